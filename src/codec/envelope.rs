@@ -1,0 +1,270 @@
+//! An envelope as bytes, in both codecs.
+//!
+//! Fields have one fixed order and absent ones are left out. The payload and the
+//! fields that this version does not know are copied as they are, never decoded.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rmp::encode as put;
+use serde_json::value::RawValue;
+
+use crate::domain::msgpack::{Cursor, Flaw};
+use crate::domain::{Codec, Envelope, Error, ErrorKind, Payload, Timestamp};
+
+/// An envelope as it was read: what the producer left out is still missing.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) id: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) ts: Option<String>,
+    pub(super) corr_id: Option<String>,
+    pub(super) tenant_id: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) payload: Option<Payload>,
+    pub(super) attempts: u32,
+    pub(super) last_error: Option<String>,
+    pub(super) unknown: BTreeMap<String, Payload>,
+}
+
+fn encode_error(message: &'static str) -> Error {
+    Error::new(ErrorKind::Encode, "encode envelope", message)
+}
+
+/// Encodes an envelope in a codec.
+pub(super) fn encode(envelope: &Envelope, codec: Codec) -> Result<Vec<u8>, Error> {
+    let payload = envelope.payload.to_codec(codec)?;
+    let unknown = envelope
+        .unknown
+        .iter()
+        .map(|(name, value)| Ok((name.as_str(), value.to_codec(codec)?)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    match codec {
+        Codec::MessagePack => msgpack(envelope, &payload, &unknown)
+            .map_err(|e| encode_error("the bytes could not be written").because(e)),
+        Codec::Json => json(envelope, &payload, &unknown)
+            .map_err(|e| encode_error("the text could not be written").because(e)),
+    }
+}
+
+/// The named text fields before the payload, in wire order.
+fn texts<'a>(
+    envelope: &'a Envelope,
+    id: &'a str,
+    ts: &'a str,
+) -> [(&'static str, Option<&'a str>); 6] {
+    [
+        ("id", Some(id)),
+        ("type", Some(&envelope.kind)),
+        ("ts", Some(ts)),
+        ("corrId", envelope.corr_id.as_deref()),
+        ("tenantId", envelope.tenant_id.as_deref()),
+        ("key", envelope.key.as_deref()),
+    ]
+}
+
+fn msgpack(
+    envelope: &Envelope,
+    payload: &Payload,
+    unknown: &[(&str, Payload)],
+) -> Result<Vec<u8>, rmp::encode::ValueWriteError> {
+    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    let id = envelope.id.hyphenated().encode_lower(&mut id);
+    let ts = envelope.ts.to_string();
+    let texts = texts(envelope, id, &ts);
+    let count = texts.iter().filter(|(_, text)| text.is_some()).count()
+        + usize::from(!envelope.headers.is_empty())
+        + 2
+        + usize::from(envelope.last_error.is_some())
+        + unknown.len();
+
+    let mut out = Vec::with_capacity(192 + payload.as_bytes().len());
+    put::write_map_len(&mut out, length(count))?;
+    for (name, text) in texts {
+        if let Some(text) = text {
+            put::write_str(&mut out, name)?;
+            put::write_str(&mut out, text)?;
+        }
+    }
+    if !envelope.headers.is_empty() {
+        put::write_str(&mut out, "headers")?;
+        put::write_map_len(&mut out, length(envelope.headers.len()))?;
+        for (name, value) in &envelope.headers {
+            put::write_str(&mut out, name)?;
+            put::write_str(&mut out, value)?;
+        }
+    }
+    put::write_str(&mut out, "payload")?;
+    out.extend_from_slice(payload.as_bytes());
+    put::write_str(&mut out, "attempts")?;
+    put::write_uint(&mut out, u64::from(envelope.attempts))?;
+    if let Some(text) = &envelope.last_error {
+        put::write_str(&mut out, "lastError")?;
+        put::write_str(&mut out, text)?;
+    }
+    for (name, value) in unknown {
+        put::write_str(&mut out, name)?;
+        out.extend_from_slice(value.as_bytes());
+    }
+    Ok(out)
+}
+
+/// Lengths beyond 32 bits cannot occur: the entry limit is far below.
+fn length(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn json(
+    envelope: &Envelope,
+    payload: &Payload,
+    unknown: &[(&str, Payload)],
+) -> Result<Vec<u8>, serde_json::Error> {
+    use serde::ser::{SerializeMap as _, Serializer as _};
+    let raw = |value: &Payload| -> Result<Box<RawValue>, serde_json::Error> {
+        serde_json::from_slice(value.as_bytes())
+    };
+    let (id, ts) = (envelope.id.to_string(), envelope.ts.to_string());
+    let mut out = Vec::with_capacity(192 + payload.as_bytes().len());
+    let mut serializer = serde_json::Serializer::new(&mut out);
+    let mut map = serializer.serialize_map(None)?;
+    for (name, text) in texts(envelope, &id, &ts) {
+        if let Some(text) = text {
+            map.serialize_entry(name, text)?;
+        }
+    }
+    if !envelope.headers.is_empty() {
+        map.serialize_entry("headers", &envelope.headers)?;
+    }
+    map.serialize_entry("payload", &raw(payload)?)?;
+    map.serialize_entry("attempts", &envelope.attempts)?;
+    if let Some(text) = &envelope.last_error {
+        map.serialize_entry("lastError", text)?;
+    }
+    for (name, value) in unknown {
+        map.serialize_entry(name, &raw(value)?)?;
+    }
+    map.end()?;
+    Ok(out)
+}
+
+/// Reads an envelope, checking depth and completeness before anything is copied.
+pub(super) fn decode(codec: Codec, bytes: &[u8]) -> Result<Draft, String> {
+    match codec {
+        Codec::MessagePack => from_msgpack(bytes),
+        Codec::Json => from_json(bytes),
+    }
+}
+
+fn from_msgpack(bytes: &[u8]) -> Result<Draft, String> {
+    let mut cursor = Cursor::new(bytes);
+    let mut draft = Draft::default();
+    let count = cursor.map().map_err(Flaw::as_str)?;
+    for _ in 0..count {
+        let name = cursor.text().map_err(Flaw::as_str)?;
+        msgpack_field(&mut draft, name, &mut cursor)
+            .map_err(|rule| format!("field {name:.40?}: {rule}"))?;
+    }
+    if !cursor.is_empty() {
+        return Err("bytes follow the envelope".to_owned());
+    }
+    Ok(draft)
+}
+
+fn msgpack_field(draft: &mut Draft, name: &str, cursor: &mut Cursor<'_>) -> Result<(), String> {
+    let mut text = || -> Result<Option<String>, &'static str> {
+        Ok(cursor
+            .optional_text()
+            .map_err(Flaw::as_str)?
+            .map(str::to_owned))
+    };
+    match name {
+        "id" => draft.id = text()?,
+        "type" => draft.kind = text()?,
+        "ts" => draft.ts = text()?,
+        "corrId" => draft.corr_id = text()?,
+        "tenantId" => draft.tenant_id = text()?,
+        "key" => draft.key = text()?,
+        "lastError" => draft.last_error = text()?,
+        "attempts" => draft.attempts = cursor.unsigned().map_err(Flaw::as_str)?,
+        "headers" => {
+            let count = cursor.map().map_err(Flaw::as_str)?;
+            for _ in 0..count {
+                let name = cursor.text().map_err(Flaw::as_str)?.to_owned();
+                let value = cursor.text().map_err(Flaw::as_str)?.to_owned();
+                draft.headers.insert(name, value);
+            }
+        }
+        _ => {
+            let bytes = Bytes::copy_from_slice(cursor.value().map_err(Flaw::as_str)?);
+            keep(draft, name, Payload::walked(Codec::MessagePack, bytes));
+        }
+    }
+    Ok(())
+}
+
+fn keep(draft: &mut Draft, name: &str, value: Payload) {
+    if name == "payload" {
+        draft.payload = Some(value);
+    } else {
+        draft.unknown.insert(name.to_owned(), value);
+    }
+}
+
+fn from_json(bytes: &[u8]) -> Result<Draft, String> {
+    fn field<'a, T: serde::Deserialize<'a>>(raw: &'a RawValue) -> Result<T, String> {
+        serde_json::from_str(raw.get()).map_err(|e| e.to_string())
+    }
+    let fields: BTreeMap<String, &RawValue> =
+        serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let mut draft = Draft::default();
+    for (name, raw) in fields {
+        let read = match name.as_str() {
+            "id" => field(raw).map(|text| draft.id = text),
+            "type" => field(raw).map(|text| draft.kind = text),
+            "ts" => field(raw).map(|text| draft.ts = text),
+            "corrId" => field(raw).map(|text| draft.corr_id = text),
+            "tenantId" => field(raw).map(|text| draft.tenant_id = text),
+            "key" => field(raw).map(|text| draft.key = text),
+            "lastError" => field(raw).map(|text| draft.last_error = text),
+            "attempts" => field(raw).map(|count| draft.attempts = count),
+            "headers" => field(raw).map(|headers| draft.headers = headers),
+            _ => Payload::checked(Codec::Json, Bytes::copy_from_slice(raw.get().as_bytes()))
+                .map(|value| keep(&mut draft, &name, value)),
+        };
+        read.map_err(|rule| format!("field {name:.40?}: {rule}"))?;
+    }
+    Ok(draft)
+}
+
+impl Draft {
+    /// Fills what the producer left out, from the entry that carried it.
+    ///
+    /// The id is made from `origin` (topic and entry), so that every delivery of the
+    /// entry sees the same one.
+    pub(super) fn complete(self, origin: &str, appended: Timestamp) -> Result<Envelope, String> {
+        let id = match self.id {
+            Some(text) => uuid::Uuid::try_parse(&text).map_err(|e| format!("field \"id\": {e}"))?,
+            None => uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, origin.as_bytes()),
+        };
+        let ts = match self.ts {
+            Some(text) => text
+                .parse()
+                .map_err(|_| "field \"ts\": is not an RFC 3339 time".to_owned())?,
+            None => appended,
+        };
+        Ok(Envelope {
+            id,
+            kind: self.kind.ok_or("field \"type\" is missing")?,
+            ts,
+            corr_id: self.corr_id,
+            tenant_id: self.tenant_id,
+            key: self.key,
+            headers: self.headers,
+            payload: self.payload.ok_or("field \"payload\" is missing")?,
+            attempts: self.attempts,
+            last_error: self.last_error,
+            unknown: self.unknown,
+        })
+    }
+}

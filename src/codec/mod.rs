@@ -1,0 +1,6 @@
+//! The wire format: what a stream entry's bytes say, and back.
+
+mod entry;
+mod envelope;
+
+pub use entry::{Limits, Undecodable, decode_entry, encode_entry};

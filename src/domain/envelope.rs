@@ -1,0 +1,170 @@
+//! A message with its metadata.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::codec::Codec;
+use super::error::Error;
+use super::payload::Payload;
+use super::timestamp::Timestamp;
+
+/// A message with its metadata, as the bus carries it.
+///
+/// The fields are those of the TypeScript system that Redstart follows; on the
+/// wire they are named in camelCase and absent ones are left out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    pub(crate) id: Uuid,
+    pub(crate) kind: String,
+    pub(crate) ts: Timestamp,
+    pub(crate) corr_id: Option<String>,
+    pub(crate) tenant_id: Option<String>,
+    pub(crate) key: Option<String>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) payload: Payload,
+    pub(crate) attempts: u32,
+    pub(crate) last_error: Option<String>,
+    /// Fields that this version does not know, kept when the envelope is stored again.
+    pub(crate) unknown: BTreeMap<String, Payload>,
+}
+
+impl Envelope {
+    /// Wraps a payload: a fresh UUIDv7 `id`, `ts` now, a fresh `corrId`, no attempts.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Encode`](super::ErrorKind::Encode) when the payload cannot be encoded.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use redstart::Envelope;
+    ///
+    /// let envelope = Envelope::new("order.placed", &42)?.with_tenant("shop-1");
+    /// assert_eq!(envelope.payload::<u32>()?, 42);
+    /// assert_eq!(envelope.attempts(), 0);
+    /// # Ok::<(), redstart::Error>(())
+    /// ```
+    pub fn new<T: Serialize + ?Sized>(kind: impl Into<String>, payload: &T) -> Result<Self, Error> {
+        Ok(Self {
+            id: Uuid::now_v7(),
+            kind: kind.into(),
+            ts: Timestamp::now(),
+            corr_id: Some(Uuid::new_v4().to_string()),
+            tenant_id: None,
+            key: None,
+            headers: BTreeMap::new(),
+            payload: Payload::encode(Codec::MessagePack, payload)?,
+            attempts: 0,
+            last_error: None,
+            unknown: BTreeMap::new(),
+        })
+    }
+
+    /// Sets the message's identity; by default a fresh UUIDv7.
+    #[must_use]
+    pub fn with_id(mut self, id: Uuid) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// Sets the correlation id that ties messages of one story; by default a fresh UUID.
+    #[must_use]
+    pub fn with_correlation(mut self, corr_id: impl Into<String>) -> Self {
+        self.corr_id = Some(corr_id.into());
+        self
+    }
+
+    /// Sets the tenant; by default none.
+    #[must_use]
+    pub fn with_tenant(mut self, tenant_id: impl Into<String>) -> Self {
+        self.tenant_id = Some(tenant_id.into());
+        self
+    }
+
+    /// Sets the ordering key; by default none.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Adds a header, replacing one of the same name; `traceparent` travels here.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.insert(name.into(), value.into());
+        self
+    }
+
+    /// The message's identity.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// The message's type, `type` on the wire.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// When the envelope was made.
+    #[must_use]
+    pub fn ts(&self) -> Timestamp {
+        self.ts
+    }
+
+    /// The correlation id.
+    #[must_use]
+    pub fn correlation(&self) -> Option<&str> {
+        self.corr_id.as_deref()
+    }
+
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant_id.as_deref()
+    }
+
+    /// The ordering key.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &BTreeMap<String, String> {
+        &self.headers
+    }
+
+    /// Failed attempts so far; 0 when new.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The error text of the last failed attempt.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// Decodes the payload.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Decode`](super::ErrorKind::Decode) when it does not have the shape of `T`.
+    pub fn payload<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        self.payload.decode()
+    }
+
+    /// The payload in its encoded form.
+    #[must_use]
+    pub fn raw_payload(&self) -> &Payload {
+        &self.payload
+    }
+}

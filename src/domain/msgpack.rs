@@ -1,0 +1,213 @@
+//! A bounded walk over MessagePack bytes, before anything is decoded.
+//!
+//! The walk allocates nothing. It proves that a value is complete, no deeper
+//! than [`MAX_DEPTH`], and that no length prefix promises more than the input
+//! holds, so that a decoder that trusts lengths can run on the same bytes.
+
+use rmp::Marker;
+
+/// The deepest nesting of arrays and maps that is read.
+pub(crate) const MAX_DEPTH: usize = 64;
+
+/// Why a walk stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Flaw {
+    Truncated,
+    TooDeep,
+    Reserved,
+    NotText,
+    NotAMap,
+    NotUnsigned,
+}
+
+impl Flaw {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Truncated => "the bytes end inside a value",
+            Self::TooDeep => "nested deeper than 64 levels",
+            Self::Reserved => "holds the reserved byte 0xC1",
+            Self::NotText => "expected a UTF-8 string",
+            Self::NotAMap => "expected a map",
+            Self::NotUnsigned => "expected an unsigned 32-bit integer",
+        }
+    }
+}
+
+/// A cursor over borrowed MessagePack bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Flaw> {
+        let (head, rest) = self.rest.split_at_checked(count).ok_or(Flaw::Truncated)?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    fn marker(&mut self) -> Result<Marker, Flaw> {
+        Ok(Marker::from_u8(self.take(1)?[0]))
+    }
+
+    fn length(&mut self, width: usize) -> Result<usize, Flaw> {
+        let bytes = self.take(width)?;
+        let value = bytes
+            .iter()
+            .fold(0_u64, |sum, &byte| (sum << 8) | u64::from(byte));
+        usize::try_from(value).map_err(|_| Flaw::Truncated)
+    }
+
+    /// The whole next value, as the bytes that encode it.
+    pub(crate) fn value(&mut self) -> Result<&'a [u8], Flaw> {
+        let start = self.rest;
+        self.skip(0)?;
+        Ok(&start[..start.len() - self.rest.len()])
+    }
+
+    pub(crate) fn map(&mut self) -> Result<usize, Flaw> {
+        match self.marker()? {
+            Marker::FixMap(count) => Ok(usize::from(count)),
+            Marker::Map16 => self.length(2),
+            Marker::Map32 => self.length(4),
+            _ => Err(Flaw::NotAMap),
+        }
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str, Flaw> {
+        let count = match self.marker()? {
+            Marker::FixStr(count) => usize::from(count),
+            Marker::Str8 => self.length(1)?,
+            Marker::Str16 => self.length(2)?,
+            Marker::Str32 => self.length(4)?,
+            _ => return Err(Flaw::NotText),
+        };
+        std::str::from_utf8(self.take(count)?).map_err(|_| Flaw::NotText)
+    }
+
+    /// The next value as text, or `None` where it is nil.
+    pub(crate) fn optional_text(&mut self) -> Result<Option<&'a str>, Flaw> {
+        if self.rest.first() == Some(&0xC0) {
+            self.rest = &self.rest[1..];
+            return Ok(None);
+        }
+        self.text().map(Some)
+    }
+
+    pub(crate) fn unsigned(&mut self) -> Result<u32, Flaw> {
+        let value = match self.marker()? {
+            Marker::FixPos(value) => usize::from(value),
+            Marker::U8 => self.length(1)?,
+            Marker::U16 => self.length(2)?,
+            Marker::U32 => self.length(4)?,
+            Marker::U64 => self.length(8)?,
+            _ => return Err(Flaw::NotUnsigned),
+        };
+        u32::try_from(value).map_err(|_| Flaw::NotUnsigned)
+    }
+
+    fn skip(&mut self, depth: usize) -> Result<(), Flaw> {
+        let (plain, children) = match self.marker()? {
+            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => {
+                (0, 0)
+            }
+            Marker::U8 | Marker::I8 => (1, 0),
+            Marker::U16 | Marker::I16 => (2, 0),
+            Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
+            Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
+            Marker::FixStr(count) => (usize::from(count), 0),
+            Marker::Str8 | Marker::Bin8 => (self.length(1)?, 0),
+            Marker::Str16 | Marker::Bin16 => (self.length(2)?, 0),
+            Marker::Str32 | Marker::Bin32 => (self.length(4)?, 0),
+            Marker::FixExt1 => (2, 0),
+            Marker::FixExt2 => (3, 0),
+            Marker::FixExt4 => (5, 0),
+            Marker::FixExt8 => (9, 0),
+            Marker::FixExt16 => (17, 0),
+            Marker::Ext8 => (self.length(1)? + 1, 0),
+            Marker::Ext16 => (self.length(2)? + 1, 0),
+            Marker::Ext32 => (self.length(4)?.checked_add(1).ok_or(Flaw::Truncated)?, 0),
+            Marker::FixArray(count) => (0, usize::from(count)),
+            Marker::Array16 => (0, self.length(2)?),
+            Marker::Array32 => (0, self.length(4)?),
+            Marker::FixMap(count) => (0, usize::from(count) * 2),
+            Marker::Map16 => (0, self.length(2)? * 2),
+            Marker::Map32 => (0, self.length(4)?.checked_mul(2).ok_or(Flaw::Truncated)?),
+            Marker::Reserved => return Err(Flaw::Reserved),
+        };
+        self.take(plain)?;
+        // Every child takes a byte at least: a length that lies is found before the loop.
+        if children > self.rest.len() {
+            return Err(Flaw::Truncated);
+        }
+        if children > 0 && depth == MAX_DEPTH {
+            return Err(Flaw::TooDeep);
+        }
+        for _ in 0..children {
+            self.skip(depth + 1)?;
+        }
+        Ok(())
+    }
+}
+
+/// Proves that `bytes` are exactly one complete value within [`MAX_DEPTH`].
+pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
+    let mut cursor = Cursor::new(bytes);
+    cursor.value().map_err(Flaw::as_str)?;
+    if cursor.is_empty() {
+        Ok(())
+    } else {
+        Err("bytes follow the value")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_10_000_is_refused_without_recursing_that_far() {
+        let mut bytes = vec![0x91; 10_000];
+        bytes.push(0xC0);
+        assert_eq!(check(&bytes), Err("nested deeper than 64 levels"));
+    }
+
+    #[test]
+    fn sixty_four_levels_pass_and_one_more_does_not() {
+        let nested = |levels: usize| {
+            let mut bytes = vec![0x91; levels];
+            bytes.push(0xC0);
+            bytes
+        };
+        assert_eq!(check(&nested(64)), Ok(()));
+        assert!(check(&nested(65)).is_err());
+    }
+
+    #[test]
+    fn length_prefixes_that_lie_are_refused() {
+        for lie in [
+            &[0xDD, 0xFF, 0xFF, 0xFF, 0xFF][..],
+            &[0xDF, 0xFF, 0xFF, 0xFF, 0xFF],
+            &[0xDB, 0xFF, 0xFF, 0xFF, 0xFF, b'a'],
+            &[0xC6, 0x00, 0x00, 0x00, 0x02, 0x00],
+            &[0xC9, 0xFF, 0xFF, 0xFF, 0xFF, 0x00],
+        ] {
+            assert_eq!(check(lie), Err("the bytes end inside a value"), "{lie:x?}");
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_and_the_reserved_byte_are_refused() {
+        assert_eq!(check(&[0xC0, 0xC0]), Err("bytes follow the value"));
+        assert_eq!(check(&[0xC1]), Err("holds the reserved byte 0xC1"));
+        assert!(check(&[]).is_err());
+    }
+}

@@ -1,0 +1,83 @@
+//! Points in time, to the millisecond, UTC.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::error::{Error, ErrorKind};
+
+/// A point in time, UTC, with millisecond resolution.
+///
+/// Written as RFC 3339 with three fractional digits, as the envelope's `ts` has it:
+/// `2025-11-12T14:20:00.123Z`. Finer input is cut to the millisecond.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Timestamp(jiff::Timestamp);
+
+impl Timestamp {
+    /// The time `millis` milliseconds after 1970-01-01T00:00:00Z.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] outside the years -9999 to 9999.
+    pub fn from_millis(millis: i64) -> Result<Self, Error> {
+        jiff::Timestamp::from_millisecond(millis)
+            .map(Self)
+            .map_err(|e| Error::new(ErrorKind::Invalid, "timestamp", "out of range").because(e))
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub fn as_millis(self) -> i64 {
+        self.0.as_millisecond()
+    }
+
+    /// The time of this machine's clock.
+    pub(crate) fn now() -> Self {
+        let now = jiff::Timestamp::now();
+        Self(jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parsed: jiff::Timestamp = text.parse().map_err(|e: jiff::Error| {
+            Error::new(ErrorKind::Invalid, "timestamp", "is not RFC 3339").because(e)
+        })?;
+        Self::from_millis(parsed.as_millisecond())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn written_with_three_digits_even_when_they_are_zero() {
+        let text = |millis| Timestamp::from_millis(millis).unwrap().to_string();
+        assert_eq!(text(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(text(1_762_957_200_123), "2025-11-12T14:20:00.123Z");
+    }
+
+    #[test]
+    fn offsets_are_brought_to_utc_and_finer_digits_cut() {
+        let time: Timestamp = "2025-11-12T15:20:00.1239999+01:00".parse().unwrap();
+        assert_eq!(time.to_string(), "2025-11-12T14:20:00.123Z");
+        assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(millis in -62_135_596_800_000_i64..253_402_000_000_000) {
+            let time = Timestamp::from_millis(millis).unwrap();
+            prop_assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+        }
+    }
+}
