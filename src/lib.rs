@@ -1,13 +1,18 @@
 //! Redstart: a durable message bus and key-value store for Rust services, on Redis Streams.
 //!
-//! This version holds the domain and the wire format: names, envelopes, both codecs
-//! with their limits, and the retry policy. The bus itself is being built on them;
-//! the README says what is there.
+//! This version holds the domain, the wire format and the key-value store; the bus itself
+//! is being built on them. The README says what is there.
 
 pub mod codec;
 mod domain;
+mod ports;
+mod redis;
 
 pub use domain::{
     Codec, ConsumerName, Envelope, Error, ErrorKind, Group, LONGEST_DELAY, Namespace, Payload,
     RetryPolicy, Timestamp, Topic,
 };
+pub use ports::{
+    BoxFuture, Cas, Claim, KvStore, KvStoreExt, Once, OnceError, deduplicate_event, once,
+};
+pub use redis::RedisKv;

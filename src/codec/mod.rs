@@ -2,5 +2,6 @@
 
 mod entry;
 mod envelope;
+pub(crate) mod value;
 
 pub use entry::{Limits, Undecodable, decode_entry, encode_entry};

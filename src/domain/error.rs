@@ -17,6 +17,14 @@ pub enum ErrorKind {
     Decode,
     /// The input is larger or deeper than the configured limit.
     TooLarge,
+    /// The server could not be reached or is not ready; the operation was certainly not done.
+    Unavailable,
+    /// The connection broke or timed out after sending: the operation may have been done.
+    OutcomeUnknown,
+    /// The server understood and refused: wrong key type, missing permission, memory full.
+    Refused,
+    /// A lease or claim passed to another owner, so the result was not recorded.
+    LeaseLost,
 }
 
 /// An error of Redstart: a kind, the operation, what it concerned, and the cause.
@@ -71,6 +79,17 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
+    }
+
+    /// Whether the same call can succeed later without a change.
+    ///
+    /// After [`ErrorKind::OutcomeUnknown`] a repeat may do the operation a second time.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self.inner.kind,
+            ErrorKind::Unavailable | ErrorKind::OutcomeUnknown
+        )
     }
 
     /// The operation that failed, such as `decode envelope`.

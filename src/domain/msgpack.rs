@@ -158,6 +158,48 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// Copies a checked value with the entries of every map sorted by their encoded keys.
+pub(crate) fn write_canonical(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+    sorted(&mut Cursor::new(bytes), out, 0).map_err(Flaw::as_str)
+}
+
+fn sorted(cursor: &mut Cursor<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), Flaw> {
+    if depth > MAX_DEPTH {
+        return Err(Flaw::TooDeep);
+    }
+    let start = cursor.rest;
+    let (count, is_map) = match cursor.marker()? {
+        Marker::FixArray(count) => (usize::from(count), false),
+        Marker::Array16 => (cursor.length(2)?, false),
+        Marker::Array32 => (cursor.length(4)?, false),
+        Marker::FixMap(count) => (usize::from(count), true),
+        Marker::Map16 => (cursor.length(2)?, true),
+        Marker::Map32 => (cursor.length(4)?, true),
+        _ => {
+            cursor.rest = start;
+            out.extend_from_slice(cursor.value()?);
+            return Ok(());
+        }
+    };
+    out.extend_from_slice(&start[..start.len() - cursor.rest.len()]);
+    if !is_map {
+        return (0..count).try_for_each(|_| sorted(cursor, out, depth + 1));
+    }
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let key = cursor.value()?;
+        let mut value = Vec::new();
+        sorted(cursor, &mut value, depth + 1)?;
+        entries.push((key, value));
+    }
+    entries.sort();
+    for (key, value) in entries {
+        out.extend_from_slice(key);
+        out.extend_from_slice(&value);
+    }
+    Ok(())
+}
+
 /// Proves that `bytes` are exactly one complete value within [`MAX_DEPTH`].
 pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
     let mut cursor = Cursor::new(bytes);

@@ -134,6 +134,11 @@ impl Payload {
         self.codec
     }
 
+    /// The encoded bytes, given up.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// The encoded bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

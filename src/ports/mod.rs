@@ -1,0 +1,13 @@
+//! The ports that users hold: object-safe, free of any adapter's types.
+
+use std::future::Future;
+use std::pin::Pin;
+
+mod kv;
+mod once;
+
+pub use kv::{Cas, Claim, KvStore, KvStoreExt};
+pub use once::{Once, OnceError, deduplicate_event, once};
+
+/// A boxed future, `Send`, as the ports return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,48 @@
+//! What an error of the redis crate means for the caller.
+
+use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
+
+use crate::domain::{Error, ErrorKind};
+
+/// Tells apart what was certainly not done, what the server refused, and what is unknown.
+pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
+    match error.kind() {
+        Kind::Server(
+            ServerErrorKind::BusyLoading
+            | ServerErrorKind::ReadOnly
+            | ServerErrorKind::TryAgain
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::MasterDown,
+        ) => ErrorKind::Unavailable,
+        Kind::Server(_) | Kind::AuthenticationFailed => ErrorKind::Refused,
+        Kind::Extension => match error.code() {
+            // The server is there but cannot serve: a long script, a failing disk.
+            Some("BUSY" | "MISCONF") => ErrorKind::Unavailable,
+            _ => ErrorKind::Refused,
+        },
+        Kind::InvalidClientConfig | Kind::Client => ErrorKind::Invalid,
+        Kind::Parse | Kind::UnexpectedReturnType => ErrorKind::Decode,
+        _ => ErrorKind::OutcomeUnknown,
+    }
+}
+
+/// An error of a command that was sent.
+pub(super) fn sent(operation: &'static str, error: RedisError) -> Error {
+    let kind = kind_of(&error);
+    let message = match kind {
+        ErrorKind::Unavailable => "the server is not ready",
+        ErrorKind::Refused => "the server refused",
+        ErrorKind::OutcomeUnknown => "the connection failed after sending; it may have been done",
+        _ => "the reply could not be used",
+    };
+    Error::new(kind, operation, message).because(error)
+}
+
+/// An error from before anything was sent.
+pub(super) fn not_sent(operation: &'static str, error: RedisError) -> Error {
+    let kind = match kind_of(&error) {
+        ErrorKind::OutcomeUnknown => ErrorKind::Unavailable,
+        other => other,
+    };
+    Error::new(kind, operation, "no connection to the server").because(error)
+}
