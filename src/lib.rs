@@ -16,3 +16,8 @@ pub use ports::{
     BoxFuture, Cas, Claim, KvStore, KvStoreExt, Once, OnceError, deduplicate_event, once,
 };
 pub use redis::RedisKv;
+
+// The README's examples are compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

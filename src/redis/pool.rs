@@ -1,5 +1,6 @@
 //! The base client's pool: key-value operations, scripts, administration.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,55 +15,38 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A pooled connection that remembers that it failed.
+/// A place in the pool: a connection, once one was needed and while it is sound.
 ///
 /// The stock `bb8-redis` manager never calls a connection broken and so hands a dead one
 /// out again, and it pings at every checkout to make up for that: two commands for one.
-pub(super) struct Pooled {
-    connection: MultiplexedConnection,
-    broken: bool,
-}
+/// And bb8 keeps the cause of a failed connect from those who wait for it, until their
+/// checkout times out. So bb8 hands out places, and who holds one connects it.
+type Place = Option<MultiplexedConnection>;
 
-pub(super) struct Manager {
-    client: Client,
-}
+struct Places;
 
-impl bb8::ManageConnection for Manager {
-    type Connection = Pooled;
-    type Error = RedisError;
+impl bb8::ManageConnection for Places {
+    type Connection = Place;
+    type Error = Infallible;
 
-    async fn connect(&self) -> Result<Pooled, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
-        redis::cmd("CLIENT")
-            .arg("SETNAME")
-            .arg("redstart:base")
-            .exec_async(&mut connection)
-            .await?;
-        Ok(Pooled {
-            connection,
-            broken: false,
-        })
+    async fn connect(&self) -> Result<Place, Infallible> {
+        Ok(None)
     }
 
-    async fn is_valid(&self, pooled: &mut Pooled) -> Result<(), RedisError> {
-        redis::cmd("PING").exec_async(&mut pooled.connection).await
+    async fn is_valid(&self, _: &mut Place) -> Result<(), Infallible> {
+        Ok(())
     }
 
-    fn has_broken(&self, pooled: &mut Pooled) -> bool {
-        pooled.broken
+    fn has_broken(&self, _: &mut Place) -> bool {
+        false
     }
 }
 
 /// The pool. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Pool {
-    pool: bb8::Pool<Manager>,
+    places: bb8::Pool<Places>,
+    client: Client,
 }
 
 impl fmt::Debug for Pool {
@@ -83,14 +67,28 @@ impl Pool {
                 "the Redis URL cannot be parsed",
             )
         })?;
-        let pool = bb8::Pool::builder()
+        let places = bb8::Pool::builder()
             .max_size(8)
             .connection_timeout(CHECKOUT_TIMEOUT)
             .test_on_check_out(false)
-            // Without this, a refused connection is tried in vain until the checkout times out.
-            .retry_connection(false)
-            .build_unchecked(Manager { client });
-        Ok(Self { pool })
+            .build_unchecked(Places);
+        Ok(Self { places, client })
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
+        let mut connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        redis::cmd("CLIENT")
+            .arg("SETNAME")
+            .arg("redstart:base")
+            .exec_async(&mut connection)
+            .await?;
+        Ok(connection)
     }
 
     /// Runs one exchange on a connection; one that fails below the protocol is not used again.
@@ -102,20 +100,26 @@ impl Pool {
         operation: &'static str,
         exchange: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
-        let mut pooled = self.pool.get().await.map_err(|failed| match failed {
-            bb8::RunError::User(cause) => error::not_sent(operation, cause),
-            bb8::RunError::TimedOut => Error::new(
-                ErrorKind::Unavailable,
-                operation,
-                "no connection became free in 5 s",
-            ),
+        let mut place = self.places.get().await.map_err(|_| {
+            let rule = "all 8 connections were busy for 5 s";
+            Error::new(ErrorKind::Unavailable, operation, rule)
         })?;
-        // Set beforehand: a future dropped in the middle must not leave a half-used connection.
-        pooled.broken = true;
-        let result = exchange(&mut pooled.connection).await;
-        pooled.broken = result.as_ref().is_err_and(|e| {
-            e.is_io_error() || e.is_unrecoverable_error() || e.kind() == redis::ErrorKind::Parse
+        // Taken out for the time of the exchange: a future that is dropped in the middle
+        // leaves an empty place, not a connection with a reply that nobody read.
+        let mut connection = match place.take() {
+            Some(connection) => connection,
+            None => self
+                .connect()
+                .await
+                .map_err(|e| error::not_sent(operation, e))?,
+        };
+        let result = exchange(&mut connection).await;
+        let sound = result.as_ref().err().is_none_or(|e| {
+            !e.is_io_error() && !e.is_unrecoverable_error() && e.kind() != redis::ErrorKind::Parse
         });
+        if sound {
+            *place = Some(connection);
+        }
         result.map_err(|cause| error::sent(operation, cause))
     }
 }
