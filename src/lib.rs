@@ -17,6 +17,11 @@ pub use ports::{
 };
 pub use redis::RedisKv;
 
+/// The traits that bring the methods into scope: `use redstart::prelude::*;`.
+pub mod prelude {
+    pub use crate::ports::{KvStore, KvStoreExt};
+}
+
 // The README's examples are compiled with the documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
