@@ -9,8 +9,9 @@ mod ports;
 mod redis;
 
 pub use domain::{
-    Codec, ConsumerName, Envelope, Error, ErrorKind, Group, LONGEST_DELAY, Namespace, Payload,
-    RetryPolicy, Timestamp, Topic,
+    Attempt, Codec, ConsumerName, DeadLetter, EntryId, Envelope, Error, ErrorKind, Group,
+    IntoOutcome, LONGEST_DELAY, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy,
+    Timestamp, Topic, TopicSettings, Trail,
 };
 pub use ports::{
     BoxFuture, Cas, Claim, KvStore, KvStoreExt, Once, OnceError, deduplicate_event, once,

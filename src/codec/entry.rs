@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::envelope;
-use crate::domain::{Codec, Envelope, Error, ErrorKind, Timestamp, Topic};
+use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Timestamp, Topic};
 
 /// What an entry may weigh. Checked before any work is done on it.
 #[derive(Clone, Copy, Debug)]
@@ -76,15 +76,14 @@ pub fn encode_entry(
 
 /// Decodes the fields of a stream entry that any producer may have written.
 ///
-/// Missing `id`, `ts` and `attempts` are filled from the entry: `entry_id` is its id as
-/// Redis writes it, whose first part is the time in milliseconds.
+/// Missing `id`, `ts` and `attempts` are filled from the entry.
 ///
 /// # Errors
 ///
 /// [`Undecodable`] names the rule that the entry breaks.
 pub fn decode_entry<'a>(
     topic: &Topic,
-    entry_id: &str,
+    entry: EntryId,
     fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     limits: Limits,
 ) -> Result<Envelope, Undecodable> {
@@ -101,13 +100,11 @@ pub fn decode_entry<'a>(
         .into());
     }
     let draft = envelope::decode(codec, bytes)?;
-    let appended = entry_id
-        .split('-')
-        .next()
-        .and_then(|millis| millis.parse().ok())
+    let appended = i64::try_from(entry.millis)
+        .ok()
         .and_then(|millis| Timestamp::from_millis(millis).ok())
-        .ok_or_else(|| format!("{entry_id:.40?} is no entry id"))?;
-    let envelope = draft.complete(&format!("redstart:{topic}:{entry_id}"), appended)?;
+        .ok_or_else(|| format!("the entry's time is out of range: {entry}"))?;
+    let envelope = draft.complete(&format!("redstart:{topic}:{entry}"), appended)?;
     Ok(envelope)
 }
 
@@ -117,7 +114,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    const ENTRY: &str = "1762957200123-7";
+    const ENTRY: EntryId = EntryId {
+        millis: 1_762_957_200_123,
+        sequence: 7,
+    };
 
     fn topic() -> Topic {
         Topic::new("orders").unwrap()

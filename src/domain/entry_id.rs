@@ -1,0 +1,70 @@
+//! Where an entry stands in its topic.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::error::{Error, ErrorKind};
+
+/// The id of an entry: the server's time in milliseconds and a sequence number.
+///
+/// It orders the entries of one topic. It is no identity of a message: after a failover
+/// that lost writes a server can give the same id again. That is what the envelope's `id` is for.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct EntryId {
+    /// Milliseconds since 1970-01-01T00:00:00Z, by the server's clock.
+    pub millis: u64,
+    /// Tells apart the entries of one millisecond.
+    pub sequence: u64,
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.millis, self.sequence)
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parsed = text.split_once('-').and_then(|(millis, sequence)| {
+            Some(Self {
+                millis: millis.parse().ok()?,
+                sequence: sequence.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| {
+            let shown: String = text.chars().take(64).collect();
+            Error::new(
+                ErrorKind::Invalid,
+                "entry id",
+                "must be <milliseconds>-<sequence>",
+            )
+            .on(shown)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn round_trips_and_orders_as_the_server_does(
+            a in any::<(u64, u64)>(), b in any::<(u64, u64)>()
+        ) {
+            let id = |(millis, sequence)| EntryId { millis, sequence };
+            prop_assert_eq!(id(a).to_string().parse::<EntryId>().unwrap(), id(a));
+            prop_assert_eq!(id(a).cmp(&id(b)), a.cmp(&b));
+        }
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for bad in ["", "1", "-", "1-", "a-1", "1-2-3", "99999999999999999999-0"] {
+            assert!(bad.parse::<EntryId>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! How a handler ends a delivery.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+/// The longest error text that is kept, in bytes; the rest is cut.
+const LONGEST_ERROR: usize = 4096;
+
+/// How a handler ends a delivery.
+#[non_exhaustive]
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum Outcome {
+    /// The message is done for this group.
+    Ack,
+    /// The attempt failed: try again, after the policy's delay or a given one.
+    Retry {
+        /// Why it failed.
+        error: String,
+        /// How long to wait; `None` leaves it to the retry policy.
+        after: Option<Duration>,
+    },
+    /// Not now: deliver again later, without counting an attempt.
+    Snooze(Duration),
+    /// No attempt can succeed: to the dead letters, with reason `rejected`.
+    DeadLetter {
+        /// Why it was rejected.
+        error: String,
+    },
+}
+
+impl Outcome {
+    /// The attempt failed: try again by the policy.
+    pub fn retry(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Retry {
+            error: describe(&*error.into()),
+            after: None,
+        }
+    }
+
+    /// The attempt failed: try again after a given delay. Attempts count as always.
+    pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Retry {
+            error: describe(&*error.into()),
+            after: Some(delay),
+        }
+    }
+
+    /// Deliver again after a delay, without counting an attempt.
+    pub fn snooze(delay: Duration) -> Self {
+        Self::Snooze(delay)
+    }
+
+    /// No attempt can succeed: to the dead letters.
+    pub fn dead_letter(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::DeadLetter {
+            error: describe(&*error.into()),
+        }
+    }
+}
+
+/// What a handler may return: `()` is an ack, an error is a retry.
+pub trait IntoOutcome {
+    /// The outcome that the value stands for.
+    fn into_outcome(self) -> Outcome;
+}
+
+impl IntoOutcome for () {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Ack
+    }
+}
+
+impl IntoOutcome for Outcome {
+    fn into_outcome(self) -> Outcome {
+        self
+    }
+}
+
+impl<T: IntoOutcome, E: Into<Box<dyn StdError + Send + Sync>>> IntoOutcome for Result<T, E> {
+    fn into_outcome(self) -> Outcome {
+        match self {
+            Ok(value) => value.into_outcome(),
+            Err(error) => Outcome::retry(error),
+        }
+    }
+}
+
+/// An error with its causes in one line, cut to a length that a record can hold.
+pub(crate) fn describe(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if text.len() >= LONGEST_ERROR {
+            break;
+        }
+        let part = error.to_string();
+        // Many errors repeat their cause in their own text.
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text.truncate(text.floor_char_boundary(LONGEST_ERROR));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Error, ErrorKind};
+
+    #[test]
+    fn a_plain_error_means_retry_and_keeps_its_causes() {
+        let error = Error::new(ErrorKind::Decode, "decode payload", "the payload is no u32")
+            .because("expected a number");
+        let Outcome::Retry { error, after } = Err::<(), _>(error).into_outcome() else {
+            panic!("not a retry");
+        };
+        assert_eq!(
+            error,
+            "decode payload: the payload is no u32: expected a number"
+        );
+        assert_eq!(after, None);
+    }
+
+    #[test]
+    fn nested_results_and_units_are_understood() {
+        assert_eq!(().into_outcome(), Outcome::Ack);
+        let snoozed: Result<Outcome, std::io::Error> = Ok(Outcome::snooze(Duration::ZERO));
+        assert_eq!(snoozed.into_outcome(), Outcome::Snooze(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_huge_error_is_cut_on_a_character_boundary() {
+        let Outcome::DeadLetter { error } = Outcome::dead_letter("é".repeat(5000)) else {
+            panic!("not a dead letter");
+        };
+        assert!((4090..=4096).contains(&error.len()));
+    }
+}

@@ -1,0 +1,122 @@
+//! How long a topic keeps entries.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::error::{Error, ErrorKind};
+
+/// How long a topic keeps entries.
+///
+/// None of them removes what a group has not settled. Groups that do not exist yet have
+/// settled nothing: a topic without groups keeps its entries for the first one under
+/// [`Retention::Settled`].
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Retention {
+    /// Until every group has settled them; the default.
+    #[default]
+    Settled,
+    /// The newest entries, at least this many.
+    Length(u64),
+    /// Entries younger than this, by the server's clock.
+    Age(Duration),
+}
+
+/// As the topic's settings hold it: `settled`, `length:<entries>`, `age:<milliseconds>`.
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settled => f.write_str("settled"),
+            Self::Length(entries) => write!(f, "length:{entries}"),
+            Self::Age(age) => write!(f, "age:{}", age.as_millis()),
+        }
+    }
+}
+
+impl FromStr for Retention {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parsed = match text.split_once(':') {
+            None if text == "settled" => Some(Self::Settled),
+            Some(("length", entries)) => entries.parse().ok().map(Self::Length),
+            Some(("age", millis)) => millis
+                .parse()
+                .ok()
+                .map(|ms| Self::Age(Duration::from_millis(ms))),
+            _ => None,
+        };
+        parsed.ok_or_else(|| {
+            let rule = "must be settled, length:<entries> or age:<milliseconds>";
+            Error::new(ErrorKind::Invalid, "retention", rule)
+                .on(text.chars().take(64).collect::<String>())
+        })
+    }
+}
+
+/// What is fixed when a topic is created.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub struct TopicSettings {
+    pub(crate) retention: Retention,
+    pub(crate) backlog_limit: u64,
+}
+
+impl Default for TopicSettings {
+    fn default() -> Self {
+        Self {
+            retention: Retention::Settled,
+            backlog_limit: 1_000_000,
+        }
+    }
+}
+
+impl TopicSettings {
+    /// Sets how long entries are kept; by default until every group has settled them.
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Sets how many unsettled entries the topic holds before publishing fails with
+    /// `backlog full`; by default 1,000,000. `u64::MAX` switches the limit off.
+    pub fn with_backlog_limit(mut self, entries: u64) -> Self {
+        self.backlog_limit = entries;
+        self
+    }
+
+    /// How long entries are kept.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        self.retention
+    }
+
+    /// How many unsettled entries the topic holds before publishing fails.
+    #[must_use]
+    pub fn backlog_limit(&self) -> u64 {
+        self.backlog_limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_as_text() {
+        for retention in [
+            Retention::Settled,
+            Retention::Length(7),
+            Retention::Age(Duration::from_millis(1500)),
+        ] {
+            assert_eq!(
+                retention.to_string().parse::<Retention>().unwrap(),
+                retention
+            );
+        }
+        for bad in ["", "length", "length:", "age:-1", "forever"] {
+            assert!(bad.parse::<Retention>().is_err(), "{bad:?}");
+        }
+    }
+}
