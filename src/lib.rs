@@ -3,6 +3,7 @@
 //! This version holds the domain, the wire format and the key-value store; the bus itself
 //! is being built on them. The README says what is there.
 
+pub mod backend;
 pub mod codec;
 mod domain;
 mod ports;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::envelope;
-use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Timestamp, Topic};
+use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Topic};
 
 /// What an entry may weigh. Checked before any work is done on it.
 #[derive(Clone, Copy, Debug)]
@@ -100,12 +100,10 @@ pub fn decode_entry<'a>(
         .into());
     }
     let draft = envelope::decode(codec, bytes)?;
-    let appended = i64::try_from(entry.millis)
-        .ok()
-        .and_then(|millis| Timestamp::from_millis(millis).ok())
+    let appended = entry
+        .time()
         .ok_or_else(|| format!("the entry's time is out of range: {entry}"))?;
-    let envelope = draft.complete(&format!("redstart:{topic}:{entry}"), appended)?;
-    Ok(envelope)
+    Ok(draft.complete(&format!("redstart:{topic}:{entry}"), appended)?)
 }
 
 #[cfg(test)]

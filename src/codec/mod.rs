@@ -2,6 +2,7 @@
 
 mod entry;
 mod envelope;
+pub(crate) mod parcel;
 pub(crate) mod value;
 
 pub use entry::{Limits, Undecodable, decode_entry, encode_entry};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::error::{Error, ErrorKind};
+use super::timestamp::Timestamp;
 
 /// The id of an entry: the server's time in milliseconds and a sequence number.
 ///
@@ -15,6 +16,16 @@ pub struct EntryId {
     pub millis: u64,
     /// Tells apart the entries of one millisecond.
     pub sequence: u64,
+}
+
+impl EntryId {
+    /// When the entry was appended, by the server's clock; `None` beyond the year 9999.
+    #[must_use]
+    pub fn time(self) -> Option<Timestamp> {
+        i64::try_from(self.millis)
+            .ok()
+            .and_then(|millis| Timestamp::from_millis(millis).ok())
+    }
 }
 
 impl fmt::Display for EntryId {

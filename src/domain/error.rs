@@ -23,6 +23,16 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// The server understood and refused: wrong key type, missing permission, memory full.
     Refused,
+    /// The topic, group or record does not exist.
+    NotFound,
+    /// The topic holds as many unsettled messages as its backlog limit allows.
+    BacklogFull,
+    /// This container already has a subscription to the topic under the same group.
+    AlreadySubscribed,
+    /// The stored layout is newer than this version, older, or left half-migrated.
+    Schema,
+    /// The component was shut down.
+    Closed,
     /// A lease or claim passed to another owner, so the result was not recorded.
     LeaseLost,
 }
@@ -88,7 +98,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.inner.kind,
-            ErrorKind::Unavailable | ErrorKind::OutcomeUnknown
+            ErrorKind::Unavailable | ErrorKind::OutcomeUnknown | ErrorKind::BacklogFull
         )
     }
 

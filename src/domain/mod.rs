@@ -1,5 +1,6 @@
 //! The vocabulary of the bus: names, envelopes, policies, errors. Knows nothing else.
 
+mod clock;
 mod codec;
 mod dead_letter;
 mod entry_id;
@@ -14,6 +15,7 @@ mod retry;
 mod timestamp;
 mod verdict;
 
+pub use clock::{Clock, SystemClock};
 pub use codec::Codec;
 pub(crate) use dead_letter::fingerprint;
 pub use dead_letter::{Attempt, DeadLetter, Reason, Trail};

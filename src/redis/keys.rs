@@ -1,6 +1,22 @@
 //! The one place that builds key names.
+//!
+//! All keys of a topic carry its hash tag, `{namespace:topic}`, and so lie in one Cluster slot.
+//!
+//! | Key | Type | Holds | Lives |
+//! |---|---|---|---|
+//! | `{shop:orders}:log` | stream | the topic's entries | until retention removes them |
+//! | `{shop:orders}:meta` | hash | what was fixed when the topic was created | for ever |
+//! | `{shop:orders}:group:billing:redo` | stream | due retries and redriven dead letters | until settled |
+//! | `{shop:orders}:group:billing:retry` | sorted set | retries by due time in milliseconds | until due |
+//! | `{shop:orders}:group:billing:retry:body` | hash | the same retries' parcels | until due |
+//! | `{shop:orders}:group:billing:dead` | stream | dead letters | until redriven or purged |
+//! | `{shop:orders}:group:billing:dead:counts` | hash | dead letters by cause | as the dead letters |
+//! | `{shop}:topics` | set | the names of all topics | for ever |
+//! | `{shop}:schema` | hash | applied migrations | for ever |
+//! | `shop:<key>` | string | a value of the key-value store | its time to live |
 
-use crate::domain::{Error, ErrorKind, Namespace};
+use crate::backend::Lane;
+use crate::domain::{Error, ErrorKind, Group, Namespace, Topic};
 
 /// Builds the names of keys in one namespace.
 #[derive(Clone, Debug)]
@@ -11,6 +27,64 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(namespace: Option<Namespace>) -> Self {
         Self { namespace }
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        self.namespace.as_ref().map_or("", Namespace::as_str)
+    }
+
+    fn of_topic(&self, topic: &Topic, rest: &str) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{{{namespace}:{topic}}}:{rest}"),
+            None => format!("{{{topic}}}:{rest}"),
+        }
+    }
+
+    fn of_group(&self, topic: &Topic, group: &Group, rest: &str) -> String {
+        self.of_topic(topic, &format!("group:{group}:{rest}"))
+    }
+
+    pub(super) fn log(&self, topic: &Topic) -> String {
+        self.of_topic(topic, "log")
+    }
+
+    pub(super) fn meta(&self, topic: &Topic) -> String {
+        self.of_topic(topic, "meta")
+    }
+
+    pub(super) fn redo(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "redo")
+    }
+
+    pub(super) fn lane(&self, topic: &Topic, group: &Group, lane: Lane) -> String {
+        match lane {
+            Lane::Log => self.log(topic),
+            Lane::Redo => self.redo(topic, group),
+        }
+    }
+
+    pub(super) fn retry(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "retry")
+    }
+
+    pub(super) fn retry_body(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "retry:body")
+    }
+
+    pub(super) fn dead(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "dead")
+    }
+
+    pub(super) fn dead_counts(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "dead:counts")
+    }
+
+    pub(super) fn topics(&self) -> String {
+        format!("{{{}}}:topics", self.namespace())
+    }
+
+    pub(super) fn schema(&self) -> String {
+        format!("{{{}}}:schema", self.namespace())
     }
 
     /// `shop:<key>`, or `<key>` without a namespace: a string, for as long as its time to live.
@@ -39,6 +113,29 @@ mod tests {
     fn values_are_named_as_the_older_store_named_them() {
         assert_eq!(keys("shop").value("get", "a:b").unwrap(), "shop:a:b");
         assert_eq!(Keys::new(None).value("get", "a").unwrap(), "a");
+    }
+
+    #[test]
+    fn a_topics_keys_share_one_slot() {
+        let (keys, topic, group) = (
+            keys("shop"),
+            Topic::new("orders:eu").unwrap(),
+            Group::new("billing").unwrap(),
+        );
+        let names = [
+            keys.log(&topic),
+            keys.meta(&topic),
+            keys.redo(&topic, &group),
+            keys.retry(&topic, &group),
+            keys.retry_body(&topic, &group),
+            keys.dead(&topic, &group),
+            keys.dead_counts(&topic, &group),
+        ];
+        for name in names {
+            assert!(name.starts_with("{shop:orders:eu}:"), "{name}");
+        }
+        assert_eq!(Keys::new(None).log(&topic), "{orders:eu}:log");
+        assert_eq!(keys.topics(), "{shop}:topics");
     }
 
     #[test]

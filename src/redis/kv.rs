@@ -9,6 +9,7 @@ use redis::{RedisError, Value};
 use super::keys::Keys;
 use super::pool::Pool;
 use super::scripts;
+use super::server::Server;
 use crate::domain::{Codec, Error, ErrorKind, Namespace};
 use crate::ports::{BoxFuture, Cas, Claim, KvStore};
 
@@ -41,10 +42,15 @@ impl RedisKv {
     /// [`ErrorKind::Invalid`] when the URL cannot be parsed. The error never quotes it.
     pub fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
         Ok(Self {
-            pool: Pool::new(url)?,
+            pool: Pool::new(Server::new(url)?),
             keys: Keys::new(namespace),
             codec: Codec::default(),
         })
+    }
+
+    /// The store on a pool that others use too.
+    pub(super) fn on(pool: Pool, keys: Keys, codec: Codec) -> Self {
+        Self { pool, keys, codec }
     }
 
     /// Sets the codec of new values; by default MessagePack. Reading understands both.
@@ -215,13 +221,13 @@ impl KvStore for RedisKv {
             let ttl = millis("cas", ttl).map_err(|e| e.on(key))?;
             let reply: Vec<Value> = self
                 .on_key("cas", key, async |connection, name| {
-                    scripts::KV_CAS
+                    scripts::kv_cas()
                         .key(name)
                         .arg(i32::from(expected.is_some()))
                         .arg(expected.as_deref().unwrap_or_default())
                         .arg(&new[..])
                         .arg(ttl)
-                        .invoke_async(connection)
+                        .run(connection)
                         .await
                 })
                 .await?;
@@ -242,11 +248,11 @@ impl KvStore for RedisKv {
         Box::pin(async move {
             let lease = millis("claim", Some(lease)).map_err(|e| e.on(key))?;
             self.on_key("claim", key, async |connection, name| {
-                let reply: Vec<Value> = scripts::ONCE_CLAIM
+                let reply: Vec<Value> = scripts::once_claim()
                     .key(name)
                     .arg(token)
                     .arg(lease)
-                    .invoke_async(connection)
+                    .run(connection)
                     .await?;
                 let mut reply = reply.into_iter().filter_map(bytes);
                 match reply.next().as_deref() {
@@ -299,13 +305,13 @@ impl RedisKv {
     ) -> Result<bool, Error> {
         let time = millis(action, time).map_err(|e| e.on(key))?;
         self.on_key(action, key, async |connection, name| {
-            scripts::ONCE_SETTLE
+            scripts::once_settle()
                 .key(name)
                 .arg(token)
                 .arg(action)
                 .arg(time)
                 .arg(&result[..])
-                .invoke_async(connection)
+                .run(connection)
                 .await
         })
         .await

@@ -1,9 +1,22 @@
 //! The Redis adapter. Nothing outside this folder sees a type of the redis crate.
 
+mod backend;
+mod dead;
 mod error;
 mod keys;
 mod kv;
+mod lease;
+mod link;
 mod pool;
+mod promote;
+mod publish;
+mod read;
+mod reply;
+mod retain;
 mod scripts;
+mod server;
+mod settle;
+mod status;
 
+pub(crate) use backend::RedisBackend;
 pub use kv::RedisKv;

@@ -1,18 +1,16 @@
 //! The base client's pool: key-value operations, scripts, administration.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::time::Duration;
 
 use bb8_redis::bb8;
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
 
 use super::error;
+use super::server::{RESPONSE_TIMEOUT, Server, is_sound};
 use crate::domain::{Error, ErrorKind};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A place in the pool: a connection, once one was needed and while it is sound.
@@ -23,6 +21,7 @@ const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// checkout times out. So bb8 hands out places, and who holds one connects it.
 type Place = Option<MultiplexedConnection>;
 
+#[derive(Debug)]
 struct Places;
 
 impl bb8::ManageConnection for Places {
@@ -43,52 +42,21 @@ impl bb8::ManageConnection for Places {
 }
 
 /// The pool. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Pool {
     places: bb8::Pool<Places>,
-    client: Client,
-}
-
-impl fmt::Debug for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client knows the password.
-        f.debug_struct("Pool").finish_non_exhaustive()
-    }
+    server: Server,
 }
 
 impl Pool {
     /// Prepares a pool; connections are made when they are needed.
-    pub(super) fn new(url: &str) -> Result<Self, Error> {
-        // The cause is left out: it may quote the URL, and with it the password.
-        let client = Client::open(url).map_err(|_| {
-            Error::new(
-                ErrorKind::Invalid,
-                "connect",
-                "the Redis URL cannot be parsed",
-            )
-        })?;
+    pub(super) fn new(server: Server) -> Self {
         let places = bb8::Pool::builder()
             .max_size(8)
             .connection_timeout(CHECKOUT_TIMEOUT)
             .test_on_check_out(false)
             .build_unchecked(Places);
-        Ok(Self { places, client })
-    }
-
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
-        redis::cmd("CLIENT")
-            .arg("SETNAME")
-            .arg("redstart:base")
-            .exec_async(&mut connection)
-            .await?;
-        Ok(connection)
+        Self { places, server }
     }
 
     /// Runs one exchange on a connection; one that fails below the protocol is not used again.
@@ -109,15 +77,13 @@ impl Pool {
         let mut connection = match place.take() {
             Some(connection) => connection,
             None => self
-                .connect()
+                .server
+                .connect("redstart:base", Some(RESPONSE_TIMEOUT))
                 .await
                 .map_err(|e| error::not_sent(operation, e))?,
         };
         let result = exchange(&mut connection).await;
-        let sound = result.as_ref().err().is_none_or(|e| {
-            !e.is_io_error() && !e.is_unrecoverable_error() && e.kind() != redis::ErrorKind::Parse
-        });
-        if sound {
+        if result.as_ref().err().is_none_or(is_sound) {
             *place = Some(connection);
         }
         result.map_err(|cause| error::sent(operation, cause))

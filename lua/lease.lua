@@ -1,0 +1,37 @@
+-- Extends the lease of deliveries, or gives them back, where the consumer still holds them.
+--
+-- XCLAIM checks no owner, so that is done here. What is given back gets an idle time that no lease
+-- reaches, and a delivery count of one less: the next reclaim takes it at once and finds it
+-- uncounted. JUSTID keeps the count from rising.
+--
+-- KEYS[1]  the log, a stream
+-- KEYS[2]  the group's redo lane, a stream
+-- ARGV[1]  the group
+-- ARGV[2]  the consumer
+-- ARGV[3]  'extend' or 'release'
+-- then for each delivery:
+-- ITEM[1]  'log' or 'redo'
+-- ITEM[2]  the entry's id
+--
+-- Returns for each delivery 1, or 0 when the consumer does not hold it.
+local group, consumer = ARGV[1], ARGV[2]
+local done = {}
+for at = 4, #ARGV, 2 do
+  local key, id = ARGV[at] == 'log' and KEYS[1] or KEYS[2], ARGV[at + 1]
+  local held = redis.pcall('XPENDING', key, group, id, id, 1)
+  if held.err and string.sub(held.err, 1, 7) ~= 'NOGROUP' then
+    return held
+  end
+  if held.err or not held[1] or held[1][2] ~= consumer then
+    done[#done + 1] = 0
+  elseif ARGV[3] == 'extend' then
+    redis.call('XCLAIM', key, group, consumer, 0, id, 'JUSTID')
+    done[#done + 1] = 1
+  else
+    -- About three years, which keeps the time of delivery after 1970, as Redis demands.
+    redis.call('XCLAIM', key, group, consumer, 0, id, 'IDLE', '100000000000',
+      'RETRYCOUNT', math.max(held[1][4] - 1, 0), 'JUSTID')
+    done[#done + 1] = 1
+  end
+end
+return done

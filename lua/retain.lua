@@ -1,0 +1,101 @@
+-- Removes from a stream what every group has settled, as far as retention lets go of it, and
+-- measures what is left.
+--
+-- The floor is the smallest id that a group still needs: its first pending entry, or the one after
+-- the last it was given. Nothing from the floor on is ever removed. Ids are compared as decimal
+-- texts: the two halves are 64-bit, a Lua number is not.
+--
+-- KEYS[1]  the stream, or absent
+-- KEYS[2]  the topic's settings, a hash or absent
+-- ARGV[1]  '' to keep what the settings say, 'settled' to keep what is unsettled only
+--
+-- Returns {entries removed, entries left, entries that the slowest group has not settled, 1 when the
+-- topic's settings are there and 0 when not}.
+local function number_less(a, b)
+  if #a ~= #b then
+    return #a < #b
+  end
+  return a < b
+end
+local function less(a, b)
+  local a_time, a_seq = string.match(a, '^(%d+)-(%d+)$')
+  local b_time, b_seq = string.match(b, '^(%d+)-(%d+)$')
+  if a_time ~= b_time then
+    return number_less(a_time, b_time)
+  end
+  return number_less(a_seq, b_seq)
+end
+local function after(id)
+  local time, seq = string.match(id, '^(%d+)-(%d+)$')
+  if #seq > 15 then
+    return id
+  end
+  return time .. '-' .. string.format('%.0f', seq + 1)
+end
+
+local settings = redis.call('HMGET', KEYS[2], 'topic', 'retention')
+local known = settings[1] and 1 or 0
+local retention = ARGV[1] ~= '' and ARGV[1] or settings[2] or 'settled'
+local length = redis.call('XLEN', KEYS[1])
+if length == 0 then
+  return {0, 0, 0, known}
+end
+
+local floor
+local backlog = 0
+-- Bounds of how many entries lie from the floor on, for retention by length.
+local surely, at_most = 0, 0
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for at = 1, #flat, 2 do
+    group[flat[at]] = flat[at + 1]
+  end
+  local lag = group['lag'] or length
+  local need = after(group['last-delivered-id'])
+  local low, high = lag, lag
+  if group['pending'] > 0 then
+    local first = redis.call('XPENDING', KEYS[1], group['name'], '-', '+', 1)[1]
+    if first and less(first[1], need) then
+      need = first[1]
+    end
+    local span = #redis.call('XRANGE', KEYS[1], need, group['last-delivered-id'], 'COUNT', 1000)
+    low = lag + span
+    high = span < 1000 and low or length
+  end
+  if not group['lag'] then
+    low = 0
+  end
+  if not floor or less(need, floor) then
+    floor = need
+  end
+  surely, at_most = math.max(surely, low), math.max(at_most, high)
+  backlog = math.max(backlog, math.min(lag + group['pending'], length))
+end
+if not floor then
+  backlog = length
+end
+
+local removed = 0
+local kind, amount = string.match(retention, '^(%a+):(%d+)$')
+-- A LIMIT below one node's entries would trim nothing; this one bounds the time of a call.
+if retention == 'settled' then
+  if floor then
+    removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', floor, 'LIMIT', 100000)
+  end
+elseif kind == 'age' then
+  local time = redis.call('TIME')
+  local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - amount
+  local threshold = string.format('%.0f-0', math.max(oldest, 0))
+  if floor and less(floor, threshold) then
+    threshold = floor
+  end
+  removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', threshold, 'LIMIT', 100000)
+elseif kind == 'length' then
+  amount = tonumber(amount)
+  if not floor or at_most <= amount then
+    removed = redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', amount, 'LIMIT', 100000)
+  elseif surely >= amount then
+    removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', floor, 'LIMIT', 100000)
+  end
+end
+return {removed, length - removed, backlog, known}

@@ -1,0 +1,411 @@
+//! The backend port: what a store must offer the consumer runtime.
+//!
+//! A topic is a log of entries. A group has a cursor over the log and beside it a lane of
+//! its own, the *redo* lane, where due retries and redriven dead letters come back to this
+//! group alone. What a consumer has fetched it holds under a lease: the right to settle it,
+//! until the time since it was fetched or last extended exceeds what a reclaimer asks for.
+//!
+//! The runtime is written once on this port; adapters only carry out what it says. Every
+//! method says how every adapter must behave.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::domain::{
+    Clock, ConsumerName, EntryId, Error, Group, Reason, Topic, TopicSettings,
+};
+use crate::ports::BoxFuture;
+
+/// The most ids that one call takes; callers with more make several calls.
+pub const MAX_BATCH: usize = 500;
+
+/// The fields of an entry, as they are stored.
+pub type Fields = Vec<(Bytes, Bytes)>;
+
+/// One named member of a group.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Member {
+    /// The topic.
+    pub topic: Topic,
+    /// The group.
+    pub group: Group,
+    /// The consumer's name within the group, fresh at every start.
+    pub consumer: ConsumerName,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.group)
+    }
+}
+
+/// Which of a group's two sequences an entry came from.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Lane {
+    /// The topic's log, which every group reads.
+    Log,
+    /// The group's own lane of due retries and redriven dead letters.
+    Redo,
+}
+
+/// What identifies a fetched entry within its group.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Receipt {
+    /// The sequence it came from.
+    pub lane: Lane,
+    /// Its id there.
+    pub id: EntryId,
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lane {
+            Lane::Log => write!(f, "{}", self.id),
+            Lane::Redo => write!(f, "redo {}", self.id),
+        }
+    }
+}
+
+/// An entry handed to a consumer, under a lease.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// What it is settled by.
+    pub receipt: Receipt,
+    /// Its fields; of the redo lane, those that were given to [`Settlement::Later`] or a redrive.
+    pub fields: Fields,
+    /// How often it has been handed out, this time included.
+    pub deliveries: u32,
+}
+
+/// How a delivery ends, other than by being acknowledged.
+#[derive(Clone, Debug)]
+pub enum Settlement {
+    /// Comes back to the same group through its redo lane, once `delay` has passed.
+    Later {
+        /// What ends.
+        receipt: Receipt,
+        /// How long to wait, by the store's clock.
+        delay: Duration,
+        /// What the redo lane will hold.
+        parcel: Bytes,
+    },
+    /// Goes to the group's dead letters.
+    Bury {
+        /// What ends.
+        receipt: Receipt,
+        /// What the dead letters will hold.
+        record: Record,
+    },
+}
+
+impl Settlement {
+    /// What it ends.
+    #[must_use]
+    pub fn receipt(&self) -> Receipt {
+        match self {
+            Self::Later { receipt, .. } | Self::Bury { receipt, .. } => *receipt,
+        }
+    }
+}
+
+/// A dead letter as the store keeps it: an encoded body, and beside it what counts are kept by.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Record {
+    /// Why it died.
+    pub reason: Reason,
+    /// The folded error text.
+    pub fingerprint: String,
+    /// The envelope's type; empty when undecodable.
+    pub kind: String,
+    /// The envelope's tenant; empty when there is none.
+    pub tenant: String,
+    /// Everything else.
+    pub body: Bytes,
+}
+
+/// What a group starts with, when it is created.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Start {
+    /// Everything that the topic still holds; the default.
+    #[default]
+    Beginning,
+    /// Only what is published after the group was created.
+    Next,
+}
+
+/// What [`Backend::reclaim`] took over.
+#[derive(Debug, Default)]
+pub struct Reclaimed {
+    /// Entries whose lease had expired; the caller holds them now.
+    pub taken: Vec<Fetched>,
+    /// Where to go on next time.
+    pub cursor: ReclaimCursor,
+    /// Entries that were removed while a consumer held them: data loss by a hand from outside.
+    pub missing: u64,
+}
+
+/// How far a reclaimer has come in each lane.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ReclaimCursor {
+    /// In the log.
+    pub log: EntryId,
+    /// In the redo lane.
+    pub redo: EntryId,
+}
+
+/// What [`Backend::promote`] moved.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Promoted {
+    /// How many entries went to the redo lane.
+    pub moved: u64,
+    /// How long until the next one is due; zero when one is due already.
+    pub next: Option<Duration>,
+}
+
+/// What [`Backend::retain`] removed and found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Retained {
+    /// Entries removed from the log.
+    pub removed: u64,
+    /// Entries left in the log.
+    pub length: u64,
+    /// Entries that the slowest group has not settled; all of them while there is no group.
+    pub backlog: u64,
+    /// Whether the topic's settings are there; they are lost with FLUSHALL.
+    pub known: bool,
+}
+
+/// Where a group stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: Group,
+    /// Entries not yet delivered to it.
+    pub lag: u64,
+    /// Entries delivered and unsettled.
+    pub in_flight: u64,
+    /// Retries and snoozed messages waiting for their time, or to be read again.
+    pub scheduled: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Consumers that it knows, alive or not.
+    pub consumers: u64,
+}
+
+/// Where a topic stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TopicStatus {
+    /// The topic.
+    pub topic: Topic,
+    /// Entries in its log.
+    pub length: u64,
+    /// What was fixed when it was created.
+    pub settings: TopicSettings,
+    /// Its groups, by name.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// A store of topics, as the runtime needs it.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// What this adapter is called: `redis`, `memory`.
+    fn name(&self) -> &'static str;
+
+    /// The clock that failure times are taken from.
+    fn clock(&self) -> &dyn Clock;
+
+    /// Whether publishing can work now.
+    fn ping(&self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Creates a topic, or finds it: an existing topic keeps its settings. Returns what holds.
+    fn ensure_topic<'a>(
+        &'a self,
+        topic: &'a Topic,
+        settings: TopicSettings,
+    ) -> BoxFuture<'a, Result<TopicSettings, Error>>;
+
+    /// Appends entries in their order and tells the fate of each, in the same order.
+    ///
+    /// An error is one of: certainly not appended, or
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). After an unknown one, those that
+    /// follow may have been appended too, and are reported as what they are.
+    fn append<'a>(
+        &'a self,
+        topic: &'a Topic,
+        entries: Vec<(&'static str, Bytes)>,
+    ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>>;
+
+    /// Creates a group; one that exists keeps its cursor.
+    fn create_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        start: Start,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Opens a reader for a member.
+    fn open<'a>(
+        &'a self,
+        member: &'a Member,
+    ) -> BoxFuture<'a, Result<(Box<dyn Reader>, Box<dyn Interrupt>), Error>>;
+
+    /// Acknowledges deliveries. Owners are not checked: work that was done is done, whoever
+    /// holds the lease now. Acknowledging twice succeeds.
+    fn acknowledge<'a>(
+        &'a self,
+        member: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Ends deliveries that the member still holds; each one atomically, written before it is
+    /// acknowledged. For each, whether the member held it; where it did not, nothing was written.
+    fn settle<'a>(
+        &'a self,
+        member: &'a Member,
+        settlements: &'a [Settlement],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
+
+    /// Starts the lease of held entries anew. For each, whether the member still holds it.
+    fn extend<'a>(
+        &'a self,
+        member: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
+
+    /// Gives held entries back: at once claimable by [`reclaim`](Self::reclaim), and the
+    /// delivery that ends here is not counted. Returns how many the member held.
+    fn release<'a>(
+        &'a self,
+        member: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<u64, Error>>;
+
+    /// What the member holds, up to a number, oldest first in each lane. A connection that broke
+    /// while a fetch was answered leaves entries that the member holds without knowing.
+    fn holdings<'a>(
+        &'a self,
+        member: &'a Member,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<Receipt>, Error>>;
+
+    /// Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever
+    /// held it. Goes on where `cursor` says and starts anew after the end.
+    fn reclaim<'a>(
+        &'a self,
+        member: &'a Member,
+        lease: Duration,
+        cursor: ReclaimCursor,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Reclaimed, Error>>;
+
+    /// Moves up to `max` entries whose time has come to the redo lane, earliest first.
+    fn promote<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Promoted, Error>>;
+
+    /// Removes from the log what retention no longer asks for; never what a group has not
+    /// settled. Also measures the backlog.
+    fn retain<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Retained, Error>>;
+
+    /// Removes from a group's redo lane what it has settled.
+    fn retain_redo<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Removes consumers that have not been heard of for `idle` and that hold nothing; with
+    /// `only`, that consumer alone. Returns how many.
+    fn forget<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        idle: Duration,
+        only: Option<&'a ConsumerName>,
+    ) -> BoxFuture<'a, Result<u64, Error>>;
+
+    /// The topics of the namespace, by name.
+    fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>>;
+
+    /// Where a topic and its groups stand; `None` when it does not exist.
+    fn status<'a>(
+        &'a self,
+        topic: &'a Topic,
+    ) -> BoxFuture<'a, Result<Option<TopicStatus>, Error>>;
+
+    /// Entries of the log after an id, oldest first, without a group.
+    fn browse<'a>(
+        &'a self,
+        topic: &'a Topic,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>>;
+
+    /// The newest entry's id in the log, if there is one.
+    fn newest<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<EntryId>, Error>>;
+
+    /// Dead letters after an id, oldest first.
+    fn dead<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>>;
+
+    /// The dead letters with these ids; those that do not exist are left out.
+    fn dead_by_id<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>>;
+
+    /// Moves dead letters to the redo lane as the given parcels, each atomically. For each,
+    /// whether it was there to be moved.
+    fn redrive<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        parcels: &'a [(EntryId, Bytes)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
+
+    /// Removes dead letters. For each, whether it was there.
+    fn purge<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
+
+    /// How many dead letters there are by `reason:…`, `fingerprint:…`, `type:…` and `tenant:…`.
+    fn dead_counts<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>>;
+}
+
+/// Reads for one member.
+pub trait Reader: Send + fmt::Debug {
+    /// Takes entries that no member of the group has been given: up to `max` of each lane.
+    ///
+    /// Waits up to `wait` where there are none, then returns an empty list. Fails with
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the group is gone. After any other error
+    /// the reader is of no use, and the member may hold entries that it never saw.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: entries that are on their way are then held unseen. Use [`Interrupt`].
+    fn fetch(&mut self, max: usize, wait: Duration) -> BoxFuture<'_, Result<Vec<Fetched>, Error>>;
+}
+
+/// Ends a reader's wait early, from another task.
+pub trait Interrupt: Send + Sync + fmt::Debug {
+    /// Makes a fetch that waits return with what it has. Without one that waits, does nothing.
+    fn interrupt(&self) -> BoxFuture<'_, Result<(), Error>>;
+}

@@ -1,0 +1,252 @@
+//! The backend port on a Redis server; each concern in a file of its own.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::keys::Keys;
+use super::kv::RedisKv;
+use super::link::Link;
+use super::pool::Pool;
+use super::server::Server;
+use crate::backend::{
+    Backend, Fields, Interrupt, Member, Promoted, Reader, Receipt, Reclaimed, ReclaimCursor,
+    Record, Retained, Settlement, Start, TopicStatus,
+};
+use crate::domain::{
+    Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Topic,
+    TopicSettings,
+};
+use crate::ports::BoxFuture;
+
+/// Topics as Redis Streams.
+#[derive(Debug)]
+pub(crate) struct RedisBackend {
+    pub(super) server: Server,
+    pub(super) pool: Pool,
+    pub(super) keys: Keys,
+    pub(super) publisher: Link,
+}
+
+impl RedisBackend {
+    /// Prepares the adapter; connections are made when they are needed.
+    pub(crate) fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
+        let server = Server::new(url)?;
+        Ok(Self {
+            pool: Pool::new(server.clone()),
+            publisher: Link::new(server.clone(), "redstart:pub"),
+            keys: Keys::new(namespace),
+            server,
+        })
+    }
+
+    /// The key-value store on the same pool.
+    pub(crate) fn kv(&self, codec: Codec) -> RedisKv {
+        RedisKv::on(self.pool.clone(), self.keys.clone(), codec)
+    }
+}
+
+/// A duration in whole milliseconds, rounded up: nothing happens too early.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+impl Backend for RedisBackend {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &SystemClock
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.ping_publisher())
+    }
+
+    fn ensure_topic<'a>(
+        &'a self,
+        topic: &'a Topic,
+        settings: TopicSettings,
+    ) -> BoxFuture<'a, Result<TopicSettings, Error>> {
+        Box::pin(self.create_topic(topic, settings))
+    }
+
+    fn append<'a>(
+        &'a self,
+        topic: &'a Topic,
+        entries: Vec<(&'static str, Bytes)>,
+    ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>> {
+        Box::pin(self.append_entries(topic, entries))
+    }
+
+    fn create_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        start: Start,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.ensure_group(topic, group, start))
+    }
+
+    fn open<'a>(
+        &'a self,
+        member: &'a Member,
+    ) -> BoxFuture<'a, Result<(Box<dyn Reader>, Box<dyn Interrupt>), Error>> {
+        Box::pin(self.open_reader(member))
+    }
+
+    fn acknowledge<'a>(
+        &'a self,
+        member: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.ack(member, receipts))
+    }
+
+    fn settle<'a>(
+        &'a self,
+        member: &'a Member,
+        settlements: &'a [Settlement],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.settle_all(member, settlements))
+    }
+
+    fn extend<'a>(
+        &'a self,
+        member: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.change_leases("extend", member, receipts))
+    }
+
+    fn release<'a>(
+        &'a self,
+        member: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(async move {
+            let held = self.change_leases("release", member, receipts).await?;
+            Ok(held.into_iter().filter(|held| *held).count() as u64)
+        })
+    }
+
+    fn holdings<'a>(
+        &'a self,
+        member: &'a Member,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<Receipt>, Error>> {
+        Box::pin(self.held_by(member, max))
+    }
+
+    fn reclaim<'a>(
+        &'a self,
+        member: &'a Member,
+        lease: Duration,
+        cursor: ReclaimCursor,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
+        Box::pin(self.take_over(member, lease, cursor, max))
+    }
+
+    fn promote<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Promoted, Error>> {
+        Box::pin(self.promote_due(topic, group, max))
+    }
+
+    fn retain<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Retained, Error>> {
+        Box::pin(self.trim_log(topic))
+    }
+
+    fn retain_redo<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.trim_redo(topic, group))
+    }
+
+    fn forget<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        idle: Duration,
+        only: Option<&'a ConsumerName>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(self.forget_consumers(topic, group, idle, only))
+    }
+
+    fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>> {
+        Box::pin(self.list_topics())
+    }
+
+    fn status<'a>(
+        &'a self,
+        topic: &'a Topic,
+    ) -> BoxFuture<'a, Result<Option<TopicStatus>, Error>> {
+        Box::pin(self.topic_status(topic))
+    }
+
+    fn browse<'a>(
+        &'a self,
+        topic: &'a Topic,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
+        Box::pin(self.browse_log(topic, after, max))
+    }
+
+    fn newest<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
+        Box::pin(self.newest_entry(topic))
+    }
+
+    fn dead<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
+        Box::pin(self.list_dead(topic, group, after, max))
+    }
+
+    fn dead_by_id<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
+        Box::pin(self.find_dead(topic, group, ids))
+    }
+
+    fn redrive<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        parcels: &'a [(EntryId, Bytes)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.take_dead("redrive", topic, group, parcels.to_vec()))
+    }
+
+    fn purge<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        let taken = ids.iter().map(|id| (*id, Bytes::new())).collect();
+        Box::pin(self.take_dead("purge", topic, group, taken))
+    }
+
+    fn dead_counts<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
+        Box::pin(self.count_dead(topic, group))
+    }
+}

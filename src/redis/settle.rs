@@ -1,0 +1,96 @@
+//! Settling: XACK in bulk, everything else by script.
+
+use redis::Value;
+
+use super::backend::{RedisBackend, millis};
+use super::{reply, scripts};
+use crate::backend::{Lane, MAX_BATCH, Member, Receipt, Settlement};
+use crate::domain::Error;
+
+pub(super) fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Log => "log",
+        Lane::Redo => "redo",
+    }
+}
+
+impl RedisBackend {
+    pub(super) async fn ack(&self, member: &Member, receipts: &[Receipt]) -> Result<(), Error> {
+        let mut pipeline = redis::pipe();
+        for lane in [Lane::Log, Lane::Redo] {
+            let ids: Vec<String> = receipts
+                .iter()
+                .filter(|receipt| receipt.lane == lane)
+                .map(|receipt| receipt.id.to_string())
+                .collect();
+            for ids in ids.chunks(MAX_BATCH) {
+                pipeline
+                    .cmd("XACK")
+                    .arg(self.keys.lane(&member.topic, &member.group, lane))
+                    .arg(member.group.as_str())
+                    .arg(ids)
+                    .ignore();
+            }
+        }
+        if pipeline.is_empty() {
+            return Ok(());
+        }
+        self.pool
+            .run("acknowledge", async |connection| {
+                pipeline.exec_async(connection).await
+            })
+            .await
+            .map_err(|e| e.on(member.to_string()))
+    }
+
+    pub(super) async fn settle_all(
+        &self,
+        member: &Member,
+        settlements: &[Settlement],
+    ) -> Result<Vec<bool>, Error> {
+        let (topic, group) = (&member.topic, &member.group);
+        let mut done = Vec::with_capacity(settlements.len());
+        for batch in settlements.chunks(MAX_BATCH) {
+            let mut call = scripts::settle()
+                .key(self.keys.log(topic))
+                .key(self.keys.redo(topic, group))
+                .key(self.keys.retry(topic, group))
+                .key(self.keys.retry_body(topic, group))
+                .key(self.keys.dead(topic, group))
+                .key(self.keys.dead_counts(topic, group))
+                .arg(group.as_str())
+                .arg(member.consumer.as_str());
+            for settlement in batch {
+                let receipt = settlement.receipt();
+                call.push(lane_name(receipt.lane));
+                call.push(receipt.id.to_string());
+                match settlement {
+                    Settlement::Later { delay, parcel, .. } => {
+                        call.push("later");
+                        call.push(millis(*delay));
+                        call.push(&parcel[..]);
+                        call.push("");
+                        call.push("");
+                    }
+                    Settlement::Bury { record, .. } => {
+                        call.push(record.reason.as_str());
+                        call.push(&record.fingerprint);
+                        call.push(&record.body[..]);
+                        call.push(&record.kind);
+                        call.push(&record.tenant);
+                    }
+                }
+            }
+            let flags = self
+                .pool
+                .run("settle", async |connection| {
+                    let reply: Value = call.run(connection).await?;
+                    reply::flags(reply)
+                })
+                .await
+                .map_err(|e| e.on(member.to_string()))?;
+            done.extend(flags);
+        }
+        Ok(done)
+    }
+}
