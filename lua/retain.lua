@@ -36,6 +36,7 @@ end
 local settings = redis.call('HMGET', KEYS[2], 'topic', 'retention')
 local known = settings[1] and 1 or 0
 local retention = ARGV[1] ~= '' and ARGV[1] or settings[2] or 'settled'
+local kind, amount = string.match(retention, '^(%a+):(%d+)$')
 local length = redis.call('XLEN', KEYS[1])
 if length == 0 then
   return {0, 0, 0, known}
@@ -58,9 +59,11 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     if first and less(first[1], need) then
       need = first[1]
     end
-    local span = #redis.call('XRANGE', KEYS[1], need, group['last-delivered-id'], 'COUNT', 1000)
-    low = lag + span
-    high = span < 1000 and low or length
+    if kind == 'length' then
+      local span = #redis.call('XRANGE', KEYS[1], need, group['last-delivered-id'], 'COUNT', 1000)
+      low = lag + span
+      high = span < 1000 and low or length
+    end
   end
   if not group['lag'] then
     low = 0
@@ -76,7 +79,6 @@ if not floor then
 end
 
 local removed = 0
-local kind, amount = string.match(retention, '^(%a+):(%d+)$')
 -- A LIMIT below one node's entries would trim nothing; this one bounds the time of a call.
 if retention == 'settled' then
   if floor then

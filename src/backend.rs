@@ -13,9 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::domain::{
-    Clock, ConsumerName, EntryId, Error, Group, Reason, Topic, TopicSettings,
-};
+use crate::domain::{Clock, ConsumerName, EntryId, Error, Group, Reason, Topic, TopicSettings};
 use crate::ports::BoxFuture;
 
 /// The most ids that one call takes; callers with more make several calls.
@@ -332,10 +330,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>>;
 
     /// Where a topic and its groups stand; `None` when it does not exist.
-    fn status<'a>(
-        &'a self,
-        topic: &'a Topic,
-    ) -> BoxFuture<'a, Result<Option<TopicStatus>, Error>>;
+    fn status<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<TopicStatus>, Error>>;
 
     /// Entries of the log after an id, oldest first, without a group.
     fn browse<'a>(

@@ -3,25 +3,37 @@
 //! This version holds the domain, the wire format and the key-value store; the bus itself
 //! is being built on them. The README says what is there.
 
+mod admin;
 pub mod backend;
+mod bus;
 pub mod codec;
+mod consumer;
+mod container;
+mod dead_letters;
 mod domain;
 mod ports;
 mod redis;
 
+pub use admin::{Admin, Entry};
+pub use backend::{GroupStatus, Start, TopicStatus};
+pub use consumer::{
+    Delivery, Handler, IntoHandler, RawHandler, SubscribeOptions, Subscription, SubscriptionReport,
+};
+pub use container::{Check, Container, ContainerBuilder, Coordinator, Health, ShutdownReport};
 pub use domain::{
-    Attempt, Codec, ConsumerName, DeadLetter, EntryId, Envelope, Error, ErrorKind, Group,
+    Attempt, Clock, Codec, ConsumerName, DeadLetter, EntryId, Envelope, Error, ErrorKind, Group,
     IntoOutcome, LONGEST_DELAY, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy,
-    Timestamp, Topic, TopicSettings, Trail,
+    SystemClock, Timestamp, Topic, TopicSettings, Trail,
 };
 pub use ports::{
-    BoxFuture, Cas, Claim, KvStore, KvStoreExt, Once, OnceError, deduplicate_event, once,
+    BoxFuture, Cas, Claim, DeadLetters, KvStore, KvStoreExt, MessageBus, MessageBusExt, Once,
+    OnceError, Published, Redriven, deduplicate_event, once,
 };
-pub use redis::RedisKv;
+pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv};
 
 /// The traits that bring the methods into scope: `use redstart::prelude::*;`.
 pub mod prelude {
-    pub use crate::ports::{KvStore, KvStoreExt};
+    pub use crate::ports::{DeadLetters, KvStore, KvStoreExt, MessageBus, MessageBusExt};
 }
 
 // The README's examples are compiled with the documentation tests.

@@ -26,6 +26,16 @@ impl Limits {
         self.max_bytes = bytes;
         self
     }
+
+    /// The limits for a message that has gained an error text since it was let in.
+    pub(crate) fn for_retries(self) -> Self {
+        self.with_max_bytes(self.max_bytes.saturating_add(64 * 1024))
+    }
+
+    /// For a message that was let in already.
+    pub(crate) fn without_bound(self) -> Self {
+        self.with_max_bytes(usize::MAX)
+    }
 }
 
 /// Why an entry could not be read. Trying again is pointless: it is dead-lettered

@@ -24,7 +24,11 @@ pub(crate) struct Parcel {
 struct ParcelForm {
     fields: Fields,
     origin: String,
-    #[serde(rename = "firstFailure", skip_serializing_if = "Option::is_none", default)]
+    #[serde(
+        rename = "firstFailure",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
     first_failure: Option<i64>,
     history: Vec<AttemptForm>,
     redriven: u32,
@@ -194,14 +198,17 @@ mod tests {
                 error,
             },
         );
-        (any::<(u64, u64)>(), prop::collection::vec(attempt, 0..10), any::<u32>()).prop_map(
-            |((millis, sequence), history, redriven)| Trail {
+        (
+            any::<(u64, u64)>(),
+            prop::collection::vec(attempt, 0..10),
+            any::<u32>(),
+        )
+            .prop_map(|((millis, sequence), history, redriven)| Trail {
                 origin: EntryId { millis, sequence },
                 first_failure: history.first().map(|attempt| attempt.at),
                 history,
                 redriven,
-            },
-        )
+            })
     }
 
     proptest! {

@@ -31,7 +31,9 @@ pub enum ErrorKind {
     AlreadySubscribed,
     /// The stored layout is newer than this version, older, or left half-migrated.
     Schema,
-    /// The component was shut down.
+    /// A coordinator failed to start.
+    Coordinator,
+    /// The container was shut down.
     Closed,
     /// A lease or claim passed to another owner, so the result was not recorded.
     LeaseLost,
@@ -77,6 +79,21 @@ impl Error {
     pub(crate) fn on(mut self, subject: impl Into<String>) -> Self {
         self.inner.subject = Some(subject.into());
         self
+    }
+
+    /// The same error for another input of the same call; the cause is told once.
+    #[must_use]
+    pub(crate) fn without_cause(&self) -> Self {
+        let inner = Inner {
+            kind: self.inner.kind,
+            operation: self.inner.operation,
+            subject: self.inner.subject.clone(),
+            message: self.inner.message.clone(),
+            source: None,
+        };
+        Self {
+            inner: Box::new(inner),
+        }
     }
 
     #[must_use]

@@ -57,7 +57,6 @@ impl FromStr for Retention {
 
 /// What is fixed when a topic is created.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[must_use]
 pub struct TopicSettings {
     pub(crate) retention: Retention,
     pub(crate) backlog_limit: u64,
@@ -74,6 +73,7 @@ impl Default for TopicSettings {
 
 impl TopicSettings {
     /// Sets how long entries are kept; by default until every group has settled them.
+    #[must_use]
     pub fn with_retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
@@ -81,6 +81,7 @@ impl TopicSettings {
 
     /// Sets how many unsettled entries the topic holds before publishing fails with
     /// `backlog full`; by default 1,000,000. `u64::MAX` switches the limit off.
+    #[must_use]
     pub fn with_backlog_limit(mut self, entries: u64) -> Self {
         self.backlog_limit = entries;
         self

@@ -3,9 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 
+mod bus;
+mod dead_letters;
 mod kv;
 mod once;
 
+pub use bus::{MessageBus, MessageBusExt, Published};
+pub use dead_letters::{DeadLetters, Redriven};
 pub use kv::{Cas, Claim, KvStore, KvStoreExt};
 pub use once::{Once, OnceError, deduplicate_event, once};
 

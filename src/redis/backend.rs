@@ -7,15 +7,15 @@ use bytes::Bytes;
 use super::keys::Keys;
 use super::kv::RedisKv;
 use super::link::Link;
+use super::migrate::Migrations;
 use super::pool::Pool;
 use super::server::Server;
 use crate::backend::{
-    Backend, Fields, Interrupt, Member, Promoted, Reader, Receipt, Reclaimed, ReclaimCursor,
+    Backend, Fields, Interrupt, Member, Promoted, Reader, Receipt, ReclaimCursor, Reclaimed,
     Record, Retained, Settlement, Start, TopicStatus,
 };
 use crate::domain::{
-    Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Topic,
-    TopicSettings,
+    Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Topic, TopicSettings,
 };
 use crate::ports::BoxFuture;
 
@@ -38,6 +38,11 @@ impl RedisBackend {
             keys: Keys::new(namespace),
             server,
         })
+    }
+
+    /// The migrations of the namespace, on the same pool.
+    pub(crate) fn migrations(&self) -> Migrations {
+        Migrations::on(self.pool.clone(), self.keys.clone())
     }
 
     /// The key-value store on the same pool.
@@ -184,10 +189,7 @@ impl Backend for RedisBackend {
         Box::pin(self.list_topics())
     }
 
-    fn status<'a>(
-        &'a self,
-        topic: &'a Topic,
-    ) -> BoxFuture<'a, Result<Option<TopicStatus>, Error>> {
+    fn status<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<TopicStatus>, Error>> {
         Box::pin(self.topic_status(topic))
     }
 

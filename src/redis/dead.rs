@@ -17,16 +17,19 @@ impl RedisBackend {
         max: usize,
     ) -> Result<Vec<(EntryId, Record)>, Error> {
         let entries = self
-            .range("list dead letters", self.keys.dead(topic, group), after, max)
+            .range(
+                "list dead letters",
+                self.keys.dead(topic, group),
+                after,
+                max,
+            )
             .await
             .map_err(|e| e.on(format!("{topic}/{group}")))?;
         entries
             .into_iter()
             .map(|(id, fields)| Ok((id, record(fields)?)))
             .collect::<Result<_, RedisError>>()
-            .map_err(|e| {
-                super::error::sent("list dead letters", e).on(format!("{topic}/{group}"))
-            })
+            .map_err(|e| super::error::sent("list dead letters", e).on(format!("{topic}/{group}")))
     }
 
     pub(super) async fn find_dead(

@@ -42,11 +42,7 @@ impl RedisBackend {
         Ok(held)
     }
 
-    pub(super) async fn held_by(
-        &self,
-        member: &Member,
-        max: usize,
-    ) -> Result<Vec<Receipt>, Error> {
+    pub(super) async fn held_by(&self, member: &Member, max: usize) -> Result<Vec<Receipt>, Error> {
         let mut pipeline = redis::pipe();
         for lane in [Lane::Log, Lane::Redo] {
             pipeline

@@ -7,6 +7,7 @@ mod keys;
 mod kv;
 mod lease;
 mod link;
+mod migrate;
 mod pool;
 mod promote;
 mod publish;
@@ -20,3 +21,4 @@ mod status;
 
 pub(crate) use backend::RedisBackend;
 pub use kv::RedisKv;
+pub use migrate::{AppliedMigration, MigrationState, Migrations};

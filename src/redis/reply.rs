@@ -43,7 +43,10 @@ pub(super) fn count(value: &Value) -> Result<u64, RedisError> {
 }
 
 pub(super) fn flags(value: Value) -> Result<Vec<bool>, RedisError> {
-    array(value)?.iter().map(|one| Ok(integer(one)? == 1)).collect()
+    array(value)?
+        .iter()
+        .map(|one| Ok(integer(one)? == 1))
+        .collect()
 }
 
 pub(super) fn entry_id(value: &Value) -> Result<EntryId, RedisError> {

@@ -97,6 +97,7 @@ scripts! {
     promote = "promote.lua", keys 3, args 1, item 0;
     reclaim = "reclaim.lua", keys 2, args 6, item 0;
     retain = "retain.lua", keys 2, args 1, item 0;
+    schema = "schema.lua", keys 1, args 5, item 0;
     settle = "settle.lua", keys 6, args 2, item 7;
     topic_create = "topic_create.lua", keys 1, args 4, item 0;
 }

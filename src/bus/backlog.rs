@@ -1,0 +1,137 @@
+//! The backlog limit: publishing fails clearly instead of filling the server's memory.
+//!
+//! Measuring costs a script, so it is not done for every message. A measurement grants a
+//! credit of an eighth of what is free; each message spends one. Several publishers can
+//! so exceed the limit together by an eighth each, and no more.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backend::Backend;
+use crate::domain::{Error, ErrorKind, Topic, TopicSettings};
+
+/// A credit is worthless after this: others may have published meanwhile.
+const CREDIT_LIVES: Duration = Duration::from_secs(10);
+/// A topic that was full is not measured again before this.
+const FULL_LIVES: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Backlog {
+    backend: Arc<dyn Backend>,
+    gates: RwLock<HashMap<Topic, Arc<Gate>>>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    credit: AtomicU64,
+    measured: tokio::sync::Mutex<Option<Measured>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    at: Instant,
+    settings: TopicSettings,
+    full: bool,
+}
+
+impl Gate {
+    /// Takes up to `wanted` from the credit.
+    fn spend(&self, wanted: u64) -> u64 {
+        let spent = self
+            .credit
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |credit| {
+                Some(credit.saturating_sub(wanted))
+            });
+        // The closure always returns Some, so there is always a former value.
+        spent.unwrap_or_default().min(wanted)
+    }
+
+    /// Lets a credit that has grown old expire.
+    fn expire(&self) {
+        // Who finds the lock taken leaves it to the one who measures.
+        if let Ok(measured) = self.measured.try_lock()
+            && measured.is_some_and(|last| last.at.elapsed() > CREDIT_LIVES)
+        {
+            self.credit.store(0, Ordering::Release);
+        }
+    }
+}
+
+impl Backlog {
+    pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
+        Self {
+            backend,
+            gates: RwLock::default(),
+        }
+    }
+
+    fn gate(&self, topic: &Topic) -> Arc<Gate> {
+        let gates = self.gates.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gate) = gates.get(topic) {
+            return Arc::clone(gate);
+        }
+        drop(gates);
+        let mut gates = self.gates.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(gates.entry(topic.clone()).or_default())
+    }
+
+    /// Admits up to `wanted` messages, in their order; creates the topic where it is missing.
+    ///
+    /// Returns how many are admitted, and for the rest why not.
+    pub(super) async fn admit(&self, topic: &Topic, wanted: u64) -> (u64, Result<(), Error>) {
+        let gate = self.gate(topic);
+        gate.expire();
+        let mut admitted = gate.spend(wanted);
+        while admitted < wanted {
+            if let Err(error) = self.refill(topic, &gate).await {
+                return (admitted, Err(error));
+            }
+            admitted += gate.spend(wanted - admitted);
+        }
+        (admitted, Ok(()))
+    }
+
+    async fn refill(&self, topic: &Topic, gate: &Gate) -> Result<(), Error> {
+        let mut measured = gate.measured.lock().await;
+        let full = || {
+            let rule = "backlog full: groups have not settled what the topic holds; \
+                        let them catch up or raise the topic's backlog limit";
+            Err(Error::new(ErrorKind::BacklogFull, "publish", rule).on(topic.as_str()))
+        };
+        if gate.credit.load(Ordering::Acquire) > 0 {
+            // Another caller has refilled it while this one waited.
+            return Ok(());
+        }
+        if measured.is_some_and(|last| last.full && last.at.elapsed() < FULL_LIVES) {
+            return full();
+        }
+        let settings = match *measured {
+            Some(last) => last.settings,
+            None => {
+                let defaults = TopicSettings::default();
+                self.backend.ensure_topic(topic, defaults).await?
+            }
+        };
+        let state = self.backend.retain(topic).await?;
+        let settings = if state.known {
+            settings
+        } else {
+            self.backend.ensure_topic(topic, settings).await?
+        };
+        let free = settings.backlog_limit().saturating_sub(state.backlog);
+        *measured = Some(Measured {
+            at: Instant::now(),
+            settings,
+            full: free == 0,
+        });
+        if free == 0 {
+            return full();
+        }
+        gate.credit.store((free / 8).max(1), Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! The bus: publishing through a backlog gate, and subscriptions that exclude each other.
+
+mod backlog;
+mod publish;
+mod subscribe;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::backend::Backend;
+use crate::codec::Limits;
+use crate::consumer::{RawHandler, SubscribeOptions, Subscription};
+use crate::domain::{Codec, Envelope, Error, Group, Topic};
+use crate::ports::{BoxFuture, MessageBus, Published};
+
+use backlog::Backlog;
+use subscribe::Subscriptions;
+
+/// The message bus on a backend.
+#[derive(Debug)]
+pub(crate) struct Bus {
+    backend: Arc<dyn Backend>,
+    service: Group,
+    codec: Codec,
+    limits: Limits,
+    backlog: Backlog,
+    subscriptions: Arc<Subscriptions>,
+    closed: AtomicBool,
+}
+
+impl Bus {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        service: Group,
+        codec: Codec,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            backlog: Backlog::new(Arc::clone(&backend)),
+            backend,
+            service,
+            codec,
+            limits,
+            subscriptions: Arc::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Running subscriptions, in the order in which they were made.
+    pub(crate) fn running(&self) -> Vec<Subscription> {
+        self.subscriptions.running()
+    }
+
+    /// From now on subscribing fails with `Closed`. Handlers that finish may still publish.
+    pub(crate) fn close_subscribing(&self) {
+        self.subscriptions.close();
+    }
+
+    /// From now on publishing fails with `Closed`, too.
+    pub(crate) fn close(&self) {
+        self.subscriptions.close();
+        self.closed.store(true, Ordering::Release);
+    }
+}
+
+impl MessageBus for Bus {
+    fn publish<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+    ) -> BoxFuture<'a, Result<Published, Error>> {
+        Box::pin(self.publish_one(topic, envelope))
+    }
+
+    fn publish_all<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelopes: &'a [Envelope],
+    ) -> BoxFuture<'a, Vec<Result<Published, Error>>> {
+        Box::pin(self.publish_many(topic, envelopes))
+    }
+
+    fn subscribe_raw<'a>(
+        &'a self,
+        topic: &'a Topic,
+        options: SubscribeOptions,
+        handler: Arc<dyn RawHandler>,
+    ) -> BoxFuture<'a, Result<Subscription, Error>> {
+        Box::pin(self.subscribe(topic, options, handler))
+    }
+}

@@ -1,0 +1,99 @@
+//! Publishing: validate → encode → admit → append.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use metrics::counter;
+use tracing::Instrument as _;
+
+use super::Bus;
+use crate::codec::encode_entry;
+use crate::domain::{Envelope, Error, ErrorKind, Topic};
+use crate::ports::Published;
+
+impl Bus {
+    pub(super) async fn publish_one(
+        &self,
+        topic: &Topic,
+        envelope: &Envelope,
+    ) -> Result<Published, Error> {
+        let mut results = self
+            .publish_many(topic, std::slice::from_ref(envelope))
+            .await;
+        // One message in, one result out.
+        results.pop().unwrap_or_else(|| Err(closed(topic)))
+    }
+
+    pub(super) async fn publish_many(
+        &self,
+        topic: &Topic,
+        envelopes: &[Envelope],
+    ) -> Vec<Result<Published, Error>> {
+        let span = tracing::debug_span!("publish", %topic, messages = envelopes.len());
+        let results = self.append(topic, envelopes).instrument(span).await;
+        let published = results.iter().filter(|result| result.is_ok()).count();
+        if published > 0 {
+            counter!("redstart_published_total", "topic" => topic.to_string())
+                .increment(published as u64);
+        }
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            let kind = format!("{:?}", error.kind());
+            counter!("redstart_publish_failed_total", "topic" => topic.to_string(), "kind" => kind)
+                .increment(1);
+        }
+        results
+    }
+
+    async fn append(&self, topic: &Topic, envelopes: &[Envelope]) -> Vec<Result<Published, Error>> {
+        if self.closed.load(Ordering::Acquire) {
+            return envelopes.iter().map(|_| Err(closed(topic))).collect();
+        }
+        let mut results: Vec<Option<Result<Published, Error>>> =
+            Vec::with_capacity(envelopes.len());
+        let mut entries = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            match encode_entry(envelope, self.codec, self.limits) {
+                Ok((name, bytes)) => {
+                    entries.push((name, Bytes::from(bytes)));
+                    results.push(None);
+                }
+                Err(error) => results.push(Some(Err(error))),
+            }
+        }
+        let (admitted, refusal) = self.backlog.admit(topic, entries.len() as u64).await;
+        entries.truncate(usize::try_from(admitted).unwrap_or(usize::MAX));
+        let appended = if entries.is_empty() {
+            Vec::new()
+        } else {
+            self.backend.append(topic, entries).await
+        };
+        let mut appended = appended.into_iter();
+        let mut refusal = refusal.err();
+        results
+            .into_iter()
+            .map(|result| {
+                result.unwrap_or_else(|| match appended.next() {
+                    Some(Ok(id)) => Ok(Published::new(id)),
+                    Some(Err(error)) => Err(error),
+                    // The first one refused has the cause; errors are not cloned.
+                    None => Err(refused(topic, &mut refusal)),
+                })
+            })
+            .collect()
+    }
+}
+
+fn refused(topic: &Topic, refusal: &mut Option<Error>) -> Error {
+    match refusal {
+        Some(error) => {
+            let next = error.without_cause();
+            std::mem::replace(refusal, Some(next)).unwrap_or_else(|| closed(topic))
+        }
+        None => closed(topic),
+    }
+}
+
+pub(super) fn closed(topic: &Topic) -> Error {
+    let rule = "the container was shut down";
+    Error::new(ErrorKind::Closed, "bus", rule).on(topic.as_str())
+}

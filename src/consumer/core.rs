@@ -1,0 +1,181 @@
+//! What the parts of one running subscription share.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::handler::RawHandler;
+use super::held::Held;
+use super::meters::Meters;
+use super::options::SubscribeOptions;
+use crate::backend::{Backend, Fetched, Member, Receipt, Settlement};
+use crate::codec::Limits;
+use crate::domain::RetryPolicy;
+
+/// A fetched delivery on its way to a handler.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) fetched: Fetched,
+    pub(super) cancelled: CancellationToken,
+}
+
+pub(super) struct Core {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) member: Arc<Member>,
+    pub(super) handler: Arc<dyn RawHandler>,
+    pub(super) handler_name: String,
+    pub(super) options: SubscribeOptions,
+    pub(super) limits: Limits,
+    pub(super) meters: Meters,
+    pub(super) held: Held,
+    pub(super) room: Room,
+    pub(super) jobs: async_channel::Sender<Job>,
+    pub(super) acks: mpsc::Sender<Receipt>,
+    pub(super) writes: mpsc::Sender<Settlement>,
+    /// Reading ends.
+    pub(super) stop: CancellationToken,
+    /// The keeper, the promoter and the janitor end.
+    pub(super) halt: CancellationToken,
+    /// Only one of recovery and reclaim claims at a time.
+    pub(super) claiming: tokio::sync::Mutex<()>,
+    /// When a retry of this consumer's is due, sooner than the promoter may know.
+    pub(super) due: Due,
+    pub(super) reclaim_now: Notify,
+    pub(super) acknowledged: AtomicU64,
+    /// Why reading does not work, while it does not.
+    pub(super) trouble: Mutex<Option<String>>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("member", &self.member)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Enters deliveries and hands them to the workers; those held already are left alone.
+    pub(super) fn hand_over(&self, fetched: Vec<Fetched>) -> usize {
+        let receipts: Vec<Receipt> = fetched.iter().map(|one| one.receipt).collect();
+        let entered = self.held.enter(&receipts);
+        let new = entered.iter().flatten().count();
+        self.room.take(new);
+        for (fetched, cancelled) in fetched.into_iter().zip(entered) {
+            if let Some(cancelled) = cancelled {
+                // The queue is unbounded, and closed only after reading has ended.
+                let _ = self.jobs.try_send(Job { fetched, cancelled });
+            }
+        }
+        self.meters.delivered.increment(new as u64);
+        self.meters.in_flight.set(self.held.len() as f64);
+        new
+    }
+
+    pub(super) fn report_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+/// How many more deliveries this consumer may take.
+#[derive(Debug)]
+pub(super) struct Room {
+    capacity: usize,
+    /// What may be reclaimed beyond the capacity, so that a backlog cannot keep a consumer
+    /// too busy to ever take over what another one has left.
+    reserve: usize,
+    /// Reading for less than this is not worth a command.
+    enough: usize,
+    taken: AtomicUsize,
+    freed: Notify,
+}
+
+impl Room {
+    pub(super) fn new(concurrency: usize, prefetch: usize) -> Self {
+        Self {
+            capacity: concurrency + prefetch,
+            reserve: (concurrency / 2).max(2),
+            enough: (prefetch / 2).max(2),
+            taken: AtomicUsize::new(0),
+            freed: Notify::new(),
+        }
+    }
+
+    fn free(&self) -> usize {
+        self.capacity
+            .saturating_sub(self.taken.load(Ordering::Acquire))
+    }
+
+    /// How many may be reclaimed now.
+    pub(super) fn reclaimable(&self) -> usize {
+        let taken = self.taken.load(Ordering::Acquire);
+        (self.capacity + self.reserve).saturating_sub(taken)
+    }
+
+    fn take(&self, count: usize) {
+        self.taken.fetch_add(count, Ordering::AcqRel);
+    }
+
+    /// A delivery's handler has returned.
+    pub(super) fn give(&self) {
+        let left = self.taken.fetch_sub(1, Ordering::AcqRel) - 1;
+        if self.capacity.saturating_sub(left) >= self.enough {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Waits until there is room that is worth reading for.
+    pub(super) async fn wait(&self) -> usize {
+        loop {
+            let free = self.free();
+            if free >= self.enough {
+                return free;
+            }
+            // A notification between the look and the wait is kept.
+            self.freed.notified().await;
+        }
+    }
+}
+
+/// The earliest due time that this consumer has set and the promoter has not seen.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    earliest: Mutex<Option<tokio::time::Instant>>,
+    changed: Notify,
+}
+
+impl Due {
+    pub(super) fn set(&self, delay: Duration) {
+        let at = tokio::time::Instant::now() + delay;
+        let mut earliest = self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
+        if earliest.is_none_or(|known| at < known) {
+            *earliest = Some(at);
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn take(&self) -> Option<tokio::time::Instant> {
+        self.earliest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// How long to wait before trying again what failed `failures` times in a row.
+///
+/// Reconnects neither spin nor give up: from 100 milliseconds to 5 seconds, jittered.
+pub(super) fn back_off(failures: u32) -> Duration {
+    RetryPolicy::exponential(Duration::from_millis(100), Duration::from_secs(5))
+        .with_max_attempts(u32::MAX)
+        .delay_after(failures.max(1), fastrand::f64())
+        .unwrap_or(Duration::from_secs(5))
+}

@@ -1,0 +1,26 @@
+//! The consumer runtime: fetch → execute → settle, and beside it the lease keeper, the
+//! reclaimer, the promoter of due retries and the janitor. One file each.
+//!
+//! Written once on the backend port; it knows no adapter.
+
+mod core;
+mod delivery;
+mod execute;
+mod fetch;
+mod handler;
+mod held;
+mod lease;
+mod meters;
+mod options;
+mod promote;
+mod reclaim;
+mod retain;
+mod settle;
+mod shutdown;
+mod subscription;
+
+pub use delivery::Delivery;
+pub use handler::{Handler, IntoHandler, RawHandler};
+pub use options::SubscribeOptions;
+pub(crate) use subscription::{Setup, start};
+pub use subscription::{Subscription, SubscriptionReport};

@@ -1,0 +1,127 @@
+//! How a subscription works.
+
+use std::time::Duration;
+
+use crate::backend::Start;
+use crate::domain::{Error, ErrorKind, Group, RetryPolicy};
+
+/// How a subscription works. Every setting has a default.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SubscribeOptions {
+    pub(crate) group: Option<Group>,
+    pub(crate) start: Start,
+    pub(crate) concurrency: usize,
+    pub(crate) prefetch: Option<usize>,
+    pub(crate) lease: Duration,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) handler: Option<String>,
+}
+
+impl Default for SubscribeOptions {
+    fn default() -> Self {
+        Self {
+            group: None,
+            start: Start::Beginning,
+            concurrency: 16,
+            prefetch: None,
+            lease: Duration::from_secs(30),
+            retry: RetryPolicy::default(),
+            handler: None,
+        }
+    }
+}
+
+impl SubscribeOptions {
+    /// All defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the group; by default the container's service name.
+    pub fn with_group(mut self, group: Group) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Sets where a group starts that does not exist yet; by default at the beginning of
+    /// what the topic still holds.
+    pub fn with_start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Sets how many deliveries are handled at once, 1 to 10,000; by default 16.
+    pub fn with_concurrency(mut self, handlers: usize) -> Self {
+        self.concurrency = handlers;
+        self
+    }
+
+    /// Sets how many deliveries wait for a free handler, 1 to 10,000; by default as many as
+    /// are handled at once. They are held under a lease like those that are handled.
+    pub fn with_prefetch(mut self, deliveries: usize) -> Self {
+        self.prefetch = Some(deliveries);
+        self
+    }
+
+    /// Sets the lease, 100 milliseconds to one day; by default 30 seconds.
+    ///
+    /// A lease is extended every third of it for as long as the process lives. It is how long
+    /// the deliveries of a process that died wait until others take them over.
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets how failures are tried again; by default [`RetryPolicy::default`].
+    pub fn with_retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Sets the handler's name in dead letters and traces; by default its type's name.
+    pub fn with_handler_name(mut self, name: impl Into<String>) -> Self {
+        self.handler = Some(name.into());
+        self
+    }
+
+    pub(crate) fn prefetch(&self) -> usize {
+        self.prefetch.unwrap_or(self.concurrency)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let bad = |rule: &str| Err(Error::new(ErrorKind::Invalid, "subscribe", rule));
+        let count = 1..=10_000;
+        if !count.contains(&self.concurrency) {
+            return bad("the concurrency must be 1 to 10,000");
+        }
+        if !count.contains(&self.prefetch()) {
+            return bad("the prefetch must be 1 to 10,000");
+        }
+        let lease = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+        if !lease.contains(&self.lease) {
+            return bad("the lease must be 100 milliseconds to one day");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_bounds_names_its_rule() {
+        assert!(SubscribeOptions::new().check().is_ok());
+        for (bad, rule) in [
+            (SubscribeOptions::new().with_concurrency(0), "concurrency"),
+            (SubscribeOptions::new().with_prefetch(0), "prefetch"),
+            (SubscribeOptions::new().with_prefetch(10_001), "prefetch"),
+            (SubscribeOptions::new().with_lease(Duration::ZERO), "lease"),
+            (SubscribeOptions::new().with_lease(Duration::MAX), "lease"),
+        ] {
+            let error = bad.check().unwrap_err();
+            assert!(error.to_string().contains(rule), "{error}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Promoting: bringing retries back when their time has come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::core::Core;
+use crate::backend::MAX_BATCH;
+
+/// How often to look for retries that other processes have scheduled and not promoted.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How often at most, however close together retries are due.
+const SHORTEST_WAIT: Duration = Duration::from_millis(5);
+
+/// Promotes due retries until the subscription has ended.
+pub(super) async fn run(core: Arc<Core>) {
+    let (topic, group) = (&core.member.topic, &core.member.group);
+    loop {
+        core.due.take();
+        let promoted = tokio::select! {
+            biased;
+            () = core.halt.cancelled() => return,
+            promoted = core.backend.promote(topic, group, MAX_BATCH) => promoted,
+        };
+        let mut until = Instant::now() + LONGEST_WAIT;
+        match promoted {
+            Ok(promoted) if promoted.moved as usize >= MAX_BATCH => continue,
+            Ok(promoted) => {
+                if let Some(next) = promoted.next {
+                    until = until.min(Instant::now() + next);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(subscription = %core.member, %error, "promoting failed");
+            }
+        }
+        tokio::select! {
+            biased;
+            () = core.halt.cancelled() => return,
+            () = sleep(SHORTEST_WAIT) => {}
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = core.halt.cancelled() => return,
+                () = sleep_until(until) => break,
+                () = core.due.changed() => {
+                    if let Some(due) = core.due.take() {
+                        until = until.min(due);
+                    }
+                }
+            }
+        }
+    }
+}

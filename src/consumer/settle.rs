@@ -1,0 +1,80 @@
+//! Settling in batches: whatever has come together while the last batch was under way.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::core::{Core, back_off};
+use crate::backend::{MAX_BATCH, Receipt, Settlement};
+use crate::domain::{Error, describe};
+
+/// Acknowledges until no worker is left. Apart from the other settlements, because
+/// acknowledging works when the server's memory is full and writing does not.
+pub(super) async fn acknowledge(core: Arc<Core>, mut acks: mpsc::Receiver<Receipt>) {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while acks.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        core.meters.settle_batch.record(batch.len() as f64);
+        let mut failures = 0;
+        while let Err(error) = core.backend.acknowledge(&core.member, &batch).await {
+            failures += 1;
+            pause(&core, &error, failures).await;
+        }
+        let count = batch.len() as u64;
+        core.meters.acknowledged.increment(count);
+        core.acknowledged.fetch_add(count, Ordering::Relaxed);
+        core.held.leave(batch.drain(..));
+        core.meters.in_flight.set(core.held.len() as f64);
+    }
+}
+
+/// Writes retries, snoozes and dead letters until no worker is left.
+///
+/// Repeating after an unknown outcome is safe: what was written is no longer held, and the
+/// store says so without writing again.
+pub(super) async fn write(core: Arc<Core>, mut writes: mpsc::Receiver<Settlement>) {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while writes.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        // The lease may have been lost while this waited for the batch before it.
+        batch.retain(|settlement| core.held.contains(settlement.receipt()));
+        core.meters.settle_batch.record(batch.len() as f64);
+        let mut failures = 0;
+        let written = loop {
+            match core.backend.settle(&core.member, &batch).await {
+                Ok(written) => break written,
+                Err(error) => {
+                    failures += 1;
+                    pause(&core, &error, failures).await;
+                }
+            }
+        };
+        let not_held = written.iter().filter(|written| !**written).count();
+        if failures == 0 && not_held > 0 {
+            core.meters.lease_lost.increment(not_held as u64);
+        }
+        let delays = batch.iter().filter_map(|settlement| match settlement {
+            Settlement::Later { delay, .. } => Some(*delay),
+            Settlement::Bury { .. } => None,
+        });
+        if let Some(soonest) = delays.min() {
+            core.due.set(soonest);
+        }
+        let count = batch.len() as u64;
+        core.acknowledged.fetch_add(count, Ordering::Relaxed);
+        core.held
+            .leave(batch.drain(..).map(|settlement| settlement.receipt()));
+        core.meters.in_flight.set(core.held.len() as f64);
+    }
+}
+
+async fn pause(core: &Core, error: &Error, failures: u32) {
+    if failures == 1 {
+        tracing::warn!(
+            subscription = %core.member,
+            error = %describe(error),
+            "settling failed; trying again until it works",
+        );
+    }
+    sleep(back_off(failures)).await;
+}

@@ -1,0 +1,254 @@
+//! Putting a container together.
+
+use std::env::VarError;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Container, Coordinator};
+use crate::backend::Backend;
+use crate::codec::Limits;
+use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
+use crate::ports::KvStore;
+use crate::redis::{Migrations, RedisBackend};
+
+/// Puts a container together. Every setting has a default.
+#[must_use]
+pub struct ContainerBuilder {
+    url: String,
+    namespace: Option<Namespace>,
+    service: Option<Group>,
+    codec: Codec,
+    limits: Limits,
+    migrate: bool,
+    coordinators: Vec<Arc<dyn Coordinator>>,
+}
+
+impl fmt::Debug for ContainerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("ContainerBuilder")
+            .field("namespace", &self.namespace)
+            .field("service", &self.service)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for ContainerBuilder {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            namespace: None,
+            service: None,
+            codec: Codec::default(),
+            limits: Limits::default(),
+            migrate: false,
+            coordinators: Vec::new(),
+        }
+    }
+}
+
+impl ContainerBuilder {
+    /// Reads settings from the environment.
+    ///
+    /// | Variable | Setting | Default |
+    /// |---|---|---|
+    /// | `REDSTART_REDIS_URL` | [`with_redis_url`](Self::with_redis_url) | `redis://127.0.0.1:6379` |
+    /// | `REDSTART_NAMESPACE` | [`with_namespace`](Self::with_namespace) | none |
+    /// | `REDSTART_SERVICE` | [`with_service`](Self::with_service) | `redstart` |
+    /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
+    /// | `REDSTART_MAX_BYTES` | [`with_limits`](Self::with_limits): the largest envelope in bytes | 1048576 |
+    /// | `REDSTART_MIGRATE` | [`with_migrations`](Self::with_migrations): `true` or `false` | `false` |
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] names the variable and the rule that its value breaks. The
+    /// value of `REDSTART_REDIS_URL` is never shown.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::from_lookup(|name| std::env::var(name))
+    }
+
+    fn from_lookup(lookup: impl Fn(&str) -> Result<String, VarError>) -> Result<Self, Error> {
+        let get = |name: &'static str| match lookup(name) {
+            Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(_)) => Err(invalid(name, "must be UTF-8")),
+        };
+        let mut builder = Self::default();
+        if let Some(url) = get("REDSTART_REDIS_URL")? {
+            builder = builder.with_redis_url(url);
+        }
+        if let Some(name) = get("REDSTART_NAMESPACE")? {
+            let namespace = Namespace::new(name)
+                .map_err(|e| invalid("REDSTART_NAMESPACE", "is no namespace").because(e))?;
+            builder = builder.with_namespace(namespace);
+        }
+        if let Some(name) = get("REDSTART_SERVICE")? {
+            let service = Group::new(name)
+                .map_err(|e| invalid("REDSTART_SERVICE", "is no group name").because(e))?;
+            builder = builder.with_service(service);
+        }
+        if let Some(codec) = get("REDSTART_CODEC")? {
+            let codec = Codec::from_field(codec.as_bytes())
+                .ok_or_else(|| invalid("REDSTART_CODEC", "must be msgpack or json"))?;
+            builder = builder.with_codec(codec);
+        }
+        if let Some(bytes) = get("REDSTART_MAX_BYTES")? {
+            let bytes = bytes
+                .parse()
+                .map_err(|_| invalid("REDSTART_MAX_BYTES", "must be a number of bytes"))?;
+            builder = builder.with_limits(Limits::default().with_max_bytes(bytes));
+        }
+        if let Some(migrate) = get("REDSTART_MIGRATE")? {
+            let migrate = migrate
+                .parse()
+                .map_err(|_| invalid("REDSTART_MIGRATE", "must be true or false"))?;
+            builder = builder.with_migrations(migrate);
+        }
+        Ok(builder)
+    }
+
+    /// Sets the server: `redis://[user:password@]host[:port][/database]` or
+    /// `unix:///path`; by default `redis://127.0.0.1:6379`.
+    pub fn with_redis_url(mut self, url: impl Into<String>) -> Self {
+        self.url = url.into();
+        self
+    }
+
+    /// Sets the prefix of all keys; by default none.
+    pub fn with_namespace(mut self, namespace: Namespace) -> Self {
+        self.namespace = Some(namespace);
+        self
+    }
+
+    /// Sets the service's name, which is the group of subscriptions that name none; by
+    /// default `redstart`. Processes of one service share the work.
+    pub fn with_service(mut self, service: Group) -> Self {
+        self.service = Some(service);
+        self
+    }
+
+    /// Sets the codec of what is written; by default MessagePack. Reading understands both.
+    pub fn with_codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Sets what an entry may weigh; by default [`Limits::default`].
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets whether pending migrations are applied at the start; by default they are an error,
+    /// because other processes may still run the older version. A new namespace is always set up.
+    pub fn with_migrations(mut self, apply: bool) -> Self {
+        self.migrate = apply;
+        self
+    }
+
+    /// Adds a coordinator. They are started in this order and stopped in reverse.
+    pub fn with_coordinator(mut self, coordinator: impl Coordinator) -> Self {
+        self.coordinators.push(Arc::new(coordinator));
+        self
+    }
+
+    /// The migrations of the namespace, without connecting anything else.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
+    pub fn migrations(&self) -> Result<Migrations, Error> {
+        Migrations::new(&self.url, self.namespace.clone())
+    }
+
+    /// Connects, checks the namespace's layout, and starts the coordinators.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`] when the server cannot be reached;
+    /// [`ErrorKind::Schema`] when the namespace's layout is newer than this version, or older
+    /// and migrations are not to be applied; [`ErrorKind::Coordinator`] when a coordinator
+    /// fails to start, after those before it have been stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Coordinators that were started already stay started when the future is dropped.
+    pub async fn connect(self) -> Result<Container, Error> {
+        let backend = RedisBackend::new(&self.url, self.namespace)?;
+        backend.migrations().ensure(self.migrate).await?;
+        backend.ping().await?;
+        let kv: Arc<dyn KvStore> = Arc::new(backend.kv(self.codec));
+        let service = match self.service {
+            Some(service) => service,
+            None => Group::new("redstart")?,
+        };
+        let container = Container::new(Arc::new(backend), kv, service, self.codec, self.limits);
+        container.start(self.coordinators).await?;
+        Ok(container)
+    }
+}
+
+fn invalid(variable: &'static str, rule: &str) -> Error {
+    Error::new(ErrorKind::Invalid, "environment", rule).on(variable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(pairs: &[(&str, &str)]) -> Result<ContainerBuilder, Error> {
+        ContainerBuilder::from_lookup(|name| {
+            pairs
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| (*value).to_owned())
+                .ok_or(VarError::NotPresent)
+        })
+    }
+
+    #[test]
+    fn an_empty_environment_is_the_default() {
+        let builder = from(&[]).unwrap();
+        assert_eq!(builder.url, "redis://127.0.0.1:6379");
+        assert_eq!(builder.namespace, None);
+        assert!(!builder.migrate);
+    }
+
+    #[test]
+    fn every_variable_is_read() {
+        let builder = from(&[
+            ("REDSTART_REDIS_URL", "unix:///tmp/r.sock"),
+            ("REDSTART_NAMESPACE", "shop"),
+            ("REDSTART_SERVICE", "billing"),
+            ("REDSTART_CODEC", "json"),
+            ("REDSTART_MAX_BYTES", "4096"),
+            ("REDSTART_MIGRATE", "true"),
+        ])
+        .unwrap();
+        assert_eq!(builder.url, "unix:///tmp/r.sock");
+        assert_eq!(builder.namespace.unwrap().as_str(), "shop");
+        assert_eq!(builder.service.unwrap().as_str(), "billing");
+        assert_eq!(builder.codec, Codec::Json);
+        assert!(builder.migrate);
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable() {
+        for (name, value) in [
+            ("REDSTART_NAMESPACE", "a b"),
+            ("REDSTART_SERVICE", "{x}"),
+            ("REDSTART_CODEC", "xml"),
+            ("REDSTART_MAX_BYTES", "1k"),
+            ("REDSTART_MIGRATE", "yes"),
+        ] {
+            let error = from(&[(name, value)]).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let builder = ContainerBuilder::default().with_redis_url("redis://:canary@h/");
+        assert!(!format!("{builder:?}").contains("canary"));
+    }
+}

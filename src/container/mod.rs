@@ -1,0 +1,231 @@
+//! The container: builds the suite, hands out bus, store and dead letters, runs coordinators.
+
+mod builder;
+mod coordinator;
+mod health;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use builder::ContainerBuilder;
+pub use coordinator::Coordinator;
+pub use health::{Check, Health};
+
+use crate::admin::Admin;
+use crate::backend::Backend;
+use crate::bus::Bus;
+use crate::codec::Limits;
+use crate::consumer::{Subscription, SubscriptionReport};
+use crate::dead_letters::Graveyard;
+use crate::domain::{Codec, Error, ErrorKind, Group, describe};
+use crate::ports::{DeadLetters, KvStore, MessageBus};
+
+/// Everything that a service needs, from one place. Cheap to clone.
+///
+/// Dropping it stops nothing: [`shutdown`](Self::shutdown) does, and says what it left.
+///
+/// # Example
+///
+/// ```no_run
+/// use redstart::{Container, Group, Namespace};
+///
+/// # async fn run() -> Result<(), redstart::Error> {
+/// let container = Container::builder()
+///     .with_redis_url("redis://127.0.0.1:6379")
+///     .with_namespace(Namespace::new("shop")?)
+///     .with_service(Group::new("billing")?)
+///     .connect()
+///     .await?;
+/// assert!(container.health().await.ok);
+/// container.shutdown(std::time::Duration::from_secs(10)).await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Container {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    backend: Arc<dyn Backend>,
+    bus: Arc<Bus>,
+    kv: Arc<dyn KvStore>,
+    dead_letters: Arc<Graveyard>,
+    limits: Limits,
+    started: tokio::sync::Mutex<Vec<Started>>,
+}
+
+struct Started {
+    coordinator: Arc<dyn Coordinator>,
+    subscriptions: Vec<Subscription>,
+}
+
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Container")
+            .field("backend", &self.inner.backend.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a shutdown left.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// One report for each subscription, in the order in which they ended.
+    pub subscriptions: Vec<SubscriptionReport>,
+}
+
+impl ShutdownReport {
+    /// Whether every delivery that was begun was also finished and settled.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.subscriptions.iter().all(SubscriptionReport::is_clean)
+    }
+}
+
+impl Container {
+    /// Begins to put a container together.
+    pub fn builder() -> ContainerBuilder {
+        ContainerBuilder::default()
+    }
+
+    /// Connects with the settings of the environment, see [`ContainerBuilder::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ContainerBuilder::from_env`] and [`ContainerBuilder::connect`].
+    pub async fn from_env() -> Result<Self, Error> {
+        ContainerBuilder::from_env()?.connect().await
+    }
+
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        kv: Arc<dyn KvStore>,
+        service: Group,
+        codec: Codec,
+        limits: Limits,
+    ) -> Self {
+        let inner = Inner {
+            bus: Arc::new(Bus::new(Arc::clone(&backend), service, codec, limits)),
+            dead_letters: Arc::new(Graveyard::new(Arc::clone(&backend))),
+            backend,
+            kv,
+            limits,
+            started: tokio::sync::Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    async fn start(&self, coordinators: Vec<Arc<dyn Coordinator>>) -> Result<(), Error> {
+        for coordinator in coordinators {
+            match coordinator.start(self).await {
+                Ok(subscriptions) => self.inner.started.lock().await.push(Started {
+                    coordinator,
+                    subscriptions,
+                }),
+                Err(cause) => {
+                    self.shutdown(Duration::from_secs(5)).await;
+                    let rule = "failed to start";
+                    return Err(Error::new(ErrorKind::Coordinator, "coordinator", rule)
+                        .on(coordinator.name())
+                        .because(cause));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The message bus.
+    #[must_use]
+    pub fn bus(&self) -> Arc<dyn MessageBus> {
+        Arc::clone(&self.inner.bus) as Arc<dyn MessageBus>
+    }
+
+    /// The key-value store.
+    #[must_use]
+    pub fn kv(&self) -> Arc<dyn KvStore> {
+        Arc::clone(&self.inner.kv)
+    }
+
+    /// The dead letters.
+    #[must_use]
+    pub fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::clone(&self.inner.dead_letters) as Arc<dyn DeadLetters>
+    }
+
+    /// Topics and groups, looked at from outside.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(Arc::clone(&self.inner.backend), self.inner.limits)
+    }
+
+    /// What carries it: `redis`.
+    #[must_use]
+    pub fn backend_name(&self) -> &'static str {
+        self.inner.backend.name()
+    }
+
+    /// Whether everything works now, and where it does not, why.
+    ///
+    /// Asks the server twice, on the publisher's connection and on the store's, and looks at
+    /// every subscription of this container. Takes a few seconds at most.
+    pub async fn health(&self) -> Health {
+        let inner = &self.inner;
+        let (bus, kv) = tokio::join!(inner.backend.ping(), inner.kv.exists("redstart:health"));
+        let mut reasons: Vec<String> = bus.err().iter().map(|e| describe(e)).collect();
+        for subscription in inner.bus.running() {
+            if let Some(trouble) = subscription.trouble() {
+                let (topic, group) = (subscription.topic(), subscription.group());
+                reasons.push(format!("subscription {topic}/{group}: {trouble}"));
+            }
+        }
+        let bus = Check::of(reasons);
+        let kv = Check::of(kv.err().iter().map(|e| describe(e)).collect());
+        Health {
+            ok: bus.ok && kv.ok,
+            bus,
+            kv,
+        }
+    }
+
+    /// Shuts down, and reports what was left.
+    ///
+    /// Coordinators are stopped in reverse order, each after its subscriptions; then the other
+    /// subscriptions, the newest first. `deadline` is for all of it together: see
+    /// [`Subscription::unsubscribe`] for what happens to handlers that need longer. Handlers
+    /// may publish until they have ended; after that publishing fails with
+    /// [`ErrorKind::Closed`]. The store stays usable.
+    ///
+    /// # Cancel safety
+    ///
+    /// What has not been stopped keeps running when the future is dropped; call it again.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        let inner = &self.inner;
+        let began = Instant::now();
+        let left = || deadline.saturating_sub(began.elapsed());
+        inner.bus.close_subscribing();
+        let mut report = ShutdownReport::default();
+        let mut started = inner.started.lock().await;
+        while let Some(last) = started.pop() {
+            for subscription in last.subscriptions.iter().rev() {
+                report
+                    .subscriptions
+                    .push(subscription.unsubscribe(left()).await);
+            }
+            last.coordinator.stop().await;
+        }
+        for subscription in inner.bus.running().iter().rev() {
+            report
+                .subscriptions
+                .push(subscription.unsubscribe(left()).await);
+        }
+        inner.bus.close();
+        report
+    }
+}
