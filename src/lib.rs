@@ -16,6 +16,7 @@ mod redis;
 
 pub use admin::{Admin, Entry};
 pub use backend::{GroupStatus, Start, TopicStatus};
+pub use codec::{Limits, Undecodable};
 pub use consumer::{
     Delivery, Handler, IntoHandler, RawHandler, SubscribeOptions, Subscription, SubscriptionReport,
 };
@@ -30,6 +31,12 @@ pub use ports::{
     OnceError, Published, Redriven, deduplicate_event, once,
 };
 pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv};
+
+/// Documents, as part of the documentation.
+pub mod docs {
+    #[doc = include_str!("docs/metrics.md")]
+    pub mod metrics {}
+}
 
 /// The traits that bring the methods into scope: `use redstart::prelude::*;`.
 pub mod prelude {

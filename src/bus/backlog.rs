@@ -28,6 +28,8 @@ pub(super) struct Backlog {
 #[derive(Debug, Default)]
 struct Gate {
     credit: AtomicU64,
+    /// Admitted, and perhaps not yet in the topic where a measurement would find it.
+    under_way: AtomicU64,
     measured: tokio::sync::Mutex<Option<Measured>>,
 }
 
@@ -61,6 +63,28 @@ impl Gate {
     }
 }
 
+/// Messages that may be appended. Dropped when they have been.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    gate: Arc<Gate>,
+    pub(super) count: u64,
+}
+
+impl Admitted {
+    /// Takes from the credit what is missing to `wanted`.
+    fn spend(&mut self, wanted: u64) {
+        let spent = self.gate.spend(wanted - self.count);
+        self.gate.under_way.fetch_add(spent, Ordering::AcqRel);
+        self.count += spent;
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.gate.under_way.fetch_sub(self.count, Ordering::AcqRel);
+    }
+}
+
 impl Backlog {
     pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
         Self {
@@ -82,20 +106,23 @@ impl Backlog {
     /// Admits up to `wanted` messages, in their order; creates the topic where it is missing.
     ///
     /// Returns how many are admitted, and for the rest why not.
-    pub(super) async fn admit(&self, topic: &Topic, wanted: u64) -> (u64, Result<(), Error>) {
+    pub(super) async fn admit(&self, topic: &Topic, wanted: u64) -> (Admitted, Result<(), Error>) {
         let gate = self.gate(topic);
         gate.expire();
-        let mut admitted = gate.spend(wanted);
-        while admitted < wanted {
-            if let Err(error) = self.refill(topic, &gate).await {
+        let mut admitted = Admitted { gate, count: 0 };
+        loop {
+            admitted.spend(wanted);
+            let missing = wanted - admitted.count;
+            if missing == 0 {
+                return (admitted, Ok(()));
+            }
+            if let Err(error) = self.refill(topic, &admitted.gate, missing).await {
                 return (admitted, Err(error));
             }
-            admitted += gate.spend(wanted - admitted);
         }
-        (admitted, Ok(()))
     }
 
-    async fn refill(&self, topic: &Topic, gate: &Gate) -> Result<(), Error> {
+    async fn refill(&self, topic: &Topic, gate: &Gate, wanted: u64) -> Result<(), Error> {
         let mut measured = gate.measured.lock().await;
         let full = || {
             let rule = "backlog full: groups have not settled what the topic holds; \
@@ -122,7 +149,8 @@ impl Backlog {
         } else {
             self.backend.ensure_topic(topic, settings).await?
         };
-        let free = settings.backlog_limit().saturating_sub(state.backlog);
+        let taken = state.backlog + gate.under_way.load(Ordering::Acquire);
+        let free = settings.backlog_limit().saturating_sub(taken);
         *measured = Some(Measured {
             at: Instant::now(),
             settings,
@@ -131,7 +159,8 @@ impl Backlog {
         if free == 0 {
             return full();
         }
-        gate.credit.store((free / 8).max(1), Ordering::Release);
+        gate.credit
+            .store((free / 8).max(wanted.min(free)), Ordering::Release);
         Ok(())
     }
 }

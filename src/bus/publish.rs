@@ -61,12 +61,13 @@ impl Bus {
             }
         }
         let (admitted, refusal) = self.backlog.admit(topic, entries.len() as u64).await;
-        entries.truncate(usize::try_from(admitted).unwrap_or(usize::MAX));
+        entries.truncate(usize::try_from(admitted.count).unwrap_or(usize::MAX));
         let appended = if entries.is_empty() {
             Vec::new()
         } else {
             self.backend.append(topic, entries).await
         };
+        drop(admitted);
         let mut appended = appended.into_iter();
         let mut refusal = refusal.err();
         results

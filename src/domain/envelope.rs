@@ -64,6 +64,30 @@ impl Envelope {
         })
     }
 
+    /// Wraps a payload as what follows from this message: with its correlation id, its tenant
+    /// and its `traceparent` and `tracestate` headers.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Encode`](super::ErrorKind::Encode) when the payload cannot be encoded.
+    pub fn follow_up<T: Serialize + ?Sized>(
+        &self,
+        kind: impl Into<String>,
+        payload: &T,
+    ) -> Result<Self, Error> {
+        let mut next = Self::new(kind, payload)?;
+        if self.corr_id.is_some() {
+            next.corr_id.clone_from(&self.corr_id);
+        }
+        next.tenant_id.clone_from(&self.tenant_id);
+        for name in ["traceparent", "tracestate"] {
+            if let Some(value) = self.headers.get(name) {
+                next.headers.insert(name.to_owned(), value.clone());
+            }
+        }
+        Ok(next)
+    }
+
     /// Sets the message's identity; by default a fresh UUIDv7.
     #[must_use]
     pub fn with_id(mut self, id: Uuid) -> Self {

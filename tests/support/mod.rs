@@ -1,14 +1,115 @@
-//! A private redis-server for a test: free port, temporary folder, stopped at the end.
+//! What the layers of the suite share: private servers, and waiting for conditions.
 
+// Each layer is a program of its own and uses a part of this.
+#![allow(dead_code)]
+
+use std::fmt::Debug;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use redstart::{Container, ContainerBuilder, Group, GroupStatus, Namespace, Topic};
+
+/// How long a test waits for what must happen. Long, because the machine may be busy; never a
+/// measure of anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until a look succeeds.
+///
+/// # Panics
+///
+/// When it does not within [`PATIENCE`]; says what was waited for.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Receives, with patience.
+pub(crate) async fn next<T>(receiver: &mut tokio::sync::mpsc::UnboundedReceiver<T>) -> T {
+    tokio::time::timeout(PATIENCE, receiver.recv())
+        .await
+        .expect("waited in vain for a message")
+        .expect("the sender is there")
+}
+
+/// Receives a number of things and sorts them.
+pub(crate) async fn some<T: Ord>(
+    receiver: &mut tokio::sync::mpsc::UnboundedReceiver<T>,
+    count: usize,
+) -> Vec<T> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(next(receiver).await);
+    }
+    all.sort();
+    all
+}
+
+pub(crate) fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+pub(crate) fn group(name: &str) -> Group {
+    Group::new(name).unwrap()
+}
+
+/// Settings for a container of service `billing` in namespace `shop`.
+pub(crate) fn builder(server: &Server) -> ContainerBuilder {
+    Container::builder()
+        .with_redis_url(server.url())
+        .with_namespace(Namespace::new("shop").unwrap())
+        .with_service(group("billing"))
+}
+
+pub(crate) async fn container(server: &Server) -> Container {
+    builder(server).connect().await.unwrap()
+}
+
+/// Where a group stands.
+pub(crate) async fn status(container: &Container, on: &Topic, of: &Group) -> GroupStatus {
+    let groups = container.admin().groups(on).await.unwrap();
+    groups
+        .into_iter()
+        .find(|status| status.group == *of)
+        .expect("the group exists")
+}
+
+/// Waits until a group has nothing left to do.
+pub(crate) async fn drained(container: &Container, on: &Topic, of: &Group) -> GroupStatus {
+    until("the group to drain", async || {
+        let status = status(container, on, of).await;
+        (status.lag + status.in_flight + status.scheduled == 0).then_some(status)
+    })
+    .await
+}
+
+/// Shuts a container down and expects that everything was finished.
+pub(crate) async fn finish(container: Container) {
+    let report = container.shutdown(PATIENCE).await;
+    assert!(report.is_clean(), "{report:?}");
+}
+
+/// Sends a process a signal by its name.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success(), "kill -s {name} {pid}");
+}
 
 /// A running server. Dropping it kills the process and removes its folder.
 pub(crate) struct Server {
     child: Child,
     port: u16,
     folder: tempfile::TempDir,
+    settings: Vec<String>,
 }
 
 impl Server {
@@ -18,6 +119,12 @@ impl Server {
     ///
     /// When `redis-server` is missing or does not come up: a failure, never a skip.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with further settings, as `redis-server` takes them.
+    pub(crate) fn start_with(settings: &[&str]) -> Self {
+        let settings: Vec<String> = settings.iter().map(|one| (*one).to_owned()).collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
         // A port that was free may be taken before the server binds it: try another then.
         for _ in 0..20 {
@@ -26,12 +133,13 @@ impl Server {
                 .local_addr()
                 .unwrap()
                 .port();
-            let mut child = spawn(port, &folder);
+            let mut child = spawn(port, &folder, &settings);
             if comes_up(&mut child, port) {
                 return Self {
                     child,
                     port,
                     folder,
+                    settings,
                 };
             }
             let _ = child.kill();
@@ -44,15 +152,41 @@ impl Server {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Kills the server and starts it again on the same data and port.
-    pub(crate) fn restart(&mut self) {
+    /// Kills the server. Nothing that it has acknowledged is lost: it syncs every write.
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = spawn(self.port, &self.folder);
+    }
+
+    /// Starts it again on the same data and port.
+    pub(crate) fn start_again(&mut self) {
+        self.child = spawn(self.port, &self.folder, &self.settings);
         assert!(
             comes_up(&mut self.child, self.port),
             "the server did not come back"
         );
+    }
+
+    /// Kills the server and starts it again.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs a command on a raw connection.
+    pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T
+    where
+        T: Debug,
+    {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query(&mut self.raw()).unwrap()
     }
 
     /// A raw connection, for looking behind the library's back.
@@ -71,7 +205,7 @@ impl Drop for Server {
     }
 }
 
-fn spawn(port: u16, folder: &tempfile::TempDir) -> Child {
+fn spawn(port: u16, folder: &tempfile::TempDir, settings: &[String]) -> Child {
     Command::new("redis-server")
         .args([
             "--port",
@@ -84,6 +218,7 @@ fn spawn(port: u16, folder: &tempfile::TempDir) -> Child {
         .args(["--appendonly", "yes", "--appendfsync", "always"])
         .arg("--dir")
         .arg(folder.path())
+        .args(settings)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -1,16 +1,14 @@
 //! The key-value store on a real server.
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::support::Server;
 use redstart::{
     Cas, Claim, Codec, ErrorKind, KvStore, KvStoreExt, Namespace, Once, OnceError, RedisKv,
     deduplicate_event, once,
 };
-use support::Server;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -1,0 +1,415 @@
+//! Consumers that crash, freeze, lose their lease or are shut down.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use redstart::{
+    Container, Delivery, Envelope, MessageBusExt, Reason, RetryPolicy, SubscribeOptions, Topic,
+};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::support::{
+    PATIENCE, Server, container, drained, finish, group, next, some, status, topic, until,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const LOG: &str = "{shop:orders}:log";
+
+async fn publish(container: &Container, on: &Topic, numbers: std::ops::Range<u32>) {
+    let all: Vec<Envelope> = numbers.map(|n| Envelope::new("n", &n).unwrap()).collect();
+    for result in container.bus().publish_all(on, &all).await {
+        result.unwrap();
+    }
+}
+
+/// A consumer that reads and is never heard of again.
+fn ghost(server: &Server, count: &str) {
+    let _: redis::Value = server.command(&["XGROUP", "CREATE", LOG, "billing", "0"]);
+    let _: redis::Value = server.command(&[
+        "XREADGROUP",
+        "GROUP",
+        "billing",
+        "ghost",
+        "COUNT",
+        count,
+        "STREAMS",
+        LOG,
+        ">",
+    ]);
+}
+
+#[tokio::test]
+async fn what_a_crashed_consumer_held_comes_back_when_its_lease_ends_and_counts_an_attempt() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    publish(&container, &orders, 0..40).await;
+    ghost(&server, "30");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let options = SubscribeOptions::new().with_lease(Duration::from_millis(500));
+    let _subscription = container
+        .bus()
+        .subscribe_with(&orders, options, move |n: u32, delivery: Delivery| {
+            let _ = sender.send((n, delivery.attempt()));
+            async {}
+        })
+        .await
+        .unwrap();
+    let seen = some(&mut received, 40).await;
+    let expected: Vec<_> = (0..40).map(|n| (n, if n < 30 { 2 } else { 1 })).collect();
+    assert_eq!(seen, expected);
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_message_that_crashes_every_consumer_ends_as_a_dead_letter() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    publish(&container, &orders, 7..8).await;
+    ghost(&server, "1");
+    let pending: Vec<(String, String, u64, u64)> =
+        server.command(&["XPENDING", LOG, "billing", "-", "+", "1"]);
+    let _: redis::Value = server.command(&[
+        "XCLAIM",
+        LOG,
+        "billing",
+        "ghost",
+        "0",
+        &pending[0].0,
+        "IDLE",
+        "100000",
+        "RETRYCOUNT",
+        "3",
+    ]);
+    let options = SubscribeOptions::new()
+        .with_lease(Duration::from_millis(500))
+        .with_retry(RetryPolicy::default().with_max_attempts(3));
+    let _subscription = container
+        .bus()
+        .subscribe_with(&orders, options, |n: u32, _: Delivery| async move {
+            assert_eq!(n, 0, "the handler is not to be called again");
+        })
+        .await
+        .unwrap();
+    let letter = until("the dead letter", async || {
+        let dead = container.dead_letters();
+        dead.list(&orders, &group("billing"), None, 1)
+            .await
+            .unwrap()
+            .pop()
+    })
+    .await;
+    assert_eq!((letter.reason, letter.attempts), (Reason::Crashed, 3));
+    assert_eq!(letter.trail.history.len(), 1);
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_handler_that_takes_longer_than_its_lease_keeps_it() {
+    let server = Server::start();
+    let (one, two) = (container(&server).await, container(&server).await);
+    let orders = topic("orders");
+    let lease = Duration::from_secs(2);
+    let calls = Arc::new(AtomicU32::new(0));
+    for container in [&one, &two] {
+        let calls = Arc::clone(&calls);
+        let options = SubscribeOptions::new().with_lease(lease);
+        let _subscription = container
+            .bus()
+            .subscribe_with(&orders, options, move |_: u32, delivery: Delivery| {
+                calls.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    tokio::time::sleep(lease * 2).await;
+                    delivery.extend_lease().await.unwrap();
+                    assert!(!delivery.is_cancelled());
+                }
+            })
+            .await
+            .unwrap();
+    }
+    publish(&one, &orders, 7..8).await;
+    until("the handler to begin", async || {
+        (calls.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
+    drained(&one, &orders, &group("billing")).await;
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    finish(one).await;
+    finish(two).await;
+}
+
+#[tokio::test]
+async fn a_lost_lease_cancels_the_delivery_and_its_late_failure_is_dropped() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let options = SubscribeOptions::new().with_lease(Duration::from_millis(300));
+    let _subscription = container
+        .bus()
+        .subscribe_with(&orders, options, move |_: u32, delivery: Delivery| {
+            let sender = sender.clone();
+            async move {
+                let _ = sender.send("begun");
+                delivery.cancelled().await;
+                assert!(delivery.extend_lease().await.is_err());
+                let _ = sender.send("cancelled");
+                Err::<(), _>("too late")
+            }
+        })
+        .await
+        .unwrap();
+    let published = {
+        let envelope = Envelope::new("n", &7).unwrap();
+        container.bus().publish(&orders, &envelope).await.unwrap()
+    };
+    assert_eq!(next(&mut received).await, "begun");
+    let id = published.id.to_string();
+    // The thief's own lease never ends, as far as this test goes.
+    let thief: Vec<String> = server.command(&[
+        "XCLAIM",
+        LOG,
+        "billing",
+        "thief",
+        "0",
+        &id,
+        "TIME",
+        "9999999999999",
+        "JUSTID",
+    ]);
+    assert_eq!(thief, [id.clone()]);
+    assert_eq!(next(&mut received).await, "cancelled");
+    finish(container).await;
+    let pending: Vec<(String, String, u64, u64)> =
+        server.command(&["XPENDING", LOG, "billing", "-", "+", "10"]);
+    assert_eq!(pending.len(), 1);
+    assert_eq!((&pending[0].0, pending[0].1.as_str()), (&id, "thief"));
+    let retries: u64 = server.command(&["ZCARD", "{shop:orders}:group:billing:retry"]);
+    assert_eq!(retries, 0);
+}
+
+#[tokio::test]
+async fn shutdown_gives_back_what_was_not_begun_uncounted_and_claimable_at_once() {
+    let server = Server::start();
+    let first = container(&server).await;
+    let orders = topic("orders");
+    publish(&first, &orders, 0..10).await;
+    let begun = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&begun);
+    let options = SubscribeOptions::new()
+        .with_concurrency(1)
+        .with_prefetch(9)
+        .with_lease(DAY);
+    let _subscription = first
+        .bus()
+        .subscribe_with(&orders, options, move |_: u32, _: Delivery| {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<()>()
+        })
+        .await
+        .unwrap();
+    until("some to wait behind the first", async || {
+        let held = status(&first, &orders, &group("billing")).await.in_flight;
+        (held > 2 && begun.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    let report = first.shutdown(Duration::from_millis(20)).await;
+    let report = &report.subscriptions[0];
+    assert!(report.released >= 2, "{report:?}");
+    assert_eq!((report.cancelled, report.unsettled), (1, 0), "{report:?}");
+    assert_eq!(
+        begun.load(Ordering::SeqCst),
+        1,
+        "nothing is begun after the stop"
+    );
+
+    let second = container(&server).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let options = SubscribeOptions::new().with_lease(DAY);
+    let _subscription = second
+        .bus()
+        .subscribe_with(&orders, options, move |n: u32, delivery: Delivery| {
+            let _ = sender.send((n, delivery.attempt()));
+            async {}
+        })
+        .await
+        .unwrap();
+    let seen = some(&mut received, 10).await;
+    assert_eq!(seen, (0..10).map(|n| (n, 1)).collect::<Vec<_>>());
+    drained(&second, &orders, &group("billing")).await;
+    finish(second).await;
+}
+
+#[tokio::test]
+async fn shutdown_lets_running_handlers_finish_and_settles_them() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let gate = Arc::new(Semaphore::new(0));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let door = Arc::clone(&gate);
+    let (bus, next_topic) = (container.bus(), topic("next"));
+    let _subscription = container
+        .bus()
+        .subscribe(&orders, move |n: u32, _: Delivery| {
+            let (door, sender) = (Arc::clone(&door), sender.clone());
+            let (bus, next_topic) = (Arc::clone(&bus), next_topic.clone());
+            async move {
+                let _ = sender.send(n);
+                door.acquire().await?.forget();
+                // A handler that finishes may still publish.
+                bus.publish(&next_topic, &Envelope::new("n", &n)?).await?;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            }
+        })
+        .await
+        .unwrap();
+    publish(&container, &orders, 0..3).await;
+    some(&mut received, 3).await;
+    let stopping = tokio::spawn({
+        let container = container.clone();
+        async move { container.shutdown(PATIENCE).await }
+    });
+    until("reading to stop", async || {
+        let (sender, _keep) = mpsc::unbounded_channel::<u32>();
+        let handler = move |n: u32, _: Delivery| {
+            let _ = sender.send(n);
+            async {}
+        };
+        container.bus().subscribe(&orders, handler).await.err()
+    })
+    .await;
+    gate.add_permits(3);
+    let report = stopping.await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.subscriptions[0].released, 0);
+    let left = status(&container, &orders, &group("billing")).await;
+    assert_eq!((left.in_flight, left.scheduled, left.dead), (0, 0, 0));
+    let published = container
+        .admin()
+        .topic(&topic("next"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(published.length, 3);
+}
+
+/// The connection on which a subscription reads.
+fn reader(server: &Server, consumer: &str) -> Option<String> {
+    let list: String = server.command(&["CLIENT", "LIST"]);
+    list.lines()
+        .find(|line| line.contains(&format!("name=redstart:sub:{consumer} ")))
+        .and_then(|line| line.split_whitespace().next()?.strip_prefix("id="))
+        .map(str::to_owned)
+}
+
+#[tokio::test]
+async fn what_a_broken_connection_took_along_is_recovered_at_once_and_uncounted() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let options = SubscribeOptions::new().with_lease(DAY);
+    let subscription = container
+        .bus()
+        .subscribe_with(&orders, options, move |n: u32, delivery: Delivery| {
+            let _ = sender.send((n, delivery.attempt()));
+            async {}
+        })
+        .await
+        .unwrap();
+    publish(&container, &orders, 0..1).await;
+    assert_eq!(next(&mut received).await, (0, 1));
+    drained(&container, &orders, &group("billing")).await;
+
+    // As if the reply to a read had been lost: the entries are pending for this consumer, and it
+    // has never seen them. Its own blocked read is cut off first, so that it does not see them.
+    let consumer = subscription.consumer().as_str();
+    let mut raw = server.raw();
+    redis::cmd("MULTI").exec(&mut raw).unwrap();
+    let client = reader(&server, consumer).expect("the reader is connected");
+    redis::cmd("CLIENT")
+        .arg("KILL")
+        .arg("ID")
+        .arg(&client)
+        .exec(&mut raw)
+        .unwrap();
+    for n in 1..4_u32 {
+        let body = format!(r#"{{"type":"n","payload":{n}}}"#);
+        let mut add = redis::cmd("XADD");
+        add.arg(LOG).arg("*").arg("json").arg(body);
+        add.exec(&mut raw).unwrap();
+    }
+    let mut take = redis::cmd("XREADGROUP");
+    take.arg("GROUP").arg("billing").arg(consumer);
+    take.arg("STREAMS")
+        .arg(LOG)
+        .arg(">")
+        .exec(&mut raw)
+        .unwrap();
+    redis::cmd("EXEC").exec(&mut raw).unwrap();
+
+    assert_eq!(some(&mut received, 3).await, [(1, 1), (2, 1), (3, 1)]);
+    drained(&container, &orders, &group("billing")).await;
+    until("health to come back", async || {
+        container.health().await.ok.then_some(())
+    })
+    .await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_reader_whose_connection_is_cut_again_and_again_loses_nothing() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let subscription = container
+        .bus()
+        .subscribe(&orders, move |n: u32, _: Delivery| {
+            let _ = sender.send(n);
+            async {}
+        })
+        .await
+        .unwrap();
+    let consumer = subscription.consumer().as_str();
+    for round in 0..5_u32 {
+        publish(&container, &orders, round * 100..round * 100 + 100).await;
+        if let Some(client) = reader(&server, consumer) {
+            let _: u64 = server.command(&["CLIENT", "KILL", "ID", &client]);
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 500 {
+        seen.insert(next(&mut received).await);
+    }
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn every_start_has_a_fresh_name_and_an_empty_consumer_is_removed() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let subscription = container
+            .bus()
+            .subscribe(&orders, |_: u32, _: Delivery| async {})
+            .await
+            .unwrap();
+        publish(&container, &orders, 0..1).await;
+        drained(&container, &orders, &group("billing")).await;
+        names.insert(subscription.consumer().clone());
+        assert!(subscription.unsubscribe(PATIENCE).await.is_clean());
+    }
+    assert_eq!(names.len(), 3);
+    let left = status(&container, &orders, &group("billing")).await;
+    assert_eq!(left.consumers, 0);
+    finish(container).await;
+}

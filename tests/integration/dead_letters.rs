@@ -1,0 +1,204 @@
+//! Listing, redriving and purging dead letters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redstart::{
+    Container, DeadLetter, Delivery, EntryId, Envelope, MessageBusExt, Outcome, SubscribeOptions,
+    Topic,
+};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+
+use crate::support::{Server, container, drained, finish, group, next, some, topic, until};
+
+/// Two groups; `failing` rejects everything until it is mended. Both say what they see.
+async fn two_groups(
+    container: &Container,
+    on: &Topic,
+) -> (Arc<AtomicBool>, UnboundedReceiver<(String, u32, u32)>) {
+    let mended = Arc::new(AtomicBool::new(false));
+    let (sender, received) = mpsc::unbounded_channel();
+    for name in ["failing", "fine"] {
+        let (sender, mended) = (sender.clone(), Arc::clone(&mended));
+        let options = SubscribeOptions::new().with_group(group(name));
+        let _subscription = container
+            .bus()
+            .subscribe_with(on, options, move |n: u32, delivery: Delivery| {
+                let _ = sender.send((name.to_owned(), n, delivery.attempt()));
+                let bad = name == "failing" && !mended.load(Ordering::SeqCst);
+                async move {
+                    if bad {
+                        return Outcome::dead_letter("broken");
+                    }
+                    Outcome::Ack
+                }
+            })
+            .await
+            .unwrap();
+    }
+    (mended, received)
+}
+
+async fn letters(container: &Container, on: &Topic, count: usize) -> Vec<DeadLetter> {
+    until("the dead letters", async || {
+        let letters = container
+            .dead_letters()
+            .list(on, &group("failing"), None, 1000)
+            .await
+            .unwrap();
+        (letters.len() == count).then_some(letters)
+    })
+    .await
+}
+
+async fn publish(container: &Container, on: &Topic, numbers: std::ops::Range<u32>) {
+    let all: Vec<Envelope> = numbers.map(|n| Envelope::new("n", &n).unwrap()).collect();
+    for result in container.bus().publish_all(on, &all).await {
+        result.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn redrive_brings_messages_back_to_the_group_that_failed_them_as_if_new() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (mended, mut received) = two_groups(&container, &orders).await;
+    publish(&container, &orders, 0..10).await;
+    some(&mut received, 20).await;
+    let letters = letters(&container, &orders, 10).await;
+    let ids: Vec<EntryId> = letters.iter().map(|letter| letter.id).collect();
+    mended.store(true, Ordering::SeqCst);
+
+    let dead = container.dead_letters();
+    let unknown = EntryId {
+        millis: 1,
+        sequence: 1,
+    };
+    let asked: Vec<EntryId> = ids[..7].iter().copied().chain([unknown]).collect();
+    let result = dead
+        .redrive(&orders, &group("failing"), &asked)
+        .await
+        .unwrap();
+    assert_eq!(result.done, ids[..7]);
+    assert_eq!(result.missing, [unknown]);
+    let again = some(&mut received, 7).await;
+    for (name, _, attempt) in &again {
+        assert_eq!(
+            (name.as_str(), *attempt),
+            ("failing", 1),
+            "attempts restart"
+        );
+    }
+    drained(&container, &orders, &group("failing")).await;
+    assert!(
+        received.try_recv().is_err(),
+        "no other group saw them again"
+    );
+    let left = dead
+        .list(&orders, &group("failing"), None, 100)
+        .await
+        .unwrap();
+    assert_eq!(
+        left.iter().map(|letter| letter.id).collect::<Vec<_>>(),
+        ids[7..]
+    );
+    let counts = dead.counts(&orders, &group("failing")).await.unwrap();
+    assert_eq!(counts["reason:rejected"], 3);
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn two_redrives_at_once_move_every_record_once() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (mended, mut received) = two_groups(&container, &orders).await;
+    publish(&container, &orders, 0..300).await;
+    some(&mut received, 600).await;
+    let letters = letters(&container, &orders, 300).await;
+    let ids: Vec<EntryId> = letters.iter().map(|letter| letter.id).collect();
+    mended.store(true, Ordering::SeqCst);
+    let redrive = || {
+        let (dead, orders, ids) = (container.dead_letters(), orders.clone(), ids.clone());
+        tokio::spawn(async move {
+            let mut moved = 0;
+            for ids in ids.chunks(10) {
+                let result = dead.redrive(&orders, &group("failing"), ids).await.unwrap();
+                moved += result.done.len();
+            }
+            moved
+        })
+    };
+    let (one, two) = (redrive(), redrive());
+    assert_eq!(one.await.unwrap() + two.await.unwrap(), 300);
+    let again: Vec<u32> = some(&mut received, 300)
+        .await
+        .iter()
+        .map(|seen| seen.1)
+        .collect();
+    assert_eq!(again, (0..300).collect::<Vec<_>>());
+    drained(&container, &orders, &group("failing")).await;
+    assert!(received.try_recv().is_err());
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_redriven_message_that_dies_again_is_one_record_that_says_so() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (_mended, mut received) = two_groups(&container, &orders).await;
+    publish(&container, &orders, 7..8).await;
+    some(&mut received, 2).await;
+    let first = letters(&container, &orders, 1).await.remove(0);
+    assert_eq!(first.trail.redriven, 0);
+    let dead = container.dead_letters();
+    dead.redrive(&orders, &group("failing"), &[first.id])
+        .await
+        .unwrap();
+    assert_eq!(next(&mut received).await, ("failing".to_owned(), 7, 1));
+    let second = until("it to die again", async || {
+        let mut all = dead
+            .list(&orders, &group("failing"), None, 10)
+            .await
+            .unwrap();
+        (all.len() == 1 && all[0].id != first.id).then(|| all.remove(0))
+    })
+    .await;
+    assert_eq!(second.trail.redriven, 1);
+    assert_eq!(second.attempts, 1);
+    assert_eq!(second.trail.origin, first.trail.origin);
+    assert_eq!(second.trail.history.len(), 2, "the history goes on");
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn purge_removes_for_good_and_pages_do_not_shift() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (_mended, mut received) = two_groups(&container, &orders).await;
+    publish(&container, &orders, 0..25).await;
+    some(&mut received, 50).await;
+    letters(&container, &orders, 25).await;
+    let (dead, failing) = (container.dead_letters(), group("failing"));
+    let page = dead.list(&orders, &failing, None, 10).await.unwrap();
+    let ids: Vec<EntryId> = page.iter().map(|letter| letter.id).collect();
+    let purged = dead.purge(&orders, &failing, &ids).await.unwrap();
+    assert_eq!(purged.done, ids);
+    let again = dead.purge(&orders, &failing, &ids).await.unwrap();
+    assert_eq!((again.done.len(), again.missing), (0, ids.clone()));
+    let next_page = dead
+        .list(&orders, &failing, ids.last().copied(), 100)
+        .await
+        .unwrap();
+    assert_eq!(next_page.len(), 15);
+    assert!(dead.get(&orders, &failing, ids[0]).await.unwrap().is_none());
+    let kept = dead.get(&orders, &failing, next_page[0].id).await.unwrap();
+    assert_eq!(kept.as_ref(), Some(&next_page[0]));
+    let rest: Vec<EntryId> = next_page.iter().map(|letter| letter.id).collect();
+    dead.purge(&orders, &failing, &rest).await.unwrap();
+    assert!(dead.counts(&orders, &failing).await.unwrap().is_empty());
+    finish(container).await;
+}

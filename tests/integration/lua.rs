@@ -1,0 +1,580 @@
+//! Every script, called directly, on each of its return values.
+
+use redis::{Connection, FromRedisValue, Script, Value};
+
+use crate::support::Server;
+
+macro_rules! script {
+    ($file:literal) => {
+        Script::new(include_str!(concat!("../../lua/", $file)))
+    };
+}
+
+const LOG: &str = "{t}:log";
+const REDO: &str = "{t}:redo";
+const RETRY: &str = "{t}:retry";
+const BODY: &str = "{t}:body";
+const DEAD: &str = "{t}:dead";
+const COUNTS: &str = "{t}:counts";
+const META: &str = "{t}:meta";
+
+fn call<T: FromRedisValue>(
+    raw: &mut Connection,
+    script: &Script,
+    keys: &[&str],
+    args: &[&str],
+) -> T {
+    attempt(raw, script, keys, args).unwrap()
+}
+
+fn attempt<T: FromRedisValue>(
+    raw: &mut Connection,
+    script: &Script,
+    keys: &[&str],
+    args: &[&str],
+) -> redis::RedisResult<T> {
+    let mut call = script.prepare_invoke();
+    for key in keys {
+        call.key(*key);
+    }
+    for arg in args {
+        call.arg(*arg);
+    }
+    call.invoke(raw)
+}
+
+fn run<T: FromRedisValue>(raw: &mut Connection, words: &str) -> T {
+    let mut words = words.split(' ');
+    let mut command = redis::cmd(words.next().unwrap());
+    for word in words {
+        command.arg(word);
+    }
+    command.query(raw).unwrap()
+}
+
+fn fails(raw: &mut Connection, script: &Script, keys: &[&str], args: &[&str]) -> String {
+    let error = attempt::<Value>(raw, script, keys, args).unwrap_err();
+    error.to_string()
+}
+
+/// A log of four entries, 1-1 to 4-1; `me` holds the first three, the redo lane is empty.
+fn lanes(raw: &mut Connection) {
+    for key in [LOG, REDO] {
+        let _: Value = run(raw, &format!("XGROUP CREATE {key} g 0 MKSTREAM"));
+    }
+    for n in 1..=4 {
+        let _: String = run(raw, &format!("XADD {LOG} {n}-1 json {n}"));
+    }
+    let _: Value = run(
+        raw,
+        &format!("XREADGROUP GROUP g me COUNT 3 STREAMS {LOG} >"),
+    );
+}
+
+type Pending = Vec<(String, String, u64, u64)>;
+
+fn pending(raw: &mut Connection, key: &str) -> Pending {
+    run(raw, &format!("XPENDING {key} g - + 100"))
+}
+
+fn ids(pending: &Pending) -> Vec<&str> {
+    pending.iter().map(|(id, ..)| id.as_str()).collect()
+}
+
+#[test]
+fn topic_create() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("topic_create.lua"));
+    let mut create = |args: &[&str]| call::<Vec<String>>(raw, &script, &[META], args);
+    let made = create(&["shop", "orders", "settled", "100"]);
+    assert_eq!(made, ["ok", "settled", "100"]);
+    let held = create(&["shop", "orders", "length:5", "7"]);
+    assert_eq!(held, ["ok", "settled", "100"], "settings stay");
+    let taken = create(&["", "shop:orders", "settled", "100"]);
+    assert_eq!(taken, ["taken", "shop", "orders"]);
+    let _: Value = run(raw, &format!("SET {META} x EX 100"));
+    assert!(fails(raw, &script, &[META], &["a", "b", "settled", "1"]).contains("WRONGTYPE"));
+}
+
+#[test]
+fn settle() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("settle.lua"));
+    lanes(raw);
+    let keys = [LOG, REDO, RETRY, BODY, DEAD, COUNTS];
+    let done: Vec<u64> = call(
+        raw,
+        &script,
+        &keys,
+        &[
+            "g", "me", // a retry, a burial, one that is not pending, one of another lane
+            "log", "1-1", "later", "60000", "parcel-1", "", "", //
+            "log", "2-1", "rejected", "print", "record-2", "kind", "tenant", //
+            "log", "4-1", "later", "1", "parcel-4", "", "", //
+            "redo", "3-1", "later", "1", "parcel-3", "", "",
+        ],
+    );
+    assert_eq!(done, [1, 1, 0, 0]);
+    assert_eq!(ids(&pending(raw, LOG)), ["3-1"]);
+    let retries: Vec<(String, i64)> = run(raw, &format!("ZRANGE {RETRY} 0 -1 WITHSCORES"));
+    let now: (i64, i64) = run(raw, "TIME");
+    assert_eq!(retries.len(), 1);
+    assert_eq!(retries[0].0, "log:1-1");
+    let wait = retries[0].1 - now.0 * 1000;
+    assert!((0..=61_000).contains(&wait), "{wait}");
+    let bodies: Vec<(String, String)> = run(raw, &format!("HGETALL {BODY}"));
+    assert_eq!(bodies, [("log:1-1".to_owned(), "parcel-1".to_owned())]);
+    let dead: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {DEAD} - +"));
+    let fields = "reason rejected fingerprint print type kind tenant tenant record record-2";
+    assert_eq!(dead[0].1.join(" "), fields);
+    let mut counts: Vec<(String, u64)> = run(raw, &format!("HGETALL {COUNTS}"));
+    counts.sort();
+    let names: Vec<&str> = counts.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = [
+        "fingerprint:print",
+        "reason:rejected",
+        "tenant:tenant",
+        "type:kind",
+    ];
+    assert_eq!(names, expected);
+
+    // Another owner, a repeated call, and a group that is gone: nothing is written.
+    let other = ["g", "you", "log", "3-1", "rejected", "p", "r", "k", "t"];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &other), [0]);
+    let again = ["g", "me", "log", "2-1", "rejected", "p", "r", "k", "t"];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &again), [0]);
+    let gone = ["none", "me", "log", "3-1", "rejected", "p", "r", "k", "t"];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &gone), [0]);
+    assert_eq!(run::<u64>(raw, &format!("XLEN {DEAD}")), 1);
+
+    // A key of another type: an error, and the delivery is still held.
+    let _: Value = run(raw, &format!("SET {DEAD} mine"));
+    let bury = ["g", "me", "log", "3-1", "rejected", "p", "r", "k", "t"];
+    assert!(fails(raw, &script, &keys, &bury).contains("WRONGTYPE"));
+    let _: Value = run(raw, "SET {t}:no-stream mine");
+    let wrong = ["{t}:no-stream", REDO, RETRY, BODY, DEAD, COUNTS];
+    assert!(fails(raw, &script, &wrong, &bury).contains("WRONGTYPE"));
+    assert_eq!(ids(&pending(raw, LOG)), ["3-1"]);
+}
+
+#[test]
+fn lease() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("lease.lua"));
+    lanes(raw);
+    let keys = [LOG, REDO];
+    let _: Value = run(raw, &format!("XCLAIM {LOG} g me 0 1-1 IDLE 5000000 JUSTID"));
+    let _: Value = run(raw, &format!("XCLAIM {LOG} g you 0 2-1 JUSTID"));
+    let three = ["log", "1-1", "log", "2-1", "log", "4-1"];
+    let extend: Vec<&str> = ["g", "me", "extend"].into_iter().chain(three).collect();
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &extend), [1, 0, 0]);
+    let held = pending(raw, LOG);
+    assert!(held[0].2 < 5_000_000, "the lease starts anew");
+    assert_eq!(held[0].3, 1, "and no delivery is counted");
+    assert_eq!(held[1].1, "you");
+
+    let release: Vec<&str> = ["g", "me", "release"].into_iter().chain(three).collect();
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &release), [1, 0, 0]);
+    let held = pending(raw, LOG);
+    assert!(held[0].2 > 86_400_000, "no lease is as long");
+    assert_eq!(held[0].3, 0, "the delivery is not counted");
+    let _: Value = run(raw, &format!("XAUTOCLAIM {LOG} g you 86400000 0 COUNT 10"));
+    assert_eq!(pending(raw, LOG)[0].3, 1);
+
+    let gone = ["none", "me", "extend", "log", "1-1"];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &gone), [0]);
+    let _: Value = run(raw, &format!("SET {REDO} mine"));
+    let wrong = ["g", "me", "extend", "redo", "1-1"];
+    assert!(fails(raw, &script, &keys, &wrong).contains("WRONGTYPE"));
+}
+
+type Lane = (String, Vec<(String, Vec<String>, u64)>, Vec<String>);
+
+#[test]
+fn reclaim() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("reclaim.lua"));
+    lanes(raw);
+    let _: Value = run(raw, &format!("XADD {REDO} 9-1 parcel p"));
+    let _: Value = run(raw, &format!("XREADGROUP GROUP g me STREAMS {REDO} >"));
+    for (key, id) in [(LOG, "1-1"), (LOG, "2-1"), (LOG, "3-1"), (REDO, "9-1")] {
+        let _: Value = run(raw, &format!("XCLAIM {key} g me 0 {id} IDLE 60000 JUSTID"));
+    }
+    let _: u64 = run(raw, &format!("XDEL {LOG} 2-1"));
+    let keys = [LOG, REDO];
+    let none: Vec<Lane> = call(
+        raw,
+        &script,
+        &keys,
+        &["g", "you", "90000", "10", "0-0", "0-0"],
+    );
+    assert!(
+        none.iter()
+            .all(|(next, taken, _)| next == "0-0" && taken.is_empty())
+    );
+    assert_eq!(none[0].2, ["2-1"], "pending, and removed by someone");
+
+    let first: Vec<Lane> = call(
+        raw,
+        &script,
+        &keys,
+        &["g", "you", "30000", "1", "0-0", "0-0"],
+    );
+    assert_ne!(first[0].0, "0-0", "where to go on");
+    let entry = |id: &str, body: &str| (id.to_owned(), vec!["json".to_owned(), body.to_owned()], 2);
+    assert_eq!(first[0].1, [entry("1-1", "1")]);
+    assert_eq!(first[1].1[0].0, "9-1");
+    let next = first[0].0.as_str();
+    let rest: Vec<Lane> = call(
+        raw,
+        &script,
+        &keys,
+        &["g", "you", "30000", "10", next, "0-0"],
+    );
+    assert_eq!(rest[0].1, [entry("3-1", "3")]);
+    assert_eq!(rest[0].0, "0-0", "the end");
+    assert!(
+        pending(raw, LOG)
+            .iter()
+            .all(|(_, owner, ..)| owner == "you")
+    );
+    let gone = fails(
+        raw,
+        &script,
+        &keys,
+        &["none", "you", "1", "1", "0-0", "0-0"],
+    );
+    assert!(gone.contains("NOGROUP"), "{gone}");
+}
+
+#[test]
+fn promote() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("promote.lua"));
+    let keys = [RETRY, BODY, REDO];
+    assert_eq!(call::<(i64, i64)>(raw, &script, &keys, &["10"]), (0, -1));
+    for n in 1..=3 {
+        let _: u64 = run(raw, &format!("ZADD {RETRY} {n} log:{n}-1"));
+        let _: u64 = run(raw, &format!("HSET {BODY} log:{n}-1 p{n}"));
+    }
+    let _: u64 = run(raw, &format!("ZADD {RETRY} 4 log:without-body"));
+    let _: u64 = run(raw, &format!("ZADD {RETRY} 99999999999999 log:late"));
+    let _: u64 = run(raw, &format!("HSET {BODY} log:late p"));
+    assert_eq!(call::<(i64, i64)>(raw, &script, &keys, &["2"]), (2, 0));
+    let (moved, wait) = call::<(i64, i64)>(raw, &script, &keys, &["10"]);
+    assert_eq!(moved, 1);
+    assert!(wait > 1_000_000_000, "{wait}");
+    let redo: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {REDO} - +"));
+    let bodies: Vec<&str> = redo.iter().map(|(_, fields)| fields[1].as_str()).collect();
+    assert_eq!(bodies, ["p1", "p2", "p3"], "earliest first");
+    assert_eq!(run::<u64>(raw, &format!("HLEN {BODY}")), 1);
+    assert_eq!(run::<u64>(raw, &format!("ZCARD {RETRY}")), 1);
+
+    // The redo lane cannot be written: what is due stays.
+    let _: u64 = run(raw, &format!("ZADD {RETRY} 1 log:late"));
+    let _: Value = run(raw, &format!("SET {REDO} mine"));
+    assert!(fails(raw, &script, &keys, &["10"]).contains("WRONGTYPE"));
+    assert_eq!(run::<u64>(raw, &format!("HLEN {BODY}")), 1);
+    assert_eq!(run::<u64>(raw, &format!("ZCARD {RETRY}")), 1);
+}
+
+#[test]
+fn dead_take() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("dead_take.lua"));
+    let keys = [DEAD, COUNTS, REDO];
+    for n in 1..=3 {
+        let fields = "reason rejected fingerprint f type k tenant t record r";
+        let _: String = run(raw, &format!("XADD {DEAD} {n}-1 {fields}"));
+        for count in ["reason:rejected", "fingerprint:f", "type:k", "tenant:t"] {
+            let _: u64 = run(raw, &format!("HINCRBY {COUNTS} {count} 1"));
+        }
+    }
+    let redrive = ["redrive", "1-1", "parcel", "7-7", "parcel"];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [1, 0]);
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [0, 0]);
+    assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
+    assert_eq!(run::<u64>(raw, &format!("HGET {COUNTS} type:k")), 2);
+    let purge = ["purge", "2-1", "", "3-1", ""];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &purge), [1, 1]);
+    assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
+    assert_eq!(run::<u64>(raw, &format!("XLEN {DEAD}")), 0);
+    assert_eq!(run::<u64>(raw, &format!("EXISTS {COUNTS}")), 0);
+}
+
+#[test]
+fn forget() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("forget.lua"));
+    let keys = [LOG, REDO];
+    assert_eq!(
+        call::<u64>(raw, &script, &keys, &["g", "0", ""]),
+        0,
+        "no lanes"
+    );
+    lanes(raw);
+    for name in ["empty", "busy-in-redo", "other"] {
+        let _: u64 = run(raw, &format!("XGROUP CREATECONSUMER {LOG} g {name}"));
+    }
+    let _: Value = run(raw, &format!("XADD {REDO} 9-1 parcel p"));
+    let _: Value = run(
+        raw,
+        &format!("XREADGROUP GROUP g busy-in-redo STREAMS {REDO} >"),
+    );
+    assert_eq!(
+        call::<u64>(raw, &script, &keys, &["g", "3600000", ""]),
+        0,
+        "heard of"
+    );
+    assert_eq!(call::<u64>(raw, &script, &keys, &["g", "0", "empty"]), 1);
+    assert_eq!(call::<u64>(raw, &script, &keys, &["g", "0", "empty"]), 0);
+    assert_eq!(
+        call::<u64>(raw, &script, &keys, &["g", "0", "me"]),
+        0,
+        "holds something"
+    );
+    assert_eq!(
+        call::<u64>(raw, &script, &keys, &["g", "0", ""]),
+        1,
+        "only `other` is left"
+    );
+    assert_eq!(pending(raw, LOG).len(), 3);
+    assert_eq!(pending(raw, REDO).len(), 1);
+}
+
+#[test]
+fn schema() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("schema.lua"));
+    let mut mark = |action: &str, token: &str, number: &str, lock: &str| -> String {
+        call(
+            raw,
+            &script,
+            &["{t}:schema"],
+            &[action, token, number, "sum", lock],
+        )
+    };
+    assert_eq!(mark("begin", "a", "0001", "60000"), "ok");
+    assert_eq!(mark("begin", "b", "0001", "60000"), "locked");
+    assert_eq!(mark("repair", "b", "0001", "60000"), "locked");
+    assert_eq!(mark("finish", "b", "0001", "60000"), "lost");
+    assert_eq!(mark("finish", "a", "0001", "60000"), "ok");
+    assert_eq!(mark("begin", "b", "0001", "60000"), "applied");
+    assert_eq!(mark("begin", "b", "0002", "-1"), "ok");
+    assert_eq!(mark("begin", "c", "0002", "60000"), "dirty");
+    assert_eq!(mark("repair", "c", "0002", "60000"), "ok");
+    assert_eq!(mark("finish", "b", "0002", "60000"), "lost");
+    assert_eq!(mark("finish", "c", "0002", "60000"), "ok");
+}
+
+/// A log of 1,000 entries, 1-1 to 1000-1, in nodes of 100.
+fn long_log(raw: &mut Connection) {
+    let mut pipeline = redis::pipe();
+    for n in 1..=1000 {
+        pipeline
+            .cmd("XADD")
+            .arg(LOG)
+            .arg(format!("{n}-1"))
+            .arg("json")
+            .arg(n)
+            .ignore();
+    }
+    pipeline.exec(raw).unwrap();
+}
+
+fn first(raw: &mut Connection) -> u64 {
+    let first: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {LOG} - + COUNT 1"));
+    first[0].0.split_once('-').unwrap().0.parse().unwrap()
+}
+
+type Retained = (u64, u64, u64, u64);
+
+#[test]
+fn retain_by_floor() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("retain.lua"));
+    let keys = [LOG, META];
+    assert_eq!(
+        call::<Retained>(raw, &script, &keys, &[""]),
+        (0, 0, 0, 0),
+        "nothing there"
+    );
+    let _: u64 = run(raw, &format!("HSET {META} topic t retention settled"));
+    long_log(raw);
+    assert_eq!(
+        call::<Retained>(raw, &script, &keys, &[""]),
+        (0, 1000, 1000, 1),
+        "no group"
+    );
+    let _: Value = run(raw, &format!("XGROUP CREATE {LOG} fast 0"));
+    let _: Value = run(raw, &format!("XGROUP CREATE {LOG} slow 0"));
+    assert_eq!(
+        call::<Retained>(raw, &script, &keys, &[""]),
+        (0, 1000, 1000, 1)
+    );
+
+    // The fast group has settled everything, the slow one holds 351 and has settled the rest to 450.
+    let _: Value = run(
+        raw,
+        &format!("XREADGROUP GROUP fast c NOACK STREAMS {LOG} >"),
+    );
+    let _: Value = run(
+        raw,
+        &format!("XREADGROUP GROUP slow c COUNT 450 STREAMS {LOG} >"),
+    );
+    for n in (1..=450).filter(|n| *n != 351) {
+        let _: u64 = run(raw, &format!("XACK {LOG} slow {n}-1"));
+    }
+    let (removed, left, backlog, _) = call::<Retained>(raw, &script, &keys, &[""]);
+    assert_eq!((removed, left), (300, 700), "whole nodes before the floor");
+    assert_eq!(backlog, 551);
+    assert_eq!(first(raw), 301);
+
+    let _: u64 = run(raw, &format!("XACK {LOG} slow 351-1"));
+    let (removed, ..) = call::<Retained>(raw, &script, &keys, &[""]);
+    assert_eq!(removed, 100);
+    let _: Value = run(
+        raw,
+        &format!("XREADGROUP GROUP slow c NOACK STREAMS {LOG} >"),
+    );
+    let (_, left, backlog, _) = call::<Retained>(raw, &script, &keys, &[""]);
+    assert_eq!((left, backlog), (0, 0));
+
+    // A group that is set back, so that Redis cannot tell its lag, still keeps what it needs.
+    long_log_after(raw, 2000);
+    let _: Value = run(raw, &format!("XGROUP SETID {LOG} slow 2050-1"));
+    call::<Retained>(raw, &script, &keys, &[""]);
+    assert!(first(raw) <= 2051);
+}
+
+fn long_log_after(raw: &mut Connection, start: u64) {
+    let mut pipeline = redis::pipe();
+    for n in start + 1..=start + 1000 {
+        pipeline
+            .cmd("XADD")
+            .arg(LOG)
+            .arg(format!("{n}-1"))
+            .arg("json")
+            .arg(n)
+            .ignore();
+    }
+    pipeline.exec(raw).unwrap();
+}
+
+#[test]
+fn retain_by_length_and_age() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("retain.lua"));
+    let keys = [LOG, META];
+    let _: u64 = run(raw, &format!("HSET {META} topic t retention length:250"));
+    long_log(raw);
+    let _: Value = run(raw, &format!("XGROUP CREATE {LOG} g 0"));
+    let _: Value = run(
+        raw,
+        &format!("XREADGROUP GROUP g c COUNT 500 STREAMS {LOG} >"),
+    );
+    for n in 101..=500 {
+        let _: u64 = run(raw, &format!("XACK {LOG} g {n}-1"));
+    }
+    // 600 are not settled, from 1 on, which is pending.
+    let (removed, left, ..) = call::<Retained>(raw, &script, &keys, &[""]);
+    assert_eq!((removed, left), (0, 1000));
+    for n in 1..=100 {
+        let _: u64 = run(raw, &format!("XACK {LOG} g {n}-1"));
+    }
+    // 500 are not settled: more than are to be kept, so everything settled goes.
+    let (removed, left, ..) = call::<Retained>(raw, &script, &keys, &[""]);
+    assert_eq!((removed, left), (500, 500));
+    let _: Value = run(raw, &format!("XREADGROUP GROUP g c NOACK STREAMS {LOG} >"));
+    // All are settled: the newest 250 stay, and what shares a node with them.
+    let (_, left, ..) = call::<Retained>(raw, &script, &keys, &[""]);
+    assert_eq!(left, 300);
+    // The override for the redo lane keeps only what is unsettled.
+    let (_, left, ..) = call::<Retained>(raw, &script, &keys, &["settled"]);
+    assert_eq!(left, 0);
+
+    let _: u64 = run(raw, &format!("DEL {LOG}"));
+    let _: u64 = run(raw, &format!("HSET {META} retention age:3600000"));
+    long_log(raw);
+    let _: String = run(raw, &format!("XADD {LOG} * json new"));
+    let (_, left, ..) = call::<Retained>(raw, &script, &keys, &[""]);
+    assert_eq!(left, 1, "old ones go even without a group");
+    let _: Value = run(raw, &format!("XGROUP CREATE {LOG} g 0"));
+    let (_, left, ..) = call::<Retained>(raw, &script, &keys, &[""]);
+    assert_eq!(left, 1);
+}
+
+#[test]
+fn retain_compares_ids_beyond_what_a_lua_number_holds() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("retain.lua"));
+    let big = u64::MAX - 2000;
+    let mut pipeline = redis::pipe();
+    for n in 0..1000 {
+        pipeline
+            .cmd("XADD")
+            .arg(LOG)
+            .arg(format!("7-{}", big + n))
+            .arg("json")
+            .arg(n)
+            .ignore();
+    }
+    pipeline.exec(raw).unwrap();
+    let _: Value = run(raw, &format!("XGROUP CREATE {LOG} one 7-{}", big + 849));
+    let _: Value = run(raw, &format!("XGROUP CREATE {LOG} two 7-{}", big + 449));
+    let (removed, left, ..) = call::<Retained>(raw, &script, &[LOG, META], &[""]);
+    assert_eq!((removed, left), (400, 600));
+}
+
+#[test]
+fn kv_cas() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("kv_cas.lua"));
+    let mut cas =
+        |args: &[&str]| call::<(u64, Option<String>)>(raw, &padded(&script), &["k"], args);
+    assert_eq!(cas(&["1", "a", "b", "0"]), (0, None), "absent");
+    assert_eq!(cas(&["0", "", "a", "0"]), (1, None), "set");
+    assert_eq!(cas(&["0", "", "b", "0"]), (0, Some("a".into())), "present");
+    assert_eq!(cas(&["1", "x", "b", "0"]), (0, Some("a".into())), "differs");
+    assert_eq!(cas(&["1", "a", "b", "60000"]), (1, None), "swapped");
+    let left: i64 = run(raw, "PTTL k");
+    assert!((1..=60_000).contains(&left));
+    let _: u64 = run(raw, "LPUSH list x");
+    assert!(fails(raw, &script, &["list"], &["0", "", "a", "0"]).contains("WRONGTYPE"));
+}
+
+/// A script whose reply may have one part or two.
+fn padded(script: &Script) -> Script {
+    let _ = script;
+    Script::new(concat!(
+        "local function inner() ",
+        include_str!("../../lua/kv_cas.lua"),
+        " end local reply = inner() return {reply[1], reply[2] or false}"
+    ))
+}
+
+#[test]
+fn once_claim_and_once_settle() {
+    let server = Server::start();
+    let raw = &mut server.raw();
+    let (claim, settle) = (script!("once_claim.lua"), script!("once_settle.lua"));
+    let ask = |raw: &mut Connection, token: &str| -> Vec<String> {
+        call(raw, &claim, &["k"], &[token, "60000"])
+    };
+    let end = |raw: &mut Connection, token: &str, what: &str| -> u64 {
+        call(raw, &settle, &["k"], &[token, what, "60000", "result"])
+    };
+    assert_eq!(ask(raw, "a"), ["claimed"]);
+    assert_eq!(ask(raw, "a"), ["claimed"], "the reply was lost");
+    assert_eq!(ask(raw, "b"), ["busy"]);
+    assert_eq!(end(raw, "b", "complete"), 0);
+    assert_eq!(end(raw, "a", "extend"), 1);
+    assert_eq!(end(raw, "a", "release"), 1);
+    assert_eq!(end(raw, "a", "release"), 0);
+    assert_eq!(ask(raw, "b"), ["claimed"]);
+    assert_eq!(end(raw, "b", "complete"), 1);
+    assert_eq!(end(raw, "b", "complete"), 1, "the reply was lost");
+    assert_eq!(ask(raw, "c"), ["done", "result"]);
+    let _: Value = run(raw, "SET k true");
+    assert_eq!(ask(raw, "c"), ["done"], "the older store's mark");
+}

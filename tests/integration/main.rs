@@ -1,0 +1,16 @@
+//! Each part on a real server.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bus;
+mod crash;
+mod dead_letters;
+mod foreign;
+mod kv;
+mod lua;
+mod meters;
+mod migrations;
+mod outages;
+mod retention;
+mod retries;

@@ -1,0 +1,85 @@
+//! What is counted.
+
+use std::time::Duration;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use redstart::{Delivery, Envelope, MessageBusExt, Outcome, RetryPolicy, SubscribeOptions};
+
+use crate::support::{Server, container, drained, finish, group, topic};
+
+/// What has been counted since the last look, by name and labels.
+fn look(snapshotter: &Snapshotter) -> std::collections::BTreeMap<String, DebugValue> {
+    let name = |key: &metrics::Key| {
+        let mut labels: Vec<String> = key
+            .labels()
+            .filter(|label| !matches!(label.key(), "topic" | "group"))
+            .map(|label| format!("{}={}", label.key(), label.value()))
+            .collect();
+        labels.sort();
+        format!("{}{{{}}}", key.name(), labels.join(","))
+    };
+    let all = snapshotter.snapshot().into_vec();
+    all.into_iter()
+        .map(|(key, _, _, value)| (name(key.key()), value))
+        .collect()
+}
+
+#[tokio::test]
+async fn every_way_of_a_message_is_counted() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    // This test and all its tasks run on one thread.
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = Server::start();
+    let container = container(&server).await;
+    let (bus, orders) = (container.bus(), topic("orders"));
+    let retry = RetryPolicy::fixed(Duration::from_millis(5)).with_max_attempts(2);
+    let options = SubscribeOptions::new().with_retry(retry);
+    let _subscription = bus
+        .subscribe_with(&orders, options, |n: u32, delivery: Delivery| async move {
+            match (n, delivery.attempt()) {
+                (0, _) => Outcome::retry("always"),
+                (1, 1) => Outcome::retry("once"),
+                (2, _) => Outcome::dead_letter("never"),
+                _ => Outcome::Ack,
+            }
+        })
+        .await
+        .unwrap();
+    for n in 0..10_u32 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        bus.publish(&orders, &envelope).await.unwrap();
+    }
+    let huge = Envelope::new("n", &"x".repeat(2 * 1024 * 1024)).unwrap();
+    bus.publish(&orders, &huge).await.unwrap_err();
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+
+    let seen = look(&snapshotter);
+    let count = |name: &str| match seen.get(name) {
+        Some(DebugValue::Counter(count)) => *count,
+        other => panic!("{name}: {other:?} in {:?}", seen.keys()),
+    };
+    assert_eq!(count("redstart_published_total{}"), 10);
+    assert_eq!(count("redstart_publish_failed_total{kind=TooLarge}"), 1);
+    assert_eq!(count("redstart_delivered_total{}"), 12);
+    assert_eq!(count("redstart_settled_total{outcome=ack}"), 8);
+    assert_eq!(count("redstart_settled_total{outcome=retry}"), 2);
+    assert_eq!(count("redstart_settled_total{outcome=dead-letter}"), 2);
+    assert_eq!(count("redstart_dead_letters_total{reason=exhausted}"), 1);
+    assert_eq!(count("redstart_dead_letters_total{reason=rejected}"), 1);
+    match &seen["redstart_handler_seconds{}"] {
+        DebugValue::Histogram(seconds) => assert_eq!(seconds.len(), 12),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(&seen["redstart_in_flight{}"], DebugValue::Gauge(left) if left.0 == 0.0));
+
+    // The table in the documentation names every metric, and no other.
+    let table = include_str!("../../src/docs/metrics.md");
+    for name in seen.keys().filter_map(|key| key.split('{').next()) {
+        assert!(
+            table.contains(&format!("`{name}`")),
+            "{name} is not documented"
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Migrations of a namespace.
+
+use redstart::{ErrorKind, MigrationState};
+
+use crate::support::{Server, builder};
+
+const SCHEMA: &str = "{shop}:schema";
+
+#[tokio::test]
+async fn a_new_namespace_is_set_up_once_by_whoever_comes_first() {
+    let server = Server::start();
+    let starts: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(builder(&server).connect()))
+        .collect();
+    for start in starts {
+        start.await.unwrap().unwrap();
+    }
+    let migrations = builder(&server).migrations().unwrap();
+    let all = migrations.status().await.unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!((all[0].number, all[0].name.as_str()), (1, "layout"));
+    let MigrationState::Applied(at) = all[0].state else {
+        panic!("{all:?}");
+    };
+    assert!(at.as_millis() > 1_700_000_000_000);
+    assert!(
+        migrations.up(false).await.unwrap().is_empty(),
+        "nothing is left to do"
+    );
+    let layout: String = server.command(&["HGET", SCHEMA, "layout"]);
+    assert_eq!(layout, "1");
+}
+
+#[tokio::test]
+async fn a_newer_or_changed_namespace_is_refused() {
+    let server = Server::start();
+    builder(&server).connect().await.unwrap();
+    let checksum: String = server.command(&["HGET", SCHEMA, "applied:0001"]);
+    assert_eq!(checksum.len(), 40);
+    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0002", "beef"]);
+    let error = builder(&server).connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Schema);
+    assert!(error.to_string().contains("0002"), "{error}");
+    let migrations = builder(&server).migrations().unwrap();
+    assert_eq!(
+        migrations.status().await.unwrap()[1].state,
+        MigrationState::Unknown
+    );
+    assert_eq!(
+        migrations.up(true).await.unwrap_err().kind(),
+        ErrorKind::Schema
+    );
+
+    let _: u64 = server.command(&["HDEL", SCHEMA, "applied:0002"]);
+    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0001", "beef"]);
+    let error = builder(&server).connect().await.unwrap_err();
+    assert!(error.to_string().contains("another form"), "{error}");
+    assert_eq!(
+        migrations.status().await.unwrap()[0].state,
+        MigrationState::Changed
+    );
+}
+
+#[tokio::test]
+async fn a_migration_that_was_left_half_way_is_found_and_can_be_repaired() {
+    let server = Server::start();
+    // The lock of a process that died has run out; the dirty mark has not.
+    let _: u64 = server.command(&[
+        "HSET",
+        SCHEMA,
+        "dirty",
+        "0001",
+        "lock",
+        "gone",
+        "lockUntil",
+        "1",
+    ]);
+    let error = builder(&server).connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Schema);
+    assert!(error.to_string().contains("--repair"), "{error}");
+    let migrations = builder(&server).migrations().unwrap();
+    assert_eq!(
+        migrations.status().await.unwrap()[0].state,
+        MigrationState::Dirty
+    );
+    assert_eq!(
+        migrations.up(false).await.unwrap_err().kind(),
+        ErrorKind::Schema
+    );
+    assert_eq!(migrations.up(true).await.unwrap(), [1]);
+    builder(&server).connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_its_mark_and_says_why() {
+    let server = Server::start();
+    let _: String = server.command(&["SET", "{shop}:topics", "mine"]);
+    let error = builder(&server).connect().await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("is a string"), "{cause}");
+    let migrations = builder(&server).migrations().unwrap();
+    assert_eq!(
+        migrations.status().await.unwrap()[0].state,
+        MigrationState::Dirty
+    );
+}

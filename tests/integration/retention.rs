@@ -1,0 +1,200 @@
+//! What a topic keeps, and how much it lets in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redstart::{
+    Container, Delivery, Envelope, ErrorKind, MessageBusExt, Retention, SubscribeOptions, Topic,
+    TopicSettings,
+};
+use tokio::sync::Semaphore;
+
+use crate::support::{Server, container, drained, finish, group, topic, until};
+
+async fn publish(container: &Container, on: &Topic, count: u32) {
+    let all: Vec<Envelope> = (0..count)
+        .map(|n| Envelope::new("n", &n).unwrap())
+        .collect();
+    for result in container.bus().publish_all(on, &all).await {
+        result.unwrap();
+    }
+}
+
+async fn length(container: &Container, of: &Topic) -> u64 {
+    container.admin().topic(of).await.unwrap().unwrap().length
+}
+
+async fn consume(container: &Container, on: &Topic, name: &str) {
+    let options = SubscribeOptions::new().with_group(group(name));
+    let _subscription = container
+        .bus()
+        .subscribe_with(on, options, |_: u32, _: Delivery| async {})
+        .await
+        .unwrap();
+}
+
+// A node of a stream holds 100 entries, and only whole nodes are removed.
+const NODE: u64 = 100;
+
+#[tokio::test]
+async fn what_every_group_has_settled_is_removed() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    publish(&container, &orders, 1000).await;
+    consume(&container, &orders, "billing").await;
+    until("the settled to be removed", async || {
+        (length(&container, &orders).await <= NODE).then_some(())
+    })
+    .await;
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn without_a_group_entries_wait_and_the_slowest_group_holds_them() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    // Several calls, each of which may run retention.
+    for _ in 0..5 {
+        publish(&container, &orders, 200).await;
+    }
+    assert_eq!(length(&container, &orders).await, 1000);
+    let gate = Arc::new(Semaphore::new(0));
+    let door = Arc::clone(&gate);
+    let options = SubscribeOptions::new()
+        .with_group(group("slow"))
+        .with_concurrency(1)
+        .with_prefetch(1);
+    let slow = container
+        .bus()
+        .subscribe_with(&orders, options, move |_: u32, _: Delivery| {
+            let door = Arc::clone(&door);
+            async move { door.acquire().await.unwrap().forget() }
+        })
+        .await
+        .unwrap();
+    consume(&container, &orders, "quick").await;
+    drained(&container, &orders, &group("quick")).await;
+    // Whatever runs retention now finds the slow group's first entry.
+    for _ in 0..3 {
+        publish(&container, &orders, 1).await;
+    }
+    drained(&container, &orders, &group("quick")).await;
+    assert_eq!(length(&container, &orders).await, 1003);
+    gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    drained(&container, &orders, &group("slow")).await;
+    until("the settled to be removed", async || {
+        (length(&container, &orders).await <= NODE).then_some(())
+    })
+    .await;
+    drop(slow);
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn retention_by_length_keeps_the_newest_whether_settled_or_not() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let settings = TopicSettings::default().with_retention(Retention::Length(300));
+    container
+        .admin()
+        .create_topic(&orders, settings)
+        .await
+        .unwrap();
+    publish(&container, &orders, 1000).await;
+    consume(&container, &orders, "billing").await;
+    let kept = until("the old to be removed", async || {
+        Some(length(&container, &orders).await).filter(|length| *length < 300 + NODE)
+    })
+    .await;
+    assert!(kept >= 300, "{kept} kept");
+    drained(&container, &orders, &group("billing")).await;
+    publish(&container, &orders, 500).await;
+    let kept = until("the old to be removed again", async || {
+        drained(&container, &orders, &group("billing")).await;
+        Some(length(&container, &orders).await).filter(|length| *length < 300 + NODE)
+    })
+    .await;
+    assert!(kept >= 300, "{kept} kept");
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn retention_by_age_removes_what_is_old_and_settled() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let day = Duration::from_secs(86_400);
+    let settings = TopicSettings::default().with_retention(Retention::Age(day));
+    container
+        .admin()
+        .create_topic(&orders, settings)
+        .await
+        .unwrap();
+    for n in 0..300 {
+        let id = format!("1000-{n}");
+        let body = format!(r#"{{"type":"n","payload":{n}}}"#);
+        let _: String = server.command(&["XADD", "{shop:orders}:log", &id, "json", &body]);
+    }
+    publish(&container, &orders, 300).await;
+    consume(&container, &orders, "billing").await;
+    let kept = until("the old to be removed", async || {
+        Some(length(&container, &orders).await).filter(|length| *length <= 300 + NODE)
+    })
+    .await;
+    assert!(kept >= 300, "{kept} kept");
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn settings_are_fixed_when_a_topic_is_created() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (admin, settings) = (container.admin(), TopicSettings::default());
+    let short = settings
+        .with_retention(Retention::Length(5))
+        .with_backlog_limit(9);
+    admin.create_topic(&orders, short).await.unwrap();
+    admin.create_topic(&orders, short).await.unwrap();
+    publish(&container, &orders, 1).await;
+    let error = admin.create_topic(&orders, settings).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("length:5"), "{error}");
+    assert_eq!(admin.topic(&orders).await.unwrap().unwrap().settings, short);
+    assert_eq!(admin.topic(&topic("none")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_full_backlog_is_a_clear_error_that_ends_when_groups_catch_up() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let settings = TopicSettings::default().with_backlog_limit(80);
+    container
+        .admin()
+        .create_topic(&orders, settings)
+        .await
+        .unwrap();
+    let all: Vec<Envelope> = (0..100).map(|n| Envelope::new("n", &n).unwrap()).collect();
+    let results = container.bus().publish_all(&orders, &all).await;
+    let published = results.iter().take_while(|result| result.is_ok()).count();
+    assert!((80..=90).contains(&published), "{published} published");
+    for result in &results[published..] {
+        let error = result.as_ref().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BacklogFull);
+        assert!(error.is_retryable());
+        assert!(error.to_string().contains("backlog full"), "{error}");
+    }
+    assert_eq!(length(&container, &orders).await, published as u64);
+    consume(&container, &orders, "billing").await;
+    drained(&container, &orders, &group("billing")).await;
+    until("publishing to work again", async || {
+        container.bus().publish(&orders, &all[0]).await.ok()
+    })
+    .await;
+    finish(container).await;
+}
