@@ -243,10 +243,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Opens a reader for a member.
-    fn open<'a>(
-        &'a self,
-        member: &'a Member,
-    ) -> BoxFuture<'a, Result<(Box<dyn Reader>, Box<dyn Interrupt>), Error>>;
+    fn open<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Opened, Error>>;
 
     /// Acknowledges deliveries. Owners are not checked: work that was done is done, whoever
     /// holds the lease now. Acknowledging twice succeeds.
@@ -384,6 +381,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
         group: &'a Group,
     ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>>;
 }
+
+/// A reader, and what ends its wait.
+pub type Opened = (Box<dyn Reader>, Box<dyn Interrupt>);
 
 /// Reads for one member.
 pub trait Reader: Send + fmt::Debug {

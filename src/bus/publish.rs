@@ -88,7 +88,7 @@ fn refused(topic: &Topic, refusal: &mut Option<Error>) -> Error {
     match refusal {
         Some(error) => {
             let next = error.without_cause();
-            std::mem::replace(refusal, Some(next)).unwrap_or_else(|| closed(topic))
+            refusal.replace(next).unwrap_or_else(|| closed(topic))
         }
         None => closed(topic),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::core::{Core, back_off};
-use crate::backend::{Fetched, Interrupt, Reader, Receipt, Start};
+use crate::backend::{Fetched, Interrupt, Opened, Reader, Receipt, Start};
 use crate::domain::{Error, ErrorKind, TopicSettings};
 
 /// How long a read waits on the server. A connection that is dead without a sign is noticed
@@ -16,8 +16,6 @@ const WAIT: Duration = Duration::from_secs(5);
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
 /// The most that one consumer can hold, with room to spare.
 const HOLDINGS: usize = 100_000;
-
-pub(super) type Opened = (Box<dyn Reader>, Box<dyn Interrupt>);
 
 /// Reads until the subscription stops.
 pub(super) async fn run(core: Arc<Core>, opened: Opened) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::entry_id::EntryId;
 use super::error::{Error, ErrorKind};
 use super::names::{Group, Topic};
+use super::text::cut;
 use super::timestamp::Timestamp;
 
 /// How many attempts a history keeps; older ones make room.
@@ -179,7 +180,7 @@ pub(crate) fn fingerprint(error: &str) -> String {
         }
     }
     let mut out = out.trim().to_owned();
-    out.truncate(out.floor_char_boundary(LONGEST));
+    cut(&mut out, LONGEST);
     out
 }
 

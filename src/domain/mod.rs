@@ -12,6 +12,7 @@ mod outcome;
 mod payload;
 mod retention;
 mod retry;
+mod text;
 mod timestamp;
 mod verdict;
 

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use super::text::cut;
+
 /// The longest error text that is kept, in bytes; the rest is cut.
 const LONGEST_ERROR: usize = 4096;
 
@@ -101,7 +103,7 @@ pub(crate) fn describe(error: &(dyn StdError + 'static)) -> String {
         }
         cause = error.source();
     }
-    text.truncate(text.floor_char_boundary(LONGEST_ERROR));
+    cut(&mut text, LONGEST_ERROR);
     text
 }
 

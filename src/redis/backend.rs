@@ -11,8 +11,8 @@ use super::migrate::Migrations;
 use super::pool::Pool;
 use super::server::Server;
 use crate::backend::{
-    Backend, Fields, Interrupt, Member, Promoted, Reader, Receipt, ReclaimCursor, Reclaimed,
-    Record, Retained, Settlement, Start, TopicStatus,
+    Backend, Fields, Member, Opened, Promoted, Receipt, ReclaimCursor, Reclaimed, Record, Retained,
+    Settlement, Start, TopicStatus,
 };
 use crate::domain::{
     Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Topic, TopicSettings,
@@ -94,10 +94,7 @@ impl Backend for RedisBackend {
         Box::pin(self.ensure_group(topic, group, start))
     }
 
-    fn open<'a>(
-        &'a self,
-        member: &'a Member,
-    ) -> BoxFuture<'a, Result<(Box<dyn Reader>, Box<dyn Interrupt>), Error>> {
+    fn open<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Opened, Error>> {
         Box::pin(self.open_reader(member))
     }
 

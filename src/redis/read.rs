@@ -8,7 +8,7 @@ use redis::{RedisError, Value};
 use super::backend::{RedisBackend, millis};
 use super::pool::Pool;
 use super::{error, reply};
-use crate::backend::{Fetched, Interrupt, Lane, Member, Reader, Receipt, Start};
+use crate::backend::{Fetched, Interrupt, Lane, Member, Opened, Reader, Receipt, Start};
 use crate::domain::{Error, ErrorKind, Group, Topic};
 use crate::ports::BoxFuture;
 
@@ -53,10 +53,7 @@ impl RedisBackend {
             .map_err(|e| e.on(format!("{topic}/{group}")))
     }
 
-    pub(super) async fn open_reader(
-        &self,
-        member: &Member,
-    ) -> Result<(Box<dyn Reader>, Box<dyn Interrupt>), Error> {
+    pub(super) async fn open_reader(&self, member: &Member) -> Result<Opened, Error> {
         let fail = |e| error::not_sent("open reader", e).on(member.to_string());
         // Without a response timeout: a reply that is late is not a reply that is lost.
         let name = format!("redstart:sub:{}", member.consumer);

@@ -98,10 +98,6 @@ impl Flat {
             .map(|pair| &pair[1])
     }
 
-    pub(super) fn count(&self, name: &str) -> Option<u64> {
-        self.get(name).and_then(|value| count(value).ok())
-    }
-
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.get(name).and_then(|value| text(value.clone()).ok())
     }

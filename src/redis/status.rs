@@ -5,6 +5,7 @@ use redis::Value;
 use super::backend::RedisBackend;
 use super::publish::read_settings;
 use super::reply::{self, Flat};
+use super::scripts;
 use crate::backend::{Fields, GroupStatus, TopicStatus};
 use crate::domain::{EntryId, Error, ErrorKind, Group, Topic, TopicSettings};
 
@@ -65,7 +66,7 @@ impl RedisBackend {
                 .await
                 .map_err(|e| e.on(topic.as_str()))?;
             for row in rows {
-                groups.push(self.group_status(topic, row, length).await?);
+                groups.extend(self.group_status(topic, row).await?);
             }
         }
         groups.sort_by(|a, b| a.group.cmp(&b.group));
@@ -77,61 +78,39 @@ impl RedisBackend {
         }))
     }
 
-    async fn group_status(
-        &self,
-        topic: &Topic,
-        row: Value,
-        length: u64,
-    ) -> Result<GroupStatus, Error> {
+    /// `None` when the group was removed meanwhile.
+    async fn group_status(&self, topic: &Topic, row: Value) -> Result<Option<GroupStatus>, Error> {
         let operation = "group status";
-        let row = Flat::new(row).map_err(|e| super::error::sent(operation, e))?;
-        let name = row.text("name").ok_or_else(|| {
-            Error::new(ErrorKind::Decode, operation, "a group's name is not text")
-                .on(topic.as_str())
-        })?;
+        let name = Flat::new(row)
+            .map_err(|e| super::error::sent(operation, e))?
+            .text("name")
+            .ok_or_else(|| {
+                Error::new(ErrorKind::Decode, operation, "a group's name is not text")
+                    .on(topic.as_str())
+            })?;
         let group = Group::new(name)?;
-        let redo = self.keys.redo(topic, &group);
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("ZCARD")
-            .arg(self.keys.retry(topic, &group))
-            .cmd("XLEN")
-            .arg(self.keys.dead(topic, &group))
-            .cmd("XLEN")
-            .arg(&redo);
-        let (retries, dead, redo_length, redo_row) = self
+        let call = scripts::group_status()
+            .key(self.keys.log(topic))
+            .key(self.keys.redo(topic, &group))
+            .key(self.keys.retry(topic, &group))
+            .key(self.keys.dead(topic, &group))
+            .arg(group.as_str());
+        let counts: Vec<u64> = self
             .pool
-            .run(operation, async |connection| {
-                let (retries, dead, redo_length): (u64, u64, u64) =
-                    pipeline.query_async(connection).await?;
-                let rows: Vec<Value> = match redis::cmd("XINFO")
-                    .arg("GROUPS")
-                    .arg(&redo)
-                    .query_async(connection)
-                    .await
-                {
-                    // A group that only a foreign consumer uses has no redo lane.
-                    Err(e) if e.code() == Some("ERR") => Vec::new(),
-                    rows => rows?,
-                };
-                let row = rows.into_iter().next().map(Flat::new).transpose()?;
-                Ok((retries, dead, redo_length, row))
-            })
+            .run(operation, async |connection| call.run(connection).await)
             .await
             .map_err(|e| e.on(format!("{topic}/{group}")))?;
-        let redo_pending = redo_row.as_ref().and_then(|row| row.count("pending"));
-        let redo_lag = redo_row
-            .as_ref()
-            .map_or(0, |row| row.count("lag").unwrap_or(redo_length));
-        Ok(GroupStatus {
+        let [lag, in_flight, scheduled, dead, consumers] = counts[..] else {
+            return Ok(None);
+        };
+        Ok(Some(GroupStatus {
             group,
-            // Redis cannot tell the lag of a group that stands before a hole in the log.
-            lag: row.count("lag").unwrap_or(length),
-            in_flight: row.count("pending").unwrap_or(0) + redo_pending.unwrap_or(0),
-            scheduled: retries + redo_lag,
+            lag,
+            in_flight,
+            scheduled,
             dead,
-            consumers: row.count("consumers").unwrap_or(0),
-        })
+            consumers,
+        }))
     }
 
     pub(super) async fn browse_log(

@@ -181,7 +181,7 @@ async fn a_lost_lease_cancels_the_delivery_and_its_late_failure_is_dropped() {
         "9999999999999",
         "JUSTID",
     ]);
-    assert_eq!(thief, [id.clone()]);
+    assert_eq!(thief, std::slice::from_ref(&id));
     assert_eq!(next(&mut received).await, "cancelled");
     finish(container).await;
     let pending: Vec<(String, String, u64, u64)> =

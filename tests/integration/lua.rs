@@ -343,6 +343,27 @@ fn forget() {
 }
 
 #[test]
+fn group_status() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("group_status.lua"));
+    let keys = [LOG, REDO, RETRY, DEAD];
+    let look = |raw: &mut Connection, group| -> Vec<u64> { call(raw, &script, &keys, &[group]) };
+    assert!(look(raw, "g").is_empty(), "no topic");
+    lanes(raw);
+    assert!(look(raw, "none").is_empty(), "no such group");
+    assert_eq!(look(raw, "g"), [1, 3, 0, 0, 1]);
+    let _: Value = run(raw, &format!("XADD {REDO} 9-1 parcel p"));
+    let _: Value = run(raw, &format!("XADD {REDO} 9-2 parcel p"));
+    let _: Value = run(
+        raw,
+        &format!("XREADGROUP GROUP g me COUNT 1 STREAMS {REDO} >"),
+    );
+    let _: u64 = run(raw, &format!("ZADD {RETRY} 1 log:x"));
+    let _: String = run(raw, &format!("XADD {DEAD} * record r"));
+    assert_eq!(look(raw, "g"), [1, 4, 2, 1, 1]);
+}
+
+#[test]
 fn schema() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("schema.lua"));

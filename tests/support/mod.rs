@@ -3,7 +3,6 @@
 // Each layer is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
-use std::fmt::Debug;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -178,10 +177,7 @@ impl Server {
     }
 
     /// Runs a command on a raw connection.
-    pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T
-    where
-        T: Debug,
-    {
+    pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(*word);
