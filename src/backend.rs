@@ -213,6 +213,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// The clock that failure times are taken from.
     fn clock(&self) -> &dyn Clock;
 
+    /// Completes when the clock has been set forward. Where time only passes by itself, as it
+    /// does by default, never.
+    fn clock_set(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Whether publishing can work now.
     fn ping(&self) -> BoxFuture<'_, Result<(), Error>>;
 

@@ -45,6 +45,7 @@ pub(super) async fn run(core: Arc<Core>) {
                 biased;
                 () = core.halt.cancelled() => return,
                 () = sleep_until(until) => break,
+                () = core.backend.clock_set() => break,
                 () = core.due.changed() => {
                     if let Some(due) = core.due.take() {
                         until = until.min(due);
