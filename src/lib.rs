@@ -1,7 +1,13 @@
-//! Redstart: a durable message bus and key-value store for Rust services, on Redis Streams.
+//! A durable message bus and key-value store for Rust services, on Redis Streams.
 //!
-//! This version holds the domain, the wire format and the key-value store; the bus itself
-//! is being built on them. The README says what is there.
+//! Begin with [`Container`], which hands out the [`MessageBus`], the [`KvStore`] and the
+//! [`DeadLetters`]. A message is an [`Envelope`]; a handler is a closure or a [`Handler`]; what it
+//! returns is an [`Outcome`]. The README tells what is guaranteed and what is not.
+//!
+//! The way of a message: publish → validate → encode → admit → append, and on the other side
+//! fetch → decode → handle → decide → settle. Beside it work the lease keeper, the reclaimer,
+//! the promoter of due retries and the janitor. All of that is written once on the
+//! [`backend`] port; an adapter carries it out.
 
 mod admin;
 pub mod backend;
