@@ -153,7 +153,8 @@ pub(crate) async fn consume_failing(
     let _subscription = container
         .bus()
         .subscribe_with(topic, options, move |order: Order, delivery: Delivery| {
-            let fails = order.id % share == 0 && delivery.attempt() == 1 && share != u64::MAX;
+            let fails =
+                order.id.is_multiple_of(share) && delivery.attempt() == 1 && share != u64::MAX;
             if !fails {
                 done.fetch_add(1, Ordering::Relaxed);
             }

@@ -12,16 +12,10 @@ use super::handler::RawHandler;
 use super::held::Held;
 use super::meters::Meters;
 use super::options::SubscribeOptions;
+use super::queue::{Job, Queue};
 use crate::backend::{Backend, Fetched, Member, Receipt, Settlement};
 use crate::codec::Limits;
 use crate::domain::RetryPolicy;
-
-/// A fetched delivery on its way to a handler.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) fetched: Fetched,
-    pub(super) cancelled: CancellationToken,
-}
 
 pub(super) struct Core {
     pub(super) backend: Arc<dyn Backend>,
@@ -33,7 +27,7 @@ pub(super) struct Core {
     pub(super) meters: Meters,
     pub(super) held: Held,
     pub(super) room: Room,
-    pub(super) jobs: async_channel::Sender<Job>,
+    pub(super) queue: Queue,
     pub(super) acks: mpsc::Sender<Receipt>,
     pub(super) writes: mpsc::Sender<Settlement>,
     /// Reading ends.
@@ -61,16 +55,14 @@ impl fmt::Debug for Core {
 impl Core {
     /// Enters deliveries and hands them to the workers; those held already are left alone.
     pub(super) fn hand_over(&self, fetched: Vec<Fetched>) -> usize {
-        let receipts: Vec<Receipt> = fetched.iter().map(|one| one.receipt).collect();
-        let entered = self.held.enter(&receipts);
+        let entered = self.held.enter(fetched.iter().map(|one| one.receipt));
         let new = entered.iter().flatten().count();
         self.room.take(new);
-        for (fetched, cancelled) in fetched.into_iter().zip(entered) {
-            if let Some(cancelled) = cancelled {
-                // The queue is unbounded, and closed only after reading has ended.
-                let _ = self.jobs.try_send(Job { fetched, cancelled });
-            }
-        }
+        let jobs = fetched.into_iter().zip(entered);
+        self.queue.push(jobs.filter_map(|(fetched, lease)| {
+            let lease = lease?;
+            Some(Job { fetched, lease })
+        }));
         self.meters.delivered.increment(new as u64);
         self.meters.in_flight.set(self.held.len() as f64);
         new

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
+use super::held::Lease;
 use crate::backend::{Backend, Member, Receipt};
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic};
 
@@ -22,7 +21,7 @@ struct Inner {
     receipt: Receipt,
     origin: EntryId,
     attempt: u32,
-    cancelled: CancellationToken,
+    lease: Arc<Lease>,
     backend: Arc<dyn Backend>,
 }
 
@@ -33,7 +32,7 @@ impl Delivery {
         receipt: Receipt,
         origin: EntryId,
         attempt: u32,
-        cancelled: CancellationToken,
+        lease: Arc<Lease>,
         backend: Arc<dyn Backend>,
     ) -> Self {
         let inner = Inner {
@@ -42,7 +41,7 @@ impl Delivery {
             receipt,
             origin,
             attempt,
-            cancelled,
+            lease,
             backend,
         };
         Self {
@@ -84,7 +83,7 @@ impl Delivery {
     /// its deadline.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.inner.cancelled.is_cancelled()
+        self.inner.lease.is_cancelled()
     }
 
     /// Completes when the result is no longer wanted.
@@ -93,7 +92,7 @@ impl Delivery {
     ///
     /// Cancel safe.
     pub async fn cancelled(&self) {
-        self.inner.cancelled.cancelled().await;
+        self.inner.lease.cancelled().await;
     }
 
     /// Starts the lease anew, now. The runtime does this by itself every third of the lease;

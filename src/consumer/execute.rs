@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::core::{Core, Job};
+use super::core::Core;
 use super::delivery::Delivery;
+use super::held::Lease;
+use super::queue::Job;
 use crate::backend::{Fetched, Fields, Lane, Receipt, Settlement};
 use crate::codec::parcel::{Parcel, encode_record};
 use crate::codec::{Limits, Undecodable, decode_entry, encode_entry};
@@ -21,11 +22,11 @@ use crate::domain::{
 };
 
 /// Handles deliveries one after the other until the queue is closed.
-pub(super) async fn run(core: Arc<Core>, jobs: async_channel::Receiver<Job>) {
-    while let Ok(job) = jobs.recv().await {
+pub(super) async fn run(core: Arc<Core>) {
+    while let Some(job) = core.queue.next().await {
         // After a stop nothing is begun: shutdown gives back what is left. Nor is anything
         // begun whose lease was lost while it waited.
-        if !core.stop.is_cancelled() && !job.cancelled.is_cancelled() {
+        if !core.stop.is_cancelled() && !job.lease.is_cancelled() {
             execute(&core, job).await;
         }
         core.room.give();
@@ -34,42 +35,69 @@ pub(super) async fn run(core: Arc<Core>, jobs: async_channel::Receiver<Job>) {
 
 /// A delivery understood: the envelope, its story so far, and the fields it came with.
 struct Resolved {
-    envelope: Envelope,
+    delivery: Delivery,
     trail: Trail,
     fields: Fields,
 }
 
+/// What a delivery is settled by.
+struct Claim {
+    receipt: Receipt,
+    lease: Arc<Lease>,
+}
+
 async fn execute(core: &Core, job: Job) {
-    let crashes = job.fetched.deliveries.saturating_sub(1);
-    let Job { fetched, cancelled } = job;
-    let receipt = fetched.receipt;
-    let mut resolved = match resolve(core, fetched) {
+    let Job { fetched, lease } = job;
+    let crashes = fetched.deliveries.saturating_sub(1);
+    let claim = Claim {
+        receipt: fetched.receipt,
+        lease,
+    };
+    let (envelope, mut trail, fields) = match resolve(core, fetched) {
         Ok(resolved) => resolved,
         Err((fields, trail, flaw)) => {
             let letter = Letter {
-                envelope: None,
+                delivery: None,
                 trail,
                 fields,
                 attempts: crashes + 1,
             };
-            let settlement = letter.bury(core, receipt, Reason::Undecodable, flaw.to_string());
-            return settle(core, settlement).await;
+            let text = flaw.to_string();
+            return settle(
+                core,
+                &claim,
+                letter.bury(core, &claim, Reason::Undecodable, text),
+            )
+            .await;
         }
     };
 
     // An entry is delivered again without having been settled only after a crash.
-    let failed = resolved.envelope.attempts.saturating_add(crashes);
+    let failed = envelope.attempts.saturating_add(crashes);
     if crashes > 0 {
-        let text = "the consumer stopped without settling the delivery".to_owned();
-        record(core, &mut resolved.trail, failed, &text);
-        if let Some(verdict) = after_crash(failed, &core.options.retry) {
-            return carry_out(core, receipt, resolved, verdict).await;
-        }
+        let text = "the consumer stopped without settling the delivery";
+        record(core, &mut trail, failed, text);
+    }
+    let resolved = Resolved {
+        delivery: Delivery::new(
+            envelope,
+            Arc::clone(&core.member),
+            claim.receipt,
+            trail.origin,
+            failed.saturating_add(1),
+            Arc::clone(&claim.lease),
+            Arc::clone(&core.backend),
+        ),
+        trail,
+        fields,
+    };
+    if crashes > 0
+        && let Some(verdict) = after_crash(failed, &core.options.retry)
+    {
+        return carry_out(core, &claim, resolved, verdict).await;
     }
 
-    let (outcome, resolved) = perform(core, resolved, receipt, failed, cancelled).await;
-    core.held.finish(receipt);
-    let verdict = match outcome {
+    let verdict = match perform(core, resolved.delivery.clone()).await {
         Ok(outcome) => decide(outcome, failed, &core.options.retry, fastrand::f64()),
         Err(flaw) => Verdict::Bury {
             reason: Reason::Undecodable,
@@ -77,10 +105,12 @@ async fn execute(core: &Core, job: Job) {
             error: describe(&flaw),
         },
     };
-    carry_out(core, receipt, resolved, verdict).await;
+    carry_out(core, &claim, resolved, verdict).await;
 }
 
-fn resolve(core: &Core, fetched: Fetched) -> Result<Resolved, (Fields, Trail, Undecodable)> {
+type Decoded = (Envelope, Trail, Fields);
+
+fn resolve(core: &Core, fetched: Fetched) -> Result<Decoded, (Fields, Trail, Undecodable)> {
     let Fetched {
         receipt, fields, ..
     } = fetched;
@@ -94,50 +124,31 @@ fn resolve(core: &Core, fetched: Fetched) -> Result<Resolved, (Fields, Trail, Un
     };
     let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
     match decode_entry(&core.member.topic, trail.origin, pairs, limits) {
-        Ok(envelope) => Ok(Resolved {
-            envelope,
-            trail,
-            fields,
-        }),
+        Ok(envelope) => Ok((envelope, trail, fields)),
         Err(flaw) => Err((fields, trail, flaw)),
     }
 }
 
 /// Runs the handler; a panic is caught and is an outcome like another.
-async fn perform(
-    core: &Core,
-    resolved: Resolved,
-    receipt: Receipt,
-    failed: u32,
-    cancelled: CancellationToken,
-) -> (Result<Outcome, Error>, Resolved) {
-    let attempt = failed.saturating_add(1);
+async fn perform(core: &Core, delivery: Delivery) -> Result<Outcome, Error> {
+    let envelope = delivery.envelope();
     let span = tracing::info_span!(
         "handle",
         topic = %core.member.topic,
         group = %core.member.group,
-        id = %resolved.envelope.id(),
-        "type" = resolved.envelope.kind(),
-        attempt,
-        traceparent = resolved.envelope.headers().get("traceparent"),
-    );
-    let delivery = Delivery::new(
-        resolved.envelope.clone(),
-        Arc::clone(&core.member),
-        receipt,
-        resolved.trail.origin,
-        attempt,
-        cancelled,
-        Arc::clone(&core.backend),
+        id = %envelope.id(),
+        "type" = envelope.kind(),
+        attempt = delivery.attempt(),
+        traceparent = envelope.headers().get("traceparent"),
     );
     let started = Instant::now();
     let handling = AssertUnwindSafe(async { core.handler.handle(delivery).await });
-    let outcome = handling.catch_unwind().instrument(span).await;
+    let handling = handling.catch_unwind().instrument(span);
+    let outcome = core.queue.run(handling).await;
     core.meters
         .handler_seconds
         .record(started.elapsed().as_secs_f64());
-    let outcome = outcome.unwrap_or_else(|panic| Ok(Outcome::retry(panic_text(&*panic))));
-    (outcome, resolved)
+    outcome.unwrap_or_else(|panic| Ok(Outcome::retry(panic_text(&*panic))))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -160,12 +171,12 @@ fn record(core: &Core, trail: &mut Trail, number: u32, error: &str) {
     });
 }
 
-async fn carry_out(core: &Core, receipt: Receipt, mut resolved: Resolved, verdict: Verdict) {
+async fn carry_out(core: &Core, claim: &Claim, mut resolved: Resolved, verdict: Verdict) {
     match verdict {
         Verdict::Ack => {
-            core.held.finish(receipt);
+            claim.lease.finish();
             // The settlers outlive the workers.
-            let _ = core.acks.send(receipt).await;
+            let _ = core.acks.send(claim.receipt).await;
         }
         Verdict::Later {
             delay,
@@ -184,16 +195,17 @@ async fn carry_out(core: &Core, receipt: Receipt, mut resolved: Resolved, verdic
                     };
                     meter.increment(1);
                     let settlement = Settlement::Later {
-                        receipt,
+                        receipt: claim.receipt,
                         delay,
                         parcel,
                     };
-                    settle(core, settlement).await;
+                    settle(core, claim, settlement).await;
                 }
                 Err(flaw) => {
                     let letter = Letter::of(resolved, attempts);
                     let text = describe(&flaw);
-                    settle(core, letter.bury(core, receipt, Reason::Undecodable, text)).await;
+                    let settlement = letter.bury(core, claim, Reason::Undecodable, text);
+                    settle(core, claim, settlement).await;
                 }
             }
         }
@@ -207,14 +219,14 @@ async fn carry_out(core: &Core, receipt: Receipt, mut resolved: Resolved, verdic
                 record(core, &mut resolved.trail, attempts, &error);
             }
             let letter = Letter::of(resolved, attempts);
-            settle(core, letter.bury(core, receipt, reason, error)).await;
+            settle(core, claim, letter.bury(core, claim, reason, error)).await;
         }
     }
 }
 
 /// The parcel in which a delivery comes back.
 fn again(resolved: &Resolved, attempts: u32, error: Option<String>) -> Result<Bytes, Error> {
-    let mut envelope = resolved.envelope.clone();
+    let mut envelope = resolved.delivery.envelope().clone();
     envelope.attempts = attempts;
     if error.is_some() {
         envelope.last_error = error;
@@ -231,7 +243,7 @@ fn again(resolved: &Resolved, attempts: u32, error: Option<String>) -> Result<By
 
 /// A dead letter in the making.
 struct Letter {
-    envelope: Option<Envelope>,
+    delivery: Option<Delivery>,
     trail: Trail,
     fields: Fields,
     attempts: u32,
@@ -240,14 +252,14 @@ struct Letter {
 impl Letter {
     fn of(resolved: Resolved, attempts: u32) -> Self {
         Self {
-            envelope: Some(resolved.envelope),
+            delivery: Some(resolved.delivery),
             trail: resolved.trail,
             fields: resolved.fields,
             attempts,
         }
     }
 
-    fn bury(mut self, core: &Core, receipt: Receipt, reason: Reason, error: String) -> Settlement {
+    fn bury(mut self, core: &Core, claim: &Claim, reason: Reason, error: String) -> Settlement {
         if self.trail.history.is_empty() {
             record(core, &mut self.trail, self.attempts, &error);
         }
@@ -261,9 +273,9 @@ impl Letter {
             error = error.as_str(),
             "dead letter",
         );
-        let envelope = self.envelope.as_ref();
+        let envelope = self.delivery.as_ref().map(Delivery::envelope);
         let letter = DeadLetter {
-            id: receipt.id,
+            id: claim.receipt.id,
             topic: core.member.topic.clone(),
             group: core.member.group.clone(),
             reason,
@@ -279,7 +291,7 @@ impl Letter {
             fields: self.fields,
         };
         Settlement::Bury {
-            receipt,
+            receipt: claim.receipt,
             record: encode_record(&letter),
         }
     }
@@ -287,10 +299,9 @@ impl Letter {
 
 /// Hands a settlement to the settler, unless the lease was lost meanwhile: a late failure is
 /// dropped, because another consumer has the message.
-async fn settle(core: &Core, settlement: Settlement) {
-    let receipt = settlement.receipt();
-    if core.held.contains(receipt) {
-        core.held.finish(receipt);
+async fn settle(core: &Core, claim: &Claim, settlement: Settlement) {
+    if !claim.lease.is_lost() {
+        claim.lease.finish();
         let _ = core.writes.send(settlement).await;
     }
 }

@@ -1,51 +1,75 @@
 //! What this consumer holds: from being fetched until it is settled in the store.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio_util::sync::CancellationToken;
+use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
 
 use crate::backend::Receipt;
 
-#[derive(Debug)]
-struct Holding {
-    cancelled: CancellationToken,
+/// The state of one delivery's lease, shared by the table, the worker and the user's code.
+#[derive(Debug, Default)]
+pub(crate) struct Lease {
     /// The handler has returned; only the store does not know yet.
-    finished: bool,
+    finished: AtomicBool,
+    /// Another consumer holds the delivery.
+    lost: AtomicBool,
+    /// The handler's result is no longer wanted.
+    cancelled: AtomicBool,
+    told: Notify,
+}
+
+impl Lease {
+    pub(super) fn finish(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn cancelled(&self) {
+        // Made before the look, so that it is told of what happens after it.
+        let told = self.told.notified();
+        if !self.is_cancelled() {
+            told.await;
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    table: Mutex<HashMap<Receipt, Holding>>,
+    table: Mutex<FxHashMap<Receipt, Arc<Lease>>>,
 }
 
 impl Held {
-    fn table(&self) -> MutexGuard<'_, HashMap<Receipt, Holding>> {
+    fn table(&self) -> MutexGuard<'_, FxHashMap<Receipt, Arc<Lease>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Enters what was fetched; `None` for what is held already.
-    pub(super) fn enter(&self, receipts: &[Receipt]) -> Vec<Option<CancellationToken>> {
+    pub(super) fn enter(&self, receipts: impl Iterator<Item = Receipt>) -> Vec<Option<Arc<Lease>>> {
         let mut table = self.table();
-        let enter = |receipt: &Receipt| {
-            let std::collections::hash_map::Entry::Vacant(vacant) = table.entry(*receipt) else {
-                return None;
-            };
-            let cancelled = CancellationToken::new();
-            vacant.insert(Holding {
-                cancelled: cancelled.clone(),
-                finished: false,
-            });
-            Some(cancelled)
+        let enter = |receipt| match table.entry(receipt) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(vacant) => Some(Arc::clone(vacant.insert(Arc::default()))),
         };
-        receipts.iter().map(enter).collect()
-    }
-
-    /// The handler has returned.
-    pub(super) fn finish(&self, receipt: Receipt) {
-        if let Some(holding) = self.table().get_mut(&receipt) {
-            holding.finished = true;
-        }
+        receipts.map(enter).collect()
     }
 
     /// The store knows how they ended.
@@ -62,10 +86,12 @@ impl Held {
         let mut running = 0;
         for receipt in receipts {
             // One that has finished was settled while its lease was being looked at.
-            if table.get(&receipt).is_some_and(|holding| !holding.finished)
-                && let Some(holding) = table.remove(&receipt)
+            if let Entry::Occupied(held) = table.entry(receipt)
+                && !held.get().is_finished()
             {
-                holding.cancelled.cancel();
+                let lease = held.remove();
+                lease.lost.store(true, Ordering::Release);
+                lease.cancel();
                 running += 1;
             }
         }
@@ -74,8 +100,8 @@ impl Held {
 
     /// Tells every handler that its result is no longer wanted.
     pub(super) fn cancel(&self) {
-        for holding in self.table().values() {
-            holding.cancelled.cancel();
+        for lease in self.table().values() {
+            lease.cancel();
         }
     }
 
@@ -90,7 +116,7 @@ impl Held {
     /// Those whose handler has not returned.
     pub(super) fn unfinished(&self) -> Vec<Receipt> {
         let table = self.table();
-        let open = table.iter().filter(|(_, holding)| !holding.finished);
+        let open = table.iter().filter(|(_, lease)| !lease.is_finished());
         open.map(|(receipt, _)| *receipt).collect()
     }
 
@@ -116,24 +142,45 @@ mod tests {
         }
     }
 
+    fn enter(held: &Held, sequences: &[u64]) -> Vec<Option<Arc<Lease>>> {
+        held.enter(sequences.iter().map(|sequence| receipt(*sequence)))
+    }
+
     #[test]
     fn what_is_held_is_not_entered_twice() {
         let held = Held::default();
-        assert!(held.enter(&[receipt(1)])[0].is_some());
-        assert!(held.enter(&[receipt(1)])[0].is_none());
+        assert!(enter(&held, &[1])[0].is_some());
+        assert!(enter(&held, &[1])[0].is_none());
         held.leave([receipt(1)]);
-        assert!(held.enter(&[receipt(1)])[0].is_some());
+        assert!(enter(&held, &[1])[0].is_some());
     }
 
     #[test]
     fn losing_cancels_a_running_handler_and_spares_a_finished_one() {
         let held = Held::default();
-        let tokens = held.enter(&[receipt(1), receipt(2)]);
-        held.finish(receipt(2));
+        let leases: Vec<_> = enter(&held, &[1, 2]).into_iter().flatten().collect();
+        leases[1].finish();
         assert_eq!(held.lose([receipt(1), receipt(2), receipt(3)]), 1);
-        assert!(tokens[0].as_ref().unwrap().is_cancelled());
-        assert!(!tokens[1].as_ref().unwrap().is_cancelled());
+        assert!(leases[0].is_cancelled() && leases[0].is_lost());
+        assert!(!leases[1].is_cancelled() && !leases[1].is_lost());
         assert_eq!(held.all(), [receipt(2)]);
         assert_eq!(held.unfinished(), []);
+    }
+
+    #[tokio::test]
+    async fn everyone_who_waits_is_told_and_who_comes_later_too() {
+        let lease = Arc::new(Lease::default());
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let lease = Arc::clone(&lease);
+                tokio::spawn(async move { lease.cancelled().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        lease.cancel();
+        for one in waiting {
+            one.await.unwrap();
+        }
+        lease.cancelled().await;
     }
 }

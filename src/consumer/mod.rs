@@ -13,6 +13,7 @@ mod lease;
 mod meters;
 mod options;
 mod promote;
+mod queue;
 mod reclaim;
 mod retain;
 mod settle;

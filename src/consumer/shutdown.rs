@@ -33,7 +33,7 @@ pub(super) async fn run(
     {
         tasks.fetcher.abort();
     }
-    core.jobs.close();
+    core.queue.close();
 
     let mut cancelled = 0;
     if !all_ended(&mut tasks.workers, deadline).await {

@@ -14,6 +14,7 @@ use super::handler::RawHandler;
 use super::held::Held;
 use super::meters::Meters;
 use super::options::SubscribeOptions;
+use super::queue::Queue;
 use super::{execute, fetch, lease, promote, reclaim, retain, settle, shutdown};
 use crate::backend::{Backend, MAX_BATCH, Member};
 use crate::codec::Limits;
@@ -57,7 +58,6 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         .await?;
     let opened = backend.open(&member).await?;
 
-    let (jobs, queue) = async_channel::unbounded();
     // A worker whose settlement finds no place waits: nothing grows without bound.
     let (acks, ack_queue) = mpsc::channel(2 * MAX_BATCH);
     let (writes, write_queue) = mpsc::channel(2 * MAX_BATCH);
@@ -75,7 +75,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         options,
         limits,
         held: Held::default(),
-        jobs,
+        queue: Queue::default(),
         acks,
         writes,
         stop: CancellationToken::new(),
@@ -94,9 +94,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         keepers: JoinSet::new(),
     };
     for _ in 0..concurrency {
-        tasks
-            .workers
-            .spawn(execute::run(Arc::clone(&core), queue.clone()));
+        tasks.workers.spawn(execute::run(Arc::clone(&core)));
     }
     tasks
         .settlers

@@ -13,10 +13,12 @@ mod promote;
 mod publish;
 mod read;
 mod reply;
+mod resp;
 mod retain;
 mod scripts;
 mod server;
 mod settle;
+mod socket;
 mod status;
 
 pub(crate) use backend::RedisBackend;

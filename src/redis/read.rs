@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Value};
+use bytes::Bytes;
+use redis::RedisError;
 
 use super::backend::{RedisBackend, millis};
 use super::pool::Pool;
+use super::resp::{Broken, Head, Walk};
+use super::socket::{Socket, within};
 use super::{error, reply};
 use crate::backend::{Fetched, Interrupt, Lane, Member, Opened, Reader, Receipt, Start};
 use crate::domain::{Error, ErrorKind, Group, Topic};
 use crate::ports::BoxFuture;
 
+/// What a reply says of its own length is believed up to this.
+const MAX_RESERVE: usize = 10_000;
 /// How much longer than asked for a blocked read may take before the connection counts as dead.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -54,17 +58,20 @@ impl RedisBackend {
     }
 
     pub(super) async fn open_reader(&self, member: &Member) -> Result<Opened, Error> {
-        let fail = |e| error::not_sent("open reader", e).on(member.to_string());
-        // Without a response timeout: a reply that is late is not a reply that is lost.
-        let name = format!("redstart:sub:{}", member.consumer);
-        let mut connection = self.server.connect(&name, None).await.map_err(fail)?;
-        let asking = redis::cmd("CLIENT").arg("ID").to_owned();
-        let client: i64 = tokio::time::timeout(GRACE, asking.query_async(&mut connection))
+        let opening = async {
+            let name = format!("redstart:sub:{}", member.consumer);
+            let mut socket = self.server.connect_socket(&name).await?;
+            let asking = redis::cmd("CLIENT").arg("ID").to_owned();
+            match within(GRACE, socket.command(&asking)).await? {
+                Head::Integer(client) => Ok((socket, client)),
+                _ => Err(reply::unexpected("CLIENT ID")),
+            }
+        };
+        let (socket, client) = opening
             .await
-            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
-            .map_err(fail)?;
+            .map_err(|e| error::not_sent("open reader", e).on(member.to_string()))?;
         let reader = RedisReader {
-            connection,
+            socket,
             log: self.keys.log(&member.topic),
             redo: self.keys.redo(&member.topic, &member.group),
             member: member.clone(),
@@ -79,7 +86,7 @@ impl RedisBackend {
 
 #[derive(Debug)]
 struct RedisReader {
-    connection: MultiplexedConnection,
+    socket: Socket,
     log: String,
     redo: String,
     member: Member,
@@ -102,37 +109,49 @@ impl RedisReader {
             .arg(&self.redo)
             .arg(">")
             .arg(">");
-        let reply = command.query_async::<Value>(&mut self.connection);
-        let reply = tokio::time::timeout(wait + GRACE, reply)
-            .await
-            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
+        // A reply that is late is not a reply that is lost: there is no other time limit.
+        let reply = within(wait + GRACE, self.socket.exchange(&command)).await;
         reply
-            .and_then(|reply| self.fetched(reply))
+            .and_then(|reply| Ok(self.fetched(reply)?))
             .map_err(|e| failed(e).on(self.member.to_string()))
     }
 
-    fn fetched(&self, reply: Value) -> Result<Vec<Fetched>, RedisError> {
+    /// `[[key, [[id, fields], …]], …]`, or nothing.
+    fn fetched(&self, reply: Bytes) -> Result<Vec<Fetched>, Broken> {
+        let mut walk = Walk::new(reply);
         let mut fetched = Vec::new();
-        for lane in reply::array(reply)? {
-            let mut parts = reply::array(lane)?.into_iter();
-            let (Some(Value::BulkString(key)), Some(entries)) = (parts.next(), parts.next()) else {
-                return Err(reply::unexpected("XREADGROUP"));
-            };
-            let lane = if key == self.redo.as_bytes() {
+        for _ in 0..walk.array()? {
+            pair(walk.array()?)?;
+            let lane = if walk.payload()? == self.redo.as_bytes() {
                 Lane::Redo
             } else {
                 Lane::Log
             };
-            let entries = reply::entries(entries)?;
-            fetched.reserve(entries.len());
-            fetched.extend(entries.into_iter().map(|(id, fields)| Fetched {
-                receipt: Receipt { lane, id },
-                fields,
-                deliveries: 1,
-            }));
+            let entries = walk.array()?;
+            fetched.reserve(entries.min(MAX_RESERVE));
+            for _ in 0..entries {
+                pair(walk.array()?)?;
+                let id = reply::parse_id(&walk.payload()?).ok_or(Broken::new("no entry id"))?;
+                let mut fields = Vec::with_capacity(1);
+                for _ in 0..walk.array()? / 2 {
+                    fields.push((walk.payload()?, walk.payload()?));
+                }
+                fetched.push(Fetched {
+                    receipt: Receipt { lane, id },
+                    fields,
+                    deliveries: 1,
+                });
+            }
         }
         Ok(fetched)
     }
+}
+
+fn pair(length: usize) -> Result<(), Broken> {
+    if length == 2 {
+        return Ok(());
+    }
+    Err(Broken::new("no pair where one was expected"))
 }
 
 /// After FLUSHALL a blocked read ends with UNBLOCKED, and the next one with NOGROUP.

@@ -50,13 +50,16 @@ pub(super) fn flags(value: Value) -> Result<Vec<bool>, RedisError> {
 }
 
 pub(super) fn entry_id(value: &Value) -> Result<EntryId, RedisError> {
-    let text = match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text.as_str()),
+    let id = match value {
+        Value::BulkString(bytes) => parse_id(bytes),
+        Value::SimpleString(text) => parse_id(text.as_bytes()),
         _ => None,
     };
-    text.and_then(|text| text.parse().ok())
-        .ok_or_else(|| unexpected("no entry id"))
+    id.ok_or_else(|| unexpected("no entry id"))
+}
+
+pub(super) fn parse_id(bytes: &[u8]) -> Option<EntryId> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 /// The fields of an entry; none for one that was removed.

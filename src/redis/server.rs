@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError};
 
+use super::socket::{Socket, within};
 use crate::domain::{Error, ErrorKind};
 
 /// How long a connect may take.
@@ -39,12 +41,9 @@ impl Server {
         let info = url.into_connection_info().map_err(invalid)?;
         // Both are off by default: small writes would wait for acknowledgements, and a peer
         // that vanished would never be noticed on a connection that only reads.
-        let keepalive = redis::io::tcp::socket2::TcpKeepalive::new()
-            .with_time(Duration::from_secs(15))
-            .with_interval(Duration::from_secs(5));
         let tcp = TcpSettings::default()
             .set_nodelay(true)
-            .set_keepalive(keepalive);
+            .set_keepalive(keepalive());
         Ok(Self {
             client: Client::open(info.set_tcp_settings(tcp)).map_err(invalid)?,
         })
@@ -75,10 +74,20 @@ impl Server {
                 .await?;
             Ok(connection)
         };
-        tokio::time::timeout(2 * CONNECT_TIMEOUT, connecting)
-            .await
-            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+        within(2 * CONNECT_TIMEOUT, connecting).await
     }
+
+    /// Connects a socket whose replies are read in place.
+    pub(super) async fn connect_socket(&self, name: &str) -> Result<Socket, RedisError> {
+        within(2 * CONNECT_TIMEOUT, Socket::connect(&self.client, name)).await
+    }
+}
+
+/// Notices a peer that vanished after some 30 seconds.
+pub(super) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
 }
 
 /// Whether a connection can be used again after an error.

@@ -1,0 +1,338 @@
+//! Replies read in place: one buffer, no tree of values, no copy of a payload.
+//!
+//! The reader's bottleneck is not Redis but the parsing of its replies. This reads the
+//! protocol's version 2 in two steps: a scan that finds where a reply ends, which goes on where it
+//! stopped when more bytes have come, and a walk over the complete reply whose parts are slices
+//! of the buffer. Neither recurses, so no reply can be too deep.
+
+use std::fmt;
+
+use bytes::{Buf as _, Bytes};
+
+/// The longest line that is not a payload: errors are the longest.
+const LONGEST_LINE: usize = 64 * 1024;
+/// Redis' own limit for a payload is 512 MiB unless it was raised.
+const LONGEST_PAYLOAD: usize = 1 << 30;
+
+/// The bytes do not follow the protocol; the connection is of no more use.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Broken(&'static str);
+
+impl Broken {
+    pub(super) fn new(rule: &'static str) -> Self {
+        Self(rule)
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the reply breaks the protocol: {}", self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// One header line and where it ends.
+struct Line<'a> {
+    kind: u8,
+    rest: &'a [u8],
+    end: usize,
+}
+
+/// The line that begins at `at`; `None` when it is not complete.
+fn line(buffer: &[u8], at: usize) -> Result<Option<Line<'_>>, Broken> {
+    let Some(bytes) = buffer.get(at..).filter(|bytes| !bytes.is_empty()) else {
+        return Ok(None);
+    };
+    let window = &bytes[..bytes.len().min(LONGEST_LINE)];
+    match memchr::memchr(b'\n', window) {
+        Some(end) if end >= 2 && window[end - 1] == b'\r' => Ok(Some(Line {
+            kind: window[0],
+            rest: &window[1..end - 1],
+            end: at + end + 1,
+        })),
+        Some(_) => Err(Broken("a line does not end in CR LF")),
+        None if window.len() == LONGEST_LINE => Err(Broken("a line is too long")),
+        None => Ok(None),
+    }
+}
+
+fn number(text: &[u8]) -> Result<i64, Broken> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() || digits.len() > 18 {
+        return Err(Broken("a number is out of range"));
+    }
+    let mut value = 0_i64;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return Err(Broken("a number has other symbols than digits"));
+        }
+        value = value * 10 + i64::from(digit - b'0');
+    }
+    Ok(if negative { -value } else { value })
+}
+
+fn length(text: &[u8]) -> Result<Option<usize>, Broken> {
+    match number(text)? {
+        -1 => Ok(None),
+        length => usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= LONGEST_PAYLOAD)
+            .map(Some)
+            .ok_or(Broken("a length is out of range")),
+    }
+}
+
+/// How far the scan of one reply has come.
+#[derive(Debug)]
+pub(super) struct Scan {
+    at: usize,
+    /// Values that are still to come, nested ones included.
+    open: u64,
+    /// How long the buffer must be at least before scanning on makes sense.
+    pub(super) needs: usize,
+}
+
+impl Scan {
+    pub(super) fn new() -> Self {
+        Self {
+            at: 0,
+            open: 1,
+            needs: 1,
+        }
+    }
+
+    /// Scans on; `Some(length)` once the reply is complete.
+    pub(super) fn advance(&mut self, buffer: &[u8]) -> Result<Option<usize>, Broken> {
+        while self.open > 0 {
+            let Some(line) = line(buffer, self.at)? else {
+                self.needs = buffer.len() + 1;
+                return Ok(None);
+            };
+            let mut end = line.end;
+            match line.kind {
+                b'$' => {
+                    if let Some(length) = length(line.rest)? {
+                        end += length + 2;
+                        if buffer.len() < end {
+                            self.needs = end;
+                            return Ok(None);
+                        }
+                        if &buffer[end - 2..end] != b"\r\n" {
+                            return Err(Broken("a payload does not end in CR LF"));
+                        }
+                    }
+                }
+                b'*' => {
+                    let values = length(line.rest)?.unwrap_or(0) as u64;
+                    self.open += values;
+                }
+                b':' => {
+                    number(line.rest)?;
+                }
+                b'+' | b'-' => {}
+                _ => return Err(Broken("an unknown kind of value")),
+            }
+            self.at = end;
+            self.open -= 1;
+        }
+        Ok(Some(self.at))
+    }
+}
+
+/// A value of a complete reply, at its beginning.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Head {
+    Array(usize),
+    Payload(Bytes),
+    Integer(i64),
+    Status(Bytes),
+    Error(Bytes),
+    Nil,
+}
+
+/// A walk over a complete reply.
+#[derive(Debug)]
+pub(super) struct Walk {
+    rest: Bytes,
+}
+
+impl Walk {
+    pub(super) fn new(reply: Bytes) -> Self {
+        Self { rest: reply }
+    }
+
+    pub(super) fn next(&mut self) -> Result<Head, Broken> {
+        let line = line(&self.rest, 0)?.ok_or(Broken("it ends early"))?;
+        let (kind, end) = (line.kind, line.end);
+        let head = match kind {
+            b'$' | b'*' => match length(line.rest)? {
+                None => Head::Nil,
+                Some(length) if kind == b'*' => Head::Array(length),
+                Some(length) => {
+                    if self.rest.len() < end + length + 2 {
+                        return Err(Broken("it ends early"));
+                    }
+                    let payload = self.rest.slice(end..end + length);
+                    self.rest.advance(end + length + 2);
+                    return Ok(Head::Payload(payload));
+                }
+            },
+            b':' => Head::Integer(number(line.rest)?),
+            b'+' => Head::Status(self.rest.slice(1..end - 2)),
+            b'-' => Head::Error(self.rest.slice(1..end - 2)),
+            _ => return Err(Broken("an unknown kind of value")),
+        };
+        self.rest.advance(end);
+        Ok(head)
+    }
+
+    /// The length of an array; an absent one has none.
+    pub(super) fn array(&mut self) -> Result<usize, Broken> {
+        match self.next()? {
+            Head::Array(length) => Ok(length),
+            Head::Nil => Ok(0),
+            _ => Err(Broken("no array where one was expected")),
+        }
+    }
+
+    pub(super) fn payload(&mut self) -> Result<Bytes, Broken> {
+        match self.next()? {
+            Head::Payload(payload) => Ok(payload),
+            _ => Err(Broken("no payload where one was expected")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const REPLY: &[u8] =
+        b"*1\r\n*2\r\n$3\r\nlog\r\n*2\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$4\r\njson\r\n$2\r\n{}\r\n*2\r\n$3\r\n2-1\r\n*-1\r\n";
+
+    fn scan(buffer: &[u8]) -> Result<Option<usize>, Broken> {
+        Scan::new().advance(buffer)
+    }
+
+    #[test]
+    fn a_reply_is_complete_only_at_its_last_byte() {
+        assert_eq!(scan(REPLY), Ok(Some(REPLY.len())));
+        for end in 0..REPLY.len() {
+            assert_eq!(scan(&REPLY[..end]), Ok(None), "{end}");
+        }
+        for simple in [
+            "$-1\r\n",
+            "*0\r\n",
+            "*-1\r\n",
+            ":-7\r\n",
+            "+OK\r\n",
+            "-ERR x\r\n",
+            "$0\r\n\r\n",
+        ] {
+            assert_eq!(
+                scan(simple.as_bytes()),
+                Ok(Some(simple.len())),
+                "{simple:?}"
+            );
+            let two = [simple.as_bytes(), b"+next"].concat();
+            assert_eq!(scan(&two), Ok(Some(simple.len())), "{simple:?} and more");
+        }
+    }
+
+    #[test]
+    fn a_scan_goes_on_where_it_stopped() {
+        let mut one = Scan::new();
+        for end in 0..REPLY.len() {
+            assert_eq!(one.advance(&REPLY[..end]), Ok(None));
+            assert!(one.needs > end && one.needs <= REPLY.len());
+        }
+        assert_eq!(one.advance(REPLY), Ok(Some(REPLY.len())));
+    }
+
+    #[test]
+    fn what_breaks_the_protocol_is_an_error_at_once() {
+        for bad in [
+            "hello\r\n",
+            "$x\r\n",
+            "$-2\r\n",
+            "$\r\n",
+            "$3\r\nabcd\r\n",
+            "*99999999999999999999\r\n",
+            "$9999999999\r\n",
+            ":1\n",
+            "\r\n",
+        ] {
+            assert!(scan(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        let long = vec![b'+'; LONGEST_LINE];
+        assert!(scan(&long).is_err());
+    }
+
+    #[test]
+    fn arrays_as_deep_as_they_like_cost_no_stack() {
+        let deep = b"*1\r\n".repeat(1_000_000);
+        assert_eq!(scan(&deep), Ok(None));
+        let deep = [deep, b":1\r\n".to_vec()].concat();
+        assert_eq!(scan(&deep), Ok(Some(deep.len())));
+    }
+
+    #[test]
+    fn a_walk_gives_slices_of_the_reply() {
+        let reply = Bytes::from_static(REPLY);
+        let mut walk = Walk::new(reply.clone());
+        assert_eq!(walk.array(), Ok(1));
+        assert_eq!(walk.array(), Ok(2));
+        let name = walk.payload().unwrap();
+        assert_eq!(name, "log");
+        assert!(reply.as_ptr_range().contains(&name.as_ptr()), "not copied");
+        assert_eq!(walk.array(), Ok(2));
+        assert_eq!(walk.array(), Ok(2));
+        assert_eq!(walk.payload().unwrap(), "1-1");
+        assert_eq!(walk.array(), Ok(2));
+        assert_eq!(walk.payload().unwrap(), "json");
+        assert_eq!(walk.payload().unwrap(), "{}");
+        assert_eq!(walk.array(), Ok(2));
+        assert_eq!(walk.payload().unwrap(), "2-1");
+        assert_eq!(walk.array(), Ok(0), "a removed entry has no fields");
+        assert!(walk.next().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_and_what_scans_can_be_walked(
+            bytes in prop::collection::vec(prop_oneof![
+                Just(b'*'), Just(b'$'), Just(b':'), Just(b'+'), Just(b'-'), Just(b'\r'), Just(b'\n'),
+                Just(b'0'), Just(b'1'), Just(b'2'), any::<u8>()
+            ], 0..64)
+        ) {
+            if let Ok(Some(length)) = scan(&bytes) {
+                prop_assert!(length <= bytes.len());
+                let mut walk = Walk::new(Bytes::copy_from_slice(&bytes[..length]));
+                while !walk.rest.is_empty() {
+                    prop_assert!(walk.next().is_ok());
+                }
+            }
+        }
+
+        #[test]
+        fn payloads_of_any_bytes_come_through(payloads in prop::collection::vec(any::<Vec<u8>>(), 0..8)) {
+            let mut reply = format!("*{}\r\n", payloads.len()).into_bytes();
+            for payload in &payloads {
+                reply.extend(format!("${}\r\n", payload.len()).into_bytes());
+                reply.extend(payload);
+                reply.extend(b"\r\n");
+            }
+            prop_assert_eq!(scan(&reply), Ok(Some(reply.len())));
+            let mut walk = Walk::new(Bytes::from(reply));
+            prop_assert_eq!(walk.array(), Ok(payloads.len()));
+            for payload in payloads {
+                prop_assert_eq!(walk.payload().unwrap(), payload);
+            }
+        }
+    }
+}

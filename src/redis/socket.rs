@@ -1,0 +1,124 @@
+//! A connection of one's own, for reading replies in place.
+//!
+//! Address and credentials come from the same URL and the same parser as every other
+//! connection's; only the handshake is repeated here.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use redis::{Cmd, ConnectionAddr, RedisError, Value};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::resp::{Broken, Head, Scan, Walk};
+
+/// How much is read at once.
+const CHUNK: usize = 64 * 1024;
+
+trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug> Stream for T {}
+
+/// A socket and what has been read from it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Box<dyn Stream>,
+    buffer: BytesMut,
+}
+
+impl From<Broken> for RedisError {
+    fn from(broken: Broken) -> Self {
+        io::Error::new(io::ErrorKind::InvalidData, broken).into()
+    }
+}
+
+impl Socket {
+    /// Connects, authenticates, selects the database, and takes a name.
+    pub(super) async fn connect(client: &redis::Client, name: &str) -> Result<Self, RedisError> {
+        let info = client.get_connection_info();
+        let stream: Box<dyn Stream> = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                let keepalive = super::server::keepalive();
+                redis::io::tcp::socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                Box::new(stream)
+            }
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => Box::new(tokio::net::UnixStream::connect(path).await?),
+            _ => {
+                let what = "this kind of address is not supported";
+                return Err((redis::ErrorKind::InvalidClientConfig, what).into());
+            }
+        };
+        let mut socket = Self {
+            stream,
+            buffer: BytesMut::with_capacity(CHUNK),
+        };
+        let settings = info.redis_settings();
+        if let Some(password) = settings.password() {
+            let mut auth = redis::cmd("AUTH");
+            if let Some(user) = settings.username() {
+                auth.arg(user);
+            }
+            socket.command(auth.arg(password)).await?;
+        }
+        if settings.db() != 0 {
+            socket
+                .command(redis::cmd("SELECT").arg(settings.db()))
+                .await?;
+        }
+        socket
+            .command(redis::cmd("CLIENT").arg("SETNAME").arg(name))
+            .await?;
+        Ok(socket)
+    }
+
+    /// Sends a command and waits for its reply, which must not be an error.
+    pub(super) async fn command(&mut self, command: &Cmd) -> Result<Head, RedisError> {
+        let reply = self.exchange(command).await?;
+        Ok(Walk::new(reply).next()?)
+    }
+
+    /// Sends a command and waits for its reply, complete and unparsed.
+    ///
+    /// Not cancel safe: after a drop the socket has half a command or a reply that nobody wants.
+    pub(super) async fn exchange(&mut self, command: &Cmd) -> Result<Bytes, RedisError> {
+        self.stream.write_all(&command.get_packed_command()).await?;
+        let mut scan = Scan::new();
+        loop {
+            if let Some(length) = scan.advance(&self.buffer)? {
+                let reply = self.buffer.split_to(length).freeze();
+                return match reply.first() {
+                    Some(b'-') => Err(refusal(&reply)),
+                    _ => Ok(reply),
+                };
+            }
+            // Room for what is known to come, so that a large reply is not grown piece by piece.
+            let missing = scan.needs.saturating_sub(self.buffer.len());
+            self.buffer.reserve(missing.max(CHUNK));
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+}
+
+/// The error that a reply is, as every other connection reports it.
+fn refusal(reply: &[u8]) -> RedisError {
+    match redis::parse_redis_value(reply) {
+        Ok(Value::ServerError(error)) => error.into(),
+        Ok(_) => super::reply::unexpected("no error"),
+        Err(error) => error,
+    }
+}
+
+/// Within a time, or an error like that of a connection that timed out.
+pub(super) async fn within<T>(
+    time: Duration,
+    work: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, RedisError> {
+    tokio::time::timeout(time, work)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
