@@ -1,7 +1,7 @@
 //! What the parts of one running subscription share.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::held::Held;
 use super::meters::Meters;
 use super::options::SubscribeOptions;
 use super::queue::{Job, Queue};
+use super::room::Room;
 use crate::backend::{Backend, Fetched, Member, Receipt, Settlement};
 use crate::codec::Limits;
 use crate::domain::RetryPolicy;
@@ -70,66 +71,6 @@ impl Core {
 
     pub(super) fn report_trouble(&self, trouble: Option<String>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-}
-
-/// How many more deliveries this consumer may take.
-#[derive(Debug)]
-pub(super) struct Room {
-    capacity: usize,
-    /// What may be reclaimed beyond the capacity, so that a backlog cannot keep a consumer
-    /// too busy to ever take over what another one has left.
-    reserve: usize,
-    /// Reading for less than this is not worth a command.
-    enough: usize,
-    taken: AtomicUsize,
-    freed: Notify,
-}
-
-impl Room {
-    pub(super) fn new(concurrency: usize, prefetch: usize) -> Self {
-        Self {
-            capacity: concurrency + prefetch,
-            reserve: (concurrency / 2).max(2),
-            enough: (prefetch / 2).max(2),
-            taken: AtomicUsize::new(0),
-            freed: Notify::new(),
-        }
-    }
-
-    fn free(&self) -> usize {
-        self.capacity
-            .saturating_sub(self.taken.load(Ordering::Acquire))
-    }
-
-    /// How many may be reclaimed now.
-    pub(super) fn reclaimable(&self) -> usize {
-        let taken = self.taken.load(Ordering::Acquire);
-        (self.capacity + self.reserve).saturating_sub(taken)
-    }
-
-    fn take(&self, count: usize) {
-        self.taken.fetch_add(count, Ordering::AcqRel);
-    }
-
-    /// A delivery's handler has returned.
-    pub(super) fn give(&self) {
-        let left = self.taken.fetch_sub(1, Ordering::AcqRel) - 1;
-        if self.capacity.saturating_sub(left) >= self.enough {
-            self.freed.notify_one();
-        }
-    }
-
-    /// Waits until there is room that is worth reading for.
-    pub(super) async fn wait(&self) -> usize {
-        loop {
-            let free = self.free();
-            if free >= self.enough {
-                return free;
-            }
-            // A notification between the look and the wait is kept.
-            self.freed.notified().await;
-        }
     }
 }
 

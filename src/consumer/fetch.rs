@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::core::{Core, back_off};
 use crate::backend::{Fetched, Interrupt, Opened, Reader, Receipt, Start};
@@ -42,6 +42,7 @@ pub(super) async fn run(core: Arc<Core>, opened: Opened) {
                     failures = 0;
                 }
                 core.hand_over(fetched);
+                core.room.adapt(Instant::now());
                 opened = Some((reader, interrupt));
             }
             Err(error) => {

@@ -16,6 +16,7 @@ mod promote;
 mod queue;
 mod reclaim;
 mod retain;
+mod room;
 mod settle;
 mod shutdown;
 mod subscription;

@@ -57,8 +57,11 @@ impl SubscribeOptions {
         self
     }
 
-    /// Sets how many deliveries wait for a free handler, 1 to 10,000; by default as many as
-    /// are handled at once. They are held under a lease like those that are handled.
+    /// Sets how many deliveries wait for a free handler, 1 to 10,000. They are held under a
+    /// lease like those that are handled, and other processes cannot have them.
+    ///
+    /// By default as many as the handlers have lately finished in 50 milliseconds: at least
+    /// as many as are handled at once, at most 1,024.
     pub fn with_prefetch(mut self, deliveries: usize) -> Self {
         self.prefetch = Some(deliveries);
         self
@@ -85,17 +88,16 @@ impl SubscribeOptions {
         self
     }
 
-    pub(crate) fn prefetch(&self) -> usize {
-        self.prefetch.unwrap_or(self.concurrency)
-    }
-
     pub(crate) fn check(&self) -> Result<(), Error> {
         let bad = |rule: &str| Err(Error::new(ErrorKind::Invalid, "subscribe", rule));
         let count = 1..=10_000;
         if !count.contains(&self.concurrency) {
             return bad("the concurrency must be 1 to 10,000");
         }
-        if !count.contains(&self.prefetch()) {
+        if self
+            .prefetch
+            .is_some_and(|prefetch| !count.contains(&prefetch))
+        {
             return bad("the prefetch must be 1 to 10,000");
         }
         let lease = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);

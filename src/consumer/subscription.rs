@@ -9,12 +9,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Core, Due, Room};
+use super::core::{Core, Due};
 use super::handler::RawHandler;
 use super::held::Held;
 use super::meters::Meters;
 use super::options::SubscribeOptions;
 use super::queue::Queue;
+use super::room::Room;
 use super::{execute, fetch, lease, promote, reclaim, retain, settle, shutdown};
 use crate::backend::{Backend, MAX_BATCH, Member};
 use crate::codec::Limits;
@@ -68,7 +69,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
             .handler
             .clone()
             .unwrap_or_else(|| handler.name().to_owned()),
-        room: Room::new(concurrency, options.prefetch()),
+        room: Room::new(concurrency, options.prefetch),
         backend,
         member: Arc::new(member),
         handler,
