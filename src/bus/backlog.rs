@@ -5,17 +5,19 @@
 //! so exceed the limit together by an eighth each, and no more.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use metrics::Counter;
 use tokio::time::Instant;
 
 use crate::backend::Backend;
 use crate::domain::{Error, ErrorKind, Topic, TopicSettings};
 
-/// A credit is worthless after this: others may have published meanwhile.
-const CREDIT_LIVES: Duration = Duration::from_secs(10);
+/// A credit is worthless after this, in milliseconds: others may have published meanwhile.
+const CREDIT_LIVES: u64 = 10_000;
 /// A topic that was full is not measured again before this.
 const FULL_LIVES: Duration = Duration::from_millis(100);
 
@@ -25,12 +27,16 @@ pub(super) struct Backlog {
     gates: RwLock<HashMap<Topic, Arc<Gate>>>,
 }
 
-#[derive(Debug, Default)]
 struct Gate {
+    /// Looked up once: by its labels that costs more than counting.
+    published: Counter,
     credit: AtomicU64,
     /// Admitted, and perhaps not yet in the topic where a measurement would find it.
     under_way: AtomicU64,
     measured: tokio::sync::Mutex<Option<Measured>>,
+    /// When the credit expires, in milliseconds since the gate was made.
+    expires: AtomicU64,
+    made: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +46,31 @@ struct Measured {
     full: bool,
 }
 
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("credit", &self.credit)
+            .field("under_way", &self.under_way)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Gate {
+    fn new(topic: &Topic) -> Self {
+        Self {
+            published: metrics::counter!("redstart_published_total", "topic" => topic.to_string()),
+            credit: AtomicU64::new(0),
+            under_way: AtomicU64::new(0),
+            measured: tokio::sync::Mutex::default(),
+            expires: AtomicU64::new(0),
+            made: Instant::now(),
+        }
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Takes up to `wanted` from the credit.
     fn spend(&self, wanted: u64) -> u64 {
         let spent = self
@@ -54,10 +84,7 @@ impl Gate {
 
     /// Lets a credit that has grown old expire.
     fn expire(&self) {
-        // Who finds the lock taken leaves it to the one who measures.
-        if let Ok(measured) = self.measured.try_lock()
-            && measured.is_some_and(|last| last.at.elapsed() > CREDIT_LIVES)
-        {
+        if self.age() > self.expires.load(Ordering::Relaxed) {
             self.credit.store(0, Ordering::Release);
         }
     }
@@ -71,6 +98,11 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
+    /// Counts what was published of them.
+    pub(super) fn count_published(&self, messages: u64) {
+        self.gate.published.increment(messages);
+    }
+
     /// Takes from the credit what is missing to `wanted`.
     fn spend(&mut self, wanted: u64) {
         let spent = self.gate.spend(wanted - self.count);
@@ -100,7 +132,8 @@ impl Backlog {
         }
         drop(gates);
         let mut gates = self.gates.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(gates.entry(topic.clone()).or_default())
+        let gate = gates.entry(topic.clone());
+        Arc::clone(gate.or_insert_with(|| Arc::new(Gate::new(topic))))
     }
 
     /// Admits up to `wanted` messages, in their order; creates the topic where it is missing.
@@ -159,6 +192,8 @@ impl Backlog {
         if free == 0 {
             return full();
         }
+        gate.expires
+            .store(gate.age() + CREDIT_LIVES, Ordering::Relaxed);
         gate.credit
             .store((free / 8).max(wanted.min(free)), Ordering::Release);
         Ok(())

@@ -31,11 +31,6 @@ impl Bus {
     ) -> Vec<Result<Published, Error>> {
         let span = tracing::debug_span!("publish", %topic, messages = envelopes.len());
         let results = self.append(topic, envelopes).instrument(span).await;
-        let published = results.iter().filter(|result| result.is_ok()).count();
-        if published > 0 {
-            counter!("redstart_published_total", "topic" => topic.to_string())
-                .increment(published as u64);
-        }
         for error in results.iter().filter_map(|result| result.as_ref().err()) {
             let kind = format!("{:?}", error.kind());
             counter!("redstart_publish_failed_total", "topic" => topic.to_string(), "kind" => kind)
@@ -67,6 +62,8 @@ impl Bus {
         } else {
             self.backend.append(topic, entries).await
         };
+        let published = appended.iter().filter(|result| result.is_ok()).count();
+        admitted.count_published(published as u64);
         drop(admitted);
         let mut appended = appended.into_iter();
         let mut refusal = refusal.err();
