@@ -1,0 +1,57 @@
+//! `topics`: what the namespace holds.
+
+use redstart::{Container, TopicStatus};
+use serde_json::{Value, json};
+
+use crate::console::Console;
+use crate::failure::Failure;
+
+pub(super) async fn run(container: &Container, console: &mut Console<'_>) -> Result<(), Failure> {
+    let topics = container.admin().topics().await?;
+    if console.is_json() {
+        let rows: Vec<Value> = topics.iter().map(object).collect();
+        console.json(&rows)?;
+        return Ok(());
+    }
+    if topics.is_empty() {
+        console.remark("no topics; publishing and subscribing create one");
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = topics.iter().map(row).collect();
+    let header = ["topic", "retention", "groups", "entries", "backlog limit"];
+    Ok(console.table(&header, &rows, 3..5)?)
+}
+
+/// `None` where the limit is switched off.
+fn backlog_limit(status: &TopicStatus) -> Option<u64> {
+    Some(status.settings.backlog_limit()).filter(|limit| *limit < u64::MAX)
+}
+
+fn groups(status: &TopicStatus) -> Vec<&str> {
+    status.groups.iter().map(|row| row.group.as_str()).collect()
+}
+
+fn row(status: &TopicStatus) -> Vec<String> {
+    let groups = groups(status);
+    vec![
+        status.topic.to_string(),
+        status.settings.retention().to_string(),
+        if groups.is_empty() {
+            "-".to_owned()
+        } else {
+            groups.join(", ")
+        },
+        status.length.to_string(),
+        backlog_limit(status).map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+    ]
+}
+
+fn object(status: &TopicStatus) -> Value {
+    json!({
+        "topic": status.topic.as_str(),
+        "entries": status.length,
+        "retention": status.settings.retention().to_string(),
+        "backlog_limit": backlog_limit(status),
+        "groups": groups(status),
+    })
+}
