@@ -1,7 +1,6 @@
 //! How a command fails: what is said, and the exit code.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::io;
 
 use redstart::{Error, ErrorKind};
@@ -18,6 +17,8 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) enum Failure {
     /// Says why, in one line.
     Because(Box<dyn StdError + Send + Sync>),
+    /// A setting breaks a rule; says which one.
+    Setting(Error),
     /// Everything has been said already.
     Said(u8),
     /// Whoever read the output has gone: `| head`.
@@ -29,17 +30,19 @@ impl Failure {
         Self::Because(text.into().into())
     }
 
-    /// A result that cannot be written as JSON.
-    pub(crate) fn encode(error: serde_json::Error) -> Self {
-        Self::Because(Box::new(error))
+    /// An error of putting the settings together or of connecting with them. Elsewhere a
+    /// value that breaks a rule may have come from the server.
+    pub(crate) fn of_settings(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Invalid => Self::Setting(error),
+            _ => error.into(),
+        }
     }
 
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Because(cause) => match cause.downcast_ref::<Error>() {
-                Some(error) if error.kind() == ErrorKind::Invalid => USAGE,
-                _ => FAILED,
-            },
+            Self::Because(_) => FAILED,
+            Self::Setting(_) => USAGE,
             Self::Said(code) => *code,
             Self::ReaderGone => 0,
         }
@@ -49,6 +52,7 @@ impl Failure {
     pub(crate) fn line(&self) -> Option<String> {
         match self {
             Self::Because(cause) => Some(chain(&**cause)),
+            Self::Setting(error) => Some(chain(error)),
             Self::Said(_) | Self::ReaderGone => None,
         }
     }
@@ -66,12 +70,6 @@ impl From<io::Error> for Failure {
             return Self::ReaderGone;
         }
         Self::Because(Box::new(error))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.line().unwrap_or_default())
     }
 }
 
@@ -123,8 +121,9 @@ mod tests {
 
     #[test]
     fn rules_of_the_settings_are_usage_and_the_rest_is_failure() {
-        let invalid = Failure::from("a b".parse::<redstart::Topic>().unwrap_err());
-        assert_eq!(invalid.exit_code(), USAGE);
+        let invalid = || "a b".parse::<redstart::Topic>().unwrap_err();
+        assert_eq!(Failure::of_settings(invalid()).exit_code(), USAGE);
+        assert_eq!(Failure::from(invalid()).exit_code(), FAILED);
         assert_eq!(Failure::new("no").exit_code(), FAILED);
         let gone = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!((gone.exit_code(), gone.line()), (0, None));

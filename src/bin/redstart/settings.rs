@@ -65,19 +65,22 @@ impl Settings {
 
     /// A container in the making: the environment, and what the command line says over it.
     pub(crate) fn builder(&self) -> Result<ContainerBuilder, Failure> {
-        let mut builder = ContainerBuilder::from_env()?;
+        let mut builder = ContainerBuilder::from_env().map_err(Failure::of_settings)?;
         if let Some(url) = self.redis_url() {
             builder = builder.with_redis_url(url);
         }
         if let Some(name) = self.namespace.as_deref().filter(|name| !name.is_empty()) {
-            builder = builder.with_namespace(Namespace::new(name)?);
+            builder = builder.with_namespace(Namespace::new(name).map_err(Failure::of_settings)?);
         }
         Ok(builder)
     }
 
     /// Connects.
     pub(crate) async fn connect(&self) -> Result<Container, Failure> {
-        Ok(self.builder()?.connect().await?)
+        self.builder()?
+            .connect()
+            .await
+            .map_err(Failure::of_settings)
     }
 
     pub(crate) fn start_logging(&self) {

@@ -1,7 +1,7 @@
 //! `groups`: where the groups stand.
 
 use redstart::{Container, GroupStatus, Topic};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::args::GroupsArgs;
 use crate::console::Console;
@@ -24,7 +24,7 @@ pub(super) async fn run(
         .iter()
         .flat_map(|(topic, groups)| groups.iter().map(move |group| (topic, group)));
     if console.is_json() {
-        let rows: Vec<Value> = groups.map(|(topic, group)| object(topic, group)).collect();
+        let rows: Vec<Row<'_>> = groups.map(|(topic, group)| object(topic, group)).collect();
         console.json(&rows)?;
         return Ok(());
     }
@@ -57,14 +57,25 @@ fn row(topic: &Topic, status: &GroupStatus) -> Vec<String> {
     ]
 }
 
-fn object(topic: &Topic, status: &GroupStatus) -> Value {
-    json!({
-        "topic": topic.as_str(),
-        "group": status.group.as_str(),
-        "lag": status.lag,
-        "in_flight": status.in_flight,
-        "scheduled": status.scheduled,
-        "dead": status.dead,
-        "consumers": status.consumers,
-    })
+#[derive(Serialize)]
+struct Row<'a> {
+    topic: &'a str,
+    group: &'a str,
+    lag: u64,
+    in_flight: u64,
+    scheduled: u64,
+    dead: u64,
+    consumers: u64,
+}
+
+fn object<'a>(topic: &'a Topic, status: &'a GroupStatus) -> Row<'a> {
+    Row {
+        topic: topic.as_str(),
+        group: status.group.as_str(),
+        lag: status.lag,
+        in_flight: status.in_flight,
+        scheduled: status.scheduled,
+        dead: status.dead,
+        consumers: status.consumers,
+    }
 }

@@ -1,55 +1,91 @@
 //! `health`: whether bus and store work, and where they do not, why.
 
-use redstart::ErrorKind;
-use serde_json::{Value, json};
+use redstart::{Check, ErrorKind, Health};
+use serde::Serialize;
 
 use crate::console::Console;
+use crate::escape;
 use crate::failure::{FAILED, Failure, chain};
 use crate::settings::Settings;
 
+/// As the library's, which nobody else can make: without a container there is still an answer.
+#[derive(Serialize)]
+struct Shown {
+    ok: bool,
+    bus: Part,
+    kv: Part,
+}
+
+#[derive(Serialize)]
+struct Part {
+    ok: bool,
+    reasons: Vec<String>,
+}
+
+impl From<Health> for Shown {
+    fn from(health: Health) -> Self {
+        Self {
+            ok: health.ok,
+            bus: Part::from(health.bus),
+            kv: Part::from(health.kv),
+        }
+    }
+}
+
+impl From<Check> for Part {
+    fn from(check: Check) -> Self {
+        Self {
+            ok: check.ok,
+            reasons: check.reasons,
+        }
+    }
+}
+
 pub(super) async fn run(settings: &Settings, console: &mut Console<'_>) -> Result<(), Failure> {
     let health = match settings.builder()?.connect().await {
-        Ok(container) => serde_json::to_value(container.health().await).map_err(Failure::encode)?,
+        Ok(container) => Shown::from(container.health().await),
         // A setting that makes no sense says nothing about the server.
-        Err(error) if error.kind() == ErrorKind::Invalid => return Err(error.into()),
+        Err(error) if error.kind() == ErrorKind::Invalid => {
+            return Err(Failure::of_settings(error));
+        }
         // A container that cannot be made has nobody to ask.
         Err(error) => {
-            let part = json!({ "ok": false, "reasons": [chain(&error)] });
-            json!({ "ok": false, "bus": part, "kv": part })
+            let part = || Part {
+                ok: false,
+                reasons: vec![chain(&error)],
+            };
+            Shown {
+                ok: false,
+                bus: part(),
+                kv: part(),
+            }
         }
     };
     if console.is_json() {
         console.json(&health)?;
     } else {
         for line in lines(&health) {
-            console.line(crate::escape::text(&line))?;
+            console.line(escape::text(&line))?;
         }
     }
-    match health["ok"] {
-        Value::Bool(true) => Ok(()),
-        _ => Err(Failure::Said(FAILED)),
+    if health.ok {
+        Ok(())
+    } else {
+        Err(Failure::Said(FAILED))
     }
 }
 
-fn lines(health: &Value) -> Vec<String> {
-    let all = match &health["ok"] {
-        Value::Bool(true) => "ok",
-        _ => "not ok",
+fn lines(health: &Shown) -> [String; 3] {
+    let part = |name: &str, part: &Part| match (part.ok, part.reasons.is_empty()) {
+        (true, _) => format!("{name}: ok"),
+        (false, true) => format!("{name}: not ok"),
+        (false, false) => format!("{name}: not ok: {}", part.reasons.join("; ")),
     };
-    let parts = ["bus", "kv"].iter().map(|part| {
-        let reasons: Vec<&str> = health[part]["reasons"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        match (&health[part]["ok"], reasons.is_empty()) {
-            (Value::Bool(true), _) => format!("{part}: ok"),
-            (_, true) => format!("{part}: not ok"),
-            (_, false) => format!("{part}: not ok: {}", reasons.join("; ")),
-        }
-    });
-    std::iter::once(all.to_owned()).chain(parts).collect()
+    [
+        if health.ok { "ok" } else { "not ok" }.to_owned(),
+        part("bus", &health.bus),
+        part("kv", &health.kv),
+    ]
 }
 
 #[cfg(test)]
@@ -58,11 +94,17 @@ mod tests {
 
     #[test]
     fn every_part_has_its_line_and_its_reasons() {
-        let health = json!({
-            "ok": false,
-            "bus": { "ok": true, "reasons": [] },
-            "kv": { "ok": false, "reasons": ["a", "b"] },
-        });
+        let health = Shown {
+            ok: false,
+            bus: Part {
+                ok: true,
+                reasons: Vec::new(),
+            },
+            kv: Part {
+                ok: false,
+                reasons: vec!["a".to_owned(), "b".to_owned()],
+            },
+        };
         assert_eq!(lines(&health), ["not ok", "bus: ok", "kv: not ok: a; b"]);
     }
 }

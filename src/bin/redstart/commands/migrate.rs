@@ -1,7 +1,8 @@
 //! `migrate`: the layout of the namespace.
 
 use redstart::{AppliedMigration, MigrationState};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::args::{MigrateAction, MigrateArgs};
 use crate::console::Console;
@@ -14,12 +15,15 @@ pub(super) async fn run(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     // Not a container: connecting one would set up a namespace that is new.
-    let migrations = settings.builder()?.migrations()?;
+    let migrations = settings
+        .builder()?
+        .migrations()
+        .map_err(Failure::of_settings)?;
     match args.action {
         MigrateAction::Status => {
             let all = migrations.status().await?;
             if console.is_json() {
-                let rows: Vec<Value> = all.iter().map(object).collect();
+                let rows: Vec<Row<'_>> = all.iter().map(object).collect();
                 console.json(&rows)?;
                 return Ok(());
             }
@@ -60,11 +64,19 @@ fn row(migration: &AppliedMigration) -> Vec<String> {
     ]
 }
 
-fn object(migration: &AppliedMigration) -> Value {
-    json!({
-        "number": migration.number,
-        "name": migration.name,
-        "state": migration.state.as_str(),
-        "applied_at": applied_at(migration),
-    })
+#[derive(Serialize)]
+struct Row<'a> {
+    number: u32,
+    name: &'a str,
+    state: &'static str,
+    applied_at: Option<String>,
+}
+
+fn object(migration: &AppliedMigration) -> Row<'_> {
+    Row {
+        number: migration.number,
+        name: &migration.name,
+        state: migration.state.as_str(),
+        applied_at: applied_at(migration),
+    }
 }

@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use indicatif::ProgressBar;
 use redstart::{Container, Envelope, ErrorKind};
-use serde_json::json;
+use serde::Serialize;
 
 use super::input::{self, Line};
 use super::line;
@@ -17,7 +17,7 @@ use crate::settings::Settings;
 const BATCH: usize = 500;
 
 /// What became of the lines.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Count {
     published: u64,
     failed: u64,
@@ -41,13 +41,14 @@ pub(super) async fn run(
     };
     let result = publishing.all(input, console).await;
     publishing.bar.finish_and_clear();
+    let count = publishing.count;
     let Count {
         published,
         failed,
         unknown,
-    } = publishing.count;
+    } = count;
     if console.is_json() {
-        console.json(&json!({ "published": published, "failed": failed, "unknown": unknown }))?;
+        console.json(&count)?;
     } else {
         let mut text = format!("published {published} to {}", args.topic);
         for (count, what) in [(failed, "failed"), (unknown, "unknown")] {

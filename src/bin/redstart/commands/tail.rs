@@ -25,12 +25,11 @@ pub(super) async fn run(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let admin = container.admin();
-    if admin.topic(&args.topic).await?.is_none() {
+    let newest = admin.newest(&args.topic).await?;
+    if newest.is_none() && admin.topic(&args.topic).await?.is_none() {
         if !args.follow {
-            return Err(Failure::new(format!(
-                "there is no topic {:?}",
-                args.topic.as_str()
-            )));
+            let text = format!("there is no topic {:?}", args.topic.as_str());
+            return Err(Failure::new(text));
         }
         console.remark("there is no such topic yet; waiting for it");
     }

@@ -1,7 +1,7 @@
 //! `topics`: what the namespace holds.
 
 use redstart::{Container, TopicStatus};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::console::Console;
 use crate::failure::Failure;
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 pub(super) async fn run(container: &Container, console: &mut Console<'_>) -> Result<(), Failure> {
     let topics = container.admin().topics().await?;
     if console.is_json() {
-        let rows: Vec<Value> = topics.iter().map(object).collect();
+        let rows: Vec<Row<'_>> = topics.iter().map(object).collect();
         console.json(&rows)?;
         return Ok(());
     }
@@ -46,12 +46,21 @@ fn row(status: &TopicStatus) -> Vec<String> {
     ]
 }
 
-fn object(status: &TopicStatus) -> Value {
-    json!({
-        "topic": status.topic.as_str(),
-        "entries": status.length,
-        "retention": status.settings.retention().to_string(),
-        "backlog_limit": backlog_limit(status),
-        "groups": groups(status),
-    })
+#[derive(Serialize)]
+struct Row<'a> {
+    topic: &'a str,
+    entries: u64,
+    retention: String,
+    backlog_limit: Option<u64>,
+    groups: Vec<&'a str>,
+}
+
+fn object(status: &TopicStatus) -> Row<'_> {
+    Row {
+        topic: status.topic.as_str(),
+        entries: status.length,
+        retention: status.settings.retention().to_string(),
+        backlog_limit: backlog_limit(status),
+        groups: groups(status),
+    }
 }

@@ -45,14 +45,14 @@ impl Ground {
     pub(super) async fn connect(&mut self) -> Result<Container, Failure> {
         let (url, namespace) = (self.url.clone(), self.namespace.clone());
         let builder = || -> Result<ContainerBuilder, Failure> {
-            let builder = ContainerBuilder::from_env()?;
+            let builder = ContainerBuilder::from_env().map_err(Failure::of_settings)?;
             Ok(builder
                 .with_redis_url(url.clone())
                 .with_namespace(namespace.clone()))
         };
         match &mut self.private {
             Some(server) => server.connect(builder).await,
-            None => Ok(builder()?.connect().await?),
+            None => builder()?.connect().await.map_err(Failure::of_settings),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn messages(total: u64) -> impl Iterator<Item = Message> {
     (0..total).map(move |n| {
         let fails = if n % apart == apart / 2 && n / apart < HOPELESS {
             Fails::Always
-        } else if n % STUMBLING == 1 {
+        } else if n % STUMBLING == 0 {
             Fails::Once
         } else {
             Fails::Never

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use redstart::GroupStatus;
-use serde_json::json;
+use serde::Serialize;
 
 use super::account::{Account, Sums};
 use crate::console::Console;
@@ -25,6 +25,23 @@ pub(super) struct Circumstances<'a> {
     pub(super) handling: Duration,
     pub(super) backend: &'a str,
     pub(super) namespace: &'a str,
+}
+
+/// The account for programs.
+#[derive(Serialize)]
+struct Told<'a> {
+    published: u64,
+    handled: u64,
+    dead: u64,
+    duplicates: u64,
+    lost: u64,
+    retries: u64,
+    workers_killed: u64,
+    seconds: f64,
+    messages_per_second: u64,
+    backend: &'a str,
+    namespace: &'a str,
+    adds_up: bool,
 }
 
 impl<'s, 'c> Show<'s, 'c> {
@@ -79,20 +96,20 @@ impl<'s, 'c> Show<'s, 'c> {
         let seconds = of.handling.as_secs_f64();
         let rate = rate(sums.handled, of.handling);
         if self.console.is_json() {
-            return self.console.json(&json!({
-                "published": sums.published,
-                "handled": sums.handled,
-                "dead": sums.dead,
-                "duplicates": sums.duplicates,
-                "lost": sums.lost,
-                "retries": sums.retries,
-                "workers_killed": of.killed,
-                "seconds": (seconds * 1000.0).round() / 1000.0,
-                "messages_per_second": rate,
-                "backend": of.backend,
-                "namespace": of.namespace,
-                "adds_up": sums.adds_up(),
-            }));
+            return self.console.json(&Told {
+                published: sums.published,
+                handled: sums.handled,
+                dead: sums.dead,
+                duplicates: sums.duplicates,
+                lost: sums.lost,
+                retries: sums.retries,
+                workers_killed: of.killed,
+                seconds: (seconds * 1000.0).round() / 1000.0,
+                messages_per_second: rate,
+                backend: of.backend,
+                namespace: of.namespace,
+                adds_up: sums.adds_up(),
+            });
         }
         let row =
             |name: &str, value: String, note: &str| vec![name.to_owned(), value, note.to_owned()];
