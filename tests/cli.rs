@@ -349,6 +349,29 @@ fn bad_lines_are_named_and_do_not_lose_the_others() {
 }
 
 #[test]
+fn a_trouble_of_many_lines_is_told_once() {
+    let server = Server::start();
+    let url = server.url();
+    publish(&url, &["--type", "t"], "1\n").ok();
+    // With no memory left every batch is refused for the same reason.
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    let many: String = (0..3000).map(|n| format!("{n}\n")).collect();
+    let ran = publish(&url, &["--type", "t", "--json"], &many).failed(1);
+    assert_eq!(
+        ran.json(),
+        json!({"published": 0, "failed": 3000, "unknown": 0})
+    );
+    let told: Vec<&str> = ran.err.lines().collect();
+    assert!(told.len() <= 2, "{ran:?}");
+    assert!(told[0].starts_with("lines 1 to "), "{ran:?}");
+    assert!(told[0].contains("OOM"), "{ran:?}");
+    assert!(
+        told.len() == 1 || told[1].ends_with(" to 3000: the same"),
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn a_line_is_published_before_the_input_ends() {
     let server = Server::start();
     let url = server.url();

@@ -12,8 +12,11 @@ use crate::failure::Failure;
 #[derive(ClapArgs, Clone)]
 #[command(next_help_heading = "Settings")]
 pub(crate) struct Settings {
-    /// The server: redis://[user:password@]host[:port][/database] or unix:///path; better set by
-    /// the variable, because a command line can be read by every user of the machine
+    /// The server; a password belongs into the variable
+    ///
+    /// redis://[user:password@]host[:port][/database] or unix:///path [default:
+    /// redis://127.0.0.1:6379]. Every user of the machine can read a command line, so that a
+    /// URL with a password belongs into the variable.
     #[arg(
         long,
         global = true,
@@ -34,7 +37,7 @@ pub(crate) struct Settings {
     /// Write results for programs
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// What is logged to the error output: off, error, warn, info, debug or trace
+    /// What is logged: off, error, warn, info, debug, trace
     #[arg(
         long,
         global = true,

@@ -38,8 +38,10 @@ pub(super) async fn run(
         bar,
         count: Count::default(),
         troubles: Vec::new(),
+        told: None,
     };
     let result = publishing.all(input, console).await;
+    publishing.tell_the_rest(console);
     publishing.bar.finish_and_clear();
     let count = publishing.count;
     let Count {
@@ -79,6 +81,15 @@ struct Publishing<'a> {
     bar: ProgressBar,
     count: Count,
     troubles: Vec<Trouble>,
+    told: Option<Told>,
+}
+
+/// The last trouble that was told, and the lines after it that share it and were not: a server
+/// that is away would otherwise be complained of once for every batch.
+struct Told {
+    rule: String,
+    last: u64,
+    untold: Option<u64>,
 }
 
 impl Publishing<'_> {
@@ -196,16 +207,39 @@ impl Publishing<'_> {
     fn report(&mut self, console: &mut Console<'_>) {
         let mut troubles = std::mem::take(&mut self.troubles);
         troubles.sort_by_key(|trouble| trouble.first);
-        self.bar.suspend(|| {
-            for Trouble {
-                first, last, cause, ..
-            } in troubles
+        for trouble in troubles {
+            if let Some(told) = &mut self.told
+                && told.rule == trouble.rule
+                && told.last + 1 == trouble.first
             {
-                if first == last {
-                    console.remark(format_args!("line {first}: {cause}"));
-                } else {
-                    console.remark(format_args!("lines {first} to {last}: {cause}"));
-                }
+                told.untold.get_or_insert(trouble.first);
+                told.last = trouble.last;
+                continue;
+            }
+            self.tell_the_rest(console);
+            self.tell(trouble.first, trouble.last, &trouble.cause, console);
+            self.told = Some(Told {
+                rule: trouble.rule,
+                last: trouble.last,
+                untold: None,
+            });
+        }
+    }
+
+    fn tell_the_rest(&mut self, console: &mut Console<'_>) {
+        if let Some(told) = self.told.take()
+            && let Some(first) = told.untold
+        {
+            self.tell(first, told.last, "the same", console);
+        }
+    }
+
+    fn tell(&self, first: u64, last: u64, what: &str, console: &mut Console<'_>) {
+        self.bar.suspend(|| {
+            if first == last {
+                console.remark(format_args!("line {first}: {what}"));
+            } else {
+                console.remark(format_args!("lines {first} to {last}: {what}"));
             }
         });
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Envelope, ErrorKind, Group, GroupStatus, Topic};
+use redstart::{Container, Envelope, Group, GroupStatus, Topic};
 use uuid::Uuid;
 
 use super::DemoArgs;
@@ -12,6 +12,7 @@ use super::crew::{Crew, Event, Orders};
 use super::ground::Ground;
 use super::plan::{self, CONCURRENCY, Fails, LEASE};
 use super::report::Report;
+use super::server::PrivateServer;
 use super::show::{Circumstances, Show};
 use crate::console::Console;
 use crate::failure::{Failure, chain};
@@ -74,6 +75,7 @@ pub(super) async fn play(
 
     let mut scene = Scene {
         container: &container,
+        server: ground.private.as_mut(),
         topic: &topic,
         group: &group,
         crew,
@@ -82,18 +84,25 @@ pub(super) async fn play(
         killed: None,
         dismissed: false,
         status: None,
+        in_trouble: false,
     };
     let drained = scene.until_drained(&mut show).await;
     let handling = began.elapsed();
     // The account is told in any case: when something went wrong it is what one wants to see.
     scene.dismiss(&mut show).await?;
-    let sums = scene.close().await?;
+    let sums = match (scene.close().await, &drained) {
+        (Ok(sums), _) => sums,
+        // What went wrong first says more than what that has made impossible.
+        (Err(_), Err(_)) => return drained,
+        (Err(failure), Ok(())) => return Err(failure),
+    };
     if drained.is_ok() && sums.adds_up() {
         show.tell("Every message was handled or is a dead letter; the workers have shut down.")?;
     }
     show.account(
         &sums,
         &Circumstances {
+            drained: drained.is_ok(),
             killed: u64::from(scene.killed.is_some()),
             publishing,
             handling,
@@ -147,6 +156,7 @@ struct Killed {
 
 struct Scene<'a> {
     container: &'a Container,
+    server: Option<&'a mut PrivateServer>,
     topic: &'a Topic,
     group: &'a Group,
     crew: Crew,
@@ -155,6 +165,8 @@ struct Scene<'a> {
     killed: Option<Killed>,
     dismissed: bool,
     status: Option<GroupStatus>,
+    /// Whether the last look failed. Said once, not at every look.
+    in_trouble: bool,
 }
 
 impl Scene<'_> {
@@ -195,9 +207,22 @@ impl Scene<'_> {
 
     async fn look(&mut self, show: &mut Show<'_, '_>) -> Result<(), Failure> {
         match self.container.admin().groups(self.topic).await {
-            Ok(groups) => self.status = groups.into_iter().find(|row| row.group == *self.group),
-            Err(error) if error.is_retryable() || error.kind() == ErrorKind::NotFound => {
-                show.remark(chain(&error));
+            Ok(groups) => {
+                self.status = groups.into_iter().find(|row| row.group == *self.group);
+                self.in_trouble = false;
+            }
+            Err(error) if error.is_retryable() => {
+                if self
+                    .server
+                    .as_mut()
+                    .is_some_and(|server| !server.is_running())
+                {
+                    return Err(Failure::new("the private redis-server has ended by itself"));
+                }
+                if !self.in_trouble {
+                    show.remark(format_args!("{}; trying again", chain(&error)));
+                }
+                self.in_trouble = true;
             }
             Err(error) => return Err(error.into()),
         }
@@ -341,40 +366,35 @@ fn look_further(args: &DemoArgs, ground: Ground, show: &mut Show<'_, '_>) -> Res
         namespace,
         private,
     } = ground;
-    let is_private = private.is_some();
-    let stays = match private {
+    let (intro, first, last) = match private {
         Some(server) if args.keep => {
-            let pid = server.pid();
-            server.keep();
-            Some(format!(
-                "export REDSTART_REDIS_URL={url}    # kill {pid} ends it"
-            ))
+            let (pid, folder) = (server.pid(), server.keep());
+            (
+                "The server keeps running. Look further:",
+                format!("export REDSTART_REDIS_URL={url}"),
+                Some(format!(
+                    "kill {pid} && rm -r {folder}    # when you have seen enough"
+                )),
+            )
         }
-        Some(_) => None,
-        None => Some("# on the server of REDSTART_REDIS_URL".to_owned()),
+        Some(_) => {
+            let hint = "Look further: `redstart demo --keep` leaves the server running.";
+            return Ok(show.epilogue(&[hint.to_owned()])?);
+        }
+        None => (
+            "What was published stays in its namespace. Look further:",
+            "# with REDSTART_REDIS_URL as it is".to_owned(),
+            None,
+        ),
     };
-    if show.console.is_json() {
-        return Ok(());
-    }
-    show.console.line("")?;
-    let Some(first) = stays else {
-        show.console
-            .line("Look further: redstart demo --keep leaves the server running.")?;
-        return Ok(());
-    };
-    show.console.line(if is_private {
-        "The server keeps running. Look further:"
-    } else {
-        "What was published stays in its namespace. Look further:"
-    })?;
-    for line in [
-        first,
-        format!("export REDSTART_NAMESPACE={namespace}"),
-        "redstart groups".to_owned(),
-        "redstart topics".to_owned(),
-        "redstart tail demo".to_owned(),
-    ] {
-        show.console.line(format_args!("  {line}"))?;
-    }
-    Ok(())
+    let mut lines = vec![
+        intro.to_owned(),
+        format!("  {first}"),
+        format!("  export REDSTART_NAMESPACE={namespace}"),
+        "  redstart groups".to_owned(),
+        "  redstart topics".to_owned(),
+        "  redstart tail demo".to_owned(),
+    ];
+    lines.extend(last.map(|line| format!("  {line}")));
+    Ok(show.epilogue(&lines)?)
 }

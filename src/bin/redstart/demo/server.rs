@@ -97,12 +97,18 @@ impl PrivateServer {
         }
     }
 
-    /// Lets it run on, with its folder.
-    pub(super) fn keep(mut self) {
-        if let Some((child, folder)) = self.running.take() {
-            let _ = folder.keep();
-            drop(child);
-        }
+    /// Whether the process is still there.
+    pub(super) fn is_running(&mut self) -> bool {
+        let running = self.running.as_mut();
+        running.is_some_and(|(child, _)| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Lets it run on, and says in which folder.
+    pub(super) fn keep(mut self) -> String {
+        let kept = self.running.take();
+        kept.map_or_else(String::new, |(_, folder)| {
+            folder.keep().display().to_string()
+        })
     }
 }
 

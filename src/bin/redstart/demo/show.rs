@@ -20,6 +20,8 @@ pub(super) struct Show<'s, 'c> {
 
 /// What the account is told with.
 pub(super) struct Circumstances<'a> {
+    /// Whether the work was done to its end.
+    pub(super) drained: bool,
     pub(super) killed: u64,
     pub(super) publishing: Duration,
     pub(super) handling: Duration,
@@ -115,6 +117,11 @@ impl<'s, 'c> Show<'s, 'c> {
             |name: &str, value: String, note: &str| vec![name.to_owned(), value, note.to_owned()];
         let publishing = format!("{} messages/s", self::rate(sums.published, of.publishing));
         let handling = format!("{rate} messages/s, including the wait for the lease");
+        let lost = if of.drained {
+            "published - handled - dead"
+        } else {
+            "not handled yet when the demo gave up"
+        };
         let rows = [
             row("published", sums.published.to_string(), &publishing),
             row("handled", sums.handled.to_string(), "each at least once"),
@@ -132,7 +139,7 @@ impl<'s, 'c> Show<'s, 'c> {
                     ""
                 },
             ),
-            row("lost", sums.lost.to_string(), "published - handled - dead"),
+            row("lost", sums.lost.to_string(), lost),
             row(
                 "retries",
                 sums.retries.to_string(),
@@ -144,6 +151,15 @@ impl<'s, 'c> Show<'s, 'c> {
         ];
         self.console.line("")?;
         self.console.table(&[], &rows, 1..2)
+    }
+
+    /// What is said after the account; nothing where the output is for programs.
+    pub(super) fn epilogue(&mut self, lines: &[String]) -> io::Result<()> {
+        if self.console.is_json() {
+            return Ok(());
+        }
+        self.console.line("")?;
+        lines.iter().try_for_each(|line| self.console.line(line))
     }
 }
 
