@@ -97,6 +97,22 @@ impl Admin {
         max: usize,
     ) -> Result<Vec<Entry>, Error> {
         let entries = self.backend.browse(topic, after, max).await?;
+        Ok(self.read(topic, entries))
+    }
+
+    /// The newest entries of a topic, up to `max`, oldest first. Consumes nothing.
+    ///
+    /// What comes after them is [`browse`](Self::browse) after the id of the last one.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn latest(&self, topic: &Topic, max: usize) -> Result<Vec<Entry>, Error> {
+        let entries = self.backend.latest(topic, max).await?;
+        Ok(self.read(topic, entries))
+    }
+
+    fn read(&self, topic: &Topic, entries: Vec<(EntryId, Fields)>) -> Vec<Entry> {
         let read = |(id, fields): (EntryId, Fields)| {
             let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
             let envelope = decode_entry(topic, id, pairs, self.limits);
@@ -106,7 +122,7 @@ impl Admin {
                 fields,
             }
         };
-        Ok(entries.into_iter().map(read).collect())
+        entries.into_iter().map(read).collect()
     }
 
     /// The id of a topic's newest entry, if it has one.

@@ -343,6 +343,29 @@ pub trait Backend: Send + Sync + fmt::Debug {
         max: usize,
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>>;
 
+    /// The newest entries of the log, up to `max`, oldest first, without a group.
+    ///
+    /// The default reads the whole log: a store that can read backwards should.
+    fn latest<'a>(
+        &'a self,
+        topic: &'a Topic,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
+        Box::pin(async move {
+            let mut latest = Vec::new();
+            let mut after = None;
+            loop {
+                let page = self.browse(topic, after, MAX_BATCH).await?;
+                match page.last() {
+                    Some((last, _)) => after = Some(*last),
+                    None => return Ok(latest),
+                }
+                latest.extend(page);
+                latest.drain(..latest.len().saturating_sub(max));
+            }
+        })
+    }
+
     /// The newest entry's id in the log, if there is one.
     fn newest<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<EntryId>, Error>>;
 

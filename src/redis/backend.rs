@@ -199,6 +199,14 @@ impl Backend for RedisBackend {
         Box::pin(self.browse_log(topic, after, max))
     }
 
+    fn latest<'a>(
+        &'a self,
+        topic: &'a Topic,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
+        Box::pin(self.latest_entries(topic, max))
+    }
+
     fn newest<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
         Box::pin(self.newest_entry(topic))
     }

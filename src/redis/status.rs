@@ -148,20 +148,31 @@ impl RedisBackend {
             .await
     }
 
-    pub(super) async fn newest_entry(&self, topic: &Topic) -> Result<Option<EntryId>, Error> {
+    pub(super) async fn latest_entries(
+        &self,
+        topic: &Topic,
+        max: usize,
+    ) -> Result<Vec<(EntryId, Fields)>, Error> {
         self.pool
-            .run("newest entry", async |connection| {
+            .run("latest entries", async |connection| {
                 let reply: Value = redis::cmd("XREVRANGE")
                     .arg(self.keys.log(topic))
                     .arg("+")
                     .arg("-")
                     .arg("COUNT")
-                    .arg(1)
+                    .arg(max)
                     .query_async(connection)
                     .await?;
-                Ok(reply::entries(reply)?.pop().map(|(id, _)| id))
+                let mut entries = reply::entries(reply)?;
+                entries.reverse();
+                Ok(entries)
             })
             .await
             .map_err(|e| e.on(topic.as_str()))
+    }
+
+    pub(super) async fn newest_entry(&self, topic: &Topic) -> Result<Option<EntryId>, Error> {
+        let latest = self.latest_entries(topic, 1).await?;
+        Ok(latest.last().map(|(id, _)| *id))
     }
 }

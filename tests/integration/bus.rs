@@ -420,3 +420,30 @@ async fn after_shutdown_publishing_and_subscribing_say_so() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
 }
+
+#[tokio::test]
+async fn the_newest_entries_come_oldest_first_and_browsing_goes_on_after_them() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let (bus, admin, orders) = (container.bus(), container.admin(), topic("orders"));
+    assert!(admin.latest(&orders, 3).await.unwrap().is_empty());
+    let all: Vec<Envelope> = (0..10).map(number).collect();
+    for result in bus.publish_all(&orders, &all).await {
+        result.unwrap();
+    }
+    let read = |entries: Vec<redstart::Entry>| -> Vec<u32> {
+        let payloads = entries.into_iter().map(|entry| entry.envelope.unwrap());
+        payloads
+            .map(|envelope| envelope.payload().unwrap())
+            .collect()
+    };
+    let latest = admin.latest(&orders, 3).await.unwrap();
+    let last = latest.last().unwrap().id;
+    assert_eq!(read(latest), [7, 8, 9]);
+    assert_eq!(read(admin.latest(&orders, 100).await.unwrap()).len(), 10);
+    bus.publish(&orders, &number(10)).await.unwrap();
+    assert_eq!(
+        read(admin.browse(&orders, Some(last), 5).await.unwrap()),
+        [10]
+    );
+}

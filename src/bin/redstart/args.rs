@@ -1,0 +1,254 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use redstart::Topic;
+
+use crate::demo::{DemoArgs, WorkerArgs};
+use crate::settings::Settings;
+
+/// A durable message bus and key-value store on Redis Streams.
+#[derive(Debug, Parser)]
+#[command(
+    name = "redstart",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "\
+Settings come from the environment, see `redstart <command> --help` for those of a command:
+  REDSTART_REDIS_URL   the server; a password belongs here and not on the command line,
+                       which every user of the machine can read
+  REDSTART_NAMESPACE   the prefix of all keys
+  REDSTART_CODEC, REDSTART_MAX_BYTES, REDSTART_MIGRATE   as for services
+
+Examples:
+  redstart demo
+  echo '{\"cents\":1250}' | redstart publish orders --type order.placed
+  redstart tail orders --follow
+  redstart groups --json
+
+Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Demo(DemoArgs),
+    Publish(PublishArgs),
+    Tail(TailArgs),
+    Topics(TopicsArgs),
+    Groups(GroupsArgs),
+    Migrate(MigrateArgs),
+    Health(HealthArgs),
+    /// A worker process of `demo`.
+    #[command(hide = true)]
+    DemoWorker(WorkerArgs),
+}
+
+/// Publish lines of JSON from the standard input.
+#[derive(Debug, ClapArgs)]
+#[command(
+    long_about = "\
+Publish lines of JSON from the standard input, in their order.
+
+A line is the payload of one message; the options say the rest. With --envelope a line is an
+object with the fields of an envelope as they are on the wire: type, payload, and where wanted id,
+corrId, tenantId, key, headers. The options then fill what a line leaves out. ts, attempts and
+lastError are ignored: what is published is a new message. Empty lines are skipped.
+
+What cannot be published is named on the error output by its line number and the rule that it
+breaks; the other lines are published all the same, unless --stop-on-error is set.",
+    after_help = "\
+Examples:
+  echo '{\"cents\":1250}' | redstart publish orders --type order.placed --key order-7
+  redstart publish orders --envelope < orders.ndjson
+  redstart tail orders --from-beginning --json | jq -c .envelope | redstart publish copy --envelope
+
+With --json the last line of the output is {\"published\":…,\"failed\":…,\"unknown\":…}. Unknown are
+those that may have been published: the connection broke after they were sent.
+
+Exit codes: 0 all were published, 1 some were not or may not have been, 2 wrong usage,
+130 interrupted."
+)]
+pub(crate) struct PublishArgs {
+    /// The topic; it is created where it is missing
+    pub(crate) topic: Topic,
+    /// The messages' type, such as order.placed
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        required_unless_present = "envelope"
+    )]
+    pub(crate) kind: Option<String>,
+    /// A line is an envelope, not only a payload
+    #[arg(long)]
+    pub(crate) envelope: bool,
+    /// The messages' ordering key
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// The messages' tenant
+    #[arg(long, value_name = "ID")]
+    pub(crate) tenant: Option<String>,
+    /// The messages' correlation id [default: a fresh one each]
+    #[arg(long, value_name = "ID")]
+    pub(crate) correlation: Option<String>,
+    /// A header; can be given several times
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// Stop at the first line that cannot be published
+    #[arg(long)]
+    pub(crate) stop_on_error: bool,
+}
+
+fn header(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE"),
+    }
+}
+
+/// Show what a topic holds, without consuming it.
+#[derive(Debug, ClapArgs)]
+#[command(
+    long_about = "\
+Show what a topic holds, without consuming it. No group notices.
+
+A line has the entry's id, the time of the envelope, its type, and the payload as JSON. An entry
+that cannot be decoded is shown with the reason and its fields. Whatever could disturb a terminal
+is escaped.
+
+A topic with the retention `settled` gives up entries as soon as every group has settled them, so
+that with busy consumers --follow does not see everything.",
+    after_help = "\
+Examples:
+  redstart tail orders                       the newest ten entries
+  redstart tail orders --last 0 --follow     what is published from now on
+  redstart tail orders --from-beginning --max 100 --json | jq .envelope.payload
+
+With --json every line is {\"entry\":…,\"envelope\":{…}}, the envelope as it is on the wire; or
+{\"entry\":…,\"error\":…,\"fields\":[…]} for one that cannot be decoded."
+)]
+pub(crate) struct TailArgs {
+    /// The topic
+    pub(crate) topic: Topic,
+    /// Start at the oldest entry
+    #[arg(long, conflicts_with = "last")]
+    pub(crate) from_beginning: bool,
+    /// Start with the newest N entries
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) last: usize,
+    /// Go on with what is published meanwhile; waits for a topic that is not there yet
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Stop after N entries
+    #[arg(long, value_name = "N")]
+    pub(crate) max: Option<usize>,
+}
+
+/// List the topics.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+With --json: one array of {\"topic\",\"entries\",\"retention\",\"backlog_limit\",\"groups\":[names]};
+backlog_limit is null where there is none.")]
+pub(crate) struct TopicsArgs {}
+
+/// List groups and where they stand.
+#[derive(Debug, ClapArgs)]
+#[command(
+    long_about = "\
+List groups and where they stand.
+
+  lag        not yet delivered to the group
+  in-flight  delivered and unsettled
+  scheduled  retries and snoozed messages that wait for their time
+  dead       dead letters
+  consumers  consumers that the group knows, alive or not",
+    after_help = "\
+Examples:
+  redstart groups
+  redstart groups orders --json | jq '.[] | select(.dead > 0)'
+
+With --json: one array of {\"topic\",\"group\",\"lag\",\"in_flight\",\"scheduled\",\"dead\",\"consumers\"}."
+)]
+pub(crate) struct GroupsArgs {
+    /// Only the groups of this topic
+    pub(crate) topic: Option<Topic>,
+}
+
+/// Look at the namespace's layout, or bring it up to date.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MigrateArgs {
+    #[command(subcommand)]
+    pub(crate) action: MigrateAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MigrateAction {
+    /// List the migrations and whether they are applied
+    #[command(after_help = "\
+States: applied, pending, dirty (begun and not finished), changed (applied in another form than
+this version has), unknown (applied by a newer version).
+
+With --json: one array of {\"number\",\"name\",\"state\",\"applied_at\"}.")]
+    Status,
+    /// Apply the migrations that are pending
+    #[command(after_help = "\
+Waits while another process does the same. With --json: {\"applied\":[numbers]}.")]
+    Up {
+        /// Apply a migration again that was begun and not finished
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+/// Ask whether bus and store work.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+With --json: {\"ok\",\"bus\":{\"ok\",\"reasons\"},\"kv\":{\"ok\",\"reasons\"}}.
+
+Exit codes: 0 everything works, 1 something does not, 2 wrong usage.")]
+pub(crate) struct HealthArgs {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn help_never_shows_the_value_of_the_url() {
+        let argument = Args::command();
+        let url = argument
+            .get_arguments()
+            .find(|argument| argument.get_id() == "redis_url")
+            .unwrap();
+        assert!(url.is_hide_env_values_set());
+    }
+
+    #[test]
+    fn a_header_has_a_name_and_any_value() {
+        assert_eq!(header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(header("a="), Ok(("a".to_owned(), String::new())));
+        assert!(header("=b").is_err());
+        assert!(header("a").is_err());
+    }
+
+    #[test]
+    fn a_payload_needs_a_type_and_an_envelope_has_its_own() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' ')).map(|_| ());
+        assert!(parse("redstart publish orders").is_err());
+        assert!(parse("redstart publish orders --type t").is_ok());
+        assert!(parse("redstart publish orders --envelope").is_ok());
+        assert!(parse("redstart publish a/b --envelope").is_err());
+        assert!(parse("redstart tail orders --from-beginning --last 3").is_err());
+        assert!(parse("redstart demo --workers 1").is_err());
+    }
+}

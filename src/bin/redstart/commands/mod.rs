@@ -1,0 +1,33 @@
+//! The commands. Each is a function from its arguments and a console.
+
+mod groups;
+mod health;
+mod input;
+mod line;
+mod migrate;
+mod publish;
+mod tail;
+mod topics;
+
+use crate::args::{Args, Command};
+use crate::console::Console;
+use crate::demo;
+use crate::failure::Failure;
+
+/// Runs the command that was asked for.
+pub(crate) async fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
+    let settings = &args.settings;
+    match &args.command {
+        Command::Demo(args) => demo::run(args, settings, console).await,
+        Command::DemoWorker(args) => demo::work(args, settings).await,
+        Command::Publish(args) => {
+            let input = std::io::BufReader::new(std::io::stdin());
+            publish::run(args, settings, console, input).await
+        }
+        Command::Tail(args) => tail::run(args, &settings.connect().await?, console).await,
+        Command::Topics(_) => topics::run(&settings.connect().await?, console).await,
+        Command::Groups(args) => groups::run(args, &settings.connect().await?, console).await,
+        Command::Migrate(args) => migrate::run(args, settings, console).await,
+        Command::Health(_) => health::run(settings, console).await,
+    }
+}

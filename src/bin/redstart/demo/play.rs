@@ -1,0 +1,400 @@
+//! The course of the demo: publish → start workers → kill one → drain → account.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use redstart::{Container, Envelope, Group, GroupStatus, Topic};
+use uuid::Uuid;
+
+use super::DemoArgs;
+use super::account::{Account, Sums};
+use super::crew::{Crew, Event, Orders};
+use super::ground::Ground;
+use super::plan::{self, CONCURRENCY, Fails, LEASE};
+use super::report::Report;
+use super::server::PrivateServer;
+use super::show::{Circumstances, Show};
+use crate::console::Console;
+use crate::failure::{Failure, chain};
+use crate::settings::Settings;
+
+/// How many messages one call publishes.
+const BATCH: usize = 500;
+/// How often the group is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long nothing may get on before the demo gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the workers may take to go.
+const FAREWELL: Duration = Duration::from_secs(20);
+
+/// Plays it all.
+pub(super) async fn play(
+    args: &DemoArgs,
+    settings: &Settings,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let mut show = Show::new(console, args.messages);
+    let mut ground = Ground::choose(settings)?;
+    let container = ground.connect().await?;
+    show.tell(match &ground.private {
+        Some(server) => format!(
+            "Started a private redis-server (pid {}, unix socket, append-only file).",
+            server.pid()
+        ),
+        None => format!(
+            "Connected to the server of REDSTART_REDIS_URL; everything is in the fresh namespace {}.",
+            ground.namespace
+        ),
+    })?;
+
+    let (topic, group) = (Topic::new("demo")?, Group::new("demo-workers")?);
+    let mut account = Account::default();
+    let began = Instant::now();
+    publish(&container, &topic, args.messages, &mut account, &mut show).await?;
+    let publishing = began.elapsed();
+
+    let began = Instant::now();
+    let crew = Crew::start(
+        usize::try_from(args.workers).unwrap_or(usize::MAX),
+        &Orders {
+            url: &ground.url,
+            namespace: &ground.namespace,
+            topic: &topic,
+            group: &group,
+            work: plan::work(args.messages, args.workers),
+            log: settings.log.to_string(),
+        },
+    )?;
+    let pids: Vec<String> = crew.workers.iter().map(|w| w.pid.to_string()).collect();
+    show.tell(format_args!(
+        "Started {} worker processes (pids {}): one group, {CONCURRENCY} handlers and a lease of {} s each.",
+        crew.workers.len(),
+        pids.join(", "),
+        LEASE.as_secs(),
+    ))?;
+
+    let mut scene = Scene {
+        container: &container,
+        server: ground.private.as_mut(),
+        topic: &topic,
+        group: &group,
+        crew,
+        account,
+        kill_at: args.messages / 3,
+        killed: None,
+        dismissed: false,
+        status: None,
+        in_trouble: false,
+    };
+    let drained = scene.until_drained(&mut show).await;
+    let handling = began.elapsed();
+    // The account is told in any case: when something went wrong it is what one wants to see.
+    scene.dismiss(&mut show).await?;
+    let sums = match (scene.close().await, &drained) {
+        (Ok(sums), _) => sums,
+        // What went wrong first says more than what that has made impossible.
+        (Err(_), Err(_)) => return drained,
+        (Err(failure), Ok(())) => return Err(failure),
+    };
+    if drained.is_ok() && sums.adds_up() {
+        show.tell("Every message was handled or is a dead letter; the workers have shut down.")?;
+    }
+    show.account(
+        &sums,
+        &Circumstances {
+            drained: drained.is_ok(),
+            killed: u64::from(scene.killed.is_some()),
+            publishing,
+            handling,
+            backend: container.backend_name(),
+            namespace: ground.namespace.as_str(),
+        },
+    )?;
+    drained?;
+    if !sums.adds_up() {
+        return Err(Failure::new(sums.complaint()));
+    }
+    look_further(args, ground, &mut show)
+}
+
+async fn publish(
+    container: &Container,
+    topic: &Topic,
+    total: u64,
+    account: &mut Account,
+    show: &mut Show<'_, '_>,
+) -> Result<(), Failure> {
+    let (mut envelopes, mut once, mut always) = (Vec::new(), 0, 0);
+    for message in plan::messages(total) {
+        once += u64::from(message.fails == Fails::Once);
+        always += u64::from(message.fails == Fails::Always);
+        envelopes.push(Envelope::new("demo.message", &message)?);
+    }
+    for batch in envelopes.chunks(BATCH) {
+        for result in container.bus().publish_all(topic, batch).await {
+            result?;
+        }
+    }
+    account.published(envelopes.iter().map(Envelope::id));
+    show.tell(format_args!(
+        "Published {total} messages before any worker existed: \
+         {once} will fail once, {always} will fail at every attempt."
+    ))?;
+    Ok(())
+}
+
+/// The worker that was killed and what it left.
+struct Killed {
+    at: usize,
+    when: Instant,
+    /// What it had in its hands and no other has begun yet; known once its output has ended.
+    left: Option<HashSet<Uuid>>,
+    /// What others have begun since.
+    begun: HashSet<Uuid>,
+    told: bool,
+}
+
+struct Scene<'a> {
+    container: &'a Container,
+    server: Option<&'a mut PrivateServer>,
+    topic: &'a Topic,
+    group: &'a Group,
+    crew: Crew,
+    account: Account,
+    kill_at: u64,
+    killed: Option<Killed>,
+    dismissed: bool,
+    status: Option<GroupStatus>,
+    /// Whether the last look failed. Said once, not at every look.
+    in_trouble: bool,
+}
+
+impl Scene<'_> {
+    /// Watches until every message has its end and the group has nothing left to do.
+    async fn until_drained(&mut self, show: &mut Show<'_, '_>) -> Result<(), Failure> {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut progress, mut moved) = ((0, 0), Instant::now());
+        loop {
+            tokio::select! {
+                event = self.crew.next() => match event {
+                    Some((at, event)) => self.on(at, event, show)?,
+                    None => return Err(Failure::new("all workers have ended before the work was done")),
+                },
+                _ = looks.tick() => {
+                    self.look(show).await?;
+                    if self.is_drained() {
+                        return Ok(());
+                    }
+                }
+            }
+            if self.crew.alive() == 0 {
+                return Err(Failure::new(
+                    "all workers have ended before the work was done",
+                ));
+            }
+            let dead = self.status.as_ref().map_or(0, |status| status.dead);
+            if progress != (self.account.distinct(), dead) {
+                progress = (self.account.distinct(), dead);
+                moved = Instant::now();
+            }
+            if moved.elapsed() > PATIENCE {
+                let text = format!("nothing got on for {} s", PATIENCE.as_secs());
+                return Err(Failure::new(text));
+            }
+        }
+    }
+
+    async fn look(&mut self, show: &mut Show<'_, '_>) -> Result<(), Failure> {
+        match self.container.admin().groups(self.topic).await {
+            Ok(groups) => {
+                self.status = groups.into_iter().find(|row| row.group == *self.group);
+                self.in_trouble = false;
+            }
+            Err(error) if error.is_retryable() => {
+                if self
+                    .server
+                    .as_mut()
+                    .is_some_and(|server| !server.is_running())
+                {
+                    return Err(Failure::new("the private redis-server has ended by itself"));
+                }
+                if !self.in_trouble {
+                    show.remark(format_args!("{}; trying again", chain(&error)));
+                }
+                self.in_trouble = true;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        show.progress(&self.account, self.status.as_ref(), self.crew.alive());
+        Ok(())
+    }
+
+    fn is_drained(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| {
+            (status.lag, status.in_flight, status.scheduled) == (0, 0, 0)
+                && self.account.is_complete_with(status.dead)
+        })
+    }
+
+    fn on(&mut self, at: usize, event: Event, show: &mut Show<'_, '_>) -> Result<(), Failure> {
+        match event {
+            Event::Reported(Report::Begun(id)) => self.taken_over(at, id, show)?,
+            Event::Reported(Report::Handled(id)) => {
+                self.account.handled(id);
+                if self.killed.is_none() && self.account.distinct() >= self.kill_at {
+                    self.kill()?;
+                }
+            }
+            Event::Reported(Report::Retry(_)) => self.account.retried(),
+            Event::Reported(Report::Ready | Report::Dead(_)) => {}
+            Event::Complained(line) => {
+                let number = self.crew.workers[at].number;
+                show.remark(format_args!("worker {number}: {line}"));
+            }
+            Event::Ended => self.ended(at, show)?,
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self) -> Result<(), Failure> {
+        let Some(at) = self.crew.busiest() else {
+            return Ok(());
+        };
+        self.crew.workers[at].kill()?;
+        self.killed = Some(Killed {
+            at,
+            when: Instant::now(),
+            left: None,
+            begun: HashSet::new(),
+            told: false,
+        });
+        Ok(())
+    }
+
+    /// A worker's output has ended. Of the killed one it is now certain what it left: what it
+    /// had reported before it died has been read.
+    fn ended(&mut self, at: usize, show: &mut Show<'_, '_>) -> Result<(), Failure> {
+        let worker = &self.crew.workers[at];
+        let Some(killed) = self.killed.as_mut().filter(|killed| killed.at == at) else {
+            if !self.dismissed {
+                let (number, pid) = (worker.number, worker.pid);
+                show.remark(format_args!("worker {number} (pid {pid}) ended by itself"));
+            }
+            return Ok(());
+        };
+        show.tell(format_args!(
+            "Killed worker {} (pid {}, SIGKILL) after {} messages, with {} in its hands.",
+            worker.number,
+            worker.pid,
+            self.account.distinct(),
+            worker.hands.len(),
+        ))?;
+        let mut left = worker.hands.clone();
+        left.retain(|id| !killed.begun.contains(id));
+        killed.left = Some(left);
+        Ok(())
+    }
+
+    /// Tells when others have begun all that the killed worker left.
+    fn taken_over(&mut self, at: usize, id: Uuid, show: &mut Show<'_, '_>) -> Result<(), Failure> {
+        let Some(killed) = self.killed.as_mut().filter(|killed| killed.at != at) else {
+            return Ok(());
+        };
+        killed.begun.insert(id);
+        let Some(left) = &mut killed.left else {
+            return Ok(());
+        };
+        if left.remove(&id) && left.is_empty() && !killed.told {
+            killed.told = true;
+            show.tell(format_args!(
+                "The others have taken them over, {:.1} s after the kill: its leases had expired.",
+                killed.when.elapsed().as_secs_f64()
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the workers finish, and hears them out.
+    async fn dismiss(&mut self, show: &mut Show<'_, '_>) -> Result<(), Failure> {
+        self.dismissed = true;
+        self.crew.dismiss();
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        while self.crew.alive() > 0 {
+            match tokio::time::timeout_at(deadline, self.crew.next()).await {
+                Ok(Some((at, event))) => self.on(at, event, show)?,
+                Ok(None) => break,
+                Err(_) => {
+                    return Err(Failure::new("the workers did not shut down in time"));
+                }
+            }
+        }
+        let killed = self.killed.as_ref().map(|killed| killed.at);
+        for (at, worker) in self.crew.workers.iter_mut().enumerate() {
+            let status = worker.end().await?;
+            if !status.success() && killed != Some(at) {
+                let (number, pid) = (worker.number, worker.pid);
+                show.remark(format_args!(
+                    "worker {number} (pid {pid}) ended with {status}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the account, with the dead letters themselves and not their number.
+    async fn close(&self) -> Result<Sums, Failure> {
+        let (mut dead, mut after) = (Vec::new(), None);
+        loop {
+            let letters = self.container.dead_letters();
+            let page = letters.list(self.topic, self.group, after, BATCH).await?;
+            let Some(last) = page.last() else {
+                return Ok(self.account.close(&dead));
+            };
+            after = Some(last.id);
+            for letter in page {
+                dead.push(letter.envelope()?.id());
+            }
+        }
+    }
+}
+
+/// How to look at what the demo has left, where it has left something.
+fn look_further(args: &DemoArgs, ground: Ground, show: &mut Show<'_, '_>) -> Result<(), Failure> {
+    let Ground {
+        url,
+        namespace,
+        private,
+    } = ground;
+    let (intro, first, last) = match private {
+        Some(server) if args.keep => {
+            let (pid, folder) = (server.pid(), server.keep());
+            (
+                "The server keeps running. Look further:",
+                format!("export REDSTART_REDIS_URL={url}"),
+                Some(format!(
+                    "kill {pid} && rm -r {folder}    # when you have seen enough"
+                )),
+            )
+        }
+        Some(_) => {
+            let hint = "Look further: `redstart demo --keep` leaves the server running.";
+            return Ok(show.epilogue(&[hint.to_owned()])?);
+        }
+        None => (
+            "What was published stays in its namespace. Look further:",
+            "# with REDSTART_REDIS_URL as it is".to_owned(),
+            None,
+        ),
+    };
+    let mut lines = vec![
+        intro.to_owned(),
+        format!("  {first}"),
+        format!("  export REDSTART_NAMESPACE={namespace}"),
+        "  redstart groups".to_owned(),
+        "  redstart topics".to_owned(),
+        "  redstart tail demo".to_owned(),
+    ];
+    lines.extend(last.map(|line| format!("  {line}")));
+    Ok(show.epilogue(&lines)?)
+}

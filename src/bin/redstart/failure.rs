@@ -1,0 +1,143 @@
+//! How a command fails: what is said, and the exit code.
+
+use std::error::Error as StdError;
+use std::io;
+
+use redstart::{Error, ErrorKind};
+
+/// Something did not work.
+pub(crate) const FAILED: u8 = 1;
+/// The command line or the settings make no sense.
+pub(crate) const USAGE: u8 = 2;
+/// Ended by ctrl-c, as shells count it: 128 + SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// How a command fails.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Says why, in one line.
+    Because(Box<dyn StdError + Send + Sync>),
+    /// A setting breaks a rule; says which one.
+    Setting(Error),
+    /// Everything has been said already.
+    Said(u8),
+    /// Whoever read the output has gone: `| head`.
+    ReaderGone,
+}
+
+impl Failure {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self::Because(text.into().into())
+    }
+
+    /// An error of putting the settings together or of connecting with them. Elsewhere a
+    /// value that breaks a rule may have come from the server.
+    pub(crate) fn of_settings(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Invalid => Self::Setting(error),
+            _ => error.into(),
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Because(_) => FAILED,
+            Self::Setting(_) => USAGE,
+            Self::Said(code) => *code,
+            Self::ReaderGone => 0,
+        }
+    }
+
+    /// The line to print, if there is one left to print.
+    pub(crate) fn line(&self) -> Option<String> {
+        match self {
+            Self::Because(cause) => Some(chain(&**cause)),
+            Self::Setting(error) => Some(chain(error)),
+            Self::Said(_) | Self::ReaderGone => None,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Because(Box::new(error))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ReaderGone;
+        }
+        Self::Because(Box::new(error))
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        // Many errors repeat their cause in their own text.
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Takes addresses of servers out of a text: they may hold a password. The library's errors
+/// never name them; this is for what a user has typed in the wrong place and gets quoted back.
+pub(crate) fn redact(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-' | '_');
+        let scheme = rest[..at].trim_end_matches(is_name).len();
+        safe.push_str(&rest[..scheme]);
+        safe.push_str("<url>");
+        let after = &rest[at + 3..];
+        let is_end = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '\u{1b}');
+        rest = &after[after.find(is_end).unwrap_or(after.len())..];
+    }
+    safe.push_str(rest);
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = "a b".parse::<redstart::Topic>().unwrap_err();
+        assert_eq!(
+            chain(&error),
+            "topic \"a b\": must match [A-Za-z0-9_.:-]{1,200}"
+        );
+    }
+
+    #[test]
+    fn rules_of_the_settings_are_usage_and_the_rest_is_failure() {
+        let invalid = || "a b".parse::<redstart::Topic>().unwrap_err();
+        assert_eq!(Failure::of_settings(invalid()).exit_code(), USAGE);
+        assert_eq!(Failure::from(invalid()).exit_code(), FAILED);
+        assert_eq!(Failure::new("no").exit_code(), FAILED);
+        let gone = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((gone.exit_code(), gone.line()), (0, None));
+    }
+
+    #[test]
+    fn addresses_are_taken_out_wherever_they_stand() {
+        for (text, safe) in [
+            ("unrecognized 'redis://:pw@h/0' x", "unrecognized '<url>' x"),
+            ("rediss://u:p@h:1", "<url>"),
+            ("a unix:///x?pass=p b redis://q c", "a <url> b <url> c"),
+            ("nothing: here", "nothing: here"),
+        ] {
+            assert_eq!(redact(text), safe);
+        }
+    }
+}
