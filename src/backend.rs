@@ -213,8 +213,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// The clock that failure times are taken from.
     fn clock(&self) -> &dyn Clock;
 
-    /// Completes when the clock has been set forward. Where time only passes by itself, as it
-    /// does by default, never.
+    /// Completes when the clock has been set forward since this was called. Where time only
+    /// passes by itself, as it does by default, never.
     fn clock_set(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }
@@ -283,7 +283,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<u64, Error>>;
 
     /// What the member holds, up to a number, oldest first in each lane. A connection that broke
-    /// while a fetch was answered leaves entries that the member holds without knowing.
+    /// while a fetch was answered leaves entries that the member holds without knowing. Fails
+    /// with [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
     fn holdings<'a>(
         &'a self,
         member: &'a Member,
@@ -291,7 +292,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<Vec<Receipt>, Error>>;
 
     /// Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever
-    /// held it. Goes on where `cursor` says and starts anew after the end.
+    /// held it. Goes on where `cursor` says and starts anew after the end. Fails with
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
     fn reclaim<'a>(
         &'a self,
         member: &'a Member,

@@ -18,6 +18,8 @@ pub(super) async fn run(core: Arc<Core>) {
     let (topic, group) = (&core.member.topic, &core.member.group);
     loop {
         core.due.take();
+        // From before the look: what is set while the look is under way is not missed.
+        let mut clock_set = core.backend.clock_set();
         let promoted = tokio::select! {
             biased;
             () = core.halt.cancelled() => return,
@@ -45,7 +47,7 @@ pub(super) async fn run(core: Arc<Core>) {
                 biased;
                 () = core.halt.cancelled() => return,
                 () = sleep_until(until) => break,
-                () = core.backend.clock_set() => break,
+                () = &mut clock_set => break,
                 () = core.due.changed() => {
                     if let Some(due) = core.due.take() {
                         until = until.min(due);

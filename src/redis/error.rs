@@ -15,9 +15,11 @@ pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
             | ServerErrorKind::MasterDown,
         ) => ErrorKind::Unavailable,
         Kind::Server(_) | Kind::AuthenticationFailed => ErrorKind::Refused,
-        Kind::Extension => match error.code() {
+        Kind::Extension => match code(error).as_deref() {
             // The server is there but cannot serve: a long script, a failing disk.
             Some("BUSY" | "MISCONF") => ErrorKind::Unavailable,
+            // The runtime creates a group that is gone anew, but only if it is told so.
+            Some("NOGROUP") => ErrorKind::NotFound,
             _ => ErrorKind::Refused,
         },
         Kind::InvalidClientConfig | Kind::Client => ErrorKind::Invalid,
@@ -26,12 +28,20 @@ pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
     }
 }
 
+/// The server's own word for an error. That of a pipeline is its first command's, which
+/// `RedisError::code` does not give.
+fn code(error: &RedisError) -> Option<String> {
+    let errors = error.clone().into_server_errors()?;
+    Some(errors.first()?.1.code().to_owned())
+}
+
 /// An error of a command that was sent.
 pub(super) fn sent(operation: &'static str, error: RedisError) -> Error {
     let kind = kind_of(&error);
     let message = match kind {
         ErrorKind::Unavailable => "the server is not ready",
         ErrorKind::Refused => "the server refused",
+        ErrorKind::NotFound => "the group is gone",
         ErrorKind::OutcomeUnknown => "the connection failed after sending; it may have been done",
         _ => "the reply could not be used",
     };

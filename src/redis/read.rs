@@ -154,10 +154,11 @@ fn pair(length: usize) -> Result<(), Broken> {
     Err(Broken::new("no pair where one was expected"))
 }
 
-/// After FLUSHALL a blocked read ends with UNBLOCKED, and the next one with NOGROUP.
+/// After FLUSHALL a blocked read ends with UNBLOCKED, and the next one with NOGROUP: the group is
+/// gone either way.
 fn failed(cause: RedisError) -> Error {
     match cause.code() {
-        Some("NOGROUP" | "UNBLOCKED") => {
+        Some("UNBLOCKED") => {
             Error::new(ErrorKind::NotFound, "read", "the group is gone").because(cause)
         }
         _ => error::sent("read", cause),

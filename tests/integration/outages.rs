@@ -66,6 +66,25 @@ async fn after_flushall_groups_come_back_and_nothing_published_since_is_missed()
 }
 
 #[tokio::test]
+async fn a_server_that_restarts_empty_gets_its_groups_back() {
+    let mut server = Server::start_with(&["--appendonly", "no"]);
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let mut received = subscribe(&container, &orders).await;
+    publish(&container, &orders, 1).await;
+    assert_eq!(next(&mut received).await, 1);
+    // The reader loses its connection and its group in one.
+    server.restart();
+    publish(&container, &orders, 2).await;
+    assert_eq!(next(&mut received).await, 2);
+    until("health to come back", async || {
+        container.health().await.ok.then_some(())
+    })
+    .await;
+    finish(container).await;
+}
+
+#[tokio::test]
 async fn after_script_flush_everything_goes_on() {
     let server = Server::start();
     let container = container(&server).await;
