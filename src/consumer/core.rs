@@ -16,7 +16,7 @@ use super::queue::{Job, Queue};
 use super::room::Room;
 use crate::backend::{Backend, Fetched, Member, Receipt, Settlement};
 use crate::codec::Limits;
-use crate::domain::RetryPolicy;
+use crate::domain::{Error, RetryPolicy, describe};
 
 pub(super) struct Core {
     pub(super) backend: Arc<dyn Backend>,
@@ -42,7 +42,11 @@ pub(super) struct Core {
     pub(super) reclaim_now: Notify,
     pub(super) acknowledged: AtomicU64,
     /// Why reading does not work, while it does not.
-    pub(super) trouble: Mutex<Option<String>>,
+    pub(super) reading: Trouble,
+    /// Why retries, snoozes and dead letters cannot be written, while they cannot.
+    pub(super) writing: Trouble,
+    /// Why acknowledging does not work, while it does not.
+    pub(super) acknowledging: Trouble,
 }
 
 impl fmt::Debug for Core {
@@ -69,8 +73,39 @@ impl Core {
         new
     }
 
-    pub(super) fn report_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    /// Why the subscription does not work at the moment, if it does not.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let parts = [
+            ("reading", &self.reading),
+            ("settling", &self.writing),
+            ("acknowledging", &self.acknowledging),
+        ];
+        let said: Vec<String> = parts
+            .into_iter()
+            .filter_map(|(what, trouble)| Some(format!("{what}: {}", trouble.said()?)))
+            .collect();
+        (!said.is_empty()).then(|| said.join("; "))
+    }
+}
+
+/// Why a part does not work, while it does not.
+#[derive(Debug, Default)]
+pub(super) struct Trouble(Mutex<Option<String>>);
+
+impl Trouble {
+    pub(super) fn say(&self, error: &Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe(error));
+    }
+
+    pub(super) fn over(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn said(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn run(core: Arc<Core>, opened: Opened) {
             Ok(fetched) => {
                 if failures > 0 {
                     tracing::info!(subscription = %core.member, "reading again");
-                    core.report_trouble(None);
+                    core.reading.over();
                     failures = 0;
                 }
                 core.hand_over(fetched);
@@ -99,7 +99,7 @@ async fn pause(core: &Core, error: &Error, failures: u32) {
             "reading failed; trying again until it works",
         );
     }
-    core.report_trouble(Some(crate::domain::describe(error)));
+    core.reading.say(error);
     tokio::select! {
         () = core.stop.cancelled() => {}
         () = sleep(back_off(failures)) => {}

@@ -44,10 +44,11 @@ pub(super) async fn run(core: Arc<Core>) {
 /// Takes over what there is room for. Returns whether there may be more.
 async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> bool {
     let max = core.room.reclaimable() / 2;
+    let _claiming = core.claiming.lock().await;
+    // Under the lock: shutdown takes it before it gives back what is held.
     if max == 0 || core.stop.is_cancelled() {
         return false;
     }
-    let _claiming = core.claiming.lock().await;
     let reclaimed = match core
         .backend
         .reclaim(&core.member, core.options.lease, *cursor, max)

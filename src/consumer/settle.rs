@@ -19,7 +19,11 @@ pub(super) async fn acknowledge(core: Arc<Core>, mut acks: mpsc::Receiver<Receip
         let mut failures = 0;
         while let Err(error) = core.backend.acknowledge(&core.member, &batch).await {
             failures += 1;
+            core.acknowledging.say(&error);
             pause(&core, &error, failures).await;
+        }
+        if failures > 0 {
+            core.acknowledging.over();
         }
         let count = batch.len() as u64;
         core.meters.acknowledged.increment(count);
@@ -45,10 +49,14 @@ pub(super) async fn write(core: Arc<Core>, mut writes: mpsc::Receiver<Settlement
                 Ok(written) => break written,
                 Err(error) => {
                     failures += 1;
+                    core.writing.say(&error);
                     pause(&core, &error, failures).await;
                 }
             }
         };
+        if failures > 0 {
+            core.writing.over();
+        }
         let not_held = written.iter().filter(|written| !**written).count();
         if failures == 0 && not_held > 0 {
             core.meters.lease_lost.increment(not_held as u64);

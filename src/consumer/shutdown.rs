@@ -44,8 +44,11 @@ pub(super) async fn run(
         }
     }
 
-    // The workers are gone: what they have not finished goes back, uncounted.
+    // The workers are gone, and whoever was claiming has entered what it took: all that is
+    // not finished goes back, uncounted.
+    let claiming = timeout_at(Instant::now() + FLUSH, core.claiming.lock()).await;
     let open = core.held.unfinished();
+    drop(claiming);
     let mut unsettled = 0;
     let mut given_back = 0;
     if !open.is_empty() {

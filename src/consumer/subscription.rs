@@ -1,15 +1,15 @@
 //! A running subscription and its handle.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Core, Due};
+use super::core::{Core, Due, Trouble};
 use super::handler::RawHandler;
 use super::held::Held;
 use super::meters::Meters;
@@ -85,7 +85,9 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         due: Due::default(),
         reclaim_now: Notify::new(),
         acknowledged: AtomicU64::new(0),
-        trouble: Mutex::new(None),
+        reading: Trouble::default(),
+        writing: Trouble::default(),
+        acknowledging: Trouble::default(),
     });
 
     let mut tasks = Tasks {
@@ -191,14 +193,11 @@ impl Subscription {
         &self.running.core.member.consumer
     }
 
-    /// Why reading does not work at the moment, if it does not.
+    /// Why it does not work at the moment, if it does not: reading, settling or acknowledging fails.
+    /// Each is tried again until it works.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let trouble = &self.running.core.trouble;
-        trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.running.core.trouble()
     }
 
     /// Ends the subscription and reports what it left.
@@ -206,7 +205,8 @@ impl Subscription {
     /// Reading stops; what no handler has begun is given back, uncounted; running handlers may
     /// finish until `deadline` has passed; then their [`Delivery`](crate::Delivery) is cancelled
     /// and, a quarter of a second later, their future dropped. Settlements are written. The group and its
-    /// messages stay. Calling it again returns the same report.
+    /// messages stay. Calling it again returns the same report. A handler must not wait for the
+    /// end of its own subscription: it would wait for itself until the deadline.
     ///
     /// # Cancel safety
     ///

@@ -232,3 +232,47 @@ async fn a_frozen_server_makes_publishing_fail_as_unknown_and_comes_back() {
     drained(&container, &orders, &group("billing")).await;
     finish(container).await;
 }
+
+#[tokio::test]
+async fn a_dead_letter_that_cannot_be_written_shows_in_health_and_is_not_lost() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let key = "{shop:orders}:group:billing:dead";
+    let _: String = server.command(&["SET", key, "mine"]);
+    let _subscription = container
+        .bus()
+        .subscribe(&orders, |n: u32, _: Delivery| async move {
+            if n == 7 {
+                return Outcome::dead_letter("never");
+            }
+            Outcome::Ack
+        })
+        .await
+        .unwrap();
+    publish(&container, &orders, 7).await;
+    until("health to show it", async || {
+        let reasons = container.health().await.bus.reasons;
+        let said = reasons.iter().any(|reason| {
+            reason.contains("orders/billing: settling") && reason.contains("WRONGTYPE")
+        });
+        said.then_some(())
+    })
+    .await;
+    // Others are acknowledged meanwhile.
+    publish(&container, &orders, 8).await;
+    until("the other to be acknowledged", async || {
+        let pending: (u64, redis::Value, redis::Value, redis::Value) =
+            server.command(&["XPENDING", "{shop:orders}:log", "billing"]);
+        (pending.0 == 1).then_some(())
+    })
+    .await;
+    let _: u64 = server.command(&["DEL", key]);
+    let left = drained(&container, &orders, &group("billing")).await;
+    assert_eq!(left.dead, 1);
+    until("health to come back", async || {
+        container.health().await.ok.then_some(())
+    })
+    .await;
+    finish(container).await;
+}
