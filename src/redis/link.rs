@@ -1,31 +1,77 @@
-//! A connection that many tasks share and that comes back after a failure.
+//! A connection that many tasks share: commands are sent together, replies read in place.
+//!
+//! Callers put packed commands into a queue; one task writes what has come together, reads the
+//! replies and tells each caller its own. So a busy publisher costs one write, one wake-up
+//! and one time limit for many commands. And because this task knows what it has written,
+//! it can tell what was certainly not done from what may have been.
 
-use std::sync::{PoisonError, RwLock};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redis::aio::MultiplexedConnection;
+use bytes::Bytes;
+use redis::RedisError;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::error;
 use super::server::{RESPONSE_TIMEOUT, Server};
+use super::socket::{Socket, within};
 use crate::domain::Error;
 
-/// One multiplexed connection, made when it is needed.
-///
-/// `ConnectionManager` neither reconnects after a timeout nor says whether a command was
-/// sent. Here whoever finds the connection broken discards it, and the next one in need
-/// makes a new one, while the others wait for the same attempt.
+/// What is written at once, and what may be on its way without a reply, in bytes.
+const BATCH: usize = 1024 * 1024;
+const UNDER_WAY: usize = 4 * BATCH;
+
+/// The raw reply to each command, or the error that the server answered.
+pub(super) type Replies = Vec<Result<Bytes, RedisError>>;
+
+/// Why there are no replies.
+#[derive(Debug)]
+enum Failure {
+    /// Nothing was sent.
+    NotSent(RedisError),
+    /// It was sent, at least in part.
+    Unknown(RedisError),
+}
+
+/// Commands of one caller.
+#[derive(Debug)]
+struct Job {
+    packed: Vec<u8>,
+    commands: usize,
+    caller: oneshot::Sender<Result<Replies, Failure>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    jobs: Mutex<VecDeque<Job>>,
+    more: Notify,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The connection, made when it is needed and made anew when it has failed.
 #[derive(Debug)]
 pub(super) struct Link {
     server: Server,
     name: &'static str,
-    current: RwLock<Option<Leased>>,
-    connecting: tokio::sync::Mutex<u64>,
+    shared: Arc<Shared>,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A connection and which one it is.
-#[derive(Clone, Debug)]
-pub(super) struct Leased {
-    pub(super) connection: MultiplexedConnection,
-    generation: u64,
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.more.notify_one();
+    }
 }
 
 impl Link {
@@ -33,52 +79,233 @@ impl Link {
         Self {
             server,
             name,
-            current: RwLock::new(None),
-            connecting: tokio::sync::Mutex::new(0),
+            shared: Arc::default(),
+            task: Mutex::new(None),
         }
     }
 
-    fn current(&self) -> Option<Leased> {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Sends packed commands and waits for the reply to each.
+    ///
+    /// The commands may have been sent when the future is dropped; nobody then gets the replies.
+    pub(super) async fn send(
+        &self,
+        operation: &'static str,
+        packed: Vec<u8>,
+        commands: usize,
+    ) -> Result<Replies, Error> {
+        let (caller, answer) = oneshot::channel();
+        self.shared.jobs().push_back(Job {
+            packed,
+            commands,
+            caller,
+        });
+        self.keep_running();
+        self.shared.more.notify_one();
+        match answer.await {
+            Ok(Ok(replies)) => Ok(replies),
+            Ok(Err(Failure::NotSent(cause))) => Err(error::not_sent(operation, cause)),
+            Ok(Err(Failure::Unknown(cause))) => Err(error::sent(operation, cause)),
+            // The task ended with the runtime that it ran on.
+            Err(_) => Err(error::sent(
+                operation,
+                io::Error::from(io::ErrorKind::BrokenPipe).into(),
+            )),
+        }
     }
 
-    /// The connection. An error means that nothing was sent.
-    pub(super) async fn get(&self, operation: &'static str) -> Result<Leased, Error> {
-        if let Some(leased) = self.current() {
-            return Ok(leased);
+    /// Starts the task where there is none, or where its runtime has ended.
+    fn keep_running(&self) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if task.as_ref().is_none_or(JoinHandle::is_finished) {
+            let traffic = Traffic {
+                server: self.server.clone(),
+                name: self.name,
+                shared: Arc::clone(&self.shared),
+                socket: None,
+                connected: 0,
+                waiting: VecDeque::new(),
+                under_way: 0,
+                heard: Instant::now(),
+                out: Vec::new(),
+            };
+            *task = Some(tokio::spawn(traffic.run()));
         }
-        let mut generation = self.connecting.lock().await;
-        if let Some(leased) = self.current() {
-            return Ok(leased);
+    }
+}
+
+/// A caller whose commands were sent.
+struct Waiting {
+    size: usize,
+    commands: usize,
+    replies: Replies,
+    caller: oneshot::Sender<Result<Replies, Failure>>,
+}
+
+struct Traffic {
+    server: Server,
+    name: &'static str,
+    shared: Arc<Shared>,
+    socket: Option<Socket>,
+    connected: u64,
+    waiting: VecDeque<Waiting>,
+    /// Bytes of commands whose replies are still to come.
+    under_way: usize,
+    /// When the server last showed that it is there, while replies are to come.
+    heard: Instant,
+    out: Vec<u8>,
+}
+
+impl Traffic {
+    async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let jobs = self.take();
+            if !jobs.is_empty() {
+                self.write(jobs).await;
+            } else if self.waiting.is_empty() {
+                if shared.closed.load(Ordering::Acquire) {
+                    return;
+                }
+                self.idle().await;
+            } else {
+                self.read().await;
+            }
         }
-        let connection = self
-            .server
-            .connect(self.name, Some(RESPONSE_TIMEOUT))
-            .await
-            .map_err(|e| error::not_sent(operation, e))?;
-        if *generation > 0 {
-            metrics::counter!("redstart_reconnects_total", "connection" => self.name).increment(1);
-        }
-        *generation += 1;
-        let leased = Leased {
-            connection,
-            generation: *generation,
+    }
+
+    /// Waits for work. An idle connection that the server closes is noticed here, before a
+    /// command is lost on it.
+    async fn idle(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let closed = async {
+            match &mut self.socket {
+                // Nothing was asked: whatever comes is the end.
+                Some(socket) => {
+                    let _ = socket.fill().await;
+                }
+                None => std::future::pending().await,
+            }
         };
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(leased.clone());
-        Ok(leased)
+        let ended = tokio::select! {
+            biased;
+            () = shared.more.notified() => false,
+            () = closed => true,
+        };
+        if ended {
+            self.socket = None;
+        }
     }
 
-    /// Gives up a connection that failed, unless another has taken its place already.
-    pub(super) fn discard(&self, broken: &Leased) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current
-            .as_ref()
-            .is_some_and(|held| held.generation == broken.generation)
-        {
-            *current = None;
+    /// Jobs that may be written now.
+    fn take(&mut self) -> Vec<Job> {
+        let mut jobs = self.shared.jobs();
+        let mut size = 0;
+        let mut taken = Vec::new();
+        while let Some(next) = jobs.front() {
+            // A job that is larger than a batch goes alone.
+            let fits = self.under_way + size + next.packed.len() <= UNDER_WAY && size < BATCH;
+            if !fits && (self.under_way > 0 || size > 0) {
+                break;
+            }
+            size += next.packed.len();
+            taken.extend(jobs.pop_front());
+        }
+        taken
+    }
+
+    async fn write(&mut self, jobs: Vec<Job>) {
+        let mut socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => match self.server.connect_socket(self.name).await {
+                Ok(socket) => {
+                    if self.connected > 0 {
+                        metrics::counter!("redstart_reconnects_total", "connection" => self.name)
+                            .increment(1);
+                    }
+                    self.connected += 1;
+                    socket
+                }
+                Err(cause) => {
+                    for job in jobs {
+                        let _ = job.caller.send(Err(Failure::NotSent(cause.clone())));
+                    }
+                    return;
+                }
+            },
+        };
+        if self.waiting.is_empty() {
+            self.heard = Instant::now();
+        }
+        self.out.clear();
+        for job in jobs {
+            self.out.extend_from_slice(&job.packed);
+            self.under_way += job.packed.len();
+            self.waiting.push_back(Waiting {
+                size: job.packed.len(),
+                commands: job.commands,
+                replies: Vec::with_capacity(job.commands),
+                caller: job.caller,
+            });
+        }
+        match within(RESPONSE_TIMEOUT, socket.write(&self.out)).await {
+            Ok(()) => self.socket = Some(socket),
+            Err(cause) => self.fail(&cause),
+        }
+        // One large batch should not hold its memory for ever.
+        self.out.shrink_to(BATCH);
+    }
+
+    /// Reads replies until something new is to be written.
+    async fn read(&mut self) {
+        let Some(mut socket) = self.socket.take() else {
+            return self.fail(&io::Error::from(io::ErrorKind::NotConnected).into());
+        };
+        let may_write = self.under_way < UNDER_WAY;
+        let shared = Arc::clone(&self.shared);
+        let outcome = tokio::select! {
+            biased;
+            filled = socket.fill() => filled.map(|()| true),
+            () = shared.more.notified(), if may_write => Ok(false),
+            () = sleep_until(self.heard + RESPONSE_TIMEOUT) => {
+                Err(io::Error::from(io::ErrorKind::TimedOut).into())
+            }
+        };
+        let outcome = outcome.and_then(|filled| {
+            if filled {
+                self.heard = Instant::now();
+                self.hand_out(&mut socket)?;
+            }
+            Ok(())
+        });
+        match outcome {
+            Ok(()) => self.socket = Some(socket),
+            Err(cause) => self.fail(&cause),
+        }
+    }
+
+    /// Gives every caller whose replies are complete its replies.
+    fn hand_out(&mut self, socket: &mut Socket) -> Result<(), RedisError> {
+        while let Some(first) = self.waiting.front_mut() {
+            while first.replies.len() < first.commands {
+                let Some(reply) = socket.reply()? else {
+                    return Ok(());
+                };
+                first.replies.push(reply);
+            }
+            if let Some(done) = self.waiting.pop_front() {
+                self.under_way -= done.size;
+                let _ = done.caller.send(Ok(done.replies));
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection has failed: what was sent may have been done.
+    fn fail(&mut self, cause: &RedisError) {
+        self.socket = None;
+        self.under_way = 0;
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.caller.send(Err(Failure::Unknown(cause.clone())));
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Publishing: XADD on the publisher's own connection.
 
 use bytes::Bytes;
-use redis::{Cmd, RedisError, Value};
+use redis::RedisError;
 
 use super::backend::RedisBackend;
-use super::server::is_sound;
+use super::resp::{Head, Walk, pack};
 use super::{error, reply, scripts};
 use crate::domain::{EntryId, Error, ErrorKind, Retention, Topic, TopicSettings};
 
@@ -12,27 +12,19 @@ use crate::domain::{EntryId, Error, ErrorKind, Retention, Topic, TopicSettings};
 const PIPELINE_ENTRIES: usize = 512;
 const PIPELINE_BYTES: usize = 1024 * 1024;
 
-fn xadd(log: &str, (field, value): &(&'static str, Bytes)) -> Cmd {
-    let mut command = Cmd::with_capacity(5, log.len() + value.len() + 16);
-    command
-        .arg("XADD")
-        .arg(log)
-        .arg("*")
-        .arg(*field)
-        .arg(&value[..]);
-    command
+fn xadd(out: &mut Vec<u8>, log: &str, (field, value): &(&'static str, Bytes)) {
+    let parts = [b"XADD", log.as_bytes(), b"*", field.as_bytes(), value];
+    pack(out, &parts);
 }
 
 impl RedisBackend {
     pub(super) async fn ping_publisher(&self) -> Result<(), Error> {
-        let mut link = self.publisher.get("ping").await?;
-        redis::cmd("PING")
-            .exec_async(&mut link.connection)
-            .await
-            .map_err(|e| {
-                self.publisher.discard(&link);
-                error::sent("ping", e)
-            })
+        let mut packed = Vec::new();
+        pack(&mut packed, &[b"PING"]);
+        for reply in self.publisher.send("ping", packed, 1).await? {
+            reply.map_err(|e| error::sent("ping", e))?;
+        }
+        Ok(())
     }
 
     pub(super) async fn create_topic(
@@ -109,48 +101,30 @@ impl RedisBackend {
         log: &str,
         entries: &[(&'static str, Bytes)],
     ) -> Vec<Result<EntryId, Error>> {
-        let mut link = match self.publisher.get("publish").await {
-            Ok(link) => link,
-            Err(unreachable) => {
-                let kind = unreachable.kind();
-                let again = move || Error::new(kind, "publish", "no connection to the server");
-                let mut results = vec![Err(unreachable)];
-                results.resize_with(entries.len(), || Err(again()));
-                return results;
-            }
-        };
-        let reply: Result<Vec<Value>, RedisError> = match entries {
-            [entry] => xadd(log, entry)
-                .query_async(&mut link.connection)
-                .await
-                .map(|value| vec![value]),
-            _ => {
-                let mut pipeline = redis::Pipeline::with_capacity(entries.len());
-                for entry in entries {
-                    pipeline.add_command(xadd(log, entry));
-                }
-                link.connection
-                    .send_packed_commands(&pipeline, 0, entries.len())
-                    .await
-            }
-        };
-        let result_of = |value: Value| match value {
-            Value::ServerError(refusal) => Err(error::sent("publish", refusal.into())),
-            value => reply::entry_id(&value).map_err(|e| error::sent("publish", e)),
-        };
-        match reply {
-            Ok(values) => values.into_iter().map(result_of).collect(),
-            Err(cause) => {
-                if !is_sound(&cause) {
-                    self.publisher.discard(&link);
-                }
-                entries
-                    .iter()
-                    .map(|_| Err(error::sent("publish", cause.clone())))
-                    .collect()
+        let size: usize = entries.iter().map(|(_, value)| value.len()).sum();
+        let mut packed = Vec::with_capacity(size + entries.len() * (log.len() + 64));
+        for entry in entries {
+            xadd(&mut packed, log, entry);
+        }
+        match self.publisher.send("publish", packed, entries.len()).await {
+            Ok(replies) => replies.into_iter().map(appended).collect(),
+            Err(failure) => {
+                // The first one has the cause.
+                let rest = entries.iter().skip(1).map(|_| Err(failure.without_cause()));
+                let mut results: Vec<_> = rest.collect();
+                results.insert(0, Err(failure));
+                results
             }
         }
     }
+}
+
+fn appended(reply: Result<Bytes, RedisError>) -> Result<EntryId, Error> {
+    let id = reply.and_then(|reply| match Walk::new(reply).next()? {
+        Head::Payload(id) => reply::parse_id(&id).ok_or_else(|| reply::unexpected("XADD")),
+        _ => Err(reply::unexpected("XADD")),
+    });
+    id.map_err(|e| error::sent("publish", e))
 }
 
 /// The settings as the store holds them.

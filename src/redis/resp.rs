@@ -32,6 +32,32 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
+/// Appends a command, packed.
+pub(super) fn pack(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    header(out, b'*', parts.len());
+    for part in parts {
+        header(out, b'$', part.len());
+        out.extend_from_slice(part);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn header(out: &mut Vec<u8>, kind: u8, mut length: usize) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (length % 10) as u8;
+        length /= 10;
+        if length == 0 {
+            break;
+        }
+    }
+    out.push(kind);
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// One header line and where it ends.
 struct Line<'a> {
     kind: u8,
@@ -242,6 +268,15 @@ mod tests {
             let two = [simple.as_bytes(), b"+next"].concat();
             assert_eq!(scan(&two), Ok(Some(simple.len())), "{simple:?} and more");
         }
+    }
+
+    #[test]
+    fn commands_are_packed_as_redis_reads_them() {
+        let mut out = Vec::new();
+        pack(&mut out, &[b"XADD", b"", &[b'x'; 120]]);
+        let text = "x".repeat(120);
+        let expected = format!("*3\r\n$4\r\nXADD\r\n$0\r\n\r\n$120\r\n{text}\r\n");
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]

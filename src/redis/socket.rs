@@ -24,6 +24,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug> Stream f
 pub(super) struct Socket {
     stream: Box<dyn Stream>,
     buffer: BytesMut,
+    /// How far the next reply has been scanned.
+    scan: Scan,
 }
 
 impl From<Broken> for RedisError {
@@ -54,6 +56,7 @@ impl Socket {
         let mut socket = Self {
             stream,
             buffer: BytesMut::with_capacity(CHUNK),
+            scan: Scan::new(),
         };
         let settings = info.redis_settings();
         if let Some(password) = settings.password() {
@@ -84,23 +87,44 @@ impl Socket {
     ///
     /// Not cancel safe: after a drop the socket has half a command or a reply that nobody wants.
     pub(super) async fn exchange(&mut self, command: &Cmd) -> Result<Bytes, RedisError> {
-        self.stream.write_all(&command.get_packed_command()).await?;
-        let mut scan = Scan::new();
+        self.write(&command.get_packed_command()).await?;
         loop {
-            if let Some(length) = scan.advance(&self.buffer)? {
-                let reply = self.buffer.split_to(length).freeze();
-                return match reply.first() {
-                    Some(b'-') => Err(refusal(&reply)),
-                    _ => Ok(reply),
-                };
-            }
-            // Room for what is known to come, so that a large reply is not grown piece by piece.
-            let missing = scan.needs.saturating_sub(self.buffer.len());
-            self.buffer.reserve(missing.max(CHUNK));
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            match self.reply()? {
+                Some(reply) => return reply,
+                None => self.fill().await?,
             }
         }
+    }
+
+    /// Writes packed commands. Not cancel safe.
+    pub(super) async fn write(&mut self, packed: &[u8]) -> Result<(), RedisError> {
+        Ok(self.stream.write_all(packed).await?)
+    }
+
+    /// Waits for more bytes and reads them. Cancel safe.
+    pub(super) async fn fill(&mut self) -> Result<(), RedisError> {
+        // Room for what is known to come, so that a large reply is not grown piece by piece.
+        let missing = self.scan.needs.saturating_sub(self.buffer.len());
+        if self.buffer.capacity() - self.buffer.len() < missing.max(CHUNK / 4) {
+            self.buffer.reserve(missing.max(CHUNK));
+        }
+        if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        Ok(())
+    }
+
+    /// The next complete reply that has been read, if there is one, or the error that it is.
+    pub(super) fn reply(&mut self) -> Result<Option<Result<Bytes, RedisError>>, RedisError> {
+        let Some(length) = self.scan.advance(&self.buffer)? else {
+            return Ok(None);
+        };
+        self.scan = Scan::new();
+        let reply = self.buffer.split_to(length).freeze();
+        Ok(Some(match reply.first() {
+            Some(b'-') => Err(refusal(&reply)),
+            _ => Ok(reply),
+        }))
     }
 }
 
