@@ -5,11 +5,11 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 
-use super::backend::{RedisBackend, millis};
+use super::backend::RedisBackend;
 use super::pool::Pool;
 use super::{error, reply};
 use crate::backend::{Fetched, Interrupt, Lane, Member, Opened, Reader, Receipt, Start};
-use crate::domain::{Error, ErrorKind, Group, Topic};
+use crate::domain::{Error, ErrorKind, Group, Topic, whole_millis};
 use crate::ports::BoxFuture;
 
 /// How much longer than asked for a blocked read may take before the connection counts as dead.
@@ -96,7 +96,7 @@ impl RedisReader {
             .arg(max)
             .arg("BLOCK")
             // A wait of 0 would be for ever.
-            .arg(millis(wait).max(1))
+            .arg(whole_millis(wait).max(1))
             .arg("STREAMS")
             .arg(&self.log)
             .arg(&self.redo)
