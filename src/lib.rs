@@ -17,6 +17,7 @@ mod consumer;
 mod container;
 mod dead_letters;
 mod domain;
+mod memory;
 mod ports;
 mod redis;
 
@@ -32,6 +33,7 @@ pub use domain::{
     IntoOutcome, LONGEST_DELAY, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy,
     SystemClock, Timestamp, Topic, TopicSettings, Trail,
 };
+pub use memory::{ManualClock, MemoryKv, MemoryStore};
 pub use ports::{
     BoxFuture, Cas, Claim, DeadLetters, KvStore, KvStoreExt, MessageBus, MessageBusExt, Once,
     OnceError, Published, Redriven, deduplicate_event, once,

@@ -8,13 +8,23 @@ use super::{Container, Coordinator};
 use crate::backend::Backend;
 use crate::codec::Limits;
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
+use crate::memory::MemoryStore;
 use crate::ports::KvStore;
 use crate::redis::{Migrations, RedisBackend};
+
+/// What carries the container.
+enum Carrier {
+    /// A Redis server, found by the URL.
+    Redis,
+    Memory(MemoryStore),
+    Other(Arc<dyn Backend>, Arc<dyn KvStore>),
+}
 
 /// Puts a container together. Every setting has a default.
 #[must_use]
 pub struct ContainerBuilder {
     url: String,
+    carrier: Carrier,
     namespace: Option<Namespace>,
     service: Option<Group>,
     codec: Codec,
@@ -37,6 +47,7 @@ impl Default for ContainerBuilder {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
+            carrier: Carrier::Redis,
             namespace: None,
             service: None,
             codec: Codec::default(),
@@ -114,6 +125,23 @@ impl ContainerBuilder {
         self
     }
 
+    /// Uses a store in this process's memory instead of a server. Containers that are given
+    /// clones of one store share it, as processes share a server.
+    pub fn with_memory(mut self, store: MemoryStore) -> Self {
+        self.carrier = Carrier::Memory(store);
+        self
+    }
+
+    /// Uses any other adapter: a backend and a key-value store that exist already.
+    ///
+    /// [`with_namespace`](Self::with_namespace), [`with_migrations`](Self::with_migrations)
+    /// and the codec of the key-value store are the adapter's own affair then. The
+    /// conformance suite of feature `testing` tells whether an adapter keeps the contract.
+    pub fn with_backend(mut self, backend: Arc<dyn Backend>, kv: Arc<dyn KvStore>) -> Self {
+        self.carrier = Carrier::Other(backend, kv);
+        self
+    }
+
     /// Sets the prefix of all keys; by default none.
     pub fn with_namespace(mut self, namespace: Namespace) -> Self {
         self.namespace = Some(namespace);
@@ -152,7 +180,7 @@ impl ContainerBuilder {
         self
     }
 
-    /// The migrations of the namespace, without connecting anything else.
+    /// The migrations of the namespace on the Redis server, without connecting anything else.
     ///
     /// # Errors
     ///
@@ -174,15 +202,25 @@ impl ContainerBuilder {
     ///
     /// Coordinators that were started already stay started when the future is dropped.
     pub async fn connect(self) -> Result<Container, Error> {
-        let backend = RedisBackend::new(&self.url, self.namespace)?;
-        backend.migrations().ensure(self.migrate).await?;
+        let (backend, kv): (Arc<dyn Backend>, Arc<dyn KvStore>) = match self.carrier {
+            Carrier::Redis => {
+                let backend = RedisBackend::new(&self.url, self.namespace)?;
+                backend.migrations().ensure(self.migrate).await?;
+                let kv = backend.kv(self.codec);
+                (Arc::new(backend), Arc::new(kv))
+            }
+            Carrier::Memory(store) => {
+                let kv = store.kv(self.namespace.clone()).with_codec(self.codec);
+                (store.backend(self.namespace), Arc::new(kv))
+            }
+            Carrier::Other(backend, kv) => (backend, kv),
+        };
         backend.ping().await?;
-        let kv: Arc<dyn KvStore> = Arc::new(backend.kv(self.codec));
         let service = match self.service {
             Some(service) => service,
             None => Group::new("redstart")?,
         };
-        let container = Container::new(Arc::new(backend), kv, service, self.codec, self.limits);
+        let container = Container::new(backend, kv, service, self.codec, self.limits);
         container.start(self.coordinators).await?;
         Ok(container)
     }

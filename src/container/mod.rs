@@ -21,6 +21,7 @@ use crate::codec::Limits;
 use crate::consumer::{Subscription, SubscriptionReport};
 use crate::dead_letters::Graveyard;
 use crate::domain::{Codec, Error, ErrorKind, Group, describe};
+use crate::memory::MemoryStore;
 use crate::ports::{DeadLetters, KvStore, MessageBus};
 
 /// Everything that a service needs, from one place. Cheap to clone.
@@ -102,6 +103,32 @@ impl Container {
         ContainerBuilder::from_env()?.connect().await
     }
 
+    /// A container on a fresh store in memory, with all defaults.
+    ///
+    /// # Errors
+    ///
+    /// None, as it is; the signature is that of [`ContainerBuilder::connect`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use redstart::{Container, Envelope, MessageBus, Topic};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), redstart::Error> {
+    /// let container = Container::in_memory().await?;
+    /// let orders = Topic::new("orders")?;
+    /// let envelope = Envelope::new("order.placed", &1250)?;
+    /// container.bus().publish(&orders, &envelope).await?;
+    /// assert_eq!(container.backend_name(), "memory");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn in_memory() -> Result<Self, Error> {
+        let store = MemoryStore::new();
+        Self::builder().with_memory(store).connect().await
+    }
+
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
         kv: Arc<dyn KvStore>,
@@ -165,7 +192,13 @@ impl Container {
         Admin::new(Arc::clone(&self.inner.backend), self.inner.limits)
     }
 
-    /// What carries it: `redis`.
+    /// The backend that carries it, for what stands beside the bus: tests, tools.
+    #[must_use]
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.inner.backend)
+    }
+
+    /// What carries it: `redis` or `memory`.
     #[must_use]
     pub fn backend_name(&self) -> &'static str {
         self.inner.backend.name()

@@ -3,6 +3,7 @@
 mod clock;
 mod codec;
 mod dead_letter;
+mod duration;
 mod entry_id;
 mod envelope;
 mod error;
@@ -20,6 +21,7 @@ pub use clock::{Clock, SystemClock};
 pub use codec::Codec;
 pub(crate) use dead_letter::fingerprint;
 pub use dead_letter::{Attempt, DeadLetter, Reason, Trail};
+pub(crate) use duration::{ttl_millis, whole_millis};
 pub use entry_id::EntryId;
 pub use envelope::Envelope;
 pub use error::{Error, ErrorKind};

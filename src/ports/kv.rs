@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::BoxFuture;
 use crate::codec::value;
-use crate::domain::{Codec, Error};
+use crate::domain::{Codec, Error, ErrorKind};
 
 /// What a compare-and-set found.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -112,6 +112,15 @@ pub trait KvStore: Send + Sync + fmt::Debug {
         key: &'a str,
         token: &'a str,
     ) -> BoxFuture<'a, Result<bool, Error>>;
+}
+
+/// The rule for keys: every adapter asks it.
+pub(crate) fn check_key(operation: &'static str, key: &str) -> Result<(), Error> {
+    if key.is_empty() || key.starts_with('{') {
+        let rule = "a key may not be empty or begin with `{`";
+        return Err(Error::new(ErrorKind::Invalid, operation, rule).on(key));
+    }
+    Ok(())
 }
 
 /// Typed operations on any [`KvStore`].

@@ -10,6 +10,7 @@ mod once;
 
 pub use bus::{MessageBus, MessageBusExt, Published};
 pub use dead_letters::{DeadLetters, Redriven};
+pub(crate) use kv::check_key;
 pub use kv::{Cas, Claim, KvStore, KvStoreExt};
 pub use once::{Once, OnceError, deduplicate_event, once};
 

@@ -51,11 +51,6 @@ impl RedisBackend {
     }
 }
 
-/// A duration in whole milliseconds, rounded up: nothing happens too early.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
 impl Backend for RedisBackend {
     fn name(&self) -> &'static str {
         "redis"

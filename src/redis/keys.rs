@@ -16,7 +16,8 @@
 //! | `shop:<key>` | string | a value of the key-value store | its time to live |
 
 use crate::backend::Lane;
-use crate::domain::{Error, ErrorKind, Group, Namespace, Topic};
+use crate::domain::{Error, Group, Namespace, Topic};
+use crate::ports::check_key;
 
 /// Builds the names of keys in one namespace.
 #[derive(Clone, Debug)]
@@ -89,10 +90,7 @@ impl Keys {
 
     /// `shop:<key>`, or `<key>` without a namespace: a string, for as long as its time to live.
     pub(super) fn value(&self, operation: &'static str, key: &str) -> Result<String, Error> {
-        if key.is_empty() || key.starts_with('{') {
-            let rule = "a key may not be empty or begin with `{`";
-            return Err(Error::new(ErrorKind::Invalid, operation, rule).on(key));
-        }
+        check_key(operation, key)?;
         Ok(match &self.namespace {
             Some(namespace) => format!("{namespace}:{key}"),
             None => key.to_owned(),
@@ -103,6 +101,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ErrorKind;
     use proptest::prelude::*;
 
     fn keys(namespace: &str) -> Keys {

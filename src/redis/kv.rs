@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::pool::Pool;
 use super::scripts;
 use super::server::Server;
-use crate::domain::{Codec, Error, ErrorKind, Namespace};
+use crate::domain::{Codec, Error, Namespace, ttl_millis};
 use crate::ports::{BoxFuture, Cas, Claim, KvStore};
 
 /// The key-value store on a Redis server. Cheap to clone.
@@ -39,7 +39,7 @@ impl RedisKv {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] when the URL cannot be parsed. The error never quotes it.
+    /// [`Invalid`](crate::ErrorKind::Invalid) when the URL cannot be parsed. The error never quotes it.
     pub fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
         Ok(Self {
             pool: Pool::new(Server::new(url)?),
@@ -74,20 +74,6 @@ impl RedisKv {
             .await
             .map_err(|e| e.on(key))
     }
-}
-
-/// A time to live in whole milliseconds; 0 for none.
-fn millis(operation: &'static str, ttl: Option<Duration>) -> Result<u64, Error> {
-    let Some(ttl) = ttl else { return Ok(0) };
-    // Redis adds the time of day, so the bound stays well inside 63 bits.
-    u64::try_from(ttl.as_millis())
-        .ok()
-        .filter(|millis| (1..=i64::MAX as u64 / 2).contains(millis))
-        .ok_or_else(|| {
-            let rule =
-                format!("a time to live is at least 1 ms, at most 146 million years, not {ttl:?}");
-            Error::new(ErrorKind::Invalid, operation, rule)
-        })
 }
 
 fn unexpected(what: &'static str) -> RedisError {
@@ -142,7 +128,7 @@ impl KvStore for RedisKv {
             if entries.is_empty() {
                 return Ok(());
             }
-            let ttl = millis("set", ttl)?;
+            let ttl = ttl_millis("set", ttl)?;
             let mut pipeline = redis::pipe();
             for (key, value) in &entries {
                 let command = pipeline
@@ -170,7 +156,7 @@ impl KvStore for RedisKv {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
-            let ttl = millis("insert", Some(ttl)).map_err(|e| e.on(key))?;
+            let ttl = ttl_millis("insert", Some(ttl)).map_err(|e| e.on(key))?;
             self.on_key("insert", key, async |connection, name| {
                 let mut command = redis::cmd("SET");
                 command
@@ -218,7 +204,7 @@ impl KvStore for RedisKv {
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<Cas, Error>> {
         Box::pin(async move {
-            let ttl = millis("cas", ttl).map_err(|e| e.on(key))?;
+            let ttl = ttl_millis("cas", ttl).map_err(|e| e.on(key))?;
             let reply: Vec<Value> = self
                 .on_key("cas", key, async |connection, name| {
                     scripts::kv_cas()
@@ -246,7 +232,7 @@ impl KvStore for RedisKv {
         lease: Duration,
     ) -> BoxFuture<'a, Result<Claim, Error>> {
         Box::pin(async move {
-            let lease = millis("claim", Some(lease)).map_err(|e| e.on(key))?;
+            let lease = ttl_millis("claim", Some(lease)).map_err(|e| e.on(key))?;
             self.on_key("claim", key, async |connection, name| {
                 let reply: Vec<Value> = scripts::once_claim()
                     .key(name)
@@ -303,7 +289,7 @@ impl RedisKv {
         time: Option<Duration>,
         result: Bytes,
     ) -> Result<bool, Error> {
-        let time = millis(action, time).map_err(|e| e.on(key))?;
+        let time = ttl_millis(action, time).map_err(|e| e.on(key))?;
         self.on_key(action, key, async |connection, name| {
             scripts::once_settle()
                 .key(name)

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::backend::{RedisBackend, millis};
+use super::backend::RedisBackend;
 use super::settle::lane_name;
 use super::{reply, scripts};
 use crate::backend::{Fetched, Lane, MAX_BATCH, Member, Receipt, ReclaimCursor, Reclaimed};
-use crate::domain::{ConsumerName, Error, Group, Topic};
+use crate::domain::{ConsumerName, Error, Group, Topic, whole_millis};
 
 impl RedisBackend {
     pub(super) async fn change_leases(
@@ -84,7 +84,7 @@ impl RedisBackend {
             .key(self.keys.redo(&member.topic, &member.group))
             .arg(member.group.as_str())
             .arg(member.consumer.as_str())
-            .arg(millis(lease))
+            .arg(whole_millis(lease))
             .arg(max.min(MAX_BATCH))
             .arg(cursor.log.to_string())
             .arg(cursor.redo.to_string());
@@ -127,7 +127,7 @@ impl RedisBackend {
             .key(self.keys.log(topic))
             .key(self.keys.redo(topic, group))
             .arg(group.as_str())
-            .arg(millis(idle))
+            .arg(whole_millis(idle))
             .arg(only.map_or("", ConsumerName::as_str));
         self.pool
             .run("forget consumers", async |connection| {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::RedisError;
 
-use super::backend::{RedisBackend, millis};
+use super::backend::RedisBackend;
 use super::pool::Pool;
 use super::resp::{Broken, Head, Walk};
 use super::socket::{Socket, within};
 use super::{error, reply};
 use crate::backend::{Fetched, Interrupt, Lane, Member, Opened, Reader, Receipt, Start};
-use crate::domain::{Error, ErrorKind, Group, Topic};
+use crate::domain::{Error, ErrorKind, Group, Topic, whole_millis};
 use crate::ports::BoxFuture;
 
 /// What a reply says of its own length is believed up to this.
@@ -103,7 +103,7 @@ impl RedisReader {
             .arg(max)
             .arg("BLOCK")
             // A wait of 0 would be for ever.
-            .arg(millis(wait).max(1))
+            .arg(whole_millis(wait).max(1))
             .arg("STREAMS")
             .arg(&self.log)
             .arg(&self.redo)

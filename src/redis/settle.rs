@@ -2,10 +2,10 @@
 
 use redis::Value;
 
-use super::backend::{RedisBackend, millis};
+use super::backend::RedisBackend;
 use super::{reply, scripts};
 use crate::backend::{Lane, MAX_BATCH, Member, Receipt, Settlement};
-use crate::domain::Error;
+use crate::domain::{Error, whole_millis};
 
 pub(super) fn lane_name(lane: Lane) -> &'static str {
     match lane {
@@ -67,7 +67,7 @@ impl RedisBackend {
                 match settlement {
                     Settlement::Later { delay, parcel, .. } => {
                         call.push("later");
-                        call.push(millis(*delay));
+                        call.push(whole_millis(*delay));
                         call.push(&parcel[..]);
                         call.push("");
                         call.push("");

@@ -1,0 +1,49 @@
+//! Durations as stores count them: in whole milliseconds.
+
+use std::time::Duration;
+
+use super::error::{Error, ErrorKind};
+
+/// A duration in whole milliseconds, rounded up: nothing happens too early.
+pub(crate) fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// A time to live in whole milliseconds; 0 for none.
+pub(crate) fn ttl_millis(operation: &'static str, ttl: Option<Duration>) -> Result<u64, Error> {
+    let Some(ttl) = ttl else { return Ok(0) };
+    // Stores add the time of day, so the bound stays well inside 63 bits.
+    u64::try_from(ttl.as_millis())
+        .ok()
+        .filter(|millis| (1..=i64::MAX as u64 / 2).contains(millis))
+        .ok_or_else(|| {
+            let rule =
+                format!("a time to live is at least 1 ms, at most 146 million years, not {ttl:?}");
+            Error::new(ErrorKind::Invalid, operation, rule)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_millisecond_is_a_whole_one() {
+        assert_eq!(whole_millis(Duration::from_micros(1)), 1);
+        assert_eq!(whole_millis(Duration::ZERO), 0);
+        assert_eq!(whole_millis(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_time_to_live_is_at_least_a_millisecond() {
+        assert_eq!(ttl_millis("set", None).unwrap(), 0);
+        assert_eq!(
+            ttl_millis("set", Some(Duration::from_millis(7))).unwrap(),
+            7
+        );
+        for bad in [Duration::ZERO, Duration::from_micros(999), Duration::MAX] {
+            let error = ttl_millis("set", Some(bad)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+        }
+    }
+}

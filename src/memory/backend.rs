@@ -1,0 +1,256 @@
+//! The backend port on a store in memory; each concern in a file of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::store::{Shared, Space};
+use crate::backend::{
+    Backend, Fields, Member, Opened, Promoted, Receipt, ReclaimCursor, Reclaimed, Record, Retained,
+    Settlement, Start, TopicStatus,
+};
+use crate::domain::{Clock, ConsumerName, EntryId, Error, Group, Namespace, Topic, TopicSettings};
+use crate::ports::BoxFuture;
+
+/// The topics of one namespace of a store in memory.
+#[derive(Clone, Debug)]
+pub(super) struct MemoryBackend {
+    pub(super) shared: Arc<Shared>,
+    namespace: Option<Namespace>,
+}
+
+impl MemoryBackend {
+    pub(super) fn new(shared: Arc<Shared>, namespace: Option<Namespace>) -> Self {
+        Self { shared, namespace }
+    }
+
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Space) -> T) -> T {
+        self.shared.with(&self.namespace, work)
+    }
+}
+
+/// Does something when it is this task's turn. Nothing here ever waits, so a loop of calls would
+/// otherwise keep its thread from all other tasks. Nothing is done when dropped before.
+pub(super) fn turn<'a, T>(work: impl FnOnce() -> T + Send + 'a) -> BoxFuture<'a, T> {
+    Box::pin(async move {
+        tokio::task::coop::consume_budget().await;
+        work()
+    })
+}
+
+impl Backend for MemoryBackend {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
+    fn clock_set(&self) -> BoxFuture<'_, ()> {
+        self.shared.clock.set()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
+        turn(|| Ok(()))
+    }
+
+    fn ensure_topic<'a>(
+        &'a self,
+        topic: &'a Topic,
+        settings: TopicSettings,
+    ) -> BoxFuture<'a, Result<TopicSettings, Error>> {
+        turn(move || Ok(self.create_topic(topic, settings)))
+    }
+
+    fn append<'a>(
+        &'a self,
+        topic: &'a Topic,
+        entries: Vec<(&'static str, Bytes)>,
+    ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>> {
+        turn(move || {
+            let ids = self.append_entries(topic, entries);
+            ids.into_iter().map(Ok).collect()
+        })
+    }
+
+    fn create_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        start: Start,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        turn(move || {
+            self.ensure_group(topic, group, start);
+            Ok(())
+        })
+    }
+
+    fn open<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Opened, Error>> {
+        turn(move || Ok(self.open_reader(member)))
+    }
+
+    fn acknowledge<'a>(
+        &'a self,
+        member: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        turn(move || {
+            self.ack(member, receipts);
+            Ok(())
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        member: &'a Member,
+        settlements: &'a [Settlement],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        turn(move || Ok(self.settle_all(member, settlements)))
+    }
+
+    fn extend<'a>(
+        &'a self,
+        member: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        turn(move || {
+            let since = Some(Instant::now());
+            Ok(self.change_leases(member, receipts, |held| held.since = since))
+        })
+    }
+
+    fn release<'a>(
+        &'a self,
+        member: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        turn(move || {
+            let held = self.change_leases(member, receipts, |held| {
+                held.since = None;
+                held.deliveries = held.deliveries.saturating_sub(1);
+            });
+            Ok(held.into_iter().filter(|held| *held).count() as u64)
+        })
+    }
+
+    fn holdings<'a>(
+        &'a self,
+        member: &'a Member,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<Receipt>, Error>> {
+        turn(move || self.held_by(member, max))
+    }
+
+    fn reclaim<'a>(
+        &'a self,
+        member: &'a Member,
+        lease: Duration,
+        cursor: ReclaimCursor,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
+        turn(move || self.take_over(member, lease, cursor, max))
+    }
+
+    fn promote<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Promoted, Error>> {
+        turn(move || Ok(self.promote_due(topic, group, max)))
+    }
+
+    fn retain<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Retained, Error>> {
+        turn(move || Ok(self.trim_log(topic)))
+    }
+
+    fn retain_redo<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        turn(move || {
+            self.trim_redo(topic, group);
+            Ok(())
+        })
+    }
+
+    fn forget<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        idle: Duration,
+        only: Option<&'a ConsumerName>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        turn(move || Ok(self.forget_consumers(topic, group, idle, only)))
+    }
+
+    fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>> {
+        turn(|| Ok(self.list_topics()))
+    }
+
+    fn status<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<TopicStatus>, Error>> {
+        turn(move || Ok(self.topic_status(topic)))
+    }
+
+    fn browse<'a>(
+        &'a self,
+        topic: &'a Topic,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
+        turn(move || Ok(self.browse_log(topic, after, max)))
+    }
+
+    fn newest<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
+        turn(move || Ok(self.newest_entry(topic)))
+    }
+
+    fn dead<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
+        turn(move || Ok(self.list_dead(topic, group, after, max)))
+    }
+
+    fn dead_by_id<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
+        turn(move || Ok(self.find_dead(topic, group, ids)))
+    }
+
+    fn redrive<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        parcels: &'a [(EntryId, Bytes)],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        turn(move || Ok(self.redrive_dead(topic, group, parcels)))
+    }
+
+    fn purge<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        turn(move || Ok(self.purge_dead(topic, group, ids)))
+    }
+
+    fn dead_counts<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
+        turn(move || Ok(self.count_dead(topic, group)))
+    }
+}

@@ -1,0 +1,191 @@
+//! The memory adapter with its own clock and its own way to fail.
+
+mod support;
+
+use std::time::Duration;
+
+use redstart::{
+    Clock as _, Container, Delivery, Envelope, ManualClock, MemoryStore, MessageBusExt, Outcome,
+    Retention, RetryPolicy, SubscribeOptions, Timestamp, TopicSettings,
+};
+use support::{drained, finish, group, next, some, status, topic, until};
+use tokio::sync::mpsc;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn on_a_clock() -> (Container, ManualClock) {
+    let clock = ManualClock::new(Timestamp::from_millis(1_762_957_200_000).unwrap());
+    let store = MemoryStore::with_clock(clock.clone());
+    let builder = Container::builder().with_service(group("billing"));
+    (builder.with_memory(store).connect().await.unwrap(), clock)
+}
+
+#[tokio::test]
+async fn hours_of_back_off_pass_in_no_time() {
+    let (container, clock) = on_a_clock().await;
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let retry = RetryPolicy::fixed(HOUR).with_max_attempts(24);
+    let options = SubscribeOptions::new().with_retry(retry);
+    let _subscription = container
+        .bus()
+        .subscribe_with(&orders, options, move |_: u32, delivery: Delivery| {
+            let _ = sender.send(delivery.attempt());
+            async { Err::<(), _>("not today") }
+        })
+        .await
+        .unwrap();
+    let envelope = Envelope::new("n", &7).unwrap();
+    container.bus().publish(&orders, &envelope).await.unwrap();
+    for attempt in 1..=24 {
+        assert_eq!(next(&mut received).await, attempt);
+        until("the retry to be scheduled", async || {
+            let status = status(&container, &orders, &group("billing")).await;
+            (status.in_flight == 0).then_some(())
+        })
+        .await;
+        clock.advance(HOUR);
+    }
+    let left = drained(&container, &orders, &group("billing")).await;
+    assert_eq!(left.dead, 1);
+    let dead = container.dead_letters();
+    let letters = dead
+        .list(&orders, &group("billing"), None, 1)
+        .await
+        .unwrap();
+    let lasted =
+        letters[0].last_failure.as_millis() - letters[0].trail.first_failure.unwrap().as_millis();
+    assert_eq!(lasted, 23 * 3_600_000);
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn setting_the_clock_takes_no_message_from_a_living_handler() {
+    let (container, clock) = on_a_clock().await;
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let (door, mut open) = mpsc::unbounded_channel::<()>();
+    let (handler_clock, lease) = (clock.clone(), Duration::from_secs(30));
+    let _subscription = container
+        .bus()
+        .subscribe_with(
+            &orders,
+            SubscribeOptions::new().with_lease(lease),
+            move |_: u32, delivery: Delivery| {
+                handler_clock.advance(HOUR);
+                let (sender, door) = (sender.clone(), door.clone());
+                async move {
+                    delivery.extend_lease().await.unwrap();
+                    let _ = (sender.send(delivery.attempt()), door.send(()));
+                    Outcome::Ack
+                }
+            },
+        )
+        .await
+        .unwrap();
+    let envelope = Envelope::new("n", &7).unwrap();
+    container.bus().publish(&orders, &envelope).await.unwrap();
+    assert_eq!(next(&mut received).await, 1);
+    next(&mut open).await;
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+    assert!(received.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn ages_go_by_the_stores_clock() {
+    let (container, clock) = on_a_clock().await;
+    let orders = topic("orders");
+    let settings = TopicSettings::default().with_retention(Retention::Age(HOUR));
+    let admin = container.admin();
+    admin.create_topic(&orders, settings).await.unwrap();
+    let envelope = Envelope::new("n", &7).unwrap();
+    let first = container.bus().publish(&orders, &envelope).await.unwrap();
+    assert_eq!(first.id.time(), Some(clock.now()));
+    clock.advance(HOUR * 2);
+    container.bus().publish(&orders, &envelope).await.unwrap();
+    container.backend().retain(&orders).await.unwrap();
+    let left = admin.browse(&orders, None, 10).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].id.time(), Some(clock.now()));
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_store_that_has_forgotten_everything_gets_its_groups_back() {
+    let store = MemoryStore::new();
+    let builder = Container::builder().with_service(group("billing"));
+    let container = builder.with_memory(store.clone()).connect().await.unwrap();
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let _subscription = container
+        .bus()
+        .subscribe(&orders, move |n: u32, _: Delivery| {
+            let _ = sender.send(n);
+            async {}
+        })
+        .await
+        .unwrap();
+    for n in 0..3 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        container.bus().publish(&orders, &envelope).await.unwrap();
+        assert_eq!(next(&mut received).await, n);
+        store.clear();
+    }
+    until("health to come back", async || {
+        container.health().await.ok.then_some(())
+    })
+    .await;
+    finish(container).await;
+}
+
+/// A loop that never has to wait would keep its thread from the consumers.
+#[tokio::test]
+async fn a_publisher_in_a_loop_lets_consumers_work_on_the_same_thread() {
+    let container = Container::in_memory().await.unwrap();
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let _subscription = container
+        .bus()
+        .subscribe(&orders, move |n: u32, _: Delivery| {
+            let _ = sender.send(n);
+            async {}
+        })
+        .await
+        .unwrap();
+    let mut published = 0;
+    while received.is_empty() {
+        let envelope = Envelope::new("n", &published).unwrap();
+        container.bus().publish(&orders, &envelope).await.unwrap();
+        published += 1;
+        assert!(published < 1_000_000, "the consumer had no turn");
+    }
+    some(&mut received, published as usize).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn namespaces_share_nothing_and_containers_of_one_share_all() {
+    let store = MemoryStore::new();
+    let connect = async |name: &str| {
+        let namespace = redstart::Namespace::new(name).unwrap();
+        let builder = Container::builder().with_namespace(namespace);
+        builder.with_memory(store.clone()).connect().await.unwrap()
+    };
+    let (one, two, other) = (
+        connect("shop").await,
+        connect("shop").await,
+        connect("bank").await,
+    );
+    let envelope = Envelope::new("n", &7).unwrap();
+    let orders = topic("orders");
+    one.bus().publish(&orders, &envelope).await.unwrap();
+    one.kv()
+        .set_bytes(vec![("k", "1".into())], None)
+        .await
+        .unwrap();
+    assert_eq!(two.admin().topic(&orders).await.unwrap().unwrap().length, 1);
+    assert!(two.kv().exists("k").await.unwrap());
+    assert_eq!(other.admin().topic(&orders).await.unwrap(), None);
+    assert!(!other.kv().exists("k").await.unwrap());
+}
