@@ -20,6 +20,8 @@ mod domain;
 mod memory;
 mod ports;
 mod redis;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use admin::{Admin, Entry};
 pub use backend::{GroupStatus, Start, TopicStatus};

@@ -26,12 +26,10 @@ pub(super) async fn run(
         .unwrap_or(now + Duration::from_secs(1_000_000_000));
     core.stop.cancel();
 
-    // The reader's last read brings what was under way; only then is the queue complete.
-    if timeout_at(deadline.max(now + NOTICE), &mut tasks.fetcher)
-        .await
-        .is_err()
-    {
-        tasks.fetcher.abort();
+    // The last read, and the last look for expired leases, bring what was under way; only then
+    // is the queue complete.
+    if !all_ended(&mut tasks.takers, deadline.max(now + NOTICE)).await {
+        tasks.takers.shutdown().await;
     }
     core.queue.close();
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Core, Due, Trouble};
@@ -35,7 +35,8 @@ pub(crate) struct Setup {
 /// The tasks of a running subscription.
 #[derive(Debug)]
 pub(super) struct Tasks {
-    pub(super) fetcher: JoinHandle<()>,
+    /// The fetcher and the reclaimer: whatever takes deliveries.
+    pub(super) takers: JoinSet<()>,
     pub(super) workers: JoinSet<()>,
     pub(super) settlers: JoinSet<()>,
     pub(super) keepers: JoinSet<()>,
@@ -91,11 +92,13 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
     });
 
     let mut tasks = Tasks {
-        fetcher: tokio::spawn(fetch::run(Arc::clone(&core), opened)),
+        takers: JoinSet::new(),
         workers: JoinSet::new(),
         settlers: JoinSet::new(),
         keepers: JoinSet::new(),
     };
+    tasks.takers.spawn(fetch::run(Arc::clone(&core), opened));
+    tasks.takers.spawn(reclaim::run(Arc::clone(&core)));
     for _ in 0..concurrency {
         tasks.workers.spawn(execute::run(Arc::clone(&core)));
     }
@@ -106,7 +109,6 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         .settlers
         .spawn(settle::write(Arc::clone(&core), write_queue));
     tasks.keepers.spawn(lease::run(Arc::clone(&core)));
-    tasks.keepers.spawn(reclaim::run(Arc::clone(&core)));
     tasks.keepers.spawn(promote::run(Arc::clone(&core)));
     tasks.keepers.spawn(retain::run(Arc::clone(&core)));
     tracing::info!(subscription = %core.member, consumer = %core.member.consumer, "subscribed");

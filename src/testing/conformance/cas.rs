@@ -1,0 +1,94 @@
+//! Compare and set.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Subject;
+use super::support::{Must as _, Stage};
+use crate::ports::{Cas, KvStoreExt as _};
+
+/// > Replaces a value that is, byte for byte, the expected one (`None`: absent).
+/// > The value was as expected and has been replaced.
+/// > The value differed and is untouched; `None` when the key is absent.
+pub async fn a_value_is_replaced_only_where_it_is_as_expected<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let cas = async |expected: Option<&'static str>, new| {
+        let done = kv
+            .cas_bytes("k", expected.map(bytes), bytes(new), None)
+            .await;
+        done.must("swapping")
+    };
+    assert_eq!(cas(Some("1"), "2").await, Cas::Differs(None));
+    assert_eq!(cas(Some(""), "2").await, Cas::Differs(None));
+    assert_eq!(cas(None, "1").await, Cas::Swapped);
+    assert_eq!(cas(None, "2").await, Cas::Differs(Some(bytes("1"))));
+    assert_eq!(cas(Some("3"), "2").await, Cas::Differs(Some(bytes("1"))));
+    assert_eq!(cas(Some("1"), "").await, Cas::Swapped);
+    assert_eq!(cas(None, "2").await, Cas::Differs(Some(Bytes::new())));
+    assert_eq!(cas(Some(""), "2").await, Cas::Swapped);
+}
+
+/// The new value has the time to live that was given, or none.
+pub async fn a_swap_sets_the_time_to_live<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let short = Some(Duration::from_millis(20));
+    assert!(kv.cas("k", None, &1, short).await.must("swapping"));
+    stage
+        .until("the value to expire", async || {
+            kv.cas("k", None, &2, None)
+                .await
+                .must("swapping")
+                .then_some(())
+        })
+        .await;
+    assert!(kv.cas("k", Some(&2), &3, short).await.must("swapping"));
+    assert!(kv.exists("k").await.is_ok());
+    stage
+        .until("the swapped value to expire", async || {
+            (!kv.exists("k").await.must("asking")).then_some(())
+        })
+        .await;
+}
+
+/// Values are compared as values: another codec or key order makes no difference.
+pub async fn equal_values_are_equal<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let older = Bytes::from_static(br#"{"b":1,"a":2}"#);
+    kv.set_bytes(vec![("k", older)], None).await.must("setting");
+    let held: Option<HashMap<String, i32>> = kv.get("k").await.must("getting");
+    let held = held.must("the value");
+    let new = HashMap::from([("a".to_owned(), 3)]);
+    assert!(kv.cas("k", Some(&held), &new, None).await.must("swapping"));
+    assert!(!kv.cas("k", Some(&held), &new, None).await.must("swapping"));
+}
+
+/// Concurrent updates lose nothing.
+pub async fn concurrent_updates_lose_nothing<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let tasks = (0..6).map(|task| {
+        let kv = stage.container.kv();
+        tokio::spawn(async move {
+            for step in 0..20 {
+                let change = |list: Option<Vec<i32>>| {
+                    let mut list = list.unwrap_or_default();
+                    list.push(task * 20 + step);
+                    list
+                };
+                kv.update("list", None, change).await.must("updating");
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.must("a task");
+    }
+    let kv = stage.container.kv();
+    let mut list: Vec<i32> = kv.get("list").await.must("getting").must("the list");
+    list.sort_unstable();
+    assert_eq!(list, (0..120).collect::<Vec<_>>());
+}

@@ -1,0 +1,167 @@
+//! Consumer groups: who sees what, and where a group stands.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::Subject;
+use super::support::{
+    DAY, Must as _, Stage, bury, group, later, number_in, numbers, receipts, topic,
+};
+use crate::consumer::{Delivery, SubscribeOptions};
+use crate::ports::MessageBusExt as _;
+
+/// Consumers of one group share the messages; every group sees all of them.
+pub async fn consumers_share_and_every_group_sees_everything<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let mut containers = Vec::new();
+    for _ in 0..3 {
+        let container = subject.container("billing").await;
+        for name in ["billing", "shipping"] {
+            let sender = sender.clone();
+            let handler = move |n: u32, delivery: Delivery| {
+                let _ = sender.send((delivery.group().to_string(), n));
+                async {}
+            };
+            let options = SubscribeOptions::new().with_group(group(name));
+            let bus = container.bus();
+            let made = bus.subscribe_with(&stage.topic, options, handler).await;
+            let _subscription = made.must("subscribing");
+        }
+        containers.push(container);
+    }
+    stage.publish(0..300).await;
+    let mut seen = stage.some(&mut received, 600).await;
+    seen.sort();
+    let expected = ["billing", "shipping"]
+        .iter()
+        .flat_map(|name| (0..300).map(|n| ((*name).to_owned(), n)));
+    assert_eq!(seen, expected.collect::<Vec<_>>());
+    for container in &containers {
+        stage.end(container).await;
+    }
+    assert!(received.try_recv().is_err(), "nothing came twice");
+}
+
+/// Whoever of a group fetches, nobody is given what another was given.
+pub async fn no_entry_is_given_to_two_members<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let mut hands = [stage.hand("one").await, stage.hand("two").await];
+    stage.append(0..60).await;
+    let mut seen = Vec::new();
+    for round in 0..10 {
+        seen.extend(numbers(&stage.fetch(&mut hands[round % 2], 6).await));
+    }
+    assert_eq!(seen, (0..60).collect::<Vec<_>>());
+    let other = group("other");
+    stage.create(&other).await;
+    let mut hand = stage.hand_of(&other, "one").await;
+    let seen = numbers(&stage.fetch(&mut hand, 60).await);
+    assert_eq!(seen, (0..60).collect::<Vec<_>>());
+}
+
+/// > Where a topic and its groups stand; `None` when it does not exist.
+/// > Entries not yet delivered to it.
+/// > Entries delivered and unsettled.
+/// > Retries and snoozed messages waiting for their time, or to be read again.
+pub async fn a_status_tells_where_every_message_is<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let nowhere = stage.backend.status(&topic("nowhere")).await;
+    assert_eq!(nowhere.must("asking"), None);
+    assert_eq!(stage.counts().await, [0, 0, 0, 0]);
+    stage.append(0..10).await;
+    assert_eq!(stage.counts().await, [10, 0, 0, 0]);
+    let mut hand = stage.hand("one").await;
+    let fetched = stage.fetch(&mut hand, 6).await;
+    assert_eq!(stage.counts().await, [4, 6, 0, 0]);
+    stage.acknowledge(&hand.member, &[fetched[0].receipt]).await;
+    let settlements = [
+        later(fetched[1].receipt, Duration::ZERO, "a"),
+        later(fetched[2].receipt, DAY, "b"),
+        bury(fetched[3].receipt, "c"),
+    ];
+    stage.settle(&hand.member, &settlements).await;
+    assert_eq!(stage.counts().await, [4, 2, 2, 1]);
+    stage.promote(1).await;
+    assert_eq!(stage.counts().await, [4, 2, 2, 1], "to be read again");
+    stage.fetch(&mut hand, 5).await;
+    assert_eq!(stage.counts().await, [0, 7, 1, 1]);
+    assert_eq!(stage.length().await, 10);
+}
+
+/// > Its groups, by name.
+pub async fn groups_are_listed_by_name<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    for name in ["shipping", "audit"] {
+        stage.create(&group(name)).await;
+    }
+    let status = stage.backend.status(&stage.topic).await.must("asking");
+    let groups = status.must("the topic").groups.into_iter();
+    let names: Vec<_> = groups.map(|status| status.group).collect();
+    assert_eq!(names, ["audit", "billing", "shipping"].map(group));
+}
+
+/// > Removes consumers that have not been heard of for `idle` and that hold nothing; with
+/// > `only`, that consumer alone.
+/// > Returns how many.
+pub async fn only_consumers_that_hold_nothing_are_forgotten<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..4).await;
+    let mut hands = Vec::new();
+    for name in ["one", "two", "three"] {
+        let mut hand = stage.hand(name).await;
+        if name == "one" {
+            stage.fetch(&mut hand, 2).await;
+        } else {
+            let fetched = receipts(&stage.fetch(&mut hand, 1).await);
+            stage.acknowledge(&hand.member, &fetched).await;
+        }
+        hands.push(hand);
+    }
+    assert_eq!(stage.status().await.consumers, 3);
+    let forget = async |idle, only| {
+        let (backend, topic, group) = (&stage.backend, &stage.topic, &stage.group);
+        let done = backend.forget(topic, group, idle, only).await;
+        done.must("forgetting")
+    };
+    assert_eq!(forget(DAY, None).await, 0);
+    let [one, two] = [0, 1].map(|at: usize| &hands[at].member.consumer);
+    assert_eq!(forget(Duration::ZERO, Some(one)).await, 0, "it holds two");
+    assert_eq!(forget(Duration::ZERO, Some(two)).await, 1);
+    assert_eq!(stage.status().await.consumers, 2);
+    assert_eq!(forget(Duration::ZERO, None).await, 1);
+    assert_eq!(
+        stage.status().await.in_flight,
+        2,
+        "nothing that is held is lost"
+    );
+    let held = stage.reclaim(&hands[1].member, Duration::ZERO).await;
+    assert_eq!(numbers(&held), [0, 1]);
+}
+
+/// > What the member holds, up to a number, oldest first in each lane.
+pub async fn a_member_can_ask_what_it_holds<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..6).await;
+    let (mut one, mut two) = (stage.hand("one").await, stage.hand("two").await);
+    let mut held = BTreeMap::new();
+    for _ in 0..3 {
+        for (name, hand) in [("one", &mut one), ("two", &mut two)] {
+            let fetched = stage.fetch(hand, 1).await;
+            let of: &mut Vec<_> = held.entry(name).or_default();
+            of.extend(receipts(&fetched));
+            assert!(number_in(&fetched[0]) < 6);
+        }
+    }
+    for (name, hand) in [("one", &one), ("two", &two)] {
+        let own = stage.backend.holdings(&hand.member, 100).await;
+        assert_eq!(own.must("asking"), held[name]);
+    }
+    let first = stage.backend.holdings(&one.member, 2).await.must("asking");
+    assert_eq!(first, held["one"][..2]);
+    let stranger = stage.member("stranger");
+    let none = stage.backend.holdings(&stranger, 10).await.must("asking");
+    assert!(none.is_empty());
+}

@@ -1,0 +1,46 @@
+//! Health.
+
+use tokio::sync::mpsc;
+
+use super::Subject;
+use super::support::{Must as _, Stage};
+use crate::consumer::SubscribeOptions;
+
+/// A container on a working store is well, with and without subscriptions.
+pub async fn a_working_container_is_well<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    for _ in 0..2 {
+        let health = stage.container.health().await;
+        assert!(health.ok && health.bus.ok && health.kv.ok, "{health:?}");
+        let (sender, _received) = mpsc::unbounded_channel();
+        let group = super::support::group("any");
+        let options = SubscribeOptions::new().with_group(group);
+        let subscription = stage.subscribe(options, sender).await;
+        assert_eq!(subscription.trouble(), None);
+        subscription.unsubscribe(subject.patience()).await;
+    }
+    assert_eq!(stage.container.backend_name(), stage.backend.name());
+    stage.finish().await;
+}
+
+/// > The clock that failure times are taken from.
+pub async fn failure_times_go_by_the_backends_clock<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let before = stage.backend.clock().now();
+    let flaw = ("json", bytes::Bytes::from_static(b"{"));
+    for result in stage.backend.append(&stage.topic, vec![flaw]).await {
+        result.must("appending");
+    }
+    let (sender, _received) = mpsc::unbounded_channel();
+    let _subscription = stage.subscribe(SubscribeOptions::new(), sender).await;
+    let dead = stage.container.dead_letters();
+    let letter = stage
+        .until("the dead letter", async || {
+            let letters = dead.list(&stage.topic, &stage.group, None, 1).await;
+            letters.must("listing").pop()
+        })
+        .await;
+    let times = before..=stage.backend.clock().now();
+    assert!(times.contains(&letter.last_failure), "{letter:?}");
+    stage.finish().await;
+}

@@ -1,0 +1,332 @@
+//! Leases: keeping, losing, giving back, taking over.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::Subject;
+use super::support::{DAY, Must as _, SOON, Stage, later, number_in, numbers, quick, receipts};
+use crate::backend::{Lane, ReclaimCursor};
+use crate::consumer::{Delivery, SubscribeOptions};
+use crate::domain::{Reason, RetryPolicy};
+use crate::ports::MessageBusExt as _;
+
+/// > Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever
+/// > held it.
+/// > How often it has been handed out, this time included.
+pub async fn an_expired_lease_is_taken_over_and_counted<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..3).await;
+    let mut hand = stage.hand("dying").await;
+    let fetched = stage.fetch(&mut hand, 3).await;
+    let heirs = [stage.member("heir"), stage.member("heir-2")];
+    let heirs = [&heirs[0], &heirs[1]];
+    for (heir, deliveries) in heirs.into_iter().zip(2..) {
+        let taken = stage
+            .until("the lease to end", async || {
+                let taken = stage.reclaim(heir, Duration::from_millis(20)).await;
+                Some(taken).filter(|taken| taken.len() == 3)
+            })
+            .await;
+        assert_eq!(receipts(&taken), receipts(&fetched));
+        assert_eq!(numbers(&taken), [0, 1, 2]);
+        assert!(taken.iter().all(|one| one.deliveries == deliveries));
+    }
+    assert_eq!(stage.counts().await, [0, 3, 0, 0]);
+}
+
+/// A lease that lives is respected.
+pub async fn a_living_lease_is_not_taken_over<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..3).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = receipts(&stage.fetch(&mut hand, 3).await);
+    let other = stage.member("other");
+    assert!(stage.reclaim(&other, DAY).await.is_empty());
+    let held = stage.backend.holdings(&hand.member, 10).await;
+    assert_eq!(held.must("asking"), fetched);
+}
+
+/// > Starts the lease of held entries anew.
+/// > For each, whether the member still holds it.
+pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let mut hand = stage.hand("one").await;
+    let other = stage.member("other");
+    let lease = Duration::from_millis(300);
+    // Between extending and looking this machine may stand still: then once more.
+    stage
+        .until("an extended lease to outlive another", async || {
+            stage.append(0..2).await;
+            let fetched = receipts(&stage.fetch(&mut hand, 2).await);
+            tokio::time::sleep(lease).await;
+            let held = stage.backend.extend(&hand.member, &fetched[..1]).await;
+            assert_eq!(held.must("extending"), [true]);
+            let taken = receipts(&stage.reclaim(&other, lease).await);
+            assert!(taken.contains(&fetched[1]));
+            let held = stage.backend.extend(&hand.member, &fetched).await;
+            let held = held.must("extending");
+            assert!(!held[1], "it is another's now");
+            held[0].then_some(())
+        })
+        .await;
+}
+
+/// > Gives held entries back: at once claimable by [`reclaim`](Self::reclaim), and the
+/// > delivery that ends here is not counted.
+/// > Returns how many the member held.
+pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..3).await;
+    let mut hand = stage.hand("leaving").await;
+    let fetched = receipts(&stage.fetch(&mut hand, 3).await);
+    let other = stage.member("other");
+    let strangers = stage.backend.release(&other, &fetched).await;
+    assert_eq!(strangers.must("releasing"), 0);
+    for (from, to) in [(&hand.member, &other), (&other, &hand.member)] {
+        let given = stage.backend.release(from, &fetched[..2]).await;
+        assert_eq!(given.must("releasing"), 2);
+        let taken = stage.reclaim(to, DAY).await;
+        assert_eq!(receipts(&taken), fetched[..2]);
+        assert!(taken.iter().all(|one| one.deliveries == 1), "{taken:?}");
+    }
+    let held = stage.backend.holdings(&hand.member, 10).await;
+    assert_eq!(held.must("asking"), fetched);
+}
+
+/// > Goes on where `cursor` says and starts anew after the end.
+pub async fn reclaiming_comes_to_the_end_and_begins_again<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..250).await;
+    let mut hand = stage.hand("dying").await;
+    stage.fetch(&mut hand, 250).await;
+    let heir = stage.member("heir");
+    let (mut cursor, mut seen) = (ReclaimCursor::default(), Vec::new());
+    loop {
+        let found = stage
+            .backend
+            .reclaim(&heir, Duration::ZERO, cursor, 10)
+            .await;
+        let found = found.must("reclaiming");
+        assert!(found.taken.len() <= 10, "no more than was asked for");
+        seen.extend(numbers(&found.taken));
+        cursor = found.cursor;
+        if cursor == ReclaimCursor::default() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..250).collect::<Vec<_>>());
+    let again = stage
+        .backend
+        .reclaim(&hand.member, Duration::ZERO, cursor, 10);
+    let again = again.await.must("reclaiming");
+    assert_eq!(numbers(&again.taken), (0..10).collect::<Vec<_>>());
+}
+
+/// What comes back through the redo lane is held under a lease, too.
+pub async fn the_redo_lane_has_leases_too<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..1).await;
+    let mut hand = stage.hand("dying").await;
+    let fetched = stage.fetch(&mut hand, 1).await;
+    let settlement = later(fetched[0].receipt, Duration::ZERO, "parcel");
+    stage.settle(&hand.member, &[settlement]).await;
+    stage.promote(1).await;
+    let fetched = stage.fetch(&mut hand, 1).await;
+    assert_eq!(fetched[0].receipt.lane, Lane::Redo);
+    let heir = stage.member("heir");
+    assert!(stage.reclaim(&heir, DAY).await.is_empty());
+    let taken = stage.reclaim(&heir, Duration::ZERO).await;
+    assert_eq!(receipts(&taken), receipts(&fetched));
+    assert_eq!(taken[0].fields, fetched[0].fields);
+    assert_eq!(taken[0].deliveries, 2);
+    let own = stage
+        .backend
+        .extend(&hand.member, &receipts(&fetched))
+        .await;
+    assert_eq!(own.must("extending"), [false]);
+}
+
+/// A crash is an attempt, and the last one buries.
+pub async fn a_crash_counts_as_an_attempt<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..1).await;
+    let mut dying = stage.hand("dying").await;
+    stage.fetch(&mut dying, 1).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |_: u32, delivery: Delivery| {
+        let _ = sender.send(delivery.attempt());
+        async { Err::<(), _>("no") }
+    };
+    let options = quick(2).with_lease(Duration::from_millis(200));
+    let bus = stage.container.bus();
+    let made = bus.subscribe_with(&stage.topic, options, handler).await;
+    let _subscription = made.must("subscribing");
+    assert_eq!(stage.next(&mut received).await, 2);
+    assert_eq!(stage.drained().await.dead, 1);
+    stage.finish().await;
+    assert!(received.try_recv().is_err(), "it had its two attempts");
+}
+
+/// When the last attempt was a crash, no handler is called again.
+pub async fn a_message_that_kills_is_buried<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..1).await;
+    let mut dying = stage.hand("dying").await;
+    stage.fetch(&mut dying, 1).await;
+    let options = SubscribeOptions::new()
+        .with_lease(Duration::from_millis(200))
+        .with_retry(RetryPolicy::default().with_max_attempts(1));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let _subscription = stage.subscribe(options, sender).await;
+    let dead = stage.container.dead_letters();
+    let letter = stage
+        .until("the dead letter", async || {
+            let letters = dead.list(&stage.topic, &stage.group, None, 1).await;
+            letters.must("listing").pop()
+        })
+        .await;
+    assert_eq!((letter.reason, letter.attempts), (Reason::Crashed, 1));
+    stage.drained().await;
+    stage.finish().await;
+    assert!(received.try_recv().is_err());
+}
+
+/// What waits locally for a free handler keeps its lease, however long it waits.
+pub async fn what_waits_locally_keeps_its_lease<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let lease = Duration::from_millis(1500);
+    let gate = Arc::new(Semaphore::new(0));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let mut containers = Vec::new();
+    for name in 0..2 {
+        let container = subject.container("billing").await;
+        let (door, sender) = (Arc::clone(&gate), sender.clone());
+        let handler = move |n: u32, delivery: Delivery| {
+            let (door, sender) = (Arc::clone(&door), sender.clone());
+            async move {
+                door.acquire().await.must("the gate").forget();
+                let _ = sender.send((n, delivery.attempt(), name));
+            }
+        };
+        let options = SubscribeOptions::new()
+            .with_concurrency(1)
+            .with_prefetch(9)
+            .with_lease(lease);
+        let bus = container.bus();
+        let made = bus.subscribe_with(&stage.topic, options, handler).await;
+        let _subscription = made.must("subscribing");
+        containers.push(container);
+    }
+    stage.publish(0..10).await;
+    stage
+        .until("some to be held", async || {
+            (stage.status().await.lag == 0).then_some(())
+        })
+        .await;
+    // Twice as long as what nobody extends would last.
+    tokio::time::sleep(lease * 2).await;
+    gate.add_permits(1000);
+    let mut seen = stage.some(&mut received, 10).await;
+    seen.sort_unstable();
+    let first: Vec<_> = seen.iter().map(|(n, attempt, _)| (*n, *attempt)).collect();
+    assert_eq!(first, (0..10).map(|n| (n, 1)).collect::<Vec<_>>());
+    stage.drained().await;
+    for container in &containers {
+        stage.end(container).await;
+    }
+    assert!(received.try_recv().is_err(), "nothing was handled twice");
+}
+
+/// A handler whose lease is lost is told, and what it returns then is dropped.
+pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |_: u32, delivery: Delivery| {
+        let sender = sender.clone();
+        async move {
+            let _ = sender.send("begun");
+            delivery.cancelled().await;
+            let lost = delivery.extend_lease().await.is_err();
+            let _ = sender.send(if lost { "lost" } else { "kept" });
+            Err::<(), _>("too late")
+        }
+    };
+    let options = SubscribeOptions::new().with_lease(Duration::from_millis(300));
+    let bus = stage.container.bus();
+    let made = bus.subscribe_with(&stage.topic, options, handler).await;
+    let _subscription = made.must("subscribing");
+    stage.publish(0..1).await;
+    assert_eq!(stage.next(&mut received).await, "begun");
+    let thief = stage.member("thief");
+    let mut stolen = stage.reclaim(&thief, Duration::ZERO).await;
+    assert_eq!(stolen.len(), 1);
+    let stolen = receipts(&stolen.split_off(0));
+    // The thief keeps what it has until the first handler knows.
+    let told = tokio::select! {
+        told = stage.next(&mut received) => told,
+        () = async { loop {
+            let _ = stage.backend.extend(&thief, &stolen).await;
+            tokio::time::sleep(SOON).await;
+        } } => unreachable!("it never ends"),
+    };
+    assert_eq!(told, "lost");
+    let _ = stage.container.shutdown(Duration::ZERO).await;
+    let [_, _, scheduled, dead] = stage.counts().await;
+    assert_eq!((scheduled, dead), (0, 0), "a late failure is dropped");
+}
+
+/// Two members that look at once never take the same entry over.
+pub async fn only_one_of_two_takes_over<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..100).await;
+    let mut hand = stage.hand("dying").await;
+    let fetched = receipts(&stage.fetch(&mut hand, 100).await);
+    let given = stage.backend.release(&hand.member, &fetched).await;
+    assert_eq!(given.must("releasing"), 100);
+    let (one, two) = (stage.member("one"), stage.member("two"));
+    let (one, two) = tokio::join!(stage.reclaim(&one, DAY), stage.reclaim(&two, DAY));
+    let both: Vec<u32> = one.iter().chain(&two).map(number_in).collect();
+    assert_eq!(both.len(), 100);
+    assert_eq!(both.into_iter().collect::<BTreeSet<_>>().len(), 100);
+}
+
+/// A handler that takes longer than its lease keeps it.
+pub async fn a_long_handler_keeps_its_lease<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let lease = Duration::from_millis(1200);
+    let calls = Arc::new(AtomicU32::new(0));
+    let mut containers = Vec::new();
+    for _ in 0..2 {
+        let container = subject.container("billing").await;
+        let count = Arc::clone(&calls);
+        let handler = move |_: u32, delivery: Delivery| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async move {
+                let begun = Instant::now();
+                tokio::time::sleep(lease * 2).await;
+                assert!(begun.elapsed() >= lease && !delivery.is_cancelled());
+            }
+        };
+        let options = SubscribeOptions::new().with_lease(lease);
+        let bus = container.bus();
+        let made = bus.subscribe_with(&stage.topic, options, handler).await;
+        let _subscription = made.must("subscribing");
+        containers.push(container);
+    }
+    stage.publish(0..1).await;
+    stage
+        .until("the handler to begin", async || {
+            (calls.load(Ordering::SeqCst) > 0).then_some(())
+        })
+        .await;
+    stage.drained().await;
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    for container in &containers {
+        stage.end(container).await;
+    }
+}

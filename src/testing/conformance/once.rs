@@ -1,0 +1,148 @@
+//! `once`, claims and deduplication.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Subject;
+use super::support::{DAY, Must as _, Stage};
+use crate::domain::ErrorKind;
+use crate::ports::{Claim, Once, OnceError, deduplicate_event, once};
+
+/// Executed, already done with its result, in progress; an error gives the claim up.
+pub async fn every_state_of_once<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let run = async |result: Result<i32, &'static str>| {
+        once(&*kv, "job", DAY, || async move { result }).await
+    };
+    let failed = run(Err("no")).await;
+    assert!(
+        matches!(failed, Err(OnceError::Function("no"))),
+        "{failed:?}"
+    );
+    assert_eq!(run(Ok(7)).await.must("once"), Once::Executed(7));
+    assert_eq!(run(Ok(8)).await.must("once"), Once::AlreadyDone(Some(7)));
+    kv.delete("job").await.must("deleting");
+    let claimed = kv.claim("job", "other", DAY).await.must("claiming");
+    assert_eq!(claimed, Claim::Claimed);
+    assert_eq!(run(Ok(9)).await.must("once"), Once::InProgress);
+}
+
+/// > It was completed; with the stored result, where one was stored.
+pub async fn any_older_value_counts_as_done<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    for older in ["true", "", "{}", "\u{1}"] {
+        let entries = vec![("job", Bytes::from(older))];
+        kv.set_bytes(entries, None).await.must("setting");
+        let claim = kv.claim("job", "late", DAY).await.must("claiming");
+        assert_eq!(claim, Claim::Done(None), "{older:?}");
+        let held = kv.get_bytes(&["job"]).await.must("getting");
+        assert_eq!(held, [Some(Bytes::from(older))], "untouched");
+    }
+}
+
+/// > Claims a key for an owner's token. Claiming again with the same token succeeds.
+/// > Another owner holds it.
+pub async fn a_claim_is_its_owners<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let claim = async |token| kv.claim("job", token, DAY).await.must("claiming");
+    assert_eq!(claim("one").await, Claim::Claimed);
+    assert_eq!(claim("one").await, Claim::Claimed);
+    assert_eq!(claim("two").await, Claim::Busy);
+    // A token that begins like another is another.
+    assert_eq!(claim("on").await, Claim::Busy);
+    let released = kv.release_claim("job", "two").await.must("releasing");
+    assert!(!released);
+    assert!(kv.release_claim("job", "one").await.must("releasing"));
+    assert_eq!(claim("two").await, Claim::Claimed);
+}
+
+/// > The caller now holds the claim, for the time of its lease.
+/// > Extends a claim; false when the token does not hold it any more.
+pub async fn a_claim_ends_with_its_lease<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let short = Duration::from_millis(20);
+    kv.claim("job", "frozen", short).await.must("claiming");
+    stage
+        .until("the claim to end", async || {
+            let claim = kv.claim("job", "next", DAY).await.must("claiming");
+            (claim == Claim::Claimed).then_some(())
+        })
+        .await;
+    let extend = async |token, lease| {
+        let held = kv.extend_claim("job", token, lease).await;
+        held.must("extending")
+    };
+    assert!(!extend("frozen", DAY).await);
+    assert!(extend("next", short).await);
+    stage
+        .until("the shortened claim to end", async || {
+            (!kv.exists("job").await.must("asking")).then_some(())
+        })
+        .await;
+    assert!(!extend("next", DAY).await);
+}
+
+/// > Turns a claim into a stored result; false, and nothing written, when the token does
+/// > not hold it any more.
+/// > Gives a claim up, so that another may take it; false when the token does not hold it.
+pub async fn completion_is_fenced<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let result = once(&*kv, "job", DAY, async || {
+        // As if this process had been frozen beyond its lease and another had taken over.
+        kv.delete("job").await.must("deleting");
+        kv.claim("job", "successor", DAY).await.must("claiming");
+        Ok::<_, std::io::Error>(1)
+    })
+    .await;
+    let Err(OnceError::Store(error)) = result else {
+        panic!("{result:?}")
+    };
+    assert_eq!(error.kind(), ErrorKind::LeaseLost);
+    let done = Bytes::from_static(b"2");
+    let complete = async |token| {
+        let completed = kv.complete_claim("job", token, done.clone(), DAY).await;
+        completed.must("completing")
+    };
+    assert!(!complete("stranger").await);
+    assert!(complete("successor").await);
+    assert!(complete("successor").await, "a reply may be lost");
+    let claim = kv.claim("job", "late", DAY).await.must("claiming");
+    assert_eq!(claim, Claim::Done(Some(done.clone())));
+    let released = kv.release_claim("job", "successor").await;
+    assert!(!released.must("releasing"), "what is done stays done");
+}
+
+/// Of many callers at once exactly one runs the function, and exactly one is the first.
+pub async fn concurrent_callers_run_once<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let runs = Arc::new(AtomicU32::new(0));
+    let tasks = (0..24).map(|_| {
+        let (kv, runs) = (stage.container.kv(), Arc::clone(&runs));
+        tokio::spawn(async move {
+            let outcome = once(&*kv, "job", DAY, || async {
+                runs.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                Ok::<_, std::io::Error>(1)
+            });
+            let outcome = outcome.await.must("once");
+            let first = deduplicate_event(&*kv, "event-1", DAY).await;
+            let ran = matches!(outcome, Once::Executed(_));
+            (u32::from(ran), u32::from(first.must("deduplicating")))
+        })
+    });
+    let (mut ran, mut first) = (0, 0);
+    for task in tasks.collect::<Vec<_>>() {
+        let one = task.await.must("a task");
+        ran += one.0;
+        first += one.1;
+    }
+    assert_eq!((ran, first, runs.load(Ordering::SeqCst)), (1, 1, 1));
+}

@@ -1,0 +1,183 @@
+//! Appending, topics, and looking at them without a group.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::Subject;
+use super::support::{Must as _, Stage, entry, group, number, topic};
+use crate::backend::Start;
+use crate::consumer::{Delivery, SubscribeOptions};
+use crate::domain::{Envelope, ErrorKind, Retention, TopicSettings};
+use crate::ports::MessageBusExt as _;
+
+/// > Whether publishing can work now.
+pub async fn a_working_store_answers_a_ping<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    stage.backend.ping().await.must("the ping");
+    assert!(!stage.backend.name().is_empty());
+}
+
+/// > Appends entries in their order and tells the fate of each, in the same order.
+pub async fn entries_keep_their_order<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let ids = stage.append(0..1200).await;
+    assert_eq!(ids.len(), 1200);
+    assert!(ids.is_sorted_by(|one, two| one < two), "ids always grow");
+    let held = stage.backend.browse(&stage.topic, None, 2000).await;
+    let held = held.must("browsing");
+    assert_eq!(held.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
+    for (n, (_, fields)) in (0..).zip(held) {
+        let (name, value) = entry(n);
+        assert_eq!(fields, [(Bytes::from(name), value)]);
+    }
+    let none = stage.backend.append(&stage.topic, Vec::new()).await;
+    assert!(none.is_empty());
+}
+
+/// Entries are bytes, whatever they say.
+pub async fn entries_keep_every_byte<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let body: Bytes = (0..=255).chain([0, 13, 10]).collect::<Vec<u8>>().into();
+    let entries = vec![("msgpack", body.clone()), ("msgpack", Bytes::new())];
+    for result in stage.backend.append(&stage.topic, entries).await {
+        result.must("appending");
+    }
+    let mut hand = stage.hand("one").await;
+    let fetched = stage.fetch(&mut hand, 2).await;
+    let name = Bytes::from_static(b"msgpack");
+    assert_eq!(fetched[0].fields, [(name.clone(), body)]);
+    assert_eq!(fetched[1].fields, [(name, Bytes::new())]);
+}
+
+/// > Entries of the log after an id, oldest first, without a group.
+/// > The newest entry's id in the log, if there is one.
+pub async fn a_log_can_be_looked_through_in_pages<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let backend = &stage.backend;
+    assert_eq!(backend.newest(&stage.topic).await.must("newest"), None);
+    let none = backend.browse(&stage.topic, None, 10).await;
+    assert!(none.must("browsing").is_empty());
+    let ids = stage.append(0..25).await;
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = backend.browse(&stage.topic, after, 10).await;
+        let page = page.must("browsing");
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        seen.extend(page.iter().map(|(id, _)| *id));
+    }
+    assert_eq!(seen, ids);
+    let newest = backend.newest(&stage.topic).await.must("newest");
+    assert_eq!(newest, ids.last().copied());
+    assert_eq!(stage.status().await.lag, 25, "looking consumes nothing");
+}
+
+/// > Creates a topic, or finds it: an existing topic keeps its settings.
+/// > Returns what holds.
+pub async fn a_topics_settings_are_fixed_when_it_is_created<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let first = TopicSettings::default()
+        .with_retention(Retention::Length(5))
+        .with_backlog_limit(9);
+    let other = first.with_retention(Retention::Age(Duration::from_secs(7)));
+    for settings in [first, other, TopicSettings::default()] {
+        let held = stage.backend.ensure_topic(&stage.topic, settings).await;
+        assert_eq!(held.must("creating"), first);
+    }
+    let status = stage.backend.status(&stage.topic).await.must("asking");
+    assert_eq!(status.must("the topic").settings, first);
+}
+
+/// > The topics of the namespace, by name.
+pub async fn topics_are_listed_by_name<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    assert!(stage.backend.topics().await.must("listing").is_empty());
+    for name in ["b", "c:1", "a", "b"] {
+        let (topic, settings) = (topic(name), TopicSettings::default());
+        let made = stage.backend.ensure_topic(&topic, settings).await;
+        made.must("creating");
+    }
+    let names = stage.backend.topics().await.must("listing");
+    assert_eq!(names, ["a", "b", "c:1"].map(topic));
+}
+
+/// A message arrives as it was published, and its topic need not have been created.
+pub async fn a_message_arrives_as_it_was_published<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let bus = stage.container.bus();
+    let envelope = Envelope::new("order.placed", "{\"msg\":\"not a wrapping\"}")
+        .must("an envelope")
+        .with_tenant("shop-1")
+        .with_key("order-7")
+        .with_header("traceparent", "00-1-2-01");
+    let published = bus.publish(&stage.topic, &envelope).await;
+    let published = published.must("publishing");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |text: String, delivery: Delivery| {
+        let _ = sender.send((text, delivery));
+        async {}
+    };
+    let subscription = bus.subscribe(&stage.topic, handler).await;
+    let subscription = subscription.must("subscribing");
+    let (text, delivery) = stage.next(&mut received).await;
+    assert_eq!(text, "{\"msg\":\"not a wrapping\"}");
+    assert_eq!(*delivery.envelope(), envelope);
+    assert_eq!(delivery.entry_id(), published.id);
+    assert_eq!((delivery.attempt(), delivery.topic()), (1, &stage.topic));
+    assert_eq!(delivery.group(), subscription.group());
+    stage.finish().await;
+}
+
+/// Of many publishers at once none loses anything.
+pub async fn concurrent_publishers_lose_nothing<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let publishers = (0..8_u32).map(|publisher| {
+        let (bus, topic) = (stage.container.bus(), stage.topic.clone());
+        tokio::spawn(async move {
+            for n in 0..50 {
+                let envelope = number(publisher * 50 + n);
+                bus.publish(&topic, &envelope).await.must("publishing");
+            }
+        })
+    });
+    for publisher in publishers.collect::<Vec<_>>() {
+        publisher.await.must("a publisher");
+    }
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let _subscription = stage.subscribe(SubscribeOptions::new(), sender).await;
+    let mut seen = stage.some(&mut received, 400).await;
+    seen.sort_unstable();
+    assert_eq!(seen, (0..400).collect::<Vec<_>>());
+    stage.finish().await;
+}
+
+/// A publisher that was closed says so, and what it published before stays.
+pub async fn a_closed_publisher_says_so<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.publish(0..3).await;
+    let bus = stage.container.bus();
+    stage.finish().await;
+    let error = bus.publish(&stage.topic, &number(9)).await.err();
+    let error = error.must("an error");
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert_eq!(stage.length().await, 3);
+}
+
+/// > Only what is published after the group was created.
+pub async fn a_group_can_begin_with_what_comes_next<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..3).await;
+    let late = group("late");
+    let made = stage
+        .backend
+        .create_group(&stage.topic, &late, Start::Next)
+        .await;
+    made.must("creating the group");
+    assert_eq!(stage.status_of(&late).await.lag, 0);
+    stage.append(3..5).await;
+    let mut hand = stage.hand_of(&late, "one").await;
+    let fetched = stage.fetch(&mut hand, 2).await;
+    assert_eq!(super::support::numbers(&fetched), [3, 4]);
+}

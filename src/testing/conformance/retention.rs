@@ -1,0 +1,216 @@
+//! Retention: what is removed, what never is, and the backlog.
+
+use std::time::Duration;
+
+use super::Subject;
+use super::support::{DAY, Must as _, Stage, group, later, number, numbers, receipts};
+use crate::backend::Retained;
+use crate::domain::{ErrorKind, Retention, TopicSettings};
+
+/// How many entries an adapter may keep that it could remove: a Redis server removes whole
+/// nodes of a stream.
+const SLACK: u64 = 100;
+
+fn settings(retention: Retention) -> TopicSettings {
+    TopicSettings::default().with_retention(retention)
+}
+
+impl<S: Subject> Stage<'_, S> {
+    async fn retain(&self) -> Retained {
+        self.backend.retain(&self.topic).await.must("retaining")
+    }
+
+    /// Fetches and acknowledges so many.
+    async fn consume(&self, name: &str, count: usize) {
+        let mut hand = self.hand_of(&group(name), "quick").await;
+        let fetched = receipts(&self.fetch(&mut hand, count).await);
+        for some in fetched.chunks(500) {
+            self.acknowledge(&hand.member, some).await;
+        }
+    }
+}
+
+/// > Removes from the log what retention no longer asks for; never what a group has not
+/// > settled.
+pub async fn what_every_group_has_settled_is_removed<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..1000).await;
+    stage.consume("billing", 1000).await;
+    let retained = stage.retain().await;
+    assert!(retained.length <= SLACK, "{retained:?}");
+    assert_eq!(retained.removed + retained.length, 1000);
+    assert_eq!(stage.length().await, retained.length);
+    // What comes after is not missed.
+    stage.append(0..3).await;
+    let mut hand = stage.hand("one").await;
+    assert_eq!(numbers(&stage.fetch(&mut hand, 3).await), [0, 1, 2]);
+}
+
+/// Whatever the retention, nothing that a group has not settled is removed.
+pub async fn nothing_unsettled_is_removed<S: Subject>(subject: &S) {
+    for retention in [
+        Retention::Settled,
+        Retention::Length(1),
+        Retention::Age(Duration::from_millis(1)),
+    ] {
+        let name = format!("kept-{}", retention.to_string().replace(':', "-"));
+        let mut stage = Stage::bare(subject).await;
+        stage.topic = super::support::topic(&name);
+        let made = stage
+            .backend
+            .ensure_topic(&stage.topic, settings(retention));
+        made.await.must("creating the topic");
+        for name in ["billing", "late", "quick"] {
+            stage.create(&group(name)).await;
+        }
+        stage.append(0..700).await;
+        stage.consume("quick", 700).await;
+        // One group holds the 300th, and the other has come to the 500th.
+        let mut hand = stage.hand("holds").await;
+        let fetched = receipts(&stage.fetch(&mut hand, 700).await);
+        for some in fetched[..299].chunks(100).chain(fetched[300..].chunks(100)) {
+            stage.acknowledge(&hand.member, some).await;
+        }
+        stage.consume("late", 500).await;
+        // Old enough for any age.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        for _ in 0..3 {
+            stage.retain().await;
+        }
+        let heir = stage.member("heir");
+        let held = stage.reclaim(&heir, Duration::ZERO).await;
+        assert_eq!(numbers(&held), [299], "{retention}");
+        let mut hand = stage.hand_of(&group("late"), "two").await;
+        let rest = stage.fetch(&mut hand, 200).await;
+        assert_eq!(
+            numbers(&rest),
+            (500..700).collect::<Vec<_>>(),
+            "{retention}"
+        );
+    }
+}
+
+/// Without a group, entries wait for the first.
+pub async fn entries_wait_for_the_first_group<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let made = stage
+        .backend
+        .ensure_topic(&stage.topic, TopicSettings::default());
+    made.await.must("creating the topic");
+    stage.append(0..500).await;
+    let retained = stage.retain().await;
+    assert_eq!((retained.removed, retained.length), (0, 500));
+    stage.create(&stage.group).await;
+    let mut hand = stage.hand("one").await;
+    assert_eq!(stage.fetch(&mut hand, 500).await.len(), 500);
+}
+
+/// > Also measures the backlog.
+/// > Entries that the slowest group has not settled; all of them while there is no group.
+/// > Whether the topic's settings are there; they are lost with FLUSHALL.
+pub async fn the_backlog_is_the_slowest_groups<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    stage.append(0..10).await;
+    let retained = stage.retain().await;
+    assert!(!retained.known, "nobody has created the topic");
+    assert_eq!((retained.backlog, retained.length), (10, 10));
+    let made = stage
+        .backend
+        .ensure_topic(&stage.topic, TopicSettings::default());
+    made.await.must("creating the topic");
+    stage.create(&stage.group).await;
+    stage.create(&group("quick")).await;
+    stage.consume("quick", 9).await;
+    stage.consume("billing", 2).await;
+    let mut hand = stage.hand("holds").await;
+    let held = stage.fetch(&mut hand, 3).await;
+    let retained = stage.retain().await;
+    assert!(retained.known);
+    assert_eq!(retained.backlog, 8);
+    stage.acknowledge(&hand.member, &receipts(&held)).await;
+    assert_eq!(stage.retain().await.backlog, 5);
+}
+
+/// Retention by length keeps the newest, settled or not.
+pub async fn retention_by_length_keeps_the_newest<S: Subject>(subject: &S) {
+    let stage = Stage::with(subject, settings(Retention::Length(300))).await;
+    stage.append(0..1000).await;
+    stage.consume("billing", 1000).await;
+    let retained = stage.retain().await;
+    let kept = 300..=300 + SLACK;
+    assert!(kept.contains(&retained.length), "{retained:?}");
+    let held = stage.backend.browse(&stage.topic, None, 1000).await;
+    let held = held.must("browsing").len() as u64;
+    assert_eq!(held, retained.length);
+}
+
+/// Retention by age keeps what is young, and lets go of what is old and settled.
+pub async fn retention_by_age_keeps_the_young<S: Subject>(subject: &S) {
+    let stage = Stage::with(subject, settings(Retention::Age(DAY))).await;
+    stage.append(0..500).await;
+    stage.consume("billing", 500).await;
+    assert_eq!(stage.retain().await.removed, 0);
+
+    let mut stage = Stage::bare(subject).await;
+    stage.topic = super::support::topic("short");
+    let short = settings(Retention::Age(Duration::from_millis(1)));
+    let made = stage.backend.ensure_topic(&stage.topic, short).await;
+    made.must("creating the topic");
+    stage.create(&stage.group).await;
+    stage.append(0..500).await;
+    stage.consume("billing", 500).await;
+    stage
+        .until("the old to be removed", async || {
+            (stage.retain().await.length <= SLACK).then_some(())
+        })
+        .await;
+}
+
+/// > Removes from a group's redo lane what it has settled.
+pub async fn the_redo_lane_keeps_what_is_unsettled<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..300).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = receipts(&stage.fetch(&mut hand, 300).await);
+    let settlements: Vec<_> = fetched
+        .iter()
+        .map(|one| later(*one, Duration::ZERO, "p"))
+        .collect();
+    stage.settle(&hand.member, &settlements).await;
+    stage.promote(300).await;
+    let fetched = receipts(&stage.fetch(&mut hand, 250).await);
+    let (held, settled) = (fetched[120], [&fetched[..120], &fetched[121..]].concat());
+    stage.acknowledge(&hand.member, &settled).await;
+    for _ in 0..2 {
+        let done = stage.backend.retain_redo(&stage.topic, &stage.group).await;
+        done.must("retaining");
+    }
+    assert_eq!(stage.counts().await, [0, 1, 50, 0]);
+    let heir = stage.member("heir");
+    let taken = stage.reclaim(&heir, Duration::ZERO).await;
+    assert_eq!(receipts(&taken), [held]);
+    assert_eq!(stage.fetch(&mut hand, 50).await.len(), 50);
+}
+
+/// A full backlog is a clear error that ends when the groups catch up.
+pub async fn a_full_backlog_refuses_until_groups_catch_up<S: Subject>(subject: &S) {
+    let limited = TopicSettings::default().with_backlog_limit(80);
+    let stage = Stage::with(subject, limited).await;
+    let all: Vec<_> = (0..100).map(number).collect();
+    let bus = stage.container.bus();
+    let results = bus.publish_all(&stage.topic, &all).await;
+    let published = results.iter().take_while(|result| result.is_ok()).count();
+    assert!((80..=90).contains(&published), "{published} published");
+    for result in &results[published..] {
+        let error = result.as_ref().err().must("a refusal");
+        assert_eq!(error.kind(), ErrorKind::BacklogFull);
+        assert!(error.is_retryable());
+    }
+    assert_eq!(stage.length().await, published as u64);
+    stage.consume("billing", published).await;
+    stage
+        .until("publishing to work again", async || {
+            bus.publish(&stage.topic, &all[0]).await.ok()
+        })
+        .await;
+}

@@ -1,0 +1,234 @@
+//! Retries and snoozes: in their time, to their group, with their count.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::Subject;
+use super::support::{DAY, Must as _, SOON, Stage, group, later, quick, receipts};
+use crate::backend::{Fetched, Lane};
+use crate::consumer::Delivery;
+use crate::domain::{Outcome, Reason};
+use crate::ports::MessageBusExt as _;
+
+fn parcels(fetched: &[Fetched]) -> Vec<&str> {
+    let parcel = |one: &'_ Fetched| one.fields[0].1.clone();
+    let texts = fetched.iter().map(parcel);
+    texts
+        .map(|text| match &text[..] {
+            b"a" => "a",
+            b"b" => "b",
+            b"c" => "c",
+            _ => "?",
+        })
+        .collect()
+}
+
+/// A failure comes back with its count and its error until it is exhausted.
+pub async fn a_failure_is_sent_again_until_it_is_exhausted<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |_: u32, delivery: Delivery| {
+        let last = delivery.envelope().last_error().map(str::to_owned);
+        let _ = sender.send((delivery.attempt(), last));
+        async move { Err::<(), _>(format!("failure {}", delivery.attempt())) }
+    };
+    let bus = stage.container.bus();
+    let made = bus.subscribe_with(&stage.topic, quick(3), handler).await;
+    let _subscription = made.must("subscribing");
+    stage.publish(0..1).await;
+    let error = |n: u32| Some(format!("failure {n}"));
+    assert_eq!(stage.next(&mut received).await, (1, None));
+    assert_eq!(stage.next(&mut received).await, (2, error(1)));
+    assert_eq!(stage.next(&mut received).await, (3, error(2)));
+    assert_eq!(stage.drained().await.dead, 1, "exactly one record");
+    stage.finish().await;
+}
+
+/// A panic is a failure like another.
+pub async fn a_panic_is_a_failure<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |_: u32, delivery: Delivery| {
+        let _ = sender.send(delivery.attempt());
+        async move { assert!(delivery.attempt() > 1, "deliberate") }
+    };
+    let bus = stage.container.bus();
+    let made = bus.subscribe_with(&stage.topic, quick(2), handler).await;
+    let _subscription = made.must("subscribing");
+    stage.publish(0..1).await;
+    assert_eq!(stage.some(&mut received, 2).await, [1, 2]);
+    assert_eq!(stage.drained().await.dead, 0);
+    stage.finish().await;
+}
+
+/// A snooze does not count, and a rejection is final.
+pub async fn a_snooze_does_not_count_and_a_rejection_is_final<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let snoozes = AtomicU32::new(0);
+    let handler = move |_: u32, delivery: Delivery| {
+        let _ = sender.send(delivery.attempt());
+        let snoozed = snoozes.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if snoozed < 3 {
+                return Outcome::snooze(SOON);
+            }
+            Outcome::dead_letter("never")
+        }
+    };
+    let bus = stage.container.bus();
+    let made = bus.subscribe_with(&stage.topic, quick(1), handler).await;
+    let _subscription = made.must("subscribing");
+    stage.publish(0..1).await;
+    assert_eq!(stage.some(&mut received, 4).await, [1; 4]);
+    stage.drained().await;
+    let dead = stage.container.dead_letters();
+    let letters = dead.list(&stage.topic, &stage.group, None, 9).await;
+    let letters = letters.must("listing");
+    assert_eq!(letters.len(), 1);
+    let letter = &letters[0];
+    assert_eq!((letter.reason, letter.attempts), (Reason::Rejected, 1));
+    assert_eq!(letter.error, "never");
+    stage.finish().await;
+}
+
+/// A retry comes back to the group that failed, and to no other.
+pub async fn a_retry_comes_back_to_its_group_alone<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    for name in ["failing", "fine"] {
+        let sender = sender.clone();
+        let handler = move |_: u32, delivery: Delivery| {
+            let _ = sender.send((name, delivery.attempt()));
+            let fails = name == "failing" && delivery.attempt() < 4;
+            async move { if fails { Err("not yet") } else { Ok(()) } }
+        };
+        let bus = stage.container.bus();
+        let options = quick(4).with_group(group(name));
+        let made = bus.subscribe_with(&stage.topic, options, handler).await;
+        let _subscription = made.must("subscribing");
+    }
+    stage.publish(0..1).await;
+    let mut seen = stage.some(&mut received, 5).await;
+    seen.sort_unstable();
+    let failing = (1..=4).map(|attempt| ("failing", attempt));
+    assert_eq!(seen, failing.chain([("fine", 1)]).collect::<Vec<_>>());
+    stage.drained_of(&group("failing")).await;
+    stage.drained_of(&group("fine")).await;
+    stage.finish().await;
+    assert!(received.try_recv().is_err(), "nobody got more");
+}
+
+/// > Comes back to the same group through its redo lane, once `delay` has passed.
+/// > What the redo lane will hold.
+pub async fn what_is_due_comes_back_through_the_redo_lane<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let other = group("other");
+    stage.create(&other).await;
+    stage.append(0..1).await;
+    let mut hand = stage.hand("one").await;
+    let mut stranger = stage.hand_of(&other, "one").await;
+    stage.fetch(&mut stranger, 1).await;
+    let fetched = stage.fetch(&mut hand, 1).await;
+    let settlement = [later(fetched[0].receipt, Duration::ZERO, "a")];
+    stage.settle(&hand.member, &settlement).await;
+    stage.nothing(&mut hand).await;
+    stage.promote(1).await;
+    stage.nothing(&mut stranger).await;
+    let again = stage.fetch(&mut hand, 1).await;
+    assert_eq!(
+        (again[0].receipt.lane, again[0].deliveries),
+        (Lane::Redo, 1)
+    );
+    assert_eq!(again[0].fields.len(), 1);
+    assert_eq!(again[0].fields[0].1, Bytes::from_static(b"a"));
+    stage.acknowledge(&hand.member, &receipts(&again)).await;
+    assert_eq!(stage.counts().await, [0, 0, 0, 0]);
+}
+
+/// What is not due yet stays, and the store says for how long.
+///
+/// > How long until the next one is due; zero when one is due already.
+pub async fn what_is_not_due_stays<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let promote = async |max| {
+        let promoted = stage.backend.promote(&stage.topic, &stage.group, max).await;
+        promoted.must("promoting")
+    };
+    assert_eq!(promote(10).await.next, None);
+    stage.append(0..3).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = stage.fetch(&mut hand, 3).await;
+    let settlements = [
+        later(fetched[0].receipt, DAY, "a"),
+        later(fetched[1].receipt, Duration::ZERO, "b"),
+        later(fetched[2].receipt, Duration::ZERO, "c"),
+    ];
+    stage.settle(&hand.member, &settlements).await;
+    let first = promote(1).await;
+    assert_eq!((first.moved, first.next), (1, Some(Duration::ZERO)));
+    let second = promote(10).await;
+    assert_eq!(second.moved, 1);
+    let next = second.next.must("the next");
+    assert!(next <= DAY && next > DAY / 2, "{next:?}");
+    assert_eq!(promote(10).await.moved, 0);
+    assert_eq!(stage.fetch(&mut hand, 2).await.len(), 2);
+    stage.nothing(&mut hand).await;
+    assert_eq!(stage.counts().await, [0, 2, 1, 0]);
+}
+
+/// > Moves up to `max` entries whose time has come to the redo lane, earliest first.
+pub async fn the_earliest_is_promoted_first<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..3).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = stage.fetch(&mut hand, 3).await;
+    let delays = [40, 0, 20].map(Duration::from_millis);
+    let settlements: Vec<_> = fetched
+        .iter()
+        .zip(delays)
+        .zip(["a", "b", "c"])
+        .map(|((one, delay), parcel)| later(one.receipt, delay, parcel))
+        .collect();
+    assert_eq!(stage.settle(&hand.member, &settlements).await, [true; 3]);
+    for _ in 0..3 {
+        stage
+            .until("one to be due", async || {
+                let promoted = stage.backend.promote(&stage.topic, &stage.group, 1).await;
+                let moved = promoted.must("promoting").moved;
+                assert!(moved <= 1);
+                (moved == 1).then_some(())
+            })
+            .await;
+    }
+    let fetched = stage.fetch(&mut hand, 3).await;
+    assert_eq!(parcels(&fetched), ["b", "c", "a"]);
+}
+
+/// A retry that waits survives the process that made it.
+pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..1).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = stage.fetch(&mut hand, 1).await;
+    let parcel = crate::codec::parcel::Parcel {
+        fields: fetched[0].fields.clone(),
+        trail: crate::domain::Trail::from(fetched[0].receipt.id),
+    };
+    let settlement = crate::backend::Settlement::Later {
+        receipt: fetched[0].receipt,
+        delay: Duration::from_millis(50),
+        parcel: parcel.encode(),
+    };
+    stage.settle(&hand.member, &[settlement]).await;
+    drop(hand);
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let options = crate::consumer::SubscribeOptions::new();
+    let _subscription = stage.subscribe(options, sender).await;
+    assert_eq!(stage.next(&mut received).await, 0);
+    stage.drained().await;
+    stage.finish().await;
+}

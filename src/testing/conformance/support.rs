@@ -1,0 +1,351 @@
+//! What the checks share: a topic with a group, hands that hold deliveries, and patience.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::Instant;
+
+use super::Subject;
+use crate::backend::{
+    Backend, Fetched, GroupStatus, Interrupt, Member, Reader, Receipt, ReclaimCursor, Record,
+    Settlement, Start,
+};
+use crate::consumer::{Delivery, SubscribeOptions, Subscription};
+use crate::container::Container;
+use crate::domain::{
+    ConsumerName, EntryId, Envelope, Group, Reason, RetryPolicy, Topic, TopicSettings,
+};
+use crate::ports::MessageBusExt as _;
+
+/// Longer than any check takes.
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+/// A delay after which a retry is due nearly at once.
+pub(super) const SOON: Duration = Duration::from_millis(5);
+
+/// What is known to be well formed, or what an adapter answered.
+pub(super) trait Must<T> {
+    fn must(self, what: &str) -> T;
+}
+
+impl<T, E: Debug> Must<T> for Result<T, E> {
+    fn must(self, what: &str) -> T {
+        self.unwrap_or_else(|error| panic!("{what} failed: {error:?}"))
+    }
+}
+
+impl<T> Must<T> for Option<T> {
+    fn must(self, what: &str) -> T {
+        self.unwrap_or_else(|| panic!("{what} is missing"))
+    }
+}
+
+pub(super) fn topic(name: &str) -> Topic {
+    Topic::new(name).must("a topic's name")
+}
+
+pub(super) fn group(name: &str) -> Group {
+    Group::new(name).must("a group's name")
+}
+
+/// An entry as a producer of another language may write it.
+pub(super) fn entry(n: u32) -> (&'static str, Bytes) {
+    let text = format!(r#"{{"type":"n","payload":{n}}}"#);
+    ("json", Bytes::from(text))
+}
+
+/// A message with a number.
+pub(super) fn number(n: u32) -> Envelope {
+    Envelope::new("n", &n).must("an envelope")
+}
+
+/// The number in an entry of [`entry`].
+pub(super) fn number_in(fetched: &Fetched) -> u32 {
+    let (_, value) = fetched.fields.first().must("the entry's field");
+    let text = std::str::from_utf8(value).must("reading the entry");
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    digits.parse().must("the number of the entry")
+}
+
+pub(super) fn numbers(fetched: &[Fetched]) -> Vec<u32> {
+    fetched.iter().map(number_in).collect()
+}
+
+pub(super) fn receipts(fetched: &[Fetched]) -> Vec<Receipt> {
+    fetched.iter().map(|one| one.receipt).collect()
+}
+
+pub(super) fn later(receipt: Receipt, delay: Duration, parcel: &str) -> Settlement {
+    Settlement::Later {
+        receipt,
+        delay,
+        parcel: Bytes::from(parcel.to_owned()),
+    }
+}
+
+pub(super) fn record(body: &str) -> Record {
+    Record {
+        reason: Reason::Rejected,
+        fingerprint: "no user #".to_owned(),
+        kind: "n".to_owned(),
+        tenant: "t-1".to_owned(),
+        body: Bytes::from(body.to_owned()),
+    }
+}
+
+pub(super) fn bury(receipt: Receipt, body: &str) -> Settlement {
+    Settlement::Bury {
+        receipt,
+        record: record(body),
+    }
+}
+
+/// Tries again soon, this many attempts in all.
+pub(super) fn quick(attempts: u32) -> SubscribeOptions {
+    SubscribeOptions::new().with_retry(RetryPolicy::fixed(SOON).with_max_attempts(attempts))
+}
+
+/// A reader of one consumer.
+pub(super) struct Hand {
+    pub(super) member: Member,
+    pub(super) reader: Box<dyn Reader>,
+    pub(super) interrupt: Box<dyn Interrupt>,
+}
+
+/// A container of service `billing`, its backend, topic `orders` and group `billing`.
+pub(super) struct Stage<'a, S> {
+    pub(super) subject: &'a S,
+    pub(super) container: Container,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) topic: Topic,
+    pub(super) group: Group,
+}
+
+impl<'a, S: Subject> Stage<'a, S> {
+    /// Topic and group exist.
+    pub(super) async fn new(subject: &'a S) -> Self {
+        Self::with(subject, TopicSettings::default()).await
+    }
+
+    /// Topic and group exist, the topic with these settings.
+    pub(super) async fn with(subject: &'a S, settings: TopicSettings) -> Self {
+        let stage = Self::bare(subject).await;
+        let made = stage.backend.ensure_topic(&stage.topic, settings).await;
+        assert_eq!(made.must("creating the topic"), settings);
+        stage.create(&stage.group).await;
+        stage
+    }
+
+    /// Nothing exists yet.
+    pub(super) async fn bare(subject: &'a S) -> Self {
+        let container = subject.container("billing").await;
+        Self {
+            subject,
+            backend: container.backend(),
+            container,
+            topic: topic("orders"),
+            group: group("billing"),
+        }
+    }
+
+    pub(super) async fn create(&self, group: &Group) {
+        let start = Start::Beginning;
+        let made = self.backend.create_group(&self.topic, group, start).await;
+        made.must("creating the group");
+    }
+
+    /// Waits until a look succeeds.
+    pub(super) async fn until<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + self.subject.patience();
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits for one thing of a handler's.
+    pub(super) async fn next<T>(&self, received: &mut UnboundedReceiver<T>) -> T {
+        tokio::time::timeout(self.subject.patience(), received.recv())
+            .await
+            .must("waiting for a handler")
+            .must("the sender")
+    }
+
+    /// Waits for many things of a handler's, in the order in which they came.
+    pub(super) async fn some<T>(
+        &self,
+        received: &mut UnboundedReceiver<T>,
+        count: usize,
+    ) -> Vec<T> {
+        let mut all = Vec::with_capacity(count);
+        while all.len() < count {
+            all.push(self.next(received).await);
+        }
+        all
+    }
+
+    pub(super) fn member(&self, consumer: &str) -> Member {
+        self.member_of(&self.group, consumer)
+    }
+
+    pub(super) fn member_of(&self, group: &Group, consumer: &str) -> Member {
+        Member {
+            topic: self.topic.clone(),
+            group: group.clone(),
+            consumer: ConsumerName::new(consumer).must("a consumer's name"),
+        }
+    }
+
+    pub(super) async fn hand(&self, consumer: &str) -> Hand {
+        self.hand_of(&self.group, consumer).await
+    }
+
+    pub(super) async fn hand_of(&self, group: &Group, consumer: &str) -> Hand {
+        let member = self.member_of(group, consumer);
+        let (reader, interrupt) = self.backend.open(&member).await.must("opening a reader");
+        Hand {
+            member,
+            reader,
+            interrupt,
+        }
+    }
+
+    pub(super) async fn append(&self, numbers: std::ops::Range<u32>) -> Vec<EntryId> {
+        let entries = numbers.map(entry).collect();
+        let results = self.backend.append(&self.topic, entries).await;
+        let results = results.into_iter();
+        results.map(|result| result.must("appending")).collect()
+    }
+
+    /// Fetches so many, of both lanes together.
+    pub(super) async fn fetch(&self, hand: &mut Hand, count: usize) -> Vec<Fetched> {
+        let deadline = Instant::now() + self.subject.patience();
+        let mut all = Vec::new();
+        while all.len() < count {
+            assert!(Instant::now() < deadline, "waited in vain for entries");
+            let max = count - all.len();
+            let wait = Duration::from_millis(50);
+            all.extend(hand.reader.fetch(max, wait).await.must("fetching"));
+        }
+        assert_eq!(all.len(), count, "more came than there should be");
+        all
+    }
+
+    /// Fetches nothing, because there is nothing.
+    pub(super) async fn nothing(&self, hand: &mut Hand) {
+        let wait = Duration::from_millis(1);
+        let fetched = hand.reader.fetch(100, wait).await.must("fetching");
+        assert!(fetched.is_empty(), "there should be nothing: {fetched:?}");
+    }
+
+    pub(super) async fn settle(&self, member: &Member, settlements: &[Settlement]) -> Vec<bool> {
+        let done = self.backend.settle(member, settlements).await;
+        done.must("settling")
+    }
+
+    pub(super) async fn acknowledge(&self, member: &Member, receipts: &[Receipt]) {
+        let done = self.backend.acknowledge(member, receipts).await;
+        done.must("acknowledging");
+    }
+
+    /// Takes over whatever is older than a lease, from the front to the end.
+    pub(super) async fn reclaim(&self, member: &Member, lease: Duration) -> Vec<Fetched> {
+        let mut cursor = ReclaimCursor::default();
+        let mut all = Vec::new();
+        loop {
+            let found = self.backend.reclaim(member, lease, cursor, 100).await;
+            let found = found.must("reclaiming");
+            assert_eq!(found.missing, 0, "data loss");
+            all.extend(found.taken);
+            cursor = found.cursor;
+            if cursor == ReclaimCursor::default() {
+                return all;
+            }
+        }
+    }
+
+    /// Brings back what is due now, until so many were moved.
+    pub(super) async fn promote(&self, count: u64) {
+        let mut moved = 0;
+        self.until("retries to be promoted", async || {
+            let promoted = self.backend.promote(&self.topic, &self.group, 100).await;
+            moved += promoted.must("promoting").moved;
+            (moved >= count).then_some(())
+        })
+        .await;
+        assert_eq!(moved, count);
+    }
+
+    pub(super) async fn status(&self) -> GroupStatus {
+        self.status_of(&self.group).await
+    }
+
+    pub(super) async fn status_of(&self, group: &Group) -> GroupStatus {
+        let status = self.backend.status(&self.topic).await.must("asking");
+        let groups = status.must("the topic").groups.into_iter();
+        let mut found = groups.filter(|status| status.group == *group);
+        found.next().must("the group")
+    }
+
+    /// Lag, in-flight, scheduled, dead.
+    pub(super) async fn counts(&self) -> [u64; 4] {
+        let status = self.status().await;
+        [status.lag, status.in_flight, status.scheduled, status.dead]
+    }
+
+    pub(super) async fn length(&self) -> u64 {
+        let status = self.backend.status(&self.topic).await.must("asking");
+        status.must("the topic").length
+    }
+
+    pub(super) async fn publish(&self, numbers: std::ops::Range<u32>) {
+        let all: Vec<Envelope> = numbers.map(number).collect();
+        let results = self.container.bus().publish_all(&self.topic, &all).await;
+        for result in results {
+            result.must("publishing");
+        }
+    }
+
+    /// Waits until the group has nothing left to do.
+    pub(super) async fn drained(&self) -> GroupStatus {
+        self.drained_of(&self.group).await
+    }
+
+    pub(super) async fn drained_of(&self, group: &Group) -> GroupStatus {
+        self.until("the group to drain", async || {
+            let status = self.status_of(group).await;
+            (status.lag + status.in_flight + status.scheduled == 0).then_some(status)
+        })
+        .await
+    }
+
+    /// Subscribes a handler that sends what it gets.
+    pub(super) async fn subscribe(
+        &self,
+        options: SubscribeOptions,
+        sender: UnboundedSender<u32>,
+    ) -> Subscription {
+        let bus = self.container.bus();
+        let handler = move |n: u32, _: Delivery| {
+            let _ = sender.send(n);
+            std::future::ready(())
+        };
+        let made = bus.subscribe_with(&self.topic, options, handler).await;
+        made.must("subscribing")
+    }
+
+    /// Shuts a container down and expects that everything was finished.
+    pub(super) async fn finish(&self) {
+        self.end(&self.container).await;
+    }
+
+    pub(super) async fn end(&self, container: &Container) {
+        let report = container.shutdown(self.subject.patience()).await;
+        assert!(report.is_clean(), "{report:?}");
+    }
+}
