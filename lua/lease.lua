@@ -25,13 +25,12 @@ for at = 4, #ARGV, 2 do
   if held.err or not held[1] or held[1][2] ~= consumer then
     done[#done + 1] = 0
   elseif ARGV[3] == 'extend' then
-    redis.call('XCLAIM', key, group, consumer, 0, id, 'JUSTID')
-    done[#done + 1] = 1
+    -- An entry that a hand from outside has removed is held no more: XCLAIM drops it.
+    done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'JUSTID')
   else
     -- About three years, which keeps the time of delivery after 1970, as Redis demands.
-    redis.call('XCLAIM', key, group, consumer, 0, id, 'IDLE', '100000000000',
+    done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'IDLE', '100000000000',
       'RETRYCOUNT', math.max(held[1][4] - 1, 0), 'JUSTID')
-    done[#done + 1] = 1
   end
 end
 return done

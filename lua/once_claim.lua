@@ -1,7 +1,7 @@
 -- Claims the right to run something once, or tells what became of it.
 --
--- A claim is the bytes C1 C1 'c' and the owner's token; a completion is C1 C1 'd' and the stored
--- result. MessagePack never begins with C1, so neither can be a user's value. Anything else under
+-- A claim is the bytes C1 C1 'c' and the owner's token; a completion is C1 C1 'd', the length of the
+-- owner's token in four digits, the token, and the stored result. MessagePack never begins with C1, so neither can be a user's value. Anything else under
 -- the key was written by the older store, whose mark for "done" was any value at all.
 --
 -- KEYS[1]  the key, a string or absent
@@ -25,6 +25,6 @@ if mark == '\193\193c' then
   return {'busy'}
 end
 if mark == '\193\193d' then
-  return {'done', string.sub(current, 4)}
+  return {'done', string.sub(current, 8 + tonumber(string.sub(current, 4, 7)))}
 end
 return {'done'}

@@ -8,7 +8,9 @@
 --
 -- Returns 1 when done, 0 when the claim has passed to another owner or has expired.
 local current = redis.call('GET', KEYS[1])
-if ARGV[2] == 'complete' and current == '\193\193d' .. ARGV[4] then
+-- A completion names its owner: another one's, even with the same result, is not this one's.
+local done = '\193\193d' .. string.format('%04d', #ARGV[1]) .. ARGV[1]
+if ARGV[2] == 'complete' and current == done .. ARGV[4] then
   -- The reply to the same completion was lost on its way.
   return 1
 end
@@ -20,8 +22,8 @@ if ARGV[2] == 'extend' then
 elseif ARGV[2] == 'release' then
   redis.call('DEL', KEYS[1])
 elseif ARGV[3] == '0' then
-  redis.call('SET', KEYS[1], '\193\193d' .. ARGV[4])
+  redis.call('SET', KEYS[1], done .. ARGV[4])
 else
-  redis.call('SET', KEYS[1], '\193\193d' .. ARGV[4], 'PX', ARGV[3])
+  redis.call('SET', KEYS[1], done .. ARGV[4], 'PX', ARGV[3])
 end
 return 1

@@ -38,6 +38,10 @@ local known = settings[1] and 1 or 0
 local retention = ARGV[1] ~= '' and ARGV[1] or settings[2] or 'settled'
 local kind, amount = string.match(retention, '^(%a+):(%d+)$')
 local length = redis.call('XLEN', KEYS[1])
+if kind == 'length' and length <= tonumber(amount) then
+  -- Nothing is to go: only the backlog is measured.
+  kind = 'none'
+end
 if length == 0 then
   return {0, 0, 0, known}
 end
@@ -60,9 +64,17 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
       need = first[1]
     end
     if kind == 'length' then
-      local span = #redis.call('XRANGE', KEYS[1], need, group['last-delivered-id'], 'COUNT', 1000)
+      -- Counting costs a copy of what is counted: some 256 KiB, whatever an entry weighs.
+      local weight = 1
+      for _, entry in ipairs(redis.call('XRANGE', KEYS[1], need, '+', 'COUNT', 3)) do
+        for _, part in ipairs(entry[2]) do
+          weight = math.max(weight, #part)
+        end
+      end
+      local most = math.max(10, math.min(1000, math.floor(262144 / weight)))
+      local span = #redis.call('XRANGE', KEYS[1], need, group['last-delivered-id'], 'COUNT', most)
       low = lag + span
-      high = span < 1000 and low or length
+      high = span < most and low or length
     end
   end
   if not group['lag'] then

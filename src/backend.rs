@@ -346,13 +346,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>>;
 
     /// The newest entries of the log, up to `max`, oldest first, without a group.
-    ///
-    /// The default reads the whole log: a store that can read backwards should.
     fn latest<'a>(
         &'a self,
         topic: &'a Topic,
         max: usize,
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
+        // Reads the whole log: a store that can read backwards should.
         Box::pin(async move {
             let mut latest = Vec::new();
             let mut after = None;

@@ -144,7 +144,7 @@ impl DeadLetters for Graveyard {
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Redriven, Error>> {
         Box::pin(async move {
-            let mut moved = Vec::new();
+            let mut moved = std::collections::HashSet::new();
             for ids in ids.chunks(MAX_BATCH) {
                 let found = self.find(topic, group, ids).await?;
                 let parcels: Vec<(EntryId, Bytes)> = found

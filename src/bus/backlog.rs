@@ -173,14 +173,28 @@ impl Backlog {
             Some(last) => last.settings,
             None => {
                 let defaults = TopicSettings::default();
-                self.backend.ensure_topic(topic, defaults).await?
+                self.backend
+                    .ensure_topic(topic, defaults)
+                    .await
+                    .map_err(|e| nothing_appended(e, topic))?
             }
         };
-        let state = self.backend.retain(topic).await?;
+        // A measurement that was lost on its way is repeated; it appends nothing, so its failure
+        // never leaves a message's fate open.
+        let state = match self.backend.retain(topic).await {
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+                self.backend.retain(topic).await
+            }
+            measured => measured,
+        }
+        .map_err(|e| nothing_appended(e, topic))?;
         let settings = if state.known {
             settings
         } else {
-            self.backend.ensure_topic(topic, settings).await?
+            self.backend
+                .ensure_topic(topic, settings)
+                .await
+                .map_err(|e| nothing_appended(e, topic))?
         };
         let taken = state.backlog + gate.under_way.load(Ordering::Acquire);
         let free = settings.backlog_limit().saturating_sub(taken);
@@ -198,4 +212,15 @@ impl Backlog {
             .store((free / 8).max(wanted.min(free)), Ordering::Release);
         Ok(())
     }
+}
+
+/// What comes before appending leaves no message's fate open.
+fn nothing_appended(error: Error, topic: &Topic) -> Error {
+    if error.kind() != ErrorKind::OutcomeUnknown {
+        return error;
+    }
+    let rule = "the backlog could not be measured; nothing was published";
+    Error::new(ErrorKind::Unavailable, "publish", rule)
+        .on(topic.as_str())
+        .because(error)
 }

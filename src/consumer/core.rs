@@ -1,7 +1,7 @@
 //! What the parts of one running subscription share.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::queue::{Job, Queue};
 use super::room::Room;
 use crate::backend::{Backend, Fetched, Member, Receipt, Settlement};
 use crate::codec::Limits;
-use crate::domain::{Error, RetryPolicy, describe};
+use crate::domain::{Error, RetryPolicy, TopicSettings, describe};
 
 pub(super) struct Core {
     pub(super) backend: Arc<dyn Backend>,
@@ -41,6 +41,14 @@ pub(super) struct Core {
     pub(super) due: Due,
     pub(super) reclaim_now: Notify,
     pub(super) acknowledged: AtomicU64,
+    /// The topic's settings as they were found: after FLUSHALL it gets them back.
+    pub(super) settings: TopicSettings,
+    /// This consumer may hold deliveries that it has never seen.
+    pub(super) stranded: AtomicBool,
+    /// Why due retries do not come back, while they do not.
+    pub(super) promoting: Trouble,
+    /// Why leases are not extended, while they are not.
+    pub(super) keeping: Trouble,
     /// Why reading does not work, while it does not.
     pub(super) reading: Trouble,
     /// Why retries, snoozes and dead letters cannot be written, while they cannot.
@@ -77,6 +85,8 @@ impl Core {
     pub(super) fn trouble(&self) -> Option<String> {
         let parts = [
             ("reading", &self.reading),
+            ("extending leases", &self.keeping),
+            ("bringing retries back", &self.promoting),
             ("settling", &self.writing),
             ("acknowledging", &self.acknowledging),
         ];

@@ -97,6 +97,7 @@ async fn execute(core: &Core, job: Job) {
         return carry_out(core, &claim, resolved, verdict).await;
     }
 
+    claim.lease.begin();
     let verdict = match perform(core, resolved.delivery.clone()).await {
         Ok(outcome) => decide(outcome, failed, &core.options.retry, fastrand::f64()),
         Err(flaw) => Verdict::Bury {
@@ -176,7 +177,10 @@ async fn carry_out(core: &Core, claim: &Claim, mut resolved: Resolved, verdict: 
         Verdict::Ack => {
             claim.lease.finish();
             // The settlers outlive the workers.
-            let _ = core.acks.send(claim.receipt).await;
+            if let Err(full) = core.acks.try_send(claim.receipt) {
+                core.queue.pass_on();
+                let _ = core.acks.send(full.into_inner()).await;
+            }
         }
         Verdict::Later {
             delay,
@@ -302,6 +306,9 @@ impl Letter {
 async fn settle(core: &Core, claim: &Claim, settlement: Settlement) {
     if !claim.lease.is_lost() {
         claim.lease.finish();
-        let _ = core.writes.send(settlement).await;
+        if let Err(full) = core.writes.try_send(settlement) {
+            core.queue.pass_on();
+            let _ = core.writes.send(full.into_inner()).await;
+        }
     }
 }

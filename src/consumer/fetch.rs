@@ -1,13 +1,14 @@
 //! Fetching: one reader per subscription, as much as there is room for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::core::{Core, back_off};
 use crate::backend::{Fetched, Interrupt, Opened, Reader, Receipt, Start};
-use crate::domain::{Error, ErrorKind, TopicSettings};
+use crate::domain::{Error, ErrorKind};
 
 /// How long a read waits on the server. A connection that is dead without a sign is noticed
 /// after this and the adapter's grace.
@@ -15,13 +16,18 @@ const WAIT: Duration = Duration::from_secs(5);
 /// How often a read that does not end is interrupted again.
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
 /// The most that one consumer can hold, with room to spare.
-const HOLDINGS: usize = 100_000;
+pub(super) const HOLDINGS: usize = 100_000;
 
 /// Reads until the subscription stops.
 pub(super) async fn run(core: Arc<Core>, opened: Opened) {
     let mut opened = Some(opened);
     let mut failures = 0;
     while let Some(room) = room(&core).await {
+        // Between two reads: what a read brings is held before it is entered, and would be
+        // taken for stranded.
+        if core.stranded.swap(false, Ordering::AcqRel) && recover(&core).await.is_err() {
+            core.stranded.store(true, Ordering::Release);
+        }
         let (mut reader, interrupt) = match opened.take() {
             Some(opened) => opened,
             None => match reopen(&core).await {
@@ -137,7 +143,7 @@ async fn recreate(core: &Core) {
     let member = &core.member;
     let recreating = async {
         core.backend
-            .ensure_topic(&member.topic, TopicSettings::default())
+            .ensure_topic(&member.topic, core.settings)
             .await?;
         core.backend
             .create_group(&member.topic, &member.group, Start::Beginning)

@@ -12,6 +12,8 @@ use crate::backend::Receipt;
 /// The state of one delivery's lease, shared by the table, the worker and the user's code.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
+    /// The handler was called.
+    begun: AtomicBool,
     /// The handler has returned; only the store does not know yet.
     finished: AtomicBool,
     /// Another consumer holds the delivery.
@@ -22,6 +24,10 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
     pub(super) fn finish(&self) {
         self.finished.store(true, Ordering::Release);
     }
@@ -111,6 +117,20 @@ impl Held {
 
     pub(super) fn all(&self) -> Vec<Receipt> {
         self.table().keys().copied().collect()
+    }
+
+    /// Whether its handler has returned, and only the store does not know yet.
+    pub(super) fn is_finished(&self, receipt: Receipt) -> bool {
+        let table = self.table();
+        table.get(&receipt).is_some_and(|lease| lease.is_finished())
+    }
+
+    /// How many handlers were called and have not returned.
+    pub(super) fn running(&self) -> u64 {
+        let table = self.table();
+        let runs =
+            |lease: &&Arc<Lease>| lease.begun.load(Ordering::Acquire) && !lease.is_finished();
+        table.values().filter(runs).count() as u64
     }
 
     /// Those whose handler has not returned.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::core::Core;
 use crate::backend::Receipt;
@@ -11,20 +11,29 @@ use crate::backend::Receipt;
 pub(super) async fn run(core: Arc<Core>) {
     let mut ticks = interval(core.options.lease / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut kept = Instant::now();
     loop {
         tokio::select! {
             biased;
             () = core.halt.cancelled() => return,
-            _ = ticks.tick() => keep(&core).await,
+            _ = ticks.tick() => {}
+        }
+        if keep(&core).await {
+            kept = Instant::now();
+        } else if kept.elapsed() > core.options.lease {
+            // Others have them by now, or will: nothing is begun and nothing goes on.
+            lose(&core, core.held.all().into_iter());
         }
     }
 }
 
-/// Extends all leases once. The handlers of those that are lost are told.
-pub(super) async fn keep(core: &Core) {
+/// Extends all leases once; the handlers of those that are lost are told. Returns whether
+/// the store was reached.
+pub(super) async fn keep(core: &Core) -> bool {
     let held = core.held.all();
     if held.is_empty() {
-        return;
+        core.keeping.over();
+        return true;
     }
     match core.backend.extend(&core.member, &held).await {
         Ok(extended) => {
@@ -34,14 +43,14 @@ pub(super) async fn keep(core: &Core) {
                 .filter(|(_, held)| !held)
                 .map(|(receipt, _)| receipt);
             lose(core, lost);
+            core.keeping.over();
+            true
         }
         // The next tick tries again; the lease has two thirds left.
         Err(error) => {
-            tracing::warn!(
-                subscription = %core.member,
-                error = %crate::domain::describe(&error),
-                "leases could not be extended",
-            );
+            core.keeping.say(&error);
+            tracing::debug!(subscription = %core.member, %error, "leases could not be extended");
+            false
         }
     }
 }

@@ -29,11 +29,13 @@ pub(super) async fn run(core: Arc<Core>) {
         match promoted {
             Ok(promoted) if promoted.moved as usize >= MAX_BATCH => continue,
             Ok(promoted) => {
+                core.promoting.over();
                 if let Some(next) = promoted.next {
                     until = until.min(Instant::now() + next);
                 }
             }
             Err(error) => {
+                core.promoting.say(&error);
                 tracing::debug!(subscription = %core.member, %error, "promoting failed");
             }
         }

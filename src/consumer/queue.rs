@@ -1,14 +1,15 @@
 //! Fetched deliveries on their way to the workers.
 //!
 //! Waking a task costs more than most handlers: a queue that wakes a worker for every delivery
-//! spends its time on that. Here one worker at a time is awake to take the next delivery. It
-//! wakes another before its handler waits, and before it begins when handlers have lately
-//! been busy for long without waiting; so no delivery waits behind a handler.
+//! spends its time on that. Here a worker that takes a delivery and leaves others behind wakes one
+//! more, unless handlers have lately been quick, every one of them; then one worker is enough,
+//! and wakes another only when its handler waits. A delivery so waits behind a handler only
+//! where that one blocks its thread after many quick ones.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use crate::backend::Fetched;
 
 /// A handler that is busy for longer than this is worth waking another worker for.
 const LONG: Duration = Duration::from_micros(50);
+/// After so many quick handlers in a row the next one is expected to be quick, too.
+const STREAK: u32 = 64;
 
 /// A fetched delivery.
 #[derive(Debug)]
@@ -32,7 +35,8 @@ pub(super) struct Job {
 pub(super) struct Queue {
     jobs: Mutex<VecDeque<Job>>,
     more: Notify,
-    busy: AtomicBool,
+    /// How many handlers in a row were quick.
+    quick: AtomicU32,
     closed: AtomicBool,
 }
 
@@ -58,7 +62,7 @@ impl Queue {
             let next = {
                 let mut jobs = self.jobs();
                 let next = jobs.pop_front();
-                if next.is_some() && !jobs.is_empty() && self.busy.load(Ordering::Relaxed) {
+                if next.is_some() && !jobs.is_empty() && !self.are_quick() {
                     self.more.notify_one();
                 }
                 next
@@ -76,6 +80,18 @@ impl Queue {
         }
     }
 
+    /// Whether handlers have lately been quick, every one of them.
+    fn are_quick(&self) -> bool {
+        self.quick.load(Ordering::Relaxed) >= STREAK
+    }
+
+    /// Lets another worker go on, because this one is about to wait.
+    pub(super) fn pass_on(&self) {
+        if !self.jobs().is_empty() {
+            self.more.notify_one();
+        }
+    }
+
     /// Runs a handler's future. Wakes another worker when it waits.
     pub(super) async fn run<T>(&self, handling: impl Future<Output = T>) -> T {
         let mut handling = pin!(handling);
@@ -84,12 +100,13 @@ impl Queue {
         poll_fn(|context| {
             let polled = handling.as_mut().poll(context);
             if std::mem::take(&mut first) {
-                let busy = began.elapsed() > LONG;
-                if busy != self.busy.load(Ordering::Relaxed) {
-                    self.busy.store(busy, Ordering::Relaxed);
+                if began.elapsed() > LONG {
+                    self.quick.store(0, Ordering::Relaxed);
+                } else if !self.are_quick() {
+                    self.quick.fetch_add(1, Ordering::Relaxed);
                 }
-                if polled.is_pending() && !self.jobs().is_empty() {
-                    self.more.notify_one();
+                if polled.is_pending() {
+                    self.pass_on();
                 }
             }
             match polled {
@@ -152,7 +169,6 @@ mod tests {
     async fn handlers_that_are_busy_are_spread_over_threads() {
         let queue = Arc::new(Queue::default());
         let both = Arc::new(std::sync::Barrier::new(2));
-        queue.busy.store(true, Ordering::Relaxed);
         let workers: Vec<_> = (0..4)
             .map(|_| {
                 let (queue, both) = (Arc::clone(&queue), Arc::clone(&both));

@@ -1,6 +1,7 @@
 //! Reclaiming: taking over deliveries whose lease has expired.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -12,6 +13,9 @@ use crate::domain::ErrorKind;
 
 /// How many calls one look may take to get through everything that is pending.
 const MOST_CALLS: usize = 64;
+
+/// When to look again for room, while there is more to take over.
+const WHEN_FULL: Duration = Duration::from_millis(10);
 
 /// Looks for expired leases until the subscription stops.
 pub(super) async fn run(core: Arc<Core>) {
@@ -33,21 +37,44 @@ pub(super) async fn run(core: Arc<Core>) {
             lease::keep(&core).await;
         }
         last_look = tokio::time::Instant::now();
+        let mut next = Next::Again;
         for _ in 0..MOST_CALLS {
-            if !take_over(&core, &mut cursor).await {
+            next = take_over(&core, &mut cursor).await;
+            if next != Next::Again {
                 break;
             }
+        }
+        if next == Next::Full {
+            // What a dead consumer held may be many times what there is room for: it is taken as
+            // room frees, not once a tick.
+            ticks.reset_after(WHEN_FULL);
         }
     }
 }
 
-/// Takes over what there is room for. Returns whether there may be more.
-async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> bool {
+/// What comes after a call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    /// There may be more: call again.
+    Again,
+    /// There may be more, and no room for it.
+    Full,
+    /// Nothing more for now.
+    Done,
+}
+
+/// Takes over what there is room for.
+async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> Next {
     let max = core.room.reclaimable() / 2;
     let _claiming = core.claiming.lock().await;
     // Under the lock: shutdown takes it before it gives back what is held.
-    if max == 0 || core.stop.is_cancelled() {
-        return false;
+    if core.stop.is_cancelled() {
+        return Next::Done;
+    }
+    if max == 0 {
+        // Without anything in sight there is no hurry.
+        let in_sight = *cursor != ReclaimCursor::default();
+        return if in_sight { Next::Full } else { Next::Done };
     }
     let reclaimed = match core
         .backend
@@ -56,14 +83,20 @@ async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> bool {
     {
         Ok(reclaimed) => reclaimed,
         // The fetcher creates a group that is gone anew, and says so.
-        Err(error) if error.kind() == ErrorKind::NotFound || error.is_retryable() => return false,
+        Err(error) if error.kind() == ErrorKind::NotFound || error.is_retryable() => {
+            // It may have been done: what this consumer was given it has not seen.
+            if error.kind() == ErrorKind::OutcomeUnknown {
+                core.stranded.store(true, Ordering::Release);
+            }
+            return Next::Done;
+        }
         Err(error) => {
             tracing::warn!(
                 subscription = %core.member,
                 error = %crate::domain::describe(&error),
                 "expired leases could not be reclaimed",
             );
-            return false;
+            return Next::Done;
         }
     };
     *cursor = reclaimed.cursor;
@@ -80,5 +113,8 @@ async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> bool {
         let new = core.hand_over(reclaimed.taken);
         core.meters.reclaimed.increment(new as u64);
     }
-    taken > 0 || *cursor != ReclaimCursor::default()
+    if taken > 0 || *cursor != ReclaimCursor::default() {
+        return Next::Again;
+    }
+    Next::Done
 }

@@ -7,7 +7,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::core::Core;
+use super::fetch::HOLDINGS;
 use super::subscription::{SubscriptionReport, Tasks};
+use crate::backend::Receipt;
+use crate::domain::{Error, ErrorKind};
 
 /// How long a cancelled handler may take to notice.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -29,7 +32,7 @@ pub(super) async fn run(
     // The last read, and the last look for expired leases, bring what was under way; only then
     // is the queue complete.
     if !all_ended(&mut tasks.takers, deadline.max(now + NOTICE)).await {
-        tasks.takers.shutdown().await;
+        abandon(&mut tasks.takers).await;
     }
     core.queue.close();
 
@@ -37,41 +40,28 @@ pub(super) async fn run(
     if !all_ended(&mut tasks.workers, deadline).await {
         core.held.cancel();
         if !all_ended(&mut tasks.workers, Instant::now() + NOTICE).await {
-            cancelled = tasks.workers.len() as u64;
-            tasks.workers.shutdown().await;
+            cancelled = core.held.running();
+            abandon(&mut tasks.workers).await;
         }
     }
 
-    // The workers are gone, and whoever was claiming has entered what it took: all that is
-    // not finished goes back, uncounted.
-    let claiming = timeout_at(Instant::now() + FLUSH, core.claiming.lock()).await;
-    let open = core.held.unfinished();
-    drop(claiming);
-    let mut unsettled = 0;
-    let mut given_back = 0;
-    if !open.is_empty() {
-        let flush_until = Instant::now() + FLUSH;
-        match timeout_at(flush_until, core.backend.release(&core.member, &open)).await {
-            Ok(Ok(count)) => {
-                given_back = count;
-                core.held.leave(open);
-            }
-            _ => unsettled += open.len() as u64,
-        }
-    }
-
-    // What is left was finished, and leaves when it is written.
-    let flush_until = Instant::now() + FLUSH;
-    while core.held.len() as u64 > unsettled && Instant::now() < flush_until {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    tasks.settlers.shutdown().await;
-    unsettled = core.held.len() as u64;
-
+    // Nothing is extended any more: an extension under way would undo the giving back.
     core.halt.cancel();
     if !all_ended(&mut tasks.keepers, Instant::now() + FLUSH).await {
-        tasks.keepers.shutdown().await;
+        abandon(&mut tasks.keepers).await;
     }
+    let given_back = timeout_at(Instant::now() + FLUSH, give_back(core)).await;
+    let given_back = given_back.ok().and_then(Result::ok);
+
+    // What is left was finished, and leaves when it is written.
+    let open = core.held.unfinished().len();
+    let flush_until = Instant::now() + FLUSH;
+    while core.held.len() > open && Instant::now() < flush_until {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    abandon(&mut tasks.settlers).await;
+    let unsettled = core.held.len() as u64;
+
     let (topic, group) = (&core.member.topic, &core.member.group);
     let forgetting = core
         .backend
@@ -82,12 +72,41 @@ pub(super) async fn run(
 
     let report = SubscriptionReport {
         name: core.member.to_string(),
-        released: given_back.saturating_sub(cancelled),
+        released: given_back.unwrap_or(0).saturating_sub(cancelled),
         cancelled,
         unsettled,
     };
     tracing::info!(?report, "unsubscribed");
     report
+}
+
+/// Gives back, uncounted, what the store thinks this consumer holds and no handler has finished:
+/// also what a read or a reclaim took whose answer was lost.
+async fn give_back(core: &Core) -> Result<u64, Error> {
+    let holdings = match core.backend.holdings(&core.member, HOLDINGS).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        holdings => holdings?,
+    };
+    let open: Vec<Receipt> = holdings
+        .into_iter()
+        .filter(|receipt| !core.held.is_finished(*receipt))
+        .collect();
+    let mut given_back = 0;
+    if !open.is_empty() {
+        given_back = core.backend.release(&core.member, &open).await?;
+    }
+    core.held.leave(core.held.unfinished());
+    Ok(given_back)
+}
+
+/// Ends tasks at the next point where they wait. A handler that blocks its thread never comes to
+/// one, nor do the tasks that its thread should run next: they are not waited for.
+async fn abandon(tasks: &mut JoinSet<()>) {
+    tasks.abort_all();
+    if !all_ended(tasks, Instant::now() + NOTICE).await {
+        tracing::warn!("tasks do not end; does a handler block its thread?");
+        tasks.detach_all();
+    }
 }
 
 /// Whether all tasks end before a time.

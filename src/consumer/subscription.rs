@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -52,7 +52,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         limits,
         ended,
     } = setup;
-    backend
+    let settings = backend
         .ensure_topic(&member.topic, TopicSettings::default())
         .await?;
     backend
@@ -78,6 +78,10 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         limits,
         held: Held::default(),
         queue: Queue::default(),
+        settings,
+        stranded: AtomicBool::new(false),
+        promoting: Trouble::default(),
+        keeping: Trouble::default(),
         acks,
         writes,
         stop: CancellationToken::new(),
@@ -200,6 +204,11 @@ impl Subscription {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.running.core.trouble()
+    }
+
+    /// Begins nothing new from now on; [`unsubscribe`](Self::unsubscribe) does the rest.
+    pub(crate) fn stop(&self) {
+        self.running.core.stop.cancel();
     }
 
     /// Ends the subscription and reports what it left.

@@ -24,6 +24,9 @@ use crate::domain::{Codec, Error, ErrorKind, Group, describe};
 use crate::memory::MemoryStore;
 use crate::ports::{DeadLetters, KvStore, MessageBus};
 
+/// How long a coordinator has to stop, however late it is.
+const NOTICE: Duration = Duration::from_millis(250);
+
 /// Everything that a service needs, from one place. Cheap to clone.
 ///
 /// Dropping it stops nothing: [`shutdown`](Self::shutdown) does, and says what it left.
@@ -229,7 +232,7 @@ impl Container {
 
     /// Shuts down, and reports what was left.
     ///
-    /// Coordinators are stopped in reverse order, each after its subscriptions; then the other
+    /// From the call on no handler is begun. Coordinators are stopped in reverse order, each after its subscriptions; then the other
     /// subscriptions, the newest first. `deadline` is for all of it together: see
     /// [`Subscription::unsubscribe`] for what happens to handlers that need longer. Handlers
     /// may publish until they have ended; after that publishing fails with
@@ -243,6 +246,10 @@ impl Container {
         let began = Instant::now();
         let left = || deadline.saturating_sub(began.elapsed());
         inner.bus.close_subscribing();
+        // Nothing new is begun from now on, whoever's turn it is to end.
+        for subscription in inner.bus.running() {
+            subscription.stop();
+        }
         let mut report = ShutdownReport::default();
         let mut started = inner.started.lock().await;
         while let Some(last) = started.pop() {
@@ -251,7 +258,11 @@ impl Container {
                     .subscriptions
                     .push(subscription.unsubscribe(left()).await);
             }
-            last.coordinator.stop().await;
+            let stopping = tokio::time::timeout(left().max(NOTICE), last.coordinator.stop());
+            if stopping.await.is_err() {
+                let coordinator = last.coordinator.name();
+                tracing::warn!(coordinator, "did not stop before the deadline");
+            }
         }
         for subscription in inner.bus.running().iter().rev() {
             report

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::error::{Error, ErrorKind};
 
+/// Thirty thousand years in milliseconds, which every clock that is involved can subtract.
+const LONGEST_AGE: u128 = 1_000_000_000_000_000;
+
 /// How long a topic keeps entries.
 ///
 /// None of them removes what a group has not settled. Groups that do not exist yet have
@@ -75,7 +78,14 @@ impl TopicSettings {
     /// Sets how long entries are kept; by default until every group has settled them.
     #[must_use]
     pub fn with_retention(mut self, retention: Retention) -> Self {
-        self.retention = retention;
+        self.retention = match retention {
+            // As the settings are stored: in whole milliseconds, at least one.
+            Retention::Age(age) => {
+                let millis = age.as_millis().clamp(1, LONGEST_AGE);
+                Retention::Age(Duration::from_millis(millis as u64))
+            }
+            other => other,
+        };
         self
     }
 
@@ -103,6 +113,23 @@ impl TopicSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extreme_ages_are_brought_into_bounds() {
+        let aged = |age| {
+            TopicSettings::default()
+                .with_retention(Retention::Age(age))
+                .retention()
+        };
+        for age in [Duration::MAX, Duration::from_nanos(1), Duration::ZERO] {
+            let kept = aged(age);
+            assert_eq!(kept.to_string().parse::<Retention>().unwrap(), kept);
+        }
+        assert_eq!(
+            aged(Duration::ZERO),
+            Retention::Age(Duration::from_millis(1))
+        );
+    }
 
     #[test]
     fn round_trips_as_text() {

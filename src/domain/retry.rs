@@ -1,6 +1,7 @@
 //! When a failed delivery is tried again.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use backoff::backoff::Backoff as _;
 use backoff::exponential::ExponentialBackoff;
 
 type CustomDelay = dyn Fn(u32) -> Duration + Send + Sync;
+
+/// What a custom policy that panics gives.
+const FALLBACK: Duration = Duration::from_secs(60);
 
 /// The longest delay a policy gives: 30 days.
 pub const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -59,7 +63,8 @@ impl RetryPolicy {
         Self::with_delay(Delay::Fixed(delay))
     }
 
-    /// Asks a function, which gets the number of failed attempts (1 after the first).
+    /// Asks a function, which gets the number of failed attempts (1 after the first). Where it
+    /// panics the delay is a minute.
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
         Self::with_delay(Delay::Custom(Arc::new(delay)))
     }
@@ -93,7 +98,10 @@ impl RetryPolicy {
         }
         let delay = match &self.delay {
             Delay::Fixed(delay) => *delay,
-            Delay::Custom(delay) => delay(failed),
+            // A policy that panics must not take its worker along.
+            Delay::Custom(delay) => {
+                catch_unwind(AssertUnwindSafe(|| delay(failed))).unwrap_or(FALLBACK)
+            }
             Delay::Exponential { first, longest } => {
                 jittered(grown(*first, *longest, failed), random).min(*longest)
             }
@@ -164,6 +172,12 @@ mod tests {
         let policy = RetryPolicy::custom(|failed| if failed == 1 { SECOND } else { Duration::MAX });
         assert_eq!(policy.delay_after(1, 0.0), Some(SECOND));
         assert_eq!(policy.delay_after(2, 0.0), Some(LONGEST_DELAY));
+    }
+
+    #[test]
+    fn a_custom_delay_that_panics_costs_a_minute_and_no_worker() {
+        let policy = RetryPolicy::custom(|_| panic!("deliberate"));
+        assert_eq!(policy.delay_after(1, 0.0), Some(FALLBACK));
     }
 
     proptest! {

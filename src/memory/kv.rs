@@ -13,10 +13,23 @@ use crate::ports::{BoxFuture, Cas, Claim, KvStore, check_key};
 
 /// What a claim begins with; the owner's token follows. No value can begin so.
 const CLAIM: &[u8] = b"\xC1\xC1c";
-/// What a completed claim begins with; the stored result follows.
+/// What a completed claim begins with; the length of the owner's token in four digits, the token
+/// and the stored result follow.
 const DONE: &[u8] = b"\xC1\xC1d";
 /// Below this many values, expired ones are only removed when they are met.
 const SWEEP: usize = 1024;
+
+fn done(token: &str, result: &[u8]) -> Bytes {
+    let owner = format!("{:04}{token}", token.len());
+    [DONE, owner.as_bytes(), result].concat().into()
+}
+
+/// The result in what follows the mark of a completed claim.
+fn result(rest: &[u8]) -> Option<Bytes> {
+    let (length, rest) = rest.split_at_checked(4)?;
+    let length: usize = std::str::from_utf8(length).ok()?.parse().ok()?;
+    rest.get(length..).map(Bytes::copy_from_slice)
+}
 
 fn marked(mark: &[u8], rest: &[u8]) -> Bytes {
     [mark, rest].concat().into()
@@ -290,8 +303,7 @@ impl KvStore for MemoryKv {
                 return Ok(Claim::Busy);
             }
             // Anything else was left by the older store, whose mark for "done" was any value.
-            let result = current.strip_prefix(DONE).map(Bytes::copy_from_slice);
-            Ok(Claim::Done(result))
+            Ok(Claim::Done(current.strip_prefix(DONE).and_then(result)))
         })
     }
 
@@ -314,9 +326,10 @@ impl KvStore for MemoryKv {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         self.on_key("complete", key, Some(ttl), move |mut now, ttl| {
-            let (current, done) = (now.get(key), marked(DONE, &result));
+            let (current, done) = (now.get(key), done(token, &result));
             if current.as_ref() == Some(&done) {
-                // The reply to the same completion was lost on its way.
+                // The reply to the same completion was lost on its way. Another owner's, even with
+                // the same result, is not this one's.
                 return Ok(true);
             }
             let held = current == Some(marked(CLAIM, token.as_bytes()));

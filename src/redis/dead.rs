@@ -4,6 +4,7 @@ use bytes::Bytes;
 use redis::{RedisError, Value};
 
 use super::backend::RedisBackend;
+use super::settle::batches;
 use super::{reply, scripts};
 use crate::backend::{Fields, MAX_BATCH, Record};
 use crate::domain::{EntryId, Error, Group, Topic};
@@ -73,7 +74,7 @@ impl RedisBackend {
         taken: Vec<(EntryId, Bytes)>,
     ) -> Result<Vec<bool>, Error> {
         let mut done = Vec::with_capacity(taken.len());
-        for batch in taken.chunks(MAX_BATCH) {
+        for batch in batches(&taken, |(_, parcel)| parcel.len()) {
             let mut call = scripts::dead_take()
                 .key(self.keys.dead(topic, group))
                 .key(self.keys.dead_counts(topic, group))

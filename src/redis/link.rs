@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::error;
-use super::server::{RESPONSE_TIMEOUT, Server};
+use super::server::{RESPONSE_TIMEOUT, Server, is_sound};
 use super::socket::{Socket, within};
 use crate::domain::Error;
 
@@ -126,6 +126,7 @@ impl Link {
                 waiting: VecDeque::new(),
                 under_way: 0,
                 heard: Instant::now(),
+                unsound: false,
                 out: Vec::new(),
             };
             *task = Some(tokio::spawn(traffic.run()));
@@ -152,6 +153,8 @@ struct Traffic {
     under_way: usize,
     /// When the server last showed that it is there, while replies are to come.
     heard: Instant,
+    /// The server has said that it does not serve on this connection.
+    unsound: bool,
     out: Vec<u8>,
 }
 
@@ -163,6 +166,9 @@ impl Traffic {
             if !jobs.is_empty() {
                 self.write(jobs).await;
             } else if self.waiting.is_empty() {
+                if std::mem::take(&mut self.unsound) {
+                    self.socket = None;
+                }
                 if shared.closed.load(Ordering::Acquire) {
                     return;
                 }
@@ -202,6 +208,12 @@ impl Traffic {
         let mut size = 0;
         let mut taken = Vec::new();
         while let Some(next) = jobs.front() {
+            // Nobody waits for it any more, and it was not sent: it is not done later behind
+            // the back of a caller who has given up.
+            if next.caller.is_closed() {
+                jobs.pop_front();
+                continue;
+            }
             // A job that is larger than a batch goes alone.
             let fits = self.under_way + size + next.packed.len() <= UNDER_WAY && size < BATCH;
             if !fits && (self.under_way > 0 || size > 0) {
@@ -226,7 +238,9 @@ impl Traffic {
                     socket
                 }
                 Err(cause) => {
-                    for job in jobs {
+                    // Those who wait behind them would meet the same.
+                    let behind = std::mem::take(&mut *self.shared.jobs());
+                    for job in jobs.into_iter().chain(behind) {
                         let _ = job.caller.send(Err(Failure::NotSent(cause.clone())));
                     }
                     return;
@@ -290,6 +304,7 @@ impl Traffic {
                 let Some(reply) = socket.reply()? else {
                     return Ok(());
                 };
+                self.unsound |= reply.as_ref().is_err_and(|e| !is_sound(e));
                 first.replies.push(reply);
             }
             if let Some(done) = self.waiting.pop_front() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, ServerErrorKind};
 
 use super::socket::{Socket, within};
 use crate::domain::{Error, ErrorKind};
@@ -95,4 +95,9 @@ pub(super) fn is_sound(error: &RedisError) -> bool {
     !error.is_io_error()
         && !error.is_unrecoverable_error()
         && error.kind() != redis::ErrorKind::Parse
+        // After a failover the old server keeps its connections and serves nothing on them.
+        && !matches!(
+            error.kind(),
+            redis::ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+        )
 }

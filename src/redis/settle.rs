@@ -7,6 +7,33 @@ use super::{reply, scripts};
 use crate::backend::{Lane, MAX_BATCH, Member, Receipt, Settlement};
 use crate::domain::{Error, whole_millis};
 
+/// A script's arguments are cut at some 1 MiB: it blocks the server, and it has to get there.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Cuts items into batches of a bounded number and weight; a heavy one goes alone.
+pub(super) fn batches<T>(items: &[T], weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let mut batches = Vec::new();
+    let mut rest = items;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take(MAX_BATCH).take_while(|item| {
+            bytes += weight(item);
+            bytes <= BATCH_BYTES
+        });
+        let (batch, later) = rest.split_at(fits.count().max(1));
+        batches.push(batch);
+        rest = later;
+    }
+    batches
+}
+
+fn weight(settlement: &Settlement) -> usize {
+    match settlement {
+        Settlement::Later { parcel, .. } => parcel.len(),
+        Settlement::Bury { record, .. } => record.body.len(),
+    }
+}
+
 pub(super) fn lane_name(lane: Lane) -> &'static str {
     match lane {
         Lane::Log => "log",
@@ -50,7 +77,7 @@ impl RedisBackend {
     ) -> Result<Vec<bool>, Error> {
         let (topic, group) = (&member.topic, &member.group);
         let mut done = Vec::with_capacity(settlements.len());
-        for batch in settlements.chunks(MAX_BATCH) {
+        for batch in batches(settlements, weight) {
             let mut call = scripts::settle()
                 .key(self.keys.log(topic))
                 .key(self.keys.redo(topic, group))
@@ -92,5 +119,24 @@ impl RedisBackend {
             done.extend(flags);
         }
         Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_in_number_and_weight_and_lose_nothing() {
+        let sizes = [10, 2_000_000, 600_000, 600_000, 1];
+        let cut: Vec<Vec<usize>> = batches(&sizes, |size| *size)
+            .into_iter()
+            .map(<[usize]>::to_vec)
+            .collect();
+        assert_eq!(
+            cut,
+            [vec![10], vec![2_000_000], vec![600_000], vec![600_000, 1]]
+        );
+        assert_eq!(batches(&[0_usize; 1200], |size| *size).len(), 3);
     }
 }

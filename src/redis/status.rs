@@ -21,7 +21,11 @@ impl RedisBackend {
             })
             .await?;
         names.sort();
-        names.iter().map(Topic::new).collect()
+        // What is no topic's name was put there by someone else.
+        Ok(names
+            .iter()
+            .filter_map(|name| Topic::new(name).ok())
+            .collect())
     }
 
     pub(super) async fn topic_status(&self, topic: &Topic) -> Result<Option<TopicStatus>, Error> {
@@ -88,7 +92,10 @@ impl RedisBackend {
                 Error::new(ErrorKind::Decode, operation, "a group's name is not text")
                     .on(topic.as_str())
             })?;
-        let group = Group::new(name)?;
+        // A foreign consumer may call its group as it likes; the bus has no keys for it.
+        let Ok(group) = Group::new(name) else {
+            return Ok(None);
+        };
         let call = scripts::group_status()
             .key(self.keys.log(topic))
             .key(self.keys.redo(topic, &group))

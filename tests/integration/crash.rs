@@ -413,3 +413,87 @@ async fn every_start_has_a_fresh_name_and_an_empty_consumer_is_removed() {
     assert_eq!(left.consumers, 0);
     finish(container).await;
 }
+
+#[tokio::test]
+async fn much_more_than_there_is_room_for_is_taken_over_as_room_frees() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    publish(&container, &orders, 0..1000).await;
+    ghost(&server, "1000");
+    // What was read long ago is not waited for.
+    let pending: Vec<(String, String, u64, u64)> =
+        server.command(&["XPENDING", LOG, "billing", "-", "+", "1000"]);
+    let mut claim = redis::cmd("XCLAIM");
+    claim.arg(LOG).arg("billing").arg("ghost").arg(0);
+    for (id, ..) in &pending {
+        claim.arg(id);
+    }
+    let mut raw = server.raw();
+    claim
+        .arg("IDLE")
+        .arg(999_999_999)
+        .arg("JUSTID")
+        .exec(&mut raw)
+        .unwrap();
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let options = SubscribeOptions::new()
+        .with_concurrency(4)
+        .with_prefetch(4)
+        .with_lease(DAY);
+    let _subscription = container
+        .bus()
+        .subscribe_with(&orders, options, move |n: u32, _: Delivery| {
+            let _ = sender.send(n);
+            async {}
+        })
+        .await
+        .unwrap();
+    // A tick is a second and takes ten: at that pace it would take longer than the patience.
+    let seen = some(&mut received, 1000).await;
+    assert_eq!(seen, (0..1000).collect::<Vec<_>>());
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_handler_that_blocks_its_thread_cannot_hold_up_the_shutdown() {
+    let server = Server::start();
+    let url = server.url();
+    let ended = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let report = runtime.block_on(async {
+            let container = Container::builder()
+                .with_redis_url(url)
+                .with_service(group("billing"))
+                .connect()
+                .await
+                .unwrap();
+            let (begun, mut told) = mpsc::unbounded_channel();
+            let options = SubscribeOptions::new().with_concurrency(1);
+            let _subscription = container
+                .bus()
+                .subscribe_with(&topic("orders"), options, move |_: u32, _: Delivery| {
+                    let _ = begun.send(());
+                    async { std::thread::sleep(PATIENCE * 2) }
+                })
+                .await
+                .unwrap();
+            publish(&container, &topic("orders"), 0..1).await;
+            next(&mut told).await;
+            container.shutdown(Duration::from_millis(50)).await
+        });
+        // Its thread is left behind.
+        runtime.shutdown_background();
+        report
+    });
+    let report = tokio::time::timeout(PATIENCE, ended)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(report.subscriptions[0].cancelled, 1, "{report:?}");
+}

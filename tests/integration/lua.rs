@@ -595,6 +595,11 @@ fn once_claim_and_once_settle() {
     assert_eq!(ask(raw, "b"), ["claimed"]);
     assert_eq!(end(raw, "b", "complete"), 1);
     assert_eq!(end(raw, "b", "complete"), 1, "the reply was lost");
+    assert_eq!(
+        end(raw, "a", "complete"),
+        0,
+        "another's, though the result is equal"
+    );
     assert_eq!(ask(raw, "c"), ["done", "result"]);
     let _: Value = run(raw, "SET k true");
     assert_eq!(ask(raw, "c"), ["done"], "the older store's mark");

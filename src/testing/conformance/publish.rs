@@ -52,6 +52,7 @@ pub async fn entries_keep_every_byte<S: Subject>(subject: &S) {
 }
 
 /// > Entries of the log after an id, oldest first, without a group.
+/// > The newest entries of the log, up to `max`, oldest first, without a group.
 /// > The newest entry's id in the log, if there is one.
 pub async fn a_log_can_be_looked_through_in_pages<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -71,6 +72,11 @@ pub async fn a_log_can_be_looked_through_in_pages<S: Subject>(subject: &S) {
     assert_eq!(seen, ids);
     let newest = backend.newest(&stage.topic).await.must("newest");
     assert_eq!(newest, ids.last().copied());
+    for max in [1, 7, 25, 100] {
+        let last = backend.latest(&stage.topic, max).await.must("browsing");
+        let last: Vec<_> = last.into_iter().map(|(id, _)| id).collect();
+        assert_eq!(last, ids[ids.len().saturating_sub(max)..]);
+    }
     assert_eq!(stage.status().await.lag, 25, "looking consumes nothing");
 }
 

@@ -1,0 +1,104 @@
+//! `demo`.
+
+use std::io::{BufRead as _, BufReader};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::run::{is_running, line_with, redstart, run, run_with, wait};
+use crate::support::{PATIENCE, Server, signal};
+
+fn adds_up(told: &Value, published: u64) {
+    let count = |name: &str| {
+        told[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name}: {told}"))
+    };
+    assert_eq!(count("published"), published, "{told}");
+    assert_eq!(count("handled") + count("dead"), published, "{told}");
+    assert_eq!(count("dead"), 3, "{told}");
+    assert_eq!(count("lost"), 0, "{told}");
+    assert_eq!(count("workers_killed"), 1, "{told}");
+    assert!(told["duplicates"].is_u64(), "{told}");
+    assert_eq!(told["backend"], "redis");
+}
+
+#[test]
+fn the_demo_adds_up_on_a_server_of_its_own() {
+    let ran = run(None, &["demo", "--json", "--messages", "120"]).ok();
+    assert_eq!(ran.out.lines().count(), 1, "{ran:?}");
+    assert_eq!(ran.err, "");
+    adds_up(&ran.json(), 120);
+}
+
+#[test]
+fn the_demo_on_a_given_server_keeps_to_a_namespace_of_its_own() {
+    let server = Server::start();
+    let ran = run(Some(&server.url()), &["demo", "--json", "--messages", "90"]).ok();
+    let told = ran.json();
+    adds_up(&told, 90);
+    let namespace = told["namespace"].as_str().unwrap();
+    assert!(namespace.starts_with("redstart-demo-"), "{namespace}");
+    let keys: Vec<String> = server.command(&["KEYS", "*"]);
+    assert!(keys.iter().all(|key| key.contains(namespace)), "{keys:?}");
+
+    let told = run(
+        Some(&server.url()),
+        &["--namespace", namespace, "groups", "--json"],
+    )
+    .ok();
+    assert_eq!(told.json()[0]["dead"], 3);
+    assert_eq!(told.json()[0]["lag"], 0);
+}
+
+#[test]
+fn the_demo_tells_its_story() {
+    let ran = run(None, &["demo", "--messages", "60"]).ok();
+    for part in [
+        "Started a private redis-server",
+        "Published 60 messages before any worker existed",
+        "Started 3 worker processes",
+        "Killed worker",
+        "Every message was handled or is a dead letter",
+        "lost",
+    ] {
+        assert!(ran.out.contains(part), "{part}: {}", ran.out);
+    }
+}
+
+#[test]
+fn an_interrupted_demo_ends_its_processes() {
+    let mut child = redstart(None, &["demo", "--messages", "5000"])
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let server = line_with(&mut lines, "redis-server (pid");
+    let workers = line_with(&mut lines, "worker processes (pids");
+    let numbers = |line: &str, after: &str| -> Vec<String> {
+        let list = line.split_once(after).unwrap().1;
+        let list = list.split([')', 'u']).next().unwrap();
+        list.split(',').map(|pid| pid.trim().to_owned()).collect()
+    };
+    let mut pids = numbers(&workers, "(pids ");
+    assert_eq!(pids.len(), 3, "{workers}");
+    pids.extend(numbers(&server, "(pid "));
+    signal(child.id(), "INT");
+    assert_eq!(wait(&mut child).code(), Some(130));
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(pid) = pids.iter().find(|pid| is_running(pid)) {
+        assert!(Instant::now() < deadline, "process {pid} is left");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_demo_without_any_server_says_what_it_needs() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let mut command = redstart(None, &["demo"]);
+    command.env("PATH", nowhere.path());
+    let ran = run_with(command, "").failed(1);
+    assert!(ran.err.contains("redis-server"), "{ran:?}");
+    assert!(ran.err.contains("REDSTART_REDIS_URL"), "{ran:?}");
+    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+}

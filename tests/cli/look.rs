@@ -1,0 +1,208 @@
+//! `tail`, `topics`, `groups`, `migrate` and `health`.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{ChildStderr, ChildStdout};
+
+use serde_json::{Value, json};
+
+use crate::run::{line_with, publish, read_all, redstart, run, wait};
+use crate::support::Server;
+
+#[test]
+fn what_is_published_can_be_looked_at() {
+    let server = Server::start();
+    let url = server.url();
+    let input = "{\"n\":1}\n\n\"two\"\nnull";
+    let ran = publish(&url, &["--type", "t", "--key", "k", "--json"], input).ok();
+    assert_eq!(
+        ran.json(),
+        json!({"published": 3, "failed": 0, "unknown": 0})
+    );
+    let id = "0190163d-8694-739b-aea5-966c26f8ad90";
+    let envelope = json!({
+        "type": "full", "payload": [1.5], "id": id, "corrId": "c", "tenantId": "x",
+        "headers": {"traceparent": "00"},
+    });
+    publish(&url, &["--envelope"], &envelope.to_string()).ok();
+
+    let ran = run(
+        Some(&url),
+        &["tail", "orders", "--from-beginning", "--json"],
+    )
+    .ok();
+    let shown: Vec<Value> = ran
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let payloads: Vec<&Value> = shown
+        .iter()
+        .map(|one| &one["envelope"]["payload"])
+        .collect();
+    assert_eq!(
+        payloads,
+        [&json!({"n": 1}), &json!("two"), &Value::Null, &json!([1.5])]
+    );
+    assert_eq!(shown[0]["envelope"]["key"], "k");
+    for (field, value) in envelope.as_object().unwrap() {
+        assert_eq!(&shown[3]["envelope"][field], value, "{field}");
+    }
+
+    let last = run(Some(&url), &["tail", "orders", "--last", "1"]).ok();
+    assert!(last.out.ends_with("  full  [1.5]  tenant=x\n"), "{last:?}");
+    let first = run(
+        Some(&url),
+        &["tail", "orders", "--from-beginning", "--max", "2"],
+    )
+    .ok();
+    assert_eq!(first.out.lines().count(), 2, "{first:?}");
+
+    // What tail says of an envelope, publish understands.
+    let again = format!("{}\n", shown[3]["envelope"]);
+    assert_eq!(publish(&url, &["--envelope"], &again).ok().code, Some(0));
+
+    let topics = run(Some(&url), &["topics", "--json"]).ok().json();
+    assert_eq!(
+        topics,
+        json!([{"topic": "orders", "entries": 5, "retention": "settled",
+                "backlog_limit": 1_000_000, "groups": []}])
+    );
+    let () = server.command(&["XGROUP", "CREATE", "{shop:orders}:log", "billing", "0"]);
+    let groups = run(Some(&url), &["groups", "orders", "--json"]).ok().json();
+    assert_eq!(
+        groups,
+        json!([{"topic": "orders", "group": "billing", "lag": 5, "in_flight": 0,
+                "scheduled": 0, "dead": 0, "consumers": 0}])
+    );
+    assert_eq!(run(Some(&url), &["groups", "--json"]).ok().json(), groups);
+    let table = run(Some(&url), &["groups"]).ok().out;
+    assert!(table.starts_with("topic   group    lag"), "{table}");
+    assert!(!table.contains('\u{1b}'), "{table:?}");
+    run(Some(&url), &["groups", "nosuch"]).failed(1);
+    run(Some(&url), &["tail", "nosuch"]).failed(1);
+}
+
+#[test]
+fn a_tail_that_follows_sees_what_is_published_later() {
+    let server = Server::start();
+    let url = server.url();
+    let args = ["tail", "orders", "--follow", "--last", "0", "--max", "2"];
+    let mut child = redstart(Some(&url), &args).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+    line_with(&mut err, "waiting for it");
+    publish(&url, &["--type", "t"], "1\n").ok();
+    publish(&url, &["--type", "t"], "2\n3\n").ok();
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let out = read_all(child.stdout.take().unwrap()).join().unwrap();
+    let payloads: Vec<&str> = out.lines().filter_map(|l| l.split("  ").last()).collect();
+    assert_eq!(payloads, ["1", "2"]);
+}
+
+#[test]
+fn migrations_are_listed_and_applied_and_only_then() {
+    let server = Server::start();
+    let url = server.url();
+    let state = || {
+        run(Some(&url), &["migrate", "status", "--json"])
+            .ok()
+            .json()[0]
+            .clone()
+    };
+    assert_eq!(state()["state"], "pending");
+    assert_eq!(state()["applied_at"], Value::Null);
+    assert_eq!(
+        server.command::<u64>(&["DBSIZE"]),
+        0,
+        "looking changes nothing"
+    );
+    let up = || run(Some(&url), &["migrate", "up", "--json"]).ok().json();
+    assert_eq!(up(), json!({"applied": [1]}));
+    assert_eq!(up(), json!({"applied": []}));
+    assert_eq!(state()["state"], "applied");
+    assert!(state()["applied_at"].is_string());
+    let table = run(Some(&url), &["migrate", "status"]).ok().out;
+    assert!(table.contains("0001    layout  applied"), "{table}");
+}
+
+#[test]
+fn health_says_what_does_not_work() {
+    let mut server = Server::start();
+    let url = server.url();
+    assert_eq!(
+        run(Some(&url), &["health"]).ok().out,
+        "ok\nbus: ok\nkv: ok\n"
+    );
+    let told = run(Some(&url), &["health", "--json"]).ok().json();
+    assert_eq!(
+        told,
+        json!({"ok": true, "bus": {"ok": true, "reasons": []}, "kv": {"ok": true, "reasons": []}})
+    );
+    server.kill();
+    let ran = run(Some(&url), &["health"]).failed(1);
+    assert!(ran.out.starts_with("not ok\nbus: not ok: "), "{ran:?}");
+    let told = run(Some(&url), &["health", "--json"]).failed(1).json();
+    assert_eq!(told["ok"], false);
+    assert_eq!(told["bus"]["reasons"].as_array().unwrap().len(), 1);
+    let ran = publish(&url, &["--type", "t"], "1\n").failed(1);
+    assert!(ran.err.starts_with("error: "), "{ran:?}");
+    run(Some("nonsense"), &["health"]).failed(2);
+}
+
+#[test]
+fn entries_of_a_foreign_hand_reach_no_terminal_as_they_are() {
+    let server = Server::start();
+    let url = server.url();
+    let log = "{shop:orders}:log";
+    let foreign = "{ \"type\": \"evil\\u001b[31m\u{202e}\",\n \"payload\": {\"n\": 1.50,\t\"t\": \"\u{9b}2J\u{2028}\"} }";
+    let _: String = server.command(&["XADD", log, "*", "json", foreign]);
+    let _: String = server.command(&["XADD", log, "*", "other", "a\u{1b}]0;title\u{7}\nforged"]);
+    let _: String = server.command(&["XADD", log, "*", "json", "{\"type\":\"\u{1b}[2J"]);
+    let ran = run(Some(&url), &["tail", "orders", "--from-beginning"]).ok();
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines.len(), 3, "{ran:?}");
+    assert!(lines[0].contains("evil\\u{1b}[31m\\u{202e}"), "{ran:?}");
+    assert!(
+        lines[0].contains(r#"{"n":1.50,"t":"\u009b2J\u2028"}"#),
+        "{ran:?}"
+    );
+    assert!(lines[1].contains("undecodable: no field named"), "{ran:?}");
+    assert!(lines[1].contains("\\nforged"), "{ran:?}");
+    assert!(lines[2].contains("undecodable: "), "{ran:?}");
+    let told = run(
+        Some(&url),
+        &["tail", "orders", "--from-beginning", "--json"],
+    )
+    .ok();
+    for text in [&ran.out, &told.out] {
+        let is_bad =
+            |c: &char| *c != '\n' && (c.is_control() || ('\u{2028}'..='\u{202e}').contains(c));
+        assert_eq!(text.chars().find(is_bad), None, "{text:?}");
+    }
+    let shown: Vec<Value> = told
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(shown[0]["envelope"]["payload"]["t"], "\u{9b}2J\u{2028}");
+    assert_eq!(
+        shown[1]["fields"][0]["value"],
+        "a\u{1b}]0;title\u{7}\nforged"
+    );
+    assert!(shown[2]["error"].is_string());
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let server = Server::start();
+    let url = server.url();
+    let many: String = (0..5000).map(|n| format!("{n}\n")).collect();
+    publish(&url, &["--type", "t"], &many).ok();
+    let args = ["tail", "orders", "--from-beginning"];
+    let mut child = redstart(Some(&url), &args).spawn().unwrap();
+    let mut out: ChildStdout = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 10]).unwrap();
+    drop(out);
+    let err: ChildStderr = child.stderr.take().unwrap();
+    assert_eq!(wait(&mut child).code(), Some(0));
+    assert_eq!(read_all(err).join().unwrap(), "");
+}

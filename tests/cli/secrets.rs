@@ -1,0 +1,71 @@
+//! What must never be told.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::run::{processes, read_all, redstart, run};
+use crate::support::{PATIENCE, Server};
+
+#[test]
+fn a_password_is_never_told() {
+    const CANARY: &str = "canary-7f3a";
+    let server = Server::start();
+    let () = server.command(&["CONFIG", "SET", "requirepass", CANARY]);
+    let good = server
+        .url()
+        .replace("redis://", &format!("redis://:{CANARY}@"));
+    let wrong = server
+        .url()
+        .replace("redis://", &format!("redis://:{CANARY}-no@"));
+    let nowhere = format!("redis://:{CANARY}@127.0.0.1:1/");
+    let nonsense = format!("redis//{CANARY}");
+    let commands: [&[&str]; 9] = [
+        &["topics"],
+        &["groups"],
+        &["health"],
+        &["health", "--json"],
+        &["migrate", "status"],
+        &["tail", "orders"],
+        &["publish", "orders", "--type", "t"],
+        &["demo", "--messages", "x"],
+        &["--help"],
+    ];
+    let mut told = String::new();
+    for url in [&good, &wrong, &nowhere, &nonsense] {
+        for args in commands {
+            let mut all = vec!["--log", "trace"];
+            all.extend(args);
+            let ran = run(Some(url), &all);
+            told.push_str(&ran.out);
+            told.push_str(&ran.err);
+        }
+    }
+    run(Some(&good), &["topics"]).ok();
+    for args in [&[&good, "topics"][..], &["topics", &good], &["tail", &good]] {
+        let ran = run(None, args).failed(2);
+        told.push_str(&ran.err);
+    }
+    let ran = run(None, &["demo", "--redis-url", &nonsense]).failed(2);
+    told.push_str(&ran.err);
+    assert!(!told.contains(CANARY), "{told}");
+
+    // Nor does it stand in the arguments of a process.
+    let mut demo = redstart(Some(&good), &["demo", "--messages", "60"])
+        .spawn()
+        .unwrap();
+    let out = read_all(demo.stdout.take().unwrap());
+    let err = read_all(demo.stderr.take().unwrap());
+    let mut seen = false;
+    let deadline = Instant::now() + PATIENCE;
+    while demo.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the demo does not end");
+        let all = processes("args=");
+        seen |= all.contains("demo-worker");
+        assert!(!all.contains(CANARY), "{all}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(seen, "no worker was seen");
+    let told = out.join().unwrap() + &err.join().unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(0), "{told}");
+    assert!(!told.contains(CANARY), "{told}");
+}
