@@ -9,7 +9,7 @@ use super::backend::RedisBackend;
 use super::pool::Pool;
 use super::resp::{Broken, Head, Walk};
 use super::socket::{Socket, within};
-use super::{error, reply};
+use super::{error, reply, scripts};
 use crate::backend::{Fetched, Interrupt, Lane, Member, Opened, Reader, Receipt, Start};
 use crate::domain::{Error, ErrorKind, Group, Topic, whole_millis};
 use crate::ports::BoxFuture;
@@ -27,33 +27,20 @@ impl RedisBackend {
         start: Start,
     ) -> Result<(), Error> {
         let start = match start {
-            Start::Beginning => "0",
-            Start::Next => "$",
+            Start::Beginning => "beginning",
+            Start::Next => "next",
         };
-        let lanes = [
-            (self.keys.log(topic), start),
-            // What comes back to the group was fetched by it before: it is never skipped.
-            (self.keys.redo(topic, group), "0"),
-        ];
+        let call = scripts::group_create()
+            .key(self.keys.log(topic))
+            .key(self.keys.redo(topic, group))
+            .arg(group.as_str())
+            .arg(start);
         self.pool
             .run("create group", async |connection| {
-                for (key, start) in &lanes {
-                    let created: Result<(), RedisError> = redis::cmd("XGROUP")
-                        .arg("CREATE")
-                        .arg(key)
-                        .arg(group.as_str())
-                        .arg(start)
-                        .arg("MKSTREAM")
-                        .exec_async(connection)
-                        .await;
-                    match created {
-                        Err(e) if e.code() != Some("BUSYGROUP") => return Err(e),
-                        _ => {}
-                    }
-                }
-                Ok(())
+                call.run::<bool>(connection).await
             })
             .await
+            .map(|_| ())
             .map_err(|e| e.on(format!("{topic}/{group}")))
     }
 

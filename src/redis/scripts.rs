@@ -90,6 +90,7 @@ macro_rules! scripts {
 scripts! {
     dead_take = "dead_take.lua", keys 3, args 1, item 2;
     forget = "forget.lua", keys 2, args 3, item 0;
+    group_create = "group_create.lua", keys 2, args 2, item 0;
     group_status = "group_status.lua", keys 4, args 1, item 0;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     lease = "lease.lua", keys 2, args 3, item 2;

@@ -343,6 +343,33 @@ fn forget() {
 }
 
 #[test]
+fn group_create() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("group_create.lua"));
+    let create =
+        |raw: &mut Connection, args: &[&str]| -> u64 { call(raw, &script, &[LOG, REDO], args) };
+    assert_eq!(create(raw, &["early", "next"]), 1, "there is no log yet");
+    for n in 1..=4 {
+        let _: String = run(raw, &format!("XADD {LOG} {n}-1 json {n}"));
+    }
+    assert_eq!(create(raw, &["all", "beginning"]), 1);
+    assert_eq!(create(raw, &["late", "next"]), 1);
+    assert_eq!(create(raw, &["late", "beginning"]), 0);
+    let _: String = run(raw, &format!("XADD {LOG} 5-1 json 5"));
+    let status = script!("group_status.lua");
+    for (group, lag) in [("early", 5), ("all", 5), ("late", 1)] {
+        let keys = [LOG, REDO, RETRY, DEAD];
+        let counts: Vec<u64> = call(raw, &status, &keys, &[group]);
+        assert_eq!(counts[0], lag, "{group}");
+    }
+    let lanes: Vec<Value> = run(raw, &format!("XINFO GROUPS {REDO}"));
+    assert_eq!(lanes.len(), 3);
+    let _: u64 = run(raw, "SADD text x");
+    let error = attempt::<Value>(raw, &script, &["text", REDO], &["g", "next"]);
+    assert!(error.unwrap_err().to_string().contains("WRONGTYPE"));
+}
+
+#[test]
 fn group_status() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("group_status.lua"));

@@ -183,6 +183,7 @@ pub async fn a_group_can_begin_with_what_comes_next<S: Subject>(subject: &S) {
     made.must("creating the group");
     assert_eq!(stage.status_of(&late).await.lag, 0);
     stage.append(3..5).await;
+    assert_eq!(stage.status_of(&late).await.lag, 2);
     let mut hand = stage.hand_of(&late, "one").await;
     let fetched = stage.fetch(&mut hand, 2).await;
     assert_eq!(super::support::numbers(&fetched), [3, 4]);

@@ -1,0 +1,319 @@
+//! The model: what the port means, in the fewest words. Knows no adapter, no time, no ids.
+
+use std::collections::BTreeMap;
+
+use redstart::Retention;
+use redstart::backend::Lane;
+
+/// A day, in the model's milliseconds.
+pub(crate) const DAY: u64 = 86_400_000;
+
+/// What names a message within a group: unique for as long as the case runs.
+pub(crate) type Label = String;
+/// What a fetch or a reclaim hands out.
+pub(crate) type Handed = Vec<(Lane, Label, u32)>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    consumer: u8,
+    deliveries: u32,
+    given_back: bool,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Pending(Held),
+    Settled,
+}
+
+/// Entries in order, and what became of those that were delivered.
+#[derive(Clone, Debug, Default)]
+struct Cursor {
+    delivered: usize,
+    states: BTreeMap<usize, State>,
+}
+
+impl Cursor {
+    fn pending(&self) -> impl Iterator<Item = (usize, &Held)> {
+        self.states.iter().filter_map(|(at, state)| match state {
+            State::Pending(held) => Some((*at, held)),
+            State::Settled => None,
+        })
+    }
+
+    /// The first place that the group still needs.
+    fn floor(&self) -> usize {
+        let first = self.pending().next();
+        first.map_or(self.delivered, |(at, _)| at)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Group {
+    log: Cursor,
+    redo: Vec<Label>,
+    redone: Cursor,
+    /// By due time and order.
+    scheduled: BTreeMap<(u64, u64), Label>,
+    dead: Vec<Label>,
+    /// Every dead letter that there ever was, and everything that was ever delivered.
+    pub(crate) ever_dead: Vec<Label>,
+    pub(crate) ever_seen: Vec<(Lane, Label)>,
+}
+
+/// How a delivery ends, other than by an ack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    Now,
+    Tomorrow,
+    Bury,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) retention: Retention,
+    now: u64,
+    made: u64,
+    /// Everything that was ever published; the first `removed` are gone.
+    log: Vec<Label>,
+    removed: usize,
+    pub(crate) groups: BTreeMap<u8, Group>,
+}
+
+impl Model {
+    pub(crate) fn new(retention: Retention) -> Self {
+        Self {
+            retention,
+            now: 0,
+            made: 0,
+            log: Vec::new(),
+            removed: 0,
+            groups: BTreeMap::new(),
+        }
+    }
+
+    /// A label that was never there.
+    pub(crate) fn label(&mut self) -> Label {
+        self.made += 1;
+        format!("m{}", self.made)
+    }
+
+    pub(crate) fn create(&mut self, group: u8, from_the_beginning: bool) {
+        let delivered = if from_the_beginning {
+            self.removed
+        } else {
+            self.log.len()
+        };
+        self.groups.entry(group).or_insert_with(|| Group {
+            log: Cursor {
+                delivered,
+                states: BTreeMap::new(),
+            },
+            ..Group::default()
+        });
+    }
+
+    pub(crate) fn publish(&mut self, labels: &[Label]) {
+        self.log.extend_from_slice(labels);
+    }
+
+    /// A lane's entries and cursor.
+    fn lane<'a>(
+        log: &'a [Label],
+        group: &'a mut Group,
+        lane: Lane,
+    ) -> (&'a [Label], &'a mut Cursor) {
+        match lane {
+            Lane::Log => (log, &mut group.log),
+            Lane::Redo => (&group.redo, &mut group.redone),
+        }
+    }
+
+    pub(crate) fn fetch(&mut self, group: u8, consumer: u8, max: usize) -> Handed {
+        let group = self.groups.get_mut(&group).unwrap();
+        let mut handed = Vec::new();
+        for lane in [Lane::Log, Lane::Redo] {
+            let (entries, cursor) = Self::lane(&self.log, group, lane);
+            for (at, label) in entries.iter().enumerate().skip(cursor.delivered).take(max) {
+                let held = Held {
+                    consumer,
+                    deliveries: 1,
+                    given_back: false,
+                };
+                cursor.states.insert(at, State::Pending(held));
+                cursor.delivered = at + 1;
+                handed.push((lane, label.clone(), 1));
+            }
+        }
+        let seen = handed.iter().map(|(lane, label, _)| (*lane, label.clone()));
+        group.ever_seen.extend(seen);
+        handed
+    }
+
+    /// The place of what was delivered and is not settled, where somebody holds it.
+    fn held(&mut self, group: u8, lane: Lane, label: &str) -> Option<&mut State> {
+        let group = self.groups.get_mut(&group).unwrap();
+        let (entries, cursor) = Self::lane(&self.log, group, lane);
+        let at = entries.iter().position(|entry| entry == label)?;
+        let state = cursor.states.get_mut(&at);
+        state.filter(|state| matches!(state, State::Pending(_)))
+    }
+
+    fn held_by(&mut self, group: u8, lane: Lane, label: &str, by: u8) -> Option<&mut State> {
+        let state = self.held(group, lane, label);
+        state.filter(|state| matches!(state, State::Pending(held) if held.consumer == by))
+    }
+
+    pub(crate) fn acknowledge(&mut self, group: u8, lane: Lane, label: &str) {
+        if let Some(state) = self.held(group, lane, label) {
+            *state = State::Settled;
+        }
+    }
+
+    /// Whether the consumer held it; `as_what` is what comes back or is buried.
+    pub(crate) fn settle(
+        &mut self,
+        group: u8,
+        consumer: u8,
+        (lane, label): (Lane, &str),
+        end: End,
+        as_what: Label,
+    ) -> bool {
+        let Some(state) = self.held_by(group, lane, label, consumer) else {
+            return false;
+        };
+        *state = State::Settled;
+        let (now, made) = (self.now, self.made);
+        let group = self.groups.get_mut(&group).unwrap();
+        match end {
+            End::Now => drop(group.scheduled.insert((now, made), as_what)),
+            End::Tomorrow => drop(group.scheduled.insert((now + DAY, made), as_what)),
+            End::Bury => {
+                group.dead.push(as_what.clone());
+                group.ever_dead.push(as_what);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn pass(&mut self, millis: u64) {
+        self.now += millis;
+    }
+
+    pub(crate) fn extend(&mut self, group: u8, consumer: u8, lane: Lane, label: &str) -> bool {
+        let held = self.held_by(group, lane, label, consumer);
+        if let Some(State::Pending(held)) = held {
+            held.given_back = false;
+            return true;
+        }
+        false
+    }
+
+    pub(crate) fn release(&mut self, group: u8, consumer: u8, lane: Lane, label: &str) -> bool {
+        let held = self.held_by(group, lane, label, consumer);
+        if let Some(State::Pending(held)) = held {
+            held.given_back = true;
+            held.deliveries = held.deliveries.saturating_sub(1);
+            return true;
+        }
+        false
+    }
+
+    /// Takes over what was given back, or everything.
+    pub(crate) fn reclaim(&mut self, group: u8, consumer: u8, everything: bool) -> Handed {
+        let group = self.groups.get_mut(&group).unwrap();
+        let mut handed = Vec::new();
+        for lane in [Lane::Log, Lane::Redo] {
+            let (entries, cursor) = Self::lane(&self.log, group, lane);
+            for (at, state) in &mut cursor.states {
+                let State::Pending(held) = state else {
+                    continue;
+                };
+                if everything || held.given_back {
+                    held.consumer = consumer;
+                    held.given_back = false;
+                    held.deliveries += 1;
+                    handed.push((lane, entries[*at].clone(), held.deliveries));
+                }
+            }
+        }
+        handed
+    }
+
+    pub(crate) fn holdings(&mut self, group: u8, consumer: u8) -> Vec<(Lane, Label)> {
+        let group = self.groups.get_mut(&group).unwrap();
+        let mut all = Vec::new();
+        for lane in [Lane::Log, Lane::Redo] {
+            let (entries, cursor) = Self::lane(&self.log, group, lane);
+            let own = cursor
+                .pending()
+                .filter(|(_, held)| held.consumer == consumer);
+            all.extend(own.map(|(at, _)| (lane, entries[at].clone())));
+        }
+        all
+    }
+
+    pub(crate) fn promote(&mut self, group: u8, max: usize) -> u64 {
+        let now = self.now;
+        let group = self.groups.get_mut(&group).unwrap();
+        let mut moved = 0;
+        while moved < max as u64
+            && let Some(first) = group.scheduled.first_entry()
+            && first.key().0 <= now
+        {
+            group.redo.push(first.remove());
+            moved += 1;
+        }
+        moved
+    }
+
+    /// Takes a dead letter out; into the redo lane as a parcel, or away.
+    pub(crate) fn take_dead(&mut self, group: u8, label: &str, parcel: Option<Label>) -> bool {
+        let group = self.groups.get_mut(&group).unwrap();
+        let Some(at) = group.dead.iter().position(|dead| dead == label) else {
+            return false;
+        };
+        group.dead.remove(at);
+        group.redo.extend(parcel);
+        true
+    }
+
+    pub(crate) fn dead(&self, group: u8) -> &[Label] {
+        &self.groups[&group].dead
+    }
+
+    /// Removed, left, backlog.
+    pub(crate) fn retain(&mut self) -> [u64; 3] {
+        let floor = self.groups.values().map(|group| group.log.floor()).min();
+        let left = self.log.len() - self.removed;
+        let unsettled = self.groups.values().map(|group| {
+            let lag = self.log.len() - group.log.delivered;
+            lag + group.log.pending().count()
+        });
+        let backlog = unsettled.max().unwrap_or(left).min(left);
+        let unwanted = match self.retention {
+            Retention::Length(keep) => self.log.len().saturating_sub(keep as usize),
+            _ => floor.unwrap_or(0),
+        };
+        let until = unwanted.min(floor.unwrap_or(unwanted)).max(self.removed);
+        let removed = until - self.removed;
+        self.removed = until;
+        [removed, left - removed, backlog].map(|count| count as u64)
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        (self.log.len() - self.removed) as u64
+    }
+
+    /// Lag, in-flight, scheduled, dead.
+    pub(crate) fn counts(&self, group: u8) -> [u64; 4] {
+        let group = &self.groups[&group];
+        [
+            self.log.len() - group.log.delivered,
+            group.log.pending().count() + group.redone.pending().count(),
+            group.scheduled.len() + group.redo.len() - group.redone.delivered,
+            group.dead.len(),
+        ]
+        .map(|count| count as u64)
+    }
+}

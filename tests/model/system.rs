@@ -1,0 +1,316 @@
+//! An adapter, driven by labels: what differs between two adapters is behind this.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redstart::backend::{
+    Backend, Fetched, Lane, Member, Reader, Receipt, ReclaimCursor, Record, Settlement,
+};
+use redstart::{
+    ConsumerName, EntryId, Group, ManualClock, MemoryStore, Reason, Start, Topic, TopicSettings,
+};
+
+use crate::model::{End, Handed, Label};
+use crate::support::Server;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// How time is made to pass.
+pub(crate) enum Time {
+    Memory(ManualClock),
+    /// The server's own passes by itself; a day passes by making everything due a day sooner.
+    Redis(Arc<Server>),
+}
+
+/// One topic of an adapter.
+pub(crate) struct System {
+    pub(crate) name: &'static str,
+    backend: Arc<dyn Backend>,
+    topic: Topic,
+    time: Time,
+    readers: HashMap<(u8, u8), Box<dyn Reader>>,
+    /// Where a label was delivered to a group, and as what it is dead there.
+    receipts: HashMap<(u8, Label), Receipt>,
+    graves: HashMap<(u8, Label), EntryId>,
+}
+
+fn group_name(group: u8) -> Group {
+    Group::new(format!("g{group}")).unwrap()
+}
+
+fn label_of(fetched: &Fetched) -> Label {
+    String::from_utf8(fetched.fields[0].1.to_vec()).unwrap()
+}
+
+fn record(label: &str) -> Record {
+    Record {
+        reason: Reason::Rejected,
+        fingerprint: String::new(),
+        kind: String::new(),
+        tenant: String::new(),
+        body: label.to_owned().into(),
+    }
+}
+
+impl System {
+    pub(crate) async fn new(
+        name: &'static str,
+        backend: Arc<dyn Backend>,
+        topic: Topic,
+        settings: TopicSettings,
+        time: Time,
+    ) -> Self {
+        let held = backend.ensure_topic(&topic, settings).await.unwrap();
+        assert_eq!(held, settings);
+        Self {
+            name,
+            backend,
+            topic,
+            time,
+            readers: HashMap::new(),
+            receipts: HashMap::new(),
+            graves: HashMap::new(),
+        }
+    }
+
+    pub(crate) async fn in_memory(settings: TopicSettings) -> Self {
+        let start = redstart::Timestamp::from_millis(1_000_000).unwrap();
+        let clock = ManualClock::new(start);
+        let backend = MemoryStore::with_clock(clock.clone()).backend(None);
+        let topic = Topic::new("t").unwrap();
+        Self::new("memory", backend, topic, settings, Time::Memory(clock)).await
+    }
+
+    fn member(&self, group: u8, consumer: u8) -> Member {
+        Member {
+            topic: self.topic.clone(),
+            group: group_name(group),
+            consumer: ConsumerName::new(format!("c{consumer}")).unwrap(),
+        }
+    }
+
+    pub(crate) async fn create(&mut self, group: u8, from_the_beginning: bool) {
+        let start = if from_the_beginning {
+            Start::Beginning
+        } else {
+            Start::Next
+        };
+        let group = group_name(group);
+        let made = self.backend.create_group(&self.topic, &group, start).await;
+        made.unwrap();
+    }
+
+    pub(crate) async fn publish(&mut self, labels: &[Label]) {
+        let entries = labels.iter().map(|label| ("json", label.clone().into()));
+        for result in self.backend.append(&self.topic, entries.collect()).await {
+            result.unwrap();
+        }
+    }
+
+    fn handed(&mut self, group: u8, fetched: Vec<Fetched>) -> Handed {
+        let mut handed = Vec::new();
+        for one in fetched {
+            let label = label_of(&one);
+            self.receipts.insert((group, label.clone()), one.receipt);
+            handed.push((one.receipt.lane, label, one.deliveries));
+        }
+        // Log before redo, whatever the adapter's order of the two.
+        handed.sort_by_key(|(lane, ..)| *lane);
+        handed
+    }
+
+    pub(crate) async fn fetch(&mut self, group: u8, consumer: u8, max: usize) -> Handed {
+        let member = self.member(group, consumer);
+        if !self.readers.contains_key(&(group, consumer)) {
+            let (reader, _) = self.backend.open(&member).await.unwrap();
+            self.readers.insert((group, consumer), reader);
+        }
+        let reader = self.readers.get_mut(&(group, consumer)).unwrap();
+        let fetched = reader.fetch(max, Duration::ZERO).await.unwrap();
+        self.handed(group, fetched)
+    }
+
+    fn receipt(&self, group: u8, label: &str) -> Receipt {
+        self.receipts[&(group, label.to_owned())]
+    }
+
+    pub(crate) async fn acknowledge(&mut self, group: u8, consumer: u8, labels: &[&str]) {
+        let member = self.member(group, consumer);
+        let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
+        self.backend.acknowledge(&member, &receipts).await.unwrap();
+    }
+
+    pub(crate) async fn settle(
+        &mut self,
+        group: u8,
+        consumer: u8,
+        ends: &[(Label, End, Label)],
+    ) -> Vec<bool> {
+        let member = self.member(group, consumer);
+        let settlements: Vec<_> = ends
+            .iter()
+            .map(|(label, end, as_what)| {
+                let receipt = self.receipt(group, label);
+                let later = |delay| Settlement::Later {
+                    receipt,
+                    delay,
+                    parcel: as_what.clone().into(),
+                };
+                match end {
+                    End::Now => later(Duration::ZERO),
+                    End::Tomorrow => later(DAY),
+                    End::Bury => Settlement::Bury {
+                        receipt,
+                        record: record(as_what),
+                    },
+                }
+            })
+            .collect();
+        let settled = self.backend.settle(&member, &settlements).await.unwrap();
+        // What is due later than this is due at another millisecond.
+        match &self.time {
+            Time::Memory(clock) => clock.advance(Duration::from_millis(1)),
+            Time::Redis(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+        settled
+    }
+
+    pub(crate) async fn extend(&mut self, group: u8, consumer: u8, labels: &[&str]) -> Vec<bool> {
+        let member = self.member(group, consumer);
+        let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
+        self.backend.extend(&member, &receipts).await.unwrap()
+    }
+
+    pub(crate) async fn release(&mut self, group: u8, consumer: u8, labels: &[&str]) -> u64 {
+        let member = self.member(group, consumer);
+        let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
+        self.backend.release(&member, &receipts).await.unwrap()
+    }
+
+    pub(crate) async fn reclaim(&mut self, group: u8, consumer: u8, everything: bool) -> Handed {
+        let member = self.member(group, consumer);
+        let lease = if everything { Duration::ZERO } else { DAY };
+        let (mut cursor, mut all) = (ReclaimCursor::default(), Vec::new());
+        let (mut log_done, mut redo_done) = (false, false);
+        loop {
+            let found = self.backend.reclaim(&member, lease, cursor, 100).await;
+            let found = found.unwrap();
+            assert_eq!(found.missing, 0, "{}: data loss", self.name);
+            // A lane that has come to its end begins anew while the other goes on.
+            all.extend(
+                found
+                    .taken
+                    .into_iter()
+                    .filter(|one| match one.receipt.lane {
+                        Lane::Log => !log_done,
+                        Lane::Redo => !redo_done,
+                    }),
+            );
+            cursor = found.cursor;
+            log_done |= cursor.log == EntryId::default();
+            redo_done |= cursor.redo == EntryId::default();
+            if log_done && redo_done {
+                return self.handed(group, all);
+            }
+        }
+    }
+
+    pub(crate) async fn holdings(&mut self, group: u8, consumer: u8) -> Vec<(Lane, Label)> {
+        let member = self.member(group, consumer);
+        let held = self.backend.holdings(&member, 1000).await.unwrap();
+        let label = |receipt: Receipt| {
+            let mut known = self.receipts.iter();
+            let ((_, label), _) = known
+                .find(|((of, _), known)| *of == group && **known == receipt)
+                .unwrap();
+            (receipt.lane, label.clone())
+        };
+        held.into_iter().map(label).collect()
+    }
+
+    pub(crate) async fn promote(&mut self, group: u8, max: usize) -> u64 {
+        let group = group_name(group);
+        let promoted = self.backend.promote(&self.topic, &group, max).await;
+        promoted.unwrap().moved
+    }
+
+    /// A day passes.
+    pub(crate) fn tomorrow(&mut self) {
+        let server = match &self.time {
+            Time::Memory(clock) => return clock.advance(DAY),
+            Time::Redis(server) => server,
+        };
+        let script = "for _, key in ipairs(KEYS) do
+              for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+                redis.call('ZINCRBY', key, -86400000, member)
+              end
+            end";
+        let mut call = redis::Script::new(script);
+        let call = call_keys(&mut call, &self.topic);
+        call.invoke::<()>(&mut server.raw()).unwrap();
+    }
+
+    pub(crate) async fn dead(&mut self, group: u8) -> Vec<Label> {
+        let name = group_name(group);
+        let records = self.backend.dead(&self.topic, &name, None, 1000).await;
+        let mut labels = Vec::new();
+        for (id, record) in records.unwrap() {
+            let label = String::from_utf8(record.body.to_vec()).unwrap();
+            self.graves.insert((group, label.clone()), id);
+            labels.push(label);
+        }
+        labels
+    }
+
+    pub(crate) async fn redrive(&mut self, group: u8, moves: &[(Label, Label)]) -> Vec<bool> {
+        let parcels: Vec<_> = moves
+            .iter()
+            .map(|(label, parcel)| {
+                let id = self.graves[&(group, label.clone())];
+                (id, parcel.clone().into())
+            })
+            .collect();
+        let (backend, group) = (&self.backend, group_name(group));
+        let moved = backend.redrive(&self.topic, &group, &parcels).await;
+        moved.unwrap()
+    }
+
+    pub(crate) async fn purge(&mut self, group: u8, labels: &[Label]) -> Vec<bool> {
+        let id = |label: &Label| self.graves[&(group, label.clone())];
+        let ids: Vec<_> = labels.iter().map(id).collect();
+        let (backend, group) = (&self.backend, group_name(group));
+        backend.purge(&self.topic, &group, &ids).await.unwrap()
+    }
+
+    pub(crate) async fn retain(&mut self) -> [u64; 3] {
+        let found = self.backend.retain(&self.topic).await.unwrap();
+        assert!(found.known, "{}", self.name);
+        [found.removed, found.length, found.backlog]
+    }
+
+    /// What must change nothing that can be seen.
+    pub(crate) async fn keep_house(&mut self, group: u8) {
+        let (backend, topic, group) = (&self.backend, &self.topic, group_name(group));
+        backend.retain_redo(topic, &group).await.unwrap();
+        let forgotten = backend.forget(topic, &group, Duration::ZERO, None).await;
+        forgotten.unwrap();
+    }
+
+    /// The log's length, and each group's lag, in-flight, scheduled and dead.
+    pub(crate) async fn counts(&mut self) -> (u64, Vec<[u64; 4]>) {
+        let status = self.backend.status(&self.topic).await.unwrap().unwrap();
+        let groups = status.groups.iter();
+        let counts = groups.map(|one| [one.lag, one.in_flight, one.scheduled, one.dead]);
+        (status.length, counts.collect())
+    }
+}
+
+/// All groups' retries of a topic.
+fn call_keys<'a>(script: &'a mut redis::Script, topic: &Topic) -> redis::ScriptInvocation<'a> {
+    let mut call = script.prepare_invoke();
+    for group in 0..3 {
+        call.key(format!("{{shop:{topic}}}:group:g{group}:retry"));
+    }
+    call
+}
