@@ -274,8 +274,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
         receipts: &'a [Receipt],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
 
-    /// Gives held entries back: at once claimable by [`reclaim`](crate::backend::Backend::reclaim), and the
-    /// delivery that ends here is not counted. Returns how many the member held.
+    /// Gives held entries back: at once claimable by
+    /// [`reclaim`](crate::backend::Backend::reclaim), and the delivery that ends here is not
+    /// counted. Returns how many the member held.
     fn release<'a>(
         &'a self,
         member: &'a Member,

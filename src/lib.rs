@@ -44,8 +44,13 @@ pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv};
 
 /// Documents, as part of the documentation.
 pub mod docs {
+    #[doc = include_str!("docs/lifecycle.md")]
+    pub mod lifecycle {}
     #[doc = include_str!("docs/metrics.md")]
     pub mod metrics {}
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("docs/testing.md")]
+    pub mod testing {}
 }
 
 /// The traits that bring the methods into scope: `use redstart::prelude::*;`.

@@ -26,7 +26,7 @@ struct Inner {
 }
 
 impl Delivery {
-    pub(super) fn new(
+    pub(crate) fn new(
         envelope: Envelope,
         member: Arc<Member>,
         receipt: Receipt,

@@ -57,11 +57,11 @@ struct Inner {
 }
 
 impl Error {
-    pub(crate) fn new(
-        kind: ErrorKind,
-        operation: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
+    /// An error of an operation, such as `read`; the message says which rule was broken.
+    ///
+    /// For adapters: the runtime decides by the kind what to do.
+    #[must_use]
+    pub fn new(kind: ErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
         let inner = Inner {
             kind,
             operation,
@@ -76,7 +76,7 @@ impl Error {
 
     /// Names the topic, group or key that the operation concerned.
     #[must_use]
-    pub(crate) fn on(mut self, subject: impl Into<String>) -> Self {
+    pub fn on(mut self, subject: impl Into<String>) -> Self {
         self.inner.subject = Some(subject.into());
         self
     }
@@ -96,8 +96,9 @@ impl Error {
         }
     }
 
+    /// Adds the cause, which [`source`](StdError::source) gives.
     #[must_use]
-    pub(crate) fn because(mut self, source: impl Into<BoxError>) -> Self {
+    pub fn because(mut self, source: impl Into<BoxError>) -> Self {
         self.inner.source = Some(source.into());
         self
     }

@@ -76,8 +76,9 @@ pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
         .await;
 }
 
-/// > Gives held entries back: at once claimable by [`reclaim`](crate::backend::Backend::reclaim), and the
-/// > delivery that ends here is not counted.
+/// > Gives held entries back: at once claimable by
+/// > [`reclaim`](crate::backend::Backend::reclaim), and the delivery that ends here is not
+/// > counted.
 /// > Returns how many the member held.
 pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;

@@ -1,0 +1,237 @@
+//! A container for tests, and what tests want to know of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::faults::Faults;
+use super::recorder::Recorder;
+use crate::backend::Fields;
+use crate::codec::{Limits, decode_entry};
+use crate::container::{Container, ContainerBuilder};
+use crate::domain::{DeadLetter, EntryId, Envelope, Group, Timestamp, Topic};
+use crate::memory::{ManualClock, MemoryStore};
+use crate::ports::Published;
+
+/// A container on a store in memory whose clock is set by hand and whose connection can be
+/// made to fail.
+///
+/// Its methods are for tests: they panic where something is not as it should be, and say what.
+/// [Testing your handlers](crate::docs::testing) shows them at work.
+pub struct TestBus {
+    container: Container,
+    clock: ManualClock,
+    store: MemoryStore,
+    recorder: Recorder,
+    faults: Faults,
+}
+
+impl fmt::Debug for TestBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestBus")
+            .field("clock", &self.clock)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TestBus {
+    /// A container of a service, on an empty store. The clock stands at the time of this machine.
+    ///
+    /// # Panics
+    ///
+    /// When `service` is no group name.
+    pub async fn start(service: &str) -> Self {
+        let clock = ManualClock::new(Timestamp::now());
+        let store = MemoryStore::with_clock(clock.clone());
+        let recorder = Recorder::on(store.backend(None));
+        let faults = Faults::on(Arc::new(recorder.clone()));
+        let container = connect(Container::builder(), &store, &faults, service).await;
+        Self {
+            container,
+            clock,
+            store,
+            recorder,
+            faults,
+        }
+    }
+
+    /// Another container on the same store, as another process of a system; with settings of its
+    /// own, such as coordinators.
+    ///
+    /// # Panics
+    ///
+    /// When `service` is no group name, or a coordinator fails to start.
+    pub async fn another(&self, builder: ContainerBuilder, service: &str) -> Container {
+        connect(builder, &self.store, &self.faults, service).await
+    }
+
+    /// The container, as the code under test gets it.
+    #[must_use]
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
+    /// The connection to the store, which can be made to fail.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// The store's clock.
+    #[must_use]
+    pub fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
+    /// Sets the clock forward: retries and snoozed messages that come due by that are delivered.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Publishes a payload under a type.
+    ///
+    /// # Panics
+    ///
+    /// When publishing fails.
+    pub async fn publish<T: Serialize + ?Sized>(
+        &self,
+        topic: &Topic,
+        kind: &str,
+        payload: &T,
+    ) -> Published {
+        let envelope = Envelope::new(kind, payload)
+            .unwrap_or_else(|e| panic!("the payload cannot be encoded: {e}"));
+        let published = self.container.bus().publish(topic, &envelope).await;
+        published.unwrap_or_else(|e| panic!("publishing failed: {e:?}"))
+    }
+
+    /// The payloads of everything that was published to a topic so far, in order; also of what
+    /// retention has removed since.
+    ///
+    /// # Panics
+    ///
+    /// When one of them is no `T`.
+    #[must_use]
+    pub fn published<T: DeserializeOwned>(&self, topic: &Topic) -> Vec<T> {
+        payloads(self.published_envelopes(topic))
+    }
+
+    /// The messages that were published to a topic so far, in order.
+    ///
+    /// # Panics
+    ///
+    /// When one of them cannot be decoded.
+    #[must_use]
+    pub fn published_envelopes(&self, topic: &Topic) -> Vec<Envelope> {
+        envelopes(topic, self.recorder.published(topic))
+    }
+
+    /// The payloads of what a group has acknowledged so far, in that order.
+    ///
+    /// # Panics
+    ///
+    /// When one of them is no `T`.
+    #[must_use]
+    pub fn settled<T: DeserializeOwned>(&self, topic: &Topic, group: &Group) -> Vec<T> {
+        payloads(envelopes(topic, self.recorder.settled(topic, group)))
+    }
+
+    /// A group's dead letters, oldest first.
+    ///
+    /// # Panics
+    ///
+    /// When they cannot be read, as while the connection is lost.
+    pub async fn dead(&self, topic: &Topic, group: &Group) -> Vec<DeadLetter> {
+        let dead = self.container.dead_letters();
+        let letters = dead.list(topic, group, None, usize::MAX).await;
+        letters.unwrap_or_else(|e| panic!("the dead letters cannot be read: {e:?}"))
+    }
+
+    /// Waits until every group has done what there is to do now: everything was delivered and
+    /// settled. What waits for a later time waits for [`advance`](Self::advance).
+    ///
+    /// # Panics
+    ///
+    /// When that takes longer than `deadline`; says which groups have what left.
+    pub async fn idle(&self, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        loop {
+            let busy = match self.promoted_and_busy().await {
+                Ok(busy) if busy.is_empty() => return,
+                Ok(busy) => busy.join("; "),
+                Err(error) => format!("{error:?}"),
+            };
+            assert!(
+                Instant::now() < until,
+                "not idle after {deadline:?}: {busy}"
+            );
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// What is due by the clock counts as work, whether or not somebody has promoted it.
+    async fn promoted_and_busy(&self) -> Result<Vec<String>, crate::Error> {
+        let backend = self.store.backend(None);
+        for topic in backend.topics().await? {
+            let Some(status) = backend.status(&topic).await? else {
+                continue;
+            };
+            for group in status.groups {
+                let max = crate::backend::MAX_BATCH;
+                let recorder: &dyn crate::backend::Backend = &self.recorder;
+                recorder.promote(&topic, &group.group, max).await?;
+            }
+        }
+        self.recorder.busy().await
+    }
+
+    /// Shuts the container down.
+    ///
+    /// # Panics
+    ///
+    /// When handlers had to be cancelled after `deadline`, or deliveries could not be settled.
+    pub async fn stop(self, deadline: Duration) {
+        let report = self.container.shutdown(deadline).await;
+        assert!(
+            report.is_clean(),
+            "the shutdown left work behind: {report:?}"
+        );
+    }
+}
+
+async fn connect(
+    builder: ContainerBuilder,
+    store: &MemoryStore,
+    faults: &Faults,
+    service: &str,
+) -> Container {
+    let service = Group::new(service).unwrap_or_else(|e| panic!("{e}"));
+    let builder = builder
+        .with_backend(Arc::new(faults.clone()), Arc::new(store.kv(None)))
+        .with_service(service);
+    let container = builder.connect().await;
+    container.unwrap_or_else(|e| panic!("the container does not start: {e:?}"))
+}
+
+fn envelopes(topic: &Topic, entries: Vec<(EntryId, Fields)>) -> Vec<Envelope> {
+    let decode = |(id, fields): (EntryId, Fields)| {
+        let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
+        let limits = Limits::default().without_bound();
+        decode_entry(topic, id, pairs, limits)
+            .unwrap_or_else(|e| panic!("entry {id} of {topic} cannot be decoded: {e}"))
+    };
+    entries.into_iter().map(decode).collect()
+}
+
+fn payloads<T: DeserializeOwned>(envelopes: Vec<Envelope>) -> Vec<T> {
+    let payload = |envelope: Envelope| {
+        let id = envelope.id();
+        let payload = envelope.payload();
+        payload.unwrap_or_else(|e| panic!("the payload of message {id} is another: {e:?}"))
+    };
+    envelopes.into_iter().map(payload).collect()
+}

@@ -1,0 +1,204 @@
+//! Deliveries without a bus: for calling a handler directly.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::{Backend, Lane, Member, Receipt};
+use crate::consumer::{Delivery, IntoHandler};
+use crate::domain::{ConsumerName, EntryId, Envelope, Error, Group, Outcome, Topic};
+use crate::memory::MemoryStore;
+use crate::ports::BoxFuture;
+
+/// Builds a [`Delivery`] by hand. Every setting has a default.
+///
+/// # Example
+///
+/// ```
+/// use redstart::testing::{DeliveryBuilder, handle};
+/// use redstart::{Delivery, Outcome};
+///
+/// async fn bill(cents: u64, delivery: Delivery) -> Outcome {
+///     if cents == 0 && delivery.attempt() > 1 {
+///         return Outcome::dead_letter("nothing to bill");
+///     }
+///     Outcome::Ack
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), redstart::Error> {
+/// let delivery = DeliveryBuilder::new(&0)?.with_attempt(2).build();
+/// let outcome = handle(bill, delivery).await?;
+/// assert_eq!(outcome, Outcome::dead_letter("nothing to bill"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct DeliveryBuilder {
+    envelope: Envelope,
+    topic: Option<Topic>,
+    group: Option<Group>,
+    entry: EntryId,
+    attempt: u32,
+    lost: bool,
+    cancelled: CancellationToken,
+}
+
+/// Tells the handler of a delivery that its result is no longer wanted.
+#[derive(Clone, Debug)]
+pub struct Canceller(CancellationToken);
+
+impl Canceller {
+    /// Cancels the delivery, as a lost lease or the deadline of a shutdown does.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+impl DeliveryBuilder {
+    /// A first attempt at a message of type `test` with this payload.
+    ///
+    /// # Errors
+    ///
+    /// [`Encode`](crate::ErrorKind::Encode) when the payload cannot be encoded.
+    pub fn new<T: Serialize + ?Sized>(payload: &T) -> Result<Self, Error> {
+        Ok(Self::of(Envelope::new("test", payload)?))
+    }
+
+    /// A first attempt at a message.
+    pub fn of(envelope: Envelope) -> Self {
+        Self {
+            entry: EntryId {
+                millis: u64::try_from(envelope.ts().as_millis()).unwrap_or(1),
+                sequence: 0,
+            },
+            attempt: envelope.attempts().saturating_add(1),
+            envelope,
+            topic: None,
+            group: None,
+            lost: false,
+            cancelled: CancellationToken::new(),
+        }
+    }
+
+    /// Sets the topic; by default `test`.
+    pub fn with_topic(mut self, topic: Topic) -> Self {
+        self.topic = Some(topic);
+        self
+    }
+
+    /// Sets the group; by default `test`.
+    pub fn with_group(mut self, group: Group) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Sets the number of the attempt, at least 1, and with it the envelope's failed attempts; by
+    /// default what the envelope says.
+    pub fn with_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt.max(1);
+        self.envelope.attempts = self.attempt - 1;
+        self
+    }
+
+    /// Sets the error of the last failed attempt; by default none.
+    pub fn with_last_error(mut self, error: impl Into<String>) -> Self {
+        self.envelope.last_error = Some(error.into());
+        self
+    }
+
+    /// Sets the id of the entry with which the message began; by default one of the envelope's time.
+    pub fn with_entry_id(mut self, id: EntryId) -> Self {
+        self.entry = id;
+        self
+    }
+
+    /// Sets that another consumer holds the message: the delivery is cancelled from the
+    /// beginning, and extending its lease fails.
+    pub fn with_lost_lease(mut self) -> Self {
+        self.lost = true;
+        self
+    }
+
+    /// The delivery.
+    #[must_use]
+    pub fn build(self) -> Delivery {
+        self.build_with_canceller().0
+    }
+
+    /// The delivery, and what cancels it while the handler runs.
+    #[must_use]
+    pub fn build_with_canceller(self) -> (Delivery, Canceller) {
+        if self.lost {
+            self.cancelled.cancel();
+        }
+        let member = Member {
+            topic: self.topic.unwrap_or_else(|| named(Topic::new)),
+            group: self.group.unwrap_or_else(|| named(Group::new)),
+            consumer: named(ConsumerName::new),
+        };
+        let receipt = Receipt {
+            lane: Lane::Log,
+            id: self.entry,
+        };
+        let backend = Nowhere {
+            inner: MemoryStore::new().backend(None),
+            lost: self.lost,
+        };
+        let delivery = Delivery::new(
+            self.envelope,
+            Arc::new(member),
+            receipt,
+            self.entry,
+            self.attempt,
+            self.cancelled.clone(),
+            Arc::new(backend),
+        );
+        (delivery, Canceller(self.cancelled))
+    }
+}
+
+fn named<T>(new: impl FnOnce(&'static str) -> Result<T, Error>) -> T {
+    // The word is in every name's alphabet.
+    new("test").unwrap_or_else(|e| unreachable!("{e}"))
+}
+
+/// Where a delivery that was built by hand extends its lease.
+#[derive(Debug)]
+struct Nowhere {
+    inner: Arc<dyn Backend>,
+    lost: bool,
+}
+
+impl Backend for Nowhere {
+    fn extend<'a>(
+        &'a self,
+        _: &'a Member,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(async move { Ok(vec![!self.lost; receipts.len()]) })
+    }
+
+    crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append, create_group,
+        open, acknowledge, settle, release, holdings, reclaim, promote, retain, retain_redo, forget,
+        topics, status, browse, newest, dead, dead_by_id, redrive, purge, dead_counts);
+}
+
+/// Calls a handler as a subscription would, and returns how it ends the delivery.
+///
+/// # Errors
+///
+/// [`Decode`](crate::ErrorKind::Decode) when the payload is not what the handler takes: a bus
+/// would dead-letter the message as `undecodable`.
+///
+/// # Cancel safety
+///
+/// As the handler's own future.
+pub async fn handle<M, H: IntoHandler<M>>(
+    handler: H,
+    delivery: Delivery,
+) -> Result<Outcome, Error> {
+    handler.into_handler().handle(delivery).await
+}

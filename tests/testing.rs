@@ -1,0 +1,303 @@
+//! The test kit, and what it finds out about the runtime.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use redstart::backend::{Backend, Member, ReclaimCursor, Reclaimed};
+use redstart::testing::{DeliveryBuilder, Fate, Faults, TestBus, handle};
+use redstart::{
+    BoxFuture, ConsumerName, Container, Delivery, Envelope, Error, ErrorKind, Group, MemoryStore,
+    MessageBusExt, Outcome, RetryPolicy, SubscribeOptions, TopicSettings,
+};
+use support::{PATIENCE, Server, builder, drained, finish, group, next, some, topic, until};
+use tokio::sync::{Semaphore, mpsc};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn the_kit_knows_what_was_published_settled_and_buried() {
+    let bus = TestBus::start("billing").await;
+    let (orders, billing) = (topic("orders"), group("billing"));
+    let retry = RetryPolicy::fixed(HOUR).with_max_attempts(2);
+    let options = SubscribeOptions::new()
+        .with_retry(retry)
+        .with_concurrency(1);
+    let handler = |n: u32, delivery: Delivery| async move {
+        match (n % 3, delivery.attempt()) {
+            (1, 1) | (2, _) => Err("jammed"),
+            _ => Ok(()),
+        }
+    };
+    let subscription = bus.container().bus();
+    let subscription = subscription.subscribe_with(&orders, options, handler).await;
+    let _subscription = subscription.unwrap();
+    for n in 0..6_u32 {
+        bus.publish(&orders, "n", &n).await;
+    }
+    bus.idle(PATIENCE).await;
+    assert_eq!(bus.settled::<u32>(&orders, &billing), [0, 3]);
+    assert!(bus.dead(&orders, &billing).await.is_empty());
+    bus.advance(HOUR);
+    bus.idle(PATIENCE).await;
+    assert_eq!(bus.settled::<u32>(&orders, &billing), [0, 3, 1, 4]);
+    let dead = bus.dead(&orders, &billing).await;
+    let dead: Vec<u32> = dead
+        .iter()
+        .map(|letter| letter.envelope().unwrap().payload().unwrap())
+        .collect();
+    assert_eq!(dead, [2, 5]);
+    // Whatever retention has removed by now.
+    bus.container().backend().retain(&orders).await.unwrap();
+    assert_eq!(bus.published::<u32>(&orders), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(bus.published_envelopes(&orders)[5].kind(), "n");
+    bus.stop(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn idle_says_what_is_left() {
+    let bus = TestBus::start("billing").await;
+    let handler = |_: u32, delivery: Delivery| async move { delivery.cancelled().await };
+    let subscribing = bus.container().bus();
+    let subscribing = subscribing.subscribe(&topic("orders"), handler).await;
+    let _subscription = subscribing.unwrap();
+    bus.publish(&topic("orders"), "n", &1).await;
+    let tasks = tokio::task::LocalSet::new();
+    let waiting = tasks.spawn_local(async move { bus.idle(Duration::from_millis(50)).await });
+    let failure = tasks.run_until(waiting).await.unwrap_err().into_panic();
+    let text = failure.downcast_ref::<String>().unwrap();
+    assert!(text.contains("orders/billing"), "{text}");
+}
+
+#[tokio::test]
+async fn every_fate_of_a_message_is_told_as_it_is() {
+    let bus = TestBus::start("billing").await;
+    let orders = topic("orders");
+    bus.faults().fail_publish(1, Fate::NotPublished);
+    bus.faults().fail_publish(3, Fate::UnknownLost);
+    bus.faults().fail_publish(4, Fate::UnknownPublished);
+    let all: Vec<Envelope> = (0..5_u32)
+        .map(|n| Envelope::new("n", &n).unwrap())
+        .collect();
+    let results = bus.container().bus().publish_all(&orders, &all).await;
+    let kinds = results
+        .iter()
+        .map(|one| one.as_ref().err().map(Error::kind));
+    let unknown = Some(ErrorKind::OutcomeUnknown);
+    let expected = [Some(ErrorKind::Unavailable), None, unknown, unknown, None];
+    assert_eq!(kinds.collect::<Vec<_>>(), expected);
+    assert_eq!(bus.published::<u32>(&orders), [1, 3, 4]);
+}
+
+/// On both adapters: what the kit does to a connection is what a connection does.
+async fn a_lost_connection(container: &Container, faults: &Faults) {
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |n: u32, _: Delivery| {
+        let _ = sender.send(n);
+        async {}
+    };
+    let bus = container.bus();
+    let _subscription = bus.subscribe(&orders, handler).await.unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for n in 0..3_u32 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        bus.publish(&orders, &envelope).await.unwrap();
+        faults.disconnect();
+        let error = bus.publish(&orders, &envelope).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let health = container.health().await;
+        assert!(!health.ok && !health.bus.ok && health.kv.ok, "{health:?}");
+        faults.reconnect();
+    }
+    while seen.len() < 3 {
+        seen.insert(next(&mut received).await);
+    }
+    until("health to come back", async || {
+        container.health().await.ok.then_some(())
+    })
+    .await;
+    drained(container, &orders, &group("billing")).await;
+}
+
+#[tokio::test]
+async fn a_subscription_outlives_a_lost_connection() {
+    let bus = TestBus::start("billing").await;
+    a_lost_connection(bus.container(), bus.faults()).await;
+    bus.stop(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn faults_work_over_a_server_too() {
+    let server = Server::start();
+    let real = builder(&server).connect().await.unwrap();
+    let faults = Faults::on(real.backend());
+    let container = Container::builder()
+        .with_backend(Arc::new(faults.clone()), real.kv())
+        .with_service(group("billing"))
+        .connect()
+        .await
+        .unwrap();
+    a_lost_connection(&container, &faults).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_slow_store_slows_and_breaks_nothing() {
+    let bus = TestBus::start("billing").await;
+    bus.faults().delay(Duration::from_millis(20));
+    let count = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&count);
+    let handler = move |_: u32, _: Delivery| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async {}
+    };
+    let subscribing = bus.container().bus();
+    let subscribing = subscribing.subscribe(&topic("orders"), handler).await;
+    let _subscription = subscribing.unwrap();
+    for n in 0..10_u32 {
+        bus.publish(&topic("orders"), "n", &n).await;
+    }
+    bus.idle(PATIENCE).await;
+    assert_eq!(count.load(Ordering::SeqCst), 10);
+    bus.stop(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn containers_of_one_test_bus_share_its_store() {
+    let bus = TestBus::start("billing").await;
+    let shipping = bus.another(Container::builder(), "shipping").await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    for container in [bus.container(), &shipping] {
+        let sender = sender.clone();
+        let handler = move |n: u32, delivery: Delivery| {
+            let _ = sender.send((delivery.group().to_string(), n));
+            async {}
+        };
+        let orders = topic("orders");
+        let _subscription = container.bus().subscribe(&orders, handler).await.unwrap();
+    }
+    bus.publish(&topic("orders"), "n", &7).await;
+    bus.idle(PATIENCE).await;
+    let expected = [("billing".to_owned(), 7), ("shipping".to_owned(), 7)];
+    assert_eq!(some(&mut received, 2).await, expected);
+    finish(shipping).await;
+}
+
+#[tokio::test]
+async fn a_delivery_made_by_hand_is_like_another() {
+    let watching = |_: u32, delivery: Delivery| async move {
+        delivery.extend_lease().await?;
+        delivery.cancelled().await;
+        Ok::<_, Error>(Outcome::dead_letter("gave up"))
+    };
+    let (delivery, canceller) = DeliveryBuilder::new(&7).unwrap().build_with_canceller();
+    assert_eq!((delivery.attempt(), delivery.topic().as_str()), (1, "test"));
+    let (outcome, ()) = tokio::join!(handle(watching, delivery), async { canceller.cancel() });
+    assert_eq!(outcome.unwrap(), Outcome::dead_letter("gave up"));
+
+    let lost = DeliveryBuilder::new(&7).unwrap().with_lost_lease().build();
+    assert!(lost.is_cancelled());
+    let outcome = handle(watching, lost).await.unwrap();
+    assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
+
+    let retried = DeliveryBuilder::new(&7)
+        .unwrap()
+        .with_group(Group::new("billing").unwrap())
+        .with_attempt(4)
+        .with_last_error("jammed")
+        .build();
+    let envelope = retried.envelope();
+    assert_eq!((retried.attempt(), envelope.attempts()), (4, 3));
+    assert_eq!(envelope.last_error(), Some("jammed"));
+    let wrong = DeliveryBuilder::new("seven").unwrap().build();
+    let error = handle(watching, wrong).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Decode);
+}
+
+/// Holds the answer to a look for expired leases back.
+#[derive(Debug)]
+struct SlowReclaim {
+    inner: Arc<dyn Backend>,
+    taken: mpsc::UnboundedSender<usize>,
+    gate: Arc<Semaphore>,
+}
+
+impl Backend for SlowReclaim {
+    fn reclaim<'a>(
+        &'a self,
+        member: &'a Member,
+        lease: Duration,
+        cursor: ReclaimCursor,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
+        Box::pin(async move {
+            let found = self.inner.reclaim(member, lease, cursor, max).await?;
+            let _ = self.taken.send(found.taken.len());
+            let _ = self.gate.acquire().await;
+            Ok(found)
+        })
+    }
+
+    redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append,
+        create_group, open, acknowledge, settle, extend, release, holdings, promote, retain,
+        retain_redo, forget, topics, status, browse, newest, dead, dead_by_id, redrive, purge,
+        dead_counts);
+}
+
+#[tokio::test]
+async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
+    let store = MemoryStore::new();
+    let (backend, orders) = (store.backend(None), topic("orders"));
+    let (taken, mut looks) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let slow = SlowReclaim {
+        inner: Arc::clone(&backend),
+        taken,
+        gate: Arc::clone(&gate),
+    };
+    let container = Container::builder()
+        .with_backend(Arc::new(slow), Arc::new(store.kv(None)))
+        .with_service(group("billing"))
+        .connect()
+        .await
+        .unwrap();
+    // What another consumer has given back.
+    let member = |name: &str| Member {
+        topic: orders.clone(),
+        group: group("billing"),
+        consumer: ConsumerName::new(name).unwrap(),
+    };
+    let settings = TopicSettings::default();
+    backend.ensure_topic(&orders, settings).await.unwrap();
+    backend
+        .create_group(&orders, &group("billing"), redstart::Start::Beginning)
+        .await
+        .unwrap();
+    for n in 0..3_u32 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        container.bus().publish(&orders, &envelope).await.unwrap();
+    }
+    let other = member("other");
+    let (mut reader, _) = backend.open(&other).await.unwrap();
+    let fetched = reader.fetch(10, Duration::ZERO).await.unwrap();
+    let receipts: Vec<_> = fetched.iter().map(|one| one.receipt).collect();
+    assert_eq!(backend.release(&other, &receipts).await.unwrap(), 3);
+
+    let handler = |_: u32, _: Delivery| async {};
+    let subscription = container.bus().subscribe(&orders, handler).await.unwrap();
+    assert_eq!(next(&mut looks).await, 3, "taken over, and not yet known");
+    let ending = tokio::spawn(async move { subscription.unsubscribe(PATIENCE).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!ending.is_finished(), "a shutdown waits for the look");
+    gate.add_permits(100);
+    let report = ending.await.unwrap();
+    assert_eq!((report.released, report.unsettled), (3, 0), "{report:?}");
+    let cursor = ReclaimCursor::default();
+    let again = backend.reclaim(&member("next"), HOUR, cursor, 10).await;
+    let again = again.unwrap().taken;
+    assert_eq!(again.len(), 3, "claimable at once");
+    assert!(again.iter().all(|one| one.deliveries == 1), "uncounted");
+}
