@@ -23,6 +23,8 @@ mod subscription;
 
 pub use delivery::Delivery;
 pub use handler::{Handler, IntoHandler, RawHandler};
+#[cfg(feature = "testing")]
+pub(crate) use held::Lease;
 pub use options::SubscribeOptions;
 pub(crate) use subscription::{Setup, start};
 pub use subscription::{Subscription, SubscriptionReport};

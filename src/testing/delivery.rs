@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::consumer::Lease;
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, Lane, Member, Receipt};
 use crate::consumer::{Delivery, IntoHandler};
@@ -43,12 +43,12 @@ pub struct DeliveryBuilder {
     entry: EntryId,
     attempt: u32,
     lost: bool,
-    cancelled: CancellationToken,
+    cancelled: Arc<Lease>,
 }
 
 /// Tells the handler of a delivery that its result is no longer wanted.
 #[derive(Clone, Debug)]
-pub struct Canceller(CancellationToken);
+pub struct Canceller(Arc<Lease>);
 
 impl Canceller {
     /// Cancels the delivery, as a lost lease or the deadline of a shutdown does.
@@ -79,7 +79,7 @@ impl DeliveryBuilder {
             topic: None,
             group: None,
             lost: false,
-            cancelled: CancellationToken::new(),
+            cancelled: Arc::default(),
         }
     }
 
