@@ -196,7 +196,7 @@ impl Backend for Broken {
 
     redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append,
         create_group, acknowledge, extend, holdings, promote, retain_redo, forget, topics, status,
-        browse, newest, dead, dead_by_id, redrive, purge, dead_counts);
+        browse, newest, graves);
 }
 
 #[derive(Debug)]

@@ -30,6 +30,7 @@ pub struct ContainerBuilder {
     codec: Codec,
     limits: Limits,
     migrate: bool,
+    editing: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
 }
 
@@ -53,6 +54,7 @@ impl Default for ContainerBuilder {
             codec: Codec::default(),
             limits: Limits::default(),
             migrate: false,
+            editing: false,
             coordinators: Vec::new(),
         }
     }
@@ -69,6 +71,7 @@ impl ContainerBuilder {
     /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
     /// | `REDSTART_MAX_BYTES` | [`with_limits`](Self::with_limits): the largest envelope in bytes | 1048576 |
     /// | `REDSTART_MIGRATE` | [`with_migrations`](Self::with_migrations): `true` or `false` | `false` |
+    /// | `REDSTART_DEAD_LETTER_EDITING` | [`with_dead_letter_editing`](Self::with_dead_letter_editing): `true` or `false` | `false` |
     ///
     /// # Errors
     ///
@@ -109,11 +112,18 @@ impl ContainerBuilder {
                 .map_err(|_| invalid("REDSTART_MAX_BYTES", "must be a number of bytes"))?;
             builder = builder.with_limits(Limits::default().with_max_bytes(bytes));
         }
-        if let Some(migrate) = get("REDSTART_MIGRATE")? {
-            let migrate = migrate
-                .parse()
-                .map_err(|_| invalid("REDSTART_MIGRATE", "must be true or false"))?;
+        let switch = |name| {
+            let parse = |text: String| {
+                text.parse()
+                    .map_err(|_| invalid(name, "must be true or false"))
+            };
+            get(name)?.map(parse).transpose()
+        };
+        if let Some(migrate) = switch("REDSTART_MIGRATE")? {
             builder = builder.with_migrations(migrate);
+        }
+        if let Some(editing) = switch("REDSTART_DEAD_LETTER_EDITING")? {
+            builder = builder.with_dead_letter_editing(editing);
         }
         Ok(builder)
     }
@@ -174,6 +184,13 @@ impl ContainerBuilder {
         self
     }
 
+    /// Sets whether dead letters can be edited on their way back; by default they cannot: what a
+    /// message says is then no longer what its publisher said.
+    pub fn with_dead_letter_editing(mut self, enabled: bool) -> Self {
+        self.editing = enabled;
+        self
+    }
+
     /// Adds a coordinator. They are started in this order and stopped in reverse.
     pub fn with_coordinator(mut self, coordinator: impl Coordinator) -> Self {
         self.coordinators.push(Arc::new(coordinator));
@@ -220,7 +237,7 @@ impl ContainerBuilder {
             Some(service) => service,
             None => Group::new("redstart")?,
         };
-        let container = Container::new(backend, kv, service, self.codec, self.limits);
+        let container = Container::new(backend, kv, service, self.codec, self.limits, self.editing);
         container.start(self.coordinators).await?;
         Ok(container)
     }

@@ -1,8 +1,9 @@
 //! The Redis adapter. Nothing outside this folder sees a type of the redis crate.
 
 mod backend;
-mod dead;
 mod error;
+mod graves;
+mod journal;
 mod keys;
 mod kv;
 mod lease;

@@ -206,8 +206,7 @@ impl Backend for Recorder {
     }
 
     crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, create_group, extend,
-        release, holdings, retain, retain_redo, forget, topics, status, browse, newest, dead,
-        dead_by_id, redrive, purge, dead_counts);
+        release, holdings, retain, retain_redo, forget, topics, status, browse, newest, graves);
 }
 
 #[derive(Debug)]

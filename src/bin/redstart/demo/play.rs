@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Envelope, Group, GroupStatus, Topic};
+use redstart::{Container, DeadLetterFilter, Envelope, Group, GroupStatus, Topic};
 use uuid::Uuid;
 
 use super::DemoArgs;
@@ -335,13 +335,16 @@ impl Scene<'_> {
         let (mut dead, mut after) = (Vec::new(), None);
         loop {
             let letters = self.container.dead_letters();
-            let page = letters.list(self.topic, self.group, after, BATCH).await?;
-            let Some(last) = page.last() else {
+            let all = DeadLetterFilter::default();
+            let page = letters
+                .list(self.topic, self.group, &all, after, BATCH)
+                .await?;
+            // Without an id it could not be decoded, and was never published by the demo.
+            let ids = page.letters.iter().map(|(_, head)| head.message);
+            dead.extend(ids.map(Option::unwrap_or_default));
+            after = page.next;
+            if after.is_none() {
                 return Ok(self.account.close(&dead));
-            };
-            after = Some(last.id);
-            for letter in page {
-                dead.push(letter.envelope()?.id());
             }
         }
     }
