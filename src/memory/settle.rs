@@ -40,9 +40,7 @@ fn settle_one(group: &mut GroupState, member: &Member, settlement: &Settlement, 
     match settlement {
         Settlement::Later { delay, parcel, .. } => {
             let due = now.saturating_add(whole_millis(*delay));
-            group.ever_scheduled += 1;
-            let place = (due, group.ever_scheduled);
-            group.scheduled.insert(place, parcel.clone());
+            group.scheduled.insert((due, receipt), parcel.clone());
         }
         Settlement::Bury { record, .. } => {
             let id = next_id(group.last_dead, now);

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::backend::MemoryBackend;
 use super::kv::{MemoryKv, Values};
 use super::sequence::{Cursor, Sequence};
-use crate::backend::{Backend, Lane, Record};
+use crate::backend::{Backend, Lane, Receipt, Record};
 use crate::domain::{
     Clock, ConsumerName, EntryId, Group, Namespace, SystemClock, Topic, TopicSettings,
 };
@@ -180,9 +180,8 @@ pub(super) struct GroupState {
     pub(super) redo: Sequence,
     /// How far it has come in its redo lane.
     pub(super) redone: Cursor,
-    /// Parcels by due time in milliseconds and by order of arrival.
-    pub(super) scheduled: BTreeMap<(u64, u64), Bytes>,
-    pub(super) ever_scheduled: u64,
+    /// Parcels by due time in milliseconds and by the delivery that ended with them.
+    pub(super) scheduled: BTreeMap<(u64, Receipt), Bytes>,
     pub(super) dead: BTreeMap<EntryId, Record>,
     pub(super) last_dead: EntryId,
     /// When each consumer was last heard of.

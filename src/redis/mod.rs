@@ -3,6 +3,8 @@
 mod backend;
 mod dead;
 mod error;
+mod facts;
+mod group;
 mod keys;
 mod kv;
 mod lease;
@@ -15,6 +17,7 @@ mod read;
 mod reply;
 mod resp;
 mod retain;
+mod schedule;
 mod scripts;
 mod server;
 mod settle;

@@ -9,10 +9,13 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::backend::{
-    Backend, Fetched, Fields, Interrupt, Member, Opened, Promoted, Reader, Receipt, ReclaimCursor,
-    Reclaimed, Record, Retained, Settlement, Start, TopicStatus,
+    Backend, ConsumerStatus, Fetched, Fields, Interrupt, Member, Opened, Promoted, Reader, Receipt,
+    ReclaimCursor, Reclaimed, Record, Removal, Retained, Schedule, ServerFacts, Settlement, Start,
+    TopicStatus,
 };
-use crate::domain::{Clock, ConsumerName, EntryId, Error, ErrorKind, Group, Topic, TopicSettings};
+use crate::domain::{
+    Clock, ConsumerName, EntryId, Error, ErrorKind, Group, Timestamp, Topic, TopicSettings,
+};
 use crate::ports::BoxFuture;
 
 /// What becomes of a message whose publishing fails.
@@ -232,6 +235,16 @@ impl Backend for Faults {
         forget(
             topic: &'a Topic, group: &'a Group, idle: Duration, only: Option<&'a ConsumerName>
         ) -> u64;
+        scheduled(
+            topic: &'a Topic, group: &'a Group, after: Option<(Timestamp, Receipt)>, max: usize
+        ) -> Schedule;
+        hasten(topic: &'a Topic, group: &'a Group, receipts: &'a [Receipt]) -> Vec<bool>;
+        cancel(topic: &'a Topic, group: &'a Group, receipts: &'a [Receipt]) -> Vec<bool>;
+        consumers(topic: &'a Topic, group: &'a Group) -> Vec<ConsumerStatus>;
+        remove_group(
+            topic: &'a Topic, group: &'a Group, quiet: Duration, force: bool
+        ) -> Option<Removal>;
+        server() -> Option<ServerFacts>;
         topics() -> Vec<Topic>;
         status(topic: &'a Topic) -> Option<TopicStatus>;
         browse(topic: &'a Topic, after: Option<EntryId>, max: usize) -> Vec<(EntryId, Fields)>;
