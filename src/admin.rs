@@ -19,10 +19,6 @@ pub struct Entry {
     pub fields: Fields,
 }
 
-/// A consumer that was heard of within this time counts as living: one that works is heard of
-/// every few seconds.
-const LIVING: Duration = Duration::from_secs(60);
-
 /// Looks at topics and groups, makes topics, removes groups. Consumes nothing.
 #[derive(Clone, Debug)]
 pub struct Admin {
@@ -31,6 +27,10 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// A consumer that was heard of within this time counts as living, 60 seconds: one that works
+    /// is heard of every few seconds.
+    pub const LIVING: Duration = Duration::from_secs(60);
+
     pub(crate) fn new(backend: Arc<dyn Backend>, limits: Limits) -> Self {
         Self { backend, limits }
     }
@@ -107,7 +107,7 @@ impl Admin {
     /// its dead letters. The topic's entries and other groups stay as they are.
     ///
     /// A group for which anything waits, dead letters included, or of which a consumer has been
-    /// heard in the last 60 seconds, is left as it is unless `force` is set:
+    /// heard within [`LIVING`](Self::LIVING), is left as it is unless `force` is set:
     /// [`Removal::removed`] tells. The two are one step, so that nothing can come in between.
     /// With `force`, consumers that live make the group anew and begin at the oldest entry that
     /// the topic still holds: stop them first.
@@ -125,7 +125,7 @@ impl Admin {
         group: &Group,
         force: bool,
     ) -> Result<Removal, Error> {
-        let found = self.backend.remove_group(topic, group, LIVING, force);
+        let found = self.backend.remove_group(topic, group, Self::LIVING, force);
         let Some(removal) = found.await? else {
             let rule = "there is no such group";
             let error = Error::new(ErrorKind::NotFound, "remove group", rule);
