@@ -16,20 +16,25 @@ pub mod codec;
 mod consumer;
 mod container;
 mod dead_letters;
+mod doctor;
 mod domain;
 mod memory;
 mod ports;
 mod redis;
+mod retries;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use admin::{Admin, Entry};
-pub use backend::{GroupStatus, Start, TopicStatus};
+pub use backend::{
+    ConsumerStatus, GroupStatus, Lane, Receipt, Removal, ServerFacts, Start, TopicStatus,
+};
 pub use codec::{Limits, Undecodable};
 pub use consumer::{
     Delivery, Handler, IntoHandler, RawHandler, SubscribeOptions, Subscription, SubscriptionReport,
 };
 pub use container::{Check, Container, ContainerBuilder, Coordinator, Health, ShutdownReport};
+pub use doctor::{Diagnosis, Doctor, Finding, Level};
 pub use domain::{
     Action, Attempt, Cause, Clock, Codec, ConsumerName, DeadLetter, DeadLetterFilter,
     DeadLetterHead, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome, LONGEST_DELAY, Left,
@@ -43,6 +48,7 @@ pub use ports::{
     Swept, deduplicate_event, once,
 };
 pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv};
+pub use retries::{Chosen, Retries, Retry};
 
 /// Documents, as part of the documentation.
 pub mod docs {

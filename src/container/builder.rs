@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Container, Coordinator};
 use crate::backend::Backend;
 use crate::codec::Limits;
+use crate::doctor::Doctor;
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
 use crate::memory::MemoryStore;
 use crate::ports::KvStore;
@@ -204,6 +205,25 @@ impl ContainerBuilder {
     /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
     pub fn migrations(&self) -> Result<Migrations, Error> {
         Migrations::new(&self.url, self.namespace.clone())
+    }
+
+    /// Prepares to look for what may go wrong, without connecting a container: it works on a
+    /// namespace whose layout this version refuses, too, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
+    pub fn doctor(self) -> Result<Doctor, Error> {
+        let (backend, migrations): (Arc<dyn Backend>, _) = match self.carrier {
+            Carrier::Redis => {
+                let backend = RedisBackend::new(&self.url, self.namespace)?;
+                let migrations = backend.migrations();
+                (Arc::new(backend), Some(migrations))
+            }
+            Carrier::Memory(store) => (store.backend(self.namespace), None),
+            Carrier::Other(backend, _) => (backend, None),
+        };
+        Ok(Doctor::new(backend, migrations))
     }
 
     /// Connects, checks the namespace's layout, and starts the coordinators.

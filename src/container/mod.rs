@@ -23,6 +23,7 @@ use crate::dead_letters::Graveyard;
 use crate::domain::{Codec, Error, ErrorKind, Group, describe};
 use crate::memory::MemoryStore;
 use crate::ports::{DeadLetters, KvStore, MessageBus};
+use crate::retries::Retries;
 
 /// How long a coordinator has to stop, however late it is.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -201,6 +202,12 @@ impl Container {
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::new(Arc::clone(&self.inner.backend), self.inner.limits)
+    }
+
+    /// Retries and snoozed messages that wait for their time.
+    #[must_use]
+    pub fn retries(&self) -> Retries {
+        Retries::new(Arc::clone(&self.inner.backend))
     }
 
     /// The backend that carries it, for what stands beside the bus: tests, tools.

@@ -13,6 +13,9 @@ use super::error::{Error, ErrorKind};
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
+    /// The last moment that can be written, in the year 9999.
+    pub(crate) const MAX: Self = Self(jiff::Timestamp::MAX);
+
     /// The time `millis` milliseconds after 1970-01-01T00:00:00Z.
     ///
     /// # Errors

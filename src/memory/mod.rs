@@ -8,12 +8,14 @@
 mod backend;
 mod clock;
 mod graves;
+mod group;
 mod kv;
 mod lease;
 mod promote;
 mod publish;
 mod read;
 mod retain;
+mod schedule;
 mod sequence;
 mod settle;
 mod status;

@@ -39,9 +39,7 @@ fn settle_one(group: &mut GroupState, member: &Member, settlement: &Settlement, 
     match settlement {
         Settlement::Later { delay, parcel, .. } => {
             let due = now.saturating_add(whole_millis(*delay));
-            group.ever_scheduled += 1;
-            let place = (due, group.ever_scheduled);
-            group.scheduled.insert(place, parcel.clone());
+            group.scheduled.insert((due, receipt), parcel.clone());
         }
         Settlement::Bury { record, .. } => {
             group.bury(record.clone(), now);

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::backend::MemoryBackend;
 use super::kv::{MemoryKv, Values};
 use super::sequence::{Cursor, Sequence, next_id};
-use crate::backend::{Backend, JournalRow, Lane, Record};
+use crate::backend::{Backend, JournalRow, Lane, Receipt, Record};
 use crate::domain::{
     Clock, ConsumerName, EntryId, Group, Namespace, SystemClock, Topic, TopicSettings,
 };
@@ -181,9 +181,8 @@ pub(super) struct GroupState {
     pub(super) redo: Sequence,
     /// How far it has come in its redo lane.
     pub(super) redone: Cursor,
-    /// Parcels by due time in milliseconds and by order of arrival.
-    pub(super) scheduled: BTreeMap<(u64, u64), Bytes>,
-    pub(super) ever_scheduled: u64,
+    /// Parcels by due time in milliseconds and by the delivery that ended with them.
+    pub(super) scheduled: BTreeMap<(u64, Receipt), Bytes>,
     pub(super) dead: BTreeMap<EntryId, Record>,
     last_dead: EntryId,
     /// What was done to its dead letters.

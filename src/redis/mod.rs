@@ -2,7 +2,9 @@
 
 mod backend;
 mod error;
+mod facts;
 mod graves;
+mod group;
 mod journal;
 mod keys;
 mod kv;
@@ -16,6 +18,7 @@ mod read;
 mod reply;
 mod resp;
 mod retain;
+mod schedule;
 mod scripts;
 mod server;
 mod settle;

@@ -85,7 +85,6 @@ macro_rules! scripts {
             }
         })*
 
-        #[cfg(test)]
         fn all() -> Vec<Call> {
             vec![$($name()),*]
         }
@@ -97,6 +96,7 @@ scripts! {
     dead_take = "dead_take.lua" on "lib/dead_counts.lua", keys 6, args 1, item 2;
     forget = "forget.lua", keys 2, args 3, item 0;
     group_create = "group_create.lua", keys 2, args 2, item 0;
+    group_remove = "group_remove.lua", keys 10, args 3, item 0;
     group_status = "group_status.lua", keys 4, args 1, item 0;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     lease = "lease.lua", keys 2, args 3, item 2;
@@ -105,9 +105,22 @@ scripts! {
     promote = "promote.lua", keys 3, args 1, item 0;
     reclaim = "reclaim.lua", keys 2, args 6, item 0;
     retain = "retain.lua", keys 2, args 1, item 0;
+    retry_list = "retry_list.lua", keys 2, args 4, item 0;
+    retry_take = "retry_take.lua", keys 3, args 1, item 1;
     schema = "schema.lua", keys 1, args 5, item 0;
     settle = "settle.lua" on "lib/dead_counts.lua", keys 8, args 2, item 5;
     topic_create = "topic_create.lua", keys 1, args 4, item 0;
+}
+
+/// Loads every script, and says how many there are.
+pub(super) async fn load_all(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
+    let mut pipeline = redis::pipe();
+    let all = all();
+    for call in &all {
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(call.declared.text);
+    }
+    let loaded: Vec<String> = pipeline.query_async(connection).await?;
+    Ok(loaded.len() as u64)
 }
 
 #[cfg(test)]

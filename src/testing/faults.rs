@@ -10,13 +10,13 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::backend::{
-    Backend, Fetched, Fields, Graves, Interrupt, JournalRow, Member, Opened, Promoted, Reader,
-    Receipt, ReclaimCursor, Reclaimed, Record, Restoring, Retained, Settlement, Span, Start,
-    TopicStatus,
+    Backend, ConsumerStatus, Fetched, Fields, Graves, Interrupt, JournalRow, Member, Opened,
+    Promoted, Reader, Receipt, ReclaimCursor, Reclaimed, Record, Removal, Restoring, Retained,
+    Schedule, ServerFacts, Settlement, Span, Start, TopicStatus,
 };
 use crate::domain::{
-    Cause, Clock, ConsumerName, DeadLetterHead, EntryId, Error, ErrorKind, Group, Tally, Topic,
-    TopicSettings,
+    Cause, Clock, ConsumerName, DeadLetterHead, EntryId, Error, ErrorKind, Group, Tally, Timestamp,
+    Topic, TopicSettings,
 };
 use crate::ports::BoxFuture;
 
@@ -237,6 +237,16 @@ impl Backend for Faults {
         forget(
             topic: &'a Topic, group: &'a Group, idle: Duration, only: Option<&'a ConsumerName>
         ) -> u64;
+        scheduled(
+            topic: &'a Topic, group: &'a Group, after: Option<(Timestamp, Receipt)>, max: usize
+        ) -> Schedule;
+        hasten(topic: &'a Topic, group: &'a Group, receipts: &'a [Receipt]) -> Vec<bool>;
+        cancel(topic: &'a Topic, group: &'a Group, receipts: &'a [Receipt]) -> Vec<bool>;
+        consumers(topic: &'a Topic, group: &'a Group) -> Vec<ConsumerStatus>;
+        remove_group(
+            topic: &'a Topic, group: &'a Group, quiet: Duration, force: bool
+        ) -> Option<Removal>;
+        server() -> Option<ServerFacts>;
         topics() -> Vec<Topic>;
         status(topic: &'a Topic) -> Option<TopicStatus>;
         browse(topic: &'a Topic, after: Option<EntryId>, max: usize) -> Vec<(EntryId, Fields)>;

@@ -22,8 +22,9 @@
 ///     }
 ///
 ///     redstart::forward_backend!(inner: name, clock, clock_set, ensure_topic, append,
-///         create_group, open, acknowledge, settle, extend, release, holdings, reclaim, promote,
-///         retain, retain_redo, forget, topics, status, browse, newest, graves);
+///         create_group, open, acknowledge, settle, extend, release, holdings, reclaim,
+///         promote, retain, retain_redo, forget, scheduled, hasten, cancel, consumers,
+///         remove_group, server, topics, status, browse, newest, graves);
 /// }
 /// ```
 #[macro_export]
@@ -118,6 +119,39 @@ macro_rules! forward_backend {
             topic: &'a $crate::Topic, group: &'a $crate::Group, idle: ::std::time::Duration,
             only: Option<&'a $crate::ConsumerName>
         ) -> Result<u64, $crate::Error>);
+    };
+    (@scheduled $field:ident) => {
+        $crate::forward_backend!(@fn $field scheduled(
+            topic: &'a $crate::Topic, group: &'a $crate::Group,
+            after: Option<($crate::Timestamp, $crate::backend::Receipt)>, max: usize
+        ) -> Result<$crate::backend::Schedule, $crate::Error>);
+    };
+    (@hasten $field:ident) => {
+        $crate::forward_backend!(@fn $field hasten(
+            topic: &'a $crate::Topic, group: &'a $crate::Group,
+            receipts: &'a [$crate::backend::Receipt]
+        ) -> Result<Vec<bool>, $crate::Error>);
+    };
+    (@cancel $field:ident) => {
+        $crate::forward_backend!(@fn $field cancel(
+            topic: &'a $crate::Topic, group: &'a $crate::Group,
+            receipts: &'a [$crate::backend::Receipt]
+        ) -> Result<Vec<bool>, $crate::Error>);
+    };
+    (@consumers $field:ident) => {
+        $crate::forward_backend!(@fn $field consumers(
+            topic: &'a $crate::Topic, group: &'a $crate::Group
+        ) -> Result<Vec<$crate::backend::ConsumerStatus>, $crate::Error>);
+    };
+    (@remove_group $field:ident) => {
+        $crate::forward_backend!(@fn $field remove_group(
+            topic: &'a $crate::Topic, group: &'a $crate::Group,
+            quiet: ::std::time::Duration, force: bool
+        ) -> Result<Option<$crate::backend::Removal>, $crate::Error>);
+    };
+    (@server $field:ident) => {
+        $crate::forward_backend!(@fn $field server(
+        ) -> Result<Option<$crate::backend::ServerFacts>, $crate::Error>);
     };
     (@topics $field:ident) => {
         $crate::forward_backend!(@fn $field topics() -> Result<Vec<$crate::Topic>, $crate::Error>);

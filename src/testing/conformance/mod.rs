@@ -110,6 +110,9 @@ macro_rules! conformance {
             groups_are_listed_by_name,
             only_consumers_that_hold_nothing_are_forgotten,
             a_member_can_ask_what_it_holds,
+            a_groups_consumers_are_listed_by_name,
+            a_group_is_removed_with_all_that_is_its_own,
+            a_group_that_is_needed_is_not_removed,
         );
         $crate::conformance_checks!($factory, settle:
             what_is_acknowledged_does_not_come_again,
@@ -145,6 +148,10 @@ macro_rules! conformance {
             what_is_not_due_stays,
             the_earliest_is_promoted_first,
             a_retry_waits_in_the_store,
+            what_waits_is_listed_in_the_order_of_its_time,
+            a_page_of_what_waits_ends_somewhere,
+            what_waits_can_be_brought_back_now,
+            what_waits_can_be_cancelled,
         );
         $crate::conformance_checks!($factory, dead_letters:
             a_record_is_kept_as_it_was_given,
@@ -222,6 +229,7 @@ macro_rules! conformance {
         $crate::conformance_checks!($factory, health:
             a_working_container_is_well,
             failure_times_go_by_the_backends_clock,
+            a_server_tells_of_itself,
         );
     };
 }
