@@ -2,6 +2,8 @@
 
 use clap::Parser;
 
+use crate::report::Side;
+
 /// Measures Redstart beside a raw loop of the same work, on a private redis-server.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "benches/run")]
@@ -24,6 +26,9 @@ pub(crate) struct Options {
     /// Pairs of runs per figure.
     #[arg(long, default_value_t = 5)]
     pub(crate) pairs: usize,
+    /// Run one side only, for a profiler; ratios then say nothing.
+    #[arg(long, value_enum)]
+    pub(crate) only: Option<Side>,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,

@@ -3,7 +3,7 @@
 use crate::options::Options;
 
 /// Whose turn it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub(crate) enum Side {
     Ours,
     /// The raw loop, or whatever else a figure is compared with.
@@ -66,7 +66,13 @@ impl Report {
         }
         let mut pairs = Vec::with_capacity(count);
         for _ in 0..count {
-            pairs.push((run(Side::Ours).await, run(Side::Raw).await));
+            pairs.push(match self.options.only {
+                Some(side) => {
+                    let seen = run(side).await;
+                    (seen, seen)
+                }
+                None => (run(Side::Ours).await, run(Side::Raw).await),
+            });
         }
         for (at, (name, unit)) in figures.into_iter().enumerate() {
             if self.options.wants(name) {
