@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use redstart::backend::{
     Backend, Fetched, Fields, Lane, Member, Opened, Reader, Receipt, ReclaimCursor, Reclaimed,
-    Retained, Settlement,
+    Removal, Retained, Settlement,
 };
 use redstart::testing::conformance::{self, Subject};
-use redstart::{BoxFuture, Container, EntryId, Error, MemoryStore, Topic};
+use redstart::{BoxFuture, Container, EntryId, Error, Group, MemoryStore, Topic};
 
 use support::group;
 
@@ -31,6 +31,10 @@ enum Flaw {
     CountsReleases,
     /// Settles whoever asks.
     AsksNoOwner,
+    /// Removes groups that are needed.
+    RemovesWithoutProof,
+    /// Brings back what was to be removed.
+    CancelsNothing,
 }
 
 #[derive(Debug)]
@@ -194,9 +198,32 @@ impl Backend for Broken {
         })
     }
 
+    fn cancel<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        match self.state.flaw {
+            Flaw::CancelsNothing => self.inner.hasten(topic, group, receipts),
+            _ => self.inner.cancel(topic, group, receipts),
+        }
+    }
+
+    fn remove_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        quiet: Duration,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Option<Removal>, Error>> {
+        let force = force || self.state.flaw == Flaw::RemovesWithoutProof;
+        self.inner.remove_group(topic, group, quiet, force)
+    }
+
     redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append,
-        create_group, acknowledge, extend, holdings, promote, retain_redo, forget, topics, status,
-        browse, newest, dead, dead_by_id, redrive, purge, dead_counts);
+        create_group, acknowledge, extend, holdings, promote, retain_redo, forget, scheduled,
+        hasten, consumers, server, topics, status, browse, newest, graves);
 }
 
 #[derive(Debug)]
@@ -298,4 +325,8 @@ catches! {
         shutdown::what_was_not_begun_is_given_back_uncounted;
     settling_for_whoever_asks: AsksNoOwner by
         settle::a_stale_settlement_is_rejected;
+    removing_groups_that_are_needed: RemovesWithoutProof by
+        groups::a_group_that_is_needed_is_not_removed;
+    bringing_back_what_was_cancelled: CancelsNothing by
+        retries::what_waits_can_be_cancelled;
 }

@@ -23,6 +23,7 @@ use crate::dead_letters::Graveyard;
 use crate::domain::{Codec, Error, ErrorKind, Group, describe};
 use crate::memory::MemoryStore;
 use crate::ports::{DeadLetters, KvStore, MessageBus};
+use crate::retries::Retries;
 
 /// How long a coordinator has to stop, however late it is.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -138,10 +139,18 @@ impl Container {
         service: Group,
         codec: Codec,
         limits: Limits,
+        editing: bool,
     ) -> Self {
+        let bus = Arc::new(Bus::new(Arc::clone(&backend), service, codec, limits));
+        let graveyard = Graveyard::new(
+            Arc::clone(&backend),
+            Arc::clone(&bus) as Arc<dyn MessageBus>,
+            limits,
+            editing,
+        );
         let inner = Inner {
-            bus: Arc::new(Bus::new(Arc::clone(&backend), service, codec, limits)),
-            dead_letters: Arc::new(Graveyard::new(Arc::clone(&backend))),
+            bus,
+            dead_letters: Arc::new(graveyard),
             backend,
             kv,
             limits,
@@ -193,6 +202,12 @@ impl Container {
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::new(Arc::clone(&self.inner.backend), self.inner.limits)
+    }
+
+    /// Retries and snoozed messages that wait for their time.
+    #[must_use]
+    pub fn retries(&self) -> Retries {
+        Retries::new(Arc::clone(&self.inner.backend))
     }
 
     /// The backend that carries it, for what stands beside the bus: tests, tools.

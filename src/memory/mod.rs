@@ -7,13 +7,15 @@
 
 mod backend;
 mod clock;
-mod dead;
+mod graves;
+mod group;
 mod kv;
 mod lease;
 mod promote;
 mod publish;
 mod read;
 mod retain;
+mod schedule;
 mod sequence;
 mod settle;
 mod status;
