@@ -31,7 +31,7 @@ for at = 2, #ARGV, 4 do
     local id = redis.call('XADD', KEYS[1], '*', 'head', head)
     redis.call('HSET', KEYS[2], id, body)
     redis.call('HSET', KEYS[5], identity, id)
-    note_dead(head, id, 1)
+    note_dead(head, id)
     ids[#ids + 1] = id
   end
 end

@@ -47,7 +47,7 @@ for at = 3, #ARGV, 5 do
     else
       local dead = redis.call('XADD', KEYS[5], '*', 'head', ARGV[at + 3])
       redis.call('HSET', KEYS[6], dead, ARGV[at + 4])
-      note_dead(ARGV[at + 3], dead, 1)
+      note_dead(ARGV[at + 3], dead)
     end
     redis.call('XACK', key, group, id)
     done[#done + 1] = 1
