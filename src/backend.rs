@@ -8,14 +8,18 @@
 //! The runtime is written once on this port; adapters only carry out what it says. Every
 //! method says how every adapter must behave.
 
+mod graves;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use graves::{Graves, JournalRow, LONGEST_JOURNAL, Record, Restoring, Span};
+
 use crate::domain::{
-    Clock, ConsumerName, EntryId, Error, ErrorKind, Group, Reason, Timestamp, Topic, TopicSettings,
+    Clock, ConsumerName, EntryId, Error, ErrorKind, Group, Timestamp, Topic, TopicSettings,
 };
 use crate::ports::BoxFuture;
 
@@ -129,21 +133,6 @@ impl Settlement {
             Self::Later { receipt, .. } | Self::Bury { receipt, .. } => *receipt,
         }
     }
-}
-
-/// A dead letter as the store keeps it: an encoded body, and beside it what counts are kept by.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Record {
-    /// Why it died.
-    pub reason: Reason,
-    /// The folded error text.
-    pub fingerprint: String,
-    /// The envelope's type; empty when undecodable.
-    pub kind: String,
-    /// The envelope's tenant; empty when there is none.
-    pub tenant: String,
-    /// Everything else.
-    pub body: Bytes,
 }
 
 /// What a group starts with, when it is created.
@@ -524,46 +513,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// The newest entry's id in the log, if there is one.
     fn newest<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<EntryId>, Error>>;
 
-    /// Dead letters after an id, oldest first.
-    fn dead<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        after: Option<EntryId>,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>>;
-
-    /// The dead letters with these ids; those that do not exist are left out.
-    fn dead_by_id<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>>;
-
-    /// Moves dead letters to the redo lane as the given parcels, each atomically. For each,
-    /// whether it was there to be moved.
-    fn redrive<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        parcels: &'a [(EntryId, Bytes)],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
-
-    /// Removes dead letters. For each, whether it was there.
-    fn purge<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
-
-    /// How many dead letters there are by `reason:…`, `fingerprint:…`, `type:…` and `tenant:…`.
-    fn dead_counts<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>>;
+    /// The dead letters of its topics' groups.
+    fn graves(&self) -> &dyn Graves;
 }
 
 /// A reader, and what ends its wait.

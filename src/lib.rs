@@ -36,14 +36,16 @@ pub use consumer::{
 pub use container::{Check, Container, ContainerBuilder, Coordinator, Health, ShutdownReport};
 pub use doctor::{Diagnosis, Doctor, Finding, Level};
 pub use domain::{
-    Attempt, Clock, Codec, ConsumerName, DeadLetter, EntryId, Envelope, Error, ErrorKind, Group,
-    IntoOutcome, LONGEST_DELAY, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy,
-    SystemClock, Timestamp, Topic, TopicSettings, Trail,
+    Action, Attempt, Cause, Clock, Codec, ConsumerName, DeadLetter, DeadLetterFilter,
+    DeadLetterHead, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome, LONGEST_DELAY, Left,
+    Namespace, Outcome, Payload, Reason, Retention, RetryPolicy, Selection, Sweep, SystemClock,
+    Tally, Timestamp, Topic, TopicSettings, Trail,
 };
 pub use memory::{ManualClock, MemoryKv, MemoryStore};
 pub use ports::{
-    BoxFuture, Cas, Claim, DeadLetters, KvStore, KvStoreExt, MessageBus, MessageBusExt, Once,
-    OnceError, Published, Redriven, deduplicate_event, once,
+    BoxFuture, Cas, Claim, DeadLetterPage, DeadLetters, Ended, Imported, KvStore, KvStoreExt,
+    MessageBus, MessageBusExt, Once, OnceError, Operation, Progress, Published, Redriven, Survey,
+    Swept, deduplicate_event, once,
 };
 pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv};
 pub use retries::{Chosen, Retries, Retry};

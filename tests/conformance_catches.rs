@@ -223,8 +223,7 @@ impl Backend for Broken {
 
     redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append,
         create_group, acknowledge, extend, holdings, promote, retain_redo, forget, scheduled,
-        hasten, consumers, server, topics, status, browse, newest, dead,
-        dead_by_id, redrive, purge, dead_counts);
+        hasten, consumers, server, topics, status, browse, newest, graves);
 }
 
 #[derive(Debug)]

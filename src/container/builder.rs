@@ -31,6 +31,7 @@ pub struct ContainerBuilder {
     codec: Codec,
     limits: Limits,
     migrate: bool,
+    editing: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
 }
 
@@ -54,6 +55,7 @@ impl Default for ContainerBuilder {
             codec: Codec::default(),
             limits: Limits::default(),
             migrate: false,
+            editing: false,
             coordinators: Vec::new(),
         }
     }
@@ -70,6 +72,7 @@ impl ContainerBuilder {
     /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
     /// | `REDSTART_MAX_BYTES` | [`with_limits`](Self::with_limits): the largest envelope in bytes | 1048576 |
     /// | `REDSTART_MIGRATE` | [`with_migrations`](Self::with_migrations): `true` or `false` | `false` |
+    /// | `REDSTART_DEAD_LETTER_EDITING` | [`with_dead_letter_editing`](Self::with_dead_letter_editing): `true` or `false` | `false` |
     ///
     /// # Errors
     ///
@@ -110,11 +113,18 @@ impl ContainerBuilder {
                 .map_err(|_| invalid("REDSTART_MAX_BYTES", "must be a number of bytes"))?;
             builder = builder.with_limits(Limits::default().with_max_bytes(bytes));
         }
-        if let Some(migrate) = get("REDSTART_MIGRATE")? {
-            let migrate = migrate
-                .parse()
-                .map_err(|_| invalid("REDSTART_MIGRATE", "must be true or false"))?;
+        let switch = |name| {
+            let parse = |text: String| {
+                text.parse()
+                    .map_err(|_| invalid(name, "must be true or false"))
+            };
+            get(name)?.map(parse).transpose()
+        };
+        if let Some(migrate) = switch("REDSTART_MIGRATE")? {
             builder = builder.with_migrations(migrate);
+        }
+        if let Some(editing) = switch("REDSTART_DEAD_LETTER_EDITING")? {
+            builder = builder.with_dead_letter_editing(editing);
         }
         Ok(builder)
     }
@@ -172,6 +182,13 @@ impl ContainerBuilder {
     /// because other processes may still run the older version. A new namespace is always set up.
     pub fn with_migrations(mut self, apply: bool) -> Self {
         self.migrate = apply;
+        self
+    }
+
+    /// Sets whether dead letters can be edited on their way back; by default they cannot: what a
+    /// message says is then no longer what its publisher said.
+    pub fn with_dead_letter_editing(mut self, enabled: bool) -> Self {
+        self.editing = enabled;
         self
     }
 
@@ -240,7 +257,7 @@ impl ContainerBuilder {
             Some(service) => service,
             None => Group::new("redstart")?,
         };
-        let container = Container::new(backend, kv, service, self.codec, self.limits);
+        let container = Container::new(backend, kv, service, self.codec, self.limits, self.editing);
         container.start(self.coordinators).await?;
         Ok(container)
     }

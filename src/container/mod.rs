@@ -139,10 +139,18 @@ impl Container {
         service: Group,
         codec: Codec,
         limits: Limits,
+        editing: bool,
     ) -> Self {
+        let bus = Arc::new(Bus::new(Arc::clone(&backend), service, codec, limits));
+        let graveyard = Graveyard::new(
+            Arc::clone(&backend),
+            Arc::clone(&bus) as Arc<dyn MessageBus>,
+            limits,
+            editing,
+        );
         let inner = Inner {
-            bus: Arc::new(Bus::new(Arc::clone(&backend), service, codec, limits)),
-            dead_letters: Arc::new(Graveyard::new(Arc::clone(&backend))),
+            bus,
+            dead_letters: Arc::new(graveyard),
             backend,
             kv,
             limits,

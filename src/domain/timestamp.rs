@@ -40,6 +40,17 @@ impl Timestamp {
     }
 }
 
+/// The name of an hour since 1970: `2026-03-01T14Z`.
+pub(crate) fn hour_name(hour: u64) -> String {
+    let millis = hour
+        .checked_mul(3_600_000)
+        .and_then(|ms| i64::try_from(ms).ok());
+    match millis.map(Timestamp::from_millis) {
+        Some(Ok(time)) => format!("{}Z", &time.to_string()[..13]),
+        _ => format!("hour {hour}"),
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}", self.0)
@@ -74,6 +85,13 @@ mod tests {
         let time: Timestamp = "2025-11-12T15:20:00.1239999+01:00".parse().unwrap();
         assert_eq!(time.to_string(), "2025-11-12T14:20:00.123Z");
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn hours_have_names() {
+        assert_eq!(hour_name(0), "1970-01-01T00Z");
+        assert_eq!(hour_name(489_710), "2025-11-12T14Z");
+        assert_eq!(hour_name(u64::MAX), "hour 18446744073709551615");
     }
 
     proptest! {

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::store::{Shared, Space};
 use crate::backend::{
-    Backend, ConsumerStatus, Fields, Member, Opened, Promoted, Receipt, ReclaimCursor, Reclaimed,
-    Record, Removal, Retained, Schedule, Settlement, Start, TopicStatus,
+    Backend, ConsumerStatus, Fields, Graves, Member, Opened, Promoted, Receipt, ReclaimCursor,
+    Reclaimed, Removal, Retained, Schedule, Settlement, Start, TopicStatus,
 };
 use crate::domain::{
     Clock, ConsumerName, EntryId, Error, Group, Namespace, Timestamp, Topic, TopicSettings,
@@ -257,48 +257,7 @@ impl Backend for MemoryBackend {
         turn(move || Ok(self.newest_entry(topic)))
     }
 
-    fn dead<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        after: Option<EntryId>,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        turn(move || Ok(self.list_dead(topic, group, after, max)))
-    }
-
-    fn dead_by_id<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        turn(move || Ok(self.find_dead(topic, group, ids)))
-    }
-
-    fn redrive<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        parcels: &'a [(EntryId, Bytes)],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        turn(move || Ok(self.redrive_dead(topic, group, parcels)))
-    }
-
-    fn purge<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        turn(move || Ok(self.purge_dead(topic, group, ids)))
-    }
-
-    fn dead_counts<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
-        turn(move || Ok(self.count_dead(topic, group)))
+    fn graves(&self) -> &dyn Graves {
+        self
     }
 }

@@ -7,7 +7,7 @@
 
 mod backend;
 mod clock;
-mod dead;
+mod graves;
 mod group;
 mod kv;
 mod lease;

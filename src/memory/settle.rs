@@ -1,7 +1,6 @@
 //! Settling: each delivery in one step, under the lock.
 
 use super::backend::MemoryBackend;
-use super::sequence::next_id;
 use super::store::GroupState;
 use crate::backend::{Member, Receipt, Settlement};
 use crate::domain::whole_millis;
@@ -43,9 +42,7 @@ fn settle_one(group: &mut GroupState, member: &Member, settlement: &Settlement, 
             group.scheduled.insert((due, receipt), parcel.clone());
         }
         Settlement::Bury { record, .. } => {
-            let id = next_id(group.last_dead, now);
-            group.last_dead = id;
-            group.dead.insert(id, record.clone());
+            group.bury(record.clone(), now);
         }
     }
     true

@@ -11,8 +11,8 @@ use super::migrate::Migrations;
 use super::pool::Pool;
 use super::server::Server;
 use crate::backend::{
-    Backend, ConsumerStatus, Fields, Member, Opened, Promoted, Receipt, ReclaimCursor, Reclaimed,
-    Record, Removal, Retained, Schedule, ServerFacts, Settlement, Start, TopicStatus,
+    Backend, ConsumerStatus, Fields, Graves, Member, Opened, Promoted, Receipt, ReclaimCursor,
+    Reclaimed, Removal, Retained, Schedule, ServerFacts, Settlement, Start, TopicStatus,
 };
 use crate::domain::{
     Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Timestamp, Topic,
@@ -257,49 +257,7 @@ impl Backend for RedisBackend {
         Box::pin(self.newest_entry(topic))
     }
 
-    fn dead<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        after: Option<EntryId>,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        Box::pin(self.list_dead(topic, group, after, max))
-    }
-
-    fn dead_by_id<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        Box::pin(self.find_dead(topic, group, ids))
-    }
-
-    fn redrive<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        parcels: &'a [(EntryId, Bytes)],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.take_dead("redrive", topic, group, parcels.to_vec()))
-    }
-
-    fn purge<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        let taken = ids.iter().map(|id| (*id, Bytes::new())).collect();
-        Box::pin(self.take_dead("purge", topic, group, taken))
-    }
-
-    fn dead_counts<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
-        Box::pin(self.count_dead(topic, group))
+    fn graves(&self) -> &dyn Graves {
+        self
     }
 }

@@ -62,7 +62,11 @@ impl RedisBackend {
             .key(self.keys.retry(topic, group))
             .key(self.keys.retry_body(topic, group))
             .key(self.keys.dead(topic, group))
+            .key(self.keys.dead_body(topic, group))
             .key(self.keys.dead_counts(topic, group))
+            .key(self.keys.dead_causes(topic, group))
+            .key(self.keys.dead_restored(topic, group))
+            .key(self.keys.journal(topic, group))
             .arg(group.as_str())
             .arg(whole_millis(quiet))
             .arg(if force { "force" } else { "" });

@@ -1,10 +1,11 @@
 //! The Redis adapter. Nothing outside this folder sees a type of the redis crate.
 
 mod backend;
-mod dead;
 mod error;
 mod facts;
+mod graves;
 mod group;
+mod journal;
 mod keys;
 mod kv;
 mod lease;

@@ -10,6 +10,8 @@ use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation, ToRedisArgs};
 pub(super) struct Declared {
     file: &'static str,
     text: &'static str,
+    /// What the text stands on: shared functions, before it.
+    library: &'static str,
     keys: usize,
     args: usize,
     /// How many arguments each item of a list has, which follows the others; 0 for no list.
@@ -61,17 +63,20 @@ impl Call {
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal, keys $keys:literal, args $args:literal, item $item:literal;)*) => {
+    ($($name:ident = $file:literal $(on $library:literal)?, keys $keys:literal, args $args:literal, item $item:literal;)*) => {
         $(pub(super) fn $name() -> Call {
             static DECLARED: Declared = Declared {
                 file: $file,
                 text: include_str!(concat!("../../lua/", $file)),
+                library: concat!($(include_str!(concat!("../../lua/", $library)))?),
                 keys: $keys,
                 args: $args,
                 item: $item,
             };
             // The hash is computed once.
-            static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(DECLARED.text));
+            static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+                Script::new(&[DECLARED.library, DECLARED.text].concat())
+            });
             Call {
                 declared: &DECLARED,
                 invocation: SCRIPT.prepare_invoke(),
@@ -87,10 +92,11 @@ macro_rules! scripts {
 }
 
 scripts! {
-    dead_take = "dead_take.lua", keys 3, args 1, item 2;
+    dead_put = "dead_put.lua" on "lib/dead_counts.lua", keys 5, args 1, item 4;
+    dead_take = "dead_take.lua" on "lib/dead_counts.lua", keys 6, args 1, item 2;
     forget = "forget.lua", keys 2, args 3, item 0;
     group_create = "group_create.lua", keys 2, args 2, item 0;
-    group_remove = "group_remove.lua", keys 6, args 3, item 0;
+    group_remove = "group_remove.lua", keys 10, args 3, item 0;
     group_status = "group_status.lua", keys 4, args 1, item 0;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     lease = "lease.lua", keys 2, args 3, item 2;
@@ -102,7 +108,7 @@ scripts! {
     retry_list = "retry_list.lua", keys 2, args 4, item 0;
     retry_take = "retry_take.lua", keys 3, args 1, item 1;
     schema = "schema.lua", keys 1, args 5, item 0;
-    settle = "settle.lua", keys 6, args 2, item 7;
+    settle = "settle.lua" on "lib/dead_counts.lua", keys 8, args 2, item 5;
     topic_create = "topic_create.lua", keys 1, args 4, item 0;
 }
 
@@ -111,7 +117,9 @@ pub(super) async fn load_all(connection: &mut MultiplexedConnection) -> RedisRes
     let mut pipeline = redis::pipe();
     let all = all();
     for call in &all {
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(call.declared.text);
+        let Declared { library, text, .. } = call.declared;
+        let text = [*library, *text].concat();
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(text);
     }
     let loaded: Vec<String> = pipeline.query_async(connection).await?;
     Ok(loaded.len() as u64)
@@ -142,6 +150,7 @@ mod tests {
                 keys,
                 args,
                 item,
+                ..
             } = *call.declared;
             assert_eq!(documented(text, "KEYS"), keys, "{file}: KEYS");
             assert_eq!(documented(text, "ARGV"), args, "{file}: ARGV");
@@ -155,7 +164,9 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/lua");
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_type().unwrap().is_file())
+            .map(|entry| entry.file_name().into_string().unwrap())
             .collect();
         files.sort();
         let declared: Vec<&str> = all().iter().map(|call| call.declared.file).collect();

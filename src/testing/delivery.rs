@@ -184,7 +184,7 @@ impl Backend for Nowhere {
     crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append, create_group,
         open, acknowledge, settle, release, holdings, reclaim, promote, retain, retain_redo, forget,
         scheduled, hasten, cancel, consumers, remove_group, server, topics, status, browse, newest,
-        dead, dead_by_id, redrive, purge, dead_counts);
+        graves);
 }
 
 /// Calls a handler as a subscription would, and returns how it ends the delivery.

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::backend::{
-    Backend, ConsumerStatus, Fetched, Fields, Interrupt, Member, Opened, Promoted, Reader, Receipt,
-    ReclaimCursor, Reclaimed, Record, Removal, Retained, Schedule, ServerFacts, Settlement, Start,
-    TopicStatus,
+    Backend, ConsumerStatus, Fetched, Fields, Graves, Interrupt, JournalRow, Member, Opened,
+    Promoted, Reader, Receipt, ReclaimCursor, Reclaimed, Record, Removal, Restoring, Retained,
+    Schedule, ServerFacts, Settlement, Span, Start, TopicStatus,
 };
 use crate::domain::{
-    Clock, ConsumerName, EntryId, Error, ErrorKind, Group, Timestamp, Topic, TopicSettings,
+    Cause, Clock, ConsumerName, DeadLetterHead, EntryId, Error, ErrorKind, Group, Tally, Timestamp,
+    Topic, TopicSettings,
 };
 use crate::ports::BoxFuture;
 
@@ -249,17 +251,6 @@ impl Backend for Faults {
         status(topic: &'a Topic) -> Option<TopicStatus>;
         browse(topic: &'a Topic, after: Option<EntryId>, max: usize) -> Vec<(EntryId, Fields)>;
         newest(topic: &'a Topic) -> Option<EntryId>;
-        dead(
-            topic: &'a Topic, group: &'a Group, after: Option<EntryId>, max: usize
-        ) -> Vec<(EntryId, Record)>;
-        dead_by_id(
-            topic: &'a Topic, group: &'a Group, ids: &'a [EntryId]
-        ) -> Vec<(EntryId, Record)>;
-        redrive(
-            topic: &'a Topic, group: &'a Group, parcels: &'a [(EntryId, Bytes)]
-        ) -> Vec<bool>;
-        purge(topic: &'a Topic, group: &'a Group, ids: &'a [EntryId]) -> Vec<bool>;
-        dead_counts(topic: &'a Topic, group: &'a Group) -> Vec<(String, u64)>;
     }
 
     fn name(&self) -> &'static str {
@@ -272,6 +263,38 @@ impl Backend for Faults {
 
     fn clock_set(&self) -> BoxFuture<'_, ()> {
         self.inner.clock_set()
+    }
+
+    fn graves(&self) -> &dyn Graves {
+        self
+    }
+}
+
+macro_rules! through_graves {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
+        $(fn $name<'a>(
+            &'a self, topic: &'a Topic, group: &'a Group, $($argument: $type),*
+        ) -> BoxFuture<'a, Result<$output, Error>> {
+            Box::pin(async move {
+                self.pass(stringify!($name)).await?;
+                self.inner.graves().$name(topic, group, $($argument),*).await
+            })
+        })*
+    };
+}
+
+impl Graves for Faults {
+    through_graves! {
+        heads(span: Span, max: usize) -> Vec<(EntryId, DeadLetterHead)>;
+        find(ids: &'a [EntryId]) -> Vec<(EntryId, Record)>;
+        last() -> Option<EntryId>;
+        take(items: &'a [(EntryId, Option<Bytes>)], operation: Option<Uuid>) -> Vec<bool>;
+        restore(records: &'a [Restoring], again: bool) -> Vec<Option<EntryId>>;
+        causes() -> Vec<Cause>;
+        counts(by: Tally) -> Vec<(String, u64)>;
+        begin(operation: Uuid, order: String) -> ();
+        end(operation: Uuid, result: String) -> ();
+        journal() -> Vec<JournalRow>;
     }
 }
 

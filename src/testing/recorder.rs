@@ -258,7 +258,7 @@ impl Backend for Recorder {
 
     crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, create_group, extend,
         release, holdings, retain, retain_redo, forget, scheduled, consumers, server, topics, status,
-        browse, newest, dead, dead_by_id, redrive, purge, dead_counts);
+        browse, newest, graves);
 }
 
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use redstart::{
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::support::{
-    PATIENCE, Server, container, drained, finish, group, next, some, status, topic, until,
+    PATIENCE, Server, container, drained, finish, group, letters, next, some, status, topic, until,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -95,11 +95,7 @@ async fn a_message_that_crashes_every_consumer_ends_as_a_dead_letter() {
         .await
         .unwrap();
     let letter = until("the dead letter", async || {
-        let dead = container.dead_letters();
-        dead.list(&orders, &group("billing"), None, 1)
-            .await
-            .unwrap()
-            .pop()
+        letters(&container, &orders, &group("billing")).await.pop()
     })
     .await;
     assert_eq!((letter.reason, letter.attempts), (Reason::Crashed, 3));

@@ -239,8 +239,13 @@ pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S
     // A group of the same name is a new one.
     stage.create(&stage.group).await;
     assert_eq!(stage.counts().await, [6, 0, 0, 0]);
-    let counts = stage.backend.dead_counts(&stage.topic, &stage.group).await;
-    assert_eq!(counts.must("counting"), []);
+    let graves = stage.backend.graves();
+    let causes = graves.causes(&stage.topic, &stage.group).await;
+    assert_eq!(causes.must("counting"), []);
+    assert_eq!(
+        graves.last(&stage.topic, &stage.group).await.must("asking"),
+        None
+    );
     let consumers = stage.backend.consumers(&stage.topic, &stage.group).await;
     assert_eq!(consumers.must("listing consumers"), []);
     let mut hand = stage.hand("two").await;
@@ -284,16 +289,11 @@ pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
         .settle(&hand.member, &[bury(fetched[0].receipt, "a")])
         .await;
     stays([0, 0, 0, 1]).await;
-    let dead = stage
-        .backend
-        .dead(&stage.topic, &stage.group, None, 1)
-        .await;
-    let dead = dead.must("listing")[0].0;
-    let purged = stage
-        .backend
-        .purge(&stage.topic, &stage.group, &[dead])
-        .await;
-    assert_eq!(purged.must("purging"), [true]);
+    let graves = stage.backend.graves();
+    let dead = graves.last(&stage.topic, &stage.group).await;
+    let items = [(dead.must("asking").must("the dead letter"), None)];
+    let taken = graves.take(&stage.topic, &stage.group, &items, None).await;
+    assert_eq!(taken.must("purging"), [true]);
     let found = remove(DAY).await;
     assert_eq!((found.removed, found.living), (false, 1));
     let found = remove(Duration::ZERO).await;

@@ -33,12 +33,8 @@ pub async fn failure_times_go_by_the_backends_clock<S: Subject>(subject: &S) {
     }
     let (sender, _received) = mpsc::unbounded_channel();
     let _subscription = stage.subscribe(SubscribeOptions::new(), sender).await;
-    let dead = stage.container.dead_letters();
     let letter = stage
-        .until("the dead letter", async || {
-            let letters = dead.list(&stage.topic, &stage.group, None, 1).await;
-            letters.must("listing").pop()
-        })
+        .until("the dead letter", async || stage.letters().await.pop())
         .await;
     let times = before..=stage.backend.clock().now();
     assert!(times.contains(&letter.last_failure), "{letter:?}");

@@ -45,6 +45,7 @@ pub mod leases;
 pub mod once;
 pub mod ordering;
 pub mod publish;
+pub mod redrive;
 pub mod retention;
 pub mod retries;
 pub mod settle;
@@ -154,13 +155,29 @@ macro_rules! conformance {
         );
         $crate::conformance_checks!($factory, dead_letters:
             a_record_is_kept_as_it_was_given,
-            records_are_listed_in_pages,
+            heads_are_listed_in_pages,
             records_are_found_by_id,
-            records_are_counted_by_cause,
-            purging_removes_for_good,
-            redriving_moves_each_once,
-            a_redriven_message_begins_anew_in_its_group,
+            causes_are_counted,
+            types_tenants_and_hours_are_counted,
+            taking_out_is_for_good,
+            each_is_taken_once,
+            what_was_exported_is_put_in_once,
+            the_journal_tells_what_was_done,
             a_dead_letter_tells_its_story,
+        );
+        $crate::conformance_checks!($factory, redrive:
+            a_redriven_message_begins_anew_in_its_group,
+            a_sweep_takes_what_matches,
+            a_sweep_ends_although_everything_dies_again,
+            a_sweep_stops_when_too_many_die_again,
+            two_sweeps_share_the_work,
+            a_sweep_that_was_cut_off_can_be_resumed,
+            what_cannot_be_decoded_moves_only_when_it_is_named,
+            dead_letters_can_go_to_another_topic,
+            ids_that_are_not_there_are_told,
+            a_list_shows_what_matches,
+            editing_is_off_by_default,
+            an_export_can_be_imported_once,
         );
         $crate::conformance_checks!($factory, retention:
             what_every_group_has_settled_is_removed,
@@ -239,7 +256,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 14] = [
+    const CHECKS: [(&str, &str); 15] = [
         ("publish", include_str!("publish.rs")),
         ("subscribe", include_str!("subscribe.rs")),
         ("groups", include_str!("groups.rs")),
@@ -247,6 +264,7 @@ mod tests {
         ("leases", include_str!("leases.rs")),
         ("retries", include_str!("retries.rs")),
         ("dead_letters", include_str!("dead_letters.rs")),
+        ("redrive", include_str!("redrive.rs")),
         ("retention", include_str!("retention.rs")),
         ("ordering", include_str!("ordering.rs")),
         ("shutdown", include_str!("shutdown.rs")),
@@ -255,9 +273,10 @@ mod tests {
         ("cas", include_str!("cas.rs")),
         ("health", include_str!("health.rs")),
     ];
-    const PORTS: [&str; 2] = [
+    const PORTS: [&str; 3] = [
         include_str!("../../backend.rs"),
         include_str!("../../ports/kv.rs"),
+        include_str!("../../backend/graves.rs"),
     ];
 
     /// The words of a text's documentation, in one line.
@@ -333,6 +352,8 @@ mod tests {
             "Not cancel safe",
             "Use [`Interrupt`]",
             "A store of topics",
+            "A store's dead letters",
+            "The dead letters of its topics",
             "Reads for one member",
             "Ends a reader's wait",
             "A reader, and what ends",
@@ -344,6 +365,7 @@ mod tests {
             (PORTS[0], "pub trait Reader", "\n}"),
             (PORTS[0], "pub trait Interrupt", "\n}"),
             (PORTS[1], "pub trait KvStore:", "\n}"),
+            (PORTS[2], "pub trait Graves:", "\n}"),
         ] {
             let start = text.find(first).unwrap();
             let body = &text[start..][..text[start..].find(last).unwrap()];

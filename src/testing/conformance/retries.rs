@@ -85,9 +85,7 @@ pub async fn a_snooze_does_not_count_and_a_rejection_is_final<S: Subject>(subjec
     stage.publish(0..1).await;
     assert_eq!(stage.some(&mut received, 4).await, [1; 4]);
     stage.drained().await;
-    let dead = stage.container.dead_letters();
-    let letters = dead.list(&stage.topic, &stage.group, None, 9).await;
-    let letters = letters.must("listing");
+    let letters = stage.letters().await;
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
     assert_eq!((letter.reason, letter.attempts), (Reason::Rejected, 1));
