@@ -7,12 +7,12 @@
 -- KEYS[2]  the group's redo lane, a stream or absent
 -- KEYS[3]  its retries by due time, a sorted set or absent
 -- KEYS[4]  its retries' bodies, a hash or absent
--- KEYS[5]  its dead letters, a stream or absent
+-- KEYS[5]  its dead letters' heads, a stream or absent
 -- KEYS[6]  their bodies, a hash or absent
 -- KEYS[7]  their counts, a hash or absent
 -- KEYS[8]  their causes, a hash or absent
--- KEYS[9]  which exported dead letters were put in, a hash or absent
--- KEYS[10]  what operators did to them, a hash or absent
+-- KEYS[9]  which were put in, a hash or absent
+-- KEYS[10]  the group's journal, a hash or absent
 -- ARGV[1]  the group
 -- ARGV[2]  a consumer that was heard of in so many milliseconds lives
 -- ARGV[3]  'force' to remove it whatever waits and lives, '' otherwise
