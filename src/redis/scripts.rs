@@ -117,7 +117,9 @@ pub(super) async fn load_all(connection: &mut MultiplexedConnection) -> RedisRes
     let mut pipeline = redis::pipe();
     let all = all();
     for call in &all {
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(call.declared.text);
+        let Declared { library, text, .. } = call.declared;
+        let text = [*library, *text].concat();
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(text);
     }
     let loaded: Vec<String> = pipeline.query_async(connection).await?;
     Ok(loaded.len() as u64)

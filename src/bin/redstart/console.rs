@@ -61,6 +61,11 @@ impl<'a> Console<'a> {
         self.json
     }
 
+    /// Whether somebody can be asked.
+    pub(crate) fn in_is_terminal(&self) -> bool {
+        self.in_is_terminal
+    }
+
     /// Whether results go to a terminal.
     pub(crate) fn out_is_terminal(&self) -> bool {
         self.out_is_terminal

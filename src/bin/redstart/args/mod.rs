@@ -1,5 +1,6 @@
 //! The command line.
 
+mod dead;
 mod doctor;
 mod groups;
 mod kv;
@@ -12,6 +13,10 @@ use redstart::Topic;
 use crate::demo::{DemoArgs, WorkerArgs};
 use crate::settings::Settings;
 
+pub(crate) use dead::{
+    By, DeadAction, DeadArgs, DeadListArgs, EditArgs, ExportArgs, ImportArgs, JournalArgs,
+    PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs, ShowArgs, SummaryArgs, WatchArgs,
+};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs};
 pub(crate) use kv::{CasArgs, DelArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
@@ -58,6 +63,8 @@ pub(crate) enum Command {
     Tail(TailArgs),
     Topics(TopicsArgs),
     Groups(GroupsArgs),
+    #[command(visible_alias = "dlq")]
+    Dead(Box<DeadArgs>),
     Retries(RetriesArgs),
     Kv(KvArgs),
     Migrate(MigrateArgs),
