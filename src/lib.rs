@@ -38,7 +38,7 @@ pub use domain::{
 pub use memory::{ManualClock, MemoryKv, MemoryStore};
 pub use ports::{
     BoxFuture, Cas, Claim, DeadLetters, KvStore, KvStoreExt, MessageBus, MessageBusExt, Once,
-    OnceError, Published, Redriven, deduplicate_event, once,
+    OnceError, PublishOptions, Published, Redriven, deduplicate_event, once,
 };
 pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv};
 

@@ -138,9 +138,11 @@ impl Container {
         service: Group,
         codec: Codec,
         limits: Limits,
+        deduplication: Option<Duration>,
     ) -> Self {
+        let bus = Bus::new(Arc::clone(&backend), service, codec, limits, deduplication);
         let inner = Inner {
-            bus: Arc::new(Bus::new(Arc::clone(&backend), service, codec, limits)),
+            bus: Arc::new(bus),
             dead_letters: Arc::new(Graveyard::new(Arc::clone(&backend))),
             backend,
             kv,

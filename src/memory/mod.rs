@@ -8,6 +8,7 @@
 mod backend;
 mod clock;
 mod dead;
+mod ids;
 mod kv;
 mod lease;
 mod promote;

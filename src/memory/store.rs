@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::backend::MemoryBackend;
+use super::ids::Ids;
 use super::kv::{MemoryKv, Values};
 use super::sequence::{Cursor, Sequence};
 use crate::backend::{Backend, Lane, Record};
@@ -157,6 +158,7 @@ impl Space {
 pub(super) struct TopicState {
     pub(super) settings: Option<TopicSettings>,
     pub(super) log: Sequence,
+    pub(super) ids: Ids,
     pub(super) groups: BTreeMap<Group, GroupState>,
     /// Rung when a lane has a new entry.
     pub(super) arrived: Arc<Notify>,

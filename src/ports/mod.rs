@@ -8,7 +8,7 @@ mod dead_letters;
 mod kv;
 mod once;
 
-pub use bus::{MessageBus, MessageBusExt, Published};
+pub use bus::{MessageBus, MessageBusExt, PublishOptions, Published};
 pub use dead_letters::{DeadLetters, Redriven};
 pub(crate) use kv::check_key;
 pub use kv::{Cas, Claim, KvStore, KvStoreExt};

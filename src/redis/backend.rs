@@ -11,8 +11,8 @@ use super::migrate::Migrations;
 use super::pool::Pool;
 use super::server::Server;
 use crate::backend::{
-    Backend, Fields, Member, Opened, Promoted, Receipt, ReclaimCursor, Reclaimed, Record, Retained,
-    Settlement, Start, TopicStatus,
+    Appended, Backend, Fields, Identified, Member, Opened, Promoted, Receipt, ReclaimCursor,
+    Reclaimed, Record, Retained, Settlement, Start, TopicStatus,
 };
 use crate::domain::{
     Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Topic, TopicSettings,
@@ -78,6 +78,15 @@ impl Backend for RedisBackend {
         entries: Vec<(&'static str, Bytes)>,
     ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>> {
         Box::pin(self.append_entries(topic, entries))
+    }
+
+    fn append_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>> {
+        Box::pin(async move { self.append_identified(topic, window, &entries).await })
     }
 
     fn create_group<'a>(

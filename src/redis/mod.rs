@@ -1,5 +1,6 @@
 //! The Redis adapter. Nothing outside this folder sees a type of the redis crate.
 
+mod append_once;
 mod backend;
 mod dead;
 mod error;

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation, ToRedisArgs};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind};
+use redis::{ToRedisArgs, cmd};
 
 /// A script of `lua/`, with what its header says of its call.
 #[derive(Debug)]
@@ -16,17 +17,36 @@ pub(super) struct Declared {
     item: usize,
 }
 
-/// A call being put together.
+/// A call being put together: its keys first, then its arguments.
 pub(super) struct Call {
     declared: &'static Declared,
-    invocation: ScriptInvocation<'static>,
+    script: &'static Script,
+    command: Cmd,
     keys: usize,
     args: usize,
 }
 
+/// Whether the server does not know the script: after a restart, a failover, SCRIPT FLUSH.
+pub(super) fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
 impl Call {
+    fn new(declared: &'static Declared, script: &'static Script) -> Self {
+        let mut command = cmd("EVALSHA");
+        command.arg(script.get_hash()).arg(declared.keys);
+        Self {
+            declared,
+            script,
+            command,
+            keys: 0,
+            args: 0,
+        }
+    }
+
     pub(super) fn key(mut self, key: impl ToRedisArgs) -> Self {
-        self.invocation.key(key);
+        debug_assert_eq!(self.args, 0, "{}: keys come first", self.declared.file);
+        self.command.arg(key);
         self.keys += 1;
         self
     }
@@ -37,7 +57,7 @@ impl Call {
     }
 
     pub(super) fn push(&mut self, arg: impl ToRedisArgs) {
-        self.invocation.arg(arg);
+        self.command.arg(arg);
         self.args += 1;
     }
 
@@ -46,6 +66,33 @@ impl Call {
         &self,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<T> {
+        self.check();
+        match self.command.query_async(connection).await {
+            Err(error) if is_unknown(&error) => {
+                self.script.load_async(connection).await?;
+                self.command.query_async(connection).await
+            }
+            result => result,
+        }
+    }
+
+    /// The call as it is sent, for a connection whose replies are read in place. The caller
+    /// [loads](Self::packed_load) the script where the server does not know it.
+    pub(super) fn packed(&self) -> Vec<u8> {
+        self.check();
+        self.command.get_packed_command()
+    }
+
+    /// The command that loads the script, as it is sent.
+    pub(super) fn packed_load(&self) -> Vec<u8> {
+        cmd("SCRIPT")
+            .arg("LOAD")
+            .arg(self.declared.text)
+            .get_packed_command()
+    }
+
+    /// That the call passes what the script's header says.
+    fn check(&self) {
         let Declared {
             file,
             keys,
@@ -56,7 +103,6 @@ impl Call {
         debug_assert_eq!(self.keys, *keys, "{file}: keys");
         let rest = self.args.wrapping_sub(*args);
         debug_assert_eq!(rest.checked_rem(*item).unwrap_or(rest), 0, "{file}: args");
-        self.invocation.invoke_async(connection).await
     }
 }
 
@@ -72,12 +118,7 @@ macro_rules! scripts {
             };
             // The hash is computed once.
             static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(DECLARED.text));
-            Call {
-                declared: &DECLARED,
-                invocation: SCRIPT.prepare_invoke(),
-                keys: 0,
-                args: 0,
-            }
+            Call::new(&DECLARED, &SCRIPT)
         })*
 
         #[cfg(test)]
@@ -88,6 +129,7 @@ macro_rules! scripts {
 }
 
 scripts! {
+    append_once = "append_once.lua", keys 3, args 1, item 3;
     dead_take = "dead_take.lua", keys 3, args 1, item 2;
     forget = "forget.lua", keys 2, args 3, item 0;
     group_create = "group_create.lua", keys 2, args 2, item 0;

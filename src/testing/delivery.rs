@@ -181,8 +181,8 @@ impl Backend for Nowhere {
         Box::pin(async move { Ok(vec![!self.lost; receipts.len()]) })
     }
 
-    crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append, create_group,
-        open, acknowledge, settle, release, holdings, reclaim, promote, retain, retain_redo, forget,
+    crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append,
+        append_once, create_group, open, acknowledge, settle, release, holdings, reclaim, promote, retain, retain_redo, forget,
         topics, status, browse, newest, dead, dead_by_id, redrive, purge, dead_counts);
 }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::backend::{
-    Backend, Fetched, Fields, Interrupt, Member, Opened, Promoted, Reader, Receipt, ReclaimCursor,
-    Reclaimed, Record, Retained, Settlement, Start, TopicStatus,
+    Appended, Backend, Fetched, Fields, Identified, Interrupt, Member, Opened, Promoted, Reader,
+    Receipt, ReclaimCursor, Reclaimed, Record, Retained, Settlement, Start, TopicStatus,
 };
 use crate::domain::{Clock, ConsumerName, EntryId, Error, ErrorKind, Group, Topic, TopicSettings};
 use crate::ports::BoxFuture;
@@ -184,6 +184,52 @@ impl Faults {
     }
 }
 
+impl Faults {
+    async fn append_once_with(
+        &self,
+        topic: &Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> Vec<Result<Appended, Error>> {
+        if self.pass("publish").await.is_err() {
+            return entries
+                .iter()
+                .map(|_| Err(unavailable("publish")))
+                .collect();
+        }
+        let Some(fates) = self.fates(entries.len()) else {
+            return self.inner.append_once(topic, window, entries).await;
+        };
+        let mut results: Vec<Result<Appended, Error>> = Vec::with_capacity(entries.len());
+        for (entry, fate) in entries.into_iter().zip(fates) {
+            // After an error nothing more is appended.
+            if results.last().is_some_and(Result::is_err) {
+                results.push(Err(unavailable("publish")));
+                continue;
+            }
+            let done = match fate {
+                Some(Fate::NotPublished) => Some(Err(unavailable("publish"))),
+                Some(Fate::UnknownLost) => Some(Err(unknown("publish"))),
+                Some(Fate::UnknownPublished) => {
+                    let done = self
+                        .inner
+                        .append_once(topic, window, vec![entry])
+                        .await
+                        .pop();
+                    done.map(|done| done.and(Err(unknown("publish"))))
+                }
+                None => self
+                    .inner
+                    .append_once(topic, window, vec![entry])
+                    .await
+                    .pop(),
+            };
+            results.push(done.unwrap_or_else(|| Err(unavailable("publish"))));
+        }
+        results
+    }
+}
+
 macro_rules! through {
     ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
         $(fn $name<'a>(&'a self, $($argument: $type),*) -> BoxFuture<'a, Result<$output, Error>> {
@@ -202,6 +248,15 @@ impl Backend for Faults {
         entries: Vec<(&'static str, Bytes)>,
     ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>> {
         Box::pin(self.append_with(topic, entries))
+    }
+
+    fn append_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>> {
+        Box::pin(self.append_once_with(topic, window, entries))
     }
 
     fn open<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Opened, Error>> {
