@@ -147,6 +147,18 @@ async fn run(options: &Options) {
             Figure::cost(spent as f64 / count as f64)
         })
         .await;
+    // Beside publishing of our own without it.
+    report
+        .measure("server-cpu/deduplicate", "µs/message", async |side| {
+            let count = 200_000 / scale;
+            let topic = server.fresh_topic();
+            let before = server.cpu();
+            ours::publish_once(&server, &topic, count, matches!(side, Pair::Ours)).await;
+            let spent = server.cpu() - before;
+            server.drop_topic(&topic);
+            Figure::cost(spent.as_secs_f64() * 1e6 / count as f64)
+        })
+        .await;
     for (name, quantile) in [("latency/p50", 0.5), ("latency/p99", 0.99)] {
         report
             .measure(name, "ms", async |side| {

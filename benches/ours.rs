@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redstart::{
-    Container, Delivery, Envelope, Outcome, RedisKv, RetryPolicy, SubscribeOptions, Topic,
-    prelude::*,
+    Container, Delivery, Envelope, Outcome, PublishOptions, RedisKv, RetryPolicy, SubscribeOptions,
+    Topic, prelude::*,
 };
 
 use crate::Order;
@@ -27,6 +27,25 @@ pub(crate) async fn publish_all(
     let began = Instant::now();
     publish(&container, topic, count, size).await;
     began.elapsed()
+}
+
+/// Publishes with deduplication or without it.
+pub(crate) async fn publish_once(server: &Server, topic: &Topic, count: u64, once: bool) {
+    let container = server.container(topic).await;
+    let options = match once {
+        true => PublishOptions::new().with_deduplication(Duration::from_secs(600)),
+        false => PublishOptions::new(),
+    };
+    let (bus, batch) = (container.bus(), batch_of(200));
+    let mut next = 0;
+    while next < count {
+        let end = (next + batch).min(count);
+        let all: Vec<Envelope> = (next..end).map(|id| envelope(id, 200)).collect();
+        for result in bus.publish_all_with(topic, &all, options).await {
+            assert!(!result.expect("published").duplicate);
+        }
+        next = end;
+    }
 }
 
 async fn publish(container: &Container, topic: &Topic, count: u64, size: usize) {

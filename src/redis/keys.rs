@@ -17,8 +17,8 @@
 //! | `shop:<key>` | string | a value of the key-value store | its time to live |
 //!
 //! The ids of a topic lie in two hashes, the generation that is written and the one before it,
-//! and leave a generation at a time. One key per id, with a time to live of its own, would cost
-//! the server 2.5 times the memory and twice the time, and its name could not be declared.
+//! and leave a generation at a time: some 108 bytes an id. One key per id, with a time to live of
+//! its own, takes 197 bytes and 1.7 times the server's time.
 
 use crate::backend::Lane;
 use crate::domain::{Error, Group, Namespace, Topic};

@@ -5,6 +5,7 @@ mod support;
 
 mod bus;
 mod crash;
+mod cuts;
 mod dead_letters;
 mod foreign;
 mod kv;
