@@ -12,6 +12,13 @@
 -- ITEM[2]  redrive: the parcel
 --
 -- Returns for each record 1, or 0 when it is not there.
+-- A key of another type is found before anything is written.
+for at, kind in pairs({[2] = 'hash', [3] = 'stream'}) do
+  local held = redis.call('TYPE', KEYS[at]).ok
+  if held ~= 'none' and held ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  end
+end
 local done = {}
 for at = 2, #ARGV, 2 do
   local id = ARGV[at]

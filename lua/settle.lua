@@ -22,6 +22,21 @@
 -- ITEM[7]  dead: the tenant
 --
 -- Returns for each delivery 1, or 0 when the consumer does not hold it (nothing was written).
+-- A key of another type is found before anything is written, and stops only what needs it.
+local types = {'stream', 'stream'}
+for at = 3, #ARGV, 7 do
+  if ARGV[at + 2] == 'later' then
+    types[3], types[4] = 'zset', 'hash'
+  else
+    types[5], types[6] = 'stream', 'hash'
+  end
+end
+for at, kind in pairs(types) do
+  local held = redis.call('TYPE', KEYS[at]).ok
+  if held ~= 'none' and held ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  end
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local group, consumer = ARGV[1], ARGV[2]

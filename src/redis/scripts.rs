@@ -15,6 +15,8 @@ pub(super) struct Declared {
     args: usize,
     /// How many arguments each item of a list has, which follows the others; 0 for no list.
     item: usize,
+    /// `EVALSHA`, or `EVALSHA_RO` for one that only reads, so that who may only read can call it.
+    by: &'static str,
 }
 
 /// A call being put together: its keys first, then its arguments.
@@ -33,7 +35,7 @@ pub(super) fn is_unknown(error: &RedisError) -> bool {
 
 impl Call {
     fn new(declared: &'static Declared, script: &'static Script) -> Self {
-        let mut command = cmd("EVALSHA");
+        let mut command = cmd(declared.by);
         command.arg(script.get_hash()).arg(declared.keys);
         Self {
             declared,
@@ -106,8 +108,18 @@ impl Call {
     }
 }
 
+macro_rules! by {
+    () => {
+        "EVALSHA"
+    };
+    (reads) => {
+        "EVALSHA_RO"
+    };
+}
+
 macro_rules! scripts {
-    ($($name:ident = $file:literal, keys $keys:literal, args $args:literal, item $item:literal;)*) => {
+    ($($name:ident = $file:literal, keys $keys:literal, args $args:literal, item $item:literal
+        $(, $by:ident)?;)*) => {
         $(pub(super) fn $name() -> Call {
             static DECLARED: Declared = Declared {
                 file: $file,
@@ -115,6 +127,7 @@ macro_rules! scripts {
                 keys: $keys,
                 args: $args,
                 item: $item,
+                by: by!($($by)?),
             };
             // The hash is computed once.
             static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(DECLARED.text));
@@ -133,7 +146,7 @@ scripts! {
     dead_take = "dead_take.lua", keys 3, args 1, item 2;
     forget = "forget.lua", keys 2, args 3, item 0;
     group_create = "group_create.lua", keys 2, args 2, item 0;
-    group_status = "group_status.lua", keys 4, args 1, item 0;
+    group_status = "group_status.lua", keys 4, args 1, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     lease = "lease.lua", keys 2, args 3, item 2;
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
@@ -171,11 +184,32 @@ mod tests {
                 keys,
                 args,
                 item,
+                by,
             } = *call.declared;
             assert_eq!(documented(text, "KEYS"), keys, "{file}: KEYS");
             assert_eq!(documented(text, "ARGV"), args, "{file}: ARGV");
             assert_eq!(documented(text, "ITEM"), item, "{file}: ITEM");
             assert!(text.contains("\n-- Returns "), "{file}: what it returns");
+            let commands = text.split("call('").skip(1);
+            let mut commands = commands.filter_map(|rest| rest.split('\'').next());
+            let reads = [
+                "EXISTS",
+                "GET",
+                "HGET",
+                "HMGET",
+                "TIME",
+                "TYPE",
+                "XINFO",
+                "XLEN",
+                "XPENDING",
+                "XRANGE",
+                "ZCARD",
+                "ZRANGE",
+                "ZRANGEBYSCORE",
+            ];
+            let only_reads =
+                !text.contains("'XGROUP'") && commands.all(|command| reads.contains(&command));
+            assert_eq!(only_reads, by == "EVALSHA_RO", "{file}: {by}");
         }
     }
 

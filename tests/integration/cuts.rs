@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redstart::{
-    Container, Envelope, Error, ErrorKind, MessageBus, PublishOptions, Published, Topic,
-};
+use redstart::{Container, Envelope, Error, ErrorKind, PublishOptions, Published, Topic};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

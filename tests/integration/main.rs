@@ -15,3 +15,4 @@ mod migrations;
 mod outages;
 mod retention;
 mod retries;
+mod wrong_types;
