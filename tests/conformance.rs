@@ -43,3 +43,68 @@ mod redis {
 
     redstart::conformance!(redis);
 }
+
+/// The suite once more, every operation done by the role that has it.
+mod roles {
+    use std::sync::Arc;
+
+    use redstart::Container;
+    use redstart::backend::Backend;
+    use redstart::testing::conformance::Subject;
+
+    use crate::support::group;
+    use crate::support::roles::Roles;
+
+    #[derive(Debug)]
+    struct ByRole {
+        producer: Arc<dyn Backend>,
+        consumer: Arc<dyn Backend>,
+        operator: Arc<dyn Backend>,
+        viewer: Arc<dyn Backend>,
+    }
+
+    impl Backend for ByRole {
+        redstart::forward_backend!(producer: name, clock, clock_set, ping, ensure_topic, append,
+            append_once);
+        redstart::forward_backend!(consumer: create_group, open, acknowledge, settle, extend,
+            release, holdings, reclaim, promote, retain, retain_redo, forget);
+        redstart::forward_backend!(operator: redrive, purge);
+        redstart::forward_backend!(viewer: topics, status, browse, newest, dead, dead_by_id,
+            dead_counts);
+    }
+
+    impl Subject for Roles {
+        async fn container(&self, service: &str) -> Container {
+            let [producer, consumer, operator, viewer] =
+                ["producer", "consumer", "operator", "viewer"]
+                    .map(async |role| self.container(role, service).await);
+            let consumer = consumer.await;
+            let by_role = ByRole {
+                producer: producer.await.backend(),
+                consumer: consumer.backend(),
+                operator: operator.await.backend(),
+                viewer: viewer.await.backend(),
+            };
+            Container::builder()
+                .with_backend(Arc::new(by_role), consumer.kv())
+                .with_service(group(service))
+                .connect()
+                .await
+                .unwrap()
+        }
+    }
+
+    impl Drop for Roles {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                assert_eq!(self.denied(), [""; 0], "the server's ACL LOG");
+            }
+        }
+    }
+
+    async fn roles() -> Roles {
+        Roles::start().await
+    }
+
+    redstart::conformance!(roles);
+}

@@ -3,6 +3,7 @@
 mod append_once;
 mod backend;
 mod dead;
+mod denial;
 mod error;
 mod keys;
 mod kv;

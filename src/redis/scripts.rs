@@ -33,6 +33,22 @@ pub(super) fn is_unknown(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
+/// The file, line number and line that an error of a script names, as in
+/// `… script: <hash>, on @user_script:12.`
+pub(super) fn place(error: &str) -> Option<(&'static str, usize, &'static str)> {
+    let (hash, rest) = error
+        .split_once("script: ")?
+        .1
+        .split_once(", on @user_script:")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    let number: usize = digits.parse().ok()?;
+    let call = all()
+        .into_iter()
+        .find(|call| call.script.get_hash() == hash)?;
+    let line = call.declared.text.lines().nth(number.checked_sub(1)?)?;
+    Some((call.declared.file, number, line.trim()))
+}
+
 impl Call {
     fn new(declared: &'static Declared, script: &'static Script) -> Self {
         let mut command = cmd(declared.by);
@@ -134,7 +150,6 @@ macro_rules! scripts {
             Call::new(&DECLARED, &SCRIPT)
         })*
 
-        #[cfg(test)]
         fn all() -> Vec<Call> {
             vec![$($name()),*]
         }

@@ -15,4 +15,5 @@ mod migrations;
 mod outages;
 mod retention;
 mod retries;
+mod roles;
 mod wrong_types;
