@@ -1,68 +1,21 @@
 //! Pairs, medians and spreads.
 
-use std::time::Duration;
+use crate::options::Options;
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Pair {
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Side {
     Ours,
+    /// The raw loop, or whatever else a figure is compared with.
     Raw,
 }
 
-/// One measurement.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Figure(f64);
-
-impl Figure {
-    pub(crate) fn rate(count: u64, taken: Duration) -> Self {
-        Self(count as f64 / taken.as_secs_f64())
-    }
-
-    pub(crate) fn cost(value: f64) -> Self {
-        Self(value)
-    }
-}
+/// A figure's name and unit.
+pub(crate) type Figure<'a> = (&'a str, &'a str);
 
 #[derive(Debug)]
-pub(crate) struct Options {
-    json: bool,
-    pub(crate) quick: bool,
-    pairs: usize,
-    names: Vec<String>,
-}
-
-impl Options {
-    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Self {
-        let mut options = Self {
-            json: false,
-            quick: false,
-            pairs: 5,
-            names: Vec::new(),
-        };
-        for arg in args {
-            match arg.as_str() {
-                "--json" => options.json = true,
-                "--quick" => options.quick = true,
-                // What `cargo bench` adds.
-                "--bench" => {}
-                _ => options.names.push(arg),
-            }
-        }
-        options
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        self.names.is_empty()
-            || self
-                .names
-                .iter()
-                .any(|wanted| name.starts_with(wanted.as_str()))
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Report<'a> {
-    options: &'a Options,
-    measured: usize,
+pub(crate) struct Report {
+    options: Options,
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -70,40 +23,68 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-impl<'a> Report<'a> {
-    pub(crate) fn new(options: &'a Options) -> Self {
+impl Report {
+    pub(crate) fn new(options: &Options) -> Self {
         if !options.json {
             println!(
-                "{:<20} {:>12} {:>12} {:>7}  {:<13} unit",
+                "{:<24} {:>12} {:>12} {:>7}  {:<13} unit",
                 "figure", "ours", "raw", "ratio", "spread"
             );
         }
         Self {
-            options,
-            measured: 0,
+            options: options.clone(),
         }
     }
 
-    /// Measures ours and raw in turn and prints the median of each, of their ratios, and
-    /// the smallest and largest ratio.
-    pub(crate) async fn measure(
+    /// Measures both sides in turn, and prints of each figure the median of both, the median
+    /// of their ratios, and the smallest and largest ratio.
+    pub(crate) async fn measure<const N: usize>(
         &mut self,
-        name: &str,
-        unit: &str,
-        run: impl AsyncFn(Pair) -> Figure,
+        figures: [Figure<'_>; N],
+        run: impl AsyncFn(Side) -> [f64; N],
     ) {
-        if !self.options.wants(name) {
+        self.measure_pairs(self.options.pairs, figures, run).await;
+    }
+
+    /// Measures one pair: enough for what hardly varies, or takes minutes.
+    pub(crate) async fn measure_once<const N: usize>(
+        &mut self,
+        figures: [Figure<'_>; N],
+        run: impl AsyncFn(Side) -> [f64; N],
+    ) {
+        self.measure_pairs(1, figures, run).await;
+    }
+
+    async fn measure_pairs<const N: usize>(
+        &mut self,
+        count: usize,
+        figures: [Figure<'_>; N],
+        run: impl AsyncFn(Side) -> [f64; N],
+    ) {
+        if !figures.iter().any(|(name, _)| self.options.wants(name)) {
             return;
         }
-        self.measured += 1;
-        let (mut ours, mut raw, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..self.options.pairs {
-            let one = run(Pair::Ours).await.0;
-            let other = run(Pair::Raw).await.0;
-            ours.push(one);
-            raw.push(other);
-            ratios.push(one / other);
+        let mut pairs = Vec::with_capacity(count);
+        for _ in 0..count {
+            pairs.push(match self.options.only {
+                Some(side) => {
+                    let seen = run(side).await;
+                    (seen, seen)
+                }
+                None => (run(Side::Ours).await, run(Side::Raw).await),
+            });
         }
+        for (at, (name, unit)) in figures.into_iter().enumerate() {
+            if self.options.wants(name) {
+                let pairs = pairs.iter().map(|(ours, raw)| (ours[at], raw[at]));
+                self.print(name, unit, pairs.collect());
+            }
+        }
+    }
+
+    fn print(&self, name: &str, unit: &str, pairs: Vec<(f64, f64)>) {
+        let (mut ours, mut raw): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+        let mut ratios: Vec<f64> = pairs.iter().map(|(ours, raw)| ours / raw).collect();
         let (ours, raw, ratio) = (median(&mut ours), median(&mut raw), median(&mut ratios));
         let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
         if self.options.json {
@@ -117,12 +98,8 @@ impl<'a> Report<'a> {
         } else {
             let digits = if ours < 100.0 { 3 } else { 0 };
             println!(
-                "{name:<20} {ours:>12.digits$} {raw:>12.digits$} {ratio:>7.2}  {least:.2} – {most:.2}   {unit}"
+                "{name:<24} {ours:>12.digits$} {raw:>12.digits$} {ratio:>7.2}  {least:.2} – {most:.2}   {unit}"
             );
         }
-    }
-
-    pub(crate) fn finish(self) {
-        assert!(self.measured > 0, "no figure has such a name");
     }
 }

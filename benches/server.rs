@@ -62,13 +62,18 @@ impl Server {
         redis::Client::open(self.url.as_str()).expect("the URL is ours")
     }
 
-    pub(crate) async fn container(&self, topic: &Topic) -> Container {
-        let container = Container::builder()
+    pub(crate) async fn connect(&self) -> Container {
+        Container::builder()
             .with_redis_url(&self.url)
-            .with_service(Group::new("bench").expect("a name"))
+            .with_service(bench_group())
             .connect()
             .await
-            .expect("the server is up");
+            .expect("the server is up")
+    }
+
+    /// A container, and a topic without a limit.
+    pub(crate) async fn container(&self, topic: &Topic) -> Container {
+        let container = self.connect().await;
         let settings = TopicSettings::default().with_backlog_limit(u64::MAX);
         container
             .admin()
@@ -97,23 +102,48 @@ impl Server {
             .expect("unlinked");
     }
 
-    /// What the server's process has spent, in user and system mode.
-    pub(crate) fn cpu(&self) -> Duration {
+    /// Removes everything.
+    pub(crate) fn flush(&self) {
+        let mut connection = self.client().get_connection().expect("the server is up");
+        redis::cmd("FLUSHALL")
+            .exec(&mut connection)
+            .expect("flushed");
+    }
+
+    /// The sum of what INFO says under some names.
+    fn info(&self, section: &str, names: &[&str]) -> f64 {
         let mut connection = self.client().get_connection().expect("the server is up");
         let info: String = redis::cmd("INFO")
-            .arg("cpu")
+            .arg(section)
             .query(&mut connection)
             .expect("INFO");
-        let seconds: f64 = info
-            .lines()
-            .filter_map(|line| {
-                line.strip_prefix("used_cpu_user_main_thread:")
-                    .or_else(|| line.strip_prefix("used_cpu_sys_main_thread:"))
-            })
-            .filter_map(|value| value.trim().parse::<f64>().ok())
-            .sum();
-        Duration::from_secs_f64(seconds)
+        let lines = info.lines().filter_map(|line| line.split_once(':'));
+        lines
+            .filter(|(name, _)| names.contains(name))
+            .filter_map(|(_, value)| value.trim().parse::<f64>().ok())
+            .sum()
     }
+
+    /// What the server's main thread has spent, in user and system mode.
+    pub(crate) fn cpu(&self) -> Duration {
+        let names = ["used_cpu_user_main_thread", "used_cpu_sys_main_thread"];
+        Duration::from_secs_f64(self.info("cpu", &names))
+    }
+
+    /// How many commands the server has done, those inside scripts included.
+    pub(crate) fn commands(&self) -> f64 {
+        self.info("stats", &["total_commands_processed"])
+    }
+
+    /// What the server's data takes, in bytes.
+    pub(crate) fn memory(&self) -> f64 {
+        self.info("memory", &["used_memory"])
+    }
+}
+
+/// The group of every subscription.
+pub(crate) fn bench_group() -> Group {
+    Group::new("bench").expect("a name")
 }
 
 impl Drop for Server {

@@ -1,10 +1,11 @@
-//! Looking at topics and groups, and making topics.
+//! Looking at topics and groups, making topics, removing groups.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::backend::{Backend, Fields, GroupStatus, TopicStatus};
+use crate::backend::{Backend, ConsumerStatus, Fields, GroupStatus, Removal, TopicStatus};
 use crate::codec::{Limits, Undecodable, decode_entry};
-use crate::domain::{EntryId, Envelope, Error, ErrorKind, Topic, TopicSettings};
+use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic, TopicSettings};
 
 /// An entry of a topic, looked at without a group.
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub struct Entry {
     pub fields: Fields,
 }
 
-/// Looks at topics and groups, and makes topics. Consumes nothing.
+/// Looks at topics and groups, makes topics, removes groups. Consumes nothing.
 #[derive(Clone, Debug)]
 pub struct Admin {
     backend: Arc<dyn Backend>,
@@ -26,6 +27,10 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// A consumer that was heard of within this time counts as living, 60 seconds: one that works
+    /// is heard of every few seconds.
+    pub const LIVING: Duration = Duration::from_secs(60);
+
     pub(crate) fn new(backend: Arc<dyn Backend>, limits: Limits) -> Self {
         Self { backend, limits }
     }
@@ -83,6 +88,62 @@ impl Admin {
                 Err(Error::new(ErrorKind::NotFound, "groups", rule).on(topic.as_str()))
             }
         }
+    }
+
+    /// The consumers that a group knows, alive or not, by name; none where there is no such group.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn consumers(
+        &self,
+        topic: &Topic,
+        group: &Group,
+    ) -> Result<Vec<ConsumerStatus>, Error> {
+        self.backend.consumers(topic, group).await
+    }
+
+    /// Removes a group for good, with all that is its own: its cursor, what it holds, its retries,
+    /// its dead letters. The topic's entries and other groups stay as they are.
+    ///
+    /// A group for which anything waits, dead letters included, or of which a consumer has been
+    /// heard within [`LIVING`](Self::LIVING), is left as it is unless `force` is set:
+    /// [`Removal::removed`] tells. The two are one step, so that nothing can come in between.
+    /// With `force`, consumers that live make the group anew and begin at the oldest entry that
+    /// the topic still holds: stop them first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] when there is no such group, and the kinds of the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// The group may have been removed when the future is dropped.
+    pub async fn remove_group(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        force: bool,
+    ) -> Result<Removal, Error> {
+        let found = self.backend.remove_group(topic, group, Self::LIVING, force);
+        let Some(removal) = found.await? else {
+            let rule = "there is no such group";
+            let error = Error::new(ErrorKind::NotFound, "remove group", rule);
+            return Err(error.on(format!("{topic}/{group}")));
+        };
+        if removal.removed {
+            let GroupStatus {
+                lag,
+                in_flight,
+                scheduled,
+                dead,
+                ..
+            } = removal.status;
+            tracing::warn!(%topic, %group, force, lag, in_flight, scheduled, dead, "group removed");
+            metrics::counter!("redstart_groups_removed_total", "topic" => topic.to_string(), "group" => group.to_string())
+                .increment(1);
+        }
+        Ok(removal)
     }
 
     /// Up to `max` entries of a topic after an id, oldest first. Consumes nothing.

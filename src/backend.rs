@@ -8,13 +8,22 @@
 //! The runtime is written once on this port; adapters only carry out what it says. Every
 //! method says how every adapter must behave.
 
+mod graves;
+
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::domain::{Clock, ConsumerName, EntryId, Error, Group, Reason, Topic, TopicSettings};
+pub use graves::{
+    Found, Graves, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Onward, Record, Restoring, Span,
+};
+
+use crate::domain::{
+    Clock, ConsumerName, EntryId, Error, ErrorKind, Group, Timestamp, Topic, TopicSettings,
+};
 use crate::ports::BoxFuture;
 
 /// The most ids that one call takes; callers with more make several calls.
@@ -70,6 +79,9 @@ pub enum Lane {
 }
 
 /// What identifies a fetched entry within its group.
+///
+/// Written as `1762957200123-0` where it came from the log, as `redo:1762957200123-0` where it
+/// came from the group's redo lane.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Receipt {
     /// The sequence it came from.
@@ -82,8 +94,25 @@ impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.lane {
             Lane::Log => write!(f, "{}", self.id),
-            Lane::Redo => write!(f, "redo {}", self.id),
+            Lane::Redo => write!(f, "redo:{}", self.id),
         }
+    }
+}
+
+impl FromStr for Receipt {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (lane, id) = match text.strip_prefix("redo:") {
+            Some(id) => (Lane::Redo, id),
+            None => (Lane::Log, text),
+        };
+        let id = id.parse().map_err(|_| {
+            let rule = "must be <milliseconds>-<sequence> or redo:<milliseconds>-<sequence>";
+            let shown: String = text.chars().take(64).collect();
+            Error::new(ErrorKind::Invalid, "receipt", rule).on(shown)
+        })?;
+        Ok(Self { lane, id })
     }
 }
 
@@ -129,21 +158,6 @@ impl Settlement {
     }
 }
 
-/// A dead letter as the store keeps it: an encoded body, and beside it what counts are kept by.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Record {
-    /// Why it died.
-    pub reason: Reason,
-    /// The folded error text.
-    pub fingerprint: String,
-    /// The envelope's type; empty when undecodable.
-    pub kind: String,
-    /// The envelope's tenant; empty when there is none.
-    pub tenant: String,
-    /// Everything else.
-    pub body: Bytes,
-}
-
 /// What a group starts with, when it is created.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Start {
@@ -181,6 +195,83 @@ pub struct Promoted {
     pub moved: u64,
     /// How long until the next one is due; zero when one is due already.
     pub next: Option<Duration>,
+}
+
+/// A retry or snoozed message that waits for its time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Scheduled {
+    /// The delivery that ended with it.
+    pub receipt: Receipt,
+    /// When it is due, by the store's clock.
+    pub due: Timestamp,
+    /// What was given to [`Settlement::Later`].
+    pub parcel: Bytes,
+}
+
+/// A page of what waits for its time, from [`Backend::scheduled`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Schedule {
+    /// The store's time at this moment.
+    pub now: Timestamp,
+    /// Earliest first.
+    pub entries: Vec<Scheduled>,
+}
+
+/// Where a consumer of a group stands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConsumerStatus {
+    /// The consumer.
+    pub consumer: ConsumerName,
+    /// Entries delivered to it and unsettled.
+    pub in_flight: u64,
+    /// For how long it has not been heard of.
+    pub quiet: Duration,
+}
+
+/// What [`Backend::remove_group`] found, and whether it removed it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Removal {
+    /// Whether the group was removed.
+    pub removed: bool,
+    /// Where it stood.
+    pub status: GroupStatus,
+    /// Consumers that have been heard of in the time asked about.
+    pub living: u64,
+}
+
+/// What a server says of itself, where it says it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ServerFacts {
+    /// What it is called: `redis`, `valkey`.
+    pub name: String,
+    /// Its version, such as `7.2.5`.
+    pub version: String,
+    /// How far its clock is before this process's, in milliseconds; negative when behind.
+    pub clock_ahead: i64,
+    /// How long the answer about the clock took: `clock_ahead` is uncertain by half of it.
+    pub round_trip: Duration,
+    /// Whether it takes no writes because it follows another.
+    pub is_replica: bool,
+    /// What it does when its memory is full, such as `noeviction`.
+    pub eviction_policy: Option<String>,
+    /// Keys that it has evicted since its start.
+    pub evicted: u64,
+    /// Memory that its data takes, in bytes.
+    pub memory_used: u64,
+    /// How much it may take, in bytes; `None` without a limit.
+    pub memory_limit: Option<u64>,
+    /// Memory of its machine, in bytes.
+    pub memory_of_machine: Option<u64>,
+    /// Whether it keeps an append-only file.
+    pub append_only: Option<bool>,
+    /// When the append-only file is synced: `always`, `everysec`, `no`; `None` when this process
+    /// may not know.
+    pub append_sync: Option<String>,
+    /// What went wrong the last time it wrote to its disk.
+    pub disk_troubles: Vec<String>,
+    /// How many scripts it has loaded for this process; or why it does not.
+    pub scripts: Option<Result<u64, String>>,
 }
 
 /// What [`Backend::retain`] removed and found.
@@ -367,6 +458,59 @@ pub trait Backend: Send + Sync + fmt::Debug {
         only: Option<&'a ConsumerName>,
     ) -> BoxFuture<'a, Result<u64, Error>>;
 
+    /// What waits for its time, earliest first, after a place in this order. Up to `max` of them,
+    /// fewer where they are heavy, none only at the end.
+    fn scheduled<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        after: Option<(Timestamp, Receipt)>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Schedule, Error>>;
+
+    /// Moves what waits for its time to the redo lane now, each atomically. For each, whether it
+    /// was waiting.
+    fn hasten<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
+
+    /// Removes for good what waits for its time. For each, whether it was waiting.
+    fn cancel<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
+
+    /// The consumers that a group knows, by name; none where there is no such group.
+    fn consumers<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<ConsumerStatus>, Error>>;
+
+    /// Removes a group and all that is its own: its cursor, what it holds, its redo lane, what
+    /// waits for its time, its dead letters. The log and other groups stay as they are.
+    ///
+    /// A group for which anything waits, or of which a consumer has been heard within `quiet`, is
+    /// only removed with `force`; this is found out in the step that removes it. Returns where it
+    /// stood, or `None` where there is no such group.
+    fn remove_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        quiet: Duration,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Option<Removal>, Error>>;
+
+    /// What the server says of itself; `None` where there is none, as by default.
+    fn server(&self) -> BoxFuture<'_, Result<Option<ServerFacts>, Error>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// The topics of the namespace, by name.
     fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>>;
 
@@ -406,46 +550,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// The newest entry's id in the log, if there is one.
     fn newest<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<EntryId>, Error>>;
 
-    /// Dead letters after an id, oldest first.
-    fn dead<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        after: Option<EntryId>,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>>;
-
-    /// The dead letters with these ids; those that do not exist are left out.
-    fn dead_by_id<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>>;
-
-    /// Moves dead letters to the redo lane as the given parcels, each atomically. For each,
-    /// whether it was there to be moved.
-    fn redrive<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        parcels: &'a [(EntryId, Bytes)],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
-
-    /// Removes dead letters. For each, whether it was there.
-    fn purge<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
-
-    /// How many dead letters there are by `reason:…`, `fingerprint:…`, `type:…` and `tenant:…`.
-    fn dead_counts<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>>;
+    /// The dead letters of its topics' groups.
+    fn graves(&self) -> &dyn Graves;
 }
 
 /// A reader, and what ends its wait.

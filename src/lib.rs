@@ -16,31 +16,39 @@ pub mod codec;
 mod consumer;
 mod container;
 mod dead_letters;
+mod doctor;
 mod domain;
 mod memory;
 mod ports;
 mod redis;
+mod retries;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use admin::{Admin, Entry};
-pub use backend::{GroupStatus, Start, TopicStatus};
+pub use backend::{
+    ConsumerStatus, GroupStatus, Lane, Receipt, Removal, ServerFacts, Start, TopicStatus,
+};
 pub use codec::{Limits, Undecodable};
 pub use consumer::{
     Delivery, Handler, IntoHandler, RawHandler, SubscribeOptions, Subscription, SubscriptionReport,
 };
 pub use container::{Check, Container, ContainerBuilder, Coordinator, Health, ShutdownReport};
+pub use doctor::{Diagnosis, Doctor, Finding, Level};
 pub use domain::{
-    Attempt, Clock, Codec, ConsumerName, DeadLetter, EntryId, Envelope, Error, ErrorKind, Group,
-    IntoOutcome, LONGEST_DELAY, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy,
-    SystemClock, Timestamp, Topic, TopicSettings, Trail,
+    Action, Attempt, Cause, Clock, Codec, ConsumerName, DeadLetter, DeadLetterFilter,
+    DeadLetterHead, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome, LONGEST_DELAY, Left,
+    Namespace, Outcome, Payload, Reason, Retention, RetryPolicy, Selection, Sweep, SystemClock,
+    Tally, Timestamp, Topic, TopicSettings, Trail,
 };
 pub use memory::{ManualClock, MemoryKv, MemoryStore};
 pub use ports::{
-    BoxFuture, Cas, Claim, DeadLetters, KvStore, KvStoreExt, MessageBus, MessageBusExt, Once,
-    OnceError, PublishOptions, Published, Redriven, deduplicate_event, once,
+    BoxFuture, Cas, Claim, DeadLetterPage, DeadLetters, Ended, Imported, KvStore, KvStoreExt,
+    MessageBus, MessageBusExt, Once, OnceError, Operation, Progress, PublishOptions, Published,
+    Redriven, Survey, Swept, deduplicate_event, once,
 };
 pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv};
+pub use retries::{Chosen, Retries, Retry};
 
 /// Documents, as part of the documentation.
 pub mod docs {

@@ -52,8 +52,8 @@ mod roles {
     use redstart::backend::Backend;
     use redstart::testing::conformance::Subject;
 
-    use crate::support::group;
     use crate::support::roles::Roles;
+    use crate::support::{builder, group};
 
     #[derive(Debug)]
     struct ByRole {
@@ -61,6 +61,8 @@ mod roles {
         consumer: Arc<dyn Backend>,
         operator: Arc<dyn Backend>,
         viewer: Arc<dyn Backend>,
+        /// What no role may: removing a group, and CONFIG GET, which is asked for a server's facts.
+        administrator: Arc<dyn Backend>,
     }
 
     impl Backend for ByRole {
@@ -68,22 +70,21 @@ mod roles {
             append_once);
         redstart::forward_backend!(consumer: create_group, open, acknowledge, settle, extend,
             release, holdings, reclaim, promote, retain, retain_redo, forget);
-        redstart::forward_backend!(operator: redrive, purge);
-        redstart::forward_backend!(viewer: topics, status, browse, newest, dead, dead_by_id,
-            dead_counts);
+        redstart::forward_backend!(operator: hasten, cancel, graves);
+        redstart::forward_backend!(viewer: topics, status, scheduled, consumers, browse, newest);
+        redstart::forward_backend!(administrator: remove_group, server);
     }
 
     impl Subject for Roles {
         async fn container(&self, service: &str) -> Container {
-            let [producer, consumer, operator, viewer] =
-                ["producer", "consumer", "operator", "viewer"]
-                    .map(async |role| self.container(role, service).await);
-            let consumer = consumer.await;
+            let role = async |name| self.container(name, service).await;
+            let consumer = role("consumer").await;
             let by_role = ByRole {
-                producer: producer.await.backend(),
+                producer: role("producer").await.backend(),
                 consumer: consumer.backend(),
-                operator: operator.await.backend(),
-                viewer: viewer.await.backend(),
+                operator: role("operator").await.backend(),
+                viewer: role("viewer").await.backend(),
+                administrator: builder(&self.server).connect().await.unwrap().backend(),
             };
             Container::builder()
                 .with_backend(Arc::new(by_role), consumer.kv())

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use redstart::backend::{
     Appended, Backend, Fetched, Fields, Identified, Lane, Member, Opened, Reader, Receipt,
-    ReclaimCursor, Reclaimed, Retained, Settlement,
+    ReclaimCursor, Reclaimed, Removal, Retained, Settlement,
 };
 use redstart::testing::conformance::{self, Subject};
-use redstart::{BoxFuture, Container, EntryId, Error, MemoryStore, Topic};
+use redstart::{BoxFuture, Container, EntryId, Error, Group, MemoryStore, Topic};
 
 use support::group;
 use uuid::Uuid;
@@ -38,6 +38,10 @@ enum Flaw {
     LooksBeforeItAppends,
     /// Ends a message's window with its entry.
     RemembersWhatItHolds,
+    /// Removes groups that are needed.
+    RemovesWithoutProof,
+    /// Brings back what was to be removed.
+    CancelsNothing,
 }
 
 #[derive(Debug)]
@@ -256,9 +260,32 @@ impl Backend for Broken {
         })
     }
 
+    fn cancel<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        match self.state.flaw {
+            Flaw::CancelsNothing => self.inner.hasten(topic, group, receipts),
+            _ => self.inner.cancel(topic, group, receipts),
+        }
+    }
+
+    fn remove_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        quiet: Duration,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Option<Removal>, Error>> {
+        let force = force || self.state.flaw == Flaw::RemovesWithoutProof;
+        self.inner.remove_group(topic, group, quiet, force)
+    }
+
     redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append,
-        create_group, acknowledge, extend, holdings, promote, retain_redo, forget, topics, status,
-        browse, newest, dead, dead_by_id, redrive, purge, dead_counts);
+        create_group, acknowledge, extend, holdings, promote, retain_redo, forget, scheduled,
+        hasten, consumers, server, topics, status, browse, newest, graves);
 }
 
 #[derive(Debug)]
@@ -368,4 +395,8 @@ catches! {
         deduplication::after_its_window_a_message_is_new;
     remembering_only_what_is_held: RemembersWhatItHolds by
         deduplication::a_window_outlives_its_entry;
+    removing_groups_that_are_needed: RemovesWithoutProof by
+        groups::a_group_that_is_needed_is_not_removed;
+    bringing_back_what_was_cancelled: CancelsNothing by
+        retries::what_waits_can_be_cancelled;
 }

@@ -14,7 +14,8 @@ use redstart::{
     SubscribeOptions, once,
 };
 use support::{
-    PATIENCE, Server, container, drained, finish, group, next, signal, some, status, topic, until,
+    PATIENCE, Server, container, drained, finish, group, letters, next, signal, some, status,
+    topic, until,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
@@ -67,10 +68,7 @@ async fn an_order_is_charged_once_and_what_broke_is_mended_and_redriven() {
     assert_eq!(left.dead, 5);
 
     let dead = container.dead_letters();
-    let letters = dead
-        .list(&orders, &group("billing"), None, 10)
-        .await
-        .unwrap();
+    let letters = letters(&container, &orders, &group("billing")).await;
     assert!(
         letters
             .iter()

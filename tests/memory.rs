@@ -8,7 +8,7 @@ use redstart::{
     Clock as _, Container, Delivery, Envelope, ManualClock, MemoryStore, MessageBusExt, Outcome,
     Retention, RetryPolicy, SubscribeOptions, Timestamp, TopicSettings,
 };
-use support::{drained, finish, group, next, some, status, topic, until};
+use support::{drained, finish, group, letters, next, some, status, topic, until};
 use tokio::sync::mpsc;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -48,11 +48,7 @@ async fn hours_of_back_off_pass_in_no_time() {
     }
     let left = drained(&container, &orders, &group("billing")).await;
     assert_eq!(left.dead, 1);
-    let dead = container.dead_letters();
-    let letters = dead
-        .list(&orders, &group("billing"), None, 1)
-        .await
-        .unwrap();
+    let letters = letters(&container, &orders, &group("billing")).await;
     let lasted =
         letters[0].last_failure.as_millis() - letters[0].trail.first_failure.unwrap().as_millis();
     assert_eq!(lasted, 23 * 3_600_000);

@@ -243,8 +243,8 @@ impl Backend for SlowReclaim {
 
     redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append, append_once,
         create_group, open, acknowledge, settle, extend, release, holdings, promote, retain,
-        retain_redo, forget, topics, status, browse, newest, dead, dead_by_id, redrive, purge,
-        dead_counts);
+        retain_redo, forget, scheduled, hasten, cancel, consumers, remove_group, server, topics,
+        status, browse, newest, graves);
 }
 
 #[tokio::test]

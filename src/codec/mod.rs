@@ -3,6 +3,7 @@
 mod entry;
 mod envelope;
 pub(crate) mod parcel;
+pub(crate) mod record;
 pub(crate) mod value;
 
 pub use entry::{Limits, Undecodable, decode_entry, encode_entry};

@@ -1,16 +1,20 @@
-//! What a group's own lane and its dead letters hold: the entry's fields and their story.
+//! What a group's own lane holds, and with more its dead letters: the entry's fields and their story.
 //!
 //! A parcel is one opaque value for the store, so that moving it is copying bytes.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::entry::Undecodable;
-use crate::backend::{Fields, Record};
-use crate::domain::{Attempt, DeadLetter, EntryId, Group, Timestamp, Topic, Trail};
+use crate::backend::Fields;
+use crate::domain::{Attempt, Timestamp, Trail};
 
-/// The name of the one field that an entry of the redo lane has.
+/// The name of the one field that a retry has in the redo lane.
 pub(crate) const PARCEL: &[u8] = b"parcel";
+/// The names of the two fields of a redriven dead letter: its body, and the operation.
+pub(crate) const DEAD: &[u8] = b"dead";
+pub(crate) const BY: &[u8] = b"by";
 
 /// An entry on its way back to its group.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,10 +22,12 @@ pub(crate) struct Parcel {
     /// The entry's fields, with the envelope's attempts as they are now.
     pub(crate) fields: Fields,
     pub(crate) trail: Trail,
+    /// It was redriven and not tried since: the envelope's attempts are those that it died of.
+    pub(crate) anew: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct ParcelForm {
+pub(super) struct ParcelForm {
     fields: Fields,
     origin: String,
     #[serde(
@@ -32,6 +38,14 @@ struct ParcelForm {
     first_failure: Option<i64>,
     history: Vec<AttemptForm>,
     redriven: u32,
+    #[serde(
+        rename = "redrivenBy",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    redriven_by: Option<Uuid>,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    anew: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,26 +56,15 @@ struct AttemptForm {
     error: String,
 }
 
-#[derive(Serialize, Deserialize)]
-struct RecordForm {
-    parcel: ParcelForm,
-    error: String,
-    handler: String,
-    consumer: String,
-    attempts: u32,
-    #[serde(rename = "lastFailure")]
-    last_failure: i64,
-}
-
-fn broken(what: &str, cause: impl std::fmt::Display) -> Undecodable {
+pub(super) fn broken(what: &str, cause: impl std::fmt::Display) -> Undecodable {
     Undecodable::from(format!("{what}: {cause}"))
 }
 
-fn time(millis: i64) -> Result<Timestamp, Undecodable> {
+pub(super) fn time(millis: i64) -> Result<Timestamp, Undecodable> {
     Timestamp::from_millis(millis).map_err(|e| broken("time", e))
 }
 
-fn write(form: &impl Serialize) -> Bytes {
+pub(super) fn write(form: &impl Serialize) -> Bytes {
     // Text, integers and bytes written to memory: no path of the serializer fails on them.
     Bytes::from(rmp_serde::to_vec_named(form).unwrap_or_default())
 }
@@ -84,6 +87,8 @@ impl From<&Parcel> for ParcelForm {
                 })
                 .collect(),
             redriven: parcel.trail.redriven,
+            redriven_by: parcel.trail.redriven_by,
+            anew: parcel.anew,
         }
     }
 }
@@ -111,7 +116,9 @@ impl TryFrom<ParcelForm> for Parcel {
                 first_failure: form.first_failure.map(time).transpose()?,
                 history,
                 redriven: form.redriven,
+                redriven_by: form.redriven_by,
             },
+            anew: form.anew,
         })
     }
 }
@@ -123,73 +130,38 @@ impl Parcel {
 
     /// Reads an entry of the redo lane.
     pub(crate) fn decode(fields: &Fields) -> Result<Self, Undecodable> {
-        let (_, bytes) = fields
-            .iter()
-            .find(|(name, _)| &name[..] == PARCEL)
-            .ok_or_else(|| Undecodable::from("no field named `parcel`".to_owned()))?;
+        let find = |wanted: &[u8]| {
+            let mut found = fields.iter().filter(|(name, _)| &name[..] == wanted);
+            found.next().map(|(_, value)| value)
+        };
+        if let Some(body) = find(DEAD) {
+            let mut parcel = super::record::parcel_of(body)?;
+            let by = find(BY).and_then(|by| Uuid::try_parse_ascii(by).ok());
+            parcel.redrive(by);
+            return Ok(parcel);
+        }
+        let bytes = find(PARCEL)
+            .ok_or_else(|| Undecodable::from("no field named `parcel` or `dead`".to_owned()))?;
         rmp_serde::from_slice::<ParcelForm>(bytes)
             .map_err(|e| broken("parcel", e))?
             .try_into()
     }
-}
 
-/// Encodes a dead letter. Its id is given by the store.
-pub(crate) fn encode_record(letter: &DeadLetter) -> Record {
-    let parcel = Parcel {
-        fields: letter.fields.clone(),
-        trail: letter.trail.clone(),
-    };
-    Record {
-        reason: letter.reason,
-        fingerprint: letter.fingerprint.clone(),
-        kind: letter.kind.clone(),
-        tenant: letter.tenant.clone().unwrap_or_default(),
-        body: write(&RecordForm {
-            parcel: ParcelForm::from(&parcel),
-            error: letter.error.clone(),
-            handler: letter.handler.clone(),
-            consumer: letter.consumer.clone(),
-            attempts: letter.attempts,
-            last_failure: letter.last_failure.as_millis(),
-        }),
+    /// Notes that an operation, where it was one, brings it back as if it were new.
+    pub(crate) fn redrive(&mut self, by: Option<Uuid>) {
+        self.trail.redriven = self.trail.redriven.saturating_add(1);
+        self.trail.redriven_by = by;
+        self.anew = true;
     }
 }
 
-/// Decodes a dead letter of a group.
-pub(crate) fn decode_record(
-    topic: &Topic,
-    group: &Group,
-    id: EntryId,
-    record: Record,
-) -> Result<DeadLetter, Undecodable> {
-    let form: RecordForm =
-        rmp_serde::from_slice(&record.body).map_err(|e| broken("dead-letter record", e))?;
-    let parcel = Parcel::try_from(form.parcel)?;
-    Ok(DeadLetter {
-        id,
-        topic: topic.clone(),
-        group: group.clone(),
-        reason: record.reason,
-        error: form.error,
-        fingerprint: record.fingerprint,
-        handler: form.handler,
-        consumer: form.consumer,
-        kind: record.kind,
-        tenant: Some(record.tenant).filter(|tenant| !tenant.is_empty()),
-        attempts: form.attempts,
-        last_failure: time(form.last_failure)?,
-        trail: parcel.trail,
-        fields: parcel.fields,
-    })
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::domain::Reason;
+    use crate::domain::EntryId;
     use proptest::prelude::*;
 
-    fn trails() -> impl Strategy<Value = Trail> {
+    pub(in crate::codec) fn trails() -> impl Strategy<Value = Trail> {
         let attempt = (any::<u32>(), 0_i64..1 << 40, ".{0,8}", ".{0,8}").prop_map(
             |(number, at, consumer, error)| Attempt {
                 number,
@@ -202,49 +174,32 @@ mod tests {
             any::<(u64, u64)>(),
             prop::collection::vec(attempt, 0..10),
             any::<u32>(),
+            any::<Option<u128>>(),
         )
-            .prop_map(|((millis, sequence), history, redriven)| Trail {
+            .prop_map(|((millis, sequence), history, redriven, by)| Trail {
                 origin: EntryId { millis, sequence },
                 first_failure: history.first().map(|attempt| attempt.at),
                 history,
                 redriven,
+                redriven_by: by.map(Uuid::from_u128),
             })
     }
 
     proptest! {
         #[test]
-        fn records_and_parcels_keep_every_byte(
+        fn parcels_keep_every_byte(
             fields in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..4),
-            trail in trails(), tenant in prop::option::of("[a-z]{1,5}"), error in ".{0,20}"
+            trail in trails(), anew in any::<bool>()
         ) {
             let fields: Fields = fields.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
-            let parcel = Parcel { fields, trail };
+            let parcel = Parcel { fields, trail, anew };
             let stored = vec![(Bytes::from_static(PARCEL), parcel.encode())];
             prop_assert_eq!(&Parcel::decode(&stored).unwrap(), &parcel);
-
-            let (topic, group) = (Topic::new("t").unwrap(), Group::new("g").unwrap());
-            let id = EntryId { millis: 1, sequence: 2 };
-            let letter = DeadLetter {
-                id, topic: topic.clone(), group: group.clone(), reason: Reason::Crashed, error,
-                fingerprint: "f".into(), handler: "h".into(), consumer: "c".into(),
-                kind: "k".into(), tenant, attempts: 3,
-                last_failure: Timestamp::from_millis(5).unwrap(),
-                trail: parcel.trail, fields: parcel.fields,
-            };
-            let again = decode_record(&topic, &group, id, encode_record(&letter)).unwrap();
-            prop_assert_eq!(again, letter);
         }
 
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = Bytes::from(bytes);
-            let _ = Parcel::decode(&vec![(Bytes::from_static(PARCEL), bytes.clone())]);
-            let record = Record {
-                reason: Reason::Crashed, fingerprint: String::new(), kind: String::new(),
-                tenant: String::new(), body: bytes,
-            };
-            let (topic, group) = (Topic::new("t").unwrap(), Group::new("g").unwrap());
-            let _ = decode_record(&topic, &group, EntryId::default(), record);
+            let _ = Parcel::decode(&vec![(Bytes::from_static(PARCEL), bytes.into())]);
         }
     }
 }

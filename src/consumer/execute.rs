@@ -14,7 +14,8 @@ use super::delivery::Delivery;
 use super::held::Lease;
 use super::queue::Job;
 use crate::backend::{Fetched, Fields, Lane, Receipt, Settlement};
-use crate::codec::parcel::{Parcel, encode_record};
+use crate::codec::parcel::Parcel;
+use crate::codec::record::encode_record;
 use crate::codec::{Limits, Undecodable, decode_entry, encode_entry};
 use crate::domain::{
     Attempt, DeadLetter, Envelope, Error, Outcome, Reason, Trail, Verdict, after_crash, decide,
@@ -53,9 +54,10 @@ async fn execute(core: &Core, job: Job) {
         receipt: fetched.receipt,
         lease,
     };
-    let (envelope, mut trail, fields) = match resolve(core, fetched) {
-        Ok(resolved) => resolved,
-        Err((fields, trail, flaw)) => {
+    let (mut trail, fields, envelope) = resolve(core, fetched);
+    let envelope = match envelope {
+        Ok(envelope) => envelope,
+        Err(flaw) => {
             let letter = Letter {
                 delivery: None,
                 trail,
@@ -109,24 +111,36 @@ async fn execute(core: &Core, job: Job) {
     carry_out(core, &claim, resolved, verdict).await;
 }
 
-type Decoded = (Envelope, Trail, Fields);
-
-fn resolve(core: &Core, fetched: Fetched) -> Result<Decoded, (Fields, Trail, Undecodable)> {
+/// What an entry says, and what is known of it whether it can be read or not.
+fn resolve(core: &Core, fetched: Fetched) -> (Trail, Fields, Result<Envelope, Undecodable>) {
     let Fetched {
         receipt, fields, ..
     } = fetched;
-    let (trail, fields, limits) = match receipt.lane {
-        Lane::Log => (Trail::from(receipt.id), fields, core.limits),
-        Lane::Redo => match Parcel::decode(&fields) {
-            // A failure has put its error text into the envelope.
-            Ok(parcel) => (parcel.trail, parcel.fields, core.limits.for_retries()),
-            Err(flaw) => return Err((fields, Trail::from(receipt.id), flaw)),
-        },
+    let decode = |trail: &Trail, fields: &Fields, limits| {
+        let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
+        decode_entry(&core.member.topic, trail.origin, pairs, limits)
     };
-    let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
-    match decode_entry(&core.member.topic, trail.origin, pairs, limits) {
-        Ok(envelope) => Ok((envelope, trail, fields)),
-        Err(flaw) => Err((fields, trail, flaw)),
+    if receipt.lane == Lane::Log {
+        let trail = Trail::from(receipt.id);
+        let envelope = decode(&trail, &fields, core.limits);
+        return (trail, fields, envelope);
+    }
+    match Parcel::decode(&fields) {
+        Ok(Parcel {
+            fields,
+            trail,
+            anew,
+        }) => {
+            // A failure has put its error text into the envelope.
+            let mut envelope = decode(&trail, &fields, core.limits.for_retries());
+            if let Ok(envelope) = &mut envelope
+                && anew
+            {
+                envelope.forget_attempts();
+            }
+            (trail, fields, envelope)
+        }
+        Err(flaw) => (Trail::from(receipt.id), fields, Err(flaw)),
     }
 }
 
@@ -241,6 +255,7 @@ fn again(resolved: &Resolved, attempts: u32, error: Option<String>) -> Result<By
     let parcel = Parcel {
         fields: vec![(Bytes::from_static(name.as_bytes()), Bytes::from(bytes))],
         trail: resolved.trail.clone(),
+        anew: false,
     };
     Ok(parcel.encode())
 }
@@ -289,10 +304,13 @@ impl Letter {
             consumer: core.member.consumer.to_string(),
             kind: envelope.map_or_else(String::new, |envelope| envelope.kind.clone()),
             tenant: envelope.and_then(|envelope| envelope.tenant_id.clone()),
+            corr_id: envelope.and_then(|envelope| envelope.corr_id.clone()),
+            message: envelope.map(|envelope| envelope.id),
             attempts: self.attempts,
             last_failure: core.backend.clock().now(),
             trail: self.trail,
             fields: self.fields,
+            imported_from: None,
         };
         Settlement::Bury {
             receipt: claim.receipt,

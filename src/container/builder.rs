@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Container, Coordinator};
 use crate::backend::Backend;
 use crate::codec::Limits;
+use crate::doctor::Doctor;
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
 use crate::memory::MemoryStore;
 use crate::ports::{KvStore, PublishOptions};
@@ -32,6 +33,7 @@ pub struct ContainerBuilder {
     limits: Limits,
     deduplication: Option<Duration>,
     migrate: bool,
+    editing: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
 }
 
@@ -56,6 +58,7 @@ impl Default for ContainerBuilder {
             limits: Limits::default(),
             deduplication: None,
             migrate: false,
+            editing: false,
             coordinators: Vec::new(),
         }
     }
@@ -73,6 +76,7 @@ impl ContainerBuilder {
     /// | `REDSTART_MAX_BYTES` | [`with_limits`](Self::with_limits): the largest envelope in bytes | 1048576 |
     /// | `REDSTART_DEDUPLICATE_SECONDS` | [`with_deduplication`](Self::with_deduplication): the window in seconds | off |
     /// | `REDSTART_MIGRATE` | [`with_migrations`](Self::with_migrations): `true` or `false` | `false` |
+    /// | `REDSTART_DEAD_LETTER_EDITING` | [`with_dead_letter_editing`](Self::with_dead_letter_editing): `true` or `false` | `false` |
     ///
     /// # Errors
     ///
@@ -119,11 +123,18 @@ impl ContainerBuilder {
                 .map_err(|_| invalid("REDSTART_DEDUPLICATE_SECONDS", "must be whole seconds"))?;
             builder = builder.with_deduplication(Duration::from_secs(seconds));
         }
-        if let Some(migrate) = get("REDSTART_MIGRATE")? {
-            let migrate = migrate
-                .parse()
-                .map_err(|_| invalid("REDSTART_MIGRATE", "must be true or false"))?;
+        let switch = |name| {
+            let parse = |text: String| {
+                text.parse()
+                    .map_err(|_| invalid(name, "must be true or false"))
+            };
+            get(name)?.map(parse).transpose()
+        };
+        if let Some(migrate) = switch("REDSTART_MIGRATE")? {
             builder = builder.with_migrations(migrate);
+        }
+        if let Some(editing) = switch("REDSTART_DEAD_LETTER_EDITING")? {
+            builder = builder.with_dead_letter_editing(editing);
         }
         Ok(builder)
     }
@@ -192,6 +203,13 @@ impl ContainerBuilder {
         self
     }
 
+    /// Sets whether dead letters can be edited on their way back; by default they cannot: what a
+    /// message says is then no longer what its publisher said.
+    pub fn with_dead_letter_editing(mut self, enabled: bool) -> Self {
+        self.editing = enabled;
+        self
+    }
+
     /// Adds a coordinator. They are started in this order and stopped in reverse.
     pub fn with_coordinator(mut self, coordinator: impl Coordinator) -> Self {
         self.coordinators.push(Arc::new(coordinator));
@@ -205,6 +223,25 @@ impl ContainerBuilder {
     /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
     pub fn migrations(&self) -> Result<Migrations, Error> {
         Migrations::new(&self.url, self.namespace.clone())
+    }
+
+    /// Prepares to look for what may go wrong, without connecting a container: it works on a
+    /// namespace whose layout this version refuses, too, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
+    pub fn doctor(self) -> Result<Doctor, Error> {
+        let (backend, migrations): (Arc<dyn Backend>, _) = match self.carrier {
+            Carrier::Redis => {
+                let backend = RedisBackend::new(&self.url, self.namespace)?;
+                let migrations = backend.migrations();
+                (Arc::new(backend), Some(migrations))
+            }
+            Carrier::Memory(store) => (store.backend(self.namespace), None),
+            Carrier::Other(backend, _) => (backend, None),
+        };
+        Ok(Doctor::new(backend, migrations))
     }
 
     /// Connects, checks the namespace's layout, and starts the coordinators.
@@ -240,8 +277,8 @@ impl ContainerBuilder {
             Some(service) => service,
             None => Group::new("redstart")?,
         };
-        let (codec, limits) = (self.codec, self.limits);
-        let container = Container::new(backend, kv, service, codec, limits, deduplication);
+        let (codec, limits, editing) = (self.codec, self.limits, self.editing);
+        let container = Container::new(backend, kv, service, codec, limits, editing, deduplication);
         container.start(self.coordinators).await?;
         Ok(container)
     }

@@ -23,6 +23,7 @@ use crate::dead_letters::Graveyard;
 use crate::domain::{Codec, Error, ErrorKind, Group, describe};
 use crate::memory::MemoryStore;
 use crate::ports::{DeadLetters, KvStore, MessageBus};
+use crate::retries::Retries;
 
 /// How long a coordinator has to stop, however late it is.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -138,12 +139,20 @@ impl Container {
         service: Group,
         codec: Codec,
         limits: Limits,
+        editing: bool,
         deduplication: Option<Duration>,
     ) -> Self {
         let bus = Bus::new(Arc::clone(&backend), service, codec, limits, deduplication);
+        let bus = Arc::new(bus);
+        let graveyard = Graveyard::new(
+            Arc::clone(&backend),
+            Arc::clone(&bus) as Arc<dyn MessageBus>,
+            limits,
+            editing,
+        );
         let inner = Inner {
-            bus: Arc::new(bus),
-            dead_letters: Arc::new(Graveyard::new(Arc::clone(&backend))),
+            bus,
+            dead_letters: Arc::new(graveyard),
             backend,
             kv,
             limits,
@@ -195,6 +204,12 @@ impl Container {
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::new(Arc::clone(&self.inner.backend), self.inner.limits)
+    }
+
+    /// Retries and snoozed messages that wait for their time.
+    #[must_use]
+    pub fn retries(&self) -> Retries {
+        Retries::new(Arc::clone(&self.inner.backend))
     }
 
     /// The backend that carries it, for what stands beside the bus: tests, tools.

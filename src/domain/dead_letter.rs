@@ -4,11 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::entry_id::EntryId;
 use super::error::{Error, ErrorKind};
 use super::names::{Group, Topic};
-use super::text::cut;
 use super::timestamp::Timestamp;
 
 /// How many attempts a history keeps; older ones make room.
@@ -95,6 +95,8 @@ pub struct Trail {
     pub history: Vec<Attempt>,
     /// How often it was redriven.
     pub redriven: u32,
+    /// The operation that redrove it last, where it was one of the journal.
+    pub redriven_by: Option<Uuid>,
 }
 
 impl Trail {
@@ -114,11 +116,66 @@ impl Trail {
     }
 }
 
+/// What is known of a dead letter without its body: what lists show and filters ask.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeadLetterHead {
+    /// Why it died.
+    pub reason: Reason,
+    /// The error with numbers, ids and addresses folded: equal for equal causes.
+    pub fingerprint: String,
+    /// The envelope's type, empty when undecodable.
+    pub kind: String,
+    /// The envelope's tenant.
+    pub tenant: Option<String>,
+    /// The envelope's correlation id.
+    pub corr_id: Option<String>,
+    /// The envelope's id; `None` when undecodable.
+    pub message: Option<Uuid>,
+    /// The last error's text.
+    pub error: String,
+    /// Attempts that it had.
+    pub attempts: u32,
+    /// How often it was redriven before.
+    pub redriven: u32,
+    /// The operation that redrove it last, where it was one of the journal.
+    pub redriven_by: Option<Uuid>,
+    /// What told it from every other one where it was exported, when it was imported.
+    pub imported_from: Option<String>,
+}
+
+/// What filters ask of a head, wherever its text lies. What is absent is empty.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadView<'a> {
+    pub(crate) reason: Reason,
+    pub(crate) fingerprint: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) tenant: &'a str,
+    pub(crate) corr_id: &'a str,
+    pub(crate) error: &'a str,
+    pub(crate) attempts: u32,
+    pub(crate) redriven: u32,
+}
+
+impl DeadLetterHead {
+    pub(super) fn view(&self) -> HeadView<'_> {
+        HeadView {
+            reason: self.reason,
+            fingerprint: &self.fingerprint,
+            kind: &self.kind,
+            tenant: self.tenant.as_deref().unwrap_or_default(),
+            corr_id: self.corr_id.as_deref().unwrap_or_default(),
+            error: &self.error,
+            attempts: self.attempts,
+            redriven: self.redriven,
+        }
+    }
+}
+
 /// A dead letter.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The record's id within its group.
+    /// The record's id within its group. Its time is when the message died, by the store's clock.
     pub id: EntryId,
     /// The topic it was published to.
     pub topic: Topic,
@@ -138,95 +195,73 @@ pub struct DeadLetter {
     pub kind: String,
     /// The envelope's tenant.
     pub tenant: Option<String>,
+    /// The envelope's correlation id.
+    pub corr_id: Option<String>,
+    /// The envelope's id; `None` when undecodable.
+    pub message: Option<Uuid>,
     /// Attempts that it had.
     pub attempts: u32,
-    /// When it died.
+    /// When it failed last, by the consumer's clock.
     pub last_failure: Timestamp,
     /// Where it began, its history and how often it was redriven.
     pub trail: Trail,
     /// The entry's fields, byte for byte.
     pub fields: Vec<(Bytes, Bytes)>,
+    /// What told it from every other one where it was exported, when it was imported.
+    pub imported_from: Option<String>,
 }
 
-/// Folds what differs between two errors of one cause: numbers, hexadecimal ids, addresses,
-/// and quoted text.
-pub(crate) fn fingerprint(error: &str) -> String {
-    const LONGEST: usize = 160;
-    let mut out = String::with_capacity(error.len().min(LONGEST));
-    let mut word = String::new();
-    let mut quote = None;
-    for symbol in error.chars().chain([' ']) {
-        if out.len() > LONGEST {
-            break;
-        }
-        match (quote, symbol) {
-            (Some(end), _) if symbol == end => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '`') => {
-                fold(&mut word, &mut out);
-                out.push('…');
-                quote = Some(symbol);
-            }
-            (None, _) if symbol.is_alphanumeric() || matches!(symbol, '-' | '_' | '.' | ':') => {
-                word.push(symbol);
-            }
-            (None, _) => {
-                fold(&mut word, &mut out);
-                let symbol = if symbol.is_control() { ' ' } else { symbol };
-                if symbol != ' ' || !out.ends_with(' ') {
-                    out.push(symbol);
-                }
-            }
+impl DeadLetter {
+    /// Its head.
+    #[must_use]
+    pub fn head(&self) -> DeadLetterHead {
+        DeadLetterHead {
+            reason: self.reason,
+            fingerprint: self.fingerprint.clone(),
+            kind: self.kind.clone(),
+            tenant: self.tenant.clone(),
+            corr_id: self.corr_id.clone(),
+            message: self.message,
+            error: self.error.clone(),
+            attempts: self.attempts,
+            redriven: self.trail.redriven,
+            redriven_by: self.trail.redriven_by,
+            imported_from: self.imported_from.clone(),
         }
     }
-    let mut out = out.trim().to_owned();
-    cut(&mut out, LONGEST);
-    out
 }
 
-fn fold(word: &mut String, out: &mut String) {
-    // A word with a digit in it is an id, a number or an address; what it ends in is kept.
-    if word.chars().any(|symbol| symbol.is_ascii_digit()) {
-        let kept = word.len() - word.trim_end_matches([':', '.']).len();
-        out.push('#');
-        out.push_str(&word[word.len() - kept..]);
-    } else {
-        out.push_str(word);
-    }
-    word.clear();
+/// Dead letters of one group that died of the same thing: equal reason, equal fingerprint.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Cause {
+    /// Why they died.
+    pub reason: Reason,
+    /// The folded error.
+    pub fingerprint: String,
+    /// How many there are.
+    pub count: u64,
+    /// The first one since there was none. It may have been taken out.
+    pub first: EntryId,
+    /// The last one. It may have been taken out.
+    pub last: EntryId,
+}
+
+/// By what dead letters are counted, beside their causes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Tally {
+    /// The envelope's type.
+    Type,
+    /// The envelope's tenant; those without one count under the empty name.
+    Tenant,
+    /// The hour of their death, by the store's clock: `2026-03-01T14Z`.
+    Hour,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn equal_causes_have_equal_fingerprints() {
-        for (one, two) in [
-            ("timeout after 30 s", "timeout after 7 s"),
-            (
-                "no user 550e8400-e29b-41d4-a716-446655440000",
-                "no user 6ba7b810-9dad-11d1-80b4-00c04fd430c8",
-            ),
-            (
-                "connect 10.0.0.1:5432: refused",
-                "connect 10.0.0.2:5433: refused",
-            ),
-            ("unknown field `a1`", "unknown field `b`"),
-            ("at 0x7f3a: bad", "at 0x11: bad"),
-        ] {
-            assert_eq!(fingerprint(one), fingerprint(two));
-        }
-        assert_ne!(
-            fingerprint("timeout after 30 s"),
-            fingerprint("refused after 30 s")
-        );
-        assert_eq!(
-            fingerprint("connect 10.0.0.1:5432: refused"),
-            "connect #: refused"
-        );
-    }
 
     #[test]
     fn a_history_keeps_the_last_ten() {
@@ -244,14 +279,5 @@ mod tests {
         let numbers: Vec<u32> = trail.history.iter().map(|attempt| attempt.number).collect();
         assert_eq!(numbers, (3..=12).collect::<Vec<_>>());
         assert_eq!(trail.first_failure.unwrap().as_millis(), 1);
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_has_a_short_fingerprint_without_control_characters(text in "\\PC{0,400}|[\\x00-\\x7f]{0,400}") {
-            let print = fingerprint(&text);
-            prop_assert!(print.len() <= 160);
-            prop_assert!(!print.chars().any(char::is_control));
-        }
     }
 }

@@ -13,6 +13,9 @@ use super::error::{Error, ErrorKind};
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
+    /// The last moment that can be written, in the year 9999.
+    pub(crate) const MAX: Self = Self(jiff::Timestamp::MAX);
+
     /// The time `millis` milliseconds after 1970-01-01T00:00:00Z.
     ///
     /// # Errors
@@ -34,6 +37,17 @@ impl Timestamp {
     pub(crate) fn now() -> Self {
         let now = jiff::Timestamp::now();
         Self(jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now))
+    }
+}
+
+/// The name of an hour since 1970: `2026-03-01T14Z`.
+pub(crate) fn hour_name(hour: u64) -> String {
+    let millis = hour
+        .checked_mul(3_600_000)
+        .and_then(|ms| i64::try_from(ms).ok());
+    match millis.map(Timestamp::from_millis) {
+        Some(Ok(time)) => format!("{}Z", &time.to_string()[..13]),
+        _ => format!("hour {hour}"),
     }
 }
 
@@ -71,6 +85,13 @@ mod tests {
         let time: Timestamp = "2025-11-12T15:20:00.1239999+01:00".parse().unwrap();
         assert_eq!(time.to_string(), "2025-11-12T14:20:00.123Z");
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn hours_have_names() {
+        assert_eq!(hour_name(0), "1970-01-01T00Z");
+        assert_eq!(hour_name(489_710), "2025-11-12T14Z");
+        assert_eq!(hour_name(u64::MAX), "hour 18446744073709551615");
     }
 
     proptest! {

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use super::store::{Shared, Space};
 use crate::backend::{
-    Appended, Backend, Fields, Identified, Member, Opened, Promoted, Receipt, ReclaimCursor,
-    Reclaimed, Record, Retained, Settlement, Start, TopicStatus,
+    Appended, Backend, ConsumerStatus, Fields, Graves, Identified, Member, Opened, Promoted,
+    Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Schedule, Settlement, Start, TopicStatus,
 };
-use crate::domain::{Clock, ConsumerName, EntryId, Error, Group, Namespace, Topic, TopicSettings};
+use crate::domain::{
+    Clock, ConsumerName, EntryId, Error, Group, Namespace, Timestamp, Topic, TopicSettings,
+};
 use crate::ports::BoxFuture;
 
 /// The topics of one namespace of a store in memory.
@@ -200,6 +202,52 @@ impl Backend for MemoryBackend {
         turn(move || Ok(self.forget_consumers(topic, group, idle, only)))
     }
 
+    fn scheduled<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        after: Option<(Timestamp, Receipt)>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Schedule, Error>> {
+        turn(move || Ok(self.list_scheduled(topic, group, after, max)))
+    }
+
+    fn hasten<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        turn(move || Ok(self.hasten_scheduled(topic, group, receipts)))
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        turn(move || Ok(self.cancel_scheduled(topic, group, receipts)))
+    }
+
+    fn consumers<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<ConsumerStatus>, Error>> {
+        turn(move || Ok(self.list_consumers(topic, group)))
+    }
+
+    fn remove_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        quiet: Duration,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Option<Removal>, Error>> {
+        turn(move || Ok(self.take_away_group(topic, group, quiet, force)))
+    }
+
     fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>> {
         turn(|| Ok(self.list_topics()))
     }
@@ -221,48 +269,7 @@ impl Backend for MemoryBackend {
         turn(move || Ok(self.newest_entry(topic)))
     }
 
-    fn dead<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        after: Option<EntryId>,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        turn(move || Ok(self.list_dead(topic, group, after, max)))
-    }
-
-    fn dead_by_id<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        turn(move || Ok(self.find_dead(topic, group, ids)))
-    }
-
-    fn redrive<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        parcels: &'a [(EntryId, Bytes)],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        turn(move || Ok(self.redrive_dead(topic, group, parcels)))
-    }
-
-    fn purge<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        turn(move || Ok(self.purge_dead(topic, group, ids)))
-    }
-
-    fn dead_counts<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
-        turn(move || Ok(self.count_dead(topic, group)))
+    fn graves(&self) -> &dyn Graves {
+        self
     }
 }

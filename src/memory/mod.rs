@@ -7,7 +7,8 @@
 
 mod backend;
 mod clock;
-mod dead;
+mod graves;
+mod group;
 mod ids;
 mod kv;
 mod lease;
@@ -15,6 +16,7 @@ mod promote;
 mod publish;
 mod read;
 mod retain;
+mod schedule;
 mod sequence;
 mod settle;
 mod status;

@@ -1,7 +1,6 @@
 //! Settling: each delivery in one step, under the lock.
 
 use super::backend::MemoryBackend;
-use super::sequence::next_id;
 use super::store::GroupState;
 use crate::backend::{Member, Receipt, Settlement};
 use crate::domain::whole_millis;
@@ -40,14 +39,10 @@ fn settle_one(group: &mut GroupState, member: &Member, settlement: &Settlement, 
     match settlement {
         Settlement::Later { delay, parcel, .. } => {
             let due = now.saturating_add(whole_millis(*delay));
-            group.ever_scheduled += 1;
-            let place = (due, group.ever_scheduled);
-            group.scheduled.insert(place, parcel.clone());
+            group.scheduled.insert((due, receipt), parcel.clone());
         }
         Settlement::Bury { record, .. } => {
-            let id = next_id(group.last_dead, now);
-            group.last_dead = id;
-            group.dead.insert(id, record.clone());
+            group.bury(record.clone(), now);
         }
     }
     true

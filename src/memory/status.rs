@@ -50,7 +50,7 @@ impl MemoryBackend {
     }
 }
 
-fn group_status(topic: &TopicState, name: &Group, group: &GroupState) -> GroupStatus {
+pub(super) fn group_status(topic: &TopicState, name: &Group, group: &GroupState) -> GroupStatus {
     let redo = group.redone.lag(&group.redo);
     GroupStatus {
         group: name.clone(),

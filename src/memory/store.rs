@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::backend::MemoryBackend;
 use super::ids::Ids;
 use super::kv::{MemoryKv, Values};
-use super::sequence::{Cursor, Sequence};
-use crate::backend::{Backend, Lane, Record};
+use super::sequence::{Cursor, Sequence, next_id};
+use crate::backend::{Backend, JournalRow, Lane, Receipt, Record};
 use crate::domain::{
     Clock, ConsumerName, EntryId, Group, Namespace, SystemClock, Topic, TopicSettings,
 };
@@ -182,11 +183,14 @@ pub(super) struct GroupState {
     pub(super) redo: Sequence,
     /// How far it has come in its redo lane.
     pub(super) redone: Cursor,
-    /// Parcels by due time in milliseconds and by order of arrival.
-    pub(super) scheduled: BTreeMap<(u64, u64), Bytes>,
-    pub(super) ever_scheduled: u64,
+    /// Parcels by due time in milliseconds and by the delivery that ended with them.
+    pub(super) scheduled: BTreeMap<(u64, Receipt), Bytes>,
     pub(super) dead: BTreeMap<EntryId, Record>,
-    pub(super) last_dead: EntryId,
+    last_dead: EntryId,
+    /// What was done to its dead letters.
+    pub(super) journal: BTreeMap<Uuid, JournalRow>,
+    /// Identities of dead letters that were put in, and the ids that they got.
+    pub(super) restored: BTreeMap<String, EntryId>,
     /// When each consumer was last heard of.
     pub(super) consumers: BTreeMap<ConsumerName, Instant>,
 }
@@ -197,6 +201,14 @@ impl GroupState {
             Lane::Log => &mut self.log,
             Lane::Redo => &mut self.redone,
         }
+    }
+
+    /// Adds a dead letter, as the newest.
+    pub(super) fn bury(&mut self, record: Record, now: u64) -> EntryId {
+        let id = next_id(self.last_dead, now);
+        self.last_dead = id;
+        self.dead.insert(id, record);
+        id
     }
 
     pub(super) fn heard_of(&mut self, consumer: &ConsumerName) {

@@ -9,7 +9,9 @@ mod kv;
 mod once;
 
 pub use bus::{MessageBus, MessageBusExt, PublishOptions, Published};
-pub use dead_letters::{DeadLetters, Redriven};
+pub use dead_letters::{
+    DeadLetterPage, DeadLetters, Ended, Imported, Operation, Progress, Redriven, Survey, Swept,
+};
 pub(crate) use kv::check_key;
 pub use kv::{Cas, Claim, KvStore, KvStoreExt};
 pub use once::{Once, OnceError, deduplicate_event, once};

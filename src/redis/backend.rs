@@ -11,11 +11,13 @@ use super::migrate::Migrations;
 use super::pool::Pool;
 use super::server::Server;
 use crate::backend::{
-    Appended, Backend, Fields, Identified, Member, Opened, Promoted, Receipt, ReclaimCursor,
-    Reclaimed, Record, Retained, Settlement, Start, TopicStatus,
+    Appended, Backend, ConsumerStatus, Fields, Graves, Identified, Member, Opened, Promoted,
+    Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Schedule, ServerFacts, Settlement, Start,
+    TopicStatus,
 };
 use crate::domain::{
-    Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Topic, TopicSettings,
+    Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Timestamp, Topic,
+    TopicSettings,
 };
 use crate::ports::BoxFuture;
 
@@ -26,6 +28,8 @@ pub(crate) struct RedisBackend {
     pub(super) pool: Pool,
     pub(super) keys: Keys,
     pub(super) publisher: Link,
+    /// Reads what operators look through.
+    pub(super) looker: Link,
 }
 
 impl RedisBackend {
@@ -35,6 +39,7 @@ impl RedisBackend {
         Ok(Self {
             pool: Pool::new(server.clone()),
             publisher: Link::new(server.clone(), "redstart:pub"),
+            looker: Link::new(server.clone(), "redstart:look"),
             keys: Keys::new(namespace),
             server,
         })
@@ -186,6 +191,56 @@ impl Backend for RedisBackend {
         Box::pin(self.forget_consumers(topic, group, idle, only))
     }
 
+    fn scheduled<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        after: Option<(Timestamp, Receipt)>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Schedule, Error>> {
+        Box::pin(self.list_scheduled(topic, group, after, max))
+    }
+
+    fn hasten<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.take_scheduled("hasten", topic, group, receipts))
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.take_scheduled("cancel", topic, group, receipts))
+    }
+
+    fn consumers<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<ConsumerStatus>, Error>> {
+        Box::pin(self.list_consumers(topic, group))
+    }
+
+    fn remove_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        quiet: Duration,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Option<Removal>, Error>> {
+        Box::pin(self.take_away_group(topic, group, quiet, force))
+    }
+
+    fn server(&self) -> BoxFuture<'_, Result<Option<ServerFacts>, Error>> {
+        Box::pin(async { self.ask_server().await.map(Some) })
+    }
+
     fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>> {
         Box::pin(self.list_topics())
     }
@@ -215,49 +270,7 @@ impl Backend for RedisBackend {
         Box::pin(self.newest_entry(topic))
     }
 
-    fn dead<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        after: Option<EntryId>,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        Box::pin(self.list_dead(topic, group, after, max))
-    }
-
-    fn dead_by_id<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        Box::pin(self.find_dead(topic, group, ids))
-    }
-
-    fn redrive<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        parcels: &'a [(EntryId, Bytes)],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.take_dead("redrive", topic, group, parcels.to_vec()))
-    }
-
-    fn purge<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        let taken = ids.iter().map(|id| (*id, Bytes::new())).collect();
-        Box::pin(self.take_dead("purge", topic, group, taken))
-    }
-
-    fn dead_counts<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
-        Box::pin(self.count_dead(topic, group))
+    fn graves(&self) -> &dyn Graves {
+        self
     }
 }

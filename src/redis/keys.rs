@@ -10,8 +10,12 @@
 //! | `{shop:orders}:group:billing:redo` | stream | due retries and redriven dead letters | until settled |
 //! | `{shop:orders}:group:billing:retry` | sorted set | retries by due time in milliseconds | until due |
 //! | `{shop:orders}:group:billing:retry:body` | hash | the same retries' parcels | until due |
-//! | `{shop:orders}:group:billing:dead` | stream | dead letters | until redriven or purged |
-//! | `{shop:orders}:group:billing:dead:counts` | hash | dead letters by cause | as the dead letters |
+//! | `{shop:orders}:group:billing:dead` | stream | dead letters' heads | until redriven or purged |
+//! | `{shop:orders}:group:billing:dead:body` | hash | dead letters' bodies by id | as the heads |
+//! | `{shop:orders}:group:billing:dead:counts` | hash | dead letters by type, tenant and hour | as the heads |
+//! | `{shop:orders}:group:billing:dead:causes` | hash | dead letters by reason and fingerprint | as the heads |
+//! | `{shop:orders}:group:billing:dead:restored` | hash | which exported dead letters were put in | for ever |
+//! | `{shop:orders}:group:billing:journal` | hash | what operators did to the dead letters | the newest 100 |
 //! | `{shop}:topics` | set | the names of all topics | for ever |
 //! | `{shop}:schema` | hash | applied migrations | for ever |
 //! | `shop:<key>` | string | a value of the key-value store | its time to live |
@@ -90,6 +94,22 @@ impl Keys {
         self.of_group(topic, group, "dead:counts")
     }
 
+    pub(super) fn dead_body(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "dead:body")
+    }
+
+    pub(super) fn dead_causes(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "dead:causes")
+    }
+
+    pub(super) fn dead_restored(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "dead:restored")
+    }
+
+    pub(super) fn journal(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "journal")
+    }
+
     pub(super) fn topics(&self) -> String {
         format!("{{{}}}:topics", self.namespace())
     }
@@ -141,7 +161,11 @@ mod tests {
             keys.retry(&topic, &group),
             keys.retry_body(&topic, &group),
             keys.dead(&topic, &group),
+            keys.dead_body(&topic, &group),
             keys.dead_counts(&topic, &group),
+            keys.dead_causes(&topic, &group),
+            keys.dead_restored(&topic, &group),
+            keys.journal(&topic, &group),
         ];
         for name in names {
             assert!(name.starts_with("{shop:orders:eu}:"), "{name}");

@@ -125,6 +125,7 @@ impl Link {
                 connected: 0,
                 waiting: VecDeque::new(),
                 under_way: 0,
+                busy: false,
                 heard: Instant::now(),
                 unsound: false,
                 out: Vec::new(),
@@ -151,6 +152,8 @@ struct Traffic {
     waiting: VecDeque<Waiting>,
     /// Bytes of commands whose replies are still to come.
     under_way: usize,
+    /// The last write had more than one caller, or others were waiting for replies.
+    busy: bool,
     /// When the server last showed that it is there, while replies are to come.
     heard: Instant,
     /// The server has said that it does not serve on this connection.
@@ -162,7 +165,16 @@ impl Traffic {
     async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
+            if self.busy && !shared.jobs().is_empty() {
+                // Where many send, every task that is ready has its turn first, so that one
+                // write carries what they all send: a runtime runs who was woken last first,
+                // which would be this task after each of them.
+                tokio::task::yield_now().await;
+            }
             let jobs = self.take();
+            if !jobs.is_empty() {
+                self.busy = jobs.len() > 1 || !self.waiting.is_empty();
+            }
             if !jobs.is_empty() {
                 self.write(jobs).await;
             } else if self.waiting.is_empty() {

@@ -2,9 +2,12 @@
 
 mod append_once;
 mod backend;
-mod dead;
 mod denial;
 mod error;
+mod facts;
+mod graves;
+mod group;
+mod journal;
 mod keys;
 mod kv;
 mod lease;
@@ -17,7 +20,9 @@ mod read;
 mod reply;
 mod resp;
 mod retain;
+mod schedule;
 mod scripts;
+mod search;
 mod server;
 mod settle;
 mod socket;

@@ -87,10 +87,13 @@ impl RedisReader {
             .arg(self.member.group.as_str())
             .arg(self.member.consumer.as_str())
             .arg("COUNT")
-            .arg(max)
-            .arg("BLOCK")
-            // A wait of 0 would be for ever.
-            .arg(whole_millis(wait).max(1))
+            .arg(max);
+        // A wait of 0 would be for ever.
+        let millis = whole_millis(wait);
+        if millis > 0 {
+            command.arg("BLOCK").arg(millis);
+        }
+        command
             .arg("STREAMS")
             .arg(&self.log)
             .arg(&self.redo)

@@ -11,6 +11,8 @@ use redis::{ToRedisArgs, cmd};
 pub(super) struct Declared {
     file: &'static str,
     text: &'static str,
+    /// What the text stands on: shared functions, before it.
+    library: &'static str,
     keys: usize,
     args: usize,
     /// How many arguments each item of a list has, which follows the others; 0 for no list.
@@ -45,8 +47,22 @@ pub(super) fn place(error: &str) -> Option<(&'static str, usize, &'static str)> 
     let call = all()
         .into_iter()
         .find(|call| call.script.get_hash() == hash)?;
-    let line = call.declared.text.lines().nth(number.checked_sub(1)?)?;
-    Some((call.declared.file, number, line.trim()))
+    let Declared {
+        file,
+        library,
+        text,
+        ..
+    } = *call.declared;
+    let line = library
+        .lines()
+        .chain(text.lines())
+        .nth(number.checked_sub(1)?)?;
+    // Numbered as in the file that it stands in.
+    let shared = library.lines().count();
+    Some(match number.checked_sub(shared) {
+        Some(own) if own > 0 => (file, own, line.trim()),
+        _ => ("a shared function", number, line.trim()),
+    })
 }
 
 impl Call {
@@ -105,8 +121,13 @@ impl Call {
     pub(super) fn packed_load(&self) -> Vec<u8> {
         cmd("SCRIPT")
             .arg("LOAD")
-            .arg(self.declared.text)
+            .arg(self.source())
             .get_packed_command()
+    }
+
+    /// All that the server gets to know of it.
+    fn source(&self) -> String {
+        [self.declared.library, self.declared.text].concat()
     }
 
     /// That the call passes what the script's header says.
@@ -134,19 +155,22 @@ macro_rules! by {
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal, keys $keys:literal, args $args:literal, item $item:literal
-        $(, $by:ident)?;)*) => {
+    ($($name:ident = $file:literal $(on $library:literal)?, keys $keys:literal,
+        args $args:literal, item $item:literal $(, $by:ident)?;)*) => {
         $(pub(super) fn $name() -> Call {
             static DECLARED: Declared = Declared {
                 file: $file,
                 text: include_str!(concat!("../../lua/", $file)),
+                library: concat!($(include_str!(concat!("../../lua/", $library)))?),
                 keys: $keys,
                 args: $args,
                 item: $item,
                 by: by!($($by)?),
             };
             // The hash is computed once.
-            static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(DECLARED.text));
+            static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+                Script::new(&[DECLARED.library, DECLARED.text].concat())
+            });
             Call::new(&DECLARED, &SCRIPT)
         })*
 
@@ -158,9 +182,11 @@ macro_rules! scripts {
 
 scripts! {
     append_once = "append_once.lua", keys 3, args 1, item 3;
-    dead_take = "dead_take.lua", keys 3, args 1, item 2;
+    dead_put = "dead_put.lua" on "lib/dead_counts.lua", keys 5, args 1, item 4;
+    dead_take = "dead_take.lua" on "lib/dead_counts.lua", keys 6, args 1, item 3;
     forget = "forget.lua", keys 2, args 3, item 0;
     group_create = "group_create.lua", keys 2, args 2, item 0;
+    group_remove = "group_remove.lua", keys 10, args 3, item 0;
     group_status = "group_status.lua", keys 4, args 1, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     lease = "lease.lua", keys 2, args 3, item 2;
@@ -169,9 +195,22 @@ scripts! {
     promote = "promote.lua", keys 3, args 1, item 0;
     reclaim = "reclaim.lua", keys 2, args 6, item 0;
     retain = "retain.lua", keys 2, args 1, item 0;
+    retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
+    retry_take = "retry_take.lua", keys 3, args 1, item 1;
     schema = "schema.lua", keys 1, args 5, item 0;
-    settle = "settle.lua", keys 6, args 2, item 7;
+    settle = "settle.lua" on "lib/dead_counts.lua", keys 8, args 2, item 5;
     topic_create = "topic_create.lua", keys 1, args 4, item 0;
+}
+
+/// Loads every script, and says how many there are.
+pub(super) async fn load_all(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
+    let mut pipeline = redis::pipe();
+    let all = all();
+    for call in &all {
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(call.source());
+    }
+    let loaded: Vec<String> = pipeline.query_async(connection).await?;
+    Ok(loaded.len() as u64)
 }
 
 #[cfg(test)]
@@ -200,6 +239,7 @@ mod tests {
                 args,
                 item,
                 by,
+                ..
             } = *call.declared;
             assert_eq!(documented(text, "KEYS"), keys, "{file}: KEYS");
             assert_eq!(documented(text, "ARGV"), args, "{file}: ARGV");
@@ -219,6 +259,7 @@ mod tests {
                 "XPENDING",
                 "XRANGE",
                 "ZCARD",
+                "ZCOUNT",
                 "ZRANGE",
                 "ZRANGEBYSCORE",
             ];
@@ -233,7 +274,9 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/lua");
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_type().unwrap().is_file())
+            .map(|entry| entry.file_name().into_string().unwrap())
             .collect();
         files.sort();
         let declared: Vec<&str> = all().iter().map(|call| call.declared.file).collect();

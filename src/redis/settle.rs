@@ -5,6 +5,7 @@ use redis::Value;
 use super::backend::RedisBackend;
 use super::{reply, scripts};
 use crate::backend::{Lane, MAX_BATCH, Member, Receipt, Settlement};
+use crate::codec::record::encode_head;
 use crate::domain::{Error, whole_millis};
 
 /// A script's arguments are cut at some 1 MiB: it blocks the server, and it has to get there.
@@ -12,11 +13,16 @@ const BATCH_BYTES: usize = 1024 * 1024;
 
 /// Cuts items into batches of a bounded number and weight; a heavy one goes alone.
 pub(super) fn batches<T>(items: &[T], weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    batches_of(items, MAX_BATCH, weight)
+}
+
+/// As [`batches`], of at most so many items.
+pub(super) fn batches_of<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let mut batches = Vec::new();
     let mut rest = items;
     while !rest.is_empty() {
         let mut bytes = 0;
-        let fits = rest.iter().take(MAX_BATCH).take_while(|item| {
+        let fits = rest.iter().take(most).take_while(|item| {
             bytes += weight(item);
             bytes <= BATCH_BYTES
         });
@@ -84,7 +90,9 @@ impl RedisBackend {
                 .key(self.keys.retry(topic, group))
                 .key(self.keys.retry_body(topic, group))
                 .key(self.keys.dead(topic, group))
+                .key(self.keys.dead_body(topic, group))
                 .key(self.keys.dead_counts(topic, group))
+                .key(self.keys.dead_causes(topic, group))
                 .arg(group.as_str())
                 .arg(member.consumer.as_str());
             for settlement in batch {
@@ -96,15 +104,11 @@ impl RedisBackend {
                         call.push("later");
                         call.push(whole_millis(*delay));
                         call.push(&parcel[..]);
-                        call.push("");
-                        call.push("");
                     }
                     Settlement::Bury { record, .. } => {
-                        call.push(record.reason.as_str());
-                        call.push(&record.fingerprint);
+                        call.push("bury");
+                        call.push(&encode_head(&record.head)[..]);
                         call.push(&record.body[..]);
-                        call.push(&record.kind);
-                        call.push(&record.tenant);
                     }
                 }
             }

@@ -13,7 +13,9 @@ use super::recorder::Recorder;
 use crate::backend::Fields;
 use crate::codec::{Limits, decode_entry};
 use crate::container::{Container, ContainerBuilder};
-use crate::domain::{DeadLetter, EntryId, Envelope, Group, Timestamp, Topic};
+use crate::domain::{
+    DeadLetter, DeadLetterFilter, EntryId, Envelope, Error, Group, Timestamp, Topic,
+};
 use crate::memory::{ManualClock, MemoryStore};
 use crate::ports::Published;
 
@@ -147,8 +149,22 @@ impl TestBus {
     /// When they cannot be read, as while the connection is lost.
     pub async fn dead(&self, topic: &Topic, group: &Group) -> Vec<DeadLetter> {
         let dead = self.container.dead_letters();
-        let letters = dead.list(topic, group, None, usize::MAX).await;
-        letters.unwrap_or_else(|e| panic!("the dead letters cannot be read: {e:?}"))
+        let reading = async {
+            let (mut letters, mut after) = (Vec::new(), None);
+            loop {
+                let filter = DeadLetterFilter::default();
+                let page = dead.list(topic, group, &filter, after, 500).await?;
+                let ids: Vec<EntryId> = page.letters.iter().map(|(id, _)| *id).collect();
+                letters.extend(dead.get(topic, group, &ids).await?);
+                after = page.next;
+                if after.is_none() {
+                    return Ok::<_, Error>(letters);
+                }
+            }
+        };
+        reading
+            .await
+            .unwrap_or_else(|e| panic!("the dead letters cannot be read: {e:?}"))
     }
 
     /// Waits until every group has done what there is to do now: everything was delivered and

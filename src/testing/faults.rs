@@ -7,12 +7,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::backend::{
-    Appended, Backend, Fetched, Fields, Identified, Interrupt, Member, Opened, Promoted, Reader,
-    Receipt, ReclaimCursor, Reclaimed, Record, Retained, Settlement, Start, TopicStatus,
+    Appended, Backend, ConsumerStatus, Fetched, Fields, Found, Graves, Identified, Interrupt,
+    JournalRow, Member, Onward, Opened, Promoted, Reader, Receipt, ReclaimCursor, Reclaimed,
+    Record, Removal, Restoring, Retained, Schedule, ServerFacts, Settlement, Span, Start,
+    TopicStatus,
 };
-use crate::domain::{Clock, ConsumerName, EntryId, Error, ErrorKind, Group, Topic, TopicSettings};
+use crate::domain::{
+    Cause, Clock, ConsumerName, DeadLetterFilter, EntryId, Error, ErrorKind, Group, Tally,
+    Timestamp, Topic, TopicSettings,
+};
 use crate::ports::BoxFuture;
 
 /// What becomes of a message whose publishing fails.
@@ -287,21 +293,20 @@ impl Backend for Faults {
         forget(
             topic: &'a Topic, group: &'a Group, idle: Duration, only: Option<&'a ConsumerName>
         ) -> u64;
+        scheduled(
+            topic: &'a Topic, group: &'a Group, after: Option<(Timestamp, Receipt)>, max: usize
+        ) -> Schedule;
+        hasten(topic: &'a Topic, group: &'a Group, receipts: &'a [Receipt]) -> Vec<bool>;
+        cancel(topic: &'a Topic, group: &'a Group, receipts: &'a [Receipt]) -> Vec<bool>;
+        consumers(topic: &'a Topic, group: &'a Group) -> Vec<ConsumerStatus>;
+        remove_group(
+            topic: &'a Topic, group: &'a Group, quiet: Duration, force: bool
+        ) -> Option<Removal>;
+        server() -> Option<ServerFacts>;
         topics() -> Vec<Topic>;
         status(topic: &'a Topic) -> Option<TopicStatus>;
         browse(topic: &'a Topic, after: Option<EntryId>, max: usize) -> Vec<(EntryId, Fields)>;
         newest(topic: &'a Topic) -> Option<EntryId>;
-        dead(
-            topic: &'a Topic, group: &'a Group, after: Option<EntryId>, max: usize
-        ) -> Vec<(EntryId, Record)>;
-        dead_by_id(
-            topic: &'a Topic, group: &'a Group, ids: &'a [EntryId]
-        ) -> Vec<(EntryId, Record)>;
-        redrive(
-            topic: &'a Topic, group: &'a Group, parcels: &'a [(EntryId, Bytes)]
-        ) -> Vec<bool>;
-        purge(topic: &'a Topic, group: &'a Group, ids: &'a [EntryId]) -> Vec<bool>;
-        dead_counts(topic: &'a Topic, group: &'a Group) -> Vec<(String, u64)>;
     }
 
     fn name(&self) -> &'static str {
@@ -314,6 +319,38 @@ impl Backend for Faults {
 
     fn clock_set(&self) -> BoxFuture<'_, ()> {
         self.inner.clock_set()
+    }
+
+    fn graves(&self) -> &dyn Graves {
+        self
+    }
+}
+
+macro_rules! through_graves {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
+        $(fn $name<'a>(
+            &'a self, topic: &'a Topic, group: &'a Group, $($argument: $type),*
+        ) -> BoxFuture<'a, Result<$output, Error>> {
+            Box::pin(async move {
+                self.pass(stringify!($name)).await?;
+                self.inner.graves().$name(topic, group, $($argument),*).await
+            })
+        })*
+    };
+}
+
+impl Graves for Faults {
+    through_graves! {
+        search(span: Span, filter: &'a DeadLetterFilter, max: usize) -> Found;
+        find(ids: &'a [EntryId]) -> Vec<(EntryId, Record)>;
+        last() -> Option<EntryId>;
+        take(items: &'a [(EntryId, Onward)], operation: Option<Uuid>) -> Vec<bool>;
+        restore(records: &'a [Restoring], again: bool) -> Vec<Option<EntryId>>;
+        causes() -> Vec<Cause>;
+        counts(by: Tally) -> Vec<(String, u64)>;
+        begin(operation: Uuid, order: String) -> ();
+        end(operation: Uuid, result: String) -> ();
+        journal() -> Vec<JournalRow>;
     }
 }
 

@@ -22,9 +22,9 @@
 ///     }
 ///
 ///     redstart::forward_backend!(inner: name, clock, clock_set, ensure_topic, append,
-///         append_once, create_group, open, acknowledge, settle, extend, release, holdings, reclaim, promote,
-///         retain, retain_redo, forget, topics, status, browse, newest, dead, dead_by_id,
-///         redrive, purge, dead_counts);
+///         append_once, create_group, open, acknowledge, settle, extend, release, holdings, reclaim,
+///         promote, retain, retain_redo, forget, scheduled, hasten, cancel, consumers,
+///         remove_group, server, topics, status, browse, newest, graves);
 /// }
 /// ```
 #[macro_export]
@@ -126,6 +126,39 @@ macro_rules! forward_backend {
             only: Option<&'a $crate::ConsumerName>
         ) -> Result<u64, $crate::Error>);
     };
+    (@scheduled $field:ident) => {
+        $crate::forward_backend!(@fn $field scheduled(
+            topic: &'a $crate::Topic, group: &'a $crate::Group,
+            after: Option<($crate::Timestamp, $crate::backend::Receipt)>, max: usize
+        ) -> Result<$crate::backend::Schedule, $crate::Error>);
+    };
+    (@hasten $field:ident) => {
+        $crate::forward_backend!(@fn $field hasten(
+            topic: &'a $crate::Topic, group: &'a $crate::Group,
+            receipts: &'a [$crate::backend::Receipt]
+        ) -> Result<Vec<bool>, $crate::Error>);
+    };
+    (@cancel $field:ident) => {
+        $crate::forward_backend!(@fn $field cancel(
+            topic: &'a $crate::Topic, group: &'a $crate::Group,
+            receipts: &'a [$crate::backend::Receipt]
+        ) -> Result<Vec<bool>, $crate::Error>);
+    };
+    (@consumers $field:ident) => {
+        $crate::forward_backend!(@fn $field consumers(
+            topic: &'a $crate::Topic, group: &'a $crate::Group
+        ) -> Result<Vec<$crate::backend::ConsumerStatus>, $crate::Error>);
+    };
+    (@remove_group $field:ident) => {
+        $crate::forward_backend!(@fn $field remove_group(
+            topic: &'a $crate::Topic, group: &'a $crate::Group,
+            quiet: ::std::time::Duration, force: bool
+        ) -> Result<Option<$crate::backend::Removal>, $crate::Error>);
+    };
+    (@server $field:ident) => {
+        $crate::forward_backend!(@fn $field server(
+        ) -> Result<Option<$crate::backend::ServerFacts>, $crate::Error>);
+    };
     (@topics $field:ident) => {
         $crate::forward_backend!(@fn $field topics() -> Result<Vec<$crate::Topic>, $crate::Error>);
     };
@@ -144,32 +177,10 @@ macro_rules! forward_backend {
             topic: &'a $crate::Topic
         ) -> Result<Option<$crate::EntryId>, $crate::Error>);
     };
-    (@dead $field:ident) => {
-        $crate::forward_backend!(@fn $field dead(
-            topic: &'a $crate::Topic, group: &'a $crate::Group,
-            after: Option<$crate::EntryId>, max: usize
-        ) -> Result<Vec<($crate::EntryId, $crate::backend::Record)>, $crate::Error>);
-    };
-    (@dead_by_id $field:ident) => {
-        $crate::forward_backend!(@fn $field dead_by_id(
-            topic: &'a $crate::Topic, group: &'a $crate::Group, ids: &'a [$crate::EntryId]
-        ) -> Result<Vec<($crate::EntryId, $crate::backend::Record)>, $crate::Error>);
-    };
-    (@redrive $field:ident) => {
-        $crate::forward_backend!(@fn $field redrive(
-            topic: &'a $crate::Topic, group: &'a $crate::Group,
-            parcels: &'a [($crate::EntryId, $crate::testing::Bytes)]
-        ) -> Result<Vec<bool>, $crate::Error>);
-    };
-    (@purge $field:ident) => {
-        $crate::forward_backend!(@fn $field purge(
-            topic: &'a $crate::Topic, group: &'a $crate::Group, ids: &'a [$crate::EntryId]
-        ) -> Result<Vec<bool>, $crate::Error>);
-    };
-    (@dead_counts $field:ident) => {
-        $crate::forward_backend!(@fn $field dead_counts(
-            topic: &'a $crate::Topic, group: &'a $crate::Group
-        ) -> Result<Vec<(String, u64)>, $crate::Error>);
+    (@graves $field:ident) => {
+        fn graves(&self) -> &dyn $crate::backend::Graves {
+            self.$field.graves()
+        }
     };
     (@fn $field:ident $name:ident() -> $output:ty) => {
         fn $name(&self) -> $crate::BoxFuture<'_, $output> {
@@ -179,6 +190,92 @@ macro_rules! forward_backend {
     (@fn $field:ident $name:ident($($argument:ident: $type:ty),*) -> $output:ty) => {
         fn $name<'a>(&'a self, $($argument: $type),*) -> $crate::BoxFuture<'a, $output> {
             self.$field.$name($($argument),*)
+        }
+    };
+}
+
+/// As [`forward_backend!`](crate::forward_backend), for [`Graves`](crate::backend::Graves):
+/// implements its methods by calling the same method of what an expression gives.
+///
+/// # Example
+///
+/// ```
+/// use std::sync::Arc;
+/// use redstart::{BoxFuture, EntryId, Error, Group, Topic};
+/// use redstart::backend::{Backend, Graves};
+///
+/// /// Dead letters of which the newest is kept secret.
+/// #[derive(Debug)]
+/// struct Discreet {
+///     inner: Arc<dyn Backend>,
+/// }
+///
+/// impl Graves for Discreet {
+///     fn last<'a>(
+///         &'a self,
+///         _: &'a Topic,
+///         _: &'a Group,
+///     ) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
+///         Box::pin(async { Ok(None) })
+///     }
+///
+///     redstart::forward_graves!(inner: search, find, take, restore, causes, counts, begin, end,
+///         journal);
+/// }
+/// ```
+#[macro_export]
+macro_rules! forward_graves {
+    ($field:ident: $($method:ident),* $(,)?) => {
+        $($crate::forward_graves!(@$method $field);)*
+    };
+    (@search $field:ident) => {
+        $crate::forward_graves!(@fn $field search(
+            span: $crate::backend::Span, filter: &'a $crate::DeadLetterFilter, max: usize
+        ) -> $crate::backend::Found);
+    };
+    (@find $field:ident) => {
+        $crate::forward_graves!(@fn $field find(
+            ids: &'a [$crate::EntryId]
+        ) -> Vec<($crate::EntryId, $crate::backend::Record)>);
+    };
+    (@last $field:ident) => {
+        $crate::forward_graves!(@fn $field last() -> Option<$crate::EntryId>);
+    };
+    (@take $field:ident) => {
+        $crate::forward_graves!(@fn $field take(
+            items: &'a [($crate::EntryId, $crate::backend::Onward)],
+            operation: Option<$crate::testing::Uuid>
+        ) -> Vec<bool>);
+    };
+    (@restore $field:ident) => {
+        $crate::forward_graves!(@fn $field restore(
+            records: &'a [$crate::backend::Restoring], again: bool
+        ) -> Vec<Option<$crate::EntryId>>);
+    };
+    (@causes $field:ident) => {
+        $crate::forward_graves!(@fn $field causes() -> Vec<$crate::Cause>);
+    };
+    (@counts $field:ident) => {
+        $crate::forward_graves!(@fn $field counts(by: $crate::Tally) -> Vec<(String, u64)>);
+    };
+    (@begin $field:ident) => {
+        $crate::forward_graves!(@fn $field begin(
+            operation: $crate::testing::Uuid, order: String
+        ) -> ());
+    };
+    (@end $field:ident) => {
+        $crate::forward_graves!(@fn $field end(
+            operation: $crate::testing::Uuid, result: String
+        ) -> ());
+    };
+    (@journal $field:ident) => {
+        $crate::forward_graves!(@fn $field journal() -> Vec<$crate::backend::JournalRow>);
+    };
+    (@fn $field:ident $name:ident($($argument:ident: $type:ty),*) -> $output:ty) => {
+        fn $name<'a>(
+            &'a self, topic: &'a $crate::Topic, group: &'a $crate::Group, $($argument: $type),*
+        ) -> $crate::BoxFuture<'a, Result<$output, $crate::Error>> {
+            self.$field.graves().$name(topic, group, $($argument),*)
         }
     };
 }

@@ -16,3 +16,5 @@ pub use bus::TestBus;
 pub use bytes::Bytes;
 pub use delivery::{Canceller, DeliveryBuilder, handle};
 pub use faults::{Fate, Faults};
+#[doc(no_inline)]
+pub use uuid::Uuid;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::backend::{
     Appended, Backend, Fetched, Fields, Identified, Lane, Member, Opened, Promoted, Reader,
-    Receipt, ReclaimCursor, Reclaimed, Settlement,
+    Receipt, ReclaimCursor, Reclaimed, Removal, Settlement,
 };
 use crate::codec::parcel::Parcel;
 use crate::domain::{EntryId, Error, Group, Topic};
@@ -115,6 +115,12 @@ impl Recorder {
     }
 }
 
+fn no_longer(waiting: &mut HashMap<Place, u64>, topic: &Topic, group: &Group, done: &[bool]) {
+    let count = waiting.entry((topic.clone(), group.clone())).or_default();
+    let done = done.iter().filter(|done| **done).count() as u64;
+    *count = count.saturating_sub(done);
+}
+
 impl Backend for Recorder {
     fn append<'a>(
         &'a self,
@@ -215,6 +221,51 @@ impl Backend for Recorder {
         })
     }
 
+    fn hasten<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(async move {
+            let mut waiting = self.waiting.lock().await;
+            let moved = self.inner.hasten(topic, group, receipts).await?;
+            no_longer(&mut waiting, topic, group, &moved);
+            Ok(moved)
+        })
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        receipts: &'a [Receipt],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(async move {
+            let mut waiting = self.waiting.lock().await;
+            let removed = self.inner.cancel(topic, group, receipts).await?;
+            no_longer(&mut waiting, topic, group, &removed);
+            Ok(removed)
+        })
+    }
+
+    fn remove_group<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        quiet: Duration,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Option<Removal>, Error>> {
+        Box::pin(async move {
+            let mut waiting = self.waiting.lock().await;
+            let found = self.inner.remove_group(topic, group, quiet, force).await?;
+            if found.as_ref().is_some_and(|found| found.removed) {
+                waiting.remove(&(topic.clone(), group.clone()));
+            }
+            Ok(found)
+        })
+    }
+
     fn reclaim<'a>(
         &'a self,
         member: &'a Member,
@@ -230,8 +281,8 @@ impl Backend for Recorder {
     }
 
     crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, create_group, extend,
-        release, holdings, retain, retain_redo, forget, topics, status, browse, newest, dead,
-        dead_by_id, redrive, purge, dead_counts);
+        release, holdings, retain, retain_redo, forget, scheduled, consumers, server, topics, status,
+        browse, newest, graves);
 }
 
 #[derive(Debug)]

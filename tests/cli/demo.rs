@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::run::{is_running, line_with, redstart, run, run_with, wait};
 use crate::support::{PATIENCE, Server, signal};
 
-fn adds_up(told: &Value, published: u64) {
+fn adds_up(told: &Value, published: u64, backend: &str) {
     let count = |name: &str| {
         told[name]
             .as_u64()
@@ -21,7 +21,7 @@ fn adds_up(told: &Value, published: u64) {
     assert_eq!(count("lost"), 0, "{told}");
     assert_eq!(count("workers_killed"), 1, "{told}");
     assert!(told["duplicates"].is_u64(), "{told}");
-    assert_eq!(told["backend"], "redis");
+    assert_eq!(told["backend"], backend);
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn the_demo_adds_up_on_a_server_of_its_own() {
     let ran = run(None, &["demo", "--json", "--messages", "120"]).ok();
     assert_eq!(ran.out.lines().count(), 1, "{ran:?}");
     assert_eq!(ran.err, "");
-    adds_up(&ran.json(), 120);
+    adds_up(&ran.json(), 120, "redis");
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn the_demo_on_a_given_server_keeps_to_a_namespace_of_its_own() {
     let server = Server::start();
     let ran = run(Some(&server.url()), &["demo", "--json", "--messages", "90"]).ok();
     let told = ran.json();
-    adds_up(&told, 90);
+    adds_up(&told, 90, "redis");
     let namespace = told["namespace"].as_str().unwrap();
     assert!(namespace.starts_with("redstart-demo-"), "{namespace}");
     let keys: Vec<String> = server.command(&["KEYS", "*"]);
@@ -92,13 +92,32 @@ fn an_interrupted_demo_ends_its_processes() {
     }
 }
 
-#[test]
-fn a_demo_without_any_server_says_what_it_needs() {
+/// The demo as it is where there is no redis-server on the PATH and no server was given.
+fn without_a_server(args: &[&str]) -> crate::run::Ran {
     let nowhere = tempfile::tempdir().unwrap();
-    let mut command = redstart(None, &["demo"]);
+    let mut command = redstart(None, args);
     command.env("PATH", nowhere.path());
-    let ran = run_with(command, "").failed(1);
-    assert!(ran.err.contains("redis-server"), "{ran:?}");
-    assert!(ran.err.contains("REDSTART_REDIS_URL"), "{ran:?}");
-    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+    run_with(command, "").ok()
+}
+
+#[test]
+fn the_demo_without_any_server_plays_in_memory_and_adds_up() {
+    let ran = without_a_server(&["demo", "--json", "--messages", "120"]);
+    assert_eq!(ran.err, "");
+    adds_up(&ran.json(), 120, "memory");
+}
+
+#[test]
+fn the_demo_in_memory_says_so_and_what_it_would_need() {
+    let ran = without_a_server(&["demo", "--messages", "60"]);
+    for part in [
+        "no redis-server on the PATH: playing on the memory adapter",
+        "Started 3 worker threads",
+        "its runtime was dropped",
+        "The others have taken them over",
+        "Every message was handled or is a dead letter",
+        "set REDSTART_REDIS_URL",
+    ] {
+        assert!(ran.out.contains(part), "{part}: {}", ran.out);
+    }
 }

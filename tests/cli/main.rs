@@ -7,6 +7,9 @@ mod support;
 
 mod demo;
 mod look;
+mod operate;
 mod publish;
+mod retries;
 mod run;
 mod secrets;
+mod terminal;

@@ -19,9 +19,14 @@ fn a_password_is_never_told() {
         .replace("redis://", &format!("redis://:{CANARY}-no@"));
     let nowhere = format!("redis://:{CANARY}@127.0.0.1:1/");
     let nonsense = format!("redis//{CANARY}");
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 14] = [
         &["topics"],
         &["groups"],
+        &["groups", "remove", "orders", "billing", "--yes"],
+        &["retries", "list", "orders", "billing"],
+        &["kv", "get", "key"],
+        &["doctor"],
+        &["doctor", "--json"],
         &["health"],
         &["health", "--json"],
         &["migrate", "status"],

@@ -12,7 +12,8 @@ use redstart::{
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::support::{
-    PATIENCE, Server, builder, container, drained, finish, group, next, some, status, topic, until,
+    PATIENCE, Server, builder, container, drained, finish, group, letters, next, some, status,
+    topic, until,
 };
 
 fn number(n: u32) -> Envelope {
@@ -304,11 +305,7 @@ async fn a_payload_of_another_type_goes_to_the_dead_letters_at_once() {
     bus.publish(&orders, &number(8)).await.unwrap();
     assert_eq!(next(&mut received).await, 8);
     drained(&container, &orders, &group("billing")).await;
-    let dead = container
-        .dead_letters()
-        .list(&orders, &group("billing"), None, 10)
-        .await
-        .unwrap();
+    let dead = letters(&container, &orders, &group("billing")).await;
     assert_eq!(dead.len(), 1);
     assert_eq!((dead[0].reason, dead[0].attempts), (Reason::Undecodable, 1));
     assert!(dead[0].error.contains("u32"), "{}", dead[0].error);

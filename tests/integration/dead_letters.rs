@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use redstart::{
-    Container, DeadLetter, Delivery, EntryId, Envelope, MessageBusExt, Outcome, SubscribeOptions,
-    Topic,
+    Container, DeadLetter, DeadLetterFilter, Delivery, EntryId, Envelope, MessageBusExt, Outcome,
+    Reason, SubscribeOptions, Topic,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
-use crate::support::{Server, container, drained, finish, group, next, some, topic, until};
+use crate::support::{
+    Server, container, drained, finish, group, letters, next, some, topic, until,
+};
 
 /// Two groups; `failing` rejects everything until it is mended. Both say what they see.
 async fn two_groups(
@@ -39,13 +41,10 @@ async fn two_groups(
     (mended, received)
 }
 
-async fn letters(container: &Container, on: &Topic, count: usize) -> Vec<DeadLetter> {
+/// The dead letters of `failing`, once there are so many.
+async fn dead(container: &Container, on: &Topic, count: usize) -> Vec<DeadLetter> {
     until("the dead letters", async || {
-        let letters = container
-            .dead_letters()
-            .list(on, &group("failing"), None, 1000)
-            .await
-            .unwrap();
+        let letters = letters(container, on, &group("failing")).await;
         (letters.len() == count).then_some(letters)
     })
     .await
@@ -66,8 +65,8 @@ async fn redrive_brings_messages_back_to_the_group_that_failed_them_as_if_new() 
     let (mended, mut received) = two_groups(&container, &orders).await;
     publish(&container, &orders, 0..10).await;
     some(&mut received, 20).await;
-    let letters = letters(&container, &orders, 10).await;
-    let ids: Vec<EntryId> = letters.iter().map(|letter| letter.id).collect();
+    let all = dead(&container, &orders, 10).await;
+    let ids: Vec<EntryId> = all.iter().map(|letter| letter.id).collect();
     mended.store(true, Ordering::SeqCst);
 
     let dead = container.dead_letters();
@@ -95,16 +94,13 @@ async fn redrive_brings_messages_back_to_the_group_that_failed_them_as_if_new() 
         received.try_recv().is_err(),
         "no other group saw them again"
     );
-    let left = dead
-        .list(&orders, &group("failing"), None, 100)
-        .await
-        .unwrap();
+    let left = letters(&container, &orders, &group("failing")).await;
     assert_eq!(
         left.iter().map(|letter| letter.id).collect::<Vec<_>>(),
         ids[7..]
     );
-    let counts = dead.counts(&orders, &group("failing")).await.unwrap();
-    assert_eq!(counts["reason:rejected"], 3);
+    let causes = dead.causes(&orders, &group("failing")).await.unwrap();
+    assert_eq!((causes[0].reason, causes[0].count), (Reason::Rejected, 3));
     finish(container).await;
 }
 
@@ -116,7 +112,7 @@ async fn two_redrives_at_once_move_every_record_once() {
     let (mended, mut received) = two_groups(&container, &orders).await;
     publish(&container, &orders, 0..300).await;
     some(&mut received, 600).await;
-    let letters = letters(&container, &orders, 300).await;
+    let letters = dead(&container, &orders, 300).await;
     let ids: Vec<EntryId> = letters.iter().map(|letter| letter.id).collect();
     mended.store(true, Ordering::SeqCst);
     let redrive = || {
@@ -151,7 +147,7 @@ async fn a_redriven_message_that_dies_again_is_one_record_that_says_so() {
     let (_mended, mut received) = two_groups(&container, &orders).await;
     publish(&container, &orders, 7..8).await;
     some(&mut received, 2).await;
-    let first = letters(&container, &orders, 1).await.remove(0);
+    let first = dead(&container, &orders, 1).await.remove(0);
     assert_eq!(first.trail.redriven, 0);
     let dead = container.dead_letters();
     dead.redrive(&orders, &group("failing"), &[first.id])
@@ -159,10 +155,7 @@ async fn a_redriven_message_that_dies_again_is_one_record_that_says_so() {
         .unwrap();
     assert_eq!(next(&mut received).await, ("failing".to_owned(), 7, 1));
     let second = until("it to die again", async || {
-        let mut all = dead
-            .list(&orders, &group("failing"), None, 10)
-            .await
-            .unwrap();
+        let mut all = letters(&container, &orders, &group("failing")).await;
         (all.len() == 1 && all[0].id != first.id).then(|| all.remove(0))
     })
     .await;
@@ -181,24 +174,26 @@ async fn purge_removes_for_good_and_pages_do_not_shift() {
     let (_mended, mut received) = two_groups(&container, &orders).await;
     publish(&container, &orders, 0..25).await;
     some(&mut received, 50).await;
-    letters(&container, &orders, 25).await;
+    dead(&container, &orders, 25).await;
     let (dead, failing) = (container.dead_letters(), group("failing"));
-    let page = dead.list(&orders, &failing, None, 10).await.unwrap();
-    let ids: Vec<EntryId> = page.iter().map(|letter| letter.id).collect();
+    let all = DeadLetterFilter::default();
+    let page = dead.list(&orders, &failing, &all, None, 10).await.unwrap();
+    let ids: Vec<EntryId> = page.letters.iter().map(|(id, _)| *id).collect();
     let purged = dead.purge(&orders, &failing, &ids).await.unwrap();
     assert_eq!(purged.done, ids);
     let again = dead.purge(&orders, &failing, &ids).await.unwrap();
     assert_eq!((again.done.len(), again.missing), (0, ids.clone()));
     let next_page = dead
-        .list(&orders, &failing, ids.last().copied(), 100)
+        .list(&orders, &failing, &all, page.next, 100)
         .await
         .unwrap();
-    assert_eq!(next_page.len(), 15);
-    assert!(dead.get(&orders, &failing, ids[0]).await.unwrap().is_none());
-    let kept = dead.get(&orders, &failing, next_page[0].id).await.unwrap();
-    assert_eq!(kept.as_ref(), Some(&next_page[0]));
-    let rest: Vec<EntryId> = next_page.iter().map(|letter| letter.id).collect();
+    assert_eq!(next_page.letters.len(), 15);
+    assert!(dead.get(&orders, &failing, &ids).await.unwrap().is_empty());
+    let rest: Vec<EntryId> = next_page.letters.iter().map(|(id, _)| *id).collect();
+    let kept = dead.get(&orders, &failing, &rest).await.unwrap();
+    assert_eq!(kept.len(), 15);
+    assert_eq!(kept[0].head(), next_page.letters[0].1);
     dead.purge(&orders, &failing, &rest).await.unwrap();
-    assert!(dead.counts(&orders, &failing).await.unwrap().is_empty());
+    assert!(dead.causes(&orders, &failing).await.unwrap().is_empty());
     finish(container).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use redstart::{Delivery, Envelope, MessageBusExt, Outcome, RetryPolicy, SubscribeOptions};
 
-use crate::support::{Server, container, drained, finish, group, topic};
+use crate::support::{PATIENCE, Server, container, drained, finish, group, status, topic, until};
 
 /// What has been counted since the last look, by name and labels.
 fn look(snapshotter: &Snapshotter) -> std::collections::BTreeMap<String, DebugValue> {
@@ -74,7 +74,11 @@ async fn every_way_of_a_message_is_counted() {
     }
     assert!(matches!(&seen["redstart_in_flight{}"], DebugValue::Gauge(left) if left.0 == 0.0));
 
-    // The table in the documentation names every metric, and no other.
+    all_are_documented(&seen);
+}
+
+/// The table in the documentation names every metric.
+fn all_are_documented(seen: &std::collections::BTreeMap<String, DebugValue>) {
     let table = include_str!("../../src/docs/metrics.md");
     for name in seen.keys().filter_map(|key| key.split('{').next()) {
         assert!(
@@ -82,4 +86,60 @@ async fn every_way_of_a_message_is_counted() {
             "{name} is not documented"
         );
     }
+}
+
+#[tokio::test]
+async fn what_an_operator_does_is_counted() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = Server::start();
+    let container = container(&server).await;
+    let (bus, orders, billing) = (container.bus(), topic("orders"), group("billing"));
+    let retry = RetryPolicy::fixed(Duration::from_secs(86_400));
+    let options = SubscribeOptions::new().with_retry(retry);
+    let handler = |_: u32, _: Delivery| async { Err::<(), _>("no") };
+    let subscription = bus.subscribe_with(&orders, options, handler).await.unwrap();
+    for n in 0..5_u32 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        bus.publish(&orders, &envelope).await.unwrap();
+    }
+    until("the failures", async || {
+        (status(&container, &orders, &billing).await.scheduled == 5).then_some(())
+    })
+    .await;
+    subscription.unsubscribe(PATIENCE).await;
+    let retries = container.retries();
+    let waiting = retries.list(&orders, &billing, None, 10).await.unwrap();
+    let ids: Vec<_> = waiting.iter().map(|retry| retry.id).collect();
+    let chosen = retries.run_now(&orders, &billing, &ids[..2]).await.unwrap();
+    assert_eq!(chosen.done, ids[..2]);
+    let chosen = retries.cancel(&orders, &billing, &ids[1..]).await.unwrap();
+    assert_eq!(
+        (&chosen.done[..], &chosen.missing[..]),
+        (&ids[2..], &ids[1..2])
+    );
+    let admin = container.admin();
+    let removal = admin.remove_group(&orders, &billing, false).await.unwrap();
+    assert!(!removal.removed);
+    let removal = admin.remove_group(&orders, &billing, true).await.unwrap();
+    assert!(
+        removal.removed && removal.status.scheduled == 2,
+        "{removal:?}"
+    );
+    admin
+        .remove_group(&orders, &billing, true)
+        .await
+        .unwrap_err();
+    finish(container).await;
+
+    let seen = look(&snapshotter);
+    let count = |name: &str| match seen.get(name) {
+        Some(DebugValue::Counter(count)) => *count,
+        other => panic!("{name}: {other:?} in {:?}", seen.keys()),
+    };
+    assert_eq!(count("redstart_retries_run_now_total{}"), 2);
+    assert_eq!(count("redstart_retries_cancelled_total{}"), 3);
+    assert_eq!(count("redstart_groups_removed_total{}"), 1);
+    all_are_documented(&seen);
 }

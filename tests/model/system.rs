@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::backend::{
-    Backend, Fetched, Lane, Member, Reader, Receipt, ReclaimCursor, Record, Settlement,
+    Backend, Fetched, Lane, Member, Onward, Reader, Receipt, ReclaimCursor, Record, Settlement,
+    Span,
 };
 use redstart::{
-    ConsumerName, EntryId, Group, ManualClock, MemoryStore, Reason, Start, Topic, TopicSettings,
+    ConsumerName, DeadLetterFilter, DeadLetterHead, EntryId, Group, ManualClock, MemoryStore,
+    Reason, Start, Topic, TopicSettings,
 };
 
 use crate::model::{End, Handed, Label};
@@ -45,10 +47,19 @@ fn label_of(fetched: &Fetched) -> Label {
 
 fn record(label: &str) -> Record {
     Record {
-        reason: Reason::Rejected,
-        fingerprint: String::new(),
-        kind: String::new(),
-        tenant: String::new(),
+        head: DeadLetterHead {
+            reason: Reason::Rejected,
+            fingerprint: String::new(),
+            kind: String::new(),
+            tenant: None,
+            corr_id: None,
+            message: None,
+            error: String::new(),
+            attempts: 1,
+            redriven: 0,
+            redriven_by: None,
+            imported_from: None,
+        },
         body: label.to_owned().into(),
     }
 }
@@ -253,7 +264,17 @@ impl System {
 
     pub(crate) async fn dead(&mut self, group: u8) -> Vec<Label> {
         let name = group_name(group);
-        let records = self.backend.dead(&self.topic, &name, None, 1000).await;
+        let graves = self.backend.graves();
+        let (span, all) = (Span::default(), DeadLetterFilter::default());
+        let found = graves.search(&self.topic, &name, span, &all, 1000);
+        let ids: Vec<_> = found
+            .await
+            .unwrap()
+            .letters
+            .iter()
+            .map(|(id, _)| *id)
+            .collect();
+        let records = graves.find(&self.topic, &name, &ids).await;
         let mut labels = Vec::new();
         for (id, record) in records.unwrap() {
             let label = String::from_utf8(record.body.to_vec()).unwrap();
@@ -268,19 +289,24 @@ impl System {
             .iter()
             .map(|(label, parcel)| {
                 let id = self.graves[&(group, label.clone())];
-                (id, parcel.clone().into())
+                (id, Onward::RedoAs(parcel.clone().into()))
             })
             .collect();
         let (backend, group) = (&self.backend, group_name(group));
-        let moved = backend.redrive(&self.topic, &group, &parcels).await;
+        let graves = backend.graves();
+        let moved = graves.take(&self.topic, &group, &parcels, None).await;
         moved.unwrap()
     }
 
     pub(crate) async fn purge(&mut self, group: u8, labels: &[Label]) -> Vec<bool> {
         let id = |label: &Label| self.graves[&(group, label.clone())];
-        let ids: Vec<_> = labels.iter().map(id).collect();
-        let (backend, group) = (&self.backend, group_name(group));
-        backend.purge(&self.topic, &group, &ids).await.unwrap()
+        let items: Vec<_> = labels
+            .iter()
+            .map(|label| (id(label), Onward::Away))
+            .collect();
+        let (graves, group) = (self.backend.graves(), group_name(group));
+        let gone = graves.take(&self.topic, &group, &items, None).await;
+        gone.unwrap()
     }
 
     pub(crate) async fn retain(&mut self) -> [u64; 3] {

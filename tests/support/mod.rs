@@ -9,7 +9,10 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use redstart::{Container, ContainerBuilder, Group, GroupStatus, Namespace, Topic};
+use redstart::{
+    Container, ContainerBuilder, DeadLetter, DeadLetterFilter, EntryId, Group, GroupStatus,
+    Namespace, Topic,
+};
 
 /// How long a test waits for what must happen. Long, because the machine may be busy; never a
 /// measure of anything.
@@ -246,4 +249,17 @@ fn comes_up(child: &mut Child, port: u16) -> bool {
         std::thread::sleep(Duration::from_millis(10));
     }
     false
+}
+
+/// A group's dead letters, up to a thousand.
+pub(crate) async fn letters(
+    container: &Container,
+    topic: &Topic,
+    group: &Group,
+) -> Vec<DeadLetter> {
+    let dead = container.dead_letters();
+    let all = DeadLetterFilter::default();
+    let page = dead.list(topic, group, &all, None, 1000).await.unwrap();
+    let ids: Vec<EntryId> = page.letters.iter().map(|(id, _)| *id).collect();
+    dead.get(topic, group, &ids).await.unwrap()
 }

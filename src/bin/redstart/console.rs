@@ -1,21 +1,31 @@
 //! Where a command writes: results to one side, remarks and progress to the other.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::ops::Range;
 
 use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::escape;
+use crate::failure::Failure;
+
+/// The colours of a terminal that are used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Colour {
+    Red,
+    Green,
+    Yellow,
+}
 
 /// What a command writes to. Injected, so that commands can be tested.
 pub(crate) struct Console<'a> {
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     json: bool,
+    in_is_terminal: bool,
     out_is_terminal: bool,
     err_is_terminal: bool,
 }
@@ -28,6 +38,7 @@ impl<'a> Console<'a> {
             out,
             err,
             json,
+            in_is_terminal: false,
             out_is_terminal: false,
             err_is_terminal: false,
         }
@@ -36,6 +47,7 @@ impl<'a> Console<'a> {
     /// The process's own.
     pub(crate) fn of_process(out: &'a mut io::Stdout, err: &'a mut io::Stderr, json: bool) -> Self {
         Self {
+            in_is_terminal: io::stdin().is_terminal(),
             out_is_terminal: out.is_terminal(),
             err_is_terminal: err.is_terminal(),
             out,
@@ -49,6 +61,50 @@ impl<'a> Console<'a> {
         self.json
     }
 
+    /// Whether results go to a terminal.
+    pub(crate) fn out_is_terminal(&self) -> bool {
+        self.out_is_terminal
+    }
+
+    /// A text in a colour, where results go to a terminal whose user has not asked for none.
+    pub(crate) fn paint(&self, colour: Colour, text: &str) -> String {
+        if !self.out_is_terminal || std::env::var_os("NO_COLOR").is_some_and(|no| !no.is_empty()) {
+            return text.to_owned();
+        }
+        let code = match colour {
+            Colour::Red => 31,
+            Colour::Green => 32,
+            Colour::Yellow => 33,
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// Asks for a word to be typed before something is done that cannot be undone.
+    ///
+    /// # Errors
+    ///
+    /// When something else is typed; and where there is no terminal to ask on: what a pipe
+    /// happens to hold is no consent.
+    pub(crate) fn confirm(&mut self, word: &str) -> Result<(), Failure> {
+        if !self.in_is_terminal {
+            let text = "not confirmed: there is no terminal to ask on; --yes goes on without";
+            return Err(Failure::usage(text));
+        }
+        let _ = write!(self.err, "Type {} to go on: ", escape::text(word));
+        let _ = self.err.flush();
+        let mut typed = String::new();
+        io::stdin().lock().read_line(&mut typed)?;
+        if typed.trim() == word {
+            return Ok(());
+        }
+        Err(Failure::new("not confirmed; nothing was done"))
+    }
+
+    /// Writes bytes of the result, as they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)
+    }
+
     /// Writes one line of the result, as it is.
     pub(crate) fn line(&mut self, text: impl Display) -> io::Result<()> {
         writeln!(self.out, "{text}")
@@ -60,8 +116,8 @@ impl<'a> Console<'a> {
         self.line(line)
     }
 
-    /// Writes a table: with lines on a terminal, in plain columns elsewhere. The columns in
-    /// `numbers` are aligned to the right. Without a header there is none.
+    /// Writes a table: with lines and as wide as it is on a terminal, in plain columns elsewhere.
+    /// The columns in `numbers` are aligned to the right. Without a header there is none.
     pub(crate) fn table(
         &mut self,
         header: &[&str],
@@ -74,6 +130,13 @@ impl<'a> Console<'a> {
         } else {
             NOTHING
         });
+        if self.out_is_terminal
+            && let Some((width, _)) = terminal_size::terminal_size()
+        {
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width.0);
+        }
         if !header.is_empty() {
             table.set_header(header);
         }

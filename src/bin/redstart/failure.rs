@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Because(Box<dyn StdError + Send + Sync>),
     /// A setting breaks a rule; says which one.
     Setting(Error),
+    /// An argument makes no sense; says why.
+    Usage(String),
     /// Everything has been said already.
     Said(u8),
     /// Whoever read the output has gone: `| head`.
@@ -28,6 +30,11 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self::Because(text.into().into())
+    }
+
+    /// An argument that makes no sense.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
     }
 
     /// An error of putting the settings together or of connecting with them. Elsewhere a
@@ -42,7 +49,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Because(_) => FAILED,
-            Self::Setting(_) => USAGE,
+            Self::Setting(_) | Self::Usage(_) => USAGE,
             Self::Said(code) => *code,
             Self::ReaderGone => 0,
         }
@@ -53,6 +60,7 @@ impl Failure {
         match self {
             Self::Because(cause) => Some(chain(&**cause)),
             Self::Setting(error) => Some(chain(error)),
+            Self::Usage(text) => Some(text.clone()),
             Self::Said(_) | Self::ReaderGone => None,
         }
     }

@@ -4,9 +4,11 @@ mod args;
 mod commands;
 mod console;
 mod demo;
+mod duration;
 mod escape;
 mod failure;
 mod settings;
+mod shown;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

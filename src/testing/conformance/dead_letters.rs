@@ -1,16 +1,15 @@
-//! Dead letters: kept, counted, brought back to their group, removed.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+//! Dead letters: kept, counted, taken out, put in.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::Subject;
-use super::support::{Must as _, Stage, bury, group, quick, receipts, record};
-use crate::backend::Lane;
+use super::support::{Must as _, Stage, group, head, quick, receipts, record};
+use crate::backend::{
+    Found, Graves, JournalRow, LONGEST_JOURNAL, Lane, Onward, Record, Restoring, Settlement, Span,
+};
 use crate::consumer::Delivery;
-use crate::domain::{EntryId, Reason};
+use crate::domain::{Cause, DeadLetterFilter, EntryId, Reason, Tally, hour_name};
 use crate::ports::MessageBusExt as _;
 
 const NOWHERE: EntryId = EntryId {
@@ -19,20 +18,59 @@ const NOWHERE: EntryId = EntryId {
 };
 
 impl<S: Subject> Stage<'_, S> {
+    fn graves(&self) -> &dyn Graves {
+        self.backend.graves()
+    }
+
     /// Buries so many, and returns their ids.
     async fn buried(&self, count: u32) -> Vec<EntryId> {
-        self.append(0..count).await;
+        self.buried_as((0..count).map(|_| record("body"))).await
+    }
+
+    /// Buries these records, and returns their ids.
+    async fn buried_as(&self, records: impl ExactSizeIterator<Item = Record>) -> Vec<EntryId> {
+        let count = records.len();
+        self.append(0..u32::try_from(count).must("a few")).await;
         let mut hand = self.hand("one").await;
-        let fetched = receipts(&self.fetch(&mut hand, count as usize).await);
-        let letters: Vec<_> = fetched.iter().map(|one| bury(*one, "body")).collect();
+        let fetched = receipts(&self.fetch(&mut hand, count).await);
+        let letters: Vec<_> = fetched
+            .into_iter()
+            .zip(records)
+            .map(|(receipt, record)| Settlement::Bury { receipt, record })
+            .collect();
         let done = self.settle(&hand.member, &letters).await;
         assert!(done.iter().all(|done| *done));
-        let dead = self
-            .backend
-            .dead(&self.topic, &self.group, None, 1000)
-            .await;
-        dead.must("listing").iter().map(|(id, _)| *id).collect()
+        self.listed(Span::default()).await
     }
+
+    /// The ids of a span's dead letters.
+    async fn listed(&self, span: Span) -> Vec<EntryId> {
+        let all = DeadLetterFilter::default();
+        let found = self
+            .graves()
+            .search(&self.topic, &self.group, span, &all, 1000);
+        let found = found.await.must("searching").letters;
+        found.into_iter().map(|(id, _)| id).collect()
+    }
+
+    async fn take(&self, items: &[(EntryId, Onward)]) -> Vec<bool> {
+        let taken = self.graves().take(&self.topic, &self.group, items, None);
+        taken.await.must("taking out")
+    }
+
+    async fn causes(&self) -> Vec<Cause> {
+        let causes = self.graves().causes(&self.topic, &self.group);
+        causes.await.must("counting causes")
+    }
+
+    async fn tally(&self, by: Tally) -> Vec<(String, u64)> {
+        let counts = self.graves().counts(&self.topic, &self.group, by);
+        counts.await.must("counting")
+    }
+}
+
+fn parcel() -> Onward {
+    Onward::RedoAs(Bytes::from_static(b"p"))
 }
 
 /// > Goes to the group's dead letters.
@@ -42,159 +80,315 @@ pub async fn a_record_is_kept_as_it_was_given<S: Subject>(subject: &S) {
     let ids = stage.buried(3).await;
     assert_eq!(ids.len(), 3);
     assert_eq!(stage.counts().await, [0, 0, 0, 3]);
-    let dead = stage.backend.dead(&stage.topic, &stage.group, None, 10);
-    for (_, kept) in dead.await.must("listing") {
-        assert_eq!(kept, record("body"));
-    }
+    let found = stage.graves().find(&stage.topic, &stage.group, &ids).await;
+    let found = found.must("finding");
+    let expected = ids.iter().map(|id| (*id, record("body")));
+    assert_eq!(found, expected.collect::<Vec<_>>());
     let other = group("other");
     stage.create(&other).await;
-    let none = stage.backend.dead(&stage.topic, &other, None, 10).await;
-    assert!(none.must("listing").is_empty());
+    let all = DeadLetterFilter::default();
+    let none = stage
+        .graves()
+        .search(&stage.topic, &other, Span::default(), &all, 10);
+    assert_eq!(none.await.must("searching"), Found::default());
 }
 
-/// > Dead letters after an id, oldest first.
-pub async fn records_are_listed_in_pages<S: Subject>(subject: &S) {
+/// > The heads of dead letters that match, oldest first, up to `max` of those within a span.
+/// > Looks at no more than some twenty thousand, and says how far it has come.
+pub async fn heads_are_found_in_pages<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let ids = stage.buried(25).await;
+    let records = (0..700).map(|n| Record {
+        head: head(if n % 100 == 7 { "rare" } else { "common" }),
+        body: Bytes::new(),
+    });
+    let ids = stage.buried_as(records).await;
+    assert_eq!(ids.len(), 700);
     assert!(ids.is_sorted_by(|one, two| one < two));
-    let (mut seen, mut after) = (Vec::new(), None);
-    loop {
-        let page = stage.backend.dead(&stage.topic, &stage.group, after, 10);
-        let page = page.await.must("listing");
-        let Some((last, _)) = page.last() else { break };
-        after = Some(*last);
-        seen.extend(page.iter().map(|(id, _)| *id));
+    let search = async |span, filter: &DeadLetterFilter, max| {
+        let found = stage
+            .graves()
+            .search(&stage.topic, &stage.group, span, filter, max);
+        found.await.must("searching")
+    };
+    let all = DeadLetterFilter::default();
+    for size in [1, 10, 300] {
+        let (mut seen, mut span) = (Vec::new(), Span::default());
+        loop {
+            let found = search(span, &all, size).await;
+            assert!(found.letters.len() <= size);
+            assert_eq!(found.looked, found.letters.len() as u64);
+            seen.extend(found.letters.iter().map(|(id, _)| *id));
+            span.after = found.next();
+            if span.after.is_none() || seen.len() > 20 && size == 1 {
+                break;
+            }
+        }
+        assert_eq!(seen, ids[..seen.len()]);
+        assert!(size == 1 || seen.len() == 700);
     }
-    assert_eq!(seen, ids);
+    let rare = DeadLetterFilter::default().with_fingerprint("rare");
+    let found = search(Span::default(), &rare, 3).await;
+    let expected = [7, 107, 207].map(|at| (ids[at], head("rare")));
+    assert_eq!(found.letters, expected);
+    assert_eq!(
+        (found.looked, found.last, found.more),
+        (208, Some(ids[207]), true)
+    );
+    let rest = search(Span::after(found.next()), &rare, 100).await;
+    assert_eq!(rest.letters.len(), 4);
+    assert_eq!(
+        (rest.looked, rest.last, rest.more),
+        (492, Some(ids[699]), false)
+    );
+    let some = Span {
+        after: Some(ids[4]),
+        until: Some(ids[307]),
+    };
+    let found = search(some, &all, 1000).await;
+    let found: Vec<_> = found.letters.iter().map(|(id, _)| *id).collect();
+    assert_eq!(found, ids[5..=307]);
 }
 
 /// > The dead letters with these ids; those that do not exist are left out.
+/// > The newest dead letter's id, if there is one.
 pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
+    let last = async || stage.graves().last(&stage.topic, &stage.group).await;
+    assert_eq!(last().await.must("asking"), None);
     let ids = stage.buried(3).await;
     let wanted = [ids[2], NOWHERE, ids[0]];
-    let found = stage
-        .backend
-        .dead_by_id(&stage.topic, &stage.group, &wanted);
-    let found: Vec<_> = found
-        .await
-        .must("finding")
-        .iter()
-        .map(|(id, _)| *id)
-        .collect();
+    let found = stage.graves().find(&stage.topic, &stage.group, &wanted);
+    let found = found.await.must("finding");
+    let found: Vec<_> = found.iter().map(|(id, _)| *id).collect();
     assert_eq!(found, [ids[2], ids[0]]);
+    assert_eq!(last().await.must("asking"), Some(ids[2]));
+    stage.take(&[(ids[2], Onward::Away)]).await;
+    assert_eq!(last().await.must("asking"), Some(ids[1]));
 }
 
-/// > How many dead letters there are by `reason:…`, `fingerprint:…`, `type:…` and `tenant:…`.
-pub async fn records_are_counted_by_cause<S: Subject>(subject: &S) {
+/// > How many dead letters there are of each cause, kept as they come and go, whatever their
+/// > number; the most frequent first.
+pub async fn causes_are_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let counts = async || {
-        let counts = stage.backend.dead_counts(&stage.topic, &stage.group).await;
-        counts.must("counting")
+    assert!(stage.causes().await.is_empty());
+    let errors = ["no user 1", "no user 2", "no money", "no user 3"];
+    let records = errors.map(|error| Record {
+        head: head(error),
+        body: Bytes::new(),
+    });
+    let ids = stage.buried_as(records.into_iter()).await;
+    let told = async || {
+        let causes = stage.causes().await;
+        let told = |one: Cause| (one.reason, one.fingerprint, one.count, one.last);
+        causes.into_iter().map(told).collect::<Vec<_>>()
     };
-    assert!(counts().await.is_empty());
-    let ids = stage.buried(3).await;
-    let names = [
-        "fingerprint:no user #",
-        "reason:rejected",
-        "tenant:t-1",
-        "type:n",
-    ];
-    let of = |count| names.map(|name| (name.to_owned(), count)).to_vec();
-    assert_eq!(counts().await, of(3));
-    let purged = stage.backend.purge(&stage.topic, &stage.group, &ids[..1]);
-    purged.await.must("purging");
-    let parcel = [(ids[1], Bytes::from_static(b"p"))];
-    let moved = stage.backend.redrive(&stage.topic, &stage.group, &parcel);
-    moved.await.must("redriving");
-    assert_eq!(counts().await, of(1));
-    let purged = stage.backend.purge(&stage.topic, &stage.group, &ids);
-    purged.await.must("purging");
-    assert!(counts().await.is_empty(), "no count outlives its records");
+    let cause =
+        |fingerprint: &str, count, last| (Reason::Rejected, fingerprint.to_owned(), count, last);
+    let both = [cause("no user #", 3, ids[3]), cause("no money", 1, ids[2])];
+    assert_eq!(told().await, both);
+    assert_eq!(stage.causes().await[0].first, ids[0]);
+    stage
+        .take(&[(ids[1], Onward::Away), (ids[2], parcel())])
+        .await;
+    assert_eq!(told().await, [cause("no user #", 2, ids[3])]);
+    stage
+        .take(&[(ids[0], Onward::Away), (ids[3], Onward::Away)])
+        .await;
+    assert!(told().await.is_empty(), "no count outlives its records");
 }
 
-/// > Removes dead letters.
-/// > For each, whether it was there.
-pub async fn purging_removes_for_good<S: Subject>(subject: &S) {
+/// > How many dead letters there are by type, by tenant or by the hour of their death, kept as
+/// > they come and go; by name.
+pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let ids = stage.buried(3).await;
-    let purge = async |ids: &[EntryId]| {
-        let done = stage.backend.purge(&stage.topic, &stage.group, ids).await;
-        done.must("purging")
+    let records = [("a", Some("t")), ("b", None), ("a", None)].map(|(kind, tenant)| {
+        let mut record = record("body");
+        record.head.kind = kind.to_owned();
+        record.head.tenant = tenant.map(str::to_owned);
+        record
+    });
+    let ids = stage.buried_as(records.into_iter()).await;
+    let named = |counts: &[(&str, u64)]| {
+        let owned = counts
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count));
+        owned.collect::<Vec<_>>()
+    };
+    assert_eq!(stage.tally(Tally::Type).await, named(&[("a", 2), ("b", 1)]));
+    assert_eq!(
+        stage.tally(Tally::Tenant).await,
+        named(&[("", 2), ("t", 1)])
+    );
+    let mut hours = std::collections::BTreeMap::new();
+    for id in &ids {
+        *hours.entry(hour_name(id.millis / 3_600_000)).or_default() += 1;
+    }
+    assert_eq!(
+        stage.tally(Tally::Hour).await,
+        hours.into_iter().collect::<Vec<_>>()
+    );
+    stage
+        .take(&[(ids[0], Onward::Away), (ids[1], parcel())])
+        .await;
+    assert_eq!(stage.tally(Tally::Type).await, named(&[("a", 1)]));
+    assert_eq!(stage.tally(Tally::Tenant).await, named(&[("", 1)]));
+    stage.take(&[(ids[2], Onward::Away)]).await;
+    assert!(stage.tally(Tally::Hour).await.is_empty());
+}
+
+/// > Takes dead letters out and brings them where they are to go, each atomically.
+/// > For each, whether it was there to be taken.
+pub async fn taking_out_is_for_good<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let ids = stage.buried(4).await;
+    let take = async |ids: &[EntryId]| {
+        let items: Vec<_> = ids.iter().map(|id| (*id, Onward::Away)).collect();
+        stage.take(&items).await
     };
     let some = [ids[0], NOWHERE, ids[2], ids[0]];
-    assert_eq!(purge(&some).await, [true, false, true, false]);
-    assert_eq!(purge(&ids).await, [false, true, false]);
-    assert_eq!(stage.counts().await, [0, 0, 0, 0]);
+    assert_eq!(take(&some).await, [true, false, true, false]);
+    assert_eq!(stage.take(&[(ids[3], parcel())]).await, [true]);
+    let by = Uuid::from_u128(7);
+    let redo = [(ids[1], Onward::Redo)];
+    let redone = stage
+        .graves()
+        .take(&stage.topic, &stage.group, &redo, Some(by));
+    assert_eq!(redone.await.must("taking out"), [true]);
+    assert_eq!(take(&ids).await, [false; 4]);
+    assert_eq!(stage.counts().await, [0, 0, 2, 0]);
     let mut hand = stage.hand("two").await;
+    let came = stage.fetch(&mut hand, 2).await;
+    for one in &came {
+        assert_eq!((one.receipt.lane, one.deliveries), (Lane::Redo, 1));
+    }
+    let field = |name: &'static str, value: &str| {
+        (
+            Bytes::from_static(name.as_bytes()),
+            Bytes::from(value.to_owned()),
+        )
+    };
+    assert_eq!(came[0].fields, [field("parcel", "p")]);
+    let as_it_is = [field("dead", "body"), field("by", &by.to_string())];
+    assert_eq!(came[1].fields, as_it_is);
     stage.nothing(&mut hand).await;
 }
 
-/// > Moves dead letters to the redo lane as the given parcels, each atomically.
-/// > For each, whether it was there to be moved.
-pub async fn redriving_moves_each_once<S: Subject>(subject: &S) {
+/// Of two who take the same dead letters, one gets each.
+pub async fn each_is_taken_once<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let ids = stage.buried(40).await;
-    let parcels: Vec<_> = ids
+    let ids = stage.buried(60).await;
+    let items: Vec<_> = ids
         .iter()
         .chain([&NOWHERE])
-        .map(|id| (*id, Bytes::from_static(b"p")))
+        .map(|id| (*id, parcel()))
         .collect();
-    let redrive = || stage.backend.redrive(&stage.topic, &stage.group, &parcels);
-    let (one, two) = tokio::join!(redrive(), redrive());
-    let (one, two) = (one.must("redriving"), two.must("redriving"));
+    let (one, two) = tokio::join!(stage.take(&items), stage.take(&items));
     for (at, (one, two)) in one.into_iter().zip(two).enumerate() {
-        assert_eq!(one ^ two, at < 40, "moved by exactly one");
+        assert_eq!(one ^ two, at < 60, "taken by exactly one");
         assert!(!(one && two));
     }
-    assert_eq!(stage.counts().await, [0, 0, 40, 0]);
+    assert_eq!(stage.counts().await, [0, 0, 60, 0]);
     let mut hand = stage.hand("two").await;
-    let fetched = stage.fetch(&mut hand, 40).await;
-    for one in fetched {
-        assert_eq!((one.receipt.lane, one.deliveries), (Lane::Redo, 1));
-        assert_eq!(one.fields[0].1, Bytes::from_static(b"p"));
-    }
+    stage.fetch(&mut hand, 60).await;
+    stage.nothing(&mut hand).await;
 }
 
-/// Redriven messages go to the group that failed them, and attempts begin anew.
-pub async fn a_redriven_message_begins_anew_in_its_group<S: Subject>(subject: &S) {
-    let stage = Stage::bare(subject).await;
-    let broken = Arc::new(AtomicBool::new(true));
-    let (sender, mut received) = mpsc::unbounded_channel();
-    for name in ["failing", "fine"] {
-        let (sender, broken) = (sender.clone(), Arc::clone(&broken));
-        let handler = move |n: u32, delivery: Delivery| {
-            let fails = name == "failing" && broken.load(Ordering::SeqCst);
-            if !fails {
-                let _ = sender.send((name, n, delivery.attempt()));
-            }
-            async move { if fails { Err("on fire") } else { Ok(()) } }
-        };
-        let bus = stage.container.bus();
-        let options = quick(2).with_group(group(name));
-        let made = bus.subscribe_with(&stage.topic, options, handler).await;
-        let _subscription = made.must("subscribing");
+/// > Puts records in, each atomically, as the newest.
+/// > For each its id; `None` when it is there already, or when one of the same identity was put
+/// > in before and `again` is not set.
+pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let ids = stage.buried(1).await;
+    let restoring = |identity: &str, own, body: &str| Restoring {
+        identity: identity.to_owned(),
+        own,
+        record: record(body),
+    };
+    let put = async |records: &[Restoring], again| {
+        let put = stage
+            .graves()
+            .restore(&stage.topic, &stage.group, records, again);
+        put.await.must("putting in")
+    };
+    let all = [
+        restoring("here", Some(ids[0]), "body"),
+        // The same id in another store, and another message.
+        restoring("there", Some(ids[0]), "other body"),
+        restoring("elsewhere", None, "third body"),
+        restoring("elsewhere", None, "third body"),
+    ];
+    let first = put(&all, false).await;
+    let [None, Some(two), Some(three), None] = first[..] else {
+        panic!("{first:?}");
+    };
+    assert!(ids[0] < two && two < three, "as the newest");
+    assert_eq!(
+        put(&all, false).await,
+        [None; 4],
+        "a second time adds nothing"
+    );
+    assert_eq!(stage.listed(Span::default()).await, [ids[0], two, three]);
+    assert_eq!(stage.causes().await[0].count, 3);
+    // Also when it was redriven meanwhile.
+    stage.take(&[(two, parcel()), (three, Onward::Away)]).await;
+    assert_eq!(put(&all[1..], false).await, [None; 3]);
+    let again = put(&all[1..2], true).await;
+    let ids = [again[0].must("an id")];
+    let found = stage.graves().find(&stage.topic, &stage.group, &ids);
+    assert_eq!(found.await.must("finding")[0].1, record("other body"));
+}
+
+/// > Writes the order of an operation into the group's journal, which keeps the newest hundred.
+/// > Writes down what came of an operation.
+/// > The operations in the group's journal, oldest first.
+/// > The journal of `operation` counts them in the same step.
+pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let (graves, topic, group) = (stage.graves(), &stage.topic, &stage.group);
+    let ids = stage.buried(3).await;
+    let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    for (id, order) in [(two, "second"), (one, "first")] {
+        let begun = graves.begin(topic, group, id, order.to_owned()).await;
+        begun.must("beginning");
     }
-    stage.publish(0..5).await;
-    let seen = stage.some(&mut received, 5).await;
-    assert!(seen.iter().all(|(name, ..)| *name == "fine"));
-    let failing = group("failing");
-    assert_eq!(stage.drained_of(&failing).await.dead, 5);
-    broken.store(false, Ordering::SeqCst);
-    let dead = stage.container.dead_letters();
-    let letters = dead.list(&stage.topic, &failing, None, 10).await;
-    let ids: Vec<_> = letters.must("listing").iter().map(|one| one.id).collect();
-    let moved = dead.redrive(&stage.topic, &failing, &ids).await;
-    assert_eq!(moved.must("redriving").done, ids);
-    let mut seen = stage.some(&mut received, 5).await;
-    seen.sort_unstable();
-    let expected = (0..5).map(|n| ("failing", n, 1));
-    assert_eq!(seen, expected.collect::<Vec<_>>());
-    assert_eq!(stage.drained_of(&failing).await.dead, 0);
-    let again = dead.redrive(&stage.topic, &failing, &ids).await;
-    assert_eq!(again.must("redriving").missing, ids);
-    stage.finish().await;
-    assert!(received.try_recv().is_err(), "the other group got nothing");
+    let items = [
+        (ids[0], Onward::Away),
+        (NOWHERE, Onward::Away),
+        (ids[1], parcel()),
+    ];
+    let taken = graves.take(topic, group, &items, Some(one)).await;
+    assert_eq!(taken.must("taking out"), [true, false, true]);
+    let ended = graves.end(topic, group, one, "done".to_owned()).await;
+    ended.must("ending");
+    let row = |id, order: &str, taken, cursor, result: Option<&str>| JournalRow {
+        id,
+        order: order.to_owned(),
+        taken,
+        cursor,
+        result: result.map(str::to_owned),
+    };
+    let journal = async || graves.journal(topic, group).await.must("reading");
+    let rows = [
+        row(one, "first", 2, Some(ids[1]), Some("done")),
+        row(two, "second", 0, None, None),
+    ];
+    assert_eq!(journal().await, rows);
+    for n in 0..LONGEST_JOURNAL as u128 {
+        let id = Uuid::from_u128(10 + n);
+        graves
+            .begin(topic, group, id, String::new())
+            .await
+            .must("beginning");
+    }
+    let rows = journal().await;
+    assert_eq!(rows.len(), LONGEST_JOURNAL);
+    assert_eq!(rows[0].id, Uuid::from_u128(10), "the oldest made room");
+    // Of what the journal has forgotten nothing comes back by halves.
+    let taken = graves
+        .take(topic, group, &[(ids[2], Onward::Away)], Some(one))
+        .await;
+    assert_eq!(taken.must("taking out"), [true]);
+    assert_eq!(journal().await, rows);
 }
 
 /// A dead letter tells its story.
@@ -216,9 +410,7 @@ pub async fn a_dead_letter_tells_its_story<S: Subject>(subject: &S) {
             groups.iter().any(|group| group.dead == 1).then_some(())
         })
         .await;
-    let dead = stage.container.dead_letters();
-    let letters = dead.list(&stage.topic, &stage.group, None, 10).await;
-    let letter = letters.must("listing").pop().must("the letter");
+    let letter = stage.letters().await.pop().must("the letter");
     assert_eq!((letter.reason, letter.attempts), (Reason::Exhausted, 3));
     assert_eq!(letter.error, "no user 3");
     assert_eq!(letter.fingerprint, "no user #");
@@ -231,7 +423,7 @@ pub async fn a_dead_letter_tells_its_story<S: Subject>(subject: &S) {
     assert_eq!(history, [1, 2, 3]);
     let kept = letter.envelope().must("decoding");
     assert_eq!(kept.id(), envelope.id());
-    let found = dead.get(&stage.topic, &stage.group, letter.id).await;
-    assert_eq!(found.must("getting"), Some(letter));
+    assert_eq!(letter.message, Some(envelope.id()));
+    assert_eq!(letter.corr_id.as_deref(), envelope.correlation());
     stage.finish().await;
 }

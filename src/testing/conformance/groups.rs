@@ -9,7 +9,9 @@ use super::Subject;
 use super::support::{
     DAY, Must as _, Stage, bury, group, later, number_in, numbers, receipts, topic,
 };
+use crate::backend::Onward;
 use crate::consumer::{Delivery, SubscribeOptions};
+use crate::domain::Group;
 use crate::ports::MessageBusExt as _;
 
 /// Consumers of one group share the messages; every group sees all of them.
@@ -164,4 +166,134 @@ pub async fn a_member_can_ask_what_it_holds<S: Subject>(subject: &S) {
     let stranger = stage.member("stranger");
     let none = stage.backend.holdings(&stranger, 10).await.must("asking");
     assert!(none.is_empty());
+}
+
+/// > The consumers that a group knows, by name; none where there is no such group.
+/// > Entries delivered to it and unsettled.
+/// > For how long it has not been heard of.
+pub async fn a_groups_consumers_are_listed_by_name<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..3).await;
+    let consumers = async |of: &str| {
+        let listed = stage.backend.consumers(&stage.topic, &group(of)).await;
+        listed.must("listing consumers")
+    };
+    assert_eq!(consumers("nobody").await, []);
+    assert_eq!(consumers("billing").await, []);
+    let mut two = stage.hand("two").await;
+    stage.fetch(&mut two, 2).await;
+    let mut one = stage.hand("one").await;
+    let fetched = stage.fetch(&mut one, 1).await;
+    stage.acknowledge(&one.member, &receipts(&fetched)).await;
+    let listed = consumers("billing").await;
+    let known: Vec<_> = listed
+        .iter()
+        .map(|one| (one.consumer.as_str(), one.in_flight))
+        .collect();
+    assert_eq!(known, [("one", 0), ("two", 2)]);
+    let quiet = listed[0].quiet;
+    stage
+        .until("a consumer to be quiet for longer", async || {
+            (consumers("billing").await[0].quiet > quiet + Duration::from_millis(20)).then_some(())
+        })
+        .await;
+}
+
+/// > Removes a group and all that is its own: its cursor, what it holds, its redo lane, what
+/// > waits for its time, its dead letters.
+/// > The log and other groups stay as they are.
+/// > Returns where it stood, or `None` where there is no such group.
+pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let other = group("other");
+    stage.create(&other).await;
+    stage.append(0..6).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = stage.fetch(&mut hand, 5).await;
+    let settlements = [
+        later(fetched[0].receipt, Duration::ZERO, "a"),
+        later(fetched[1].receipt, Duration::ZERO, "b"),
+        later(fetched[2].receipt, DAY, "c"),
+        bury(fetched[3].receipt, "d"),
+    ];
+    stage.settle(&hand.member, &settlements).await;
+    stage.promote(2).await;
+    let mut stranger = stage.hand_of(&other, "one").await;
+    stage.fetch(&mut stranger, 2).await;
+    let (before, others) = (stage.status().await, stage.status_of(&other).await);
+
+    let remove = async |of: &Group| {
+        let removed = stage
+            .backend
+            .remove_group(&stage.topic, of, DAY, true)
+            .await;
+        removed.must("removing")
+    };
+    assert_eq!(remove(&group("nobody")).await, None);
+    let removal = remove(&stage.group).await.must("the group");
+    assert!(removal.removed);
+    assert_eq!((removal.status, removal.living), (before, 1));
+    assert_eq!(remove(&stage.group).await, None);
+    assert_eq!(stage.status_of(&other).await, others);
+    assert_eq!(stage.length().await, 6);
+
+    // A group of the same name is a new one.
+    stage.create(&stage.group).await;
+    assert_eq!(stage.counts().await, [6, 0, 0, 0]);
+    let causes = stage.backend.graves().causes(&stage.topic, &stage.group);
+    assert_eq!(causes.await.must("counting"), []);
+    let consumers = stage.backend.consumers(&stage.topic, &stage.group).await;
+    assert_eq!(consumers.must("listing consumers"), []);
+    let mut hand = stage.hand("two").await;
+    let fetched = stage.fetch(&mut hand, 6).await;
+    assert_eq!(numbers(&fetched), (0..6).collect::<Vec<_>>());
+    stage.nothing(&mut hand).await;
+}
+
+/// > A group for which anything waits, or of which a consumer has been heard within `quiet`, is
+/// > only removed with `force`; this is found out in the step that removes it.
+pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let remove = async |quiet| {
+        let found = stage
+            .backend
+            .remove_group(&stage.topic, &stage.group, quiet, false)
+            .await;
+        found.must("removing").must("the group")
+    };
+    let mut hand = stage.hand("one").await;
+    let stays = async |counts: [u64; 4]| {
+        assert_eq!(stage.counts().await, counts);
+        let found = remove(Duration::ZERO).await;
+        assert_eq!((found.removed, found.living), (false, 0), "{counts:?}");
+        assert_eq!(stage.counts().await, counts);
+    };
+    stage.append(0..1).await;
+    stays([1, 0, 0, 0]).await;
+    let fetched = stage.fetch(&mut hand, 1).await;
+    stays([0, 1, 0, 0]).await;
+    let settlement = later(fetched[0].receipt, DAY, "a");
+    stage.settle(&hand.member, &[settlement]).await;
+    stays([0, 0, 1, 0]).await;
+    let ids = receipts(&fetched);
+    let hastened = stage.backend.hasten(&stage.topic, &stage.group, &ids).await;
+    assert_eq!(hastened.must("hastening"), [true]);
+    stays([0, 0, 1, 0]).await;
+    let fetched = stage.fetch(&mut hand, 1).await;
+    stays([0, 1, 0, 0]).await;
+    stage
+        .settle(&hand.member, &[bury(fetched[0].receipt, "a")])
+        .await;
+    stays([0, 0, 0, 1]).await;
+    let graves = stage.backend.graves();
+    let dead = graves.last(&stage.topic, &stage.group).await;
+    let dead = [(dead.must("asking").must("the dead letter"), Onward::Away)];
+    let purged = graves.take(&stage.topic, &stage.group, &dead, None).await;
+    assert_eq!(purged.must("purging"), [true]);
+    let found = remove(DAY).await;
+    assert_eq!((found.removed, found.living), (false, 1));
+    let found = remove(Duration::ZERO).await;
+    assert_eq!((found.removed, found.living), (true, 0));
+    let status = stage.backend.status(&stage.topic).await.must("asking");
+    assert_eq!(status.must("the topic").groups, []);
 }

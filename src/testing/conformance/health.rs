@@ -33,14 +33,25 @@ pub async fn failure_times_go_by_the_backends_clock<S: Subject>(subject: &S) {
     }
     let (sender, _received) = mpsc::unbounded_channel();
     let _subscription = stage.subscribe(SubscribeOptions::new(), sender).await;
-    let dead = stage.container.dead_letters();
     let letter = stage
-        .until("the dead letter", async || {
-            let letters = dead.list(&stage.topic, &stage.group, None, 1).await;
-            letters.must("listing").pop()
-        })
+        .until("the dead letter", async || stage.letters().await.pop())
         .await;
     let times = before..=stage.backend.clock().now();
     assert!(times.contains(&letter.last_failure), "{letter:?}");
     stage.finish().await;
+}
+
+/// > What the server says of itself; `None` where there is none, as by default.
+pub async fn a_server_tells_of_itself<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let Some(facts) = stage.backend.server().await.must("asking") else {
+        return;
+    };
+    assert!(
+        !facts.name.is_empty() && !facts.version.is_empty(),
+        "{facts:?}"
+    );
+    assert!(facts.memory_used > 0, "{facts:?}");
+    let scripts = facts.scripts.clone().must("the scripts");
+    assert!(scripts.must("loading scripts") > 0, "{facts:?}");
 }

@@ -184,12 +184,8 @@ pub async fn a_message_that_kills_is_buried<S: Subject>(subject: &S) {
         .with_retry(RetryPolicy::default().with_max_attempts(1));
     let (sender, mut received) = mpsc::unbounded_channel();
     let _subscription = stage.subscribe(options, sender).await;
-    let dead = stage.container.dead_letters();
     let letter = stage
-        .until("the dead letter", async || {
-            let letters = dead.list(&stage.topic, &stage.group, None, 1).await;
-            letters.must("listing").pop()
-        })
+        .until("the dead letter", async || stage.letters().await.pop())
         .await;
     assert_eq!((letter.reason, letter.attempts), (Reason::Crashed, 1));
     stage.drained().await;

@@ -46,6 +46,7 @@ pub mod leases;
 pub mod once;
 pub mod ordering;
 pub mod publish;
+pub mod redrive;
 pub mod retention;
 pub mod retries;
 pub mod settle;
@@ -119,6 +120,9 @@ macro_rules! conformance {
             groups_are_listed_by_name,
             only_consumers_that_hold_nothing_are_forgotten,
             a_member_can_ask_what_it_holds,
+            a_groups_consumers_are_listed_by_name,
+            a_group_is_removed_with_all_that_is_its_own,
+            a_group_that_is_needed_is_not_removed,
         );
         $crate::conformance_checks!($factory, settle:
             what_is_acknowledged_does_not_come_again,
@@ -154,16 +158,36 @@ macro_rules! conformance {
             what_is_not_due_stays,
             the_earliest_is_promoted_first,
             a_retry_waits_in_the_store,
+            what_waits_is_listed_in_the_order_of_its_time,
+            a_page_of_what_waits_ends_somewhere,
+            what_waits_can_be_brought_back_now,
+            what_waits_can_be_cancelled,
         );
         $crate::conformance_checks!($factory, dead_letters:
             a_record_is_kept_as_it_was_given,
-            records_are_listed_in_pages,
+            heads_are_found_in_pages,
             records_are_found_by_id,
-            records_are_counted_by_cause,
-            purging_removes_for_good,
-            redriving_moves_each_once,
-            a_redriven_message_begins_anew_in_its_group,
+            causes_are_counted,
+            types_tenants_and_hours_are_counted,
+            taking_out_is_for_good,
+            each_is_taken_once,
+            what_was_exported_is_put_in_once,
+            the_journal_tells_what_was_done,
             a_dead_letter_tells_its_story,
+        );
+        $crate::conformance_checks!($factory, redrive:
+            a_redriven_message_begins_anew_in_its_group,
+            a_sweep_takes_what_matches,
+            a_sweep_ends_although_everything_dies_again,
+            a_sweep_stops_when_too_many_die_again,
+            two_sweeps_share_the_work,
+            a_sweep_that_was_cut_off_can_be_resumed,
+            what_cannot_be_decoded_moves_only_when_it_is_named,
+            dead_letters_can_go_to_another_topic,
+            ids_that_are_not_there_are_told,
+            a_list_shows_what_matches,
+            editing_is_off_by_default,
+            an_export_can_be_imported_once,
         );
         $crate::conformance_checks!($factory, retention:
             what_every_group_has_settled_is_removed,
@@ -215,6 +239,7 @@ macro_rules! conformance {
         $crate::conformance_checks!($factory, health:
             a_working_container_is_well,
             failure_times_go_by_the_backends_clock,
+            a_server_tells_of_itself,
         );
     };
 }
@@ -241,7 +266,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 15] = [
+    const CHECKS: [(&str, &str); 16] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -250,6 +275,7 @@ mod tests {
         ("leases", include_str!("leases.rs")),
         ("retries", include_str!("retries.rs")),
         ("dead_letters", include_str!("dead_letters.rs")),
+        ("redrive", include_str!("redrive.rs")),
         ("retention", include_str!("retention.rs")),
         ("ordering", include_str!("ordering.rs")),
         ("shutdown", include_str!("shutdown.rs")),
@@ -258,9 +284,10 @@ mod tests {
         ("cas", include_str!("cas.rs")),
         ("health", include_str!("health.rs")),
     ];
-    const PORTS: [&str; 2] = [
+    const PORTS: [&str; 3] = [
         include_str!("../../backend.rs"),
         include_str!("../../ports/kv.rs"),
+        include_str!("../../backend/graves.rs"),
     ];
 
     /// The words of a text's documentation, in one line.
@@ -337,6 +364,8 @@ mod tests {
             "Not cancel safe",
             "Use [`Interrupt`]",
             "A store of topics",
+            "A store's dead letters",
+            "The dead letters of its topics",
             "Reads for one member",
             "Ends a reader's wait",
             "A reader, and what ends",
@@ -348,6 +377,7 @@ mod tests {
             (PORTS[0], "pub trait Reader", "\n}"),
             (PORTS[0], "pub trait Interrupt", "\n}"),
             (PORTS[1], "pub trait KvStore:", "\n}"),
+            (PORTS[2], "pub trait Graves:", "\n}"),
         ] {
             let start = text.find(first).unwrap();
             let body = &text[start..][..text[start..].find(last).unwrap()];

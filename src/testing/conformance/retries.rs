@@ -7,10 +7,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{DAY, Must as _, SOON, Stage, group, later, quick, receipts};
-use crate::backend::{Fetched, Lane};
+use super::support::{DAY, Hand, Must as _, SOON, Stage, group, later, quick, receipts};
+use crate::backend::{Fetched, Lane, Receipt, Scheduled};
 use crate::consumer::Delivery;
-use crate::domain::{Outcome, Reason};
+use crate::domain::{EntryId, Outcome, Reason, Timestamp};
 use crate::ports::MessageBusExt as _;
 
 fn parcels(fetched: &[Fetched]) -> Vec<&str> {
@@ -85,9 +85,7 @@ pub async fn a_snooze_does_not_count_and_a_rejection_is_final<S: Subject>(subjec
     stage.publish(0..1).await;
     assert_eq!(stage.some(&mut received, 4).await, [1; 4]);
     stage.drained().await;
-    let dead = stage.container.dead_letters();
-    let letters = dead.list(&stage.topic, &stage.group, None, 9).await;
-    let letters = letters.must("listing");
+    let letters = stage.letters().await;
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
     assert_eq!((letter.reason, letter.attempts), (Reason::Rejected, 1));
@@ -217,6 +215,7 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     let parcel = crate::codec::parcel::Parcel {
         fields: fetched[0].fields.clone(),
         trail: crate::domain::Trail::from(fetched[0].receipt.id),
+        anew: false,
     };
     let settlement = crate::backend::Settlement::Later {
         receipt: fetched[0].receipt,
@@ -231,4 +230,135 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     assert_eq!(stage.next(&mut received).await, 0);
     stage.drained().await;
     stage.finish().await;
+}
+
+/// What nothing waits under.
+const NOWHERE: Receipt = Receipt {
+    lane: Lane::Redo,
+    id: EntryId {
+        millis: 1,
+        sequence: 1,
+    },
+};
+
+/// Lets messages wait, each for so many hours, in one call.
+async fn waiting<S: Subject>(stage: &Stage<'_, S>, hours: &[u32]) -> (Hand, Vec<Receipt>) {
+    let count = u32::try_from(hours.len()).must("the number of messages");
+    stage.append(0..count).await;
+    let mut hand = stage.hand("one").await;
+    let ids = receipts(&stage.fetch(&mut hand, hours.len()).await);
+    let settlements: Vec<_> = (hours.iter().zip(&ids).zip(["a", "b", "c", "d", "e", "f"]))
+        .map(|((hours, id), parcel)| later(*id, *hours * DAY / 24, parcel))
+        .collect();
+    stage.settle(&hand.member, &settlements).await;
+    (hand, ids)
+}
+
+async fn page<S: Subject>(
+    stage: &Stage<'_, S>,
+    after: Option<(Timestamp, Receipt)>,
+    max: usize,
+) -> Vec<Scheduled> {
+    let listed = stage
+        .backend
+        .scheduled(&stage.topic, &stage.group, after, max);
+    listed.await.must("listing").entries
+}
+
+/// > What waits for its time, earliest first, after a place in this order.
+/// > When it is due, by the store's clock.
+/// > The store's time at this moment.
+pub async fn what_waits_is_listed_in_the_order_of_its_time<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    // Several are due in the same moment.
+    let (_hand, ids) = waiting(&stage, &[5, 2, 5, 5, 1, 5]).await;
+    let all = stage
+        .backend
+        .scheduled(&stage.topic, &stage.group, None, 10);
+    let all = all.await.must("listing");
+    let mut parcels: Vec<&[u8]> = all.entries.iter().map(|one| &one.parcel[..]).collect();
+    assert_eq!(parcels[..2], [b"e", b"b"]);
+    parcels.sort_unstable();
+    assert_eq!(parcels, [b"a", b"b", b"c", b"d", b"e", b"f"]);
+    let until = all.entries[0].due.as_millis() - all.now.as_millis();
+    assert!((1..=3_600_000).contains(&until), "{until}");
+
+    let (mut found, mut place) = (Vec::new(), None);
+    loop {
+        let one = page(&stage, place, 2).await;
+        let Some(last) = one.last() else { break };
+        place = Some((last.due, last.receipt));
+        // A place that is gone is still a place.
+        let ids = [last.receipt];
+        let gone = stage.backend.cancel(&stage.topic, &stage.group, &ids);
+        assert_eq!(gone.await.must("cancelling"), [true]);
+        found.extend(one);
+    }
+    assert_eq!(found, all.entries);
+    assert_eq!(ids.len(), found.len());
+    assert!(found.iter().all(|one| ids.contains(&one.receipt)));
+}
+
+/// > Up to `max` of them, fewer where they are heavy, none only at the end.
+pub async fn a_page_of_what_waits_ends_somewhere<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..4).await;
+    let mut hand = stage.hand("one").await;
+    let heavy = "x".repeat(3 * 1024 * 1024);
+    for id in receipts(&stage.fetch(&mut hand, 4).await) {
+        stage.settle(&hand.member, &[later(id, DAY, &heavy)]).await;
+    }
+    assert_eq!(page(&stage, None, 1).await.len(), 1);
+    let (mut count, mut place) = (0, None);
+    loop {
+        let one = page(&stage, place, 10).await;
+        let Some(last) = one.last() else { break };
+        place = Some((last.due, last.receipt));
+        count += one.len();
+    }
+    assert_eq!(count, 4);
+}
+
+/// > Moves what waits for its time to the redo lane now, each atomically.
+/// > For each, whether it was waiting.
+pub async fn what_waits_can_be_brought_back_now<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let (mut hand, ids) = waiting(&stage, &[24, 24, 24]).await;
+    let some = [ids[2], NOWHERE, ids[0], ids[2]];
+    let hasten = || stage.backend.hasten(&stage.topic, &stage.group, &some);
+    let (one, two) = tokio::join!(hasten(), hasten());
+    let (one, two) = (one.must("hastening"), two.must("hastening"));
+    let moved = one
+        .iter()
+        .zip(&two)
+        .map(|(one, two)| u8::from(*one) + u8::from(*two));
+    assert_eq!(moved.collect::<Vec<_>>(), [1, 0, 1, 0], "{one:?} {two:?}");
+    assert_eq!(stage.counts().await, [0, 0, 3, 0]);
+    assert_eq!(page(&stage, None, 10).await.len(), 1);
+    let fetched = stage.fetch(&mut hand, 2).await;
+    assert!(fetched.iter().all(|one| one.receipt.lane == Lane::Redo));
+    assert_eq!(fetched[0].deliveries, 1);
+    let mut brought = parcels(&fetched);
+    brought.sort_unstable();
+    assert_eq!(brought, ["a", "c"]);
+    stage.nothing(&mut hand).await;
+}
+
+/// > Removes for good what waits for its time.
+/// > For each, whether it was waiting.
+pub async fn what_waits_can_be_cancelled<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let (mut hand, ids) = waiting(&stage, &[24, 24, 24]).await;
+    let cancel = async |ids: &[Receipt]| {
+        let done = stage.backend.cancel(&stage.topic, &stage.group, ids).await;
+        done.must("cancelling")
+    };
+    let some = [ids[0], NOWHERE, ids[1], ids[0]];
+    assert_eq!(cancel(&some).await, [true, false, true, false]);
+    assert_eq!(stage.counts().await, [0, 0, 1, 0]);
+    let hastened = stage.backend.hasten(&stage.topic, &stage.group, &ids).await;
+    assert_eq!(hastened.must("hastening"), [false, false, true]);
+    let fetched = stage.fetch(&mut hand, 1).await;
+    assert_eq!(parcels(&fetched), ["c"]);
+    stage.nothing(&mut hand).await;
 }

@@ -137,9 +137,7 @@ pub async fn a_poison_entry_does_not_stop_the_reader<S: Subject>(subject: &S) {
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2]);
     assert_eq!(stage.drained().await.dead, 3);
-    let dead = stage.container.dead_letters();
-    let letters = dead.list(&stage.topic, &stage.group, None, 10).await;
-    for (letter, (name, value)) in letters.must("listing").iter().zip(flaws) {
+    for (letter, (name, value)) in stage.letters().await.iter().zip(flaws) {
         assert_eq!((letter.reason, letter.attempts), (Reason::Undecodable, 1));
         assert_eq!(letter.fields, [(Bytes::from(name), value)], "byte for byte");
     }

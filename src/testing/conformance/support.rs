@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::Subject;
 use crate::backend::{
@@ -16,7 +17,8 @@ use crate::backend::{
 use crate::consumer::{Delivery, SubscribeOptions, Subscription};
 use crate::container::Container;
 use crate::domain::{
-    ConsumerName, EntryId, Envelope, Group, Reason, RetryPolicy, Topic, TopicSettings,
+    ConsumerName, DeadLetter, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Group, Reason,
+    RetryPolicy, Topic, TopicSettings,
 };
 use crate::ports::MessageBusExt as _;
 
@@ -87,11 +89,24 @@ pub(super) fn later(receipt: Receipt, delay: Duration, parcel: &str) -> Settleme
 
 pub(super) fn record(body: &str) -> Record {
     Record {
-        reason: Reason::Rejected,
-        fingerprint: "no user #".to_owned(),
-        kind: "n".to_owned(),
-        tenant: "t-1".to_owned(),
+        head: head("no user 7"),
         body: Bytes::from(body.to_owned()),
+    }
+}
+
+pub(super) fn head(error: &str) -> DeadLetterHead {
+    DeadLetterHead {
+        reason: Reason::Rejected,
+        fingerprint: crate::domain::fingerprint(error),
+        kind: "n".to_owned(),
+        tenant: Some("t-1".to_owned()),
+        corr_id: None,
+        message: Some(Uuid::from_u128(7)),
+        error: error.to_owned(),
+        attempts: 3,
+        redriven: 0,
+        redriven_by: None,
+        imported_from: None,
     }
 }
 
@@ -337,6 +352,20 @@ impl<'a, S: Subject> Stage<'a, S> {
         };
         let made = bus.subscribe_with(&self.topic, options, handler).await;
         made.must("subscribing")
+    }
+
+    /// The group's dead letters.
+    pub(super) async fn letters(&self) -> Vec<DeadLetter> {
+        self.letters_of(&self.group).await
+    }
+
+    pub(super) async fn letters_of(&self, group: &Group) -> Vec<DeadLetter> {
+        let dead = self.container.dead_letters();
+        let all = DeadLetterFilter::default();
+        let page = dead.list(&self.topic, group, &all, None, 1000).await;
+        let letters = page.must("listing").letters;
+        let ids: Vec<EntryId> = letters.iter().map(|(id, _)| *id).collect();
+        dead.get(&self.topic, group, &ids).await.must("reading")
     }
 
     /// Shuts a container down and expects that everything was finished.

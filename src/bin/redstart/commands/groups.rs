@@ -3,7 +3,8 @@
 use redstart::{Container, GroupStatus, Topic};
 use serde::Serialize;
 
-use crate::args::GroupsArgs;
+use super::remove;
+use crate::args::{GroupsAction, GroupsArgs};
 use crate::console::Console;
 use crate::failure::Failure;
 
@@ -12,6 +13,9 @@ pub(super) async fn run(
     container: &Container,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
+    if let Some(GroupsAction::Remove(args)) = &args.action {
+        return remove::run(args, container, console).await;
+    }
     let admin = container.admin();
     let topics: Vec<(Topic, Vec<GroupStatus>)> = match &args.topic {
         Some(topic) => vec![(topic.clone(), admin.groups(topic).await?)],

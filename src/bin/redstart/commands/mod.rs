@@ -1,11 +1,16 @@
 //! The commands. Each is a function from its arguments and a console.
 
+mod doctor;
 mod groups;
 mod health;
 mod input;
+mod kv;
 mod line;
 mod migrate;
+mod pages;
 mod publish;
+mod remove;
+mod retries;
 mod tail;
 mod topics;
 
@@ -27,7 +32,12 @@ pub(crate) async fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Fa
         Command::Tail(args) => tail::run(args, &settings.connect().await?, console).await,
         Command::Topics(_) => topics::run(&settings.connect().await?, console).await,
         Command::Groups(args) => groups::run(args, &settings.connect().await?, console).await,
+        Command::Retries(args) => retries::run(args, &settings.connect().await?, console).await,
+        Command::Kv(args) => kv::run(args, &settings.connect().await?, console).await,
         Command::Migrate(args) => migrate::run(args, settings, console).await,
         Command::Health(_) => health::run(settings, console).await,
+        Command::Doctor(args) => doctor::run(args, settings, console).await,
+        Command::Completions(args) => pages::completions(args, console),
+        Command::Man(args) => pages::man(args, console),
     }
 }

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use redstart::codec::{Limits, encode_entry};
 use redstart::{Admin, Codec, Container, Entry, EntryId, Envelope};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::args::TailArgs;
 use crate::console::Console;
-use crate::escape;
 use crate::failure::{Failure, chain};
+use crate::{escape, shown};
 
 const PAGE: usize = 500;
 /// How often to look for what was published meanwhile.
@@ -121,16 +120,9 @@ impl Tail<'_> {
     }
 }
 
-/// The envelope as JSON, as it is on the wire; or why it has no such form.
-fn wire(envelope: &Envelope) -> Result<Box<RawValue>, String> {
-    let unlimited = Limits::default().with_max_bytes(usize::MAX);
-    let (_, bytes) = encode_entry(envelope, Codec::Json, unlimited).map_err(|e| chain(&e))?;
-    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
-}
-
 fn object(entry: &Entry) -> Result<String, Failure> {
     let read = match &entry.envelope {
-        Ok(envelope) => wire(envelope),
+        Ok(envelope) => shown::wire(envelope),
         Err(flaw) => Err(flaw.to_string()),
     };
     let id = entry.id.to_string();
@@ -149,25 +141,10 @@ fn object(entry: &Entry) -> Result<String, Failure> {
         Err(error) => escape::to_json(&json!({
             "entry": id,
             "error": error,
-            "fields": entry.fields.iter().map(|(name, value)| json!({
-                "name": String::from_utf8_lossy(name),
-                "value": field(value),
-            })).collect::<Vec<_>>(),
+            "fields": shown::fields(&entry.fields),
         })),
     };
     Ok(text?)
-}
-
-/// Text as it is, other bytes in hexadecimal.
-fn field(bytes: &[u8]) -> serde_json::Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => json!(text),
-        Err(_) => json!({ "hex": hex(bytes) }),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn line(entry: &Entry) -> String {
@@ -183,7 +160,7 @@ fn line(entry: &Entry) -> String {
                 let name = escape::excerpt(&String::from_utf8_lossy(name), FIELD);
                 let value = match std::str::from_utf8(value) {
                     Ok(value) => escape::excerpt(value, FIELD),
-                    Err(_) => format!("0x{}", escape::excerpt(&hex(value), FIELD)),
+                    Err(_) => format!("0x{}", escape::excerpt(&shown::hex(value), FIELD)),
                 };
                 text = format!("{text}  {name}={value}");
             }

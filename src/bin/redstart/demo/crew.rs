@@ -1,21 +1,22 @@
-//! The worker processes, seen from the demo.
+//! The workers, seen from the demo.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io;
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use redstart::{Group, Namespace, Topic};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::ground::Place;
+use super::process::ProcessWorker;
 use super::report::Report;
+use super::thread::ThreadWorker;
 
 /// What all workers are told.
 pub(super) struct Orders<'a> {
-    pub(super) url: &'a str,
+    pub(super) place: &'a Place,
     pub(super) namespace: &'a Namespace,
     pub(super) topic: &'a Topic,
     pub(super) group: &'a Group,
@@ -33,18 +34,21 @@ pub(super) enum Event {
     Ended,
 }
 
-/// One worker process. Dropping it kills it.
+/// One worker. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Worker {
     /// Counted from 1.
     pub(super) number: usize,
-    pub(super) pid: u32,
     /// Messages that it has begun and not ended.
     pub(super) hands: HashSet<Uuid>,
     pub(super) alive: bool,
-    child: Child,
-    /// Closed to tell the worker to stop.
-    input: Option<ChildStdin>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Process(ProcessWorker),
+    Thread(ThreadWorker),
 }
 
 /// The workers, and the one channel on which all of them are heard.
@@ -56,35 +60,41 @@ pub(super) struct Crew {
 
 impl Crew {
     pub(super) fn start(count: usize, orders: &Orders<'_>) -> io::Result<Self> {
-        let program = std::env::current_exe()?;
         let (sender, events) = mpsc::channel(4096);
         let mut workers = Vec::with_capacity(count);
         for at in 0..count {
-            let mut command = std::process::Command::new(&program);
-            command
-                .args(["demo-worker", "--topic", orders.topic.as_str()])
-                .args(["--group", orders.group.as_str(), "--work"])
-                .arg(orders.work.as_micros().to_string())
-                // Not as arguments: the URL may hold a password.
-                .env("REDSTART_REDIS_URL", orders.url)
-                .env("REDSTART_NAMESPACE", orders.namespace.as_str())
-                .env("REDSTART_LOG", &orders.log)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            super::own_group(&mut command);
-            let mut child = Command::from(command).kill_on_drop(true).spawn()?;
-            listen(at, &mut child, &sender);
+            let body = match orders.place {
+                Place::Given(url) => Body::Process(ProcessWorker::start(at, url, orders, &sender)?),
+                Place::Private(server) => {
+                    Body::Process(ProcessWorker::start(at, server.url(), orders, &sender)?)
+                }
+                Place::Memory(store) => {
+                    Body::Thread(ThreadWorker::start(at, store, orders, &sender)?)
+                }
+            };
             workers.push(Worker {
                 number: at + 1,
-                pid: child.id().unwrap_or_default(),
                 hands: HashSet::new(),
                 alive: true,
-                input: child.stdin.take(),
-                child,
+                body,
             });
         }
         Ok(Self { workers, events })
+    }
+
+    /// What the workers are, in words.
+    pub(super) fn describe(&self) -> String {
+        let pids: Vec<String> = self
+            .workers
+            .iter()
+            .filter_map(|worker| Some(worker.pid()?.to_string()))
+            .collect();
+        let count = self.workers.len();
+        if pids.is_empty() {
+            format!("{count} worker threads")
+        } else {
+            format!("{count} worker processes (pids {})", pids.join(", "))
+        }
     }
 
     /// The next event, with the worker's place. The workers' hands are kept up to date.
@@ -120,48 +130,57 @@ impl Crew {
     /// Tells all workers to finish and go.
     pub(super) fn dismiss(&mut self) {
         for worker in &mut self.workers {
-            worker.input = None;
+            match &mut worker.body {
+                Body::Process(process) => process.dismiss(),
+                Body::Thread(thread) => thread.dismiss(),
+            }
         }
     }
 }
 
 impl Worker {
-    /// Kills it, without any warning to the process.
-    pub(super) fn kill(&mut self) -> io::Result<()> {
-        self.child.start_kill()
+    fn pid(&self) -> Option<u32> {
+        match &self.body {
+            Body::Process(process) => Some(process.pid),
+            Body::Thread(_) => None,
+        }
     }
 
-    /// How it ended.
-    pub(super) async fn end(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+    /// How it was killed, in words.
+    pub(super) fn cause_of_death(&self) -> &'static str {
+        match &self.body {
+            Body::Process(_) => "SIGKILL",
+            Body::Thread(_) => "its runtime was dropped",
+        }
+    }
+
+    /// Kills it, without any warning.
+    pub(super) fn kill(&mut self) -> io::Result<()> {
+        match &mut self.body {
+            Body::Process(process) => process.kill(),
+            Body::Thread(thread) => {
+                thread.kill();
+                Ok(())
+            }
+        }
+    }
+
+    /// How it ended: what is wrong with that, where something is.
+    pub(super) async fn end(&mut self) -> io::Result<Result<(), String>> {
+        match &mut self.body {
+            Body::Process(process) => process.end().await,
+            Body::Thread(thread) => Ok(thread.end().await),
+        }
     }
 }
 
-fn listen(at: usize, child: &mut Child, sender: &mpsc::Sender<(usize, Event)>) {
-    if let Some(out) = child.stdout.take() {
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(out).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                // The last line of a killed process may be half a line.
-                if let Ok(report) = line.parse()
-                    && sender.send((at, Event::Reported(report))).await.is_err()
-                {
-                    return;
-                }
-            }
-            let _ = sender.send((at, Event::Ended)).await;
-        });
-    }
-    if let Some(err) = child.stderr.take() {
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(err).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                if sender.send((at, Event::Complained(line))).await.is_err() {
-                    return;
-                }
-            }
-        });
+/// `worker 2 (pid 4711)`.
+impl fmt::Display for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {}", self.number)?;
+        match self.pid() {
+            Some(pid) => write!(f, " (pid {pid})"),
+            None => Ok(()),
+        }
     }
 }

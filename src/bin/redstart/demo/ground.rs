@@ -1,58 +1,92 @@
-//! Where the demo plays: a server that was given, or one of its own.
+//! Where the demo plays: a server that was given, one of its own, or this process's memory.
 
-use redstart::{Container, ContainerBuilder, Namespace};
+use redstart::{Container, ContainerBuilder, MemoryStore, Namespace};
 use uuid::Uuid;
 
 use super::server::PrivateServer;
 use crate::failure::Failure;
 use crate::settings::Settings;
 
-const NOTHING_TO_PLAY_ON: &str = "the demo needs a Redis server, 7.0 or later: put redis-server \
-     on the PATH (apt install redis-server, brew install redis), or set REDSTART_REDIS_URL";
-
-/// Where the demo plays.
+/// Where the demo plays, and under which names.
 #[derive(Debug)]
 pub(super) struct Ground {
-    pub(super) url: String,
+    pub(super) place: Place,
     pub(super) namespace: Namespace,
-    pub(super) private: Option<PrivateServer>,
+}
+
+/// What carries the messages.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// The server of this URL.
+    Given(String),
+    /// A server that was started for the demo.
+    Private(PrivateServer),
+    /// The memory of this process.
+    Memory(MemoryStore),
 }
 
 impl Ground {
-    /// Takes the server that was given, else starts one.
+    /// Takes the server that was given, else starts one; without any, this process's memory.
     pub(super) fn choose(settings: &Settings) -> Result<Self, Failure> {
         if let Some(url) = settings.redis_url() {
             // Fresh, so that nothing on a shared server is disturbed: not the settings' own.
             let random = Uuid::new_v4().simple().to_string();
             return Ok(Self {
-                url: url.to_owned(),
+                place: Place::Given(url.to_owned()),
                 namespace: Namespace::new(format!("redstart-demo-{}", &random[..12]))?,
-                private: None,
             });
         }
-        match PrivateServer::start()? {
-            Some(server) => Ok(Self {
-                url: server.url().to_owned(),
-                namespace: Namespace::new("redstart-demo")?,
-                private: Some(server),
-            }),
-            // The embedded memory adapter belongs here: no server, and workers that are no
-            // processes.
-            None => Err(Failure::new(NOTHING_TO_PLAY_ON)),
-        }
+        Ok(Self {
+            place: match PrivateServer::start()? {
+                Some(server) => Place::Private(server),
+                None => Place::Memory(MemoryStore::new()),
+            },
+            namespace: Namespace::new("redstart-demo")?,
+        })
     }
 
     pub(super) async fn connect(&mut self) -> Result<Container, Failure> {
-        let (url, namespace) = (self.url.clone(), self.namespace.clone());
+        let namespace = self.namespace.clone();
         let builder = || -> Result<ContainerBuilder, Failure> {
             let builder = ContainerBuilder::from_env().map_err(Failure::of_settings)?;
-            Ok(builder
-                .with_redis_url(url.clone())
-                .with_namespace(namespace.clone()))
+            Ok(builder.with_namespace(namespace.clone()))
         };
-        match &mut self.private {
-            Some(server) => server.connect(builder).await,
-            None => builder()?.connect().await.map_err(Failure::of_settings),
+        match &mut self.place {
+            Place::Given(url) => builder()?
+                .with_redis_url(url.clone())
+                .connect()
+                .await
+                .map_err(Failure::of_settings),
+            Place::Private(server) => {
+                let url = server.url().to_owned();
+                server
+                    .connect(|| Ok(builder()?.with_redis_url(url.clone())))
+                    .await
+            }
+            Place::Memory(store) => builder()?
+                .with_memory(store.clone())
+                .connect()
+                .await
+                .map_err(Failure::of_settings),
+        }
+    }
+
+    /// What was chosen, in words.
+    pub(super) fn describe(&self) -> String {
+        match &self.place {
+            Place::Given(_) => format!(
+                "Connected to the server of REDSTART_REDIS_URL; everything is in the fresh namespace {}.",
+                self.namespace
+            ),
+            Place::Private(server) => format!(
+                "Started a private redis-server (pid {}, unix socket, append-only file).",
+                server.pid()
+            ),
+            Place::Memory(_) => {
+                "No REDSTART_REDIS_URL and no redis-server on the PATH: playing on \
+                 the memory adapter, in this process."
+                    .to_owned()
+            }
         }
     }
 }

@@ -5,9 +5,11 @@ mod crew;
 mod ground;
 mod plan;
 mod play;
+mod process;
 mod report;
 mod server;
 mod show;
+mod thread;
 mod worker;
 
 use clap::Args as ClapArgs;
@@ -29,7 +31,8 @@ group, kills one of them, and accounts for every message: handled, or a dead let
 
 Plays on the server of REDSTART_REDIS_URL, in a fresh namespace of its own, which stays there; or,
 where that is not set, on a private redis-server that is started for the demo, with an append-only
-file in a temporary folder, and is gone at the end.",
+file in a temporary folder, and is gone at the end; or, where there is no redis-server on the PATH,
+on the memory adapter, with threads for workers.",
     after_help = "\
 Examples:
   redstart demo
@@ -46,7 +49,7 @@ pub(crate) struct DemoArgs {
     /// How many messages are published
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=500_000))]
     messages: u64,
-    /// How many worker processes are started, before one of them is killed
+    /// How many workers are started, before one of them is killed
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=64))]
     workers: u64,
     /// Leave the private server running, and say how to look at it and how to stop it

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Envelope, Group, GroupStatus, Topic};
+use redstart::{Container, DeadLetterFilter, Envelope, Group, GroupStatus, Topic};
 use uuid::Uuid;
 
 use super::DemoArgs;
 use super::account::{Account, Sums};
 use super::crew::{Crew, Event, Orders};
-use super::ground::Ground;
+use super::ground::{Ground, Place};
 use super::plan::{self, CONCURRENCY, Fails, LEASE};
 use super::report::Report;
 use super::server::PrivateServer;
@@ -36,16 +36,7 @@ pub(super) async fn play(
     let mut show = Show::new(console, args.messages);
     let mut ground = Ground::choose(settings)?;
     let container = ground.connect().await?;
-    show.tell(match &ground.private {
-        Some(server) => format!(
-            "Started a private redis-server (pid {}, unix socket, append-only file).",
-            server.pid()
-        ),
-        None => format!(
-            "Connected to the server of REDSTART_REDIS_URL; everything is in the fresh namespace {}.",
-            ground.namespace
-        ),
-    })?;
+    show.tell(ground.describe())?;
 
     let (topic, group) = (Topic::new("demo")?, Group::new("demo-workers")?);
     let mut account = Account::default();
@@ -57,7 +48,7 @@ pub(super) async fn play(
     let crew = Crew::start(
         usize::try_from(args.workers).unwrap_or(usize::MAX),
         &Orders {
-            url: &ground.url,
+            place: &ground.place,
             namespace: &ground.namespace,
             topic: &topic,
             group: &group,
@@ -65,17 +56,18 @@ pub(super) async fn play(
             log: settings.log.to_string(),
         },
     )?;
-    let pids: Vec<String> = crew.workers.iter().map(|w| w.pid.to_string()).collect();
     show.tell(format_args!(
-        "Started {} worker processes (pids {}): one group, {CONCURRENCY} handlers and a lease of {} s each.",
-        crew.workers.len(),
-        pids.join(", "),
+        "Started {}: one group, {CONCURRENCY} handlers and a lease of {} s each.",
+        crew.describe(),
         LEASE.as_secs(),
     ))?;
 
     let mut scene = Scene {
         container: &container,
-        server: ground.private.as_mut(),
+        server: match &mut ground.place {
+            Place::Private(server) => Some(server),
+            Place::Given(_) | Place::Memory(_) => None,
+        },
         topic: &topic,
         group: &group,
         crew,
@@ -278,15 +270,13 @@ impl Scene<'_> {
         let worker = &self.crew.workers[at];
         let Some(killed) = self.killed.as_mut().filter(|killed| killed.at == at) else {
             if !self.dismissed {
-                let (number, pid) = (worker.number, worker.pid);
-                show.remark(format_args!("worker {number} (pid {pid}) ended by itself"));
+                show.remark(format_args!("{worker} ended by itself"));
             }
             return Ok(());
         };
         show.tell(format_args!(
-            "Killed worker {} (pid {}, SIGKILL) after {} messages, with {} in its hands.",
-            worker.number,
-            worker.pid,
+            "Killed {worker}: {}, after {} messages and with {} in its hands.",
+            worker.cause_of_death(),
             self.account.distinct(),
             worker.hands.len(),
         ))?;
@@ -331,12 +321,10 @@ impl Scene<'_> {
         }
         let killed = self.killed.as_ref().map(|killed| killed.at);
         for (at, worker) in self.crew.workers.iter_mut().enumerate() {
-            let status = worker.end().await?;
-            if !status.success() && killed != Some(at) {
-                let (number, pid) = (worker.number, worker.pid);
-                show.remark(format_args!(
-                    "worker {number} (pid {pid}) ended with {status}"
-                ));
+            if let Err(how) = worker.end().await?
+                && killed != Some(at)
+            {
+                show.remark(format_args!("{worker} ended with {how}"));
             }
         }
         Ok(())
@@ -347,13 +335,16 @@ impl Scene<'_> {
         let (mut dead, mut after) = (Vec::new(), None);
         loop {
             let letters = self.container.dead_letters();
-            let page = letters.list(self.topic, self.group, after, BATCH).await?;
-            let Some(last) = page.last() else {
+            let all = DeadLetterFilter::default();
+            let page = letters
+                .list(self.topic, self.group, &all, after, BATCH)
+                .await?;
+            // Without an id it could not be decoded, and was never published by the demo.
+            let ids = page.letters.iter().map(|(_, head)| head.message);
+            dead.extend(ids.map(Option::unwrap_or_default));
+            after = page.next;
+            if after.is_none() {
                 return Ok(self.account.close(&dead));
-            };
-            after = Some(last.id);
-            for letter in page {
-                dead.push(letter.envelope()?.id());
             }
         }
     }
@@ -361,13 +352,10 @@ impl Scene<'_> {
 
 /// How to look at what the demo has left, where it has left something.
 fn look_further(args: &DemoArgs, ground: Ground, show: &mut Show<'_, '_>) -> Result<(), Failure> {
-    let Ground {
-        url,
-        namespace,
-        private,
-    } = ground;
-    let (intro, first, last) = match private {
-        Some(server) if args.keep => {
+    let Ground { place, namespace } = ground;
+    let (intro, first, last) = match place {
+        Place::Private(server) if args.keep => {
+            let url = server.url().to_owned();
             let (pid, folder) = (server.pid(), server.keep());
             (
                 "The server keeps running. Look further:",
@@ -377,11 +365,16 @@ fn look_further(args: &DemoArgs, ground: Ground, show: &mut Show<'_, '_>) -> Res
                 )),
             )
         }
-        Some(_) => {
+        Place::Private(_) => {
             let hint = "Look further: `redstart demo --keep` leaves the server running.";
             return Ok(show.epilogue(&[hint.to_owned()])?);
         }
-        None => (
+        Place::Memory(_) => {
+            let hint = "Put redis-server on the PATH (apt install redis-server, brew install redis), \
+                 or set REDSTART_REDIS_URL, to see the same with processes.";
+            return Ok(show.epilogue(&[hint.to_owned()])?);
+        }
+        Place::Given(_) => (
             "What was published stays in its namespace. Look further:",
             "# with REDSTART_REDIS_URL as it is".to_owned(),
             None,

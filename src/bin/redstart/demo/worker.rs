@@ -1,14 +1,16 @@
-//! A worker process of the demo: one consumer, until its standard input is closed.
+//! What a worker of the demo does: one consumer, until it is told to go.
 
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use redstart::{
-    Delivery, Group, Handler, MessageBusExt as _, Outcome, RetryPolicy, SubscribeOptions, Topic,
+    Container, Delivery, Group, Handler, MessageBusExt as _, Outcome, RetryPolicy,
+    SubscribeOptions, Topic,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::crew::Event;
 use super::plan::{CONCURRENCY, Fails, LEASE, MAX_ATTEMPTS, Message};
 use super::report::Report;
 use crate::failure::Failure;
@@ -29,10 +31,35 @@ pub(crate) struct WorkerArgs {
     work: u64,
 }
 
+/// A worker process: until its standard input is closed.
 pub(crate) async fn work(args: &WorkerArgs, settings: &Settings) -> Result<(), Failure> {
     let container = settings.connect().await?;
+    let task = Task {
+        topic: args.topic.clone(),
+        group: args.group.clone(),
+        work: Duration::from_micros(args.work),
+    };
+    serve(&container, task, Voice::Output, input_closed()).await
+}
+
+/// What a worker is to do.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) topic: Topic,
+    pub(super) group: Group,
+    /// How long the handling of a message takes.
+    pub(super) work: Duration,
+}
+
+/// Handles messages until `dismissed` completes, then finishes what was begun.
+pub(super) async fn serve(
+    container: &Container,
+    task: Task,
+    voice: Voice,
+    dismissed: impl Future<Output = ()>,
+) -> Result<(), Failure> {
     let options = SubscribeOptions::new()
-        .with_group(args.group.clone())
+        .with_group(task.group)
         .with_concurrency(CONCURRENCY as usize)
         .with_lease(LEASE)
         .with_retry(
@@ -41,14 +68,15 @@ pub(crate) async fn work(args: &WorkerArgs, settings: &Settings) -> Result<(), F
         )
         .with_handler_name("demo");
     let handler = Demo {
-        work: Duration::from_micros(args.work),
+        work: task.work,
+        voice: voice.clone(),
     };
     let _subscription = container
         .bus()
-        .subscribe_with(&args.topic, options, handler)
+        .subscribe_with(&task.topic, options, handler)
         .await?;
-    tell(Report::Ready);
-    input_closed().await;
+    voice.tell(Report::Ready).await;
+    dismissed.await;
     let report = container.shutdown(SHUTDOWN).await;
     if report.is_clean() {
         Ok(())
@@ -57,13 +85,33 @@ pub(crate) async fn work(args: &WorkerArgs, settings: &Settings) -> Result<(), F
     }
 }
 
-/// Writes one line, at once. Who cannot report must not acknowledge either: a worker whose
-/// parent has gone ends here, and its deliveries go to others.
-fn tell(report: Report) {
-    let mut out = io::stdout().lock();
-    let told = writeln!(out, "{report}").and_then(|()| out.flush());
-    if told.is_err() {
-        std::process::exit(i32::from(crate::failure::FAILED));
+/// How a worker reports.
+#[derive(Clone, Debug)]
+pub(super) enum Voice {
+    /// By a line on its standard output.
+    Output,
+    /// By a channel, from the worker at this place.
+    Channel(usize, mpsc::Sender<(usize, Event)>),
+}
+
+impl Voice {
+    /// Reports at once. Who cannot report must not acknowledge either: a worker whose
+    /// parent has gone ends here, and its deliveries go to others.
+    async fn tell(&self, report: Report) {
+        match self {
+            Self::Output => {
+                let mut out = io::stdout().lock();
+                let told = writeln!(out, "{report}").and_then(|()| out.flush());
+                if told.is_err() {
+                    std::process::exit(i32::from(crate::failure::FAILED));
+                }
+            }
+            Self::Channel(at, sender) => {
+                if sender.send((*at, Event::Reported(report))).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
     }
 }
 
@@ -82,6 +130,7 @@ async fn input_closed() {
 #[derive(Debug)]
 struct Demo {
     work: Duration,
+    voice: Voice,
 }
 
 impl Handler for Demo {
@@ -90,7 +139,7 @@ impl Handler for Demo {
 
     async fn handle(&self, message: Message, delivery: Delivery) -> Outcome {
         let (id, attempt) = (delivery.envelope().id(), delivery.attempt());
-        tell(Report::Begun(id));
+        self.voice.tell(Report::Begun(id)).await;
         tokio::time::sleep(self.work).await;
         let fails = match message.fails {
             Fails::Never => false,
@@ -98,14 +147,15 @@ impl Handler for Demo {
             Fails::Always => true,
         };
         if !fails {
-            tell(Report::Handled(id));
+            self.voice.tell(Report::Handled(id)).await;
             return Outcome::Ack;
         }
-        tell(if attempt < MAX_ATTEMPTS {
+        let report = if attempt < MAX_ATTEMPTS {
             Report::Retry(id)
         } else {
             Report::Dead(id)
-        });
+        };
+        self.voice.tell(report).await;
         Outcome::retry(format!("message {} fails at attempt {attempt}", message.n))
     }
 }

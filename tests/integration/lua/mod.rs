@@ -1,14 +1,22 @@
 //! Every script, called directly, on each of its return values.
 
-use redis::{Connection, FromRedisValue, Script, Value};
+use redis::{Connection, FromRedisValue, Script, ToRedisArgs, Value};
 
 use crate::support::Server;
 
 macro_rules! script {
     ($file:literal) => {
-        Script::new(include_str!(concat!("../../lua/", $file)))
+        Script::new(include_str!(concat!("../../../lua/", $file)))
+    };
+    ($file:literal on $library:literal) => {
+        Script::new(concat!(
+            include_str!(concat!("../../../lua/", $library)),
+            include_str!(concat!("../../../lua/", $file))
+        ))
     };
 }
+
+mod dead;
 
 const LOG: &str = "{t}:log";
 const REDO: &str = "{t}:redo";
@@ -22,7 +30,7 @@ fn call<T: FromRedisValue>(
     raw: &mut Connection,
     script: &Script,
     keys: &[&str],
-    args: &[&str],
+    args: &[impl ToRedisArgs],
 ) -> T {
     attempt(raw, script, keys, args).unwrap()
 }
@@ -31,14 +39,14 @@ fn attempt<T: FromRedisValue>(
     raw: &mut Connection,
     script: &Script,
     keys: &[&str],
-    args: &[&str],
+    args: &[impl ToRedisArgs],
 ) -> redis::RedisResult<T> {
     let mut call = script.prepare_invoke();
     for key in keys {
         call.key(*key);
     }
     for arg in args {
-        call.arg(*arg);
+        call.arg(arg);
     }
     call.invoke(raw)
 }
@@ -52,7 +60,12 @@ fn run<T: FromRedisValue>(raw: &mut Connection, words: &str) -> T {
     command.query(raw).unwrap()
 }
 
-fn fails(raw: &mut Connection, script: &Script, keys: &[&str], args: &[&str]) -> String {
+fn fails(
+    raw: &mut Connection,
+    script: &Script,
+    keys: &[&str],
+    args: &[impl ToRedisArgs],
+) -> String {
     let error = attempt::<Value>(raw, script, keys, args).unwrap_err();
     error.to_string()
 }
@@ -94,67 +107,6 @@ fn topic_create() {
     assert_eq!(taken, ["taken", "shop", "orders"]);
     let _: Value = run(raw, &format!("SET {META} x EX 100"));
     assert!(fails(raw, &script, &[META], &["a", "b", "settled", "1"]).contains("WRONGTYPE"));
-}
-
-#[test]
-fn settle() {
-    let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("settle.lua"));
-    lanes(raw);
-    let keys = [LOG, REDO, RETRY, BODY, DEAD, COUNTS];
-    let done: Vec<u64> = call(
-        raw,
-        &script,
-        &keys,
-        &[
-            "g", "me", // a retry, a burial, one that is not pending, one of another lane
-            "log", "1-1", "later", "60000", "parcel-1", "", "", //
-            "log", "2-1", "rejected", "print", "record-2", "kind", "tenant", //
-            "log", "4-1", "later", "1", "parcel-4", "", "", //
-            "redo", "3-1", "later", "1", "parcel-3", "", "",
-        ],
-    );
-    assert_eq!(done, [1, 1, 0, 0]);
-    assert_eq!(ids(&pending(raw, LOG)), ["3-1"]);
-    let retries: Vec<(String, i64)> = run(raw, &format!("ZRANGE {RETRY} 0 -1 WITHSCORES"));
-    let now: (i64, i64) = run(raw, "TIME");
-    assert_eq!(retries.len(), 1);
-    assert_eq!(retries[0].0, "log:1-1");
-    let wait = retries[0].1 - now.0 * 1000;
-    assert!((0..=61_000).contains(&wait), "{wait}");
-    let bodies: Vec<(String, String)> = run(raw, &format!("HGETALL {BODY}"));
-    assert_eq!(bodies, [("log:1-1".to_owned(), "parcel-1".to_owned())]);
-    let dead: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {DEAD} - +"));
-    let fields = "reason rejected fingerprint print type kind tenant tenant record record-2";
-    assert_eq!(dead[0].1.join(" "), fields);
-    let mut counts: Vec<(String, u64)> = run(raw, &format!("HGETALL {COUNTS}"));
-    counts.sort();
-    let names: Vec<&str> = counts.iter().map(|(name, _)| name.as_str()).collect();
-    let expected = [
-        "fingerprint:print",
-        "reason:rejected",
-        "tenant:tenant",
-        "type:kind",
-    ];
-    assert_eq!(names, expected);
-
-    // Another owner, a repeated call, and a group that is gone: nothing is written.
-    let other = ["g", "you", "log", "3-1", "rejected", "p", "r", "k", "t"];
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &other), [0]);
-    let again = ["g", "me", "log", "2-1", "rejected", "p", "r", "k", "t"];
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &again), [0]);
-    let gone = ["none", "me", "log", "3-1", "rejected", "p", "r", "k", "t"];
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &gone), [0]);
-    assert_eq!(run::<u64>(raw, &format!("XLEN {DEAD}")), 1);
-
-    // A key of another type: an error, and the delivery is still held.
-    let _: Value = run(raw, &format!("SET {DEAD} mine"));
-    let bury = ["g", "me", "log", "3-1", "rejected", "p", "r", "k", "t"];
-    assert!(fails(raw, &script, &keys, &bury).contains("WRONGTYPE"));
-    let _: Value = run(raw, "SET {t}:no-stream mine");
-    let wrong = ["{t}:no-stream", REDO, RETRY, BODY, DEAD, COUNTS];
-    assert!(fails(raw, &script, &wrong, &bury).contains("WRONGTYPE"));
-    assert_eq!(ids(&pending(raw, LOG)), ["3-1"]);
 }
 
 #[test]
@@ -276,30 +228,6 @@ fn promote() {
     assert!(fails(raw, &script, &keys, &["10"]).contains("WRONGTYPE"));
     assert_eq!(run::<u64>(raw, &format!("HLEN {BODY}")), 1);
     assert_eq!(run::<u64>(raw, &format!("ZCARD {RETRY}")), 1);
-}
-
-#[test]
-fn dead_take() {
-    let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("dead_take.lua"));
-    let keys = [DEAD, COUNTS, REDO];
-    for n in 1..=3 {
-        let fields = "reason rejected fingerprint f type k tenant t record r";
-        let _: String = run(raw, &format!("XADD {DEAD} {n}-1 {fields}"));
-        for count in ["reason:rejected", "fingerprint:f", "type:k", "tenant:t"] {
-            let _: u64 = run(raw, &format!("HINCRBY {COUNTS} {count} 1"));
-        }
-    }
-    let redrive = ["redrive", "1-1", "parcel", "7-7", "parcel"];
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [1, 0]);
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [0, 0]);
-    assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
-    assert_eq!(run::<u64>(raw, &format!("HGET {COUNTS} type:k")), 2);
-    let purge = ["purge", "2-1", "", "3-1", ""];
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &purge), [1, 1]);
-    assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
-    assert_eq!(run::<u64>(raw, &format!("XLEN {DEAD}")), 0);
-    assert_eq!(run::<u64>(raw, &format!("EXISTS {COUNTS}")), 0);
 }
 
 #[test]
@@ -660,7 +588,8 @@ fn append_once_takes_a_full_batch_and_any_bytes() {
     let server = Server::start();
     let raw = &mut server.raw();
     let mut call = redis::cmd("EVAL");
-    call.arg(include_str!("../../lua/append_once.lua")).arg(3);
+    call.arg(include_str!("../../../lua/append_once.lua"))
+        .arg(3);
     call.arg("{t}:log")
         .arg("{t}:ids")
         .arg("{t}:ids:before")
@@ -739,7 +668,7 @@ fn padded(script: &Script) -> Script {
     let _ = script;
     Script::new(concat!(
         "local function inner() ",
-        include_str!("../../lua/kv_cas.lua"),
+        include_str!("../../../lua/kv_cas.lua"),
         " end local reply = inner() return {reply[1], reply[2] or false}"
     ))
 }

@@ -1,10 +1,24 @@
 //! The command line.
 
+mod doctor;
+mod groups;
+mod kv;
+mod pages;
+mod retries;
+
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use redstart::Topic;
 
 use crate::demo::{DemoArgs, WorkerArgs};
 use crate::settings::Settings;
+
+pub(crate) use doctor::DoctorArgs;
+pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs};
+pub(crate) use kv::{CasArgs, DelArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
+pub(crate) use pages::{CompletionsArgs, ManArgs};
+pub(crate) use retries::{
+    CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which,
+};
 
 /// A durable message bus and key-value store on Redis Streams.
 #[derive(Debug, Parser)]
@@ -25,8 +39,10 @@ Examples:
   echo '{\"cents\":1250}' | redstart publish orders --type order.placed
   redstart tail orders --follow
   redstart groups --json
+  redstart doctor
 
-Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong."
+Exit codes: 0 done, 1 failed or not what was asked for, 2 the command line or a setting is wrong,
+130 interrupted."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -42,8 +58,13 @@ pub(crate) enum Command {
     Tail(TailArgs),
     Topics(TopicsArgs),
     Groups(GroupsArgs),
+    Retries(RetriesArgs),
+    Kv(KvArgs),
     Migrate(MigrateArgs),
     Health(HealthArgs),
+    Doctor(DoctorArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
     /// A worker process of `demo`.
     #[command(hide = true)]
     DemoWorker(WorkerArgs),
@@ -155,29 +176,6 @@ pub(crate) struct TailArgs {
 With --json: one array of {\"topic\",\"entries\",\"retention\",\"backlog_limit\",\"groups\":[names]};
 backlog_limit is null where there is none.")]
 pub(crate) struct TopicsArgs {}
-
-/// List groups and where they stand.
-#[derive(Debug, ClapArgs)]
-#[command(
-    long_about = "\
-List groups and where they stand.
-
-  lag        not yet delivered to the group
-  in-flight  delivered and unsettled
-  scheduled  retries and snoozed messages that wait for their time
-  dead       dead letters
-  consumers  consumers that the group knows, alive or not",
-    after_help = "\
-Examples:
-  redstart groups
-  redstart groups orders --json | jq '.[] | select(.dead > 0)'
-
-With --json: one array of {\"topic\",\"group\",\"lag\",\"in_flight\",\"scheduled\",\"dead\",\"consumers\"}."
-)]
-pub(crate) struct GroupsArgs {
-    /// Only the groups of this topic
-    pub(crate) topic: Option<Topic>,
-}
 
 /// Look at the namespace's layout, or bring it up to date.
 #[derive(Debug, ClapArgs)]

@@ -1,0 +1,58 @@
+//! What failing costs, beside a clean run of our own, and bringing dead letters back.
+
+use crate::bench::Bench;
+use crate::report::Side;
+use crate::server::bench_group;
+use crate::work::SIZE;
+use crate::{ours, raw};
+
+pub(super) async fn retries(bench: &mut Bench) {
+    let Bench {
+        server,
+        report,
+        options,
+    } = bench;
+    for (name, count, share) in [("retries/1%", 200_000, 100), ("retries/100%", 50_000, 1)] {
+        let count = options.count(count);
+        report
+            .measure([(name, "messages/s")], async |side| {
+                let topic = server.fresh_topic();
+                raw::publish_all(server, &topic, count, SIZE).await;
+                let share = match side {
+                    Side::Ours => Some(share),
+                    Side::Raw => None,
+                };
+                let spent = ours::consume_failing(server, &topic, count, share).await;
+                server.drop_topic(&topic);
+                [spent.rate(count)]
+            })
+            .await;
+    }
+}
+
+pub(super) async fn redrive(bench: &mut Bench) {
+    let count = bench.options.count(20_000);
+    let server = &bench.server;
+    bench
+        .report
+        .measure([("redrive", "dead letters/s")], async |side| {
+            let (topic, group) = (server.fresh_topic(), bench_group());
+            let container = server.container(&topic).await;
+            raw::publish_all(server, &topic, count, SIZE).await;
+            let ids = ours::bury(&container, &topic, &group, count).await;
+            let spent = match side {
+                Side::Ours => ours::redrive(server, &container, &topic, &group, &ids).await,
+                Side::Raw => {
+                    let lane = |name| format!("{{{topic}}}:group:{group}:{name}");
+                    {
+                        let (dead, bodies) = (lane("dead"), lane("dead:body"));
+                        raw::redrive(server, &dead, &bodies, &lane("redo"), ids.len()).await
+                    }
+                }
+            };
+            ours::finish(container).await;
+            server.flush();
+            [spent.rate(count)]
+        })
+        .await;
+}

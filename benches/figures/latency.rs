@@ -1,0 +1,33 @@
+//! How long a message takes from before its publish until its handler begins.
+
+use std::time::Duration;
+
+use crate::bench::Bench;
+use crate::report::Side;
+use crate::{ours, raw};
+
+pub(super) async fn measure(bench: &mut Bench) {
+    let span = Duration::from_secs(if bench.options.quick { 1 } else { 5 });
+    let figures = [
+        ("latency/p50", "ms"),
+        ("latency/p99", "ms"),
+        ("latency/p99.9", "ms"),
+    ];
+    let server = &bench.server;
+    bench
+        .report
+        .measure(figures, async |side| {
+            let topic = server.fresh_topic();
+            let mut seen = match side {
+                Side::Ours => ours::latencies(server, &topic, span).await,
+                Side::Raw => raw::latencies(server, &topic, span).await,
+            };
+            server.drop_topic(&topic);
+            seen.sort();
+            [0.5, 0.99, 0.999].map(|quantile| {
+                let at = (seen.len() as f64 * quantile) as usize;
+                seen[at.min(seen.len() - 1)].as_secs_f64() * 1e3
+            })
+        })
+        .await;
+}

@@ -1,0 +1,28 @@
+//! The figures, in the order in which they are printed.
+
+mod dead;
+mod failing;
+mod flat;
+mod idle;
+mod kv;
+mod latency;
+mod memory;
+mod throughput;
+
+use crate::bench::Bench;
+
+pub(crate) async fn all(bench: &mut Bench) {
+    throughput::publishing(bench).await;
+    throughput::consuming(bench).await;
+    throughput::both(bench).await;
+    latency::measure(bench).await;
+    kv::measure(bench).await;
+    failing::retries(bench).await;
+    failing::redrive(bench).await;
+    dead::measure(bench).await;
+    idle::measure(bench).await;
+    flat::backlog(bench).await;
+    flat::waiting(bench).await;
+    flat::topics(bench).await;
+    memory::measure(bench).await;
+}

@@ -1,0 +1,54 @@
+//! What is measured and how.
+
+use clap::Parser;
+
+use crate::report::Side;
+
+/// Measures Redstart beside a raw loop of the same work, on a private redis-server.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "benches/run")]
+pub(crate) struct Options {
+    /// Print one JSON object per figure.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Measure a tenth: a look whether everything works, not a measurement.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Also measure what takes minutes: millions of messages.
+    #[arg(long)]
+    pub(crate) long: bool,
+    /// The server's append-only file.
+    #[arg(long, default_value = "everysec", value_parser = ["off", "everysec", "always"])]
+    pub(crate) aof: String,
+    /// Use a runtime of one thread.
+    #[arg(long)]
+    pub(crate) current_thread: bool,
+    /// Pairs of runs per figure.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) pairs: usize,
+    /// Run one side only, for a profiler; ratios then say nothing.
+    #[arg(long, value_enum)]
+    pub(crate) only: Option<Side>,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Only figures whose name begins with one of these.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+impl Options {
+    /// A number of messages, fewer when only a look is wanted.
+    pub(crate) fn count(&self, full: u64) -> u64 {
+        if self.quick { full / 10 } else { full }
+    }
+
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|wanted| name.starts_with(wanted))
+    }
+
+    /// Whether a figure that takes minutes is wanted: not by default.
+    pub(crate) fn wants_long(&self, name: &str) -> bool {
+        self.wants(name) && (self.long || !self.names.is_empty())
+    }
+}

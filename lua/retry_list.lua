@@ -1,0 +1,50 @@
+-- Lists what waits for its time, earliest first, after a place in this order.
+--
+-- Entries leave from the front at any time, so that a place is a due time and a member, never a
+-- rank. Members of one due time are in the order of their bytes; Lua compares by locale.
+--
+-- KEYS[1]  the group's retries by due time, a sorted set
+-- KEYS[2]  their bodies, a hash
+-- ARGV[1]  the due time of the place, '' to begin at the front
+-- ARGV[2]  the member of the place
+-- ARGV[3]  how many at most
+-- ARGV[4]  after how many bytes of bodies to stop
+--
+-- Returns {the time in milliseconds, {member, due time, body}, …}.
+local function is_after(a, b)
+  for at = 1, math.min(#a, #b) do
+    local one, other = string.byte(a, at), string.byte(b, at)
+    if one ~= other then
+      return one > other
+    end
+  end
+  return #a > #b
+end
+
+local first = 0
+if ARGV[1] ~= '' then
+  first = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[1])
+  local high = redis.call('ZCOUNT', KEYS[1], '-inf', ARGV[1])
+  while first < high do
+    local middle = math.floor((first + high) / 2)
+    if is_after(redis.call('ZRANGE', KEYS[1], middle, middle)[1], ARGV[2]) then
+      high = middle
+    else
+      first = middle + 1
+    end
+  end
+end
+
+local time = redis.call('TIME')
+local result = {time[1] * 1000 + math.floor(time[2] / 1000)}
+local found = redis.call('ZRANGE', KEYS[1], first, first + ARGV[3] - 1, 'WITHSCORES')
+local bytes = 0
+for at = 1, #found, 2 do
+  if bytes >= tonumber(ARGV[4]) then
+    break
+  end
+  local body = redis.call('HGET', KEYS[2], found[at]) or ''
+  bytes = bytes + #body
+  result[#result + 1] = {found[at], found[at + 1], body}
+end
+return result

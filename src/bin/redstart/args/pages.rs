@@ -1,0 +1,30 @@
+//! The command lines of `completions` and `man`.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use clap_complete::Shell;
+
+/// Write a script by which a shell completes this tool's command lines.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  redstart completions bash > ~/.local/share/bash-completion/completions/redstart
+  redstart completions zsh > \"${fpath[1]}/_redstart\"
+  redstart completions fish > ~/.config/fish/completions/redstart.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// Write the manual page.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  redstart man | man -l -
+  redstart man --dir ~/.local/share/man/man1     one page for each command")]
+pub(crate) struct ManArgs {
+    /// Write the pages of all commands into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: Option<PathBuf>,
+}

@@ -1,0 +1,52 @@
+//! `doctor`: what may go wrong.
+
+use redstart::{Diagnosis, Level};
+
+use crate::args::DoctorArgs;
+use crate::console::{Colour, Console};
+use crate::escape;
+use crate::failure::{FAILED, Failure};
+use crate::settings::Settings;
+
+pub(super) async fn run(
+    args: &DoctorArgs,
+    settings: &Settings,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let doctor = settings.builder()?.doctor().map_err(Failure::of_settings)?;
+    let diagnosis = doctor.with_stuck_after(args.stuck_after).examine().await;
+    if console.is_json() {
+        console.json(&diagnosis)?;
+    } else {
+        tell(&diagnosis, console)?;
+    }
+    let bearable = if args.strict {
+        Level::Unknown
+    } else {
+        Level::Warning
+    };
+    if diagnosis.level > bearable {
+        return Err(Failure::Said(FAILED));
+    }
+    Ok(())
+}
+
+fn tell(diagnosis: &Diagnosis, console: &mut Console<'_>) -> Result<(), Failure> {
+    for finding in &diagnosis.findings {
+        let colour = match finding.level {
+            Level::Ok => Colour::Green,
+            Level::Problem => Colour::Red,
+            _ => Colour::Yellow,
+        };
+        let level = console.paint(colour, &format!("{:<8}", finding.level.as_str()));
+        let what = escape::text(&finding.what);
+        console.line(format_args!("{level} {:<12} {what}", finding.check))?;
+        for (name, text) in [("why", &finding.why), ("do", &finding.advice)] {
+            if !text.is_empty() {
+                let name = format!("{name}:");
+                console.line(format_args!("{:21} {name:<4} {}", "", escape::text(text)))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! `retries`: what waits for its time.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+
+use redstart::{Container, Receipt, Retries, Retry};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::args::{CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which};
+use crate::console::Console;
+use crate::failure::{FAILED, Failure};
+use crate::{duration, escape, shown};
+
+const PAGE: usize = 500;
+/// How much is shown of an error, in characters.
+const ERROR: usize = 120;
+
+pub(super) async fn run(
+    args: &RetriesArgs,
+    container: &Container,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let retries = container.retries();
+    let of = match &args.action {
+        RetriesAction::List(args) => &args.of,
+        RetriesAction::RunNow(args) => &args.of,
+        RetriesAction::Cancel(args) => &args.of,
+    };
+    let groups = container.admin().groups(&of.topic).await?;
+    if groups.iter().all(|status| status.group != of.group) {
+        let text = format!("{} has no group {}", of.topic, of.group);
+        return Err(Failure::new(text));
+    }
+    match &args.action {
+        RetriesAction::List(args) => list(args, &retries, console).await,
+        RetriesAction::RunNow(args) => run_now(args, &retries, console).await,
+        RetriesAction::Cancel(args) => cancel(args, &retries, console).await,
+    }
+}
+
+/// Goes through what waits now, page by page, until `each` says to stop.
+async fn walk(
+    retries: &Retries,
+    of: &GroupOf,
+    mut each: impl FnMut(Retry) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let mut last: Option<Retry> = None;
+    loop {
+        let page = retries.list(&of.topic, &of.group, last.as_ref(), PAGE);
+        let page = page.await?;
+        last = page.last().cloned();
+        if last.is_none() {
+            return Ok(());
+        }
+        for retry in page {
+            if !each(retry)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn list(
+    args: &ListArgs,
+    retries: &Retries,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let (mut rows, mut count) = (Vec::new(), 0);
+    walk(retries, &args.of, |retry| {
+        count += 1;
+        if count > args.max {
+            return Ok(false);
+        }
+        if console.is_json() {
+            console.json(&object(&retry))?;
+        } else {
+            rows.push(row(&retry));
+        }
+        Ok(true)
+    })
+    .await?;
+    if !rows.is_empty() {
+        let header = ["id", "message", "type", "failed", "due in", "last error"];
+        console.table(&header, &rows, 3..5)?;
+    }
+    if count > args.max {
+        console.remark(format_args!(
+            "there are more than {}; --max shows them",
+            args.max
+        ));
+    } else if count == 0 && !console.is_json() {
+        console.remark("nothing waits for its time");
+    }
+    Ok(())
+}
+
+async fn run_now(
+    args: &RunNowArgs,
+    retries: &Retries,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let of = &args.of;
+    let plan = Plan::of(&args.which, retries, of, None).await?;
+    if args.dry_run {
+        return plan.tell("run_now", "would be brought back", console);
+    }
+    let done = retries.run_now(&of.topic, &of.group, &plan.found).await?;
+    plan.done(done.done.len(), &args.which)
+        .tell("run_now", "brought back", console)
+}
+
+async fn cancel(
+    args: &CancelArgs,
+    retries: &Retries,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let of = &args.of;
+    let export = if args.dry_run {
+        None
+    } else {
+        args.export.as_deref()
+    };
+    let plan = Plan::of(&args.which, retries, of, export).await?;
+    if args.dry_run {
+        return plan.tell("cancelled", "would be removed", console);
+    }
+    if !plan.found.is_empty() {
+        let count = plan.found.len();
+        console.remark(format_args!(
+            "This removes {count} messages that wait for group {} of {}, for good.",
+            of.group, of.topic
+        ));
+        if let Some(path) = &args.export {
+            console.remark(format_args!("They are kept in {}.", path.display()));
+        }
+        if !args.yes {
+            console.confirm(&count.to_string())?;
+        }
+    }
+    let done = retries.cancel(&of.topic, &of.group, &plan.found).await?;
+    plan.done(done.done.len(), &args.which)
+        .tell("cancelled", "removed", console)
+}
+
+/// What is to be done, or was.
+struct Plan {
+    found: Vec<Receipt>,
+    count: usize,
+    missing: usize,
+}
+
+impl Plan {
+    /// Those that were named and wait, or all that wait.
+    async fn of(
+        which: &Which,
+        retries: &Retries,
+        of: &GroupOf,
+        export: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let wanted: HashSet<Receipt> = which.ids.iter().copied().collect();
+        let mut file = export
+            .map(File::create_new)
+            .transpose()?
+            .map(BufWriter::new);
+        let mut found = Vec::new();
+        walk(retries, of, |retry| {
+            if which.all || wanted.contains(&retry.id) {
+                found.push(retry.id);
+                if let Some(file) = &mut file {
+                    writeln!(file, "{}", escape::to_json(&object(&retry))?)?;
+                }
+            }
+            Ok(which.all || found.len() < wanted.len())
+        })
+        .await?;
+        if let Some(file) = file {
+            // What is removed is on the disk before.
+            file.into_inner()
+                .map_err(std::io::IntoInnerError::into_error)?
+                .sync_all()?;
+        }
+        Ok(Self {
+            count: found.len(),
+            missing: if which.all {
+                0
+            } else {
+                wanted.len() - found.len()
+            },
+            found,
+        })
+    }
+
+    /// After so many were done: what came back by itself meanwhile counts as missing where it was
+    /// named.
+    fn done(mut self, count: usize, which: &Which) -> Self {
+        if !which.all {
+            self.missing += self.count - count;
+        }
+        self.count = count;
+        self
+    }
+
+    fn tell(&self, name: &str, what: &str, console: &mut Console<'_>) -> Result<(), Failure> {
+        let Self { count, missing, .. } = self;
+        if console.is_json() {
+            console.json(&serde_json::json!({ name: count, "missing": missing }))?;
+        } else if *missing > 0 {
+            console.line(format_args!("{count} {what}, {missing} do not wait"))?;
+        } else {
+            console.line(format_args!("{count} {what}"))?;
+        }
+        if *missing > 0 {
+            return Err(Failure::Said(FAILED));
+        }
+        Ok(())
+    }
+}
+
+fn row(retry: &Retry) -> Vec<String> {
+    let (id, kind, failed, error) = match &retry.envelope {
+        Ok(envelope) => (
+            envelope.id().to_string(),
+            envelope.kind().to_owned(),
+            envelope.attempts().to_string(),
+            envelope.last_error().unwrap_or("-").to_owned(),
+        ),
+        Err(flaw) => {
+            let dash = || "-".to_owned();
+            (dash(), dash(), dash(), format!("undecodable: {flaw}"))
+        }
+    };
+    vec![
+        retry.id.to_string(),
+        id,
+        kind,
+        failed,
+        duration::short(retry.due_in),
+        error.chars().take(ERROR).collect(),
+    ]
+}
+
+/// A retry for programs.
+#[derive(Serialize)]
+struct Shown {
+    id: String,
+    due: String,
+    due_in_ms: u64,
+    attempts: Option<u32>,
+    last_error: Option<String>,
+    origin: String,
+    first_failure: Option<String>,
+    redriven: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envelope: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<serde_json::Value>,
+}
+
+fn object(retry: &Retry) -> Shown {
+    let read = match &retry.envelope {
+        Ok(envelope) => shown::wire(envelope),
+        Err(flaw) => Err(flaw.to_string()),
+    };
+    let envelope = retry.envelope.as_ref().ok();
+    let fields = read.is_err().then(|| shown::fields(&retry.fields));
+    let (wire, error) = match read {
+        Ok(wire) => (Some(wire), None),
+        Err(error) => (None, Some(error)),
+    };
+    Shown {
+        id: retry.id.to_string(),
+        due: retry.due.to_string(),
+        due_in_ms: u64::try_from(retry.due_in.as_millis()).unwrap_or(u64::MAX),
+        attempts: envelope.map(redstart::Envelope::attempts),
+        last_error: envelope.and_then(|one| one.last_error().map(str::to_owned)),
+        origin: retry.trail.origin.to_string(),
+        first_failure: retry.trail.first_failure.map(|time| time.to_string()),
+        redriven: retry.trail.redriven,
+        envelope: wire,
+        error,
+        fields,
+    }
+}

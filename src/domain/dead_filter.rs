@@ -1,0 +1,471 @@
+//! Which dead letters are meant: a filter over their heads.
+
+use std::fmt;
+
+use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::dead_letter::{DeadLetterHead, HeadView, Reason};
+use super::entry_id::EntryId;
+use super::error::{Error, ErrorKind};
+use super::text::as_text;
+use super::timestamp::Timestamp;
+
+/// The most memory that a compiled pattern may take, in bytes: one from outside must not take all.
+const PATTERN_SIZE: usize = 1024 * 1024;
+
+/// Which dead letters of a group are meant: those that meet every condition that was set.
+///
+/// Without any condition, all of them. As JSON it is an object with the conditions' names, as
+/// the journal keeps it.
+///
+/// # Example
+///
+/// ```
+/// use redstart::{DeadLetterFilter, Reason};
+///
+/// # fn main() -> Result<(), redstart::Error> {
+/// let filter = DeadLetterFilter::default()
+///     .with_reason(Reason::Exhausted)
+///     .with_error("connection refused")?
+///     .with_tenant("acme");
+/// assert_eq!(
+///     filter.to_string(),
+///     r#"reason exhausted, error contains "connection refused", tenant "acme""#
+/// );
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DeadLetterFilter {
+    #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Words>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_pattern: Option<Pattern>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corr_id: Option<String>,
+    #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redriven: Option<bool>,
+}
+
+impl DeadLetterFilter {
+    /// Only those that died for this reason.
+    #[must_use]
+    pub fn with_reason(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// Only those with exactly this fingerprint.
+    #[must_use]
+    pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
+        self.fingerprint = Some(fingerprint.into());
+        self
+    }
+
+    /// Only those whose error contains this text, in upper or lower case.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for a text of more than some 10,000 characters.
+    pub fn with_error(mut self, text: impl Into<String>) -> Result<Self, Error> {
+        self.error = Some(Words::new(text.into())?);
+        Ok(self)
+    }
+
+    /// Only those whose error matches this regular expression, in the syntax of the `regex` crate:
+    /// anywhere in the text, upper and lower case told apart.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for one that is malformed or takes more than 1 MiB when compiled.
+    pub fn with_error_pattern(mut self, pattern: impl Into<String>) -> Result<Self, Error> {
+        self.error_pattern = Some(Pattern::new(pattern.into())?);
+        Ok(self)
+    }
+
+    /// Only envelopes of this type.
+    #[must_use]
+    pub fn with_type(mut self, kind: impl Into<String>) -> Self {
+        self.kind = Some(kind.into());
+        self
+    }
+
+    /// Only envelopes of this tenant; of none, where the text is empty.
+    #[must_use]
+    pub fn with_tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// Only envelopes with this correlation id.
+    #[must_use]
+    pub fn with_corr_id(mut self, corr_id: impl Into<String>) -> Self {
+        self.corr_id = Some(corr_id.into());
+        self
+    }
+
+    /// Only those that died at this time or later, by the store's clock.
+    #[must_use]
+    pub fn with_since(mut self, since: Timestamp) -> Self {
+        self.since = Some(since);
+        self
+    }
+
+    /// Only those that died at this time or earlier, by the store's clock.
+    #[must_use]
+    pub fn with_until(mut self, until: Timestamp) -> Self {
+        self.until = Some(until);
+        self
+    }
+
+    /// Only those that had at least so many attempts.
+    #[must_use]
+    pub fn with_min_attempts(mut self, attempts: u32) -> Self {
+        self.min_attempts = Some(attempts);
+        self
+    }
+
+    /// Only those that had at most so many attempts.
+    #[must_use]
+    pub fn with_max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// Only those that were redriven before, or only those that never were.
+    #[must_use]
+    pub fn with_redriven(mut self, redriven: bool) -> Self {
+        self.redriven = Some(redriven);
+        self
+    }
+
+    /// Whether no condition was set.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether dead letters for a reason are asked for by name.
+    pub(crate) fn names(&self, reason: Reason) -> bool {
+        self.reason == Some(reason)
+    }
+
+    /// Whether a dead letter meets every condition.
+    #[must_use]
+    pub fn matches(&self, id: EntryId, head: &DeadLetterHead) -> bool {
+        self.matches_view(id, head.view())
+    }
+
+    pub(crate) fn matches_view(&self, id: EntryId, head: HeadView<'_>) -> bool {
+        fn is<T: PartialEq + ?Sized>(wanted: Option<&T>, found: &T) -> bool {
+            wanted.is_none_or(|wanted| wanted == found)
+        }
+        let (after, until) = self.bounds();
+        is(self.reason.as_ref(), &head.reason)
+            && is(self.fingerprint.as_deref(), head.fingerprint)
+            && is(self.kind.as_deref(), head.kind)
+            && is(self.tenant.as_deref(), head.tenant)
+            && is(self.corr_id.as_deref(), head.corr_id)
+            && after.is_none_or(|after| id > after)
+            && until.is_none_or(|until| id <= until)
+            && self.min_attempts.is_none_or(|least| head.attempts >= least)
+            && self.max_attempts.is_none_or(|most| head.attempts <= most)
+            && is(self.redriven.as_ref(), &(head.redriven > 0))
+            && self
+                .error
+                .as_ref()
+                .is_none_or(|words| words.0.is_match(head.error))
+            && self
+                .error_pattern
+                .as_ref()
+                .is_none_or(|pattern| pattern.0.is_match(head.error))
+    }
+
+    /// The ids between which those lie that died in time: after the first, up to the second.
+    pub(crate) fn bounds(&self) -> (Option<EntryId>, Option<EntryId>) {
+        let last_of = |millis: u64| EntryId {
+            millis,
+            sequence: u64::MAX,
+        };
+        let millis = |time: Timestamp| u64::try_from(time.as_millis()).unwrap_or(0);
+        let after = self.since.map(millis).filter(|since| *since > 0);
+        (
+            after.map(|since| last_of(since - 1)),
+            self.until.map(|until| last_of(millis(until))),
+        )
+    }
+}
+
+/// In words, for a person.
+impl fmt::Display for DeadLetterFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let conditions = [
+            self.reason.map(|reason| format!("reason {reason}")),
+            self.fingerprint
+                .as_ref()
+                .map(|text| format!("fingerprint {text:?}")),
+            self.error
+                .as_ref()
+                .map(|words| format!("error contains {:?}", words.1)),
+            self.error_pattern
+                .as_ref()
+                .map(|pattern| format!("error matches /{}/", pattern.0.as_str())),
+            self.kind.as_ref().map(|text| format!("type {text:?}")),
+            self.tenant.as_ref().map(|text| format!("tenant {text:?}")),
+            self.corr_id
+                .as_ref()
+                .map(|text| format!("correlation id {text:?}")),
+            self.since.map(|time| format!("since {time}")),
+            self.until.map(|time| format!("until {time}")),
+            self.min_attempts.map(|n| format!("at least {n} attempts")),
+            self.max_attempts.map(|n| format!("at most {n} attempts")),
+            self.redriven.map(|redriven| {
+                let text = if redriven {
+                    "redriven before"
+                } else {
+                    "never redriven"
+                };
+                text.to_owned()
+            }),
+        ];
+        let set: Vec<String> = conditions.into_iter().flatten().collect();
+        if set.is_empty() {
+            return f.write_str("everything");
+        }
+        f.write_str(&set.join(", "))
+    }
+}
+
+/// A text that is looked for in upper or lower case, with the expression that finds it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+struct Words(Regex, String);
+
+impl Words {
+    fn new(text: String) -> Result<Self, Error> {
+        let regex = compile(
+            "error text",
+            RegexBuilder::new(&regex::escape(&text)).case_insensitive(true),
+        )?;
+        Ok(Self(regex, text))
+    }
+}
+
+impl PartialEq for Words {
+    fn eq(&self, other: &Self) -> bool {
+        self.1 == other.1
+    }
+}
+
+impl TryFrom<String> for Words {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        Self::new(text)
+    }
+}
+
+impl From<Words> for String {
+    fn from(words: Words) -> Self {
+        words.1
+    }
+}
+
+/// A regular expression that was given.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+struct Pattern(Regex);
+
+impl Pattern {
+    fn new(pattern: String) -> Result<Self, Error> {
+        compile("error pattern", &mut RegexBuilder::new(&pattern)).map(Self)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = Error;
+
+    fn try_from(pattern: String) -> Result<Self, Error> {
+        Self::new(pattern)
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.0.as_str().to_owned()
+    }
+}
+
+fn compile(what: &'static str, builder: &mut RegexBuilder) -> Result<Regex, Error> {
+    builder.size_limit(PATTERN_SIZE).build().map_err(|cause| {
+        let rule = "must be a regular expression that takes at most 1 MiB";
+        Error::new(ErrorKind::Invalid, what, rule).because(cause)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn heads() -> impl Strategy<Value = (EntryId, DeadLetterHead)> {
+        let reasons = prop_oneof![Just(Reason::Exhausted), Just(Reason::Rejected)];
+        let word = || prop_oneof![Just("one"), Just("two"), Just("")];
+        let optional = || prop_oneof![Just(None), Just(Some("t".to_owned()))];
+        (
+            (0..4_u64, 0..3_u64),
+            reasons,
+            (word(), word(), word()),
+            (optional(), optional()),
+            (1..5_u32, 0..2_u32),
+        )
+            .prop_map(
+                |((millis, sequence), reason, words, optional, (attempts, redriven))| {
+                    let head = DeadLetterHead {
+                        reason,
+                        fingerprint: words.0.to_owned(),
+                        kind: words.1.to_owned(),
+                        tenant: optional.0,
+                        corr_id: optional.1,
+                        message: None,
+                        error: format!("the {} error", words.2),
+                        attempts,
+                        redriven,
+                        redriven_by: None,
+                        imported_from: None,
+                    };
+                    (EntryId { millis, sequence }, head)
+                },
+            )
+    }
+
+    fn time(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis).unwrap()
+    }
+
+    /// The conditions one by one, each with what it means, written anew.
+    type Naive = (DeadLetterFilter, Vec<fn(EntryId, &DeadLetterHead) -> bool>);
+
+    fn filters() -> impl Strategy<Value = Naive> {
+        type Condition = (
+            fn(DeadLetterFilter) -> DeadLetterFilter,
+            fn(EntryId, &DeadLetterHead) -> bool,
+        );
+        let all: Vec<Condition> = vec![
+            (
+                |f| f.with_reason(Reason::Rejected),
+                |_, h| h.reason == Reason::Rejected,
+            ),
+            (|f| f.with_fingerprint("one"), |_, h| h.fingerprint == "one"),
+            (
+                |f| f.with_error("E ERR").unwrap(),
+                |_, h| h.error.contains("e err"),
+            ),
+            (
+                |f| f.with_error_pattern("the (one|two)").unwrap(),
+                |_, h| h.error.contains("the one") || h.error.contains("the two"),
+            ),
+            (|f| f.with_type("two"), |_, h| h.kind == "two"),
+            (
+                |f| f.with_tenant("t"),
+                |_, h| h.tenant.as_deref() == Some("t"),
+            ),
+            (|f| f.with_tenant(""), |_, h| h.tenant.is_none()),
+            (|f| f.with_corr_id("t"), |_, h| h.corr_id.is_some()),
+            (|f| f.with_since(time(2)), |id, _| id.millis >= 2),
+            (|f| f.with_since(time(0)), |_, _| true),
+            (|f| f.with_until(time(2)), |id, _| id.millis <= 2),
+            (|f| f.with_min_attempts(3), |_, h| h.attempts >= 3),
+            (|f| f.with_max_attempts(3), |_, h| h.attempts <= 3),
+            (|f| f.with_redriven(true), |_, h| h.redriven > 0),
+            (|f| f.with_redriven(false), |_, h| h.redriven == 0),
+        ];
+        // A later condition of the same name replaces the earlier one, so at most one of each.
+        let names = [0, 1, 2, 3, 4, 5, 5, 6, 7, 7, 8, 9, 10, 11, 11];
+        prop::sample::subsequence((0..all.len()).collect::<Vec<_>>(), 0..4).prop_map(
+            move |picked| {
+                let mut seen = std::collections::HashSet::new();
+                let mut naive: Naive = Default::default();
+                for at in picked.into_iter().filter(|at| seen.insert(names[*at])) {
+                    naive.0 = (all[at].0)(naive.0);
+                    naive.1.push(all[at].1);
+                }
+                naive
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_filter_is_all_of_its_conditions((filter, conditions) in filters(), (id, head) in heads()) {
+            let expected = conditions.iter().all(|condition| condition(id, &head));
+            prop_assert_eq!(filter.matches(id, &head), expected, "{}", filter);
+            let (after, until) = filter.bounds();
+            if expected {
+                prop_assert!(after.is_none_or(|after| id > after) && until.is_none_or(|until| id <= until));
+            }
+        }
+
+        #[test]
+        fn a_filter_survives_the_journal((filter, _) in filters()) {
+            let text = serde_json::to_string(&filter).unwrap();
+            let again: DeadLetterFilter = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(again, filter);
+        }
+
+        #[test]
+        fn no_text_makes_a_filter_panic(text in ".{0,40}") {
+            let _ = DeadLetterFilter::default().with_error(text.clone()).map(|f| f.to_string());
+            let _ = DeadLetterFilter::default().with_error_pattern(text.clone());
+            let _ = serde_json::from_str::<DeadLetterFilter>(&text);
+        }
+    }
+
+    #[test]
+    fn patterns_from_outside_are_bounded_and_named() {
+        for bad in ["(", "(?:a{1000}){1000}"] {
+            let error = DeadLetterFilter::default()
+                .with_error_pattern(bad)
+                .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains("error pattern"), "{error}");
+        }
+        let unknown = serde_json::from_str::<DeadLetterFilter>(r#"{"reasn":"exhausted"}"#);
+        assert!(unknown.unwrap_err().to_string().contains("reasn"));
+    }
+
+    #[test]
+    fn everything_says_so() {
+        assert_eq!(DeadLetterFilter::default().to_string(), "everything");
+        assert!(DeadLetterFilter::default().is_everything());
+        assert!(
+            !DeadLetterFilter::default()
+                .with_redriven(false)
+                .is_everything()
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Telling errors of one cause: what differs between two of them is folded.
+
+use super::text::cut;
+
+/// Folds what differs between two errors of one cause: numbers, hexadecimal ids, addresses,
+/// and quoted text.
+pub(crate) fn fingerprint(error: &str) -> String {
+    const LONGEST: usize = 160;
+    let mut out = String::with_capacity(error.len().min(LONGEST));
+    let mut word = String::new();
+    let mut quote = None;
+    for symbol in error.chars().chain([' ']) {
+        if out.len() > LONGEST {
+            break;
+        }
+        match (quote, symbol) {
+            (Some(end), _) if symbol == end => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '`') => {
+                fold(&mut word, &mut out);
+                out.push('…');
+                quote = Some(symbol);
+            }
+            (None, _) if symbol.is_alphanumeric() || matches!(symbol, '-' | '_' | '.' | ':') => {
+                word.push(symbol);
+            }
+            (None, _) => {
+                fold(&mut word, &mut out);
+                let symbol = if symbol.is_control() { ' ' } else { symbol };
+                if symbol != ' ' || !out.ends_with(' ') {
+                    out.push(symbol);
+                }
+            }
+        }
+    }
+    let mut out = out.trim().to_owned();
+    cut(&mut out, LONGEST);
+    out
+}
+
+fn fold(word: &mut String, out: &mut String) {
+    // A word with a digit in it is an id, a number or an address; what it ends in is kept.
+    if word.chars().any(|symbol| symbol.is_ascii_digit()) {
+        let kept = word.len() - word.trim_end_matches([':', '.']).len();
+        out.push('#');
+        out.push_str(&word[word.len() - kept..]);
+    } else {
+        out.push_str(word);
+    }
+    word.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn equal_causes_have_equal_fingerprints() {
+        for (one, two) in [
+            ("timeout after 30 s", "timeout after 7 s"),
+            (
+                "no user 550e8400-e29b-41d4-a716-446655440000",
+                "no user 6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+            ),
+            (
+                "connect 10.0.0.1:5432: refused",
+                "connect 10.0.0.2:5433: refused",
+            ),
+            ("unknown field `a1`", "unknown field `b`"),
+            ("at 0x7f3a: bad", "at 0x11: bad"),
+        ] {
+            assert_eq!(fingerprint(one), fingerprint(two));
+        }
+        assert_ne!(
+            fingerprint("timeout after 30 s"),
+            fingerprint("refused after 30 s")
+        );
+        assert_eq!(
+            fingerprint("connect 10.0.0.1:5432: refused"),
+            "connect #: refused"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_has_a_short_fingerprint_without_control_characters(text in "\\PC{0,400}|[\\x00-\\x7f]{0,400}") {
+            let print = fingerprint(&text);
+            prop_assert!(print.len() <= 160);
+            prop_assert!(!print.chars().any(char::is_control));
+        }
+    }
+}

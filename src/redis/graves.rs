@@ -1,0 +1,395 @@
+//! Dead letters: looking, taking out, putting in.
+
+use bytes::Bytes;
+use redis::Value;
+use uuid::Uuid;
+
+use super::backend::RedisBackend;
+use super::settle::{batches, batches_of};
+use super::{reply, scripts};
+use crate::backend::{
+    Fields, Found, Graves, JournalRow, MAX_BATCH, Onward, Record, Restoring, Span,
+};
+use crate::codec::record::{decode_head, encode_head};
+use crate::domain::{
+    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group, Tally, Topic,
+    hour_name,
+};
+use crate::ports::BoxFuture;
+
+/// How many dead letters one script takes out: some 0.2 milliseconds, so that consumers on the
+/// same server do not feel it.
+const TAKEN_AT_ONCE: usize = 25;
+
+fn place(topic: &Topic, group: &Group) -> String {
+    format!("{topic}/{group}")
+}
+
+impl RedisBackend {
+    async fn dead_records(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: &[EntryId],
+    ) -> Result<Vec<(EntryId, Record)>, Error> {
+        let (dead, bodies) = (
+            self.keys.dead(topic, group),
+            self.keys.dead_body(topic, group),
+        );
+        let mut found = Vec::new();
+        for ids in ids.chunks(MAX_BATCH) {
+            let mut pipeline = redis::pipe();
+            for id in ids {
+                let id = id.to_string();
+                pipeline.cmd("XRANGE").arg(&dead).arg(&id).arg(&id);
+                pipeline.cmd("HGET").arg(&bodies).arg(&id);
+            }
+            let replies: Vec<Value> = self
+                .pool
+                .run("get dead letters", async |connection| {
+                    pipeline.query_async(connection).await
+                })
+                .await
+                .map_err(|e| e.on(place(topic, group)))?;
+            let mut replies = replies.into_iter();
+            while let (Some(entries), Some(body)) = (replies.next(), replies.next()) {
+                // Taken out between the two, or before them.
+                let Value::BulkString(body) = body else {
+                    continue;
+                };
+                let entries = reply::entries(entries)
+                    .map_err(|e| super::error::sent("get dead letters", e))
+                    .map_err(|e| e.on(place(topic, group)))?;
+                for (id, fields) in entries {
+                    let head = head(topic, group, id, &fields)?;
+                    let body = Bytes::from(body.clone());
+                    found.push((id, Record { head, body }));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn last_dead(&self, topic: &Topic, group: &Group) -> Result<Option<EntryId>, Error> {
+        self.pool
+            .run("newest dead letter", async |connection| {
+                let reply: Value = redis::cmd("XREVRANGE")
+                    .arg(self.keys.dead(topic, group))
+                    .arg("+")
+                    .arg("-")
+                    .arg("COUNT")
+                    .arg(1)
+                    .query_async(connection)
+                    .await?;
+                Ok(reply::entries(reply)?.first().map(|(id, _)| *id))
+            })
+            .await
+            .map_err(|e| e.on(place(topic, group)))
+    }
+
+    async fn take_dead(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        items: &[(EntryId, Onward)],
+        operation: Option<Uuid>,
+    ) -> Result<Vec<bool>, Error> {
+        let weight = |(_, onward): &(EntryId, Onward)| match onward {
+            Onward::RedoAs(parcel) => parcel.len(),
+            Onward::Away | Onward::Redo => 0,
+        };
+        let operation = operation.map(|id| id.to_string()).unwrap_or_default();
+        let mut done = Vec::with_capacity(items.len());
+        for batch in batches_of(items, TAKEN_AT_ONCE, weight) {
+            let mut call = scripts::dead_take()
+                .key(self.keys.dead(topic, group))
+                .key(self.keys.dead_body(topic, group))
+                .key(self.keys.dead_counts(topic, group))
+                .key(self.keys.dead_causes(topic, group))
+                .key(self.keys.redo(topic, group))
+                .key(self.keys.journal(topic, group))
+                .arg(&operation);
+            for (id, onward) in batch {
+                call.push(id.to_string());
+                let (to, parcel) = match onward {
+                    Onward::Away => ("away", &b""[..]),
+                    Onward::Redo => ("redo", &b""[..]),
+                    Onward::RedoAs(parcel) => ("redo-as", &parcel[..]),
+                };
+                call.push(to);
+                call.push(parcel);
+            }
+            let flags = self
+                .pool
+                .run("take dead letters out", async |connection| {
+                    let reply: Value = call.run(connection).await?;
+                    reply::flags(reply)
+                })
+                .await
+                .map_err(|e| e.on(place(topic, group)))?;
+            done.extend(flags);
+        }
+        Ok(done)
+    }
+
+    async fn put_dead(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        records: &[Restoring],
+        again: bool,
+    ) -> Result<Vec<Option<EntryId>>, Error> {
+        let mut ids = Vec::with_capacity(records.len());
+        for batch in batches(records, |one| one.record.body.len()) {
+            let mut call = scripts::dead_put()
+                .key(self.keys.dead(topic, group))
+                .key(self.keys.dead_body(topic, group))
+                .key(self.keys.dead_counts(topic, group))
+                .key(self.keys.dead_causes(topic, group))
+                .key(self.keys.dead_restored(topic, group))
+                .arg(if again { "1" } else { "0" });
+            for one in batch {
+                call.push(&one.identity);
+                call.push(one.own.map(|id| id.to_string()).unwrap_or_default());
+                call.push(&encode_head(&one.record.head)[..]);
+                call.push(&one.record.body[..]);
+            }
+            let given: Vec<String> = self
+                .pool
+                .run("put dead letters in", async |connection| {
+                    call.run(connection).await
+                })
+                .await
+                .map_err(|e| e.on(place(topic, group)))?;
+            // An empty text is no id.
+            ids.extend(given.iter().map(|id| reply::parse_id(id.as_bytes())));
+        }
+        Ok(ids)
+    }
+
+    async fn hash_of_counts(
+        &self,
+        key: String,
+        topic: &Topic,
+        group: &Group,
+    ) -> Result<Vec<(String, String)>, Error> {
+        self.pool
+            .run("count dead letters", async |connection| {
+                redis::cmd("HGETALL").arg(key).query_async(connection).await
+            })
+            .await
+            .map_err(|e| e.on(place(topic, group)))
+    }
+}
+
+fn head(
+    topic: &Topic,
+    group: &Group,
+    id: EntryId,
+    fields: &Fields,
+) -> Result<DeadLetterHead, Error> {
+    let flawed = || {
+        let rule = "the record's head cannot be read";
+        Error::new(ErrorKind::Decode, "dead letter", rule).on(format!("{topic}/{group} {id}"))
+    };
+    let (_, bytes) = fields
+        .iter()
+        .find(|(name, _)| &name[..] == b"head")
+        .ok_or_else(flawed)?;
+    decode_head(bytes).map_err(|flaw| flawed().because(flaw))
+}
+
+/// The causes of `n …`, `f …` and `l …`, see lua/lib/dead_counts.lua.
+fn read_causes(fields: Vec<(String, String)>) -> Vec<Cause> {
+    let found: std::collections::HashMap<&str, &str> = fields
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let read = |name: &str| {
+        let cause = name.strip_prefix("n ")?;
+        let (reason, fingerprint) = cause.split_once(' ')?;
+        let id = |which: &str| reply::parse_id(found.get(&*format!("{which} {cause}"))?.as_bytes());
+        Some(Cause {
+            reason: reason.parse().ok()?,
+            fingerprint: fingerprint.to_owned(),
+            count: found.get(name)?.parse().ok()?,
+            first: id("f").unwrap_or_default(),
+            last: id("l").unwrap_or_default(),
+        })
+    };
+    let mut causes: Vec<Cause> = found.keys().filter_map(|name| read(name)).collect();
+    causes.sort_by(|a, b| {
+        let names = |cause: &Cause| (cause.reason.as_str(), cause.fingerprint.clone());
+        b.count.cmp(&a.count).then_with(|| names(a).cmp(&names(b)))
+    });
+    causes
+}
+
+fn read_counts(fields: Vec<(String, String)>, by: Tally) -> Vec<(String, u64)> {
+    let prefix = match by {
+        Tally::Type => "type:",
+        Tally::Tenant => "tenant:",
+        Tally::Hour => "hour:",
+    };
+    let mut counts: Vec<(String, u64)> = fields
+        .into_iter()
+        .filter_map(|(name, count)| {
+            let name = name.strip_prefix(prefix)?;
+            let name = match by {
+                Tally::Hour => hour_name(name.parse().ok()?),
+                Tally::Type | Tally::Tenant => name.to_owned(),
+            };
+            Some((name, count.parse().ok()?))
+        })
+        .collect();
+    counts.sort();
+    counts
+}
+
+impl Graves for RedisBackend {
+    fn search<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        span: Span,
+        filter: &'a DeadLetterFilter,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Found, Error>> {
+        Box::pin(self.search_dead(topic, group, span, filter, max))
+    }
+
+    fn find<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
+        Box::pin(self.dead_records(topic, group, ids))
+    }
+
+    fn last<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
+        Box::pin(self.last_dead(topic, group))
+    }
+
+    fn take<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        items: &'a [(EntryId, Onward)],
+        operation: Option<Uuid>,
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.take_dead(topic, group, items, operation))
+    }
+
+    fn restore<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        records: &'a [Restoring],
+        again: bool,
+    ) -> BoxFuture<'a, Result<Vec<Option<EntryId>>, Error>> {
+        Box::pin(self.put_dead(topic, group, records, again))
+    }
+
+    fn causes<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
+        Box::pin(async move {
+            let key = self.keys.dead_causes(topic, group);
+            Ok(read_causes(self.hash_of_counts(key, topic, group).await?))
+        })
+    }
+
+    fn counts<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        by: Tally,
+    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
+        Box::pin(async move {
+            let key = self.keys.dead_counts(topic, group);
+            Ok(read_counts(
+                self.hash_of_counts(key, topic, group).await?,
+                by,
+            ))
+        })
+    }
+
+    fn begin<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        operation: Uuid,
+        order: String,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.begin_operation(topic, group, operation, order))
+    }
+
+    fn end<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        operation: Uuid,
+        result: String,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.end_operation(topic, group, operation, result))
+    }
+
+    fn journal<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<JournalRow>, Error>> {
+        Box::pin(self.read_journal(topic, group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Reason;
+
+    fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        fields.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn causes_are_read_and_what_is_none_is_left_out() {
+        let causes = read_causes(pairs(&[
+            ("n exhausted no user #", "3"),
+            ("f exhausted no user #", "1-0"),
+            ("l exhausted no user #", "9-2"),
+            ("n rejected ", "7"),
+            ("n foreign x", "1"),
+            ("n", "1"),
+        ]));
+        let seen: Vec<_> = causes
+            .iter()
+            .map(|one| (one.reason, one.fingerprint.as_str(), one.count))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (Reason::Rejected, "", 7),
+                (Reason::Exhausted, "no user #", 3)
+            ]
+        );
+        assert_eq!(causes[1].last.to_string(), "9-2");
+    }
+
+    #[test]
+    fn counts_are_told_apart_by_what_they_count() {
+        let fields = pairs(&[("type:a", "1"), ("tenant:", "2"), ("hour:0", "3")]);
+        let read = |by| read_counts(fields.clone(), by);
+        assert_eq!(read(Tally::Type), [("a".to_owned(), 1)]);
+        assert_eq!(read(Tally::Tenant), [(String::new(), 2)]);
+        assert_eq!(read(Tally::Hour), [("1970-01-01T00Z".to_owned(), 3)]);
+    }
+}

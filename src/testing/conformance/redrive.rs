@@ -1,0 +1,477 @@
+//! Bringing dead letters back: to their group alone, with care, and with an account of it.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use uuid::Uuid;
+
+use super::Subject;
+use super::support::{Must as _, Stage, entry, group, number, quick, topic};
+use crate::consumer::{Delivery, SubscribeOptions, Subscription};
+use crate::domain::{
+    DeadLetter, DeadLetterFilter, EntryId, ErrorKind, Group, Left, Reason, Selection, Sweep,
+};
+use crate::ports::{Ended, Imported, MessageBusExt as _, Progress, Swept};
+
+/// A subscription that fails everything while it is told to.
+struct Failing {
+    broken: Arc<AtomicBool>,
+    received: UnboundedReceiver<(u32, Delivery)>,
+    _subscription: Subscription,
+}
+
+fn everything() -> DeadLetterFilter {
+    DeadLetterFilter::default()
+}
+
+impl<S: Subject> Stage<'_, S> {
+    /// Subscribes a handler that fails, and sends what it gets once it is mended.
+    async fn failing(&self, options: SubscribeOptions) -> Failing {
+        let broken = Arc::new(AtomicBool::new(true));
+        let (sender, received) = mpsc::unbounded_channel();
+        let fails = Arc::clone(&broken);
+        let handler = move |n: u32, delivery: Delivery| {
+            let fails = fails.load(Ordering::SeqCst);
+            if !fails {
+                let _ = sender.send((n, delivery));
+            }
+            async move {
+                if fails {
+                    Err(format!("on fire, {}", n % 2))
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        let bus = self.container.bus();
+        let made = bus.subscribe_with(&self.topic, options, handler);
+        Failing {
+            broken,
+            received,
+            _subscription: made.await.must("subscribing"),
+        }
+    }
+
+    /// Publishes so many and waits until all of them are dead.
+    async fn dead(&self, count: u32) -> Vec<DeadLetter> {
+        let before = self.letters().await.len();
+        self.publish(0..count).await;
+        let all = before + count as usize;
+        self.until("the dead letters", async || {
+            let letters = self.letters().await;
+            (letters.len() == all).then_some(letters)
+        })
+        .await
+    }
+
+    async fn sweep(&self, sweep: Sweep) -> Swept {
+        let dead = self.container.dead_letters();
+        let swept = dead.sweep(&self.topic, &self.group, sweep, &|_| {}).await;
+        swept.must("sweeping")
+    }
+}
+
+/// Redriven messages go to the group that failed them, and attempts begin anew.
+pub async fn a_redriven_message_begins_anew_in_its_group<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let broken = Arc::new(AtomicBool::new(true));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    for name in ["failing", "fine"] {
+        let (sender, broken) = (sender.clone(), Arc::clone(&broken));
+        let handler = move |n: u32, delivery: Delivery| {
+            let fails = name == "failing" && broken.load(Ordering::SeqCst);
+            if !fails {
+                let _ = sender.send((name, n, delivery.attempt()));
+            }
+            async move { if fails { Err("on fire") } else { Ok(()) } }
+        };
+        let bus = stage.container.bus();
+        let options = quick(2).with_group(group(name));
+        let made = bus.subscribe_with(&stage.topic, options, handler).await;
+        let _subscription = made.must("subscribing");
+    }
+    stage.publish(0..5).await;
+    let seen = stage.some(&mut received, 5).await;
+    assert!(seen.iter().all(|(name, ..)| *name == "fine"));
+    let failing = group("failing");
+    assert_eq!(stage.drained_of(&failing).await.dead, 5);
+    broken.store(false, Ordering::SeqCst);
+    let dead = stage.container.dead_letters();
+    let letters = stage.letters_of(&failing).await;
+    let ids: Vec<_> = letters.iter().map(|one| one.id).collect();
+    let moved = dead.redrive(&stage.topic, &failing, &ids).await;
+    assert_eq!(moved.must("redriving").done, ids);
+    let mut seen = stage.some(&mut received, 5).await;
+    seen.sort_unstable();
+    let expected = (0..5).map(|n| ("failing", n, 1));
+    assert_eq!(seen, expected.collect::<Vec<_>>());
+    assert_eq!(stage.drained_of(&failing).await.dead, 0);
+    let again = dead.redrive(&stage.topic, &failing, &ids).await;
+    assert_eq!(again.must("redriving").missing, ids);
+    stage.finish().await;
+    assert!(received.try_recv().is_err(), "the other group got nothing");
+}
+
+/// A sweep takes what matches, leaves the rest, and a survey has said so before.
+pub async fn a_sweep_takes_what_matches<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let mut failing = stage.failing(quick(1)).await;
+    stage.dead(10).await;
+    failing.broken.store(false, Ordering::SeqCst);
+    let odd = everything().with_error("ON FIRE, 1").must("a filter");
+    let sweep = Sweep::redrive(odd).by("ann");
+    let dead = stage.container.dead_letters();
+    let survey = dead.survey(&stage.topic, &stage.group, &sweep).await;
+    let survey = survey.must("surveying");
+    assert_eq!(survey.matching, 5);
+    assert_eq!(survey.left.get(&Left::NotMatching), Some(&5));
+    assert_eq!(stage.letters().await.len(), 10, "a survey does nothing");
+
+    let told = Mutex::new(Vec::new());
+    let tell = |progress: Progress| told.lock().must("telling").push(progress);
+    let swept = dead.sweep(&stage.topic, &stage.group, sweep, &tell).await;
+    let swept = swept.must("sweeping");
+    assert_eq!(swept.ended, Ended::Done);
+    assert_eq!((swept.progress.taken, swept.progress.left), (5, 5));
+    assert_eq!(told.lock().must("reading").last(), Some(&swept.progress));
+    let mut seen: Vec<u32> = Vec::new();
+    for (n, delivery) in stage.some(&mut failing.received, 5).await {
+        assert_eq!(delivery.attempt(), 1, "attempts begin anew");
+        seen.push(n);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 3, 5, 7, 9]);
+    let operations = dead.operations(&stage.topic, &stage.group).await;
+    let operation = operations.must("the journal").pop().must("an operation");
+    assert_eq!(operation.id, swept.operation);
+    assert_eq!(
+        (operation.action.as_str(), operation.by.as_str()),
+        ("redrive", "ann")
+    );
+    assert_eq!(operation.taken, 5);
+    let result = operation.result.must("the result");
+    assert_eq!(result, "done; 5 taken, 5 left, 0 missing");
+    stage.finish().await;
+}
+
+/// What dies while a sweep is under way is left to the next one: it ends though everything that it
+/// brings back dies again.
+pub async fn a_sweep_ends_although_everything_dies_again<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    stage.dead(30).await;
+    let sweep = Sweep::redrive(everything()).with_rate(200, Duration::ZERO);
+    let swept = stage.sweep(sweep).await;
+    assert_eq!((swept.ended, swept.progress.taken), (Ended::Done, 30));
+    let again = stage
+        .until("all of them to die again", async || {
+            let letters = stage.letters().await;
+            (letters.len() == 30).then_some(letters)
+        })
+        .await;
+    for letter in again {
+        assert_eq!(letter.trail.redriven, 1);
+        assert_eq!(letter.trail.redriven_by, Some(swept.operation));
+        assert_eq!(letter.attempts, 1);
+    }
+    drop(failing);
+    stage.finish().await;
+}
+
+/// A sweep stops by itself when too many of the redriven die again.
+pub async fn a_sweep_stops_when_too_many_die_again<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    stage.dead(400).await;
+    let sweep = Sweep::redrive(everything())
+        .with_rate(50, Duration::ZERO)
+        .with_stop_share(0.5);
+    let swept = stage.sweep(sweep).await;
+    assert_eq!(swept.ended, Ended::Stopped);
+    let Progress {
+        taken, died_again, ..
+    } = swept.progress;
+    assert!((20..400).contains(&taken), "{taken}");
+    assert!(died_again * 2 > taken, "{died_again} of {taken}");
+    stage
+        .until("the rest to die again", async || {
+            (stage.letters().await.len() == 400).then_some(())
+        })
+        .await;
+    drop(failing);
+    stage.finish().await;
+}
+
+/// Two sweeps at once neither lose nor double.
+pub async fn two_sweeps_share_the_work<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let mut failing = stage.failing(quick(1)).await;
+    stage.dead(200).await;
+    failing.broken.store(false, Ordering::SeqCst);
+    let sweep = || stage.sweep(Sweep::redrive(everything()));
+    let (one, two) = tokio::join!(sweep(), sweep());
+    let (one, two) = (one.progress, two.progress);
+    assert_eq!(one.taken + two.taken, 200);
+    assert!(one.taken + one.missing <= 200 && two.taken + two.missing <= 200);
+    let came = stage.some(&mut failing.received, 200).await;
+    let mut seen: Vec<u32> = came.into_iter().map(|(n, _)| n).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..200).collect::<Vec<_>>());
+    assert_eq!(stage.drained().await.dead, 0);
+    assert!(failing.received.try_recv().is_err(), "none came twice");
+    stage.finish().await;
+}
+
+/// A sweep that was cut off has left a true account, and goes on where it was.
+pub async fn a_sweep_that_was_cut_off_can_be_resumed<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let mut failing = stage.failing(quick(1)).await;
+    let letters = stage.dead(40).await;
+    failing.broken.store(false, Ordering::SeqCst);
+    let dead = stage.container.dead_letters();
+    let few = Arc::new(tokio::sync::Notify::new());
+    let tell = {
+        let few = Arc::clone(&few);
+        move |progress: Progress| {
+            if progress.taken >= 5 {
+                few.notify_one();
+            }
+        }
+    };
+    let sweep = Sweep::redrive(everything()).with_rate(20, Duration::ZERO);
+    tokio::select! {
+        _ = dead.sweep(&stage.topic, &stage.group, sweep, &tell) => panic!("it was not cut off"),
+        () = few.notified() => {}
+    }
+    let operations = dead.operations(&stage.topic, &stage.group).await;
+    let operation = operations.must("the journal").pop().must("an operation");
+    assert_eq!(operation.result, None);
+    let left = stage.letters().await.len() as u64;
+    assert_eq!(
+        operation.taken + left,
+        40,
+        "nothing is lost, nothing doubled"
+    );
+    assert_eq!(operation.until, letters.last().map(|last| last.id));
+    let taken = usize::try_from(operation.taken).must("a few");
+    stage.some(&mut failing.received, taken).await;
+    // One that died since is not part of it.
+    failing.broken.store(true, Ordering::SeqCst);
+    stage.dead(1).await;
+    failing.broken.store(false, Ordering::SeqCst);
+    let resumed = dead
+        .resume(&stage.topic, &stage.group, operation.id, &|_| {})
+        .await;
+    assert_eq!(resumed.must("resuming").progress.taken, left);
+    assert_eq!(stage.letters().await.len(), 1);
+    stage.some(&mut failing.received, 40 - taken).await;
+    let again = dead
+        .resume(&stage.topic, &stage.group, operation.id, &|_| {})
+        .await;
+    let error = again.err().must("a refusal");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let unknown = dead
+        .resume(&stage.topic, &stage.group, Uuid::nil(), &|_| {})
+        .await;
+    assert_eq!(unknown.err().must("a refusal").kind(), ErrorKind::NotFound);
+    stage.finish().await;
+}
+
+/// What cannot be decoded moves only when it is named, and comes back as it was.
+pub async fn what_cannot_be_decoded_moves_only_when_it_is_named<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let mut failing = stage.failing(quick(1)).await;
+    stage.dead(1).await;
+    failing.broken.store(false, Ordering::SeqCst);
+    let flaw = ("json", bytes::Bytes::from_static(b"{"));
+    for result in stage.backend.append(&stage.topic, vec![flaw.clone()]).await {
+        result.must("appending");
+    }
+    let two = async || {
+        let letters = stage.letters().await;
+        (letters.len() == 2).then_some(letters)
+    };
+    stage.until("the undecodable one", two).await;
+    let swept = stage.sweep(Sweep::redrive(everything())).await;
+    assert_eq!((swept.progress.taken, swept.progress.left), (1, 1));
+    stage.next(&mut failing.received).await;
+    let named = everything().with_reason(Reason::Undecodable);
+    let swept = stage.sweep(Sweep::redrive(named)).await;
+    assert_eq!(swept.progress.taken, 1);
+    let letter = stage
+        .until("it to die again", async || {
+            stage
+                .letters()
+                .await
+                .pop()
+                .filter(|one| one.trail.redriven == 1)
+        })
+        .await;
+    assert_eq!(letter.fields, [(bytes::Bytes::from("json"), flaw.1)]);
+    let swept = stage.sweep(Sweep::purge(everything())).await;
+    assert_eq!(swept.progress.taken, 1, "a purge takes it without more ado");
+    stage.finish().await;
+}
+
+/// A sweep can publish to another topic, and so to all its groups.
+pub async fn dead_letters_can_go_to_another_topic<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    let letters = stage.dead(3).await;
+    let other = topic("other");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |n: u32, delivery: Delivery| {
+        let _ = sender.send((n, delivery));
+        std::future::ready(())
+    };
+    let bus = stage.container.bus();
+    let _subscription = bus.subscribe(&other, handler).await.must("subscribing");
+    let swept = stage
+        .sweep(Sweep::publish(other.clone(), everything()))
+        .await;
+    assert_eq!(swept.progress.taken, 3);
+    for letter in &letters {
+        let (n, delivery) = stage.next(&mut received).await;
+        assert_eq!(delivery.attempt(), 1);
+        assert_eq!(Some(delivery.envelope().id()), letter.message);
+        let payload: u32 = letter
+            .envelope()
+            .must("decoding")
+            .payload()
+            .must("a number");
+        assert_eq!(n, payload);
+    }
+    assert!(stage.letters().await.is_empty());
+    drop(failing);
+    stage.finish().await;
+}
+
+/// Ids that are asked for and not there are told.
+pub async fn ids_that_are_not_there_are_told<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    let letters = stage.dead(2).await;
+    let ids = vec![letters[0].id, EntryId::default(), letters[1].id];
+    let dead = stage.container.dead_letters();
+    let survey = dead
+        .survey(&stage.topic, &stage.group, &Sweep::purge(ids.clone()))
+        .await;
+    let survey = survey.must("surveying");
+    assert_eq!((survey.matching, survey.missing), (2, 1));
+    assert_eq!(survey.span, Some((letters[0].id, letters[1].id)));
+    let swept = stage.sweep(Sweep::purge(ids)).await;
+    assert_eq!((swept.progress.taken, swept.progress.missing), (2, 1));
+    let bad = Sweep::purge(Selection::Ids(Vec::new())).with_stop_share(0.1);
+    let refused = dead.sweep(&stage.topic, &stage.group, bad, &|_| {}).await;
+    assert_eq!(refused.err().must("a refusal").kind(), ErrorKind::Invalid);
+    drop(failing);
+    stage.finish().await;
+}
+
+/// Lists show what matches, in pages that nothing shifts.
+pub async fn a_list_shows_what_matches<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    let letters = stage.dead(20).await;
+    let dead = stage.container.dead_letters();
+    let even = everything().with_error_pattern(", 0$").must("a filter");
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = dead.list(&stage.topic, &stage.group, &even, after, 3).await;
+        let page = page.must("listing");
+        assert!(page.letters.len() <= 3);
+        seen.extend(page.letters.iter().map(|(id, _)| *id));
+        if seen.len() == 3 {
+            // Records that go meanwhile shift nothing.
+            let some = [letters[0].id, seen[1]];
+            dead.purge(&stage.topic, &stage.group, &some)
+                .await
+                .must("purging");
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<EntryId> = letters
+        .iter()
+        .filter(|letter| letter.error.ends_with('0'))
+        .map(|letter| letter.id)
+        .collect();
+    assert_eq!(seen, expected);
+    let newest = dead.newest(&stage.topic, &stage.group).await;
+    assert_eq!(newest.must("asking"), letters.last().map(|last| last.id));
+    drop(failing);
+    stage.finish().await;
+}
+
+/// Editing is off unless it was enabled.
+pub async fn editing_is_off_by_default<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    let letters = stage.dead(1).await;
+    let dead = stage.container.dead_letters();
+    let edited = dead
+        .edit(&stage.topic, &stage.group, letters[0].id, number(7), "ann")
+        .await;
+    let error = edited.err().must("a refusal");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(
+        error.to_string().contains("REDSTART_DEAD_LETTER_EDITING"),
+        "{error}"
+    );
+    assert_eq!(stage.letters().await, letters);
+    drop(failing);
+    stage.finish().await;
+}
+
+/// What was exported can be imported, once, without a byte lost.
+pub async fn an_export_can_be_imported_once<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    stage.dead(2).await;
+    let flaws = [("json", bytes::Bytes::from_static(b"\xff{")), entry(9)];
+    for result in stage.backend.append(&stage.topic, flaws.to_vec()).await {
+        result.must("appending");
+    }
+    let letters = stage
+        .until("four dead letters", async || {
+            let letters = stage.letters().await;
+            (letters.len() == 4).then_some(letters)
+        })
+        .await;
+    let lines: Vec<String> = letters.iter().map(DeadLetter::to_json).collect();
+    let read = |line: &String| DeadLetter::from_json(line).must("reading");
+    let exported: Vec<DeadLetter> = lines.iter().map(read).collect();
+    assert_eq!(exported, letters);
+
+    let dead = stage.container.dead_letters();
+    let import = async |group: &Group, letters: &[DeadLetter]| {
+        let imported = dead.import(&stage.topic, group, letters, false).await;
+        imported.must("importing")
+    };
+    let here = import(&stage.group, &exported).await;
+    assert_eq!(here, [Imported::Known; 4], "they are there");
+    let other = group("other");
+    let missing = dead.import(&stage.topic, &other, &exported, false).await;
+    assert_eq!(missing.err().must("a refusal").kind(), ErrorKind::NotFound);
+    stage.create(&other).await;
+    let there = import(&other, &exported).await;
+    assert!(
+        there.iter().all(|one| matches!(one, Imported::As(_))),
+        "{there:?}"
+    );
+    assert_eq!(import(&other, &exported).await, [Imported::Known; 4]);
+    for (letter, original) in stage.letters_of(&other).await.iter().zip(&letters) {
+        assert_eq!(letter.fields, original.fields, "byte for byte");
+        assert_eq!(letter.trail, original.trail);
+        assert_eq!(letter.error, original.error);
+        // And on to a third place: it is still the same dead letter.
+        assert_eq!(letter.group, other);
+    }
+    drop(failing);
+    stage.finish().await;
+}

@@ -1,0 +1,295 @@
+//! `doctor`, `groups remove`, `kv`, `completions` and `man`.
+
+use serde_json::{Value, json};
+
+use crate::run::{publish, redstart, run, run_with};
+use crate::support::Server;
+use crate::terminal::Terminal;
+
+fn findings(url: &str, args: &[&str], code: i32) -> Vec<(String, String, String)> {
+    let all = [&["doctor", "--json"], args].concat();
+    let told = run(Some(url), &all).failed(code).json();
+    let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
+    let all = told["findings"].as_array().unwrap().iter();
+    all.map(|one| (text(one, "check"), text(one, "level"), text(one, "what")))
+        .collect()
+}
+
+fn level(findings: &[(String, String, String)], check: &str) -> String {
+    let mut of_check = findings.iter().filter(|(name, ..)| name == check);
+    of_check
+        .next()
+        .unwrap_or_else(|| panic!("no {check} in {findings:?}"))
+        .1
+        .clone()
+}
+
+#[test]
+fn the_doctor_finds_what_is_wrong_with_a_server() {
+    let mut server = Server::start_with(&["--maxmemory", "256mb"]);
+    let url = server.url();
+    let found = findings(&url, &[], 0);
+    for check in [
+        "eviction",
+        "persistence",
+        "memory",
+        "clock",
+        "scripts",
+        "layout",
+        "groups",
+    ] {
+        assert_eq!(level(&found, check), "ok", "{found:?}");
+    }
+    assert_eq!(
+        server.command::<u64>(&["DBSIZE"]),
+        0,
+        "looking changes nothing"
+    );
+    let () = server.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let found = findings(&url, &[], 1);
+    assert_eq!(level(&found, "eviction"), "problem");
+    let () = server.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
+    let found = findings(&url, &[], 0);
+    assert_eq!(level(&found, "eviction"), "warning");
+    findings(&url, &["--strict"], 1);
+    let () = server.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let () = server.command(&["CONFIG", "SET", "appendonly", "no"]);
+    assert_eq!(level(&findings(&url, &[], 1), "persistence"), "problem");
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    assert_eq!(level(&findings(&url, &[], 1), "memory"), "problem");
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "256mb"]);
+    let _: u64 = server.command(&["HSET", "{shop}:schema", "applied:9999", "x"]);
+    assert_eq!(level(&findings(&url, &[], 1), "layout"), "problem");
+    server.kill();
+    let found = findings(&url, &[], 1);
+    assert_eq!(
+        (found.len(), level(&found, "server")),
+        (1, "problem".to_owned())
+    );
+    run(Some("nonsense"), &["doctor"]).failed(2);
+    run(Some(&url), &["doctor", "--stuck-after", "soon"]).failed(2);
+}
+
+#[test]
+fn what_a_user_may_not_know_is_unknown() {
+    let server = Server::start();
+    let () = server.command(&[
+        "ACL", "SETUSER", "viewer", "on", ">secret", "~*", "+@all", "-config",
+    ]);
+    let url = server.url().replace("redis://", "redis://viewer:secret@");
+    let found = findings(&url, &[], 0);
+    assert_eq!(level(&found, "persistence"), "unknown", "{found:?}");
+    assert_eq!(level(&found, "scripts"), "ok", "{found:?}");
+}
+
+#[test]
+fn a_group_that_nobody_serves_is_named() {
+    let server = Server::start();
+    let url = server.url();
+    publish(&url, &["--type", "t"], "1\n2\n").ok();
+    let () = server.command(&["XGROUP", "CREATE", "{shop:orders}:log", "billing", "0"]);
+    assert_eq!(
+        level(&findings(&url, &[], 0), "groups"),
+        "ok",
+        "not for long yet"
+    );
+    let found = findings(&url, &["--stuck-after", "0s"], 1);
+    let (.., what) = found.iter().find(|(check, ..)| check == "groups").unwrap();
+    assert!(
+        what.starts_with("orders/billing: no consumer; 2 not delivered"),
+        "{what}"
+    );
+    let told = run(Some(&url), &["doctor", "--stuck-after", "0s"])
+        .failed(1)
+        .out;
+    assert!(
+        told.contains("redstart groups remove orders billing"),
+        "{told}"
+    );
+    assert!(!told.contains('\u{1b}'), "{told:?}");
+
+    let args = ["doctor", "--stuck-after", "0s"];
+    let (code, screen) = Terminal::start(&url, 80, &args).ends();
+    assert!(
+        code == 1 && screen.contains("\u{1b}[31mproblem"),
+        "{screen:?}"
+    );
+    let plain = Terminal::start_with(&url, 80, &args, &[("NO_COLOR", "1")]);
+    let (_, screen) = plain.ends();
+    assert!(!screen.contains('\u{1b}'), "{screen:?}");
+}
+
+#[test]
+fn a_group_is_removed_when_nobody_needs_it_or_when_told() {
+    let server = Server::start();
+    let url = server.url();
+    let log = "{shop:orders}:log";
+    publish(&url, &["--type", "t"], "1\n2\n").ok();
+    for group in ["billing", "idle"] {
+        let () = server.command(&["XGROUP", "CREATE", log, group, "0"]);
+    }
+    let remove = ["groups", "remove", "orders"];
+    let with = |rest: &[&'static str]| [&remove[..], rest].concat();
+    let ran = run(Some(&url), &with(&["billing"])).failed(1);
+    assert!(
+        ran.out.contains("2 not delivered") && ran.err.contains("--force"),
+        "{ran:?}"
+    );
+    let told = run(Some(&url), &with(&["billing", "--json"]))
+        .failed(1)
+        .json();
+    assert_eq!((&told["removed"], &told["lag"]), (&json!(false), &json!(2)));
+    run(Some(&url), &with(&["nobody", "--yes"])).failed(1);
+    run(
+        Some(&url),
+        &["groups", "remove", "nowhere", "billing", "--yes"],
+    )
+    .failed(1);
+
+    // Not without a terminal, not with another name, and then by its own.
+    run(Some(&url), &with(&["billing", "--force"])).failed(2);
+    let mut terminal = Terminal::start(&url, 80, &with(&["billing", "--force"]));
+    terminal.sees("2 not delivered");
+    terminal.sees("Type billing to go on: ");
+    terminal.types("y");
+    let (code, screen) = terminal.ends();
+    assert!(
+        code == 1 && screen.contains("nothing was done"),
+        "{code} {screen}"
+    );
+    let dry = run(Some(&url), &with(&["billing", "--force", "--dry-run"])).ok();
+    assert!(dry.out.starts_with("This would remove"), "{dry:?}");
+    let names = || {
+        let groups = run(Some(&url), &["groups", "orders", "--json"]).ok().json();
+        let groups = groups.as_array().unwrap().iter();
+        groups
+            .map(|one| one["group"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["billing", "idle"]);
+    let mut terminal = Terminal::start(&url, 80, &with(&["billing", "--force"]));
+    terminal.sees("Type billing to go on: ");
+    terminal.types("billing");
+    let (code, screen) = terminal.ends();
+    assert!(
+        code == 0 && screen.contains("removed group billing"),
+        "{code} {screen}"
+    );
+    assert_eq!(names(), ["idle"]);
+
+    // One for which nothing waits needs no force; one that lives does.
+    let () = server.command(&["XGROUP", "SETID", log, "idle", "$", "ENTRIESREAD", "2"]);
+    let _: u64 = server.command(&["XGROUP", "CREATECONSUMER", log, "idle", "c"]);
+    let told = run(Some(&url), &with(&["idle", "--yes", "--json"]))
+        .failed(1)
+        .json();
+    assert_eq!((&told["lag"], &told["living"]), (&json!(0), &json!(1)));
+    let _: u64 = server.command(&["XGROUP", "DELCONSUMER", log, "idle", "c"]);
+    let told = run(Some(&url), &with(&["idle", "--yes", "--json"]))
+        .ok()
+        .json();
+    assert_eq!(told["removed"], true);
+    assert_eq!(names(), Vec::<String>::new());
+    assert_eq!(
+        server.command::<u64>(&["XLEN", log]),
+        2,
+        "the topic keeps its entries"
+    );
+}
+
+#[test]
+fn values_are_json_whatever_their_form() {
+    let server = Server::start();
+    let url = server.url();
+    let kv = |args: &[&str]| run(Some(&url), &[&["kv"], args].concat());
+    kv(&["set", "order", r#"{"n": 1.5, "t": "é\u001b[31m"}"#]).ok();
+    let shown = kv(&["get", "order"]).ok();
+    assert_eq!(shown.out, "{\"n\":1.5,\"t\":\"é\\u001b[31m\"}\n");
+    assert_eq!(
+        kv(&["get", "order", "--json"]).ok().json(),
+        json!({"key": "order", "value": {"n": 1.5, "t": "é\u{1b}[31m"}})
+    );
+    assert_eq!(server.command::<i64>(&["PTTL", "shop:order"]), -1);
+    kv(&["set", "order", "-5", "--ttl", "2h"]).ok();
+    assert!(server.command::<i64>(&["PTTL", "shop:order"]) > 3_600_000);
+    assert_eq!(server.command::<String>(&["GET", "shop:order"]), "-5");
+    kv(&["set", "greeting", "hello there", "--text"]).ok();
+    assert_eq!(kv(&["get", "greeting"]).ok().out, "\"hello there\"\n");
+    run_with(redstart(Some(&url), &["kv", "set", "order"]), "[1, 2]\n").ok();
+    assert_eq!(kv(&["get", "order"]).ok().json(), json!([1, 2]));
+
+    for bad in [
+        &["set", "k", "nonsense"][..],
+        &["set", "k", "1", "--ttl", "0"],
+        &["cas", "k", "1"],
+    ] {
+        kv(bad).failed(2);
+    }
+    kv(&["get", "absent"]).failed(1);
+    kv(&["set", "{orders}:log", "1"]).failed(1);
+    assert_eq!(
+        kv(&["del", "order", "absent", "--json"]).failed(1).json(),
+        json!({"deleted": ["order"], "absent": ["absent"]})
+    );
+    kv(&["del", "greeting"]).ok();
+
+    kv(&["cas", "leader", "\"one\"", "--expect-absent", "--ttl", "1h"]).ok();
+    kv(&["cas", "leader", "\"two\"", "--expect-absent"]).failed(1);
+    // Another program's form of the same value is the same value.
+    let () = server.command(&["SET", "shop:map", "{ \"b\": 1, \"a\": 2 }"]);
+    let swapped = kv(&["cas", "map", "3", "--expect", r#"{"a":2,"b":1}"#, "--json"]).ok();
+    assert_eq!(swapped.json(), json!({"swapped": true}));
+    let kept = kv(&["cas", "map", "4", "--expect", "9", "--json"]).failed(1);
+    assert_eq!(kept.json(), json!({"swapped": false}));
+    assert_eq!(kv(&["get", "map"]).ok().json(), 3);
+}
+
+#[test]
+fn what_is_no_value_can_be_seen_in_hexadecimal() {
+    let server = Server::start();
+    let url = server.url();
+    let () = server.command(&["SET", "shop:blob", "\u{1b}[31m"]);
+    let _: u64 = server.command(&["SETRANGE", "shop:odd", "2", "x"]);
+    let () = redis::cmd("SET")
+        .arg("shop:bad")
+        .arg(&b"\xff\xfe\x1b"[..])
+        .exec(&mut server.raw())
+        .unwrap();
+    let ran = run(Some(&url), &["kv", "get", "bad"]).failed(1);
+    assert!(ran.err.contains("--raw"), "{ran:?}");
+    let told = run(Some(&url), &["kv", "get", "bad", "--raw", "--json"])
+        .ok()
+        .json();
+    assert_eq!(told, json!({"key": "bad", "hex": "fffe1b"}));
+    let raw = redstart(Some(&url), &["kv", "get", "bad", "--raw"])
+        .output()
+        .unwrap();
+    assert_eq!(raw.stdout, b"\xff\xfe\x1b");
+    let (code, screen) = Terminal::start(&url, 80, &["kv", "get", "blob", "--raw"]).ends();
+    assert!(code == 0 && screen.contains("1b 5b 33 31 6d"), "{screen}");
+    assert!(!screen.contains('\u{1b}'), "{screen:?}");
+    run(Some(&url), &["kv", "get", "absent", "--raw"]).failed(1);
+}
+
+#[test]
+fn shells_and_man_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(None, &["completions", shell]).ok().out;
+        for word in ["run-now", "doctor", "stuck-after", "expect-absent"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    run(None, &["completions", "nonsense"]).failed(2);
+    assert!(run(None, &["man"]).ok().out.contains(".TH redstart 1"));
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    run(None, &["man", "--dir", pages.to_str().unwrap()]).ok();
+    for page in [
+        "redstart.1",
+        "redstart-groups-remove.1",
+        "redstart-retries-cancel.1",
+    ] {
+        let text = std::fs::read_to_string(pages.join(page)).unwrap();
+        assert!(text.contains(".SH"), "{page}");
+    }
+}

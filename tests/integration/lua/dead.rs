@@ -1,0 +1,244 @@
+//! The scripts that bury, take out and put in, on what they share.
+
+use redis::{Connection, Script, Value};
+
+use super::{BODY, COUNTS, DEAD, LOG, REDO, RETRY, call, fails, ids, lanes, pending, run};
+use crate::support::Server;
+
+const BODIES: &str = "{t}:dead:body";
+const CAUSES: &str = "{t}:causes";
+const RESTORED: &str = "{t}:restored";
+const JOURNAL: &str = "{t}:journal";
+
+/// The head of a dead letter, as the adapter packs it.
+fn head(fingerprint: &str, kind: &str) -> Vec<u8> {
+    rmp_serde::to_vec(&("rejected", fingerprint, kind, "tenant")).unwrap()
+}
+
+type Fields = Vec<(String, String)>;
+
+fn hash(raw: &mut Connection, key: &str) -> Fields {
+    let mut fields: Fields = run(raw, &format!("HGETALL {key}"));
+    fields.sort();
+    fields
+}
+
+/// Names of counts, without the hours, and of causes.
+fn counted(raw: &mut Connection) -> (Fields, Fields) {
+    let mut counts = hash(raw, COUNTS);
+    counts.retain(|(name, _)| !name.starts_with("hour:"));
+    let causes = hash(raw, CAUSES).into_iter();
+    (
+        counts,
+        causes.filter(|(name, _)| name.starts_with('n')).collect(),
+    )
+}
+
+fn pairs(fields: &[(&str, &str)]) -> Fields {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    fields.iter().map(owned).collect()
+}
+
+#[test]
+fn settle() {
+    let server = Server::start();
+    let (raw, script) = (
+        &mut server.raw(),
+        script!("settle.lua" on "lib/dead_counts.lua"),
+    );
+    lanes(raw);
+    let keys = [LOG, REDO, RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES];
+    let head = head("print", "kind");
+    let bytes = |words: &[&str]| -> Vec<Vec<u8>> {
+        let word = |word: &&str| match *word {
+            "HEAD" => head.clone(),
+            word => word.as_bytes().to_vec(),
+        };
+        words.iter().map(word).collect()
+    };
+    let done: Vec<u64> = call(
+        raw,
+        &script,
+        &keys,
+        &bytes(&[
+            "g", "me", // a retry, a burial, one that is not pending, one of another lane
+            "log", "1-1", "later", "60000", "parcel-1", //
+            "log", "2-1", "bury", "HEAD", "body-2", //
+            "log", "4-1", "later", "1", "parcel-4", //
+            "redo", "3-1", "later", "1", "parcel-3", //
+        ]),
+    );
+    assert_eq!(done, [1, 1, 0, 0]);
+    assert_eq!(ids(&pending(raw, LOG)), ["3-1"]);
+    let retries: Vec<(String, i64)> = run(raw, &format!("ZRANGE {RETRY} 0 -1 WITHSCORES"));
+    let now: (i64, i64) = run(raw, "TIME");
+    assert_eq!(retries.len(), 1);
+    assert_eq!(retries[0].0, "log:1-1");
+    let wait = retries[0].1 - now.0 * 1000;
+    assert!((0..=61_000).contains(&wait), "{wait}");
+    assert_eq!(hash(raw, BODY), pairs(&[("log:1-1", "parcel-1")]));
+    let dead: Vec<(String, Vec<Vec<u8>>)> = run(raw, &format!("XRANGE {DEAD} - +"));
+    assert_eq!(dead[0].1, [b"head".to_vec(), head.clone()]);
+    let id = dead[0].0.as_str();
+    assert_eq!(hash(raw, BODIES), pairs(&[(id, "body-2")]));
+    let cause = |part: &str| format!("{part} rejected print");
+    let (n, f, l) = (cause("n"), cause("f"), cause("l"));
+    let causes = pairs(&[(&f, id), (&l, id), (&n, "1")]);
+    assert_eq!(hash(raw, CAUSES), causes);
+    let millis: u64 = id.split_once('-').unwrap().0.parse().unwrap();
+    let hour = format!("hour:{}", millis / 3_600_000);
+    let counts = pairs(&[(&hour, "1"), ("tenant:tenant", "1"), ("type:kind", "1")]);
+    assert_eq!(hash(raw, COUNTS), counts);
+
+    // Another owner, a repeated call, and a group that is gone: nothing is written.
+    for nothing in [
+        ["g", "you", "log", "3-1", "bury", "HEAD", "b"],
+        ["g", "me", "log", "2-1", "bury", "HEAD", "b"],
+        ["none", "me", "log", "3-1", "bury", "HEAD", "b"],
+    ] {
+        assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &bytes(&nothing)), [0]);
+    }
+    assert_eq!(run::<u64>(raw, &format!("XLEN {DEAD}")), 1);
+    assert_eq!(hash(raw, COUNTS), counts);
+
+    // Any key of another type: an error that names it, nothing written, the delivery still held.
+    let bury = bytes(&["g", "me", "log", "3-1", "bury", "HEAD", "b"]);
+    let _: Value = run(raw, "SET {t}:text mine");
+    for at in 0..keys.len() {
+        let mut wrong = keys;
+        wrong[at] = "{t}:text";
+        let error = fails(raw, &script, &wrong, &bury);
+        assert!(
+            error.contains("WRONGTYPE\": {t}:text is a string"),
+            "{error}"
+        );
+    }
+    assert_eq!(run::<u64>(raw, &format!("XLEN {DEAD}")), 1);
+    assert_eq!(hash(raw, BODIES).len(), 1);
+    assert_eq!(ids(&pending(raw, LOG)), ["3-1"]);
+}
+
+/// Three dead letters, 1-1 to 3-1, put in as settling and importing do it.
+fn dead_letters(raw: &mut Connection) -> Vec<String> {
+    let script = script!("dead_put.lua" on "lib/dead_counts.lua");
+    let mut args = vec![b"0".to_vec()];
+    for n in 1..=3 {
+        args.extend([format!("identity-{n}").into_bytes(), Vec::new()]);
+        args.extend([head(if n < 3 { "f" } else { "g" }, "k"), b"body".to_vec()]);
+    }
+    call(
+        raw,
+        &script,
+        &[DEAD, BODIES, COUNTS, CAUSES, RESTORED],
+        &args,
+    )
+}
+
+#[test]
+fn dead_take() {
+    let server = Server::start();
+    let (raw, script) = (
+        &mut server.raw(),
+        script!("dead_take.lua" on "lib/dead_counts.lua"),
+    );
+    let keys = [DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
+    let ids = dead_letters(raw);
+    let (one, two, three) = (&*ids[0], &*ids[1], &*ids[2]);
+    let redrive = ["", one, "redo-as", "parcel", "7-7", "redo-as", "parcel"];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [1, 0]);
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [0, 0]);
+    assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
+    assert_eq!(run::<u64>(raw, &format!("EXISTS {JOURNAL}")), 0);
+    let (counts, causes) = counted(raw);
+    assert_eq!(counts, pairs(&[("tenant:tenant", "2"), ("type:k", "2")]));
+    assert_eq!(
+        causes,
+        pairs(&[("n rejected f", "1"), ("n rejected g", "1")])
+    );
+
+    // The journal counts for an operation that it knows, and only for that.
+    let _: Value = run(raw, &format!("HSET {JOURNAL} op order"));
+    let purge = ["op", two, "redo", "", one, "redo", ""];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &purge), [1, 0]);
+    let unknown = ["other", three, "away", ""];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &unknown), [1]);
+    let journal = pairs(&[("op", "order"), ("op:cursor", one), ("op:taken", "1")]);
+    assert_eq!(hash(raw, JOURNAL), journal);
+    let redo: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {REDO} - +"));
+    let fields: Vec<String> = redo
+        .into_iter()
+        .map(|(_, fields)| fields.join(" "))
+        .collect();
+    assert_eq!(fields, ["parcel parcel", "dead body by op"]);
+    for gone in [BODIES, COUNTS, CAUSES] {
+        assert_eq!(run::<u64>(raw, &format!("EXISTS {gone}")), 0, "{gone}");
+    }
+
+    let _: Value = run(raw, "SET {t}:text mine");
+    for at in 0..keys.len() {
+        let mut wrong = keys;
+        wrong[at] = "{t}:text";
+        assert!(fails(raw, &script, &wrong, &redrive).contains("WRONGTYPE\": {t}:text"));
+    }
+    assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 2);
+}
+
+#[test]
+fn dead_put() {
+    let server = Server::start();
+    let (raw, script) = (
+        &mut server.raw(),
+        script!("dead_put.lua" on "lib/dead_counts.lua"),
+    );
+    let keys = [DEAD, BODIES, COUNTS, CAUSES, RESTORED];
+    let ids = dead_letters(raw);
+    assert!(ids.iter().all(|id| id.contains('-')), "{ids:?}");
+    assert_eq!(
+        dead_letters(raw),
+        ["", "", ""],
+        "a second time adds nothing"
+    );
+    let put = |again: &str, identity: &str, own: &str, body: &str| {
+        let words = [again, identity, own].map(|word| word.as_bytes().to_vec());
+        let record = [head("f", "k"), body.as_bytes().to_vec()];
+        [words.to_vec(), record.to_vec()].concat()
+    };
+    let mut given = |args: &[Vec<u8>]| call::<Vec<String>>(raw, &script, &keys, args).remove(0);
+    assert_eq!(given(&put("0", "new", &ids[0], "body")), "", "it is here");
+    assert_ne!(given(&put("0", "new", &ids[0], "another body")), "");
+    assert_eq!(given(&put("0", "new", "", "another body")), "");
+    assert_ne!(given(&put("1", "new", "", "another body")), "");
+    let (counts, causes) = counted(raw);
+    assert_eq!(counts, pairs(&[("tenant:tenant", "5"), ("type:k", "5")]));
+    assert_eq!(
+        causes,
+        pairs(&[("n rejected f", "4"), ("n rejected g", "1")])
+    );
+
+    // A head that cannot be read is kept, and counted neither when it comes nor when it goes.
+    let odd = [
+        b"0".to_vec(),
+        b"odd".to_vec(),
+        Vec::new(),
+        b"\xc1".to_vec(),
+        b"b".to_vec(),
+    ];
+    let id = call::<Vec<String>>(raw, &script, &keys, &odd).remove(0);
+    assert_eq!(counted(raw).0, counts);
+    let take = script!("dead_take.lua" on "lib/dead_counts.lua");
+    let keys_of_take = [DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
+    assert_eq!(
+        call::<Vec<u64>>(raw, &take, &keys_of_take, &["", &id, "away", ""]),
+        [1]
+    );
+    assert_eq!(counted(raw).0, counts);
+
+    let _: Value = run(raw, "SET {t}:text mine");
+    for at in 0..keys.len() {
+        let mut wrong = keys;
+        wrong[at] = "{t}:text";
+        let error = fails(raw, &script, &wrong, &put("0", "wrong", "", "b"));
+        assert!(error.contains("WRONGTYPE\": {t}:text"), "{error}");
+    }
+    assert_eq!(counted(raw).0, counts);
+}
