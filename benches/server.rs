@@ -96,6 +96,8 @@ impl Server {
         let mut connection = self.client().get_connection().expect("the server is up");
         redis::cmd("UNLINK")
             .arg(Self::log(topic))
+            .arg(format!("{{{topic}}}:ids"))
+            .arg(format!("{{{topic}}}:ids:before"))
             .exec(&mut connection)
             .expect("unlinked");
     }

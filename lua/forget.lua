@@ -10,9 +10,20 @@
 -- ARGV[3]  the only consumer to remove, '' for any
 --
 -- Returns how many were removed.
+-- A key of another type is found before anything is written.
+for at, kind in pairs({'stream', 'stream'}) do
+  local held = redis.call('TYPE', KEYS[at]).ok
+  if held ~= 'none' and held ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  end
+end
 local names, held, idle = {}, {}, {}
 for lane = 1, 2 do
   local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[lane], ARGV[1])
+  if consumers.err and not string.find(consumers.err, 'no such key', 1, true)
+    and string.sub(consumers.err, 1, 7) ~= 'NOGROUP' then
+    return consumers
+  end
   -- A lane or group that is not there has no consumers.
   if not consumers.err then
     for _, flat in ipairs(consumers) do
@@ -34,7 +45,11 @@ local removed = 0
 for _, name in ipairs(names) do
   if held[name] == 0 and idle[name] >= tonumber(ARGV[2]) and (ARGV[3] == '' or ARGV[3] == name) then
     for lane = 1, 2 do
-      redis.pcall('XGROUP', 'DELCONSUMER', KEYS[lane], ARGV[1], name)
+      local gone = redis.pcall('XGROUP', 'DELCONSUMER', KEYS[lane], ARGV[1], name)
+      if type(gone) == 'table' and string.sub(gone.err, 1, 7) ~= 'NOGROUP'
+        and not string.find(gone.err, 'requires the key to exist', 1, true) then
+        return gone
+      end
     end
     removed = removed + 1
   end

@@ -9,9 +9,19 @@
 -- ARGV[2]  'beginning' or 'next': where it starts in the log
 --
 -- Returns 1 when the group was created, 0 when it existed.
+-- A key of another type is found before anything is written.
+for at, kind in pairs({'stream', 'stream'}) do
+  local held = redis.call('TYPE', KEYS[at]).ok
+  if held ~= 'none' and held ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  end
+end
 local create = {'XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM'}
 if ARGV[2] == 'next' then
   local flat = redis.pcall('XINFO', 'STREAM', KEYS[1])
+  if flat.err and not string.find(flat.err, 'no such key', 1, true) then
+    return flat
+  end
   -- A log that is not there yet has nothing to leave out.
   if not flat.err then
     local log = {}

@@ -28,8 +28,10 @@ local function named(flat)
   return fields
 end
 local function find(key)
-  local groups = redis.pcall('XINFO', 'GROUPS', key)
-  for _, flat in ipairs(groups.err and {} or groups) do
+  if redis.call('EXISTS', key) == 0 then
+    return nil
+  end
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', key)) do
     local group = named(flat)
     if group['name'] == ARGV[1] then
       return group
@@ -51,6 +53,10 @@ local dead = redis.call('XLEN', KEYS[5])
 local alive, living = {}, 0
 for lane = 1, 2 do
   local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[lane], ARGV[1])
+  if consumers.err and not string.find(consumers.err, 'no such key', 1, true)
+    and string.sub(consumers.err, 1, 7) ~= 'NOGROUP' then
+    return consumers
+  end
   for _, flat in ipairs(consumers.err and {} or consumers) do
     local consumer = named(flat)
     if consumer['idle'] < tonumber(ARGV[2]) and not alive[consumer['name']] then

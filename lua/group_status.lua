@@ -12,10 +12,10 @@
 -- Returns {lag, delivered and unsettled, retries and redo entries waiting, dead letters, consumers},
 -- or nothing when there is no such group. Where Redis cannot tell a lag, all entries count.
 local function find(key)
-  local groups = redis.pcall('XINFO', 'GROUPS', key)
-  if groups.err then
+  if redis.call('EXISTS', key) == 0 then
     return nil
   end
+  local groups = redis.call('XINFO', 'GROUPS', key)
   for _, flat in ipairs(groups) do
     local group = {}
     for at = 1, #flat, 2 do

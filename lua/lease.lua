@@ -14,6 +14,13 @@
 -- ITEM[2]  the entry's id
 --
 -- Returns for each delivery 1, or 0 when the consumer does not hold it.
+-- A key of another type is found before anything is written.
+for at, kind in pairs({'stream', 'stream'}) do
+  local held = redis.call('TYPE', KEYS[at]).ok
+  if held ~= 'none' and held ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  end
+end
 local group, consumer = ARGV[1], ARGV[2]
 local done = {}
 for at = 4, #ARGV, 2 do

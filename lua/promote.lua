@@ -8,6 +8,13 @@
 -- ARGV[1]  how many at most
 --
 -- Returns {how many were moved, milliseconds until the next is due or -1 when none waits}.
+-- A key of another type is found before anything is written.
+for at, kind in pairs({[2] = 'hash', [3] = 'stream'}) do
+  local held = redis.call('TYPE', KEYS[at]).ok
+  if held ~= 'none' and held ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  end
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),

@@ -14,6 +14,13 @@
 --
 -- Returns for each lane {next cursor, {{id, fields, delivery count}, …}, ids that were pending and
 -- are no longer in the stream}.
+-- A key of another type is found before anything is written.
+for at, kind in pairs({'stream', 'stream'}) do
+  local held = redis.call('TYPE', KEYS[at]).ok
+  if held ~= 'none' and held ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  end
+end
 local result = {}
 for lane = 1, 2 do
   local key = KEYS[lane]

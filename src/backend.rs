@@ -15,6 +15,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 pub use graves::{
     Found, Graves, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Onward, Record, Restoring, Span,
@@ -30,6 +31,26 @@ pub const MAX_BATCH: usize = 500;
 
 /// The fields of an entry, as they are stored.
 pub type Fields = Vec<(Bytes, Bytes)>;
+
+/// An entry under the id of its message, by which a repeat is recognised.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identified {
+    /// The message's id.
+    pub id: Uuid,
+    /// The name of its field: the codec.
+    pub name: &'static str,
+    /// The encoded envelope.
+    pub value: Bytes,
+}
+
+/// What became of an entry that is appended once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Appended {
+    /// The entry that the topic has of this message.
+    pub id: EntryId,
+    /// Whether it was there already, and nothing was appended.
+    pub duplicate: bool,
+}
 
 /// One named member of a group.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -330,6 +351,20 @@ pub trait Backend: Send + Sync + fmt::Debug {
         topic: &'a Topic,
         entries: Vec<(&'static str, Bytes)>,
     ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>>;
+
+    /// Appends entries in their order, but none whose message was appended within `window` before
+    /// through this method: of that one it tells the entry that the message has. Each is one atomic step, so
+    /// that of several who append one message exactly one does. The window goes by the store's clock, and
+    /// outlives the entry.
+    ///
+    /// Errors are those of [`append`](crate::backend::Backend::append); after one nothing more is
+    /// appended, so that the rest can be repeated in its order.
+    fn append_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>>;
 
     /// Creates a group; one that exists keeps its cursor.
     fn create_group<'a>(

@@ -44,8 +44,8 @@ pub use domain::{
 pub use memory::{ManualClock, MemoryKv, MemoryStore};
 pub use ports::{
     BoxFuture, Cas, Claim, DeadLetterPage, DeadLetters, Ended, Imported, KvStore, KvStoreExt,
-    MessageBus, MessageBusExt, Once, OnceError, Operation, Progress, Published, Redriven, Survey,
-    Swept, deduplicate_event, once,
+    MessageBus, MessageBusExt, Once, OnceError, Operation, Progress, PublishOptions, Published,
+    Redriven, Survey, Swept, deduplicate_event, once,
 };
 pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv};
 pub use retries::{Chosen, Retries, Retry};

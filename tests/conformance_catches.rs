@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redstart::backend::{
-    Backend, Fetched, Fields, Lane, Member, Opened, Reader, Receipt, ReclaimCursor, Reclaimed,
-    Removal, Retained, Settlement,
+    Appended, Backend, Fetched, Fields, Identified, Lane, Member, Opened, Reader, Receipt,
+    ReclaimCursor, Reclaimed, Removal, Retained, Settlement,
 };
 use redstart::testing::conformance::{self, Subject};
 use redstart::{BoxFuture, Container, EntryId, Error, Group, MemoryStore, Topic};
 
 use support::group;
+use uuid::Uuid;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Flaw {
@@ -31,6 +32,12 @@ enum Flaw {
     CountsReleases,
     /// Settles whoever asks.
     AsksNoOwner,
+    /// Appends what it has appended before.
+    ForgetsIds,
+    /// Looks for an id and appends in two steps.
+    LooksBeforeItAppends,
+    /// Ends a message's window with its entry.
+    RemembersWhatItHolds,
     /// Removes groups that are needed.
     RemovesWithoutProof,
     /// Brings back what was to be removed.
@@ -46,6 +53,7 @@ struct State {
     /// Up to where a topic was trimmed.
     trimmed: Mutex<HashMap<Topic, EntryId>>,
     released: Mutex<Vec<Receipt>>,
+    ids: Mutex<HashMap<(Topic, Uuid), EntryId>>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +70,7 @@ impl Broken {
             seen: Mutex::default(),
             trimmed: Mutex::default(),
             released: Mutex::default(),
+            ids: Mutex::default(),
         };
         let state = Arc::new(state);
         Self { inner, state }
@@ -95,7 +104,60 @@ impl State {
     }
 }
 
+impl State {
+    /// Appends each entry that the flaw does not know.
+    async fn append_unknown(&self, topic: &Topic, entries: Vec<Identified>) -> Vec<Appended> {
+        let mut appended = Vec::new();
+        for entry in entries {
+            let name = (topic.clone(), entry.id);
+            let known = self.ids.lock().unwrap().get(&name).copied();
+            tokio::task::yield_now().await;
+            let held = match known {
+                Some(id) if self.flaw == Flaw::LooksBeforeItAppends => Some(id),
+                Some(id) if self.flaw == Flaw::RemembersWhatItHolds => {
+                    let first = self.inner.browse(topic, None, 1).await.unwrap();
+                    first
+                        .first()
+                        .is_some_and(|(first, _)| *first <= id)
+                        .then_some(id)
+                }
+                _ => None,
+            };
+            let id = match held {
+                Some(id) => id,
+                None => {
+                    let plain = vec![(entry.name, entry.value)];
+                    self.inner.append(topic, plain).await.remove(0).unwrap()
+                }
+            };
+            self.ids.lock().unwrap().insert(name, id);
+            appended.push(Appended {
+                id,
+                duplicate: held.is_some(),
+            });
+        }
+        appended
+    }
+}
+
 impl Backend for Broken {
+    fn append_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>> {
+        Box::pin(async move {
+            match self.state.flaw {
+                Flaw::ForgetsIds | Flaw::LooksBeforeItAppends | Flaw::RemembersWhatItHolds => {
+                    let appended = self.state.append_unknown(topic, entries).await;
+                    appended.into_iter().map(Ok).collect()
+                }
+                _ => self.inner.append_once(topic, window, entries).await,
+            }
+        })
+    }
+
     fn open<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Opened, Error>> {
         Box::pin(async move {
             let (inner, interrupt) = self.inner.open(member).await?;
@@ -325,6 +387,14 @@ catches! {
         shutdown::what_was_not_begun_is_given_back_uncounted;
     settling_for_whoever_asks: AsksNoOwner by
         settle::a_stale_settlement_is_rejected;
+    forgetting_what_was_appended: ForgetsIds by
+        deduplication::a_repeat_adds_nothing,
+        deduplication::the_bus_tells_a_repeat;
+    looking_before_appending: LooksBeforeItAppends by
+        deduplication::of_concurrent_repeats_one_adds,
+        deduplication::after_its_window_a_message_is_new;
+    remembering_only_what_is_held: RemembersWhatItHolds by
+        deduplication::a_window_outlives_its_entry;
     removing_groups_that_are_needed: RemovesWithoutProof by
         groups::a_group_that_is_needed_is_not_removed;
     bringing_back_what_was_cancelled: CancelsNothing by

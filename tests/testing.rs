@@ -241,7 +241,7 @@ impl Backend for SlowReclaim {
         })
     }
 
-    redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append,
+    redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append, append_once,
         create_group, open, acknowledge, settle, extend, release, holdings, promote, retain,
         retain_redo, forget, scheduled, hasten, cancel, consumers, remove_group, server, topics,
         status, browse, newest, graves);

@@ -1,17 +1,19 @@
 //! The bus: publishing through a backlog gate, and subscriptions that exclude each other.
 
 mod backlog;
+mod deduplicate;
 mod publish;
 mod subscribe;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::codec::Limits;
 use crate::consumer::{RawHandler, SubscribeOptions, Subscription};
 use crate::domain::{Codec, Envelope, Error, Group, Topic};
-use crate::ports::{BoxFuture, MessageBus, Published};
+use crate::ports::{BoxFuture, MessageBus, PublishOptions, Published};
 
 use backlog::Backlog;
 use subscribe::Subscriptions;
@@ -23,6 +25,8 @@ pub(crate) struct Bus {
     service: Group,
     codec: Codec,
     limits: Limits,
+    /// How long a message is recognised by its id, where a publish does not say.
+    deduplication: Option<Duration>,
     backlog: Backlog,
     subscriptions: Arc<Subscriptions>,
     closed: AtomicBool,
@@ -34,6 +38,7 @@ impl Bus {
         service: Group,
         codec: Codec,
         limits: Limits,
+        deduplication: Option<Duration>,
     ) -> Self {
         Self {
             backlog: Backlog::new(Arc::clone(&backend)),
@@ -41,6 +46,7 @@ impl Bus {
             service,
             codec,
             limits,
+            deduplication,
             subscriptions: Arc::default(),
             closed: AtomicBool::new(false),
         }
@@ -69,7 +75,16 @@ impl MessageBus for Bus {
         topic: &'a Topic,
         envelope: &'a Envelope,
     ) -> BoxFuture<'a, Result<Published, Error>> {
-        Box::pin(self.publish_one(topic, envelope))
+        Box::pin(self.publish_one(topic, envelope, PublishOptions::new()))
+    }
+
+    fn publish_with<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Result<Published, Error>> {
+        Box::pin(self.publish_one(topic, envelope, options))
     }
 
     fn publish_all<'a>(
@@ -77,7 +92,16 @@ impl MessageBus for Bus {
         topic: &'a Topic,
         envelopes: &'a [Envelope],
     ) -> BoxFuture<'a, Vec<Result<Published, Error>>> {
-        Box::pin(self.publish_many(topic, envelopes))
+        Box::pin(self.publish_many(topic, envelopes, PublishOptions::new()))
+    }
+
+    fn publish_all_with<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelopes: &'a [Envelope],
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Vec<Result<Published, Error>>> {
+        Box::pin(self.publish_many(topic, envelopes, options))
     }
 
     fn subscribe_raw<'a>(

@@ -7,18 +7,20 @@ use metrics::counter;
 use tracing::Instrument as _;
 
 use super::Bus;
+use crate::backend::Identified;
 use crate::codec::encode_entry;
 use crate::domain::{Envelope, Error, ErrorKind, Topic};
-use crate::ports::Published;
+use crate::ports::{PublishOptions, Published};
 
 impl Bus {
     pub(super) async fn publish_one(
         &self,
         topic: &Topic,
         envelope: &Envelope,
+        options: PublishOptions,
     ) -> Result<Published, Error> {
         let mut results = self
-            .publish_many(topic, std::slice::from_ref(envelope))
+            .publish_many(topic, std::slice::from_ref(envelope), options)
             .await;
         // One message in, one result out.
         results.pop().unwrap_or_else(|| Err(closed(topic)))
@@ -28,9 +30,13 @@ impl Bus {
         &self,
         topic: &Topic,
         envelopes: &[Envelope],
+        options: PublishOptions,
     ) -> Vec<Result<Published, Error>> {
         let span = tracing::debug_span!("publish", %topic, messages = envelopes.len());
-        let results = self.append(topic, envelopes).instrument(span).await;
+        let results = self
+            .append(topic, envelopes, options)
+            .instrument(span)
+            .await;
         for error in results.iter().filter_map(|result| result.as_ref().err()) {
             let kind = format!("{:?}", error.kind());
             counter!("redstart_publish_failed_total", "topic" => topic.to_string(), "kind" => kind)
@@ -39,10 +45,25 @@ impl Bus {
         results
     }
 
-    async fn append(&self, topic: &Topic, envelopes: &[Envelope]) -> Vec<Result<Published, Error>> {
+    async fn append(
+        &self,
+        topic: &Topic,
+        envelopes: &[Envelope],
+        options: PublishOptions,
+    ) -> Vec<Result<Published, Error>> {
         if self.closed.load(Ordering::Acquire) {
             return envelopes.iter().map(|_| Err(closed(topic))).collect();
         }
+        let window = match options.window(self.deduplication) {
+            Ok(window) => window,
+            Err(error) => {
+                let error = error.on(topic.as_str());
+                return envelopes
+                    .iter()
+                    .map(|_| Err(error.without_cause()))
+                    .collect();
+            }
+        };
         let mut results: Vec<Option<Result<Published, Error>>> =
             Vec::with_capacity(envelopes.len());
         let mut entries = Vec::with_capacity(envelopes.len());
@@ -57,22 +78,34 @@ impl Bus {
         }
         let (admitted, refusal) = self.backlog.admit(topic, entries.len() as u64).await;
         entries.truncate(usize::try_from(admitted.count).unwrap_or(usize::MAX));
-        let appended = if entries.is_empty() {
-            Vec::new()
-        } else {
-            self.backend.append(topic, entries).await
-        };
-        let published = appended.iter().filter(|result| result.is_ok()).count();
-        admitted.count_published(published as u64);
+        let (mut plain, mut once) = (Vec::new(), Vec::new());
+        match window {
+            _ if entries.is_empty() => {}
+            None => plain = self.backend.append(topic, entries).await,
+            Some(window) => {
+                let encoded = envelopes
+                    .iter()
+                    .zip(&results)
+                    .filter(|(_, failed)| failed.is_none());
+                let entries = encoded.zip(entries).map(|((envelope, _), (name, value))| {
+                    let id = envelope.id();
+                    Identified { id, name, value }
+                });
+                once = self.append_once(topic, window, entries.collect()).await;
+            }
+        }
+        let fresh = plain.iter().filter(|result| result.is_ok()).count()
+            + once.iter().flatten().filter(|done| !done.duplicate).count();
+        admitted.count_published(fresh as u64);
         drop(admitted);
-        let mut appended = appended.into_iter();
+        let plain = plain.into_iter().map(|done| done.map(Published::new));
+        let mut appended = plain.chain(once);
         let mut refusal = refusal.err();
         results
             .into_iter()
             .map(|result| {
                 result.unwrap_or_else(|| match appended.next() {
-                    Some(Ok(id)) => Ok(Published::new(id)),
-                    Some(Err(error)) => Err(error),
+                    Some(fate) => fate,
                     // The first one refused has the cause; errors are not cloned.
                     None => Err(refused(topic, &mut refusal)),
                 })

@@ -3,6 +3,7 @@
 use std::env::VarError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Container, Coordinator};
 use crate::backend::Backend;
@@ -10,7 +11,7 @@ use crate::codec::Limits;
 use crate::doctor::Doctor;
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
 use crate::memory::MemoryStore;
-use crate::ports::KvStore;
+use crate::ports::{KvStore, PublishOptions};
 use crate::redis::{Migrations, RedisBackend};
 
 /// What carries the container.
@@ -30,6 +31,7 @@ pub struct ContainerBuilder {
     service: Option<Group>,
     codec: Codec,
     limits: Limits,
+    deduplication: Option<Duration>,
     migrate: bool,
     editing: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
@@ -54,6 +56,7 @@ impl Default for ContainerBuilder {
             service: None,
             codec: Codec::default(),
             limits: Limits::default(),
+            deduplication: None,
             migrate: false,
             editing: false,
             coordinators: Vec::new(),
@@ -71,6 +74,7 @@ impl ContainerBuilder {
     /// | `REDSTART_SERVICE` | [`with_service`](Self::with_service) | `redstart` |
     /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
     /// | `REDSTART_MAX_BYTES` | [`with_limits`](Self::with_limits): the largest envelope in bytes | 1048576 |
+    /// | `REDSTART_DEDUPLICATE_SECONDS` | [`with_deduplication`](Self::with_deduplication): the window in seconds | off |
     /// | `REDSTART_MIGRATE` | [`with_migrations`](Self::with_migrations): `true` or `false` | `false` |
     /// | `REDSTART_DEAD_LETTER_EDITING` | [`with_dead_letter_editing`](Self::with_dead_letter_editing): `true` or `false` | `false` |
     ///
@@ -112,6 +116,12 @@ impl ContainerBuilder {
                 .parse()
                 .map_err(|_| invalid("REDSTART_MAX_BYTES", "must be a number of bytes"))?;
             builder = builder.with_limits(Limits::default().with_max_bytes(bytes));
+        }
+        if let Some(seconds) = get("REDSTART_DEDUPLICATE_SECONDS")? {
+            let seconds = seconds
+                .parse()
+                .map_err(|_| invalid("REDSTART_DEDUPLICATE_SECONDS", "must be whole seconds"))?;
+            builder = builder.with_deduplication(Duration::from_secs(seconds));
         }
         let switch = |name| {
             let parse = |text: String| {
@@ -178,6 +188,14 @@ impl ContainerBuilder {
         self
     }
 
+    /// Sets for how long the bus recognises a message by its envelope id and adds no second
+    /// entry, 1 millisecond to 30 days; by default not at all. See
+    /// [`PublishOptions::with_deduplication`], which sets it for one call.
+    pub fn with_deduplication(mut self, window: Duration) -> Self {
+        self.deduplication = Some(window);
+        self
+    }
+
     /// Sets whether pending migrations are applied at the start; by default they are an error,
     /// because other processes may still run the older version. A new namespace is always set up.
     pub fn with_migrations(mut self, apply: bool) -> Self {
@@ -233,12 +251,14 @@ impl ContainerBuilder {
     /// [`ErrorKind::Unavailable`] when the server cannot be reached;
     /// [`ErrorKind::Schema`] when the namespace's layout is newer than this version, or older
     /// and migrations are not to be applied; [`ErrorKind::Coordinator`] when a coordinator
-    /// fails to start, after those before it have been stopped.
+    /// fails to start, after those before it have been stopped; [`ErrorKind::Invalid`] for a setting
+    /// out of its bounds.
     ///
     /// # Cancel safety
     ///
     /// Coordinators that were started already stay started when the future is dropped.
     pub async fn connect(self) -> Result<Container, Error> {
+        let deduplication = PublishOptions::new().window(self.deduplication)?;
         let (backend, kv): (Arc<dyn Backend>, Arc<dyn KvStore>) = match self.carrier {
             Carrier::Redis => {
                 let backend = RedisBackend::new(&self.url, self.namespace)?;
@@ -257,7 +277,8 @@ impl ContainerBuilder {
             Some(service) => service,
             None => Group::new("redstart")?,
         };
-        let container = Container::new(backend, kv, service, self.codec, self.limits, self.editing);
+        let (codec, limits, editing) = (self.codec, self.limits, self.editing);
+        let container = Container::new(backend, kv, service, codec, limits, editing, deduplication);
         container.start(self.coordinators).await?;
         Ok(container)
     }
@@ -297,6 +318,7 @@ mod tests {
             ("REDSTART_SERVICE", "billing"),
             ("REDSTART_CODEC", "json"),
             ("REDSTART_MAX_BYTES", "4096"),
+            ("REDSTART_DEDUPLICATE_SECONDS", "600"),
             ("REDSTART_MIGRATE", "true"),
         ])
         .unwrap();
@@ -304,6 +326,7 @@ mod tests {
         assert_eq!(builder.namespace.unwrap().as_str(), "shop");
         assert_eq!(builder.service.unwrap().as_str(), "billing");
         assert_eq!(builder.codec, Codec::Json);
+        assert_eq!(builder.deduplication, Some(Duration::from_secs(600)));
         assert!(builder.migrate);
     }
 
@@ -314,6 +337,7 @@ mod tests {
             ("REDSTART_SERVICE", "{x}"),
             ("REDSTART_CODEC", "xml"),
             ("REDSTART_MAX_BYTES", "1k"),
+            ("REDSTART_DEDUPLICATE_SECONDS", "10m"),
             ("REDSTART_MIGRATE", "yes"),
         ] {
             let error = from(&[(name, value)]).unwrap_err();

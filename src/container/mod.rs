@@ -140,8 +140,10 @@ impl Container {
         codec: Codec,
         limits: Limits,
         editing: bool,
+        deduplication: Option<Duration>,
     ) -> Self {
-        let bus = Arc::new(Bus::new(Arc::clone(&backend), service, codec, limits));
+        let bus = Bus::new(Arc::clone(&backend), service, codec, limits, deduplication);
+        let bus = Arc::new(bus);
         let graveyard = Graveyard::new(
             Arc::clone(&backend),
             Arc::clone(&bus) as Arc<dyn MessageBus>,

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::store::{Shared, Space};
 use crate::backend::{
-    Backend, ConsumerStatus, Fields, Graves, Member, Opened, Promoted, Receipt, ReclaimCursor,
-    Reclaimed, Removal, Retained, Schedule, Settlement, Start, TopicStatus,
+    Appended, Backend, ConsumerStatus, Fields, Graves, Identified, Member, Opened, Promoted,
+    Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Schedule, Settlement, Start, TopicStatus,
 };
 use crate::domain::{
     Clock, ConsumerName, EntryId, Error, Group, Namespace, Timestamp, Topic, TopicSettings,
@@ -75,6 +75,18 @@ impl Backend for MemoryBackend {
         turn(move || {
             let ids = self.append_entries(topic, entries);
             ids.into_iter().map(Ok).collect()
+        })
+    }
+
+    fn append_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>> {
+        turn(move || {
+            let appended = self.append_identified(topic, window, entries);
+            appended.into_iter().map(Ok).collect()
         })
     }
 

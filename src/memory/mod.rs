@@ -9,6 +9,7 @@ mod backend;
 mod clock;
 mod graves;
 mod group;
+mod ids;
 mod kv;
 mod lease;
 mod promote;

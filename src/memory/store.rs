@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::backend::MemoryBackend;
+use super::ids::Ids;
 use super::kv::{MemoryKv, Values};
 use super::sequence::{Cursor, Sequence, next_id};
 use crate::backend::{Backend, JournalRow, Lane, Receipt, Record};
@@ -158,6 +159,7 @@ impl Space {
 pub(super) struct TopicState {
     pub(super) settings: Option<TopicSettings>,
     pub(super) log: Sequence,
+    pub(super) ids: Ids,
     pub(super) groups: BTreeMap<Group, GroupState>,
     /// Rung when a lane has a new entry.
     pub(super) arrived: Arc<Notify>,

@@ -8,7 +8,7 @@ mod dead_letters;
 mod kv;
 mod once;
 
-pub use bus::{MessageBus, MessageBusExt, Published};
+pub use bus::{MessageBus, MessageBusExt, PublishOptions, Published};
 pub use dead_letters::{
     DeadLetterPage, DeadLetters, Ended, Imported, Operation, Progress, Redriven, Survey, Swept,
 };

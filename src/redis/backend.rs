@@ -11,8 +11,9 @@ use super::migrate::Migrations;
 use super::pool::Pool;
 use super::server::Server;
 use crate::backend::{
-    Backend, ConsumerStatus, Fields, Graves, Member, Opened, Promoted, Receipt, ReclaimCursor,
-    Reclaimed, Removal, Retained, Schedule, ServerFacts, Settlement, Start, TopicStatus,
+    Appended, Backend, ConsumerStatus, Fields, Graves, Identified, Member, Opened, Promoted,
+    Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Schedule, ServerFacts, Settlement, Start,
+    TopicStatus,
 };
 use crate::domain::{
     Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Timestamp, Topic,
@@ -82,6 +83,15 @@ impl Backend for RedisBackend {
         entries: Vec<(&'static str, Bytes)>,
     ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>> {
         Box::pin(self.append_entries(topic, entries))
+    }
+
+    fn append_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>> {
+        Box::pin(async move { self.append_identified(topic, window, &entries).await })
     }
 
     fn create_group<'a>(

@@ -2,6 +2,7 @@
 
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
+use super::denial::missing_right;
 use crate::domain::{Error, ErrorKind};
 
 /// Tells apart what was certainly not done, what the server refused, and what is unknown.
@@ -38,6 +39,10 @@ fn code(error: &RedisError) -> Option<String> {
 /// An error of a command that was sent.
 pub(super) fn sent(operation: &'static str, error: RedisError) -> Error {
     let kind = kind_of(&error);
+    if let Some(right) = missing_right(&error) {
+        let message = format!("the server refused: its user lacks the right {right}; see ACL LOG");
+        return Error::new(ErrorKind::Refused, operation, message).because(error);
+    }
     let message = match kind {
         ErrorKind::Unavailable => "the server is not ready",
         ErrorKind::Refused => "the server refused",
@@ -54,5 +59,9 @@ pub(super) fn not_sent(operation: &'static str, error: RedisError) -> Error {
         ErrorKind::OutcomeUnknown => ErrorKind::Unavailable,
         other => other,
     };
+    if let Some(right) = missing_right(&error) {
+        let message = format!("no connection to the server: its user lacks the right {right}");
+        return Error::new(ErrorKind::Refused, operation, message).because(error);
+    }
     Error::new(kind, operation, "no connection to the server").because(error)
 }

@@ -6,6 +6,7 @@
 //! |---|---|---|---|
 //! | `{shop:orders}:log` | stream | the topic's entries | until retention removes them |
 //! | `{shop:orders}:meta` | hash | what was fixed when the topic was created | for ever |
+//! | `{shop:orders}:ids`, `…:ids:before` | hash | ids of messages published once, 16 bytes each, and their entry ids; `since` and `span` in milliseconds | at least a window, at most two |
 //! | `{shop:orders}:group:billing:redo` | stream | due retries and redriven dead letters | until settled |
 //! | `{shop:orders}:group:billing:retry` | sorted set | retries by due time in milliseconds | until due |
 //! | `{shop:orders}:group:billing:retry:body` | hash | the same retries' parcels | until due |
@@ -18,6 +19,10 @@
 //! | `{shop}:topics` | set | the names of all topics | for ever |
 //! | `{shop}:schema` | hash | applied migrations | for ever |
 //! | `shop:<key>` | string | a value of the key-value store | its time to live |
+//!
+//! The ids of a topic lie in two hashes, the generation that is written and the one before it,
+//! and leave a generation at a time: some 108 bytes an id. One key per id, with a time to live of
+//! its own, takes 197 bytes and 1.7 times the server's time.
 
 use crate::backend::Lane;
 use crate::domain::{Error, Group, Namespace, Topic};
@@ -55,6 +60,11 @@ impl Keys {
 
     pub(super) fn meta(&self, topic: &Topic) -> String {
         self.of_topic(topic, "meta")
+    }
+
+    /// Both generations of ids, the current one first.
+    pub(super) fn ids(&self, topic: &Topic) -> [String; 2] {
+        ["ids", "ids:before"].map(|rest| self.of_topic(topic, rest))
     }
 
     pub(super) fn redo(&self, topic: &Topic, group: &Group) -> String {
@@ -141,9 +151,12 @@ mod tests {
             Topic::new("orders:eu").unwrap(),
             Group::new("billing").unwrap(),
         );
+        let [ids, before] = keys.ids(&topic);
         let names = [
             keys.log(&topic),
             keys.meta(&topic),
+            ids,
+            before,
             keys.redo(&topic, &group),
             keys.retry(&topic, &group),
             keys.retry_body(&topic, &group),

@@ -1,6 +1,8 @@
 //! The Redis adapter. Nothing outside this folder sees a type of the redis crate.
 
+mod append_once;
 mod backend;
+mod denial;
 mod error;
 mod facts;
 mod graves;

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation, ToRedisArgs};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind};
+use redis::{ToRedisArgs, cmd};
 
 /// A script of `lua/`, with what its header says of its call.
 #[derive(Debug)]
@@ -16,19 +17,70 @@ pub(super) struct Declared {
     args: usize,
     /// How many arguments each item of a list has, which follows the others; 0 for no list.
     item: usize,
+    /// `EVALSHA`, or `EVALSHA_RO` for one that only reads, so that who may only read can call it.
+    by: &'static str,
 }
 
-/// A call being put together.
+/// A call being put together: its keys first, then its arguments.
 pub(super) struct Call {
     declared: &'static Declared,
-    invocation: ScriptInvocation<'static>,
+    script: &'static Script,
+    command: Cmd,
     keys: usize,
     args: usize,
 }
 
+/// Whether the server does not know the script: after a restart, a failover, SCRIPT FLUSH.
+pub(super) fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// The file, line number and line that an error of a script names, as in
+/// `… script: <hash>, on @user_script:12.`
+pub(super) fn place(error: &str) -> Option<(&'static str, usize, &'static str)> {
+    let (hash, rest) = error
+        .split_once("script: ")?
+        .1
+        .split_once(", on @user_script:")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    let number: usize = digits.parse().ok()?;
+    let call = all()
+        .into_iter()
+        .find(|call| call.script.get_hash() == hash)?;
+    let Declared {
+        file,
+        library,
+        text,
+        ..
+    } = *call.declared;
+    let line = library
+        .lines()
+        .chain(text.lines())
+        .nth(number.checked_sub(1)?)?;
+    // Numbered as in the file that it stands in.
+    let shared = library.lines().count();
+    Some(match number.checked_sub(shared) {
+        Some(own) if own > 0 => (file, own, line.trim()),
+        _ => ("a shared function", number, line.trim()),
+    })
+}
+
 impl Call {
+    fn new(declared: &'static Declared, script: &'static Script) -> Self {
+        let mut command = cmd(declared.by);
+        command.arg(script.get_hash()).arg(declared.keys);
+        Self {
+            declared,
+            script,
+            command,
+            keys: 0,
+            args: 0,
+        }
+    }
+
     pub(super) fn key(mut self, key: impl ToRedisArgs) -> Self {
-        self.invocation.key(key);
+        debug_assert_eq!(self.args, 0, "{}: keys come first", self.declared.file);
+        self.command.arg(key);
         self.keys += 1;
         self
     }
@@ -39,7 +91,7 @@ impl Call {
     }
 
     pub(super) fn push(&mut self, arg: impl ToRedisArgs) {
-        self.invocation.arg(arg);
+        self.command.arg(arg);
         self.args += 1;
     }
 
@@ -48,6 +100,38 @@ impl Call {
         &self,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<T> {
+        self.check();
+        match self.command.query_async(connection).await {
+            Err(error) if is_unknown(&error) => {
+                self.script.load_async(connection).await?;
+                self.command.query_async(connection).await
+            }
+            result => result,
+        }
+    }
+
+    /// The call as it is sent, for a connection whose replies are read in place. The caller
+    /// [loads](Self::packed_load) the script where the server does not know it.
+    pub(super) fn packed(&self) -> Vec<u8> {
+        self.check();
+        self.command.get_packed_command()
+    }
+
+    /// The command that loads the script, as it is sent.
+    pub(super) fn packed_load(&self) -> Vec<u8> {
+        cmd("SCRIPT")
+            .arg("LOAD")
+            .arg(self.source())
+            .get_packed_command()
+    }
+
+    /// All that the server gets to know of it.
+    fn source(&self) -> String {
+        [self.declared.library, self.declared.text].concat()
+    }
+
+    /// That the call passes what the script's header says.
+    fn check(&self) {
         let Declared {
             file,
             keys,
@@ -58,12 +142,21 @@ impl Call {
         debug_assert_eq!(self.keys, *keys, "{file}: keys");
         let rest = self.args.wrapping_sub(*args);
         debug_assert_eq!(rest.checked_rem(*item).unwrap_or(rest), 0, "{file}: args");
-        self.invocation.invoke_async(connection).await
     }
 }
 
+macro_rules! by {
+    () => {
+        "EVALSHA"
+    };
+    (reads) => {
+        "EVALSHA_RO"
+    };
+}
+
 macro_rules! scripts {
-    ($($name:ident = $file:literal $(on $library:literal)?, keys $keys:literal, args $args:literal, item $item:literal;)*) => {
+    ($($name:ident = $file:literal $(on $library:literal)?, keys $keys:literal,
+        args $args:literal, item $item:literal $(, $by:ident)?;)*) => {
         $(pub(super) fn $name() -> Call {
             static DECLARED: Declared = Declared {
                 file: $file,
@@ -72,17 +165,13 @@ macro_rules! scripts {
                 keys: $keys,
                 args: $args,
                 item: $item,
+                by: by!($($by)?),
             };
             // The hash is computed once.
             static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
                 Script::new(&[DECLARED.library, DECLARED.text].concat())
             });
-            Call {
-                declared: &DECLARED,
-                invocation: SCRIPT.prepare_invoke(),
-                keys: 0,
-                args: 0,
-            }
+            Call::new(&DECLARED, &SCRIPT)
         })*
 
         fn all() -> Vec<Call> {
@@ -92,12 +181,13 @@ macro_rules! scripts {
 }
 
 scripts! {
+    append_once = "append_once.lua", keys 3, args 1, item 3;
     dead_put = "dead_put.lua" on "lib/dead_counts.lua", keys 5, args 1, item 4;
     dead_take = "dead_take.lua" on "lib/dead_counts.lua", keys 6, args 2, item 4;
     forget = "forget.lua", keys 2, args 3, item 0;
     group_create = "group_create.lua", keys 2, args 2, item 0;
     group_remove = "group_remove.lua", keys 10, args 3, item 0;
-    group_status = "group_status.lua", keys 4, args 1, item 0;
+    group_status = "group_status.lua", keys 4, args 1, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     lease = "lease.lua", keys 2, args 3, item 2;
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
@@ -105,7 +195,7 @@ scripts! {
     promote = "promote.lua", keys 3, args 1, item 0;
     reclaim = "reclaim.lua", keys 2, args 6, item 0;
     retain = "retain.lua", keys 2, args 1, item 0;
-    retry_list = "retry_list.lua", keys 2, args 4, item 0;
+    retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
     retry_take = "retry_take.lua", keys 3, args 1, item 1;
     schema = "schema.lua", keys 1, args 5, item 0;
     settle = "settle.lua" on "lib/dead_counts.lua", keys 8, args 2, item 5;
@@ -117,9 +207,7 @@ pub(super) async fn load_all(connection: &mut MultiplexedConnection) -> RedisRes
     let mut pipeline = redis::pipe();
     let all = all();
     for call in &all {
-        let Declared { library, text, .. } = call.declared;
-        let text = [*library, *text].concat();
-        pipeline.cmd("SCRIPT").arg("LOAD").arg(text);
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(call.source());
     }
     let loaded: Vec<String> = pipeline.query_async(connection).await?;
     Ok(loaded.len() as u64)
@@ -150,12 +238,34 @@ mod tests {
                 keys,
                 args,
                 item,
+                by,
                 ..
             } = *call.declared;
             assert_eq!(documented(text, "KEYS"), keys, "{file}: KEYS");
             assert_eq!(documented(text, "ARGV"), args, "{file}: ARGV");
             assert_eq!(documented(text, "ITEM"), item, "{file}: ITEM");
             assert!(text.contains("\n-- Returns "), "{file}: what it returns");
+            let commands = text.split("call('").skip(1);
+            let mut commands = commands.filter_map(|rest| rest.split('\'').next());
+            let reads = [
+                "EXISTS",
+                "GET",
+                "HGET",
+                "HMGET",
+                "TIME",
+                "TYPE",
+                "XINFO",
+                "XLEN",
+                "XPENDING",
+                "XRANGE",
+                "ZCARD",
+                "ZCOUNT",
+                "ZRANGE",
+                "ZRANGEBYSCORE",
+            ];
+            let only_reads =
+                !text.contains("'XGROUP'") && commands.all(|command| reads.contains(&command));
+            assert_eq!(only_reads, by == "EVALSHA_RO", "{file}: {by}");
         }
     }
 

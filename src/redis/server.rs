@@ -44,8 +44,12 @@ impl Server {
         let tcp = TcpSettings::default()
             .set_nodelay(true)
             .set_keepalive(keepalive());
+        // The connection has a name. What the client would add costs a command that older
+        // servers do not know and that every role would need the right to.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         Ok(Self {
-            client: Client::open(info.set_tcp_settings(tcp)).map_err(invalid)?,
+            client: Client::open(info).map_err(invalid)?,
         })
     }
 

@@ -128,6 +128,11 @@ impl Socket {
     }
 }
 
+/// The error that stands within a reply.
+pub(super) fn refusal_of(text: &[u8]) -> RedisError {
+    refusal(&[b"-", text, b"\r\n"].concat())
+}
+
 /// The error that a reply is, as every other connection reports it.
 fn refusal(reply: &[u8]) -> RedisError {
     match redis::parse_redis_value(reply) {

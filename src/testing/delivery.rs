@@ -181,7 +181,7 @@ impl Backend for Nowhere {
         Box::pin(async move { Ok(vec![!self.lost; receipts.len()]) })
     }
 
-    crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append, create_group,
+    crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append, append_once, create_group,
         open, acknowledge, settle, release, holdings, reclaim, promote, retain, retain_redo, forget,
         scheduled, hasten, cancel, consumers, remove_group, server, topics, status, browse, newest,
         graves);

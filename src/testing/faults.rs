@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::backend::{
-    Backend, ConsumerStatus, Fetched, Fields, Found, Graves, Interrupt, JournalRow, Member, Onward,
-    Opened, Promoted, Reader, Receipt, ReclaimCursor, Reclaimed, Record, Removal, Restoring,
-    Retained, Schedule, ServerFacts, Settlement, Span, Start, TopicStatus,
+    Appended, Backend, ConsumerStatus, Fetched, Fields, Found, Graves, Identified, Interrupt,
+    JournalRow, Member, Onward, Opened, Promoted, Reader, Receipt, ReclaimCursor, Reclaimed,
+    Record, Removal, Restoring, Retained, Schedule, ServerFacts, Settlement, Span, Start,
+    TopicStatus,
 };
 use crate::domain::{
     Cause, Clock, ConsumerName, DeadLetterFilter, EntryId, Error, ErrorKind, Group, Tally,
@@ -189,6 +190,52 @@ impl Faults {
     }
 }
 
+impl Faults {
+    async fn append_once_with(
+        &self,
+        topic: &Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> Vec<Result<Appended, Error>> {
+        if self.pass("publish").await.is_err() {
+            return entries
+                .iter()
+                .map(|_| Err(unavailable("publish")))
+                .collect();
+        }
+        let Some(fates) = self.fates(entries.len()) else {
+            return self.inner.append_once(topic, window, entries).await;
+        };
+        let mut results: Vec<Result<Appended, Error>> = Vec::with_capacity(entries.len());
+        for (entry, fate) in entries.into_iter().zip(fates) {
+            // After an error nothing more is appended.
+            if results.last().is_some_and(Result::is_err) {
+                results.push(Err(unavailable("publish")));
+                continue;
+            }
+            let done = match fate {
+                Some(Fate::NotPublished) => Some(Err(unavailable("publish"))),
+                Some(Fate::UnknownLost) => Some(Err(unknown("publish"))),
+                Some(Fate::UnknownPublished) => {
+                    let done = self
+                        .inner
+                        .append_once(topic, window, vec![entry])
+                        .await
+                        .pop();
+                    done.map(|done| done.and(Err(unknown("publish"))))
+                }
+                None => self
+                    .inner
+                    .append_once(topic, window, vec![entry])
+                    .await
+                    .pop(),
+            };
+            results.push(done.unwrap_or_else(|| Err(unavailable("publish"))));
+        }
+        results
+    }
+}
+
 macro_rules! through {
     ($($name:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
         $(fn $name<'a>(&'a self, $($argument: $type),*) -> BoxFuture<'a, Result<$output, Error>> {
@@ -207,6 +254,15 @@ impl Backend for Faults {
         entries: Vec<(&'static str, Bytes)>,
     ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>> {
         Box::pin(self.append_with(topic, entries))
+    }
+
+    fn append_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>> {
+        Box::pin(self.append_once_with(topic, window, entries))
     }
 
     fn open<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Opened, Error>> {

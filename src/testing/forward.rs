@@ -22,7 +22,7 @@
 ///     }
 ///
 ///     redstart::forward_backend!(inner: name, clock, clock_set, ensure_topic, append,
-///         create_group, open, acknowledge, settle, extend, release, holdings, reclaim,
+///         append_once, create_group, open, acknowledge, settle, extend, release, holdings, reclaim,
 ///         promote, retain, retain_redo, forget, scheduled, hasten, cancel, consumers,
 ///         remove_group, server, topics, status, browse, newest, graves);
 /// }
@@ -57,6 +57,12 @@ macro_rules! forward_backend {
         $crate::forward_backend!(@fn $field append(
             topic: &'a $crate::Topic, entries: Vec<(&'static str, $crate::testing::Bytes)>
         ) -> Vec<Result<$crate::EntryId, $crate::Error>>);
+    };
+    (@append_once $field:ident) => {
+        $crate::forward_backend!(@fn $field append_once(
+            topic: &'a $crate::Topic, window: ::std::time::Duration,
+            entries: Vec<$crate::backend::Identified>
+        ) -> Vec<Result<$crate::backend::Appended, $crate::Error>>);
     };
     (@create_group $field:ident) => {
         $crate::forward_backend!(@fn $field create_group(

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::backend::{
-    Backend, Fetched, Fields, Lane, Member, Opened, Promoted, Reader, Receipt, ReclaimCursor,
-    Reclaimed, Removal, Settlement,
+    Appended, Backend, Fetched, Fields, Identified, Lane, Member, Opened, Promoted, Reader,
+    Receipt, ReclaimCursor, Reclaimed, Removal, Settlement,
 };
 use crate::codec::parcel::Parcel;
 use crate::domain::{EntryId, Error, Group, Topic};
@@ -134,6 +134,30 @@ impl Backend for Recorder {
             let published = books.published.entry(topic.clone()).or_default();
             for ((name, value), result) in kept.into_iter().zip(&results) {
                 if let Ok(id) = result {
+                    published.push((*id, vec![(Bytes::from_static(name.as_bytes()), value)]));
+                }
+            }
+            results
+        })
+    }
+
+    fn append_once<'a>(
+        &'a self,
+        topic: &'a Topic,
+        window: Duration,
+        entries: Vec<Identified>,
+    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>> {
+        Box::pin(async move {
+            let kept = entries.clone();
+            let results = self.inner.append_once(topic, window, entries).await;
+            let mut books = self.books();
+            let published = books.published.entry(topic.clone()).or_default();
+            for (Identified { name, value, .. }, result) in kept.into_iter().zip(&results) {
+                if let Ok(Appended {
+                    id,
+                    duplicate: false,
+                }) = result
+                {
                     published.push((*id, vec![(Bytes::from_static(name.as_bytes()), value)]));
                 }
             }

@@ -5,6 +5,7 @@ mod support;
 
 mod bus;
 mod crash;
+mod cuts;
 mod dead_letters;
 mod foreign;
 mod kv;
@@ -14,3 +15,5 @@ mod migrations;
 mod outages;
 mod retention;
 mod retries;
+mod roles;
+mod wrong_types;

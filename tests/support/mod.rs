@@ -3,6 +3,8 @@
 // Each layer is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod roles;
+
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -173,6 +175,10 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.start_again();
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -38,6 +38,7 @@ use crate::container::Container;
 
 pub mod cas;
 pub mod dead_letters;
+pub mod deduplication;
 pub mod groups;
 pub mod health;
 pub mod kv;
@@ -85,6 +86,15 @@ macro_rules! conformance {
             concurrent_publishers_lose_nothing,
             a_closed_publisher_says_so,
             a_group_can_begin_with_what_comes_next,
+        );
+        $crate::conformance_checks!($factory, deduplication:
+            a_repeat_adds_nothing,
+            of_concurrent_repeats_one_adds,
+            a_window_outlives_its_entry,
+            after_its_window_a_message_is_new,
+            windows_of_any_length_stand_beside_each_other,
+            topics_know_their_own_messages,
+            the_bus_tells_a_repeat,
         );
         $crate::conformance_checks!($factory, subscribe:
             a_new_subscriber_gets_old_messages,
@@ -256,8 +266,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 15] = [
+    const CHECKS: [(&str, &str); 16] = [
         ("publish", include_str!("publish.rs")),
+        ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
         ("groups", include_str!("groups.rs")),
         ("settle", include_str!("settle.rs")),
@@ -346,6 +357,7 @@ mod tests {
             "Opens a reader",
             "A connection that broke",
             "An error is one of",
+            "Errors are those of",
             "After an unknown one",
             "After any other error",
             "Cancel safety",

@@ -1,0 +1,305 @@
+//! Each role does its work through the container, and nothing else.
+
+use std::time::Duration;
+
+use redis::Value;
+use redstart::{
+    Claim, DeadLetterFilter, Delivery, Envelope, ErrorKind, KvStoreExt as _, MessageBusExt as _,
+    Outcome, PublishOptions, RetryPolicy, SubscribeOptions, TopicSettings, deduplicate_event,
+};
+use tokio::sync::mpsc;
+
+use crate::support::roles::Roles;
+use crate::support::{drained, finish, group, next, topic};
+
+const ROLES: [&str; 4] = ["producer", "consumer", "operator", "viewer"];
+
+#[tokio::test]
+async fn every_role_does_its_work_and_nothing_is_denied() {
+    let roles = Roles::start().await;
+    let (orders, billing) = (topic("orders"), group("billing"));
+
+    let producer = roles.container("producer", "web").await;
+    let once = PublishOptions::new().with_deduplication(Duration::from_secs(60));
+    for n in 0..40_u32 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        producer.bus().publish(&orders, &envelope).await.unwrap();
+        let envelope = Envelope::new("n", &(n + 100)).unwrap();
+        for duplicate in [false, true] {
+            let told = producer.bus().publish_with(&orders, &envelope, once).await;
+            assert_eq!(told.unwrap().duplicate, duplicate);
+        }
+    }
+    assert!(producer.health().await.ok);
+
+    let consumer = roles.container("consumer", "billing").await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let kv = consumer.kv();
+    let options = SubscribeOptions::new().with_retry(RetryPolicy::fixed(Duration::from_millis(5)));
+    let _subscription = consumer
+        .bus()
+        .subscribe_with(&orders, options, move |n: u32, delivery: Delivery| {
+            let (kv, sender) = (kv.clone(), sender.clone());
+            async move {
+                if n == 7 {
+                    return Outcome::dead_letter("never");
+                }
+                if delivery.attempt() == 1 && n.is_multiple_of(5) {
+                    return Outcome::retry("once");
+                }
+                let id = delivery.envelope().id().to_string();
+                let first = deduplicate_event(&*kv, &id, Duration::from_secs(60)).await;
+                assert!(first.is_ok());
+                let _ = sender.send(n);
+                Outcome::Ack
+            }
+        })
+        .await
+        .unwrap();
+    for _ in 0..79 {
+        next(&mut received).await;
+    }
+    let kv = consumer.kv();
+    kv.set("a", &1, None).await.unwrap();
+    kv.incr("a", 1).await.unwrap();
+    assert!(kv.cas("a", Some(&2), &3, None).await.unwrap());
+    let claim = kv.claim("job", "me", Duration::from_secs(9)).await.unwrap();
+    assert!(matches!(claim, Claim::Claimed));
+    kv.delete("a").await.unwrap();
+    assert!(consumer.health().await.ok);
+
+    let viewer = roles.container("viewer", "billing").await;
+    drained(&viewer, &orders, &billing).await;
+    assert_eq!(viewer.admin().topics().await.unwrap().len(), 1);
+    let any = DeadLetterFilter::default();
+    let letters = viewer
+        .dead_letters()
+        .list(&orders, &billing, &any, None, 9)
+        .await;
+    let letters = letters.unwrap().letters;
+    assert_eq!(letters.len(), 1);
+    assert!(viewer.health().await.ok);
+
+    let operator = roles.container("operator", "billing").await;
+    let made = TopicSettings::default().with_backlog_limit(5);
+    operator
+        .admin()
+        .create_topic(&topic("new"), made)
+        .await
+        .unwrap();
+    let dead = operator.dead_letters();
+    dead.redrive(&orders, &billing, &[letters[0].0])
+        .await
+        .unwrap();
+    drained(&operator, &orders, &billing).await;
+    let letters = dead
+        .list(&orders, &billing, &any, None, 9)
+        .await
+        .unwrap()
+        .letters;
+    dead.purge(&orders, &billing, &[letters[0].0])
+        .await
+        .unwrap();
+    operator.backend().retain(&orders).await.unwrap();
+    assert!(operator.health().await.ok);
+
+    finish(consumer).await;
+    assert_eq!(roles.denied(), [""; 0], "the server's ACL LOG");
+}
+
+#[tokio::test]
+async fn what_a_role_has_no_right_to_is_refused_and_said() {
+    let roles = Roles::start().await;
+    let (orders, billing) = (topic("orders"), group("billing"));
+    let envelope = Envelope::new("n", &7).unwrap();
+    let producer = roles.container("producer", "web").await;
+    producer.bus().publish(&orders, &envelope).await.unwrap();
+
+    let viewer = roles.container("viewer", "web").await;
+    let error = viewer.bus().publish(&orders, &envelope).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(error.subject(), Some("orders"));
+    let told = error.to_string();
+    assert!(told.contains("lacks the right to run SADD"), "{told}");
+    let error = viewer.kv().set("a", &1, None).await.unwrap_err();
+    assert!(
+        error.to_string().contains("the right to run SET"),
+        "{error}"
+    );
+
+    // Inside a script Redis names no command: the line of the script does.
+    let line = "user redstart-consumer -xgroup|create";
+    let mut words = vec!["ACL", "SETUSER"];
+    words.extend(line.split(' ').skip(1));
+    let _: String = roles.server.command(&words);
+    let consumer = roles.container("consumer", "billing").await;
+    let made = consumer
+        .bus()
+        .subscribe(&orders, |_: u32, _: Delivery| async {})
+        .await;
+    let told = made.unwrap_err().to_string();
+    assert!(told.contains("lacks the right"), "{told}");
+    let _: String = roles
+        .server
+        .command(&["ACL", "SETUSER", "redstart-operator", "-hdel"]);
+    let operator = roles.container("operator", "billing").await;
+    let mut raw = roles.server.raw();
+    let dead = "{shop:orders}:group:billing:dead";
+    let id: String = redis::cmd("XADD")
+        .arg(dead)
+        .arg(&["*", "head", "x"])
+        .query(&mut raw)
+        .unwrap();
+    let purged = operator
+        .dead_letters()
+        .purge(&orders, &billing, &[id.parse().unwrap()])
+        .await;
+    let told = purged.unwrap_err().to_string();
+    let line = "`redis.call('HDEL', KEYS[2], id)` (dead_take.lua, line";
+    assert!(told.contains(line), "{told}");
+
+    // Topics of another namespace are as good as absent.
+    let other = roles
+        .builder("producer")
+        .with_namespace("office".parse().unwrap());
+    let error = other.connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(
+        error.to_string().contains("a key of the command"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_no_role_may_do_is_forbidden() {
+    let roles = Roles::start().await;
+    let _: String = roles
+        .server
+        .command(&["XADD", "{shop:orders}:log", "*", "json", "{}"]);
+    let _: String = roles
+        .server
+        .command(&["XGROUP", "CREATE", "{shop:orders}:log", "g", "0"]);
+    let never = [
+        "EVAL return 0",
+        "EVAL_RO return 0",
+        "KEYS *",
+        "SCAN 0",
+        "CONFIG GET *",
+        "CONFIG SET maxmemory 1",
+        "MONITOR",
+        "DEBUG SLEEP 0",
+        "ACL LIST",
+        "ACL LOG",
+        "FLUSHALL",
+        "FLUSHDB",
+        "SHUTDOWN NOSAVE",
+        "CLIENT LIST",
+        "CLIENT KILL ID 1",
+        "SCRIPT FLUSH",
+        "FUNCTION LIST",
+        "REPLICAOF NO ONE",
+        "XGROUP DESTROY {shop:orders}:log g",
+        "XGROUP SETID {shop:orders}:log g 0",
+        "XSETID {shop:orders}:log 9-9",
+        "XDEL {shop:orders}:log 1-1",
+        "DEL {shop:orders}:log",
+        "RENAME {shop:orders}:log {shop:orders}:ids",
+        "UNLINK {shop:orders}:log",
+        "GET office:a",
+        "XRANGE {office:orders}:log - +",
+    ];
+    let also = [
+        (
+            "producer",
+            "XREADGROUP GROUP g me STREAMS {shop:orders}:log >",
+        ),
+        (
+            "producer",
+            "XADD {shop:orders}:group:billing:redo * parcel x",
+        ),
+        (
+            "producer",
+            "XADD {shop:orders}:group:billing:dead * record x",
+        ),
+        ("producer", "GET shop:a"),
+        ("producer", "SMEMBERS {shop}:topics"),
+        ("consumer", "XADD {shop:orders}:log * json {}"),
+        ("consumer", "XDEL {shop:orders}:group:billing:dead 1-1"),
+        ("consumer", "HSET {shop}:schema dirty 1"),
+        ("operator", "XADD {shop:orders}:log * json {}"),
+        (
+            "operator",
+            "XREADGROUP GROUP g me STREAMS {shop:orders}:log >",
+        ),
+        ("operator", "SET shop:a 1"),
+        ("viewer", "XADD {shop:orders}:log * json {}"),
+        ("viewer", "SET shop:a 1"),
+        ("viewer", "XTRIM {shop:orders}:log MAXLEN 0"),
+        (
+            "viewer",
+            "EVALSHA 0123456789012345678901234567890123456789 0",
+        ),
+    ];
+    for role in ROLES {
+        let mut raw = redis::Client::open(roles.url(role))
+            .unwrap()
+            .get_connection()
+            .unwrap();
+        let own = also
+            .iter()
+            .filter(|(of, _)| *of == role)
+            .map(|(_, command)| *command);
+        for command in never.into_iter().chain(own) {
+            let (name, rest) = command.split_once(' ').unwrap_or((command, ""));
+            let mut called = redis::cmd(name);
+            match (name, rest) {
+                ("EVAL" | "EVAL_RO", script) => {
+                    called.arg(script).arg(0);
+                }
+                (_, "") => {}
+                (_, rest) => {
+                    called.arg(rest.split(' ').collect::<Vec<_>>());
+                }
+            }
+            let told = called.query::<Value>(&mut raw);
+            let told = told
+                .expect_err(&format!("{role} may {command}"))
+                .to_string();
+            assert!(
+                told.to_lowercase().contains("noperm"),
+                "{role}: {command}: {told}"
+            );
+        }
+        assert!(roles.denied().len() > 10);
+    }
+    assert_eq!(
+        roles.server.command::<u64>(&["XLEN", "{shop:orders}:log"]),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_script_that_a_role_loads_itself_has_no_more_rights_than_the_role() {
+    let roles = Roles::start().await;
+    for role in ROLES {
+        let mut raw = redis::Client::open(roles.url(role))
+            .unwrap()
+            .get_connection()
+            .unwrap();
+        for (text, by) in [
+            ("return redis.call('FLUSHALL')", "EVALSHA"),
+            ("return redis.call('DEL', '{shop:orders}:log')", "EVALSHA"),
+            ("return redis.call('GET', 'office:a')", "EVALSHA"),
+            ("return redis.call('GET', 'office:a')", "EVALSHA_RO"),
+            ("return redis.call('SET', 'shop:a', 1)", "EVALSHA_RO"),
+        ] {
+            let sha: String = redis::cmd("SCRIPT")
+                .arg("LOAD")
+                .arg(text)
+                .query(&mut raw)
+                .unwrap();
+            let told = redis::cmd(by).arg(sha).arg(0).query::<Value>(&mut raw);
+            assert!(told.is_err(), "{role}: {text}");
+        }
+    }
+}

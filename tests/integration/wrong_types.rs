@@ -1,0 +1,154 @@
+//! A key of another type where a script expects its own: a clear error, and nothing written.
+
+use std::collections::BTreeMap;
+
+use redis::{Connection, Script, Value};
+
+use crate::support::Server;
+
+struct Case {
+    file: &'static str,
+    text: &'static str,
+    /// One in brackets is not needed by this call, and may be anything.
+    keys: &'static [&'static str],
+    args: &'static [&'static str],
+}
+
+macro_rules! cases {
+    ($($file:literal $(on $library:literal)?: $keys:expr, $args:expr;)*) => {
+        [$(Case {
+            file: $file,
+            text: concat!(
+                $(include_str!(concat!("../../lua/", $library)),)?
+                include_str!(concat!("../../lua/", $file))
+            ),
+            keys: $keys,
+            args: $args,
+        }),*]
+    };
+}
+
+const LOG: &str = "{t}:log";
+const META: &str = "{t}:meta";
+const REDO: &str = "{t}:redo";
+const RETRY: &str = "{t}:retry";
+const BODY: &str = "{t}:body";
+const DEAD: &str = "{t}:dead";
+const BODIES: &str = "{t}:dead:body";
+const CAUSES: &str = "{t}:causes";
+const JOURNAL: &str = "{t}:journal";
+const COUNTS: &str = "{t}:counts";
+
+/// Every script, in calls that would write if they could.
+fn cases() -> Vec<Case> {
+    let eight: &[&str] = &[LOG, REDO, RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES];
+    let graves: &[&str] = &[DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
+    let put: &[&str] = &[DEAD, BODIES, COUNTS, CAUSES, "{t}:restored"];
+    cases! {
+        "append_once.lua": &[LOG, "{t}:ids", "{t}:ids:before"], &["9", "0123456789abcdef", "json", "{}"];
+        "dead_put.lua" on "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
+        "dead_take.lua" on "lib/dead_counts.lua": graves, &["op", "1-1", "redo", ""];
+        "dead_take.lua" on "lib/dead_counts.lua": graves, &["", "1-1", "away", ""];
+        "forget.lua": &[LOG, REDO], &["g", "0", ""];
+        "group_create.lua": &[LOG, REDO], &["other", "beginning"];
+        "group_create.lua": &[LOG, REDO], &["other", "next"];
+        "group_remove.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
+        "group_status.lua": &[LOG, REDO, RETRY, DEAD], &["g"];
+        "kv_cas.lua": &["k"], &["0", "", "a", "0"];
+        "lease.lua": &[LOG, REDO], &["g", "me", "extend", "log", "1-1", "redo", "1-1"];
+        "lease.lua": &[LOG, REDO], &["g", "me", "release", "log", "1-1", "redo", "1-1"];
+        "once_claim.lua": &["k"], &["token", "1000"];
+        "once_settle.lua": &["k"], &["token", "complete", "1000", "result"];
+        "promote.lua": &[RETRY, BODY, REDO], &["10"];
+        "reclaim.lua": &[LOG, REDO], &["g", "heir", "0", "10", "0-0", "0-0"];
+        "retain.lua": &[LOG, META], &[""];
+        "schema.lua": &["{s}:schema"], &["begin", "token", "0001", "sum", "1000"];
+        "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
+        "retry_take.lua": &[RETRY, BODY, REDO], &["hasten", "log:9-1"];
+        "retry_take.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];
+        "settle.lua" on "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "later", "1000", "parcel"];
+        "settle.lua" on "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "bury", "head", "body"];
+        "topic_create.lua": &[META], &["shop", "t", "settled", "9"];
+    }
+    .into()
+}
+
+fn run<T: redis::FromRedisValue>(raw: &mut Connection, words: &str) -> T {
+    let mut words = words.split(' ');
+    let mut command = redis::cmd(words.next().unwrap());
+    for word in words {
+        command.arg(word);
+    }
+    command.query(raw).unwrap()
+}
+
+/// Something of everything: pending entries in both lanes, a due retry, a dead letter.
+fn furnish(raw: &mut Connection) {
+    for key in [LOG, REDO] {
+        let _: Value = run(raw, &format!("XGROUP CREATE {key} g 0 MKSTREAM"));
+        let _: String = run(raw, &format!("XADD {key} 1-1 json 1"));
+        let _: Value = run(raw, &format!("XREADGROUP GROUP g me STREAMS {key} >"));
+        let _: Value = run(raw, &format!("XGROUP CREATECONSUMER {key} g idle"));
+    }
+    let _: u64 = run(raw, &format!("ZADD {RETRY} 1 log:9-1"));
+    let _: u64 = run(raw, &format!("HSET {BODY} log:9-1 parcel"));
+    let _: String = run(raw, &format!("XADD {DEAD} 1-1 reason rejected record body"));
+    let _: u64 = run(raw, &format!("HSET {COUNTS} reason:rejected 1"));
+}
+
+fn everything(raw: &mut Connection) -> BTreeMap<String, Vec<u8>> {
+    let keys: Vec<String> = run(raw, "KEYS *");
+    keys.into_iter()
+        .map(|key| {
+            let held = run(raw, &format!("DUMP {key}"));
+            (key, held)
+        })
+        .collect()
+}
+
+#[test]
+fn every_script_says_so_and_writes_nothing() {
+    let server = Server::start();
+    let raw = &mut server.raw();
+    for case in cases() {
+        for key in case.keys {
+            let wrong = key.trim_matches(['(', ')']);
+            let _: Value = run(raw, "FLUSHALL");
+            furnish(raw);
+            let _: u64 = run(raw, &format!("DEL {wrong}"));
+            // Of no type that any script takes.
+            let _: u64 = run(raw, &format!("PFADD {wrong} x"));
+            if wrong == "k" {
+                let _: u64 = run(raw, "DEL k");
+                let _: u64 = run(raw, "LPUSH k x");
+            }
+            let before = everything(raw);
+            let script = Script::new(case.text);
+            let mut call = script.prepare_invoke();
+            for key in case.keys {
+                call.key(key.trim_matches(['(', ')']));
+            }
+            for arg in case.args {
+                call.arg(*arg);
+            }
+            let what = format!("{} {:?} with a wrong {wrong}", case.file, case.args);
+            let told = match call.invoke::<Vec<Value>>(raw) {
+                Err(error) => error.to_string(),
+                Ok(replies) => format!("{replies:?}"),
+            };
+            let after = everything(raw);
+            if wrong == *key {
+                assert!(told.contains("WRONGTYPE"), "{what}: {told}");
+                assert_eq!(after, before, "{what} has written");
+            } else {
+                assert!(!told.contains("WRONGTYPE"), "{what}: {told}");
+                // Only removing a whole group may take it along.
+                let held = after.get(wrong);
+                assert!(
+                    held.is_none_or(|held| *held == before[wrong]),
+                    "{what} has written"
+                );
+            }
+        }
+    }
+}
