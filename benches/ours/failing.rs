@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redstart::{
-    Container, Delivery, EntryId, Group, Outcome, RetryPolicy, SubscribeOptions, Topic, prelude::*,
+    Container, DeadLetterFilter, Delivery, EntryId, Group, Outcome, RetryPolicy, SubscribeOptions,
+    Topic, prelude::*,
 };
 
 use super::{drained, finish, wait_for};
@@ -83,14 +84,16 @@ pub(crate) async fn bury(
     count: u64,
 ) -> Vec<EntryId> {
     end_all(container, topic, count, Outcome::dead_letter("never")).await;
-    let (dead, mut ids) = (container.dead_letters(), Vec::new());
+    let (dead, all) = (container.dead_letters(), DeadLetterFilter::default());
+    let (mut ids, mut after) = (Vec::new(), None);
     loop {
-        let page = dead.list(topic, group, ids.last().copied(), 500).await;
+        let page = dead.list(topic, group, &all, after, 500).await;
         let page = page.expect("dead letters");
-        if page.is_empty() {
-            return ids;
+        ids.extend(page.letters.iter().map(|(id, _)| *id));
+        match page.next {
+            Some(_) => after = page.next,
+            None => return ids,
         }
-        ids.extend(page.iter().map(|letter| letter.id));
     }
 }
 

@@ -6,9 +6,10 @@ use super::connect;
 use crate::meter::{Meter, Spent};
 use crate::server::Server;
 
-/// Moves records from one stream to another: reads 500, and pipelines an XADD and an XDEL for each.
-/// A crash between the two would leave both.
+/// Moves records from one place to another: reads 500, and pipelines what each takes. A crash in
+/// between would leave both, and nothing is counted.
 pub(crate) async fn redrive(server: &Server, dead: &str, redo: &str, count: usize) -> Spent {
+    let bodies = format!("{dead}:body");
     let mut connection = connect(server).await;
     let meter = Meter::start(server);
     let mut moved = 0;
@@ -25,9 +26,15 @@ pub(crate) async fn redrive(server: &Server, dead: &str, redo: &str, count: usiz
         if page.ids.is_empty() {
             break;
         }
+        let ids: Vec<&String> = page.ids.iter().map(|entry| &entry.id).collect();
+        let records: Vec<Vec<u8>> = redis::cmd("HMGET")
+            .arg(&bodies)
+            .arg(&ids)
+            .query_async(&mut connection)
+            .await
+            .expect("HMGET");
         let mut pipeline = redis::pipe();
-        for entry in &page.ids {
-            let record: Vec<u8> = entry.get("record").expect("a record");
+        for record in &records {
             pipeline
                 .cmd("XADD")
                 .arg(redo)
@@ -35,8 +42,9 @@ pub(crate) async fn redrive(server: &Server, dead: &str, redo: &str, count: usiz
                 .arg("parcel")
                 .arg(record)
                 .ignore();
-            pipeline.cmd("XDEL").arg(dead).arg(&entry.id).ignore();
         }
+        pipeline.cmd("XDEL").arg(dead).arg(&ids).ignore();
+        pipeline.cmd("HDEL").arg(&bodies).arg(&ids).ignore();
         pipeline.exec_async(&mut connection).await.expect("moved");
         moved += page.ids.len();
     }
