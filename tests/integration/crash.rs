@@ -455,7 +455,7 @@ async fn much_more_than_there_is_room_for_is_taken_over_as_room_frees() {
 #[tokio::test]
 async fn a_handler_that_blocks_its_thread_cannot_hold_up_the_shutdown() {
     let server = Server::start();
-    let url = server.url();
+    let (url, mut raw) = (server.url(), server.raw());
     let ended = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -479,7 +479,12 @@ async fn a_handler_that_blocks_its_thread_cannot_hold_up_the_shutdown() {
                 })
                 .await
                 .unwrap();
-            publish(&container, &topic("orders"), 0..1).await;
+            // From outside of the runtime: the handler's thread may be the one that watches the
+            // sockets, and then nothing here is answered any more until a task is woken.
+            redis::cmd("XADD")
+                .arg(&["{orders}:log", "*", "json", r#"{"type":"n","payload":0}"#])
+                .exec(&mut raw)
+                .unwrap();
             next(&mut told).await;
             container.shutdown(Duration::from_millis(50)).await
         });
