@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use graves::{Graves, JournalRow, LONGEST_JOURNAL, Record, Restoring, Span};
+pub use graves::{
+    Found, Graves, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Onward, Record, Restoring, Span,
+};
 
 use crate::domain::{
     Clock, ConsumerName, EntryId, Error, ErrorKind, Group, Timestamp, Topic, TopicSettings,

@@ -44,7 +44,10 @@ pub(super) async fn redrive(bench: &mut Bench) {
                 Side::Ours => ours::redrive(server, &container, &topic, &group, &ids).await,
                 Side::Raw => {
                     let lane = |name| format!("{{{topic}}}:group:{group}:{name}");
-                    raw::redrive(server, &lane("dead"), &lane("redo"), ids.len()).await
+                    {
+                        let (dead, bodies) = (lane("dead"), lane("dead:body"));
+                        raw::redrive(server, &dead, &bodies, &lane("redo"), ids.len()).await
+                    }
                 }
             };
             ours::finish(container).await;

@@ -62,7 +62,7 @@ pub(super) async fn measure(bench: &mut Bench) {
 }
 
 /// What this process takes of the machine's memory, in MiB.
-fn resident() -> f64 {
+pub(super) fn resident() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|rest| rest.trim().strip_suffix("kB"));

@@ -1,5 +1,6 @@
 //! The figures, in the order in which they are printed.
 
+mod dead;
 mod failing;
 mod flat;
 mod idle;
@@ -18,6 +19,7 @@ pub(crate) async fn all(bench: &mut Bench) {
     kv::measure(bench).await;
     failing::retries(bench).await;
     failing::redrive(bench).await;
+    dead::measure(bench).await;
     idle::measure(bench).await;
     flat::backlog(bench).await;
     flat::waiting(bench).await;

@@ -84,15 +84,15 @@ pub(crate) async fn bury(
     count: u64,
 ) -> Vec<EntryId> {
     end_all(container, topic, count, Outcome::dead_letter("never")).await;
-    let (dead, all) = (container.dead_letters(), DeadLetterFilter::default());
+    let (dead, everything) = (container.dead_letters(), DeadLetterFilter::default());
     let (mut ids, mut after) = (Vec::new(), None);
     loop {
-        let page = dead.list(topic, group, &all, after, 500).await;
+        let page = dead.list(topic, group, &everything, after, 500).await;
         let page = page.expect("dead letters");
         ids.extend(page.letters.iter().map(|(id, _)| *id));
-        match page.next {
-            Some(_) => after = page.next,
-            None => return ids,
+        after = page.next;
+        if after.is_none() {
+            return ids;
         }
     }
 }

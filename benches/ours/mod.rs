@@ -1,6 +1,7 @@
 //! The work through Redstart's public interface.
 
 mod consume;
+mod dead;
 mod failing;
 mod kv;
 mod publish;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use redstart::{Container, Topic};
 
 pub(crate) use consume::{both, consume, counting, latencies, wait_for};
+pub(crate) use dead::{bury_many, redrive_some};
 pub(crate) use failing::{bury, consume_failing, park, redrive};
 pub(crate) use kv::kv;
 pub(crate) use publish::{publish, publish_all, publish_tasks};

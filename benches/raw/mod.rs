@@ -14,7 +14,7 @@ use crate::server::Server;
 use crate::work::Order;
 
 pub(crate) use consume::{both, consume, idle, latencies};
-pub(crate) use failing::redrive;
+pub(crate) use failing::{redrive, timed_hash, timed_range};
 pub(crate) use kv::kv;
 pub(crate) use publish::{publish_all, publish_tasks};
 

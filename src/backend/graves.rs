@@ -5,8 +5,11 @@ use std::fmt;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::domain::{Cause, DeadLetterHead, EntryId, Error, Group, Tally, Topic};
+use crate::domain::{Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, Group, Tally, Topic};
 use crate::ports::BoxFuture;
+
+/// How many dead letters one search looks at.
+pub const LONGEST_SEARCH: usize = 20_000;
 
 /// How many operations a group's journal keeps; older ones make room.
 pub const LONGEST_JOURNAL: usize = 100;
@@ -63,16 +66,51 @@ pub struct JournalRow {
     pub result: Option<String>,
 }
 
+/// What a search has found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Those that match, oldest first.
+    pub letters: Vec<(EntryId, DeadLetterHead)>,
+    /// How many it has looked at.
+    pub looked: u64,
+    /// The last one that it has looked at.
+    pub last: Option<EntryId>,
+    /// Whether the span may hold more than that.
+    pub more: bool,
+}
+
+impl Found {
+    /// After which id to go on; `None` when the span has no more.
+    #[must_use]
+    pub fn next(&self) -> Option<EntryId> {
+        self.last.filter(|_| self.more)
+    }
+}
+
+/// Where a dead letter goes that is taken out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Onward {
+    /// Away, for good.
+    Away,
+    /// Into its group's redo lane as it is: fields `dead`, its body, and `by`, the operation or
+    /// nothing.
+    Redo,
+    /// Into its group's redo lane as another parcel.
+    RedoAs(Bytes),
+}
+
 /// A store's dead letters, each in the group that failed it.
 pub trait Graves: Send + Sync + fmt::Debug {
-    /// The heads of dead letters, oldest first, up to `max` of those within a span.
-    fn heads<'a>(
+    /// The heads of dead letters that match, oldest first, up to `max` of those within a span.
+    /// Looks at no more than some twenty thousand, and says how far it has come.
+    fn search<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         span: Span,
+        filter: &'a DeadLetterFilter,
         max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, DeadLetterHead)>, Error>>;
+    ) -> BoxFuture<'a, Result<Found, Error>>;
 
     /// The dead letters with these ids; those that do not exist are left out.
     fn find<'a>(
@@ -89,14 +127,13 @@ pub trait Graves: Send + Sync + fmt::Debug {
         group: &'a Group,
     ) -> BoxFuture<'a, Result<Option<EntryId>, Error>>;
 
-    /// Takes dead letters out, each atomically: with a parcel into the group's redo lane, without
-    /// one for good. For each, whether it was there to be taken. The journal of `operation`
-    /// counts them in the same step.
+    /// Takes dead letters out and brings them where they are to go, each atomically. For each,
+    /// whether it was there to be taken. The journal of `operation` counts them in the same step.
     fn take<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        items: &'a [(EntryId, Option<Bytes>)],
+        items: &'a [(EntryId, Onward)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
 

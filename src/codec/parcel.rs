@@ -10,8 +10,11 @@ use super::entry::Undecodable;
 use crate::backend::Fields;
 use crate::domain::{Attempt, Timestamp, Trail};
 
-/// The name of the one field that an entry of the redo lane has.
+/// The name of the one field that a retry has in the redo lane.
 pub(crate) const PARCEL: &[u8] = b"parcel";
+/// The names of the two fields of a redriven dead letter: its body, and the operation.
+pub(crate) const DEAD: &[u8] = b"dead";
+pub(crate) const BY: &[u8] = b"by";
 
 /// An entry on its way back to its group.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +22,8 @@ pub(crate) struct Parcel {
     /// The entry's fields, with the envelope's attempts as they are now.
     pub(crate) fields: Fields,
     pub(crate) trail: Trail,
+    /// It was redriven and not tried since: the envelope's attempts are those that it died of.
+    pub(crate) anew: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -39,6 +44,8 @@ pub(super) struct ParcelForm {
         default
     )]
     redriven_by: Option<Uuid>,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    anew: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,6 +88,7 @@ impl From<&Parcel> for ParcelForm {
                 .collect(),
             redriven: parcel.trail.redriven,
             redriven_by: parcel.trail.redriven_by,
+            anew: parcel.anew,
         }
     }
 }
@@ -110,6 +118,7 @@ impl TryFrom<ParcelForm> for Parcel {
                 redriven: form.redriven,
                 redriven_by: form.redriven_by,
             },
+            anew: form.anew,
         })
     }
 }
@@ -121,13 +130,28 @@ impl Parcel {
 
     /// Reads an entry of the redo lane.
     pub(crate) fn decode(fields: &Fields) -> Result<Self, Undecodable> {
-        let (_, bytes) = fields
-            .iter()
-            .find(|(name, _)| &name[..] == PARCEL)
-            .ok_or_else(|| Undecodable::from("no field named `parcel`".to_owned()))?;
+        let find = |wanted: &[u8]| {
+            let mut found = fields.iter().filter(|(name, _)| &name[..] == wanted);
+            found.next().map(|(_, value)| value)
+        };
+        if let Some(body) = find(DEAD) {
+            let mut parcel = super::record::parcel_of(body)?;
+            let by = find(BY).and_then(|by| Uuid::try_parse_ascii(by).ok());
+            parcel.redrive(by);
+            return Ok(parcel);
+        }
+        let bytes = find(PARCEL)
+            .ok_or_else(|| Undecodable::from("no field named `parcel` or `dead`".to_owned()))?;
         rmp_serde::from_slice::<ParcelForm>(bytes)
             .map_err(|e| broken("parcel", e))?
             .try_into()
+    }
+
+    /// Notes that an operation, where it was one, brings it back as if it were new.
+    pub(crate) fn redrive(&mut self, by: Option<Uuid>) {
+        self.trail.redriven = self.trail.redriven.saturating_add(1);
+        self.trail.redriven_by = by;
+        self.anew = true;
     }
 }
 
@@ -165,10 +189,10 @@ pub(super) mod tests {
         #[test]
         fn parcels_keep_every_byte(
             fields in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..4),
-            trail in trails()
+            trail in trails(), anew in any::<bool>()
         ) {
             let fields: Fields = fields.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
-            let parcel = Parcel { fields, trail };
+            let parcel = Parcel { fields, trail, anew };
             let stored = vec![(Bytes::from_static(PARCEL), parcel.encode())];
             prop_assert_eq!(&Parcel::decode(&stored).unwrap(), &parcel);
         }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::entry::Undecodable;
 use super::parcel::{Parcel, ParcelForm, broken, time, write};
 use crate::backend::Record;
-use crate::domain::{DeadLetter, DeadLetterHead, EntryId, Group, Topic};
+use crate::domain::{DeadLetter, DeadLetterHead, EntryId, Group, HeadView, Reason, Topic};
 
 /// The head as an array, in this order. Scripts read the first four by place, to keep the counts;
 /// what is absent is empty, so that no place is missing.
@@ -67,23 +67,55 @@ pub(crate) fn encode_head(head: &DeadLetterHead) -> Bytes {
     ))
 }
 
-/// Decodes a head.
-pub(crate) fn decode_head(bytes: &[u8]) -> Result<DeadLetterHead, Undecodable> {
+/// A head that has been read and lies where it lay.
+pub(crate) struct Head<'a>(HeadForm<'a>, Reason);
+
+/// Reads a head in place.
+pub(crate) fn read_head(bytes: &[u8]) -> Result<Head<'_>, Undecodable> {
     let form: HeadForm<'_> =
         rmp_serde::from_slice(bytes).map_err(|e| broken("dead-letter head", e))?;
-    Ok(DeadLetterHead {
-        reason: form.0.parse().map_err(|e| broken("reason", e))?,
-        fingerprint: form.1.to_owned(),
-        kind: form.2.to_owned(),
-        tenant: text(form.3),
-        corr_id: text(form.4),
-        message: id(form.5)?,
-        error: form.6.to_owned(),
-        attempts: form.7,
-        redriven: form.8,
-        redriven_by: id(form.9)?,
-        imported_from: text(form.10),
-    })
+    let reason = form.0.parse().map_err(|e| broken("reason", e))?;
+    Ok(Head(form, reason))
+}
+
+impl Head<'_> {
+    pub(crate) fn view(&self) -> HeadView<'_> {
+        let Self(form, reason) = self;
+        HeadView {
+            reason: *reason,
+            fingerprint: form.1,
+            kind: form.2,
+            tenant: form.3,
+            corr_id: form.4,
+            error: form.6,
+            attempts: form.7,
+            redriven: form.8,
+        }
+    }
+}
+
+/// Decodes a head.
+pub(crate) fn decode_head(bytes: &[u8]) -> Result<DeadLetterHead, Undecodable> {
+    read_head(bytes)?.into_head()
+}
+
+impl Head<'_> {
+    pub(crate) fn into_head(self) -> Result<DeadLetterHead, Undecodable> {
+        let Self(form, reason) = self;
+        Ok(DeadLetterHead {
+            reason,
+            fingerprint: form.1.to_owned(),
+            kind: form.2.to_owned(),
+            tenant: text(form.3),
+            corr_id: text(form.4),
+            message: id(form.5)?,
+            error: form.6.to_owned(),
+            attempts: form.7,
+            redriven: form.8,
+            redriven_by: id(form.9)?,
+            imported_from: text(form.10),
+        })
+    }
 }
 
 /// Encodes a dead letter. Its id is given by the store.
@@ -91,6 +123,7 @@ pub(crate) fn encode_record(letter: &DeadLetter) -> Record {
     let parcel = Parcel {
         fields: letter.fields.clone(),
         trail: letter.trail.clone(),
+        anew: false,
     };
     Record {
         head: letter.head(),
@@ -101,6 +134,12 @@ pub(crate) fn encode_record(letter: &DeadLetter) -> Record {
             last_failure: letter.last_failure.as_millis(),
         }),
     }
+}
+
+/// Reads what a redriven dead letter's entry of the redo lane holds: the parcel that it died with.
+pub(super) fn parcel_of(body: &[u8]) -> Result<Parcel, Undecodable> {
+    let body: BodyForm = rmp_serde::from_slice(body).map_err(|e| broken("dead letter", e))?;
+    body.parcel.try_into()
 }
 
 /// Decodes a dead letter of a group.
@@ -140,7 +179,7 @@ mod tests {
     use super::*;
     use crate::backend::Fields;
     use crate::codec::parcel::tests::trails;
-    use crate::domain::{Reason, Timestamp};
+    use crate::domain::Timestamp;
     use proptest::prelude::*;
 
     proptest! {

@@ -116,17 +116,32 @@ fn resolve(core: &Core, fetched: Fetched) -> (Trail, Fields, Result<Envelope, Un
     let Fetched {
         receipt, fields, ..
     } = fetched;
-    let (trail, fields, limits) = match receipt.lane {
-        Lane::Log => (Trail::from(receipt.id), fields, core.limits),
-        Lane::Redo => match Parcel::decode(&fields) {
-            // A failure has put its error text into the envelope.
-            Ok(parcel) => (parcel.trail, parcel.fields, core.limits.for_retries()),
-            Err(flaw) => return (Trail::from(receipt.id), fields, Err(flaw)),
-        },
+    let decode = |trail: &Trail, fields: &Fields, limits| {
+        let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
+        decode_entry(&core.member.topic, trail.origin, pairs, limits)
     };
-    let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
-    let envelope = decode_entry(&core.member.topic, trail.origin, pairs, limits);
-    (trail, fields, envelope)
+    if receipt.lane == Lane::Log {
+        let trail = Trail::from(receipt.id);
+        let envelope = decode(&trail, &fields, core.limits);
+        return (trail, fields, envelope);
+    }
+    match Parcel::decode(&fields) {
+        Ok(Parcel {
+            fields,
+            trail,
+            anew,
+        }) => {
+            // A failure has put its error text into the envelope.
+            let mut envelope = decode(&trail, &fields, core.limits.for_retries());
+            if let Ok(envelope) = &mut envelope
+                && anew
+            {
+                envelope.forget_attempts();
+            }
+            (trail, fields, envelope)
+        }
+        Err(flaw) => (Trail::from(receipt.id), fields, Err(flaw)),
+    }
 }
 
 /// Runs the handler; a panic is caught and is an outcome like another.
@@ -240,6 +255,7 @@ fn again(resolved: &Resolved, attempts: u32, error: Option<String>) -> Result<By
     let parcel = Parcel {
         fields: vec![(Bytes::from_static(name.as_bytes()), Bytes::from(bytes))],
         trail: resolved.trail.clone(),
+        anew: false,
     };
     Ok(parcel.encode())
 }

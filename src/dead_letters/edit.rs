@@ -4,8 +4,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::journal::Order;
-use super::redrive::fresh;
 use super::{Graveyard, place};
+use crate::backend::Onward;
 use crate::codec::encode_entry;
 use crate::domain::{
     Codec, DeadLetter, EntryId, Envelope, Error, ErrorKind, Group, Selection, Topic,
@@ -48,11 +48,10 @@ impl Graveyard {
         graves
             .begin(topic, group, operation, order.encode())
             .await?;
-        let parcel = letter.into_parcel_with(Some(fields), Some(operation));
-        let taken = self
-            .take(topic, group, &[(id, Some(parcel))], Some(operation))
-            .await?
-            .count();
+        let parcel = letter.into_parcel_of(fields, operation);
+        let items = [(id, Onward::RedoAs(parcel))];
+        let taken = self.take(topic, group, &items, Some(operation)).await?;
+        let taken = taken.len();
         let result = if taken == 1 {
             format!("brought back as message {new_id}")
         } else {
@@ -80,10 +79,12 @@ impl Graveyard {
         let source = letter
             .message
             .map_or_else(|| letter.id.to_string(), |id| id.to_string());
-        let envelope = envelope.with_id(new_id).with_header(EDITED_FROM, source);
+        let mut envelope = envelope.with_id(new_id).with_header(EDITED_FROM, source);
+        envelope.forget_attempts();
         // Whatever could not be published must not come in by this door.
-        encode_entry(&envelope, codec, self.limits)?;
-        fresh(envelope, codec, self.limits)
+        let (name, bytes) = encode_entry(&envelope, codec, self.limits)?;
+        let name = Bytes::from_static(name.as_bytes());
+        Ok(vec![(name, Bytes::from(bytes))])
     }
 }
 

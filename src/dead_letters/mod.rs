@@ -3,16 +3,15 @@
 mod edit;
 mod export;
 mod journal;
-mod redrive;
+mod message;
 mod sweep;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::backend::{Backend, Graves, MAX_BATCH, Record, Restoring, Span};
+use crate::backend::{Backend, Graves, Onward, Record, Restoring, Span};
 use crate::codec::Limits;
 use crate::codec::record::{decode_record, encode_record};
 use crate::domain::{
@@ -23,11 +22,6 @@ use crate::ports::{
     BoxFuture, DeadLetterPage, DeadLetters, Imported, MessageBus, Operation, Progress, Redriven,
     Survey, Swept,
 };
-
-/// How many heads are read at once.
-const PAGE: usize = 1000;
-/// How many heads one call of `list` looks at. A page that is not full by then ends there.
-const LOOKED_AT: usize = 20 * PAGE;
 
 /// The dead letters of a backend.
 #[derive(Clone, Debug)]
@@ -98,90 +92,50 @@ impl Graveyard {
         max: usize,
     ) -> Result<DeadLetterPage, Error> {
         let (since, until) = filter.bounds();
-        let mut page = DeadLetterPage::default();
-        let mut span = Span {
+        let span = Span {
             after: after.max(since),
             until,
         };
-        for _ in 0..LOOKED_AT / PAGE {
-            // Without a condition none is read in vain.
-            let wanted = if filter.is_everything() {
-                max - page.letters.len()
-            } else {
-                PAGE
-            };
-            let heads = self
-                .graves()
-                .heads(topic, group, span, wanted.min(PAGE))
-                .await?;
-            if heads.is_empty() {
-                page.next = None;
-                return Ok(page);
-            }
-            for (id, head) in heads {
-                span.after = Some(id);
-                page.next = Some(id);
-                if filter.matches(id, &head) {
-                    page.letters.push((id, head));
-                    if page.letters.len() >= max {
-                        return Ok(page);
-                    }
-                }
-            }
-        }
-        Ok(page)
-    }
-
-    async fn redrive_some(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        ids: &[EntryId],
-        operation: Option<Uuid>,
-    ) -> Result<HashSet<EntryId>, Error> {
-        let mut moved = HashSet::new();
-        for ids in ids.chunks(MAX_BATCH) {
-            let found = self.find(topic, group, ids).await?;
-            let items: Vec<(EntryId, Option<Bytes>)> = found
-                .into_iter()
-                .map(|letter| (letter.id, Some(letter.into_parcel(operation))))
-                .collect();
-            moved.extend(self.take(topic, group, &items, operation).await?);
-        }
-        Ok(moved)
-    }
-
-    async fn purge_some(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        ids: &[EntryId],
-        operation: Option<Uuid>,
-    ) -> Result<HashSet<EntryId>, Error> {
-        let items: Vec<(EntryId, Option<Bytes>)> = ids.iter().map(|id| (*id, None)).collect();
-        Ok(self.take(topic, group, &items, operation).await?.collect())
+        let found = self
+            .graves()
+            .search(topic, group, span, filter, max)
+            .await?;
+        Ok(DeadLetterPage {
+            next: found.next(),
+            letters: found.letters,
+        })
     }
 
     /// Takes dead letters out; those that were there.
+    async fn take_to(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: &[EntryId],
+        onward: Onward,
+        operation: Option<Uuid>,
+    ) -> Result<HashSet<EntryId>, Error> {
+        let items: Vec<_> = ids.iter().map(|id| (*id, onward.clone())).collect();
+        self.take(topic, group, &items, operation).await
+    }
+
     async fn take(
         &self,
         topic: &Topic,
         group: &Group,
-        items: &[(EntryId, Option<Bytes>)],
+        items: &[(EntryId, Onward)],
         operation: Option<Uuid>,
-    ) -> Result<impl Iterator<Item = EntryId>, Error> {
+    ) -> Result<HashSet<EntryId>, Error> {
         let taken = self.graves().take(topic, group, items, operation).await?;
         let done = items.iter().zip(taken).filter(|(_, taken)| *taken);
-        let done: Vec<EntryId> = done.map(|((id, _), _)| *id).collect();
-        let away = items.first().is_some_and(|(_, parcel)| parcel.is_none());
-        let name = if away {
-            "redstart_purged_total"
-        } else {
-            "redstart_redriven_total"
+        let done: HashSet<EntryId> = done.map(|((id, _), _)| *id).collect();
+        let name = match items.first() {
+            Some((_, Onward::Away)) => "redstart_purged_total",
+            _ => "redstart_redriven_total",
         };
         metrics::counter!(name, "topic" => topic.to_string(), "group" => group.to_string())
             .increment(done.len() as u64);
-        Ok(done.into_iter())
+        Ok(done)
     }
 
     async fn put_in(
@@ -278,7 +232,7 @@ impl DeadLetters for Graveyard {
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Redriven, Error>> {
         Box::pin(async move {
-            let moved = self.redrive_some(topic, group, ids, None).await?;
+            let moved = self.take_to(topic, group, ids, Onward::Redo, None).await?;
             Ok(account(ids, &moved))
         })
     }
@@ -290,7 +244,7 @@ impl DeadLetters for Graveyard {
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Redriven, Error>> {
         Box::pin(async move {
-            let removed = self.purge_some(topic, group, ids, None).await?;
+            let removed = self.take_to(topic, group, ids, Onward::Away, None).await?;
             Ok(account(ids, &removed))
         })
     }

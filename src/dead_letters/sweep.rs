@@ -6,10 +6,16 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::journal::Order;
-use super::{Graveyard, PAGE, place};
-use crate::backend::{MAX_BATCH, Span};
-use crate::domain::{Action, EntryId, Error, ErrorKind, Group, Left, Selection, Sweep, Topic};
+use super::{Graveyard, place};
+use crate::backend::{MAX_BATCH, Onward, Span};
+use crate::domain::{
+    Action, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group, Left, Selection,
+    Sweep, Topic,
+};
 use crate::ports::{Ended, Progress, Survey, Swept};
+
+/// How many heads are held at once.
+const PAGE: usize = 1000;
 
 /// How often a sweep looks at what has died again.
 const LOOK: Duration = Duration::from_millis(200);
@@ -57,16 +63,27 @@ impl Graveyard {
                 }
                 survey.missing = ids.len() as u64 - found;
             }
-            Selection::Matching(_) => {
+            Selection::Matching(filter) => {
                 let until = self.graves().last(topic, group).await?;
                 let mut span = Span { after: None, until };
-                loop {
-                    let heads = self.graves().heads(topic, group, span, PAGE).await?;
-                    let Some((last, _)) = heads.last() else { break };
-                    span.after = Some(*last);
-                    for (id, head) in heads {
-                        enter(id, sweep.wants(id, &head));
+                let mut looked = 0;
+                while until.is_some() {
+                    let found = self
+                        .graves()
+                        .search(topic, group, span, filter, PAGE)
+                        .await?;
+                    looked += found.looked;
+                    for (id, head) in &found.letters {
+                        enter(*id, sweep.wants(head));
                     }
+                    span.after = found.next();
+                    if span.after.is_none() {
+                        break;
+                    }
+                }
+                let matching = survey.matching + survey.left.values().sum::<u64>();
+                if looked > matching {
+                    survey.left.insert(Left::NotMatching, looked - matching);
                 }
             }
         }
@@ -159,7 +176,7 @@ impl<'a> Run<'a> {
     async fn finish(mut self, span: Span) -> Result<Swept, Error> {
         let ended = match &self.sweep.selection {
             Selection::Ids(ids) => self.go_through(ids).await?,
-            Selection::Matching(_) => self.search(span).await?,
+            Selection::Matching(filter) => self.search(filter, span).await?,
         };
         let Progress {
             taken,
@@ -189,30 +206,30 @@ impl<'a> Run<'a> {
     }
 
     /// Takes what matches within a span.
-    async fn search(&mut self, mut span: Span) -> Result<Ended, Error> {
+    async fn search(&mut self, filter: &DeadLetterFilter, mut span: Span) -> Result<Ended, Error> {
         let graves = self.graveyard.graves();
         // A span without an upper end would never end: nothing was there when it began.
-        if span.until.is_none() {
-            return Ok(Ended::Done);
-        }
-        loop {
-            let heads = graves.heads(self.topic, self.group, span, PAGE).await?;
-            let Some((last, _)) = heads.last() else {
-                return Ok(Ended::Done);
-            };
-            span.after = Some(*last);
-            let seen = heads.len();
-            let wanted: Vec<EntryId> = heads
+        while span.until.is_some() {
+            let found = graves
+                .search(self.topic, self.group, span, filter, PAGE)
+                .await?;
+            let wanted: Vec<EntryId> = found
+                .letters
                 .iter()
-                .filter(|(id, head)| self.sweep.wants(*id, head).is_ok())
+                .filter(|(_, head)| self.sweep.wants(head).is_ok())
                 .map(|(id, _)| *id)
                 .collect();
-            self.progress.left += (seen - wanted.len()) as u64;
+            self.progress.left += found.looked - wanted.len() as u64;
             if self.go_through(&wanted).await? == Ended::Stopped {
                 return Ok(Ended::Stopped);
             }
             (self.report)(self.progress);
+            span.after = found.next();
+            if span.after.is_none() {
+                break;
+            }
         }
+        Ok(Ended::Done)
     }
 
     /// Takes dead letters by id, in portions and at the pace that was asked for.
@@ -238,14 +255,17 @@ impl<'a> Run<'a> {
     async fn take(&self, ids: &[EntryId]) -> Result<u64, Error> {
         let (graveyard, operation) = (self.graveyard, Some(self.operation));
         let (topic, group) = (self.topic, self.group);
-        let taken = match &self.sweep.action {
-            Action::Redrive => graveyard.redrive_some(topic, group, ids, operation).await?,
-            Action::Purge => graveyard.purge_some(topic, group, ids, operation).await?,
+        let onward = match &self.sweep.action {
+            Action::Redrive => Onward::Redo,
+            Action::Purge => Onward::Away,
             Action::Publish(to) => {
                 self.publish(to, ids).await?;
-                graveyard.purge_some(topic, group, ids, operation).await?
+                Onward::Away
             }
         };
+        let taken = graveyard
+            .take_to(topic, group, ids, onward, operation)
+            .await?;
         Ok(taken.len() as u64)
     }
 
@@ -255,8 +275,7 @@ impl<'a> Run<'a> {
         let mut envelopes = Vec::with_capacity(letters.len());
         for letter in letters {
             let mut envelope = letter.envelope()?;
-            envelope.attempts = 0;
-            envelope.last_error = None;
+            envelope.forget_attempts();
             envelopes.push(envelope);
         }
         for published in self.graveyard.bus.publish_all(to, &envelopes).await {
@@ -272,15 +291,19 @@ impl<'a> Run<'a> {
         }
         self.next_look = Instant::now() + LOOK;
         let graves = self.graveyard.graves();
+        let again = DeadLetterFilter::default().with_redriven(true);
         loop {
             let span = Span::after(self.looked);
-            let heads = graves.heads(self.topic, self.group, span, PAGE).await?;
-            let Some((last, _)) = heads.last() else { break };
-            self.looked = Some(*last);
-            let by_this =
-                |head: &crate::domain::DeadLetterHead| head.redriven_by == Some(self.operation);
-            let died = heads.iter().filter(|(_, head)| by_this(head)).count();
-            self.progress.died_again += died as u64;
+            let found = graves
+                .search(self.topic, self.group, span, &again, PAGE)
+                .await?;
+            let by_this = |head: &DeadLetterHead| head.redriven_by == Some(self.operation);
+            let died = found.letters.iter().filter(|(_, head)| by_this(head));
+            self.progress.died_again += died.count() as u64;
+            self.looked = found.last.or(self.looked);
+            if !found.more {
+                break;
+            }
         }
         let Progress {
             taken, died_again, ..

@@ -5,7 +5,7 @@ use std::fmt;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::dead_letter::{DeadLetterHead, Reason};
+use super::dead_letter::{DeadLetterHead, HeadView, Reason};
 use super::entry_id::EntryId;
 use super::error::{Error, ErrorKind};
 use super::text::as_text;
@@ -171,16 +171,19 @@ impl DeadLetterFilter {
     /// Whether a dead letter meets every condition.
     #[must_use]
     pub fn matches(&self, id: EntryId, head: &DeadLetterHead) -> bool {
+        self.matches_view(id, head.view())
+    }
+
+    pub(crate) fn matches_view(&self, id: EntryId, head: HeadView<'_>) -> bool {
         fn is<T: PartialEq + ?Sized>(wanted: Option<&T>, found: &T) -> bool {
             wanted.is_none_or(|wanted| wanted == found)
         }
-        let text = |optional: &Option<String>| optional.clone().unwrap_or_default();
         let (after, until) = self.bounds();
         is(self.reason.as_ref(), &head.reason)
-            && is(self.fingerprint.as_ref(), &head.fingerprint)
-            && is(self.kind.as_ref(), &head.kind)
-            && (self.tenant.is_none() || is(self.tenant.as_ref(), &text(&head.tenant)))
-            && (self.corr_id.is_none() || is(self.corr_id.as_ref(), &text(&head.corr_id)))
+            && is(self.fingerprint.as_deref(), head.fingerprint)
+            && is(self.kind.as_deref(), head.kind)
+            && is(self.tenant.as_deref(), head.tenant)
+            && is(self.corr_id.as_deref(), head.corr_id)
             && after.is_none_or(|after| id > after)
             && until.is_none_or(|until| id <= until)
             && self.min_attempts.is_none_or(|least| head.attempts >= least)
@@ -189,11 +192,11 @@ impl DeadLetterFilter {
             && self
                 .error
                 .as_ref()
-                .is_none_or(|words| words.0.is_match(&head.error))
+                .is_none_or(|words| words.0.is_match(head.error))
             && self
                 .error_pattern
                 .as_ref()
-                .is_none_or(|pattern| pattern.0.is_match(&head.error))
+                .is_none_or(|pattern| pattern.0.is_match(head.error))
     }
 
     /// The ids between which those lie that died in time: after the first, up to the second.

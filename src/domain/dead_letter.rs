@@ -143,6 +143,34 @@ pub struct DeadLetterHead {
     pub imported_from: Option<String>,
 }
 
+/// What filters ask of a head, wherever its text lies. What is absent is empty.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadView<'a> {
+    pub(crate) reason: Reason,
+    pub(crate) fingerprint: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) tenant: &'a str,
+    pub(crate) corr_id: &'a str,
+    pub(crate) error: &'a str,
+    pub(crate) attempts: u32,
+    pub(crate) redriven: u32,
+}
+
+impl DeadLetterHead {
+    pub(super) fn view(&self) -> HeadView<'_> {
+        HeadView {
+            reason: self.reason,
+            fingerprint: &self.fingerprint,
+            kind: &self.kind,
+            tenant: self.tenant.as_deref().unwrap_or_default(),
+            corr_id: self.corr_id.as_deref().unwrap_or_default(),
+            error: &self.error,
+            attempts: self.attempts,
+            redriven: self.redriven,
+        }
+    }
+}
+
 /// A dead letter.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

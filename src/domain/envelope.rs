@@ -191,4 +191,10 @@ impl Envelope {
     pub fn raw_payload(&self) -> &Payload {
         &self.payload
     }
+
+    /// Makes it as if it had never been tried.
+    pub(crate) fn forget_attempts(&mut self) {
+        self.attempts = 0;
+        self.last_error = None;
+    }
 }

@@ -24,6 +24,7 @@ mod verdict;
 pub use clock::{Clock, SystemClock};
 pub use codec::Codec;
 pub use dead_filter::DeadLetterFilter;
+pub(crate) use dead_letter::HeadView;
 pub use dead_letter::{Attempt, Cause, DeadLetter, DeadLetterHead, Reason, Tally, Trail};
 pub(crate) use duration::{ttl_millis, whole_millis};
 pub use entry_id::EntryId;

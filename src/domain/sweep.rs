@@ -174,14 +174,11 @@ impl Sweep {
         self.rate.map(|(rate, ramp)| Pace::new(rate, ramp))
     }
 
-    /// Whether a dead letter is to be taken, and if not, why.
-    pub(crate) fn wants(&self, id: EntryId, head: &DeadLetterHead) -> Result<(), Left> {
+    /// Whether a dead letter that matches is to be taken, and if not, why.
+    pub(crate) fn wants(&self, head: &DeadLetterHead) -> Result<(), Left> {
         let Selection::Matching(filter) = &self.selection else {
             return Ok(());
         };
-        if !filter.matches(id, head) {
-            return Err(Left::NotMatching);
-        }
         let may_go = match self.action {
             Action::Purge => true,
             Action::Redrive => filter.names(Reason::Undecodable),
@@ -249,13 +246,19 @@ mod tests {
         let undecodable = head(Reason::Undecodable);
         let everything = || DeadLetterFilter::default();
         let named = everything().with_reason(Reason::Undecodable);
-        let wants = |sweep: Sweep| sweep.wants(id, &undecodable);
+        let wants = |sweep: Sweep| sweep.wants(&undecodable);
         assert_eq!(wants(Sweep::redrive(everything())), Err(Left::Undecodable));
         assert_eq!(wants(Sweep::redrive(named)), Ok(()));
         assert_eq!(wants(Sweep::redrive(vec![id])), Ok(()));
         assert_eq!(wants(Sweep::purge(everything())), Ok(()));
-        let other = Sweep::purge(everything().with_type("other"));
-        assert_eq!(wants(other), Err(Left::NotMatching));
+        let elsewhere = Topic::new("other").unwrap();
+        let named = everything().with_reason(Reason::Undecodable);
+        let published = wants(Sweep::publish(elsewhere, named));
+        assert_eq!(
+            published,
+            Err(Left::Undecodable),
+            "there is no envelope to publish"
+        );
     }
 
     #[test]

@@ -11,8 +11,11 @@ use uuid::Uuid;
 use super::backend::{MemoryBackend, turn};
 use super::promote::redo_entry;
 use super::store::GroupState;
-use crate::backend::{Graves, JournalRow, LONGEST_JOURNAL, Record, Restoring, Span};
-use crate::domain::{Cause, DeadLetterHead, EntryId, Error, Group, Tally, Topic, hour_name};
+use crate::backend::{
+    Found, Graves, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Onward, Record, Restoring, Span,
+};
+use crate::codec::parcel::{BY, DEAD};
+use crate::domain::{Cause, DeadLetterFilter, EntryId, Error, Group, Tally, Topic, hour_name};
 use crate::ports::BoxFuture;
 
 const HOUR: u64 = 3_600_000;
@@ -32,7 +35,7 @@ impl MemoryBackend {
         &self,
         topic: &Topic,
         group: &Group,
-        items: &[(EntryId, Option<Bytes>)],
+        items: &[(EntryId, Onward)],
         operation: Option<Uuid>,
     ) -> Vec<bool> {
         let now = self.shared.now();
@@ -44,12 +47,21 @@ impl MemoryBackend {
             let Some(group) = topic.groups.get_mut(group) else {
                 return none();
             };
-            let mut take = |(id, parcel): &(EntryId, Option<Bytes>)| {
-                let found = group.dead.remove(id).is_some();
-                if let Some(parcel) = parcel.as_ref().filter(|_| found) {
-                    group.redo.push(now, redo_entry(parcel.clone()));
-                }
-                found
+            let by = operation.map(|id| id.to_string()).unwrap_or_default();
+            let mut take = |(id, onward): &(EntryId, Onward)| {
+                let Some(record) = group.dead.remove(id) else {
+                    return false;
+                };
+                let entry = match onward {
+                    Onward::Away => return true,
+                    Onward::Redo => vec![
+                        (Bytes::from_static(DEAD), record.body),
+                        (Bytes::from_static(BY), Bytes::from(by.clone())),
+                    ],
+                    Onward::RedoAs(parcel) => redo_entry(parcel.clone()),
+                };
+                group.redo.push(now, entry);
+                true
             };
             let taken: Vec<bool> = items.iter().map(&mut take).collect();
             if let Some(row) = operation.and_then(|id| group.journal.get_mut(&id)) {
@@ -62,6 +74,37 @@ impl MemoryBackend {
             arrived.notify_waiters();
         }
         taken
+    }
+
+    fn look_for(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        span: Span,
+        filter: &DeadLetterFilter,
+        max: usize,
+    ) -> Found {
+        let from = span.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let until = span.until.unwrap_or(EntryId {
+            millis: u64::MAX,
+            sequence: u64::MAX,
+        });
+        self.grave(topic, group, |group| {
+            let mut found = Found::default();
+            let records = group.dead.range((from, Bound::Unbounded));
+            for (id, record) in records.take_while(|(id, _)| **id <= until) {
+                if found.letters.len() >= max || found.looked >= LONGEST_SEARCH as u64 {
+                    found.more = true;
+                    break;
+                }
+                found.looked += 1;
+                found.last = Some(*id);
+                if filter.matches(*id, &record.head) {
+                    found.letters.push((*id, record.head.clone()));
+                }
+            }
+            found
+        })
     }
 
     fn put_in(
@@ -142,27 +185,15 @@ impl MemoryBackend {
 }
 
 impl Graves for MemoryBackend {
-    fn heads<'a>(
+    fn search<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         span: Span,
+        filter: &'a DeadLetterFilter,
         max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, DeadLetterHead)>, Error>> {
-        let from = span.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let until = span.until.unwrap_or(EntryId {
-            millis: u64::MAX,
-            sequence: u64::MAX,
-        });
-        turn(move || {
-            Ok(self.grave(topic, group, |group| {
-                let records = group.dead.range((from, Bound::Unbounded));
-                let found = records.take_while(|(id, _)| **id <= until).take(max);
-                found
-                    .map(|(id, record)| (*id, record.head.clone()))
-                    .collect()
-            }))
-        })
+    ) -> BoxFuture<'a, Result<Found, Error>> {
+        turn(move || Ok(self.look_for(topic, group, span, filter, max)))
     }
 
     fn find<'a>(
@@ -195,7 +226,7 @@ impl Graves for MemoryBackend {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        items: &'a [(EntryId, Option<Bytes>)],
+        items: &'a [(EntryId, Onward)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         turn(move || Ok(self.take_some(topic, group, items, operation)))

@@ -27,6 +27,8 @@ pub(crate) struct RedisBackend {
     pub(super) pool: Pool,
     pub(super) keys: Keys,
     pub(super) publisher: Link,
+    /// Reads what operators look through.
+    pub(super) looker: Link,
 }
 
 impl RedisBackend {
@@ -36,6 +38,7 @@ impl RedisBackend {
         Ok(Self {
             pool: Pool::new(server.clone()),
             publisher: Link::new(server.clone(), "redstart:pub"),
+            looker: Link::new(server.clone(), "redstart:look"),
             keys: Keys::new(namespace),
             server,
         })

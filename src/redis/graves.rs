@@ -7,10 +7,13 @@ use uuid::Uuid;
 use super::backend::RedisBackend;
 use super::settle::{batches, batches_of};
 use super::{reply, scripts};
-use crate::backend::{Fields, Graves, JournalRow, MAX_BATCH, Record, Restoring, Span};
+use crate::backend::{
+    Fields, Found, Graves, JournalRow, MAX_BATCH, Onward, Record, Restoring, Span,
+};
 use crate::codec::record::{decode_head, encode_head};
 use crate::domain::{
-    Cause, DeadLetterHead, EntryId, Error, ErrorKind, Group, Tally, Topic, hour_name,
+    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group, Tally, Topic,
+    hour_name,
 };
 use crate::ports::BoxFuture;
 
@@ -23,24 +26,6 @@ fn place(topic: &Topic, group: &Group) -> String {
 }
 
 impl RedisBackend {
-    async fn dead_heads(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        span: Span,
-        max: usize,
-    ) -> Result<Vec<(EntryId, DeadLetterHead)>, Error> {
-        let operation = "list dead letters";
-        let entries = self
-            .range(operation, self.keys.dead(topic, group), span, max)
-            .await
-            .map_err(|e| e.on(place(topic, group)))?;
-        entries
-            .into_iter()
-            .map(|(id, fields)| Ok((id, head(topic, group, id, &fields)?)))
-            .collect()
-    }
-
     async fn dead_records(
         &self,
         topic: &Topic,
@@ -106,10 +91,13 @@ impl RedisBackend {
         &self,
         topic: &Topic,
         group: &Group,
-        items: &[(EntryId, Option<Bytes>)],
+        items: &[(EntryId, Onward)],
         operation: Option<Uuid>,
     ) -> Result<Vec<bool>, Error> {
-        let weight = |(_, parcel): &(EntryId, Option<Bytes>)| parcel.as_ref().map_or(0, Bytes::len);
+        let weight = |(_, onward): &(EntryId, Onward)| match onward {
+            Onward::RedoAs(parcel) => parcel.len(),
+            Onward::Away | Onward::Redo => 0,
+        };
         let operation = operation.map(|id| id.to_string()).unwrap_or_default();
         let mut done = Vec::with_capacity(items.len());
         for batch in batches_of(items, TAKEN_AT_ONCE, weight) {
@@ -121,9 +109,15 @@ impl RedisBackend {
                 .key(self.keys.redo(topic, group))
                 .key(self.keys.journal(topic, group))
                 .arg(&operation);
-            for (id, parcel) in batch {
+            for (id, onward) in batch {
                 call.push(id.to_string());
-                call.push(parcel.as_deref().unwrap_or_default());
+                let (to, parcel) = match onward {
+                    Onward::Away => ("away", &b""[..]),
+                    Onward::Redo => ("redo", &b""[..]),
+                    Onward::RedoAs(parcel) => ("redo-as", &parcel[..]),
+                };
+                call.push(to);
+                call.push(parcel);
             }
             let flags = self
                 .pool
@@ -253,14 +247,15 @@ fn read_counts(fields: Vec<(String, String)>, by: Tally) -> Vec<(String, u64)> {
 }
 
 impl Graves for RedisBackend {
-    fn heads<'a>(
+    fn search<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         span: Span,
+        filter: &'a DeadLetterFilter,
         max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, DeadLetterHead)>, Error>> {
-        Box::pin(self.dead_heads(topic, group, span, max))
+    ) -> BoxFuture<'a, Result<Found, Error>> {
+        Box::pin(self.search_dead(topic, group, span, filter, max))
     }
 
     fn find<'a>(
@@ -284,7 +279,7 @@ impl Graves for RedisBackend {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        items: &'a [(EntryId, Option<Bytes>)],
+        items: &'a [(EntryId, Onward)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(self.take_dead(topic, group, items, operation))

@@ -20,6 +20,7 @@ mod resp;
 mod retain;
 mod schedule;
 mod scripts;
+mod search;
 mod server;
 mod settle;
 mod socket;

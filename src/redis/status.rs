@@ -6,7 +6,7 @@ use super::backend::RedisBackend;
 use super::publish::read_settings;
 use super::reply::{self, Flat};
 use super::scripts;
-use crate::backend::{Fields, GroupStatus, Span, TopicStatus};
+use crate::backend::{Fields, GroupStatus, TopicStatus};
 use crate::domain::{EntryId, Error, ErrorKind, Group, Topic, TopicSettings};
 
 impl RedisBackend {
@@ -126,32 +126,26 @@ impl RedisBackend {
         after: Option<EntryId>,
         max: usize,
     ) -> Result<Vec<(EntryId, Fields)>, Error> {
-        let span = Span::after(after);
-        self.range("browse", self.keys.log(topic), span, max)
+        self.range("browse", self.keys.log(topic), after, max)
             .await
             .map_err(|e| e.on(topic.as_str()))
     }
 
-    /// Entries of a stream within a span.
+    /// Entries of a stream after an id.
     pub(super) async fn range(
         &self,
         operation: &'static str,
         stream: String,
-        span: Span,
+        after: Option<EntryId>,
         max: usize,
     ) -> Result<Vec<(EntryId, Fields)>, Error> {
-        let from = span
-            .after
-            .map_or_else(|| "-".to_owned(), |id| format!("({id}"));
-        let until = span
-            .until
-            .map_or_else(|| "+".to_owned(), |id| id.to_string());
+        let from = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
         self.pool
             .run(operation, async |connection| {
                 let reply: Value = redis::cmd("XRANGE")
                     .arg(stream)
                     .arg(from)
-                    .arg(until)
+                    .arg("+")
                     .arg("COUNT")
                     .arg(max)
                     .query_async(connection)

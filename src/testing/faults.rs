@@ -10,13 +10,13 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::backend::{
-    Backend, ConsumerStatus, Fetched, Fields, Graves, Interrupt, JournalRow, Member, Opened,
-    Promoted, Reader, Receipt, ReclaimCursor, Reclaimed, Record, Removal, Restoring, Retained,
-    Schedule, ServerFacts, Settlement, Span, Start, TopicStatus,
+    Backend, ConsumerStatus, Fetched, Fields, Found, Graves, Interrupt, JournalRow, Member, Onward,
+    Opened, Promoted, Reader, Receipt, ReclaimCursor, Reclaimed, Record, Removal, Restoring,
+    Retained, Schedule, ServerFacts, Settlement, Span, Start, TopicStatus,
 };
 use crate::domain::{
-    Cause, Clock, ConsumerName, DeadLetterHead, EntryId, Error, ErrorKind, Group, Tally, Timestamp,
-    Topic, TopicSettings,
+    Cause, Clock, ConsumerName, DeadLetterFilter, EntryId, Error, ErrorKind, Group, Tally,
+    Timestamp, Topic, TopicSettings,
 };
 use crate::ports::BoxFuture;
 
@@ -285,10 +285,10 @@ macro_rules! through_graves {
 
 impl Graves for Faults {
     through_graves! {
-        heads(span: Span, max: usize) -> Vec<(EntryId, DeadLetterHead)>;
+        search(span: Span, filter: &'a DeadLetterFilter, max: usize) -> Found;
         find(ids: &'a [EntryId]) -> Vec<(EntryId, Record)>;
         last() -> Option<EntryId>;
-        take(items: &'a [(EntryId, Option<Bytes>)], operation: Option<Uuid>) -> Vec<bool>;
+        take(items: &'a [(EntryId, Onward)], operation: Option<Uuid>) -> Vec<bool>;
         restore(records: &'a [Restoring], again: bool) -> Vec<Option<EntryId>>;
         causes() -> Vec<Cause>;
         counts(by: Tally) -> Vec<(String, u64)>;

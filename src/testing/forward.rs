@@ -213,7 +213,7 @@ macro_rules! forward_backend {
 ///         Box::pin(async { Ok(None) })
 ///     }
 ///
-///     redstart::forward_graves!(inner: heads, find, take, restore, causes, counts, begin, end,
+///     redstart::forward_graves!(inner: search, find, take, restore, causes, counts, begin, end,
 ///         journal);
 /// }
 /// ```
@@ -222,10 +222,10 @@ macro_rules! forward_graves {
     ($field:ident: $($method:ident),* $(,)?) => {
         $($crate::forward_graves!(@$method $field);)*
     };
-    (@heads $field:ident) => {
-        $crate::forward_graves!(@fn $field heads(
-            span: $crate::backend::Span, max: usize
-        ) -> Vec<($crate::EntryId, $crate::DeadLetterHead)>);
+    (@search $field:ident) => {
+        $crate::forward_graves!(@fn $field search(
+            span: $crate::backend::Span, filter: &'a $crate::DeadLetterFilter, max: usize
+        ) -> $crate::backend::Found);
     };
     (@find $field:ident) => {
         $crate::forward_graves!(@fn $field find(
@@ -237,7 +237,7 @@ macro_rules! forward_graves {
     };
     (@take $field:ident) => {
         $crate::forward_graves!(@fn $field take(
-            items: &'a [($crate::EntryId, Option<$crate::testing::Bytes>)],
+            items: &'a [($crate::EntryId, $crate::backend::Onward)],
             operation: Option<$crate::testing::Uuid>
         ) -> Vec<bool>);
     };

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::backend::{
-    Backend, Fetched, Lane, Member, Reader, Receipt, ReclaimCursor, Record, Settlement, Span,
+    Backend, Fetched, Lane, Member, Onward, Reader, Receipt, ReclaimCursor, Record, Settlement,
+    Span,
 };
 use redstart::{
-    ConsumerName, DeadLetterHead, EntryId, Group, ManualClock, MemoryStore, Reason, Start, Topic,
-    TopicSettings,
+    ConsumerName, DeadLetterFilter, DeadLetterHead, EntryId, Group, ManualClock, MemoryStore,
+    Reason, Start, Topic, TopicSettings,
 };
 
 use crate::model::{End, Handed, Label};
@@ -264,8 +265,15 @@ impl System {
     pub(crate) async fn dead(&mut self, group: u8) -> Vec<Label> {
         let name = group_name(group);
         let graves = self.backend.graves();
-        let heads = graves.heads(&self.topic, &name, Span::default(), 1000);
-        let ids: Vec<_> = heads.await.unwrap().iter().map(|(id, _)| *id).collect();
+        let (span, all) = (Span::default(), DeadLetterFilter::default());
+        let found = graves.search(&self.topic, &name, span, &all, 1000);
+        let ids: Vec<_> = found
+            .await
+            .unwrap()
+            .letters
+            .iter()
+            .map(|(id, _)| *id)
+            .collect();
         let records = graves.find(&self.topic, &name, &ids).await;
         let mut labels = Vec::new();
         for (id, record) in records.unwrap() {
@@ -281,7 +289,7 @@ impl System {
             .iter()
             .map(|(label, parcel)| {
                 let id = self.graves[&(group, label.clone())];
-                (id, Some(parcel.clone().into()))
+                (id, Onward::RedoAs(parcel.clone().into()))
             })
             .collect();
         let (backend, group) = (&self.backend, group_name(group));
@@ -292,7 +300,10 @@ impl System {
 
     pub(crate) async fn purge(&mut self, group: u8, labels: &[Label]) -> Vec<bool> {
         let id = |label: &Label| self.graves[&(group, label.clone())];
-        let items: Vec<_> = labels.iter().map(|label| (id(label), None)).collect();
+        let items: Vec<_> = labels
+            .iter()
+            .map(|label| (id(label), Onward::Away))
+            .collect();
         let (graves, group) = (self.backend.graves(), group_name(group));
         let gone = graves.take(&self.topic, &group, &items, None).await;
         gone.unwrap()

@@ -6,10 +6,10 @@ use uuid::Uuid;
 use super::Subject;
 use super::support::{Must as _, Stage, group, head, quick, receipts, record};
 use crate::backend::{
-    Graves, JournalRow, LONGEST_JOURNAL, Lane, Record, Restoring, Settlement, Span,
+    Found, Graves, JournalRow, LONGEST_JOURNAL, Lane, Onward, Record, Restoring, Settlement, Span,
 };
 use crate::consumer::Delivery;
-use crate::domain::{Cause, EntryId, Reason, Tally, hour_name};
+use crate::domain::{Cause, DeadLetterFilter, EntryId, Reason, Tally, hour_name};
 use crate::ports::MessageBusExt as _;
 
 const NOWHERE: EntryId = EntryId {
@@ -45,12 +45,15 @@ impl<S: Subject> Stage<'_, S> {
 
     /// The ids of a span's dead letters.
     async fn listed(&self, span: Span) -> Vec<EntryId> {
-        let heads = self.graves().heads(&self.topic, &self.group, span, 1000);
-        let heads = heads.await.must("listing");
-        heads.into_iter().map(|(id, _)| id).collect()
+        let all = DeadLetterFilter::default();
+        let found = self
+            .graves()
+            .search(&self.topic, &self.group, span, &all, 1000);
+        let found = found.await.must("searching").letters;
+        found.into_iter().map(|(id, _)| id).collect()
     }
 
-    async fn take(&self, items: &[(EntryId, Option<Bytes>)]) -> Vec<bool> {
+    async fn take(&self, items: &[(EntryId, Onward)]) -> Vec<bool> {
         let taken = self.graves().take(&self.topic, &self.group, items, None);
         taken.await.must("taking out")
     }
@@ -66,8 +69,8 @@ impl<S: Subject> Stage<'_, S> {
     }
 }
 
-fn parcel() -> Option<Bytes> {
-    Some(Bytes::from_static(b"p"))
+fn parcel() -> Onward {
+    Onward::RedoAs(Bytes::from_static(b"p"))
 }
 
 /// > Goes to the group's dead letters.
@@ -83,33 +86,67 @@ pub async fn a_record_is_kept_as_it_was_given<S: Subject>(subject: &S) {
     assert_eq!(found, expected.collect::<Vec<_>>());
     let other = group("other");
     stage.create(&other).await;
+    let all = DeadLetterFilter::default();
     let none = stage
         .graves()
-        .heads(&stage.topic, &other, Span::default(), 10);
-    assert!(none.await.must("listing").is_empty());
+        .search(&stage.topic, &other, Span::default(), &all, 10);
+    assert_eq!(none.await.must("searching"), Found::default());
 }
 
-/// > The heads of dead letters, oldest first, up to `max` of those within a span.
-pub async fn heads_are_listed_in_pages<S: Subject>(subject: &S) {
+/// > The heads of dead letters that match, oldest first, up to `max` of those within a span.
+/// > Looks at no more than some twenty thousand, and says how far it has come.
+pub async fn heads_are_found_in_pages<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let ids = stage.buried(25).await;
+    let records = (0..700).map(|n| Record {
+        head: head(if n % 100 == 7 { "rare" } else { "common" }),
+        body: Bytes::new(),
+    });
+    let ids = stage.buried_as(records).await;
+    assert_eq!(ids.len(), 700);
     assert!(ids.is_sorted_by(|one, two| one < two));
-    let (mut seen, mut span) = (Vec::new(), Span::default());
-    loop {
-        let page = stage.graves().heads(&stage.topic, &stage.group, span, 10);
-        let page = page.await.must("listing");
-        assert!(page.len() <= 10);
-        let Some((last, _)) = page.last() else { break };
-        span.after = Some(*last);
-        assert!(page.iter().all(|(_, kept)| *kept == record("").head));
-        seen.extend(page.iter().map(|(id, _)| *id));
+    let search = async |span, filter: &DeadLetterFilter, max| {
+        let found = stage
+            .graves()
+            .search(&stage.topic, &stage.group, span, filter, max);
+        found.await.must("searching")
+    };
+    let all = DeadLetterFilter::default();
+    for size in [1, 10, 300] {
+        let (mut seen, mut span) = (Vec::new(), Span::default());
+        loop {
+            let found = search(span, &all, size).await;
+            assert!(found.letters.len() <= size);
+            assert_eq!(found.looked, found.letters.len() as u64);
+            seen.extend(found.letters.iter().map(|(id, _)| *id));
+            span.after = found.next();
+            if span.after.is_none() || seen.len() > 20 && size == 1 {
+                break;
+            }
+        }
+        assert_eq!(seen, ids[..seen.len()]);
+        assert!(size == 1 || seen.len() == 700);
     }
-    assert_eq!(seen, ids);
+    let rare = DeadLetterFilter::default().with_fingerprint("rare");
+    let found = search(Span::default(), &rare, 3).await;
+    let expected = [7, 107, 207].map(|at| (ids[at], head("rare")));
+    assert_eq!(found.letters, expected);
+    assert_eq!(
+        (found.looked, found.last, found.more),
+        (208, Some(ids[207]), true)
+    );
+    let rest = search(Span::after(found.next()), &rare, 100).await;
+    assert_eq!(rest.letters.len(), 4);
+    assert_eq!(
+        (rest.looked, rest.last, rest.more),
+        (492, Some(ids[699]), false)
+    );
     let some = Span {
         after: Some(ids[4]),
-        until: Some(ids[7]),
+        until: Some(ids[307]),
     };
-    assert_eq!(stage.listed(some).await, ids[5..=7]);
+    let found = search(some, &all, 1000).await;
+    let found: Vec<_> = found.letters.iter().map(|(id, _)| *id).collect();
+    assert_eq!(found, ids[5..=307]);
 }
 
 /// > The dead letters with these ids; those that do not exist are left out.
@@ -125,7 +162,7 @@ pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     let found: Vec<_> = found.iter().map(|(id, _)| *id).collect();
     assert_eq!(found, [ids[2], ids[0]]);
     assert_eq!(last().await.must("asking"), Some(ids[2]));
-    stage.take(&[(ids[2], None)]).await;
+    stage.take(&[(ids[2], Onward::Away)]).await;
     assert_eq!(last().await.must("asking"), Some(ids[1]));
 }
 
@@ -150,9 +187,13 @@ pub async fn causes_are_counted<S: Subject>(subject: &S) {
     let both = [cause("no user #", 3, ids[3]), cause("no money", 1, ids[2])];
     assert_eq!(told().await, both);
     assert_eq!(stage.causes().await[0].first, ids[0]);
-    stage.take(&[(ids[1], None), (ids[2], parcel())]).await;
+    stage
+        .take(&[(ids[1], Onward::Away), (ids[2], parcel())])
+        .await;
     assert_eq!(told().await, [cause("no user #", 2, ids[3])]);
-    stage.take(&[(ids[0], None), (ids[3], None)]).await;
+    stage
+        .take(&[(ids[0], Onward::Away), (ids[3], Onward::Away)])
+        .await;
     assert!(told().await.is_empty(), "no count outlives its records");
 }
 
@@ -186,32 +227,49 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
         stage.tally(Tally::Hour).await,
         hours.into_iter().collect::<Vec<_>>()
     );
-    stage.take(&[(ids[0], None), (ids[1], parcel())]).await;
+    stage
+        .take(&[(ids[0], Onward::Away), (ids[1], parcel())])
+        .await;
     assert_eq!(stage.tally(Tally::Type).await, named(&[("a", 1)]));
     assert_eq!(stage.tally(Tally::Tenant).await, named(&[("", 1)]));
-    stage.take(&[(ids[2], None)]).await;
+    stage.take(&[(ids[2], Onward::Away)]).await;
     assert!(stage.tally(Tally::Hour).await.is_empty());
 }
 
-/// > Takes dead letters out, each atomically: with a parcel into the group's redo lane, without
-/// > one for good.
+/// > Takes dead letters out and brings them where they are to go, each atomically.
 /// > For each, whether it was there to be taken.
 pub async fn taking_out_is_for_good<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.buried(4).await;
     let take = async |ids: &[EntryId]| {
-        let items: Vec<_> = ids.iter().map(|id| (*id, None)).collect();
+        let items: Vec<_> = ids.iter().map(|id| (*id, Onward::Away)).collect();
         stage.take(&items).await
     };
     let some = [ids[0], NOWHERE, ids[2], ids[0]];
     assert_eq!(take(&some).await, [true, false, true, false]);
     assert_eq!(stage.take(&[(ids[3], parcel())]).await, [true]);
-    assert_eq!(take(&ids).await, [false, true, false, false]);
-    assert_eq!(stage.counts().await, [0, 0, 1, 0]);
+    let by = Uuid::from_u128(7);
+    let redo = [(ids[1], Onward::Redo)];
+    let redone = stage
+        .graves()
+        .take(&stage.topic, &stage.group, &redo, Some(by));
+    assert_eq!(redone.await.must("taking out"), [true]);
+    assert_eq!(take(&ids).await, [false; 4]);
+    assert_eq!(stage.counts().await, [0, 0, 2, 0]);
     let mut hand = stage.hand("two").await;
-    let came = stage.fetch(&mut hand, 1).await;
-    assert_eq!((came[0].receipt.lane, came[0].deliveries), (Lane::Redo, 1));
-    assert_eq!(came[0].fields[0].1, Bytes::from_static(b"p"));
+    let came = stage.fetch(&mut hand, 2).await;
+    for one in &came {
+        assert_eq!((one.receipt.lane, one.deliveries), (Lane::Redo, 1));
+    }
+    let field = |name: &'static str, value: &str| {
+        (
+            Bytes::from_static(name.as_bytes()),
+            Bytes::from(value.to_owned()),
+        )
+    };
+    assert_eq!(came[0].fields, [field("parcel", "p")]);
+    let as_it_is = [field("dead", "body"), field("by", &by.to_string())];
+    assert_eq!(came[1].fields, as_it_is);
     stage.nothing(&mut hand).await;
 }
 
@@ -272,7 +330,7 @@ pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
     assert_eq!(stage.listed(Span::default()).await, [ids[0], two, three]);
     assert_eq!(stage.causes().await[0].count, 3);
     // Also when it was redriven meanwhile.
-    stage.take(&[(two, parcel()), (three, None)]).await;
+    stage.take(&[(two, parcel()), (three, Onward::Away)]).await;
     assert_eq!(put(&all[1..], false).await, [None; 3]);
     let again = put(&all[1..2], true).await;
     let ids = [again[0].must("an id")];
@@ -293,7 +351,11 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
         let begun = graves.begin(topic, group, id, order.to_owned()).await;
         begun.must("beginning");
     }
-    let items = [(ids[0], None), (NOWHERE, None), (ids[1], parcel())];
+    let items = [
+        (ids[0], Onward::Away),
+        (NOWHERE, Onward::Away),
+        (ids[1], parcel()),
+    ];
     let taken = graves.take(topic, group, &items, Some(one)).await;
     assert_eq!(taken.must("taking out"), [true, false, true]);
     let ended = graves.end(topic, group, one, "done".to_owned()).await;
@@ -323,7 +385,7 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
     assert_eq!(rows[0].id, Uuid::from_u128(10), "the oldest made room");
     // Of what the journal has forgotten nothing comes back by halves.
     let taken = graves
-        .take(topic, group, &[(ids[2], None)], Some(one))
+        .take(topic, group, &[(ids[2], Onward::Away)], Some(one))
         .await;
     assert_eq!(taken.must("taking out"), [true]);
     assert_eq!(journal().await, rows);

@@ -9,6 +9,7 @@ use super::Subject;
 use super::support::{
     DAY, Must as _, Stage, bury, group, later, number_in, numbers, receipts, topic,
 };
+use crate::backend::Onward;
 use crate::consumer::{Delivery, SubscribeOptions};
 use crate::domain::Group;
 use crate::ports::MessageBusExt as _;
@@ -286,7 +287,7 @@ pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
     stays([0, 0, 0, 1]).await;
     let graves = stage.backend.graves();
     let dead = graves.last(&stage.topic, &stage.group).await;
-    let dead = [(dead.must("asking").must("the dead letter"), None)];
+    let dead = [(dead.must("asking").must("the dead letter"), Onward::Away)];
     let purged = graves.take(&stage.topic, &stage.group, &dead, None).await;
     assert_eq!(purged.must("purging"), [true]);
     let found = remove(DAY).await;

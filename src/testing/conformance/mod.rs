@@ -155,7 +155,7 @@ macro_rules! conformance {
         );
         $crate::conformance_checks!($factory, dead_letters:
             a_record_is_kept_as_it_was_given,
-            heads_are_listed_in_pages,
+            heads_are_found_in_pages,
             records_are_found_by_id,
             causes_are_counted,
             types_tenants_and_hours_are_counted,

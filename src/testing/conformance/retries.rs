@@ -215,6 +215,7 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     let parcel = crate::codec::parcel::Parcel {
         fields: fetched[0].fields.clone(),
         trail: crate::domain::Trail::from(fetched[0].receipt.id),
+        anew: false,
     };
     let settlement = crate::backend::Settlement::Later {
         receipt: fetched[0].receipt,

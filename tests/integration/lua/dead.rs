@@ -144,7 +144,7 @@ fn dead_take() {
     let keys = [DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
     let ids = dead_letters(raw);
     let (one, two, three) = (&*ids[0], &*ids[1], &*ids[2]);
-    let redrive = ["", one, "parcel", "7-7", "parcel"];
+    let redrive = ["", one, "redo-as", "parcel", "7-7", "redo-as", "parcel"];
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [1, 0]);
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [0, 0]);
     assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
@@ -158,13 +158,18 @@ fn dead_take() {
 
     // The journal counts for an operation that it knows, and only for that.
     let _: Value = run(raw, &format!("HSET {JOURNAL} op order"));
-    let purge = ["op", two, "", one, ""];
+    let purge = ["op", two, "redo", "", one, "redo", ""];
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &purge), [1, 0]);
-    let unknown = ["other", three, ""];
+    let unknown = ["other", three, "away", ""];
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &unknown), [1]);
     let journal = pairs(&[("op", "order"), ("op:cursor", one), ("op:taken", "1")]);
     assert_eq!(hash(raw, JOURNAL), journal);
-    assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
+    let redo: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {REDO} - +"));
+    let fields: Vec<String> = redo
+        .into_iter()
+        .map(|(_, fields)| fields.join(" "))
+        .collect();
+    assert_eq!(fields, ["parcel parcel", "dead body by op"]);
     for gone in [BODIES, COUNTS, CAUSES] {
         assert_eq!(run::<u64>(raw, &format!("EXISTS {gone}")), 0, "{gone}");
     }
@@ -175,7 +180,7 @@ fn dead_take() {
         wrong[at] = "{t}:text";
         assert!(fails(raw, &script, &wrong, &redrive).contains("WRONGTYPE\": {t}:text"));
     }
-    assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
+    assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 2);
 }
 
 #[test]
@@ -223,7 +228,7 @@ fn dead_put() {
     let take = script!("dead_take.lua" on "lib/dead_counts.lua");
     let keys_of_take = [DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
     assert_eq!(
-        call::<Vec<u64>>(raw, &take, &keys_of_take, &["", &id, ""]),
+        call::<Vec<u64>>(raw, &take, &keys_of_take, &["", &id, "away", ""]),
         [1]
     );
     assert_eq!(counted(raw).0, counts);

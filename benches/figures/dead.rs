@@ -1,0 +1,119 @@
+//! A million dead letters: what an operator waits for, and what consumers feel of it.
+//!
+//! Beside each figure stands the least that has to be done by hand: the same reply read raw, the
+//! same consumers without an operator.
+
+use std::time::{Duration, Instant};
+
+use redstart::{Container, DeadLetterFilter, Group, Reason, Topic};
+
+use super::memory::resident;
+use crate::bench::Bench;
+use crate::report::Side;
+use crate::server::bench_group;
+use crate::{ours, raw};
+
+/// Each this many-th dead letter is of a cause of its own.
+const RARE: u64 = 100_000;
+
+pub(super) async fn measure(bench: &mut Bench) {
+    let looking = [
+        ("dead/causes", "ms"),
+        ("dead/first-page/common", "ms"),
+        ("dead/first-page/rare", "ms"),
+        ("dead/list/nothing-matches", "ms"),
+    ];
+    let moving = [
+        ("dead/redrive", "dead letters/s"),
+        ("dead/redrive/client-memory", "MiB"),
+        ("dead/redrive/consumer-p50", "ms"),
+        ("dead/redrive/consumer-p99", "ms"),
+    ];
+    if !looking
+        .iter()
+        .chain(&moving)
+        .any(|(name, _)| bench.options.wants_long(name))
+    {
+        return;
+    }
+    let (count, some) = (bench.options.count(1_000_000), bench.options.count(100_000));
+    let server = &bench.server;
+    let (topic, group) = (server.fresh_topic(), bench_group());
+    let container = server.container(&topic).await;
+    ours::bury_many(&container, &topic, &group, count, RARE).await;
+    bench
+        .report
+        .measure(looking, async |side| match side {
+            Side::Ours => look(&container, &topic, &group).await,
+            Side::Raw => {
+                let key = |name: &str| format!("{{{topic}}}:group:{group}:{name}");
+                let causes = raw::timed_hash(server, &key("dead:causes")).await;
+                let page = raw::timed_range(server, &key("dead"), Some(100)).await;
+                let all = raw::timed_range(server, &key("dead"), None).await;
+                [causes, page, all, all].map(millis)
+            }
+        })
+        .await;
+    bench
+        .report
+        .measure(moving, async |side| {
+            let before = resident();
+            let redriving = async {
+                match side {
+                    Side::Ours => ours::redrive_some(&container, &topic, &group, some).await,
+                    Side::Raw => 0.0,
+                }
+            };
+            let consumers = server.fresh_topic();
+            let span = Duration::from_secs(if bench.options.quick { 1 } else { 3 });
+            let (rate, mut seen) =
+                tokio::join!(redriving, ours::latencies(server, &consumers, span));
+            server.drop_topic(&consumers);
+            seen.sort();
+            let at = |quantile: f64| {
+                let place = (seen.len() as f64 * quantile) as usize;
+                millis(seen[place.min(seen.len() - 1)])
+            };
+            [rate, resident() - before, at(0.5), at(0.99)]
+        })
+        .await;
+    ours::finish(container).await;
+    server.flush();
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// What an operator looks at, in milliseconds.
+async fn look(container: &Container, topic: &Topic, group: &Group) -> [f64; 4] {
+    let dead = container.dead_letters();
+    let began = Instant::now();
+    let causes = dead.causes(topic, group).await.expect("causes");
+    let summary = began.elapsed();
+    assert!(causes.len() > 1);
+    let common = DeadLetterFilter::default().with_reason(Reason::Exhausted);
+    let rare = DeadLetterFilter::default()
+        .with_error("out of paper")
+        .expect("a text");
+    let none = DeadLetterFilter::default().with_tenant("nobody");
+    let mut times = [summary; 4];
+    for (at, filter, most) in [(1, common, 100), (2, rare, 5), (3, none, 1)] {
+        let began = Instant::now();
+        let (mut found, mut after) = (0, None);
+        loop {
+            let page = dead
+                .list(topic, group, &filter, after, most)
+                .await
+                .expect("a page");
+            found += page.letters.len();
+            after = page.next;
+            if after.is_none() || found >= most {
+                break;
+            }
+        }
+        times[at] = began.elapsed();
+        assert_eq!(found, if at == 3 { 0 } else { most });
+    }
+    times.map(millis)
+}

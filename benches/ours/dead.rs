@@ -1,0 +1,115 @@
+//! Very many dead letters.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use redstart::backend::{Record, Restoring, Start};
+use redstart::{
+    Container, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Group, Reason, Sweep, Topic,
+};
+use uuid::Uuid;
+
+use crate::work::{Order, SIZE};
+
+/// Makes `count` dead letters of twenty causes, and of one more in every `rare`th.
+pub(crate) async fn bury_many(
+    container: &Container,
+    topic: &Topic,
+    group: &Group,
+    count: u64,
+    rare: u64,
+) {
+    let backend = container.backend();
+    let made = backend.create_group(topic, group, Start::Beginning).await;
+    made.expect("a group");
+    let body = body(container, topic, group).await;
+    for first in (0..count).step_by(500) {
+        let records: Vec<Restoring> = (first..(first + 500).min(count))
+            .map(|number| Restoring {
+                identity: number.to_string(),
+                own: None,
+                record: Record {
+                    head: head(number, rare),
+                    body: body.clone(),
+                },
+            })
+            .collect();
+        let put = backend
+            .graves()
+            .restore(topic, group, &records, false)
+            .await;
+        assert!(put.expect("put in").iter().all(Option::is_some));
+    }
+}
+
+fn head(number: u64, rare: u64) -> DeadLetterHead {
+    let error = if number % rare == rare / 2 {
+        format!("printer {number} is out of paper")
+    } else {
+        let word = ["connect", "read", "write", "parse"][number as usize % 4];
+        format!("{word} to upstream-{} failed after {number} ms", number % 5)
+    };
+    DeadLetterHead {
+        reason: Reason::Exhausted,
+        fingerprint: error.replace(|symbol: char| symbol.is_ascii_digit(), "#"),
+        kind: "order.placed".to_owned(),
+        tenant: Some(format!("tenant-{}", number % 100)),
+        corr_id: Some(Uuid::new_v4().to_string()),
+        message: Some(Uuid::now_v7()),
+        error,
+        attempts: 5,
+        redriven: 0,
+        redriven_by: None,
+        imported_from: None,
+    }
+}
+
+/// The body of a real dead letter.
+async fn body(container: &Container, topic: &Topic, group: &Group) -> Bytes {
+    let envelope = Envelope::new("order.placed", &Order::new(1, SIZE)).expect("encodes");
+    container
+        .bus()
+        .publish(topic, &envelope)
+        .await
+        .expect("published");
+    let ids = super::bury(container, topic, group, 1).await;
+    let graves = container.backend();
+    let found = graves.graves().find(topic, group, &ids).await;
+    let body = found.expect("found").remove(0).1.body;
+    container
+        .dead_letters()
+        .purge(topic, group, &ids)
+        .await
+        .expect("purged");
+    body
+}
+
+/// Redrives the oldest `count`, by a filter; how many a second.
+pub(crate) async fn redrive_some(
+    container: &Container,
+    topic: &Topic,
+    group: &Group,
+    count: u64,
+) -> f64 {
+    let dead = container.dead_letters();
+    let everything = DeadLetterFilter::default();
+    let (mut after, mut seen, mut last) = (None, 0, EntryId::default());
+    while seen < count {
+        let page = dead
+            .list(topic, group, &everything, after, 1000)
+            .await
+            .expect("a page");
+        seen += page.letters.len() as u64;
+        last = page.letters.last().expect("dead letters").0;
+        after = page.next;
+    }
+    let until = last.time().expect("a time");
+    let sweep = Sweep::redrive(everything.with_until(until)).by("bench");
+    let began = Instant::now();
+    let swept = dead
+        .sweep(topic, group, sweep, &|_| {})
+        .await
+        .expect("swept");
+    assert!(swept.progress.taken >= count);
+    swept.progress.taken as f64 / began.elapsed().as_secs_f64()
+}

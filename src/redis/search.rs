@@ -1,0 +1,142 @@
+//! Searching dead letters: heads read in place, the next page on its way while one is searched.
+
+use bytes::Bytes;
+use redis::RedisError;
+
+use super::backend::RedisBackend;
+use super::resp::{Broken, Walk, pack};
+use super::{error, reply};
+use crate::backend::{Found, LONGEST_SEARCH, Span};
+use crate::codec::record::read_head;
+use crate::domain::{DeadLetterFilter, EntryId, Error, ErrorKind, Group, Topic};
+
+/// How many heads are read at once: the server is busy with them for some 0.1 milliseconds.
+const PAGE: usize = 250;
+
+const OPERATION: &str = "search dead letters";
+
+/// A page of heads, in the bytes of the reply.
+type Page = Vec<(EntryId, Bytes)>;
+
+impl RedisBackend {
+    pub(super) async fn search_dead(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        mut span: Span,
+        filter: &DeadLetterFilter,
+        max: usize,
+    ) -> Result<Found, Error> {
+        let stream = self.keys.dead(topic, group);
+        // Where everything matches, no more is read than is asked for.
+        let size = if filter.is_everything() {
+            max.clamp(1, PAGE)
+        } else {
+            PAGE
+        };
+        let read = async |span: Span| {
+            let page = self.read_page(&stream, span, size).await;
+            page.map_err(|e| e.on(format!("{topic}/{group}")))
+        };
+        let mut found = Found::default();
+        let mut page = read(span).await?;
+        loop {
+            let complete = page.len() < size;
+            span.after = page.last().map(|(id, _)| *id).or(span.after);
+            let enough = found.looked as usize + page.len() >= LONGEST_SEARCH
+                || (filter.is_everything() && found.letters.len() + page.len() >= max);
+            // Asked for before the page is searched, so that server and client work at once.
+            let following = async {
+                if complete || enough {
+                    return Ok(Page::new());
+                }
+                read(span).await
+            };
+            let searching = async { search(topic, group, filter, max, &page, &mut found) };
+            let (following, searched) = tokio::join!(following, searching);
+            searched?;
+            let full = found.letters.len() >= max;
+            if full || complete || enough {
+                // What was read ahead and not looked at is there for the next call.
+                found.more = !complete || (full && found.last != page.last().map(|(id, _)| *id));
+                return Ok(found);
+            }
+            page = following?;
+        }
+    }
+
+    async fn read_page(&self, stream: &str, span: Span, size: usize) -> Result<Page, Error> {
+        let from = span
+            .after
+            .map_or_else(|| "-".to_owned(), |id| format!("({id}"));
+        let until = span
+            .until
+            .map_or_else(|| "+".to_owned(), |id| id.to_string());
+        let count = size.to_string();
+        let mut packed = Vec::with_capacity(128);
+        let parts: [&[u8]; 6] = [
+            b"XRANGE",
+            stream.as_bytes(),
+            from.as_bytes(),
+            until.as_bytes(),
+            b"COUNT",
+            count.as_bytes(),
+        ];
+        pack(&mut packed, &parts);
+        let replies = self.looker.send(OPERATION, packed, 1).await?;
+        let reply = replies.into_iter().next();
+        let reply = reply.unwrap_or_else(|| Err(reply::unexpected("no reply")));
+        reply
+            .and_then(|reply| parse(reply).map_err(RedisError::from))
+            .map_err(|e| error::sent(OPERATION, e))
+    }
+}
+
+/// `[[id, [name, head]], …]`.
+fn parse(reply: Bytes) -> Result<Page, Broken> {
+    let mut walk = Walk::new(reply);
+    let entries = walk.array()?;
+    let mut page = Vec::with_capacity(entries.min(PAGE));
+    for _ in 0..entries {
+        walk.array()?;
+        let id = reply::parse_id(&walk.payload()?).ok_or(Broken::new("no entry id"))?;
+        let mut head = Bytes::new();
+        for _ in 0..walk.array()? / 2 {
+            let (name, value) = (walk.payload()?, walk.payload()?);
+            if &name[..] == b"head" {
+                head = value;
+            }
+        }
+        page.push((id, head));
+    }
+    Ok(page)
+}
+
+fn search(
+    topic: &Topic,
+    group: &Group,
+    filter: &DeadLetterFilter,
+    max: usize,
+    page: &Page,
+    found: &mut Found,
+) -> Result<(), Error> {
+    for (id, bytes) in page {
+        if found.letters.len() >= max {
+            break;
+        }
+        let read = read_head(bytes).and_then(|head| {
+            let matches = filter.matches_view(*id, head.view());
+            matches.then(|| head.into_head()).transpose()
+        });
+        let letter = read.map_err(|flaw| {
+            let rule = "the record's head cannot be read";
+            Error::new(ErrorKind::Decode, "dead letter", rule)
+                .on(format!("{topic}/{group} {id}"))
+                .because(flaw)
+        })?;
+        found.looked += 1;
+        found.last = Some(*id);
+        found.letters.extend(letter.map(|letter| (*id, letter)));
+    }
+    Ok(())
+}
