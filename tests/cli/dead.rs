@@ -184,6 +184,10 @@ fn dead_letters_are_counted_listed_and_shown() {
         &["dead", "list", "orders", "billing"],
     ] {
         let (code, screen) = Terminal::start(&url, 90, args).ends();
+        assert!(
+            screen.contains(&exhausted) || args[1] == "summary",
+            "{screen}"
+        );
         let widest = screen
             .lines()
             .map(|line| line.trim_end().chars().count())
