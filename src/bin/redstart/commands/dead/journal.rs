@@ -37,7 +37,7 @@ pub(super) async fn run(
         for text in [
             format!("{}  {}", line.operation, line.begun),
             format!("  {} by {by}: {which}", line.action),
-            format!("  {taken} taken; {result}"),
+            format!("  {taken} taken in all; {result}"),
         ] {
             console.line(escape::text(&text))?;
         }

@@ -153,7 +153,8 @@ fn tell_plan(survey: &Survey, what: &str, console: &mut Console<'_>) {
         console.remark(format_args!("1 dead letter is {what}."));
     }
     for (why, count) in &survey.left {
-        console.remark(format_args!("{count} are left: {why}."));
+        let are = if *count == 1 { "is" } else { "are" };
+        console.remark(format_args!("{count} {are} left: {why}."));
     }
 }
 
