@@ -229,7 +229,17 @@ fn dead_put() {
     };
     let mut given = |args: &[Vec<u8>]| call::<Vec<String>>(raw, &script, &keys, args).remove(0);
     assert_eq!(given(&put("0", "new", &ids[0], "body")), "", "it is here");
-    assert_ne!(given(&put("0", "new", &ids[0], "another body")), "");
+    let new = given(&put("0", "new", &ids[0], "another body"));
+    assert!(new.contains('-'), "{new}");
+    assert_eq!(given(&put("0", "new", "", "another body")), "");
+    assert_eq!(
+        given(&put("1", "new", "", "another body")),
+        "",
+        "it is here"
+    );
+    let _: u64 = run(raw, &format!("XDEL {DEAD} {new}"));
+    let _: u64 = run(raw, &format!("HDEL {BODIES} {new}"));
+    let mut given = |args: &[Vec<u8>]| call::<Vec<String>>(raw, &script, &keys, args).remove(0);
     assert_eq!(given(&put("0", "new", "", "another body")), "");
     assert_ne!(given(&put("1", "new", "", "another body")), "");
     let (counts, causes) = counted(raw);

@@ -228,6 +228,36 @@ mod tests {
         Args::command().debug_assert();
     }
 
+    /// Words as a shell tells them apart, as far as the guide needs it.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.extend(Some(std::mem::take(&mut word))),
+                c => word.push(c),
+            }
+        }
+        words.push(word);
+        words
+    }
+
+    #[test]
+    fn the_guides_command_lines_are_understood() {
+        let guide = include_str!("../../../docs/dead_letters.md");
+        let lines = guide.lines().filter_map(|line| line.strip_prefix("$ "));
+        let mut count = 0;
+        for line in lines {
+            let command = line.rsplit(" | ").next().unwrap_or(line);
+            let command = command.split(" < ").next().unwrap_or(command);
+            if let Err(error) = Args::try_parse_from(words(command)) {
+                panic!("{line}: {error}");
+            }
+            count += 1;
+        }
+        assert!(count > 8, "{count}");
+    }
+
     #[test]
     fn help_never_shows_the_value_of_the_url() {
         let argument = Args::command();

@@ -16,7 +16,7 @@ use crate::console::Console;
 use crate::escape;
 use crate::failure::{FAILED, Failure, INTERRUPTED, chain};
 
-const BAR: &str = "{spinner} {pos} {msg}, {per_sec}";
+const BAR: &str = "{spinner} {pos} {msg}, {rate}";
 
 pub(super) async fn export(
     args: &ExportArgs,

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::args::JournalArgs;
 use crate::console::Console;
+use crate::escape;
 use crate::failure::Failure;
 
 pub(super) async fn run(
@@ -27,35 +28,21 @@ pub(super) async fn run(
         console.remark("nothing was done yet");
         return Ok(());
     }
-    let row = |operation: &Operation| {
+    for operation in &all {
         let line = Line::of(operation);
-        let dash = || "-".to_owned();
-        vec![
-            line.operation,
-            line.begun.chars().take(19).collect(),
-            line.action.to_owned(),
-            if line.by.is_empty() {
-                dash()
-            } else {
-                line.by.to_owned()
-            },
-            line.taken.to_string(),
-            line.result
-                .map_or_else(|| "runs, or was cut off".to_owned(), str::to_owned),
-            line.selection.unwrap_or_else(dash),
-        ]
-    };
-    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    let header = [
-        "operation",
-        "begun",
-        "action",
-        "by",
-        "taken",
-        "result",
-        "which",
-    ];
-    Ok(console.table(&header, &rows, 4..5)?)
+        let by = if line.by.is_empty() { "?" } else { line.by };
+        let which = line.selection.unwrap_or_else(|| "-".to_owned());
+        let result = line.result.unwrap_or("runs, or was cut off");
+        let taken = line.taken;
+        for text in [
+            format!("{}  {}", line.operation, line.begun),
+            format!("  {} by {by}: {which}", line.action),
+            format!("  {taken} taken in all; {result}"),
+        ] {
+            console.line(escape::text(&text))?;
+        }
+    }
+    Ok(())
 }
 
 #[derive(Serialize)]

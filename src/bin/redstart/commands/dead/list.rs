@@ -1,6 +1,6 @@
 //! `dead list`: those that match, page by page.
 
-use redstart::{Clock as _, Container, DeadLetterHead, EntryId, SystemClock};
+use redstart::{Container, DeadLetterHead, EntryId};
 
 use super::{PAGE, line};
 use crate::args::DeadListArgs;
@@ -45,10 +45,8 @@ pub(super) async fn run(
         }
     }
     if !rows.is_empty() {
-        let header = [
-            "id", "age", "reason", "type", "attempts", "redriven", "error",
-        ];
-        console.table(&header, &rows, 4..6)?;
+        let header = ["id", "age", "reason", "type", "tries", "error"];
+        console.table(&header, &rows, 4..5)?;
     }
     match last {
         Some(last) if more => console.remark(format_args!("there are more: --after {last}")),
@@ -59,14 +57,9 @@ pub(super) async fn run(
 }
 
 fn row(id: EntryId, head: &DeadLetterHead) -> Vec<String> {
-    let since = SystemClock
-        .now()
-        .as_millis()
-        .saturating_sub(i64::try_from(id.millis).unwrap_or(0));
-    let age = std::time::Duration::from_millis(u64::try_from(since).unwrap_or(0));
     vec![
         id.to_string(),
-        duration::short(age),
+        duration::short(duration::since(id.millis)),
         head.reason.to_string(),
         if head.kind.is_empty() {
             "-".to_owned()
@@ -74,7 +67,6 @@ fn row(id: EntryId, head: &DeadLetterHead) -> Vec<String> {
             head.kind.clone()
         },
         head.attempts.to_string(),
-        head.redriven.to_string(),
         head.error.chars().take(ERROR).collect(),
     ]
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::args::{By, SummaryArgs};
 use crate::console::Console;
+use crate::duration;
 use crate::failure::Failure;
 
 pub(super) async fn run(
@@ -97,34 +98,45 @@ async fn by_cause(
     dead: &dyn DeadLetters,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
-    let (mut all, mut more) = (Vec::new(), 0);
+    let mut all = Vec::new();
     for (topic, group) in groups {
         let mut causes = dead.causes(topic, group).await?;
-        more += causes.len().saturating_sub(args.max);
+        let count: u64 = causes.iter().map(|cause| cause.count).sum();
+        let rarer = causes.len().saturating_sub(args.max);
         causes.truncate(args.max);
         let samples = samples(topic, group, &causes, dead).await?;
-        for (cause, sample) in causes.into_iter().zip(samples) {
-            all.push(Shown::of(topic, group, cause, sample));
+        let shown = causes.into_iter().zip(samples);
+        if console.is_json() {
+            all.extend(shown.map(|(cause, sample)| Shown::of(topic, group, cause, sample)));
+            continue;
+        }
+        console.line(format_args!("{topic}/{group}: {count} dead letters"))?;
+        let rows: Vec<Vec<String>> = shown.map(|(cause, sample)| row(cause, sample)).collect();
+        let header = ["reason", "count", "first", "last", "sample", "error"];
+        console.table(&header, &rows, 1..2)?;
+        if rarer > 0 {
+            console.remark(format_args!("{rarer} rarer causes; --max shows them"));
         }
     }
     if console.is_json() {
-        return Ok(console.json(&all)?);
-    }
-    if all.is_empty() {
+        console.json(&all)?;
+    } else if groups.is_empty() {
         console.remark("no dead letters");
-        return Ok(());
-    }
-    let rows: Vec<Vec<String>> = all.into_iter().map(Shown::row).collect();
-    let header = [
-        "topic", "group", "reason", "count", "first", "last", "sample", "error",
-    ];
-    console.table(&header, &rows, 3..4)?;
-    if more > 0 {
-        console.remark(format_args!(
-            "{more} rarer causes are not shown; --max shows them"
-        ));
     }
     Ok(())
+}
+
+/// A cause for people, to whom times are ages.
+fn row(cause: Cause, sample: Option<EntryId>) -> Vec<String> {
+    let age = |id: EntryId| duration::short(duration::since(id.millis));
+    vec![
+        cause.reason.to_string(),
+        cause.count.to_string(),
+        age(cause.first),
+        age(cause.last),
+        sample.map_or_else(|| "-".to_owned(), |id| id.to_string()),
+        cause.fingerprint,
+    ]
 }
 
 /// For each cause the id of one that is there.
@@ -175,22 +187,5 @@ impl Shown {
             sample: sample.map(|id| id.to_string()),
             fingerprint: cause.fingerprint,
         }
-    }
-
-    fn row(self) -> Vec<String> {
-        let dash = || "-".to_owned();
-        // To the second: a table is for people.
-        let time =
-            |time: Option<String>| time.map_or_else(dash, |time| time.chars().take(19).collect());
-        vec![
-            self.topic,
-            self.group,
-            self.reason.to_owned(),
-            self.count.to_string(),
-            time(self.first),
-            time(self.last),
-            self.sample.unwrap_or_else(dash),
-            self.fingerprint,
-        ]
     }
 }

@@ -13,7 +13,7 @@ use crate::args::{GroupOf, PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs};
 use crate::console::Console;
 use crate::failure::{FAILED, Failure, INTERRUPTED};
 
-const BAR: &str = "{bar:30} {pos}/{len}  {per_sec}, {eta} left{msg}";
+const BAR: &str = "{bar:30} {pos}/{len}  {rate}, {eta} left{msg}";
 
 pub(super) async fn redrive(
     args: &RedriveArgs,
@@ -23,7 +23,7 @@ pub(super) async fn redrive(
     super::check(&args.of, container).await?;
     let dead = container.dead_letters();
     if let Some(operation) = args.resume {
-        let bar = console.progress(None, "{spinner} {pos}  {per_sec}, {elapsed}{msg}");
+        let bar = console.progress(None, "{spinner} {pos}  {rate}, {elapsed}{msg}");
         let tell = |progress: Progress| show(&bar, progress);
         let (topic, group) = (&args.of.topic, &args.of.group);
         let running = dead.resume(topic, group, operation, &tell);
@@ -153,7 +153,8 @@ fn tell_plan(survey: &Survey, what: &str, console: &mut Console<'_>) {
         console.remark(format_args!("1 dead letter is {what}."));
     }
     for (why, count) in &survey.left {
-        console.remark(format_args!("{count} are left: {why}."));
+        let are = if *count == 1 { "is" } else { "are" };
+        console.remark(format_args!("{count} {are} left: {why}."));
     }
 }
 
