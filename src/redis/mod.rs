@@ -27,7 +27,10 @@ mod server;
 mod settle;
 mod socket;
 mod status;
+mod stream;
+mod tls;
 
 pub(crate) use backend::RedisBackend;
 pub use kv::RedisKv;
 pub use migrate::{AppliedMigration, MigrationState, Migrations};
+pub use tls::TlsSettings;
