@@ -34,3 +34,5 @@ pub(crate) use backend::RedisBackend;
 pub use kv::RedisKv;
 pub use migrate::{AppliedMigration, MigrationState, Migrations};
 pub use tls::TlsSettings;
+#[cfg(feature = "testing")]
+pub(crate) use {resp::read_reply, server::check_url};

@@ -105,6 +105,12 @@ impl Server {
     }
 }
 
+/// Whether a URL can be used.
+#[cfg(feature = "testing")]
+pub(crate) fn check_url(url: &str) -> Result<(), Error> {
+    Server::new(url, &TlsSettings::new()).map(drop)
+}
+
 /// Whether a connection can be used again after an error.
 pub(super) fn is_sound(error: &RedisError) -> bool {
     !error.is_io_error()
