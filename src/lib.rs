@@ -47,7 +47,7 @@ pub use ports::{
     MessageBus, MessageBusExt, Once, OnceError, Operation, Progress, PublishOptions, Published,
     Redriven, Survey, Swept, deduplicate_event, once,
 };
-pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv};
+pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv, TlsSettings};
 pub use retries::{Chosen, Retries, Retry};
 
 /// Documents, as part of the documentation.

@@ -12,7 +12,7 @@ use crate::doctor::Doctor;
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
 use crate::memory::MemoryStore;
 use crate::ports::{KvStore, PublishOptions};
-use crate::redis::{Migrations, RedisBackend};
+use crate::redis::{Migrations, RedisBackend, TlsSettings};
 
 /// What carries the container.
 enum Carrier {
@@ -26,6 +26,7 @@ enum Carrier {
 #[must_use]
 pub struct ContainerBuilder {
     url: String,
+    tls: TlsSettings,
     carrier: Carrier,
     namespace: Option<Namespace>,
     service: Option<Group>,
@@ -51,6 +52,7 @@ impl Default for ContainerBuilder {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
+            tls: TlsSettings::new(),
             carrier: Carrier::Redis,
             namespace: None,
             service: None,
@@ -70,6 +72,8 @@ impl ContainerBuilder {
     /// | Variable | Setting | Default |
     /// |---|---|---|
     /// | `REDSTART_REDIS_URL` | [`with_redis_url`](Self::with_redis_url) | `redis://127.0.0.1:6379` |
+    /// | `REDSTART_TLS_CA_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_ca_file`] | the machine's |
+    /// | `REDSTART_TLS_CERT_FILE`, `REDSTART_TLS_KEY_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_client_files`] | none |
     /// | `REDSTART_NAMESPACE` | [`with_namespace`](Self::with_namespace) | none |
     /// | `REDSTART_SERVICE` | [`with_service`](Self::with_service) | `redstart` |
     /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
@@ -96,6 +100,20 @@ impl ContainerBuilder {
         if let Some(url) = get("REDSTART_REDIS_URL")? {
             builder = builder.with_redis_url(url);
         }
+        let mut tls = TlsSettings::new();
+        if let Some(path) = get("REDSTART_TLS_CA_FILE")? {
+            tls = tls.with_ca_file(path);
+        }
+        match (
+            get("REDSTART_TLS_CERT_FILE")?,
+            get("REDSTART_TLS_KEY_FILE")?,
+        ) {
+            (Some(certificate), Some(key)) => tls = tls.with_client_files(certificate, key),
+            (None, None) => {}
+            (Some(_), None) => return Err(invalid("REDSTART_TLS_KEY_FILE", "is missing")),
+            (None, Some(_)) => return Err(invalid("REDSTART_TLS_CERT_FILE", "is missing")),
+        }
+        builder = builder.with_tls(tls);
         if let Some(name) = get("REDSTART_NAMESPACE")? {
             let namespace = Namespace::new(name)
                 .map_err(|e| invalid("REDSTART_NAMESPACE", "is no namespace").because(e))?;
@@ -139,10 +157,19 @@ impl ContainerBuilder {
         Ok(builder)
     }
 
-    /// Sets the server: `redis://[user:password@]host[:port][/database]` or
-    /// `unix:///path`; by default `redis://127.0.0.1:6379`.
+    /// Sets the server: `redis://[user:password@]host[:port][/database]`, the same with `rediss://`
+    /// for TLS (feature `tls`), or `unix:///path[?user=…&pass=…&db=…]`; by default
+    /// `redis://127.0.0.1:6379`. Symbols of a user or password are percent-encoded.
     pub fn with_redis_url(mut self, url: impl Into<String>) -> Self {
         self.url = url.into();
+        self
+    }
+
+    /// Sets which authorities a `rediss://` server's certificate may come from, and the certificate
+    /// that it is shown; by default [`TlsSettings::new`]. With a URL that is not `rediss://` only
+    /// that default is accepted: nothing that was to be encrypted goes in plain text.
+    pub fn with_tls(mut self, tls: TlsSettings) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -222,7 +249,7 @@ impl ContainerBuilder {
     ///
     /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
     pub fn migrations(&self) -> Result<Migrations, Error> {
-        Migrations::new(&self.url, self.namespace.clone())
+        Migrations::with_tls(&self.url, &self.tls, self.namespace.clone())
     }
 
     /// Prepares to look for what may go wrong, without connecting a container: it works on a
@@ -234,7 +261,7 @@ impl ContainerBuilder {
     pub fn doctor(self) -> Result<Doctor, Error> {
         let (backend, migrations): (Arc<dyn Backend>, _) = match self.carrier {
             Carrier::Redis => {
-                let backend = RedisBackend::new(&self.url, self.namespace)?;
+                let backend = RedisBackend::new(&self.url, &self.tls, self.namespace)?;
                 let migrations = backend.migrations();
                 (Arc::new(backend), Some(migrations))
             }
@@ -261,7 +288,7 @@ impl ContainerBuilder {
         let deduplication = PublishOptions::new().window(self.deduplication)?;
         let (backend, kv): (Arc<dyn Backend>, Arc<dyn KvStore>) = match self.carrier {
             Carrier::Redis => {
-                let backend = RedisBackend::new(&self.url, self.namespace)?;
+                let backend = RedisBackend::new(&self.url, &self.tls, self.namespace)?;
                 backend.migrations().ensure(self.migrate).await?;
                 let kv = backend.kv(self.codec);
                 (Arc::new(backend), Arc::new(kv))
@@ -314,6 +341,9 @@ mod tests {
     fn every_variable_is_read() {
         let builder = from(&[
             ("REDSTART_REDIS_URL", "unix:///tmp/r.sock"),
+            ("REDSTART_TLS_CA_FILE", "ca.pem"),
+            ("REDSTART_TLS_CERT_FILE", "cert.pem"),
+            ("REDSTART_TLS_KEY_FILE", "key.pem"),
             ("REDSTART_NAMESPACE", "shop"),
             ("REDSTART_SERVICE", "billing"),
             ("REDSTART_CODEC", "json"),
@@ -323,6 +353,8 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(builder.url, "unix:///tmp/r.sock");
+        let tls = TlsSettings::new().with_ca_file("ca.pem");
+        assert_eq!(builder.tls, tls.with_client_files("cert.pem", "key.pem"));
         assert_eq!(builder.namespace.unwrap().as_str(), "shop");
         assert_eq!(builder.service.unwrap().as_str(), "billing");
         assert_eq!(builder.codec, Codec::Json);

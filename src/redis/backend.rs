@@ -10,6 +10,7 @@ use super::link::Link;
 use super::migrate::Migrations;
 use super::pool::Pool;
 use super::server::Server;
+use super::tls::TlsSettings;
 use crate::backend::{
     Appended, Backend, ConsumerStatus, Fields, Graves, Identified, Member, Opened, Promoted,
     Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Schedule, ServerFacts, Settlement, Start,
@@ -34,8 +35,12 @@ pub(crate) struct RedisBackend {
 
 impl RedisBackend {
     /// Prepares the adapter; connections are made when they are needed.
-    pub(crate) fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
-        let server = Server::new(url)?;
+    pub(crate) fn new(
+        url: &str,
+        tls: &TlsSettings,
+        namespace: Option<Namespace>,
+    ) -> Result<Self, Error> {
+        let server = Server::new(url, tls)?;
         Ok(Self {
             pool: Pool::new(server.clone()),
             publisher: Link::new(server.clone(), "redstart:pub"),

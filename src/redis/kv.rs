@@ -10,6 +10,7 @@ use super::keys::Keys;
 use super::pool::Pool;
 use super::scripts;
 use super::server::Server;
+use super::tls::TlsSettings;
 use crate::domain::{Codec, Error, Namespace, ttl_millis};
 use crate::ports::{BoxFuture, Cas, Claim, KvStore};
 
@@ -41,8 +42,23 @@ impl RedisKv {
     ///
     /// [`Invalid`](crate::ErrorKind::Invalid) when the URL cannot be parsed. The error never quotes it.
     pub fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
+        Self::with_tls(url, &TlsSettings::new(), namespace)
+    }
+
+    /// Prepares a store on a server whose `rediss://` URL needs more than the default
+    /// [`TlsSettings`].
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and [`Invalid`](crate::ErrorKind::Invalid) for a file that cannot be
+    /// used, or for settings that a URL in plain text would ignore.
+    pub fn with_tls(
+        url: &str,
+        tls: &TlsSettings,
+        namespace: Option<Namespace>,
+    ) -> Result<Self, Error> {
         Ok(Self {
-            pool: Pool::new(Server::new(url)?),
+            pool: Pool::new(Server::new(url, tls)?),
             keys: Keys::new(namespace),
             codec: Codec::default(),
         })

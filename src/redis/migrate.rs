@@ -11,6 +11,7 @@ use super::keys::Keys;
 use super::pool::Pool;
 use super::scripts;
 use super::server::Server;
+use super::tls::TlsSettings;
 use crate::domain::{Error, ErrorKind, Namespace, Timestamp};
 
 /// How long a migration may take before another process may take the lock.
@@ -98,7 +99,16 @@ impl Migrations {
     ///
     /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
     pub fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
-        Ok(Self::on(Pool::new(Server::new(url)?), Keys::new(namespace)))
+        Self::with_tls(url, &TlsSettings::new(), namespace)
+    }
+
+    pub(crate) fn with_tls(
+        url: &str,
+        tls: &TlsSettings,
+        namespace: Option<Namespace>,
+    ) -> Result<Self, Error> {
+        let server = Server::new(url, tls)?;
+        Ok(Self::on(Pool::new(server), Keys::new(namespace)))
     }
 
     pub(super) fn on(pool: Pool, keys: Keys) -> Self {

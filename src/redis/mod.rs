@@ -27,7 +27,12 @@ mod server;
 mod settle;
 mod socket;
 mod status;
+mod stream;
+mod tls;
 
 pub(crate) use backend::RedisBackend;
 pub use kv::RedisKv;
 pub use migrate::{AppliedMigration, MigrationState, Migrations};
+pub use tls::TlsSettings;
+#[cfg(feature = "testing")]
+pub(crate) use {resp::read_reply, server::check_url};

@@ -233,6 +233,17 @@ impl Walk {
     }
 }
 
+/// Reads what claims to be a reply, as the reader does.
+#[cfg(feature = "testing")]
+pub(crate) fn read_reply(bytes: &[u8]) {
+    if let Ok(Some(length)) = Scan::new().advance(bytes) {
+        let mut walk = Walk::new(Bytes::copy_from_slice(&bytes[..length]));
+        while !walk.rest.is_empty() {
+            assert!(walk.next().is_ok(), "what scans can be walked");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,14 +1,18 @@
 //! The server and how to connect to it: the one place where connections are made.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError, ServerErrorKind};
+use redis::{
+    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, RedisError, ServerErrorKind,
+};
 
 use super::socket::{Socket, within};
+use super::stream;
+use super::tls::{Tls, TlsSettings};
 use crate::domain::{Error, ErrorKind};
 
 /// How long a connect may take.
@@ -21,36 +25,45 @@ const PIPELINE_BUFFER: usize = 1024;
 /// A server's address and credentials. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Server {
-    client: Client,
+    info: Arc<ConnectionInfo>,
+    tls: Option<Tls>,
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client knows the password.
+        // The information has the password.
         f.debug_struct("Server").finish_non_exhaustive()
     }
 }
 
 impl Server {
-    pub(super) fn new(url: &str) -> Result<Self, Error> {
-        // The cause is left out: it may quote the URL, and with it the password.
-        let invalid = |_: RedisError| {
-            let rule = "must be redis://[user:password@]host[:port][/database] or unix:///path";
-            Error::new(ErrorKind::Invalid, "Redis URL", rule)
+    pub(super) fn new(url: &str, tls: &TlsSettings) -> Result<Self, Error> {
+        let invalid = |rule: &str| Error::new(ErrorKind::Invalid, "Redis URL", rule);
+        // TLS is this adapter's own: the parser gets to see the address beneath it.
+        let (plain, encrypted) = match url.strip_prefix("rediss://") {
+            Some(rest) => (Cow::Owned(format!("redis://{rest}")), true),
+            None => (Cow::Borrowed(url), false),
         };
-        let info = url.into_connection_info().map_err(invalid)?;
-        // Both are off by default: small writes would wait for acknowledgements, and a peer
-        // that vanished would never be noticed on a connection that only reads.
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(keepalive());
+        // The cause is left out: it may quote the URL, and with it the password.
+        let info = plain.into_connection_info().map_err(|_| {
+            invalid(
+                "must be redis:// or rediss://[user:password@]host[:port][/database], or \
+                 unix:///path; symbols of a user or password are percent-encoded",
+            )
+        })?;
+        let tls = match (encrypted, tls.is_empty()) {
+            (true, _) if url.contains('#') => {
+                return Err(invalid("has no `#` part: certificates are always checked"));
+            }
+            (true, _) => Some(Tls::new(tls)?),
+            (false, true) => None,
+            (false, false) => return Err(invalid("must be rediss:// where TLS is set up")),
+        };
         // The connection has a name. What the client would add costs a command that older
         // servers do not know and that every role would need the right to.
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
-        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-        Ok(Self {
-            client: Client::open(info).map_err(invalid)?,
-        })
+        let info = Arc::new(info.set_redis_settings(settings));
+        Ok(Self { info, tls })
     }
 
     /// Connects under a name that `CLIENT LIST` shows. Without a response timeout the caller
@@ -61,16 +74,17 @@ impl Server {
         response_timeout: Option<Duration>,
     ) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(response_timeout)
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
         // The connection's timeout does not cover the handshake with a server that accepts
         // and then says nothing.
         let connecting = async {
-            let mut connection = self
-                .client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await?;
+            let stream = stream::open(&self.info, self.tls.as_ref()).await?;
+            let settings = self.info.redis_settings();
+            let (mut connection, traffic) =
+                MultiplexedConnection::new_with_config(settings, stream, config).await?;
+            // Ends with the last clone of the connection.
+            tokio::spawn(traffic);
             redis::cmd("CLIENT")
                 .arg("SETNAME")
                 .arg(name)
@@ -83,15 +97,18 @@ impl Server {
 
     /// Connects a socket whose replies are read in place.
     pub(super) async fn connect_socket(&self, name: &str) -> Result<Socket, RedisError> {
-        within(2 * CONNECT_TIMEOUT, Socket::connect(&self.client, name)).await
+        let connecting = async {
+            let stream = stream::open(&self.info, self.tls.as_ref()).await?;
+            Socket::begin(stream, self.info.redis_settings(), name).await
+        };
+        within(2 * CONNECT_TIMEOUT, connecting).await
     }
 }
 
-/// Notices a peer that vanished after some 30 seconds.
-pub(super) fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5))
+/// Whether a URL can be used.
+#[cfg(feature = "testing")]
+pub(crate) fn check_url(url: &str) -> Result<(), Error> {
+    Server::new(url, &TlsSettings::new()).map(drop)
 }
 
 /// Whether a connection can be used again after an error.

@@ -7,17 +7,14 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use redis::{Cmd, ConnectionAddr, RedisError, Value};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use redis::{Cmd, RedisConnectionInfo, RedisError, Value};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::resp::{Broken, Head, Scan, Walk};
+use super::stream::Stream;
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
-
-trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug {}
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug> Stream for T {}
 
 /// A socket and what has been read from it.
 #[derive(Debug)]
@@ -35,30 +32,17 @@ impl From<Broken> for RedisError {
 }
 
 impl Socket {
-    /// Connects, authenticates, selects the database, and takes a name.
-    pub(super) async fn connect(client: &redis::Client, name: &str) -> Result<Self, RedisError> {
-        let info = client.get_connection_info();
-        let stream: Box<dyn Stream> = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                let keepalive = super::server::keepalive();
-                redis::io::tcp::socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                Box::new(stream)
-            }
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => Box::new(tokio::net::UnixStream::connect(path).await?),
-            _ => {
-                let what = "this kind of address is not supported";
-                return Err((redis::ErrorKind::InvalidClientConfig, what).into());
-            }
-        };
+    /// Authenticates, selects the database, and takes a name.
+    pub(super) async fn begin(
+        stream: Box<dyn Stream>,
+        settings: &RedisConnectionInfo,
+        name: &str,
+    ) -> Result<Self, RedisError> {
         let mut socket = Self {
             stream,
             buffer: BytesMut::with_capacity(CHUNK),
             scan: Scan::new(),
         };
-        let settings = info.redis_settings();
         if let Some(password) = settings.password() {
             let mut auth = redis::cmd("AUTH");
             if let Some(user) = settings.username() {
@@ -98,7 +82,9 @@ impl Socket {
 
     /// Writes packed commands. Not cancel safe.
     pub(super) async fn write(&mut self, packed: &[u8]) -> Result<(), RedisError> {
-        Ok(self.stream.write_all(packed).await?)
+        self.stream.write_all(packed).await?;
+        // TLS holds a part of it back otherwise.
+        Ok(self.stream.flush().await?)
     }
 
     /// Waits for more bytes and reads them. Cancel safe.

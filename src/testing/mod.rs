@@ -9,6 +9,8 @@ pub mod conformance;
 mod delivery;
 mod faults;
 mod forward;
+#[doc(hidden)]
+pub mod hostile;
 mod recorder;
 
 pub use bus::TestBus;

@@ -16,4 +16,5 @@ mod outages;
 mod retention;
 mod retries;
 mod roles;
+mod tls;
 mod wrong_types;

@@ -1,0 +1,109 @@
+//! Where bytes come in that nobody vouches for, one function for each: for fuzzing, and for the
+//! corpus that fuzzing has found. None of them may panic, hang, or take more memory than in
+//! proportion to what it is given.
+
+use bytes::Bytes;
+
+use crate::backend::{Fields, Record};
+use crate::codec::parcel::Parcel;
+use crate::codec::{Limits, decode_entry, encode_entry, record, value};
+use crate::domain::{Codec, ConsumerName, EntryId, Group, Namespace, Topic};
+
+/// All of them, by name.
+pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+    ("entry", entry),
+    ("value", kv_value),
+    ("dead_letter", dead_letter),
+    ("reply", crate::redis::read_reply),
+    ("names", names),
+    ("url", url),
+];
+
+fn topic() -> Topic {
+    Topic::new("orders").unwrap_or_else(|e| unreachable!("{e}"))
+}
+
+/// An entry of a topic, whose field's name is told by the first byte.
+pub fn entry(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else {
+        return;
+    };
+    let name: &[u8] = if first % 2 == 0 { b"msgpack" } else { b"json" };
+    let id = EntryId {
+        millis: 1,
+        sequence: 2,
+    };
+    let read =
+        |name: &[u8], value: &[u8]| decode_entry(&topic(), id, [(name, value)], Limits::default());
+    let Ok(envelope) = read(name, rest) else {
+        return;
+    };
+    // What was read can be stored again, and says the same then.
+    let codec = Codec::from_field(name).unwrap_or_default();
+    if let Ok((name, stored)) = encode_entry(&envelope, codec, Limits::default()) {
+        let again = read(name.as_bytes(), &stored);
+        assert_eq!(again.ok().as_ref(), Some(&envelope), "stored again");
+    }
+}
+
+/// A value of the key-value store.
+pub fn kv_value(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    let _ = value::decode::<String>(&bytes);
+    let _ = value::decode::<u64>(&bytes);
+    if let Ok(read) = value::decode::<serde_json::Value>(&bytes) {
+        for codec in [Codec::Json, Codec::MessagePack] {
+            let _ = value::encode(codec, &read);
+        }
+    }
+}
+
+/// A dead letter's head and body, and an entry of a redo lane.
+pub fn dead_letter(bytes: &[u8]) {
+    let body = Bytes::copy_from_slice(bytes);
+    for name in ["parcel", "dead"] {
+        let fields: Fields = vec![(Bytes::from_static(name.as_bytes()), body.clone())];
+        let _ = Parcel::decode(&fields);
+    }
+    let (head, body) = match bytes.split_first() {
+        Some((at, rest)) => rest.split_at(usize::from(*at).min(rest.len())),
+        None => return,
+    };
+    if let Ok(head) = record::decode_head(head) {
+        let body = Bytes::copy_from_slice(body);
+        let group = Group::new("billing").unwrap_or_else(|e| unreachable!("{e}"));
+        let record = Record { head, body };
+        let _ = record::decode_record(&topic(), &group, EntryId::default(), record);
+    }
+}
+
+/// Names, times, ids and settings in text.
+pub fn names(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let accepted = [
+        Topic::new(text).is_ok(),
+        Group::new(text).is_ok(),
+        Namespace::new(text).is_ok(),
+        ConsumerName::new(text).is_ok(),
+    ];
+    if accepted.contains(&true) {
+        let harmless = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
+        assert!(text.chars().all(harmless), "{text:?} is no name");
+    }
+    let _ = text.parse::<EntryId>();
+    let _ = text.parse::<crate::Timestamp>();
+    let _ = text.parse::<crate::Retention>();
+}
+
+/// A server's URL. What is refused is not quoted.
+pub fn url(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Err(error) = crate::redis::check_url(text) {
+        let told = format!("{error} {error:?}");
+        assert!(text.len() < 12 || !told.contains(text), "{told}");
+    }
+}

@@ -1,0 +1,260 @@
+//! TLS on a real server: what is accepted, and that everything else is refused.
+#![cfg(feature = "tls")]
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+use redstart::{Container, Envelope, ErrorKind, TlsSettings};
+
+use crate::support::{Server, builder, topic};
+
+/// An authority, and the files of those whom it vouches for.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: tempfile::TempDir,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { issuer, folder }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The certificate and the key of a name.
+    fn certify(&self, file: &str, name: &str, until: i32) -> (PathBuf, PathBuf) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let path = |end: &str| self.folder.path().join(format!("{file}.{end}"));
+        std::fs::write(path("crt"), certificate.pem()).unwrap();
+        std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        (path("crt"), path("key"))
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A server with TLS on a second port; that port.
+fn start(ca: &Authority, name: &str, until: i32, clients: &str) -> (Server, u16) {
+    let (certificate, key) = ca.certify("server", name, until);
+    for _ in 0..20 {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let server = Server::start_with(&[
+            "--tls-cert-file",
+            text(&certificate),
+            "--tls-key-file",
+            text(&key),
+            "--tls-ca-cert-file",
+            text(&ca.ca()),
+            "--tls-auth-clients",
+            clients,
+        ]);
+        // Set while it runs: a port that is taken is then an error that can be seen.
+        let set = redis::cmd("CONFIG")
+            .arg("SET")
+            .arg("tls-port")
+            .arg(port)
+            .exec(&mut server.raw());
+        if set.is_ok() {
+            return (server, port);
+        }
+    }
+    panic!("no port for TLS");
+}
+
+async fn connect(
+    server: &Server,
+    url: &str,
+    tls: TlsSettings,
+) -> Result<Container, redstart::Error> {
+    builder(server)
+        .with_redis_url(url)
+        .with_tls(tls)
+        .connect()
+        .await
+}
+
+/// Everything that went wrong, in one line.
+fn told(error: &redstart::Error) -> String {
+    let mut all = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        all = format!("{all}: {cause}");
+        next = cause.source();
+    }
+    all
+}
+
+#[tokio::test]
+async fn messages_and_values_go_by_tls_and_mutual_tls() {
+    let ca = Authority::new("ours");
+    let (server, port) = start(&ca, "localhost", 2100, "yes");
+    let url = format!("rediss://localhost:{port}");
+    let (certificate, key) = ca.certify("client", "client", 2100);
+    let tls = TlsSettings::new()
+        .with_ca_file(ca.ca())
+        .with_client_files(certificate, key);
+    let container = connect(&server, &url, tls).await.unwrap();
+    let bus = container.bus();
+    // Larger than any buffer on the way, in both directions.
+    let large = "x".repeat(900_000);
+    let envelope = Envelope::new("n", &large).unwrap();
+    bus.publish(&topic("orders"), &envelope).await.unwrap();
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let _subscription = redstart::MessageBusExt::subscribe(
+        &*bus,
+        &topic("orders"),
+        move |text: String, _: redstart::Delivery| {
+            let _ = sender.send(text);
+            async {}
+        },
+    )
+    .await
+    .unwrap();
+    assert_eq!(crate::support::next(&mut received).await, large);
+    redstart::KvStoreExt::set(&*container.kv(), "a", &large, None)
+        .await
+        .unwrap();
+    assert!(container.health().await.ok);
+    crate::support::finish(container).await;
+}
+
+#[tokio::test]
+async fn who_cannot_prove_its_name_is_refused() {
+    let (ca, other) = (Authority::new("ours"), Authority::new("another"));
+    let (server, port) = start(&ca, "localhost", 2100, "no");
+    let trusting = |ca: &Authority| TlsSettings::new().with_ca_file(ca.ca());
+    let url = format!("rediss://localhost:{port}");
+    connect(&server, &url, trusting(&ca)).await.unwrap();
+    let cases = [
+        (url.clone(), trusting(&other), "UnknownIssuer"),
+        (url.clone(), TlsSettings::new(), "UnknownIssuer"),
+        (
+            format!("rediss://127.0.0.1:{port}"),
+            trusting(&ca),
+            "not valid for",
+        ),
+    ];
+    for (url, tls, why) in cases {
+        let error = connect(&server, &url, tls).await.unwrap_err();
+        // A machine without any authorities of its own refuses earlier.
+        let said = told(&error);
+        assert!(
+            said.contains(why) || said.contains("trusts no authority"),
+            "{said}"
+        );
+    }
+    let (server, port) = start(&ca, "localhost", 2021, "no");
+    let url = format!("rediss://localhost:{port}");
+    let error = connect(&server, &url, trusting(&ca)).await.unwrap_err();
+    assert!(
+        told(&error).to_lowercase().contains("expired"),
+        "{}",
+        told(&error)
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_gets_one_or_refuses() {
+    let (ca, other) = (Authority::new("ours"), Authority::new("another"));
+    let (server, port) = start(&ca, "localhost", 2100, "yes");
+    let url = format!("rediss://localhost:{port}");
+    let trusting = TlsSettings::new().with_ca_file(ca.ca());
+    let error = connect(&server, &url, trusting.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", told(&error));
+    let (certificate, key) = other.certify("client", "client", 2100);
+    let foreign = trusting.clone().with_client_files(certificate, key);
+    connect(&server, &url, foreign).await.unwrap_err();
+    let (certificate, _) = ca.certify("one", "client", 2100);
+    let (_, key) = ca.certify("two", "client", 2100);
+    let mixed = trusting.clone().with_client_files(&certificate, &key);
+    let error = connect(&server, &url, mixed).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{}", told(&error));
+    let swapped = trusting.with_client_files(key, certificate);
+    assert_eq!(
+        connect(&server, &url, swapped).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+}
+
+#[tokio::test]
+async fn nothing_falls_back_to_plain_text() {
+    let ca = Authority::new("ours");
+    let (server, _) = start(&ca, "localhost", 2100, "no");
+    let trusting = TlsSettings::new().with_ca_file(ca.ca());
+    // The plain port does not speak TLS, and is not spoken to otherwise.
+    let encrypted = server
+        .url()
+        .replace("redis://127.0.0.1", "rediss://localhost");
+    let error = connect(&server, &encrypted, trusting.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", told(&error));
+    // And TLS settings beside a plain URL are a mistake, not a wish.
+    let error = connect(&server, &server.url(), trusting.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("rediss://"), "{error}");
+    for url in [
+        "rediss://localhost:1/#insecure",
+        "valkeys://localhost:1/",
+        "REDISS://localhost:1",
+    ] {
+        let error = connect(&server, url, TlsSettings::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{url}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn odd_users_and_passwords_and_unix_sockets_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("redis.sock");
+    let server = Server::start_with(&["--unixsocket", text(&socket)]);
+    let (user, password) = ("svc:a@b/ö", "p@ss:w/rd#%?&=+[é]\"'");
+    let secret = format!(">{password}");
+    let _: String = server.command(&["ACL", "SETUSER", user, "on", &secret, "~*", "+@all"]);
+    let encode =
+        |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+    let (user, password) = (encode(user), encode(password));
+    let tcp = server
+        .url()
+        .replace("redis://", &format!("redis://{user}:{password}@"));
+    let unix = format!("unix://{}?user={user}&pass={password}&db=3", text(&socket));
+    for url in [tcp, unix] {
+        let container = builder(&server)
+            .with_redis_url(url)
+            .connect()
+            .await
+            .unwrap();
+        let envelope = Envelope::new("n", &7).unwrap();
+        container
+            .bus()
+            .publish(&topic("orders"), &envelope)
+            .await
+            .unwrap();
+        redstart::KvStoreExt::set(&*container.kv(), "a", &1, None)
+            .await
+            .unwrap();
+        assert!(container.health().await.ok);
+    }
+}
