@@ -27,7 +27,7 @@ impl Graveyard {
     ) -> Result<Uuid, Error> {
         let on = || format!("{} {id}", place(topic, group));
         if !self.editing {
-            let rule = "editing is off; it is enabled with REDSTART_DEAD_LETTER_EDITING=on or \
+            let rule = "editing is off; it is enabled with REDSTART_DEAD_LETTER_EDITING=true or \
                         ContainerBuilder::with_dead_letter_editing";
             return Err(Error::new(ErrorKind::Refused, OPERATION, rule).on(on()));
         }

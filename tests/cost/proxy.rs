@@ -123,7 +123,8 @@ fn command(bytes: &[u8]) -> Option<(String, usize)> {
     let (parts, mut at) = header(bytes, b'*')?;
     let mut name = String::new();
     for part in 0..parts {
-        let (length, begin) = header(&bytes[at..], b'$')?;
+        // The line break of the part before it may still be on its way.
+        let (length, begin) = header(bytes.get(at..)?, b'$')?;
         let text = bytes.get(at + begin..at + begin + length)?;
         if part == 0 {
             name = String::from_utf8_lossy(text).to_uppercase();
