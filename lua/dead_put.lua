@@ -23,15 +23,17 @@ end
 local ids = {}
 for at = 2, #ARGV, 4 do
   local identity, own, head, body = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local known = redis.call('HGET', KEYS[5], identity)
   local here = own ~= '' and redis.call('HGET', KEYS[2], own) == body
-  local before = ARGV[1] == '0' and redis.call('HEXISTS', KEYS[5], identity) == 1
+    or known and redis.call('HEXISTS', KEYS[2], known) == 1
+  local before = ARGV[1] == '0' and known
   if here or before then
     ids[#ids + 1] = ''
   else
     local id = redis.call('XADD', KEYS[1], '*', 'head', head)
     redis.call('HSET', KEYS[2], id, body)
     redis.call('HSET', KEYS[5], identity, id)
-    note_dead(head, id, 1)
+    note_dead(head, id)
     ids[#ids + 1] = id
   end
 end

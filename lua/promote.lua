@@ -20,14 +20,18 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),
   'LIMIT', 0, ARGV[1])
 local moved = 0
-for _, member in ipairs(due) do
-  local body = redis.call('HGET', KEYS[2], member)
-  if body then
-    redis.call('XADD', KEYS[3], '*', 'parcel', body)
-    redis.call('HDEL', KEYS[2], member)
-    moved = moved + 1
+-- Some at a time: a call from a script is dear, and bodies may be large.
+for from = 1, #due, 25 do
+  local members = {unpack(due, from, math.min(from + 24, #due))}
+  for _, body in ipairs(redis.call('HMGET', KEYS[2], unpack(members))) do
+    -- One without a body is false.
+    if body then
+      redis.call('XADD', KEYS[3], '*', 'parcel', body)
+      moved = moved + 1
+    end
   end
-  redis.call('ZREM', KEYS[1], member)
+  redis.call('HDEL', KEYS[2], unpack(members))
+  redis.call('ZREM', KEYS[1], unpack(members))
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if not first[1] then

@@ -1,8 +1,8 @@
 -- Ends deliveries by a retry, a snooze or a burial, where the consumer still holds them.
 --
 -- What is to be kept is written before the entry is acknowledged, and what can be refused for
--- memory comes first: Redis does not roll a script back. A body without a due time, left by a
--- refusal in between, is overwritten when the caller repeats.
+-- memory comes first: Redis does not roll a script back, but after its first write it refuses none of
+-- the others.
 --
 -- KEYS[1]  the log, a stream
 -- KEYS[2]  the group's redo lane, a stream
@@ -29,29 +29,77 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local group, consumer = ARGV[1], ARGV[2]
+local streams = {log = KEYS[1], redo = KEYS[2]}
+
+-- Which ids of a lane the consumer holds. One look at what lies between the first and the last finds
+-- most of many; whatever it does not find is looked up by itself, so that nothing depends on it.
+local function held(key, ids)
+  local found = {}
+  if #ids >= 8 then
+    local rows = redis.pcall('XPENDING', key, group, ids[1], ids[#ids], 2 * #ids, consumer)
+    for _, row in ipairs(rows) do
+      found[row[1]] = true
+    end
+  end
+  for _, id in ipairs(ids) do
+    if not found[id] then
+      local rows = redis.pcall('XPENDING', key, group, id, id, 1)
+      if rows.err and string.sub(rows.err, 1, 7) ~= 'NOGROUP' then
+        return nil, rows
+      end
+      found[id] = not rows.err and rows[1] and rows[1][2] == consumer
+    end
+  end
+  return found
+end
+
+local ids, holds = {log = {}, redo = {}}, {}
+for at = 3, #ARGV, 5 do
+  local lane = ids[ARGV[at]]
+  lane[#lane + 1] = ARGV[at + 1]
+end
+for lane, key in pairs(streams) do
+  local found, failed = held(key, ids[lane])
+  if failed then
+    return failed
+  end
+  holds[lane] = found
+end
+
+-- What many write goes into one command: a call from a script costs more than most commands do.
+local bodies, dues, graves, acks = {}, {}, {}, {log = {}, redo = {}}
 local done = {}
 for at = 3, #ARGV, 5 do
   local lane, id = ARGV[at], ARGV[at + 1]
-  local key = lane == 'log' and KEYS[1] or KEYS[2]
-  local held = redis.pcall('XPENDING', key, group, id, id, 1)
-  if held.err and string.sub(held.err, 1, 7) ~= 'NOGROUP' then
-    return held
-  end
-  if held.err or not held[1] or held[1][2] ~= consumer then
+  if not holds[lane][id] then
     done[#done + 1] = 0
   else
+    -- What ends here ends once, however often it was passed.
+    holds[lane][id] = false
     if ARGV[at + 2] == 'later' then
       local member = lane .. ':' .. id
-      redis.call('HSET', KEYS[4], member, ARGV[at + 4])
-      redis.call('ZADD', KEYS[3], string.format('%.0f', now + ARGV[at + 3]), member)
+      bodies[#bodies + 1], bodies[#bodies + 2] = member, ARGV[at + 4]
+      dues[#dues + 1], dues[#dues + 2] = string.format('%.0f', now + ARGV[at + 3]), member
     else
       local dead = redis.call('XADD', KEYS[5], '*', 'head', ARGV[at + 3])
-      redis.call('HSET', KEYS[6], dead, ARGV[at + 4])
-      note_dead(ARGV[at + 3], dead, 1)
+      graves[#graves + 1], graves[#graves + 2] = dead, ARGV[at + 4]
+      note_dead(ARGV[at + 3], dead)
     end
-    redis.call('XACK', key, group, id)
+    acks[lane][#acks[lane] + 1] = id
     done[#done + 1] = 1
   end
 end
+if #bodies > 0 then
+  redis.call('HSET', KEYS[4], unpack(bodies))
+  redis.call('ZADD', KEYS[3], unpack(dues))
+end
+if #graves > 0 then
+  redis.call('HSET', KEYS[6], unpack(graves))
+end
 count_dead(KEYS[7], KEYS[8])
+for lane, key in pairs(streams) do
+  if #acks[lane] > 0 then
+    redis.call('XACK', key, group, unpack(acks[lane]))
+  end
+end
 return done

@@ -52,6 +52,8 @@ pub use retries::{Chosen, Retries, Retry};
 
 /// Documents, as part of the documentation.
 pub mod docs {
+    #[doc = include_str!("docs/dead_letters.md")]
+    pub mod dead_letters {}
     #[doc = include_str!("docs/lifecycle.md")]
     pub mod lifecycle {}
     #[doc = include_str!("docs/metrics.md")]

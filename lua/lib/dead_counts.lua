@@ -17,24 +17,25 @@ end
 
 local count_changes, cause_changes = {}, {}
 
--- Notes that a dead letter came (by 1) or went (by -1).
-local function note_dead(head, id, by)
-  local read, place = pcall(cmsgpack.unpack, head)
-  -- A head that cannot be read was not counted when it came either.
-  if not read or type(place) ~= 'table' or not place[4] then
-    return
-  end
-  local hour = math.floor(tonumber(string.match(id, '^%d+')) / 3600000)
-  for _, name in ipairs({'type:' .. place[3], 'tenant:' .. place[4], 'hour:' .. hour}) do
+-- Notes that so many dead letters came, or, by a negative number, went. The ids are of those that came.
+local function note(cause, kind, tenant, hour, by, first, last)
+  for _, name in ipairs({'type:' .. kind, 'tenant:' .. tenant, 'hour:' .. hour}) do
     count_changes[name] = (count_changes[name] or 0) + by
   end
-  local cause = place[1] .. ' ' .. place[2]
   local change = cause_changes[cause] or {by = 0}
   cause_changes[cause] = change
   change.by = change.by + by
-  if by > 0 then
-    change.first = change.first or id
-    change.last = id
+  change.first = change.first or first
+  change.last = last or change.last
+end
+
+-- Notes that a dead letter came.
+local function note_dead(head, id)
+  local read, place = pcall(cmsgpack.unpack, head)
+  -- A head that cannot be read is not counted, and not when it goes either.
+  if read and type(place) == 'table' and place[4] then
+    local hour = math.floor(tonumber(string.match(id, '^%d+')) / 3600000)
+    note(place[1] .. ' ' .. place[2], place[3], place[4], hour, 1, id, id)
   end
 end
 

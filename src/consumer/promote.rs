@@ -8,8 +8,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::core::Core;
 use crate::backend::MAX_BATCH;
 
-/// How often to look for retries that other processes have scheduled and not promoted.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How often to look for retries that other processes have scheduled and not promoted: they
+/// know of their own, so that only those of a process that died wait for so long.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How often at most, however close together retries are due.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
 

@@ -123,9 +123,11 @@ impl MemoryBackend {
                 record,
             } in records
             {
-                let here = own.and_then(|id| group.dead.get(&id));
-                let known = group.restored.contains_key(identity) && !again;
-                if known || here.is_some_and(|here| here.body == record.body) {
+                let own = own.and_then(|id| group.dead.get(&id));
+                let known = group.restored.get(identity);
+                let here = own.is_some_and(|own| own.body == record.body)
+                    || known.is_some_and(|id| group.dead.contains_key(id));
+                if here || (known.is_some() && !again) {
                     ids.push(None);
                     continue;
                 }

@@ -183,7 +183,7 @@ macro_rules! scripts {
 scripts! {
     append_once = "append_once.lua", keys 3, args 1, item 3;
     dead_put = "dead_put.lua" on "lib/dead_counts.lua", keys 5, args 1, item 4;
-    dead_take = "dead_take.lua" on "lib/dead_counts.lua", keys 6, args 1, item 3;
+    dead_take = "dead_take.lua" on "lib/dead_counts.lua", keys 6, args 2, item 4;
     forget = "forget.lua", keys 2, args 3, item 0;
     group_create = "group_create.lua", keys 2, args 2, item 0;
     group_remove = "group_remove.lua", keys 10, args 3, item 0;

@@ -16,7 +16,7 @@ const PAGE: usize = 250;
 const OPERATION: &str = "search dead letters";
 
 /// A page of heads, in the bytes of the reply.
-type Page = Vec<(EntryId, Bytes)>;
+pub(super) type Page = Vec<(EntryId, Bytes)>;
 
 impl RedisBackend {
     pub(super) async fn search_dead(
@@ -89,6 +89,28 @@ impl RedisBackend {
         reply
             .and_then(|reply| parse(reply).map_err(RedisError::from))
             .map_err(|e| error::sent(OPERATION, e))
+    }
+}
+
+impl RedisBackend {
+    /// The heads of those that are there.
+    pub(super) async fn read_each(
+        &self,
+        stream: &str,
+        ids: impl ExactSizeIterator<Item = EntryId>,
+    ) -> Result<Page, Error> {
+        let (mut packed, count) = (Vec::with_capacity(64 * ids.len()), ids.len());
+        for id in ids {
+            let id = id.to_string();
+            let parts: [&[u8]; 4] = [b"XRANGE", stream.as_bytes(), id.as_bytes(), id.as_bytes()];
+            pack(&mut packed, &parts);
+        }
+        let mut page = Page::with_capacity(count);
+        for reply in self.looker.send(OPERATION, packed, count).await? {
+            let found = reply.and_then(|reply| parse(reply).map_err(RedisError::from));
+            page.extend(found.map_err(|e| error::sent(OPERATION, e))?);
+        }
+        Ok(page)
     }
 }
 

@@ -9,8 +9,11 @@ use crate::codec::parcel::Parcel;
 use crate::codec::{Limits, decode_entry, encode_entry, record, value};
 use crate::domain::{Codec, ConsumerName, EntryId, Group, Namespace, Topic};
 
+/// What takes bytes from outside.
+pub type Target = fn(&[u8]);
+
 /// All of them, by name.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("entry", entry),
     ("value", kv_value),
     ("dead_letter", dead_letter),

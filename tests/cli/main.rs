@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dead;
 mod demo;
 mod look;
 mod operate;

@@ -150,12 +150,14 @@ async fn what_a_role_has_no_right_to_is_refused_and_said() {
         .arg(&["*", "head", "x"])
         .query(&mut raw)
         .unwrap();
+    let body = format!("{dead}:body");
+    let _: u64 = roles.server.command(&["HSET", &body, &id, "x"]);
     let purged = operator
         .dead_letters()
         .purge(&orders, &billing, &[id.parse().unwrap()])
         .await;
     let told = purged.unwrap_err().to_string();
-    let line = "`redis.call('HDEL', KEYS[2], id)` (dead_take.lua, line";
+    let line = "`redis.call('HDEL', KEYS[2], unpack(taken))` (dead_take.lua, line";
     assert!(told.contains(line), "{told}");
 
     // Topics of another namespace are as good as absent.

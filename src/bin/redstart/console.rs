@@ -5,8 +5,8 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::ops::Range;
 
 use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
-use comfy_table::{CellAlignment, ContentArrangement, Table};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::escape;
@@ -59,6 +59,11 @@ impl<'a> Console<'a> {
     /// Whether the results are for programs.
     pub(crate) fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Whether somebody can be asked.
+    pub(crate) fn in_is_terminal(&self) -> bool {
+        self.in_is_terminal
     }
 
     /// Whether results go to a terminal.
@@ -116,8 +121,11 @@ impl<'a> Console<'a> {
         self.line(line)
     }
 
-    /// Writes a table: with lines and as wide as it is on a terminal, in plain columns elsewhere.
-    /// The columns in `numbers` are aligned to the right. Without a header there is none.
+    /// Writes a table: with lines on a terminal that is wide enough, in plain columns elsewhere. The
+    /// columns in `numbers` are aligned to the right. Without a header there is none.
+    ///
+    /// On a terminal the last column takes what room there is, over several lines; the others stay
+    /// whole, because an id that is broken cannot be copied.
     pub(crate) fn table(
         &mut self,
         header: &[&str],
@@ -125,18 +133,6 @@ impl<'a> Console<'a> {
         numbers: Range<usize>,
     ) -> io::Result<()> {
         let mut table = Table::new();
-        table.load_preset(if self.out_is_terminal {
-            UTF8_FULL_CONDENSED
-        } else {
-            NOTHING
-        });
-        if self.out_is_terminal
-            && let Some((width, _)) = terminal_size::terminal_size()
-        {
-            table
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(width.0);
-        }
         if !header.is_empty() {
             table.set_header(header);
         }
@@ -149,6 +145,10 @@ impl<'a> Console<'a> {
             .take(numbers.len())
         {
             column.set_cell_alignment(CellAlignment::Right);
+        }
+        table.load_preset(NOTHING);
+        if self.out_is_terminal {
+            fit(&mut table);
         }
         for line in table.to_string().lines() {
             // Without lines around it a table begins and ends with the space of its padding.
@@ -169,7 +169,7 @@ impl<'a> Console<'a> {
         let _ = writeln!(self.err, "{text}");
     }
 
-    /// A bar on the error output where that is a terminal; elsewhere one that draws nothing.
+    /// A bar on the error output, `{rate}` in its template for how many a second, where that is a terminal; elsewhere one that draws nothing.
     pub(crate) fn progress(&self, length: Option<u64>, template: &str) -> ProgressBar {
         let target = if self.err_is_terminal {
             ProgressDrawTarget::stderr()
@@ -178,9 +178,46 @@ impl<'a> Console<'a> {
         };
         let bar = ProgressBar::with_draw_target(length, target);
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("━╸ "));
+            // Whole ones: the default has four digits after the point.
+            let rate = |state: &ProgressState, w: &mut dyn std::fmt::Write| {
+                let _ = write!(w, "{:.0}/s", state.per_sec());
+            };
+            bar.set_style(style.with_key("rate", rate).progress_chars("━╸ "));
         }
         bar
+    }
+}
+
+/// The least width of a last column that is worth breaking into lines.
+const NARROWEST: usize = 16;
+
+/// Fits a table to the terminal.
+fn fit(table: &mut Table) {
+    table.load_preset(UTF8_FULL_CONDENSED);
+    let Some((width, _)) = terminal_size::terminal_size() else {
+        return;
+    };
+    let widths = table.column_max_content_widths();
+    let Some((last, fixed)) = widths.split_last() else {
+        return;
+    };
+    // A column has a space on either side, and lines stand around all of them.
+    let fixed: usize = fixed.iter().map(|width| usize::from(*width) + 2).sum();
+    let needed = fixed + usize::from(*last).min(NARROWEST) + 2;
+    let lines = widths.len() + 1;
+    if needed + lines > usize::from(width.0) {
+        table.load_preset(NOTHING);
+    }
+    if needed > usize::from(width.0) {
+        // Too narrow for whole columns: the terminal breaks the lines.
+        return;
+    }
+    table
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width.0);
+    let count = widths.len();
+    for column in table.column_iter_mut().take(count - 1) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
+use redstart::{Clock as _, SystemClock};
 
 /// Reads `90s`, `15m`, `2h`, `7d`, `1h30m`; a day has 24 hours.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
@@ -22,6 +23,12 @@ pub(crate) fn short(duration: Duration) -> String {
         3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
     }
+}
+
+/// How long ago something happened by the clock of the store, which may be ahead of this one.
+pub(crate) fn since(millis: u64) -> Duration {
+    let now = u64::try_from(SystemClock.now().as_millis()).unwrap_or(0);
+    Duration::from_millis(now.saturating_sub(millis))
 }
 
 #[cfg(test)]

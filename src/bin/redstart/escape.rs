@@ -70,6 +70,54 @@ pub(crate) fn json(raw: &str) -> String {
     safe
 }
 
+/// JSON text over several lines, indented, as safe as that of [`json`] and with every digit kept.
+pub(crate) fn json_lines(raw: &str) -> Vec<String> {
+    let raw = json(raw);
+    let (mut lines, mut line, mut depth) = (Vec::new(), String::new(), 0_usize);
+    let (mut in_text, mut escaped) = (false, false);
+    let mut symbols = raw.chars().peekable();
+    let indent = |depth: usize| "  ".repeat(depth);
+    while let Some(c) = symbols.next() {
+        if in_text {
+            line.push(c);
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => in_text = false,
+                _ => {}
+            }
+            continue;
+        }
+        match c {
+            '{' | '[' => {
+                line.push(c);
+                if let Some(close) = symbols.next_if(|next| matches!(next, '}' | ']')) {
+                    line.push(close);
+                } else {
+                    depth += 1;
+                    lines.push(std::mem::replace(&mut line, indent(depth)));
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                lines.push(std::mem::replace(&mut line, indent(depth)));
+                line.push(c);
+            }
+            ',' => {
+                line.push(c);
+                lines.push(std::mem::replace(&mut line, indent(depth)));
+            }
+            ':' => line.push_str(": "),
+            c => {
+                in_text = c == '"';
+                line.push(c);
+            }
+        }
+    }
+    lines.push(line);
+    lines
+}
+
 fn push_json(safe: &mut String, c: char) {
     if is_unsafe(c) {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -119,6 +167,24 @@ mod tests {
         );
     }
 
+    #[test]
+    fn json_is_spread_over_lines_without_losing_a_digit() {
+        let raw = r#"{"a":[1.50,{}, "x,{\"y"],"b":18446744073709551616,"c":[]}"#;
+        let expected = [
+            "{",
+            "  \"a\": [",
+            "    1.50,",
+            "    {},",
+            r#"    "x,{\"y""#,
+            "  ],",
+            "  \"b\": 18446744073709551616,",
+            "  \"c\": []",
+            "}",
+        ];
+        assert_eq!(json_lines(raw), expected);
+        assert_eq!(json_lines("7"), ["7"]);
+    }
+
     proptest! {
         #[test]
         fn json_keeps_its_value_and_holds_nothing_unsafe(words in proptest::collection::vec(any::<String>(), 0..4)) {
@@ -128,6 +194,8 @@ mod tests {
                 let safe = json(&raw);
                 prop_assert!(!safe.chars().any(is_unsafe), "{safe:?}");
                 prop_assert_eq!(&serde_json::from_str::<Vec<String>>(&safe).unwrap(), &words);
+                let lines = json_lines(&raw).join("\n");
+                prop_assert_eq!(&serde_json::from_str::<Vec<String>>(&lines).unwrap(), &words);
             }
         }
 

@@ -336,6 +336,7 @@ pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
     let ids = [again[0].must("an id")];
     let found = stage.graves().find(&stage.topic, &stage.group, &ids);
     assert_eq!(found.await.must("finding")[0].1, record("other body"));
+    assert_eq!(put(&all[1..2], true).await, [None], "it is there already");
 }
 
 /// > Writes the order of an operation into the group's journal, which keeps the newest hundred.

@@ -144,7 +144,25 @@ fn dead_take() {
     let keys = [DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
     let ids = dead_letters(raw);
     let (one, two, three) = (&*ids[0], &*ids[1], &*ids[2]);
-    let redrive = ["", one, "redo-as", "parcel", "7-7", "redo-as", "parcel"];
+    let (f, g) = (["rejected f", "k", "tenant"], ["rejected g", "k", "tenant"]);
+    let hour = (one[..13].parse::<u64>().unwrap() / 3_600_000).to_string();
+    let take = |operation: &str, items: &[[&str; 4]], tallies: &[[&str; 3]]| {
+        let mut args = vec![operation.to_owned(), items.len().to_string()];
+        args.extend(items.iter().flatten().map(ToString::to_string));
+        for tally in tallies {
+            args.extend(tally.iter().map(ToString::to_string));
+            args.push(hour.clone());
+        }
+        args
+    };
+    let redrive = take(
+        "",
+        &[
+            [one, "redo-as", "parcel", "1"],
+            ["7-7", "redo-as", "p", "1"],
+        ],
+        &[f],
+    );
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [1, 0]);
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [0, 0]);
     assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
@@ -156,11 +174,17 @@ fn dead_take() {
         pairs(&[("n rejected f", "1"), ("n rejected g", "1")])
     );
 
-    // The journal counts for an operation that it knows, and only for that.
+    // The journal counts for an operation that it knows, and only for that. What is asked for
+    // twice is taken once.
     let _: Value = run(raw, &format!("HSET {JOURNAL} op order"));
-    let purge = ["op", two, "redo", "", one, "redo", ""];
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &purge), [1, 0]);
-    let unknown = ["other", three, "away", ""];
+    let twice = [
+        [two, "redo", "", "2"],
+        [two, "redo", "", "2"],
+        [one, "redo", "", "1"],
+    ];
+    let redone = take("op", &twice, &[g, f]);
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redone), [1, 0, 0]);
+    let unknown = take("other", &[[three, "away", "", "1"]], &[g]);
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &unknown), [1]);
     let journal = pairs(&[("op", "order"), ("op:cursor", one), ("op:taken", "1")]);
     assert_eq!(hash(raw, JOURNAL), journal);
@@ -205,7 +229,17 @@ fn dead_put() {
     };
     let mut given = |args: &[Vec<u8>]| call::<Vec<String>>(raw, &script, &keys, args).remove(0);
     assert_eq!(given(&put("0", "new", &ids[0], "body")), "", "it is here");
-    assert_ne!(given(&put("0", "new", &ids[0], "another body")), "");
+    let new = given(&put("0", "new", &ids[0], "another body"));
+    assert!(new.contains('-'), "{new}");
+    assert_eq!(given(&put("0", "new", "", "another body")), "");
+    assert_eq!(
+        given(&put("1", "new", "", "another body")),
+        "",
+        "it is here"
+    );
+    let _: u64 = run(raw, &format!("XDEL {DEAD} {new}"));
+    let _: u64 = run(raw, &format!("HDEL {BODIES} {new}"));
+    let mut given = |args: &[Vec<u8>]| call::<Vec<String>>(raw, &script, &keys, args).remove(0);
     assert_eq!(given(&put("0", "new", "", "another body")), "");
     assert_ne!(given(&put("1", "new", "", "another body")), "");
     let (counts, causes) = counted(raw);
@@ -228,7 +262,7 @@ fn dead_put() {
     let take = script!("dead_take.lua" on "lib/dead_counts.lua");
     let keys_of_take = [DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
     assert_eq!(
-        call::<Vec<u64>>(raw, &take, &keys_of_take, &["", &id, "away", ""]),
+        call::<Vec<u64>>(raw, &take, &keys_of_take, &["", "1", &id, "away", "", "0"]),
         [1]
     );
     assert_eq!(counted(raw).0, counts);

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod dead;
 mod doctor;
 mod groups;
 mod kv;
@@ -12,6 +13,10 @@ use redstart::Topic;
 use crate::demo::{DemoArgs, WorkerArgs};
 use crate::settings::Settings;
 
+pub(crate) use dead::{
+    By, DeadAction, DeadArgs, DeadListArgs, EditArgs, ExportArgs, ImportArgs, JournalArgs,
+    PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs, ShowArgs, SummaryArgs, WatchArgs,
+};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs};
 pub(crate) use kv::{CasArgs, DelArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
@@ -58,6 +63,8 @@ pub(crate) enum Command {
     Tail(TailArgs),
     Topics(TopicsArgs),
     Groups(GroupsArgs),
+    #[command(visible_alias = "dlq")]
+    Dead(Box<DeadArgs>),
     Retries(RetriesArgs),
     Kv(KvArgs),
     Migrate(MigrateArgs),
@@ -219,6 +226,36 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Args::command().debug_assert();
+    }
+
+    /// Words as a shell tells them apart, as far as the guide needs it.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.extend(Some(std::mem::take(&mut word))),
+                c => word.push(c),
+            }
+        }
+        words.push(word);
+        words
+    }
+
+    #[test]
+    fn the_guides_command_lines_are_understood() {
+        let guide = include_str!("../../../docs/dead_letters.md");
+        let lines = guide.lines().filter_map(|line| line.strip_prefix("$ "));
+        let mut count = 0;
+        for line in lines {
+            let command = line.rsplit(" | ").next().unwrap_or(line);
+            let command = command.split(" < ").next().unwrap_or(command);
+            if let Err(error) = Args::try_parse_from(words(command)) {
+                panic!("{line}: {error}");
+            }
+            count += 1;
+        }
+        assert!(count > 8, "{count}");
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub(crate) enum RetriesAction {
 #[command(
     long_about = "\
 List what waits for its time in a group, the earliest first: messages that failed and wait for their
-next attempt, and snoozed ones. The id is what `run-now` and `cancel` take; message is the
-envelope's own. What is due and on its way to a consumer is not listed.",
+next attempt, and snoozed ones. The id is what `run-now` and `cancel` take; tries are the failed
+attempts so far. What is due and on its way to a consumer is not listed.",
     after_help = "\
 Examples:
   redstart retries list orders billing

@@ -1,5 +1,6 @@
 //! The commands. Each is a function from its arguments and a console.
 
+mod dead;
 mod doctor;
 mod groups;
 mod health;
@@ -33,6 +34,7 @@ pub(crate) async fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Fa
         Command::Topics(_) => topics::run(&settings.connect().await?, console).await,
         Command::Groups(args) => groups::run(args, &settings.connect().await?, console).await,
         Command::Retries(args) => retries::run(args, &settings.connect().await?, console).await,
+        Command::Dead(args) => dead::run(args, &settings.connect().await?, console).await,
         Command::Kv(args) => kv::run(args, &settings.connect().await?, console).await,
         Command::Migrate(args) => migrate::run(args, settings, console).await,
         Command::Health(_) => health::run(settings, console).await,

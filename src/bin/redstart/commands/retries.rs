@@ -83,8 +83,8 @@ async fn list(
     })
     .await?;
     if !rows.is_empty() {
-        let header = ["id", "message", "type", "failed", "due in", "last error"];
-        console.table(&header, &rows, 3..5)?;
+        let header = ["id", "due in", "tries", "type", "last error"];
+        console.table(&header, &rows, 2..3)?;
     }
     if count > args.max {
         console.remark(format_args!(
@@ -220,24 +220,22 @@ impl Plan {
 }
 
 fn row(retry: &Retry) -> Vec<String> {
-    let (id, kind, failed, error) = match &retry.envelope {
+    let (tries, kind, error) = match &retry.envelope {
         Ok(envelope) => (
-            envelope.id().to_string(),
-            envelope.kind().to_owned(),
             envelope.attempts().to_string(),
+            envelope.kind().to_owned(),
             envelope.last_error().unwrap_or("-").to_owned(),
         ),
         Err(flaw) => {
             let dash = || "-".to_owned();
-            (dash(), dash(), dash(), format!("undecodable: {flaw}"))
+            (dash(), dash(), format!("undecodable: {flaw}"))
         }
     };
     vec![
         retry.id.to_string(),
-        id,
-        kind,
-        failed,
         duration::short(retry.due_in),
+        tries,
+        kind,
         error.chars().take(ERROR).collect(),
     ]
 }

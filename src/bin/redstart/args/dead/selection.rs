@@ -1,0 +1,194 @@
+//! Which dead letters are meant, as the command line says it.
+
+use clap::Args as ClapArgs;
+use redstart::{
+    Clock as _, DeadLetterFilter, EntryId, Error, Reason, Selection, SystemClock, Timestamp,
+};
+
+use crate::duration;
+
+/// Conditions; all that are given must be met.
+#[derive(Clone, Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Which")]
+pub(crate) struct FilterArgs {
+    /// exhausted, rejected, undecodable, crashed or expired
+    #[arg(long)]
+    pub(crate) reason: Option<Reason>,
+    /// The folded error, as `summary` shows it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) fingerprint: Option<String>,
+    /// A part of the error, in upper or lower case
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) error: Option<String>,
+    /// A regular expression that the error matches
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) error_pattern: Option<String>,
+    /// The envelope's type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+    /// The envelope's tenant; '' for none
+    #[arg(long, value_name = "ID")]
+    pub(crate) tenant: Option<String>,
+    /// The envelope's correlation id
+    #[arg(long, value_name = "ID")]
+    pub(crate) correlation: Option<String>,
+    /// Died at this time or later: RFC 3339, or so long ago, such as 2h
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) since: Option<Timestamp>,
+    /// Died at this time or earlier
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) until: Option<Timestamp>,
+    /// At least so many attempts
+    #[arg(long, value_name = "N")]
+    pub(crate) min_attempts: Option<u32>,
+    /// At most so many attempts
+    #[arg(long, value_name = "N")]
+    pub(crate) max_attempts: Option<u32>,
+    /// Redriven before
+    #[arg(long, conflicts_with = "never_redriven")]
+    pub(crate) redriven: bool,
+    /// Never redriven before
+    #[arg(long)]
+    pub(crate) never_redriven: bool,
+}
+
+/// Ids, conditions, or everything: one of them must be said.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct SelectionArgs {
+    /// Ids, as `list` shows them
+    #[arg(value_name = "ID", group = "selection")]
+    pub(crate) ids: Vec<EntryId>,
+    /// All dead letters of the group
+    #[arg(long, group = "selection")]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+}
+
+impl FilterArgs {
+    pub(crate) fn filter(&self) -> Result<DeadLetterFilter, Error> {
+        let mut filter = DeadLetterFilter::default();
+        if let Some(reason) = self.reason {
+            filter = filter.with_reason(reason);
+        }
+        if let Some(text) = &self.fingerprint {
+            filter = filter.with_fingerprint(text);
+        }
+        if let Some(text) = &self.error {
+            filter = filter.with_error(text)?;
+        }
+        if let Some(pattern) = &self.error_pattern {
+            filter = filter.with_error_pattern(pattern)?;
+        }
+        if let Some(kind) = &self.kind {
+            filter = filter.with_type(kind);
+        }
+        if let Some(tenant) = &self.tenant {
+            filter = filter.with_tenant(tenant);
+        }
+        if let Some(id) = &self.correlation {
+            filter = filter.with_corr_id(id);
+        }
+        if let Some(since) = self.since {
+            filter = filter.with_since(since);
+        }
+        if let Some(until) = self.until {
+            filter = filter.with_until(until);
+        }
+        if let Some(least) = self.min_attempts {
+            filter = filter.with_min_attempts(least);
+        }
+        if let Some(most) = self.max_attempts {
+            filter = filter.with_max_attempts(most);
+        }
+        if self.redriven || self.never_redriven {
+            filter = filter.with_redriven(self.redriven);
+        }
+        Ok(filter)
+    }
+}
+
+impl SelectionArgs {
+    /// What is meant; says what is wrong where nothing is, or two things are.
+    pub(crate) fn selection(&self) -> Result<Selection, String> {
+        let filter = self
+            .filter
+            .filter()
+            .map_err(|error| crate::failure::chain(&error))?;
+        match (self.ids.is_empty(), self.all, filter.is_everything()) {
+            (false, false, true) => Ok(Selection::Ids(self.ids.clone())),
+            (true, true, true) | (true, false, false) => Ok(filter.into()),
+            (true, false, true) => {
+                Err("say which: ids, a condition such as --reason, or --all".to_owned())
+            }
+            _ => Err("say either ids, or conditions, or --all".to_owned()),
+        }
+    }
+}
+
+/// A time, or how long ago it was.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let rule =
+        || "must be a time such as 2025-11-12T14:20:00Z, or how long ago, such as 2h".to_owned();
+    let ago = duration::parse(text).map_err(|_| rule())?;
+    let now = SystemClock.now().as_millis();
+    let ago = i64::try_from(ago.as_millis()).map_err(|_| rule())?;
+    Timestamp::from_millis(now.saturating_sub(ago)).map_err(|_| rule())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        which: SelectionArgs,
+    }
+
+    fn read(line: &str) -> Result<String, String> {
+        let words = line.split_whitespace();
+        let line = Line::try_parse_from(["dead"].into_iter().chain(words));
+        let line = line.map_err(|error| error.to_string())?;
+        line.which
+            .selection()
+            .map(|selection| selection.to_string())
+    }
+
+    #[test]
+    fn one_of_ids_conditions_and_everything_is_said() {
+        assert_eq!(read("1-1").unwrap(), "1-1");
+        assert_eq!(read("1-1 2-2").unwrap(), "2 ids");
+        assert!(read("--all").is_ok());
+        assert_eq!(
+            read("--type t --reason crashed").unwrap(),
+            "reason crashed, type \"t\""
+        );
+        for bad in [
+            "",
+            "--all 1-1",
+            "--all --type t",
+            "1-1 --type t",
+            "--reason bored",
+            "x",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert!(read("--redriven --never-redriven").is_err());
+        assert!(read("--error-pattern (").unwrap_err().contains("pattern"));
+    }
+
+    #[test]
+    fn a_time_can_be_told_by_how_long_ago_it_was() {
+        let time = moment("2025-11-12T14:20:00Z").unwrap();
+        assert_eq!(time.to_string(), "2025-11-12T14:20:00.000Z");
+        let now = SystemClock.now().as_millis();
+        let ago = now - moment("2h").unwrap().as_millis();
+        assert!((7_190_000..=7_200_000).contains(&ago), "{ago}");
+        assert!(moment("yesterday").is_err());
+    }
+}

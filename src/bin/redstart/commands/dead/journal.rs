@@ -1,0 +1,71 @@
+//! `dead journal`: who did what.
+
+use redstart::{Container, Operation};
+use serde::Serialize;
+
+use crate::args::JournalArgs;
+use crate::console::Console;
+use crate::escape;
+use crate::failure::Failure;
+
+pub(super) async fn run(
+    args: &JournalArgs,
+    container: &Container,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    super::check(&args.of, container).await?;
+    let all = container
+        .dead_letters()
+        .operations(&args.of.topic, &args.of.group)
+        .await?;
+    if console.is_json() {
+        for operation in &all {
+            console.json(&Line::of(operation))?;
+        }
+        return Ok(());
+    }
+    if all.is_empty() {
+        console.remark("nothing was done yet");
+        return Ok(());
+    }
+    for operation in &all {
+        let line = Line::of(operation);
+        let by = if line.by.is_empty() { "?" } else { line.by };
+        let which = line.selection.unwrap_or_else(|| "-".to_owned());
+        let result = line.result.unwrap_or("runs, or was cut off");
+        let taken = line.taken;
+        for text in [
+            format!("{}  {}", line.operation, line.begun),
+            format!("  {} by {by}: {which}", line.action),
+            format!("  {taken} taken in all; {result}"),
+        ] {
+            console.line(escape::text(&text))?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    operation: String,
+    begun: String,
+    action: &'a str,
+    by: &'a str,
+    selection: Option<String>,
+    taken: u64,
+    result: Option<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    fn of(operation: &'a Operation) -> Self {
+        Self {
+            operation: operation.id.to_string(),
+            begun: operation.begun.to_string(),
+            action: &operation.action,
+            by: &operation.by,
+            selection: operation.selection.as_ref().map(ToString::to_string),
+            taken: operation.taken,
+            result: operation.result.as_deref(),
+        }
+    }
+}

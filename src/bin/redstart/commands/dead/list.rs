@@ -1,0 +1,72 @@
+//! `dead list`: those that match, page by page.
+
+use redstart::{Container, DeadLetterHead, EntryId};
+
+use super::{PAGE, line};
+use crate::args::DeadListArgs;
+use crate::console::Console;
+use crate::duration;
+use crate::failure::Failure;
+
+/// How much is shown of an error, in characters.
+const ERROR: usize = 120;
+
+pub(super) async fn run(
+    args: &DeadListArgs,
+    container: &Container,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    super::check(&args.of, container).await?;
+    let filter = args.filter.filter().map_err(Failure::of_settings)?;
+    let dead = container.dead_letters();
+    let (topic, group) = (&args.of.topic, &args.of.group);
+    let (mut after, mut left) = (args.after, args.max);
+    let (mut rows, mut last, mut more) = (Vec::new(), None, false);
+    loop {
+        // One more than is shown tells whether there are more.
+        let max = PAGE.min(left.saturating_add(1));
+        let page = dead.list(topic, group, &filter, after, max).await?;
+        for (id, head) in &page.letters {
+            if left == 0 {
+                more = true;
+                break;
+            }
+            left -= 1;
+            last = Some(*id);
+            if console.is_json() {
+                console.json(&line(*id, head))?;
+            } else {
+                rows.push(row(*id, head));
+            }
+        }
+        after = page.next;
+        if more || after.is_none() {
+            break;
+        }
+    }
+    if !rows.is_empty() {
+        let header = ["id", "age", "reason", "type", "tries", "error"];
+        console.table(&header, &rows, 4..5)?;
+    }
+    match last {
+        Some(last) if more => console.remark(format_args!("there are more: --after {last}")),
+        None if !console.is_json() => console.remark("none"),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn row(id: EntryId, head: &DeadLetterHead) -> Vec<String> {
+    vec![
+        id.to_string(),
+        duration::short(duration::since(id.millis)),
+        head.reason.to_string(),
+        if head.kind.is_empty() {
+            "-".to_owned()
+        } else {
+            head.kind.clone()
+        },
+        head.attempts.to_string(),
+        head.error.chars().take(ERROR).collect(),
+    ]
+}

@@ -1,0 +1,93 @@
+//! `dead`: looking after dead letters.
+
+mod edit;
+mod export;
+mod journal;
+mod list;
+mod show;
+mod summary;
+mod sweep;
+mod watch;
+
+use redstart::{Container, DeadLetterHead, EntryId};
+use serde::Serialize;
+
+use crate::args::{DeadAction, DeadArgs, GroupOf};
+use crate::console::Console;
+use crate::failure::Failure;
+
+/// How many dead letters one call lists.
+const PAGE: usize = 500;
+
+pub(super) async fn run(
+    args: &DeadArgs,
+    container: &Container,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    match &args.action {
+        DeadAction::Summary(args) => summary::run(args, container, console).await,
+        DeadAction::List(args) => list::run(args, container, console).await,
+        DeadAction::Show(args) => show::run(args, container, console).await,
+        DeadAction::Redrive(args) => sweep::redrive(args, container, console).await,
+        DeadAction::Edit(args) => edit::run(args, container, console).await,
+        DeadAction::Purge(args) => sweep::purge(args, container, console).await,
+        DeadAction::Export(args) => export::export(args, container, console).await,
+        DeadAction::Import(args) => export::import(args, container, console).await,
+        DeadAction::Watch(args) => watch::run(args, container, console).await,
+        DeadAction::Journal(args) => journal::run(args, container, console).await,
+    }
+}
+
+/// Fails where there is no such group: a name that was misspelt has no dead letters either.
+async fn check(of: &GroupOf, container: &Container) -> Result<(), Failure> {
+    let groups = container.admin().groups(&of.topic).await?;
+    if groups.iter().any(|status| status.group == of.group) {
+        return Ok(());
+    }
+    let text = format!("{} has no group {}", of.topic, of.group);
+    Err(Failure::new(text))
+}
+
+/// Who does it, for the journal.
+fn operator(by: Option<&str>) -> String {
+    let user = || {
+        std::env::var("USER")
+            .or_else(|_| std::env::var("LOGNAME"))
+            .ok()
+    };
+    by.map(str::to_owned).or_else(user).unwrap_or_default()
+}
+
+/// A dead letter in a list, for programs.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: String,
+    died: Option<String>,
+    reason: &'static str,
+    error: &'a str,
+    fingerprint: &'a str,
+    r#type: &'a str,
+    tenant: Option<&'a str>,
+    corr_id: Option<&'a str>,
+    message: Option<String>,
+    attempts: u32,
+    redriven: u32,
+    redriven_by: Option<String>,
+}
+
+fn line(id: EntryId, head: &DeadLetterHead) -> Line<'_> {
+    Line {
+        id: id.to_string(),
+        died: id.time().map(|time| time.to_string()),
+        reason: head.reason.as_str(),
+        error: &head.error,
+        fingerprint: &head.fingerprint,
+        r#type: &head.kind,
+        tenant: head.tenant.as_deref(),
+        corr_id: head.corr_id.as_deref(),
+        message: head.message.map(|id| id.to_string()),
+        attempts: head.attempts,
+        redriven: head.redriven,
+        redriven_by: head.redriven_by.map(|id| id.to_string()),
+    }
+}

@@ -1,0 +1,284 @@
+//! `dead redrive` and `dead purge`: what is done to many dead letters at once.
+
+use indicatif::ProgressBar;
+use redstart::{
+    Container, DeadLetters, Ended, Error, Group, Left, Progress, Selection, Survey, Sweep, Swept,
+    Topic,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::export;
+use crate::args::{GroupOf, PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs};
+use crate::console::Console;
+use crate::failure::{FAILED, Failure, INTERRUPTED};
+
+const BAR: &str = "{bar:30} {pos}/{len}  {rate}, {eta} left{msg}";
+
+pub(super) async fn redrive(
+    args: &RedriveArgs,
+    container: &Container,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    super::check(&args.of, container).await?;
+    let dead = container.dead_letters();
+    if let Some(operation) = args.resume {
+        let bar = console.progress(None, "{spinner} {pos}  {rate}, {elapsed}{msg}");
+        let tell = |progress: Progress| show(&bar, progress);
+        let (topic, group) = (&args.of.topic, &args.of.group);
+        let running = dead.resume(topic, group, operation, &tell);
+        let ended = until_interrupted(running).await;
+        bar.finish_and_clear();
+        return account(&args.of, &*dead, ended, "redrive", console).await;
+    }
+    let which = selection(&args.which)?;
+    let named = is_named(&which);
+    let sweep = match &args.to {
+        Some(topic) => Sweep::publish(topic.clone(), which),
+        None => Sweep::redrive(which),
+    };
+    let mut sweep = paced(sweep, &args.pace);
+    if let Some(share) = args.stop_share {
+        sweep = sweep.with_stop_share(share);
+    }
+    let survey = look(&args.of, &sweep, &*dead).await?;
+    let where_to = match &args.to {
+        Some(to) => format!("published to {to}, and so to all its groups"),
+        None => format!("redriven to group {}", args.of.group),
+    };
+    if args.dry_run {
+        return dry_run(&survey, &where_to, console);
+    }
+    tell_plan(&survey, &format!("to be {where_to}"), console);
+    go(&args.of, &*dead, sweep, &survey, named, "redrive", console).await
+}
+
+pub(super) async fn purge(
+    args: &PurgeArgs,
+    container: &Container,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    super::check(&args.of, container).await?;
+    let dead = container.dead_letters();
+    let which = selection(&args.which)?;
+    let named = is_named(&which);
+    // What is kept and what is removed must be the same, whatever dies in between.
+    let which = export::bounded(&args.of, which, args.which.filter.until, &*dead).await?;
+    let sweep = paced(Sweep::purge(which.clone()), &args.pace);
+    let survey = look(&args.of, &sweep, &*dead).await?;
+    if args.dry_run {
+        return dry_run(&survey, "removed for good", console);
+    }
+    tell_plan(&survey, "to be removed for good", console);
+    if survey.matching > 0 {
+        if let Some(path) = &args.export {
+            console.remark(format_args!("They are kept in {}.", path.display()));
+        }
+        if !args.yes {
+            console.confirm(&survey.matching.to_string())?;
+        }
+        if let Some(path) = &args.export {
+            export::to_file(&args.of, &which, &*dead, path, console).await?;
+        }
+    }
+    go(&args.of, &*dead, sweep, &survey, named, "purge", console).await
+}
+
+fn selection(which: &SelectionArgs) -> Result<Selection, Failure> {
+    which.selection().map_err(Failure::usage)
+}
+
+fn is_named(which: &Selection) -> bool {
+    matches!(which, Selection::Ids(_))
+}
+
+fn paced(sweep: Sweep, pace: &PaceArgs) -> Sweep {
+    let sweep = sweep.by(super::operator(pace.by.as_deref()));
+    match pace.rate {
+        Some(rate) => sweep.with_rate(rate, pace.ramp),
+        None => sweep,
+    }
+}
+
+async fn look(of: &GroupOf, sweep: &Sweep, dead: &dyn DeadLetters) -> Result<Survey, Failure> {
+    let survey = dead.survey(&of.topic, &of.group, sweep).await;
+    // Only here: a sweep that breaks a rule was put together on the command line.
+    survey.map_err(Failure::of_settings)
+}
+
+/// What would be done, as the result.
+fn dry_run(survey: &Survey, what: &str, console: &mut Console<'_>) -> Result<(), Failure> {
+    if console.is_json() {
+        let left = survey.left.iter();
+        let left = left.map(|(why, count)| (name(*why).to_owned(), json!(count)));
+        let end = |pick: fn(&(redstart::EntryId, redstart::EntryId)) -> redstart::EntryId| {
+            survey.span.as_ref().map(|span| pick(span).to_string())
+        };
+        console.json(&json!({
+            "matching": survey.matching,
+            "left": left.collect::<serde_json::Map<_, _>>(),
+            "missing": survey.missing,
+            "oldest": end(|span| span.0),
+            "newest": end(|span| span.1),
+        }))?;
+    } else {
+        console.line(format_args!("{} would be {what}", survey.matching))?;
+        if let Some((oldest, newest)) = &survey.span {
+            console.line(format_args!("  from {oldest} to {newest}"))?;
+        }
+        for (why, count) in &survey.left {
+            console.line(format_args!("{count} would be left: {why}"))?;
+        }
+    }
+    if survey.missing > 0 {
+        console.remark(format_args!("{} of the ids are not there", survey.missing));
+        return Err(Failure::Said(FAILED));
+    }
+    Ok(())
+}
+
+/// Why one is left, for programs.
+fn name(why: Left) -> &'static str {
+    match why {
+        Left::NotMatching => "not_matching",
+        Left::Undecodable => "undecodable",
+        _ => "other",
+    }
+}
+
+fn tell_plan(survey: &Survey, what: &str, console: &mut Console<'_>) {
+    if survey.matching != 1 {
+        console.remark(format_args!("{} dead letters are {what}.", survey.matching));
+    } else {
+        console.remark(format_args!("1 dead letter is {what}."));
+    }
+    for (why, count) in &survey.left {
+        let are = if *count == 1 { "is" } else { "are" };
+        console.remark(format_args!("{count} {are} left: {why}."));
+    }
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_position(progress.taken);
+    if progress.died_again > 0 {
+        bar.set_message(format!(", {} died again", progress.died_again));
+    }
+}
+
+/// `None` when the user has had enough.
+async fn until_interrupted(
+    running: impl Future<Output = Result<Swept, Error>>,
+) -> Option<Result<Swept, Error>> {
+    tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => None,
+        ended = running => Some(ended),
+    }
+}
+
+async fn go(
+    of: &GroupOf,
+    dead: &dyn DeadLetters,
+    sweep: Sweep,
+    survey: &Survey,
+    named: bool,
+    verb: &str,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    if survey.matching == 0 && !named {
+        if !console.is_json() {
+            console.line("nothing to do")?;
+        }
+        return Ok(());
+    }
+    let bar = console.progress(Some(survey.matching), BAR);
+    let tell = |progress: Progress| show(&bar, progress);
+    let ended = until_interrupted(dead.sweep(&of.topic, &of.group, sweep, &tell)).await;
+    bar.finish_and_clear();
+    account(of, dead, ended, verb, console).await?;
+    if named && survey.missing > 0 {
+        return Err(Failure::Said(FAILED));
+    }
+    Ok(())
+}
+
+/// Says what was done, and how to go on where it was cut off.
+async fn account(
+    of: &GroupOf,
+    dead: &dyn DeadLetters,
+    ended: Option<Result<Swept, Error>>,
+    verb: &str,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let GroupOf { topic, group } = of;
+    let failure = match ended {
+        Some(Ok(swept)) => return tell_end(&swept, verb, console),
+        Some(Err(error)) => Failure::from(error),
+        None => {
+            console.remark("interrupted");
+            Failure::Said(INTERRUPTED)
+        }
+    };
+    if let Some((operation, taken)) = cut_off(topic, group, dead).await {
+        console.remark(format_args!(
+            "{taken} were taken out; the rest: redstart dead redrive {topic} {group} --resume {operation}"
+        ));
+    }
+    Err(failure)
+}
+
+/// The newest operation without a result, and how far it has come.
+async fn cut_off(topic: &Topic, group: &Group, dead: &dyn DeadLetters) -> Option<(Uuid, u64)> {
+    let all = dead.operations(topic, group).await.ok()?;
+    let last = all
+        .into_iter()
+        .rev()
+        .find(|operation| operation.result.is_none())?;
+    Some((last.id, last.taken))
+}
+
+fn tell_end(swept: &Swept, verb: &str, console: &mut Console<'_>) -> Result<(), Failure> {
+    let Progress {
+        taken,
+        left,
+        missing,
+        died_again,
+        ..
+    } = swept.progress;
+    let stopped = swept.ended == Ended::Stopped;
+    if console.is_json() {
+        console.json(&json!({
+            "operation": swept.operation.to_string(),
+            "ended": if stopped { "stopped" } else { "done" },
+            "taken": taken,
+            "left": left,
+            "missing": missing,
+            "died_again": died_again,
+        }))?;
+    } else {
+        let mut text = format!(
+            "{taken} {}",
+            if verb == "purge" {
+                "removed"
+            } else {
+                "redriven"
+            }
+        );
+        for (count, what) in [
+            (left, "left"),
+            (missing, "taken by another meanwhile"),
+            (died_again, "died again"),
+        ] {
+            if count > 0 {
+                text = format!("{text}, {count} {what}");
+            }
+        }
+        console.line(text)?;
+        console.remark(format_args!("operation {}", swept.operation));
+    }
+    if stopped {
+        console.remark("stopped: too many of the redriven died again");
+        return Err(Failure::Said(FAILED));
+    }
+    Ok(())
+}

@@ -1,0 +1,601 @@
+//! `dead`: looking after dead letters.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::time::Duration;
+
+use redstart::{Delivery, Envelope, MessageBusExt as _, Outcome, RetryPolicy, SubscribeOptions};
+use serde_json::{Value, json};
+
+use crate::run::{Ran, line_with, redstart, run, run_with, wait};
+use crate::support::{Server, container, finish, group, signal, status, topic, until};
+use crate::terminal::Terminal;
+
+/// Lets messages 0 to `count` of `orders` die in `billing`: the even ones of tenant `acme` are
+/// rejected, the odd ones of tenant `globex` are exhausted.
+#[tokio::main(flavor = "current_thread")]
+async fn bury(server: &Server, count: u64) {
+    let container = container(server).await;
+    let (bus, orders) = (container.bus(), topic("orders"));
+    let retry = RetryPolicy::fixed(Duration::from_millis(2)).with_max_attempts(2);
+    let options = SubscribeOptions::new().with_retry(retry);
+    let handler = |payload: Value, _: Delivery| async move {
+        match payload["n"].as_u64().unwrap() {
+            n if n % 2 == 0 => Outcome::dead_letter("no price\u{1b}[31m\u{202e}"),
+            n => Outcome::retry(format!("connect 10.0.0.{n}:5432: Refused")),
+        }
+    };
+    let _subscription = bus.subscribe_with(&orders, options, handler).await.unwrap();
+    let before = status(&container, &orders, &group("billing")).await.dead;
+    for n in 0..count {
+        let payload = json!({"n": n, "cents": 1250, "note": "\u{1b}[2J"});
+        let tenant = if n % 2 == 0 { "acme" } else { "globex" };
+        let envelope = Envelope::new("order.placed", &payload).unwrap();
+        let envelope = envelope
+            .with_tenant(tenant)
+            .with_correlation(format!("c-{n}"));
+        bus.publish(&orders, &envelope).await.unwrap();
+    }
+    until("all to be dead", async || {
+        let dead = status(&container, &orders, &group("billing")).await.dead;
+        (dead == before + count).then_some(())
+    })
+    .await;
+    finish(container).await;
+}
+
+fn dead(url: &str, command: &str, rest: &[&str]) -> Ran {
+    let all = [&["dead", command, "orders", "billing"], rest].concat();
+    run(Some(url), &all)
+}
+
+fn lines(ran: &Ran) -> Vec<Value> {
+    let lines = ran.out.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn list(url: &str, rest: &[&str]) -> Vec<Value> {
+    lines(&dead(url, "list", &[&["--json"], rest].concat()).ok())
+}
+
+fn id(line: &Value) -> String {
+    line["id"].as_str().unwrap().to_owned()
+}
+
+/// The dead letters and the messages on their way to the group.
+fn counts(url: &str) -> (u64, u64) {
+    let groups = run(Some(url), &["groups", "orders", "--json"]).ok().json();
+    let count = |name: &str| groups[0][name].as_u64().unwrap();
+    (count("dead"), count("scheduled"))
+}
+
+fn is_harmless(text: &str) -> bool {
+    let is_bad = |c: char| c != '\n' && (c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c));
+    !text.contains(is_bad)
+}
+
+#[test]
+fn dead_letters_are_counted_listed_and_shown() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 6);
+    let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "other", "\u{1b}bytes"]);
+    until_dead(&server, 7);
+
+    let told = run(Some(&url), &["dead", "summary", "--json"]).ok().json();
+    let told = told.as_array().unwrap();
+    let summary: Vec<(&str, u64)> = told
+        .iter()
+        .map(|one| {
+            (
+                one["reason"].as_str().unwrap(),
+                one["count"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(summary.iter().map(|(_, count)| count).sum::<u64>(), 7);
+    assert!(summary.contains(&("exhausted", 3)) && summary.contains(&("undecodable", 1)));
+    let refused = told
+        .iter()
+        .find(|one| one["reason"] == "exhausted")
+        .unwrap();
+    assert_eq!(refused["fingerprint"], "connect #: Refused");
+    let by = run(
+        Some(&url),
+        &["dead", "summary", "orders", "--by", "tenant", "--json"],
+    )
+    .ok();
+    assert!(
+        by.json()
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["name"] == "acme" && one["count"] == 3)
+    );
+    run(Some(&url), &["dlq", "summary", "orders", "nobody"]).failed(1);
+
+    for (filter, count) in [
+        (&["--reason", "exhausted"][..], 3),
+        (&["--fingerprint", "connect #: Refused"], 3),
+        (&["--error", "refused"], 3),
+        (&["--error-pattern", r"10\.0\.0\.[13]:"], 2),
+        (&["--tenant", "acme", "--type", "order.placed"], 3),
+        (&["--correlation", "c-4"], 1),
+        (&["--min-attempts", "2"], 3),
+        (&["--redriven"], 0),
+        (&["--never-redriven", "--since", "1h"], 7),
+        (&["--until", "1h"], 0),
+        (&["--max", "2"], 2),
+    ] {
+        assert_eq!(list(&url, filter).len(), count, "{filter:?}");
+    }
+    let first = &list(&url, &["--max", "1"])[0];
+    let rest = list(&url, &["--after", &id(first)]);
+    assert_eq!(rest.len(), 6);
+    for bad in [
+        &["--reason", "bored"][..],
+        &["--error-pattern", "("],
+        &["--since", "soon"],
+    ] {
+        dead(&url, "list", bad).failed(2);
+    }
+
+    let exhausted = id(&list(&url, &["--correlation", "c-1"])[0]);
+    let shown = dead(&url, "show", &[&exhausted]).ok().out;
+    for part in [
+        "exhausted, after 2 attempts",
+        "attempt 1 on billing-",
+        "attempt 2 on billing-",
+        "globex",
+        "    \"cents\": 1250,",
+        r#""note": "\u001b[2J""#,
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let told = dead(&url, "show", &[&exhausted, "--json"]).ok().json();
+    assert_eq!(
+        (&told["payload"]["n"], &told["history"][1]["number"]),
+        (&json!(1), &json!(2))
+    );
+    let undecodable = id(&list(&url, &["--reason", "undecodable"])[0]);
+    let hex = dead(&url, "show", &[&undecodable]).ok().out;
+    assert!(
+        hex.contains("1b 62 79 74 65 73") && hex.contains("|.bytes|"),
+        "{hex}"
+    );
+    dead(&url, "show", &["1-1"]).failed(1);
+
+    // Nothing that others wrote reaches the output as it is.
+    let all = [
+        shown,
+        hex,
+        dead(&url, "list", &[]).ok().out,
+        dead(&url, "list", &["--json"]).ok().out,
+        run(Some(&url), &["dead", "summary"]).ok().out,
+        dead(&url, "export", &[]).ok().out,
+    ];
+    for text in &all {
+        assert!(is_harmless(text), "{text:?}");
+    }
+    for args in [
+        &["dead", "summary"][..],
+        &["dead", "list", "orders", "billing"],
+    ] {
+        let (code, screen) = Terminal::start(&url, 90, args).ends();
+        assert!(
+            screen.contains(&exhausted) || args[1] == "summary",
+            "{screen}"
+        );
+        let widest = screen
+            .lines()
+            .map(|line| line.trim_end().chars().count())
+            .max();
+        assert!(code == 0 && widest.unwrap() <= 90, "{screen}");
+        assert!(is_harmless(&screen.replace('\r', "")), "{screen:?}");
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn until_dead(server: &Server, count: u64) {
+    let container = container(server).await;
+    let handler = |_: Value, _: Delivery| async { Outcome::Ack };
+    let _subscription = container
+        .bus()
+        .subscribe(&topic("orders"), handler)
+        .await
+        .unwrap();
+    until("the dead letters", async || {
+        let dead = status(&container, &topic("orders"), &group("billing"))
+            .await
+            .dead;
+        (dead == count).then_some(())
+    })
+    .await;
+    finish(container).await;
+}
+
+#[test]
+fn what_is_chosen_is_redriven_and_accounted_for() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 6);
+    let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "other", "x"]);
+    until_dead(&server, 7);
+    let dry = dead(&url, "redrive", &["--all", "--dry-run", "--json"])
+        .ok()
+        .json();
+    assert_eq!(
+        (&dry["matching"], &dry["left"]),
+        (&json!(6), &json!({"undecodable": 1}))
+    );
+    assert_eq!(counts(&url), (7, 0));
+    for bad in [
+        &[][..],
+        &["--all", "--tenant", "acme"],
+        &["--all", "--stop-share", "0.1"],
+    ] {
+        dead(&url, "redrive", bad).failed(2);
+    }
+
+    let first = id(&list(&url, &["--correlation", "c-1"])[0]);
+    let ran = dead(&url, "redrive", &[&first, "--json"]).ok();
+    assert_eq!(
+        (&ran.json()["taken"], &ran.json()["ended"]),
+        (&json!(1), &json!("done"))
+    );
+    let ran = dead(&url, "redrive", &[&first, "--json"]).failed(1);
+    assert_eq!(ran.json()["taken"], 0, "{ran:?}");
+    let ran = dead(&url, "redrive", &["--tenant", "acme", "--by", "ann\u{1b}"]).ok();
+    assert!(ran.out.starts_with("3 redriven"), "{ran:?}");
+    assert!(
+        ran.err.starts_with("3 dead letters are to be redriven"),
+        "{ran:?}"
+    );
+    assert_eq!(counts(&url), (3, 4));
+    let journal = lines(&dead(&url, "journal", &["--json"]).ok());
+    let last = journal.last().unwrap();
+    assert_eq!(
+        (
+            &last["action"],
+            &last["by"],
+            &last["taken"],
+            &last["selection"]
+        ),
+        (
+            &json!("redrive"),
+            &json!("ann\u{1b}"),
+            &json!(3),
+            &json!("tenant \"acme\"")
+        )
+    );
+    assert!(last["result"].is_string());
+    let table = dead(&url, "journal", &[]).ok().out;
+    assert!(
+        is_harmless(&table) && table.contains("ann\\u{1b}"),
+        "{table:?}"
+    );
+
+    // Elsewhere, where it is a message as any other.
+    let ran = dead(
+        &url,
+        "redrive",
+        &["--reason", "exhausted", "--to", "copies"],
+    )
+    .ok();
+    assert!(ran.err.contains("published to copies"), "{ran:?}");
+    let copies = run(Some(&url), &["tail", "copies", "--json"]).ok();
+    let numbers: BTreeSet<u64> = lines(&copies)
+        .iter()
+        .map(|one| one["envelope"]["payload"]["n"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, BTreeSet::from([3, 5]));
+    assert_eq!(counts(&url), (1, 4));
+    let ran = dead(&url, "redrive", &["--all"]).ok();
+    assert_eq!(ran.out, "nothing to do\n", "{ran:?}");
+    dead(&url, "redrive", &["--reason", "undecodable"]).ok();
+    assert_eq!(counts(&url), (0, 5));
+
+    // Nothing of a group outlives it.
+    let args = ["groups", "remove", "orders", "billing", "--force", "--yes"];
+    run(Some(&url), &args).ok();
+    let left: Vec<String> = server.command(&["KEYS", "{shop:orders}:group:*"]);
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[test]
+fn a_redrive_that_is_interrupted_says_how_to_go_on() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 40);
+    let args = [
+        "dead", "redrive", "orders", "billing", "--all", "--rate", "5", "--by", "ann",
+    ];
+    let mut child = redstart(Some(&url), &args).spawn().unwrap();
+    loop {
+        let (left, moved) = counts(&url);
+        assert!(left > 0, "it is too fast to be interrupted");
+        if moved >= 2 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(child.id(), "INT");
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+    let hint = line_with(&mut err, "--resume");
+    assert_eq!(wait(&mut child).code(), Some(130));
+    let (left, moved) = counts(&url);
+    assert!(left > 0 && left + moved == 40, "{left} {moved}");
+    assert!(
+        hint.starts_with(&format!("{moved} were taken out")),
+        "{hint} {moved}"
+    );
+    let operation = hint.rsplit(' ').next().unwrap();
+
+    // Whoever goes on is bound to what it was about, and its rate.
+    let (code, screen) = {
+        let args = [
+            "dead", "redrive", "orders", "billing", "--resume", operation,
+        ];
+        let mut terminal = Terminal::start(&url, 80, &args);
+        terminal.sees("/s");
+        terminal.types("\u{3}");
+        terminal.ends()
+    };
+    assert!(code == 130 && screen.contains("interrupted"), "{screen}");
+    let (left, moved) = counts(&url);
+    assert_eq!(left + moved, 40);
+    let ran = dead(&url, "redrive", &["--all"]).ok();
+    assert!(ran.out.starts_with(&format!("{left} redriven")), "{ran:?}");
+    assert_eq!(counts(&url), (0, 40));
+    dead(
+        &url,
+        "redrive",
+        &["--resume", "0190163d-8694-739b-aea5-966c26f8ad90"],
+    )
+    .failed(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_stops_when_too_many_die_again() {
+    let server = Server::start();
+    let url = server.url();
+    let all = tokio::task::spawn_blocking({
+        let url = url.clone();
+        move || {
+            bury(&server, 400);
+            (server, url)
+        }
+    });
+    let (server, url) = all.await.unwrap();
+    let container = container(&server).await;
+    let handler = |_: Value, _: Delivery| async { Outcome::dead_letter("still") };
+    let _subscription = container
+        .bus()
+        .subscribe(&topic("orders"), handler)
+        .await
+        .unwrap();
+    let ran = tokio::task::spawn_blocking(move || {
+        dead(
+            &url,
+            "redrive",
+            &["--all", "--rate", "100", "--stop-share", "0.2", "--json"],
+        )
+    });
+    let ran = ran.await.unwrap().failed(1);
+    assert_eq!(ran.json()["ended"], "stopped", "{ran:?}");
+    let taken = ran.json()["taken"].as_u64().unwrap();
+    assert!((20..400).contains(&taken), "{ran:?}");
+    assert!(
+        ran.json()["died_again"].as_u64().unwrap() > taken / 5,
+        "{ran:?}"
+    );
+    until("all to be dead again", async || {
+        let status = status(&container, &topic("orders"), &group("billing")).await;
+        (status.dead == 400).then_some(())
+    })
+    .await;
+    finish(container).await;
+}
+
+#[test]
+fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 6);
+    let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "other", "x"]);
+    until_dead(&server, 7);
+    let before = dead(&url, "export", &[]).ok();
+    assert_eq!(lines(&before).len(), 7);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kept.ndjson");
+    let file = file.to_str().unwrap();
+
+    let dry = dead(&url, "purge", &["--all", "--dry-run"]).ok();
+    assert!(
+        dry.out.starts_with("7 would be removed for good\n"),
+        "{dry:?}"
+    );
+    dead(&url, "purge", &["--all"]).failed(2);
+    let args = [
+        "dead", "purge", "orders", "billing", "--tenant", "acme", "--export", file,
+    ];
+    let mut terminal = Terminal::start(&url, 80, &args);
+    terminal.sees("3 dead letters are to be removed for good.");
+    terminal.sees("Type 3 to go on: ");
+    terminal.types("all");
+    let (code, screen) = terminal.ends();
+    assert!(code == 1 && screen.contains("nothing was done"), "{screen}");
+    assert_eq!(counts(&url), (7, 0));
+    let mut terminal = Terminal::start(&url, 80, &args);
+    terminal.sees("Type 3 to go on: ");
+    terminal.types("3");
+    let (code, screen) = terminal.ends();
+    assert!(code == 0 && screen.contains("3 removed"), "{screen}");
+    assert_eq!(counts(&url), (4, 0));
+    let kept = std::fs::read_to_string(file).unwrap();
+    assert_eq!(kept.lines().count(), 3);
+    dead(&url, "purge", &["--all", "--yes", "--export", file]).failed(1);
+    assert_eq!(
+        counts(&url),
+        (4, 0),
+        "a copy is never written over, and nothing goes without it"
+    );
+    dead(&url, "purge", &["--all", "--yes"]).ok();
+    assert_eq!(counts(&url), (0, 0));
+
+    // What was exported comes back as it was, once.
+    let import = |input: &str, rest: &[&str]| {
+        let args = [&["dead", "import", "orders", "billing", "--json"], rest].concat();
+        run_with(redstart(Some(&url), &args), input)
+    };
+    let count = |imported: u64, known: u64, failed: u64| json!({"imported": imported, "known": known, "failed": failed});
+    assert_eq!(import(&kept, &[]).ok().json(), count(3, 0, 0));
+    assert_eq!(import(&before.out, &[]).ok().json(), count(4, 3, 0));
+    assert_eq!(import(&before.out, &[]).ok().json(), count(0, 7, 0));
+    let again = lines(&dead(&url, "export", &[]).ok());
+    let fields = |all: &[Value]| {
+        let fields = all.iter().map(|one| one["fields"].to_string());
+        fields.collect::<BTreeSet<_>>()
+    };
+    assert_eq!(fields(&again), fields(&lines(&before)), "byte for byte");
+    dead(&url, "purge", &["--all", "--yes"]).ok();
+    assert_eq!(
+        import(&kept, &[]).ok().json(),
+        count(0, 3, 0),
+        "it was here before"
+    );
+    assert_eq!(import(&kept, &["--again"]).ok().json(), count(3, 0, 0));
+    let ran = import(&format!("\nnonsense\u{1b}\n{{}}\n{kept}"), &["--again"]).failed(1);
+    assert_eq!(ran.json(), count(0, 3, 2), "what is there is not doubled");
+    assert!(
+        ran.err.contains("line 2: ") && is_harmless(&ran.err),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn editing_is_off_and_then_makes_a_new_message() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 4);
+    let all: Vec<String> = list(&url, &[]).iter().map(id).collect();
+    let on = [("REDSTART_DEAD_LETTER_EDITING", "true"), ("VISUAL", "")];
+    let edit = |id: &str, rest: &[&str], input: &str, on: bool| {
+        let all = [&["dead", "edit", "orders", "billing", id, "--json"], rest].concat();
+        let mut command = redstart(Some(&url), &all);
+        if on {
+            command.env("REDSTART_DEAD_LETTER_EDITING", "true");
+        }
+        run_with(command, input)
+    };
+    let patch = r#"{"payload": {"cents": 99}}"#;
+    let ran = edit(&all[0], &["--patch", "-"], patch, false).failed(1);
+    assert!(ran.err.contains("editing is off"), "{ran:?}");
+    edit(&all[0], &["--patch", "-"], "{}", true).failed(1);
+    edit(&all[0], &["--patch", "-"], "{", true).failed(1);
+    let ran = edit(&all[0], &["--patch", "-"], r#"{"type": null}"#, true).failed(1);
+    assert!(ran.err.contains("is no envelope"), "{ran:?}");
+    assert_eq!(counts(&url), (4, 0));
+    let ran = edit(&all[0], &["--patch", "-"], patch, true).ok();
+    let message = ran.json()["message"].as_str().unwrap().to_owned();
+    assert_eq!(counts(&url), (3, 1));
+    edit(&all[0], &["--patch", "-"], patch, true).failed(1);
+    let steps = r#"[{"op": "replace", "path": "/payload/cents", "value": 98}]"#;
+    edit(&all[1], &["--patch", "-"], steps, true).ok();
+
+    // By hand: what is no JSON is refused, and edited again.
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("editor");
+    std::fs::write(
+        &script,
+        "if grep -q broken \"$1\"; then sed -i 's/broken//; s/1250/97/' \"$1\"; else echo broken >> \"$1\"; fi\n",
+    )
+    .unwrap();
+    let editor = format!("sh {}", script.display());
+    let variables = [&on[..], &[("EDITOR", &editor)]].concat();
+    let args = ["dead", "edit", "orders", "billing", &all[2]];
+    let mut terminal = Terminal::start_with(&url, 100, &args, &variables);
+    terminal.sees("is no JSON");
+    terminal.sees("Type edit to go on: ");
+    terminal.types("edit");
+    let (code, screen) = terminal.ends();
+    assert!(
+        code == 0 && screen.contains("redriven as message"),
+        "{screen}"
+    );
+    // Who leaves the file as it is changes nothing.
+    let variables = [&on[..], &[("EDITOR", "true")]].concat();
+    let args = ["dead", "edit", "orders", "billing", &all[3]];
+    let (code, screen) = Terminal::start_with(&url, 100, &args, &variables).ends();
+    assert!(
+        code == 1 && screen.contains("nothing was changed"),
+        "{screen}"
+    );
+    assert_eq!(counts(&url), (1, 3));
+
+    let seen = delivered(&server, 3);
+    let cents: BTreeSet<u64> = seen
+        .iter()
+        .map(|one| one["cents"].as_u64().unwrap())
+        .collect();
+    assert_eq!(cents, BTreeSet::from([97, 98, 99]));
+    assert!(seen.iter().any(|one| one["id"] == *message), "{seen:?}");
+    assert!(
+        seen.iter().all(|one| one["edited-from"].is_string()),
+        "{seen:?}"
+    );
+}
+
+/// What comes to a handler that takes everything.
+#[tokio::main(flavor = "current_thread")]
+async fn delivered(server: &Server, count: usize) -> Vec<Value> {
+    let container = container(server).await;
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |payload: Value, delivery: Delivery| {
+        let envelope = delivery.envelope();
+        let seen = json!({
+            "cents": payload["cents"],
+            "id": envelope.id().to_string(),
+            "edited-from": envelope.headers().get("edited-from"),
+        });
+        let _ = sender.send(seen);
+        async {}
+    };
+    let _subscription = container
+        .bus()
+        .subscribe(&topic("orders"), handler)
+        .await
+        .unwrap();
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(crate::support::next(&mut received).await);
+    }
+    finish(container).await;
+    all
+}
+
+#[test]
+fn what_dies_is_watched() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 2);
+    let args = [
+        "dead", "watch", "orders", "billing", "--tenant", "globex", "--max", "2",
+    ];
+    let mut child = redstart(Some(&url), &args).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+    line_with(&mut err, "watching orders/billing");
+    bury(&server, 4);
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let out = crate::run::read_all(child.stdout.take().unwrap())
+        .join()
+        .unwrap();
+    assert_eq!(out.lines().count(), 2, "{out}");
+    assert!(
+        out.lines()
+            .all(|line| line.contains("exhausted") && line.contains("Refused")),
+        "{out}"
+    );
+}
