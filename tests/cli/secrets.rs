@@ -36,6 +36,24 @@ fn a_password_is_never_told() {
         &["--help"],
     ];
     let mut told = String::new();
+    let others = [
+        format!("redis://{CANARY}:{CANARY}@127.0.0.1:1/"),
+        format!("rediss://:{CANARY}@127.0.0.1:1/"),
+        format!("rediss://:{CANARY}@127.0.0.1:1/#insecure"),
+        format!("redis://:{CANARY}@127.0.0.1:1/{CANARY}"),
+        format!("unix:///nowhere.sock?pass={CANARY}"),
+    ];
+    for url in &others {
+        for args in [
+            &["topics"][..],
+            &["doctor", "--json"],
+            &["migrate", "status"],
+        ] {
+            let ran = run(Some(url), &[&["--log", "trace"], args].concat());
+            told.push_str(&ran.out);
+            told.push_str(&ran.err);
+        }
+    }
     for url in [&good, &wrong, &nowhere, &nonsense] {
         for args in commands {
             let mut all = vec!["--log", "trace"];

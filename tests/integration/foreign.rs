@@ -157,3 +157,42 @@ async fn a_key_of_another_type_is_a_clear_error_and_nothing_is_written() {
     let kept: String = server.command(&["GET", LOG]);
     assert_eq!(kept, "mine");
 }
+
+#[tokio::test]
+async fn entries_of_any_size_are_buried_and_the_reader_goes_on() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let mut raw = server.raw();
+    // 64 MiB in one field, and then a thousand fields that say nothing.
+    let bomb = vec![b'['; 64 * 1024 * 1024];
+    let _: String = redis::cmd("XADD")
+        .arg(LOG)
+        .arg("*")
+        .arg("json")
+        .arg(bomb)
+        .query(&mut raw)
+        .unwrap();
+    let mut wide = redis::cmd("XADD");
+    wide.arg(LOG).arg("*");
+    for n in 0..1000 {
+        wide.arg(format!("field-{n}")).arg("x");
+    }
+    let _: String = wide.query(&mut raw).unwrap();
+    // Among a thousand others the one that counts is found.
+    wide.arg("json").arg(r#"{"type":"t","payload":7}"#);
+    let _: String = wide.query(&mut raw).unwrap();
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let _subscription = container
+        .bus()
+        .subscribe(&orders, move |n: u32, _: Delivery| {
+            let _ = sender.send(n);
+            async {}
+        })
+        .await
+        .unwrap();
+    assert_eq!(next(&mut received).await, 7);
+    let left = drained(&container, &orders, &group("billing")).await;
+    assert_eq!(left.dead, 2);
+    finish(container).await;
+}

@@ -16,5 +16,6 @@ mod outages;
 mod retention;
 mod retries;
 mod roles;
+mod secrets;
 mod tls;
 mod wrong_types;
