@@ -23,7 +23,8 @@ pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
             _ => ErrorKind::Refused,
         },
         Kind::InvalidClientConfig | Kind::Client => ErrorKind::Invalid,
-        Kind::Parse | Kind::UnexpectedReturnType => ErrorKind::Decode,
+        Kind::UnexpectedReturnType => ErrorKind::Decode,
+        // Also a reply that cannot be parsed: mostly it was cut off half-way.
         _ => ErrorKind::OutcomeUnknown,
     }
 }
@@ -55,4 +56,16 @@ pub(super) fn not_sent(operation: &'static str, error: RedisError) -> Error {
         other => other,
     };
     Error::new(kind, operation, "no connection to the server").because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_that_was_cut_off_leaves_the_outcome_open() {
+        let cut_off = || RedisError::from((Kind::Parse, "unexpected end of input"));
+        assert_eq!(sent("cas", cut_off()).kind(), ErrorKind::OutcomeUnknown);
+        assert_eq!(not_sent("cas", cut_off()).kind(), ErrorKind::Unavailable);
+    }
 }

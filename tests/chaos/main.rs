@@ -1,0 +1,122 @@
+//! Chaos: load and faults by a plan made from a seed, and a history that is checked.
+//!
+//! Without arguments, as the suite runs it, a few short runs of fixed seeds. With `--minutes M`
+//! one long run; `--help` tells the rest.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod checker;
+mod crew;
+mod ground;
+mod history;
+mod load;
+mod nature;
+mod operator;
+mod overload;
+mod plan;
+mod power;
+mod proxy;
+mod report;
+mod run;
+mod settings;
+mod shim;
+mod stores;
+mod worker;
+
+use std::time::Duration;
+
+use plan::Plan;
+use run::Run;
+use settings::Settings;
+
+/// Seeds of the short runs. Those that have found something stay here for good: 8 found a swap that
+/// was done and denied, and first deliveries out of their order after a lost reply.
+const SEEDS: [u64; 3] = [1, 4, 8];
+
+/// How many messages the suite publishes over power cuts.
+const FEW: u64 = 6000;
+
+fn main() {
+    if let Ok(spec) = std::env::var(worker::VARIABLE) {
+        return worker::run(&spec);
+    }
+    let settings = Settings::from_arguments(std::env::args().skip(1));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    let all_hold = runtime.block_on(async {
+        match settings.minutes {
+            Some(minutes) => long(&settings, minutes).await,
+            None => short(&settings).await,
+        }
+    });
+    if !all_hold {
+        std::process::exit(1);
+    }
+}
+
+async fn short(settings: &Settings) -> bool {
+    let mut all_hold = true;
+    if settings.wants("power") {
+        all_hold &= report::power(settings, &power::cut("always", settings.messages, 3).await);
+        if settings.messages > FEW {
+            report::power(
+                settings,
+                &power::cut("everysec", settings.messages, 3).await,
+            );
+            report::power(settings, &power::cut("no", settings.messages, 3).await);
+        }
+    }
+    for trouble in overload::TROUBLES {
+        let name = format!("overload, {trouble:?}");
+        if settings.wants(&name) {
+            let figures = overload::run(trouble, settings.trouble).await;
+            all_hold &= report::overload(settings, &name, &figures);
+        }
+    }
+    for seed in settings.seed.map_or(SEEDS.to_vec(), |seed| vec![seed]) {
+        let name = format!("mixed, seed {seed}");
+        if settings.wants(&name) {
+            let plan = Plan::new(
+                seed,
+                Duration::from_secs(12),
+                Duration::from_millis(1500),
+                plan::OF_WORKERS,
+                plan::OF_GROUND,
+            );
+            all_hold &= mixed(settings, &name, seed, plan, Duration::from_secs(2)).await;
+        }
+    }
+    all_hold
+}
+
+async fn long(settings: &Settings, minutes: f64) -> bool {
+    let seed = settings.seed.unwrap_or_else(|| fastrand::u64(..));
+    let plan = Plan::new(
+        seed,
+        Duration::from_secs_f64(minutes * 60.0),
+        settings.every,
+        plan::OF_WORKERS,
+        plan::OF_GROUND,
+    );
+    let name = format!("mixed, seed {seed}, {minutes} minutes");
+    mixed(settings, &name, seed, plan, Duration::from_secs(10)).await
+}
+
+async fn mixed(settings: &Settings, name: &str, seed: u64, plan: Plan, quiet: Duration) -> bool {
+    let journal = settings.journal(name);
+    report::begin(settings, name, &plan, &journal);
+    let run = Run {
+        seed,
+        quiet,
+        plan,
+        rate: settings.rate,
+        crew: run::crew(),
+        journal,
+    };
+    let outcome = run.go().await;
+    report::end(settings, name, &outcome)
+}
