@@ -14,6 +14,12 @@ pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
             | ServerErrorKind::ClusterDown
             | ServerErrorKind::MasterDown,
         ) => ErrorKind::Unavailable,
+        // It says so in place of the reply to whatever was sent first, and hangs up.
+        Kind::Server(ServerErrorKind::ResponseError)
+            if error.detail() == Some("max number of clients reached") =>
+        {
+            ErrorKind::Unavailable
+        }
         Kind::Server(_) | Kind::AuthenticationFailed => ErrorKind::Refused,
         Kind::Extension => match code(error).as_deref() {
             // The server is there but cannot serve: a long script, a failing disk.
@@ -61,6 +67,16 @@ pub(super) fn not_sent(operation: &'static str, error: RedisError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_with_too_many_clients_is_not_ready() {
+        let said = redis::parse_redis_value(b"-ERR max number of clients reached\r\n");
+        let Ok(redis::Value::ServerError(full)) = said else {
+            panic!("{said:?}");
+        };
+        let error = not_sent("publish", full.into());
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    }
 
     #[test]
     fn a_reply_that_was_cut_off_leaves_the_outcome_open() {

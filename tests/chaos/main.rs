@@ -26,13 +26,23 @@ mod worker;
 
 use std::time::Duration;
 
-use plan::Plan;
+use plan::{Fault, Plan};
+use proxy::Weather;
 use run::Run;
 use settings::Settings;
+use worker::Role;
 
 /// Seeds of the short runs. Those that have found something stay here for good: 8 found a swap that
 /// was done and denied, and first deliveries out of their order after a lost reply.
-const SEEDS: [u64; 3] = [1, 4, 8];
+const SEEDS: [u64; 2] = [4, 8];
+
+/// What goes wrong where data is forgotten by definition.
+const FORGETFUL: [Fault; 4] = [
+    Fault::FlushAll,
+    Fault::KillServer,
+    Fault::Weather(Weather::Cut),
+    Fault::ScriptFlush,
+];
 
 /// How many messages the suite publishes over power cuts.
 const FEW: u64 = 6000;
@@ -77,20 +87,29 @@ async fn short(settings: &Settings) -> bool {
             all_hold &= report::overload(settings, &name, &figures);
         }
     }
-    for seed in settings.seed.map_or(SEEDS.to_vec(), |seed| vec![seed]) {
+    let mixed: Vec<u64> = settings.seed.map_or(SEEDS.to_vec(), |seed| vec![seed]);
+    for seed in mixed {
         let name = format!("mixed, seed {seed}");
         if settings.wants(&name) {
-            let plan = Plan::new(
-                seed,
-                Duration::from_secs(12),
-                Duration::from_millis(1500),
-                plan::OF_WORKERS,
-                plan::OF_GROUND,
-            );
-            all_hold &= mixed(settings, &name, seed, plan, Duration::from_secs(2)).await;
+            let plan = brief(seed, plan::OF_WORKERS, plan::OF_GROUND);
+            all_hold &= chaos(settings, &name, seed, plan, run::crew()).await;
         }
     }
+    let seed = settings.seed.unwrap_or(1);
+    let name = format!("flushall, seed {seed}");
+    if settings.wants(&name) {
+        let plan = brief(seed, &[Fault::Freeze, Fault::Restart], &FORGETFUL);
+        // What registers and claims held is gone by definition.
+        let crew = run::crew().into_iter().filter(|role| *role != Role::Client);
+        all_hold &= chaos(settings, &name, seed, plan, crew.collect()).await;
+    }
     all_hold
+}
+
+/// A plan for the suite.
+fn brief(seed: u64, of_workers: &[Fault], of_ground: &[Fault]) -> Plan {
+    let (time, every) = (Duration::from_secs(11), Duration::from_millis(1500));
+    Plan::new(seed, time, every, of_workers, of_ground)
 }
 
 async fn long(settings: &Settings, minutes: f64) -> bool {
@@ -103,18 +122,18 @@ async fn long(settings: &Settings, minutes: f64) -> bool {
         plan::OF_GROUND,
     );
     let name = format!("mixed, seed {seed}, {minutes} minutes");
-    mixed(settings, &name, seed, plan, Duration::from_secs(10)).await
+    chaos(settings, &name, seed, plan, run::crew()).await
 }
 
-async fn mixed(settings: &Settings, name: &str, seed: u64, plan: Plan, quiet: Duration) -> bool {
+async fn chaos(settings: &Settings, name: &str, seed: u64, plan: Plan, crew: Vec<Role>) -> bool {
     let journal = settings.journal(name);
     report::begin(settings, name, &plan, &journal);
     let run = Run {
         seed,
-        quiet,
+        quiet: Duration::from_secs(2),
         plan,
         rate: settings.rate,
-        crew: run::crew(),
+        crew,
         journal,
     };
     let outcome = run.go().await;

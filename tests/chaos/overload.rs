@@ -20,7 +20,7 @@ use crate::shim::Shim;
 use crate::support::{PATIENCE, Server, container, drained, group, signal, topic, until};
 
 /// The backlog limit.
-pub(crate) const BACKLOG: u64 = 20_000;
+pub(crate) const BACKLOG: u64 = 6000;
 const BATCH: u64 = 50;
 
 /// What becomes too much.
@@ -94,7 +94,7 @@ pub(crate) async fn run(trouble: Trouble, lasts: Duration) -> Figures {
         .await
         .unwrap();
     let (seen, calm) = (Shared::default(), Arc::new(AtomicBool::new(false)));
-    // Some 1,500 a second, of 15,000 or more that could be published.
+    // Some 1,300 a second, of ten times as many that could be published.
     consume(&bus, &seen).await;
     let publishing = tokio::spawn(publish(bus.clone(), Arc::clone(&seen), Arc::clone(&calm)));
     let sampling = tokio::spawn(sample(bus.clone(), Arc::clone(&seen), server.pid()));
