@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redstart::{Container, Envelope, TopicSettings};
 use serde::Serialize;
@@ -31,8 +31,9 @@ pub(crate) struct Loss {
     pub(crate) invented: u64,
 }
 
-/// Publishes at least so many messages over some power cuts.
-pub(crate) async fn cut(fsync: &str, messages: u64, cuts: u32) -> Loss {
+/// Publishes at least so many messages over some power cuts, for at least some time before each:
+/// what is synced every second needs more than one to be worth a look.
+pub(crate) async fn cut(fsync: &str, messages: u64, cuts: u32, least: Duration) -> Loss {
     let shim = Shim::build();
     let environment = shim.environment();
     let environment = environment
@@ -51,7 +52,7 @@ pub(crate) async fn cut(fsync: &str, messages: u64, cuts: u32) -> Loss {
     for cut in 0..cuts {
         let name = format!("orders-{cut}");
         let goal = messages / u64::from(cuts);
-        let told = publish(&server, &name, first, goal).await;
+        let told = publish(&server, &name, first, (goal, least)).await;
         server.kill();
         let told = told.finish().await;
         shim.cut_power(&server.folder().join("appendonlydir"));
@@ -85,8 +86,8 @@ struct UnderWay {
     container: Container,
 }
 
-/// Returns in the middle of publishing, once so many messages were answered Ok.
-async fn publish(server: &Server, name: &str, first: u64, goal: u64) -> UnderWay {
+/// Returns in the middle of publishing, once there were so many replies and so much time has passed.
+async fn publish(server: &Server, name: &str, first: u64, goal: (u64, Duration)) -> UnderWay {
     let container = Container::builder()
         .with_redis_url(server.url())
         .with_service(group("power"))
@@ -121,7 +122,8 @@ async fn publish(server: &Server, name: &str, first: u64, goal: u64) -> UnderWay
             }
         }));
     }
-    while (told.lock().await.len() as u64) < goal {
+    let began = Instant::now();
+    while (told.lock().await.len() as u64) < goal.0 || began.elapsed() < goal.1 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     UnderWay {
