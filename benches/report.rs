@@ -16,6 +16,8 @@ pub(crate) type Figure<'a> = (&'a str, &'a str);
 #[derive(Debug)]
 pub(crate) struct Report {
     options: Options,
+    /// The table has its first line.
+    begun: bool,
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -25,14 +27,9 @@ fn median(values: &mut [f64]) -> f64 {
 
 impl Report {
     pub(crate) fn new(options: &Options) -> Self {
-        if !options.json {
-            println!(
-                "{:<24} {:>12} {:>12} {:>7}  {:<13} unit",
-                "figure", "ours", "raw", "ratio", "spread"
-            );
-        }
         Self {
             options: options.clone(),
+            begun: false,
         }
     }
 
@@ -82,7 +79,7 @@ impl Report {
         }
     }
 
-    fn print(&self, name: &str, unit: &str, pairs: Vec<(f64, f64)>) {
+    fn print(&mut self, name: &str, unit: &str, pairs: Vec<(f64, f64)>) {
         let (mut ours, mut raw): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
         let mut ratios: Vec<f64> = pairs.iter().map(|(ours, raw)| ours / raw).collect();
         let (ours, raw, ratio) = (median(&mut ours), median(&mut raw), median(&mut ratios));
@@ -96,6 +93,12 @@ impl Report {
                 })
             );
         } else {
+            if !std::mem::replace(&mut self.begun, true) {
+                println!(
+                    "{:<24} {:>12} {:>12} {:>7}  {:<13} unit",
+                    "figure", "ours", "raw", "ratio", "spread"
+                );
+            }
             let digits = if ours < 100.0 { 3 } else { 0 };
             println!(
                 "{name:<24} {ours:>12.digits$} {raw:>12.digits$} {ratio:>7.2}  {least:.2} – {most:.2}   {unit}"

@@ -56,6 +56,8 @@ pub mod docs {
     pub mod lifecycle {}
     #[doc = include_str!("docs/metrics.md")]
     pub mod metrics {}
+    #[doc = include_str!("docs/performance.md")]
+    pub mod performance {}
     #[cfg(feature = "testing")]
     #[doc = include_str!("docs/testing.md")]
     pub mod testing {}

@@ -14,13 +14,17 @@ use crate::domain::ErrorKind;
 /// How many calls one look may take to get through everything that is pending.
 const MOST_CALLS: usize = 64;
 
+/// How often to look, a quarter of the lease within these: what another consumer has given back
+/// waits for this, and it is most of what an idle subscription costs.
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(2);
+
 /// When to look again for room, while there is more to take over.
 const WHEN_FULL: Duration = Duration::from_millis(10);
 
 /// Looks for expired leases until the subscription stops.
 pub(super) async fn run(core: Arc<Core>) {
-    let (shortest, longest) = (Duration::from_millis(50), Duration::from_secs(1));
-    let mut ticks = interval((core.options.lease / 4).clamp(shortest, longest));
+    let mut ticks = interval((core.options.lease / 4).clamp(SHORTEST, LONGEST));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut cursor = ReclaimCursor::default();
     let mut last_look = tokio::time::Instant::now();
