@@ -28,6 +28,8 @@ struct Run<'a> {
     sweep: &'a Sweep,
     operation: Uuid,
     began: Instant,
+    /// How many it had taken before it was cut off.
+    before: u64,
     progress: Progress,
     report: &'a (dyn Fn(Progress) + Send + Sync),
     /// Dead letters that came since are looked through up to here.
@@ -142,7 +144,9 @@ impl Graveyard {
         };
         let until = order.until();
         tracing::info!(%topic, %group, %operation, "a sweep of dead letters goes on");
-        let run = Run::new(self, topic, group, &sweep, operation, until, report);
+        let mut run = Run::new(self, topic, group, &sweep, operation, until, report);
+        // Those that died again are counted from the beginning, and so must be what was taken.
+        run.before = row.taken;
         let after = row.cursor;
         run.finish(Span { after, until }).await
     }
@@ -166,6 +170,7 @@ impl<'a> Run<'a> {
             sweep,
             operation,
             began: now,
+            before: 0,
             progress: Progress::default(),
             report,
             looked: until,
@@ -186,7 +191,10 @@ impl<'a> Run<'a> {
         } = self.progress;
         let mut result = match ended {
             Ended::Done => "done".to_owned(),
-            Ended::Stopped => format!("stopped: {died_again} of {taken} died again"),
+            Ended::Stopped => {
+                let all = self.before + taken;
+                format!("stopped: {died_again} of {all} died again")
+            }
         };
         result.push_str(&format!("; {taken} taken, {left} left, {missing} missing"));
         let (topic, group, operation) = (self.topic, self.group, self.operation);
@@ -308,6 +316,6 @@ impl<'a> Run<'a> {
         let Progress {
             taken, died_again, ..
         } = self.progress;
-        Ok(self.sweep.is_failing(taken, died_again))
+        Ok(self.sweep.is_failing(self.before + taken, died_again))
     }
 }

@@ -182,6 +182,7 @@ macro_rules! conformance {
             a_sweep_stops_when_too_many_die_again,
             two_sweeps_share_the_work,
             a_sweep_that_was_cut_off_can_be_resumed,
+            a_resumed_sweep_knows_what_it_took_before,
             what_cannot_be_decoded_moves_only_when_it_is_named,
             dead_letters_can_go_to_another_topic,
             ids_that_are_not_there_are_told,
@@ -284,10 +285,11 @@ mod tests {
         ("cas", include_str!("cas.rs")),
         ("health", include_str!("health.rs")),
     ];
-    const PORTS: [&str; 3] = [
+    const PORTS: [&str; 4] = [
         include_str!("../../backend.rs"),
         include_str!("../../ports/kv.rs"),
         include_str!("../../backend/graves.rs"),
+        include_str!("../../backend/status.rs"),
     ];
 
     /// The words of a text's documentation, in one line.

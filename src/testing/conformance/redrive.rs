@@ -280,6 +280,44 @@ pub async fn a_sweep_that_was_cut_off_can_be_resumed<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
+/// A sweep that goes on compares what died again with all that it took, also before it was cut off.
+pub async fn a_resumed_sweep_knows_what_it_took_before<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    stage.dead(60).await;
+    let dead = stage.container.dead_letters();
+    let many = Arc::new(tokio::sync::Notify::new());
+    let tell = {
+        let many = Arc::clone(&many);
+        move |progress: Progress| {
+            if progress.taken >= 25 {
+                many.notify_one();
+            }
+        }
+    };
+    // More than all of them cannot die again: this never stops by itself.
+    let sweep = Sweep::redrive(everything())
+        .with_rate(40, Duration::ZERO)
+        .with_stop_share(1.0);
+    tokio::select! {
+        _ = dead.sweep(&stage.topic, &stage.group, sweep, &tell) => panic!("it was not cut off"),
+        () = many.notified() => {}
+    }
+    stage
+        .until("the redriven to die again", async || {
+            (stage.letters().await.len() == 60).then_some(())
+        })
+        .await;
+    let operations = dead.operations(&stage.topic, &stage.group).await;
+    let operation = operations.must("the journal").pop().must("an operation");
+    let resumed = dead.resume(&stage.topic, &stage.group, operation.id, &|_| {});
+    let resumed = resumed.await.must("resuming");
+    assert_eq!(resumed.ended, Ended::Done);
+    assert_eq!(resumed.progress.taken + operation.taken, 60);
+    drop(failing);
+    stage.finish().await;
+}
+
 /// What cannot be decoded moves only when it is named, and comes back as it was.
 pub async fn what_cannot_be_decoded_moves_only_when_it_is_named<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
