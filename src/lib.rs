@@ -60,6 +60,19 @@ pub mod docs {
     pub mod metrics {}
     #[doc = include_str!("docs/performance.md")]
     pub mod performance {}
+    #[doc = include_str!("docs/reliability.md")]
+    pub mod reliability {}
+    #[doc = include_str!("docs/security.md")]
+    ///
+    /// ## The users, line by line
+    ///
+    /// ```text
+    #[doc = include_str!("docs/acl/producer.acl")]
+    #[doc = include_str!("docs/acl/consumer.acl")]
+    #[doc = include_str!("docs/acl/operator.acl")]
+    #[doc = include_str!("docs/acl/viewer.acl")]
+    /// ```
+    pub mod security {}
     #[cfg(feature = "testing")]
     #[doc = include_str!("docs/testing.md")]
     pub mod testing {}

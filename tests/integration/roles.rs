@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use crate::support::roles::Roles;
 use crate::support::{drained, finish, group, next, topic};
 
+const PRODUCER: &str = include_str!("../../src/docs/acl/producer.acl");
+const CONSUMER: &str = include_str!("../../src/docs/acl/consumer.acl");
 const ROLES: [&str; 4] = ["producer", "consumer", "operator", "viewer"];
 
 #[tokio::test]
@@ -304,4 +306,47 @@ async fn a_script_that_a_role_loads_itself_has_no_more_rights_than_the_role() {
             assert!(told.is_err(), "{role}: {text}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_process_that_publishes_and_consumes_has_the_rules_of_both() {
+    let roles = Roles::start().await;
+    let rules = |line: &'static str| line.split_once(" off ").unwrap().1.trim();
+    let (own, selectors) = rules(PRODUCER).split_once(" (").unwrap();
+    let both = format!("on >secret {} ({own}) ({selectors}", rules(CONSUMER));
+    let words = ["ACL", "SETUSER", "both"]
+        .into_iter()
+        .chain(both.split(' '));
+    let () = roles.server.command(&words.collect::<Vec<_>>());
+    let url = roles
+        .server
+        .url()
+        .replace("redis://", "redis://both:secret@");
+    let container = roles
+        .builder("consumer")
+        .with_redis_url(url)
+        .connect()
+        .await
+        .unwrap();
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let _subscription = container
+        .bus()
+        .subscribe(&topic("orders"), move |n: u32, _: Delivery| {
+            let _ = sender.send(n);
+            async {}
+        })
+        .await
+        .unwrap();
+    let once = PublishOptions::new().with_deduplication(Duration::from_secs(60));
+    let envelope = Envelope::new("n", &7).unwrap();
+    for duplicate in [false, true] {
+        let told = container
+            .bus()
+            .publish_with(&topic("orders"), &envelope, once)
+            .await;
+        assert_eq!(told.unwrap().duplicate, duplicate);
+    }
+    assert_eq!(next(&mut received).await, 7);
+    finish(container).await;
+    assert_eq!(roles.denied(), [""; 0], "the server's ACL LOG");
 }
