@@ -199,6 +199,8 @@ macro_rules! conformance {
             retention_by_age_keeps_the_young,
             the_redo_lane_keeps_what_is_unsettled,
             a_full_backlog_refuses_until_groups_catch_up,
+            overdue_dead_letters_are_removed,
+            what_is_redriven_is_not_removed_as_overdue,
         );
         $crate::conformance_checks!($factory, ordering:
             a_single_handler_sees_the_order_of_publishing,

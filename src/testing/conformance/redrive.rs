@@ -17,10 +17,10 @@ use crate::domain::{
 use crate::ports::{Ended, Imported, MessageBusExt as _, Progress, Swept};
 
 /// A subscription that fails everything while it is told to.
-struct Failing {
-    broken: Arc<AtomicBool>,
-    received: UnboundedReceiver<(u32, Delivery)>,
-    _subscription: Subscription,
+pub(super) struct Failing {
+    pub(super) broken: Arc<AtomicBool>,
+    pub(super) received: UnboundedReceiver<(u32, Delivery)>,
+    pub(super) subscription: Subscription,
 }
 
 fn everything() -> DeadLetterFilter {
@@ -29,7 +29,7 @@ fn everything() -> DeadLetterFilter {
 
 impl<S: Subject> Stage<'_, S> {
     /// Subscribes a handler that fails, and sends what it gets once it is mended.
-    async fn failing(&self, options: SubscribeOptions) -> Failing {
+    pub(super) async fn failing(&self, options: SubscribeOptions) -> Failing {
         let broken = Arc::new(AtomicBool::new(true));
         let (sender, received) = mpsc::unbounded_channel();
         let fails = Arc::clone(&broken);
@@ -51,12 +51,12 @@ impl<S: Subject> Stage<'_, S> {
         Failing {
             broken,
             received,
-            _subscription: made.await.must("subscribing"),
+            subscription: made.await.must("subscribing"),
         }
     }
 
     /// Publishes so many and waits until all of them are dead.
-    async fn dead(&self, count: u32) -> Vec<DeadLetter> {
+    pub(super) async fn dead(&self, count: u32) -> Vec<DeadLetter> {
         let before = self.letters().await.len();
         self.publish(0..count).await;
         let all = before + count as usize;
@@ -67,7 +67,7 @@ impl<S: Subject> Stage<'_, S> {
         .await
     }
 
-    async fn sweep(&self, sweep: Sweep) -> Swept {
+    pub(super) async fn sweep(&self, sweep: Sweep) -> Swept {
         let dead = self.container.dead_letters();
         let swept = dead.sweep(&self.topic, &self.group, sweep, &|_| {}).await;
         swept.must("sweeping")
