@@ -37,9 +37,9 @@ pub use container::{Check, Container, ContainerBuilder, Coordinator, Health, Shu
 pub use doctor::{Diagnosis, Doctor, Finding, Level};
 pub use domain::{
     Action, Attempt, Cause, Clock, Codec, ConsumerName, DeadLetter, DeadLetterFilter,
-    DeadLetterHead, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome, LONGEST_DELAY, Left,
-    Namespace, Outcome, Payload, Reason, Retention, RetryPolicy, Selection, Sweep, SystemClock,
-    Tally, Timestamp, Topic, TopicSettings, Trail,
+    DeadLetterHead, DeadLetterRetention, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome,
+    LONGEST_DELAY, Left, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy, Selection,
+    Sweep, SystemClock, Tally, Timestamp, Topic, TopicSettings, Trail,
 };
 pub use memory::{ManualClock, MemoryKv, MemoryStore};
 pub use ports::{

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use redis::Value;
 use redstart::{
-    Claim, DeadLetterFilter, Delivery, Envelope, ErrorKind, KvStoreExt as _, MessageBusExt as _,
-    Outcome, PublishOptions, RetryPolicy, SubscribeOptions, TopicSettings, deduplicate_event,
+    Claim, DeadLetterFilter, DeadLetterRetention, Delivery, Envelope, ErrorKind, KvStoreExt as _,
+    MessageBusExt as _, Outcome, PublishOptions, RetryPolicy, SubscribeOptions, TopicSettings,
+    deduplicate_event,
 };
 use tokio::sync::mpsc;
 
 use crate::support::roles::Roles;
-use crate::support::{drained, finish, group, next, topic};
+use crate::support::{PATIENCE, drained, finish, group, next, status, topic, until};
 
 const PRODUCER: &str = include_str!("../../src/docs/acl/producer.acl");
 const CONSUMER: &str = include_str!("../../src/docs/acl/consumer.acl");
@@ -172,6 +173,39 @@ async fn what_a_role_has_no_right_to_is_refused_and_said() {
         error.to_string().contains("a key of the command"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn retention_of_dead_letters_takes_one_right_more() {
+    let roles = Roles::start().await;
+    let (orders, billing) = (topic("orders"), group("billing"));
+    let right = "(%RW~{shop:*}:group:* -@all +xdel)";
+    let _: String = roles
+        .server
+        .command(&["ACL", "SETUSER", "redstart-consumer", right]);
+    let producer = roles.container("producer", "web").await;
+    for n in 0..3_u32 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        producer.bus().publish(&orders, &envelope).await.unwrap();
+    }
+    let consumer = roles.container("consumer", "billing").await;
+    let handler = |_: u32, _: Delivery| async { Outcome::dead_letter("never") };
+    let subscription = consumer.bus().subscribe(&orders, handler).await.unwrap();
+    assert_eq!(drained(&consumer, &orders, &billing).await.dead, 3);
+    subscription.unsubscribe(PATIENCE).await;
+    let retention = DeadLetterRetention::forever().with_max_age(Duration::from_millis(1));
+    let options = SubscribeOptions::new().with_dead_letter_retention(retention);
+    let _subscription = consumer
+        .bus()
+        .subscribe_with(&orders, options, handler)
+        .await
+        .unwrap();
+    until("the dead letters to be removed", async || {
+        (status(&consumer, &orders, &billing).await.dead == 0).then_some(())
+    })
+    .await;
+    finish(consumer).await;
+    assert_eq!(roles.denied(), [""; 0], "the server's ACL LOG");
 }
 
 #[tokio::test]

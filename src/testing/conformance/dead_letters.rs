@@ -23,7 +23,7 @@ impl<S: Subject> Stage<'_, S> {
     }
 
     /// Buries so many, and returns their ids.
-    async fn buried(&self, count: u32) -> Vec<EntryId> {
+    pub(super) async fn buried(&self, count: u32) -> Vec<EntryId> {
         self.buried_as((0..count).map(|_| record("body"))).await
     }
 
@@ -44,11 +44,11 @@ impl<S: Subject> Stage<'_, S> {
     }
 
     /// The ids of a span's dead letters.
-    async fn listed(&self, span: Span) -> Vec<EntryId> {
+    pub(super) async fn listed(&self, span: Span) -> Vec<EntryId> {
         let all = DeadLetterFilter::default();
         let found = self
             .graves()
-            .search(&self.topic, &self.group, span, &all, 1000);
+            .search(&self.topic, &self.group, span, &all, 2000);
         let found = found.await.must("searching").letters;
         found.into_iter().map(|(id, _)| id).collect()
     }
@@ -58,12 +58,12 @@ impl<S: Subject> Stage<'_, S> {
         taken.await.must("taking out")
     }
 
-    async fn causes(&self) -> Vec<Cause> {
+    pub(super) async fn causes(&self) -> Vec<Cause> {
         let causes = self.graves().causes(&self.topic, &self.group);
         causes.await.must("counting causes")
     }
 
-    async fn tally(&self, by: Tally) -> Vec<(String, u64)> {
+    pub(super) async fn tally(&self, by: Tally) -> Vec<(String, u64)> {
         let counts = self.graves().counts(&self.topic, &self.group, by);
         counts.await.must("counting")
     }
