@@ -19,34 +19,15 @@
 --
 -- Returns {1 when it was removed and 0 when not, lag, delivered and unsettled, retries and redo
 -- entries waiting, dead letters, consumers, living consumers}, or nothing when there is no such
--- group. Where Redis cannot tell a lag, all entries count.
-local function named(flat)
-  local fields = {}
-  for at = 1, #flat, 2 do
-    fields[flat[at]] = flat[at + 1]
-  end
-  return fields
-end
-local function find(key)
-  if redis.call('EXISTS', key) == 0 then
-    return nil
-  end
-  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', key)) do
-    local group = named(flat)
-    if group['name'] == ARGV[1] then
-      return group
-    end
-  end
-end
-
-local log, redo = find(KEYS[1]), find(KEYS[2])
+-- group. A lag of more than a thousand is the most it can be.
+local log, redo = find_group(KEYS[1], ARGV[1]), find_group(KEYS[2], ARGV[1])
 if not log then
   return {}
 end
-local lag, held = log['lag'] or redis.call('XLEN', KEYS[1]), log['pending']
+local lag, held = lag_of(KEYS[1], log, 1000), log['pending']
 local waiting = redis.call('ZCARD', KEYS[3])
 if redo then
-  waiting = waiting + (redo['lag'] or redis.call('XLEN', KEYS[2]))
+  waiting = waiting + lag_of(KEYS[2], redo, 1000)
   held = held + redo['pending']
 end
 local dead = redis.call('XLEN', KEYS[5])

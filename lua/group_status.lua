@@ -10,31 +10,16 @@
 -- ARGV[1]  the group
 --
 -- Returns {lag, delivered and unsettled, retries and redo entries waiting, dead letters, consumers},
--- or nothing when there is no such group. Where Redis cannot tell a lag, all entries count.
-local function find(key)
-  if redis.call('EXISTS', key) == 0 then
-    return nil
-  end
-  local groups = redis.call('XINFO', 'GROUPS', key)
-  for _, flat in ipairs(groups) do
-    local group = {}
-    for at = 1, #flat, 2 do
-      group[flat[at]] = flat[at + 1]
-    end
-    if group['name'] == ARGV[1] then
-      return group
-    end
-  end
-end
-local log, redo = find(KEYS[1]), find(KEYS[2])
+-- or nothing when there is no such group. A lag of more than a thousand is the most it can be.
+local log, redo = find_group(KEYS[1], ARGV[1]), find_group(KEYS[2], ARGV[1])
 if not log then
   return {}
 end
-local lag = log['lag'] or redis.call('XLEN', KEYS[1])
+local lag = lag_of(KEYS[1], log, 1000)
 local waiting = redis.call('ZCARD', KEYS[3])
 local held = log['pending']
 if redo then
-  waiting = waiting + (redo['lag'] or redis.call('XLEN', KEYS[2]))
+  waiting = waiting + lag_of(KEYS[2], redo, 1000)
   held = held + redo['pending']
 end
 return {lag, held, waiting, redis.call('XLEN', KEYS[4]), log['consumers']}

@@ -34,6 +34,9 @@ for at = 4, #ARGV, 2 do
   elseif ARGV[3] == 'extend' then
     -- An entry that a hand from outside has removed is held no more: XCLAIM drops it.
     done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'JUSTID')
+  elseif held[1][3] >= 50000000000 then
+    -- Given back already, by a call whose reply was lost: it is not uncounted twice.
+    done[#done + 1] = 1
   else
     -- About three years, which keeps the time of delivery after 1970, as Redis demands.
     done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'IDLE', '100000000000',

@@ -33,8 +33,9 @@ local function after(id)
   return time .. '-' .. string.format('%.0f', seq + 1)
 end
 
-local settings = redis.call('HMGET', KEYS[2], 'topic', 'retention')
+local settings = redis.call('HMGET', KEYS[2], 'topic', 'retention', 'backlogLimit')
 local known = settings[1] and 1 or 0
+local limit = tonumber(settings[3] or '') or math.huge
 local retention = ARGV[1] ~= '' and ARGV[1] or settings[2] or 'settled'
 local kind, amount = string.match(retention, '^(%a+):(%d+)$')
 local length = redis.call('XLEN', KEYS[1])
@@ -51,34 +52,23 @@ local backlog = 0
 -- Bounds of how many entries lie from the floor on, for retention by length.
 local surely, at_most = 0, 0
 for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-  local group = {}
-  for at = 1, #flat, 2 do
-    group[flat[at]] = flat[at + 1]
+  local group = named(flat)
+  local lag, certain = lag_of(KEYS[1], group, 100)
+  if not certain and lag + group['pending'] >= limit then
+    -- Publishing is not refused for what only seems to wait.
+    lag, certain = lag_of(KEYS[1], group, 1000)
   end
-  local lag = group['lag'] or length
   local need = after(group['last-delivered-id'])
-  local low, high = lag, lag
+  local low, high = (certain or group['lag']) and lag or 0, lag
   if group['pending'] > 0 then
     local first = redis.call('XPENDING', KEYS[1], group['name'], '-', '+', 1)[1]
     if first and less(first[1], need) then
       need = first[1]
     end
     if kind == 'length' then
-      -- Counting costs a copy of what is counted: some 256 KiB, whatever an entry weighs.
-      local weight = 1
-      for _, entry in ipairs(redis.call('XRANGE', KEYS[1], need, '+', 'COUNT', 3)) do
-        for _, part in ipairs(entry[2]) do
-          weight = math.max(weight, #part)
-        end
-      end
-      local most = math.max(10, math.min(1000, math.floor(262144 / weight)))
-      local span = #redis.call('XRANGE', KEYS[1], need, group['last-delivered-id'], 'COUNT', most)
-      low = lag + span
-      high = span < most and low or length
+      local span, all = count(KEYS[1], need, group['last-delivered-id'], 1000)
+      low, high = low + span, all and lag + span or length
     end
-  end
-  if not group['lag'] then
-    low = 0
   end
   if not floor or less(need, floor) then
     floor = need

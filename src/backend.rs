@@ -317,7 +317,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Gives held entries back: at once claimable by
     /// [`reclaim`](crate::backend::Backend::reclaim), and the delivery that ends here is not
-    /// counted. Returns how many the member held.
+    /// counted. Giving back twice, as after a lost answer, uncounts once. Returns how many the
+    /// member held.
     fn release<'a>(
         &'a self,
         member: &'a Member,

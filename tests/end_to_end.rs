@@ -3,8 +3,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::{Child, Command, Stdio};
+use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,11 +12,11 @@ use redstart::{
     Container, Delivery, Envelope, MessageBusExt, Namespace, Once, Outcome, Reason, RetryPolicy,
     SubscribeOptions, once,
 };
+use support::worker::{Worker, say};
 use support::{
-    PATIENCE, Server, container, drained, finish, group, letters, next, signal, some, status,
-    topic, until,
+    PATIENCE, Server, container, drained, finish, group, letters, next, some, status, topic, until,
 };
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -203,53 +202,10 @@ fn worker_process() {
     });
 }
 
-/// One line in one write, so that lines of several tasks never mix.
-fn say(text: &str) {
-    let line = format!("@{text}\n");
-    let mut out = std::io::stdout().lock();
-    out.write_all(line.as_bytes()).unwrap();
-    out.flush().unwrap();
-}
-
-struct Worker {
-    child: Child,
-}
-
-impl Worker {
-    /// Starts a worker; what it says goes to `sender` with its number.
-    fn start(server: &Server, number: u32, sender: mpsc::UnboundedSender<(u32, String)>) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["worker_process", "--exact", "--nocapture"])
-            .env("REDSTART_TEST_WORKER", server.url())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                // The test harness puts its own words before the first line.
-                if let Some((_, text)) = line.split_once('@') {
-                    let _ = sender.send((number, text.to_owned()));
-                }
-            }
-        });
-        Self { child }
-    }
-
-    /// Lets it end by itself and expects that it says that all is well.
-    fn end(mut self) {
-        drop(self.child.stdin.take());
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}");
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn worker(server: &Server, number: u32, sender: UnboundedSender<(u32, String)>) -> Worker {
+    let arguments = ["worker_process", "--exact", "--nocapture"];
+    let environment = ("REDSTART_TEST_WORKER", &*server.url());
+    Worker::start(&arguments, environment, number, sender)
 }
 
 /// Takes in what was said so far, and what is said until the condition holds.
@@ -285,7 +241,7 @@ async fn of_three_worker_processes_one_is_killed_and_nothing_is_lost() {
     publish(&container, 1500).await;
     let (sender, mut received) = mpsc::unbounded_channel();
     let mut workers: Vec<Worker> = (0..3)
-        .map(|number| Worker::start(&server, number, sender.clone()))
+        .map(|number| worker(&server, number, sender.clone()))
         .collect();
     drop(sender);
     let mut handled = BTreeMap::new();
@@ -295,8 +251,7 @@ async fn of_three_worker_processes_one_is_killed_and_nothing_is_lost() {
     })
     .await;
     let mut killed = workers.remove(0);
-    killed.child.kill().unwrap();
-    killed.child.wait().unwrap();
+    killed.kill();
     let left = drained(&container, &topic("orders"), &group("billing")).await;
     assert_eq!(left.dead, 0);
     for worker in workers {
@@ -318,7 +273,7 @@ async fn a_worker_frozen_beyond_its_lease_does_no_harm_when_it_thaws() {
     let server = Server::start();
     let container = container(&server).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let frozen = Worker::start(&server, 0, sender.clone());
+    let frozen = worker(&server, 0, sender.clone());
     publish(&container, 400).await;
     // Frozen while it has begun something.
     loop {
@@ -326,11 +281,11 @@ async fn a_worker_frozen_beyond_its_lease_does_no_harm_when_it_thaws() {
             break;
         }
     }
-    signal(frozen.child.id(), "STOP");
-    let other = Worker::start(&server, 1, sender);
+    frozen.freeze();
+    let other = worker(&server, 1, sender);
     // The other one takes everything over, also what the frozen one holds.
     drained(&container, &topic("orders"), &group("billing")).await;
-    signal(frozen.child.id(), "CONT");
+    frozen.thaw();
     publish(&container, 400).await;
     let mut handled = BTreeMap::new();
     listen(&mut received, &mut handled, |_, handled| {

@@ -39,7 +39,6 @@ pub(super) struct Core {
     pub(super) claiming: tokio::sync::Mutex<()>,
     /// When a retry of this consumer's is due, sooner than the promoter may know.
     pub(super) due: Due,
-    pub(super) reclaim_now: Notify,
     pub(super) acknowledged: AtomicU64,
     /// The topic's settings as they were found: after FLUSHALL it gets them back.
     pub(super) settings: TopicSettings,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::core::{Core, back_off};
-use crate::backend::{Fetched, Interrupt, Opened, Reader, Receipt, Start};
+use super::reclaim;
+use crate::backend::{Fetched, Interrupt, Opened, Reader, Receipt, ReclaimCursor, Start};
 use crate::domain::{Error, ErrorKind};
 
 /// How long a read waits on the server. A connection that is dead without a sign is noticed
@@ -22,12 +23,9 @@ pub(super) const HOLDINGS: usize = 100_000;
 pub(super) async fn run(core: Arc<Core>, opened: Opened) {
     let mut opened = Some(opened);
     let mut failures = 0;
+    // What the consumer before this one has given back is older than anything new.
+    let mut behind = true;
     while let Some(room) = room(&core).await {
-        // Between two reads: what a read brings is held before it is entered, and would be
-        // taken for stranded.
-        if core.stranded.swap(false, Ordering::AcqRel) && recover(&core).await.is_err() {
-            core.stranded.store(true, Ordering::Release);
-        }
         let (mut reader, interrupt) = match opened.take() {
             Some(opened) => opened,
             None => match reopen(&core).await {
@@ -39,6 +37,20 @@ pub(super) async fn run(core: Arc<Core>, opened: Opened) {
                 }
             },
         };
+        // Between two reads: what a read brings is held before it is entered, and would be
+        // taken for stranded.
+        if behind || core.stranded.load(Ordering::Acquire) {
+            behind = match catch_up(&core).await {
+                Ok(()) => false,
+                Err(error) => {
+                    failures += 1;
+                    pause(&core, &error, failures).await;
+                    true
+                }
+            };
+            opened = Some((reader, interrupt));
+            continue;
+        }
         // The limit holds for each of the two lanes.
         match read(&core, &mut *reader, &*interrupt, (room / 2).max(1)).await {
             Ok(fetched) => {
@@ -58,6 +70,9 @@ pub(super) async fn run(core: Arc<Core>, opened: Opened) {
                 if gone {
                     recreate(&core).await;
                     opened = Some((reader, interrupt));
+                } else {
+                    // It may have taken what its answer did not bring.
+                    core.stranded.store(true, Ordering::Release);
                 }
             }
         }
@@ -112,16 +127,42 @@ async fn pause(core: &Core, error: &Error, failures: u32) {
     }
 }
 
-/// Opens a reader again, and gives back what the last one took without handing it over.
 async fn reopen(core: &Core) -> Result<Opened, Error> {
     let opened = core.backend.open(&core.member).await?;
     core.meters.reconnects.increment(1);
-    recover(core).await?;
     Ok(opened)
 }
 
+/// Takes over what was given back or has expired, before anything newer is read: with one handler
+/// first deliveries so come in their order, also after a restart or a broken connection.
+async fn catch_up(core: &Core) -> Result<(), Error> {
+    let mut cursor = ReclaimCursor::default();
+    loop {
+        if core.stranded.swap(false, Ordering::AcqRel)
+            && let Err(error) = recover(core).await
+        {
+            core.stranded.store(true, Ordering::Release);
+            return Err(error);
+        }
+        match reclaim::take_over(core, &mut cursor).await {
+            Ok(reclaim::Next::Again) => {}
+            Ok(reclaim::Next::Full) => {
+                if room(core).await.is_none() {
+                    return Ok(());
+                }
+            }
+            // The reclaimer may have lost an answer meanwhile.
+            Ok(reclaim::Next::Done) if core.stranded.load(Ordering::Acquire) => {}
+            Ok(reclaim::Next::Done) => return Ok(()),
+            Err(error) if error.is_retryable() => return Err(error),
+            // The reclaimer says so, and reading need not stand still for it.
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
 /// Gives back, uncounted, what the store thinks this consumer holds and it does not.
-pub(super) async fn recover(core: &Core) -> Result<(), Error> {
+async fn recover(core: &Core) -> Result<(), Error> {
     let _claiming = core.claiming.lock().await;
     let holdings = match core.backend.holdings(&core.member, HOLDINGS).await {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -133,7 +174,6 @@ pub(super) async fn recover(core: &Core) -> Result<(), Error> {
         .collect();
     if !stranded.is_empty() {
         core.backend.release(&core.member, &stranded).await?;
-        core.reclaim_now.notify_one();
     }
     Ok(())
 }

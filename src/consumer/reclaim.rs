@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::core::Core;
 use super::lease;
 use crate::backend::ReclaimCursor;
-use crate::domain::ErrorKind;
+use crate::domain::{Error, ErrorKind};
 
 /// How many calls one look may take to get through everything that is pending.
 const MOST_CALLS: usize = 64;
@@ -35,7 +35,6 @@ pub(super) async fn run(core: Arc<Core>) {
         tokio::select! {
             biased;
             () = core.stop.cancelled() => return,
-            () = core.reclaim_now.notified() => cursor = ReclaimCursor::default(),
             _ = ticks.tick() => {}
         }
         // A process that was frozen would otherwise take its own deliveries over, and count
@@ -46,12 +45,19 @@ pub(super) async fn run(core: Arc<Core>) {
         last_look = tokio::time::Instant::now();
         let mut next = Next::Again;
         for _ in 0..MOST_CALLS {
-            next = take_over(&core, &mut cursor).await;
+            next = match take_over(&core, &mut cursor).await {
+                Ok(next) => next,
+                Err(error) => {
+                    say(&core, &error);
+                    Next::Done
+                }
+            };
             if next != Next::Again {
                 break;
             }
         }
-        if next == Next::Full {
+        // Without anything in sight there is no hurry.
+        if next == Next::Full && cursor != ReclaimCursor::default() {
             // What a dead consumer held may be many times what there is room for: it is taken as
             // room frees, not once a tick.
             ticks.reset_after(WHEN_FULL);
@@ -63,7 +69,7 @@ pub(super) async fn run(core: Arc<Core>) {
 
 /// What comes after a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Next {
+pub(super) enum Next {
     /// There may be more: call again.
     Again,
     /// There may be more, and no room for it.
@@ -72,42 +78,38 @@ enum Next {
     Done,
 }
 
+fn say(core: &Core, error: &Error) {
+    // The fetcher creates a group that is gone anew, and says so.
+    if error.kind() != ErrorKind::NotFound && !error.is_retryable() {
+        tracing::warn!(
+            subscription = %core.member,
+            error = %crate::domain::describe(error),
+            "expired leases could not be reclaimed",
+        );
+    }
+}
+
 /// Takes over what there is room for.
-async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> Next {
-    let max = core.room.reclaimable() / 2;
+pub(super) async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> Result<Next, Error> {
     let _claiming = core.claiming.lock().await;
     // Under the lock: shutdown takes it before it gives back what is held.
     if core.stop.is_cancelled() {
-        return Next::Done;
+        return Ok(Next::Done);
     }
+    let max = core.room.reclaimable() / 2;
     if max == 0 {
-        // Without anything in sight there is no hurry.
-        let in_sight = *cursor != ReclaimCursor::default();
-        return if in_sight { Next::Full } else { Next::Done };
+        return Ok(Next::Full);
     }
-    let reclaimed = match core
+    let reclaimed = core
         .backend
         .reclaim(&core.member, core.options.lease, *cursor, max)
         .await
-    {
-        Ok(reclaimed) => reclaimed,
-        // The fetcher creates a group that is gone anew, and says so.
-        Err(error) if error.kind() == ErrorKind::NotFound || error.is_retryable() => {
+        .inspect_err(|error| {
             // It may have been done: what this consumer was given it has not seen.
             if error.kind() == ErrorKind::OutcomeUnknown {
                 core.stranded.store(true, Ordering::Release);
             }
-            return Next::Done;
-        }
-        Err(error) => {
-            tracing::warn!(
-                subscription = %core.member,
-                error = %crate::domain::describe(&error),
-                "expired leases could not be reclaimed",
-            );
-            return Next::Done;
-        }
-    };
+        })?;
     *cursor = reclaimed.cursor;
     if reclaimed.missing > 0 {
         core.meters.missing.increment(reclaimed.missing);
@@ -123,7 +125,7 @@ async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> Next {
         core.meters.reclaimed.increment(new as u64);
     }
     if taken > 0 || *cursor != ReclaimCursor::default() {
-        return Next::Again;
+        return Ok(Next::Again);
     }
-    Next::Done
+    Ok(Next::Done)
 }

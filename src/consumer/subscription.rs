@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +88,6 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         halt: CancellationToken::new(),
         claiming: tokio::sync::Mutex::new(()),
         due: Due::default(),
-        reclaim_now: Notify::new(),
         acknowledged: AtomicU64::new(0),
         reading: Trouble::default(),
         writing: Trouble::default(),

@@ -143,8 +143,9 @@ impl Backend for MemoryBackend {
     ) -> BoxFuture<'a, Result<u64, Error>> {
         turn(move || {
             let held = self.change_leases(member, receipts, |held| {
-                held.since = None;
-                held.deliveries = held.deliveries.saturating_sub(1);
+                if held.since.take().is_some() {
+                    held.deliveries = held.deliveries.saturating_sub(1);
+                }
             });
             Ok(held.into_iter().filter(|held| *held).count() as u64)
         })

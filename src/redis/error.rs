@@ -15,6 +15,12 @@ pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
             | ServerErrorKind::ClusterDown
             | ServerErrorKind::MasterDown,
         ) => ErrorKind::Unavailable,
+        // It says so in place of the reply to whatever was sent first, and hangs up.
+        Kind::Server(ServerErrorKind::ResponseError)
+            if error.detail() == Some("max number of clients reached") =>
+        {
+            ErrorKind::Unavailable
+        }
         Kind::Server(_) | Kind::AuthenticationFailed => ErrorKind::Refused,
         Kind::Extension => match code(error).as_deref() {
             // The server is there but cannot serve: a long script, a failing disk.
@@ -24,7 +30,8 @@ pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
             _ => ErrorKind::Refused,
         },
         Kind::InvalidClientConfig | Kind::Client => ErrorKind::Invalid,
-        Kind::Parse | Kind::UnexpectedReturnType => ErrorKind::Decode,
+        Kind::UnexpectedReturnType => ErrorKind::Decode,
+        // Also a reply that cannot be parsed: mostly it was cut off half-way.
         _ => ErrorKind::OutcomeUnknown,
     }
 }
@@ -64,4 +71,26 @@ pub(super) fn not_sent(operation: &'static str, error: RedisError) -> Error {
         return Error::new(ErrorKind::Refused, operation, message).because(error);
     }
     Error::new(kind, operation, "no connection to the server").because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_with_too_many_clients_is_not_ready() {
+        let said = redis::parse_redis_value(b"-ERR max number of clients reached\r\n");
+        let Ok(redis::Value::ServerError(full)) = said else {
+            panic!("{said:?}");
+        };
+        let error = not_sent("publish", full.into());
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    }
+
+    #[test]
+    fn a_reply_that_was_cut_off_leaves_the_outcome_open() {
+        let cut_off = || RedisError::from((Kind::Parse, "unexpected end of input"));
+        assert_eq!(sent("cas", cut_off()).kind(), ErrorKind::OutcomeUnknown);
+        assert_eq!(not_sent("cas", cut_off()).kind(), ErrorKind::Unavailable);
+    }
 }

@@ -469,6 +469,8 @@ async fn a_handler_that_blocks_its_thread_cannot_hold_up_the_shutdown() {
                 .connect()
                 .await
                 .unwrap();
+            // Before: while a handler blocks its thread the runtime may not look for replies.
+            publish(&container, &topic("orders"), 0..1).await;
             let (begun, mut told) = mpsc::unbounded_channel();
             let options = SubscribeOptions::new().with_concurrency(1);
             let _subscription = container

@@ -12,6 +12,7 @@ mod kv;
 mod lua;
 mod meters;
 mod migrations;
+mod order;
 mod outages;
 mod retention;
 mod retries;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::{
-    Container, Delivery, Envelope, ErrorKind, MessageBusExt, Retention, SubscribeOptions, Topic,
-    TopicSettings,
+    Container, Delivery, Envelope, ErrorKind, MessageBusExt, Retention, Start, SubscribeOptions,
+    Topic, TopicSettings,
 };
 use tokio::sync::Semaphore;
 
-use crate::support::{Server, container, drained, finish, group, topic, until};
+use crate::support::{Server, container, drained, finish, group, status, topic, until};
 
 async fn publish(container: &Container, on: &Topic, count: u32) {
     let all: Vec<Envelope> = (0..count)
@@ -197,4 +197,61 @@ async fn a_full_backlog_is_a_clear_error_that_ends_when_groups_catch_up() {
     })
     .await;
     finish(container).await;
+}
+
+/// What Redis says of the only group of a log.
+fn lag_by_redis(server: &Server) -> Option<u64> {
+    let groups: Vec<std::collections::HashMap<String, redis::Value>> =
+        server.command(&["XINFO", "GROUPS", "{shop:orders}:log"]);
+    match groups[0]["lag"] {
+        redis::Value::Int(lag) => Some(lag.try_into().unwrap()),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_keeps_up_does_not_lag_after_a_restart() {
+    let mut server = Server::start();
+    // A group that begins behind entries is told to Redis with their number.
+    for _ in 0..10 {
+        let body = r#"{"type":"n","payload":0}"#;
+        let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", body]);
+    }
+    let before = container(&server).await;
+    let orders = topic("orders");
+    let settings = TopicSettings::default()
+        .with_retention(Retention::Length(100_000))
+        .with_backlog_limit(300);
+    before
+        .admin()
+        .create_topic(&orders, settings)
+        .await
+        .unwrap();
+    let options = SubscribeOptions::new().with_start(Start::Next);
+    let subscribe = async |container: &Container| {
+        let options = options.clone();
+        let _subscription = container
+            .bus()
+            .subscribe_with(&orders, options, |_: u32, _: Delivery| async {})
+            .await
+            .unwrap();
+    };
+    subscribe(&before).await;
+    for _ in 0..4 {
+        publish(&before, &orders, 100).await;
+        drained(&before, &orders, &group("billing")).await;
+    }
+    finish(before).await;
+
+    server.restart();
+    assert_eq!(lag_by_redis(&server), Some(400), "this Redis counts well");
+    let after = container(&server).await;
+    assert_eq!(status(&after, &orders, &group("billing")).await.lag, 0);
+    // There is room, whatever Redis says.
+    publish(&after, &orders, 100).await;
+    assert_eq!(status(&after, &orders, &group("billing")).await.lag, 100);
+    subscribe(&after).await;
+    drained(&after, &orders, &group("billing")).await;
+    assert_eq!(lag_by_redis(&server), Some(400), "and it does not mend");
+    finish(after).await;
 }

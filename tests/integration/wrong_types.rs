@@ -52,8 +52,8 @@ fn cases() -> Vec<Case> {
         "forget.lua": &[LOG, REDO], &["g", "0", ""];
         "group_create.lua": &[LOG, REDO], &["other", "beginning"];
         "group_create.lua": &[LOG, REDO], &["other", "next"];
-        "group_remove.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
-        "group_status.lua": &[LOG, REDO, RETRY, DEAD], &["g"];
+        "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
+        "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g"];
         "kv_cas.lua": &["k"], &["0", "", "a", "0"];
         "lease.lua": &[LOG, REDO], &["g", "me", "extend", "log", "1-1", "redo", "1-1"];
         "lease.lua": &[LOG, REDO], &["g", "me", "release", "log", "1-1", "redo", "1-1"];
@@ -61,7 +61,7 @@ fn cases() -> Vec<Case> {
         "once_settle.lua": &["k"], &["token", "complete", "1000", "result"];
         "promote.lua": &[RETRY, BODY, REDO], &["10"];
         "reclaim.lua": &[LOG, REDO], &["g", "heir", "0", "10", "0-0", "0-0"];
-        "retain.lua": &[LOG, META], &[""];
+        "retain.lua" on "lib/groups.lua": &[LOG, META], &[""];
         "schema.lua": &["{s}:schema"], &["begin", "token", "0001", "sum", "1000"];
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
         "retry_take.lua": &[RETRY, BODY, REDO], &["hasten", "log:9-1"];

@@ -212,8 +212,10 @@ impl Model {
     pub(crate) fn release(&mut self, group: u8, consumer: u8, lane: Lane, label: &str) -> bool {
         let held = self.held_by(group, lane, label, consumer);
         if let Some(State::Pending(held)) = held {
+            if !held.given_back {
+                held.deliveries = held.deliveries.saturating_sub(1);
+            }
             held.given_back = true;
-            held.deliveries = held.deliveries.saturating_sub(1);
             return true;
         }
         false

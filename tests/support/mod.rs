@@ -4,8 +4,10 @@
 #![allow(dead_code)]
 
 pub(crate) mod roles;
+pub(crate) mod worker;
 
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -114,6 +116,7 @@ pub(crate) struct Server {
     port: u16,
     folder: tempfile::TempDir,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Server {
@@ -128,8 +131,21 @@ impl Server {
 
     /// Starts a server with further settings, as `redis-server` takes them.
     pub(crate) fn start_with(settings: &[&str]) -> Self {
-        let settings: Vec<String> = settings.iter().map(|one| (*one).to_owned()).collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_in(folder, settings, &[])
+    }
+
+    /// Starts a server on a folder, with further settings and environment variables.
+    pub(crate) fn start_in(
+        folder: tempfile::TempDir,
+        settings: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let settings: Vec<String> = settings.iter().map(|one| (*one).to_owned()).collect();
+        let environment: Vec<(String, String)> = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         // A port that was free may be taken before the server binds it: try another then.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0")
@@ -137,13 +153,14 @@ impl Server {
                 .local_addr()
                 .unwrap()
                 .port();
-            let mut child = spawn(port, &folder, &settings);
+            let mut child = spawn(port, folder.path(), &settings, &environment);
             if comes_up(&mut child, port) {
                 return Self {
                     child,
                     port,
                     folder,
                     settings,
+                    environment,
                 };
             }
             let _ = child.kill();
@@ -164,7 +181,14 @@ impl Server {
 
     /// Starts it again on the same data and port.
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(self.port, &self.folder, &self.settings);
+        self.start_again_with(&[]);
+    }
+
+    /// The same, with further settings for this time.
+    pub(crate) fn start_again_with(&mut self, settings: &[&str]) {
+        let settings = settings.iter().map(|one| (*one).to_owned());
+        let all: Vec<String> = self.settings.iter().cloned().chain(settings).collect();
+        self.child = spawn(self.port, self.folder.path(), &all, &self.environment);
         assert!(
             comes_up(&mut self.child, self.port),
             "the server did not come back"
@@ -177,12 +201,22 @@ impl Server {
         self.start_again();
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// Where it keeps its data.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Whether the process has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Runs a command on a raw connection.
@@ -210,7 +244,7 @@ impl Drop for Server {
     }
 }
 
-fn spawn(port: u16, folder: &tempfile::TempDir, settings: &[String]) -> Child {
+fn spawn(port: u16, folder: &Path, settings: &[String], environment: &[(String, String)]) -> Child {
     Command::new("redis-server")
         .args([
             "--port",
@@ -222,8 +256,9 @@ fn spawn(port: u16, folder: &tempfile::TempDir, settings: &[String]) -> Child {
         ])
         .args(["--appendonly", "yes", "--appendfsync", "always"])
         .arg("--dir")
-        .arg(folder.path())
+        .arg(folder)
         .args(settings)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -79,6 +79,7 @@ pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
 /// > Gives held entries back: at once claimable by
 /// > [`reclaim`](crate::backend::Backend::reclaim), and the delivery that ends here is not
 /// > counted.
+/// > Giving back twice, as after a lost answer, uncounts once.
 /// > Returns how many the member held.
 pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -89,8 +90,10 @@ pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(s
     let strangers = stage.backend.release(&other, &fetched).await;
     assert_eq!(strangers.must("releasing"), 0);
     for (from, to) in [(&hand.member, &other), (&other, &hand.member)] {
-        let given = stage.backend.release(from, &fetched[..2]).await;
-        assert_eq!(given.must("releasing"), 2);
+        for _ in 0..2 {
+            let given = stage.backend.release(from, &fetched[..2]).await;
+            assert_eq!(given.must("releasing"), 2);
+        }
         let taken = stage.reclaim(to, DAY).await;
         assert_eq!(receipts(&taken), fetched[..2]);
         assert!(taken.iter().all(|one| one.deliveries == 1), "{taken:?}");

@@ -286,7 +286,7 @@ fn group_create() {
     assert_eq!(create(raw, &["late", "next"]), 1);
     assert_eq!(create(raw, &["late", "beginning"]), 0);
     let _: String = run(raw, &format!("XADD {LOG} 5-1 json 5"));
-    let status = script!("group_status.lua");
+    let status = script!("group_status.lua" on "lib/groups.lua");
     for (group, lag) in [("early", 5), ("all", 5), ("late", 1)] {
         let keys = [LOG, REDO, RETRY, DEAD];
         let counts: Vec<u64> = call(raw, &status, &keys, &[group]);
@@ -302,7 +302,10 @@ fn group_create() {
 #[test]
 fn group_status() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("group_status.lua"));
+    let (raw, script) = (
+        &mut server.raw(),
+        script!("group_status.lua" on "lib/groups.lua"),
+    );
     let keys = [LOG, REDO, RETRY, DEAD];
     let look = |raw: &mut Connection, group| -> Vec<u64> { call(raw, &script, &keys, &[group]) };
     assert!(look(raw, "g").is_empty(), "no topic");
@@ -370,7 +373,7 @@ type Retained = (u64, u64, u64, u64);
 #[test]
 fn retain_by_floor() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("retain.lua"));
+    let (raw, script) = (&mut server.raw(), script!("retain.lua" on "lib/groups.lua"));
     let keys = [LOG, META];
     assert_eq!(
         call::<Retained>(raw, &script, &keys, &[""]),
@@ -442,7 +445,7 @@ fn long_log_after(raw: &mut Connection, start: u64) {
 #[test]
 fn retain_by_length_and_age() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("retain.lua"));
+    let (raw, script) = (&mut server.raw(), script!("retain.lua" on "lib/groups.lua"));
     let keys = [LOG, META];
     let _: u64 = run(raw, &format!("HSET {META} topic t retention length:250"));
     long_log(raw);
@@ -485,7 +488,7 @@ fn retain_by_length_and_age() {
 #[test]
 fn retain_compares_ids_beyond_what_a_lua_number_holds() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("retain.lua"));
+    let (raw, script) = (&mut server.raw(), script!("retain.lua" on "lib/groups.lua"));
     let big = u64::MAX - 2000;
     let mut pipeline = redis::pipe();
     for n in 0..1000 {

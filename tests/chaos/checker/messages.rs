@@ -1,0 +1,242 @@
+//! Messages from their publishing to their end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Faults, Promise, Rules, Verdict};
+use crate::history::{End, Event, Fate, Line};
+
+struct Published {
+    begun: u64,
+    fate: Fate,
+}
+
+/// One call of a handler.
+struct Call {
+    at: u64,
+    attempt: u32,
+    consumer: String,
+    ended: Option<(u64, End)>,
+}
+
+/// What one group saw of one message.
+#[derive(Default)]
+struct Story {
+    calls: Vec<Call>,
+    redrives: Vec<u64>,
+    buried: u64,
+}
+
+/// Entry ids by topic, group and consumer, in the order of their first deliveries.
+type Order<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<(u64, u64)>>;
+
+#[derive(Default)]
+struct Seen<'a> {
+    groups: Vec<(&'a str, &'a str)>,
+    published: BTreeMap<(&'a str, u64), Published>,
+    stories: BTreeMap<(&'a str, &'a str, u64), Story>,
+    entries: BTreeMap<(&'a str, u64), BTreeSet<&'a str>>,
+    /// Of ordered topics.
+    order: Order<'a>,
+}
+
+pub(super) fn check(
+    history: &[Line],
+    rules: &Rules,
+    faults: &Faults,
+    forgotten_at: u64,
+    verdict: &mut Verdict,
+) {
+    let seen = gather(history, rules, verdict);
+    for ((topic, n), published) in &seen.published {
+        let counter = match published.fate {
+            Fate::Ok => &mut verdict.counts.published,
+            Fate::No => &mut verdict.counts.certainly_not,
+            Fate::Unknown => &mut verdict.counts.unknown,
+        };
+        *counter += 1;
+        let stories = seen.groups.iter().filter(|(of, _)| of == topic);
+        let stories = stories.map(|(_, group)| (group, seen.stories.get(&(topic, group, *n))));
+        let mut known = false;
+        for (group, story) in stories {
+            known |= story.is_some();
+            let settled = story.is_some_and(Story::is_settled);
+            if published.fate == Fate::Ok && !settled {
+                if published.begun <= forgotten_at {
+                    verdict.counts.forgotten += 1;
+                    continue;
+                }
+                verdict.counts.lost += 1;
+                let state = if story.is_some() { "begun" } else { "not seen" };
+                let what = format!("{topic} {n} by {group}: {state}");
+                verdict.breaks(Promise::NothingLost, what);
+            }
+        }
+        match published.fate {
+            Fate::Unknown => verdict.counts.unknown_seen += u64::from(known),
+            Fate::No if known => {
+                let what = format!("{topic} {n} certainly was not published, and was seen");
+                verdict.breaks(Promise::NothingInvented, what);
+            }
+            _ => {}
+        }
+    }
+    for ((topic, group, n), story) in &seen.stories {
+        if !seen.published.contains_key(&(*topic, *n)) {
+            let what = format!("{topic} {n}, seen by {group}: nobody published it");
+            verdict.breaks(Promise::NothingInvented, what);
+        }
+        let name = format!("{topic}/{group} {n}");
+        story.check(&name, rules, faults, verdict);
+    }
+    for ((topic, n), entries) in &seen.entries {
+        if entries.len() > 1 {
+            let what = format!("{topic} {n} lies in {entries:?}");
+            verdict.breaks(Promise::OneEntry, what);
+        }
+    }
+    for ((topic, group, consumer), entries) in &seen.order {
+        if let Some(pair) = entries.windows(2).find(|pair| pair[0] >= pair[1]) {
+            let what = format!(
+                "{topic}/{group}: {consumer} saw {:?} before {:?}",
+                pair[0], pair[1]
+            );
+            verdict.breaks(Promise::Order, what);
+        }
+    }
+}
+
+fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen<'a> {
+    let mut seen = Seen::default();
+    for line in history {
+        match &line.event {
+            Event::Group { topic, group } => seen.groups.push((topic, group)),
+            Event::Publish { topic, n } => {
+                // Until more is known.
+                let published = Published {
+                    begun: line.at,
+                    fate: Fate::Unknown,
+                };
+                seen.published.insert((topic, *n), published);
+            }
+            Event::Published { topic, n, fate } => {
+                if let Some(published) = seen.published.get_mut(&(&**topic, *n)) {
+                    published.fate = *fate;
+                }
+            }
+            Event::Begun {
+                topic,
+                group,
+                n,
+                entry,
+                consumer,
+                attempt,
+            } => {
+                verdict.counts.delivered += 1;
+                seen.entries.entry((topic, *n)).or_default().insert(entry);
+                let story = seen.stories.entry((topic, group, *n)).or_default();
+                if story.calls.is_empty() && *attempt == 1 && rules.ordered.contains(topic) {
+                    let order = seen.order.entry((topic, group, consumer)).or_default();
+                    order.push(entry_id(entry));
+                }
+                story.calls.push(Call {
+                    at: line.at,
+                    attempt: *attempt,
+                    consumer: consumer.clone(),
+                    ended: None,
+                });
+            }
+            Event::Ended {
+                topic,
+                group,
+                n,
+                consumer,
+                end,
+                ..
+            } => {
+                let story = seen.stories.entry((topic, group, *n)).or_default();
+                let mut calls = story.calls.iter_mut().rev();
+                let call = calls.find(|call| call.consumer == *consumer && call.ended.is_none());
+                if let Some(call) = call {
+                    call.ended = Some((line.at, *end));
+                }
+            }
+            Event::Redrive {
+                topic,
+                group,
+                records,
+                ..
+            } => {
+                for (_, n) in records {
+                    let story = seen.stories.entry((topic, group, *n)).or_default();
+                    story.redrives.push(line.at);
+                }
+            }
+            Event::Buried {
+                topic,
+                group,
+                n: Some(n),
+                attempts,
+                ..
+            } => {
+                verdict.counts.dead += 1;
+                seen.stories.entry((topic, group, *n)).or_default().buried += 1;
+                if *attempts > rules.max_attempts {
+                    let what = format!("{topic}/{group} {n} is dead after {attempts}");
+                    verdict.breaks(Promise::Attempts, what);
+                }
+            }
+            _ => {}
+        }
+    }
+    seen
+}
+
+fn entry_id(text: &str) -> (u64, u64) {
+    let (millis, sequence) = text.split_once('-').expect("an entry id");
+    (millis.parse().unwrap(), sequence.parse().unwrap())
+}
+
+impl Story {
+    fn is_settled(&self) -> bool {
+        let acked = |call: &Call| matches!(call.ended, Some((_, End::Ack)));
+        self.buried > 0 || self.calls.iter().any(acked)
+    }
+
+    fn check(&self, name: &str, rules: &Rules, faults: &Faults, verdict: &mut Verdict) {
+        let acks = self.calls.iter().filter_map(|call| call.ended);
+        let acks = acks.filter(|(_, end)| *end == End::Ack).count() as u64;
+        verdict.counts.acked += acks.min(1);
+        verdict.counts.duplicates += acks.saturating_sub(1);
+        if self.buried > 1 {
+            let what = format!("{name} has {} dead letters", self.buried);
+            verdict.breaks(Promise::Attempts, what);
+        }
+        if let Some(call) = self
+            .calls
+            .iter()
+            .find(|call| call.attempt > rules.max_attempts)
+        {
+            let what = format!("{name} was attempted a {}th time", call.attempt);
+            verdict.breaks(Promise::Attempts, what);
+        }
+        for pair in self.calls.windows(2) {
+            let [first, second] = pair else { continue };
+            let expected = match first.ended {
+                Some((_, End::Fail)) => second.attempt == first.attempt + 1,
+                Some((_, End::Snooze)) => second.attempt == first.attempt,
+                Some((_, End::Reject | End::Ack)) | None => false,
+            };
+            let redriven = self
+                .redrives
+                .iter()
+                .any(|at| (first.at..=second.at).contains(at));
+            if !expected && !redriven && !faults.between(first.at, second.at) {
+                let what = format!(
+                    "{name} came as attempt {} and, after {:?}, as attempt {}",
+                    first.attempt, first.ended, second.attempt,
+                );
+                verdict.breaks(Promise::NoNeedlessRepeat, what);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Dead letters from burial to redrive, and what nobody can decode.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Promise, Verdict};
+use crate::history::{Event, Line};
+
+type Record<'a> = (&'a str, &'a str, &'a str);
+
+/// A redrive that was sent.
+struct Redrive<'a> {
+    topic: &'a str,
+    group: &'a str,
+    records: Vec<&'a str>,
+    /// What it moved, as far as is known.
+    done: Option<&'a [String]>,
+}
+
+pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) {
+    let mut seen: BTreeSet<Record<'_>> = BTreeSet::new();
+    let mut left: BTreeSet<Record<'_>> = BTreeSet::new();
+    let mut calls: BTreeMap<u64, Redrive<'_>> = BTreeMap::new();
+    let mut malformed: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
+    let mut groups = Vec::new();
+    for line in history {
+        match &line.event {
+            Event::Group { topic, group } => groups.push((topic, group)),
+            Event::Malformed { topic, entry } if line.at > forgotten_at => {
+                malformed.entry((topic, entry)).or_default();
+            }
+            Event::Listed {
+                topic,
+                group,
+                records,
+            } if line.at > forgotten_at => {
+                seen.extend(records.iter().map(|(id, _)| (&**topic, &**group, &**id)));
+            }
+            Event::Redrive {
+                topic,
+                group,
+                call,
+                records,
+            } if line.at > forgotten_at => {
+                let redrive = Redrive {
+                    topic,
+                    group,
+                    records: records.iter().map(|(id, _)| &**id).collect(),
+                    done: None,
+                };
+                calls.insert(*call, redrive);
+            }
+            Event::Redriven { call, done } => {
+                if let Some(redrive) = calls.get_mut(call) {
+                    redrive.done = done.as_deref();
+                }
+            }
+            Event::Buried {
+                topic,
+                group,
+                record,
+                n,
+                entry,
+                ..
+            } => {
+                left.insert((topic, group, record));
+                if n.is_none()
+                    && let Some(graves) = malformed.get_mut(&(&**topic, &**entry))
+                {
+                    *graves.entry(group).or_default() += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    let mut moved: BTreeMap<Record<'_>, u64> = BTreeMap::new();
+    let mut perhaps: BTreeSet<Record<'_>> = BTreeSet::new();
+    for redrive in calls.values() {
+        let record = |id| (redrive.topic, redrive.group, id);
+        match redrive.done {
+            Some(done) => {
+                for id in done {
+                    *moved.entry(record(&**id)).or_default() += 1;
+                    verdict.counts.redriven += 1;
+                }
+            }
+            None => perhaps.extend(redrive.records.iter().map(|id| record(id))),
+        }
+    }
+    for (record, times) in &moved {
+        if *times > 1 || left.contains(record) {
+            let stays = if left.contains(record) {
+                " and stayed"
+            } else {
+                ""
+            };
+            let what = format!("{record:?} was redriven {times} times{stays}");
+            verdict.breaks(Promise::RedriveConserves, what);
+        }
+    }
+    for record in seen {
+        let known = moved.contains_key(&record) || perhaps.contains(&record);
+        if !known && !left.contains(&record) {
+            let what = format!("{record:?} vanished");
+            verdict.breaks(Promise::RedriveConserves, what);
+        }
+    }
+    for ((topic, entry), graves) in malformed {
+        for (_, group) in groups.iter().filter(|(of, _)| *of == topic) {
+            let times = graves.get(&***group).copied().unwrap_or(0);
+            if times == 0 {
+                verdict.counts.lost += 1;
+                let what = format!("malformed {topic} {entry} by {group}");
+                verdict.breaks(Promise::NothingLost, what);
+            } else if times > 1 {
+                let what = format!("malformed {topic}/{group} {entry} has {times} dead letters");
+                verdict.breaks(Promise::Attempts, what);
+            }
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Short histories, written by hand: one that keeps each promise, and one that just breaks it.
+
+use std::time::Duration;
+
+use crate::checker::{Promise, Rules, check};
+use crate::history::{Claimed, End, Event, Fate, Line, Op, Told};
+
+fn rules() -> Rules {
+    Rules {
+        max_attempts: 3,
+        ordered: vec!["ordered".to_owned()],
+        aftermath: Duration::from_micros(10),
+        drains_within: Duration::from_secs(1),
+    }
+}
+
+/// A history in the making: each event a hundred microseconds after the one before.
+struct Story(Vec<Line>);
+
+impl Story {
+    fn new() -> Self {
+        let mut story = Self(Vec::new());
+        for topic in ["orders", "ordered"] {
+            let (topic, group) = (topic.to_owned(), "billing".to_owned());
+            story.add(Event::Group { topic, group });
+        }
+        story
+    }
+
+    fn add(&mut self, event: Event) -> &mut Self {
+        let at = self.0.len() as u64 * 100;
+        let by = "a test".to_owned();
+        self.0.push(Line { at, by, event });
+        self
+    }
+
+    fn published(&mut self, n: u64, fate: Fate) -> &mut Self {
+        let topic = "orders".to_owned();
+        self.add(Event::Publish {
+            topic: topic.clone(),
+            n,
+        });
+        self.add(Event::Published { topic, n, fate })
+    }
+
+    fn begun(&mut self, topic: &str, n: u64, entry: &str, attempt: u32) -> &mut Self {
+        self.add(Event::Begun {
+            topic: topic.to_owned(),
+            group: "billing".to_owned(),
+            n,
+            entry: entry.to_owned(),
+            consumer: "one".to_owned(),
+            attempt,
+        })
+    }
+
+    fn ended(&mut self, n: u64, attempt: u32, end: End) -> &mut Self {
+        self.add(Event::Ended {
+            topic: "orders".to_owned(),
+            group: "billing".to_owned(),
+            n,
+            consumer: "one".to_owned(),
+            attempt,
+            end,
+        })
+    }
+
+    fn handled(&mut self, n: u64, attempt: u32, end: End) -> &mut Self {
+        let entry = format!("{n}-0");
+        self.begun("orders", n, &entry, attempt)
+            .ended(n, attempt, end)
+    }
+
+    fn buried(&mut self, n: Option<u64>, record: &str, attempts: u32) -> &mut Self {
+        self.add(Event::Buried {
+            topic: "orders".to_owned(),
+            group: "billing".to_owned(),
+            record: record.to_owned(),
+            n,
+            entry: "9-9".to_owned(),
+            reason: "exhausted".to_owned(),
+            attempts,
+        })
+    }
+
+    fn redrive(&mut self, call: u64, n: u64, done: Option<bool>) -> &mut Self {
+        self.add(Event::Redrive {
+            topic: "orders".to_owned(),
+            group: "billing".to_owned(),
+            call,
+            records: vec![("1-0".to_owned(), n)],
+        });
+        let done = done.map(|done| vec!["1-0".to_owned(); usize::from(done)]);
+        self.add(Event::Redriven { call, done })
+    }
+
+    fn listed(&mut self, n: u64) -> &mut Self {
+        self.add(Event::Listed {
+            topic: "orders".to_owned(),
+            group: "billing".to_owned(),
+            records: vec![("1-0".to_owned(), n)],
+        })
+    }
+
+    fn fault(&mut self, name: &str, forgets: bool) -> &mut Self {
+        let name = name.to_owned();
+        self.add(Event::Fault { name, forgets })
+    }
+
+    fn healed(&mut self, name: &str) -> &mut Self {
+        let name = name.to_owned();
+        self.add(Event::Healed { name })
+    }
+
+    fn drained(&mut self, millis: u64) -> &mut Self {
+        for topic in ["orders", "ordered"] {
+            self.add(Event::Drained {
+                topic: topic.to_owned(),
+                group: "billing".to_owned(),
+                millis,
+            });
+        }
+        self
+    }
+
+    fn broken(&mut self) -> Vec<Promise> {
+        self.drained(5);
+        check(&self.0, &rules()).broken()
+    }
+}
+
+#[test]
+fn what_is_published_is_handled_or_dead() {
+    let mut story = Story::new();
+    story.published(1, Fate::Ok).handled(1, 1, End::Ack);
+    story.published(2, Fate::Ok).buried(Some(2), "2-0", 3);
+    story.published(3, Fate::No).published(4, Fate::Unknown);
+    assert_eq!(story.broken(), []);
+
+    let mut unseen = Story::new();
+    assert_eq!(
+        unseen.published(1, Fate::Ok).broken(),
+        [Promise::NothingLost]
+    );
+    let mut begun = Story::new();
+    begun.published(1, Fate::Ok).begun("orders", 1, "1-0", 1);
+    assert_eq!(begun.broken(), [Promise::NothingLost]);
+}
+
+#[test]
+fn what_was_published_before_data_was_forgotten_is_nobodys_loss() {
+    let mut story = Story::new();
+    story
+        .published(1, Fate::Ok)
+        .fault("flushall", true)
+        .healed("flushall");
+    assert_eq!(story.broken(), []);
+    assert_eq!(check(&story.0, &rules()).counts.forgotten, 1);
+    story.published(2, Fate::Ok);
+    assert_eq!(story.broken(), [Promise::NothingLost]);
+}
+
+#[test]
+fn what_nobody_published_is_not_seen() {
+    for story in [
+        Story::new().published(1, Fate::No).handled(1, 1, End::Ack),
+        Story::new().handled(1, 1, End::Ack),
+    ] {
+        assert_eq!(story.broken(), [Promise::NothingInvented]);
+    }
+    let mut unknown = Story::new();
+    unknown.published(1, Fate::Unknown).handled(1, 1, End::Ack);
+    assert_eq!(unknown.broken(), []);
+}
+
+#[test]
+fn a_message_lies_in_its_topic_once() {
+    let mut story = Story::new();
+    story.published(1, Fate::Ok).begun("orders", 1, "1-0", 1);
+    story.fault("a cut", false).healed("a cut");
+    story.begun("orders", 1, "2-0", 2).ended(1, 2, End::Ack);
+    assert_eq!(story.broken(), [Promise::OneEntry]);
+}
+
+#[test]
+fn a_message_comes_again_only_for_a_reason() {
+    let mut failed = Story::new();
+    failed.published(1, Fate::Ok).handled(1, 1, End::Fail);
+    failed.handled(1, 2, End::Snooze).handled(1, 2, End::Ack);
+    assert_eq!(failed.broken(), []);
+    failed.handled(1, 2, End::Ack);
+    assert_eq!(failed.broken(), [Promise::NoNeedlessRepeat]);
+    assert_eq!(check(&failed.0, &rules()).counts.duplicates, 1);
+
+    let mut crashed = Story::new();
+    crashed.published(1, Fate::Ok).begun("orders", 1, "1-0", 1);
+    crashed.fault("a kill", false).healed("a kill");
+    assert_eq!(crashed.handled(1, 2, End::Ack).broken(), []);
+    let mut unprovoked = Story::new();
+    unprovoked
+        .published(1, Fate::Ok)
+        .begun("orders", 1, "1-0", 1);
+    let broken = unprovoked.handled(1, 2, End::Ack).broken();
+    assert_eq!(broken, [Promise::NoNeedlessRepeat]);
+}
+
+#[test]
+fn attempts_are_bounded_and_a_message_is_buried_once() {
+    let mut story = Story::new();
+    story.published(1, Fate::Ok);
+    for attempt in 1..4 {
+        story.handled(1, attempt, End::Fail);
+    }
+    assert_eq!(story.buried(Some(1), "1-0", 3).broken(), []);
+    story.buried(Some(1), "2-0", 3);
+    assert_eq!(story.broken(), [Promise::Attempts]);
+
+    let mut fourth = Story::new();
+    fourth
+        .published(1, Fate::Ok)
+        .begun("orders", 1, "1-0", 4)
+        .ended(1, 4, End::Ack);
+    assert_eq!(fourth.broken(), [Promise::Attempts]);
+}
+
+#[test]
+fn what_nobody_can_decode_is_buried_once() {
+    let malformed = || {
+        let mut story = Story::new();
+        let (topic, entry) = ("orders".to_owned(), "9-9".to_owned());
+        story.add(Event::Malformed { topic, entry });
+        story
+    };
+    assert_eq!(malformed().broken(), [Promise::NothingLost]);
+    assert_eq!(malformed().buried(None, "1-0", 1).broken(), []);
+    let mut twice = malformed();
+    twice.buried(None, "1-0", 1).buried(None, "2-0", 1);
+    assert_eq!(twice.broken(), [Promise::Attempts]);
+}
+
+#[test]
+fn a_redrive_moves_a_record_once() {
+    let dead = || {
+        let mut story = Story::new();
+        story
+            .published(1, Fate::Ok)
+            .handled(1, 1, End::Reject)
+            .listed(1);
+        story
+    };
+    let mut sound = dead();
+    sound.redrive(1, 1, Some(true)).redrive(2, 1, Some(false));
+    assert_eq!(sound.handled(1, 1, End::Ack).broken(), []);
+    let mut unknown = dead();
+    unknown.redrive(1, 1, None).handled(1, 1, End::Ack);
+    assert_eq!(unknown.broken(), []);
+
+    let mut twice = dead();
+    twice.redrive(1, 1, Some(true)).redrive(2, 1, Some(true));
+    assert_eq!(
+        twice.handled(1, 1, End::Ack).broken(),
+        [Promise::RedriveConserves]
+    );
+    let mut stays = dead();
+    stays.redrive(1, 1, Some(true)).buried(Some(1), "1-0", 1);
+    assert_eq!(stays.broken(), [Promise::RedriveConserves]);
+    let vanished = dead().broken();
+    assert_eq!(vanished, [Promise::NothingLost, Promise::RedriveConserves]);
+}
+
+#[test]
+fn first_deliveries_come_in_order() {
+    let mut story = Story::new();
+    for n in [1, 2, 3] {
+        let topic = "ordered".to_owned();
+        story.add(Event::Publish { topic, n });
+    }
+    story
+        .begun("ordered", 1, "9-0", 1)
+        .begun("ordered", 2, "10-0", 1);
+    // Not a first delivery.
+    story
+        .fault("a kill", false)
+        .healed("a kill")
+        .begun("ordered", 1, "9-0", 2);
+    assert_eq!(story.broken(), []);
+    story.begun("ordered", 3, "9-5", 1);
+    assert_eq!(story.broken(), [Promise::Order]);
+}
+
+#[test]
+fn nothing_unsettled_is_trimmed() {
+    let trimmed = |missing| {
+        let mut story = Story::new();
+        let topic = "orders".to_owned();
+        story.add(Event::Trimmed { topic, missing });
+        story.broken()
+    };
+    assert_eq!(trimmed(0), []);
+    assert_eq!(trimmed(1), [Promise::TrimsSettledOnly]);
+}
+
+#[test]
+fn registers_are_linearizable() {
+    let swaps = |second| {
+        let mut story = Story::new();
+        for (call, new, told) in [(1, 7, true), (2, 8, second)] {
+            let key = "register".to_owned();
+            let op = Op::Cas {
+                expected: None,
+                new,
+            };
+            story.add(Event::Asked {
+                key: key.clone(),
+                call,
+                op,
+            });
+            let told = Told::Swapped(told);
+            story.add(Event::Told { key, call, told });
+        }
+        story.broken()
+    };
+    assert_eq!(swaps(false), []);
+    assert_eq!(swaps(true), [Promise::Linearizable]);
+}
+
+#[test]
+fn a_claim_is_completed_once_and_by_its_last_owner() {
+    let story = |events: &[(&str, u64, Claimed)]| {
+        let mut story = Story::new();
+        for (what, token, claimed) in events {
+            let (key, token, claimed) = ("once".to_owned(), *token, *claimed);
+            story.add(match *what {
+                "claim" => Event::Claim {
+                    key,
+                    token,
+                    claimed,
+                },
+                "send" => Event::Complete { key, token },
+                _ => Event::Completed {
+                    key,
+                    token,
+                    claimed,
+                },
+            });
+        }
+        story.broken()
+    };
+    let (one, two) = (Claimed::Mine, Claimed::Busy);
+    let first = [("claim", 1, one), ("send", 1, one), ("completed", 1, one)];
+    assert_eq!(story(&first), []);
+    let fenced = [
+        ("claim", 1, one),
+        ("claim", 2, one),
+        ("send", 1, one),
+        ("completed", 1, two),
+        ("send", 2, one),
+        ("completed", 2, one),
+        ("claim", 3, Claimed::Done(2)),
+    ];
+    assert_eq!(story(&fenced), []);
+    let mut superseded = fenced[..4].to_vec();
+    superseded[3].2 = one;
+    assert_eq!(story(&superseded), [Promise::Once]);
+    let mut another = fenced;
+    another[6].2 = Claimed::Done(1);
+    assert_eq!(story(&another), [Promise::Once]);
+}
+
+#[test]
+fn everything_drains_in_time() {
+    let undrained = check(&Story::new().0, &rules());
+    assert_eq!(undrained.broken(), [Promise::Drains]);
+    let late = check(&Story::new().drained(1001).0, &rules());
+    assert_eq!(late.broken(), [Promise::Drains]);
+}

@@ -1,0 +1,20 @@
+//! The checker of histories: each promise is seen to be broken where it is.
+
+// The runner and the conformance suite use the rest.
+#[allow(dead_code)]
+#[path = "../../support/broken.rs"]
+mod broken;
+#[allow(dead_code)]
+#[path = "../checker/mod.rs"]
+mod checker;
+#[allow(dead_code)]
+#[path = "../history.rs"]
+mod history;
+#[path = "../../support/mod.rs"]
+mod support;
+
+mod histories;
+mod registers;
+mod small;
+mod stores;
+mod variants;

@@ -1,0 +1,225 @@
+//! What the workers stand on: one server behind a proxy, and what can go wrong with it.
+//!
+//! A run knows of its ground only what is public here. Several servers with a sentinel, or a
+//! cluster, are another ground with the same methods.
+
+use std::time::{Duration, Instant};
+
+use crate::history::{Event, Journal};
+use crate::plan::{Fault, Step};
+use crate::proxy::{Proxy, Weather};
+use crate::shim::Shim;
+use crate::support::{Server, signal};
+
+const LOG: &str = "{chaos:orders}:log";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Ground {
+    server: Server,
+    shim: Shim,
+    proxy: Proxy,
+    /// Stays connected when nobody else can connect.
+    admin: redis::Connection,
+    clock: i64,
+}
+
+impl Ground {
+    pub(crate) async fn start(seed: u64) -> Self {
+        let shim = Shim::build();
+        let environment = shim.environment();
+        let environment = environment
+            .each_ref()
+            .map(|(name, value)| (*name, &**value));
+        let settings = [
+            "--busy-reply-threshold",
+            "100",
+            "--dbfilename",
+            "blocked.rdb",
+            "--loading-process-events-interval-bytes",
+            "1024",
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start_in(folder, &settings, &environment);
+        let proxy = Proxy::start(server.port(), seed).await;
+        Self {
+            admin: server.raw(),
+            server,
+            shim,
+            proxy,
+            clock: 0,
+        }
+    }
+
+    /// Where workers connect.
+    pub(crate) fn url(&self) -> String {
+        self.proxy.url()
+    }
+
+    /// Where whoever looks on connects: past the proxy.
+    pub(crate) fn direct_url(&self) -> String {
+        self.server.url()
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.proxy.connections()
+    }
+
+    /// The server's process, for its memory.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    fn command(&mut self, words: &[&str]) {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command
+            .exec(&mut self.admin)
+            .unwrap_or_else(|e| panic!("{words:?}: {e}"));
+    }
+
+    /// Begins a fault. Blocks its thread.
+    pub(crate) fn strike(&mut self, step: Step, journal: &Journal) {
+        match step.fault {
+            Fault::KillServer | Fault::Loading => self.server.kill(),
+            Fault::FreezeServer => signal(self.server.pid(), "STOP"),
+            Fault::ScriptFlush => self.command(&["SCRIPT", "FLUSH", "SYNC"]),
+            Fault::KillClients => self.kill_clients(),
+            Fault::MaxClients => {
+                self.command(&["CONFIG", "SET", "maxclients", "1"]);
+                self.kill_clients();
+            }
+            Fault::Pause => {
+                let what = ["WRITE", "ALL"][step.pick as usize % 2];
+                // It ends by itself: what pauses all commands pauses the one that would end it.
+                let millis = step.lasts.as_millis().to_string();
+                self.command(&["CLIENT", "PAUSE", &millis, what]);
+            }
+            Fault::Busy => {
+                let mut raw = self.server.raw();
+                let script = redis::cmd("EVAL")
+                    .arg("while true do end")
+                    .arg(0)
+                    .to_owned();
+                // Ends when it is killed.
+                std::thread::spawn(move || script.exec(&mut raw));
+            }
+            Fault::ReadOnly => self.command(&["REPLICAOF", "127.0.0.1", "1"]),
+            Fault::MemoryFull => self.command(&["CONFIG", "SET", "maxmemory", "1"]),
+            Fault::Misconf => {
+                std::fs::create_dir(self.server.folder().join("blocked.rdb")).unwrap();
+                self.command(&["CONFIG", "SET", "save", "3600 1"]);
+                self.command(&["BGSAVE"]);
+            }
+            // Its child may be at work on a snapshot still: then it comes later.
+            Fault::Rewrite => self.command(&["BGREWRITEAOF"]),
+            Fault::ClockForward => {
+                self.clock += 3600;
+                self.shim.clock(self.clock);
+            }
+            Fault::Malformed => self.malformed(journal),
+            Fault::FlushAll => self.command(&["FLUSHALL"]),
+            Fault::Weather(weather) => self.proxy.set(weather),
+            Fault::Kill | Fault::Freeze | Fault::DropRuntime | Fault::Restart => {
+                unreachable!("a fault of a worker")
+            }
+        }
+    }
+
+    /// Ends it. Blocks its thread until the server serves again.
+    pub(crate) fn heal(&mut self, step: Step) {
+        match step.fault {
+            Fault::KillServer => self.start_again(&[]),
+            Fault::Loading => self.load_slowly(),
+            Fault::FreezeServer => signal(self.server.pid(), "CONT"),
+            Fault::MaxClients => self.command(&["CONFIG", "SET", "maxclients", "10000"]),
+            Fault::Busy => self.kill_script(),
+            Fault::ReadOnly => self.command(&["REPLICAOF", "NO", "ONE"]),
+            Fault::MemoryFull => self.command(&["CONFIG", "SET", "maxmemory", "0"]),
+            Fault::Misconf => {
+                self.command(&["CONFIG", "SET", "save", ""]);
+                std::fs::remove_dir(self.server.folder().join("blocked.rdb")).unwrap();
+            }
+            Fault::Weather(_) => self.proxy.set(Weather::Fine),
+            _ => {}
+        }
+    }
+
+    fn start_again(&mut self, settings: &[&str]) {
+        self.server.start_again_with(settings);
+        self.admin = self.server.raw();
+    }
+
+    /// Lets it load for about two seconds, and answer meanwhile.
+    fn load_slowly(&mut self) {
+        let files = std::fs::read_dir(self.server.folder().join("appendonlydir")).unwrap();
+        let bytes: u64 = files
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum();
+        // Some 200 bytes a command.
+        let delay = (2_000_000 / (bytes / 200).max(1)).clamp(1, 5000);
+        self.start_again(&["--key-load-delay", &delay.to_string()]);
+    }
+
+    fn kill_clients(&mut self) {
+        self.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    }
+
+    fn kill_script(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let killed = redis::cmd("SCRIPT").arg("KILL").exec(&mut self.admin);
+            // It may not have begun yet; before its threshold the server does not even answer.
+            match killed {
+                Ok(()) => return,
+                Err(_) => assert!(Instant::now() < deadline, "the script cannot be killed"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Puts entries into the log that nobody can decode.
+    fn malformed(&mut self, journal: &Journal) {
+        let deep = format!(
+            r#"{{"type":"chaos","payload":{}{}}}"#,
+            "[".repeat(10_000),
+            "]".repeat(10_000)
+        );
+        let large = vec![b'['; 4 * 1024 * 1024];
+        let bodies: [(&str, &[u8]); 8] = [
+            ("unheard-of", b"{}"),
+            ("json", b"{\"type\":"),
+            (
+                "json",
+                b"{\"type\":\"chaos\",\"payload\":{\"n\":\"seven\"}}",
+            ),
+            ("json", deep.as_bytes()),
+            ("json", &large),
+            ("msgpack", b"\x81\xa4type"),
+            // A text of four billion bytes, an array of as many.
+            ("msgpack", b"\x82\xa4type\xdb\xff\xff\xff\xffx"),
+            (
+                "msgpack",
+                b"\x82\xa4type\xa1x\xa7payload\xdd\xff\xff\xff\xff",
+            ),
+        ];
+        for (name, body) in bodies {
+            let mut add = redis::cmd("XADD");
+            add.arg(LOG).arg("*").arg(name).arg(body);
+            let entry: String = add.query(&mut self.admin).unwrap();
+            let topic = "orders".to_owned();
+            journal.write(Event::Malformed { topic, entry });
+        }
+    }
+
+    /// Looks whether a log lacks what a group has not settled.
+    pub(crate) fn probe(url: &str, topic: &str) -> Option<u64> {
+        let client = redis::Client::open(url).ok()?;
+        let patience = Duration::from_secs(2);
+        let mut raw = client.get_connection_with_timeout(patience).ok()?;
+        raw.set_read_timeout(Some(patience)).ok()?;
+        let mut probe = redis::cmd("EVAL");
+        probe.arg(include_str!("probe.lua")).arg(1);
+        probe.arg(format!("{{chaos:{topic}}}:log"));
+        probe.query(&mut raw).ok()
+    }
+}

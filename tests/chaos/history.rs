@@ -1,0 +1,252 @@
+//! What happened in a run, as JSON lines in one file that all processes append to.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// One line.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Line {
+    /// Microseconds since 1970. All processes of a run share a machine and its clock.
+    pub(crate) at: u64,
+    /// The process and, where it matters, the client in it.
+    pub(crate) by: String,
+    #[serde(flatten)]
+    pub(crate) event: Event,
+}
+
+/// What a publish came to.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Fate {
+    Ok,
+    No,
+    Unknown,
+}
+
+/// What a handler returned.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum End {
+    Ack,
+    Fail,
+    Snooze,
+    Reject,
+}
+
+/// What a client asks of a register.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Op {
+    Get,
+    Set(u64),
+    Cas { expected: Option<u64>, new: u64 },
+}
+
+/// What it was told.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Told {
+    Got(Option<u64>),
+    Set,
+    Swapped(bool),
+    No,
+    Unknown,
+}
+
+/// What a claim, or the completion of one, came to.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Claimed {
+    Mine,
+    Busy,
+    /// It was completed under this token.
+    Done(u64),
+    No,
+    Unknown,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(crate) enum Event {
+    /// A group that has to see everything.
+    Group {
+        topic: String,
+        group: String,
+    },
+    /// A publish that is about to be sent.
+    Publish {
+        topic: String,
+        n: u64,
+    },
+    Published {
+        topic: String,
+        n: u64,
+        fate: Fate,
+    },
+    /// A handler was called.
+    Begun {
+        topic: String,
+        group: String,
+        n: u64,
+        entry: String,
+        consumer: String,
+        attempt: u32,
+    },
+    /// A handler is about to return.
+    Ended {
+        topic: String,
+        group: String,
+        n: u64,
+        consumer: String,
+        attempt: u32,
+        end: End,
+    },
+    /// An entry that nobody can decode was put into the log.
+    Malformed {
+        topic: String,
+        entry: String,
+    },
+    /// Dead letters were seen, by an operator, with the messages that they hold.
+    Listed {
+        topic: String,
+        group: String,
+        records: Vec<(String, u64)>,
+    },
+    /// A redrive that is about to be sent.
+    Redrive {
+        topic: String,
+        group: String,
+        call: u64,
+        records: Vec<(String, u64)>,
+    },
+    /// What it moved; `None` where that is unknown.
+    Redriven {
+        call: u64,
+        done: Option<Vec<String>>,
+    },
+    /// A dead letter that is left at the end.
+    Buried {
+        topic: String,
+        group: String,
+        record: String,
+        /// The message, where it could be decoded.
+        n: Option<u64>,
+        entry: String,
+        reason: String,
+        attempts: u32,
+    },
+    /// A client asks something of a register.
+    Asked {
+        key: String,
+        call: u64,
+        op: Op,
+    },
+    Told {
+        key: String,
+        call: u64,
+        told: Told,
+    },
+    /// The reply to a claim came.
+    Claim {
+        key: String,
+        token: u64,
+        claimed: Claimed,
+    },
+    /// A claim is about to be completed.
+    Complete {
+        key: String,
+        token: u64,
+    },
+    Completed {
+        key: String,
+        token: u64,
+        claimed: Claimed,
+    },
+    /// A fault begins. One that `forgets` loses data by definition.
+    Fault {
+        name: String,
+        forgets: bool,
+    },
+    /// It is over, as far as whoever made it is concerned.
+    Healed {
+        name: String,
+    },
+    /// A look at a log: entries that a group has not settled and that are gone.
+    Trimmed {
+        topic: String,
+        missing: u64,
+    },
+    Phase {
+        name: String,
+    },
+    /// Nothing is left to do for a group, so many milliseconds after publishing ended.
+    Drained {
+        topic: String,
+        group: String,
+        millis: u64,
+    },
+}
+
+/// Writes lines. Clones write to the same file, and so do other processes.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal {
+    file: Arc<File>,
+    path: PathBuf,
+    by: String,
+}
+
+impl Journal {
+    pub(crate) fn open(path: &Path, by: &str) -> Self {
+        // What a process appends with one write stays together, and is there after its death.
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap();
+        Self {
+            file: Arc::new(file),
+            path: path.to_owned(),
+            by: by.to_owned(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn write(&self, event: Event) {
+        self.write_all([event]);
+    }
+
+    pub(crate) fn write_all(&self, events: impl IntoIterator<Item = Event>) {
+        let at = now();
+        let mut text = Vec::new();
+        for event in events {
+            let by = self.by.clone();
+            serde_json::to_writer(&mut text, &Line { at, by, event }).unwrap();
+            text.push(b'\n');
+        }
+        (&*self.file).write_all(&text).unwrap();
+    }
+
+    /// Everything that was written, by anyone, in the order of its time.
+    pub(crate) fn read(&self) -> Vec<Line> {
+        let text = std::fs::read_to_string(&self.path).unwrap();
+        let mut lines: Vec<Line> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect();
+        lines.sort_by_key(|line| line.at);
+        lines
+    }
+}
+
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_micros()).unwrap()
+}

@@ -1,0 +1,158 @@
+//! Publishing and handling, and saying so.
+
+use std::time::Duration;
+
+use redstart::{
+    Delivery, Envelope, Error, ErrorKind, MessageBusExt, Outcome, Published, RetryPolicy,
+    SubscribeOptions,
+};
+
+use crate::history::{End, Event, Fate};
+use crate::nature::{Message, Nature, mixed};
+use crate::support::{group, topic};
+use crate::worker::{Work, calm};
+
+/// The most attempts that a message of the run gets.
+pub(crate) const MAX_ATTEMPTS: u32 = 8;
+/// What one consumer may hold beyond what it handles.
+const PREFETCH: usize = 8;
+
+pub(crate) fn fate(result: &Result<Published, Error>) -> Fate {
+    match result {
+        Ok(_) => Fate::Ok,
+        Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Fate::Unknown,
+        Err(_) => Fate::No,
+    }
+}
+
+/// Publishes until there is to be calm: singly, several at once, and in batches to one topic;
+/// one after the other to the ordered one.
+pub(crate) fn publish(work: &Work) {
+    let per_second = f64::from(work.spec.rate.max(1));
+    let every = Duration::from_secs_f64(20.0 / per_second);
+    let loud = work.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !calm(loud.journal.path()).exists() {
+            ticks.tick().await;
+            // Of twenty a tick, eight singly at once and twelve in a batch.
+            for _ in 0..8 {
+                let one = loud.clone();
+                tokio::spawn(async move { publish_some(&one, "orders", 1).await });
+            }
+            publish_some(&loud, "orders", 12).await;
+        }
+    });
+    let quiet = work.clone();
+    tokio::spawn(async move {
+        while !calm(quiet.journal.path()).exists() {
+            publish_some(&quiet, "ordered", 1).await;
+            tokio::time::sleep(every / 4).await;
+        }
+    });
+}
+
+async fn publish_some(work: &Work, to: &str, count: usize) {
+    let numbers: Vec<u64> = (0..count).map(|_| work.numbers.next()).collect();
+    let envelopes: Vec<Envelope> = numbers
+        .iter()
+        .map(|n| Envelope::new("chaos", &Message::new(*n)).unwrap())
+        .collect();
+    let event = |n: &u64| Event::Publish {
+        topic: to.to_owned(),
+        n: *n,
+    };
+    work.journal.write_all(numbers.iter().map(event));
+    let bus = work.container.bus();
+    let results = match &*envelopes {
+        [one] => vec![bus.publish(&topic(to), one).await],
+        all => bus.publish_all(&topic(to), all).await,
+    };
+    let events = numbers
+        .iter()
+        .zip(&results)
+        .map(|(n, result)| Event::Published {
+            topic: to.to_owned(),
+            n: *n,
+            fate: fate(result),
+        });
+    work.journal.write_all(events);
+}
+
+/// Subscribes, however long it takes.
+pub(crate) async fn consume(work: &Work, to: &'static str, of: &'static str, handlers: usize) {
+    let retry = RetryPolicy::exponential(Duration::from_millis(20), Duration::from_secs(1))
+        .with_max_attempts(MAX_ATTEMPTS);
+    loop {
+        let options = SubscribeOptions::new()
+            .with_group(group(of))
+            .with_concurrency(handlers)
+            .with_prefetch(PREFETCH)
+            .with_lease(work.spec.lease)
+            .with_retry(retry.clone());
+        let handler = {
+            let work = work.clone();
+            move |message: Message, delivery: Delivery| {
+                let work = work.clone();
+                async move { handle(&work, &message, &delivery).await }
+            }
+        };
+        let bus = work.container.bus();
+        match bus.subscribe_with(&topic(to), options, handler).await {
+            Ok(_subscription) => return,
+            Err(error) if error.kind() == ErrorKind::Closed => return,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn handle(work: &Work, message: &Message, delivery: &Delivery) -> Outcome {
+    let (n, attempt) = (message.n, delivery.attempt());
+    let (to, of) = (delivery.topic().to_string(), delivery.group().to_string());
+    let consumer = work.life.to_string();
+    work.journal.write(Event::Begun {
+        topic: to.clone(),
+        group: of.clone(),
+        n,
+        entry: delivery.entry_id().to_string(),
+        consumer: consumer.clone(),
+        attempt,
+    });
+    let nature = match Nature::of(n) {
+        // Order is looked at where nothing comes back.
+        Nature::Slow(time) if to == "ordered" => Nature::Slow(time / 20),
+        _ if to == "ordered" => Nature::Plain,
+        nature => nature,
+    };
+    let end = match nature {
+        Nature::Plain => End::Ack,
+        Nature::Slow(time) => {
+            tokio::time::sleep(time).await;
+            End::Ack
+        }
+        Nature::Flaky(times) if attempt <= times => End::Fail,
+        Nature::Explosive if attempt == 1 => End::Fail,
+        // About half of them are put off, and half of those again.
+        Nature::Sleepy if mixed(crate::history::now()).is_multiple_of(2) => End::Snooze,
+        Nature::Curable if !work.is_cured() => End::Fail,
+        Nature::Refused if !work.is_cured() => End::Reject,
+        Nature::Hopeless => End::Fail,
+        _ => End::Ack,
+    };
+    work.journal.write(Event::Ended {
+        topic: to,
+        group: of,
+        n,
+        consumer,
+        attempt,
+        end,
+    });
+    match end {
+        End::Ack => Outcome::Ack,
+        End::Fail if nature == Nature::Explosive => panic!("an explosive message"),
+        End::Fail => Outcome::retry(format!("it fails as message {n}")),
+        End::Snooze => Outcome::snooze(Duration::from_millis(30)),
+        End::Reject => Outcome::dead_letter("refused"),
+    }
+}

@@ -1,0 +1,169 @@
+//! What goes wrong and when: made from a seed, before the run begins.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::proxy::Weather;
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fault {
+    // Of a worker process.
+    /// Killed, and replaced by another.
+    Kill,
+    /// Stopped beyond its lease, and continued.
+    Freeze,
+    /// Its runtime is dropped in the middle of everything.
+    DropRuntime,
+    /// Its container is shut down in a hurry and made anew.
+    Restart,
+
+    // Of the server.
+    KillServer,
+    FreezeServer,
+    Loading,
+    ScriptFlush,
+    KillClients,
+    MaxClients,
+    Pause,
+    Busy,
+    ReadOnly,
+    MemoryFull,
+    /// It cannot save, and refuses to write.
+    Misconf,
+    /// It writes its append-only file anew.
+    Rewrite,
+    /// Its clock is set forward by an hour.
+    ClockForward,
+    /// Entries that nobody can decode come into the log.
+    Malformed,
+    FlushAll,
+
+    // Of the network.
+    Weather(Weather),
+}
+
+pub(crate) const OF_WORKERS: &[Fault] = &[
+    Fault::Kill,
+    Fault::Freeze,
+    Fault::DropRuntime,
+    Fault::Restart,
+];
+
+/// All that goes wrong around the workers and loses nothing by definition.
+pub(crate) const OF_GROUND: &[Fault] = &[
+    Fault::KillServer,
+    Fault::FreezeServer,
+    Fault::Loading,
+    Fault::ScriptFlush,
+    Fault::KillClients,
+    Fault::MaxClients,
+    Fault::Pause,
+    Fault::Busy,
+    Fault::ReadOnly,
+    Fault::MemoryFull,
+    Fault::Misconf,
+    Fault::Rewrite,
+    Fault::ClockForward,
+    Fault::Malformed,
+    Fault::Weather(Weather::Slow),
+    Fault::Weather(Weather::Bytewise),
+    Fault::Weather(Weather::Cut),
+    Fault::Weather(Weather::Reset),
+    Fault::Weather(Weather::HalfOpen),
+    Fault::Weather(Weather::Refuse),
+];
+
+impl Fault {
+    /// Whether it is over as soon as it has happened.
+    pub(crate) fn is_momentary(self) -> bool {
+        let momentary = [
+            Self::ScriptFlush,
+            Self::KillClients,
+            Self::Rewrite,
+            Self::ClockForward,
+            Self::Malformed,
+            Self::FlushAll,
+        ];
+        momentary.contains(&self)
+    }
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// After the step before it is over.
+    pub(crate) wait: Duration,
+    pub(crate) fault: Fault,
+    pub(crate) lasts: Duration,
+    /// Chooses, where there is something to choose from.
+    pub(crate) pick: u32,
+}
+
+/// Two sequences that go on side by side.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) workers: Vec<Step>,
+    pub(crate) ground: Vec<Step>,
+}
+
+impl Plan {
+    /// A plan for a time, with about one fault of each sequence in every `every`.
+    pub(crate) fn new(
+        seed: u64,
+        time: Duration,
+        every: Duration,
+        of_workers: &[Fault],
+        of_ground: &[Fault],
+    ) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        Self {
+            workers: steps(&mut random.fork(), time, every, of_workers),
+            ground: steps(&mut random, time, every, of_ground),
+        }
+    }
+}
+
+/// Deals from a shuffled deck, so that everything comes before anything comes again.
+fn steps(random: &mut fastrand::Rng, time: Duration, every: Duration, deck: &[Fault]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut left = Vec::new();
+    let mut at = Duration::ZERO;
+    while !deck.is_empty() {
+        if left.is_empty() {
+            left = deck.to_vec();
+            random.shuffle(&mut left);
+        }
+        let Some(fault) = left.pop() else { break };
+        // Mostly about as long as half of the time between two, now and then much longer.
+        let longer = if random.u8(0..10) == 0 { 3.0 } else { 1.0 };
+        let lasts = every.mul_f64((0.2 + 0.6 * random.f64()) * longer);
+        let lasts = lasts.min(Duration::from_secs(8));
+        let wait = every.mul_f64(0.2 + 0.6 * random.f64());
+        at += wait + lasts;
+        if at > time {
+            break;
+        }
+        steps.push(Step {
+            wait,
+            fault,
+            lasts,
+            pick: random.u32(..),
+        });
+    }
+    steps
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, steps) in [("workers", &self.workers), ("ground", &self.ground)] {
+            write!(f, "  {name}:")?;
+            for step in steps {
+                let (wait, lasts) = (step.wait.as_millis(), step.lasts.as_millis());
+                write!(f, " +{wait} {:?}/{lasts}", step.fault)?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

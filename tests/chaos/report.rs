@@ -1,0 +1,90 @@
+//! What a run says of itself.
+
+use std::path::Path;
+
+use crate::overload::{BACKLOG, Figures};
+use crate::plan::Plan;
+use crate::power::Loss;
+use crate::run::Outcome;
+use crate::settings::Settings;
+
+/// How many broken promises are shown.
+const EXAMPLES: usize = 20;
+
+pub(crate) fn begin(settings: &Settings, name: &str, plan: &Plan, journal: &Path) {
+    if !settings.json {
+        println!("chaos: {name}\n{plan}  history: {}", journal.display());
+    }
+}
+
+/// Tells the verdict, and whether every promise holds.
+pub(crate) fn end(settings: &Settings, name: &str, outcome: &Outcome) -> bool {
+    let verdict = &outcome.verdict;
+    if settings.json {
+        let line = serde_json::json!({
+            "name": name,
+            "holds": verdict.holds(),
+            "seconds": outcome.took.as_secs_f64(),
+            "connections": outcome.connections,
+            "serverMemoryKiB": outcome.server_memory,
+            "workerMemoryKiB": outcome.worker_memory,
+            "counts": verdict.counts,
+            "violations": verdict.violations,
+        });
+        println!("{line}");
+        return verdict.holds();
+    }
+    let counts = serde_json::to_value(&verdict.counts).unwrap();
+    let counts = counts.as_object().into_iter().flatten();
+    let counts: Vec<String> = counts
+        .map(|(what, count)| format!("{what} {count}"))
+        .collect();
+    println!("  {}", counts.join(", ").replace('_', " "));
+    println!(
+        "  {:.1} s, {} connections, memory in KiB: server {} → {}, workers {} → {}",
+        outcome.took.as_secs_f64(),
+        outcome.connections,
+        outcome.server_memory.0,
+        outcome.server_memory.1,
+        outcome.worker_memory.0,
+        outcome.worker_memory.1,
+    );
+    for broken in verdict.violations.iter().take(EXAMPLES) {
+        println!("  BROKEN: {}: {}", broken.promise, broken.what);
+    }
+    match verdict.violations.len() {
+        0 => println!("  every promise holds"),
+        broken => println!("  {broken} times broken: {:?}", verdict.broken()),
+    }
+    verdict.holds()
+}
+
+/// Tells what power cuts cost, and whether that is nothing.
+pub(crate) fn power(settings: &Settings, loss: &Loss) -> bool {
+    if settings.json {
+        println!("{}", serde_json::json!({ "name": "power", "loss": loss }));
+    } else {
+        println!(
+            "chaos: power, {} cuts, appendfsync {}\n  published {}, lost {}, unknown {}, of them there {}, invented {}",
+            loss.cuts,
+            loss.fsync,
+            loss.published,
+            loss.lost,
+            loss.unknown,
+            loss.unknown_there,
+            loss.invented,
+        );
+    }
+    loss.lost + loss.invented == 0
+}
+
+/// Tells what was too much, and whether nothing was lost by it.
+pub(crate) fn overload(settings: &Settings, name: &str, figures: &Figures) -> bool {
+    let line = serde_json::json!({ "name": name, "figures": figures });
+    if settings.json {
+        println!("{line}");
+    } else {
+        println!("chaos: {name}\n  {}", line["figures"]);
+    }
+    figures.lost + figures.invented == 0 && figures.most_backlog <= BACKLOG
+}

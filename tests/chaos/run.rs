@@ -1,0 +1,273 @@
+//! One run: quiet → faults → heal → drain → check.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redstart::{Container, Group, Namespace, Topic};
+use tokio::sync::Mutex;
+
+use crate::checker::{Rules, Verdict, check};
+use crate::crew::{Crew, resident};
+use crate::ground::Ground;
+use crate::history::{Event, Journal};
+use crate::load::MAX_ATTEMPTS;
+use crate::operator::{list, message, redrive_some};
+use crate::plan::{Fault, Plan, Step};
+use crate::support::{group, topic};
+use crate::worker::{Numbers, Role, Spec, Work, calm, cure};
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) seed: u64,
+    pub(crate) quiet: Duration,
+    pub(crate) plan: Plan,
+    /// Messages a second.
+    pub(crate) rate: u32,
+    pub(crate) crew: Vec<Role>,
+    /// Where the history is kept.
+    pub(crate) journal: PathBuf,
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    pub(crate) took: Duration,
+    pub(crate) connections: u64,
+    /// Resident memory in KiB at the start and at the end: of the server, and of all workers.
+    pub(crate) server_memory: (u64, u64),
+    pub(crate) worker_memory: (u64, u64),
+}
+
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
+
+/// A connection that is dead without a sign is noticed after some ten seconds, and only then is
+/// what it took known to be missing.
+const AFTERMATH: Duration = Duration::from_secs(20);
+pub(crate) const DRAINS_WITHIN: Duration = Duration::from_secs(45);
+const GROUPS: [(&str, &str); 3] = [
+    ("orders", "billing"),
+    ("orders", "audit"),
+    ("ordered", "billing"),
+];
+
+pub(crate) fn rules() -> Rules {
+    Rules {
+        max_attempts: MAX_ATTEMPTS,
+        ordered: vec!["ordered".to_owned()],
+        aftermath: AFTERMATH,
+        drains_within: DRAINS_WITHIN,
+    }
+}
+
+/// A crew of the usual size.
+pub(crate) fn crew() -> Vec<Role> {
+    use Role::{Client, Consumer, Operator, Publisher, Single};
+    vec![
+        Publisher, Publisher, Consumer, Consumer, Single, Client, Operator,
+    ]
+}
+
+impl Run {
+    pub(crate) async fn go(self) -> Outcome {
+        let began = Instant::now();
+        let journal = Journal::open(&self.journal, "run");
+        let phase = |name: &str| {
+            let name = name.to_owned();
+            journal.write(Event::Phase { name });
+        };
+        for (topic, group) in GROUPS {
+            let (topic, group) = (topic.to_owned(), group.to_owned());
+            journal.write(Event::Group { topic, group });
+        }
+        phase("quiet");
+        let ground = Ground::start(self.seed).await;
+        let (url, direct) = (ground.url(), ground.direct_url());
+        let server = resident(ground.pid());
+        let publishers = self.crew.iter().filter(|role| **role == Role::Publisher);
+        let rate = self.rate / publishers.count().max(1) as u32;
+        let mut crew = Crew::new(url, self.journal.clone(), self.seed, rate, LEASE);
+        for role in &self.crew {
+            crew.start(*role);
+        }
+        crew.all_work().await;
+        let workers = crew.memory();
+        let probing = tokio::spawn(probe(direct.clone(), journal.clone()));
+        tokio::time::sleep(self.quiet).await;
+
+        phase("faults");
+        let (ground, crew) = (Arc::new(Mutex::new(ground)), Arc::new(Mutex::new(crew)));
+        tokio::join!(
+            strike_workers(&crew, &self.plan.workers, &journal),
+            strike_ground(&ground, &self.plan.ground, &journal),
+        );
+
+        phase("heal");
+        let mut crew = crew.lock().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        std::fs::write(calm(&self.journal), "").unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+
+        phase("drain");
+        let ended = Instant::now();
+        let onlooker = onlooker(&direct, &journal, self.seed).await;
+        std::fs::write(cure(&self.journal), "").unwrap();
+        // Those that publish and redrive end first: whoever looks on finishes their work.
+        let at_work = |role| matches!(role, Role::Consumer | Role::Single);
+        crew.dismiss(|role| !at_work(role)).await;
+        drain(&onlooker, ended).await;
+        let worker_memory = (workers, crew.memory());
+        crew.dismiss(|_| true).await;
+        probing.abort();
+
+        phase("check");
+        bury(&onlooker).await;
+        let ground = ground.lock().await;
+        let outcome = Outcome {
+            verdict: check(&journal.read(), &rules()),
+            took: began.elapsed(),
+            connections: ground.connections(),
+            server_memory: (server, resident(ground.pid())),
+            worker_memory,
+        };
+        onlooker.container.shutdown(Duration::from_secs(1)).await;
+        outcome
+    }
+}
+
+async fn strike_workers(crew: &Mutex<Crew>, steps: &[Step], journal: &Journal) {
+    for step in steps {
+        tokio::time::sleep(step.wait).await;
+        let mut crew = crew.lock().await;
+        let (name, forgets) = (format!("{:?} of a worker", step.fault), false);
+        let fault = Event::Fault {
+            name: name.clone(),
+            forgets,
+        };
+        journal.write(fault);
+        crew.strike(*step);
+        tokio::time::sleep(crew.lasts(*step)).await;
+        crew.heal(*step);
+        journal.write(Event::Healed { name });
+    }
+}
+
+async fn strike_ground(ground: &Mutex<Ground>, steps: &[Step], journal: &Journal) {
+    for step in steps {
+        tokio::time::sleep(step.wait).await;
+        let mut ground = ground.lock().await;
+        let name = format!("{:?}", step.fault);
+        let forgets = step.fault == Fault::FlushAll;
+        let fault = Event::Fault {
+            name: name.clone(),
+            forgets,
+        };
+        journal.write(fault);
+        tokio::task::block_in_place(|| ground.strike(*step, journal));
+        if !step.fault.is_momentary() {
+            tokio::time::sleep(step.lasts).await;
+        }
+        tokio::task::block_in_place(|| ground.heal(*step));
+        journal.write(Event::Healed { name });
+    }
+}
+
+/// Looks at the logs again and again, for as long as the run goes on.
+async fn probe(url: String, journal: Journal) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for topic in ["orders", "ordered"] {
+            let url = url.clone();
+            let looking = tokio::task::spawn_blocking(move || Ground::probe(&url, topic));
+            if let Ok(Some(missing)) = looking.await {
+                let topic = topic.to_owned();
+                journal.write(Event::Trimmed { topic, missing });
+            }
+        }
+    }
+}
+
+/// Someone who looks on from the run's own process, and has a worker's tools.
+async fn onlooker(url: &str, journal: &Journal, seed: u64) -> Work {
+    let connecting = async || {
+        Container::builder()
+            .with_redis_url(url)
+            .with_namespace(Namespace::new("chaos").unwrap())
+            .with_service(group("onlooker"))
+            .connect()
+            .await
+            .ok()
+    };
+    let spec = Spec {
+        url: url.to_owned(),
+        journal: journal.path().to_owned(),
+        role: Role::Operator,
+        number: u32::MAX,
+        seed,
+        rate: 0,
+        lease: LEASE,
+    };
+    Work {
+        container: crate::support::until("the server to serve", connecting).await,
+        journal: journal.clone(),
+        numbers: Numbers::of(u32::MAX),
+        spec: Arc::new(spec),
+        life: 0,
+    }
+}
+
+/// Redrives what can be cured, and waits until nothing is left to do; gives up after a while.
+async fn drain(onlooker: &Work, since: Instant) {
+    let mut open: Vec<(Topic, Group)> = GROUPS
+        .iter()
+        .map(|(on, of)| (topic(on), group(of)))
+        .collect();
+    while !open.is_empty() && since.elapsed() < 2 * DRAINS_WITHIN {
+        let mut still_open = Vec::new();
+        for (on, of) in open {
+            if is_drained(onlooker, &on, &of).await {
+                onlooker.journal.write(Event::Drained {
+                    topic: on.to_string(),
+                    group: of.to_string(),
+                    millis: since.elapsed().as_millis() as u64,
+                });
+            } else {
+                still_open.push((on, of));
+            }
+        }
+        open = still_open;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn is_drained(onlooker: &Work, on: &Topic, of: &Group) -> bool {
+    let redriven = redrive_some(onlooker, on, of, |_| true).await;
+    let Ok(groups) = onlooker.container.admin().groups(on).await else {
+        return false;
+    };
+    let status = groups.into_iter().find(|status| status.group == *of);
+    let idle = |status: &redstart::GroupStatus| {
+        status.lag + status.in_flight + status.scheduled == 0 && redriven == 0
+    };
+    status.as_ref().is_some_and(idle)
+}
+
+/// Writes down the dead letters that are left.
+async fn bury(onlooker: &Work) {
+    for (on, of) in GROUPS {
+        let letters = list(&onlooker.container, &topic(on), &group(of)).await;
+        let letters = letters.expect("the server serves again");
+        let events = letters.iter().map(|letter| Event::Buried {
+            topic: on.to_owned(),
+            group: of.to_owned(),
+            record: letter.id.to_string(),
+            n: message(letter),
+            entry: letter.trail.origin.to_string(),
+            reason: letter.reason.to_string(),
+            attempts: letter.attempts,
+        });
+        onlooker.journal.write_all(events);
+    }
+}

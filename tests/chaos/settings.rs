@@ -1,0 +1,98 @@
+//! What the runner is asked to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+const HELP: &str = "\
+tests/chaos/run [--minutes M] [--seed S] [--rate R] [--every SECONDS] [--messages N]
+                [--trouble SECONDS] [--history FOLDER] [--json] [NAME]
+
+Without --minutes, the short runs of the suite, or those whose name contains NAME.
+  --minutes M        one run with faults for so long
+  --seed S           the seed of its plan; random where none is given
+  --rate R           messages a second (300)
+  --every SECONDS    about how often something goes wrong, to a worker and to the ground each (20)
+  --messages N       how many messages `power` publishes over its three cuts (6000); with more, also
+                     under appendfsync everysec and no
+  --trouble SECONDS  how long what `overload` is about lasts (3)
+  --history FOLDER   where histories are kept (a temporary folder)
+  --json             the verdict as one line of JSON";
+
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) minutes: Option<f64>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) rate: u32,
+    pub(crate) every: Duration,
+    /// Messages over power cuts.
+    pub(crate) messages: u64,
+    /// How long what is too much lasts.
+    pub(crate) trouble: Duration,
+    pub(crate) json: bool,
+    folder: PathBuf,
+    only: Option<String>,
+}
+
+impl Settings {
+    /// Arguments of the test harness that others understand are passed over: `cargo test` gives
+    /// the same ones to every program.
+    pub(crate) fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Self {
+        let mut settings = Self {
+            minutes: None,
+            seed: None,
+            rate: 300,
+            every: Duration::from_secs(20),
+            messages: crate::FEW,
+            trouble: Duration::from_secs(3),
+            json: false,
+            folder: std::env::temp_dir().join("redstart-chaos"),
+            only: None,
+        };
+        while let Some(argument) = arguments.next() {
+            let mut value = || {
+                arguments
+                    .next()
+                    .unwrap_or_else(|| wrong(&format!("{argument} needs a value")))
+            };
+            match &*argument {
+                "--minutes" => settings.minutes = Some(number(&value())),
+                "--seed" => settings.seed = Some(number(&value())),
+                "--rate" => settings.rate = number(&value()),
+                "--every" => settings.every = Duration::from_secs_f64(number(&value())),
+                "--history" => settings.folder = value().into(),
+                "--messages" => settings.messages = number(&value()),
+                "--trouble" => settings.trouble = Duration::from_secs_f64(number(&value())),
+                "--json" => settings.json = true,
+                "--help" => {
+                    println!("{HELP}");
+                    std::process::exit(0);
+                }
+                other if other.starts_with('-') => {}
+                other => settings.only = Some(other.to_owned()),
+            }
+        }
+        std::fs::create_dir_all(&settings.folder).unwrap();
+        settings
+    }
+
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(&**only))
+    }
+
+    /// A fresh file for the history of a run.
+    pub(crate) fn journal(&self, name: &str) -> PathBuf {
+        let name = name.replace(|c: char| !c.is_alphanumeric(), "-");
+        let process = std::process::id();
+        self.folder.join(format!("{name}-{process}.jsonl"))
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> T {
+    text.parse()
+        .unwrap_or_else(|_| wrong(&format!("{text} is no number")))
+}
+
+fn wrong(what: &str) -> ! {
+    eprintln!("{what}\n\n{HELP}");
+    std::process::exit(2);
+}

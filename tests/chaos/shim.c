@@ -1,0 +1,92 @@
+/* Loaded before the C library into a redis-server of the chaos tests (LD_PRELOAD).
+ *
+ * REDSTART_SHIM names a folder. In it:
+ *   synced  gets a line "inode size" for every fsync or fdatasync that has succeeded: so much of
+ *           that file was certainly on the disk. The size is read before the call, because
+ *           what is written meanwhile may not be.
+ *   slow    holds how many milliseconds each of them is to take longer.
+ *   clock   holds by how many seconds the wall clock is off.
+ * The last two may be missing, and change while the server runs.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static long setting(const char *name) {
+  char path[512], text[32];
+  const char *folder = getenv("REDSTART_SHIM");
+  if (!folder) return 0;
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return 0;
+  ssize_t length = read(file, text, sizeof text - 1);
+  close(file);
+  if (length <= 0) return 0;
+  text[length] = 0;
+  return atol(text);
+}
+
+static int synced(int file, const char *call) {
+  int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, call);
+  struct stat before;
+  int known = fstat(file, &before) == 0 && S_ISREG(before.st_mode);
+  long slow = setting("slow");
+  if (slow > 0) {
+    struct timespec wait = {slow / 1000, slow % 1000 * 1000000};
+    nanosleep(&wait, NULL);
+  }
+  int result = real(file);
+  if (result == 0 && known) {
+    char path[512], line[64];
+    const char *folder = getenv("REDSTART_SHIM");
+    snprintf(path, sizeof path, "%s/synced", folder ? folder : ".");
+    int record = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (record >= 0) {
+      int length = snprintf(line, sizeof line, "%llu %lld\n", (unsigned long long)before.st_ino,
+                            (long long)before.st_size);
+      if (write(record, line, length) != length) abort();
+      close(record);
+    }
+  }
+  return result;
+}
+
+int fsync(int file) { return synced(file, "fsync"); }
+int fdatasync(int file) { return synced(file, "fdatasync"); }
+
+/* How far the clock is off, looked up at most every 50 ms. */
+static long offset(void) {
+  static __thread struct timespec last;
+  static __thread long seconds;
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  long passed = (now.tv_sec - last.tv_sec) * 1000 + (now.tv_nsec - last.tv_nsec) / 1000000;
+  if (last.tv_sec == 0 || passed >= 50) {
+    last = now;
+    seconds = setting("clock");
+  }
+  return seconds;
+}
+
+int gettimeofday(struct timeval *restrict time, void *restrict zone) {
+  static int (*real)(struct timeval *, void *);
+  if (!real) real = (int (*)(struct timeval *, void *))dlsym(RTLD_NEXT, "gettimeofday");
+  int result = real(time, zone);
+  if (result == 0) time->tv_sec += offset();
+  return result;
+}
+
+time_t time(time_t *out) {
+  static time_t (*real)(time_t *);
+  if (!real) real = (time_t(*)(time_t *))dlsym(RTLD_NEXT, "time");
+  time_t now = real(NULL) + offset();
+  if (out) *out = now;
+  return now;
+}

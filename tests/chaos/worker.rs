@@ -1,0 +1,169 @@
+//! A worker process: a container, and what its role does with it, until it is told to end.
+
+use std::io::BufRead as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redstart::{Container, Namespace};
+use serde::{Deserialize, Serialize};
+
+use crate::history::Journal;
+use crate::support::worker::say;
+use crate::support::{PATIENCE, group};
+use crate::{load, operator, stores};
+
+/// Names what makes this program a worker.
+pub(crate) const VARIABLE: &str = "REDSTART_CHAOS_WORKER";
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum Role {
+    Publisher,
+    Consumer,
+    /// The one consumer of the ordered topic.
+    Single,
+    Client,
+    Operator,
+}
+
+/// What a worker process is started with.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Spec {
+    pub(crate) url: String,
+    pub(crate) journal: PathBuf,
+    pub(crate) role: Role,
+    /// No other process of the run has had it.
+    pub(crate) number: u32,
+    pub(crate) seed: u64,
+    /// Messages a second, of a publisher.
+    pub(crate) rate: u32,
+    pub(crate) lease: Duration,
+}
+
+/// A worker's own store of numbers that nobody else uses.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbers {
+    next: Arc<AtomicU64>,
+}
+
+impl Numbers {
+    pub(crate) fn of(process: u32) -> Self {
+        let first = u64::from(process) << 32;
+        Self {
+            next: Arc::new(AtomicU64::new(first)),
+        }
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What the parts of a worker share.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    pub(crate) container: Container,
+    pub(crate) journal: Journal,
+    pub(crate) numbers: Numbers,
+    pub(crate) spec: Arc<Spec>,
+    /// Tells this container's consumers from those of the one before it in the same process.
+    pub(crate) life: u64,
+}
+
+impl Work {
+    /// Whether the cause why curable messages fail has been mended.
+    pub(crate) fn is_cured(&self) -> bool {
+        cure(self.journal.path()).exists()
+    }
+}
+
+/// The file that says that curable messages no longer fail.
+pub(crate) fn cure(journal: &std::path::Path) -> PathBuf {
+    journal.with_extension("cured")
+}
+
+/// The file that says that publishers and clients are to stop.
+pub(crate) fn calm(journal: &std::path::Path) -> PathBuf {
+    journal.with_extension("calm")
+}
+
+/// Works until the pipe of its orders is closed. The orders: `drop` throws the runtime away
+/// in the middle of everything, `restart` shuts the container down in a hurry; a new one comes.
+pub(crate) fn run(spec: &str) {
+    // Handlers panic on purpose.
+    std::panic::set_hook(Box::new(|_| {}));
+    let spec: Spec = serde_json::from_str(spec).unwrap();
+    let spec = Arc::new(spec);
+    let journal = Journal::open(&spec.journal, &format!("{:?}-{}", spec.role, spec.number));
+    let numbers = Numbers::of(spec.number);
+    let mut orders = std::io::stdin().lock().lines();
+    loop {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (spec, journal) = (Arc::clone(&spec), journal.clone());
+        let numbers = numbers.clone();
+        let work = runtime.spawn(async move {
+            let work = Work {
+                container: connect(&spec).await,
+                journal,
+                life: numbers.next(),
+                numbers,
+                spec,
+            };
+            begin(&work).await;
+            say("working");
+            work
+        });
+        let order = orders.next().map(Result::unwrap);
+        if order.as_deref() == Some("drop") {
+            runtime.shutdown_background();
+            continue;
+        }
+        let in_a_hurry = order.is_some();
+        runtime.block_on(async {
+            let work = work.await.unwrap();
+            let deadline = if in_a_hurry {
+                Duration::from_millis(50)
+            } else {
+                PATIENCE
+            };
+            let report = work.container.shutdown(deadline).await;
+            assert!(in_a_hurry || report.is_clean(), "{report:?}");
+        });
+        runtime.shutdown_background();
+        if order.is_none() {
+            return;
+        }
+    }
+}
+
+async fn connect(spec: &Spec) -> Container {
+    loop {
+        let connecting = Container::builder()
+            .with_redis_url(&spec.url)
+            .with_namespace(Namespace::new("chaos").unwrap())
+            .with_service(group("billing"))
+            .connect();
+        match connecting.await {
+            Ok(container) => return container,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn begin(work: &Work) {
+    match work.spec.role {
+        Role::Publisher => load::publish(work),
+        Role::Consumer => {
+            load::consume(work, "orders", "billing", 4).await;
+            load::consume(work, "orders", "audit", 4).await;
+        }
+        Role::Single => load::consume(work, "ordered", "billing", 1).await,
+        Role::Client => stores::use_them(work),
+        Role::Operator => operator::redrive(work),
+    }
+}
