@@ -9,21 +9,19 @@
 -- Returns 1 when done, 0 when the claim has passed to another owner or has expired.
 local current = redis.call('GET', KEYS[1])
 -- A completion names its owner: another one's, even with the same result, is not this one's.
-local done = '\193\193d' .. string.format('%04d', #ARGV[1]) .. ARGV[1]
-if ARGV[2] == 'complete' and current == done .. ARGV[4] then
-  -- The reply to the same completion was lost on its way.
-  return 1
-end
+local done = ARGV[2] == 'complete'
+  and '\193\193d' .. string.format('%04d', #ARGV[1]) .. ARGV[1] .. ARGV[4]
 if current ~= '\193\193c' .. ARGV[1] then
-  return 0
+  -- The reply to the same completion may have been lost on its way.
+  return current and current == done and 1 or 0
 end
 if ARGV[2] == 'extend' then
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 elseif ARGV[2] == 'release' then
   redis.call('DEL', KEYS[1])
 elseif ARGV[3] == '0' then
-  redis.call('SET', KEYS[1], done .. ARGV[4])
+  redis.call('SET', KEYS[1], done)
 else
-  redis.call('SET', KEYS[1], done .. ARGV[4], 'PX', ARGV[3])
+  redis.call('SET', KEYS[1], done, 'PX', ARGV[3])
 end
 return 1

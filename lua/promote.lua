@@ -8,6 +8,15 @@
 -- ARGV[1]  how many at most
 --
 -- Returns {how many were moved, milliseconds until the next is due or -1 when none waits}.
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if not first[1] then
+  return {0, -1}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if tonumber(first[2]) > now then
+  return {0, tonumber(first[2]) - now}
+end
 -- A key of another type is found before anything is written.
 for at, kind in pairs({[2] = 'hash', [3] = 'stream'}) do
   local held = redis.call('TYPE', KEYS[at]).ok
@@ -15,8 +24,6 @@ for at, kind in pairs({[2] = 'hash', [3] = 'stream'}) do
     return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
   end
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),
   'LIMIT', 0, ARGV[1])
 local moved = 0
@@ -33,7 +40,7 @@ for from = 1, #due, 25 do
   redis.call('HDEL', KEYS[2], unpack(members))
   redis.call('ZREM', KEYS[1], unpack(members))
 end
-local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if not first[1] then
   return {moved, -1}
 end

@@ -35,7 +35,7 @@ local streams = {log = KEYS[1], redo = KEYS[2]}
 -- most of many; whatever it does not find is looked up by itself, so that nothing depends on it.
 local function held(key, ids)
   local found = {}
-  if #ids >= 8 then
+  if #ids >= 32 then
     local rows = redis.pcall('XPENDING', key, group, ids[1], ids[#ids], 2 * #ids, consumer)
     for _, row in ipairs(rows) do
       found[row[1]] = true
@@ -79,7 +79,7 @@ for at = 3, #ARGV, 5 do
     if ARGV[at + 2] == 'later' then
       local member = lane .. ':' .. id
       bodies[#bodies + 1], bodies[#bodies + 2] = member, ARGV[at + 4]
-      dues[#dues + 1], dues[#dues + 2] = string.format('%.0f', now + ARGV[at + 3]), member
+      dues[#dues + 1], dues[#dues + 2] = now + ARGV[at + 3], member
     else
       local dead = redis.call('XADD', KEYS[5], '*', 'head', ARGV[at + 3])
       graves[#graves + 1], graves[#graves + 2] = dead, ARGV[at + 4]

@@ -14,8 +14,10 @@ pub(super) async fn retries(bench: &mut Bench) {
     } = bench;
     for (name, count, share) in [("retries/1%", 200_000, 100), ("retries/100%", 50_000, 1)] {
         let count = options.count(count);
+        let server_cpu = format!("{name}/server-cpu");
+        let figures = [(name, "messages/s"), (&server_cpu, "µs/message")];
         report
-            .measure([(name, "messages/s")], async |side| {
+            .measure(figures, async |side| {
                 let topic = server.fresh_topic();
                 raw::publish_all(server, &topic, count, SIZE).await;
                 let share = match side {
@@ -24,7 +26,7 @@ pub(super) async fn retries(bench: &mut Bench) {
                 };
                 let spent = ours::consume_failing(server, &topic, count, share).await;
                 server.drop_topic(&topic);
-                [spent.rate(count)]
+                [spent.rate(count), spent.server_cost(count)]
             })
             .await;
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::domain::{Codec, Error, ErrorKind, Payload};
+use crate::domain::{Codec, Error, ErrorKind, Payload, msgpack};
 
 const MSGPACK: u8 = 0xC1;
 
@@ -31,14 +31,14 @@ pub(crate) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<B
         return Ok(Payload::encode(Codec::Json, &value)?.into_bytes());
     }
     let payload = Payload::encode(Codec::MessagePack, value)?;
-    if let Ok(Value::Number(number)) = payload.decode::<Value>()
-        && !number.is_f64()
+    if msgpack::is_integer(payload.as_bytes())
+        && let Ok(Value::Number(number)) = payload.decode()
     {
         return Ok(Bytes::from(number.to_string()));
     }
     let mut bytes = Vec::with_capacity(payload.as_bytes().len() + 1);
     bytes.push(MSGPACK);
-    crate::domain::msgpack::write_canonical(payload.as_bytes(), &mut bytes)
+    msgpack::write_canonical(payload.as_bytes(), &mut bytes)
         .map_err(|rule| failed().because(rule))?;
     Ok(Bytes::from(bytes))
 }

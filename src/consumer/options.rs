@@ -72,7 +72,8 @@ impl SubscribeOptions {
     /// Sets the lease, 100 milliseconds to one day; by default 30 seconds.
     ///
     /// A lease is extended every third of it for as long as the process lives. It is how long
-    /// the deliveries of a process that died wait until others take them over.
+    /// the deliveries of a process that died wait until others take them over: these look every
+    /// quarter of their lease, at least once a second, and every 2 seconds while they hold nothing.
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self

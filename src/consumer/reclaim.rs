@@ -14,13 +14,20 @@ use crate::domain::{Error, ErrorKind};
 /// How many calls one look may take to get through everything that is pending.
 const MOST_CALLS: usize = 64;
 
+/// How often to look: a quarter of the lease within these bounds. What another consumer has given
+/// back waits for this.
+const SHORTEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(1);
+/// The longest while there is nothing to do: these looks are most of what an idle subscription costs.
+const LONGEST_IDLE: Duration = Duration::from_secs(2);
+
 /// When to look again for room, while there is more to take over.
 const WHEN_FULL: Duration = Duration::from_millis(10);
 
 /// Looks for expired leases until the subscription stops.
 pub(super) async fn run(core: Arc<Core>) {
-    let (shortest, longest) = (Duration::from_millis(50), Duration::from_secs(1));
-    let mut ticks = interval((core.options.lease / 4).clamp(shortest, longest));
+    let quarter = core.options.lease / 4;
+    let mut ticks = interval(quarter.clamp(SHORTEST, LONGEST));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut cursor = ReclaimCursor::default();
     let mut last_look = tokio::time::Instant::now();
@@ -54,6 +61,8 @@ pub(super) async fn run(core: Arc<Core>) {
             // What a dead consumer held may be many times what there is room for: it is taken as
             // room frees, not once a tick.
             ticks.reset_after(WHEN_FULL);
+        } else if core.held.len() == 0 {
+            ticks.reset_after(quarter.clamp(SHORTEST, LONGEST_IDLE));
         }
     }
 }

@@ -2,13 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::core::{Core, back_off};
 use crate::backend::{MAX_BATCH, Receipt, Settlement};
 use crate::domain::{Error, describe};
+
+/// How far apart small writes are at least: a script's call costs as much as ten more settlements in
+/// it, and on a busy server more.
+const BETWEEN_WRITES: Duration = Duration::from_millis(5);
+/// From so many settlements on a write is not small.
+const ENOUGH: usize = 64;
 
 /// Acknowledges until no worker is left. Apart from the other settlements, because
 /// acknowledging works when the server's memory is full and writing does not.
@@ -39,7 +46,17 @@ pub(super) async fn acknowledge(core: Arc<Core>, mut acks: mpsc::Receiver<Receip
 /// store says so without writing again.
 pub(super) async fn write(core: Arc<Core>, mut writes: mpsc::Receiver<Settlement>) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
+    let mut next = Instant::now();
     while writes.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        if batch.len() < ENOUGH {
+            sleep_until(next).await;
+            while batch.len() < MAX_BATCH
+                && let Ok(settlement) = writes.try_recv()
+            {
+                batch.push(settlement);
+            }
+        }
+        next = Instant::now() + BETWEEN_WRITES;
         // The lease may have been lost while this waited for the batch before it.
         batch.retain(|settlement| core.held.contains(settlement.receipt()));
         core.meters.settle_batch.record(batch.len() as f64);

@@ -185,19 +185,43 @@ fn sorted(cursor: &mut Cursor<'_>, out: &mut Vec<u8>, depth: usize) -> Result<()
     if !is_map {
         return (0..count).try_for_each(|_| sorted(cursor, out, depth + 1));
     }
-    let mut entries = Vec::new();
+    let (first, mut entries) = (out.len(), Vec::with_capacity(count));
     for _ in 0..count {
-        let key = cursor.value()?;
-        let mut value = Vec::new();
-        sorted(cursor, &mut value, depth + 1)?;
-        entries.push((key, value));
+        let begin = out.len() - first;
+        out.extend_from_slice(cursor.value()?);
+        sorted(cursor, out, depth + 1)?;
+        entries.push(begin..out.len() - first);
     }
-    entries.sort();
-    for (key, value) in entries {
-        out.extend_from_slice(key);
-        out.extend_from_slice(&value);
+    // No encoded key is the beginning of another: sorting whole entries is sorting by key.
+    let written = &out[first..];
+    if !entries.is_sorted_by_key(|entry| &written[entry.clone()]) {
+        let written = written.to_vec();
+        entries.sort_by_key(|entry| &written[entry.clone()]);
+        out.truncate(first);
+        for entry in entries {
+            out.extend_from_slice(&written[entry]);
+        }
     }
     Ok(())
+}
+
+/// Whether a value is an integer, by its first byte.
+pub(crate) fn is_integer(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|&first| {
+        matches!(
+            Marker::from_u8(first),
+            Marker::FixPos(_)
+                | Marker::FixNeg(_)
+                | Marker::U8
+                | Marker::U16
+                | Marker::U32
+                | Marker::U64
+                | Marker::I8
+                | Marker::I16
+                | Marker::I32
+                | Marker::I64
+        )
+    })
 }
 
 /// Proves that `bytes` are exactly one complete value within [`MAX_DEPTH`].

@@ -92,6 +92,9 @@ impl RedisKv {
     }
 }
 
+/// What stands before the owner's token in a claim, as `once_claim.lua` says.
+const CLAIMED: &[u8] = b"\xC1\xC1c";
+
 fn unexpected(what: &'static str) -> RedisError {
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }
@@ -115,6 +118,14 @@ impl KvStore for RedisKv {
         Box::pin(async move {
             if keys.is_empty() {
                 return Ok(Vec::new());
+            }
+            if let [key] = keys {
+                let found: Option<Vec<u8>> = self
+                    .on_key("get", key, async |connection, name| {
+                        redis::cmd("GET").arg(name).query_async(connection).await
+                    })
+                    .await?;
+                return Ok(vec![found.map(Bytes::from)]);
             }
             // Single GETs in a pipeline, not MGET: keys of several slots are no error then.
             let mut pipeline = redis::pipe();
@@ -145,15 +156,27 @@ impl KvStore for RedisKv {
                 return Ok(());
             }
             let ttl = ttl_millis("set", ttl)?;
-            let mut pipeline = redis::pipe();
-            for (key, value) in &entries {
-                let command = pipeline
-                    .cmd("SET")
-                    .arg(self.keys.value("set", key)?)
-                    .arg(&value[..]);
+            let command = |key, value: &Bytes| {
+                let mut command = redis::cmd("SET");
+                command.arg(self.keys.value("set", key)?).arg(&value[..]);
                 if ttl > 0 {
                     command.arg("PX").arg(ttl);
                 }
+                Ok::<_, Error>(command)
+            };
+            if let [(key, value)] = &entries[..] {
+                let command = command(key, value)?;
+                return self
+                    .pool
+                    .run("set", async |connection| {
+                        command.exec_async(connection).await
+                    })
+                    .await
+                    .map_err(|e| e.on(*key));
+            }
+            let mut pipeline = redis::pipe();
+            for (key, value) in &entries {
+                pipeline.add_command(command(key, value)?);
             }
             let names: Vec<&str> = entries.iter().map(|(key, _)| *key).collect();
             self.pool
@@ -250,6 +273,13 @@ impl KvStore for RedisKv {
         Box::pin(async move {
             let lease = ttl_millis("claim", Some(lease)).map_err(|e| e.on(key))?;
             self.on_key("claim", key, async |connection, name| {
+                // Most keys are claimed for the first time, and a script costs more than this.
+                let mark = [CLAIMED, token.as_bytes()].concat();
+                let mut first = redis::cmd("SET");
+                first.arg(&name).arg(mark).arg("NX").arg("PX").arg(lease);
+                if first.query_async::<Option<()>>(connection).await?.is_some() {
+                    return Ok(Claim::Claimed);
+                }
                 let reply: Vec<Value> = scripts::once_claim()
                     .key(name)
                     .arg(token)

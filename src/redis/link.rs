@@ -84,15 +84,16 @@ impl Link {
         }
     }
 
-    /// Sends packed commands and waits for the reply to each.
+    /// Sends packed commands and waits for the reply to each. Those of several calls are sent in
+    /// the order of the calls, also where nothing waits for the first one's replies before the next.
     ///
     /// The commands may have been sent when the future is dropped; nobody then gets the replies.
-    pub(super) async fn send(
+    pub(super) fn send(
         &self,
         operation: &'static str,
         packed: Vec<u8>,
         commands: usize,
-    ) -> Result<Replies, Error> {
+    ) -> impl Future<Output = Result<Replies, Error>> + Send + use<> {
         let (caller, answer) = oneshot::channel();
         self.shared.jobs().push_back(Job {
             packed,
@@ -101,15 +102,17 @@ impl Link {
         });
         self.keep_running();
         self.shared.more.notify_one();
-        match answer.await {
-            Ok(Ok(replies)) => Ok(replies),
-            Ok(Err(Failure::NotSent(cause))) => Err(error::not_sent(operation, cause)),
-            Ok(Err(Failure::Unknown(cause))) => Err(error::sent(operation, cause)),
-            // The task ended with the runtime that it ran on.
-            Err(_) => Err(error::sent(
-                operation,
-                io::Error::from(io::ErrorKind::BrokenPipe).into(),
-            )),
+        async move {
+            match answer.await {
+                Ok(Ok(replies)) => Ok(replies),
+                Ok(Err(Failure::NotSent(cause))) => Err(error::not_sent(operation, cause)),
+                Ok(Err(Failure::Unknown(cause))) => Err(error::sent(operation, cause)),
+                // The task ended with the runtime that it ran on.
+                Err(_) => Err(error::sent(
+                    operation,
+                    io::Error::from(io::ErrorKind::BrokenPipe).into(),
+                )),
+            }
         }
     }
 
@@ -263,17 +266,25 @@ impl Traffic {
             self.heard = Instant::now();
         }
         self.out.clear();
+        let mut alone = None;
+        let several = jobs.len() > 1;
         for job in jobs {
-            self.out.extend_from_slice(&job.packed);
-            self.under_way += job.packed.len();
+            let size = job.packed.len();
+            if several {
+                self.out.extend_from_slice(&job.packed);
+            } else {
+                alone = Some(job.packed);
+            }
+            self.under_way += size;
             self.waiting.push_back(Waiting {
-                size: job.packed.len(),
+                size,
                 commands: job.commands,
                 replies: Vec::with_capacity(job.commands),
                 caller: job.caller,
             });
         }
-        match within(RESPONSE_TIMEOUT, socket.write(&self.out)).await {
+        let packed = alone.as_ref().unwrap_or(&self.out);
+        match within(RESPONSE_TIMEOUT, socket.write(packed)).await {
             Ok(()) => self.socket = Some(socket),
             Err(cause) => self.fail(&cause),
         }

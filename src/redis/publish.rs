@@ -1,5 +1,7 @@
 //! Publishing: XADD on the publisher's own connection.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use redis::RedisError;
 
@@ -11,6 +13,8 @@ use crate::domain::{EntryId, Error, ErrorKind, Retention, Topic, TopicSettings};
 /// A pipeline is cut at this many entries or bytes, whichever comes first.
 const PIPELINE_ENTRIES: usize = 512;
 const PIPELINE_BYTES: usize = 1024 * 1024;
+/// How many of a batch are sent before the first one's replies are there.
+const PIPELINES: usize = 2;
 
 fn xadd(out: &mut Vec<u8>, log: &str, (field, value): &(&'static str, Bytes)) {
     let parts = [b"XADD", log.as_bytes(), b"*", field.as_bytes(), value];
@@ -74,6 +78,7 @@ impl RedisBackend {
     ) -> Vec<Result<EntryId, Error>> {
         let log = self.keys.log(topic);
         let mut results = Vec::with_capacity(entries.len());
+        let mut under_way = VecDeque::new();
         let mut rest = entries.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -88,7 +93,15 @@ impl RedisBackend {
                 .max(1);
             let (now, later) = rest.split_at(cut);
             rest = later;
-            results.extend(self.append_some(&log, now).await);
+            under_way.push_back(self.append_some(&log, now));
+            if under_way.len() > PIPELINES
+                && let Some(first) = under_way.pop_front()
+            {
+                results.extend(first.await);
+            }
+        }
+        for left in under_way {
+            results.extend(left.await);
         }
         results
             .into_iter()
@@ -96,24 +109,31 @@ impl RedisBackend {
             .collect()
     }
 
-    async fn append_some(
+    /// Sends one pipeline at once; the fates of its entries can be waited for.
+    fn append_some(
         &self,
         log: &str,
         entries: &[(&'static str, Bytes)],
-    ) -> Vec<Result<EntryId, Error>> {
-        let size: usize = entries.iter().map(|(_, value)| value.len()).sum();
-        let mut packed = Vec::with_capacity(size + entries.len() * (log.len() + 64));
+    ) -> impl Future<Output = Vec<Result<EntryId, Error>>> + Send + use<> {
+        let (size, count) = (
+            entries.iter().map(|(_, value)| value.len()).sum::<usize>(),
+            entries.len(),
+        );
+        let mut packed = Vec::with_capacity(size + count * (log.len() + 64));
         for entry in entries {
             xadd(&mut packed, log, entry);
         }
-        match self.publisher.send("publish", packed, entries.len()).await {
-            Ok(replies) => replies.into_iter().map(appended).collect(),
-            Err(failure) => {
-                // The first one has the cause.
-                let rest = entries.iter().skip(1).map(|_| Err(failure.without_cause()));
-                let mut results: Vec<_> = rest.collect();
-                results.insert(0, Err(failure));
-                results
+        let sent = self.publisher.send("publish", packed, count);
+        async move {
+            match sent.await {
+                Ok(replies) => replies.into_iter().map(appended).collect(),
+                Err(failure) => {
+                    // The first one has the cause.
+                    let rest = (1..count).map(|_| Err(failure.without_cause()));
+                    let mut results: Vec<_> = rest.collect();
+                    results.insert(0, Err(failure));
+                    results
+                }
             }
         }
     }
