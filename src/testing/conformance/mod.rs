@@ -170,6 +170,7 @@ macro_rules! conformance {
             records_are_found_by_id,
             causes_are_counted,
             types_tenants_and_hours_are_counted,
+            counts_follow_what_is_taken_from_anywhere,
             taking_out_is_for_good,
             each_is_taken_once,
             what_was_exported_is_put_in_once,
