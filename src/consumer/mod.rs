@@ -3,6 +3,7 @@
 //!
 //! Written once on the backend port; it knows no adapter.
 
+mod batch;
 mod core;
 mod delivery;
 mod execute;
@@ -22,7 +23,8 @@ mod shutdown;
 mod subscription;
 
 pub use delivery::Delivery;
-pub use handler::{Handler, IntoHandler, RawHandler};
+pub use handler::{Handler, IntoHandler, RawBatchHandler, RawHandler};
+pub(crate) use handler::{Work, batch_handler};
 #[cfg(feature = "testing")]
 pub(crate) use held::Lease;
 pub use options::SubscribeOptions;
