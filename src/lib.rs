@@ -31,15 +31,16 @@ pub use backend::{
 };
 pub use codec::{Limits, Undecodable};
 pub use consumer::{
-    Delivery, Handler, IntoHandler, RawHandler, SubscribeOptions, Subscription, SubscriptionReport,
+    Delivery, Handler, IntoHandler, RawBatchHandler, RawHandler, SubscribeOptions, Subscription,
+    SubscriptionReport,
 };
 pub use container::{Check, Container, ContainerBuilder, Coordinator, Health, ShutdownReport};
 pub use doctor::{Diagnosis, Doctor, Finding, Level};
 pub use domain::{
     Action, Attempt, Cause, Clock, Codec, ConsumerName, DeadLetter, DeadLetterFilter,
     DeadLetterHead, DeadLetterRetention, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome,
-    LONGEST_DELAY, Left, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy, Selection,
-    Sweep, SystemClock, Tally, Timestamp, Topic, TopicSettings, Trail,
+    IntoOutcomes, LONGEST_DELAY, Left, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy,
+    Selection, Sweep, SystemClock, Tally, Timestamp, Topic, TopicSettings, Trail,
 };
 pub use memory::{ManualClock, MemoryKv, MemoryStore};
 pub use ports::{

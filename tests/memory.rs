@@ -8,7 +8,7 @@ use redstart::{
     Clock as _, Container, DeadLetterRetention, Delivery, Envelope, ManualClock, MemoryStore,
     MessageBusExt, Outcome, Retention, RetryPolicy, SubscribeOptions, Timestamp, TopicSettings,
 };
-use support::{drained, finish, group, letters, next, some, status, topic, until};
+use support::{batches, drained, finish, group, letters, next, some, status, topic, until};
 use tokio::sync::mpsc;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -212,4 +212,57 @@ async fn dead_letters_are_removed_when_the_clock_says_so() {
     .await;
     assert_eq!(kept[0].envelope().unwrap().payload::<u32>().unwrap(), 1);
     finish(container).await;
+}
+
+/// Two containers on one store.
+async fn on_one_store() -> [Container; 2] {
+    let store = MemoryStore::new();
+    let container = async || {
+        let builder = Container::builder().with_service(group("billing"));
+        builder.with_memory(store.clone()).connect().await.unwrap()
+    };
+    [container().await, container().await]
+}
+
+#[tokio::test]
+async fn batches_are_full_or_have_waited() {
+    let [container, _] = on_one_store().await;
+    batches::are_full_or_have_waited(&container).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn batches_settle_each_message_by_itself() {
+    let [container, _] = on_one_store().await;
+    batches::settle_each_message_by_itself(&container).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn batches_fail_as_a_whole() {
+    let [container, _] = on_one_store().await;
+    batches::fail_as_a_whole(&container).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn batches_give_back_what_was_gathered() {
+    let [container, _] = on_one_store().await;
+    batches::give_back_what_was_gathered(&container).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn batches_run_at_once() {
+    let [container, _] = on_one_store().await;
+    batches::run_at_once(&container).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn batches_keep_their_leases() {
+    let [one, other] = on_one_store().await;
+    batches::keep_their_leases(&one, &other).await;
+    finish(one).await;
+    finish(other).await;
 }

@@ -6,6 +6,8 @@ use crate::work::SIZE;
 use crate::{ours, raw};
 
 const RATE: &str = "messages/s";
+/// Instead of a number of handlers: one that takes up to 500 messages at once.
+const BATCHES: usize = 0;
 
 pub(super) async fn publishing(bench: &mut Bench) {
     let Bench {
@@ -66,6 +68,7 @@ pub(super) async fn consuming(bench: &mut Bench) {
         ("consume/64/100B", 200_000, 100, 64),
         ("consume/64/1KiB", 100_000, 1024, 64),
         ("consume/64/64KiB", 4_000, 65_536, 64),
+        ("consume/batches", 200_000, SIZE, BATCHES),
     ] {
         let count = options.count(count);
         report
@@ -73,6 +76,9 @@ pub(super) async fn consuming(bench: &mut Bench) {
                 let topic = server.fresh_topic();
                 raw::publish_all(server, &topic, count, size).await;
                 let spent = match side {
+                    Side::Ours if concurrency == BATCHES => {
+                        ours::consume_batches(server, &topic, count).await
+                    }
                     Side::Ours => ours::consume(server, &topic, count, concurrency).await,
                     Side::Raw => raw::consume(server, &topic, count).await,
                 };

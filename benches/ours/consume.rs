@@ -57,6 +57,31 @@ pub(crate) async fn consume(
     spent
 }
 
+/// Consumes what the topic holds in batches of up to 500, one at a time.
+pub(crate) async fn consume_batches(server: &Server, topic: &Topic, count: u64) -> Spent {
+    let container = server.container(topic).await;
+    let handled = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&handled);
+    let options = SubscribeOptions::new()
+        .with_batch(500, Duration::from_millis(10))
+        .with_concurrency(1);
+    let meter = Meter::start(server);
+    let _subscription = container
+        .bus()
+        .subscribe_batch(topic, options, move |batch: Vec<(Order, Delivery)>| {
+            counted.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            std::future::ready(())
+        })
+        .await
+        .expect("subscribed");
+    wait_for(&handled, count).await;
+    drained(&container, topic, 0).await;
+    let spent = meter.stop();
+    finish(container).await;
+    assert_eq!(handled.load(Ordering::Relaxed), count);
+    spent
+}
+
 /// Publishes and consumes at once.
 pub(crate) async fn both(server: &Server, topic: &Topic, count: u64) -> Spent {
     let container = server.container(topic).await;

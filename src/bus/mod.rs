@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::codec::Limits;
-use crate::consumer::{RawHandler, SubscribeOptions, Subscription};
+use crate::consumer::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
 use crate::domain::{Codec, Envelope, Error, Group, Topic};
 use crate::ports::{BoxFuture, MessageBus, PublishOptions, Published};
 
@@ -110,6 +110,15 @@ impl MessageBus for Bus {
         options: SubscribeOptions,
         handler: Arc<dyn RawHandler>,
     ) -> BoxFuture<'a, Result<Subscription, Error>> {
-        Box::pin(self.subscribe(topic, options, handler))
+        Box::pin(self.subscribe(topic, options, Work::Each(handler)))
+    }
+
+    fn subscribe_batch_raw<'a>(
+        &'a self,
+        topic: &'a Topic,
+        options: SubscribeOptions,
+        handler: Arc<dyn RawBatchHandler>,
+    ) -> BoxFuture<'a, Result<Subscription, Error>> {
+        Box::pin(self.subscribe(topic, options, Work::Batches(handler)))
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Bus;
 use super::publish::closed;
 use crate::backend::Member;
-use crate::consumer::{self, RawHandler, Setup, SubscribeOptions, Subscription};
+use crate::consumer::{self, Setup, SubscribeOptions, Subscription, Work};
 use crate::domain::{ConsumerName, Error, ErrorKind, Group, Topic};
 
 /// What is subscribed, by topic and group.
@@ -98,9 +98,13 @@ impl Bus {
         &self,
         topic: &Topic,
         options: SubscribeOptions,
-        handler: Arc<dyn RawHandler>,
+        work: Work,
     ) -> Result<Subscription, Error> {
-        options.check().map_err(|e| e.on(topic.as_str()))?;
+        let checked = match work {
+            Work::Each(_) => options.check(),
+            Work::Batches(_) => options.check_batches(),
+        };
+        checked.map_err(|e| e.on(topic.as_str()))?;
         let group = options
             .group
             .clone()
@@ -115,7 +119,7 @@ impl Bus {
                 group,
                 consumer: fresh_name(&self.service)?,
             },
-            handler,
+            work,
             options,
             limits: self.limits,
             ended: Box::new(move || {

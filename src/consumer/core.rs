@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::handler::RawHandler;
 use super::held::Held;
 use super::meters::Meters;
 use super::options::SubscribeOptions;
@@ -21,7 +20,6 @@ use crate::domain::{Error, RetryPolicy, TopicSettings, describe};
 pub(super) struct Core {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) member: Arc<Member>,
-    pub(super) handler: Arc<dyn RawHandler>,
     pub(super) handler_name: String,
     pub(super) options: SubscribeOptions,
     pub(super) limits: Limits,

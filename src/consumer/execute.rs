@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 
 use super::core::Core;
 use super::delivery::Delivery;
+use super::handler::RawHandler;
 use super::held::Lease;
 use super::queue::Job;
 use crate::backend::{Fetched, Fields, Lane, Receipt, Settlement};
@@ -23,12 +24,12 @@ use crate::domain::{
 };
 
 /// Handles deliveries one after the other until the queue is closed.
-pub(super) async fn run(core: Arc<Core>) {
+pub(super) async fn run(core: Arc<Core>, handler: Arc<dyn RawHandler>) {
     while let Some(job) = core.queue.next().await {
         // After a stop nothing is begun: shutdown gives back what is left. Nor is anything
         // begun whose lease was lost while it waited.
         if !core.stop.is_cancelled() && !job.lease.is_cancelled() {
-            execute(&core, job).await;
+            execute(&core, &*handler, job).await;
         }
         core.room.give();
     }
@@ -47,7 +48,28 @@ struct Claim {
     lease: Arc<Lease>,
 }
 
-async fn execute(core: &Core, job: Job) {
+/// A delivery that a handler is called with.
+pub(super) struct Begun {
+    claim: Claim,
+    resolved: Resolved,
+    failed: u32,
+}
+
+impl Begun {
+    pub(super) fn delivery(&self) -> Delivery {
+        self.resolved.delivery.clone()
+    }
+}
+
+async fn execute(core: &Core, handler: &dyn RawHandler, job: Job) {
+    if let Some(begun) = begin(core, job).await {
+        let result = perform(core, handler, begun.delivery()).await;
+        end(core, begun, result).await;
+    }
+}
+
+/// Resolves a delivery and counts its attempts. What no handler is to be called with is settled.
+pub(super) async fn begin(core: &Core, job: Job) -> Option<Begun> {
     let Job { fetched, lease } = job;
     let crashes = fetched.deliveries.saturating_sub(1);
     let claim = Claim {
@@ -65,12 +87,9 @@ async fn execute(core: &Core, job: Job) {
                 attempts: crashes + 1,
             };
             let text = flaw.to_string();
-            return settle(
-                core,
-                &claim,
-                letter.bury(core, &claim, Reason::Undecodable, text),
-            )
-            .await;
+            let settlement = letter.bury(core, &claim, Reason::Undecodable, text);
+            settle(core, &claim, settlement).await;
+            return None;
         }
     };
 
@@ -96,11 +115,25 @@ async fn execute(core: &Core, job: Job) {
     if crashes > 0
         && let Some(verdict) = after_crash(failed, &core.options.retry)
     {
-        return carry_out(core, &claim, resolved, verdict).await;
+        carry_out(core, &claim, resolved, verdict).await;
+        return None;
     }
-
     claim.lease.begin();
-    let verdict = match perform(core, resolved.delivery.clone()).await {
+    Some(Begun {
+        claim,
+        resolved,
+        failed,
+    })
+}
+
+/// Settles a delivery by what its handler has returned.
+pub(super) async fn end(core: &Core, begun: Begun, result: Result<Outcome, Error>) {
+    let Begun {
+        claim,
+        resolved,
+        failed,
+    } = begun;
+    let verdict = match result {
         Ok(outcome) => decide(outcome, failed, &core.options.retry, fastrand::f64()),
         Err(flaw) => Verdict::Bury {
             reason: Reason::Undecodable,
@@ -145,7 +178,11 @@ fn resolve(core: &Core, fetched: Fetched) -> (Trail, Fields, Result<Envelope, Un
 }
 
 /// Runs the handler; a panic is caught and is an outcome like another.
-async fn perform(core: &Core, delivery: Delivery) -> Result<Outcome, Error> {
+async fn perform(
+    core: &Core,
+    handler: &dyn RawHandler,
+    delivery: Delivery,
+) -> Result<Outcome, Error> {
     let envelope = delivery.envelope();
     let span = tracing::info_span!(
         "handle",
@@ -156,14 +193,23 @@ async fn perform(core: &Core, delivery: Delivery) -> Result<Outcome, Error> {
         attempt = delivery.attempt(),
         traceparent = envelope.headers().get("traceparent"),
     );
+    let handling = timed(
+        core,
+        async { handler.handle(delivery).await }.instrument(span),
+    );
+    let outcome = handling.await;
+    outcome.unwrap_or_else(|panic| Ok(Outcome::retry(panic)))
+}
+
+/// Runs what calls a handler and takes its time; what a panic said is an error.
+pub(super) async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> Result<T, String> {
     let started = Instant::now();
-    let handling = AssertUnwindSafe(async { core.handler.handle(delivery).await });
-    let handling = handling.catch_unwind().instrument(span);
-    let outcome = core.queue.run(handling).await;
+    let handling = AssertUnwindSafe(handling).catch_unwind();
+    let result = core.queue.run(handling).await;
     core.meters
         .handler_seconds
         .record(started.elapsed().as_secs_f64());
-    outcome.unwrap_or_else(|panic| Ok(Outcome::retry(panic_text(&*panic))))
+    result.map_err(|panic| panic_text(&*panic))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

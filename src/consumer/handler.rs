@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::delivery::Delivery;
-use crate::domain::{Error, IntoOutcome, Outcome};
+use super::options::SubscribeOptions;
+use crate::domain::{Error, IntoOutcome, IntoOutcomes, Outcome};
 use crate::ports::BoxFuture;
 
 /// A handler with a name and state of its own; a closure does where neither is needed.
@@ -57,6 +58,41 @@ pub trait RawHandler: Send + Sync + 'static {
     /// Handles one delivery. An error says that the payload cannot be understood, by this
     /// attempt or any other.
     fn handle(&self, delivery: Delivery) -> BoxFuture<'_, Result<Outcome, Error>>;
+}
+
+/// A batch handler as the runtime calls it: object-safe, the payloads still encoded.
+pub trait RawBatchHandler: Send + Sync + 'static {
+    /// What dead letters and traces call it.
+    fn name(&self) -> &str;
+
+    /// Handles a batch, which is never empty. What becomes of each, in their order; an error says that
+    /// the payload cannot be understood, by this attempt or any other.
+    fn handle(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result<Outcome, Error>>>;
+}
+
+/// What a subscription calls.
+pub(crate) enum Work {
+    /// With each delivery.
+    Each(Arc<dyn RawHandler>),
+    /// With many at once.
+    Batches(Arc<dyn RawBatchHandler>),
+}
+
+impl Work {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Each(handler) => handler.name(),
+            Self::Batches(handler) => handler.name(),
+        }
+    }
+
+    /// How many deliveries one call takes at most.
+    pub(super) fn most_at_once(&self, options: &SubscribeOptions) -> usize {
+        match self {
+            Self::Each(_) => 1,
+            Self::Batches(_) => options.batch.0,
+        }
+    }
 }
 
 /// What can be subscribed: a [`Handler`], or a closure from a payload and its [`Delivery`] to
@@ -127,4 +163,61 @@ where
             message: PhantomData,
         })
     }
+}
+
+struct BatchClosure<F, T> {
+    function: F,
+    message: PhantomData<fn(T)>,
+}
+
+impl<F, T, Fut> RawBatchHandler for BatchClosure<F, T>
+where
+    F: Fn(Vec<(T, Delivery)>) -> Fut + Send + Sync + 'static,
+    T: DeserializeOwned + Send + 'static,
+    Fut: Future + Send,
+    Fut::Output: IntoOutcomes,
+{
+    fn name(&self) -> &str {
+        std::any::type_name::<F>()
+    }
+
+    fn handle(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result<Outcome, Error>>> {
+        Box::pin(async move {
+            let mut messages = Vec::with_capacity(batch.len());
+            let flaws: Vec<Option<Error>> = batch
+                .into_iter()
+                .map(|delivery| match delivery.envelope().payload() {
+                    Ok(message) => {
+                        messages.push((message, delivery));
+                        None
+                    }
+                    Err(flaw) => Some(flaw),
+                })
+                .collect();
+            let count = messages.len();
+            let mut outcomes = match count {
+                0 => Vec::new(),
+                _ => (self.function)(messages).await.into_outcomes(count),
+            }
+            .into_iter();
+            let missing = || Outcome::retry("no outcome");
+            let result = |flaw: Option<Error>| match flaw {
+                Some(flaw) => Err(flaw),
+                None => Ok(outcomes.next().unwrap_or_else(missing)),
+            };
+            flaws.into_iter().map(result).collect()
+        })
+    }
+}
+
+/// A closure from a batch as the runtime calls it.
+pub(crate) fn batch_handler<F, T, Fut>(function: F) -> Arc<dyn RawBatchHandler>
+where
+    F: Fn(Vec<(T, Delivery)>) -> Fut + Send + Sync + 'static,
+    T: DeserializeOwned + Send + 'static,
+    Fut: Future + Send,
+    Fut::Output: IntoOutcomes,
+{
+    let message = PhantomData;
+    Arc::new(BatchClosure { function, message })
 }

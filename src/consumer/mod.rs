@@ -4,6 +4,7 @@
 //!
 //! Written once on the backend port; it knows no adapter.
 
+mod batch;
 mod core;
 mod delivery;
 mod execute;
@@ -24,7 +25,8 @@ mod shutdown;
 mod subscription;
 
 pub use delivery::Delivery;
-pub use handler::{Handler, IntoHandler, RawHandler};
+pub use handler::{Handler, IntoHandler, RawBatchHandler, RawHandler};
+pub(crate) use handler::{Work, batch_handler};
 #[cfg(feature = "testing")]
 pub(crate) use held::Lease;
 pub use options::SubscribeOptions;

@@ -13,6 +13,7 @@ pub struct SubscribeOptions {
     pub(crate) start: Start,
     pub(crate) concurrency: usize,
     pub(crate) prefetch: Option<usize>,
+    pub(crate) batch: (usize, Duration),
     pub(crate) lease: Duration,
     pub(crate) retry: RetryPolicy,
     pub(crate) handler: Option<String>,
@@ -26,6 +27,7 @@ impl Default for SubscribeOptions {
             start: Start::Beginning,
             concurrency: 16,
             prefetch: None,
+            batch: (100, Duration::from_millis(100)),
             lease: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             handler: None,
@@ -53,9 +55,18 @@ impl SubscribeOptions {
         self
     }
 
-    /// Sets how many deliveries are handled at once, 1 to 10,000; by default 16.
+    /// Sets how many deliveries are handled at once, 1 to 10,000; by default 16. Of a
+    /// [batch handler](crate::MessageBusExt::subscribe_batch), how many batches.
     pub fn with_concurrency(mut self, handlers: usize) -> Self {
         self.concurrency = handlers;
+        self
+    }
+
+    /// Sets what a [batch handler](crate::MessageBusExt::subscribe_batch) is called with: up to so
+    /// many messages, 1 to 10,000 in all batches that are handled at once, and fewer when `wait`, at
+    /// most one minute, has passed since the first of them came; by default 100 and 100 milliseconds.
+    pub fn with_batch(mut self, messages: usize, wait: Duration) -> Self {
+        self.batch = (messages, wait);
         self
     }
 
@@ -111,11 +122,25 @@ impl SubscribeOptions {
         {
             return bad("the prefetch must be 1 to 10,000");
         }
+        let (messages, wait) = self.batch;
+        if messages == 0 || wait > Duration::from_secs(60) {
+            return bad("a batch must be of 1 message at least, within one minute at most");
+        }
         let lease = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
         if !lease.contains(&self.lease) {
             return bad("the lease must be 100 milliseconds to one day");
         }
         self.dead_letter_retention.check()
+    }
+
+    /// As [`check`](Self::check), for batches.
+    pub(crate) fn check_batches(&self) -> Result<(), Error> {
+        self.check()?;
+        if self.batch.0.saturating_mul(self.concurrency) > 10_000 {
+            let rule = "the batch's messages times the concurrency must be at most 10,000";
+            return Err(Error::new(ErrorKind::Invalid, "subscribe", rule));
+        }
+        Ok(())
     }
 }
 
@@ -131,6 +156,14 @@ mod tests {
             (SubscribeOptions::new().with_prefetch(0), "prefetch"),
             (SubscribeOptions::new().with_prefetch(10_001), "prefetch"),
             (SubscribeOptions::new().with_lease(Duration::ZERO), "lease"),
+            (
+                SubscribeOptions::new().with_batch(0, Duration::ZERO),
+                "batch",
+            ),
+            (
+                SubscribeOptions::new().with_batch(1, Duration::MAX),
+                "batch",
+            ),
             (SubscribeOptions::new().with_lease(Duration::MAX), "lease"),
             (
                 SubscribeOptions::new()
@@ -141,5 +174,9 @@ mod tests {
             let error = bad.check().unwrap_err();
             assert!(error.to_string().contains(rule), "{error}");
         }
+        let batches = SubscribeOptions::new().with_batch(1000, Duration::ZERO);
+        let error = batches.clone().check_batches().unwrap_err();
+        assert!(error.to_string().contains("concurrency"), "{error}");
+        assert!(batches.with_concurrency(10).check_batches().is_ok());
     }
 }

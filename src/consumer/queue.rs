@@ -80,6 +80,26 @@ impl Queue {
         }
     }
 
+    /// The next jobs, up to `most`; none when the queue is closed and empty.
+    ///
+    /// Cancel safe: nothing is taken before it is returned.
+    pub(super) async fn next_some(&self, most: usize) -> Vec<Job> {
+        loop {
+            {
+                let mut jobs = self.jobs();
+                if !jobs.is_empty() {
+                    let some = jobs.len().min(most);
+                    return jobs.drain(..some).collect();
+                }
+            }
+            if self.closed.load(Ordering::Acquire) {
+                self.more.notify_one();
+                return Vec::new();
+            }
+            self.more.notified().await;
+        }
+    }
+
     /// Whether handlers have lately been quick, every one of them.
     fn are_quick(&self) -> bool {
         self.quick.load(Ordering::Relaxed) >= STREAK

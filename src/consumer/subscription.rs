@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::batch::{self, Batches};
 use super::core::{Core, Due, Trouble};
-use super::handler::RawHandler;
+use super::handler::Work;
 use super::held::Held;
 use super::meters::Meters;
 use super::options::SubscribeOptions;
@@ -25,7 +26,7 @@ use crate::domain::{ConsumerName, Error, Group, Topic, TopicSettings};
 pub(crate) struct Setup {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) member: Member,
-    pub(crate) handler: Arc<dyn RawHandler>,
+    pub(crate) work: Work,
     pub(crate) options: SubscribeOptions,
     pub(crate) limits: Limits,
     /// Called once, when the subscription has ended.
@@ -47,7 +48,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
     let Setup {
         backend,
         member,
-        handler,
+        work,
         options,
         limits,
         ended,
@@ -69,11 +70,10 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         handler_name: options
             .handler
             .clone()
-            .unwrap_or_else(|| handler.name().to_owned()),
-        room: Room::new(concurrency, options.prefetch),
+            .unwrap_or_else(|| work.name().to_owned()),
+        room: Room::new(concurrency * work.most_at_once(&options), options.prefetch),
         backend,
         member: Arc::new(member),
-        handler,
         options,
         limits,
         held: Held::default(),
@@ -102,8 +102,20 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
     };
     tasks.takers.spawn(fetch::run(Arc::clone(&core), opened));
     tasks.takers.spawn(reclaim::run(Arc::clone(&core)));
-    for _ in 0..concurrency {
-        tasks.workers.spawn(execute::run(Arc::clone(&core)));
+    match work {
+        Work::Each(handler) => {
+            for _ in 0..concurrency {
+                let (core, handler) = (Arc::clone(&core), Arc::clone(&handler));
+                tasks.workers.spawn(execute::run(core, handler));
+            }
+        }
+        Work::Batches(handler) => {
+            let batches = Arc::new(Batches::new(handler));
+            for _ in 0..concurrency {
+                let (core, batches) = (Arc::clone(&core), Arc::clone(&batches));
+                tasks.workers.spawn(batch::run(core, batches));
+            }
+        }
     }
     tasks
         .settlers

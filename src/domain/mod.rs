@@ -35,7 +35,7 @@ pub use error::{Error, ErrorKind};
 pub(crate) use fingerprint::fingerprint;
 pub use names::{ConsumerName, Group, Namespace, Topic};
 pub(crate) use outcome::describe;
-pub use outcome::{IntoOutcome, Outcome};
+pub use outcome::{IntoOutcome, IntoOutcomes, Outcome};
 pub use payload::Payload;
 pub use retention::{Retention, TopicSettings};
 pub use retry::{LONGEST_DELAY, RetryPolicy};

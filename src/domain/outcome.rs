@@ -88,6 +88,48 @@ impl<T: IntoOutcome, E: Into<Box<dyn StdError + Send + Sync>>> IntoOutcome for R
     }
 }
 
+/// What a batch handler may return: one value for the whole batch, or one outcome for each message.
+pub trait IntoOutcomes {
+    /// The outcomes of so many messages, in their order.
+    fn into_outcomes(self, messages: usize) -> Vec<Outcome>;
+}
+
+/// Every message is done.
+impl IntoOutcomes for () {
+    fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
+        Outcome::Ack.into_outcomes(messages)
+    }
+}
+
+/// Every message ends like this.
+impl IntoOutcomes for Outcome {
+    fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
+        vec![self; messages]
+    }
+}
+
+/// One for each message, in their order. Of any other number nobody can tell which is whose: every
+/// message has failed then.
+impl<T: IntoOutcome> IntoOutcomes for Vec<T> {
+    fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
+        if self.len() != messages {
+            let error = format!("{} outcomes for {messages} messages", self.len());
+            return Outcome::retry(error).into_outcomes(messages);
+        }
+        self.into_iter().map(T::into_outcome).collect()
+    }
+}
+
+/// An error is every message's: each is tried again by the policy.
+impl<T: IntoOutcomes, E: Into<Box<dyn StdError + Send + Sync>>> IntoOutcomes for Result<T, E> {
+    fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
+        match self {
+            Ok(value) => value.into_outcomes(messages),
+            Err(error) => Outcome::retry(error).into_outcomes(messages),
+        }
+    }
+}
+
 /// An error with its causes in one line, cut to a length that a record can hold.
 pub(crate) fn describe(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
@@ -131,6 +173,21 @@ mod tests {
         assert_eq!(().into_outcome(), Outcome::Ack);
         let snoozed: Result<Outcome, std::io::Error> = Ok(Outcome::snooze(Duration::ZERO));
         assert_eq!(snoozed.into_outcome(), Outcome::Snooze(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_batch_ends_alike_or_each_by_itself_and_never_by_the_wrong_number() {
+        assert_eq!(().into_outcomes(2), [Outcome::Ack, Outcome::Ack]);
+        let failed = Err::<(), _>("disk full").into_outcomes(2);
+        assert_eq!(
+            failed,
+            [Outcome::retry("disk full"), Outcome::retry("disk full")]
+        );
+        let each = vec![Ok(()), Err("odd")].into_outcomes(2);
+        assert_eq!(each, [Outcome::Ack, Outcome::retry("odd")]);
+        let short = vec![Outcome::Ack].into_outcomes(2);
+        let wrong = Outcome::retry("1 outcomes for 2 messages");
+        assert_eq!(short, [wrong.clone(), wrong]);
     }
 
     #[test]

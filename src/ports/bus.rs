@@ -4,9 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use super::BoxFuture;
-use crate::consumer::{IntoHandler, RawHandler, SubscribeOptions, Subscription};
-use crate::domain::{EntryId, Envelope, Error, ErrorKind, LONGEST_DELAY, Topic};
+use crate::consumer::{
+    Delivery, IntoHandler, RawBatchHandler, RawHandler, SubscribeOptions, Subscription,
+    batch_handler,
+};
+use crate::domain::{EntryId, Envelope, Error, ErrorKind, IntoOutcomes, LONGEST_DELAY, Topic};
 
 /// What became of a message that was published.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -178,6 +183,14 @@ pub trait MessageBus: Send + Sync + fmt::Debug {
         options: SubscribeOptions,
         handler: Arc<dyn RawHandler>,
     ) -> BoxFuture<'a, Result<Subscription, Error>>;
+
+    /// Subscribes a batch handler in its object-safe form. See [`MessageBusExt::subscribe_batch`].
+    fn subscribe_batch_raw<'a>(
+        &'a self,
+        topic: &'a Topic,
+        options: SubscribeOptions,
+        handler: Arc<dyn RawBatchHandler>,
+    ) -> BoxFuture<'a, Result<Subscription, Error>>;
 }
 
 /// What is generic about a [`MessageBus`].
@@ -237,6 +250,69 @@ pub trait MessageBusExt: MessageBus {
         handler: H,
     ) -> BoxFuture<'a, Result<Subscription, Error>> {
         self.subscribe_raw(topic, options, handler.into_handler())
+    }
+
+    /// Subscribes a handler that takes many messages at once, as sinks want them that write in bulk.
+    ///
+    /// It is called with up to as many messages as [`with_batch`](SubscribeOptions::with_batch) says,
+    /// or fewer when it has waited for long enough, in the order in which they came: a quiet topic's
+    /// batches are of one. It returns `()` or a `Result` for all of them, or a `Vec` with an outcome
+    /// for each, in their order ([`IntoOutcomes`]).
+    /// Every message is its own delivery as with [`subscribe`](Self::subscribe): it is settled,
+    /// retried and dead-lettered by itself, and its lease is extended while its batch is gathered and
+    /// handled. A payload that is no `T` goes to the dead letters, and the others to the handler. A
+    /// panic fails every message of its batch. A shutdown gives back what no call has begun with, also
+    /// where a batch was being gathered.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe_with`](Self::subscribe_with).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`subscribe`](Self::subscribe).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use redstart::{Container, Delivery, Outcome, SubscribeOptions, Topic, prelude::*};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), redstart::Error> {
+    /// # let container = Container::in_memory().await?;
+    /// # let bus = container.bus();
+    /// let clicks = Topic::new("clicks")?;
+    /// let options = SubscribeOptions::new()
+    ///     .with_batch(500, Duration::from_secs(1))
+    ///     .with_concurrency(2);
+    /// let subscription = bus
+    ///     .subscribe_batch(&clicks, options, |batch: Vec<(String, Delivery)>| async move {
+    ///         // One insert for all of them; what its check has found bad is not tried again.
+    ///         let outcome = |(page, _): &(String, Delivery)| match page.starts_with('/') {
+    ///             true => Outcome::Ack,
+    ///             false => Outcome::dead_letter("no path"),
+    ///         };
+    ///         batch.iter().map(outcome).collect::<Vec<_>>()
+    ///     })
+    ///     .await?;
+    /// # drop(subscription);
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn subscribe_batch<'a, T, F, Fut>(
+        &'a self,
+        topic: &'a Topic,
+        options: SubscribeOptions,
+        handler: F,
+    ) -> BoxFuture<'a, Result<Subscription, Error>>
+    where
+        F: Fn(Vec<(T, Delivery)>) -> Fut + Send + Sync + 'static,
+        T: DeserializeOwned + Send + 'static,
+        Fut: Future + Send,
+        Fut::Output: IntoOutcomes,
+    {
+        self.subscribe_batch_raw(topic, options, batch_handler(handler))
     }
 }
 

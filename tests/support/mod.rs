@@ -3,6 +3,7 @@
 // Each layer is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod batches;
 pub(crate) mod roles;
 pub(crate) mod worker;
 

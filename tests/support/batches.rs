@@ -1,0 +1,248 @@
+//! What a subscription to batches must do, on a container of either adapter.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redstart::{
+    Container, Delivery, Envelope, MessageBusExt, Outcome, Reason, RetryPolicy, SubscribeOptions,
+    Topic,
+};
+use tokio::sync::{Barrier, mpsc};
+
+use super::{PATIENCE, drained, group, letters, next, some, status, topic, until};
+
+/// Longer than any test: a batch is handled when it is full, and not before.
+const NEVER: Duration = Duration::from_secs(60);
+const AT_ONCE: Duration = Duration::ZERO;
+
+fn options(messages: usize, wait: Duration) -> SubscribeOptions {
+    SubscribeOptions::new()
+        .with_batch(messages, wait)
+        .with_concurrency(1)
+        .with_retry(RetryPolicy::fixed(Duration::from_millis(1)).with_max_attempts(2))
+}
+
+async fn publish(container: &Container, on: &Topic, numbers: std::ops::Range<u32>) {
+    let all: Vec<Envelope> = numbers
+        .map(|number| Envelope::new("n", &number).unwrap())
+        .collect();
+    for published in container.bus().publish_all(on, &all).await {
+        published.unwrap();
+    }
+}
+
+/// Every batch's numbers, and its attempts.
+type Seen = (Vec<u32>, Vec<u32>);
+
+fn seen(batch: &[(u32, Delivery)]) -> Seen {
+    batch
+        .iter()
+        .map(|(number, delivery)| (*number, delivery.attempt()))
+        .unzip()
+}
+
+/// Full batches in order; what is left over waits for more, and not for longer than it was told.
+pub(crate) async fn are_full_or_have_waited(container: &Container) {
+    let (bus, orders) = (container.bus(), topic("orders"));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    publish(container, &orders, 0..6).await;
+    let handler = {
+        let sender = sender.clone();
+        move |batch: Vec<(u32, Delivery)>| {
+            let _ = sender.send(seen(&batch));
+            std::future::ready(())
+        }
+    };
+    let full = bus.subscribe_batch(&orders, options(4, NEVER), handler);
+    let full = full.await.unwrap();
+    assert_eq!(next(&mut received).await, (vec![0, 1, 2, 3], vec![1; 4]));
+    publish(container, &orders, 6..8).await;
+    assert_eq!(next(&mut received).await, (vec![4, 5, 6, 7], vec![1; 4]));
+    assert!(full.unsubscribe(PATIENCE).await.is_clean());
+
+    let handler = move |batch: Vec<(u32, Delivery)>| {
+        let _ = sender.send(seen(&batch));
+        std::future::ready(())
+    };
+    let hasty = bus.subscribe_batch(&orders, options(1000, AT_ONCE), handler);
+    let _hasty = hasty.await.unwrap();
+    publish(container, &orders, 8..9).await;
+    assert_eq!(next(&mut received).await, (vec![8], vec![1]));
+    drained(container, &orders, &group("billing")).await;
+}
+
+/// Each message ends by its own outcome, and what is no message of this kind does not stop the others.
+pub(crate) async fn settle_each_message_by_itself(container: &Container) {
+    let (bus, orders) = (container.bus(), topic("orders"));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    publish(container, &orders, 0..3).await;
+    let text = Envelope::new("n", "no number").unwrap();
+    container.bus().publish(&orders, &text).await.unwrap();
+    let handler = move |batch: Vec<(u32, Delivery)>| {
+        let outcome = |(number, delivery): &(u32, Delivery)| match (number, delivery.attempt()) {
+            (1, 1) => Outcome::retry("once"),
+            (2, _) => Outcome::dead_letter("never"),
+            _ => Outcome::Ack,
+        };
+        let _ = sender.send(seen(&batch));
+        std::future::ready(batch.iter().map(outcome).collect::<Vec<_>>())
+    };
+    // Four fill it: the one that cannot be understood is among them.
+    let options = options(4, Duration::from_millis(50));
+    let subscription = bus.subscribe_batch(&orders, options, handler);
+    let _subscription = subscription.await.unwrap();
+    let mut all = Vec::new();
+    while all.len() < 4 {
+        let (numbers, attempts) = next(&mut received).await;
+        all.extend(numbers.into_iter().zip(attempts));
+    }
+    all.sort();
+    assert_eq!(all, [(0, 1), (1, 1), (1, 2), (2, 1)]);
+    let left = drained(container, &orders, &group("billing")).await;
+    assert_eq!(left.dead, 2);
+    let mut reasons: Vec<Reason> = letters(container, &orders, &group("billing"))
+        .await
+        .iter()
+        .map(|letter| letter.reason)
+        .collect();
+    reasons.sort_by_key(|reason| reason.to_string());
+    assert_eq!(reasons, [Reason::Rejected, Reason::Undecodable]);
+}
+
+/// How the first call ends with every message's failure.
+#[derive(Clone, Copy, Debug)]
+enum Failing {
+    Panic,
+    Error,
+    WrongNumber,
+}
+
+/// An error, a panic and a wrong number of outcomes are every message's failure.
+pub(crate) async fn fail_as_a_whole(container: &Container) {
+    for (failing, text) in [
+        (Failing::Panic, "the handler panicked: out of paper"),
+        (Failing::Error, "the sink is away"),
+        (Failing::WrongNumber, "1 outcomes for 2 messages"),
+    ] {
+        let orders = topic(&format!("{failing:?}"));
+        let (sender, mut received) = mpsc::unbounded_channel();
+        publish(container, &orders, 0..2).await;
+        let handler = move |batch: Vec<(u32, Delivery)>| {
+            let sender = sender.clone();
+            async move {
+                let first = batch.iter().all(|(_, delivery)| delivery.attempt() == 1);
+                match failing {
+                    Failing::Panic if first => panic!("out of paper"),
+                    Failing::Error if first => Err("the sink is away"),
+                    Failing::WrongNumber if first => Ok(vec![Outcome::Ack]),
+                    _ => {
+                        for (number, delivery) in &batch {
+                            let last = delivery.envelope().last_error().map(str::to_owned);
+                            let _ = sender.send((*number, last));
+                        }
+                        Ok(vec![Outcome::Ack; batch.len()])
+                    }
+                }
+            }
+        };
+        // Only both together fill a batch.
+        let subscription = container
+            .bus()
+            .subscribe_batch(&orders, options(2, NEVER), handler)
+            .await
+            .unwrap();
+        let expected = [0, 1].map(|number| (number, Some(text.to_owned())));
+        assert_eq!(some(&mut received, 2).await, expected);
+        let left = drained(container, &orders, &group("billing")).await;
+        assert_eq!(left.dead, 0);
+        assert!(subscription.unsubscribe(PATIENCE).await.is_clean());
+    }
+}
+
+/// What waits for its batch to fill is held, and given back uncounted when the subscription ends.
+pub(crate) async fn give_back_what_was_gathered(container: &Container) {
+    let (bus, orders) = (container.bus(), topic("orders"));
+    publish(container, &orders, 0..3).await;
+    let called = Arc::new(AtomicBool::new(false));
+    let handler = {
+        let called = Arc::clone(&called);
+        move |_: Vec<(u32, Delivery)>| {
+            called.store(true, Ordering::SeqCst);
+            std::future::ready(())
+        }
+    };
+    let subscription = bus.subscribe_batch(&orders, options(10, NEVER), handler);
+    let subscription = subscription.await.unwrap();
+    until("all to be gathered", async || {
+        let status = status(container, &orders, &group("billing")).await;
+        (status.in_flight == 3).then_some(())
+    })
+    .await;
+    let report = subscription.unsubscribe(PATIENCE).await;
+    assert!(report.is_clean() && report.released == 3, "{report:?}");
+    assert!(!called.load(Ordering::SeqCst));
+
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |number: u32, delivery: Delivery| {
+        let _ = sender.send((number, delivery.attempt()));
+        std::future::ready(())
+    };
+    let _subscription = bus.subscribe(&orders, handler).await.unwrap();
+    assert_eq!(some(&mut received, 3).await, [(0, 1), (1, 1), (2, 1)]);
+    drained(container, &orders, &group("billing")).await;
+}
+
+/// As many batches at once as the concurrency says.
+pub(crate) async fn run_at_once(container: &Container) {
+    let (bus, orders) = (container.bus(), topic("orders"));
+    publish(container, &orders, 0..8).await;
+    let both = Arc::new(Barrier::new(2));
+    let handler = move |batch: Vec<(u32, Delivery)>| {
+        let both = Arc::clone(&both);
+        async move {
+            assert_eq!(batch.len(), 2);
+            both.wait().await;
+        }
+    };
+    let options = options(2, NEVER).with_concurrency(2);
+    let subscription = bus.subscribe_batch(&orders, options, handler);
+    let _subscription = subscription.await.unwrap();
+    let left = drained(container, &orders, &group("billing")).await;
+    assert_eq!(left.dead, 0);
+}
+
+/// Neither gathering nor handling lets the leases end: `other` shares the group and gets nothing.
+pub(crate) async fn keep_their_leases(container: &Container, other: &Container) {
+    let (bus, orders) = (container.bus(), topic("orders"));
+    let lease = Duration::from_secs(1);
+    publish(container, &orders, 0..2).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |batch: Vec<(u32, Delivery)>| {
+        let sender = sender.clone();
+        async move {
+            tokio::time::sleep(2 * lease).await;
+            let _ = sender.send((
+                seen(&batch),
+                batch.iter().any(|(_, one)| one.is_cancelled()),
+            ));
+        }
+    };
+    let options = options(10, 2 * lease).with_lease(lease);
+    let subscription = bus.subscribe_batch(&orders, options.clone(), handler);
+    let _subscription = subscription.await.unwrap();
+    until("both to be held", async || {
+        let status = status(container, &orders, &group("billing")).await;
+        (status.in_flight == 2).then_some(())
+    })
+    .await;
+    let (stolen, mut theirs) = mpsc::unbounded_channel();
+    let thief = move |number: u32, _: Delivery| {
+        let _ = stolen.send(number);
+        std::future::ready(())
+    };
+    let _thief = other.bus().subscribe_with(&orders, options, thief).await;
+    assert_eq!(next(&mut received).await, ((vec![0, 1], vec![1; 2]), false));
+    drained(container, &orders, &group("billing")).await;
+    assert!(theirs.try_recv().is_err(), "a lease has ended");
+}
