@@ -24,10 +24,10 @@ local log, redo = find_group(KEYS[1], ARGV[1]), find_group(KEYS[2], ARGV[1])
 if not log then
   return {}
 end
-local lag, held = lag_of(KEYS[1], log, 1000), log['pending']
+local lag, held = lag_of(KEYS[1], log, 1000, 262144), log['pending']
 local waiting = redis.call('ZCARD', KEYS[3])
 if redo then
-  waiting = waiting + lag_of(KEYS[2], redo, 1000)
+  waiting = waiting + lag_of(KEYS[2], redo, 1000, 262144)
   held = held + redo['pending']
 end
 local dead = redis.call('XLEN', KEYS[5])

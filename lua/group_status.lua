@@ -15,11 +15,11 @@ local log, redo = find_group(KEYS[1], ARGV[1]), find_group(KEYS[2], ARGV[1])
 if not log then
   return {}
 end
-local lag = lag_of(KEYS[1], log, 1000)
+local lag = lag_of(KEYS[1], log, 1000, 262144)
 local waiting = redis.call('ZCARD', KEYS[3])
 local held = log['pending']
 if redo then
-  waiting = waiting + lag_of(KEYS[2], redo, 1000)
+  waiting = waiting + lag_of(KEYS[2], redo, 1000, 262144)
   held = held + redo['pending']
 end
 return {lag, held, waiting, redis.call('XLEN', KEYS[4]), log['consumers']}

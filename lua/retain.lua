@@ -49,31 +49,23 @@ end
 
 local floor
 local backlog = 0
--- Bounds of how many entries lie from the floor on, for retention by length.
-local surely, at_most = 0, 0
 for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = named(flat)
-  local lag, certain = lag_of(KEYS[1], group, 100)
-  if not certain and lag + group['pending'] >= limit then
+  local lag = math.min(group['lag'] or length, length)
+  if not group['lag'] or lag + group['pending'] >= limit then
     -- Publishing is not refused for what only seems to wait.
-    lag, certain = lag_of(KEYS[1], group, 1000)
+    lag = lag_of(KEYS[1], group, 2000, 2097152)
   end
   local need = after(group['last-delivered-id'])
-  local low, high = (certain or group['lag']) and lag or 0, lag
   if group['pending'] > 0 then
     local first = redis.call('XPENDING', KEYS[1], group['name'], '-', '+', 1)[1]
     if first and less(first[1], need) then
       need = first[1]
     end
-    if kind == 'length' then
-      local span, all = count(KEYS[1], need, group['last-delivered-id'], 1000)
-      low, high = low + span, all and lag + span or length
-    end
   end
   if not floor or less(need, floor) then
     floor = need
   end
-  surely, at_most = math.max(surely, low), math.max(at_most, high)
   backlog = math.max(backlog, math.min(lag + group['pending'], length))
 end
 if not floor then
@@ -95,11 +87,12 @@ elseif kind == 'age' then
   end
   removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', threshold, 'LIMIT', 100000)
 elseif kind == 'length' then
-  amount = tonumber(amount)
-  if not floor or at_most <= amount then
+  if floor then
+    -- No more than there are beyond those that are to stay.
+    local most = string.format('%.0f', math.min(length - amount, 100000))
+    removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', floor, 'LIMIT', most)
+  else
     removed = redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', amount, 'LIMIT', 100000)
-  elseif surely >= amount then
-    removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', floor, 'LIMIT', 100000)
   end
 end
 return {removed, length - removed, backlog, known}

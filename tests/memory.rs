@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use redstart::{
     Clock as _, Container, DeadLetterRetention, Delivery, Envelope, ManualClock, MemoryStore,
-    MessageBusExt, Outcome, Retention, RetryPolicy, SubscribeOptions, Timestamp, TopicSettings,
+    MessageBusExt, Outcome, Retention, RetryPolicy, SubscribeOptions, Sweep, Timestamp,
+    TopicSettings,
 };
 use support::{batches, drained, finish, group, letters, next, some, status, topic, until};
 use tokio::sync::mpsc;
@@ -265,4 +266,42 @@ async fn batches_keep_their_leases() {
     batches::keep_their_leases(&one, &other).await;
     finish(one).await;
     finish(other).await;
+}
+
+#[tokio::test]
+async fn what_a_sweep_publishes_is_never_taken_for_a_repeat() {
+    let container = Container::builder()
+        .with_service(group("billing"))
+        .with_deduplication(HOUR)
+        .with_memory(MemoryStore::new())
+        .connect()
+        .await
+        .unwrap();
+    let (bus, orders, billing) = (container.bus(), topic("orders"), group("billing"));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |n: u32, _: Delivery| {
+        let came = sender.send(n);
+        async move {
+            came.unwrap();
+            Outcome::dead_letter("never")
+        }
+    };
+    let _subscription = bus.subscribe(&orders, handler).await.unwrap();
+    bus.publish(&orders, &Envelope::new("n", &7).unwrap())
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        assert_eq!(next(&mut received).await, 7);
+        let letter = until("it to die", async || {
+            letters(&container, &orders, &billing).await.pop()
+        })
+        .await;
+        // Back to the topic that it came from, which has seen its id before.
+        let sweep = Sweep::publish(orders.clone(), letter.id);
+        let dead = container.dead_letters();
+        let swept = dead.sweep(&orders, &billing, sweep, &|_| {}).await.unwrap();
+        assert_eq!(swept.progress.taken, 1);
+    }
+    assert_eq!(next(&mut received).await, 7);
+    finish(container).await;
 }

@@ -23,34 +23,40 @@ local function find_group(key, name)
   end
 end
 
--- Counts entries from one id to another, up to `most` and as far as that costs a copy of some
--- 256 KiB, whatever an entry weighs. Returns how many there are and whether those are all.
-local function count(key, from, to, most)
-  local first, weight = redis.call('XRANGE', key, from, to, 'COUNT', 3), 1
-  if #first < 3 then
-    return #first, true
-  end
-  for _, entry in ipairs(first) do
-    for _, part in ipairs(entry[2]) do
-      weight = math.max(weight, #part)
+-- Counts entries from one id on, up to `most` and as far as that copies no more than some `bytes`.
+-- Returns how many there are and whether those are all.
+local function count(key, from, most, bytes)
+  -- Whatever one page weighs has been copied before it can be weighed.
+  local found, size = 0, 1
+  while found < most and bytes > 0 do
+    local page = redis.call('XRANGE', key, from, '+', 'COUNT', size)
+    for _, entry in ipairs(page) do
+      for _, part in ipairs(entry[2]) do
+        bytes = bytes - #part
+      end
     end
+    found = found + #page
+    if #page < size then
+      return found, true
+    end
+    from = '(' .. page[size][1]
+    size = math.min(2 * size, 8)
   end
-  most = math.max(10, math.min(most, math.floor(262144 / weight)))
-  local found = #redis.call('XRANGE', key, from, to, 'COUNT', most)
-  return found, found < most
+  return found, false
 end
 
--- How many entries a group was not given, and whether that is certain.
+-- How many entries a group was not given.
 --
--- XINFO does not know: XREADGROUP goes into the append-only file as XCLAIM, which says nothing of how
--- many entries were read. After the file was loaded, a group seems to lack for good what it was given
--- since the file was last rewritten. And sometimes XINFO says nothing. So what is left is counted where
--- it is little, up to `most`; where it is more, what XINFO says is the most that it can be.
-local function lag_of(key, group, most)
-  local left, all = count(key, '(' .. group['last-delivered-id'], '+', most)
-  if all then
-    return left, true
+-- XINFO says too many at times: XREADGROUP goes into the append-only file as XCLAIM, which says nothing
+-- of how many entries were read, so that after a restart a group seems to lack for good what it was
+-- given since the file was last rewritten. It never says too few, and sometimes it says nothing. So
+-- what is left is counted where it is little; where it is more, what XINFO says is the most that it can
+-- be.
+local function lag_of(key, group, most, bytes)
+  local told = math.min(group['lag'] or math.huge, redis.call('XLEN', key))
+  if told == 0 then
+    return 0
   end
-  local length = redis.call('XLEN', key)
-  return math.max(left, math.min(group['lag'] or length, length)), false
+  local left, all = count(key, '(' .. group['last-delivered-id'], most, bytes)
+  return all and left or math.max(left, told)
 end

@@ -88,7 +88,7 @@ impl Bus {
                     .zip(&results)
                     .filter(|(_, failed)| failed.is_none());
                 let entries = encoded.zip(entries).map(|((envelope, _), (name, value))| {
-                    let id = envelope.id();
+                    let id = options.identity(envelope);
                     Identified { id, name, value }
                 });
                 once = self.append_once(topic, window, entries.collect()).await;

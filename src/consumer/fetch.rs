@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::core::{Core, back_off};
-use super::reclaim;
+use super::{lease, reclaim};
 use crate::backend::{Fetched, Interrupt, Opened, Reader, Receipt, ReclaimCursor, Start};
 use crate::domain::{Error, ErrorKind};
 
@@ -137,6 +137,8 @@ async fn reopen(core: &Core) -> Result<Opened, Error> {
 /// first deliveries so come in their order, also after a restart or a broken connection.
 async fn catch_up(core: &Core) -> Result<(), Error> {
     let mut cursor = ReclaimCursor::default();
+    // After a standstill it would otherwise take its own deliveries over, and count a crash.
+    lease::keep(core).await;
     loop {
         if core.stranded.swap(false, Ordering::AcqRel)
             && let Err(error) = recover(core).await

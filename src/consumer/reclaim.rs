@@ -92,7 +92,7 @@ fn say(core: &Core, error: &Error) {
 /// Takes over what there is room for.
 pub(super) async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> Result<Next, Error> {
     let _claiming = core.claiming.lock().await;
-    // Under the lock: shutdown takes it before it gives back what is held.
+    // Shutdown gives back what is held once everyone who takes has ended.
     if core.stop.is_cancelled() {
         return Ok(Next::Done);
     }
@@ -105,8 +105,11 @@ pub(super) async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> Result
         .reclaim(&core.member, core.options.lease, *cursor, max)
         .await
         .inspect_err(|error| {
-            // It may have been done: what this consumer was given it has not seen.
-            if error.kind() == ErrorKind::OutcomeUnknown {
+            // It may have been done, in one lane at least: what this consumer was given it has not seen.
+            if matches!(
+                error.kind(),
+                ErrorKind::OutcomeUnknown | ErrorKind::NotFound
+            ) {
                 core.stranded.store(true, Ordering::Release);
             }
         })?;

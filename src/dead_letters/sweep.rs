@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
@@ -12,13 +13,16 @@ use crate::domain::{
     Action, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group, Left, Selection,
     Sweep, Topic,
 };
-use crate::ports::{Ended, Progress, Survey, Swept};
+use crate::ports::{Ended, Progress, PublishOptions, Survey, Swept};
 
 /// How many heads are held at once.
 const PAGE: usize = 1000;
 
 /// How often a sweep looks at what has died again.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// For how long a topic remembers which dead letters it was given.
+const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// The part of a span that a filter's times leave, up to a watermark; nothing where there is none:
 /// there were no dead letters then.
@@ -304,16 +308,24 @@ impl<'a> Run<'a> {
         Ok(taken.len() as u64)
     }
 
-    /// Publishes before anything is taken out: what is cut off in between is there twice, not lost.
+    /// Publishes before anything is taken out, so that nothing is lost where this is cut off. The topic
+    /// remembers which dead letters it was given: neither a resumed sweep nor another operator publishes
+    /// one again, and an envelope that it had before is no reason to leave one out.
     async fn publish(&self, to: &Topic, ids: &[EntryId]) -> Result<(), Error> {
         let letters = self.graveyard.find(self.topic, self.group, ids).await?;
-        let mut envelopes = Vec::with_capacity(letters.len());
+        let mut messages = Vec::with_capacity(letters.len());
         for letter in letters {
             let mut envelope = letter.envelope()?;
             envelope.forget_attempts();
-            envelopes.push(envelope);
+            let instance = format!("{}/{}/{}", self.topic, self.group, letter.id);
+            let instance = Uuid::new_v5(&Uuid::NAMESPACE_URL, instance.as_bytes());
+            messages.push((envelope, instance));
         }
-        for published in self.graveyard.bus.publish_all(to, &envelopes).await {
+        let published = messages.iter().map(|(envelope, instance)| {
+            let options = PublishOptions::new().with_instance(*instance, REMEMBERED);
+            self.graveyard.bus.publish_with(to, envelope, options)
+        });
+        for published in join_all(published).await {
             published?;
         }
         Ok(())

@@ -108,8 +108,9 @@ impl Sweep {
 
     /// Publishes dead letters to another topic and takes them out here.
     ///
-    /// The two are not one step: an operation that is cut off between them has published a
-    /// message that is still a dead letter, and publishes it again when it is resumed.
+    /// The two are not one step, but the topic remembers for ten minutes which dead letters it was
+    /// given: neither another operator nor an operation that was cut off in between and is resumed
+    /// within that time publishes one twice.
     pub fn publish(to: Topic, selection: impl Into<Selection>) -> Self {
         Self::new(Action::Publish(to), selection)
     }

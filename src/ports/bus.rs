@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use super::BoxFuture;
 use crate::consumer::{
@@ -40,6 +41,8 @@ impl Published {
 pub struct PublishOptions {
     /// `None` is what the bus does by default.
     deduplication: Option<Option<Duration>>,
+    /// What the message is, where its envelope's id does not tell.
+    instance: Option<Uuid>,
 }
 
 impl PublishOptions {
@@ -71,6 +74,18 @@ impl PublishOptions {
     pub fn without_deduplication(mut self) -> Self {
         self.deduplication = Some(None);
         self
+    }
+
+    /// As [`with_deduplication`](Self::with_deduplication), but what the topic must not have been given
+    /// is this instance of the message, whatever else was published with its envelope's id.
+    pub(crate) fn with_instance(mut self, instance: Uuid, window: Duration) -> Self {
+        self.instance = Some(instance);
+        self.with_deduplication(window)
+    }
+
+    /// By what a repeat of a message is recognised.
+    pub(crate) fn identity(self, envelope: &Envelope) -> Uuid {
+        self.instance.unwrap_or_else(|| envelope.id())
     }
 
     /// The window, where the bus has this one by default.

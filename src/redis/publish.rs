@@ -1,6 +1,7 @@
 //! Publishing: XADD on the publisher's own connection.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use redis::RedisError;
@@ -15,6 +16,28 @@ const PIPELINE_ENTRIES: usize = 512;
 const PIPELINE_BYTES: usize = 1024 * 1024;
 /// How many of a batch are sent before the first one's replies are there.
 const PIPELINES: usize = 2;
+
+/// Pipelines that wait for their replies. Dropped from the last one on: what was not sent yet is not
+/// sent then, and entries are appended from the first one on or not at all.
+struct UnderWay<F>(VecDeque<Pin<Box<F>>>);
+
+impl<T, F: Future<Output = Vec<T>>> UnderWay<F> {
+    /// The fates of the first one's entries; it stays the first one until it has them.
+    async fn first(&mut self) -> Vec<T> {
+        let Some(first) = self.0.front_mut() else {
+            return Vec::new();
+        };
+        let fates = first.await;
+        self.0.pop_front();
+        fates
+    }
+}
+
+impl<F> Drop for UnderWay<F> {
+    fn drop(&mut self) {
+        while self.0.pop_back().is_some() {}
+    }
+}
 
 fn xadd(out: &mut Vec<u8>, log: &str, (field, value): &(&'static str, Bytes)) {
     let parts = [b"XADD", log.as_bytes(), b"*", field.as_bytes(), value];
@@ -78,7 +101,7 @@ impl RedisBackend {
     ) -> Vec<Result<EntryId, Error>> {
         let log = self.keys.log(topic);
         let mut results = Vec::with_capacity(entries.len());
-        let mut under_way = VecDeque::new();
+        let mut under_way = UnderWay(VecDeque::new());
         let mut rest = entries.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -93,15 +116,13 @@ impl RedisBackend {
                 .max(1);
             let (now, later) = rest.split_at(cut);
             rest = later;
-            under_way.push_back(self.append_some(&log, now));
-            if under_way.len() > PIPELINES
-                && let Some(first) = under_way.pop_front()
-            {
-                results.extend(first.await);
+            under_way.0.push_back(Box::pin(self.append_some(&log, now)));
+            if under_way.0.len() > PIPELINES {
+                results.extend(under_way.first().await);
             }
         }
-        for left in under_way {
-            results.extend(left.await);
+        while !under_way.0.is_empty() {
+            results.extend(under_way.first().await);
         }
         results
             .into_iter()

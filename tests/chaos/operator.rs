@@ -10,8 +10,8 @@ use crate::nature::Nature;
 use crate::support::{group, topic};
 use crate::worker::{Work, calm};
 
-/// How many are moved at once.
-const MOST: usize = 8;
+/// How many an operator moves at once.
+const SOME: usize = 8;
 
 pub(crate) fn redrive(work: &Work) {
     for operator in 0..2 {
@@ -23,7 +23,7 @@ pub(crate) fn redrive(work: &Work) {
                 let of = group(if random.bool() { "billing" } else { "audit" });
                 // Where curing has not begun they die again.
                 let cured = work.is_cured();
-                redrive_some(&work, &topic("orders"), &of, |_| {
+                redrive_some(&work, &topic("orders"), &of, SOME, |_| {
                     cured || random.u8(0..8) == 0
                 })
                 .await;
@@ -58,11 +58,12 @@ pub(crate) async fn list(
     }
 }
 
-/// Redrives some of those that are to come back, and says how many there were.
+/// Redrives up to `most` of those that are to come back, and says how many there were.
 pub(crate) async fn redrive_some(
     work: &Work,
     of: &Topic,
     group: &Group,
+    most: usize,
     mut choose: impl FnMut(u64) -> bool,
 ) -> usize {
     let since = now();
@@ -87,7 +88,7 @@ pub(crate) async fn redrive_some(
     let chosen: Vec<_> = known
         .into_iter()
         .filter(|(_, n)| Nature::of(*n) != Nature::Hopeless && choose(*n))
-        .take(MOST)
+        .take(most)
         .collect();
     if chosen.is_empty() {
         return 0;

@@ -264,7 +264,7 @@ async fn drain(onlooker: &Work, since: Instant) {
 }
 
 async fn is_drained(onlooker: &Work, on: &Topic, of: &Group) -> bool {
-    let redriven = redrive_some(onlooker, on, of, |_| true).await;
+    let redriven = redrive_some(onlooker, on, of, usize::MAX, |_| true).await;
     let Ok(groups) = onlooker.container.admin().groups(on).await else {
         return false;
     };

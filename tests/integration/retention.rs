@@ -255,3 +255,106 @@ async fn a_group_that_keeps_up_does_not_lag_after_a_restart() {
     assert_eq!(lag_by_redis(&server), Some(400), "and it does not mend");
     finish(after).await;
 }
+
+#[tokio::test]
+async fn retention_by_length_keeps_its_length_after_a_restart() {
+    let mut server = Server::start();
+    // A group that begins behind entries is told to Redis with their number.
+    let body = r#"{"type":"n","payload":0}"#;
+    let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", body]);
+    let orders = topic("orders");
+    let before = container(&server).await;
+    let settings = TopicSettings::default().with_retention(Retention::Length(1000));
+    before
+        .admin()
+        .create_topic(&orders, settings)
+        .await
+        .unwrap();
+    let options = SubscribeOptions::new().with_start(Start::Next);
+    let subscription = before
+        .bus()
+        .subscribe_with(&orders, options, |_: u32, _: Delivery| async {})
+        .await
+        .unwrap();
+    publish(&before, &orders, 1000).await;
+    drained(&before, &orders, &group("billing")).await;
+    let _ = subscription.unsubscribe(Duration::from_secs(5)).await;
+    finish(before).await;
+    server.restart();
+    let after = container(&server).await;
+    // The consumers are away for a moment: 150 entries wait, of which Redis says 1150.
+    publish(&after, &orders, 150).await;
+    // Retention runs at every measurement of the backlog, and once a second in every consumer.
+    let retained = after.backend().retain(&orders).await.unwrap();
+    assert!(retained.length >= 1000, "{} kept", retained.length);
+    finish(after).await;
+}
+
+#[tokio::test]
+async fn telling_the_lag_of_heavy_entries_behind_light_ones_is_cheap() {
+    let server = Server::start_with(&["--appendonly", "no"]);
+    let orders = topic("orders");
+    let container = container(&server).await;
+    let options = SubscribeOptions::new();
+    let subscription = container
+        .bus()
+        .subscribe_with(&orders, options, |_: u32, _: Delivery| async {})
+        .await
+        .unwrap();
+    let _ = subscription.unsubscribe(Duration::from_secs(5)).await;
+    publish(&container, &orders, 3).await;
+    let heavy = "x".repeat(1 << 20);
+    for _ in 0..100 {
+        let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", &heavy]);
+    }
+    let number = |name: &str| -> u64 {
+        let info: String = server.command(&["INFO", "memory"]);
+        let line = info.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().parse().unwrap()
+    };
+    let before = number("used_memory:");
+    status(&container, &orders, &group("billing")).await;
+    let more = number("used_memory_peak:").saturating_sub(before);
+    assert!(more < 16 << 20, "{} MiB were copied", more >> 20);
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_restart_does_not_fill_the_backlog_of_heavy_entries() {
+    let mut server = Server::start();
+    let orders = topic("orders");
+    let before = container(&server).await;
+    let settings = TopicSettings::default()
+        .with_retention(Retention::Length(100_000))
+        .with_backlog_limit(300);
+    before
+        .admin()
+        .create_topic(&orders, settings)
+        .await
+        .unwrap();
+    let heavy = async |container: &Container, count: usize| {
+        let body = "x".repeat(30 * 1024);
+        for _ in 0..count {
+            let envelope = Envelope::new("n", &body).unwrap();
+            container.bus().publish(&orders, &envelope).await.unwrap();
+        }
+    };
+    // Redis counts what is read only for a group that it was told the number of.
+    let options = SubscribeOptions::new().with_start(Start::Next);
+    let subscription = before
+        .bus()
+        .subscribe_with(&orders, options, |_: String, _: Delivery| async {})
+        .await
+        .unwrap();
+    for _ in 0..4 {
+        heavy(&before, 100).await;
+        drained(&before, &orders, &group("billing")).await;
+    }
+    let _ = subscription.unsubscribe(Duration::from_secs(5)).await;
+    finish(before).await;
+    server.restart();
+    let after = container(&server).await;
+    // Some wait, far fewer than the limit of 300.
+    heavy(&after, 60).await;
+    finish(after).await;
+}

@@ -395,10 +395,10 @@ pub async fn dead_letters_can_go_to_another_topic<S: Subject>(subject: &S) {
     };
     let bus = stage.container.bus();
     let _subscription = bus.subscribe(&other, handler).await.must("subscribing");
-    let swept = stage
-        .sweep(Sweep::publish(other.clone(), everything()))
-        .await;
-    assert_eq!(swept.progress.taken, 3);
+    // Two operators at once: each is published once.
+    let publish = || stage.sweep(Sweep::publish(other.clone(), everything()));
+    let (one, two) = tokio::join!(publish(), publish());
+    assert_eq!(one.progress.taken + two.progress.taken, 3);
     for letter in &letters {
         let (n, delivery) = stage.next(&mut received).await;
         assert_eq!(delivery.attempt(), 1);
@@ -410,6 +410,14 @@ pub async fn dead_letters_can_go_to_another_topic<S: Subject>(subject: &S) {
             .must("a number");
         assert_eq!(n, payload);
     }
+    stage
+        .until("the other topic to be handled", async || {
+            let groups = stage.container.admin().groups(&other).await;
+            let group = groups.must("looking").pop().must("a group");
+            (group.lag + group.in_flight == 0).then_some(())
+        })
+        .await;
+    assert!(received.try_recv().is_err(), "one came twice");
     assert!(stage.letters().await.is_empty());
     drop(failing);
     stage.finish().await;
