@@ -38,9 +38,9 @@ pub use container::{Check, Container, ContainerBuilder, Coordinator, Health, Shu
 pub use doctor::{Diagnosis, Doctor, Finding, Level};
 pub use domain::{
     Action, Attempt, Cause, Clock, Codec, ConsumerName, DeadLetter, DeadLetterFilter,
-    DeadLetterHead, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome, IntoOutcomes,
-    LONGEST_DELAY, Left, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy, Selection,
-    Sweep, SystemClock, Tally, Timestamp, Topic, TopicSettings, Trail,
+    DeadLetterHead, DeadLetterRetention, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome,
+    IntoOutcomes, LONGEST_DELAY, Left, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy,
+    Selection, Sweep, SystemClock, Tally, Timestamp, Topic, TopicSettings, Trail,
 };
 pub use memory::{ManualClock, MemoryKv, MemoryStore};
 pub use ports::{
@@ -61,6 +61,19 @@ pub mod docs {
     pub mod metrics {}
     #[doc = include_str!("docs/performance.md")]
     pub mod performance {}
+    #[doc = include_str!("docs/reliability.md")]
+    pub mod reliability {}
+    #[doc = include_str!("docs/security.md")]
+    ///
+    /// ## The users, line by line
+    ///
+    /// ```text
+    #[doc = include_str!("docs/acl/producer.acl")]
+    #[doc = include_str!("docs/acl/consumer.acl")]
+    #[doc = include_str!("docs/acl/operator.acl")]
+    #[doc = include_str!("docs/acl/viewer.acl")]
+    /// ```
+    pub mod security {}
     #[cfg(feature = "testing")]
     #[doc = include_str!("docs/testing.md")]
     pub mod testing {}

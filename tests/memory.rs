@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use redstart::{
-    Clock as _, Container, Delivery, Envelope, ManualClock, MemoryStore, MessageBusExt, Outcome,
-    Retention, RetryPolicy, SubscribeOptions, Timestamp, TopicSettings,
+    Clock as _, Container, DeadLetterRetention, Delivery, Envelope, ManualClock, MemoryStore,
+    MessageBusExt, Outcome, Retention, RetryPolicy, SubscribeOptions, Timestamp, TopicSettings,
 };
 use support::{batches, drained, finish, group, letters, next, some, status, topic, until};
 use tokio::sync::mpsc;
@@ -184,6 +184,34 @@ async fn namespaces_share_nothing_and_containers_of_one_share_all() {
     assert!(two.kv().exists("k").await.unwrap());
     assert_eq!(other.admin().topic(&orders).await.unwrap(), None);
     assert!(!other.kv().exists("k").await.unwrap());
+}
+
+#[tokio::test]
+async fn dead_letters_are_removed_when_the_clock_says_so() {
+    let (container, clock) = on_a_clock().await;
+    let (bus, orders, billing) = (container.bus(), topic("orders"), group("billing"));
+    let retention = DeadLetterRetention::forever().with_max_age(24 * HOUR);
+    let options = SubscribeOptions::new().with_dead_letter_retention(retention);
+    let handler = |_: u32, _: Delivery| async { Outcome::dead_letter("never") };
+    let _subscription = bus.subscribe_with(&orders, options, handler).await.unwrap();
+    for n in 0..2_u32 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        bus.publish(&orders, &envelope).await.unwrap();
+        let dead = u64::from(n) + 1;
+        until("it to die", async || {
+            let status = status(&container, &orders, &billing).await;
+            (status.dead == dead).then_some(())
+        })
+        .await;
+        clock.advance(20 * HOUR);
+    }
+    let kept = until("the older one to be removed", async || {
+        let letters = letters(&container, &orders, &billing).await;
+        (letters.len() < 2).then_some(letters)
+    })
+    .await;
+    assert_eq!(kept[0].envelope().unwrap().payload::<u32>().unwrap(), 1);
+    finish(container).await;
 }
 
 /// Two containers on one store.

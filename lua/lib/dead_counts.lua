@@ -39,20 +39,67 @@ local function note_dead(head, id)
   end
 end
 
--- Writes what was noted.
-local function count_dead(counts, causes)
-  for name, by in pairs(count_changes) do
-    if redis.call('HINCRBY', counts, name, by) <= 0 then
-      redis.call('HDEL', counts, name)
-    end
+-- Writes values into a hash and removes fields from it. A call of a command costs more than what the
+-- command does: what is noted takes three for each hash, however much it is.
+local function write(key, kept, gone)
+  if kept[1] then
+    redis.call('HSET', key, unpack(kept))
   end
-  for cause, change in pairs(cause_changes) do
-    if redis.call('HINCRBY', causes, 'n ' .. cause, change.by) <= 0 then
-      redis.call('HDEL', causes, 'n ' .. cause, 'f ' .. cause, 'l ' .. cause)
-    elseif change.last then
-      redis.call('HSETNX', causes, 'f ' .. cause, change.first)
-      redis.call('HSET', causes, 'l ' .. cause, change.last)
-    end
+  if gone[1] then
+    redis.call('HDEL', key, unpack(gone))
   end
 end
 
+-- The names of a table, and what a hash has under them, in their order.
+local function look_up(key, changes, named)
+  local names, fields = {}, {}
+  for name in pairs(changes) do
+    names[#names + 1] = name
+    named(fields, name)
+  end
+  return names, names[1] and redis.call('HMGET', key, unpack(fields))
+end
+
+local function sum(number, by)
+  return (tonumber(number) or 0) + by
+end
+
+-- Writes what was noted.
+local function count_dead(counts, causes)
+  local names, found = look_up(counts, count_changes, function(fields, name)
+    fields[#fields + 1] = name
+  end)
+  local kept, gone = {}, {}
+  for at, name in ipairs(names) do
+    local count = sum(found[at], count_changes[name])
+    if count > 0 then
+      kept[#kept + 1], kept[#kept + 2] = name, string.format('%.0f', count)
+    else
+      gone[#gone + 1] = name
+    end
+  end
+  write(counts, kept, gone)
+
+  names, found = look_up(causes, cause_changes, function(fields, cause)
+    fields[#fields + 1], fields[#fields + 2] = 'n ' .. cause, 'f ' .. cause
+  end)
+  kept, gone = {}, {}
+  for at, cause in ipairs(names) do
+    local change = cause_changes[cause]
+    local count = sum(found[2 * at - 1], change.by)
+    if count > 0 then
+      kept[#kept + 1], kept[#kept + 2] = 'n ' .. cause, string.format('%.0f', count)
+      if change.last then
+        kept[#kept + 1], kept[#kept + 2] = 'l ' .. cause, change.last
+        if not found[2 * at] then
+          kept[#kept + 1], kept[#kept + 2] = 'f ' .. cause, change.first
+        end
+      end
+    else
+      for _, part in ipairs({'n ', 'f ', 'l '}) do
+        gone[#gone + 1] = part .. cause
+      end
+    end
+  end
+  write(causes, kept, gone)
+end

@@ -23,6 +23,7 @@ pub(super) struct Meters {
     pub(super) lag: Gauge,
     pub(super) scheduled: Gauge,
     pub(super) dead: Gauge,
+    pub(super) dead_removed: Counter,
     pub(super) handler_seconds: Histogram,
     pub(super) settle_batch: Histogram,
 }
@@ -50,6 +51,7 @@ impl Meters {
             lag: meter!(gauge "redstart_lag"),
             scheduled: meter!(gauge "redstart_scheduled"),
             dead: meter!(gauge "redstart_dead_letters"),
+            dead_removed: meter!(counter "redstart_dead_letters_overdue_total"),
             handler_seconds: meter!(histogram "redstart_handler_seconds"),
             settle_batch: meter!(histogram "redstart_settle_batch_size"),
             topic,

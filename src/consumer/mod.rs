@@ -1,5 +1,6 @@
 //! The consumer runtime: fetch → execute → settle, and beside it the lease keeper, the
-//! reclaimer, the promoter of due retries and the janitor. One file each.
+//! reclaimer, the promoter of due retries, the janitor and the one that removes overdue dead
+//! letters. One file each.
 //!
 //! Written once on the backend port; it knows no adapter.
 
@@ -17,6 +18,7 @@ mod promote;
 mod queue;
 mod reclaim;
 mod retain;
+mod retain_dead;
 mod room;
 mod settle;
 mod shutdown;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backend::Start;
-use crate::domain::{Error, ErrorKind, Group, RetryPolicy};
+use crate::domain::{DeadLetterRetention, Error, ErrorKind, Group, RetryPolicy};
 
 /// How a subscription works. Every setting has a default.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub struct SubscribeOptions {
     pub(crate) lease: Duration,
     pub(crate) retry: RetryPolicy,
     pub(crate) handler: Option<String>,
+    pub(crate) dead_letter_retention: DeadLetterRetention,
 }
 
 impl Default for SubscribeOptions {
@@ -30,6 +31,7 @@ impl Default for SubscribeOptions {
             lease: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             handler: None,
+            dead_letter_retention: DeadLetterRetention::forever(),
         }
     }
 }
@@ -100,6 +102,14 @@ impl SubscribeOptions {
         self
     }
 
+    /// Sets how long the group keeps its dead letters; by default until someone takes them out.
+    ///
+    /// Where the consumers of a group differ, the strictest wins.
+    pub fn with_dead_letter_retention(mut self, retention: DeadLetterRetention) -> Self {
+        self.dead_letter_retention = retention;
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         let bad = |rule: &str| Err(Error::new(ErrorKind::Invalid, "subscribe", rule));
         let count = 1..=10_000;
@@ -120,7 +130,7 @@ impl SubscribeOptions {
         if !lease.contains(&self.lease) {
             return bad("the lease must be 100 milliseconds to one day");
         }
-        Ok(())
+        self.dead_letter_retention.check()
     }
 
     /// As [`check`](Self::check), for batches.
@@ -155,6 +165,11 @@ mod tests {
                 "batch",
             ),
             (SubscribeOptions::new().with_lease(Duration::MAX), "lease"),
+            (
+                SubscribeOptions::new()
+                    .with_dead_letter_retention(DeadLetterRetention::forever().with_max_count(0)),
+                "count",
+            ),
         ] {
             let error = bad.check().unwrap_err();
             assert!(error.to_string().contains(rule), "{error}");

@@ -17,7 +17,7 @@ use super::meters::Meters;
 use super::options::SubscribeOptions;
 use super::queue::Queue;
 use super::room::Room;
-use super::{execute, fetch, lease, promote, reclaim, retain, settle, shutdown};
+use super::{execute, fetch, lease, promote, reclaim, retain, retain_dead, settle, shutdown};
 use crate::backend::{Backend, MAX_BATCH, Member};
 use crate::codec::Limits;
 use crate::domain::{ConsumerName, Error, Group, Topic, TopicSettings};
@@ -126,6 +126,9 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
     tasks.keepers.spawn(lease::run(Arc::clone(&core)));
     tasks.keepers.spawn(promote::run(Arc::clone(&core)));
     tasks.keepers.spawn(retain::run(Arc::clone(&core)));
+    if !core.options.dead_letter_retention.is_forever() {
+        tasks.keepers.spawn(retain_dead::run(Arc::clone(&core)));
+    }
     tracing::info!(subscription = %core.member, consumer = %core.member.consumer, "subscribed");
 
     let running = Running {

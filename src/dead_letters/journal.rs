@@ -107,7 +107,7 @@ impl Order {
 }
 
 /// A row of the journal; one that a newer version wrote in another form is left out.
-pub(super) fn operation(row: JournalRow) -> Option<Operation> {
+pub(crate) fn operation(row: JournalRow) -> Option<Operation> {
     let order = Order::decode(&row.order)?;
     Some(Operation {
         id: row.id,

@@ -6,6 +6,9 @@ mod journal;
 mod message;
 mod sweep;
 
+#[cfg(feature = "testing")]
+pub(crate) use journal::operation;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 

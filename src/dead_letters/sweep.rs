@@ -20,6 +20,20 @@ const PAGE: usize = 1000;
 /// How often a sweep looks at what has died again.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// The part of a span that a filter's times leave, up to a watermark; nothing where there is none:
+/// there were no dead letters then.
+fn within(
+    filter: &DeadLetterFilter,
+    after: Option<EntryId>,
+    watermark: Option<EntryId>,
+) -> Option<Span> {
+    let (since, until) = filter.bounds();
+    Some(Span {
+        after: after.max(since),
+        until: Some(watermark?.min(until.unwrap_or(watermark?))),
+    })
+}
+
 /// A sweep under way.
 struct Run<'a> {
     graveyard: &'a Graveyard,
@@ -27,6 +41,8 @@ struct Run<'a> {
     group: &'a Group,
     sweep: &'a Sweep,
     operation: Uuid,
+    /// The newest dead letter that it is about.
+    until: Option<EntryId>,
     began: Instant,
     /// How many it had taken before it was cut off.
     before: u64,
@@ -67,9 +83,9 @@ impl Graveyard {
             }
             Selection::Matching(filter) => {
                 let until = self.graves().last(topic, group).await?;
-                let mut span = Span { after: None, until };
+                let mut rest = within(filter, None, until);
                 let mut looked = 0;
-                while until.is_some() {
+                while let Some(span) = rest {
                     let found = self
                         .graves()
                         .search(topic, group, span, filter, PAGE)
@@ -78,10 +94,11 @@ impl Graveyard {
                     for (id, head) in &found.letters {
                         enter(*id, sweep.wants(head));
                     }
-                    span.after = found.next();
-                    if span.after.is_none() {
-                        break;
-                    }
+                    let next = found.next();
+                    rest = next.map(|after| Span {
+                        after: Some(after),
+                        ..span
+                    });
                 }
                 let matching = survey.matching + survey.left.values().sum::<u64>();
                 if looked > matching {
@@ -113,7 +130,7 @@ impl Graveyard {
             "a sweep of dead letters begins",
         );
         let run = Run::new(self, topic, group, &sweep, operation, until, report);
-        run.finish(Span { after: None, until }).await
+        run.finish(None).await
     }
 
     pub(super) async fn resume_sweep(
@@ -147,8 +164,7 @@ impl Graveyard {
         let mut run = Run::new(self, topic, group, &sweep, operation, until, report);
         // Those that died again are counted from the beginning, and so must be what was taken.
         run.before = row.taken;
-        let after = row.cursor;
-        run.finish(Span { after, until }).await
+        run.finish(row.cursor).await
     }
 }
 
@@ -169,25 +185,31 @@ impl<'a> Run<'a> {
             group,
             sweep,
             operation,
+            until,
             began: now,
             before: 0,
-            progress: Progress::default(),
+            progress: Progress {
+                operation,
+                ..Progress::default()
+            },
             report,
             looked: until,
             next_look: now,
         }
     }
 
-    async fn finish(mut self, span: Span) -> Result<Swept, Error> {
+    async fn finish(mut self, after: Option<EntryId>) -> Result<Swept, Error> {
+        (self.report)(self.progress);
         let ended = match &self.sweep.selection {
             Selection::Ids(ids) => self.go_through(ids).await?,
-            Selection::Matching(filter) => self.search(filter, span).await?,
+            Selection::Matching(filter) => self.search(filter, after).await?,
         };
         let Progress {
             taken,
             left,
             missing,
             died_again,
+            ..
         } = self.progress;
         let mut result = match ended {
             Ended::Done => "done".to_owned(),
@@ -213,11 +235,15 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Takes what matches within a span.
-    async fn search(&mut self, filter: &DeadLetterFilter, mut span: Span) -> Result<Ended, Error> {
+    /// Takes what matches after an id, up to the watermark.
+    async fn search(
+        &mut self,
+        filter: &DeadLetterFilter,
+        after: Option<EntryId>,
+    ) -> Result<Ended, Error> {
         let graves = self.graveyard.graves();
-        // A span without an upper end would never end: nothing was there when it began.
-        while span.until.is_some() {
+        let mut rest = within(filter, after, self.until);
+        while let Some(span) = rest {
             let found = graves
                 .search(self.topic, self.group, span, filter, PAGE)
                 .await?;
@@ -232,10 +258,11 @@ impl<'a> Run<'a> {
                 return Ok(Ended::Stopped);
             }
             (self.report)(self.progress);
-            span.after = found.next();
-            if span.after.is_none() {
-                break;
-            }
+            let next = found.next();
+            rest = next.map(|after| Span {
+                after: Some(after),
+                ..span
+            });
         }
         Ok(Ended::Done)
     }

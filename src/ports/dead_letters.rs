@@ -37,7 +37,7 @@ pub struct DeadLetterPage {
 pub struct Survey {
     /// How many it would take.
     pub matching: u64,
-    /// How many it would leave where they are, and why.
+    /// How many of those that died in time it would leave where they are, and why.
     pub left: BTreeMap<Left, u64>,
     /// How many of the ids asked for are not there.
     pub missing: u64,
@@ -49,9 +49,11 @@ pub struct Survey {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Progress {
+    /// The operation, as the journal has it.
+    pub operation: Uuid,
     /// How many were taken out.
     pub taken: u64,
-    /// How many were left where they are.
+    /// How many of those that died in time were left where they are.
     pub left: u64,
     /// How many another one took first.
     pub missing: u64,
@@ -212,7 +214,7 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
     /// Takes those that are there when it begins: what dies meanwhile, also what was redriven
     /// and dies again, is left to the next one. Each is taken atomically and counted in the
     /// same step, so two sweeps at once neither lose nor double, and the journal is right
-    /// however one ends. `progress` is called after every portion.
+    /// however one ends. `progress` is called when it has begun and after every portion.
     ///
     /// # Errors
     ///

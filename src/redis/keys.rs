@@ -10,7 +10,7 @@
 //! | `{shop:orders}:group:billing:redo` | stream | due retries and redriven dead letters | until settled |
 //! | `{shop:orders}:group:billing:retry` | sorted set | retries by due time in milliseconds | until due |
 //! | `{shop:orders}:group:billing:retry:body` | hash | the same retries' parcels | until due |
-//! | `{shop:orders}:group:billing:dead` | stream | dead letters' heads | until redriven or purged |
+//! | `{shop:orders}:group:billing:dead` | stream | dead letters' heads | until redriven, purged or overdue |
 //! | `{shop:orders}:group:billing:dead:body` | hash | dead letters' bodies by id | as the heads |
 //! | `{shop:orders}:group:billing:dead:counts` | hash | dead letters by type, tenant and hour | as the heads |
 //! | `{shop:orders}:group:billing:dead:causes` | hash | dead letters by reason and fingerprint | as the heads |

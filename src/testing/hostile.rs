@@ -3,20 +3,25 @@
 //! proportion to what it is given.
 
 use bytes::Bytes;
+use uuid::Uuid;
 
-use crate::backend::{Fields, Record};
+use crate::backend::{Fields, JournalRow, Record};
 use crate::codec::parcel::Parcel;
 use crate::codec::{Limits, decode_entry, encode_entry, record, value};
-use crate::domain::{Codec, ConsumerName, EntryId, Group, Namespace, Topic};
+use crate::domain::{
+    Codec, ConsumerName, DeadLetter, DeadLetterFilter, EntryId, Group, Namespace, Selection, Topic,
+};
 
 /// What takes bytes from outside.
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("entry", entry),
     ("value", kv_value),
     ("dead_letter", dead_letter),
+    ("export", export),
+    ("filter", filter),
     ("reply", crate::redis::read_reply),
     ("names", names),
     ("url", url),
@@ -77,6 +82,40 @@ pub fn dead_letter(bytes: &[u8]) {
         let group = Group::new("billing").unwrap_or_else(|e| unreachable!("{e}"));
         let record = Record { head, body };
         let _ = record::decode_record(&topic(), &group, EntryId::default(), record);
+    }
+}
+
+/// A line of an export.
+pub fn export(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(letter) = DeadLetter::from_json(text) {
+        let again = DeadLetter::from_json(&letter.to_json());
+        assert_eq!(again.ok().as_ref(), Some(&letter), "exported again");
+    }
+}
+
+/// What the journal says was ordered, with the filter of a sweep.
+pub fn filter(bytes: &[u8]) {
+    let Ok(order) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let row = JournalRow {
+        id: Uuid::nil(),
+        order: order.to_owned(),
+        taken: 0,
+        cursor: None,
+        result: None,
+    };
+    let Some(operation) = crate::dead_letters::operation(row) else {
+        return;
+    };
+    if let Some(Selection::Matching(filter)) = operation.selection {
+        let _ = filter.to_string();
+        let json = serde_json::to_string(&filter).unwrap_or_default();
+        let again = serde_json::from_str::<DeadLetterFilter>(&json);
+        assert_eq!(again.ok().as_ref(), Some(&*filter), "written again");
     }
 }
 

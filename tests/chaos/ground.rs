@@ -110,6 +110,7 @@ impl Ground {
                 self.command(&["CONFIG", "SET", "save", "3600 1"]);
                 self.command(&["BGSAVE"]);
             }
+            Fault::FullDisk => self.shim.full(true),
             // Its child may be at work on a snapshot still: then it comes later.
             Fault::Rewrite => self.command(&["BGREWRITEAOF"]),
             Fault::ClockForward => {
@@ -130,6 +131,12 @@ impl Ground {
         match step.fault {
             Fault::KillServer => self.start_again(&[]),
             Fault::Loading => self.load_slowly(),
+            Fault::FullDisk => {
+                // With `appendfsync always` it has ended by itself, if there was anything to write.
+                self.server.kill();
+                self.shim.full(false);
+                self.start_again(&[]);
+            }
             Fault::FreezeServer => signal(self.server.pid(), "CONT"),
             Fault::MaxClients => self.command(&["CONFIG", "SET", "maxclients", "10000"]),
             Fault::Busy => self.kill_script(),

@@ -115,6 +115,8 @@ pub(crate) enum Event {
     Listed {
         topic: String,
         group: String,
+        /// When looking began: what came out may be gone by the time that this is written down.
+        since: u64,
         records: Vec<(String, u64)>,
     },
     /// A redrive that is about to be sent.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redstart::{Container, DeadLetter, DeadLetterFilter, Group, Topic};
 
-use crate::history::Event;
+use crate::history::{Event, now};
 use crate::nature::Message;
 use crate::nature::Nature;
 use crate::support::{group, topic};
@@ -65,6 +65,7 @@ pub(crate) async fn redrive_some(
     group: &Group,
     mut choose: impl FnMut(u64) -> bool,
 ) -> usize {
+    let since = now();
     let Ok(letters) = list(&work.container, of, group).await else {
         return usize::MAX;
     };
@@ -80,6 +81,7 @@ pub(crate) async fn redrive_some(
     work.journal.write(Event::Listed {
         topic: topic.clone(),
         group: group_name.clone(),
+        since,
         records: told(&known),
     });
     let chosen: Vec<_> = known

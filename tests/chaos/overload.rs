@@ -34,15 +34,18 @@ pub(crate) enum Trouble {
     MaxClients,
     /// Each sync takes 200 ms longer.
     SlowDisk,
+    /// Nothing can be written to the append-only file, which is synced every second.
+    FullDisk,
     /// The server stops beyond leases and time limits, and goes on.
     FrozenServer,
 }
 
-pub(crate) const TROUBLES: [Trouble; 5] = [
+pub(crate) const TROUBLES: [Trouble; 6] = [
     Trouble::SlowConsumers,
     Trouble::FullMemory,
     Trouble::MaxClients,
     Trouble::SlowDisk,
+    Trouble::FullDisk,
     Trouble::FrozenServer,
 ];
 
@@ -85,7 +88,12 @@ pub(crate) async fn run(trouble: Trouble, lasts: Duration) -> Figures {
     let environment = environment
         .each_ref()
         .map(|(name, value)| (*name, &**value));
-    let mut server = Server::start_in(tempfile::tempdir().unwrap(), &[], &environment);
+    // One that syncs always would end when it cannot.
+    let fsync: &[&str] = match trouble {
+        Trouble::FullDisk => &["--appendfsync", "everysec"],
+        _ => &[],
+    };
+    let mut server = Server::start_in(tempfile::tempdir().unwrap(), fsync, &environment);
     let bus = container(&server).await;
     let settings = TopicSettings::default().with_backlog_limit(BACKLOG);
     let admin = bus.admin();
@@ -185,6 +193,11 @@ async fn make(trouble: Trouble, server: &mut Server, shim: &Shim, lasts: Duratio
             shim.slow(200);
             tokio::time::sleep(lasts).await;
             shim.slow(0);
+        }
+        Trouble::FullDisk => {
+            shim.full(true);
+            tokio::time::sleep(lasts).await;
+            shim.full(false);
         }
         Trouble::FrozenServer => {
             signal(server.pid(), "STOP");

@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     MemoryFull,
     /// It cannot save, and refuses to write.
     Misconf,
+    /// It cannot write to its append-only file, and ends.
+    FullDisk,
     /// It writes its append-only file anew.
     Rewrite,
     /// Its clock is set forward by an hour.
@@ -63,6 +65,7 @@ pub(crate) const OF_GROUND: &[Fault] = &[
     Fault::ReadOnly,
     Fault::MemoryFull,
     Fault::Misconf,
+    Fault::FullDisk,
     Fault::Rewrite,
     Fault::ClockForward,
     Fault::Malformed,

@@ -27,6 +27,8 @@ pub(crate) struct Loss {
     pub(crate) unknown: u64,
     pub(crate) unknown_there: u64,
     pub(crate) lost: u64,
+    /// Publishing, between the cuts.
+    pub(crate) seconds: f64,
     /// Certainly not published, and there.
     pub(crate) invented: u64,
 }
@@ -52,8 +54,10 @@ pub(crate) async fn cut(fsync: &str, messages: u64, cuts: u32, least: Duration) 
     for cut in 0..cuts {
         let name = format!("orders-{cut}");
         let goal = messages / u64::from(cuts);
+        let began = Instant::now();
         let told = publish(&server, &name, first, (goal, least)).await;
         server.kill();
+        loss.seconds += began.elapsed().as_secs_f64();
         let told = told.finish().await;
         shim.cut_power(&server.folder().join("appendonlydir"));
         server.start_again();

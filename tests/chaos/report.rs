@@ -65,10 +65,11 @@ pub(crate) fn power(settings: &Settings, loss: &Loss) -> bool {
         println!("{}", serde_json::json!({ "name": "power", "loss": loss }));
     } else {
         println!(
-            "chaos: power, {} cuts, appendfsync {}\n  published {}, lost {}, unknown {}, of them there {}, invented {}",
+            "chaos: power, {} cuts, appendfsync {}\n  published {} in {:.1} s, lost {}, unknown {}, of them there {}, invented {}",
             loss.cuts,
             loss.fsync,
             loss.published,
+            loss.seconds,
             loss.lost,
             loss.unknown,
             loss.unknown_there,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Group, Namespace, Topic};
+use redstart::{Container, Group, Namespace, Retention, Topic, TopicSettings};
 use tokio::sync::Mutex;
 
 use crate::checker::{Rules, Verdict, check};
@@ -14,7 +14,7 @@ use crate::history::{Event, Journal};
 use crate::load::MAX_ATTEMPTS;
 use crate::operator::{list, message, redrive_some};
 use crate::plan::{Fault, Plan, Step};
-use crate::support::{group, topic};
+use crate::support::{group, topic, until};
 use crate::worker::{Numbers, Role, Spec, Work, calm, cure};
 
 /// What a run is made of.
@@ -85,6 +85,14 @@ impl Run {
         phase("quiet");
         let ground = Ground::start(self.seed).await;
         let (url, direct) = (ground.url(), ground.direct_url());
+        if self
+            .plan
+            .ground
+            .iter()
+            .any(|step| step.fault == Fault::FlushAll)
+        {
+            keep_everything(&direct).await;
+        }
         let server = resident(ground.pid());
         let publishers = self.crew.iter().filter(|role| **role == Role::Publisher);
         let rate = self.rate / publishers.count().max(1) as u32;
@@ -135,6 +143,28 @@ impl Run {
         onlooker.container.shutdown(Duration::from_secs(1)).await;
         outcome
     }
+}
+
+/// Lets topics keep what is settled. A flush takes the groups along, and what one of them settles
+/// before another is made anew would be removed.
+async fn keep_everything(url: &str) {
+    let container = connect(url).await.expect("the server has just started");
+    let settings = TopicSettings::default().with_retention(Retention::Length(10_000_000));
+    for (on, _) in GROUPS {
+        let created = container.admin().create_topic(&topic(on), settings).await;
+        created.expect("nothing has gone wrong yet");
+    }
+    container.shutdown(Duration::from_secs(1)).await;
+}
+
+async fn connect(url: &str) -> Option<Container> {
+    Container::builder()
+        .with_redis_url(url)
+        .with_namespace(Namespace::new("chaos").unwrap())
+        .with_service(group("onlooker"))
+        .connect()
+        .await
+        .ok()
 }
 
 async fn strike_workers(crew: &Mutex<Crew>, steps: &[Step], journal: &Journal) {
@@ -191,15 +221,6 @@ async fn probe(url: String, journal: Journal) {
 
 /// Someone who looks on from the run's own process, and has a worker's tools.
 async fn onlooker(url: &str, journal: &Journal, seed: u64) -> Work {
-    let connecting = async || {
-        Container::builder()
-            .with_redis_url(url)
-            .with_namespace(Namespace::new("chaos").unwrap())
-            .with_service(group("onlooker"))
-            .connect()
-            .await
-            .ok()
-    };
     let spec = Spec {
         url: url.to_owned(),
         journal: journal.path().to_owned(),
@@ -210,7 +231,7 @@ async fn onlooker(url: &str, journal: &Journal, seed: u64) -> Work {
         lease: LEASE,
     };
     Work {
-        container: crate::support::until("the server to serve", connecting).await,
+        container: until("the server to serve", async || connect(url).await).await,
         journal: journal.clone(),
         numbers: Numbers::of(u32::MAX),
         spec: Arc::new(spec),

@@ -5,11 +5,13 @@
  *           that file was certainly on the disk. The size is read before the call, because
  *           what is written meanwhile may not be.
  *   slow    holds how many milliseconds each of them is to take longer.
+ *   full    holds 1 while the disk is full: nothing can be written to any file.
  *   clock   holds by how many seconds the wall clock is off.
- * The last two may be missing, and change while the server runs.
+ * The last three may be missing, and change while the server runs.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +35,39 @@ static long setting(const char *name) {
   return atol(text);
 }
 
+/* A setting, looked up at most every 50 ms. */
+struct cached {
+  struct timespec last;
+  long value;
+};
+
+static long lately(struct cached *of, const char *name) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  long passed = (now.tv_sec - of->last.tv_sec) * 1000 + (now.tv_nsec - of->last.tv_nsec) / 1000000;
+  if (of->last.tv_sec == 0 || passed >= 50) {
+    of->last = now;
+    of->value = setting(name);
+  }
+  return of->value;
+}
+
+static ssize_t really_write(int file, const void *bytes, size_t length) {
+  static ssize_t (*real)(int, const void *, size_t);
+  if (!real) real = (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+  return real(file, bytes, length);
+}
+
+ssize_t write(int file, const void *bytes, size_t length) {
+  static __thread struct cached full;
+  struct stat of;
+  if (lately(&full, "full") && fstat(file, &of) == 0 && S_ISREG(of.st_mode)) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return really_write(file, bytes, length);
+}
+
 static int synced(int file, const char *call) {
   int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, call);
   struct stat before;
@@ -51,7 +86,7 @@ static int synced(int file, const char *call) {
     if (record >= 0) {
       int length = snprintf(line, sizeof line, "%llu %lld\n", (unsigned long long)before.st_ino,
                             (long long)before.st_size);
-      if (write(record, line, length) != length) abort();
+      if (really_write(record, line, length) != length) abort();
       close(record);
     }
   }
@@ -61,18 +96,9 @@ static int synced(int file, const char *call) {
 int fsync(int file) { return synced(file, "fsync"); }
 int fdatasync(int file) { return synced(file, "fdatasync"); }
 
-/* How far the clock is off, looked up at most every 50 ms. */
 static long offset(void) {
-  static __thread struct timespec last;
-  static __thread long seconds;
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  long passed = (now.tv_sec - last.tv_sec) * 1000 + (now.tv_nsec - last.tv_nsec) / 1000000;
-  if (last.tv_sec == 0 || passed >= 50) {
-    last = now;
-    seconds = setting("clock");
-  }
-  return seconds;
+  static __thread struct cached clock;
+  return lately(&clock, "clock");
 }
 
 int gettimeofday(struct timeval *restrict time, void *restrict zone) {

@@ -1,4 +1,4 @@
-//! The preload shim: what was synced, a slow disk, a clock that is off.
+//! The preload shim: what was synced, a slow or a full disk, a clock that is off.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -44,6 +44,11 @@ impl Shim {
     /// How much longer each sync is to take.
     pub(crate) fn slow(&self, millis: u64) {
         std::fs::write(self.path("slow"), millis.to_string()).unwrap();
+    }
+
+    /// Whether the disk is to be full.
+    pub(crate) fn full(&self, full: bool) {
+        std::fs::write(self.path("full"), u8::from(full).to_string()).unwrap();
     }
 
     /// By how much the clock is to be off.

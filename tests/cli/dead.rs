@@ -1,20 +1,19 @@
 //! `dead`: looking after dead letters.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 use redstart::{Delivery, Envelope, MessageBusExt as _, Outcome, RetryPolicy, SubscribeOptions};
 use serde_json::{Value, json};
 
-use crate::run::{Ran, line_with, redstart, run, run_with, wait};
-use crate::support::{Server, container, finish, group, signal, status, topic, until};
+use crate::run::{Ran, redstart, run, run_with};
+use crate::support::{Server, container, drained, finish, group, status, topic, until};
 use crate::terminal::Terminal;
 
 /// Lets messages 0 to `count` of `orders` die in `billing`: the even ones of tenant `acme` are
 /// rejected, the odd ones of tenant `globex` are exhausted.
 #[tokio::main(flavor = "current_thread")]
-async fn bury(server: &Server, count: u64) {
+pub(crate) async fn bury(server: &Server, count: u64) {
     let container = container(server).await;
     let (bus, orders) = (container.bus(), topic("orders"));
     let retry = RetryPolicy::fixed(Duration::from_millis(2)).with_max_attempts(2);
@@ -44,12 +43,12 @@ async fn bury(server: &Server, count: u64) {
     finish(container).await;
 }
 
-fn dead(url: &str, command: &str, rest: &[&str]) -> Ran {
+pub(crate) fn dead(url: &str, command: &str, rest: &[&str]) -> Ran {
     let all = [&["dead", command, "orders", "billing"], rest].concat();
     run(Some(url), &all)
 }
 
-fn lines(ran: &Ran) -> Vec<Value> {
+pub(crate) fn lines(ran: &Ran) -> Vec<Value> {
     let lines = ran.out.lines();
     lines
         .map(|line| serde_json::from_str(line).unwrap())
@@ -65,7 +64,7 @@ fn id(line: &Value) -> String {
 }
 
 /// The dead letters and the messages on their way to the group.
-fn counts(url: &str) -> (u64, u64) {
+pub(crate) fn counts(url: &str) -> (u64, u64) {
     let groups = run(Some(url), &["groups", "orders", "--json"]).ok().json();
     let count = |name: &str| groups[0][name].as_u64().unwrap();
     (count("dead"), count("scheduled"))
@@ -305,101 +304,6 @@ fn what_is_chosen_is_redriven_and_accounted_for() {
 }
 
 #[test]
-fn a_redrive_that_is_interrupted_says_how_to_go_on() {
-    let server = Server::start();
-    let url = server.url();
-    bury(&server, 40);
-    let args = [
-        "dead", "redrive", "orders", "billing", "--all", "--rate", "5", "--by", "ann",
-    ];
-    let mut child = redstart(Some(&url), &args).spawn().unwrap();
-    loop {
-        let (left, moved) = counts(&url);
-        assert!(left > 0, "it is too fast to be interrupted");
-        if moved >= 2 {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    signal(child.id(), "INT");
-    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
-    let hint = line_with(&mut err, "--resume");
-    assert_eq!(wait(&mut child).code(), Some(130));
-    let (left, moved) = counts(&url);
-    assert!(left > 0 && left + moved == 40, "{left} {moved}");
-    assert!(
-        hint.starts_with(&format!("{moved} were taken out")),
-        "{hint} {moved}"
-    );
-    let operation = hint.rsplit(' ').next().unwrap();
-
-    // Whoever goes on is bound to what it was about, and its rate.
-    let (code, screen) = {
-        let args = [
-            "dead", "redrive", "orders", "billing", "--resume", operation,
-        ];
-        let mut terminal = Terminal::start(&url, 80, &args);
-        terminal.sees("/s");
-        terminal.types("\u{3}");
-        terminal.ends()
-    };
-    assert!(code == 130 && screen.contains("interrupted"), "{screen}");
-    let (left, moved) = counts(&url);
-    assert_eq!(left + moved, 40);
-    let ran = dead(&url, "redrive", &["--all"]).ok();
-    assert!(ran.out.starts_with(&format!("{left} redriven")), "{ran:?}");
-    assert_eq!(counts(&url), (0, 40));
-    dead(
-        &url,
-        "redrive",
-        &["--resume", "0190163d-8694-739b-aea5-966c26f8ad90"],
-    )
-    .failed(1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_redrive_stops_when_too_many_die_again() {
-    let server = Server::start();
-    let url = server.url();
-    let all = tokio::task::spawn_blocking({
-        let url = url.clone();
-        move || {
-            bury(&server, 400);
-            (server, url)
-        }
-    });
-    let (server, url) = all.await.unwrap();
-    let container = container(&server).await;
-    let handler = |_: Value, _: Delivery| async { Outcome::dead_letter("still") };
-    let _subscription = container
-        .bus()
-        .subscribe(&topic("orders"), handler)
-        .await
-        .unwrap();
-    let ran = tokio::task::spawn_blocking(move || {
-        dead(
-            &url,
-            "redrive",
-            &["--all", "--rate", "100", "--stop-share", "0.2", "--json"],
-        )
-    });
-    let ran = ran.await.unwrap().failed(1);
-    assert_eq!(ran.json()["ended"], "stopped", "{ran:?}");
-    let taken = ran.json()["taken"].as_u64().unwrap();
-    assert!((20..400).contains(&taken), "{ran:?}");
-    assert!(
-        ran.json()["died_again"].as_u64().unwrap() > taken / 5,
-        "{ran:?}"
-    );
-    until("all to be dead again", async || {
-        let status = status(&container, &topic("orders"), &group("billing")).await;
-        (status.dead == 400).then_some(())
-    })
-    .await;
-    finish(container).await;
-}
-
-#[test]
 fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
     let server = Server::start();
     let url = server.url();
@@ -548,14 +452,15 @@ fn editing_is_off_and_then_makes_a_new_message() {
     );
 }
 
-/// What comes to a handler that takes everything.
+/// What comes to a handler that takes everything, which is so many.
 #[tokio::main(flavor = "current_thread")]
-async fn delivered(server: &Server, count: usize) -> Vec<Value> {
+pub(crate) async fn delivered(server: &Server, count: usize) -> Vec<Value> {
     let container = container(server).await;
     let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
     let handler = move |payload: Value, delivery: Delivery| {
         let envelope = delivery.envelope();
         let seen = json!({
+            "n": payload["n"],
             "cents": payload["cents"],
             "id": envelope.id().to_string(),
             "edited-from": envelope.headers().get("edited-from"),
@@ -572,30 +477,8 @@ async fn delivered(server: &Server, count: usize) -> Vec<Value> {
     for _ in 0..count {
         all.push(crate::support::next(&mut received).await);
     }
+    drained(&container, &topic("orders"), &group("billing")).await;
+    assert!(received.try_recv().is_err(), "more came than there were");
     finish(container).await;
     all
-}
-
-#[test]
-fn what_dies_is_watched() {
-    let server = Server::start();
-    let url = server.url();
-    bury(&server, 2);
-    let args = [
-        "dead", "watch", "orders", "billing", "--tenant", "globex", "--max", "2",
-    ];
-    let mut child = redstart(Some(&url), &args).spawn().unwrap();
-    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
-    line_with(&mut err, "watching orders/billing");
-    bury(&server, 4);
-    assert_eq!(wait(&mut child).code(), Some(0));
-    let out = crate::run::read_all(child.stdout.take().unwrap())
-        .join()
-        .unwrap();
-    assert_eq!(out.lines().count(), 2, "{out}");
-    assert!(
-        out.lines()
-            .all(|line| line.contains("exhausted") && line.contains("Refused")),
-        "{out}"
-    );
 }

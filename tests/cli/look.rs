@@ -5,6 +5,7 @@ use std::process::{ChildStderr, ChildStdout};
 
 use serde_json::{Value, json};
 
+use crate::dead::bury;
 use crate::run::{line_with, publish, read_all, redstart, run, wait};
 use crate::support::Server;
 
@@ -205,4 +206,28 @@ fn a_reader_that_leaves_is_no_error() {
     let err: ChildStderr = child.stderr.take().unwrap();
     assert_eq!(wait(&mut child).code(), Some(0));
     assert_eq!(read_all(err).join().unwrap(), "");
+}
+
+#[test]
+fn what_dies_is_watched() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 2);
+    let args = [
+        "dead", "watch", "orders", "billing", "--tenant", "globex", "--max", "2",
+    ];
+    let mut child = redstart(Some(&url), &args).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+    line_with(&mut err, "watching orders/billing");
+    bury(&server, 4);
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let out = crate::run::read_all(child.stdout.take().unwrap())
+        .join()
+        .unwrap();
+    assert_eq!(out.lines().count(), 2, "{out}");
+    assert!(
+        out.lines()
+            .all(|line| line.contains("exhausted") && line.contains("Refused")),
+        "{out}"
+    );
 }

@@ -9,6 +9,7 @@ mod dead;
 mod demo;
 mod look;
 mod operate;
+mod operators;
 mod publish;
 mod retries;
 mod run;

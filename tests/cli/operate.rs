@@ -275,9 +275,16 @@ fn what_is_no_value_can_be_seen_in_hexadecimal() {
 fn shells_and_man_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(None, &["completions", shell]).ok().out;
-        for word in ["run-now", "doctor", "stuck-after", "expect-absent"] {
+        for word in [
+            "run-now",
+            "doctor",
+            "stuck-after",
+            "expect-absent",
+            "redis-url",
+        ] {
             assert!(script.contains(word), "{shell}: {word}");
         }
+        assert!(!script.contains("demo-worker"), "{shell}: it is hidden");
     }
     run(None, &["completions", "nonsense"]).failed(2);
     assert!(run(None, &["man"]).ok().out.contains(".TH redstart 1"));

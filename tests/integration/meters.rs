@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use redstart::{Delivery, Envelope, MessageBusExt, Outcome, RetryPolicy, SubscribeOptions};
+use redstart::{
+    DeadLetterRetention, Delivery, Envelope, MessageBusExt, Outcome, RetryPolicy, SubscribeOptions,
+};
 
 use crate::support::{PATIENCE, Server, container, drained, finish, group, status, topic, until};
 
@@ -74,6 +76,37 @@ async fn every_way_of_a_message_is_counted() {
     }
     assert!(matches!(&seen["redstart_in_flight{}"], DebugValue::Gauge(left) if left.0 == 0.0));
 
+    all_are_documented(&seen);
+}
+
+#[tokio::test]
+async fn what_retention_removes_is_counted() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = Server::start();
+    let container = container(&server).await;
+    let (bus, orders, billing) = (container.bus(), topic("orders"), group("billing"));
+    let handler = |_: u32, _: Delivery| async { Outcome::dead_letter("never") };
+    let subscription = bus.subscribe(&orders, handler).await.unwrap();
+    for n in 0..12_u32 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        bus.publish(&orders, &envelope).await.unwrap();
+    }
+    assert_eq!(drained(&container, &orders, &billing).await.dead, 12);
+    subscription.unsubscribe(PATIENCE).await;
+    let retention = DeadLetterRetention::forever().with_max_count(5);
+    let options = SubscribeOptions::new().with_dead_letter_retention(retention);
+    let _subscription = bus.subscribe_with(&orders, options, handler).await.unwrap();
+    until("the oldest to be removed", async || {
+        (status(&container, &orders, &billing).await.dead == 5).then_some(())
+    })
+    .await;
+    finish(container).await;
+
+    let seen = look(&snapshotter);
+    let removed = &seen["redstart_dead_letters_overdue_total{}"];
+    assert!(matches!(removed, DebugValue::Counter(7)), "{removed:?}");
     all_are_documented(&seen);
 }
 

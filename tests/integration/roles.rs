@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use redis::Value;
 use redstart::{
-    Claim, DeadLetterFilter, Delivery, Envelope, ErrorKind, KvStoreExt as _, MessageBusExt as _,
-    Outcome, PublishOptions, RetryPolicy, SubscribeOptions, TopicSettings, deduplicate_event,
+    Claim, DeadLetterFilter, DeadLetterRetention, Delivery, Envelope, ErrorKind, KvStoreExt as _,
+    MessageBusExt as _, Outcome, PublishOptions, RetryPolicy, SubscribeOptions, TopicSettings,
+    deduplicate_event,
 };
 use tokio::sync::mpsc;
 
 use crate::support::roles::Roles;
-use crate::support::{drained, finish, group, next, topic};
+use crate::support::{PATIENCE, drained, finish, group, next, status, topic, until};
 
+const PRODUCER: &str = include_str!("../../src/docs/acl/producer.acl");
+const CONSUMER: &str = include_str!("../../src/docs/acl/consumer.acl");
 const ROLES: [&str; 4] = ["producer", "consumer", "operator", "viewer"];
 
 #[tokio::test]
@@ -173,6 +176,39 @@ async fn what_a_role_has_no_right_to_is_refused_and_said() {
 }
 
 #[tokio::test]
+async fn retention_of_dead_letters_takes_one_right_more() {
+    let roles = Roles::start().await;
+    let (orders, billing) = (topic("orders"), group("billing"));
+    let right = "(%RW~{shop:*}:group:* -@all +xdel)";
+    let _: String = roles
+        .server
+        .command(&["ACL", "SETUSER", "redstart-consumer", right]);
+    let producer = roles.container("producer", "web").await;
+    for n in 0..3_u32 {
+        let envelope = Envelope::new("n", &n).unwrap();
+        producer.bus().publish(&orders, &envelope).await.unwrap();
+    }
+    let consumer = roles.container("consumer", "billing").await;
+    let handler = |_: u32, _: Delivery| async { Outcome::dead_letter("never") };
+    let subscription = consumer.bus().subscribe(&orders, handler).await.unwrap();
+    assert_eq!(drained(&consumer, &orders, &billing).await.dead, 3);
+    subscription.unsubscribe(PATIENCE).await;
+    let retention = DeadLetterRetention::forever().with_max_age(Duration::from_millis(1));
+    let options = SubscribeOptions::new().with_dead_letter_retention(retention);
+    let _subscription = consumer
+        .bus()
+        .subscribe_with(&orders, options, handler)
+        .await
+        .unwrap();
+    until("the dead letters to be removed", async || {
+        (status(&consumer, &orders, &billing).await.dead == 0).then_some(())
+    })
+    .await;
+    finish(consumer).await;
+    assert_eq!(roles.denied(), [""; 0], "the server's ACL LOG");
+}
+
+#[tokio::test]
 async fn what_no_role_may_do_is_forbidden() {
     let roles = Roles::start().await;
     let _: String = roles
@@ -304,4 +340,47 @@ async fn a_script_that_a_role_loads_itself_has_no_more_rights_than_the_role() {
             assert!(told.is_err(), "{role}: {text}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_process_that_publishes_and_consumes_has_the_rules_of_both() {
+    let roles = Roles::start().await;
+    let rules = |line: &'static str| line.split_once(" off ").unwrap().1.trim();
+    let (own, selectors) = rules(PRODUCER).split_once(" (").unwrap();
+    let both = format!("on >secret {} ({own}) ({selectors}", rules(CONSUMER));
+    let words = ["ACL", "SETUSER", "both"]
+        .into_iter()
+        .chain(both.split(' '));
+    let () = roles.server.command(&words.collect::<Vec<_>>());
+    let url = roles
+        .server
+        .url()
+        .replace("redis://", "redis://both:secret@");
+    let container = roles
+        .builder("consumer")
+        .with_redis_url(url)
+        .connect()
+        .await
+        .unwrap();
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let _subscription = container
+        .bus()
+        .subscribe(&topic("orders"), move |n: u32, _: Delivery| {
+            let _ = sender.send(n);
+            async {}
+        })
+        .await
+        .unwrap();
+    let once = PublishOptions::new().with_deduplication(Duration::from_secs(60));
+    let envelope = Envelope::new("n", &7).unwrap();
+    for duplicate in [false, true] {
+        let told = container
+            .bus()
+            .publish_with(&topic("orders"), &envelope, once)
+            .await;
+        assert_eq!(told.unwrap().duplicate, duplicate);
+    }
+    assert_eq!(next(&mut received).await, 7);
+    finish(container).await;
+    assert_eq!(roles.denied(), [""; 0], "the server's ACL LOG");
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use redstart::backend::Lane;
+use redstart::backend::{Lane, Onward};
 use redstart::{Retention, TopicSettings};
 
 use model::{End, Label, Model};
@@ -70,6 +70,11 @@ enum Step {
         group: u8,
         picks: Vec<u8>,
     },
+    /// As it is, as operators do.
+    RedriveAsItIs {
+        group: u8,
+        picks: Vec<u8>,
+    },
     Purge {
         group: u8,
         picks: Vec<u8>,
@@ -106,6 +111,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (group(), 1..4_usize).prop_map(|(group, max)| Step::Promote { group, max }),
         1 => Just(Step::Tomorrow),
         2 => (group(), picks()).prop_map(|(group, picks)| Step::Redrive { group, picks }),
+        2 => (group(), picks()).prop_map(|(group, picks)| Step::RedriveAsItIs { group, picks }),
         1 => (group(), picks()).prop_map(|(group, picks)| Step::Purge { group, picks }),
         2 => Just(Step::Retain),
         1 => group().prop_map(|group| Step::KeepHouse { group }),
@@ -293,13 +299,24 @@ async fn take(model: &mut Model, systems: &mut [System], step: &Step) -> Result<
             agree!(systems, "redrive", moved, |system| system
                 .redrive(group, &moves));
         }
+        Step::RedriveAsItIs { group, picks } => {
+            let group = known(*group);
+            let picked = pick(&model.groups[&group].ever_dead, picks);
+            let redrive = |label: &Label| model.take_dead(group, label, Some(label.clone()));
+            let moved: Vec<bool> = picked.iter().map(redrive).collect();
+            agree!(systems, "redrive as it is", moved, |system| system
+                .take_out(group, &picked, Onward::Redo));
+        }
         Step::Purge { group, picks } => {
             let group = known(*group);
             let picked = pick(&model.groups[&group].ever_dead, picks);
             let purge = |label: &Label| model.take_dead(group, label, None);
             let there: Vec<bool> = picked.iter().map(purge).collect();
-            agree!(systems, "purge", there, |system| system
-                .purge(group, &picked));
+            agree!(systems, "purge", there, |system| system.take_out(
+                group,
+                &picked,
+                Onward::Away
+            ));
         }
         Step::Retain => {
             let found = model.retain();

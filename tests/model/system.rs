@@ -298,11 +298,16 @@ impl System {
         moved.unwrap()
     }
 
-    pub(crate) async fn purge(&mut self, group: u8, labels: &[Label]) -> Vec<bool> {
+    pub(crate) async fn take_out(
+        &mut self,
+        group: u8,
+        labels: &[Label],
+        onward: Onward,
+    ) -> Vec<bool> {
         let id = |label: &Label| self.graves[&(group, label.clone())];
         let items: Vec<_> = labels
             .iter()
-            .map(|label| (id(label), Onward::Away))
+            .map(|label| (id(label), onward.clone()))
             .collect();
         let (graves, group) = (self.backend.graves(), group_name(group));
         let gone = graves.take(&self.topic, &group, &items, None).await;

@@ -4,13 +4,12 @@ use std::fmt::Display;
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::ops::Range;
 
-use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::escape;
 use crate::failure::Failure;
+use crate::table::Table;
 
 /// The colours of a terminal that are used.
 #[derive(Clone, Copy, Debug)]
@@ -121,38 +120,21 @@ impl<'a> Console<'a> {
         self.line(line)
     }
 
-    /// Writes a table: with lines on a terminal that is wide enough, in plain columns elsewhere. The
-    /// columns in `numbers` are aligned to the right. Without a header there is none.
-    ///
-    /// On a terminal the last column takes what room there is, over several lines; the others stay
-    /// whole, because an id that is broken cannot be copied.
+    /// Writes a table. The columns in `numbers` are aligned to the right. Without a header there is
+    /// none.
     pub(crate) fn table(
         &mut self,
         header: &[&str],
         rows: &[Vec<String>],
         numbers: Range<usize>,
     ) -> io::Result<()> {
-        let mut table = Table::new();
-        if !header.is_empty() {
-            table.set_header(header);
-        }
-        for row in rows {
-            table.add_row(row.iter().map(|cell| escape::text(cell)));
-        }
-        for column in table
-            .column_iter_mut()
-            .skip(numbers.start)
-            .take(numbers.len())
-        {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table.load_preset(NOTHING);
-        if self.out_is_terminal {
-            fit(&mut table);
-        }
-        for line in table.to_string().lines() {
-            // Without lines around it a table begins and ends with the space of its padding.
-            let line = line.strip_prefix(' ').unwrap_or(line).trim_end();
+        self.rows(&mut Table::new(header, numbers), rows)
+    }
+
+    /// Writes the next rows of a table.
+    pub(crate) fn rows(&mut self, table: &mut Table<'_>, rows: &[Vec<String>]) -> io::Result<()> {
+        let size = terminal_size::terminal_size().filter(|_| self.out_is_terminal);
+        for line in table.portion(rows, size.map(|(width, _)| width.0)) {
             writeln!(self.out, "{line}")?;
         }
         Ok(())
@@ -185,39 +167,6 @@ impl<'a> Console<'a> {
             bar.set_style(style.with_key("rate", rate).progress_chars("━╸ "));
         }
         bar
-    }
-}
-
-/// The least width of a last column that is worth breaking into lines.
-const NARROWEST: usize = 16;
-
-/// Fits a table to the terminal.
-fn fit(table: &mut Table) {
-    table.load_preset(UTF8_FULL_CONDENSED);
-    let Some((width, _)) = terminal_size::terminal_size() else {
-        return;
-    };
-    let widths = table.column_max_content_widths();
-    let Some((last, fixed)) = widths.split_last() else {
-        return;
-    };
-    // A column has a space on either side, and lines stand around all of them.
-    let fixed: usize = fixed.iter().map(|width| usize::from(*width) + 2).sum();
-    let needed = fixed + usize::from(*last).min(NARROWEST) + 2;
-    let lines = widths.len() + 1;
-    if needed + lines > usize::from(width.0) {
-        table.load_preset(NOTHING);
-    }
-    if needed > usize::from(width.0) {
-        // Too narrow for whole columns: the terminal breaks the lines.
-        return;
-    }
-    table
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width.0);
-    let count = widths.len();
-    for column in table.column_iter_mut().take(count - 1) {
-        column.set_constraint(ColumnConstraint::ContentWidth);
     }
 }
 

@@ -9,6 +9,7 @@ mod escape;
 mod failure;
 mod settings;
 mod shown;
+mod table;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -23,7 +23,7 @@ impl<S: Subject> Stage<'_, S> {
     }
 
     /// Buries so many, and returns their ids.
-    async fn buried(&self, count: u32) -> Vec<EntryId> {
+    pub(super) async fn buried(&self, count: u32) -> Vec<EntryId> {
         self.buried_as((0..count).map(|_| record("body"))).await
     }
 
@@ -44,11 +44,11 @@ impl<S: Subject> Stage<'_, S> {
     }
 
     /// The ids of a span's dead letters.
-    async fn listed(&self, span: Span) -> Vec<EntryId> {
+    pub(super) async fn listed(&self, span: Span) -> Vec<EntryId> {
         let all = DeadLetterFilter::default();
         let found = self
             .graves()
-            .search(&self.topic, &self.group, span, &all, 1000);
+            .search(&self.topic, &self.group, span, &all, 2000);
         let found = found.await.must("searching").letters;
         found.into_iter().map(|(id, _)| id).collect()
     }
@@ -58,12 +58,12 @@ impl<S: Subject> Stage<'_, S> {
         taken.await.must("taking out")
     }
 
-    async fn causes(&self) -> Vec<Cause> {
+    pub(super) async fn causes(&self) -> Vec<Cause> {
         let causes = self.graves().causes(&self.topic, &self.group);
         causes.await.must("counting causes")
     }
 
-    async fn tally(&self, by: Tally) -> Vec<(String, u64)> {
+    pub(super) async fn tally(&self, by: Tally) -> Vec<(String, u64)> {
         let counts = self.graves().counts(&self.topic, &self.group, by);
         counts.await.must("counting")
     }
@@ -234,6 +234,39 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
     assert_eq!(stage.tally(Tally::Tenant).await, named(&[("", 1)]));
     stage.take(&[(ids[2], Onward::Away)]).await;
     assert!(stage.tally(Tally::Hour).await.is_empty());
+}
+
+/// The counts stay right whichever dead letters are taken, and in whatever order.
+pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let records = (0..400).map(|n| Record {
+        head: head(["one", "two", "three"][n % 3]),
+        body: Bytes::new(),
+    });
+    let ids = stage.buried_as(records).await;
+    let mut items: Vec<_> = ids
+        .iter()
+        .step_by(9)
+        .map(|id| (*id, Onward::Away))
+        .collect();
+    items.extend([
+        (ids[399], Onward::Away),
+        (ids[398], Onward::Away),
+        (NOWHERE, Onward::Away),
+    ]);
+    items.rotate_left(20);
+    let taken = stage.take(&items).await;
+    assert_eq!(taken.iter().filter(|taken| **taken).count(), 47);
+    let gone = |at: &usize| at.is_multiple_of(9) || *at >= 398;
+    let mut causes = stage.causes().await;
+    causes.sort_by(|a, b| a.fingerprint.cmp(&b.fingerprint));
+    let counts = causes
+        .iter()
+        .map(|cause| (&*cause.fingerprint, cause.count));
+    let left = |cause| (0..400).filter(|at| !gone(at) && at % 3 == cause).count() as u64;
+    let expected = [("one", left(0)), ("three", left(2)), ("two", left(1))];
+    assert_eq!(counts.collect::<Vec<_>>(), expected);
+    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 353)]);
 }
 
 /// > Takes dead letters out and brings them where they are to go, each atomically.

@@ -44,6 +44,7 @@ pub mod health;
 pub mod kv;
 pub mod leases;
 pub mod once;
+pub mod operators;
 pub mod ordering;
 pub mod publish;
 pub mod redrive;
@@ -169,6 +170,7 @@ macro_rules! conformance {
             records_are_found_by_id,
             causes_are_counted,
             types_tenants_and_hours_are_counted,
+            counts_follow_what_is_taken_from_anywhere,
             taking_out_is_for_good,
             each_is_taken_once,
             what_was_exported_is_put_in_once,
@@ -178,6 +180,7 @@ macro_rules! conformance {
         $crate::conformance_checks!($factory, redrive:
             a_redriven_message_begins_anew_in_its_group,
             a_sweep_takes_what_matches,
+            a_sweep_of_a_time_looks_at_nothing_else,
             a_sweep_ends_although_everything_dies_again,
             a_sweep_stops_when_too_many_die_again,
             two_sweeps_share_the_work,
@@ -186,6 +189,8 @@ macro_rules! conformance {
             what_cannot_be_decoded_moves_only_when_it_is_named,
             dead_letters_can_go_to_another_topic,
             ids_that_are_not_there_are_told,
+        );
+        $crate::conformance_checks!($factory, operators:
             a_list_shows_what_matches,
             editing_is_off_by_default,
             an_export_can_be_imported_once,
@@ -199,6 +204,8 @@ macro_rules! conformance {
             retention_by_age_keeps_the_young,
             the_redo_lane_keeps_what_is_unsettled,
             a_full_backlog_refuses_until_groups_catch_up,
+            overdue_dead_letters_are_removed,
+            what_is_redriven_is_not_removed_as_overdue,
         );
         $crate::conformance_checks!($factory, ordering:
             a_single_handler_sees_the_order_of_publishing,
@@ -267,7 +274,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 16] = [
+    const CHECKS: [(&str, &str); 17] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -277,6 +284,7 @@ mod tests {
         ("retries", include_str!("retries.rs")),
         ("dead_letters", include_str!("dead_letters.rs")),
         ("redrive", include_str!("redrive.rs")),
+        ("operators", include_str!("operators.rs")),
         ("retention", include_str!("retention.rs")),
         ("ordering", include_str!("ordering.rs")),
         ("shutdown", include_str!("shutdown.rs")),

@@ -9,27 +9,27 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use uuid::Uuid;
 
 use super::Subject;
-use super::support::{Must as _, Stage, entry, group, number, quick, topic};
+use super::support::{Must as _, Stage, group, quick, topic};
 use crate::consumer::{Delivery, SubscribeOptions, Subscription};
 use crate::domain::{
-    DeadLetter, DeadLetterFilter, EntryId, ErrorKind, Group, Left, Reason, Selection, Sweep,
+    DeadLetter, DeadLetterFilter, EntryId, ErrorKind, Left, Reason, Selection, Sweep,
 };
-use crate::ports::{Ended, Imported, MessageBusExt as _, Progress, Swept};
+use crate::ports::{Ended, MessageBusExt as _, Progress, Swept};
 
 /// A subscription that fails everything while it is told to.
-struct Failing {
-    broken: Arc<AtomicBool>,
-    received: UnboundedReceiver<(u32, Delivery)>,
-    _subscription: Subscription,
+pub(super) struct Failing {
+    pub(super) broken: Arc<AtomicBool>,
+    pub(super) received: UnboundedReceiver<(u32, Delivery)>,
+    pub(super) subscription: Subscription,
 }
 
-fn everything() -> DeadLetterFilter {
+pub(super) fn everything() -> DeadLetterFilter {
     DeadLetterFilter::default()
 }
 
 impl<S: Subject> Stage<'_, S> {
     /// Subscribes a handler that fails, and sends what it gets once it is mended.
-    async fn failing(&self, options: SubscribeOptions) -> Failing {
+    pub(super) async fn failing(&self, options: SubscribeOptions) -> Failing {
         let broken = Arc::new(AtomicBool::new(true));
         let (sender, received) = mpsc::unbounded_channel();
         let fails = Arc::clone(&broken);
@@ -51,12 +51,12 @@ impl<S: Subject> Stage<'_, S> {
         Failing {
             broken,
             received,
-            _subscription: made.await.must("subscribing"),
+            subscription: made.await.must("subscribing"),
         }
     }
 
     /// Publishes so many and waits until all of them are dead.
-    async fn dead(&self, count: u32) -> Vec<DeadLetter> {
+    pub(super) async fn dead(&self, count: u32) -> Vec<DeadLetter> {
         let before = self.letters().await.len();
         self.publish(0..count).await;
         let all = before + count as usize;
@@ -67,7 +67,7 @@ impl<S: Subject> Stage<'_, S> {
         .await
     }
 
-    async fn sweep(&self, sweep: Sweep) -> Swept {
+    pub(super) async fn sweep(&self, sweep: Sweep) -> Swept {
         let dead = self.container.dead_letters();
         let swept = dead.sweep(&self.topic, &self.group, sweep, &|_| {}).await;
         swept.must("sweeping")
@@ -154,6 +154,34 @@ pub async fn a_sweep_takes_what_matches<S: Subject>(subject: &S) {
     assert_eq!(operation.taken, 5);
     let result = operation.result.must("the result");
     assert_eq!(result, "done; 5 taken, 5 left, 0 missing");
+    stage.finish().await;
+}
+
+/// A sweep of a time is about those that died in it, and counts no others.
+pub async fn a_sweep_of_a_time_looks_at_nothing_else<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    for count in [4, 6, 5] {
+        stage.dead(count).await;
+        // The three parts die in milliseconds of their own.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let letters = stage.letters().await;
+    let time = |at: usize| letters[at].id.time().must("a time");
+    let middle = everything().with_since(time(4)).with_until(time(9));
+    let sweep = Sweep::purge(middle.with_error("fire, 1").must("a filter"));
+    let dead = stage.container.dead_letters();
+    let survey = dead.survey(&stage.topic, &stage.group, &sweep).await;
+    let survey = survey.must("surveying");
+    let told = (survey.matching, survey.left.get(&Left::NotMatching));
+    assert_eq!(told, (3, Some(&3)));
+    let swept = stage.sweep(sweep).await;
+    assert_eq!((swept.progress.taken, swept.progress.left), (3, 3));
+    let taken =
+        |letter: &&DeadLetter| letter.error.ends_with('1') && letters[4..10].contains(letter);
+    let left = letters.iter().filter(|letter| !taken(letter)).cloned();
+    assert_eq!(stage.letters().await, left.collect::<Vec<_>>());
+    drop(failing);
     stage.finish().await;
 }
 
@@ -405,111 +433,6 @@ pub async fn ids_that_are_not_there_are_told<S: Subject>(subject: &S) {
     let bad = Sweep::purge(Selection::Ids(Vec::new())).with_stop_share(0.1);
     let refused = dead.sweep(&stage.topic, &stage.group, bad, &|_| {}).await;
     assert_eq!(refused.err().must("a refusal").kind(), ErrorKind::Invalid);
-    drop(failing);
-    stage.finish().await;
-}
-
-/// Lists show what matches, in pages that nothing shifts.
-pub async fn a_list_shows_what_matches<S: Subject>(subject: &S) {
-    let stage = Stage::bare(subject).await;
-    let failing = stage.failing(quick(1)).await;
-    let letters = stage.dead(20).await;
-    let dead = stage.container.dead_letters();
-    let even = everything().with_error_pattern(", 0$").must("a filter");
-    let (mut seen, mut after) = (Vec::new(), None);
-    loop {
-        let page = dead.list(&stage.topic, &stage.group, &even, after, 3).await;
-        let page = page.must("listing");
-        assert!(page.letters.len() <= 3);
-        seen.extend(page.letters.iter().map(|(id, _)| *id));
-        if seen.len() == 3 {
-            // Records that go meanwhile shift nothing.
-            let some = [letters[0].id, seen[1]];
-            dead.purge(&stage.topic, &stage.group, &some)
-                .await
-                .must("purging");
-        }
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    let expected: Vec<EntryId> = letters
-        .iter()
-        .filter(|letter| letter.error.ends_with('0'))
-        .map(|letter| letter.id)
-        .collect();
-    assert_eq!(seen, expected);
-    let newest = dead.newest(&stage.topic, &stage.group).await;
-    assert_eq!(newest.must("asking"), letters.last().map(|last| last.id));
-    drop(failing);
-    stage.finish().await;
-}
-
-/// Editing is off unless it was enabled.
-pub async fn editing_is_off_by_default<S: Subject>(subject: &S) {
-    let stage = Stage::bare(subject).await;
-    let failing = stage.failing(quick(1)).await;
-    let letters = stage.dead(1).await;
-    let dead = stage.container.dead_letters();
-    let edited = dead
-        .edit(&stage.topic, &stage.group, letters[0].id, number(7), "ann")
-        .await;
-    let error = edited.err().must("a refusal");
-    assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(
-        error.to_string().contains("REDSTART_DEAD_LETTER_EDITING"),
-        "{error}"
-    );
-    assert_eq!(stage.letters().await, letters);
-    drop(failing);
-    stage.finish().await;
-}
-
-/// What was exported can be imported, once, without a byte lost.
-pub async fn an_export_can_be_imported_once<S: Subject>(subject: &S) {
-    let stage = Stage::bare(subject).await;
-    let failing = stage.failing(quick(1)).await;
-    stage.dead(2).await;
-    let flaws = [("json", bytes::Bytes::from_static(b"\xff{")), entry(9)];
-    for result in stage.backend.append(&stage.topic, flaws.to_vec()).await {
-        result.must("appending");
-    }
-    let letters = stage
-        .until("four dead letters", async || {
-            let letters = stage.letters().await;
-            (letters.len() == 4).then_some(letters)
-        })
-        .await;
-    let lines: Vec<String> = letters.iter().map(DeadLetter::to_json).collect();
-    let read = |line: &String| DeadLetter::from_json(line).must("reading");
-    let exported: Vec<DeadLetter> = lines.iter().map(read).collect();
-    assert_eq!(exported, letters);
-
-    let dead = stage.container.dead_letters();
-    let import = async |group: &Group, letters: &[DeadLetter]| {
-        let imported = dead.import(&stage.topic, group, letters, false).await;
-        imported.must("importing")
-    };
-    let here = import(&stage.group, &exported).await;
-    assert_eq!(here, [Imported::Known; 4], "they are there");
-    let other = group("other");
-    let missing = dead.import(&stage.topic, &other, &exported, false).await;
-    assert_eq!(missing.err().must("a refusal").kind(), ErrorKind::NotFound);
-    stage.create(&other).await;
-    let there = import(&other, &exported).await;
-    assert!(
-        there.iter().all(|one| matches!(one, Imported::As(_))),
-        "{there:?}"
-    );
-    assert_eq!(import(&other, &exported).await, [Imported::Known; 4]);
-    for (letter, original) in stage.letters_of(&other).await.iter().zip(&letters) {
-        assert_eq!(letter.fields, original.fields, "byte for byte");
-        assert_eq!(letter.trail, original.trail);
-        assert_eq!(letter.error, original.error);
-        // And on to a third place: it is still the same dead letter.
-        assert_eq!(letter.group, other);
-    }
     drop(failing);
     stage.finish().await;
 }

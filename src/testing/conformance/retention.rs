@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use super::Subject;
-use super::support::{DAY, Must as _, Stage, group, later, number, numbers, receipts};
-use crate::backend::Retained;
-use crate::domain::{ErrorKind, Retention, TopicSettings};
+use super::support::{DAY, Must as _, Stage, group, later, number, numbers, quick, receipts};
+use crate::backend::{Retained, Span};
+use crate::consumer::SubscribeOptions;
+use crate::domain::{
+    DeadLetterFilter, DeadLetterRetention, ErrorKind, Retention, Sweep, Tally, TopicSettings,
+};
 
 /// How many entries an adapter may keep that it could remove: a Redis server removes whole
 /// nodes of a stream.
@@ -213,4 +218,67 @@ pub async fn a_full_backlog_refuses_until_groups_catch_up<S: Subject>(subject: &
             bus.publish(&stage.topic, &all[0]).await.ok()
         })
         .await;
+}
+
+fn keeping(retention: DeadLetterRetention) -> SubscribeOptions {
+    quick(1).with_dead_letter_retention(retention)
+}
+
+/// Dead letters that are too many or too old are removed, the oldest first, with all that counts
+/// them; the others stay.
+pub async fn overdue_dead_letters_are_removed<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let ids = stage.buried(1200).await;
+    let (sender, _received) = mpsc::unbounded_channel();
+    let forever = DeadLetterRetention::forever;
+    let some = forever().with_max_age(DAY).with_max_count(30);
+    let all = forever().with_max_age(Duration::from_millis(1));
+    for (retention, left) in [(some, 30), (all, 0)] {
+        let subscription = stage.subscribe(keeping(retention), sender.clone()).await;
+        stage
+            .until("the overdue to be removed", async || {
+                (stage.status().await.dead <= left).then_some(())
+            })
+            .await;
+        subscription.unsubscribe(subject.patience()).await;
+        let kept = &ids[ids.len() - usize::try_from(left).must("a few")..];
+        assert_eq!(stage.listed(Span::default()).await, kept);
+        let found = stage
+            .backend
+            .graves()
+            .find(&stage.topic, &stage.group, &ids);
+        assert_eq!(found.await.must("finding").len() as u64, left);
+        let causes: u64 = stage.causes().await.iter().map(|cause| cause.count).sum();
+        assert_eq!(causes, left);
+        for by in [Tally::Type, Tally::Tenant, Tally::Hour] {
+            let tally: u64 = stage.tally(by).await.iter().map(|(_, count)| count).sum();
+            assert_eq!(tally, left, "by {by:?}");
+        }
+    }
+    stage.finish().await;
+}
+
+/// Of a dead letter that is redriven and overdue at the same moment one of the two becomes true:
+/// none is lost, none is brought back and removed.
+pub async fn what_is_redriven_is_not_removed_as_overdue<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    stage.dead(900).await;
+    failing.subscription.unsubscribe(subject.patience()).await;
+
+    let all = DeadLetterRetention::forever().with_max_age(Duration::from_millis(1));
+    let redrive = Sweep::redrive(DeadLetterFilter::default());
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let (_subscription, swept) = tokio::join!(
+        stage.subscribe(keeping(all), sender),
+        stage.sweep(redrive.with_rate(3000, Duration::ZERO))
+    );
+    let redriven = usize::try_from(swept.progress.taken).must("a few");
+    let mut came = stage.some(&mut received, redriven).await;
+    assert_eq!(stage.drained().await.dead, 0);
+    assert!(received.try_recv().is_err(), "none came that was removed");
+    came.sort_unstable();
+    came.dedup();
+    assert_eq!(came.len(), redriven, "none came twice");
+    stage.finish().await;
 }

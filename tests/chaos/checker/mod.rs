@@ -145,11 +145,17 @@ pub(crate) fn check(history: &[Line], rules: &Rules) -> Verdict {
     // What was published before data was forgotten is nobody's loss.
     let forgotten_at = history
         .iter()
-        .filter(|line| matches!(&line.event, Event::Fault { forgets: true, .. }))
-        .map(|line| {
-            let healed = history
-                .iter()
-                .find(|other| other.at >= line.at && matches!(&other.event, Event::Healed { .. }));
+        .filter_map(|line| match &line.event {
+            Event::Fault {
+                name,
+                forgets: true,
+            } => Some((line.at, name)),
+            _ => None,
+        })
+        .map(|(begun, name)| {
+            let healed = history.iter().find(|line| {
+                line.at >= begun && matches!(&line.event, Event::Healed { name: of } if of == name)
+            });
             healed.map_or(u64::MAX, |healed| healed.at)
         })
         .max()

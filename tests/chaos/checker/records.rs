@@ -31,8 +31,9 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
             Event::Listed {
                 topic,
                 group,
+                since,
                 records,
-            } if line.at > forgotten_at => {
+            } if *since > forgotten_at => {
                 seen.extend(records.iter().map(|(id, _)| (&**topic, &**group, &**id)));
             }
             Event::Redrive {

@@ -95,9 +95,15 @@ impl Story {
     }
 
     fn listed(&mut self, n: u64) -> &mut Self {
+        let since = self.0.len() as u64 * 100;
+        self.listed_since(since, n)
+    }
+
+    fn listed_since(&mut self, since: u64, n: u64) -> &mut Self {
         self.add(Event::Listed {
             topic: "orders".to_owned(),
             group: "billing".to_owned(),
+            since,
             records: vec![("1-0".to_owned(), n)],
         })
     }
@@ -266,6 +272,23 @@ fn a_redrive_moves_a_record_once() {
     assert_eq!(stays.broken(), [Promise::RedriveConserves]);
     let vanished = dead().broken();
     assert_eq!(vanished, [Promise::NothingLost, Promise::RedriveConserves]);
+}
+
+#[test]
+fn what_is_flushed_while_someone_looks_has_not_vanished() {
+    let looked = |since| {
+        let mut story = Story::new();
+        story
+            .fault("flush", true)
+            // Of something else, and before the flush has happened.
+            .healed("a kill")
+            .healed("flush")
+            .listed_since(since, 1);
+        story.broken()
+    };
+    let healed = 400;
+    assert_eq!(looked(healed), []);
+    assert_eq!(looked(healed + 1), [Promise::RedriveConserves]);
 }
 
 #[test]

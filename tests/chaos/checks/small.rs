@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::broken::{Broken, Flaw};
 use crate::checker::{Rules, Verdict, check};
-use crate::history::{End, Event, Fate, Journal};
+use crate::history::{End, Event, Fate, Journal, now};
 use crate::stores::{self, BrokenKv, StoreFlaw};
 use crate::support::{group, letters, topic};
 
@@ -292,6 +292,7 @@ impl Small {
     async fn redrive(&self, container: &Container) {
         let (orders, billing) = (topic("orders"), group("billing"));
         let dead = container.dead_letters();
+        let since = now();
         let letters = letters(container, &orders, &billing).await;
         let records: Vec<(String, u64)> = letters
             .iter()
@@ -304,6 +305,7 @@ impl Small {
         self.journal.write(Event::Listed {
             topic: topic.clone(),
             group: group.clone(),
+            since,
             records: records.clone(),
         });
         let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 
 use crate::args::{Args, CompletionsArgs, ManArgs};
 use crate::console::Console;
@@ -13,8 +13,18 @@ pub(super) fn completions(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Args::command(), "redstart", &mut script);
+    clap_complete::generate(args.shell, &mut shown(), "redstart", &mut script);
     Ok(console.bytes(&script)?)
+}
+
+/// The command line without what is no user's: hidden commands would be completed, too.
+fn shown() -> Command {
+    let all = Args::command();
+    let bare = Command::new("redstart")
+        .about(all.get_about().cloned().unwrap_or_default())
+        .args(all.get_arguments().cloned());
+    let kept = all.get_subcommands().filter(|one| !one.is_hide_set());
+    bare.subcommands(kept.cloned())
 }
 
 pub(super) fn man(args: &ManArgs, console: &mut Console<'_>) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use crate::args::{CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which};
 use crate::console::Console;
 use crate::failure::{FAILED, Failure};
+use crate::table::Table;
 use crate::{duration, escape, shown};
 
 const PAGE: usize = 500;
@@ -68,6 +69,8 @@ async fn list(
     retries: &Retries,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
+    let header = ["id", "due in", "tries", "type", "last error"];
+    let mut table = Table::new(&header, 2..3);
     let (mut rows, mut count) = (Vec::new(), 0);
     walk(retries, &args.of, |retry| {
         count += 1;
@@ -76,15 +79,18 @@ async fn list(
         }
         if console.is_json() {
             console.json(&object(&retry))?;
-        } else {
-            rows.push(row(&retry));
+            return Ok(true);
+        }
+        rows.push(row(&retry));
+        // Written as they come: a long list is never held as a whole.
+        if rows.len() == PAGE {
+            console.rows(&mut table, &std::mem::take(&mut rows))?;
         }
         Ok(true)
     })
     .await?;
     if !rows.is_empty() {
-        let header = ["id", "due in", "tries", "type", "last error"];
-        console.table(&header, &rows, 2..3)?;
+        console.rows(&mut table, &rows)?;
     }
     if count > args.max {
         console.remark(format_args!(

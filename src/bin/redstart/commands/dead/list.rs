@@ -7,6 +7,7 @@ use crate::args::DeadListArgs;
 use crate::console::Console;
 use crate::duration;
 use crate::failure::Failure;
+use crate::table::Table;
 
 /// How much is shown of an error, in characters.
 const ERROR: usize = 120;
@@ -21,11 +22,14 @@ pub(super) async fn run(
     let dead = container.dead_letters();
     let (topic, group) = (&args.of.topic, &args.of.group);
     let (mut after, mut left) = (args.after, args.max);
-    let (mut rows, mut last, mut more) = (Vec::new(), None, false);
+    let header = ["id", "age", "reason", "type", "tries", "error"];
+    let mut table = Table::new(&header, 4..5);
+    let (mut last, mut more) = (None, false);
     loop {
         // One more than is shown tells whether there are more.
         let max = PAGE.min(left.saturating_add(1));
         let page = dead.list(topic, group, &filter, after, max).await?;
+        let mut rows = Vec::new();
         for (id, head) in &page.letters {
             if left == 0 {
                 more = true;
@@ -39,14 +43,13 @@ pub(super) async fn run(
                 rows.push(row(*id, head));
             }
         }
+        if !rows.is_empty() {
+            console.rows(&mut table, &rows)?;
+        }
         after = page.next;
         if more || after.is_none() {
             break;
         }
-    }
-    if !rows.is_empty() {
-        let header = ["id", "age", "reason", "type", "tries", "error"];
-        console.table(&header, &rows, 4..5)?;
     }
     match last {
         Some(last) if more => console.remark(format_args!("there are more: --after {last}")),

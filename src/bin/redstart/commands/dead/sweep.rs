@@ -1,9 +1,11 @@
 //! `dead redrive` and `dead purge`: what is done to many dead letters at once.
 
+use std::sync::{Mutex, PoisonError};
+
 use indicatif::ProgressBar;
 use redstart::{
-    Container, DeadLetters, Ended, Error, Group, Left, Progress, Selection, Survey, Sweep, Swept,
-    Topic,
+    Container, DeadLetters, Ended, Error, Left, Operation, Progress, Selection, Survey, Sweep,
+    Swept,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -23,13 +25,7 @@ pub(super) async fn redrive(
     super::check(&args.of, container).await?;
     let dead = container.dead_letters();
     if let Some(operation) = args.resume {
-        let bar = console.progress(None, "{spinner} {pos}  {rate}, {elapsed}{msg}");
-        let tell = |progress: Progress| show(&bar, progress);
-        let (topic, group) = (&args.of.topic, &args.of.group);
-        let running = dead.resume(topic, group, operation, &tell);
-        let ended = until_interrupted(running).await;
-        bar.finish_and_clear();
-        return account(&args.of, &*dead, ended, "redrive", console).await;
+        return resume(&args.of, &*dead, operation, console).await;
     }
     let which = selection(&args.which)?;
     let named = is_named(&which);
@@ -82,6 +78,33 @@ pub(super) async fn purge(
         }
     }
     go(&args.of, &*dead, sweep, &survey, named, "purge", console).await
+}
+
+/// Goes on with an operation, whatever it does.
+async fn resume(
+    of: &GroupOf,
+    dead: &dyn DeadLetters,
+    operation: Uuid,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let begun = find(of, dead, operation).await?;
+    let verb = begun.map_or(String::new(), |one| one.action);
+    let bar = console.progress(None, "{spinner} {pos}  {rate}, {elapsed}{msg}");
+    let tell = |progress: Progress| show(&bar, progress);
+    let running = dead.resume(&of.topic, &of.group, operation, &tell);
+    let ended = until_interrupted(running).await;
+    bar.finish_and_clear();
+    account(of, dead, ended, operation, &verb, console).await
+}
+
+/// The operation, as the journal has it.
+async fn find(
+    of: &GroupOf,
+    dead: &dyn DeadLetters,
+    operation: Uuid,
+) -> Result<Option<Operation>, Error> {
+    let all = dead.operations(&of.topic, &of.group).await?;
+    Ok(all.into_iter().find(|one| one.id == operation))
 }
 
 fn selection(which: &SelectionArgs) -> Result<Selection, Failure> {
@@ -192,10 +215,17 @@ async fn go(
         return Ok(());
     }
     let bar = console.progress(Some(survey.matching), BAR);
-    let tell = |progress: Progress| show(&bar, progress);
+    let operation = Mutex::new(Uuid::nil());
+    let tell = |progress: Progress| {
+        *operation.lock().unwrap_or_else(PoisonError::into_inner) = progress.operation;
+        show(&bar, progress);
+    };
     let ended = until_interrupted(dead.sweep(&of.topic, &of.group, sweep, &tell)).await;
     bar.finish_and_clear();
-    account(of, dead, ended, verb, console).await?;
+    let operation = operation
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    account(of, dead, ended, operation, verb, console).await?;
     if named && survey.missing > 0 {
         return Err(Failure::Said(FAILED));
     }
@@ -207,6 +237,7 @@ async fn account(
     of: &GroupOf,
     dead: &dyn DeadLetters,
     ended: Option<Result<Swept, Error>>,
+    operation: Uuid,
     verb: &str,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
@@ -219,22 +250,16 @@ async fn account(
             Failure::Said(INTERRUPTED)
         }
     };
-    if let Some((operation, taken)) = cut_off(topic, group, dead).await {
+    // Where not even this can be asked, the journal tells it later.
+    if let Ok(Some(begun)) = find(of, dead, operation).await
+        && begun.result.is_none()
+    {
         console.remark(format_args!(
-            "{taken} were taken out; the rest: redstart dead redrive {topic} {group} --resume {operation}"
+            "{} were taken out; the rest: redstart dead redrive {topic} {group} --resume {operation}",
+            begun.taken
         ));
     }
     Err(failure)
-}
-
-/// The newest operation without a result, and how far it has come.
-async fn cut_off(topic: &Topic, group: &Group, dead: &dyn DeadLetters) -> Option<(Uuid, u64)> {
-    let all = dead.operations(topic, group).await.ok()?;
-    let last = all
-        .into_iter()
-        .rev()
-        .find(|operation| operation.result.is_none())?;
-    Some((last.id, last.taken))
 }
 
 fn tell_end(swept: &Swept, verb: &str, console: &mut Console<'_>) -> Result<(), Failure> {

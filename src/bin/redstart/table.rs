@@ -1,0 +1,228 @@
+//! Tables: in plain columns, with lines on a terminal, or as a list of fields where that is narrow.
+
+use std::ops::Range;
+
+use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Width};
+
+use crate::escape;
+
+/// The least width of a last column that is worth breaking into lines.
+const NARROWEST: usize = 12;
+
+/// A table that may be written in portions, so that a long one is never held as a whole.
+///
+/// On a terminal the last column takes what room there is, over several lines; the others stay
+/// whole, because an id that is broken cannot be copied. Where they do not fit, each row is a list
+/// of its fields.
+pub(crate) struct Table<'a> {
+    header: &'a [&'a str],
+    numbers: Range<usize>,
+    /// How wide the columns have become.
+    widths: Vec<u16>,
+    begun: bool,
+    listed: bool,
+}
+
+impl<'a> Table<'a> {
+    /// The columns in `numbers` are aligned to the right. Without a header there is none.
+    pub(crate) fn new(header: &'a [&'a str], numbers: Range<usize>) -> Self {
+        Self {
+            header,
+            numbers,
+            widths: vec![0; header.len()],
+            begun: false,
+            listed: false,
+        }
+    }
+
+    /// The lines of the next rows, for a terminal of so many columns or for something else.
+    pub(crate) fn portion(&mut self, rows: &[Vec<String>], terminal: Option<u16>) -> Vec<String> {
+        let first = !std::mem::replace(&mut self.begun, true);
+        let mut table = self.columns(rows, first || terminal.is_some());
+        if let Some(width) = terminal {
+            let fits = fit(&mut table, width);
+            if first {
+                self.listed = !fits && !self.header.is_empty();
+            }
+            if self.listed {
+                return self.list(rows, width, first);
+            }
+        }
+        lines(&table)
+    }
+
+    fn columns(&mut self, rows: &[Vec<String>], header: bool) -> comfy_table::Table {
+        let mut table = comfy_table::Table::new();
+        if header && !self.header.is_empty() {
+            table.set_header(self.header);
+        }
+        for row in rows {
+            table.add_row(row.iter().map(|cell| escape::text(cell)));
+        }
+        let numbers = self.numbers.clone();
+        for column in table
+            .column_iter_mut()
+            .skip(numbers.start)
+            .take(numbers.len())
+        {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table.load_preset(NOTHING);
+        let widths = table.column_max_content_widths();
+        self.widths.resize(widths.len(), 0);
+        let columns = table.column_iter_mut().zip(&mut self.widths).zip(widths);
+        for ((column, so_far), width) in columns {
+            *so_far = width.max(*so_far);
+            let padded = so_far.saturating_add(2);
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(padded)));
+        }
+        table
+    }
+
+    /// Each row as lines of a name and a value, and an empty line between two.
+    fn list(&self, rows: &[Vec<String>], width: u16, first: bool) -> Vec<String> {
+        let mut all = Vec::new();
+        for (at, row) in rows.iter().enumerate() {
+            if !first || at > 0 {
+                all.push(String::new());
+            }
+            let mut fields = comfy_table::Table::new();
+            fields.load_preset(NOTHING);
+            for (name, value) in self.header.iter().zip(row) {
+                fields.add_row([(*name).to_owned(), escape::text(value)]);
+            }
+            fields
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width);
+            if let Some(names) = fields.column_mut(0) {
+                names.set_constraint(ColumnConstraint::ContentWidth);
+            }
+            all.extend(lines(&fields));
+        }
+        all
+    }
+}
+
+/// Without lines around it a table begins and ends with the space of its padding.
+fn lines(table: &comfy_table::Table) -> Vec<String> {
+    let text = table.to_string();
+    let lines = text.lines();
+    lines
+        .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned())
+        .collect()
+}
+
+/// Fits a table to a terminal; whether it can be.
+fn fit(table: &mut comfy_table::Table, width: u16) -> bool {
+    let widths = table.column_max_content_widths();
+    let Some((last, fixed)) = widths.split_last() else {
+        return true;
+    };
+    // A column has a space on either side, and lines stand around all of them.
+    let fixed: usize = fixed.iter().map(|width| usize::from(*width) + 2).sum();
+    let needed = fixed + usize::from(*last).min(NARROWEST) + 2;
+    let lines = widths.len() + 1;
+    if needed > usize::from(width) {
+        return false;
+    }
+    if needed + lines <= usize::from(width) {
+        table.load_preset(UTF8_FULL_CONDENSED);
+    }
+    table
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width);
+    let count = widths.len();
+    for (at, column) in table.column_iter_mut().enumerate() {
+        if at + 1 < count {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        } else {
+            column.remove_constraint();
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: [&str; 3] = ["id", "tries", "error"];
+
+    fn row(cells: [&str; 3]) -> Vec<String> {
+        cells.map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn plain_portions_stand_in_the_same_columns() {
+        let mut table = Table::new(&HEADER, 1..2);
+        let portion = |table: &mut Table<'_>, cells| table.portion(&[row(cells)], None);
+        assert_eq!(
+            portion(&mut table, ["17-0", "3", "refused"]),
+            ["id    tries  error", "17-0      3  refused"]
+        );
+        assert_eq!(portion(&mut table, ["9-0", "12", "x"]), ["9-0      12  x"]);
+        assert_eq!(
+            portion(&mut table, ["12345-0", "1", "x"]),
+            ["12345-0      1  x"]
+        );
+        assert_eq!(
+            portion(&mut table, ["9-0", "1", "x"]),
+            ["9-0          1  x"],
+            "as wide as ever"
+        );
+    }
+
+    #[test]
+    fn a_terminal_gets_lines_where_they_fit_and_a_header_over_each_portion() {
+        let mut table = Table::new(&HEADER, 1..2);
+        for _ in 0..2 {
+            let lines = table.portion(&[row(["17-0", "3", "refused by all"])], Some(40));
+            assert_eq!(lines[0], "┌──────┬───────┬────────────────┐");
+            assert!(lines[1].contains("error"), "{lines:?}");
+        }
+        let lines =
+            Table::new(&HEADER, 1..2).portion(&[row(["17-0", "3", "refused by all"])], Some(28));
+        assert_eq!(
+            lines,
+            [
+                "id    tries  error",
+                "17-0      3  refused by",
+                "             all"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_a_list_of_fields() {
+        let mut table = Table::new(&HEADER, 1..2);
+        let rows = [
+            row(["17-0", "3", "refused by all\u{1b}"]),
+            row(["9-0", "1", "x"]),
+        ];
+        let lines = table.portion(&rows, Some(20));
+        assert_eq!(
+            lines,
+            [
+                "id     17-0",
+                "tries  3",
+                "error  refused by",
+                "       all\\u{1b}",
+                "",
+                "id     9-0",
+                "tries  1",
+                "error  x",
+            ]
+        );
+        let lines = table.portion(&rows[1..], Some(20));
+        assert_eq!(lines, ["", "id     9-0", "tries  1", "error  x"]);
+    }
+
+    #[test]
+    fn an_empty_table_is_its_header() {
+        assert_eq!(
+            Table::new(&HEADER, 0..0).portion(&[], None),
+            ["id  tries  error"]
+        );
+    }
+}

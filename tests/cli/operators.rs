@@ -1,0 +1,244 @@
+//! Operators who are interrupted, killed, or two at once.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use redstart::{Delivery, MessageBusExt as _, Outcome};
+use serde_json::Value;
+
+use crate::dead::{bury, counts, dead, delivered, lines};
+use crate::run::{line_with, read_all, redstart, wait};
+use crate::support::{PATIENCE, Server, container, finish, group, signal, status, topic, until};
+use crate::terminal::Terminal;
+
+/// A redrive of everything at a rate, in a process of its own.
+fn redriving(url: &str, rate: &str, by: &str) -> Child {
+    let args = [
+        "dead", "redrive", "orders", "billing", "--all", "--json", "--rate", rate, "--by", by,
+    ];
+    redstart(Some(url), &args).spawn().unwrap()
+}
+
+/// Waits until the journal and the group look as they are to, and returns the journal.
+fn when(url: &str, what: &str, wanted: impl Fn(&[Value], (u64, u64)) -> bool) -> Vec<Value> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let journal = lines(&dead(url, "journal", &["--json"]).ok());
+        if wanted(&journal, counts(url)) {
+            return journal;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+    }
+}
+
+fn are_running(journal: &[Value], count: usize) -> bool {
+    journal.len() == count && journal.iter().all(|one| one["result"].is_null())
+}
+
+fn account(child: &mut Child) -> Value {
+    let out = read_all(child.stdout.take().unwrap());
+    assert_eq!(wait(child).code(), Some(0));
+    let out = out.join().unwrap();
+    serde_json::from_str(out.lines().last().unwrap()).unwrap()
+}
+
+/// Each of messages 0 to `count` comes to the group once.
+fn each_comes_once(server: &Server, count: u64) {
+    let seen = delivered(server, usize::try_from(count).unwrap());
+    let mut seen: Vec<u64> = seen.iter().map(|one| one["n"].as_u64().unwrap()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..count).collect::<Vec<_>>());
+}
+
+#[test]
+fn two_operators_at_once_neither_lose_nor_double() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 300);
+    let mut both = ["ann", "ben"].map(|by| redriving(&url, "150", by));
+    when(&url, "both to be at it", |journal, (dead, _)| {
+        assert!(dead > 0, "it is too fast to be done by two");
+        are_running(journal, 2)
+    });
+    let told = both.each_mut().map(account);
+    let taken = told.map(|one| one["taken"].as_u64().unwrap());
+    assert_eq!(taken.iter().sum::<u64>(), 300, "{taken:?}");
+    let journal = when(&url, "the end", |_, counts| counts == (0, 300));
+    for operation in &journal {
+        assert!(operation["result"].as_str().unwrap().starts_with("done"));
+        let own = if operation["by"] == "ann" {
+            taken[0]
+        } else {
+            taken[1]
+        };
+        assert_eq!(operation["taken"], own);
+    }
+    each_comes_once(&server, 300);
+}
+
+#[test]
+fn a_redrive_that_is_killed_is_brought_to_its_end() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 60);
+    let mut killed = redriving(&url, "30", "ann");
+    when(&url, "some to have moved", |_, (dead, moved)| {
+        assert!(dead > 0, "it is too fast to be killed");
+        moved >= 5
+    });
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // What was on its way to the server when the process died may still arrive.
+    let journal = when(&url, "the account", |journal, (dead, moved)| {
+        dead + moved == 60 && journal[0]["taken"] == moved
+    });
+    assert!(journal[0]["result"].is_null(), "{journal:?}");
+    let operation = journal[0]["operation"].as_str().unwrap();
+
+    let resume = ["--resume", operation, "--json"];
+    let ran = dead(&url, "redrive", &resume).ok();
+    assert_eq!(ran.json()["ended"], "done");
+    let taken = ran.json()["taken"].as_u64().unwrap();
+    assert!((1..=55).contains(&taken), "{ran:?}");
+    let journal = lines(&dead(&url, "journal", &["--json"]).ok());
+    assert_eq!((journal.len(), &journal[0]["taken"]), (1, &60.into()));
+    let ran = dead(&url, "redrive", &resume).failed(1);
+    assert!(ran.err.contains("it has ended: done"), "{ran:?}");
+    each_comes_once(&server, 60);
+}
+
+#[test]
+fn who_is_interrupted_is_told_of_the_own_operation() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 100);
+    let mut ann = redriving(&url, "20", "ann");
+    let journal = when(&url, "the first", |journal, _| are_running(journal, 1));
+    let mut ben = redriving(&url, "20", "ben");
+    when(&url, "the second", |journal, (dead, _)| {
+        assert!(dead > 0, "it is too fast to be interrupted");
+        are_running(journal, 2)
+    });
+    signal(ann.id(), "INT");
+    let mut err = BufReader::new(ann.stderr.take().unwrap()).lines();
+    let hint = line_with(&mut err, "--resume");
+    let own = journal[0]["operation"].as_str().unwrap();
+    assert!(hint.ends_with(own), "{hint}");
+    assert_eq!(wait(&mut ann).code(), Some(130));
+    ben.kill().unwrap();
+    ben.wait().unwrap();
+}
+
+#[test]
+fn a_purge_that_goes_on_says_that_it_removes() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 40);
+    let args = [
+        "dead", "purge", "orders", "billing", "--all", "--yes", "--rate", "20",
+    ];
+    let mut killed = redstart(Some(&url), &args).spawn().unwrap();
+    let journal = when(&url, "it to begin", |journal, _| are_running(journal, 1));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let operation = journal[0]["operation"].as_str().unwrap();
+    let ran = dead(&url, "redrive", &["--resume", operation]).ok();
+    assert!(ran.out.ends_with(" removed\n"), "{ran:?}");
+    assert_eq!(counts(&url), (0, 0));
+}
+
+#[test]
+fn a_redrive_that_is_interrupted_says_how_to_go_on() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 40);
+    let args = [
+        "dead", "redrive", "orders", "billing", "--all", "--rate", "5", "--by", "ann",
+    ];
+    let mut child = redstart(Some(&url), &args).spawn().unwrap();
+    loop {
+        let (left, moved) = counts(&url);
+        assert!(left > 0, "it is too fast to be interrupted");
+        if moved >= 2 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(child.id(), "INT");
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+    let hint = line_with(&mut err, "--resume");
+    assert_eq!(wait(&mut child).code(), Some(130));
+    let (left, moved) = counts(&url);
+    assert!(left > 0 && left + moved == 40, "{left} {moved}");
+    assert!(
+        hint.starts_with(&format!("{moved} were taken out")),
+        "{hint} {moved}"
+    );
+    let operation = hint.rsplit(' ').next().unwrap();
+
+    // Whoever goes on is bound to what it was about, and its rate.
+    let (code, screen) = {
+        let args = [
+            "dead", "redrive", "orders", "billing", "--resume", operation,
+        ];
+        let mut terminal = Terminal::start(&url, 80, &args);
+        terminal.sees("/s");
+        terminal.types("\u{3}");
+        terminal.ends()
+    };
+    assert!(code == 130 && screen.contains("interrupted"), "{screen}");
+    let (left, moved) = counts(&url);
+    assert_eq!(left + moved, 40);
+    let ran = dead(&url, "redrive", &["--all"]).ok();
+    assert!(ran.out.starts_with(&format!("{left} redriven")), "{ran:?}");
+    assert_eq!(counts(&url), (0, 40));
+    dead(
+        &url,
+        "redrive",
+        &["--resume", "0190163d-8694-739b-aea5-966c26f8ad90"],
+    )
+    .failed(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_stops_when_too_many_die_again() {
+    let server = Server::start();
+    let url = server.url();
+    let all = tokio::task::spawn_blocking({
+        let url = url.clone();
+        move || {
+            bury(&server, 400);
+            (server, url)
+        }
+    });
+    let (server, url) = all.await.unwrap();
+    let container = container(&server).await;
+    let handler = |_: Value, _: Delivery| async { Outcome::dead_letter("still") };
+    let _subscription = container
+        .bus()
+        .subscribe(&topic("orders"), handler)
+        .await
+        .unwrap();
+    let ran = tokio::task::spawn_blocking(move || {
+        dead(
+            &url,
+            "redrive",
+            &["--all", "--rate", "100", "--stop-share", "0.2", "--json"],
+        )
+    });
+    let ran = ran.await.unwrap().failed(1);
+    assert_eq!(ran.json()["ended"], "stopped", "{ran:?}");
+    let taken = ran.json()["taken"].as_u64().unwrap();
+    assert!((20..400).contains(&taken), "{ran:?}");
+    assert!(
+        ran.json()["died_again"].as_u64().unwrap() > taken / 5,
+        "{ran:?}"
+    );
+    until("all to be dead again", async || {
+        let status = status(&container, &topic("orders"), &group("billing")).await;
+        (status.dead == 400).then_some(())
+    })
+    .await;
+    finish(container).await;
+}
