@@ -105,11 +105,8 @@ pub(super) async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> Result
         .reclaim(&core.member, core.options.lease, *cursor, max)
         .await
         .inspect_err(|error| {
-            // It may have been done, in one lane at least: what this consumer was given it has not seen.
-            if matches!(
-                error.kind(),
-                ErrorKind::OutcomeUnknown | ErrorKind::NotFound
-            ) {
+            // It may have been done: what this consumer was given it has not seen.
+            if error.kind() == ErrorKind::OutcomeUnknown {
                 core.stranded.store(true, Ordering::Release);
             }
         })?;

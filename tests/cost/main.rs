@@ -1,4 +1,4 @@
-//! What a message costs, in things that can be counted: commands, bytes and allocations. No bound here
+//! What a message costs, in things that can be counted: commands, bytes, allocations and instructions. No bound here
 //! depends on how fast the machine is; each is some tenths above what was measured, and far below
 //! what a batch that became single commands would cost.
 //!
@@ -8,6 +8,8 @@
 mod support;
 
 mod idle;
+#[cfg(target_os = "linux")]
+mod instructions;
 mod per_message;
 mod proxy;
 
@@ -41,10 +43,10 @@ fn assert_each(what: &str, spent: u64, bound: f64) {
     assert!(each <= bound, "{what}: {each:.4} a message, over {bound}");
 }
 
-/// Publishes all messages in batches of 500; 200 bytes of payload each.
-async fn publish(container: &Container, topic: &Topic) {
+/// Publishes messages in batches of 500; 200 bytes of payload each.
+async fn publish(container: &Container, topic: &Topic, messages: u64) {
     let payload = "x".repeat(200);
-    for _ in 0..MESSAGES / 500 {
+    for _ in 0..messages / 500 {
         let batch: Vec<Envelope> = (0..500)
             .map(|_| Envelope::new("cost", &payload).unwrap())
             .collect();
@@ -55,7 +57,12 @@ async fn publish(container: &Container, topic: &Topic) {
 }
 
 /// Handles all messages of a topic: each fails as often as it is told to, then is done.
-async fn handle_all(container: &Container, topic: &Topic, failures: u32) -> Subscription {
+async fn handle_all(
+    container: &Container,
+    topic: &Topic,
+    messages: u64,
+    failures: u32,
+) -> Subscription {
     let handled = Arc::new(AtomicU64::new(0));
     let done = Arc::clone(&handled);
     let options = SubscribeOptions::new()
@@ -72,7 +79,7 @@ async fn handle_all(container: &Container, topic: &Topic, failures: u32) -> Subs
     let bus = container.bus();
     let subscription = bus.subscribe_with(topic, options, handler).await.unwrap();
     until("all messages to be handled", async || {
-        (handled.load(Ordering::Relaxed) == MESSAGES).then_some(())
+        (handled.load(Ordering::Relaxed) == messages).then_some(())
     })
     .await;
     subscription

@@ -16,7 +16,7 @@ async fn a_published_message_is_one_command() {
     let container = container.unwrap();
     let orders = topic("orders");
     let before = proxy.seen();
-    publish(&container, &orders).await;
+    publish(&container, &orders, MESSAGES).await;
     let spent = proxy.seen() - before;
     assert_eq!(spent.of("XADD"), MESSAGES, "{spent:?}");
     // The topic is made and its backlog looked at, now and then.
@@ -35,9 +35,9 @@ async fn a_consumed_message_is_a_small_part_of_a_command() {
     let container = builder(&server).with_redis_url(&url).connect().await;
     let container = container.unwrap();
     let orders = topic("orders");
-    publish(&container, &orders).await;
+    publish(&container, &orders, MESSAGES).await;
     let before = proxy.seen();
-    let subscription = handle_all(&container, &orders, 0).await;
+    let subscription = handle_all(&container, &orders, MESSAGES, 0).await;
     let _ = subscription.unsubscribe(crate::support::PATIENCE).await;
     let spent = proxy.seen() - before;
     println!("{spent:?}");
@@ -55,9 +55,9 @@ async fn a_message_costs_few_allocations() {
     let server = Server::start();
     let (container, orders) = (container(&server).await, topic("orders"));
     let before = allocations();
-    publish(&container, &orders).await;
+    publish(&container, &orders, MESSAGES).await;
     let between = allocations();
-    let subscription = handle_all(&container, &orders, 0).await;
+    let subscription = handle_all(&container, &orders, MESSAGES, 0).await;
     let after = allocations();
     assert_each("allocations to publish", between - before, 8.0);
     assert_each("allocations to consume", after - between, 13.0);
@@ -80,9 +80,9 @@ async fn a_message_that_fails_once_is_little_more_than_written_again() {
     let _alone = ALONE.lock().await;
     let server = Server::start();
     let (container, orders) = (container(&server).await, topic("orders"));
-    publish(&container, &orders).await;
+    publish(&container, &orders, MESSAGES).await;
     let before = done(&server);
-    let subscription = handle_all(&container, &orders, 1).await;
+    let subscription = handle_all(&container, &orders, MESSAGES, 1).await;
     let _ = subscription.unsubscribe(crate::support::PATIENCE).await;
     let after = done(&server);
     let spent = |name: &str| {
