@@ -99,6 +99,25 @@ pub(crate) fn decode_head(bytes: &[u8]) -> Result<DeadLetterHead, Undecodable> {
     read_head(bytes)?.into_head()
 }
 
+/// Stands for a head that cannot be read, as after another hand or by a newer version: it is shown and can
+/// be purged, and hides no other.
+pub(crate) fn unreadable(flaw: &Undecodable) -> DeadLetterHead {
+    let error = format!("the record's head cannot be read: {flaw}");
+    DeadLetterHead {
+        reason: Reason::Undecodable,
+        fingerprint: "the record's head cannot be read".to_owned(),
+        kind: String::new(),
+        tenant: None,
+        corr_id: None,
+        message: None,
+        error,
+        attempts: 0,
+        redriven: 0,
+        redriven_by: None,
+        imported_from: None,
+    }
+}
+
 impl Head<'_> {
     pub(crate) fn into_head(self) -> Result<DeadLetterHead, Undecodable> {
         let Self(form, reason) = self;

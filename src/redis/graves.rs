@@ -12,10 +12,10 @@ use super::{reply, scripts};
 use crate::backend::{
     Fields, Found, Graves, JournalRow, MAX_BATCH, Onward, Record, Restoring, Span,
 };
-use crate::codec::record::{decode_head, encode_head, read_head};
+use crate::codec::record::{decode_head, encode_head, read_head, unreadable};
 use crate::domain::{
-    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group, HeadView, Tally,
-    Topic, hour_name,
+    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, Group, HeadView, Tally, Topic,
+    hour_name,
 };
 use crate::ports::BoxFuture;
 
@@ -65,7 +65,7 @@ impl RedisBackend {
                     .map_err(|e| super::error::sent("get dead letters", e))
                     .map_err(|e| e.on(place(topic, group)))?;
                 for (id, fields) in entries {
-                    let head = head(topic, group, id, &fields)?;
+                    let head = head(&fields);
                     let body = Bytes::from(body.clone());
                     found.push((id, Record { head, body }));
                 }
@@ -249,21 +249,10 @@ impl Tallies {
     }
 }
 
-fn head(
-    topic: &Topic,
-    group: &Group,
-    id: EntryId,
-    fields: &Fields,
-) -> Result<DeadLetterHead, Error> {
-    let flawed = || {
-        let rule = "the record's head cannot be read";
-        Error::new(ErrorKind::Decode, "dead letter", rule).on(format!("{topic}/{group} {id}"))
-    };
-    let (_, bytes) = fields
-        .iter()
-        .find(|(name, _)| &name[..] == b"head")
-        .ok_or_else(flawed)?;
-    decode_head(bytes).map_err(|flaw| flawed().because(flaw))
+fn head(fields: &Fields) -> DeadLetterHead {
+    let head = fields.iter().find(|(name, _)| &name[..] == b"head");
+    let bytes = head.map_or(&[][..], |(_, bytes)| bytes);
+    decode_head(bytes).unwrap_or_else(|flaw| unreadable(&flaw))
 }
 
 /// The causes of `n …`, `f …` and `l …`, see lua/lib/dead_counts.lua.

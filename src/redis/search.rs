@@ -10,8 +10,8 @@ use super::backend::RedisBackend;
 use super::resp::{Broken, Walk, pack};
 use super::{error, reply};
 use crate::backend::{Found, LONGEST_SEARCH, Span};
-use crate::codec::record::read_head;
-use crate::domain::{DeadLetterFilter, EntryId, Error, ErrorKind, Group, Topic};
+use crate::codec::record::{read_head, unreadable};
+use crate::domain::{DeadLetterFilter, EntryId, Error, Group, Topic};
 
 /// How many heads are read at once: the server is busy with them for some 0.1 milliseconds.
 const PAGE: usize = 250;
@@ -55,9 +55,8 @@ impl RedisBackend {
                 }
                 read(span).await
             };
-            let searching = async { search(topic, group, filter, max, &page, &mut found) };
-            let (following, searched) = tokio::join!(following, searching);
-            searched?;
+            let searching = async { search(filter, max, &page, &mut found) };
+            let (following, ()) = tokio::join!(following, searching);
             let full = found.letters.len() >= max;
             if full || complete || enough {
                 // What was read ahead and not looked at is there for the next call.
@@ -175,14 +174,7 @@ fn parse(reply: Bytes) -> Result<Page, Broken> {
     Ok(page)
 }
 
-fn search(
-    topic: &Topic,
-    group: &Group,
-    filter: &DeadLetterFilter,
-    max: usize,
-    page: &Page,
-    found: &mut Found,
-) -> Result<(), Error> {
+fn search(filter: &DeadLetterFilter, max: usize, page: &Page, found: &mut Found) {
     for (id, bytes) in page {
         if found.letters.len() >= max {
             break;
@@ -191,15 +183,12 @@ fn search(
             let matches = filter.matches_view(*id, head.view());
             matches.then(|| head.into_head()).transpose()
         });
-        let letter = read.map_err(|flaw| {
-            let rule = "the record's head cannot be read";
-            Error::new(ErrorKind::Decode, "dead letter", rule)
-                .on(format!("{topic}/{group} {id}"))
-                .because(flaw)
-        })?;
+        let letter = read.unwrap_or_else(|flaw| {
+            let head = unreadable(&flaw);
+            filter.matches(*id, &head).then_some(head)
+        });
         found.looked += 1;
         found.last = Some(*id);
         found.letters.extend(letter.map(|letter| (*id, letter)));
     }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redstart::{
     Container, DeadLetter, DeadLetterFilter, Delivery, EntryId, Envelope, MessageBusExt, Outcome,
-    Reason, SubscribeOptions, Topic,
+    Reason, SubscribeOptions, Sweep, Topic,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
@@ -195,5 +195,49 @@ async fn purge_removes_for_good_and_pages_do_not_shift() {
     assert_eq!(kept[0].head(), next_page.letters[0].1);
     dead.purge(&orders, &failing, &rest).await.unwrap();
     assert!(dead.causes(&orders, &failing).await.unwrap().is_empty());
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_read_hides_no_other_and_can_be_purged() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (_, mut received) = two_groups(&container, &orders).await;
+    publish(&container, &orders, 0..2).await;
+    some(&mut received, 4).await;
+    let sound = dead(&container, &orders, 2).await;
+    let heads = "{shop:orders}:group:failing:dead";
+    let broken: String = server.command(&["XADD", heads, "*", "head", "nonsense"]);
+    let _: u64 = server.command(&["HSET", &format!("{heads}:body"), &broken, "nonsense"]);
+    publish(&container, &orders, 2..3).await;
+    let (letters, failing) = (container.dead_letters(), group("failing"));
+    let list = async |filter: &DeadLetterFilter| {
+        let page = letters.list(&orders, &failing, filter, None, 10).await;
+        page.unwrap().letters
+    };
+    let everything = DeadLetterFilter::default();
+    let all = until("four of them", async || {
+        Some(list(&everything).await).filter(|all| all.len() == 4)
+    })
+    .await;
+    assert_eq!(all[1].0, sound[1].id);
+    assert_eq!(
+        (all[2].0.to_string(), all[2].1.reason),
+        (broken, Reason::Undecodable)
+    );
+    let unreadable = everything.with_error("head cannot be read").unwrap();
+    assert_eq!(list(&unreadable).await, [all[2].clone()]);
+    let error = letters
+        .get(&orders, &failing, &[all[2].0])
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains(&all[2].0.to_string()), "{error}");
+    let purge = Sweep::purge(unreadable.clone());
+    let swept = letters.sweep(&orders, &failing, purge, &|_| {}).await;
+    assert_eq!(swept.unwrap().progress.taken, 1);
+    assert_eq!(list(&unreadable).await, []);
+    let causes = letters.causes(&orders, &failing).await.unwrap();
+    assert_eq!(causes.iter().map(|cause| cause.count).sum::<u64>(), 3);
     finish(container).await;
 }
