@@ -247,6 +247,13 @@ async fn batches_fail_as_a_whole() {
 }
 
 #[tokio::test]
+async fn batches_panic_without_the_undecodable() {
+    let [container, _] = on_one_store().await;
+    batches::panic_without_the_undecodable(&container).await;
+    finish(container).await;
+}
+
+#[tokio::test]
 async fn batches_give_back_what_was_gathered() {
     let [container, _] = on_one_store().await;
     batches::give_back_what_was_gathered(&container).await;

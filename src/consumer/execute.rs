@@ -212,7 +212,7 @@ pub(super) async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> 
     result.map_err(|panic| panic_text(&*panic))
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
         .copied()

@@ -1,12 +1,16 @@
 //! The user's code.
 
+use std::any::Any;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use serde::de::DeserializeOwned;
 
 use super::delivery::Delivery;
+use super::execute::panic_text;
 use super::options::SubscribeOptions;
 use crate::domain::{Error, IntoOutcome, IntoOutcomes, Outcome};
 use crate::ports::BoxFuture;
@@ -195,11 +199,18 @@ where
                 })
                 .collect();
             let count = messages.len();
-            let mut outcomes = match count {
-                0 => Vec::new(),
-                _ => (self.function)(messages).await.into_outcomes(count),
-            }
-            .into_iter();
+            // A panic is no reason to try again what cannot be understood.
+            let call = async {
+                match count {
+                    0 => Vec::new(),
+                    _ => (self.function)(messages).await.into_outcomes(count),
+                }
+            };
+            let outcomes = AssertUnwindSafe(call).catch_unwind().await;
+            let panicked = |panic: Box<dyn Any + Send>| {
+                Outcome::retry(panic_text(&*panic)).into_outcomes(count)
+            };
+            let mut outcomes = outcomes.unwrap_or_else(panicked).into_iter();
             let missing = || Outcome::retry("no outcome");
             let result = |flaw: Option<Error>| match flaw {
                 Some(flaw) => Err(flaw),

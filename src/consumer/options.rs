@@ -63,8 +63,9 @@ impl SubscribeOptions {
     }
 
     /// Sets what a [batch handler](crate::MessageBusExt::subscribe_batch) is called with: up to so
-    /// many messages, 1 to 10,000 in all batches that are handled at once, and fewer when `wait`, at
-    /// most one minute, has passed since the first of them came; by default 100 and 100 milliseconds.
+    /// many messages, and fewer when `wait`, at most one minute, has passed since the first of them
+    /// came; by default 100 and 100 milliseconds. At most 10,000 messages can be in batches at once:
+    /// `messages` times the [concurrency](Self::with_concurrency), which is 16 by default.
     pub fn with_batch(mut self, messages: usize, wait: Duration) -> Self {
         self.batch = (messages, wait);
         self
@@ -137,7 +138,10 @@ impl SubscribeOptions {
     pub(crate) fn check_batches(&self) -> Result<(), Error> {
         self.check()?;
         if self.batch.0.saturating_mul(self.concurrency) > 10_000 {
-            let rule = "the batch's messages times the concurrency must be at most 10,000";
+            let rule = format!(
+                "the batch's messages times the concurrency, {} times {}, must be at most 10,000",
+                self.batch.0, self.concurrency
+            );
             return Err(Error::new(ErrorKind::Invalid, "subscribe", rule));
         }
         Ok(())

@@ -35,6 +35,8 @@ pub(crate) fn fingerprint(error: &str) -> String {
     }
     let mut out = out.trim().to_owned();
     cut(&mut out, LONGEST);
+    // Where it was cut, too: whoever copies it out of a table copies no space.
+    out.truncate(out.trim_end().len());
     out
 }
 
@@ -54,6 +56,14 @@ fn fold(word: &mut String, out: &mut String) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_fingerprint_begins_or_ends_in_a_space(error in "([a-z]{1,9} ){0,40}") {
+            let found = fingerprint(&error);
+            prop_assert_eq!(found.trim(), &found);
+        }
+    }
 
     #[test]
     fn equal_causes_have_equal_fingerprints() {

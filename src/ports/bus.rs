@@ -276,8 +276,12 @@ pub trait MessageBusExt: MessageBus {
     /// Every message is its own delivery as with [`subscribe`](Self::subscribe): it is settled,
     /// retried and dead-lettered by itself, and its lease is extended while its batch is gathered and
     /// handled. A payload that is no `T` goes to the dead letters, and the others to the handler. A
-    /// panic fails every message of its batch. A shutdown gives back what no call has begun with, also
-    /// where a batch was being gathered.
+    /// shutdown gives back what no call has begun with, also where a batch was being gathered, and drops
+    /// a call that has not returned by its deadline.
+    ///
+    /// An error, a panic, or a `Vec` of the wrong length fails every message of the batch: each has lost an
+    /// attempt, also those whose neighbour was the reason, and at its last attempt each goes to the dead
+    /// letters. Where messages can fail by themselves, return an outcome for each.
     ///
     /// # Errors
     ///

@@ -27,6 +27,14 @@ async fn batches_fail_as_a_whole() {
 }
 
 #[tokio::test]
+async fn batches_panic_without_the_undecodable() {
+    let server = Server::start();
+    let container = container(&server).await;
+    batches::panic_without_the_undecodable(&container).await;
+    finish(container).await;
+}
+
+#[tokio::test]
 async fn batches_give_back_what_was_gathered() {
     let server = Server::start();
     let container = container(&server).await;

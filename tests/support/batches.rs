@@ -160,6 +160,32 @@ pub(crate) async fn fail_as_a_whole(container: &Container) {
     }
 }
 
+/// What cannot be understood dies at once, also where the call for the others panics.
+pub(crate) async fn panic_without_the_undecodable(container: &Container) {
+    let orders = topic("odd");
+    publish(container, &orders, 0..1).await;
+    let odd = Envelope::new("n", "no number").unwrap();
+    container.bus().publish(&orders, &odd).await.unwrap();
+    let handler = move |batch: Vec<(u32, Delivery)>| async move {
+        assert!(batch.len() > 1, "out of paper");
+    };
+    let subscription = container
+        .bus()
+        .subscribe_batch(&orders, options(2, NEVER), handler)
+        .await
+        .unwrap();
+    let letter = until("it to die", async || {
+        letters(container, &orders, &group("billing")).await.pop()
+    })
+    .await;
+    assert_eq!((letter.reason, letter.attempts), (Reason::Undecodable, 1));
+    // The other one fills a batch with this.
+    publish(container, &orders, 1..2).await;
+    let left = drained(container, &orders, &group("billing")).await;
+    assert_eq!(left.dead, 1);
+    assert!(subscription.unsubscribe(PATIENCE).await.is_clean());
+}
+
 /// What waits for its batch to fill is held, and given back uncounted when the subscription ends.
 pub(crate) async fn give_back_what_was_gathered(container: &Container) {
     let (bus, orders) = (container.bus(), topic("orders"));
