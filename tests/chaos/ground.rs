@@ -77,6 +77,19 @@ impl Ground {
             .unwrap_or_else(|e| panic!("{words:?}: {e}"));
     }
 
+    /// The same, as soon as a child that is at work has ended: the server rewrites its file by itself, too.
+    fn repeat(&mut self, words: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        while let Err(error) = command.exec(&mut self.admin) {
+            let busy =
+                error.to_string().contains("progress") || error.to_string().contains("active");
+            assert!(busy && Instant::now() < deadline, "{words:?}: {error}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Begins a fault. Blocks its thread.
     pub(crate) fn strike(&mut self, step: Step, journal: &Journal) {
         match step.fault {
@@ -108,11 +121,10 @@ impl Ground {
             Fault::Misconf => {
                 std::fs::create_dir(self.server.folder().join("blocked.rdb")).unwrap();
                 self.command(&["CONFIG", "SET", "save", "3600 1"]);
-                self.command(&["BGSAVE"]);
+                self.repeat(&["BGSAVE"]);
             }
             Fault::FullDisk => self.shim.full(true),
-            // Its child may be at work on a snapshot still: then it comes later.
-            Fault::Rewrite => self.command(&["BGREWRITEAOF"]),
+            Fault::Rewrite => self.repeat(&["BGREWRITEAOF"]),
             Fault::ClockForward => {
                 self.clock += 3600;
                 self.shim.clock(self.clock);
