@@ -143,7 +143,7 @@ fn a_purge_that_goes_on_says_that_it_removes() {
     killed.kill().unwrap();
     killed.wait().unwrap();
     let operation = journal[0]["operation"].as_str().unwrap();
-    let ran = dead(&url, "redrive", &["--resume", operation]).ok();
+    let ran = dead(&url, "purge", &["--yes", "--resume", operation]).ok();
     assert!(ran.out.ends_with(" removed\n"), "{ran:?}");
     assert_eq!(counts(&url), (0, 0));
 }
@@ -199,6 +199,50 @@ fn a_redrive_that_is_interrupted_says_how_to_go_on() {
         &["--resume", "0190163d-8694-739b-aea5-966c26f8ad90"],
     )
     .failed(1);
+}
+
+#[test]
+fn a_purge_is_gone_on_with_as_a_purge_and_by_nothing_else() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 40);
+    let args = [
+        "dead", "purge", "orders", "billing", "--all", "--yes", "--rate", "5",
+    ];
+    let mut child = redstart(Some(&url), &args).spawn().unwrap();
+    while counts(&url).0 > 38 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(child.id(), "INT");
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+    let hint = line_with(&mut err, "--resume");
+    assert_eq!(wait(&mut child).code(), Some(130));
+    assert!(
+        hint.contains("redstart dead purge orders billing --resume"),
+        "{hint}"
+    );
+    let operation = hint.rsplit(' ').next().unwrap();
+    let (left, _) = counts(&url);
+    let ran = dead(&url, "redrive", &["--resume", operation]).failed(2);
+    assert!(ran.err.contains("is a purge"), "{ran:?}");
+    let ran = dead(&url, "purge", &["--resume", operation]).failed(2);
+    assert!(ran.err.contains("not confirmed"), "{ran:?}");
+    assert_eq!(counts(&url), (left, 0));
+    dead(&url, "purge", &["--resume", operation, "--yes"]).ok();
+    assert_eq!(counts(&url), (0, 0));
+}
+
+#[test]
+fn where_nothing_is_to_be_done_nothing_is_begun_and_that_is_told() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 1);
+    let ran = dead(&url, "redrive", &["--type", "none", "--json"]).ok();
+    assert!(ran.out.contains("\"taken\":0"), "{ran:?}");
+    let ran = dead(&url, "redrive", &["1-1"]).failed(1);
+    assert!(ran.err.contains("1 of the ids are not there"), "{ran:?}");
+    let ran = dead(&url, "journal", &["--json"]).ok();
+    assert_eq!(ran.out, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -162,7 +162,7 @@ pub(crate) struct RedriveArgs {
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) which: SelectionArgs,
-    /// Go on with this operation, which was cut off
+    /// Go on with this operation, which was cut off; not with a purge
     #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "dry_run", "to", "rate"])]
     pub(crate) resume: Option<Uuid>,
     /// To this topic, and so to all its groups, instead of the group that failed them
@@ -231,7 +231,8 @@ pub(crate) struct EditArgs {
 #[command(
     long_about = "\
 Remove dead letters for good. Says how many, and asks for the count to be typed. What dies after
-that is not part of it. --export keeps them in a file first.",
+that is not part of it. --export keeps them in a file first. What was cut off is gone on with by
+--resume.",
     after_help = "\
 Examples:
   redstart dead purge orders billing --reason undecodable --dry-run
@@ -248,6 +249,9 @@ pub(crate) struct PurgeArgs {
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) which: SelectionArgs,
+    /// Go on with this purge, which was cut off
+    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "dry_run", "export", "rate"])]
+    pub(crate) resume: Option<Uuid>,
     /// Write them to a new file first
     #[arg(long, value_name = "FILE")]
     pub(crate) export: Option<PathBuf>,

@@ -25,7 +25,13 @@ pub(super) async fn redrive(
     super::check(&args.of, container).await?;
     let dead = container.dead_letters();
     if let Some(operation) = args.resume {
-        return resume(&args.of, &*dead, operation, console).await;
+        let action = action(&args.of, &*dead, operation).await?;
+        if action == "purge" {
+            return Err(Failure::usage(format!(
+                "operation {operation} is a purge; dead purge --resume goes on with it"
+            )));
+        }
+        return resume(&args.of, &*dead, operation, &action, console).await;
     }
     let which = selection(&args.which)?;
     let named = is_named(&which);
@@ -46,7 +52,8 @@ pub(super) async fn redrive(
         return dry_run(&survey, &where_to, console);
     }
     tell_plan(&survey, &format!("to be {where_to}"), console);
-    go(&args.of, &*dead, sweep, &survey, named, "redrive", console).await
+    let action = sweep.action().to_string();
+    go(&args.of, &*dead, sweep, &survey, named, &action, console).await
 }
 
 pub(super) async fn purge(
@@ -56,6 +63,21 @@ pub(super) async fn purge(
 ) -> Result<(), Failure> {
     super::check(&args.of, container).await?;
     let dead = container.dead_letters();
+    if let Some(operation) = args.resume {
+        let action = action(&args.of, &*dead, operation).await?;
+        if !["purge", ""].contains(&&*action) {
+            return Err(Failure::usage(format!(
+                "operation {operation} is no purge; dead redrive --resume goes on with it"
+            )));
+        }
+        if !action.is_empty() && !args.yes {
+            console.remark(format_args!(
+                "What is left of operation {operation} is to be removed for good."
+            ));
+            console.confirm("purge")?;
+        }
+        return resume(&args.of, &*dead, operation, &action, console).await;
+    }
     let which = selection(&args.which)?;
     let named = is_named(&which);
     // What is kept and what is removed must be the same, whatever dies in between.
@@ -80,21 +102,26 @@ pub(super) async fn purge(
     go(&args.of, &*dead, sweep, &survey, named, "purge", console).await
 }
 
+/// What the journal calls an operation; nothing where it has none of this id.
+async fn action(of: &GroupOf, dead: &dyn DeadLetters, operation: Uuid) -> Result<String, Failure> {
+    let begun = find(of, dead, operation).await?;
+    Ok(begun.map_or(String::new(), |one| one.action))
+}
+
 /// Goes on with an operation, whatever it does.
 async fn resume(
     of: &GroupOf,
     dead: &dyn DeadLetters,
     operation: Uuid,
+    action: &str,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
-    let begun = find(of, dead, operation).await?;
-    let verb = begun.map_or(String::new(), |one| one.action);
     let bar = console.progress(None, "{spinner} {pos}  {rate}, {elapsed}{msg}");
     let tell = |progress: Progress| show(&bar, progress);
     let running = dead.resume(&of.topic, &of.group, operation, &tell);
     let ended = until_interrupted(running).await;
     bar.finish_and_clear();
-    account(of, dead, ended, operation, &verb, console).await
+    account(of, dead, ended, operation, action, console).await
 }
 
 /// The operation, as the journal has it.
@@ -208,11 +235,8 @@ async fn go(
     verb: &str,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
-    if survey.matching == 0 && !named {
-        if !console.is_json() {
-            console.line("nothing to do")?;
-        }
-        return Ok(());
+    if survey.matching == 0 {
+        return nothing_to_do(survey, console);
     }
     let bar = console.progress(Some(survey.matching), BAR);
     let operation = Mutex::new(Uuid::nil());
@@ -227,6 +251,27 @@ async fn go(
         .unwrap_or_else(PoisonError::into_inner);
     account(of, dead, ended, operation, verb, console).await?;
     if named && survey.missing > 0 {
+        return Err(Failure::Said(FAILED));
+    }
+    Ok(())
+}
+
+/// Nothing is begun, and the journal has no operation.
+fn nothing_to_do(survey: &Survey, console: &mut Console<'_>) -> Result<(), Failure> {
+    if console.is_json() {
+        console.json(&json!({
+            "operation": null,
+            "ended": "done",
+            "taken": 0,
+            "left": survey.left.values().sum::<u64>(),
+            "missing": survey.missing,
+            "died_again": 0,
+        }))?;
+    } else {
+        console.line("nothing to do")?;
+    }
+    if survey.missing > 0 {
+        console.remark(format_args!("{} of the ids are not there", survey.missing));
         return Err(Failure::Said(FAILED));
     }
     Ok(())
@@ -254,8 +299,9 @@ async fn account(
     if let Ok(Some(begun)) = find(of, dead, operation).await
         && begun.result.is_none()
     {
+        let command = if verb == "purge" { "purge" } else { "redrive" };
         console.remark(format_args!(
-            "{} were taken out; the rest: redstart dead redrive {topic} {group} --resume {operation}",
+            "{} were taken out; the rest: redstart dead {command} {topic} {group} --resume {operation}",
             begun.taken
         ));
     }
@@ -283,10 +329,10 @@ fn tell_end(swept: &Swept, verb: &str, console: &mut Console<'_>) -> Result<(), 
     } else {
         let mut text = format!(
             "{taken} {}",
-            if verb == "purge" {
-                "removed"
-            } else {
-                "redriven"
+            match verb {
+                "purge" => "removed",
+                "publish" => "published",
+                _ => "redriven",
             }
         );
         for (count, what) in [
