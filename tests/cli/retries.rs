@@ -211,8 +211,14 @@ fn cancelling_asks_keeps_a_copy_and_removes_for_good() {
 
     // A copy is never written over, and nothing is removed without one.
     let args = [&cancel[..], &[&ids[0], "--yes", "--export", file]].concat();
-    run(Some(&url), &args).failed(1);
+    let ran = run(Some(&url), &args).failed(1);
+    assert!(ran.err.contains(file), "{ran:?}");
     assert_eq!(listed(&url).len(), 2);
+    // Nor is one written before the question.
+    let other = format!("{file}.other");
+    let args = [&cancel[..], &[&ids[0], "--export", &other]].concat();
+    run(Some(&url), &args).failed(2);
+    assert!(!std::path::Path::new(&other).exists());
     let args = [&cancel[..], &[&ids[0], &ids[1], "--yes", "--json"]].concat();
     let ran = run(Some(&url), &args).failed(1);
     assert_eq!(ran.json(), json!({"cancelled": 1, "missing": 1}));

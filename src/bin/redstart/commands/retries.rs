@@ -109,7 +109,7 @@ async fn run_now(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let of = &args.of;
-    let plan = Plan::of(&args.which, retries, of, None).await?;
+    let plan = Plan::of(&args.which, retries, of).await?;
     if args.dry_run {
         return plan.tell("run_now", "would be brought back", console);
     }
@@ -124,12 +124,7 @@ async fn cancel(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let of = &args.of;
-    let export = if args.dry_run {
-        None
-    } else {
-        args.export.as_deref()
-    };
-    let plan = Plan::of(&args.which, retries, of, export).await?;
+    let plan = Plan::of(&args.which, retries, of).await?;
     if args.dry_run {
         return plan.tell("cancelled", "would be removed", console);
     }
@@ -144,6 +139,9 @@ async fn cancel(
         }
         if !args.yes {
             console.confirm(&count.to_string())?;
+        }
+        if let Some(path) = &args.export {
+            plan.export(retries, of, path).await?;
         }
     }
     let done = retries.cancel(&of.topic, &of.group, &plan.found).await?;
@@ -160,34 +158,16 @@ struct Plan {
 
 impl Plan {
     /// Those that were named and wait, or all that wait.
-    async fn of(
-        which: &Which,
-        retries: &Retries,
-        of: &GroupOf,
-        export: Option<&Path>,
-    ) -> Result<Self, Failure> {
+    async fn of(which: &Which, retries: &Retries, of: &GroupOf) -> Result<Self, Failure> {
         let wanted: HashSet<Receipt> = which.ids.iter().copied().collect();
-        let mut file = export
-            .map(File::create_new)
-            .transpose()?
-            .map(BufWriter::new);
         let mut found = Vec::new();
         walk(retries, of, |retry| {
             if which.all || wanted.contains(&retry.id) {
                 found.push(retry.id);
-                if let Some(file) = &mut file {
-                    writeln!(file, "{}", escape::to_json(&object(&retry))?)?;
-                }
             }
             Ok(which.all || found.len() < wanted.len())
         })
         .await?;
-        if let Some(file) = file {
-            // What is removed is on the disk before.
-            file.into_inner()
-                .map_err(std::io::IntoInnerError::into_error)?
-                .sync_all()?;
-        }
         Ok(Self {
             count: found.len(),
             missing: if which.all {
@@ -197,6 +177,24 @@ impl Plan {
             },
             found,
         })
+    }
+
+    /// Writes those that still wait to a new file. What came back by itself meanwhile cannot be removed either.
+    async fn export(&self, retries: &Retries, of: &GroupOf, path: &Path) -> Result<(), Failure> {
+        let named = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
+        let mut file = BufWriter::new(File::create_new(path).map_err(named)?);
+        let found: HashSet<Receipt> = self.found.iter().copied().collect();
+        walk(retries, of, |retry| {
+            if found.contains(&retry.id) {
+                writeln!(file, "{}", escape::to_json(&object(&retry))?).map_err(named)?;
+            }
+            Ok(true)
+        })
+        .await?;
+        // What is removed is on the disk before.
+        let file = file.into_inner();
+        let file = file.map_err(|error| named(error.into_error()))?;
+        file.sync_all().map_err(named)
     }
 
     /// After so many were done: what came back by itself meanwhile counts as missing where it was
