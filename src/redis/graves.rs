@@ -19,8 +19,8 @@ use crate::domain::{
 };
 use crate::ports::BoxFuture;
 
-/// How many dead letters one script takes out: some 0.1 milliseconds, so that consumers on the
-/// same server hardly feel it.
+/// How many dead letters one script takes out: some 0.27 milliseconds, in which consumers on the same
+/// server wait. Fewer at once move fewer than 30,000 a second on a busy machine.
 const TAKEN_AT_ONCE: usize = 25;
 
 const HOUR: u64 = 3_600_000;
