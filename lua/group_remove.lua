@@ -19,7 +19,7 @@
 --
 -- Returns {1 when it was removed and 0 when not, lag, delivered and unsettled, retries and redo
 -- entries waiting, dead letters, consumers, living consumers}, or nothing when there is no such
--- group. A lag of more than a thousand is the most it can be.
+-- group. A lag of more than a thousand entries, or of more than 256 KiB, is the most it can be.
 local log, redo = find_group(KEYS[1], ARGV[1]), find_group(KEYS[2], ARGV[1])
 if not log then
   return {}

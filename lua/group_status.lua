@@ -10,7 +10,8 @@
 -- ARGV[1]  the group
 --
 -- Returns {lag, delivered and unsettled, retries and redo entries waiting, dead letters, consumers},
--- or nothing when there is no such group. A lag of more than a thousand is the most it can be.
+-- or nothing when there is no such group. A lag of more than a thousand
+-- entries, or of more than 256 KiB, is the most it can be.
 local log, redo = find_group(KEYS[1], ARGV[1]), find_group(KEYS[2], ARGV[1])
 if not log then
   return {}

@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn every_variable_is_read() {
         let builder = from(&[
-            ("REDSTART_REDIS_URL", "unix:///tmp/r.sock"),
+            ("REDSTART_REDIS_URL", "unix:///r.sock"),
             ("REDSTART_TLS_CA_FILE", "ca.pem"),
             ("REDSTART_TLS_CERT_FILE", "cert.pem"),
             ("REDSTART_TLS_KEY_FILE", "key.pem"),
@@ -352,7 +352,7 @@ mod tests {
             ("REDSTART_MIGRATE", "true"),
         ])
         .unwrap();
-        assert_eq!(builder.url, "unix:///tmp/r.sock");
+        assert_eq!(builder.url, "unix:///r.sock");
         let tls = TlsSettings::new().with_ca_file("ca.pem");
         assert_eq!(builder.tls, tls.with_client_files("cert.pem", "key.pem"));
         assert_eq!(builder.namespace.unwrap().as_str(), "shop");

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use redstart::{
-    Container, DeadLetter, DeadLetterFilter, Delivery, EntryId, Envelope, MessageBusExt, Outcome,
-    Reason, SubscribeOptions, Sweep, Topic,
+    Container, DeadLetter, DeadLetterFilter, Delivery, EntryId, MessageBusExt, Outcome, Reason,
+    SubscribeOptions, Sweep, Topic,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::support::{
-    Server, container, drained, finish, group, letters, next, some, topic, until,
+    Server, container, drained, finish, group, letters, next, publish, some, topic, until,
 };
 
 /// Two groups; `failing` rejects everything until it is mended. Both say what they see.
@@ -48,13 +48,6 @@ async fn dead(container: &Container, on: &Topic, count: usize) -> Vec<DeadLetter
         (letters.len() == count).then_some(letters)
     })
     .await
-}
-
-async fn publish(container: &Container, on: &Topic, numbers: std::ops::Range<u32>) {
-    let all: Vec<Envelope> = numbers.map(|n| Envelope::new("n", &n).unwrap()).collect();
-    for result in container.bus().publish_all(on, &all).await {
-        result.unwrap();
-    }
 }
 
 #[tokio::test]

@@ -19,5 +19,6 @@ mod retention;
 mod retries;
 mod roles;
 mod secrets;
+mod shutdown;
 mod tls;
 mod wrong_types;

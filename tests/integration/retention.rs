@@ -9,16 +9,7 @@ use redstart::{
 };
 use tokio::sync::Semaphore;
 
-use crate::support::{Server, container, drained, finish, group, status, topic, until};
-
-async fn publish(container: &Container, on: &Topic, count: u32) {
-    let all: Vec<Envelope> = (0..count)
-        .map(|n| Envelope::new("n", &n).unwrap())
-        .collect();
-    for result in container.bus().publish_all(on, &all).await {
-        result.unwrap();
-    }
-}
+use crate::support::{Server, container, drained, finish, group, publish, status, topic, until};
 
 async fn length(container: &Container, of: &Topic) -> u64 {
     container.admin().topic(of).await.unwrap().unwrap().length
@@ -41,7 +32,7 @@ async fn what_every_group_has_settled_is_removed() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
-    publish(&container, &orders, 1000).await;
+    publish(&container, &orders, 0..1000).await;
     consume(&container, &orders, "billing").await;
     until("the settled to be removed", async || {
         (length(&container, &orders).await <= NODE).then_some(())
@@ -58,7 +49,7 @@ async fn without_a_group_entries_wait_and_the_slowest_group_holds_them() {
     let orders = topic("orders");
     // Several calls, each of which may run retention.
     for _ in 0..5 {
-        publish(&container, &orders, 200).await;
+        publish(&container, &orders, 0..200).await;
     }
     assert_eq!(length(&container, &orders).await, 1000);
     let gate = Arc::new(Semaphore::new(0));
@@ -79,7 +70,7 @@ async fn without_a_group_entries_wait_and_the_slowest_group_holds_them() {
     drained(&container, &orders, &group("quick")).await;
     // Whatever runs retention now finds the slow group's first entry.
     for _ in 0..3 {
-        publish(&container, &orders, 1).await;
+        publish(&container, &orders, 0..1).await;
     }
     drained(&container, &orders, &group("quick")).await;
     assert_eq!(length(&container, &orders).await, 1003);
@@ -104,7 +95,7 @@ async fn retention_by_length_keeps_the_newest_whether_settled_or_not() {
         .create_topic(&orders, settings)
         .await
         .unwrap();
-    publish(&container, &orders, 1000).await;
+    publish(&container, &orders, 0..1000).await;
     consume(&container, &orders, "billing").await;
     let kept = until("the old to be removed", async || {
         Some(length(&container, &orders).await).filter(|length| *length < 300 + NODE)
@@ -112,7 +103,7 @@ async fn retention_by_length_keeps_the_newest_whether_settled_or_not() {
     .await;
     assert!(kept >= 300, "{kept} kept");
     drained(&container, &orders, &group("billing")).await;
-    publish(&container, &orders, 500).await;
+    publish(&container, &orders, 0..500).await;
     let kept = until("the old to be removed again", async || {
         drained(&container, &orders, &group("billing")).await;
         Some(length(&container, &orders).await).filter(|length| *length < 300 + NODE)
@@ -139,7 +130,7 @@ async fn retention_by_age_removes_what_is_old_and_settled() {
         let body = format!(r#"{{"type":"n","payload":{n}}}"#);
         let _: String = server.command(&["XADD", "{shop:orders}:log", &id, "json", &body]);
     }
-    publish(&container, &orders, 300).await;
+    publish(&container, &orders, 0..300).await;
     consume(&container, &orders, "billing").await;
     let kept = until("the old to be removed", async || {
         Some(length(&container, &orders).await).filter(|length| *length <= 300 + NODE)
@@ -160,7 +151,7 @@ async fn settings_are_fixed_when_a_topic_is_created() {
         .with_backlog_limit(9);
     admin.create_topic(&orders, short).await.unwrap();
     admin.create_topic(&orders, short).await.unwrap();
-    publish(&container, &orders, 1).await;
+    publish(&container, &orders, 0..1).await;
     let error = admin.create_topic(&orders, settings).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("length:5"), "{error}");
@@ -209,84 +200,93 @@ fn lag_by_redis(server: &Server) -> Option<u64> {
     }
 }
 
+/// A topic on which `billing` begins behind an entry, and settles whatever `work` publishes, before
+/// the server restarts: Redis knows how many such a group was given, and forgets it then.
+async fn settled_before_a_restart(
+    server: &mut Server,
+    settings: TopicSettings,
+    work: impl AsyncFn(&Container),
+) -> Container {
+    let body = r#"{"type":"n","payload":0}"#;
+    let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", body]);
+    let (before, orders) = (container(server).await, topic("orders"));
+    let admin = before.admin();
+    admin.create_topic(&orders, settings).await.unwrap();
+    let options = SubscribeOptions::new().with_start(Start::Next);
+    let handler = |_: serde_json::Value, _: Delivery| async {};
+    let bus = before.bus();
+    let subscribed = bus.subscribe_with(&orders, options, handler).await;
+    let _subscription = subscribed.unwrap();
+    work(&before).await;
+    drained(&before, &orders, &group("billing")).await;
+    finish(before).await;
+    server.restart();
+    container(server).await
+}
+
 #[tokio::test]
 async fn a_group_that_keeps_up_does_not_lag_after_a_restart() {
-    let mut server = Server::start();
-    // A group that begins behind entries is told to Redis with their number.
-    for _ in 0..10 {
-        let body = r#"{"type":"n","payload":0}"#;
-        let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", body]);
-    }
-    let before = container(&server).await;
-    let orders = topic("orders");
+    let (mut server, orders, billing) = (Server::start(), topic("orders"), group("billing"));
     let settings = TopicSettings::default()
         .with_retention(Retention::Length(100_000))
         .with_backlog_limit(300);
-    before
-        .admin()
-        .create_topic(&orders, settings)
-        .await
-        .unwrap();
-    let options = SubscribeOptions::new().with_start(Start::Next);
-    let subscribe = async |container: &Container| {
-        let options = options.clone();
-        let _subscription = container
-            .bus()
-            .subscribe_with(&orders, options, |_: u32, _: Delivery| async {})
-            .await
-            .unwrap();
-    };
-    subscribe(&before).await;
-    for _ in 0..4 {
-        publish(&before, &orders, 100).await;
-        drained(&before, &orders, &group("billing")).await;
-    }
-    finish(before).await;
-
-    server.restart();
+    let after = settled_before_a_restart(&mut server, settings, async |before| {
+        for _ in 0..4 {
+            publish(before, &topic("orders"), 0..100).await;
+            drained(before, &topic("orders"), &group("billing")).await;
+        }
+    })
+    .await;
     assert_eq!(lag_by_redis(&server), Some(400), "this Redis counts well");
-    let after = container(&server).await;
-    assert_eq!(status(&after, &orders, &group("billing")).await.lag, 0);
+    assert_eq!(status(&after, &orders, &billing).await.lag, 0);
     // There is room, whatever Redis says.
-    publish(&after, &orders, 100).await;
-    assert_eq!(status(&after, &orders, &group("billing")).await.lag, 100);
-    subscribe(&after).await;
-    drained(&after, &orders, &group("billing")).await;
+    publish(&after, &orders, 0..100).await;
+    assert_eq!(status(&after, &orders, &billing).await.lag, 100);
+    consume(&after, &orders, "billing").await;
+    drained(&after, &orders, &billing).await;
     assert_eq!(lag_by_redis(&server), Some(400), "and it does not mend");
     finish(after).await;
 }
 
 #[tokio::test]
 async fn retention_by_length_keeps_its_length_after_a_restart() {
-    let mut server = Server::start();
-    // A group that begins behind entries is told to Redis with their number.
-    let body = r#"{"type":"n","payload":0}"#;
-    let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", body]);
-    let orders = topic("orders");
-    let before = container(&server).await;
+    let (mut server, orders) = (Server::start(), topic("orders"));
     let settings = TopicSettings::default().with_retention(Retention::Length(1000));
-    before
-        .admin()
-        .create_topic(&orders, settings)
-        .await
-        .unwrap();
-    let options = SubscribeOptions::new().with_start(Start::Next);
-    let subscription = before
-        .bus()
-        .subscribe_with(&orders, options, |_: u32, _: Delivery| async {})
-        .await
-        .unwrap();
-    publish(&before, &orders, 1000).await;
-    drained(&before, &orders, &group("billing")).await;
-    let _ = subscription.unsubscribe(Duration::from_secs(5)).await;
-    finish(before).await;
-    server.restart();
-    let after = container(&server).await;
+    let after = settled_before_a_restart(&mut server, settings, async |before| {
+        publish(before, &topic("orders"), 0..1000).await;
+    })
+    .await;
     // The consumers are away for a moment: 150 entries wait, of which Redis says 1150.
-    publish(&after, &orders, 150).await;
+    publish(&after, &orders, 0..150).await;
     // Retention runs at every measurement of the backlog, and once a second in every consumer.
     let retained = after.backend().retain(&orders).await.unwrap();
     assert!(retained.length >= 1000, "{} kept", retained.length);
+    finish(after).await;
+}
+
+#[tokio::test]
+async fn a_restart_does_not_fill_the_backlog_of_heavy_entries() {
+    let mut server = Server::start();
+    let settings = TopicSettings::default()
+        .with_retention(Retention::Length(100_000))
+        .with_backlog_limit(300);
+    let heavy = async |container: &Container, count: usize| {
+        let body = "x".repeat(30 * 1024);
+        for _ in 0..count {
+            let envelope = Envelope::new("n", &body).unwrap();
+            let bus = container.bus();
+            bus.publish(&topic("orders"), &envelope).await.unwrap();
+        }
+    };
+    let after = settled_before_a_restart(&mut server, settings, async |before| {
+        for _ in 0..4 {
+            heavy(before, 100).await;
+            drained(before, &topic("orders"), &group("billing")).await;
+        }
+    })
+    .await;
+    // Some wait, far fewer than the limit of 300.
+    heavy(&after, 60).await;
     finish(after).await;
 }
 
@@ -302,7 +302,7 @@ async fn telling_the_lag_of_heavy_entries_behind_light_ones_is_cheap() {
         .await
         .unwrap();
     let _ = subscription.unsubscribe(Duration::from_secs(5)).await;
-    publish(&container, &orders, 3).await;
+    publish(&container, &orders, 0..3).await;
     let heavy = "x".repeat(1 << 20);
     for _ in 0..100 {
         let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", &heavy]);
@@ -317,44 +317,4 @@ async fn telling_the_lag_of_heavy_entries_behind_light_ones_is_cheap() {
     let more = number("used_memory_peak:").saturating_sub(before);
     assert!(more < 16 << 20, "{} MiB were copied", more >> 20);
     finish(container).await;
-}
-
-#[tokio::test]
-async fn a_restart_does_not_fill_the_backlog_of_heavy_entries() {
-    let mut server = Server::start();
-    let orders = topic("orders");
-    let before = container(&server).await;
-    let settings = TopicSettings::default()
-        .with_retention(Retention::Length(100_000))
-        .with_backlog_limit(300);
-    before
-        .admin()
-        .create_topic(&orders, settings)
-        .await
-        .unwrap();
-    let heavy = async |container: &Container, count: usize| {
-        let body = "x".repeat(30 * 1024);
-        for _ in 0..count {
-            let envelope = Envelope::new("n", &body).unwrap();
-            container.bus().publish(&orders, &envelope).await.unwrap();
-        }
-    };
-    // Redis counts what is read only for a group that it was told the number of.
-    let options = SubscribeOptions::new().with_start(Start::Next);
-    let subscription = before
-        .bus()
-        .subscribe_with(&orders, options, |_: String, _: Delivery| async {})
-        .await
-        .unwrap();
-    for _ in 0..4 {
-        heavy(&before, 100).await;
-        drained(&before, &orders, &group("billing")).await;
-    }
-    let _ = subscription.unsubscribe(Duration::from_secs(5)).await;
-    finish(before).await;
-    server.restart();
-    let after = container(&server).await;
-    // Some wait, far fewer than the limit of 300.
-    heavy(&after, 60).await;
-    finish(after).await;
 }

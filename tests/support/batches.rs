@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use redstart::{
     Container, Delivery, Envelope, MessageBusExt, Outcome, Reason, RetryPolicy, SubscribeOptions,
-    Topic,
 };
 use tokio::sync::{Barrier, mpsc};
 
-use super::{PATIENCE, drained, group, letters, next, some, status, topic, until};
+use super::{PATIENCE, drained, group, letters, next, publish, some, status, topic, until};
 
 /// Longer than any test: a batch is handled when it is full, and not before.
 const NEVER: Duration = Duration::from_secs(60);
@@ -21,15 +20,6 @@ fn options(messages: usize, wait: Duration) -> SubscribeOptions {
         .with_batch(messages, wait)
         .with_concurrency(1)
         .with_retry(RetryPolicy::fixed(Duration::from_millis(1)).with_max_attempts(2))
-}
-
-async fn publish(container: &Container, on: &Topic, numbers: std::ops::Range<u32>) {
-    let all: Vec<Envelope> = numbers
-        .map(|number| Envelope::new("n", &number).unwrap())
-        .collect();
-    for published in container.bus().publish_all(on, &all).await {
-        published.unwrap();
-    }
 }
 
 /// Every batch's numbers, and its attempts.

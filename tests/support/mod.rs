@@ -13,8 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redstart::{
-    Container, ContainerBuilder, DeadLetter, DeadLetterFilter, EntryId, Group, GroupStatus,
-    Namespace, Topic,
+    Container, ContainerBuilder, DeadLetter, DeadLetterFilter, EntryId, Envelope, Group,
+    GroupStatus, Namespace, Topic,
 };
 
 /// How long a test waits for what must happen. Long, because the machine may be busy; never a
@@ -76,6 +76,14 @@ pub(crate) fn builder(server: &Server) -> ContainerBuilder {
 
 pub(crate) async fn container(server: &Server) -> Container {
     builder(server).connect().await.unwrap()
+}
+
+/// Publishes numbers, all of them.
+pub(crate) async fn publish(container: &Container, on: &Topic, numbers: std::ops::Range<u32>) {
+    let all: Vec<Envelope> = numbers.map(|n| Envelope::new("n", &n).unwrap()).collect();
+    for result in container.bus().publish_all(on, &all).await {
+        result.unwrap();
+    }
 }
 
 /// Where a group stands.

@@ -131,8 +131,14 @@ async fn cancel(
     if !plan.found.is_empty() {
         let count = plan.found.len();
         console.remark(format_args!(
-            "This removes {count} messages that wait for group {} of {}, for good.",
-            of.group, of.topic
+            "This removes {count} {} for group {} of {}, for good.",
+            if count == 1 {
+                "message that waits"
+            } else {
+                "messages that wait"
+            },
+            of.group,
+            of.topic
         ));
         if let Some(path) = &args.export {
             console.remark(format_args!("They are kept in {}.", path.display()));

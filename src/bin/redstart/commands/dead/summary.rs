@@ -110,7 +110,8 @@ async fn by_cause(
             all.extend(shown.map(|(cause, sample)| Shown::of(topic, group, cause, sample)));
             continue;
         }
-        console.line(format_args!("{topic}/{group}: {count} dead letters"))?;
+        let letters = if count == 1 { "letter" } else { "letters" };
+        console.line(format_args!("{topic}/{group}: {count} dead {letters}"))?;
         let rows: Vec<Vec<String>> = shown.map(|(cause, sample)| row(cause, sample)).collect();
         let header = ["reason", "count", "first", "last", "sample", "error"];
         console.table(&header, &rows, 1..2)?;
