@@ -18,7 +18,7 @@
 -- ITEM[1]  'log' or 'redo'
 -- ITEM[2]  the entry's id
 -- ITEM[3]  'later' or 'bury'
--- ITEM[4]  later: the delay in milliseconds; bury: the head
+-- ITEM[4]  later: the delay in milliseconds, 0 for none; bury: the head
 -- ITEM[5]  later: the parcel; bury: the body
 --
 -- Returns for each delivery 1, or 0 when the consumer does not hold it (nothing was written).
@@ -76,7 +76,9 @@ for at = 3, #ARGV, 5 do
   else
     -- What ends here ends once, however often it was passed.
     holds[lane][id] = false
-    if ARGV[at + 2] == 'later' then
+    if ARGV[at + 2] == 'later' and ARGV[at + 3] == '0' then
+      redis.call('XADD', KEYS[2], '*', 'parcel', ARGV[at + 4])
+    elseif ARGV[at + 2] == 'later' then
       local member = lane .. ':' .. id
       bodies[#bodies + 1], bodies[#bodies + 2] = member, ARGV[at + 4]
       dues[#dues + 1], dues[#dues + 2] = now + ARGV[at + 3], member

@@ -132,7 +132,8 @@ pub struct Fetched {
 /// How a delivery ends, other than by being acknowledged.
 #[derive(Clone, Debug)]
 pub enum Settlement {
-    /// Comes back to the same group through its redo lane, once `delay` has passed.
+    /// Comes back to the same group through its redo lane, once `delay` has passed. Without a delay it
+    /// is in the redo lane at once, and never among what waits.
     Later {
         /// What ends.
         receipt: Receipt,

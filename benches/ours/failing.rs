@@ -24,7 +24,7 @@ pub(crate) async fn consume_failing(
     let container = server.container(topic).await;
     let handled = Arc::new(AtomicU64::new(0));
     let done = Arc::clone(&handled);
-    let retry = RetryPolicy::fixed(Duration::from_millis(1));
+    let retry = RetryPolicy::fixed(Duration::ZERO);
     let options = SubscribeOptions::new()
         .with_concurrency(64)
         .with_retry(retry);

@@ -79,7 +79,7 @@ pub(super) async fn write(core: Arc<Core>, mut writes: mpsc::Receiver<Settlement
             core.meters.lease_lost.increment(not_held as u64);
         }
         let delays = batch.iter().filter_map(|settlement| match settlement {
-            Settlement::Later { delay, .. } => Some(*delay),
+            Settlement::Later { delay, .. } => Some(*delay).filter(|delay| !delay.is_zero()),
             Settlement::Bury { .. } => None,
         });
         if let Some(soonest) = delays.min() {

@@ -1,6 +1,9 @@
 //! Settling: each delivery in one step, under the lock.
 
+use std::sync::Arc;
+
 use super::backend::MemoryBackend;
+use super::promote::redo_entry;
 use super::store::GroupState;
 use crate::backend::{Member, Receipt, Settlement};
 use crate::domain::whole_millis;
@@ -19,13 +22,21 @@ impl MemoryBackend {
 
     pub(super) fn settle_all(&self, member: &Member, settlements: &[Settlement]) -> Vec<bool> {
         let now = self.shared.now();
-        self.with(|space| {
-            let Some(group) = space.group(&member.topic, &member.group) else {
-                return vec![false; settlements.len()];
+        let (done, arrived) = self.with(|space| {
+            let found = space.topics.get_mut(&member.topic).and_then(|topic| {
+                let group = topic.groups.get_mut(&member.group)?;
+                Some((Arc::clone(&topic.arrived), group))
+            });
+            let Some((arrived, group)) = found else {
+                return (vec![false; settlements.len()], None);
             };
             let settle = |settlement| settle_one(group, member, settlement, now);
-            settlements.iter().map(settle).collect()
-        })
+            (settlements.iter().map(settle).collect(), Some(arrived))
+        });
+        if let Some(arrived) = arrived {
+            arrived.notify_waiters();
+        }
+        done
     }
 }
 
@@ -37,6 +48,9 @@ fn settle_one(group: &mut GroupState, member: &Member, settlement: &Settlement, 
     }
     cursor.pending.remove(&receipt.id);
     match settlement {
+        Settlement::Later { delay, parcel, .. } if delay.is_zero() => {
+            group.redo.push(now, redo_entry(parcel.clone()));
+        }
         Settlement::Later { delay, parcel, .. } => {
             let due = now.saturating_add(whole_millis(*delay));
             group.scheduled.insert((due, receipt), parcel.clone());

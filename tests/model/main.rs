@@ -92,7 +92,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let group = || 0..3_u8;
     let consumer = || 0..2_u8;
     let picks = || prop::collection::vec(any::<u8>(), 1..5);
-    let end = prop_oneof![Just(End::Now), Just(End::Tomorrow), Just(End::Bury)];
+    let end = prop_oneof![
+        Just(End::Now),
+        Just(End::Soon),
+        Just(End::Tomorrow),
+        Just(End::Bury)
+    ];
     let ends = prop::collection::vec((any::<u8>(), end), 1..4);
     let step = prop_oneof![
         4 => (1..6_u8).prop_map(Step::Publish),

@@ -65,6 +65,8 @@ pub(crate) struct Group {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum End {
     Now,
+    /// Due when the next step begins.
+    Soon,
     Tomorrow,
     Bury,
 }
@@ -186,7 +188,8 @@ impl Model {
         let (now, made) = (self.now, self.made);
         let group = self.groups.get_mut(&group).unwrap();
         match end {
-            End::Now => drop(group.scheduled.insert((now, made), as_what)),
+            End::Now => group.redo.push(as_what),
+            End::Soon => drop(group.scheduled.insert((now, made), as_what)),
             End::Tomorrow => drop(group.scheduled.insert((now + DAY, made), as_what)),
             End::Bury => {
                 group.dead.push(as_what.clone());

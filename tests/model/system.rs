@@ -170,6 +170,7 @@ impl System {
                 };
                 match end {
                     End::Now => later(Duration::ZERO),
+                    End::Soon => later(Duration::from_millis(1)),
                     End::Tomorrow => later(DAY),
                     End::Bury => Settlement::Bury {
                         receipt,
@@ -179,7 +180,7 @@ impl System {
             })
             .collect();
         let settled = self.backend.settle(&member, &settlements).await.unwrap();
-        // What is due later than this is due at another millisecond.
+        // What was due soon is due, and what is due later than this is due at another millisecond.
         match &self.time {
             Time::Memory(clock) => clock.advance(Duration::from_millis(1)),
             Time::Redis(_) => tokio::time::sleep(Duration::from_millis(2)).await,

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{
-    DAY, Must as _, Stage, bury, group, later, number_in, numbers, receipts, topic,
+    DAY, Must as _, SOON, Stage, bury, group, later, number_in, numbers, receipts, topic,
 };
 use crate::backend::Onward;
 use crate::consumer::{Delivery, SubscribeOptions};
@@ -80,7 +80,7 @@ pub async fn a_status_tells_where_every_message_is<S: Subject>(subject: &S) {
     assert_eq!(stage.counts().await, [4, 6, 0, 0]);
     stage.acknowledge(&hand.member, &[fetched[0].receipt]).await;
     let settlements = [
-        later(fetched[1].receipt, Duration::ZERO, "a"),
+        later(fetched[1].receipt, SOON, "a"),
         later(fetched[2].receipt, DAY, "b"),
         bury(fetched[3].receipt, "c"),
     ];
@@ -211,8 +211,8 @@ pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 5).await;
     let settlements = [
-        later(fetched[0].receipt, Duration::ZERO, "a"),
-        later(fetched[1].receipt, Duration::ZERO, "b"),
+        later(fetched[0].receipt, SOON, "a"),
+        later(fetched[1].receipt, SOON, "b"),
         later(fetched[2].receipt, DAY, "c"),
         bury(fetched[3].receipt, "d"),
     ];

@@ -137,7 +137,7 @@ pub async fn the_redo_lane_has_leases_too<S: Subject>(subject: &S) {
     stage.append(0..1).await;
     let mut hand = stage.hand("dying").await;
     let fetched = stage.fetch(&mut hand, 1).await;
-    let settlement = later(fetched[0].receipt, Duration::ZERO, "parcel");
+    let settlement = later(fetched[0].receipt, SOON, "parcel");
     stage.settle(&hand.member, &[settlement]).await;
     stage.promote(1).await;
     let fetched = stage.fetch(&mut hand, 1).await;

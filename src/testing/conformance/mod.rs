@@ -159,6 +159,7 @@ macro_rules! conformance {
             what_is_not_due_stays,
             the_earliest_is_promoted_first,
             a_retry_waits_in_the_store,
+            a_retry_without_a_delay_does_not_wait,
             what_waits_is_listed_in_the_order_of_its_time,
             a_page_of_what_waits_ends_somewhere,
             what_waits_can_be_brought_back_now,

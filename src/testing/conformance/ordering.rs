@@ -1,11 +1,9 @@
 //! Order: of a topic, of a lane, of a handler at concurrency 1.
 
-use std::time::Duration;
-
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{Must as _, Stage, later, numbers};
+use super::support::{Must as _, SOON, Stage, later, numbers};
 use crate::consumer::SubscribeOptions;
 
 fn one_by_one() -> SubscribeOptions {
@@ -72,7 +70,7 @@ pub async fn the_redo_lane_keeps_its_order<S: Subject>(subject: &S) {
     let mut expected = Vec::new();
     for fetched in stage.fetch(&mut hand, 20).await.iter().rev() {
         let parcel = fetched.receipt.id.to_string();
-        let settlement = later(fetched.receipt, Duration::ZERO, &parcel);
+        let settlement = later(fetched.receipt, SOON, &parcel);
         stage.settle(&hand.member, &[settlement]).await;
         stage.promote(1).await;
         expected.push(parcel);

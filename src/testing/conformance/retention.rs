@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{DAY, Must as _, Stage, group, later, number, numbers, quick, receipts};
+use super::support::{DAY, Must as _, SOON, Stage, group, later, number, numbers, quick, receipts};
 use crate::backend::{Retained, Span};
 use crate::consumer::SubscribeOptions;
 use crate::domain::{
@@ -177,10 +177,7 @@ pub async fn the_redo_lane_keeps_what_is_unsettled<S: Subject>(subject: &S) {
     stage.append(0..300).await;
     let mut hand = stage.hand("one").await;
     let fetched = receipts(&stage.fetch(&mut hand, 300).await);
-    let settlements: Vec<_> = fetched
-        .iter()
-        .map(|one| later(*one, Duration::ZERO, "p"))
-        .collect();
+    let settlements: Vec<_> = fetched.iter().map(|one| later(*one, SOON, "p")).collect();
     stage.settle(&hand.member, &settlements).await;
     stage.promote(300).await;
     let fetched = receipts(&stage.fetch(&mut hand, 250).await);

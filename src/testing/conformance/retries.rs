@@ -131,7 +131,7 @@ pub async fn what_is_due_comes_back_through_the_redo_lane<S: Subject>(subject: &
     let mut stranger = stage.hand_of(&other, "one").await;
     stage.fetch(&mut stranger, 1).await;
     let fetched = stage.fetch(&mut hand, 1).await;
-    let settlement = [later(fetched[0].receipt, Duration::ZERO, "a")];
+    let settlement = [later(fetched[0].receipt, SOON, "a")];
     stage.settle(&hand.member, &settlement).await;
     stage.nothing(&mut hand).await;
     stage.promote(1).await;
@@ -162,12 +162,17 @@ pub async fn what_is_not_due_stays<S: Subject>(subject: &S) {
     let fetched = stage.fetch(&mut hand, 3).await;
     let settlements = [
         later(fetched[0].receipt, DAY, "a"),
-        later(fetched[1].receipt, Duration::ZERO, "b"),
-        later(fetched[2].receipt, Duration::ZERO, "c"),
+        later(fetched[1].receipt, SOON, "b"),
+        later(fetched[2].receipt, SOON, "c"),
     ];
     stage.settle(&hand.member, &settlements).await;
-    let first = promote(1).await;
-    assert_eq!((first.moved, first.next), (1, Some(Duration::ZERO)));
+    let first = stage
+        .until("one to be due", async || {
+            let promoted = promote(1).await;
+            (promoted.moved == 1).then_some(promoted)
+        })
+        .await;
+    assert_eq!(first.next, Some(Duration::ZERO));
     let second = promote(10).await;
     assert_eq!(second.moved, 1);
     let next = second.next.must("the next");
@@ -184,7 +189,7 @@ pub async fn the_earliest_is_promoted_first<S: Subject>(subject: &S) {
     stage.append(0..3).await;
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 3).await;
-    let delays = [40, 0, 20].map(Duration::from_millis);
+    let delays = [40, 1, 20].map(Duration::from_millis);
     let settlements: Vec<_> = fetched
         .iter()
         .zip(delays)
@@ -230,6 +235,33 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     assert_eq!(stage.next(&mut received).await, 0);
     stage.drained().await;
     stage.finish().await;
+}
+
+/// > Without a delay it is in the redo lane at once, and never among what waits.
+pub async fn a_retry_without_a_delay_does_not_wait<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..3).await;
+    let mut hand = stage.hand("one").await;
+    let ids = receipts(&stage.fetch(&mut hand, 3).await);
+    let mut other = stage.hand("two").await;
+    let settling = async {
+        let at_once = |id: &Receipt, parcel| later(*id, Duration::ZERO, parcel);
+        let settlements = [
+            at_once(&ids[0], "a"),
+            later(ids[1], DAY, "b"),
+            at_once(&ids[2], "c"),
+            // Once is enough.
+            at_once(&ids[2], "c"),
+        ];
+        stage.settle(&hand.member, &settlements).await
+    };
+    // Who waits already is told.
+    let (fetched, settled) = tokio::join!(stage.fetch(&mut other, 2), settling);
+    assert_eq!(settled, [true, true, true, false]);
+    assert_eq!(parcels(&fetched), ["a", "c"]);
+    assert!(fetched.iter().all(|one| one.receipt.lane == Lane::Redo));
+    assert_eq!(page(&stage, None, 10).await.len(), 1);
+    stage.nothing(&mut other).await;
 }
 
 /// What nothing waits under.

@@ -202,7 +202,7 @@ pub async fn a_fetch_takes_no_more_than_it_was_asked_for<S: Subject>(subject: &S
     let fetched = stage.fetch(&mut hand, 4).await;
     let settled: Vec<_> = fetched
         .iter()
-        .map(|one| super::support::later(one.receipt, Duration::ZERO, "p"))
+        .map(|one| super::support::later(one.receipt, SOON, "p"))
         .collect();
     stage.settle(&hand.member, &settled).await;
     stage.promote(4).await;
@@ -242,7 +242,7 @@ pub async fn a_fetch_that_waits_is_woken<S: Subject>(subject: &S) {
         );
         let fetched = fetched.must("waking").must("fetching");
         assert_eq!(numbers(&fetched), [n]);
-        let settled = super::support::later(fetched[0].receipt, Duration::ZERO, "p");
+        let settled = super::support::later(fetched[0].receipt, SOON, "p");
         stage.settle(&hand.member, &[settled]).await;
         let (fetched, ()) = tokio::join!(
             tokio::time::timeout(subject.patience(), hand.reader.fetch(10, DAY)),
