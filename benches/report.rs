@@ -1,5 +1,7 @@
 //! Pairs, medians and spreads.
 
+use std::time::Duration;
+
 use crate::options::Options;
 
 /// Whose turn it is.
@@ -102,4 +104,13 @@ impl Report {
             );
         }
     }
+}
+
+/// The quantiles of some times, in milliseconds.
+pub(crate) fn percentiles<const N: usize>(times: &mut [Duration], quantiles: [f64; N]) -> [f64; N] {
+    times.sort();
+    quantiles.map(|quantile| {
+        let at = (times.len() as f64 * quantile) as usize;
+        times[at.min(times.len() - 1)].as_secs_f64() * 1e3
+    })
 }

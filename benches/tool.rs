@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use redstart::{DeadLetterFilter, EntryId, Topic, prelude::*};
 
 use crate::bench::Bench;
-use crate::report::Side;
+use crate::report::{Side, percentiles};
 use crate::server::{Server, bench_group};
 
 /// Each this many-th dead letter is of a cause of its own.
@@ -35,6 +35,7 @@ fn main() {
 }
 
 /// Dead letters, so many of them.
+#[derive(Clone)]
 struct Case {
     topic: Topic,
     count: u64,
@@ -51,7 +52,11 @@ async fn measure(bench: &mut Bench) {
         ("tool/memory/export", "MiB"),
         ("tool/memory/purge-dry-run", "MiB"),
     ];
-    let redriving = [("tool/redrive", "dead letters/s")];
+    let redriving = [
+        ("tool/redrive", "dead letters/s"),
+        ("tool/redrive/consumer-p50", "ms"),
+        ("tool/redrive/consumer-p99", "ms"),
+    ];
     let redriving_all = [("tool/memory/redrive", "MiB")];
     let mut names = [&looking[..], &memory, &redriving, &redriving_all].concat();
     names.retain(|(name, _)| bench.options.wants_long(name));
@@ -68,9 +73,10 @@ async fn measure(bench: &mut Bench) {
         .report
         .measure(looking, async |side| {
             let case = of(side);
-            let summary = case.run(server, &["summary"], &[]);
+            let summary = case.run(&server.url, &["summary"], &[]);
             assert!(summary.lines > 2, "{}", summary.last);
-            let page = |error| case.run(server, &["list"], &["--error", error, "--max", "100"]);
+            let page =
+                |error| case.run(&server.url, &["list"], &["--error", error, "--max", "100"]);
             let (common, rare) = (page("failed"), page("out of paper"));
             assert_eq!(common.lines, 101);
             assert_eq!(rare.lines, 1 + (case.count / RARE).min(100));
@@ -82,11 +88,11 @@ async fn measure(bench: &mut Bench) {
         .measure_once(memory, async |side| {
             let case = of(side);
             let all = case.count.to_string();
-            let list = case.run(server, &["list"], &["--max", &all]);
+            let list = case.run(&server.url, &["list"], &["--max", &all]);
             assert_eq!(list.lines, case.count + 1);
-            let export = case.run(server, &["export"], &[]);
+            let export = case.run(&server.url, &["export"], &[]);
             assert_eq!(export.lines, case.count);
-            let purge = case.run(server, &["purge"], &["--all", "--dry-run"]);
+            let purge = case.run(&server.url, &["purge"], &["--all", "--dry-run"]);
             assert!(purge.last.contains("from "), "{}", purge.last);
             [list, export, purge].map(|ran| ran.peak)
         })
@@ -94,20 +100,31 @@ async fn measure(bench: &mut Bench) {
     bench
         .report
         .measure(redriving, async |side| {
-            if side == Side::Raw {
-                return [WANTED];
-            }
-            let until = many.oldest(server, some).await;
-            let ran = many.run(server, &["redrive", "--json"], &["--until", &until]);
-            let taken = taken(&ran.last);
-            assert!(taken >= some);
-            [taken as f64 / ran.taken.as_secs_f64()]
+            let redriving = async {
+                if side == Side::Raw {
+                    return WANTED;
+                }
+                let until = many.oldest(server, some).await;
+                let (case, url) = (many.clone(), server.url.clone());
+                let redrive = move || case.run(&url, &["redrive", "--json"], &["--until", &until]);
+                let ran = tokio::task::spawn_blocking(redrive).await.expect("ran");
+                let taken = taken(&ran.last);
+                assert!(taken >= some);
+                taken as f64 / ran.taken.as_secs_f64()
+            };
+            let span = Duration::from_secs(if bench.options.quick { 1 } else { 3 });
+            let consumers = server.fresh_topic();
+            let (rate, mut seen) =
+                tokio::join!(redriving, ours::latencies(server, &consumers, span));
+            server.drop_topic(&consumers);
+            let [p50, p99] = percentiles(&mut seen, [0.5, 0.99]);
+            [rate, p50, p99]
         })
         .await;
     bench
         .report
         .measure_once(redriving_all, async |side| {
-            let ran = of(side).run(server, &["redrive", "--json"], &["--all"]);
+            let ran = of(side).run(&server.url, &["redrive", "--json"], &["--all"]);
             assert!(taken(&ran.last) > 0);
             [ran.peak]
         })
@@ -133,14 +150,14 @@ struct Ran {
 }
 
 impl Case {
-    fn run(&self, server: &Server, command: &[&str], rest: &[&str]) -> Ran {
+    fn run(&self, url: &str, command: &[&str], rest: &[&str]) -> Ran {
         let began = Instant::now();
         let mut tool = Command::new(env!("CARGO_BIN_EXE_redstart"))
             .arg("dead")
             .args(command)
             .args([self.topic.as_str(), bench_group().as_str()])
             .args(rest)
-            .env("REDSTART_REDIS_URL", &server.url)
+            .env("REDSTART_REDIS_URL", url)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -12,7 +12,8 @@
 -- KEYS[7]  their counts, a hash or absent
 -- KEYS[8]  their causes, a hash or absent
 -- KEYS[9]  which were put in, a hash or absent
--- KEYS[10]  the group's journal, a hash or absent
+-- KEYS[10]  what was taken out of them and still counts, a hash or absent
+-- KEYS[11]  the group's journal, a hash or absent
 -- ARGV[1]  the group
 -- ARGV[2]  a consumer that was heard of in so many milliseconds lives
 -- ARGV[3]  'force' to remove it whatever waits and lives, '' otherwise

@@ -9,7 +9,7 @@ use redstart::{Container, DeadLetterFilter, Group, Reason, Topic};
 
 use super::memory::resident;
 use crate::bench::Bench;
-use crate::report::Side;
+use crate::report::{Side, percentiles};
 use crate::server::bench_group;
 use crate::{ours, raw};
 
@@ -70,17 +70,13 @@ pub(super) async fn measure(bench: &mut Bench) {
             let (rate, mut seen) =
                 tokio::join!(redriving, ours::latencies(server, &consumers, span));
             server.drop_topic(&consumers);
-            seen.sort();
-            let at = |quantile: f64| {
-                let place = (seen.len() as f64 * quantile) as usize;
-                millis(seen[place.min(seen.len() - 1)])
-            };
+            let [p50, p99] = percentiles(&mut seen, [0.5, 0.99]);
             let grown = resident() - before;
             assert!(
                 grown < 32.0,
                 "the operator's memory has grown by {grown} MiB"
             );
-            [rate, at(0.5), at(0.99)]
+            [rate, p50, p99]
         })
         .await;
     ours::finish(container).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::bench::Bench;
-use crate::report::Side;
+use crate::report::{Side, percentiles};
 use crate::{ours, raw};
 
 pub(super) async fn measure(bench: &mut Bench) {
@@ -23,11 +23,7 @@ pub(super) async fn measure(bench: &mut Bench) {
                 Side::Raw => raw::latencies(server, &topic, span).await,
             };
             server.drop_topic(&topic);
-            seen.sort();
-            [0.5, 0.99, 0.999].map(|quantile| {
-                let at = (seen.len() as f64 * quantile) as usize;
-                seen[at.min(seen.len() - 1)].as_secs_f64() * 1e3
-            })
+            percentiles(&mut seen, [0.5, 0.99, 0.999])
         })
         .await;
 }

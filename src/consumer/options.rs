@@ -106,8 +106,8 @@ impl SubscribeOptions {
     /// Sets how long the group keeps its dead letters; by default until someone takes them out.
     ///
     /// Where the consumers of a group differ, the strictest wins. Bounds out of range are refused when
-    /// subscribing ([`ErrorKind::Invalid`]). The server's user needs the right to `XDEL` in the
-    /// group's keys, which the consumer role as shipped has not; without it nothing is removed, and a
+    /// subscribing ([`ErrorKind::Invalid`]). The server's user needs the right to `XDEL` and
+    /// `HEXISTS` in the group's keys, which the consumer role as shipped has not; without it nothing is removed, and a
     /// warning says so once.
     pub fn with_dead_letter_retention(mut self, retention: DeadLetterRetention) -> Self {
         self.dead_letter_retention = retention;

@@ -7,25 +7,19 @@ use redis::Value;
 use uuid::Uuid;
 
 use super::backend::RedisBackend;
-use super::settle::{batches, batches_of};
+use super::settle::batches;
+use super::tallies::Sums;
 use super::{reply, scripts};
 use crate::backend::{
     Fields, Found, Graves, JournalRow, MAX_BATCH, Onward, Record, Restoring, Span,
 };
-use crate::codec::record::{decode_head, encode_head, read_head, unreadable};
+use crate::codec::record::{decode_head, encode_head, unreadable};
 use crate::domain::{
-    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, Group, HeadView, Tally, Topic,
-    hour_name,
+    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, Group, Tally, Topic, hour_name,
 };
 use crate::ports::BoxFuture;
 
-/// How many dead letters one script takes out: some 0.27 milliseconds, in which consumers on the same
-/// server wait. Fewer at once move fewer than 30,000 a second on a busy machine.
-const TAKEN_AT_ONCE: usize = 25;
-
-const HOUR: u64 = 3_600_000;
-
-fn place(topic: &Topic, group: &Group) -> String {
+pub(super) fn place(topic: &Topic, group: &Group) -> String {
     format!("{topic}/{group}")
 }
 
@@ -91,88 +85,6 @@ impl RedisBackend {
             .map_err(|e| e.on(place(topic, group)))
     }
 
-    async fn take_dead(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        items: &[(EntryId, Onward)],
-        operation: Option<Uuid>,
-    ) -> Result<Vec<bool>, Error> {
-        let weight = |(_, onward): &(EntryId, Onward)| match onward {
-            Onward::RedoAs(parcel) => parcel.len(),
-            Onward::Away | Onward::Redo => 0,
-        };
-        let operation = operation.map(|id| id.to_string()).unwrap_or_default();
-        let batches = batches_of(items, TAKEN_AT_ONCE, weight);
-        let mut done = Vec::with_capacity(items.len());
-        let mut tallies = match batches.first() {
-            Some(first) => self.tallies(topic, group, first).await?,
-            None => return Ok(done),
-        };
-        for (at, batch) in batches.iter().enumerate() {
-            let mut call = scripts::dead_take()
-                .key(self.keys.dead(topic, group))
-                .key(self.keys.dead_body(topic, group))
-                .key(self.keys.dead_counts(topic, group))
-                .key(self.keys.dead_causes(topic, group))
-                .key(self.keys.redo(topic, group))
-                .key(self.keys.journal(topic, group))
-                .arg(&operation)
-                .arg(batch.len());
-            for (id, onward) in *batch {
-                let id = id.to_string();
-                let (to, parcel) = match onward {
-                    Onward::Away => ("away", &b""[..]),
-                    Onward::Redo => ("redo", &b""[..]),
-                    Onward::RedoAs(parcel) => ("redo-as", &parcel[..]),
-                };
-                call.push(&id);
-                call.push(to);
-                call.push(parcel);
-                call.push(tallies.of.get(&id).copied().unwrap_or(0));
-            }
-            for part in tallies.all.iter().flatten() {
-                call.push(part);
-            }
-            // Those of the next batch are read while this one is taken.
-            let next = async {
-                match batches.get(at + 1) {
-                    Some(next) => self.tallies(topic, group, next).await,
-                    None => Ok(Tallies::default()),
-                }
-            };
-            let taking = self.pool.run("take dead letters out", async |connection| {
-                let reply: Value = call.run(connection).await?;
-                reply::flags(reply)
-            });
-            let (flags, next) = tokio::join!(taking, next);
-            done.extend(flags.map_err(|e| e.on(place(topic, group)))?);
-            tallies = next?;
-        }
-        Ok(done)
-    }
-
-    /// By what dead letters are counted; those that are not there, or cannot be read, by nothing.
-    async fn tallies(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        items: &[(EntryId, Onward)],
-    ) -> Result<Tallies, Error> {
-        let mut tallies = Tallies::default();
-        let stream = self.keys.dead(topic, group);
-        let pages = self
-            .read_each(&stream, items.iter().map(|(id, _)| *id))
-            .await
-            .map_err(|e| e.on(place(topic, group)))?;
-        for (id, head) in pages {
-            if let Ok(head) = read_head(&head) {
-                tallies.enter(id, head.view());
-            }
-        }
-        Ok(tallies)
-    }
-
     async fn put_dead(
         &self,
         topic: &Topic,
@@ -208,44 +120,30 @@ impl RedisBackend {
         Ok(ids)
     }
 
+    /// A hash of counts, and what is to be subtracted from it. The two commands reach the server in one
+    /// write, and what it has read at once it does at once.
     async fn hash_of_counts(
         &self,
         key: String,
         topic: &Topic,
         group: &Group,
-    ) -> Result<Vec<(String, String)>, Error> {
-        self.pool
+    ) -> Result<(Vec<(String, String)>, Sums), Error> {
+        let (fields, uncounted): (_, Vec<(Vec<u8>, Vec<u8>)>) = self
+            .pool
             .run("count dead letters", async |connection| {
-                redis::cmd("HGETALL").arg(key).query_async(connection).await
+                redis::pipe()
+                    .hgetall(key)
+                    .hgetall(self.keys.dead_uncounted(topic, group))
+                    .query_async(connection)
+                    .await
             })
             .await
-            .map_err(|e| e.on(place(topic, group)))
-    }
-}
-
-/// What a batch of dead letters is counted by.
-#[derive(Debug, Default)]
-struct Tallies {
-    /// Cause, type, tenant, hour: each once.
-    all: Vec<[String; 4]>,
-    /// Which of them a dead letter counts in, from 1.
-    of: HashMap<String, usize>,
-}
-
-impl Tallies {
-    fn enter(&mut self, id: EntryId, head: HeadView<'_>) {
-        let tally = [
-            format!("{} {}", head.reason, head.fingerprint),
-            head.kind.to_owned(),
-            head.tenant.to_owned(),
-            (id.millis / HOUR).to_string(),
-        ];
-        let known = self.all.iter().position(|known| *known == tally);
-        let place = known.unwrap_or_else(|| {
-            self.all.push(tally);
-            self.all.len() - 1
-        });
-        self.of.insert(id.to_string(), place + 1);
+            .map_err(|e| e.on(place(topic, group)))?;
+        let mut sums = Sums::default();
+        for (_, some) in uncounted {
+            sums.add(&Sums::decode(&some));
+        }
+        Ok((fields, sums))
     }
 }
 
@@ -256,7 +154,7 @@ fn head(fields: &Fields) -> DeadLetterHead {
 }
 
 /// The causes of `n …`, `f …` and `l …`, see lua/lib/dead_counts.lua.
-fn read_causes(fields: Vec<(String, String)>) -> Vec<Cause> {
+fn read_causes((fields, gone): (Vec<(String, String)>, Sums)) -> Vec<Cause> {
     let found: HashMap<&str, &str> = fields
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -268,7 +166,7 @@ fn read_causes(fields: Vec<(String, String)>) -> Vec<Cause> {
         Some(Cause {
             reason: reason.parse().ok()?,
             fingerprint: fingerprint.to_owned(),
-            count: found.get(name)?.parse().ok()?,
+            count: left(found.get(name)?, gone.causes.get(cause))?,
             first: id("f").unwrap_or_default(),
             last: id("l").unwrap_or_default(),
         })
@@ -281,7 +179,13 @@ fn read_causes(fields: Vec<(String, String)>) -> Vec<Cause> {
     causes
 }
 
-fn read_counts(fields: Vec<(String, String)>, by: Tally) -> Vec<(String, u64)> {
+/// What is left of a count; nothing where that is none.
+fn left(count: &str, gone: Option<&i64>) -> Option<u64> {
+    let left = count.parse::<i64>().ok()? - gone.unwrap_or(&0);
+    u64::try_from(left).ok().filter(|left| *left > 0)
+}
+
+fn read_counts((fields, gone): (Vec<(String, String)>, Sums), by: Tally) -> Vec<(String, u64)> {
     let prefix = match by {
         Tally::Type => "type:",
         Tally::Tenant => "tenant:",
@@ -290,12 +194,13 @@ fn read_counts(fields: Vec<(String, String)>, by: Tally) -> Vec<(String, u64)> {
     let mut counts: Vec<(String, u64)> = fields
         .into_iter()
         .filter_map(|(name, count)| {
+            let count = left(&count, gone.counts.get(&name))?;
             let name = name.strip_prefix(prefix)?;
             let name = match by {
                 Tally::Hour => hour_name(name.parse().ok()?),
                 Tally::Type | Tally::Tenant => name.to_owned(),
             };
-            Some((name, count.parse().ok()?))
+            Some((name, count))
         })
         .collect();
     counts.sort();
@@ -418,14 +323,20 @@ mod tests {
 
     #[test]
     fn causes_are_read_and_what_is_none_is_left_out() {
-        let causes = read_causes(pairs(&[
-            ("n exhausted no user #", "3"),
+        let fields = pairs(&[
+            ("n exhausted no user #", "5"),
             ("f exhausted no user #", "1-0"),
             ("l exhausted no user #", "9-2"),
             ("n rejected ", "7"),
+            ("n crashed gone", "1"),
             ("n foreign x", "1"),
             ("n", "1"),
-        ]));
+        ]);
+        let mut gone = Sums::default();
+        for (cause, number) in [("exhausted no user #", 2), ("crashed gone", 1)] {
+            gone.causes.insert(cause.to_owned(), number);
+        }
+        let causes = read_causes((fields, gone));
         let seen: Vec<_> = causes
             .iter()
             .map(|one| (one.reason, one.fingerprint.as_str(), one.count))
@@ -442,8 +353,15 @@ mod tests {
 
     #[test]
     fn counts_are_told_apart_by_what_they_count() {
-        let fields = pairs(&[("type:a", "1"), ("tenant:", "2"), ("hour:0", "3")]);
-        let read = |by| read_counts(fields.clone(), by);
+        let fields = pairs(&[
+            ("type:a", "1"),
+            ("type:b", "4"),
+            ("tenant:", "2"),
+            ("hour:0", "3"),
+        ]);
+        let mut gone = Sums::default();
+        gone.counts.insert("type:b".to_owned(), 4);
+        let read = |by| read_counts((fields.clone(), gone.clone()), by);
         assert_eq!(read(Tally::Type), [("a".to_owned(), 1)]);
         assert_eq!(read(Tally::Tenant), [(String::new(), 2)]);
         assert_eq!(read(Tally::Hour), [("1970-01-01T00Z".to_owned(), 3)]);

@@ -66,6 +66,7 @@ impl RedisBackend {
             .key(self.keys.dead_counts(topic, group))
             .key(self.keys.dead_causes(topic, group))
             .key(self.keys.dead_restored(topic, group))
+            .key(self.keys.dead_uncounted(topic, group))
             .key(self.keys.journal(topic, group))
             .arg(group.as_str())
             .arg(whole_millis(quiet))

@@ -63,7 +63,9 @@ impl RedisBackend {
                     .await
             })
             .await
-            .map_err(|e| e.on(format!("{topic}/{group}")))
+            .map_err(|e| e.on(format!("{topic}/{group}")))?;
+        self.count_taken(topic, group, 1).await;
+        Ok(())
     }
 
     pub(super) async fn read_journal(

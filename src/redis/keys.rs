@@ -14,6 +14,7 @@
 //! | `{shop:orders}:group:billing:dead:body` | hash | dead letters' bodies by id | as the heads |
 //! | `{shop:orders}:group:billing:dead:counts` | hash | dead letters by type, tenant and hour | as the heads |
 //! | `{shop:orders}:group:billing:dead:causes` | hash | dead letters by reason and fingerprint | as the heads |
+//! | `{shop:orders}:group:billing:dead:uncounted` | hash | what was taken out and is still in those two | until more is taken out |
 //! | `{shop:orders}:group:billing:dead:restored` | hash | which exported dead letters were put in | for ever |
 //! | `{shop:orders}:group:billing:journal` | hash | what operators did to the dead letters | the newest 100 |
 //! | `{shop}:topics` | set | the names of all topics | for ever |
@@ -102,6 +103,10 @@ impl Keys {
         self.of_group(topic, group, "dead:causes")
     }
 
+    pub(super) fn dead_uncounted(&self, topic: &Topic, group: &Group) -> String {
+        self.of_group(topic, group, "dead:uncounted")
+    }
+
     pub(super) fn dead_restored(&self, topic: &Topic, group: &Group) -> String {
         self.of_group(topic, group, "dead:restored")
     }
@@ -164,6 +169,7 @@ mod tests {
             keys.dead_body(&topic, &group),
             keys.dead_counts(&topic, &group),
             keys.dead_causes(&topic, &group),
+            keys.dead_uncounted(&topic, &group),
             keys.dead_restored(&topic, &group),
             keys.journal(&topic, &group),
         ];

@@ -28,6 +28,8 @@ mod settle;
 mod socket;
 mod status;
 mod stream;
+mod take;
+mod tallies;
 mod tls;
 
 pub(crate) use backend::RedisBackend;

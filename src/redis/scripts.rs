@@ -155,13 +155,13 @@ macro_rules! by {
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal $(on $library:literal)?, keys $keys:literal,
+    ($($name:ident = $file:literal $(on $($library:literal)and+)?, keys $keys:literal,
         args $args:literal, item $item:literal $(, $by:ident)?;)*) => {
         $(pub(super) fn $name() -> Call {
             static DECLARED: Declared = Declared {
                 file: $file,
                 text: include_str!(concat!("../../lua/", $file)),
-                library: concat!($(include_str!(concat!("../../lua/", $library)))?),
+                library: concat!($($(include_str!(concat!("../../lua/", $library))),+)?),
                 keys: $keys,
                 args: $args,
                 item: $item,
@@ -182,11 +182,12 @@ macro_rules! scripts {
 
 scripts! {
     append_once = "append_once.lua", keys 3, args 1, item 3;
-    dead_put = "dead_put.lua" on "lib/dead_counts.lua", keys 5, args 1, item 4;
-    dead_take = "dead_take.lua" on "lib/dead_counts.lua", keys 6, args 2, item 4;
+    dead_count = "dead_count.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 3, args 2, item 2;
+    dead_put = "dead_put.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 5, args 1, item 4;
+    dead_take = "dead_take.lua" on "lib/types.lua", keys 5, args 5, item 2;
     forget = "forget.lua", keys 2, args 3, item 0;
     group_create = "group_create.lua", keys 2, args 2, item 0;
-    group_remove = "group_remove.lua" on "lib/groups.lua", keys 10, args 3, item 0;
+    group_remove = "group_remove.lua" on "lib/groups.lua", keys 11, args 3, item 0;
     group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 1, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     lease = "lease.lua", keys 2, args 3, item 2;
@@ -198,7 +199,7 @@ scripts! {
     retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
     retry_take = "retry_take.lua", keys 3, args 1, item 1;
     schema = "schema.lua", keys 1, args 5, item 0;
-    settle = "settle.lua" on "lib/dead_counts.lua", keys 8, args 2, item 5;
+    settle = "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 8, args 2, item 5;
     topic_create = "topic_create.lua", keys 1, args 4, item 0;
 }
 

@@ -1,7 +1,6 @@
 //! Searching dead letters: heads read in place, the next page on its way while one is searched.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use bytes::Bytes;
 use redis::RedisError;
@@ -112,21 +111,24 @@ impl RedisBackend {
         stream: &str,
         ids: impl Iterator<Item = EntryId>,
     ) -> Result<Page, Error> {
-        let wanted: BTreeSet<EntryId> = ids.collect();
-        let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else {
-            return Ok(Page::new());
-        };
-        let (from, until, size) = (first.to_string(), last.to_string(), 2 * wanted.len());
-        let mut page = self.read_range(stream, &from, &until, size).await?;
-        let come_to = page
-            .last()
-            .map(|(id, _)| *id)
-            .filter(|_| page.len() >= size);
-        page.retain(|(id, _)| wanted.contains(id));
-        if let Some(come_to) = come_to {
-            let rest = wanted.range((Bound::Excluded(come_to), Bound::Unbounded));
-            page.extend(self.read_singly(stream, rest).await?);
+        let mut wanted: BTreeSet<EntryId> = ids.collect();
+        let mut page = Page::new();
+        // Mostly they are all there is between the first and the last.
+        for most in [wanted.len(), 2 * wanted.len()] {
+            let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else {
+                break;
+            };
+            let (from, until) = (first.to_string(), last.to_string());
+            let read = self.read_range(stream, &from, &until, most).await?;
+            let come_to = read.last().map(|(id, _)| *id);
+            let come_to = come_to.filter(|_| read.len() >= most);
+            page.extend(read.into_iter().filter(|(id, _)| wanted.contains(id)));
+            match come_to {
+                Some(come_to) => wanted.retain(|id| *id > come_to),
+                None => wanted.clear(),
+            }
         }
+        page.extend(self.read_singly(stream, wanted.iter()).await?);
         Ok(page)
     }
 

@@ -160,7 +160,7 @@ async fn what_a_role_has_no_right_to_is_refused_and_said() {
         .purge(&orders, &billing, &[id.parse().unwrap()])
         .await;
     let told = purged.unwrap_err().to_string();
-    let line = "`redis.call('HDEL', KEYS[2], unpack(taken))` (dead_take.lua, line";
+    let line = "`redis.call('HDEL', KEYS[2], unpack(ids))` (dead_take.lua, line";
     assert!(told.contains(line), "{told}");
 
     // Topics of another namespace are as good as absent.
@@ -179,7 +179,7 @@ async fn what_a_role_has_no_right_to_is_refused_and_said() {
 async fn retention_of_dead_letters_takes_one_right_more() {
     let roles = Roles::start().await;
     let (orders, billing) = (topic("orders"), group("billing"));
-    let right = "(%RW~{shop:*}:group:* -@all +xdel)";
+    let right = "(%RW~{shop:*}:group:* -@all +hexists +xdel)";
     let _: String = roles
         .server
         .command(&["ACL", "SETUSER", "redstart-consumer", right]);

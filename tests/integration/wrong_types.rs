@@ -15,11 +15,11 @@ struct Case {
 }
 
 macro_rules! cases {
-    ($($file:literal $(on $library:literal)?: $keys:expr, $args:expr;)*) => {
+    ($($file:literal $(on $($library:literal)and+)?: $keys:expr, $args:expr;)*) => {
         [$(Case {
             file: $file,
             text: concat!(
-                $(include_str!(concat!("../../lua/", $library)),)?
+                $($(include_str!(concat!("../../lua/", $library)),)+)?
                 include_str!(concat!("../../lua/", $file))
             ),
             keys: $keys,
@@ -42,13 +42,14 @@ const COUNTS: &str = "{t}:counts";
 /// Every script, in calls that would write if they could.
 fn cases() -> Vec<Case> {
     let eight: &[&str] = &[LOG, REDO, RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES];
-    let graves: &[&str] = &[DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
+    let graves: &[&str] = &[DEAD, BODIES, "{t}:uncounted", REDO, JOURNAL];
     let put: &[&str] = &[DEAD, BODIES, COUNTS, CAUSES, "{t}:restored"];
     cases! {
         "append_once.lua": &[LOG, "{t}:ids", "{t}:ids:before"], &["9", "0123456789abcdef", "json", "{}"];
-        "dead_put.lua" on "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
-        "dead_take.lua" on "lib/dead_counts.lua": graves, &["op", "1-1", "redo", ""];
-        "dead_take.lua" on "lib/dead_counts.lua": graves, &["", "1-1", "away", ""];
+        "dead_count.lua" on "lib/types.lua" and "lib/dead_counts.lua": &["{t}:uncounted", COUNTS, CAUSES], &["0", "1", "type:k", "1"];
+        "dead_put.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
+        "dead_take.lua" on "lib/types.lua": graves, &["op", "redo", "me", "0", "sums", "1-1", ""];
+        "dead_take.lua" on "lib/types.lua": graves, &["", "away", "me", "0", "sums", "1-1", ""];
         "forget.lua": &[LOG, REDO], &["g", "0", ""];
         "group_create.lua": &[LOG, REDO], &["other", "beginning"];
         "group_create.lua": &[LOG, REDO], &["other", "next"];
@@ -66,8 +67,9 @@ fn cases() -> Vec<Case> {
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
         "retry_take.lua": &[RETRY, BODY, REDO], &["hasten", "log:9-1"];
         "retry_take.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];
-        "settle.lua" on "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "later", "1000", "parcel"];
-        "settle.lua" on "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "bury", "head", "body"];
+        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "later", "1000", "parcel"];
+        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "later", "0", "parcel"];
+        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "bury", "head", "body"];
         "topic_create.lua": &[META], &["shop", "t", "settled", "9"];
     }
     .into()

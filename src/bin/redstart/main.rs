@@ -26,7 +26,10 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     args.settings.start_logging();
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: no runtime: {error}");

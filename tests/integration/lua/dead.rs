@@ -8,6 +8,7 @@ use crate::support::Server;
 const BODIES: &str = "{t}:dead:body";
 const CAUSES: &str = "{t}:causes";
 const RESTORED: &str = "{t}:restored";
+const UNCOUNTED: &str = "{t}:uncounted";
 const JOURNAL: &str = "{t}:journal";
 
 /// The head of a dead letter, as the adapter packs it.
@@ -44,7 +45,7 @@ fn settle() {
     let server = Server::start();
     let (raw, script) = (
         &mut server.raw(),
-        script!("settle.lua" on "lib/dead_counts.lua"),
+        script!("settle.lua" on "lib/types.lua" and "lib/dead_counts.lua"),
     );
     lanes(raw);
     let keys = [LOG, REDO, RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES];
@@ -120,7 +121,7 @@ fn settle() {
 
 /// Three dead letters, 1-1 to 3-1, put in as settling and importing do it.
 fn dead_letters(raw: &mut Connection) -> Vec<String> {
-    let script = script!("dead_put.lua" on "lib/dead_counts.lua");
+    let script = script!("dead_put.lua" on "lib/types.lua" and "lib/dead_counts.lua");
     let mut args = vec![b"0".to_vec()];
     for n in 1..=3 {
         args.extend([format!("identity-{n}").into_bytes(), Vec::new()]);
@@ -134,59 +135,54 @@ fn dead_letters(raw: &mut Connection) -> Vec<String> {
     )
 }
 
+/// What dead letters are counted by, as the adapter packs it and as nobody reads it here.
+fn take(operation: &str, to: &str, counted: [&str; 3], items: &[[&str; 2]]) -> Vec<String> {
+    let mut args = vec![operation, to];
+    args.extend(counted);
+    args.extend(items.iter().flatten());
+    args.into_iter().map(str::to_owned).collect()
+}
+
 #[test]
 fn dead_take() {
     let server = Server::start();
     let (raw, script) = (
         &mut server.raw(),
-        script!("dead_take.lua" on "lib/dead_counts.lua"),
+        script!("dead_take.lua" on "lib/types.lua"),
     );
-    let keys = [DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
+    let keys = [DEAD, BODIES, UNCOUNTED, REDO, JOURNAL];
     let ids = dead_letters(raw);
     let (one, two, three) = (&*ids[0], &*ids[1], &*ids[2]);
-    let (f, g) = (["rejected f", "k", "tenant"], ["rejected g", "k", "tenant"]);
-    let hour = (one[..13].parse::<u64>().unwrap() / 3_600_000).to_string();
-    let take = |operation: &str, items: &[[&str; 4]], tallies: &[[&str; 3]]| {
-        let mut args = vec![operation.to_owned(), items.len().to_string()];
-        args.extend(items.iter().flatten().map(ToString::to_string));
-        for tally in tallies {
-            args.extend(tally.iter().map(ToString::to_string));
-            args.push(hour.clone());
-        }
-        args
-    };
-    let redrive = take(
-        "",
-        &[
-            [one, "redo-as", "parcel", "1"],
-            ["7-7", "redo-as", "p", "1"],
-        ],
-        &[f],
-    );
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [1, 0]);
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [0, 0]);
+    // All or none; which of them are there.
+    let some = [[one, "parcel"], ["7-7", "p"]];
+    let some = take("", "redo-as", ["me", "0", "sums"], &some);
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &some), [1, 0]);
+    assert_eq!(run::<u64>(raw, &format!("EXISTS {REDO} {UNCOUNTED}")), 0);
+    let redrive = take("", "redo-as", ["me", "0", "sums"], &[[one, "parcel"]]);
+    assert_eq!(call::<Value>(raw, &script, &keys, &redrive), Value::Nil);
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [0]);
     assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
     assert_eq!(run::<u64>(raw, &format!("EXISTS {JOURNAL}")), 0);
-    let (counts, causes) = counted(raw);
-    assert_eq!(counts, pairs(&[("tenant:tenant", "2"), ("type:k", "2")]));
-    assert_eq!(
-        causes,
-        pairs(&[("n rejected f", "1"), ("n rejected g", "1")])
-    );
+    assert_eq!(hash(raw, UNCOUNTED), pairs(&[("me", "sums")]));
 
-    // The journal counts for an operation that it knows, and only for that. What is asked for
-    // twice is taken once.
+    // The journal counts for an operation that it knows, and only for that.
     let _: Value = run(raw, &format!("HSET {JOURNAL} op order"));
-    let twice = [
-        [two, "redo", "", "2"],
-        [two, "redo", "", "2"],
-        [one, "redo", "", "1"],
-    ];
-    let redone = take("op", &twice, &[g, f]);
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redone), [1, 0, 0]);
-    let unknown = take("other", &[[three, "away", "", "1"]], &[g]);
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &unknown), [1]);
-    let journal = pairs(&[("op", "order"), ("op:cursor", one), ("op:taken", "1")]);
+    let redone = take("op", "redo", ["me", "1", "more"], &[[two, ""]]);
+    assert_eq!(call::<Value>(raw, &script, &keys, &redone), Value::Nil);
+    assert_eq!(hash(raw, UNCOUNTED), pairs(&[("me", "more")]));
+    // What was written before and is gone was subtracted.
+    let _: Value = run(raw, &format!("DEL {UNCOUNTED}"));
+    let unknown = |again| take("other", "away", ["me", again, "last"], &[[three, ""]]);
+    assert_eq!(
+        call::<Value>(raw, &script, &keys, &unknown("1")),
+        Value::Int(0)
+    );
+    assert_eq!(run::<u64>(raw, &format!("XLEN {DEAD}")), 1);
+    assert_eq!(
+        call::<Value>(raw, &script, &keys, &unknown("0")),
+        Value::Nil
+    );
+    let journal = pairs(&[("op", "order"), ("op:cursor", two), ("op:taken", "1")]);
     assert_eq!(hash(raw, JOURNAL), journal);
     let redo: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {REDO} - +"));
     let fields: Vec<String> = redo
@@ -194,9 +190,7 @@ fn dead_take() {
         .map(|(_, fields)| fields.join(" "))
         .collect();
     assert_eq!(fields, ["parcel parcel", "dead body by op"]);
-    for gone in [BODIES, COUNTS, CAUSES] {
-        assert_eq!(run::<u64>(raw, &format!("EXISTS {gone}")), 0, "{gone}");
-    }
+    assert_eq!(run::<u64>(raw, &format!("EXISTS {BODIES}")), 0);
 
     let _: Value = run(raw, "SET {t}:text mine");
     for at in 0..keys.len() {
@@ -208,11 +202,66 @@ fn dead_take() {
 }
 
 #[test]
+fn dead_count() {
+    let server = Server::start();
+    let (raw, script) = (
+        &mut server.raw(),
+        script!("dead_count.lua" on "lib/types.lua" and "lib/dead_counts.lua"),
+    );
+    let keys = [UNCOUNTED, COUNTS, CAUSES];
+    dead_letters(raw);
+    let _: u64 = run(raw, &format!("HSET {UNCOUNTED} me first you second"));
+    let mut count = |mine: &str| {
+        let args = [
+            "2",
+            "2",
+            "me",
+            mine,
+            "you",
+            "second",
+            "type:k",
+            "-2",
+            "tenant:tenant",
+            "-3",
+            "rejected f",
+            "-1",
+            "rejected g",
+            "-1",
+        ];
+        call::<u64>(raw, &script, &keys, &args)
+    };
+    assert_eq!(count("older"), 0, "more was added meanwhile");
+    assert_eq!(count("first"), 1);
+    assert_eq!(count("first"), 0, "once");
+    let (counts, _) = counted(raw);
+    assert_eq!(counts, pairs(&[("type:k", "1")]));
+    let causes: Vec<String> = hash(raw, CAUSES)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(causes, ["f rejected f", "l rejected f", "n rejected f"]);
+
+    // What another hand has made of a count begins anew.
+    let _: u64 = run(raw, &format!("HSET {COUNTS} type:k many"));
+    let _: u64 = run(raw, &format!("HSET {UNCOUNTED} me first"));
+    let args = ["1", "1", "me", "first", "type:k", "-1"];
+    assert_eq!(call::<u64>(raw, &script, &keys, &args), 1);
+    assert_eq!(counted(raw).0, pairs(&[]));
+
+    let _: Value = run(raw, "SET {t}:text mine");
+    for at in 0..keys.len() {
+        let mut wrong = keys;
+        wrong[at] = "{t}:text";
+        assert!(fails(raw, &script, &wrong, &args).contains("WRONGTYPE\": {t}:text"));
+    }
+}
+
+#[test]
 fn dead_put() {
     let server = Server::start();
     let (raw, script) = (
         &mut server.raw(),
-        script!("dead_put.lua" on "lib/dead_counts.lua"),
+        script!("dead_put.lua" on "lib/types.lua" and "lib/dead_counts.lua"),
     );
     let keys = [DEAD, BODIES, COUNTS, CAUSES, RESTORED];
     let ids = dead_letters(raw);
@@ -259,12 +308,11 @@ fn dead_put() {
     ];
     let id = call::<Vec<String>>(raw, &script, &keys, &odd).remove(0);
     assert_eq!(counted(raw).0, counts);
-    let take = script!("dead_take.lua" on "lib/dead_counts.lua");
-    let keys_of_take = [DEAD, BODIES, COUNTS, CAUSES, REDO, JOURNAL];
-    assert_eq!(
-        call::<Vec<u64>>(raw, &take, &keys_of_take, &["", "1", &id, "away", "", "0"]),
-        [1]
-    );
+    let out = script!("dead_take.lua" on "lib/types.lua");
+    let keys_of_take = [DEAD, BODIES, UNCOUNTED, REDO, JOURNAL];
+    let odd = take("", "away", ["me", "0", ""], &[[&id, ""]]);
+    let taken: Value = call(raw, &out, &keys_of_take, &odd);
+    assert_eq!(taken, Value::Nil);
     assert_eq!(counted(raw).0, counts);
 
     let _: Value = run(raw, "SET {t}:text mine");

@@ -8,9 +8,9 @@ macro_rules! script {
     ($file:literal) => {
         Script::new(include_str!(concat!("../../../lua/", $file)))
     };
-    ($file:literal on $library:literal) => {
+    ($file:literal on $($library:literal)and+) => {
         Script::new(concat!(
-            include_str!(concat!("../../../lua/", $library)),
+            $(include_str!(concat!("../../../lua/", $library)),)+
             include_str!(concat!("../../../lua/", $file))
         ))
     };

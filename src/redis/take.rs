@@ -1,0 +1,226 @@
+//! Taking dead letters out, so few at once that the server's other clients hardly feel it.
+
+use std::collections::HashSet;
+use std::mem::discriminant;
+
+use redis::Value;
+use uuid::Uuid;
+
+use super::backend::RedisBackend;
+use super::graves::place;
+use super::settle::batches_of;
+use super::tallies::{Sums, Tallies};
+use super::{error, reply, scripts};
+use crate::backend::Onward;
+use crate::codec::record::read_head;
+use crate::domain::{EntryId, Error, Group, Topic, describe};
+
+/// How many dead letters one script takes out; consumers on the same server wait for it.
+const TAKEN_AT_ONCE: usize = 7;
+/// The heads of so many batches are read at once.
+const READ_AT_ONCE: usize = 16;
+/// So many callers' takings are subtracted from the counts at once, some milliseconds' worth: a count
+/// that changes is as dear as a dead letter.
+const COUNTED_AT_ONCE: usize = 8;
+
+const OPERATION: &str = "take dead letters out";
+
+/// A dead letter and where it goes.
+type Item = (EntryId, Onward);
+
+impl RedisBackend {
+    pub(super) async fn take_dead(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        items: &[Item],
+        operation: Option<Uuid>,
+    ) -> Result<Vec<bool>, Error> {
+        // Each once, however often it was passed.
+        let mut known = HashSet::new();
+        let each: Vec<&Item> = items.iter().filter(|(id, _)| known.insert(*id)).collect();
+        let weight = |(_, onward): &&Item| match onward {
+            Onward::RedoAs(parcel) => parcel.len(),
+            Onward::Away | Onward::Redo => 0,
+        };
+        let batches: Vec<&[&Item]> = each
+            .chunk_by(|(_, one), (_, other)| discriminant(one) == discriminant(other))
+            .flat_map(|alike| batches_of(alike, TAKEN_AT_ONCE, weight))
+            .collect();
+        let mut taking = Taking {
+            operation: operation.map(|id| id.to_string()).unwrap_or_default(),
+            field: Uuid::new_v4().to_string(),
+            sums: Sums::default(),
+            taken: HashSet::new(),
+        };
+        let mut portions = batches.chunks(READ_AT_ONCE).peekable();
+        let first = portions.peek().copied().map(ids).unwrap_or_default();
+        let mut tallies = self.tallies(topic, group, first).await?;
+        while let Some(portion) = portions.next() {
+            let next = portions.peek().copied().map(ids).unwrap_or_default();
+            // They are read while the first batch of this portion is taken.
+            let following = self.tallies(topic, group, next);
+            let taking = async {
+                for batch in portion {
+                    let done = self.take_batch(topic, group, batch, &tallies, &mut taking);
+                    done.await.map_err(|e| e.on(place(topic, group)))?;
+                }
+                Ok::<_, Error>(())
+            };
+            let (done, following) = tokio::join!(taking, following);
+            done?;
+            tallies = following?;
+        }
+        self.count_taken(topic, group, COUNTED_AT_ONCE).await;
+        // The first of two of the same id has taken it.
+        let mut taken = taking.taken;
+        Ok(items.iter().map(|(id, _)| taken.remove(id)).collect())
+    }
+
+    /// Takes those of a batch that are there.
+    async fn take_batch(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        batch: &[&Item],
+        tallies: &Tallies,
+        taking: &mut Taking,
+    ) -> Result<(), Error> {
+        let mut there = batch.to_vec();
+        while let Some((_, onward)) = there.first() {
+            let first = taking.sums.is_empty();
+            let these = tallies.add_up(there.iter().map(|(id, _)| *id));
+            taking.sums.add(&these);
+            let mut call = scripts::dead_take()
+                .key(self.keys.dead(topic, group))
+                .key(self.keys.dead_body(topic, group))
+                .key(self.keys.dead_uncounted(topic, group))
+                .key(self.keys.redo(topic, group))
+                .key(self.keys.journal(topic, group))
+                .arg(&taking.operation)
+                .arg(match onward {
+                    Onward::Away => "away",
+                    Onward::Redo => "redo",
+                    Onward::RedoAs(_) => "redo-as",
+                })
+                .arg(&taking.field)
+                .arg(if first { "0" } else { "1" })
+                .arg(taking.sums.encode());
+            for (id, onward) in &there {
+                call.push(id.to_string());
+                call.push(match onward {
+                    Onward::RedoAs(parcel) => &parcel[..],
+                    Onward::Away | Onward::Redo => b"",
+                });
+            }
+            let reply = self.pool.run(OPERATION, async |connection| {
+                call.run::<Value>(connection).await
+            });
+            let flags = match reply.await? {
+                Value::Nil => {
+                    taking.taken.extend(there.iter().map(|(id, _)| *id));
+                    break;
+                }
+                Value::Int(0) if !first => {
+                    // What was taken before is counted.
+                    taking.sums = Sums::default();
+                    continue;
+                }
+                flags => reply::flags(flags).map_err(|e| error::sent(OPERATION, e))?,
+            };
+            // It answers so only where one is missing; whoever took that will not bring it back.
+            if flags.len() != there.len() || flags.iter().all(|there| *there) {
+                return Err(error::sent(OPERATION, reply::unexpected("dead_take.lua")));
+            }
+            taking.sums.subtract(&these);
+            let mut flags = flags.into_iter();
+            there.retain(|_| flags.next() == Some(true));
+        }
+        Ok(())
+    }
+
+    /// By what dead letters are counted; those that are not there, or cannot be read, by nothing.
+    async fn tallies(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: Vec<EntryId>,
+    ) -> Result<Tallies, Error> {
+        let mut tallies = Tallies::default();
+        let stream = self.keys.dead(topic, group);
+        let pages = self
+            .read_each(&stream, ids.into_iter())
+            .await
+            .map_err(|e| e.on(place(topic, group)))?;
+        for (id, head) in pages {
+            if let Ok(head) = read_head(&head) {
+                tallies.enter(id, head.view());
+            }
+        }
+        Ok(tallies)
+    }
+
+    /// Subtracts from the counts what was taken out and still counts, whoever took it, where it is
+    /// that of so many callers. Where it fails that is done another time: who asks for the counts
+    /// subtracts it, too.
+    pub(super) async fn count_taken(&self, topic: &Topic, group: &Group, least: usize) {
+        if let Err(error) = self.try_to_count(topic, group, least).await {
+            tracing::debug!(%topic, %group, error = %describe(&error), "not counted yet");
+        }
+    }
+
+    async fn try_to_count(&self, topic: &Topic, group: &Group, least: usize) -> Result<(), Error> {
+        const OPERATION: &str = "count dead letters";
+        let uncounted = self.keys.dead_uncounted(topic, group);
+        let fields = self.pool.run(OPERATION, async |connection| {
+            let mut command = redis::cmd("HGETALL");
+            command.arg(&uncounted).query_async(connection).await
+        });
+        let fields: Vec<(Vec<u8>, Vec<u8>)> =
+            fields.await.map_err(|e| e.on(place(topic, group)))?;
+        if fields.len() < least {
+            return Ok(());
+        }
+        for some in fields.chunks(COUNTED_AT_ONCE) {
+            let mut sums = Sums::default();
+            some.iter()
+                .for_each(|(_, one)| sums.add(&Sums::decode(one)));
+            let mut call = scripts::dead_count()
+                .key(&uncounted)
+                .key(self.keys.dead_counts(topic, group))
+                .key(self.keys.dead_causes(topic, group))
+                .arg(some.len())
+                .arg(sums.counts.len());
+            for (name, one) in some {
+                call.push(name);
+                call.push(one);
+            }
+            for (name, number) in sums.counts.iter().chain(&sums.causes) {
+                call.push(name);
+                call.push(-number);
+            }
+            // Where it is no longer so, another is at it, or adds to it and comes here later.
+            self.pool
+                .run(OPERATION, async |connection| {
+                    call.run::<bool>(connection).await
+                })
+                .await
+                .map_err(|e| e.on(place(topic, group)))?;
+        }
+        Ok(())
+    }
+}
+
+/// A call that takes dead letters out.
+struct Taking {
+    operation: String,
+    /// Where it writes what it has taken out and still counts.
+    field: String,
+    /// What that is.
+    sums: Sums,
+    taken: HashSet<EntryId>,
+}
+
+fn ids(portion: &[&[&Item]]) -> Vec<EntryId> {
+    portion.concat().into_iter().map(|(id, _)| *id).collect()
+}
