@@ -193,12 +193,13 @@ fn a_redrive_that_is_interrupted_says_how_to_go_on() {
     let ran = dead(&url, "redrive", &["--all"]).ok();
     assert!(ran.out.starts_with(&format!("{left} redriven")), "{ran:?}");
     assert_eq!(counts(&url), (0, 40));
-    dead(
-        &url,
-        "redrive",
-        &["--resume", "0190163d-8694-739b-aea5-966c26f8ad90"],
-    )
-    .failed(1);
+    let other = "0190163d-8694-739b-aea5-966c26f8ad90";
+    dead(&url, "redrive", &["--resume", other]).failed(1);
+    // Nor is anything taken back of what it was begun with.
+    for command in ["redrive", "purge"] {
+        let ran = dead(&url, command, &["--resume", other, "--tenant", "acme"]).failed(2);
+        assert!(ran.err.contains("cannot be used with"), "{ran:?}");
+    }
 }
 
 #[test]

@@ -259,6 +259,49 @@ mod tests {
     }
 
     #[test]
+    fn what_is_resumed_is_bound_to_how_it_was_begun() {
+        let parse = |command: &str, rest: &str| {
+            let id = "0190163d-8694-739b-aea5-966c26f8ad90";
+            let line = format!("redstart dead {command} orders billing --resume {id} {rest}");
+            Args::try_parse_from(line.split_whitespace()).map(|_| ())
+        };
+        for command in ["redrive", "purge"] {
+            assert!(parse(command, "").is_ok());
+            assert!(parse(command, "--json").is_ok());
+            for rest in [
+                "1-1",
+                "--all",
+                "--reason exhausted",
+                "--fingerprint x",
+                "--error x",
+                "--error-pattern x",
+                "--type t",
+                "--tenant acme",
+                "--correlation c",
+                "--since 2h",
+                "--until 2h",
+                "--min-attempts 2",
+                "--max-attempts 2",
+                "--redriven",
+                "--never-redriven",
+                "--rate 5",
+                "--rate 5 --ramp 1s",
+                "--by ann",
+                "--dry-run",
+            ] {
+                let error = parse(command, rest).unwrap_err().to_string();
+                assert!(
+                    error.contains("--resume") && error.contains("cannot be used with"),
+                    "{command} {rest}: {error}"
+                );
+            }
+        }
+        assert!(parse("purge", "--yes").is_ok());
+        assert!(parse("purge", "--export f").is_err());
+        assert!(parse("redrive", "--to copies").is_err());
+    }
+
+    #[test]
     fn help_never_shows_the_value_of_the_url() {
         let argument = Args::command();
         let url = argument

@@ -162,8 +162,8 @@ pub(crate) struct RedriveArgs {
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) which: SelectionArgs,
-    /// Go on with this operation, which was cut off; not with a purge
-    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "dry_run", "to", "rate"])]
+    /// Go on with this operation, which was cut off, with what it was begun with; not with a purge
+    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "FilterArgs", "PaceArgs", "stop_share", "dry_run", "to"])]
     pub(crate) resume: Option<Uuid>,
     /// To this topic, and so to all its groups, instead of the group that failed them
     #[arg(long, value_name = "TOPIC")]
@@ -249,8 +249,8 @@ pub(crate) struct PurgeArgs {
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) which: SelectionArgs,
-    /// Go on with this purge, which was cut off
-    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "dry_run", "export", "rate"])]
+    /// Go on with this purge, which was cut off, with what it was begun with
+    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "FilterArgs", "PaceArgs", "dry_run", "export"])]
     pub(crate) resume: Option<Uuid>,
     /// Write them to a new file first
     #[arg(long, value_name = "FILE")]
