@@ -212,7 +212,8 @@ impl KvStore for MemoryKv {
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<(), Error>> {
         turn(move || {
-            let ttl = ttl_millis("set", ttl)?;
+            let names: Vec<&str> = entries.iter().map(|(key, _)| *key).collect();
+            let ttl = ttl_millis("set", ttl).map_err(|e| e.on(names.join(" ")))?;
             entries
                 .iter()
                 .try_for_each(|(key, _)| check_key("set", key))?;

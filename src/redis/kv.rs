@@ -155,7 +155,11 @@ impl KvStore for RedisKv {
             if entries.is_empty() {
                 return Ok(());
             }
-            let ttl = ttl_millis("set", ttl)?;
+            let names = || {
+                let names: Vec<&str> = entries.iter().map(|(key, _)| *key).collect();
+                names.join(" ")
+            };
+            let ttl = ttl_millis("set", ttl).map_err(|e| e.on(names()))?;
             let command = |key, value: &Bytes| {
                 let mut command = redis::cmd("SET");
                 command.arg(self.keys.value("set", key)?).arg(&value[..]);
@@ -178,13 +182,12 @@ impl KvStore for RedisKv {
             for (key, value) in &entries {
                 pipeline.add_command(command(key, value)?);
             }
-            let names: Vec<&str> = entries.iter().map(|(key, _)| *key).collect();
             self.pool
                 .run("set", async |connection| {
                     pipeline.exec_async(connection).await
                 })
                 .await
-                .map_err(|e| e.on(names.join(" ")))
+                .map_err(|e| e.on(names()))
         })
     }
 

@@ -398,9 +398,18 @@ fn editing_is_off_and_then_makes_a_new_message() {
     let ran = edit(&all[0], &["--patch", "-"], patch, false).failed(1);
     assert!(ran.err.contains("editing is off"), "{ran:?}");
     edit(&all[0], &["--patch", "-"], "{}", true).failed(1);
-    edit(&all[0], &["--patch", "-"], "{", true).failed(1);
-    let ran = edit(&all[0], &["--patch", "-"], r#"{"type": null}"#, true).failed(1);
-    assert!(ran.err.contains("is no envelope"), "{ran:?}");
+    for (patch, rule) in [
+        ("{", "the standard input is no JSON"),
+        ("[1]", "the standard input is no JSON patch"),
+        (r#"{"type": null}"#, "the edited message is no envelope"),
+    ] {
+        let ran = edit(&all[0], &["--patch", "-"], patch, true).failed(2);
+        assert!(ran.err.contains(rule), "{ran:?}");
+    }
+    edit("1-1", &["--file", "-"], "nonsense", true).failed(2);
+    let elsewhere = r#"[{"op": "remove", "path": "/payload/none"}]"#;
+    let ran = edit(&all[0], &["--patch", "-"], elsewhere, true).failed(1);
+    assert!(ran.err.contains("does not fit"), "{ran:?}");
     assert_eq!(counts(&url), (4, 0));
     let ran = edit(&all[0], &["--patch", "-"], patch, true).ok();
     let message = ran.json()["message"].as_str().unwrap().to_owned();

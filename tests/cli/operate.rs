@@ -218,15 +218,30 @@ fn values_are_json_whatever_their_form() {
     run_with(redstart(Some(&url), &["kv", "set", "order"]), "[1, 2]\n").ok();
     assert_eq!(kv(&["get", "order"]).ok().json(), json!([1, 2]));
 
+    let deep = "[".repeat(100) + &"]".repeat(100);
     for bad in [
         &["set", "k", "nonsense"][..],
+        &["set", "k", &deep],
         &["set", "k", "1", "--ttl", "0"],
+        &["set", "", "1"],
+        &["set", "{orders}:log", "1"],
+        &["get", ""],
         &["cas", "k", "1"],
+        &["cas", "", "1", "--expect-absent"],
     ] {
         kv(bad).failed(2);
     }
+    for bad in [
+        &["set", "k", "1", "--ttl", "0s"][..],
+        &["cas", "k", "1", "--expect-absent", "--ttl", "0s"],
+    ] {
+        let ran = kv(bad).failed(2);
+        assert!(ran.err.contains("\"k\": a time to live"), "{ran:?}");
+    }
     kv(&["get", "absent"]).failed(1);
-    kv(&["set", "{orders}:log", "1"]).failed(1);
+    // All keys are looked at before one is removed.
+    kv(&["del", "order", ""]).failed(2);
+    assert_eq!(kv(&["get", "order"]).ok().json(), json!([1, 2]));
     assert_eq!(
         kv(&["del", "order", "absent", "--json"]).failed(1).json(),
         json!({"deleted": ["order"], "absent": ["absent"]})

@@ -17,7 +17,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) enum Failure {
     /// Says why, in one line.
     Because(Box<dyn StdError + Send + Sync>),
-    /// A setting breaks a rule; says which one.
+    /// A setting or a value of the command line breaks a rule; says which one.
     Setting(Error),
     /// An argument makes no sense; says why.
     Usage(String),
@@ -42,6 +42,14 @@ impl Failure {
     pub(crate) fn of_settings(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Invalid => Self::Setting(error),
+            _ => error.into(),
+        }
+    }
+
+    /// An error of a call that was given nothing but what stands on the command line.
+    pub(crate) fn of_arguments(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Invalid | ErrorKind::Encode => Self::Setting(error),
             _ => error.into(),
         }
     }
@@ -131,6 +139,7 @@ mod tests {
     fn rules_of_the_settings_are_usage_and_the_rest_is_failure() {
         let invalid = || "a b".parse::<redstart::Topic>().unwrap_err();
         assert_eq!(Failure::of_settings(invalid()).exit_code(), USAGE);
+        assert_eq!(Failure::of_arguments(invalid()).exit_code(), USAGE);
         assert_eq!(Failure::from(invalid()).exit_code(), FAILED);
         assert_eq!(Failure::new("no").exit_code(), FAILED);
         let gone = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));

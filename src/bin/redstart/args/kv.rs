@@ -38,6 +38,7 @@ Exit codes: 0 shown, 1 the key is absent, or its value is neither JSON nor Messa
 2 wrong usage.")]
 pub(crate) struct GetArgs {
     /// The key
+    #[arg(value_parser = key)]
     pub(crate) key: String,
     /// Its bytes, as they are stored
     #[arg(long)]
@@ -55,6 +56,7 @@ Examples:
 Without --ttl the value stays, also where the older one had a time to live.")]
 pub(crate) struct SetArgs {
     /// The key
+    #[arg(value_parser = key)]
     pub(crate) key: String,
     /// The value, as JSON [default: the standard input]
     #[arg(allow_hyphen_values = true)]
@@ -71,7 +73,7 @@ With --json: {\"deleted\",\"absent\"}, both lists of keys.
 Exit codes: 0 all were removed, 1 one of them was absent, 2 wrong usage.")]
 pub(crate) struct DelArgs {
     /// The keys
-    #[arg(required = true, value_name = "KEY")]
+    #[arg(required = true, value_name = "KEY", value_parser = key)]
     pub(crate) keys: Vec<String>,
 }
 
@@ -88,6 +90,7 @@ that is given, or none. With --json: {\"swapped\"}.
 Exit codes: 0 replaced, 1 it is not what was expected, 2 wrong usage.")]
 pub(crate) struct CasArgs {
     /// The key
+    #[arg(value_parser = key)]
     pub(crate) key: String,
     /// The new value, as JSON
     #[arg(allow_hyphen_values = true)]
@@ -115,4 +118,12 @@ pub(crate) struct Form {
     /// Values are text as it is, not JSON
     #[arg(long)]
     pub(crate) text: bool,
+}
+
+/// The store's own rule, before the first of several keys is removed.
+fn key(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.starts_with('{') {
+        return Err("a key may not be empty or begin with `{`");
+    }
+    Ok(text.to_owned())
 }

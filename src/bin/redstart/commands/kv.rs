@@ -65,7 +65,8 @@ async fn set(args: &SetArgs, kv: &dyn KvStore, console: &mut Console<'_>) -> Res
         None => input()?,
     };
     let value = args.form.value("the value", &text)?;
-    kv.set(&args.key, &value, args.form.ttl).await?;
+    let stored = kv.set(&args.key, &value, args.form.ttl).await;
+    stored.map_err(Failure::of_arguments)?;
     if console.is_json() {
         console.json(&json!({ "set": args.key }))?;
     }
@@ -100,7 +101,8 @@ async fn cas(args: &CasArgs, kv: &dyn KvStore, console: &mut Console<'_>) -> Res
     let new = args.form.value("the value", &args.value)?;
     let swapped = kv
         .cas(&args.key, expected.as_ref(), &new, args.form.ttl)
-        .await?;
+        .await
+        .map_err(Failure::of_arguments)?;
     if console.is_json() {
         console.json(&json!({ "swapped": swapped }))?;
     }

@@ -208,7 +208,8 @@ Examples:
 A patch is a JSON merge patch (RFC 7396) of the envelope as it is on the wire, or, where it is an
 array, a JSON patch (RFC 6902). With --json: {\"message\"}, the new id.
 
-Exit codes: 0 brought back, 1 it was not, or nothing was changed, 2 wrong usage."
+Exit codes: 0 brought back, 1 it was not, or nothing was changed, 2 wrong usage, or what was given
+is no JSON, no patch or no envelope."
 )]
 pub(crate) struct EditArgs {
     #[command(flatten)]

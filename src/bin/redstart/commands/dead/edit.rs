@@ -19,6 +19,7 @@ pub(super) async fn run(
     container: &Container,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
+    let given = Given::of(args)?;
     super::check(&args.of, container).await?;
     let dead = container.dead_letters();
     let (topic, group) = (&args.of.topic, &args.of.group);
@@ -28,15 +29,26 @@ pub(super) async fn run(
         return Err(Failure::new(text));
     };
     let old = wire(&letter.envelope()?)?;
-    let new = match (&args.patch, &args.file) {
-        (Some(path), _) => patched(&old, &read(path)?)?,
-        (_, Some(path)) => parse(&read(path)?)?,
-        _ => by_hand(&letter, &old, console)?,
+    let new = match given {
+        Given::Merge(patch) => {
+            let mut new = old.clone();
+            json_patch::merge(&mut new, &patch);
+            new
+        }
+        Given::Steps(steps) => {
+            let mut new = old.clone();
+            json_patch::patch(&mut new, &steps)
+                .map_err(|error| Failure::new(format!("the patch does not fit: {error}")))?;
+            new
+        }
+        Given::Whole(new) => new,
+        Given::Nothing => by_hand(&letter, &old, console)?,
     };
     if new == old {
         return Err(Failure::new("nothing was changed; nothing was done"));
     }
-    let envelope = envelope(&letter, &new)?;
+    let envelope = envelope(&letter, &new)
+        .map_err(|rule| Failure::usage(format!("the edited message {rule}")))?;
     let by = super::operator(args.by.as_deref());
     let message = dead.edit(topic, group, args.id, envelope, &by).await?;
     if console.is_json() {
@@ -47,14 +59,54 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// What to make of the envelope, as far as the command line says it.
+enum Given {
+    /// A JSON merge patch.
+    Merge(Value),
+    /// A JSON patch.
+    Steps(json_patch::Patch),
+    Whole(Value),
+    Nothing,
+}
+
+impl Given {
+    fn of(args: &EditArgs) -> Result<Self, Failure> {
+        if let Some(path) = &args.file {
+            return Ok(Self::Whole(json(path)?));
+        }
+        let Some(path) = &args.patch else {
+            return Ok(Self::Nothing);
+        };
+        let patch = json(path)?;
+        if !patch.is_array() {
+            return Ok(Self::Merge(patch));
+        }
+        let steps = serde_json::from_value(patch);
+        let rule = |error| Failure::usage(format!("{} is no JSON patch: {error}", name(path)));
+        steps.map(Self::Steps).map_err(rule)
+    }
+}
+
 /// The envelope as it is on the wire, as a value.
 fn wire(envelope: &Envelope) -> Result<Value, Failure> {
     let text = shown::wire(envelope).map_err(Failure::new)?;
-    parse(text.get())
+    parse(text.get()).map_err(Failure::new)
 }
 
-fn parse(text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text).map_err(|error| Failure::new(format!("is no JSON: {error}")))
+fn parse(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))
+}
+
+/// What a file of the command line holds.
+fn json(path: &Path) -> Result<Value, Failure> {
+    parse(&read(path)?).map_err(|rule| Failure::usage(format!("{} {rule}", name(path))))
+}
+
+fn name(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        return "the standard input".to_owned();
+    }
+    path.display().to_string()
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -67,26 +119,12 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// What a value says as an envelope, by the rules of the wire.
-fn envelope(letter: &DeadLetter, value: &Value) -> Result<Envelope, Failure> {
+fn envelope(letter: &DeadLetter, value: &Value) -> Result<Envelope, String> {
     let text = value.to_string();
     let pairs = [(&b"json"[..], text.as_bytes())];
     let limits = Limits::default().with_max_bytes(usize::MAX);
     let decoded = decode_entry(&letter.topic, letter.trail.origin, pairs, limits);
-    decoded.map_err(|flaw| Failure::new(format!("is no envelope: {flaw}")))
-}
-
-fn patched(old: &Value, patch: &str) -> Result<Value, Failure> {
-    let patch = parse(patch)?;
-    let mut new = old.clone();
-    if patch.is_array() {
-        let steps: json_patch::Patch = serde_json::from_value(patch)
-            .map_err(|error| Failure::new(format!("is no JSON patch: {error}")))?;
-        json_patch::patch(&mut new, &steps)
-            .map_err(|error| Failure::new(format!("the patch does not fit: {error}")))?;
-    } else {
-        json_patch::merge(&mut new, &patch);
-    }
-    Ok(new)
+    decoded.map_err(|flaw| format!("is no envelope: {flaw}"))
 }
 
 /// Opens an editor, again and again until what comes out is an envelope or the user gives up.
@@ -108,9 +146,8 @@ fn by_hand(letter: &DeadLetter, old: &Value, console: &mut Console<'_>) -> Resul
         let read = parse(&text).and_then(|new| envelope(letter, &new).map(|_| new));
         match read {
             Ok(new) => return Ok(new),
-            Err(failure) => {
-                let line = failure.line().unwrap_or_default();
-                console.remark(format_args!("what was written {line}"));
+            Err(rule) => {
+                console.remark(format_args!("what was written {rule}"));
                 console.confirm("edit")?;
             }
         }
