@@ -33,6 +33,7 @@ pub struct ContainerBuilder {
     codec: Codec,
     limits: Limits,
     deduplication: Option<Duration>,
+    setup: bool,
     migrate: bool,
     editing: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
@@ -59,6 +60,7 @@ impl Default for ContainerBuilder {
             codec: Codec::default(),
             limits: Limits::default(),
             deduplication: None,
+            setup: true,
             migrate: false,
             editing: false,
             coordinators: Vec::new(),
@@ -182,8 +184,8 @@ impl ContainerBuilder {
 
     /// Uses any other adapter: a backend and a key-value store that exist already.
     ///
-    /// [`with_namespace`](Self::with_namespace), [`with_migrations`](Self::with_migrations)
-    /// and the codec of the key-value store are the adapter's own affair then. The
+    /// [`with_namespace`](Self::with_namespace), [`with_setup`](Self::with_setup),
+    /// [`with_migrations`](Self::with_migrations) and the codec of the key-value store are the adapter's own affair then. The
     /// conformance suite of feature `testing` tells whether an adapter keeps the contract.
     pub fn with_backend(mut self, backend: Arc<dyn Backend>, kv: Arc<dyn KvStore>) -> Self {
         self.carrier = Carrier::Other(backend, kv);
@@ -224,9 +226,18 @@ impl ContainerBuilder {
     }
 
     /// Sets whether pending migrations are applied at the start; by default they are an error,
-    /// because other processes may still run the older version. A new namespace is always set up.
+    /// because other processes may still run the older version. A new namespace is set up all the
+    /// same, see [`with_setup`](Self::with_setup).
     pub fn with_migrations(mut self, apply: bool) -> Self {
         self.migrate = apply;
+        self
+    }
+
+    /// Sets whether a namespace that has no layout gets it at the start; by default it does. Without,
+    /// it stays as it is, and whoever looks at it finds nothing there: for what only looks, also
+    /// where a name is misspelt.
+    pub fn with_setup(mut self, set_up: bool) -> Self {
+        self.setup = set_up;
         self
     }
 
@@ -289,7 +300,10 @@ impl ContainerBuilder {
         let (backend, kv): (Arc<dyn Backend>, Arc<dyn KvStore>) = match self.carrier {
             Carrier::Redis => {
                 let backend = RedisBackend::new(&self.url, &self.tls, self.namespace)?;
-                backend.migrations().ensure(self.migrate).await?;
+                backend
+                    .migrations()
+                    .ensure(self.setup, self.migrate)
+                    .await?;
                 let kv = backend.kv(self.codec);
                 (Arc::new(backend), Arc::new(kv))
             }

@@ -256,8 +256,9 @@ impl Migrations {
 
     /// Makes sure that the namespace has the layout that this version works on.
     ///
-    /// A namespace without any is new and gets it; an older one only when `migrate` is set.
-    pub(crate) async fn ensure(&self, migrate: bool) -> Result<(), Error> {
+    /// A namespace without any is new and gets it, unless `set_up` is not set; an older one only when
+    /// `migrate` is set.
+    pub(crate) async fn ensure(&self, set_up: bool, migrate: bool) -> Result<(), Error> {
         let refuse = |rule: String| Err(Error::new(ErrorKind::Schema, "connect", rule));
         let all = self.status().await?;
         for migration in &all {
@@ -271,8 +272,12 @@ impl Migrations {
         if all.iter().all(is_applied) {
             return Ok(());
         }
+        let is_new = !all.iter().any(is_applied);
+        if is_new && !set_up {
+            return Ok(());
+        }
         // A dirty state may be another process that is at it: `up` tells the two apart.
-        if migrate || !all.iter().any(is_applied) {
+        if is_new || migrate {
             return self.up(false).await.map(|_| ());
         }
         refuse("migrations are pending: run `redstart migrate up`".to_owned())

@@ -126,6 +126,59 @@ fn migrations_are_listed_and_applied_and_only_then() {
 }
 
 #[test]
+fn who_only_looks_writes_nothing_and_needs_no_right_to() {
+    let server = Server::start();
+    let () = server.command(&[
+        "ACL", "SETUSER", "viewer", "on", ">secret", "~*", "+@all", "-@write",
+    ]);
+    let own = server.url();
+    let viewers = own.replace("redis://", "redis://viewer:secret@");
+    let id = "1-1";
+    let of_group = |words: &[&'static str], rest: &[&'static str]| {
+        [words, &["orders", "billing"], rest].concat()
+    };
+    for url in [&own, &viewers] {
+        for args in [
+            &["topics"][..],
+            &["groups"],
+            &["dead", "summary"],
+            &["health"],
+            &["migrate", "status"],
+        ] {
+            run(Some(url), args).ok();
+        }
+        for args in [
+            vec!["groups", "orders"],
+            vec!["tail", "orders"],
+            vec!["kv", "get", "stock"],
+            vec!["dead", "summary", "orders"],
+            of_group(&["dead", "list"], &[]),
+            of_group(&["dead", "show"], &[id]),
+            of_group(&["dead", "export"], &[]),
+            of_group(&["dead", "watch"], &[]),
+            of_group(&["dead", "journal"], &[]),
+            of_group(&["dead", "redrive"], &["--all", "--dry-run"]),
+            of_group(&["dead", "purge"], &["--all", "--dry-run"]),
+            of_group(&["retries", "list"], &[]),
+            of_group(&["retries", "cancel"], &["--all", "--dry-run"]),
+            of_group(&["groups", "remove"], &["--dry-run"]),
+            // Nor does who would change what is not there set anything up.
+            of_group(&["dead", "redrive"], &["--all"]),
+            of_group(&["retries", "run-now"], &["--all"]),
+            of_group(&["groups", "remove"], &["--yes"]),
+        ] {
+            let ran = run(Some(url), &args).failed(1);
+            assert!(!ran.err.contains("right"), "{args:?}: {ran:?}");
+        }
+        run(Some(url), &["doctor"]);
+        assert_eq!(server.command::<u64>(&["DBSIZE"]), 0);
+    }
+    run(Some(&own), &["kv", "set", "stock", "40"]).ok();
+    let keys: Vec<String> = server.command(&["KEYS", "{shop}:*"]);
+    assert_eq!(keys, ["{shop}:schema"]);
+}
+
+#[test]
 fn health_says_what_does_not_work() {
     let mut server = Server::start();
     let url = server.url();

@@ -32,6 +32,19 @@ async fn a_new_namespace_is_set_up_once_by_whoever_comes_first() {
 }
 
 #[tokio::test]
+async fn who_only_looks_sets_nothing_up_and_refuses_the_same() {
+    let server = Server::start();
+    let looking = || builder(&server).with_setup(false).with_migrations(true);
+    let container = looking().connect().await.unwrap();
+    assert_eq!(container.admin().topics().await.unwrap(), []);
+    assert!(container.health().await.ok);
+    assert_eq!(server.command::<u64>(&["DBSIZE"]), 0);
+    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0002", "beef"]);
+    let error = looking().connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Schema);
+}
+
+#[tokio::test]
 async fn a_newer_or_changed_namespace_is_refused() {
     let server = Server::start();
     builder(&server).connect().await.unwrap();

@@ -9,6 +9,18 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::console::Console;
 use crate::failure::Failure;
 
+/// What a command does with its namespace, and so what connecting may do to the layout.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Touch {
+    /// It only looks: nothing is written.
+    Look,
+    /// It changes what is there: an older layout is brought up to date where the settings say so,
+    /// but a namespace that is not there, as one that is misspelt, is not set up.
+    Change,
+    /// It puts something in, and sets up a new namespace.
+    Begin,
+}
+
 #[derive(ClapArgs, Clone)]
 #[command(next_help_heading = "Settings")]
 pub(crate) struct Settings {
@@ -78,9 +90,18 @@ impl Settings {
         Ok(builder)
     }
 
-    /// Connects.
-    pub(crate) async fn connect(&self) -> Result<Container, Failure> {
-        self.builder()?
+    /// As [`builder`](Self::builder), for a command that does so much with the namespace.
+    pub(crate) fn builder_to(&self, touch: Touch) -> Result<ContainerBuilder, Failure> {
+        let builder = self.builder()?.with_setup(touch == Touch::Begin);
+        Ok(match touch {
+            Touch::Look => builder.with_migrations(false),
+            Touch::Change | Touch::Begin => builder,
+        })
+    }
+
+    /// Connects, for a command that does so much with the namespace.
+    pub(crate) async fn connect_to(&self, touch: Touch) -> Result<Container, Failure> {
+        self.builder_to(touch)?
             .connect()
             .await
             .map_err(Failure::of_settings)

@@ -11,7 +11,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use redstart::Topic;
 
 use crate::demo::{DemoArgs, WorkerArgs};
-use crate::settings::Settings;
+use crate::settings::{Settings, Touch};
 
 pub(crate) use dead::{
     By, DeadAction, DeadArgs, DeadListArgs, EditArgs, ExportArgs, ImportArgs, JournalArgs,
@@ -75,6 +75,51 @@ pub(crate) enum Command {
     /// A worker process of `demo`.
     #[command(hide = true)]
     DemoWorker(WorkerArgs),
+}
+
+impl Command {
+    /// What it does with its namespace.
+    pub(crate) fn touch(&self) -> Touch {
+        let changes = match self {
+            Self::Demo(_) | Self::DemoWorker(_) | Self::Publish(_) => return Touch::Begin,
+            Self::Kv(args) => match &args.action {
+                KvAction::Set(_) | KvAction::Cas(_) => return Touch::Begin,
+                KvAction::Del(_) => true,
+                KvAction::Get(_) => false,
+            },
+            Self::Groups(args) => match &args.action {
+                Some(GroupsAction::Remove(args)) => !args.dry_run,
+                None => false,
+            },
+            Self::Retries(args) => match &args.action {
+                RetriesAction::RunNow(args) => !args.dry_run,
+                RetriesAction::Cancel(args) => !args.dry_run,
+                RetriesAction::List(_) => false,
+            },
+            Self::Dead(args) => match &args.action {
+                DeadAction::Redrive(args) => !args.dry_run,
+                DeadAction::Purge(args) => !args.dry_run,
+                DeadAction::Edit(_) | DeadAction::Import(_) => true,
+                DeadAction::Summary(_)
+                | DeadAction::List(_)
+                | DeadAction::Show(_)
+                | DeadAction::Export(_)
+                | DeadAction::Watch(_)
+                | DeadAction::Journal(_) => false,
+            },
+            Self::Migrate(args) => match &args.action {
+                MigrateAction::Up { .. } => return Touch::Begin,
+                MigrateAction::Status => false,
+            },
+            Self::Tail(_)
+            | Self::Topics(_)
+            | Self::Health(_)
+            | Self::Doctor(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        };
+        if changes { Touch::Change } else { Touch::Look }
+    }
 }
 
 /// Publish lines of JSON from the standard input.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{FAILED, Failure, chain};
-use crate::settings::Settings;
+use crate::settings::{Settings, Touch};
 
 /// As the library's, which nobody else can make: without a container there is still an answer.
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ impl From<Check> for Part {
 }
 
 pub(super) async fn run(settings: &Settings, console: &mut Console<'_>) -> Result<(), Failure> {
-    let health = match settings.builder()?.connect().await {
+    let health = match settings.builder_to(Touch::Look)?.connect().await {
         Ok(container) => Shown::from(container.health().await),
         // A setting that makes no sense says nothing about the server.
         Err(error) if error.kind() == ErrorKind::Invalid => {

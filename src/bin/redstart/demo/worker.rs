@@ -14,7 +14,7 @@ use super::crew::Event;
 use super::plan::{CONCURRENCY, Fails, LEASE, MAX_ATTEMPTS, Message};
 use super::report::Report;
 use crate::failure::Failure;
-use crate::settings::Settings;
+use crate::settings::{Settings, Touch};
 
 /// How long a worker may take to finish what it has begun.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub(crate) struct WorkerArgs {
 
 /// A worker process: until its standard input is closed.
 pub(crate) async fn work(args: &WorkerArgs, settings: &Settings) -> Result<(), Failure> {
-    let container = settings.connect().await?;
+    let container = settings.connect_to(Touch::Begin).await?;
     let task = Task {
         topic: args.topic.clone(),
         group: args.group.clone(),
