@@ -121,9 +121,14 @@ impl Migrations {
     ///
     /// The kinds of the connection.
     pub async fn status(&self) -> Result<Vec<AppliedMigration>, Error> {
+        self.status_for("migration status").await
+    }
+
+    /// The same as a part of another operation, which an error names.
+    async fn status_for(&self, operation: &'static str) -> Result<Vec<AppliedMigration>, Error> {
         let held: HashMap<String, String> = self
             .pool
-            .run("migration status", async |connection| {
+            .run(operation, async |connection| {
                 redis::cmd("HGETALL")
                     .arg(self.keys.schema())
                     .query_async(connection)
@@ -181,7 +186,7 @@ impl Migrations {
     pub async fn up(&self, repair: bool) -> Result<Vec<u32>, Error> {
         let operation = "migrate";
         let refuse = |rule: String| Err(Error::new(ErrorKind::Schema, operation, rule));
-        for migration in self.status().await? {
+        for migration in self.status_for(operation).await? {
             match migration.state {
                 MigrationState::Unknown => return refuse(newer(migration.number)),
                 MigrationState::Changed => return refuse(changed(migration.number)),
@@ -259,8 +264,9 @@ impl Migrations {
     /// A namespace without any is new and gets it, unless `set_up` is not set; an older one only when
     /// `migrate` is set.
     pub(crate) async fn ensure(&self, set_up: bool, migrate: bool) -> Result<(), Error> {
-        let refuse = |rule: String| Err(Error::new(ErrorKind::Schema, "connect", rule));
-        let all = self.status().await?;
+        let operation = "connect";
+        let refuse = |rule: String| Err(Error::new(ErrorKind::Schema, operation, rule));
+        let all = self.status_for(operation).await?;
         for migration in &all {
             match migration.state {
                 MigrationState::Unknown => return refuse(newer(migration.number)),
