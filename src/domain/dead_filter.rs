@@ -296,7 +296,10 @@ struct Pattern(Regex);
 
 impl Pattern {
     fn new(pattern: String) -> Result<Self, Error> {
-        compile("error pattern", &mut RegexBuilder::new(&pattern)).map(Self)
+        let compiled = compile("error pattern", &mut RegexBuilder::new(&pattern));
+        compiled
+            .map(Self)
+            .map_err(|e| e.on(pattern.chars().take(64).collect::<String>()))
     }
 }
 
@@ -323,7 +326,11 @@ impl From<Pattern> for String {
 fn compile(what: &'static str, builder: &mut RegexBuilder) -> Result<Regex, Error> {
     builder.size_limit(PATTERN_SIZE).build().map_err(|cause| {
         let rule = "must be a regular expression that takes at most 1 MiB";
-        Error::new(ErrorKind::Invalid, what, rule).because(cause)
+        // Of several lines, which draw where it is, the last one says what.
+        let cause = cause.to_string();
+        let last = cause.lines().last().unwrap_or(&cause);
+        let what_of_it = last.strip_prefix("error: ").unwrap_or(last);
+        Error::new(ErrorKind::Invalid, what, rule).because(what_of_it)
     })
 }
 
@@ -453,6 +460,8 @@ mod tests {
                 .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.to_string().contains("error pattern"), "{error}");
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(!cause.contains('\n') && !cause.is_empty(), "{cause:?}");
         }
         let unknown = serde_json::from_str::<DeadLetterFilter>(r#"{"reasn":"exhausted"}"#);
         assert!(unknown.unwrap_err().to_string().contains("reasn"));

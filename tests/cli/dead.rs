@@ -165,6 +165,11 @@ fn dead_letters_are_counted_listed_and_shown() {
         "{hex}"
     );
     dead(&url, "show", &["1-1"]).failed(1);
+    let ran = dead(&url, "list", &["--error-pattern", "a("]).failed(2);
+    assert!(
+        ran.err.contains("\"a(\": ") && ran.err.ends_with(" 1 MiB: unclosed group\n"),
+        "{ran:?}"
+    );
 
     // Nothing that others wrote reaches the output as it is.
     let all = [
@@ -301,6 +306,27 @@ fn what_is_chosen_is_redriven_and_accounted_for() {
     run(Some(&url), &args).ok();
     let left: Vec<String> = server.command(&["KEYS", "{shop:orders}:group:*"]);
     assert_eq!(left, Vec::<String>::new());
+}
+
+#[test]
+fn the_journal_says_who_or_that_nobody_knows() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 3);
+    for (variables, told) in [
+        (&[("USER", "ann"), ("LOGNAME", "ben")][..], "ann"),
+        (&[("USER", ""), ("LOGNAME", "ben")], "ben"),
+        (&[], "unknown"),
+    ] {
+        let first = id(&list(&url, &["--max", "1"])[0]);
+        let args = ["dead", "redrive", "orders", "billing", &first];
+        let mut command = redstart(Some(&url), &args);
+        command.env_remove("USER").env_remove("LOGNAME");
+        command.envs(variables.iter().copied());
+        run_with(command, "").ok();
+        let journal = lines(&dead(&url, "journal", &["--json"]).ok());
+        assert_eq!(journal.last().unwrap()["by"], told);
+    }
 }
 
 #[test]

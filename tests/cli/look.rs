@@ -79,8 +79,36 @@ fn what_is_published_can_be_looked_at() {
     let table = run(Some(&url), &["groups"]).ok().out;
     assert!(table.starts_with("topic   group    lag"), "{table}");
     assert!(!table.contains('\u{1b}'), "{table:?}");
-    run(Some(&url), &["groups", "nosuch"]).failed(1);
-    run(Some(&url), &["tail", "nosuch"]).failed(1);
+}
+
+#[test]
+fn what_is_not_there_is_told_in_the_same_words_everywhere() {
+    let server = Server::start();
+    let url = server.url();
+    publish(&url, &["--type", "t"], "1\n").ok();
+    let said = |args: &[&str]| run(Some(&url), args).failed(1).err;
+    for args in [
+        &["tail", "nosuch"][..],
+        &["groups", "nosuch"],
+        &["dead", "summary", "nosuch"],
+    ] {
+        assert_eq!(said(args), "error: there is no topic \"nosuch\"\n");
+    }
+    for (command, rest) in [
+        (&["dead", "summary"][..], &[][..]),
+        (&["dead", "list"], &[]),
+        (&["dead", "show"], &["1-1"]),
+        (&["dead", "redrive"], &["--all"]),
+        (&["dead", "journal"], &[]),
+        (&["retries", "list"], &[]),
+        (&["groups", "remove"], &["--yes"]),
+    ] {
+        let nowhere = [command, &["nosuch", "billing"], rest].concat();
+        assert_eq!(said(&nowhere), "error: there is no topic \"nosuch\"\n");
+        let nobody = [command, &["orders", "nobody"], rest].concat();
+        let rule = "error: topic \"orders\" has no group \"nobody\"\n";
+        assert_eq!(said(&nobody), rule, "{command:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use redstart::{Container, GroupStatus, Topic};
 use serde::Serialize;
 
-use super::remove;
+use super::{groups_of, remove};
 use crate::args::{GroupsAction, GroupsArgs};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -16,11 +16,10 @@ pub(super) async fn run(
     if let Some(GroupsAction::Remove(args)) = &args.action {
         return remove::run(args, container, console).await;
     }
-    let admin = container.admin();
     let topics: Vec<(Topic, Vec<GroupStatus>)> = match &args.topic {
-        Some(topic) => vec![(topic.clone(), admin.groups(topic).await?)],
+        Some(topic) => vec![(topic.clone(), groups_of(topic, container).await?)],
         None => {
-            let all = admin.topics().await?;
+            let all = container.admin().topics().await?;
             all.into_iter().map(|row| (row.topic, row.groups)).collect()
         }
     };

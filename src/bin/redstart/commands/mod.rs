@@ -15,6 +15,8 @@ mod retries;
 mod tail;
 mod topics;
 
+use redstart::{Container, Group, GroupStatus, Topic};
+
 use crate::args::{Args, Command};
 use crate::console::Console;
 use crate::demo;
@@ -43,4 +45,29 @@ pub(crate) async fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Fa
         Command::Completions(args) => pages::completions(args, console),
         Command::Man(args) => pages::man(args, console),
     }
+}
+
+fn no_topic(topic: &Topic) -> Failure {
+    Failure::new(format!("there is no topic {:?}", topic.as_str()))
+}
+
+/// Where a topic's groups stand; fails where there is no such topic.
+async fn groups_of(topic: &Topic, container: &Container) -> Result<Vec<GroupStatus>, Failure> {
+    let status = container.admin().topic(topic).await?;
+    Ok(status.ok_or_else(|| no_topic(topic))?.groups)
+}
+
+/// Where a group stands. Fails where there is none: for a name that was misspelt nothing waits
+/// either, and nothing is dead.
+async fn group_of(
+    topic: &Topic,
+    group: &Group,
+    container: &Container,
+) -> Result<GroupStatus, Failure> {
+    let groups = groups_of(topic, container).await?;
+    let found = groups.into_iter().find(|status| status.group == *group);
+    found.ok_or_else(|| {
+        let (topic, group) = (topic.as_str(), group.as_str());
+        Failure::new(format!("topic {topic:?} has no group {group:?}"))
+    })
 }

@@ -13,12 +13,7 @@ pub(super) async fn run(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let (admin, topic) = (container.admin(), &args.topic);
-    let groups = admin.groups(topic).await?;
-    let status = groups.into_iter().find(|status| status.group == args.group);
-    let Some(status) = status else {
-        let text = format!("{topic} has no group {}", args.group);
-        return Err(Failure::new(text));
-    };
+    let status = super::group_of(topic, &args.group, container).await?;
     let consumers = admin.consumers(topic, &args.group).await?;
     let living = consumers.iter().filter(|one| one.quiet < Admin::LIVING);
     let plan = Shown::of(false, topic, &status, living.count() as u64);

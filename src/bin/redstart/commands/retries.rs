@@ -30,11 +30,7 @@ pub(super) async fn run(
         RetriesAction::RunNow(args) => &args.of,
         RetriesAction::Cancel(args) => &args.of,
     };
-    let groups = container.admin().groups(&of.topic).await?;
-    if groups.iter().all(|status| status.group != of.group) {
-        let text = format!("{} has no group {}", of.topic, of.group);
-        return Err(Failure::new(text));
-    }
+    super::group_of(&of.topic, &of.group, container).await?;
     match &args.action {
         RetriesAction::List(args) => list(args, &retries, console).await,
         RetriesAction::RunNow(args) => run_now(args, &retries, console).await,

@@ -27,10 +27,12 @@ pub(super) async fn run(
     let newest = admin.newest(&args.topic).await?;
     if newest.is_none() && admin.topic(&args.topic).await?.is_none() {
         if !args.follow {
-            let text = format!("there is no topic {:?}", args.topic.as_str());
-            return Err(Failure::new(text));
+            return Err(super::no_topic(&args.topic));
         }
-        console.remark("there is no such topic yet; waiting for it");
+        let topic = args.topic.as_str();
+        console.remark(format_args!(
+            "there is no topic {topic:?} yet; waiting for it"
+        ));
     }
     let mut tail = Tail {
         args,

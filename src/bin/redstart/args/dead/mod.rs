@@ -186,7 +186,7 @@ pub(crate) struct PaceArgs {
     /// Begin with a tenth of the rate and reach it after this time
     #[arg(long, value_name = "TIME", default_value = "0s", requires = "rate", value_parser = duration::parse)]
     pub(crate) ramp: Duration,
-    /// Who does it, for the journal [default: the name of this user]
+    /// Who does it, for the journal [default: $USER or $LOGNAME, else `unknown`]
     #[arg(long, value_name = "NAME")]
     pub(crate) by: Option<String>,
 }
@@ -222,7 +222,7 @@ pub(crate) struct EditArgs {
     /// Take this envelope; `-` is the standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Who does it, for the journal [default: the name of this user]
+    /// Who does it, for the journal [default: $USER or $LOGNAME, else `unknown`]
     #[arg(long, value_name = "NAME")]
     pub(crate) by: Option<String>,
 }

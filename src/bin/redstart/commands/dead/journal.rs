@@ -3,6 +3,7 @@
 use redstart::{Container, Operation};
 use serde::Serialize;
 
+use super::UNKNOWN;
 use crate::args::JournalArgs;
 use crate::console::Console;
 use crate::escape;
@@ -30,7 +31,7 @@ pub(super) async fn run(
     }
     for operation in &all {
         let line = Line::of(operation);
-        let by = if line.by.is_empty() { "?" } else { line.by };
+        let by = if line.by.is_empty() { UNKNOWN } else { line.by };
         let which = line.selection.unwrap_or_else(|| "-".to_owned());
         let result = line.result.unwrap_or("runs, or was cut off");
         let taken = line.taken;

@@ -16,6 +16,8 @@ use crate::args::{DeadAction, DeadArgs, GroupOf};
 use crate::console::Console;
 use crate::failure::Failure;
 
+/// Who did something, where nobody said it.
+const UNKNOWN: &str = "unknown";
 /// How many dead letters one call lists.
 const PAGE: usize = 500;
 
@@ -38,24 +40,23 @@ pub(super) async fn run(
     }
 }
 
-/// Fails where there is no such group: a name that was misspelt has no dead letters either.
+/// Fails where there is no such group.
 async fn check(of: &GroupOf, container: &Container) -> Result<(), Failure> {
-    let groups = container.admin().groups(&of.topic).await?;
-    if groups.iter().any(|status| status.group == of.group) {
-        return Ok(());
-    }
-    let text = format!("{} has no group {}", of.topic, of.group);
-    Err(Failure::new(text))
+    let found = super::group_of(&of.topic, &of.group, container).await;
+    found.map(drop)
 }
 
 /// Who does it, for the journal.
 fn operator(by: Option<&str>) -> String {
-    let user = || {
-        std::env::var("USER")
-            .or_else(|_| std::env::var("LOGNAME"))
+    let set = |name| {
+        std::env::var(name)
             .ok()
+            .filter(|value| !value.trim().is_empty())
     };
-    by.map(str::to_owned).or_else(user).unwrap_or_default()
+    by.map(str::to_owned)
+        .or_else(|| set("USER"))
+        .or_else(|| set("LOGNAME"))
+        .unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
 /// A dead letter in a list, for programs.

@@ -15,6 +15,7 @@ pub(super) async fn run(
     container: &Container,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
+    super::check(&args.of, container).await?;
     let (topic, group) = (&args.of.topic, &args.of.group);
     let found = container
         .dead_letters()

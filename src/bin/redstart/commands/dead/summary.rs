@@ -4,6 +4,7 @@ use redstart::{Cause, Container, DeadLetters, EntryId, Group, Tally, Topic};
 use serde::Serialize;
 
 use crate::args::{By, SummaryArgs};
+use crate::commands::{group_of, groups_of};
 use crate::console::Console;
 use crate::duration;
 use crate::failure::Failure;
@@ -65,31 +66,24 @@ pub(super) async fn run(
 
 /// The groups asked about that have dead letters.
 async fn groups(args: &SummaryArgs, container: &Container) -> Result<Vec<(Topic, Group)>, Failure> {
-    let admin = container.admin();
-    let topics = match &args.topic {
-        Some(topic) => vec![(topic.clone(), admin.groups(topic).await?)],
-        None => {
-            let all = admin.topics().await?.into_iter();
+    let topics = match (&args.topic, &args.group) {
+        (Some(topic), Some(group)) => {
+            vec![(
+                topic.clone(),
+                vec![group_of(topic, group, container).await?],
+            )]
+        }
+        (Some(topic), None) => vec![(topic.clone(), groups_of(topic, container).await?)],
+        (None, _) => {
+            let all = container.admin().topics().await?.into_iter();
             all.map(|one| (one.topic, one.groups)).collect()
         }
     };
-    let (mut found, mut known) = (Vec::new(), false);
-    for (topic, statuses) in topics {
-        for status in statuses {
-            let wanted = args
-                .group
-                .as_ref()
-                .is_none_or(|group| *group == status.group);
-            known |= wanted;
-            if wanted && status.dead > 0 {
-                found.push((topic.clone(), status.group));
-            }
-        }
-    }
-    match &args.group {
-        Some(group) if !known => Err(Failure::new(format!("there is no group {group}"))),
-        _ => Ok(found),
-    }
+    let with_dead = topics.into_iter().flat_map(|(topic, groups)| {
+        let dead = groups.into_iter().filter(|status| status.dead > 0);
+        dead.map(move |status| (topic.clone(), status.group))
+    });
+    Ok(with_dead.collect())
 }
 
 async fn by_cause(
