@@ -114,9 +114,19 @@ fn a_group_that_nobody_serves_is_named() {
         code == 1 && screen.contains("\u{1b}[31mproblem"),
         "{screen:?}"
     );
-    let plain = Terminal::start_with(&url, 80, &args, &[("NO_COLOR", "1")]);
-    let (_, screen) = plain.ends();
-    assert!(!screen.contains('\u{1b}'), "{screen:?}");
+    for (columns, indent) in [(80, 27), (48, 27), (30, 2)] {
+        let plain = Terminal::start_with(&url, columns, &args, &[("NO_COLOR", "1")]);
+        let (_, screen) = plain.ends();
+        assert!(!screen.contains('\u{1b}'), "{screen:?}");
+        let lines: Vec<&str> = screen.lines().map(str::trim_end).collect();
+        let widest = lines.iter().map(|line| line.chars().count()).max();
+        assert!(widest.unwrap() <= usize::from(columns), "{screen}");
+        let goes_on = |line: &&str| {
+            let room = line.len() - line.trim_start().len();
+            room == indent && line.contains("billing")
+        };
+        assert!(lines.iter().any(|line| goes_on(line)), "{screen}");
+    }
 }
 
 #[test]
@@ -159,6 +169,14 @@ fn a_group_is_removed_when_nobody_needs_it_or_when_told() {
     );
     let dry = run(Some(&url), &with(&["billing", "--force", "--dry-run"])).ok();
     assert!(dry.out.starts_with("This would remove"), "{dry:?}");
+    assert_eq!(dry.out.lines().count(), 1, "{dry:?}");
+    let narrow = Terminal::start(&url, 60, &with(&["billing"])).ends().1;
+    for (told, columns) in [(screen, 80), (narrow, 60)] {
+        let lines: Vec<&str> = told.lines().map(str::trim_end).collect();
+        assert!(lines.iter().all(|line| line.len() <= columns), "{told}");
+        let is_end = |line: &&str| line.ends_with("consumers.") && !line.starts_with("This");
+        assert!(lines.iter().any(is_end), "{told}");
+    }
     let names = || {
         let groups = run(Some(&url), &["groups", "orders", "--json"]).ok().json();
         let groups = groups.as_array().unwrap().iter();

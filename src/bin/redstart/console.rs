@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::escape;
 use crate::failure::Failure;
-use crate::table::Table;
+use crate::table::{self, Table};
 
 /// The colours of a terminal that are used.
 #[derive(Clone, Copy, Debug)]
@@ -133,8 +133,16 @@ impl<'a> Console<'a> {
 
     /// Writes the next rows of a table.
     pub(crate) fn rows(&mut self, table: &mut Table<'_>, rows: &[Vec<String>]) -> io::Result<()> {
-        let size = terminal_size::terminal_size().filter(|_| self.out_is_terminal);
-        for line in table.portion(rows, size.map(|(width, _)| width.0)) {
+        for line in table.portion(rows, width(self.out_is_terminal)) {
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// Writes a text of the result, escaped, after a lead that takes so many columns; on a terminal
+    /// over as many lines as it needs, each under the beginning of the first.
+    pub(crate) fn hanging(&mut self, lead: &str, indent: usize, text: &str) -> io::Result<()> {
+        for line in table::hanging(lead, indent, text, width(self.out_is_terminal)) {
             writeln!(self.out, "{line}")?;
         }
         Ok(())
@@ -149,6 +157,14 @@ impl<'a> Console<'a> {
     pub(crate) fn remark(&mut self, text: impl Display) {
         let text = escape::text(&text.to_string());
         let _ = writeln!(self.err, "{text}");
+    }
+
+    /// A remark that is broken between words where a terminal is too narrow for it: not for what is
+    /// to be copied.
+    pub(crate) fn sentence(&mut self, text: &str) {
+        for line in table::hanging("", 0, text, width(self.err_is_terminal)) {
+            let _ = writeln!(self.err, "{line}");
+        }
     }
 
     /// A bar on the error output, `{rate}` in its template for how many a second, where that is a terminal; elsewhere one that draws nothing.
@@ -168,6 +184,12 @@ impl<'a> Console<'a> {
         }
         bar
     }
+}
+
+/// How many columns the terminal has, where it is one.
+fn width(is_terminal: bool) -> Option<u16> {
+    let size = terminal_size::terminal_size().filter(|_| is_terminal);
+    size.map(|(width, _)| width.0)
 }
 
 #[cfg(test)]

@@ -104,6 +104,31 @@ impl<'a> Table<'a> {
     }
 }
 
+/// A text after a lead that takes so many columns. On a terminal it is broken between words, and
+/// goes on under its beginning; where that leaves no room, two columns in.
+pub(crate) fn hanging(lead: &str, indent: usize, text: &str, terminal: Option<u16>) -> Vec<String> {
+    let text = escape::text(text);
+    let Some(width) = terminal.map(usize::from) else {
+        return vec![format!("{lead}{text}")];
+    };
+    let fits = indent == 0 || indent + NARROWEST <= width;
+    let indent = if fits { indent } else { 2 };
+    let mut cell = comfy_table::Table::new();
+    cell.load_preset(NOTHING);
+    cell.add_row([text]);
+    // A cell has a space on either side.
+    let room = u16::try_from(width.saturating_sub(indent) + 2).unwrap_or(u16::MAX);
+    cell.set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(room);
+    let mut broken = lines(&cell).into_iter();
+    let first = if fits { broken.next() } else { None };
+    let first = format!("{lead}{}", first.unwrap_or_default());
+    let rest = broken.map(|line| format!("{:indent$}{line}", ""));
+    std::iter::once(first.trim_end().to_owned())
+        .chain(rest)
+        .collect()
+}
+
 /// Without lines around it a table begins and ends with the space of its padding.
 fn lines(table: &comfy_table::Table) -> Vec<String> {
     let text = table.to_string();
@@ -216,6 +241,24 @@ mod tests {
         );
         let lines = table.portion(&rows[1..], Some(20));
         assert_eq!(lines, ["", "id     9-0", "tries  1", "error  x"]);
+    }
+
+    #[test]
+    fn a_text_hangs_under_its_beginning_where_there_is_room() {
+        let text = "one two three\u{1b}";
+        let told = |width| hanging("problem  ", 9, text, width);
+        assert_eq!(told(None), ["problem  one two three\\u{1b}"]);
+        assert_eq!(told(Some(80)), ["problem  one two three\\u{1b}"]);
+        assert_eq!(
+            told(Some(21)),
+            ["problem  one two", "         three\\u{1b}"]
+        );
+        assert_eq!(told(Some(16)), ["problem", "  one two", "  three\\u{1b}"]);
+        assert_eq!(
+            hanging("", 0, "one two three", Some(8)),
+            ["one two", "three"]
+        );
+        assert_eq!(hanging("a ", 2, "", Some(80)), ["a"]);
     }
 
     #[test]

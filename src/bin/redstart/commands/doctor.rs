@@ -4,7 +4,6 @@ use redstart::{Diagnosis, Level};
 
 use crate::args::DoctorArgs;
 use crate::console::{Colour, Console};
-use crate::escape;
 use crate::failure::{FAILED, Failure};
 use crate::settings::Settings;
 
@@ -39,12 +38,12 @@ fn tell(diagnosis: &Diagnosis, console: &mut Console<'_>) -> Result<(), Failure>
             _ => Colour::Yellow,
         };
         let level = console.paint(colour, &format!("{:<8}", finding.level.as_str()));
-        let what = escape::text(&finding.what);
-        console.line(format_args!("{level} {:<12} {what}", finding.check))?;
+        let lead = format!("{level} {:<12} ", finding.check);
+        console.hanging(&lead, 22, &finding.what)?;
         for (name, text) in [("why", &finding.why), ("do", &finding.advice)] {
             if !text.is_empty() {
-                let name = format!("{name}:");
-                console.line(format_args!("{:21} {name:<4} {}", "", escape::text(text)))?;
+                let lead = format!("{:22}{:<5}", "", format!("{name}:"));
+                console.hanging(&lead, 27, text)?;
             }
         }
     }

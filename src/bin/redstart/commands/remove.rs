@@ -22,19 +22,20 @@ pub(super) async fn run(
         if console.is_json() {
             console.json(&plan)?;
         } else {
-            console.line(plan.sentence("would remove"))?;
+            console.hanging("", 0, &plan.sentence("would remove"))?;
         }
     }
     if refused {
-        console.remark("error: not removed: the group is needed; --force removes it all the same");
+        console
+            .sentence("error: not removed: the group is needed; --force removes it all the same");
         return Err(Failure::Said(FAILED));
     }
     if args.dry_run {
         return Ok(());
     }
-    console.remark(plan.sentence("removes"));
+    console.sentence(&plan.sentence("removes"));
     if plan.living > 0 {
-        console.remark(
+        console.sentence(
             "Its consumers that live will make it anew and begin at the oldest entry of the topic.",
         );
     }
@@ -47,7 +48,7 @@ pub(super) async fn run(
         console.json(&shown)?;
     }
     if !removal.removed {
-        console.remark(format_args!(
+        console.sentence(&format!(
             "error: not removed: meanwhile it is needed: {}",
             shown.counts()
         ));
