@@ -305,6 +305,21 @@ fn what_is_no_value_can_be_seen_in_hexadecimal() {
 }
 
 #[test]
+fn a_usage_error_offers_no_hidden_command() {
+    for args in [&[][..], &["--json"], &["demo-work"], &["dem"], &["dead"]] {
+        for url in [None, Some("redis://127.0.0.1:1")] {
+            let ran = run(url, args).failed(2);
+            assert!(!ran.err.contains("demo-worker"), "{ran:?}");
+            assert!(!ran.err.is_empty(), "{args:?}");
+        }
+    }
+    let ran = run(Some("redis://127.0.0.1:1"), &[]).failed(2);
+    assert!(ran.err.contains("[subcommands: demo, publish, "), "{ran:?}");
+    let ran = run(None, &["dem"]).failed(2);
+    assert!(ran.err.contains("'demo'"), "{ran:?}");
+}
+
+#[test]
 fn shells_and_man_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(None, &["completions", shell]).ok().out;

@@ -14,7 +14,8 @@ mod table;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory as _, Parser as _};
 
 use args::Args;
 use console::Console;
@@ -23,7 +24,7 @@ use failure::{FAILED, Failure, USAGE, redact};
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error),
     };
     args.settings.start_logging();
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -57,13 +58,33 @@ fn report(failure: &Failure, console: &mut Console<'_>) -> ExitCode {
 }
 
 /// Help and version go to the standard output; a usage error is quoted without addresses,
-/// because a URL with a password may have landed in the wrong place.
-fn usage(error: &clap::Error) -> ExitCode {
+/// because a URL with a password may have landed in the wrong place, and without hidden commands.
+fn usage(mut error: clap::Error) -> ExitCode {
     if error.use_stderr() {
+        leave_hidden_out(&mut error);
         let text = redact(&error.render().to_string());
         let _ = write!(io::stderr(), "{text}");
         return ExitCode::from(USAGE);
     }
     let _ = error.print();
     ExitCode::SUCCESS
+}
+
+/// Takes hidden commands out of those that an error offers, which names them as any other.
+fn leave_hidden_out(error: &mut clap::Error) {
+    let all = Args::command();
+    let hidden = all.get_subcommands().filter(|one| one.is_hide_set());
+    let hidden: Vec<&str> = hidden.map(clap::Command::get_name).collect();
+    for kind in [
+        ContextKind::ValidSubcommand,
+        ContextKind::SuggestedSubcommand,
+    ] {
+        let Some(ContextValue::Strings(mut names)) = error.remove(kind) else {
+            continue;
+        };
+        names.retain(|name| !hidden.contains(&name.as_str()));
+        if !names.is_empty() {
+            error.insert(kind, ContextValue::Strings(names));
+        }
+    }
 }

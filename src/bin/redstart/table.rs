@@ -121,8 +121,11 @@ pub(crate) fn hanging(lead: &str, indent: usize, text: &str, terminal: Option<u1
     cell.set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(room);
     let mut broken = lines(&cell).into_iter();
-    let first = if fits { broken.next() } else { None };
-    let first = format!("{lead}{}", first.unwrap_or_default());
+    let first = if fits {
+        format!("{lead}{}", broken.next().unwrap_or_default())
+    } else {
+        lead.trim_start().to_owned()
+    };
     let rest = broken.map(|line| format!("{:indent$}{line}", ""));
     std::iter::once(first.trim_end().to_owned())
         .chain(rest)
@@ -254,6 +257,7 @@ mod tests {
             ["problem  one two", "         three\\u{1b}"]
         );
         assert_eq!(told(Some(16)), ["problem", "  one two", "  three\\u{1b}"]);
+        assert_eq!(hanging("    why: ", 9, "one", Some(16)), ["why:", "  one"]);
         assert_eq!(
             hanging("", 0, "one two three", Some(8)),
             ["one two", "three"]
