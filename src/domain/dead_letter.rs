@@ -26,7 +26,7 @@ pub enum Reason {
     Undecodable,
     /// The last attempt ended with its consumer, unsettled.
     Crashed,
-    /// It was too old to be handled.
+    /// It was too old to be handled. Nothing dies of that so far; a record that says so is read.
     Expired,
 }
 
@@ -64,7 +64,7 @@ impl FromStr for Reason {
         .into_iter()
         .find(|reason| reason.as_str() == text)
         .ok_or_else(|| {
-            let rule = "must be exhausted, rejected, undecodable, crashed or expired";
+            let rule = "must be exhausted, rejected, undecodable or crashed";
             Error::new(ErrorKind::Invalid, "reason", rule)
                 .on(text.chars().take(64).collect::<String>())
         })

@@ -12,7 +12,8 @@ List groups and where they stand, or remove one.
 
   lag        not yet delivered to the group
   in-flight  delivered and unsettled
-  scheduled  retries and snoozed messages that wait for their time
+  scheduled  retries and snoozed messages that wait for their time, and what is due or was redriven
+             and is not yet delivered again
   dead       dead letters
   consumers  consumers that the group knows, alive or not",
     after_help = "\
@@ -56,8 +57,8 @@ Examples:
 
 With --json: {\"removed\",\"topic\",\"group\",\"lag\",\"in_flight\",\"scheduled\",\"dead\",\"consumers\",\"living\"}.
 
-Exit codes: 0 it was removed, or with --dry-run would be, 1 it is needed, is not there, or it was
-not confirmed, 2 wrong usage."
+Exit codes: 0 it was removed, or with --dry-run would be, 1 it is needed, is not there, or something
+else was typed, 2 wrong usage, or there is no terminal to ask on."
 )]
 pub(crate) struct RemoveArgs {
     /// The topic

@@ -347,6 +347,27 @@ mod tests {
     }
 
     #[test]
+    fn who_destroys_or_writes_a_file_is_told_the_exit_codes() {
+        for line in [
+            "dead redrive",
+            "dead edit",
+            "dead purge",
+            "dead export",
+            "dead import",
+            "retries run-now",
+            "retries cancel",
+            "groups remove",
+        ] {
+            let words = ["redstart"].into_iter().chain(line.split(' '));
+            let help = Args::try_parse_from(words.chain(["--help"])).unwrap_err();
+            let help = help.to_string();
+            assert!(help.contains("Examples:"), "{line}: {help}");
+            assert!(help.contains("Exit codes: 0 "), "{line}: {help}");
+            assert!(!help.contains("expired"), "{line}: {help}");
+        }
+    }
+
+    #[test]
     fn help_never_shows_the_value_of_the_url() {
         let argument = Args::command();
         let url = argument

@@ -86,8 +86,8 @@ Examples:
 With --all these are all that wait when the command begins. With --json: {\"cancelled\",\"missing\"},
 both counts.
 
-Exit codes: 0 all were removed, 1 some of those named do not wait any more, or it was not
-confirmed, 2 wrong usage."
+Exit codes: 0 all were removed, 1 some of those named do not wait any more, or something else was
+typed, 2 wrong usage, or there is no terminal to ask on."
 )]
 pub(crate) struct CancelArgs {
     #[command(flatten)]

@@ -238,12 +238,14 @@ that is not part of it. --export keeps them in a file first. What was cut off is
 Examples:
   redstart dead purge orders billing --reason undecodable --dry-run
   redstart dead purge orders billing --until 30d --export old.ndjson
+  redstart dead purge orders billing --all --yes
+  redstart dead purge orders billing --resume 0190163d-8694-739b-aea5-966c26f8ad90
 
 With --json the last line is {\"operation\",\"ended\",\"taken\",\"left\",\"missing\",\"died_again\"}; with
 --dry-run {\"matching\",\"left\",\"missing\",\"oldest\",\"newest\"}.
 
-Exit codes: 0 done, 1 it failed, was not confirmed, or one that was named is not there, 2 wrong
-usage, 130 interrupted."
+Exit codes: 0 done, 1 it failed, something else was typed, or one that was named is not there, 2
+wrong usage, or there is no terminal to ask on, 130 interrupted."
 )]
 pub(crate) struct PurgeArgs {
     #[command(flatten)]
@@ -275,7 +277,11 @@ cannot be decoded. `import` reads them.",
     after_help = "\
 Examples:
   redstart dead export orders billing > billing.ndjson
-  redstart dead export orders billing --tenant acme --out acme.ndjson"
+  redstart dead export orders billing --tenant acme --out acme.ndjson
+
+What dies meanwhile is not part of it. A file that is there already is never written over.
+
+Exit codes: 0 all were written, 1 they were not, 2 wrong usage."
 )]
 pub(crate) struct ExportArgs {
     #[command(flatten)]

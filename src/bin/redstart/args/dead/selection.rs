@@ -11,7 +11,7 @@ use crate::duration;
 #[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Which")]
 pub(crate) struct FilterArgs {
-    /// exhausted, rejected, undecodable, crashed or expired
+    /// exhausted, rejected, undecodable or crashed
     #[arg(long)]
     pub(crate) reason: Option<Reason>,
     /// The folded error, as `summary` shows it
@@ -164,6 +164,11 @@ mod tests {
         assert_eq!(read("1-1").unwrap(), "1-1");
         assert_eq!(read("1-1 2-2").unwrap(), "2 ids");
         assert!(read("--all").is_ok());
+        assert_eq!(
+            read("--reason expired").unwrap(),
+            "reason expired",
+            "of records that say so"
+        );
         assert_eq!(
             read("--type t --reason crashed").unwrap(),
             "reason crashed, type \"t\""
