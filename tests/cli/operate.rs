@@ -125,7 +125,7 @@ fn a_group_that_nobody_serves_is_named() {
             let room = line.len() - line.trim_start().len();
             room == indent && line.contains("billing")
         };
-        assert!(lines.iter().any(|line| goes_on(line)), "{screen}");
+        assert!(lines.iter().any(goes_on), "{screen}");
     }
 }
 

@@ -6,6 +6,7 @@ use redstart::{
 };
 
 use crate::duration;
+use crate::failure::chain;
 
 /// Conditions; all that are given must be met.
 #[derive(Clone, Debug, Default, ClapArgs)]
@@ -18,10 +19,10 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) fingerprint: Option<String>,
     /// A part of the error, in upper or lower case
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = part)]
     pub(crate) error: Option<String>,
     /// A regular expression that the error matches
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", value_parser = pattern)]
     pub(crate) error_pattern: Option<String>,
     /// The envelope's type
     #[arg(long = "type", value_name = "TYPE")]
@@ -111,10 +112,7 @@ impl FilterArgs {
 impl SelectionArgs {
     /// What is meant; says what is wrong where nothing is, or two things are.
     pub(crate) fn selection(&self) -> Result<Selection, String> {
-        let filter = self
-            .filter
-            .filter()
-            .map_err(|error| crate::failure::chain(&error))?;
+        let filter = self.filter.filter().map_err(|error| chain(&error))?;
         match (self.ids.is_empty(), self.all, filter.is_everything()) {
             (false, false, true) => Ok(Selection::Ids(self.ids.clone())),
             (true, true, true) | (true, false, false) => Ok(filter.into()),
@@ -124,6 +122,20 @@ impl SelectionArgs {
             _ => Err("say either ids, or conditions, or --all".to_owned()),
         }
     }
+}
+
+/// Looked at before anything is asked of the server, as all that stands on the command line.
+fn part(text: &str) -> Result<String, String> {
+    let filter = DeadLetterFilter::default().with_error(text);
+    filter.map_err(|error| chain(&error))?;
+    Ok(text.to_owned())
+}
+
+/// As [`part`].
+fn pattern(text: &str) -> Result<String, String> {
+    let filter = DeadLetterFilter::default().with_error_pattern(text);
+    filter.map_err(|error| chain(&error))?;
+    Ok(text.to_owned())
 }
 
 /// A time, or how long ago it was.
