@@ -29,21 +29,14 @@ pub(super) async fn run(
         return Err(Failure::new(text));
     };
     let old = wire(&letter.envelope()?)?;
-    let new = match given {
-        Given::Merge(patch) => {
-            let mut new = old.clone();
-            json_patch::merge(&mut new, &patch);
-            new
-        }
-        Given::Steps(steps) => {
-            let mut new = old.clone();
-            json_patch::patch(&mut new, &steps)
-                .map_err(|error| Failure::new(format!("the patch does not fit: {error}")))?;
-            new
-        }
-        Given::Whole(new) => new,
-        Given::Nothing => by_hand(&letter, &old, console)?,
-    };
+    let mut new = old.clone();
+    match given {
+        Given::Merge(patch) => json_patch::merge(&mut new, &patch),
+        Given::Steps(steps) => json_patch::patch(&mut new, &steps)
+            .map_err(|error| Failure::new(format!("the patch does not fit: {error}")))?,
+        Given::Whole(value) => new = value,
+        Given::Nothing => new = by_hand(&letter, &old, console)?,
+    }
     if new == old {
         return Err(Failure::new("nothing was changed; nothing was done"));
     }
