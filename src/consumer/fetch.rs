@@ -14,6 +14,8 @@ use crate::domain::{Error, ErrorKind};
 /// How long a read waits on the server. A connection that is dead without a sign is noticed
 /// after this and the adapter's grace.
 const WAIT: Duration = Duration::from_secs(5);
+/// For how long messages gather where many come.
+const GATHERING: Duration = Duration::from_millis(2);
 /// How often a read that does not end is interrupted again.
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
 /// The most that one consumer can hold, with room to spare.
@@ -52,15 +54,20 @@ pub(super) async fn run(core: Arc<Core>, opened: Opened) {
             continue;
         }
         // The limit holds for each of the two lanes.
-        match read(&core, &mut *reader, &*interrupt, (room / 2).max(1)).await {
+        let max = (room / 2).max(1);
+        match read(&core, &mut *reader, &*interrupt, max).await {
             Ok(fetched) => {
                 if failures > 0 {
                     tracing::info!(subscription = %core.member, "reading again");
                     core.reading.over();
                     failures = 0;
                 }
+                let gathers = core.room.gathers(fetched.len(), max);
                 core.hand_over(fetched);
                 core.room.adapt(Instant::now());
+                if gathers {
+                    sleep(GATHERING).await;
+                }
                 opened = Some((reader, interrupt));
             }
             Err(error) => {

@@ -75,7 +75,9 @@ impl SubscribeOptions {
     /// lease like those that are handled, and other processes cannot have them.
     ///
     /// By default as many as the handlers have lately finished in 50 milliseconds: at least
-    /// as many as are handled at once, at most 1,024.
+    /// as many as are handled at once, at most 1,024. Where they finish more than 60,000 a second a read
+    /// that brings less than 400 is followed by a pause of two milliseconds, in which more come
+    /// together; a number set here ends that, too.
     pub fn with_prefetch(mut self, deliveries: usize) -> Self {
         self.prefetch = Some(deliveries);
         self

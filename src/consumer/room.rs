@@ -11,6 +11,10 @@ use tokio::time::Instant;
 const AHEAD: Duration = Duration::from_millis(50);
 /// Reading further ahead than this brings nothing.
 const FARTHEST: usize = 1024;
+/// So many a second are many.
+const FAST: u64 = 60_000;
+/// A read that brings so many is as good as a larger one.
+const GATHERED: usize = 400;
 /// How often the prefetch is adapted, at most.
 const ADAPT: Duration = Duration::from_millis(10);
 
@@ -23,6 +27,8 @@ pub(super) struct Room {
     prefetch: AtomicUsize,
     taken: AtomicUsize,
     given: AtomicU64,
+    /// How many were given lately, a second.
+    pace: AtomicU64,
     freed: Notify,
     last: Mutex<(Instant, u64)>,
 }
@@ -35,6 +41,7 @@ impl Room {
             prefetch: AtomicUsize::new(prefetch.unwrap_or(concurrency)),
             taken: AtomicUsize::new(0),
             given: AtomicU64::new(0),
+            pace: AtomicU64::new(0),
             freed: Notify::new(),
             last: Mutex::new((Instant::now(), 0)),
         }
@@ -63,6 +70,13 @@ impl Room {
     pub(super) fn reclaimable(&self) -> usize {
         let most = self.capacity() + (self.concurrency / 2).max(2);
         most.saturating_sub(self.taken.load(Ordering::SeqCst))
+    }
+
+    /// Whether to let messages gather before the next read, after one that was asked for `max` and
+    /// brought `fetched`: where many come, a read costs the server as much as ten messages.
+    pub(super) fn gathers(&self, fetched: usize, max: usize) -> bool {
+        let few = (1..GATHERED.min(max)).contains(&fetched);
+        few && self.adaptive && self.pace.load(Ordering::Relaxed) >= FAST
     }
 
     pub(super) fn take(&self, count: usize) {
@@ -103,6 +117,7 @@ impl Room {
         let given = self.given.load(Ordering::Relaxed);
         let pace = (given - last.1) as f64 / passed.as_secs_f64();
         *last = (now, given);
+        self.pace.store(pace as u64, Ordering::Relaxed);
         let least = self.concurrency.min(FARTHEST);
         let wanted = ((pace * AHEAD.as_secs_f64()) as usize).clamp(least, FARTHEST);
         // By no more than half or double at once: one quick moment says little.
@@ -145,6 +160,25 @@ mod tests {
         let start = fixed.last.lock().unwrap().0;
         assert_eq!(after(&fixed, start, 1, 1_000_000), 6);
         assert_eq!(fixed.wait().await, 10);
+    }
+
+    #[tokio::test]
+    async fn messages_gather_where_many_come_and_no_more_are_there() {
+        let room = Room::new(16, None);
+        let start = room.last.lock().unwrap().0;
+        after(&room, start, 1, 200);
+        assert!(!room.gathers(100, 512), "20,000 a second are few");
+        after(&room, start, 2, 800);
+        assert!(room.gathers(100, 512));
+        for (fetched, max) in [(0, 512), (400, 512), (100, 100)] {
+            assert!(!room.gathers(fetched, max), "{fetched} of {max}");
+        }
+        after(&room, start, 3, 0);
+        assert!(!room.gathers(100, 512));
+        let fixed = Room::new(4, Some(6));
+        let start = fixed.last.lock().unwrap().0;
+        after(&fixed, start, 1, 1_000_000);
+        assert!(!fixed.gathers(1, 5), "a set prefetch says how much to read");
     }
 
     #[tokio::test]

@@ -269,6 +269,48 @@ pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) 
     assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 353)]);
 }
 
+/// The counts stay right however many take out at once, and while they do.
+pub async fn counts_are_right_beside_takers<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let names = ["one", "two", "three", "four", "five"];
+    let records = (0..600).map(|n| Record {
+        head: head(names[n % 5]),
+        body: Bytes::new(),
+    });
+    let ids = stage.buried_as(records).await;
+    // Each takes every fifth in steps of a few, and half of what its neighbour takes.
+    let taking = async |first: usize| {
+        let mine = ids.iter().skip(first).step_by(5);
+        let others = ids.iter().skip((first + 1) % 4).step_by(10);
+        let items: Vec<_> = mine.chain(others).map(|id| (*id, Onward::Away)).collect();
+        let mut taken = 0;
+        for some in items.chunks(7) {
+            taken += stage
+                .take(some)
+                .await
+                .iter()
+                .filter(|taken| **taken)
+                .count();
+        }
+        taken
+    };
+    let looking = async {
+        for _ in 0..30 {
+            let left: u64 = stage.causes().await.iter().map(|cause| cause.count).sum();
+            assert!((120..=600).contains(&left), "{left}");
+        }
+    };
+    let (a, b, c, d, ()) = tokio::join!(taking(0), taking(1), taking(2), taking(3), looking);
+    assert_eq!(a + b + c + d, 480);
+    let causes = stage.causes().await;
+    let left: Vec<_> = causes
+        .iter()
+        .map(|one| (&*one.fingerprint, one.count))
+        .collect();
+    assert_eq!(left, [("five", 120)]);
+    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 120)]);
+}
+
 /// > Takes dead letters out and brings them where they are to go, each atomically.
 /// > For each, whether it was there to be taken.
 pub async fn taking_out_is_for_good<S: Subject>(subject: &S) {

@@ -172,6 +172,7 @@ macro_rules! conformance {
             causes_are_counted,
             types_tenants_and_hours_are_counted,
             counts_follow_what_is_taken_from_anywhere,
+            counts_are_right_beside_takers,
             taking_out_is_for_good,
             each_is_taken_once,
             what_was_exported_is_put_in_once,
