@@ -1,5 +1,7 @@
 //! What failing costs, beside a clean run of our own, and bringing dead letters back.
 
+use std::time::Duration;
+
 use crate::bench::Bench;
 use crate::report::Side;
 use crate::server::bench_group;
@@ -12,7 +14,13 @@ pub(super) async fn retries(bench: &mut Bench) {
         report,
         options,
     } = bench;
-    for (name, count, share) in [("retries/1%", 200_000, 100), ("retries/100%", 50_000, 1)] {
+    let (at_once, later) = (Duration::ZERO, Duration::from_millis(1));
+    for (name, count, share, delay) in [
+        ("retries/1%", 200_000, 100, at_once),
+        ("retries/100%", 50_000, 1, at_once),
+        ("retries/1%-delayed", 200_000, 100, later),
+        ("retries/100%-delayed", 50_000, 1, later),
+    ] {
         let count = options.count(count);
         let server_cpu = format!("{name}/server-cpu");
         let figures = [(name, "messages/s"), (&server_cpu, "µs/message")];
@@ -21,7 +29,7 @@ pub(super) async fn retries(bench: &mut Bench) {
                 let topic = server.fresh_topic();
                 raw::publish_all(server, &topic, count, SIZE).await;
                 let share = match side {
-                    Side::Ours => Some(share),
+                    Side::Ours => Some((share, delay)),
                     Side::Raw => None,
                 };
                 let spent = ours::consume_failing(server, &topic, count, share).await;

@@ -14,17 +14,18 @@ use crate::meter::{Meter, Spent};
 use crate::server::Server;
 use crate::work::Order;
 
-/// Consumes `count` messages, of which every `share`th fails once; none without a share.
+/// Consumes `count` messages, of which every so many-th fails once and is tried again after a delay.
 pub(crate) async fn consume_failing(
     server: &Server,
     topic: &Topic,
     count: u64,
-    share: Option<u64>,
+    failing: Option<(u64, Duration)>,
 ) -> Spent {
     let container = server.container(topic).await;
     let handled = Arc::new(AtomicU64::new(0));
     let done = Arc::clone(&handled);
-    let retry = RetryPolicy::fixed(Duration::ZERO);
+    let (share, delay) = failing.unzip();
+    let retry = RetryPolicy::fixed(delay.unwrap_or_default());
     let options = SubscribeOptions::new()
         .with_concurrency(64)
         .with_retry(retry);
