@@ -82,8 +82,10 @@ async fn publish_some(work: &Work, to: &str, count: usize) {
 
 /// Subscribes, however long it takes.
 pub(crate) async fn consume(work: &Work, to: &'static str, of: &'static str, handlers: usize) {
-    let retry = RetryPolicy::exponential(Duration::from_millis(20), Duration::from_secs(1))
-        .with_max_attempts(MAX_ATTEMPTS);
+    // The first retry is at once, the others go through the schedule.
+    let delay =
+        |failed: u32| Duration::from_millis(if failed > 1 { 10 << failed.min(6) } else { 0 });
+    let retry = RetryPolicy::custom(delay).with_max_attempts(MAX_ATTEMPTS);
     loop {
         let options = SubscribeOptions::new()
             .with_group(group(of))
