@@ -16,9 +16,9 @@ use crate::codec::record::read_head;
 use crate::domain::{EntryId, Error, Group, Topic, describe};
 
 /// How many dead letters one script takes out; consumers on the same server wait for it.
-const TAKEN_AT_ONCE: usize = 7;
+const TAKEN_AT_ONCE: usize = 10;
 /// The heads of so many batches are read at once.
-const READ_AT_ONCE: usize = 16;
+const READ_AT_ONCE: usize = 12;
 /// So many callers' takings are subtracted from the counts at once, some milliseconds' worth: a count
 /// that changes is as dear as a dead letter.
 const COUNTED_AT_ONCE: usize = 8;
