@@ -33,7 +33,10 @@ impl MemoryBackend {
             let settle = |settlement| settle_one(group, member, settlement, now);
             (settlements.iter().map(settle).collect(), Some(arrived))
         });
-        if let Some(arrived) = arrived {
+        // Without a delay one is in the redo lane.
+        let at_once =
+            |one: &Settlement| matches!(one, Settlement::Later { delay, .. } if delay.is_zero());
+        if let Some(arrived) = arrived.filter(|_| settlements.iter().any(at_once)) {
             arrived.notify_waiters();
         }
         done

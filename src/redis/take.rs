@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::mem::discriminant;
+use std::slice;
 
 use redis::Value;
 use uuid::Uuid;
@@ -19,14 +20,19 @@ use crate::domain::{EntryId, Error, Group, Topic, describe};
 const TAKEN_AT_ONCE: usize = 10;
 /// The heads of so many batches are read at once.
 const READ_AT_ONCE: usize = 12;
-/// So many callers' takings are subtracted from the counts at once, some milliseconds' worth: a count
-/// that changes is as dear as a dead letter.
-const COUNTED_AT_ONCE: usize = 8;
+/// What was taken out stays uncounted until it is so many fields: most add up to the same counts.
+const UNCOUNTED: usize = 8;
+/// So many counts in a field, and so many that change at once, before another is begun: one that changes is as
+/// dear for the server as a dead letter.
+const CHANGED_AT_ONCE: usize = 200;
 
 const OPERATION: &str = "take dead letters out";
+const COUNTING: &str = "count dead letters";
 
 /// A dead letter and where it goes.
 type Item = (EntryId, Onward);
+/// What a caller has taken out and still counts, under its name.
+type Field = (Vec<u8>, Vec<u8>);
 
 impl RedisBackend {
     pub(super) async fn take_dead(
@@ -49,7 +55,7 @@ impl RedisBackend {
             .collect();
         let mut taking = Taking {
             operation: operation.map(|id| id.to_string()).unwrap_or_default(),
-            field: Uuid::new_v4().to_string(),
+            field: Uuid::new_v4(),
             sums: Sums::default(),
             taken: HashSet::new(),
         };
@@ -71,7 +77,7 @@ impl RedisBackend {
             done?;
             tallies = following?;
         }
-        self.count_taken(topic, group, COUNTED_AT_ONCE).await;
+        self.count_taken(topic, group, UNCOUNTED).await;
         // The first of two of the same id has taken it.
         let mut taken = taking.taken;
         Ok(items.iter().map(|(id, _)| taken.remove(id)).collect())
@@ -86,6 +92,10 @@ impl RedisBackend {
         tallies: &Tallies,
         taking: &mut Taking,
     ) -> Result<(), Error> {
+        if taking.sums.len() >= CHANGED_AT_ONCE {
+            taking.field = Uuid::new_v4();
+            taking.sums = Sums::default();
+        }
         let mut there = batch.to_vec();
         while let Some((_, onward)) = there.first() {
             let first = taking.sums.is_empty();
@@ -103,7 +113,7 @@ impl RedisBackend {
                     Onward::Redo => "redo",
                     Onward::RedoAs(_) => "redo-as",
                 })
-                .arg(&taking.field)
+                .arg(taking.field.to_string())
                 .arg(if first { "0" } else { "1" })
                 .arg(taking.sums.encode());
             for (id, onward) in &there {
@@ -161,7 +171,7 @@ impl RedisBackend {
     }
 
     /// Subtracts from the counts what was taken out and still counts, whoever took it, where it is
-    /// that of so many callers. Where it fails that is done another time: who asks for the counts
+    /// in so many fields. Where it fails that is done another time: who asks for the counts
     /// subtracts it, too.
     pub(super) async fn count_taken(&self, topic: &Topic, group: &Group, least: usize) {
         if let Err(error) = self.try_to_count(topic, group, least).await {
@@ -170,44 +180,62 @@ impl RedisBackend {
     }
 
     async fn try_to_count(&self, topic: &Topic, group: &Group, least: usize) -> Result<(), Error> {
-        const OPERATION: &str = "count dead letters";
-        let uncounted = self.keys.dead_uncounted(topic, group);
-        let fields = self.pool.run(OPERATION, async |connection| {
+        let fields = self.pool.run(COUNTING, async |connection| {
             let mut command = redis::cmd("HGETALL");
-            command.arg(&uncounted).query_async(connection).await
+            command.arg(self.keys.dead_uncounted(topic, group));
+            command.query_async(connection).await
         });
-        let fields: Vec<(Vec<u8>, Vec<u8>)> =
-            fields.await.map_err(|e| e.on(place(topic, group)))?;
+        let fields: Vec<Field> = fields.await.map_err(|e| e.on(place(topic, group)))?;
         if fields.len() < least {
             return Ok(());
         }
-        for some in fields.chunks(COUNTED_AT_ONCE) {
-            let mut sums = Sums::default();
-            some.iter()
-                .for_each(|(_, one)| sums.add(&Sums::decode(one)));
-            let mut call = scripts::dead_count()
-                .key(&uncounted)
-                .key(self.keys.dead_counts(topic, group))
-                .key(self.keys.dead_causes(topic, group))
-                .arg(some.len())
-                .arg(sums.counts.len());
-            for (name, one) in some {
-                call.push(name);
-                call.push(one);
+        let mut fields = fields.into_iter().peekable();
+        while fields.peek().is_some() {
+            let (mut some, mut sums) = (Vec::new(), Sums::default());
+            while let Some((name, one)) =
+                fields.next_if(|_| sums.len().max(some.len()) < CHANGED_AT_ONCE)
+            {
+                sums.add(&Sums::decode(&one));
+                some.push((name, one));
             }
-            for (name, number) in sums.counts.iter().chain(&sums.causes) {
-                call.push(name);
-                call.push(-number);
+            // One that its caller still adds to must not keep the others back.
+            if !self.subtract(topic, group, &some, &sums).await? {
+                for one in &some {
+                    let sums = Sums::decode(&one.1);
+                    self.subtract(topic, group, slice::from_ref(one), &sums)
+                        .await?;
+                }
             }
-            // Where it is no longer so, another is at it, or adds to it and comes here later.
-            self.pool
-                .run(OPERATION, async |connection| {
-                    call.run::<bool>(connection).await
-                })
-                .await
-                .map_err(|e| e.on(place(topic, group)))?;
         }
         Ok(())
+    }
+
+    /// Subtracts what some fields add up to; not where one of them is no longer as it was.
+    async fn subtract(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        some: &[Field],
+        sums: &Sums,
+    ) -> Result<bool, Error> {
+        let mut call = scripts::dead_count()
+            .key(self.keys.dead_uncounted(topic, group))
+            .key(self.keys.dead_counts(topic, group))
+            .key(self.keys.dead_causes(topic, group))
+            .arg(some.len())
+            .arg(sums.counts.len());
+        for (name, one) in some {
+            call.push(name);
+            call.push(one);
+        }
+        for (name, number) in sums.counts.iter().chain(&sums.causes) {
+            call.push(name);
+            call.push(-number);
+        }
+        self.pool
+            .run(COUNTING, async |connection| call.run(connection).await)
+            .await
+            .map_err(|e| e.on(place(topic, group)))
     }
 }
 
@@ -215,7 +243,7 @@ impl RedisBackend {
 struct Taking {
     operation: String,
     /// Where it writes what it has taken out and still counts.
-    field: String,
+    field: Uuid,
     /// What that is.
     sums: Sums,
     taken: HashSet<EntryId>,

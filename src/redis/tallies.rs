@@ -38,8 +38,13 @@ impl Sums {
         add(&mut self.causes, &other.causes, -1);
     }
 
+    /// How many names it has.
+    pub(super) fn len(&self) -> usize {
+        self.counts.len() + self.causes.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.causes.is_empty()
+        self.len() == 0
     }
 }
 

@@ -55,11 +55,11 @@ pub(crate) fn lines(ran: &Ran) -> Vec<Value> {
         .collect()
 }
 
-fn list(url: &str, rest: &[&str]) -> Vec<Value> {
+pub(crate) fn list(url: &str, rest: &[&str]) -> Vec<Value> {
     lines(&dead(url, "list", &[&["--json"], rest].concat()).ok())
 }
 
-fn id(line: &Value) -> String {
+pub(crate) fn id(line: &Value) -> String {
     line["id"].as_str().unwrap().to_owned()
 }
 
@@ -73,6 +73,37 @@ pub(crate) fn counts(url: &str) -> (u64, u64) {
 fn is_harmless(text: &str) -> bool {
     let is_bad = |c: char| c != '\n' && (c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c));
     !text.contains(is_bad)
+}
+
+/// What comes to a handler that takes everything, which is so many.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn delivered(server: &Server, count: usize) -> Vec<Value> {
+    let container = container(server).await;
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |payload: Value, delivery: Delivery| {
+        let envelope = delivery.envelope();
+        let seen = json!({
+            "n": payload["n"],
+            "cents": payload["cents"],
+            "id": envelope.id().to_string(),
+            "edited-from": envelope.headers().get("edited-from"),
+        });
+        let _ = sender.send(seen);
+        async {}
+    };
+    let _subscription = container
+        .bus()
+        .subscribe(&topic("orders"), handler)
+        .await
+        .unwrap();
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(crate::support::next(&mut received).await);
+    }
+    drained(&container, &topic("orders"), &group("billing")).await;
+    assert!(received.try_recv().is_err(), "more came than there were");
+    finish(container).await;
+    all
 }
 
 #[test]
@@ -405,117 +436,4 @@ fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
         ran.err.contains("line 2: ") && is_harmless(&ran.err),
         "{ran:?}"
     );
-}
-
-#[test]
-fn editing_is_off_and_then_makes_a_new_message() {
-    let server = Server::start();
-    let url = server.url();
-    bury(&server, 4);
-    let all: Vec<String> = list(&url, &[]).iter().map(id).collect();
-    let on = [("REDSTART_DEAD_LETTER_EDITING", "true"), ("VISUAL", "")];
-    let edit = |id: &str, rest: &[&str], input: &str, on: bool| {
-        let all = [&["dead", "edit", "orders", "billing", id, "--json"], rest].concat();
-        let mut command = redstart(Some(&url), &all);
-        if on {
-            command.env("REDSTART_DEAD_LETTER_EDITING", "true");
-        }
-        run_with(command, input)
-    };
-    let patch = r#"{"payload": {"cents": 99}}"#;
-    let ran = edit(&all[0], &["--patch", "-"], patch, false).failed(1);
-    assert!(ran.err.contains("editing is off"), "{ran:?}");
-    edit(&all[0], &["--patch", "-"], "{}", true).failed(1);
-    for (patch, rule) in [
-        ("{", "the standard input is no JSON"),
-        ("[1]", "the standard input is no JSON patch"),
-        (r#"{"type": null}"#, "the edited message is no envelope"),
-    ] {
-        let ran = edit(&all[0], &["--patch", "-"], patch, true).failed(2);
-        assert!(ran.err.contains(rule), "{ran:?}");
-    }
-    edit("1-1", &["--file", "-"], "nonsense", true).failed(2);
-    let elsewhere = r#"[{"op": "remove", "path": "/payload/none"}]"#;
-    let ran = edit(&all[0], &["--patch", "-"], elsewhere, true).failed(1);
-    assert!(ran.err.contains("does not fit"), "{ran:?}");
-    assert_eq!(counts(&url), (4, 0));
-    let ran = edit(&all[0], &["--patch", "-"], patch, true).ok();
-    let message = ran.json()["message"].as_str().unwrap().to_owned();
-    assert_eq!(counts(&url), (3, 1));
-    edit(&all[0], &["--patch", "-"], patch, true).failed(1);
-    let steps = r#"[{"op": "replace", "path": "/payload/cents", "value": 98}]"#;
-    edit(&all[1], &["--patch", "-"], steps, true).ok();
-
-    // By hand: what is no JSON is refused, and edited again.
-    let folder = tempfile::tempdir().unwrap();
-    let script = folder.path().join("editor");
-    std::fs::write(
-        &script,
-        "if grep -q broken \"$1\"; then sed -i 's/broken//; s/1250/97/' \"$1\"; else echo broken >> \"$1\"; fi\n",
-    )
-    .unwrap();
-    let editor = format!("sh {}", script.display());
-    let variables = [&on[..], &[("EDITOR", &editor)]].concat();
-    let args = ["dead", "edit", "orders", "billing", &all[2]];
-    let mut terminal = Terminal::start_with(&url, 100, &args, &variables);
-    terminal.sees("is no JSON");
-    terminal.sees("Type edit to go on: ");
-    terminal.types("edit");
-    let (code, screen) = terminal.ends();
-    assert!(
-        code == 0 && screen.contains("redriven as message"),
-        "{screen}"
-    );
-    // Who leaves the file as it is changes nothing.
-    let variables = [&on[..], &[("EDITOR", "true")]].concat();
-    let args = ["dead", "edit", "orders", "billing", &all[3]];
-    let (code, screen) = Terminal::start_with(&url, 100, &args, &variables).ends();
-    assert!(
-        code == 1 && screen.contains("nothing was changed"),
-        "{screen}"
-    );
-    assert_eq!(counts(&url), (1, 3));
-
-    let seen = delivered(&server, 3);
-    let cents: BTreeSet<u64> = seen
-        .iter()
-        .map(|one| one["cents"].as_u64().unwrap())
-        .collect();
-    assert_eq!(cents, BTreeSet::from([97, 98, 99]));
-    assert!(seen.iter().any(|one| one["id"] == *message), "{seen:?}");
-    assert!(
-        seen.iter().all(|one| one["edited-from"].is_string()),
-        "{seen:?}"
-    );
-}
-
-/// What comes to a handler that takes everything, which is so many.
-#[tokio::main(flavor = "current_thread")]
-pub(crate) async fn delivered(server: &Server, count: usize) -> Vec<Value> {
-    let container = container(server).await;
-    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
-    let handler = move |payload: Value, delivery: Delivery| {
-        let envelope = delivery.envelope();
-        let seen = json!({
-            "n": payload["n"],
-            "cents": payload["cents"],
-            "id": envelope.id().to_string(),
-            "edited-from": envelope.headers().get("edited-from"),
-        });
-        let _ = sender.send(seen);
-        async {}
-    };
-    let _subscription = container
-        .bus()
-        .subscribe(&topic("orders"), handler)
-        .await
-        .unwrap();
-    let mut all = Vec::new();
-    for _ in 0..count {
-        all.push(crate::support::next(&mut received).await);
-    }
-    drained(&container, &topic("orders"), &group("billing")).await;
-    assert!(received.try_recv().is_err(), "more came than there were");
-    finish(container).await;
-    all
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod dead;
+mod dead_edit;
 mod demo;
 mod look;
 mod operate;

@@ -234,3 +234,43 @@ async fn a_head_that_cannot_be_read_hides_no_other_and_can_be_purged() {
     assert_eq!(causes.iter().map(|cause| cause.count).sum::<u64>(), 3);
     finish(container).await;
 }
+
+#[tokio::test]
+async fn what_is_taken_out_is_counted_although_another_never_ends() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let (_mended, mut received) = two_groups(&container, &orders).await;
+    publish(&container, &orders, 0..60).await;
+    some(&mut received, 120).await;
+    let all = dead(&container, &orders, 60).await;
+
+    // Another caller, which adds to what it has taken out all the time.
+    let key = "{shop:orders}:group:failing:dead:uncounted";
+    let ended = Arc::new(AtomicBool::new(false));
+    let other = std::thread::spawn({
+        let (ended, mut raw) = (Arc::clone(&ended), server.raw());
+        move || {
+            for n in 0_u64.. {
+                let command = &mut redis::cmd("HSET");
+                command.arg(key).arg("other").arg(n);
+                command.exec(&mut raw).unwrap();
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        }
+    });
+    let dead = container.dead_letters();
+    for letter in &all[..50] {
+        let purged = dead.purge(&orders, &group("failing"), &[letter.id]).await;
+        assert_eq!(purged.unwrap().done, [letter.id]);
+    }
+    ended.store(true, Ordering::SeqCst);
+    other.join().unwrap();
+    let uncounted: u64 = server.command(&["HLEN", key]);
+    assert!(uncounted <= 9, "{uncounted} fields");
+    let causes = dead.causes(&orders, &group("failing")).await.unwrap();
+    assert_eq!(causes.iter().map(|cause| cause.count).sum::<u64>(), 10);
+    finish(container).await;
+}

@@ -37,6 +37,7 @@ use std::time::Duration;
 use crate::container::Container;
 
 pub mod cas;
+pub mod dead_letter_counts;
 pub mod dead_letters;
 pub mod deduplication;
 pub mod groups;
@@ -165,14 +166,17 @@ macro_rules! conformance {
             what_waits_can_be_brought_back_now,
             what_waits_can_be_cancelled,
         );
-        $crate::conformance_checks!($factory, dead_letters:
-            a_record_is_kept_as_it_was_given,
-            heads_are_found_in_pages,
-            records_are_found_by_id,
+        $crate::conformance_checks!($factory, dead_letter_counts:
             causes_are_counted,
             types_tenants_and_hours_are_counted,
             counts_follow_what_is_taken_from_anywhere,
             counts_are_right_beside_takers,
+            each_of_many_causes_is_counted,
+        );
+        $crate::conformance_checks!($factory, dead_letters:
+            a_record_is_kept_as_it_was_given,
+            heads_are_found_in_pages,
+            records_are_found_by_id,
             taking_out_is_for_good,
             each_is_taken_once,
             what_was_exported_is_put_in_once,
@@ -276,7 +280,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 17] = [
+    const CHECKS: [(&str, &str); 18] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -284,6 +288,7 @@ mod tests {
         ("settle", include_str!("settle.rs")),
         ("leases", include_str!("leases.rs")),
         ("retries", include_str!("retries.rs")),
+        ("dead_letter_counts", include_str!("dead_letter_counts.rs")),
         ("dead_letters", include_str!("dead_letters.rs")),
         ("redrive", include_str!("redrive.rs")),
         ("operators", include_str!("operators.rs")),

@@ -4,8 +4,13 @@ use super::*;
 
 /// A log of 1,000 entries, 1-1 to 1000-1, in nodes of 100.
 fn long_log(raw: &mut Connection) {
+    long_log_after(raw, 0);
+}
+
+/// As many more, after an entry.
+fn long_log_after(raw: &mut Connection, last: u64) {
     let mut pipeline = redis::pipe();
-    for n in 1..=1000 {
+    for n in last + 1..=last + 1000 {
         pipeline
             .cmd("XADD")
             .arg(LOG)
@@ -80,20 +85,6 @@ fn retain_by_floor() {
     let _: Value = run(raw, &format!("XGROUP SETID {LOG} slow 2050-1"));
     call::<Retained>(raw, &script, &keys, &[""]);
     assert!(first(raw) <= 2051);
-}
-
-fn long_log_after(raw: &mut Connection, start: u64) {
-    let mut pipeline = redis::pipe();
-    for n in start + 1..=start + 1000 {
-        pipeline
-            .cmd("XADD")
-            .arg(LOG)
-            .arg(format!("{n}-1"))
-            .arg("json")
-            .arg(n)
-            .ignore();
-    }
-    pipeline.exec(raw).unwrap();
 }
 
 #[test]

@@ -1,0 +1,175 @@
+//! Dead letters by cause, type, tenant and hour: counted as they come and go.
+
+use bytes::Bytes;
+
+use super::Subject;
+use super::dead_letters::{NOWHERE, parcel};
+use super::support::{Stage, head, record};
+use crate::backend::{Onward, Record};
+use crate::domain::{Cause, Reason, Tally, hour_name};
+
+/// > How many dead letters there are of each cause, kept as they come and go, whatever their
+/// > number; the most frequent first.
+pub async fn causes_are_counted<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    assert!(stage.causes().await.is_empty());
+    let errors = ["no user 1", "no user 2", "no money", "no user 3"];
+    let records = errors.map(|error| Record {
+        head: head(error),
+        body: Bytes::new(),
+    });
+    let ids = stage.buried_as(records.into_iter()).await;
+    let told = async || {
+        let causes = stage.causes().await;
+        let told = |one: Cause| (one.reason, one.fingerprint, one.count, one.last);
+        causes.into_iter().map(told).collect::<Vec<_>>()
+    };
+    let cause =
+        |fingerprint: &str, count, last| (Reason::Rejected, fingerprint.to_owned(), count, last);
+    let both = [cause("no user #", 3, ids[3]), cause("no money", 1, ids[2])];
+    assert_eq!(told().await, both);
+    assert_eq!(stage.causes().await[0].first, ids[0]);
+    stage
+        .take(&[(ids[1], Onward::Away), (ids[2], parcel())])
+        .await;
+    assert_eq!(told().await, [cause("no user #", 2, ids[3])]);
+    stage
+        .take(&[(ids[0], Onward::Away), (ids[3], Onward::Away)])
+        .await;
+    assert!(told().await.is_empty(), "no count outlives its records");
+}
+
+/// > How many dead letters there are by type, by tenant or by the hour of their death, kept as
+/// > they come and go; by name.
+pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let records = [("a", Some("t")), ("b", None), ("a", None)].map(|(kind, tenant)| {
+        let mut record = record("body");
+        record.head.kind = kind.to_owned();
+        record.head.tenant = tenant.map(str::to_owned);
+        record
+    });
+    let ids = stage.buried_as(records.into_iter()).await;
+    let named = |counts: &[(&str, u64)]| {
+        let owned = counts
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count));
+        owned.collect::<Vec<_>>()
+    };
+    assert_eq!(stage.tally(Tally::Type).await, named(&[("a", 2), ("b", 1)]));
+    assert_eq!(
+        stage.tally(Tally::Tenant).await,
+        named(&[("", 2), ("t", 1)])
+    );
+    let mut hours = std::collections::BTreeMap::new();
+    for id in &ids {
+        *hours.entry(hour_name(id.millis / 3_600_000)).or_default() += 1;
+    }
+    assert_eq!(
+        stage.tally(Tally::Hour).await,
+        hours.into_iter().collect::<Vec<_>>()
+    );
+    stage
+        .take(&[(ids[0], Onward::Away), (ids[1], parcel())])
+        .await;
+    assert_eq!(stage.tally(Tally::Type).await, named(&[("a", 1)]));
+    assert_eq!(stage.tally(Tally::Tenant).await, named(&[("", 1)]));
+    stage.take(&[(ids[2], Onward::Away)]).await;
+    assert!(stage.tally(Tally::Hour).await.is_empty());
+}
+
+/// The counts stay right whichever dead letters are taken, and in whatever order.
+pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let records = (0..400).map(|n| Record {
+        head: head(["one", "two", "three"][n % 3]),
+        body: Bytes::new(),
+    });
+    let ids = stage.buried_as(records).await;
+    let mut items: Vec<_> = ids
+        .iter()
+        .step_by(9)
+        .map(|id| (*id, Onward::Away))
+        .collect();
+    items.extend([
+        (ids[399], Onward::Away),
+        (ids[398], Onward::Away),
+        (NOWHERE, Onward::Away),
+    ]);
+    items.rotate_left(20);
+    let taken = stage.take(&items).await;
+    assert_eq!(taken.iter().filter(|taken| **taken).count(), 47);
+    let gone = |at: &usize| at.is_multiple_of(9) || *at >= 398;
+    let mut causes = stage.causes().await;
+    causes.sort_by(|a, b| a.fingerprint.cmp(&b.fingerprint));
+    let counts = causes
+        .iter()
+        .map(|cause| (&*cause.fingerprint, cause.count));
+    let left = |cause| (0..400).filter(|at| !gone(at) && at % 3 == cause).count() as u64;
+    let expected = [("one", left(0)), ("three", left(2)), ("two", left(1))];
+    assert_eq!(counts.collect::<Vec<_>>(), expected);
+    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 353)]);
+}
+
+/// The counts stay right however many take out at once, and while they do.
+pub async fn counts_are_right_beside_takers<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let names = ["one", "two", "three", "four", "five"];
+    let records = (0..600).map(|n| Record {
+        head: head(names[n % 5]),
+        body: Bytes::new(),
+    });
+    let ids = stage.buried_as(records).await;
+    // Each takes every fifth in steps of a few, and half of what its neighbour takes.
+    let taking = async |first: usize| {
+        let mine = ids.iter().skip(first).step_by(5);
+        let others = ids.iter().skip((first + 1) % 4).step_by(10);
+        let items: Vec<_> = mine.chain(others).map(|id| (*id, Onward::Away)).collect();
+        let mut taken = 0;
+        for some in items.chunks(7) {
+            taken += stage
+                .take(some)
+                .await
+                .iter()
+                .filter(|taken| **taken)
+                .count();
+        }
+        taken
+    };
+    let looking = async {
+        for _ in 0..30 {
+            let left: u64 = stage.causes().await.iter().map(|cause| cause.count).sum();
+            assert!((120..=600).contains(&left), "{left}");
+        }
+    };
+    let (a, b, c, d, ()) = tokio::join!(taking(0), taking(1), taking(2), taking(3), looking);
+    assert_eq!(a + b + c + d, 480);
+    let causes = stage.causes().await;
+    let left: Vec<_> = causes
+        .iter()
+        .map(|one| (&*one.fingerprint, one.count))
+        .collect();
+    assert_eq!(left, [("five", 120)]);
+    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 120)]);
+}
+
+/// The counts stay right where each dead letter has a cause and a tenant of its own.
+pub async fn each_of_many_causes_is_counted<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let records = (0..300).map(|n| {
+        let mut record = record("body");
+        record.head.fingerprint = format!("cause {n}");
+        record.head.tenant = Some(format!("tenant {n}"));
+        record
+    });
+    let ids = stage.buried_as(records).await;
+    let some: Vec<_> = ids[..280].iter().map(|id| (*id, Onward::Away)).collect();
+    assert_eq!(stage.take(&some).await, [true; 280]);
+    let mut left: Vec<_> = stage.causes().await;
+    left.sort_by_key(|cause| cause.first);
+    let names = left.iter().map(|one| (one.fingerprint.clone(), one.count));
+    let expected = (280..300).map(|n| (format!("cause {n}"), 1));
+    assert_eq!(names.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    assert_eq!(stage.tally(Tally::Tenant).await.len(), 20);
+    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 20)]);
+}
