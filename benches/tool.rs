@@ -100,11 +100,12 @@ async fn measure(bench: &mut Bench) {
     bench
         .report
         .measure(redriving, async |side| {
+            // Not beside the consumers: it is not the tool's.
+            let until = many.oldest(server, some).await;
             let redriving = async {
                 if side == Side::Raw {
                     return WANTED;
                 }
-                let until = many.oldest(server, some).await;
                 let (case, url) = (many.clone(), server.url.clone());
                 let redrive = move || case.run(&url, &["redrive", "--json"], &["--until", &until]);
                 let ran = tokio::task::spawn_blocking(redrive).await.expect("ran");

@@ -59,9 +59,11 @@ pub(super) async fn measure(bench: &mut Bench) {
         .report
         .measure(moving, async |side| {
             let before = resident();
+            // Found before, not beside the consumers.
+            let oldest = ours::oldest(&container, &topic, &group, some).await;
             let redriving = async {
                 match side {
-                    Side::Ours => ours::redrive_some(&container, &topic, &group, some).await,
+                    Side::Ours => ours::sweep(&container, &topic, &group, oldest).await,
                     Side::Raw => WANTED,
                 }
             };

@@ -129,11 +129,15 @@ pub trait Graves: Send + Sync + fmt::Debug {
 
     /// Takes dead letters out and brings them where they are to go, each atomically. For each,
     /// whether it was there to be taken. The journal of `operation` counts them in the same step.
+    ///
+    /// A store may need their heads. Those in `known`, as a search has found them and in its order, it need
+    /// not read again: a head never changes.
     fn take<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         items: &'a [(EntryId, Onward)],
+        known: &'a [(EntryId, DeadLetterHead)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
 

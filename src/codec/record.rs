@@ -99,13 +99,15 @@ pub(crate) fn decode_head(bytes: &[u8]) -> Result<DeadLetterHead, Undecodable> {
     read_head(bytes)?.into_head()
 }
 
+const UNREADABLE: &str = "the record's head cannot be read";
+
 /// Stands for a head that cannot be read, as after another hand or by a newer version: it is shown and can
 /// be purged, and hides no other.
 pub(crate) fn unreadable(flaw: &Undecodable) -> DeadLetterHead {
-    let error = format!("the record's head cannot be read: {flaw}");
+    let error = format!("{UNREADABLE}: {flaw}");
     DeadLetterHead {
         reason: Reason::Undecodable,
-        fingerprint: "the record's head cannot be read".to_owned(),
+        fingerprint: UNREADABLE.to_owned(),
         kind: String::new(),
         tenant: None,
         corr_id: None,
@@ -116,6 +118,11 @@ pub(crate) fn unreadable(flaw: &Undecodable) -> DeadLetterHead {
         redriven_by: None,
         imported_from: None,
     }
+}
+
+/// Whether a head may stand for one that cannot be read.
+pub(crate) fn stands_in(head: &DeadLetterHead) -> bool {
+    head.reason == Reason::Undecodable && head.fingerprint == UNREADABLE
 }
 
 impl Head<'_> {

@@ -91,7 +91,9 @@ async fn remove_portion(core: &Core, now: Timestamp) -> Result<(u64, ControlFlow
         .iter()
         .map(|id| (*id, Onward::Away))
         .collect();
-    let taken = graves.take(topic, group, &items, None).await?;
+    let taken = graves
+        .take(topic, group, &items, &found.letters, None)
+        .await?;
     let removed = taken.iter().filter(|taken| **taken).count();
     // Where others have been quicker, the rest is left to them.
     let last = overdue < MAX_BATCH || removed < overdue;

@@ -50,7 +50,9 @@ impl Graveyard {
             .await?;
         let parcel = letter.into_parcel_of(fields, operation);
         let items = [(id, Onward::RedoAs(parcel))];
-        let taken = self.take(topic, group, &items, Some(operation)).await?;
+        let taken = self
+            .take(topic, group, &items, &[], Some(operation))
+            .await?;
         let taken = taken.len();
         let result = if taken == 1 {
             format!("brought back as message {new_id}")

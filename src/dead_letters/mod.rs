@@ -18,8 +18,8 @@ use crate::backend::{Backend, Graves, Onward, Record, Restoring, Span};
 use crate::codec::Limits;
 use crate::codec::record::{decode_record, encode_record};
 use crate::domain::{
-    Cause, DeadLetter, DeadLetterFilter, EntryId, Envelope, Error, ErrorKind, Group, Sweep, Tally,
-    Topic,
+    Cause, DeadLetter, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Error, ErrorKind,
+    Group, Sweep, Tally, Topic,
 };
 use crate::ports::{
     BoxFuture, DeadLetterPage, DeadLetters, Imported, MessageBus, Operation, Progress, Redriven,
@@ -115,11 +115,12 @@ impl Graveyard {
         topic: &Topic,
         group: &Group,
         ids: &[EntryId],
+        known: &[(EntryId, DeadLetterHead)],
         onward: Onward,
         operation: Option<Uuid>,
     ) -> Result<HashSet<EntryId>, Error> {
         let items: Vec<_> = ids.iter().map(|id| (*id, onward.clone())).collect();
-        self.take(topic, group, &items, operation).await
+        self.take(topic, group, &items, known, operation).await
     }
 
     async fn take(
@@ -127,9 +128,11 @@ impl Graveyard {
         topic: &Topic,
         group: &Group,
         items: &[(EntryId, Onward)],
+        known: &[(EntryId, DeadLetterHead)],
         operation: Option<Uuid>,
     ) -> Result<HashSet<EntryId>, Error> {
-        let taken = self.graves().take(topic, group, items, operation).await?;
+        let graves = self.graves();
+        let taken = graves.take(topic, group, items, known, operation).await?;
         let done = items.iter().zip(taken).filter(|(_, taken)| *taken);
         let done: HashSet<EntryId> = done.map(|((id, _), _)| *id).collect();
         let name = match items.first() {
@@ -235,7 +238,9 @@ impl DeadLetters for Graveyard {
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Redriven, Error>> {
         Box::pin(async move {
-            let moved = self.take_to(topic, group, ids, Onward::Redo, None).await?;
+            let moved = self
+                .take_to(topic, group, ids, &[], Onward::Redo, None)
+                .await?;
             Ok(account(ids, &moved))
         })
     }
@@ -247,7 +252,9 @@ impl DeadLetters for Graveyard {
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Redriven, Error>> {
         Box::pin(async move {
-            let removed = self.take_to(topic, group, ids, Onward::Away, None).await?;
+            let removed = self
+                .take_to(topic, group, ids, &[], Onward::Away, None)
+                .await?;
             Ok(account(ids, &removed))
         })
     }

@@ -205,7 +205,7 @@ impl<'a> Run<'a> {
     async fn finish(mut self, after: Option<EntryId>) -> Result<Swept, Error> {
         (self.report)(self.progress);
         let ended = match &self.sweep.selection {
-            Selection::Ids(ids) => self.go_through(ids).await?,
+            Selection::Ids(ids) => self.go_through(ids, &[]).await?,
             Selection::Matching(filter) => self.search(filter, after).await?,
         };
         let Progress {
@@ -258,7 +258,7 @@ impl<'a> Run<'a> {
                 .map(|(id, _)| *id)
                 .collect();
             self.progress.left += found.looked - wanted.len() as u64;
-            if self.go_through(&wanted).await? == Ended::Stopped {
+            if self.go_through(&wanted, &found.letters).await? == Ended::Stopped {
                 return Ok(Ended::Stopped);
             }
             (self.report)(self.progress);
@@ -272,7 +272,11 @@ impl<'a> Run<'a> {
     }
 
     /// Takes dead letters by id, in portions and at the pace that was asked for.
-    async fn go_through(&mut self, ids: &[EntryId]) -> Result<Ended, Error> {
+    async fn go_through(
+        &mut self,
+        ids: &[EntryId],
+        known: &[(EntryId, DeadLetterHead)],
+    ) -> Result<Ended, Error> {
         let pace = self.sweep.pace();
         let portion = pace.map_or(MAX_BATCH, |pace| pace.portion(MAX_BATCH));
         for ids in ids.chunks(portion) {
@@ -283,7 +287,7 @@ impl<'a> Run<'a> {
             if self.died_too_often().await? {
                 return Ok(Ended::Stopped);
             }
-            let taken = self.take(ids).await?;
+            let taken = self.take(ids, known).await?;
             self.progress.taken += taken;
             self.progress.missing += ids.len() as u64 - taken;
             (self.report)(self.progress);
@@ -291,7 +295,11 @@ impl<'a> Run<'a> {
         Ok(Ended::Done)
     }
 
-    async fn take(&self, ids: &[EntryId]) -> Result<u64, Error> {
+    async fn take(
+        &self,
+        ids: &[EntryId],
+        known: &[(EntryId, DeadLetterHead)],
+    ) -> Result<u64, Error> {
         let (graveyard, operation) = (self.graveyard, Some(self.operation));
         let (topic, group) = (self.topic, self.group);
         let onward = match &self.sweep.action {
@@ -303,7 +311,7 @@ impl<'a> Run<'a> {
             }
         };
         let taken = graveyard
-            .take_to(topic, group, ids, onward, operation)
+            .take_to(topic, group, ids, known, onward, operation)
             .await?;
         Ok(taken.len() as u64)
     }

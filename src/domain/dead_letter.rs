@@ -157,7 +157,7 @@ pub(crate) struct HeadView<'a> {
 }
 
 impl DeadLetterHead {
-    pub(super) fn view(&self) -> HeadView<'_> {
+    pub(crate) fn view(&self) -> HeadView<'_> {
         HeadView {
             reason: self.reason,
             fingerprint: &self.fingerprint,

@@ -15,7 +15,9 @@ use crate::backend::{
     Found, Graves, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Onward, Record, Restoring, Span,
 };
 use crate::codec::parcel::{BY, DEAD};
-use crate::domain::{Cause, DeadLetterFilter, EntryId, Error, Group, Tally, Topic, hour_name};
+use crate::domain::{
+    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, Group, Tally, Topic, hour_name,
+};
 use crate::ports::BoxFuture;
 
 const HOUR: u64 = 3_600_000;
@@ -229,6 +231,7 @@ impl Graves for MemoryBackend {
         topic: &'a Topic,
         group: &'a Group,
         items: &'a [(EntryId, Onward)],
+        _: &'a [(EntryId, DeadLetterHead)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         turn(move || Ok(self.take_some(topic, group, items, operation)))

@@ -241,9 +241,10 @@ impl Graves for RedisBackend {
         topic: &'a Topic,
         group: &'a Group,
         items: &'a [(EntryId, Onward)],
+        known: &'a [(EntryId, DeadLetterHead)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.take_dead(topic, group, items, operation))
+        Box::pin(self.take_dead(topic, group, items, known, operation))
     }
 
     fn restore<'a>(

@@ -109,9 +109,8 @@ impl RedisBackend {
     pub(super) async fn read_each(
         &self,
         stream: &str,
-        ids: impl Iterator<Item = EntryId>,
+        mut wanted: BTreeSet<EntryId>,
     ) -> Result<Page, Error> {
-        let mut wanted: BTreeSet<EntryId> = ids.collect();
         let mut page = Page::new();
         // Mostly they are all there is between the first and the last.
         for most in [wanted.len(), 2 * wanted.len()] {

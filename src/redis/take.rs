@@ -1,20 +1,21 @@
 //! Taking dead letters out, so few at once that the server's other clients hardly feel it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem::discriminant;
 use std::slice;
 
+use bytes::Bytes;
 use redis::Value;
 use uuid::Uuid;
 
 use super::backend::RedisBackend;
 use super::graves::place;
 use super::settle::batches_of;
-use super::tallies::{Sums, Tallies};
+use super::tallies::Sums;
 use super::{error, reply, scripts};
 use crate::backend::Onward;
-use crate::codec::record::read_head;
-use crate::domain::{EntryId, Error, Group, Topic, describe};
+use crate::codec::record::{read_head, stands_in};
+use crate::domain::{DeadLetterHead, EntryId, Error, Group, Topic, describe};
 
 /// How many dead letters one script takes out; consumers on the same server wait for it.
 const TAKEN_AT_ONCE: usize = 10;
@@ -40,11 +41,12 @@ impl RedisBackend {
         topic: &Topic,
         group: &Group,
         items: &[Item],
+        known: &[(EntryId, DeadLetterHead)],
         operation: Option<Uuid>,
     ) -> Result<Vec<bool>, Error> {
         // Each once, however often it was passed.
-        let mut known = HashSet::new();
-        let each: Vec<&Item> = items.iter().filter(|(id, _)| known.insert(*id)).collect();
+        let mut seen = HashSet::new();
+        let each: Vec<&Item> = items.iter().filter(|(id, _)| seen.insert(*id)).collect();
         let weight = |(_, onward): &&Item| match onward {
             Onward::RedoAs(parcel) => parcel.len(),
             Onward::Away | Onward::Redo => 0,
@@ -60,22 +62,22 @@ impl RedisBackend {
             taken: HashSet::new(),
         };
         let mut portions = batches.chunks(READ_AT_ONCE).peekable();
-        let first = portions.peek().copied().map(ids).unwrap_or_default();
-        let mut tallies = self.tallies(topic, group, first).await?;
+        let first = portions.peek().copied().unwrap_or_default();
+        let mut heads = self.heads(topic, group, first, known).await?;
         while let Some(portion) = portions.next() {
-            let next = portions.peek().copied().map(ids).unwrap_or_default();
+            let next = portions.peek().copied().unwrap_or_default();
             // They are read while the first batch of this portion is taken.
-            let following = self.tallies(topic, group, next);
+            let following = self.heads(topic, group, next, known);
             let taking = async {
                 for batch in portion {
-                    let done = self.take_batch(topic, group, batch, &tallies, &mut taking);
+                    let done = self.take_batch(topic, group, batch, &heads, &mut taking);
                     done.await.map_err(|e| e.on(place(topic, group)))?;
                 }
                 Ok::<_, Error>(())
             };
             let (done, following) = tokio::join!(taking, following);
             done?;
-            tallies = following?;
+            heads = following?;
         }
         self.count_taken(topic, group, UNCOUNTED).await;
         // The first of two of the same id has taken it.
@@ -89,7 +91,7 @@ impl RedisBackend {
         topic: &Topic,
         group: &Group,
         batch: &[&Item],
-        tallies: &Tallies,
+        heads: &Heads<'_>,
         taking: &mut Taking,
     ) -> Result<(), Error> {
         if taking.sums.len() >= CHANGED_AT_ONCE {
@@ -99,8 +101,7 @@ impl RedisBackend {
         let mut there = batch.to_vec();
         while let Some((_, onward)) = there.first() {
             let first = taking.sums.is_empty();
-            let these = tallies.add_up(there.iter().map(|(id, _)| *id));
-            taking.sums.add(&these);
+            heads.count(&there, 1, &mut taking.sums);
             let mut call = scripts::dead_take()
                 .key(self.keys.dead(topic, group))
                 .key(self.keys.dead_body(topic, group))
@@ -142,32 +143,32 @@ impl RedisBackend {
             if flags.len() != there.len() || flags.iter().all(|there| *there) {
                 return Err(error::sent(OPERATION, reply::unexpected("dead_take.lua")));
             }
-            taking.sums.subtract(&these);
+            heads.count(&there, -1, &mut taking.sums);
             let mut flags = flags.into_iter();
             there.retain(|_| flags.next() == Some(true));
         }
         Ok(())
     }
 
-    /// By what dead letters are counted; those that are not there, or cannot be read, by nothing.
-    async fn tallies(
+    /// The heads of a portion; those that are not known are read.
+    async fn heads<'a>(
         &self,
         topic: &Topic,
         group: &Group,
-        ids: Vec<EntryId>,
-    ) -> Result<Tallies, Error> {
-        let mut tallies = Tallies::default();
+        portion: &[&[&Item]],
+        known: &'a [(EntryId, DeadLetterHead)],
+    ) -> Result<Heads<'a>, Error> {
+        let ids = portion.iter().copied().flatten().map(|(id, _)| *id);
+        let unknown: BTreeSet<_> = ids.filter(|id| find(known, *id).is_none()).collect();
         let stream = self.keys.dead(topic, group);
-        let pages = self
-            .read_each(&stream, ids.into_iter())
-            .await
-            .map_err(|e| e.on(place(topic, group)))?;
-        for (id, head) in pages {
-            if let Ok(head) = read_head(&head) {
-                tallies.enter(id, head.view());
-            }
-        }
-        Ok(tallies)
+        let read = self.read_each(&stream, unknown).await;
+        Ok(Heads {
+            known,
+            read: read
+                .map_err(|e| e.on(place(topic, group)))?
+                .into_iter()
+                .collect(),
+        })
     }
 
     /// Subtracts from the counts what was taken out and still counts, whoever took it, where it is
@@ -249,6 +250,28 @@ struct Taking {
     taken: HashSet<EntryId>,
 }
 
-fn ids(portion: &[&[&Item]]) -> Vec<EntryId> {
-    portion.concat().into_iter().map(|(id, _)| *id).collect()
+/// The heads of dead letters, by which they are counted.
+struct Heads<'a> {
+    known: &'a [(EntryId, DeadLetterHead)],
+    read: HashMap<EntryId, Bytes>,
+}
+
+impl Heads<'_> {
+    /// Counts some dead letters, each by so much; those that are not there, or cannot be read, count
+    /// nothing.
+    fn count(&self, some: &[&Item], each: i64, sums: &mut Sums) {
+        for (id, _) in some {
+            if let Some(head) = find(self.known, *id) {
+                sums.count(*id, head.view(), each);
+            } else if let Some(Ok(head)) = self.read.get(id).map(|head| read_head(head)) {
+                sums.count(*id, head.view(), each);
+            }
+        }
+    }
+}
+
+/// A head among known ones, unless it may stand for one that cannot be read.
+fn find(known: &[(EntryId, DeadLetterHead)], id: EntryId) -> Option<&DeadLetterHead> {
+    let at = known.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+    Some(&known[at].1).filter(|head| !stands_in(head))
 }

@@ -16,8 +16,8 @@ use crate::backend::{
     TopicStatus,
 };
 use crate::domain::{
-    Cause, Clock, ConsumerName, DeadLetterFilter, EntryId, Error, ErrorKind, Group, Tally,
-    Timestamp, Topic, TopicSettings,
+    Cause, Clock, ConsumerName, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group,
+    Tally, Timestamp, Topic, TopicSettings,
 };
 use crate::ports::BoxFuture;
 
@@ -344,7 +344,10 @@ impl Graves for Faults {
         search(span: Span, filter: &'a DeadLetterFilter, max: usize) -> Found;
         find(ids: &'a [EntryId]) -> Vec<(EntryId, Record)>;
         last() -> Option<EntryId>;
-        take(items: &'a [(EntryId, Onward)], operation: Option<Uuid>) -> Vec<bool>;
+        take(
+            items: &'a [(EntryId, Onward)], known: &'a [(EntryId, DeadLetterHead)],
+            operation: Option<Uuid>
+        ) -> Vec<bool>;
         restore(records: &'a [Restoring], again: bool) -> Vec<Option<EntryId>>;
         causes() -> Vec<Cause>;
         counts(by: Tally) -> Vec<(String, u64)>;

@@ -244,6 +244,7 @@ macro_rules! forward_graves {
     (@take $field:ident) => {
         $crate::forward_graves!(@fn $field take(
             items: &'a [($crate::EntryId, $crate::backend::Onward)],
+            known: &'a [($crate::EntryId, $crate::DeadLetterHead)],
             operation: Option<$crate::testing::Uuid>
         ) -> Vec<bool>);
     };

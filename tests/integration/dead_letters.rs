@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redstart::{
     Container, DeadLetter, DeadLetterFilter, Delivery, EntryId, MessageBusExt, Outcome, Reason,
-    SubscribeOptions, Sweep, Topic,
+    SubscribeOptions, Sweep, Tally, Topic,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
@@ -232,6 +232,14 @@ async fn a_head_that_cannot_be_read_hides_no_other_and_can_be_purged() {
     assert_eq!(list(&unreadable).await, []);
     let causes = letters.causes(&orders, &failing).await.unwrap();
     assert_eq!(causes.iter().map(|cause| cause.count).sum::<u64>(), 3);
+    // What stood for its head was never counted, and is not subtracted.
+    let tenants = letters.counts(&orders, &failing, Tally::Tenant).await;
+    let count = tenants
+        .unwrap()
+        .iter()
+        .map(|(_, count)| *count)
+        .sum::<u64>();
+    assert_eq!(count, 3);
     finish(container).await;
 }
 

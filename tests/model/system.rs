@@ -295,7 +295,7 @@ impl System {
             .collect();
         let (backend, group) = (&self.backend, group_name(group));
         let graves = backend.graves();
-        let moved = graves.take(&self.topic, &group, &parcels, None).await;
+        let moved = graves.take(&self.topic, &group, &parcels, &[], None).await;
         moved.unwrap()
     }
 
@@ -311,7 +311,7 @@ impl System {
             .map(|label| (id(label), onward.clone()))
             .collect();
         let (graves, group) = (self.backend.graves(), group_name(group));
-        let gone = graves.take(&self.topic, &group, &items, None).await;
+        let gone = graves.take(&self.topic, &group, &items, &[], None).await;
         gone.unwrap()
     }
 

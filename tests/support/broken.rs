@@ -9,7 +9,7 @@ use redstart::backend::{
     Appended, Backend, Fetched, Fields, Graves, Identified, Lane, Member, Onward, Opened, Reader,
     Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Settlement,
 };
-use redstart::{BoxFuture, EntryId, Error, ErrorKind, Group, Topic};
+use redstart::{BoxFuture, DeadLetterHead, EntryId, Error, ErrorKind, Group, Topic};
 use uuid::Uuid;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -362,11 +362,12 @@ impl Graves for Broken {
         topic: &'a Topic,
         group: &'a Group,
         items: &'a [(EntryId, Onward)],
+        known: &'a [(EntryId, DeadLetterHead)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(async move {
             let graves = self.inner.graves();
-            let mut taken = graves.take(topic, group, items, operation).await?;
+            let mut taken = graves.take(topic, group, items, known, operation).await?;
             if self.state.flaw == Flaw::RedrivesWhatIsGone {
                 taken.fill(true);
             }

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::Subject;
 use super::dead_letters::{NOWHERE, parcel};
-use super::support::{Stage, head, record};
-use crate::backend::{Onward, Record};
-use crate::domain::{Cause, Reason, Tally, hour_name};
+use super::support::{Must as _, Stage, head, record};
+use crate::backend::{Onward, Record, Span};
+use crate::domain::{Cause, DeadLetterFilter, Reason, Tally, hour_name};
 
 /// > How many dead letters there are of each cause, kept as they come and go, whatever their
 /// > number; the most frequent first.
@@ -109,6 +109,34 @@ pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) 
     let expected = [("one", left(0)), ("three", left(2)), ("two", left(1))];
     assert_eq!(counts.collect::<Vec<_>>(), expected);
     assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 353)]);
+}
+
+/// > Those in `known`, as a search has found them and in its order, it need not read again: a head never
+/// > changes.
+pub async fn counts_are_the_same_where_heads_are_known<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let records = (0..90).map(|n| Record {
+        head: head(["one", "two", "three"][n % 3]),
+        body: Bytes::new(),
+    });
+    let ids = stage.buried_as(records).await;
+    let all = DeadLetterFilter::default();
+    let found = stage
+        .graves()
+        .search(&stage.topic, &stage.group, Span::default(), &all, 100);
+    let found = found.await.must("searching").letters;
+    assert_eq!(found.len(), ids.len());
+    let items: Vec<_> = ids[..60].iter().map(|id| (*id, Onward::Away)).collect();
+    // All of them, some of them, and more than are taken.
+    for (portion, known) in [(0..20, 0..20), (20..40, 25..31), (40..60, 0..90)] {
+        let (items, known) = (&items[portion], &found[known]);
+        let graves = stage.graves();
+        let taken = graves.take(&stage.topic, &stage.group, items, known, None);
+        assert_eq!(taken.await.must("taking out"), [true; 20]);
+    }
+    let counts = stage.causes().await.into_iter().map(|cause| cause.count);
+    assert_eq!(counts.collect::<Vec<_>>(), [10, 10, 10]);
+    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 30)]);
 }
 
 /// The counts stay right however many take out at once, and while they do.

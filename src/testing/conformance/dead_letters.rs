@@ -18,7 +18,7 @@ pub(super) const NOWHERE: EntryId = EntryId {
 };
 
 impl<S: Subject> Stage<'_, S> {
-    fn graves(&self) -> &dyn Graves {
+    pub(super) fn graves(&self) -> &dyn Graves {
         self.backend.graves()
     }
 
@@ -57,7 +57,9 @@ impl<S: Subject> Stage<'_, S> {
     }
 
     pub(super) async fn take(&self, items: &[(EntryId, Onward)]) -> Vec<bool> {
-        let taken = self.graves().take(&self.topic, &self.group, items, None);
+        let taken = self
+            .graves()
+            .take(&self.topic, &self.group, items, &[], None);
         taken.await.must("taking out")
     }
 
@@ -185,7 +187,7 @@ pub async fn taking_out_is_for_good<S: Subject>(subject: &S) {
     let redo = [(ids[1], Onward::Redo)];
     let redone = stage
         .graves()
-        .take(&stage.topic, &stage.group, &redo, Some(by));
+        .take(&stage.topic, &stage.group, &redo, &[], Some(by));
     assert_eq!(redone.await.must("taking out"), [true]);
     assert_eq!(take(&ids).await, [false; 4]);
     assert_eq!(stage.counts().await, [0, 0, 2, 0]);
@@ -290,7 +292,7 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
         (NOWHERE, Onward::Away),
         (ids[1], parcel()),
     ];
-    let taken = graves.take(topic, group, &items, Some(one)).await;
+    let taken = graves.take(topic, group, &items, &[], Some(one)).await;
     assert_eq!(taken.must("taking out"), [true, false, true]);
     let ended = graves.end(topic, group, one, "done".to_owned()).await;
     ended.must("ending");
@@ -319,7 +321,7 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
     assert_eq!(rows[0].id, Uuid::from_u128(10), "the oldest made room");
     // Of what the journal has forgotten nothing comes back by halves.
     let taken = graves
-        .take(topic, group, &[(ids[2], Onward::Away)], Some(one))
+        .take(topic, group, &[(ids[2], Onward::Away)], &[], Some(one))
         .await;
     assert_eq!(taken.must("taking out"), [true]);
     assert_eq!(journal().await, rows);

@@ -288,7 +288,9 @@ pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
     let graves = stage.backend.graves();
     let dead = graves.last(&stage.topic, &stage.group).await;
     let dead = [(dead.must("asking").must("the dead letter"), Onward::Away)];
-    let purged = graves.take(&stage.topic, &stage.group, &dead, None).await;
+    let purged = graves
+        .take(&stage.topic, &stage.group, &dead, &[], None)
+        .await;
     assert_eq!(purged.must("purging"), [true]);
     let found = remove(DAY).await;
     assert_eq!((found.removed, found.living), (false, 1));

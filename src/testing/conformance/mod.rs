@@ -170,6 +170,7 @@ macro_rules! conformance {
             causes_are_counted,
             types_tenants_and_hours_are_counted,
             counts_follow_what_is_taken_from_anywhere,
+            counts_are_the_same_where_heads_are_known,
             counts_are_right_beside_takers,
             each_of_many_causes_is_counted,
         );
