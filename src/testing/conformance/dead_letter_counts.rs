@@ -111,8 +111,8 @@ pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) 
     assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 353)]);
 }
 
-/// > Those in `known`, as a search has found them and in its order, it need not read again: a head never
-/// > changes.
+/// > A store may need their heads. Those in `known`, as a search has found them and in its order, it need
+/// > not read again: a head never changes.
 pub async fn counts_are_the_same_where_heads_are_known<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let records = (0..90).map(|n| Record {
