@@ -19,7 +19,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use redstart::{DeadLetterFilter, EntryId, Topic, prelude::*};
+use redstart::Topic;
 
 use crate::bench::Bench;
 use crate::report::{Side, percentiles};
@@ -194,18 +194,9 @@ impl Case {
     /// The time until which so many have died.
     async fn oldest(&self, server: &Server, count: u64) -> String {
         let container = server.connect().await;
-        let (dead, group) = (container.dead_letters(), bench_group());
-        let all = DeadLetterFilter::default();
-        let (mut after, mut seen, mut last) = (None, 0, EntryId::default());
-        while seen < count {
-            let page = dead.list(&self.topic, &group, &all, after, 1000).await;
-            let page = page.expect("a page");
-            seen += page.letters.len() as u64;
-            last = page.letters.last().expect("dead letters").0;
-            after = page.next;
-        }
+        let until = ours::oldest(&container, &self.topic, &bench_group(), count).await;
         ours::finish(container).await;
-        last.time().expect("a time").to_string()
+        until.to_string()
     }
 }
 

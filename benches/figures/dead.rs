@@ -60,10 +60,10 @@ pub(super) async fn measure(bench: &mut Bench) {
         .measure(moving, async |side| {
             let before = resident();
             // Found before, not beside the consumers.
-            let oldest = ours::oldest(&container, &topic, &group, some).await;
+            let until = ours::oldest(&container, &topic, &group, some).await;
             let redriving = async {
                 match side {
-                    Side::Ours => ours::sweep(&container, &topic, &group, oldest).await,
+                    Side::Ours => ours::sweep(&container, &topic, &group, until, some).await,
                     Side::Raw => WANTED,
                 }
             };

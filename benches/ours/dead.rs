@@ -5,7 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use redstart::backend::{Record, Restoring, Start};
 use redstart::{
-    Container, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Group, Reason, Sweep, Topic,
+    Container, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Group, Reason, Sweep,
+    Timestamp, Topic,
 };
 use uuid::Uuid;
 
@@ -84,13 +85,13 @@ async fn body(container: &Container, topic: &Topic, group: &Group) -> Bytes {
     body
 }
 
-/// All dead letters of the time in which the oldest `count` died.
+/// The time by which the oldest `count` had died.
 pub(crate) async fn oldest(
     container: &Container,
     topic: &Topic,
     group: &Group,
     count: u64,
-) -> DeadLetterFilter {
+) -> Timestamp {
     let dead = container.dead_letters();
     let everything = DeadLetterFilter::default();
     let (mut after, mut seen, mut last) = (None, 0, EntryId::default());
@@ -103,23 +104,24 @@ pub(crate) async fn oldest(
         last = page.letters.last().expect("dead letters").0;
         after = page.next;
     }
-    everything.with_until(last.time().expect("a time"))
+    last.time().expect("a time")
 }
 
-/// Redrives what matches; how many a second.
+/// Redrives those that had died by a time, at least `count`; how many a second.
 pub(crate) async fn sweep(
     container: &Container,
     topic: &Topic,
     group: &Group,
-    filter: DeadLetterFilter,
+    until: Timestamp,
+    count: u64,
 ) -> f64 {
     let dead = container.dead_letters();
-    let sweep = Sweep::redrive(filter).by("bench");
+    let sweep = Sweep::redrive(DeadLetterFilter::default().with_until(until)).by("bench");
     let began = Instant::now();
     let swept = dead
         .sweep(topic, group, sweep, &|_| {})
         .await
         .expect("swept");
-    assert!(swept.progress.taken > 0);
+    assert!(swept.progress.taken >= count);
     swept.progress.taken as f64 / began.elapsed().as_secs_f64()
 }

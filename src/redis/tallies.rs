@@ -83,6 +83,7 @@ fn change(all: &mut BTreeMap<String, i64>, name: &str, number: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Reason;
     use proptest::prelude::*;
 
     fn sums() -> impl Strategy<Value = Sums> {
@@ -104,6 +105,32 @@ mod tests {
                 let each = all.iter().filter_map(|one| one.counts.get(name));
                 prop_assert_eq!(each.sum::<i64>(), *number);
             }
+        }
+
+        #[test]
+        fn what_is_counted_and_taken_back_leaves_nothing(
+            texts in prop::collection::vec("[a-c]{0,2}", 0..20)
+        ) {
+            let mut sums = Sums::default();
+            for (number, left) in [(1, texts.len() as i64), (-1, 0)] {
+                for text in &texts {
+                    let head = HeadView {
+                        reason: Reason::Crashed,
+                        fingerprint: text,
+                        kind: text,
+                        tenant: text,
+                        corr_id: "",
+                        error: "",
+                        attempts: 1,
+                        redriven: 0,
+                    };
+                    sums.count(EntryId::default(), head, number);
+                }
+                // Each is counted once by its hour, and once by its cause.
+                prop_assert_eq!(sums.counts.get("hour:0").copied().unwrap_or(0), left);
+                prop_assert_eq!(sums.causes.values().sum::<i64>(), left);
+            }
+            prop_assert!(sums.is_empty(), "{:?}", sums);
         }
 
         #[test]

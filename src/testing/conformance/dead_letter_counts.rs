@@ -78,14 +78,20 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
     assert!(stage.tally(Tally::Hour).await.is_empty());
 }
 
+/// So many records, of each cause in turn.
+fn of_causes(causes: &[&str], count: usize) -> impl ExactSizeIterator<Item = Record> {
+    (0..count).map(|n| Record {
+        head: head(causes[n % causes.len()]),
+        body: Bytes::new(),
+    })
+}
+
 /// The counts stay right whichever dead letters are taken, and in whatever order.
 pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let records = (0..400).map(|n| Record {
-        head: head(["one", "two", "three"][n % 3]),
-        body: Bytes::new(),
-    });
-    let ids = stage.buried_as(records).await;
+    let ids = stage
+        .buried_as(of_causes(&["one", "two", "three"], 400))
+        .await;
     let mut items: Vec<_> = ids
         .iter()
         .step_by(9)
@@ -115,11 +121,9 @@ pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) 
 /// > not read again: a head never changes.
 pub async fn counts_are_the_same_where_heads_are_known<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let records = (0..90).map(|n| Record {
-        head: head(["one", "two", "three"][n % 3]),
-        body: Bytes::new(),
-    });
-    let ids = stage.buried_as(records).await;
+    let ids = stage
+        .buried_as(of_causes(&["one", "two", "three"], 90))
+        .await;
     let all = DeadLetterFilter::default();
     let found = stage
         .graves()
@@ -142,12 +146,9 @@ pub async fn counts_are_the_same_where_heads_are_known<S: Subject>(subject: &S) 
 /// The counts stay right however many take out at once, and while they do.
 pub async fn counts_are_right_beside_takers<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let names = ["one", "two", "three", "four", "five"];
-    let records = (0..600).map(|n| Record {
-        head: head(names[n % 5]),
-        body: Bytes::new(),
-    });
-    let ids = stage.buried_as(records).await;
+    let ids = stage
+        .buried_as(of_causes(&["one", "two", "three", "four", "five"], 600))
+        .await;
     // Each takes every fifth in steps of a few, and half of what its neighbour takes.
     let taking = async |first: usize| {
         let mine = ids.iter().skip(first).step_by(5);
