@@ -154,8 +154,13 @@ impl Sweep {
         &self.selection
     }
 
-    /// Checks what was set against the rules.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// Checks what was set against the rules, as whatever takes a sweep does before anything else.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`]: a stop share outside 0 to 1 or without a rate, a rate of 0, or a
+    /// name of more than 200 bytes.
+    pub fn check(&self) -> Result<(), Error> {
         let invalid = |what, rule: &str| Err(Error::new(ErrorKind::Invalid, what, rule));
         match (self.stop_share, self.rate) {
             (Some(share), _) if !(0.0..=1.0).contains(&share) => {

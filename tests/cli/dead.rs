@@ -274,6 +274,8 @@ fn what_is_chosen_is_redriven_and_accounted_for() {
         &["--all", "--stop-share", "0.1"],
     ] {
         dead(&url, "redrive", bad).failed(2);
+        // Before it connects.
+        dead("redis://127.0.0.1:1", "redrive", bad).failed(2);
     }
 
     let first = id(&list(&url, &["--correlation", "c-1"])[0]);

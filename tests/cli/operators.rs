@@ -8,7 +8,7 @@ use redstart::{Delivery, MessageBusExt as _, Outcome};
 use serde_json::Value;
 
 use crate::dead::{bury, counts, dead, delivered, lines};
-use crate::run::{line_with, read_all, redstart, wait};
+use crate::run::{line_with, processes, read_all, redstart, wait};
 use crate::support::{PATIENCE, Server, container, finish, group, signal, status, topic, until};
 use crate::terminal::Terminal;
 
@@ -49,6 +49,27 @@ fn each_comes_once(server: &Server, count: u64) {
     let mut seen: Vec<u64> = seen.iter().map(|one| one["n"].as_u64().unwrap()).collect();
     seen.sort_unstable();
     assert_eq!(seen, (0..count).collect::<Vec<_>>());
+}
+
+/// How far a process lets others go first, 0 to 19.
+fn niceness(pid: u32) -> i32 {
+    let (all, pid) = (processes("pid=,ni="), pid.to_string());
+    let mut lines = all.lines().map(str::split_whitespace);
+    let found = lines.find_map(|mut words| (words.next() == Some(&pid)).then(|| words.next()));
+    found.flatten().and_then(|nice| nice.parse().ok()).unwrap()
+}
+
+#[test]
+fn services_on_the_same_machine_go_before_a_redrive() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 30);
+    let mut child = redriving(&url, "1", "ann");
+    when(&url, "it to be at it", |journal, _| are_running(journal, 1));
+    let expected = (niceness(std::process::id()) + 10).min(19);
+    assert_eq!(niceness(child.id()), expected);
+    child.kill().unwrap();
+    wait(&mut child);
 }
 
 #[test]

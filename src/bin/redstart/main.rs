@@ -7,6 +7,7 @@ mod demo;
 mod duration;
 mod escape;
 mod failure;
+mod priority;
 mod settings;
 mod shown;
 mod table;

@@ -37,7 +37,10 @@ pub(crate) async fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Fa
         Command::Topics(_) => topics::run(&connect().await?, console).await,
         Command::Groups(args) => groups::run(args, &connect().await?, console).await,
         Command::Retries(args) => retries::run(args, &connect().await?, console).await,
-        Command::Dead(args) => dead::run(args, &connect().await?, console).await,
+        Command::Dead(args) => {
+            dead::check_usage(&args.action)?;
+            dead::run(args, &connect().await?, console).await
+        }
         Command::Kv(args) => kv::run(args, &connect().await?, console).await,
         Command::Migrate(args) => migrate::run(args, settings, console).await,
         Command::Health(_) => health::run(settings, console).await,

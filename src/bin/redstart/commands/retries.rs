@@ -13,7 +13,7 @@ use crate::args::{CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, Run
 use crate::console::Console;
 use crate::failure::{FAILED, Failure};
 use crate::table::Table;
-use crate::{duration, escape, shown};
+use crate::{duration, escape, priority, shown};
 
 const PAGE: usize = 500;
 /// How much is shown of an error, in characters.
@@ -31,6 +31,9 @@ pub(super) async fn run(
         RetriesAction::Cancel(args) => &args.of,
     };
     super::group_of(&of.topic, &of.group, container).await?;
+    if !matches!(args.action, RetriesAction::List(_)) {
+        priority::give_way();
+    }
     match &args.action {
         RetriesAction::List(args) => list(args, &retries, console).await,
         RetriesAction::RunNow(args) => run_now(args, &retries, console).await,

@@ -44,6 +44,21 @@ pub(crate) enum DeadAction {
     Journal(JournalArgs),
 }
 
+impl DeadAction {
+    /// Whether nobody waits for an answer: services on the same machine go first.
+    pub(crate) fn is_bulk_work(&self) -> bool {
+        match self {
+            Self::Redrive(_) | Self::Purge(_) | Self::Export(_) | Self::Import(_) => true,
+            Self::Summary(_)
+            | Self::List(_)
+            | Self::Show(_)
+            | Self::Edit(_)
+            | Self::Watch(_)
+            | Self::Journal(_) => false,
+        }
+    }
+}
+
 /// Count dead letters by what they died of.
 #[derive(Debug, ClapArgs)]
 #[command(

@@ -9,12 +9,15 @@ mod summary;
 mod sweep;
 mod watch;
 
+pub(super) use sweep::check_usage;
+
 use redstart::{Container, DeadLetterHead, EntryId};
 use serde::Serialize;
 
 use crate::args::{DeadAction, DeadArgs, GroupOf};
 use crate::console::Console;
 use crate::failure::Failure;
+use crate::priority;
 
 /// Who did something, where nobody said it.
 const UNKNOWN: &str = "unknown";
@@ -26,6 +29,9 @@ pub(super) async fn run(
     container: &Container,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
+    if args.action.is_bulk_work() {
+        priority::give_way();
+    }
     match &args.action {
         DeadAction::Summary(args) => summary::run(args, container, console).await,
         DeadAction::List(args) => list::run(args, container, console).await,

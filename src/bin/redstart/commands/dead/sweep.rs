@@ -11,11 +11,22 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::export;
-use crate::args::{GroupOf, PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs};
+use crate::args::{DeadAction, GroupOf, PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs};
 use crate::console::Console;
 use crate::failure::{FAILED, Failure, INTERRUPTED};
 
 const BAR: &str = "{bar:30} {pos}/{len}  {rate}, {eta} left{msg}";
+
+/// Refuses a command line that makes no sense, before anything is asked of the server.
+pub(in crate::commands) fn check_usage(action: &DeadAction) -> Result<(), Failure> {
+    match action {
+        DeadAction::Redrive(args) if args.resume.is_none() => redrive_of(args).map(drop),
+        DeadAction::Purge(args) if args.resume.is_none() => {
+            purge_of(selection(&args.which)?, &args.pace).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
 
 pub(super) async fn redrive(
     args: &RedriveArgs,
@@ -33,16 +44,7 @@ pub(super) async fn redrive(
         }
         return resume(&args.of, &*dead, operation, &action, console).await;
     }
-    let which = selection(&args.which)?;
-    let named = is_named(&which);
-    let sweep = match &args.to {
-        Some(topic) => Sweep::publish(topic.clone(), which),
-        None => Sweep::redrive(which),
-    };
-    let mut sweep = paced(sweep, &args.pace);
-    if let Some(share) = args.stop_share {
-        sweep = sweep.with_stop_share(share);
-    }
+    let sweep = redrive_of(args)?;
     let survey = look(&args.of, &sweep, &*dead).await?;
     let where_to = match &args.to {
         Some(to) => format!("published to {to}, and so to all its groups"),
@@ -53,7 +55,29 @@ pub(super) async fn redrive(
     }
     tell_plan(&survey, &format!("to be {where_to}"), console);
     let action = sweep.action().to_string();
-    go(&args.of, &*dead, sweep, &survey, named, &action, console).await
+    go(&args.of, &*dead, sweep, &survey, &action, console).await
+}
+
+/// The sweep that the command line of `redrive` asks for.
+fn redrive_of(args: &RedriveArgs) -> Result<Sweep, Failure> {
+    let which = selection(&args.which)?;
+    let sweep = match &args.to {
+        Some(topic) => Sweep::publish(topic.clone(), which),
+        None => Sweep::redrive(which),
+    };
+    let mut sweep = paced(sweep, &args.pace);
+    if let Some(share) = args.stop_share {
+        sweep = sweep.with_stop_share(share);
+    }
+    sweep.check().map_err(Failure::of_settings)?;
+    Ok(sweep)
+}
+
+/// A sweep as the command line of `purge` asks for it.
+fn purge_of(which: Selection, pace: &PaceArgs) -> Result<Sweep, Failure> {
+    let sweep = paced(Sweep::purge(which), pace);
+    sweep.check().map_err(Failure::of_settings)?;
+    Ok(sweep)
 }
 
 pub(super) async fn purge(
@@ -78,11 +102,10 @@ pub(super) async fn purge(
         }
         return resume(&args.of, &*dead, operation, &action, console).await;
     }
-    let which = selection(&args.which)?;
-    let named = is_named(&which);
     // What is kept and what is removed must be the same, whatever dies in between.
+    let which = selection(&args.which)?;
     let which = export::bounded(&args.of, which, args.which.filter.until, &*dead).await?;
-    let sweep = paced(Sweep::purge(which.clone()), &args.pace);
+    let sweep = purge_of(which, &args.pace)?;
     let survey = look(&args.of, &sweep, &*dead).await?;
     if args.dry_run {
         return dry_run(&survey, "removed for good", console);
@@ -96,10 +119,10 @@ pub(super) async fn purge(
             console.confirm(&survey.matching.to_string())?;
         }
         if let Some(path) = &args.export {
-            export::to_file(&args.of, &which, &*dead, path, console).await?;
+            export::to_file(&args.of, sweep.selection(), &*dead, path, console).await?;
         }
     }
-    go(&args.of, &*dead, sweep, &survey, named, "purge", console).await
+    go(&args.of, &*dead, sweep, &survey, "purge", console).await
 }
 
 /// What the journal calls an operation; nothing where it has none of this id.
@@ -138,10 +161,6 @@ fn selection(which: &SelectionArgs) -> Result<Selection, Failure> {
     which.selection().map_err(Failure::usage)
 }
 
-fn is_named(which: &Selection) -> bool {
-    matches!(which, Selection::Ids(_))
-}
-
 fn paced(sweep: Sweep, pace: &PaceArgs) -> Sweep {
     let sweep = sweep.by(super::operator(pace.by.as_deref()));
     match pace.rate {
@@ -151,9 +170,7 @@ fn paced(sweep: Sweep, pace: &PaceArgs) -> Sweep {
 }
 
 async fn look(of: &GroupOf, sweep: &Sweep, dead: &dyn DeadLetters) -> Result<Survey, Failure> {
-    let survey = dead.survey(&of.topic, &of.group, sweep).await;
-    // Only here: a sweep that breaks a rule was put together on the command line.
-    survey.map_err(Failure::of_settings)
+    Ok(dead.survey(&of.topic, &of.group, sweep).await?)
 }
 
 /// What would be done, as the result.
@@ -231,13 +248,13 @@ async fn go(
     dead: &dyn DeadLetters,
     sweep: Sweep,
     survey: &Survey,
-    named: bool,
     verb: &str,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     if survey.matching == 0 {
         return nothing_to_do(survey, console);
     }
+    let named = matches!(sweep.selection(), Selection::Ids(_));
     let bar = console.progress(Some(survey.matching), BAR);
     let operation = Mutex::new(Uuid::nil());
     let tell = |progress: Progress| {
