@@ -18,7 +18,7 @@ use crate::codec::record::{read_head, stands_in};
 use crate::domain::{DeadLetterHead, EntryId, Error, Group, Topic, describe};
 
 /// How many dead letters one script takes out; consumers on the same server wait for it.
-const TAKEN_AT_ONCE: usize = 12;
+const TAKEN_AT_ONCE: usize = 10;
 /// The heads of so many batches are read at once.
 const READ_AT_ONCE: usize = 12;
 /// What was taken out stays uncounted until it is so many fields: most add up to the same counts.

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dead_letters;
 mod idle;
 #[cfg(target_os = "linux")]
 mod instructions;
