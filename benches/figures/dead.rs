@@ -1,7 +1,8 @@
-//! A million dead letters: what an operator waits for, and what consumers feel of it.
+//! A million dead letters: what an operator waits for, and what consumers feel of that and of
+//! retention.
 //!
 //! Beside each figure stands the least that has to be done by hand: the same reply read raw, the
-//! same consumers without an operator; beside the rate of the redrive one that was asked for.
+//! same consumers without an operator; beside the rates those that were asked for.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +11,22 @@ use redstart::{Container, DeadLetterFilter, Group, Reason, Topic};
 use super::memory::resident;
 use crate::bench::Bench;
 use crate::report::{Side, percentiles};
-use crate::server::bench_group;
+use crate::server::{Server, bench_group};
 use crate::{ours, raw};
 
 /// Each this many-th dead letter is of a cause of its own.
 const RARE: u64 = 100_000;
 /// The rate that the redrive is compared with, a second.
 const WANTED: f64 = 30_000.0;
+/// What retention keeps to, a second.
+const PACE: f64 = 2_500.0;
 
 pub(super) async fn measure(bench: &mut Bench) {
+    operator(bench).await;
+    retention(bench).await;
+}
+
+async fn operator(bench: &mut Bench) {
     let looking = [
         ("dead/causes", "ms"),
         ("dead/first-page/common", "ms"),
@@ -38,7 +46,7 @@ pub(super) async fn measure(bench: &mut Bench) {
         return;
     }
     let (count, some) = (bench.options.count(1_000_000), bench.options.count(100_000));
-    let server = &bench.server;
+    let (server, quick) = (&bench.server, bench.options.quick);
     let (topic, group) = (server.fresh_topic(), bench_group());
     let container = server.container(&topic).await;
     ours::bury_many(&container, &topic, &group, count, RARE).await;
@@ -67,12 +75,7 @@ pub(super) async fn measure(bench: &mut Bench) {
                     Side::Raw => WANTED,
                 }
             };
-            let consumers = server.fresh_topic();
-            let span = Duration::from_secs(if bench.options.quick { 1 } else { 3 });
-            let (rate, mut seen) =
-                tokio::join!(redriving, ours::latencies(server, &consumers, span));
-            server.drop_topic(&consumers);
-            let [p50, p99] = percentiles(&mut seen, [0.5, 0.99]);
+            let (rate, [p50, p99]) = tokio::join!(redriving, consumers(server, quick));
             let grown = resident() - before;
             assert!(
                 grown < 32.0,
@@ -83,6 +86,49 @@ pub(super) async fn measure(bench: &mut Bench) {
         .await;
     ours::finish(container).await;
     server.flush();
+}
+
+/// A million dead letters are overdue.
+async fn retention(bench: &mut Bench) {
+    let figures = [
+        ("dead/retention", "dead letters/s"),
+        ("dead/retention/consumer-p50", "ms"),
+        ("dead/retention/consumer-p99", "ms"),
+    ];
+    if !figures
+        .iter()
+        .any(|(name, _)| bench.options.wants_long(name))
+    {
+        return;
+    }
+    let server = &bench.server;
+    let (topic, group) = (server.fresh_topic(), bench_group());
+    let container = server.container(&topic).await;
+    let count = bench.options.count(1_000_000);
+    ours::bury_many(&container, &topic, &group, count, RARE).await;
+    let quick = bench.options.quick;
+    bench
+        .report
+        .measure(figures, async |side| {
+            let consumers = consumers(server, quick);
+            let (rate, [p50, p99]) = match side {
+                Side::Ours => ours::removing_overdue(&container, &topic, consumers).await,
+                Side::Raw => (PACE, consumers.await),
+            };
+            [rate, p50, p99]
+        })
+        .await;
+    ours::finish(container).await;
+    server.flush();
+}
+
+/// The latency of consumers on the same server, in milliseconds: the median and the 99th percentile.
+async fn consumers(server: &Server, quick: bool) -> [f64; 2] {
+    let topic = server.fresh_topic();
+    let span = Duration::from_secs(if quick { 1 } else { 3 });
+    let mut seen = ours::latencies(server, &topic, span).await;
+    server.drop_topic(&topic);
+    percentiles(&mut seen, [0.5, 0.99])
 }
 
 fn millis(time: Duration) -> f64 {

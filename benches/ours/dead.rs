@@ -1,12 +1,12 @@
 //! Very many dead letters.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redstart::backend::{Record, Restoring, Start};
 use redstart::{
-    Container, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Group, Reason, Sweep,
-    Timestamp, Topic,
+    Container, DeadLetterFilter, DeadLetterHead, DeadLetterRetention, Delivery, EntryId, Envelope,
+    Group, MessageBusExt as _, Reason, SubscribeOptions, Sweep, Timestamp, Topic,
 };
 use uuid::Uuid;
 
@@ -124,4 +124,31 @@ pub(crate) async fn sweep(
         .expect("swept");
     assert!(swept.progress.taken >= count);
     swept.progress.taken as f64 / began.elapsed().as_secs_f64()
+}
+
+/// Lets a consumer remove all dead letters but one as overdue while something else is done; how many
+/// were gone a second, and what was done.
+pub(crate) async fn removing_overdue<T>(
+    container: &Container,
+    topic: &Topic,
+    work: impl Future<Output = T>,
+) -> (f64, T) {
+    let retention = DeadLetterRetention::forever().with_max_count(1);
+    let options = SubscribeOptions::new().with_dead_letter_retention(retention);
+    let count = async || {
+        let groups = container.admin().groups(topic).await.expect("the topic");
+        groups[0].dead
+    };
+    let (before, began) = (count().await, Instant::now());
+    let subscription = container
+        .bus()
+        .subscribe_with(topic, options, async |_: Order, _: Delivery| {})
+        .await
+        .expect("subscribed");
+    let done = work.await;
+    let (after, span) = (count().await, began.elapsed());
+    let left = subscription.unsubscribe(Duration::from_secs(30)).await;
+    assert!(left.is_clean(), "{left:?}");
+    assert!(after < before, "nothing was overdue");
+    ((before - after) as f64 / span.as_secs_f64(), done)
 }

@@ -10,7 +10,7 @@ use super::timestamp::Timestamp;
 /// How long a group keeps its dead letters; by default for ever.
 ///
 /// What is too old or too many is removed for good, oldest first, never early, and late: each
-/// consumer looks every ten seconds and removes at most 5,000 a second.
+/// consumer looks every ten seconds and removes at most 2,500 a second.
 ///
 /// # Example
 ///
