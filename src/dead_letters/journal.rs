@@ -152,7 +152,11 @@ mod tests {
         let now = Timestamp::from_millis(5).unwrap();
         let edit = Order::edit(EntryId::default(), "ann", now);
         assert_eq!(Order::decode(&edit.encode()).unwrap().sweep(), None);
-        let many = Sweep::purge(vec![EntryId::default(); MOST_IDS + 1]);
+        let many = (0..=MOST_IDS as u64).map(|millis| EntryId {
+            millis,
+            sequence: 0,
+        });
+        let many = Sweep::purge(many.collect::<Vec<_>>());
         let order = Order::of(&many, None, now);
         assert_eq!(Order::decode(&order.encode()).unwrap().sweep(), None);
         assert_eq!(Order::decode("{}"), None);

@@ -90,8 +90,9 @@ fn is_stuck(
         return None;
     }
     // A group that knows no consumer may be between two: it waits no longer than the oldest entry.
-    let quiet = facts.quiet.or(facts.oldest).or(facts.overdue)?;
-    if quiet < stuck_after {
+    // Nothing tells since when what is in the redo lane alone has waited.
+    let quiet = facts.quiet.or(facts.oldest).or(facts.overdue);
+    if quiet.is_some_and(|quiet| quiet < stuck_after) {
         return None;
     }
     let quiet = match facts.quiet {
@@ -189,6 +190,18 @@ mod tests {
         assert_eq!(
             checks([1, 0, 0], old(9 * MINUTE)),
             [("groups", Level::Problem)]
+        );
+    }
+
+    #[test]
+    fn what_was_redriven_to_a_group_without_consumers_is_told() {
+        assert_eq!(
+            checks([0, 0, 3], GroupFacts::default()),
+            [("groups", Level::Problem)]
+        );
+        assert_eq!(
+            checks([0, 0, 0], GroupFacts::default()),
+            [("groups", Level::Ok)]
         );
     }
 

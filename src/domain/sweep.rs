@@ -1,5 +1,6 @@
 //! An operation on many dead letters: what is to be done to which, and how carefully.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -92,9 +93,15 @@ pub struct Sweep {
 
 impl Sweep {
     fn new(action: Action, selection: impl Into<Selection>) -> Self {
+        let mut selection = selection.into();
+        if let Selection::Ids(ids) = &mut selection {
+            // Each once, however often it was named: counts are of dead letters.
+            let mut seen = HashSet::new();
+            ids.retain(|id| seen.insert(*id));
+        }
         Self {
             action,
-            selection: selection.into(),
+            selection,
             rate: None,
             stop_share: None,
             by: String::new(),
@@ -229,6 +236,13 @@ impl fmt::Display for Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_that_is_named_twice_is_one() {
+        let ids: Vec<EntryId> = ["2-1", "1-1", "2-1"].map(|id| id.parse().unwrap()).into();
+        let sweep = Sweep::purge(ids.clone());
+        assert_eq!(sweep.selection(), &Selection::Ids(ids[..2].to_vec()));
+    }
 
     fn head(reason: Reason) -> DeadLetterHead {
         DeadLetterHead {

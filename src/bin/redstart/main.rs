@@ -63,8 +63,9 @@ fn report(failure: &Failure, console: &mut Console<'_>) -> ExitCode {
 fn usage(mut error: clap::Error) -> ExitCode {
     if error.use_stderr() {
         leave_hidden_out(&mut error);
-        let text = redact(&error.render().to_string());
-        let _ = write!(io::stderr(), "{text}");
+        for line in redact(&error.render().to_string()).lines() {
+            let _ = writeln!(io::stderr(), "{}", escape::text(line));
+        }
         return ExitCode::from(USAGE);
     }
     let _ = error.print();

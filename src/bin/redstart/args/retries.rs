@@ -46,6 +46,7 @@ pub(crate) struct ListArgs {
 /// Bring retries back now, before their time.
 #[derive(Debug, ClapArgs)]
 #[command(
+    override_usage = "redstart retries run-now [OPTIONS] <TOPIC> <GROUP> <ID...|--all>",
     long_about = "\
 Bring retries back now: they go to the group as if they were due. The next failure counts as any
 other, so that a cause that still holds uses up their attempts.",
@@ -72,6 +73,7 @@ pub(crate) struct RunNowArgs {
 /// Remove retries for good.
 #[derive(Debug, ClapArgs)]
 #[command(
+    override_usage = "redstart retries cancel [OPTIONS] <TOPIC> <GROUP> <ID...|--all>",
     long_about = "\
 Remove retries for good. They do not become dead letters, which are what a group has failed: this is
 for what nobody wants any more. --export keeps them in a file first.

@@ -140,7 +140,10 @@ async fn cancel(
             of.topic
         ));
         if let Some(path) = &args.export {
-            console.remark(format_args!("They are kept in {}.", path.display()));
+            console.remark(format_args!(
+                "They are written to {} first.",
+                path.display()
+            ));
         }
         if !args.yes {
             console.confirm(&count.to_string())?;
@@ -229,7 +232,7 @@ impl Plan {
 }
 
 fn row(retry: &Retry) -> Vec<String> {
-    let (tries, kind, error) = match &retry.envelope {
+    let (tries, kind, mut error) = match &retry.envelope {
         Ok(envelope) => (
             envelope.attempts().to_string(),
             envelope.kind().to_owned(),
@@ -240,12 +243,15 @@ fn row(retry: &Retry) -> Vec<String> {
             (dash(), dash(), format!("undecodable: {flaw}"))
         }
     };
+    if let Some((cut, _)) = error.char_indices().nth(ERROR) {
+        error.replace_range(cut.., "…");
+    }
     vec![
         retry.id.to_string(),
         duration::short(retry.due_in),
         tries,
         kind,
-        error.chars().take(ERROR).collect(),
+        error,
     ]
 }
 

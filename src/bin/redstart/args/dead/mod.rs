@@ -214,7 +214,8 @@ Edit a dead letter and bring it back as a new message: with a new id, and a head
 old one. Opens the envelope as JSON in $VISUAL or $EDITOR; --patch and --file do without.
 
 Off unless REDSTART_DEAD_LETTER_EDITING is `true`: what a message says is then no longer what its
-publisher said. Fails where somebody has taken the dead letter out meanwhile.",
+publisher said. All of it goes through JSON: of numbers 64 bits are kept, of equal keys the last, and
+MessagePack's binaries become arrays, its other keys texts. Fails where somebody has taken the dead letter out meanwhile.",
     after_help = "\
 Examples:
   redstart dead edit orders billing 1762957200123-0
@@ -296,7 +297,7 @@ Examples:
 
 What dies meanwhile is not part of it. A file that is there already is never written over.
 
-Exit codes: 0 all were written, 1 they were not, 2 wrong usage."
+Exit codes: 0 all were written, 1 they were not, 2 wrong usage, 130 interrupted."
 )]
 pub(crate) struct ExportArgs {
     #[command(flatten)]
@@ -352,7 +353,7 @@ pub(crate) struct WatchArgs {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 The newest hundred operations are kept. One without a result is running, or was cut off:
-`redrive --resume` goes on with it.
+`redrive --resume` goes on with it, with a purge `purge --resume`.
 
 With --json every line is {\"operation\",\"begun\",\"action\",\"by\",\"selection\",\"taken\",\"result\"}.")]
 pub(crate) struct JournalArgs {

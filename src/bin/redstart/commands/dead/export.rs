@@ -32,13 +32,16 @@ pub(super) async fn export(
         console.remark(format_args!("exported {count} to {}", path.display()));
         return Ok(());
     }
-    each(&args.of, &which, &*dead, |letter| {
+    let written = each(&args.of, &which, &*dead, |letter| {
         // A terminal is not a file: what would disturb it is written in another form of the same
         // text.
         Ok(console.line(escape::json(&letter.to_json()))?)
-    })
-    .await?;
-    Ok(())
+    });
+    match written.await.and_then(|_| Ok(console.flush()?)) {
+        // Half an export is none.
+        Err(Failure::ReaderGone) => Err(Failure::Said(FAILED)),
+        ended => ended,
+    }
 }
 
 /// Writes the dead letters that are meant to a new file, and returns how many. They are on the disk
@@ -54,12 +57,23 @@ pub(super) async fn to_file(
     let mut file = BufWriter::new(File::create_new(path).map_err(named)?);
     let bar = console.progress(None, BAR);
     bar.set_message("exported");
-    let count = each(of, which, dead, |letter| {
+    let writing = each(of, which, dead, |letter| {
         bar.inc(1);
         writeln!(file, "{}", letter.to_json()).map_err(named)
-    })
-    .await;
+    });
+    let count = tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => Err(Failure::Said(INTERRUPTED)),
+        count = writing => count,
+    };
     bar.finish_and_clear();
+    if matches!(count, Err(Failure::Said(INTERRUPTED))) {
+        console.remark(format_args!(
+            "interrupted: {} has only {} of them",
+            path.display(),
+            bar.position()
+        ));
+    }
     let file = file
         .into_inner()
         .map_err(IntoInnerError::into_error)

@@ -33,7 +33,13 @@ pub(super) async fn run(
         let line = Line::of(operation);
         let by = if line.by.is_empty() { UNKNOWN } else { line.by };
         let which = line.selection.unwrap_or_else(|| "-".to_owned());
-        let result = line.result.unwrap_or("runs, or was cut off");
+        let command = if line.action == "purge" {
+            "purge"
+        } else {
+            "redrive"
+        };
+        let open = format!("runs, or was cut off and is gone on with by dead {command} --resume");
+        let result = line.result.unwrap_or(&open);
         let taken = line.taken;
         for text in [
             format!("{}  {}", line.operation, line.begun),

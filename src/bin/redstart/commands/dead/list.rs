@@ -60,6 +60,10 @@ pub(super) async fn run(
 }
 
 fn row(id: EntryId, head: &DeadLetterHead) -> Vec<String> {
+    let mut error = head.error.clone();
+    if let Some((cut, _)) = error.char_indices().nth(ERROR) {
+        error.replace_range(cut.., "…");
+    }
     vec![
         id.to_string(),
         duration::short(duration::since(id.millis)),
@@ -70,6 +74,6 @@ fn row(id: EntryId, head: &DeadLetterHead) -> Vec<String> {
             head.kind.clone()
         },
         head.attempts.to_string(),
-        head.error.chars().take(ERROR).collect(),
+        error,
     ]
 }

@@ -113,13 +113,20 @@ pub(super) async fn purge(
     tell_plan(&survey, "to be removed for good", console);
     if survey.matching > 0 {
         if let Some(path) = &args.export {
-            console.remark(format_args!("They are kept in {}.", path.display()));
+            console.remark(format_args!(
+                "They are written to {} first.",
+                path.display()
+            ));
         }
         if !args.yes {
             console.confirm(&survey.matching.to_string())?;
         }
         if let Some(path) = &args.export {
-            export::to_file(&args.of, sweep.selection(), &*dead, path, console).await?;
+            let kept = export::to_file(&args.of, sweep.selection(), &*dead, path, console).await;
+            if kept.is_err() {
+                console.remark("nothing was removed");
+            }
+            kept?;
         }
     }
     go(&args.of, &*dead, sweep, &survey, "purge", console).await
@@ -176,8 +183,9 @@ async fn look(of: &GroupOf, sweep: &Sweep, dead: &dyn DeadLetters) -> Result<Sur
 /// What would be done, as the result.
 fn dry_run(survey: &Survey, what: &str, console: &mut Console<'_>) -> Result<(), Failure> {
     if console.is_json() {
-        let left = survey.left.iter();
-        let left = left.map(|(why, count)| (name(*why).to_owned(), json!(count)));
+        let none = [Left::NotMatching, Left::Undecodable].map(|why| (why, 0));
+        let left = none.into_iter().chain(survey.left.clone());
+        let left = left.map(|(why, count)| (name(why).to_owned(), json!(count)));
         let end = |pick: fn(&(redstart::EntryId, redstart::EntryId)) -> redstart::EntryId| {
             survey.span.as_ref().map(|span| pick(span).to_string())
         };
