@@ -114,6 +114,7 @@ pub(crate) fn operation(row: JournalRow) -> Option<Operation> {
         selection: order.selection(),
         begun: Timestamp::from_millis(order.begun).ok()?,
         until: order.until(),
+        to: order.to.as_deref().and_then(|to| Topic::new(to).ok()),
         action: order.action,
         by: order.by,
         taken: row.taken,

@@ -92,6 +92,8 @@ pub struct Operation {
     pub id: Uuid,
     /// `redrive`, `publish`, `purge`, `edit` or `import`.
     pub action: String,
+    /// Where they were published to, where that is not the group that failed them.
+    pub to: Option<Topic>,
     /// Who did it, as that was given.
     pub by: String,
     /// To which dead letters.

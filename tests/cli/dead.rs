@@ -333,6 +333,13 @@ fn what_is_chosen_is_redriven_and_accounted_for() {
         .collect();
     assert_eq!(numbers, BTreeSet::from([3, 5]));
     assert_eq!(counts(&url), (1, 4));
+    let journal = dead(&url, "journal", &[]).ok();
+    assert!(
+        journal.out.contains("  publish to copies by "),
+        "{journal:?}"
+    );
+    let journal = lines(&dead(&url, "journal", &["--json"]).ok());
+    assert_eq!(journal.last().unwrap()["to"], "copies");
     let ran = dead(&url, "redrive", &["--all"]).ok();
     assert_eq!(ran.out, "nothing to do\n", "{ran:?}");
     dead(&url, "redrive", &["--reason", "undecodable"]).ok();

@@ -355,7 +355,7 @@ pub(crate) struct WatchArgs {
 The newest hundred operations are kept. One without a result is running, or was cut off:
 `redrive --resume` goes on with it, with a purge `purge --resume`.
 
-With --json every line is {\"operation\",\"begun\",\"action\",\"by\",\"selection\",\"taken\",\"result\"}.")]
+With --json every line is {\"operation\",\"begun\",\"action\",\"to\",\"by\",\"selection\",\"taken\",\"result\"}.")]
 pub(crate) struct JournalArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,

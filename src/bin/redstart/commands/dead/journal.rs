@@ -43,7 +43,10 @@ pub(super) async fn run(
         let taken = line.taken;
         for text in [
             format!("{}  {}", line.operation, line.begun),
-            format!("  {} by {by}: {which}", line.action),
+            match line.to {
+                Some(to) => format!("  {} to {to} by {by}: {which}", line.action),
+                None => format!("  {} by {by}: {which}", line.action),
+            },
             format!("  {taken} taken in all; {result}"),
         ] {
             console.line(escape::text(&text))?;
@@ -57,6 +60,7 @@ struct Line<'a> {
     operation: String,
     begun: String,
     action: &'a str,
+    to: Option<&'a str>,
     by: &'a str,
     selection: Option<String>,
     taken: u64,
@@ -69,6 +73,7 @@ impl<'a> Line<'a> {
             operation: operation.id.to_string(),
             begun: operation.begun.to_string(),
             action: &operation.action,
+            to: operation.to.as_ref().map(redstart::Topic::as_str),
             by: &operation.by,
             selection: operation.selection.as_ref().map(ToString::to_string),
             taken: operation.taken,
