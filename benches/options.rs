@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::report::Side;
+use crate::report::{Figure, Side};
 
 /// Measures Redstart beside a raw loop of the same work, on a private redis-server.
 #[derive(Clone, Debug, Parser)]
@@ -50,5 +50,10 @@ impl Options {
     /// Whether a figure that takes minutes is wanted: not by default.
     pub(crate) fn wants_long(&self, name: &str) -> bool {
         self.wants(name) && (self.long || !self.names.is_empty())
+    }
+
+    /// Whether one of these, which take minutes, is wanted.
+    pub(crate) fn wants_any_long(&self, figures: &[Figure<'_>]) -> bool {
+        figures.iter().any(|(name, _)| self.wants_long(name))
     }
 }

@@ -38,10 +38,9 @@ async fn operator(bench: &mut Bench) {
         ("dead/redrive/consumer-p50", "ms"),
         ("dead/redrive/consumer-p99", "ms"),
     ];
-    if !looking
-        .iter()
-        .chain(&moving)
-        .any(|(name, _)| bench.options.wants_long(name))
+    if !bench
+        .options
+        .wants_any_long(&[&looking[..], &moving].concat())
     {
         return;
     }
@@ -95,10 +94,7 @@ async fn retention(bench: &mut Bench) {
         ("dead/retention/consumer-p50", "ms"),
         ("dead/retention/consumer-p99", "ms"),
     ];
-    if !figures
-        .iter()
-        .any(|(name, _)| bench.options.wants_long(name))
-    {
+    if !bench.options.wants_any_long(&figures) {
         return;
     }
     let server = &bench.server;

@@ -87,10 +87,7 @@ pub(super) async fn topics(bench: &mut Bench) {
         ("flat/topics/server-cpu", "µs/message"),
         ("flat/topics/client-cpu", "µs/message"),
     ];
-    if !figures
-        .iter()
-        .any(|(name, _)| bench.options.wants_long(name))
-    {
+    if !bench.options.wants_any_long(&figures) {
         return;
     }
     let count = bench.options.count(400_000);

@@ -23,10 +23,7 @@ pub(super) async fn measure(bench: &mut Bench) {
         ("memory/process", "MiB"),
         ("memory/server", "MiB, retention settled"),
     ];
-    if !figures
-        .iter()
-        .any(|(name, _)| bench.options.wants_long(name))
-    {
+    if !bench.options.wants_any_long(&figures) {
         return;
     }
     let count = bench.options.count(5_000_000);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redstart::{Delivery, Envelope, MessageBusExt as _, Outcome, RetryPolicy, SubscribeOptions};
 use serde_json::{Value, json};
 
-use crate::run::{Ran, redstart, run, run_with};
+use crate::run::{Ran, redstart, run, run_with, wait};
 use crate::support::{Server, container, drained, finish, group, status, topic, until};
 use crate::terminal::Terminal;
 
@@ -447,4 +447,16 @@ fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
         ran.err.contains("line 2: ") && is_harmless(&ran.err),
         "{ran:?}"
     );
+}
+
+#[test]
+fn an_export_whose_reader_has_gone_is_none() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 2);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = redstart(Some(&url), &["dead", "export", "orders", "billing"]);
+    let mut child = command.stdout(writer).spawn().unwrap();
+    assert_eq!(wait(&mut child).code(), Some(1));
 }

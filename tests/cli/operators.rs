@@ -8,7 +8,7 @@ use redstart::{Delivery, MessageBusExt as _, Outcome};
 use serde_json::Value;
 
 use crate::dead::{bury, counts, dead, delivered, lines};
-use crate::run::{line_with, processes, read_all, redstart, wait};
+use crate::run::{line_with, processes, read_all, redstart, run_with, wait};
 use crate::support::{PATIENCE, Server, container, finish, group, signal, status, topic, until};
 use crate::terminal::Terminal;
 
@@ -307,4 +307,42 @@ async fn a_redrive_stops_when_too_many_die_again() {
     })
     .await;
     finish(container).await;
+}
+
+/// What is purged is kept first: where that is interrupted, nothing goes.
+#[test]
+fn a_purge_that_is_interrupted_while_it_keeps_a_copy_removes_nothing() {
+    let server = Server::start();
+    let url = server.url();
+    bury(&server, 1);
+    let one = lines(&dead(&url, "export", &[]).ok()).remove(0);
+    let many: Vec<String> = (1..20_000)
+        .map(|number| {
+            let mut other = one.clone();
+            other["id"] = format!("{number}-1").into();
+            other.to_string()
+        })
+        .collect();
+    let args = ["dead", "import", "orders", "billing"];
+    run_with(redstart(Some(&url), &args), many.join("\n")).ok();
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("kept.ndjson");
+    let args = ["dead", "purge", "orders", "billing", "--all", "--yes"];
+    let mut command = redstart(Some(&url), &args);
+    let mut child = command.arg("--export").arg(&kept).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    // It listens to interrupts before it writes.
+    while kept.metadata().map_or(0, |file| file.len()) == 0 {
+        assert!(Instant::now() < deadline, "nothing is kept");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(child.id(), "INT");
+    let err = read_all(child.stderr.take().unwrap());
+    assert_eq!(wait(&mut child).code(), Some(130));
+    let err = err.join().unwrap();
+    let written = std::fs::read_to_string(&kept).unwrap().lines().count();
+    assert!(written < 20_000, "it is too fast to be interrupted");
+    let said = format!("has only {written} of them\nnothing was removed\n");
+    assert!(err.ends_with(&said), "{err:?}");
+    assert_eq!(counts(&url).0, 20_000);
 }

@@ -2,19 +2,15 @@
 
 use redstart::{DeadLetterFilter, Delivery, MessageBusExt as _, Outcome, SubscribeOptions, Sweep};
 
-use crate::proxy::Proxy;
-use crate::support::{PATIENCE, Server, builder, finish, group, status, topic, until};
+use crate::proxy::through_proxy;
+use crate::support::{PATIENCE, finish, group, status, topic, until};
 use crate::{ALONE, MESSAGES, assert_each, publish};
 
 /// Each head is read once, by the search, and ten go at once.
 #[tokio::test]
 async fn a_redriven_dead_letter_is_a_tenth_of_a_command() {
     let _alone = ALONE.lock().await;
-    let server = Server::start();
-    let proxy = Proxy::before(&server);
-    let url = proxy.url();
-    let container = builder(&server).with_redis_url(&url).connect().await;
-    let container = container.unwrap();
+    let (_server, proxy, container) = through_proxy().await;
     let (orders, billing) = (topic("orders"), group("billing"));
     publish(&container, &orders, MESSAGES).await;
     let options = SubscribeOptions::new()

@@ -5,19 +5,15 @@ use std::time::{Duration, Instant};
 use redstart::{Delivery, MessageBusExt};
 
 use crate::ALONE;
-use crate::proxy::Proxy;
-use crate::support::{Server, builder, finish, topic};
+use crate::proxy::through_proxy;
+use crate::support::{finish, topic};
 
 const SUBSCRIPTIONS: u32 = 20;
 
 #[tokio::test]
 async fn nothing_is_asked_more_often_than_once_a_second() {
     let _alone = ALONE.lock().await;
-    let server = Server::start();
-    let proxy = Proxy::before(&server);
-    let url = proxy.url();
-    let container = builder(&server).with_redis_url(&url).connect().await;
-    let container = container.unwrap();
+    let (_server, proxy, container) = through_proxy().await;
     for number in 0..SUBSCRIPTIONS {
         let handler = |(): (), _: Delivery| std::future::ready(());
         let topic = topic(&format!("orders-{number}"));

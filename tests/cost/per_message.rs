@@ -2,18 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::proxy::Proxy;
-use crate::support::{Server, builder, container, finish, topic};
+use crate::proxy::through_proxy;
+use crate::support::{Server, container, finish, topic};
 use crate::{ALONE, MESSAGES, allocations, assert_each, handle_all, publish};
 
 #[tokio::test]
 async fn a_published_message_is_one_command() {
     let _alone = ALONE.lock().await;
-    let server = Server::start();
-    let proxy = Proxy::before(&server);
-    let url = proxy.url();
-    let container = builder(&server).with_redis_url(&url).connect().await;
-    let container = container.unwrap();
+    let (_server, proxy, container) = through_proxy().await;
     let orders = topic("orders");
     let before = proxy.seen();
     publish(&container, &orders, MESSAGES).await;
@@ -29,11 +25,7 @@ async fn a_published_message_is_one_command() {
 #[tokio::test]
 async fn a_consumed_message_is_a_small_part_of_a_command() {
     let _alone = ALONE.lock().await;
-    let server = Server::start();
-    let proxy = Proxy::before(&server);
-    let url = proxy.url();
-    let container = builder(&server).with_redis_url(&url).connect().await;
-    let container = container.unwrap();
+    let (_server, proxy, container) = through_proxy().await;
     let orders = topic("orders");
     publish(&container, &orders, MESSAGES).await;
     let before = proxy.seen();

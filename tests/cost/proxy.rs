@@ -7,7 +7,9 @@ use std::ops::Sub;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::Server;
+use redstart::Container;
+
+use crate::support::{Server, builder};
 
 /// What the client has sent.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +44,15 @@ impl Sub for Seen {
     }
 }
 
+/// A server, and a container that talks to it through a proxy.
+pub(crate) async fn through_proxy() -> (Server, Proxy, Container) {
+    let server = Server::start();
+    let proxy = Proxy::before(&server);
+    let container = builder(&server).with_redis_url(proxy.url());
+    let container = container.connect().await.unwrap();
+    (server, proxy, container)
+}
+
 /// Listens on a port of its own and passes everything on.
 #[derive(Debug)]
 pub(crate) struct Proxy {
@@ -50,7 +61,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn before(server: &Server) -> Self {
+    fn before(server: &Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::<Mutex<Seen>>::default();
@@ -78,7 +89,7 @@ impl Proxy {
         Self { port, seen }
     }
 
-    pub(crate) fn url(&self) -> String {
+    fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 

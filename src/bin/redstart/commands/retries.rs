@@ -232,7 +232,7 @@ impl Plan {
 }
 
 fn row(retry: &Retry) -> Vec<String> {
-    let (tries, kind, mut error) = match &retry.envelope {
+    let (tries, kind, error) = match &retry.envelope {
         Ok(envelope) => (
             envelope.attempts().to_string(),
             envelope.kind().to_owned(),
@@ -243,15 +243,12 @@ fn row(retry: &Retry) -> Vec<String> {
             (dash(), dash(), format!("undecodable: {flaw}"))
         }
     };
-    if let Some((cut, _)) = error.char_indices().nth(ERROR) {
-        error.replace_range(cut.., "…");
-    }
     vec![
         retry.id.to_string(),
         duration::short(retry.due_in),
         tries,
         kind,
-        error,
+        escape::excerpt(&error, ERROR),
     ]
 }
 

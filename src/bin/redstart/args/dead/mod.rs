@@ -215,7 +215,8 @@ old one. Opens the envelope as JSON in $VISUAL or $EDITOR; --patch and --file do
 
 Off unless REDSTART_DEAD_LETTER_EDITING is `true`: what a message says is then no longer what its
 publisher said. All of it goes through JSON: of numbers 64 bits are kept, of equal keys the last, and
-MessagePack's binaries become arrays, its other keys texts. Fails where somebody has taken the dead letter out meanwhile.",
+MessagePack's binaries become arrays, its other keys texts. Fails where somebody has taken the dead
+letter out meanwhile.",
     after_help = "\
 Examples:
   redstart dead edit orders billing 1762957200123-0

@@ -6,6 +6,7 @@ use super::{PAGE, line};
 use crate::args::DeadListArgs;
 use crate::console::Console;
 use crate::duration;
+use crate::escape;
 use crate::failure::Failure;
 use crate::table::Table;
 
@@ -60,10 +61,6 @@ pub(super) async fn run(
 }
 
 fn row(id: EntryId, head: &DeadLetterHead) -> Vec<String> {
-    let mut error = head.error.clone();
-    if let Some((cut, _)) = error.char_indices().nth(ERROR) {
-        error.replace_range(cut.., "…");
-    }
     vec![
         id.to_string(),
         duration::short(duration::since(id.millis)),
@@ -74,6 +71,6 @@ fn row(id: EntryId, head: &DeadLetterHead) -> Vec<String> {
             head.kind.clone()
         },
         head.attempts.to_string(),
-        error,
+        escape::excerpt(&head.error, ERROR),
     ]
 }
