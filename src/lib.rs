@@ -7,49 +7,46 @@
 //! The way of a message: publish → validate → encode → admit → append, and on the other side
 //! fetch → decode → handle → decide → settle. Beside it work the lease keeper, the reclaimer,
 //! the promoter of due retries and the janitor. All of that is written once on the
-//! [`backend`] port; an adapter carries it out.
+//! [`store`] port; an adapter carries it out.
 
-mod admin;
-pub mod backend;
+mod adapters;
+mod api;
 mod bus;
-pub mod codec;
-mod consumer;
 mod container;
-mod dead_letters;
-mod doctor;
 mod domain;
-mod memory;
-mod ports;
-mod redis;
-mod retries;
+mod operate;
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod wire;
+mod worker;
 
-pub use admin::{Admin, Entry};
-pub use backend::{
-    ConsumerStatus, GroupStatus, Lane, Receipt, Removal, ServerFacts, Start, TopicStatus,
+pub use adapters::memory::{ManualClock, MemoryKv, MemoryStore};
+pub use adapters::redis::{AppliedMigration, MigrationState, Migrations, RedisKv, TlsSettings};
+pub use api::{
+    Cas, Claim, DeadLetterPage, DeadLetters, Ended, Imported, KvStore, KvStoreExt, MessageBus,
+    MessageBusExt, Once, OnceError, Operation, Progress, PublishOptions, Published, Redriven,
+    Survey, Swept, deduplicate_event, once,
 };
-pub use codec::{Limits, Undecodable};
-pub use consumer::{
+pub use api::{
     Delivery, Handler, IntoHandler, RawBatchHandler, RawHandler, SubscribeOptions, Subscription,
     SubscriptionReport,
 };
 pub use container::{Check, Container, ContainerBuilder, Coordinator, Health, ShutdownReport};
-pub use doctor::{Diagnosis, Doctor, Finding, Level};
+pub use domain::BoxFuture;
 pub use domain::{
     Action, Attempt, Cause, Clock, Codec, ConsumerName, DeadLetter, DeadLetterFilter,
     DeadLetterHead, DeadLetterRetention, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome,
     IntoOutcomes, LONGEST_DELAY, Left, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy,
     Selection, Sweep, SystemClock, Tally, Timestamp, Topic, TopicSettings, Trail,
 };
-pub use memory::{ManualClock, MemoryKv, MemoryStore};
-pub use ports::{
-    BoxFuture, Cas, Claim, DeadLetterPage, DeadLetters, Ended, Imported, KvStore, KvStoreExt,
-    MessageBus, MessageBusExt, Once, OnceError, Operation, Progress, PublishOptions, Published,
-    Redriven, Survey, Swept, deduplicate_event, once,
+pub use operate::doctor::{Diagnosis, Doctor, Finding, Level};
+pub use operate::retries::{Chosen, Retries, Retry};
+pub use operate::topics::{Admin, Entry};
+pub use store::{
+    ConsumerStatus, GroupStatus, Lane, Receipt, Removal, ServerFacts, Start, TopicStatus,
 };
-pub use redis::{AppliedMigration, MigrationState, Migrations, RedisKv, TlsSettings};
-pub use retries::{Chosen, Retries, Retry};
+pub use wire::{Limits, Undecodable};
 
 /// Documents, as part of the documentation.
 pub mod docs {
@@ -81,7 +78,7 @@ pub mod docs {
 
 /// The traits that bring the methods into scope: `use redstart::prelude::*;`.
 pub mod prelude {
-    pub use crate::ports::{DeadLetters, KvStore, KvStoreExt, MessageBus, MessageBusExt};
+    pub use crate::api::{DeadLetters, KvStore, KvStoreExt, MessageBus, MessageBusExt};
 }
 
 // The README's examples are compiled with the documentation tests.

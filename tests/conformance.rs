@@ -49,7 +49,7 @@ mod roles {
     use std::sync::Arc;
 
     use redstart::Container;
-    use redstart::backend::Backend;
+    use redstart::store::Backend;
     use redstart::testing::conformance::Subject;
 
     use crate::support::roles::Roles;

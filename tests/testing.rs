@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use redstart::backend::{Backend, Member, ReclaimCursor, Reclaimed};
+use redstart::store::{Backend, Member, ReclaimCursor, Reclaimed};
 use redstart::testing::{DeliveryBuilder, Fate, Faults, TestBus, handle};
 use redstart::{
     BoxFuture, ConsumerName, Container, Delivery, Envelope, Error, ErrorKind, Group, MemoryStore,

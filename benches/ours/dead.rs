@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redstart::backend::{Record, Restoring, Start};
+use redstart::store::{Record, Restoring, Start};
 use redstart::{
     Container, DeadLetterFilter, DeadLetterHead, DeadLetterRetention, Delivery, EntryId, Envelope,
     Group, MessageBusExt as _, Reason, SubscribeOptions, Sweep, Timestamp, Topic,

@@ -13,8 +13,8 @@ use std::time::Duration;
 use metrics::Counter;
 use tokio::time::Instant;
 
-use crate::backend::Backend;
 use crate::domain::{Error, ErrorKind, Topic, TopicSettings};
+use crate::store::Backend;
 
 /// A credit is worthless after this, in milliseconds: others may have published meanwhile.
 const CREDIT_LIVES: u64 = 10_000;

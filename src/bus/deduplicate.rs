@@ -6,9 +6,9 @@ use metrics::counter;
 use tokio::time::{Instant, sleep};
 
 use super::Bus;
-use crate::backend::Identified;
+use crate::api::Published;
 use crate::domain::{Error, ErrorKind, RetryPolicy, Topic};
-use crate::ports::Published;
+use crate::store::Identified;
 
 /// How long to wait before the first repeat; each further wait is twice as long.
 const FIRST_DELAY: Duration = Duration::from_millis(100);

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::backend::Backend;
-use crate::codec::Limits;
-use crate::consumer::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
+use crate::api::{MessageBus, PublishOptions, Published};
+use crate::api::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
+use crate::domain::BoxFuture;
 use crate::domain::{Codec, Envelope, Error, Group, Topic};
-use crate::ports::{BoxFuture, MessageBus, PublishOptions, Published};
+use crate::store::Backend;
+use crate::wire::Limits;
 
 use backlog::Backlog;
 use subscribe::Subscriptions;

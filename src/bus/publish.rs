@@ -7,10 +7,10 @@ use metrics::counter;
 use tracing::Instrument as _;
 
 use super::Bus;
-use crate::backend::Identified;
-use crate::codec::encode_entry;
+use crate::api::{PublishOptions, Published};
 use crate::domain::{Envelope, Error, ErrorKind, Topic};
-use crate::ports::{PublishOptions, Published};
+use crate::store::Identified;
+use crate::wire::encode_entry;
 
 impl Bus {
     pub(super) async fn publish_one(

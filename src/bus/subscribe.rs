@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use super::Bus;
 use super::publish::closed;
-use crate::backend::Member;
-use crate::consumer::{self, Setup, SubscribeOptions, Subscription, Work};
+use crate::api::{SubscribeOptions, Subscription, Work};
 use crate::domain::{ConsumerName, Error, ErrorKind, Group, Topic};
+use crate::store::Member;
+use crate::worker::{self, Setup};
 
 /// What is subscribed, by topic and group.
 #[derive(Debug, Default)]
@@ -112,7 +113,7 @@ impl Bus {
         let place = self.subscriptions.reserve(topic, &group)?;
         let name = (topic.clone(), group.clone());
         let subscriptions = Arc::clone(&self.subscriptions);
-        let subscription = consumer::start(Setup {
+        let subscription = worker::start(Setup {
             backend: Arc::clone(&self.backend),
             member: Member {
                 topic: topic.clone(),

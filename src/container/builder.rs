@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Container, Coordinator};
-use crate::backend::Backend;
-use crate::codec::Limits;
-use crate::doctor::Doctor;
+use crate::adapters::memory::MemoryStore;
+use crate::adapters::redis::{Migrations, RedisBackend, TlsSettings};
+use crate::api::{KvStore, PublishOptions};
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
-use crate::memory::MemoryStore;
-use crate::ports::{KvStore, PublishOptions};
-use crate::redis::{Migrations, RedisBackend, TlsSettings};
+use crate::operate::doctor::Doctor;
+use crate::store::Backend;
+use crate::wire::Limits;
 
 /// What carries the container.
 enum Carrier {

@@ -3,8 +3,8 @@
 use std::error::Error as StdError;
 
 use super::Container;
-use crate::consumer::Subscription;
-use crate::ports::BoxFuture;
+use crate::api::Subscription;
+use crate::domain::BoxFuture;
 
 /// A named component that subscribes when the container starts and is stopped when it shuts
 /// down.

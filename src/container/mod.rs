@@ -14,16 +14,16 @@ pub use builder::ContainerBuilder;
 pub use coordinator::Coordinator;
 pub use health::{Check, Health};
 
-use crate::admin::Admin;
-use crate::backend::Backend;
+use crate::adapters::memory::MemoryStore;
+use crate::api::{DeadLetters, KvStore, MessageBus};
+use crate::api::{Subscription, SubscriptionReport};
 use crate::bus::Bus;
-use crate::codec::Limits;
-use crate::consumer::{Subscription, SubscriptionReport};
-use crate::dead_letters::Graveyard;
 use crate::domain::{Codec, Error, ErrorKind, Group, describe};
-use crate::memory::MemoryStore;
-use crate::ports::{DeadLetters, KvStore, MessageBus};
-use crate::retries::Retries;
+use crate::operate::dead_letters::Graveyard;
+use crate::operate::retries::Retries;
+use crate::operate::topics::Admin;
+use crate::store::Backend;
+use crate::wire::Limits;
 
 /// How long a coordinator has to stop, however late it is.
 const NOTICE: Duration = Duration::from_millis(250);

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 use super::faults::Faults;
 use super::recorder::Recorder;
-use crate::backend::Fields;
-use crate::codec::{Limits, decode_entry};
+use crate::adapters::memory::{ManualClock, MemoryStore};
+use crate::api::Published;
 use crate::container::{Container, ContainerBuilder};
 use crate::domain::{
     DeadLetter, DeadLetterFilter, EntryId, Envelope, Error, Group, Timestamp, Topic,
 };
-use crate::memory::{ManualClock, MemoryStore};
-use crate::ports::Published;
+use crate::store::Fields;
+use crate::wire::{Limits, decode_entry};
 
 /// A container on a store in memory whose clock is set by hand and whose connection can be
 /// made to fail.
@@ -197,8 +197,8 @@ impl TestBus {
                 continue;
             };
             for group in status.groups {
-                let max = crate::backend::MAX_BATCH;
-                let recorder: &dyn crate::backend::Backend = &self.recorder;
+                let max = crate::store::MAX_BATCH;
+                let recorder: &dyn crate::store::Backend = &self.recorder;
                 recorder.promote(&topic, &group.group, max).await?;
             }
         }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::consumer::Lease;
+use crate::api::lease::Lease;
 use serde::Serialize;
 
-use crate::backend::{Backend, Lane, Member, Receipt};
-use crate::consumer::{Delivery, IntoHandler};
+use crate::adapters::memory::MemoryStore;
+use crate::api::{Delivery, IntoHandler};
+use crate::domain::BoxFuture;
 use crate::domain::{ConsumerName, EntryId, Envelope, Error, Group, Outcome, Topic};
-use crate::memory::MemoryStore;
-use crate::ports::BoxFuture;
+use crate::store::{Backend, Lane, Member, Receipt};
 
 /// Builds a [`Delivery`] by hand. Every setting has a default.
 ///

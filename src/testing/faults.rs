@@ -9,17 +9,17 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::backend::{
+use crate::domain::BoxFuture;
+use crate::domain::{
+    Cause, Clock, ConsumerName, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group,
+    Tally, Timestamp, Topic, TopicSettings,
+};
+use crate::store::{
     Appended, Backend, ConsumerStatus, Fetched, Fields, Found, Graves, Identified, Interrupt,
     JournalRow, Member, Onward, Opened, Promoted, Reader, Receipt, ReclaimCursor, Reclaimed,
     Record, Removal, Restoring, Retained, Schedule, ServerFacts, Settlement, Span, Start,
     TopicStatus,
 };
-use crate::domain::{
-    Cause, Clock, ConsumerName, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group,
-    Tally, Timestamp, Topic, TopicSettings,
-};
-use crate::ports::BoxFuture;
 
 /// What becomes of a message whose publishing fails.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,6 +1,6 @@
 //! Decorators over a backend without two dozen methods of their own.
 
-/// Implements methods of [`Backend`](crate::backend::Backend) by calling the same method of a
+/// Implements methods of [`Backend`](crate::store::Backend) by calling the same method of a
 /// field, inside an `impl Backend` block. The methods that a decorator changes it writes itself.
 ///
 /// # Example
@@ -8,7 +8,7 @@
 /// ```
 /// use std::sync::Arc;
 /// use redstart::{BoxFuture, Error};
-/// use redstart::backend::Backend;
+/// use redstart::store::Backend;
 ///
 /// /// A backend that always says that it works.
 /// #[derive(Debug)]
@@ -61,8 +61,8 @@ macro_rules! forward_backend {
     (@append_once $field:ident) => {
         $crate::forward_backend!(@fn $field append_once(
             topic: &'a $crate::Topic, window: ::std::time::Duration,
-            entries: Vec<$crate::backend::Identified>
-        ) -> Vec<Result<$crate::backend::Appended, $crate::Error>>);
+            entries: Vec<$crate::store::Identified>
+        ) -> Vec<Result<$crate::store::Appended, $crate::Error>>);
     };
     (@create_group $field:ident) => {
         $crate::forward_backend!(@fn $field create_group(
@@ -71,49 +71,49 @@ macro_rules! forward_backend {
     };
     (@open $field:ident) => {
         $crate::forward_backend!(@fn $field open(
-            member: &'a $crate::backend::Member
-        ) -> Result<$crate::backend::Opened, $crate::Error>);
+            member: &'a $crate::store::Member
+        ) -> Result<$crate::store::Opened, $crate::Error>);
     };
     (@acknowledge $field:ident) => {
         $crate::forward_backend!(@fn $field acknowledge(
-            member: &'a $crate::backend::Member, receipts: &'a [$crate::backend::Receipt]
+            member: &'a $crate::store::Member, receipts: &'a [$crate::store::Receipt]
         ) -> Result<(), $crate::Error>);
     };
     (@settle $field:ident) => {
         $crate::forward_backend!(@fn $field settle(
-            member: &'a $crate::backend::Member, settlements: &'a [$crate::backend::Settlement]
+            member: &'a $crate::store::Member, settlements: &'a [$crate::store::Settlement]
         ) -> Result<Vec<bool>, $crate::Error>);
     };
     (@extend $field:ident) => {
         $crate::forward_backend!(@fn $field extend(
-            member: &'a $crate::backend::Member, receipts: &'a [$crate::backend::Receipt]
+            member: &'a $crate::store::Member, receipts: &'a [$crate::store::Receipt]
         ) -> Result<Vec<bool>, $crate::Error>);
     };
     (@release $field:ident) => {
         $crate::forward_backend!(@fn $field release(
-            member: &'a $crate::backend::Member, receipts: &'a [$crate::backend::Receipt]
+            member: &'a $crate::store::Member, receipts: &'a [$crate::store::Receipt]
         ) -> Result<u64, $crate::Error>);
     };
     (@holdings $field:ident) => {
         $crate::forward_backend!(@fn $field holdings(
-            member: &'a $crate::backend::Member, max: usize
-        ) -> Result<Vec<$crate::backend::Receipt>, $crate::Error>);
+            member: &'a $crate::store::Member, max: usize
+        ) -> Result<Vec<$crate::store::Receipt>, $crate::Error>);
     };
     (@reclaim $field:ident) => {
         $crate::forward_backend!(@fn $field reclaim(
-            member: &'a $crate::backend::Member, lease: ::std::time::Duration,
-            cursor: $crate::backend::ReclaimCursor, max: usize
-        ) -> Result<$crate::backend::Reclaimed, $crate::Error>);
+            member: &'a $crate::store::Member, lease: ::std::time::Duration,
+            cursor: $crate::store::ReclaimCursor, max: usize
+        ) -> Result<$crate::store::Reclaimed, $crate::Error>);
     };
     (@promote $field:ident) => {
         $crate::forward_backend!(@fn $field promote(
             topic: &'a $crate::Topic, group: &'a $crate::Group, max: usize
-        ) -> Result<$crate::backend::Promoted, $crate::Error>);
+        ) -> Result<$crate::store::Promoted, $crate::Error>);
     };
     (@retain $field:ident) => {
         $crate::forward_backend!(@fn $field retain(
             topic: &'a $crate::Topic
-        ) -> Result<$crate::backend::Retained, $crate::Error>);
+        ) -> Result<$crate::store::Retained, $crate::Error>);
     };
     (@retain_redo $field:ident) => {
         $crate::forward_backend!(@fn $field retain_redo(
@@ -129,35 +129,35 @@ macro_rules! forward_backend {
     (@scheduled $field:ident) => {
         $crate::forward_backend!(@fn $field scheduled(
             topic: &'a $crate::Topic, group: &'a $crate::Group,
-            after: Option<($crate::Timestamp, $crate::backend::Receipt)>, max: usize
-        ) -> Result<$crate::backend::Schedule, $crate::Error>);
+            after: Option<($crate::Timestamp, $crate::store::Receipt)>, max: usize
+        ) -> Result<$crate::store::Schedule, $crate::Error>);
     };
     (@hasten $field:ident) => {
         $crate::forward_backend!(@fn $field hasten(
             topic: &'a $crate::Topic, group: &'a $crate::Group,
-            receipts: &'a [$crate::backend::Receipt]
+            receipts: &'a [$crate::store::Receipt]
         ) -> Result<Vec<bool>, $crate::Error>);
     };
     (@cancel $field:ident) => {
         $crate::forward_backend!(@fn $field cancel(
             topic: &'a $crate::Topic, group: &'a $crate::Group,
-            receipts: &'a [$crate::backend::Receipt]
+            receipts: &'a [$crate::store::Receipt]
         ) -> Result<Vec<bool>, $crate::Error>);
     };
     (@consumers $field:ident) => {
         $crate::forward_backend!(@fn $field consumers(
             topic: &'a $crate::Topic, group: &'a $crate::Group
-        ) -> Result<Vec<$crate::backend::ConsumerStatus>, $crate::Error>);
+        ) -> Result<Vec<$crate::store::ConsumerStatus>, $crate::Error>);
     };
     (@remove_group $field:ident) => {
         $crate::forward_backend!(@fn $field remove_group(
             topic: &'a $crate::Topic, group: &'a $crate::Group,
             quiet: ::std::time::Duration, force: bool
-        ) -> Result<Option<$crate::backend::Removal>, $crate::Error>);
+        ) -> Result<Option<$crate::store::Removal>, $crate::Error>);
     };
     (@server $field:ident) => {
         $crate::forward_backend!(@fn $field server(
-        ) -> Result<Option<$crate::backend::ServerFacts>, $crate::Error>);
+        ) -> Result<Option<$crate::store::ServerFacts>, $crate::Error>);
     };
     (@topics $field:ident) => {
         $crate::forward_backend!(@fn $field topics() -> Result<Vec<$crate::Topic>, $crate::Error>);
@@ -170,7 +170,7 @@ macro_rules! forward_backend {
     (@browse $field:ident) => {
         $crate::forward_backend!(@fn $field browse(
             topic: &'a $crate::Topic, after: Option<$crate::EntryId>, max: usize
-        ) -> Result<Vec<($crate::EntryId, $crate::backend::Fields)>, $crate::Error>);
+        ) -> Result<Vec<($crate::EntryId, $crate::store::Fields)>, $crate::Error>);
     };
     (@newest $field:ident) => {
         $crate::forward_backend!(@fn $field newest(
@@ -178,7 +178,7 @@ macro_rules! forward_backend {
         ) -> Result<Option<$crate::EntryId>, $crate::Error>);
     };
     (@graves $field:ident) => {
-        fn graves(&self) -> &dyn $crate::backend::Graves {
+        fn graves(&self) -> &dyn $crate::store::Graves {
             self.$field.graves()
         }
     };
@@ -194,7 +194,7 @@ macro_rules! forward_backend {
     };
 }
 
-/// As [`forward_backend!`](crate::forward_backend), for [`Graves`](crate::backend::Graves):
+/// As [`forward_backend!`](crate::forward_backend), for [`Graves`](crate::store::Graves):
 /// implements its methods by calling the same method of what an expression gives.
 ///
 /// # Example
@@ -202,7 +202,7 @@ macro_rules! forward_backend {
 /// ```
 /// use std::sync::Arc;
 /// use redstart::{BoxFuture, EntryId, Error, Group, Topic};
-/// use redstart::backend::{Backend, Graves};
+/// use redstart::store::{Backend, Graves};
 ///
 /// /// Dead letters of which the newest is kept secret.
 /// #[derive(Debug)]
@@ -230,27 +230,27 @@ macro_rules! forward_graves {
     };
     (@search $field:ident) => {
         $crate::forward_graves!(@fn $field search(
-            span: $crate::backend::Span, filter: &'a $crate::DeadLetterFilter, max: usize
-        ) -> $crate::backend::Found);
+            span: $crate::store::Span, filter: &'a $crate::DeadLetterFilter, max: usize
+        ) -> $crate::store::Found);
     };
     (@find $field:ident) => {
         $crate::forward_graves!(@fn $field find(
             ids: &'a [$crate::EntryId]
-        ) -> Vec<($crate::EntryId, $crate::backend::Record)>);
+        ) -> Vec<($crate::EntryId, $crate::store::Record)>);
     };
     (@last $field:ident) => {
         $crate::forward_graves!(@fn $field last() -> Option<$crate::EntryId>);
     };
     (@take $field:ident) => {
         $crate::forward_graves!(@fn $field take(
-            items: &'a [($crate::EntryId, $crate::backend::Onward)],
+            items: &'a [($crate::EntryId, $crate::store::Onward)],
             known: &'a [($crate::EntryId, $crate::DeadLetterHead)],
             operation: Option<$crate::testing::Uuid>
         ) -> Vec<bool>);
     };
     (@restore $field:ident) => {
         $crate::forward_graves!(@fn $field restore(
-            records: &'a [$crate::backend::Restoring], again: bool
+            records: &'a [$crate::store::Restoring], again: bool
         ) -> Vec<Option<$crate::EntryId>>);
     };
     (@causes $field:ident) => {
@@ -270,7 +270,7 @@ macro_rules! forward_graves {
         ) -> ());
     };
     (@journal $field:ident) => {
-        $crate::forward_graves!(@fn $field journal() -> Vec<$crate::backend::JournalRow>);
+        $crate::forward_graves!(@fn $field journal() -> Vec<$crate::store::JournalRow>);
     };
     (@fn $field:ident $name:ident($($argument:ident: $type:ty),*) -> $output:ty) => {
         fn $name<'a>(

@@ -5,12 +5,12 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::backend::{Fields, JournalRow, Record};
-use crate::codec::parcel::Parcel;
-use crate::codec::{Limits, decode_entry, encode_entry, record, value};
 use crate::domain::{
     Codec, ConsumerName, DeadLetter, DeadLetterFilter, EntryId, Group, Namespace, Selection, Topic,
 };
+use crate::store::{Fields, JournalRow, Record};
+use crate::wire::redelivery::Parcel;
+use crate::wire::{Limits, dead_letter, decode_entry, encode_entry, value};
 
 /// What takes bytes from outside.
 pub type Target = fn(&[u8]);
@@ -22,7 +22,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("dead_letter", dead_letter),
     ("export", export),
     ("filter", filter),
-    ("reply", crate::redis::read_reply),
+    ("reply", crate::adapters::redis::read_reply),
     ("names", names),
     ("url", url),
 ];
@@ -77,11 +77,11 @@ pub fn dead_letter(bytes: &[u8]) {
         Some((at, rest)) => rest.split_at(usize::from(*at).min(rest.len())),
         None => return,
     };
-    if let Ok(head) = record::decode_head(head) {
+    if let Ok(head) = dead_letter::decode_head(head) {
         let body = Bytes::copy_from_slice(body);
         let group = Group::new("billing").unwrap_or_else(|e| unreachable!("{e}"));
         let record = Record { head, body };
-        let _ = record::decode_record(&topic(), &group, EntryId::default(), record);
+        let _ = dead_letter::decode_record(&topic(), &group, EntryId::default(), record);
     }
 }
 
@@ -108,7 +108,7 @@ pub fn filter(bytes: &[u8]) {
         cursor: None,
         result: None,
     };
-    let Some(operation) = crate::dead_letters::operation(row) else {
+    let Some(operation) = crate::operate::dead_letters::operation(row) else {
         return;
     };
     if let Some(Selection::Matching(filter)) = operation.selection {
@@ -145,7 +145,7 @@ pub fn url(bytes: &[u8]) {
         return;
     };
     let told = |text| {
-        let refused = crate::redis::check_url(text).err();
+        let refused = crate::adapters::redis::check_url(text).err();
         refused.map_or_else(String::new, |error| format!("{error} {error:?}"))
     };
     // The text may also be a part of what is always said.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::backend::{
+use crate::domain::BoxFuture;
+use crate::domain::{EntryId, Error, Group, Topic};
+use crate::store::{
     Appended, Backend, Fetched, Fields, Identified, Lane, Member, Opened, Promoted, Reader,
     Receipt, ReclaimCursor, Reclaimed, Removal, Settlement,
 };
-use crate::codec::parcel::Parcel;
-use crate::domain::{EntryId, Error, Group, Topic};
-use crate::ports::BoxFuture;
+use crate::wire::redelivery::Parcel;
 
 type Place = (Topic, Group);
 

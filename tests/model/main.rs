@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use redstart::backend::{Lane, Onward};
+use redstart::store::{Lane, Onward};
 use redstart::{Retention, TopicSettings};
 
 use model::{End, Label, Model};

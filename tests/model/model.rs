@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redstart::Retention;
-use redstart::backend::Lane;
+use redstart::store::Lane;
 
 /// A day, in the model's milliseconds.
 pub(crate) const DAY: u64 = 86_400_000;

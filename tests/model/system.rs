@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redstart::backend::{
+use redstart::store::{
     Backend, Fetched, Lane, Member, Onward, Reader, Receipt, ReclaimCursor, Record, Settlement,
     Span,
 };

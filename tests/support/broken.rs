@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use redstart::backend::{
+use redstart::store::{
     Appended, Backend, Fetched, Fields, Graves, Identified, Lane, Member, Onward, Opened, Reader,
     Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Settlement,
 };

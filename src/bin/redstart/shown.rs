@@ -1,6 +1,6 @@
 //! Messages as they are shown: on one line, as JSON, in hexadecimal.
 
-use redstart::codec::{Limits, encode_entry};
+use redstart::wire::{Limits, encode_entry};
 use redstart::{Codec, Envelope};
 use serde_json::json;
 use serde_json::value::RawValue;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Subject;
 use super::support::{Must as _, Stage};
-use crate::ports::{Cas, KvStoreExt as _};
+use crate::api::{Cas, KvStoreExt as _};
 
 /// > Replaces a value that is, byte for byte, the expected one (`None`: absent).
 /// > The value was as expected and has been replaced.

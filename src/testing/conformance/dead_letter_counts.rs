@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::Subject;
 use super::dead_letters::{NOWHERE, parcel};
 use super::support::{Must as _, Stage, head, record};
-use crate::backend::{Onward, Record, Span};
 use crate::domain::{Cause, DeadLetterFilter, Reason, Tally, hour_name};
+use crate::store::{Onward, Record, Span};
 
 /// > How many dead letters there are of each cause, kept as they come and go, whatever their
 /// > number; the most frequent first.

@@ -5,12 +5,12 @@ use uuid::Uuid;
 
 use super::Subject;
 use super::support::{Must as _, Stage, group, head, quick, receipts, record};
-use crate::backend::{
+use crate::api::Delivery;
+use crate::api::MessageBusExt as _;
+use crate::domain::{Cause, DeadLetterFilter, EntryId, Reason, Tally};
+use crate::store::{
     Found, Graves, JournalRow, LONGEST_JOURNAL, Lane, Onward, Record, Restoring, Settlement, Span,
 };
-use crate::consumer::Delivery;
-use crate::domain::{Cause, DeadLetterFilter, EntryId, Reason, Tally};
-use crate::ports::MessageBusExt as _;
 
 pub(super) const NOWHERE: EntryId = EntryId {
     millis: 1,

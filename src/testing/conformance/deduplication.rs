@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::Subject;
 use super::support::{DAY, Must as _, Stage, entry, number, receipts, topic};
-use crate::backend::{Appended, Identified};
+use crate::api::PublishOptions;
 use crate::domain::{Envelope, ErrorKind};
-use crate::ports::PublishOptions;
+use crate::store::{Appended, Identified};
 
 /// The shortest window that there is.
 const BLINK: Duration = Duration::from_millis(1);

@@ -9,10 +9,10 @@ use super::Subject;
 use super::support::{
     DAY, Must as _, SOON, Stage, bury, group, later, number_in, numbers, receipts, topic,
 };
-use crate::backend::Onward;
-use crate::consumer::{Delivery, SubscribeOptions};
+use crate::api::MessageBusExt as _;
+use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::Group;
-use crate::ports::MessageBusExt as _;
+use crate::store::Onward;
 
 /// Consumers of one group share the messages; every group sees all of them.
 pub async fn consumers_share_and_every_group_sees_everything<S: Subject>(subject: &S) {

@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{Must as _, Stage};
-use crate::consumer::SubscribeOptions;
+use crate::api::SubscribeOptions;
 
 /// A container on a working store is well, with and without subscriptions.
 pub async fn a_working_container_is_well<S: Subject>(subject: &S) {

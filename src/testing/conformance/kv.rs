@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::Subject;
 use super::support::{DAY, Must as _, Stage};
+use crate::api::KvStoreExt as _;
 use crate::domain::{Error, ErrorKind};
-use crate::ports::KvStoreExt as _;
 
 fn kind<T>(result: Result<T, Error>) -> ErrorKind {
     result.err().must("an error").kind()

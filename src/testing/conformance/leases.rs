@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, later, number_in, numbers, quick, receipts};
-use crate::backend::{Lane, ReclaimCursor};
-use crate::consumer::{Delivery, SubscribeOptions};
+use crate::api::MessageBusExt as _;
+use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Reason, RetryPolicy};
-use crate::ports::MessageBusExt as _;
+use crate::store::{Lane, ReclaimCursor};
 
 /// > Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever
 /// > held it.
@@ -77,7 +77,7 @@ pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
 }
 
 /// > Gives held entries back: at once claimable by
-/// > [`reclaim`](crate::backend::Backend::reclaim), and the delivery that ends here is not
+/// > [`reclaim`](crate::store::Backend::reclaim), and the delivery that ends here is not
 /// > counted.
 /// > Giving back twice, as after a lost answer, uncounts once.
 /// > Returns how many the member held.

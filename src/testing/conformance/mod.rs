@@ -302,10 +302,10 @@ mod tests {
         ("health", include_str!("health.rs")),
     ];
     const PORTS: [&str; 4] = [
-        include_str!("../../backend.rs"),
-        include_str!("../../ports/kv.rs"),
-        include_str!("../../backend/graves.rs"),
-        include_str!("../../backend/status.rs"),
+        include_str!("../../store/mod.rs"),
+        include_str!("../../api/kv.rs"),
+        include_str!("../../store/dead_letters.rs"),
+        include_str!("../../store/inspect.rs"),
     ];
 
     /// The words of a text's documentation, in one line.

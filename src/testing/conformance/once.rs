@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::Subject;
 use super::support::{DAY, Must as _, Stage};
+use crate::api::{Claim, Once, OnceError, deduplicate_event, once};
 use crate::domain::ErrorKind;
-use crate::ports::{Claim, Once, OnceError, deduplicate_event, once};
 
 /// Executed, already done with its result, in progress; an error gives the claim up.
 pub async fn every_state_of_once<S: Subject>(subject: &S) {

@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{Must as _, SOON, Stage, later, numbers};
-use crate::consumer::SubscribeOptions;
+use crate::api::SubscribeOptions;
 
 fn one_by_one() -> SubscribeOptions {
     SubscribeOptions::new().with_concurrency(1)

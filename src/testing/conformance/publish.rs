@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{Must as _, Stage, entry, group, number, topic};
-use crate::backend::Start;
-use crate::consumer::{Delivery, SubscribeOptions};
+use crate::api::MessageBusExt as _;
+use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Envelope, ErrorKind, Retention, TopicSettings};
-use crate::ports::MessageBusExt as _;
+use crate::store::Start;
 
 /// > Whether publishing can work now.
 pub async fn a_working_store_answers_a_ping<S: Subject>(subject: &S) {

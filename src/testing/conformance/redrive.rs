@@ -10,11 +10,11 @@ use uuid::Uuid;
 
 use super::Subject;
 use super::support::{Must as _, Stage, group, quick, topic};
-use crate::consumer::{Delivery, SubscribeOptions, Subscription};
+use crate::api::{Delivery, SubscribeOptions, Subscription};
+use crate::api::{Ended, MessageBusExt as _, Progress, Swept};
 use crate::domain::{
     DeadLetter, DeadLetterFilter, EntryId, ErrorKind, Left, Reason, Selection, Sweep,
 };
-use crate::ports::{Ended, MessageBusExt as _, Progress, Swept};
 
 /// A subscription that fails everything while it is told to.
 pub(super) struct Failing {

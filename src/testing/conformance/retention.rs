@@ -6,11 +6,11 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, group, later, number, numbers, quick, receipts};
-use crate::backend::{Retained, Span};
-use crate::consumer::SubscribeOptions;
+use crate::api::SubscribeOptions;
 use crate::domain::{
     DeadLetterFilter, DeadLetterRetention, ErrorKind, Retention, Sweep, Tally, TopicSettings,
 };
+use crate::store::{Retained, Span};
 
 /// How many entries an adapter may keep that it could remove: a Redis server removes whole
 /// nodes of a stream.

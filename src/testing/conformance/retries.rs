@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{DAY, Hand, Must as _, SOON, Stage, group, later, quick, receipts};
-use crate::backend::{Fetched, Lane, Receipt, Scheduled};
-use crate::consumer::Delivery;
+use crate::api::Delivery;
+use crate::api::MessageBusExt as _;
 use crate::domain::{EntryId, Outcome, Reason, Timestamp};
-use crate::ports::MessageBusExt as _;
+use crate::store::{Fetched, Lane, Receipt, Scheduled};
 
 fn parcels(fetched: &[Fetched]) -> Vec<&str> {
     let parcel = |one: &'_ Fetched| one.fields[0].1.clone();
@@ -217,12 +217,12 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     stage.append(0..1).await;
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 1).await;
-    let parcel = crate::codec::parcel::Parcel {
+    let parcel = crate::wire::redelivery::Parcel {
         fields: fetched[0].fields.clone(),
         trail: crate::domain::Trail::from(fetched[0].receipt.id),
         anew: false,
     };
-    let settlement = crate::backend::Settlement::Later {
+    let settlement = crate::store::Settlement::Later {
         receipt: fetched[0].receipt,
         delay: Duration::from_millis(50),
         parcel: parcel.encode(),
@@ -230,7 +230,7 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     stage.settle(&hand.member, &[settlement]).await;
     drop(hand);
     let (sender, mut received) = mpsc::unbounded_channel();
-    let options = crate::consumer::SubscribeOptions::new();
+    let options = crate::api::SubscribeOptions::new();
     let _subscription = stage.subscribe(options, sender).await;
     assert_eq!(stage.next(&mut received).await, 0);
     stage.drained().await;

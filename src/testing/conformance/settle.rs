@@ -7,10 +7,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, bury, later, numbers, receipts};
-use crate::backend::{Lane, Receipt};
-use crate::consumer::{Delivery, SubscribeOptions};
+use crate::api::MessageBusExt as _;
+use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::EntryId;
-use crate::ports::MessageBusExt as _;
+use crate::store::{Lane, Receipt};
 
 /// > Acknowledges deliveries.
 /// > Acknowledging twice succeeds.

@@ -8,9 +8,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Subject;
 use super::support::{DAY, Must as _, Stage};
-use crate::consumer::{Delivery, SubscribeOptions};
+use crate::api::MessageBusExt as _;
+use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::ErrorKind;
-use crate::ports::MessageBusExt as _;
 
 /// Handlers that run may finish, may publish, and are settled.
 pub async fn running_handlers_finish_and_are_settled<S: Subject>(subject: &S) {

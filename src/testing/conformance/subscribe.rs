@@ -9,10 +9,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, group, number, numbers, quick};
-use crate::backend::Start;
-use crate::consumer::{Delivery, SubscribeOptions};
+use crate::api::MessageBusExt as _;
+use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{ErrorKind, Reason};
-use crate::ports::MessageBusExt as _;
+use crate::store::Start;
 
 /// > Everything that the topic still holds; the default.
 pub async fn a_new_subscriber_gets_old_messages<S: Subject>(subject: &S) {
@@ -208,8 +208,8 @@ pub async fn a_fetch_takes_no_more_than_it_was_asked_for<S: Subject>(subject: &S
     stage.promote(4).await;
     let fetched = hand.reader.fetch(3, DAY).await.must("fetching");
     let lanes = |lane| fetched.iter().filter(move |one| one.receipt.lane == lane);
-    assert_eq!(lanes(crate::backend::Lane::Log).count(), 3);
-    assert_eq!(lanes(crate::backend::Lane::Redo).count(), 3);
+    assert_eq!(lanes(crate::store::Lane::Log).count(), 3);
+    assert_eq!(lanes(crate::store::Lane::Redo).count(), 3);
     assert!(fetched.iter().all(|one| one.deliveries == 1));
 }
 
@@ -328,7 +328,7 @@ pub async fn without_its_group_a_reader_says_so<S: Subject>(subject: &S) {
     assert_eq!(kind(error), ErrorKind::NotFound);
     let error = stage.backend.holdings(&hand.member, 10).await.err();
     assert_eq!(kind(error), ErrorKind::NotFound);
-    let cursor = crate::backend::ReclaimCursor::default();
+    let cursor = crate::store::ReclaimCursor::default();
     let error = stage.backend.reclaim(&hand.member, SOON, cursor, 10).await;
     assert_eq!(kind(error.err()), ErrorKind::NotFound);
     stage.create(&nobody).await;

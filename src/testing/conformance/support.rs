@@ -10,17 +10,17 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Subject;
-use crate::backend::{
-    Backend, Fetched, GroupStatus, Interrupt, Member, Reader, Receipt, ReclaimCursor, Record,
-    Settlement, Start,
-};
-use crate::consumer::{Delivery, SubscribeOptions, Subscription};
+use crate::api::MessageBusExt as _;
+use crate::api::{Delivery, SubscribeOptions, Subscription};
 use crate::container::Container;
 use crate::domain::{
     ConsumerName, DeadLetter, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Group, Reason,
     RetryPolicy, Topic, TopicSettings,
 };
-use crate::ports::MessageBusExt as _;
+use crate::store::{
+    Backend, Fetched, GroupStatus, Interrupt, Member, Reader, Receipt, ReclaimCursor, Record,
+    Settlement, Start,
+};
 
 /// Longer than any check takes.
 pub(super) const DAY: Duration = Duration::from_secs(86_400);

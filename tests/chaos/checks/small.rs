@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redstart::backend::Backend;
+use redstart::store::Backend;
 use redstart::{
     Container, Delivery, Envelope, ErrorKind, KvStore, MemoryStore, MessageBusExt, Outcome,
     RetryPolicy, SubscribeOptions, Topic,

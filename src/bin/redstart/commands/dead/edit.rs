@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
-use redstart::codec::{Limits, decode_entry};
+use redstart::wire::{Limits, decode_entry};
 use redstart::{Container, DeadLetter, Envelope};
 use serde_json::{Value, json};
 

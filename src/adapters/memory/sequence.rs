@@ -1,0 +1,240 @@
+//! A sequence of entries, and a group's cursor over it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::{ConsumerName, EntryId};
+use crate::store::{Fetched, Fields, Lane, Receipt};
+
+/// The id that follows `last` at a time in milliseconds: it always grows.
+pub(super) fn next_id(last: EntryId, now: u64) -> EntryId {
+    let fresh = EntryId {
+        millis: now,
+        sequence: 0,
+    };
+    if fresh > last { fresh } else { after(last) }
+}
+
+/// The smallest id above another.
+fn after(id: EntryId) -> EntryId {
+    match id.sequence.checked_add(1) {
+        Some(sequence) => EntryId { sequence, ..id },
+        None => EntryId {
+            millis: id.millis.saturating_add(1),
+            sequence: 0,
+        },
+    }
+}
+
+/// Entries by growing ids. They leave from the front only.
+#[derive(Debug, Default)]
+pub(super) struct Sequence {
+    entries: VecDeque<(EntryId, Fields)>,
+    last: EntryId,
+}
+
+impl Sequence {
+    pub(super) fn push(&mut self, now: u64, fields: Fields) -> EntryId {
+        let id = next_id(self.last, now);
+        self.last = id;
+        self.entries.push_back((id, fields));
+        id
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// The newest id that was ever given, of an entry that may be gone.
+    pub(super) fn last(&self) -> EntryId {
+        self.last
+    }
+
+    pub(super) fn newest(&self) -> Option<EntryId> {
+        self.entries.back().map(|(id, _)| *id)
+    }
+
+    fn get(&self, id: EntryId) -> Option<&Fields> {
+        let at = self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.entries.get(at).map(|(_, fields)| fields)
+    }
+
+    /// Entries after an id, oldest first.
+    pub(super) fn after(&self, id: Option<EntryId>) -> impl Iterator<Item = &(EntryId, Fields)> {
+        let first = id.map_or(0, |id| {
+            self.entries.partition_point(|(known, _)| *known <= id)
+        });
+        self.entries.range(first..)
+    }
+
+    /// Removes from the front while the oldest entry, and how many there are, allow it.
+    pub(super) fn trim(&mut self, goes: impl Fn(EntryId, u64) -> bool) -> u64 {
+        let mut removed = 0;
+        while let Some((id, _)) = self.entries.front() {
+            if !goes(*id, self.len()) {
+                break;
+            }
+            self.entries.pop_front();
+            removed += 1;
+        }
+        removed
+    }
+}
+
+/// An entry that a consumer was given and has not settled.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) consumer: ConsumerName,
+    /// When its lease began; `None` once it was given back.
+    pub(super) since: Option<Instant>,
+    pub(super) deliveries: u32,
+}
+
+/// How far a group has come in a sequence.
+#[derive(Debug, Default)]
+pub(super) struct Cursor {
+    pub(super) delivered: EntryId,
+    pub(super) pending: BTreeMap<EntryId, Pending>,
+}
+
+/// What a look for expired leases found in one lane.
+#[derive(Debug, Default)]
+pub(super) struct TakenOver {
+    pub(super) taken: Vec<Fetched>,
+    pub(super) next: EntryId,
+    pub(super) missing: u64,
+}
+
+impl Cursor {
+    /// Entries that the group was not given yet.
+    pub(super) fn lag(&self, sequence: &Sequence) -> u64 {
+        sequence.after(Some(self.delivered)).size_hint().0 as u64
+    }
+
+    /// The smallest id that the group still needs, of an entry or of one to come.
+    pub(super) fn floor(&self) -> EntryId {
+        let next = after(self.delivered);
+        let first = self.pending.keys().next();
+        first.map_or(next, |first| next.min(*first))
+    }
+
+    /// Gives a consumer what nobody was given yet.
+    pub(super) fn take(
+        &mut self,
+        sequence: &Sequence,
+        lane: Lane,
+        consumer: &ConsumerName,
+        max: usize,
+    ) -> Vec<Fetched> {
+        let since = Some(Instant::now());
+        let mut fetched = Vec::new();
+        for (id, fields) in sequence.after(Some(self.delivered)).take(max) {
+            let pending = Pending {
+                consumer: consumer.clone(),
+                since,
+                deliveries: 1,
+            };
+            self.pending.insert(*id, pending);
+            fetched.push(Fetched {
+                receipt: Receipt { lane, id: *id },
+                fields: fields.clone(),
+                deliveries: 1,
+            });
+        }
+        if let Some(last) = fetched.last() {
+            self.delivered = last.receipt.id;
+        }
+        fetched
+    }
+
+    /// The entry, where the consumer holds it.
+    pub(super) fn held_by(&mut self, id: EntryId, consumer: &ConsumerName) -> Option<&mut Pending> {
+        self.pending
+            .get_mut(&id)
+            .filter(|pending| pending.consumer == *consumer)
+    }
+
+    /// Gives a consumer what others have held for longer than a lease.
+    pub(super) fn take_over(
+        &mut self,
+        sequence: &Sequence,
+        lane: Lane,
+        consumer: &ConsumerName,
+        lease: Duration,
+        from: EntryId,
+        max: usize,
+    ) -> TakenOver {
+        let now = Instant::now();
+        let mut result = TakenOver::default();
+        let mut gone = Vec::new();
+        for (id, pending) in self.pending.range_mut(from..) {
+            if result.taken.len() >= max {
+                result.next = *id;
+                break;
+            }
+            let expired = pending
+                .since
+                .is_none_or(|since| now.saturating_duration_since(since) >= lease);
+            if !expired {
+                continue;
+            }
+            let Some(fields) = sequence.get(*id) else {
+                gone.push(*id);
+                continue;
+            };
+            pending.consumer = consumer.clone();
+            pending.since = Some(now);
+            pending.deliveries = pending.deliveries.saturating_add(1);
+            result.taken.push(Fetched {
+                receipt: Receipt { lane, id: *id },
+                fields: fields.clone(),
+                deliveries: pending.deliveries,
+            });
+        }
+        result.missing = gone.len() as u64;
+        for id in gone {
+            self.pending.remove(&id);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(millis: u64, sequence: u64) -> EntryId {
+        EntryId { millis, sequence }
+    }
+
+    #[test]
+    fn ids_grow_even_when_the_clock_stands_or_goes_back() {
+        let mut sequence = Sequence::default();
+        assert_eq!(sequence.push(0, Vec::new()), id(0, 1));
+        assert_eq!(sequence.push(7, Vec::new()), id(7, 0));
+        assert_eq!(sequence.push(7, Vec::new()), id(7, 1));
+        assert_eq!(sequence.push(3, Vec::new()), id(7, 2));
+        assert_eq!(next_id(id(7, u64::MAX), 7), id(8, 0));
+    }
+
+    #[test]
+    fn a_cursor_tells_what_is_left_and_what_is_needed() {
+        let consumer = ConsumerName::new("c").unwrap();
+        let mut sequence = Sequence::default();
+        for _ in 0..5 {
+            sequence.push(1, Vec::new());
+        }
+        let mut cursor = Cursor::default();
+        assert_eq!(cursor.lag(&sequence), 5);
+        assert_eq!(cursor.take(&sequence, Lane::Log, &consumer, 3).len(), 3);
+        assert_eq!(cursor.lag(&sequence), 2);
+        cursor.pending.remove(&id(1, 0));
+        assert_eq!(cursor.floor(), id(1, 1));
+        assert_eq!(sequence.trim(|id, _| id < cursor.floor()), 1);
+        cursor.pending.clear();
+        assert_eq!(cursor.floor(), id(1, 3));
+        assert_eq!(cursor.lag(&sequence), 2);
+    }
+}

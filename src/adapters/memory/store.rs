@@ -1,0 +1,217 @@
+//! The shared state.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::backend::MemoryBackend;
+use super::ids::Ids;
+use super::kv::{MemoryKv, Values};
+use super::sequence::{Cursor, Sequence, next_id};
+use crate::domain::{
+    Clock, ConsumerName, EntryId, Group, Namespace, SystemClock, Topic, TopicSettings,
+};
+use crate::store::{Backend, JournalRow, Lane, Receipt, Record};
+
+/// A store in this process's memory. Cheap to clone; clones are the same store.
+///
+/// Several containers can share one, as several processes share a server. What it holds is
+/// gone with its last clone, container and key-value store.
+///
+/// # Example
+///
+/// ```
+/// use redstart::{Container, Group, MemoryStore};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), redstart::Error> {
+/// let store = MemoryStore::new();
+/// let billing = Container::builder()
+///     .with_memory(store.clone())
+///     .with_service(Group::new("billing")?)
+///     .connect()
+///     .await?;
+/// let shipping = Container::builder()
+///     .with_memory(store)
+///     .with_service(Group::new("shipping")?)
+///     .connect()
+///     .await?;
+/// # drop((billing, shipping));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("clock", &self.shared.clock)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store on the clock of this machine.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(SystemClock)
+    }
+
+    /// An empty store on another clock, such as a [`ManualClock`](super::ManualClock).
+    ///
+    /// What is scheduled goes by it: retries, snoozes, times to live, ages, entry ids and
+    /// claims of `once`. Leases of deliveries go by the time that really passes.
+    #[must_use]
+    pub fn with_clock(clock: impl Clock + 'static) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                clock: Arc::new(clock),
+                spaces: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The topics of a namespace. Containers make their own; this is for what stands beside them.
+    #[must_use]
+    pub fn backend(&self, namespace: Option<Namespace>) -> Arc<dyn Backend> {
+        Arc::new(MemoryBackend::new(Arc::clone(&self.shared), namespace))
+    }
+
+    /// The key-value store of a namespace.
+    #[must_use]
+    pub fn kv(&self, namespace: Option<Namespace>) -> MemoryKv {
+        MemoryKv::on(Arc::clone(&self.shared), namespace)
+    }
+
+    /// Forgets everything in all namespaces, as a server does that has lost its data.
+    /// Subscriptions create their groups anew and go on.
+    pub fn clear(&self) {
+        let spaces = std::mem::take(&mut *self.shared.lock());
+        // Whoever waits for entries is to find that its group is gone.
+        for topic in spaces.values().flat_map(|space| space.topics.values()) {
+            topic.arrived.notify_waiters();
+        }
+    }
+}
+
+type Spaces = HashMap<Option<Namespace>, Space>;
+
+/// All namespaces, behind one lock that is never held across a wait.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) clock: Arc<dyn Clock>,
+    spaces: Mutex<Spaces>,
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Spaces> {
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on one namespace, alone.
+    pub(super) fn with<T>(
+        &self,
+        namespace: &Option<Namespace>,
+        work: impl FnOnce(&mut Space) -> T,
+    ) -> T {
+        let mut spaces = self.lock();
+        if let Some(space) = spaces.get_mut(namespace) {
+            return work(space);
+        }
+        work(spaces.entry(namespace.clone()).or_default())
+    }
+
+    /// Milliseconds since 1970, by the store's clock.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.clock.now().as_millis()).unwrap_or(0)
+    }
+}
+
+/// What one namespace holds.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    pub(super) topics: BTreeMap<Topic, TopicState>,
+    pub(super) values: Values,
+}
+
+impl Space {
+    pub(super) fn group(&mut self, topic: &Topic, group: &Group) -> Option<&mut GroupState> {
+        self.topics.get_mut(topic)?.groups.get_mut(group)
+    }
+}
+
+/// A topic. One without settings was made by a producer that does not know of them.
+#[derive(Debug, Default)]
+pub(super) struct TopicState {
+    pub(super) settings: Option<TopicSettings>,
+    pub(super) log: Sequence,
+    pub(super) ids: Ids,
+    pub(super) groups: BTreeMap<Group, GroupState>,
+    /// Rung when a lane has a new entry.
+    pub(super) arrived: Arc<Notify>,
+}
+
+impl TopicState {
+    /// A lane of a group: the entries and the group's cursor over them.
+    pub(super) fn lane(&mut self, group: &Group, lane: Lane) -> Option<(&Sequence, &mut Cursor)> {
+        let state = self.groups.get_mut(group)?;
+        Some(match lane {
+            Lane::Log => (&self.log, &mut state.log),
+            Lane::Redo => (&state.redo, &mut state.redone),
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct GroupState {
+    /// How far it has come in the topic's log.
+    pub(super) log: Cursor,
+    pub(super) redo: Sequence,
+    /// How far it has come in its redo lane.
+    pub(super) redone: Cursor,
+    /// Parcels by due time in milliseconds and by the delivery that ended with them.
+    pub(super) scheduled: BTreeMap<(u64, Receipt), Bytes>,
+    pub(super) dead: BTreeMap<EntryId, Record>,
+    last_dead: EntryId,
+    /// What was done to its dead letters.
+    pub(super) journal: BTreeMap<Uuid, JournalRow>,
+    /// Identities of dead letters that were put in, and the ids that they got.
+    pub(super) restored: BTreeMap<String, EntryId>,
+    /// When each consumer was last heard of.
+    pub(super) consumers: BTreeMap<ConsumerName, Instant>,
+}
+
+impl GroupState {
+    pub(super) fn cursor(&mut self, lane: Lane) -> &mut Cursor {
+        match lane {
+            Lane::Log => &mut self.log,
+            Lane::Redo => &mut self.redone,
+        }
+    }
+
+    /// Adds a dead letter, as the newest.
+    pub(super) fn bury(&mut self, record: Record, now: u64) -> EntryId {
+        let id = next_id(self.last_dead, now);
+        self.last_dead = id;
+        self.dead.insert(id, record);
+        id
+    }
+
+    pub(super) fn heard_of(&mut self, consumer: &ConsumerName) {
+        self.consumers.insert(consumer.clone(), Instant::now());
+    }
+}

@@ -1,0 +1,120 @@
+//! Publishing once: entries and the ids of their messages, by one script.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::RedisError;
+
+use super::backend::RedisBackend;
+use super::resp::{Head, Walk};
+use super::scripts::{self, Call};
+use super::settle::batches;
+use super::{error, reply, socket};
+use crate::domain::{Error, ErrorKind, Topic, whole_millis};
+use crate::store::{Appended, Identified};
+
+const OPERATION: &str = "publish";
+
+impl RedisBackend {
+    pub(super) async fn append_identified(
+        &self,
+        topic: &Topic,
+        window: Duration,
+        entries: &[Identified],
+    ) -> Vec<Result<Appended, Error>> {
+        let mut results = Vec::with_capacity(entries.len());
+        for batch in batches(entries, |entry| entry.value.len()) {
+            let [ids, before] = self.keys.ids(topic);
+            let mut call = scripts::append_once()
+                .key(self.keys.log(topic))
+                .key(ids)
+                .key(before)
+                .arg(whole_millis(window));
+            for entry in batch {
+                call.push(&entry.id.as_bytes()[..]);
+                call.push(entry.name);
+                call.push(&entry.value[..]);
+            }
+            let answered = match self.call_publisher(&call).await {
+                Ok(reply) => appended(reply, batch.len()),
+                Err(failure) => Err(failure),
+            };
+            match answered {
+                Ok(answered) => results.extend(answered),
+                Err(failure) => results.extend(alike(failure, batch.len())),
+            }
+            if results.last().is_some_and(Result::is_err) {
+                let rule = "a message before it in the same call failed; it was not sent";
+                let skipped = Error::new(ErrorKind::Unavailable, OPERATION, rule);
+                results.extend(alike(skipped, entries.len() - results.len()));
+                break;
+            }
+        }
+        results
+            .into_iter()
+            .map(|result| result.map_err(|e| e.on(topic.as_str())))
+            .collect()
+    }
+
+    /// Calls a script on the publisher's connection; loads it once where it is not known.
+    async fn call_publisher(&self, call: &Call) -> Result<Bytes, Error> {
+        match self.ask_publisher(call.packed()).await? {
+            Err(unknown) if scripts::is_unknown(&unknown) => {}
+            answer => return answer.map_err(|e| error::sent(OPERATION, e)),
+        }
+        // Nothing was appended so far, whatever becomes of the loading.
+        let loaded = match self.ask_publisher(call.packed_load()).await {
+            Ok(answer) => answer.map_err(|e| error::not_sent(OPERATION, e)),
+            Err(failure) if failure.kind() == ErrorKind::OutcomeUnknown => {
+                let rule = "its script could not be loaded; nothing was published";
+                Err(Error::new(ErrorKind::Unavailable, OPERATION, rule).because(failure))
+            }
+            Err(failure) => Err(failure),
+        };
+        loaded?;
+        let answer = self.ask_publisher(call.packed()).await?;
+        answer.map_err(|e| error::sent(OPERATION, e))
+    }
+
+    async fn ask_publisher(&self, packed: Vec<u8>) -> Result<Result<Bytes, RedisError>, Error> {
+        let mut replies = self.publisher.send(OPERATION, packed, 1).await?;
+        let missing = || error::sent(OPERATION, reply::unexpected("no reply"));
+        replies.pop().ok_or_else(missing)
+    }
+}
+
+/// The same failure for several messages; the first one has the cause.
+fn alike<T>(failure: Error, count: usize) -> Vec<Result<T, Error>> {
+    let mut all: Vec<_> = (1..count).map(|_| Err(failure.without_cause())).collect();
+    if count > 0 {
+        all.insert(0, Err(failure));
+    }
+    all
+}
+
+/// What the script answered for each entry.
+fn appended(reply: Bytes, count: usize) -> Result<Vec<Result<Appended, Error>>, Error> {
+    let unexpected = || error::sent(OPERATION, reply::unexpected("append_once.lua"));
+    let id = |payload: &Bytes| reply::parse_id(payload).ok_or_else(unexpected);
+    let broken = |e: super::resp::Broken| error::sent(OPERATION, e.into());
+    let mut walk = Walk::new(reply);
+    if walk.array().map_err(broken)? != count {
+        return Err(unexpected());
+    }
+    (0..count)
+        .map(|_| {
+            Ok(match walk.next().map_err(broken)? {
+                Head::Payload(fresh) => Ok(Appended {
+                    id: id(&fresh)?,
+                    duplicate: false,
+                }),
+                Head::Array(1) => Ok(Appended {
+                    id: id(&walk.payload().map_err(broken)?)?,
+                    duplicate: true,
+                }),
+                Head::Error(text) => Err(error::sent(OPERATION, socket::refusal_of(&text))),
+                _ => return Err(unexpected()),
+            })
+        })
+        .collect()
+}

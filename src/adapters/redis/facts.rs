@@ -1,0 +1,131 @@
+//! What the server says of itself.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::backend::RedisBackend;
+use super::scripts;
+use crate::domain::{Error, Timestamp, describe};
+use crate::store::ServerFacts;
+
+impl RedisBackend {
+    pub(super) async fn ask_server(&self) -> Result<ServerFacts, Error> {
+        let info: String = self
+            .pool
+            .run("ask server", async |connection| {
+                redis::cmd("INFO").query_async(connection).await
+            })
+            .await?;
+        let mut facts = read(&info);
+        (facts.clock_ahead, facts.round_trip) = self.compare_clocks().await?;
+        // Not every role may look at the server's settings, and no role needs to.
+        let synced: Result<Vec<String>, Error> = self
+            .pool
+            .run("ask server", async |connection| {
+                let mut command = redis::cmd("CONFIG");
+                command.arg("GET").arg("appendfsync");
+                command.query_async(connection).await
+            })
+            .await;
+        facts.append_sync = synced.ok().and_then(|pair| pair.into_iter().nth(1));
+        let loaded = self
+            .pool
+            .run("load scripts", async |connection| {
+                scripts::load_all(connection).await
+            })
+            .await;
+        facts.scripts = Some(loaded.map_err(|error| describe(&error)));
+        Ok(facts)
+    }
+
+    /// How far the server's clock is before this one, in milliseconds, and how long it took to ask.
+    async fn compare_clocks(&self) -> Result<(i64, Duration), Error> {
+        let mut times = (Timestamp::now(), Instant::now(), Duration::ZERO);
+        let (seconds, micros): (i64, i64) = self
+            .pool
+            .run("ask server", async |connection| {
+                // From when there is a connection.
+                times = (Timestamp::now(), Instant::now(), Duration::ZERO);
+                let answer = redis::cmd("TIME").query_async(connection).await;
+                times.2 = times.1.elapsed();
+                answer
+            })
+            .await?;
+        let (before, _, took) = times;
+        let server = seconds.saturating_mul(1000).saturating_add(micros / 1000);
+        let half = i64::try_from(took.as_millis() / 2).unwrap_or(i64::MAX);
+        Ok((server - before.as_millis().saturating_add(half), took))
+    }
+}
+
+/// Reads the lines of INFO.
+fn read(info: &str) -> ServerFacts {
+    let lines = info.lines().filter_map(|line| line.split_once(':'));
+    let held: HashMap<&str, &str> = lines.collect();
+    let text = |name: &str| held.get(name).map(|value| (*value).to_owned());
+    let number = |name: &str| held.get(name).and_then(|value| value.parse::<u64>().ok());
+    let name = text("server_name").unwrap_or_else(|| "redis".to_owned());
+    let own_version = text(&format!("{name}_version"));
+    let disk = [
+        ("aof_last_write_status", "writing the append-only file"),
+        (
+            "aof_last_bgrewrite_status",
+            "rewriting the append-only file",
+        ),
+        ("rdb_last_bgsave_status", "saving a snapshot"),
+    ];
+    let failed = |status: &str| held.get(status).is_some_and(|status| *status != "ok");
+    ServerFacts {
+        version: own_version
+            .or_else(|| text("redis_version"))
+            .unwrap_or_default(),
+        name,
+        is_replica: held.get("role") == Some(&"slave"),
+        eviction_policy: text("maxmemory_policy"),
+        evicted: number("evicted_keys").unwrap_or(0),
+        memory_used: number("used_memory").unwrap_or(0),
+        memory_limit: number("maxmemory").filter(|limit| *limit > 0),
+        memory_of_machine: number("total_system_memory").filter(|bytes| *bytes > 0),
+        append_only: number("aof_enabled").map(|enabled| enabled == 1),
+        disk_troubles: disk
+            .iter()
+            .filter(|(status, _)| failed(status))
+            .map(|(_, what)| (*what).to_owned())
+            .collect(),
+        ..ServerFacts::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_read_from_what_a_server_says() {
+        let facts = read(
+            "# Server\r\nredis_version:7.0.15\r\nrole:master\r\nused_memory:1000\r\nmaxmemory:0\r\n\
+             maxmemory_policy:noeviction\r\naof_enabled:1\r\naof_last_write_status:err\r\n\
+             rdb_last_bgsave_status:ok\r\nevicted_keys:3\r\n",
+        );
+        assert_eq!((&*facts.name, &*facts.version), ("redis", "7.0.15"));
+        assert_eq!((facts.memory_used, facts.memory_limit), (1000, None));
+        assert_eq!(facts.eviction_policy.as_deref(), Some("noeviction"));
+        assert_eq!(facts.append_only, Some(true));
+        assert_eq!(facts.disk_troubles, ["writing the append-only file"]);
+        assert_eq!((facts.evicted, facts.is_replica), (3, false));
+    }
+
+    #[test]
+    fn another_server_is_called_by_its_name_and_its_version() {
+        let facts =
+            read("redis_version:7.2.4\nserver_name:valkey\nvalkey_version:8.0.1\nrole:slave\n");
+        assert_eq!((&*facts.name, &*facts.version), ("valkey", "8.0.1"));
+        assert!(facts.is_replica);
+    }
+
+    #[test]
+    fn what_is_not_said_is_not_known() {
+        assert_eq!(read("").append_only, None);
+        assert_eq!(read("nonsense").eviction_policy, None);
+    }
+}

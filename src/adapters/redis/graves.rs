@@ -1,0 +1,368 @@
+//! Dead letters: looking, taking out, putting in.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use redis::Value;
+use uuid::Uuid;
+
+use super::backend::RedisBackend;
+use super::settle::batches;
+use super::tallies::Sums;
+use super::{reply, scripts};
+use crate::domain::BoxFuture;
+use crate::domain::{
+    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, Group, Tally, Topic, hour_name,
+};
+use crate::store::{Fields, Found, Graves, JournalRow, MAX_BATCH, Onward, Record, Restoring, Span};
+use crate::wire::dead_letter::{decode_head, encode_head, unreadable};
+
+pub(super) fn place(topic: &Topic, group: &Group) -> String {
+    format!("{topic}/{group}")
+}
+
+impl RedisBackend {
+    async fn dead_records(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: &[EntryId],
+    ) -> Result<Vec<(EntryId, Record)>, Error> {
+        let (dead, bodies) = (
+            self.keys.dead(topic, group),
+            self.keys.dead_body(topic, group),
+        );
+        let mut found = Vec::new();
+        for ids in ids.chunks(MAX_BATCH) {
+            let mut pipeline = redis::pipe();
+            for id in ids {
+                let id = id.to_string();
+                pipeline.cmd("XRANGE").arg(&dead).arg(&id).arg(&id);
+                pipeline.cmd("HGET").arg(&bodies).arg(&id);
+            }
+            let replies: Vec<Value> = self
+                .pool
+                .run("get dead letters", async |connection| {
+                    pipeline.query_async(connection).await
+                })
+                .await
+                .map_err(|e| e.on(place(topic, group)))?;
+            let mut replies = replies.into_iter();
+            while let (Some(entries), Some(body)) = (replies.next(), replies.next()) {
+                // Taken out between the two, or before them.
+                let Value::BulkString(body) = body else {
+                    continue;
+                };
+                let entries = reply::entries(entries)
+                    .map_err(|e| super::error::sent("get dead letters", e))
+                    .map_err(|e| e.on(place(topic, group)))?;
+                for (id, fields) in entries {
+                    let head = head(&fields);
+                    let body = Bytes::from(body.clone());
+                    found.push((id, Record { head, body }));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn last_dead(&self, topic: &Topic, group: &Group) -> Result<Option<EntryId>, Error> {
+        self.pool
+            .run("newest dead letter", async |connection| {
+                let reply: Value = redis::cmd("XREVRANGE")
+                    .arg(self.keys.dead(topic, group))
+                    .arg("+")
+                    .arg("-")
+                    .arg("COUNT")
+                    .arg(1)
+                    .query_async(connection)
+                    .await?;
+                Ok(reply::entries(reply)?.first().map(|(id, _)| *id))
+            })
+            .await
+            .map_err(|e| e.on(place(topic, group)))
+    }
+
+    async fn put_dead(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        records: &[Restoring],
+        again: bool,
+    ) -> Result<Vec<Option<EntryId>>, Error> {
+        let mut ids = Vec::with_capacity(records.len());
+        for batch in batches(records, |one| one.record.body.len()) {
+            let mut call = scripts::dead_put()
+                .key(self.keys.dead(topic, group))
+                .key(self.keys.dead_body(topic, group))
+                .key(self.keys.dead_counts(topic, group))
+                .key(self.keys.dead_causes(topic, group))
+                .key(self.keys.dead_restored(topic, group))
+                .arg(if again { "1" } else { "0" });
+            for one in batch {
+                call.push(&one.identity);
+                call.push(one.own.map(|id| id.to_string()).unwrap_or_default());
+                call.push(&encode_head(&one.record.head)[..]);
+                call.push(&one.record.body[..]);
+            }
+            let given: Vec<String> = self
+                .pool
+                .run("put dead letters in", async |connection| {
+                    call.run(connection).await
+                })
+                .await
+                .map_err(|e| e.on(place(topic, group)))?;
+            // An empty text is no id.
+            ids.extend(given.iter().map(|id| reply::parse_id(id.as_bytes())));
+        }
+        Ok(ids)
+    }
+
+    /// A hash of counts, and what is to be subtracted from it. The two commands reach the server in one
+    /// write, and what it has read at once it does at once.
+    async fn hash_of_counts(
+        &self,
+        key: String,
+        topic: &Topic,
+        group: &Group,
+    ) -> Result<(Vec<(String, String)>, Sums), Error> {
+        let (fields, uncounted): (_, Vec<(Vec<u8>, Vec<u8>)>) = self
+            .pool
+            .run("count dead letters", async |connection| {
+                redis::pipe()
+                    .hgetall(key)
+                    .hgetall(self.keys.dead_uncounted(topic, group))
+                    .query_async(connection)
+                    .await
+            })
+            .await
+            .map_err(|e| e.on(place(topic, group)))?;
+        let mut sums = Sums::default();
+        for (_, some) in uncounted {
+            sums.add(&Sums::decode(&some));
+        }
+        Ok((fields, sums))
+    }
+}
+
+fn head(fields: &Fields) -> DeadLetterHead {
+    let head = fields.iter().find(|(name, _)| &name[..] == b"head");
+    let bytes = head.map_or(&[][..], |(_, bytes)| bytes);
+    decode_head(bytes).unwrap_or_else(|flaw| unreadable(&flaw))
+}
+
+/// The causes of `n …`, `f …` and `l …`, see lua/lib/dead_counts.lua.
+fn read_causes((fields, gone): (Vec<(String, String)>, Sums)) -> Vec<Cause> {
+    let found: HashMap<&str, &str> = fields
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let read = |name: &str| {
+        let cause = name.strip_prefix("n ")?;
+        let (reason, fingerprint) = cause.split_once(' ')?;
+        let id = |which: &str| reply::parse_id(found.get(&*format!("{which} {cause}"))?.as_bytes());
+        Some(Cause {
+            reason: reason.parse().ok()?,
+            fingerprint: fingerprint.to_owned(),
+            count: left(found.get(name)?, gone.causes.get(cause))?,
+            first: id("f").unwrap_or_default(),
+            last: id("l").unwrap_or_default(),
+        })
+    };
+    let mut causes: Vec<Cause> = found.keys().filter_map(|name| read(name)).collect();
+    causes.sort_by(|a, b| {
+        let names = |cause: &Cause| (cause.reason.as_str(), cause.fingerprint.clone());
+        b.count.cmp(&a.count).then_with(|| names(a).cmp(&names(b)))
+    });
+    causes
+}
+
+/// What is left of a count; nothing where that is none.
+fn left(count: &str, gone: Option<&i64>) -> Option<u64> {
+    let left = count.parse::<i64>().ok()? - gone.unwrap_or(&0);
+    u64::try_from(left).ok().filter(|left| *left > 0)
+}
+
+fn read_counts((fields, gone): (Vec<(String, String)>, Sums), by: Tally) -> Vec<(String, u64)> {
+    let prefix = match by {
+        Tally::Type => "type:",
+        Tally::Tenant => "tenant:",
+        Tally::Hour => "hour:",
+    };
+    let mut counts: Vec<(String, u64)> = fields
+        .into_iter()
+        .filter_map(|(name, count)| {
+            let count = left(&count, gone.counts.get(&name))?;
+            let name = name.strip_prefix(prefix)?;
+            let name = match by {
+                Tally::Hour => hour_name(name.parse().ok()?),
+                Tally::Type | Tally::Tenant => name.to_owned(),
+            };
+            Some((name, count))
+        })
+        .collect();
+    counts.sort();
+    counts
+}
+
+impl Graves for RedisBackend {
+    fn search<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        span: Span,
+        filter: &'a DeadLetterFilter,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Found, Error>> {
+        Box::pin(self.search_dead(topic, group, span, filter, max))
+    }
+
+    fn find<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
+        Box::pin(self.dead_records(topic, group, ids))
+    }
+
+    fn last<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
+        Box::pin(self.last_dead(topic, group))
+    }
+
+    fn take<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        items: &'a [(EntryId, Onward)],
+        known: &'a [(EntryId, DeadLetterHead)],
+        operation: Option<Uuid>,
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.take_dead(topic, group, items, known, operation))
+    }
+
+    fn restore<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        records: &'a [Restoring],
+        again: bool,
+    ) -> BoxFuture<'a, Result<Vec<Option<EntryId>>, Error>> {
+        Box::pin(self.put_dead(topic, group, records, again))
+    }
+
+    fn causes<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
+        Box::pin(async move {
+            let key = self.keys.dead_causes(topic, group);
+            Ok(read_causes(self.hash_of_counts(key, topic, group).await?))
+        })
+    }
+
+    fn counts<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        by: Tally,
+    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
+        Box::pin(async move {
+            let key = self.keys.dead_counts(topic, group);
+            Ok(read_counts(
+                self.hash_of_counts(key, topic, group).await?,
+                by,
+            ))
+        })
+    }
+
+    fn begin<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        operation: Uuid,
+        order: String,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.begin_operation(topic, group, operation, order))
+    }
+
+    fn end<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+        operation: Uuid,
+        result: String,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.end_operation(topic, group, operation, result))
+    }
+
+    fn journal<'a>(
+        &'a self,
+        topic: &'a Topic,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<Vec<JournalRow>, Error>> {
+        Box::pin(self.read_journal(topic, group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Reason;
+
+    fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        fields.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn causes_are_read_and_what_is_none_is_left_out() {
+        let fields = pairs(&[
+            ("n exhausted no user #", "5"),
+            ("f exhausted no user #", "1-0"),
+            ("l exhausted no user #", "9-2"),
+            ("n rejected ", "7"),
+            ("n crashed gone", "1"),
+            ("n foreign x", "1"),
+            ("n", "1"),
+        ]);
+        let mut gone = Sums::default();
+        for (cause, number) in [("exhausted no user #", 2), ("crashed gone", 1)] {
+            gone.causes.insert(cause.to_owned(), number);
+        }
+        let causes = read_causes((fields, gone));
+        let seen: Vec<_> = causes
+            .iter()
+            .map(|one| (one.reason, one.fingerprint.as_str(), one.count))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (Reason::Rejected, "", 7),
+                (Reason::Exhausted, "no user #", 3)
+            ]
+        );
+        assert_eq!(causes[1].last.to_string(), "9-2");
+    }
+
+    #[test]
+    fn counts_are_told_apart_by_what_they_count() {
+        let fields = pairs(&[
+            ("type:a", "1"),
+            ("type:b", "4"),
+            ("tenant:", "2"),
+            ("hour:0", "3"),
+        ]);
+        let mut gone = Sums::default();
+        gone.counts.insert("type:b".to_owned(), 4);
+        let read = |by| read_counts((fields.clone(), gone.clone()), by);
+        assert_eq!(read(Tally::Type), [("a".to_owned(), 1)]);
+        assert_eq!(read(Tally::Tenant), [(String::new(), 2)]);
+        assert_eq!(read(Tally::Hour), [("1970-01-01T00Z".to_owned(), 3)]);
+    }
+}

@@ -1,0 +1,144 @@
+//! The journal: what operators did to a group's dead letters.
+//!
+//! One hash: `<operation>` its order, `<operation>:taken`, `<operation>:cursor` and
+//! `<operation>:result`. Operations have ids of version 7, so that their order is that of time.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::backend::RedisBackend;
+use super::reply;
+use crate::domain::{Error, Group, Topic};
+use crate::store::{JournalRow, LONGEST_JOURNAL};
+
+impl RedisBackend {
+    pub(super) async fn begin_operation(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        operation: Uuid,
+        order: String,
+    ) -> Result<(), Error> {
+        let rows = self.read_journal(topic, group).await?;
+        let over = (rows.len() + 1).saturating_sub(LONGEST_JOURNAL);
+        let mut pipeline = redis::pipe();
+        let key = self.keys.journal(topic, group);
+        pipeline
+            .cmd("HSET")
+            .arg(&key)
+            .arg(operation.to_string())
+            .arg(order)
+            .ignore();
+        for row in &rows[..over] {
+            let id = row.id;
+            pipeline.cmd("HDEL").arg(&key).arg(id.to_string());
+            for part in ["taken", "cursor", "result"] {
+                pipeline.arg(format!("{id}:{part}"));
+            }
+            pipeline.ignore();
+        }
+        self.pool
+            .run("begin operation", async |connection| {
+                pipeline.exec_async(connection).await
+            })
+            .await
+            .map_err(|e| e.on(format!("{topic}/{group}")))
+    }
+
+    pub(super) async fn end_operation(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        operation: Uuid,
+        result: String,
+    ) -> Result<(), Error> {
+        self.pool
+            .run("end operation", async |connection| {
+                redis::cmd("HSET")
+                    .arg(self.keys.journal(topic, group))
+                    .arg(format!("{operation}:result"))
+                    .arg(result)
+                    .exec_async(connection)
+                    .await
+            })
+            .await
+            .map_err(|e| e.on(format!("{topic}/{group}")))?;
+        self.count_taken(topic, group, 1).await;
+        Ok(())
+    }
+
+    pub(super) async fn read_journal(
+        &self,
+        topic: &Topic,
+        group: &Group,
+    ) -> Result<Vec<JournalRow>, Error> {
+        let fields: Vec<(String, String)> = self
+            .pool
+            .run("read the journal", async |connection| {
+                redis::cmd("HGETALL")
+                    .arg(self.keys.journal(topic, group))
+                    .query_async(connection)
+                    .await
+            })
+            .await
+            .map_err(|e| e.on(format!("{topic}/{group}")))?;
+        Ok(rows(fields))
+    }
+}
+
+fn rows(fields: Vec<(String, String)>) -> Vec<JournalRow> {
+    let mut rows: BTreeMap<Uuid, JournalRow> = BTreeMap::new();
+    for (name, value) in &fields {
+        if let Ok(id) = Uuid::try_parse(name) {
+            let row = JournalRow {
+                id,
+                order: value.clone(),
+                taken: 0,
+                cursor: None,
+                result: None,
+            };
+            rows.insert(id, row);
+        }
+    }
+    for (name, value) in fields {
+        let Some((id, part)) = name.split_once(':') else {
+            continue;
+        };
+        let Some(row) = Uuid::try_parse(id).ok().and_then(|id| rows.get_mut(&id)) else {
+            continue;
+        };
+        match part {
+            "taken" => row.taken = value.parse().unwrap_or(0),
+            "cursor" => row.cursor = reply::parse_id(value.as_bytes()),
+            "result" => row.result = Some(value),
+            _ => {}
+        }
+    }
+    rows.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_put_together_and_ordered_by_time() {
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let fields = [
+            (format!("{two}:taken"), "7"),
+            (two.to_string(), "second"),
+            (format!("{two}:cursor"), "5-1"),
+            (one.to_string(), "first"),
+            (format!("{one}:result"), "done"),
+            (format!("{}:taken", Uuid::from_u128(3)), "1"),
+        ];
+        let fields = fields.map(|(name, value)| (name, value.to_owned()));
+        let rows = rows(fields.to_vec());
+        assert_eq!(rows.len(), 2);
+        assert_eq!((rows[0].order.as_str(), rows[0].taken), ("first", 0));
+        assert_eq!(rows[0].result.as_deref(), Some("done"));
+        assert_eq!(rows[1].cursor, reply::parse_id(b"5-1"));
+        assert_eq!((rows[1].taken, rows[1].result.as_ref()), (7, None));
+    }
+}

@@ -1,0 +1,355 @@
+//! The key-value store on Redis strings.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
+
+use super::keys::Keys;
+use super::pool::Pool;
+use super::scripts;
+use super::server::Server;
+use super::tls::TlsSettings;
+use crate::api::{Cas, Claim, KvStore};
+use crate::domain::BoxFuture;
+use crate::domain::{Codec, Error, Namespace, ttl_millis};
+
+/// The key-value store on a Redis server. Cheap to clone.
+///
+/// # Example
+///
+/// ```no_run
+/// use redstart::{KvStoreExt, RedisKv};
+///
+/// # async fn run() -> Result<(), redstart::Error> {
+/// let kv = RedisKv::new("redis://127.0.0.1:6379", None)?;
+/// kv.set("greeting", "hello", None).await?;
+/// assert_eq!(kv.get::<String>("greeting").await?.as_deref(), Some("hello"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct RedisKv {
+    pool: Pool,
+    keys: Keys,
+    codec: Codec,
+}
+
+impl RedisKv {
+    /// Prepares a store; connections are made when they are needed.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) when the URL cannot be parsed. The error never quotes it.
+    pub fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
+        Self::with_tls(url, &TlsSettings::new(), namespace)
+    }
+
+    /// Prepares a store on a server whose `rediss://` URL needs more than the default
+    /// [`TlsSettings`].
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and [`Invalid`](crate::ErrorKind::Invalid) for a file that cannot be
+    /// used, or for settings that a URL in plain text would ignore.
+    pub fn with_tls(
+        url: &str,
+        tls: &TlsSettings,
+        namespace: Option<Namespace>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            pool: Pool::new(Server::new(url, tls)?),
+            keys: Keys::new(namespace),
+            codec: Codec::default(),
+        })
+    }
+
+    /// The store on a pool that others use too.
+    pub(super) fn on(pool: Pool, keys: Keys, codec: Codec) -> Self {
+        Self { pool, keys, codec }
+    }
+
+    /// Sets the codec of new values; by default MessagePack. Reading understands both.
+    #[must_use]
+    pub fn with_codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    async fn on_key<T>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        exchange: impl AsyncFnOnce(&mut MultiplexedConnection, String) -> Result<T, RedisError>,
+    ) -> Result<T, Error> {
+        let name = self.keys.value(operation, key)?;
+        self.pool
+            .run(operation, async |connection| {
+                exchange(connection, name).await
+            })
+            .await
+            .map_err(|e| e.on(key))
+    }
+}
+
+/// What stands before the owner's token in a claim, as `once_claim.lua` says.
+const CLAIMED: &[u8] = b"\xC1\xC1c";
+
+fn unexpected(what: &'static str) -> RedisError {
+    RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
+}
+
+fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
+        _ => None,
+    }
+}
+
+impl KvStore for RedisKv {
+    fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    fn get_bytes<'a>(
+        &'a self,
+        keys: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, Error>> {
+        Box::pin(async move {
+            if keys.is_empty() {
+                return Ok(Vec::new());
+            }
+            if let [key] = keys {
+                let found: Option<Vec<u8>> = self
+                    .on_key("get", key, async |connection, name| {
+                        redis::cmd("GET").arg(name).query_async(connection).await
+                    })
+                    .await?;
+                return Ok(vec![found.map(Bytes::from)]);
+            }
+            // Single GETs in a pipeline, not MGET: keys of several slots are no error then.
+            let mut pipeline = redis::pipe();
+            for key in keys {
+                pipeline.get(self.keys.value("get", key)?);
+            }
+            let found: Vec<Option<Vec<u8>>> = self
+                .pool
+                .run("get", async |connection| {
+                    pipeline.query_async(connection).await
+                })
+                .await
+                .map_err(|e| e.on(keys.join(" ")))?;
+            Ok(found
+                .into_iter()
+                .map(|value| value.map(Bytes::from))
+                .collect())
+        })
+    }
+
+    fn set_bytes<'a>(
+        &'a self,
+        entries: Vec<(&'a str, Bytes)>,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let names = || {
+                let names: Vec<&str> = entries.iter().map(|(key, _)| *key).collect();
+                names.join(" ")
+            };
+            let ttl = ttl_millis("set", ttl).map_err(|e| e.on(names()))?;
+            let command = |key, value: &Bytes| {
+                let mut command = redis::cmd("SET");
+                command.arg(self.keys.value("set", key)?).arg(&value[..]);
+                if ttl > 0 {
+                    command.arg("PX").arg(ttl);
+                }
+                Ok::<_, Error>(command)
+            };
+            if let [(key, value)] = &entries[..] {
+                let command = command(key, value)?;
+                return self
+                    .pool
+                    .run("set", async |connection| {
+                        command.exec_async(connection).await
+                    })
+                    .await
+                    .map_err(|e| e.on(*key));
+            }
+            let mut pipeline = redis::pipe();
+            for (key, value) in &entries {
+                pipeline.add_command(command(key, value)?);
+            }
+            self.pool
+                .run("set", async |connection| {
+                    pipeline.exec_async(connection).await
+                })
+                .await
+                .map_err(|e| e.on(names()))
+        })
+    }
+
+    fn insert_bytes<'a>(
+        &'a self,
+        key: &'a str,
+        value: Bytes,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let ttl = ttl_millis("insert", Some(ttl)).map_err(|e| e.on(key))?;
+            self.on_key("insert", key, async |connection, name| {
+                let mut command = redis::cmd("SET");
+                command
+                    .arg(name)
+                    .arg(&value[..])
+                    .arg("NX")
+                    .arg("PX")
+                    .arg(ttl);
+                Ok(command
+                    .query_async::<Option<String>>(connection)
+                    .await?
+                    .is_some())
+            })
+            .await
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.on_key("delete", key, async |connection, name| {
+            redis::cmd("DEL").arg(name).query_async(connection).await
+        }))
+    }
+
+    fn exists<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.on_key("exists", key, async |connection, name| {
+            redis::cmd("EXISTS").arg(name).query_async(connection).await
+        }))
+    }
+
+    fn incr<'a>(&'a self, key: &'a str, by: i64) -> BoxFuture<'a, Result<i64, Error>> {
+        Box::pin(self.on_key("incr", key, async move |connection, name| {
+            redis::cmd("INCRBY")
+                .arg(name)
+                .arg(by)
+                .query_async(connection)
+                .await
+        }))
+    }
+
+    fn cas_bytes<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Option<Bytes>,
+        new: Bytes,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'a, Result<Cas, Error>> {
+        Box::pin(async move {
+            let ttl = ttl_millis("cas", ttl).map_err(|e| e.on(key))?;
+            let reply: Vec<Value> = self
+                .on_key("cas", key, async |connection, name| {
+                    scripts::kv_cas()
+                        .key(name)
+                        .arg(i32::from(expected.is_some()))
+                        .arg(expected.as_deref().unwrap_or_default())
+                        .arg(&new[..])
+                        .arg(ttl)
+                        .run(connection)
+                        .await
+                })
+                .await?;
+            let mut reply = reply.into_iter();
+            Ok(match reply.next() {
+                Some(Value::Int(1)) => Cas::Swapped,
+                _ => Cas::Differs(reply.next().and_then(bytes)),
+            })
+        })
+    }
+
+    fn claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        Box::pin(async move {
+            let lease = ttl_millis("claim", Some(lease)).map_err(|e| e.on(key))?;
+            self.on_key("claim", key, async |connection, name| {
+                // Most keys are claimed for the first time, and a script costs more than this.
+                let mark = [CLAIMED, token.as_bytes()].concat();
+                let mut first = redis::cmd("SET");
+                first.arg(&name).arg(mark).arg("NX").arg("PX").arg(lease);
+                if first.query_async::<Option<()>>(connection).await?.is_some() {
+                    return Ok(Claim::Claimed);
+                }
+                let reply: Vec<Value> = scripts::once_claim()
+                    .key(name)
+                    .arg(token)
+                    .arg(lease)
+                    .run(connection)
+                    .await?;
+                let mut reply = reply.into_iter().filter_map(bytes);
+                match reply.next().as_deref() {
+                    Some(b"claimed") => Ok(Claim::Claimed),
+                    Some(b"busy") => Ok(Claim::Busy),
+                    Some(b"done") => Ok(Claim::Done(reply.next())),
+                    _ => Err(unexpected("once_claim.lua")),
+                }
+            })
+            .await
+        })
+    }
+
+    fn extend_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.settle_claim("extend", key, token, Some(lease), Bytes::new()))
+    }
+
+    fn complete_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        result: Bytes,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.settle_claim("complete", key, token, Some(ttl), result))
+    }
+
+    fn release_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.settle_claim("release", key, token, None, Bytes::new()))
+    }
+}
+
+impl RedisKv {
+    async fn settle_claim(
+        &self,
+        action: &'static str,
+        key: &str,
+        token: &str,
+        time: Option<Duration>,
+        result: Bytes,
+    ) -> Result<bool, Error> {
+        let time = ttl_millis(action, time).map_err(|e| e.on(key))?;
+        self.on_key(action, key, async |connection, name| {
+            scripts::once_settle()
+                .key(name)
+                .arg(token)
+                .arg(action)
+                .arg(time)
+                .arg(&result[..])
+                .run(connection)
+                .await
+        })
+        .await
+    }
+}

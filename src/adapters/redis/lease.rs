@@ -1,0 +1,155 @@
+//! Leases: extending, giving back, finding one's own, and taking over expired ones.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::backend::RedisBackend;
+use super::settle::lane_name;
+use super::{reply, scripts};
+use crate::domain::{ConsumerName, Error, Group, Topic, whole_millis};
+use crate::store::{Fetched, Lane, MAX_BATCH, Member, Receipt, ReclaimCursor, Reclaimed};
+
+impl RedisBackend {
+    pub(super) async fn change_leases(
+        &self,
+        action: &'static str,
+        member: &Member,
+        receipts: &[Receipt],
+    ) -> Result<Vec<bool>, Error> {
+        let mut held = Vec::with_capacity(receipts.len());
+        for batch in receipts.chunks(MAX_BATCH) {
+            let mut call = scripts::lease()
+                .key(self.keys.log(&member.topic))
+                .key(self.keys.redo(&member.topic, &member.group))
+                .arg(member.group.as_str())
+                .arg(member.consumer.as_str())
+                .arg(action);
+            for receipt in batch {
+                call.push(lane_name(receipt.lane));
+                call.push(receipt.id.to_string());
+            }
+            let flags = self
+                .pool
+                .run(action, async |connection| {
+                    let reply: Value = call.run(connection).await?;
+                    reply::flags(reply)
+                })
+                .await
+                .map_err(|e| e.on(member.to_string()))?;
+            held.extend(flags);
+        }
+        Ok(held)
+    }
+
+    pub(super) async fn held_by(&self, member: &Member, max: usize) -> Result<Vec<Receipt>, Error> {
+        let mut pipeline = redis::pipe();
+        for lane in [Lane::Log, Lane::Redo] {
+            pipeline
+                .cmd("XPENDING")
+                .arg(self.keys.lane(&member.topic, &member.group, lane))
+                .arg(member.group.as_str())
+                .arg("-")
+                .arg("+")
+                .arg(max)
+                .arg(member.consumer.as_str());
+        }
+        self.pool
+            .run("holdings", async |connection| {
+                let lanes: Vec<Value> = pipeline.query_async(connection).await?;
+                let mut held = Vec::new();
+                for (lane, reply) in [Lane::Log, Lane::Redo].into_iter().zip(lanes) {
+                    for row in reply::array(reply)? {
+                        let row = reply::array(row)?;
+                        let id = row.first().ok_or_else(|| reply::unexpected("XPENDING"))?;
+                        let id = reply::entry_id(id)?;
+                        held.push(Receipt { lane, id });
+                    }
+                }
+                Ok(held)
+            })
+            .await
+            .map_err(|e| e.on(member.to_string()))
+    }
+
+    pub(super) async fn take_over(
+        &self,
+        member: &Member,
+        lease: Duration,
+        cursor: ReclaimCursor,
+        max: usize,
+    ) -> Result<Reclaimed, Error> {
+        let call = scripts::reclaim()
+            .key(self.keys.log(&member.topic))
+            .key(self.keys.redo(&member.topic, &member.group))
+            .arg(member.group.as_str())
+            .arg(member.consumer.as_str())
+            .arg(whole_millis(lease))
+            .arg(max.min(MAX_BATCH))
+            .arg(cursor.log.to_string())
+            .arg(cursor.redo.to_string());
+        self.pool
+            .run("reclaim", async |connection| {
+                let reply: Value = call.run(connection).await?;
+                let mut reclaimed = Reclaimed::default();
+                let lanes = reply::array(reply)?;
+                for (lane, reply) in [Lane::Log, Lane::Redo].into_iter().zip(lanes) {
+                    let mut parts = reply::array(reply)?.into_iter();
+                    let (Some(next), Some(taken), Some(missing)) =
+                        (parts.next(), parts.next(), parts.next())
+                    else {
+                        return Err(reply::unexpected("reclaim.lua"));
+                    };
+                    let next = reply::entry_id(&next)?;
+                    match lane {
+                        Lane::Log => reclaimed.cursor.log = next,
+                        Lane::Redo => reclaimed.cursor.redo = next,
+                    }
+                    reclaimed.missing += reply::array(missing)?.len() as u64;
+                    for entry in reply::array(taken)? {
+                        reclaimed.taken.push(taken_over(lane, entry)?);
+                    }
+                }
+                Ok(reclaimed)
+            })
+            .await
+            .map_err(|e| e.on(member.to_string()))
+    }
+
+    pub(super) async fn forget_consumers(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        idle: Duration,
+        only: Option<&ConsumerName>,
+    ) -> Result<u64, Error> {
+        let call = scripts::forget()
+            .key(self.keys.log(topic))
+            .key(self.keys.redo(topic, group))
+            .arg(group.as_str())
+            .arg(whole_millis(idle))
+            .arg(only.map_or("", ConsumerName::as_str));
+        self.pool
+            .run("forget consumers", async |connection| {
+                call.run(connection).await
+            })
+            .await
+            .map_err(|e| e.on(format!("{topic}/{group}")))
+    }
+}
+
+fn taken_over(lane: Lane, entry: Value) -> Result<Fetched, redis::RedisError> {
+    let mut parts = reply::array(entry)?.into_iter();
+    let (Some(id), Some(fields), Some(deliveries)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return Err(reply::unexpected("reclaim.lua"));
+    };
+    Ok(Fetched {
+        receipt: Receipt {
+            lane,
+            id: reply::entry_id(&id)?,
+        },
+        fields: reply::fields(fields)?,
+        deliveries: u32::try_from(reply::count(&deliveries)?).unwrap_or(u32::MAX),
+    })
+}

@@ -1,0 +1,316 @@
+//! Migrations of a namespace: numbered scripts, each applied once.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::Script;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::keys::Keys;
+use super::pool::Pool;
+use super::scripts;
+use super::server::Server;
+use super::tls::TlsSettings;
+use crate::domain::{Error, ErrorKind, Namespace, Timestamp};
+
+/// How long a migration may take before another process may take the lock.
+const LOCK: Duration = Duration::from_secs(60);
+/// How long to wait for another process that is applying migrations.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Known {
+    number: u32,
+    name: &'static str,
+    text: &'static str,
+}
+
+/// All migrations that this version knows, in their order.
+const KNOWN: [Known; 1] = [Known {
+    number: 1,
+    name: "layout",
+    text: include_str!("../../../migrations/0001_layout.lua"),
+}];
+
+impl Known {
+    /// The checksum by which a script is told from a changed one: its SHA-1, as Redis names it.
+    fn checksum(&self) -> String {
+        Script::new(self.text).get_hash().to_owned()
+    }
+
+    fn id(&self) -> String {
+        format!("{:04}", self.number)
+    }
+}
+
+/// What a namespace says of a migration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum MigrationState {
+    /// It was applied, at this time.
+    Applied(Timestamp),
+    /// It was applied, but in another form than this version has.
+    Changed,
+    /// It is to be applied.
+    Pending,
+    /// It was begun and not finished.
+    Dirty,
+    /// It was applied by a newer version; this one does not know it.
+    Unknown,
+}
+
+impl MigrationState {
+    /// The state in one word.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Applied(_) => "applied",
+            Self::Changed => "changed",
+            Self::Pending => "pending",
+            Self::Dirty => "dirty",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A migration and what the namespace says of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct AppliedMigration {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its name; empty when this version does not know it.
+    pub name: String,
+    /// What the namespace says of it.
+    pub state: MigrationState,
+}
+
+/// The migrations of a namespace.
+#[derive(Clone, Debug)]
+pub struct Migrations {
+    pool: Pool,
+    keys: Keys,
+}
+
+impl Migrations {
+    /// Prepares to look at a namespace's migrations.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
+    pub fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
+        Self::with_tls(url, &TlsSettings::new(), namespace)
+    }
+
+    pub(crate) fn with_tls(
+        url: &str,
+        tls: &TlsSettings,
+        namespace: Option<Namespace>,
+    ) -> Result<Self, Error> {
+        let server = Server::new(url, tls)?;
+        Ok(Self::on(Pool::new(server), Keys::new(namespace)))
+    }
+
+    pub(super) fn on(pool: Pool, keys: Keys) -> Self {
+        Self { pool, keys }
+    }
+
+    /// All migrations, known or applied, by number.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn status(&self) -> Result<Vec<AppliedMigration>, Error> {
+        self.status_for("migration status").await
+    }
+
+    /// The same as a part of another operation, which an error names.
+    async fn status_for(&self, operation: &'static str) -> Result<Vec<AppliedMigration>, Error> {
+        let held: HashMap<String, String> = self
+            .pool
+            .run(operation, async |connection| {
+                redis::cmd("HGETALL")
+                    .arg(self.keys.schema())
+                    .query_async(connection)
+                    .await
+            })
+            .await?;
+        let dirty = held.get("dirty").and_then(|id| id.parse().ok());
+        let mut all: Vec<AppliedMigration> = KNOWN
+            .iter()
+            .map(|known| {
+                let id = known.id();
+                let state = match held.get(&format!("applied:{id}")) {
+                    Some(checksum) if *checksum != known.checksum() => MigrationState::Changed,
+                    Some(_) => MigrationState::Applied(applied_at(&held, &id)),
+                    None if dirty == Some(known.number) => MigrationState::Dirty,
+                    None => MigrationState::Pending,
+                };
+                AppliedMigration {
+                    number: known.number,
+                    name: known.name.to_owned(),
+                    state,
+                }
+            })
+            .collect();
+        for number in held
+            .keys()
+            .filter_map(|field| field.strip_prefix("applied:")?.parse().ok())
+            .chain(dirty)
+        {
+            if all.iter().all(|migration| migration.number != number) {
+                all.push(AppliedMigration {
+                    number,
+                    name: String::new(),
+                    state: MigrationState::Unknown,
+                });
+            }
+        }
+        all.sort_by_key(|migration| migration.number);
+        Ok(all)
+    }
+
+    /// Applies what is pending, and returns the numbers of what was applied.
+    ///
+    /// Waits while another process does the same. With `repair` a migration that was begun
+    /// and not finished is applied again, which every migration allows.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Schema`] when a migration is dirty and `repair` is not set, when the
+    /// namespace was migrated by a newer version, or when another process takes too long.
+    ///
+    /// # Cancel safety
+    ///
+    /// The migration that was under way may be left dirty when the future is dropped.
+    pub async fn up(&self, repair: bool) -> Result<Vec<u32>, Error> {
+        let operation = "migrate";
+        let refuse = |rule: String| Err(Error::new(ErrorKind::Schema, operation, rule));
+        for migration in self.status_for(operation).await? {
+            match migration.state {
+                MigrationState::Unknown => return refuse(newer(migration.number)),
+                MigrationState::Changed => return refuse(changed(migration.number)),
+                _ => {}
+            }
+        }
+        let token = Uuid::new_v4().to_string();
+        let patience = Instant::now() + PATIENCE;
+        let mut applied = Vec::new();
+        for known in &KNOWN {
+            loop {
+                let action = if repair { "repair" } else { "begin" };
+                match self.mark(action, &token, known).await?.as_str() {
+                    "ok" => {
+                        self.apply(known).await?;
+                        match self.mark("finish", &token, known).await?.as_str() {
+                            "ok" => applied.push(known.number),
+                            _ => {
+                                let rule = format!(
+                                    "migration {} took longer than its lock; look at its status",
+                                    known.id()
+                                );
+                                return refuse(rule);
+                            }
+                        }
+                        break;
+                    }
+                    "applied" => break,
+                    "locked" if Instant::now() < patience => {
+                        sleep(Duration::from_millis(50)).await;
+                    }
+                    "locked" => {
+                        return refuse("another process is applying migrations".to_owned());
+                    }
+                    _ => return refuse(dirty_rule(known.number)),
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    async fn mark(
+        &self,
+        action: &'static str,
+        token: &str,
+        known: &Known,
+    ) -> Result<String, Error> {
+        let call = scripts::schema()
+            .key(self.keys.schema())
+            .arg(action)
+            .arg(token)
+            .arg(known.id())
+            .arg(known.checksum())
+            .arg(LOCK.as_millis() as u64);
+        self.pool
+            .run("migrate", async |connection| call.run(connection).await)
+            .await
+            .map_err(|e| e.on(known.id()))
+    }
+
+    async fn apply(&self, known: &Known) -> Result<(), Error> {
+        let script = Script::new(known.text);
+        let mut call = script.prepare_invoke();
+        call.key(self.keys.schema()).key(self.keys.topics());
+        self.pool
+            .run("migrate", async |connection| {
+                call.invoke_async::<()>(connection).await
+            })
+            .await
+            .map_err(|e| e.on(format!("{} {}", known.id(), known.name)))
+    }
+
+    /// Makes sure that the namespace has the layout that this version works on.
+    ///
+    /// A namespace without any is new and gets it, unless `set_up` is not set; an older one only when
+    /// `migrate` is set.
+    pub(crate) async fn ensure(&self, set_up: bool, migrate: bool) -> Result<(), Error> {
+        let operation = "connect";
+        let refuse = |rule: String| Err(Error::new(ErrorKind::Schema, operation, rule));
+        let all = self.status_for(operation).await?;
+        for migration in &all {
+            match migration.state {
+                MigrationState::Unknown => return refuse(newer(migration.number)),
+                MigrationState::Changed => return refuse(changed(migration.number)),
+                _ => {}
+            }
+        }
+        let is_applied = |m: &AppliedMigration| matches!(m.state, MigrationState::Applied(_));
+        if all.iter().all(is_applied) {
+            return Ok(());
+        }
+        let is_new = !all.iter().any(is_applied);
+        if is_new && !set_up {
+            return Ok(());
+        }
+        // A dirty state may be another process that is at it: `up` tells the two apart.
+        if is_new || migrate {
+            return self.up(false).await.map(|_| ());
+        }
+        refuse("migrations are pending: run `redstart migrate up`".to_owned())
+    }
+}
+
+fn applied_at(held: &HashMap<String, String>, id: &str) -> Timestamp {
+    let millis = held
+        .get(&format!("appliedAt:{id}"))
+        .and_then(|text| text.parse().ok());
+    let epoch = || Timestamp::from_millis(0).ok();
+    millis
+        .and_then(|millis| Timestamp::from_millis(millis).ok())
+        .or_else(epoch)
+        .unwrap_or_else(Timestamp::now)
+}
+
+fn newer(number: u32) -> String {
+    format!(
+        "the namespace has migration {number:04}, which this version does not know: update redstart"
+    )
+}
+
+fn changed(number: u32) -> String {
+    format!("migration {number:04} was applied in another form than this version has")
+}
+
+fn dirty_rule(number: u32) -> String {
+    format!("migration {number:04} was begun and not finished: run `redstart migrate up --repair`")
+}

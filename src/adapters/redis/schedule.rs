@@ -1,0 +1,106 @@
+//! What waits for its time: looking at it, bringing it back early, removing it.
+
+use redis::{RedisError, Value};
+
+use super::backend::RedisBackend;
+use super::settle::lane_name;
+use super::{reply, scripts};
+use crate::domain::{Error, Group, Timestamp, Topic};
+use crate::store::{Lane, MAX_BATCH, Receipt, Schedule, Scheduled};
+
+/// A page ends after so many bytes: some megabytes are enough for one reply.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+impl RedisBackend {
+    pub(super) async fn list_scheduled(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        after: Option<(Timestamp, Receipt)>,
+        max: usize,
+    ) -> Result<Schedule, Error> {
+        let (due, place) = match after {
+            Some((due, receipt)) => (due.as_millis().to_string(), member(&receipt)),
+            None => (String::new(), String::new()),
+        };
+        let call = scripts::retry_list()
+            .key(self.keys.retry(topic, group))
+            .key(self.keys.retry_body(topic, group))
+            .arg(due)
+            .arg(place)
+            .arg(max.min(MAX_BATCH))
+            .arg(PAGE_BYTES);
+        self.pool
+            .run("list scheduled", async |connection| {
+                let mut reply = reply::array(call.run(connection).await?)?.into_iter();
+                let now = reply.next().ok_or_else(|| reply::unexpected("no time"))?;
+                Ok(Schedule {
+                    now: time(&now)?,
+                    entries: reply.map(scheduled).collect::<Result<_, RedisError>>()?,
+                })
+            })
+            .await
+            .map_err(|e| e.on(format!("{topic}/{group}")))
+    }
+
+    pub(super) async fn take_scheduled(
+        &self,
+        action: &'static str,
+        topic: &Topic,
+        group: &Group,
+        receipts: &[Receipt],
+    ) -> Result<Vec<bool>, Error> {
+        let mut done = Vec::with_capacity(receipts.len());
+        for batch in receipts.chunks(MAX_BATCH) {
+            let mut call = scripts::retry_take()
+                .key(self.keys.retry(topic, group))
+                .key(self.keys.retry_body(topic, group))
+                .key(self.keys.redo(topic, group))
+                .arg(action);
+            for receipt in batch {
+                call.push(member(receipt));
+            }
+            let flags = self
+                .pool
+                .run(action, async |connection| {
+                    let reply: Value = call.run(connection).await?;
+                    reply::flags(reply)
+                })
+                .await
+                .map_err(|e| e.on(format!("{topic}/{group}")))?;
+            done.extend(flags);
+        }
+        Ok(done)
+    }
+}
+
+/// The member of the sorted set, as `settle.lua` writes it.
+fn member(receipt: &Receipt) -> String {
+    format!("{}:{}", lane_name(receipt.lane), receipt.id)
+}
+
+fn receipt(member: &[u8]) -> Option<Receipt> {
+    [Lane::Log, Lane::Redo].into_iter().find_map(|lane| {
+        let rest = member.strip_prefix(lane_name(lane).as_bytes())?;
+        let id = reply::parse_id(rest.strip_prefix(b":")?)?;
+        Some(Receipt { lane, id })
+    })
+}
+
+fn time(value: &Value) -> Result<Timestamp, RedisError> {
+    Timestamp::from_millis(reply::integer(value)?).map_err(|_| reply::unexpected("no time"))
+}
+
+fn scheduled(entry: Value) -> Result<Scheduled, RedisError> {
+    let unexpected = || reply::unexpected("retry_list.lua");
+    let mut parts = reply::array(entry)?.into_iter();
+    let (Some(member), Some(due), Some(parcel)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(unexpected());
+    };
+    let due: f64 = reply::text(due)?.parse().map_err(|_| unexpected())?;
+    Ok(Scheduled {
+        receipt: receipt(&reply::bytes(member)?).ok_or_else(unexpected)?,
+        due: Timestamp::from_millis(due as i64).unwrap_or(Timestamp::MAX),
+        parcel: reply::bytes(parcel)?,
+    })
+}

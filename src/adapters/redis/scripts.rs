@@ -1,0 +1,286 @@
+//! The one place that loads scripts.
+
+use std::sync::LazyLock;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind};
+use redis::{ToRedisArgs, cmd};
+
+/// A script of `lua/`, with what its header says of its call.
+#[derive(Debug)]
+pub(super) struct Declared {
+    file: &'static str,
+    text: &'static str,
+    /// What the text stands on: shared functions, before it.
+    library: &'static str,
+    keys: usize,
+    args: usize,
+    /// How many arguments each item of a list has, which follows the others; 0 for no list.
+    item: usize,
+    /// `EVALSHA`, or `EVALSHA_RO` for one that only reads, so that who may only read can call it.
+    by: &'static str,
+}
+
+/// A call being put together: its keys first, then its arguments.
+pub(super) struct Call {
+    declared: &'static Declared,
+    script: &'static Script,
+    command: Cmd,
+    keys: usize,
+    args: usize,
+}
+
+/// Whether the server does not know the script: after a restart, a failover, SCRIPT FLUSH.
+pub(super) fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// The file, line number and line that an error of a script names, as in
+/// `… script: <hash>, on @user_script:12.`
+pub(super) fn place(error: &str) -> Option<(&'static str, usize, &'static str)> {
+    let (hash, rest) = error
+        .split_once("script: ")?
+        .1
+        .split_once(", on @user_script:")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    let number: usize = digits.parse().ok()?;
+    let call = all()
+        .into_iter()
+        .find(|call| call.script.get_hash() == hash)?;
+    let Declared {
+        file,
+        library,
+        text,
+        ..
+    } = *call.declared;
+    let line = library
+        .lines()
+        .chain(text.lines())
+        .nth(number.checked_sub(1)?)?;
+    // Numbered as in the file that it stands in.
+    let shared = library.lines().count();
+    Some(match number.checked_sub(shared) {
+        Some(own) if own > 0 => (file, own, line.trim()),
+        _ => ("a shared function", number, line.trim()),
+    })
+}
+
+impl Call {
+    fn new(declared: &'static Declared, script: &'static Script) -> Self {
+        let mut command = cmd(declared.by);
+        command.arg(script.get_hash()).arg(declared.keys);
+        Self {
+            declared,
+            script,
+            command,
+            keys: 0,
+            args: 0,
+        }
+    }
+
+    pub(super) fn key(mut self, key: impl ToRedisArgs) -> Self {
+        debug_assert_eq!(self.args, 0, "{}: keys come first", self.declared.file);
+        self.command.arg(key);
+        self.keys += 1;
+        self
+    }
+
+    pub(super) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
+        self.push(arg);
+        self
+    }
+
+    pub(super) fn push(&mut self, arg: impl ToRedisArgs) {
+        self.command.arg(arg);
+        self.args += 1;
+    }
+
+    /// Calls the script by its hash; loads it and repeats where the server does not know it.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<T> {
+        self.check();
+        match self.command.query_async(connection).await {
+            Err(error) if is_unknown(&error) => {
+                self.script.load_async(connection).await?;
+                self.command.query_async(connection).await
+            }
+            result => result,
+        }
+    }
+
+    /// The call as it is sent, for a connection whose replies are read in place. The caller
+    /// [loads](Self::packed_load) the script where the server does not know it.
+    pub(super) fn packed(&self) -> Vec<u8> {
+        self.check();
+        self.command.get_packed_command()
+    }
+
+    /// The command that loads the script, as it is sent.
+    pub(super) fn packed_load(&self) -> Vec<u8> {
+        cmd("SCRIPT")
+            .arg("LOAD")
+            .arg(self.source())
+            .get_packed_command()
+    }
+
+    /// All that the server gets to know of it.
+    fn source(&self) -> String {
+        [self.declared.library, self.declared.text].concat()
+    }
+
+    /// That the call passes what the script's header says.
+    fn check(&self) {
+        let Declared {
+            file,
+            keys,
+            args,
+            item,
+            ..
+        } = self.declared;
+        debug_assert_eq!(self.keys, *keys, "{file}: keys");
+        let rest = self.args.wrapping_sub(*args);
+        debug_assert_eq!(rest.checked_rem(*item).unwrap_or(rest), 0, "{file}: args");
+    }
+}
+
+macro_rules! by {
+    () => {
+        "EVALSHA"
+    };
+    (reads) => {
+        "EVALSHA_RO"
+    };
+}
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal $(on $($library:literal)and+)?, keys $keys:literal,
+        args $args:literal, item $item:literal $(, $by:ident)?;)*) => {
+        $(pub(super) fn $name() -> Call {
+            static DECLARED: Declared = Declared {
+                file: $file,
+                text: include_str!(concat!("../../../lua/", $file)),
+                library: concat!($($(include_str!(concat!("../../../lua/", $library))),+)?),
+                keys: $keys,
+                args: $args,
+                item: $item,
+                by: by!($($by)?),
+            };
+            // The hash is computed once.
+            static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+                Script::new(&[DECLARED.library, DECLARED.text].concat())
+            });
+            Call::new(&DECLARED, &SCRIPT)
+        })*
+
+        fn all() -> Vec<Call> {
+            vec![$($name()),*]
+        }
+    };
+}
+
+scripts! {
+    append_once = "append_once.lua", keys 3, args 1, item 3;
+    dead_count = "dead_count.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 3, args 2, item 2;
+    dead_put = "dead_put.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 5, args 1, item 4;
+    dead_take = "dead_take.lua" on "lib/types.lua", keys 5, args 5, item 2;
+    forget = "forget.lua", keys 2, args 3, item 0;
+    group_create = "group_create.lua", keys 2, args 2, item 0;
+    group_remove = "group_remove.lua" on "lib/groups.lua", keys 11, args 3, item 0;
+    group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 1, item 0, reads;
+    kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
+    lease = "lease.lua", keys 2, args 3, item 2;
+    once_claim = "once_claim.lua", keys 1, args 2, item 0;
+    once_settle = "once_settle.lua", keys 1, args 4, item 0;
+    promote = "promote.lua", keys 3, args 1, item 0;
+    reclaim = "reclaim.lua", keys 2, args 6, item 0;
+    retain = "retain.lua" on "lib/groups.lua", keys 2, args 1, item 0;
+    retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
+    retry_take = "retry_take.lua", keys 3, args 1, item 1;
+    schema = "schema.lua", keys 1, args 5, item 0;
+    settle = "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 8, args 2, item 5;
+    topic_create = "topic_create.lua", keys 1, args 4, item 0;
+}
+
+/// Loads every script, and says how many there are.
+pub(super) async fn load_all(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
+    let mut pipeline = redis::pipe();
+    let all = all();
+    for call in &all {
+        pipeline.cmd("SCRIPT").arg("LOAD").arg(call.source());
+    }
+    let loaded: Vec<String> = pipeline.query_async(connection).await?;
+    Ok(loaded.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of `KEYS[n]` and the like a header documents, each on a line of its own.
+    fn documented(text: &str, what: &str) -> usize {
+        let lines = text.lines().take_while(|line| line.starts_with("--"));
+        let named: Vec<&str> = lines
+            .filter_map(|line| line.strip_prefix("-- ")?.strip_prefix(what))
+            .collect();
+        for (at, rest) in named.iter().enumerate() {
+            assert!(rest.starts_with(&format!("[{}]  ", at + 1)), "{what}{rest}");
+        }
+        named.len()
+    }
+
+    #[test]
+    fn every_header_says_what_its_call_passes() {
+        for call in all() {
+            let Declared {
+                file,
+                text,
+                keys,
+                args,
+                item,
+                by,
+                ..
+            } = *call.declared;
+            assert_eq!(documented(text, "KEYS"), keys, "{file}: KEYS");
+            assert_eq!(documented(text, "ARGV"), args, "{file}: ARGV");
+            assert_eq!(documented(text, "ITEM"), item, "{file}: ITEM");
+            assert!(text.contains("\n-- Returns "), "{file}: what it returns");
+            let commands = text.split("call('").skip(1);
+            let mut commands = commands.filter_map(|rest| rest.split('\'').next());
+            let reads = [
+                "EXISTS",
+                "GET",
+                "HGET",
+                "HMGET",
+                "TIME",
+                "TYPE",
+                "XINFO",
+                "XLEN",
+                "XPENDING",
+                "XRANGE",
+                "ZCARD",
+                "ZCOUNT",
+                "ZRANGE",
+                "ZRANGEBYSCORE",
+            ];
+            let only_reads =
+                !text.contains("'XGROUP'") && commands.all(|command| reads.contains(&command));
+            assert_eq!(only_reads, by == "EVALSHA_RO", "{file}: {by}");
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_loaded_here() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/lua");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_type().unwrap().is_file())
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let declared: Vec<&str> = all().iter().map(|call| call.declared.file).collect();
+        assert_eq!(files, declared);
+    }
+}

@@ -1,0 +1,146 @@
+//! Settling: XACK in bulk, everything else by script.
+
+use redis::Value;
+
+use super::backend::RedisBackend;
+use super::{reply, scripts};
+use crate::domain::{Error, whole_millis};
+use crate::store::{Lane, MAX_BATCH, Member, Receipt, Settlement};
+use crate::wire::dead_letter::encode_head;
+
+/// A script's arguments are cut at some 1 MiB: it blocks the server, and it has to get there.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Cuts items into batches of a bounded number and weight; a heavy one goes alone.
+pub(super) fn batches<T>(items: &[T], weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    batches_of(items, MAX_BATCH, weight)
+}
+
+/// As [`batches`], of at most so many items.
+pub(super) fn batches_of<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let mut batches = Vec::new();
+    let mut rest = items;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take(most).take_while(|item| {
+            bytes += weight(item);
+            bytes <= BATCH_BYTES
+        });
+        let (batch, later) = rest.split_at(fits.count().max(1));
+        batches.push(batch);
+        rest = later;
+    }
+    batches
+}
+
+fn weight(settlement: &Settlement) -> usize {
+    match settlement {
+        Settlement::Later { parcel, .. } => parcel.len(),
+        Settlement::Bury { record, .. } => record.body.len(),
+    }
+}
+
+pub(super) fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Log => "log",
+        Lane::Redo => "redo",
+    }
+}
+
+impl RedisBackend {
+    pub(super) async fn ack(&self, member: &Member, receipts: &[Receipt]) -> Result<(), Error> {
+        let mut pipeline = redis::pipe();
+        for lane in [Lane::Log, Lane::Redo] {
+            let ids: Vec<String> = receipts
+                .iter()
+                .filter(|receipt| receipt.lane == lane)
+                .map(|receipt| receipt.id.to_string())
+                .collect();
+            for ids in ids.chunks(MAX_BATCH) {
+                pipeline
+                    .cmd("XACK")
+                    .arg(self.keys.lane(&member.topic, &member.group, lane))
+                    .arg(member.group.as_str())
+                    .arg(ids)
+                    .ignore();
+            }
+        }
+        if pipeline.is_empty() {
+            return Ok(());
+        }
+        self.pool
+            .run("acknowledge", async |connection| {
+                pipeline.exec_async(connection).await
+            })
+            .await
+            .map_err(|e| e.on(member.to_string()))
+    }
+
+    pub(super) async fn settle_all(
+        &self,
+        member: &Member,
+        settlements: &[Settlement],
+    ) -> Result<Vec<bool>, Error> {
+        let (topic, group) = (&member.topic, &member.group);
+        let mut done = Vec::with_capacity(settlements.len());
+        for batch in batches(settlements, weight) {
+            let mut call = scripts::settle()
+                .key(self.keys.log(topic))
+                .key(self.keys.redo(topic, group))
+                .key(self.keys.retry(topic, group))
+                .key(self.keys.retry_body(topic, group))
+                .key(self.keys.dead(topic, group))
+                .key(self.keys.dead_body(topic, group))
+                .key(self.keys.dead_counts(topic, group))
+                .key(self.keys.dead_causes(topic, group))
+                .arg(group.as_str())
+                .arg(member.consumer.as_str());
+            for settlement in batch {
+                let receipt = settlement.receipt();
+                call.push(lane_name(receipt.lane));
+                call.push(receipt.id.to_string());
+                match settlement {
+                    Settlement::Later { delay, parcel, .. } => {
+                        call.push("later");
+                        call.push(whole_millis(*delay));
+                        call.push(&parcel[..]);
+                    }
+                    Settlement::Bury { record, .. } => {
+                        call.push("bury");
+                        call.push(&encode_head(&record.head)[..]);
+                        call.push(&record.body[..]);
+                    }
+                }
+            }
+            let flags = self
+                .pool
+                .run("settle", async |connection| {
+                    let reply: Value = call.run(connection).await?;
+                    reply::flags(reply)
+                })
+                .await
+                .map_err(|e| e.on(member.to_string()))?;
+            done.extend(flags);
+        }
+        Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_in_number_and_weight_and_lose_nothing() {
+        let sizes = [10, 2_000_000, 600_000, 600_000, 1];
+        let cut: Vec<Vec<usize>> = batches(&sizes, |size| *size)
+            .into_iter()
+            .map(<[usize]>::to_vec)
+            .collect();
+        assert_eq!(
+            cut,
+            [vec![10], vec![2_000_000], vec![600_000], vec![600_000, 1]]
+        );
+        assert_eq!(batches(&[0_usize; 1200], |size| *size).len(), 3);
+    }
+}

@@ -1,0 +1,133 @@
+//! One handing of an envelope to a consumer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::api::lease::Lease;
+use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic};
+use crate::store::{Backend, Member, Receipt};
+
+/// One handing of an envelope to a consumer. Cheap to clone.
+///
+/// Dropping a delivery settles nothing: what the handler returns does.
+#[derive(Clone)]
+pub struct Delivery {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    envelope: Envelope,
+    member: Arc<Member>,
+    receipt: Receipt,
+    origin: EntryId,
+    attempt: u32,
+    lease: Arc<Lease>,
+    backend: Arc<dyn Backend>,
+}
+
+impl Delivery {
+    pub(crate) fn new(
+        envelope: Envelope,
+        member: Arc<Member>,
+        receipt: Receipt,
+        origin: EntryId,
+        attempt: u32,
+        lease: Arc<Lease>,
+        backend: Arc<dyn Backend>,
+    ) -> Self {
+        let inner = Inner {
+            envelope,
+            member,
+            receipt,
+            origin,
+            attempt,
+            lease,
+            backend,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The message with its metadata.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.inner.envelope
+    }
+
+    /// The topic it was published to.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.inner.member.topic
+    }
+
+    /// The group it is delivered to.
+    #[must_use]
+    pub fn group(&self) -> &Group {
+        &self.inner.member.group
+    }
+
+    /// The id of the log entry with which the message began; the same at every attempt.
+    #[must_use]
+    pub fn entry_id(&self) -> EntryId {
+        self.inner.origin
+    }
+
+    /// The number of this attempt, from 1. A shutdown or a snooze does not count; a crash does.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.inner.attempt
+    }
+
+    /// Whether the result is no longer wanted: the lease is lost, or a shutdown has reached
+    /// its deadline.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.inner.lease.is_cancelled()
+    }
+
+    /// Completes when the result is no longer wanted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn cancelled(&self) {
+        self.inner.lease.cancelled().await;
+    }
+
+    /// Starts the lease anew, now. The runtime does this by itself every third of the lease;
+    /// a handler that is about to block its thread may want to.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LeaseLost`] when another consumer holds the message; the kinds of the
+    /// connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// The lease may have been extended when the future is dropped.
+    pub async fn extend_lease(&self) -> Result<(), Error> {
+        let inner = &self.inner;
+        let held = inner
+            .backend
+            .extend(&inner.member, &[inner.receipt])
+            .await?;
+        if held.first() == Some(&true) {
+            return Ok(());
+        }
+        let rule = "another consumer holds the message";
+        Err(Error::new(ErrorKind::LeaseLost, "extend lease", rule).on(inner.member.to_string()))
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("topic", self.topic())
+            .field("group", self.group())
+            .field("entry", &self.inner.origin)
+            .field("attempt", &self.inner.attempt)
+            .field("envelope", &self.inner.envelope.id())
+            .finish_non_exhaustive()
+    }
+}

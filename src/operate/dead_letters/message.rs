@@ -1,0 +1,40 @@
+//! The message that died, and what goes back to its group.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::domain::{DeadLetter, Envelope, Error, ErrorKind};
+use crate::store::Fields;
+use crate::wire::redelivery::Parcel;
+use crate::wire::{Limits, decode_entry};
+
+impl DeadLetter {
+    /// The message as it died.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Decode`] for one that was buried because it cannot be decoded.
+    pub fn envelope(&self) -> Result<Envelope, Error> {
+        let pairs = self
+            .fields
+            .iter()
+            .map(|(name, value)| (&name[..], &value[..]));
+        let limits = Limits::default().without_bound();
+        decode_entry(&self.topic, self.trail.origin, pairs, limits).map_err(|flaw| {
+            Error::new(ErrorKind::Decode, "dead letter", "is undecodable")
+                .on(format!("{}/{} {}", self.topic, self.group, self.id))
+                .because(flaw)
+        })
+    }
+
+    /// The parcel in which it goes back to its group as an edited message.
+    pub(super) fn into_parcel_of(self, fields: Fields, operation: Uuid) -> Bytes {
+        let mut parcel = Parcel {
+            fields,
+            trail: self.trail,
+            anew: false,
+        };
+        parcel.redrive(Some(operation));
+        parcel.encode()
+    }
+}

@@ -1,0 +1,252 @@
+//! Looking for what may go wrong before it does.
+//!
+//! Facts are asked for here; what they mean is decided in pure functions: `server` for the
+//! server, `layout` for the namespace, `groups` for topics and their groups.
+
+mod groups;
+mod layout;
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::adapters::redis::Migrations;
+use crate::domain::{Error, Timestamp, Topic, describe};
+use crate::store::Backend;
+
+use groups::{GroupFacts, TopicFacts};
+
+/// For how long no consumer must have been heard of for a group to count as stuck, by default.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
+
+/// How bad something is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Could not be found out, for want of a permission.
+    Unknown,
+    /// Messages are safe now; it may cost some later.
+    Warning,
+    /// Messages are lost, or work stands still, or either is about to happen.
+    Problem,
+}
+
+impl Level {
+    /// The level in one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unknown => "unknown",
+            Self::Warning => "warning",
+            Self::Problem => "problem",
+        }
+    }
+}
+
+/// What one look has found.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What was looked at: `server`, `version`, `eviction`, `persistence`, `memory`, `clock`,
+    /// `scripts`, `layout`, `backlog`, `groups`, `retries`.
+    pub check: &'static str,
+    /// What was found.
+    pub what: String,
+    /// Why it matters; empty where nothing is wrong.
+    pub why: String,
+    /// What to do about it; empty where nothing is.
+    pub advice: String,
+}
+
+impl Finding {
+    fn new(level: Level, check: &'static str, what: impl Into<String>) -> Self {
+        Self {
+            level,
+            check,
+            what: what.into(),
+            why: String::new(),
+            advice: String::new(),
+        }
+    }
+
+    fn ok(check: &'static str, what: impl Into<String>) -> Self {
+        Self::new(Level::Ok, check, what)
+    }
+
+    fn because(mut self, why: impl Into<String>) -> Self {
+        self.why = why.into();
+        self
+    }
+
+    fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = advice.into();
+        self
+    }
+}
+
+/// All that was found.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// The worst level of all findings.
+    pub level: Level,
+    /// One or more for each check.
+    pub findings: Vec<Finding>,
+}
+
+impl Diagnosis {
+    fn of(findings: Vec<Finding>) -> Self {
+        let level = findings.iter().map(|finding| finding.level).max();
+        Self {
+            level: level.unwrap_or(Level::Ok),
+            findings,
+        }
+    }
+}
+
+/// Looks at the server, the namespace's layout, topics and groups. Changes nothing, except that
+/// the server has all scripts loaded afterwards.
+///
+/// # Example
+///
+/// ```
+/// use redstart::{Container, Level, MemoryStore};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), redstart::Error> {
+/// let doctor = Container::builder().with_memory(MemoryStore::new()).doctor()?;
+/// let diagnosis = doctor.examine().await;
+/// for finding in &diagnosis.findings {
+///     println!("{:?} {}: {}", finding.level, finding.check, finding.what);
+/// }
+/// assert!(diagnosis.level < Level::Problem);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Doctor {
+    backend: Arc<dyn Backend>,
+    migrations: Option<Migrations>,
+    stuck_after: Duration,
+}
+
+impl Doctor {
+    pub(crate) fn new(backend: Arc<dyn Backend>, migrations: Option<Migrations>) -> Self {
+        Self {
+            backend,
+            migrations,
+            stuck_after: STUCK_AFTER,
+        }
+    }
+
+    /// Sets for how long no consumer must have been heard of before a group for which messages
+    /// wait counts as stuck; by default 5 minutes.
+    pub fn with_stuck_after(mut self, quiet: Duration) -> Self {
+        self.stuck_after = quiet;
+        self
+    }
+
+    /// Looks at everything. What cannot be looked at is a finding, too.
+    pub async fn examine(&self) -> Diagnosis {
+        let mut findings = Vec::new();
+        match self.backend.server().await {
+            Ok(Some(facts)) => findings.extend(server::judge(&facts)),
+            Ok(None) => {
+                let what = format!("{}: in this process, gone with it", self.backend.name());
+                findings.push(Finding::ok("server", what));
+            }
+            Err(error) => {
+                let finding = failed("server", &error)
+                    .because("without it nothing is published and nothing delivered")
+                    .advise("check that it runs, its address, and the permissions of this user");
+                return Diagnosis::of(vec![finding]);
+            }
+        }
+        if let Some(migrations) = &self.migrations {
+            match migrations.status().await {
+                Ok(all) => findings.push(layout::judge(&all)),
+                Err(error) => findings.push(failed("layout", &error)),
+            }
+        }
+        match self.topics().await {
+            Ok(topics) => findings.extend(groups::judge(&topics, self.stuck_after)),
+            Err(error) => findings.push(failed("groups", &error)),
+        }
+        Diagnosis::of(findings)
+    }
+
+    async fn topics(&self) -> Result<Vec<TopicFacts>, Error> {
+        let mut all = Vec::new();
+        for topic in self.backend.topics().await? {
+            all.extend(self.topic(&topic).await?);
+        }
+        Ok(all)
+    }
+
+    async fn topic(&self, topic: &Topic) -> Result<Option<TopicFacts>, Error> {
+        let Some(status) = self.backend.status(topic).await? else {
+            return Ok(None);
+        };
+        let oldest = self.backend.browse(topic, None, 1).await?;
+        let oldest = oldest.first().and_then(|(id, _)| id.time());
+        let mut groups = Vec::new();
+        for group in &status.groups {
+            let consumers = self.backend.consumers(topic, &group.group).await?;
+            let page = self.backend.scheduled(topic, &group.group, None, 1).await?;
+            let since = |time: Timestamp| {
+                let millis = page.now.as_millis().saturating_sub(time.as_millis());
+                Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+            };
+            groups.push(GroupFacts {
+                quiet: consumers.iter().map(|one| one.quiet).min(),
+                oldest: oldest.map(since),
+                overdue: page.entries.first().map(|first| since(first.due)),
+            });
+        }
+        Ok(Some(TopicFacts { status, groups }))
+    }
+}
+
+fn failed(check: &'static str, error: &Error) -> Finding {
+    Finding::new(Level::Problem, check, describe(error))
+}
+
+/// A duration in its largest unit, and no finer.
+fn roughly(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diagnosis_is_as_bad_as_its_worst_finding() {
+        assert_eq!(Diagnosis::of(Vec::new()).level, Level::Ok);
+        let findings = [Level::Ok, Level::Warning, Level::Unknown]
+            .map(|level| Finding::new(level, "server", ""));
+        assert_eq!(Diagnosis::of(findings.to_vec()).level, Level::Warning);
+        assert!(Level::Problem > Level::Warning);
+    }
+
+    #[test]
+    fn durations_are_told_in_their_largest_unit() {
+        let told = [0, 119, 120, 7_199, 7_200, 172_800].map(|s| roughly(Duration::from_secs(s)));
+        assert_eq!(told, ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]);
+    }
+}

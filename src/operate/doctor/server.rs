@@ -1,0 +1,346 @@
+//! What the facts about a server mean.
+
+use std::time::Duration;
+
+use crate::operate::doctor::{Finding, Level, roughly};
+use crate::store::ServerFacts;
+
+/// Clocks that differ by no more are as good as equal.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+/// From this share of the memory limit on there is little room, and from the second none.
+const LITTLE_ROOM: f64 = 0.75;
+const NO_ROOM: f64 = 0.9;
+
+pub(super) fn judge(facts: &ServerFacts) -> Vec<Finding> {
+    let mut findings = version(facts);
+    if facts.is_replica {
+        let finding = Finding::new(
+            Level::Problem,
+            "server",
+            "follows another and takes no writes",
+        )
+        .because("publishing and settling are refused")
+        .advise("connect to the primary");
+        findings.push(finding);
+    }
+    findings.push(eviction(facts));
+    findings.extend(persistence(facts));
+    findings.push(memory(facts));
+    findings.push(clock(facts));
+    findings.extend(scripts(facts));
+    findings
+}
+
+type Version = (u64, u64, u64);
+
+fn parse(version: &str) -> Option<Version> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    Some((
+        parts.next()??,
+        parts.next()??,
+        parts.next().flatten().unwrap_or(0),
+    ))
+}
+
+/// Ranges of Redis versions with a fault that concerns this bus: from, the first good one, what.
+const KNOWN_BAD: [(Version, Version, &str); 6] = [
+    (
+        (7, 0, 0),
+        (7, 2, 5),
+        "a blocked read can take longer than it was told to",
+    ),
+    (
+        (7, 4, 0),
+        (7, 4, 3),
+        "under `everysec` WAITAOF can answer before the disk has what it answers for",
+    ),
+    ((7, 0, 0), (7, 2, 11), LUA),
+    ((7, 4, 0), (7, 4, 6), LUA),
+    ((8, 0, 0), (8, 0, 4), LUA),
+    ((8, 2, 0), (8, 2, 2), LUA),
+];
+const LUA: &str =
+    "whoever may run a script can take the server over (CVE-2025-49844, unless it was patched)";
+
+fn version(facts: &ServerFacts) -> Vec<Finding> {
+    let check = "version";
+    let what = format!("{} {}", facts.name, facts.version);
+    if facts.name != "redis" {
+        let why = "known faults are known for Redis itself";
+        return vec![Finding::new(Level::Unknown, check, what).because(why)];
+    }
+    let Some(version) = parse(&facts.version) else {
+        return vec![Finding::new(Level::Unknown, check, what)];
+    };
+    if version < (7, 0, 0) {
+        let why = "streams of older versions lack what reclaiming and lag are built on";
+        let finding = Finding::new(Level::Problem, check, what).because(why);
+        return vec![finding.advise("use Redis 7.2 or later")];
+    }
+    let bad = KNOWN_BAD
+        .iter()
+        .filter(|(from, good, _)| (*from..*good).contains(&version));
+    let bad: Vec<Finding> = bad
+        .map(|(_, (major, minor, patch), why)| {
+            Finding::new(Level::Warning, check, what.clone())
+                .because(*why)
+                .advise(format!("update to {major}.{minor}.{patch} or later"))
+        })
+        .collect();
+    if bad.is_empty() {
+        return vec![Finding::ok(check, what)];
+    }
+    bad
+}
+
+fn eviction(facts: &ServerFacts) -> Finding {
+    let check = "eviction";
+    let Some(policy) = &facts.eviction_policy else {
+        return Finding::new(Level::Unknown, check, "the server does not say");
+    };
+    let what = match facts.evicted {
+        0 => format!("maxmemory-policy {policy}"),
+        count => format!("maxmemory-policy {policy}; {count} keys evicted since its start"),
+    };
+    if policy == "noeviction" {
+        return Finding::ok(check, what);
+    }
+    let why = if policy.starts_with("volatile-") {
+        "when memory is full, values with a time to live vanish early, and claims of `once` with them"
+    } else {
+        "when memory is full, whole topics vanish with all their messages"
+    };
+    // Without a limit nothing is evicted yet.
+    let level = if policy.starts_with("volatile-") || facts.memory_limit.is_none() {
+        Level::Warning
+    } else {
+        Level::Problem
+    };
+    Finding::new(level, check, what)
+        .because(why)
+        .advise("set maxmemory-policy noeviction")
+}
+
+fn persistence(facts: &ServerFacts) -> Vec<Finding> {
+    let check = "persistence";
+    let troubles = facts.disk_troubles.iter().map(|trouble| {
+        Finding::new(Level::Problem, check, format!("failed: {trouble}"))
+            .because("what was accepted since may not outlive the server")
+            .advise("look at the server's log and its disk")
+    });
+    let kept = match (facts.append_only, facts.append_sync.as_deref()) {
+        (None, _) => Finding::new(Level::Unknown, check, "the server does not say"),
+        (Some(false), _) => Finding::new(Level::Problem, check, "appendonly no")
+            .because("a restart loses every message since the last snapshot, or all of them")
+            .advise("set appendonly yes"),
+        (Some(true), Some("always")) => Finding::ok(check, "appendonly yes, appendfsync always"),
+        (Some(true), Some("everysec")) => Finding::ok(
+            check,
+            "appendonly yes, appendfsync everysec: a power cut can cost the last second",
+        ),
+        (Some(true), Some(other)) => Finding::new(
+            Level::Warning,
+            check,
+            format!("appendonly yes, appendfsync {other}"),
+        )
+        .because("a power cut can cost all that the operating system has not written yet")
+        .advise("set appendfsync everysec or always"),
+        (Some(true), None) => {
+            Finding::new(Level::Unknown, check, "appendonly yes, appendfsync unknown")
+                .because("this user may not read the server's settings")
+                .advise("see that it is everysec or always")
+        }
+    };
+    std::iter::once(kept).chain(troubles).collect()
+}
+
+fn memory(facts: &ServerFacts) -> Finding {
+    let check = "memory";
+    let used = mebibytes(facts.memory_used);
+    let Some(limit) = facts.memory_limit else {
+        let of = facts.memory_of_machine.map(mebibytes);
+        let of = of.map_or_else(String::new, |of| format!(" on a machine of {of}"));
+        return Finding::new(Level::Warning, check, format!("{used} used{of}, no limit"))
+            .because("a server that takes all memory is killed, where one with a limit only refuses to publish")
+            .advise("set maxmemory");
+    };
+    let what = format!("{used} used of {}", mebibytes(limit));
+    let share = facts.memory_used as f64 / limit as f64;
+    if share < LITTLE_ROOM {
+        return Finding::ok(check, what);
+    }
+    let level = if share < NO_ROOM {
+        Level::Warning
+    } else {
+        Level::Problem
+    };
+    Finding::new(level, check, what)
+        .because("when memory is full, publishing is refused")
+        .advise("see which groups lag, and raise maxmemory")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    const MEBIBYTE: u64 = 1024 * 1024;
+    match bytes / MEBIBYTE {
+        0 => format!("{} KiB", bytes / 1024),
+        count => format!("{count} MiB"),
+    }
+}
+
+fn clock(facts: &ServerFacts) -> Finding {
+    let check = "clock";
+    let off = Duration::from_millis(facts.clock_ahead.unsigned_abs());
+    if off <= CLOCK_TOLERANCE + facts.round_trip / 2 {
+        return Finding::ok(check, "as this machine's");
+    }
+    let side = if facts.clock_ahead > 0 {
+        "ahead of"
+    } else {
+        "behind"
+    };
+    Finding::new(Level::Warning, check, format!("{} {side} this machine's", roughly(off)))
+        .because("times of messages and failures come from services, those of entries and retries from the server: what is searched by time is missed")
+        .advise("synchronise both clocks")
+}
+
+fn scripts(facts: &ServerFacts) -> Option<Finding> {
+    let check = "scripts";
+    Some(match facts.scripts.as_ref()? {
+        Ok(count) => Finding::ok(check, format!("all {count} loaded")),
+        Err(error) => Finding::new(Level::Problem, check, error.clone())
+            .because("settling, retrying and reclaiming run as scripts")
+            .advise("allow this user SCRIPT LOAD and EVALSHA"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound() -> ServerFacts {
+        ServerFacts {
+            name: "redis".to_owned(),
+            version: "8.2.2".to_owned(),
+            eviction_policy: Some("noeviction".to_owned()),
+            memory_used: 1 << 20,
+            memory_limit: Some(1 << 30),
+            append_only: Some(true),
+            append_sync: Some("everysec".to_owned()),
+            scripts: Some(Ok(17)),
+            ..ServerFacts::default()
+        }
+    }
+
+    /// The level of each finding of a check, after a change to a sound server.
+    fn levels(check: &str, change: impl FnOnce(&mut ServerFacts)) -> Vec<Level> {
+        let mut facts = sound();
+        change(&mut facts);
+        let findings = judge(&facts).into_iter();
+        let of_check = findings.filter(|finding| finding.check == check);
+        of_check
+            .inspect(|finding| {
+                // Whoever is told of trouble is told what to do.
+                let is_told = !finding.advice.is_empty() && !finding.why.is_empty();
+                assert!(is_told || finding.level < Level::Warning, "{finding:?}");
+            })
+            .map(|finding| finding.level)
+            .collect()
+    }
+
+    #[test]
+    fn a_sound_server_is_ok_in_everything() {
+        let findings = judge(&sound());
+        assert!(
+            findings.iter().all(|one| one.level == Level::Ok),
+            "{findings:?}"
+        );
+        assert_eq!(findings.len(), 6);
+    }
+
+    #[test]
+    fn versions_are_told_by_their_faults() {
+        let of = |version: &str| levels("version", |facts| facts.version = version.to_owned());
+        assert_eq!(of("6.2.20"), [Level::Problem]);
+        assert_eq!(of("7.0.15"), [Level::Warning, Level::Warning]);
+        assert_eq!(of("7.2.5"), [Level::Warning]);
+        assert_eq!(of("7.2.11"), [Level::Ok]);
+        assert_eq!(of("7.4.2"), [Level::Warning, Level::Warning]);
+        assert_eq!(of("7.4.6"), [Level::Ok]);
+        assert_eq!(of("8.0"), [Level::Warning]);
+        assert_eq!(of("unstable"), [Level::Unknown]);
+        assert_eq!(
+            levels("version", |facts| facts.name = "valkey".to_owned()),
+            [Level::Unknown]
+        );
+    }
+
+    #[test]
+    fn eviction_is_worst_where_topics_can_go() {
+        let of = |policy: &str, limit: Option<u64>| {
+            levels("eviction", |facts| {
+                facts.eviction_policy = Some(policy.to_owned());
+                facts.memory_limit = limit;
+            })
+        };
+        assert_eq!(of("allkeys-lru", Some(1)), [Level::Problem]);
+        assert_eq!(of("allkeys-lru", None), [Level::Warning]);
+        assert_eq!(of("volatile-ttl", Some(1)), [Level::Warning]);
+        assert_eq!(
+            levels("eviction", |facts| facts.eviction_policy = None),
+            [Level::Unknown]
+        );
+    }
+
+    #[test]
+    fn persistence_is_as_good_as_what_is_known_of_it() {
+        let of = |kept: Option<bool>, synced: Option<&str>| {
+            levels("persistence", |facts| {
+                facts.append_only = kept;
+                facts.append_sync = synced.map(str::to_owned);
+            })
+        };
+        assert_eq!(of(Some(true), Some("always")), [Level::Ok]);
+        assert_eq!(of(Some(true), Some("no")), [Level::Warning]);
+        assert_eq!(of(Some(true), None), [Level::Unknown]);
+        assert_eq!(of(Some(false), None), [Level::Problem]);
+        assert_eq!(of(None, None), [Level::Unknown]);
+        let trouble = |facts: &mut ServerFacts| facts.disk_troubles.push("saving".to_owned());
+        assert_eq!(levels("persistence", trouble), [Level::Ok, Level::Problem]);
+    }
+
+    #[test]
+    fn memory_has_three_shades() {
+        let of = |used: u64, limit: Option<u64>| {
+            levels("memory", |facts| {
+                (facts.memory_used, facts.memory_limit) = (used, limit)
+            })
+        };
+        assert_eq!(of(70, Some(100)), [Level::Ok]);
+        assert_eq!(of(80, Some(100)), [Level::Warning]);
+        assert_eq!(of(95, Some(100)), [Level::Problem]);
+        assert_eq!(of(1, None), [Level::Warning]);
+    }
+
+    #[test]
+    fn a_slow_answer_says_little_about_a_clock() {
+        let of = |ahead: i64, took: u64| {
+            levels("clock", |facts| {
+                (facts.clock_ahead, facts.round_trip) = (ahead, Duration::from_secs(took));
+            })
+        };
+        assert_eq!(of(-1_900, 0), [Level::Ok]);
+        assert_eq!(of(3_600_000, 0), [Level::Warning]);
+        assert_eq!(of(-3_600_000, 0), [Level::Warning]);
+        assert_eq!(of(5_000, 10), [Level::Ok]);
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_written_to_is_a_problem() {
+        assert_eq!(
+            levels("server", |facts| facts.is_replica = true),
+            [Level::Problem]
+        );
+        let refused = |facts: &mut ServerFacts| facts.scripts = Some(Err("no".to_owned()));
+        assert_eq!(levels("scripts", refused), [Level::Problem]);
+    }
+}

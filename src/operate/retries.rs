@@ -1,0 +1,170 @@
+//! What waits for its time: failed messages before their next attempt, and snoozed ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{Envelope, Error, Group, Timestamp, Topic, Trail};
+use crate::store::{Backend, Fields, MAX_BATCH, Receipt, Scheduled};
+use crate::wire::redelivery::{PARCEL, Parcel};
+use crate::wire::{Limits, Undecodable, decode_entry};
+
+/// A message that waits for its time.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Retry {
+    /// The delivery that ended with it; what it is chosen by.
+    pub id: Receipt,
+    /// When it is due, by the store's clock.
+    pub due: Timestamp,
+    /// How long until then, when it was listed; zero once it is due.
+    pub due_in: Duration,
+    /// The message with its attempts so far and its last error, or why it cannot be read.
+    pub envelope: Result<Envelope, Undecodable>,
+    /// Where it began, its history and how often it was redriven.
+    pub trail: Trail,
+    /// Its fields, byte for byte.
+    pub fields: Fields,
+}
+
+/// What became of chosen retries, by id.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Chosen {
+    /// Those that were taken out by this call.
+    pub done: Vec<Receipt>,
+    /// Those that do not wait: unknown, come back meanwhile, or taken out by another call.
+    pub missing: Vec<Receipt>,
+}
+
+/// Looks at what waits for its time, brings it back early, or removes it.
+#[derive(Clone, Debug)]
+pub struct Retries {
+    backend: Arc<dyn Backend>,
+}
+
+impl Retries {
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        Self { backend }
+    }
+
+    /// Lists what waits for its time in a group, earliest first: up to `max`, at most 500, of
+    /// what comes after `after`. Fewer where the messages are large; none only at the end.
+    ///
+    /// The last one of a page is where the next page begins: what leaves meanwhile shifts nothing.
+    /// What is due and has left for the group's redo lane is not among them.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn list(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        after: Option<&Retry>,
+        max: usize,
+    ) -> Result<Vec<Retry>, Error> {
+        let after = after.map(|retry| (retry.due, retry.id));
+        let page = self.backend.scheduled(topic, group, after, max).await?;
+        let entries = page.entries.into_iter();
+        Ok(entries.map(|one| read(topic, one, page.now)).collect())
+    }
+
+    /// Brings messages back now: they go to the group's redo lane, as if they were due. Attempts
+    /// count on.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection. Some may have been brought back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Some of them may have been brought back when the future is dropped, none by half.
+    pub async fn run_now(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: &[Receipt],
+    ) -> Result<Chosen, Error> {
+        let mut chosen = Chosen::default();
+        for ids in ids.chunks(MAX_BATCH) {
+            let done = self.backend.hasten(topic, group, ids).await?;
+            chosen.add(ids, &done);
+            let count = done.iter().filter(|done| **done).count();
+            count_retries("redstart_retries_run_now_total", topic, group, count);
+        }
+        let count = chosen.done.len();
+        tracing::info!(%topic, %group, count, "retries run now");
+        Ok(chosen)
+    }
+
+    /// Removes messages for good. They do not become dead letters: those are what the group has
+    /// failed, and this is what nobody wants any more. What it is to be kept for later is in
+    /// [`list`](Self::list).
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection. Some may have been removed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Some of them may have been removed when the future is dropped.
+    pub async fn cancel(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: &[Receipt],
+    ) -> Result<Chosen, Error> {
+        let mut chosen = Chosen::default();
+        for ids in ids.chunks(MAX_BATCH) {
+            let done = self.backend.cancel(topic, group, ids).await?;
+            chosen.add(ids, &done);
+            let count = done.iter().filter(|done| **done).count();
+            count_retries("redstart_retries_cancelled_total", topic, group, count);
+        }
+        let count = chosen.done.len();
+        tracing::info!(%topic, %group, count, "retries cancelled");
+        Ok(chosen)
+    }
+}
+
+impl Chosen {
+    fn add(&mut self, ids: &[Receipt], done: &[bool]) {
+        for (id, done) in ids.iter().zip(done) {
+            let list = if *done {
+                &mut self.done
+            } else {
+                &mut self.missing
+            };
+            list.push(*id);
+        }
+    }
+}
+
+fn count_retries(name: &'static str, topic: &Topic, group: &Group, count: usize) {
+    metrics::counter!(name, "topic" => topic.to_string(), "group" => group.to_string())
+        .increment(count as u64);
+}
+
+fn read(topic: &Topic, one: Scheduled, now: Timestamp) -> Retry {
+    let until = one.due.as_millis().saturating_sub(now.as_millis());
+    let stored = vec![(bytes::Bytes::from_static(PARCEL), one.parcel)];
+    let (envelope, trail, fields) = match Parcel::decode(&stored) {
+        Ok(parcel) => {
+            let pairs = parcel.fields.iter();
+            let pairs = pairs.map(|(name, value)| (&name[..], &value[..]));
+            // It was taken in within the limits of then.
+            let limits = Limits::default().without_bound();
+            let envelope = decode_entry(topic, parcel.trail.origin, pairs, limits);
+            (envelope, parcel.trail, parcel.fields)
+        }
+        Err(flaw) => (Err(flaw), Trail::default(), stored),
+    };
+    Retry {
+        id: one.receipt,
+        due: one.due,
+        due_in: Duration::from_millis(u64::try_from(until).unwrap_or(0)),
+        envelope,
+        trail,
+        fields,
+    }
+}

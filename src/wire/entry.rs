@@ -1,0 +1,284 @@
+//! A stream entry: one field, whose name is the codec and whose value is the envelope.
+
+use std::fmt;
+
+use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Topic};
+use crate::wire::envelope;
+
+/// What an entry may weigh. Checked before any work is done on it.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Limits {
+    max_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 1024 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// Sets the largest encoded envelope in bytes; by default 1 MiB.
+    pub fn with_max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// The limits for a message that has gained an error text since it was let in.
+    pub(crate) fn for_retries(self) -> Self {
+        self.with_max_bytes(self.max_bytes.saturating_add(64 * 1024))
+    }
+
+    /// For a message that was let in already.
+    pub(crate) fn without_bound(self) -> Self {
+        self.with_max_bytes(usize::MAX)
+    }
+}
+
+/// Why an entry could not be read. Trying again is pointless: it is dead-lettered
+/// with its original fields, and the reader goes on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Undecodable {
+    rule: String,
+}
+
+impl fmt::Display for Undecodable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.rule)
+    }
+}
+
+impl std::error::Error for Undecodable {}
+
+impl From<String> for Undecodable {
+    fn from(rule: String) -> Self {
+        Self { rule }
+    }
+}
+
+/// Encodes an envelope as the field name and value of a stream entry.
+///
+/// # Errors
+///
+/// [`ErrorKind::TooLarge`] above the limit, [`ErrorKind::Encode`] when the payload has
+/// no form in the codec.
+pub fn encode_entry(
+    envelope: &Envelope,
+    codec: Codec,
+    limits: Limits,
+) -> Result<(&'static str, Vec<u8>), Error> {
+    let bytes = envelope::encode(envelope, codec)?;
+    if bytes.len() > limits.max_bytes {
+        let rule = format!(
+            "{} bytes, over the limit of {}",
+            bytes.len(),
+            limits.max_bytes
+        );
+        return Err(
+            Error::new(ErrorKind::TooLarge, "encode envelope", rule).on(envelope.id().to_string())
+        );
+    }
+    Ok((codec.field(), bytes))
+}
+
+/// Decodes the fields of a stream entry that any producer may have written.
+///
+/// Missing `id`, `ts` and `attempts` are filled from the entry.
+///
+/// # Errors
+///
+/// [`Undecodable`] names the rule that the entry breaks.
+pub fn decode_entry<'a>(
+    topic: &Topic,
+    entry: EntryId,
+    fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    limits: Limits,
+) -> Result<Envelope, Undecodable> {
+    let (codec, bytes) = fields
+        .into_iter()
+        .find_map(|(name, value)| Codec::from_field(name).map(|codec| (codec, value)))
+        .ok_or_else(|| "no field named `msgpack` or `json`".to_owned())?;
+    if bytes.len() > limits.max_bytes {
+        return Err(format!(
+            "{} bytes, over the limit of {}",
+            bytes.len(),
+            limits.max_bytes
+        )
+        .into());
+    }
+    let draft = envelope::decode(codec, bytes)?;
+    let appended = entry
+        .time()
+        .ok_or_else(|| format!("the entry's time is out of range: {entry}"))?;
+    Ok(draft.complete(&format!("redstart:{topic}:{entry}"), appended)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    const ENTRY: EntryId = EntryId {
+        millis: 1_762_957_200_123,
+        sequence: 7,
+    };
+
+    fn topic() -> Topic {
+        Topic::new("orders").unwrap()
+    }
+
+    fn decode(name: &str, value: &[u8]) -> Result<Envelope, Undecodable> {
+        decode_entry(
+            &topic(),
+            ENTRY,
+            [(name.as_bytes(), value)],
+            Limits::default(),
+        )
+    }
+
+    #[test]
+    fn a_foreign_producer_may_leave_out_id_ts_and_attempts() {
+        let read = || decode("json", br#"{"type":"order.placed","payload":{"n":1}}"#).unwrap();
+        let envelope = read();
+        assert_eq!(envelope.kind(), "order.placed");
+        assert_eq!(envelope.ts().to_string(), "2025-11-12T14:20:00.123Z");
+        assert_eq!(envelope.attempts(), 0);
+        assert_eq!(envelope.correlation(), None);
+        assert_eq!(envelope.id(), read().id(), "a redelivery sees the same id");
+        assert_eq!(envelope.payload::<Value>().unwrap(), json!({"n": 1}));
+    }
+
+    #[test]
+    fn unknown_fields_are_kept_in_both_codecs() {
+        let text = br#"{"type":"t","payload":[1,null],"future":{"a":[1,2]},"x":null}"#;
+        let envelope = decode("json", text).unwrap();
+        for codec in [Codec::Json, Codec::MessagePack] {
+            let (name, bytes) = encode_entry(&envelope, codec, Limits::default()).unwrap();
+            let again = decode(name, &bytes).unwrap();
+            let (_, text) = encode_entry(&again, Codec::Json, Limits::default()).unwrap();
+            let value: Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(value["future"], json!({"a": [1, 2]}), "{codec}");
+            assert!(value.as_object().unwrap().contains_key("x"), "{codec}");
+        }
+    }
+
+    #[test]
+    fn every_undecodable_entry_names_its_rule() {
+        let deep = [
+            b"{\"type\":\"t\",\"payload\":".to_vec(),
+            vec![b'['; 10_000],
+            vec![b']'; 10_000],
+            b"}".to_vec(),
+        ]
+        .concat();
+        let cases: [(&str, &[u8], &str); 9] = [
+            ("other", b"{}", "no field named"),
+            ("json", b"{\"type\":\"t\"", "EOF"),
+            ("json", b"{\"type\":\"t\",\"payload\":1} x", "trailing"),
+            ("json", b"{\"payload\":1}", "\"type\" is missing"),
+            ("json", b"{\"type\":\"t\"}", "\"payload\" is missing"),
+            (
+                "json",
+                b"{\"type\":\"t\",\"payload\":1,\"id\":\"x\"}",
+                "\"id\"",
+            ),
+            (
+                "json",
+                b"{\"type\":\"t\",\"payload\":1,\"attempts\":-1}",
+                "\"attempts\"",
+            ),
+            ("json", &deep, "deeper than 64"),
+            ("msgpack", b"\x81\xa4type\xa1t\xc0", "bytes follow"),
+        ];
+        for (name, bytes, rule) in cases {
+            let error = decode(name, bytes).unwrap_err().to_string();
+            assert!(error.contains(rule), "{name}: {error}");
+            assert!(
+                error.len() < 300,
+                "the text of a hostile entry is not echoed at length"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_publishable_at_the_depth_limit_is_readable() {
+        let deepest = (0..64).fold(Value::Null, |inner, _| json!([inner]));
+        let envelope = Envelope::new("t", &deepest).unwrap();
+        for codec in [Codec::MessagePack, Codec::Json] {
+            let (name, bytes) = encode_entry(&envelope, codec, Limits::default()).unwrap();
+            assert_eq!(
+                decode(name, &bytes).unwrap().payload::<Value>().unwrap(),
+                deepest
+            );
+        }
+    }
+
+    #[test]
+    fn the_size_limit_holds_in_both_directions() {
+        let envelope = Envelope::new("t", &"x".repeat(500)).unwrap();
+        let small = Limits::default().with_max_bytes(400);
+        let error = encode_entry(&envelope, Codec::MessagePack, small).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        let (name, bytes) = encode_entry(&envelope, Codec::Json, Limits::default()).unwrap();
+        let fields = [(name.as_bytes(), bytes.as_slice())];
+        let error = decode_entry(&topic(), ENTRY, fields, small).unwrap_err();
+        assert!(error.to_string().contains("over the limit of 400"));
+    }
+
+    fn payloads() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-1e15_f64..1e15).prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(".{0,6}", inner, 0..6)
+                    .prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn envelopes_round_trip_in_both_codecs_and_across_them(
+            kind in ".{0,20}", payload in payloads(), key in prop::option::of(".{0,10}"),
+            headers in prop::collection::btree_map(".{0,8}", ".{0,8}", 0..4)
+        ) {
+            let mut envelope = Envelope::new(kind, &payload).unwrap();
+            envelope.key = key;
+            envelope.headers = headers;
+            let mut current = envelope.clone();
+            for codec in [Codec::MessagePack, Codec::Json, Codec::MessagePack] {
+                let (name, bytes) = encode_entry(&current, codec, Limits::default()).unwrap();
+                current = decode(name, &bytes).unwrap();
+                prop_assert_eq!(current.payload::<Value>().unwrap(), payload.clone());
+            }
+            prop_assert_eq!(current, envelope);
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decode("msgpack", &bytes);
+            let _ = decode("json", &bytes);
+        }
+
+        #[test]
+        fn a_cut_envelope_is_undecodable(cut in 0.0_f64..1.0) {
+            let envelope = Envelope::new("t", &json!({"a": [1, 2, 3]})).unwrap();
+            for codec in [Codec::MessagePack, Codec::Json] {
+                let (name, bytes) = encode_entry(&envelope, codec, Limits::default()).unwrap();
+                let end = (bytes.len() as f64 * cut) as usize;
+                prop_assert!(decode(name, &bytes[..end]).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! A dead letter as one line of JSON, and back, without a byte lost.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::{Attempt, DeadLetter, Error, ErrorKind, Group, Timestamp, Topic, Trail};
+
+/// The format's version.
+const VERSION: u32 = 1;
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    redstart: u32,
+    id: String,
+    topic: String,
+    group: String,
+    reason: String,
+    error: String,
+    fingerprint: String,
+    handler: String,
+    consumer: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corr_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Uuid>,
+    attempts: u32,
+    last_failure: String,
+    origin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_failure: Option<String>,
+    history: Vec<AttemptLine>,
+    redriven: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redriven_by: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imported_from: Option<String>,
+    /// The entry, byte for byte; what follows is for reading.
+    fields: Vec<(Blob, Blob)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct AttemptLine {
+    number: u32,
+    at: String,
+    consumer: String,
+    error: String,
+}
+
+/// Bytes: as text where they are text.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Blob {
+    Text(String),
+    Base64 { base64: String },
+}
+
+impl From<&Bytes> for Blob {
+    fn from(bytes: &Bytes) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Base64 {
+                base64: STANDARD.encode(bytes),
+            },
+        }
+    }
+}
+
+impl Blob {
+    fn into_bytes(self) -> Result<Bytes, Error> {
+        match self {
+            Self::Text(text) => Ok(text.into()),
+            Self::Base64 { base64 } => match STANDARD.decode(base64) {
+                Ok(bytes) => Ok(bytes.into()),
+                Err(cause) => Err(malformed("a field is no base64").because(cause)),
+            },
+        }
+    }
+}
+
+fn malformed(rule: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Decode, "read exported dead letter", rule)
+}
+
+impl DeadLetter {
+    /// The dead letter as one line of JSON, without a line break.
+    ///
+    /// Lossless for both codecs and for what cannot be decoded: `fields` holds the entry byte
+    /// for byte, as text or as base64. `payload` is there to be read and searched.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let payload = self.envelope().and_then(|envelope| envelope.payload());
+        let line = Line {
+            redstart: VERSION,
+            id: self.id.to_string(),
+            topic: self.topic.to_string(),
+            group: self.group.to_string(),
+            reason: self.reason.to_string(),
+            error: self.error.clone(),
+            fingerprint: self.fingerprint.clone(),
+            handler: self.handler.clone(),
+            consumer: self.consumer.clone(),
+            kind: self.kind.clone(),
+            tenant_id: self.tenant.clone(),
+            corr_id: self.corr_id.clone(),
+            message: self.message,
+            attempts: self.attempts,
+            last_failure: self.last_failure.to_string(),
+            origin: self.trail.origin.to_string(),
+            first_failure: self.trail.first_failure.map(|time| time.to_string()),
+            history: self.trail.history.iter().map(AttemptLine::from).collect(),
+            redriven: self.trail.redriven,
+            redriven_by: self.trail.redriven_by,
+            imported_from: self.imported_from.clone(),
+            fields: self
+                .fields
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            payload: payload.ok(),
+        };
+        // Text, numbers and a value that came from a decoder: nothing here fails to be written.
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Decode`] that names what is wrong with the line.
+    pub fn from_json(line: &str) -> Result<Self, Error> {
+        let line: Line =
+            serde_json::from_str(line).map_err(|e| malformed("is malformed").because(e))?;
+        if line.redstart != VERSION {
+            let rule = format!(
+                "is of format {}; this version reads {VERSION}",
+                line.redstart
+            );
+            return Err(malformed(rule));
+        }
+        let time = |text: &str| text.parse::<Timestamp>();
+        let history = line.history.into_iter().map(Attempt::try_from);
+        let read = || -> Result<Self, Error> {
+            Ok(Self {
+                id: line.id.parse()?,
+                topic: Topic::new(line.topic)?,
+                group: Group::new(line.group)?,
+                reason: line.reason.parse()?,
+                error: line.error,
+                fingerprint: line.fingerprint,
+                handler: line.handler,
+                consumer: line.consumer,
+                kind: line.kind,
+                tenant: line.tenant_id,
+                corr_id: line.corr_id,
+                message: line.message,
+                attempts: line.attempts,
+                last_failure: time(&line.last_failure)?,
+                trail: Trail {
+                    origin: line.origin.parse()?,
+                    first_failure: line.first_failure.as_deref().map(time).transpose()?,
+                    history: history.collect::<Result<_, Error>>()?,
+                    redriven: line.redriven,
+                    redriven_by: line.redriven_by,
+                },
+                fields: line
+                    .fields
+                    .into_iter()
+                    .map(|(name, value)| Ok((name.into_bytes()?, value.into_bytes()?)))
+                    .collect::<Result<_, Error>>()?,
+                imported_from: line.imported_from,
+            })
+        };
+        read().map_err(|cause| malformed("breaks a rule").because(cause))
+    }
+
+    /// What tells this dead letter from every other one, also of other stores with topics and
+    /// groups of the same names. It stays the same when it is exported, imported and exported again.
+    pub(crate) fn identity(&self) -> String {
+        if let Some(identity) = &self.imported_from {
+            return identity.clone();
+        }
+        let mut content = Vec::new();
+        for (name, value) in &self.fields {
+            for part in [name, value] {
+                content.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                content.extend_from_slice(part);
+            }
+        }
+        let content = Uuid::new_v5(&Uuid::NAMESPACE_OID, &content);
+        format!("{}/{}/{}/{content}", self.topic, self.group, self.id)
+    }
+}
+
+impl From<&Attempt> for AttemptLine {
+    fn from(attempt: &Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            at: attempt.at.to_string(),
+            consumer: attempt.consumer.clone(),
+            error: attempt.error.clone(),
+        }
+    }
+}
+
+impl TryFrom<AttemptLine> for Attempt {
+    type Error = Error;
+
+    fn try_from(line: AttemptLine) -> Result<Self, Error> {
+        Ok(Self {
+            number: line.number,
+            at: line.at.parse()?,
+            consumer: line.consumer,
+            error: line.error,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EntryId, Reason};
+    use proptest::prelude::*;
+
+    fn letter(fields: Vec<(Vec<u8>, Vec<u8>)>, error: String) -> DeadLetter {
+        let at = Timestamp::from_millis(1_762_957_200_123).unwrap();
+        DeadLetter {
+            id: EntryId {
+                millis: 7,
+                sequence: 1,
+            },
+            topic: Topic::new("orders").unwrap(),
+            group: Group::new("billing").unwrap(),
+            reason: Reason::Exhausted,
+            fingerprint: "f".into(),
+            handler: "h".into(),
+            consumer: "c".into(),
+            kind: "k".into(),
+            tenant: None,
+            corr_id: Some("corr".into()),
+            message: Some(Uuid::from_u128(9)),
+            attempts: 3,
+            last_failure: at,
+            trail: Trail {
+                origin: EntryId::default(),
+                first_failure: Some(at),
+                history: vec![Attempt {
+                    number: 1,
+                    at,
+                    consumer: "c".into(),
+                    error: error.clone(),
+                }],
+                redriven: 1,
+                redriven_by: Some(Uuid::from_u128(3)),
+            },
+            error,
+            fields: fields
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            imported_from: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_lost(
+            fields in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..4),
+            error in any::<String>()
+        ) {
+            let letter = letter(fields, error);
+            let line = letter.to_json();
+            prop_assert!(!line.contains('\n'));
+            prop_assert_eq!(DeadLetter::from_json(&line).unwrap(), letter);
+        }
+
+        #[test]
+        fn no_line_makes_the_reader_panic(line in ".{0,80}") {
+            let _ = DeadLetter::from_json(&line);
+        }
+    }
+
+    #[test]
+    fn the_payload_is_there_to_be_read() {
+        let json = r#"{"type":"k","payload":{"cents":1250}}"#;
+        let letter = letter(vec![(b"json".to_vec(), json.into())], String::new());
+        let line: serde_json::Value = serde_json::from_str(&letter.to_json()).unwrap();
+        assert_eq!(line["payload"]["cents"], 1250);
+        assert_eq!(line["fields"][0][1], json);
+    }
+
+    #[test]
+    fn a_bad_line_says_what_is_wrong() {
+        let good = letter(vec![], String::new()).to_json();
+        for (bad, part) in [
+            ("{", "malformed"),
+            (
+                &good.replace("\"redstart\":1", "\"redstart\":2"),
+                "format 2",
+            ),
+            (&good.replace("exhausted", "bored"), "breaks a rule"),
+            (&good.replace("orders", "or ders"), "breaks a rule"),
+        ] {
+            let error = DeadLetter::from_json(bad).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn equal_ids_of_two_stores_are_told_apart() {
+        let one = letter(vec![(b"json".to_vec(), b"1".to_vec())], String::new());
+        let two = letter(vec![(b"json".to_vec(), b"2".to_vec())], String::new());
+        assert_ne!(one.identity(), two.identity());
+        let mut imported = two.clone();
+        imported.imported_from = Some(one.identity());
+        assert_eq!(imported.identity(), one.identity());
+    }
+}

@@ -1,0 +1,4 @@
+//! The pipeline of one delivery, and of a batch.
+
+pub(crate) mod batch;
+pub(crate) mod execute;

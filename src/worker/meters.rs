@@ -1,0 +1,68 @@
+//! What a subscription counts. The table in `src/docs/metrics.md` explains each.
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::domain::Reason;
+use crate::store::Member;
+
+/// Handles, made once: looking a metric up by its labels costs more than counting.
+pub(crate) struct Meters {
+    topic: String,
+    group: String,
+    pub(crate) delivered: Counter,
+    pub(crate) acknowledged: Counter,
+    pub(crate) retried: Counter,
+    pub(crate) snoozed: Counter,
+    pub(crate) dead_lettered: Counter,
+    pub(crate) reclaimed: Counter,
+    pub(crate) missing: Counter,
+    pub(crate) lease_lost: Counter,
+    pub(crate) recreated: Counter,
+    pub(crate) reconnects: Counter,
+    pub(crate) in_flight: Gauge,
+    pub(crate) lag: Gauge,
+    pub(crate) scheduled: Gauge,
+    pub(crate) dead: Gauge,
+    pub(crate) dead_removed: Counter,
+    pub(crate) handler_seconds: Histogram,
+    pub(crate) settle_batch: Histogram,
+}
+
+impl Meters {
+    pub(crate) fn new(member: &Member) -> Self {
+        let (topic, group) = (member.topic.to_string(), member.group.to_string());
+        macro_rules! meter {
+            ($kind:ident $name:literal $(, $label:literal => $value:expr)*) => {
+                $kind!($name, "topic" => topic.clone(), "group" => group.clone() $(, $label => $value)*)
+            };
+        }
+        Self {
+            delivered: meter!(counter "redstart_delivered_total"),
+            acknowledged: meter!(counter "redstart_settled_total", "outcome" => "ack"),
+            retried: meter!(counter "redstart_settled_total", "outcome" => "retry"),
+            snoozed: meter!(counter "redstart_settled_total", "outcome" => "snooze"),
+            dead_lettered: meter!(counter "redstart_settled_total", "outcome" => "dead-letter"),
+            reclaimed: meter!(counter "redstart_reclaimed_total"),
+            missing: meter!(counter "redstart_missing_total"),
+            lease_lost: meter!(counter "redstart_lease_lost_total"),
+            recreated: meter!(counter "redstart_groups_recreated_total"),
+            reconnects: meter!(counter "redstart_reconnects_total", "connection" => "redstart:sub"),
+            in_flight: meter!(gauge "redstart_in_flight"),
+            lag: meter!(gauge "redstart_lag"),
+            scheduled: meter!(gauge "redstart_scheduled"),
+            dead: meter!(gauge "redstart_dead_letters"),
+            dead_removed: meter!(counter "redstart_dead_letters_overdue_total"),
+            handler_seconds: meter!(histogram "redstart_handler_seconds"),
+            settle_batch: meter!(histogram "redstart_settle_batch_size"),
+            topic,
+            group,
+        }
+    }
+
+    /// Counts a burial; rare enough to look the reason's counter up.
+    pub(crate) fn buried(&self, reason: Reason) {
+        let (topic, group) = (self.topic.clone(), self.group.clone());
+        counter!("redstart_dead_letters_total", "topic" => topic, "group" => group, "reason" => reason.as_str())
+            .increment(1);
+    }
+}
