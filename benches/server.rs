@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Group, Topic, TopicSettings};
+use redstart::{Container, Group, Topic, topics::TopicSettings};
 
 pub(crate) struct Server {
     child: Child,
@@ -76,8 +76,8 @@ impl Server {
         let container = self.connect().await;
         let settings = TopicSettings::default().with_backlog_limit(u64::MAX);
         container
-            .admin()
-            .create_topic(topic, settings)
+            .topics()
+            .create(topic, settings)
             .await
             .expect("a topic");
         container

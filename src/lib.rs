@@ -12,41 +12,89 @@
 mod adapters;
 mod api;
 mod bus;
-mod container;
+pub mod container;
 mod domain;
 mod operate;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
-pub mod wire;
+mod wire;
 mod worker;
 
-pub use adapters::memory::{ManualClock, MemoryKv, MemoryStore};
-pub use adapters::redis::{AppliedMigration, MigrationState, Migrations, RedisKv, TlsSettings};
 pub use api::{
-    Cas, Claim, DeadLetterPage, DeadLetters, Ended, Imported, KvStore, KvStoreExt, MessageBus,
-    MessageBusExt, Once, OnceError, Operation, Progress, PublishOptions, Published, Redriven,
-    Survey, Swept, deduplicate_event, once,
+    Bus, Delivery, Handler, Kv, PublishOptions, Published, SubscribeOptions, Subscription,
 };
-pub use api::{
-    Delivery, Handler, IntoHandler, RawBatchHandler, RawHandler, SubscribeOptions, Subscription,
-    SubscriptionReport,
-};
-pub use container::{Check, Container, ContainerBuilder, Coordinator, Health, ShutdownReport};
-pub use domain::BoxFuture;
-pub use domain::{
-    Action, Attempt, Cause, Clock, Codec, ConsumerName, DeadLetter, DeadLetterFilter,
-    DeadLetterHead, DeadLetterRetention, EntryId, Envelope, Error, ErrorKind, Group, IntoOutcome,
-    IntoOutcomes, LONGEST_DELAY, Left, Namespace, Outcome, Payload, Reason, Retention, RetryPolicy,
-    Selection, Sweep, SystemClock, Tally, Timestamp, Topic, TopicSettings, Trail,
-};
-pub use operate::doctor::{Diagnosis, Doctor, Finding, Level};
-pub use operate::retries::{Chosen, Retries, Retry};
-pub use operate::topics::{Admin, Entry};
-pub use store::{
-    ConsumerStatus, GroupStatus, Lane, Receipt, Removal, ServerFacts, Start, TopicStatus,
-};
-pub use wire::{Limits, Undecodable};
+pub use container::Container;
+pub use domain::{Envelope, Error, ErrorKind, Group, Namespace, Outcome, RetryPolicy, Topic};
+
+pub mod handler {
+    //! Handlers: the traits behind [`Bus::subscribe`](crate::Bus::subscribe).
+    pub use crate::api::IntoHandler;
+    pub use crate::domain::{IntoOutcome, IntoOutcomes};
+}
+
+pub mod envelope {
+    //! The parts of an [`Envelope`](crate::Envelope).
+    pub use crate::domain::{Codec, EntryId, RawPayload, Timestamp};
+}
+
+pub mod kv {
+    //! Doing something once, on a [`Kv`](crate::Kv).
+    pub use crate::api::{Once, OnceError, first_time, once};
+}
+
+pub mod topics {
+    //! Topics and groups as operators see them.
+    pub use crate::domain::{ConsumerName, Retention, TopicSettings};
+    pub use crate::operate::topics::{Entry, Topics};
+    pub use crate::store::{ConsumerStatus, GroupRemoval, GroupStatus, StartFrom, TopicStatus};
+    pub use crate::wire::Undecodable;
+}
+
+pub mod retries {
+    //! Scheduled retries and snoozed messages.
+    pub use crate::domain::Moved;
+    pub use crate::operate::retries::{Retries, ScheduledRetry};
+    pub use crate::store::{DeliveryId, Lane};
+}
+
+pub mod dead_letters {
+    //! Dead letters: listing, redriving, purging, editing, moving them between systems.
+    pub use crate::api::{
+        DeadLetterPage, DeadLetters, Imported, JournalEntry, Preview, SweepEnd, SweepProgress,
+        SweepReport,
+    };
+    pub use crate::domain::{
+        Cause, CountBy, DeadLetter, DeadLetterFilter, DeadLetterRetention, DeadLetterSummary,
+        DeliveryHistory, FailedAttempt, Moved, Reason, Selection, SkipReason, Sweep, SweepAction,
+    };
+}
+
+pub mod doctor {
+    //! A deep look at the server and the namespace.
+    pub use crate::operate::doctor::{Doctor, DoctorReport, Finding, Severity};
+    pub use crate::store::ServerInfo;
+}
+
+pub mod migrations {
+    //! The layout of a namespace, and how it is brought up to date.
+    pub use crate::adapters::redis::Migrations;
+    pub use crate::domain::{Migration, MigrationState};
+}
+
+pub mod memory {
+    //! The store in this process's memory, and its clocks.
+    pub use crate::adapters::memory::{ManualClock, MemoryStore};
+    pub use crate::domain::{Clock, SystemClock};
+}
+
+pub mod ports {
+    //! The object-safe ports behind [`Bus`](crate::Bus) and [`Kv`](crate::Kv), for decorators.
+    pub use crate::api::{
+        CasResult, ClaimResult, KvStore, MessageBus, RawBatchHandler, RawHandler,
+    };
+    pub use crate::domain::BoxFuture;
+}
 
 /// Documents, as part of the documentation.
 pub mod docs {
@@ -74,11 +122,6 @@ pub mod docs {
     #[cfg(feature = "testing")]
     #[doc = include_str!("docs/testing.md")]
     pub mod testing {}
-}
-
-/// The traits that bring the methods into scope: `use redstart::prelude::*;`.
-pub mod prelude {
-    pub use crate::api::{DeadLetters, KvStore, KvStoreExt, MessageBus, MessageBusExt};
 }
 
 // The README's examples are compiled with the documentation tests.

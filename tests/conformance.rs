@@ -4,7 +4,7 @@ mod support;
 
 mod memory {
     use redstart::testing::conformance::Subject;
-    use redstart::{Container, MemoryStore};
+    use redstart::{Container, memory::MemoryStore};
 
     use crate::support::group;
 
@@ -49,7 +49,7 @@ mod roles {
     use std::sync::Arc;
 
     use redstart::Container;
-    use redstart::store::Backend;
+    use redstart::store::Store;
     use redstart::testing::conformance::Subject;
 
     use crate::support::roles::Roles;
@@ -57,22 +57,22 @@ mod roles {
 
     #[derive(Debug)]
     struct ByRole {
-        producer: Arc<dyn Backend>,
-        consumer: Arc<dyn Backend>,
-        operator: Arc<dyn Backend>,
-        viewer: Arc<dyn Backend>,
+        producer: Arc<dyn Store>,
+        consumer: Arc<dyn Store>,
+        operator: Arc<dyn Store>,
+        viewer: Arc<dyn Store>,
         /// What no role may: removing a group, and CONFIG GET, which is asked for a server's facts.
-        administrator: Arc<dyn Backend>,
+        administrator: Arc<dyn Store>,
     }
 
-    impl Backend for ByRole {
-        redstart::forward_backend!(producer: name, clock, clock_set, ping, ensure_topic, append,
+    impl Store for ByRole {
+        redstart::forward_store!(producer: name, clock, clock_set, ping, ensure_topic, append,
             append_once);
-        redstart::forward_backend!(consumer: create_group, open, acknowledge, settle, extend,
-            release, holdings, reclaim, promote, retain, retain_redo, forget);
-        redstart::forward_backend!(operator: hasten, cancel, graves);
-        redstart::forward_backend!(viewer: topics, status, scheduled, consumers, browse, newest);
-        redstart::forward_backend!(administrator: remove_group, server);
+        redstart::forward_store!(consumer: create_group, open, acknowledge, settle, extend,
+            release, pending_of, reclaim, promote, trim, trim_redelivery, prune_consumers);
+        redstart::forward_store!(operator: run_now, cancel, dead_letters);
+        redstart::forward_store!(viewer: topics, status, scheduled, consumers, browse, newest);
+        redstart::forward_store!(administrator: remove_group, server);
     }
 
     impl Subject for Roles {
@@ -80,14 +80,14 @@ mod roles {
             let role = async |name| self.container(name, service).await;
             let consumer = role("consumer").await;
             let by_role = ByRole {
-                producer: role("producer").await.backend(),
-                consumer: consumer.backend(),
-                operator: role("operator").await.backend(),
-                viewer: role("viewer").await.backend(),
-                administrator: builder(&self.server).connect().await.unwrap().backend(),
+                producer: role("producer").await.store(),
+                consumer: consumer.store(),
+                operator: role("operator").await.store(),
+                viewer: role("viewer").await.store(),
+                administrator: builder(&self.server).connect().await.unwrap().store(),
             };
             Container::builder()
-                .with_backend(Arc::new(by_role), consumer.kv())
+                .with_store(Arc::new(by_role), consumer.kv())
                 .with_service(group(service))
                 .connect()
                 .await

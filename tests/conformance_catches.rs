@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::testing::conformance::{self, Subject};
-use redstart::{Container, MemoryStore};
+use redstart::{Container, memory::MemoryStore};
 
 use broken::{Broken, Flaw};
 use support::group;
 
 #[derive(Clone)]
 struct Suspect {
-    backend: Broken,
+    broken: Broken,
     store: MemoryStore,
     patience: Duration,
 }
@@ -26,7 +26,7 @@ impl Suspect {
     fn new(flaw: Flaw, patience: Duration) -> Self {
         let store = MemoryStore::new();
         Self {
-            backend: Broken::new(store.backend(None), flaw),
+            broken: Broken::new(store.store(None), flaw),
             store,
             patience,
         }
@@ -35,9 +35,9 @@ impl Suspect {
 
 impl Subject for Suspect {
     async fn container(&self, service: &str) -> Container {
-        let kv = Arc::new(self.store.kv(None));
+        let kv = self.store.kv(None);
         Container::builder()
-            .with_backend(Arc::new(self.backend.clone()), kv)
+            .with_store(Arc::new(self.broken.clone()), kv)
             .with_service(group(service))
             .connect()
             .await

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use redstart::{
-    Container, Delivery, Envelope, MessageBusExt, Namespace, Once, Outcome, Reason, RetryPolicy,
-    SubscribeOptions, once,
+    Container, Delivery, Envelope, Namespace, Outcome, RetryPolicy, SubscribeOptions,
+    dead_letters::Reason,
+    kv::{Once, once},
 };
 use support::worker::{Worker, say};
 use support::{
@@ -32,14 +33,14 @@ async fn an_order_is_charged_once_and_what_broke_is_mended_and_redriven() {
     let (sender, mut received) = mpsc::unbounded_channel();
     let retry = RetryPolicy::fixed(Duration::from_millis(5)).with_max_attempts(2);
     let options = SubscribeOptions::new().with_retry(retry);
-    let (flag, count, store) = (Arc::clone(&broken), Arc::clone(&charges), Arc::clone(&kv));
+    let (flag, count, store) = (Arc::clone(&broken), Arc::clone(&charges), kv.clone());
     let _subscription = bus
         .subscribe_with(&orders, options, move |order: u32, _: Delivery| {
-            let (flag, count, kv) = (Arc::clone(&flag), Arc::clone(&count), Arc::clone(&store));
+            let (flag, count, kv) = (Arc::clone(&flag), Arc::clone(&count), store.clone());
             let sender = sender.clone();
             async move {
                 let key = format!("charge:{order}");
-                let charged = once(&*kv, &key, Duration::from_secs(600), || async {
+                let charged = once(&kv, &key, Duration::from_secs(600), || async {
                     count.fetch_add(1, Ordering::SeqCst);
                     Ok::<_, BoxError>(format!("receipt-{order}"))
                 })
@@ -84,7 +85,7 @@ async fn an_order_is_charged_once_and_what_broke_is_mended_and_redriven() {
         .redrive(&orders, &group("billing"), &ids)
         .await
         .unwrap();
-    assert_eq!(result.done.len(), 5);
+    assert_eq!(result.moved.len(), 5);
     some(&mut received, 5).await;
     let left = drained(&container, &orders, &group("billing")).await;
     assert_eq!(left.dead, 0);
@@ -110,13 +111,15 @@ async fn a_pipeline_of_three_stages_carries_correlation_tenant_and_trace() {
         let (publisher, to) = (container.bus(), pair[1].clone());
         let _subscription = bus
             .subscribe(&pair[0], move |order: u32, delivery: Delivery| {
-                let (bus, to) = (Arc::clone(&publisher), to.clone());
+                let (bus, to) = (publisher.clone(), to.clone());
                 async move {
                     // The first attempt of each stage fails after nothing was published.
                     if delivery.attempt() == 1 && order.is_multiple_of(7) {
                         return Ok(Outcome::retry_after(Duration::from_millis(5), "flaky"));
                     }
-                    let next = delivery.envelope().follow_up(to.as_str(), &(order + 1))?;
+                    let next = delivery
+                        .envelope()
+                        .follow_up_as(to.as_str(), &(order + 1))?;
                     bus.publish(&to, &next).await?;
                     Ok::<_, BoxError>(Outcome::Ack)
                 }

@@ -5,9 +5,11 @@ mod support;
 use std::time::Duration;
 
 use redstart::{
-    Clock as _, Container, DeadLetterRetention, Delivery, Envelope, ManualClock, MemoryStore,
-    MessageBusExt, Outcome, Retention, RetryPolicy, SubscribeOptions, Sweep, Timestamp,
-    TopicSettings,
+    Container, Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions,
+    dead_letters::{DeadLetterRetention, Sweep},
+    envelope::Timestamp,
+    memory::{Clock as _, ManualClock, MemoryStore},
+    topics::{Retention, TopicSettings},
 };
 use support::{batches, drained, finish, group, letters, next, some, status, topic, until};
 use tokio::sync::mpsc;
@@ -51,7 +53,7 @@ async fn hours_of_back_off_pass_in_no_time() {
     assert_eq!(left.dead, 1);
     let letters = letters(&container, &orders, &group("billing")).await;
     let lasted =
-        letters[0].last_failure.as_millis() - letters[0].trail.first_failure.unwrap().as_millis();
+        letters[0].last_failure.as_millis() - letters[0].history.first_failure.unwrap().as_millis();
     assert_eq!(lasted, 23 * 3_600_000);
     finish(container).await;
 }
@@ -94,15 +96,15 @@ async fn ages_go_by_the_stores_clock() {
     let (container, clock) = on_a_clock().await;
     let orders = topic("orders");
     let settings = TopicSettings::default().with_retention(Retention::Age(HOUR));
-    let admin = container.admin();
-    admin.create_topic(&orders, settings).await.unwrap();
+    let admin = container.topics();
+    admin.create(&orders, settings).await.unwrap();
     let envelope = Envelope::new("n", &7).unwrap();
     let first = container.bus().publish(&orders, &envelope).await.unwrap();
     assert_eq!(first.id.time(), Some(clock.now()));
     clock.advance(HOUR * 2);
     container.bus().publish(&orders, &envelope).await.unwrap();
-    container.backend().retain(&orders).await.unwrap();
-    let left = admin.browse(&orders, None, 10).await.unwrap();
+    container.store().trim(&orders).await.unwrap();
+    let left = admin.entries_after(&orders, None, 10).await.unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].id.time(), Some(clock.now()));
     finish(container).await;
@@ -178,12 +180,13 @@ async fn namespaces_share_nothing_and_containers_of_one_share_all() {
     let orders = topic("orders");
     one.bus().publish(&orders, &envelope).await.unwrap();
     one.kv()
+        .port()
         .set_bytes(vec![("k", "1".into())], None)
         .await
         .unwrap();
-    assert_eq!(two.admin().topic(&orders).await.unwrap().unwrap().length, 1);
+    assert_eq!(two.topics().get(&orders).await.unwrap().unwrap().entries, 1);
     assert!(two.kv().exists("k").await.unwrap());
-    assert_eq!(other.admin().topic(&orders).await.unwrap(), None);
+    assert_eq!(other.topics().get(&orders).await.unwrap(), None);
     assert!(!other.kv().exists("k").await.unwrap());
 }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use redstart::{
-    BoxFuture, Container, Coordinator, Delivery, Envelope, Error, ErrorKind, KvStoreExt,
-    MessageBusExt, Subscription,
+    Container, Delivery, Envelope, Error, ErrorKind, Subscription, container::Coordinator,
+    ports::BoxFuture,
 };
 use support::{PATIENCE, Server, builder, container, finish, group, next, topic, until};
 
@@ -30,10 +30,10 @@ fn clients(server: &Server) -> Vec<String> {
 async fn a_container_gives_a_bus_a_store_and_health() {
     let server = Server::start();
     let container = container(&server).await;
-    assert_eq!(container.backend_name(), "redis");
+    assert_eq!(container.adapter_name(), "redis");
     let health = container.health().await;
     assert!(health.ok && health.bus.ok && health.kv.ok, "{health:?}");
-    container.kv().set("greeting", "hello", None).await.unwrap();
+    container.kv().set("greeting", "hello").await.unwrap();
     let greeting: Option<String> = container.kv().get("greeting").await.unwrap();
     assert_eq!(greeting.as_deref(), Some("hello"));
 
@@ -217,7 +217,7 @@ async fn shutdown_ends_everything_once_and_may_be_called_again() {
     );
     let again = container.shutdown(Duration::ZERO).await;
     assert!(again.subscriptions.is_empty());
-    let left = container.admin().groups(&topic("a")).await.unwrap();
+    let left = container.topics().groups(&topic("a")).await.unwrap();
     assert_eq!(left[0].group, group("billing"));
     assert_eq!(left[0].consumers, 0);
 }
@@ -230,7 +230,7 @@ fn the_main_types_can_be_sent_and_shared() {
     check::<Delivery>();
     check::<Envelope>();
     check::<Error>();
-    check::<Arc<dyn redstart::MessageBus>>();
-    check::<Arc<dyn redstart::KvStore>>();
-    check::<Arc<dyn redstart::DeadLetters>>();
+    check::<Arc<dyn redstart::ports::MessageBus>>();
+    check::<Arc<dyn redstart::ports::KvStore>>();
+    check::<Arc<dyn redstart::dead_letters::DeadLetters>>();
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use redstart::store::{Backend, Member, ReclaimCursor, Reclaimed};
-use redstart::testing::{DeliveryBuilder, Fate, Faults, TestBus, handle};
+use redstart::store::{Member, ReclaimCursor, Reclaimed, Store};
+use redstart::testing::{DeliveryBuilder, Faults, PublishFault, TestBus, call};
 use redstart::{
-    BoxFuture, ConsumerName, Container, Delivery, Envelope, Error, ErrorKind, Group, MemoryStore,
-    MessageBusExt, Outcome, RetryPolicy, SubscribeOptions, TopicSettings,
+    Container, Delivery, Envelope, Error, ErrorKind, Group, Outcome, RetryPolicy, SubscribeOptions,
+    memory::MemoryStore,
+    ports::BoxFuture,
+    topics::{ConsumerName, TopicSettings},
 };
 use support::{PATIENCE, Server, builder, drained, finish, group, next, some, topic, until};
 use tokio::sync::{Semaphore, mpsc};
@@ -37,22 +39,22 @@ async fn the_kit_knows_what_was_published_settled_and_buried() {
     for n in 0..6_u32 {
         bus.publish(&orders, "n", &n).await;
     }
-    bus.idle(PATIENCE).await;
-    assert_eq!(bus.settled::<u32>(&orders, &billing), [0, 3]);
-    assert!(bus.dead(&orders, &billing).await.is_empty());
+    bus.settle(PATIENCE).await;
+    assert_eq!(bus.acknowledged::<u32>(&orders, &billing), [0, 3]);
+    assert!(bus.dead_letters(&orders, &billing).await.is_empty());
     bus.advance(HOUR);
-    bus.idle(PATIENCE).await;
-    assert_eq!(bus.settled::<u32>(&orders, &billing), [0, 3, 1, 4]);
-    let dead = bus.dead(&orders, &billing).await;
+    bus.settle(PATIENCE).await;
+    assert_eq!(bus.acknowledged::<u32>(&orders, &billing), [0, 3, 1, 4]);
+    let dead = bus.dead_letters(&orders, &billing).await;
     let dead: Vec<u32> = dead
         .iter()
         .map(|letter| letter.envelope().unwrap().payload().unwrap())
         .collect();
     assert_eq!(dead, [2, 5]);
     // Whatever retention has removed by now.
-    bus.container().backend().retain(&orders).await.unwrap();
+    bus.container().store().trim(&orders).await.unwrap();
     assert_eq!(bus.published::<u32>(&orders), [0, 1, 2, 3, 4, 5]);
-    assert_eq!(bus.published_envelopes(&orders)[5].kind(), "n");
+    assert_eq!(bus.published_envelopes(&orders)[5].message_type(), "n");
     bus.stop(PATIENCE).await;
 }
 
@@ -65,7 +67,7 @@ async fn idle_says_what_is_left() {
     let _subscription = subscribing.unwrap();
     bus.publish(&topic("orders"), "n", &1).await;
     let tasks = tokio::task::LocalSet::new();
-    let waiting = tasks.spawn_local(async move { bus.idle(Duration::from_millis(50)).await });
+    let waiting = tasks.spawn_local(async move { bus.settle(Duration::from_millis(50)).await });
     let failure = tasks.run_until(waiting).await.unwrap_err().into_panic();
     let text = failure.downcast_ref::<String>().unwrap();
     assert!(text.contains("orders/billing"), "{text}");
@@ -75,9 +77,9 @@ async fn idle_says_what_is_left() {
 async fn every_fate_of_a_message_is_told_as_it_is() {
     let bus = TestBus::start("billing").await;
     let orders = topic("orders");
-    bus.faults().fail_publish(1, Fate::NotPublished);
-    bus.faults().fail_publish(3, Fate::UnknownLost);
-    bus.faults().fail_publish(4, Fate::UnknownPublished);
+    bus.faults().fail_publish(1, PublishFault::NotPublished);
+    bus.faults().fail_publish(3, PublishFault::UnknownLost);
+    bus.faults().fail_publish(4, PublishFault::UnknownPublished);
     let all: Vec<Envelope> = (0..5_u32)
         .map(|n| Envelope::new("n", &n).unwrap())
         .collect();
@@ -133,9 +135,9 @@ async fn a_subscription_outlives_a_lost_connection() {
 async fn faults_work_over_a_server_too() {
     let server = Server::start();
     let real = builder(&server).connect().await.unwrap();
-    let faults = Faults::on(real.backend());
+    let faults = Faults::on(real.store());
     let container = Container::builder()
-        .with_backend(Arc::new(faults.clone()), real.kv())
+        .with_store(Arc::new(faults.clone()), real.kv())
         .with_service(group("billing"))
         .connect()
         .await
@@ -160,7 +162,7 @@ async fn a_slow_store_slows_and_breaks_nothing() {
     for n in 0..10_u32 {
         bus.publish(&topic("orders"), "n", &n).await;
     }
-    bus.idle(PATIENCE).await;
+    bus.settle(PATIENCE).await;
     assert_eq!(count.load(Ordering::SeqCst), 10);
     bus.stop(PATIENCE).await;
 }
@@ -168,7 +170,7 @@ async fn a_slow_store_slows_and_breaks_nothing() {
 #[tokio::test]
 async fn containers_of_one_test_bus_share_its_store() {
     let bus = TestBus::start("billing").await;
-    let shipping = bus.another(Container::builder(), "shipping").await;
+    let shipping = bus.second_process(Container::builder(), "shipping").await;
     let (sender, mut received) = mpsc::unbounded_channel();
     for container in [bus.container(), &shipping] {
         let sender = sender.clone();
@@ -180,7 +182,7 @@ async fn containers_of_one_test_bus_share_its_store() {
         let _subscription = container.bus().subscribe(&orders, handler).await.unwrap();
     }
     bus.publish(&topic("orders"), "n", &7).await;
-    bus.idle(PATIENCE).await;
+    bus.settle(PATIENCE).await;
     let expected = [("billing".to_owned(), 7), ("shipping".to_owned(), 7)];
     assert_eq!(some(&mut received, 2).await, expected);
     finish(shipping).await;
@@ -195,12 +197,12 @@ async fn a_delivery_made_by_hand_is_like_another() {
     };
     let (delivery, canceller) = DeliveryBuilder::new(&7).unwrap().build_with_canceller();
     assert_eq!((delivery.attempt(), delivery.topic().as_str()), (1, "test"));
-    let (outcome, ()) = tokio::join!(handle(watching, delivery), async { canceller.cancel() });
+    let (outcome, ()) = tokio::join!(call(watching, delivery), async { canceller.cancel() });
     assert_eq!(outcome.unwrap(), Outcome::dead_letter("gave up"));
 
     let lost = DeliveryBuilder::new(&7).unwrap().with_lost_lease().build();
     assert!(lost.is_cancelled());
-    let outcome = handle(watching, lost).await.unwrap();
+    let outcome = call(watching, lost).await.unwrap();
     assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
 
     let retried = DeliveryBuilder::new(&7)
@@ -210,22 +212,22 @@ async fn a_delivery_made_by_hand_is_like_another() {
         .with_last_error("jammed")
         .build();
     let envelope = retried.envelope();
-    assert_eq!((retried.attempt(), envelope.attempts()), (4, 3));
+    assert_eq!((retried.attempt(), envelope.failed_attempts()), (4, 3));
     assert_eq!(envelope.last_error(), Some("jammed"));
     let wrong = DeliveryBuilder::new("seven").unwrap().build();
-    let error = handle(watching, wrong).await.unwrap_err();
+    let error = call(watching, wrong).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Decode);
 }
 
 /// Holds the answer to a look for expired leases back.
 #[derive(Debug)]
 struct SlowReclaim {
-    inner: Arc<dyn Backend>,
+    inner: Arc<dyn Store>,
     taken: mpsc::UnboundedSender<usize>,
     gate: Arc<Semaphore>,
 }
 
-impl Backend for SlowReclaim {
+impl Store for SlowReclaim {
     fn reclaim<'a>(
         &'a self,
         member: &'a Member,
@@ -241,25 +243,25 @@ impl Backend for SlowReclaim {
         })
     }
 
-    redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append, append_once,
-        create_group, open, acknowledge, settle, extend, release, holdings, promote, retain,
-        retain_redo, forget, scheduled, hasten, cancel, consumers, remove_group, server, topics,
-        status, browse, newest, graves);
+    redstart::forward_store!(inner: name, clock, clock_set, ping, ensure_topic, append, append_once,
+        create_group, open, acknowledge, settle, extend, release, pending_of, promote, trim,
+        trim_redelivery, prune_consumers, scheduled, run_now, cancel, consumers, remove_group, server, topics,
+        status, browse, newest, dead_letters);
 }
 
 #[tokio::test]
 async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
     let store = MemoryStore::new();
-    let (backend, orders) = (store.backend(None), topic("orders"));
+    let (store, kv, orders) = (store.store(None), store.kv(None), topic("orders"));
     let (taken, mut looks) = mpsc::unbounded_channel();
     let gate = Arc::new(Semaphore::new(0));
     let slow = SlowReclaim {
-        inner: Arc::clone(&backend),
+        inner: Arc::clone(&store),
         taken,
         gate: Arc::clone(&gate),
     };
     let container = Container::builder()
-        .with_backend(Arc::new(slow), Arc::new(store.kv(None)))
+        .with_store(Arc::new(slow), kv)
         .with_service(group("billing"))
         .connect()
         .await
@@ -271,9 +273,13 @@ async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
         consumer: ConsumerName::new(name).unwrap(),
     };
     let settings = TopicSettings::default();
-    backend.ensure_topic(&orders, settings).await.unwrap();
-    backend
-        .create_group(&orders, &group("billing"), redstart::Start::Beginning)
+    store.ensure_topic(&orders, settings).await.unwrap();
+    store
+        .create_group(
+            &orders,
+            &group("billing"),
+            redstart::topics::StartFrom::Beginning,
+        )
         .await
         .unwrap();
     for n in 0..3_u32 {
@@ -281,10 +287,10 @@ async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
         container.bus().publish(&orders, &envelope).await.unwrap();
     }
     let other = member("other");
-    let (mut reader, _) = backend.open(&other).await.unwrap();
+    let (mut reader, _) = store.open(&other).await.unwrap();
     let fetched = reader.fetch(10, Duration::ZERO).await.unwrap();
     let receipts: Vec<_> = fetched.iter().map(|one| one.receipt).collect();
-    assert_eq!(backend.release(&other, &receipts).await.unwrap(), 3);
+    assert_eq!(store.release(&other, &receipts).await.unwrap(), 3);
 
     let handler = |_: u32, _: Delivery| async {};
     let subscription = container.bus().subscribe(&orders, handler).await.unwrap();
@@ -296,7 +302,7 @@ async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
     let report = ending.await.unwrap();
     assert_eq!((report.released, report.unsettled), (3, 0), "{report:?}");
     let cursor = ReclaimCursor::default();
-    let again = backend.reclaim(&member("next"), HOUR, cursor, 10).await;
+    let again = store.reclaim(&member("next"), HOUR, cursor, 10).await;
     let again = again.unwrap().taken;
     assert_eq!(again.len(), 3, "claimable at once");
     assert!(again.iter().all(|one| one.deliveries == 1), "uncounted");

@@ -6,7 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use redstart::{Container, DeadLetterFilter, Group, Reason, Topic};
+use redstart::{
+    Container, Group, Topic,
+    dead_letters::{DeadLetterFilter, Reason},
+};
 
 use super::memory::resident;
 use crate::bench::Bench;
@@ -152,7 +155,7 @@ async fn look(container: &Container, topic: &Topic, group: &Group) -> [f64; 4] {
                 .list(topic, group, &filter, after, most)
                 .await
                 .expect("a page");
-            found += page.letters.len();
+            found += page.items.len();
             after = page.next;
             if after.is_none() || found >= most {
                 break;

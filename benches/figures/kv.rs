@@ -19,7 +19,7 @@ pub(super) async fn measure(bench: &mut Bench) {
         ("kv/get", Work::Get),
         ("kv/set", Work::Set),
         ("kv/incr", Work::Incr),
-        ("kv/cas", Work::Cas),
+        ("kv/cas", Work::CasResult),
         ("kv/once", Work::Once),
     ] {
         report

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Delivery, SubscribeOptions, Topic, prelude::*};
+use redstart::{Container, Delivery, SubscribeOptions, Topic};
 
 use super::publish::envelope;
 use super::{drained, finish, publish};

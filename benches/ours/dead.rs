@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redstart::store::{Record, Restoring, Start};
+use redstart::store::{Record, Restoring, StartFrom};
 use redstart::{
-    Container, DeadLetterFilter, DeadLetterHead, DeadLetterRetention, Delivery, EntryId, Envelope,
-    Group, MessageBusExt as _, Reason, SubscribeOptions, Sweep, Timestamp, Topic,
+    Container, Delivery, Envelope, Group, SubscribeOptions, Topic,
+    dead_letters::{DeadLetterFilter, DeadLetterRetention, DeadLetterSummary, Reason, Sweep},
+    envelope::{EntryId, Timestamp},
 };
 use uuid::Uuid;
 
@@ -20,8 +21,8 @@ pub(crate) async fn bury_many(
     count: u64,
     rare: u64,
 ) {
-    let backend = container.backend();
-    let made = backend.create_group(topic, group, Start::Beginning).await;
+    let store = container.store();
+    let made = store.create_group(topic, group, StartFrom::Beginning).await;
     made.expect("a group");
     let body = body(container, topic, group).await;
     for first in (0..count).step_by(500) {
@@ -35,28 +36,28 @@ pub(crate) async fn bury_many(
                 },
             })
             .collect();
-        let put = backend
-            .graves()
+        let put = store
+            .dead_letters()
             .restore(topic, group, &records, false)
             .await;
         assert!(put.expect("put in").iter().all(Option::is_some));
     }
 }
 
-fn head(number: u64, rare: u64) -> DeadLetterHead {
+fn head(number: u64, rare: u64) -> DeadLetterSummary {
     let error = if number % rare == rare / 2 {
         format!("printer {number} is out of paper")
     } else {
         let word = ["connect", "read", "write", "parse"][number as usize % 4];
         format!("{word} to upstream-{} failed after {number} ms", number % 5)
     };
-    DeadLetterHead {
+    DeadLetterSummary {
         reason: Reason::Exhausted,
         fingerprint: error.replace(|symbol: char| symbol.is_ascii_digit(), "#"),
-        kind: "order.placed".to_owned(),
+        message_type: "order.placed".to_owned(),
         tenant: Some(format!("tenant-{}", number % 100)),
-        corr_id: Some(Uuid::new_v4().to_string()),
-        message: Some(Uuid::now_v7()),
+        correlation: Some(Uuid::new_v4().to_string()),
+        message_id: Some(Uuid::now_v7()),
         error,
         attempts: 5,
         redriven: 0,
@@ -74,8 +75,8 @@ async fn body(container: &Container, topic: &Topic, group: &Group) -> Bytes {
         .await
         .expect("published");
     let ids = super::bury(container, topic, group, 1).await;
-    let graves = container.backend();
-    let found = graves.graves().find(topic, group, &ids).await;
+    let dead_letters = container.store();
+    let found = dead_letters.dead_letters().find(topic, group, &ids).await;
     let body = found.expect("found").remove(0).1.body;
     container
         .dead_letters()
@@ -100,8 +101,8 @@ pub(crate) async fn oldest(
             .list(topic, group, &everything, after, 1000)
             .await
             .expect("a page");
-        seen += page.letters.len() as u64;
-        last = page.letters.last().expect("dead letters").0;
+        seen += page.items.len() as u64;
+        last = page.items.last().expect("dead letters").0;
         after = page.next;
     }
     last.time().expect("a time")
@@ -116,7 +117,8 @@ pub(crate) async fn sweep(
     count: u64,
 ) -> f64 {
     let dead = container.dead_letters();
-    let sweep = Sweep::redrive(DeadLetterFilter::default().with_until(until)).by("bench");
+    let sweep =
+        Sweep::redrive(DeadLetterFilter::default().with_until(until)).with_operator("bench");
     let began = Instant::now();
     let swept = dead
         .sweep(topic, group, sweep, &|_| {})
@@ -136,7 +138,7 @@ pub(crate) async fn removing_overdue<T>(
     let retention = DeadLetterRetention::forever().with_max_count(1);
     let options = SubscribeOptions::new().with_dead_letter_retention(retention);
     let count = async || {
-        let groups = container.admin().groups(topic).await.expect("the topic");
+        let groups = container.topics().groups(topic).await.expect("the topic");
         groups[0].dead
     };
     let (before, began) = (count().await, Instant::now());

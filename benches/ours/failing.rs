@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redstart::{
-    Container, DeadLetterFilter, Delivery, EntryId, Group, Outcome, RetryPolicy, SubscribeOptions,
-    Topic, prelude::*,
+    Container, Delivery, Group, Outcome, RetryPolicy, SubscribeOptions, Topic,
+    dead_letters::DeadLetterFilter, envelope::EntryId,
 };
 
 use super::{drained, finish, wait_for};
@@ -90,7 +90,7 @@ pub(crate) async fn bury(
     loop {
         let page = dead.list(topic, group, &everything, after, 500).await;
         let page = page.expect("dead letters");
-        ids.extend(page.letters.iter().map(|(id, _)| *id));
+        ids.extend(page.items.iter().map(|(id, _)| *id));
         after = page.next;
         if after.is_none() {
             return ids;
@@ -109,6 +109,6 @@ pub(crate) async fn redrive(
     let meter = Meter::start(server);
     let redriven = container.dead_letters().redrive(topic, group, ids).await;
     let spent = meter.stop();
-    assert_eq!(redriven.expect("redriven").done.len(), ids.len());
+    assert_eq!(redriven.expect("redriven").moved.len(), ids.len());
     spent
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use redstart::{Once, RedisKv, once, prelude::*};
+use redstart::{
+    Kv,
+    kv::{Once, once},
+};
 
 use crate::meter::{Meter, Spent};
 use crate::server::Server;
@@ -10,13 +13,13 @@ use crate::work::{Order, SIZE, Work};
 
 /// Does `count` operations from as many tasks as the pool has connections, each on a key of its own.
 pub(crate) async fn kv(server: &Server, work: Work, count: u64, tasks: u64) -> Spent {
-    let kv = RedisKv::new(&server.url, None).expect("the URL is ours");
+    let kv = Kv::connect(&server.url, None).expect("the URL is ours");
     let order = Order::new(1, SIZE);
     for task in 0..tasks {
         let key = format!("ours-{task}");
         kv.delete(&key).await.expect("deleted");
         if !matches!(work, Work::Incr) {
-            kv.set(&key, &order, None).await.expect("set");
+            kv.set(&key, &order).await.expect("set");
         }
     }
     let meter = Meter::start(server);
@@ -31,11 +34,11 @@ pub(crate) async fn kv(server: &Server, work: Work, count: u64, tasks: u64) -> S
                         let found: Option<Order> = kv.get(&key).await.expect("get");
                         assert!(found.is_some());
                     }
-                    Work::Set => kv.set(&key, &order, None).await.expect("set"),
+                    Work::Set => kv.set(&key, &order).await.expect("set"),
                     Work::Incr => {
                         kv.incr(&key, 1).await.expect("incr");
                     }
-                    Work::Cas => {
+                    Work::CasResult => {
                         let swapped = kv.cas(&key, Some(&order), &order, None).await.expect("cas");
                         assert!(swapped);
                     }

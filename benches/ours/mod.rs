@@ -19,7 +19,7 @@ pub(crate) use publish::{publish, publish_all, publish_tasks};
 /// Waits until nothing of the topic is left to do.
 pub(crate) async fn drained(container: &Container, topic: &Topic, dead: u64) {
     loop {
-        let groups = container.admin().groups(topic).await.expect("the topic");
+        let groups = container.topics().groups(topic).await.expect("the topic");
         let group = &groups[0];
         if group.lag + group.in_flight + group.scheduled == 0 {
             assert_eq!(group.dead, dead, "a fast run that loses one is a failure");

@@ -12,7 +12,7 @@ use crate::api::{
     batch_handler,
 };
 use crate::domain::BoxFuture;
-use crate::domain::{EntryId, Envelope, Error, ErrorKind, IntoOutcomes, LONGEST_DELAY, Topic};
+use crate::domain::{EntryId, Envelope, Error, ErrorKind, IntoOutcomes, RetryPolicy, Topic};
 
 /// What became of a message that was published.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,7 +54,7 @@ impl PublishOptions {
     /// Adds nothing where the topic was given a message with the same envelope id, with
     /// deduplication, less than `window` ago: the publish returns the first entry's id and
     /// `duplicate: true`. By default as the container was
-    /// [told](crate::ContainerBuilder::with_deduplication).
+    /// [told](crate::container::ContainerBuilder::with_deduplication).
     ///
     /// Checking and adding are one atomic step on the server, whose clock the window goes by:
     /// from 1 millisecond to 30 days, in whole milliseconds. It is remembered even when the
@@ -92,7 +92,9 @@ impl PublishOptions {
     pub(crate) fn window(self, default: Option<Duration>) -> Result<Option<Duration>, Error> {
         let window = self.deduplication.unwrap_or(default);
         match window {
-            Some(window) if !(Duration::from_millis(1)..=LONGEST_DELAY).contains(&window) => {
+            Some(window)
+                if !(Duration::from_millis(1)..=RetryPolicy::MAX_DELAY).contains(&window) =>
+            {
                 let rule = format!("a deduplication window is 1 ms to 30 days, not {window:?}");
                 Err(Error::new(ErrorKind::Invalid, "publish", rule))
             }
@@ -101,11 +103,83 @@ impl PublishOptions {
     }
 }
 
-/// A durable message bus; [`MessageBusExt`] adds what is generic.
+/// The object-safe port behind a [`Bus`], for decorators.
 ///
-/// Delivery is at least once: a message that was published comes to every group until the group has
-/// settled it, and it may come more than once.
+/// Delivery is at least once: a published message reaches every group until the group settles it,
+/// and it can arrive more than once.
 pub trait MessageBus: Send + Sync + fmt::Debug {
+    /// Publishes a message. See [`Bus::publish`].
+    fn publish<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+    ) -> BoxFuture<'a, Result<Published, Error>>;
+
+    /// Publishes a message with options. See [`Bus::publish_with`].
+    fn publish_with<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelope: &'a Envelope,
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Result<Published, Error>>;
+
+    /// Publishes messages in their order, batched. See [`Bus::publish_all`].
+    fn publish_all<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelopes: &'a [Envelope],
+    ) -> BoxFuture<'a, Vec<Result<Published, Error>>>;
+
+    /// Publishes messages with options, in their order. See [`Bus::publish_all_with`].
+    fn publish_all_with<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelopes: &'a [Envelope],
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Vec<Result<Published, Error>>>;
+
+    /// Subscribes a handler in its object-safe form. See [`Bus::subscribe`].
+    fn subscribe_raw<'a>(
+        &'a self,
+        topic: &'a Topic,
+        options: SubscribeOptions,
+        handler: Arc<dyn RawHandler>,
+    ) -> BoxFuture<'a, Result<Subscription, Error>>;
+
+    /// Subscribes a batch handler in its object-safe form. See [`Bus::subscribe_batch`].
+    fn subscribe_batch_raw<'a>(
+        &'a self,
+        topic: &'a Topic,
+        options: SubscribeOptions,
+        handler: Arc<dyn RawBatchHandler>,
+    ) -> BoxFuture<'a, Result<Subscription, Error>>;
+}
+
+/// The message bus. Cheap to clone.
+///
+/// Delivery is at least once: a published message reaches every group until the group settles it,
+/// and it can arrive more than once.
+///
+/// A `Bus` wraps the object-safe [`MessageBus`]. To add behaviour to every call, implement
+/// `MessageBus` around [`port`](Self::port) and build a `Bus` from it.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    port: Arc<dyn MessageBus>,
+}
+
+impl From<Arc<dyn MessageBus>> for Bus {
+    fn from(port: Arc<dyn MessageBus>) -> Self {
+        Self { port }
+    }
+}
+
+impl Bus {
+    /// The object-safe bus behind this one, for decorators.
+    #[must_use]
+    pub fn port(&self) -> &Arc<dyn MessageBus> {
+        &self.port
+    }
+
     /// Publishes a message. When this returns `Ok`, the store has it.
     ///
     /// # Errors
@@ -122,11 +196,9 @@ pub trait MessageBus: Send + Sync + fmt::Debug {
     /// # Cancel safety
     ///
     /// The message may have been published when the future is dropped.
-    fn publish<'a>(
-        &'a self,
-        topic: &'a Topic,
-        envelope: &'a Envelope,
-    ) -> BoxFuture<'a, Result<Published, Error>>;
+    pub async fn publish(&self, topic: &Topic, envelope: &Envelope) -> Result<Published, Error> {
+        self.port.publish(topic, envelope).await
+    }
 
     /// Publishes a message with options. See [`publish`](Self::publish).
     ///
@@ -143,7 +215,7 @@ pub trait MessageBus: Send + Sync + fmt::Debug {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use redstart::{Container, Envelope, MessageBus, PublishOptions, Topic};
+    /// use redstart::{Container, Envelope, PublishOptions, Topic};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), redstart::Error> {
@@ -157,23 +229,27 @@ pub trait MessageBus: Send + Sync + fmt::Debug {
     /// # Ok(())
     /// # }
     /// ```
-    fn publish_with<'a>(
-        &'a self,
-        topic: &'a Topic,
-        envelope: &'a Envelope,
+    pub async fn publish_with(
+        &self,
+        topic: &Topic,
+        envelope: &Envelope,
         options: PublishOptions,
-    ) -> BoxFuture<'a, Result<Published, Error>>;
+    ) -> Result<Published, Error> {
+        self.port.publish_with(topic, envelope, options).await
+    }
 
     /// Publishes messages in their order, batched. The result of each, in the same order.
     ///
     /// # Cancel safety
     ///
     /// Any number of them, from the first on, may have been published when the future is dropped.
-    fn publish_all<'a>(
-        &'a self,
-        topic: &'a Topic,
-        envelopes: &'a [Envelope],
-    ) -> BoxFuture<'a, Vec<Result<Published, Error>>>;
+    pub async fn publish_all(
+        &self,
+        topic: &Topic,
+        envelopes: &[Envelope],
+    ) -> Vec<Result<Published, Error>> {
+        self.port.publish_all(topic, envelopes).await
+    }
 
     /// Publishes messages in their order, batched, with options. See
     /// [`publish_all`](Self::publish_all).
@@ -184,32 +260,15 @@ pub trait MessageBus: Send + Sync + fmt::Debug {
     /// # Cancel safety
     ///
     /// As [`publish_all`](Self::publish_all).
-    fn publish_all_with<'a>(
-        &'a self,
-        topic: &'a Topic,
-        envelopes: &'a [Envelope],
+    pub async fn publish_all_with(
+        &self,
+        topic: &Topic,
+        envelopes: &[Envelope],
         options: PublishOptions,
-    ) -> BoxFuture<'a, Vec<Result<Published, Error>>>;
+    ) -> Vec<Result<Published, Error>> {
+        self.port.publish_all_with(topic, envelopes, options).await
+    }
 
-    /// Subscribes a handler in its object-safe form. See [`MessageBusExt::subscribe`].
-    fn subscribe_raw<'a>(
-        &'a self,
-        topic: &'a Topic,
-        options: SubscribeOptions,
-        handler: Arc<dyn RawHandler>,
-    ) -> BoxFuture<'a, Result<Subscription, Error>>;
-
-    /// Subscribes a batch handler in its object-safe form. See [`MessageBusExt::subscribe_batch`].
-    fn subscribe_batch_raw<'a>(
-        &'a self,
-        topic: &'a Topic,
-        options: SubscribeOptions,
-        handler: Arc<dyn RawBatchHandler>,
-    ) -> BoxFuture<'a, Result<Subscription, Error>>;
-}
-
-/// What is generic about a [`MessageBus`].
-pub trait MessageBusExt: MessageBus {
     /// Subscribes a handler to a topic, in the group named after the service.
     ///
     /// Returns when the group exists and reading has begun. A group that is new starts at the
@@ -230,9 +289,9 @@ pub trait MessageBusExt: MessageBus {
     /// # Example
     ///
     /// ```no_run
-    /// use redstart::{Delivery, Envelope, Error, MessageBus, Topic, prelude::*};
+    /// use redstart::{Bus, Delivery, Envelope, Error, Topic};
     ///
-    /// # async fn run(bus: &dyn MessageBus) -> Result<(), Error> {
+    /// # async fn run(bus: &Bus) -> Result<(), Error> {
     /// let orders = Topic::new("orders")?;
     /// let subscription = bus
     ///     .subscribe(&orders, |cents: u64, delivery: Delivery| async move {
@@ -244,12 +303,13 @@ pub trait MessageBusExt: MessageBus {
     /// # Ok(())
     /// # }
     /// ```
-    fn subscribe<'a, M, H: IntoHandler<M>>(
+    pub fn subscribe<'a, M, H: IntoHandler<M>>(
         &'a self,
         topic: &'a Topic,
         handler: H,
     ) -> BoxFuture<'a, Result<Subscription, Error>> {
-        self.subscribe_raw(topic, SubscribeOptions::default(), handler.into_handler())
+        self.port
+            .subscribe_raw(topic, SubscribeOptions::default(), handler.into_handler())
     }
 
     /// Subscribes a handler with options. See [`subscribe`](Self::subscribe).
@@ -258,13 +318,14 @@ pub trait MessageBusExt: MessageBus {
     ///
     /// As [`subscribe`](Self::subscribe), and [`Invalid`](crate::ErrorKind::Invalid) for an
     /// option out of its bounds.
-    fn subscribe_with<'a, M, H: IntoHandler<M>>(
+    pub fn subscribe_with<'a, M, H: IntoHandler<M>>(
         &'a self,
         topic: &'a Topic,
         options: SubscribeOptions,
         handler: H,
     ) -> BoxFuture<'a, Result<Subscription, Error>> {
-        self.subscribe_raw(topic, options, handler.into_handler())
+        self.port
+            .subscribe_raw(topic, options, handler.into_handler())
     }
 
     /// Subscribes a handler that takes many messages at once, as sinks want them that write in bulk.
@@ -295,7 +356,7 @@ pub trait MessageBusExt: MessageBus {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use redstart::{Container, Delivery, Outcome, SubscribeOptions, Topic, prelude::*};
+    /// use redstart::{Container, Delivery, Outcome, SubscribeOptions, Topic};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), redstart::Error> {
@@ -319,7 +380,7 @@ pub trait MessageBusExt: MessageBus {
     /// # Ok(())
     /// # }
     /// ```
-    fn subscribe_batch<'a, T, F, Fut>(
+    pub fn subscribe_batch<'a, T, F, Fut>(
         &'a self,
         topic: &'a Topic,
         options: SubscribeOptions,
@@ -331,8 +392,7 @@ pub trait MessageBusExt: MessageBus {
         Fut: Future + Send,
         Fut::Output: IntoOutcomes,
     {
-        self.subscribe_batch_raw(topic, options, batch_handler(handler))
+        self.port
+            .subscribe_batch_raw(topic, options, batch_handler(handler))
     }
 }
-
-impl<B: MessageBus + ?Sized> MessageBusExt for B {}

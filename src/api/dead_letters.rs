@@ -7,26 +7,16 @@ use uuid::Uuid;
 
 use crate::domain::BoxFuture;
 use crate::domain::{
-    Cause, DeadLetter, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Error, Group, Left,
-    Selection, Sweep, Tally, Timestamp, Topic,
+    Cause, CountBy, DeadLetter, DeadLetterFilter, DeadLetterSummary, EntryId, Envelope, Error,
+    Group, Moved, Selection, SkipReason, Sweep, Timestamp, Topic,
 };
-
-/// What became of dead letters that were to be taken out, by id.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Redriven {
-    /// Those that were taken out by this call.
-    pub done: Vec<EntryId>,
-    /// Those that are not there: unknown, or taken out by another call.
-    pub missing: Vec<EntryId>,
-}
 
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetterPage {
     /// Those that match, oldest first.
-    pub letters: Vec<(EntryId, DeadLetterHead)>,
+    pub items: Vec<(EntryId, DeadLetterSummary)>,
     /// After which id the next page begins; `None` when this is the last one.
     pub next: Option<EntryId>,
 }
@@ -34,11 +24,11 @@ pub struct DeadLetterPage {
 /// What a sweep would do.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
-pub struct Survey {
+pub struct Preview {
     /// How many it would take.
     pub matching: u64,
     /// How many of those that died in time it would leave where they are, and why.
-    pub left: BTreeMap<Left, u64>,
+    pub skipped: BTreeMap<SkipReason, u64>,
     /// How many of the ids asked for are not there.
     pub missing: u64,
     /// The oldest and the newest one that it would take.
@@ -48,13 +38,13 @@ pub struct Survey {
 /// How far a sweep has come.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Progress {
+pub struct SweepProgress {
     /// The operation, as the journal has it.
     pub operation: Uuid,
     /// How many were taken out.
     pub taken: u64,
     /// How many of those that died in time were left where they are.
-    pub left: u64,
+    pub skipped: u64,
     /// How many another one took first.
     pub missing: u64,
     /// How many of the redriven have died again so far; counted only for a sweep that stops by
@@ -65,7 +55,7 @@ pub struct Progress {
 /// How a sweep ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Ended {
+pub enum SweepEnd {
     /// Everything that it was about is done.
     Done,
     /// Too many of the redriven died again.
@@ -75,19 +65,19 @@ pub enum Ended {
 /// What a sweep did.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Swept {
+pub struct SweepReport {
     /// The operation, as the journal has it.
     pub operation: Uuid,
     /// How it ended.
-    pub ended: Ended,
+    pub ended: SweepEnd,
     /// What was done.
-    pub progress: Progress,
+    pub progress: SweepProgress,
 }
 
 /// An operation of the journal: who did what to which dead letters, and what came of it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Operation {
+pub struct JournalEntry {
     /// Its id.
     pub id: Uuid,
     /// `redrive`, `publish`, `purge`, `edit` or `import`.
@@ -115,9 +105,9 @@ pub struct Operation {
 #[non_exhaustive]
 pub enum Imported {
     /// It has this id now.
-    As(EntryId),
+    New(EntryId),
     /// It is there already, or was imported before.
-    Known,
+    Present,
 }
 
 /// The dead letters of a namespace.
@@ -137,7 +127,7 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        by: Tally,
+        by: CountBy,
     ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>>;
 
     /// Lists a group's dead letters that match, oldest first, up to `max` of those after `after`.
@@ -183,7 +173,7 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
         topic: &'a Topic,
         group: &'a Group,
         ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Redriven, Error>>;
+    ) -> BoxFuture<'a, Result<Moved<EntryId>, Error>>;
 
     /// Removes dead letters for good.
     ///
@@ -197,19 +187,19 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
         topic: &'a Topic,
         group: &'a Group,
         ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Redriven, Error>>;
+    ) -> BoxFuture<'a, Result<Moved<EntryId>, Error>>;
 
     /// Says what a sweep would do, and does nothing.
     ///
     /// # Errors
     ///
     /// [`Invalid`](crate::ErrorKind::Invalid) for a sweep that breaks a rule.
-    fn survey<'a>(
+    fn preview<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         sweep: &'a Sweep,
-    ) -> BoxFuture<'a, Result<Survey, Error>>;
+    ) -> BoxFuture<'a, Result<Preview, Error>>;
 
     /// Redrives, publishes or purges many dead letters, and keeps a journal of it.
     ///
@@ -232,8 +222,8 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
         topic: &'a Topic,
         group: &'a Group,
         sweep: Sweep,
-        progress: &'a (dyn Fn(Progress) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Swept, Error>>;
+        progress: &'a (dyn Fn(SweepProgress) + Send + Sync),
+    ) -> BoxFuture<'a, Result<SweepReport, Error>>;
 
     /// Goes on with a sweep that was cut off, at what it had come to, within what it was about.
     ///
@@ -247,8 +237,8 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
         topic: &'a Topic,
         group: &'a Group,
         operation: Uuid,
-        progress: &'a (dyn Fn(Progress) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Swept, Error>>;
+        progress: &'a (dyn Fn(SweepProgress) + Send + Sync),
+    ) -> BoxFuture<'a, Result<SweepReport, Error>>;
 
     /// Brings a dead letter back as an edited message: with the content of `envelope`, a new id,
     /// and a header `edited-from` that names the old one. Returns the new id.
@@ -256,7 +246,7 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// [`Refused`](crate::ErrorKind::Refused) unless editing is enabled
-    /// ([`ContainerBuilder::with_dead_letter_editing`](crate::ContainerBuilder::with_dead_letter_editing));
+    /// ([`ContainerBuilder::with_dead_letter_editing`](crate::container::ContainerBuilder::with_dead_letter_editing));
     /// [`NotFound`](crate::ErrorKind::NotFound) when the dead letter is not there any more;
     /// [`TooLarge`](crate::ErrorKind::TooLarge), [`Encode`](crate::ErrorKind::Encode) for an
     /// envelope that could not be published. Nothing was changed then.
@@ -280,13 +270,13 @@ pub trait DeadLetters: Send + Sync + fmt::Debug {
         topic: &'a Topic,
         group: &'a Group,
         letters: &'a [DeadLetter],
-        again: bool,
+        reimport: bool,
     ) -> BoxFuture<'a, Result<Vec<Imported>, Error>>;
 
     /// What operators did to a group's dead letters: the newest hundred operations, oldest first.
-    fn operations<'a>(
+    fn journal<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<Operation>, Error>>;
+    ) -> BoxFuture<'a, Result<Vec<JournalEntry>, Error>>;
 }

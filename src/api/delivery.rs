@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::lease::Lease;
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic};
-use crate::store::{Backend, Member, Receipt};
+use crate::store::{DeliveryId, Member, Store};
 
 /// One handing of an envelope to a consumer. Cheap to clone.
 ///
@@ -18,22 +18,22 @@ pub struct Delivery {
 struct Inner {
     envelope: Envelope,
     member: Arc<Member>,
-    receipt: Receipt,
+    receipt: DeliveryId,
     origin: EntryId,
     attempt: u32,
     lease: Arc<Lease>,
-    backend: Arc<dyn Backend>,
+    store: Arc<dyn Store>,
 }
 
 impl Delivery {
     pub(crate) fn new(
         envelope: Envelope,
         member: Arc<Member>,
-        receipt: Receipt,
+        receipt: DeliveryId,
         origin: EntryId,
         attempt: u32,
         lease: Arc<Lease>,
-        backend: Arc<dyn Backend>,
+        store: Arc<dyn Store>,
     ) -> Self {
         let inner = Inner {
             envelope,
@@ -42,7 +42,7 @@ impl Delivery {
             origin,
             attempt,
             lease,
-            backend,
+            store,
         };
         Self {
             inner: Arc::new(inner),
@@ -108,10 +108,7 @@ impl Delivery {
     /// The lease may have been extended when the future is dropped.
     pub async fn extend_lease(&self) -> Result<(), Error> {
         let inner = &self.inner;
-        let held = inner
-            .backend
-            .extend(&inner.member, &[inner.receipt])
-            .await?;
+        let held = inner.store.extend(&inner.member, &[inner.receipt]).await?;
         if held.first() == Some(&true) {
             return Ok(());
         }

@@ -10,15 +10,16 @@ pub(crate) mod once;
 pub(crate) mod options;
 pub(crate) mod subscription;
 
-pub use bus::{MessageBus, MessageBusExt, PublishOptions, Published};
+pub use bus::{Bus, MessageBus, PublishOptions, Published};
 pub use dead_letters::{
-    DeadLetterPage, DeadLetters, Ended, Imported, Operation, Progress, Redriven, Survey, Swept,
+    DeadLetterPage, DeadLetters, Imported, JournalEntry, Preview, SweepEnd, SweepProgress,
+    SweepReport,
 };
 pub use delivery::Delivery;
 pub use handler::{Handler, IntoHandler, RawBatchHandler, RawHandler};
 pub(crate) use handler::{Work, batch_handler};
 pub(crate) use kv::check_key;
-pub use kv::{Cas, Claim, KvStore, KvStoreExt};
-pub use once::{Once, OnceError, deduplicate_event, once};
+pub use kv::{CasResult, ClaimResult, Kv, KvStore};
+pub use once::{Once, OnceError, first_time, once};
 pub use options::SubscribeOptions;
 pub use subscription::{Subscription, SubscriptionReport};

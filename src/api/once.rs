@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::api::{Claim, KvStore};
+use crate::api::{ClaimResult, Kv};
 use crate::domain::{Error, ErrorKind};
 use crate::wire::value;
 
@@ -39,10 +39,10 @@ pub enum OnceError<E> {
     Store(Error),
 }
 
-impl<E> fmt::Display for OnceError<E> {
+impl<E: fmt::Display> fmt::Display for OnceError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Function(_) => f.write_str("the function that was to run once failed"),
+            Self::Function(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -51,7 +51,7 @@ impl<E> fmt::Display for OnceError<E> {
 impl<E: StdError + 'static> StdError for OnceError<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Function(error) => Some(error),
+            Self::Function(error) => error.source(),
             Self::Store(error) => error.source(),
         }
     }
@@ -71,7 +71,7 @@ impl<E: StdError + 'static> StdError for OnceError<E> {
 /// When the future is dropped the claim stays until its lease of 30 seconds ends; until then
 /// others see [`Once::InProgress`].
 pub async fn once<T, E, F, Fut>(
-    kv: &(impl KvStore + ?Sized),
+    kv: &Kv,
     key: &str,
     ttl: Duration,
     function: F,
@@ -83,34 +83,35 @@ where
 {
     let token = Uuid::new_v4().to_string();
     match kv
+        .port()
         .claim(key, &token, LEASE)
         .await
         .map_err(OnceError::Store)?
     {
-        Claim::Busy => return Ok(Once::InProgress),
-        Claim::Done(None) => return Ok(Once::AlreadyDone(None)),
-        Claim::Done(Some(bytes)) => {
+        ClaimResult::Busy => return Ok(Once::InProgress),
+        ClaimResult::Done(None) => return Ok(Once::AlreadyDone(None)),
+        ClaimResult::Done(Some(bytes)) => {
             let result = value::decode(&bytes).map_err(|e| OnceError::Store(e.on(key)))?;
             return Ok(Once::AlreadyDone(Some(result)));
         }
-        Claim::Claimed => {}
+        ClaimResult::Claimed => {}
     }
     let recorded = match holding(kv, key, &token, function()).await {
-        Ok(result) => value::encode(kv.codec(), &result).map(|bytes| (result, bytes)),
+        Ok(result) => kv.encode(key, &result).map(|bytes| (result, bytes)),
         Err(error) => {
             // Best effort: where it fails, the claim ends with its lease.
-            let _ = kv.release_claim(key, &token).await;
+            let _ = kv.port().release_claim(key, &token).await;
             return Err(OnceError::Function(error));
         }
     };
     let (result, bytes) = match recorded {
         Ok(recorded) => recorded,
         Err(error) => {
-            let _ = kv.release_claim(key, &token).await;
-            return Err(OnceError::Store(error.on(key)));
+            let _ = kv.port().release_claim(key, &token).await;
+            return Err(OnceError::Store(error));
         }
     };
-    match kv.complete_claim(key, &token, bytes, ttl).await {
+    match kv.port().complete_claim(key, &token, bytes, ttl).await {
         Ok(true) => Ok(Once::Executed(result)),
         Ok(false) => Err(OnceError::Store(
             Error::new(
@@ -125,17 +126,12 @@ where
 }
 
 /// Polls `work` to its end while keeping the claim alive.
-async fn holding<T>(
-    kv: &(impl KvStore + ?Sized),
-    key: &str,
-    token: &str,
-    work: impl Future<Output = T>,
-) -> T {
+async fn holding<T>(kv: &Kv, key: &str, token: &str, work: impl Future<Output = T>) -> T {
     let keeping = async {
         loop {
             tokio::time::sleep(LEASE / 3).await;
             // A failed extension is not the end: the next may succeed, and completion is fenced.
-            let _ = kv.extend_claim(key, token, LEASE).await;
+            let _ = kv.port().extend_claim(key, token, LEASE).await;
         }
     };
     tokio::select! {
@@ -152,12 +148,9 @@ async fn holding<T>(
 /// # Errors
 ///
 /// The kinds of the connection. After [`ErrorKind::OutcomeUnknown`] the id may count as seen.
-pub async fn deduplicate_event(
-    kv: &(impl KvStore + ?Sized),
-    event_id: &str,
-    ttl: Duration,
-) -> Result<bool, Error> {
+pub async fn first_time(kv: &Kv, event_id: &str, ttl: Duration) -> Result<bool, Error> {
     let key = format!("seen:{event_id}");
-    kv.insert_bytes(&key, Bytes::from_static(b"true"), ttl)
+    kv.port()
+        .insert_bytes(&key, Bytes::from_static(b"true"), ttl)
         .await
 }

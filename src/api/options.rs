@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::domain::{DeadLetterRetention, Error, ErrorKind, Group, RetryPolicy};
-use crate::store::Start;
+use crate::store::StartFrom;
 
 /// How a subscription works. Every setting has a default.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SubscribeOptions {
     pub(crate) group: Option<Group>,
-    pub(crate) start: Start,
+    pub(crate) start: StartFrom,
     pub(crate) concurrency: usize,
     pub(crate) prefetch: Option<usize>,
     pub(crate) batch: (usize, Duration),
@@ -24,7 +24,7 @@ impl Default for SubscribeOptions {
     fn default() -> Self {
         Self {
             group: None,
-            start: Start::Beginning,
+            start: StartFrom::Beginning,
             concurrency: 16,
             prefetch: None,
             batch: (100, Duration::from_millis(100)),
@@ -50,7 +50,7 @@ impl SubscribeOptions {
 
     /// Sets where a group starts that does not exist yet; by default at the beginning of
     /// what the topic still holds.
-    pub fn with_start(mut self, start: Start) -> Self {
+    pub fn with_start(mut self, start: StartFrom) -> Self {
         self.start = start;
         self
     }

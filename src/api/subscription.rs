@@ -10,9 +10,9 @@ use crate::store::Member;
 /// A running subscription, as its handle sees it.
 pub(crate) trait Running: Send + Sync {
     fn member(&self) -> &Member;
-    fn trouble(&self) -> Option<String>;
+    fn problem(&self) -> Option<String>;
     fn stop(&self);
-    fn end(self: Arc<Self>, deadline: Duration) -> BoxFuture<'static, SubscriptionReport>;
+    fn end(self: Arc<Self>, grace: Duration) -> BoxFuture<'static, SubscriptionReport>;
 }
 
 /// A running subscription.
@@ -44,7 +44,7 @@ pub struct SubscriptionReport {
     /// Deliveries that were given back because no handler had begun them: uncounted, and
     /// claimable at once.
     pub released: u64,
-    /// Handlers that were cancelled at the deadline. Their deliveries were given back too.
+    /// Handlers that were cancelled at the grace. Their deliveries were given back too.
     pub cancelled: u64,
     /// Deliveries that could not be settled or given back; they come back when their lease
     /// ends, and those that were handled are handled again.
@@ -85,8 +85,8 @@ impl Subscription {
     /// Why it does not work at the moment, if it does not: reading, settling or acknowledging fails.
     /// Each is tried again until it works.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.running.trouble()
+    pub fn problem(&self) -> Option<String> {
+        self.running.problem()
     }
 
     /// Begins nothing new from now on; [`unsubscribe`](Self::unsubscribe) does the rest.
@@ -97,19 +97,19 @@ impl Subscription {
     /// Ends the subscription and reports what it left.
     ///
     /// Reading stops; what no handler has begun is given back, uncounted; running handlers may
-    /// finish until `deadline` has passed; then their [`Delivery`](crate::Delivery) is cancelled
+    /// finish until `grace` has passed; then their [`Delivery`](crate::Delivery) is cancelled
     /// and, a quarter of a second later, their future dropped. Settlements are written. The group and its
     /// messages stay. Calling it again returns the same report. A handler must not wait for the
-    /// end of its own subscription: it would wait for itself until the deadline.
+    /// end of its own subscription: it would wait for itself until the grace.
     ///
     /// # Cancel safety
     ///
     /// The subscription ends even when the future is dropped.
-    pub async fn unsubscribe(&self, deadline: Duration) -> SubscriptionReport {
+    pub async fn unsubscribe(&self, grace: Duration) -> SubscriptionReport {
         // From this moment on, also when another call waits for its turn.
         self.running.stop();
         let name = self.running.member().to_string();
-        let ending = tokio::spawn(Arc::clone(&self.running).end(deadline));
+        let ending = tokio::spawn(Arc::clone(&self.running).end(grace));
         // The task can only fail with the runtime that it runs on.
         ending.await.unwrap_or_else(|_| SubscriptionReport {
             name,

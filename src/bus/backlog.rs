@@ -14,7 +14,7 @@ use metrics::Counter;
 use tokio::time::Instant;
 
 use crate::domain::{Error, ErrorKind, Topic, TopicSettings};
-use crate::store::Backend;
+use crate::store::Store;
 
 /// A credit is worthless after this, in milliseconds: others may have published meanwhile.
 const CREDIT_LIVES: u64 = 10_000;
@@ -23,7 +23,7 @@ const FULL_LIVES: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Backlog {
-    backend: Arc<dyn Backend>,
+    store: Arc<dyn Store>,
     gates: RwLock<HashMap<Topic, Arc<Gate>>>,
 }
 
@@ -118,9 +118,9 @@ impl Drop for Admitted {
 }
 
 impl Backlog {
-    pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
         Self {
-            backend,
+            store,
             gates: RwLock::default(),
         }
     }
@@ -173,7 +173,7 @@ impl Backlog {
             Some(last) => last.settings,
             None => {
                 let defaults = TopicSettings::default();
-                self.backend
+                self.store
                     .ensure_topic(topic, defaults)
                     .await
                     .map_err(|e| nothing_appended(e, topic))?
@@ -181,17 +181,15 @@ impl Backlog {
         };
         // A measurement that was lost on its way is repeated; it appends nothing, so its failure
         // never leaves a message's fate open.
-        let state = match self.backend.retain(topic).await {
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
-                self.backend.retain(topic).await
-            }
+        let state = match self.store.trim(topic).await {
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => self.store.trim(topic).await,
             measured => measured,
         }
         .map_err(|e| nothing_appended(e, topic))?;
         let settings = if state.known {
             settings
         } else {
-            self.backend
+            self.store
                 .ensure_topic(topic, settings)
                 .await
                 .map_err(|e| nothing_appended(e, topic))?

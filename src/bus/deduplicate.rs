@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::time::{Instant, sleep};
 
-use super::Bus;
+use super::StoreBus;
 use crate::api::Published;
 use crate::domain::{Error, ErrorKind, RetryPolicy, Topic};
 use crate::store::Identified;
@@ -15,7 +15,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// How often it is tried, the first time included.
 const TRIES: u32 = 5;
 
-impl Bus {
+impl StoreBus {
     /// Appends messages, and tries again while the fate of any is unknown.
     pub(super) async fn append_once(
         &self,
@@ -71,7 +71,7 @@ impl Bus {
         window: Duration,
         entries: Vec<Identified>,
     ) -> Vec<Result<Published, Error>> {
-        let appended = self.backend.append_once(topic, window, entries).await;
+        let appended = self.store.append_once(topic, window, entries).await;
         let mut duplicates = 0;
         let published = appended
             .into_iter()

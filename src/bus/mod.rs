@@ -13,7 +13,7 @@ use crate::api::{MessageBus, PublishOptions, Published};
 use crate::api::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
 use crate::domain::BoxFuture;
 use crate::domain::{Codec, Envelope, Error, Group, Topic};
-use crate::store::Backend;
+use crate::store::Store;
 use crate::wire::Limits;
 
 use backlog::Backlog;
@@ -21,8 +21,8 @@ use subscribe::Subscriptions;
 
 /// The message bus on a backend.
 #[derive(Debug)]
-pub(crate) struct Bus {
-    backend: Arc<dyn Backend>,
+pub(crate) struct StoreBus {
+    store: Arc<dyn Store>,
     service: Group,
     codec: Codec,
     limits: Limits,
@@ -33,17 +33,17 @@ pub(crate) struct Bus {
     closed: AtomicBool,
 }
 
-impl Bus {
+impl StoreBus {
     pub(crate) fn new(
-        backend: Arc<dyn Backend>,
+        store: Arc<dyn Store>,
         service: Group,
         codec: Codec,
         limits: Limits,
         deduplication: Option<Duration>,
     ) -> Self {
         Self {
-            backlog: Backlog::new(Arc::clone(&backend)),
-            backend,
+            backlog: Backlog::new(Arc::clone(&store)),
+            store,
             service,
             codec,
             limits,
@@ -70,7 +70,7 @@ impl Bus {
     }
 }
 
-impl MessageBus for Bus {
+impl MessageBus for StoreBus {
     fn publish<'a>(
         &'a self,
         topic: &'a Topic,

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use metrics::counter;
 use tracing::Instrument as _;
 
-use super::Bus;
+use super::StoreBus;
 use crate::api::{PublishOptions, Published};
 use crate::domain::{Envelope, Error, ErrorKind, Topic};
 use crate::store::Identified;
 use crate::wire::encode_entry;
 
-impl Bus {
+impl StoreBus {
     pub(super) async fn publish_one(
         &self,
         topic: &Topic,
@@ -81,7 +81,7 @@ impl Bus {
         let (mut plain, mut once) = (Vec::new(), Vec::new());
         match window {
             _ if entries.is_empty() => {}
-            None => plain = self.backend.append(topic, entries).await,
+            None => plain = self.store.append(topic, entries).await,
             Some(window) => {
                 let encoded = envelopes
                     .iter()

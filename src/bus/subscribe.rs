@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::Bus;
+use super::StoreBus;
 use super::publish::closed;
 use crate::api::{SubscribeOptions, Subscription, Work};
 use crate::domain::{ConsumerName, Error, ErrorKind, Group, Topic};
@@ -94,7 +94,7 @@ impl Drop for Place {
     }
 }
 
-impl Bus {
+impl StoreBus {
     pub(super) async fn subscribe(
         &self,
         topic: &Topic,
@@ -114,7 +114,7 @@ impl Bus {
         let name = (topic.clone(), group.clone());
         let subscriptions = Arc::clone(&self.subscriptions);
         let subscription = worker::start(Setup {
-            backend: Arc::clone(&self.backend),
+            store: Arc::clone(&self.store),
             member: Member {
                 topic: topic.clone(),
                 group,

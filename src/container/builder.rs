@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::{Container, Coordinator};
 use crate::adapters::memory::MemoryStore;
-use crate::adapters::redis::{Migrations, RedisBackend, TlsSettings};
-use crate::api::{KvStore, PublishOptions};
-use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
+use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings};
+use crate::api::{Kv, KvStore, PublishOptions};
+use crate::domain::{Codec, Error, ErrorKind, Group, Namespace, parse_duration};
 use crate::operate::doctor::Doctor;
-use crate::store::Backend;
+use crate::store::Store;
 use crate::wire::Limits;
 
 /// What carries the container.
@@ -19,7 +19,7 @@ enum Carrier {
     /// A Redis server, found by the URL.
     Redis,
     Memory(MemoryStore),
-    Other(Arc<dyn Backend>, Arc<dyn KvStore>),
+    Other(Arc<dyn Store>, Kv),
 }
 
 /// Puts a container together. Every setting has a default.
@@ -28,8 +28,9 @@ pub struct ContainerBuilder {
     url: String,
     tls: TlsSettings,
     carrier: Carrier,
-    namespace: Option<Namespace>,
-    service: Option<Group>,
+    /// As they were given: `connect` validates them.
+    namespace: Option<String>,
+    service: Option<String>,
     codec: Codec,
     limits: Limits,
     deduplication: Option<Duration>,
@@ -79,9 +80,9 @@ impl ContainerBuilder {
     /// | `REDSTART_NAMESPACE` | [`with_namespace`](Self::with_namespace) | none |
     /// | `REDSTART_SERVICE` | [`with_service`](Self::with_service) | `redstart` |
     /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
-    /// | `REDSTART_MAX_BYTES` | [`with_limits`](Self::with_limits): the largest envelope in bytes | 1048576 |
-    /// | `REDSTART_DEDUPLICATE_SECONDS` | [`with_deduplication`](Self::with_deduplication): the window in seconds | off |
-    /// | `REDSTART_MIGRATE` | [`with_migrations`](Self::with_migrations): `true` or `false` | `false` |
+    /// | `REDSTART_MAX_MESSAGE_BYTES` | [`with_max_message_bytes`](Self::with_max_message_bytes): the largest envelope in bytes | 1048576 |
+    /// | `REDSTART_DEDUPLICATION` | [`with_deduplication`](Self::with_deduplication): the window, such as `10m` | off |
+    /// | `REDSTART_MIGRATE_ON_CONNECT` | [`with_migrate_on_connect`](Self::with_migrate_on_connect): `true` or `false` | `false` |
     /// | `REDSTART_DEAD_LETTER_EDITING` | [`with_dead_letter_editing`](Self::with_dead_letter_editing): `true` or `false` | `false` |
     ///
     /// # Errors
@@ -118,12 +119,12 @@ impl ContainerBuilder {
         builder = builder.with_tls(tls);
         if let Some(name) = get("REDSTART_NAMESPACE")? {
             let namespace = Namespace::new(name)
-                .map_err(|e| invalid("REDSTART_NAMESPACE", "is no namespace").because(e))?;
+                .map_err(|e| invalid("REDSTART_NAMESPACE", "not a valid namespace").because(e))?;
             builder = builder.with_namespace(namespace);
         }
         if let Some(name) = get("REDSTART_SERVICE")? {
             let service = Group::new(name)
-                .map_err(|e| invalid("REDSTART_SERVICE", "is no group name").because(e))?;
+                .map_err(|e| invalid("REDSTART_SERVICE", "not a valid group name").because(e))?;
             builder = builder.with_service(service);
         }
         if let Some(codec) = get("REDSTART_CODEC")? {
@@ -131,17 +132,16 @@ impl ContainerBuilder {
                 .ok_or_else(|| invalid("REDSTART_CODEC", "must be msgpack or json"))?;
             builder = builder.with_codec(codec);
         }
-        if let Some(bytes) = get("REDSTART_MAX_BYTES")? {
+        if let Some(bytes) = get("REDSTART_MAX_MESSAGE_BYTES")? {
             let bytes = bytes
                 .parse()
-                .map_err(|_| invalid("REDSTART_MAX_BYTES", "must be a number of bytes"))?;
-            builder = builder.with_limits(Limits::default().with_max_bytes(bytes));
+                .map_err(|_| invalid("REDSTART_MAX_MESSAGE_BYTES", "must be a number of bytes"))?;
+            builder = builder.with_max_message_bytes(bytes);
         }
-        if let Some(seconds) = get("REDSTART_DEDUPLICATE_SECONDS")? {
-            let seconds = seconds
-                .parse()
-                .map_err(|_| invalid("REDSTART_DEDUPLICATE_SECONDS", "must be whole seconds"))?;
-            builder = builder.with_deduplication(Duration::from_secs(seconds));
+        if let Some(window) = get("REDSTART_DEDUPLICATION")? {
+            let window = parse_duration(&window)
+                .ok_or_else(|| invalid("REDSTART_DEDUPLICATION", "must be a time such as 10m"))?;
+            builder = builder.with_deduplication(window);
         }
         let switch = |name| {
             let parse = |text: String| {
@@ -150,8 +150,8 @@ impl ContainerBuilder {
             };
             get(name)?.map(parse).transpose()
         };
-        if let Some(migrate) = switch("REDSTART_MIGRATE")? {
-            builder = builder.with_migrations(migrate);
+        if let Some(migrate) = switch("REDSTART_MIGRATE_ON_CONNECT")? {
+            builder = builder.with_migrate_on_connect(migrate);
         }
         if let Some(editing) = switch("REDSTART_DEAD_LETTER_EDITING")? {
             builder = builder.with_dead_letter_editing(editing);
@@ -184,25 +184,31 @@ impl ContainerBuilder {
 
     /// Uses any other adapter: a backend and a key-value store that exist already.
     ///
-    /// [`with_namespace`](Self::with_namespace), [`with_setup`](Self::with_setup),
-    /// [`with_migrations`](Self::with_migrations) and the codec of the key-value store are the adapter's own affair then. The
+    /// [`with_namespace`](Self::with_namespace), [`with_namespace_creation`](Self::with_namespace_creation),
+    /// [`with_migrate_on_connect`](Self::with_migrate_on_connect) and the codec of the key-value store are the adapter's own affair then. The
     /// conformance suite of feature `testing` tells whether an adapter keeps the contract.
-    pub fn with_backend(mut self, backend: Arc<dyn Backend>, kv: Arc<dyn KvStore>) -> Self {
-        self.carrier = Carrier::Other(backend, kv);
+    pub fn with_store(mut self, store: Arc<dyn Store>, kv: Kv) -> Self {
+        self.carrier = Carrier::Other(store, kv);
         self
     }
 
-    /// Sets the prefix of all keys; by default none.
-    pub fn with_namespace(mut self, namespace: Namespace) -> Self {
-        self.namespace = Some(namespace);
+    /// Sets the prefix of all keys, a [`Namespace`] or its text; by default none.
+    /// [`connect`](Self::connect) reports a name that breaks the rule.
+    pub fn with_namespace(mut self, namespace: impl AsRef<str>) -> Self {
+        self.namespace = Some(namespace.as_ref().to_owned());
         self
     }
 
-    /// Sets the service's name, which is the group of subscriptions that name none; by
-    /// default `redstart`. Processes of one service share the work.
-    pub fn with_service(mut self, service: Group) -> Self {
-        self.service = Some(service);
+    /// Sets the service's name, a [`Group`] or its text: the group of every subscription that
+    /// names no other; by default `redstart`. Processes of one service share the work.
+    /// [`connect`](Self::connect) reports a name that breaks the rule.
+    pub fn with_service(mut self, service: impl AsRef<str>) -> Self {
+        self.service = Some(service.as_ref().to_owned());
         self
+    }
+
+    fn namespace(&self) -> Result<Option<Namespace>, Error> {
+        self.namespace.as_deref().map(Namespace::new).transpose()
     }
 
     /// Sets the codec of what is written; by default MessagePack. Reading understands both.
@@ -211,9 +217,12 @@ impl ContainerBuilder {
         self
     }
 
-    /// Sets what an entry may weigh; by default [`Limits::default`].
-    pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+    /// Sets the largest encoded envelope, in bytes; by default 1 MiB (1,048,576).
+    ///
+    /// Publishing a larger one fails with [`ErrorKind::TooLarge`]; a larger entry that arrives
+    /// goes to the dead letters as `undecodable`.
+    pub fn with_max_message_bytes(mut self, bytes: usize) -> Self {
+        self.limits = Limits::default().with_max_bytes(bytes);
         self
     }
 
@@ -227,8 +236,8 @@ impl ContainerBuilder {
 
     /// Sets whether pending migrations are applied at the start; by default they are an error,
     /// because other processes may still run the older version. A new namespace is set up all the
-    /// same, see [`with_setup`](Self::with_setup).
-    pub fn with_migrations(mut self, apply: bool) -> Self {
+    /// same, see [`with_namespace_creation`](Self::with_namespace_creation).
+    pub fn with_migrate_on_connect(mut self, apply: bool) -> Self {
         self.migrate = apply;
         self
     }
@@ -236,7 +245,7 @@ impl ContainerBuilder {
     /// Sets whether a namespace that has no layout gets it at the start; by default it does. Without,
     /// it stays as it is, and whoever looks at it finds nothing there: for what only looks, also
     /// where a name is misspelt.
-    pub fn with_setup(mut self, set_up: bool) -> Self {
+    pub fn with_namespace_creation(mut self, set_up: bool) -> Self {
         self.setup = set_up;
         self
     }
@@ -260,7 +269,7 @@ impl ContainerBuilder {
     ///
     /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
     pub fn migrations(&self) -> Result<Migrations, Error> {
-        Migrations::with_tls(&self.url, &self.tls, self.namespace.clone())
+        Migrations::with_tls(&self.url, &self.tls, self.namespace()?)
     }
 
     /// Prepares to look for what may go wrong, without connecting a container: it works on a
@@ -270,16 +279,17 @@ impl ContainerBuilder {
     ///
     /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
     pub fn doctor(self) -> Result<Doctor, Error> {
-        let (backend, migrations): (Arc<dyn Backend>, _) = match self.carrier {
+        let namespace = self.namespace()?;
+        let (store, migrations): (Arc<dyn Store>, _) = match self.carrier {
             Carrier::Redis => {
-                let backend = RedisBackend::new(&self.url, &self.tls, self.namespace)?;
-                let migrations = backend.migrations();
-                (Arc::new(backend), Some(migrations))
+                let store = RedisAdapter::new(&self.url, &self.tls, namespace)?;
+                let migrations = store.migrations();
+                (Arc::new(store), Some(migrations))
             }
-            Carrier::Memory(store) => (store.backend(self.namespace), None),
-            Carrier::Other(backend, _) => (backend, None),
+            Carrier::Memory(store) => (store.store(namespace), None),
+            Carrier::Other(store, _) => (store, None),
         };
-        Ok(Doctor::new(backend, migrations))
+        Ok(Doctor::new(store, migrations))
     }
 
     /// Connects, checks the namespace's layout, and starts the coordinators.
@@ -287,7 +297,7 @@ impl ContainerBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Unavailable`] when the server cannot be reached;
-    /// [`ErrorKind::Schema`] when the namespace's layout is newer than this version, or older
+    /// [`ErrorKind::Layout`] when the namespace's layout is newer than this version, or older
     /// and migrations are not to be applied; [`ErrorKind::Coordinator`] when a coordinator
     /// fails to start, after those before it have been stopped; [`ErrorKind::Invalid`] for a setting
     /// out of its bounds.
@@ -297,29 +307,22 @@ impl ContainerBuilder {
     /// Coordinators that were started already stay started when the future is dropped.
     pub async fn connect(self) -> Result<Container, Error> {
         let deduplication = PublishOptions::new().window(self.deduplication)?;
-        let (backend, kv): (Arc<dyn Backend>, Arc<dyn KvStore>) = match self.carrier {
+        let namespace = self.namespace()?;
+        let service = Group::new(self.service.as_deref().unwrap_or("redstart"))?;
+        let (store, kv): (Arc<dyn Store>, Kv) = match self.carrier {
             Carrier::Redis => {
-                let backend = RedisBackend::new(&self.url, &self.tls, self.namespace)?;
-                backend
-                    .migrations()
-                    .ensure(self.setup, self.migrate)
-                    .await?;
-                let kv = backend.kv(self.codec);
-                (Arc::new(backend), Arc::new(kv))
+                let store = RedisAdapter::new(&self.url, &self.tls, namespace)?;
+                store.migrations().ensure(self.setup, self.migrate).await?;
+                let kv = store.kv();
+                (Arc::new(store), Kv::from(Arc::new(kv) as Arc<dyn KvStore>))
             }
-            Carrier::Memory(store) => {
-                let kv = store.kv(self.namespace.clone()).with_codec(self.codec);
-                (store.backend(self.namespace), Arc::new(kv))
-            }
-            Carrier::Other(backend, kv) => (backend, kv),
+            Carrier::Memory(store) => (store.store(namespace.clone()), store.kv(namespace)),
+            Carrier::Other(store, kv) => (store, kv),
         };
-        backend.ping().await?;
-        let service = match self.service {
-            Some(service) => service,
-            None => Group::new("redstart")?,
-        };
+        store.ping().await?;
+        let kv = kv.with_codec(self.codec);
         let (codec, limits, editing) = (self.codec, self.limits, self.editing);
-        let container = Container::new(backend, kv, service, codec, limits, editing, deduplication);
+        let container = Container::new(store, kv, service, codec, limits, editing, deduplication);
         container.start(self.coordinators).await?;
         Ok(container)
     }
@@ -361,16 +364,16 @@ mod tests {
             ("REDSTART_NAMESPACE", "shop"),
             ("REDSTART_SERVICE", "billing"),
             ("REDSTART_CODEC", "json"),
-            ("REDSTART_MAX_BYTES", "4096"),
-            ("REDSTART_DEDUPLICATE_SECONDS", "600"),
-            ("REDSTART_MIGRATE", "true"),
+            ("REDSTART_MAX_MESSAGE_BYTES", "4096"),
+            ("REDSTART_DEDUPLICATION", "10m"),
+            ("REDSTART_MIGRATE_ON_CONNECT", "true"),
         ])
         .unwrap();
         assert_eq!(builder.url, "unix:///r.sock");
         let tls = TlsSettings::new().with_ca_file("ca.pem");
         assert_eq!(builder.tls, tls.with_client_files("cert.pem", "key.pem"));
-        assert_eq!(builder.namespace.unwrap().as_str(), "shop");
-        assert_eq!(builder.service.unwrap().as_str(), "billing");
+        assert_eq!(builder.namespace.as_deref(), Some("shop"));
+        assert_eq!(builder.service.as_deref(), Some("billing"));
         assert_eq!(builder.codec, Codec::Json);
         assert_eq!(builder.deduplication, Some(Duration::from_secs(600)));
         assert!(builder.migrate);
@@ -382,9 +385,9 @@ mod tests {
             ("REDSTART_NAMESPACE", "a b"),
             ("REDSTART_SERVICE", "{x}"),
             ("REDSTART_CODEC", "xml"),
-            ("REDSTART_MAX_BYTES", "1k"),
-            ("REDSTART_DEDUPLICATE_SECONDS", "10m"),
-            ("REDSTART_MIGRATE", "yes"),
+            ("REDSTART_MAX_MESSAGE_BYTES", "1k"),
+            ("REDSTART_DEDUPLICATION", "600"),
+            ("REDSTART_MIGRATE_ON_CONNECT", "yes"),
         ] {
             let error = from(&[(name, value)]).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");

@@ -3,6 +3,7 @@
 mod builder;
 mod coordinator;
 mod health;
+mod kv;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,17 +13,20 @@ use tokio::time::Instant;
 
 pub use builder::ContainerBuilder;
 pub use coordinator::Coordinator;
-pub use health::{Check, Health};
+pub use health::{Health, HealthCheck};
+
+pub use crate::adapters::redis::TlsSettings;
+pub use crate::api::SubscriptionReport;
 
 use crate::adapters::memory::MemoryStore;
-use crate::api::{DeadLetters, KvStore, MessageBus};
-use crate::api::{Subscription, SubscriptionReport};
-use crate::bus::Bus;
+use crate::api::Subscription;
+use crate::api::{Bus, DeadLetters, Kv, MessageBus};
+use crate::bus::StoreBus;
 use crate::domain::{Codec, Error, ErrorKind, Group, describe};
-use crate::operate::dead_letters::Graveyard;
+use crate::operate::dead_letters::DeadLetterDesk;
 use crate::operate::retries::Retries;
-use crate::operate::topics::Admin;
-use crate::store::Backend;
+use crate::operate::topics::Topics;
+use crate::store::Store;
 use crate::wire::Limits;
 
 /// How long a coordinator has to stop, however late it is.
@@ -35,13 +39,13 @@ const NOTICE: Duration = Duration::from_millis(250);
 /// # Example
 ///
 /// ```no_run
-/// use redstart::{Container, Group, Namespace};
+/// use redstart::Container;
 ///
 /// # async fn run() -> Result<(), redstart::Error> {
 /// let container = Container::builder()
 ///     .with_redis_url("redis://127.0.0.1:6379")
-///     .with_namespace(Namespace::new("shop")?)
-///     .with_service(Group::new("billing")?)
+///     .with_namespace("shop")
+///     .with_service("billing")
 ///     .connect()
 ///     .await?;
 /// assert!(container.health().await.ok);
@@ -55,10 +59,10 @@ pub struct Container {
 }
 
 struct Inner {
-    backend: Arc<dyn Backend>,
-    bus: Arc<Bus>,
-    kv: Arc<dyn KvStore>,
-    dead_letters: Arc<Graveyard>,
+    store: Arc<dyn Store>,
+    bus: Arc<StoreBus>,
+    kv: Kv,
+    dead_letters: Arc<DeadLetterDesk>,
     limits: Limits,
     started: tokio::sync::Mutex<Vec<Started>>,
 }
@@ -71,7 +75,7 @@ struct Started {
 impl fmt::Debug for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Container")
-            .field("backend", &self.inner.backend.name())
+            .field("backend", &self.inner.store.name())
             .finish_non_exhaustive()
     }
 }
@@ -116,7 +120,7 @@ impl Container {
     /// # Example
     ///
     /// ```
-    /// use redstart::{Container, Envelope, MessageBus, Topic};
+    /// use redstart::{Container, Envelope, Topic};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), redstart::Error> {
@@ -124,7 +128,7 @@ impl Container {
     /// let orders = Topic::new("orders")?;
     /// let envelope = Envelope::new("order.placed", &1250)?;
     /// container.bus().publish(&orders, &envelope).await?;
-    /// assert_eq!(container.backend_name(), "memory");
+    /// assert_eq!(container.adapter_name(), "memory");
     /// # Ok(())
     /// # }
     /// ```
@@ -134,18 +138,18 @@ impl Container {
     }
 
     pub(crate) fn new(
-        backend: Arc<dyn Backend>,
-        kv: Arc<dyn KvStore>,
+        store: Arc<dyn Store>,
+        kv: Kv,
         service: Group,
         codec: Codec,
         limits: Limits,
         editing: bool,
         deduplication: Option<Duration>,
     ) -> Self {
-        let bus = Bus::new(Arc::clone(&backend), service, codec, limits, deduplication);
+        let bus = StoreBus::new(Arc::clone(&store), service, codec, limits, deduplication);
         let bus = Arc::new(bus);
-        let graveyard = Graveyard::new(
-            Arc::clone(&backend),
+        let graveyard = DeadLetterDesk::new(
+            Arc::clone(&store),
             Arc::clone(&bus) as Arc<dyn MessageBus>,
             limits,
             editing,
@@ -153,7 +157,7 @@ impl Container {
         let inner = Inner {
             bus,
             dead_letters: Arc::new(graveyard),
-            backend,
+            store,
             kv,
             limits,
             started: tokio::sync::Mutex::default(),
@@ -184,14 +188,14 @@ impl Container {
 
     /// The message bus.
     #[must_use]
-    pub fn bus(&self) -> Arc<dyn MessageBus> {
-        Arc::clone(&self.inner.bus) as Arc<dyn MessageBus>
+    pub fn bus(&self) -> Bus {
+        Bus::from(Arc::clone(&self.inner.bus) as Arc<dyn MessageBus>)
     }
 
     /// The key-value store.
     #[must_use]
-    pub fn kv(&self) -> Arc<dyn KvStore> {
-        Arc::clone(&self.inner.kv)
+    pub fn kv(&self) -> Kv {
+        self.inner.kv.clone()
     }
 
     /// The dead letters.
@@ -202,26 +206,27 @@ impl Container {
 
     /// Topics and groups, looked at from outside.
     #[must_use]
-    pub fn admin(&self) -> Admin {
-        Admin::new(Arc::clone(&self.inner.backend), self.inner.limits)
+    pub fn topics(&self) -> Topics {
+        Topics::new(Arc::clone(&self.inner.store), self.inner.limits)
     }
 
     /// Retries and snoozed messages that wait for their time.
     #[must_use]
     pub fn retries(&self) -> Retries {
-        Retries::new(Arc::clone(&self.inner.backend))
+        Retries::new(Arc::clone(&self.inner.store))
     }
 
-    /// The backend that carries it, for what stands beside the bus: tests, tools.
+    /// The adapter's port, for tests and tools. Not covered by semver.
+    #[doc(hidden)]
     #[must_use]
-    pub fn backend(&self) -> Arc<dyn Backend> {
-        Arc::clone(&self.inner.backend)
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.inner.store)
     }
 
-    /// What carries it: `redis` or `memory`.
+    /// The adapter in use: `redis` or `memory`.
     #[must_use]
-    pub fn backend_name(&self) -> &'static str {
-        self.inner.backend.name()
+    pub fn adapter_name(&self) -> &'static str {
+        self.inner.store.name()
     }
 
     /// Whether everything works now, and where it does not, why.
@@ -230,16 +235,16 @@ impl Container {
     /// every subscription of this container. Takes a few seconds at most.
     pub async fn health(&self) -> Health {
         let inner = &self.inner;
-        let (bus, kv) = tokio::join!(inner.backend.ping(), inner.kv.exists("redstart:health"));
+        let (bus, kv) = tokio::join!(inner.store.ping(), inner.kv.exists("redstart:health"));
         let mut reasons: Vec<String> = bus.err().iter().map(|e| describe(e)).collect();
         for subscription in inner.bus.running() {
-            if let Some(trouble) = subscription.trouble() {
+            if let Some(trouble) = subscription.problem() {
                 let (topic, group) = (subscription.topic(), subscription.group());
                 reasons.push(format!("subscription {topic}/{group}: {trouble}"));
             }
         }
-        let bus = Check::of(reasons);
-        let kv = Check::of(kv.err().iter().map(|e| describe(e)).collect());
+        let bus = HealthCheck::of(reasons);
+        let kv = HealthCheck::of(kv.err().iter().map(|e| describe(e)).collect());
         Health {
             ok: bus.ok && kv.ok,
             bus,
@@ -250,7 +255,7 @@ impl Container {
     /// Shuts down, and reports what was left.
     ///
     /// From the call on no handler is begun. Coordinators are stopped in reverse order, each after its subscriptions; then the other
-    /// subscriptions, the newest first. `deadline` is for all of it together: see
+    /// subscriptions, the newest first. `grace` is for all of it together: see
     /// [`Subscription::unsubscribe`] for what happens to handlers that need longer. Handlers
     /// may publish until they have ended; after that publishing fails with
     /// [`ErrorKind::Closed`]. The store stays usable.
@@ -258,10 +263,10 @@ impl Container {
     /// # Cancel safety
     ///
     /// What has not been stopped keeps running when the future is dropped; call it again.
-    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+    pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let inner = &self.inner;
         let began = Instant::now();
-        let left = || deadline.saturating_sub(began.elapsed());
+        let left = || grace.saturating_sub(began.elapsed());
         inner.bus.close_subscribing();
         // Nothing new is begun from now on, whoever's turn it is to end.
         for subscription in inner.bus.running() {
@@ -278,7 +283,7 @@ impl Container {
             let stopping = tokio::time::timeout(left().max(NOTICE), last.coordinator.stop());
             if stopping.await.is_err() {
                 let coordinator = last.coordinator.name();
-                tracing::warn!(coordinator, "did not stop before the deadline");
+                tracing::warn!(coordinator, "did not stop in time");
             }
         }
         for subscription in inner.bus.running().iter().rev() {

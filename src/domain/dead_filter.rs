@@ -5,7 +5,7 @@ use std::fmt;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::dead_letter::{DeadLetterHead, HeadView, Reason};
+use super::dead_letter::{DeadLetterSummary, HeadView, Reason};
 use super::entry_id::EntryId;
 use super::error::{Error, ErrorKind};
 use super::text::as_text;
@@ -22,7 +22,7 @@ const PATTERN_SIZE: usize = 1024 * 1024;
 /// # Example
 ///
 /// ```
-/// use redstart::{DeadLetterFilter, Reason};
+/// use redstart::dead_letters::{DeadLetterFilter, Reason};
 ///
 /// # fn main() -> Result<(), redstart::Error> {
 /// let filter = DeadLetterFilter::default()
@@ -48,11 +48,11 @@ pub struct DeadLetterFilter {
     #[serde(skip_serializing_if = "Option::is_none")]
     error_pattern: Option<Pattern>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
+    message_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    corr_id: Option<String>,
+    correlation: Option<String>,
     #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
     #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
@@ -103,8 +103,8 @@ impl DeadLetterFilter {
 
     /// Only envelopes of this type.
     #[must_use]
-    pub fn with_type(mut self, kind: impl Into<String>) -> Self {
-        self.kind = Some(kind.into());
+    pub fn with_message_type(mut self, message_type: impl Into<String>) -> Self {
+        self.message_type = Some(message_type.into());
         self
     }
 
@@ -117,8 +117,8 @@ impl DeadLetterFilter {
 
     /// Only envelopes with this correlation id.
     #[must_use]
-    pub fn with_corr_id(mut self, corr_id: impl Into<String>) -> Self {
-        self.corr_id = Some(corr_id.into());
+    pub fn with_correlation(mut self, correlation: impl Into<String>) -> Self {
+        self.correlation = Some(correlation.into());
         self
     }
 
@@ -159,7 +159,7 @@ impl DeadLetterFilter {
 
     /// Whether no condition was set.
     #[must_use]
-    pub fn is_everything(&self) -> bool {
+    pub fn matches_all(&self) -> bool {
         *self == Self::default()
     }
 
@@ -170,7 +170,7 @@ impl DeadLetterFilter {
 
     /// Whether a dead letter meets every condition.
     #[must_use]
-    pub fn matches(&self, id: EntryId, head: &DeadLetterHead) -> bool {
+    pub fn matches(&self, id: EntryId, head: &DeadLetterSummary) -> bool {
         self.matches_view(id, head.view())
     }
 
@@ -181,9 +181,9 @@ impl DeadLetterFilter {
         let (after, until) = self.bounds();
         is(self.reason.as_ref(), &head.reason)
             && is(self.fingerprint.as_deref(), head.fingerprint)
-            && is(self.kind.as_deref(), head.kind)
+            && is(self.message_type.as_deref(), head.message_type)
             && is(self.tenant.as_deref(), head.tenant)
-            && is(self.corr_id.as_deref(), head.corr_id)
+            && is(self.correlation.as_deref(), head.correlation)
             && after.is_none_or(|after| id > after)
             && until.is_none_or(|until| id <= until)
             && self.min_attempts.is_none_or(|least| head.attempts >= least)
@@ -228,9 +228,11 @@ impl fmt::Display for DeadLetterFilter {
             self.error_pattern
                 .as_ref()
                 .map(|pattern| format!("error matches /{}/", pattern.0.as_str())),
-            self.kind.as_ref().map(|text| format!("type {text:?}")),
+            self.message_type
+                .as_ref()
+                .map(|text| format!("type {text:?}")),
             self.tenant.as_ref().map(|text| format!("tenant {text:?}")),
-            self.corr_id
+            self.correlation
                 .as_ref()
                 .map(|text| format!("correlation id {text:?}")),
             self.since.map(|time| format!("since {time}")),
@@ -339,7 +341,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn heads() -> impl Strategy<Value = (EntryId, DeadLetterHead)> {
+    fn heads() -> impl Strategy<Value = (EntryId, DeadLetterSummary)> {
         let reasons = prop_oneof![Just(Reason::Exhausted), Just(Reason::Rejected)];
         let word = || prop_oneof![Just("one"), Just("two"), Just("")];
         let optional = || prop_oneof![Just(None), Just(Some("t".to_owned()))];
@@ -352,13 +354,13 @@ mod tests {
         )
             .prop_map(
                 |((millis, sequence), reason, words, optional, (attempts, redriven))| {
-                    let head = DeadLetterHead {
+                    let head = DeadLetterSummary {
                         reason,
                         fingerprint: words.0.to_owned(),
-                        kind: words.1.to_owned(),
+                        message_type: words.1.to_owned(),
                         tenant: optional.0,
-                        corr_id: optional.1,
-                        message: None,
+                        correlation: optional.1,
+                        message_id: None,
                         error: format!("the {} error", words.2),
                         attempts,
                         redriven,
@@ -375,12 +377,15 @@ mod tests {
     }
 
     /// The conditions one by one, each with what it means, written anew.
-    type Naive = (DeadLetterFilter, Vec<fn(EntryId, &DeadLetterHead) -> bool>);
+    type Naive = (
+        DeadLetterFilter,
+        Vec<fn(EntryId, &DeadLetterSummary) -> bool>,
+    );
 
     fn filters() -> impl Strategy<Value = Naive> {
         type Condition = (
             fn(DeadLetterFilter) -> DeadLetterFilter,
-            fn(EntryId, &DeadLetterHead) -> bool,
+            fn(EntryId, &DeadLetterSummary) -> bool,
         );
         let all: Vec<Condition> = vec![
             (
@@ -396,13 +401,16 @@ mod tests {
                 |f| f.with_error_pattern("the (one|two)").unwrap(),
                 |_, h| h.error.contains("the one") || h.error.contains("the two"),
             ),
-            (|f| f.with_type("two"), |_, h| h.kind == "two"),
+            (
+                |f| f.with_message_type("two"),
+                |_, h| h.message_type == "two",
+            ),
             (
                 |f| f.with_tenant("t"),
                 |_, h| h.tenant.as_deref() == Some("t"),
             ),
             (|f| f.with_tenant(""), |_, h| h.tenant.is_none()),
-            (|f| f.with_corr_id("t"), |_, h| h.corr_id.is_some()),
+            (|f| f.with_correlation("t"), |_, h| h.correlation.is_some()),
             (|f| f.with_since(time(2)), |id, _| id.millis >= 2),
             (|f| f.with_since(time(0)), |_, _| true),
             (|f| f.with_until(time(2)), |id, _| id.millis <= 2),
@@ -470,11 +478,11 @@ mod tests {
     #[test]
     fn everything_says_so() {
         assert_eq!(DeadLetterFilter::default().to_string(), "everything");
-        assert!(DeadLetterFilter::default().is_everything());
+        assert!(DeadLetterFilter::default().matches_all());
         assert!(
             !DeadLetterFilter::default()
                 .with_redriven(false)
-                .is_everything()
+                .matches_all()
         );
     }
 }

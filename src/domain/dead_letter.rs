@@ -73,7 +73,7 @@ impl FromStr for Reason {
 
 /// One failed attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Attempt {
+pub struct FailedAttempt {
     /// Its number, from 1.
     pub number: u32,
     /// When it failed.
@@ -86,20 +86,20 @@ pub struct Attempt {
 
 /// What a message brings along from its earlier deliveries in this group.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Trail {
+pub struct DeliveryHistory {
     /// The entry of the log with which it began.
     pub origin: EntryId,
     /// When its first attempt failed.
     pub first_failure: Option<Timestamp>,
     /// The last ten failed attempts, oldest first.
-    pub history: Vec<Attempt>,
+    pub failures: Vec<FailedAttempt>,
     /// How often it was redriven.
     pub redriven: u32,
     /// The operation that redrove it last, where it was one of the journal.
     pub redriven_by: Option<Uuid>,
 }
 
-impl Trail {
+impl DeliveryHistory {
     pub(crate) fn from(origin: EntryId) -> Self {
         Self {
             origin,
@@ -107,30 +107,30 @@ impl Trail {
         }
     }
 
-    pub(crate) fn record(&mut self, attempt: Attempt) {
+    pub(crate) fn record(&mut self, attempt: FailedAttempt) {
         self.first_failure.get_or_insert(attempt.at);
-        if self.history.len() >= LONGEST_HISTORY {
-            self.history.remove(0);
+        if self.failures.len() >= LONGEST_HISTORY {
+            self.failures.remove(0);
         }
-        self.history.push(attempt);
+        self.failures.push(attempt);
     }
 }
 
 /// What is known of a dead letter without its body: what lists show and filters ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct DeadLetterHead {
+pub struct DeadLetterSummary {
     /// Why it died.
     pub reason: Reason,
     /// The error with numbers, ids and addresses folded: equal for equal causes.
     pub fingerprint: String,
     /// The envelope's type, empty when undecodable.
-    pub kind: String,
+    pub message_type: String,
     /// The envelope's tenant.
     pub tenant: Option<String>,
     /// The envelope's correlation id.
-    pub corr_id: Option<String>,
+    pub correlation: Option<String>,
     /// The envelope's id; `None` when undecodable.
-    pub message: Option<Uuid>,
+    pub message_id: Option<Uuid>,
     /// The last error's text.
     pub error: String,
     /// Attempts that it had.
@@ -148,22 +148,22 @@ pub struct DeadLetterHead {
 pub(crate) struct HeadView<'a> {
     pub(crate) reason: Reason,
     pub(crate) fingerprint: &'a str,
-    pub(crate) kind: &'a str,
+    pub(crate) message_type: &'a str,
     pub(crate) tenant: &'a str,
-    pub(crate) corr_id: &'a str,
+    pub(crate) correlation: &'a str,
     pub(crate) error: &'a str,
     pub(crate) attempts: u32,
     pub(crate) redriven: u32,
 }
 
-impl DeadLetterHead {
+impl DeadLetterSummary {
     pub(crate) fn view(&self) -> HeadView<'_> {
         HeadView {
             reason: self.reason,
             fingerprint: &self.fingerprint,
-            kind: &self.kind,
+            message_type: &self.message_type,
             tenant: self.tenant.as_deref().unwrap_or_default(),
-            corr_id: self.corr_id.as_deref().unwrap_or_default(),
+            correlation: self.correlation.as_deref().unwrap_or_default(),
             error: &self.error,
             attempts: self.attempts,
             redriven: self.redriven,
@@ -192,19 +192,19 @@ pub struct DeadLetter {
     /// The consumer that had it last.
     pub consumer: String,
     /// The envelope's type, empty when undecodable.
-    pub kind: String,
+    pub message_type: String,
     /// The envelope's tenant.
     pub tenant: Option<String>,
     /// The envelope's correlation id.
-    pub corr_id: Option<String>,
+    pub correlation: Option<String>,
     /// The envelope's id; `None` when undecodable.
-    pub message: Option<Uuid>,
+    pub message_id: Option<Uuid>,
     /// Attempts that it had.
     pub attempts: u32,
     /// When it failed last, by the consumer's clock.
     pub last_failure: Timestamp,
     /// Where it began, its history and how often it was redriven.
-    pub trail: Trail,
+    pub history: DeliveryHistory,
     /// The entry's fields, byte for byte.
     pub fields: Vec<(Bytes, Bytes)>,
     /// What told it from every other one where it was exported, when it was imported.
@@ -214,18 +214,18 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// Its head.
     #[must_use]
-    pub fn head(&self) -> DeadLetterHead {
-        DeadLetterHead {
+    pub fn summary(&self) -> DeadLetterSummary {
+        DeadLetterSummary {
             reason: self.reason,
             fingerprint: self.fingerprint.clone(),
-            kind: self.kind.clone(),
+            message_type: self.message_type.clone(),
             tenant: self.tenant.clone(),
-            corr_id: self.corr_id.clone(),
-            message: self.message,
+            correlation: self.correlation.clone(),
+            message_id: self.message_id,
             error: self.error.clone(),
             attempts: self.attempts,
-            redriven: self.trail.redriven,
-            redriven_by: self.trail.redriven_by,
+            redriven: self.history.redriven,
+            redriven_by: self.history.redriven_by,
             imported_from: self.imported_from.clone(),
         }
     }
@@ -250,7 +250,7 @@ pub struct Cause {
 /// By what dead letters are counted, beside their causes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Tally {
+pub enum CountBy {
     /// The envelope's type.
     Type,
     /// The envelope's tenant; those without one count under the empty name.
@@ -265,19 +265,23 @@ mod tests {
 
     #[test]
     fn a_history_keeps_the_last_ten() {
-        let mut trail = Trail::default();
+        let mut history = DeliveryHistory::default();
         for number in 1..=12 {
             let at = Timestamp::from_millis(i64::from(number)).unwrap();
             let (consumer, error) = ("c".to_owned(), "e".to_owned());
-            trail.record(Attempt {
+            history.record(FailedAttempt {
                 number,
                 at,
                 consumer,
                 error,
             });
         }
-        let numbers: Vec<u32> = trail.history.iter().map(|attempt| attempt.number).collect();
+        let numbers: Vec<u32> = history
+            .failures
+            .iter()
+            .map(|attempt| attempt.number)
+            .collect();
         assert_eq!(numbers, (3..=12).collect::<Vec<_>>());
-        assert_eq!(trail.first_failure.unwrap().as_millis(), 1);
+        assert_eq!(history.first_failure.unwrap().as_millis(), 1);
     }
 }

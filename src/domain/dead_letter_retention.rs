@@ -16,7 +16,7 @@ use super::timestamp::Timestamp;
 ///
 /// ```
 /// use std::time::Duration;
-/// use redstart::{DeadLetterRetention, SubscribeOptions};
+/// use redstart::{SubscribeOptions, dead_letters::DeadLetterRetention};
 ///
 /// let month = Duration::from_secs(30 * 86_400);
 /// let retention = DeadLetterRetention::forever()

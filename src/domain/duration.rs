@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::{Span, SpanRelativeTo};
+
 use super::error::{Error, ErrorKind};
 
 /// A duration in whole milliseconds, rounded up: nothing happens too early.
@@ -21,6 +23,13 @@ pub(crate) fn ttl_millis(operation: &'static str, ttl: Option<Duration>) -> Resu
                 format!("a time to live is at least 1 ms, at most 146 million years, not {ttl:?}");
             Error::new(ErrorKind::Invalid, operation, rule)
         })
+}
+
+/// Reads `90s`, `15m`, `2h`, `7d`, `1h30m`; a day has 24 hours.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    let span: Span = text.parse().ok()?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours());
+    Duration::try_from(duration.ok()?).ok()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::as_text::as_text;
 use super::error::{Error, ErrorKind};
 use super::timestamp::Timestamp;
 
@@ -55,6 +56,16 @@ impl FromStr for EntryId {
         })
     }
 }
+
+impl TryFrom<&str> for EntryId {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+as_text!(EntryId);
 
 #[cfg(test)]
 mod tests {

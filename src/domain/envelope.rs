@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::codec::Codec;
 use super::error::Error;
-use super::payload::Payload;
+use super::payload::RawPayload;
 use super::timestamp::Timestamp;
 
 /// A message with its metadata, as the bus carries it.
@@ -18,17 +18,17 @@ use super::timestamp::Timestamp;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
     pub(crate) id: Uuid,
-    pub(crate) kind: String,
-    pub(crate) ts: Timestamp,
-    pub(crate) corr_id: Option<String>,
-    pub(crate) tenant_id: Option<String>,
+    pub(crate) message_type: String,
+    pub(crate) created_at: Timestamp,
+    pub(crate) correlation: Option<String>,
+    pub(crate) tenant: Option<String>,
     pub(crate) key: Option<String>,
     pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) payload: Payload,
-    pub(crate) attempts: u32,
+    pub(crate) payload: RawPayload,
+    pub(crate) failed_attempts: u32,
     pub(crate) last_error: Option<String>,
     /// Fields that this version does not know, kept when the envelope is stored again.
-    pub(crate) unknown: BTreeMap<String, Payload>,
+    pub(crate) unknown: BTreeMap<String, RawPayload>,
 }
 
 impl Envelope {
@@ -45,20 +45,23 @@ impl Envelope {
     ///
     /// let envelope = Envelope::new("order.placed", &42)?.with_tenant("shop-1");
     /// assert_eq!(envelope.payload::<u32>()?, 42);
-    /// assert_eq!(envelope.attempts(), 0);
+    /// assert_eq!(envelope.failed_attempts(), 0);
     /// # Ok::<(), redstart::Error>(())
     /// ```
-    pub fn new<T: Serialize + ?Sized>(kind: impl Into<String>, payload: &T) -> Result<Self, Error> {
+    pub fn new<T: Serialize + ?Sized>(
+        message_type: impl Into<String>,
+        payload: &T,
+    ) -> Result<Self, Error> {
         Ok(Self {
             id: Uuid::now_v7(),
-            kind: kind.into(),
-            ts: Timestamp::now(),
-            corr_id: Some(Uuid::new_v4().to_string()),
-            tenant_id: None,
+            message_type: message_type.into(),
+            created_at: Timestamp::now(),
+            correlation: Some(Uuid::new_v4().to_string()),
+            tenant: None,
             key: None,
             headers: BTreeMap::new(),
-            payload: Payload::encode(Codec::MessagePack, payload)?,
-            attempts: 0,
+            payload: RawPayload::encode(Codec::MessagePack, payload)?,
+            failed_attempts: 0,
             last_error: None,
             unknown: BTreeMap::new(),
         })
@@ -70,16 +73,16 @@ impl Envelope {
     /// # Errors
     ///
     /// [`ErrorKind::Encode`](super::ErrorKind::Encode) when the payload cannot be encoded.
-    pub fn follow_up<T: Serialize + ?Sized>(
+    pub fn follow_up_as<T: Serialize + ?Sized>(
         &self,
-        kind: impl Into<String>,
+        message_type: impl Into<String>,
         payload: &T,
     ) -> Result<Self, Error> {
-        let mut next = Self::new(kind, payload)?;
-        if self.corr_id.is_some() {
-            next.corr_id.clone_from(&self.corr_id);
+        let mut next = Self::new(message_type, payload)?;
+        if self.correlation.is_some() {
+            next.correlation.clone_from(&self.correlation);
         }
-        next.tenant_id.clone_from(&self.tenant_id);
+        next.tenant.clone_from(&self.tenant);
         for name in ["traceparent", "tracestate"] {
             if let Some(value) = self.headers.get(name) {
                 next.headers.insert(name.to_owned(), value.clone());
@@ -97,15 +100,15 @@ impl Envelope {
 
     /// Sets the correlation id that ties messages of one story; by default a fresh UUID.
     #[must_use]
-    pub fn with_correlation(mut self, corr_id: impl Into<String>) -> Self {
-        self.corr_id = Some(corr_id.into());
+    pub fn with_correlation(mut self, correlation: impl Into<String>) -> Self {
+        self.correlation = Some(correlation.into());
         self
     }
 
     /// Sets the tenant; by default none.
     #[must_use]
-    pub fn with_tenant(mut self, tenant_id: impl Into<String>) -> Self {
-        self.tenant_id = Some(tenant_id.into());
+    pub fn with_tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(tenant.into());
         self
     }
 
@@ -131,26 +134,26 @@ impl Envelope {
 
     /// The message's type, `type` on the wire.
     #[must_use]
-    pub fn kind(&self) -> &str {
-        &self.kind
+    pub fn message_type(&self) -> &str {
+        &self.message_type
     }
 
     /// When the envelope was made.
     #[must_use]
-    pub fn ts(&self) -> Timestamp {
-        self.ts
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
     }
 
     /// The correlation id.
     #[must_use]
     pub fn correlation(&self) -> Option<&str> {
-        self.corr_id.as_deref()
+        self.correlation.as_deref()
     }
 
     /// The tenant.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
-        self.tenant_id.as_deref()
+        self.tenant.as_deref()
     }
 
     /// The ordering key.
@@ -167,8 +170,8 @@ impl Envelope {
 
     /// Failed attempts so far; 0 when new.
     #[must_use]
-    pub fn attempts(&self) -> u32 {
-        self.attempts
+    pub fn failed_attempts(&self) -> u32 {
+        self.failed_attempts
     }
 
     /// The error text of the last failed attempt.
@@ -188,13 +191,13 @@ impl Envelope {
 
     /// The payload in its encoded form.
     #[must_use]
-    pub fn raw_payload(&self) -> &Payload {
+    pub fn raw_payload(&self) -> &RawPayload {
         &self.payload
     }
 
     /// Makes it as if it had never been tried.
     pub(crate) fn forget_attempts(&mut self) {
-        self.attempts = 0;
+        self.failed_attempts = 0;
         self.last_error = None;
     }
 }

@@ -30,7 +30,7 @@ pub enum ErrorKind {
     /// This container already has a subscription to the topic under the same group.
     AlreadySubscribed,
     /// The stored layout is newer than this version, older, or left half-migrated.
-    Schema,
+    Layout,
     /// A coordinator failed to start.
     Coordinator,
     /// The container was shut down.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::as_text::as_text;
 use super::error::{Error, ErrorKind};
 
 fn check(
@@ -73,6 +74,14 @@ macro_rules! name {
             }
         }
 
+        impl TryFrom<&str> for $name {
+            type Error = Error;
+
+            fn try_from(name: &str) -> Result<Self, Error> {
+                Self::new(name)
+            }
+        }
+
         impl FromStr for $name {
             type Err = Error;
 
@@ -99,6 +108,8 @@ name!(
     /// One named member of a group.
     ConsumerName, "consumer", 128, false, "[A-Za-z0-9_.-]{1,128}"
 );
+
+as_text!(Namespace, Topic, Group, ConsumerName);
 
 #[cfg(test)]
 mod tests {

@@ -20,10 +20,13 @@ pub enum Outcome {
         /// Why it failed.
         error: String,
         /// How long to wait; `None` leaves it to the retry policy.
-        after: Option<Duration>,
+        delay: Option<Duration>,
     },
     /// Not now: deliver again later, without counting an attempt.
-    Snooze(Duration),
+    Snooze {
+        /// How long to wait.
+        delay: Duration,
+    },
     /// No attempt can succeed: to the dead letters, with reason `rejected`.
     DeadLetter {
         /// Why it was rejected.
@@ -36,7 +39,7 @@ impl Outcome {
     pub fn retry(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Retry {
             error: describe(&*error.into()),
-            after: None,
+            delay: None,
         }
     }
 
@@ -44,13 +47,13 @@ impl Outcome {
     pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Retry {
             error: describe(&*error.into()),
-            after: Some(delay),
+            delay: Some(delay),
         }
     }
 
     /// Deliver again after a delay, without counting an attempt.
     pub fn snooze(delay: Duration) -> Self {
-        Self::Snooze(delay)
+        Self::Snooze { delay }
     }
 
     /// No attempt can succeed: to the dead letters.
@@ -158,21 +161,26 @@ mod tests {
     fn a_plain_error_means_retry_and_keeps_its_causes() {
         let error = Error::new(ErrorKind::Decode, "decode payload", "the payload is no u32")
             .because("expected a number");
-        let Outcome::Retry { error, after } = Err::<(), _>(error).into_outcome() else {
+        let Outcome::Retry { error, delay } = Err::<(), _>(error).into_outcome() else {
             panic!("not a retry");
         };
         assert_eq!(
             error,
             "decode payload: the payload is no u32: expected a number"
         );
-        assert_eq!(after, None);
+        assert_eq!(delay, None);
     }
 
     #[test]
     fn nested_results_and_units_are_understood() {
         assert_eq!(().into_outcome(), Outcome::Ack);
         let snoozed: Result<Outcome, std::io::Error> = Ok(Outcome::snooze(Duration::ZERO));
-        assert_eq!(snoozed.into_outcome(), Outcome::Snooze(Duration::ZERO));
+        assert_eq!(
+            snoozed.into_outcome(),
+            Outcome::Snooze {
+                delay: Duration::ZERO
+            }
+        );
     }
 
     #[test]

@@ -16,12 +16,12 @@ use super::msgpack;
 /// human-readable form, so that a `Uuid`, say, is text in both, and a payload
 /// survives being stored in the other codec.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Payload {
+pub struct RawPayload {
     codec: Codec,
     bytes: Bytes,
 }
 
-impl Payload {
+impl RawPayload {
     /// Encodes a value.
     ///
     /// # Errors
@@ -147,7 +147,7 @@ impl Payload {
 }
 
 /// Shows codec and size, never the content: payloads hold what users would not log.
-impl fmt::Debug for Payload {
+impl fmt::Debug for RawPayload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Payload({}, {} bytes)", self.codec, self.bytes.len())
     }
@@ -188,8 +188,8 @@ mod tests {
     #[test]
     fn both_codecs_stop_at_the_same_depth() {
         for codec in [Codec::MessagePack, Codec::Json] {
-            assert!(Payload::encode(codec, &nested(64)).is_ok(), "{codec}");
-            let error = Payload::encode(codec, &nested(65)).unwrap_err();
+            assert!(RawPayload::encode(codec, &nested(64)).is_ok(), "{codec}");
+            let error = RawPayload::encode(codec, &nested(65)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Encode, "{codec}");
         }
     }
@@ -197,13 +197,13 @@ mod tests {
     #[test]
     fn brackets_inside_text_do_not_count() {
         let text = format!("{}\\\"{}", "[".repeat(100), "{".repeat(100));
-        let payload = Payload::encode(Codec::Json, &json!({ "t": text })).unwrap();
+        let payload = RawPayload::encode(Codec::Json, &json!({ "t": text })).unwrap();
         assert_eq!(payload.decode::<Value>().unwrap()["t"], text);
     }
 
     #[test]
     fn a_payload_never_shows_its_content() {
-        let payload = Payload::encode(Codec::Json, "canary-secret").unwrap();
+        let payload = RawPayload::encode(Codec::Json, "canary-secret").unwrap();
         assert_eq!(format!("{payload:?}"), "Payload(JSON, 15 bytes)");
     }
 }

@@ -21,7 +21,7 @@ pub enum Retention {
     #[default]
     Settled,
     /// The newest entries, at least this many.
-    Length(u64),
+    Count(u64),
     /// Entries younger than this, by the server's clock.
     Age(Duration),
 }
@@ -31,7 +31,7 @@ impl fmt::Display for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Settled => f.write_str("settled"),
-            Self::Length(entries) => write!(f, "length:{entries}"),
+            Self::Count(entries) => write!(f, "length:{entries}"),
             Self::Age(age) => write!(f, "age:{}", age.as_millis()),
         }
     }
@@ -43,7 +43,7 @@ impl FromStr for Retention {
     fn from_str(text: &str) -> Result<Self, Error> {
         let parsed = match text.split_once(':') {
             None if text == "settled" => Some(Self::Settled),
-            Some(("length", entries)) => entries.parse().ok().map(Self::Length),
+            Some(("length", entries)) => entries.parse().ok().map(Self::Count),
             Some(("age", millis)) => millis
                 .parse()
                 .ok()
@@ -135,7 +135,7 @@ mod tests {
     fn round_trips_as_text() {
         for retention in [
             Retention::Settled,
-            Retention::Length(7),
+            Retention::Count(7),
             Retention::Age(Duration::from_millis(1500)),
         ] {
             assert_eq!(

@@ -14,9 +14,6 @@ type CustomDelay = dyn Fn(u32) -> Duration + Send + Sync;
 /// What a custom policy that panics gives.
 const FALLBACK: Duration = Duration::from_secs(60);
 
-/// The longest delay a policy gives: 30 days.
-pub const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
 /// How often a message is tried, and how long to wait in between.
 ///
 /// Attempts are failures plus crashes; a shutdown or a snooze does not count.
@@ -52,6 +49,9 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// The longest delay before a retry or after a snooze: 30 days.
+    pub const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
     /// Doubles the delay after every failure, from `first` to `longest`, each spread
     /// by half in both directions so that what failed together does not return together.
     pub fn exponential(first: Duration, longest: Duration) -> Self {
@@ -107,7 +107,7 @@ impl RetryPolicy {
                 jittered(grown(*first, *longest, failed), random).min(*longest)
             }
         };
-        Some(delay.min(LONGEST_DELAY))
+        Some(delay.min(Self::MAX_DELAY))
     }
 }
 
@@ -134,7 +134,7 @@ fn grown(first: Duration, longest: Duration, failed: u32) -> Duration {
 /// Spreads a delay by half in both directions.
 fn jittered(delay: Duration, random: f64) -> Duration {
     delay
-        .min(LONGEST_DELAY)
+        .min(RetryPolicy::MAX_DELAY)
         .mul_f64(0.5 + random.clamp(0.0, 1.0))
 }
 
@@ -172,7 +172,7 @@ mod tests {
     fn a_custom_delay_sees_the_failures_and_is_bounded() {
         let policy = RetryPolicy::custom(|failed| if failed == 1 { SECOND } else { Duration::MAX });
         assert_eq!(policy.delay_after(1, 0.0), Some(SECOND));
-        assert_eq!(policy.delay_after(2, 0.0), Some(LONGEST_DELAY));
+        assert_eq!(policy.delay_after(2, 0.0), Some(RetryPolicy::MAX_DELAY));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::dead_filter::DeadLetterFilter;
-use super::dead_letter::{DeadLetterHead, Reason};
+use super::dead_letter::{DeadLetterSummary, Reason};
 use super::entry_id::EntryId;
 use super::error::{Error, ErrorKind};
 use super::names::Topic;
@@ -17,7 +17,7 @@ const FEW: u64 = 20;
 /// What is to be done to dead letters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Action {
+pub enum SweepAction {
     /// Back to the group that failed them; attempts begin anew.
     Redrive,
     /// To another topic, and so to all its groups; attempts begin anew.
@@ -27,7 +27,7 @@ pub enum Action {
 }
 
 /// As journals and metrics name it.
-impl fmt::Display for Action {
+impl fmt::Display for SweepAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Redrive => "redrive",
@@ -50,7 +50,7 @@ pub enum Selection {
 /// Why a dead letter is left where it is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
-pub enum Left {
+pub enum SkipReason {
     /// It does not match the filter.
     NotMatching,
     /// It cannot be decoded and would only die again. A redrive takes it when its reason or its id
@@ -58,7 +58,7 @@ pub enum Left {
     Undecodable,
 }
 
-impl fmt::Display for Left {
+impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotMatching => "does not match",
@@ -73,18 +73,18 @@ impl fmt::Display for Left {
 ///
 /// ```
 /// use std::time::Duration;
-/// use redstart::{DeadLetterFilter, Reason, Sweep};
+/// use redstart::dead_letters::{DeadLetterFilter, Reason, Sweep};
 ///
 /// let exhausted = DeadLetterFilter::default().with_reason(Reason::Exhausted);
 /// let sweep = Sweep::redrive(exhausted)
 ///     .with_rate(500, Duration::from_secs(30))
-///     .with_stop_share(0.1)
+///     .with_failure_limit(0.1)
 ///     .by("ann");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub struct Sweep {
-    pub(crate) action: Action,
+    pub(crate) action: SweepAction,
     pub(crate) selection: Selection,
     pub(crate) rate: Option<(u32, Duration)>,
     pub(crate) stop_share: Option<f64>,
@@ -92,7 +92,7 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    fn new(action: Action, selection: impl Into<Selection>) -> Self {
+    fn new(action: SweepAction, selection: impl Into<Selection>) -> Self {
         let mut selection = selection.into();
         if let Selection::Ids(ids) = &mut selection {
             // Each once, however often it was named: counts are of dead letters.
@@ -110,7 +110,7 @@ impl Sweep {
 
     /// Brings dead letters back to the group that failed them, and to no other.
     pub fn redrive(selection: impl Into<Selection>) -> Self {
-        Self::new(Action::Redrive, selection)
+        Self::new(SweepAction::Redrive, selection)
     }
 
     /// Publishes dead letters to another topic and takes them out here.
@@ -119,12 +119,12 @@ impl Sweep {
     /// given: neither another operator nor an operation that was cut off in between and is resumed
     /// within that time publishes one twice.
     pub fn publish(to: Topic, selection: impl Into<Selection>) -> Self {
-        Self::new(Action::Publish(to), selection)
+        Self::new(SweepAction::Publish(to), selection)
     }
 
     /// Removes dead letters for good.
     pub fn purge(selection: impl Into<Selection>) -> Self {
-        Self::new(Action::Purge, selection)
+        Self::new(SweepAction::Purge, selection)
     }
 
     /// Takes at most so many a second, after a ramp that grows evenly from a tenth of that; by
@@ -138,20 +138,20 @@ impl Sweep {
     /// again, once twenty were redriven; by default never.
     ///
     /// Needs a rate: without one all have moved before the first can die again.
-    pub fn with_stop_share(mut self, share: f64) -> Self {
+    pub fn with_failure_limit(mut self, share: f64) -> Self {
         self.stop_share = Some(share);
         self
     }
 
     /// Says who does it, for the journal.
-    pub fn by(mut self, who: impl Into<String>) -> Self {
+    pub fn with_operator(mut self, who: impl Into<String>) -> Self {
         self.by = who.into();
         self
     }
 
     /// What is to be done.
     #[must_use]
-    pub fn action(&self) -> &Action {
+    pub fn action(&self) -> &SweepAction {
         &self.action
     }
 
@@ -167,7 +167,7 @@ impl Sweep {
     ///
     /// [`ErrorKind::Invalid`]: a stop share outside 0 to 1 or without a rate, a rate of 0, or a
     /// name of more than 200 bytes.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn validate(&self) -> Result<(), Error> {
         let invalid = |what, rule: &str| Err(Error::new(ErrorKind::Invalid, what, rule));
         match (self.stop_share, self.rate) {
             (Some(share), _) if !(0.0..=1.0).contains(&share) => {
@@ -188,17 +188,17 @@ impl Sweep {
     }
 
     /// Whether a dead letter that matches is to be taken, and if not, why.
-    pub(crate) fn wants(&self, head: &DeadLetterHead) -> Result<(), Left> {
+    pub(crate) fn wants(&self, head: &DeadLetterSummary) -> Result<(), SkipReason> {
         let Selection::Matching(filter) = &self.selection else {
             return Ok(());
         };
         let may_go = match self.action {
-            Action::Purge => true,
-            Action::Redrive => filter.names(Reason::Undecodable),
-            Action::Publish(_) => false,
+            SweepAction::Purge => true,
+            SweepAction::Redrive => filter.names(Reason::Undecodable),
+            SweepAction::Publish(_) => false,
         };
         if head.reason == Reason::Undecodable && !may_go {
-            return Err(Left::Undecodable);
+            return Err(SkipReason::Undecodable);
         }
         Ok(())
     }
@@ -244,14 +244,14 @@ mod tests {
         assert_eq!(sweep.selection(), &Selection::Ids(ids[..2].to_vec()));
     }
 
-    fn head(reason: Reason) -> DeadLetterHead {
-        DeadLetterHead {
+    fn head(reason: Reason) -> DeadLetterSummary {
+        DeadLetterSummary {
             reason,
             fingerprint: String::new(),
-            kind: String::new(),
+            message_type: String::new(),
             tenant: None,
-            corr_id: None,
-            message: None,
+            correlation: None,
+            message_id: None,
             error: String::new(),
             attempts: 1,
             redriven: 0,
@@ -267,7 +267,10 @@ mod tests {
         let everything = || DeadLetterFilter::default();
         let named = everything().with_reason(Reason::Undecodable);
         let wants = |sweep: Sweep| sweep.wants(&undecodable);
-        assert_eq!(wants(Sweep::redrive(everything())), Err(Left::Undecodable));
+        assert_eq!(
+            wants(Sweep::redrive(everything())),
+            Err(SkipReason::Undecodable)
+        );
         assert_eq!(wants(Sweep::redrive(named)), Ok(()));
         assert_eq!(wants(Sweep::redrive(vec![id])), Ok(()));
         assert_eq!(wants(Sweep::purge(everything())), Ok(()));
@@ -276,14 +279,14 @@ mod tests {
         let published = wants(Sweep::publish(elsewhere, named));
         assert_eq!(
             published,
-            Err(Left::Undecodable),
+            Err(SkipReason::Undecodable),
             "there is no envelope to publish"
         );
     }
 
     #[test]
     fn a_share_says_nothing_of_a_few() {
-        let sweep = Sweep::redrive(vec![]).with_stop_share(0.1);
+        let sweep = Sweep::redrive(vec![]).with_failure_limit(0.1);
         assert!(!sweep.is_failing(19, 19));
         assert!(sweep.is_failing(20, 3));
         assert!(!sweep.is_failing(20, 2), "not more than the share");
@@ -295,15 +298,15 @@ mod tests {
         let sweep = || Sweep::redrive(vec![]);
         let rated = || sweep().with_rate(10, Duration::ZERO);
         for (bad, what) in [
-            (sweep().with_stop_share(0.5), "needs a rate"),
-            (rated().with_stop_share(1.5), "between 0 and 1"),
-            (rated().with_stop_share(f64::NAN), "between 0 and 1"),
+            (sweep().with_failure_limit(0.5), "needs a rate"),
+            (rated().with_failure_limit(1.5), "between 0 and 1"),
+            (rated().with_failure_limit(f64::NAN), "between 0 and 1"),
             (sweep().with_rate(0, Duration::ZERO), "at least 1"),
-            (sweep().by("x".repeat(201)), "200 bytes"),
+            (sweep().with_operator("x".repeat(201)), "200 bytes"),
         ] {
-            let error = bad.check().unwrap_err();
+            let error = bad.validate().unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         }
-        rated().with_stop_share(0.5).check().unwrap();
+        rated().with_failure_limit(0.5).validate().unwrap();
     }
 }

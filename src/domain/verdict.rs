@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use super::dead_letter::Reason;
 use super::outcome::Outcome;
-use super::retry::{LONGEST_DELAY, RetryPolicy};
+use super::retry::RetryPolicy;
 
 /// What is to be written for a delivery that has ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
     Ack,
     /// Deliver again after a delay, with this many failed attempts on record.
-    Later {
+    Reschedule {
         delay: Duration,
         attempts: u32,
         error: Option<String>,
     },
-    Bury {
+    DeadLetter {
         reason: Reason,
         attempts: u32,
         error: String,
@@ -27,25 +27,28 @@ pub(crate) enum Verdict {
 pub(crate) fn decide(outcome: Outcome, failed: u32, policy: &RetryPolicy, random: f64) -> Verdict {
     match outcome {
         Outcome::Ack => Verdict::Ack,
-        Outcome::Snooze(delay) => Verdict::Later {
-            delay: delay.min(LONGEST_DELAY),
+        Outcome::Snooze { delay } => Verdict::Reschedule {
+            delay: delay.min(RetryPolicy::MAX_DELAY),
             attempts: failed,
             error: None,
         },
-        Outcome::DeadLetter { error } => Verdict::Bury {
+        Outcome::DeadLetter { error } => Verdict::DeadLetter {
             reason: Reason::Rejected,
             attempts: failed.saturating_add(1),
             error,
         },
-        Outcome::Retry { error, after } => {
+        Outcome::Retry {
+            error,
+            delay: asked,
+        } => {
             let attempts = failed.saturating_add(1);
             match policy.delay_after(attempts, random) {
-                Some(delay) => Verdict::Later {
-                    delay: after.unwrap_or(delay).min(LONGEST_DELAY),
+                Some(delay) => Verdict::Reschedule {
+                    delay: asked.unwrap_or(delay).min(RetryPolicy::MAX_DELAY),
                     attempts,
                     error: Some(error),
                 },
-                None => Verdict::Bury {
+                None => Verdict::DeadLetter {
                     reason: Reason::Exhausted,
                     attempts,
                     error,
@@ -59,7 +62,7 @@ pub(crate) fn decide(outcome: Outcome, failed: u32, policy: &RetryPolicy, random
 ///
 /// `failed` counts the crash already.
 pub(crate) fn after_crash(failed: u32, policy: &RetryPolicy) -> Option<Verdict> {
-    (failed >= policy.max_attempts()).then(|| Verdict::Bury {
+    (failed >= policy.max_attempts()).then(|| Verdict::DeadLetter {
         reason: Reason::Crashed,
         attempts: failed,
         error: "the consumer stopped without settling the delivery".to_owned(),
@@ -78,7 +81,7 @@ mod tests {
 
     fn later(delay: Duration, attempts: u32, error: Option<&str>) -> Verdict {
         let error = error.map(str::to_owned);
-        Verdict::Later {
+        Verdict::Reschedule {
             delay,
             attempts,
             error,
@@ -93,7 +96,7 @@ mod tests {
         let (reason, error) = (Reason::Exhausted, "no".to_owned());
         assert_eq!(
             fail(2),
-            Verdict::Bury {
+            Verdict::DeadLetter {
                 reason,
                 attempts: 3,
                 error
@@ -110,7 +113,7 @@ mod tests {
         );
         assert!(matches!(
             decide(outcome(), 2, &policy(), 0.5),
-            Verdict::Bury { .. }
+            Verdict::DeadLetter { .. }
         ));
     }
 
@@ -119,13 +122,13 @@ mod tests {
         let verdict = decide(Outcome::snooze(SECOND), 99, &policy(), 0.5);
         assert_eq!(verdict, later(SECOND, 99, None));
         let forever = decide(Outcome::snooze(Duration::MAX), 0, &policy(), 0.5);
-        assert_eq!(forever, later(LONGEST_DELAY, 0, None));
+        assert_eq!(forever, later(RetryPolicy::MAX_DELAY, 0, None));
     }
 
     #[test]
     fn a_crash_buries_at_the_maximum_and_not_before() {
         assert_eq!(after_crash(2, &policy()), None);
-        let Some(Verdict::Bury {
+        let Some(Verdict::DeadLetter {
             reason, attempts, ..
         }) = after_crash(3, &policy())
         else {

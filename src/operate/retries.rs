@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Envelope, Error, Group, Timestamp, Topic, Trail};
-use crate::store::{Backend, Fields, MAX_BATCH, Receipt, Scheduled};
-use crate::wire::redelivery::{PARCEL, Parcel};
+use crate::domain::{DeliveryHistory, Envelope, Error, Group, Moved, Timestamp, Topic};
+use crate::store::{DeliveryId, Fields, MAX_BATCH, Scheduled, Store};
+use crate::wire::redelivery::{PARCEL, Redelivery};
 use crate::wire::{Limits, Undecodable, decode_entry};
 
 /// A message that waits for its time.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Retry {
+pub struct ScheduledRetry {
     /// The delivery that ended with it; what it is chosen by.
-    pub id: Receipt,
+    pub id: DeliveryId,
     /// When it is due, by the store's clock.
     pub due: Timestamp,
     /// How long until then, when it was listed; zero once it is due.
@@ -21,30 +21,20 @@ pub struct Retry {
     /// The message with its attempts so far and its last error, or why it cannot be read.
     pub envelope: Result<Envelope, Undecodable>,
     /// Where it began, its history and how often it was redriven.
-    pub trail: Trail,
+    pub history: DeliveryHistory,
     /// Its fields, byte for byte.
     pub fields: Fields,
-}
-
-/// What became of chosen retries, by id.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Chosen {
-    /// Those that were taken out by this call.
-    pub done: Vec<Receipt>,
-    /// Those that do not wait: unknown, come back meanwhile, or taken out by another call.
-    pub missing: Vec<Receipt>,
 }
 
 /// Looks at what waits for its time, brings it back early, or removes it.
 #[derive(Clone, Debug)]
 pub struct Retries {
-    backend: Arc<dyn Backend>,
+    store: Arc<dyn Store>,
 }
 
 impl Retries {
-    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend }
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
     }
 
     /// Lists what waits for its time in a group, earliest first: up to `max`, at most 500, of
@@ -60,11 +50,11 @@ impl Retries {
         &self,
         topic: &Topic,
         group: &Group,
-        after: Option<&Retry>,
+        after: Option<&ScheduledRetry>,
         max: usize,
-    ) -> Result<Vec<Retry>, Error> {
+    ) -> Result<Vec<ScheduledRetry>, Error> {
         let after = after.map(|retry| (retry.due, retry.id));
-        let page = self.backend.scheduled(topic, group, after, max).await?;
+        let page = self.store.scheduled(topic, group, after, max).await?;
         let entries = page.entries.into_iter();
         Ok(entries.map(|one| read(topic, one, page.now)).collect())
     }
@@ -83,16 +73,16 @@ impl Retries {
         &self,
         topic: &Topic,
         group: &Group,
-        ids: &[Receipt],
-    ) -> Result<Chosen, Error> {
-        let mut chosen = Chosen::default();
+        ids: &[DeliveryId],
+    ) -> Result<Moved<DeliveryId>, Error> {
+        let mut chosen = Moved::default();
         for ids in ids.chunks(MAX_BATCH) {
-            let done = self.backend.hasten(topic, group, ids).await?;
+            let done = self.store.run_now(topic, group, ids).await?;
             chosen.add(ids, &done);
             let count = done.iter().filter(|done| **done).count();
             count_retries("redstart_retries_run_now_total", topic, group, count);
         }
-        let count = chosen.done.len();
+        let count = chosen.moved.len();
         tracing::info!(%topic, %group, count, "retries run now");
         Ok(chosen)
     }
@@ -112,31 +102,18 @@ impl Retries {
         &self,
         topic: &Topic,
         group: &Group,
-        ids: &[Receipt],
-    ) -> Result<Chosen, Error> {
-        let mut chosen = Chosen::default();
+        ids: &[DeliveryId],
+    ) -> Result<Moved<DeliveryId>, Error> {
+        let mut chosen = Moved::default();
         for ids in ids.chunks(MAX_BATCH) {
-            let done = self.backend.cancel(topic, group, ids).await?;
+            let done = self.store.cancel(topic, group, ids).await?;
             chosen.add(ids, &done);
             let count = done.iter().filter(|done| **done).count();
             count_retries("redstart_retries_cancelled_total", topic, group, count);
         }
-        let count = chosen.done.len();
+        let count = chosen.moved.len();
         tracing::info!(%topic, %group, count, "retries cancelled");
         Ok(chosen)
-    }
-}
-
-impl Chosen {
-    fn add(&mut self, ids: &[Receipt], done: &[bool]) {
-        for (id, done) in ids.iter().zip(done) {
-            let list = if *done {
-                &mut self.done
-            } else {
-                &mut self.missing
-            };
-            list.push(*id);
-        }
     }
 }
 
@@ -145,26 +122,26 @@ fn count_retries(name: &'static str, topic: &Topic, group: &Group, count: usize)
         .increment(count as u64);
 }
 
-fn read(topic: &Topic, one: Scheduled, now: Timestamp) -> Retry {
+fn read(topic: &Topic, one: Scheduled, now: Timestamp) -> ScheduledRetry {
     let until = one.due.as_millis().saturating_sub(now.as_millis());
-    let stored = vec![(bytes::Bytes::from_static(PARCEL), one.parcel)];
-    let (envelope, trail, fields) = match Parcel::decode(&stored) {
-        Ok(parcel) => {
-            let pairs = parcel.fields.iter();
+    let stored = vec![(bytes::Bytes::from_static(PARCEL), one.redelivery)];
+    let (envelope, history, fields) = match Redelivery::decode(&stored) {
+        Ok(redelivery) => {
+            let pairs = redelivery.fields.iter();
             let pairs = pairs.map(|(name, value)| (&name[..], &value[..]));
             // It was taken in within the limits of then.
             let limits = Limits::default().without_bound();
-            let envelope = decode_entry(topic, parcel.trail.origin, pairs, limits);
-            (envelope, parcel.trail, parcel.fields)
+            let envelope = decode_entry(topic, redelivery.history.origin, pairs, limits);
+            (envelope, redelivery.history, redelivery.fields)
         }
-        Err(flaw) => (Err(flaw), Trail::default(), stored),
+        Err(flaw) => (Err(flaw), DeliveryHistory::default(), stored),
     };
-    Retry {
+    ScheduledRetry {
         id: one.receipt,
         due: one.due,
         due_in: Duration::from_millis(u64::try_from(until).unwrap_or(0)),
         envelope,
-        trail,
+        history,
         fields,
     }
 }

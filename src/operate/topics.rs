@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic, TopicSettings};
-use crate::store::{Backend, ConsumerStatus, Fields, GroupStatus, Removal, TopicStatus};
+use crate::store::{ConsumerStatus, Fields, GroupRemoval, GroupStatus, Store, TopicStatus};
 use crate::wire::{Limits, Undecodable, decode_entry};
 
 /// An entry of a topic, looked at without a group.
@@ -21,18 +21,18 @@ pub struct Entry {
 
 /// Looks at topics and groups, makes topics, removes groups. Consumes nothing.
 #[derive(Clone, Debug)]
-pub struct Admin {
-    backend: Arc<dyn Backend>,
+pub struct Topics {
+    store: Arc<dyn Store>,
     limits: Limits,
 }
 
-impl Admin {
+impl Topics {
     /// A consumer that was heard of within this time counts as living, 60 seconds: one that works
     /// is heard of every few seconds.
-    pub const LIVING: Duration = Duration::from_secs(60);
+    pub const LIVE_WITHIN: Duration = Duration::from_secs(60);
 
-    pub(crate) fn new(backend: Arc<dyn Backend>, limits: Limits) -> Self {
-        Self { backend, limits }
+    pub(crate) fn new(store: Arc<dyn Store>, limits: Limits) -> Self {
+        Self { store, limits }
     }
 
     /// Creates a topic with settings. Publishing and subscribing create one with the defaults.
@@ -40,8 +40,8 @@ impl Admin {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] when the topic exists with other settings, which keep holding.
-    pub async fn create_topic(&self, topic: &Topic, settings: TopicSettings) -> Result<(), Error> {
-        let held = self.backend.ensure_topic(topic, settings).await?;
+    pub async fn create(&self, topic: &Topic, settings: TopicSettings) -> Result<(), Error> {
+        let held = self.store.ensure_topic(topic, settings).await?;
         if held == settings {
             return Ok(());
         }
@@ -58,10 +58,10 @@ impl Admin {
     /// # Errors
     ///
     /// The kinds of the connection.
-    pub async fn topics(&self) -> Result<Vec<TopicStatus>, Error> {
+    pub async fn list(&self) -> Result<Vec<TopicStatus>, Error> {
         let mut all = Vec::new();
-        for topic in self.backend.topics().await? {
-            all.extend(self.backend.status(&topic).await?);
+        for topic in self.store.topics().await? {
+            all.extend(self.store.status(&topic).await?);
         }
         Ok(all)
     }
@@ -71,8 +71,8 @@ impl Admin {
     /// # Errors
     ///
     /// The kinds of the connection.
-    pub async fn topic(&self, topic: &Topic) -> Result<Option<TopicStatus>, Error> {
-        self.backend.status(topic).await
+    pub async fn get(&self, topic: &Topic) -> Result<Option<TopicStatus>, Error> {
+        self.store.status(topic).await
     }
 
     /// Where the groups of a topic stand, by name.
@@ -81,7 +81,7 @@ impl Admin {
     ///
     /// [`ErrorKind::NotFound`] when there is no such topic.
     pub async fn groups(&self, topic: &Topic) -> Result<Vec<GroupStatus>, Error> {
-        match self.backend.status(topic).await? {
+        match self.store.status(topic).await? {
             Some(status) => Ok(status.groups),
             None => {
                 let rule = "there is no such topic";
@@ -100,15 +100,15 @@ impl Admin {
         topic: &Topic,
         group: &Group,
     ) -> Result<Vec<ConsumerStatus>, Error> {
-        self.backend.consumers(topic, group).await
+        self.store.consumers(topic, group).await
     }
 
     /// Removes a group for good, with all that is its own: its cursor, what it holds, its retries,
     /// its dead letters. The topic's entries and other groups stay as they are.
     ///
     /// A group for which anything waits, dead letters included, or of which a consumer has been
-    /// heard within [`LIVING`](Self::LIVING), is left as it is unless `force` is set:
-    /// [`Removal::removed`] tells. The two are one step, so that nothing can come in between.
+    /// heard within [`LIVE_WITHIN`](Self::LIVE_WITHIN), is left as it is unless `force` is set:
+    /// [`GroupRemoval::removed`] tells. The two are one step, so that nothing can come in between.
     /// With `force`, consumers that live make the group anew and begin at the oldest entry that
     /// the topic still holds: stop them first.
     ///
@@ -124,8 +124,10 @@ impl Admin {
         topic: &Topic,
         group: &Group,
         force: bool,
-    ) -> Result<Removal, Error> {
-        let found = self.backend.remove_group(topic, group, Self::LIVING, force);
+    ) -> Result<GroupRemoval, Error> {
+        let found = self
+            .store
+            .remove_group(topic, group, Self::LIVE_WITHIN, force);
         let Some(removal) = found.await? else {
             let rule = "there is no such group";
             let error = Error::new(ErrorKind::NotFound, "remove group", rule);
@@ -151,13 +153,13 @@ impl Admin {
     /// # Errors
     ///
     /// The kinds of the connection.
-    pub async fn browse(
+    pub async fn entries_after(
         &self,
         topic: &Topic,
         after: Option<EntryId>,
         max: usize,
     ) -> Result<Vec<Entry>, Error> {
-        let entries = self.backend.browse(topic, after, max).await?;
+        let entries = self.store.browse(topic, after, max).await?;
         Ok(self.read(topic, entries))
     }
 
@@ -169,7 +171,7 @@ impl Admin {
     ///
     /// The kinds of the connection.
     pub async fn latest(&self, topic: &Topic, max: usize) -> Result<Vec<Entry>, Error> {
-        let entries = self.backend.latest(topic, max).await?;
+        let entries = self.store.latest(topic, max).await?;
         Ok(self.read(topic, entries))
     }
 
@@ -191,7 +193,7 @@ impl Admin {
     /// # Errors
     ///
     /// The kinds of the connection.
-    pub async fn newest(&self, topic: &Topic) -> Result<Option<EntryId>, Error> {
-        self.backend.newest(topic).await
+    pub async fn newest_id(&self, topic: &Topic) -> Result<Option<EntryId>, Error> {
+        self.store.newest(topic).await
     }
 }

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::domain::BoxFuture;
-use crate::domain::{Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, Group, Tally, Topic};
+use crate::domain::{
+    Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Group, Topic,
+};
 use crate::wire::Record;
 
 /// How many dead letters one search looks at.
@@ -17,14 +19,14 @@ pub const LONGEST_JOURNAL: usize = 100;
 
 /// Which dead letters are meant, by their ids.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Span {
+pub struct IdRange {
     /// Only those with a greater id.
     pub after: Option<EntryId>,
     /// Only those with an id that is not greater.
     pub until: Option<EntryId>,
 }
 
-impl Span {
+impl IdRange {
     /// Those after an id, where one is given.
     #[must_use]
     pub fn after(after: Option<EntryId>) -> Self {
@@ -62,7 +64,7 @@ pub struct JournalRow {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
     /// Those that match, oldest first.
-    pub letters: Vec<(EntryId, DeadLetterHead)>,
+    pub items: Vec<(EntryId, DeadLetterSummary)>,
     /// How many it has looked at.
     pub looked: u64,
     /// The last one that it has looked at.
@@ -81,25 +83,25 @@ impl Found {
 
 /// Where a dead letter goes that is taken out.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Onward {
+pub enum Disposition {
     /// Away, for good.
-    Away,
+    Discard,
     /// Into its group's redo lane as it is: fields `dead`, its body, and `by`, the operation or
     /// nothing.
-    Redo,
+    Requeue,
     /// Into its group's redo lane as another parcel.
-    RedoAs(Bytes),
+    RequeueAs(Bytes),
 }
 
 /// A store's dead letters, each in the group that failed it.
-pub trait Graves: Send + Sync + fmt::Debug {
+pub trait DeadLetterStore: Send + Sync + fmt::Debug {
     /// The heads of dead letters that match, oldest first, up to `max` of those within a span.
     /// Looks at no more than some twenty thousand, and says how far it has come.
     fn search<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        span: Span,
+        span: IdRange,
         filter: &'a DeadLetterFilter,
         max: usize,
     ) -> BoxFuture<'a, Result<Found, Error>>;
@@ -113,7 +115,7 @@ pub trait Graves: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>>;
 
     /// The newest dead letter's id, if there is one.
-    fn last<'a>(
+    fn newest<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
@@ -124,12 +126,12 @@ pub trait Graves: Send + Sync + fmt::Debug {
     ///
     /// A store may need their heads. Those in `known`, as a search has found them and in its order, it need
     /// not read again: a head never changes.
-    fn take<'a>(
+    fn move_out<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        items: &'a [(EntryId, Onward)],
-        known: &'a [(EntryId, DeadLetterHead)],
+        items: &'a [(EntryId, Disposition)],
+        known: &'a [(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
 
@@ -157,11 +159,11 @@ pub trait Graves: Send + Sync + fmt::Debug {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        by: Tally,
+        by: CountBy,
     ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>>;
 
     /// Writes the order of an operation into the group's journal, which keeps the newest hundred.
-    fn begin<'a>(
+    fn begin_operation<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
@@ -170,7 +172,7 @@ pub trait Graves: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Writes down what came of an operation.
-    fn end<'a>(
+    fn end_operation<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,

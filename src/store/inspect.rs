@@ -12,31 +12,31 @@ pub struct ConsumerStatus {
     /// Entries delivered to it and unsettled.
     pub in_flight: u64,
     /// For how long it has not been heard of.
-    pub quiet: Duration,
+    pub idle_for: Duration,
 }
 
-/// What [`Backend::remove_group`](crate::store::Backend::remove_group) found, and whether it removed it.
+/// What [`Store::remove_group`](crate::store::Store::remove_group) found, and whether it removed it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Removal {
+pub struct GroupRemoval {
     /// Whether the group was removed.
     pub removed: bool,
     /// Where it stood.
     pub status: GroupStatus,
     /// Consumers that have been heard of in the time asked about.
-    pub living: u64,
+    pub live_consumers: u64,
 }
 
 /// What a server says of itself, where it says it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct ServerFacts {
+pub struct ServerInfo {
     /// What it is called: `redis`, `valkey`.
     pub name: String,
     /// Its version, such as `7.2.5`.
     pub version: String,
     /// How far its clock is before this process's, in milliseconds; negative when behind.
-    pub clock_ahead: i64,
-    /// How long the answer about the clock took: `clock_ahead` is uncertain by half of it.
+    pub clock_offset: i64,
+    /// How long the answer about the clock took: `clock_offset` is uncertain by half of it.
     pub round_trip: Duration,
     /// Whether it takes no writes because it follows another.
     pub is_replica: bool,
@@ -49,14 +49,14 @@ pub struct ServerFacts {
     /// How much it may take, in bytes; `None` without a limit.
     pub memory_limit: Option<u64>,
     /// Memory of its machine, in bytes.
-    pub memory_of_machine: Option<u64>,
+    pub machine_memory: Option<u64>,
     /// Whether it keeps an append-only file.
     pub append_only: Option<bool>,
     /// When the append-only file is synced: `always`, `everysec`, `no`; `None` when this process
     /// may not know.
     pub append_sync: Option<String>,
     /// What went wrong the last time it wrote to its disk.
-    pub disk_troubles: Vec<String>,
+    pub persistence_errors: Vec<String>,
     /// How many scripts it has loaded for this process; or why it does not.
     pub scripts: Option<Result<u64, String>>,
 }
@@ -84,7 +84,7 @@ pub struct TopicStatus {
     /// The topic.
     pub topic: Topic,
     /// Entries in its log.
-    pub length: u64,
+    pub entries: u64,
     /// What was fixed when it was created.
     pub settings: TopicSettings,
     /// Its groups, by name.

@@ -18,11 +18,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub use crate::wire::{Fields, Record};
+pub use crate::wire::{Fields, Limits, Record, decode_entry, encode_entry};
 pub use dead_letters::{
-    Found, Graves, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Onward, Restoring, Span,
+    DeadLetterStore, Disposition, Found, IdRange, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH,
+    Restoring,
 };
-pub use inspect::{ConsumerStatus, GroupStatus, Removal, ServerFacts, TopicStatus};
+pub use inspect::{ConsumerStatus, GroupRemoval, GroupStatus, ServerInfo, TopicStatus};
 
 use crate::domain::BoxFuture;
 use crate::domain::{
@@ -75,7 +76,7 @@ pub enum Lane {
     /// The topic's log, which every group reads.
     Log,
     /// The group's own lane of due retries and redriven dead letters.
-    Redo,
+    Redelivery,
 }
 
 /// What identifies a fetched entry within its group.
@@ -83,28 +84,28 @@ pub enum Lane {
 /// Written as `1762957200123-0` where it came from the log, as `redo:1762957200123-0` where it
 /// came from the group's redo lane.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Receipt {
+pub struct DeliveryId {
     /// The sequence it came from.
     pub lane: Lane,
     /// Its id there.
     pub id: EntryId,
 }
 
-impl fmt::Display for Receipt {
+impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.lane {
             Lane::Log => write!(f, "{}", self.id),
-            Lane::Redo => write!(f, "redo:{}", self.id),
+            Lane::Redelivery => write!(f, "redo:{}", self.id),
         }
     }
 }
 
-impl FromStr for Receipt {
+impl FromStr for DeliveryId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let (lane, id) = match text.strip_prefix("redo:") {
-            Some(id) => (Lane::Redo, id),
+            Some(id) => (Lane::Redelivery, id),
             None => (Lane::Log, text),
         };
         let id = id.parse().map_err(|_| {
@@ -120,8 +121,8 @@ impl FromStr for Receipt {
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// What it is settled by.
-    pub receipt: Receipt,
-    /// Its fields; of the redo lane, those that were given to [`Settlement::Later`] or a redrive.
+    pub receipt: DeliveryId,
+    /// Its fields; of the redo lane, those that were given to [`Settlement::Reschedule`] or a redrive.
     pub fields: Fields,
     /// How often it has been handed out, this time included.
     pub deliveries: u32,
@@ -132,18 +133,18 @@ pub struct Fetched {
 pub enum Settlement {
     /// Comes back to the same group through its redo lane, once `delay` has passed. Without a delay it
     /// is in the redo lane at once, and never among what waits.
-    Later {
+    Reschedule {
         /// What ends.
-        receipt: Receipt,
+        receipt: DeliveryId,
         /// How long to wait, by the store's clock.
         delay: Duration,
         /// What the redo lane will hold.
-        parcel: Bytes,
+        redelivery: Bytes,
     },
     /// Goes to the group's dead letters.
-    Bury {
+    DeadLetter {
         /// What ends.
-        receipt: Receipt,
+        receipt: DeliveryId,
         /// What the dead letters will hold.
         record: Record,
     },
@@ -152,24 +153,24 @@ pub enum Settlement {
 impl Settlement {
     /// What it ends.
     #[must_use]
-    pub fn receipt(&self) -> Receipt {
+    pub fn receipt(&self) -> DeliveryId {
         match self {
-            Self::Later { receipt, .. } | Self::Bury { receipt, .. } => *receipt,
+            Self::Reschedule { receipt, .. } | Self::DeadLetter { receipt, .. } => *receipt,
         }
     }
 }
 
 /// What a group starts with, when it is created.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Start {
+pub enum StartFrom {
     /// Everything that the topic still holds; the default.
     #[default]
     Beginning,
     /// Only what is published after the group was created.
-    Next,
+    End,
 }
 
-/// What [`Backend::reclaim`] took over.
+/// What [`Store::reclaim`] took over.
 #[derive(Debug, Default)]
 pub struct Reclaimed {
     /// Entries whose lease had expired; the caller holds them now.
@@ -189,7 +190,7 @@ pub struct ReclaimCursor {
     pub redo: EntryId,
 }
 
-/// What [`Backend::promote`] moved.
+/// What [`Store::promote`] moved.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Promoted {
     /// How many entries went to the redo lane.
@@ -202,14 +203,14 @@ pub struct Promoted {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Scheduled {
     /// The delivery that ended with it.
-    pub receipt: Receipt,
+    pub receipt: DeliveryId,
     /// When it is due, by the store's clock.
     pub due: Timestamp,
-    /// What was given to [`Settlement::Later`].
-    pub parcel: Bytes,
+    /// What was given to [`Settlement::Reschedule`].
+    pub redelivery: Bytes,
 }
 
-/// A page of what waits for its time, from [`Backend::scheduled`].
+/// A page of what waits for its time, from [`Store::scheduled`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Schedule {
     /// The store's time at this moment.
@@ -218,9 +219,9 @@ pub struct Schedule {
     pub entries: Vec<Scheduled>,
 }
 
-/// What [`Backend::retain`] removed and found.
+/// What [`Store::retain`] removed and found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Retained {
+pub struct Trimmed {
     /// Entries removed from the log.
     pub removed: u64,
     /// Entries left in the log.
@@ -232,7 +233,7 @@ pub struct Retained {
 }
 
 /// A store of topics, as the runtime needs it.
-pub trait Backend: Send + Sync + fmt::Debug {
+pub trait Store: Send + Sync + fmt::Debug {
     /// What this adapter is called: `redis`, `memory`.
     fn name(&self) -> &'static str;
 
@@ -271,7 +272,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// that of several who append one message exactly one does. The window goes by the store's clock, and
     /// outlives the entry.
     ///
-    /// Errors are those of [`append`](crate::store::Backend::append); after one nothing more is
+    /// Errors are those of [`append`](crate::store::Store::append); after one nothing more is
     /// appended, so that the rest can be repeated in its order.
     fn append_once<'a>(
         &'a self,
@@ -285,7 +286,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        start: Start,
+        start: StartFrom,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Opens a reader for a member.
@@ -296,7 +297,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn acknowledge<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Ends deliveries that the member still holds; each one atomically, written before it is
@@ -311,27 +312,27 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn extend<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
 
     /// Gives held entries back: at once claimable by
-    /// [`reclaim`](crate::store::Backend::reclaim), and the delivery that ends here is not
+    /// [`reclaim`](crate::store::Store::reclaim), and the delivery that ends here is not
     /// counted. Giving back twice, as after a lost answer, uncounts once. Returns how many the
     /// member held.
     fn release<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<u64, Error>>;
 
     /// What the member holds, up to a number, oldest first in each lane. A connection that broke
     /// while a fetch was answered leaves entries that the member holds without knowing. Fails
     /// with [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
-    fn holdings<'a>(
+    fn pending_of<'a>(
         &'a self,
         member: &'a Member,
         max: usize,
-    ) -> BoxFuture<'a, Result<Vec<Receipt>, Error>>;
+    ) -> BoxFuture<'a, Result<Vec<DeliveryId>, Error>>;
 
     /// Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever
     /// held it. Goes on where `cursor` says and starts anew after the end. Fails with
@@ -354,10 +355,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Removes from the log what retention no longer asks for; never what a group has not
     /// settled. Also measures the backlog.
-    fn retain<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Retained, Error>>;
+    fn trim<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Trimmed, Error>>;
 
     /// Removes from a group's redo lane what it has settled.
-    fn retain_redo<'a>(
+    fn trim_redelivery<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
@@ -365,7 +366,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Removes consumers that have not been heard of for `idle` and that hold nothing; with
     /// `only`, that consumer alone. Returns how many.
-    fn forget<'a>(
+    fn prune_consumers<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
@@ -379,17 +380,17 @@ pub trait Backend: Send + Sync + fmt::Debug {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        after: Option<(Timestamp, Receipt)>,
+        after: Option<(Timestamp, DeliveryId)>,
         max: usize,
     ) -> BoxFuture<'a, Result<Schedule, Error>>;
 
     /// Moves what waits for its time to the redo lane now, each atomically. For each, whether it
     /// was waiting.
-    fn hasten<'a>(
+    fn run_now<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
 
     /// Removes for good what waits for its time. For each, whether it was waiting.
@@ -397,7 +398,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
 
     /// The consumers that a group knows, by name; none where there is no such group.
@@ -419,10 +420,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
         group: &'a Group,
         quiet: Duration,
         force: bool,
-    ) -> BoxFuture<'a, Result<Option<Removal>, Error>>;
+    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>>;
 
     /// What the server says of itself; `None` where there is none, as by default.
-    fn server(&self) -> BoxFuture<'_, Result<Option<ServerFacts>, Error>> {
+    fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
         Box::pin(async { Ok(None) })
     }
 
@@ -466,7 +467,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn newest<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<EntryId>, Error>>;
 
     /// The dead letters of its topics' groups.
-    fn graves(&self) -> &dyn Graves;
+    fn dead_letters(&self) -> &dyn DeadLetterStore;
 }
 
 /// A reader, and what ends its wait.

@@ -49,7 +49,7 @@ impl TestBus {
     pub async fn start(service: &str) -> Self {
         let clock = ManualClock::new(Timestamp::now());
         let store = MemoryStore::with_clock(clock.clone());
-        let recorder = Recorder::on(store.backend(None));
+        let recorder = Recorder::on(store.store(None));
         let faults = Faults::on(Arc::new(recorder.clone()));
         let container = connect(Container::builder(), &store, &faults, service).await;
         Self {
@@ -67,7 +67,7 @@ impl TestBus {
     /// # Panics
     ///
     /// When `service` is no group name, or a coordinator fails to start.
-    pub async fn another(&self, builder: ContainerBuilder, service: &str) -> Container {
+    pub async fn second_process(&self, builder: ContainerBuilder, service: &str) -> Container {
         connect(builder, &self.store, &self.faults, service).await
     }
 
@@ -138,7 +138,7 @@ impl TestBus {
     ///
     /// When one of them is no `T`.
     #[must_use]
-    pub fn settled<T: DeserializeOwned>(&self, topic: &Topic, group: &Group) -> Vec<T> {
+    pub fn acknowledged<T: DeserializeOwned>(&self, topic: &Topic, group: &Group) -> Vec<T> {
         payloads(envelopes(topic, self.recorder.settled(topic, group)))
     }
 
@@ -147,14 +147,14 @@ impl TestBus {
     /// # Panics
     ///
     /// When they cannot be read, as while the connection is lost.
-    pub async fn dead(&self, topic: &Topic, group: &Group) -> Vec<DeadLetter> {
+    pub async fn dead_letters(&self, topic: &Topic, group: &Group) -> Vec<DeadLetter> {
         let dead = self.container.dead_letters();
         let reading = async {
             let (mut letters, mut after) = (Vec::new(), None);
             loop {
                 let filter = DeadLetterFilter::default();
                 let page = dead.list(topic, group, &filter, after, 500).await?;
-                let ids: Vec<EntryId> = page.letters.iter().map(|(id, _)| *id).collect();
+                let ids: Vec<EntryId> = page.items.iter().map(|(id, _)| *id).collect();
                 letters.extend(dead.get(topic, group, &ids).await?);
                 after = page.next;
                 if after.is_none() {
@@ -173,7 +173,7 @@ impl TestBus {
     /// # Panics
     ///
     /// When that takes longer than `deadline`; says which groups have what left.
-    pub async fn idle(&self, deadline: Duration) {
+    pub async fn settle(&self, deadline: Duration) {
         let until = Instant::now() + deadline;
         loop {
             let busy = match self.promoted_and_busy().await {
@@ -191,14 +191,14 @@ impl TestBus {
 
     /// What is due by the clock counts as work, whether or not somebody has promoted it.
     async fn promoted_and_busy(&self) -> Result<Vec<String>, crate::Error> {
-        let backend = self.store.backend(None);
-        for topic in backend.topics().await? {
-            let Some(status) = backend.status(&topic).await? else {
+        let store = self.store.store(None);
+        for topic in store.topics().await? {
+            let Some(status) = store.status(&topic).await? else {
                 continue;
             };
             for group in status.groups {
                 let max = crate::store::MAX_BATCH;
-                let recorder: &dyn crate::store::Backend = &self.recorder;
+                let recorder: &dyn crate::store::Store = &self.recorder;
                 recorder.promote(&topic, &group.group, max).await?;
             }
         }
@@ -227,7 +227,7 @@ async fn connect(
 ) -> Container {
     let service = Group::new(service).unwrap_or_else(|e| panic!("{e}"));
     let builder = builder
-        .with_backend(Arc::new(faults.clone()), Arc::new(store.kv(None)))
+        .with_store(Arc::new(faults.clone()), store.kv(None))
         .with_service(service);
     let container = builder.connect().await;
     container.unwrap_or_else(|e| panic!("the container does not start: {e:?}"))

@@ -9,7 +9,7 @@ use crate::adapters::memory::MemoryStore;
 use crate::api::{Delivery, IntoHandler};
 use crate::domain::BoxFuture;
 use crate::domain::{ConsumerName, EntryId, Envelope, Error, Group, Outcome, Topic};
-use crate::store::{Backend, Lane, Member, Receipt};
+use crate::store::{DeliveryId, Lane, Member, Store};
 
 /// Builds a [`Delivery`] by hand. Every setting has a default.
 ///
@@ -64,17 +64,17 @@ impl DeliveryBuilder {
     ///
     /// [`Encode`](crate::ErrorKind::Encode) when the payload cannot be encoded.
     pub fn new<T: Serialize + ?Sized>(payload: &T) -> Result<Self, Error> {
-        Ok(Self::of(Envelope::new("test", payload)?))
+        Ok(Self::from_envelope(Envelope::new("test", payload)?))
     }
 
     /// A first attempt at a message.
-    pub fn of(envelope: Envelope) -> Self {
+    pub fn from_envelope(envelope: Envelope) -> Self {
         Self {
             entry: EntryId {
-                millis: u64::try_from(envelope.ts().as_millis()).unwrap_or(1),
+                millis: u64::try_from(envelope.created_at().as_millis()).unwrap_or(1),
                 sequence: 0,
             },
-            attempt: envelope.attempts().saturating_add(1),
+            attempt: envelope.failed_attempts().saturating_add(1),
             envelope,
             topic: None,
             group: None,
@@ -99,7 +99,7 @@ impl DeliveryBuilder {
     /// default what the envelope says.
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt.max(1);
-        self.envelope.attempts = self.attempt - 1;
+        self.envelope.failed_attempts = self.attempt - 1;
         self
     }
 
@@ -139,12 +139,12 @@ impl DeliveryBuilder {
             group: self.group.unwrap_or_else(|| named(Group::new)),
             consumer: named(ConsumerName::new),
         };
-        let receipt = Receipt {
+        let receipt = DeliveryId {
             lane: Lane::Log,
             id: self.entry,
         };
-        let backend = Nowhere {
-            inner: MemoryStore::new().backend(None),
+        let store = Nowhere {
+            inner: MemoryStore::new().store(None),
             lost: self.lost,
         };
         let delivery = Delivery::new(
@@ -154,7 +154,7 @@ impl DeliveryBuilder {
             self.entry,
             self.attempt,
             self.cancelled.clone(),
-            Arc::new(backend),
+            Arc::new(store),
         );
         (delivery, Canceller(self.cancelled))
     }
@@ -168,23 +168,23 @@ fn named<T>(new: impl FnOnce(&'static str) -> Result<T, Error>) -> T {
 /// Where a delivery that was built by hand extends its lease.
 #[derive(Debug)]
 struct Nowhere {
-    inner: Arc<dyn Backend>,
+    inner: Arc<dyn Store>,
     lost: bool,
 }
 
-impl Backend for Nowhere {
+impl Store for Nowhere {
     fn extend<'a>(
         &'a self,
         _: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(async move { Ok(vec![!self.lost; receipts.len()]) })
     }
 
-    crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, append, append_once, create_group,
-        open, acknowledge, settle, release, holdings, reclaim, promote, retain, retain_redo, forget,
-        scheduled, hasten, cancel, consumers, remove_group, server, topics, status, browse, newest,
-        graves);
+    crate::forward_store!(inner: name, clock, clock_set, ping, ensure_topic, append, append_once, create_group,
+        open, acknowledge, settle, release, pending_of, reclaim, promote, trim, trim_redelivery, prune_consumers,
+        scheduled, run_now, cancel, consumers, remove_group, server, topics, status, browse, newest,
+        dead_letters);
 }
 
 /// Calls a handler as a subscription would, and returns how it ends the delivery.
@@ -197,9 +197,6 @@ impl Backend for Nowhere {
 /// # Cancel safety
 ///
 /// As the handler's own future.
-pub async fn handle<M, H: IntoHandler<M>>(
-    handler: H,
-    delivery: Delivery,
-) -> Result<Outcome, Error> {
+pub async fn call<M, H: IntoHandler<M>>(handler: H, delivery: Delivery) -> Result<Outcome, Error> {
     handler.into_handler().handle(delivery).await
 }

@@ -11,20 +11,20 @@ use uuid::Uuid;
 
 use crate::domain::BoxFuture;
 use crate::domain::{
-    Cause, Clock, ConsumerName, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group,
-    Tally, Timestamp, Topic, TopicSettings,
+    Cause, Clock, ConsumerName, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error,
+    ErrorKind, Group, Timestamp, Topic, TopicSettings,
 };
 use crate::store::{
-    Appended, Backend, ConsumerStatus, Fetched, Fields, Found, Graves, Identified, Interrupt,
-    JournalRow, Member, Onward, Opened, Promoted, Reader, Receipt, ReclaimCursor, Reclaimed,
-    Record, Removal, Restoring, Retained, Schedule, ServerFacts, Settlement, Span, Start,
-    TopicStatus,
+    Appended, ConsumerStatus, DeadLetterStore, DeliveryId, Disposition, Fetched, Fields, Found,
+    GroupRemoval, IdRange, Identified, Interrupt, JournalRow, Member, Opened, Promoted, Reader,
+    ReclaimCursor, Reclaimed, Record, Restoring, Schedule, ServerInfo, Settlement, StartFrom,
+    Store, TopicStatus, Trimmed,
 };
 
 /// What becomes of a message whose publishing fails.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Fate {
+pub enum PublishFault {
     /// It certainly was not published: [`ErrorKind::Unavailable`].
     NotPublished,
     /// It was published, and the reply was lost: [`ErrorKind::OutcomeUnknown`].
@@ -40,8 +40,8 @@ pub enum Fate {
 /// # Example
 ///
 /// ```
-/// use redstart::testing::{Fate, TestBus};
-/// use redstart::{Envelope, ErrorKind, MessageBus, Topic};
+/// use redstart::testing::{PublishFault, TestBus};
+/// use redstart::{Envelope, ErrorKind, Topic, ports::MessageBus};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redstart::Error> {
@@ -57,7 +57,7 @@ pub enum Fate {
 /// ```
 #[derive(Clone)]
 pub struct Faults {
-    inner: Arc<dyn Backend>,
+    inner: Arc<dyn Store>,
     plan: Arc<Plan>,
 }
 
@@ -71,7 +71,7 @@ struct Plan {
 #[derive(Debug, Default)]
 struct Publishing {
     seen: u64,
-    fates: BTreeMap<u64, Fate>,
+    fates: BTreeMap<u64, PublishFault>,
 }
 
 impl fmt::Debug for Faults {
@@ -99,7 +99,7 @@ fn unknown(operation: &'static str) -> Error {
 impl Faults {
     /// Stands between a backend and whoever uses it.
     #[must_use]
-    pub fn on(inner: Arc<dyn Backend>) -> Self {
+    pub fn on(inner: Arc<dyn Store>) -> Self {
         let plan = Plan {
             publishing: Mutex::default(),
             delay: Mutex::default(),
@@ -112,7 +112,7 @@ impl Faults {
     }
 
     /// Lets the publishing of the `nth` message from now fail; 1 is the next one.
-    pub fn fail_publish(&self, nth: u64, fate: Fate) {
+    pub fn fail_publish(&self, nth: u64, fate: PublishFault) {
         let mut publishing = lock(&self.plan.publishing);
         let at = publishing.seen.saturating_add(nth);
         publishing.fates.insert(at, fate);
@@ -147,7 +147,7 @@ impl Faults {
     }
 
     /// The fates of the next messages, where any of them has one.
-    fn fates(&self, count: usize) -> Option<Vec<Option<Fate>>> {
+    fn fates(&self, count: usize) -> Option<Vec<Option<PublishFault>>> {
         let mut publishing = lock(&self.plan.publishing);
         let fates: Vec<_> = (0..count)
             .map(|_| {
@@ -176,9 +176,9 @@ impl Faults {
         let mut results = Vec::with_capacity(entries.len());
         for (entry, fate) in entries.into_iter().zip(fates) {
             let done = match fate {
-                Some(Fate::NotPublished) => Some(Err(unavailable("publish"))),
-                Some(Fate::UnknownLost) => Some(Err(unknown("publish"))),
-                Some(Fate::UnknownPublished) => {
+                Some(PublishFault::NotPublished) => Some(Err(unavailable("publish"))),
+                Some(PublishFault::UnknownLost) => Some(Err(unknown("publish"))),
+                Some(PublishFault::UnknownPublished) => {
                     let done = self.inner.append(topic, vec![entry]).await.pop();
                     done.map(|done| done.and(Err(unknown("publish"))))
                 }
@@ -214,9 +214,9 @@ impl Faults {
                 continue;
             }
             let done = match fate {
-                Some(Fate::NotPublished) => Some(Err(unavailable("publish"))),
-                Some(Fate::UnknownLost) => Some(Err(unknown("publish"))),
-                Some(Fate::UnknownPublished) => {
+                Some(PublishFault::NotPublished) => Some(Err(unavailable("publish"))),
+                Some(PublishFault::UnknownLost) => Some(Err(unknown("publish"))),
+                Some(PublishFault::UnknownPublished) => {
                     let done = self
                         .inner
                         .append_once(topic, window, vec![entry])
@@ -247,7 +247,7 @@ macro_rules! through {
     };
 }
 
-impl Backend for Faults {
+impl Store for Faults {
     fn append<'a>(
         &'a self,
         topic: &'a Topic,
@@ -278,31 +278,31 @@ impl Backend for Faults {
     through! {
         ping() -> ();
         ensure_topic(topic: &'a Topic, settings: TopicSettings) -> TopicSettings;
-        create_group(topic: &'a Topic, group: &'a Group, start: Start) -> ();
-        acknowledge(member: &'a Member, receipts: &'a [Receipt]) -> ();
+        create_group(topic: &'a Topic, group: &'a Group, start: StartFrom) -> ();
+        acknowledge(member: &'a Member, receipts: &'a [DeliveryId]) -> ();
         settle(member: &'a Member, settlements: &'a [Settlement]) -> Vec<bool>;
-        extend(member: &'a Member, receipts: &'a [Receipt]) -> Vec<bool>;
-        release(member: &'a Member, receipts: &'a [Receipt]) -> u64;
-        holdings(member: &'a Member, max: usize) -> Vec<Receipt>;
+        extend(member: &'a Member, receipts: &'a [DeliveryId]) -> Vec<bool>;
+        release(member: &'a Member, receipts: &'a [DeliveryId]) -> u64;
+        pending_of(member: &'a Member, max: usize) -> Vec<DeliveryId>;
         reclaim(
             member: &'a Member, lease: Duration, cursor: ReclaimCursor, max: usize
         ) -> Reclaimed;
         promote(topic: &'a Topic, group: &'a Group, max: usize) -> Promoted;
-        retain(topic: &'a Topic) -> Retained;
-        retain_redo(topic: &'a Topic, group: &'a Group) -> ();
-        forget(
+        trim(topic: &'a Topic) -> Trimmed;
+        trim_redelivery(topic: &'a Topic, group: &'a Group) -> ();
+        prune_consumers(
             topic: &'a Topic, group: &'a Group, idle: Duration, only: Option<&'a ConsumerName>
         ) -> u64;
         scheduled(
-            topic: &'a Topic, group: &'a Group, after: Option<(Timestamp, Receipt)>, max: usize
+            topic: &'a Topic, group: &'a Group, after: Option<(Timestamp, DeliveryId)>, max: usize
         ) -> Schedule;
-        hasten(topic: &'a Topic, group: &'a Group, receipts: &'a [Receipt]) -> Vec<bool>;
-        cancel(topic: &'a Topic, group: &'a Group, receipts: &'a [Receipt]) -> Vec<bool>;
+        run_now(topic: &'a Topic, group: &'a Group, receipts: &'a [DeliveryId]) -> Vec<bool>;
+        cancel(topic: &'a Topic, group: &'a Group, receipts: &'a [DeliveryId]) -> Vec<bool>;
         consumers(topic: &'a Topic, group: &'a Group) -> Vec<ConsumerStatus>;
         remove_group(
             topic: &'a Topic, group: &'a Group, quiet: Duration, force: bool
-        ) -> Option<Removal>;
-        server() -> Option<ServerFacts>;
+        ) -> Option<GroupRemoval>;
+        server() -> Option<ServerInfo>;
         topics() -> Vec<Topic>;
         status(topic: &'a Topic) -> Option<TopicStatus>;
         browse(topic: &'a Topic, after: Option<EntryId>, max: usize) -> Vec<(EntryId, Fields)>;
@@ -321,7 +321,7 @@ impl Backend for Faults {
         self.inner.clock_set()
     }
 
-    fn graves(&self) -> &dyn Graves {
+    fn dead_letters(&self) -> &dyn DeadLetterStore {
         self
     }
 }
@@ -333,26 +333,26 @@ macro_rules! through_graves {
         ) -> BoxFuture<'a, Result<$output, Error>> {
             Box::pin(async move {
                 self.pass(stringify!($name)).await?;
-                self.inner.graves().$name(topic, group, $($argument),*).await
+                self.inner.dead_letters().$name(topic, group, $($argument),*).await
             })
         })*
     };
 }
 
-impl Graves for Faults {
+impl DeadLetterStore for Faults {
     through_graves! {
-        search(span: Span, filter: &'a DeadLetterFilter, max: usize) -> Found;
+        search(span: IdRange, filter: &'a DeadLetterFilter, max: usize) -> Found;
         find(ids: &'a [EntryId]) -> Vec<(EntryId, Record)>;
-        last() -> Option<EntryId>;
-        take(
-            items: &'a [(EntryId, Onward)], known: &'a [(EntryId, DeadLetterHead)],
+        newest() -> Option<EntryId>;
+        move_out(
+            items: &'a [(EntryId, Disposition)], known: &'a [(EntryId, DeadLetterSummary)],
             operation: Option<Uuid>
         ) -> Vec<bool>;
         restore(records: &'a [Restoring], again: bool) -> Vec<Option<EntryId>>;
         causes() -> Vec<Cause>;
-        counts(by: Tally) -> Vec<(String, u64)>;
-        begin(operation: Uuid, order: String) -> ();
-        end(operation: Uuid, result: String) -> ();
+        counts(by: CountBy) -> Vec<(String, u64)>;
+        begin_operation(operation: Uuid, order: String) -> ();
+        end_operation(operation: Uuid, result: String) -> ();
         journal() -> Vec<JournalRow>;
     }
 }

@@ -9,7 +9,7 @@ use crate::domain::{
     Codec, ConsumerName, DeadLetter, DeadLetterFilter, EntryId, Group, Namespace, Selection, Topic,
 };
 use crate::store::{Fields, JournalRow, Record};
-use crate::wire::redelivery::Parcel;
+use crate::wire::redelivery::Redelivery;
 use crate::wire::{Limits, dead_letter, decode_entry, encode_entry, value};
 
 /// What takes bytes from outside.
@@ -71,7 +71,7 @@ pub fn dead_letter(bytes: &[u8]) {
     let body = Bytes::copy_from_slice(bytes);
     for name in ["parcel", "dead"] {
         let fields: Fields = vec![(Bytes::from_static(name.as_bytes()), body.clone())];
-        let _ = Parcel::decode(&fields);
+        let _ = Redelivery::decode(&fields);
     }
     let (head, body) = match bytes.split_first() {
         Some((at, rest)) => rest.split_at(usize::from(*at).min(rest.len())),
@@ -135,8 +135,8 @@ pub fn names(bytes: &[u8]) {
         assert!(text.chars().all(harmless), "{text:?} is no name");
     }
     let _ = text.parse::<EntryId>();
-    let _ = text.parse::<crate::Timestamp>();
-    let _ = text.parse::<crate::Retention>();
+    let _ = text.parse::<crate::envelope::Timestamp>();
+    let _ = text.parse::<crate::topics::Retention>();
 }
 
 /// A server's URL. What is refused is not quoted.

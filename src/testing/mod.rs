@@ -2,7 +2,7 @@
 //!
 //! [`TestBus`] and [`DeliveryBuilder`] are for those who write handlers; the page
 //! [Testing your handlers](crate::docs::testing) shows them at work. [`conformance`] and
-//! [`forward_backend!`](crate::forward_backend) are for those who write adapters.
+//! [`forward_store!`](crate::forward_store) are for those who write adapters.
 
 mod bus;
 pub mod conformance;
@@ -16,7 +16,7 @@ mod recorder;
 pub use bus::TestBus;
 #[doc(hidden)]
 pub use bytes::Bytes;
-pub use delivery::{Canceller, DeliveryBuilder, handle};
-pub use faults::{Fate, Faults};
+pub use delivery::{Canceller, DeliveryBuilder, call};
+pub use faults::{Faults, PublishFault};
 #[doc(no_inline)]
 pub use uuid::Uuid;

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use crate::domain::BoxFuture;
 use crate::domain::{EntryId, Error, Group, Topic};
 use crate::store::{
-    Appended, Backend, Fetched, Fields, Identified, Lane, Member, Opened, Promoted, Reader,
-    Receipt, ReclaimCursor, Reclaimed, Removal, Settlement,
+    Appended, DeliveryId, Fetched, Fields, GroupRemoval, Identified, Lane, Member, Opened,
+    Promoted, Reader, ReclaimCursor, Reclaimed, Settlement, Store,
 };
-use crate::wire::redelivery::Parcel;
+use crate::wire::redelivery::Redelivery;
 
 type Place = (Topic, Group);
 
@@ -20,15 +20,15 @@ type Place = (Topic, Group);
 struct Books {
     published: HashMap<Topic, Vec<(EntryId, Fields)>>,
     /// What was handed out, by what it is settled by.
-    handed: HashMap<(Place, Receipt), Fields>,
+    handed: HashMap<(Place, DeliveryId), Fields>,
     settled: HashMap<Place, Vec<(EntryId, Fields)>>,
-    known: HashSet<(Place, Receipt)>,
+    known: HashSet<(Place, DeliveryId)>,
 }
 
 /// A backend that remembers.
 #[derive(Clone, Debug)]
 pub(super) struct Recorder {
-    inner: Arc<dyn Backend>,
+    inner: Arc<dyn Store>,
     books: Arc<Mutex<Books>>,
     /// How many retries of a group wait for their time. Locked while they move, so that a look
     /// in between does not find them nowhere.
@@ -36,7 +36,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn on(inner: Arc<dyn Backend>) -> Self {
+    pub(super) fn on(inner: Arc<dyn Store>) -> Self {
         Self {
             inner,
             books: Arc::default(),
@@ -93,7 +93,7 @@ impl Recorder {
         }
     }
 
-    fn acknowledged(&self, member: &Member, receipts: &[Receipt]) {
+    fn acknowledged(&self, member: &Member, receipts: &[DeliveryId]) {
         let mut books = self.books();
         for receipt in receipts {
             let place = (member.topic.clone(), member.group.clone());
@@ -106,9 +106,9 @@ impl Recorder {
             }
             let began = match receipt.lane {
                 Lane::Log => Some((receipt.id, fields)),
-                Lane::Redo => Parcel::decode(&fields)
+                Lane::Redelivery => Redelivery::decode(&fields)
                     .ok()
-                    .map(|parcel| (parcel.trail.origin, parcel.fields)),
+                    .map(|redelivery| (redelivery.history.origin, redelivery.fields)),
             };
             books.settled.entry(place).or_default().extend(began);
         }
@@ -121,7 +121,7 @@ fn no_longer(waiting: &mut HashMap<Place, u64>, topic: &Topic, group: &Group, do
     *count = count.saturating_sub(done);
 }
 
-impl Backend for Recorder {
+impl Store for Recorder {
     fn append<'a>(
         &'a self,
         topic: &'a Topic,
@@ -180,7 +180,7 @@ impl Backend for Recorder {
     fn acknowledge<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             // Written down first: who sees the group idle finds it here.
@@ -198,7 +198,7 @@ impl Backend for Recorder {
             let mut waiting = self.waiting.lock().await;
             let done = self.inner.settle(member, settlements).await?;
             let later = settlements.iter().zip(&done).filter(|(settlement, done)| {
-                **done && matches!(settlement, Settlement::Later { .. })
+                **done && matches!(settlement, Settlement::Reschedule { .. })
             });
             let place = (member.topic.clone(), member.group.clone());
             *waiting.entry(place).or_default() += later.count() as u64;
@@ -221,15 +221,15 @@ impl Backend for Recorder {
         })
     }
 
-    fn hasten<'a>(
+    fn run_now<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(async move {
             let mut waiting = self.waiting.lock().await;
-            let moved = self.inner.hasten(topic, group, receipts).await?;
+            let moved = self.inner.run_now(topic, group, receipts).await?;
             no_longer(&mut waiting, topic, group, &moved);
             Ok(moved)
         })
@@ -239,7 +239,7 @@ impl Backend for Recorder {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(async move {
             let mut waiting = self.waiting.lock().await;
@@ -255,7 +255,7 @@ impl Backend for Recorder {
         group: &'a Group,
         quiet: Duration,
         force: bool,
-    ) -> BoxFuture<'a, Result<Option<Removal>, Error>> {
+    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
         Box::pin(async move {
             let mut waiting = self.waiting.lock().await;
             let found = self.inner.remove_group(topic, group, quiet, force).await?;
@@ -280,9 +280,9 @@ impl Backend for Recorder {
         })
     }
 
-    crate::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, create_group, extend,
-        release, holdings, retain, retain_redo, forget, scheduled, consumers, server, topics, status,
-        browse, newest, graves);
+    crate::forward_store!(inner: name, clock, clock_set, ping, ensure_topic, create_group, extend,
+        release, pending_of, trim, trim_redelivery, prune_consumers, scheduled, consumers, server, topics, status,
+        browse, newest, dead_letters);
 }
 
 #[derive(Debug)]

@@ -4,15 +4,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{DeadLetter, DeadLetterHead, EntryId, Group, HeadView, Reason, Topic};
+use crate::domain::{DeadLetter, DeadLetterSummary, EntryId, Group, HeadView, Reason, Topic};
 use crate::wire::entry::Undecodable;
-use crate::wire::redelivery::{Parcel, ParcelForm, broken, time, write};
+use crate::wire::redelivery::{Redelivery, RedeliveryForm, broken, time, write};
 
 /// A dead letter as the store keeps it: a head, which is asked about, and an encoded body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// What lists show and filters ask.
-    pub head: DeadLetterHead,
+    pub head: DeadLetterSummary,
     /// Everything else.
     pub body: Bytes,
 }
@@ -36,7 +36,7 @@ struct HeadForm<'a>(
 
 #[derive(Serialize, Deserialize)]
 struct BodyForm {
-    parcel: ParcelForm,
+    redelivery: RedeliveryForm,
     handler: String,
     consumer: String,
     #[serde(rename = "lastFailure")]
@@ -59,14 +59,14 @@ fn text(text: &str) -> Option<String> {
 }
 
 /// Encodes a head.
-pub(crate) fn encode_head(head: &DeadLetterHead) -> Bytes {
+pub(crate) fn encode_head(head: &DeadLetterSummary) -> Bytes {
     write(&HeadForm(
         head.reason.as_str(),
         &head.fingerprint,
-        &head.kind,
+        &head.message_type,
         head.tenant.as_deref().unwrap_or_default(),
-        head.corr_id.as_deref().unwrap_or_default(),
-        &id_text(head.message),
+        head.correlation.as_deref().unwrap_or_default(),
+        &id_text(head.message_id),
         &head.error,
         head.attempts,
         head.redriven,
@@ -92,9 +92,9 @@ impl Head<'_> {
         HeadView {
             reason: *reason,
             fingerprint: form.1,
-            kind: form.2,
+            message_type: form.2,
             tenant: form.3,
-            corr_id: form.4,
+            correlation: form.4,
             error: form.6,
             attempts: form.7,
             redriven: form.8,
@@ -103,7 +103,7 @@ impl Head<'_> {
 }
 
 /// Decodes a head.
-pub(crate) fn decode_head(bytes: &[u8]) -> Result<DeadLetterHead, Undecodable> {
+pub(crate) fn decode_head(bytes: &[u8]) -> Result<DeadLetterSummary, Undecodable> {
     read_head(bytes)?.into_head()
 }
 
@@ -111,15 +111,15 @@ const UNREADABLE: &str = "the record's head cannot be read";
 
 /// Stands for a head that cannot be read, as after another hand or by a newer version: it is shown and can
 /// be purged, and hides no other.
-pub(crate) fn unreadable(flaw: &Undecodable) -> DeadLetterHead {
+pub(crate) fn unreadable(flaw: &Undecodable) -> DeadLetterSummary {
     let error = format!("{UNREADABLE}: {flaw}");
-    DeadLetterHead {
+    DeadLetterSummary {
         reason: Reason::Undecodable,
         fingerprint: UNREADABLE.to_owned(),
-        kind: String::new(),
+        message_type: String::new(),
         tenant: None,
-        corr_id: None,
-        message: None,
+        correlation: None,
+        message_id: None,
         error,
         attempts: 0,
         redriven: 0,
@@ -129,20 +129,20 @@ pub(crate) fn unreadable(flaw: &Undecodable) -> DeadLetterHead {
 }
 
 /// Whether a head may stand for one that cannot be read.
-pub(crate) fn stands_in(head: &DeadLetterHead) -> bool {
+pub(crate) fn stands_in(head: &DeadLetterSummary) -> bool {
     head.reason == Reason::Undecodable && head.fingerprint == UNREADABLE
 }
 
 impl Head<'_> {
-    pub(crate) fn into_head(self) -> Result<DeadLetterHead, Undecodable> {
+    pub(crate) fn into_head(self) -> Result<DeadLetterSummary, Undecodable> {
         let Self(form, reason) = self;
-        Ok(DeadLetterHead {
+        Ok(DeadLetterSummary {
             reason,
             fingerprint: form.1.to_owned(),
-            kind: form.2.to_owned(),
+            message_type: form.2.to_owned(),
             tenant: text(form.3),
-            corr_id: text(form.4),
-            message: id(form.5)?,
+            correlation: text(form.4),
+            message_id: id(form.5)?,
             error: form.6.to_owned(),
             attempts: form.7,
             redriven: form.8,
@@ -154,15 +154,15 @@ impl Head<'_> {
 
 /// Encodes a dead letter. Its id is given by the store.
 pub(crate) fn encode_record(letter: &DeadLetter) -> Record {
-    let parcel = Parcel {
+    let redelivery = Redelivery {
         fields: letter.fields.clone(),
-        trail: letter.trail.clone(),
+        history: letter.history.clone(),
         anew: false,
     };
     Record {
-        head: letter.head(),
+        head: letter.summary(),
         body: write(&BodyForm {
-            parcel: ParcelForm::from(&parcel),
+            redelivery: RedeliveryForm::from(&redelivery),
             handler: letter.handler.clone(),
             consumer: letter.consumer.clone(),
             last_failure: letter.last_failure.as_millis(),
@@ -171,9 +171,9 @@ pub(crate) fn encode_record(letter: &DeadLetter) -> Record {
 }
 
 /// Reads what a redriven dead letter's entry of the redo lane holds: the parcel that it died with.
-pub(super) fn parcel_of(body: &[u8]) -> Result<Parcel, Undecodable> {
+pub(super) fn parcel_of(body: &[u8]) -> Result<Redelivery, Undecodable> {
     let body: BodyForm = rmp_serde::from_slice(body).map_err(|e| broken("dead letter", e))?;
-    body.parcel.try_into()
+    body.redelivery.try_into()
 }
 
 /// Decodes a dead letter of a group.
@@ -185,7 +185,7 @@ pub(crate) fn decode_record(
 ) -> Result<DeadLetter, Undecodable> {
     let body: BodyForm =
         rmp_serde::from_slice(&record.body).map_err(|e| broken("dead-letter record", e))?;
-    let parcel = Parcel::try_from(body.parcel)?;
+    let redelivery = Redelivery::try_from(body.redelivery)?;
     let head = record.head;
     Ok(DeadLetter {
         id,
@@ -196,14 +196,14 @@ pub(crate) fn decode_record(
         fingerprint: head.fingerprint,
         handler: body.handler,
         consumer: body.consumer,
-        kind: head.kind,
+        message_type: head.message_type,
         tenant: head.tenant,
-        corr_id: head.corr_id,
-        message: head.message,
+        correlation: head.correlation,
+        message_id: head.message_id,
         attempts: head.attempts,
         last_failure: time(body.last_failure)?,
-        trail: parcel.trail,
-        fields: parcel.fields,
+        history: redelivery.history,
+        fields: redelivery.fields,
         imported_from: head.imported_from,
     })
 }
@@ -220,7 +220,7 @@ mod tests {
         #[test]
         fn records_keep_every_byte(
             fields in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..4),
-            trail in trails(), tenant in prop::option::of("[a-z]{1,5}"), error in ".{0,20}",
+            history in trails(), tenant in prop::option::of("[a-z]{1,5}"), error in ".{0,20}",
             message in any::<Option<u128>>(), imported_from in prop::option::of("[a-z/]{1,9}")
         ) {
             let fields: Fields = fields.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
@@ -229,9 +229,9 @@ mod tests {
             let letter = DeadLetter {
                 id, topic: topic.clone(), group: group.clone(), reason: Reason::Crashed, error,
                 fingerprint: "f".into(), handler: "h".into(), consumer: "c".into(),
-                kind: "k".into(), corr_id: tenant.clone(), tenant,
-                message: message.map(Uuid::from_u128), attempts: 3,
-                last_failure: Timestamp::from_millis(5).unwrap(), trail, fields, imported_from,
+                message_type: "k".into(), correlation: tenant.clone(), tenant,
+                message_id: message.map(Uuid::from_u128), attempts: 3,
+                last_failure: Timestamp::from_millis(5).unwrap(), history, fields, imported_from,
             };
             let record = encode_record(&letter);
             prop_assert_eq!(&decode_head(&encode_head(&record.head)).unwrap(), &record.head);

@@ -144,9 +144,12 @@ mod tests {
     fn a_foreign_producer_may_leave_out_id_ts_and_attempts() {
         let read = || decode("json", br#"{"type":"order.placed","payload":{"n":1}}"#).unwrap();
         let envelope = read();
-        assert_eq!(envelope.kind(), "order.placed");
-        assert_eq!(envelope.ts().to_string(), "2025-11-12T14:20:00.123Z");
-        assert_eq!(envelope.attempts(), 0);
+        assert_eq!(envelope.message_type(), "order.placed");
+        assert_eq!(
+            envelope.created_at().to_string(),
+            "2025-11-12T14:20:00.123Z"
+        );
+        assert_eq!(envelope.failed_attempts(), 0);
         assert_eq!(envelope.correlation(), None);
         assert_eq!(envelope.id(), read().id(), "a redelivery sees the same id");
         assert_eq!(envelope.payload::<Value>().unwrap(), json!({"n": 1}));

@@ -10,7 +10,7 @@ use rmp::encode as put;
 use serde_json::value::RawValue;
 
 use crate::domain::msgpack::{Cursor, Flaw};
-use crate::domain::{Codec, Envelope, Error, ErrorKind, Payload, Timestamp};
+use crate::domain::{Codec, Envelope, Error, ErrorKind, RawPayload, Timestamp};
 
 /// An envelope as it was read: what the producer left out is still missing.
 #[derive(Debug, Default)]
@@ -22,10 +22,10 @@ pub(super) struct Draft {
     pub(super) tenant_id: Option<String>,
     pub(super) key: Option<String>,
     pub(super) headers: BTreeMap<String, String>,
-    pub(super) payload: Option<Payload>,
+    pub(super) payload: Option<RawPayload>,
     pub(super) attempts: u32,
     pub(super) last_error: Option<String>,
-    pub(super) unknown: BTreeMap<String, Payload>,
+    pub(super) unknown: BTreeMap<String, RawPayload>,
 }
 
 fn encode_error(message: &'static str) -> Error {
@@ -56,22 +56,22 @@ fn texts<'a>(
 ) -> [(&'static str, Option<&'a str>); 6] {
     [
         ("id", Some(id)),
-        ("type", Some(&envelope.kind)),
+        ("type", Some(&envelope.message_type)),
         ("ts", Some(ts)),
-        ("corrId", envelope.corr_id.as_deref()),
-        ("tenantId", envelope.tenant_id.as_deref()),
+        ("corrId", envelope.correlation.as_deref()),
+        ("tenantId", envelope.tenant.as_deref()),
         ("key", envelope.key.as_deref()),
     ]
 }
 
 fn msgpack(
     envelope: &Envelope,
-    payload: &Payload,
-    unknown: &[(&str, Payload)],
+    payload: &RawPayload,
+    unknown: &[(&str, RawPayload)],
 ) -> Result<Vec<u8>, rmp::encode::ValueWriteError> {
     let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
     let id = envelope.id.hyphenated().encode_lower(&mut id);
-    let ts = envelope.ts.to_string();
+    let ts = envelope.created_at.to_string();
     let texts = texts(envelope, id, &ts);
     let count = texts.iter().filter(|(_, text)| text.is_some()).count()
         + usize::from(!envelope.headers.is_empty())
@@ -98,7 +98,7 @@ fn msgpack(
     put::write_str(&mut out, "payload")?;
     out.extend_from_slice(payload.as_bytes());
     put::write_str(&mut out, "attempts")?;
-    put::write_uint(&mut out, u64::from(envelope.attempts))?;
+    put::write_uint(&mut out, u64::from(envelope.failed_attempts))?;
     if let Some(text) = &envelope.last_error {
         put::write_str(&mut out, "lastError")?;
         put::write_str(&mut out, text)?;
@@ -117,14 +117,14 @@ fn length(count: usize) -> u32 {
 
 fn json(
     envelope: &Envelope,
-    payload: &Payload,
-    unknown: &[(&str, Payload)],
+    payload: &RawPayload,
+    unknown: &[(&str, RawPayload)],
 ) -> Result<Vec<u8>, serde_json::Error> {
     use serde::ser::{SerializeMap as _, Serializer as _};
-    let raw = |value: &Payload| -> Result<Box<RawValue>, serde_json::Error> {
+    let raw = |value: &RawPayload| -> Result<Box<RawValue>, serde_json::Error> {
         serde_json::from_slice(value.as_bytes())
     };
-    let (id, ts) = (envelope.id.to_string(), envelope.ts.to_string());
+    let (id, ts) = (envelope.id.to_string(), envelope.created_at.to_string());
     let mut out = Vec::with_capacity(192 + payload.as_bytes().len());
     let mut serializer = serde_json::Serializer::new(&mut out);
     let mut map = serializer.serialize_map(None)?;
@@ -137,7 +137,7 @@ fn json(
         map.serialize_entry("headers", &envelope.headers)?;
     }
     map.serialize_entry("payload", &raw(payload)?)?;
-    map.serialize_entry("attempts", &envelope.attempts)?;
+    map.serialize_entry("attempts", &envelope.failed_attempts)?;
     if let Some(text) = &envelope.last_error {
         map.serialize_entry("lastError", text)?;
     }
@@ -197,13 +197,13 @@ fn msgpack_field(draft: &mut Draft, name: &str, cursor: &mut Cursor<'_>) -> Resu
         }
         _ => {
             let bytes = Bytes::copy_from_slice(cursor.value().map_err(Flaw::as_str)?);
-            keep(draft, name, Payload::walked(Codec::MessagePack, bytes));
+            keep(draft, name, RawPayload::walked(Codec::MessagePack, bytes));
         }
     }
     Ok(())
 }
 
-fn keep(draft: &mut Draft, name: &str, value: Payload) {
+fn keep(draft: &mut Draft, name: &str, value: RawPayload) {
     if name == "payload" {
         draft.payload = Some(value);
     } else {
@@ -229,7 +229,7 @@ fn from_json(bytes: &[u8]) -> Result<Draft, String> {
             "lastError" => field(raw).map(|text| draft.last_error = text),
             "attempts" => field(raw).map(|count| draft.attempts = count),
             "headers" => field(raw).map(|headers| draft.headers = headers),
-            _ => Payload::checked(Codec::Json, Bytes::copy_from_slice(raw.get().as_bytes()))
+            _ => RawPayload::checked(Codec::Json, Bytes::copy_from_slice(raw.get().as_bytes()))
                 .map(|value| keep(&mut draft, &name, value)),
         };
         read.map_err(|rule| format!("field {name:.40?}: {rule}"))?;
@@ -255,14 +255,14 @@ impl Draft {
         };
         Ok(Envelope {
             id,
-            kind: self.kind.ok_or("field \"type\" is missing")?,
-            ts,
-            corr_id: self.corr_id,
-            tenant_id: self.tenant_id,
+            message_type: self.kind.ok_or("field \"type\" is missing")?,
+            created_at: ts,
+            correlation: self.corr_id,
+            tenant: self.tenant_id,
             key: self.key,
             headers: self.headers,
             payload: self.payload.ok_or("field \"payload\" is missing")?,
-            attempts: self.attempts,
+            failed_attempts: self.attempts,
             last_error: self.last_error,
             unknown: self.unknown,
         })

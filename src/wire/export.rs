@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Attempt, DeadLetter, Error, ErrorKind, Group, Timestamp, Topic, Trail};
+use crate::domain::{
+    DeadLetter, DeliveryHistory, Error, ErrorKind, FailedAttempt, Group, Timestamp, Topic,
+};
 
 /// The format's version.
 const VERSION: u32 = 1;
@@ -36,7 +38,7 @@ struct Line {
     origin: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_failure: Option<String>,
-    history: Vec<AttemptLine>,
+    history: Vec<FailedAttemptLine>,
     redriven: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     redriven_by: Option<Uuid>,
@@ -49,7 +51,7 @@ struct Line {
 }
 
 #[derive(Deserialize, Serialize)]
-struct AttemptLine {
+struct FailedAttemptLine {
     number: u32,
     at: String,
     consumer: String,
@@ -109,17 +111,22 @@ impl DeadLetter {
             fingerprint: self.fingerprint.clone(),
             handler: self.handler.clone(),
             consumer: self.consumer.clone(),
-            kind: self.kind.clone(),
+            kind: self.message_type.clone(),
             tenant_id: self.tenant.clone(),
-            corr_id: self.corr_id.clone(),
-            message: self.message,
+            corr_id: self.correlation.clone(),
+            message: self.message_id,
             attempts: self.attempts,
             last_failure: self.last_failure.to_string(),
-            origin: self.trail.origin.to_string(),
-            first_failure: self.trail.first_failure.map(|time| time.to_string()),
-            history: self.trail.history.iter().map(AttemptLine::from).collect(),
-            redriven: self.trail.redriven,
-            redriven_by: self.trail.redriven_by,
+            origin: self.history.origin.to_string(),
+            first_failure: self.history.first_failure.map(|time| time.to_string()),
+            history: self
+                .history
+                .failures
+                .iter()
+                .map(FailedAttemptLine::from)
+                .collect(),
+            redriven: self.history.redriven,
+            redriven_by: self.history.redriven_by,
             imported_from: self.imported_from.clone(),
             fields: self
                 .fields
@@ -148,7 +155,7 @@ impl DeadLetter {
             return Err(malformed(rule));
         }
         let time = |text: &str| text.parse::<Timestamp>();
-        let history = line.history.into_iter().map(Attempt::try_from);
+        let history = line.history.into_iter().map(FailedAttempt::try_from);
         let read = || -> Result<Self, Error> {
             Ok(Self {
                 id: line.id.parse()?,
@@ -159,16 +166,16 @@ impl DeadLetter {
                 fingerprint: line.fingerprint,
                 handler: line.handler,
                 consumer: line.consumer,
-                kind: line.kind,
+                message_type: line.kind,
                 tenant: line.tenant_id,
-                corr_id: line.corr_id,
-                message: line.message,
+                correlation: line.corr_id,
+                message_id: line.message,
                 attempts: line.attempts,
                 last_failure: time(&line.last_failure)?,
-                trail: Trail {
+                history: DeliveryHistory {
                     origin: line.origin.parse()?,
                     first_failure: line.first_failure.as_deref().map(time).transpose()?,
-                    history: history.collect::<Result<_, Error>>()?,
+                    failures: history.collect::<Result<_, Error>>()?,
                     redriven: line.redriven,
                     redriven_by: line.redriven_by,
                 },
@@ -201,8 +208,8 @@ impl DeadLetter {
     }
 }
 
-impl From<&Attempt> for AttemptLine {
-    fn from(attempt: &Attempt) -> Self {
+impl From<&FailedAttempt> for FailedAttemptLine {
+    fn from(attempt: &FailedAttempt) -> Self {
         Self {
             number: attempt.number,
             at: attempt.at.to_string(),
@@ -212,10 +219,10 @@ impl From<&Attempt> for AttemptLine {
     }
 }
 
-impl TryFrom<AttemptLine> for Attempt {
+impl TryFrom<FailedAttemptLine> for FailedAttempt {
     type Error = Error;
 
-    fn try_from(line: AttemptLine) -> Result<Self, Error> {
+    fn try_from(line: FailedAttemptLine) -> Result<Self, Error> {
         Ok(Self {
             number: line.number,
             at: line.at.parse()?,
@@ -244,16 +251,16 @@ mod tests {
             fingerprint: "f".into(),
             handler: "h".into(),
             consumer: "c".into(),
-            kind: "k".into(),
+            message_type: "k".into(),
             tenant: None,
-            corr_id: Some("corr".into()),
-            message: Some(Uuid::from_u128(9)),
+            correlation: Some("corr".into()),
+            message_id: Some(Uuid::from_u128(9)),
             attempts: 3,
             last_failure: at,
-            trail: Trail {
+            history: DeliveryHistory {
                 origin: EntryId::default(),
                 first_failure: Some(at),
-                history: vec![Attempt {
+                failures: vec![FailedAttempt {
                     number: 1,
                     at,
                     consumer: "c".into(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Attempt, Timestamp, Trail};
+use crate::domain::{DeliveryHistory, FailedAttempt, Timestamp};
 use crate::wire::Fields;
 use crate::wire::entry::Undecodable;
 
@@ -18,16 +18,16 @@ pub(crate) const BY: &[u8] = b"by";
 
 /// An entry on its way back to its group.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Parcel {
+pub(crate) struct Redelivery {
     /// The entry's fields, with the envelope's attempts as they are now.
     pub(crate) fields: Fields,
-    pub(crate) trail: Trail,
+    pub(crate) history: DeliveryHistory,
     /// It was redriven and not tried since: the envelope's attempts are those that it died of.
     pub(crate) anew: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct ParcelForm {
+pub(super) struct RedeliveryForm {
     fields: Fields,
     origin: String,
     #[serde(
@@ -36,7 +36,7 @@ pub(super) struct ParcelForm {
         default
     )]
     first_failure: Option<i64>,
-    history: Vec<AttemptForm>,
+    history: Vec<FailedAttemptForm>,
     redriven: u32,
     #[serde(
         rename = "redrivenBy",
@@ -49,7 +49,7 @@ pub(super) struct ParcelForm {
 }
 
 #[derive(Serialize, Deserialize)]
-struct AttemptForm {
+struct FailedAttemptForm {
     number: u32,
     at: i64,
     consumer: String,
@@ -69,39 +69,39 @@ pub(super) fn write(form: &impl Serialize) -> Bytes {
     Bytes::from(rmp_serde::to_vec_named(form).unwrap_or_default())
 }
 
-impl From<&Parcel> for ParcelForm {
-    fn from(parcel: &Parcel) -> Self {
+impl From<&Redelivery> for RedeliveryForm {
+    fn from(redelivery: &Redelivery) -> Self {
         Self {
-            fields: parcel.fields.clone(),
-            origin: parcel.trail.origin.to_string(),
-            first_failure: parcel.trail.first_failure.map(Timestamp::as_millis),
-            history: parcel
-                .trail
+            fields: redelivery.fields.clone(),
+            origin: redelivery.history.origin.to_string(),
+            first_failure: redelivery.history.first_failure.map(Timestamp::as_millis),
+            history: redelivery
                 .history
+                .failures
                 .iter()
-                .map(|attempt| AttemptForm {
+                .map(|attempt| FailedAttemptForm {
                     number: attempt.number,
                     at: attempt.at.as_millis(),
                     consumer: attempt.consumer.clone(),
                     error: attempt.error.clone(),
                 })
                 .collect(),
-            redriven: parcel.trail.redriven,
-            redriven_by: parcel.trail.redriven_by,
-            anew: parcel.anew,
+            redriven: redelivery.history.redriven,
+            redriven_by: redelivery.history.redriven_by,
+            anew: redelivery.anew,
         }
     }
 }
 
-impl TryFrom<ParcelForm> for Parcel {
+impl TryFrom<RedeliveryForm> for Redelivery {
     type Error = Undecodable;
 
-    fn try_from(form: ParcelForm) -> Result<Self, Undecodable> {
+    fn try_from(form: RedeliveryForm) -> Result<Self, Undecodable> {
         let history = form
             .history
             .into_iter()
             .map(|attempt| {
-                Ok(Attempt {
+                Ok(FailedAttempt {
                     number: attempt.number,
                     at: time(attempt.at)?,
                     consumer: attempt.consumer,
@@ -111,10 +111,10 @@ impl TryFrom<ParcelForm> for Parcel {
             .collect::<Result<_, Undecodable>>()?;
         Ok(Self {
             fields: form.fields,
-            trail: Trail {
+            history: DeliveryHistory {
                 origin: form.origin.parse().map_err(|e| broken("origin", e))?,
                 first_failure: form.first_failure.map(time).transpose()?,
-                history,
+                failures: history,
                 redriven: form.redriven,
                 redriven_by: form.redriven_by,
             },
@@ -123,9 +123,9 @@ impl TryFrom<ParcelForm> for Parcel {
     }
 }
 
-impl Parcel {
+impl Redelivery {
     pub(crate) fn encode(&self) -> Bytes {
-        write(&ParcelForm::from(self))
+        write(&RedeliveryForm::from(self))
     }
 
     /// Reads an entry of the redo lane.
@@ -135,22 +135,22 @@ impl Parcel {
             found.next().map(|(_, value)| value)
         };
         if let Some(body) = find(DEAD) {
-            let mut parcel = crate::wire::dead_letter::parcel_of(body)?;
+            let mut redelivery = crate::wire::dead_letter::parcel_of(body)?;
             let by = find(BY).and_then(|by| Uuid::try_parse_ascii(by).ok());
-            parcel.redrive(by);
-            return Ok(parcel);
+            redelivery.redrive(by);
+            return Ok(redelivery);
         }
         let bytes = find(PARCEL)
             .ok_or_else(|| Undecodable::from("no field named `parcel` or `dead`".to_owned()))?;
-        rmp_serde::from_slice::<ParcelForm>(bytes)
+        rmp_serde::from_slice::<RedeliveryForm>(bytes)
             .map_err(|e| broken("parcel", e))?
             .try_into()
     }
 
     /// Notes that an operation, where it was one, brings it back as if it were new.
     pub(crate) fn redrive(&mut self, by: Option<Uuid>) {
-        self.trail.redriven = self.trail.redriven.saturating_add(1);
-        self.trail.redriven_by = by;
+        self.history.redriven = self.history.redriven.saturating_add(1);
+        self.history.redriven_by = by;
         self.anew = true;
     }
 }
@@ -161,9 +161,9 @@ pub(super) mod tests {
     use crate::domain::EntryId;
     use proptest::prelude::*;
 
-    pub(in crate::wire) fn trails() -> impl Strategy<Value = Trail> {
+    pub(in crate::wire) fn trails() -> impl Strategy<Value = DeliveryHistory> {
         let attempt = (any::<u32>(), 0_i64..1 << 40, ".{0,8}", ".{0,8}").prop_map(
-            |(number, at, consumer, error)| Attempt {
+            |(number, at, consumer, error)| FailedAttempt {
                 number,
                 at: Timestamp::from_millis(at).unwrap(),
                 consumer,
@@ -176,30 +176,32 @@ pub(super) mod tests {
             any::<u32>(),
             any::<Option<u128>>(),
         )
-            .prop_map(|((millis, sequence), history, redriven, by)| Trail {
-                origin: EntryId { millis, sequence },
-                first_failure: history.first().map(|attempt| attempt.at),
-                history,
-                redriven,
-                redriven_by: by.map(Uuid::from_u128),
-            })
+            .prop_map(
+                |((millis, sequence), history, redriven, by)| DeliveryHistory {
+                    origin: EntryId { millis, sequence },
+                    first_failure: history.first().map(|attempt| attempt.at),
+                    failures: history,
+                    redriven,
+                    redriven_by: by.map(Uuid::from_u128),
+                },
+            )
     }
 
     proptest! {
         #[test]
         fn parcels_keep_every_byte(
             fields in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..4),
-            trail in trails(), anew in any::<bool>()
+            history in trails(), anew in any::<bool>()
         ) {
             let fields: Fields = fields.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
-            let parcel = Parcel { fields, trail, anew };
-            let stored = vec![(Bytes::from_static(PARCEL), parcel.encode())];
-            prop_assert_eq!(&Parcel::decode(&stored).unwrap(), &parcel);
+            let redelivery = Redelivery { fields, history, anew };
+            let stored = vec![(Bytes::from_static(PARCEL), redelivery.encode())];
+            prop_assert_eq!(&Redelivery::decode(&stored).unwrap(), &redelivery);
         }
 
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Parcel::decode(&vec![(Bytes::from_static(PARCEL), bytes.into())]);
+            let _ = Redelivery::decode(&vec![(Bytes::from_static(PARCEL), bytes.into())]);
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::domain::{Codec, Error, ErrorKind, Payload, msgpack};
+use crate::domain::{Codec, Error, ErrorKind, RawPayload, msgpack};
 
 const MSGPACK: u8 = 0xC1;
 
@@ -28,9 +28,9 @@ pub(crate) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<B
         let mut value = serde_json::to_value(value).map_err(|e| failed().because(e))?;
         // Another crate may have turned insertion order on for the whole build.
         value.sort_all_objects();
-        return Ok(Payload::encode(Codec::Json, &value)?.into_bytes());
+        return Ok(RawPayload::encode(Codec::Json, &value)?.into_bytes());
     }
-    let payload = Payload::encode(Codec::MessagePack, value)?;
+    let payload = RawPayload::encode(Codec::MessagePack, value)?;
     if msgpack::is_integer(payload.as_bytes())
         && let Ok(Value::Number(number)) = payload.decode()
     {
@@ -53,15 +53,15 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
         )
     };
     if bytes.first() == Some(&MSGPACK) {
-        return Payload::checked(Codec::MessagePack, bytes.slice(1..))
+        return RawPayload::checked(Codec::MessagePack, bytes.slice(1..))
             .map_err(|rule| failed().because(rule))?
             .decode();
     }
-    match Payload::checked(Codec::Json, bytes.clone()) {
+    match RawPayload::checked(Codec::Json, bytes.clone()) {
         Ok(payload) => payload.decode(),
         Err(_) => {
             let text = std::str::from_utf8(bytes).map_err(|e| failed().because(e))?;
-            Payload::encode(Codec::MessagePack, text)?.decode()
+            RawPayload::encode(Codec::MessagePack, text)?.decode()
         }
     }
 }

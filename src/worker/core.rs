@@ -10,24 +10,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::options::SubscribeOptions;
 use crate::domain::{Error, RetryPolicy, TopicSettings, describe};
-use crate::store::{Backend, Fetched, Member, Receipt, Settlement};
+use crate::store::{DeliveryId, Fetched, Member, Settlement, Store};
 use crate::wire::Limits;
-use crate::worker::intake::capacity::Room;
-use crate::worker::intake::in_flight::Held;
+use crate::worker::intake::capacity::Capacity;
+use crate::worker::intake::in_flight::InFlight;
 use crate::worker::intake::queue::{Job, Queue};
 use crate::worker::meters::Meters;
 
 pub(crate) struct Core {
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
     pub(crate) handler_name: String,
     pub(crate) options: SubscribeOptions,
     pub(crate) limits: Limits,
     pub(crate) meters: Meters,
-    pub(crate) held: Held,
-    pub(crate) room: Room,
+    pub(crate) held: InFlight,
+    pub(crate) room: Capacity,
     pub(crate) queue: Queue,
-    pub(crate) acks: mpsc::Sender<Receipt>,
+    pub(crate) acks: mpsc::Sender<DeliveryId>,
     pub(crate) writes: mpsc::Sender<Settlement>,
     /// Reading ends.
     pub(crate) stop: CancellationToken,
@@ -43,15 +43,15 @@ pub(crate) struct Core {
     /// This consumer may hold deliveries that it has never seen.
     pub(crate) stranded: AtomicBool,
     /// Why due retries do not come back, while they do not.
-    pub(crate) promoting: Trouble,
+    pub(crate) promoting: Fault,
     /// Why leases are not extended, while they are not.
-    pub(crate) keeping: Trouble,
+    pub(crate) keeping: Fault,
     /// Why reading does not work, while it does not.
-    pub(crate) reading: Trouble,
+    pub(crate) reading: Fault,
     /// Why retries, snoozes and dead letters cannot be written, while they cannot.
-    pub(crate) writing: Trouble,
+    pub(crate) writing: Fault,
     /// Why acknowledging does not work, while it does not.
-    pub(crate) acknowledging: Trouble,
+    pub(crate) acknowledging: Fault,
 }
 
 impl fmt::Debug for Core {
@@ -97,9 +97,9 @@ impl Core {
 
 /// Why a part does not work, while it does not.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble(Mutex<Option<String>>);
+pub(crate) struct Fault(Mutex<Option<String>>);
 
-impl Trouble {
+impl Fault {
     pub(crate) fn say(&self, error: &Error) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe(error));
     }

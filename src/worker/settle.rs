@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::domain::{Error, describe};
-use crate::store::{MAX_BATCH, Receipt, Settlement};
+use crate::store::{DeliveryId, MAX_BATCH, Settlement};
 use crate::worker::core::{Core, back_off};
 
 /// How far apart small writes are at least: a script's call costs as much as ten more settlements in
@@ -19,12 +19,12 @@ const ENOUGH: usize = 64;
 
 /// Acknowledges until no worker is left. Apart from the other settlements, because
 /// acknowledging works when the server's memory is full and writing does not.
-pub(crate) async fn acknowledge(core: Arc<Core>, mut acks: mpsc::Receiver<Receipt>) {
+pub(crate) async fn acknowledge(core: Arc<Core>, mut acks: mpsc::Receiver<DeliveryId>) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while acks.recv_many(&mut batch, MAX_BATCH).await > 0 {
         core.meters.settle_batch.record(batch.len() as f64);
         let mut failures = 0;
-        while let Err(error) = core.backend.acknowledge(&core.member, &batch).await {
+        while let Err(error) = core.store.acknowledge(&core.member, &batch).await {
             failures += 1;
             core.acknowledging.say(&error);
             pause(&core, &error, failures).await;
@@ -62,7 +62,7 @@ pub(crate) async fn write(core: Arc<Core>, mut writes: mpsc::Receiver<Settlement
         core.meters.settle_batch.record(batch.len() as f64);
         let mut failures = 0;
         let written = loop {
-            match core.backend.settle(&core.member, &batch).await {
+            match core.store.settle(&core.member, &batch).await {
                 Ok(written) => break written,
                 Err(error) => {
                     failures += 1;
@@ -79,8 +79,8 @@ pub(crate) async fn write(core: Arc<Core>, mut writes: mpsc::Receiver<Settlement
             core.meters.lease_lost.increment(not_held as u64);
         }
         let delays = batch.iter().filter_map(|settlement| match settlement {
-            Settlement::Later { delay, .. } => Some(*delay).filter(|delay| !delay.is_zero()),
-            Settlement::Bury { .. } => None,
+            Settlement::Reschedule { delay, .. } => Some(*delay).filter(|delay| !delay.is_zero()),
+            Settlement::DeadLetter { .. } => None,
         });
         if let Some(soonest) = delays.min() {
             core.due.set(soonest);

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::api::SubscriptionReport;
 use crate::domain::{Error, ErrorKind};
-use crate::store::Receipt;
+use crate::store::DeliveryId;
 use crate::worker::core::Core;
 use crate::worker::intake::fetch::HOLDINGS;
 use crate::worker::subscription::Tasks;
@@ -64,9 +64,9 @@ pub(crate) async fn run(
     let unsettled = core.held.len() as u64;
 
     let (topic, group) = (&core.member.topic, &core.member.group);
-    let forgetting = core
-        .backend
-        .forget(topic, group, Duration::ZERO, Some(&core.member.consumer));
+    let forgetting =
+        core.store
+            .prune_consumers(topic, group, Duration::ZERO, Some(&core.member.consumer));
     // What remains is removed by others, later.
     let _ = timeout_at(Instant::now() + FLUSH, forgetting).await;
     core.meters.in_flight.set(0.0);
@@ -84,17 +84,17 @@ pub(crate) async fn run(
 /// Gives back, uncounted, what the store thinks this consumer holds and no handler has finished:
 /// also what a read or a reclaim took whose answer was lost.
 async fn give_back(core: &Core) -> Result<u64, Error> {
-    let holdings = match core.backend.holdings(&core.member, HOLDINGS).await {
+    let holdings = match core.store.pending_of(&core.member, HOLDINGS).await {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         holdings => holdings?,
     };
-    let open: Vec<Receipt> = holdings
+    let open: Vec<DeliveryId> = holdings
         .into_iter()
         .filter(|receipt| !core.held.is_finished(*receipt))
         .collect();
     let mut given_back = 0;
     if !open.is_empty() {
-        given_back = core.backend.release(&core.member, &open).await?;
+        given_back = core.store.release(&core.member, &open).await?;
     }
     core.held.leave(core.held.unfinished());
     Ok(given_back)

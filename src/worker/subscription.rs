@@ -13,13 +13,13 @@ use crate::api::handler::Work;
 use crate::api::options::SubscribeOptions;
 use crate::api::subscription::{Running, SubscriptionReport};
 use crate::domain::{BoxFuture, Error, TopicSettings};
-use crate::store::{Backend, MAX_BATCH, Member};
+use crate::store::{MAX_BATCH, Member, Store};
 use crate::wire::Limits;
-use crate::worker::core::{Core, Due, Trouble};
+use crate::worker::core::{Core, Due, Fault};
 use crate::worker::handle::batch::{self, Batches};
 use crate::worker::handle::execute;
-use crate::worker::intake::capacity::Room;
-use crate::worker::intake::in_flight::Held;
+use crate::worker::intake::capacity::Capacity;
+use crate::worker::intake::in_flight::InFlight;
 use crate::worker::intake::queue::Queue;
 use crate::worker::intake::{fetch, reclaim};
 use crate::worker::meters::Meters;
@@ -28,7 +28,7 @@ use crate::worker::{settle, shutdown};
 
 /// What a subscription is started with.
 pub(crate) struct Setup {
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Member,
     pub(crate) work: Work,
     pub(crate) options: SubscribeOptions,
@@ -50,20 +50,20 @@ pub(crate) struct Tasks {
 /// Creates topic and group where they are missing, and begins to read.
 pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
     let Setup {
-        backend,
+        store,
         member,
         work,
         options,
         limits,
         ended,
     } = setup;
-    let settings = backend
+    let settings = store
         .ensure_topic(&member.topic, TopicSettings::default())
         .await?;
-    backend
+    store
         .create_group(&member.topic, &member.group, options.start)
         .await?;
-    let opened = backend.open(&member).await?;
+    let opened = store.open(&member).await?;
 
     // A worker whose settlement finds no place waits: nothing grows without bound.
     let (acks, ack_queue) = mpsc::channel(2 * MAX_BATCH);
@@ -75,17 +75,17 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
             .handler
             .clone()
             .unwrap_or_else(|| work.name().to_owned()),
-        room: Room::new(concurrency * work.most_at_once(&options), options.prefetch),
-        backend,
+        room: Capacity::new(concurrency * work.most_at_once(&options), options.prefetch),
+        store,
         member: Arc::new(member),
         options,
         limits,
-        held: Held::default(),
+        held: InFlight::default(),
         queue: Queue::default(),
         settings,
         stranded: AtomicBool::new(false),
-        promoting: Trouble::default(),
-        keeping: Trouble::default(),
+        promoting: Fault::default(),
+        keeping: Fault::default(),
         acks,
         writes,
         stop: CancellationToken::new(),
@@ -93,9 +93,9 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         claiming: tokio::sync::Mutex::new(()),
         due: Due::default(),
         acknowledged: AtomicU64::new(0),
-        reading: Trouble::default(),
-        writing: Trouble::default(),
-        acknowledging: Trouble::default(),
+        reading: Fault::default(),
+        writing: Fault::default(),
+        acknowledging: Fault::default(),
     });
 
     let mut tasks = Tasks {
@@ -146,7 +146,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
 
 enum Stage {
     Running(Box<(Tasks, Box<dyn FnOnce() + Send>)>),
-    Ended(SubscriptionReport),
+    SweepEnd(SubscriptionReport),
 }
 
 struct RunningSubscription {
@@ -159,7 +159,7 @@ impl Running for RunningSubscription {
         &self.core.member
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn problem(&self) -> Option<String> {
         self.core.trouble()
     }
 
@@ -170,17 +170,17 @@ impl Running for RunningSubscription {
     fn end(self: Arc<Self>, deadline: Duration) -> BoxFuture<'static, SubscriptionReport> {
         Box::pin(async move {
             let mut stage = self.stage.lock().await;
-            if let Stage::Ended(report) = &*stage {
+            if let Stage::SweepEnd(report) = &*stage {
                 return report.clone();
             }
             let before =
-                std::mem::replace(&mut *stage, Stage::Ended(SubscriptionReport::default()));
+                std::mem::replace(&mut *stage, Stage::SweepEnd(SubscriptionReport::default()));
             let Stage::Running(parts) = before else {
                 return SubscriptionReport::default();
             };
             let (tasks, ended) = *parts;
             let report = shutdown::run(&self.core, tasks, deadline).await;
-            *stage = Stage::Ended(report.clone());
+            *stage = Stage::SweepEnd(report.clone());
             ended();
             report
         })

@@ -44,7 +44,7 @@ pub(crate) enum End {
 pub(crate) enum Op {
     Get,
     Set(u64),
-    Cas { expected: Option<u64>, new: u64 },
+    CasResult { expected: Option<u64>, new: u64 },
 }
 
 /// What it was told.
@@ -98,7 +98,7 @@ pub(crate) enum Event {
         attempt: u32,
     },
     /// A handler is about to return.
-    Ended {
+    SweepEnd {
         topic: String,
         group: String,
         n: u64,
@@ -127,7 +127,7 @@ pub(crate) enum Event {
         records: Vec<(String, u64)>,
     },
     /// What it moved; `None` where that is unknown.
-    Redriven {
+    Moved {
         call: u64,
         done: Option<Vec<String>>,
     },

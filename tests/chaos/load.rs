@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use redstart::{
-    Delivery, Envelope, Error, ErrorKind, MessageBusExt, Outcome, Published, RetryPolicy,
-    SubscribeOptions,
+    Delivery, Envelope, Error, ErrorKind, Outcome, Published, RetryPolicy, SubscribeOptions,
 };
 
 use crate::history::{End, Event, Fate};
@@ -142,7 +141,7 @@ async fn handle(work: &Work, message: &Message, delivery: &Delivery) -> Outcome 
         Nature::Hopeless => End::Fail,
         _ => End::Ack,
     };
-    work.journal.write(Event::Ended {
+    work.journal.write(Event::SweepEnd {
         topic: to,
         group: of,
         n,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use redstart::{Container, DeadLetter, DeadLetterFilter, Group, Topic};
+use redstart::{
+    Container, Group, Topic,
+    dead_letters::{DeadLetter, DeadLetterFilter},
+};
 
 use crate::history::{Event, now};
 use crate::nature::Message;
@@ -49,7 +52,7 @@ pub(crate) async fn list(
     let mut all = Vec::new();
     loop {
         let page = dead.list(of, group, &filter, after, 500).await?;
-        let ids: Vec<_> = page.letters.iter().map(|(id, _)| *id).collect();
+        let ids: Vec<_> = page.items.iter().map(|(id, _)| *id).collect();
         all.extend(dead.get(of, group, &ids).await?);
         after = page.next;
         if after.is_none() {
@@ -74,7 +77,7 @@ pub(crate) async fn redrive_some(
         .iter()
         .filter_map(|letter| Some((letter.id, message(letter)?)))
         .collect();
-    let told = |records: &[(redstart::EntryId, u64)]| {
+    let told = |records: &[(redstart::envelope::EntryId, u64)]| {
         let named = records.iter().map(|(id, n)| (id.to_string(), *n));
         named.collect::<Vec<_>>()
     };
@@ -104,9 +107,9 @@ pub(crate) async fn redrive_some(
     let result = work.container.dead_letters().redrive(of, group, &ids).await;
     // After an error some may have been moved.
     let done = result.ok().map(|redriven| {
-        let ids = redriven.done.iter().map(ToString::to_string);
+        let ids = redriven.moved.iter().map(ToString::to_string);
         ids.collect()
     });
-    work.journal.write(Event::Redriven { call, done });
+    work.journal.write(Event::Moved { call, done });
     chosen.len()
 }

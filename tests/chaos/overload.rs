@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use redstart::{
-    Container, Delivery, Envelope, ErrorKind, MessageBusExt, SubscribeOptions, TopicSettings,
-};
+use redstart::{Container, Delivery, Envelope, ErrorKind, SubscribeOptions, topics::TopicSettings};
 use serde::Serialize;
 
 use crate::crew::resident;
@@ -96,11 +94,8 @@ pub(crate) async fn run(trouble: Trouble, lasts: Duration) -> Figures {
     let mut server = Server::start_in(tempfile::tempdir().unwrap(), fsync, &environment);
     let bus = container(&server).await;
     let settings = TopicSettings::default().with_backlog_limit(BACKLOG);
-    let admin = bus.admin();
-    admin
-        .create_topic(&topic("orders"), settings)
-        .await
-        .unwrap();
+    let admin = bus.topics();
+    admin.create(&topic("orders"), settings).await.unwrap();
     let (seen, calm) = (Shared::default(), Arc::new(AtomicBool::new(false)));
     // Some 1,300 a second, of ten times as many that could be published.
     consume(&bus, &seen).await;
@@ -261,7 +256,7 @@ async fn sample(bus: Container, seen: Shared, server: u32) {
     loop {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let groups = bus
-            .admin()
+            .topics()
             .groups(&topic("orders"))
             .await
             .unwrap_or_default();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Envelope, TopicSettings};
+use redstart::{Container, Envelope, topics::TopicSettings};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
@@ -99,8 +99,8 @@ async fn publish(server: &Server, name: &str, first: u64, goal: (u64, Duration))
         .await
         .unwrap();
     let settings = TopicSettings::default().with_backlog_limit(100_000_000);
-    let admin = container.admin();
-    admin.create_topic(&topic(name), settings).await.unwrap();
+    let admin = container.topics();
+    admin.create(&topic(name), settings).await.unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
     let mut publishers = Vec::new();
     for publisher in 0..PUBLISHERS {

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Group, Namespace, Retention, Topic, TopicSettings};
+use redstart::{
+    Container, Group, Namespace, Topic,
+    topics::{Retention, TopicSettings},
+};
 use tokio::sync::Mutex;
 
 use crate::checker::{Rules, Verdict, check};
@@ -149,9 +152,9 @@ impl Run {
 /// before another is made anew would be removed.
 async fn keep_everything(url: &str) {
     let container = connect(url).await.expect("the server has just started");
-    let settings = TopicSettings::default().with_retention(Retention::Length(10_000_000));
+    let settings = TopicSettings::default().with_retention(Retention::Count(10_000_000));
     for (on, _) in GROUPS {
-        let created = container.admin().create_topic(&topic(on), settings).await;
+        let created = container.topics().create(&topic(on), settings).await;
         created.expect("nothing has gone wrong yet");
     }
     container.shutdown(Duration::from_secs(1)).await;
@@ -265,11 +268,11 @@ async fn drain(onlooker: &Work, since: Instant) {
 
 async fn is_drained(onlooker: &Work, on: &Topic, of: &Group) -> bool {
     let redriven = redrive_some(onlooker, on, of, usize::MAX, |_| true).await;
-    let Ok(groups) = onlooker.container.admin().groups(on).await else {
+    let Ok(groups) = onlooker.container.topics().groups(on).await else {
         return false;
     };
     let status = groups.into_iter().find(|status| status.group == *of);
-    let idle = |status: &redstart::GroupStatus| {
+    let idle = |status: &redstart::topics::GroupStatus| {
         status.lag + status.in_flight + status.scheduled == 0 && redriven == 0
     };
     status.as_ref().is_some_and(idle)
@@ -285,7 +288,7 @@ async fn bury(onlooker: &Work) {
             group: of.to_owned(),
             record: letter.id.to_string(),
             n: message(letter),
-            entry: letter.trail.origin.to_string(),
+            entry: letter.history.origin.to_string(),
             reason: letter.reason.to_string(),
             attempts: letter.attempts,
         });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redstart::{Claim, Error, ErrorKind, KvStoreExt};
+use redstart::{Error, ErrorKind, ports::ClaimResult};
 
 use crate::history::{Claimed, Event, Op, Told, now};
 use crate::worker::{Work, calm};
@@ -41,7 +41,7 @@ async fn registers(work: &Work, random: &mut fastrand::Rng) {
             let op = match random.u8(0..10) {
                 0..4 => Op::Get,
                 4 => Op::Set(work.numbers.next()),
-                _ => Op::Cas {
+                _ => Op::CasResult {
                     expected: last_seen,
                     new: work.numbers.next(),
                 },
@@ -55,8 +55,8 @@ async fn registers(work: &Work, random: &mut fastrand::Rng) {
             work.journal.write(asked);
             let told = match op {
                 Op::Get => kv.get(&key).await.map(Told::Got),
-                Op::Set(value) => kv.set(&key, &value, Some(DAY)).await.map(|()| Told::Set),
-                Op::Cas { expected, new } => kv
+                Op::Set(value) => kv.set_with_ttl(&key, &value, DAY).await.map(|()| Told::Set),
+                Op::CasResult { expected, new } => kv
                     .cas(&key, expected.as_ref(), &new, Some(DAY))
                     .await
                     .map(Told::Swapped),
@@ -67,7 +67,7 @@ async fn registers(work: &Work, random: &mut fastrand::Rng) {
             });
             match (op, told) {
                 (_, Told::Got(value)) => last_seen = value,
-                (Op::Set(new), Told::Set) | (Op::Cas { new, .. }, Told::Swapped(true)) => {
+                (Op::Set(new), Told::Set) | (Op::CasResult { new, .. }, Told::Swapped(true)) => {
                     last_seen = Some(new);
                 }
                 _ => {}
@@ -90,10 +90,10 @@ async fn claim(work: &Work, random: &mut fastrand::Rng) {
         let key = format!("once-{}", now() / 2_000_000);
         let token = work.numbers.next();
         let name = token.to_string();
-        let claimed = match kv.claim(&key, &name, LEASE).await {
-            Ok(Claim::Claimed) => Claimed::Mine,
-            Ok(Claim::Busy) => Claimed::Busy,
-            Ok(Claim::Done(result)) => Claimed::Done(owner(result)),
+        let claimed = match kv.port().claim(&key, &name, LEASE).await {
+            Ok(ClaimResult::Claimed) => Claimed::Mine,
+            Ok(ClaimResult::Busy) => Claimed::Busy,
+            Ok(ClaimResult::Done(result)) => Claimed::Done(owner(result)),
             Err(error) if is_unknown(&error) => Claimed::Unknown,
             Err(_) => Claimed::No,
         };
@@ -108,7 +108,7 @@ async fn claim(work: &Work, random: &mut fastrand::Rng) {
         // Now and then for longer than the lease: then it passes to another.
         tokio::time::sleep(Duration::from_millis(random.u64(0..1000))).await;
         if random.u8(0..8) == 0 {
-            let _ = kv.release_claim(&key, &name).await;
+            let _ = kv.port().release_claim(&key, &name).await;
             continue;
         }
         work.journal.write(Event::Complete {
@@ -116,7 +116,7 @@ async fn claim(work: &Work, random: &mut fastrand::Rng) {
             token,
         });
         let result = Bytes::from(name.clone());
-        let claimed = match kv.complete_claim(&key, &name, result, DAY).await {
+        let claimed = match kv.port().complete_claim(&key, &name, result, DAY).await {
             Ok(true) => Claimed::Mine,
             Ok(false) => Claimed::Busy,
             Err(error) if is_unknown(&error) => Claimed::Unknown,

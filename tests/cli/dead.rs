@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use redstart::{Delivery, Envelope, MessageBusExt as _, Outcome, RetryPolicy, SubscribeOptions};
+use redstart::{Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions};
 use serde_json::{Value, json};
 
 use crate::run::{Ran, redstart, run, run_with, wait};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::run::{is_running, line_with, redstart, run, run_with, wait};
 use crate::support::{PATIENCE, Server, signal};
 
-fn adds_up(told: &Value, published: u64, backend: &str) {
+fn adds_up(told: &Value, published: u64, store: &str) {
     let count = |name: &str| {
         told[name]
             .as_u64()
@@ -21,7 +21,7 @@ fn adds_up(told: &Value, published: u64, backend: &str) {
     assert_eq!(count("lost"), 0, "{told}");
     assert_eq!(count("workers_killed"), 1, "{told}");
     assert!(told["duplicates"].is_u64(), "{told}");
-    assert_eq!(told["backend"], backend);
+    assert_eq!(told["backend"], store);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use redstart::{Delivery, MessageBusExt as _, Outcome};
+use redstart::{Delivery, Outcome};
 use serde_json::Value;
 
 use crate::dead::{bury, counts, dead, delivered, lines};

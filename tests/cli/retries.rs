@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redstart::{Delivery, Envelope, MessageBusExt as _, RetryPolicy, SubscribeOptions};
+use redstart::{Delivery, Envelope, RetryPolicy, SubscribeOptions};
 use serde_json::{Value, json};
 
 use crate::run::run;

@@ -1,6 +1,9 @@
 //! What it costs to redrive a dead letter.
 
-use redstart::{DeadLetterFilter, Delivery, MessageBusExt as _, Outcome, SubscribeOptions, Sweep};
+use redstart::{
+    Delivery, Outcome, SubscribeOptions,
+    dead_letters::{DeadLetterFilter, Sweep},
+};
 
 use crate::proxy::through_proxy;
 use crate::support::{PATIENCE, finish, group, status, topic, until};

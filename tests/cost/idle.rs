@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use redstart::{Delivery, MessageBusExt};
+use redstart::Delivery;
 
 use crate::ALONE;
 use crate::proxy::through_proxy;

@@ -18,9 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use redstart::{
-    Container, Delivery, Envelope, MessageBusExt, Outcome, SubscribeOptions, Subscription, Topic,
-};
+use redstart::{Container, Delivery, Envelope, Outcome, SubscribeOptions, Subscription, Topic};
 
 use support::until;
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redstart::{
-    Codec, Delivery, Envelope, ErrorKind, Handler, Limits, MessageBusExt, Outcome, Reason, Start,
-    SubscribeOptions,
+    Delivery, Envelope, ErrorKind, Handler, Outcome, SubscribeOptions, dead_letters::Reason,
+    envelope::Codec, store::Limits, topics::StartFrom,
 };
 use tokio::sync::mpsc::{self, UnboundedSender};
 
@@ -111,13 +111,13 @@ async fn envelope_confusion_old_fault_3_a_handler_gets_exactly_what_was_publishe
         let (text, seen) = next(&mut received).await;
         assert_eq!(text, "{\"key\":1,\"msg\":\"not a wrapping\"}");
         assert_eq!(seen.id(), envelope.id());
-        assert_eq!(seen.kind(), "order.placed");
-        assert_eq!(seen.ts(), envelope.ts());
+        assert_eq!(seen.message_type(), "order.placed");
+        assert_eq!(seen.created_at(), envelope.created_at());
         assert_eq!(seen.correlation(), envelope.correlation());
         assert_eq!(seen.tenant(), Some("shop-1"));
         assert_eq!(seen.key(), Some("order-7"));
         assert_eq!(seen.headers(), envelope.headers());
-        assert_eq!(seen.attempts(), 0);
+        assert_eq!(seen.failed_attempts(), 0);
         finish(container).await;
     }
 }
@@ -236,7 +236,7 @@ async fn a_group_may_start_with_what_comes_next() {
     let (bus, orders) = (container.bus(), topic("orders"));
     bus.publish(&orders, &number(1)).await.unwrap();
     let (sender, mut received) = mpsc::unbounded_channel();
-    let options = SubscribeOptions::new().with_start(Start::Next);
+    let options = SubscribeOptions::new().with_start(StartFrom::End);
     let _subscription = bus
         .subscribe_with(&orders, options, sending(sender))
         .await
@@ -249,9 +249,8 @@ async fn a_group_may_start_with_what_comes_next() {
 #[tokio::test]
 async fn publish_all_keeps_the_order_and_tells_the_fate_of_each() {
     let server = Server::start();
-    let limits = Limits::default().with_max_bytes(2_000);
     let container = builder(&server)
-        .with_limits(limits)
+        .with_max_message_bytes(2_000)
         .connect()
         .await
         .unwrap();
@@ -277,7 +276,11 @@ async fn publish_all_keeps_the_order_and_tells_the_fate_of_each() {
             }
         }
     }
-    let entries = container.admin().browse(&orders, None, 5000).await.unwrap();
+    let entries = container
+        .topics()
+        .entries_after(&orders, None, 5000)
+        .await
+        .unwrap();
     let seen: Vec<u32> = entries
         .into_iter()
         .map(|entry| {
@@ -422,13 +425,13 @@ async fn after_shutdown_publishing_and_subscribing_say_so() {
 async fn the_newest_entries_come_oldest_first_and_browsing_goes_on_after_them() {
     let server = Server::start();
     let container = container(&server).await;
-    let (bus, admin, orders) = (container.bus(), container.admin(), topic("orders"));
+    let (bus, admin, orders) = (container.bus(), container.topics(), topic("orders"));
     assert!(admin.latest(&orders, 3).await.unwrap().is_empty());
     let all: Vec<Envelope> = (0..10).map(number).collect();
     for result in bus.publish_all(&orders, &all).await {
         result.unwrap();
     }
-    let read = |entries: Vec<redstart::Entry>| -> Vec<u32> {
+    let read = |entries: Vec<redstart::topics::Entry>| -> Vec<u32> {
         let payloads = entries.into_iter().map(|entry| entry.envelope.unwrap());
         payloads
             .map(|envelope| envelope.payload().unwrap())
@@ -440,7 +443,7 @@ async fn the_newest_entries_come_oldest_first_and_browsing_goes_on_after_them() 
     assert_eq!(read(admin.latest(&orders, 100).await.unwrap()).len(), 10);
     bus.publish(&orders, &number(10)).await.unwrap();
     assert_eq!(
-        read(admin.browse(&orders, Some(last), 5).await.unwrap()),
+        read(admin.entries_after(&orders, Some(last), 5).await.unwrap()),
         [10]
     );
 }

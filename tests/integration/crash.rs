@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use redstart::{Delivery, Envelope, MessageBusExt, Reason, RetryPolicy, SubscribeOptions};
+use redstart::{Delivery, Envelope, RetryPolicy, SubscribeOptions, dead_letters::Reason};
 use tokio::sync::mpsc;
 
 use crate::support::{
@@ -91,7 +91,7 @@ async fn a_message_that_crashes_every_consumer_ends_as_a_dead_letter() {
     })
     .await;
     assert_eq!((letter.reason, letter.attempts), (Reason::Crashed, 3));
-    assert_eq!(letter.trail.history.len(), 1);
+    assert_eq!(letter.history.failures.len(), 1);
     drained(&container, &orders, &group("billing")).await;
     finish(container).await;
 }

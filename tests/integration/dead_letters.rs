@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use redstart::{
-    Container, DeadLetter, DeadLetterFilter, Delivery, EntryId, MessageBusExt, Outcome, Reason,
-    SubscribeOptions, Sweep, Tally, Topic,
+    Container, Delivery, Outcome, SubscribeOptions, Topic,
+    dead_letters::{CountBy, DeadLetter, DeadLetterFilter, Reason, Sweep},
+    envelope::EntryId,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
@@ -72,7 +73,7 @@ async fn redrive_brings_messages_back_to_the_group_that_failed_them_as_if_new() 
         .redrive(&orders, &group("failing"), &asked)
         .await
         .unwrap();
-    assert_eq!(result.done, ids[..7]);
+    assert_eq!(result.moved, ids[..7]);
     assert_eq!(result.missing, [unknown]);
     let again = some(&mut received, 7).await;
     for (name, _, attempt) in &again {
@@ -114,7 +115,7 @@ async fn two_redrives_at_once_move_every_record_once() {
             let mut moved = 0;
             for ids in ids.chunks(10) {
                 let result = dead.redrive(&orders, &group("failing"), ids).await.unwrap();
-                moved += result.done.len();
+                moved += result.moved.len();
             }
             moved
         })
@@ -141,7 +142,7 @@ async fn a_redriven_message_that_dies_again_is_one_record_that_says_so() {
     publish(&container, &orders, 7..8).await;
     some(&mut received, 2).await;
     let first = dead(&container, &orders, 1).await.remove(0);
-    assert_eq!(first.trail.redriven, 0);
+    assert_eq!(first.history.redriven, 0);
     let dead = container.dead_letters();
     dead.redrive(&orders, &group("failing"), &[first.id])
         .await
@@ -152,10 +153,10 @@ async fn a_redriven_message_that_dies_again_is_one_record_that_says_so() {
         (all.len() == 1 && all[0].id != first.id).then(|| all.remove(0))
     })
     .await;
-    assert_eq!(second.trail.redriven, 1);
+    assert_eq!(second.history.redriven, 1);
     assert_eq!(second.attempts, 1);
-    assert_eq!(second.trail.origin, first.trail.origin);
-    assert_eq!(second.trail.history.len(), 2, "the history goes on");
+    assert_eq!(second.history.origin, first.history.origin);
+    assert_eq!(second.history.failures.len(), 2, "the history goes on");
     finish(container).await;
 }
 
@@ -171,21 +172,21 @@ async fn purge_removes_for_good_and_pages_do_not_shift() {
     let (dead, failing) = (container.dead_letters(), group("failing"));
     let all = DeadLetterFilter::default();
     let page = dead.list(&orders, &failing, &all, None, 10).await.unwrap();
-    let ids: Vec<EntryId> = page.letters.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<EntryId> = page.items.iter().map(|(id, _)| *id).collect();
     let purged = dead.purge(&orders, &failing, &ids).await.unwrap();
-    assert_eq!(purged.done, ids);
+    assert_eq!(purged.moved, ids);
     let again = dead.purge(&orders, &failing, &ids).await.unwrap();
-    assert_eq!((again.done.len(), again.missing), (0, ids.clone()));
+    assert_eq!((again.moved.len(), again.missing), (0, ids.clone()));
     let next_page = dead
         .list(&orders, &failing, &all, page.next, 100)
         .await
         .unwrap();
-    assert_eq!(next_page.letters.len(), 15);
+    assert_eq!(next_page.items.len(), 15);
     assert!(dead.get(&orders, &failing, &ids).await.unwrap().is_empty());
-    let rest: Vec<EntryId> = next_page.letters.iter().map(|(id, _)| *id).collect();
+    let rest: Vec<EntryId> = next_page.items.iter().map(|(id, _)| *id).collect();
     let kept = dead.get(&orders, &failing, &rest).await.unwrap();
     assert_eq!(kept.len(), 15);
-    assert_eq!(kept[0].head(), next_page.letters[0].1);
+    assert_eq!(kept[0].summary(), next_page.items[0].1);
     dead.purge(&orders, &failing, &rest).await.unwrap();
     assert!(dead.causes(&orders, &failing).await.unwrap().is_empty());
     finish(container).await;
@@ -207,7 +208,7 @@ async fn a_head_that_cannot_be_read_hides_no_other_and_can_be_purged() {
     let (letters, failing) = (container.dead_letters(), group("failing"));
     let list = async |filter: &DeadLetterFilter| {
         let page = letters.list(&orders, &failing, filter, None, 10).await;
-        page.unwrap().letters
+        page.unwrap().items
     };
     let everything = DeadLetterFilter::default();
     let all = until("four of them", async || {
@@ -233,7 +234,7 @@ async fn a_head_that_cannot_be_read_hides_no_other_and_can_be_purged() {
     let causes = letters.causes(&orders, &failing).await.unwrap();
     assert_eq!(causes.iter().map(|cause| cause.count).sum::<u64>(), 3);
     // What stood for its head was never counted, and is not subtracted.
-    let tenants = letters.counts(&orders, &failing, Tally::Tenant).await;
+    let tenants = letters.counts(&orders, &failing, CountBy::Tenant).await;
     let count = tenants
         .unwrap()
         .iter()
@@ -272,7 +273,7 @@ async fn what_is_taken_out_is_counted_although_another_never_ends() {
     let dead = container.dead_letters();
     for letter in &all[..50] {
         let purged = dead.purge(&orders, &group("failing"), &[letter.id]).await;
-        assert_eq!(purged.unwrap().done, [letter.id]);
+        assert_eq!(purged.unwrap().moved, [letter.id]);
     }
     ended.store(true, Ordering::SeqCst);
     other.join().unwrap();

@@ -1,6 +1,6 @@
 //! Producers that are not Redstart, and entries that nobody can read.
 
-use redstart::{Delivery, Envelope, ErrorKind, MessageBusExt, Reason};
+use redstart::{Delivery, Envelope, ErrorKind, dead_letters::Reason};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -31,17 +31,20 @@ async fn a_plain_xadd_from_any_language_is_a_publish() {
         .unwrap();
     let (order, first, entry) = next(&mut received).await;
     assert_eq!(order, json!({"n": 1}));
-    assert_eq!(first.kind(), "order.placed");
-    assert_eq!(first.attempts(), 0);
+    assert_eq!(first.message_type(), "order.placed");
+    assert_eq!(first.failed_attempts(), 0);
     assert_eq!(entry.to_string(), id);
-    assert_eq!(first.ts().as_millis(), i64::try_from(entry.millis).unwrap());
+    assert_eq!(
+        first.created_at().as_millis(),
+        i64::try_from(entry.millis).unwrap()
+    );
     let (_, second, again) = next(&mut received).await;
     assert_eq!(
         second.id(),
         first.id(),
         "the id is the same at every delivery"
     );
-    assert_eq!((second.attempts(), again), (1, entry));
+    assert_eq!((second.failed_attempts(), again), (1, entry));
     drained(&container, &orders, &group("billing")).await;
     finish(container).await;
 }
@@ -108,7 +111,7 @@ async fn what_cannot_be_decoded_is_buried_byte_for_byte_and_the_reader_goes_on()
     assert_eq!(left.dead, 5);
     let again = crate::support::letters(&container, &orders, &group("billing")).await;
     assert_eq!(again[4].fields, letters[3].fields);
-    assert_eq!(again[4].trail.redriven, 1);
+    assert_eq!(again[4].history.redriven, 1);
     finish(container).await;
 }
 

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use crate::support::Server;
 use redstart::{
-    Cas, Claim, Codec, ErrorKind, KvStore, KvStoreExt, Namespace, Once, OnceError, RedisKv,
-    deduplicate_event, once,
+    ErrorKind, Kv, Namespace,
+    envelope::Codec,
+    kv::{Once, OnceError, first_time, once},
+    ports::{CasResult, ClaimResult, KvStore},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn store(server: &Server) -> RedisKv {
-    RedisKv::new(&server.url(), Some(Namespace::new("shop").unwrap())).unwrap()
+fn store(server: &Server) -> Kv {
+    Kv::connect(&server.url(), Some(Namespace::new("shop").unwrap())).unwrap()
 }
 
 fn raw_get(server: &Server, key: &str) -> Option<Vec<u8>> {
@@ -33,7 +35,7 @@ async fn values_are_stored_read_and_removed() {
     let server = Server::start();
     let kv = store(&server);
     assert_eq!(kv.get::<String>("a").await.unwrap(), None);
-    kv.set("a", "one", None).await.unwrap();
+    kv.set("a", "one").await.unwrap();
     kv.set_many(&[("b", 2), ("c", 3)], Some(HOUR))
         .await
         .unwrap();
@@ -54,8 +56,8 @@ async fn values_are_stored_read_and_removed() {
 async fn ttl_timing_old_fault_4_is_read_back_and_never_waited_for() {
     let server = Server::start();
     let kv = store(&server);
-    kv.set("kept", &1, None).await.unwrap();
-    kv.set("timed", &1, Some(HOUR)).await.unwrap();
+    kv.set("kept", &1).await.unwrap();
+    kv.set_with_ttl("timed", &1, HOUR).await.unwrap();
     let ttl = |key: &str| -> i64 {
         redis::cmd("PTTL")
             .arg(key)
@@ -64,7 +66,10 @@ async fn ttl_timing_old_fault_4_is_read_back_and_never_waited_for() {
     };
     assert_eq!(ttl("shop:kept"), -1);
     assert!((1..=3_600_000).contains(&ttl("shop:timed")));
-    let error = kv.set("timed", &1, Some(Duration::ZERO)).await.unwrap_err();
+    let error = kv
+        .set_with_ttl("timed", &1, Duration::ZERO)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }
 
@@ -72,11 +77,11 @@ async fn ttl_timing_old_fault_4_is_read_back_and_never_waited_for() {
 async fn integers_can_be_incremented_and_other_values_cannot() {
     let server = Server::start();
     let kv = store(&server);
-    kv.set("n", &40, None).await.unwrap();
+    kv.set("n", &40).await.unwrap();
     assert_eq!(kv.incr("n", 2).await.unwrap(), 42);
     assert_eq!(kv.incr("fresh", -1).await.unwrap(), -1);
     assert_eq!(kv.get::<i64>("n").await.unwrap(), Some(42));
-    kv.set("text", "x", None).await.unwrap();
+    kv.set("text", "x").await.unwrap();
     let error = kv.incr("text", 1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert_eq!(error.subject(), Some("text"));
@@ -133,21 +138,30 @@ async fn every_return_value_of_kv_cas() {
     let kv = store(&server);
     let bytes = |text: &'static str| bytes::Bytes::from(text);
     let differs = kv
+        .port()
         .cas_bytes("k", Some(bytes("1")), bytes("2"), None)
         .await
         .unwrap();
-    assert_eq!(differs, Cas::Differs(None));
+    assert_eq!(differs, CasResult::Differs(None));
     assert_eq!(
-        kv.cas_bytes("k", None, bytes("1"), None).await.unwrap(),
-        Cas::Swapped
+        kv.port()
+            .cas_bytes("k", None, bytes("1"), None)
+            .await
+            .unwrap(),
+        CasResult::Swapped
     );
-    let differs = kv.cas_bytes("k", None, bytes("2"), None).await.unwrap();
-    assert_eq!(differs, Cas::Differs(Some(bytes("1"))));
+    let differs = kv
+        .port()
+        .cas_bytes("k", None, bytes("2"), None)
+        .await
+        .unwrap();
+    assert_eq!(differs, CasResult::Differs(Some(bytes("1"))));
     let swapped = kv
+        .port()
         .cas_bytes("k", Some(bytes("1")), bytes("2"), Some(HOUR))
         .await
         .unwrap();
-    assert_eq!(swapped, Cas::Swapped);
+    assert_eq!(swapped, CasResult::Swapped);
     let ttl: i64 = redis::cmd("PTTL")
         .arg("shop:k")
         .query(&mut server.raw())
@@ -235,8 +249,8 @@ async fn every_state_of_once() {
     assert_eq!(run(Ok(9)).await.unwrap(), Once::AlreadyDone(None));
     kv.delete("job").await.unwrap();
     assert_eq!(
-        kv.claim("job", "other", HOUR).await.unwrap(),
-        Claim::Claimed
+        kv.port().claim("job", "other", HOUR).await.unwrap(),
+        ClaimResult::Claimed
     );
     assert_eq!(run(Ok(9)).await.unwrap(), Once::InProgress);
 }
@@ -249,8 +263,8 @@ async fn a_superseded_claim_cannot_complete() {
         // As if this process had been frozen beyond its lease and another had taken over.
         kv.delete("job").await.unwrap();
         assert_eq!(
-            kv.claim("job", "successor", HOUR).await.unwrap(),
-            Claim::Claimed
+            kv.port().claim("job", "successor", HOUR).await.unwrap(),
+            ClaimResult::Claimed
         );
         Ok::<_, std::io::Error>(1)
     })
@@ -260,23 +274,35 @@ async fn a_superseded_claim_cannot_complete() {
     };
     assert_eq!(error.kind(), ErrorKind::LeaseLost);
     let done = bytes::Bytes::from_static(b"2");
-    assert!(kv.extend_claim("job", "successor", HOUR).await.unwrap());
-    assert!(!kv.extend_claim("job", "stranger", HOUR).await.unwrap());
-    assert!(!kv.release_claim("job", "stranger").await.unwrap());
     assert!(
-        kv.complete_claim("job", "successor", done.clone(), HOUR)
+        kv.port()
+            .extend_claim("job", "successor", HOUR)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !kv.port()
+            .extend_claim("job", "stranger", HOUR)
+            .await
+            .unwrap()
+    );
+    assert!(!kv.port().release_claim("job", "stranger").await.unwrap());
+    assert!(
+        kv.port()
+            .complete_claim("job", "successor", done.clone(), HOUR)
             .await
             .unwrap()
     );
     // The reply may be lost: completing again with the same result is no failure.
     assert!(
-        kv.complete_claim("job", "successor", done.clone(), HOUR)
+        kv.port()
+            .complete_claim("job", "successor", done.clone(), HOUR)
             .await
             .unwrap()
     );
     assert_eq!(
-        kv.claim("job", "late", HOUR).await.unwrap(),
-        Claim::Done(Some(done))
+        kv.port().claim("job", "late", HOUR).await.unwrap(),
+        ClaimResult::Done(Some(done))
     );
 }
 
@@ -296,7 +322,7 @@ async fn once_and_deduplicate_do_not_race_as_the_older_helpers_did() {
                 })
                 .await
                 .unwrap();
-                let first = deduplicate_event(&kv, "event-1", HOUR).await.unwrap();
+                let first = first_time(&kv, "event-1", HOUR).await.unwrap();
                 (matches!(outcome, Once::Executed(_)), first)
             })
         })
@@ -319,11 +345,11 @@ async fn an_unreachable_server_is_certainly_not_and_no_secret_is_shown() {
         .unwrap()
         .port();
     let url = format!("redis://user:canary-secret@127.0.0.1:{free}/");
-    let kv = RedisKv::new(&url, None).unwrap();
-    let error = kv.set("k", &1, None).await.unwrap_err();
+    let kv = Kv::connect(&url, None).unwrap();
+    let error = kv.set("k", &1).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.is_retryable());
-    let bad = RedisKv::new("redis://user:canary-secret@[::bad", None).unwrap_err();
+    let bad = Kv::connect("redis://user:canary-secret@[::bad", None).unwrap_err();
     for shown in [
         format!("{error} {error:?}"),
         format!("{bad} {bad:?}"),

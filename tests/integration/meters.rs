@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use redstart::{
-    DeadLetterRetention, Delivery, Envelope, MessageBusExt, Outcome, RetryPolicy, SubscribeOptions,
+    Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions, dead_letters::DeadLetterRetention,
 };
 
 use crate::support::{PATIENCE, Server, container, drained, finish, group, status, topic, until};
@@ -146,13 +146,13 @@ async fn what_an_operator_does_is_counted() {
     let waiting = retries.list(&orders, &billing, None, 10).await.unwrap();
     let ids: Vec<_> = waiting.iter().map(|retry| retry.id).collect();
     let chosen = retries.run_now(&orders, &billing, &ids[..2]).await.unwrap();
-    assert_eq!(chosen.done, ids[..2]);
+    assert_eq!(chosen.moved, ids[..2]);
     let chosen = retries.cancel(&orders, &billing, &ids[1..]).await.unwrap();
     assert_eq!(
-        (&chosen.done[..], &chosen.missing[..]),
+        (&chosen.moved[..], &chosen.missing[..]),
         (&ids[2..], &ids[1..2])
     );
-    let admin = container.admin();
+    let admin = container.topics();
     let removal = admin.remove_group(&orders, &billing, false).await.unwrap();
     assert!(!removal.removed);
     let removal = admin.remove_group(&orders, &billing, true).await.unwrap();

@@ -1,6 +1,6 @@
 //! Migrations of a namespace.
 
-use redstart::{ErrorKind, MigrationState};
+use redstart::{ErrorKind, migrations::MigrationState};
 
 use crate::support::{Server, builder};
 
@@ -34,14 +34,18 @@ async fn a_new_namespace_is_set_up_once_by_whoever_comes_first() {
 #[tokio::test]
 async fn who_only_looks_sets_nothing_up_and_refuses_the_same() {
     let server = Server::start();
-    let looking = || builder(&server).with_setup(false).with_migrations(true);
+    let looking = || {
+        builder(&server)
+            .with_namespace_creation(false)
+            .with_migrate_on_connect(true)
+    };
     let container = looking().connect().await.unwrap();
-    assert_eq!(container.admin().topics().await.unwrap(), []);
+    assert_eq!(container.topics().list().await.unwrap(), []);
     assert!(container.health().await.ok);
     assert_eq!(server.command::<u64>(&["DBSIZE"]), 0);
     let _: u64 = server.command(&["HSET", SCHEMA, "applied:0002", "beef"]);
     let error = looking().connect().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Schema);
+    assert_eq!(error.kind(), ErrorKind::Layout);
 }
 
 #[tokio::test]
@@ -52,7 +56,7 @@ async fn a_newer_or_changed_namespace_is_refused() {
     assert_eq!(checksum.len(), 40);
     let _: u64 = server.command(&["HSET", SCHEMA, "applied:0002", "beef"]);
     let error = builder(&server).connect().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Schema);
+    assert_eq!(error.kind(), ErrorKind::Layout);
     assert!(error.to_string().contains("0002"), "{error}");
     let migrations = builder(&server).migrations().unwrap();
     assert_eq!(
@@ -61,7 +65,7 @@ async fn a_newer_or_changed_namespace_is_refused() {
     );
     assert_eq!(
         migrations.up(true).await.unwrap_err().kind(),
-        ErrorKind::Schema
+        ErrorKind::Layout
     );
 
     let _: u64 = server.command(&["HDEL", SCHEMA, "applied:0002"]);
@@ -89,7 +93,7 @@ async fn a_migration_that_was_left_half_way_is_found_and_can_be_repaired() {
         "1",
     ]);
     let error = builder(&server).connect().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Schema);
+    assert_eq!(error.kind(), ErrorKind::Layout);
     assert!(error.to_string().contains("--repair"), "{error}");
     let migrations = builder(&server).migrations().unwrap();
     assert_eq!(
@@ -98,7 +102,7 @@ async fn a_migration_that_was_left_half_way_is_found_and_can_be_repaired() {
     );
     assert_eq!(
         migrations.up(false).await.unwrap_err().kind(),
-        ErrorKind::Schema
+        ErrorKind::Layout
     );
     assert_eq!(migrations.up(true).await.unwrap(), [1]);
     builder(&server).connect().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redstart::{Container, Delivery, Envelope, MessageBusExt, SubscribeOptions, Subscription};
+use redstart::{Container, Delivery, Envelope, SubscribeOptions, Subscription};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::support::{PATIENCE, Server, container, drained, finish, group, next, topic, until};

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use redstart::{
-    Container, Delivery, Envelope, ErrorKind, KvStoreExt, MessageBusExt, Outcome, RetryPolicy,
-    SubscribeOptions, Topic,
+    Container, Delivery, Envelope, ErrorKind, Outcome, RetryPolicy, SubscribeOptions, Topic,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
@@ -18,7 +17,7 @@ async fn subscribe(container: &Container, on: &Topic) -> UnboundedReceiver<u32> 
     let _subscription = container
         .bus()
         .subscribe_with(on, options, move |n: u32, delivery: Delivery| {
-            let again = delivery.envelope().attempts() == 0;
+            let again = delivery.envelope().failed_attempts() == 0;
             if !again {
                 let _ = sender.send(n);
             }
@@ -125,7 +124,7 @@ async fn while_the_server_is_down_errors_and_health_say_so() {
     let container = container(&server).await;
     let orders = topic("orders");
     let mut received = subscribe(&container, &orders).await;
-    container.kv().set("a", &1, None).await.unwrap();
+    container.kv().set("a", &1).await.unwrap();
     assert!(container.health().await.ok);
     server.kill();
     until("health to show it", async || {

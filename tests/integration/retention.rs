@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::{
-    Container, Delivery, Envelope, ErrorKind, MessageBusExt, Retention, Start, SubscribeOptions,
-    Topic, TopicSettings,
+    Container, Delivery, Envelope, ErrorKind, SubscribeOptions, Topic,
+    topics::{Retention, StartFrom, TopicSettings},
 };
 use tokio::sync::Semaphore;
 
 use crate::support::{Server, container, drained, finish, group, publish, status, topic, until};
 
 async fn length(container: &Container, of: &Topic) -> u64 {
-    container.admin().topic(of).await.unwrap().unwrap().length
+    container.topics().get(of).await.unwrap().unwrap().entries
 }
 
 async fn consume(container: &Container, on: &Topic, name: &str) {
@@ -89,12 +89,8 @@ async fn retention_by_length_keeps_the_newest_whether_settled_or_not() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
-    let settings = TopicSettings::default().with_retention(Retention::Length(300));
-    container
-        .admin()
-        .create_topic(&orders, settings)
-        .await
-        .unwrap();
+    let settings = TopicSettings::default().with_retention(Retention::Count(300));
+    container.topics().create(&orders, settings).await.unwrap();
     publish(&container, &orders, 0..1000).await;
     consume(&container, &orders, "billing").await;
     let kept = until("the old to be removed", async || {
@@ -120,11 +116,7 @@ async fn retention_by_age_removes_what_is_old_and_settled() {
     let orders = topic("orders");
     let day = Duration::from_secs(86_400);
     let settings = TopicSettings::default().with_retention(Retention::Age(day));
-    container
-        .admin()
-        .create_topic(&orders, settings)
-        .await
-        .unwrap();
+    container.topics().create(&orders, settings).await.unwrap();
     for n in 0..300 {
         let id = format!("1000-{n}");
         let body = format!(r#"{{"type":"n","payload":{n}}}"#);
@@ -145,18 +137,18 @@ async fn settings_are_fixed_when_a_topic_is_created() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
-    let (admin, settings) = (container.admin(), TopicSettings::default());
+    let (admin, settings) = (container.topics(), TopicSettings::default());
     let short = settings
-        .with_retention(Retention::Length(5))
+        .with_retention(Retention::Count(5))
         .with_backlog_limit(9);
-    admin.create_topic(&orders, short).await.unwrap();
-    admin.create_topic(&orders, short).await.unwrap();
+    admin.create(&orders, short).await.unwrap();
+    admin.create(&orders, short).await.unwrap();
     publish(&container, &orders, 0..1).await;
-    let error = admin.create_topic(&orders, settings).await.unwrap_err();
+    let error = admin.create(&orders, settings).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("length:5"), "{error}");
-    assert_eq!(admin.topic(&orders).await.unwrap().unwrap().settings, short);
-    assert_eq!(admin.topic(&topic("none")).await.unwrap(), None);
+    assert_eq!(admin.get(&orders).await.unwrap().unwrap().settings, short);
+    assert_eq!(admin.get(&topic("none")).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -165,11 +157,7 @@ async fn a_full_backlog_is_a_clear_error_that_ends_when_groups_catch_up() {
     let container = container(&server).await;
     let orders = topic("orders");
     let settings = TopicSettings::default().with_backlog_limit(80);
-    container
-        .admin()
-        .create_topic(&orders, settings)
-        .await
-        .unwrap();
+    container.topics().create(&orders, settings).await.unwrap();
     let all: Vec<Envelope> = (0..100).map(|n| Envelope::new("n", &n).unwrap()).collect();
     let results = container.bus().publish_all(&orders, &all).await;
     let published = results.iter().take_while(|result| result.is_ok()).count();
@@ -210,9 +198,9 @@ async fn settled_before_a_restart(
     let body = r#"{"type":"n","payload":0}"#;
     let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", body]);
     let (before, orders) = (container(server).await, topic("orders"));
-    let admin = before.admin();
-    admin.create_topic(&orders, settings).await.unwrap();
-    let options = SubscribeOptions::new().with_start(Start::Next);
+    let admin = before.topics();
+    admin.create(&orders, settings).await.unwrap();
+    let options = SubscribeOptions::new().with_start(StartFrom::End);
     let handler = |_: serde_json::Value, _: Delivery| async {};
     let bus = before.bus();
     let subscribed = bus.subscribe_with(&orders, options, handler).await;
@@ -228,7 +216,7 @@ async fn settled_before_a_restart(
 async fn a_group_that_keeps_up_does_not_lag_after_a_restart() {
     let (mut server, orders, billing) = (Server::start(), topic("orders"), group("billing"));
     let settings = TopicSettings::default()
-        .with_retention(Retention::Length(100_000))
+        .with_retention(Retention::Count(100_000))
         .with_backlog_limit(300);
     let after = settled_before_a_restart(&mut server, settings, async |before| {
         for _ in 0..4 {
@@ -251,7 +239,7 @@ async fn a_group_that_keeps_up_does_not_lag_after_a_restart() {
 #[tokio::test]
 async fn retention_by_length_keeps_its_length_after_a_restart() {
     let (mut server, orders) = (Server::start(), topic("orders"));
-    let settings = TopicSettings::default().with_retention(Retention::Length(1000));
+    let settings = TopicSettings::default().with_retention(Retention::Count(1000));
     let after = settled_before_a_restart(&mut server, settings, async |before| {
         publish(before, &topic("orders"), 0..1000).await;
     })
@@ -259,7 +247,7 @@ async fn retention_by_length_keeps_its_length_after_a_restart() {
     // The consumers are away for a moment: 150 entries wait, of which Redis says 1150.
     publish(&after, &orders, 0..150).await;
     // Retention runs at every measurement of the backlog, and once a second in every consumer.
-    let retained = after.backend().retain(&orders).await.unwrap();
+    let retained = after.store().trim(&orders).await.unwrap();
     assert!(retained.length >= 1000, "{} kept", retained.length);
     finish(after).await;
 }
@@ -268,7 +256,7 @@ async fn retention_by_length_keeps_its_length_after_a_restart() {
 async fn a_restart_does_not_fill_the_backlog_of_heavy_entries() {
     let mut server = Server::start();
     let settings = TopicSettings::default()
-        .with_retention(Retention::Length(100_000))
+        .with_retention(Retention::Count(100_000))
         .with_backlog_limit(300);
     let heavy = async |container: &Container, count: usize| {
         let body = "x".repeat(30 * 1024);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redstart::{Delivery, Envelope, MessageBusExt, Outcome, Reason, RetryPolicy, SubscribeOptions};
+use redstart::{Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions, dead_letters::Reason};
 use tokio::sync::mpsc;
 
 use crate::support::{
@@ -29,7 +29,7 @@ async fn a_failure_comes_back_with_its_count_and_its_error_until_it_is_exhausted
         .subscribe_with(&orders, quick(3), move |_: u32, delivery: Delivery| {
             let envelope = delivery.envelope();
             let last = envelope.last_error().map(str::to_owned);
-            let _ = sender.send((delivery.attempt(), envelope.attempts(), last));
+            let _ = sender.send((delivery.attempt(), envelope.failed_attempts(), last));
             async move { Err::<(), _>(format!("failure {}", delivery.attempt())) }
         })
         .await
@@ -50,12 +50,12 @@ async fn a_failure_comes_back_with_its_count_and_its_error_until_it_is_exhausted
     assert_eq!(letter.attempts, 3);
     assert_eq!(letter.error, "failure 3");
     assert_eq!(letter.fingerprint, "failure #");
-    assert_eq!(letter.kind, "n");
+    assert_eq!(letter.message_type, "n");
     assert_eq!(letter.tenant.as_deref(), Some("t-1"));
-    assert_eq!(letter.trail.origin, published.id);
-    let numbers: Vec<u32> = letter.trail.history.iter().map(|a| a.number).collect();
+    assert_eq!(letter.history.origin, published.id);
+    let numbers: Vec<u32> = letter.history.failures.iter().map(|a| a.number).collect();
     assert_eq!(numbers, [1, 2, 3]);
-    assert!(letter.trail.first_failure <= Some(letter.last_failure));
+    assert!(letter.history.first_failure <= Some(letter.last_failure));
     assert_eq!(letter.envelope().unwrap().id(), envelope.id());
     let causes = dead.causes(&orders, &group("billing")).await.unwrap();
     assert_eq!(causes.len(), 1);

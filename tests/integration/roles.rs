@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use redis::Value;
 use redstart::{
-    Claim, DeadLetterFilter, DeadLetterRetention, Delivery, Envelope, ErrorKind, KvStoreExt as _,
-    MessageBusExt as _, Outcome, PublishOptions, RetryPolicy, SubscribeOptions, TopicSettings,
-    deduplicate_event,
+    Delivery, Envelope, ErrorKind, Outcome, PublishOptions, RetryPolicy, SubscribeOptions,
+    dead_letters::{DeadLetterFilter, DeadLetterRetention},
+    kv::first_time,
+    ports::ClaimResult,
+    topics::TopicSettings,
 };
 use tokio::sync::mpsc;
 
@@ -51,7 +53,7 @@ async fn every_role_does_its_work_and_nothing_is_denied() {
                     return Outcome::retry("once");
                 }
                 let id = delivery.envelope().id().to_string();
-                let first = deduplicate_event(&*kv, &id, Duration::from_secs(60)).await;
+                let first = first_time(&kv, &id, Duration::from_secs(60)).await;
                 assert!(first.is_ok());
                 let _ = sender.send(n);
                 Outcome::Ack
@@ -63,33 +65,33 @@ async fn every_role_does_its_work_and_nothing_is_denied() {
         next(&mut received).await;
     }
     let kv = consumer.kv();
-    kv.set("a", &1, None).await.unwrap();
+    kv.set("a", &1).await.unwrap();
     kv.incr("a", 1).await.unwrap();
     assert!(kv.cas("a", Some(&2), &3, None).await.unwrap());
-    let claim = kv.claim("job", "me", Duration::from_secs(9)).await.unwrap();
-    assert!(matches!(claim, Claim::Claimed));
+    let claim = kv
+        .port()
+        .claim("job", "me", Duration::from_secs(9))
+        .await
+        .unwrap();
+    assert!(matches!(claim, ClaimResult::Claimed));
     kv.delete("a").await.unwrap();
     assert!(consumer.health().await.ok);
 
     let viewer = roles.container("viewer", "billing").await;
     drained(&viewer, &orders, &billing).await;
-    assert_eq!(viewer.admin().topics().await.unwrap().len(), 1);
+    assert_eq!(viewer.topics().list().await.unwrap().len(), 1);
     let any = DeadLetterFilter::default();
     let letters = viewer
         .dead_letters()
         .list(&orders, &billing, &any, None, 9)
         .await;
-    let letters = letters.unwrap().letters;
+    let letters = letters.unwrap().items;
     assert_eq!(letters.len(), 1);
     assert!(viewer.health().await.ok);
 
     let operator = roles.container("operator", "billing").await;
     let made = TopicSettings::default().with_backlog_limit(5);
-    operator
-        .admin()
-        .create_topic(&topic("new"), made)
-        .await
-        .unwrap();
+    operator.topics().create(&topic("new"), made).await.unwrap();
     let dead = operator.dead_letters();
     dead.redrive(&orders, &billing, &[letters[0].0])
         .await
@@ -99,11 +101,11 @@ async fn every_role_does_its_work_and_nothing_is_denied() {
         .list(&orders, &billing, &any, None, 9)
         .await
         .unwrap()
-        .letters;
+        .items;
     dead.purge(&orders, &billing, &[letters[0].0])
         .await
         .unwrap();
-    operator.backend().retain(&orders).await.unwrap();
+    operator.store().trim(&orders).await.unwrap();
     assert!(operator.health().await.ok);
 
     finish(consumer).await;
@@ -124,7 +126,7 @@ async fn what_a_role_has_no_right_to_is_refused_and_said() {
     assert_eq!(error.subject(), Some("orders"));
     let told = error.to_string();
     assert!(told.contains("lacks the right to run SADD"), "{told}");
-    let error = viewer.kv().set("a", &1, None).await.unwrap_err();
+    let error = viewer.kv().set("a", &1).await.unwrap_err();
     assert!(
         error.to_string().contains("the right to run SET"),
         "{error}"
@@ -164,9 +166,7 @@ async fn what_a_role_has_no_right_to_is_refused_and_said() {
     assert!(told.contains(line), "{told}");
 
     // Topics of another namespace are as good as absent.
-    let other = roles
-        .builder("producer")
-        .with_namespace("office".parse().unwrap());
+    let other = roles.builder("producer").with_namespace("office");
     let error = other.connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(

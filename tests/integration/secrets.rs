@@ -1,6 +1,6 @@
 //! A password in the URL appears in no error and no `Debug` of the library.
 
-use redstart::{Container, Envelope, Migrations, RedisKv, TlsSettings};
+use redstart::{Container, Envelope, Kv, container::TlsSettings, migrations::Migrations};
 
 use crate::support::{Server, builder, topic};
 
@@ -46,9 +46,9 @@ async fn a_password_is_in_no_error_and_no_debug() {
         }
     }
     let tls = TlsSettings::new().with_client_files("a.pem", "b.pem");
-    let kv = RedisKv::with_tls(&good.replace("redis:", "rediss:"), &tls, None);
+    let kv = Kv::connect_with_tls(&good.replace("redis:", "rediss:"), &tls, None);
     all.push_str(&told(&kv.unwrap_err()));
-    let kv = RedisKv::new(&good, None).unwrap();
+    let kv = Kv::connect(&good, None).unwrap();
     let container = builder(&server)
         .with_redis_url(&good)
         .connect()
@@ -58,7 +58,7 @@ async fn a_password_is_in_no_error_and_no_debug() {
     bus.publish(&topic("orders"), &envelope).await.unwrap();
     all.push_str(&format!(
         "{kv:?} {container:?} {bus:?} {:?}",
-        container.backend()
+        container.store()
     ));
     server.kill();
     for _ in 0..2 {

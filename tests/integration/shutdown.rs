@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redstart::{Container, Delivery, MessageBusExt, SubscribeOptions};
+use redstart::{Container, Delivery, SubscribeOptions};
 use tokio::sync::mpsc;
 
 use crate::support::{PATIENCE, Server, group, next, publish, topic};

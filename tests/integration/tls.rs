@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
 };
-use redstart::{Container, Envelope, ErrorKind, TlsSettings};
+use redstart::{Container, Envelope, ErrorKind, container::TlsSettings};
 
 use crate::support::{Server, builder, topic};
 
@@ -120,20 +120,18 @@ async fn messages_and_values_go_by_tls_and_mutual_tls() {
     let envelope = Envelope::new("n", &large).unwrap();
     bus.publish(&topic("orders"), &envelope).await.unwrap();
     let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
-    let _subscription = redstart::MessageBusExt::subscribe(
-        &*bus,
-        &topic("orders"),
-        move |text: String, _: redstart::Delivery| {
-            let _ = sender.send(text);
-            async {}
-        },
-    )
-    .await
-    .unwrap();
-    assert_eq!(crate::support::next(&mut received).await, large);
-    redstart::KvStoreExt::set(&*container.kv(), "a", &large, None)
+    let _subscription = bus
+        .subscribe(
+            &topic("orders"),
+            move |text: String, _: redstart::Delivery| {
+                let _ = sender.send(text);
+                async {}
+            },
+        )
         .await
         .unwrap();
+    assert_eq!(crate::support::next(&mut received).await, large);
+    container.kv().set("a", &large).await.unwrap();
     assert!(container.health().await.ok);
     crate::support::finish(container).await;
 }
@@ -252,9 +250,7 @@ async fn odd_users_and_passwords_and_unix_sockets_work() {
             .publish(&topic("orders"), &envelope)
             .await
             .unwrap();
-        redstart::KvStoreExt::set(&*container.kv(), "a", &1, None)
-            .await
-            .unwrap();
+        container.kv().set("a", &1).await.unwrap();
         assert!(container.health().await.ok);
     }
 }

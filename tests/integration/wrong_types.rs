@@ -42,14 +42,14 @@ const COUNTS: &str = "{t}:counts";
 /// Every script, in calls that would write if they could.
 fn cases() -> Vec<Case> {
     let eight: &[&str] = &[LOG, REDO, RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES];
-    let graves: &[&str] = &[DEAD, BODIES, "{t}:uncounted", REDO, JOURNAL];
+    let dead_letters: &[&str] = &[DEAD, BODIES, "{t}:uncounted", REDO, JOURNAL];
     let put: &[&str] = &[DEAD, BODIES, COUNTS, CAUSES, "{t}:restored"];
     cases! {
         "append_once.lua": &[LOG, "{t}:ids", "{t}:ids:before"], &["9", "0123456789abcdef", "json", "{}"];
         "dead_count.lua" on "lib/types.lua" and "lib/dead_counts.lua": &["{t}:uncounted", COUNTS, CAUSES], &["0", "1", "type:k", "1"];
         "dead_put.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
-        "dead_take.lua" on "lib/types.lua": graves, &["op", "redo", "me", "0", "sums", "1-1", ""];
-        "dead_take.lua" on "lib/types.lua": graves, &["", "away", "me", "0", "sums", "1-1", ""];
+        "dead_take.lua" on "lib/types.lua": dead_letters, &["op", "redo", "me", "0", "sums", "1-1", ""];
+        "dead_take.lua" on "lib/types.lua": dead_letters, &["", "away", "me", "0", "sums", "1-1", ""];
         "forget.lua": &[LOG, REDO], &["g", "0", ""];
         "group_create.lua": &[LOG, REDO], &["other", "beginning"];
         "group_create.lua": &[LOG, REDO], &["other", "next"];

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use redstart::store::{Lane, Onward};
-use redstart::{Retention, TopicSettings};
+use redstart::store::{Disposition, Lane};
+use redstart::topics::{Retention, TopicSettings};
 
 use model::{End, Label, Model};
 use support::{Server, builder, topic};
@@ -297,8 +297,8 @@ async fn take(model: &mut Model, systems: &mut [System], step: &Step) -> Result<
                 .into_iter()
                 .map(|label| (label, model.label()))
                 .collect();
-            let redrive = |(label, parcel): &(Label, Label)| {
-                model.take_dead(group, label, Some(parcel.clone()))
+            let redrive = |(label, redelivery): &(Label, Label)| {
+                model.take_dead(group, label, Some(redelivery.clone()))
             };
             let moved: Vec<bool> = moves.iter().map(redrive).collect();
             agree!(systems, "redrive", moved, |system| system
@@ -310,7 +310,7 @@ async fn take(model: &mut Model, systems: &mut [System], step: &Step) -> Result<
             let redrive = |label: &Label| model.take_dead(group, label, Some(label.clone()));
             let moved: Vec<bool> = picked.iter().map(redrive).collect();
             agree!(systems, "redrive as it is", moved, |system| system
-                .take_out(group, &picked, Onward::Redo));
+                .take_out(group, &picked, Disposition::Requeue));
         }
         Step::Purge { group, picks } => {
             let group = known(*group);
@@ -320,7 +320,7 @@ async fn take(model: &mut Model, systems: &mut [System], step: &Step) -> Result<
             agree!(systems, "purge", there, |system| system.take_out(
                 group,
                 &picked,
-                Onward::Away
+                Disposition::Discard
             ));
         }
         Step::Retain => {
@@ -386,7 +386,7 @@ fn check(cases: u64, systems: impl AsyncFn(TopicSettings) -> Vec<System>) {
         .unwrap();
     let retention = prop_oneof![
         Just(Retention::Settled),
-        (0..8_u64).prop_map(Retention::Length)
+        (0..8_u64).prop_map(Retention::Count)
     ];
     let outcome =
         TestRunner::new_with_rng(config, rng).run(&(retention, steps()), |(retention, steps)| {
@@ -424,7 +424,7 @@ fn redis_and_memory_agree_with_the_model() {
         let container = builder(&server).connect().await.unwrap();
         let name = format!("t{}", made.fetch_add(1, Ordering::Relaxed));
         let time = Time::Redis(Arc::clone(&server));
-        let redis = System::new("redis", container.backend(), topic(&name), settings, time).await;
+        let redis = System::new("redis", container.store(), topic(&name), settings, time).await;
         vec![System::in_memory(settings).await, redis]
     });
 }

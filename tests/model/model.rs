@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use redstart::Retention;
 use redstart::store::Lane;
+use redstart::topics::Retention;
 
 /// A day, in the model's milliseconds.
 pub(crate) const DAY: u64 = 86_400_000;
@@ -127,14 +127,14 @@ impl Model {
     ) -> (&'a [Label], &'a mut Cursor) {
         match lane {
             Lane::Log => (log, &mut group.log),
-            Lane::Redo => (&group.redo, &mut group.redone),
+            Lane::Redelivery => (&group.redo, &mut group.redone),
         }
     }
 
     pub(crate) fn fetch(&mut self, group: u8, consumer: u8, max: usize) -> Handed {
         let group = self.groups.get_mut(&group).unwrap();
         let mut handed = Vec::new();
-        for lane in [Lane::Log, Lane::Redo] {
+        for lane in [Lane::Log, Lane::Redelivery] {
             let (entries, cursor) = Self::lane(&self.log, group, lane);
             for (at, label) in entries.iter().enumerate().skip(cursor.delivered).take(max) {
                 let held = Held {
@@ -228,7 +228,7 @@ impl Model {
     pub(crate) fn reclaim(&mut self, group: u8, consumer: u8, everything: bool) -> Handed {
         let group = self.groups.get_mut(&group).unwrap();
         let mut handed = Vec::new();
-        for lane in [Lane::Log, Lane::Redo] {
+        for lane in [Lane::Log, Lane::Redelivery] {
             let (entries, cursor) = Self::lane(&self.log, group, lane);
             for (at, state) in &mut cursor.states {
                 let State::Pending(held) = state else {
@@ -248,7 +248,7 @@ impl Model {
     pub(crate) fn holdings(&mut self, group: u8, consumer: u8) -> Vec<(Lane, Label)> {
         let group = self.groups.get_mut(&group).unwrap();
         let mut all = Vec::new();
-        for lane in [Lane::Log, Lane::Redo] {
+        for lane in [Lane::Log, Lane::Redelivery] {
             let (entries, cursor) = Self::lane(&self.log, group, lane);
             let own = cursor
                 .pending()
@@ -273,13 +273,13 @@ impl Model {
     }
 
     /// Takes a dead letter out; into the redo lane as a parcel, or away.
-    pub(crate) fn take_dead(&mut self, group: u8, label: &str, parcel: Option<Label>) -> bool {
+    pub(crate) fn take_dead(&mut self, group: u8, label: &str, redelivery: Option<Label>) -> bool {
         let group = self.groups.get_mut(&group).unwrap();
         let Some(at) = group.dead.iter().position(|dead| dead == label) else {
             return false;
         };
         group.dead.remove(at);
-        group.redo.extend(parcel);
+        group.redo.extend(redelivery);
         true
     }
 
@@ -297,7 +297,7 @@ impl Model {
         });
         let backlog = unsettled.max().unwrap_or(left).min(left);
         let unwanted = match self.retention {
-            Retention::Length(keep) => self.log.len().saturating_sub(keep as usize),
+            Retention::Count(keep) => self.log.len().saturating_sub(keep as usize),
             _ => floor.unwrap_or(0),
         };
         let until = unwanted.min(floor.unwrap_or(unwanted)).max(self.removed);

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::store::{
-    Backend, Fetched, Lane, Member, Onward, Reader, Receipt, ReclaimCursor, Record, Settlement,
-    Span,
+    DeliveryId, Disposition, Fetched, IdRange, Lane, Member, Reader, ReclaimCursor, Record,
+    Settlement, Store,
 };
 use redstart::{
-    ConsumerName, DeadLetterFilter, DeadLetterHead, EntryId, Group, ManualClock, MemoryStore,
-    Reason, Start, Topic, TopicSettings,
+    Group, Topic,
+    dead_letters::{DeadLetterFilter, DeadLetterSummary, Reason},
+    envelope::EntryId,
+    memory::{ManualClock, MemoryStore},
+    topics::{ConsumerName, StartFrom, TopicSettings},
 };
 
 use crate::model::{End, Handed, Label};
@@ -28,13 +31,13 @@ pub(crate) enum Time {
 /// One topic of an adapter.
 pub(crate) struct System {
     pub(crate) name: &'static str,
-    backend: Arc<dyn Backend>,
+    store: Arc<dyn Store>,
     topic: Topic,
     time: Time,
     readers: HashMap<(u8, u8), Box<dyn Reader>>,
     /// Where a label was delivered to a group, and as what it is dead there.
-    receipts: HashMap<(u8, Label), Receipt>,
-    graves: HashMap<(u8, Label), EntryId>,
+    receipts: HashMap<(u8, Label), DeliveryId>,
+    dead_letters: HashMap<(u8, Label), EntryId>,
 }
 
 fn group_name(group: u8) -> Group {
@@ -47,13 +50,13 @@ fn label_of(fetched: &Fetched) -> Label {
 
 fn record(label: &str) -> Record {
     Record {
-        head: DeadLetterHead {
+        head: DeadLetterSummary {
             reason: Reason::Rejected,
             fingerprint: String::new(),
-            kind: String::new(),
+            message_type: String::new(),
             tenant: None,
-            corr_id: None,
-            message: None,
+            correlation: None,
+            message_id: None,
             error: String::new(),
             attempts: 1,
             redriven: 0,
@@ -67,30 +70,30 @@ fn record(label: &str) -> Record {
 impl System {
     pub(crate) async fn new(
         name: &'static str,
-        backend: Arc<dyn Backend>,
+        store: Arc<dyn Store>,
         topic: Topic,
         settings: TopicSettings,
         time: Time,
     ) -> Self {
-        let held = backend.ensure_topic(&topic, settings).await.unwrap();
+        let held = store.ensure_topic(&topic, settings).await.unwrap();
         assert_eq!(held, settings);
         Self {
             name,
-            backend,
+            store,
             topic,
             time,
             readers: HashMap::new(),
             receipts: HashMap::new(),
-            graves: HashMap::new(),
+            dead_letters: HashMap::new(),
         }
     }
 
     pub(crate) async fn in_memory(settings: TopicSettings) -> Self {
-        let start = redstart::Timestamp::from_millis(1_000_000).unwrap();
+        let start = redstart::envelope::Timestamp::from_millis(1_000_000).unwrap();
         let clock = ManualClock::new(start);
-        let backend = MemoryStore::with_clock(clock.clone()).backend(None);
+        let store = MemoryStore::with_clock(clock.clone()).store(None);
         let topic = Topic::new("t").unwrap();
-        Self::new("memory", backend, topic, settings, Time::Memory(clock)).await
+        Self::new("memory", store, topic, settings, Time::Memory(clock)).await
     }
 
     fn member(&self, group: u8, consumer: u8) -> Member {
@@ -103,18 +106,18 @@ impl System {
 
     pub(crate) async fn create(&mut self, group: u8, from_the_beginning: bool) {
         let start = if from_the_beginning {
-            Start::Beginning
+            StartFrom::Beginning
         } else {
-            Start::Next
+            StartFrom::End
         };
         let group = group_name(group);
-        let made = self.backend.create_group(&self.topic, &group, start).await;
+        let made = self.store.create_group(&self.topic, &group, start).await;
         made.unwrap();
     }
 
     pub(crate) async fn publish(&mut self, labels: &[Label]) {
         let entries = labels.iter().map(|label| ("json", label.clone().into()));
-        for result in self.backend.append(&self.topic, entries.collect()).await {
+        for result in self.store.append(&self.topic, entries.collect()).await {
             result.unwrap();
         }
     }
@@ -134,7 +137,7 @@ impl System {
     pub(crate) async fn fetch(&mut self, group: u8, consumer: u8, max: usize) -> Handed {
         let member = self.member(group, consumer);
         if !self.readers.contains_key(&(group, consumer)) {
-            let (reader, _) = self.backend.open(&member).await.unwrap();
+            let (reader, _) = self.store.open(&member).await.unwrap();
             self.readers.insert((group, consumer), reader);
         }
         let reader = self.readers.get_mut(&(group, consumer)).unwrap();
@@ -142,14 +145,14 @@ impl System {
         self.handed(group, fetched)
     }
 
-    fn receipt(&self, group: u8, label: &str) -> Receipt {
+    fn receipt(&self, group: u8, label: &str) -> DeliveryId {
         self.receipts[&(group, label.to_owned())]
     }
 
     pub(crate) async fn acknowledge(&mut self, group: u8, consumer: u8, labels: &[&str]) {
         let member = self.member(group, consumer);
         let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
-        self.backend.acknowledge(&member, &receipts).await.unwrap();
+        self.store.acknowledge(&member, &receipts).await.unwrap();
     }
 
     pub(crate) async fn settle(
@@ -163,23 +166,23 @@ impl System {
             .iter()
             .map(|(label, end, as_what)| {
                 let receipt = self.receipt(group, label);
-                let later = |delay| Settlement::Later {
+                let later = |delay| Settlement::Reschedule {
                     receipt,
                     delay,
-                    parcel: as_what.clone().into(),
+                    redelivery: as_what.clone().into(),
                 };
                 match end {
                     End::Now => later(Duration::ZERO),
                     End::Soon => later(Duration::from_millis(1)),
                     End::Tomorrow => later(DAY),
-                    End::Bury => Settlement::Bury {
+                    End::Bury => Settlement::DeadLetter {
                         receipt,
                         record: record(as_what),
                     },
                 }
             })
             .collect();
-        let settled = self.backend.settle(&member, &settlements).await.unwrap();
+        let settled = self.store.settle(&member, &settlements).await.unwrap();
         // What was due soon is due, and what is due later than this is due at another millisecond.
         match &self.time {
             Time::Memory(clock) => clock.advance(Duration::from_millis(1)),
@@ -191,13 +194,13 @@ impl System {
     pub(crate) async fn extend(&mut self, group: u8, consumer: u8, labels: &[&str]) -> Vec<bool> {
         let member = self.member(group, consumer);
         let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
-        self.backend.extend(&member, &receipts).await.unwrap()
+        self.store.extend(&member, &receipts).await.unwrap()
     }
 
     pub(crate) async fn release(&mut self, group: u8, consumer: u8, labels: &[&str]) -> u64 {
         let member = self.member(group, consumer);
         let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
-        self.backend.release(&member, &receipts).await.unwrap()
+        self.store.release(&member, &receipts).await.unwrap()
     }
 
     pub(crate) async fn reclaim(&mut self, group: u8, consumer: u8, everything: bool) -> Handed {
@@ -206,7 +209,7 @@ impl System {
         let (mut cursor, mut all) = (ReclaimCursor::default(), Vec::new());
         let (mut log_done, mut redo_done) = (false, false);
         loop {
-            let found = self.backend.reclaim(&member, lease, cursor, 100).await;
+            let found = self.store.reclaim(&member, lease, cursor, 100).await;
             let found = found.unwrap();
             assert_eq!(found.missing, 0, "{}: data loss", self.name);
             // A lane that has come to its end begins anew while the other goes on.
@@ -216,7 +219,7 @@ impl System {
                     .into_iter()
                     .filter(|one| match one.receipt.lane {
                         Lane::Log => !log_done,
-                        Lane::Redo => !redo_done,
+                        Lane::Redelivery => !redo_done,
                     }),
             );
             cursor = found.cursor;
@@ -230,8 +233,8 @@ impl System {
 
     pub(crate) async fn holdings(&mut self, group: u8, consumer: u8) -> Vec<(Lane, Label)> {
         let member = self.member(group, consumer);
-        let held = self.backend.holdings(&member, 1000).await.unwrap();
-        let label = |receipt: Receipt| {
+        let held = self.store.pending_of(&member, 1000).await.unwrap();
+        let label = |receipt: DeliveryId| {
             let mut known = self.receipts.iter();
             let ((_, label), _) = known
                 .find(|((of, _), known)| *of == group && **known == receipt)
@@ -243,7 +246,7 @@ impl System {
 
     pub(crate) async fn promote(&mut self, group: u8, max: usize) -> u64 {
         let group = group_name(group);
-        let promoted = self.backend.promote(&self.topic, &group, max).await;
+        let promoted = self.store.promote(&self.topic, &group, max).await;
         promoted.unwrap().moved
     }
 
@@ -265,21 +268,21 @@ impl System {
 
     pub(crate) async fn dead(&mut self, group: u8) -> Vec<Label> {
         let name = group_name(group);
-        let graves = self.backend.graves();
-        let (span, all) = (Span::default(), DeadLetterFilter::default());
-        let found = graves.search(&self.topic, &name, span, &all, 1000);
+        let dead_letters = self.store.dead_letters();
+        let (span, all) = (IdRange::default(), DeadLetterFilter::default());
+        let found = dead_letters.search(&self.topic, &name, span, &all, 1000);
         let ids: Vec<_> = found
             .await
             .unwrap()
-            .letters
+            .items
             .iter()
             .map(|(id, _)| *id)
             .collect();
-        let records = graves.find(&self.topic, &name, &ids).await;
+        let records = dead_letters.find(&self.topic, &name, &ids).await;
         let mut labels = Vec::new();
         for (id, record) in records.unwrap() {
             let label = String::from_utf8(record.body.to_vec()).unwrap();
-            self.graves.insert((group, label.clone()), id);
+            self.dead_letters.insert((group, label.clone()), id);
             labels.push(label);
         }
         labels
@@ -288,14 +291,16 @@ impl System {
     pub(crate) async fn redrive(&mut self, group: u8, moves: &[(Label, Label)]) -> Vec<bool> {
         let parcels: Vec<_> = moves
             .iter()
-            .map(|(label, parcel)| {
-                let id = self.graves[&(group, label.clone())];
-                (id, Onward::RedoAs(parcel.clone().into()))
+            .map(|(label, redelivery)| {
+                let id = self.dead_letters[&(group, label.clone())];
+                (id, Disposition::RequeueAs(redelivery.clone().into()))
             })
             .collect();
-        let (backend, group) = (&self.backend, group_name(group));
-        let graves = backend.graves();
-        let moved = graves.take(&self.topic, &group, &parcels, &[], None).await;
+        let (store, group) = (&self.store, group_name(group));
+        let dead_letters = store.dead_letters();
+        let moved = dead_letters
+            .move_out(&self.topic, &group, &parcels, &[], None)
+            .await;
         moved.unwrap()
     }
 
@@ -303,38 +308,42 @@ impl System {
         &mut self,
         group: u8,
         labels: &[Label],
-        onward: Onward,
+        onward: Disposition,
     ) -> Vec<bool> {
-        let id = |label: &Label| self.graves[&(group, label.clone())];
+        let id = |label: &Label| self.dead_letters[&(group, label.clone())];
         let items: Vec<_> = labels
             .iter()
             .map(|label| (id(label), onward.clone()))
             .collect();
-        let (graves, group) = (self.backend.graves(), group_name(group));
-        let gone = graves.take(&self.topic, &group, &items, &[], None).await;
+        let (dead_letters, group) = (self.store.dead_letters(), group_name(group));
+        let gone = dead_letters
+            .move_out(&self.topic, &group, &items, &[], None)
+            .await;
         gone.unwrap()
     }
 
     pub(crate) async fn retain(&mut self) -> [u64; 3] {
-        let found = self.backend.retain(&self.topic).await.unwrap();
+        let found = self.store.trim(&self.topic).await.unwrap();
         assert!(found.known, "{}", self.name);
         [found.removed, found.length, found.backlog]
     }
 
     /// What must change nothing that can be seen.
     pub(crate) async fn keep_house(&mut self, group: u8) {
-        let (backend, topic, group) = (&self.backend, &self.topic, group_name(group));
-        backend.retain_redo(topic, &group).await.unwrap();
-        let forgotten = backend.forget(topic, &group, Duration::ZERO, None).await;
+        let (store, topic, group) = (&self.store, &self.topic, group_name(group));
+        store.trim_redelivery(topic, &group).await.unwrap();
+        let forgotten = store
+            .prune_consumers(topic, &group, Duration::ZERO, None)
+            .await;
         forgotten.unwrap();
     }
 
     /// The log's length, and each group's lag, in-flight, scheduled and dead.
     pub(crate) async fn counts(&mut self) -> (u64, Vec<[u64; 4]>) {
-        let status = self.backend.status(&self.topic).await.unwrap().unwrap();
+        let status = self.store.status(&self.topic).await.unwrap().unwrap();
         let groups = status.groups.iter();
         let counts = groups.map(|one| [one.lag, one.in_flight, one.scheduled, one.dead]);
-        (status.length, counts.collect())
+        (status.entries, counts.collect())
     }
 }
 

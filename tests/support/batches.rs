@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redstart::{
-    Container, Delivery, Envelope, MessageBusExt, Outcome, Reason, RetryPolicy, SubscribeOptions,
+    Container, Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions, dead_letters::Reason,
 };
 use tokio::sync::{Barrier, mpsc};
 

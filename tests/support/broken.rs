@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redstart::store::{
-    Appended, Backend, Fetched, Fields, Graves, Identified, Lane, Member, Onward, Opened, Reader,
-    Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Settlement,
+    Appended, DeadLetterStore, DeliveryId, Disposition, Fetched, Fields, GroupRemoval, Identified,
+    Lane, Member, Opened, Reader, ReclaimCursor, Reclaimed, Settlement, Store, Trimmed,
 };
-use redstart::{BoxFuture, DeadLetterHead, EntryId, Error, ErrorKind, Group, Topic};
+use redstart::{
+    Error, ErrorKind, Group, Topic, dead_letters::DeadLetterSummary, envelope::EntryId,
+    ports::BoxFuture,
+};
 use uuid::Uuid;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,24 +59,24 @@ pub(crate) enum Flaw {
 
 #[derive(Debug)]
 struct State {
-    inner: Arc<dyn Backend>,
+    inner: Arc<dyn Store>,
     flaw: Flaw,
     /// The fields of what was fetched.
-    seen: Mutex<HashMap<(Topic, Receipt), Fields>>,
+    seen: Mutex<HashMap<(Topic, DeliveryId), Fields>>,
     /// Up to where a topic was trimmed.
     trimmed: Mutex<HashMap<Topic, EntryId>>,
-    released: Mutex<Vec<Receipt>>,
+    released: Mutex<Vec<DeliveryId>>,
     ids: Mutex<HashMap<(Topic, Uuid), EntryId>>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Broken {
-    inner: Arc<dyn Backend>,
+    inner: Arc<dyn Store>,
     state: Arc<State>,
 }
 
 impl Broken {
-    pub(crate) fn new(inner: Arc<dyn Backend>, flaw: Flaw) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>, flaw: Flaw) -> Self {
         let state = State {
             inner: Arc::clone(&inner),
             flaw,
@@ -89,7 +92,7 @@ impl Broken {
 
 impl State {
     /// Each message dies a second time, and no more often.
-    fn buries_again(&self, receipt: Receipt) -> bool {
+    fn buries_again(&self, receipt: DeliveryId) -> bool {
         self.flaw == Flaw::BuriesAgain && receipt.lane == Lane::Log
     }
 
@@ -100,7 +103,7 @@ impl State {
             let trimmed = self.trimmed.lock().unwrap();
             let cut = trimmed.get(&member.topic).copied().unwrap_or_default();
             fetched.retain(|one| {
-                let kept = one.receipt.lane == Lane::Redo || one.receipt.id > cut;
+                let kept = one.receipt.lane == Lane::Redelivery || one.receipt.id > cut;
                 if !kept {
                     lost.push(one.receipt);
                 }
@@ -153,7 +156,7 @@ impl State {
     }
 }
 
-impl Backend for Broken {
+impl Store for Broken {
     fn append<'a>(
         &'a self,
         topic: &'a Topic,
@@ -194,7 +197,7 @@ impl Backend for Broken {
     fn acknowledge<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<(), Error>> {
         if self.state.flaw == Flaw::AcknowledgesNothing {
             return Box::pin(async { Ok(()) });
@@ -239,8 +242,8 @@ impl Backend for Broken {
             for settlement in settlements {
                 let receipt = settlement.receipt();
                 let anew = match settlement {
-                    Settlement::Later { .. } => self.state.flaw == Flaw::RetriesToAll,
-                    Settlement::Bury { .. } => self.state.buries_again(receipt),
+                    Settlement::Reschedule { .. } => self.state.flaw == Flaw::RetriesToAll,
+                    Settlement::DeadLetter { .. } => self.state.buries_again(receipt),
                 };
                 if anew {
                     let seen = (member.topic.clone(), receipt);
@@ -281,7 +284,7 @@ impl Backend for Broken {
     fn release<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<u64, Error>> {
         self.state.released.lock().unwrap().extend(receipts);
         self.inner.release(member, receipts)
@@ -312,7 +315,7 @@ impl Backend for Broken {
         })
     }
 
-    fn retain<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Retained, Error>> {
+    fn trim<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Trimmed, Error>> {
         Box::pin(async move {
             if self.state.flaw == Flaw::TrimsWithoutFloor
                 && let Some(newest) = self.inner.newest(topic).await?
@@ -320,7 +323,7 @@ impl Backend for Broken {
                 let mut trimmed = self.state.trimmed.lock().unwrap();
                 trimmed.insert(topic.clone(), newest);
             }
-            self.inner.retain(topic).await
+            self.inner.trim(topic).await
         })
     }
 
@@ -328,10 +331,10 @@ impl Backend for Broken {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         match self.state.flaw {
-            Flaw::CancelsNothing => self.inner.hasten(topic, group, receipts),
+            Flaw::CancelsNothing => self.inner.run_now(topic, group, receipts),
             _ => self.inner.cancel(topic, group, receipts),
         }
     }
@@ -342,32 +345,34 @@ impl Backend for Broken {
         group: &'a Group,
         quiet: Duration,
         force: bool,
-    ) -> BoxFuture<'a, Result<Option<Removal>, Error>> {
+    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
         let force = force || self.state.flaw == Flaw::RemovesWithoutProof;
         self.inner.remove_group(topic, group, quiet, force)
     }
 
-    fn graves(&self) -> &dyn Graves {
+    fn dead_letters(&self) -> &dyn DeadLetterStore {
         self
     }
 
-    redstart::forward_backend!(inner: name, clock, clock_set, ping, ensure_topic, create_group,
-        extend, holdings, promote, retain_redo, forget, scheduled, hasten, consumers, server, topics,
+    redstart::forward_store!(inner: name, clock, clock_set, ping, ensure_topic, create_group,
+        extend, pending_of, promote, trim_redelivery, prune_consumers, scheduled, run_now, consumers, server, topics,
         status, newest);
 }
 
-impl Graves for Broken {
-    fn take<'a>(
+impl DeadLetterStore for Broken {
+    fn move_out<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        items: &'a [(EntryId, Onward)],
-        known: &'a [(EntryId, DeadLetterHead)],
+        items: &'a [(EntryId, Disposition)],
+        known: &'a [(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(async move {
-            let graves = self.inner.graves();
-            let mut taken = graves.take(topic, group, items, known, operation).await?;
+            let dead_letters = self.inner.dead_letters();
+            let mut taken = dead_letters
+                .move_out(topic, group, items, known, operation)
+                .await?;
             if self.state.flaw == Flaw::RedrivesWhatIsGone {
                 taken.fill(true);
             }
@@ -375,7 +380,7 @@ impl Graves for Broken {
         })
     }
 
-    redstart::forward_graves!(inner: search, find, last, restore, causes, counts, begin, end,
+    redstart::forward_dead_letters!(inner: search, find, newest, restore, causes, counts, begin_operation, end_operation,
         journal);
 }
 

@@ -13,8 +13,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redstart::{
-    Container, ContainerBuilder, DeadLetter, DeadLetterFilter, EntryId, Envelope, Group,
-    GroupStatus, Namespace, Topic,
+    Container, Envelope, Group, Namespace, Topic,
+    container::ContainerBuilder,
+    dead_letters::{DeadLetter, DeadLetterFilter},
+    envelope::EntryId,
+    topics::GroupStatus,
 };
 
 /// How long a test waits for what must happen. Long, because the machine may be busy; never a
@@ -88,7 +91,7 @@ pub(crate) async fn publish(container: &Container, on: &Topic, numbers: std::ops
 
 /// Where a group stands.
 pub(crate) async fn status(container: &Container, on: &Topic, of: &Group) -> GroupStatus {
-    let groups = container.admin().groups(on).await.unwrap();
+    let groups = container.topics().groups(on).await.unwrap();
     groups
         .into_iter()
         .find(|status| status.group == *of)
@@ -304,6 +307,6 @@ pub(crate) async fn letters(
     let dead = container.dead_letters();
     let all = DeadLetterFilter::default();
     let page = dead.list(topic, group, &all, None, 1000).await.unwrap();
-    let ids: Vec<EntryId> = page.letters.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<EntryId> = page.items.iter().map(|(id, _)| *id).collect();
     dead.get(topic, group, &ids).await.unwrap()
 }

@@ -1,6 +1,6 @@
 //! A server with the users that the documentation ships, and nobody else but its administrator.
 
-use redstart::{Container, ContainerBuilder};
+use redstart::{Container, container::ContainerBuilder};
 
 use super::{Server, builder};
 

@@ -18,7 +18,7 @@ const LATEST: i64 = 253_402_207_200_000;
 ///
 /// ```
 /// use std::time::Duration;
-/// use redstart::{Clock, ManualClock, Timestamp};
+/// use redstart::{envelope::Timestamp, memory::{Clock, ManualClock}};
 ///
 /// let clock = ManualClock::new("2025-11-12T14:20:00Z".parse()?);
 /// clock.advance(Duration::from_secs(3600));

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use super::status::group_status;
 use super::store::GroupState;
 use crate::domain::{ConsumerName, Group, Topic};
-use crate::store::{ConsumerStatus, Removal};
+use crate::store::{ConsumerStatus, GroupRemoval};
 
-impl MemoryBackend {
+impl MemoryAdapter {
     pub(super) fn list_consumers(&self, topic: &Topic, group: &Group) -> Vec<ConsumerStatus> {
         self.with(|space| {
             let group = space.group(topic, group);
@@ -25,22 +25,22 @@ impl MemoryBackend {
         group: &Group,
         quiet: Duration,
         force: bool,
-    ) -> Option<Removal> {
+    ) -> Option<GroupRemoval> {
         let (removal, arrived) = self.with(|space| {
             let topic = space.topics.get_mut(topic)?;
             let state = topic.groups.get(group)?;
             let status = group_status(topic, group, state);
             let consumers = consumers(state);
-            let living = consumers.iter().filter(|one| one.quiet < quiet).count() as u64;
+            let living = consumers.iter().filter(|one| one.idle_for < quiet).count() as u64;
             let waits = status.lag + status.in_flight + status.scheduled + status.dead;
             let removed = force || waits + living == 0;
             if removed {
                 topic.groups.remove(group);
             }
-            let removal = Removal {
+            let removal = GroupRemoval {
                 removed,
                 status,
-                living,
+                live_consumers: living,
             };
             Some((removal, topic.arrived.clone()))
         })?;
@@ -62,7 +62,7 @@ fn consumers(group: &GroupState) -> Vec<ConsumerStatus> {
         .map(|(consumer, heard)| ConsumerStatus {
             consumer: consumer.clone(),
             in_flight: held.get(consumer).copied().unwrap_or(0),
-            quiet: now.saturating_duration_since(*heard),
+            idle_for: now.saturating_duration_since(*heard),
         })
         .collect()
 }

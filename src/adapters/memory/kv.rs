@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::backend::turn;
+use super::adapter::turn;
 use super::store::Shared;
-use crate::api::{Cas, Claim, KvStore, check_key};
+use crate::api::{CasResult, ClaimResult, KvStore, check_key};
 use crate::domain::BoxFuture;
 use crate::domain::{Codec, Error, ErrorKind, Namespace, ttl_millis};
 
@@ -105,42 +105,16 @@ impl Now<'_> {
     }
 }
 
-/// The key-value store of a namespace in memory. Cheap to clone.
-///
-/// # Example
-///
-/// ```
-/// use redstart::{KvStoreExt, MemoryStore};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), redstart::Error> {
-/// let kv = MemoryStore::new().kv(None);
-/// kv.set("greeting", "hello", None).await?;
-/// assert_eq!(kv.get::<String>("greeting").await?.as_deref(), Some("hello"));
-/// # Ok(())
-/// # }
-/// ```
+/// The key-value store of a namespace in memory.
 #[derive(Clone, Debug)]
-pub struct MemoryKv {
+pub(super) struct MemoryKv {
     shared: Arc<Shared>,
     namespace: Option<Namespace>,
-    codec: Codec,
 }
 
 impl MemoryKv {
     pub(super) fn on(shared: Arc<Shared>, namespace: Option<Namespace>) -> Self {
-        Self {
-            shared,
-            namespace,
-            codec: Codec::default(),
-        }
-    }
-
-    /// Sets the codec of new values; by default MessagePack. Reading understands both.
-    #[must_use]
-    pub fn with_codec(mut self, codec: Codec) -> Self {
-        self.codec = codec;
-        self
+        Self { shared, namespace }
     }
 
     fn now<T>(&self, work: impl FnOnce(Now<'_>) -> T) -> T {
@@ -193,10 +167,6 @@ fn integer(bytes: &[u8]) -> Option<i64> {
 }
 
 impl KvStore for MemoryKv {
-    fn codec(&self) -> Codec {
-        self.codec
-    }
-
     fn get_bytes<'a>(
         &'a self,
         keys: &'a [&'a str],
@@ -273,14 +243,14 @@ impl KvStore for MemoryKv {
         expected: Option<Bytes>,
         new: Bytes,
         ttl: Option<Duration>,
-    ) -> BoxFuture<'a, Result<Cas, Error>> {
+    ) -> BoxFuture<'a, Result<CasResult, Error>> {
         self.on_key("cas", key, ttl, move |mut now, ttl| {
             let current = now.get(key);
             if current != expected {
-                return Ok(Cas::Differs(current));
+                return Ok(CasResult::Differs(current));
             }
             now.set(key, new, ttl);
-            Ok(Cas::Swapped)
+            Ok(CasResult::Swapped)
         })
     }
 
@@ -289,23 +259,25 @@ impl KvStore for MemoryKv {
         key: &'a str,
         token: &'a str,
         lease: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
+    ) -> BoxFuture<'a, Result<ClaimResult, Error>> {
         self.on_key("claim", key, Some(lease), move |mut now, lease| {
             let own = marked(CLAIM, token.as_bytes());
             let Some(current) = now.get(key) else {
                 now.set(key, own, lease);
-                return Ok(Claim::Claimed);
+                return Ok(ClaimResult::Claimed);
             };
             if current == own {
                 // The reply to an earlier claim may have been lost on its way.
                 now.expire(key, lease);
-                return Ok(Claim::Claimed);
+                return Ok(ClaimResult::Claimed);
             }
             if current.starts_with(CLAIM) {
-                return Ok(Claim::Busy);
+                return Ok(ClaimResult::Busy);
             }
             // Anything else was left by the older store, whose mark for "done" was any value.
-            Ok(Claim::Done(current.strip_prefix(DONE).and_then(result)))
+            Ok(ClaimResult::Done(
+                current.strip_prefix(DONE).and_then(result),
+            ))
         })
     }
 
@@ -357,7 +329,6 @@ impl KvStore for MemoryKv {
 mod tests {
     use super::*;
     use crate::adapters::memory::{ManualClock, MemoryStore};
-    use crate::api::KvStoreExt as _;
     use crate::domain::Timestamp;
 
     #[test]
@@ -375,7 +346,7 @@ mod tests {
         let clock = ManualClock::new(Timestamp::from_millis(0).unwrap());
         let kv = MemoryStore::with_clock(clock.clone()).kv(None);
         let hour = Duration::from_secs(3600);
-        kv.set("n", &1, Some(hour)).await.unwrap();
+        kv.set_with_ttl("n", &1, hour).await.unwrap();
         assert_eq!(kv.incr("n", 1).await.unwrap(), 2);
         clock.advance(hour - Duration::from_millis(1));
         assert!(kv.exists("n").await.unwrap());
@@ -390,7 +361,7 @@ mod tests {
     #[tokio::test]
     async fn expired_values_do_not_pile_up() {
         let clock = ManualClock::new(Timestamp::from_millis(0).unwrap());
-        let kv = MemoryStore::with_clock(clock.clone()).kv(None);
+        let kv = MemoryKv::on(MemoryStore::with_clock(clock.clone()).shared(), None);
         for n in 0..10_000 {
             let key = format!("seen:{n}");
             let ttl = Duration::from_millis(5);

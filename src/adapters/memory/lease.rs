@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use super::read::gone;
 use super::sequence::Pending;
 use crate::domain::{ConsumerName, Error, Group, Topic};
-use crate::store::{Lane, MAX_BATCH, Member, Receipt, ReclaimCursor, Reclaimed};
+use crate::store::{DeliveryId, Lane, MAX_BATCH, Member, ReclaimCursor, Reclaimed};
 
-impl MemoryBackend {
+impl MemoryAdapter {
     pub(super) fn change_leases(
         &self,
         member: &Member,
-        receipts: &[Receipt],
+        receipts: &[DeliveryId],
         change: impl Fn(&mut Pending),
     ) -> Vec<bool> {
         self.with(|space| {
@@ -24,25 +24,29 @@ impl MemoryBackend {
                 return vec![false; receipts.len()];
             };
             group.heard_of(&member.consumer);
-            let mut one = |receipt: &Receipt| {
+            let mut one = |receipt: &DeliveryId| {
                 let cursor = group.cursor(receipt.lane);
-                let held = cursor.held_by(receipt.id, &member.consumer);
+                let held = cursor.list_pending(receipt.id, &member.consumer);
                 held.map(&change).is_some()
             };
             receipts.iter().map(&mut one).collect()
         })
     }
 
-    pub(super) fn held_by(&self, member: &Member, max: usize) -> Result<Vec<Receipt>, Error> {
+    pub(super) fn list_pending(
+        &self,
+        member: &Member,
+        max: usize,
+    ) -> Result<Vec<DeliveryId>, Error> {
         self.with(|space| {
             let group = space
                 .group(&member.topic, &member.group)
                 .ok_or_else(|| gone("holdings").on(member.to_string()))?;
             let mut held = Vec::new();
-            for lane in [Lane::Log, Lane::Redo] {
+            for lane in [Lane::Log, Lane::Redelivery] {
                 let pending = group.cursor(lane).pending.iter();
                 let own = pending.filter(|(_, pending)| pending.consumer == member.consumer);
-                held.extend(own.take(max).map(|(id, _)| Receipt { lane, id: *id }));
+                held.extend(own.take(max).map(|(id, _)| DeliveryId { lane, id: *id }));
             }
             Ok(held)
         })
@@ -69,11 +73,11 @@ impl MemoryBackend {
                 .ok_or_else(missing)?
                 .heard_of(consumer);
             let mut reclaimed = Reclaimed::default();
-            for lane in [Lane::Log, Lane::Redo] {
+            for lane in [Lane::Log, Lane::Redelivery] {
                 let (entries, place) = topic.lane(group, lane).ok_or_else(missing)?;
                 let (from, next) = match lane {
                     Lane::Log => (cursor.log, &mut reclaimed.cursor.log),
-                    Lane::Redo => (cursor.redo, &mut reclaimed.cursor.redo),
+                    Lane::Redelivery => (cursor.redo, &mut reclaimed.cursor.redo),
                 };
                 let max = max.min(MAX_BATCH);
                 let found = place.take_over(entries, lane, consumer, lease, from, max);
@@ -85,7 +89,7 @@ impl MemoryBackend {
         })
     }
 
-    pub(super) fn forget_consumers(
+    pub(super) fn drop_consumers(
         &self,
         topic: &Topic,
         group: &Group,

@@ -5,9 +5,9 @@
 //! go by the time that really passes, because they measure whether a consumer is alive:
 //! setting the clock forward takes no message from a handler that is working on it.
 
-mod backend;
+mod adapter;
 mod clock;
-mod graves;
+mod dead_letters;
 mod group;
 mod ids;
 mod kv;
@@ -23,5 +23,4 @@ mod status;
 mod store;
 
 pub use clock::ManualClock;
-pub use kv::MemoryKv;
 pub use store::MemoryStore;

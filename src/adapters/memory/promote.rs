@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use crate::domain::{Group, Topic};
 use crate::store::{Fields, MAX_BATCH, Promoted};
 use crate::wire::redelivery::PARCEL;
 
 /// An entry of a redo lane.
-pub(super) fn redo_entry(parcel: Bytes) -> Fields {
-    vec![(Bytes::from_static(PARCEL), parcel)]
+pub(super) fn redo_entry(redelivery: Bytes) -> Fields {
+    vec![(Bytes::from_static(PARCEL), redelivery)]
 }
 
-impl MemoryBackend {
+impl MemoryAdapter {
     pub(super) fn promote_due(&self, topic: &Topic, group: &Group, max: usize) -> Promoted {
         let now = self.shared.now();
         let (promoted, arrived) = self.with(|space| {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use crate::domain::{EntryId, Topic, TopicSettings, whole_millis};
 use crate::store::{Appended, Identified};
 
-impl MemoryBackend {
+impl MemoryAdapter {
     pub(super) fn create_topic(&self, topic: &Topic, settings: TopicSettings) -> TopicSettings {
         self.with(|space| {
             let state = space.topics.entry(topic.clone()).or_default();

@@ -7,24 +7,24 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use super::store::{Space, TopicState};
 use crate::domain::BoxFuture;
 use crate::domain::{EntryId, Error, ErrorKind, Group, Topic};
-use crate::store::{Fetched, Interrupt, Lane, Member, Opened, Reader, Start};
+use crate::store::{Fetched, Interrupt, Lane, Member, Opened, Reader, StartFrom};
 
 /// The error that tells the runtime to create the group anew.
 pub(super) fn gone(operation: &'static str) -> Error {
     Error::new(ErrorKind::NotFound, operation, "the group is gone")
 }
 
-impl MemoryBackend {
-    pub(super) fn ensure_group(&self, topic: &Topic, group: &Group, start: Start) {
+impl MemoryAdapter {
+    pub(super) fn ensure_group(&self, topic: &Topic, group: &Group, start: StartFrom) {
         self.with(|space| {
             let state = space.topics.entry(topic.clone()).or_default();
             let delivered = match start {
-                Start::Beginning => EntryId::default(),
-                Start::Next => state.log.last(),
+                StartFrom::Beginning => EntryId::default(),
+                StartFrom::End => state.log.last(),
             };
             state.groups.entry(group.clone()).or_insert_with(|| {
                 let mut made = super::store::GroupState::default();
@@ -37,7 +37,7 @@ impl MemoryBackend {
     pub(super) fn open_reader(&self, member: &Member) -> Opened {
         let interrupt = Arc::new(Notify::new());
         let reader = MemoryReader {
-            backend: self.clone(),
+            store: self.clone(),
             member: member.clone(),
             interrupted: Arc::clone(&interrupt),
         };
@@ -47,7 +47,7 @@ impl MemoryBackend {
 
 #[derive(Debug)]
 struct MemoryReader {
-    backend: MemoryBackend,
+    store: MemoryAdapter,
     member: Member,
     interrupted: Arc<Notify>,
 }
@@ -60,7 +60,7 @@ enum Look {
 
 impl MemoryReader {
     fn look(&self, max: usize) -> Result<Look, Error> {
-        self.backend.with(|space: &mut Space| {
+        self.store.with(|space: &mut Space| {
             let topic = space.topics.get_mut(&self.member.topic);
             let (topic, fetched) = topic
                 .and_then(|topic| {
@@ -82,7 +82,7 @@ impl MemoryReader {
         } = &self.member;
         topic.groups.get_mut(group)?.heard_of(consumer);
         let mut fetched = Vec::new();
-        for lane in [Lane::Log, Lane::Redo] {
+        for lane in [Lane::Log, Lane::Redelivery] {
             let (entries, cursor) = topic.lane(group, lane)?;
             fetched.extend(cursor.take(entries, lane, consumer, max));
         }

@@ -1,15 +1,15 @@
 //! Retention: removing by floor, exactly.
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use crate::domain::{EntryId, Group, Retention, Topic, whole_millis};
-use crate::store::Retained;
+use crate::store::Trimmed;
 
-impl MemoryBackend {
-    pub(super) fn trim_log(&self, topic: &Topic) -> Retained {
+impl MemoryAdapter {
+    pub(super) fn trim_log(&self, topic: &Topic) -> Trimmed {
         let now = self.shared.now();
         self.with(|space| {
             let Some(topic) = space.topics.get_mut(topic) else {
-                return Retained::default();
+                return Trimmed::default();
             };
             // The smallest id that a group still needs: nothing from here on is removed.
             let floor = topic.groups.values().map(|group| group.log.floor()).min();
@@ -22,13 +22,13 @@ impl MemoryBackend {
             let backlog = unsettled.max().unwrap_or(length).min(length);
             let removed = match topic.settings.unwrap_or_default().retention() {
                 Retention::Settled => topic.log.trim(|id, _| floor.is_some() && settled(id)),
-                Retention::Length(keep) => topic.log.trim(|id, len| len > keep && settled(id)),
+                Retention::Count(keep) => topic.log.trim(|id, len| len > keep && settled(id)),
                 Retention::Age(age) => {
                     let oldest = now.saturating_sub(whole_millis(age));
                     topic.log.trim(|id, _| id.millis < oldest && settled(id))
                 }
             };
-            Retained {
+            Trimmed {
                 removed,
                 length: topic.log.len(),
                 backlog,
@@ -37,7 +37,7 @@ impl MemoryBackend {
         })
     }
 
-    pub(super) fn trim_redo(&self, topic: &Topic, group: &Group) {
+    pub(super) fn trim_redelivery_stream(&self, topic: &Topic, group: &Group) {
         self.with(|space| {
             if let Some(group) = space.group(topic, group) {
                 let floor = group.redone.floor();

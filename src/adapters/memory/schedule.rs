@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use super::promote::redo_entry;
 use crate::domain::{Group, Timestamp, Topic};
-use crate::store::{Receipt, Schedule, Scheduled};
+use crate::store::{DeliveryId, Schedule, Scheduled};
 
-impl MemoryBackend {
+impl MemoryAdapter {
     pub(super) fn list_scheduled(
         &self,
         topic: &Topic,
         group: &Group,
-        after: Option<(Timestamp, Receipt)>,
+        after: Option<(Timestamp, DeliveryId)>,
         max: usize,
     ) -> Schedule {
         let from = after.map_or(Bound::Unbounded, |(due, receipt)| {
@@ -25,10 +25,10 @@ impl MemoryBackend {
         let entries = self.with(|space| {
             let group = space.group(topic, group).into_iter();
             let waiting = group.flat_map(|group| group.scheduled.range((from, Bound::Unbounded)));
-            let scheduled = waiting.map(|((due, receipt), parcel)| Scheduled {
+            let scheduled = waiting.map(|((due, receipt), redelivery)| Scheduled {
                 receipt: *receipt,
                 due: time(*due),
-                parcel: parcel.clone(),
+                redelivery: redelivery.clone(),
             });
             scheduled.take(max).collect()
         });
@@ -38,11 +38,11 @@ impl MemoryBackend {
         }
     }
 
-    pub(super) fn hasten_scheduled(
+    pub(super) fn run_scheduled_now(
         &self,
         topic: &Topic,
         group: &Group,
-        receipts: &[Receipt],
+        receipts: &[DeliveryId],
     ) -> Vec<bool> {
         let now = self.shared.now();
         let (moved, arrived) = self.with(|space| {
@@ -54,12 +54,12 @@ impl MemoryBackend {
                 return (vec![false; receipts.len()], None);
             };
             let mut places = places(&group.scheduled);
-            let mut hasten = |receipt: &Receipt| {
-                let parcel = places
+            let mut hasten = |receipt: &DeliveryId| {
+                let redelivery = places
                     .remove(receipt)
                     .and_then(|due| group.scheduled.remove(&(due, *receipt)));
-                parcel
-                    .map(|parcel| group.redo.push(now, redo_entry(parcel)))
+                redelivery
+                    .map(|redelivery| group.redo.push(now, redo_entry(redelivery)))
                     .is_some()
             };
             let moved = receipts.iter().map(&mut hasten).collect();
@@ -75,14 +75,14 @@ impl MemoryBackend {
         &self,
         topic: &Topic,
         group: &Group,
-        receipts: &[Receipt],
+        receipts: &[DeliveryId],
     ) -> Vec<bool> {
         self.with(|space| {
             let Some(group) = space.group(topic, group) else {
                 return vec![false; receipts.len()];
             };
             let mut places = places(&group.scheduled);
-            let mut cancel = |receipt: &Receipt| {
+            let mut cancel = |receipt: &DeliveryId| {
                 let due = places.remove(receipt);
                 due.is_some_and(|due| group.scheduled.remove(&(due, *receipt)).is_some())
             };
@@ -92,7 +92,7 @@ impl MemoryBackend {
 }
 
 /// When each is due.
-fn places(scheduled: &BTreeMap<(u64, Receipt), Bytes>) -> BTreeMap<Receipt, u64> {
+fn places(scheduled: &BTreeMap<(u64, DeliveryId), Bytes>) -> BTreeMap<DeliveryId, u64> {
     let places = scheduled.keys();
     places.map(|(due, receipt)| (*receipt, *due)).collect()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::{ConsumerName, EntryId};
-use crate::store::{Fetched, Fields, Lane, Receipt};
+use crate::store::{DeliveryId, Fetched, Fields, Lane};
 
 /// The id that follows `last` at a time in milliseconds: it always grows.
 pub(super) fn next_id(last: EntryId, now: u64) -> EntryId {
@@ -138,7 +138,7 @@ impl Cursor {
             };
             self.pending.insert(*id, pending);
             fetched.push(Fetched {
-                receipt: Receipt { lane, id: *id },
+                receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
                 deliveries: 1,
             });
@@ -150,7 +150,11 @@ impl Cursor {
     }
 
     /// The entry, where the consumer holds it.
-    pub(super) fn held_by(&mut self, id: EntryId, consumer: &ConsumerName) -> Option<&mut Pending> {
+    pub(super) fn list_pending(
+        &mut self,
+        id: EntryId,
+        consumer: &ConsumerName,
+    ) -> Option<&mut Pending> {
         self.pending
             .get_mut(&id)
             .filter(|pending| pending.consumer == *consumer)
@@ -188,7 +192,7 @@ impl Cursor {
             pending.since = Some(now);
             pending.deliveries = pending.deliveries.saturating_add(1);
             result.taken.push(Fetched {
-                receipt: Receipt { lane, id: *id },
+                receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
                 deliveries: pending.deliveries,
             });

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use super::promote::redo_entry;
 use super::store::GroupState;
 use crate::domain::whole_millis;
-use crate::store::{Member, Receipt, Settlement};
+use crate::store::{DeliveryId, Member, Settlement};
 
-impl MemoryBackend {
-    pub(super) fn ack(&self, member: &Member, receipts: &[Receipt]) {
+impl MemoryAdapter {
+    pub(super) fn ack(&self, member: &Member, receipts: &[DeliveryId]) {
         self.with(|space| {
             let Some(group) = space.group(&member.topic, &member.group) else {
                 return;
@@ -34,8 +34,7 @@ impl MemoryBackend {
             (settlements.iter().map(settle).collect(), Some(arrived))
         });
         // Without a delay one is in the redo lane.
-        let at_once =
-            |one: &Settlement| matches!(one, Settlement::Later { delay, .. } if delay.is_zero());
+        let at_once = |one: &Settlement| matches!(one, Settlement::Reschedule { delay, .. } if delay.is_zero());
         if let Some(arrived) = arrived.filter(|_| settlements.iter().any(at_once)) {
             arrived.notify_waiters();
         }
@@ -46,19 +45,23 @@ impl MemoryBackend {
 fn settle_one(group: &mut GroupState, member: &Member, settlement: &Settlement, now: u64) -> bool {
     let receipt = settlement.receipt();
     let cursor = group.cursor(receipt.lane);
-    if cursor.held_by(receipt.id, &member.consumer).is_none() {
+    if cursor.list_pending(receipt.id, &member.consumer).is_none() {
         return false;
     }
     cursor.pending.remove(&receipt.id);
     match settlement {
-        Settlement::Later { delay, parcel, .. } if delay.is_zero() => {
-            group.redo.push(now, redo_entry(parcel.clone()));
+        Settlement::Reschedule {
+            delay, redelivery, ..
+        } if delay.is_zero() => {
+            group.redo.push(now, redo_entry(redelivery.clone()));
         }
-        Settlement::Later { delay, parcel, .. } => {
+        Settlement::Reschedule {
+            delay, redelivery, ..
+        } => {
             let due = now.saturating_add(whole_millis(*delay));
-            group.scheduled.insert((due, receipt), parcel.clone());
+            group.scheduled.insert((due, receipt), redelivery.clone());
         }
-        Settlement::Bury { record, .. } => {
+        Settlement::DeadLetter { record, .. } => {
             group.bury(record.clone(), now);
         }
     }

@@ -1,11 +1,11 @@
 //! Looking at topics and groups.
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use super::store::{GroupState, TopicState};
 use crate::domain::{EntryId, Group, Topic};
 use crate::store::{Fields, GroupStatus, TopicStatus};
 
-impl MemoryBackend {
+impl MemoryAdapter {
     pub(super) fn list_topics(&self) -> Vec<Topic> {
         self.with(|space| {
             let known = space
@@ -22,7 +22,7 @@ impl MemoryBackend {
             let groups = state.groups.iter();
             Some(TopicStatus {
                 topic: topic.clone(),
-                length: state.log.len(),
+                entries: state.log.len(),
                 settings: state.settings.unwrap_or_default(),
                 groups: groups
                     .map(|(name, group)| group_status(state, name, group))

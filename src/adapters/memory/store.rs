@@ -9,14 +9,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::backend::MemoryBackend;
+use super::adapter::MemoryAdapter;
 use super::ids::Ids;
 use super::kv::{MemoryKv, Values};
 use super::sequence::{Cursor, Sequence, next_id};
+use crate::api::{Kv, KvStore};
 use crate::domain::{
     Clock, ConsumerName, EntryId, Group, Namespace, SystemClock, Topic, TopicSettings,
 };
-use crate::store::{Backend, JournalRow, Lane, Receipt, Record};
+use crate::store::{DeliveryId, JournalRow, Lane, Record, Store};
 
 /// A store in this process's memory. Cheap to clone; clones are the same store.
 ///
@@ -26,7 +27,7 @@ use crate::store::{Backend, JournalRow, Lane, Receipt, Record};
 /// # Example
 ///
 /// ```
-/// use redstart::{Container, Group, MemoryStore};
+/// use redstart::{Container, Group, memory::MemoryStore};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redstart::Error> {
@@ -87,14 +88,23 @@ impl MemoryStore {
 
     /// The topics of a namespace. Containers make their own; this is for what stands beside them.
     #[must_use]
-    pub fn backend(&self, namespace: Option<Namespace>) -> Arc<dyn Backend> {
-        Arc::new(MemoryBackend::new(Arc::clone(&self.shared), namespace))
+    pub fn store(&self, namespace: Option<Namespace>) -> Arc<dyn Store> {
+        Arc::new(MemoryAdapter::new(Arc::clone(&self.shared), namespace))
     }
 
     /// The key-value store of a namespace.
     #[must_use]
-    pub fn kv(&self, namespace: Option<Namespace>) -> MemoryKv {
-        MemoryKv::on(Arc::clone(&self.shared), namespace)
+    pub fn kv(&self, namespace: Option<Namespace>) -> Kv {
+        Kv::from(self.values(namespace))
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    pub(crate) fn values(&self, namespace: Option<Namespace>) -> Arc<dyn KvStore> {
+        Arc::new(MemoryKv::on(Arc::clone(&self.shared), namespace))
     }
 
     /// Forgets everything in all namespaces, as a server does that has lost its data.
@@ -171,7 +181,7 @@ impl TopicState {
         let state = self.groups.get_mut(group)?;
         Some(match lane {
             Lane::Log => (&self.log, &mut state.log),
-            Lane::Redo => (&state.redo, &mut state.redone),
+            Lane::Redelivery => (&state.redo, &mut state.redone),
         })
     }
 }
@@ -184,7 +194,7 @@ pub(super) struct GroupState {
     /// How far it has come in its redo lane.
     pub(super) redone: Cursor,
     /// Parcels by due time in milliseconds and by the delivery that ended with them.
-    pub(super) scheduled: BTreeMap<(u64, Receipt), Bytes>,
+    pub(super) scheduled: BTreeMap<(u64, DeliveryId), Bytes>,
     pub(super) dead: BTreeMap<EntryId, Record>,
     last_dead: EntryId,
     /// What was done to its dead letters.
@@ -199,7 +209,7 @@ impl GroupState {
     pub(super) fn cursor(&mut self, lane: Lane) -> &mut Cursor {
         match lane {
             Lane::Log => &mut self.log,
-            Lane::Redo => &mut self.redone,
+            Lane::Redelivery => &mut self.redone,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::RedisError;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::resp::{Head, Walk};
 use super::scripts::{self, Call};
 use super::settle::batches;
@@ -15,7 +15,7 @@ use crate::store::{Appended, Identified};
 
 const OPERATION: &str = "publish";
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn append_identified(
         &self,
         topic: &Topic,
@@ -104,7 +104,7 @@ fn appended(reply: Bytes, count: usize) -> Result<Vec<Result<Appended, Error>>, 
     (0..count)
         .map(|_| {
             Ok(match walk.next().map_err(broken)? {
-                Head::Payload(fresh) => Ok(Appended {
+                Head::RawPayload(fresh) => Ok(Appended {
                     id: id(&fresh)?,
                     duplicate: false,
                 }),

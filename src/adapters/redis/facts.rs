@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::scripts;
 use crate::domain::{Error, Timestamp, describe};
-use crate::store::ServerFacts;
+use crate::store::ServerInfo;
 
-impl RedisBackend {
-    pub(super) async fn ask_server(&self) -> Result<ServerFacts, Error> {
+impl RedisAdapter {
+    pub(super) async fn ask_server(&self) -> Result<ServerInfo, Error> {
         let info: String = self
             .pool
             .run("ask server", async |connection| {
@@ -17,7 +17,7 @@ impl RedisBackend {
             })
             .await?;
         let mut facts = read(&info);
-        (facts.clock_ahead, facts.round_trip) = self.compare_clocks().await?;
+        (facts.clock_offset, facts.round_trip) = self.compare_clocks().await?;
         // Not every role may look at the server's settings, and no role needs to.
         let synced: Result<Vec<String>, Error> = self
             .pool
@@ -59,7 +59,7 @@ impl RedisBackend {
 }
 
 /// Reads the lines of INFO.
-fn read(info: &str) -> ServerFacts {
+fn read(info: &str) -> ServerInfo {
     let lines = info.lines().filter_map(|line| line.split_once(':'));
     let held: HashMap<&str, &str> = lines.collect();
     let text = |name: &str| held.get(name).map(|value| (*value).to_owned());
@@ -75,7 +75,7 @@ fn read(info: &str) -> ServerFacts {
         ("rdb_last_bgsave_status", "saving a snapshot"),
     ];
     let failed = |status: &str| held.get(status).is_some_and(|status| *status != "ok");
-    ServerFacts {
+    ServerInfo {
         version: own_version
             .or_else(|| text("redis_version"))
             .unwrap_or_default(),
@@ -85,14 +85,14 @@ fn read(info: &str) -> ServerFacts {
         evicted: number("evicted_keys").unwrap_or(0),
         memory_used: number("used_memory").unwrap_or(0),
         memory_limit: number("maxmemory").filter(|limit| *limit > 0),
-        memory_of_machine: number("total_system_memory").filter(|bytes| *bytes > 0),
+        machine_memory: number("total_system_memory").filter(|bytes| *bytes > 0),
         append_only: number("aof_enabled").map(|enabled| enabled == 1),
-        disk_troubles: disk
+        persistence_errors: disk
             .iter()
             .filter(|(status, _)| failed(status))
             .map(|(_, what)| (*what).to_owned())
             .collect(),
-        ..ServerFacts::default()
+        ..ServerInfo::default()
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!((facts.memory_used, facts.memory_limit), (1000, None));
         assert_eq!(facts.eviction_policy.as_deref(), Some("noeviction"));
         assert_eq!(facts.append_only, Some(true));
-        assert_eq!(facts.disk_troubles, ["writing the append-only file"]);
+        assert_eq!(facts.persistence_errors, ["writing the append-only file"]);
         assert_eq!((facts.evicted, facts.is_replica), (3, false));
     }
 

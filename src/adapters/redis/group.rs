@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::reply::{self, Flat};
 use super::scripts;
 use crate::domain::{ConsumerName, Error, Group, Topic, whole_millis};
-use crate::store::{ConsumerStatus, GroupStatus, Lane, Removal};
+use crate::store::{ConsumerStatus, GroupRemoval, GroupStatus, Lane};
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn list_consumers(
         &self,
         topic: &Topic,
         group: &Group,
     ) -> Result<Vec<ConsumerStatus>, Error> {
         let mut known: BTreeMap<ConsumerName, ConsumerStatus> = BTreeMap::new();
-        for lane in [Lane::Log, Lane::Redo] {
+        for lane in [Lane::Log, Lane::Redelivery] {
             let mut command = redis::cmd("XINFO");
             command
                 .arg("CONSUMERS")
@@ -40,7 +40,7 @@ impl RedisBackend {
                 match known.get_mut(&row.consumer) {
                     Some(same) => {
                         same.in_flight += row.in_flight;
-                        same.quiet = same.quiet.min(row.quiet);
+                        same.idle_for = same.idle_for.min(row.idle_for);
                     }
                     None => drop(known.insert(row.consumer.clone(), row)),
                 }
@@ -55,7 +55,7 @@ impl RedisBackend {
         group: &Group,
         quiet: Duration,
         force: bool,
-    ) -> Result<Option<Removal>, Error> {
+    ) -> Result<Option<GroupRemoval>, Error> {
         let call = scripts::group_remove()
             .key(self.keys.log(topic))
             .key(self.keys.redo(topic, group))
@@ -81,7 +81,7 @@ impl RedisBackend {
         let [removed, lag, in_flight, scheduled, dead, consumers, living] = found[..] else {
             return Ok(None);
         };
-        Ok(Some(Removal {
+        Ok(Some(GroupRemoval {
             removed: removed == 1,
             status: GroupStatus {
                 group: group.clone(),
@@ -91,7 +91,7 @@ impl RedisBackend {
                 dead,
                 consumers,
             },
-            living,
+            live_consumers: living,
         }))
     }
 }
@@ -117,6 +117,6 @@ fn consumer(row: Value) -> Result<Option<ConsumerStatus>, redis::RedisError> {
     Ok(name.map(|consumer| ConsumerStatus {
         consumer,
         in_flight,
-        quiet: Duration::from_millis(idle),
+        idle_for: Duration::from_millis(idle),
     }))
 }

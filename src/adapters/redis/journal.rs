@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::reply;
 use crate::domain::{Error, Group, Topic};
 use crate::store::{JournalRow, LONGEST_JOURNAL};
 
-impl RedisBackend {
-    pub(super) async fn begin_operation(
+impl RedisAdapter {
+    pub(super) async fn write_beginning(
         &self,
         topic: &Topic,
         group: &Group,
@@ -46,7 +46,7 @@ impl RedisBackend {
             .map_err(|e| e.on(format!("{topic}/{group}")))
     }
 
-    pub(super) async fn end_operation(
+    pub(super) async fn write_end(
         &self,
         topic: &Topic,
         group: &Group,

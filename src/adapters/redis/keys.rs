@@ -75,7 +75,7 @@ impl Keys {
     pub(super) fn lane(&self, topic: &Topic, group: &Group, lane: Lane) -> String {
         match lane {
             Lane::Log => self.log(topic),
-            Lane::Redo => self.redo(topic, group),
+            Lane::Redelivery => self.redo(topic, group),
         }
     }
 

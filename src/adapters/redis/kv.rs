@@ -11,49 +11,20 @@ use super::pool::Pool;
 use super::scripts;
 use super::server::Server;
 use super::tls::TlsSettings;
-use crate::api::{Cas, Claim, KvStore};
+use crate::api::{CasResult, ClaimResult, KvStore};
 use crate::domain::BoxFuture;
-use crate::domain::{Codec, Error, Namespace, ttl_millis};
+use crate::domain::{Error, Namespace, ttl_millis};
 
-/// The key-value store on a Redis server. Cheap to clone.
-///
-/// # Example
-///
-/// ```no_run
-/// use redstart::{KvStoreExt, RedisKv};
-///
-/// # async fn run() -> Result<(), redstart::Error> {
-/// let kv = RedisKv::new("redis://127.0.0.1:6379", None)?;
-/// kv.set("greeting", "hello", None).await?;
-/// assert_eq!(kv.get::<String>("greeting").await?.as_deref(), Some("hello"));
-/// # Ok(())
-/// # }
-/// ```
+/// The key-value store on a Redis server.
 #[derive(Clone, Debug)]
-pub struct RedisKv {
+pub(crate) struct RedisKv {
     pool: Pool,
     keys: Keys,
-    codec: Codec,
 }
 
 impl RedisKv {
     /// Prepares a store; connections are made when they are needed.
-    ///
-    /// # Errors
-    ///
-    /// [`Invalid`](crate::ErrorKind::Invalid) when the URL cannot be parsed. The error never quotes it.
-    pub fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
-        Self::with_tls(url, &TlsSettings::new(), namespace)
-    }
-
-    /// Prepares a store on a server whose `rediss://` URL needs more than the default
-    /// [`TlsSettings`].
-    ///
-    /// # Errors
-    ///
-    /// As [`new`](Self::new), and [`Invalid`](crate::ErrorKind::Invalid) for a file that cannot be
-    /// used, or for settings that a URL in plain text would ignore.
-    pub fn with_tls(
+    pub(crate) fn new(
         url: &str,
         tls: &TlsSettings,
         namespace: Option<Namespace>,
@@ -61,20 +32,12 @@ impl RedisKv {
         Ok(Self {
             pool: Pool::new(Server::new(url, tls)?),
             keys: Keys::new(namespace),
-            codec: Codec::default(),
         })
     }
 
     /// The store on a pool that others use too.
-    pub(super) fn on(pool: Pool, keys: Keys, codec: Codec) -> Self {
-        Self { pool, keys, codec }
-    }
-
-    /// Sets the codec of new values; by default MessagePack. Reading understands both.
-    #[must_use]
-    pub fn with_codec(mut self, codec: Codec) -> Self {
-        self.codec = codec;
-        self
+    pub(super) fn on(pool: Pool, keys: Keys) -> Self {
+        Self { pool, keys }
     }
 
     async fn on_key<T>(
@@ -108,10 +71,6 @@ fn bytes(value: Value) -> Option<Bytes> {
 }
 
 impl KvStore for RedisKv {
-    fn codec(&self) -> Codec {
-        self.codec
-    }
-
     fn get_bytes<'a>(
         &'a self,
         keys: &'a [&'a str],
@@ -245,7 +204,7 @@ impl KvStore for RedisKv {
         expected: Option<Bytes>,
         new: Bytes,
         ttl: Option<Duration>,
-    ) -> BoxFuture<'a, Result<Cas, Error>> {
+    ) -> BoxFuture<'a, Result<CasResult, Error>> {
         Box::pin(async move {
             let ttl = ttl_millis("cas", ttl).map_err(|e| e.on(key))?;
             let reply: Vec<Value> = self
@@ -262,8 +221,8 @@ impl KvStore for RedisKv {
                 .await?;
             let mut reply = reply.into_iter();
             Ok(match reply.next() {
-                Some(Value::Int(1)) => Cas::Swapped,
-                _ => Cas::Differs(reply.next().and_then(bytes)),
+                Some(Value::Int(1)) => CasResult::Swapped,
+                _ => CasResult::Differs(reply.next().and_then(bytes)),
             })
         })
     }
@@ -273,7 +232,7 @@ impl KvStore for RedisKv {
         key: &'a str,
         token: &'a str,
         lease: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
+    ) -> BoxFuture<'a, Result<ClaimResult, Error>> {
         Box::pin(async move {
             let lease = ttl_millis("claim", Some(lease)).map_err(|e| e.on(key))?;
             self.on_key("claim", key, async |connection, name| {
@@ -282,7 +241,7 @@ impl KvStore for RedisKv {
                 let mut first = redis::cmd("SET");
                 first.arg(&name).arg(mark).arg("NX").arg("PX").arg(lease);
                 if first.query_async::<Option<()>>(connection).await?.is_some() {
-                    return Ok(Claim::Claimed);
+                    return Ok(ClaimResult::Claimed);
                 }
                 let reply: Vec<Value> = scripts::once_claim()
                     .key(name)
@@ -292,9 +251,9 @@ impl KvStore for RedisKv {
                     .await?;
                 let mut reply = reply.into_iter().filter_map(bytes);
                 match reply.next().as_deref() {
-                    Some(b"claimed") => Ok(Claim::Claimed),
-                    Some(b"busy") => Ok(Claim::Busy),
-                    Some(b"done") => Ok(Claim::Done(reply.next())),
+                    Some(b"claimed") => Ok(ClaimResult::Claimed),
+                    Some(b"busy") => Ok(ClaimResult::Busy),
+                    Some(b"done") => Ok(ClaimResult::Done(reply.next())),
                     _ => Err(unexpected("once_claim.lua")),
                 }
             })

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::settle::lane_name;
 use super::{reply, scripts};
 use crate::domain::{ConsumerName, Error, Group, Topic, whole_millis};
-use crate::store::{Fetched, Lane, MAX_BATCH, Member, Receipt, ReclaimCursor, Reclaimed};
+use crate::store::{DeliveryId, Fetched, Lane, MAX_BATCH, Member, ReclaimCursor, Reclaimed};
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn change_leases(
         &self,
         action: &'static str,
         member: &Member,
-        receipts: &[Receipt],
+        receipts: &[DeliveryId],
     ) -> Result<Vec<bool>, Error> {
         let mut held = Vec::with_capacity(receipts.len());
         for batch in receipts.chunks(MAX_BATCH) {
@@ -42,9 +42,13 @@ impl RedisBackend {
         Ok(held)
     }
 
-    pub(super) async fn held_by(&self, member: &Member, max: usize) -> Result<Vec<Receipt>, Error> {
+    pub(super) async fn list_pending(
+        &self,
+        member: &Member,
+        max: usize,
+    ) -> Result<Vec<DeliveryId>, Error> {
         let mut pipeline = redis::pipe();
-        for lane in [Lane::Log, Lane::Redo] {
+        for lane in [Lane::Log, Lane::Redelivery] {
             pipeline
                 .cmd("XPENDING")
                 .arg(self.keys.lane(&member.topic, &member.group, lane))
@@ -58,12 +62,12 @@ impl RedisBackend {
             .run("holdings", async |connection| {
                 let lanes: Vec<Value> = pipeline.query_async(connection).await?;
                 let mut held = Vec::new();
-                for (lane, reply) in [Lane::Log, Lane::Redo].into_iter().zip(lanes) {
+                for (lane, reply) in [Lane::Log, Lane::Redelivery].into_iter().zip(lanes) {
                     for row in reply::array(reply)? {
                         let row = reply::array(row)?;
                         let id = row.first().ok_or_else(|| reply::unexpected("XPENDING"))?;
                         let id = reply::entry_id(id)?;
-                        held.push(Receipt { lane, id });
+                        held.push(DeliveryId { lane, id });
                     }
                 }
                 Ok(held)
@@ -93,7 +97,7 @@ impl RedisBackend {
                 let reply: Value = call.run(connection).await?;
                 let mut reclaimed = Reclaimed::default();
                 let lanes = reply::array(reply)?;
-                for (lane, reply) in [Lane::Log, Lane::Redo].into_iter().zip(lanes) {
+                for (lane, reply) in [Lane::Log, Lane::Redelivery].into_iter().zip(lanes) {
                     let mut parts = reply::array(reply)?.into_iter();
                     let (Some(next), Some(taken), Some(missing)) =
                         (parts.next(), parts.next(), parts.next())
@@ -103,7 +107,7 @@ impl RedisBackend {
                     let next = reply::entry_id(&next)?;
                     match lane {
                         Lane::Log => reclaimed.cursor.log = next,
-                        Lane::Redo => reclaimed.cursor.redo = next,
+                        Lane::Redelivery => reclaimed.cursor.redo = next,
                     }
                     reclaimed.missing += reply::array(missing)?.len() as u64;
                     for entry in reply::array(taken)? {
@@ -116,7 +120,7 @@ impl RedisBackend {
             .map_err(|e| e.on(member.to_string()))
     }
 
-    pub(super) async fn forget_consumers(
+    pub(super) async fn drop_consumers(
         &self,
         topic: &Topic,
         group: &Group,
@@ -145,7 +149,7 @@ fn taken_over(lane: Lane, entry: Value) -> Result<Fetched, redis::RedisError> {
         return Err(reply::unexpected("reclaim.lua"));
     };
     Ok(Fetched {
-        receipt: Receipt {
+        receipt: DeliveryId {
             lane,
             id: reply::entry_id(&id)?,
         },

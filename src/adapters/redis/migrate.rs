@@ -12,7 +12,7 @@ use super::pool::Pool;
 use super::scripts;
 use super::server::Server;
 use super::tls::TlsSettings;
-use crate::domain::{Error, ErrorKind, Namespace, Timestamp};
+use crate::domain::{Error, ErrorKind, Migration, MigrationState, Namespace, Timestamp};
 
 /// How long a migration may take before another process may take the lock.
 const LOCK: Duration = Duration::from_secs(60);
@@ -41,48 +41,6 @@ impl Known {
     fn id(&self) -> String {
         format!("{:04}", self.number)
     }
-}
-
-/// What a namespace says of a migration.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum MigrationState {
-    /// It was applied, at this time.
-    Applied(Timestamp),
-    /// It was applied, but in another form than this version has.
-    Changed,
-    /// It is to be applied.
-    Pending,
-    /// It was begun and not finished.
-    Dirty,
-    /// It was applied by a newer version; this one does not know it.
-    Unknown,
-}
-
-impl MigrationState {
-    /// The state in one word.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Applied(_) => "applied",
-            Self::Changed => "changed",
-            Self::Pending => "pending",
-            Self::Dirty => "dirty",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// A migration and what the namespace says of it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct AppliedMigration {
-    /// Its number, from 1.
-    pub number: u32,
-    /// Its name; empty when this version does not know it.
-    pub name: String,
-    /// What the namespace says of it.
-    pub state: MigrationState,
 }
 
 /// The migrations of a namespace.
@@ -120,12 +78,12 @@ impl Migrations {
     /// # Errors
     ///
     /// The kinds of the connection.
-    pub async fn status(&self) -> Result<Vec<AppliedMigration>, Error> {
+    pub async fn status(&self) -> Result<Vec<Migration>, Error> {
         self.status_for("migration status").await
     }
 
     /// The same as a part of another operation, which an error names.
-    async fn status_for(&self, operation: &'static str) -> Result<Vec<AppliedMigration>, Error> {
+    async fn status_for(&self, operation: &'static str) -> Result<Vec<Migration>, Error> {
         let held: HashMap<String, String> = self
             .pool
             .run(operation, async |connection| {
@@ -136,7 +94,7 @@ impl Migrations {
             })
             .await?;
         let dirty = held.get("dirty").and_then(|id| id.parse().ok());
-        let mut all: Vec<AppliedMigration> = KNOWN
+        let mut all: Vec<Migration> = KNOWN
             .iter()
             .map(|known| {
                 let id = known.id();
@@ -146,7 +104,7 @@ impl Migrations {
                     None if dirty == Some(known.number) => MigrationState::Dirty,
                     None => MigrationState::Pending,
                 };
-                AppliedMigration {
+                Migration {
                     number: known.number,
                     name: known.name.to_owned(),
                     state,
@@ -159,7 +117,7 @@ impl Migrations {
             .chain(dirty)
         {
             if all.iter().all(|migration| migration.number != number) {
-                all.push(AppliedMigration {
+                all.push(Migration {
                     number,
                     name: String::new(),
                     state: MigrationState::Unknown,
@@ -177,7 +135,7 @@ impl Migrations {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Schema`] when a migration is dirty and `repair` is not set, when the
+    /// [`ErrorKind::Layout`] when a migration is dirty and `repair` is not set, when the
     /// namespace was migrated by a newer version, or when another process takes too long.
     ///
     /// # Cancel safety
@@ -185,7 +143,7 @@ impl Migrations {
     /// The migration that was under way may be left dirty when the future is dropped.
     pub async fn up(&self, repair: bool) -> Result<Vec<u32>, Error> {
         let operation = "migrate";
-        let refuse = |rule: String| Err(Error::new(ErrorKind::Schema, operation, rule));
+        let refuse = |rule: String| Err(Error::new(ErrorKind::Layout, operation, rule));
         for migration in self.status_for(operation).await? {
             match migration.state {
                 MigrationState::Unknown => return refuse(newer(migration.number)),
@@ -265,7 +223,7 @@ impl Migrations {
     /// `migrate` is set.
     pub(crate) async fn ensure(&self, set_up: bool, migrate: bool) -> Result<(), Error> {
         let operation = "connect";
-        let refuse = |rule: String| Err(Error::new(ErrorKind::Schema, operation, rule));
+        let refuse = |rule: String| Err(Error::new(ErrorKind::Layout, operation, rule));
         let all = self.status_for(operation).await?;
         for migration in &all {
             match migration.state {
@@ -274,7 +232,7 @@ impl Migrations {
                 _ => {}
             }
         }
-        let is_applied = |m: &AppliedMigration| matches!(m.state, MigrationState::Applied(_));
+        let is_applied = |m: &Migration| matches!(m.state, MigrationState::Applied(_));
         if all.iter().all(is_applied) {
             return Ok(());
         }

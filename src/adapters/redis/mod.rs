@@ -1,11 +1,12 @@
 //! The Redis adapter. Nothing outside this folder sees a type of the redis crate.
 
+mod adapter;
 mod append_once;
-mod backend;
+mod counts;
+mod dead_letters;
 mod denial;
 mod error;
 mod facts;
-mod graves;
 mod group;
 mod journal;
 mod keys;
@@ -29,12 +30,11 @@ mod socket;
 mod status;
 mod stream;
 mod take;
-mod tallies;
 mod tls;
 
-pub(crate) use backend::RedisBackend;
-pub use kv::RedisKv;
-pub use migrate::{AppliedMigration, MigrationState, Migrations};
+pub(crate) use adapter::RedisAdapter;
+pub(crate) use kv::RedisKv;
+pub use migrate::Migrations;
 pub use tls::TlsSettings;
 #[cfg(feature = "testing")]
 pub(crate) use {resp::read_reply, server::check_url};

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::scripts;
 use crate::domain::{Error, Group, Topic};
 use crate::store::{MAX_BATCH, Promoted};
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn promote_due(
         &self,
         topic: &Topic,

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use redis::RedisError;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::resp::{Head, Walk, pack};
 use super::{error, reply, scripts};
 use crate::domain::{EntryId, Error, ErrorKind, Retention, Topic, TopicSettings};
@@ -44,7 +44,7 @@ fn xadd(out: &mut Vec<u8>, log: &str, (field, value): &(&'static str, Bytes)) {
     pack(out, &parts);
 }
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn ping_publisher(&self) -> Result<(), Error> {
         let mut packed = Vec::new();
         pack(&mut packed, &[b"PING"]);
@@ -162,7 +162,7 @@ impl RedisBackend {
 
 fn appended(reply: Result<Bytes, RedisError>) -> Result<EntryId, Error> {
     let id = reply.and_then(|reply| match Walk::new(reply).next()? {
-        Head::Payload(id) => reply::parse_id(&id).ok_or_else(|| reply::unexpected("XADD")),
+        Head::RawPayload(id) => reply::parse_id(&id).ok_or_else(|| reply::unexpected("XADD")),
         _ => Err(reply::unexpected("XADD")),
     });
     id.map_err(|e| error::sent("publish", e))

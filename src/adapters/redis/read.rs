@@ -5,30 +5,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::RedisError;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::pool::Pool;
 use super::resp::{Broken, Head, Walk};
 use super::socket::{Socket, within};
 use super::{error, reply, scripts};
 use crate::domain::BoxFuture;
 use crate::domain::{Error, ErrorKind, Group, Topic, whole_millis};
-use crate::store::{Fetched, Interrupt, Lane, Member, Opened, Reader, Receipt, Start};
+use crate::store::{DeliveryId, Fetched, Interrupt, Lane, Member, Opened, Reader, StartFrom};
 
 /// What a reply says of its own length is believed up to this.
 const MAX_RESERVE: usize = 10_000;
 /// How much longer than asked for a blocked read may take before the connection counts as dead.
 const GRACE: Duration = Duration::from_secs(5);
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn ensure_group(
         &self,
         topic: &Topic,
         group: &Group,
-        start: Start,
+        start: StartFrom,
     ) -> Result<(), Error> {
         let start = match start {
-            Start::Beginning => "beginning",
-            Start::Next => "next",
+            StartFrom::Beginning => "beginning",
+            StartFrom::End => "next",
         };
         let call = scripts::group_create()
             .key(self.keys.log(topic))
@@ -113,7 +113,7 @@ impl RedisReader {
         for _ in 0..walk.array()? {
             pair(walk.array()?)?;
             let lane = if walk.payload()? == self.redo.as_bytes() {
-                Lane::Redo
+                Lane::Redelivery
             } else {
                 Lane::Log
             };
@@ -127,7 +127,7 @@ impl RedisReader {
                     fields.push((walk.payload()?, walk.payload()?));
                 }
                 fetched.push(Fetched {
-                    receipt: Receipt { lane, id },
+                    receipt: DeliveryId { lane, id },
                     fields,
                     deliveries: 1,
                 });

@@ -173,7 +173,7 @@ impl Scan {
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Head {
     Array(usize),
-    Payload(Bytes),
+    RawPayload(Bytes),
     Integer(i64),
     Status(Bytes),
     Error(Bytes),
@@ -204,7 +204,7 @@ impl Walk {
                     }
                     let payload = self.rest.slice(end..end + length);
                     self.rest.advance(end + length + 2);
-                    return Ok(Head::Payload(payload));
+                    return Ok(Head::RawPayload(payload));
                 }
             },
             b':' => Head::Integer(number(line.rest)?),
@@ -227,7 +227,7 @@ impl Walk {
 
     pub(super) fn payload(&mut self) -> Result<Bytes, Broken> {
         match self.next()? {
-            Head::Payload(payload) => Ok(payload),
+            Head::RawPayload(payload) => Ok(payload),
             _ => Err(Broken("no payload where one was expected")),
         }
     }

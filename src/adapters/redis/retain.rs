@@ -1,19 +1,23 @@
 //! Retention: trimming by floor.
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::scripts;
 use crate::domain::{Error, Group, Topic};
-use crate::store::Retained;
+use crate::store::Trimmed;
 
-impl RedisBackend {
-    pub(super) async fn trim_log(&self, topic: &Topic) -> Result<Retained, Error> {
+impl RedisAdapter {
+    pub(super) async fn trim_log(&self, topic: &Topic) -> Result<Trimmed, Error> {
         let log = self.keys.log(topic);
         self.trim(topic, log, "")
             .await
             .map_err(|e| e.on(topic.as_str()))
     }
 
-    pub(super) async fn trim_redo(&self, topic: &Topic, group: &Group) -> Result<(), Error> {
+    pub(super) async fn trim_redelivery_stream(
+        &self,
+        topic: &Topic,
+        group: &Group,
+    ) -> Result<(), Error> {
         let redo = self.keys.redo(topic, group);
         match self.trim(topic, redo, "settled").await {
             Ok(_) => Ok(()),
@@ -26,7 +30,7 @@ impl RedisBackend {
         topic: &Topic,
         stream: String,
         retention: &'static str,
-    ) -> Result<Retained, Error> {
+    ) -> Result<Trimmed, Error> {
         let call = scripts::retain()
             .key(stream)
             .key(self.keys.meta(topic))
@@ -35,7 +39,7 @@ impl RedisBackend {
             .pool
             .run("retain", async |connection| call.run(connection).await)
             .await?;
-        Ok(Retained {
+        Ok(Trimmed {
             removed,
             length,
             backlog,

@@ -2,21 +2,21 @@
 
 use redis::{RedisError, Value};
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::settle::lane_name;
 use super::{reply, scripts};
 use crate::domain::{Error, Group, Timestamp, Topic};
-use crate::store::{Lane, MAX_BATCH, Receipt, Schedule, Scheduled};
+use crate::store::{DeliveryId, Lane, MAX_BATCH, Schedule, Scheduled};
 
 /// A page ends after so many bytes: some megabytes are enough for one reply.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn list_scheduled(
         &self,
         topic: &Topic,
         group: &Group,
-        after: Option<(Timestamp, Receipt)>,
+        after: Option<(Timestamp, DeliveryId)>,
         max: usize,
     ) -> Result<Schedule, Error> {
         let (due, place) = match after {
@@ -48,7 +48,7 @@ impl RedisBackend {
         action: &'static str,
         topic: &Topic,
         group: &Group,
-        receipts: &[Receipt],
+        receipts: &[DeliveryId],
     ) -> Result<Vec<bool>, Error> {
         let mut done = Vec::with_capacity(receipts.len());
         for batch in receipts.chunks(MAX_BATCH) {
@@ -75,15 +75,15 @@ impl RedisBackend {
 }
 
 /// The member of the sorted set, as `settle.lua` writes it.
-fn member(receipt: &Receipt) -> String {
+fn member(receipt: &DeliveryId) -> String {
     format!("{}:{}", lane_name(receipt.lane), receipt.id)
 }
 
-fn receipt(member: &[u8]) -> Option<Receipt> {
-    [Lane::Log, Lane::Redo].into_iter().find_map(|lane| {
+fn receipt(member: &[u8]) -> Option<DeliveryId> {
+    [Lane::Log, Lane::Redelivery].into_iter().find_map(|lane| {
         let rest = member.strip_prefix(lane_name(lane).as_bytes())?;
         let id = reply::parse_id(rest.strip_prefix(b":")?)?;
-        Some(Receipt { lane, id })
+        Some(DeliveryId { lane, id })
     })
 }
 
@@ -94,13 +94,14 @@ fn time(value: &Value) -> Result<Timestamp, RedisError> {
 fn scheduled(entry: Value) -> Result<Scheduled, RedisError> {
     let unexpected = || reply::unexpected("retry_list.lua");
     let mut parts = reply::array(entry)?.into_iter();
-    let (Some(member), Some(due), Some(parcel)) = (parts.next(), parts.next(), parts.next()) else {
+    let (Some(member), Some(due), Some(redelivery)) = (parts.next(), parts.next(), parts.next())
+    else {
         return Err(unexpected());
     };
     let due: f64 = reply::text(due)?.parse().map_err(|_| unexpected())?;
     Ok(Scheduled {
         receipt: receipt(&reply::bytes(member)?).ok_or_else(unexpected)?,
         due: Timestamp::from_millis(due as i64).unwrap_or(Timestamp::MAX),
-        parcel: reply::bytes(parcel)?,
+        redelivery: reply::bytes(redelivery)?,
     })
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use redis::RedisError;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::resp::{Broken, Walk, pack};
 use super::{error, reply};
 use crate::domain::{DeadLetterFilter, EntryId, Error, Group, Topic};
-use crate::store::{Found, LONGEST_SEARCH, Span};
+use crate::store::{Found, IdRange, LONGEST_SEARCH};
 use crate::wire::dead_letter::{read_head, unreadable};
 
 /// How many heads are read at once: the server is busy with them for some 0.1 milliseconds.
@@ -20,23 +20,23 @@ const OPERATION: &str = "search dead letters";
 /// A page of heads, in the bytes of the reply.
 pub(super) type Page = Vec<(EntryId, Bytes)>;
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn search_dead(
         &self,
         topic: &Topic,
         group: &Group,
-        mut span: Span,
+        mut span: IdRange,
         filter: &DeadLetterFilter,
         max: usize,
     ) -> Result<Found, Error> {
         let stream = self.keys.dead(topic, group);
         // Where everything matches, no more is read than is asked for.
-        let size = if filter.is_everything() {
+        let size = if filter.matches_all() {
             max.clamp(1, PAGE)
         } else {
             PAGE
         };
-        let read = async |span: Span| {
+        let read = async |span: IdRange| {
             let page = self.read_page(&stream, span, size).await;
             page.map_err(|e| e.on(format!("{topic}/{group}")))
         };
@@ -46,7 +46,7 @@ impl RedisBackend {
             let complete = page.len() < size;
             span.after = page.last().map(|(id, _)| *id).or(span.after);
             let enough = found.looked as usize + page.len() >= LONGEST_SEARCH
-                || (filter.is_everything() && found.letters.len() + page.len() >= max);
+                || (filter.matches_all() && found.items.len() + page.len() >= max);
             // Asked for before the page is searched, so that server and client work at once.
             let following = async {
                 if complete || enough {
@@ -56,7 +56,7 @@ impl RedisBackend {
             };
             let searching = async { search(filter, max, &page, &mut found) };
             let (following, ()) = tokio::join!(following, searching);
-            let full = found.letters.len() >= max;
+            let full = found.items.len() >= max;
             if full || complete || enough {
                 // What was read ahead and not looked at is there for the next call.
                 found.more = !complete || (full && found.last != page.last().map(|(id, _)| *id));
@@ -66,7 +66,7 @@ impl RedisBackend {
         }
     }
 
-    async fn read_page(&self, stream: &str, span: Span, size: usize) -> Result<Page, Error> {
+    async fn read_page(&self, stream: &str, span: IdRange, size: usize) -> Result<Page, Error> {
         let from = span
             .after
             .map_or_else(|| "-".to_owned(), |id| format!("({id}"));
@@ -103,7 +103,7 @@ impl RedisBackend {
     }
 }
 
-impl RedisBackend {
+impl RedisAdapter {
     /// The heads of those that are there. Ids that lie close together are read as one range, which
     /// takes a server a tenth of the time; what that has not come to, one by one.
     pub(super) async fn read_each(
@@ -177,7 +177,7 @@ fn parse(reply: Bytes) -> Result<Page, Broken> {
 
 fn search(filter: &DeadLetterFilter, max: usize, page: &Page, found: &mut Found) {
     for (id, bytes) in page {
-        if found.letters.len() >= max {
+        if found.items.len() >= max {
             break;
         }
         let read = read_head(bytes).and_then(|head| {
@@ -190,6 +190,6 @@ fn search(filter: &DeadLetterFilter, max: usize, page: &Page, found: &mut Found)
         });
         found.looked += 1;
         found.last = Some(*id);
-        found.letters.extend(letter.map(|letter| (*id, letter)));
+        found.items.extend(letter.map(|letter| (*id, letter)));
     }
 }

@@ -2,10 +2,10 @@
 
 use redis::Value;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::{reply, scripts};
 use crate::domain::{Error, whole_millis};
-use crate::store::{Lane, MAX_BATCH, Member, Receipt, Settlement};
+use crate::store::{DeliveryId, Lane, MAX_BATCH, Member, Settlement};
 use crate::wire::dead_letter::encode_head;
 
 /// A script's arguments are cut at some 1 MiB: it blocks the server, and it has to get there.
@@ -35,22 +35,22 @@ pub(super) fn batches_of<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usi
 
 fn weight(settlement: &Settlement) -> usize {
     match settlement {
-        Settlement::Later { parcel, .. } => parcel.len(),
-        Settlement::Bury { record, .. } => record.body.len(),
+        Settlement::Reschedule { redelivery, .. } => redelivery.len(),
+        Settlement::DeadLetter { record, .. } => record.body.len(),
     }
 }
 
 pub(super) fn lane_name(lane: Lane) -> &'static str {
     match lane {
         Lane::Log => "log",
-        Lane::Redo => "redo",
+        Lane::Redelivery => "redo",
     }
 }
 
-impl RedisBackend {
-    pub(super) async fn ack(&self, member: &Member, receipts: &[Receipt]) -> Result<(), Error> {
+impl RedisAdapter {
+    pub(super) async fn ack(&self, member: &Member, receipts: &[DeliveryId]) -> Result<(), Error> {
         let mut pipeline = redis::pipe();
-        for lane in [Lane::Log, Lane::Redo] {
+        for lane in [Lane::Log, Lane::Redelivery] {
             let ids: Vec<String> = receipts
                 .iter()
                 .filter(|receipt| receipt.lane == lane)
@@ -100,12 +100,14 @@ impl RedisBackend {
                 call.push(lane_name(receipt.lane));
                 call.push(receipt.id.to_string());
                 match settlement {
-                    Settlement::Later { delay, parcel, .. } => {
+                    Settlement::Reschedule {
+                        delay, redelivery, ..
+                    } => {
                         call.push("later");
                         call.push(whole_millis(*delay));
-                        call.push(&parcel[..]);
+                        call.push(&redelivery[..]);
                     }
-                    Settlement::Bury { record, .. } => {
+                    Settlement::DeadLetter { record, .. } => {
                         call.push("bury");
                         call.push(&encode_head(&record.head)[..]);
                         call.push(&record.body[..]);

@@ -2,14 +2,14 @@
 
 use redis::Value;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
 use super::publish::read_settings;
 use super::reply::{self, Flat};
 use super::scripts;
 use crate::domain::{EntryId, Error, ErrorKind, Group, Topic, TopicSettings};
 use crate::store::{Fields, GroupStatus, TopicStatus};
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn list_topics(&self) -> Result<Vec<Topic>, Error> {
         let mut names: Vec<String> = self
             .pool
@@ -76,7 +76,7 @@ impl RedisBackend {
         groups.sort_by(|a, b| a.group.cmp(&b.group));
         Ok(Some(TopicStatus {
             topic: topic.clone(),
-            length,
+            entries: length,
             settings,
             groups,
         }))

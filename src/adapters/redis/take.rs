@@ -8,13 +8,13 @@ use bytes::Bytes;
 use redis::Value;
 use uuid::Uuid;
 
-use super::backend::RedisBackend;
-use super::graves::place;
+use super::adapter::RedisAdapter;
+use super::counts::Sums;
+use super::dead_letters::place;
 use super::settle::batches_of;
-use super::tallies::Sums;
 use super::{error, reply, scripts};
-use crate::domain::{DeadLetterHead, EntryId, Error, Group, Topic, describe};
-use crate::store::Onward;
+use crate::domain::{DeadLetterSummary, EntryId, Error, Group, Topic, describe};
+use crate::store::Disposition;
 use crate::wire::dead_letter::{read_head, stands_in};
 
 /// How many dead letters one script takes out; consumers on the same server wait for it.
@@ -31,25 +31,25 @@ const OPERATION: &str = "take dead letters out";
 const COUNTING: &str = "count dead letters";
 
 /// A dead letter and where it goes.
-type Item = (EntryId, Onward);
+type Item = (EntryId, Disposition);
 /// What a caller has taken out and still counts, under its name.
 type Field = (Vec<u8>, Vec<u8>);
 
-impl RedisBackend {
+impl RedisAdapter {
     pub(super) async fn take_dead(
         &self,
         topic: &Topic,
         group: &Group,
         items: &[Item],
-        known: &[(EntryId, DeadLetterHead)],
+        known: &[(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> Result<Vec<bool>, Error> {
         // Each once, however often it was passed.
         let mut seen = HashSet::new();
         let each: Vec<&Item> = items.iter().filter(|(id, _)| seen.insert(*id)).collect();
         let weight = |(_, onward): &&Item| match onward {
-            Onward::RedoAs(parcel) => parcel.len(),
-            Onward::Away | Onward::Redo => 0,
+            Disposition::RequeueAs(redelivery) => redelivery.len(),
+            Disposition::Discard | Disposition::Requeue => 0,
         };
         let batches: Vec<&[&Item]> = each
             .chunk_by(|(_, one), (_, other)| discriminant(one) == discriminant(other))
@@ -110,9 +110,9 @@ impl RedisBackend {
                 .key(self.keys.journal(topic, group))
                 .arg(&taking.operation)
                 .arg(match onward {
-                    Onward::Away => "away",
-                    Onward::Redo => "redo",
-                    Onward::RedoAs(_) => "redo-as",
+                    Disposition::Discard => "away",
+                    Disposition::Requeue => "redo",
+                    Disposition::RequeueAs(_) => "redo-as",
                 })
                 .arg(taking.field.to_string())
                 .arg(if first { "0" } else { "1" })
@@ -120,8 +120,8 @@ impl RedisBackend {
             for (id, onward) in &there {
                 call.push(id.to_string());
                 call.push(match onward {
-                    Onward::RedoAs(parcel) => &parcel[..],
-                    Onward::Away | Onward::Redo => b"",
+                    Disposition::RequeueAs(redelivery) => &redelivery[..],
+                    Disposition::Discard | Disposition::Requeue => b"",
                 });
             }
             let reply = self.pool.run(OPERATION, async |connection| {
@@ -156,7 +156,7 @@ impl RedisBackend {
         topic: &Topic,
         group: &Group,
         portion: &[&[&Item]],
-        known: &'a [(EntryId, DeadLetterHead)],
+        known: &'a [(EntryId, DeadLetterSummary)],
     ) -> Result<Heads<'a>, Error> {
         let ids = portion.iter().copied().flatten().map(|(id, _)| *id);
         let unknown: BTreeSet<_> = ids.filter(|id| find(known, *id).is_none()).collect();
@@ -252,7 +252,7 @@ struct Taking {
 
 /// The heads of dead letters, by which they are counted.
 struct Heads<'a> {
-    known: &'a [(EntryId, DeadLetterHead)],
+    known: &'a [(EntryId, DeadLetterSummary)],
     read: HashMap<EntryId, Bytes>,
 }
 
@@ -271,7 +271,7 @@ impl Heads<'_> {
 }
 
 /// A head among known ones, unless it may stand for one that cannot be read.
-fn find(known: &[(EntryId, DeadLetterHead)], id: EntryId) -> Option<&DeadLetterHead> {
+fn find(known: &[(EntryId, DeadLetterSummary)], id: EntryId) -> Option<&DeadLetterSummary> {
     let at = known.binary_search_by_key(&id, |(id, _)| *id).ok()?;
     Some(&known[at].1).filter(|head| !stands_in(head))
 }

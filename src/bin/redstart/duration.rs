@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
-use redstart::{Clock as _, SystemClock};
+use redstart::memory::{Clock as _, SystemClock};
 
 /// Reads `90s`, `15m`, `2h`, `7d`, `1h30m`; a day has 24 hours.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {

@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::Args as ClapArgs;
-use redstart::{Container, ContainerBuilder, Namespace};
+use redstart::{Container, Namespace, container::ContainerBuilder};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::console::Console;
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 
 /// What a command does with its namespace, and so what connecting may do to the layout.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Touch {
+pub(crate) enum NamespaceAccess {
     /// It only looks: nothing is written.
     Look,
     /// It changes what is there: an older layout is brought up to date where the settings say so,
@@ -91,16 +91,18 @@ impl Settings {
     }
 
     /// As [`builder`](Self::builder), for a command that does so much with the namespace.
-    pub(crate) fn builder_to(&self, touch: Touch) -> Result<ContainerBuilder, Failure> {
-        let builder = self.builder()?.with_setup(touch == Touch::Begin);
+    pub(crate) fn builder_to(&self, touch: NamespaceAccess) -> Result<ContainerBuilder, Failure> {
+        let builder = self
+            .builder()?
+            .with_namespace_creation(touch == NamespaceAccess::Begin);
         Ok(match touch {
-            Touch::Look => builder.with_migrations(false),
-            Touch::Change | Touch::Begin => builder,
+            NamespaceAccess::Look => builder.with_migrate_on_connect(false),
+            NamespaceAccess::Change | NamespaceAccess::Begin => builder,
         })
     }
 
     /// Connects, for a command that does so much with the namespace.
-    pub(crate) async fn connect_to(&self, touch: Touch) -> Result<Container, Failure> {
+    pub(crate) async fn connect_to(&self, touch: NamespaceAccess) -> Result<Container, Failure> {
         self.builder_to(touch)?
             .connect()
             .await

@@ -1,7 +1,7 @@
 //! Messages as they are shown: on one line, as JSON, in hexadecimal.
 
-use redstart::wire::{Limits, encode_entry};
-use redstart::{Codec, Envelope};
+use redstart::store::{Limits, encode_entry};
+use redstart::{Envelope, envelope::Codec};
 use serde_json::json;
 use serde_json::value::RawValue;
 

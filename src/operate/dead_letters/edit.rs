@@ -7,8 +7,8 @@ use crate::domain::{
     Codec, DeadLetter, EntryId, Envelope, Error, ErrorKind, Group, Selection, Topic,
 };
 use crate::operate::dead_letters::journal::Order;
-use crate::operate::dead_letters::{Graveyard, place};
-use crate::store::Onward;
+use crate::operate::dead_letters::{DeadLetterDesk, place};
+use crate::store::Disposition;
 use crate::wire::encode_entry;
 
 const OPERATION: &str = "edit dead letter";
@@ -16,7 +16,7 @@ const OPERATION: &str = "edit dead letter";
 /// The header of an edited message that names the one it was made from.
 const EDITED_FROM: &str = "edited-from";
 
-impl Graveyard {
+impl DeadLetterDesk {
     pub(super) async fn edit_one(
         &self,
         topic: &Topic,
@@ -43,13 +43,13 @@ impl Graveyard {
             .map_err(|e| e.on(on()))?;
 
         let operation = Uuid::now_v7();
-        let order = Order::edit(id, by, self.backend.clock().now());
-        let graves = self.graves();
-        graves
-            .begin(topic, group, operation, order.encode())
+        let order = Order::edit(id, by, self.store.clock().now());
+        let dead_letters = self.dead_letters();
+        dead_letters
+            .begin_operation(topic, group, operation, order.encode())
             .await?;
-        let parcel = letter.into_parcel_of(fields, operation);
-        let items = [(id, Onward::RedoAs(parcel))];
+        let redelivery = letter.into_parcel_of(fields, operation);
+        let items = [(id, Disposition::RequeueAs(redelivery))];
         let taken = self
             .take(topic, group, &items, &[], Some(operation))
             .await?;
@@ -60,7 +60,9 @@ impl Graveyard {
             "it was taken out meanwhile".to_owned()
         };
         tracing::info!(%topic, %group, %id, %operation, by, result, "dead letter was edited");
-        graves.end(topic, group, operation, result).await?;
+        dead_letters
+            .end_operation(topic, group, operation, result)
+            .await?;
         metrics::counter!("redstart_edited_total", "topic" => topic.to_string(), "group" => group.to_string())
             .increment(taken as u64);
         if taken == 1 { Ok(new_id) } else { Err(gone()) }
@@ -79,7 +81,7 @@ impl Graveyard {
             _ => Codec::MessagePack,
         };
         let source = letter
-            .message
+            .message_id
             .map_or_else(|| letter.id.to_string(), |id| id.to_string());
         let mut envelope = envelope.with_id(new_id).with_header(EDITED_FROM, source);
         envelope.forget_attempts();

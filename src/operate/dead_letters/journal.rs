@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::Operation;
-use crate::domain::{Action, DeadLetterFilter, EntryId, Selection, Sweep, Timestamp, Topic};
+use crate::api::JournalEntry;
+use crate::domain::{DeadLetterFilter, EntryId, Selection, Sweep, SweepAction, Timestamp, Topic};
 use crate::store::JournalRow;
 
 /// An operation of more ids than this is not kept whole.
@@ -45,8 +45,8 @@ impl Order {
             by: sweep.by.clone(),
             begun: now.as_millis(),
             to: match &sweep.action {
-                Action::Publish(topic) => Some(topic.to_string()),
-                Action::Redrive | Action::Purge => None,
+                SweepAction::Publish(topic) => Some(topic.to_string()),
+                SweepAction::Redrive | SweepAction::Purge => None,
             },
             filter,
             ids,
@@ -58,7 +58,7 @@ impl Order {
     }
 
     pub(super) fn edit(id: EntryId, by: &str, now: Timestamp) -> Self {
-        let sweep = Sweep::redrive(id).by(by);
+        let sweep = Sweep::redrive(id).with_operator(by);
         Self {
             action: "edit".to_owned(),
             ..Self::of(&sweep, None, now)
@@ -90,9 +90,9 @@ impl Order {
     /// The sweep that was ordered, where the journal has all of it.
     pub(super) fn sweep(&self) -> Option<Sweep> {
         let action = match (self.action.as_str(), &self.to) {
-            ("redrive", _) => Action::Redrive,
-            ("purge", _) => Action::Purge,
-            ("publish", Some(to)) => Action::Publish(Topic::new(to.as_str()).ok()?),
+            ("redrive", _) => SweepAction::Redrive,
+            ("purge", _) => SweepAction::Purge,
+            ("publish", Some(to)) => SweepAction::Publish(Topic::new(to.as_str()).ok()?),
             _ => return None,
         };
         let ramp = std::time::Duration::from_millis(self.ramp_millis);
@@ -107,9 +107,9 @@ impl Order {
 }
 
 /// A row of the journal; one that a newer version wrote in another form is left out.
-pub(crate) fn operation(row: JournalRow) -> Option<Operation> {
+pub(crate) fn operation(row: JournalRow) -> Option<JournalEntry> {
     let order = Order::decode(&row.order)?;
-    Some(Operation {
+    Some(JournalEntry {
         id: row.id,
         selection: order.selection(),
         begun: Timestamp::from_millis(order.begun).ok()?,
@@ -133,12 +133,12 @@ mod tests {
         let id = |text: &str| text.parse::<EntryId>().unwrap();
         let filter = DeadLetterFilter::default().with_tenant("acme");
         for sweep in [
-            Sweep::redrive(filter.clone()).by("ann"),
+            Sweep::redrive(filter.clone()).with_operator("ann"),
             Sweep::publish(Topic::new("other").unwrap(), filter.clone()),
             Sweep::purge(vec![id("1-2"), id("3-4")]),
             Sweep::redrive(filter)
                 .with_rate(7, Duration::from_millis(1500))
-                .with_stop_share(0.25),
+                .with_failure_limit(0.25),
         ] {
             let now = Timestamp::from_millis(5).unwrap();
             let order = Order::of(&sweep, Some(id("9-9")), now);

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::domain::{DeadLetter, Envelope, Error, ErrorKind};
 use crate::store::Fields;
-use crate::wire::redelivery::Parcel;
+use crate::wire::redelivery::Redelivery;
 use crate::wire::{Limits, decode_entry};
 
 impl DeadLetter {
@@ -20,7 +20,7 @@ impl DeadLetter {
             .iter()
             .map(|(name, value)| (&name[..], &value[..]));
         let limits = Limits::default().without_bound();
-        decode_entry(&self.topic, self.trail.origin, pairs, limits).map_err(|flaw| {
+        decode_entry(&self.topic, self.history.origin, pairs, limits).map_err(|flaw| {
             Error::new(ErrorKind::Decode, "dead letter", "is undecodable")
                 .on(format!("{}/{} {}", self.topic, self.group, self.id))
                 .because(flaw)
@@ -29,12 +29,12 @@ impl DeadLetter {
 
     /// The parcel in which it goes back to its group as an edited message.
     pub(super) fn into_parcel_of(self, fields: Fields, operation: Uuid) -> Bytes {
-        let mut parcel = Parcel {
+        let mut redelivery = Redelivery {
             fields,
-            trail: self.trail,
+            history: self.history,
             anew: false,
         };
-        parcel.redrive(Some(operation));
-        parcel.encode()
+        redelivery.redrive(Some(operation));
+        redelivery.encode()
     }
 }

@@ -14,21 +14,22 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::api::{
-    DeadLetterPage, DeadLetters, Imported, MessageBus, Operation, Progress, Redriven, Survey, Swept,
+    DeadLetterPage, DeadLetters, Imported, JournalEntry, MessageBus, Preview, SweepProgress,
+    SweepReport,
 };
 use crate::domain::BoxFuture;
 use crate::domain::{
-    Cause, DeadLetter, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Error, ErrorKind,
-    Group, Sweep, Tally, Topic,
+    Cause, CountBy, DeadLetter, DeadLetterFilter, DeadLetterSummary, EntryId, Envelope, Error,
+    ErrorKind, Group, Moved, Sweep, Topic,
 };
-use crate::store::{Backend, Graves, Onward, Record, Restoring, Span};
+use crate::store::{DeadLetterStore, Disposition, IdRange, Record, Restoring, Store};
 use crate::wire::Limits;
 use crate::wire::dead_letter::{decode_record, encode_record};
 
 /// The dead letters of a backend.
 #[derive(Clone, Debug)]
-pub(crate) struct Graveyard {
-    backend: Arc<dyn Backend>,
+pub(crate) struct DeadLetterDesk {
+    store: Arc<dyn Store>,
     bus: Arc<dyn MessageBus>,
     limits: Limits,
     editing: bool,
@@ -57,23 +58,23 @@ fn decode(
         .collect()
 }
 
-impl Graveyard {
+impl DeadLetterDesk {
     pub(crate) fn new(
-        backend: Arc<dyn Backend>,
+        store: Arc<dyn Store>,
         bus: Arc<dyn MessageBus>,
         limits: Limits,
         editing: bool,
     ) -> Self {
         Self {
-            backend,
+            store,
             bus,
             limits,
             editing,
         }
     }
 
-    fn graves(&self) -> &dyn Graves {
-        self.backend.graves()
+    fn dead_letters(&self) -> &dyn DeadLetterStore {
+        self.store.dead_letters()
     }
 
     async fn find(
@@ -82,7 +83,11 @@ impl Graveyard {
         group: &Group,
         ids: &[EntryId],
     ) -> Result<Vec<DeadLetter>, Error> {
-        decode(topic, group, self.graves().find(topic, group, ids).await?)
+        decode(
+            topic,
+            group,
+            self.dead_letters().find(topic, group, ids).await?,
+        )
     }
 
     async fn page(
@@ -94,17 +99,17 @@ impl Graveyard {
         max: usize,
     ) -> Result<DeadLetterPage, Error> {
         let (since, until) = filter.bounds();
-        let span = Span {
+        let span = IdRange {
             after: after.max(since),
             until,
         };
         let found = self
-            .graves()
+            .dead_letters()
             .search(topic, group, span, filter, max)
             .await?;
         Ok(DeadLetterPage {
             next: found.next(),
-            letters: found.letters,
+            items: found.items,
         })
     }
 
@@ -114,8 +119,8 @@ impl Graveyard {
         topic: &Topic,
         group: &Group,
         ids: &[EntryId],
-        known: &[(EntryId, DeadLetterHead)],
-        onward: Onward,
+        known: &[(EntryId, DeadLetterSummary)],
+        onward: Disposition,
         operation: Option<Uuid>,
     ) -> Result<HashSet<EntryId>, Error> {
         let items: Vec<_> = ids.iter().map(|id| (*id, onward.clone())).collect();
@@ -126,16 +131,18 @@ impl Graveyard {
         &self,
         topic: &Topic,
         group: &Group,
-        items: &[(EntryId, Onward)],
-        known: &[(EntryId, DeadLetterHead)],
+        items: &[(EntryId, Disposition)],
+        known: &[(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> Result<HashSet<EntryId>, Error> {
-        let graves = self.graves();
-        let taken = graves.take(topic, group, items, known, operation).await?;
+        let dead_letters = self.dead_letters();
+        let taken = dead_letters
+            .move_out(topic, group, items, known, operation)
+            .await?;
         let done = items.iter().zip(taken).filter(|(_, taken)| *taken);
         let done: HashSet<EntryId> = done.map(|((id, _), _)| *id).collect();
         let name = match items.first() {
-            Some((_, Onward::Away)) => "redstart_purged_total",
+            Some((_, Disposition::Discard)) => "redstart_purged_total",
             _ => "redstart_redriven_total",
         };
         metrics::counter!(name, "topic" => topic.to_string(), "group" => group.to_string())
@@ -148,9 +155,9 @@ impl Graveyard {
         topic: &Topic,
         group: &Group,
         letters: &[DeadLetter],
-        again: bool,
+        reimport: bool,
     ) -> Result<Vec<Imported>, Error> {
-        let known = self.backend.status(topic).await?;
+        let known = self.store.status(topic).await?;
         if !known.is_some_and(|status| status.groups.iter().any(|one| one.group == *group)) {
             let rule = "there is no such group; create it by subscribing once";
             let error = Error::new(ErrorKind::NotFound, "import dead letters", rule);
@@ -168,38 +175,44 @@ impl Graveyard {
             }
         };
         let records: Vec<Restoring> = letters.iter().map(restoring).collect();
-        let ids = self.graves().restore(topic, group, &records, again).await?;
+        let ids = self
+            .dead_letters()
+            .restore(topic, group, &records, reimport)
+            .await?;
         let count = ids.iter().flatten().count() as u64;
         metrics::counter!("redstart_imported_total", "topic" => topic.to_string(), "group" => group.to_string())
             .increment(count);
         tracing::info!(%topic, %group, count, "dead letters were imported");
-        let told = |id: Option<EntryId>| id.map_or(Imported::Known, Imported::As);
+        let told = |id: Option<EntryId>| id.map_or(Imported::Present, Imported::New);
         Ok(ids.into_iter().map(told).collect())
     }
 }
 
 /// Sorts ids by what became of them.
-fn account(ids: &[EntryId], taken: &HashSet<EntryId>) -> Redriven {
+fn account(ids: &[EntryId], taken: &HashSet<EntryId>) -> Moved<EntryId> {
     let (done, missing) = ids.iter().partition(|id| taken.contains(*id));
-    Redriven { done, missing }
+    Moved {
+        moved: done,
+        missing,
+    }
 }
 
-impl DeadLetters for Graveyard {
+impl DeadLetters for DeadLetterDesk {
     fn causes<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
     ) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
-        self.graves().causes(topic, group)
+        self.dead_letters().causes(topic, group)
     }
 
     fn counts<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        by: Tally,
+        by: CountBy,
     ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
-        self.graves().counts(topic, group, by)
+        self.dead_letters().counts(topic, group, by)
     }
 
     fn list<'a>(
@@ -218,7 +231,7 @@ impl DeadLetters for Graveyard {
         topic: &'a Topic,
         group: &'a Group,
     ) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
-        self.graves().last(topic, group)
+        self.dead_letters().newest(topic, group)
     }
 
     fn get<'a>(
@@ -235,10 +248,10 @@ impl DeadLetters for Graveyard {
         topic: &'a Topic,
         group: &'a Group,
         ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Redriven, Error>> {
+    ) -> BoxFuture<'a, Result<Moved<EntryId>, Error>> {
         Box::pin(async move {
             let moved = self
-                .take_to(topic, group, ids, &[], Onward::Redo, None)
+                .take_to(topic, group, ids, &[], Disposition::Requeue, None)
                 .await?;
             Ok(account(ids, &moved))
         })
@@ -249,21 +262,21 @@ impl DeadLetters for Graveyard {
         topic: &'a Topic,
         group: &'a Group,
         ids: &'a [EntryId],
-    ) -> BoxFuture<'a, Result<Redriven, Error>> {
+    ) -> BoxFuture<'a, Result<Moved<EntryId>, Error>> {
         Box::pin(async move {
             let removed = self
-                .take_to(topic, group, ids, &[], Onward::Away, None)
+                .take_to(topic, group, ids, &[], Disposition::Discard, None)
                 .await?;
             Ok(account(ids, &removed))
         })
     }
 
-    fn survey<'a>(
+    fn preview<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         sweep: &'a Sweep,
-    ) -> BoxFuture<'a, Result<Survey, Error>> {
+    ) -> BoxFuture<'a, Result<Preview, Error>> {
         Box::pin(self.look_over(topic, group, sweep))
     }
 
@@ -272,8 +285,8 @@ impl DeadLetters for Graveyard {
         topic: &'a Topic,
         group: &'a Group,
         sweep: Sweep,
-        progress: &'a (dyn Fn(Progress) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Swept, Error>> {
+        progress: &'a (dyn Fn(SweepProgress) + Send + Sync),
+    ) -> BoxFuture<'a, Result<SweepReport, Error>> {
         Box::pin(self.begin_sweep(topic, group, sweep, progress))
     }
 
@@ -282,8 +295,8 @@ impl DeadLetters for Graveyard {
         topic: &'a Topic,
         group: &'a Group,
         operation: Uuid,
-        progress: &'a (dyn Fn(Progress) + Send + Sync),
-    ) -> BoxFuture<'a, Result<Swept, Error>> {
+        progress: &'a (dyn Fn(SweepProgress) + Send + Sync),
+    ) -> BoxFuture<'a, Result<SweepReport, Error>> {
         Box::pin(self.resume_sweep(topic, group, operation, progress))
     }
 
@@ -303,18 +316,18 @@ impl DeadLetters for Graveyard {
         topic: &'a Topic,
         group: &'a Group,
         letters: &'a [DeadLetter],
-        again: bool,
+        reimport: bool,
     ) -> BoxFuture<'a, Result<Vec<Imported>, Error>> {
-        Box::pin(self.put_in(topic, group, letters, again))
+        Box::pin(self.put_in(topic, group, letters, reimport))
     }
 
-    fn operations<'a>(
+    fn journal<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<Operation>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<JournalEntry>, Error>> {
         Box::pin(async move {
-            let rows = self.graves().journal(topic, group).await?;
+            let rows = self.dead_letters().journal(topic, group).await?;
             Ok(rows.into_iter().filter_map(journal::operation).collect())
         })
     }

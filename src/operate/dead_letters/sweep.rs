@@ -6,14 +6,14 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-use crate::api::{Ended, Progress, PublishOptions, Survey, Swept};
+use crate::api::{Preview, PublishOptions, SweepEnd, SweepProgress, SweepReport};
 use crate::domain::{
-    Action, DeadLetterFilter, DeadLetterHead, EntryId, Error, ErrorKind, Group, Left, Selection,
-    Sweep, Topic,
+    DeadLetterFilter, DeadLetterSummary, EntryId, Error, ErrorKind, Group, Selection, SkipReason,
+    Sweep, SweepAction, Topic,
 };
 use crate::operate::dead_letters::journal::Order;
-use crate::operate::dead_letters::{Graveyard, place};
-use crate::store::{MAX_BATCH, Onward, Span};
+use crate::operate::dead_letters::{DeadLetterDesk, place};
+use crate::store::{Disposition, IdRange, MAX_BATCH};
 
 /// How many heads are held at once.
 const PAGE: usize = 1000;
@@ -30,9 +30,9 @@ fn within(
     filter: &DeadLetterFilter,
     after: Option<EntryId>,
     watermark: Option<EntryId>,
-) -> Option<Span> {
+) -> Option<IdRange> {
     let (since, until) = filter.bounds();
-    Some(Span {
+    Some(IdRange {
         after: after.max(since),
         until: Some(watermark?.min(until.unwrap_or(watermark?))),
     })
@@ -40,7 +40,7 @@ fn within(
 
 /// A sweep under way.
 struct Run<'a> {
-    graveyard: &'a Graveyard,
+    graveyard: &'a DeadLetterDesk,
     topic: &'a Topic,
     group: &'a Group,
     sweep: &'a Sweep,
@@ -50,35 +50,35 @@ struct Run<'a> {
     began: Instant,
     /// How many it had taken before it was cut off.
     before: u64,
-    progress: Progress,
-    report: &'a (dyn Fn(Progress) + Send + Sync),
+    progress: SweepProgress,
+    report: &'a (dyn Fn(SweepProgress) + Send + Sync),
     /// Dead letters that came since are looked through up to here.
     looked: Option<EntryId>,
     next_look: Instant,
 }
 
-impl Graveyard {
+impl DeadLetterDesk {
     pub(super) async fn look_over(
         &self,
         topic: &Topic,
         group: &Group,
         sweep: &Sweep,
-    ) -> Result<Survey, Error> {
-        sweep.check()?;
-        let mut survey = Survey::default();
-        let mut enter = |id: EntryId, wanted: Result<(), Left>| match wanted {
+    ) -> Result<Preview, Error> {
+        sweep.validate()?;
+        let mut survey = Preview::default();
+        let mut enter = |id: EntryId, wanted: Result<(), SkipReason>| match wanted {
             Ok(()) => {
                 survey.matching += 1;
                 let (oldest, newest) = survey.span.get_or_insert((id, id));
                 (*oldest, *newest) = ((*oldest).min(id), (*newest).max(id));
             }
-            Err(left) => *survey.left.entry(left).or_default() += 1,
+            Err(left) => *survey.skipped.entry(left).or_default() += 1,
         };
         match &sweep.selection {
             Selection::Ids(ids) => {
                 let mut found = 0;
                 for ids in ids.chunks(MAX_BATCH) {
-                    for (id, _) in self.graves().find(topic, group, ids).await? {
+                    for (id, _) in self.dead_letters().find(topic, group, ids).await? {
                         found += 1;
                         enter(id, Ok(()));
                     }
@@ -86,27 +86,29 @@ impl Graveyard {
                 survey.missing = ids.len() as u64 - found;
             }
             Selection::Matching(filter) => {
-                let until = self.graves().last(topic, group).await?;
+                let until = self.dead_letters().newest(topic, group).await?;
                 let mut rest = within(filter, None, until);
                 let mut looked = 0;
                 while let Some(span) = rest {
                     let found = self
-                        .graves()
+                        .dead_letters()
                         .search(topic, group, span, filter, PAGE)
                         .await?;
                     looked += found.looked;
-                    for (id, head) in &found.letters {
+                    for (id, head) in &found.items {
                         enter(*id, sweep.wants(head));
                     }
                     let next = found.next();
-                    rest = next.map(|after| Span {
+                    rest = next.map(|after| IdRange {
                         after: Some(after),
                         ..span
                     });
                 }
-                let matching = survey.matching + survey.left.values().sum::<u64>();
+                let matching = survey.matching + survey.skipped.values().sum::<u64>();
                 if looked > matching {
-                    survey.left.insert(Left::NotMatching, looked - matching);
+                    survey
+                        .skipped
+                        .insert(SkipReason::NotMatching, looked - matching);
                 }
             }
         }
@@ -118,15 +120,15 @@ impl Graveyard {
         topic: &Topic,
         group: &Group,
         sweep: Sweep,
-        report: &(dyn Fn(Progress) + Send + Sync),
-    ) -> Result<Swept, Error> {
-        sweep.check()?;
+        report: &(dyn Fn(SweepProgress) + Send + Sync),
+    ) -> Result<SweepReport, Error> {
+        sweep.validate()?;
         // The watermark: what dies from now on is not part of it.
-        let until = self.graves().last(topic, group).await?;
+        let until = self.dead_letters().newest(topic, group).await?;
         let operation = Uuid::now_v7();
-        let order = Order::of(&sweep, until, self.backend.clock().now());
-        self.graves()
-            .begin(topic, group, operation, order.encode())
+        let order = Order::of(&sweep, until, self.store.clock().now());
+        self.dead_letters()
+            .begin_operation(topic, group, operation, order.encode())
             .await?;
         tracing::info!(
             %topic, %group, %operation, by = sweep.by,
@@ -142,13 +144,13 @@ impl Graveyard {
         topic: &Topic,
         group: &Group,
         operation: Uuid,
-        report: &(dyn Fn(Progress) + Send + Sync),
-    ) -> Result<Swept, Error> {
+        report: &(dyn Fn(SweepProgress) + Send + Sync),
+    ) -> Result<SweepReport, Error> {
         let failed = |kind, rule: String| {
             Error::new(kind, "resume sweep", rule)
                 .on(format!("{} {operation}", place(topic, group)))
         };
-        let rows = self.graves().journal(topic, group).await?;
+        let rows = self.dead_letters().journal(topic, group).await?;
         let Some(row) = rows.into_iter().find(|row| row.id == operation) else {
             let rule = "the journal has no such operation";
             return Err(failed(ErrorKind::NotFound, rule.to_owned()));
@@ -174,13 +176,13 @@ impl Graveyard {
 
 impl<'a> Run<'a> {
     fn new(
-        graveyard: &'a Graveyard,
+        graveyard: &'a DeadLetterDesk,
         topic: &'a Topic,
         group: &'a Group,
         sweep: &'a Sweep,
         operation: Uuid,
         until: Option<EntryId>,
-        report: &'a (dyn Fn(Progress) + Send + Sync),
+        report: &'a (dyn Fn(SweepProgress) + Send + Sync),
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -192,9 +194,9 @@ impl<'a> Run<'a> {
             until,
             began: now,
             before: 0,
-            progress: Progress {
+            progress: SweepProgress {
                 operation,
-                ..Progress::default()
+                ..SweepProgress::default()
             },
             report,
             looked: until,
@@ -202,22 +204,22 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn finish(mut self, after: Option<EntryId>) -> Result<Swept, Error> {
+    async fn finish(mut self, after: Option<EntryId>) -> Result<SweepReport, Error> {
         (self.report)(self.progress);
         let ended = match &self.sweep.selection {
             Selection::Ids(ids) => self.go_through(ids, &[]).await?,
             Selection::Matching(filter) => self.search(filter, after).await?,
         };
-        let Progress {
+        let SweepProgress {
             taken,
-            left,
+            skipped: left,
             missing,
             died_again,
             ..
         } = self.progress;
         let mut result = match ended {
-            Ended::Done => "done".to_owned(),
-            Ended::Stopped => {
+            SweepEnd::Done => "done".to_owned(),
+            SweepEnd::Stopped => {
                 let all = self.before + taken;
                 format!("stopped: {died_again} of {all} died again")
             }
@@ -228,11 +230,13 @@ impl<'a> Run<'a> {
         metrics::counter!("redstart_sweeps_total",
             "topic" => topic.to_string(), "group" => group.to_string(),
             "action" => self.sweep.action.to_string(),
-            "ended" => if ended == Ended::Done { "done" } else { "stopped" })
+            "ended" => if ended == SweepEnd::Done { "done" } else { "stopped" })
         .increment(1);
-        let graves = self.graveyard.graves();
-        graves.end(topic, group, operation, result).await?;
-        Ok(Swept {
+        let dead_letters = self.graveyard.dead_letters();
+        dead_letters
+            .end_operation(topic, group, operation, result)
+            .await?;
+        Ok(SweepReport {
             operation,
             ended,
             progress: self.progress,
@@ -244,39 +248,39 @@ impl<'a> Run<'a> {
         &mut self,
         filter: &DeadLetterFilter,
         after: Option<EntryId>,
-    ) -> Result<Ended, Error> {
-        let graves = self.graveyard.graves();
+    ) -> Result<SweepEnd, Error> {
+        let dead_letters = self.graveyard.dead_letters();
         let mut rest = within(filter, after, self.until);
         while let Some(span) = rest {
-            let found = graves
+            let found = dead_letters
                 .search(self.topic, self.group, span, filter, PAGE)
                 .await?;
             let wanted: Vec<EntryId> = found
-                .letters
+                .items
                 .iter()
                 .filter(|(_, head)| self.sweep.wants(head).is_ok())
                 .map(|(id, _)| *id)
                 .collect();
-            self.progress.left += found.looked - wanted.len() as u64;
-            if self.go_through(&wanted, &found.letters).await? == Ended::Stopped {
-                return Ok(Ended::Stopped);
+            self.progress.skipped += found.looked - wanted.len() as u64;
+            if self.go_through(&wanted, &found.items).await? == SweepEnd::Stopped {
+                return Ok(SweepEnd::Stopped);
             }
             (self.report)(self.progress);
             let next = found.next();
-            rest = next.map(|after| Span {
+            rest = next.map(|after| IdRange {
                 after: Some(after),
                 ..span
             });
         }
-        Ok(Ended::Done)
+        Ok(SweepEnd::Done)
     }
 
     /// Takes dead letters by id, in portions and at the pace that was asked for.
     async fn go_through(
         &mut self,
         ids: &[EntryId],
-        known: &[(EntryId, DeadLetterHead)],
-    ) -> Result<Ended, Error> {
+        known: &[(EntryId, DeadLetterSummary)],
+    ) -> Result<SweepEnd, Error> {
         let pace = self.sweep.pace();
         let portion = pace.map_or(MAX_BATCH, |pace| pace.portion(MAX_BATCH));
         for ids in ids.chunks(portion) {
@@ -285,29 +289,29 @@ impl<'a> Run<'a> {
                 sleep_until(self.began + pace.due(gone)).await;
             }
             if self.died_too_often().await? {
-                return Ok(Ended::Stopped);
+                return Ok(SweepEnd::Stopped);
             }
             let taken = self.take(ids, known).await?;
             self.progress.taken += taken;
             self.progress.missing += ids.len() as u64 - taken;
             (self.report)(self.progress);
         }
-        Ok(Ended::Done)
+        Ok(SweepEnd::Done)
     }
 
     async fn take(
         &self,
         ids: &[EntryId],
-        known: &[(EntryId, DeadLetterHead)],
+        known: &[(EntryId, DeadLetterSummary)],
     ) -> Result<u64, Error> {
         let (graveyard, operation) = (self.graveyard, Some(self.operation));
         let (topic, group) = (self.topic, self.group);
         let onward = match &self.sweep.action {
-            Action::Redrive => Onward::Redo,
-            Action::Purge => Onward::Away,
-            Action::Publish(to) => {
+            SweepAction::Redrive => Disposition::Requeue,
+            SweepAction::Purge => Disposition::Discard,
+            SweepAction::Publish(to) => {
                 self.publish(to, ids).await?;
-                Onward::Away
+                Disposition::Discard
             }
         };
         let taken = graveyard
@@ -345,22 +349,22 @@ impl<'a> Run<'a> {
             return Ok(false);
         }
         self.next_look = Instant::now() + LOOK;
-        let graves = self.graveyard.graves();
+        let dead_letters = self.graveyard.dead_letters();
         let again = DeadLetterFilter::default().with_redriven(true);
         loop {
-            let span = Span::after(self.looked);
-            let found = graves
+            let span = IdRange::after(self.looked);
+            let found = dead_letters
                 .search(self.topic, self.group, span, &again, PAGE)
                 .await?;
-            let by_this = |head: &DeadLetterHead| head.redriven_by == Some(self.operation);
-            let died = found.letters.iter().filter(|(_, head)| by_this(head));
+            let by_this = |head: &DeadLetterSummary| head.redriven_by == Some(self.operation);
+            let died = found.items.iter().filter(|(_, head)| by_this(head));
             self.progress.died_again += died.count() as u64;
             self.looked = found.last.or(self.looked);
             if !found.more {
                 break;
             }
         }
-        let Progress {
+        let SweepProgress {
             taken, died_again, ..
         } = self.progress;
         Ok(self.sweep.is_failing(self.before + taken, died_again))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::operate::doctor::{Finding, Level, roughly};
+use crate::operate::doctor::{Finding, Severity, roughly};
 use crate::store::{GroupStatus, TopicStatus};
 
 /// A retry that is due for longer than this is not being promoted.
@@ -52,16 +52,16 @@ pub(super) fn judge(topics: &[TopicFacts], stuck_after: Duration) -> Vec<Finding
 /// How near a topic is to refusing messages.
 fn backlog(topic: &TopicStatus) -> Option<Finding> {
     let unsettled = topic.groups.iter().map(|group| group.lag + group.in_flight);
-    let backlog = unsettled.max().unwrap_or(topic.length).min(topic.length);
+    let backlog = unsettled.max().unwrap_or(topic.entries).min(topic.entries);
     let limit = topic.settings.backlog_limit();
     // Four fifths, without overflow.
     if backlog < limit - limit / 5 {
         return None;
     }
     let level = if backlog < limit {
-        Level::Warning
+        Severity::Warning
     } else {
-        Level::Problem
+        Severity::Problem
     };
     let what = format!("{}: {backlog} unsettled of at most {limit}", topic.topic);
     let finding = Finding::new(level, "backlog", what)
@@ -109,7 +109,7 @@ fn is_stuck(
             format!("what it has not settled stays in the topic, which refuses messages at {limit}")
         }
     };
-    let finding = Finding::new(Level::Problem, "groups", what).because(why);
+    let finding = Finding::new(Severity::Problem, "groups", what).because(why);
     Some(finding.advise(format!(
         "start its consumers; or, where it is not needed any more, `redstart groups remove {name} {group} --force`"
     )))
@@ -124,7 +124,7 @@ fn is_late(topic: &TopicStatus, status: &GroupStatus, facts: &GroupFacts) -> Opt
         status.group,
         roughly(overdue)
     );
-    let finding = Finding::new(Level::Problem, "retries", what)
+    let finding = Finding::new(Severity::Problem, "retries", what)
         .because("its consumers bring retries back every second while they work");
     Some(finding.advise("look at the log of its consumers"))
 }
@@ -141,7 +141,7 @@ mod tests {
         TopicFacts {
             status: TopicStatus {
                 topic: Topic::new("orders").unwrap(),
-                length: 100,
+                entries: 100,
                 settings: TopicSettings::default().with_backlog_limit(100),
                 groups: vec![GroupStatus {
                     group: Group::new("billing").unwrap(),
@@ -156,9 +156,12 @@ mod tests {
         }
     }
 
-    fn checks(counts: [u64; 3], group: GroupFacts) -> Vec<(&'static str, Level)> {
+    fn checks(counts: [u64; 3], group: GroupFacts) -> Vec<(&'static str, Severity)> {
         let findings = judge(&[facts(counts, group)], 5 * MINUTE);
-        findings.iter().map(|one| (one.check, one.level)).collect()
+        findings
+            .iter()
+            .map(|one| (one.check, one.severity))
+            .collect()
     }
 
     #[test]
@@ -167,8 +170,8 @@ mod tests {
             quiet: Some(quiet),
             ..GroupFacts::default()
         };
-        let stuck = [("groups", Level::Problem)];
-        let fine = [("groups", Level::Ok)];
+        let stuck = [("groups", Severity::Problem)];
+        let fine = [("groups", Severity::Ok)];
         assert_eq!(checks([1, 0, 0], heard(5 * MINUTE)), stuck);
         assert_eq!(checks([0, 1, 0], heard(6 * MINUTE)), stuck);
         assert_eq!(
@@ -186,10 +189,10 @@ mod tests {
             oldest: Some(age),
             ..GroupFacts::default()
         };
-        assert_eq!(checks([1, 0, 0], old(MINUTE)), [("groups", Level::Ok)]);
+        assert_eq!(checks([1, 0, 0], old(MINUTE)), [("groups", Severity::Ok)]);
         assert_eq!(
             checks([1, 0, 0], old(9 * MINUTE)),
-            [("groups", Level::Problem)]
+            [("groups", Severity::Problem)]
         );
     }
 
@@ -197,11 +200,11 @@ mod tests {
     fn what_was_redriven_to_a_group_without_consumers_is_told() {
         assert_eq!(
             checks([0, 0, 3], GroupFacts::default()),
-            [("groups", Level::Problem)]
+            [("groups", Severity::Problem)]
         );
         assert_eq!(
             checks([0, 0, 0], GroupFacts::default()),
-            [("groups", Level::Ok)]
+            [("groups", Severity::Ok)]
         );
     }
 
@@ -212,7 +215,7 @@ mod tests {
             overdue: Some(Duration::ZERO),
             ..GroupFacts::default()
         };
-        assert_eq!(checks([0, 0, 5], later), [("groups", Level::Ok)]);
+        assert_eq!(checks([0, 0, 5], later), [("groups", Severity::Ok)]);
     }
 
     #[test]
@@ -222,9 +225,12 @@ mod tests {
             overdue: Some(overdue),
             ..GroupFacts::default()
         };
-        let told = [("groups", Level::Ok), ("retries", Level::Problem)];
+        let told = [("groups", Severity::Ok), ("retries", Severity::Problem)];
         assert_eq!(checks([0, 0, 1], late(2 * MINUTE)), told);
-        assert_eq!(checks([0, 0, 1], late(MINUTE / 2)), [("groups", Level::Ok)]);
+        assert_eq!(
+            checks([0, 0, 1], late(MINUTE / 2)),
+            [("groups", Severity::Ok)]
+        );
     }
 
     #[test]
@@ -234,8 +240,8 @@ mod tests {
             _ => None,
         };
         assert_eq!(level(79), None);
-        assert_eq!(level(80), Some(Level::Warning));
-        assert_eq!(level(100), Some(Level::Problem));
+        assert_eq!(level(80), Some(Severity::Warning));
+        assert_eq!(level(100), Some(Severity::Problem));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! What the state of a namespace's migrations means.
 
-use crate::adapters::redis::{AppliedMigration, MigrationState};
-use crate::operate::doctor::{Finding, Level};
+use crate::domain::{Migration, MigrationState};
+use crate::operate::doctor::{Finding, Severity};
 
-pub(super) fn judge(all: &[AppliedMigration]) -> Finding {
+pub(super) fn judge(all: &[Migration]) -> Finding {
     let check = "layout";
     let find = |state: fn(&MigrationState) -> bool| all.iter().find(|one| state(&one.state));
-    let trouble = |one: &AppliedMigration, what: &str| {
+    let trouble = |one: &Migration, what: &str| {
         let what = format!("migration {:04} {what}", one.number);
-        Finding::new(Level::Problem, check, what).because("services refuse to start")
+        Finding::new(Severity::Problem, check, what).because("services refuse to start")
     };
     if let Some(one) = find(|state| *state == MigrationState::Unknown) {
         return trouble(one, "was applied by a newer version").advise("update redstart");
@@ -38,27 +38,27 @@ mod tests {
     use super::*;
     use crate::domain::Timestamp;
 
-    fn level(states: &[MigrationState]) -> Level {
-        let all: Vec<AppliedMigration> = (1..)
+    fn level(states: &[MigrationState]) -> Severity {
+        let all: Vec<Migration> = (1..)
             .zip(states)
-            .map(|(number, state)| AppliedMigration {
+            .map(|(number, state)| Migration {
                 number,
                 name: String::new(),
                 state: state.clone(),
             })
             .collect();
-        judge(&all).level
+        judge(&all).severity
     }
 
     #[test]
     fn a_layout_is_ok_when_a_service_would_start_on_it() {
         use MigrationState::{Applied, Changed, Dirty, Pending, Unknown};
         let applied = Applied(Timestamp::from_millis(0).unwrap());
-        assert_eq!(level(std::slice::from_ref(&applied)), Level::Ok);
-        assert_eq!(level(&[Pending]), Level::Ok);
+        assert_eq!(level(std::slice::from_ref(&applied)), Severity::Ok);
+        assert_eq!(level(&[Pending]), Severity::Ok);
         for bad in [Pending, Dirty, Changed, Unknown] {
-            assert_eq!(level(&[applied.clone(), bad]), Level::Problem);
+            assert_eq!(level(&[applied.clone(), bad]), Severity::Problem);
         }
-        assert_eq!(level(&[Dirty]), Level::Problem);
+        assert_eq!(level(&[Dirty]), Severity::Problem);
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::adapters::redis::Migrations;
 use crate::domain::{Error, Timestamp, Topic, describe};
-use crate::store::Backend;
+use crate::store::Store;
 
 use groups::{GroupFacts, TopicFacts};
 
@@ -25,7 +25,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Level {
+pub enum Severity {
     /// As it should be.
     Ok,
     /// Could not be found out, for want of a permission.
@@ -36,7 +36,7 @@ pub enum Level {
     Problem,
 }
 
-impl Level {
+impl Severity {
     /// The level in one word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -54,7 +54,7 @@ impl Level {
 #[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
-    pub level: Level,
+    pub severity: Severity,
     /// What was looked at: `server`, `version`, `eviction`, `persistence`, `memory`, `clock`,
     /// `scripts`, `layout`, `backlog`, `groups`, `retries`.
     pub check: &'static str,
@@ -67,9 +67,9 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(level: Level, check: &'static str, what: impl Into<String>) -> Self {
+    fn new(level: Severity, check: &'static str, what: impl Into<String>) -> Self {
         Self {
-            level,
+            severity: level,
             check,
             what: what.into(),
             why: String::new(),
@@ -78,7 +78,7 @@ impl Finding {
     }
 
     fn ok(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(Level::Ok, check, what)
+        Self::new(Severity::Ok, check, what)
     }
 
     fn because(mut self, why: impl Into<String>) -> Self {
@@ -95,18 +95,18 @@ impl Finding {
 /// All that was found.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Diagnosis {
+pub struct DoctorReport {
     /// The worst level of all findings.
-    pub level: Level,
+    pub severity: Severity,
     /// One or more for each check.
     pub findings: Vec<Finding>,
 }
 
-impl Diagnosis {
+impl DoctorReport {
     fn of(findings: Vec<Finding>) -> Self {
-        let level = findings.iter().map(|finding| finding.level).max();
+        let level = findings.iter().map(|finding| finding.severity).max();
         Self {
-            level: level.unwrap_or(Level::Ok),
+            severity: level.unwrap_or(Severity::Ok),
             findings,
         }
     }
@@ -118,7 +118,7 @@ impl Diagnosis {
 /// # Example
 ///
 /// ```
-/// use redstart::{Container, Level, MemoryStore};
+/// use redstart::{Container, doctor::Severity, memory::MemoryStore};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redstart::Error> {
@@ -127,22 +127,22 @@ impl Diagnosis {
 /// for finding in &diagnosis.findings {
 ///     println!("{:?} {}: {}", finding.level, finding.check, finding.what);
 /// }
-/// assert!(diagnosis.level < Level::Problem);
+/// assert!(diagnosis.level < Severity::Problem);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Doctor {
-    backend: Arc<dyn Backend>,
+    store: Arc<dyn Store>,
     migrations: Option<Migrations>,
     stuck_after: Duration,
 }
 
 impl Doctor {
-    pub(crate) fn new(backend: Arc<dyn Backend>, migrations: Option<Migrations>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, migrations: Option<Migrations>) -> Self {
         Self {
-            backend,
+            store,
             migrations,
             stuck_after: STUCK_AFTER,
         }
@@ -156,19 +156,19 @@ impl Doctor {
     }
 
     /// Looks at everything. What cannot be looked at is a finding, too.
-    pub async fn examine(&self) -> Diagnosis {
+    pub async fn run(&self) -> DoctorReport {
         let mut findings = Vec::new();
-        match self.backend.server().await {
+        match self.store.server().await {
             Ok(Some(facts)) => findings.extend(server::judge(&facts)),
             Ok(None) => {
-                let what = format!("{}: in this process, gone with it", self.backend.name());
+                let what = format!("{}: in this process, gone with it", self.store.name());
                 findings.push(Finding::ok("server", what));
             }
             Err(error) => {
                 let finding = failed("server", &error)
                     .because("without it nothing is published and nothing delivered")
                     .advise("check that it runs, its address, and the permissions of this user");
-                return Diagnosis::of(vec![finding]);
+                return DoctorReport::of(vec![finding]);
             }
         }
         if let Some(migrations) = &self.migrations {
@@ -181,33 +181,33 @@ impl Doctor {
             Ok(topics) => findings.extend(groups::judge(&topics, self.stuck_after)),
             Err(error) => findings.push(failed("groups", &error)),
         }
-        Diagnosis::of(findings)
+        DoctorReport::of(findings)
     }
 
     async fn topics(&self) -> Result<Vec<TopicFacts>, Error> {
         let mut all = Vec::new();
-        for topic in self.backend.topics().await? {
+        for topic in self.store.topics().await? {
             all.extend(self.topic(&topic).await?);
         }
         Ok(all)
     }
 
     async fn topic(&self, topic: &Topic) -> Result<Option<TopicFacts>, Error> {
-        let Some(status) = self.backend.status(topic).await? else {
+        let Some(status) = self.store.status(topic).await? else {
             return Ok(None);
         };
-        let oldest = self.backend.browse(topic, None, 1).await?;
+        let oldest = self.store.browse(topic, None, 1).await?;
         let oldest = oldest.first().and_then(|(id, _)| id.time());
         let mut groups = Vec::new();
         for group in &status.groups {
-            let consumers = self.backend.consumers(topic, &group.group).await?;
-            let page = self.backend.scheduled(topic, &group.group, None, 1).await?;
+            let consumers = self.store.consumers(topic, &group.group).await?;
+            let page = self.store.scheduled(topic, &group.group, None, 1).await?;
             let since = |time: Timestamp| {
                 let millis = page.now.as_millis().saturating_sub(time.as_millis());
                 Duration::from_millis(u64::try_from(millis).unwrap_or(0))
             };
             groups.push(GroupFacts {
-                quiet: consumers.iter().map(|one| one.quiet).min(),
+                quiet: consumers.iter().map(|one| one.idle_for).min(),
                 oldest: oldest.map(since),
                 overdue: page.entries.first().map(|first| since(first.due)),
             });
@@ -217,7 +217,7 @@ impl Doctor {
 }
 
 fn failed(check: &'static str, error: &Error) -> Finding {
-    Finding::new(Level::Problem, check, describe(error))
+    Finding::new(Severity::Problem, check, describe(error))
 }
 
 /// A duration in its largest unit, and no finer.
@@ -237,11 +237,14 @@ mod tests {
 
     #[test]
     fn a_diagnosis_is_as_bad_as_its_worst_finding() {
-        assert_eq!(Diagnosis::of(Vec::new()).level, Level::Ok);
-        let findings = [Level::Ok, Level::Warning, Level::Unknown]
+        assert_eq!(DoctorReport::of(Vec::new()).severity, Severity::Ok);
+        let findings = [Severity::Ok, Severity::Warning, Severity::Unknown]
             .map(|level| Finding::new(level, "server", ""));
-        assert_eq!(Diagnosis::of(findings.to_vec()).level, Level::Warning);
-        assert!(Level::Problem > Level::Warning);
+        assert_eq!(
+            DoctorReport::of(findings.to_vec()).severity,
+            Severity::Warning
+        );
+        assert!(Severity::Problem > Severity::Warning);
     }
 
     #[test]

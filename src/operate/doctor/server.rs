@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::operate::doctor::{Finding, Level, roughly};
-use crate::store::ServerFacts;
+use crate::operate::doctor::{Finding, Severity, roughly};
+use crate::store::ServerInfo;
 
 /// Clocks that differ by no more are as good as equal.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
@@ -11,11 +11,11 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 const LITTLE_ROOM: f64 = 0.75;
 const NO_ROOM: f64 = 0.9;
 
-pub(super) fn judge(facts: &ServerFacts) -> Vec<Finding> {
+pub(super) fn judge(facts: &ServerInfo) -> Vec<Finding> {
     let mut findings = version(facts);
     if facts.is_replica {
         let finding = Finding::new(
-            Level::Problem,
+            Severity::Problem,
             "server",
             "follows another and takes no writes",
         )
@@ -62,19 +62,19 @@ const KNOWN_BAD: [(Version, Version, &str); 6] = [
 const LUA: &str =
     "whoever may run a script can take the server over (CVE-2025-49844, unless it was patched)";
 
-fn version(facts: &ServerFacts) -> Vec<Finding> {
+fn version(facts: &ServerInfo) -> Vec<Finding> {
     let check = "version";
     let what = format!("{} {}", facts.name, facts.version);
     if facts.name != "redis" {
         let why = "known faults are known for Redis itself";
-        return vec![Finding::new(Level::Unknown, check, what).because(why)];
+        return vec![Finding::new(Severity::Unknown, check, what).because(why)];
     }
     let Some(version) = parse(&facts.version) else {
-        return vec![Finding::new(Level::Unknown, check, what)];
+        return vec![Finding::new(Severity::Unknown, check, what)];
     };
     if version < (7, 0, 0) {
         let why = "streams of older versions lack what reclaiming and lag are built on";
-        let finding = Finding::new(Level::Problem, check, what).because(why);
+        let finding = Finding::new(Severity::Problem, check, what).because(why);
         return vec![finding.advise("use Redis 7.2 or later")];
     }
     let bad = KNOWN_BAD
@@ -82,7 +82,7 @@ fn version(facts: &ServerFacts) -> Vec<Finding> {
         .filter(|(from, good, _)| (*from..*good).contains(&version));
     let bad: Vec<Finding> = bad
         .map(|(_, (major, minor, patch), why)| {
-            Finding::new(Level::Warning, check, what.clone())
+            Finding::new(Severity::Warning, check, what.clone())
                 .because(*why)
                 .advise(format!("update to {major}.{minor}.{patch} or later"))
         })
@@ -93,10 +93,10 @@ fn version(facts: &ServerFacts) -> Vec<Finding> {
     bad
 }
 
-fn eviction(facts: &ServerFacts) -> Finding {
+fn eviction(facts: &ServerInfo) -> Finding {
     let check = "eviction";
     let Some(policy) = &facts.eviction_policy else {
-        return Finding::new(Level::Unknown, check, "the server does not say");
+        return Finding::new(Severity::Unknown, check, "the server does not say");
     };
     let what = match facts.evicted {
         0 => format!("maxmemory-policy {policy}"),
@@ -112,25 +112,25 @@ fn eviction(facts: &ServerFacts) -> Finding {
     };
     // Without a limit nothing is evicted yet.
     let level = if policy.starts_with("volatile-") || facts.memory_limit.is_none() {
-        Level::Warning
+        Severity::Warning
     } else {
-        Level::Problem
+        Severity::Problem
     };
     Finding::new(level, check, what)
         .because(why)
         .advise("set maxmemory-policy noeviction")
 }
 
-fn persistence(facts: &ServerFacts) -> Vec<Finding> {
+fn persistence(facts: &ServerInfo) -> Vec<Finding> {
     let check = "persistence";
-    let troubles = facts.disk_troubles.iter().map(|trouble| {
-        Finding::new(Level::Problem, check, format!("failed: {trouble}"))
+    let troubles = facts.persistence_errors.iter().map(|trouble| {
+        Finding::new(Severity::Problem, check, format!("failed: {trouble}"))
             .because("what was accepted since may not outlive the server")
             .advise("look at the server's log and its disk")
     });
     let kept = match (facts.append_only, facts.append_sync.as_deref()) {
-        (None, _) => Finding::new(Level::Unknown, check, "the server does not say"),
-        (Some(false), _) => Finding::new(Level::Problem, check, "appendonly no")
+        (None, _) => Finding::new(Severity::Unknown, check, "the server does not say"),
+        (Some(false), _) => Finding::new(Severity::Problem, check, "appendonly no")
             .because("a restart loses every message since the last snapshot, or all of them")
             .advise("set appendonly yes"),
         (Some(true), Some("always")) => Finding::ok(check, "appendonly yes, appendfsync always"),
@@ -139,28 +139,30 @@ fn persistence(facts: &ServerFacts) -> Vec<Finding> {
             "appendonly yes, appendfsync everysec: a power cut can cost the last second",
         ),
         (Some(true), Some(other)) => Finding::new(
-            Level::Warning,
+            Severity::Warning,
             check,
             format!("appendonly yes, appendfsync {other}"),
         )
         .because("a power cut can cost all that the operating system has not written yet")
         .advise("set appendfsync everysec or always"),
-        (Some(true), None) => {
-            Finding::new(Level::Unknown, check, "appendonly yes, appendfsync unknown")
-                .because("this user may not read the server's settings")
-                .advise("see that it is everysec or always")
-        }
+        (Some(true), None) => Finding::new(
+            Severity::Unknown,
+            check,
+            "appendonly yes, appendfsync unknown",
+        )
+        .because("this user may not read the server's settings")
+        .advise("see that it is everysec or always"),
     };
     std::iter::once(kept).chain(troubles).collect()
 }
 
-fn memory(facts: &ServerFacts) -> Finding {
+fn memory(facts: &ServerInfo) -> Finding {
     let check = "memory";
     let used = mebibytes(facts.memory_used);
     let Some(limit) = facts.memory_limit else {
-        let of = facts.memory_of_machine.map(mebibytes);
+        let of = facts.machine_memory.map(mebibytes);
         let of = of.map_or_else(String::new, |of| format!(" on a machine of {of}"));
-        return Finding::new(Level::Warning, check, format!("{used} used{of}, no limit"))
+        return Finding::new(Severity::Warning, check, format!("{used} used{of}, no limit"))
             .because("a server that takes all memory is killed, where one with a limit only refuses to publish")
             .advise("set maxmemory");
     };
@@ -170,9 +172,9 @@ fn memory(facts: &ServerFacts) -> Finding {
         return Finding::ok(check, what);
     }
     let level = if share < NO_ROOM {
-        Level::Warning
+        Severity::Warning
     } else {
-        Level::Problem
+        Severity::Problem
     };
     Finding::new(level, check, what)
         .because("when memory is full, publishing is refused")
@@ -187,27 +189,27 @@ fn mebibytes(bytes: u64) -> String {
     }
 }
 
-fn clock(facts: &ServerFacts) -> Finding {
+fn clock(facts: &ServerInfo) -> Finding {
     let check = "clock";
-    let off = Duration::from_millis(facts.clock_ahead.unsigned_abs());
+    let off = Duration::from_millis(facts.clock_offset.unsigned_abs());
     if off <= CLOCK_TOLERANCE + facts.round_trip / 2 {
         return Finding::ok(check, "as this machine's");
     }
-    let side = if facts.clock_ahead > 0 {
+    let side = if facts.clock_offset > 0 {
         "ahead of"
     } else {
         "behind"
     };
-    Finding::new(Level::Warning, check, format!("{} {side} this machine's", roughly(off)))
+    Finding::new(Severity::Warning, check, format!("{} {side} this machine's", roughly(off)))
         .because("times of messages and failures come from services, those of entries and retries from the server: what is searched by time is missed")
         .advise("synchronise both clocks")
 }
 
-fn scripts(facts: &ServerFacts) -> Option<Finding> {
+fn scripts(facts: &ServerInfo) -> Option<Finding> {
     let check = "scripts";
     Some(match facts.scripts.as_ref()? {
         Ok(count) => Finding::ok(check, format!("all {count} loaded")),
-        Err(error) => Finding::new(Level::Problem, check, error.clone())
+        Err(error) => Finding::new(Severity::Problem, check, error.clone())
             .because("settling, retrying and reclaiming run as scripts")
             .advise("allow this user SCRIPT LOAD and EVALSHA"),
     })
@@ -217,8 +219,8 @@ fn scripts(facts: &ServerFacts) -> Option<Finding> {
 mod tests {
     use super::*;
 
-    fn sound() -> ServerFacts {
-        ServerFacts {
+    fn sound() -> ServerInfo {
+        ServerInfo {
             name: "redis".to_owned(),
             version: "8.2.2".to_owned(),
             eviction_policy: Some("noeviction".to_owned()),
@@ -227,12 +229,12 @@ mod tests {
             append_only: Some(true),
             append_sync: Some("everysec".to_owned()),
             scripts: Some(Ok(17)),
-            ..ServerFacts::default()
+            ..ServerInfo::default()
         }
     }
 
     /// The level of each finding of a check, after a change to a sound server.
-    fn levels(check: &str, change: impl FnOnce(&mut ServerFacts)) -> Vec<Level> {
+    fn levels(check: &str, change: impl FnOnce(&mut ServerInfo)) -> Vec<Severity> {
         let mut facts = sound();
         change(&mut facts);
         let findings = judge(&facts).into_iter();
@@ -241,9 +243,12 @@ mod tests {
             .inspect(|finding| {
                 // Whoever is told of trouble is told what to do.
                 let is_told = !finding.advice.is_empty() && !finding.why.is_empty();
-                assert!(is_told || finding.level < Level::Warning, "{finding:?}");
+                assert!(
+                    is_told || finding.severity < Severity::Warning,
+                    "{finding:?}"
+                );
             })
-            .map(|finding| finding.level)
+            .map(|finding| finding.severity)
             .collect()
     }
 
@@ -251,7 +256,7 @@ mod tests {
     fn a_sound_server_is_ok_in_everything() {
         let findings = judge(&sound());
         assert!(
-            findings.iter().all(|one| one.level == Level::Ok),
+            findings.iter().all(|one| one.severity == Severity::Ok),
             "{findings:?}"
         );
         assert_eq!(findings.len(), 6);
@@ -260,17 +265,17 @@ mod tests {
     #[test]
     fn versions_are_told_by_their_faults() {
         let of = |version: &str| levels("version", |facts| facts.version = version.to_owned());
-        assert_eq!(of("6.2.20"), [Level::Problem]);
-        assert_eq!(of("7.0.15"), [Level::Warning, Level::Warning]);
-        assert_eq!(of("7.2.5"), [Level::Warning]);
-        assert_eq!(of("7.2.11"), [Level::Ok]);
-        assert_eq!(of("7.4.2"), [Level::Warning, Level::Warning]);
-        assert_eq!(of("7.4.6"), [Level::Ok]);
-        assert_eq!(of("8.0"), [Level::Warning]);
-        assert_eq!(of("unstable"), [Level::Unknown]);
+        assert_eq!(of("6.2.20"), [Severity::Problem]);
+        assert_eq!(of("7.0.15"), [Severity::Warning, Severity::Warning]);
+        assert_eq!(of("7.2.5"), [Severity::Warning]);
+        assert_eq!(of("7.2.11"), [Severity::Ok]);
+        assert_eq!(of("7.4.2"), [Severity::Warning, Severity::Warning]);
+        assert_eq!(of("7.4.6"), [Severity::Ok]);
+        assert_eq!(of("8.0"), [Severity::Warning]);
+        assert_eq!(of("unstable"), [Severity::Unknown]);
         assert_eq!(
             levels("version", |facts| facts.name = "valkey".to_owned()),
-            [Level::Unknown]
+            [Severity::Unknown]
         );
     }
 
@@ -282,12 +287,12 @@ mod tests {
                 facts.memory_limit = limit;
             })
         };
-        assert_eq!(of("allkeys-lru", Some(1)), [Level::Problem]);
-        assert_eq!(of("allkeys-lru", None), [Level::Warning]);
-        assert_eq!(of("volatile-ttl", Some(1)), [Level::Warning]);
+        assert_eq!(of("allkeys-lru", Some(1)), [Severity::Problem]);
+        assert_eq!(of("allkeys-lru", None), [Severity::Warning]);
+        assert_eq!(of("volatile-ttl", Some(1)), [Severity::Warning]);
         assert_eq!(
             levels("eviction", |facts| facts.eviction_policy = None),
-            [Level::Unknown]
+            [Severity::Unknown]
         );
     }
 
@@ -299,13 +304,16 @@ mod tests {
                 facts.append_sync = synced.map(str::to_owned);
             })
         };
-        assert_eq!(of(Some(true), Some("always")), [Level::Ok]);
-        assert_eq!(of(Some(true), Some("no")), [Level::Warning]);
-        assert_eq!(of(Some(true), None), [Level::Unknown]);
-        assert_eq!(of(Some(false), None), [Level::Problem]);
-        assert_eq!(of(None, None), [Level::Unknown]);
-        let trouble = |facts: &mut ServerFacts| facts.disk_troubles.push("saving".to_owned());
-        assert_eq!(levels("persistence", trouble), [Level::Ok, Level::Problem]);
+        assert_eq!(of(Some(true), Some("always")), [Severity::Ok]);
+        assert_eq!(of(Some(true), Some("no")), [Severity::Warning]);
+        assert_eq!(of(Some(true), None), [Severity::Unknown]);
+        assert_eq!(of(Some(false), None), [Severity::Problem]);
+        assert_eq!(of(None, None), [Severity::Unknown]);
+        let trouble = |facts: &mut ServerInfo| facts.persistence_errors.push("saving".to_owned());
+        assert_eq!(
+            levels("persistence", trouble),
+            [Severity::Ok, Severity::Problem]
+        );
     }
 
     #[test]
@@ -315,32 +323,32 @@ mod tests {
                 (facts.memory_used, facts.memory_limit) = (used, limit)
             })
         };
-        assert_eq!(of(70, Some(100)), [Level::Ok]);
-        assert_eq!(of(80, Some(100)), [Level::Warning]);
-        assert_eq!(of(95, Some(100)), [Level::Problem]);
-        assert_eq!(of(1, None), [Level::Warning]);
+        assert_eq!(of(70, Some(100)), [Severity::Ok]);
+        assert_eq!(of(80, Some(100)), [Severity::Warning]);
+        assert_eq!(of(95, Some(100)), [Severity::Problem]);
+        assert_eq!(of(1, None), [Severity::Warning]);
     }
 
     #[test]
     fn a_slow_answer_says_little_about_a_clock() {
         let of = |ahead: i64, took: u64| {
             levels("clock", |facts| {
-                (facts.clock_ahead, facts.round_trip) = (ahead, Duration::from_secs(took));
+                (facts.clock_offset, facts.round_trip) = (ahead, Duration::from_secs(took));
             })
         };
-        assert_eq!(of(-1_900, 0), [Level::Ok]);
-        assert_eq!(of(3_600_000, 0), [Level::Warning]);
-        assert_eq!(of(-3_600_000, 0), [Level::Warning]);
-        assert_eq!(of(5_000, 10), [Level::Ok]);
+        assert_eq!(of(-1_900, 0), [Severity::Ok]);
+        assert_eq!(of(3_600_000, 0), [Severity::Warning]);
+        assert_eq!(of(-3_600_000, 0), [Severity::Warning]);
+        assert_eq!(of(5_000, 10), [Severity::Ok]);
     }
 
     #[test]
     fn a_server_that_cannot_be_written_to_is_a_problem() {
         assert_eq!(
             levels("server", |facts| facts.is_replica = true),
-            [Level::Problem]
+            [Severity::Problem]
         );
-        let refused = |facts: &mut ServerFacts| facts.scripts = Some(Err("no".to_owned()));
-        assert_eq!(levels("scripts", refused), [Level::Problem]);
+        let refused = |facts: &mut ServerInfo| facts.scripts = Some(Err("no".to_owned()));
+        assert_eq!(levels("scripts", refused), [Severity::Problem]);
     }
 }

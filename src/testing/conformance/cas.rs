@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Subject;
 use super::support::{Must as _, Stage};
-use crate::api::{Cas, KvStoreExt as _};
+use crate::api::CasResult;
 
 /// > Replaces a value that is, byte for byte, the expected one (`None`: absent).
 /// > The value was as expected and has been replaced.
@@ -18,18 +18,22 @@ pub async fn a_value_is_replaced_only_where_it_is_as_expected<S: Subject>(subjec
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
     let cas = async |expected: Option<&'static str>, new| {
         let done = kv
+            .port()
             .cas_bytes("k", expected.map(bytes), bytes(new), None)
             .await;
         done.must("swapping")
     };
-    assert_eq!(cas(Some("1"), "2").await, Cas::Differs(None));
-    assert_eq!(cas(Some(""), "2").await, Cas::Differs(None));
-    assert_eq!(cas(None, "1").await, Cas::Swapped);
-    assert_eq!(cas(None, "2").await, Cas::Differs(Some(bytes("1"))));
-    assert_eq!(cas(Some("3"), "2").await, Cas::Differs(Some(bytes("1"))));
-    assert_eq!(cas(Some("1"), "").await, Cas::Swapped);
-    assert_eq!(cas(None, "2").await, Cas::Differs(Some(Bytes::new())));
-    assert_eq!(cas(Some(""), "2").await, Cas::Swapped);
+    assert_eq!(cas(Some("1"), "2").await, CasResult::Differs(None));
+    assert_eq!(cas(Some(""), "2").await, CasResult::Differs(None));
+    assert_eq!(cas(None, "1").await, CasResult::Swapped);
+    assert_eq!(cas(None, "2").await, CasResult::Differs(Some(bytes("1"))));
+    assert_eq!(
+        cas(Some("3"), "2").await,
+        CasResult::Differs(Some(bytes("1")))
+    );
+    assert_eq!(cas(Some("1"), "").await, CasResult::Swapped);
+    assert_eq!(cas(None, "2").await, CasResult::Differs(Some(Bytes::new())));
+    assert_eq!(cas(Some(""), "2").await, CasResult::Swapped);
 }
 
 /// The new value has the time to live that was given, or none.
@@ -60,7 +64,10 @@ pub async fn equal_values_are_equal<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
     let older = Bytes::from_static(br#"{"b":1,"a":2}"#);
-    kv.set_bytes(vec![("k", older)], None).await.must("setting");
+    kv.port()
+        .set_bytes(vec![("k", older)], None)
+        .await
+        .must("setting");
     let held: Option<HashMap<String, i32>> = kv.get("k").await.must("getting");
     let held = held.must("the value");
     let new = HashMap::from([("a".to_owned(), 3)]);

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::Subject;
-use super::dead_letters::{NOWHERE, parcel};
+use super::dead_letters::{NOWHERE, redelivery};
 use super::support::{Must as _, Stage, head, record};
-use crate::domain::{Cause, DeadLetterFilter, Reason, Tally, hour_name};
-use crate::store::{Onward, Record, Span};
+use crate::domain::{Cause, CountBy, DeadLetterFilter, Reason, hour_name};
+use crate::store::{Disposition, IdRange, Record};
 
 /// > How many dead letters there are of each cause, kept as they come and go, whatever their
 /// > number; the most frequent first.
@@ -30,11 +30,14 @@ pub async fn causes_are_counted<S: Subject>(subject: &S) {
     assert_eq!(told().await, both);
     assert_eq!(stage.causes().await[0].first, ids[0]);
     stage
-        .take(&[(ids[1], Onward::Away), (ids[2], parcel())])
+        .take(&[(ids[1], Disposition::Discard), (ids[2], redelivery())])
         .await;
     assert_eq!(told().await, [cause("no user #", 2, ids[3])]);
     stage
-        .take(&[(ids[0], Onward::Away), (ids[3], Onward::Away)])
+        .take(&[
+            (ids[0], Disposition::Discard),
+            (ids[3], Disposition::Discard),
+        ])
         .await;
     assert!(told().await.is_empty(), "no count outlives its records");
 }
@@ -45,7 +48,7 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let records = [("a", Some("t")), ("b", None), ("a", None)].map(|(kind, tenant)| {
         let mut record = record("body");
-        record.head.kind = kind.to_owned();
+        record.head.message_type = kind.to_owned();
         record.head.tenant = tenant.map(str::to_owned);
         record
     });
@@ -56,9 +59,12 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
             .map(|(name, count)| ((*name).to_owned(), *count));
         owned.collect::<Vec<_>>()
     };
-    assert_eq!(stage.tally(Tally::Type).await, named(&[("a", 2), ("b", 1)]));
     assert_eq!(
-        stage.tally(Tally::Tenant).await,
+        stage.tally(CountBy::Type).await,
+        named(&[("a", 2), ("b", 1)])
+    );
+    assert_eq!(
+        stage.tally(CountBy::Tenant).await,
         named(&[("", 2), ("t", 1)])
     );
     let mut hours = std::collections::BTreeMap::new();
@@ -66,16 +72,16 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
         *hours.entry(hour_name(id.millis / 3_600_000)).or_default() += 1;
     }
     assert_eq!(
-        stage.tally(Tally::Hour).await,
+        stage.tally(CountBy::Hour).await,
         hours.into_iter().collect::<Vec<_>>()
     );
     stage
-        .take(&[(ids[0], Onward::Away), (ids[1], parcel())])
+        .take(&[(ids[0], Disposition::Discard), (ids[1], redelivery())])
         .await;
-    assert_eq!(stage.tally(Tally::Type).await, named(&[("a", 1)]));
-    assert_eq!(stage.tally(Tally::Tenant).await, named(&[("", 1)]));
-    stage.take(&[(ids[2], Onward::Away)]).await;
-    assert!(stage.tally(Tally::Hour).await.is_empty());
+    assert_eq!(stage.tally(CountBy::Type).await, named(&[("a", 1)]));
+    assert_eq!(stage.tally(CountBy::Tenant).await, named(&[("", 1)]));
+    stage.take(&[(ids[2], Disposition::Discard)]).await;
+    assert!(stage.tally(CountBy::Hour).await.is_empty());
 }
 
 /// So many records, of each cause in turn.
@@ -95,12 +101,12 @@ pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) 
     let mut items: Vec<_> = ids
         .iter()
         .step_by(9)
-        .map(|id| (*id, Onward::Away))
+        .map(|id| (*id, Disposition::Discard))
         .collect();
     items.extend([
-        (ids[399], Onward::Away),
-        (ids[398], Onward::Away),
-        (NOWHERE, Onward::Away),
+        (ids[399], Disposition::Discard),
+        (ids[398], Disposition::Discard),
+        (NOWHERE, Disposition::Discard),
     ]);
     items.rotate_left(20);
     let taken = stage.take(&items).await;
@@ -114,7 +120,7 @@ pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) 
     let left = |cause| (0..400).filter(|at| !gone(at) && at % 3 == cause).count() as u64;
     let expected = [("one", left(0)), ("three", left(2)), ("two", left(1))];
     assert_eq!(counts.collect::<Vec<_>>(), expected);
-    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 353)]);
+    assert_eq!(stage.tally(CountBy::Type).await, [("n".to_owned(), 353)]);
 }
 
 /// > A store may need their heads. Those in `known`, as a search has found them and in its order, it need
@@ -125,22 +131,26 @@ pub async fn counts_are_the_same_where_heads_are_known<S: Subject>(subject: &S) 
         .buried_as(of_causes(&["one", "two", "three"], 90))
         .await;
     let all = DeadLetterFilter::default();
-    let found = stage
-        .graves()
-        .search(&stage.topic, &stage.group, Span::default(), &all, 100);
-    let found = found.await.must("searching").letters;
+    let found =
+        stage
+            .dead_letters()
+            .search(&stage.topic, &stage.group, IdRange::default(), &all, 100);
+    let found = found.await.must("searching").items;
     assert_eq!(found.len(), ids.len());
-    let items: Vec<_> = ids[..60].iter().map(|id| (*id, Onward::Away)).collect();
+    let items: Vec<_> = ids[..60]
+        .iter()
+        .map(|id| (*id, Disposition::Discard))
+        .collect();
     // All of them, some of them, and more than are taken.
     for (portion, known) in [(0..20, 0..20), (20..40, 25..31), (40..60, 0..90)] {
         let (items, known) = (&items[portion], &found[known]);
-        let graves = stage.graves();
-        let taken = graves.take(&stage.topic, &stage.group, items, known, None);
+        let dead_letters = stage.dead_letters();
+        let taken = dead_letters.move_out(&stage.topic, &stage.group, items, known, None);
         assert_eq!(taken.await.must("taking out"), [true; 20]);
     }
     let counts = stage.causes().await.into_iter().map(|cause| cause.count);
     assert_eq!(counts.collect::<Vec<_>>(), [10, 10, 10]);
-    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 30)]);
+    assert_eq!(stage.tally(CountBy::Type).await, [("n".to_owned(), 30)]);
 }
 
 /// The counts stay right however many take out at once, and while they do.
@@ -153,7 +163,10 @@ pub async fn counts_are_right_beside_takers<S: Subject>(subject: &S) {
     let taking = async |first: usize| {
         let mine = ids.iter().skip(first).step_by(5);
         let others = ids.iter().skip((first + 1) % 4).step_by(10);
-        let items: Vec<_> = mine.chain(others).map(|id| (*id, Onward::Away)).collect();
+        let items: Vec<_> = mine
+            .chain(others)
+            .map(|id| (*id, Disposition::Discard))
+            .collect();
         let mut taken = 0;
         for some in items.chunks(7) {
             taken += stage
@@ -179,7 +192,7 @@ pub async fn counts_are_right_beside_takers<S: Subject>(subject: &S) {
         .map(|one| (&*one.fingerprint, one.count))
         .collect();
     assert_eq!(left, [("five", 120)]);
-    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 120)]);
+    assert_eq!(stage.tally(CountBy::Type).await, [("n".to_owned(), 120)]);
 }
 
 /// The counts stay right where each dead letter has a cause and a tenant of its own.
@@ -192,13 +205,16 @@ pub async fn each_of_many_causes_is_counted<S: Subject>(subject: &S) {
         record
     });
     let ids = stage.buried_as(records).await;
-    let some: Vec<_> = ids[..280].iter().map(|id| (*id, Onward::Away)).collect();
+    let some: Vec<_> = ids[..280]
+        .iter()
+        .map(|id| (*id, Disposition::Discard))
+        .collect();
     assert_eq!(stage.take(&some).await, [true; 280]);
     let mut left: Vec<_> = stage.causes().await;
     left.sort_by_key(|cause| cause.first);
     let names = left.iter().map(|one| (one.fingerprint.clone(), one.count));
     let expected = (280..300).map(|n| (format!("cause {n}"), 1));
     assert_eq!(names.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-    assert_eq!(stage.tally(Tally::Tenant).await.len(), 20);
-    assert_eq!(stage.tally(Tally::Type).await, [("n".to_owned(), 20)]);
+    assert_eq!(stage.tally(CountBy::Tenant).await.len(), 20);
+    assert_eq!(stage.tally(CountBy::Type).await, [("n".to_owned(), 20)]);
 }

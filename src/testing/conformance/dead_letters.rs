@@ -6,10 +6,10 @@ use uuid::Uuid;
 use super::Subject;
 use super::support::{Must as _, Stage, group, head, quick, receipts, record};
 use crate::api::Delivery;
-use crate::api::MessageBusExt as _;
-use crate::domain::{Cause, DeadLetterFilter, EntryId, Reason, Tally};
+use crate::domain::{Cause, CountBy, DeadLetterFilter, EntryId, Reason};
 use crate::store::{
-    Found, Graves, JournalRow, LONGEST_JOURNAL, Lane, Onward, Record, Restoring, Settlement, Span,
+    DeadLetterStore, Disposition, Found, IdRange, JournalRow, LONGEST_JOURNAL, Lane, Record,
+    Restoring, Settlement,
 };
 
 pub(super) const NOWHERE: EntryId = EntryId {
@@ -18,8 +18,8 @@ pub(super) const NOWHERE: EntryId = EntryId {
 };
 
 impl<S: Subject> Stage<'_, S> {
-    pub(super) fn graves(&self) -> &dyn Graves {
-        self.backend.graves()
+    pub(super) fn dead_letters(&self) -> &dyn DeadLetterStore {
+        self.store.dead_letters()
     }
 
     /// Buries so many, and returns their ids.
@@ -39,43 +39,43 @@ impl<S: Subject> Stage<'_, S> {
         let letters: Vec<_> = fetched
             .into_iter()
             .zip(records)
-            .map(|(receipt, record)| Settlement::Bury { receipt, record })
+            .map(|(receipt, record)| Settlement::DeadLetter { receipt, record })
             .collect();
         let done = self.settle(&hand.member, &letters).await;
         assert!(done.iter().all(|done| *done));
-        self.listed(Span::default()).await
+        self.listed(IdRange::default()).await
     }
 
     /// The ids of a span's dead letters.
-    pub(super) async fn listed(&self, span: Span) -> Vec<EntryId> {
+    pub(super) async fn listed(&self, span: IdRange) -> Vec<EntryId> {
         let all = DeadLetterFilter::default();
         let found = self
-            .graves()
+            .dead_letters()
             .search(&self.topic, &self.group, span, &all, 2000);
-        let found = found.await.must("searching").letters;
+        let found = found.await.must("searching").items;
         found.into_iter().map(|(id, _)| id).collect()
     }
 
-    pub(super) async fn take(&self, items: &[(EntryId, Onward)]) -> Vec<bool> {
+    pub(super) async fn take(&self, items: &[(EntryId, Disposition)]) -> Vec<bool> {
         let taken = self
-            .graves()
-            .take(&self.topic, &self.group, items, &[], None);
+            .dead_letters()
+            .move_out(&self.topic, &self.group, items, &[], None);
         taken.await.must("taking out")
     }
 
     pub(super) async fn causes(&self) -> Vec<Cause> {
-        let causes = self.graves().causes(&self.topic, &self.group);
+        let causes = self.dead_letters().causes(&self.topic, &self.group);
         causes.await.must("counting causes")
     }
 
-    pub(super) async fn tally(&self, by: Tally) -> Vec<(String, u64)> {
-        let counts = self.graves().counts(&self.topic, &self.group, by);
+    pub(super) async fn tally(&self, by: CountBy) -> Vec<(String, u64)> {
+        let counts = self.dead_letters().counts(&self.topic, &self.group, by);
         counts.await.must("counting")
     }
 }
 
-pub(super) fn parcel() -> Onward {
-    Onward::RedoAs(Bytes::from_static(b"p"))
+pub(super) fn redelivery() -> Disposition {
+    Disposition::RequeueAs(Bytes::from_static(b"p"))
 }
 
 /// > Goes to the group's dead letters.
@@ -85,7 +85,10 @@ pub async fn a_record_is_kept_as_it_was_given<S: Subject>(subject: &S) {
     let ids = stage.buried(3).await;
     assert_eq!(ids.len(), 3);
     assert_eq!(stage.counts().await, [0, 0, 0, 3]);
-    let found = stage.graves().find(&stage.topic, &stage.group, &ids).await;
+    let found = stage
+        .dead_letters()
+        .find(&stage.topic, &stage.group, &ids)
+        .await;
     let found = found.must("finding");
     let expected = ids.iter().map(|id| (*id, record("body")));
     assert_eq!(found, expected.collect::<Vec<_>>());
@@ -93,8 +96,8 @@ pub async fn a_record_is_kept_as_it_was_given<S: Subject>(subject: &S) {
     stage.create(&other).await;
     let all = DeadLetterFilter::default();
     let none = stage
-        .graves()
-        .search(&stage.topic, &other, Span::default(), &all, 10);
+        .dead_letters()
+        .search(&stage.topic, &other, IdRange::default(), &all, 10);
     assert_eq!(none.await.must("searching"), Found::default());
 }
 
@@ -111,18 +114,18 @@ pub async fn heads_are_found_in_pages<S: Subject>(subject: &S) {
     assert!(ids.is_sorted_by(|one, two| one < two));
     let search = async |span, filter: &DeadLetterFilter, max| {
         let found = stage
-            .graves()
+            .dead_letters()
             .search(&stage.topic, &stage.group, span, filter, max);
         found.await.must("searching")
     };
     let all = DeadLetterFilter::default();
     for size in [1, 10, 300] {
-        let (mut seen, mut span) = (Vec::new(), Span::default());
+        let (mut seen, mut span) = (Vec::new(), IdRange::default());
         loop {
             let found = search(span, &all, size).await;
-            assert!(found.letters.len() <= size);
-            assert_eq!(found.looked, found.letters.len() as u64);
-            seen.extend(found.letters.iter().map(|(id, _)| *id));
+            assert!(found.items.len() <= size);
+            assert_eq!(found.looked, found.items.len() as u64);
+            seen.extend(found.items.iter().map(|(id, _)| *id));
             span.after = found.next();
             if span.after.is_none() || seen.len() > 20 && size == 1 {
                 break;
@@ -132,25 +135,25 @@ pub async fn heads_are_found_in_pages<S: Subject>(subject: &S) {
         assert!(size == 1 || seen.len() == 700);
     }
     let rare = DeadLetterFilter::default().with_fingerprint("rare");
-    let found = search(Span::default(), &rare, 3).await;
+    let found = search(IdRange::default(), &rare, 3).await;
     let expected = [7, 107, 207].map(|at| (ids[at], head("rare")));
-    assert_eq!(found.letters, expected);
+    assert_eq!(found.items, expected);
     assert_eq!(
         (found.looked, found.last, found.more),
         (208, Some(ids[207]), true)
     );
-    let rest = search(Span::after(found.next()), &rare, 100).await;
-    assert_eq!(rest.letters.len(), 4);
+    let rest = search(IdRange::after(found.next()), &rare, 100).await;
+    assert_eq!(rest.items.len(), 4);
     assert_eq!(
         (rest.looked, rest.last, rest.more),
         (492, Some(ids[699]), false)
     );
-    let some = Span {
+    let some = IdRange {
         after: Some(ids[4]),
         until: Some(ids[307]),
     };
     let found = search(some, &all, 1000).await;
-    let found: Vec<_> = found.letters.iter().map(|(id, _)| *id).collect();
+    let found: Vec<_> = found.items.iter().map(|(id, _)| *id).collect();
     assert_eq!(found, ids[5..=307]);
 }
 
@@ -158,16 +161,23 @@ pub async fn heads_are_found_in_pages<S: Subject>(subject: &S) {
 /// > The newest dead letter's id, if there is one.
 pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let last = async || stage.graves().last(&stage.topic, &stage.group).await;
+    let last = async || {
+        stage
+            .dead_letters()
+            .newest(&stage.topic, &stage.group)
+            .await
+    };
     assert_eq!(last().await.must("asking"), None);
     let ids = stage.buried(3).await;
     let wanted = [ids[2], NOWHERE, ids[0]];
-    let found = stage.graves().find(&stage.topic, &stage.group, &wanted);
+    let found = stage
+        .dead_letters()
+        .find(&stage.topic, &stage.group, &wanted);
     let found = found.await.must("finding");
     let found: Vec<_> = found.iter().map(|(id, _)| *id).collect();
     assert_eq!(found, [ids[2], ids[0]]);
     assert_eq!(last().await.must("asking"), Some(ids[2]));
-    stage.take(&[(ids[2], Onward::Away)]).await;
+    stage.take(&[(ids[2], Disposition::Discard)]).await;
     assert_eq!(last().await.must("asking"), Some(ids[1]));
 }
 
@@ -177,24 +187,24 @@ pub async fn taking_out_is_for_good<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.buried(4).await;
     let take = async |ids: &[EntryId]| {
-        let items: Vec<_> = ids.iter().map(|id| (*id, Onward::Away)).collect();
+        let items: Vec<_> = ids.iter().map(|id| (*id, Disposition::Discard)).collect();
         stage.take(&items).await
     };
     let some = [ids[0], NOWHERE, ids[2], ids[0]];
     assert_eq!(take(&some).await, [true, false, true, false]);
-    assert_eq!(stage.take(&[(ids[3], parcel())]).await, [true]);
+    assert_eq!(stage.take(&[(ids[3], redelivery())]).await, [true]);
     let by = Uuid::from_u128(7);
-    let redo = [(ids[1], Onward::Redo)];
+    let redo = [(ids[1], Disposition::Requeue)];
     let redone = stage
-        .graves()
-        .take(&stage.topic, &stage.group, &redo, &[], Some(by));
+        .dead_letters()
+        .move_out(&stage.topic, &stage.group, &redo, &[], Some(by));
     assert_eq!(redone.await.must("taking out"), [true]);
     assert_eq!(take(&ids).await, [false; 4]);
     assert_eq!(stage.counts().await, [0, 0, 2, 0]);
     let mut hand = stage.hand("two").await;
     let came = stage.fetch(&mut hand, 2).await;
     for one in &came {
-        assert_eq!((one.receipt.lane, one.deliveries), (Lane::Redo, 1));
+        assert_eq!((one.receipt.lane, one.deliveries), (Lane::Redelivery, 1));
     }
     let field = |name: &'static str, value: &str| {
         (
@@ -215,7 +225,7 @@ pub async fn each_is_taken_once<S: Subject>(subject: &S) {
     let items: Vec<_> = ids
         .iter()
         .chain([&NOWHERE])
-        .map(|id| (*id, parcel()))
+        .map(|id| (*id, redelivery()))
         .collect();
     let (one, two) = tokio::join!(stage.take(&items), stage.take(&items));
     for (at, (one, two)) in one.into_iter().zip(two).enumerate() {
@@ -241,7 +251,7 @@ pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
     };
     let put = async |records: &[Restoring], again| {
         let put = stage
-            .graves()
+            .dead_letters()
             .restore(&stage.topic, &stage.group, records, again);
         put.await.must("putting in")
     };
@@ -262,14 +272,16 @@ pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
         [None; 4],
         "a second time adds nothing"
     );
-    assert_eq!(stage.listed(Span::default()).await, [ids[0], two, three]);
+    assert_eq!(stage.listed(IdRange::default()).await, [ids[0], two, three]);
     assert_eq!(stage.causes().await[0].count, 3);
     // Also when it was redriven meanwhile.
-    stage.take(&[(two, parcel()), (three, Onward::Away)]).await;
+    stage
+        .take(&[(two, redelivery()), (three, Disposition::Discard)])
+        .await;
     assert_eq!(put(&all[1..], false).await, [None; 3]);
     let again = put(&all[1..2], true).await;
     let ids = [again[0].must("an id")];
-    let found = stage.graves().find(&stage.topic, &stage.group, &ids);
+    let found = stage.dead_letters().find(&stage.topic, &stage.group, &ids);
     assert_eq!(found.await.must("finding")[0].1, record("other body"));
     assert_eq!(put(&all[1..2], true).await, [None], "it is there already");
 }
@@ -280,21 +292,27 @@ pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
 /// > The journal of `operation` counts them in the same step.
 pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let (graves, topic, group) = (stage.graves(), &stage.topic, &stage.group);
+    let (dead_letters, topic, group) = (stage.dead_letters(), &stage.topic, &stage.group);
     let ids = stage.buried(3).await;
     let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
     for (id, order) in [(two, "second"), (one, "first")] {
-        let begun = graves.begin(topic, group, id, order.to_owned()).await;
+        let begun = dead_letters
+            .begin_operation(topic, group, id, order.to_owned())
+            .await;
         begun.must("beginning");
     }
     let items = [
-        (ids[0], Onward::Away),
-        (NOWHERE, Onward::Away),
-        (ids[1], parcel()),
+        (ids[0], Disposition::Discard),
+        (NOWHERE, Disposition::Discard),
+        (ids[1], redelivery()),
     ];
-    let taken = graves.take(topic, group, &items, &[], Some(one)).await;
+    let taken = dead_letters
+        .move_out(topic, group, &items, &[], Some(one))
+        .await;
     assert_eq!(taken.must("taking out"), [true, false, true]);
-    let ended = graves.end(topic, group, one, "done".to_owned()).await;
+    let ended = dead_letters
+        .end_operation(topic, group, one, "done".to_owned())
+        .await;
     ended.must("ending");
     let row = |id, order: &str, taken, cursor, result: Option<&str>| JournalRow {
         id,
@@ -303,7 +321,7 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
         cursor,
         result: result.map(str::to_owned),
     };
-    let journal = async || graves.journal(topic, group).await.must("reading");
+    let journal = async || dead_letters.journal(topic, group).await.must("reading");
     let rows = [
         row(one, "first", 2, Some(ids[1]), Some("done")),
         row(two, "second", 0, None, None),
@@ -311,8 +329,8 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
     assert_eq!(journal().await, rows);
     for n in 0..LONGEST_JOURNAL as u128 {
         let id = Uuid::from_u128(10 + n);
-        graves
-            .begin(topic, group, id, String::new())
+        dead_letters
+            .begin_operation(topic, group, id, String::new())
             .await
             .must("beginning");
     }
@@ -320,8 +338,14 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
     assert_eq!(rows.len(), LONGEST_JOURNAL);
     assert_eq!(rows[0].id, Uuid::from_u128(10), "the oldest made room");
     // Of what the journal has forgotten nothing comes back by halves.
-    let taken = graves
-        .take(topic, group, &[(ids[2], Onward::Away)], &[], Some(one))
+    let taken = dead_letters
+        .move_out(
+            topic,
+            group,
+            &[(ids[2], Disposition::Discard)],
+            &[],
+            Some(one),
+        )
         .await;
     assert_eq!(taken.must("taking out"), [true]);
     assert_eq!(journal().await, rows);
@@ -341,7 +365,7 @@ pub async fn a_dead_letter_tells_its_story<S: Subject>(subject: &S) {
     let published = published.must("publishing");
     stage
         .until("the dead letter", async || {
-            let status = stage.backend.status(&stage.topic).await.must("asking");
+            let status = stage.store.status(&stage.topic).await.must("asking");
             let groups = status.must("the topic").groups;
             groups.iter().any(|group| group.dead == 1).then_some(())
         })
@@ -351,15 +375,20 @@ pub async fn a_dead_letter_tells_its_story<S: Subject>(subject: &S) {
     assert_eq!(letter.error, "no user 3");
     assert_eq!(letter.fingerprint, "no user #");
     assert_eq!(
-        (letter.kind.as_str(), letter.tenant.as_deref()),
+        (letter.message_type.as_str(), letter.tenant.as_deref()),
         ("n", Some("t-1"))
     );
-    assert_eq!(letter.trail.origin, published.id);
-    let history: Vec<_> = letter.trail.history.iter().map(|one| one.number).collect();
+    assert_eq!(letter.history.origin, published.id);
+    let history: Vec<_> = letter
+        .history
+        .failures
+        .iter()
+        .map(|one| one.number)
+        .collect();
     assert_eq!(history, [1, 2, 3]);
     let kept = letter.envelope().must("decoding");
     assert_eq!(kept.id(), envelope.id());
-    assert_eq!(letter.message, Some(envelope.id()));
-    assert_eq!(letter.corr_id.as_deref(), envelope.correlation());
+    assert_eq!(letter.message_id, Some(envelope.id()));
+    assert_eq!(letter.correlation.as_deref(), envelope.correlation());
     stage.finish().await;
 }

@@ -22,7 +22,7 @@ fn identified(n: u32) -> Identified {
 
 impl<S: Subject> Stage<'_, S> {
     async fn append_once(&self, window: Duration, entries: Vec<Identified>) -> Vec<Appended> {
-        let results = self.backend.append_once(&self.topic, window, entries).await;
+        let results = self.store.append_once(&self.topic, window, entries).await;
         let results = results.into_iter();
         results.map(|result| result.must("appending")).collect()
     }
@@ -54,7 +54,7 @@ pub async fn a_repeat_adds_nothing<S: Subject>(subject: &S) {
     assert_eq!(mixed[4].id, mixed[1].id);
     assert_eq!(stage.length().await, 702);
     // Each as it was given, once, and in its order.
-    let held = stage.backend.browse(&stage.topic, None, 1000).await;
+    let held = stage.store.browse(&stage.topic, None, 1000).await;
     for (n, (_, fields)) in (0..).zip(held.must("browsing")) {
         let (name, value) = entry(n);
         assert_eq!(fields, [(bytes::Bytes::from(name), value)]);
@@ -66,14 +66,14 @@ pub async fn a_repeat_adds_nothing<S: Subject>(subject: &S) {
 pub async fn of_concurrent_repeats_one_adds<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let tasks = (0..8_usize).map(|task| {
-        let (backend, topic) = (stage.container.backend(), stage.topic.clone());
+        let (store, topic) = (stage.container.store(), stage.topic.clone());
         tokio::spawn(async move {
             let mut fresh = 0;
             for turn in 0..60 {
                 // Each in an order of its own, a few at a time.
                 let n = u32::try_from((turn * 7 + task * 11) % 60).must("a number");
                 let some = vec![identified(n), identified((n + 1) % 60)];
-                for result in backend.append_once(&topic, DAY, some).await {
+                for result in store.append_once(&topic, DAY, some).await {
                     fresh += u32::from(!result.must("appending").duplicate);
                 }
             }
@@ -94,7 +94,7 @@ pub async fn a_window_outlives_its_entry<S: Subject>(subject: &S) {
     let mut hand = stage.hand("one").await;
     let fetched = receipts(&stage.fetch(&mut hand, 500).await);
     stage.acknowledge(&hand.member, &fetched).await;
-    let retained = stage.backend.retain(&stage.topic).await.must("retaining");
+    let retained = stage.store.trim(&stage.topic).await.must("retaining");
     assert!(retained.removed > 0, "{retained:?}");
     let again = stage.once(DAY, 0..500).await;
     assert!(again.iter().all(|one| one.duplicate));

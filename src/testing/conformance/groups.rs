@@ -9,10 +9,9 @@ use super::Subject;
 use super::support::{
     DAY, Must as _, SOON, Stage, bury, group, later, number_in, numbers, receipts, topic,
 };
-use crate::api::MessageBusExt as _;
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::Group;
-use crate::store::Onward;
+use crate::store::Disposition;
 
 /// Consumers of one group share the messages; every group sees all of them.
 pub async fn consumers_share_and_every_group_sees_everything<S: Subject>(subject: &S) {
@@ -70,7 +69,7 @@ pub async fn no_entry_is_given_to_two_members<S: Subject>(subject: &S) {
 /// > Retries and snoozed messages waiting for their time, or to be read again.
 pub async fn a_status_tells_where_every_message_is<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let nowhere = stage.backend.status(&topic("nowhere")).await;
+    let nowhere = stage.store.status(&topic("nowhere")).await;
     assert_eq!(nowhere.must("asking"), None);
     assert_eq!(stage.counts().await, [0, 0, 0, 0]);
     stage.append(0..10).await;
@@ -99,7 +98,7 @@ pub async fn groups_are_listed_by_name<S: Subject>(subject: &S) {
     for name in ["shipping", "audit"] {
         stage.create(&group(name)).await;
     }
-    let status = stage.backend.status(&stage.topic).await.must("asking");
+    let status = stage.store.status(&stage.topic).await.must("asking");
     let groups = status.must("the topic").groups.into_iter();
     let names: Vec<_> = groups.map(|status| status.group).collect();
     assert_eq!(names, ["audit", "billing", "shipping"].map(group));
@@ -124,8 +123,8 @@ pub async fn only_consumers_that_hold_nothing_are_forgotten<S: Subject>(subject:
     }
     assert_eq!(stage.status().await.consumers, 3);
     let forget = async |idle, only| {
-        let (backend, topic, group) = (&stage.backend, &stage.topic, &stage.group);
-        let done = backend.forget(topic, group, idle, only).await;
+        let (store, topic, group) = (&stage.store, &stage.topic, &stage.group);
+        let done = store.prune_consumers(topic, group, idle, only).await;
         done.must("forgetting")
     };
     assert_eq!(forget(DAY, None).await, 0);
@@ -158,13 +157,13 @@ pub async fn a_member_can_ask_what_it_holds<S: Subject>(subject: &S) {
         }
     }
     for (name, hand) in [("one", &one), ("two", &two)] {
-        let own = stage.backend.holdings(&hand.member, 100).await;
+        let own = stage.store.pending_of(&hand.member, 100).await;
         assert_eq!(own.must("asking"), held[name]);
     }
-    let first = stage.backend.holdings(&one.member, 2).await.must("asking");
+    let first = stage.store.pending_of(&one.member, 2).await.must("asking");
     assert_eq!(first, held["one"][..2]);
     let stranger = stage.member("stranger");
-    let none = stage.backend.holdings(&stranger, 10).await.must("asking");
+    let none = stage.store.pending_of(&stranger, 10).await.must("asking");
     assert!(none.is_empty());
 }
 
@@ -175,7 +174,7 @@ pub async fn a_groups_consumers_are_listed_by_name<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let consumers = async |of: &str| {
-        let listed = stage.backend.consumers(&stage.topic, &group(of)).await;
+        let listed = stage.store.consumers(&stage.topic, &group(of)).await;
         listed.must("listing consumers")
     };
     assert_eq!(consumers("nobody").await, []);
@@ -191,10 +190,11 @@ pub async fn a_groups_consumers_are_listed_by_name<S: Subject>(subject: &S) {
         .map(|one| (one.consumer.as_str(), one.in_flight))
         .collect();
     assert_eq!(known, [("one", 0), ("two", 2)]);
-    let quiet = listed[0].quiet;
+    let quiet = listed[0].idle_for;
     stage
         .until("a consumer to be quiet for longer", async || {
-            (consumers("billing").await[0].quiet > quiet + Duration::from_millis(20)).then_some(())
+            (consumers("billing").await[0].idle_for > quiet + Duration::from_millis(20))
+                .then_some(())
         })
         .await;
 }
@@ -223,16 +223,13 @@ pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S
     let (before, others) = (stage.status().await, stage.status_of(&other).await);
 
     let remove = async |of: &Group| {
-        let removed = stage
-            .backend
-            .remove_group(&stage.topic, of, DAY, true)
-            .await;
+        let removed = stage.store.remove_group(&stage.topic, of, DAY, true).await;
         removed.must("removing")
     };
     assert_eq!(remove(&group("nobody")).await, None);
     let removal = remove(&stage.group).await.must("the group");
     assert!(removal.removed);
-    assert_eq!((removal.status, removal.living), (before, 1));
+    assert_eq!((removal.status, removal.live_consumers), (before, 1));
     assert_eq!(remove(&stage.group).await, None);
     assert_eq!(stage.status_of(&other).await, others);
     assert_eq!(stage.length().await, 6);
@@ -240,9 +237,12 @@ pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S
     // A group of the same name is a new one.
     stage.create(&stage.group).await;
     assert_eq!(stage.counts().await, [6, 0, 0, 0]);
-    let causes = stage.backend.graves().causes(&stage.topic, &stage.group);
+    let causes = stage
+        .store
+        .dead_letters()
+        .causes(&stage.topic, &stage.group);
     assert_eq!(causes.await.must("counting"), []);
-    let consumers = stage.backend.consumers(&stage.topic, &stage.group).await;
+    let consumers = stage.store.consumers(&stage.topic, &stage.group).await;
     assert_eq!(consumers.must("listing consumers"), []);
     let mut hand = stage.hand("two").await;
     let fetched = stage.fetch(&mut hand, 6).await;
@@ -256,7 +256,7 @@ pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let remove = async |quiet| {
         let found = stage
-            .backend
+            .store
             .remove_group(&stage.topic, &stage.group, quiet, false)
             .await;
         found.must("removing").must("the group")
@@ -265,7 +265,11 @@ pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
     let stays = async |counts: [u64; 4]| {
         assert_eq!(stage.counts().await, counts);
         let found = remove(Duration::ZERO).await;
-        assert_eq!((found.removed, found.living), (false, 0), "{counts:?}");
+        assert_eq!(
+            (found.removed, found.live_consumers),
+            (false, 0),
+            "{counts:?}"
+        );
         assert_eq!(stage.counts().await, counts);
     };
     stage.append(0..1).await;
@@ -276,7 +280,7 @@ pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
     stage.settle(&hand.member, &[settlement]).await;
     stays([0, 0, 1, 0]).await;
     let ids = receipts(&fetched);
-    let hastened = stage.backend.hasten(&stage.topic, &stage.group, &ids).await;
+    let hastened = stage.store.run_now(&stage.topic, &stage.group, &ids).await;
     assert_eq!(hastened.must("hastening"), [true]);
     stays([0, 0, 1, 0]).await;
     let fetched = stage.fetch(&mut hand, 1).await;
@@ -285,17 +289,20 @@ pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
         .settle(&hand.member, &[bury(fetched[0].receipt, "a")])
         .await;
     stays([0, 0, 0, 1]).await;
-    let graves = stage.backend.graves();
-    let dead = graves.last(&stage.topic, &stage.group).await;
-    let dead = [(dead.must("asking").must("the dead letter"), Onward::Away)];
-    let purged = graves
-        .take(&stage.topic, &stage.group, &dead, &[], None)
+    let dead_letters = stage.store.dead_letters();
+    let dead = dead_letters.newest(&stage.topic, &stage.group).await;
+    let dead = [(
+        dead.must("asking").must("the dead letter"),
+        Disposition::Discard,
+    )];
+    let purged = dead_letters
+        .move_out(&stage.topic, &stage.group, &dead, &[], None)
         .await;
     assert_eq!(purged.must("purging"), [true]);
     let found = remove(DAY).await;
-    assert_eq!((found.removed, found.living), (false, 1));
+    assert_eq!((found.removed, found.live_consumers), (false, 1));
     let found = remove(Duration::ZERO).await;
-    assert_eq!((found.removed, found.living), (true, 0));
-    let status = stage.backend.status(&stage.topic).await.must("asking");
+    assert_eq!((found.removed, found.live_consumers), (true, 0));
+    let status = stage.store.status(&stage.topic).await.must("asking");
     assert_eq!(status.must("the topic").groups, []);
 }

@@ -16,19 +16,19 @@ pub async fn a_working_container_is_well<S: Subject>(subject: &S) {
         let group = super::support::group("any");
         let options = SubscribeOptions::new().with_group(group);
         let subscription = stage.subscribe(options, sender).await;
-        assert_eq!(subscription.trouble(), None);
+        assert_eq!(subscription.problem(), None);
         subscription.unsubscribe(subject.patience()).await;
     }
-    assert_eq!(stage.container.backend_name(), stage.backend.name());
+    assert_eq!(stage.container.adapter_name(), stage.store.name());
     stage.finish().await;
 }
 
 /// > The clock that failure times are taken from.
 pub async fn failure_times_go_by_the_backends_clock<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let before = stage.backend.clock().now();
+    let before = stage.store.clock().now();
     let flaw = ("json", bytes::Bytes::from_static(b"{"));
-    for result in stage.backend.append(&stage.topic, vec![flaw]).await {
+    for result in stage.store.append(&stage.topic, vec![flaw]).await {
         result.must("appending");
     }
     let (sender, _received) = mpsc::unbounded_channel();
@@ -36,7 +36,7 @@ pub async fn failure_times_go_by_the_backends_clock<S: Subject>(subject: &S) {
     let letter = stage
         .until("the dead letter", async || stage.letters().await.pop())
         .await;
-    let times = before..=stage.backend.clock().now();
+    let times = before..=stage.store.clock().now();
     assert!(times.contains(&letter.last_failure), "{letter:?}");
     stage.finish().await;
 }
@@ -44,7 +44,7 @@ pub async fn failure_times_go_by_the_backends_clock<S: Subject>(subject: &S) {
 /// > What the server says of itself; `None` where there is none, as by default.
 pub async fn a_server_tells_of_itself<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
-    let Some(facts) = stage.backend.server().await.must("asking") else {
+    let Some(facts) = stage.store.server().await.must("asking") else {
         return;
     };
     assert!(

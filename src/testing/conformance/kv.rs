@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::Subject;
 use super::support::{DAY, Must as _, Stage};
-use crate::api::KvStoreExt as _;
 use crate::domain::{Error, ErrorKind};
 
 fn kind<T>(result: Result<T, Error>) -> ErrorKind {
@@ -21,8 +20,8 @@ pub async fn values_are_stored_read_and_removed<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
     assert_eq!(kv.get::<String>("a").await.must("getting"), None);
-    kv.set("a", "one", None).await.must("setting");
-    kv.set("a", "uno", None).await.must("setting");
+    kv.set("a", "one").await.must("setting");
+    kv.set("a", "uno").await.must("setting");
     let two = [("b", 2), ("c", 3)];
     kv.set_many(&two, Some(DAY)).await.must("setting");
     let held: Option<String> = kv.get("a").await.must("getting");
@@ -33,7 +32,7 @@ pub async fn values_are_stored_read_and_removed<S: Subject>(subject: &S) {
     assert!(kv.delete("a").await.must("deleting"));
     assert!(!kv.delete("a").await.must("deleting"));
     assert!(!kv.exists("a").await.must("asking"));
-    assert!(kv.get_bytes(&[]).await.must("getting").is_empty());
+    assert!(kv.port().get_bytes(&[]).await.must("getting").is_empty());
 }
 
 /// > Stores several values, in their order; each by itself is atomic, all together are not.
@@ -46,8 +45,8 @@ pub async fn values_keep_every_byte_and_the_last_one_wins<S: Subject>(subject: &
         ("k", body.clone()),
         ("e", Bytes::new()),
     ];
-    kv.set_bytes(entries, None).await.must("setting");
-    let held = kv.get_bytes(&["k", "e"]).await.must("getting");
+    kv.port().set_bytes(entries, None).await.must("setting");
+    let held = kv.port().get_bytes(&["k", "e"]).await.must("getting");
     assert_eq!(held, [Some(body), Some(Bytes::new())]);
     let typed: Result<Option<u32>, _> = kv.get("k").await;
     assert_eq!(kind(typed), ErrorKind::Decode);
@@ -57,9 +56,9 @@ pub async fn values_keep_every_byte_and_the_last_one_wins<S: Subject>(subject: &
 pub async fn values_expire<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
-    kv.set("long", &1, Some(DAY)).await.must("setting");
-    let short = Some(Duration::from_millis(20));
-    kv.set("short", &1, short).await.must("setting");
+    kv.set_with_ttl("long", &1, DAY).await.must("setting");
+    let short = Duration::from_millis(20);
+    kv.set_with_ttl("short", &1, short).await.must("setting");
     stage
         .until("the value to expire", async || {
             let there = kv.exists("short").await.must("asking");
@@ -70,9 +69,9 @@ pub async fn values_expire<S: Subject>(subject: &S) {
     assert!(!kv.delete("short").await.must("deleting"));
     assert!(kv.exists("long").await.must("asking"));
     // Storing again without a time to live keeps for ever.
-    kv.set("again", &1, short).await.must("setting");
-    kv.set("again", &2, None).await.must("setting");
-    kv.set("short", &1, short).await.must("setting");
+    kv.set_with_ttl("again", &1, short).await.must("setting");
+    kv.set("again", &2).await.must("setting");
+    kv.set_with_ttl("short", &1, short).await.must("setting");
     stage
         .until("a later value to expire", async || {
             let there = kv.exists("short").await.must("asking");
@@ -81,8 +80,11 @@ pub async fn values_expire<S: Subject>(subject: &S) {
         .await;
     assert_eq!(kv.get::<i32>("again").await.must("getting"), Some(2));
     for bad in [Duration::ZERO, Duration::from_micros(999), Duration::MAX] {
-        assert_eq!(kind(kv.set("bad", &1, Some(bad)).await), ErrorKind::Invalid);
-        let inserted = kv.insert_bytes("bad", Bytes::new(), bad).await;
+        assert_eq!(
+            kind(kv.set_with_ttl("bad", &1, bad).await),
+            ErrorKind::Invalid
+        );
+        let inserted = kv.port().insert_bytes("bad", Bytes::new(), bad).await;
         assert_eq!(kind(inserted), ErrorKind::Invalid);
     }
     assert!(!kv.exists("bad").await.must("asking"));
@@ -94,12 +96,12 @@ pub async fn inserting_never_replaces<S: Subject>(subject: &S) {
     let kv = stage.container.kv();
     let bytes = Bytes::from_static;
     let insert = async |value, ttl| {
-        let done = kv.insert_bytes("k", bytes(value), ttl).await;
+        let done = kv.port().insert_bytes("k", bytes(value), ttl).await;
         done.must("inserting")
     };
     assert!(insert(b"1", DAY).await);
     assert!(!insert(b"2", DAY).await);
-    let held = kv.get_bytes(&["k"]).await.must("getting");
+    let held = kv.port().get_bytes(&["k"]).await.must("getting");
     assert_eq!(held, [Some(bytes(b"1"))]);
     kv.delete("k").await.must("deleting");
     assert!(insert(b"3", Duration::from_millis(20)).await);
@@ -114,21 +116,21 @@ pub async fn inserting_never_replaces<S: Subject>(subject: &S) {
 pub async fn integers_are_added_and_other_values_are_refused<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
-    kv.set("n", &40, None).await.must("setting");
+    kv.set("n", &40).await.must("setting");
     assert_eq!(kv.incr("n", 2).await.must("adding"), 42);
     assert_eq!(kv.get::<i64>("n").await.must("getting"), Some(42));
     assert_eq!(kv.incr("fresh", -1).await.must("adding"), -1);
     for bad in ["x", "07", "1.5", "", " 1", "9223372036854775808"] {
         let text = Bytes::from(bad);
         let entries = vec![("text", text.clone())];
-        kv.set_bytes(entries, None).await.must("setting");
+        kv.port().set_bytes(entries, None).await.must("setting");
         let error = kv.incr("text", 1).await.err().must("a refusal");
         assert_eq!(error.kind(), ErrorKind::Refused, "{bad:?}");
         assert_eq!(error.subject(), Some("text"));
-        let held = kv.get_bytes(&["text"]).await.must("getting");
+        let held = kv.port().get_bytes(&["text"]).await.must("getting");
         assert_eq!(held, [Some(text)], "untouched");
     }
-    kv.set("most", &i64::MAX, None).await.must("setting");
+    kv.set("most", &i64::MAX).await.must("setting");
     assert_eq!(kind(kv.incr("most", 1).await), ErrorKind::Refused);
     assert_eq!(kv.get::<i64>("most").await.must("getting"), Some(i64::MAX));
 }
@@ -160,7 +162,7 @@ pub async fn the_rule_for_keys_holds_everywhere<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
     for good in ["a", " ", "a{b}", "é\n", "seen:1", "a b c"] {
-        kv.set(good, &1, None).await.must("setting");
+        kv.set(good, &1).await.must("setting");
         assert_eq!(
             kv.get::<i32>(good).await.must("getting"),
             Some(1),
@@ -170,17 +172,21 @@ pub async fn the_rule_for_keys_holds_everywhere<S: Subject>(subject: &S) {
     let none = Bytes::new;
     for bad in ["", "{", "{shop:orders}:log"] {
         let kinds = [
-            kind(kv.get_bytes(&["a", bad]).await),
-            kind(kv.set_bytes(vec![("a", none()), (bad, none())], None).await),
-            kind(kv.insert_bytes(bad, none(), DAY).await),
+            kind(kv.port().get_bytes(&["a", bad]).await),
+            kind(
+                kv.port()
+                    .set_bytes(vec![("a", none()), (bad, none())], None)
+                    .await,
+            ),
+            kind(kv.port().insert_bytes(bad, none(), DAY).await),
             kind(kv.delete(bad).await),
             kind(kv.exists(bad).await),
             kind(kv.incr(bad, 1).await),
-            kind(kv.cas_bytes(bad, None, none(), None).await),
-            kind(kv.claim(bad, "t", DAY).await),
-            kind(kv.extend_claim(bad, "t", DAY).await),
-            kind(kv.complete_claim(bad, "t", none(), DAY).await),
-            kind(kv.release_claim(bad, "t").await),
+            kind(kv.port().cas_bytes(bad, None, none(), None).await),
+            kind(kv.port().claim(bad, "t", DAY).await),
+            kind(kv.port().extend_claim(bad, "t", DAY).await),
+            kind(kv.port().complete_claim(bad, "t", none(), DAY).await),
+            kind(kv.port().release_claim(bad, "t").await),
         ];
         assert_eq!(kinds, [ErrorKind::Invalid; 11], "{bad:?}");
     }
@@ -191,7 +197,7 @@ pub async fn the_rule_for_keys_holds_everywhere<S: Subject>(subject: &S) {
 /// Containers of one store share its values.
 pub async fn containers_share_values<S: Subject>(subject: &S) {
     let (one, two) = (Stage::bare(subject).await, Stage::bare(subject).await);
-    one.container.kv().set("k", "v", None).await.must("setting");
+    one.container.kv().set("k", "v").await.must("setting");
     let held: Option<String> = two.container.kv().get("k").await.must("getting");
     assert_eq!(held.as_deref(), Some("v"));
 }

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, later, number_in, numbers, quick, receipts};
-use crate::api::MessageBusExt as _;
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Reason, RetryPolicy};
 use crate::store::{Lane, ReclaimCursor};
@@ -47,7 +46,7 @@ pub async fn a_living_lease_is_not_taken_over<S: Subject>(subject: &S) {
     let fetched = receipts(&stage.fetch(&mut hand, 3).await);
     let other = stage.member("other");
     assert!(stage.reclaim(&other, DAY).await.is_empty());
-    let held = stage.backend.holdings(&hand.member, 10).await;
+    let held = stage.store.pending_of(&hand.member, 10).await;
     assert_eq!(held.must("asking"), fetched);
 }
 
@@ -64,11 +63,11 @@ pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
             stage.append(0..2).await;
             let fetched = receipts(&stage.fetch(&mut hand, 2).await);
             tokio::time::sleep(lease).await;
-            let held = stage.backend.extend(&hand.member, &fetched[..1]).await;
+            let held = stage.store.extend(&hand.member, &fetched[..1]).await;
             assert_eq!(held.must("extending"), [true]);
             let taken = receipts(&stage.reclaim(&other, lease).await);
             assert!(taken.contains(&fetched[1]));
-            let held = stage.backend.extend(&hand.member, &fetched).await;
+            let held = stage.store.extend(&hand.member, &fetched).await;
             let held = held.must("extending");
             assert!(!held[1], "it is another's now");
             held[0].then_some(())
@@ -77,7 +76,7 @@ pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
 }
 
 /// > Gives held entries back: at once claimable by
-/// > [`reclaim`](crate::store::Backend::reclaim), and the delivery that ends here is not
+/// > [`reclaim`](crate::store::Store::reclaim), and the delivery that ends here is not
 /// > counted.
 /// > Giving back twice, as after a lost answer, uncounts once.
 /// > Returns how many the member held.
@@ -87,18 +86,18 @@ pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(s
     let mut hand = stage.hand("leaving").await;
     let fetched = receipts(&stage.fetch(&mut hand, 3).await);
     let other = stage.member("other");
-    let strangers = stage.backend.release(&other, &fetched).await;
+    let strangers = stage.store.release(&other, &fetched).await;
     assert_eq!(strangers.must("releasing"), 0);
     for (from, to) in [(&hand.member, &other), (&other, &hand.member)] {
         for _ in 0..2 {
-            let given = stage.backend.release(from, &fetched[..2]).await;
+            let given = stage.store.release(from, &fetched[..2]).await;
             assert_eq!(given.must("releasing"), 2);
         }
         let taken = stage.reclaim(to, DAY).await;
         assert_eq!(receipts(&taken), fetched[..2]);
         assert!(taken.iter().all(|one| one.deliveries == 1), "{taken:?}");
     }
-    let held = stage.backend.holdings(&hand.member, 10).await;
+    let held = stage.store.pending_of(&hand.member, 10).await;
     assert_eq!(held.must("asking"), fetched);
 }
 
@@ -111,10 +110,7 @@ pub async fn reclaiming_comes_to_the_end_and_begins_again<S: Subject>(subject: &
     let heir = stage.member("heir");
     let (mut cursor, mut seen) = (ReclaimCursor::default(), Vec::new());
     loop {
-        let found = stage
-            .backend
-            .reclaim(&heir, Duration::ZERO, cursor, 10)
-            .await;
+        let found = stage.store.reclaim(&heir, Duration::ZERO, cursor, 10).await;
         let found = found.must("reclaiming");
         assert!(found.taken.len() <= 10, "no more than was asked for");
         seen.extend(numbers(&found.taken));
@@ -125,7 +121,7 @@ pub async fn reclaiming_comes_to_the_end_and_begins_again<S: Subject>(subject: &
     }
     assert_eq!(seen, (0..250).collect::<Vec<_>>());
     let again = stage
-        .backend
+        .store
         .reclaim(&hand.member, Duration::ZERO, cursor, 10);
     let again = again.await.must("reclaiming");
     assert_eq!(numbers(&again.taken), (0..10).collect::<Vec<_>>());
@@ -141,17 +137,14 @@ pub async fn the_redo_lane_has_leases_too<S: Subject>(subject: &S) {
     stage.settle(&hand.member, &[settlement]).await;
     stage.promote(1).await;
     let fetched = stage.fetch(&mut hand, 1).await;
-    assert_eq!(fetched[0].receipt.lane, Lane::Redo);
+    assert_eq!(fetched[0].receipt.lane, Lane::Redelivery);
     let heir = stage.member("heir");
     assert!(stage.reclaim(&heir, DAY).await.is_empty());
     let taken = stage.reclaim(&heir, Duration::ZERO).await;
     assert_eq!(receipts(&taken), receipts(&fetched));
     assert_eq!(taken[0].fields, fetched[0].fields);
     assert_eq!(taken[0].deliveries, 2);
-    let own = stage
-        .backend
-        .extend(&hand.member, &receipts(&fetched))
-        .await;
+    let own = stage.store.extend(&hand.member, &receipts(&fetched)).await;
     assert_eq!(own.must("extending"), [false]);
 }
 
@@ -270,7 +263,7 @@ pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
     let told = tokio::select! {
         told = stage.next(&mut received) => told,
         () = async { loop {
-            let _ = stage.backend.extend(&thief, &stolen).await;
+            let _ = stage.store.extend(&thief, &stolen).await;
             tokio::time::sleep(SOON).await;
         } } => unreachable!("it never ends"),
     };
@@ -286,7 +279,7 @@ pub async fn only_one_of_two_takes_over<S: Subject>(subject: &S) {
     stage.append(0..100).await;
     let mut hand = stage.hand("dying").await;
     let fetched = receipts(&stage.fetch(&mut hand, 100).await);
-    let given = stage.backend.release(&hand.member, &fetched).await;
+    let given = stage.store.release(&hand.member, &fetched).await;
     assert_eq!(given.must("releasing"), 100);
     let (one, two) = (stage.member("one"), stage.member("two"));
     let (one, two) = tokio::join!(stage.reclaim(&one, DAY), stage.reclaim(&two, DAY));

@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use redstart::testing::conformance::Subject;
-//! use redstart::{Container, Group, MemoryStore};
+//! use redstart::{Container, Group, memory::MemoryStore};
 //!
 //! struct Memory(MemoryStore);
 //!

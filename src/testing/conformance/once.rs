@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::Subject;
 use super::support::{DAY, Must as _, Stage};
-use crate::api::{Claim, Once, OnceError, deduplicate_event, once};
+use crate::api::{ClaimResult, Once, OnceError, first_time, once};
 use crate::domain::ErrorKind;
 
 /// Executed, already done with its result, in progress; an error gives the claim up.
@@ -16,7 +16,7 @@ pub async fn every_state_of_once<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
     let run = async |result: Result<i32, &'static str>| {
-        once(&*kv, "job", DAY, || async move { result }).await
+        once(&kv, "job", DAY, || async move { result }).await
     };
     let failed = run(Err("no")).await;
     assert!(
@@ -26,8 +26,8 @@ pub async fn every_state_of_once<S: Subject>(subject: &S) {
     assert_eq!(run(Ok(7)).await.must("once"), Once::Executed(7));
     assert_eq!(run(Ok(8)).await.must("once"), Once::AlreadyDone(Some(7)));
     kv.delete("job").await.must("deleting");
-    let claimed = kv.claim("job", "other", DAY).await.must("claiming");
-    assert_eq!(claimed, Claim::Claimed);
+    let claimed = kv.port().claim("job", "other", DAY).await.must("claiming");
+    assert_eq!(claimed, ClaimResult::Claimed);
     assert_eq!(run(Ok(9)).await.must("once"), Once::InProgress);
 }
 
@@ -37,10 +37,10 @@ pub async fn any_older_value_counts_as_done<S: Subject>(subject: &S) {
     let kv = stage.container.kv();
     for older in ["true", "", "{}", "\u{1}"] {
         let entries = vec![("job", Bytes::from(older))];
-        kv.set_bytes(entries, None).await.must("setting");
-        let claim = kv.claim("job", "late", DAY).await.must("claiming");
-        assert_eq!(claim, Claim::Done(None), "{older:?}");
-        let held = kv.get_bytes(&["job"]).await.must("getting");
+        kv.port().set_bytes(entries, None).await.must("setting");
+        let claim = kv.port().claim("job", "late", DAY).await.must("claiming");
+        assert_eq!(claim, ClaimResult::Done(None), "{older:?}");
+        let held = kv.port().get_bytes(&["job"]).await.must("getting");
         assert_eq!(held, [Some(Bytes::from(older))], "untouched");
     }
 }
@@ -50,16 +50,25 @@ pub async fn any_older_value_counts_as_done<S: Subject>(subject: &S) {
 pub async fn a_claim_is_its_owners<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
-    let claim = async |token| kv.claim("job", token, DAY).await.must("claiming");
-    assert_eq!(claim("one").await, Claim::Claimed);
-    assert_eq!(claim("one").await, Claim::Claimed);
-    assert_eq!(claim("two").await, Claim::Busy);
+    let claim = async |token| kv.port().claim("job", token, DAY).await.must("claiming");
+    assert_eq!(claim("one").await, ClaimResult::Claimed);
+    assert_eq!(claim("one").await, ClaimResult::Claimed);
+    assert_eq!(claim("two").await, ClaimResult::Busy);
     // A token that begins like another is another.
-    assert_eq!(claim("on").await, Claim::Busy);
-    let released = kv.release_claim("job", "two").await.must("releasing");
+    assert_eq!(claim("on").await, ClaimResult::Busy);
+    let released = kv
+        .port()
+        .release_claim("job", "two")
+        .await
+        .must("releasing");
     assert!(!released);
-    assert!(kv.release_claim("job", "one").await.must("releasing"));
-    assert_eq!(claim("two").await, Claim::Claimed);
+    assert!(
+        kv.port()
+            .release_claim("job", "one")
+            .await
+            .must("releasing")
+    );
+    assert_eq!(claim("two").await, ClaimResult::Claimed);
 }
 
 /// > The caller now holds the claim, for the time of its lease.
@@ -68,15 +77,18 @@ pub async fn a_claim_ends_with_its_lease<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
     let short = Duration::from_millis(20);
-    kv.claim("job", "frozen", short).await.must("claiming");
+    kv.port()
+        .claim("job", "frozen", short)
+        .await
+        .must("claiming");
     stage
         .until("the claim to end", async || {
-            let claim = kv.claim("job", "next", DAY).await.must("claiming");
-            (claim == Claim::Claimed).then_some(())
+            let claim = kv.port().claim("job", "next", DAY).await.must("claiming");
+            (claim == ClaimResult::Claimed).then_some(())
         })
         .await;
     let extend = async |token, lease| {
-        let held = kv.extend_claim("job", token, lease).await;
+        let held = kv.port().extend_claim("job", token, lease).await;
         held.must("extending")
     };
     assert!(!extend("frozen", DAY).await);
@@ -95,10 +107,13 @@ pub async fn a_claim_ends_with_its_lease<S: Subject>(subject: &S) {
 pub async fn completion_is_fenced<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
-    let result = once(&*kv, "job", DAY, async || {
+    let result = once(&kv, "job", DAY, async || {
         // As if this process had been frozen beyond its lease and another had taken over.
         kv.delete("job").await.must("deleting");
-        kv.claim("job", "successor", DAY).await.must("claiming");
+        kv.port()
+            .claim("job", "successor", DAY)
+            .await
+            .must("claiming");
         Ok::<_, std::io::Error>(1)
     })
     .await;
@@ -108,15 +123,18 @@ pub async fn completion_is_fenced<S: Subject>(subject: &S) {
     assert_eq!(error.kind(), ErrorKind::LeaseLost);
     let done = Bytes::from_static(b"2");
     let complete = async |token| {
-        let completed = kv.complete_claim("job", token, done.clone(), DAY).await;
+        let completed = kv
+            .port()
+            .complete_claim("job", token, done.clone(), DAY)
+            .await;
         completed.must("completing")
     };
     assert!(!complete("stranger").await);
     assert!(complete("successor").await);
     assert!(complete("successor").await, "a reply may be lost");
-    let claim = kv.claim("job", "late", DAY).await.must("claiming");
-    assert_eq!(claim, Claim::Done(Some(done.clone())));
-    let released = kv.release_claim("job", "successor").await;
+    let claim = kv.port().claim("job", "late", DAY).await.must("claiming");
+    assert_eq!(claim, ClaimResult::Done(Some(done.clone())));
+    let released = kv.port().release_claim("job", "successor").await;
     assert!(!released.must("releasing"), "what is done stays done");
 }
 
@@ -127,13 +145,13 @@ pub async fn concurrent_callers_run_once<S: Subject>(subject: &S) {
     let tasks = (0..24).map(|_| {
         let (kv, runs) = (stage.container.kv(), Arc::clone(&runs));
         tokio::spawn(async move {
-            let outcome = once(&*kv, "job", DAY, || async {
+            let outcome = once(&kv, "job", DAY, || async {
                 runs.fetch_add(1, Ordering::SeqCst);
                 tokio::task::yield_now().await;
                 Ok::<_, std::io::Error>(1)
             });
             let outcome = outcome.await.must("once");
-            let first = deduplicate_event(&*kv, "event-1", DAY).await;
+            let first = first_time(&kv, "event-1", DAY).await;
             let ran = matches!(outcome, Once::Executed(_));
             (u32::from(ran), u32::from(first.must("deduplicating")))
         })

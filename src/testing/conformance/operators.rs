@@ -17,8 +17,8 @@ pub async fn a_list_shows_what_matches<S: Subject>(subject: &S) {
     loop {
         let page = dead.list(&stage.topic, &stage.group, &even, after, 3).await;
         let page = page.must("listing");
-        assert!(page.letters.len() <= 3);
-        seen.extend(page.letters.iter().map(|(id, _)| *id));
+        assert!(page.items.len() <= 3);
+        seen.extend(page.items.iter().map(|(id, _)| *id));
         if seen.len() == 3 {
             // Records that go meanwhile shift nothing.
             let some = [letters[0].id, seen[1]];
@@ -69,7 +69,7 @@ pub async fn an_export_can_be_imported_once<S: Subject>(subject: &S) {
     let failing = stage.failing(quick(1)).await;
     stage.dead(2).await;
     let flaws = [("json", bytes::Bytes::from_static(b"\xff{")), entry(9)];
-    for result in stage.backend.append(&stage.topic, flaws.to_vec()).await {
+    for result in stage.store.append(&stage.topic, flaws.to_vec()).await {
         result.must("appending");
     }
     let letters = stage
@@ -89,20 +89,20 @@ pub async fn an_export_can_be_imported_once<S: Subject>(subject: &S) {
         imported.must("importing")
     };
     let here = import(&stage.group, &exported).await;
-    assert_eq!(here, [Imported::Known; 4], "they are there");
+    assert_eq!(here, [Imported::Present; 4], "they are there");
     let other = group("other");
     let missing = dead.import(&stage.topic, &other, &exported, false).await;
     assert_eq!(missing.err().must("a refusal").kind(), ErrorKind::NotFound);
     stage.create(&other).await;
     let there = import(&other, &exported).await;
     assert!(
-        there.iter().all(|one| matches!(one, Imported::As(_))),
+        there.iter().all(|one| matches!(one, Imported::New(_))),
         "{there:?}"
     );
-    assert_eq!(import(&other, &exported).await, [Imported::Known; 4]);
+    assert_eq!(import(&other, &exported).await, [Imported::Present; 4]);
     for (letter, original) in stage.letters_of(&other).await.iter().zip(&letters) {
         assert_eq!(letter.fields, original.fields, "byte for byte");
-        assert_eq!(letter.trail, original.trail);
+        assert_eq!(letter.history, original.history);
         assert_eq!(letter.error, original.error);
         // And on to a third place: it is still the same dead letter.
         assert_eq!(letter.group, other);

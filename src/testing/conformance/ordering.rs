@@ -69,11 +69,11 @@ pub async fn the_redo_lane_keeps_its_order<S: Subject>(subject: &S) {
     let mut hand = stage.hand("one").await;
     let mut expected = Vec::new();
     for fetched in stage.fetch(&mut hand, 20).await.iter().rev() {
-        let parcel = fetched.receipt.id.to_string();
-        let settlement = later(fetched.receipt, SOON, &parcel);
+        let redelivery = fetched.receipt.id.to_string();
+        let settlement = later(fetched.receipt, SOON, &redelivery);
         stage.settle(&hand.member, &[settlement]).await;
         stage.promote(1).await;
-        expected.push(parcel);
+        expected.push(redelivery);
     }
     let fetched = stage.fetch(&mut hand, 20).await;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

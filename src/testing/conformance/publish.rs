@@ -7,16 +7,15 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{Must as _, Stage, entry, group, number, topic};
-use crate::api::MessageBusExt as _;
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Envelope, ErrorKind, Retention, TopicSettings};
-use crate::store::Start;
+use crate::store::StartFrom;
 
 /// > Whether publishing can work now.
 pub async fn a_working_store_answers_a_ping<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
-    stage.backend.ping().await.must("the ping");
-    assert!(!stage.backend.name().is_empty());
+    stage.store.ping().await.must("the ping");
+    assert!(!stage.store.name().is_empty());
 }
 
 /// > Appends entries in their order and tells the fate of each, in the same order.
@@ -25,14 +24,14 @@ pub async fn entries_keep_their_order<S: Subject>(subject: &S) {
     let ids = stage.append(0..1200).await;
     assert_eq!(ids.len(), 1200);
     assert!(ids.is_sorted_by(|one, two| one < two), "ids always grow");
-    let held = stage.backend.browse(&stage.topic, None, 2000).await;
+    let held = stage.store.browse(&stage.topic, None, 2000).await;
     let held = held.must("browsing");
     assert_eq!(held.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
     for (n, (_, fields)) in (0..).zip(held) {
         let (name, value) = entry(n);
         assert_eq!(fields, [(Bytes::from(name), value)]);
     }
-    let none = stage.backend.append(&stage.topic, Vec::new()).await;
+    let none = stage.store.append(&stage.topic, Vec::new()).await;
     assert!(none.is_empty());
 }
 
@@ -41,7 +40,7 @@ pub async fn entries_keep_every_byte<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let body: Bytes = (0..=255).chain([0, 13, 10]).collect::<Vec<u8>>().into();
     let entries = vec![("msgpack", body.clone()), ("msgpack", Bytes::new())];
-    for result in stage.backend.append(&stage.topic, entries).await {
+    for result in stage.store.append(&stage.topic, entries).await {
         result.must("appending");
     }
     let mut hand = stage.hand("one").await;
@@ -56,24 +55,24 @@ pub async fn entries_keep_every_byte<S: Subject>(subject: &S) {
 /// > The newest entry's id in the log, if there is one.
 pub async fn a_log_can_be_looked_through_in_pages<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let backend = &stage.backend;
-    assert_eq!(backend.newest(&stage.topic).await.must("newest"), None);
-    let none = backend.browse(&stage.topic, None, 10).await;
+    let store = &stage.store;
+    assert_eq!(store.newest(&stage.topic).await.must("newest"), None);
+    let none = store.browse(&stage.topic, None, 10).await;
     assert!(none.must("browsing").is_empty());
     let ids = stage.append(0..25).await;
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = backend.browse(&stage.topic, after, 10).await;
+        let page = store.browse(&stage.topic, after, 10).await;
         let page = page.must("browsing");
         let Some((last, _)) = page.last() else { break };
         after = Some(*last);
         seen.extend(page.iter().map(|(id, _)| *id));
     }
     assert_eq!(seen, ids);
-    let newest = backend.newest(&stage.topic).await.must("newest");
+    let newest = store.newest(&stage.topic).await.must("newest");
     assert_eq!(newest, ids.last().copied());
     for max in [1, 7, 25, 100] {
-        let last = backend.latest(&stage.topic, max).await.must("browsing");
+        let last = store.latest(&stage.topic, max).await.must("browsing");
         let last: Vec<_> = last.into_iter().map(|(id, _)| id).collect();
         assert_eq!(last, ids[ids.len().saturating_sub(max)..]);
     }
@@ -85,27 +84,27 @@ pub async fn a_log_can_be_looked_through_in_pages<S: Subject>(subject: &S) {
 pub async fn a_topics_settings_are_fixed_when_it_is_created<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let first = TopicSettings::default()
-        .with_retention(Retention::Length(5))
+        .with_retention(Retention::Count(5))
         .with_backlog_limit(9);
     let other = first.with_retention(Retention::Age(Duration::from_secs(7)));
     for settings in [first, other, TopicSettings::default()] {
-        let held = stage.backend.ensure_topic(&stage.topic, settings).await;
+        let held = stage.store.ensure_topic(&stage.topic, settings).await;
         assert_eq!(held.must("creating"), first);
     }
-    let status = stage.backend.status(&stage.topic).await.must("asking");
+    let status = stage.store.status(&stage.topic).await.must("asking");
     assert_eq!(status.must("the topic").settings, first);
 }
 
 /// > The topics of the namespace, by name.
 pub async fn topics_are_listed_by_name<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
-    assert!(stage.backend.topics().await.must("listing").is_empty());
+    assert!(stage.store.topics().await.must("listing").is_empty());
     for name in ["b", "c:1", "a", "b"] {
         let (topic, settings) = (topic(name), TopicSettings::default());
-        let made = stage.backend.ensure_topic(&topic, settings).await;
+        let made = stage.store.ensure_topic(&topic, settings).await;
         made.must("creating");
     }
-    let names = stage.backend.topics().await.must("listing");
+    let names = stage.store.topics().await.must("listing");
     assert_eq!(names, ["a", "b", "c:1"].map(topic));
 }
 
@@ -177,8 +176,8 @@ pub async fn a_group_can_begin_with_what_comes_next<S: Subject>(subject: &S) {
     stage.append(0..3).await;
     let late = group("late");
     let made = stage
-        .backend
-        .create_group(&stage.topic, &late, Start::Next)
+        .store
+        .create_group(&stage.topic, &late, StartFrom::End)
         .await;
     made.must("creating the group");
     assert_eq!(stage.status_of(&late).await.lag, 0);

@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::Subject;
 use super::support::{Must as _, Stage, group, quick, topic};
 use crate::api::{Delivery, SubscribeOptions, Subscription};
-use crate::api::{Ended, MessageBusExt as _, Progress, Swept};
+use crate::api::{SweepEnd, SweepProgress, SweepReport};
 use crate::domain::{
-    DeadLetter, DeadLetterFilter, EntryId, ErrorKind, Left, Reason, Selection, Sweep,
+    DeadLetter, DeadLetterFilter, EntryId, ErrorKind, Reason, Selection, SkipReason, Sweep,
 };
 
 /// A subscription that fails everything while it is told to.
@@ -67,14 +67,14 @@ impl<S: Subject> Stage<'_, S> {
         .await
     }
 
-    pub(super) async fn sweep(&self, sweep: Sweep) -> Swept {
+    pub(super) async fn sweep(&self, sweep: Sweep) -> SweepReport {
         let dead = self.container.dead_letters();
         let swept = dead.sweep(&self.topic, &self.group, sweep, &|_| {}).await;
         swept.must("sweeping")
     }
 }
 
-/// Redriven messages go to the group that failed them, and attempts begin anew.
+/// Moved messages go to the group that failed them, and attempts begin anew.
 pub async fn a_redriven_message_begins_anew_in_its_group<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let broken = Arc::new(AtomicBool::new(true));
@@ -103,7 +103,7 @@ pub async fn a_redriven_message_begins_anew_in_its_group<S: Subject>(subject: &S
     let letters = stage.letters_of(&failing).await;
     let ids: Vec<_> = letters.iter().map(|one| one.id).collect();
     let moved = dead.redrive(&stage.topic, &failing, &ids).await;
-    assert_eq!(moved.must("redriving").done, ids);
+    assert_eq!(moved.must("redriving").moved, ids);
     let mut seen = stage.some(&mut received, 5).await;
     seen.sort_unstable();
     let expected = (0..5).map(|n| ("failing", n, 1));
@@ -122,20 +122,20 @@ pub async fn a_sweep_takes_what_matches<S: Subject>(subject: &S) {
     stage.dead(10).await;
     failing.broken.store(false, Ordering::SeqCst);
     let odd = everything().with_error("ON FIRE, 1").must("a filter");
-    let sweep = Sweep::redrive(odd).by("ann");
+    let sweep = Sweep::redrive(odd).with_operator("ann");
     let dead = stage.container.dead_letters();
-    let survey = dead.survey(&stage.topic, &stage.group, &sweep).await;
+    let survey = dead.preview(&stage.topic, &stage.group, &sweep).await;
     let survey = survey.must("surveying");
     assert_eq!(survey.matching, 5);
-    assert_eq!(survey.left.get(&Left::NotMatching), Some(&5));
+    assert_eq!(survey.skipped.get(&SkipReason::NotMatching), Some(&5));
     assert_eq!(stage.letters().await.len(), 10, "a survey does nothing");
 
     let told = Mutex::new(Vec::new());
-    let tell = |progress: Progress| told.lock().must("telling").push(progress);
+    let tell = |progress: SweepProgress| told.lock().must("telling").push(progress);
     let swept = dead.sweep(&stage.topic, &stage.group, sweep, &tell).await;
     let swept = swept.must("sweeping");
-    assert_eq!(swept.ended, Ended::Done);
-    assert_eq!((swept.progress.taken, swept.progress.left), (5, 5));
+    assert_eq!(swept.ended, SweepEnd::Done);
+    assert_eq!((swept.progress.taken, swept.progress.skipped), (5, 5));
     assert_eq!(told.lock().must("reading").last(), Some(&swept.progress));
     let mut seen: Vec<u32> = Vec::new();
     for (n, delivery) in stage.some(&mut failing.received, 5).await {
@@ -144,7 +144,7 @@ pub async fn a_sweep_takes_what_matches<S: Subject>(subject: &S) {
     }
     seen.sort_unstable();
     assert_eq!(seen, [1, 3, 5, 7, 9]);
-    let operations = dead.operations(&stage.topic, &stage.group).await;
+    let operations = dead.journal(&stage.topic, &stage.group).await;
     let operation = operations.must("the journal").pop().must("an operation");
     assert_eq!(operation.id, swept.operation);
     assert_eq!(
@@ -171,12 +171,15 @@ pub async fn a_sweep_of_a_time_looks_at_nothing_else<S: Subject>(subject: &S) {
     let middle = everything().with_since(time(4)).with_until(time(9));
     let sweep = Sweep::purge(middle.with_error("fire, 1").must("a filter"));
     let dead = stage.container.dead_letters();
-    let survey = dead.survey(&stage.topic, &stage.group, &sweep).await;
+    let survey = dead.preview(&stage.topic, &stage.group, &sweep).await;
     let survey = survey.must("surveying");
-    let told = (survey.matching, survey.left.get(&Left::NotMatching));
+    let told = (
+        survey.matching,
+        survey.skipped.get(&SkipReason::NotMatching),
+    );
     assert_eq!(told, (3, Some(&3)));
     let swept = stage.sweep(sweep).await;
-    assert_eq!((swept.progress.taken, swept.progress.left), (3, 3));
+    assert_eq!((swept.progress.taken, swept.progress.skipped), (3, 3));
     let taken =
         |letter: &&DeadLetter| letter.error.ends_with('1') && letters[4..10].contains(letter);
     let left = letters.iter().filter(|letter| !taken(letter)).cloned();
@@ -193,7 +196,7 @@ pub async fn a_sweep_ends_although_everything_dies_again<S: Subject>(subject: &S
     stage.dead(30).await;
     let sweep = Sweep::redrive(everything()).with_rate(200, Duration::ZERO);
     let swept = stage.sweep(sweep).await;
-    assert_eq!((swept.ended, swept.progress.taken), (Ended::Done, 30));
+    assert_eq!((swept.ended, swept.progress.taken), (SweepEnd::Done, 30));
     let again = stage
         .until("all of them to die again", async || {
             let letters = stage.letters().await;
@@ -201,8 +204,8 @@ pub async fn a_sweep_ends_although_everything_dies_again<S: Subject>(subject: &S
         })
         .await;
     for letter in again {
-        assert_eq!(letter.trail.redriven, 1);
-        assert_eq!(letter.trail.redriven_by, Some(swept.operation));
+        assert_eq!(letter.history.redriven, 1);
+        assert_eq!(letter.history.redriven_by, Some(swept.operation));
         assert_eq!(letter.attempts, 1);
     }
     drop(failing);
@@ -216,10 +219,10 @@ pub async fn a_sweep_stops_when_too_many_die_again<S: Subject>(subject: &S) {
     stage.dead(400).await;
     let sweep = Sweep::redrive(everything())
         .with_rate(50, Duration::ZERO)
-        .with_stop_share(0.5);
+        .with_failure_limit(0.5);
     let swept = stage.sweep(sweep).await;
-    assert_eq!(swept.ended, Ended::Stopped);
-    let Progress {
+    assert_eq!(swept.ended, SweepEnd::Stopped);
+    let SweepProgress {
         taken, died_again, ..
     } = swept.progress;
     assert!((20..400).contains(&taken), "{taken}");
@@ -263,7 +266,7 @@ pub async fn a_sweep_that_was_cut_off_can_be_resumed<S: Subject>(subject: &S) {
     let few = Arc::new(tokio::sync::Notify::new());
     let tell = {
         let few = Arc::clone(&few);
-        move |progress: Progress| {
+        move |progress: SweepProgress| {
             if progress.taken >= 5 {
                 few.notify_one();
             }
@@ -274,7 +277,7 @@ pub async fn a_sweep_that_was_cut_off_can_be_resumed<S: Subject>(subject: &S) {
         _ = dead.sweep(&stage.topic, &stage.group, sweep, &tell) => panic!("it was not cut off"),
         () = few.notified() => {}
     }
-    let operations = dead.operations(&stage.topic, &stage.group).await;
+    let operations = dead.journal(&stage.topic, &stage.group).await;
     let operation = operations.must("the journal").pop().must("an operation");
     assert_eq!(operation.result, None);
     let left = stage.letters().await.len() as u64;
@@ -317,7 +320,7 @@ pub async fn a_resumed_sweep_knows_what_it_took_before<S: Subject>(subject: &S) 
     let many = Arc::new(tokio::sync::Notify::new());
     let tell = {
         let many = Arc::clone(&many);
-        move |progress: Progress| {
+        move |progress: SweepProgress| {
             if progress.taken >= 25 {
                 many.notify_one();
             }
@@ -326,7 +329,7 @@ pub async fn a_resumed_sweep_knows_what_it_took_before<S: Subject>(subject: &S) 
     // More than all of them cannot die again: this never stops by itself.
     let sweep = Sweep::redrive(everything())
         .with_rate(40, Duration::ZERO)
-        .with_stop_share(1.0);
+        .with_failure_limit(1.0);
     tokio::select! {
         _ = dead.sweep(&stage.topic, &stage.group, sweep, &tell) => panic!("it was not cut off"),
         () = many.notified() => {}
@@ -336,11 +339,11 @@ pub async fn a_resumed_sweep_knows_what_it_took_before<S: Subject>(subject: &S) 
             (stage.letters().await.len() == 60).then_some(())
         })
         .await;
-    let operations = dead.operations(&stage.topic, &stage.group).await;
+    let operations = dead.journal(&stage.topic, &stage.group).await;
     let operation = operations.must("the journal").pop().must("an operation");
     let resumed = dead.resume(&stage.topic, &stage.group, operation.id, &|_| {});
     let resumed = resumed.await.must("resuming");
-    assert_eq!(resumed.ended, Ended::Done);
+    assert_eq!(resumed.ended, SweepEnd::Done);
     assert_eq!(resumed.progress.taken + operation.taken, 60);
     drop(failing);
     stage.finish().await;
@@ -353,7 +356,7 @@ pub async fn what_cannot_be_decoded_moves_only_when_it_is_named<S: Subject>(subj
     stage.dead(1).await;
     failing.broken.store(false, Ordering::SeqCst);
     let flaw = ("json", bytes::Bytes::from_static(b"{"));
-    for result in stage.backend.append(&stage.topic, vec![flaw.clone()]).await {
+    for result in stage.store.append(&stage.topic, vec![flaw.clone()]).await {
         result.must("appending");
     }
     let two = async || {
@@ -362,7 +365,7 @@ pub async fn what_cannot_be_decoded_moves_only_when_it_is_named<S: Subject>(subj
     };
     stage.until("the undecodable one", two).await;
     let swept = stage.sweep(Sweep::redrive(everything())).await;
-    assert_eq!((swept.progress.taken, swept.progress.left), (1, 1));
+    assert_eq!((swept.progress.taken, swept.progress.skipped), (1, 1));
     stage.next(&mut failing.received).await;
     let named = everything().with_reason(Reason::Undecodable);
     let swept = stage.sweep(Sweep::redrive(named)).await;
@@ -373,7 +376,7 @@ pub async fn what_cannot_be_decoded_moves_only_when_it_is_named<S: Subject>(subj
                 .letters()
                 .await
                 .pop()
-                .filter(|one| one.trail.redriven == 1)
+                .filter(|one| one.history.redriven == 1)
         })
         .await;
     assert_eq!(letter.fields, [(bytes::Bytes::from("json"), flaw.1)]);
@@ -402,7 +405,7 @@ pub async fn dead_letters_can_go_to_another_topic<S: Subject>(subject: &S) {
     for letter in &letters {
         let (n, delivery) = stage.next(&mut received).await;
         assert_eq!(delivery.attempt(), 1);
-        assert_eq!(Some(delivery.envelope().id()), letter.message);
+        assert_eq!(Some(delivery.envelope().id()), letter.message_id);
         let payload: u32 = letter
             .envelope()
             .must("decoding")
@@ -412,7 +415,7 @@ pub async fn dead_letters_can_go_to_another_topic<S: Subject>(subject: &S) {
     }
     stage
         .until("the other topic to be handled", async || {
-            let groups = stage.container.admin().groups(&other).await;
+            let groups = stage.container.topics().groups(&other).await;
             let group = groups.must("looking").pop().must("a group");
             (group.lag + group.in_flight == 0).then_some(())
         })
@@ -431,14 +434,14 @@ pub async fn ids_that_are_not_there_are_told<S: Subject>(subject: &S) {
     let ids = vec![letters[0].id, EntryId::default(), letters[1].id];
     let dead = stage.container.dead_letters();
     let survey = dead
-        .survey(&stage.topic, &stage.group, &Sweep::purge(ids.clone()))
+        .preview(&stage.topic, &stage.group, &Sweep::purge(ids.clone()))
         .await;
     let survey = survey.must("surveying");
     assert_eq!((survey.matching, survey.missing), (2, 1));
     assert_eq!(survey.span, Some((letters[0].id, letters[1].id)));
     let swept = stage.sweep(Sweep::purge(ids)).await;
     assert_eq!((swept.progress.taken, swept.progress.missing), (2, 1));
-    let bad = Sweep::purge(Selection::Ids(Vec::new())).with_stop_share(0.1);
+    let bad = Sweep::purge(Selection::Ids(Vec::new())).with_failure_limit(0.1);
     let refused = dead.sweep(&stage.topic, &stage.group, bad, &|_| {}).await;
     assert_eq!(refused.err().must("a refusal").kind(), ErrorKind::Invalid);
     drop(failing);

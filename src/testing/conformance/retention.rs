@@ -8,9 +8,9 @@ use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, group, later, number, numbers, quick, receipts};
 use crate::api::SubscribeOptions;
 use crate::domain::{
-    DeadLetterFilter, DeadLetterRetention, ErrorKind, Retention, Sweep, Tally, TopicSettings,
+    CountBy, DeadLetterFilter, DeadLetterRetention, ErrorKind, Retention, Sweep, TopicSettings,
 };
-use crate::store::{Retained, Span};
+use crate::store::{IdRange, Trimmed};
 
 /// How many entries an adapter may keep that it could remove: a Redis server removes whole
 /// nodes of a stream.
@@ -21,8 +21,8 @@ fn settings(retention: Retention) -> TopicSettings {
 }
 
 impl<S: Subject> Stage<'_, S> {
-    async fn retain(&self) -> Retained {
-        self.backend.retain(&self.topic).await.must("retaining")
+    async fn retain(&self) -> Trimmed {
+        self.store.trim(&self.topic).await.must("retaining")
     }
 
     /// Fetches and acknowledges so many.
@@ -55,15 +55,13 @@ pub async fn what_every_group_has_settled_is_removed<S: Subject>(subject: &S) {
 pub async fn nothing_unsettled_is_removed<S: Subject>(subject: &S) {
     for retention in [
         Retention::Settled,
-        Retention::Length(1),
+        Retention::Count(1),
         Retention::Age(Duration::from_millis(1)),
     ] {
         let name = format!("kept-{}", retention.to_string().replace(':', "-"));
         let mut stage = Stage::bare(subject).await;
         stage.topic = super::support::topic(&name);
-        let made = stage
-            .backend
-            .ensure_topic(&stage.topic, settings(retention));
+        let made = stage.store.ensure_topic(&stage.topic, settings(retention));
         made.await.must("creating the topic");
         for name in ["billing", "late", "quick"] {
             stage.create(&group(name)).await;
@@ -99,7 +97,7 @@ pub async fn nothing_unsettled_is_removed<S: Subject>(subject: &S) {
 pub async fn entries_wait_for_the_first_group<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let made = stage
-        .backend
+        .store
         .ensure_topic(&stage.topic, TopicSettings::default());
     made.await.must("creating the topic");
     stage.append(0..500).await;
@@ -120,7 +118,7 @@ pub async fn the_backlog_is_the_slowest_groups<S: Subject>(subject: &S) {
     assert!(!retained.known, "nobody has created the topic");
     assert_eq!((retained.backlog, retained.length), (10, 10));
     let made = stage
-        .backend
+        .store
         .ensure_topic(&stage.topic, TopicSettings::default());
     made.await.must("creating the topic");
     stage.create(&stage.group).await;
@@ -138,13 +136,13 @@ pub async fn the_backlog_is_the_slowest_groups<S: Subject>(subject: &S) {
 
 /// Retention by length keeps the newest, settled or not.
 pub async fn retention_by_length_keeps_the_newest<S: Subject>(subject: &S) {
-    let stage = Stage::with(subject, settings(Retention::Length(300))).await;
+    let stage = Stage::with(subject, settings(Retention::Count(300))).await;
     stage.append(0..1000).await;
     stage.consume("billing", 1000).await;
     let retained = stage.retain().await;
     let kept = 300..=300 + SLACK;
     assert!(kept.contains(&retained.length), "{retained:?}");
-    let held = stage.backend.browse(&stage.topic, None, 1000).await;
+    let held = stage.store.browse(&stage.topic, None, 1000).await;
     let held = held.must("browsing").len() as u64;
     assert_eq!(held, retained.length);
 }
@@ -159,7 +157,7 @@ pub async fn retention_by_age_keeps_the_young<S: Subject>(subject: &S) {
     let mut stage = Stage::bare(subject).await;
     stage.topic = super::support::topic("short");
     let short = settings(Retention::Age(Duration::from_millis(1)));
-    let made = stage.backend.ensure_topic(&stage.topic, short).await;
+    let made = stage.store.ensure_topic(&stage.topic, short).await;
     made.must("creating the topic");
     stage.create(&stage.group).await;
     stage.append(0..500).await;
@@ -184,7 +182,10 @@ pub async fn the_redo_lane_keeps_what_is_unsettled<S: Subject>(subject: &S) {
     let (held, settled) = (fetched[120], [&fetched[..120], &fetched[121..]].concat());
     stage.acknowledge(&hand.member, &settled).await;
     for _ in 0..2 {
-        let done = stage.backend.retain_redo(&stage.topic, &stage.group).await;
+        let done = stage
+            .store
+            .trim_redelivery(&stage.topic, &stage.group)
+            .await;
         done.must("retaining");
     }
     assert_eq!(stage.counts().await, [0, 1, 50, 0]);
@@ -239,15 +240,15 @@ pub async fn overdue_dead_letters_are_removed<S: Subject>(subject: &S) {
             .await;
         subscription.unsubscribe(subject.patience()).await;
         let kept = &ids[ids.len() - usize::try_from(left).must("a few")..];
-        assert_eq!(stage.listed(Span::default()).await, kept);
+        assert_eq!(stage.listed(IdRange::default()).await, kept);
         let found = stage
-            .backend
-            .graves()
+            .store
+            .dead_letters()
             .find(&stage.topic, &stage.group, &ids);
         assert_eq!(found.await.must("finding").len() as u64, left);
         let causes: u64 = stage.causes().await.iter().map(|cause| cause.count).sum();
         assert_eq!(causes, left);
-        for by in [Tally::Type, Tally::Tenant, Tally::Hour] {
+        for by in [CountBy::Type, CountBy::Tenant, CountBy::Hour] {
             let tally: u64 = stage.tally(by).await.iter().map(|(_, count)| count).sum();
             assert_eq!(tally, left, "by {by:?}");
         }

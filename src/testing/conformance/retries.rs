@@ -9,13 +9,12 @@ use tokio::sync::mpsc;
 use super::Subject;
 use super::support::{DAY, Hand, Must as _, SOON, Stage, group, later, quick, receipts};
 use crate::api::Delivery;
-use crate::api::MessageBusExt as _;
 use crate::domain::{EntryId, Outcome, Reason, Timestamp};
-use crate::store::{Fetched, Lane, Receipt, Scheduled};
+use crate::store::{DeliveryId, Fetched, Lane, Scheduled};
 
 fn parcels(fetched: &[Fetched]) -> Vec<&str> {
-    let parcel = |one: &'_ Fetched| one.fields[0].1.clone();
-    let texts = fetched.iter().map(parcel);
+    let redelivery = |one: &'_ Fetched| one.fields[0].1.clone();
+    let texts = fetched.iter().map(redelivery);
     texts
         .map(|text| match &text[..] {
             b"a" => "a",
@@ -139,7 +138,7 @@ pub async fn what_is_due_comes_back_through_the_redo_lane<S: Subject>(subject: &
     let again = stage.fetch(&mut hand, 1).await;
     assert_eq!(
         (again[0].receipt.lane, again[0].deliveries),
-        (Lane::Redo, 1)
+        (Lane::Redelivery, 1)
     );
     assert_eq!(again[0].fields.len(), 1);
     assert_eq!(again[0].fields[0].1, Bytes::from_static(b"a"));
@@ -153,7 +152,7 @@ pub async fn what_is_due_comes_back_through_the_redo_lane<S: Subject>(subject: &
 pub async fn what_is_not_due_stays<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let promote = async |max| {
-        let promoted = stage.backend.promote(&stage.topic, &stage.group, max).await;
+        let promoted = stage.store.promote(&stage.topic, &stage.group, max).await;
         promoted.must("promoting")
     };
     assert_eq!(promote(10).await.next, None);
@@ -194,13 +193,13 @@ pub async fn the_earliest_is_promoted_first<S: Subject>(subject: &S) {
         .iter()
         .zip(delays)
         .zip(["a", "b", "c"])
-        .map(|((one, delay), parcel)| later(one.receipt, delay, parcel))
+        .map(|((one, delay), redelivery)| later(one.receipt, delay, redelivery))
         .collect();
     assert_eq!(stage.settle(&hand.member, &settlements).await, [true; 3]);
     for _ in 0..3 {
         stage
             .until("one to be due", async || {
-                let promoted = stage.backend.promote(&stage.topic, &stage.group, 1).await;
+                let promoted = stage.store.promote(&stage.topic, &stage.group, 1).await;
                 let moved = promoted.must("promoting").moved;
                 assert!(moved <= 1);
                 (moved == 1).then_some(())
@@ -217,15 +216,15 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     stage.append(0..1).await;
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 1).await;
-    let parcel = crate::wire::redelivery::Parcel {
+    let redelivery = crate::wire::redelivery::Redelivery {
         fields: fetched[0].fields.clone(),
-        trail: crate::domain::Trail::from(fetched[0].receipt.id),
+        history: crate::domain::DeliveryHistory::from(fetched[0].receipt.id),
         anew: false,
     };
-    let settlement = crate::store::Settlement::Later {
+    let settlement = crate::store::Settlement::Reschedule {
         receipt: fetched[0].receipt,
         delay: Duration::from_millis(50),
-        parcel: parcel.encode(),
+        redelivery: redelivery.encode(),
     };
     stage.settle(&hand.member, &[settlement]).await;
     drop(hand);
@@ -245,7 +244,7 @@ pub async fn a_retry_without_a_delay_does_not_wait<S: Subject>(subject: &S) {
     let ids = receipts(&stage.fetch(&mut hand, 3).await);
     let mut other = stage.hand("two").await;
     let settling = async {
-        let at_once = |id: &Receipt, parcel| later(*id, Duration::ZERO, parcel);
+        let at_once = |id: &DeliveryId, redelivery| later(*id, Duration::ZERO, redelivery);
         let settlements = [
             at_once(&ids[0], "a"),
             later(ids[1], DAY, "b"),
@@ -259,14 +258,18 @@ pub async fn a_retry_without_a_delay_does_not_wait<S: Subject>(subject: &S) {
     let (fetched, settled) = tokio::join!(stage.fetch(&mut other, 2), settling);
     assert_eq!(settled, [true, true, true, false]);
     assert_eq!(parcels(&fetched), ["a", "c"]);
-    assert!(fetched.iter().all(|one| one.receipt.lane == Lane::Redo));
+    assert!(
+        fetched
+            .iter()
+            .all(|one| one.receipt.lane == Lane::Redelivery)
+    );
     assert_eq!(page(&stage, None, 10).await.len(), 1);
     stage.nothing(&mut other).await;
 }
 
 /// What nothing waits under.
-const NOWHERE: Receipt = Receipt {
-    lane: Lane::Redo,
+const NOWHERE: DeliveryId = DeliveryId {
+    lane: Lane::Redelivery,
     id: EntryId {
         millis: 1,
         sequence: 1,
@@ -274,13 +277,13 @@ const NOWHERE: Receipt = Receipt {
 };
 
 /// Lets messages wait, each for so many hours, in one call.
-async fn waiting<S: Subject>(stage: &Stage<'_, S>, hours: &[u32]) -> (Hand, Vec<Receipt>) {
+async fn waiting<S: Subject>(stage: &Stage<'_, S>, hours: &[u32]) -> (Hand, Vec<DeliveryId>) {
     let count = u32::try_from(hours.len()).must("the number of messages");
     stage.append(0..count).await;
     let mut hand = stage.hand("one").await;
     let ids = receipts(&stage.fetch(&mut hand, hours.len()).await);
     let settlements: Vec<_> = (hours.iter().zip(&ids).zip(["a", "b", "c", "d", "e", "f"]))
-        .map(|((hours, id), parcel)| later(*id, *hours * DAY / 24, parcel))
+        .map(|((hours, id), redelivery)| later(*id, *hours * DAY / 24, redelivery))
         .collect();
     stage.settle(&hand.member, &settlements).await;
     (hand, ids)
@@ -288,11 +291,11 @@ async fn waiting<S: Subject>(stage: &Stage<'_, S>, hours: &[u32]) -> (Hand, Vec<
 
 async fn page<S: Subject>(
     stage: &Stage<'_, S>,
-    after: Option<(Timestamp, Receipt)>,
+    after: Option<(Timestamp, DeliveryId)>,
     max: usize,
 ) -> Vec<Scheduled> {
     let listed = stage
-        .backend
+        .store
         .scheduled(&stage.topic, &stage.group, after, max);
     listed.await.must("listing").entries
 }
@@ -304,11 +307,9 @@ pub async fn what_waits_is_listed_in_the_order_of_its_time<S: Subject>(subject: 
     let stage = Stage::new(subject).await;
     // Several are due in the same moment.
     let (_hand, ids) = waiting(&stage, &[5, 2, 5, 5, 1, 5]).await;
-    let all = stage
-        .backend
-        .scheduled(&stage.topic, &stage.group, None, 10);
+    let all = stage.store.scheduled(&stage.topic, &stage.group, None, 10);
     let all = all.await.must("listing");
-    let mut parcels: Vec<&[u8]> = all.entries.iter().map(|one| &one.parcel[..]).collect();
+    let mut parcels: Vec<&[u8]> = all.entries.iter().map(|one| &one.redelivery[..]).collect();
     assert_eq!(parcels[..2], [b"e", b"b"]);
     parcels.sort_unstable();
     assert_eq!(parcels, [b"a", b"b", b"c", b"d", b"e", b"f"]);
@@ -322,7 +323,7 @@ pub async fn what_waits_is_listed_in_the_order_of_its_time<S: Subject>(subject: 
         place = Some((last.due, last.receipt));
         // A place that is gone is still a place.
         let ids = [last.receipt];
-        let gone = stage.backend.cancel(&stage.topic, &stage.group, &ids);
+        let gone = stage.store.cancel(&stage.topic, &stage.group, &ids);
         assert_eq!(gone.await.must("cancelling"), [true]);
         found.extend(one);
     }
@@ -357,7 +358,7 @@ pub async fn what_waits_can_be_brought_back_now<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (mut hand, ids) = waiting(&stage, &[24, 24, 24]).await;
     let some = [ids[2], NOWHERE, ids[0], ids[2]];
-    let hasten = || stage.backend.hasten(&stage.topic, &stage.group, &some);
+    let hasten = || stage.store.run_now(&stage.topic, &stage.group, &some);
     let (one, two) = tokio::join!(hasten(), hasten());
     let (one, two) = (one.must("hastening"), two.must("hastening"));
     let moved = one
@@ -368,7 +369,11 @@ pub async fn what_waits_can_be_brought_back_now<S: Subject>(subject: &S) {
     assert_eq!(stage.counts().await, [0, 0, 3, 0]);
     assert_eq!(page(&stage, None, 10).await.len(), 1);
     let fetched = stage.fetch(&mut hand, 2).await;
-    assert!(fetched.iter().all(|one| one.receipt.lane == Lane::Redo));
+    assert!(
+        fetched
+            .iter()
+            .all(|one| one.receipt.lane == Lane::Redelivery)
+    );
     assert_eq!(fetched[0].deliveries, 1);
     let mut brought = parcels(&fetched);
     brought.sort_unstable();
@@ -381,14 +386,14 @@ pub async fn what_waits_can_be_brought_back_now<S: Subject>(subject: &S) {
 pub async fn what_waits_can_be_cancelled<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (mut hand, ids) = waiting(&stage, &[24, 24, 24]).await;
-    let cancel = async |ids: &[Receipt]| {
-        let done = stage.backend.cancel(&stage.topic, &stage.group, ids).await;
+    let cancel = async |ids: &[DeliveryId]| {
+        let done = stage.store.cancel(&stage.topic, &stage.group, ids).await;
         done.must("cancelling")
     };
     let some = [ids[0], NOWHERE, ids[1], ids[0]];
     assert_eq!(cancel(&some).await, [true, false, true, false]);
     assert_eq!(stage.counts().await, [0, 0, 1, 0]);
-    let hastened = stage.backend.hasten(&stage.topic, &stage.group, &ids).await;
+    let hastened = stage.store.run_now(&stage.topic, &stage.group, &ids).await;
     assert_eq!(hastened.must("hastening"), [false, false, true]);
     let fetched = stage.fetch(&mut hand, 1).await;
     assert_eq!(parcels(&fetched), ["c"]);

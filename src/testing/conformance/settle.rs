@@ -7,10 +7,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, bury, later, numbers, receipts};
-use crate::api::MessageBusExt as _;
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::EntryId;
-use crate::store::{Lane, Receipt};
+use crate::store::{DeliveryId, Lane};
 
 /// > Acknowledges deliveries.
 /// > Acknowledging twice succeeds.
@@ -88,22 +87,22 @@ pub async fn what_was_never_fetched_cannot_be_settled<S: Subject>(subject: &S) {
     let ids = stage.append(0..2).await;
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 1).await;
-    let receipt = |lane, id| Receipt { lane, id };
+    let receipt = |lane, id| DeliveryId { lane, id };
     let far = EntryId {
         millis: u64::MAX / 4,
         sequence: 7,
     };
     let strange = [
-        receipt(Lane::Redo, fetched[0].receipt.id),
+        receipt(Lane::Redelivery, fetched[0].receipt.id),
         receipt(Lane::Log, ids[1]),
         receipt(Lane::Log, far),
     ];
     stage.acknowledge(&hand.member, &strange).await;
     let settlements = strange.map(|receipt| bury(receipt, "x"));
     assert_eq!(stage.settle(&hand.member, &settlements).await, [false; 3]);
-    let held = stage.backend.extend(&hand.member, &strange).await;
+    let held = stage.store.extend(&hand.member, &strange).await;
     assert_eq!(held.must("extending"), [false; 3]);
-    let held = stage.backend.release(&hand.member, &strange).await;
+    let held = stage.store.release(&hand.member, &strange).await;
     assert_eq!(held.must("releasing"), 0);
     assert_eq!(stage.counts().await, [1, 1, 0, 0]);
     assert_eq!(numbers(&stage.fetch(&mut hand, 1).await), [1]);

@@ -8,7 +8,6 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Subject;
 use super::support::{DAY, Must as _, Stage};
-use crate::api::MessageBusExt as _;
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::ErrorKind;
 
@@ -21,11 +20,14 @@ pub async fn running_handlers_finish_and_are_settled<S: Subject>(subject: &S) {
     let next = super::support::topic("next");
     let to = next.clone();
     let handler = move |n: u32, delivery: Delivery| {
-        let (door, bus, to) = (Arc::clone(&door), Arc::clone(&bus), to.clone());
+        let (door, bus, to) = (Arc::clone(&door), bus.clone(), to.clone());
         let _ = sender.send(n);
         async move {
             door.acquire().await.must("the gate").forget();
-            let envelope = delivery.envelope().follow_up("n", &n).must("an envelope");
+            let envelope = delivery
+                .envelope()
+                .follow_up_as("n", &n)
+                .must("an envelope");
             bus.publish(&to, &envelope).await.map(|_| ())
         }
     };
@@ -48,8 +50,8 @@ pub async fn running_handlers_finish_and_are_settled<S: Subject>(subject: &S) {
     let report = stopping.await.must("the shutdown");
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(stage.counts().await, [0, 0, 0, 0]);
-    let published = stage.backend.status(&next).await.must("asking");
-    assert_eq!(published.must("the topic").length, 3);
+    let published = stage.store.status(&next).await.must("asking");
+    assert_eq!(published.must("the topic").entries, 3);
 }
 
 /// What no handler has begun is given back: uncounted, claimable at once, in its order. So is what a

@@ -9,10 +9,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, group, number, numbers, quick};
-use crate::api::MessageBusExt as _;
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{ErrorKind, Reason};
-use crate::store::Start;
+use crate::store::StartFrom;
 
 /// > Everything that the topic still holds; the default.
 pub async fn a_new_subscriber_gets_old_messages<S: Subject>(subject: &S) {
@@ -126,7 +125,7 @@ pub async fn a_poison_entry_does_not_stop_the_reader<S: Subject>(subject: &S) {
         ("msgpack", Bytes::from_static(b"\xC1")),
         ("other", Bytes::from_static(b"{}")),
     ];
-    let results = stage.backend.append(&stage.topic, flaws.to_vec()).await;
+    let results = stage.store.append(&stage.topic, flaws.to_vec()).await;
     for result in results {
         result.must("appending");
     }
@@ -182,9 +181,9 @@ pub async fn creating_a_group_again_changes_nothing<S: Subject>(subject: &S) {
     stage.append(0..5).await;
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 2).await;
-    for start in [Start::Beginning, Start::Next] {
+    for start in [StartFrom::Beginning, StartFrom::End] {
         let made = stage
-            .backend
+            .store
             .create_group(&stage.topic, &stage.group, start)
             .await;
         made.must("creating the group");
@@ -209,7 +208,7 @@ pub async fn a_fetch_takes_no_more_than_it_was_asked_for<S: Subject>(subject: &S
     let fetched = hand.reader.fetch(3, DAY).await.must("fetching");
     let lanes = |lane| fetched.iter().filter(move |one| one.receipt.lane == lane);
     assert_eq!(lanes(crate::store::Lane::Log).count(), 3);
-    assert_eq!(lanes(crate::store::Lane::Redo).count(), 3);
+    assert_eq!(lanes(crate::store::Lane::Redelivery).count(), 3);
     assert!(fetched.iter().all(|one| one.deliveries == 1));
 }
 
@@ -326,10 +325,10 @@ pub async fn without_its_group_a_reader_says_so<S: Subject>(subject: &S) {
     let kind = |error: Option<crate::Error>| error.must("an error").kind();
     let error = hand.reader.fetch(10, SOON).await.err();
     assert_eq!(kind(error), ErrorKind::NotFound);
-    let error = stage.backend.holdings(&hand.member, 10).await.err();
+    let error = stage.store.pending_of(&hand.member, 10).await.err();
     assert_eq!(kind(error), ErrorKind::NotFound);
     let cursor = crate::store::ReclaimCursor::default();
-    let error = stage.backend.reclaim(&hand.member, SOON, cursor, 10).await;
+    let error = stage.store.reclaim(&hand.member, SOON, cursor, 10).await;
     assert_eq!(kind(error.err()), ErrorKind::NotFound);
     stage.create(&nobody).await;
     stage.nothing(&mut hand).await;

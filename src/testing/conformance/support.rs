@@ -10,16 +10,15 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Subject;
-use crate::api::MessageBusExt as _;
 use crate::api::{Delivery, SubscribeOptions, Subscription};
 use crate::container::Container;
 use crate::domain::{
-    ConsumerName, DeadLetter, DeadLetterFilter, DeadLetterHead, EntryId, Envelope, Group, Reason,
-    RetryPolicy, Topic, TopicSettings,
+    ConsumerName, DeadLetter, DeadLetterFilter, DeadLetterSummary, EntryId, Envelope, Group,
+    Reason, RetryPolicy, Topic, TopicSettings,
 };
 use crate::store::{
-    Backend, Fetched, GroupStatus, Interrupt, Member, Reader, Receipt, ReclaimCursor, Record,
-    Settlement, Start,
+    DeliveryId, Fetched, GroupStatus, Interrupt, Member, Reader, ReclaimCursor, Record, Settlement,
+    StartFrom, Store,
 };
 
 /// Longer than any check takes.
@@ -75,15 +74,15 @@ pub(super) fn numbers(fetched: &[Fetched]) -> Vec<u32> {
     fetched.iter().map(number_in).collect()
 }
 
-pub(super) fn receipts(fetched: &[Fetched]) -> Vec<Receipt> {
+pub(super) fn receipts(fetched: &[Fetched]) -> Vec<DeliveryId> {
     fetched.iter().map(|one| one.receipt).collect()
 }
 
-pub(super) fn later(receipt: Receipt, delay: Duration, parcel: &str) -> Settlement {
-    Settlement::Later {
+pub(super) fn later(receipt: DeliveryId, delay: Duration, redelivery: &str) -> Settlement {
+    Settlement::Reschedule {
         receipt,
         delay,
-        parcel: Bytes::from(parcel.to_owned()),
+        redelivery: Bytes::from(redelivery.to_owned()),
     }
 }
 
@@ -94,14 +93,14 @@ pub(super) fn record(body: &str) -> Record {
     }
 }
 
-pub(super) fn head(error: &str) -> DeadLetterHead {
-    DeadLetterHead {
+pub(super) fn head(error: &str) -> DeadLetterSummary {
+    DeadLetterSummary {
         reason: Reason::Rejected,
         fingerprint: crate::domain::fingerprint(error),
-        kind: "n".to_owned(),
+        message_type: "n".to_owned(),
         tenant: Some("t-1".to_owned()),
-        corr_id: None,
-        message: Some(Uuid::from_u128(7)),
+        correlation: None,
+        message_id: Some(Uuid::from_u128(7)),
         error: error.to_owned(),
         attempts: 3,
         redriven: 0,
@@ -110,8 +109,8 @@ pub(super) fn head(error: &str) -> DeadLetterHead {
     }
 }
 
-pub(super) fn bury(receipt: Receipt, body: &str) -> Settlement {
-    Settlement::Bury {
+pub(super) fn bury(receipt: DeliveryId, body: &str) -> Settlement {
+    Settlement::DeadLetter {
         receipt,
         record: record(body),
     }
@@ -133,7 +132,7 @@ pub(super) struct Hand {
 pub(super) struct Stage<'a, S> {
     pub(super) subject: &'a S,
     pub(super) container: Container,
-    pub(super) backend: Arc<dyn Backend>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) topic: Topic,
     pub(super) group: Group,
 }
@@ -147,7 +146,7 @@ impl<'a, S: Subject> Stage<'a, S> {
     /// Topic and group exist, the topic with these settings.
     pub(super) async fn with(subject: &'a S, settings: TopicSettings) -> Self {
         let stage = Self::bare(subject).await;
-        let made = stage.backend.ensure_topic(&stage.topic, settings).await;
+        let made = stage.store.ensure_topic(&stage.topic, settings).await;
         assert_eq!(made.must("creating the topic"), settings);
         stage.create(&stage.group).await;
         stage
@@ -158,7 +157,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         let container = subject.container("billing").await;
         Self {
             subject,
-            backend: container.backend(),
+            store: container.store(),
             container,
             topic: topic("orders"),
             group: group("billing"),
@@ -166,8 +165,8 @@ impl<'a, S: Subject> Stage<'a, S> {
     }
 
     pub(super) async fn create(&self, group: &Group) {
-        let start = Start::Beginning;
-        let made = self.backend.create_group(&self.topic, group, start).await;
+        let start = StartFrom::Beginning;
+        let made = self.store.create_group(&self.topic, group, start).await;
         made.must("creating the group");
     }
 
@@ -222,7 +221,7 @@ impl<'a, S: Subject> Stage<'a, S> {
 
     pub(super) async fn hand_of(&self, group: &Group, consumer: &str) -> Hand {
         let member = self.member_of(group, consumer);
-        let (reader, interrupt) = self.backend.open(&member).await.must("opening a reader");
+        let (reader, interrupt) = self.store.open(&member).await.must("opening a reader");
         Hand {
             member,
             reader,
@@ -232,7 +231,7 @@ impl<'a, S: Subject> Stage<'a, S> {
 
     pub(super) async fn append(&self, numbers: std::ops::Range<u32>) -> Vec<EntryId> {
         let entries = numbers.map(entry).collect();
-        let results = self.backend.append(&self.topic, entries).await;
+        let results = self.store.append(&self.topic, entries).await;
         let results = results.into_iter();
         results.map(|result| result.must("appending")).collect()
     }
@@ -259,12 +258,12 @@ impl<'a, S: Subject> Stage<'a, S> {
     }
 
     pub(super) async fn settle(&self, member: &Member, settlements: &[Settlement]) -> Vec<bool> {
-        let done = self.backend.settle(member, settlements).await;
+        let done = self.store.settle(member, settlements).await;
         done.must("settling")
     }
 
-    pub(super) async fn acknowledge(&self, member: &Member, receipts: &[Receipt]) {
-        let done = self.backend.acknowledge(member, receipts).await;
+    pub(super) async fn acknowledge(&self, member: &Member, receipts: &[DeliveryId]) {
+        let done = self.store.acknowledge(member, receipts).await;
         done.must("acknowledging");
     }
 
@@ -273,7 +272,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         let mut cursor = ReclaimCursor::default();
         let mut all = Vec::new();
         loop {
-            let found = self.backend.reclaim(member, lease, cursor, 100).await;
+            let found = self.store.reclaim(member, lease, cursor, 100).await;
             let found = found.must("reclaiming");
             assert_eq!(found.missing, 0, "data loss");
             all.extend(found.taken);
@@ -288,7 +287,7 @@ impl<'a, S: Subject> Stage<'a, S> {
     pub(super) async fn promote(&self, count: u64) {
         let mut moved = 0;
         self.until("retries to be promoted", async || {
-            let promoted = self.backend.promote(&self.topic, &self.group, 100).await;
+            let promoted = self.store.promote(&self.topic, &self.group, 100).await;
             moved += promoted.must("promoting").moved;
             (moved >= count).then_some(())
         })
@@ -301,7 +300,7 @@ impl<'a, S: Subject> Stage<'a, S> {
     }
 
     pub(super) async fn status_of(&self, group: &Group) -> GroupStatus {
-        let status = self.backend.status(&self.topic).await.must("asking");
+        let status = self.store.status(&self.topic).await.must("asking");
         let groups = status.must("the topic").groups.into_iter();
         let mut found = groups.filter(|status| status.group == *group);
         found.next().must("the group")
@@ -314,8 +313,8 @@ impl<'a, S: Subject> Stage<'a, S> {
     }
 
     pub(super) async fn length(&self) -> u64 {
-        let status = self.backend.status(&self.topic).await.must("asking");
-        status.must("the topic").length
+        let status = self.store.status(&self.topic).await.must("asking");
+        status.must("the topic").entries
     }
 
     pub(super) async fn publish(&self, numbers: std::ops::Range<u32>) {
@@ -363,7 +362,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         let dead = self.container.dead_letters();
         let all = DeadLetterFilter::default();
         let page = dead.list(&self.topic, group, &all, None, 1000).await;
-        let letters = page.must("listing").letters;
+        let letters = page.must("listing").items;
         let ids: Vec<EntryId> = letters.iter().map(|(id, _)| *id).collect();
         dead.get(&self.topic, group, &ids).await.must("reading")
     }

@@ -12,12 +12,12 @@ use crate::api::delivery::Delivery;
 use crate::api::handler::{RawHandler, panic_text};
 use crate::api::lease::Lease;
 use crate::domain::{
-    Attempt, DeadLetter, Envelope, Error, Outcome, Reason, Trail, Verdict, after_crash, decide,
-    describe, fingerprint,
+    DeadLetter, DeliveryHistory, Envelope, Error, FailedAttempt, Outcome, Reason, Verdict,
+    after_crash, decide, describe, fingerprint,
 };
-use crate::store::{Fetched, Fields, Lane, Receipt, Settlement};
+use crate::store::{DeliveryId, Fetched, Fields, Lane, Settlement};
 use crate::wire::dead_letter::encode_record;
-use crate::wire::redelivery::Parcel;
+use crate::wire::redelivery::Redelivery;
 use crate::wire::{Limits, Undecodable, decode_entry, encode_entry};
 use crate::worker::core::Core;
 use crate::worker::intake::queue::Job;
@@ -37,13 +37,13 @@ pub(crate) async fn run(core: Arc<Core>, handler: Arc<dyn RawHandler>) {
 /// A delivery understood: the envelope, its story so far, and the fields it came with.
 struct Resolved {
     delivery: Delivery,
-    trail: Trail,
+    history: DeliveryHistory,
     fields: Fields,
 }
 
 /// What a delivery is settled by.
 struct Claim {
-    receipt: Receipt,
+    receipt: DeliveryId,
     lease: Arc<Lease>,
 }
 
@@ -75,13 +75,13 @@ pub(crate) async fn begin(core: &Core, job: Job) -> Option<Begun> {
         receipt: fetched.receipt,
         lease,
     };
-    let (mut trail, fields, envelope) = resolve(core, fetched);
+    let (mut history, fields, envelope) = resolve(core, fetched);
     let envelope = match envelope {
         Ok(envelope) => envelope,
         Err(flaw) => {
             let letter = Letter {
                 delivery: None,
-                trail,
+                history,
                 fields,
                 attempts: crashes + 1,
             };
@@ -93,22 +93,22 @@ pub(crate) async fn begin(core: &Core, job: Job) -> Option<Begun> {
     };
 
     // An entry is delivered again without having been settled only after a crash.
-    let failed = envelope.attempts.saturating_add(crashes);
+    let failed = envelope.failed_attempts.saturating_add(crashes);
     if crashes > 0 {
         let text = "the consumer stopped without settling the delivery";
-        record(core, &mut trail, failed, text);
+        record(core, &mut history, failed, text);
     }
     let resolved = Resolved {
         delivery: Delivery::new(
             envelope,
             Arc::clone(&core.member),
             claim.receipt,
-            trail.origin,
+            history.origin,
             failed.saturating_add(1),
             Arc::clone(&claim.lease),
-            Arc::clone(&core.backend),
+            Arc::clone(&core.store),
         ),
-        trail,
+        history,
         fields,
     };
     if crashes > 0
@@ -134,7 +134,7 @@ pub(crate) async fn end(core: &Core, begun: Begun, result: Result<Outcome, Error
     } = begun;
     let verdict = match result {
         Ok(outcome) => decide(outcome, failed, &core.options.retry, fastrand::f64()),
-        Err(flaw) => Verdict::Bury {
+        Err(flaw) => Verdict::DeadLetter {
             reason: Reason::Undecodable,
             attempts: failed.saturating_add(1),
             error: describe(&flaw),
@@ -144,35 +144,38 @@ pub(crate) async fn end(core: &Core, begun: Begun, result: Result<Outcome, Error
 }
 
 /// What an entry says, and what is known of it whether it can be read or not.
-fn resolve(core: &Core, fetched: Fetched) -> (Trail, Fields, Result<Envelope, Undecodable>) {
+fn resolve(
+    core: &Core,
+    fetched: Fetched,
+) -> (DeliveryHistory, Fields, Result<Envelope, Undecodable>) {
     let Fetched {
         receipt, fields, ..
     } = fetched;
-    let decode = |trail: &Trail, fields: &Fields, limits| {
+    let decode = |history: &DeliveryHistory, fields: &Fields, limits| {
         let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
-        decode_entry(&core.member.topic, trail.origin, pairs, limits)
+        decode_entry(&core.member.topic, history.origin, pairs, limits)
     };
     if receipt.lane == Lane::Log {
-        let trail = Trail::from(receipt.id);
-        let envelope = decode(&trail, &fields, core.limits);
-        return (trail, fields, envelope);
+        let history = DeliveryHistory::from(receipt.id);
+        let envelope = decode(&history, &fields, core.limits);
+        return (history, fields, envelope);
     }
-    match Parcel::decode(&fields) {
-        Ok(Parcel {
+    match Redelivery::decode(&fields) {
+        Ok(Redelivery {
             fields,
-            trail,
+            history,
             anew,
         }) => {
             // A failure has put its error text into the envelope.
-            let mut envelope = decode(&trail, &fields, core.limits.for_retries());
+            let mut envelope = decode(&history, &fields, core.limits.for_retries());
             if let Ok(envelope) = &mut envelope
                 && anew
             {
                 envelope.forget_attempts();
             }
-            (trail, fields, envelope)
+            (history, fields, envelope)
         }
-        Err(flaw) => (Trail::from(receipt.id), fields, Err(flaw)),
+        Err(flaw) => (DeliveryHistory::from(receipt.id), fields, Err(flaw)),
     }
 }
 
@@ -188,7 +191,7 @@ async fn perform(
         topic = %core.member.topic,
         group = %core.member.group,
         id = %envelope.id(),
-        "type" = envelope.kind(),
+        "type" = envelope.message_type(),
         attempt = delivery.attempt(),
         traceparent = envelope.headers().get("traceparent"),
     );
@@ -211,10 +214,10 @@ pub(crate) async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> 
     result.map_err(|panic| panic_text(&*panic))
 }
 
-fn record(core: &Core, trail: &mut Trail, number: u32, error: &str) {
-    trail.record(Attempt {
+fn record(core: &Core, history: &mut DeliveryHistory, number: u32, error: &str) {
+    history.record(FailedAttempt {
         number,
-        at: core.backend.clock().now(),
+        at: core.store.clock().now(),
         consumer: core.member.consumer.to_string(),
         error: error.to_owned(),
     });
@@ -230,26 +233,26 @@ async fn carry_out(core: &Core, claim: &Claim, mut resolved: Resolved, verdict: 
                 let _ = core.acks.send(full.into_inner()).await;
             }
         }
-        Verdict::Later {
+        Verdict::Reschedule {
             delay,
             attempts,
             error,
         } => {
             if let Some(error) = &error {
-                record(core, &mut resolved.trail, attempts, error);
+                record(core, &mut resolved.history, attempts, error);
             }
             match again(&resolved, attempts, error.clone()) {
-                Ok(parcel) => {
+                Ok(redelivery) => {
                     let meter = if error.is_some() {
                         &core.meters.retried
                     } else {
                         &core.meters.snoozed
                     };
                     meter.increment(1);
-                    let settlement = Settlement::Later {
+                    let settlement = Settlement::Reschedule {
                         receipt: claim.receipt,
                         delay,
-                        parcel,
+                        redelivery,
                     };
                     settle(core, claim, settlement).await;
                 }
@@ -261,14 +264,14 @@ async fn carry_out(core: &Core, claim: &Claim, mut resolved: Resolved, verdict: 
                 }
             }
         }
-        Verdict::Bury {
+        Verdict::DeadLetter {
             reason,
             attempts,
             error,
         } => {
             // A crash is on record already.
             if reason != Reason::Crashed {
-                record(core, &mut resolved.trail, attempts, &error);
+                record(core, &mut resolved.history, attempts, &error);
             }
             let letter = Letter::of(resolved, attempts);
             settle(core, claim, letter.bury(core, claim, reason, error)).await;
@@ -279,25 +282,25 @@ async fn carry_out(core: &Core, claim: &Claim, mut resolved: Resolved, verdict: 
 /// The parcel in which a delivery comes back.
 fn again(resolved: &Resolved, attempts: u32, error: Option<String>) -> Result<Bytes, Error> {
     let mut envelope = resolved.delivery.envelope().clone();
-    envelope.attempts = attempts;
+    envelope.failed_attempts = attempts;
     if error.is_some() {
         envelope.last_error = error;
     }
     let codec = envelope.payload.codec();
     // What was small enough to come in is not lost for the error text it gained.
     let (name, bytes) = encode_entry(&envelope, codec, Limits::default().without_bound())?;
-    let parcel = Parcel {
+    let redelivery = Redelivery {
         fields: vec![(Bytes::from_static(name.as_bytes()), Bytes::from(bytes))],
-        trail: resolved.trail.clone(),
+        history: resolved.history.clone(),
         anew: false,
     };
-    Ok(parcel.encode())
+    Ok(redelivery.encode())
 }
 
 /// A dead letter in the making.
 struct Letter {
     delivery: Option<Delivery>,
-    trail: Trail,
+    history: DeliveryHistory,
     fields: Fields,
     attempts: u32,
 }
@@ -306,21 +309,21 @@ impl Letter {
     fn of(resolved: Resolved, attempts: u32) -> Self {
         Self {
             delivery: Some(resolved.delivery),
-            trail: resolved.trail,
+            history: resolved.history,
             fields: resolved.fields,
             attempts,
         }
     }
 
     fn bury(mut self, core: &Core, claim: &Claim, reason: Reason, error: String) -> Settlement {
-        if self.trail.history.is_empty() {
-            record(core, &mut self.trail, self.attempts, &error);
+        if self.history.failures.is_empty() {
+            record(core, &mut self.history, self.attempts, &error);
         }
         core.meters.buried(reason);
         core.meters.dead_lettered.increment(1);
         tracing::warn!(
             subscription = %core.member,
-            entry = %self.trail.origin,
+            entry = %self.history.origin,
             %reason,
             attempts = self.attempts,
             error = error.as_str(),
@@ -336,17 +339,18 @@ impl Letter {
             error,
             handler: core.handler_name.clone(),
             consumer: core.member.consumer.to_string(),
-            kind: envelope.map_or_else(String::new, |envelope| envelope.kind.clone()),
-            tenant: envelope.and_then(|envelope| envelope.tenant_id.clone()),
-            corr_id: envelope.and_then(|envelope| envelope.corr_id.clone()),
-            message: envelope.map(|envelope| envelope.id),
+            message_type: envelope
+                .map_or_else(String::new, |envelope| envelope.message_type.clone()),
+            tenant: envelope.and_then(|envelope| envelope.tenant.clone()),
+            correlation: envelope.and_then(|envelope| envelope.correlation.clone()),
+            message_id: envelope.map(|envelope| envelope.id),
             attempts: self.attempts,
-            last_failure: core.backend.clock().now(),
-            trail: self.trail,
+            last_failure: core.store.clock().now(),
+            history: self.history,
             fields: self.fields,
             imported_from: None,
         };
-        Settlement::Bury {
+        Settlement::DeadLetter {
             receipt: claim.receipt,
             record: encode_record(&letter),
         }

@@ -20,7 +20,7 @@ const ADAPT: Duration = Duration::from_millis(10);
 
 /// The deliveries that are handled or wait for a handler, and how many there may be.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Capacity {
     concurrency: usize,
     /// Whether the prefetch follows the handlers' pace.
     adaptive: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Room {
     last: Mutex<(Instant, u64)>,
 }
 
-impl Room {
+impl Capacity {
     pub(crate) fn new(concurrency: usize, prefetch: Option<usize>) -> Self {
         Self {
             concurrency,
@@ -131,7 +131,7 @@ impl Room {
 mod tests {
     use super::*;
 
-    fn after(room: &Room, start: Instant, step: u32, finished: u64) -> usize {
+    fn after(room: &Capacity, start: Instant, step: u32, finished: u64) -> usize {
         room.given.fetch_add(finished, Ordering::Relaxed);
         room.adapt(start + ADAPT * step);
         room.prefetch()
@@ -139,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_prefetch_follows_the_pace_within_its_bounds() {
-        let room = Room::new(16, None);
+        let room = Capacity::new(16, None);
         let start = room.last.lock().unwrap().0;
         // 100,000 a second are 5,000 in 50 milliseconds: doubled until the farthest.
         let grown: Vec<usize> = (1..=8)
@@ -153,10 +153,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_slow_handler_reads_one_ahead_and_a_fixed_prefetch_stays() {
-        let room = Room::new(1, None);
+        let room = Capacity::new(1, None);
         let start = room.last.lock().unwrap().0;
         assert_eq!(after(&room, start, 100, 1), 1);
-        let fixed = Room::new(4, Some(6));
+        let fixed = Capacity::new(4, Some(6));
         let start = fixed.last.lock().unwrap().0;
         assert_eq!(after(&fixed, start, 1, 1_000_000), 6);
         assert_eq!(fixed.wait().await, 10);
@@ -164,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_gather_where_many_come_and_no_more_are_there() {
-        let room = Room::new(16, None);
+        let room = Capacity::new(16, None);
         let start = room.last.lock().unwrap().0;
         after(&room, start, 1, 200);
         assert!(!room.gathers(100, 512), "20,000 a second are few");
@@ -175,7 +175,7 @@ mod tests {
         }
         after(&room, start, 3, 0);
         assert!(!room.gathers(100, 512));
-        let fixed = Room::new(4, Some(6));
+        let fixed = Capacity::new(4, Some(6));
         let start = fixed.last.lock().unwrap().0;
         after(&fixed, start, 1, 1_000_000);
         assert!(!fixed.gathers(1, 5), "a set prefetch says how much to read");
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_told_when_enough_is_free() {
-        let room = std::sync::Arc::new(Room::new(4, Some(4)));
+        let room = std::sync::Arc::new(Capacity::new(4, Some(4)));
         room.take(8);
         let waiting = tokio::spawn({
             let room = std::sync::Arc::clone(&room);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::domain::{Error, ErrorKind};
-use crate::store::{Fetched, Interrupt, Opened, Reader, Receipt, ReclaimCursor, Start};
+use crate::store::{DeliveryId, Fetched, Interrupt, Opened, Reader, ReclaimCursor, StartFrom};
 use crate::worker::core::{Core, back_off};
 use crate::worker::intake::reclaim;
 use crate::worker::services::lease_keeper;
@@ -136,7 +136,7 @@ async fn pause(core: &Core, error: &Error, failures: u32) {
 }
 
 async fn reopen(core: &Core) -> Result<Opened, Error> {
-    let opened = core.backend.open(&core.member).await?;
+    let opened = core.store.open(&core.member).await?;
     core.meters.reconnects.increment(1);
     Ok(opened)
 }
@@ -174,16 +174,16 @@ async fn catch_up(core: &Core) -> Result<(), Error> {
 /// Gives back, uncounted, what the store thinks this consumer holds and it does not.
 async fn recover(core: &Core) -> Result<(), Error> {
     let _claiming = core.claiming.lock().await;
-    let holdings = match core.backend.holdings(&core.member, HOLDINGS).await {
+    let holdings = match core.store.pending_of(&core.member, HOLDINGS).await {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         holdings => holdings?,
     };
-    let stranded: Vec<Receipt> = holdings
+    let stranded: Vec<DeliveryId> = holdings
         .into_iter()
         .filter(|receipt| !core.held.contains(*receipt))
         .collect();
     if !stranded.is_empty() {
-        core.backend.release(&core.member, &stranded).await?;
+        core.store.release(&core.member, &stranded).await?;
     }
     Ok(())
 }
@@ -192,11 +192,11 @@ async fn recover(core: &Core) -> Result<(), Error> {
 async fn recreate(core: &Core) {
     let member = &core.member;
     let recreating = async {
-        core.backend
+        core.store
             .ensure_topic(&member.topic, core.settings)
             .await?;
-        core.backend
-            .create_group(&member.topic, &member.group, Start::Beginning)
+        core.store
+            .create_group(&member.topic, &member.group, StartFrom::Beginning)
             .await
     };
     // A failure shows again at the next read, which waits longer before it comes here.

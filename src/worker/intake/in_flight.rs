@@ -6,20 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustc_hash::FxHashMap;
 
 use crate::api::lease::Lease;
-use crate::store::Receipt;
+use crate::store::DeliveryId;
 
 #[derive(Debug, Default)]
-pub(crate) struct Held {
-    table: Mutex<FxHashMap<Receipt, Arc<Lease>>>,
+pub(crate) struct InFlight {
+    table: Mutex<FxHashMap<DeliveryId, Arc<Lease>>>,
 }
 
-impl Held {
-    fn table(&self) -> MutexGuard<'_, FxHashMap<Receipt, Arc<Lease>>> {
+impl InFlight {
+    fn table(&self) -> MutexGuard<'_, FxHashMap<DeliveryId, Arc<Lease>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Enters what was fetched; `None` for what is held already.
-    pub(crate) fn enter(&self, receipts: impl Iterator<Item = Receipt>) -> Vec<Option<Arc<Lease>>> {
+    pub(crate) fn enter(
+        &self,
+        receipts: impl Iterator<Item = DeliveryId>,
+    ) -> Vec<Option<Arc<Lease>>> {
         let mut table = self.table();
         let enter = |receipt| match table.entry(receipt) {
             Entry::Occupied(_) => None,
@@ -29,7 +32,7 @@ impl Held {
     }
 
     /// The store knows how they ended.
-    pub(crate) fn leave(&self, receipts: impl IntoIterator<Item = Receipt>) {
+    pub(crate) fn leave(&self, receipts: impl IntoIterator<Item = DeliveryId>) {
         let mut table = self.table();
         for receipt in receipts {
             table.remove(&receipt);
@@ -37,7 +40,7 @@ impl Held {
     }
 
     /// Others hold them now: their handlers are told. Returns how many were still running.
-    pub(crate) fn lose(&self, receipts: impl IntoIterator<Item = Receipt>) -> u64 {
+    pub(crate) fn lose(&self, receipts: impl IntoIterator<Item = DeliveryId>) -> u64 {
         let mut table = self.table();
         let mut running = 0;
         for receipt in receipts {
@@ -60,16 +63,16 @@ impl Held {
         }
     }
 
-    pub(crate) fn contains(&self, receipt: Receipt) -> bool {
+    pub(crate) fn contains(&self, receipt: DeliveryId) -> bool {
         self.table().contains_key(&receipt)
     }
 
-    pub(crate) fn all(&self) -> Vec<Receipt> {
+    pub(crate) fn all(&self) -> Vec<DeliveryId> {
         self.table().keys().copied().collect()
     }
 
     /// Whether its handler has returned, and only the store does not know yet.
-    pub(crate) fn is_finished(&self, receipt: Receipt) -> bool {
+    pub(crate) fn is_finished(&self, receipt: DeliveryId) -> bool {
         let table = self.table();
         table.get(&receipt).is_some_and(|lease| lease.is_finished())
     }
@@ -82,7 +85,7 @@ impl Held {
     }
 
     /// Those whose handler has not returned.
-    pub(crate) fn unfinished(&self) -> Vec<Receipt> {
+    pub(crate) fn unfinished(&self) -> Vec<DeliveryId> {
         let table = self.table();
         let open = table.iter().filter(|(_, lease)| !lease.is_finished());
         open.map(|(receipt, _)| *receipt).collect()
@@ -99,24 +102,24 @@ mod tests {
     use crate::domain::EntryId;
     use crate::store::Lane;
 
-    fn receipt(sequence: u64) -> Receipt {
+    fn receipt(sequence: u64) -> DeliveryId {
         let id = EntryId {
             millis: 1,
             sequence,
         };
-        Receipt {
+        DeliveryId {
             lane: Lane::Log,
             id,
         }
     }
 
-    fn enter(held: &Held, sequences: &[u64]) -> Vec<Option<Arc<Lease>>> {
+    fn enter(held: &InFlight, sequences: &[u64]) -> Vec<Option<Arc<Lease>>> {
         held.enter(sequences.iter().map(|sequence| receipt(*sequence)))
     }
 
     #[test]
     fn what_is_held_is_not_entered_twice() {
-        let held = Held::default();
+        let held = InFlight::default();
         assert!(enter(&held, &[1])[0].is_some());
         assert!(enter(&held, &[1])[0].is_none());
         held.leave([receipt(1)]);
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn losing_cancels_a_running_handler_and_spares_a_finished_one() {
-        let held = Held::default();
+        let held = InFlight::default();
         let leases: Vec<_> = enter(&held, &[1, 2]).into_iter().flatten().collect();
         leases[1].finish();
         assert_eq!(held.lose([receipt(1), receipt(2), receipt(3)]), 1);

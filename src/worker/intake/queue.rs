@@ -142,14 +142,14 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::domain::EntryId;
-    use crate::store::{Lane, Receipt};
+    use crate::store::{DeliveryId, Lane};
 
     fn job(sequence: u64) -> Job {
         let id = EntryId {
             millis: 1,
             sequence,
         };
-        let receipt = Receipt {
+        let receipt = DeliveryId {
             lane: Lane::Log,
             id,
         };

@@ -101,7 +101,7 @@ pub(crate) async fn take_over(core: &Core, cursor: &mut ReclaimCursor) -> Result
         return Ok(Next::Full);
     }
     let reclaimed = core
-        .backend
+        .store
         .reclaim(&core.member, core.options.lease, *cursor, max)
         .await
         .inspect_err(|error| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::domain::{DeadLetterFilter, EntryId, Error, Timestamp, describe};
-use crate::store::{MAX_BATCH, Onward, Span};
+use crate::store::{Disposition, IdRange, MAX_BATCH};
 use crate::worker::core::Core;
 
 const TICK: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut failing = false;
     loop {
         // From before the look: what is set while the look is under way is not missed.
-        let clock_set = core.backend.clock_set();
+        let clock_set = core.store.clock_set();
         match remove_overdue(&core).await {
             Ok(()) => failing = false,
             Err(error) if error.is_retryable() => {
@@ -75,11 +75,11 @@ async fn remove_overdue(core: &Core) -> Result<(), Error> {
 /// Removes a portion. How many it was, and whether to go on.
 async fn remove_portion(core: &Core, now: Timestamp) -> Result<(u64, ControlFlow<()>), Error> {
     let (topic, group) = (&core.member.topic, &core.member.group);
-    let (graves, all) = (core.backend.graves(), DeadLetterFilter::default());
-    let found = graves
-        .search(topic, group, Span::default(), &all, MAX_BATCH)
+    let (dead_letters, all) = (core.store.dead_letters(), DeadLetterFilter::default());
+    let found = dead_letters
+        .search(topic, group, IdRange::default(), &all, MAX_BATCH)
         .await?;
-    let oldest: Vec<EntryId> = found.letters.iter().map(|(id, _)| *id).collect();
+    let oldest: Vec<EntryId> = found.items.iter().map(|(id, _)| *id).collect();
     // Counted after the search: what others take meanwhile makes this remove fewer, never more.
     let overdue = core
         .options
@@ -90,10 +90,10 @@ async fn remove_portion(core: &Core, now: Timestamp) -> Result<(u64, ControlFlow
     }
     let items: Vec<_> = oldest[..overdue]
         .iter()
-        .map(|id| (*id, Onward::Away))
+        .map(|id| (*id, Disposition::Discard))
         .collect();
-    let taken = graves
-        .take(topic, group, &items, &found.letters, None)
+    let taken = dead_letters
+        .move_out(topic, group, &items, &found.items, None)
         .await?;
     let removed = taken.iter().filter(|taken| **taken).count();
     // Where others have been quicker, the rest is left to them.
@@ -109,11 +109,11 @@ async fn remove_portion(core: &Core, now: Timestamp) -> Result<(u64, ControlFlow
 /// By the clock that dead letters have their ids from: this process's may be wrong by years.
 async fn store_time(core: &Core) -> Result<Timestamp, Error> {
     let (topic, group) = (&core.member.topic, &core.member.group);
-    Ok(core.backend.scheduled(topic, group, None, 1).await?.now)
+    Ok(core.store.scheduled(topic, group, None, 1).await?.now)
 }
 
 async fn count(core: &Core) -> Result<u64, Error> {
-    let status = core.backend.status(&core.member.topic).await?;
+    let status = core.store.status(&core.member.topic).await?;
     let groups = status.map(|status| status.groups).unwrap_or_default();
     let group = groups.iter().find(|one| one.group == core.member.group);
     Ok(group.map_or(0, |group| group.dead))

@@ -39,8 +39,8 @@ pub(crate) async fn run(core: Arc<Core>) {
             }
             if tick % FORGET_TICKS == 1 {
                 let (topic, group) = (&core.member.topic, &core.member.group);
-                core.backend
-                    .forget(topic, group, FORGET_AFTER, None)
+                core.store
+                    .prune_consumers(topic, group, FORGET_AFTER, None)
                     .await?;
             }
             if tick % STATUS_TICKS == 1 {
@@ -60,12 +60,12 @@ pub(crate) async fn run(core: Arc<Core>) {
 /// Removes what every group has settled.
 pub(crate) async fn retain(core: &Core) -> Result<(), Error> {
     let (topic, group) = (&core.member.topic, &core.member.group);
-    while core.backend.retain(topic).await?.removed >= MORE {}
-    core.backend.retain_redo(topic, group).await
+    while core.store.trim(topic).await?.removed >= MORE {}
+    core.store.trim_redelivery(topic, group).await
 }
 
 async fn measure(core: &Core) -> Result<(), Error> {
-    let Some(status) = core.backend.status(&core.member.topic).await? else {
+    let Some(status) = core.store.status(&core.member.topic).await? else {
         return Ok(());
     };
     if let Some(group) = status

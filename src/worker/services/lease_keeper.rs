@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::store::Receipt;
+use crate::store::DeliveryId;
 use crate::worker::core::Core;
 
 /// Extends leases until the subscription has ended.
@@ -35,7 +35,7 @@ pub(crate) async fn keep(core: &Core) -> bool {
         core.keeping.over();
         return true;
     }
-    match core.backend.extend(&core.member, &held).await {
+    match core.store.extend(&core.member, &held).await {
         Ok(extended) => {
             let lost = held
                 .into_iter()
@@ -55,7 +55,7 @@ pub(crate) async fn keep(core: &Core) -> bool {
     }
 }
 
-fn lose(core: &Core, lost: impl Iterator<Item = Receipt>) {
+fn lose(core: &Core, lost: impl Iterator<Item = DeliveryId>) {
     let running = core.held.lose(lost);
     if running > 0 {
         core.meters.lease_lost.increment(running);

@@ -20,11 +20,11 @@ pub(crate) async fn run(core: Arc<Core>) {
     loop {
         core.due.take();
         // From before the look: what is set while the look is under way is not missed.
-        let mut clock_set = core.backend.clock_set();
+        let mut clock_set = core.store.clock_set();
         let promoted = tokio::select! {
             biased;
             () = core.halt.cancelled() => return,
-            promoted = core.backend.promote(topic, group, MAX_BATCH) => promoted,
+            promoted = core.store.promote(topic, group, MAX_BATCH) => promoted,
         };
         let mut until = Instant::now() + LONGEST_WAIT;
         match promoted {

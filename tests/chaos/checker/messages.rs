@@ -145,7 +145,7 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                     ended: None,
                 });
             }
-            Event::Ended {
+            Event::SweepEnd {
                 topic,
                 group,
                 n,

@@ -50,7 +50,7 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
                 };
                 calls.insert(*call, redrive);
             }
-            Event::Redriven { call, done } => {
+            Event::Moved { call, done } => {
                 if let Some(redrive) = calls.get_mut(call) {
                     redrive.done = done.as_deref();
                 }
@@ -65,9 +65,9 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
             } => {
                 left.insert((topic, group, record));
                 if n.is_none()
-                    && let Some(graves) = malformed.get_mut(&(&**topic, &**entry))
+                    && let Some(dead_letters) = malformed.get_mut(&(&**topic, &**entry))
                 {
-                    *graves.entry(group).or_default() += 1;
+                    *dead_letters.entry(group).or_default() += 1;
                 }
             }
             _ => {}
@@ -106,9 +106,9 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
             verdict.breaks(Promise::RedriveConserves, what);
         }
     }
-    for ((topic, entry), graves) in malformed {
+    for ((topic, entry), dead_letters) in malformed {
         for (_, group) in groups.iter().filter(|(of, _)| *of == topic) {
-            let times = graves.get(&***group).copied().unwrap_or(0);
+            let times = dead_letters.get(&***group).copied().unwrap_or(0);
             if times == 0 {
                 verdict.counts.lost += 1;
                 let what = format!("malformed {topic} {entry} by {group}");

@@ -81,10 +81,12 @@ fn step(operation: Operation, value: Option<u64>) -> Option<Option<u64>> {
     match (operation.op, operation.told) {
         (Op::Get, Told::Got(seen)) => (seen == value).then_some(value),
         (Op::Set(new), Told::Set | Told::Unknown) => Some(Some(new)),
-        (Op::Cas { expected, new }, Told::Swapped(true) | Told::Unknown) => {
+        (Op::CasResult { expected, new }, Told::Swapped(true) | Told::Unknown) => {
             (expected == value).then_some(Some(new))
         }
-        (Op::Cas { expected, .. }, Told::Swapped(false)) => (expected != value).then_some(value),
+        (Op::CasResult { expected, .. }, Told::Swapped(false)) => {
+            (expected != value).then_some(value)
+        }
         // An unknown read changes nothing; anything else is not an answer to the question.
         _ => None,
     }

@@ -55,7 +55,7 @@ impl Story {
     }
 
     fn ended(&mut self, n: u64, attempt: u32, end: End) -> &mut Self {
-        self.add(Event::Ended {
+        self.add(Event::SweepEnd {
             topic: "orders".to_owned(),
             group: "billing".to_owned(),
             n,
@@ -91,7 +91,7 @@ impl Story {
             records: vec![("1-0".to_owned(), n)],
         });
         let done = done.map(|done| vec!["1-0".to_owned(); usize::from(done)]);
-        self.add(Event::Redriven { call, done })
+        self.add(Event::Moved { call, done })
     }
 
     fn listed(&mut self, n: u64) -> &mut Self {
@@ -329,7 +329,7 @@ fn registers_are_linearizable() {
         let mut story = Story::new();
         for (call, new, told) in [(1, 7, true), (2, 8, second)] {
             let key = "register".to_owned();
-            let op = Op::Cas {
+            let op = Op::CasResult {
                 expected: None,
                 new,
             };

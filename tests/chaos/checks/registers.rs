@@ -13,7 +13,7 @@ fn did(asked: u64, told_at: u64, op: Op, told: Told) -> Operation {
 }
 
 const fn cas(expected: Option<u64>, new: u64) -> Op {
-    Op::Cas { expected, new }
+    Op::CasResult { expected, new }
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redstart::store::Backend;
+use redstart::store::Store;
 use redstart::{
-    Container, Delivery, Envelope, ErrorKind, KvStore, MemoryStore, MessageBusExt, Outcome,
-    RetryPolicy, SubscribeOptions, Topic,
+    Container, Delivery, Envelope, ErrorKind, Kv, Outcome, RetryPolicy, SubscribeOptions, Topic,
+    memory::MemoryStore, ports::KvStore,
 };
 use tokio::sync::oneshot;
 
@@ -30,8 +30,8 @@ const HANGING: u64 = 1000;
 
 #[derive(Clone)]
 struct Small {
-    backend: Arc<dyn Backend>,
-    kv: Arc<dyn KvStore>,
+    store: Arc<dyn Store>,
+    kv: Kv,
     journal: Journal,
     patience: Duration,
 }
@@ -41,12 +41,12 @@ pub(crate) async fn run(flaw: Flaw, store_flaw: StoreFlaw, patience: Duration) -
     let folder = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
     let kv = BrokenKv {
-        inner: store.kv(None),
+        inner: Arc::clone(store.kv(None).port()),
         flaw: store_flaw,
     };
     let small = Small {
-        backend: Arc::new(Broken::new(store.backend(None), flaw)),
-        kv: Arc::new(kv),
+        store: Arc::new(Broken::new(store.store(None), flaw)),
+        kv: Kv::from(Arc::new(kv) as Arc<dyn KvStore>),
         journal: Journal::open(&folder.path().join("history"), "small"),
         patience,
     };
@@ -69,8 +69,12 @@ impl Small {
         let (one, two) = (self.container().await, self.container().await);
         let orders = topic("orders");
         // It exists, and begins to read at the end only.
-        self.backend
-            .create_group(&orders, &group("audit"), redstart::Start::Beginning)
+        self.store
+            .create_group(
+                &orders,
+                &group("audit"),
+                redstart::topics::StartFrom::Beginning,
+            )
             .await
             .unwrap();
 
@@ -83,7 +87,7 @@ impl Small {
         self.settle_down(&one, &[("orders", "billing")]).await;
         self.redrive(&one).await;
         self.settle_down(&one, &[("orders", "billing")]).await;
-        self.backend.retain(&orders).await.unwrap();
+        self.store.trim(&orders).await.unwrap();
         self.probe(&one).await;
         one.shutdown(Duration::ZERO).await;
         two.shutdown(Duration::ZERO).await;
@@ -111,8 +115,8 @@ impl Small {
     }
 
     async fn container(&self) -> Container {
-        let (backend, kv) = (Arc::clone(&self.backend), Arc::clone(&self.kv));
-        let building = Container::builder().with_backend(backend, kv);
+        let (store, kv) = (Arc::clone(&self.store), self.kv.clone());
+        let building = Container::builder().with_store(store, kv);
         building
             .with_service(group("billing"))
             .connect()
@@ -200,7 +204,7 @@ impl Small {
             3 if n == 13 => End::Fail,
             _ => End::Ack,
         };
-        self.journal.write(Event::Ended {
+        self.journal.write(Event::SweepEnd {
             topic: to,
             group: of,
             n,
@@ -273,9 +277,9 @@ impl Small {
             tokio::time::sleep(Duration::from_millis(5)).await;
             let mut still_open = Vec::new();
             for (on, of) in open {
-                let groups = container.admin().groups(&topic(on)).await.unwrap();
+                let groups = container.topics().groups(&topic(on)).await.unwrap();
                 let status = groups.into_iter().find(|status| status.group == group(of));
-                let idle = |status: &redstart::GroupStatus| {
+                let idle = |status: &redstart::topics::GroupStatus| {
                     status.lag + status.in_flight + status.scheduled == 0
                 };
                 match status.as_ref().is_some_and(idle) {
@@ -317,21 +321,21 @@ impl Small {
                 records: records.clone(),
             });
             let redriven = dead.redrive(&orders, &billing, &ids).await.unwrap();
-            let done = redriven.done.iter().map(ToString::to_string).collect();
+            let done = redriven.moved.iter().map(ToString::to_string).collect();
             let done = Some(done);
-            self.journal.write(Event::Redriven { call, done });
+            self.journal.write(Event::Moved { call, done });
         }
     }
 
     /// Nothing of what the sleeping group has not seen may be gone.
     async fn probe(&self, container: &Container) {
         let orders: Topic = topic("orders");
-        let groups = container.admin().groups(&orders).await.unwrap();
+        let groups = container.topics().groups(&orders).await.unwrap();
         let audit = groups
             .iter()
             .find(|status| status.group == group("audit"))
             .unwrap();
-        let there = self.backend.browse(&orders, None, 500).await.unwrap().len() as u64;
+        let there = self.store.browse(&orders, None, 500).await.unwrap().len() as u64;
         self.journal.write(Event::Trimmed {
             topic: orders.to_string(),
             missing: audit.lag.saturating_sub(there),
@@ -346,7 +350,7 @@ impl Small {
                 group: of.to_owned(),
                 record: letter.id.to_string(),
                 n: letter.envelope().unwrap().payload().ok(),
-                entry: letter.trail.origin.to_string(),
+                entry: letter.history.origin.to_string(),
                 reason: letter.reason.to_string(),
                 attempts: letter.attempts,
             });

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redstart::{BoxFuture, Cas, Claim, Codec, Error, KvStore, KvStoreExt, MemoryKv};
+use redstart::{
+    Error, Kv,
+    ports::{BoxFuture, CasResult, ClaimResult, KvStore},
+};
 
 use crate::history::{Claimed, Event, Journal, Op, Told};
 
@@ -19,15 +22,11 @@ pub(crate) enum StoreFlaw {
 
 #[derive(Debug)]
 pub(crate) struct BrokenKv {
-    pub(crate) inner: MemoryKv,
+    pub(crate) inner: Arc<dyn KvStore>,
     pub(crate) flaw: StoreFlaw,
 }
 
 impl KvStore for BrokenKv {
-    fn codec(&self) -> Codec {
-        self.inner.codec()
-    }
-
     fn get_bytes<'a>(
         &'a self,
         keys: &'a [&'a str],
@@ -70,18 +69,18 @@ impl KvStore for BrokenKv {
         expected: Option<Bytes>,
         new: Bytes,
         ttl: Option<Duration>,
-    ) -> BoxFuture<'a, Result<Cas, Error>> {
+    ) -> BoxFuture<'a, Result<CasResult, Error>> {
         if self.flaw != StoreFlaw::ComparesThenSets {
             return self.inner.cas_bytes(key, expected, new, ttl);
         }
         Box::pin(async move {
             let found = self.inner.get_bytes(&[key]).await?.pop().flatten();
             if found != expected {
-                return Ok(Cas::Differs(found));
+                return Ok(CasResult::Differs(found));
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
             self.inner.set_bytes(vec![(key, new)], ttl).await?;
-            Ok(Cas::Swapped)
+            Ok(CasResult::Swapped)
         })
     }
 
@@ -90,7 +89,7 @@ impl KvStore for BrokenKv {
         key: &'a str,
         token: &'a str,
         lease: Duration,
-    ) -> BoxFuture<'a, Result<Claim, Error>> {
+    ) -> BoxFuture<'a, Result<ClaimResult, Error>> {
         self.inner.claim(key, token, lease)
     }
 
@@ -126,9 +125,9 @@ impl KvStore for BrokenKv {
 }
 
 /// Four clients count one register up, each by compare and set.
-pub(crate) async fn registers(kv: &Arc<dyn KvStore>, journal: &Journal) {
+pub(crate) async fn registers(kv: &Kv, journal: &Journal) {
     let clients = (0..4_u64).map(|client| {
-        let (kv, journal) = (Arc::clone(kv), journal.clone());
+        let (kv, journal) = (kv.clone(), journal.clone());
         tokio::spawn(async move {
             let key = "register".to_owned();
             for round in 0..20_u64 {
@@ -147,7 +146,7 @@ pub(crate) async fn registers(kv: &Arc<dyn KvStore>, journal: &Journal) {
                 let expected: Option<u64> = kv.get(&key).await.unwrap();
                 journal.write(tell(call, Told::Got(expected)));
                 let (call, new) = (call + 1, client * 1000 + round);
-                journal.write(ask(call, Op::Cas { expected, new }));
+                journal.write(ask(call, Op::CasResult { expected, new }));
                 let swapped = kv.cas(&key, expected.as_ref(), &new, None).await.unwrap();
                 journal.write(tell(call, Told::Swapped(swapped)));
             }
@@ -159,14 +158,14 @@ pub(crate) async fn registers(kv: &Arc<dyn KvStore>, journal: &Journal) {
 }
 
 /// One owner sleeps beyond its lease, another claims, and both complete.
-pub(crate) async fn claims(kv: &Arc<dyn KvStore>, journal: &Journal) {
+pub(crate) async fn claims(kv: &Kv, journal: &Journal) {
     let key = || "once".to_owned();
     for token in [1_u64, 2] {
         let lease = Duration::from_millis(20);
         let name = token.to_string();
         crate::support::until("the claim to be free", async || {
-            let claim = kv.claim("once", &name, lease).await.unwrap();
-            (claim == Claim::Claimed).then_some(())
+            let claim = kv.port().claim("once", &name, lease).await.unwrap();
+            (claim == ClaimResult::Claimed).then_some(())
         })
         .await;
         let claimed = Claimed::Mine;
@@ -181,6 +180,7 @@ pub(crate) async fn claims(kv: &Arc<dyn KvStore>, journal: &Journal) {
         journal.write(Event::Complete { key: key(), token });
         let (name, day) = (token.to_string(), Duration::from_secs(86_400));
         let completed = kv
+            .port()
             .complete_claim("once", &name, Bytes::from(name.clone()), day)
             .await;
         let claimed = if completed.unwrap() {

@@ -21,7 +21,7 @@ pub(crate) enum KvAction {
     Get(GetArgs),
     Set(SetArgs),
     Del(DelArgs),
-    Cas(CasArgs),
+    CasResult(CasArgs),
 }
 
 /// Show a value.

@@ -11,7 +11,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use redstart::Topic;
 
 use crate::demo::{DemoArgs, WorkerArgs};
-use crate::settings::{Settings, Touch};
+use crate::settings::{NamespaceAccess, Settings};
 
 pub(crate) use dead::{
     By, DeadAction, DeadArgs, DeadListArgs, EditArgs, ExportArgs, ImportArgs, JournalArgs,
@@ -79,11 +79,13 @@ pub(crate) enum Command {
 
 impl Command {
     /// What it does with its namespace.
-    pub(crate) fn touch(&self) -> Touch {
+    pub(crate) fn touch(&self) -> NamespaceAccess {
         let changes = match self {
-            Self::Demo(_) | Self::DemoWorker(_) | Self::Publish(_) => return Touch::Begin,
+            Self::Demo(_) | Self::DemoWorker(_) | Self::Publish(_) => {
+                return NamespaceAccess::Begin;
+            }
             Self::Kv(args) => match &args.action {
-                KvAction::Set(_) | KvAction::Cas(_) => return Touch::Begin,
+                KvAction::Set(_) | KvAction::CasResult(_) => return NamespaceAccess::Begin,
                 KvAction::Del(_) => true,
                 KvAction::Get(_) => false,
             },
@@ -108,7 +110,7 @@ impl Command {
                 | DeadAction::Journal(_) => false,
             },
             Self::Migrate(args) => match &args.action {
-                MigrateAction::Up { .. } => return Touch::Begin,
+                MigrateAction::Up { .. } => return NamespaceAccess::Begin,
                 MigrateAction::Status => false,
             },
             Self::Tail(_)
@@ -118,7 +120,11 @@ impl Command {
             | Self::Completions(_)
             | Self::Man(_) => false,
         };
-        if changes { Touch::Change } else { Touch::Look }
+        if changes {
+            NamespaceAccess::Change
+        } else {
+            NamespaceAccess::Look
+        }
     }
 }
 

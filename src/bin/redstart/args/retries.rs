@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use redstart::{Group, Receipt, Topic};
+use redstart::{Group, Topic, retries::DeliveryId};
 
 /// Look at retries that wait for their time, bring them back now, or cancel them.
 #[derive(Debug, ClapArgs)]
@@ -120,7 +120,7 @@ pub(crate) struct GroupOf {
 pub(crate) struct Which {
     /// Their ids, as `list` shows them
     #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<Receipt>,
+    pub(crate) ids: Vec<DeliveryId>,
     /// All that wait now
     #[arg(long)]
     pub(crate) all: bool,

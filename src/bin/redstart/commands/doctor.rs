@@ -1,6 +1,6 @@
 //! `doctor`: what may go wrong.
 
-use redstart::{Diagnosis, Level};
+use redstart::doctor::{DoctorReport, Severity};
 
 use crate::args::DoctorArgs;
 use crate::console::{Colour, Console};
@@ -13,31 +13,31 @@ pub(super) async fn run(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let doctor = settings.builder()?.doctor().map_err(Failure::of_settings)?;
-    let diagnosis = doctor.with_stuck_after(args.stuck_after).examine().await;
+    let diagnosis = doctor.with_stuck_after(args.stuck_after).run().await;
     if console.is_json() {
         console.json(&diagnosis)?;
     } else {
         tell(&diagnosis, console)?;
     }
     let bearable = if args.strict {
-        Level::Unknown
+        Severity::Unknown
     } else {
-        Level::Warning
+        Severity::Warning
     };
-    if diagnosis.level > bearable {
+    if diagnosis.severity > bearable {
         return Err(Failure::Said(FAILED));
     }
     Ok(())
 }
 
-fn tell(diagnosis: &Diagnosis, console: &mut Console<'_>) -> Result<(), Failure> {
+fn tell(diagnosis: &DoctorReport, console: &mut Console<'_>) -> Result<(), Failure> {
     for finding in &diagnosis.findings {
-        let colour = match finding.level {
-            Level::Ok => Colour::Green,
-            Level::Problem => Colour::Red,
+        let colour = match finding.severity {
+            Severity::Ok => Colour::Green,
+            Severity::Problem => Colour::Red,
             _ => Colour::Yellow,
         };
-        let level = console.paint(colour, &format!("{:<8}", finding.level.as_str()));
+        let level = console.paint(colour, &format!("{:<8}", finding.severity.as_str()));
         let lead = format!("{level} {:<12} ", finding.check);
         console.hanging(&lead, 22, &finding.what)?;
         for (name, text) in [("why", &finding.why), ("do", &finding.advice)] {

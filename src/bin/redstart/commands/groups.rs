@@ -1,6 +1,6 @@
 //! `groups`: where the groups stand.
 
-use redstart::{Container, GroupStatus, Topic};
+use redstart::{Container, Topic, topics::GroupStatus};
 use serde::Serialize;
 
 use super::{groups_of, remove};
@@ -19,7 +19,7 @@ pub(super) async fn run(
     let topics: Vec<(Topic, Vec<GroupStatus>)> = match &args.topic {
         Some(topic) => vec![(topic.clone(), groups_of(topic, container).await?)],
         None => {
-            let all = container.admin().topics().await?;
+            let all = container.topics().list().await?;
             all.into_iter().map(|row| (row.topic, row.groups)).collect()
         }
     };

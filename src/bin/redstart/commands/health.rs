@@ -1,12 +1,15 @@
 //! `health`: whether bus and store work, and where they do not, why.
 
-use redstart::{Check, ErrorKind, Health};
+use redstart::{
+    ErrorKind,
+    container::{Health, HealthCheck},
+};
 use serde::Serialize;
 
 use crate::console::Console;
 use crate::escape;
 use crate::failure::{FAILED, Failure, chain};
-use crate::settings::{Settings, Touch};
+use crate::settings::{NamespaceAccess, Settings};
 
 /// As the library's, which nobody else can make: without a container there is still an answer.
 #[derive(Serialize)]
@@ -32,8 +35,8 @@ impl From<Health> for Shown {
     }
 }
 
-impl From<Check> for Part {
-    fn from(check: Check) -> Self {
+impl From<HealthCheck> for Part {
+    fn from(check: HealthCheck) -> Self {
         Self {
             ok: check.ok,
             reasons: check.reasons,
@@ -42,7 +45,7 @@ impl From<Check> for Part {
 }
 
 pub(super) async fn run(settings: &Settings, console: &mut Console<'_>) -> Result<(), Failure> {
-    let health = match settings.builder_to(Touch::Look)?.connect().await {
+    let health = match settings.builder_to(NamespaceAccess::Look)?.connect().await {
         Ok(container) => Shown::from(container.health().await),
         // A setting that makes no sense says nothing about the server.
         Err(error) if error.kind() == ErrorKind::Invalid => {

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use redstart::{Container, KvStore, KvStoreExt as _};
+use redstart::{Container, Kv};
 use serde_json::{Value, json};
 
 use crate::args::{CasArgs, DelArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
@@ -20,17 +20,23 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let kv = container.kv();
     match &args.action {
-        KvAction::Get(args) => get(args, &*kv, console).await,
-        KvAction::Set(args) => set(args, &*kv, console).await,
-        KvAction::Del(args) => del(args, &*kv, console).await,
-        KvAction::Cas(args) => cas(args, &*kv, console).await,
+        KvAction::Get(args) => get(args, &kv, console).await,
+        KvAction::Set(args) => set(args, &kv, console).await,
+        KvAction::Del(args) => del(args, &kv, console).await,
+        KvAction::CasResult(args) => cas(args, &kv, console).await,
     }
 }
 
-async fn get(args: &GetArgs, kv: &dyn KvStore, console: &mut Console<'_>) -> Result<(), Failure> {
+async fn get(args: &GetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), Failure> {
     let key = &args.key[..];
     if args.raw {
-        let found = kv.get_bytes(&[key]).await?.into_iter().next().flatten();
+        let found = kv
+            .port()
+            .get_bytes(&[key])
+            .await?
+            .into_iter()
+            .next()
+            .flatten();
         let bytes = found.ok_or_else(|| absent(key))?;
         if console.is_json() {
             console.json(&json!({ "key": key, "hex": shown::hex(&bytes) }))?;
@@ -59,13 +65,16 @@ async fn get(args: &GetArgs, kv: &dyn KvStore, console: &mut Console<'_>) -> Res
     Ok(())
 }
 
-async fn set(args: &SetArgs, kv: &dyn KvStore, console: &mut Console<'_>) -> Result<(), Failure> {
+async fn set(args: &SetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), Failure> {
     let text = match &args.value {
         Some(text) => text.clone(),
         None => input()?,
     };
     let value = args.form.value("the value", &text)?;
-    let stored = kv.set(&args.key, &value, args.form.ttl).await;
+    let stored = match args.form.ttl {
+        Some(ttl) => kv.set_with_ttl(&args.key, &value, ttl).await,
+        None => kv.set(&args.key, &value).await,
+    };
     stored.map_err(Failure::of_arguments)?;
     if console.is_json() {
         console.json(&json!({ "set": args.key }))?;
@@ -73,7 +82,7 @@ async fn set(args: &SetArgs, kv: &dyn KvStore, console: &mut Console<'_>) -> Res
     Ok(())
 }
 
-async fn del(args: &DelArgs, kv: &dyn KvStore, console: &mut Console<'_>) -> Result<(), Failure> {
+async fn del(args: &DelArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), Failure> {
     let (mut deleted, mut missing) = (Vec::new(), Vec::new());
     for key in &args.keys {
         let list = if kv.delete(key).await? {
@@ -93,7 +102,7 @@ async fn del(args: &DelArgs, kv: &dyn KvStore, console: &mut Console<'_>) -> Res
     Err(Failure::Said(FAILED))
 }
 
-async fn cas(args: &CasArgs, kv: &dyn KvStore, console: &mut Console<'_>) -> Result<(), Failure> {
+async fn cas(args: &CasArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), Failure> {
     let expected = match &args.expect {
         Some(text) => Some(args.form.value("what is expected", text)?),
         None => None,

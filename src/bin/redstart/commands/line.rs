@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_line_is_a_payload_and_the_options_say_the_rest() {
         let read = parse(b" {\"n\":1} ", &args(false)).unwrap().unwrap();
-        assert_eq!(read.kind(), "default");
+        assert_eq!(read.message_type(), "default");
         assert_eq!(read.key(), Some("k"));
         assert_eq!(read.headers()["a"], "option");
         assert_eq!(read.payload::<Value>().unwrap(), json!({"n": 1}));
@@ -139,7 +139,7 @@ mod tests {
             "corrId":"c","tenantId":"x","key":"own","headers":{"a":"line"},
             "ts":"2025-11-12T14:20:00.123Z","attempts":3,"lastError":"e"}"#;
         let read = parse(line, &args(true)).unwrap().unwrap();
-        assert_eq!(read.kind(), "t");
+        assert_eq!(read.message_type(), "t");
         assert_eq!(
             read.id().to_string(),
             "0190163d-8694-739b-aea5-966c26f8ad90"
@@ -149,7 +149,7 @@ mod tests {
             (Some("c"), Some("x"), Some("own"))
         );
         assert_eq!(read.headers()["a"], "line");
-        assert_eq!((read.attempts(), read.last_error()), (0, None));
+        assert_eq!((read.failed_attempts(), read.last_error()), (0, None));
         assert_eq!(read.payload::<Value>().unwrap(), Value::Null);
     }
 

@@ -1,6 +1,6 @@
 //! `migrate`: the layout of the namespace.
 
-use redstart::{AppliedMigration, MigrationState};
+use redstart::migrations::{Migration, MigrationState};
 use serde::Serialize;
 use serde_json::json;
 
@@ -47,14 +47,14 @@ pub(super) async fn run(
     Ok(())
 }
 
-fn applied_at(migration: &AppliedMigration) -> Option<String> {
+fn applied_at(migration: &Migration) -> Option<String> {
     match migration.state {
         MigrationState::Applied(at) => Some(at.to_string()),
         _ => None,
     }
 }
 
-fn row(migration: &AppliedMigration) -> Vec<String> {
+fn row(migration: &Migration) -> Vec<String> {
     let or_dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
     vec![
         format!("{:04}", migration.number),
@@ -72,7 +72,7 @@ struct Row<'a> {
     applied_at: Option<String>,
 }
 
-fn object(migration: &AppliedMigration) -> Row<'_> {
+fn object(migration: &Migration) -> Row<'_> {
     Row {
         number: migration.number,
         name: &migration.name,

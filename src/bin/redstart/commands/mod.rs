@@ -15,7 +15,7 @@ mod retries;
 mod tail;
 mod topics;
 
-use redstart::{Container, Group, GroupStatus, Topic};
+use redstart::{Container, Group, Topic, topics::GroupStatus};
 
 use crate::args::{Args, Command};
 use crate::console::Console;
@@ -56,7 +56,7 @@ fn no_topic(topic: &Topic) -> Failure {
 
 /// Where a topic's groups stand; fails where there is no such topic.
 async fn groups_of(topic: &Topic, container: &Container) -> Result<Vec<GroupStatus>, Failure> {
-    let status = container.admin().topic(topic).await?;
+    let status = container.topics().get(topic).await?;
     Ok(status.ok_or_else(|| no_topic(topic))?.groups)
 }
 

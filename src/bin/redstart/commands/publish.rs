@@ -11,7 +11,7 @@ use super::line;
 use crate::args::PublishArgs;
 use crate::console::Console;
 use crate::failure::{FAILED, Failure, INTERRUPTED, chain};
-use crate::settings::{Settings, Touch};
+use crate::settings::{NamespaceAccess, Settings};
 
 /// How many messages one call publishes. What has arrived is published without waiting for more.
 const BATCH: usize = 500;
@@ -30,7 +30,7 @@ pub(super) async fn run(
     console: &mut Console<'_>,
     input: impl BufRead + Send + 'static,
 ) -> Result<(), Failure> {
-    let container = settings.connect_to(Touch::Begin).await?;
+    let container = settings.connect_to(NamespaceAccess::Begin).await?;
     let bar = console.progress(None, "{spinner} {msg}, {elapsed}");
     let mut publishing = Publishing {
         args,

@@ -1,6 +1,9 @@
 //! `groups remove`: a group and all that is its own.
 
-use redstart::{Admin, Container, GroupStatus, Topic};
+use redstart::{
+    Container, Topic,
+    topics::{GroupStatus, Topics},
+};
 use serde::Serialize;
 
 use crate::args::RemoveArgs;
@@ -12,10 +15,12 @@ pub(super) async fn run(
     container: &Container,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
-    let (admin, topic) = (container.admin(), &args.topic);
+    let (admin, topic) = (container.topics(), &args.topic);
     let status = super::group_of(topic, &args.group, container).await?;
     let consumers = admin.consumers(topic, &args.group).await?;
-    let living = consumers.iter().filter(|one| one.quiet < Admin::LIVING);
+    let living = consumers
+        .iter()
+        .filter(|one| one.idle_for < Topics::LIVE_WITHIN);
     let plan = Shown::of(false, topic, &status, living.count() as u64);
     let refused = plan.is_needed() && !args.force;
     if args.dry_run || refused {
@@ -43,7 +48,12 @@ pub(super) async fn run(
         console.confirm(args.group.as_str())?;
     }
     let removal = admin.remove_group(topic, &args.group, args.force).await?;
-    let shown = Shown::of(removal.removed, topic, &removal.status, removal.living);
+    let shown = Shown::of(
+        removal.removed,
+        topic,
+        &removal.status,
+        removal.live_consumers,
+    );
     if console.is_json() {
         console.json(&shown)?;
     }

@@ -5,7 +5,10 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use redstart::{Container, Receipt, Retries, Retry};
+use redstart::{
+    Container,
+    retries::{DeliveryId, Retries, ScheduledRetry},
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -45,9 +48,9 @@ pub(super) async fn run(
 async fn walk(
     retries: &Retries,
     of: &GroupOf,
-    mut each: impl FnMut(Retry) -> Result<bool, Failure>,
+    mut each: impl FnMut(ScheduledRetry) -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
-    let mut last: Option<Retry> = None;
+    let mut last: Option<ScheduledRetry> = None;
     loop {
         let page = retries.list(&of.topic, &of.group, last.as_ref(), PAGE);
         let page = page.await?;
@@ -113,7 +116,7 @@ async fn run_now(
         return plan.tell("run_now", "would be brought back", console);
     }
     let done = retries.run_now(&of.topic, &of.group, &plan.found).await?;
-    plan.done(done.done.len(), &args.which)
+    plan.done(done.moved.len(), &args.which)
         .tell("run_now", "brought back", console)
 }
 
@@ -153,13 +156,13 @@ async fn cancel(
         }
     }
     let done = retries.cancel(&of.topic, &of.group, &plan.found).await?;
-    plan.done(done.done.len(), &args.which)
+    plan.done(done.moved.len(), &args.which)
         .tell("cancelled", "removed", console)
 }
 
 /// What is to be done, or was.
 struct Plan {
-    found: Vec<Receipt>,
+    found: Vec<DeliveryId>,
     count: usize,
     missing: usize,
 }
@@ -167,7 +170,7 @@ struct Plan {
 impl Plan {
     /// Those that were named and wait, or all that wait.
     async fn of(which: &Which, retries: &Retries, of: &GroupOf) -> Result<Self, Failure> {
-        let wanted: HashSet<Receipt> = which.ids.iter().copied().collect();
+        let wanted: HashSet<DeliveryId> = which.ids.iter().copied().collect();
         let mut found = Vec::new();
         walk(retries, of, |retry| {
             if which.all || wanted.contains(&retry.id) {
@@ -191,7 +194,7 @@ impl Plan {
     async fn export(&self, retries: &Retries, of: &GroupOf, path: &Path) -> Result<(), Failure> {
         let named = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
         let mut file = BufWriter::new(File::create_new(path).map_err(named)?);
-        let found: HashSet<Receipt> = self.found.iter().copied().collect();
+        let found: HashSet<DeliveryId> = self.found.iter().copied().collect();
         walk(retries, of, |retry| {
             if found.contains(&retry.id) {
                 writeln!(file, "{}", escape::to_json(&object(&retry))?).map_err(named)?;
@@ -231,11 +234,11 @@ impl Plan {
     }
 }
 
-fn row(retry: &Retry) -> Vec<String> {
+fn row(retry: &ScheduledRetry) -> Vec<String> {
     let (tries, kind, error) = match &retry.envelope {
         Ok(envelope) => (
-            envelope.attempts().to_string(),
-            envelope.kind().to_owned(),
+            envelope.failed_attempts().to_string(),
+            envelope.message_type().to_owned(),
             envelope.last_error().unwrap_or("-").to_owned(),
         ),
         Err(flaw) => {
@@ -271,7 +274,7 @@ struct Shown {
     fields: Option<serde_json::Value>,
 }
 
-fn object(retry: &Retry) -> Shown {
+fn object(retry: &ScheduledRetry) -> Shown {
     let read = match &retry.envelope {
         Ok(envelope) => shown::wire(envelope),
         Err(flaw) => Err(flaw.to_string()),
@@ -286,11 +289,11 @@ fn object(retry: &Retry) -> Shown {
         id: retry.id.to_string(),
         due: retry.due.to_string(),
         due_in_ms: u64::try_from(retry.due_in.as_millis()).unwrap_or(u64::MAX),
-        attempts: envelope.map(redstart::Envelope::attempts),
+        attempts: envelope.map(redstart::Envelope::failed_attempts),
         last_error: envelope.and_then(|one| one.last_error().map(str::to_owned)),
-        origin: retry.trail.origin.to_string(),
-        first_failure: retry.trail.first_failure.map(|time| time.to_string()),
-        redriven: retry.trail.redriven,
+        origin: retry.history.origin.to_string(),
+        first_failure: retry.history.first_failure.map(|time| time.to_string()),
+        redriven: retry.history.redriven,
         envelope: wire,
         error,
         fields,

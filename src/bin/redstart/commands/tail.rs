@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use redstart::{Admin, Codec, Container, Entry, EntryId, Envelope};
+use redstart::{
+    Container, Envelope,
+    envelope::{Codec, EntryId},
+    topics::{Entry, Topics},
+};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -23,9 +27,9 @@ pub(super) async fn run(
     container: &Container,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
-    let admin = container.admin();
-    let newest = admin.newest(&args.topic).await?;
-    if newest.is_none() && admin.topic(&args.topic).await?.is_none() {
+    let admin = container.topics();
+    let newest = admin.newest_id(&args.topic).await?;
+    if newest.is_none() && admin.get(&args.topic).await?.is_none() {
         if !args.follow {
             return Err(super::no_topic(&args.topic));
         }
@@ -54,7 +58,7 @@ pub(super) async fn run(
 
 struct Tail<'a> {
     args: &'a TailArgs,
-    admin: Admin,
+    admin: Topics,
     after: Option<EntryId>,
     left: usize,
 }
@@ -94,7 +98,11 @@ impl Tail<'_> {
     async fn page(&self, max: usize, console: &mut Console<'_>) -> Result<Vec<Entry>, Failure> {
         let mut pause = POLL;
         loop {
-            match self.admin.browse(&self.args.topic, self.after, max).await {
+            match self
+                .admin
+                .entries_after(&self.args.topic, self.after, max)
+                .await
+            {
                 // Reading changes nothing, so that also an unknown outcome is read again.
                 Err(error) if self.args.follow && error.is_retryable() => {
                     if pause == POLL {
@@ -177,8 +185,8 @@ fn readable(id: EntryId, envelope: &Envelope) -> String {
         Ok(payload) => escape::json(&String::from_utf8_lossy(payload.as_bytes())),
         Err(error) => format!("<{}>", escape::text(&chain(error))),
     };
-    let kind = escape::text(envelope.kind());
-    let mut text = format!("{id}  {}  {kind}  {payload}", envelope.ts());
+    let kind = escape::text(envelope.message_type());
+    let mut text = format!("{id}  {}  {kind}  {payload}", envelope.created_at());
     let notes = [("key", envelope.key()), ("tenant", envelope.tenant())];
     for (name, value) in notes {
         if let Some(value) = value {

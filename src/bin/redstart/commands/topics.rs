@@ -1,13 +1,13 @@
 //! `topics`: what the namespace holds.
 
-use redstart::{Container, TopicStatus};
+use redstart::{Container, topics::TopicStatus};
 use serde::Serialize;
 
 use crate::console::Console;
 use crate::failure::Failure;
 
 pub(super) async fn run(container: &Container, console: &mut Console<'_>) -> Result<(), Failure> {
-    let topics = container.admin().topics().await?;
+    let topics = container.topics().list().await?;
     if console.is_json() {
         let rows: Vec<Row<'_>> = topics.iter().map(object).collect();
         console.json(&rows)?;
@@ -41,7 +41,7 @@ fn row(status: &TopicStatus) -> Vec<String> {
         } else {
             groups.join(", ")
         },
-        status.length.to_string(),
+        status.entries.to_string(),
         backlog_limit(status).map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
     ]
 }
@@ -58,7 +58,7 @@ struct Row<'a> {
 fn object(status: &TopicStatus) -> Row<'_> {
     Row {
         topic: status.topic.as_str(),
-        entries: status.length,
+        entries: status.entries,
         retention: status.settings.retention().to_string(),
         backlog_limit: backlog_limit(status),
         groups: groups(status),

@@ -31,7 +31,7 @@ pub(super) enum Event {
     /// A line of its error output.
     Complained(String),
     /// Its output has ended: it is dead, or about to be.
-    Ended,
+    SweepEnd,
 }
 
 /// One worker. Dropping it kills it.
@@ -110,7 +110,7 @@ impl Crew {
                         worker.hands.remove(&id);
                     }
                 }
-                Event::Ended => worker.alive = false,
+                Event::SweepEnd => worker.alive = false,
                 Event::Complained(_) => {}
             }
         }

@@ -1,6 +1,6 @@
 //! Where the demo plays: a server that was given, one of its own, or this process's memory.
 
-use redstart::{Container, ContainerBuilder, MemoryStore, Namespace};
+use redstart::{Container, Namespace, container::ContainerBuilder, memory::MemoryStore};
 use uuid::Uuid;
 
 use super::server::PrivateServer;

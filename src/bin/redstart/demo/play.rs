@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use redstart::{Container, DeadLetterFilter, Envelope, Group, GroupStatus, Topic};
+use redstart::{
+    Container, Envelope, Group, Topic, dead_letters::DeadLetterFilter, topics::GroupStatus,
+};
 use uuid::Uuid;
 
 use super::DemoArgs;
@@ -98,7 +100,7 @@ pub(super) async fn play(
             killed: u64::from(scene.killed.is_some()),
             publishing,
             handling,
-            backend: container.backend_name(),
+            store: container.adapter_name(),
             namespace: ground.namespace.as_str(),
         },
     )?;
@@ -198,7 +200,7 @@ impl Scene<'_> {
     }
 
     async fn look(&mut self, show: &mut Show<'_, '_>) -> Result<(), Failure> {
-        match self.container.admin().groups(self.topic).await {
+        match self.container.topics().groups(self.topic).await {
             Ok(groups) => {
                 self.status = groups.into_iter().find(|row| row.group == *self.group);
                 self.in_trouble = false;
@@ -244,7 +246,7 @@ impl Scene<'_> {
                 let number = self.crew.workers[at].number;
                 show.remark(format_args!("worker {number}: {line}"));
             }
-            Event::Ended => self.ended(at, show)?,
+            Event::SweepEnd => self.ended(at, show)?,
         }
         Ok(())
     }
@@ -340,7 +342,7 @@ impl Scene<'_> {
                 .list(self.topic, self.group, &all, after, BATCH)
                 .await?;
             // Without an id it could not be decoded, and was never published by the demo.
-            let ids = page.letters.iter().map(|(_, head)| head.message);
+            let ids = page.items.iter().map(|(_, head)| head.message_id);
             dead.extend(ids.map(Option::unwrap_or_default));
             after = page.next;
             if after.is_none() {

@@ -78,7 +78,7 @@ fn listen(at: usize, child: &mut Child, sender: &mpsc::Sender<(usize, Event)>) {
                     return;
                 }
             }
-            let _ = sender.send((at, Event::Ended)).await;
+            let _ = sender.send((at, Event::SweepEnd)).await;
         });
     }
     if let Some(err) = child.stderr.take() {

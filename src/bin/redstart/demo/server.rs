@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use redstart::{Container, ContainerBuilder, ErrorKind};
+use redstart::{Container, ErrorKind, container::ContainerBuilder};
 use tempfile::TempDir;
 
 use crate::failure::{Failure, chain};

@@ -7,7 +7,7 @@
 use std::io;
 use std::thread;
 
-use redstart::{Container, MemoryStore};
+use redstart::{Container, memory::MemoryStore};
 use tokio::sync::{mpsc, oneshot};
 
 use super::crew::{Event, Orders};
@@ -65,7 +65,7 @@ impl ThreadWorker {
                     }
                 });
                 drop(runtime);
-                let _ = sender.blocking_send((at, Event::Ended));
+                let _ = sender.blocking_send((at, Event::SweepEnd));
                 let _ = end.send(result);
             })?;
         Ok(Self {

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use redstart::{
-    Container, Delivery, Group, Handler, MessageBusExt as _, Outcome, RetryPolicy,
-    SubscribeOptions, Topic,
+    Container, Delivery, Group, Handler, Outcome, RetryPolicy, SubscribeOptions, Topic,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,7 +13,7 @@ use super::crew::Event;
 use super::plan::{CONCURRENCY, Fails, LEASE, MAX_ATTEMPTS, Message};
 use super::report::Report;
 use crate::failure::Failure;
-use crate::settings::{Settings, Touch};
+use crate::settings::{NamespaceAccess, Settings};
 
 /// How long a worker may take to finish what it has begun.
 const SHUTDOWN: Duration = Duration::from_secs(10);
@@ -33,7 +32,7 @@ pub(crate) struct WorkerArgs {
 
 /// A worker process: until its standard input is closed.
 pub(crate) async fn work(args: &WorkerArgs, settings: &Settings) -> Result<(), Failure> {
-    let container = settings.connect_to(Touch::Begin).await?;
+    let container = settings.connect_to(NamespaceAccess::Begin).await?;
     let task = Task {
         topic: args.topic.clone(),
         group: args.group.clone(),

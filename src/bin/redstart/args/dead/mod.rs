@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use redstart::{EntryId, Group, Topic};
+use redstart::{Group, Topic, envelope::EntryId};
 use uuid::Uuid;
 
 use super::GroupOf;

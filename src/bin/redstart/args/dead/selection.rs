@@ -2,7 +2,10 @@
 
 use clap::Args as ClapArgs;
 use redstart::{
-    Clock as _, DeadLetterFilter, EntryId, Error, Reason, Selection, SystemClock, Timestamp,
+    Error,
+    dead_letters::{DeadLetterFilter, Reason, Selection},
+    envelope::{EntryId, Timestamp},
+    memory::{Clock as _, SystemClock},
 };
 
 use crate::duration;
@@ -45,7 +48,7 @@ pub(crate) struct FilterArgs {
     /// At most so many attempts
     #[arg(long, value_name = "N")]
     pub(crate) max_attempts: Option<u32>,
-    /// Redriven before
+    /// Moved before
     #[arg(long, conflicts_with = "never_redriven")]
     pub(crate) redriven: bool,
     /// Never redriven before
@@ -82,13 +85,13 @@ impl FilterArgs {
             filter = filter.with_error_pattern(pattern)?;
         }
         if let Some(kind) = &self.kind {
-            filter = filter.with_type(kind);
+            filter = filter.with_message_type(kind);
         }
         if let Some(tenant) = &self.tenant {
             filter = filter.with_tenant(tenant);
         }
         if let Some(id) = &self.correlation {
-            filter = filter.with_corr_id(id);
+            filter = filter.with_correlation(id);
         }
         if let Some(since) = self.since {
             filter = filter.with_since(since);
@@ -113,7 +116,7 @@ impl SelectionArgs {
     /// What is meant; says what is wrong where nothing is, or two things are.
     pub(crate) fn selection(&self) -> Result<Selection, String> {
         let filter = self.filter.filter().map_err(|error| chain(&error))?;
-        match (self.ids.is_empty(), self.all, filter.is_everything()) {
+        match (self.ids.is_empty(), self.all, filter.matches_all()) {
             (false, false, true) => Ok(Selection::Ids(self.ids.clone())),
             (true, true, true) | (true, false, false) => Ok(filter.into()),
             (true, false, true) => {

@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
-use redstart::wire::{Limits, decode_entry};
-use redstart::{Container, DeadLetter, Envelope};
+use redstart::store::{Limits, decode_entry};
+use redstart::{Container, Envelope, dead_letters::DeadLetter};
 use serde_json::{Value, json};
 
 use crate::args::EditArgs;
@@ -116,7 +116,7 @@ fn envelope(letter: &DeadLetter, value: &Value) -> Result<Envelope, String> {
     let text = value.to_string();
     let pairs = [(&b"json"[..], text.as_bytes())];
     let limits = Limits::default().with_max_bytes(usize::MAX);
-    let decoded = decode_entry(&letter.topic, letter.trail.origin, pairs, limits);
+    let decoded = decode_entry(&letter.topic, letter.history.origin, pairs, limits);
     decoded.map_err(|flaw| format!("is no envelope: {flaw}"))
 }
 

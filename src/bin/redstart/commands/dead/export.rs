@@ -6,7 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use redstart::{Container, DeadLetter, DeadLetters, EntryId, Imported, Selection, Timestamp};
+use redstart::{
+    Container,
+    dead_letters::{DeadLetter, DeadLetters, Imported, Selection},
+    envelope::{EntryId, Timestamp},
+};
 use serde_json::json;
 
 use super::PAGE;
@@ -126,7 +130,7 @@ async fn each(
             let mut after = None;
             loop {
                 let page = dead.list(topic, group, filter, after, PAGE).await?;
-                let ids: Vec<EntryId> = page.letters.iter().map(|(id, _)| *id).collect();
+                let ids: Vec<EntryId> = page.items.iter().map(|(id, _)| *id).collect();
                 take(dead.get(topic, group, &ids).await?)?;
                 after = page.next;
                 if after.is_none() {
@@ -181,7 +185,7 @@ pub(super) async fn import(
             .await
         {
             Ok(done) => {
-                let known = done.iter().filter(|one| **one == Imported::Known).count() as u64;
+                let known = done.iter().filter(|one| **one == Imported::Present).count() as u64;
                 count.known += known;
                 count.imported += done.len() as u64 - known;
             }

@@ -1,6 +1,6 @@
 //! `dead journal`: who did what.
 
-use redstart::{Container, Operation};
+use redstart::{Container, dead_letters::JournalEntry};
 use serde::Serialize;
 
 use super::UNKNOWN;
@@ -17,7 +17,7 @@ pub(super) async fn run(
     super::check(&args.of, container).await?;
     let all = container
         .dead_letters()
-        .operations(&args.of.topic, &args.of.group)
+        .journal(&args.of.topic, &args.of.group)
         .await?;
     if console.is_json() {
         for operation in &all {
@@ -68,7 +68,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn of(operation: &'a Operation) -> Self {
+    fn of(operation: &'a JournalEntry) -> Self {
         Self {
             operation: operation.id.to_string(),
             begun: operation.begun.to_string(),

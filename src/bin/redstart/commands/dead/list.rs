@@ -1,6 +1,6 @@
 //! `dead list`: those that match, page by page.
 
-use redstart::{Container, DeadLetterHead, EntryId};
+use redstart::{Container, dead_letters::DeadLetterSummary, envelope::EntryId};
 
 use super::{PAGE, line};
 use crate::args::DeadListArgs;
@@ -31,7 +31,7 @@ pub(super) async fn run(
         let max = PAGE.min(left.saturating_add(1));
         let page = dead.list(topic, group, &filter, after, max).await?;
         let mut rows = Vec::new();
-        for (id, head) in &page.letters {
+        for (id, head) in &page.items {
             if left == 0 {
                 more = true;
                 break;
@@ -60,15 +60,15 @@ pub(super) async fn run(
     Ok(())
 }
 
-fn row(id: EntryId, head: &DeadLetterHead) -> Vec<String> {
+fn row(id: EntryId, head: &DeadLetterSummary) -> Vec<String> {
     vec![
         id.to_string(),
         duration::short(duration::since(id.millis)),
         head.reason.to_string(),
-        if head.kind.is_empty() {
+        if head.message_type.is_empty() {
             "-".to_owned()
         } else {
-            head.kind.clone()
+            head.message_type.clone()
         },
         head.attempts.to_string(),
         escape::excerpt(&head.error, ERROR),

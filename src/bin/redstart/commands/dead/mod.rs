@@ -11,7 +11,7 @@ mod watch;
 
 pub(super) use sweep::check_usage;
 
-use redstart::{Container, DeadLetterHead, EntryId};
+use redstart::{Container, dead_letters::DeadLetterSummary, envelope::EntryId};
 use serde::Serialize;
 
 use crate::args::{DeadAction, DeadArgs, GroupOf};
@@ -82,17 +82,17 @@ struct Line<'a> {
     redriven_by: Option<String>,
 }
 
-fn line(id: EntryId, head: &DeadLetterHead) -> Line<'_> {
+fn line(id: EntryId, head: &DeadLetterSummary) -> Line<'_> {
     Line {
         id: id.to_string(),
         died: id.time().map(|time| time.to_string()),
         reason: head.reason.as_str(),
         error: &head.error,
         fingerprint: &head.fingerprint,
-        r#type: &head.kind,
+        r#type: &head.message_type,
         tenant: head.tenant.as_deref(),
-        corr_id: head.corr_id.as_deref(),
-        message: head.message.map(|id| id.to_string()),
+        corr_id: head.correlation.as_deref(),
+        message: head.message_id.map(|id| id.to_string()),
         attempts: head.attempts,
         redriven: head.redriven,
         redriven_by: head.redriven_by.map(|id| id.to_string()),

@@ -1,6 +1,6 @@
 //! `dead show`: one dead letter in full.
 
-use redstart::{Codec, Container, DeadLetter, Envelope};
+use redstart::{Container, Envelope, dead_letters::DeadLetter, envelope::Codec};
 
 use crate::args::ShowArgs;
 use crate::console::Console;
@@ -61,7 +61,7 @@ fn facts(
         "dead letter {} of {}/{}",
         letter.id, letter.topic, letter.group
     ))?;
-    let redriven = match (letter.trail.redriven, letter.trail.redriven_by) {
+    let redriven = match (letter.history.redriven, letter.history.redriven_by) {
         (0, _) => None,
         (count, None) => Some(format!("{count} times")),
         (count, Some(operation)) => Some(format!("{count} times, last by operation {operation}")),
@@ -75,15 +75,15 @@ fn facts(
         ("cause", Some(letter.fingerprint.clone())),
         (
             "type",
-            Some(letter.kind.clone()).filter(|kind| !kind.is_empty()),
+            Some(letter.message_type.clone()).filter(|kind| !kind.is_empty()),
         ),
-        ("message", letter.message.map(|id| id.to_string())),
-        ("correlation", letter.corr_id.clone()),
+        ("message", letter.message_id.map(|id| id.to_string())),
+        ("correlation", letter.correlation.clone()),
         ("tenant", letter.tenant.clone()),
         ("key", envelope.and_then(|one| one.key().map(str::to_owned))),
         ("handler", Some(letter.handler.clone())),
         ("consumer", Some(letter.consumer.clone())),
-        ("origin", Some(letter.trail.origin.to_string())),
+        ("origin", Some(letter.history.origin.to_string())),
         ("redriven", redriven),
         (
             "imported",
@@ -108,15 +108,15 @@ fn timeline(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let mut events = Vec::new();
-    events.extend(envelope.map(|one| (one.ts(), "written".to_owned())));
+    events.extend(envelope.map(|one| (one.created_at(), "written".to_owned())));
     events.extend(
         letter
-            .trail
+            .history
             .origin
             .time()
             .map(|time| (time, "published".to_owned())),
     );
-    for attempt in &letter.trail.history {
+    for attempt in &letter.history.failures {
         let (number, consumer) = (attempt.number, &attempt.consumer);
         let text = format!("attempt {number} on {consumer} failed: {}", attempt.error);
         events.push((attempt.at, text));

@@ -1,6 +1,10 @@
 //! `dead summary`: how many died of what.
 
-use redstart::{Cause, Container, DeadLetters, EntryId, Group, Tally, Topic};
+use redstart::{
+    Container, Group, Topic,
+    dead_letters::{Cause, CountBy, DeadLetters},
+    envelope::EntryId,
+};
 use serde::Serialize;
 
 use crate::args::{By, SummaryArgs};
@@ -18,15 +22,15 @@ pub(super) async fn run(
     let dead = container.dead_letters();
     let tally = match args.by {
         By::Cause => return by_cause(args, &groups, &*dead, console).await,
-        By::Type => Tally::Type,
-        By::Tenant => Tally::Tenant,
-        By::Hour => Tally::Hour,
+        By::Type => CountBy::Type,
+        By::Tenant => CountBy::Tenant,
+        By::Hour => CountBy::Hour,
     };
     let mut all = Vec::new();
     for (topic, group) in &groups {
         let mut counts = dead.counts(topic, group, tally).await?;
         // Hours in their order, the newest kept; the others by their weight.
-        if tally == Tally::Hour {
+        if tally == CountBy::Hour {
             let older = counts.len().saturating_sub(args.max);
             counts.drain(..older);
         } else {
@@ -75,7 +79,7 @@ async fn groups(args: &SummaryArgs, container: &Container) -> Result<Vec<(Topic,
         }
         (Some(topic), None) => vec![(topic.clone(), groups_of(topic, container).await?)],
         (None, _) => {
-            let all = container.admin().topics().await?.into_iter();
+            let all = container.topics().list().await?.into_iter();
             all.map(|one| (one.topic, one.groups)).collect()
         }
     };

@@ -3,9 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
+use redstart::dead_letters::JournalEntry;
 use redstart::{
-    Container, DeadLetters, Ended, Error, Left, Operation, Progress, Selection, Survey, Sweep,
-    Swept,
+    Container, Error,
+    dead_letters::{
+        DeadLetters, Preview, Selection, SkipReason, Sweep, SweepEnd, SweepProgress, SweepReport,
+    },
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -67,16 +70,16 @@ fn redrive_of(args: &RedriveArgs) -> Result<Sweep, Failure> {
     };
     let mut sweep = paced(sweep, &args.pace);
     if let Some(share) = args.stop_share {
-        sweep = sweep.with_stop_share(share);
+        sweep = sweep.with_failure_limit(share);
     }
-    sweep.check().map_err(Failure::of_settings)?;
+    sweep.validate().map_err(Failure::of_settings)?;
     Ok(sweep)
 }
 
 /// A sweep as the command line of `purge` asks for it.
 fn purge_of(which: Selection, pace: &PaceArgs) -> Result<Sweep, Failure> {
     let sweep = paced(Sweep::purge(which), pace);
-    sweep.check().map_err(Failure::of_settings)?;
+    sweep.validate().map_err(Failure::of_settings)?;
     Ok(sweep)
 }
 
@@ -147,7 +150,7 @@ async fn resume(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let bar = console.progress(None, "{spinner} {pos}  {rate}, {elapsed}{msg}");
-    let tell = |progress: Progress| show(&bar, progress);
+    let tell = |progress: SweepProgress| show(&bar, progress);
     let running = dead.resume(&of.topic, &of.group, operation, &tell);
     let ended = until_interrupted(running).await;
     bar.finish_and_clear();
@@ -159,8 +162,8 @@ async fn find(
     of: &GroupOf,
     dead: &dyn DeadLetters,
     operation: Uuid,
-) -> Result<Option<Operation>, Error> {
-    let all = dead.operations(&of.topic, &of.group).await?;
+) -> Result<Option<JournalEntry>, Error> {
+    let all = dead.journal(&of.topic, &of.group).await?;
     Ok(all.into_iter().find(|one| one.id == operation))
 }
 
@@ -169,24 +172,26 @@ fn selection(which: &SelectionArgs) -> Result<Selection, Failure> {
 }
 
 fn paced(sweep: Sweep, pace: &PaceArgs) -> Sweep {
-    let sweep = sweep.by(super::operator(pace.by.as_deref()));
+    let sweep = sweep.with_operator(super::operator(pace.by.as_deref()));
     match pace.rate {
         Some(rate) => sweep.with_rate(rate, pace.ramp),
         None => sweep,
     }
 }
 
-async fn look(of: &GroupOf, sweep: &Sweep, dead: &dyn DeadLetters) -> Result<Survey, Failure> {
-    Ok(dead.survey(&of.topic, &of.group, sweep).await?)
+async fn look(of: &GroupOf, sweep: &Sweep, dead: &dyn DeadLetters) -> Result<Preview, Failure> {
+    Ok(dead.preview(&of.topic, &of.group, sweep).await?)
 }
 
 /// What would be done, as the result.
-fn dry_run(survey: &Survey, what: &str, console: &mut Console<'_>) -> Result<(), Failure> {
+fn dry_run(survey: &Preview, what: &str, console: &mut Console<'_>) -> Result<(), Failure> {
     if console.is_json() {
-        let none = [Left::NotMatching, Left::Undecodable].map(|why| (why, 0));
-        let left = none.into_iter().chain(survey.left.clone());
+        let none = [SkipReason::NotMatching, SkipReason::Undecodable].map(|why| (why, 0));
+        let left = none.into_iter().chain(survey.skipped.clone());
         let left = left.map(|(why, count)| (name(why).to_owned(), json!(count)));
-        let end = |pick: fn(&(redstart::EntryId, redstart::EntryId)) -> redstart::EntryId| {
+        let end = |pick: fn(
+            &(redstart::envelope::EntryId, redstart::envelope::EntryId),
+        ) -> redstart::envelope::EntryId| {
             survey.span.as_ref().map(|span| pick(span).to_string())
         };
         console.json(&json!({
@@ -201,7 +206,7 @@ fn dry_run(survey: &Survey, what: &str, console: &mut Console<'_>) -> Result<(),
         if let Some((oldest, newest)) = &survey.span {
             console.line(format_args!("  from {oldest} to {newest}"))?;
         }
-        for (why, count) in &survey.left {
+        for (why, count) in &survey.skipped {
             console.line(format_args!("{count} would be left: {why}"))?;
         }
     }
@@ -213,27 +218,27 @@ fn dry_run(survey: &Survey, what: &str, console: &mut Console<'_>) -> Result<(),
 }
 
 /// Why one is left, for programs.
-fn name(why: Left) -> &'static str {
+fn name(why: SkipReason) -> &'static str {
     match why {
-        Left::NotMatching => "not_matching",
-        Left::Undecodable => "undecodable",
+        SkipReason::NotMatching => "not_matching",
+        SkipReason::Undecodable => "undecodable",
         _ => "other",
     }
 }
 
-fn tell_plan(survey: &Survey, what: &str, console: &mut Console<'_>) {
+fn tell_plan(survey: &Preview, what: &str, console: &mut Console<'_>) {
     if survey.matching != 1 {
         console.remark(format_args!("{} dead letters are {what}.", survey.matching));
     } else {
         console.remark(format_args!("1 dead letter is {what}."));
     }
-    for (why, count) in &survey.left {
+    for (why, count) in &survey.skipped {
         let are = if *count == 1 { "is" } else { "are" };
         console.remark(format_args!("{count} {are} left: {why}."));
     }
 }
 
-fn show(bar: &ProgressBar, progress: Progress) {
+fn show(bar: &ProgressBar, progress: SweepProgress) {
     bar.set_position(progress.taken);
     if progress.died_again > 0 {
         bar.set_message(format!(", {} died again", progress.died_again));
@@ -242,8 +247,8 @@ fn show(bar: &ProgressBar, progress: Progress) {
 
 /// `None` when the user has had enough.
 async fn until_interrupted(
-    running: impl Future<Output = Result<Swept, Error>>,
-) -> Option<Result<Swept, Error>> {
+    running: impl Future<Output = Result<SweepReport, Error>>,
+) -> Option<Result<SweepReport, Error>> {
     tokio::select! {
         biased;
         _ = tokio::signal::ctrl_c() => None,
@@ -255,7 +260,7 @@ async fn go(
     of: &GroupOf,
     dead: &dyn DeadLetters,
     sweep: Sweep,
-    survey: &Survey,
+    survey: &Preview,
     verb: &str,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
@@ -265,7 +270,7 @@ async fn go(
     let named = matches!(sweep.selection(), Selection::Ids(_));
     let bar = console.progress(Some(survey.matching), BAR);
     let operation = Mutex::new(Uuid::nil());
-    let tell = |progress: Progress| {
+    let tell = |progress: SweepProgress| {
         *operation.lock().unwrap_or_else(PoisonError::into_inner) = progress.operation;
         show(&bar, progress);
     };
@@ -282,13 +287,13 @@ async fn go(
 }
 
 /// Nothing is begun, and the journal has no operation.
-fn nothing_to_do(survey: &Survey, console: &mut Console<'_>) -> Result<(), Failure> {
+fn nothing_to_do(survey: &Preview, console: &mut Console<'_>) -> Result<(), Failure> {
     if console.is_json() {
         console.json(&json!({
             "operation": null,
             "ended": "done",
             "taken": 0,
-            "left": survey.left.values().sum::<u64>(),
+            "left": survey.skipped.values().sum::<u64>(),
             "missing": survey.missing,
             "died_again": 0,
         }))?;
@@ -306,7 +311,7 @@ fn nothing_to_do(survey: &Survey, console: &mut Console<'_>) -> Result<(), Failu
 async fn account(
     of: &GroupOf,
     dead: &dyn DeadLetters,
-    ended: Option<Result<Swept, Error>>,
+    ended: Option<Result<SweepReport, Error>>,
     operation: Uuid,
     verb: &str,
     console: &mut Console<'_>,
@@ -333,15 +338,15 @@ async fn account(
     Err(failure)
 }
 
-fn tell_end(swept: &Swept, verb: &str, console: &mut Console<'_>) -> Result<(), Failure> {
-    let Progress {
+fn tell_end(swept: &SweepReport, verb: &str, console: &mut Console<'_>) -> Result<(), Failure> {
+    let SweepProgress {
         taken,
-        left,
+        skipped: left,
         missing,
         died_again,
         ..
     } = swept.progress;
-    let stopped = swept.ended == Ended::Stopped;
+    let stopped = swept.ended == SweepEnd::Stopped;
     if console.is_json() {
         console.json(&json!({
             "operation": swept.operation.to_string(),

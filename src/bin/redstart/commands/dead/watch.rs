@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redstart::{Container, DeadLetterHead, EntryId};
+use redstart::{Container, dead_letters::DeadLetterSummary, envelope::EntryId};
 
 use super::{PAGE, line};
 use crate::args::WatchArgs;
@@ -48,7 +48,7 @@ pub(super) async fn run(
             looked => looked?,
         };
         pause = POLL;
-        for (id, head) in page.letters.iter().take(left) {
+        for (id, head) in page.items.iter().take(left) {
             if console.is_json() {
                 console.json(&line(*id, head))?;
             } else {
@@ -56,8 +56,8 @@ pub(super) async fn run(
             }
         }
         console.flush()?;
-        left = left.saturating_sub(page.letters.len());
-        let last = page.letters.last().map(|(id, _)| *id);
+        left = left.saturating_sub(page.items.len());
+        let last = page.items.last().map(|(id, _)| *id);
         after = after.max(last).max(page.next);
         if page.next.is_none() {
             after = after.max(newest);
@@ -67,12 +67,12 @@ pub(super) async fn run(
     Ok(())
 }
 
-fn told(id: EntryId, head: &DeadLetterHead) -> String {
+fn told(id: EntryId, head: &DeadLetterSummary) -> String {
     let time = id.time().map_or_else(String::new, |time| time.to_string());
-    let kind = if head.kind.is_empty() {
+    let kind = if head.message_type.is_empty() {
         "-"
     } else {
-        &head.kind
+        &head.message_type
     };
     let (kind, error) = (escape::text(kind), escape::text(&head.error));
     format!("{id}  {time}  {}  {kind}  {error}", head.reason)

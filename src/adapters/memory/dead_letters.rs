@@ -8,21 +8,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::backend::{MemoryBackend, turn};
+use super::adapter::{MemoryAdapter, turn};
 use super::promote::redo_entry;
 use super::store::GroupState;
 use crate::domain::BoxFuture;
 use crate::domain::{
-    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, Group, Tally, Topic, hour_name,
+    Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Group, Topic, hour_name,
 };
 use crate::store::{
-    Found, Graves, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Onward, Record, Restoring, Span,
+    DeadLetterStore, Disposition, Found, IdRange, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH,
+    Record, Restoring,
 };
 use crate::wire::redelivery::{BY, DEAD};
 
 const HOUR: u64 = 3_600_000;
 
-impl MemoryBackend {
+impl MemoryAdapter {
     /// Looks at a group; what there is to see of one that does not exist is nothing.
     fn grave<T: Default>(
         &self,
@@ -37,7 +38,7 @@ impl MemoryBackend {
         &self,
         topic: &Topic,
         group: &Group,
-        items: &[(EntryId, Onward)],
+        items: &[(EntryId, Disposition)],
         operation: Option<Uuid>,
     ) -> Vec<bool> {
         let now = self.shared.now();
@@ -50,17 +51,17 @@ impl MemoryBackend {
                 return none();
             };
             let by = operation.map(|id| id.to_string()).unwrap_or_default();
-            let mut take = |(id, onward): &(EntryId, Onward)| {
+            let mut take = |(id, onward): &(EntryId, Disposition)| {
                 let Some(record) = group.dead.remove(id) else {
                     return false;
                 };
                 let entry = match onward {
-                    Onward::Away => return true,
-                    Onward::Redo => vec![
+                    Disposition::Discard => return true,
+                    Disposition::Requeue => vec![
                         (Bytes::from_static(DEAD), record.body),
                         (Bytes::from_static(BY), Bytes::from(by.clone())),
                     ],
-                    Onward::RedoAs(parcel) => redo_entry(parcel.clone()),
+                    Disposition::RequeueAs(redelivery) => redo_entry(redelivery.clone()),
                 };
                 group.redo.push(now, entry);
                 true
@@ -82,7 +83,7 @@ impl MemoryBackend {
         &self,
         topic: &Topic,
         group: &Group,
-        span: Span,
+        span: IdRange,
         filter: &DeadLetterFilter,
         max: usize,
     ) -> Found {
@@ -95,14 +96,14 @@ impl MemoryBackend {
             let mut found = Found::default();
             let records = group.dead.range((from, Bound::Unbounded));
             for (id, record) in records.take_while(|(id, _)| **id <= until) {
-                if found.letters.len() >= max || found.looked >= LONGEST_SEARCH as u64 {
+                if found.items.len() >= max || found.looked >= LONGEST_SEARCH as u64 {
                     found.more = true;
                     break;
                 }
                 found.looked += 1;
                 found.last = Some(*id);
                 if filter.matches(*id, &record.head) {
-                    found.letters.push((*id, record.head.clone()));
+                    found.items.push((*id, record.head.clone()));
                 }
             }
             found
@@ -172,14 +173,14 @@ impl MemoryBackend {
         })
     }
 
-    fn tally(&self, topic: &Topic, group: &Group, by: Tally) -> Vec<(String, u64)> {
+    fn tally(&self, topic: &Topic, group: &Group, by: CountBy) -> Vec<(String, u64)> {
         self.grave(topic, group, |group| {
             let mut counts: BTreeMap<String, u64> = BTreeMap::new();
             for (id, Record { head, .. }) in &group.dead {
                 let name = match by {
-                    Tally::Type => head.kind.clone(),
-                    Tally::Tenant => head.tenant.clone().unwrap_or_default(),
-                    Tally::Hour => hour_name(id.millis / HOUR),
+                    CountBy::Type => head.message_type.clone(),
+                    CountBy::Tenant => head.tenant.clone().unwrap_or_default(),
+                    CountBy::Hour => hour_name(id.millis / HOUR),
                 };
                 *counts.entry(name).or_default() += 1;
             }
@@ -188,12 +189,12 @@ impl MemoryBackend {
     }
 }
 
-impl Graves for MemoryBackend {
+impl DeadLetterStore for MemoryAdapter {
     fn search<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        span: Span,
+        span: IdRange,
         filter: &'a DeadLetterFilter,
         max: usize,
     ) -> BoxFuture<'a, Result<Found, Error>> {
@@ -214,7 +215,7 @@ impl Graves for MemoryBackend {
         })
     }
 
-    fn last<'a>(
+    fn newest<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
@@ -226,12 +227,12 @@ impl Graves for MemoryBackend {
         })
     }
 
-    fn take<'a>(
+    fn move_out<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        items: &'a [(EntryId, Onward)],
-        _: &'a [(EntryId, DeadLetterHead)],
+        items: &'a [(EntryId, Disposition)],
+        _: &'a [(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         turn(move || Ok(self.take_some(topic, group, items, operation)))
@@ -259,12 +260,12 @@ impl Graves for MemoryBackend {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        by: Tally,
+        by: CountBy,
     ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
         turn(move || Ok(self.tally(topic, group, by)))
     }
 
-    fn begin<'a>(
+    fn begin_operation<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
@@ -289,7 +290,7 @@ impl Graves for MemoryBackend {
         })
     }
 
-    fn end<'a>(
+    fn end_operation<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,

@@ -12,18 +12,19 @@ use crate::domain::{
     Clock, ConsumerName, EntryId, Error, Group, Namespace, Timestamp, Topic, TopicSettings,
 };
 use crate::store::{
-    Appended, Backend, ConsumerStatus, Fields, Graves, Identified, Member, Opened, Promoted,
-    Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Schedule, Settlement, Start, TopicStatus,
+    Appended, ConsumerStatus, DeadLetterStore, DeliveryId, Fields, GroupRemoval, Identified,
+    Member, Opened, Promoted, ReclaimCursor, Reclaimed, Schedule, Settlement, StartFrom, Store,
+    TopicStatus, Trimmed,
 };
 
 /// The topics of one namespace of a store in memory.
 #[derive(Clone, Debug)]
-pub(super) struct MemoryBackend {
+pub(super) struct MemoryAdapter {
     pub(super) shared: Arc<Shared>,
     namespace: Option<Namespace>,
 }
 
-impl MemoryBackend {
+impl MemoryAdapter {
     pub(super) fn new(shared: Arc<Shared>, namespace: Option<Namespace>) -> Self {
         Self { shared, namespace }
     }
@@ -42,7 +43,7 @@ pub(super) fn turn<'a, T>(work: impl FnOnce() -> T + Send + 'a) -> BoxFuture<'a,
     })
 }
 
-impl Backend for MemoryBackend {
+impl Store for MemoryAdapter {
     fn name(&self) -> &'static str {
         "memory"
     }
@@ -94,7 +95,7 @@ impl Backend for MemoryBackend {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        start: Start,
+        start: StartFrom,
     ) -> BoxFuture<'a, Result<(), Error>> {
         turn(move || {
             self.ensure_group(topic, group, start);
@@ -109,7 +110,7 @@ impl Backend for MemoryBackend {
     fn acknowledge<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<(), Error>> {
         turn(move || {
             self.ack(member, receipts);
@@ -128,7 +129,7 @@ impl Backend for MemoryBackend {
     fn extend<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         turn(move || {
             let since = Some(Instant::now());
@@ -139,7 +140,7 @@ impl Backend for MemoryBackend {
     fn release<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<u64, Error>> {
         turn(move || {
             let held = self.change_leases(member, receipts, |held| {
@@ -151,12 +152,12 @@ impl Backend for MemoryBackend {
         })
     }
 
-    fn holdings<'a>(
+    fn pending_of<'a>(
         &'a self,
         member: &'a Member,
         max: usize,
-    ) -> BoxFuture<'a, Result<Vec<Receipt>, Error>> {
-        turn(move || self.held_by(member, max))
+    ) -> BoxFuture<'a, Result<Vec<DeliveryId>, Error>> {
+        turn(move || self.list_pending(member, max))
     }
 
     fn reclaim<'a>(
@@ -178,55 +179,55 @@ impl Backend for MemoryBackend {
         turn(move || Ok(self.promote_due(topic, group, max)))
     }
 
-    fn retain<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Retained, Error>> {
+    fn trim<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Trimmed, Error>> {
         turn(move || Ok(self.trim_log(topic)))
     }
 
-    fn retain_redo<'a>(
+    fn trim_redelivery<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
     ) -> BoxFuture<'a, Result<(), Error>> {
         turn(move || {
-            self.trim_redo(topic, group);
+            self.trim_redelivery_stream(topic, group);
             Ok(())
         })
     }
 
-    fn forget<'a>(
+    fn prune_consumers<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         idle: Duration,
         only: Option<&'a ConsumerName>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
-        turn(move || Ok(self.forget_consumers(topic, group, idle, only)))
+        turn(move || Ok(self.drop_consumers(topic, group, idle, only)))
     }
 
     fn scheduled<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        after: Option<(Timestamp, Receipt)>,
+        after: Option<(Timestamp, DeliveryId)>,
         max: usize,
     ) -> BoxFuture<'a, Result<Schedule, Error>> {
         turn(move || Ok(self.list_scheduled(topic, group, after, max)))
     }
 
-    fn hasten<'a>(
+    fn run_now<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        turn(move || Ok(self.hasten_scheduled(topic, group, receipts)))
+        turn(move || Ok(self.run_scheduled_now(topic, group, receipts)))
     }
 
     fn cancel<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         turn(move || Ok(self.cancel_scheduled(topic, group, receipts)))
     }
@@ -245,7 +246,7 @@ impl Backend for MemoryBackend {
         group: &'a Group,
         quiet: Duration,
         force: bool,
-    ) -> BoxFuture<'a, Result<Option<Removal>, Error>> {
+    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
         turn(move || Ok(self.take_away_group(topic, group, quiet, force)))
     }
 
@@ -270,7 +271,7 @@ impl Backend for MemoryBackend {
         turn(move || Ok(self.newest_entry(topic)))
     }
 
-    fn graves(&self) -> &dyn Graves {
+    fn dead_letters(&self) -> &dyn DeadLetterStore {
         self
     }
 }

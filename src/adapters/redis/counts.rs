@@ -42,7 +42,7 @@ impl Sums {
         let mut name = String::with_capacity(64);
         let hour = id.millis / HOUR;
         let parts = [
-            format_args!("type:{}", head.kind),
+            format_args!("type:{}", head.message_type),
             format_args!("tenant:{}", head.tenant),
             format_args!("hour:{hour}"),
         ];
@@ -117,9 +117,9 @@ mod tests {
                     let head = HeadView {
                         reason: Reason::Crashed,
                         fingerprint: text,
-                        kind: text,
+                        message_type: text,
                         tenant: text,
-                        corr_id: "",
+                        correlation: "",
                         error: "",
                         attempts: 1,
                         redriven: 0,

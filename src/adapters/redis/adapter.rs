@@ -17,14 +17,14 @@ use crate::domain::{
     TopicSettings,
 };
 use crate::store::{
-    Appended, Backend, ConsumerStatus, Fields, Graves, Identified, Member, Opened, Promoted,
-    Receipt, ReclaimCursor, Reclaimed, Removal, Retained, Schedule, ServerFacts, Settlement, Start,
-    TopicStatus,
+    Appended, ConsumerStatus, DeadLetterStore, DeliveryId, Fields, GroupRemoval, Identified,
+    Member, Opened, Promoted, ReclaimCursor, Reclaimed, Schedule, ServerInfo, Settlement,
+    StartFrom, Store, TopicStatus, Trimmed,
 };
 
 /// Topics as Redis Streams.
 #[derive(Debug)]
-pub(crate) struct RedisBackend {
+pub(crate) struct RedisAdapter {
     pub(super) server: Server,
     pub(super) pool: Pool,
     pub(super) keys: Keys,
@@ -33,7 +33,7 @@ pub(crate) struct RedisBackend {
     pub(super) looker: Link,
 }
 
-impl RedisBackend {
+impl RedisAdapter {
     /// Prepares the adapter; connections are made when they are needed.
     pub(crate) fn new(
         url: &str,
@@ -56,12 +56,12 @@ impl RedisBackend {
     }
 
     /// The key-value store on the same pool.
-    pub(crate) fn kv(&self, codec: Codec) -> RedisKv {
-        RedisKv::on(self.pool.clone(), self.keys.clone(), codec)
+    pub(crate) fn kv(&self) -> RedisKv {
+        RedisKv::on(self.pool.clone(), self.keys.clone())
     }
 }
 
-impl Backend for RedisBackend {
+impl Store for RedisAdapter {
     fn name(&self) -> &'static str {
         "redis"
     }
@@ -103,7 +103,7 @@ impl Backend for RedisBackend {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        start: Start,
+        start: StartFrom,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.ensure_group(topic, group, start))
     }
@@ -115,7 +115,7 @@ impl Backend for RedisBackend {
     fn acknowledge<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.ack(member, receipts))
     }
@@ -131,7 +131,7 @@ impl Backend for RedisBackend {
     fn extend<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(self.change_leases("extend", member, receipts))
     }
@@ -139,7 +139,7 @@ impl Backend for RedisBackend {
     fn release<'a>(
         &'a self,
         member: &'a Member,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<u64, Error>> {
         Box::pin(async move {
             let held = self.change_leases("release", member, receipts).await?;
@@ -147,12 +147,12 @@ impl Backend for RedisBackend {
         })
     }
 
-    fn holdings<'a>(
+    fn pending_of<'a>(
         &'a self,
         member: &'a Member,
         max: usize,
-    ) -> BoxFuture<'a, Result<Vec<Receipt>, Error>> {
-        Box::pin(self.held_by(member, max))
+    ) -> BoxFuture<'a, Result<Vec<DeliveryId>, Error>> {
+        Box::pin(self.list_pending(member, max))
     }
 
     fn reclaim<'a>(
@@ -174,52 +174,52 @@ impl Backend for RedisBackend {
         Box::pin(self.promote_due(topic, group, max))
     }
 
-    fn retain<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Retained, Error>> {
+    fn trim<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Trimmed, Error>> {
         Box::pin(self.trim_log(topic))
     }
 
-    fn retain_redo<'a>(
+    fn trim_redelivery<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.trim_redo(topic, group))
+        Box::pin(self.trim_redelivery_stream(topic, group))
     }
 
-    fn forget<'a>(
+    fn prune_consumers<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         idle: Duration,
         only: Option<&'a ConsumerName>,
     ) -> BoxFuture<'a, Result<u64, Error>> {
-        Box::pin(self.forget_consumers(topic, group, idle, only))
+        Box::pin(self.drop_consumers(topic, group, idle, only))
     }
 
     fn scheduled<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        after: Option<(Timestamp, Receipt)>,
+        after: Option<(Timestamp, DeliveryId)>,
         max: usize,
     ) -> BoxFuture<'a, Result<Schedule, Error>> {
         Box::pin(self.list_scheduled(topic, group, after, max))
     }
 
-    fn hasten<'a>(
+    fn run_now<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.take_scheduled("hasten", topic, group, receipts))
+        Box::pin(self.take_scheduled("run retries now", topic, group, receipts))
     }
 
     fn cancel<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        receipts: &'a [Receipt],
+        receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(self.take_scheduled("cancel", topic, group, receipts))
     }
@@ -238,11 +238,11 @@ impl Backend for RedisBackend {
         group: &'a Group,
         quiet: Duration,
         force: bool,
-    ) -> BoxFuture<'a, Result<Option<Removal>, Error>> {
+    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
         Box::pin(self.take_away_group(topic, group, quiet, force))
     }
 
-    fn server(&self) -> BoxFuture<'_, Result<Option<ServerFacts>, Error>> {
+    fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
         Box::pin(async { self.ask_server().await.map(Some) })
     }
 
@@ -275,7 +275,7 @@ impl Backend for RedisBackend {
         Box::pin(self.newest_entry(topic))
     }
 
-    fn graves(&self) -> &dyn Graves {
+    fn dead_letters(&self) -> &dyn DeadLetterStore {
         self
     }
 }

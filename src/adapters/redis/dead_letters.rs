@@ -6,22 +6,24 @@ use bytes::Bytes;
 use redis::Value;
 use uuid::Uuid;
 
-use super::backend::RedisBackend;
+use super::adapter::RedisAdapter;
+use super::counts::Sums;
 use super::settle::batches;
-use super::tallies::Sums;
 use super::{reply, scripts};
 use crate::domain::BoxFuture;
 use crate::domain::{
-    Cause, DeadLetterFilter, DeadLetterHead, EntryId, Error, Group, Tally, Topic, hour_name,
+    Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Group, Topic, hour_name,
 };
-use crate::store::{Fields, Found, Graves, JournalRow, MAX_BATCH, Onward, Record, Restoring, Span};
+use crate::store::{
+    DeadLetterStore, Disposition, Fields, Found, IdRange, JournalRow, MAX_BATCH, Record, Restoring,
+};
 use crate::wire::dead_letter::{decode_head, encode_head, unreadable};
 
 pub(super) fn place(topic: &Topic, group: &Group) -> String {
     format!("{topic}/{group}")
 }
 
-impl RedisBackend {
+impl RedisAdapter {
     async fn dead_records(
         &self,
         topic: &Topic,
@@ -145,7 +147,7 @@ impl RedisBackend {
     }
 }
 
-fn head(fields: &Fields) -> DeadLetterHead {
+fn head(fields: &Fields) -> DeadLetterSummary {
     let head = fields.iter().find(|(name, _)| &name[..] == b"head");
     let bytes = head.map_or(&[][..], |(_, bytes)| bytes);
     decode_head(bytes).unwrap_or_else(|flaw| unreadable(&flaw))
@@ -183,11 +185,11 @@ fn left(count: &str, gone: Option<&i64>) -> Option<u64> {
     u64::try_from(left).ok().filter(|left| *left > 0)
 }
 
-fn read_counts((fields, gone): (Vec<(String, String)>, Sums), by: Tally) -> Vec<(String, u64)> {
+fn read_counts((fields, gone): (Vec<(String, String)>, Sums), by: CountBy) -> Vec<(String, u64)> {
     let prefix = match by {
-        Tally::Type => "type:",
-        Tally::Tenant => "tenant:",
-        Tally::Hour => "hour:",
+        CountBy::Type => "type:",
+        CountBy::Tenant => "tenant:",
+        CountBy::Hour => "hour:",
     };
     let mut counts: Vec<(String, u64)> = fields
         .into_iter()
@@ -195,8 +197,8 @@ fn read_counts((fields, gone): (Vec<(String, String)>, Sums), by: Tally) -> Vec<
             let count = left(&count, gone.counts.get(&name))?;
             let name = name.strip_prefix(prefix)?;
             let name = match by {
-                Tally::Hour => hour_name(name.parse().ok()?),
-                Tally::Type | Tally::Tenant => name.to_owned(),
+                CountBy::Hour => hour_name(name.parse().ok()?),
+                CountBy::Type | CountBy::Tenant => name.to_owned(),
             };
             Some((name, count))
         })
@@ -205,12 +207,12 @@ fn read_counts((fields, gone): (Vec<(String, String)>, Sums), by: Tally) -> Vec<
     counts
 }
 
-impl Graves for RedisBackend {
+impl DeadLetterStore for RedisAdapter {
     fn search<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        span: Span,
+        span: IdRange,
         filter: &'a DeadLetterFilter,
         max: usize,
     ) -> BoxFuture<'a, Result<Found, Error>> {
@@ -226,7 +228,7 @@ impl Graves for RedisBackend {
         Box::pin(self.dead_records(topic, group, ids))
     }
 
-    fn last<'a>(
+    fn newest<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
@@ -234,12 +236,12 @@ impl Graves for RedisBackend {
         Box::pin(self.last_dead(topic, group))
     }
 
-    fn take<'a>(
+    fn move_out<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        items: &'a [(EntryId, Onward)],
-        known: &'a [(EntryId, DeadLetterHead)],
+        items: &'a [(EntryId, Disposition)],
+        known: &'a [(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(self.take_dead(topic, group, items, known, operation))
@@ -270,7 +272,7 @@ impl Graves for RedisBackend {
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
-        by: Tally,
+        by: CountBy,
     ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
         Box::pin(async move {
             let key = self.keys.dead_counts(topic, group);
@@ -281,24 +283,24 @@ impl Graves for RedisBackend {
         })
     }
 
-    fn begin<'a>(
+    fn begin_operation<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         operation: Uuid,
         order: String,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.begin_operation(topic, group, operation, order))
+        Box::pin(self.write_beginning(topic, group, operation, order))
     }
 
-    fn end<'a>(
+    fn end_operation<'a>(
         &'a self,
         topic: &'a Topic,
         group: &'a Group,
         operation: Uuid,
         result: String,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.end_operation(topic, group, operation, result))
+        Box::pin(self.write_end(topic, group, operation, result))
     }
 
     fn journal<'a>(
@@ -361,8 +363,8 @@ mod tests {
         let mut gone = Sums::default();
         gone.counts.insert("type:b".to_owned(), 4);
         let read = |by| read_counts((fields.clone(), gone.clone()), by);
-        assert_eq!(read(Tally::Type), [("a".to_owned(), 1)]);
-        assert_eq!(read(Tally::Tenant), [(String::new(), 2)]);
-        assert_eq!(read(Tally::Hour), [("1970-01-01T00Z".to_owned(), 3)]);
+        assert_eq!(read(CountBy::Type), [("a".to_owned(), 1)]);
+        assert_eq!(read(CountBy::Tenant), [(String::new(), 2)]);
+        assert_eq!(read(CountBy::Hour), [("1970-01-01T00Z".to_owned(), 3)]);
     }
 }
