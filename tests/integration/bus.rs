@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redstart::{
     Delivery, Envelope, ErrorKind, Handler, Outcome, SubscribeOptions, dead_letters::Reason,
-    envelope::Codec, store::Limits, topics::StartFrom,
+    envelope::Codec, topics::StartFrom,
 };
 use tokio::sync::mpsc::{self, UnboundedSender};
 

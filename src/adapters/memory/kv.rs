@@ -10,7 +10,7 @@ use super::adapter::turn;
 use super::store::Shared;
 use crate::api::{CasResult, ClaimResult, KvStore, check_key};
 use crate::domain::BoxFuture;
-use crate::domain::{Codec, Error, ErrorKind, Namespace, ttl_millis};
+use crate::domain::{Error, ErrorKind, Namespace, ttl_millis};
 
 /// What a claim begins with; the owner's token follows. No value can begin so.
 const CLAIM: &[u8] = b"\xC1\xC1c";

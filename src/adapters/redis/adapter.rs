@@ -13,7 +13,7 @@ use super::server::Server;
 use super::tls::TlsSettings;
 use crate::domain::BoxFuture;
 use crate::domain::{
-    Clock, Codec, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Timestamp, Topic,
+    Clock, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Timestamp, Topic,
     TopicSettings,
 };
 use crate::store::{
