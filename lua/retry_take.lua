@@ -5,7 +5,7 @@
 -- KEYS[1]  the group's retries by due time, a sorted set
 -- KEYS[2]  their bodies, a hash
 -- KEYS[3]  the group's redo lane, a stream
--- ARGV[1]  'hasten' or 'cancel'
+-- ARGV[1]  'run' or 'cancel'
 -- then for each:
 -- ITEM[1]  the member
 --
@@ -14,7 +14,7 @@ local done = {}
 for at = 2, #ARGV do
   local member = ARGV[at]
   if redis.call('ZSCORE', KEYS[1], member) then
-    local body = ARGV[1] == 'hasten' and redis.call('HGET', KEYS[2], member)
+    local body = ARGV[1] == 'run' and redis.call('HGET', KEYS[2], member)
     if body then
       redis.call('XADD', KEYS[3], '*', 'parcel', body)
     end

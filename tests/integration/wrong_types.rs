@@ -65,7 +65,7 @@ fn cases() -> Vec<Case> {
         "retain.lua" on "lib/groups.lua": &[LOG, META], &[""];
         "schema.lua": &["{s}:schema"], &["begin", "token", "0001", "sum", "1000"];
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
-        "retry_take.lua": &[RETRY, BODY, REDO], &["hasten", "log:9-1"];
+        "retry_take.lua": &[RETRY, BODY, REDO], &["run", "log:9-1"];
         "retry_take.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];
         "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "later", "1000", "parcel"];
         "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "later", "0", "parcel"];

@@ -212,7 +212,7 @@ impl Store for RedisAdapter {
         group: &'a Group,
         receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.take_scheduled("run retries now", topic, group, receipts))
+        Box::pin(self.take_scheduled("run retries now", "run", topic, group, receipts))
     }
 
     fn cancel<'a>(
@@ -221,7 +221,7 @@ impl Store for RedisAdapter {
         group: &'a Group,
         receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.take_scheduled("cancel", topic, group, receipts))
+        Box::pin(self.take_scheduled("cancel", "cancel", topic, group, receipts))
     }
 
     fn consumers<'a>(

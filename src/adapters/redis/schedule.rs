@@ -45,6 +45,7 @@ impl RedisAdapter {
 
     pub(super) async fn take_scheduled(
         &self,
+        operation: &'static str,
         action: &'static str,
         topic: &Topic,
         group: &Group,
@@ -62,7 +63,7 @@ impl RedisAdapter {
             }
             let flags = self
                 .pool
-                .run(action, async |connection| {
+                .run(operation, async |connection| {
                     let reply: Value = call.run(connection).await?;
                     reply::flags(reply)
                 })
