@@ -51,7 +51,7 @@ pub struct DeadLetterFilter {
     message_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "corrId", skip_serializing_if = "Option::is_none")]
     correlation: Option<String>,
     #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,

@@ -36,6 +36,7 @@ struct HeadForm<'a>(
 
 #[derive(Serialize, Deserialize)]
 struct BodyForm {
+    #[serde(rename = "parcel")]
     redelivery: RedeliveryForm,
     handler: String,
     consumer: String,

@@ -5,6 +5,8 @@ mod entry;
 mod envelope;
 mod export;
 pub(crate) mod redelivery;
+#[cfg(test)]
+mod stored_formats;
 pub(crate) mod value;
 
 pub use dead_letter::Record;

@@ -21,7 +21,7 @@ fn adds_up(told: &Value, published: u64, store: &str) {
     assert_eq!(count("lost"), 0, "{told}");
     assert_eq!(count("workers_killed"), 1, "{told}");
     assert!(told["duplicates"].is_u64(), "{told}");
-    assert_eq!(told["backend"], store);
+    assert_eq!(told["adapter"], store);
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn findings(url: &str, args: &[&str], code: i32) -> Vec<(String, String, String)
     let told = run(Some(url), &all).failed(code).json();
     let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_owned();
     let all = told["findings"].as_array().unwrap().iter();
-    all.map(|one| (text(one, "check"), text(one, "level"), text(one, "what")))
+    all.map(|one| (text(one, "check"), text(one, "severity"), text(one, "what")))
         .collect()
 }
 

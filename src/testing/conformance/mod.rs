@@ -391,11 +391,11 @@ mod tests {
             "The codec in which",
         ];
         for (text, first, last) in [
-            (PORTS[0], "pub trait Backend", "\n}\n\n/// A reader, and"),
+            (PORTS[0], "pub trait Store", "\n}\n\n/// A reader, and"),
             (PORTS[0], "pub trait Reader", "\n}"),
             (PORTS[0], "pub trait Interrupt", "\n}"),
             (PORTS[1], "pub trait KvStore:", "\n}"),
-            (PORTS[2], "pub trait Graves:", "\n}"),
+            (PORTS[2], "pub trait DeadLetterStore:", "\n}"),
         ] {
             let start = text.find(first).unwrap();
             let body = &text[start..][..text[start..].find(last).unwrap()];

@@ -21,7 +21,7 @@ pub(crate) enum KvAction {
     Get(GetArgs),
     Set(SetArgs),
     Del(DelArgs),
-    CasResult(CasArgs),
+    Cas(CasArgs),
 }
 
 /// Show a value.

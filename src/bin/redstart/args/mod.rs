@@ -85,7 +85,7 @@ impl Command {
                 return NamespaceAccess::Begin;
             }
             Self::Kv(args) => match &args.action {
-                KvAction::Set(_) | KvAction::CasResult(_) => return NamespaceAccess::Begin,
+                KvAction::Set(_) | KvAction::Cas(_) => return NamespaceAccess::Begin,
                 KvAction::Del(_) => true,
                 KvAction::Get(_) => false,
             },

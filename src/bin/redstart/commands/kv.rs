@@ -23,7 +23,7 @@ pub(super) async fn run(
         KvAction::Get(args) => get(args, &kv, console).await,
         KvAction::Set(args) => set(args, &kv, console).await,
         KvAction::Del(args) => del(args, &kv, console).await,
-        KvAction::CasResult(args) => cas(args, &kv, console).await,
+        KvAction::Cas(args) => cas(args, &kv, console).await,
     }
 }
 

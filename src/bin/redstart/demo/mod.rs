@@ -40,7 +40,7 @@ Examples:
   redstart demo --keep               then look around with topics, groups, tail
 
 With --json the last line of the output is one object with published, handled, dead, duplicates,
-lost, retries, workers_killed, seconds, messages_per_second, store, namespace, adds_up.
+lost, retries, workers_killed, seconds, messages_per_second, adapter, namespace, adds_up.
 
 Exit codes: 0 the account adds up, 1 it does not or the demo failed, 2 wrong usage,
 130 interrupted."

@@ -100,7 +100,7 @@ pub(super) async fn play(
             killed: u64::from(scene.killed.is_some()),
             publishing,
             handling,
-            store: container.adapter_name(),
+            adapter: container.adapter_name(),
             namespace: ground.namespace.as_str(),
         },
     )?;

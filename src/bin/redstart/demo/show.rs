@@ -25,7 +25,7 @@ pub(super) struct Circumstances<'a> {
     pub(super) killed: u64,
     pub(super) publishing: Duration,
     pub(super) handling: Duration,
-    pub(super) store: &'a str,
+    pub(super) adapter: &'a str,
     pub(super) namespace: &'a str,
 }
 
@@ -41,7 +41,7 @@ struct Told<'a> {
     workers_killed: u64,
     seconds: f64,
     messages_per_second: u64,
-    store: &'a str,
+    adapter: &'a str,
     namespace: &'a str,
     adds_up: bool,
 }
@@ -108,7 +108,7 @@ impl<'s, 'c> Show<'s, 'c> {
                 workers_killed: of.killed,
                 seconds: (seconds * 1000.0).round() / 1000.0,
                 messages_per_second: rate,
-                store: of.store,
+                adapter: of.adapter,
                 namespace: of.namespace,
                 adds_up: sums.adds_up(),
             });
@@ -147,7 +147,7 @@ impl<'s, 'c> Show<'s, 'c> {
             ),
             row("workers killed", of.killed.to_string(), ""),
             row("time", format!("{seconds:.1} s"), &handling),
-            row("backend", of.store.to_owned(), ""),
+            row("adapter", of.adapter.to_owned(), ""),
         ];
         self.console.line("")?;
         self.console.table(&[], &rows, 1..2)
