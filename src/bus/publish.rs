@@ -38,7 +38,7 @@ impl StoreBus {
             .instrument(span)
             .await;
         for error in results.iter().filter_map(|result| result.as_ref().err()) {
-            let kind = format!("{:?}", error.kind());
+            let kind = error.kind().as_str();
             counter!("redstart_publish_failed_total", "topic" => topic.to_string(), "kind" => kind)
                 .increment(1);
         }
@@ -58,10 +58,7 @@ impl StoreBus {
             Ok(window) => window,
             Err(error) => {
                 let error = error.on(topic.as_str());
-                return envelopes
-                    .iter()
-                    .map(|_| Err(error.without_cause()))
-                    .collect();
+                return envelopes.iter().map(|_| Err(error.clone())).collect();
             }
         };
         let mut results: Vec<Option<Result<Published, Error>>> =
@@ -100,27 +97,16 @@ impl StoreBus {
         drop(admitted);
         let plain = plain.into_iter().map(|done| done.map(Published::new));
         let mut appended = plain.chain(once);
-        let mut refusal = refusal.err();
+        let refusal = refusal.err().unwrap_or_else(|| closed(topic));
         results
             .into_iter()
             .map(|result| {
                 result.unwrap_or_else(|| match appended.next() {
                     Some(fate) => fate,
-                    // The first one refused has the cause; errors are not cloned.
-                    None => Err(refused(topic, &mut refusal)),
+                    None => Err(refusal.clone()),
                 })
             })
             .collect()
-    }
-}
-
-fn refused(topic: &Topic, refusal: &mut Option<Error>) -> Error {
-    match refusal {
-        Some(error) => {
-            let next = error.without_cause();
-            refusal.replace(next).unwrap_or_else(|| closed(topic))
-        }
-        None => closed(topic),
     }
 }
 

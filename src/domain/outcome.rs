@@ -3,10 +3,11 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use super::error::chain_texts;
 use super::text::cut;
 
-/// The longest error text that is kept, in bytes; the rest is cut.
-const LONGEST_ERROR: usize = 4096;
+/// The longest error text that a record keeps, in bytes. The rest is cut.
+const MAX_ERROR_BYTES: usize = 4096;
 
 /// How a handler ends a delivery.
 #[non_exhaustive]
@@ -133,22 +134,19 @@ impl<T: IntoOutcomes, E: Into<Box<dyn StdError + Send + Sync>>> IntoOutcomes for
     }
 }
 
-/// An error with its causes in one line, cut to a length that a record can hold.
+/// An error and its causes in one line, cut to the length that a stored record may hold.
 pub(crate) fn describe(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if text.len() >= LONGEST_ERROR {
+    let mut text = String::new();
+    for part in chain_texts(error) {
+        if text.len() >= MAX_ERROR_BYTES {
             break;
         }
-        let part = error.to_string();
-        // Many errors repeat their cause in their own text.
-        if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
+        if !text.is_empty() {
+            text.push_str(": ");
         }
-        cause = error.source();
+        text.push_str(&part);
     }
-    cut(&mut text, LONGEST_ERROR);
+    cut(&mut text, MAX_ERROR_BYTES);
     text
 }
 

@@ -63,7 +63,7 @@ async fn every_way_of_a_message_is_counted() {
         other => panic!("{name}: {other:?} in {:?}", seen.keys()),
     };
     assert_eq!(count("redstart_published_total{}"), 10);
-    assert_eq!(count("redstart_publish_failed_total{kind=TooLarge}"), 1);
+    assert_eq!(count("redstart_publish_failed_total{kind=too-large}"), 1);
     assert_eq!(count("redstart_delivered_total{}"), 12);
     assert_eq!(count("redstart_settled_total{outcome=ack}"), 8);
     assert_eq!(count("redstart_settled_total{outcome=retry}"), 2);

@@ -41,12 +41,12 @@ impl RedisAdapter {
             };
             match answered {
                 Ok(answered) => results.extend(answered),
-                Err(failure) => results.extend(alike(failure, batch.len())),
+                Err(failure) => results.extend(alike(&failure, batch.len())),
             }
             if results.last().is_some_and(Result::is_err) {
                 let rule = "a message before it in the same call failed; it was not sent";
                 let skipped = Error::new(ErrorKind::Unavailable, OPERATION, rule);
-                results.extend(alike(skipped, entries.len() - results.len()));
+                results.extend(alike(&skipped, entries.len() - results.len()));
                 break;
             }
         }
@@ -83,13 +83,9 @@ impl RedisAdapter {
     }
 }
 
-/// The same failure for several messages; the first one has the cause.
-fn alike<T>(failure: Error, count: usize) -> Vec<Result<T, Error>> {
-    let mut all: Vec<_> = (1..count).map(|_| Err(failure.without_cause())).collect();
-    if count > 0 {
-        all.insert(0, Err(failure));
-    }
-    all
+/// The same failure for several messages.
+fn alike<T>(failure: &Error, count: usize) -> Vec<Result<T, Error>> {
+    (0..count).map(|_| Err(failure.clone())).collect()
 }
 
 /// What the script answered for each entry.

@@ -148,13 +148,7 @@ impl RedisAdapter {
         async move {
             match sent.await {
                 Ok(replies) => replies.into_iter().map(appended).collect(),
-                Err(failure) => {
-                    // The first one has the cause.
-                    let rest = (1..count).map(|_| Err(failure.without_cause()));
-                    let mut results: Vec<_> = rest.collect();
-                    results.insert(0, Err(failure));
-                    results
-                }
+                Err(failure) => (0..count).map(|_| Err(failure.clone())).collect(),
             }
         }
     }
