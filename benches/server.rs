@@ -1,16 +1,20 @@
 //! A private redis-server for a bench.
 
+#[path = "../src/bin/redstart/demo/server_process.rs"]
+mod server_process;
+
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redstart::{Container, Group, Topic, topics::TopicSettings};
+use server_process::ServerProcess;
 
 pub(crate) struct Server {
-    child: Child,
     pub(crate) url: String,
     topics: AtomicU64,
+    // Dropped before its folder.
+    _process: ServerProcess,
     _folder: tempfile::TempDir,
 }
 
@@ -21,7 +25,8 @@ impl Server {
             .and_then(|listener| listener.local_addr())
             .expect("a free port")
             .port();
-        let mut command = Command::new("redis-server");
+        let mut command = ServerProcess::command(folder.path())
+            .expect("redis-server is needed; tests/run installs it");
         command.args([
             "--port",
             &port.to_string(),
@@ -34,26 +39,25 @@ impl Server {
         command.args(["--appendonly", if fsync == "off" { "no" } else { "yes" }]);
         // A rewrite in the middle of a pair would be measured on one side only.
         command.args(["--auto-aof-rewrite-percentage", "0"]);
-        let child = command
-            .arg("--dir")
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is needed; tests/run installs it");
+        let mut process = ServerProcess::spawn(&mut command).expect("a shell");
         let url = format!("redis://127.0.0.1:{port}/");
         let deadline = Instant::now() + Duration::from_secs(30);
         while redis::Client::open(url.as_str())
             .and_then(|client| client.get_connection())
             .is_err()
         {
-            assert!(Instant::now() < deadline, "redis-server did not come up");
+            let ended = process.try_wait().expect("the process is ours");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "redis-server (pid {}) did not come up: {ended:?}",
+                process.pid()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         Self {
-            child,
             url,
             topics: AtomicU64::new(0),
+            _process: process,
             _folder: folder,
         }
     }
@@ -144,11 +148,4 @@ impl Server {
 /// The group of every subscription.
 pub(crate) fn bench_group() -> Group {
     Group::new("bench").expect("a name")
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -3,7 +3,8 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,9 +14,10 @@ use redstart::{
     dead_letters::Reason,
     kv::{Once, once},
 };
-use support::worker::{Worker, say};
+use support::worker::{END, Worker, orders, say};
 use support::{
-    PATIENCE, Server, container, drained, finish, group, letters, next, some, status, topic, until,
+    PATIENCE, Server, container, drained, finish, group, letters, next, signal, some, status,
+    topic, until,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
@@ -167,6 +169,7 @@ fn worker_process() {
     let Ok(url) = std::env::var("REDSTART_TEST_WORKER") else {
         return;
     };
+    let mut orders = orders();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -195,11 +198,7 @@ fn worker_process() {
             )
             .await
             .unwrap();
-        // Until the test closes the pipe.
-        tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
-            .await
-            .unwrap()
-            .unwrap();
+        assert_eq!(orders.recv().await.as_deref(), Some(END));
         let report = container.shutdown(PATIENCE).await;
         assert!(report.is_clean(), "{report:?}");
     });
@@ -276,7 +275,7 @@ async fn a_worker_frozen_beyond_its_lease_does_no_harm_when_it_thaws() {
     let server = Server::start();
     let container = container(&server).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let frozen = worker(&server, 0, sender.clone());
+    let mut frozen = worker(&server, 0, sender.clone());
     publish(&container, 400).await;
     // Frozen while it has begun something.
     loop {
@@ -305,4 +304,63 @@ async fn a_worker_frozen_beyond_its_lease_does_no_harm_when_it_thaws() {
     frozen.end();
     other.end();
     finish(container).await;
+}
+
+/// Not a test: the program that the test below kills. It reports the processes and folders of two
+/// servers and two workers, one of each frozen.
+#[test]
+fn process_to_kill() {
+    if std::env::var("REDSTART_TEST_PROCESS_TO_KILL").is_err() {
+        return;
+    }
+    let mut orders = orders();
+    let servers = [Server::start(), Server::start()];
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let mut workers = [0, 1].map(|number| worker(&servers[0], number, sender.clone()));
+    signal(servers[1].pid(), "STOP");
+    workers[1].freeze();
+    for server in &servers {
+        say(&format!("folder {}", server.folder().display()));
+    }
+    let pids = servers.iter().map(Server::pid);
+    for pid in pids.chain(workers.iter().map(Worker::pid)) {
+        say(&format!("process {pid}"));
+    }
+    orders.blocking_recv();
+    received.close();
+}
+
+/// Whether a process exists and is not a zombie.
+fn is_running(pid: &str) -> bool {
+    let listed = Command::new("ps").args(["-o", "stat=", "-p", pid]).output();
+    let state = String::from_utf8(listed.unwrap().stdout).unwrap();
+    !state.trim().is_empty() && !state.trim().starts_with('Z')
+}
+
+#[tokio::test]
+async fn servers_and_workers_die_with_the_process_that_started_them() {
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let arguments = ["process_to_kill", "--exact", "--nocapture"];
+    let environment = ("REDSTART_TEST_PROCESS_TO_KILL", "1");
+    let mut parent = Worker::start(&arguments, environment, 0, sender);
+    let (mut folders, mut pids) = (Vec::new(), Vec::new());
+    while pids.len() < 4 {
+        let (_, text) = next(&mut received).await;
+        match text.split_once(' ').unwrap() {
+            ("folder", path) => folders.push(PathBuf::from(path)),
+            (_, pid) => pids.push(pid.to_owned()),
+        }
+    }
+    assert!(folders.iter().all(|folder| folder.exists()), "{folders:?}");
+    assert!(pids.iter().all(|pid| is_running(pid)), "{pids:?}");
+    parent.kill();
+    for pid in &pids {
+        until("a process to die", async || {
+            (!is_running(pid)).then_some(())
+        })
+        .await;
+    }
+    for folder in &folders {
+        until("a folder to go", async || (!folder.exists()).then_some(())).await;
+    }
 }

@@ -1,6 +1,5 @@
 //! A worker process: a container, and what its role does with it, until it is told to end.
 
-use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +9,7 @@ use redstart::{Container, Namespace};
 use serde::{Deserialize, Serialize};
 
 use crate::history::Journal;
-use crate::support::worker::say;
+use crate::support::worker::{END, orders, say};
 use crate::support::{PATIENCE, group};
 use crate::{load, operator, stores};
 
@@ -88,8 +87,8 @@ pub(crate) fn calm(journal: &std::path::Path) -> PathBuf {
     journal.with_extension("calm")
 }
 
-/// Works until the pipe of its orders is closed. The orders: `drop` throws the runtime away
-/// in the middle of everything, `restart` shuts the container down in a hurry; a new one comes.
+/// Works until the order [`END`]. The order `drop` throws the runtime away in the middle of its
+/// work; `restart` shuts the container down within milliseconds. Both then connect a new container.
 pub(crate) fn run(spec: &str) {
     // Handlers panic on purpose.
     std::panic::set_hook(Box::new(|_| {}));
@@ -97,7 +96,7 @@ pub(crate) fn run(spec: &str) {
     let spec = Arc::new(spec);
     let journal = Journal::open(&spec.journal, &format!("{:?}-{}", spec.role, spec.number));
     let numbers = Numbers::of(spec.number);
-    let mut orders = std::io::stdin().lock().lines();
+    let mut orders = orders();
     loop {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -118,12 +117,14 @@ pub(crate) fn run(spec: &str) {
             say("working");
             work
         });
-        let order = orders.next().map(Result::unwrap);
-        if order.as_deref() == Some("drop") {
+        let order = orders
+            .blocking_recv()
+            .expect("the reader of orders runs on");
+        if order == "drop" {
             runtime.shutdown_background();
             continue;
         }
-        let in_a_hurry = order.is_some();
+        let in_a_hurry = order != END;
         runtime.block_on(async {
             let work = work.await.unwrap();
             let deadline = if in_a_hurry {
@@ -135,7 +136,7 @@ pub(crate) fn run(spec: &str) {
             assert!(in_a_hurry || report.is_clean(), "{report:?}");
         });
         runtime.shutdown_background();
-        if order.is_none() {
+        if !in_a_hurry {
             return;
         }
     }

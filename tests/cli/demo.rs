@@ -67,8 +67,8 @@ fn the_demo_tells_its_story() {
     }
 }
 
-#[test]
-fn an_interrupted_demo_ends_its_processes() {
+/// Starts the demo, ends it by a signal, and waits for the end of its server and its workers.
+fn end_by_signal(name: &str) -> Option<i32> {
     let mut child = redstart(None, &["demo", "--messages", "5000"])
         .spawn()
         .unwrap();
@@ -83,13 +83,24 @@ fn an_interrupted_demo_ends_its_processes() {
     let mut pids = numbers(&workers, "(pids ");
     assert_eq!(pids.len(), 3, "{workers}");
     pids.extend(numbers(&server, "(pid "));
-    signal(child.id(), "INT");
-    assert_eq!(wait(&mut child).code(), Some(130));
+    signal(child.id(), name);
+    let code = wait(&mut child).code();
     let deadline = Instant::now() + PATIENCE;
     while let Some(pid) = pids.iter().find(|pid| is_running(pid)) {
         assert!(Instant::now() < deadline, "process {pid} is left");
         thread::sleep(Duration::from_millis(20));
     }
+    code
+}
+
+#[test]
+fn an_interrupted_demo_ends_its_processes() {
+    assert_eq!(end_by_signal("INT"), Some(130));
+}
+
+#[test]
+fn a_killed_demo_leaves_no_process() {
+    assert_eq!(end_by_signal("KILL"), None);
 }
 
 /// The demo as it is where there is no redis-server on the PATH and no server was given.

@@ -5,11 +5,13 @@
 
 pub(crate) mod batches;
 pub(crate) mod roles;
+#[path = "../../src/bin/redstart/demo/server_process.rs"]
+mod server_process;
 pub(crate) mod worker;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use redstart::{
@@ -19,6 +21,7 @@ use redstart::{
     envelope::EntryId,
     topics::GroupStatus,
 };
+use server_process::ServerProcess;
 
 /// How long a test waits for what must happen. Long, because the machine may be busy; never a
 /// measure of anything.
@@ -122,9 +125,10 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(sent.success(), "kill -s {name} {pid}");
 }
 
-/// A running server. Dropping it kills the process and removes its folder.
+/// A running server. Dropping it kills the process and removes its folder; both also go when the
+/// test's process is killed.
 pub(crate) struct Server {
-    child: Child,
+    process: ServerProcess,
     port: u16,
     folder: tempfile::TempDir,
     settings: Vec<String>,
@@ -165,18 +169,16 @@ impl Server {
                 .local_addr()
                 .unwrap()
                 .port();
-            let mut child = spawn(port, folder.path(), &settings, &environment);
-            if comes_up(&mut child, port) {
+            let mut process = spawn(port, folder.path(), &settings, &environment);
+            if comes_up(&mut process, port) {
                 return Self {
-                    child,
+                    process,
                     port,
                     folder,
                     settings,
                     environment,
                 };
             }
-            let _ = child.kill();
-            let _ = child.wait();
         }
         panic!("redis-server did not come up on twenty ports");
     }
@@ -187,8 +189,7 @@ impl Server {
 
     /// Kills the server. Nothing that it has acknowledged is lost: it syncs every write.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.kill();
     }
 
     /// Starts it again on the same data and port.
@@ -200,9 +201,9 @@ impl Server {
     pub(crate) fn start_again_with(&mut self, settings: &[&str]) {
         let settings = settings.iter().map(|one| (*one).to_owned());
         let all: Vec<String> = self.settings.iter().cloned().chain(settings).collect();
-        self.child = spawn(self.port, self.folder.path(), &all, &self.environment);
+        self.process = spawn(self.port, self.folder.path(), &all, &self.environment);
         assert!(
-            comes_up(&mut self.child, self.port),
+            comes_up(&mut self.process, self.port),
             "the server did not come back"
         );
     }
@@ -214,7 +215,7 @@ impl Server {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -228,7 +229,7 @@ impl Server {
 
     /// Whether the process has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+        self.process.try_wait().unwrap().is_some()
     }
 
     /// Runs a command on a raw connection.
@@ -249,15 +250,14 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(port: u16, folder: &Path, settings: &[String], environment: &[(String, String)]) -> Child {
-    Command::new("redis-server")
+fn spawn(
+    port: u16,
+    folder: &Path,
+    settings: &[String],
+    environment: &[(String, String)],
+) -> ServerProcess {
+    let mut command = ServerProcess::command(folder).expect("tests/run installs redis-server");
+    command
         .args([
             "--port",
             &port.to_string(),
@@ -267,20 +267,15 @@ fn spawn(port: u16, folder: &Path, settings: &[String], environment: &[(String, 
             "",
         ])
         .args(["--appendonly", "yes", "--appendfsync", "always"])
-        .arg("--dir")
-        .arg(folder)
         .args(settings)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server is needed; tests/run installs it")
+        .envs(environment.iter().map(|(name, value)| (name, value)));
+    ServerProcess::spawn(&mut command).expect("a shell")
 }
 
-fn comes_up(child: &mut Child, port: u16) -> bool {
+fn comes_up(process: &mut ServerProcess, port: u16) -> bool {
     let deadline = Instant::now() + Duration::from_secs(30);
     while Instant::now() < deadline {
-        if child.try_wait().unwrap().is_some() {
+        if process.try_wait().unwrap().is_some() {
             return false;
         }
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
@@ -289,7 +284,7 @@ fn comes_up(child: &mut Child, port: u16) -> bool {
                 .and_then(|client| client.get_connection())
                 .and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
             // Another process may answer on the port only if ours has failed to bind it.
-            if ping.is_ok() && child.try_wait().unwrap().is_none() {
+            if ping.is_ok() && process.try_wait().unwrap().is_none() {
                 return true;
             }
         }

@@ -1,13 +1,25 @@
-//! Workers that are processes of their own, and what they say.
+//! Worker processes: this program, started again with an environment variable that makes it a worker.
+//!
+//! A test writes orders to the worker's standard input and reads reports from its standard output.
+//! The end of standard input means that the test's process died; the worker then exits at once.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::signal;
 
-/// One line in one write, so that lines of several tasks never mix.
+/// Tells a worker to finish its work and exit.
+pub(crate) const END: &str = "end";
+
+/// Waits for a line or for the end of the pipe. Only the end of the pipe kills.
+const KILL_AT_END_OF_INPUT: &str = r#"
+trap '' HUP INT QUIT TERM
+read -r line || kill -9 "$1"
+"#;
+
+/// Reports one line to the test. One write per line: lines of several tasks never mix.
 pub(crate) fn say(text: &str) {
     let line = format!("@{text}\n");
     let mut out = std::io::stdout().lock();
@@ -15,15 +27,29 @@ pub(crate) fn say(text: &str) {
     out.flush().unwrap();
 }
 
+/// The orders that the test sends to this worker. Exits the process when the test's process dies.
+pub(crate) fn orders() -> UnboundedReceiver<String> {
+    let (sender, orders) = unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+        std::process::exit(1);
+    });
+    orders
+}
+
 /// A worker process. Dropping it kills the process.
 pub(crate) struct Worker {
     child: Child,
-    orders: Option<ChildStdin>,
+    orders: ChildStdin,
+    /// Kills the frozen worker when the test's process dies: a frozen worker cannot notice it.
+    watchdog: Option<Child>,
 }
 
 impl Worker {
-    /// Starts this very program as a worker: the arguments and the environment variable make
-    /// it one. What it [says](say) goes to `sender` with its number.
+    /// Starts this program as a worker, which the arguments and the environment variable select.
+    /// `sender` gets each [reported](say) line with the worker's number.
     pub(crate) fn start(
         arguments: &[&str],
         environment: (&str, &str),
@@ -40,52 +66,73 @@ impl Worker {
         let out = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
             for line in out.lines().map_while(Result::ok) {
-                // The test harness puts its own words before the first line.
+                // The test harness prints its own text before the first line.
                 if let Some((_, text)) = line.split_once('@') {
                     let _ = sender.send((number, text.to_owned()));
                 }
             }
         });
-        let orders = child.stdin.take();
-        Self { child, orders }
+        let orders = child.stdin.take().unwrap();
+        Self {
+            child,
+            orders,
+            watchdog: None,
+        }
     }
 
-    /// Sends it a line. One that has died gets none.
+    /// Sends an order. A worker that died gets none.
     pub(crate) fn order(&mut self, line: &str) {
-        if let Some(orders) = &mut self.orders {
-            let _ = writeln!(orders, "{line}").and_then(|()| orders.flush());
-        }
+        let _ = writeln!(self.orders, "{line}").and_then(|()| self.orders.flush());
     }
 
     /// Kills it at once.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
+        let _ = self.child.kill();
+        self.release();
         self.child.wait().unwrap();
     }
 
-    pub(crate) fn freeze(&self) {
-        signal(self.child.id(), "STOP");
+    pub(crate) fn freeze(&mut self) {
+        let watchdog = Command::new("/bin/sh")
+            .args(["-c", KILL_AT_END_OF_INPUT, "sh", &self.pid().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.watchdog = Some(watchdog);
+        signal(self.pid(), "STOP");
     }
 
-    pub(crate) fn thaw(&self) {
-        signal(self.child.id(), "CONT");
+    pub(crate) fn thaw(&mut self) {
+        signal(self.pid(), "CONT");
+        self.release();
+    }
+
+    /// Ends the watchdog, which leaves the worker alone.
+    fn release(&mut self) {
+        if let Some(mut watchdog) = self.watchdog.take() {
+            let mut lifeline = watchdog.stdin.take().unwrap();
+            let _ = lifeline.write_all(b"released\n");
+            let _ = watchdog.wait();
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Closes the pipe by which it gets its orders: it ends by itself.
+    /// Tells it to finish its work and exit.
     pub(crate) fn dismiss(&mut self) {
-        self.orders = None;
+        self.order(END);
     }
 
-    /// How it ended, once it has.
+    /// Its exit status, once it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Lets it end by itself and expects that it says that all is well.
+    /// Dismisses it and expects that it succeeds.
     pub(crate) fn end(mut self) {
         self.dismiss();
         let status = self.child.wait().unwrap();
@@ -96,6 +143,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        self.release();
         let _ = self.child.wait();
     }
 }

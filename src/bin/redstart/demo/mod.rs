@@ -8,6 +8,7 @@ mod play;
 mod process;
 mod report;
 mod server;
+mod server_process;
 mod show;
 mod thread;
 mod worker;

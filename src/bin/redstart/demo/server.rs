@@ -3,12 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redstart::{Container, ErrorKind, container::ContainerBuilder};
 use tempfile::TempDir;
 
+use super::server_process::ServerProcess;
 use crate::failure::{Failure, chain};
 
 /// How long the server may take to come up.
@@ -16,10 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A socket's path must fit into 104 bytes on macOS and 108 on Linux.
 const LONGEST_PATH: usize = 100;
 
-/// A running server. Dropping it kills the process and removes its folder.
+/// A running server. Dropping it kills the process and removes its folder; both also go when this
+/// process is killed.
 #[derive(Debug)]
 pub(super) struct PrivateServer {
-    running: Option<(Child, TempDir)>,
+    running: Option<(ServerProcess, TempDir)>,
     url: String,
     pid: u32,
 }
@@ -29,33 +30,25 @@ impl PrivateServer {
     pub(super) fn start() -> Result<Option<Self>, Failure> {
         let folder = folder()?;
         let socket = folder.path().join("redis.sock");
-        let mut command = Command::new("redis-server");
+        let mut command = match ServerProcess::command(folder.path()) {
+            Ok(command) => command,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         command
             .args(["--port", "0", "--unixsocketperm", "700", "--save", ""])
             .args(["--appendonly", "yes", "--daemonize", "no"])
             .arg("--unixsocket")
             .arg(&socket)
-            .arg("--dir")
-            .arg(folder.path())
             .arg("--logfile")
-            .arg(folder.path().join("redis.log"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .arg(folder.path().join("redis.log"));
         super::own_group(&mut command);
-        let child = match command.spawn() {
-            Ok(child) => child,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(Failure::new(format!(
-                    "redis-server cannot be started: {error}"
-                )));
-            }
-        };
+        let process = ServerProcess::spawn(&mut command)
+            .map_err(|error| Failure::new(format!("redis-server cannot be started: {error}")))?;
         Ok(Some(Self {
             url: format!("unix://{}", socket.display()),
-            pid: child.id(),
-            running: Some((child, folder)),
+            pid: process.pid(),
+            running: Some((process, folder)),
         }))
     }
 
@@ -80,10 +73,10 @@ impl PrivateServer {
                 Err(error) if error.kind() == ErrorKind::Unavailable => error,
                 Err(error) => return Err(error.into()),
             };
-            let Some((child, folder)) = &mut self.running else {
+            let Some((process, folder)) = &mut self.running else {
                 return Err(error.into());
             };
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = process.try_wait()? {
                 let said = last_line(&folder.path().join("redis.log"));
                 return Err(Failure::new(format!(
                     "redis-server gave up ({status}): {said}"
@@ -100,13 +93,14 @@ impl PrivateServer {
     /// Whether the process is still there.
     pub(super) fn is_running(&mut self) -> bool {
         let running = self.running.as_mut();
-        running.is_some_and(|(child, _)| matches!(child.try_wait(), Ok(None)))
+        running.is_some_and(|(process, _)| matches!(process.try_wait(), Ok(None)))
     }
 
     /// Lets it run on, and says in which folder.
     pub(super) fn keep(mut self) -> String {
         let kept = self.running.take();
-        kept.map_or_else(String::new, |(_, folder)| {
+        kept.map_or_else(String::new, |(mut process, folder)| {
+            process.release();
             folder.keep().display().to_string()
         })
     }
@@ -114,10 +108,9 @@ impl PrivateServer {
 
 impl Drop for PrivateServer {
     fn drop(&mut self) {
-        if let Some((mut child, folder)) = self.running.take() {
-            let _ = child.kill();
+        if let Some((process, folder)) = self.running.take() {
             // Before its folder goes: a server that is still alive would write into it.
-            let _ = child.wait();
+            drop(process);
             drop(folder);
         }
     }
