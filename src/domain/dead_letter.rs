@@ -20,18 +20,31 @@ const LONGEST_HISTORY: usize = 10;
 pub enum Reason {
     /// Every attempt failed.
     Exhausted,
-    /// The handler said that no attempt can succeed.
+    /// The handler rejected it: no attempt can succeed.
     Rejected,
     /// The entry or its payload could not be decoded.
     Undecodable,
-    /// The last attempt ended with its consumer, unsettled.
+    /// The consumer crashed during the last attempt.
     Crashed,
-    /// It was too old to be handled. Nothing dies of that so far; a record that says so is read.
+    /// The message was too old to be handled. Reserved. Nothing produces this reason yet; records
+    /// that carry it are accepted.
     Expired,
+    /// No handler takes the message's type. Reserved. Nothing produces this reason yet; records
+    /// that carry it are accepted.
+    Unhandled,
 }
 
 impl Reason {
-    /// The reason as records and metrics name it.
+    const ALL: [Self; 6] = [
+        Self::Exhausted,
+        Self::Rejected,
+        Self::Undecodable,
+        Self::Crashed,
+        Self::Expired,
+        Self::Unhandled,
+    ];
+
+    /// The name in records, metrics and filters.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,6 +53,7 @@ impl Reason {
             Self::Undecodable => "undecodable",
             Self::Crashed => "crashed",
             Self::Expired => "expired",
+            Self::Unhandled => "unhandled",
         }
     }
 }
@@ -54,20 +68,15 @@ impl FromStr for Reason {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        [
-            Self::Exhausted,
-            Self::Rejected,
-            Self::Undecodable,
-            Self::Crashed,
-            Self::Expired,
-        ]
-        .into_iter()
-        .find(|reason| reason.as_str() == text)
-        .ok_or_else(|| {
-            let rule = "must be exhausted, rejected, undecodable or crashed";
-            Error::new(ErrorKind::Invalid, "reason", rule)
-                .on(text.chars().take(64).collect::<String>())
-        })
+        Self::ALL
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or_else(|| {
+                let rule =
+                    "must be exhausted, rejected, undecodable, crashed, expired or unhandled";
+                Error::new(ErrorKind::Invalid, "reason", rule)
+                    .on(text.chars().take(64).collect::<String>())
+            })
     }
 }
 

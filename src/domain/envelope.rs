@@ -195,8 +195,8 @@ impl Envelope {
         &self.payload
     }
 
-    /// Makes it as if it had never been tried.
-    pub(crate) fn forget_attempts(&mut self) {
+    /// Resets the failed attempts and the last error, as if no attempt had been made.
+    pub(crate) fn reset_attempts(&mut self) {
         self.failed_attempts = 0;
         self.last_error = None;
     }

@@ -51,4 +51,4 @@ pub use retry::RetryPolicy;
 pub use sweep::{Selection, SkipReason, Sweep, SweepAction};
 pub use timestamp::Timestamp;
 pub(crate) use timestamp::hour_name;
-pub(crate) use verdict::{Verdict, after_crash, decide};
+pub(crate) use verdict::Verdict;

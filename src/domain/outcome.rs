@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use super::dead_letter::Reason;
 use super::error::chain_texts;
 use super::text::cut;
 
@@ -11,32 +12,35 @@ const MAX_ERROR_BYTES: usize = 4096;
 
 /// How a handler ends a delivery.
 #[non_exhaustive]
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[must_use]
 pub enum Outcome {
-    /// The message is done for this group.
+    /// The group is done with the message.
     Ack,
-    /// The attempt failed: try again, after the policy's delay or a given one.
+    /// The attempt failed. The message is tried again, or goes to the dead letters as
+    /// [`Reason::Exhausted`] after the last attempt of the retry policy.
     Retry {
-        /// Why it failed.
+        /// The error text, at most 4,096 bytes.
         error: String,
-        /// How long to wait; `None` leaves it to the retry policy.
+        /// The delay before the next attempt, at most 30 days; `None`: the retry policy's.
         delay: Option<Duration>,
     },
-    /// Not now: deliver again later, without counting an attempt.
+    /// The message is delivered again later. No attempt counts.
     Snooze {
-        /// How long to wait.
+        /// The delay, at most 30 days.
         delay: Duration,
     },
-    /// No attempt can succeed: to the dead letters, with reason `rejected`.
+    /// No further attempt can succeed: the message goes to the dead letters.
     DeadLetter {
-        /// Why it was rejected.
+        /// The reason on record; [`Outcome::dead_letter`] gives [`Reason::Rejected`].
+        reason: Reason,
+        /// The error text, at most 4,096 bytes.
         error: String,
     },
 }
 
 impl Outcome {
-    /// The attempt failed: try again by the policy.
+    /// The attempt failed: try again by the retry policy.
     pub fn retry(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Retry {
             error: describe(&*error.into()),
@@ -44,7 +48,8 @@ impl Outcome {
         }
     }
 
-    /// The attempt failed: try again after a given delay. Attempts count as always.
+    /// The attempt failed: try again after `delay` instead of the retry policy's delay. The attempt
+    /// counts as always.
     pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Retry {
             error: describe(&*error.into()),
@@ -52,22 +57,23 @@ impl Outcome {
         }
     }
 
-    /// Deliver again after a delay, without counting an attempt.
+    /// Deliver again after `delay`, at most 30 days, without counting an attempt.
     pub fn snooze(delay: Duration) -> Self {
         Self::Snooze { delay }
     }
 
-    /// No attempt can succeed: to the dead letters.
+    /// No further attempt can succeed: to the dead letters, as [`Reason::Rejected`].
     pub fn dead_letter(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::DeadLetter {
+            reason: Reason::Rejected,
             error: describe(&*error.into()),
         }
     }
 }
 
-/// What a handler may return: `()` is an ack, an error is a retry.
+/// A value that a handler may return: `()` is an ack, an error is a retry.
 pub trait IntoOutcome {
-    /// The outcome that the value stands for.
+    /// Converts the value to an outcome.
     fn into_outcome(self) -> Outcome;
 }
 
@@ -92,28 +98,28 @@ impl<T: IntoOutcome, E: Into<Box<dyn StdError + Send + Sync>>> IntoOutcome for R
     }
 }
 
-/// What a batch handler may return: one value for the whole batch, or one outcome for each message.
+/// A value that a batch handler may return: one for the whole batch, or one outcome for each message.
 pub trait IntoOutcomes {
-    /// The outcomes of so many messages, in their order.
+    /// Converts the value to the outcomes of `messages` messages, in their order.
     fn into_outcomes(self, messages: usize) -> Vec<Outcome>;
 }
 
-/// Every message is done.
+/// Acknowledges every message.
 impl IntoOutcomes for () {
     fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
         Outcome::Ack.into_outcomes(messages)
     }
 }
 
-/// Every message ends like this.
+/// Ends every message with this outcome.
 impl IntoOutcomes for Outcome {
     fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
         vec![self; messages]
     }
 }
 
-/// One for each message, in their order. Of any other number nobody can tell which is whose: every
-/// message has failed then.
+/// Ends each message with its own outcome, in their order. A `Vec` of any other length fails every
+/// message, because no outcome can be matched to its message.
 impl<T: IntoOutcome> IntoOutcomes for Vec<T> {
     fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
         if self.len() != messages {
@@ -124,7 +130,7 @@ impl<T: IntoOutcome> IntoOutcomes for Vec<T> {
     }
 }
 
-/// An error is every message's: each is tried again by the policy.
+/// An error fails every message: each is tried again by the retry policy.
 impl<T: IntoOutcomes, E: Into<Box<dyn StdError + Send + Sync>>> IntoOutcomes for Result<T, E> {
     fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
         match self {
@@ -198,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_huge_error_is_cut_on_a_character_boundary() {
-        let Outcome::DeadLetter { error } = Outcome::dead_letter("é".repeat(5000)) else {
+        let Outcome::DeadLetter { error, .. } = Outcome::dead_letter("é".repeat(5000)) else {
             panic!("not a dead letter");
         };
         assert!((4090..=4096).contains(&error.len()));

@@ -1,21 +1,23 @@
-//! What the parts of one running subscription share.
+//! The state that the intake and the handlers of one running subscription share.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::handler::Work;
 use crate::api::options::SubscribeOptions;
-use crate::domain::{Error, RetryPolicy, TopicSettings, describe};
-use crate::store::{DeliveryId, Fetched, Member, Settlement, Store};
+use crate::domain::TopicSettings;
+use crate::store::{DeliveryId, Fetched, MAX_BATCH, Member, Settlement, Store};
 use crate::wire::Limits;
+use crate::worker::fault::Faults;
 use crate::worker::intake::capacity::Capacity;
 use crate::worker::intake::in_flight::InFlight;
-use crate::worker::intake::queue::{Job, Queue};
+use crate::worker::intake::queue::{Queue, Queued};
 use crate::worker::meters::Meters;
+use crate::worker::services::lease_keeper::LeaseKeeper;
 
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
@@ -23,36 +25,28 @@ pub(crate) struct Core {
     pub(crate) handler_name: String,
     pub(crate) options: SubscribeOptions,
     pub(crate) limits: Limits,
-    pub(crate) meters: Meters,
-    pub(crate) held: InFlight,
-    pub(crate) room: Capacity,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) capacity: Capacity,
     pub(crate) queue: Queue,
     pub(crate) acks: mpsc::Sender<DeliveryId>,
     pub(crate) writes: mpsc::Sender<Settlement>,
-    /// Reading ends.
+    /// Ends reading.
     pub(crate) stop: CancellationToken,
-    /// The keeper, the promoter and the janitor end.
+    /// Ends the background jobs.
     pub(crate) halt: CancellationToken,
-    /// Only one of recovery and reclaim claims at a time.
+    /// Held by whichever claims deliveries: recovery or a reclaim.
     pub(crate) claiming: tokio::sync::Mutex<()>,
-    /// When a retry of this consumer's is due, sooner than the promoter may know.
-    pub(crate) due: Due,
-    pub(crate) acknowledged: AtomicU64,
-    /// The topic's settings as they were found: after FLUSHALL it gets them back.
+    /// The topic's settings at the start: the topic gets them back after FLUSHALL.
     pub(crate) settings: TopicSettings,
-    /// This consumer may hold deliveries that it has never seen.
-    pub(crate) stranded: AtomicBool,
-    /// Why due retries do not come back, while they do not.
-    pub(crate) promoting: Fault,
-    /// Why leases are not extended, while they are not.
-    pub(crate) keeping: Fault,
-    /// Why reading does not work, while it does not.
-    pub(crate) reading: Fault,
-    /// Why retries, snoozes and dead letters cannot be written, while they cannot.
-    pub(crate) writing: Fault,
-    /// Why acknowledging does not work, while it does not.
-    pub(crate) acknowledging: Fault,
+    /// The store may have handed this consumer deliveries whose answer was lost.
+    pub(crate) may_hold_unseen: AtomicBool,
+    pub(crate) lease_keeper: Arc<LeaseKeeper>,
+    pub(crate) faults: Faults,
 }
+
+/// Counts settled deliveries. The settlers count, the janitor compares.
+pub(crate) type SettledCount = Arc<AtomicU64>;
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,95 +56,110 @@ impl fmt::Debug for Core {
     }
 }
 
+/// The settlers' ends of the channels.
+pub(crate) struct Settlements {
+    pub(crate) acks: mpsc::Receiver<DeliveryId>,
+    pub(crate) writes: mpsc::Receiver<Settlement>,
+}
+
 impl Core {
-    /// Enters deliveries and hands them to the workers; those held already are left alone.
-    pub(crate) fn hand_over(&self, fetched: Vec<Fetched>) -> usize {
-        let entered = self.held.enter(fetched.iter().map(|one| one.receipt));
-        let new = entered.iter().flatten().count();
-        self.room.take(new);
-        let jobs = fetched.into_iter().zip(entered);
-        self.queue.push(jobs.filter_map(|(fetched, lease)| {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        member: Member,
+        options: SubscribeOptions,
+        limits: Limits,
+        settings: TopicSettings,
+        work: &Work,
+    ) -> (Self, Settlements) {
+        let (member, in_flight) = (Arc::new(member), Arc::<InFlight>::default());
+        let (meters, faults) = (Arc::new(Meters::new(&member)), Faults::default());
+        let lease_keeper = LeaseKeeper {
+            store: Arc::clone(&store),
+            member: Arc::clone(&member),
+            in_flight: Arc::clone(&in_flight),
+            meters: Arc::clone(&meters),
+            lease: options.lease,
+            fault: faults.extending.clone(),
+        };
+        let at_once = options.concurrency * work.most_at_once(&options);
+        // Bounded: a worker whose settlement finds the channel full waits.
+        let (acks, ack_queue) = mpsc::channel(2 * MAX_BATCH);
+        let (writes, write_queue) = mpsc::channel(2 * MAX_BATCH);
+        let core = Self {
+            handler_name: handler_name(&options, work, &member),
+            capacity: Capacity::new(at_once, options.prefetch),
+            store,
+            member,
+            options,
+            limits,
+            meters,
+            in_flight,
+            queue: Queue::default(),
+            acks,
+            writes,
+            stop: CancellationToken::new(),
+            halt: CancellationToken::new(),
+            claiming: tokio::sync::Mutex::new(()),
+            settings,
+            may_hold_unseen: AtomicBool::new(false),
+            lease_keeper: Arc::new(lease_keeper),
+            faults,
+        };
+        let settlements = Settlements {
+            acks: ack_queue,
+            writes: write_queue,
+        };
+        (core, settlements)
+    }
+
+    /// Enters fetched deliveries and queues them for the workers; skips those in flight already.
+    /// Returns how many were new.
+    pub(crate) fn accept(&self, fetched: Vec<Fetched>) -> usize {
+        let leases = self.in_flight.enter(fetched.iter().map(|one| one.receipt));
+        let new = leases.iter().flatten().count();
+        self.capacity.occupy(new);
+        let queued = fetched.into_iter().zip(leases);
+        self.queue.push(queued.filter_map(|(fetched, lease)| {
             let lease = lease?;
-            Some(Job { fetched, lease })
+            Some(Queued { fetched, lease })
         }));
         self.meters.delivered.increment(new as u64);
-        self.meters.in_flight.set(self.held.len() as f64);
+        self.meters.in_flight.set(self.in_flight.len() as f64);
         new
     }
-
-    /// Why the subscription does not work at the moment, if it does not.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        let parts = [
-            ("reading", &self.reading),
-            ("extending leases", &self.keeping),
-            ("bringing retries back", &self.promoting),
-            ("settling", &self.writing),
-            ("acknowledging", &self.acknowledging),
-        ];
-        let said: Vec<String> = parts
-            .into_iter()
-            .filter_map(|(what, trouble)| Some(format!("{what}: {}", trouble.said()?)))
-            .collect();
-        (!said.is_empty()).then(|| said.join("; "))
-    }
 }
 
-/// Why a part does not work, while it does not.
-#[derive(Debug, Default)]
-pub(crate) struct Fault(Mutex<Option<String>>);
-
-impl Fault {
-    pub(crate) fn say(&self, error: &Error) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe(error));
-    }
-
-    pub(crate) fn over(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn said(&self) -> Option<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-}
-
-/// The earliest due time that this consumer has set and the promoter has not seen.
-#[derive(Debug, Default)]
-pub(crate) struct Due {
-    earliest: Mutex<Option<tokio::time::Instant>>,
-    changed: Notify,
-}
-
-impl Due {
-    pub(crate) fn set(&self, delay: Duration) {
-        let at = tokio::time::Instant::now() + delay;
-        let mut earliest = self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
-        if earliest.is_none_or(|known| at < known) {
-            *earliest = Some(at);
-            self.changed.notify_one();
-        }
-    }
-
-    pub(crate) fn take(&self) -> Option<tokio::time::Instant> {
-        self.earliest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-    }
-
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-}
-
-/// How long to wait before trying again what failed `failures` times in a row.
+/// The handler's name in dead letters: the given one, else the type's, else `topic/group`.
 ///
-/// Reconnects neither spin nor give up: from 100 milliseconds to 5 seconds, jittered.
-pub(crate) fn back_off(failures: u32) -> Duration {
-    RetryPolicy::exponential(Duration::from_millis(100), Duration::from_secs(5))
-        .with_max_attempts(u32::MAX)
-        .delay_after(failures.max(1), fastrand::f64())
-        .unwrap_or(Duration::from_secs(5))
+/// A closure has no name of its own, and neither has a function inside one.
+fn handler_name(options: &SubscribeOptions, work: &Work, member: &Member) -> String {
+    if let Some(name) = &options.handler {
+        return name.clone();
+    }
+    let name = work.name();
+    if name.contains("{{closure}}") {
+        return member.to_string();
+    }
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Delivery, IntoHandler};
+    use crate::worker::fixture::member;
+
+    async fn bill(_: u32, _: Delivery) {}
+
+    #[test]
+    fn a_handler_is_named_by_choice_by_type_or_by_its_subscription() {
+        let of = |options: &SubscribeOptions, work: Work| handler_name(options, &work, &member());
+        let options = SubscribeOptions::new();
+        let function = Work::Each(IntoHandler::into_handler(bill));
+        assert!(of(&options, function).ends_with("::bill"));
+        let closure = || Work::Each(IntoHandler::into_handler(|_: u32, _: Delivery| async {}));
+        assert_eq!(of(&options, closure()), "orders/billing");
+        let named = options.with_handler_name("bills");
+        assert_eq!(of(&named, closure()), "bills");
+    }
 }

@@ -1,11 +1,11 @@
-//! What a subscription counts. The table in `src/docs/metrics.md` explains each.
+//! The metrics of a subscription. The table in `src/docs/metrics.md` explains each.
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::domain::Reason;
 use crate::store::Member;
 
-/// Handles, made once: looking a metric up by its labels costs more than counting.
+/// Handles, resolved once: looking a metric up by its labels costs more than counting.
 pub(crate) struct Meters {
     topic: String,
     group: String,
@@ -15,16 +15,16 @@ pub(crate) struct Meters {
     pub(crate) snoozed: Counter,
     pub(crate) dead_lettered: Counter,
     pub(crate) reclaimed: Counter,
-    pub(crate) missing: Counter,
-    pub(crate) lease_lost: Counter,
+    pub(crate) lost_entries: Counter,
+    pub(crate) leases_lost: Counter,
     pub(crate) recreated: Counter,
     pub(crate) reconnects: Counter,
     pub(crate) in_flight: Gauge,
     pub(crate) lag: Gauge,
-    pub(crate) scheduled: Gauge,
-    pub(crate) dead: Gauge,
-    pub(crate) dead_removed: Counter,
-    pub(crate) handler_seconds: Histogram,
+    pub(crate) scheduled_retries: Gauge,
+    pub(crate) dead_letters_stored: Gauge,
+    pub(crate) dead_letters_trimmed: Counter,
+    pub(crate) handler_duration: Histogram,
     pub(crate) settle_batch: Histogram,
 }
 
@@ -43,24 +43,25 @@ impl Meters {
             snoozed: meter!(counter "redstart_settled_total", "outcome" => "snooze"),
             dead_lettered: meter!(counter "redstart_settled_total", "outcome" => "dead-letter"),
             reclaimed: meter!(counter "redstart_reclaimed_total"),
-            missing: meter!(counter "redstart_missing_total"),
-            lease_lost: meter!(counter "redstart_lease_lost_total"),
+            lost_entries: meter!(counter "redstart_lost_entries_total"),
+            leases_lost: meter!(counter "redstart_leases_lost_total"),
             recreated: meter!(counter "redstart_groups_recreated_total"),
             reconnects: meter!(counter "redstart_reconnects_total", "connection" => "redstart:sub"),
             in_flight: meter!(gauge "redstart_in_flight"),
             lag: meter!(gauge "redstart_lag"),
-            scheduled: meter!(gauge "redstart_scheduled"),
-            dead: meter!(gauge "redstart_dead_letters"),
-            dead_removed: meter!(counter "redstart_dead_letters_overdue_total"),
-            handler_seconds: meter!(histogram "redstart_handler_seconds"),
+            scheduled_retries: meter!(gauge "redstart_scheduled_retries"),
+            dead_letters_stored: meter!(gauge "redstart_dead_letters_stored"),
+            dead_letters_trimmed: meter!(counter "redstart_dead_letters_trimmed_total"),
+            handler_duration: meter!(histogram "redstart_handler_duration_seconds"),
             settle_batch: meter!(histogram "redstart_settle_batch_size"),
             topic,
             group,
         }
     }
 
-    /// Counts a burial; rare enough to look the reason's counter up.
-    pub(crate) fn buried(&self, reason: Reason) {
+    /// Counts a dead letter. They are rare enough to look up the counter of the reason.
+    pub(crate) fn count_dead_letter(&self, reason: Reason) {
+        self.dead_lettered.increment(1);
         let (topic, group) = (self.topic.clone(), self.group.clone());
         counter!("redstart_dead_letters_total", "topic" => topic, "group" => group, "reason" => reason.as_str())
             .increment(1);

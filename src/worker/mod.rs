@@ -1,10 +1,16 @@
-//! The consumer runtime: fetch → execute → settle, and beside it the lease keeper, the
-//! reclaimer, the promoter of due retries, the janitor and the one that removes overdue dead
-//! letters. One file each.
+//! One running subscription: intake → handle → settle, and the background jobs beside it.
 //!
-//! Written once on the backend port; it knows no adapter.
+//! - `intake/` reads deliveries, reclaims expired ones, and queues them within the capacity.
+//! - `handle/` is the pipeline of one delivery: decode → count → call → decide → commit.
+//! - `settle` writes to the store, in batches, how deliveries ended.
+//! - `services/` holds the background jobs: lease keeper, promoter, janitor, dead-letter janitor.
+//!
+//! The worker knows the store only through its port.
 
 mod core;
+mod fault;
+#[cfg(test)]
+mod fixture;
 mod handle;
 mod intake;
 mod meters;
@@ -12,5 +18,6 @@ mod services;
 mod settle;
 mod shutdown;
 mod subscription;
+mod tasks;
 
 pub(crate) use subscription::{Setup, start};

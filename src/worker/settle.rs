@@ -1,4 +1,4 @@
-//! Settling in batches: whatever has come together while the last batch was under way.
+//! Settling in batches: each batch holds the deliveries that ended while the last one was under way.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,98 +8,123 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::domain::{Error, describe};
-use crate::store::{DeliveryId, MAX_BATCH, Settlement};
-use crate::worker::core::{Core, back_off};
+use crate::store::{DeliveryId, MAX_BATCH, Member, Settlement, Store};
+use crate::worker::core::SettledCount;
+use crate::worker::fault::{Fault, back_off};
+use crate::worker::intake::in_flight::InFlight;
+use crate::worker::meters::Meters;
+use crate::worker::services::promoter::Due;
 
-/// How far apart small writes are at least: a script's call costs as much as ten more settlements in
-/// it, and on a busy server more.
+/// The least time between two small writes: a call of the script costs as much as ten more
+/// settlements in it, and more on a busy server.
 const BETWEEN_WRITES: Duration = Duration::from_millis(5);
-/// From so many settlements on a write is not small.
-const ENOUGH: usize = 64;
+/// A write with fewer settlements is small.
+const SMALL_WRITE: usize = 64;
 
-/// Acknowledges until no worker is left. Apart from the other settlements, because
-/// acknowledging works when the server's memory is full and writing does not.
-pub(crate) async fn acknowledge(core: Arc<Core>, mut acks: mpsc::Receiver<DeliveryId>) {
-    let mut batch = Vec::with_capacity(MAX_BATCH);
-    while acks.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        core.meters.settle_batch.record(batch.len() as f64);
-        let mut failures = 0;
-        while let Err(error) = core.store.acknowledge(&core.member, &batch).await {
-            failures += 1;
-            core.acknowledging.say(&error);
-            pause(&core, &error, failures).await;
-        }
-        if failures > 0 {
-            core.acknowledging.over();
-        }
-        let count = batch.len() as u64;
-        core.meters.acknowledged.increment(count);
-        core.acknowledged.fetch_add(count, Ordering::Relaxed);
-        core.held.leave(batch.drain(..));
-        core.meters.in_flight.set(core.held.len() as f64);
-    }
+/// Tells the store how deliveries ended, and removes them from the in-flight table.
+///
+/// Two of them run, one for acknowledgements and one for writes, because a server whose memory is
+/// full still acknowledges.
+pub(crate) struct Settler {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) member: Arc<Member>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) settled: SettledCount,
+    pub(crate) fault: Fault,
 }
 
-/// Writes retries, snoozes and dead letters until no worker is left.
-///
-/// Repeating after an unknown outcome is safe: what was written is no longer held, and the
-/// store says so without writing again.
-pub(crate) async fn write(core: Arc<Core>, mut writes: mpsc::Receiver<Settlement>) {
-    let mut batch = Vec::with_capacity(MAX_BATCH);
-    let mut next = Instant::now();
-    while writes.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        if batch.len() < ENOUGH {
-            sleep_until(next).await;
-            while batch.len() < MAX_BATCH
-                && let Ok(settlement) = writes.try_recv()
-            {
-                batch.push(settlement);
+impl Settler {
+    /// Acknowledges until every worker has ended.
+    pub(crate) async fn acknowledge(self, mut acks: mpsc::Receiver<DeliveryId>) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while acks.recv_many(&mut batch, MAX_BATCH).await > 0 {
+            self.meters.settle_batch.record(batch.len() as f64);
+            let mut failures = 0;
+            while let Err(error) = self.store.acknowledge(&self.member, &batch).await {
+                failures += 1;
+                self.pause(&error, failures).await;
             }
+            if failures > 0 {
+                self.fault.clear();
+            }
+            self.meters.acknowledged.increment(batch.len() as u64);
+            self.finish(batch.len(), batch.drain(..));
         }
-        next = Instant::now() + BETWEEN_WRITES;
-        // The lease may have been lost while this waited for the batch before it.
-        batch.retain(|settlement| core.held.contains(settlement.receipt()));
-        core.meters.settle_batch.record(batch.len() as f64);
-        let mut failures = 0;
-        let written = loop {
-            match core.store.settle(&core.member, &batch).await {
-                Ok(written) => break written,
-                Err(error) => {
-                    failures += 1;
-                    core.writing.say(&error);
-                    pause(&core, &error, failures).await;
+    }
+
+    /// Writes retries, snoozes and dead letters until every worker has ended.
+    ///
+    /// Repeating after an unknown outcome is safe: the store no longer counts a settled delivery as
+    /// this consumer's and writes nothing for it.
+    pub(crate) async fn write(self, mut writes: mpsc::Receiver<Settlement>, due: Arc<Due>) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        let mut next = Instant::now();
+        while writes.recv_many(&mut batch, MAX_BATCH).await > 0 {
+            if batch.len() < SMALL_WRITE {
+                sleep_until(next).await;
+                while batch.len() < MAX_BATCH
+                    && let Ok(settlement) = writes.try_recv()
+                {
+                    batch.push(settlement);
                 }
             }
-        };
-        if failures > 0 {
-            core.writing.over();
+            next = Instant::now() + BETWEEN_WRITES;
+            // A lease may have been lost while its settlement waited for the batch before it.
+            batch.retain(|settlement| self.in_flight.contains(settlement.receipt()));
+            self.meters.settle_batch.record(batch.len() as f64);
+            let mut failures = 0;
+            let written = loop {
+                match self.store.settle(&self.member, &batch).await {
+                    Ok(written) => break written,
+                    Err(error) => {
+                        failures += 1;
+                        self.pause(&error, failures).await;
+                    }
+                }
+            };
+            if failures > 0 {
+                self.fault.clear();
+            }
+            let lost = written.iter().filter(|written| !**written).count();
+            // After a failure a `false` can also mean that an earlier try has settled it.
+            if failures == 0 && lost > 0 {
+                self.meters.leases_lost.increment(lost as u64);
+            }
+            if let Some(soonest) = soonest_retry(&batch) {
+                due.set(soonest);
+            }
+            self.finish(
+                batch.len(),
+                batch.drain(..).map(|settlement| settlement.receipt()),
+            );
         }
-        let not_held = written.iter().filter(|written| !**written).count();
-        if failures == 0 && not_held > 0 {
-            core.meters.lease_lost.increment(not_held as u64);
+    }
+
+    fn finish(&self, count: usize, ids: impl Iterator<Item = DeliveryId>) {
+        self.settled.fetch_add(count as u64, Ordering::Relaxed);
+        self.in_flight.remove(ids);
+        self.meters.in_flight.set(self.in_flight.len() as f64);
+    }
+
+    async fn pause(&self, error: &Error, failures: u32) {
+        self.fault.set(error);
+        if failures == 1 {
+            tracing::warn!(
+                subscription = %self.member,
+                error = %describe(error),
+                "settling failed; retrying until it works",
+            );
         }
-        let delays = batch.iter().filter_map(|settlement| match settlement {
-            Settlement::Reschedule { delay, .. } => Some(*delay).filter(|delay| !delay.is_zero()),
-            Settlement::DeadLetter { .. } => None,
-        });
-        if let Some(soonest) = delays.min() {
-            core.due.set(soonest);
-        }
-        let count = batch.len() as u64;
-        core.acknowledged.fetch_add(count, Ordering::Relaxed);
-        core.held
-            .leave(batch.drain(..).map(|settlement| settlement.receipt()));
-        core.meters.in_flight.set(core.held.len() as f64);
+        sleep(back_off(failures)).await;
     }
 }
 
-async fn pause(core: &Core, error: &Error, failures: u32) {
-    if failures == 1 {
-        tracing::warn!(
-            subscription = %core.member,
-            error = %describe(error),
-            "settling failed; trying again until it works",
-        );
-    }
-    sleep(back_off(failures)).await;
+/// The shortest delay in a batch. Retries without a delay need no promoter.
+fn soonest_retry(batch: &[Settlement]) -> Option<Duration> {
+    let delays = batch.iter().filter_map(|settlement| match settlement {
+        Settlement::Reschedule { delay, .. } => Some(*delay).filter(|delay| !delay.is_zero()),
+        Settlement::DeadLetter { .. } => None,
+    });
+    delays.min()
 }

@@ -1,32 +1,28 @@
 //! A running subscription and its handle.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
-
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::api::Subscription;
 use crate::api::handler::Work;
 use crate::api::options::SubscribeOptions;
 use crate::api::subscription::{Running, SubscriptionReport};
 use crate::domain::{BoxFuture, Error, TopicSettings};
-use crate::store::{MAX_BATCH, Member, Store};
+use crate::store::{Member, Opened, Store};
 use crate::wire::Limits;
-use crate::worker::core::{Core, Due, Fault};
+use crate::worker::core::{Core, SettledCount, Settlements};
+use crate::worker::fault::Fault;
 use crate::worker::handle::batch::{self, Batches};
-use crate::worker::handle::execute;
-use crate::worker::intake::capacity::Capacity;
-use crate::worker::intake::in_flight::InFlight;
-use crate::worker::intake::queue::Queue;
+use crate::worker::handle::pipeline;
 use crate::worker::intake::{fetch, reclaim};
-use crate::worker::meters::Meters;
-use crate::worker::services::{dead_letter_janitor, janitor, lease_keeper, promoter};
-use crate::worker::{settle, shutdown};
+use crate::worker::services::dead_letter_janitor::DeadLetterJanitor;
+use crate::worker::services::janitor::Janitor;
+use crate::worker::services::promoter::{Due, Promoter};
+use crate::worker::settle::Settler;
+use crate::worker::shutdown;
+use crate::worker::tasks::Tasks;
 
-/// What a subscription is started with.
+/// The parts that a subscription starts from.
 pub(crate) struct Setup {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Member,
@@ -37,17 +33,7 @@ pub(crate) struct Setup {
     pub(crate) ended: Box<dyn FnOnce() + Send>,
 }
 
-/// The tasks of a running subscription.
-#[derive(Debug)]
-pub(crate) struct Tasks {
-    /// The fetcher and the reclaimer: whatever takes deliveries.
-    pub(crate) takers: JoinSet<()>,
-    pub(crate) workers: JoinSet<()>,
-    pub(crate) settlers: JoinSet<()>,
-    pub(crate) keepers: JoinSet<()>,
-}
-
-/// Creates topic and group where they are missing, and begins to read.
+/// Creates the topic and the group if they are missing, and begins to read.
 pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
     let Setup {
         store,
@@ -65,76 +51,9 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         .await?;
     let opened = store.open(&member).await?;
 
-    // A worker whose settlement finds no place waits: nothing grows without bound.
-    let (acks, ack_queue) = mpsc::channel(2 * MAX_BATCH);
-    let (writes, write_queue) = mpsc::channel(2 * MAX_BATCH);
-    let concurrency = options.concurrency;
-    let core = Arc::new(Core {
-        meters: Meters::new(&member),
-        handler_name: options
-            .handler
-            .clone()
-            .unwrap_or_else(|| work.name().to_owned()),
-        room: Capacity::new(concurrency * work.most_at_once(&options), options.prefetch),
-        store,
-        member: Arc::new(member),
-        options,
-        limits,
-        held: InFlight::default(),
-        queue: Queue::default(),
-        settings,
-        stranded: AtomicBool::new(false),
-        promoting: Fault::default(),
-        keeping: Fault::default(),
-        acks,
-        writes,
-        stop: CancellationToken::new(),
-        halt: CancellationToken::new(),
-        claiming: tokio::sync::Mutex::new(()),
-        due: Due::default(),
-        acknowledged: AtomicU64::new(0),
-        reading: Fault::default(),
-        writing: Fault::default(),
-        acknowledging: Fault::default(),
-    });
-
-    let mut tasks = Tasks {
-        takers: JoinSet::new(),
-        workers: JoinSet::new(),
-        settlers: JoinSet::new(),
-        keepers: JoinSet::new(),
-    };
-    tasks.takers.spawn(fetch::run(Arc::clone(&core), opened));
-    tasks.takers.spawn(reclaim::run(Arc::clone(&core)));
-    match work {
-        Work::Each(handler) => {
-            for _ in 0..concurrency {
-                let (core, handler) = (Arc::clone(&core), Arc::clone(&handler));
-                tasks.workers.spawn(execute::run(core, handler));
-            }
-        }
-        Work::Batches(handler) => {
-            let batches = Arc::new(Batches::new(handler));
-            for _ in 0..concurrency {
-                let (core, batches) = (Arc::clone(&core), Arc::clone(&batches));
-                tasks.workers.spawn(batch::run(core, batches));
-            }
-        }
-    }
-    tasks
-        .settlers
-        .spawn(settle::acknowledge(Arc::clone(&core), ack_queue));
-    tasks
-        .settlers
-        .spawn(settle::write(Arc::clone(&core), write_queue));
-    tasks.keepers.spawn(lease_keeper::run(Arc::clone(&core)));
-    tasks.keepers.spawn(promoter::run(Arc::clone(&core)));
-    tasks.keepers.spawn(janitor::run(Arc::clone(&core)));
-    if !core.options.dead_letter_retention.is_forever() {
-        tasks
-            .keepers
-            .spawn(dead_letter_janitor::run(Arc::clone(&core)));
-    }
+    let (core, settlements) = Core::new(store, member, options, limits, settings, &work);
+    let core = Arc::new(core);
+    let tasks = spawn(&core, opened, work, settlements);
     tracing::info!(subscription = %core.member, consumer = %core.member.consumer, "subscribed");
 
     let running = RunningSubscription {
@@ -144,9 +63,74 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
     Ok(Subscription::new(Arc::new(running)))
 }
 
+/// Spawns the tasks of a subscription.
+fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements) -> Tasks {
+    let mut tasks = Tasks::default();
+    tasks.intake.spawn(fetch::run(Arc::clone(core), opened));
+    tasks.intake.spawn(reclaim::run(Arc::clone(core)));
+
+    let concurrency = core.options.concurrency;
+    match work {
+        Work::Each(handler) => {
+            for _ in 0..concurrency {
+                let (core, handler) = (Arc::clone(core), Arc::clone(&handler));
+                tasks.workers.spawn(pipeline::run(core, handler));
+            }
+        }
+        Work::Batches(handler) => {
+            let batches = Arc::new(Batches::new(handler));
+            for _ in 0..concurrency {
+                let (core, batches) = (Arc::clone(core), Arc::clone(&batches));
+                tasks.workers.spawn(batch::run(core, batches));
+            }
+        }
+    }
+
+    let (settled, due) = (SettledCount::default(), Arc::<Due>::default());
+    let settler = |fault: &Fault| Settler {
+        store: Arc::clone(&core.store),
+        member: Arc::clone(&core.member),
+        in_flight: Arc::clone(&core.in_flight),
+        meters: Arc::clone(&core.meters),
+        settled: Arc::clone(&settled),
+        fault: fault.clone(),
+    };
+    let acknowledging = settler(&core.faults.acknowledging).acknowledge(settlements.acks);
+    let writing = settler(&core.faults.settling).write(settlements.writes, Arc::clone(&due));
+    tasks.settlers.spawn(acknowledging);
+    tasks.settlers.spawn(writing);
+
+    let keeper = Arc::clone(&core.lease_keeper);
+    tasks.services.spawn(keeper.run(core.halt.clone()));
+    let promoter = Promoter {
+        store: Arc::clone(&core.store),
+        member: Arc::clone(&core.member),
+        due,
+        fault: core.faults.promoting.clone(),
+    };
+    tasks.services.spawn(promoter.run(core.halt.clone()));
+    let janitor = Janitor {
+        store: Arc::clone(&core.store),
+        member: Arc::clone(&core.member),
+        meters: Arc::clone(&core.meters),
+        settled,
+    };
+    tasks.services.spawn(janitor.run(core.halt.clone()));
+    if !core.options.dead_letter_retention.is_forever() {
+        let janitor = DeadLetterJanitor {
+            store: Arc::clone(&core.store),
+            member: Arc::clone(&core.member),
+            meters: Arc::clone(&core.meters),
+            retention: core.options.dead_letter_retention,
+        };
+        tasks.services.spawn(janitor.run(core.halt.clone()));
+    }
+    tasks
+}
+
 enum Stage {
     Running(Box<(Tasks, Box<dyn FnOnce() + Send>)>),
-    SweepEnd(SubscriptionReport),
+    Ended(SubscriptionReport),
 }
 
 struct RunningSubscription {
@@ -160,27 +144,26 @@ impl Running for RunningSubscription {
     }
 
     fn problem(&self) -> Option<String> {
-        self.core.trouble()
+        self.core.faults.problem()
     }
 
     fn stop(&self) {
         self.core.stop.cancel();
     }
 
-    fn end(self: Arc<Self>, deadline: Duration) -> BoxFuture<'static, SubscriptionReport> {
+    fn end(self: Arc<Self>, grace: Duration) -> BoxFuture<'static, SubscriptionReport> {
         Box::pin(async move {
             let mut stage = self.stage.lock().await;
-            if let Stage::SweepEnd(report) = &*stage {
+            if let Stage::Ended(report) = &*stage {
                 return report.clone();
             }
-            let before =
-                std::mem::replace(&mut *stage, Stage::SweepEnd(SubscriptionReport::default()));
-            let Stage::Running(parts) = before else {
+            let last = std::mem::replace(&mut *stage, Stage::Ended(SubscriptionReport::default()));
+            let Stage::Running(parts) = last else {
                 return SubscriptionReport::default();
             };
             let (tasks, ended) = *parts;
-            let report = shutdown::run(&self.core, tasks, deadline).await;
-            *stage = Stage::SweepEnd(report.clone());
+            let report = shutdown::run(&self.core, tasks, grace).await;
+            *stage = Stage::Ended(report.clone());
             ended();
             report
         })

@@ -70,7 +70,7 @@ async fn every_way_of_a_message_is_counted() {
     assert_eq!(count("redstart_settled_total{outcome=dead-letter}"), 2);
     assert_eq!(count("redstart_dead_letters_total{reason=exhausted}"), 1);
     assert_eq!(count("redstart_dead_letters_total{reason=rejected}"), 1);
-    match &seen["redstart_handler_seconds{}"] {
+    match &seen["redstart_handler_duration_seconds{}"] {
         DebugValue::Histogram(seconds) => assert_eq!(seconds.len(), 12),
         other => panic!("{other:?}"),
     }
@@ -105,7 +105,7 @@ async fn what_retention_removes_is_counted() {
     finish(container).await;
 
     let seen = look(&snapshotter);
-    let removed = &seen["redstart_dead_letters_overdue_total{}"];
+    let removed = &seen["redstart_dead_letters_trimmed_total{}"];
     assert!(matches!(removed, DebugValue::Counter(7)), "{removed:?}");
     all_are_documented(&seen);
 }

@@ -84,7 +84,7 @@ impl DeadLetterDesk {
             .message_id
             .map_or_else(|| letter.id.to_string(), |id| id.to_string());
         let mut envelope = envelope.with_id(new_id).with_header(EDITED_FROM, source);
-        envelope.forget_attempts();
+        envelope.reset_attempts();
         // Whatever could not be published must not come in by this door.
         let (name, bytes) = encode_entry(&envelope, codec, self.limits)?;
         let name = Bytes::from_static(name.as_bytes());

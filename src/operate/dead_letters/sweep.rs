@@ -328,7 +328,7 @@ impl<'a> Run<'a> {
         let mut messages = Vec::with_capacity(letters.len());
         for letter in letters {
             let mut envelope = letter.envelope()?;
-            envelope.forget_attempts();
+            envelope.reset_attempts();
             let instance = format!("{}/{}/{}", self.topic, self.group, letter.id);
             let instance = Uuid::new_v5(&Uuid::NAMESPACE_URL, instance.as_bytes());
             messages.push((envelope, instance));

@@ -1,4 +1,12 @@
-//! The pipeline of one delivery, and of a batch.
+//! The pipeline of one delivery: decode → count → call → decide → commit.
+//!
+//! One file per step. `decode`, `count`, `decide` and the endings that `commit` builds are pure;
+//! `pipeline` runs the steps for one delivery and `batch` for many.
 
 pub(crate) mod batch;
-pub(crate) mod execute;
+mod call;
+mod commit;
+mod count;
+mod decide;
+mod decode;
+pub(crate) mod pipeline;

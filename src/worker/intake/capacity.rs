@@ -1,36 +1,31 @@
-//! How many more deliveries this consumer may take.
+//! How many more deliveries this consumer may take, and when the fetcher reads.
+//!
+//! Invariant. `occupied` counts the deliveries in the queue and with handlers. The capacity is the
+//! concurrency plus the prefetch. The fetcher asks for no more than `capacity - occupied`, the
+//! reclaimer for at most half the concurrency more. The fetcher sleeps only while less than a
+//! worthwhile read is free, and the release that frees the last missing slot wakes it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What waits for a handler should not wait for longer than this.
-const AHEAD: Duration = Duration::from_millis(50);
-/// Reading further ahead than this brings nothing.
-const FARTHEST: usize = 1024;
-/// So many a second are many.
-const FAST: u64 = 60_000;
-/// A read that brings so many is as good as a larger one.
-const GATHERED: usize = 400;
-/// How often the prefetch is adapted, at most.
-const ADAPT: Duration = Duration::from_millis(10);
+use crate::worker::intake::policy::POLICY;
 
-/// The deliveries that are handled or wait for a handler, and how many there may be.
 #[derive(Debug)]
 pub(crate) struct Capacity {
     concurrency: usize,
     /// Whether the prefetch follows the handlers' pace.
     adaptive: bool,
     prefetch: AtomicUsize,
-    taken: AtomicUsize,
-    given: AtomicU64,
-    /// How many were given lately, a second.
+    occupied: AtomicUsize,
+    finished: AtomicU64,
+    /// Finished deliveries a second, measured at the last adaptation.
     pace: AtomicU64,
     freed: Notify,
-    last: Mutex<(Instant, u64)>,
+    /// When the prefetch was last adapted, and how many deliveries were finished then.
+    adapted: Mutex<(Instant, u64)>,
 }
 
 impl Capacity {
@@ -39,11 +34,11 @@ impl Capacity {
             concurrency,
             adaptive: prefetch.is_none(),
             prefetch: AtomicUsize::new(prefetch.unwrap_or(concurrency)),
-            taken: AtomicUsize::new(0),
-            given: AtomicU64::new(0),
+            occupied: AtomicUsize::new(0),
+            finished: AtomicU64::new(0),
             pace: AtomicU64::new(0),
             freed: Notify::new(),
-            last: Mutex::new((Instant::now(), 0)),
+            adapted: Mutex::new((Instant::now(), 0)),
         }
     }
 
@@ -51,149 +46,269 @@ impl Capacity {
         self.prefetch.load(Ordering::SeqCst)
     }
 
-    /// Reading for less than this is not worth a command.
-    fn enough(&self) -> usize {
-        (self.prefetch() / 2).max(2)
-    }
-
-    fn free(&self) -> usize {
-        self.capacity()
-            .saturating_sub(self.taken.load(Ordering::SeqCst))
-    }
-
-    fn capacity(&self) -> usize {
+    fn total(&self) -> usize {
         self.concurrency + self.prefetch()
     }
 
-    /// How many may be reclaimed now: somewhat more than there is room for, so that a backlog
-    /// cannot keep a consumer too busy to ever take over what another one has left.
+    fn free(&self) -> usize {
+        self.total()
+            .saturating_sub(self.occupied.load(Ordering::SeqCst))
+    }
+
+    /// The free slots from which a read is worth its command.
+    fn worthwhile(&self) -> usize {
+        (self.prefetch() / 2).max(2)
+    }
+
+    /// How many deliveries the reclaimer may take now.
+    ///
+    /// Half the concurrency more than is free, so that a backlog cannot keep this consumer too
+    /// busy to take over the deliveries of a dead one.
     pub(crate) fn reclaimable(&self) -> usize {
-        let most = self.capacity() + (self.concurrency / 2).max(2);
-        most.saturating_sub(self.taken.load(Ordering::SeqCst))
+        let most = self.total() + (self.concurrency / 2).max(2);
+        most.saturating_sub(self.occupied.load(Ordering::SeqCst))
     }
 
-    /// Whether to let messages gather before the next read, after one that was asked for `max` and
-    /// brought `fetched`: where many come, a read costs the server as much as ten messages.
-    pub(crate) fn gathers(&self, fetched: usize, max: usize) -> bool {
-        let few = (1..GATHERED.min(max)).contains(&fetched);
-        few && self.adaptive && self.pace.load(Ordering::Relaxed) >= FAST
+    /// Whether to pause before the next read, after one that asked for `max` and brought `fetched`.
+    pub(crate) fn should_gather(&self, fetched: usize, max: usize) -> bool {
+        let small = (1..POLICY.gather_below.min(max)).contains(&fetched);
+        small && self.adaptive && self.pace.load(Ordering::Relaxed) >= POLICY.gather_pace
     }
 
-    pub(crate) fn take(&self, count: usize) {
-        self.taken.fetch_add(count, Ordering::SeqCst);
+    /// Enters `count` deliveries.
+    pub(crate) fn occupy(&self, count: usize) {
+        self.occupied.fetch_add(count, Ordering::SeqCst);
     }
 
-    /// A delivery's handler has returned.
-    pub(crate) fn give(&self) {
-        self.given.fetch_add(1, Ordering::Relaxed);
-        let left = self.taken.fetch_sub(1, Ordering::SeqCst) - 1;
-        // Only who crosses the line has to tell the fetcher. Sequential consistency: either
-        // the fetcher sees this one gone when it looks, or this sees the line that it has set.
-        if self.capacity().saturating_sub(left) == self.enough() {
+    /// Frees the slot of one finished delivery; wakes the fetcher when a read becomes worthwhile.
+    ///
+    /// Comparing for equality wakes the fetcher once instead of at every release, and misses
+    /// nothing: the free slots grow by one at a time, because this is the only place that frees
+    /// one, so a release always sees the exact value at which the fetcher has to wake. The
+    /// prefetch, and with it that value, changes only on the fetcher's own task, which looks at the
+    /// free slots before it sleeps. All of it is sequentially consistent: a release that still
+    /// compares with the old value has freed its slot before that look.
+    pub(crate) fn release(&self) {
+        self.finished.fetch_add(1, Ordering::Relaxed);
+        let occupied = self.occupied.fetch_sub(1, Ordering::SeqCst) - 1;
+        if self.total().saturating_sub(occupied) == self.worthwhile() {
             self.freed.notify_one();
         }
     }
 
-    /// Waits until there is room that is worth reading for.
-    pub(crate) async fn wait(&self) -> usize {
+    /// Waits until a read is worthwhile. Returns the free slots.
+    pub(crate) async fn ready(&self) -> usize {
         loop {
             let free = self.free();
-            if free >= self.enough() {
+            if free >= self.worthwhile() {
                 return free;
             }
-            // A notification between the look and the wait is kept.
+            // `Notify` keeps the permit of a release between the look and the wait.
             self.freed.notified().await;
         }
     }
 
-    /// Lets the prefetch follow what the handlers have lately finished: reading in hundreds
-    /// where they are quick, and not taking from other processes where they are slow.
+    /// Adapts the prefetch to the handlers' pace: quick handlers get reads of hundreds, slow
+    /// handlers keep nothing from other processes. Only the fetcher's task calls this.
     pub(crate) fn adapt(&self, now: Instant) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.adapted.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_duration_since(last.0);
-        if !self.adaptive || passed < ADAPT {
+        if !self.adaptive || passed < POLICY.adapt_every {
             return;
         }
-        let given = self.given.load(Ordering::Relaxed);
-        let pace = (given - last.1) as f64 / passed.as_secs_f64();
-        *last = (now, given);
+        let finished = self.finished.load(Ordering::Relaxed);
+        let pace = (finished - last.1) as f64 / passed.as_secs_f64();
+        *last = (now, finished);
         self.pace.store(pace as u64, Ordering::Relaxed);
-        let least = self.concurrency.min(FARTHEST);
-        let wanted = ((pace * AHEAD.as_secs_f64()) as usize).clamp(least, FARTHEST);
-        // By no more than half or double at once: one quick moment says little.
-        let current = self.prefetch();
-        let next = wanted.clamp(current / 2, current * 2).max(1);
+        let next = next_prefetch(self.prefetch(), pace, self.concurrency);
         self.prefetch.store(next, Ordering::SeqCst);
     }
 }
 
+/// The prefetch for a pace of finished deliveries a second. At most doubles or halves the current
+/// one: a single quick moment says little.
+fn next_prefetch(current: usize, pace: f64, concurrency: usize) -> usize {
+    let least = concurrency.min(POLICY.max_prefetch);
+    let wanted = (pace * POLICY.lookahead.as_secs_f64()) as usize;
+    wanted
+        .clamp(least, POLICY.max_prefetch)
+        .clamp(current / 2, current * 2)
+        .max(1)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::pin::{Pin, pin};
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn after(room: &Capacity, start: Instant, step: u32, finished: u64) -> usize {
-        room.given.fetch_add(finished, Ordering::Relaxed);
-        room.adapt(start + ADAPT * step);
-        room.prefetch()
+    fn after(capacity: &Capacity, start: Instant, step: u32, finished: u64) -> usize {
+        capacity.finished.fetch_add(finished, Ordering::Relaxed);
+        capacity.adapt(start + POLICY.adapt_every * step);
+        capacity.prefetch()
     }
 
     #[tokio::test]
     async fn the_prefetch_follows_the_pace_within_its_bounds() {
-        let room = Capacity::new(16, None);
-        let start = room.last.lock().unwrap().0;
-        // 100,000 a second are 5,000 in 50 milliseconds: doubled until the farthest.
+        let capacity = Capacity::new(16, None);
+        let start = capacity.adapted.lock().unwrap().0;
+        // 100,000 a second are 5,000 in 50 milliseconds: doubled up to the maximum.
         let grown: Vec<usize> = (1..=8)
-            .map(|step| after(&room, start, step, 1000))
+            .map(|step| after(&capacity, start, step, 1000))
             .collect();
         assert_eq!(grown, [32, 64, 128, 256, 512, 1024, 1024, 1024]);
-        // Then nothing is finished any more: halved until what is handled at once.
-        let shrunk: Vec<usize> = (9..=16).map(|step| after(&room, start, step, 0)).collect();
+        // Then no handler finishes: halved down to the concurrency.
+        let shrunk: Vec<usize> = (9..=16)
+            .map(|step| after(&capacity, start, step, 0))
+            .collect();
         assert_eq!(shrunk, [512, 256, 128, 64, 32, 16, 16, 16]);
     }
 
     #[tokio::test]
     async fn one_slow_handler_reads_one_ahead_and_a_fixed_prefetch_stays() {
-        let room = Capacity::new(1, None);
-        let start = room.last.lock().unwrap().0;
-        assert_eq!(after(&room, start, 100, 1), 1);
+        let slow = Capacity::new(1, None);
+        let start = slow.adapted.lock().unwrap().0;
+        assert_eq!(after(&slow, start, 100, 1), 1);
         let fixed = Capacity::new(4, Some(6));
-        let start = fixed.last.lock().unwrap().0;
+        let start = fixed.adapted.lock().unwrap().0;
         assert_eq!(after(&fixed, start, 1, 1_000_000), 6);
-        assert_eq!(fixed.wait().await, 10);
+        assert_eq!(fixed.ready().await, 10);
     }
 
     #[tokio::test]
-    async fn messages_gather_where_many_come_and_no_more_are_there() {
-        let room = Capacity::new(16, None);
-        let start = room.last.lock().unwrap().0;
-        after(&room, start, 1, 200);
-        assert!(!room.gathers(100, 512), "20,000 a second are few");
-        after(&room, start, 2, 800);
-        assert!(room.gathers(100, 512));
+    async fn the_fetcher_pauses_after_small_reads_at_a_high_pace_only() {
+        let capacity = Capacity::new(16, None);
+        let start = capacity.adapted.lock().unwrap().0;
+        after(&capacity, start, 1, 200);
+        assert!(!capacity.should_gather(100, 512), "20,000 a second are few");
+        after(&capacity, start, 2, 800);
+        assert!(capacity.should_gather(100, 512));
         for (fetched, max) in [(0, 512), (400, 512), (100, 100)] {
-            assert!(!room.gathers(fetched, max), "{fetched} of {max}");
+            assert!(!capacity.should_gather(fetched, max), "{fetched} of {max}");
         }
-        after(&room, start, 3, 0);
-        assert!(!room.gathers(100, 512));
+        after(&capacity, start, 3, 0);
+        assert!(!capacity.should_gather(100, 512));
         let fixed = Capacity::new(4, Some(6));
-        let start = fixed.last.lock().unwrap().0;
+        let start = fixed.adapted.lock().unwrap().0;
         after(&fixed, start, 1, 1_000_000);
-        assert!(!fixed.gathers(1, 5), "a set prefetch says how much to read");
+        assert!(
+            !fixed.should_gather(1, 5),
+            "a set prefetch rules out pauses"
+        );
+    }
+
+    /// Counts how often a sleeping fetcher is woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// A handler finishes.
+        Release,
+        /// The reclaimer takes this many of the deliveries that it may take.
+        Reclaim(usize),
+        /// The fetcher, where it is awake, reads this many of the deliveries that it may take, and
+        /// then adapts the prefetch after this many milliseconds.
+        Read(usize, u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => Just(Step::Release),
+            1 => (0_usize..64).prop_map(Step::Reclaim),
+            3 => (0_usize..64, 0_u32..200).prop_map(|(read, millis)| Step::Read(read, millis)),
+        ];
+        prop::collection::vec(step, 0..300)
+    }
+
+    proptest! {
+        /// The model is two numbers, `occupied` and `prefetch`, and a fetcher that polls only when
+        /// it is woken, as an executor does.
+        #[test]
+        fn the_fetcher_is_awake_exactly_while_a_read_is_worthwhile(
+            concurrency in 1_usize..20, set in prop::option::of(1_usize..20), steps in steps()
+        ) {
+            let capacity = Capacity::new(concurrency, set);
+            let (mut occupied, mut prefetch) = (0_usize, set.unwrap_or(concurrency));
+            let mut now = capacity.adapted.lock().unwrap().0;
+            let wakes = Arc::new(Wakes::default());
+            let waker = Waker::from(Arc::clone(&wakes));
+            let mut context = Context::from_waker(&waker);
+            let mut ready: Pin<Box<dyn Future<Output = usize> + '_>> = Box::pin(capacity.ready());
+            let (mut polled_at, mut awake) = (None, None);
+            for step in steps {
+                if awake.is_none() && polled_at != Some(wakes.0.load(Ordering::SeqCst)) {
+                    polled_at = Some(wakes.0.load(Ordering::SeqCst));
+                    if let Poll::Ready(free) = pin!(&mut ready).poll(&mut context) {
+                        awake = Some(free);
+                    }
+                }
+                let free = (concurrency + prefetch).saturating_sub(occupied);
+                let worthwhile = free >= (prefetch / 2).max(2);
+                // Once awake the fetcher reads, whatever the reclaimer takes meanwhile.
+                prop_assert!(awake.is_some() || !worthwhile, "asleep with {} free", free);
+                match step {
+                    Step::Release if occupied > 0 => {
+                        capacity.release();
+                        occupied -= 1;
+                    }
+                    Step::Release => {}
+                    Step::Reclaim(some) => {
+                        let most = (concurrency + prefetch + (concurrency / 2).max(2)).saturating_sub(occupied);
+                        prop_assert_eq!(capacity.reclaimable(), most);
+                        capacity.occupy(some.min(most));
+                        occupied += some.min(most);
+                    }
+                    Step::Read(some, millis) => {
+                        let Some(seen) = awake.take() else { continue };
+                        prop_assert!(seen >= 2 && seen <= concurrency + prefetch);
+                        capacity.occupy(some.min(seen));
+                        occupied += some.min(seen);
+                        now += std::time::Duration::from_millis(u64::from(millis));
+                        capacity.adapt(now);
+                        prefetch = capacity.prefetch();
+                        prop_assert!(set.is_none_or(|set| set == prefetch));
+                        ready = Box::pin(capacity.ready());
+                        polled_at = None;
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn the_prefetch_stays_within_its_bounds(
+            current in 1_usize..=1024, pace in 0.0_f64..1e9, concurrency in 1_usize..10_000
+        ) {
+            let next = next_prefetch(current, pace, concurrency);
+            prop_assert!(next >= 1 && next <= POLICY.max_prefetch.max(current));
+            prop_assert!(next <= current * 2 && next >= (current / 2).max(1));
+        }
     }
 
     #[tokio::test]
-    async fn who_waits_is_told_when_enough_is_free() {
-        let room = std::sync::Arc::new(Capacity::new(4, Some(4)));
-        room.take(8);
+    async fn a_sleeping_fetcher_wakes_when_a_read_is_worthwhile() {
+        let capacity = Arc::new(Capacity::new(4, Some(4)));
+        capacity.occupy(8);
         let waiting = tokio::spawn({
-            let room = std::sync::Arc::clone(&room);
-            async move { room.wait().await }
+            let capacity = Arc::clone(&capacity);
+            async move { capacity.ready().await }
         });
         tokio::task::yield_now().await;
-        room.give();
+        capacity.release();
         tokio::task::yield_now().await;
-        assert!(!waiting.is_finished(), "one is not worth a command");
-        room.give();
+        assert!(!waiting.is_finished(), "one slot is not worth a command");
+        capacity.release();
         assert_eq!(waiting.await.unwrap(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Fetching: one reader per subscription, as much as there is room for.
+//! The fetcher reads as many deliveries as the capacity allows; one reader per subscription.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,29 +6,28 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::domain::{Error, ErrorKind};
+use crate::domain::{Error, ErrorKind, describe};
 use crate::store::{DeliveryId, Fetched, Interrupt, Opened, Reader, ReclaimCursor, StartFrom};
-use crate::worker::core::{Core, back_off};
+use crate::worker::core::Core;
+use crate::worker::fault::back_off;
+use crate::worker::intake::policy::POLICY;
 use crate::worker::intake::reclaim;
-use crate::worker::services::lease_keeper;
 
-/// How long a read waits on the server. A connection that is dead without a sign is noticed
-/// after this and the adapter's grace.
+/// How long a read waits on the server. A silently dead connection is noticed after this plus the
+/// adapter's grace.
 const WAIT: Duration = Duration::from_secs(5);
-/// For how long messages gather where many come.
-const GATHERING: Duration = Duration::from_millis(2);
-/// How often a read that does not end is interrupted again.
+/// How often a stop interrupts a read that has not returned.
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
-/// The most that one consumer can hold, with room to spare.
-pub(crate) const HOLDINGS: usize = 100_000;
+/// An upper bound for the deliveries that one consumer can hold.
+pub(crate) const MOST_PENDING: usize = 100_000;
 
 /// Reads until the subscription stops.
 pub(crate) async fn run(core: Arc<Core>, opened: Opened) {
     let mut opened = Some(opened);
     let mut failures = 0;
-    // What the consumer before this one has given back is older than anything new.
+    // Released and expired deliveries are older than any new one, so they come first.
     let mut behind = true;
-    while let Some(room) = room(&core).await {
+    while let Some(free) = free_slots(&core).await {
         let (mut reader, interrupt) = match opened.take() {
             Some(opened) => opened,
             None => match reopen(&core).await {
@@ -40,9 +39,9 @@ pub(crate) async fn run(core: Arc<Core>, opened: Opened) {
                 }
             },
         };
-        // Between two reads: what a read brings is held before it is entered, and would be
-        // taken for stranded.
-        if behind || core.stranded.load(Ordering::Acquire) {
+        // Only between two reads: the store assigns a delivery to this consumer before the read
+        // returns it, and recovery would mistake it for an unseen one.
+        if behind || core.may_hold_unseen.load(Ordering::Acquire) {
             behind = match catch_up(&core).await {
                 Ok(()) => false,
                 Err(error) => {
@@ -54,50 +53,50 @@ pub(crate) async fn run(core: Arc<Core>, opened: Opened) {
             opened = Some((reader, interrupt));
             continue;
         }
-        // The limit holds for each of the two lanes.
-        let max = (room / 2).max(1);
+        // The store applies the limit to each of the two lanes.
+        let max = (free / 2).max(1);
         match read(&core, &mut *reader, &*interrupt, max).await {
             Ok(fetched) => {
                 if failures > 0 {
                     tracing::info!(subscription = %core.member, "reading again");
-                    core.reading.over();
+                    core.faults.reading.clear();
                     failures = 0;
                 }
-                let gathers = core.room.gathers(fetched.len(), max);
-                core.hand_over(fetched);
-                core.room.adapt(Instant::now());
-                if gathers {
-                    sleep(GATHERING).await;
+                let gather = core.capacity.should_gather(fetched.len(), max);
+                core.accept(fetched);
+                core.capacity.adapt(Instant::now());
+                if gather {
+                    sleep(POLICY.gather_for).await;
                 }
                 opened = Some((reader, interrupt));
             }
             Err(error) => {
                 failures += 1;
-                let gone = error.kind() == ErrorKind::NotFound;
+                let group_is_missing = error.kind() == ErrorKind::NotFound;
                 pause(&core, &error, failures).await;
-                if gone {
+                if group_is_missing {
                     recreate(&core).await;
                     opened = Some((reader, interrupt));
                 } else {
-                    // It may have taken what its answer did not bring.
-                    core.stranded.store(true, Ordering::Release);
+                    // The read may have claimed deliveries and its answer been lost.
+                    core.may_hold_unseen.store(true, Ordering::Release);
                 }
             }
         }
     }
 }
 
-/// Waits for room; `None` when the subscription stops.
-async fn room(core: &Core) -> Option<usize> {
+/// Waits for free slots; `None` when the subscription stops.
+async fn free_slots(core: &Core) -> Option<usize> {
     tokio::select! {
         biased;
         () = core.stop.cancelled() => None,
-        room = core.room.wait() => Some(room),
+        free = core.capacity.ready() => Some(free),
     }
 }
 
-/// Reads once. The future of a read is never dropped: what it has taken on the server would be
-/// stranded until its lease ends. A stop interrupts the read instead.
+/// Reads once. A stop interrupts the read instead of dropping its future: deliveries that the
+/// server has already assigned would be stuck until their lease ends.
 async fn read(
     core: &Core,
     reader: &mut dyn Reader,
@@ -107,7 +106,7 @@ async fn read(
     let interrupting = async {
         core.stop.cancelled().await;
         loop {
-            // The read may not have reached the server yet, so once is not enough.
+            // An interrupt that overtakes its read does nothing, so one is not enough.
             let _ = interrupt.interrupt().await;
             sleep(INTERRUPT_AGAIN).await;
         }
@@ -119,16 +118,16 @@ async fn read(
     }
 }
 
-/// Says once why reading does not work, then waits.
+/// Reports the first of several failures in a row, then waits.
 async fn pause(core: &Core, error: &Error, failures: u32) {
     if failures == 1 {
         tracing::warn!(
             subscription = %core.member,
-            error = %crate::domain::describe(error),
-            "reading failed; trying again until it works",
+            error = %describe(error),
+            "reading failed; retrying until it works",
         );
     }
-    core.reading.say(error);
+    core.faults.reading.set(error);
     tokio::select! {
         () = core.stop.cancelled() => {}
         () = sleep(back_off(failures)) => {}
@@ -141,54 +140,57 @@ async fn reopen(core: &Core) -> Result<Opened, Error> {
     Ok(opened)
 }
 
-/// Takes over what was given back or has expired, before anything newer is read: with one handler
-/// first deliveries so come in their order, also after a restart or a broken connection.
+/// Takes over released and expired deliveries before the fetcher reads newer ones.
+///
+/// With one handler first deliveries therefore keep their order, also after a restart or a broken
+/// connection.
 async fn catch_up(core: &Core) -> Result<(), Error> {
     let mut cursor = ReclaimCursor::default();
-    // After a standstill it would otherwise take its own deliveries over, and count a crash.
-    lease_keeper::keep(core).await;
+    // After a standstill it would otherwise reclaim its own deliveries and count a crash.
+    core.lease_keeper.extend_all().await;
     loop {
-        if core.stranded.swap(false, Ordering::AcqRel)
-            && let Err(error) = recover(core).await
+        if core.may_hold_unseen.swap(false, Ordering::AcqRel)
+            && let Err(error) = release_unseen(core).await
         {
-            core.stranded.store(true, Ordering::Release);
+            core.may_hold_unseen.store(true, Ordering::Release);
             return Err(error);
         }
-        match reclaim::take_over(core, &mut cursor).await {
+        match reclaim::reclaim_some(core, &mut cursor).await {
             Ok(reclaim::Next::Again) => {}
             Ok(reclaim::Next::Full) => {
-                if room(core).await.is_none() {
+                if free_slots(core).await.is_none() {
                     return Ok(());
                 }
             }
             // The reclaimer may have lost an answer meanwhile.
-            Ok(reclaim::Next::Done) if core.stranded.load(Ordering::Acquire) => {}
+            Ok(reclaim::Next::Done) if core.may_hold_unseen.load(Ordering::Acquire) => {}
             Ok(reclaim::Next::Done) => return Ok(()),
             Err(error) if error.is_retryable() => return Err(error),
-            // The reclaimer says so, and reading need not stand still for it.
+            // The reclaimer reports it; reading need not stop for it.
             Err(_) => return Ok(()),
         }
     }
 }
 
-/// Gives back, uncounted, what the store thinks this consumer holds and it does not.
-async fn recover(core: &Core) -> Result<(), Error> {
+/// Releases, uncounted, the deliveries that the store assigns to this consumer and that are not in
+/// flight here: their answer was lost.
+async fn release_unseen(core: &Core) -> Result<(), Error> {
     let _claiming = core.claiming.lock().await;
-    let holdings = match core.store.pending_of(&core.member, HOLDINGS).await {
+    let pending = match core.store.pending_of(&core.member, MOST_PENDING).await {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        holdings => holdings?,
+        pending => pending?,
     };
-    let stranded: Vec<DeliveryId> = holdings
+    let unseen: Vec<DeliveryId> = pending
         .into_iter()
-        .filter(|receipt| !core.held.contains(*receipt))
+        .filter(|id| !core.in_flight.contains(*id))
         .collect();
-    if !stranded.is_empty() {
-        core.store.release(&core.member, &stranded).await?;
+    if !unseen.is_empty() {
+        core.store.release(&core.member, &unseen).await?;
     }
     Ok(())
 }
 
-/// Creates the group anew, at the beginning, after the store has lost it.
+/// Recreates the group at the beginning, after the store has lost it.
 async fn recreate(core: &Core) {
     let member = &core.member;
     let recreating = async {
@@ -199,9 +201,9 @@ async fn recreate(core: &Core) {
             .create_group(&member.topic, &member.group, StartFrom::Beginning)
             .await
     };
-    // A failure shows again at the next read, which waits longer before it comes here.
+    // After a failure the next read fails too, and the fetcher waits longer before it comes here.
     if recreating.await.is_ok() {
         core.meters.recreated.increment(1);
-        tracing::warn!(subscription = %member, "the group was gone and has been created anew");
+        tracing::warn!(subscription = %member, "the group was missing and has been recreated");
     }
 }

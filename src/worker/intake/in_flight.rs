@@ -1,4 +1,4 @@
-//! What this consumer holds: from being fetched until it is settled in the store.
+//! The deliveries that this consumer holds, from the fetch until the store has settled them.
 
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ impl InFlight {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters what was fetched; `None` for what is held already.
+    /// Enters fetched deliveries. Returns the lease of each, `None` for one that is already here.
     pub(crate) fn enter(
         &self,
         receipts: impl Iterator<Item = DeliveryId>,
@@ -31,24 +31,25 @@ impl InFlight {
         receipts.map(enter).collect()
     }
 
-    /// The store knows how they ended.
-    pub(crate) fn leave(&self, receipts: impl IntoIterator<Item = DeliveryId>) {
+    /// Removes deliveries that the store has settled.
+    pub(crate) fn remove(&self, receipts: impl IntoIterator<Item = DeliveryId>) {
         let mut table = self.table();
         for receipt in receipts {
             table.remove(&receipt);
         }
     }
 
-    /// Others hold them now: their handlers are told. Returns how many were still running.
+    /// Removes deliveries that passed to other consumers and cancels their handlers. Returns how
+    /// many handlers were still running.
     pub(crate) fn lose(&self, receipts: impl IntoIterator<Item = DeliveryId>) -> u64 {
         let mut table = self.table();
         let mut running = 0;
         for receipt in receipts {
-            // One that has finished was settled while its lease was being looked at.
-            if let Entry::Occupied(held) = table.entry(receipt)
-                && !held.get().is_finished()
+            // The settler may have settled a finished one while its lease was being checked.
+            if let Entry::Occupied(entry) = table.entry(receipt)
+                && !entry.get().is_finished()
             {
-                let lease = held.remove();
+                let lease = entry.remove();
                 lease.lose();
                 running += 1;
             }
@@ -56,8 +57,8 @@ impl InFlight {
         running
     }
 
-    /// Tells every handler that its result is no longer wanted.
-    pub(crate) fn cancel(&self) {
+    /// Cancels every delivery: its result is no longer wanted.
+    pub(crate) fn cancel_all(&self) {
         for lease in self.table().values() {
             lease.cancel();
         }
@@ -67,28 +68,28 @@ impl InFlight {
         self.table().contains_key(&receipt)
     }
 
-    pub(crate) fn all(&self) -> Vec<DeliveryId> {
+    pub(crate) fn ids(&self) -> Vec<DeliveryId> {
         self.table().keys().copied().collect()
     }
 
-    /// Whether its handler has returned, and only the store does not know yet.
+    /// Whether the handler has returned and the store has not settled the delivery yet.
     pub(crate) fn is_finished(&self, receipt: DeliveryId) -> bool {
         let table = self.table();
         table.get(&receipt).is_some_and(|lease| lease.is_finished())
     }
 
-    /// How many handlers were called and have not returned.
+    /// The number of handlers that were called and have not returned.
     pub(crate) fn running(&self) -> u64 {
         let table = self.table();
-        let runs = |lease: &&Arc<Lease>| lease.is_running();
-        table.values().filter(runs).count() as u64
+        let running = |lease: &&Arc<Lease>| lease.is_running();
+        table.values().filter(running).count() as u64
     }
 
-    /// Those whose handler has not returned.
+    /// The deliveries whose handler has not returned.
     pub(crate) fn unfinished(&self) -> Vec<DeliveryId> {
         let table = self.table();
-        let open = table.iter().filter(|(_, lease)| !lease.is_finished());
-        open.map(|(receipt, _)| *receipt).collect()
+        let unfinished = table.iter().filter(|(_, lease)| !lease.is_finished());
+        unfinished.map(|(receipt, _)| *receipt).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -113,28 +114,28 @@ mod tests {
         }
     }
 
-    fn enter(held: &InFlight, sequences: &[u64]) -> Vec<Option<Arc<Lease>>> {
-        held.enter(sequences.iter().map(|sequence| receipt(*sequence)))
+    fn enter(in_flight: &InFlight, sequences: &[u64]) -> Vec<Option<Arc<Lease>>> {
+        in_flight.enter(sequences.iter().map(|sequence| receipt(*sequence)))
     }
 
     #[test]
-    fn what_is_held_is_not_entered_twice() {
-        let held = InFlight::default();
-        assert!(enter(&held, &[1])[0].is_some());
-        assert!(enter(&held, &[1])[0].is_none());
-        held.leave([receipt(1)]);
-        assert!(enter(&held, &[1])[0].is_some());
+    fn a_delivery_is_entered_once() {
+        let in_flight = InFlight::default();
+        assert!(enter(&in_flight, &[1])[0].is_some());
+        assert!(enter(&in_flight, &[1])[0].is_none());
+        in_flight.remove([receipt(1)]);
+        assert!(enter(&in_flight, &[1])[0].is_some());
     }
 
     #[test]
     fn losing_cancels_a_running_handler_and_spares_a_finished_one() {
-        let held = InFlight::default();
-        let leases: Vec<_> = enter(&held, &[1, 2]).into_iter().flatten().collect();
+        let in_flight = InFlight::default();
+        let leases: Vec<_> = enter(&in_flight, &[1, 2]).into_iter().flatten().collect();
         leases[1].finish();
-        assert_eq!(held.lose([receipt(1), receipt(2), receipt(3)]), 1);
+        assert_eq!(in_flight.lose([receipt(1), receipt(2), receipt(3)]), 1);
         assert!(leases[0].is_cancelled() && leases[0].is_lost());
         assert!(!leases[1].is_cancelled() && !leases[1].is_lost());
-        assert_eq!(held.all(), [receipt(2)]);
-        assert_eq!(held.unfinished(), []);
+        assert_eq!(in_flight.ids(), [receipt(2)]);
+        assert_eq!(in_flight.unfinished(), []);
     }
 }

@@ -1,7 +1,8 @@
-//! What comes in: reading, reclaiming, what is in flight, how much may be, and the queue.
+//! The intake: reading, reclaiming, the deliveries in flight, the capacity, and the queue.
 
 pub(crate) mod capacity;
 pub(crate) mod fetch;
 pub(crate) mod in_flight;
+pub(crate) mod policy;
 pub(crate) mod queue;
 pub(crate) mod reclaim;

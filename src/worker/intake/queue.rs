@@ -1,10 +1,10 @@
 //! Fetched deliveries on their way to the workers.
 //!
-//! Waking a task costs more than most handlers: a queue that wakes a worker for every delivery
-//! spends its time on that. Here a worker that takes a delivery and leaves others behind wakes one
-//! more, unless handlers have lately been quick, every one of them; then one worker is enough,
-//! and wakes another only when its handler waits. A delivery so waits behind a handler only
-//! where that one blocks its thread after many quick ones.
+//! Waking a task costs more than most handlers take, so the queue does not wake a worker for every
+//! delivery. A worker that takes a delivery and leaves others behind wakes one more worker, unless
+//! the last handlers were all quick. Then one worker is enough; it wakes another one only when its
+//! handler waits. A delivery therefore waits behind a handler only if that handler blocks its
+//! thread after many quick ones.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -12,57 +12,55 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use crate::api::lease::Lease;
 use crate::store::Fetched;
+use crate::worker::intake::policy::POLICY;
 
-/// A handler that is busy for longer than this is worth waking another worker for.
-const LONG: Duration = Duration::from_micros(50);
-/// After so many quick handlers in a row the next one is expected to be quick, too.
-const STREAK: u32 = 64;
-
-/// A fetched delivery.
+/// A fetched delivery and the state of its lease.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct Queued {
     pub(crate) fetched: Fetched,
     pub(crate) lease: Arc<Lease>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    jobs: Mutex<VecDeque<Job>>,
+    deliveries: Mutex<VecDeque<Queued>>,
     more: Notify,
-    /// How many handlers in a row were quick.
+    /// How many handlers in a row were quick, up to the streak that counts.
     quick: AtomicU32,
     closed: AtomicBool,
 }
 
 impl Queue {
-    fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn deliveries(&self) -> MutexGuard<'_, VecDeque<Queued>> {
+        self.deliveries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, jobs: impl Iterator<Item = Job>) {
-        self.jobs().extend(jobs);
+    pub(crate) fn push(&self, deliveries: impl Iterator<Item = Queued>) {
+        self.deliveries().extend(deliveries);
         self.more.notify_one();
     }
 
-    /// No more will come; what is there is still handed out.
+    /// Ends the queue: workers still get the deliveries in it, then `None`.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.more.notify_one();
     }
 
-    /// The next job; `None` when the queue is closed and empty.
-    pub(crate) async fn next(&self) -> Option<Job> {
+    /// Waits for the next delivery; `None` when the queue is closed and empty.
+    pub(crate) async fn next(&self) -> Option<Queued> {
         loop {
             let next = {
-                let mut jobs = self.jobs();
-                let next = jobs.pop_front();
-                if next.is_some() && !jobs.is_empty() && !self.are_quick() {
+                let mut deliveries = self.deliveries();
+                let next = deliveries.pop_front();
+                if next.is_some() && !deliveries.is_empty() && !self.are_quick() {
                     self.more.notify_one();
                 }
                 next
@@ -71,25 +69,25 @@ impl Queue {
                 return next;
             }
             if self.closed.load(Ordering::Acquire) {
-                // The next worker finds the same.
+                // Wakes the next worker, so that every worker learns of the end.
                 self.more.notify_one();
                 return None;
             }
-            // A push between the look and the wait leaves its permit.
+            // `Notify` keeps the permit of a push between the look and the wait.
             self.more.notified().await;
         }
     }
 
-    /// The next jobs, up to `most`; none when the queue is closed and empty.
+    /// Waits for the next deliveries, up to `most`; an empty list when the queue is closed and empty.
     ///
-    /// Cancel safe: nothing is taken before it is returned.
-    pub(crate) async fn next_some(&self, most: usize) -> Vec<Job> {
+    /// Cancel safe: a dropped future has removed nothing.
+    pub(crate) async fn next_up_to(&self, most: usize) -> Vec<Queued> {
         loop {
             {
-                let mut jobs = self.jobs();
-                if !jobs.is_empty() {
-                    let some = jobs.len().min(most);
-                    return jobs.drain(..some).collect();
+                let mut deliveries = self.deliveries();
+                if !deliveries.is_empty() {
+                    let some = deliveries.len().min(most);
+                    return deliveries.drain(..some).collect();
                 }
             }
             if self.closed.load(Ordering::Acquire) {
@@ -100,19 +98,19 @@ impl Queue {
         }
     }
 
-    /// Whether handlers have lately been quick, every one of them.
+    /// Whether the last handlers were all quick.
     fn are_quick(&self) -> bool {
-        self.quick.load(Ordering::Relaxed) >= STREAK
+        self.quick.load(Ordering::Relaxed) >= POLICY.quick_streak
     }
 
-    /// Lets another worker go on, because this one is about to wait.
+    /// Wakes another worker if deliveries are queued, because this one is about to wait.
     pub(crate) fn pass_on(&self) {
-        if !self.jobs().is_empty() {
+        if !self.deliveries().is_empty() {
             self.more.notify_one();
         }
     }
 
-    /// Runs a handler's future. Wakes another worker when it waits.
+    /// Runs a handler's future; wakes another worker when the future waits.
     pub(crate) async fn run<T>(&self, handling: impl Future<Output = T>) -> T {
         let mut handling = pin!(handling);
         let began = Instant::now();
@@ -120,7 +118,7 @@ impl Queue {
         poll_fn(|context| {
             let polled = handling.as_mut().poll(context);
             if std::mem::take(&mut first) {
-                if began.elapsed() > LONG {
+                if began.elapsed() > POLICY.quick_handler {
                     self.quick.store(0, Ordering::Relaxed);
                 } else if !self.are_quick() {
                     self.quick.fetch_add(1, Ordering::Relaxed);
@@ -144,7 +142,7 @@ mod tests {
     use crate::domain::EntryId;
     use crate::store::{DeliveryId, Lane};
 
-    fn job(sequence: u64) -> Job {
+    fn queued(sequence: u64) -> Queued {
         let id = EntryId {
             millis: 1,
             sequence,
@@ -153,7 +151,7 @@ mod tests {
             lane: Lane::Log,
             id,
         };
-        Job {
+        Queued {
             fetched: Fetched {
                 receipt,
                 fields: Vec::new(),
@@ -161,6 +159,20 @@ mod tests {
             },
             lease: Arc::default(),
         }
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_empties_and_then_ends_for_every_worker() {
+        let queue = Queue::default();
+        queue.push((1..=3).map(queued));
+        queue.close();
+        let sequence = |one: &Queued| one.fetched.receipt.id.sequence;
+        assert_eq!(queue.next().await.as_ref().map(sequence), Some(1));
+        let rest = queue.next_up_to(5).await;
+        assert_eq!(rest.iter().map(sequence).collect::<Vec<_>>(), [2, 3]);
+        assert!(queue.next().await.is_none());
+        assert!(queue.next_up_to(5).await.is_empty());
+        assert!(queue.next().await.is_none());
     }
 
     #[tokio::test]
@@ -178,7 +190,7 @@ mod tests {
                 })
             })
             .collect();
-        queue.push((0..16).map(job));
+        queue.push((0..16).map(queued));
         queue.close();
         for worker in workers {
             worker.await.unwrap();
@@ -200,7 +212,7 @@ mod tests {
                 })
             })
             .collect();
-        queue.push((0..2).map(job));
+        queue.push((0..2).map(queued));
         queue.close();
         for worker in workers {
             worker.await.unwrap();

@@ -1,81 +1,145 @@
-//! Housekeeping: removing what is settled, consumers that are gone, and saying where the
-//! group stands.
+//! The janitor trims settled entries, prunes dead consumers, and measures where the group stands.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::Error;
-use crate::worker::core::Core;
+use crate::store::{Member, Store};
+use crate::worker::core::SettledCount;
+use crate::worker::meters::Meters;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Without anything settled, retention runs every so many ticks: entries age, too.
+/// While no delivery is settled the janitor trims at every 30th tick, because entries age.
 const QUIET_TICKS: u64 = 30;
 const STATUS_TICKS: u64 = 10;
-const FORGET_TICKS: u64 = 60;
-/// A consumer that was not heard of for so long and holds nothing is removed. A living one
-/// is heard of every few seconds.
-const FORGET_AFTER: Duration = Duration::from_secs(300);
-/// One call removes at most some 100,000 entries; after fewer than this all is done.
+const PRUNE_TICKS: u64 = 60;
+/// Consumers that are idle for this long and hold nothing are removed. A live consumer calls the
+/// store every few seconds.
+const PRUNE_AFTER: Duration = Duration::from_secs(300);
+/// A call trims about 100,000 entries at most. After fewer than this many nothing is left.
 const MORE: u64 = 90_000;
 
-/// Keeps house until the subscription has ended.
-pub(crate) async fn run(core: Arc<Core>) {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut tick, mut seen) = (0, 0);
-    loop {
-        tokio::select! {
-            biased;
-            () = core.halt.cancelled() => return,
-            _ = ticks.tick() => tick += 1,
+pub(crate) struct Janitor {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) member: Arc<Member>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) settled: SettledCount,
+}
+
+impl Janitor {
+    /// Keeps house until the subscription halts.
+    pub(crate) async fn run(self, halt: CancellationToken) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut tick, mut trimmed_at) = (0, 0);
+        loop {
+            tokio::select! {
+                biased;
+                () = halt.cancelled() => return,
+                _ = ticks.tick() => tick += 1,
+            }
+            let settled = self.settled.load(Ordering::Relaxed);
+            match self.work(Duties::at(tick, settled != trimmed_at)).await {
+                Ok(()) => trimmed_at = settled,
+                Err(error) => {
+                    tracing::debug!(subscription = %self.member, %error, "housekeeping failed");
+                }
+            }
         }
-        let settled = core.acknowledged.load(Ordering::Relaxed);
-        let jobs = async {
-            if settled != seen || tick % QUIET_TICKS == 0 {
-                retain(&core).await?;
-            }
-            if tick % FORGET_TICKS == 1 {
-                let (topic, group) = (&core.member.topic, &core.member.group);
-                core.store
-                    .prune_consumers(topic, group, FORGET_AFTER, None)
-                    .await?;
-            }
-            if tick % STATUS_TICKS == 1 {
-                measure(&core).await?;
-            }
-            Ok::<(), Error>(())
+    }
+
+    async fn work(&self, duties: Duties) -> Result<(), Error> {
+        let (topic, group) = (&self.member.topic, &self.member.group);
+        if duties.trim {
+            while self.store.trim(topic).await?.removed >= MORE {}
+            self.store.trim_redelivery(topic, group).await?;
+        }
+        if duties.prune {
+            self.store
+                .prune_consumers(topic, group, PRUNE_AFTER, None)
+                .await?;
+        }
+        if duties.measure {
+            self.measure().await?;
+        }
+        Ok(())
+    }
+
+    async fn measure(&self) -> Result<(), Error> {
+        let Some(status) = self.store.status(&self.member.topic).await? else {
+            return Ok(());
         };
-        match jobs.await {
-            Ok(()) => seen = settled,
-            Err(error) => {
-                tracing::debug!(subscription = %core.member, %error, "housekeeping failed");
-            }
+        let mut groups = status.groups.iter();
+        if let Some(group) = groups.find(|status| status.group == self.member.group) {
+            self.meters.lag.set(group.lag as f64);
+            self.meters.scheduled_retries.set(group.scheduled as f64);
+            self.meters.dead_letters_stored.set(group.dead as f64);
+        }
+        Ok(())
+    }
+}
+
+/// What a tick has to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Duties {
+    trim: bool,
+    prune: bool,
+    measure: bool,
+}
+
+impl Duties {
+    /// Ticks count from 1; `settled`: whether deliveries were settled since the last trim.
+    fn at(tick: u64, settled: bool) -> Self {
+        Self {
+            trim: settled || tick % QUIET_TICKS == 0,
+            prune: tick % PRUNE_TICKS == 1,
+            measure: tick % STATUS_TICKS == 1,
         }
     }
 }
 
-/// Removes what every group has settled.
-pub(crate) async fn retain(core: &Core) -> Result<(), Error> {
-    let (topic, group) = (&core.member.topic, &core.member.group);
-    while core.store.trim(topic).await?.removed >= MORE {}
-    core.store.trim_redelivery(topic, group).await
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::fixture::Fixture;
 
-async fn measure(core: &Core) -> Result<(), Error> {
-    let Some(status) = core.store.status(&core.member.topic).await? else {
-        return Ok(());
-    };
-    if let Some(group) = status
-        .groups
-        .iter()
-        .find(|status| status.group == core.member.group)
-    {
-        core.meters.lag.set(group.lag as f64);
-        core.meters.scheduled.set(group.scheduled as f64);
-        core.meters.dead.set(group.dead as f64);
+    #[test]
+    fn a_tick_trims_after_settling_and_the_rest_has_its_turns() {
+        let only = |tick, settled| Duties::at(tick, settled);
+        assert!(!only(2, false).trim && only(2, true).trim && only(30, false).trim);
+        let pruning: Vec<u64> = (1..=130).filter(|tick| only(*tick, false).prune).collect();
+        assert_eq!(pruning, [1, 61, 121]);
+        let measuring: Vec<u64> = (1..=30).filter(|tick| only(*tick, false).measure).collect();
+        assert_eq!(measuring, [1, 11, 21]);
     }
-    Ok(())
+
+    #[tokio::test]
+    async fn trimming_removes_settled_entries_and_no_others() {
+        let fixture = Fixture::new().await;
+        let held = fixture.fetch(2).await;
+        fixture.acknowledge(held[0].receipt).await;
+        let janitor = Janitor {
+            store: Arc::clone(&fixture.store),
+            member: Arc::clone(&fixture.member),
+            meters: fixture.meters(),
+            settled: SettledCount::default(),
+        };
+        let duties = Duties {
+            trim: true,
+            prune: true,
+            measure: true,
+        };
+        janitor.work(duties).await.unwrap();
+        let left = fixture
+            .store
+            .browse(&fixture.member.topic, None, 10)
+            .await
+            .unwrap();
+        let ids: Vec<_> = left.iter().map(|(id, _)| *id).collect();
+        assert_eq!(ids, [held[1].receipt.id]);
+    }
 }

@@ -1,64 +1,101 @@
-//! Keeping leases: everything that is held, every third of the lease.
+//! The lease keeper extends the lease of every delivery in flight, every third of the lease.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
-use crate::store::DeliveryId;
-use crate::worker::core::Core;
+use crate::store::{DeliveryId, Member, Store};
+use crate::worker::fault::Fault;
+use crate::worker::intake::in_flight::InFlight;
+use crate::worker::meters::Meters;
 
-/// Extends leases until the subscription has ended.
-pub(crate) async fn run(core: Arc<Core>) {
-    let mut ticks = interval(core.options.lease / 3);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut kept = Instant::now();
-    loop {
-        tokio::select! {
-            biased;
-            () = core.halt.cancelled() => return,
-            _ = ticks.tick() => {}
+pub(crate) struct LeaseKeeper {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) member: Arc<Member>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) lease: Duration,
+    pub(crate) fault: Fault,
+}
+
+impl LeaseKeeper {
+    /// Extends leases until the subscription halts.
+    pub(crate) async fn run(self: Arc<Self>, halt: CancellationToken) {
+        let mut ticks = interval(self.lease / 3);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut extended = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = halt.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if self.extend_all().await {
+                extended = Instant::now();
+            } else if extended.elapsed() > self.lease {
+                // The leases have expired, so other consumers may reclaim the deliveries: no
+                // handler may begin one or go on with one.
+                self.lose(self.in_flight.ids().into_iter());
+            }
         }
-        if keep(&core).await {
-            kept = Instant::now();
-        } else if kept.elapsed() > core.options.lease {
-            // Others have them by now, or will: nothing is begun and nothing goes on.
-            lose(&core, core.held.all().into_iter());
+    }
+
+    /// Extends every lease once and cancels the handlers whose lease is lost. Returns whether the
+    /// store answered.
+    pub(crate) async fn extend_all(&self) -> bool {
+        let ids = self.in_flight.ids();
+        if ids.is_empty() {
+            self.fault.clear();
+            return true;
+        }
+        match self.store.extend(&self.member, &ids).await {
+            Ok(extended) => {
+                let answers = ids.into_iter().zip(extended);
+                self.lose(answers.filter(|(_, extended)| !extended).map(|(id, _)| id));
+                self.fault.clear();
+                true
+            }
+            // Two thirds of the lease are left, and the next tick tries again.
+            Err(error) => {
+                self.fault.set(&error);
+                tracing::debug!(subscription = %self.member, %error, "leases could not be extended");
+                false
+            }
+        }
+    }
+
+    fn lose(&self, lost: impl Iterator<Item = DeliveryId>) {
+        let running = self.in_flight.lose(lost);
+        if running > 0 {
+            self.meters.leases_lost.increment(running);
+            tracing::warn!(subscription = %self.member, running, "leases lost to other consumers");
         }
     }
 }
 
-/// Extends all leases once; the handlers of those that are lost are told. Returns whether
-/// the store was reached.
-pub(crate) async fn keep(core: &Core) -> bool {
-    let held = core.held.all();
-    if held.is_empty() {
-        core.keeping.over();
-        return true;
-    }
-    match core.store.extend(&core.member, &held).await {
-        Ok(extended) => {
-            let lost = held
-                .into_iter()
-                .zip(extended)
-                .filter(|(_, held)| !held)
-                .map(|(receipt, _)| receipt);
-            lose(core, lost);
-            core.keeping.over();
-            true
-        }
-        // The next tick tries again; the lease has two thirds left.
-        Err(error) => {
-            core.keeping.say(&error);
-            tracing::debug!(subscription = %core.member, %error, "leases could not be extended");
-            false
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use crate::worker::fixture::Fixture;
 
-fn lose(core: &Core, lost: impl Iterator<Item = DeliveryId>) {
-    let running = core.held.lose(lost);
-    if running > 0 {
-        core.meters.lease_lost.increment(running);
-        tracing::warn!(subscription = %core.member, running, "leases lost to other consumers");
+    #[tokio::test]
+    async fn a_lost_lease_cancels_its_handler_and_leaves_the_others() {
+        let fixture = Fixture::new().await;
+        let held = fixture.fetch(2).await;
+        let keeper = fixture.lease_keeper();
+        let leases: Vec<_> = keeper
+            .in_flight
+            .enter(held.iter().map(|one| one.receipt))
+            .into_iter()
+            .flatten()
+            .collect();
+        assert!(keeper.extend_all().await);
+        assert!(!leases.iter().any(|lease| lease.is_cancelled()));
+
+        fixture.take_over(held[0].receipt).await;
+        assert!(keeper.extend_all().await, "the store answered");
+        assert!(leases[0].is_lost() && !leases[1].is_cancelled());
+        assert_eq!(keeper.in_flight.ids(), [held[1].receipt]);
     }
 }

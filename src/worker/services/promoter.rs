@@ -1,62 +1,148 @@
-//! Promoting: bringing retries back when their time has come.
+//! The promoter brings retries back to their group when they are due.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
-use crate::store::MAX_BATCH;
-use crate::worker::core::Core;
+use crate::store::{MAX_BATCH, Member, Store};
+use crate::worker::fault::Fault;
 
-/// How often to look for retries that other processes have scheduled and not promoted: they
-/// know of their own, so that only those of a process that died wait for so long.
+/// The longest time between two calls. Each process knows when its own retries are due, so only
+/// those of a dead process wait for this.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How often at most, however close together retries are due.
+/// The shortest time between two calls, however close together retries are due.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
 
-/// Promotes due retries until the subscription has ended.
-pub(crate) async fn run(core: Arc<Core>) {
-    let (topic, group) = (&core.member.topic, &core.member.group);
-    loop {
-        core.due.take();
-        // From before the look: what is set while the look is under way is not missed.
-        let mut clock_set = core.store.clock_set();
-        let promoted = tokio::select! {
-            biased;
-            () = core.halt.cancelled() => return,
-            promoted = core.store.promote(topic, group, MAX_BATCH) => promoted,
-        };
-        let mut until = Instant::now() + LONGEST_WAIT;
-        match promoted {
-            Ok(promoted) if promoted.moved as usize >= MAX_BATCH => continue,
-            Ok(promoted) => {
-                core.promoting.over();
-                if let Some(next) = promoted.next {
-                    until = until.min(Instant::now() + next);
+/// When the next retry of this consumer is due: set by the settler, read by the promoter.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    earliest: Mutex<Option<Instant>>,
+    changed: Notify,
+}
+
+impl Due {
+    /// Notes that a retry is due after `delay`; wakes the promoter if none is due sooner.
+    pub(crate) fn set(&self, delay: Duration) {
+        let at = Instant::now() + delay;
+        let mut earliest = self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
+        if earliest.is_none_or(|known| at < known) {
+            *earliest = Some(at);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Returns the earliest time and forgets it.
+    fn drain(&self) -> Option<Instant> {
+        self.earliest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+pub(crate) struct Promoter {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) member: Arc<Member>,
+    pub(crate) due: Arc<Due>,
+    pub(crate) fault: Fault,
+}
+
+impl Promoter {
+    /// Promotes due retries until the subscription halts.
+    pub(crate) async fn run(self, halt: CancellationToken) {
+        let (topic, group) = (&self.member.topic, &self.member.group);
+        loop {
+            self.due.drain();
+            // Created before the call, so that it also completes for a change during the call.
+            let mut clock_set = self.store.clock_set();
+            let promoted = tokio::select! {
+                biased;
+                () = halt.cancelled() => return,
+                promoted = self.store.promote(topic, group, MAX_BATCH) => promoted,
+            };
+            let mut until = Instant::now() + LONGEST_WAIT;
+            match promoted {
+                Ok(promoted) if promoted.moved as usize >= MAX_BATCH => continue,
+                Ok(promoted) => {
+                    self.fault.clear();
+                    if let Some(next) = promoted.next {
+                        until = until.min(Instant::now() + next);
+                    }
+                }
+                Err(error) => {
+                    self.fault.set(&error);
+                    tracing::debug!(subscription = %self.member, %error, "promoting failed");
                 }
             }
-            Err(error) => {
-                core.promoting.say(&error);
-                tracing::debug!(subscription = %core.member, %error, "promoting failed");
-            }
-        }
-        tokio::select! {
-            biased;
-            () = core.halt.cancelled() => return,
-            () = sleep(SHORTEST_WAIT) => {}
-        }
-        loop {
             tokio::select! {
                 biased;
-                () = core.halt.cancelled() => return,
-                () = sleep_until(until) => break,
-                () = &mut clock_set => break,
-                () = core.due.changed() => {
-                    if let Some(due) = core.due.take() {
-                        until = until.min(due);
+                () = halt.cancelled() => return,
+                () = sleep(SHORTEST_WAIT) => {}
+            }
+            loop {
+                tokio::select! {
+                    biased;
+                    () = halt.cancelled() => return,
+                    () = sleep_until(until) => break,
+                    () = &mut clock_set => break,
+                    () = self.due.changed.notified() => {
+                        if let Some(due) = self.due.drain() {
+                            until = until.min(due);
+                        }
                     }
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::fixture::Fixture;
+
+    #[tokio::test]
+    async fn the_earliest_due_time_wins_and_is_drained_once() {
+        let due = Due::default();
+        let before = Instant::now();
+        for seconds in [3, 1, 2] {
+            due.set(Duration::from_secs(seconds));
+        }
+        let earliest = due.drain().unwrap();
+        assert!((1..2).contains(&earliest.duration_since(before).as_secs()));
+        assert_eq!(due.drain(), None);
+    }
+
+    #[tokio::test]
+    async fn a_retry_comes_back_when_the_clock_reaches_its_time() {
+        let fixture = Fixture::new().await;
+        let held = fixture.fetch(1).await;
+        fixture
+            .reschedule(held[0].receipt, Duration::from_secs(60))
+            .await;
+        let halt = CancellationToken::new();
+        let promoter = Promoter {
+            store: Arc::clone(&fixture.store),
+            member: Arc::clone(&fixture.member),
+            due: Arc::default(),
+            fault: Fault::default(),
+        };
+        let running = tokio::spawn(promoter.run(halt.clone()));
+        fixture.clock.advance(Duration::from_secs(59));
+        tokio::time::sleep(4 * SHORTEST_WAIT).await;
+        assert_eq!(fixture.scheduled().await, 1, "a second early");
+        fixture.clock.advance(Duration::from_secs(1));
+        tokio::time::timeout(Duration::from_secs(4), async {
+            while fixture.scheduled().await > 0 {
+                sleep(SHORTEST_WAIT).await;
+            }
+        })
+        .await
+        .expect("setting the clock wakes the promoter before its longest wait");
+        halt.cancel();
+        running.await.unwrap();
     }
 }

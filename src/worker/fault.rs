@@ -1,0 +1,95 @@
+//! Failures of the subscription's parts, and how long a part waits before it tries again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::domain::{Error, RetryPolicy, describe};
+
+/// The failure of one part of a subscription, kept for as long as it lasts. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fault(Arc<Mutex<Option<String>>>);
+
+impl Fault {
+    pub(crate) fn set(&self, error: &Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe(error));
+    }
+
+    pub(crate) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn text(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// The faults of a subscription's parts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) reading: Fault,
+    pub(crate) extending: Fault,
+    pub(crate) promoting: Fault,
+    pub(crate) settling: Fault,
+    pub(crate) acknowledging: Fault,
+}
+
+impl Faults {
+    /// Names each part that fails at the moment, with its error.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let parts = [
+            ("reading", &self.reading),
+            ("extending leases", &self.extending),
+            ("bringing retries back", &self.promoting),
+            ("settling", &self.settling),
+            ("acknowledging", &self.acknowledging),
+        ];
+        let failing: Vec<String> = parts
+            .into_iter()
+            .filter_map(|(part, fault)| Some(format!("{part}: {}", fault.text()?)))
+            .collect();
+        (!failing.is_empty()).then(|| failing.join("; "))
+    }
+}
+
+/// How long to wait after `failures` failures in a row: from 100 milliseconds to 5 seconds, jittered.
+///
+/// The parts of a subscription neither spin nor give up.
+pub(crate) fn back_off(failures: u32) -> Duration {
+    RetryPolicy::exponential(Duration::from_millis(100), Duration::from_secs(5))
+        .with_max_attempts(u32::MAX)
+        .delay_after(failures.max(1), fastrand::f64())
+        .unwrap_or(Duration::from_secs(5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ErrorKind;
+
+    #[test]
+    fn a_problem_names_every_failing_part_until_it_works_again() {
+        let faults = Faults::default();
+        assert_eq!(faults.problem(), None);
+        let error = |text: &str| Error::new(ErrorKind::Unavailable, "read", text);
+        faults.reading.set(&error("cut"));
+        faults.clone().settling.set(&error("full"));
+        assert_eq!(
+            faults.problem().as_deref(),
+            Some("reading: read: cut; settling: read: full")
+        );
+        faults.reading.clear();
+        assert_eq!(faults.problem().as_deref(), Some("settling: read: full"));
+    }
+
+    #[test]
+    fn waits_grow_to_their_bounds() {
+        for failures in [0, 1, 2, 50, u32::MAX] {
+            let wait = back_off(failures);
+            assert!((Duration::from_millis(50)..=Duration::from_secs(5)).contains(&wait));
+        }
+        assert!(back_off(50) >= Duration::from_millis(2500));
+    }
+}

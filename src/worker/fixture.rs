@@ -1,0 +1,150 @@
+//! What the unit tests of the worker run on: a group in memory, and the parts of a subscription.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::adapters::memory::{ManualClock, MemoryStore};
+use crate::domain::{
+    Codec, ConsumerName, DeadLetter, DeliveryHistory, Envelope, Group, Reason, TopicSettings,
+};
+use crate::store::{DeliveryId, Fetched, Member, ReclaimCursor, Settlement, StartFrom, Store};
+use crate::wire::dead_letter::encode_record;
+use crate::wire::{Limits, encode_entry};
+use crate::worker::fault::Fault;
+use crate::worker::meters::Meters;
+use crate::worker::services::lease_keeper::LeaseKeeper;
+
+pub(crate) fn member() -> Member {
+    Member {
+        topic: crate::domain::Topic::new("orders").unwrap(),
+        group: Group::new("billing").unwrap(),
+        consumer: ConsumerName::new("one").unwrap(),
+    }
+}
+
+pub(crate) struct Fixture {
+    pub(crate) clock: ManualClock,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) member: Arc<Member>,
+}
+
+impl Fixture {
+    /// A group without messages.
+    pub(crate) async fn new() -> Self {
+        let clock = ManualClock::new("2025-11-12T14:20:00Z".parse().unwrap());
+        let store = MemoryStore::with_clock(clock.clone()).store(None);
+        let member = Arc::new(member());
+        let (topic, group) = (&member.topic, &member.group);
+        let settings = TopicSettings::default();
+        store.ensure_topic(topic, settings).await.unwrap();
+        let start = StartFrom::Beginning;
+        store.create_group(topic, group, start).await.unwrap();
+        Self {
+            clock,
+            store,
+            member,
+        }
+    }
+
+    /// Publishes messages and fetches them.
+    pub(crate) async fn fetch(&self, count: usize) -> Vec<Fetched> {
+        let entries = (0..count).map(|number| {
+            let envelope = Envelope::new("order.placed", &number).unwrap();
+            let (name, bytes) = encode_entry(&envelope, Codec::Json, Limits::default()).unwrap();
+            (name, Bytes::from(bytes))
+        });
+        for appended in self
+            .store
+            .append(&self.member.topic, entries.collect())
+            .await
+        {
+            appended.unwrap();
+        }
+        let (mut reader, _) = self.store.open(&self.member).await.unwrap();
+        let fetched = reader.fetch(count, Duration::ZERO).await.unwrap();
+        assert_eq!(fetched.len(), count);
+        fetched
+    }
+
+    /// Lets another consumer of the group take a delivery over.
+    pub(crate) async fn take_over(&self, id: DeliveryId) {
+        self.store.release(&self.member, &[id]).await.unwrap();
+        let other = Member {
+            consumer: ConsumerName::new("two").unwrap(),
+            ..member()
+        };
+        let lease = Duration::from_secs(30);
+        let reclaimed = self
+            .store
+            .reclaim(&other, lease, ReclaimCursor::default(), 10)
+            .await
+            .unwrap();
+        assert_eq!(reclaimed.taken.len(), 1);
+    }
+
+    pub(crate) async fn acknowledge(&self, id: DeliveryId) {
+        self.store.acknowledge(&self.member, &[id]).await.unwrap();
+    }
+
+    pub(crate) async fn reschedule(&self, receipt: DeliveryId, delay: Duration) {
+        let redelivery = Bytes::from_static(b"later");
+        let settlement = Settlement::Reschedule {
+            receipt,
+            delay,
+            redelivery,
+        };
+        let settled = self.store.settle(&self.member, &[settlement]).await;
+        assert_eq!(settled.unwrap(), [true]);
+    }
+
+    /// The number of scheduled retries.
+    pub(crate) async fn scheduled(&self) -> usize {
+        let (topic, group) = (&self.member.topic, &self.member.group);
+        let schedule = self.store.scheduled(topic, group, None, 10).await;
+        schedule.unwrap().entries.len()
+    }
+
+    pub(crate) async fn dead_letter(&self, fetched: &Fetched) {
+        let receipt = fetched.receipt;
+        let dead = DeadLetter {
+            id: receipt.id,
+            topic: self.member.topic.clone(),
+            group: self.member.group.clone(),
+            reason: Reason::Rejected,
+            error: "no".to_owned(),
+            fingerprint: "no".to_owned(),
+            handler: "bill".to_owned(),
+            consumer: "one".to_owned(),
+            message_type: "order.placed".to_owned(),
+            tenant: None,
+            correlation: None,
+            message_id: None,
+            attempts: 1,
+            last_failure: self.store.clock().now(),
+            history: DeliveryHistory::from(receipt.id),
+            fields: fetched.fields.clone(),
+            imported_from: None,
+        };
+        let record = encode_record(&dead);
+        let settlement = Settlement::DeadLetter { receipt, record };
+        let settled = self.store.settle(&self.member, &[settlement]).await;
+        assert_eq!(settled.unwrap(), [true]);
+    }
+
+    pub(crate) fn meters(&self) -> Arc<Meters> {
+        Arc::new(Meters::new(&self.member))
+    }
+
+    pub(crate) fn lease_keeper(&self) -> LeaseKeeper {
+        LeaseKeeper {
+            store: Arc::clone(&self.store),
+            member: Arc::clone(&self.member),
+            in_flight: Arc::default(),
+            meters: self.meters(),
+            lease: Duration::from_secs(30),
+            fault: Fault::default(),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Call: runs the handler, times it, and turns a panic into a failed attempt.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use tracing::Instrument as _;
+
+use crate::api::delivery::Delivery;
+use crate::api::handler::{RawBatchHandler, RawHandler, panic_text};
+use crate::domain::{Error, Outcome};
+use crate::worker::core::Core;
+
+/// Calls a handler with one delivery. An error means that the payload does not decode.
+pub(super) async fn call(
+    core: &Core,
+    handler: &dyn RawHandler,
+    delivery: Delivery,
+) -> Result<Outcome, Error> {
+    let envelope = delivery.envelope();
+    let span = tracing::info_span!(
+        "handle",
+        topic = %core.member.topic,
+        group = %core.member.group,
+        id = %envelope.id(),
+        "type" = envelope.message_type(),
+        attempt = delivery.attempt(),
+        traceparent = envelope.headers().get("traceparent"),
+    );
+    let handling = async { handler.handle(delivery).await }.instrument(span);
+    timed(core, handling)
+        .await
+        .unwrap_or_else(|panic| Ok(Outcome::retry(panic)))
+}
+
+/// Calls a batch handler. Returns one result for each delivery, in their order.
+pub(super) async fn call_batch(
+    core: &Core,
+    handler: &dyn RawBatchHandler,
+    deliveries: Vec<Delivery>,
+) -> Vec<Result<Outcome, Error>> {
+    let count = deliveries.len();
+    let span = tracing::info_span!(
+        "handle_batch",
+        topic = %core.member.topic,
+        group = %core.member.group,
+        messages = count,
+    );
+    let handling = async { handler.handle(deliveries).await }.instrument(span);
+    match timed(core, handling).await {
+        Ok(results) => one_each(results, count),
+        Err(panic) => all_failed(&panic, count),
+    }
+}
+
+/// Runs the future of a handler and records how long it took. `Err` holds the text of a panic.
+async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> Result<T, String> {
+    let started = Instant::now();
+    let handling = AssertUnwindSafe(handling).catch_unwind();
+    let result = core.queue.run(handling).await;
+    core.meters
+        .handler_duration
+        .record(started.elapsed().as_secs_f64());
+    result.map_err(|panic| panic_text(&*panic))
+}
+
+/// Fails every message if the handler returned a wrong number of results: no result can be matched
+/// to its message.
+fn one_each(results: Vec<Result<Outcome, Error>>, count: usize) -> Vec<Result<Outcome, Error>> {
+    if results.len() == count {
+        return results;
+    }
+    let error = format!("{} results for {count} messages", results.len());
+    all_failed(&error, count)
+}
+
+fn all_failed(error: &str, count: usize) -> Vec<Result<Outcome, Error>> {
+    (0..count).map(|_| Ok(Outcome::retry(error))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_number_of_results_fails_every_message() {
+        let acks = |count| (0..count).map(|_| Ok(Outcome::Ack)).collect::<Vec<_>>();
+        let outcomes = |results: Vec<Result<Outcome, Error>>| -> Vec<Outcome> {
+            results.into_iter().map(Result::unwrap).collect()
+        };
+        assert_eq!(outcomes(one_each(acks(2), 2)), [Outcome::Ack, Outcome::Ack]);
+        let failed = Outcome::retry("3 results for 2 messages");
+        assert_eq!(outcomes(one_each(acks(3), 2)), [failed.clone(), failed]);
+    }
+}

@@ -1,0 +1,397 @@
+//! Commit: from a verdict to what the store writes, and on to the settlers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::api::lease::Lease;
+use crate::domain::{
+    DeadLetter, DeliveryHistory, Envelope, Error, FailedAttempt, Reason, Timestamp, Verdict,
+    describe, fingerprint,
+};
+use crate::store::{DeliveryId, Fields, Member, Settlement};
+use crate::wire::dead_letter::encode_record;
+use crate::wire::redelivery::Redelivery;
+use crate::wire::{Limits, Undecodable, encode_entry};
+use crate::worker::core::Core;
+use crate::worker::handle::decode::Entry;
+
+/// Passes the ending of a delivery to the settlers.
+///
+/// A failure whose lease was lost is dropped, because another consumer has the message. An
+/// acknowledgement is passed on even then: the work is done.
+pub(super) async fn commit(
+    core: &Core,
+    lease: &Lease,
+    entry: Entry,
+    envelope: &Envelope,
+    verdict: Verdict,
+) {
+    let id = entry.id;
+    let ending = match verdict {
+        Verdict::Ack => return acknowledge(core, lease, id).await,
+        Verdict::Reschedule {
+            delay,
+            attempts,
+            error,
+        } => Consumer::of(core).reschedule(entry, envelope, delay, attempts, error),
+        Verdict::DeadLetter {
+            reason,
+            attempts,
+            error,
+        } => Consumer::of(core).dead_letter(entry, envelope, reason, attempts, error),
+    };
+    write(core, lease, id, ending).await;
+}
+
+/// Passes an entry whose envelope does not decode on to the dead letters.
+pub(super) async fn commit_undecodable(
+    core: &Core,
+    lease: &Lease,
+    entry: Entry,
+    attempts: u32,
+    error: &Undecodable,
+) {
+    let id = entry.id;
+    let ending = Consumer::of(core).undecodable(entry, attempts, error.to_string());
+    write(core, lease, id, ending).await;
+}
+
+async fn acknowledge(core: &Core, lease: &Lease, id: DeliveryId) {
+    lease.finish();
+    if let Err(full) = core.acks.try_send(id) {
+        core.queue.pass_on();
+        let _ = core.acks.send(full.into_inner()).await;
+    }
+}
+
+async fn write(core: &Core, lease: &Lease, id: DeliveryId, ending: Ending) {
+    report(core, &ending);
+    if lease.is_lost() {
+        return;
+    }
+    lease.finish();
+    // The settlers outlive the workers, so sending succeeds.
+    if let Err(full) = core.writes.try_send(ending.into_settlement(id)) {
+        core.queue.pass_on();
+        let _ = core.writes.send(full.into_inner()).await;
+    }
+}
+
+/// Counts and logs an ending.
+fn report(core: &Core, ending: &Ending) {
+    match ending {
+        Ending::Reschedule { failed: true, .. } => core.meters.retried.increment(1),
+        Ending::Reschedule { failed: false, .. } => core.meters.snoozed.increment(1),
+        Ending::DeadLetter(dead) => {
+            core.meters.count_dead_letter(dead.reason);
+            tracing::warn!(
+                subscription = %core.member,
+                entry = %dead.history.origin,
+                reason = %dead.reason,
+                attempts = dead.attempts,
+                error = dead.error.as_str(),
+                "dead letter",
+            );
+        }
+    }
+}
+
+/// How a delivery ends that is not acknowledged.
+#[derive(Debug)]
+enum Ending {
+    Reschedule {
+        delay: Duration,
+        redelivery: Bytes,
+        /// Whether an attempt failed; false for a snooze.
+        failed: bool,
+    },
+    DeadLetter(Box<DeadLetter>),
+}
+
+impl Ending {
+    fn into_settlement(self, receipt: DeliveryId) -> Settlement {
+        match self {
+            Self::Reschedule {
+                delay, redelivery, ..
+            } => Settlement::Reschedule {
+                receipt,
+                delay,
+                redelivery,
+            },
+            Self::DeadLetter(dead) => Settlement::DeadLetter {
+                receipt,
+                record: encode_record(&dead),
+            },
+        }
+    }
+}
+
+/// The consumer that signs an ending, and when.
+#[derive(Clone, Copy)]
+struct Consumer<'a> {
+    member: &'a Member,
+    handler: &'a str,
+    now: Timestamp,
+}
+
+impl<'a> Consumer<'a> {
+    fn of(core: &'a Core) -> Self {
+        Self {
+            member: &core.member,
+            handler: &core.handler_name,
+            now: core.store.clock().now(),
+        }
+    }
+
+    /// Builds the ending of a retry, or, without an error, of a snooze.
+    fn reschedule(
+        self,
+        mut entry: Entry,
+        envelope: &Envelope,
+        delay: Duration,
+        attempts: u32,
+        error: Option<String>,
+    ) -> Ending {
+        let failed = error.is_some();
+        if let Some(error) = &error {
+            self.record(&mut entry.history, attempts, error);
+        }
+        match redelivery(&entry.history, envelope, attempts, error) {
+            Ok(redelivery) => Ending::Reschedule {
+                delay,
+                redelivery,
+                failed,
+            },
+            Err(error) => {
+                let (reason, error) = (Reason::Undecodable, describe(&error));
+                self.bare_dead_letter(entry, Some(envelope), reason, attempts, error)
+            }
+        }
+    }
+
+    /// Builds the dead letter of a delivery whose handler was called or crashed.
+    fn dead_letter(
+        self,
+        mut entry: Entry,
+        envelope: &Envelope,
+        reason: Reason,
+        attempts: u32,
+        error: String,
+    ) -> Ending {
+        // The count step has recorded a crash already.
+        if reason != Reason::Crashed {
+            self.record(&mut entry.history, attempts, &error);
+        }
+        self.bare_dead_letter(entry, Some(envelope), reason, attempts, error)
+    }
+
+    /// Builds the dead letter of an entry whose envelope does not decode.
+    fn undecodable(self, entry: Entry, attempts: u32, error: String) -> Ending {
+        self.bare_dead_letter(entry, None, Reason::Undecodable, attempts, error)
+    }
+
+    fn record(self, history: &mut DeliveryHistory, number: u32, error: &str) {
+        history.record(FailedAttempt {
+            number,
+            at: self.now,
+            consumer: self.member.consumer.to_string(),
+            error: error.to_owned(),
+        });
+    }
+
+    fn bare_dead_letter(
+        self,
+        mut entry: Entry,
+        envelope: Option<&Envelope>,
+        reason: Reason,
+        attempts: u32,
+        error: String,
+    ) -> Ending {
+        // A dead letter names at least one failed attempt.
+        if entry.history.failures.is_empty() {
+            self.record(&mut entry.history, attempts, &error);
+        }
+        Ending::DeadLetter(Box::new(DeadLetter {
+            id: entry.id.id,
+            topic: self.member.topic.clone(),
+            group: self.member.group.clone(),
+            reason,
+            fingerprint: fingerprint(&error),
+            error,
+            handler: self.handler.to_owned(),
+            consumer: self.member.consumer.to_string(),
+            message_type: envelope.map_or_else(String::new, |it| it.message_type.clone()),
+            tenant: envelope.and_then(|it| it.tenant.clone()),
+            correlation: envelope.and_then(|it| it.correlation.clone()),
+            message_id: envelope.map(|it| it.id),
+            attempts,
+            last_failure: self.now,
+            history: entry.history,
+            fields: entry.fields,
+            imported_from: None,
+        }))
+    }
+}
+
+/// Encodes the redelivery in which a message comes back to its group.
+fn redelivery(
+    history: &DeliveryHistory,
+    envelope: &Envelope,
+    attempts: u32,
+    error: Option<String>,
+) -> Result<Bytes, Error> {
+    let mut envelope = envelope.clone();
+    envelope.failed_attempts = attempts;
+    if error.is_some() {
+        envelope.last_error = error;
+    }
+    let codec = envelope.payload.codec();
+    // A message that was small enough to come in must not be lost for its error text.
+    let (name, bytes) = encode_entry(&envelope, codec, Limits::default().without_bound())?;
+    let fields: Fields = vec![(Bytes::from_static(name.as_bytes()), Bytes::from(bytes))];
+    let redelivery = Redelivery {
+        fields,
+        history: history.clone(),
+        anew: false,
+    };
+    Ok(redelivery.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{ConsumerName, Group, Topic};
+    use crate::store::Lane;
+    use crate::worker::handle::decode::decode;
+    use crate::worker::handle::decode::tests::{envelope, fetched, fields, history};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn member() -> Member {
+        Member {
+            topic: Topic::new("orders").unwrap(),
+            group: Group::new("billing").unwrap(),
+            consumer: ConsumerName::new("one").unwrap(),
+        }
+    }
+
+    fn consumer(member: &Member) -> Consumer<'_> {
+        Consumer {
+            member,
+            handler: "bill",
+            now: Timestamp::from_millis(1_762_957_300_000).unwrap(),
+        }
+    }
+
+    fn entry(of: &Envelope) -> Entry {
+        let fetched = fetched(Lane::Log, fields(of));
+        decode(&member().topic, fetched, Limits::default()).0
+    }
+
+    /// Decodes a redelivery as the next consumer will.
+    fn next(redelivery: Bytes) -> (Entry, Envelope) {
+        let fields = vec![(Bytes::from_static(b"parcel"), redelivery)];
+        let fetched = fetched(Lane::Redelivery, fields);
+        let (entry, envelope) = decode(&member().topic, fetched, Limits::default());
+        (entry, envelope.unwrap())
+    }
+
+    fn rescheduled(attempts: u32, error: Option<&str>) -> (Entry, Envelope, bool) {
+        let (of, member) = (envelope(1), member());
+        let mut entry = entry(&of);
+        entry.history = history();
+        let error = error.map(str::to_owned);
+        match consumer(&member).reschedule(entry, &of, SECOND, attempts, error) {
+            Ending::Reschedule {
+                delay,
+                redelivery,
+                failed,
+            } => {
+                assert_eq!(delay, SECOND);
+                let (entry, envelope) = next(redelivery);
+                assert_eq!(envelope.id(), of.id());
+                (entry, envelope, failed)
+            }
+            Ending::DeadLetter(dead) => panic!("dead letter: {dead:?}"),
+        }
+    }
+
+    #[test]
+    fn a_retry_carries_its_attempts_its_error_and_its_history() {
+        let (entry, envelope, failed) = rescheduled(2, Some("printer jammed"));
+        assert!(failed);
+        assert_eq!(envelope.failed_attempts(), 2);
+        assert_eq!(envelope.last_error(), Some("printer jammed"));
+        assert_eq!(entry.history.origin, history().origin);
+        let errors: Vec<_> = entry
+            .history
+            .failures
+            .iter()
+            .map(|it| &it.error[..])
+            .collect();
+        assert_eq!(errors, ["disk full", "printer jammed"]);
+    }
+
+    #[test]
+    fn a_snooze_leaves_attempts_error_and_history_as_they_are() {
+        let (entry, envelope, failed) = rescheduled(1, None);
+        assert!(!failed);
+        assert_eq!(envelope.failed_attempts(), 1);
+        assert_eq!(envelope.last_error(), None);
+        assert_eq!(entry.history, history());
+    }
+
+    fn dead(ending: Ending) -> DeadLetter {
+        match ending {
+            Ending::DeadLetter(dead) => *dead,
+            ending @ Ending::Reschedule { .. } => panic!("rescheduled: {ending:?}"),
+        }
+    }
+
+    fn no_account() -> String {
+        "no account 17".to_owned()
+    }
+
+    #[test]
+    fn a_dead_letter_keeps_the_entry_and_names_consumer_and_handler() {
+        let (of, member) = (envelope(2), member());
+        let ending =
+            consumer(&member).dead_letter(entry(&of), &of, Reason::Rejected, 3, no_account());
+        let dead = dead(ending);
+        assert_eq!(dead.fields, fields(&of));
+        assert_eq!(
+            (dead.message_type.as_str(), dead.message_id),
+            ("order.placed", Some(of.id()))
+        );
+        assert_eq!(dead.tenant.as_deref(), Some("ann"));
+        assert_eq!(
+            (dead.handler.as_str(), dead.consumer.as_str()),
+            ("bill", "one")
+        );
+        assert_eq!((dead.reason, dead.attempts), (Reason::Rejected, 3));
+        assert_eq!(dead.fingerprint, fingerprint("no account 17"));
+        let [failure] = &dead.history.failures[..] else {
+            panic!("{:?}", dead.history);
+        };
+        assert_eq!((failure.number, failure.at), (3, dead.last_failure));
+    }
+
+    #[test]
+    fn a_crash_is_not_recorded_twice_and_an_undecodable_entry_at_least_once() {
+        let (of, member) = (envelope(2), member());
+        let mut crashed = entry(&of);
+        crashed.history = history();
+        let ending = consumer(&member).dead_letter(crashed, &of, Reason::Crashed, 3, no_account());
+        assert_eq!(dead(ending).history, history());
+
+        let ending = consumer(&member).undecodable(entry(&of), 1, no_account());
+        let undecodable = dead(ending);
+        assert_eq!(undecodable.history.failures.len(), 1);
+        assert_eq!(undecodable.reason, Reason::Undecodable);
+        assert_eq!(
+            (undecodable.message_type.as_str(), undecodable.message_id),
+            ("", None)
+        );
+    }
+}

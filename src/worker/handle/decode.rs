@@ -1,0 +1,175 @@
+//! Decode: from a fetched entry to its envelope and its history. Pure.
+
+use crate::domain::{DeliveryHistory, Envelope, Topic};
+use crate::store::{DeliveryId, Fetched, Fields, Lane};
+use crate::wire::redelivery::Redelivery;
+use crate::wire::{Limits, Undecodable, decode_entry};
+
+/// The entry of a delivery, whether or not its envelope decodes.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: DeliveryId,
+    /// The fields as the producer wrote them: a dead letter stores them byte for byte.
+    pub(super) fields: Fields,
+    pub(super) history: DeliveryHistory,
+}
+
+/// Decodes a fetched entry of either lane.
+pub(super) fn decode(
+    topic: &Topic,
+    fetched: Fetched,
+    limits: Limits,
+) -> (Entry, Result<Envelope, Undecodable>) {
+    let Fetched {
+        receipt: id,
+        fields,
+        ..
+    } = fetched;
+    if id.lane == Lane::Log {
+        let history = DeliveryHistory::from(id.id);
+        let envelope = decode_fields(topic, &history, &fields, limits);
+        return (
+            Entry {
+                id,
+                fields,
+                history,
+            },
+            envelope,
+        );
+    }
+    let redelivery = match Redelivery::decode(&fields) {
+        Ok(redelivery) => redelivery,
+        Err(error) => {
+            let history = DeliveryHistory::from(id.id);
+            return (
+                Entry {
+                    id,
+                    fields,
+                    history,
+                },
+                Err(error),
+            );
+        }
+    };
+    let Redelivery {
+        fields,
+        history,
+        anew,
+    } = redelivery;
+    // A failure adds its error text to the envelope, so the limit is higher here.
+    let mut envelope = decode_fields(topic, &history, &fields, limits.for_retries());
+    if let Ok(envelope) = &mut envelope
+        && anew
+    {
+        envelope.reset_attempts();
+    }
+    (
+        Entry {
+            id,
+            fields,
+            history,
+        },
+        envelope,
+    )
+}
+
+fn decode_fields(
+    topic: &Topic,
+    history: &DeliveryHistory,
+    fields: &Fields,
+    limits: Limits,
+) -> Result<Envelope, Undecodable> {
+    let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
+    decode_entry(topic, history.origin, pairs, limits)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::domain::{Codec, EntryId, FailedAttempt, Timestamp};
+    use crate::wire::encode_entry;
+
+    pub(crate) fn envelope(failed: u32) -> Envelope {
+        let mut envelope = Envelope::new("order.placed", &7)
+            .unwrap()
+            .with_tenant("ann");
+        envelope.failed_attempts = failed;
+        envelope
+    }
+
+    pub(crate) fn fields(envelope: &Envelope) -> Fields {
+        let (name, bytes) = encode_entry(envelope, Codec::Json, Limits::default()).unwrap();
+        vec![(Bytes::from_static(name.as_bytes()), bytes.into())]
+    }
+
+    pub(crate) fn fetched(lane: Lane, fields: Fields) -> Fetched {
+        let id = EntryId {
+            millis: 1_762_957_200_123,
+            sequence: 1,
+        };
+        Fetched {
+            receipt: DeliveryId { lane, id },
+            fields,
+            deliveries: 1,
+        }
+    }
+
+    pub(crate) fn history() -> DeliveryHistory {
+        let mut history = DeliveryHistory::from(EntryId {
+            millis: 1_762_957_100_000,
+            sequence: 0,
+        });
+        history.record(FailedAttempt {
+            number: 1,
+            at: Timestamp::from_millis(1_762_957_150_000).unwrap(),
+            consumer: "before".to_owned(),
+            error: "disk full".to_owned(),
+        });
+        history
+    }
+
+    fn redelivery(anew: bool) -> Fields {
+        let redelivery = Redelivery {
+            fields: fields(&envelope(3)),
+            history: history(),
+            anew,
+        };
+        vec![(Bytes::from_static(b"parcel"), redelivery.encode())]
+    }
+
+    fn decode(fetched: Fetched) -> (Entry, Result<Envelope, Undecodable>) {
+        super::decode(&Topic::new("orders").unwrap(), fetched, Limits::default())
+    }
+
+    #[test]
+    fn a_log_entry_begins_its_history() {
+        let sent = envelope(0);
+        let (entry, envelope) = decode(fetched(Lane::Log, fields(&sent)));
+        assert_eq!(envelope.unwrap().id(), sent.id());
+        assert_eq!(entry.history, DeliveryHistory::from(entry.id.id));
+        assert_eq!(entry.fields, fields(&sent));
+    }
+
+    #[test]
+    fn a_retry_brings_its_history_and_attempts_and_a_redriven_one_starts_over() {
+        let (entry, retried) = decode(fetched(Lane::Redelivery, redelivery(false)));
+        assert_eq!(retried.unwrap().failed_attempts(), 3);
+        assert_eq!(entry.history, history());
+        let (entry, redriven) = decode(fetched(Lane::Redelivery, redelivery(true)));
+        assert_eq!(redriven.unwrap().failed_attempts(), 0);
+        assert_eq!(entry.history, history());
+    }
+
+    #[test]
+    fn an_undecodable_entry_keeps_its_fields_in_both_lanes() {
+        let broken: Fields = vec![(Bytes::from_static(b"json"), Bytes::from_static(b"{"))];
+        for lane in [Lane::Log, Lane::Redelivery] {
+            let (entry, envelope) = decode(fetched(lane, broken.clone()));
+            assert!(envelope.is_err());
+            assert_eq!(entry.fields, broken);
+            assert_eq!(entry.history.origin, entry.id.id);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The tuned numbers of the intake, in one place.
+//!
+//! They were found with `benches/run` and belong together: a change of one needs a run of the
+//! figures for consuming and for both.
+
+use std::time::Duration;
+
+/// How far ahead a subscription reads, and when a command or a wake-up pays.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    /// A queued delivery should reach a handler within this time: the prefetch follows the number
+    /// of deliveries that the handlers finish in it.
+    pub(crate) lookahead: Duration,
+    /// The upper bound of an adaptive prefetch. Reading further ahead gains nothing.
+    pub(crate) max_prefetch: usize,
+    /// The shortest time between two adaptations of the prefetch.
+    pub(crate) adapt_every: Duration,
+    /// The number of finished deliveries a second from which the fetcher pauses after a small
+    /// read. A read costs the server as much as ten messages.
+    pub(crate) gather_pace: u64,
+    /// A read that brings fewer deliveries is small.
+    pub(crate) gather_below: usize,
+    /// The pause after a small read, in which more messages come together.
+    pub(crate) gather_for: Duration,
+    /// A handler that runs longer than this before it first waits is worth the wake-up of another
+    /// worker.
+    pub(crate) quick_handler: Duration,
+    /// After this number of quick handlers in a row the queue expects the next one to be quick.
+    pub(crate) quick_streak: u32,
+    /// How soon the reclaimer looks again after it ran out of capacity.
+    pub(crate) reclaim_when_full: Duration,
+}
+
+pub(crate) const POLICY: Policy = Policy {
+    lookahead: Duration::from_millis(50),
+    max_prefetch: 1024,
+    adapt_every: Duration::from_millis(10),
+    gather_pace: 60_000,
+    gather_below: 400,
+    gather_for: Duration::from_millis(2),
+    quick_handler: Duration::from_micros(50),
+    quick_streak: 64,
+    reclaim_when_full: Duration::from_millis(10),
+};
