@@ -9,7 +9,7 @@ use redstart::{
     ErrorKind, Kv, Namespace,
     envelope::Codec,
     kv::{Once, OnceError, first_time, once},
-    ports::{CasResult, ClaimResult, KvStore},
+    ports::{CasResult, ClaimResult},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

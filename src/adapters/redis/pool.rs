@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use bb8_redis::bb8;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
