@@ -1,8 +1,8 @@
 //! The backlog limit: publishing fails clearly instead of filling the server's memory.
 //!
-//! Measuring costs a script, so it is not done for every message. A measurement grants a
-//! credit of an eighth of what is free; each message spends one. Several publishers can
-//! so exceed the limit together by an eighth each, and no more.
+//! A measurement costs a script, so the gate does not measure for every message. Each measurement
+//! grants a credit of one eighth of the free space, and each message spends one. Each concurrent
+//! publisher can therefore overshoot the limit by up to one eighth of the free space.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use crate::domain::{Error, ErrorKind, Topic, TopicSettings};
 use crate::store::Store;
 
-/// A credit is worthless after this, in milliseconds: others may have published meanwhile.
+/// How long a credit is valid, in milliseconds. Other processes publish meanwhile.
 const CREDIT_LIVES: u64 = 10_000;
-/// A topic that was full is not measured again before this.
+/// How long a full topic counts as full without a new measurement.
 const FULL_LIVES: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -27,16 +27,17 @@ pub(super) struct Backlog {
     gates: RwLock<HashMap<Topic, Arc<Gate>>>,
 }
 
+/// The backlog limit of one topic.
 struct Gate {
-    /// Looked up once: by its labels that costs more than counting.
+    /// Resolved once: looking a counter up by its labels costs more than counting.
     published: Counter,
     credit: AtomicU64,
-    /// Admitted, and perhaps not yet in the topic where a measurement would find it.
+    /// Messages that are admitted and may not be in the topic yet, where a measurement counts them.
     under_way: AtomicU64,
     measured: tokio::sync::Mutex<Option<Measured>>,
-    /// When the credit expires, in milliseconds since the gate was made.
+    /// When the credit expires, in milliseconds since `created`.
     expires: AtomicU64,
-    made: Instant,
+    created: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,26 +64,26 @@ impl Gate {
             under_way: AtomicU64::new(0),
             measured: tokio::sync::Mutex::default(),
             expires: AtomicU64::new(0),
-            made: Instant::now(),
+            created: Instant::now(),
         }
     }
 
     fn age(&self) -> u64 {
-        u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Takes up to `wanted` from the credit.
+    /// Spends up to `wanted` of the credit. Returns how much.
     fn spend(&self, wanted: u64) -> u64 {
         let spent = self
             .credit
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |credit| {
                 Some(credit.saturating_sub(wanted))
             });
-        // The closure always returns Some, so there is always a former value.
+        // The closure always returns `Some`, so the update succeeds.
         spent.unwrap_or_default().min(wanted)
     }
 
-    /// Lets a credit that has grown old expire.
+    /// Cancels the credit if it has expired.
     fn expire(&self) {
         if self.age() > self.expires.load(Ordering::Relaxed) {
             self.credit.store(0, Ordering::Release);
@@ -90,7 +91,7 @@ impl Gate {
     }
 }
 
-/// Messages that may be appended. Dropped when they have been.
+/// Permission to append `count` messages. Dropped after the append.
 #[derive(Debug)]
 pub(super) struct Admitted {
     gate: Arc<Gate>,
@@ -98,12 +99,12 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// Counts what was published of them.
+    /// Counts published messages.
     pub(super) fn count_published(&self, messages: u64) {
         self.gate.published.increment(messages);
     }
 
-    /// Takes from the credit what is missing to `wanted`.
+    /// Spends credit until `wanted` messages are admitted, or none is left.
     fn spend(&mut self, wanted: u64) {
         let spent = self.gate.spend(wanted - self.count);
         self.gate.under_way.fetch_add(spent, Ordering::AcqRel);
@@ -136,9 +137,9 @@ impl Backlog {
         Arc::clone(gate.or_insert_with(|| Arc::new(Gate::new(topic))))
     }
 
-    /// Admits up to `wanted` messages, in their order; creates the topic where it is missing.
+    /// Admits the first messages of `wanted`. Creates the topic if it is missing.
     ///
-    /// Returns how many are admitted, and for the rest why not.
+    /// Returns how many are admitted, and why the others are not.
     pub(super) async fn admit(&self, topic: &Topic, wanted: u64) -> (Admitted, Result<(), Error>) {
         let gate = self.gate(topic);
         gate.expire();
@@ -158,12 +159,12 @@ impl Backlog {
     async fn refill(&self, topic: &Topic, gate: &Gate, wanted: u64) -> Result<(), Error> {
         let mut measured = gate.measured.lock().await;
         let full = || {
-            let rule = "backlog full: groups have not settled what the topic holds; \
+            let rule = "backlog full: groups have not settled the topic's messages; \
                         let them catch up or raise the topic's backlog limit";
             Err(Error::new(ErrorKind::BacklogFull, "publish", rule).on(topic.as_str()))
         };
         if gate.credit.load(Ordering::Acquire) > 0 {
-            // Another caller has refilled it while this one waited.
+            // Another caller refilled it while this one waited for the lock.
             return Ok(());
         }
         if measured.is_some_and(|last| last.full && last.at.elapsed() < FULL_LIVES) {
@@ -179,8 +180,7 @@ impl Backlog {
                     .map_err(|e| nothing_appended(e, topic))?
             }
         };
-        // A measurement that was lost on its way is repeated; it appends nothing, so its failure
-        // never leaves a message's fate open.
+        // A measurement appends nothing, so repeating it after a lost answer is safe.
         let state = match self.store.trim(topic).await {
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => self.store.trim(topic).await,
             measured => measured,
@@ -194,8 +194,8 @@ impl Backlog {
                 .await
                 .map_err(|e| nothing_appended(e, topic))?
         };
-        let taken = state.backlog + gate.under_way.load(Ordering::Acquire);
-        let free = settings.backlog_limit().saturating_sub(taken);
+        let used = state.backlog + gate.under_way.load(Ordering::Acquire);
+        let free = settings.backlog_limit().saturating_sub(used);
         *measured = Some(Measured {
             at: Instant::now(),
             settings,
@@ -206,19 +206,85 @@ impl Backlog {
         }
         gate.expires
             .store(gate.age() + CREDIT_LIVES, Ordering::Relaxed);
-        gate.credit
-            .store((free / 8).max(wanted.min(free)), Ordering::Release);
+        gate.credit.store(credit(free, wanted), Ordering::Release);
         Ok(())
     }
 }
 
-/// What comes before appending leaves no message's fate open.
+/// The credit that a measurement grants: an eighth of the free space, or what the caller wants if
+/// that is more and fits.
+fn credit(free: u64, wanted: u64) -> u64 {
+    (free / 8).max(wanted.min(free))
+}
+
+/// Turns an unknown outcome into a definite failure: no message has been sent yet.
 fn nothing_appended(error: Error, topic: &Topic) -> Error {
-    if error.kind() != ErrorKind::OutcomeUnknown {
+    if !error.is_outcome_unknown() {
         return error;
     }
     let rule = "the backlog could not be measured; nothing was published";
     Error::new(ErrorKind::Unavailable, "publish", rule)
         .on(topic.as_str())
         .because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::adapters::memory::MemoryStore;
+
+    #[test]
+    fn a_credit_is_an_eighth_of_the_free_space_or_what_fits_of_the_wish() {
+        assert_eq!(credit(800, 1), 100);
+        assert_eq!(credit(800, 300), 300);
+        assert_eq!(credit(4, 1), 1);
+        assert_eq!(credit(4, 9), 4);
+        assert_eq!(credit(0, 9), 0);
+    }
+
+    #[test]
+    fn an_unknown_outcome_before_the_append_is_a_definite_failure() {
+        let topic = Topic::new("orders").unwrap();
+        let of = |kind| nothing_appended(Error::new(kind, "measure", "cut"), &topic).kind();
+        assert_eq!(of(ErrorKind::OutcomeUnknown), ErrorKind::Unavailable);
+        assert_eq!(of(ErrorKind::Refused), ErrorKind::Refused);
+    }
+
+    async fn limited_to(limit: u64) -> (Topic, Arc<dyn Store>) {
+        let (topic, store) = (
+            Topic::new("orders").unwrap(),
+            MemoryStore::new().store(None),
+        );
+        let settings = TopicSettings::default().with_backlog_limit(limit);
+        store.ensure_topic(&topic, settings).await.unwrap();
+        (topic, store)
+    }
+
+    #[tokio::test]
+    async fn messages_under_way_count_against_the_limit_until_they_are_dropped() {
+        let (topic, store) = limited_to(10).await;
+        let backlog = Backlog::new(store);
+        let (first, refusal) = backlog.admit(&topic, 6).await;
+        assert_eq!((first.count, refusal.is_ok()), (6, true));
+        let (second, refusal) = backlog.admit(&topic, 6).await;
+        assert_eq!(second.count, 4);
+        assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
+        drop((first, second));
+        // Nothing was appended, so all of it is free again after the full topic is measured again.
+        tokio::time::sleep(FULL_LIVES).await;
+        let (third, refusal) = backlog.admit(&topic, 10).await;
+        assert_eq!((third.count, refusal.is_ok()), (10, true));
+    }
+
+    #[tokio::test]
+    async fn the_backlog_of_the_topic_counts() {
+        let (topic, store) = limited_to(10).await;
+        let entries = vec![("json", Bytes::from_static(b"{}")); 7];
+        store.append(&topic, entries).await;
+        let (admitted, refusal) = Backlog::new(store).admit(&topic, 5).await;
+        assert_eq!(admitted.count, 3);
+        assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
+    }
 }

@@ -1,4 +1,4 @@
-//! Publishing once: what may have been appended is safely tried again.
+//! Publishing with deduplication: a message whose outcome is unknown is safely tried again.
 
 use std::time::Duration;
 
@@ -6,89 +6,91 @@ use metrics::counter;
 use tokio::time::{Instant, sleep};
 
 use super::StoreBus;
+use super::draft::{Draft, copy_entries, note_try};
 use crate::api::Published;
-use crate::domain::{Error, ErrorKind, RetryPolicy, Topic};
+use crate::domain::{Error, RetryPolicy, Topic};
 use crate::store::Identified;
 
-/// How long to wait before the first repeat; each further wait is twice as long.
+/// The delay before the second try. It doubles before each further try.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
-/// How often it is tried, the first time included.
+const MAX_DELAY: Duration = Duration::from_secs(1);
+/// The number of tries, the first one included.
 const TRIES: u32 = 5;
 
 impl StoreBus {
-    /// Appends messages, and tries again while the fate of any is unknown.
-    pub(super) async fn append_once(
-        &self,
-        topic: &Topic,
-        window: Duration,
-        entries: Vec<Identified>,
-    ) -> Vec<Result<Published, Error>> {
-        let policy =
-            RetryPolicy::exponential(FIRST_DELAY, Duration::from_secs(1)).with_max_attempts(TRIES);
+    /// Appends the open drafts, and tries again while the outcome of any is unknown.
+    pub(super) async fn append_once(&self, topic: &Topic, window: Duration, drafts: &mut [Draft]) {
         let began = Instant::now();
-        let mut results = self.try_append(topic, window, entries.clone()).await;
-        for failed in 1.. {
-            let unknown = |result: &Result<_, Error>| {
-                let kind = result.as_ref().err().map(Error::kind);
-                kind == Some(ErrorKind::OutcomeUnknown)
-            };
-            if !results.iter().any(unknown) {
-                break;
+        for tries in 1.. {
+            let results = self.try_once(topic, window, copy_entries(drafts)).await;
+            note_try(drafts, results);
+            if !drafts.iter().any(Draft::is_unknown) {
+                return;
             }
-            let Some(delay) = policy.delay_after(failed, fastrand::f64()) else {
-                break;
-            };
-            // Later the window could end before a repeat arrives, and that would be appended.
-            if began.elapsed() + delay >= window / 2 {
-                break;
-            }
+            let delay = delay_before_next(tries, began.elapsed(), window, fastrand::f64());
+            let Some(delay) = delay else { return };
             sleep(delay).await;
             counter!("redstart_publish_retries_total", "topic" => topic.to_string()).increment(1);
-            // Also those that wait behind an unknown one, so that the order is kept.
-            let open =
-                |result: &Result<_, Error>| result.as_ref().err().is_some_and(Error::is_retryable);
-            let again = entries
-                .iter()
-                .zip(&results)
-                .filter(|(_, result)| open(result));
-            let again = again.map(|(entry, _)| entry.clone()).collect();
-            let mut again = self.try_append(topic, window, again).await.into_iter();
-            for result in results.iter_mut().filter(|result| open(result)) {
-                match again.next() {
-                    // It may have been appended before, whatever this try says of itself.
-                    Some(Err(_)) if unknown(result) => {}
-                    Some(now) => *result = now,
-                    None => break,
-                }
-            }
         }
-        results
     }
 
-    async fn try_append(
+    async fn try_once(
         &self,
         topic: &Topic,
         window: Duration,
         entries: Vec<Identified>,
     ) -> Vec<Result<Published, Error>> {
         let appended = self.store.append_once(topic, window, entries).await;
-        let mut duplicates = 0;
-        let published = appended
-            .into_iter()
-            .map(|result| {
-                result.map(|done| {
-                    duplicates += u64::from(done.duplicate);
-                    Published {
-                        id: done.id,
-                        duplicate: done.duplicate,
-                    }
-                })
-            })
-            .collect();
+        let duplicates = appended.iter().flatten().filter(|done| done.duplicate);
+        let duplicates = duplicates.count() as u64;
         if duplicates > 0 {
             counter!("redstart_publish_duplicates_total", "topic" => topic.to_string())
                 .increment(duplicates);
         }
-        published
+        let published = appended.into_iter().map(|result| {
+            result.map(|done| Published {
+                id: done.id,
+                duplicate: done.duplicate,
+            })
+        });
+        published.collect()
+    }
+}
+
+/// The delay after so many `tries`; `None` ends the tries.
+///
+/// A try in the second half of the window is not safe: the window could end before the try arrives,
+/// and the store would append the message a second time.
+fn delay_before_next(
+    tries: u32,
+    elapsed: Duration,
+    window: Duration,
+    random: f64,
+) -> Option<Duration> {
+    let policy = RetryPolicy::exponential(FIRST_DELAY, MAX_DELAY).with_max_attempts(TRIES);
+    let delay = policy.delay_after(tries, random)?;
+    (elapsed + delay < window / 2).then_some(delay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_double_their_delay_and_end_with_the_fifth() {
+        let minute = Duration::from_secs(60);
+        let delay = |tries| delay_before_next(tries, Duration::ZERO, minute, 0.5);
+        let millis: Vec<_> = (1..=5)
+            .map(|tries| delay(tries).map(|it| it.as_millis()))
+            .collect();
+        assert_eq!(millis, [Some(100), Some(200), Some(400), Some(800), None]);
+    }
+
+    #[test]
+    fn no_try_begins_in_the_second_half_of_the_window() {
+        let second = Duration::from_secs(1);
+        let after = |millis| delay_before_next(1, Duration::from_millis(millis), second, 0.5);
+        assert_eq!(after(399), Some(FIRST_DELAY));
+        assert_eq!(after(400), None);
     }
 }

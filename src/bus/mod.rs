@@ -1,7 +1,8 @@
-//! The bus: publishing through a backlog gate, and subscriptions that exclude each other.
+//! The bus on a store: the publish pipeline behind the backlog limit, and the subscriptions.
 
 mod backlog;
 mod deduplicate;
+mod draft;
 mod publish;
 mod subscribe;
 
@@ -19,14 +20,14 @@ use crate::wire::Limits;
 use backlog::Backlog;
 use subscribe::Subscriptions;
 
-/// The message bus on a backend.
+/// The message bus on a store.
 #[derive(Debug)]
 pub(crate) struct StoreBus {
     store: Arc<dyn Store>,
     service: Group,
     codec: Codec,
     limits: Limits,
-    /// How long a message is recognised by its id, where a publish does not say.
+    /// The deduplication window of publishes that set none.
     deduplication: Option<Duration>,
     backlog: Backlog,
     subscriptions: Arc<Subscriptions>,
@@ -53,17 +54,17 @@ impl StoreBus {
         }
     }
 
-    /// Running subscriptions, in the order in which they were made.
+    /// The running subscriptions, in the order in which they started.
     pub(crate) fn running(&self) -> Vec<Subscription> {
         self.subscriptions.running()
     }
 
-    /// From now on subscribing fails with `Closed`. Handlers that finish may still publish.
+    /// Refuses further subscriptions with `Closed`. Running handlers can still publish.
     pub(crate) fn close_subscribing(&self) {
         self.subscriptions.close();
     }
 
-    /// From now on publishing fails with `Closed`, too.
+    /// Refuses further subscriptions and publishes with `Closed`.
     pub(crate) fn close(&self) {
         self.subscriptions.close();
         self.closed.store(true, Ordering::Release);

@@ -1,16 +1,16 @@
-//! Publishing: validate → encode → admit → append.
+//! The publish pipeline: validate → encode → admit → route → append.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use bytes::Bytes;
 use metrics::counter;
 use tracing::Instrument as _;
 
 use super::StoreBus;
+use super::backlog::Admitted;
+use super::draft::{Draft, encode, finish, move_entries, refuse_after};
 use crate::api::{PublishOptions, Published};
 use crate::domain::{Envelope, Error, ErrorKind, Topic};
-use crate::store::Identified;
-use crate::wire::encode_entry;
 
 impl StoreBus {
     pub(super) async fn publish_one(
@@ -34,7 +34,7 @@ impl StoreBus {
     ) -> Vec<Result<Published, Error>> {
         let span = tracing::debug_span!("publish", %topic, messages = envelopes.len());
         let results = self
-            .append(topic, envelopes, options)
+            .pipeline(topic, envelopes, options)
             .instrument(span)
             .await;
         for error in results.iter().filter_map(|result| result.as_ref().err()) {
@@ -45,69 +45,73 @@ impl StoreBus {
         results
     }
 
-    async fn append(
+    async fn pipeline(
         &self,
         topic: &Topic,
         envelopes: &[Envelope],
         options: PublishOptions,
     ) -> Vec<Result<Published, Error>> {
-        if self.closed.load(Ordering::Acquire) {
-            return envelopes.iter().map(|_| Err(closed(topic))).collect();
-        }
-        let window = match options.window(self.deduplication) {
+        let window = match self.validate(topic, options) {
             Ok(window) => window,
-            Err(error) => {
-                let error = error.on(topic.as_str());
-                return envelopes.iter().map(|_| Err(error.clone())).collect();
-            }
+            Err(error) => return envelopes.iter().map(|_| Err(error.clone())).collect(),
         };
-        let mut results: Vec<Option<Result<Published, Error>>> =
-            Vec::with_capacity(envelopes.len());
-        let mut entries = Vec::with_capacity(envelopes.len());
-        for envelope in envelopes {
-            match encode_entry(envelope, self.codec, self.limits) {
-                Ok((name, bytes)) => {
-                    entries.push((name, Bytes::from(bytes)));
-                    results.push(None);
-                }
-                Err(error) => results.push(Some(Err(error))),
-            }
+        let mut drafts = encode(envelopes, options, self.codec, self.limits);
+        let admitted = self.admit(topic, &mut drafts).await;
+        if admitted.count > 0 {
+            self.append(topic, route(window), &mut drafts).await;
         }
-        let (admitted, refusal) = self.backlog.admit(topic, entries.len() as u64).await;
-        entries.truncate(usize::try_from(admitted.count).unwrap_or(usize::MAX));
-        let (mut plain, mut once) = (Vec::new(), Vec::new());
-        match window {
-            _ if entries.is_empty() => {}
-            None => plain = self.store.append(topic, entries).await,
-            Some(window) => {
-                let encoded = envelopes
-                    .iter()
-                    .zip(&results)
-                    .filter(|(_, failed)| failed.is_none());
-                let entries = encoded.zip(entries).map(|((envelope, _), (name, value))| {
-                    let id = options.identity(envelope);
-                    Identified { id, name, value }
-                });
-                once = self.append_once(topic, window, entries.collect()).await;
-            }
-        }
-        let fresh = plain.iter().filter(|result| result.is_ok()).count()
-            + once.iter().flatten().filter(|done| !done.duplicate).count();
-        admitted.count_published(fresh as u64);
-        drop(admitted);
-        let plain = plain.into_iter().map(|done| done.map(Published::new));
-        let mut appended = plain.chain(once);
-        let refusal = refusal.err().unwrap_or_else(|| closed(topic));
+        let results: Vec<_> = drafts.into_iter().map(Draft::into_result).collect();
+        let new = results.iter().flatten().filter(|done| !done.duplicate);
+        admitted.count_published(new.count() as u64);
         results
-            .into_iter()
-            .map(|result| {
-                result.unwrap_or_else(|| match appended.next() {
-                    Some(fate) => fate,
-                    None => Err(refusal.clone()),
-                })
-            })
-            .collect()
     }
+
+    /// Checks that the bus is open, and the options. Returns the deduplication window.
+    fn validate(&self, topic: &Topic, options: PublishOptions) -> Result<Option<Duration>, Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed(topic));
+        }
+        options
+            .window(self.deduplication)
+            .map_err(|error| error.on(topic.as_str()))
+    }
+
+    /// Asks the backlog for the open drafts and fails those beyond the limit.
+    async fn admit(&self, topic: &Topic, drafts: &mut [Draft]) -> Admitted {
+        let open = drafts.iter().filter(|draft| draft.is_open()).count();
+        let (admitted, refusal) = self.backlog.admit(topic, open as u64).await;
+        if let Err(error) = refusal {
+            refuse_after(admitted.count, drafts, &error);
+        }
+        admitted
+    }
+
+    /// Appends the open drafts.
+    async fn append(&self, topic: &Topic, route: Route, drafts: &mut [Draft]) {
+        match route {
+            Route::Log => {
+                let entries = move_entries(drafts);
+                let appended = self.store.append(topic, entries).await;
+                finish(
+                    drafts,
+                    appended.into_iter().map(|id| id.map(Published::new)),
+                );
+            }
+            Route::LogOnce(window) => self.append_once(topic, window, drafts).await,
+        }
+    }
+}
+
+/// Where open drafts go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Route {
+    Log,
+    /// To the log, unless the message was published less than this window ago.
+    LogOnce(Duration),
+}
+
+fn route(window: Option<Duration>) -> Route {
+    window.map_or(Route::Log, Route::LogOnce)
 }
 
 pub(super) fn closed(topic: &Topic) -> Error {

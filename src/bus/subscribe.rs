@@ -12,7 +12,7 @@ use crate::domain::{ConsumerName, Error, ErrorKind, Group, Topic};
 use crate::store::Member;
 use crate::worker::{self, Setup};
 
-/// What is subscribed, by topic and group.
+/// The container's subscriptions, by topic and group.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     table: Mutex<Table>,
@@ -21,9 +21,10 @@ pub(super) struct Subscriptions {
 #[derive(Debug, Default)]
 struct Table {
     closed: bool,
-    made: u64,
-    /// `None` while the subscription is being made.
-    places: BTreeMap<(Topic, Group), Option<(u64, Subscription)>>,
+    /// How many subscriptions have started; their number orders them.
+    started: u64,
+    /// `None` while the subscription starts.
+    subscriptions: BTreeMap<(Topic, Group), Option<(u64, Subscription)>>,
 }
 
 impl Subscriptions {
@@ -31,21 +32,21 @@ impl Subscriptions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves a place before anything is awaited, so that of concurrent calls one wins.
-    fn reserve(self: &Arc<Self>, topic: &Topic, group: &Group) -> Result<Place, Error> {
+    /// Reserves the name before the first await, so that exactly one of concurrent calls wins.
+    fn reserve(self: &Arc<Self>, topic: &Topic, group: &Group) -> Result<Reservation, Error> {
         let mut table = self.table();
         if table.closed {
             return Err(closed(topic));
         }
         let name = (topic.clone(), group.clone());
-        if table.places.contains_key(&name) {
-            let rule = "this container has a subscription under this group; to see every \
-                        message twice name another group, for more handlers raise the concurrency";
+        if table.subscriptions.contains_key(&name) {
+            let rule = "this container already has a subscription under this group; name another \
+                        group to see every message twice, or raise the concurrency for more handlers";
             return Err(Error::new(ErrorKind::AlreadySubscribed, "subscribe", rule)
                 .on(format!("{topic}/{group}")));
         }
-        table.places.insert(name.clone(), None);
-        Ok(Place {
+        table.subscriptions.insert(name.clone(), None);
+        Ok(Reservation {
             subscriptions: Arc::clone(self),
             name: Some(name),
         })
@@ -53,8 +54,8 @@ impl Subscriptions {
 
     pub(super) fn running(&self) -> Vec<Subscription> {
         let table = self.table();
-        let mut running: Vec<_> = table.places.values().flatten().cloned().collect();
-        running.sort_by_key(|(made, _)| *made);
+        let mut running: Vec<_> = table.subscriptions.values().flatten().cloned().collect();
+        running.sort_by_key(|(number, _)| *number);
         running.into_iter().map(|(_, running)| running).collect()
     }
 
@@ -63,33 +64,30 @@ impl Subscriptions {
     }
 }
 
-/// A reserved place; given up when dropped before it is taken.
-struct Place {
+/// A reserved name. Dropping it frees the name, unless a subscription fills it first.
+struct Reservation {
     subscriptions: Arc<Subscriptions>,
     name: Option<(Topic, Group)>,
 }
 
-impl Place {
-    /// Whether the container is still open.
-    fn take(mut self, subscription: &Subscription) -> bool {
+impl Reservation {
+    /// Enters the subscription. Returns whether the container is still open.
+    fn fill(mut self, subscription: &Subscription) -> bool {
         let mut table = self.subscriptions.table();
-        table.made += 1;
-        let made = table.made;
-        if let Some(place) = self
-            .name
-            .take()
-            .and_then(|name| table.places.get_mut(&name))
-        {
-            *place = Some((made, subscription.clone()));
+        table.started += 1;
+        let number = table.started;
+        if let Some(name) = self.name.take() {
+            let entry = Some((number, subscription.clone()));
+            table.subscriptions.insert(name, entry);
         }
         !table.closed
     }
 }
 
-impl Drop for Place {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
-            self.subscriptions.table().places.remove(&name);
+            self.subscriptions.table().subscriptions.remove(&name);
         }
     }
 }
@@ -110,7 +108,7 @@ impl StoreBus {
             .group
             .clone()
             .unwrap_or_else(|| self.service.clone());
-        let place = self.subscriptions.reserve(topic, &group)?;
+        let reservation = self.subscriptions.reserve(topic, &group)?;
         let name = (topic.clone(), group.clone());
         let subscriptions = Arc::clone(&self.subscriptions);
         let subscription = worker::start(Setup {
@@ -124,12 +122,12 @@ impl StoreBus {
             options,
             limits: self.limits,
             ended: Box::new(move || {
-                subscriptions.table().places.remove(&name);
+                subscriptions.table().subscriptions.remove(&name);
             }),
         })
         .await?;
-        if !place.take(&subscription) {
-            // The container was shut down meanwhile and does not know of this one.
+        if !reservation.fill(&subscription) {
+            // The container was shut down while the subscription started, so it does not end it.
             let _ = subscription.unsubscribe(std::time::Duration::ZERO).await;
             return Err(closed(topic));
         }
@@ -137,9 +135,43 @@ impl StoreBus {
     }
 }
 
-/// A consumer name that no process had before: one made of host and process id comes back
-/// after a restart, and the new process takes itself for the old.
+/// Makes a consumer name that no process has used before. A name made of host and process id
+/// returns after a restart, and the new process would take over the old one's deliveries as its own.
 fn fresh_name(service: &Group) -> Result<ConsumerName, Error> {
     let service: String = service.as_str().chars().take(90).collect();
     ConsumerName::new(format!("{service}-{}", Uuid::now_v7().simple()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> (Topic, Group) {
+        (
+            Topic::new("orders").unwrap(),
+            Group::new("billing").unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_name_is_reserved_once_and_freed_when_the_start_fails() {
+        let subscriptions = Arc::<Subscriptions>::default();
+        let (topic, group) = names();
+        let kind = |result: Result<Reservation, Error>| result.err().map(|error| error.kind());
+        let first = subscriptions.reserve(&topic, &group).unwrap();
+        let second = kind(subscriptions.reserve(&topic, &group));
+        assert_eq!(second, Some(ErrorKind::AlreadySubscribed));
+        assert!(subscriptions.running().is_empty(), "it has not started");
+        drop(first);
+        assert_eq!(kind(subscriptions.reserve(&topic, &group)), None);
+        subscriptions.close();
+        let closed = kind(subscriptions.reserve(&topic, &group));
+        assert_eq!(closed, Some(ErrorKind::Closed));
+    }
+
+    #[test]
+    fn consumer_names_never_repeat_and_fit_a_long_service_name() {
+        let service = Group::new("s".repeat(128)).unwrap();
+        assert_ne!(fresh_name(&service).unwrap(), fresh_name(&service).unwrap());
+    }
 }

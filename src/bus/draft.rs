@@ -1,0 +1,237 @@
+//! A message on its way through the publish pipeline.
+
+use std::mem;
+
+use bytes::Bytes;
+
+use crate::api::{PublishOptions, Published};
+use crate::domain::{Codec, Envelope, Error, ErrorKind};
+use crate::store::Identified;
+use crate::wire::{Limits, encode_entry};
+
+/// The state of one message. The drafts of a call keep the order of its messages.
+#[derive(Debug)]
+pub(super) enum Draft {
+    /// Encoded, and its fate is open.
+    Open {
+        entry: Identified,
+        /// The error of the last try, if there was one.
+        error: Option<Error>,
+    },
+    Done(Result<Published, Error>),
+}
+
+/// Encodes messages. A message that breaks a rule fails alone.
+pub(super) fn encode(
+    envelopes: &[Envelope],
+    options: PublishOptions,
+    codec: Codec,
+    limits: Limits,
+) -> Vec<Draft> {
+    let draft = |envelope| match encode_entry(envelope, codec, limits) {
+        Ok((name, bytes)) => Draft::Open {
+            entry: Identified {
+                id: options.identity(envelope),
+                name,
+                value: Bytes::from(bytes),
+            },
+            error: None,
+        },
+        Err(error) => Draft::Done(Err(error)),
+    };
+    envelopes.iter().map(draft).collect()
+}
+
+/// Fails all open drafts after the first `admitted` ones.
+pub(super) fn refuse_after(admitted: u64, drafts: &mut [Draft], error: &Error) {
+    let admitted = usize::try_from(admitted).unwrap_or(usize::MAX);
+    let open = drafts.iter_mut().filter(|draft| draft.is_open());
+    for draft in open.skip(admitted) {
+        *draft = Draft::Done(Err(error.clone()));
+    }
+}
+
+/// Moves the entries of the open drafts out, for a single try.
+pub(super) fn move_entries(drafts: &mut [Draft]) -> Vec<(&'static str, Bytes)> {
+    let entry = |draft: &mut Draft| match draft {
+        Draft::Open { entry, .. } => Some((entry.name, mem::take(&mut entry.value))),
+        Draft::Done(_) => None,
+    };
+    let mut entries = Vec::with_capacity(drafts.len());
+    entries.extend(drafts.iter_mut().filter_map(entry));
+    entries
+}
+
+/// Copies the entries of the open drafts, so that a further try can send them again.
+pub(super) fn copy_entries(drafts: &[Draft]) -> Vec<Identified> {
+    let entry = |draft: &Draft| match draft {
+        Draft::Open { entry, .. } => Some(entry.clone()),
+        Draft::Done(_) => None,
+    };
+    drafts.iter().filter_map(entry).collect()
+}
+
+/// Notes the results of the only try, in the order of the open drafts.
+pub(super) fn finish(
+    drafts: &mut [Draft],
+    results: impl IntoIterator<Item = Result<Published, Error>>,
+) {
+    let mut results = results.into_iter();
+    for draft in drafts.iter_mut().filter(|draft| draft.is_open()) {
+        *draft = Draft::Done(results.next().unwrap_or_else(|| Err(no_answer())));
+    }
+}
+
+/// Notes the results of one of several tries, in the order of the open drafts. A draft whose error
+/// is retryable stays open.
+pub(super) fn note_try(
+    drafts: &mut [Draft],
+    results: impl IntoIterator<Item = Result<Published, Error>>,
+) {
+    let mut results = results.into_iter();
+    for draft in drafts {
+        let Draft::Open { error, .. } = draft else {
+            continue;
+        };
+        match results.next().unwrap_or_else(|| Err(no_answer())) {
+            // An earlier try may have appended it, whatever this try says about itself.
+            Err(_) if error.as_ref().is_some_and(Error::is_outcome_unknown) => {}
+            Err(now) if now.is_retryable() => *error = Some(now),
+            result => *draft = Draft::Done(result),
+        }
+    }
+}
+
+/// An adapter returned fewer results than it got entries.
+fn no_answer() -> Error {
+    let rule = "the store gave no result for this message";
+    Error::new(ErrorKind::OutcomeUnknown, "publish", rule)
+}
+
+impl Draft {
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+
+    pub(super) fn is_unknown(&self) -> bool {
+        match self {
+            Self::Open { error, .. } => error.as_ref().is_some_and(Error::is_outcome_unknown),
+            Self::Done(_) => false,
+        }
+    }
+
+    pub(super) fn into_result(self) -> Result<Published, Error> {
+        match self {
+            Self::Done(result) => result,
+            Self::Open { error, .. } => Err(error.unwrap_or_else(no_answer)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::EntryId;
+
+    fn envelopes(sizes: &[usize]) -> Vec<Envelope> {
+        let envelope = |size: &usize| Envelope::new("t", &"x".repeat(*size)).unwrap();
+        sizes.iter().map(envelope).collect()
+    }
+
+    fn drafts(sizes: &[usize]) -> Vec<Draft> {
+        let limits = Limits::default().with_max_bytes(1000);
+        let options = PublishOptions::new();
+        encode(&envelopes(sizes), options, Codec::MessagePack, limits)
+    }
+
+    fn error(kind: ErrorKind) -> Error {
+        Error::new(kind, "publish", "no")
+    }
+
+    fn published(sequence: u64, duplicate: bool) -> Published {
+        let id = EntryId {
+            millis: 1,
+            sequence,
+        };
+        let mut published = Published::new(id);
+        published.duplicate = duplicate;
+        published
+    }
+
+    /// What became of each: the sequence of its entry, or the kind of its error.
+    fn fates(drafts: Vec<Draft>) -> Vec<Result<u64, ErrorKind>> {
+        let fate = |draft: Draft| match draft.into_result() {
+            Ok(published) => Ok(published.id.sequence),
+            Err(error) => Err(error.kind()),
+        };
+        drafts.into_iter().map(fate).collect()
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_fails_alone_and_keeps_its_place() {
+        let mut drafts = drafts(&[1, 2000, 1]);
+        assert_eq!(move_entries(&mut drafts).len(), 2);
+        finish(
+            &mut drafts,
+            [Ok(published(7, false)), Ok(published(8, false))],
+        );
+        assert_eq!(fates(drafts), [Ok(7), Err(ErrorKind::TooLarge), Ok(8)]);
+    }
+
+    #[test]
+    fn the_backlog_limit_refuses_the_last_ones() {
+        let mut drafts = drafts(&[1, 2000, 1, 1]);
+        refuse_after(1, &mut drafts, &error(ErrorKind::BacklogFull));
+        assert_eq!(move_entries(&mut drafts).len(), 1);
+        finish(&mut drafts, [Ok(published(7, false))]);
+        let full = Err(ErrorKind::BacklogFull);
+        assert_eq!(fates(drafts), [Ok(7), Err(ErrorKind::TooLarge), full, full]);
+    }
+
+    #[test]
+    fn a_message_without_a_result_may_have_been_published() {
+        let mut drafts = drafts(&[1, 1]);
+        finish(&mut drafts, [Ok(published(7, false))]);
+        assert_eq!(fates(drafts), [Ok(7), Err(ErrorKind::OutcomeUnknown)]);
+    }
+
+    #[test]
+    fn only_open_messages_are_tried_again_and_keep_their_identity() {
+        let mut drafts = drafts(&[1, 1, 1, 1]);
+        let sent = copy_entries(&drafts);
+        note_try(
+            &mut drafts,
+            [
+                Ok(published(7, false)),
+                Err(error(ErrorKind::OutcomeUnknown)),
+                Err(error(ErrorKind::Unavailable)),
+                Err(error(ErrorKind::Refused)),
+            ],
+        );
+        let again: Vec<_> = copy_entries(&drafts).iter().map(|entry| entry.id).collect();
+        assert_eq!(again, [sent[1].id, sent[2].id]);
+        assert!(drafts.iter().any(Draft::is_unknown));
+        note_try(
+            &mut drafts,
+            [Ok(published(8, true)), Ok(published(9, false))],
+        );
+        assert_eq!(
+            fates(drafts),
+            [Ok(7), Ok(8), Ok(9), Err(ErrorKind::Refused)]
+        );
+    }
+
+    #[test]
+    fn an_unknown_outcome_stays_unknown_until_a_try_succeeds() {
+        let mut drafts = drafts(&[1]);
+        for kind in [
+            ErrorKind::OutcomeUnknown,
+            ErrorKind::Unavailable,
+            ErrorKind::Refused,
+        ] {
+            note_try(&mut drafts, [Err(error(kind))]);
+            assert!(drafts[0].is_unknown(), "{kind}");
+        }
+        assert_eq!(fates(drafts), [Err(ErrorKind::OutcomeUnknown)]);
+    }
+}
