@@ -6,11 +6,8 @@ use bytes::Bytes;
 
 use super::keys::Keys;
 use super::kv::RedisKv;
-use super::link::Link;
 use super::migrate::Migrations;
-use super::pool::Pool;
-use super::server::Server;
-use super::tls::TlsSettings;
+use super::net::{Link, Pool, Server, TlsSettings};
 use crate::domain::BoxFuture;
 use crate::domain::{
     Clock, ConsumerName, EntryId, Error, Group, Namespace, SystemClock, Timestamp, Topic,

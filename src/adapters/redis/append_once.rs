@@ -6,10 +6,10 @@ use bytes::Bytes;
 use redis::RedisError;
 
 use super::adapter::RedisAdapter;
-use super::resp::{Head, Walk};
+use super::net::{error, refusal_of};
+use super::resp::{Broken, Head, Walk, reply};
 use super::scripts::{self, Call};
 use super::settle::batches;
-use super::{error, reply, socket};
 use crate::domain::{Error, ErrorKind, Topic, whole_millis};
 use crate::store::{Appended, Identified};
 
@@ -92,7 +92,7 @@ fn alike<T>(failure: &Error, count: usize) -> Vec<Result<T, Error>> {
 fn appended(reply: Bytes, count: usize) -> Result<Vec<Result<Appended, Error>>, Error> {
     let unexpected = || error::sent(OPERATION, reply::unexpected("append_once.lua"));
     let id = |payload: &Bytes| reply::parse_id(payload).ok_or_else(unexpected);
-    let broken = |e: super::resp::Broken| error::sent(OPERATION, e.into());
+    let broken = |e: Broken| error::sent(OPERATION, e.into());
     let mut walk = Walk::new(reply);
     if walk.array().map_err(broken)? != count {
         return Err(unexpected());
@@ -108,7 +108,7 @@ fn appended(reply: Bytes, count: usize) -> Result<Vec<Result<Appended, Error>>, 
                     id: id(&walk.payload().map_err(broken)?)?,
                     duplicate: true,
                 }),
-                Head::Error(text) => Err(error::sent(OPERATION, socket::refusal_of(&text))),
+                Head::Error(text) => Err(error::sent(OPERATION, refusal_of(&text))),
                 _ => return Err(unexpected()),
             })
         })

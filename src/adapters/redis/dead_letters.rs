@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use super::adapter::RedisAdapter;
 use super::counts::Sums;
+use super::net::error;
+use super::resp::reply;
+use super::scripts;
 use super::settle::batches;
-use super::{reply, scripts};
 use crate::domain::BoxFuture;
 use crate::domain::{
     Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Group, Topic, hour_name,
@@ -56,7 +58,7 @@ impl RedisAdapter {
                     continue;
                 };
                 let entries = reply::entries(entries)
-                    .map_err(|e| super::error::sent("get dead letters", e))
+                    .map_err(|e| error::sent("get dead letters", e))
                     .map_err(|e| e.on(place(topic, group)))?;
                 for (id, fields) in entries {
                     let head = head(&fields);

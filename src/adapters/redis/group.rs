@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::adapter::RedisAdapter;
-use super::reply::{self, Flat};
+use super::resp::reply::{self, Flat};
 use super::scripts;
 use crate::domain::{ConsumerName, Error, Group, Topic, whole_millis};
 use crate::store::{ConsumerStatus, GroupRemoval, GroupStatus, Lane};

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::adapter::RedisAdapter;
-use super::reply;
+use super::resp::reply;
 use crate::domain::{Error, Group, Topic};
 use crate::store::{JournalRow, LONGEST_JOURNAL};
 

@@ -7,10 +7,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 
 use super::keys::Keys;
-use super::pool::Pool;
+use super::net::{Pool, Server, TlsSettings};
 use super::scripts;
-use super::server::Server;
-use super::tls::TlsSettings;
 use crate::api::{CasResult, ClaimResult, KvStore};
 use crate::domain::BoxFuture;
 use crate::domain::{Error, Namespace, ttl_millis};

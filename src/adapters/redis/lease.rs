@@ -5,8 +5,9 @@ use std::time::Duration;
 use redis::Value;
 
 use super::adapter::RedisAdapter;
+use super::resp::reply;
+use super::scripts;
 use super::settle::lane_name;
-use super::{reply, scripts};
 use crate::domain::{ConsumerName, Error, Group, Topic, whole_millis};
 use crate::store::{DeliveryId, Fetched, Lane, MAX_BATCH, Member, ReclaimCursor, Reclaimed};
 

@@ -8,10 +8,8 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::keys::Keys;
-use super::pool::Pool;
+use super::net::{Pool, Server, TlsSettings};
 use super::scripts;
-use super::server::Server;
-use super::tls::TlsSettings;
 use crate::domain::{Error, ErrorKind, Migration, MigrationState, Namespace, Timestamp};
 
 /// How long a migration may take before another process may take the lock.

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use redis::RedisError;
 
 use super::adapter::RedisAdapter;
-use super::resp::{Head, Walk, pack};
-use super::{error, reply, scripts};
+use super::net::error;
+use super::resp::{Head, Walk, pack, reply};
+use super::scripts;
 use crate::domain::{EntryId, Error, ErrorKind, Retention, Topic, TopicSettings};
 
 /// A pipeline is cut at this many entries or bytes, whichever comes first.

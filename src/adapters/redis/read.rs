@@ -6,10 +6,9 @@ use bytes::Bytes;
 use redis::RedisError;
 
 use super::adapter::RedisAdapter;
-use super::pool::Pool;
-use super::resp::{Broken, Head, Walk};
-use super::socket::{Socket, within};
-use super::{error, reply, scripts};
+use super::net::{Pool, Socket, error, within};
+use super::resp::{Broken, Head, Walk, reply};
+use super::scripts;
 use crate::domain::BoxFuture;
 use crate::domain::{Error, ErrorKind, Group, Topic, whole_millis};
 use crate::store::{DeliveryId, Fetched, Interrupt, Lane, Member, Opened, Reader, StartFrom};

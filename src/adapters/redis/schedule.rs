@@ -3,8 +3,9 @@
 use redis::{RedisError, Value};
 
 use super::adapter::RedisAdapter;
+use super::resp::reply;
+use super::scripts;
 use super::settle::lane_name;
-use super::{reply, scripts};
 use crate::domain::{Error, Group, Timestamp, Topic};
 use crate::store::{DeliveryId, Lane, MAX_BATCH, Schedule, Scheduled};
 

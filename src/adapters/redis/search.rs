@@ -6,8 +6,8 @@ use bytes::Bytes;
 use redis::RedisError;
 
 use super::adapter::RedisAdapter;
-use super::resp::{Broken, Walk, pack};
-use super::{error, reply};
+use super::net::error;
+use super::resp::{Broken, Walk, pack, reply};
 use crate::domain::{DeadLetterFilter, EntryId, Error, Group, Topic};
 use crate::store::{Found, IdRange, LONGEST_SEARCH};
 use crate::wire::dead_letter::{read_head, unreadable};

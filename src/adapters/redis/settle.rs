@@ -3,7 +3,8 @@
 use redis::Value;
 
 use super::adapter::RedisAdapter;
-use super::{reply, scripts};
+use super::resp::reply;
+use super::scripts;
 use crate::domain::{Error, whole_millis};
 use crate::store::{DeliveryId, Lane, MAX_BATCH, Member, Settlement};
 use crate::wire::dead_letter::encode_head;

@@ -3,8 +3,9 @@
 use redis::Value;
 
 use super::adapter::RedisAdapter;
+use super::net::error;
 use super::publish::read_settings;
-use super::reply::{self, Flat};
+use super::resp::reply::{self, Flat};
 use super::scripts;
 use crate::domain::{EntryId, Error, ErrorKind, Group, Topic, TopicSettings};
 use crate::store::{Fields, GroupStatus, TopicStatus};
@@ -86,7 +87,7 @@ impl RedisAdapter {
     async fn group_status(&self, topic: &Topic, row: Value) -> Result<Option<GroupStatus>, Error> {
         let operation = "group status";
         let name = Flat::new(row)
-            .map_err(|e| super::error::sent(operation, e))?
+            .map_err(|e| error::sent(operation, e))?
             .text("name")
             .ok_or_else(|| {
                 Error::new(ErrorKind::Decode, operation, "a group's name is not text")

@@ -18,13 +18,13 @@ use crate::domain::{Error, ErrorKind};
 /// How long a connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a reply may take, where nothing waits for messages.
-pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(in crate::adapters::redis) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many commands wait in the client before senders do.
 const PIPELINE_BUFFER: usize = 1024;
 
 /// A server's address and credentials. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Server {
+pub(in crate::adapters::redis) struct Server {
     info: Arc<ConnectionInfo>,
     tls: Option<Tls>,
 }
@@ -37,7 +37,7 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    pub(super) fn new(url: &str, tls: &TlsSettings) -> Result<Self, Error> {
+    pub(in crate::adapters::redis) fn new(url: &str, tls: &TlsSettings) -> Result<Self, Error> {
         let invalid = |rule: &str| Error::new(ErrorKind::Invalid, "Redis URL", rule);
         // TLS is this adapter's own: the parser gets to see the address beneath it.
         let (plain, encrypted) = match url.strip_prefix("rediss://") {
@@ -68,7 +68,7 @@ impl Server {
 
     /// Connects under a name that `CLIENT LIST` shows. Without a response timeout the caller
     /// keeps its own watch.
-    pub(super) async fn connect(
+    pub(in crate::adapters::redis) async fn connect(
         &self,
         name: &str,
         response_timeout: Option<Duration>,
@@ -96,7 +96,10 @@ impl Server {
     }
 
     /// Connects a socket whose replies are read in place.
-    pub(super) async fn connect_socket(&self, name: &str) -> Result<Socket, RedisError> {
+    pub(in crate::adapters::redis) async fn connect_socket(
+        &self,
+        name: &str,
+    ) -> Result<Socket, RedisError> {
         let connecting = async {
             let stream = stream::open(&self.info, self.tls.as_ref()).await?;
             Socket::begin(stream, self.info.redis_settings(), name).await
@@ -112,7 +115,7 @@ pub(crate) fn check_url(url: &str) -> Result<(), Error> {
 }
 
 /// Whether a connection can be used again after an error.
-pub(super) fn is_sound(error: &RedisError) -> bool {
+pub(in crate::adapters::redis) fn is_sound(error: &RedisError) -> bool {
     !error.is_io_error()
         && !error.is_unrecoverable_error()
         && error.kind() != redis::ErrorKind::Parse

@@ -26,7 +26,7 @@ const BATCH: usize = 1024 * 1024;
 const UNDER_WAY: usize = 4 * BATCH;
 
 /// The raw reply to each command, or the error that the server answered.
-pub(super) type Replies = Vec<Result<Bytes, RedisError>>;
+pub(in crate::adapters::redis) type Replies = Vec<Result<Bytes, RedisError>>;
 
 /// Why there are no replies.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Shared {
 
 /// The connection, made when it is needed and made anew when it has failed.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(in crate::adapters::redis) struct Link {
     server: Server,
     name: &'static str,
     shared: Arc<Shared>,
@@ -75,7 +75,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    pub(super) fn new(server: Server, name: &'static str) -> Self {
+    pub(in crate::adapters::redis) fn new(server: Server, name: &'static str) -> Self {
         Self {
             server,
             name,
@@ -88,7 +88,7 @@ impl Link {
     /// the order of the calls, also where nothing waits for the first one's replies before the next.
     ///
     /// The commands may have been sent when the future is dropped; nobody then gets the replies.
-    pub(super) fn send(
+    pub(in crate::adapters::redis) fn send(
         &self,
         operation: &'static str,
         packed: Vec<u8>,

@@ -8,14 +8,14 @@ use tokio::net::TcpStream;
 use super::tls::Tls;
 
 /// Whatever carries the protocol.
-pub(super) trait Stream:
+pub(in crate::adapters::redis) trait Stream:
     AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug
 {
 }
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug> Stream for T {}
 
 /// Connects; by TLS where there is one, and never without it then.
-pub(super) async fn open(
+pub(in crate::adapters::redis) async fn open(
     info: &ConnectionInfo,
     tls: Option<&Tls>,
 ) -> Result<Box<dyn Stream>, RedisError> {

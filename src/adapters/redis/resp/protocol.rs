@@ -16,10 +16,10 @@ const LONGEST_PAYLOAD: usize = 1 << 30;
 
 /// The bytes do not follow the protocol; the connection is of no more use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Broken(&'static str);
+pub(in crate::adapters::redis) struct Broken(&'static str);
 
 impl Broken {
-    pub(super) fn new(rule: &'static str) -> Self {
+    pub(in crate::adapters::redis) fn new(rule: &'static str) -> Self {
         Self(rule)
     }
 }
@@ -33,7 +33,7 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 /// Appends a command, packed.
-pub(super) fn pack(out: &mut Vec<u8>, parts: &[&[u8]]) {
+pub(in crate::adapters::redis) fn pack(out: &mut Vec<u8>, parts: &[&[u8]]) {
     header(out, b'*', parts.len());
     for part in parts {
         header(out, b'$', part.len());
@@ -114,16 +114,16 @@ fn length(text: &[u8]) -> Result<Option<usize>, Broken> {
 
 /// How far the scan of one reply has come.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub(in crate::adapters::redis) struct Scan {
     at: usize,
     /// Values that are still to come, nested ones included.
     open: u64,
     /// How long the buffer must be at least before scanning on makes sense.
-    pub(super) needs: usize,
+    pub(in crate::adapters::redis) needs: usize,
 }
 
 impl Scan {
-    pub(super) fn new() -> Self {
+    pub(in crate::adapters::redis) fn new() -> Self {
         Self {
             at: 0,
             open: 1,
@@ -132,7 +132,10 @@ impl Scan {
     }
 
     /// Scans on; `Some(length)` once the reply is complete.
-    pub(super) fn advance(&mut self, buffer: &[u8]) -> Result<Option<usize>, Broken> {
+    pub(in crate::adapters::redis) fn advance(
+        &mut self,
+        buffer: &[u8],
+    ) -> Result<Option<usize>, Broken> {
         while self.open > 0 {
             let Some(line) = line(buffer, self.at)? else {
                 self.needs = buffer.len() + 1;
@@ -171,7 +174,7 @@ impl Scan {
 
 /// A value of a complete reply, at its beginning.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Head {
+pub(in crate::adapters::redis) enum Head {
     Array(usize),
     RawPayload(Bytes),
     Integer(i64),
@@ -182,16 +185,16 @@ pub(super) enum Head {
 
 /// A walk over a complete reply.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(in crate::adapters::redis) struct Walk {
     rest: Bytes,
 }
 
 impl Walk {
-    pub(super) fn new(reply: Bytes) -> Self {
+    pub(in crate::adapters::redis) fn new(reply: Bytes) -> Self {
         Self { rest: reply }
     }
 
-    pub(super) fn next(&mut self) -> Result<Head, Broken> {
+    pub(in crate::adapters::redis) fn next(&mut self) -> Result<Head, Broken> {
         let line = line(&self.rest, 0)?.ok_or(Broken("it ends early"))?;
         let (kind, end) = (line.kind, line.end);
         let head = match kind {
@@ -217,7 +220,7 @@ impl Walk {
     }
 
     /// The length of an array; an absent one has none.
-    pub(super) fn array(&mut self) -> Result<usize, Broken> {
+    pub(in crate::adapters::redis) fn array(&mut self) -> Result<usize, Broken> {
         match self.next()? {
             Head::Array(length) => Ok(length),
             Head::Nil => Ok(0),
@@ -225,7 +228,7 @@ impl Walk {
         }
     }
 
-    pub(super) fn payload(&mut self) -> Result<Bytes, Broken> {
+    pub(in crate::adapters::redis) fn payload(&mut self) -> Result<Bytes, Broken> {
         match self.next()? {
             Head::RawPayload(payload) => Ok(payload),
             _ => Err(Broken("no payload where one was expected")),

@@ -8,7 +8,7 @@ use redis::{ToRedisArgs, cmd};
 
 /// A script of `lua/`, with what its header says of its call.
 #[derive(Debug)]
-pub(super) struct Declared {
+pub(in crate::adapters::redis) struct Declared {
     file: &'static str,
     text: &'static str,
     /// What the text stands on: shared functions, before it.
@@ -22,7 +22,7 @@ pub(super) struct Declared {
 }
 
 /// A call being put together: its keys first, then its arguments.
-pub(super) struct Call {
+pub(in crate::adapters::redis) struct Call {
     declared: &'static Declared,
     script: &'static Script,
     command: Cmd,
@@ -31,13 +31,15 @@ pub(super) struct Call {
 }
 
 /// Whether the server does not know the script: after a restart, a failover, SCRIPT FLUSH.
-pub(super) fn is_unknown(error: &RedisError) -> bool {
+pub(in crate::adapters::redis) fn is_unknown(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 /// The file, line number and line that an error of a script names, as in
 /// `… script: <hash>, on @user_script:12.`
-pub(super) fn place(error: &str) -> Option<(&'static str, usize, &'static str)> {
+pub(in crate::adapters::redis) fn place(
+    error: &str,
+) -> Option<(&'static str, usize, &'static str)> {
     let (hash, rest) = error
         .split_once("script: ")?
         .1
@@ -78,25 +80,25 @@ impl Call {
         }
     }
 
-    pub(super) fn key(mut self, key: impl ToRedisArgs) -> Self {
+    pub(in crate::adapters::redis) fn key(mut self, key: impl ToRedisArgs) -> Self {
         debug_assert_eq!(self.args, 0, "{}: keys come first", self.declared.file);
         self.command.arg(key);
         self.keys += 1;
         self
     }
 
-    pub(super) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
+    pub(in crate::adapters::redis) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
         self.push(arg);
         self
     }
 
-    pub(super) fn push(&mut self, arg: impl ToRedisArgs) {
+    pub(in crate::adapters::redis) fn push(&mut self, arg: impl ToRedisArgs) {
         self.command.arg(arg);
         self.args += 1;
     }
 
     /// Calls the script by its hash; loads it and repeats where the server does not know it.
-    pub(super) async fn run<T: FromRedisValue>(
+    pub(in crate::adapters::redis) async fn run<T: FromRedisValue>(
         &self,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<T> {
@@ -112,13 +114,13 @@ impl Call {
 
     /// The call as it is sent, for a connection whose replies are read in place. The caller
     /// [loads](Self::packed_load) the script where the server does not know it.
-    pub(super) fn packed(&self) -> Vec<u8> {
+    pub(in crate::adapters::redis) fn packed(&self) -> Vec<u8> {
         self.check();
         self.command.get_packed_command()
     }
 
     /// The command that loads the script, as it is sent.
-    pub(super) fn packed_load(&self) -> Vec<u8> {
+    pub(in crate::adapters::redis) fn packed_load(&self) -> Vec<u8> {
         cmd("SCRIPT")
             .arg("LOAD")
             .arg(self.source())
@@ -157,11 +159,11 @@ macro_rules! by {
 macro_rules! scripts {
     ($($name:ident = $file:literal $(on $($library:literal)and+)?, keys $keys:literal,
         args $args:literal, item $item:literal $(, $by:ident)?;)*) => {
-        $(pub(super) fn $name() -> Call {
+        $(pub(in crate::adapters::redis) fn $name() -> Call {
             static DECLARED: Declared = Declared {
                 file: $file,
-                text: include_str!(concat!("../../../lua/", $file)),
-                library: concat!($($(include_str!(concat!("../../../lua/", $library))),+)?),
+                text: include_str!(concat!("../../../../lua/", $file)),
+                library: concat!($($(include_str!(concat!("../../../../lua/", $library))),+)?),
                 keys: $keys,
                 args: $args,
                 item: $item,
@@ -204,7 +206,9 @@ scripts! {
 }
 
 /// Loads every script, and says how many there are.
-pub(super) async fn load_all(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
+pub(in crate::adapters::redis) async fn load_all(
+    connection: &mut MultiplexedConnection,
+) -> RedisResult<u64> {
     let mut pipeline = redis::pipe();
     let all = all();
     for call in &all {

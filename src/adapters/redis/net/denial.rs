@@ -2,12 +2,12 @@
 
 use redis::RedisError;
 
-use super::scripts;
+use crate::adapters::redis::scripts;
 
 /// Which right is missing, where that is why the server refused.
 ///
 /// Inside a script Redis names neither the command nor the key, but the line.
-pub(super) fn missing_right(error: &RedisError) -> Option<String> {
+pub(in crate::adapters::redis) fn missing_right(error: &RedisError) -> Option<String> {
     let text = error.to_string();
     let in_script = ["The user executing the script", "ACL failure in script"];
     if in_script.iter().any(|known| text.contains(known)) {

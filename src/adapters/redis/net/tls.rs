@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use crate::domain::{Error, ErrorKind};
 
 #[cfg(feature = "tls")]
-pub(super) use with::Tls;
+pub(in crate::adapters::redis) use with::Tls;
 #[cfg(not(feature = "tls"))]
-pub(super) use without::Tls;
+pub(in crate::adapters::redis) use without::Tls;
 
 /// How connections of a `rediss://` URL are made, beyond the URL. Files are PEM, and are read once,
 /// when the container or store is made.
@@ -57,7 +57,7 @@ impl TlsSettings {
         self
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::adapters::redis) fn is_empty(&self) -> bool {
         self.ca.is_none() && self.client.is_none()
     }
 }
@@ -78,14 +78,14 @@ mod without {
 
     /// There is none.
     #[derive(Clone, Debug)]
-    pub(in super::super) struct Tls(Infallible);
+    pub(in crate::adapters::redis) struct Tls(Infallible);
 
     impl Tls {
-        pub(in super::super) fn new(_: &TlsSettings) -> Result<Self, Error> {
+        pub(in crate::adapters::redis) fn new(_: &TlsSettings) -> Result<Self, Error> {
             Err(invalid("a rediss:// URL needs redstart's feature `tls`"))
         }
 
-        pub(in super::super) async fn over(
+        pub(in crate::adapters::redis) async fn over(
             &self,
             _: &str,
             _: TcpStream,
@@ -113,7 +113,7 @@ mod with {
 
     /// Makes connections by TLS. Cheap to clone.
     #[derive(Clone)]
-    pub(in super::super) struct Tls {
+    pub(in crate::adapters::redis) struct Tls {
         connector: TlsConnector,
     }
 
@@ -139,7 +139,7 @@ mod with {
     }
 
     impl Tls {
-        pub(in super::super) fn new(settings: &TlsSettings) -> Result<Self, Error> {
+        pub(in crate::adapters::redis) fn new(settings: &TlsSettings) -> Result<Self, Error> {
             let mut roots = RootCertStore::empty();
             match &settings.ca {
                 Some(path) => {
@@ -177,7 +177,7 @@ mod with {
         }
 
         /// Shakes hands; the server must prove to be `host`.
-        pub(in super::super) async fn over(
+        pub(in crate::adapters::redis) async fn over(
             &self,
             host: &str,
             stream: TcpStream,

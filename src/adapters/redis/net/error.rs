@@ -6,7 +6,7 @@ use super::denial::missing_right;
 use crate::domain::{Error, ErrorKind};
 
 /// Tells apart what was certainly not done, what the server refused, and what is unknown.
-pub(super) fn kind_of(error: &RedisError) -> ErrorKind {
+pub(in crate::adapters::redis) fn kind_of(error: &RedisError) -> ErrorKind {
     match error.kind() {
         Kind::Server(
             ServerErrorKind::BusyLoading
@@ -44,7 +44,7 @@ fn code(error: &RedisError) -> Option<String> {
 }
 
 /// An error of a command that was sent.
-pub(super) fn sent(operation: &'static str, error: RedisError) -> Error {
+pub(in crate::adapters::redis) fn sent(operation: &'static str, error: RedisError) -> Error {
     let kind = kind_of(&error);
     if let Some(right) = missing_right(&error) {
         let message = format!("the server refused: its user lacks the right {right}; see ACL LOG");
@@ -61,7 +61,7 @@ pub(super) fn sent(operation: &'static str, error: RedisError) -> Error {
 }
 
 /// An error from before anything was sent.
-pub(super) fn not_sent(operation: &'static str, error: RedisError) -> Error {
+pub(in crate::adapters::redis) fn not_sent(operation: &'static str, error: RedisError) -> Error {
     let kind = match kind_of(&error) {
         ErrorKind::OutcomeUnknown => ErrorKind::Unavailable,
         other => other,

@@ -6,11 +6,11 @@ use redis::{ErrorKind, RedisError, Value};
 use crate::domain::EntryId;
 use crate::store::Fields;
 
-pub(super) fn unexpected(what: &'static str) -> RedisError {
+pub(in crate::adapters::redis) fn unexpected(what: &'static str) -> RedisError {
     RedisError::from((ErrorKind::UnexpectedReturnType, what))
 }
 
-pub(super) fn array(value: Value) -> Result<Vec<Value>, RedisError> {
+pub(in crate::adapters::redis) fn array(value: Value) -> Result<Vec<Value>, RedisError> {
     match value {
         Value::Array(values) => Ok(values),
         Value::Nil => Ok(Vec::new()),
@@ -19,7 +19,7 @@ pub(super) fn array(value: Value) -> Result<Vec<Value>, RedisError> {
     }
 }
 
-pub(super) fn bytes(value: Value) -> Result<Bytes, RedisError> {
+pub(in crate::adapters::redis) fn bytes(value: Value) -> Result<Bytes, RedisError> {
     match value {
         Value::BulkString(bytes) => Ok(Bytes::from(bytes)),
         Value::SimpleString(text) => Ok(Bytes::from(text.into_bytes())),
@@ -27,29 +27,29 @@ pub(super) fn bytes(value: Value) -> Result<Bytes, RedisError> {
     }
 }
 
-pub(super) fn text(value: Value) -> Result<String, RedisError> {
+pub(in crate::adapters::redis) fn text(value: Value) -> Result<String, RedisError> {
     String::from_utf8(bytes(value)?.into()).map_err(|_| unexpected("the text is not UTF-8"))
 }
 
-pub(super) fn integer(value: &Value) -> Result<i64, RedisError> {
+pub(in crate::adapters::redis) fn integer(value: &Value) -> Result<i64, RedisError> {
     match value {
         Value::Int(number) => Ok(*number),
         _ => Err(unexpected("no integer")),
     }
 }
 
-pub(super) fn count(value: &Value) -> Result<u64, RedisError> {
+pub(in crate::adapters::redis) fn count(value: &Value) -> Result<u64, RedisError> {
     u64::try_from(integer(value)?).map_err(|_| unexpected("a negative count"))
 }
 
-pub(super) fn flags(value: Value) -> Result<Vec<bool>, RedisError> {
+pub(in crate::adapters::redis) fn flags(value: Value) -> Result<Vec<bool>, RedisError> {
     array(value)?
         .iter()
         .map(|one| Ok(integer(one)? == 1))
         .collect()
 }
 
-pub(super) fn entry_id(value: &Value) -> Result<EntryId, RedisError> {
+pub(in crate::adapters::redis) fn entry_id(value: &Value) -> Result<EntryId, RedisError> {
     let id = match value {
         Value::BulkString(bytes) => parse_id(bytes),
         Value::SimpleString(text) => parse_id(text.as_bytes()),
@@ -58,12 +58,12 @@ pub(super) fn entry_id(value: &Value) -> Result<EntryId, RedisError> {
     id.ok_or_else(|| unexpected("no entry id"))
 }
 
-pub(super) fn parse_id(bytes: &[u8]) -> Option<EntryId> {
+pub(in crate::adapters::redis) fn parse_id(bytes: &[u8]) -> Option<EntryId> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 /// The fields of an entry; none for one that was removed.
-pub(super) fn fields(value: Value) -> Result<Fields, RedisError> {
+pub(in crate::adapters::redis) fn fields(value: Value) -> Result<Fields, RedisError> {
     let mut values = array(value)?.into_iter();
     let mut fields = Vec::with_capacity(values.len() / 2);
     while let (Some(name), Some(value)) = (values.next(), values.next()) {
@@ -73,7 +73,9 @@ pub(super) fn fields(value: Value) -> Result<Fields, RedisError> {
 }
 
 /// `[[id, fields], …]`, as XRANGE and XREADGROUP give it.
-pub(super) fn entries(value: Value) -> Result<Vec<(EntryId, Fields)>, RedisError> {
+pub(in crate::adapters::redis) fn entries(
+    value: Value,
+) -> Result<Vec<(EntryId, Fields)>, RedisError> {
     array(value)?.into_iter().map(entry).collect()
 }
 
@@ -87,21 +89,21 @@ fn entry(value: Value) -> Result<(EntryId, Fields), RedisError> {
 
 /// A flat list of names and values, as XINFO gives it, read by name.
 #[derive(Debug)]
-pub(super) struct Flat(Vec<Value>);
+pub(in crate::adapters::redis) struct Flat(Vec<Value>);
 
 impl Flat {
-    pub(super) fn new(value: Value) -> Result<Self, RedisError> {
+    pub(in crate::adapters::redis) fn new(value: Value) -> Result<Self, RedisError> {
         array(value).map(Self)
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+    pub(in crate::adapters::redis) fn get(&self, name: &str) -> Option<&Value> {
         self.0
             .chunks_exact(2)
             .find(|pair| matches!(&pair[0], Value::BulkString(bytes) if bytes == name.as_bytes()))
             .map(|pair| &pair[1])
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<String> {
+    pub(in crate::adapters::redis) fn text(&self, name: &str) -> Option<String> {
         self.get(name).and_then(|value| text(value.clone()).ok())
     }
 }

@@ -42,14 +42,14 @@ impl bb8::ManageConnection for Places {
 
 /// The pool. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Pool {
+pub(in crate::adapters::redis) struct Pool {
     places: bb8::Pool<Places>,
     server: Server,
 }
 
 impl Pool {
     /// Prepares a pool; connections are made when they are needed.
-    pub(super) fn new(server: Server) -> Self {
+    pub(in crate::adapters::redis) fn new(server: Server) -> Self {
         let places = bb8::Pool::builder()
             .max_size(8)
             .connection_timeout(CHECKOUT_TIMEOUT)
@@ -62,7 +62,7 @@ impl Pool {
     ///
     /// A connection that died while it lay in the pool is noticed only here. Where that
     /// happens the outcome is unknown, and the caller is told so.
-    pub(super) async fn run<T>(
+    pub(in crate::adapters::redis) async fn run<T>(
         &self,
         operation: &'static str,
         exchange: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,

@@ -10,15 +10,15 @@ use bytes::{Bytes, BytesMut};
 use redis::{Cmd, RedisConnectionInfo, RedisError, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::resp::{Broken, Head, Scan, Walk};
 use super::stream::Stream;
+use crate::adapters::redis::resp::{Broken, Head, Scan, Walk, reply};
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
 
 /// A socket and what has been read from it.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(in crate::adapters::redis) struct Socket {
     stream: Box<dyn Stream>,
     buffer: BytesMut,
     /// How far the next reply has been scanned.
@@ -33,7 +33,7 @@ impl From<Broken> for RedisError {
 
 impl Socket {
     /// Authenticates, selects the database, and takes a name.
-    pub(super) async fn begin(
+    pub(in crate::adapters::redis) async fn begin(
         stream: Box<dyn Stream>,
         settings: &RedisConnectionInfo,
         name: &str,
@@ -62,7 +62,10 @@ impl Socket {
     }
 
     /// Sends a command and waits for its reply, which must not be an error.
-    pub(super) async fn command(&mut self, command: &Cmd) -> Result<Head, RedisError> {
+    pub(in crate::adapters::redis) async fn command(
+        &mut self,
+        command: &Cmd,
+    ) -> Result<Head, RedisError> {
         let reply = self.exchange(command).await?;
         Ok(Walk::new(reply).next()?)
     }
@@ -70,7 +73,10 @@ impl Socket {
     /// Sends a command and waits for its reply, complete and unparsed.
     ///
     /// Not cancel safe: after a drop the socket has half a command or a reply that nobody wants.
-    pub(super) async fn exchange(&mut self, command: &Cmd) -> Result<Bytes, RedisError> {
+    pub(in crate::adapters::redis) async fn exchange(
+        &mut self,
+        command: &Cmd,
+    ) -> Result<Bytes, RedisError> {
         self.write(&command.get_packed_command()).await?;
         loop {
             match self.reply()? {
@@ -81,14 +87,17 @@ impl Socket {
     }
 
     /// Writes packed commands. Not cancel safe.
-    pub(super) async fn write(&mut self, packed: &[u8]) -> Result<(), RedisError> {
+    pub(in crate::adapters::redis) async fn write(
+        &mut self,
+        packed: &[u8],
+    ) -> Result<(), RedisError> {
         self.stream.write_all(packed).await?;
         // TLS holds a part of it back otherwise.
         Ok(self.stream.flush().await?)
     }
 
     /// Waits for more bytes and reads them. Cancel safe.
-    pub(super) async fn fill(&mut self) -> Result<(), RedisError> {
+    pub(in crate::adapters::redis) async fn fill(&mut self) -> Result<(), RedisError> {
         // Room for what is known to come, so that a large reply is not grown piece by piece.
         let missing = self.scan.needs.saturating_sub(self.buffer.len());
         if self.buffer.capacity() - self.buffer.len() < missing.max(CHUNK / 4) {
@@ -101,7 +110,9 @@ impl Socket {
     }
 
     /// The next complete reply that has been read, if there is one, or the error that it is.
-    pub(super) fn reply(&mut self) -> Result<Option<Result<Bytes, RedisError>>, RedisError> {
+    pub(in crate::adapters::redis) fn reply(
+        &mut self,
+    ) -> Result<Option<Result<Bytes, RedisError>>, RedisError> {
         let Some(length) = self.scan.advance(&self.buffer)? else {
             return Ok(None);
         };
@@ -115,7 +126,7 @@ impl Socket {
 }
 
 /// The error that stands within a reply.
-pub(super) fn refusal_of(text: &[u8]) -> RedisError {
+pub(in crate::adapters::redis) fn refusal_of(text: &[u8]) -> RedisError {
     refusal(&[b"-", text, b"\r\n"].concat())
 }
 
@@ -123,13 +134,13 @@ pub(super) fn refusal_of(text: &[u8]) -> RedisError {
 fn refusal(reply: &[u8]) -> RedisError {
     match redis::parse_redis_value(reply) {
         Ok(Value::ServerError(error)) => error.into(),
-        Ok(_) => super::reply::unexpected("no error"),
+        Ok(_) => reply::unexpected("no error"),
         Err(error) => error,
     }
 }
 
 /// Within a time, or an error like that of a connection that timed out.
-pub(super) async fn within<T>(
+pub(in crate::adapters::redis) async fn within<T>(
     time: Duration,
     work: impl Future<Output = Result<T, RedisError>>,
 ) -> Result<T, RedisError> {
