@@ -60,13 +60,13 @@ pub mod retries {
 
 pub mod dead_letters {
     //! Dead letters: listing, redriving, purging, editing, moving them between systems.
-    pub use crate::api::{
-        DeadLetterPage, DeadLetters, Imported, JournalEntry, Preview, SweepEnd, SweepProgress,
-        SweepReport,
-    };
     pub use crate::domain::{
         Cause, CountBy, DeadLetter, DeadLetterFilter, DeadLetterRetention, DeadLetterSummary,
         DeliveryHistory, FailedAttempt, Moved, Reason, Selection, SkipReason, Sweep, SweepAction,
+    };
+    pub use crate::operate::dead_letters::{
+        DeadLetterPage, DeadLetters, Imported, JournalEntry, Preview, SweepEnd, SweepProgress,
+        SweepReport,
     };
 }
 

@@ -232,5 +232,5 @@ fn the_main_types_can_be_sent_and_shared() {
     check::<Error>();
     check::<Arc<dyn redstart::ports::MessageBus>>();
     check::<Arc<dyn redstart::ports::KvStore>>();
-    check::<Arc<dyn redstart::dead_letters::DeadLetters>>();
+    check::<redstart::dead_letters::DeadLetters>();
 }

@@ -1,7 +1,6 @@
 //! The ports that users hold: object-safe, free of any adapter's types.
 
 pub(crate) mod bus;
-pub(crate) mod dead_letters;
 pub(crate) mod delivery;
 pub(crate) mod handler;
 pub(crate) mod kv;
@@ -11,10 +10,6 @@ pub(crate) mod options;
 pub(crate) mod subscription;
 
 pub use bus::{Bus, MessageBus, PublishOptions, Published};
-pub use dead_letters::{
-    DeadLetterPage, DeadLetters, Imported, JournalEntry, Preview, SweepEnd, SweepProgress,
-    SweepReport,
-};
 pub use delivery::Delivery;
 pub use handler::{Handler, IntoHandler, RawBatchHandler, RawHandler};
 pub(crate) use handler::{Work, batch_handler};

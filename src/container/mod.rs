@@ -20,10 +20,10 @@ pub use crate::api::SubscriptionReport;
 
 use crate::adapters::memory::MemoryStore;
 use crate::api::Subscription;
-use crate::api::{Bus, DeadLetters, Kv, MessageBus};
+use crate::api::{Bus, Kv, MessageBus};
 use crate::bus::StoreBus;
 use crate::domain::{Codec, Error, ErrorKind, Group, describe};
-use crate::operate::dead_letters::DeadLetterDesk;
+use crate::operate::dead_letters::DeadLetters;
 use crate::operate::retries::Retries;
 use crate::operate::topics::Topics;
 use crate::store::Store;
@@ -62,7 +62,7 @@ struct Inner {
     store: Arc<dyn Store>,
     bus: Arc<StoreBus>,
     kv: Kv,
-    dead_letters: Arc<DeadLetterDesk>,
+    dead_letters: DeadLetters,
     limits: Limits,
     started: tokio::sync::Mutex<Vec<Started>>,
 }
@@ -148,7 +148,7 @@ impl Container {
     ) -> Self {
         let bus = StoreBus::new(Arc::clone(&store), service, codec, limits, deduplication);
         let bus = Arc::new(bus);
-        let graveyard = DeadLetterDesk::new(
+        let dead_letters = DeadLetters::new(
             Arc::clone(&store),
             Arc::clone(&bus) as Arc<dyn MessageBus>,
             limits,
@@ -156,7 +156,7 @@ impl Container {
         );
         let inner = Inner {
             bus,
-            dead_letters: Arc::new(graveyard),
+            dead_letters,
             store,
             kv,
             limits,
@@ -200,8 +200,8 @@ impl Container {
 
     /// The dead letters.
     #[must_use]
-    pub fn dead_letters(&self) -> Arc<dyn DeadLetters> {
-        Arc::clone(&self.inner.dead_letters) as Arc<dyn DeadLetters>
+    pub fn dead_letters(&self) -> DeadLetters {
+        self.inner.dead_letters.clone()
     }
 
     /// Topics and groups, looked at from outside.

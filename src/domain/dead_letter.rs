@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use super::entry_id::EntryId;
@@ -55,6 +56,13 @@ impl Reason {
             Self::Expired => "expired",
             Self::Unhandled => "unhandled",
         }
+    }
+}
+
+/// As [`as_str`](Reason::as_str) names it.
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -126,17 +134,21 @@ impl DeliveryHistory {
 }
 
 /// What is known of a dead letter without its body: what lists show and filters ask.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DeadLetterSummary {
     /// Why it died.
     pub reason: Reason,
     /// The error with numbers, ids and addresses folded: equal for equal causes.
     pub fingerprint: String,
     /// The envelope's type, empty when undecodable.
+    #[serde(rename = "type")]
     pub message_type: String,
     /// The envelope's tenant.
+    #[serde(rename = "tenantId")]
     pub tenant: Option<String>,
     /// The envelope's correlation id.
+    #[serde(rename = "corrId")]
     pub correlation: Option<String>,
     /// The envelope's id; `None` when undecodable.
     pub message_id: Option<Uuid>,
@@ -241,7 +253,8 @@ impl DeadLetter {
 }
 
 /// Dead letters of one group that died of the same thing: equal reason, equal fingerprint.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Cause {
     /// Why they died.
@@ -256,7 +269,7 @@ pub struct Cause {
     pub last: EntryId,
 }
 
-/// By what dead letters are counted, beside their causes.
+/// A dimension to count dead letters by, in addition to their cause.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum CountBy {

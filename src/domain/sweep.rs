@@ -1,8 +1,10 @@
-//! An operation on many dead letters: what is to be done to which, and how carefully.
+//! A sweep: one action on many dead letters, with its selection, pace and limits.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
+
+use serde::{Serialize, Serializer};
 
 use super::dead_filter::DeadLetterFilter;
 use super::dead_letter::{DeadLetterSummary, Reason};
@@ -11,18 +13,18 @@ use super::error::{Error, ErrorKind};
 use super::names::Topic;
 use super::pace::Pace;
 
-/// How many must have been redriven before a share of them says anything.
+/// A failure limit applies from this many redriven messages on: a share of fewer says nothing.
 const FEW: u64 = 20;
 
-/// What is to be done to dead letters.
+/// What a sweep does to dead letters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum SweepAction {
-    /// Back to the group that failed them; attempts begin anew.
+    /// Brings them back to the group that failed them; attempts restart at 1.
     Redrive,
-    /// To another topic, and so to all its groups; attempts begin anew.
+    /// Publishes them to another topic, and so to all its groups; attempts restart at 1.
     Publish(Topic),
-    /// Away, for good.
+    /// Removes them for good.
     Purge,
 }
 
@@ -37,24 +39,25 @@ impl fmt::Display for SweepAction {
     }
 }
 
-/// Which dead letters an operation is about.
+/// The dead letters that an operation takes.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Selection {
-    /// Those with these ids.
+    /// The dead letters with these ids.
     Ids(Vec<EntryId>),
-    /// Those that the filter matches and that were there when the operation began.
+    /// The dead letters that match the filter and existed when the operation began.
     Matching(Box<DeadLetterFilter>),
 }
 
-/// Why a dead letter is left where it is.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+/// Why a sweep leaves a dead letter in place.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// It does not match the filter.
+    /// The dead letter does not match the filter.
     NotMatching,
-    /// It cannot be decoded and would only die again. A redrive takes it when its reason or its id
-    /// is named.
+    /// The message is undecodable and would only die again. A redrive takes it when the selection
+    /// names its reason or its id.
     Undecodable,
 }
 
@@ -62,7 +65,7 @@ impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotMatching => "does not match",
-            Self::Undecodable => "cannot be decoded and would only die again",
+            Self::Undecodable => "undecodable and would only die again",
         })
     }
 }
@@ -79,7 +82,7 @@ impl fmt::Display for SkipReason {
 /// let sweep = Sweep::redrive(exhausted)
 ///     .with_rate(500, Duration::from_secs(30))
 ///     .with_failure_limit(0.1)
-///     .by("ann");
+///     .with_operator("ann");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
@@ -87,15 +90,15 @@ pub struct Sweep {
     pub(crate) action: SweepAction,
     pub(crate) selection: Selection,
     pub(crate) rate: Option<(u32, Duration)>,
-    pub(crate) stop_share: Option<f64>,
-    pub(crate) by: String,
+    pub(crate) failure_limit: Option<f64>,
+    pub(crate) operator: String,
 }
 
 impl Sweep {
     fn new(action: SweepAction, selection: impl Into<Selection>) -> Self {
         let mut selection = selection.into();
         if let Selection::Ids(ids) = &mut selection {
-            // Each once, however often it was named: counts are of dead letters.
+            // The counts are of dead letters, so an id that is named twice counts once.
             let mut seen = HashSet::new();
             ids.retain(|id| seen.insert(*id));
         }
@@ -103,8 +106,8 @@ impl Sweep {
             action,
             selection,
             rate: None,
-            stop_share: None,
-            by: String::new(),
+            failure_limit: None,
+            operator: String::new(),
         }
     }
 
@@ -113,11 +116,10 @@ impl Sweep {
         Self::new(SweepAction::Redrive, selection)
     }
 
-    /// Publishes dead letters to another topic and takes them out here.
+    /// Publishes dead letters to another topic and removes them here.
     ///
-    /// The two are not one step, but the topic remembers for ten minutes which dead letters it was
-    /// given: neither another operator nor an operation that was cut off in between and is resumed
-    /// within that time publishes one twice.
+    /// The two are separate steps, but the topic remembers each dead letter for ten minutes:
+    /// neither another operator nor a resumed operation publishes one twice within that time.
     pub fn publish(to: Topic, selection: impl Into<Selection>) -> Self {
         Self::new(SweepAction::Publish(to), selection)
     }
@@ -127,58 +129,58 @@ impl Sweep {
         Self::new(SweepAction::Purge, selection)
     }
 
-    /// Takes at most so many a second, after a ramp that grows evenly from a tenth of that; by
-    /// default as many as the store can.
+    /// Limits the sweep to `per_second` dead letters a second. The rate grows evenly from a tenth
+    /// of that during `ramp`. Default: no limit.
     pub fn with_rate(mut self, per_second: u32, ramp: Duration) -> Self {
         self.rate = Some((per_second, ramp));
         self
     }
 
-    /// Stops by itself when more than this share (0 to 1) of the redriven messages have died
-    /// again, once twenty were redriven; by default never.
+    /// Stops the sweep when more than this share (0 to 1) of its redriven messages died again.
+    /// Applies from twenty redriven messages on. Default: the sweep never stops.
     ///
-    /// Needs a rate: without one all have moved before the first can die again.
+    /// Needs a rate: without one the sweep moves all before the first can die again.
     pub fn with_failure_limit(mut self, share: f64) -> Self {
-        self.stop_share = Some(share);
+        self.failure_limit = Some(share);
         self
     }
 
-    /// Says who does it, for the journal.
-    pub fn with_operator(mut self, who: impl Into<String>) -> Self {
-        self.by = who.into();
+    /// Names the operator for the journal; at most 200 bytes.
+    pub fn with_operator(mut self, operator: impl Into<String>) -> Self {
+        self.operator = operator.into();
         self
     }
 
-    /// What is to be done.
+    /// What the sweep does.
     #[must_use]
     pub fn action(&self) -> &SweepAction {
         &self.action
     }
 
-    /// To which dead letters.
+    /// The dead letters that the sweep takes.
     #[must_use]
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 
-    /// Checks what was set against the rules, as whatever takes a sweep does before anything else.
+    /// Checks the settings against the rules. Every call that takes a sweep checks it first.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`]: a stop share outside 0 to 1 or without a rate, a rate of 0, or a
-    /// name of more than 200 bytes.
+    /// [`ErrorKind::Invalid`]: a failure limit outside 0 to 1 or without a rate, a rate of 0, or
+    /// an operator's name of more than 200 bytes.
     pub fn validate(&self) -> Result<(), Error> {
         let invalid = |what, rule: &str| Err(Error::new(ErrorKind::Invalid, what, rule));
-        match (self.stop_share, self.rate) {
+        match (self.failure_limit, self.rate) {
             (Some(share), _) if !(0.0..=1.0).contains(&share) => {
-                invalid("stop share", "must lie between 0 and 1")
+                invalid("failure limit", "must lie between 0 and 1")
             }
             (Some(_), None) => invalid(
-                "stop share",
-                "needs a rate: without one all have moved before the first can die again",
+                "failure limit",
+                "needs a rate: without one the sweep moves all before the first can die again",
             ),
             _ if matches!(self.rate, Some((0, _))) => invalid("rate", "must be at least 1"),
-            _ if self.by.len() > 200 => invalid("by", "must be at most 200 bytes"),
+            _ if self.operator.len() > 200 => invalid("operator", "must be at most 200 bytes"),
             _ => Ok(()),
         }
     }
@@ -187,8 +189,8 @@ impl Sweep {
         self.rate.map(|(rate, ramp)| Pace::new(rate, ramp))
     }
 
-    /// Whether a dead letter that matches is to be taken, and if not, why.
-    pub(crate) fn wants(&self, head: &DeadLetterSummary) -> Result<(), SkipReason> {
+    /// Whether the sweep takes a matching dead letter, and if not, why.
+    pub(crate) fn wants(&self, summary: &DeadLetterSummary) -> Result<(), SkipReason> {
         let Selection::Matching(filter) = &self.selection else {
             return Ok(());
         };
@@ -197,15 +199,15 @@ impl Sweep {
             SweepAction::Redrive => filter.names(Reason::Undecodable),
             SweepAction::Publish(_) => false,
         };
-        if head.reason == Reason::Undecodable && !may_go {
+        if summary.reason == Reason::Undecodable && !may_go {
             return Err(SkipReason::Undecodable);
         }
         Ok(())
     }
 
-    /// Whether too many of the redriven have died again.
+    /// Whether more redriven messages died again than the failure limit allows.
     pub(crate) fn is_failing(&self, moved: u64, died_again: u64) -> bool {
-        self.stop_share
+        self.failure_limit
             .is_some_and(|share| moved >= FEW && died_again as f64 > share * moved as f64)
     }
 }
@@ -216,13 +218,26 @@ impl From<DeadLetterFilter> for Selection {
     }
 }
 
+impl From<EntryId> for Selection {
+    fn from(id: EntryId) -> Self {
+        Self::Ids(vec![id])
+    }
+}
+
 impl From<Vec<EntryId>> for Selection {
     fn from(ids: Vec<EntryId>) -> Self {
         Self::Ids(ids)
     }
 }
 
-/// In words, for a person.
+/// As its text.
+impl Serialize for Selection {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// In words, for people.
 impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -238,13 +253,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_that_is_named_twice_is_one() {
+    fn an_id_that_is_named_twice_counts_once() {
         let ids: Vec<EntryId> = ["2-1", "1-1", "2-1"].map(|id| id.parse().unwrap()).into();
         let sweep = Sweep::purge(ids.clone());
         assert_eq!(sweep.selection(), &Selection::Ids(ids[..2].to_vec()));
     }
 
-    fn head(reason: Reason) -> DeadLetterSummary {
+    fn summary(reason: Reason) -> DeadLetterSummary {
         DeadLetterSummary {
             reason,
             fingerprint: String::new(),
@@ -261,9 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_moves_only_when_it_is_named() {
+    fn a_sweep_takes_undecodable_messages_only_by_name() {
         let id = EntryId::default();
-        let undecodable = head(Reason::Undecodable);
+        let undecodable = summary(Reason::Undecodable);
         let everything = || DeadLetterFilter::default();
         let named = everything().with_reason(Reason::Undecodable);
         let wants = |sweep: Sweep| sweep.wants(&undecodable);
@@ -285,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_says_nothing_of_a_few() {
+    fn a_failure_limit_ignores_the_first_few() {
         let sweep = Sweep::redrive(vec![]).with_failure_limit(0.1);
         assert!(!sweep.is_failing(19, 19));
         assert!(sweep.is_failing(20, 3));

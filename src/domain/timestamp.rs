@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::as_text::as_text;
 use super::error::{Error, ErrorKind};
 
 /// A point in time, UTC, with millisecond resolution.
@@ -67,6 +68,16 @@ impl FromStr for Timestamp {
         Self::from_millis(parsed.as_millisecond())
     }
 }
+
+impl TryFrom<&str> for Timestamp {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+as_text!(Timestamp);
 
 #[cfg(test)]
 mod tests {

@@ -108,7 +108,7 @@ pub fn filter(bytes: &[u8]) {
         cursor: None,
         result: None,
     };
-    let Some(operation) = crate::operate::dead_letters::operation(row) else {
+    let Some(operation) = crate::operate::dead_letters::journal_entry(row) else {
         return;
     };
     if let Some(Selection::Matching(filter)) = operation.selection {

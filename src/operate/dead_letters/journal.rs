@@ -1,15 +1,58 @@
-//! What the journal holds of an operation, and reading it back.
+//! The journal: what operators did to a group's dead letters.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::api::JournalEntry;
-use crate::domain::{DeadLetterFilter, EntryId, Selection, Sweep, SweepAction, Timestamp, Topic};
+use crate::domain::{
+    DeadLetterFilter, EntryId, Error, Group, Selection, Sweep, SweepAction, Timestamp, Topic,
+};
+use crate::operate::dead_letters::handle::DeadLetters;
 use crate::store::JournalRow;
 
-/// An operation of more ids than this is not kept whole.
-const MOST_IDS: usize = 1000;
+/// The journal leaves the ids of an operation out when there are more than this.
+const MAX_IDS: usize = 1000;
 
-/// An order, as the journal keeps it.
+/// One operation: who did what to which dead letters, and the result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct JournalEntry {
+    /// The operation's id.
+    #[serde(rename = "operation")]
+    pub id: Uuid,
+    /// `redrive`, `publish`, `purge` or `edit`.
+    pub action: String,
+    /// The topic to which the operation published dead letters.
+    pub to: Option<Topic>,
+    /// Who ran the operation, as the caller named the operator.
+    pub operator: String,
+    /// The dead letters that the operation selected; `None` for more than 1,000 ids.
+    pub selection: Option<Selection>,
+    /// When the operation began, by the clock of the process that began it.
+    pub begun: Timestamp,
+    /// The newest dead letter that the operation may take.
+    pub until: Option<EntryId>,
+    /// How many dead letters the operation took; the store counts each in the step that moves it.
+    pub taken: u64,
+    /// The last dead letter that the operation reached.
+    pub cursor: Option<EntryId>,
+    /// How the operation ended, in words; `None` while it runs and after an interruption.
+    pub result: Option<String>,
+}
+
+impl DeadLetters {
+    /// The newest hundred operations on a group's dead letters, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn journal(&self, topic: &Topic, group: &Group) -> Result<Vec<JournalEntry>, Error> {
+        let rows = self.port().journal(topic, group).await?;
+        Ok(rows.into_iter().filter_map(journal_entry).collect())
+    }
+}
+
+/// An order as the journal stores it. The field names are stored data.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Order {
@@ -30,19 +73,20 @@ pub(super) struct Order {
     #[serde(default)]
     ramp_millis: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    stop_share: Option<f64>,
+    #[serde(rename = "stopShare")]
+    failure_limit: Option<f64>,
 }
 
 impl Order {
     pub(super) fn of(sweep: &Sweep, until: Option<EntryId>, now: Timestamp) -> Self {
         let (filter, ids) = match &sweep.selection {
             Selection::Matching(filter) => (Some((**filter).clone()), None),
-            Selection::Ids(ids) if ids.len() > MOST_IDS => (None, None),
+            Selection::Ids(ids) if ids.len() > MAX_IDS => (None, None),
             Selection::Ids(ids) => (None, Some(ids.iter().map(EntryId::to_string).collect())),
         };
         Self {
             action: sweep.action.to_string(),
-            by: sweep.by.clone(),
+            by: sweep.operator.clone(),
             begun: now.as_millis(),
             to: match &sweep.action {
                 SweepAction::Publish(topic) => Some(topic.to_string()),
@@ -53,12 +97,12 @@ impl Order {
             until: until.map(|id| id.to_string()),
             rate: sweep.rate.map(|(rate, _)| rate),
             ramp_millis: sweep.rate.map_or(0, |(_, ramp)| ramp.as_millis() as u64),
-            stop_share: sweep.stop_share,
+            failure_limit: sweep.failure_limit,
         }
     }
 
-    pub(super) fn edit(id: EntryId, by: &str, now: Timestamp) -> Self {
-        let sweep = Sweep::redrive(id).with_operator(by);
+    pub(super) fn edit(id: EntryId, operator: &str, now: Timestamp) -> Self {
+        let sweep = Sweep::redrive(id).with_operator(operator);
         Self {
             action: "edit".to_owned(),
             ..Self::of(&sweep, None, now)
@@ -66,7 +110,7 @@ impl Order {
     }
 
     pub(super) fn encode(&self) -> String {
-        // Text and numbers: no path of the serializer fails on them.
+        // The serializer cannot fail on text and numbers.
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -87,7 +131,7 @@ impl Order {
         self.until.as_ref()?.parse().ok()
     }
 
-    /// The sweep that was ordered, where the journal has all of it.
+    /// The sweep of the order; `None` where the journal keeps only a part of it.
     pub(super) fn sweep(&self) -> Option<Sweep> {
         let action = match (self.action.as_str(), &self.to) {
             ("redrive", _) => SweepAction::Redrive,
@@ -100,14 +144,14 @@ impl Order {
             action,
             selection: self.selection()?,
             rate: self.rate.map(|rate| (rate, ramp)),
-            stop_share: self.stop_share,
-            by: self.by.clone(),
+            failure_limit: self.failure_limit,
+            operator: self.by.clone(),
         })
     }
 }
 
-/// A row of the journal; one that a newer version wrote in another form is left out.
-pub(crate) fn operation(row: JournalRow) -> Option<JournalEntry> {
+/// An entry from its stored row. `None` for a row that a newer version wrote in another form.
+pub(crate) fn journal_entry(row: JournalRow) -> Option<JournalEntry> {
     let order = Order::decode(&row.order)?;
     Some(JournalEntry {
         id: row.id,
@@ -116,7 +160,7 @@ pub(crate) fn operation(row: JournalRow) -> Option<JournalEntry> {
         until: order.until(),
         to: order.to.as_deref().and_then(|to| Topic::new(to).ok()),
         action: order.action,
-        by: order.by,
+        operator: order.by,
         taken: row.taken,
         cursor: row.cursor,
         result: row.result,
@@ -129,7 +173,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_sweep_comes_back_as_it_was_ordered() {
+    fn a_sweep_survives_the_round_trip_through_the_journal() {
         let id = |text: &str| text.parse::<EntryId>().unwrap();
         let filter = DeadLetterFilter::default().with_tenant("acme");
         for sweep in [
@@ -149,11 +193,11 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_and_very_many_ids_cannot_be_resumed() {
+    fn neither_an_edit_nor_too_many_ids_can_be_resumed() {
         let now = Timestamp::from_millis(5).unwrap();
         let edit = Order::edit(EntryId::default(), "ann", now);
         assert_eq!(Order::decode(&edit.encode()).unwrap().sweep(), None);
-        let many = (0..=MOST_IDS as u64).map(|millis| EntryId {
+        let many = (0..=MAX_IDS as u64).map(|millis| EntryId {
             millis,
             sequence: 0,
         });

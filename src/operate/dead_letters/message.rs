@@ -1,4 +1,4 @@
-//! The message that died, and what goes back to its group.
+//! The envelope of a dead letter, and the redelivery of an edited one.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ impl DeadLetter {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] for one that was buried because it cannot be decoded.
+    /// [`ErrorKind::Decode`] for an undecodable dead letter.
     pub fn envelope(&self) -> Result<Envelope, Error> {
         let pairs = self
             .fields
@@ -27,8 +27,8 @@ impl DeadLetter {
         })
     }
 
-    /// The parcel in which it goes back to its group as an edited message.
-    pub(super) fn into_parcel_of(self, fields: Fields, operation: Uuid) -> Bytes {
+    /// The redelivery that brings it back to its group as an edited message.
+    pub(super) fn into_redelivery_of(self, fields: Fields, operation: Uuid) -> Bytes {
         let mut redelivery = Redelivery {
             fields,
             history: self.history,

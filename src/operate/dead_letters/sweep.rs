@@ -1,4 +1,4 @@
-//! Sweeps: survey, begin, go on in portions, stop, end.
+//! Sweeps: begin, move in portions, stop at the failure limit, end; resume an interrupted one.
 
 use std::time::Duration;
 
@@ -6,27 +6,28 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-use crate::api::{Preview, PublishOptions, SweepEnd, SweepProgress, SweepReport};
+use crate::api::PublishOptions;
 use crate::domain::{
-    DeadLetterFilter, DeadLetterSummary, EntryId, Error, ErrorKind, Group, Selection, SkipReason,
-    Sweep, SweepAction, Topic,
+    DeadLetterFilter, DeadLetterSummary, EntryId, Error, ErrorKind, Group, Selection, Sweep,
+    SweepAction, Topic,
 };
+use crate::operate::dead_letters::handle::{DeadLetters, subject};
 use crate::operate::dead_letters::journal::Order;
-use crate::operate::dead_letters::{DeadLetterDesk, place};
+use crate::operate::dead_letters::report::{SweepEnd, SweepProgress, SweepReport};
 use crate::store::{Disposition, IdRange, MAX_BATCH};
 
-/// How many heads are held at once.
-const PAGE: usize = 1000;
+/// How many summaries a sweep holds at once.
+pub(super) const PAGE: usize = 1000;
 
-/// How often a sweep looks at what has died again.
+/// How often a sweep counts the redriven messages that died again.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// For how long a topic remembers which dead letters it was given.
+/// For how long a topic remembers the dead letters that a sweep published to it.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// The part of a span that a filter's times leave, up to a watermark; nothing where there is none:
-/// there were no dead letters then.
-fn within(
+/// The ids after `after` that lie within a filter's times and up to a watermark. `None` without
+/// a watermark: the group had no dead letters then.
+pub(super) fn range_of(
     filter: &DeadLetterFilter,
     after: Option<EntryId>,
     watermark: Option<EntryId>,
@@ -39,144 +40,111 @@ fn within(
 }
 
 /// A sweep under way.
-struct Run<'a> {
-    graveyard: &'a DeadLetterDesk,
+struct RunningSweep<'a> {
+    dead_letters: &'a DeadLetters,
     topic: &'a Topic,
     group: &'a Group,
     sweep: &'a Sweep,
     operation: Uuid,
-    /// The newest dead letter that it is about.
+    /// The watermark: the newest dead letter that the sweep may take.
     until: Option<EntryId>,
     began: Instant,
-    /// How many it had taken before it was cut off.
+    /// How many the sweep took before an interruption.
     before: u64,
     progress: SweepProgress,
     report: &'a (dyn Fn(SweepProgress) + Send + Sync),
-    /// Dead letters that came since are looked through up to here.
+    /// The newest dead letter among which the sweep looked for messages that died again.
     looked: Option<EntryId>,
     next_look: Instant,
 }
 
-impl DeadLetterDesk {
-    pub(super) async fn look_over(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        sweep: &Sweep,
-    ) -> Result<Preview, Error> {
-        sweep.validate()?;
-        let mut survey = Preview::default();
-        let mut enter = |id: EntryId, wanted: Result<(), SkipReason>| match wanted {
-            Ok(()) => {
-                survey.matching += 1;
-                let (oldest, newest) = survey.span.get_or_insert((id, id));
-                (*oldest, *newest) = ((*oldest).min(id), (*newest).max(id));
-            }
-            Err(left) => *survey.skipped.entry(left).or_default() += 1,
-        };
-        match &sweep.selection {
-            Selection::Ids(ids) => {
-                let mut found = 0;
-                for ids in ids.chunks(MAX_BATCH) {
-                    for (id, _) in self.dead_letters().find(topic, group, ids).await? {
-                        found += 1;
-                        enter(id, Ok(()));
-                    }
-                }
-                survey.missing = ids.len() as u64 - found;
-            }
-            Selection::Matching(filter) => {
-                let until = self.dead_letters().newest(topic, group).await?;
-                let mut rest = within(filter, None, until);
-                let mut looked = 0;
-                while let Some(span) = rest {
-                    let found = self
-                        .dead_letters()
-                        .search(topic, group, span, filter, PAGE)
-                        .await?;
-                    looked += found.looked;
-                    for (id, head) in &found.items {
-                        enter(*id, sweep.wants(head));
-                    }
-                    let next = found.next();
-                    rest = next.map(|after| IdRange {
-                        after: Some(after),
-                        ..span
-                    });
-                }
-                let matching = survey.matching + survey.skipped.values().sum::<u64>();
-                if looked > matching {
-                    survey
-                        .skipped
-                        .insert(SkipReason::NotMatching, looked - matching);
-                }
-            }
-        }
-        Ok(survey)
-    }
-
-    pub(super) async fn begin_sweep(
+impl DeadLetters {
+    /// Redrives, publishes or purges many dead letters, and records it in the journal.
+    ///
+    /// The sweep takes the dead letters that exist when it begins. A message that dies later,
+    /// also a redriven one that dies again, waits for the next sweep. The store moves and counts
+    /// each dead letter in one step: two sweeps at once neither lose nor double one, and the
+    /// journal is right however a sweep ends. The sweep calls `progress` when it begins and after
+    /// every portion.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](ErrorKind::Invalid) for a sweep that breaks a rule; otherwise the kinds of the
+    /// connection, after which [`resume`](Self::resume) continues the sweep.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the journal keeps the operation without a result, with what it
+    /// moved so far. [`resume`](Self::resume) continues it.
+    pub async fn sweep(
         &self,
         topic: &Topic,
         group: &Group,
         sweep: Sweep,
-        report: &(dyn Fn(SweepProgress) + Send + Sync),
+        progress: &(dyn Fn(SweepProgress) + Send + Sync),
     ) -> Result<SweepReport, Error> {
         sweep.validate()?;
-        // The watermark: what dies from now on is not part of it.
-        let until = self.dead_letters().newest(topic, group).await?;
+        let until = self.port().newest(topic, group).await?;
         let operation = Uuid::now_v7();
         let order = Order::of(&sweep, until, self.store.clock().now());
-        self.dead_letters()
+        self.port()
             .begin_operation(topic, group, operation, order.encode())
             .await?;
         tracing::info!(
-            %topic, %group, %operation, by = sweep.by,
+            %topic, %group, %operation, operator = sweep.operator,
             action = %sweep.action, selection = %sweep.selection,
-            "a sweep of dead letters begins",
+            "sweep of dead letters begins",
         );
-        let run = Run::new(self, topic, group, &sweep, operation, until, report);
+        let run = RunningSweep::new(self, topic, group, &sweep, operation, until, progress);
         run.finish(None).await
     }
 
-    pub(super) async fn resume_sweep(
+    /// Continues an interrupted sweep where it stopped, with its own selection and rate.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) when the journal does not have the operation;
+    /// [`Invalid`](ErrorKind::Invalid) when the operation has ended; the kinds of the connection.
+    /// The journal cannot tell an interrupted sweep from one that still runs elsewhere: two that
+    /// run at once share the work.
+    pub async fn resume(
         &self,
         topic: &Topic,
         group: &Group,
         operation: Uuid,
-        report: &(dyn Fn(SweepProgress) + Send + Sync),
+        progress: &(dyn Fn(SweepProgress) + Send + Sync),
     ) -> Result<SweepReport, Error> {
         let failed = |kind, rule: String| {
             Error::new(kind, "resume sweep", rule)
-                .on(format!("{} {operation}", place(topic, group)))
+                .on(format!("{} {operation}", subject(topic, group)))
         };
-        let rows = self.dead_letters().journal(topic, group).await?;
+        let rows = self.port().journal(topic, group).await?;
         let Some(row) = rows.into_iter().find(|row| row.id == operation) else {
-            let rule = "the journal has no such operation";
+            let rule = "the journal does not have this operation";
             return Err(failed(ErrorKind::NotFound, rule.to_owned()));
         };
         if let Some(result) = row.result {
-            let rule = format!("it has ended: {result}");
+            let rule = format!("the operation has ended: {result}");
             return Err(failed(ErrorKind::Invalid, rule));
         }
         let order = Order::decode(&row.order);
         let Some((order, sweep)) = order.and_then(|order| Some((order.clone(), order.sweep()?)))
         else {
-            let rule = "the journal does not have all of its order; begin a new one".to_owned();
-            return Err(failed(ErrorKind::Invalid, rule));
+            let rule = "the journal keeps only a part of this order; begin a new operation";
+            return Err(failed(ErrorKind::Invalid, rule.to_owned()));
         };
         let until = order.until();
-        tracing::info!(%topic, %group, %operation, "a sweep of dead letters goes on");
-        let mut run = Run::new(self, topic, group, &sweep, operation, until, report);
-        // Those that died again are counted from the beginning, and so must be what was taken.
+        tracing::info!(%topic, %group, %operation, "sweep of dead letters resumes");
+        let mut run = RunningSweep::new(self, topic, group, &sweep, operation, until, progress);
+        // The failure limit compares with all messages that died again since the beginning.
         run.before = row.taken;
         run.finish(row.cursor).await
     }
 }
 
-impl<'a> Run<'a> {
+impl<'a> RunningSweep<'a> {
     fn new(
-        graveyard: &'a DeadLetterDesk,
+        dead_letters: &'a DeadLetters,
         topic: &'a Topic,
         group: &'a Group,
         sweep: &'a Sweep,
@@ -186,7 +154,7 @@ impl<'a> Run<'a> {
     ) -> Self {
         let now = Instant::now();
         Self {
-            graveyard,
+            dead_letters,
             topic,
             group,
             sweep,
@@ -207,12 +175,12 @@ impl<'a> Run<'a> {
     async fn finish(mut self, after: Option<EntryId>) -> Result<SweepReport, Error> {
         (self.report)(self.progress);
         let ended = match &self.sweep.selection {
-            Selection::Ids(ids) => self.go_through(ids, &[]).await?,
+            Selection::Ids(ids) => self.take_in_portions(ids, &[]).await?,
             Selection::Matching(filter) => self.search(filter, after).await?,
         };
         let SweepProgress {
             taken,
-            skipped: left,
+            skipped,
             missing,
             died_again,
             ..
@@ -224,16 +192,18 @@ impl<'a> Run<'a> {
                 format!("stopped: {died_again} of {all} died again")
             }
         };
-        result.push_str(&format!("; {taken} taken, {left} left, {missing} missing"));
+        result.push_str(&format!(
+            "; {taken} taken, {skipped} skipped, {missing} missing"
+        ));
         let (topic, group, operation) = (self.topic, self.group, self.operation);
-        tracing::info!(%topic, %group, %operation, result, "a sweep of dead letters has ended");
+        tracing::info!(%topic, %group, %operation, result, "sweep of dead letters ended");
         metrics::counter!("redstart_sweeps_total",
             "topic" => topic.to_string(), "group" => group.to_string(),
             "action" => self.sweep.action.to_string(),
-            "ended" => if ended == SweepEnd::Done { "done" } else { "stopped" })
+            "ended" => ended.as_str())
         .increment(1);
-        let dead_letters = self.graveyard.dead_letters();
-        dead_letters
+        self.dead_letters
+            .port()
             .end_operation(topic, group, operation, result)
             .await?;
         Ok(SweepReport {
@@ -243,40 +213,39 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Takes what matches after an id, up to the watermark.
+    /// Takes the matching dead letters after an id, up to the watermark.
     async fn search(
         &mut self,
         filter: &DeadLetterFilter,
         after: Option<EntryId>,
     ) -> Result<SweepEnd, Error> {
-        let dead_letters = self.graveyard.dead_letters();
-        let mut rest = within(filter, after, self.until);
-        while let Some(span) = rest {
-            let found = dead_letters
-                .search(self.topic, self.group, span, filter, PAGE)
+        let port = self.dead_letters.port();
+        let mut rest = range_of(filter, after, self.until);
+        while let Some(range) = rest {
+            let found = port
+                .search(self.topic, self.group, range, filter, PAGE)
                 .await?;
             let wanted: Vec<EntryId> = found
                 .items
                 .iter()
-                .filter(|(_, head)| self.sweep.wants(head).is_ok())
+                .filter(|(_, summary)| self.sweep.wants(summary).is_ok())
                 .map(|(id, _)| *id)
                 .collect();
             self.progress.skipped += found.looked - wanted.len() as u64;
-            if self.go_through(&wanted, &found.items).await? == SweepEnd::Stopped {
+            if self.take_in_portions(&wanted, &found.items).await? == SweepEnd::Stopped {
                 return Ok(SweepEnd::Stopped);
             }
             (self.report)(self.progress);
-            let next = found.next();
-            rest = next.map(|after| IdRange {
+            rest = found.next().map(|after| IdRange {
                 after: Some(after),
-                ..span
+                ..range
             });
         }
         Ok(SweepEnd::Done)
     }
 
-    /// Takes dead letters by id, in portions and at the pace that was asked for.
-    async fn go_through(
+    /// Takes dead letters by id, in portions and at the sweep's pace.
+    async fn take_in_portions(
         &mut self,
         ids: &[EntryId],
         known: &[(EntryId, DeadLetterSummary)],
@@ -288,7 +257,7 @@ impl<'a> Run<'a> {
                 let gone = self.progress.taken + self.progress.missing;
                 sleep_until(self.began + pace.due(gone)).await;
             }
-            if self.died_too_often().await? {
+            if self.exceeds_failure_limit().await? {
                 return Ok(SweepEnd::Stopped);
             }
             let taken = self.take(ids, known).await?;
@@ -304,9 +273,8 @@ impl<'a> Run<'a> {
         ids: &[EntryId],
         known: &[(EntryId, DeadLetterSummary)],
     ) -> Result<u64, Error> {
-        let (graveyard, operation) = (self.graveyard, Some(self.operation));
-        let (topic, group) = (self.topic, self.group);
-        let onward = match &self.sweep.action {
+        let (topic, group, operation) = (self.topic, self.group, Some(self.operation));
+        let disposition = match &self.sweep.action {
             SweepAction::Redrive => Disposition::Requeue,
             SweepAction::Purge => Disposition::Discard,
             SweepAction::Publish(to) => {
@@ -314,17 +282,18 @@ impl<'a> Run<'a> {
                 Disposition::Discard
             }
         };
-        let taken = graveyard
-            .take_to(topic, group, ids, known, onward, operation)
+        let taken = self
+            .dead_letters
+            .move_all(topic, group, ids, known, disposition, operation)
             .await?;
         Ok(taken.len() as u64)
     }
 
-    /// Publishes before anything is taken out, so that nothing is lost where this is cut off. The topic
-    /// remembers which dead letters it was given: neither a resumed sweep nor another operator publishes
-    /// one again, and an envelope that it had before is no reason to leave one out.
+    /// Publishes before it removes, so that an interruption loses nothing. The topic remembers
+    /// each dead letter, not its envelope: neither a resumed sweep nor another operator publishes
+    /// a dead letter again, and an envelope that the topic has had before still goes out.
     async fn publish(&self, to: &Topic, ids: &[EntryId]) -> Result<(), Error> {
-        let letters = self.graveyard.find(self.topic, self.group, ids).await?;
+        let letters = self.dead_letters.get(self.topic, self.group, ids).await?;
         let mut messages = Vec::with_capacity(letters.len());
         for letter in letters {
             let mut envelope = letter.envelope()?;
@@ -335,7 +304,7 @@ impl<'a> Run<'a> {
         }
         let published = messages.iter().map(|(envelope, instance)| {
             let options = PublishOptions::new().with_instance(*instance, REMEMBERED);
-            self.graveyard.bus.publish_with(to, envelope, options)
+            self.dead_letters.bus.publish_with(to, envelope, options)
         });
         for published in join_all(published).await {
             published?;
@@ -343,21 +312,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether more of the redriven have died again than may.
-    async fn died_too_often(&mut self) -> Result<bool, Error> {
-        if self.sweep.stop_share.is_none() || Instant::now() < self.next_look {
+    /// Whether more redriven messages died again than the failure limit allows.
+    async fn exceeds_failure_limit(&mut self) -> Result<bool, Error> {
+        if self.sweep.failure_limit.is_none() || Instant::now() < self.next_look {
             return Ok(false);
         }
         self.next_look = Instant::now() + LOOK;
-        let dead_letters = self.graveyard.dead_letters();
+        let port = self.dead_letters.port();
         let again = DeadLetterFilter::default().with_redriven(true);
         loop {
-            let span = IdRange::after(self.looked);
-            let found = dead_letters
-                .search(self.topic, self.group, span, &again, PAGE)
+            let range = IdRange::after(self.looked);
+            let found = port
+                .search(self.topic, self.group, range, &again, PAGE)
                 .await?;
-            let by_this = |head: &DeadLetterSummary| head.redriven_by == Some(self.operation);
-            let died = found.items.iter().filter(|(_, head)| by_this(head));
+            let by_this = |summary: &DeadLetterSummary| summary.redriven_by == Some(self.operation);
+            let died = found.items.iter().filter(|(_, summary)| by_this(summary));
             self.progress.died_again += died.count() as u64;
             self.looked = found.last.or(self.looked);
             if !found.more {

@@ -3,8 +3,8 @@
 use super::Subject;
 use super::redrive::everything;
 use super::support::{Must as _, Stage, entry, group, number, quick};
-use crate::api::Imported;
 use crate::domain::{DeadLetter, EntryId, ErrorKind, Group};
+use crate::operate::dead_letters::Imported;
 
 /// Lists show what matches, in pages that nothing shifts.
 pub async fn a_list_shows_what_matches<S: Subject>(subject: &S) {

@@ -11,10 +11,11 @@ use uuid::Uuid;
 use super::Subject;
 use super::support::{Must as _, Stage, group, quick, topic};
 use crate::api::{Delivery, SubscribeOptions, Subscription};
-use crate::api::{SweepEnd, SweepProgress, SweepReport};
+
 use crate::domain::{
     DeadLetter, DeadLetterFilter, EntryId, ErrorKind, Reason, Selection, SkipReason, Sweep,
 };
+use crate::operate::dead_letters::{SweepEnd, SweepProgress, SweepReport};
 
 /// A subscription that fails everything while it is told to.
 pub(super) struct Failing {
@@ -148,7 +149,7 @@ pub async fn a_sweep_takes_what_matches<S: Subject>(subject: &S) {
     let operation = operations.must("the journal").pop().must("an operation");
     assert_eq!(operation.id, swept.operation);
     assert_eq!(
-        (operation.action.as_str(), operation.by.as_str()),
+        (operation.action.as_str(), operation.operator.as_str()),
         ("redrive", "ann")
     );
     assert_eq!(operation.taken, 5);
@@ -438,7 +439,10 @@ pub async fn ids_that_are_not_there_are_told<S: Subject>(subject: &S) {
         .await;
     let survey = survey.must("surveying");
     assert_eq!((survey.matching, survey.missing), (2, 1));
-    assert_eq!(survey.span, Some((letters[0].id, letters[1].id)));
+    assert_eq!(
+        (survey.oldest, survey.newest),
+        (Some(letters[0].id), Some(letters[1].id))
+    );
     let swept = stage.sweep(Sweep::purge(ids)).await;
     assert_eq!((swept.progress.taken, swept.progress.missing), (2, 1));
     let bad = Sweep::purge(Selection::Ids(Vec::new())).with_failure_limit(0.1);

@@ -30,13 +30,13 @@ pub(super) async fn export(
     super::check(&args.of, container).await?;
     let dead = container.dead_letters();
     let filter = args.filter.filter().map_err(Failure::of_settings)?;
-    let which = bounded(&args.of, filter.into(), args.filter.until, &*dead).await?;
+    let which = bounded(&args.of, filter.into(), args.filter.until, &dead).await?;
     if let Some(path) = &args.out {
-        let count = to_file(&args.of, &which, &*dead, path, console).await?;
+        let count = to_file(&args.of, &which, &dead, path, console).await?;
         console.remark(format_args!("exported {count} to {}", path.display()));
         return Ok(());
     }
-    let written = each(&args.of, &which, &*dead, |letter| {
+    let written = each(&args.of, &which, &dead, |letter| {
         // A terminal is not a file: what would disturb it is written in another form of the same
         // text.
         Ok(console.line(escape::json(&letter.to_json()))?)
@@ -53,7 +53,7 @@ pub(super) async fn export(
 pub(super) async fn to_file(
     of: &GroupOf,
     which: &Selection,
-    dead: &dyn DeadLetters,
+    dead: &DeadLetters,
     path: &Path,
     console: &mut Console<'_>,
 ) -> Result<u64, Failure> {
@@ -91,7 +91,7 @@ pub(super) async fn bounded(
     of: &GroupOf,
     which: Selection,
     until: Option<Timestamp>,
-    dead: &dyn DeadLetters,
+    dead: &DeadLetters,
 ) -> Result<Selection, Failure> {
     let Selection::Matching(filter) = which else {
         return Ok(which);
@@ -111,7 +111,7 @@ pub(super) async fn bounded(
 async fn each(
     of: &GroupOf,
     which: &Selection,
-    dead: &dyn DeadLetters,
+    dead: &DeadLetters,
     mut work: impl FnMut(DeadLetter) -> Result<(), Failure>,
 ) -> Result<u64, Failure> {
     let (topic, group) = (&of.topic, &of.group);

@@ -74,7 +74,7 @@ impl<'a> Line<'a> {
             begun: operation.begun.to_string(),
             action: &operation.action,
             to: operation.to.as_ref().map(redstart::Topic::as_str),
-            by: &operation.by,
+            by: &operation.operator,
             selection: operation.selection.as_ref().map(ToString::to_string),
             taken: operation.taken,
             result: operation.result.as_deref(),

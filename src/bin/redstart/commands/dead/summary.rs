@@ -21,7 +21,7 @@ pub(super) async fn run(
     let groups = groups(args, container).await?;
     let dead = container.dead_letters();
     let tally = match args.by {
-        By::Cause => return by_cause(args, &groups, &*dead, console).await,
+        By::Cause => return by_cause(args, &groups, &dead, console).await,
         By::Type => CountBy::Type,
         By::Tenant => CountBy::Tenant,
         By::Hour => CountBy::Hour,
@@ -93,7 +93,7 @@ async fn groups(args: &SummaryArgs, container: &Container) -> Result<Vec<(Topic,
 async fn by_cause(
     args: &SummaryArgs,
     groups: &[(Topic, Group)],
-    dead: &dyn DeadLetters,
+    dead: &DeadLetters,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let mut all = Vec::new();
@@ -143,7 +143,7 @@ async fn samples(
     topic: &Topic,
     group: &Group,
     causes: &[Cause],
-    dead: &dyn DeadLetters,
+    dead: &DeadLetters,
 ) -> Result<Vec<Option<EntryId>>, Failure> {
     let ends = causes.iter().flat_map(|cause| [cause.last, cause.first]);
     let ends: Vec<EntryId> = ends.collect();

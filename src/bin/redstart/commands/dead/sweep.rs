@@ -39,16 +39,16 @@ pub(super) async fn redrive(
     super::check(&args.of, container).await?;
     let dead = container.dead_letters();
     if let Some(operation) = args.resume {
-        let action = action(&args.of, &*dead, operation).await?;
+        let action = action(&args.of, &dead, operation).await?;
         if action == "purge" {
             return Err(Failure::usage(format!(
                 "operation {operation} is a purge; dead purge --resume goes on with it"
             )));
         }
-        return resume(&args.of, &*dead, operation, &action, console).await;
+        return resume(&args.of, &dead, operation, &action, console).await;
     }
     let sweep = redrive_of(args)?;
-    let survey = look(&args.of, &sweep, &*dead).await?;
+    let survey = look(&args.of, &sweep, &dead).await?;
     let where_to = match &args.to {
         Some(to) => format!("published to {to}, and so to all its groups"),
         None => format!("redriven to group {}", args.of.group),
@@ -58,7 +58,7 @@ pub(super) async fn redrive(
     }
     tell_plan(&survey, &format!("to be {where_to}"), console);
     let action = sweep.action().to_string();
-    go(&args.of, &*dead, sweep, &survey, &action, console).await
+    go(&args.of, &dead, sweep, &survey, &action, console).await
 }
 
 /// The sweep that the command line of `redrive` asks for.
@@ -91,7 +91,7 @@ pub(super) async fn purge(
     super::check(&args.of, container).await?;
     let dead = container.dead_letters();
     if let Some(operation) = args.resume {
-        let action = action(&args.of, &*dead, operation).await?;
+        let action = action(&args.of, &dead, operation).await?;
         if !["purge", ""].contains(&&*action) {
             return Err(Failure::usage(format!(
                 "operation {operation} is no purge; dead redrive --resume goes on with it"
@@ -103,13 +103,13 @@ pub(super) async fn purge(
             ));
             console.confirm("purge")?;
         }
-        return resume(&args.of, &*dead, operation, &action, console).await;
+        return resume(&args.of, &dead, operation, &action, console).await;
     }
     // What is kept and what is removed must be the same, whatever dies in between.
     let which = selection(&args.which)?;
-    let which = export::bounded(&args.of, which, args.which.filter.until, &*dead).await?;
+    let which = export::bounded(&args.of, which, args.which.filter.until, &dead).await?;
     let sweep = purge_of(which, &args.pace)?;
-    let survey = look(&args.of, &sweep, &*dead).await?;
+    let survey = look(&args.of, &sweep, &dead).await?;
     if args.dry_run {
         return dry_run(&survey, "removed for good", console);
     }
@@ -125,18 +125,18 @@ pub(super) async fn purge(
             console.confirm(&survey.matching.to_string())?;
         }
         if let Some(path) = &args.export {
-            let kept = export::to_file(&args.of, sweep.selection(), &*dead, path, console).await;
+            let kept = export::to_file(&args.of, sweep.selection(), &dead, path, console).await;
             if kept.is_err() {
                 console.remark("nothing was removed");
             }
             kept?;
         }
     }
-    go(&args.of, &*dead, sweep, &survey, "purge", console).await
+    go(&args.of, &dead, sweep, &survey, "purge", console).await
 }
 
 /// What the journal calls an operation; nothing where it has none of this id.
-async fn action(of: &GroupOf, dead: &dyn DeadLetters, operation: Uuid) -> Result<String, Failure> {
+async fn action(of: &GroupOf, dead: &DeadLetters, operation: Uuid) -> Result<String, Failure> {
     let begun = find(of, dead, operation).await?;
     Ok(begun.map_or(String::new(), |one| one.action))
 }
@@ -144,7 +144,7 @@ async fn action(of: &GroupOf, dead: &dyn DeadLetters, operation: Uuid) -> Result
 /// Goes on with an operation, whatever it does.
 async fn resume(
     of: &GroupOf,
-    dead: &dyn DeadLetters,
+    dead: &DeadLetters,
     operation: Uuid,
     action: &str,
     console: &mut Console<'_>,
@@ -160,7 +160,7 @@ async fn resume(
 /// The operation, as the journal has it.
 async fn find(
     of: &GroupOf,
-    dead: &dyn DeadLetters,
+    dead: &DeadLetters,
     operation: Uuid,
 ) -> Result<Option<JournalEntry>, Error> {
     let all = dead.journal(&of.topic, &of.group).await?;
@@ -179,7 +179,7 @@ fn paced(sweep: Sweep, pace: &PaceArgs) -> Sweep {
     }
 }
 
-async fn look(of: &GroupOf, sweep: &Sweep, dead: &dyn DeadLetters) -> Result<Preview, Failure> {
+async fn look(of: &GroupOf, sweep: &Sweep, dead: &DeadLetters) -> Result<Preview, Failure> {
     Ok(dead.preview(&of.topic, &of.group, sweep).await?)
 }
 
@@ -189,21 +189,16 @@ fn dry_run(survey: &Preview, what: &str, console: &mut Console<'_>) -> Result<()
         let none = [SkipReason::NotMatching, SkipReason::Undecodable].map(|why| (why, 0));
         let left = none.into_iter().chain(survey.skipped.clone());
         let left = left.map(|(why, count)| (name(why).to_owned(), json!(count)));
-        let end = |pick: fn(
-            &(redstart::envelope::EntryId, redstart::envelope::EntryId),
-        ) -> redstart::envelope::EntryId| {
-            survey.span.as_ref().map(|span| pick(span).to_string())
-        };
         console.json(&json!({
             "matching": survey.matching,
             "left": left.collect::<serde_json::Map<_, _>>(),
             "missing": survey.missing,
-            "oldest": end(|span| span.0),
-            "newest": end(|span| span.1),
+            "oldest": survey.oldest,
+            "newest": survey.newest,
         }))?;
     } else {
         console.line(format_args!("{} would be {what}", survey.matching))?;
-        if let Some((oldest, newest)) = &survey.span {
+        if let (Some(oldest), Some(newest)) = (survey.oldest, survey.newest) {
             console.line(format_args!("  from {oldest} to {newest}"))?;
         }
         for (why, count) in &survey.skipped {
@@ -258,7 +253,7 @@ async fn until_interrupted(
 
 async fn go(
     of: &GroupOf,
-    dead: &dyn DeadLetters,
+    dead: &DeadLetters,
     sweep: Sweep,
     survey: &Preview,
     verb: &str,
@@ -310,7 +305,7 @@ fn nothing_to_do(survey: &Preview, console: &mut Console<'_>) -> Result<(), Fail
 /// Says what was done, and how to go on where it was cut off.
 async fn account(
     of: &GroupOf,
-    dead: &dyn DeadLetters,
+    dead: &DeadLetters,
     ended: Option<Result<SweepReport, Error>>,
     operation: Uuid,
     verb: &str,

@@ -1,0 +1,107 @@
+//! Previews: what a sweep would do.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+
+use crate::domain::{EntryId, Error, Group, Selection, SkipReason, Sweep, Topic};
+use crate::operate::dead_letters::handle::DeadLetters;
+use crate::operate::dead_letters::sweep::{PAGE, range_of};
+use crate::store::{IdRange, MAX_BATCH};
+
+/// What a sweep would do.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Preview {
+    /// How many dead letters the sweep would move or remove.
+    pub matching: u64,
+    /// How many dead letters the sweep would leave in place, by reason. As JSON it has every
+    /// reason.
+    #[serde(serialize_with = "every_reason")]
+    pub skipped: BTreeMap<SkipReason, u64>,
+    /// How many of the selected ids do not exist.
+    pub missing: u64,
+    /// The oldest dead letter that the sweep would move or remove.
+    pub oldest: Option<EntryId>,
+    /// The newest dead letter that the sweep would move or remove.
+    pub newest: Option<EntryId>,
+}
+
+fn every_reason<S: Serializer>(
+    skipped: &BTreeMap<SkipReason, u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let zeros = [SkipReason::NotMatching, SkipReason::Undecodable].map(|reason| (reason, 0));
+    let mut all = BTreeMap::from(zeros);
+    all.extend(skipped);
+    all.serialize(serializer)
+}
+
+impl Preview {
+    fn enter(&mut self, id: EntryId, wanted: Result<(), SkipReason>) {
+        match wanted {
+            Ok(()) => {
+                self.matching += 1;
+                self.oldest = Some(self.oldest.map_or(id, |oldest| oldest.min(id)));
+                self.newest = self.newest.max(Some(id));
+            }
+            Err(reason) => *self.skipped.entry(reason).or_default() += 1,
+        }
+    }
+}
+
+impl DeadLetters {
+    /// Says what a sweep would do, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a sweep that breaks a rule, and the kinds of
+    /// the connection.
+    pub async fn preview(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        sweep: &Sweep,
+    ) -> Result<Preview, Error> {
+        sweep.validate()?;
+        let mut preview = Preview::default();
+        match &sweep.selection {
+            Selection::Ids(ids) => {
+                let mut found = 0;
+                for ids in ids.chunks(MAX_BATCH) {
+                    for (id, _) in self.port().find(topic, group, ids).await? {
+                        found += 1;
+                        preview.enter(id, Ok(()));
+                    }
+                }
+                preview.missing = ids.len() as u64 - found;
+            }
+            Selection::Matching(filter) => {
+                let newest = self.port().newest(topic, group).await?;
+                let mut rest = range_of(filter, None, newest);
+                let mut looked = 0;
+                while let Some(range) = rest {
+                    let found = self
+                        .port()
+                        .search(topic, group, range, filter, PAGE)
+                        .await?;
+                    looked += found.looked;
+                    for (id, summary) in &found.items {
+                        preview.enter(*id, sweep.wants(summary));
+                    }
+                    rest = found.next().map(|after| IdRange {
+                        after: Some(after),
+                        ..range
+                    });
+                }
+                let matching = preview.matching + preview.skipped.values().sum::<u64>();
+                if looked > matching {
+                    let others = looked - matching;
+                    preview.skipped.insert(SkipReason::NotMatching, others);
+                }
+            }
+        }
+        Ok(preview)
+    }
+}
