@@ -154,7 +154,7 @@ pub async fn a_sweep_takes_what_matches<S: Subject>(subject: &S) {
     );
     assert_eq!(operation.taken, 5);
     let result = operation.result.must("the result");
-    assert_eq!(result, "done; 5 taken, 5 left, 0 missing");
+    assert_eq!(result, "done; 5 taken, 5 skipped, 0 missing");
     stage.finish().await;
 }
 
