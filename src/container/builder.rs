@@ -128,8 +128,9 @@ impl ContainerBuilder {
             builder = builder.with_service(service);
         }
         if let Some(codec) = get("REDSTART_CODEC")? {
-            let codec = Codec::from_field(codec.as_bytes())
-                .ok_or_else(|| invalid("REDSTART_CODEC", "must be msgpack or json"))?;
+            let codec: Codec = codec
+                .parse()
+                .map_err(|_| invalid("REDSTART_CODEC", "must be msgpack or json"))?;
             builder = builder.with_codec(codec);
         }
         if let Some(bytes) = get("REDSTART_MAX_MESSAGE_BYTES")? {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::{DeliveryHistory, Envelope, Error, Group, Moved, Timestamp, Topic};
 use crate::store::{DeliveryId, Fields, MAX_BATCH, Scheduled, Store};
-use crate::wire::redelivery::{PARCEL, Redelivery};
+use crate::wire::redelivery::{RETRY_FIELD, Redelivery};
 use crate::wire::{Limits, Undecodable, decode_entry};
 
 /// A message that waits for its time.
@@ -124,7 +124,7 @@ fn count_retries(name: &'static str, topic: &Topic, group: &Group, count: usize)
 
 fn read(topic: &Topic, one: Scheduled, now: Timestamp) -> ScheduledRetry {
     let until = one.due.as_millis().saturating_sub(now.as_millis());
-    let stored = vec![(bytes::Bytes::from_static(PARCEL), one.redelivery)];
+    let stored = vec![(bytes::Bytes::from_static(RETRY_FIELD), one.redelivery)];
     let (envelope, history, fields) = match Redelivery::decode(&stored) {
         Ok(redelivery) => {
             let pairs = redelivery.fields.iter();

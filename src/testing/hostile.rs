@@ -47,7 +47,7 @@ pub fn entry(bytes: &[u8]) {
         return;
     };
     // What was read can be stored again, and says the same then.
-    let codec = Codec::from_field(name).unwrap_or_default();
+    let codec = Codec::from_name(name).unwrap_or_default();
     if let Ok((name, stored)) = encode_entry(&envelope, codec, Limits::default()) {
         let again = read(name.as_bytes(), &stored);
         assert_eq!(again.ok().as_ref(), Some(&envelope), "stored again");

@@ -1,4 +1,4 @@
-//! Dead letters as the store keeps them: a head, which scripts and filters read, and a body.
+//! Stored dead letters: a head that scripts and filters read, and a body with the rest.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -6,19 +6,19 @@ use uuid::Uuid;
 
 use crate::domain::{DeadLetter, DeadLetterSummary, EntryId, Group, HeadView, Reason, Topic};
 use crate::wire::entry::Undecodable;
-use crate::wire::redelivery::{Redelivery, RedeliveryForm, broken, time, write};
+use crate::wire::form::{BodyForm, RedeliveryForm, broken, time, write};
 
-/// A dead letter as the store keeps it: a head, which is asked about, and an encoded body.
+/// A stored dead letter: a summary, and an encoded body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// What lists show and filters ask.
+    /// The part that lists show and filters read.
     pub head: DeadLetterSummary,
-    /// Everything else.
+    /// The fields, the history, the handler and the consumer, encoded.
     pub body: Bytes,
 }
 
-/// The head as an array, in this order. Scripts read the first four by place, to keep the counts;
-/// what is absent is empty, so that no place is missing.
+/// The head as an array in this order. Scripts count by the first four, which they read by index.
+/// An absent text is empty, so that no index shifts.
 #[derive(Serialize, Deserialize)]
 struct HeadForm<'a>(
     &'a str, // reason
@@ -33,16 +33,6 @@ struct HeadForm<'a>(
     &'a str, // redriven by
     &'a str, // imported from
 );
-
-#[derive(Serialize, Deserialize)]
-struct BodyForm {
-    #[serde(rename = "parcel")]
-    redelivery: RedeliveryForm,
-    handler: String,
-    consumer: String,
-    #[serde(rename = "lastFailure")]
-    last_failure: i64,
-}
 
 fn id_text(id: Option<Uuid>) -> String {
     id.map(|id| id.to_string()).unwrap_or_default()
@@ -76,10 +66,10 @@ pub(crate) fn encode_head(head: &DeadLetterSummary) -> Bytes {
     ))
 }
 
-/// A head that has been read and lies where it lay.
+/// A decoded head that borrows from its bytes.
 pub(crate) struct Head<'a>(HeadForm<'a>, Reason);
 
-/// Reads a head in place.
+/// Decodes a head without copying its texts.
 pub(crate) fn read_head(bytes: &[u8]) -> Result<Head<'_>, Undecodable> {
     let form: HeadForm<'_> =
         rmp_serde::from_slice(bytes).map_err(|e| broken("dead-letter head", e))?;
@@ -110,8 +100,8 @@ pub(crate) fn decode_head(bytes: &[u8]) -> Result<DeadLetterSummary, Undecodable
 
 const UNREADABLE: &str = "the record's head cannot be read";
 
-/// Stands for a head that cannot be read, as after another hand or by a newer version: it is shown and can
-/// be purged, and hides no other.
+/// Makes a stand-in for a head that does not decode, because a newer version or another program
+/// wrote it. Lists show the stand-in, and it can be purged.
 pub(crate) fn unreadable(flaw: &Undecodable) -> DeadLetterSummary {
     let error = format!("{UNREADABLE}: {flaw}");
     DeadLetterSummary {
@@ -129,7 +119,7 @@ pub(crate) fn unreadable(flaw: &Undecodable) -> DeadLetterSummary {
     }
 }
 
-/// Whether a head may stand for one that cannot be read.
+/// Whether a head is a stand-in for one that does not decode.
 pub(crate) fn stands_in(head: &DeadLetterSummary) -> bool {
     head.reason == Reason::Undecodable && head.fingerprint == UNREADABLE
 }
@@ -153,28 +143,17 @@ impl Head<'_> {
     }
 }
 
-/// Encodes a dead letter. Its id is given by the store.
-pub(crate) fn encode_record(letter: &DeadLetter) -> Record {
-    let redelivery = Redelivery {
-        fields: letter.fields.clone(),
-        history: letter.history.clone(),
-        anew: false,
-    };
+/// Encodes a dead letter. The store gives it its id.
+pub(crate) fn encode_record(dead_letter: &DeadLetter) -> Record {
     Record {
-        head: letter.summary(),
+        head: dead_letter.summary(),
         body: write(&BodyForm {
-            redelivery: RedeliveryForm::from(&redelivery),
-            handler: letter.handler.clone(),
-            consumer: letter.consumer.clone(),
-            last_failure: letter.last_failure.as_millis(),
+            redelivery: RedeliveryForm::new(&dead_letter.fields, &dead_letter.history, false),
+            handler: dead_letter.handler.clone(),
+            consumer: dead_letter.consumer.clone(),
+            last_failure: dead_letter.last_failure.as_millis(),
         }),
     }
-}
-
-/// Reads what a redriven dead letter's entry of the redo lane holds: the parcel that it died with.
-pub(super) fn parcel_of(body: &[u8]) -> Result<Redelivery, Undecodable> {
-    let body: BodyForm = rmp_serde::from_slice(body).map_err(|e| broken("dead letter", e))?;
-    body.redelivery.try_into()
 }
 
 /// Decodes a dead letter of a group.
@@ -186,7 +165,7 @@ pub(crate) fn decode_record(
 ) -> Result<DeadLetter, Undecodable> {
     let body: BodyForm =
         rmp_serde::from_slice(&record.body).map_err(|e| broken("dead-letter record", e))?;
-    let redelivery = Redelivery::try_from(body.redelivery)?;
+    let (fields, history, _) = body.redelivery.into_parts()?;
     let head = record.head;
     Ok(DeadLetter {
         id,
@@ -203,8 +182,8 @@ pub(crate) fn decode_record(
         message_id: head.message_id,
         attempts: head.attempts,
         last_failure: time(body.last_failure)?,
-        history: redelivery.history,
-        fields: redelivery.fields,
+        history,
+        fields,
         imported_from: head.imported_from,
     })
 }
@@ -214,29 +193,29 @@ mod tests {
     use super::*;
     use crate::domain::Timestamp;
     use crate::wire::Fields;
-    use crate::wire::redelivery::tests::trails;
+    use crate::wire::redelivery::tests::histories;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn records_keep_every_byte(
             fields in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..4),
-            history in trails(), tenant in prop::option::of("[a-z]{1,5}"), error in ".{0,20}",
+            history in histories(), tenant in prop::option::of("[a-z]{1,5}"), error in ".{0,20}",
             message in any::<Option<u128>>(), imported_from in prop::option::of("[a-z/]{1,9}")
         ) {
             let fields: Fields = fields.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
             let (topic, group) = (Topic::new("t").unwrap(), Group::new("g").unwrap());
             let id = EntryId { millis: 1, sequence: 2 };
-            let letter = DeadLetter {
+            let dead_letter = DeadLetter {
                 id, topic: topic.clone(), group: group.clone(), reason: Reason::Crashed, error,
                 fingerprint: "f".into(), handler: "h".into(), consumer: "c".into(),
                 message_type: "k".into(), correlation: tenant.clone(), tenant,
                 message_id: message.map(Uuid::from_u128), attempts: 3,
                 last_failure: Timestamp::from_millis(5).unwrap(), history, fields, imported_from,
             };
-            let record = encode_record(&letter);
+            let record = encode_record(&dead_letter);
             prop_assert_eq!(&decode_head(&encode_head(&record.head)).unwrap(), &record.head);
-            prop_assert_eq!(decode_record(&topic, &group, id, record).unwrap(), letter);
+            prop_assert_eq!(decode_record(&topic, &group, id, record).unwrap(), dead_letter);
         }
 
         #[test]

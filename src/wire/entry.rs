@@ -5,7 +5,7 @@ use std::fmt;
 use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Topic};
 use crate::wire::envelope;
 
-/// What an entry may weigh. Checked before any work is done on it.
+/// The size limit of an entry, checked before the entry is decoded.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Limits {
@@ -21,25 +21,25 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Sets the largest encoded envelope in bytes; by default 1 MiB.
+    /// Sets the largest encoded envelope, in bytes; by default 1 MiB (1,048,576).
     pub fn with_max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// The limits for a message that has gained an error text since it was let in.
+    /// The limits of a retry, whose envelope has gained an error text: 64 KiB more.
     pub(crate) fn for_retries(self) -> Self {
         self.with_max_bytes(self.max_bytes.saturating_add(64 * 1024))
     }
 
-    /// For a message that was let in already.
+    /// No limit, for a message that was accepted before.
     pub(crate) fn without_bound(self) -> Self {
         self.with_max_bytes(usize::MAX)
     }
 }
 
-/// Why an entry could not be read. Trying again is pointless: it is dead-lettered
-/// with its original fields, and the reader goes on.
+/// Why an entry does not decode. The worker dead-letters such an entry with its original fields,
+/// because no further attempt can succeed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Undecodable {
     rule: String,
@@ -63,8 +63,8 @@ impl From<String> for Undecodable {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::TooLarge`] above the limit, [`ErrorKind::Encode`] when the payload has
-/// no form in the codec.
+/// [`ErrorKind::TooLarge`] above the limit; [`ErrorKind::Encode`] if the codec cannot hold the
+/// payload.
 pub fn encode_entry(
     envelope: &Envelope,
     codec: Codec,
@@ -81,12 +81,12 @@ pub fn encode_entry(
             Error::new(ErrorKind::TooLarge, "encode envelope", rule).on(envelope.id().to_string())
         );
     }
-    Ok((codec.field(), bytes))
+    Ok((codec.name(), bytes))
 }
 
-/// Decodes the fields of a stream entry that any producer may have written.
+/// Decodes the fields of a stream entry, whichever producer wrote it.
 ///
-/// Missing `id`, `ts` and `attempts` are filled from the entry.
+/// A missing `id` and `ts` are derived from the entry; missing `attempts` are 0.
 ///
 /// # Errors
 ///
@@ -99,7 +99,7 @@ pub fn decode_entry<'a>(
 ) -> Result<Envelope, Undecodable> {
     let (codec, bytes) = fields
         .into_iter()
-        .find_map(|(name, value)| Codec::from_field(name).map(|codec| (codec, value)))
+        .find_map(|(name, value)| Codec::from_name(name).map(|codec| (codec, value)))
         .ok_or_else(|| "no field named `msgpack` or `json`".to_owned())?;
     if bytes.len() > limits.max_bytes {
         return Err(format!(

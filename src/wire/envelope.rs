@@ -1,7 +1,7 @@
 //! An envelope as bytes, in both codecs.
 //!
-//! Fields have one fixed order and absent ones are left out. The payload and the
-//! fields that this version does not know are copied as they are, never decoded.
+//! The fields have one fixed order; absent ones are left out. The payload and unknown fields are
+//! copied byte for byte, never decoded.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use serde_json::value::RawValue;
 use crate::domain::msgpack::{Cursor, Flaw};
 use crate::domain::{Codec, Envelope, Error, ErrorKind, RawPayload, Timestamp};
 
-/// An envelope as it was read: what the producer left out is still missing.
+/// A decoded envelope that may lack fields which the producer left out.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     pub(super) id: Option<String>,
-    pub(super) kind: Option<String>,
-    pub(super) ts: Option<String>,
-    pub(super) corr_id: Option<String>,
-    pub(super) tenant_id: Option<String>,
+    pub(super) message_type: Option<String>,
+    pub(super) created_at: Option<String>,
+    pub(super) correlation: Option<String>,
+    pub(super) tenant: Option<String>,
     pub(super) key: Option<String>,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) payload: Option<RawPayload>,
@@ -148,7 +148,7 @@ fn json(
     Ok(out)
 }
 
-/// Reads an envelope, checking depth and completeness before anything is copied.
+/// Decodes an envelope. Checks a value's depth and completeness before it copies it.
 pub(super) fn decode(codec: Codec, bytes: &[u8]) -> Result<Draft, String> {
     match codec {
         Codec::MessagePack => from_msgpack(bytes),
@@ -180,10 +180,10 @@ fn msgpack_field(draft: &mut Draft, name: &str, cursor: &mut Cursor<'_>) -> Resu
     };
     match name {
         "id" => draft.id = text()?,
-        "type" => draft.kind = text()?,
-        "ts" => draft.ts = text()?,
-        "corrId" => draft.corr_id = text()?,
-        "tenantId" => draft.tenant_id = text()?,
+        "type" => draft.message_type = text()?,
+        "ts" => draft.created_at = text()?,
+        "corrId" => draft.correlation = text()?,
+        "tenantId" => draft.tenant = text()?,
         "key" => draft.key = text()?,
         "lastError" => draft.last_error = text()?,
         "attempts" => draft.attempts = cursor.unsigned().map_err(Flaw::as_str)?,
@@ -221,10 +221,10 @@ fn from_json(bytes: &[u8]) -> Result<Draft, String> {
     for (name, raw) in fields {
         let read = match name.as_str() {
             "id" => field(raw).map(|text| draft.id = text),
-            "type" => field(raw).map(|text| draft.kind = text),
-            "ts" => field(raw).map(|text| draft.ts = text),
-            "corrId" => field(raw).map(|text| draft.corr_id = text),
-            "tenantId" => field(raw).map(|text| draft.tenant_id = text),
+            "type" => field(raw).map(|text| draft.message_type = text),
+            "ts" => field(raw).map(|text| draft.created_at = text),
+            "corrId" => field(raw).map(|text| draft.correlation = text),
+            "tenantId" => field(raw).map(|text| draft.tenant = text),
             "key" => field(raw).map(|text| draft.key = text),
             "lastError" => field(raw).map(|text| draft.last_error = text),
             "attempts" => field(raw).map(|count| draft.attempts = count),
@@ -238,16 +238,16 @@ fn from_json(bytes: &[u8]) -> Result<Draft, String> {
 }
 
 impl Draft {
-    /// Fills what the producer left out, from the entry that carried it.
+    /// Fills in the fields that the producer left out.
     ///
-    /// The id is made from `origin` (topic and entry), so that every delivery of the
-    /// entry sees the same one.
+    /// The id is derived from `origin` (topic and entry), so that every delivery of the entry has
+    /// the same one.
     pub(super) fn complete(self, origin: &str, appended: Timestamp) -> Result<Envelope, String> {
         let id = match self.id {
             Some(text) => uuid::Uuid::try_parse(&text).map_err(|e| format!("field \"id\": {e}"))?,
             None => uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, origin.as_bytes()),
         };
-        let ts = match self.ts {
+        let created_at = match self.created_at {
             Some(text) => text
                 .parse()
                 .map_err(|_| "field \"ts\": is not an RFC 3339 time".to_owned())?,
@@ -255,10 +255,10 @@ impl Draft {
         };
         Ok(Envelope {
             id,
-            message_type: self.kind.ok_or("field \"type\" is missing")?,
-            created_at: ts,
-            correlation: self.corr_id,
-            tenant: self.tenant_id,
+            message_type: self.message_type.ok_or("field \"type\" is missing")?,
+            created_at,
+            correlation: self.correlation,
+            tenant: self.tenant,
             key: self.key,
             headers: self.headers,
             payload: self.payload.ok_or("field \"payload\" is missing")?,

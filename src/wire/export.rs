@@ -1,4 +1,4 @@
-//! A dead letter as one line of JSON, and back, without a byte lost.
+//! A dead letter as one line of JSON, lossless in both directions.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +26,7 @@ struct Line {
     handler: String,
     consumer: String,
     #[serde(rename = "type")]
-    kind: String,
+    message_type: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,9 +44,10 @@ struct Line {
     redriven_by: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     imported_from: Option<String>,
-    /// The entry, byte for byte; what follows is for reading.
+    /// The entry, byte for byte.
     fields: Vec<(Blob, Blob)>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    /// The decoded payload, for people who read or search the line; an import ignores it.
     payload: Option<serde_json::Value>,
 }
 
@@ -58,7 +59,7 @@ struct FailedAttemptLine {
     error: String,
 }
 
-/// Bytes: as text where they are text.
+/// Bytes, as text if they are UTF-8, else in base64.
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum Blob {
@@ -83,7 +84,7 @@ impl Blob {
             Self::Text(text) => Ok(text.into()),
             Self::Base64 { base64 } => match STANDARD.decode(base64) {
                 Ok(bytes) => Ok(bytes.into()),
-                Err(cause) => Err(malformed("a field is no base64").because(cause)),
+                Err(cause) => Err(malformed("a field is not valid base64").because(cause)),
             },
         }
     }
@@ -94,10 +95,10 @@ fn malformed(rule: impl Into<String>) -> Error {
 }
 
 impl DeadLetter {
-    /// The dead letter as one line of JSON, without a line break.
+    /// Writes the dead letter as one line of JSON, without a line break.
     ///
-    /// Lossless for both codecs and for what cannot be decoded: `fields` holds the entry byte
-    /// for byte, as text or as base64. `payload` is there to be read and searched.
+    /// Lossless for both codecs and for undecodable entries: `fields` holds the entry byte for
+    /// byte, as text or in base64. `payload` is for people who read or search the line.
     #[must_use]
     pub fn to_json(&self) -> String {
         let payload = self.envelope().and_then(|envelope| envelope.payload());
@@ -111,7 +112,7 @@ impl DeadLetter {
             fingerprint: self.fingerprint.clone(),
             handler: self.handler.clone(),
             consumer: self.consumer.clone(),
-            kind: self.message_type.clone(),
+            message_type: self.message_type.clone(),
             tenant_id: self.tenant.clone(),
             corr_id: self.correlation.clone(),
             message: self.message_id,
@@ -135,15 +136,16 @@ impl DeadLetter {
                 .collect(),
             payload: payload.ok(),
         };
-        // Text, numbers and a value that came from a decoder: nothing here fails to be written.
+        // Writing text, numbers and a decoded value to memory cannot fail.
         serde_json::to_string(&line).unwrap_or_default()
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote.
+    /// Reads a line of [`to_json`](Self::to_json).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] that names what is wrong with the line.
+    /// [`ErrorKind::Decode`]: the line is malformed, of another format, or breaks a rule that the
+    /// error names.
     pub fn from_json(line: &str) -> Result<Self, Error> {
         let line: Line =
             serde_json::from_str(line).map_err(|e| malformed("is malformed").because(e))?;
@@ -166,7 +168,7 @@ impl DeadLetter {
                 fingerprint: line.fingerprint,
                 handler: line.handler,
                 consumer: line.consumer,
-                message_type: line.kind,
+                message_type: line.message_type,
                 tenant: line.tenant_id,
                 correlation: line.corr_id,
                 message_id: line.message,
@@ -190,8 +192,8 @@ impl DeadLetter {
         read().map_err(|cause| malformed("breaks a rule").because(cause))
     }
 
-    /// What tells this dead letter from every other one, also of other stores with topics and
-    /// groups of the same names. It stays the same when it is exported, imported and exported again.
+    /// The identity of this dead letter among those of all stores, including stores with topics and
+    /// groups of the same names. Exporting and importing it keeps the identity.
     pub(crate) fn identity(&self) -> String {
         if let Some(identity) = &self.imported_from {
             return identity.clone();
@@ -238,7 +240,7 @@ mod tests {
     use crate::domain::{EntryId, Reason};
     use proptest::prelude::*;
 
-    fn letter(fields: Vec<(Vec<u8>, Vec<u8>)>, error: String) -> DeadLetter {
+    fn dead_letter(fields: Vec<(Vec<u8>, Vec<u8>)>, error: String) -> DeadLetter {
         let at = Timestamp::from_millis(1_762_957_200_123).unwrap();
         DeadLetter {
             id: EntryId {
@@ -284,10 +286,10 @@ mod tests {
             fields in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..4),
             error in any::<String>()
         ) {
-            let letter = letter(fields, error);
-            let line = letter.to_json();
+            let dead_letter = dead_letter(fields, error);
+            let line = dead_letter.to_json();
             prop_assert!(!line.contains('\n'));
-            prop_assert_eq!(DeadLetter::from_json(&line).unwrap(), letter);
+            prop_assert_eq!(DeadLetter::from_json(&line).unwrap(), dead_letter);
         }
 
         #[test]
@@ -299,15 +301,15 @@ mod tests {
     #[test]
     fn the_payload_is_there_to_be_read() {
         let json = r#"{"type":"k","payload":{"cents":1250}}"#;
-        let letter = letter(vec![(b"json".to_vec(), json.into())], String::new());
-        let line: serde_json::Value = serde_json::from_str(&letter.to_json()).unwrap();
+        let dead_letter = dead_letter(vec![(b"json".to_vec(), json.into())], String::new());
+        let line: serde_json::Value = serde_json::from_str(&dead_letter.to_json()).unwrap();
         assert_eq!(line["payload"]["cents"], 1250);
         assert_eq!(line["fields"][0][1], json);
     }
 
     #[test]
     fn a_bad_line_says_what_is_wrong() {
-        let good = letter(vec![], String::new()).to_json();
+        let good = dead_letter(vec![], String::new()).to_json();
         for (bad, part) in [
             ("{", "malformed"),
             (
@@ -324,8 +326,8 @@ mod tests {
 
     #[test]
     fn equal_ids_of_two_stores_are_told_apart() {
-        let one = letter(vec![(b"json".to_vec(), b"1".to_vec())], String::new());
-        let two = letter(vec![(b"json".to_vec(), b"2".to_vec())], String::new());
+        let one = dead_letter(vec![(b"json".to_vec(), b"1".to_vec())], String::new());
+        let two = dead_letter(vec![(b"json".to_vec(), b"2".to_vec())], String::new());
         assert_ne!(one.identity(), two.identity());
         let mut imported = two.clone();
         imported.imported_from = Some(one.identity());

@@ -1,9 +1,10 @@
-//! The wire format: what a stream entry's bytes say, and back.
+//! The wire format: stream entries, redeliveries, dead letters, values and export lines as bytes.
 
 pub(crate) mod dead_letter;
 mod entry;
 mod envelope;
 mod export;
+mod form;
 pub(crate) mod redelivery;
 #[cfg(test)]
 mod stored_formats;
@@ -14,5 +15,5 @@ pub use entry::{Limits, Undecodable, decode_entry, encode_entry};
 
 use bytes::Bytes;
 
-/// The fields of an entry, as they are stored: names and values in their order.
+/// The fields of a stored entry: names and values, in their order.
 pub type Fields = Vec<(Bytes, Bytes)>;

@@ -1,153 +1,73 @@
-//! What a group's own lane holds, and with more its dead letters: the entry's fields and their story.
+//! An entry of a group's redelivery stream: the fields of the first entry and their history.
 //!
-//! A parcel is one opaque value for the store, so that moving it is copying bytes.
+//! The store treats it as one opaque value, so that a script moves it by copying bytes.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{DeliveryHistory, FailedAttempt, Timestamp};
+use crate::domain::DeliveryHistory;
 use crate::wire::Fields;
 use crate::wire::entry::Undecodable;
+use crate::wire::form::{BodyForm, RedeliveryForm, broken, write};
 
-/// The name of the one field that a retry has in the redo lane.
-pub(crate) const PARCEL: &[u8] = b"parcel";
-/// The names of the two fields of a redriven dead letter: its body, and the operation.
-pub(crate) const DEAD: &[u8] = b"dead";
-pub(crate) const BY: &[u8] = b"by";
+/// The name of the one field of a retry in the redelivery stream.
+pub(crate) const RETRY_FIELD: &[u8] = b"parcel";
+/// The name of the field of a redriven dead letter that holds its body.
+pub(crate) const DEAD_LETTER_FIELD: &[u8] = b"dead";
+/// The name of the field of a redriven dead letter that holds the operation's id.
+pub(crate) const OPERATION_FIELD: &[u8] = b"by";
 
-/// An entry on its way back to its group.
+/// A message on its way back to its group.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Redelivery {
-    /// The entry's fields, with the envelope's attempts as they are now.
+    /// The entry's fields; the envelope in them holds the current attempts.
     pub(crate) fields: Fields,
     pub(crate) history: DeliveryHistory,
-    /// It was redriven and not tried since: the envelope's attempts are those that it died of.
+    /// The message was redriven and starts over: the attempts in its envelope are those that it
+    /// was dead-lettered with.
     pub(crate) anew: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct RedeliveryForm {
-    fields: Fields,
-    origin: String,
-    #[serde(
-        rename = "firstFailure",
-        skip_serializing_if = "Option::is_none",
-        default
-    )]
-    first_failure: Option<i64>,
-    history: Vec<FailedAttemptForm>,
-    redriven: u32,
-    #[serde(
-        rename = "redrivenBy",
-        skip_serializing_if = "Option::is_none",
-        default
-    )]
-    redriven_by: Option<Uuid>,
-    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
-    anew: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct FailedAttemptForm {
-    number: u32,
-    at: i64,
-    consumer: String,
-    error: String,
-}
-
-pub(super) fn broken(what: &str, cause: impl std::fmt::Display) -> Undecodable {
-    Undecodable::from(format!("{what}: {cause}"))
-}
-
-pub(super) fn time(millis: i64) -> Result<Timestamp, Undecodable> {
-    Timestamp::from_millis(millis).map_err(|e| broken("time", e))
-}
-
-pub(super) fn write(form: &impl Serialize) -> Bytes {
-    // Text, integers and bytes written to memory: no path of the serializer fails on them.
-    Bytes::from(rmp_serde::to_vec_named(form).unwrap_or_default())
-}
-
-impl From<&Redelivery> for RedeliveryForm {
-    fn from(redelivery: &Redelivery) -> Self {
-        Self {
-            fields: redelivery.fields.clone(),
-            origin: redelivery.history.origin.to_string(),
-            first_failure: redelivery.history.first_failure.map(Timestamp::as_millis),
-            history: redelivery
-                .history
-                .failures
-                .iter()
-                .map(|attempt| FailedAttemptForm {
-                    number: attempt.number,
-                    at: attempt.at.as_millis(),
-                    consumer: attempt.consumer.clone(),
-                    error: attempt.error.clone(),
-                })
-                .collect(),
-            redriven: redelivery.history.redriven,
-            redriven_by: redelivery.history.redriven_by,
-            anew: redelivery.anew,
-        }
-    }
 }
 
 impl TryFrom<RedeliveryForm> for Redelivery {
     type Error = Undecodable;
 
     fn try_from(form: RedeliveryForm) -> Result<Self, Undecodable> {
-        let history = form
-            .history
-            .into_iter()
-            .map(|attempt| {
-                Ok(FailedAttempt {
-                    number: attempt.number,
-                    at: time(attempt.at)?,
-                    consumer: attempt.consumer,
-                    error: attempt.error,
-                })
-            })
-            .collect::<Result<_, Undecodable>>()?;
+        let (fields, history, anew) = form.into_parts()?;
         Ok(Self {
-            fields: form.fields,
-            history: DeliveryHistory {
-                origin: form.origin.parse().map_err(|e| broken("origin", e))?,
-                first_failure: form.first_failure.map(time).transpose()?,
-                failures: history,
-                redriven: form.redriven,
-                redriven_by: form.redriven_by,
-            },
-            anew: form.anew,
+            fields,
+            history,
+            anew,
         })
     }
 }
 
 impl Redelivery {
     pub(crate) fn encode(&self) -> Bytes {
-        write(&RedeliveryForm::from(self))
+        write(&RedeliveryForm::new(&self.fields, &self.history, self.anew))
     }
 
-    /// Reads an entry of the redo lane.
+    /// Decodes an entry of the redelivery stream: a retry or a redriven dead letter.
     pub(crate) fn decode(fields: &Fields) -> Result<Self, Undecodable> {
         let find = |wanted: &[u8]| {
             let mut found = fields.iter().filter(|(name, _)| &name[..] == wanted);
             found.next().map(|(_, value)| value)
         };
-        if let Some(body) = find(DEAD) {
-            let mut redelivery = crate::wire::dead_letter::parcel_of(body)?;
-            let by = find(BY).and_then(|by| Uuid::try_parse_ascii(by).ok());
-            redelivery.redrive(by);
+        if let Some(body) = find(DEAD_LETTER_FIELD) {
+            let body: BodyForm =
+                rmp_serde::from_slice(body).map_err(|e| broken("dead letter", e))?;
+            let mut redelivery = Self::try_from(body.redelivery)?;
+            let operation = find(OPERATION_FIELD).and_then(|by| Uuid::try_parse_ascii(by).ok());
+            redelivery.redrive(operation);
             return Ok(redelivery);
         }
-        let bytes = find(PARCEL)
+        let bytes = find(RETRY_FIELD)
             .ok_or_else(|| Undecodable::from("no field named `parcel` or `dead`".to_owned()))?;
         rmp_serde::from_slice::<RedeliveryForm>(bytes)
             .map_err(|e| broken("parcel", e))?
             .try_into()
     }
 
-    /// Notes that an operation, where it was one, brings it back as if it were new.
+    /// Notes a redrive, by the given operation of the journal if there is one: the message starts over.
     pub(crate) fn redrive(&mut self, by: Option<Uuid>) {
         self.history.redriven = self.history.redriven.saturating_add(1);
         self.history.redriven_by = by;
@@ -158,10 +78,10 @@ impl Redelivery {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::domain::EntryId;
+    use crate::domain::{EntryId, FailedAttempt, Timestamp};
     use proptest::prelude::*;
 
-    pub(in crate::wire) fn trails() -> impl Strategy<Value = DeliveryHistory> {
+    pub(in crate::wire) fn histories() -> impl Strategy<Value = DeliveryHistory> {
         let attempt = (any::<u32>(), 0_i64..1 << 40, ".{0,8}", ".{0,8}").prop_map(
             |(number, at, consumer, error)| FailedAttempt {
                 number,
@@ -189,19 +109,19 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn parcels_keep_every_byte(
+        fn redeliveries_keep_every_byte(
             fields in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..4),
-            history in trails(), anew in any::<bool>()
+            history in histories(), anew in any::<bool>()
         ) {
             let fields: Fields = fields.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
             let redelivery = Redelivery { fields, history, anew };
-            let stored = vec![(Bytes::from_static(PARCEL), redelivery.encode())];
+            let stored = vec![(Bytes::from_static(RETRY_FIELD), redelivery.encode())];
             prop_assert_eq!(&Redelivery::decode(&stored).unwrap(), &redelivery);
         }
 
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Redelivery::decode(&vec![(Bytes::from_static(PARCEL), bytes.into())]);
+            let _ = Redelivery::decode(&vec![(Bytes::from_static(RETRY_FIELD), bytes.into())]);
         }
     }
 }

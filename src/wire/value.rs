@@ -1,10 +1,9 @@
-//! A key-value store's value as bytes.
+//! The values of the key-value store as bytes.
 //!
-//! The first byte tells the codec: 0xC1, which MessagePack never uses, stands before
-//! MessagePack; anything else is JSON text, and what is no JSON is a plain string, as the
-//! TypeScript store read it. Integers are plain decimal text in both codecs, so that INCR
-//! works. Map keys are sorted: equal values are equal bytes, and compare-and-set on a
-//! `HashMap` is sound.
+//! A value that begins with 0xC1, a byte that MessagePack never uses, is MessagePack after that
+//! byte. Any other value is JSON text, or a plain string if it is not valid JSON. Integers are
+//! decimal text in both codecs, so that INCR works. Map keys are sorted, so equal values have equal
+//! bytes and compare-and-set works on a `HashMap`.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -15,7 +14,7 @@ use crate::domain::{Codec, Error, ErrorKind, RawPayload, msgpack};
 
 const MSGPACK: u8 = 0xC1;
 
-/// Encodes a value in its one canonical form.
+/// Encodes a value in its canonical form.
 pub(crate) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Bytes, Error> {
     let failed = || {
         Error::new(
@@ -26,7 +25,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<B
     };
     if codec == Codec::Json {
         let mut value = serde_json::to_value(value).map_err(|e| failed().because(e))?;
-        // Another crate may have turned insertion order on for the whole build.
+        // Another crate in the build may have enabled serde_json's `preserve_order`.
         value.sort_all_objects();
         return Ok(RawPayload::encode(Codec::Json, &value)?.into_bytes());
     }
@@ -43,7 +42,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<B
     Ok(Bytes::from(bytes))
 }
 
-/// Decodes a stored value, whoever wrote it.
+/// Decodes a stored value, whichever program wrote it.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
     let failed = || {
         Error::new(

@@ -19,7 +19,7 @@ use crate::store::{
     DeadLetterStore, Disposition, Found, IdRange, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH,
     Record, Restoring,
 };
-use crate::wire::redelivery::{BY, DEAD};
+use crate::wire::redelivery::{DEAD_LETTER_FIELD, OPERATION_FIELD};
 
 const HOUR: u64 = 3_600_000;
 
@@ -58,8 +58,8 @@ impl MemoryAdapter {
                 let entry = match onward {
                     Disposition::Discard => return true,
                     Disposition::Requeue => vec![
-                        (Bytes::from_static(DEAD), record.body),
-                        (Bytes::from_static(BY), Bytes::from(by.clone())),
+                        (Bytes::from_static(DEAD_LETTER_FIELD), record.body),
+                        (Bytes::from_static(OPERATION_FIELD), Bytes::from(by.clone())),
                     ],
                     Disposition::RequeueAs(redelivery) => redo_entry(redelivery.clone()),
                 };

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use super::adapter::MemoryAdapter;
 use crate::domain::{Group, Topic};
 use crate::store::{Fields, MAX_BATCH, Promoted};
-use crate::wire::redelivery::PARCEL;
+use crate::wire::redelivery::RETRY_FIELD;
 
 /// An entry of a redo lane.
 pub(super) fn redo_entry(redelivery: Bytes) -> Fields {
-    vec![(Bytes::from_static(PARCEL), redelivery)]
+    vec![(Bytes::from_static(RETRY_FIELD), redelivery)]
 }
 
 impl MemoryAdapter {
