@@ -48,31 +48,56 @@ mod redis {
 mod roles {
     use std::sync::Arc;
 
-    use redstart::Container;
-    use redstart::store::Store;
+    use redstart::ports::BoxFuture;
+    use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+    use redstart::store::{InspectOp, LogOp, ScheduleOp, Store, TopicsOp};
     use redstart::testing::conformance::Subject;
+    use redstart::{Container, Error};
 
     use crate::support::roles::Roles;
     use crate::support::{builder, group};
 
+    /// Routes each operation to a user who may do it.
     #[derive(Debug)]
     struct ByRole {
         producer: Arc<dyn Store>,
         consumer: Arc<dyn Store>,
         operator: Arc<dyn Store>,
         viewer: Arc<dyn Store>,
-        /// What no role may: removing a group, and CONFIG GET, which is asked for a server's facts.
+        /// What no role may: removing a group, and CONFIG GET, which the server's facts need.
         administrator: Arc<dyn Store>,
     }
 
-    impl Store for ByRole {
-        redstart::forward_store!(producer: name, clock, clock_set, ping, ensure_topic, append,
-            append_once);
-        redstart::forward_store!(consumer: create_group, open, acknowledge, settle, extend,
-            release, pending_of, reclaim, promote, trim, trim_redelivery, prune_consumers);
-        redstart::forward_store!(operator: run_now, cancel, dead_letters);
-        redstart::forward_store!(viewer: topics, status, scheduled, consumers, browse, newest);
-        redstart::forward_store!(administrator: remove_group, server);
+    impl ByRole {
+        fn user(&self, op: Op<'_>) -> &dyn Store {
+            match op {
+                Op::Topics(TopicsOp::EnsureTopic { .. })
+                | Op::Log(LogOp::Append { .. } | LogOp::AppendOnce { .. })
+                | Op::Inspect(InspectOp::Ping { .. }) => &*self.producer,
+                Op::Schedule(ScheduleOp::RunNow { .. } | ScheduleOp::Cancel { .. })
+                | Op::DeadLetters(_) => &*self.operator,
+                Op::Topics(TopicsOp::List { .. })
+                | Op::Log(_)
+                | Op::Schedule(ScheduleOp::List { .. })
+                | Op::Inspect(InspectOp::Status { .. } | InspectOp::Consumers { .. }) => {
+                    &*self.viewer
+                }
+                Op::Topics(TopicsOp::RemoveGroup { .. })
+                | Op::Inspect(InspectOp::Servers { .. }) => &*self.administrator,
+                _ => &*self.consumer,
+            }
+        }
+    }
+
+    impl Decorator for ByRole {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut next: Next<'a>,
+        ) -> BoxFuture<'a, Result<Answer, Error>> {
+            next.store = self.user(op);
+            next.run(op)
+        }
     }
 
     impl Subject for Roles {
@@ -86,6 +111,8 @@ mod roles {
                 viewer: role("viewer").await.store(),
                 administrator: builder(&self.server).connect().await.unwrap().store(),
             };
+            let inner = consumer.store();
+            let by_role = Decorated::new(Arc::new(by_role), inner);
             Container::builder()
                 .with_store(Arc::new(by_role), consumer.kv())
                 .with_service(group(service))

@@ -9,6 +9,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redstart::store::Store;
 use redstart::testing::conformance::{self, Subject};
 use redstart::{Container, memory::MemoryStore};
 
@@ -17,7 +18,7 @@ use support::group;
 
 #[derive(Clone)]
 struct Suspect {
-    broken: Broken,
+    broken: Arc<dyn Store>,
     store: MemoryStore,
     patience: Duration,
 }
@@ -26,7 +27,7 @@ impl Suspect {
     fn new(flaw: Flaw, patience: Duration) -> Self {
         let store = MemoryStore::new();
         Self {
-            broken: Broken::new(store.store(None), flaw),
+            broken: Broken::store(store.store(None), flaw),
             store,
             patience,
         }
@@ -37,7 +38,7 @@ impl Subject for Suspect {
     async fn container(&self, service: &str) -> Container {
         let kv = self.store.kv(None);
         Container::builder()
-            .with_store(Arc::new(self.broken.clone()), kv)
+            .with_store(Arc::clone(&self.broken), kv)
             .with_service(group(service))
             .connect()
             .await

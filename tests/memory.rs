@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use redstart::store::Partition;
 use redstart::{
     Container, Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions,
     dead_letters::{DeadLetterRetention, Sweep},
@@ -103,7 +104,12 @@ async fn ages_go_by_the_stores_clock() {
     assert_eq!(first.id.time(), Some(clock.now()));
     clock.advance(HOUR * 2);
     container.bus().publish(&orders, &envelope).await.unwrap();
-    container.store().trim(&orders).await.unwrap();
+    container
+        .store()
+        .topics()
+        .trim(&Partition::of(&orders))
+        .await
+        .unwrap();
     let left = admin.entries_after(&orders, None, 10).await.unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].id.time(), Some(clock.now()));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use redstart::store::{Member, ReclaimCursor, Reclaimed, Store};
+use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+use redstart::store::{DeliveriesAnswer, GroupAt, Member, Opening, Partition, ReclaimCursor};
 use redstart::testing::{DeliveryBuilder, Faults, PublishFault, TestBus, call};
 use redstart::{
     Container, Delivery, Envelope, Error, ErrorKind, Group, Outcome, RetryPolicy, SubscribeOptions,
@@ -52,7 +53,12 @@ async fn the_kit_knows_what_was_published_settled_and_buried() {
         .collect();
     assert_eq!(dead, [2, 5]);
     // Whatever retention has removed by now.
-    bus.container().store().trim(&orders).await.unwrap();
+    bus.container()
+        .store()
+        .topics()
+        .trim(&Partition::of(&orders))
+        .await
+        .unwrap();
     assert_eq!(bus.published::<u32>(&orders), [0, 1, 2, 3, 4, 5]);
     assert_eq!(bus.published_envelopes(&orders)[5].message_type(), "n");
     bus.stop(PATIENCE).await;
@@ -137,7 +143,7 @@ async fn faults_work_over_a_server_too() {
     let real = builder(&server).connect().await.unwrap();
     let faults = Faults::on(real.store());
     let container = Container::builder()
-        .with_store(Arc::new(faults.clone()), real.kv())
+        .with_store(faults.store(), real.kv())
         .with_service(group("billing"))
         .connect()
         .await
@@ -219,34 +225,24 @@ async fn a_delivery_made_by_hand_is_like_another() {
     assert_eq!(error.kind(), ErrorKind::Decode);
 }
 
-/// Holds the answer to a look for expired leases back.
+/// Holds the answer of a reclaim back.
 #[derive(Debug)]
 struct SlowReclaim {
-    inner: Arc<dyn Store>,
     taken: mpsc::UnboundedSender<usize>,
     gate: Arc<Semaphore>,
 }
 
-impl Store for SlowReclaim {
-    fn reclaim<'a>(
-        &'a self,
-        member: &'a Member,
-        lease: Duration,
-        cursor: ReclaimCursor,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
+impl Decorator for SlowReclaim {
+    fn call<'a>(&'a self, op: Op<'a>, mut next: Next<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
         Box::pin(async move {
-            let found = self.inner.reclaim(member, lease, cursor, max).await?;
-            let _ = self.taken.send(found.taken.len());
-            let _ = self.gate.acquire().await;
-            Ok(found)
+            let answer = next.run(op).await?;
+            if let Answer::Deliveries(DeliveriesAnswer::Reclaim(found)) = &answer {
+                let _ = self.taken.send(found.taken.len());
+                let _ = self.gate.acquire().await;
+            }
+            Ok(answer)
         })
     }
-
-    redstart::forward_store!(inner: name, clock, clock_set, ping, ensure_topic, append, append_once,
-        create_group, open, acknowledge, settle, extend, release, pending_of, promote, trim,
-        trim_redelivery, prune_consumers, scheduled, run_now, cancel, consumers, remove_group, server, topics,
-        status, browse, newest, dead_letters);
 }
 
 #[tokio::test]
@@ -256,10 +252,10 @@ async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
     let (taken, mut looks) = mpsc::unbounded_channel();
     let gate = Arc::new(Semaphore::new(0));
     let slow = SlowReclaim {
-        inner: Arc::clone(&store),
         taken,
         gate: Arc::clone(&gate),
     };
+    let slow = Decorated::new(Arc::new(slow), Arc::clone(&store));
     let container = Container::builder()
         .with_store(Arc::new(slow), kv)
         .with_service(group("billing"))
@@ -267,17 +263,21 @@ async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
         .await
         .unwrap();
     // What another consumer has given back.
+    let at = GroupAt::of(&orders, &group("billing"));
     let member = |name: &str| Member {
-        topic: orders.clone(),
-        group: group("billing"),
+        at: at.clone(),
         consumer: ConsumerName::new(name).unwrap(),
     };
     let settings = TopicSettings::default();
-    store.ensure_topic(&orders, settings).await.unwrap();
     store
+        .topics()
+        .ensure_topic(&orders, settings)
+        .await
+        .unwrap();
+    store
+        .topics()
         .create_group(
-            &orders,
-            &group("billing"),
+            &GroupAt::of(&orders, &group("billing")),
             redstart::topics::StartFrom::Beginning,
         )
         .await
@@ -287,10 +287,13 @@ async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
         container.bus().publish(&orders, &envelope).await.unwrap();
     }
     let other = member("other");
-    let (mut reader, _) = store.open(&other).await.unwrap();
+    let (mut reader, _) = store.open(&Opening::of(&other)).await.unwrap();
     let fetched = reader.fetch(10, Duration::ZERO).await.unwrap();
     let receipts: Vec<_> = fetched.iter().map(|one| one.receipt).collect();
-    assert_eq!(store.release(&other, &receipts).await.unwrap(), 3);
+    assert_eq!(
+        store.deliveries().release(&other, &receipts).await.unwrap(),
+        3
+    );
 
     let handler = |_: u32, _: Delivery| async {};
     let subscription = container.bus().subscribe(&orders, handler).await.unwrap();
@@ -302,7 +305,10 @@ async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
     let report = ending.await.unwrap();
     assert_eq!((report.released, report.unsettled), (3, 0), "{report:?}");
     let cursor = ReclaimCursor::default();
-    let again = store.reclaim(&member("next"), HOUR, cursor, 10).await;
+    let again = store
+        .deliveries()
+        .reclaim(&member("next"), HOUR, cursor, 10)
+        .await;
     let again = again.unwrap().taken;
     assert_eq!(again.len(), 3, "claimable at once");
     assert!(again.iter().all(|one| one.deliveries == 1), "uncounted");

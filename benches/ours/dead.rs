@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redstart::store::{Record, Restoring, StartFrom};
+use redstart::store::{GroupAt, Record, Restoring, StartFrom};
 use redstart::{
     Container, Delivery, Envelope, Group, SubscribeOptions, Topic,
     dead_letters::{DeadLetterFilter, DeadLetterRetention, DeadLetterSummary, Reason, Sweep},
@@ -22,7 +22,10 @@ pub(crate) async fn bury_many(
     rare: u64,
 ) {
     let store = container.store();
-    let made = store.create_group(topic, group, StartFrom::Beginning).await;
+    let made = store
+        .topics()
+        .create_group(&GroupAt::of(topic, group), StartFrom::Beginning)
+        .await;
     made.expect("a group");
     let body = body(container, topic, group).await;
     for first in (0..count).step_by(500) {
@@ -38,7 +41,7 @@ pub(crate) async fn bury_many(
             .collect();
         let put = store
             .dead_letters()
-            .restore(topic, group, &records, false)
+            .restore(&GroupAt::of(topic, group), &records, false)
             .await;
         assert!(put.expect("put in").iter().all(Option::is_some));
     }
@@ -75,8 +78,8 @@ async fn body(container: &Container, topic: &Topic, group: &Group) -> Bytes {
         .await
         .expect("published");
     let ids = super::bury(container, topic, group, 1).await;
-    let dead_letters = container.store();
-    let found = dead_letters.dead_letters().find(topic, group, &ids).await;
+    let (store, at) = (container.store(), GroupAt::of(topic, group));
+    let found = store.dead_letters().find(&at, &ids).await;
     let body = found.expect("found").remove(0).1.body;
     container
         .dead_letters()

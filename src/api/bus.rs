@@ -26,15 +26,6 @@ pub struct Published {
     pub duplicate: bool,
 }
 
-impl Published {
-    pub(crate) fn new(id: EntryId) -> Self {
-        Self {
-            id,
-            duplicate: false,
-        }
-    }
-}
-
 /// How a message is published.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[must_use]

@@ -58,13 +58,13 @@ impl Delivery {
     /// The topic it was published to.
     #[must_use]
     pub fn topic(&self) -> &Topic {
-        &self.inner.member.topic
+        self.inner.member.topic()
     }
 
     /// The group it is delivered to.
     #[must_use]
     pub fn group(&self) -> &Group {
-        &self.inner.member.group
+        self.inner.member.group()
     }
 
     /// The id of the log entry with which the message began; the same at every attempt.
@@ -108,7 +108,11 @@ impl Delivery {
     /// The lease may have been extended when the future is dropped.
     pub async fn extend_lease(&self) -> Result<(), Error> {
         let inner = &self.inner;
-        let held = inner.store.extend(&inner.member, &[inner.receipt]).await?;
+        let held = inner
+            .store
+            .deliveries()
+            .extend(&inner.member, &[inner.receipt])
+            .await?;
         if held.first() == Some(&true) {
             return Ok(());
         }

@@ -67,13 +67,13 @@ impl Subscription {
     /// The topic.
     #[must_use]
     pub fn topic(&self) -> &Topic {
-        &self.running.member().topic
+        self.running.member().topic()
     }
 
     /// The group.
     #[must_use]
     pub fn group(&self) -> &Group {
-        &self.running.member().group
+        self.running.member().group()
     }
 
     /// This consumer's name within the group.

@@ -14,7 +14,7 @@ use metrics::Counter;
 use tokio::time::Instant;
 
 use crate::domain::{Error, ErrorKind, Topic, TopicSettings};
-use crate::store::Store;
+use crate::store::{Partition, Store};
 
 /// How long a credit is valid, in milliseconds. Other processes publish meanwhile.
 const CREDIT_LIVES: u64 = 10_000;
@@ -29,6 +29,7 @@ pub(super) struct Backlog {
 
 /// The backlog limit of one topic.
 struct Gate {
+    at: Partition,
     /// Resolved once: looking a counter up by its labels costs more than counting.
     published: Counter,
     credit: AtomicU64,
@@ -59,6 +60,7 @@ impl fmt::Debug for Gate {
 impl Gate {
     fn new(topic: &Topic) -> Self {
         Self {
+            at: Partition::of(topic),
             published: metrics::counter!("redstart_published_total", "topic" => topic.to_string()),
             credit: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
@@ -99,6 +101,11 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
+    /// Where the messages may be appended.
+    pub(super) fn at(&self) -> &Partition {
+        &self.gate.at
+    }
+
     /// Counts published messages.
     pub(super) fn count_published(&self, messages: u64) {
         self.gate.published.increment(messages);
@@ -175,14 +182,16 @@ impl Backlog {
             None => {
                 let defaults = TopicSettings::default();
                 self.store
+                    .topics()
                     .ensure_topic(topic, defaults)
                     .await
                     .map_err(|e| nothing_appended(e, topic))?
             }
         };
         // A measurement appends nothing, so repeating it after a lost answer is safe.
-        let state = match self.store.trim(topic).await {
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => self.store.trim(topic).await,
+        let topics = self.store.topics();
+        let state = match topics.trim(&gate.at).await {
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => topics.trim(&gate.at).await,
             measured => measured,
         }
         .map_err(|e| nothing_appended(e, topic))?;
@@ -190,6 +199,7 @@ impl Backlog {
             settings
         } else {
             self.store
+                .topics()
                 .ensure_topic(topic, settings)
                 .await
                 .map_err(|e| nothing_appended(e, topic))?
@@ -234,6 +244,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::memory::MemoryStore;
+    use crate::store::NewEntry;
 
     #[test]
     fn a_credit_is_an_eighth_of_the_free_space_or_what_fits_of_the_wish() {
@@ -258,7 +269,7 @@ mod tests {
             MemoryStore::new().store(None),
         );
         let settings = TopicSettings::default().with_backlog_limit(limit);
-        store.ensure_topic(&topic, settings).await.unwrap();
+        store.topics().ensure_topic(&topic, settings).await.unwrap();
         (topic, store)
     }
 
@@ -281,8 +292,14 @@ mod tests {
     #[tokio::test]
     async fn the_backlog_of_the_topic_counts() {
         let (topic, store) = limited_to(10).await;
-        let entries = vec![("json", Bytes::from_static(b"{}")); 7];
-        store.append(&topic, entries).await;
+        let entry = NewEntry {
+            id: uuid::Uuid::nil(),
+            name: "json",
+            value: Bytes::from_static(b"{}"),
+        };
+        let (at, entries) = (Partition::of(&topic), vec![entry; 7]);
+        let appended = store.log().append(&at, &entries).await;
+        assert_eq!(appended.unwrap().len(), 7);
         let (admitted, refusal) = Backlog::new(store).admit(&topic, 5).await;
         assert_eq!(admitted.count, 3);
         assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);

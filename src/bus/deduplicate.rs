@@ -6,10 +6,9 @@ use metrics::counter;
 use tokio::time::{Instant, sleep};
 
 use super::StoreBus;
-use super::draft::{Draft, copy_entries, note_try};
-use crate::api::Published;
-use crate::domain::{Error, RetryPolicy, Topic};
-use crate::store::Identified;
+use super::draft::{Draft, alike, copy_entries, note_try};
+use crate::domain::{Error, RetryPolicy};
+use crate::store::{Appended, NewEntry, Partition};
 
 /// The delay before the second try. It doubles before each further try.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -19,10 +18,10 @@ const TRIES: u32 = 5;
 
 impl StoreBus {
     /// Appends the open drafts, and tries again while the outcome of any is unknown.
-    pub(super) async fn append_once(&self, topic: &Topic, window: Duration, drafts: &mut [Draft]) {
+    pub(super) async fn append_once(&self, at: &Partition, window: Duration, drafts: &mut [Draft]) {
         let began = Instant::now();
         for tries in 1.. {
-            let results = self.try_once(topic, window, copy_entries(drafts)).await;
+            let results = self.try_once(at, window, &copy_entries(drafts)).await;
             note_try(drafts, results);
             if !drafts.iter().any(Draft::is_unknown) {
                 return;
@@ -30,30 +29,26 @@ impl StoreBus {
             let delay = delay_before_next(tries, began.elapsed(), window, fastrand::f64());
             let Some(delay) = delay else { return };
             sleep(delay).await;
-            counter!("redstart_publish_retries_total", "topic" => topic.to_string()).increment(1);
+            counter!("redstart_publish_retries_total", "topic" => at.topic().to_string())
+                .increment(1);
         }
     }
 
     async fn try_once(
         &self,
-        topic: &Topic,
+        at: &Partition,
         window: Duration,
-        entries: Vec<Identified>,
-    ) -> Vec<Result<Published, Error>> {
-        let appended = self.store.append_once(topic, window, entries).await;
+        entries: &[NewEntry],
+    ) -> Vec<Result<Appended, Error>> {
+        let appended = self.store.log().append_once(at, window, entries).await;
+        let appended = appended.unwrap_or_else(|error| alike(&error, entries.len()));
         let duplicates = appended.iter().flatten().filter(|done| done.duplicate);
         let duplicates = duplicates.count() as u64;
         if duplicates > 0 {
-            counter!("redstart_publish_duplicates_total", "topic" => topic.to_string())
+            counter!("redstart_publish_duplicates_total", "topic" => at.topic().to_string())
                 .increment(duplicates);
         }
-        let published = appended.into_iter().map(|result| {
-            result.map(|done| Published {
-                id: done.id,
-                duplicate: done.duplicate,
-            })
-        });
-        published.collect()
+        appended
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::api::{PublishOptions, Published};
 use crate::domain::{Codec, Envelope, Error, ErrorKind};
-use crate::store::Identified;
+use crate::store::{Appended, NewEntry};
 use crate::wire::{Limits, encode_entry};
 
 /// The state of one message. The drafts of a call keep the order of its messages.
@@ -14,7 +14,7 @@ use crate::wire::{Limits, encode_entry};
 pub(super) enum Draft {
     /// Encoded, and its fate is open.
     Open {
-        entry: Identified,
+        entry: NewEntry,
         /// The error of the last try, if there was one.
         error: Option<Error>,
     },
@@ -30,7 +30,7 @@ pub(super) fn encode(
 ) -> Vec<Draft> {
     let draft = |envelope| match encode_entry(envelope, codec, limits) {
         Ok((name, bytes)) => Draft::Open {
-            entry: Identified {
+            entry: NewEntry {
                 id: options.identity(envelope),
                 name,
                 value: Bytes::from(bytes),
@@ -52,9 +52,12 @@ pub(super) fn refuse_after(admitted: u64, drafts: &mut [Draft], error: &Error) {
 }
 
 /// Moves the entries of the open drafts out, for a single try.
-pub(super) fn move_entries(drafts: &mut [Draft]) -> Vec<(&'static str, Bytes)> {
+pub(super) fn move_entries(drafts: &mut [Draft]) -> Vec<NewEntry> {
     let entry = |draft: &mut Draft| match draft {
-        Draft::Open { entry, .. } => Some((entry.name, mem::take(&mut entry.value))),
+        Draft::Open { entry, .. } => Some(NewEntry {
+            value: mem::take(&mut entry.value),
+            ..*entry
+        }),
         Draft::Done(_) => None,
     };
     let mut entries = Vec::with_capacity(drafts.len());
@@ -63,7 +66,7 @@ pub(super) fn move_entries(drafts: &mut [Draft]) -> Vec<(&'static str, Bytes)> {
 }
 
 /// Copies the entries of the open drafts, so that a further try can send them again.
-pub(super) fn copy_entries(drafts: &[Draft]) -> Vec<Identified> {
+pub(super) fn copy_entries(drafts: &[Draft]) -> Vec<NewEntry> {
     let entry = |draft: &Draft| match draft {
         Draft::Open { entry, .. } => Some(entry.clone()),
         Draft::Done(_) => None,
@@ -74,11 +77,12 @@ pub(super) fn copy_entries(drafts: &[Draft]) -> Vec<Identified> {
 /// Notes the results of the only try, in the order of the open drafts.
 pub(super) fn finish(
     drafts: &mut [Draft],
-    results: impl IntoIterator<Item = Result<Published, Error>>,
+    results: impl IntoIterator<Item = Result<Appended, Error>>,
 ) {
     let mut results = results.into_iter();
     for draft in drafts.iter_mut().filter(|draft| draft.is_open()) {
-        *draft = Draft::Done(results.next().unwrap_or_else(|| Err(no_answer())));
+        let result = results.next().unwrap_or_else(|| Err(no_answer()));
+        *draft = Draft::Done(result.map(published));
     }
 }
 
@@ -86,7 +90,7 @@ pub(super) fn finish(
 /// is retryable stays open.
 pub(super) fn note_try(
     drafts: &mut [Draft],
-    results: impl IntoIterator<Item = Result<Published, Error>>,
+    results: impl IntoIterator<Item = Result<Appended, Error>>,
 ) {
     let mut results = results.into_iter();
     for draft in drafts {
@@ -97,8 +101,20 @@ pub(super) fn note_try(
             // An earlier try may have appended it, whatever this try says about itself.
             Err(_) if error.as_ref().is_some_and(Error::is_outcome_unknown) => {}
             Err(now) if now.is_retryable() => *error = Some(now),
-            result => *draft = Draft::Done(result),
+            result => *draft = Draft::Done(result.map(published)),
         }
+    }
+}
+
+/// The failure of a whole call as the result of each of its entries.
+pub(super) fn alike<T>(error: &Error, count: usize) -> Vec<Result<T, Error>> {
+    (0..count).map(|_| Err(error.clone())).collect()
+}
+
+fn published(appended: Appended) -> Published {
+    Published {
+        id: appended.id,
+        duplicate: appended.duplicate,
     }
 }
 
@@ -148,14 +164,12 @@ mod tests {
         Error::new(kind, "publish", "no")
     }
 
-    fn published(sequence: u64, duplicate: bool) -> Published {
+    fn appended(sequence: u64, duplicate: bool) -> Appended {
         let id = EntryId {
             millis: 1,
             sequence,
         };
-        let mut published = Published::new(id);
-        published.duplicate = duplicate;
-        published
+        Appended { id, duplicate }
     }
 
     /// What became of each: the sequence of its entry, or the kind of its error.
@@ -173,7 +187,7 @@ mod tests {
         assert_eq!(move_entries(&mut drafts).len(), 2);
         finish(
             &mut drafts,
-            [Ok(published(7, false)), Ok(published(8, false))],
+            [Ok(appended(7, false)), Ok(appended(8, false))],
         );
         assert_eq!(fates(drafts), [Ok(7), Err(ErrorKind::TooLarge), Ok(8)]);
     }
@@ -183,7 +197,7 @@ mod tests {
         let mut drafts = drafts(&[1, 2000, 1, 1]);
         refuse_after(1, &mut drafts, &error(ErrorKind::BacklogFull));
         assert_eq!(move_entries(&mut drafts).len(), 1);
-        finish(&mut drafts, [Ok(published(7, false))]);
+        finish(&mut drafts, [Ok(appended(7, false))]);
         let full = Err(ErrorKind::BacklogFull);
         assert_eq!(fates(drafts), [Ok(7), Err(ErrorKind::TooLarge), full, full]);
     }
@@ -191,7 +205,7 @@ mod tests {
     #[test]
     fn a_message_without_a_result_may_have_been_published() {
         let mut drafts = drafts(&[1, 1]);
-        finish(&mut drafts, [Ok(published(7, false))]);
+        finish(&mut drafts, [Ok(appended(7, false))]);
         assert_eq!(fates(drafts), [Ok(7), Err(ErrorKind::OutcomeUnknown)]);
     }
 
@@ -202,7 +216,7 @@ mod tests {
         note_try(
             &mut drafts,
             [
-                Ok(published(7, false)),
+                Ok(appended(7, false)),
                 Err(error(ErrorKind::OutcomeUnknown)),
                 Err(error(ErrorKind::Unavailable)),
                 Err(error(ErrorKind::Refused)),
@@ -211,10 +225,7 @@ mod tests {
         let again: Vec<_> = copy_entries(&drafts).iter().map(|entry| entry.id).collect();
         assert_eq!(again, [sent[1].id, sent[2].id]);
         assert!(drafts.iter().any(Draft::is_unknown));
-        note_try(
-            &mut drafts,
-            [Ok(published(8, true)), Ok(published(9, false))],
-        );
+        note_try(&mut drafts, [Ok(appended(8, true)), Ok(appended(9, false))]);
         assert_eq!(
             fates(drafts),
             [Ok(7), Ok(8), Ok(9), Err(ErrorKind::Refused)]

@@ -8,9 +8,10 @@ use tracing::Instrument as _;
 
 use super::StoreBus;
 use super::backlog::Admitted;
-use super::draft::{Draft, encode, finish, move_entries, refuse_after};
+use super::draft::{Draft, alike, encode, finish, move_entries, refuse_after};
 use crate::api::{PublishOptions, Published};
 use crate::domain::{Envelope, Error, ErrorKind, Topic};
+use crate::store::Partition;
 
 impl StoreBus {
     pub(super) async fn publish_one(
@@ -58,7 +59,8 @@ impl StoreBus {
         let mut drafts = encode(envelopes, options, self.codec, self.limits);
         let admitted = self.admit(topic, &mut drafts).await;
         if admitted.count > 0 {
-            self.append(topic, route(window), &mut drafts).await;
+            let route = route(window);
+            self.append(admitted.at(), route, &mut drafts).await;
         }
         let results: Vec<_> = drafts.into_iter().map(Draft::into_result).collect();
         let new = results.iter().flatten().filter(|done| !done.duplicate);
@@ -87,17 +89,17 @@ impl StoreBus {
     }
 
     /// Appends the open drafts.
-    async fn append(&self, topic: &Topic, route: Route, drafts: &mut [Draft]) {
+    async fn append(&self, at: &Partition, route: Route, drafts: &mut [Draft]) {
         match route {
             Route::Log => {
                 let entries = move_entries(drafts);
-                let appended = self.store.append(topic, entries).await;
+                let appended = self.store.log().append(at, &entries).await;
                 finish(
                     drafts,
-                    appended.into_iter().map(|id| id.map(Published::new)),
+                    appended.unwrap_or_else(|error| alike(&error, entries.len())),
                 );
             }
-            Route::LogOnce(window) => self.append_once(topic, window, drafts).await,
+            Route::LogOnce(window) => self.append_once(at, window, drafts).await,
         }
     }
 }

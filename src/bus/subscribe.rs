@@ -113,11 +113,7 @@ impl StoreBus {
         let subscriptions = Arc::clone(&self.subscriptions);
         let subscription = worker::start(Setup {
             store: Arc::clone(&self.store),
-            member: Member {
-                topic: topic.clone(),
-                group,
-                consumer: fresh_name(&self.service)?,
-            },
+            member: Member::of(topic, &group, fresh_name(&self.service)?),
             work,
             options,
             limits: self.limits,

@@ -320,7 +320,7 @@ impl ContainerBuilder {
             Carrier::Memory(store) => (store.store(namespace.clone()), store.kv(namespace)),
             Carrier::Other(store, kv) => (store, kv),
         };
-        store.ping().await?;
+        store.inspect().ping().await?;
         let kv = kv.with_codec(self.codec);
         let (codec, limits, editing) = (self.codec, self.limits, self.editing);
         let container = Container::new(store, kv, service, codec, limits, editing, deduplication);

@@ -235,7 +235,10 @@ impl Container {
     /// every subscription of this container. Takes a few seconds at most.
     pub async fn health(&self) -> Health {
         let inner = &self.inner;
-        let (bus, kv) = tokio::join!(inner.store.ping(), inner.kv.exists("redstart:health"));
+        let (bus, kv) = tokio::join!(
+            inner.store.inspect().ping(),
+            inner.kv.exists("redstart:health")
+        );
         let mut reasons: Vec<String> = bus.err().iter().map(|e| describe(e)).collect();
         for subscription in inner.bus.running() {
             if let Some(trouble) = subscription.problem() {

@@ -47,6 +47,8 @@ pub enum ErrorKind {
     Closed,
     /// The lease or claim passed to another owner, so the result was not recorded.
     LeaseLost,
+    /// The store does not offer the operation.
+    Unsupported,
 }
 
 impl ErrorKind {
@@ -69,6 +71,7 @@ impl ErrorKind {
             Self::Coordinator => "coordinator",
             Self::Closed => "closed",
             Self::LeaseLost => "lease-lost",
+            Self::Unsupported => "unsupported",
         }
     }
 }

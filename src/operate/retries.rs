@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{DeliveryHistory, Envelope, Error, Group, Moved, Timestamp, Topic};
-use crate::store::{DeliveryId, Fields, MAX_BATCH, Scheduled, Store};
+use crate::store::{DeliveryId, Fields, GroupAt, MAX_BATCH, Scheduled, Store};
 use crate::wire::redelivery::{RETRY_FIELD, Redelivery};
 use crate::wire::{Limits, Undecodable, decode_entry};
 
@@ -54,7 +54,11 @@ impl Retries {
         max: usize,
     ) -> Result<Vec<ScheduledRetry>, Error> {
         let after = after.map(|retry| (retry.due, retry.id));
-        let page = self.store.scheduled(topic, group, after, max).await?;
+        let page = self
+            .store
+            .schedule()
+            .list(&GroupAt::of(topic, group), after, max)
+            .await?;
         let entries = page.entries.into_iter();
         Ok(entries.map(|one| read(topic, one, page.now)).collect())
     }
@@ -77,7 +81,11 @@ impl Retries {
     ) -> Result<Moved<DeliveryId>, Error> {
         let mut chosen = Moved::default();
         for ids in ids.chunks(MAX_BATCH) {
-            let done = self.store.run_now(topic, group, ids).await?;
+            let done = self
+                .store
+                .schedule()
+                .run_now(&GroupAt::of(topic, group), ids)
+                .await?;
             chosen.add(ids, &done);
             let count = done.iter().filter(|done| **done).count();
             count_retries("redstart_retries_run_now_total", topic, group, count);
@@ -106,7 +114,11 @@ impl Retries {
     ) -> Result<Moved<DeliveryId>, Error> {
         let mut chosen = Moved::default();
         for ids in ids.chunks(MAX_BATCH) {
-            let done = self.store.cancel(topic, group, ids).await?;
+            let done = self
+                .store
+                .schedule()
+                .cancel(&GroupAt::of(topic, group), ids)
+                .await?;
             chosen.add(ids, &done);
             let count = done.iter().filter(|done| **done).count();
             count_retries("redstart_retries_cancelled_total", topic, group, count);

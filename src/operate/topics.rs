@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic, TopicSettings};
-use crate::store::{ConsumerStatus, Fields, GroupRemoval, GroupStatus, Store, TopicStatus};
+use crate::store::{
+    ConsumerStatus, Fields, GroupAt, GroupRemoval, GroupStatus, Partition, Store, TopicStatus,
+};
 use crate::wire::{Limits, Undecodable, decode_entry};
 
 /// An entry of a topic, looked at without a group.
@@ -41,7 +43,7 @@ impl Topics {
     ///
     /// [`ErrorKind::Invalid`] when the topic exists with other settings, which keep holding.
     pub async fn create(&self, topic: &Topic, settings: TopicSettings) -> Result<(), Error> {
-        let held = self.store.ensure_topic(topic, settings).await?;
+        let held = self.store.topics().ensure_topic(topic, settings).await?;
         if held == settings {
             return Ok(());
         }
@@ -60,8 +62,8 @@ impl Topics {
     /// The kinds of the connection.
     pub async fn list(&self) -> Result<Vec<TopicStatus>, Error> {
         let mut all = Vec::new();
-        for topic in self.store.topics().await? {
-            all.extend(self.store.status(&topic).await?);
+        for topic in self.store.topics().list().await? {
+            all.extend(self.store.inspect().status(&Partition::of(&topic)).await?);
         }
         Ok(all)
     }
@@ -72,7 +74,7 @@ impl Topics {
     ///
     /// The kinds of the connection.
     pub async fn get(&self, topic: &Topic) -> Result<Option<TopicStatus>, Error> {
-        self.store.status(topic).await
+        self.store.inspect().status(&Partition::of(topic)).await
     }
 
     /// Where the groups of a topic stand, by name.
@@ -81,7 +83,7 @@ impl Topics {
     ///
     /// [`ErrorKind::NotFound`] when there is no such topic.
     pub async fn groups(&self, topic: &Topic) -> Result<Vec<GroupStatus>, Error> {
-        match self.store.status(topic).await? {
+        match self.store.inspect().status(&Partition::of(topic)).await? {
             Some(status) => Ok(status.groups),
             None => {
                 let rule = "there is no such topic";
@@ -100,7 +102,10 @@ impl Topics {
         topic: &Topic,
         group: &Group,
     ) -> Result<Vec<ConsumerStatus>, Error> {
-        self.store.consumers(topic, group).await
+        self.store
+            .inspect()
+            .consumers(&GroupAt::of(topic, group))
+            .await
     }
 
     /// Removes a group for good, with all that is its own: its cursor, what it holds, its retries,
@@ -125,9 +130,8 @@ impl Topics {
         group: &Group,
         force: bool,
     ) -> Result<GroupRemoval, Error> {
-        let found = self
-            .store
-            .remove_group(topic, group, Self::LIVE_WITHIN, force);
+        let (topics, at) = (self.store.topics(), GroupAt::of(topic, group));
+        let found = topics.remove_group(&at, Self::LIVE_WITHIN, force);
         let Some(removal) = found.await? else {
             let rule = "there is no such group";
             let error = Error::new(ErrorKind::NotFound, "remove group", rule);
@@ -159,7 +163,11 @@ impl Topics {
         after: Option<EntryId>,
         max: usize,
     ) -> Result<Vec<Entry>, Error> {
-        let entries = self.store.browse(topic, after, max).await?;
+        let entries = self
+            .store
+            .log()
+            .browse(&Partition::of(topic), after, max)
+            .await?;
         Ok(self.read(topic, entries))
     }
 
@@ -171,7 +179,7 @@ impl Topics {
     ///
     /// The kinds of the connection.
     pub async fn latest(&self, topic: &Topic, max: usize) -> Result<Vec<Entry>, Error> {
-        let entries = self.store.latest(topic, max).await?;
+        let entries = self.store.log().latest(&Partition::of(topic), max).await?;
         Ok(self.read(topic, entries))
     }
 
@@ -194,6 +202,6 @@ impl Topics {
     ///
     /// The kinds of the connection.
     pub async fn newest_id(&self, topic: &Topic) -> Result<Option<EntryId>, Error> {
-        self.store.newest(topic).await
+        self.store.log().newest(&Partition::of(topic)).await
     }
 }

@@ -1,67 +1,57 @@
-//! What a store tells of itself, of its topics and of their groups.
+//! The state of a store: its servers, its topics, their groups and consumers.
 
 use std::time::Duration;
 
+use super::source::{GroupAt, Partition};
 use crate::domain::{ConsumerName, Group, Topic, TopicSettings};
 
-/// Where a consumer of a group stands.
+/// The state of one consumer of a group.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConsumerStatus {
     /// The consumer.
     pub consumer: ConsumerName,
     /// Entries delivered to it and unsettled.
     pub in_flight: u64,
-    /// For how long it has not been heard of.
+    /// How long ago it was last active.
     pub idle_for: Duration,
 }
 
-/// What [`Store::remove_group`](crate::store::Store::remove_group) found, and whether it removed it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct GroupRemoval {
-    /// Whether the group was removed.
-    pub removed: bool,
-    /// Where it stood.
-    pub status: GroupStatus,
-    /// Consumers that have been heard of in the time asked about.
-    pub live_consumers: u64,
-}
-
-/// What a server says of itself, where it says it.
+/// Facts about a server, as far as it reports them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ServerInfo {
-    /// What it is called: `redis`, `valkey`.
+    /// Its name: `redis`, `valkey`.
     pub name: String,
     /// Its version, such as `7.2.5`.
     pub version: String,
-    /// How far its clock is before this process's, in milliseconds; negative when behind.
+    /// How far its clock is ahead of this process's, in milliseconds; negative when behind.
     pub clock_offset: i64,
     /// How long the answer about the clock took: `clock_offset` is uncertain by half of it.
     pub round_trip: Duration,
-    /// Whether it takes no writes because it follows another.
+    /// Whether it is a replica, which takes no writes.
     pub is_replica: bool,
-    /// What it does when its memory is full, such as `noeviction`.
+    /// Its policy for a full memory, such as `noeviction`.
     pub eviction_policy: Option<String>,
     /// Keys that it has evicted since its start.
     pub evicted: u64,
-    /// Memory that its data takes, in bytes.
+    /// Memory in use for its data, in bytes.
     pub memory_used: u64,
-    /// How much it may take, in bytes; `None` without a limit.
+    /// Its memory limit, in bytes; `None` without one.
     pub memory_limit: Option<u64>,
     /// Memory of its machine, in bytes.
     pub machine_memory: Option<u64>,
     /// Whether it keeps an append-only file.
     pub append_only: Option<bool>,
-    /// When the append-only file is synced: `always`, `everysec`, `no`; `None` when this process
-    /// may not know.
+    /// When the append-only file is synced: `always`, `everysec`, `no`; `None` when this user may
+    /// not read the setting.
     pub append_sync: Option<String>,
-    /// What went wrong the last time it wrote to its disk.
+    /// Errors of its last writes to disk.
     pub persistence_errors: Vec<String>,
-    /// How many scripts it has loaded for this process; or why it does not.
+    /// How many scripts it has loaded for this process, or why it refused them.
     pub scripts: Option<Result<u64, String>>,
 }
 
-/// Where a group stands.
+/// The state of one group.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct GroupStatus {
     /// The group.
@@ -70,23 +60,40 @@ pub struct GroupStatus {
     pub lag: u64,
     /// Entries delivered and unsettled.
     pub in_flight: u64,
-    /// Retries and snoozed messages waiting for their time, or to be read again.
+    /// Retries and snoozed messages: scheduled, or due and not yet read again.
     pub scheduled: u64,
     /// Dead letters.
     pub dead: u64,
-    /// Consumers that it knows, alive or not.
+    /// Consumers that the group knows, alive or not.
     pub consumers: u64,
 }
 
-/// Where a topic stands.
+/// The state of one topic.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TopicStatus {
     /// The topic.
     pub topic: Topic,
     /// Entries in its log.
     pub entries: u64,
-    /// What was fixed when it was created.
+    /// Its settings, fixed when it was created.
     pub settings: TopicSettings,
     /// Its groups, by name.
     pub groups: Vec<GroupStatus>,
+}
+
+role! {
+    /// The state of a store: its servers, its topics, their groups and consumers.
+    pub trait Inspect (inspect, InspectOp, InspectAnswer, InspectCalls) {
+        /// Whether publishing can work now.
+        fn ping as Ping() -> ();
+
+        /// Facts about each server; none for a store without a server.
+        fn servers as Servers() -> Vec<ServerInfo>;
+
+        /// The state of a partition and of its groups; `None` when it does not exist.
+        fn status as Status(at: &'a Partition) -> Option<TopicStatus>;
+
+        /// The consumers that a group knows, by name; none where the group does not exist.
+        fn consumers as Consumers(at: &'a GroupAt) -> Vec<ConsumerStatus>;
+    }
 }

@@ -1,7 +1,6 @@
 //! A container for tests, and what tests want to know of it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,7 +15,7 @@ use crate::container::{Container, ContainerBuilder};
 use crate::domain::{
     DeadLetter, DeadLetterFilter, EntryId, Envelope, Error, Group, Timestamp, Topic,
 };
-use crate::store::Fields;
+use crate::store::{Fields, GroupAt, Partition};
 use crate::wire::{Limits, decode_entry};
 
 /// A container on a store in memory whose clock is set by hand and whose connection can be
@@ -50,7 +49,7 @@ impl TestBus {
         let clock = ManualClock::new(Timestamp::now());
         let store = MemoryStore::with_clock(clock.clone());
         let recorder = Recorder::on(store.store(None));
-        let faults = Faults::on(Arc::new(recorder.clone()));
+        let faults = Faults::on(recorder.store());
         let container = connect(Container::builder(), &store, &faults, service).await;
         Self {
             container,
@@ -191,15 +190,15 @@ impl TestBus {
 
     /// What is due by the clock counts as work, whether or not somebody has promoted it.
     async fn promoted_and_busy(&self) -> Result<Vec<String>, crate::Error> {
-        let store = self.store.store(None);
-        for topic in store.topics().await? {
-            let Some(status) = store.status(&topic).await? else {
+        let recorder = self.recorder.store();
+        for topic in recorder.topics().list().await? {
+            let Some(status) = recorder.inspect().status(&Partition::of(&topic)).await? else {
                 continue;
             };
             for group in status.groups {
                 let max = crate::store::MAX_BATCH;
-                let recorder: &dyn crate::store::Store = &self.recorder;
-                recorder.promote(&topic, &group.group, max).await?;
+                let at = GroupAt::of(&topic, &group.group);
+                recorder.schedule().promote(&at, max).await?;
             }
         }
         self.recorder.busy().await
@@ -227,7 +226,7 @@ async fn connect(
 ) -> Container {
     let service = Group::new(service).unwrap_or_else(|e| panic!("{e}"));
     let builder = builder
-        .with_store(Arc::new(faults.clone()), store.kv(None))
+        .with_store(faults.store(), store.kv(None))
         .with_service(service);
     let container = builder.connect().await;
     container.unwrap_or_else(|e| panic!("the container does not start: {e:?}"))

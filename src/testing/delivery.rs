@@ -9,7 +9,8 @@ use crate::adapters::memory::MemoryStore;
 use crate::api::{Delivery, IntoHandler};
 use crate::domain::BoxFuture;
 use crate::domain::{ConsumerName, EntryId, Envelope, Error, Group, Outcome, Topic};
-use crate::store::{DeliveryId, Lane, Member, Store};
+use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+use crate::store::{DeliveriesAnswer, DeliveriesOp, DeliveryId, Lane, Member};
 
 /// Builds a [`Delivery`] by hand. Every setting has a default.
 ///
@@ -134,19 +135,15 @@ impl DeliveryBuilder {
         if self.lost {
             self.cancelled.cancel();
         }
-        let member = Member {
-            topic: self.topic.unwrap_or_else(|| named(Topic::new)),
-            group: self.group.unwrap_or_else(|| named(Group::new)),
-            consumer: named(ConsumerName::new),
-        };
+        let topic = self.topic.unwrap_or_else(|| named(Topic::new));
+        let group = self.group.unwrap_or_else(|| named(Group::new));
+        let member = Member::of(&topic, &group, named(ConsumerName::new));
         let receipt = DeliveryId {
             lane: Lane::Log,
             id: self.entry,
         };
-        let store = Nowhere {
-            inner: MemoryStore::new().store(None),
-            lost: self.lost,
-        };
+        let hand_made = Arc::new(HandMade { lost: self.lost });
+        let store = Decorated::new(hand_made, MemoryStore::new().store(None));
         let delivery = Delivery::new(
             self.envelope,
             Arc::new(member),
@@ -165,26 +162,22 @@ fn named<T>(new: impl FnOnce(&'static str) -> Result<T, Error>) -> T {
     new("test").unwrap_or_else(|e| unreachable!("{e}"))
 }
 
-/// Where a delivery that was built by hand extends its lease.
+/// Answers for the lease of a delivery that was built by hand.
 #[derive(Debug)]
-struct Nowhere {
-    inner: Arc<dyn Store>,
+struct HandMade {
     lost: bool,
 }
 
-impl Store for Nowhere {
-    fn extend<'a>(
-        &'a self,
-        _: &'a Member,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(async move { Ok(vec![!self.lost; receipts.len()]) })
+impl Decorator for HandMade {
+    fn call<'a>(&'a self, op: Op<'a>, mut next: Next<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
+        Box::pin(async move {
+            let Op::Deliveries(DeliveriesOp::Extend { receipts, .. }) = op else {
+                return next.run(op).await;
+            };
+            let held = vec![!self.lost; receipts.len()];
+            Ok(Answer::Deliveries(DeliveriesAnswer::Extend(held)))
+        })
     }
-
-    crate::forward_store!(inner: name, clock, clock_set, ping, ensure_topic, append, append_once, create_group,
-        open, acknowledge, settle, release, pending_of, reclaim, promote, trim, trim_redelivery, prune_consumers,
-        scheduled, run_now, cancel, consumers, remove_group, server, topics, status, browse, newest,
-        dead_letters);
 }
 
 /// Calls a handler as a subscription would, and returns how it ends the delivery.

@@ -1,38 +1,36 @@
-//! Writes down what was published and settled: retention removes it from the store.
+//! Records published and settled messages: retention removes them from the store.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::domain::BoxFuture;
-use crate::domain::{EntryId, Error, Group, Topic};
+use crate::domain::{BoxFuture, EntryId, Error, Group, Topic};
+use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use crate::store::{
-    Appended, DeliveryId, Fetched, Fields, GroupRemoval, Identified, Lane, Member, Opened,
-    Promoted, Reader, ReclaimCursor, Reclaimed, Settlement, Store,
+    Appended, DeliveriesAnswer, DeliveriesOp, DeliveryId, Fetched, Fields, GroupAt, Lane,
+    LogAnswer, LogOp, NewEntry, Partition, ScheduleAnswer, ScheduleOp, Settlement, Store,
+    TopicsAnswer, TopicsOp,
 };
 use crate::wire::redelivery::Redelivery;
-
-type Place = (Topic, Group);
 
 #[derive(Debug, Default)]
 struct Books {
     published: HashMap<Topic, Vec<(EntryId, Fields)>>,
-    /// What was handed out, by what it is settled by.
-    handed: HashMap<(Place, DeliveryId), Fields>,
-    settled: HashMap<Place, Vec<(EntryId, Fields)>>,
-    known: HashSet<(Place, DeliveryId)>,
+    /// The fields of each delivery.
+    handed: HashMap<(GroupAt, DeliveryId), Fields>,
+    settled: HashMap<GroupAt, Vec<(EntryId, Fields)>>,
+    known: HashSet<(GroupAt, DeliveryId)>,
 }
 
-/// A backend that remembers.
+/// Stands before a store and records.
 #[derive(Clone, Debug)]
 pub(super) struct Recorder {
     inner: Arc<dyn Store>,
     books: Arc<Mutex<Books>>,
-    /// How many retries of a group wait for their time. Locked while they move, so that a look
-    /// in between does not find them nowhere.
-    waiting: Arc<tokio::sync::Mutex<HashMap<Place, u64>>>,
+    /// How many retries of a group are scheduled. Locked while they move, so that `busy` does not
+    /// look in between and miss them.
+    scheduled: Arc<tokio::sync::Mutex<HashMap<GroupAt, u64>>>,
 }
 
 impl Recorder {
@@ -40,8 +38,14 @@ impl Recorder {
         Self {
             inner,
             books: Arc::default(),
-            waiting: Arc::default(),
+            scheduled: Arc::default(),
         }
+    }
+
+    /// The store that records.
+    pub(super) fn store(&self) -> Arc<dyn Store> {
+        let decorator = Arc::new(self.clone());
+        Arc::new(Decorated::new(decorator, Arc::clone(&self.inner)))
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -55,27 +59,25 @@ impl Recorder {
 
     /// What a group has acknowledged, in its order, with the id with which each began.
     pub(super) fn settled(&self, topic: &Topic, group: &Group) -> Vec<(EntryId, Fields)> {
-        let place = (topic.clone(), group.clone());
-        let found = self.books().settled.get(&place).cloned();
+        let at = GroupAt::of(topic, group);
+        let found = self.books().settled.get(&at).cloned();
         found.unwrap_or_default()
     }
 
-    /// What keeps groups from being idle, in words; nothing when they are.
+    /// Why groups are not idle, in words; nothing when they are.
     pub(super) async fn busy(&self) -> Result<Vec<String>, Error> {
         let mut busy = Vec::new();
-        for topic in self.inner.topics().await? {
-            let waiting = self.waiting.lock().await;
-            let Some(status) = self.inner.status(&topic).await? else {
-                continue;
-            };
-            for one in status.groups {
-                let place = (topic.clone(), one.group.clone());
-                let later = waiting.get(&place).copied().unwrap_or(0);
+        for topic in self.inner.topics().list().await? {
+            let scheduled = self.scheduled.lock().await;
+            let status = self.inner.inspect().status(&Partition::of(&topic)).await?;
+            for one in status.into_iter().flat_map(|status| status.groups) {
+                let at = GroupAt::of(&topic, &one.group);
+                let later = scheduled.get(&at).copied().unwrap_or(0);
                 let due = one.scheduled.saturating_sub(later);
                 if one.lag + one.in_flight + due > 0 {
                     busy.push(format!(
-                        "{topic}/{}: {} undelivered, {} in flight, {due} due again",
-                        one.group, one.lag, one.in_flight
+                        "{at}: {} undelivered, {} in flight, {due} due again",
+                        one.lag, one.in_flight
                     ));
                 }
             }
@@ -83,21 +85,30 @@ impl Recorder {
         Ok(busy)
     }
 
-    fn hand_out(&self, member: &Member, fetched: &[Fetched]) {
+    fn appended(&self, at: &Partition, entries: &[NewEntry], results: &[Result<Appended, Error>]) {
         let mut books = self.books();
-        for one in fetched {
-            let place = (member.topic.clone(), member.group.clone());
-            books
-                .handed
-                .insert((place, one.receipt), one.fields.clone());
+        let published = books.published.entry(at.topic().clone()).or_default();
+        for (draft, result) in entries.iter().zip(results) {
+            if let Ok(appended) = result
+                && !appended.duplicate
+            {
+                let name = Bytes::from_static(draft.name.as_bytes());
+                published.push((appended.id, vec![(name, draft.value.clone())]));
+            }
         }
     }
 
-    fn acknowledged(&self, member: &Member, receipts: &[DeliveryId]) {
+    fn hand_out<'a>(&self, fetched: impl Iterator<Item = (GroupAt, &'a Fetched)>) {
+        let mut books = self.books();
+        for (at, one) in fetched {
+            books.handed.insert((at, one.receipt), one.fields.clone());
+        }
+    }
+
+    fn acknowledged(&self, at: &GroupAt, receipts: &[DeliveryId]) {
         let mut books = self.books();
         for receipt in receipts {
-            let place = (member.topic.clone(), member.group.clone());
-            let name = (place.clone(), *receipt);
+            let name = (at.clone(), *receipt);
             let Some(fields) = books.handed.remove(&name) else {
                 continue;
             };
@@ -110,194 +121,88 @@ impl Recorder {
                     .ok()
                     .map(|redelivery| (redelivery.history.origin, redelivery.fields)),
             };
-            books.settled.entry(place).or_default().extend(began);
+            books.settled.entry(at.clone()).or_default().extend(began);
+        }
+    }
+
+    /// Records an answer, before its caller has it.
+    fn answered(&self, op: Op<'_>, answer: &Answer) {
+        match (op, answer) {
+            (
+                Op::Log(LogOp::Append { at, entries } | LogOp::AppendOnce { at, entries, .. }),
+                Answer::Log(LogAnswer::Append(results) | LogAnswer::AppendOnce(results)),
+            ) => self.appended(at, entries, results),
+            (Op::Fetch { opening, .. }, Answer::Fetch(fetched)) => {
+                self.hand_out(fetched.iter().filter_map(|one| {
+                    let source = opening.sources.get(usize::from(one.source))?;
+                    let at = GroupAt {
+                        partition: source.partition.clone(),
+                        group: opening.group.clone(),
+                    };
+                    Some((at, one))
+                }));
+            }
+            (
+                Op::Deliveries(DeliveriesOp::Reclaim { by, .. }),
+                Answer::Deliveries(DeliveriesAnswer::Reclaim(reclaimed)),
+            ) => self.hand_out(reclaimed.taken.iter().map(|one| (by.at.clone(), one))),
+            _ => {}
         }
     }
 }
 
-fn no_longer(waiting: &mut HashMap<Place, u64>, topic: &Topic, group: &Group, done: &[bool]) {
-    let count = waiting.entry((topic.clone(), group.clone())).or_default();
-    let done = done.iter().filter(|done| **done).count() as u64;
-    *count = count.saturating_sub(done);
-}
-
-impl Store for Recorder {
-    fn append<'a>(
-        &'a self,
-        topic: &'a Topic,
-        entries: Vec<(&'static str, Bytes)>,
-    ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>> {
-        Box::pin(async move {
-            let kept = entries.clone();
-            let results = self.inner.append(topic, entries).await;
-            let mut books = self.books();
-            let published = books.published.entry(topic.clone()).or_default();
-            for ((name, value), result) in kept.into_iter().zip(&results) {
-                if let Ok(id) = result {
-                    published.push((*id, vec![(Bytes::from_static(name.as_bytes()), value)]));
-                }
-            }
-            results
-        })
-    }
-
-    fn append_once<'a>(
-        &'a self,
-        topic: &'a Topic,
-        window: Duration,
-        entries: Vec<Identified>,
-    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>> {
-        Box::pin(async move {
-            let kept = entries.clone();
-            let results = self.inner.append_once(topic, window, entries).await;
-            let mut books = self.books();
-            let published = books.published.entry(topic.clone()).or_default();
-            for (Identified { name, value, .. }, result) in kept.into_iter().zip(&results) {
-                if let Ok(Appended {
-                    id,
-                    duplicate: false,
-                }) = result
-                {
-                    published.push((*id, vec![(Bytes::from_static(name.as_bytes()), value)]));
-                }
-            }
-            results
-        })
-    }
-
-    fn open<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Opened, Error>> {
-        Box::pin(async move {
-            let (inner, interrupt) = self.inner.open(member).await?;
-            let reader: Box<dyn Reader> = Box::new(RecordingReader {
-                inner,
-                member: member.clone(),
-                recorder: self.clone(),
-            });
-            Ok((reader, interrupt))
-        })
-    }
-
-    fn acknowledge<'a>(
-        &'a self,
-        member: &'a Member,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            // Written down first: who sees the group idle finds it here.
-            self.acknowledged(member, receipts);
-            self.inner.acknowledge(member, receipts).await
-        })
-    }
-
-    fn settle<'a>(
-        &'a self,
-        member: &'a Member,
-        settlements: &'a [Settlement],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(async move {
-            let mut waiting = self.waiting.lock().await;
-            let done = self.inner.settle(member, settlements).await?;
-            let later = settlements.iter().zip(&done).filter(|(settlement, done)| {
+/// How an answer changes the number of a group's scheduled retries: more, and fewer.
+fn moved(op: Op<'_>, answer: &Answer) -> (u64, u64) {
+    let count = |done: &[bool]| done.iter().filter(|done| **done).count() as u64;
+    match (op, answer) {
+        (
+            Op::Deliveries(DeliveriesOp::Settle { settlements, .. }),
+            Answer::Deliveries(DeliveriesAnswer::Settle(done)),
+        ) => {
+            let rescheduled = |(settlement, done): &(&Settlement, &bool)| {
                 **done && matches!(settlement, Settlement::Reschedule { .. })
-            });
-            let place = (member.topic.clone(), member.group.clone());
-            *waiting.entry(place).or_default() += later.count() as u64;
-            Ok(done)
-        })
+            };
+            let settled = settlements.iter().zip(done);
+            (settled.filter(rescheduled).count() as u64, 0)
+        }
+        (_, Answer::Schedule(ScheduleAnswer::Promote(promoted))) => (0, promoted.moved),
+        (_, Answer::Schedule(ScheduleAnswer::RunNow(done) | ScheduleAnswer::Cancel(done))) => {
+            (0, count(done))
+        }
+        (_, Answer::Topics(TopicsAnswer::RemoveGroup(Some(found)))) if found.removed => {
+            (0, u64::MAX)
+        }
+        _ => (0, 0),
     }
-
-    fn promote<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Promoted, Error>> {
-        Box::pin(async move {
-            let mut waiting = self.waiting.lock().await;
-            let promoted = self.inner.promote(topic, group, max).await?;
-            let count = waiting.entry((topic.clone(), group.clone())).or_default();
-            *count = count.saturating_sub(promoted.moved);
-            Ok(promoted)
-        })
-    }
-
-    fn run_now<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(async move {
-            let mut waiting = self.waiting.lock().await;
-            let moved = self.inner.run_now(topic, group, receipts).await?;
-            no_longer(&mut waiting, topic, group, &moved);
-            Ok(moved)
-        })
-    }
-
-    fn cancel<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(async move {
-            let mut waiting = self.waiting.lock().await;
-            let removed = self.inner.cancel(topic, group, receipts).await?;
-            no_longer(&mut waiting, topic, group, &removed);
-            Ok(removed)
-        })
-    }
-
-    fn remove_group<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        quiet: Duration,
-        force: bool,
-    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
-        Box::pin(async move {
-            let mut waiting = self.waiting.lock().await;
-            let found = self.inner.remove_group(topic, group, quiet, force).await?;
-            if found.as_ref().is_some_and(|found| found.removed) {
-                waiting.remove(&(topic.clone(), group.clone()));
-            }
-            Ok(found)
-        })
-    }
-
-    fn reclaim<'a>(
-        &'a self,
-        member: &'a Member,
-        lease: Duration,
-        cursor: ReclaimCursor,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
-        Box::pin(async move {
-            let reclaimed = self.inner.reclaim(member, lease, cursor, max).await?;
-            self.hand_out(member, &reclaimed.taken);
-            Ok(reclaimed)
-        })
-    }
-
-    crate::forward_store!(inner: name, clock, clock_set, ping, ensure_topic, create_group, extend,
-        release, pending_of, trim, trim_redelivery, prune_consumers, scheduled, consumers, server, topics, status,
-        browse, newest, dead_letters);
 }
 
-#[derive(Debug)]
-struct RecordingReader {
-    inner: Box<dyn Reader>,
-    member: Member,
-    recorder: Recorder,
-}
-
-impl Reader for RecordingReader {
-    fn fetch(&mut self, max: usize, wait: Duration) -> BoxFuture<'_, Result<Vec<Fetched>, Error>> {
+impl Decorator for Recorder {
+    fn call<'a>(&'a self, op: Op<'a>, mut next: Next<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
         Box::pin(async move {
-            let fetched = self.inner.fetch(max, wait).await?;
-            self.recorder.hand_out(&self.member, &fetched);
-            Ok(fetched)
+            let moves = match op {
+                Op::Deliveries(DeliveriesOp::Settle { by, .. }) => &by.at,
+                Op::Schedule(
+                    ScheduleOp::Promote { at, .. }
+                    | ScheduleOp::RunNow { at, .. }
+                    | ScheduleOp::Cancel { at, .. },
+                )
+                | Op::Topics(TopicsOp::RemoveGroup { at, .. }) => at,
+                _ => {
+                    if let Op::Deliveries(DeliveriesOp::Acknowledge { by, receipts }) = op {
+                        // Recorded first: once the group is idle, the record is complete.
+                        self.acknowledged(&by.at, receipts);
+                    }
+                    let answer = next.run(op).await?;
+                    self.answered(op, &answer);
+                    return Ok(answer);
+                }
+            };
+            let mut scheduled = self.scheduled.lock().await;
+            let answer = next.run(op).await?;
+            let (more, fewer) = moved(op, &answer);
+            let count = scheduled.entry(moves.clone()).or_default();
+            *count = (*count + more).saturating_sub(fewer);
+            Ok(answer)
         })
     }
 }

@@ -9,7 +9,9 @@ use crate::adapters::memory::{ManualClock, MemoryStore};
 use crate::domain::{
     Codec, ConsumerName, DeadLetter, DeliveryHistory, Envelope, Group, Reason, TopicSettings,
 };
-use crate::store::{DeliveryId, Fetched, Member, ReclaimCursor, Settlement, StartFrom, Store};
+use crate::store::{
+    DeliveryId, Fetched, Member, NewEntry, Opening, ReclaimCursor, Settlement, StartFrom, Store,
+};
 use crate::wire::dead_letter::encode_record;
 use crate::wire::{Limits, encode_entry};
 use crate::worker::fault::Fault;
@@ -17,11 +19,9 @@ use crate::worker::meters::Meters;
 use crate::worker::services::lease_keeper::LeaseKeeper;
 
 pub(crate) fn member() -> Member {
-    Member {
-        topic: crate::domain::Topic::new("orders").unwrap(),
-        group: Group::new("billing").unwrap(),
-        consumer: ConsumerName::new("one").unwrap(),
-    }
+    let topic = crate::domain::Topic::new("orders").unwrap();
+    let group = Group::new("billing").unwrap();
+    Member::of(&topic, &group, ConsumerName::new("one").unwrap())
 }
 
 pub(crate) struct Fixture {
@@ -36,11 +36,10 @@ impl Fixture {
         let clock = ManualClock::new("2025-11-12T14:20:00Z".parse().unwrap());
         let store = MemoryStore::with_clock(clock.clone()).store(None);
         let member = Arc::new(member());
-        let (topic, group) = (&member.topic, &member.group);
-        let settings = TopicSettings::default();
-        store.ensure_topic(topic, settings).await.unwrap();
+        let (topics, settings) = (store.topics(), TopicSettings::default());
+        topics.ensure_topic(member.topic(), settings).await.unwrap();
         let start = StartFrom::Beginning;
-        store.create_group(topic, group, start).await.unwrap();
+        topics.create_group(&member.at, start).await.unwrap();
         Self {
             clock,
             store,
@@ -53,16 +52,18 @@ impl Fixture {
         let entries = (0..count).map(|number| {
             let envelope = Envelope::new("order.placed", &number).unwrap();
             let (name, bytes) = encode_entry(&envelope, Codec::Json, Limits::default()).unwrap();
-            (name, Bytes::from(bytes))
+            NewEntry {
+                id: envelope.id(),
+                name,
+                value: Bytes::from(bytes),
+            }
         });
-        for appended in self
-            .store
-            .append(&self.member.topic, entries.collect())
-            .await
-        {
+        let (at, entries) = (&self.member.at.partition, entries.collect::<Vec<_>>());
+        for appended in self.store.log().append(at, &entries).await.unwrap() {
             appended.unwrap();
         }
-        let (mut reader, _) = self.store.open(&self.member).await.unwrap();
+        let opening = Opening::of(&self.member);
+        let (mut reader, _) = self.store.open(&opening).await.unwrap();
         let fetched = reader.fetch(count, Duration::ZERO).await.unwrap();
         assert_eq!(fetched.len(), count);
         fetched
@@ -70,7 +71,11 @@ impl Fixture {
 
     /// Lets another consumer of the group take a delivery over.
     pub(crate) async fn take_over(&self, id: DeliveryId) {
-        self.store.release(&self.member, &[id]).await.unwrap();
+        self.store
+            .deliveries()
+            .release(&self.member, &[id])
+            .await
+            .unwrap();
         let other = Member {
             consumer: ConsumerName::new("two").unwrap(),
             ..member()
@@ -78,6 +83,7 @@ impl Fixture {
         let lease = Duration::from_secs(30);
         let reclaimed = self
             .store
+            .deliveries()
             .reclaim(&other, lease, ReclaimCursor::default(), 10)
             .await
             .unwrap();
@@ -85,7 +91,11 @@ impl Fixture {
     }
 
     pub(crate) async fn acknowledge(&self, id: DeliveryId) {
-        self.store.acknowledge(&self.member, &[id]).await.unwrap();
+        self.store
+            .deliveries()
+            .acknowledge(&self.member, &[id])
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn reschedule(&self, receipt: DeliveryId, delay: Duration) {
@@ -95,14 +105,17 @@ impl Fixture {
             delay,
             redelivery,
         };
-        let settled = self.store.settle(&self.member, &[settlement]).await;
+        let settled = self
+            .store
+            .deliveries()
+            .settle(&self.member, &[settlement])
+            .await;
         assert_eq!(settled.unwrap(), [true]);
     }
 
     /// The number of scheduled retries.
     pub(crate) async fn scheduled(&self) -> usize {
-        let (topic, group) = (&self.member.topic, &self.member.group);
-        let schedule = self.store.scheduled(topic, group, None, 10).await;
+        let schedule = self.store.schedule().list(&self.member.at, None, 10).await;
         schedule.unwrap().entries.len()
     }
 
@@ -110,8 +123,8 @@ impl Fixture {
         let receipt = fetched.receipt;
         let dead = DeadLetter {
             id: receipt.id,
-            topic: self.member.topic.clone(),
-            group: self.member.group.clone(),
+            topic: self.member.topic().clone(),
+            group: self.member.group().clone(),
             reason: Reason::Rejected,
             error: "no".to_owned(),
             fingerprint: "no".to_owned(),
@@ -122,14 +135,18 @@ impl Fixture {
             correlation: None,
             message_id: None,
             attempts: 1,
-            last_failure: self.store.clock().now(),
+            last_failure: self.store.now(),
             history: DeliveryHistory::from(receipt.id),
             fields: fetched.fields.clone(),
             imported_from: None,
         };
         let record = encode_record(&dead);
         let settlement = Settlement::DeadLetter { receipt, record };
-        let settled = self.store.settle(&self.member, &[settlement]).await;
+        let settled = self
+            .store
+            .deliveries()
+            .settle(&self.member, &[settlement])
+            .await;
         assert_eq!(settled.unwrap(), [true]);
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Meters {
 
 impl Meters {
     pub(crate) fn new(member: &Member) -> Self {
-        let (topic, group) = (member.topic.to_string(), member.group.to_string());
+        let (topic, group) = (member.topic().to_string(), member.group().to_string());
         macro_rules! meter {
             ($kind:ident $name:literal $(, $label:literal => $value:expr)*) => {
                 $kind!($name, "topic" => topic.clone(), "group" => group.clone() $(, $label => $value)*)

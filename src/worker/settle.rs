@@ -41,7 +41,12 @@ impl Settler {
         while acks.recv_many(&mut batch, MAX_BATCH).await > 0 {
             self.meters.settle_batch.record(batch.len() as f64);
             let mut failures = 0;
-            while let Err(error) = self.store.acknowledge(&self.member, &batch).await {
+            while let Err(error) = self
+                .store
+                .deliveries()
+                .acknowledge(&self.member, &batch)
+                .await
+            {
                 failures += 1;
                 self.pause(&error, failures).await;
             }
@@ -75,7 +80,7 @@ impl Settler {
             self.meters.settle_batch.record(batch.len() as f64);
             let mut failures = 0;
             let written = loop {
-                match self.store.settle(&self.member, &batch).await {
+                match self.store.deliveries().settle(&self.member, &batch).await {
                     Ok(written) => break written,
                     Err(error) => {
                         failures += 1;

@@ -56,10 +56,8 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     abort(&mut tasks.settlers).await;
     let unsettled = core.in_flight.len() as u64;
 
-    let (topic, group) = (&core.member.topic, &core.member.group);
-    let pruning =
-        core.store
-            .prune_consumers(topic, group, Duration::ZERO, Some(&core.member.consumer));
+    let (topics, consumer) = (core.store.topics(), Some(&core.member.consumer));
+    let pruning = topics.prune_consumers(&core.member.at, Duration::ZERO, consumer);
     // On failure another consumer's janitor removes this one later.
     let _ = timeout_at(Instant::now() + FLUSH, pruning).await;
     core.meters.in_flight.set(0.0);
@@ -77,7 +75,12 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
 /// Releases, uncounted, every delivery that the store assigns to this consumer and no handler has
 /// finished, including those of a read or reclaim whose answer was lost. Returns how many.
 async fn release_unfinished(core: &Core) -> Result<u64, Error> {
-    let pending = match core.store.pending_of(&core.member, MOST_PENDING).await {
+    let pending = match core
+        .store
+        .deliveries()
+        .pending_of(&core.member, MOST_PENDING)
+        .await
+    {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         pending => pending?,
     };
@@ -87,7 +90,11 @@ async fn release_unfinished(core: &Core) -> Result<u64, Error> {
         .collect();
     let mut released = 0;
     if !unfinished.is_empty() {
-        released = core.store.release(&core.member, &unfinished).await?;
+        released = core
+            .store
+            .deliveries()
+            .release(&core.member, &unfinished)
+            .await?;
     }
     core.in_flight.remove(core.in_flight.unfinished());
     Ok(released)

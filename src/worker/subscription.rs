@@ -8,7 +8,7 @@ use crate::api::handler::Work;
 use crate::api::options::SubscribeOptions;
 use crate::api::subscription::{Running, SubscriptionReport};
 use crate::domain::{BoxFuture, Error, TopicSettings};
-use crate::store::{Member, Opened, Store};
+use crate::store::{Member, Opened, Opening, Store};
 use crate::wire::Limits;
 use crate::worker::core::{Core, SettledCount, Settlements};
 use crate::worker::fault::Fault;
@@ -43,13 +43,12 @@ pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
         limits,
         ended,
     } = setup;
-    let settings = store
-        .ensure_topic(&member.topic, TopicSettings::default())
+    let topics = store.topics();
+    let settings = topics
+        .ensure_topic(member.topic(), TopicSettings::default())
         .await?;
-    store
-        .create_group(&member.topic, &member.group, options.start)
-        .await?;
-    let opened = store.open(&member).await?;
+    topics.create_group(&member.at, options.start).await?;
+    let opened = store.open(&Opening::of(&member)).await?;
 
     let (core, settlements) = Core::new(store, member, options, limits, settings, &work);
     let core = Arc::new(core);

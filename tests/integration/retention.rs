@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use redstart::store::Partition;
 use redstart::{
     Container, Delivery, Envelope, ErrorKind, SubscribeOptions, Topic,
     topics::{Retention, StartFrom, TopicSettings},
@@ -247,7 +248,12 @@ async fn retention_by_length_keeps_its_length_after_a_restart() {
     // The consumers are away for a moment: 150 entries wait, of which Redis says 1150.
     publish(&after, &orders, 0..150).await;
     // Retention runs at every measurement of the backlog, and once a second in every consumer.
-    let retained = after.store().trim(&orders).await.unwrap();
+    let retained = after
+        .store()
+        .topics()
+        .trim(&Partition::of(&orders))
+        .await
+        .unwrap();
     assert!(retained.length >= 1000, "{} kept", retained.length);
     finish(after).await;
 }

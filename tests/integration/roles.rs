@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::Value;
+use redstart::store::Partition;
 use redstart::{
     Delivery, Envelope, ErrorKind, Outcome, PublishOptions, RetryPolicy, SubscribeOptions,
     dead_letters::{DeadLetterFilter, DeadLetterRetention},
@@ -105,7 +106,12 @@ async fn every_role_does_its_work_and_nothing_is_denied() {
     dead.purge(&orders, &billing, &[letters[0].0])
         .await
         .unwrap();
-    operator.store().trim(&orders).await.unwrap();
+    operator
+        .store()
+        .topics()
+        .trim(&Partition::of(&orders))
+        .await
+        .unwrap();
     assert!(operator.health().await.ok);
 
     finish(consumer).await;

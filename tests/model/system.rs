@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::store::{
-    DeliveryId, Disposition, Fetched, IdRange, Lane, Member, Reader, ReclaimCursor, Record,
-    Settlement, Store,
+    DeliveryId, Disposition, Fetched, GroupAt, IdRange, Lane, Member, NewEntry, Opening, Partition,
+    Reader, ReclaimCursor, Record, Settlement, Store,
 };
 use redstart::{
     Group, Topic,
@@ -75,7 +75,7 @@ impl System {
         settings: TopicSettings,
         time: Time,
     ) -> Self {
-        let held = store.ensure_topic(&topic, settings).await.unwrap();
+        let held = store.topics().ensure_topic(&topic, settings).await.unwrap();
         assert_eq!(held, settings);
         Self {
             name,
@@ -97,11 +97,8 @@ impl System {
     }
 
     fn member(&self, group: u8, consumer: u8) -> Member {
-        Member {
-            topic: self.topic.clone(),
-            group: group_name(group),
-            consumer: ConsumerName::new(format!("c{consumer}")).unwrap(),
-        }
+        let consumer = ConsumerName::new(format!("c{consumer}")).unwrap();
+        Member::of(&self.topic, &group_name(group), consumer)
     }
 
     pub(crate) async fn create(&mut self, group: u8, from_the_beginning: bool) {
@@ -111,13 +108,23 @@ impl System {
             StartFrom::End
         };
         let group = group_name(group);
-        let made = self.store.create_group(&self.topic, &group, start).await;
+        let made = self
+            .store
+            .topics()
+            .create_group(&GroupAt::of(&self.topic, &group), start)
+            .await;
         made.unwrap();
     }
 
     pub(crate) async fn publish(&mut self, labels: &[Label]) {
-        let entries = labels.iter().map(|label| ("json", label.clone().into()));
-        for result in self.store.append(&self.topic, entries.collect()).await {
+        let draft = |label: &Label| NewEntry {
+            id: uuid::Uuid::nil(),
+            name: "json",
+            value: label.clone().into(),
+        };
+        let drafts: Vec<_> = labels.iter().map(draft).collect();
+        let at = Partition::of(&self.topic);
+        for result in self.store.log().append(&at, &drafts).await.unwrap() {
             result.unwrap();
         }
     }
@@ -137,7 +144,7 @@ impl System {
     pub(crate) async fn fetch(&mut self, group: u8, consumer: u8, max: usize) -> Handed {
         let member = self.member(group, consumer);
         if !self.readers.contains_key(&(group, consumer)) {
-            let (reader, _) = self.store.open(&member).await.unwrap();
+            let (reader, _) = self.store.open(&Opening::of(&member)).await.unwrap();
             self.readers.insert((group, consumer), reader);
         }
         let reader = self.readers.get_mut(&(group, consumer)).unwrap();
@@ -152,7 +159,11 @@ impl System {
     pub(crate) async fn acknowledge(&mut self, group: u8, consumer: u8, labels: &[&str]) {
         let member = self.member(group, consumer);
         let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
-        self.store.acknowledge(&member, &receipts).await.unwrap();
+        self.store
+            .deliveries()
+            .acknowledge(&member, &receipts)
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn settle(
@@ -182,7 +193,12 @@ impl System {
                 }
             })
             .collect();
-        let settled = self.store.settle(&member, &settlements).await.unwrap();
+        let settled = self
+            .store
+            .deliveries()
+            .settle(&member, &settlements)
+            .await
+            .unwrap();
         // What was due soon is due, and what is due later than this is due at another millisecond.
         match &self.time {
             Time::Memory(clock) => clock.advance(Duration::from_millis(1)),
@@ -194,13 +210,21 @@ impl System {
     pub(crate) async fn extend(&mut self, group: u8, consumer: u8, labels: &[&str]) -> Vec<bool> {
         let member = self.member(group, consumer);
         let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
-        self.store.extend(&member, &receipts).await.unwrap()
+        self.store
+            .deliveries()
+            .extend(&member, &receipts)
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn release(&mut self, group: u8, consumer: u8, labels: &[&str]) -> u64 {
         let member = self.member(group, consumer);
         let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
-        self.store.release(&member, &receipts).await.unwrap()
+        self.store
+            .deliveries()
+            .release(&member, &receipts)
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn reclaim(&mut self, group: u8, consumer: u8, everything: bool) -> Handed {
@@ -209,7 +233,11 @@ impl System {
         let (mut cursor, mut all) = (ReclaimCursor::default(), Vec::new());
         let (mut log_done, mut redo_done) = (false, false);
         loop {
-            let found = self.store.reclaim(&member, lease, cursor, 100).await;
+            let found = self
+                .store
+                .deliveries()
+                .reclaim(&member, lease, cursor, 100)
+                .await;
             let found = found.unwrap();
             assert_eq!(found.missing, 0, "{}: data loss", self.name);
             // A lane that has come to its end begins anew while the other goes on.
@@ -224,7 +252,7 @@ impl System {
             );
             cursor = found.cursor;
             log_done |= cursor.log == EntryId::default();
-            redo_done |= cursor.redo == EntryId::default();
+            redo_done |= cursor.redelivery == EntryId::default();
             if log_done && redo_done {
                 return self.handed(group, all);
             }
@@ -233,7 +261,12 @@ impl System {
 
     pub(crate) async fn holdings(&mut self, group: u8, consumer: u8) -> Vec<(Lane, Label)> {
         let member = self.member(group, consumer);
-        let held = self.store.pending_of(&member, 1000).await.unwrap();
+        let held = self
+            .store
+            .deliveries()
+            .pending_of(&member, 1000)
+            .await
+            .unwrap();
         let label = |receipt: DeliveryId| {
             let mut known = self.receipts.iter();
             let ((_, label), _) = known
@@ -246,7 +279,11 @@ impl System {
 
     pub(crate) async fn promote(&mut self, group: u8, max: usize) -> u64 {
         let group = group_name(group);
-        let promoted = self.store.promote(&self.topic, &group, max).await;
+        let promoted = self
+            .store
+            .schedule()
+            .promote(&GroupAt::of(&self.topic, &group), max)
+            .await;
         promoted.unwrap().moved
     }
 
@@ -270,7 +307,8 @@ impl System {
         let name = group_name(group);
         let dead_letters = self.store.dead_letters();
         let (span, all) = (IdRange::default(), DeadLetterFilter::default());
-        let found = dead_letters.search(&self.topic, &name, span, &all, 1000);
+        let at = GroupAt::of(&self.topic, &name);
+        let found = dead_letters.search(&at, span, &all, 1000);
         let ids: Vec<_> = found
             .await
             .unwrap()
@@ -278,7 +316,7 @@ impl System {
             .iter()
             .map(|(id, _)| *id)
             .collect();
-        let records = dead_letters.find(&self.topic, &name, &ids).await;
+        let records = dead_letters.find(&at, &ids).await;
         let mut labels = Vec::new();
         for (id, record) in records.unwrap() {
             let label = String::from_utf8(record.body.to_vec()).unwrap();
@@ -299,7 +337,7 @@ impl System {
         let (store, group) = (&self.store, group_name(group));
         let dead_letters = store.dead_letters();
         let moved = dead_letters
-            .move_out(&self.topic, &group, &parcels, &[], None)
+            .move_out(&GroupAt::of(&self.topic, &group), &parcels, &[], None)
             .await;
         moved.unwrap()
     }
@@ -317,13 +355,18 @@ impl System {
             .collect();
         let (dead_letters, group) = (self.store.dead_letters(), group_name(group));
         let gone = dead_letters
-            .move_out(&self.topic, &group, &items, &[], None)
+            .move_out(&GroupAt::of(&self.topic, &group), &items, &[], None)
             .await;
         gone.unwrap()
     }
 
     pub(crate) async fn retain(&mut self) -> [u64; 3] {
-        let found = self.store.trim(&self.topic).await.unwrap();
+        let found = self
+            .store
+            .topics()
+            .trim(&Partition::of(&self.topic))
+            .await
+            .unwrap();
         assert!(found.known, "{}", self.name);
         [found.removed, found.length, found.backlog]
     }
@@ -331,16 +374,27 @@ impl System {
     /// What must change nothing that can be seen.
     pub(crate) async fn keep_house(&mut self, group: u8) {
         let (store, topic, group) = (&self.store, &self.topic, group_name(group));
-        store.trim_redelivery(topic, &group).await.unwrap();
+        store
+            .topics()
+            .trim_redelivery(&GroupAt::of(topic, &group))
+            .await
+            .unwrap();
         let forgotten = store
-            .prune_consumers(topic, &group, Duration::ZERO, None)
+            .topics()
+            .prune_consumers(&GroupAt::of(topic, &group), Duration::ZERO, None)
             .await;
         forgotten.unwrap();
     }
 
     /// The log's length, and each group's lag, in-flight, scheduled and dead.
     pub(crate) async fn counts(&mut self) -> (u64, Vec<[u64; 4]>) {
-        let status = self.store.status(&self.topic).await.unwrap().unwrap();
+        let status = self
+            .store
+            .inspect()
+            .status(&Partition::of(&self.topic))
+            .await
+            .unwrap()
+            .unwrap();
         let groups = status.groups.iter();
         let counts = groups.map(|one| [one.lag, one.in_flight, one.scheduled, one.dead]);
         (status.entries, counts.collect())

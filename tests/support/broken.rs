@@ -1,18 +1,17 @@
 //! Adapters that are broken on purpose: a decorator with one flaw at a time.
 
 use std::collections::HashMap;
+use std::slice;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
+use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use redstart::store::{
-    Appended, DeadLetterStore, DeliveryId, Disposition, Fetched, Fields, GroupRemoval, Identified,
-    Lane, Member, Opened, Reader, ReclaimCursor, Reclaimed, Settlement, Store, Trimmed,
+    Appended, DeadLettersAnswer, DeadLettersOp, Deliveries, DeliveriesAnswer, DeliveriesOp,
+    DeliveryId, Fetched, Fields, GroupAt, Lane, Log, LogAnswer, LogOp, Member, NewEntry, Partition,
+    ReclaimCursor, ScheduleAnswer, ScheduleOp, Settlement, Store, TopicsOp,
 };
-use redstart::{
-    Error, ErrorKind, Group, Topic, dead_letters::DeadLetterSummary, envelope::EntryId,
-    ports::BoxFuture,
-};
+use redstart::{Error, ErrorKind, envelope::EntryId, ports::BoxFuture};
 use uuid::Uuid;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,50 +57,44 @@ pub(crate) enum Flaw {
 }
 
 #[derive(Debug)]
-struct State {
-    inner: Arc<dyn Store>,
-    flaw: Flaw,
-    /// The fields of what was fetched.
-    seen: Mutex<HashMap<(Topic, DeliveryId), Fields>>,
-    /// Up to where a topic was trimmed.
-    trimmed: Mutex<HashMap<Topic, EntryId>>,
-    released: Mutex<Vec<DeliveryId>>,
-    ids: Mutex<HashMap<(Topic, Uuid), EntryId>>,
-}
-
-#[derive(Clone, Debug)]
 pub(crate) struct Broken {
-    inner: Arc<dyn Store>,
-    state: Arc<State>,
+    flaw: Flaw,
+    /// The fields of each delivery.
+    seen: Mutex<HashMap<(GroupAt, DeliveryId), Fields>>,
+    /// Up to where a topic was trimmed.
+    trimmed: Mutex<HashMap<Partition, EntryId>>,
+    released: Mutex<Vec<DeliveryId>>,
+    ids: Mutex<HashMap<(Partition, Uuid), EntryId>>,
 }
 
 impl Broken {
-    pub(crate) fn new(inner: Arc<dyn Store>, flaw: Flaw) -> Self {
-        let state = State {
-            inner: Arc::clone(&inner),
+    /// A store with one flaw.
+    pub(crate) fn store(inner: Arc<dyn Store>, flaw: Flaw) -> Arc<dyn Store> {
+        let broken = Self {
             flaw,
             seen: Mutex::default(),
             trimmed: Mutex::default(),
             released: Mutex::default(),
             ids: Mutex::default(),
         };
-        let state = Arc::new(state);
-        Self { inner, state }
-    }
-}
-
-impl State {
-    /// Each message dies a second time, and no more often.
-    fn buries_again(&self, receipt: DeliveryId) -> bool {
-        self.flaw == Flaw::BuriesAgain && receipt.lane == Lane::Log
+        Arc::new(Decorated::new(Arc::new(broken), inner))
     }
 
-    /// What is left of what a member was given.
-    async fn given(&self, member: &Member, mut fetched: Vec<Fetched>) -> Vec<Fetched> {
+    fn trimmed_up_to(&self, partition: &Partition) -> EntryId {
+        let trimmed = self.trimmed.lock().unwrap();
+        trimmed.get(partition).copied().unwrap_or_default()
+    }
+
+    /// The entries that a member gets of those that it was given.
+    async fn given(
+        &self,
+        deliveries: &dyn Deliveries,
+        by: &Member,
+        mut fetched: Vec<Fetched>,
+    ) -> Vec<Fetched> {
         let mut lost = Vec::new();
         {
-            let trimmed = self.trimmed.lock().unwrap();
-            let cut = trimmed.get(&member.topic).copied().unwrap_or_default();
+            let cut = self.trimmed_up_to(&by.at.partition);
             fetched.retain(|one| {
                 let kept = one.receipt.lane == Lane::Redelivery || one.receipt.id > cut;
                 if !kept {
@@ -111,295 +104,211 @@ impl State {
             });
             let mut seen = self.seen.lock().unwrap();
             for one in &fetched {
-                seen.insert((member.topic.clone(), one.receipt), one.fields.clone());
+                seen.insert((by.at.clone(), one.receipt), one.fields.clone());
             }
         }
         if self.flaw == Flaw::SettlesOnFetch {
             lost.extend(fetched.iter().map(|one| one.receipt));
         }
-        self.inner.acknowledge(member, &lost).await.unwrap();
+        deliveries.acknowledge(by, &lost).await.unwrap();
         fetched
     }
 
     /// Appends each entry that the flaw does not know.
-    async fn append_unknown(&self, topic: &Topic, entries: Vec<Identified>) -> Vec<Appended> {
+    async fn append_unknown(
+        &self,
+        log: &dyn Log,
+        at: &Partition,
+        entries: &[NewEntry],
+    ) -> Vec<Result<Appended, Error>> {
         let mut appended = Vec::new();
         for entry in entries {
-            let name = (topic.clone(), entry.id);
+            let name = (at.clone(), entry.id);
             let known = self.ids.lock().unwrap().get(&name).copied();
             tokio::task::yield_now().await;
-            let held = match known {
+            let existing = match known {
                 Some(id) if self.flaw == Flaw::LooksBeforeItAppends => Some(id),
                 Some(id) if self.flaw == Flaw::RemembersWhatItHolds => {
-                    let first = self.inner.browse(topic, None, 1).await.unwrap();
-                    first
-                        .first()
-                        .is_some_and(|(first, _)| *first <= id)
-                        .then_some(id)
+                    let first = log.browse(at, None, 1).await.unwrap();
+                    let first = first.first();
+                    first.is_some_and(|(first, _)| *first <= id).then_some(id)
                 }
                 _ => None,
             };
-            let id = match held {
+            let id = match existing {
                 Some(id) => id,
-                None => {
-                    let plain = vec![(entry.name, entry.value)];
-                    self.inner.append(topic, plain).await.remove(0).unwrap()
-                }
+                None => append_one(log, at, entry).await,
             };
             self.ids.lock().unwrap().insert(name, id);
-            appended.push(Appended {
+            appended.push(Ok(Appended {
                 id,
-                duplicate: held.is_some(),
-            });
+                duplicate: existing.is_some(),
+            }));
         }
         appended
     }
+
+    /// Settles one delivery, as the flaw wants it.
+    async fn settle_one(
+        &self,
+        store: &dyn Store,
+        by: &Member,
+        settlement: &Settlement,
+    ) -> Result<Vec<bool>, Error> {
+        let (deliveries, receipt) = (store.deliveries(), settlement.receipt());
+        let to_all = self.flaw == Flaw::RetriesToAll;
+        let comes_again = match settlement {
+            Settlement::Reschedule { .. } => to_all,
+            // Each message dies a second time, and no more often.
+            Settlement::DeadLetter { .. } => {
+                self.flaw == Flaw::BuriesAgain && receipt.lane == Lane::Log
+            }
+        };
+        if comes_again {
+            let fields = self.seen.lock().unwrap()[&(by.at.clone(), receipt)].clone();
+            let is_json = &fields[0].0[..] == b"json";
+            let entry = NewEntry {
+                id: Uuid::nil(),
+                name: if is_json { "json" } else { "msgpack" },
+                value: fields[0].1.clone(),
+            };
+            append_one(store.log(), &by.at.partition, &entry).await;
+            if to_all {
+                deliveries.acknowledge(by, &[receipt]).await?;
+                return Ok(vec![true]);
+            }
+        }
+        let settled = deliveries.settle(by, slice::from_ref(settlement)).await?;
+        if self.flaw == Flaw::AsksNoOwner && settled == [false] {
+            // Its holder loses it.
+            deliveries
+                .reclaim(by, Duration::ZERO, ReclaimCursor::default(), 100)
+                .await?;
+            return deliveries.settle(by, slice::from_ref(settlement)).await;
+        }
+        Ok(settled)
+    }
 }
 
-impl Store for Broken {
-    fn append<'a>(
-        &'a self,
-        topic: &'a Topic,
-        entries: Vec<(&'static str, Bytes)>,
-    ) -> BoxFuture<'a, Vec<Result<EntryId, Error>>> {
+async fn append_one(log: &dyn Log, at: &Partition, entry: &NewEntry) -> EntryId {
+    let appended = log.append(at, slice::from_ref(entry)).await.unwrap();
+    appended.into_iter().next().unwrap().unwrap().id
+}
+
+impl Decorator for Broken {
+    fn call<'a>(&'a self, op: Op<'a>, mut next: Next<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
         Box::pin(async move {
-            if self.state.flaw == Flaw::PublishesTwice {
-                self.inner.append(topic, entries.clone()).await;
-            }
-            let mut results = self.inner.append(topic, entries).await;
-            if self.state.flaw == Flaw::DeniesPublishing {
-                for result in results.iter_mut().step_by(5) {
-                    let rule = "it says that it was not";
-                    *result = Err(Error::new(ErrorKind::Unavailable, "publish", rule));
+            let (store, flaw) = (next.store, self.flaw);
+            let mut run = op;
+            match op {
+                Op::Log(LogOp::Append { .. }) if flaw == Flaw::PublishesTwice => {
+                    next.run(op).await?;
                 }
-            }
-            results
-        })
-    }
-
-    fn append_once<'a>(
-        &'a self,
-        topic: &'a Topic,
-        window: Duration,
-        entries: Vec<Identified>,
-    ) -> BoxFuture<'a, Vec<Result<Appended, Error>>> {
-        Box::pin(async move {
-            match self.state.flaw {
-                Flaw::ForgetsIds | Flaw::LooksBeforeItAppends | Flaw::RemembersWhatItHolds => {
-                    let appended = self.state.append_unknown(topic, entries).await;
-                    appended.into_iter().map(Ok).collect()
+                Op::Log(LogOp::AppendOnce { at, entries, .. })
+                    if matches!(
+                        flaw,
+                        Flaw::ForgetsIds | Flaw::LooksBeforeItAppends | Flaw::RemembersWhatItHolds
+                    ) =>
+                {
+                    let appended = self.append_unknown(store.log(), at, entries).await;
+                    return Ok(Answer::Log(LogAnswer::AppendOnce(appended)));
                 }
-                _ => self.inner.append_once(topic, window, entries).await,
-            }
-        })
-    }
-
-    fn acknowledge<'a>(
-        &'a self,
-        member: &'a Member,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        if self.state.flaw == Flaw::AcknowledgesNothing {
-            return Box::pin(async { Ok(()) });
-        }
-        self.inner.acknowledge(member, receipts)
-    }
-
-    fn browse<'a>(
-        &'a self,
-        topic: &'a Topic,
-        after: Option<EntryId>,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
-        Box::pin(async move {
-            let mut found = self.inner.browse(topic, after, max).await?;
-            let trimmed = self.state.trimmed.lock().unwrap();
-            let cut = trimmed.get(topic).copied().unwrap_or_default();
-            found.retain(|(id, _)| *id > cut);
-            Ok(found)
-        })
-    }
-
-    fn open<'a>(&'a self, member: &'a Member) -> BoxFuture<'a, Result<Opened, Error>> {
-        Box::pin(async move {
-            let (inner, interrupt) = self.inner.open(member).await?;
-            let reader = BrokenReader {
-                inner,
-                member: member.clone(),
-                state: Arc::clone(&self.state),
-            };
-            Ok((Box::new(reader) as Box<dyn Reader>, interrupt))
-        })
-    }
-
-    fn settle<'a>(
-        &'a self,
-        member: &'a Member,
-        settlements: &'a [Settlement],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(async move {
-            let mut done = Vec::new();
-            for settlement in settlements {
-                let receipt = settlement.receipt();
-                let anew = match settlement {
-                    Settlement::Reschedule { .. } => self.state.flaw == Flaw::RetriesToAll,
-                    Settlement::DeadLetter { .. } => self.state.buries_again(receipt),
-                };
-                if anew {
-                    let seen = (member.topic.clone(), receipt);
-                    let fields = self.state.seen.lock().unwrap()[&seen].clone();
-                    let name = if &fields[0].0[..] == b"json" {
-                        "json"
-                    } else {
-                        "msgpack"
+                Op::Deliveries(DeliveriesOp::Acknowledge { .. })
+                    if flaw == Flaw::AcknowledgesNothing =>
+                {
+                    return Ok(Answer::Deliveries(DeliveriesAnswer::Acknowledge(())));
+                }
+                Op::Deliveries(DeliveriesOp::Settle { by, settlements }) => {
+                    let mut done = Vec::new();
+                    for settlement in settlements {
+                        done.extend(self.settle_one(store, by, settlement).await?);
+                    }
+                    return Ok(Answer::Deliveries(DeliveriesAnswer::Settle(done)));
+                }
+                Op::Deliveries(DeliveriesOp::Release { receipts, .. }) => {
+                    self.released.lock().unwrap().extend(receipts);
+                }
+                Op::Deliveries(DeliveriesOp::Reclaim {
+                    by,
+                    lease,
+                    cursor,
+                    max,
+                }) => {
+                    let lease = match flaw {
+                        Flaw::LeasesNeverEnd => Duration::MAX,
+                        Flaw::LeasesAreNothing => Duration::ZERO,
+                        _ => lease,
                     };
-                    let entries = vec![(name, fields[0].1.clone())];
-                    self.inner.append(&member.topic, entries).await;
-                    if self.state.flaw == Flaw::RetriesToAll {
-                        self.inner.acknowledge(member, &[receipt]).await?;
-                        done.push(true);
-                        continue;
+                    run = Op::Deliveries(DeliveriesOp::Reclaim {
+                        by,
+                        lease,
+                        cursor,
+                        max,
+                    });
+                }
+                Op::Topics(TopicsOp::Trim { at }) if flaw == Flaw::TrimsWithoutFloor => {
+                    if let Some(newest) = store.log().newest(at).await? {
+                        self.trimmed.lock().unwrap().insert(at.clone(), newest);
                     }
                 }
-                let mut settled = self
-                    .inner
-                    .settle(member, std::slice::from_ref(settlement))
-                    .await?;
-                if self.state.flaw == Flaw::AsksNoOwner && settled == [false] {
-                    // Whoever holds it loses it.
-                    self.inner
-                        .reclaim(member, Duration::ZERO, ReclaimCursor::default(), 100)
-                        .await?;
-                    settled = self
-                        .inner
-                        .settle(member, std::slice::from_ref(settlement))
-                        .await?;
+                Op::Topics(TopicsOp::RemoveGroup { at, quiet, force }) => {
+                    let force = force || flaw == Flaw::RemovesWithoutProof;
+                    run = Op::Topics(TopicsOp::RemoveGroup { at, quiet, force });
                 }
-                done.extend(settled);
-            }
-            Ok(done)
-        })
-    }
-
-    fn release<'a>(
-        &'a self,
-        member: &'a Member,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<u64, Error>> {
-        self.state.released.lock().unwrap().extend(receipts);
-        self.inner.release(member, receipts)
-    }
-
-    fn reclaim<'a>(
-        &'a self,
-        member: &'a Member,
-        lease: Duration,
-        cursor: ReclaimCursor,
-        max: usize,
-    ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
-        Box::pin(async move {
-            let lease = match self.state.flaw {
-                Flaw::LeasesNeverEnd => Duration::MAX,
-                Flaw::LeasesAreNothing => Duration::ZERO,
-                _ => lease,
-            };
-            let mut found = self.inner.reclaim(member, lease, cursor, max).await?;
-            found.taken = self.state.given(member, found.taken).await;
-            if self.state.flaw == Flaw::CountsReleases {
-                let released = self.state.released.lock().unwrap();
-                for one in &mut found.taken {
-                    one.deliveries += u32::from(released.contains(&one.receipt));
+                Op::Schedule(ScheduleOp::Cancel { at, receipts })
+                    if flaw == Flaw::CancelsNothing =>
+                {
+                    let moved = store.schedule().run_now(at, receipts).await?;
+                    return Ok(Answer::Schedule(ScheduleAnswer::Cancel(moved)));
                 }
+                _ => {}
             }
-            Ok(found)
-        })
-    }
-
-    fn trim<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Trimmed, Error>> {
-        Box::pin(async move {
-            if self.state.flaw == Flaw::TrimsWithoutFloor
-                && let Some(newest) = self.inner.newest(topic).await?
-            {
-                let mut trimmed = self.state.trimmed.lock().unwrap();
-                trimmed.insert(topic.clone(), newest);
+            let mut answer = next.run(run).await?;
+            match (op, &mut answer) {
+                (_, Answer::Log(LogAnswer::Append(results))) if flaw == Flaw::DeniesPublishing => {
+                    for result in results.iter_mut().step_by(5) {
+                        let rule = "it says that it was not";
+                        *result = Err(Error::new(ErrorKind::Unavailable, "publish", rule));
+                    }
+                }
+                (Op::Log(LogOp::Browse { at, .. }), Answer::Log(LogAnswer::Browse(found))) => {
+                    let cut = self.trimmed_up_to(at);
+                    found.retain(|(id, _)| *id > cut);
+                }
+                (Op::Fetch { opening, .. }, Answer::Fetch(fetched)) => {
+                    let by = Member {
+                        at: GroupAt {
+                            partition: opening.sources[0].partition.clone(),
+                            group: opening.group.clone(),
+                        },
+                        consumer: opening.consumer.clone(),
+                    };
+                    let taken = std::mem::take(fetched);
+                    *fetched = self.given(store.deliveries(), &by, taken).await;
+                    if flaw == Flaw::ReadsBackwards {
+                        fetched.reverse();
+                    }
+                }
+                (
+                    Op::Deliveries(DeliveriesOp::Reclaim { by, .. }),
+                    Answer::Deliveries(DeliveriesAnswer::Reclaim(found)),
+                ) => {
+                    let taken = std::mem::take(&mut found.taken);
+                    found.taken = self.given(store.deliveries(), by, taken).await;
+                    if flaw == Flaw::CountsReleases {
+                        let released = self.released.lock().unwrap();
+                        for one in &mut found.taken {
+                            one.deliveries += u32::from(released.contains(&one.receipt));
+                        }
+                    }
+                }
+                (
+                    Op::DeadLetters(DeadLettersOp::MoveOut { .. }),
+                    Answer::DeadLetters(DeadLettersAnswer::MoveOut(moved)),
+                ) if flaw == Flaw::RedrivesWhatIsGone => moved.fill(true),
+                _ => {}
             }
-            self.inner.trim(topic).await
-        })
-    }
-
-    fn cancel<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        match self.state.flaw {
-            Flaw::CancelsNothing => self.inner.run_now(topic, group, receipts),
-            _ => self.inner.cancel(topic, group, receipts),
-        }
-    }
-
-    fn remove_group<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        quiet: Duration,
-        force: bool,
-    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
-        let force = force || self.state.flaw == Flaw::RemovesWithoutProof;
-        self.inner.remove_group(topic, group, quiet, force)
-    }
-
-    fn dead_letters(&self) -> &dyn DeadLetterStore {
-        self
-    }
-
-    redstart::forward_store!(inner: name, clock, clock_set, ping, ensure_topic, create_group,
-        extend, pending_of, promote, trim_redelivery, prune_consumers, scheduled, run_now, consumers, server, topics,
-        status, newest);
-}
-
-impl DeadLetterStore for Broken {
-    fn move_out<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        items: &'a [(EntryId, Disposition)],
-        known: &'a [(EntryId, DeadLetterSummary)],
-        operation: Option<Uuid>,
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(async move {
-            let dead_letters = self.inner.dead_letters();
-            let mut taken = dead_letters
-                .move_out(topic, group, items, known, operation)
-                .await?;
-            if self.state.flaw == Flaw::RedrivesWhatIsGone {
-                taken.fill(true);
-            }
-            Ok(taken)
-        })
-    }
-
-    redstart::forward_dead_letters!(inner: search, find, newest, restore, causes, counts, begin_operation, end_operation,
-        journal);
-}
-
-#[derive(Debug)]
-struct BrokenReader {
-    inner: Box<dyn Reader>,
-    member: Member,
-    state: Arc<State>,
-}
-
-impl Reader for BrokenReader {
-    fn fetch(&mut self, max: usize, wait: Duration) -> BoxFuture<'_, Result<Vec<Fetched>, Error>> {
-        Box::pin(async move {
-            let fetched = self.inner.fetch(max, wait).await?;
-            let mut given = self.state.given(&self.member, fetched).await;
-            if self.state.flaw == Flaw::ReadsBackwards {
-                given.reverse();
-            }
-            Ok(given)
+            Ok(answer)
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Dead letters: looking, taking out, putting in, and the journal of who did that.
+//! Dead letters, and the journal of operators' changes to them.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,14 +9,12 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::adapter::{MemoryAdapter, turn};
-use super::promote::redo_entry;
-use super::store::GroupState;
-use crate::domain::BoxFuture;
+use super::store::{GroupState, redelivery_entry};
 use crate::domain::{
-    Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Group, Topic, hour_name,
+    BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, hour_name,
 };
 use crate::store::{
-    DeadLetterStore, Disposition, Found, IdRange, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH,
+    DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH,
     Record, Restoring,
 };
 use crate::wire::redelivery::{DEAD_LETTER_FIELD, OPERATION_FIELD};
@@ -24,75 +22,68 @@ use crate::wire::redelivery::{DEAD_LETTER_FIELD, OPERATION_FIELD};
 const HOUR: u64 = 3_600_000;
 
 impl MemoryAdapter {
-    /// Looks at a group; what there is to see of one that does not exist is nothing.
-    fn grave<T: Default>(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        look: impl FnOnce(&mut GroupState) -> T,
-    ) -> T {
-        self.with(|space| space.group(topic, group).map(look).unwrap_or_default())
+    /// Works on a group; the answer is the default where the group does not exist.
+    fn in_group<T: Default>(&self, at: &GroupAt, work: impl FnOnce(&mut GroupState) -> T) -> T {
+        self.with(|space| space.group(at).map(work).unwrap_or_default())
     }
 
-    fn take_some(
+    fn move_each(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         items: &[(EntryId, Disposition)],
         operation: Option<Uuid>,
     ) -> Vec<bool> {
         let now = self.shared.now();
-        let (taken, arrived) = self.with(|space| {
+        let (moved, arrived) = self.with(|space| {
             let none = || (vec![false; items.len()], None);
-            let Some(topic) = space.topics.get_mut(topic) else {
+            let Some(topic) = space.topics.get_mut(at.topic()) else {
                 return none();
             };
-            let Some(group) = topic.groups.get_mut(group) else {
+            let Some(group) = topic.groups.get_mut(&at.group) else {
                 return none();
             };
             let by = operation.map(|id| id.to_string()).unwrap_or_default();
-            let mut take = |(id, onward): &(EntryId, Disposition)| {
+            let mut move_out = |(id, disposition): &(EntryId, Disposition)| {
                 let Some(record) = group.dead.remove(id) else {
                     return false;
                 };
-                let entry = match onward {
+                let entry = match disposition {
                     Disposition::Discard => return true,
                     Disposition::Requeue => vec![
                         (Bytes::from_static(DEAD_LETTER_FIELD), record.body),
                         (Bytes::from_static(OPERATION_FIELD), Bytes::from(by.clone())),
                     ],
-                    Disposition::RequeueAs(redelivery) => redo_entry(redelivery.clone()),
+                    Disposition::RequeueAs(redelivery) => redelivery_entry(redelivery.clone()),
                 };
-                group.redo.push(now, entry);
+                group.redelivery.push(now, entry);
                 true
             };
-            let taken: Vec<bool> = items.iter().map(&mut take).collect();
+            let moved: Vec<bool> = items.iter().map(&mut move_out).collect();
             if let Some(row) = operation.and_then(|id| group.journal.get_mut(&id)) {
-                row.taken += taken.iter().filter(|taken| **taken).count() as u64;
+                row.taken += moved.iter().filter(|moved| **moved).count() as u64;
                 row.cursor = items.last().map(|(id, _)| *id).or(row.cursor);
             }
-            (taken, Some(Arc::clone(&topic.arrived)))
+            (moved, Some(Arc::clone(&topic.arrived)))
         });
         if let Some(arrived) = arrived {
             arrived.notify_waiters();
         }
-        taken
+        moved
     }
 
-    fn look_for(
+    fn search_group(
         &self,
-        topic: &Topic,
-        group: &Group,
-        span: IdRange,
+        at: &GroupAt,
+        range: IdRange,
         filter: &DeadLetterFilter,
         max: usize,
     ) -> Found {
-        let from = span.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let until = span.until.unwrap_or(EntryId {
+        let from = range.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let until = range.until.unwrap_or(EntryId {
             millis: u64::MAX,
             sequence: u64::MAX,
         });
-        self.grave(topic, group, |group| {
+        self.in_group(at, |group| {
             let mut found = Found::default();
             let records = group.dead.range((from, Bound::Unbounded));
             for (id, record) in records.take_while(|(id, _)| **id <= until) {
@@ -110,15 +101,14 @@ impl MemoryAdapter {
         })
     }
 
-    fn put_in(
+    fn restore_each(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         records: &[Restoring],
         again: bool,
     ) -> Vec<Option<EntryId>> {
         let now = self.shared.now();
-        let put = |group: &mut GroupState| {
+        let restore = |group: &mut GroupState| {
             let mut ids = Vec::with_capacity(records.len());
             for Restoring {
                 identity,
@@ -134,7 +124,7 @@ impl MemoryAdapter {
                     ids.push(None);
                     continue;
                 }
-                let id = group.bury(record.clone(), now);
+                let id = group.dead_letter(record.clone(), now);
                 group.restored.insert(identity.clone(), id);
                 ids.push(Some(id));
             }
@@ -142,13 +132,13 @@ impl MemoryAdapter {
         };
         self.with(|space| {
             space
-                .group(topic, group)
-                .map_or_else(|| vec![None; records.len()], put)
+                .group(at)
+                .map_or_else(|| vec![None; records.len()], restore)
         })
     }
 
-    fn count_causes(&self, topic: &Topic, group: &Group) -> Vec<Cause> {
-        self.grave(topic, group, |group| {
+    fn count_causes(&self, at: &GroupAt) -> Vec<Cause> {
+        self.in_group(at, |group| {
             let mut causes: BTreeMap<(&str, &str), Cause> = BTreeMap::new();
             for (id, Record { head, .. }) in &group.dead {
                 match causes.entry((head.reason.as_str(), &head.fingerprint)) {
@@ -173,8 +163,8 @@ impl MemoryAdapter {
         })
     }
 
-    fn tally(&self, topic: &Topic, group: &Group, by: CountBy) -> Vec<(String, u64)> {
-        self.grave(topic, group, |group| {
+    fn count_by(&self, at: &GroupAt, by: CountBy) -> Vec<(String, u64)> {
+        self.in_group(at, |group| {
             let mut counts: BTreeMap<String, u64> = BTreeMap::new();
             for (id, Record { head, .. }) in &group.dead {
                 let name = match by {
@@ -189,94 +179,76 @@ impl MemoryAdapter {
     }
 }
 
-impl DeadLetterStore for MemoryAdapter {
+impl DeadLetters for MemoryAdapter {
     fn search<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        span: IdRange,
+        at: &'a GroupAt,
+        range: IdRange,
         filter: &'a DeadLetterFilter,
         max: usize,
     ) -> BoxFuture<'a, Result<Found, Error>> {
-        turn(move || Ok(self.look_for(topic, group, span, filter, max)))
+        turn(move || Ok(self.search_group(at, range, filter, max)))
     }
 
     fn find<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
         turn(move || {
-            Ok(self.grave(topic, group, |group| {
+            Ok(self.in_group(at, |group| {
                 let find = |id: &EntryId| Some((*id, group.dead.get(id)?.clone()));
                 ids.iter().filter_map(find).collect()
             }))
         })
     }
 
-    fn newest<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
-        turn(move || {
-            Ok(self.grave(topic, group, |group| {
-                group.dead.last_key_value().map(|(id, _)| *id)
-            }))
-        })
+    fn newest<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
+        turn(move || Ok(self.in_group(at, |group| group.dead.last_key_value().map(|(id, _)| *id))))
     }
 
     fn move_out<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         items: &'a [(EntryId, Disposition)],
         _: &'a [(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        turn(move || Ok(self.take_some(topic, group, items, operation)))
+        turn(move || Ok(self.move_each(at, items, operation)))
     }
 
     fn restore<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         records: &'a [Restoring],
         again: bool,
     ) -> BoxFuture<'a, Result<Vec<Option<EntryId>>, Error>> {
-        turn(move || Ok(self.put_in(topic, group, records, again)))
+        turn(move || Ok(self.restore_each(at, records, again)))
     }
 
-    fn causes<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
-        turn(move || Ok(self.count_causes(topic, group)))
+    fn causes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
+        turn(move || Ok(self.count_causes(at)))
     }
 
     fn counts<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         by: CountBy,
     ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
-        turn(move || Ok(self.tally(topic, group, by)))
+        turn(move || Ok(self.count_by(at, by)))
     }
 
     fn begin_operation<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         operation: Uuid,
-        order: String,
+        order: &'a str,
     ) -> BoxFuture<'a, Result<(), Error>> {
         turn(move || {
-            self.grave(topic, group, |group| {
+            self.in_group(at, |group| {
                 let row = JournalRow {
                     id: operation,
-                    order,
+                    order: order.to_owned(),
                     taken: 0,
                     cursor: None,
                     result: None,
@@ -292,30 +264,21 @@ impl DeadLetterStore for MemoryAdapter {
 
     fn end_operation<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         operation: Uuid,
-        result: String,
+        result: &'a str,
     ) -> BoxFuture<'a, Result<(), Error>> {
         turn(move || {
-            self.grave(topic, group, |group| {
+            self.in_group(at, |group| {
                 if let Some(row) = group.journal.get_mut(&operation) {
-                    row.result = Some(result);
+                    row.result = Some(result.to_owned());
                 }
             });
             Ok(())
         })
     }
 
-    fn journal<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<JournalRow>, Error>> {
-        turn(move || {
-            Ok(self.grave(topic, group, |group| {
-                group.journal.values().cloned().collect()
-            }))
-        })
+    fn journal<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<JournalRow>, Error>> {
+        turn(move || Ok(self.in_group(at, |group| group.journal.values().cloned().collect())))
     }
 }

@@ -8,7 +8,7 @@ use crate::domain::EntryId;
 
 #[derive(Debug, Default)]
 pub(super) struct Ids {
-    /// The entry of each message, and when it is forgotten, in milliseconds.
+    /// The entry of each message, and when its window ends, in milliseconds.
     entries: HashMap<Uuid, (EntryId, u64)>,
     ends: BTreeSet<(u64, Uuid)>,
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_known_for_its_window_and_then_takes_no_room() {
+    fn an_id_is_known_for_its_window_and_then_takes_no_memory() {
         let mut ids = Ids::default();
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let entry = |millis| EntryId {
@@ -50,7 +50,7 @@ mod tests {
         assert_eq!(ids.within(one, 10, 109), Some(entry(100)));
         assert_eq!(ids.within(one, 10, 110), None);
         assert_eq!(ids.within(two, 10, 100), None);
-        // Again, after its window, and then only the later end counts.
+        // Remembered again after its window: only the later end counts.
         ids.remember(one, entry(112), 10, 112);
         ids.remember(two, entry(115), 10, 115);
         assert_eq!(ids.within(one, 10, 121), Some(entry(112)));

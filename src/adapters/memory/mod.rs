@@ -1,26 +1,23 @@
 //! The memory adapter: the same bus in one process, for tests, demos and single-process use.
 //!
-//! One file for each concern, named as in the Redis adapter. Everything that is *scheduled*
-//! goes by the store's clock: retries, snoozes, times to live, ages, entry ids, claims. Leases
-//! go by the time that really passes, because they measure whether a consumer is alive:
-//! setting the clock forward takes no message from a handler that is working on it.
+//! One file per role, named as in the port and as in the Redis adapter. Retries, snoozes, times to
+//! live, ages, entry ids and claims go by the store's clock. Leases go by the time that really
+//! passes, because they measure whether a consumer is alive: setting the clock forward takes no
+//! message from a running handler.
 
 mod adapter;
 mod clock;
 mod dead_letters;
-mod group;
+mod deliveries;
 mod ids;
-mod kv;
-mod lease;
-mod promote;
-mod publish;
-mod read;
-mod retain;
+mod inspect;
+mod log;
+mod reader;
 mod schedule;
 mod sequence;
-mod settle;
-mod status;
 mod store;
+mod topics;
+mod values;
 
 pub use clock::ManualClock;
 pub use store::MemoryStore;

@@ -1,104 +1,147 @@
-//! What waits for its time: looking at it, bringing it back early, removing it.
+//! Retries and snoozed messages that are not due yet.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
-use super::adapter::MemoryAdapter;
-use super::promote::redo_entry;
-use crate::domain::{Group, Timestamp, Topic};
-use crate::store::{DeliveryId, Schedule, Scheduled};
+use super::adapter::{MemoryAdapter, turn};
+use super::store::{GroupState, redelivery_entry};
+use crate::domain::{BoxFuture, Error, Timestamp};
+use crate::store::{DeliveryId, GroupAt, MAX_BATCH, Promoted, Schedule, Scheduled, ScheduledPage};
 
 impl MemoryAdapter {
-    pub(super) fn list_scheduled(
+    /// Changes a group, and wakes its readers where the change says so.
+    fn change_and_wake<T>(
         &self,
-        topic: &Topic,
-        group: &Group,
-        after: Option<(Timestamp, DeliveryId)>,
-        max: usize,
-    ) -> Schedule {
-        let from = after.map_or(Bound::Unbounded, |(due, receipt)| {
-            Bound::Excluded((u64::try_from(due.as_millis()).unwrap_or(0), receipt))
-        });
-        let entries = self.with(|space| {
-            let group = space.group(topic, group).into_iter();
-            let waiting = group.flat_map(|group| group.scheduled.range((from, Bound::Unbounded)));
-            let scheduled = waiting.map(|((due, receipt), redelivery)| Scheduled {
-                receipt: *receipt,
-                due: time(*due),
-                redelivery: redelivery.clone(),
-            });
-            scheduled.take(max).collect()
-        });
-        Schedule {
-            now: self.shared.clock.now(),
-            entries,
-        }
-    }
-
-    pub(super) fn run_scheduled_now(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        receipts: &[DeliveryId],
-    ) -> Vec<bool> {
-        let now = self.shared.now();
-        let (moved, arrived) = self.with(|space| {
-            let found = space.topics.get_mut(topic).and_then(|topic| {
-                let group = topic.groups.get_mut(group)?;
-                Some((Arc::clone(&topic.arrived), group))
-            });
-            let Some((arrived, group)) = found else {
-                return (vec![false; receipts.len()], None);
-            };
-            let mut places = places(&group.scheduled);
-            let mut hasten = |receipt: &DeliveryId| {
-                let redelivery = places
-                    .remove(receipt)
-                    .and_then(|due| group.scheduled.remove(&(due, *receipt)));
-                redelivery
-                    .map(|redelivery| group.redo.push(now, redo_entry(redelivery)))
-                    .is_some()
-            };
-            let moved = receipts.iter().map(&mut hasten).collect();
-            (moved, Some(arrived))
-        });
-        if let Some(arrived) = arrived {
+        at: &GroupAt,
+        change: impl FnOnce(&mut GroupState) -> (T, bool),
+    ) -> Option<T> {
+        let (changed, wake): (T, Option<Arc<Notify>>) = self.with(|space| {
+            let topic = space.topics.get_mut(at.topic())?;
+            let (changed, wakes) = change(topic.groups.get_mut(&at.group)?);
+            Some((changed, wakes.then(|| Arc::clone(&topic.arrived))))
+        })?;
+        if let Some(arrived) = wake {
             arrived.notify_waiters();
         }
-        moved
-    }
-
-    pub(super) fn cancel_scheduled(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        receipts: &[DeliveryId],
-    ) -> Vec<bool> {
-        self.with(|space| {
-            let Some(group) = space.group(topic, group) else {
-                return vec![false; receipts.len()];
-            };
-            let mut places = places(&group.scheduled);
-            let mut cancel = |receipt: &DeliveryId| {
-                let due = places.remove(receipt);
-                due.is_some_and(|due| group.scheduled.remove(&(due, *receipt)).is_some())
-            };
-            receipts.iter().map(&mut cancel).collect()
-        })
+        Some(changed)
     }
 }
 
+fn promote(group: &mut GroupState, now: u64, max: usize) -> Promoted {
+    let mut promoted = Promoted::default();
+    while promoted.moved < max.min(MAX_BATCH) as u64
+        && let Some(first) = group.scheduled.first_entry()
+        && first.key().0 <= now
+    {
+        let entry = redelivery_entry(first.remove());
+        group.redelivery.push(now, entry);
+        promoted.moved += 1;
+    }
+    let next = group.scheduled.keys().next();
+    promoted.next = next.map(|(due, _)| Duration::from_millis(due.saturating_sub(now)));
+    promoted
+}
+
 /// When each is due.
-fn places(scheduled: &BTreeMap<(u64, DeliveryId), Bytes>) -> BTreeMap<DeliveryId, u64> {
-    let places = scheduled.keys();
-    places.map(|(due, receipt)| (*receipt, *due)).collect()
+fn due_times(scheduled: &BTreeMap<(u64, DeliveryId), Bytes>) -> BTreeMap<DeliveryId, u64> {
+    let keys = scheduled.keys();
+    keys.map(|(due, receipt)| (*receipt, *due)).collect()
+}
+
+/// Takes each receipt out of the schedule; `then` gets its redelivery. For each, whether it was
+/// scheduled.
+fn take_each(
+    group: &mut GroupState,
+    receipts: &[DeliveryId],
+    mut then: impl FnMut(&mut GroupState, Bytes),
+) -> Vec<bool> {
+    let mut due_times = due_times(&group.scheduled);
+    let mut take = |receipt: &DeliveryId| {
+        let due = due_times.remove(receipt);
+        let taken = due.and_then(|due| group.scheduled.remove(&(due, *receipt)));
+        taken.map(|redelivery| then(group, redelivery)).is_some()
+    };
+    receipts.iter().map(&mut take).collect()
 }
 
 fn time(millis: u64) -> Timestamp {
     let time = i64::try_from(millis).ok();
     time.and_then(|millis| Timestamp::from_millis(millis).ok())
         .unwrap_or(Timestamp::MAX)
+}
+
+impl Schedule for MemoryAdapter {
+    fn promote<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Promoted, Error>> {
+        turn(move || {
+            let now = self.shared.now();
+            let promoted = self.change_and_wake(at, |group| {
+                let promoted = promote(group, now, max);
+                (promoted, promoted.moved > 0)
+            });
+            Ok(promoted.unwrap_or_default())
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        after: Option<(Timestamp, DeliveryId)>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<ScheduledPage, Error>> {
+        let from = after.map_or(Bound::Unbounded, |(due, receipt)| {
+            Bound::Excluded((u64::try_from(due.as_millis()).unwrap_or(0), receipt))
+        });
+        turn(move || {
+            let entries = self.with(|space| {
+                let group = space.group(at).into_iter();
+                let range = group.flat_map(|group| group.scheduled.range((from, Bound::Unbounded)));
+                let scheduled = range.map(|((due, receipt), redelivery)| Scheduled {
+                    receipt: *receipt,
+                    due: time(*due),
+                    redelivery: redelivery.clone(),
+                });
+                scheduled.take(max).collect()
+            });
+            let now = self.shared.clock.now();
+            Ok(ScheduledPage { now, entries })
+        })
+    }
+
+    fn run_now<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        receipts: &'a [DeliveryId],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        turn(move || {
+            let now = self.shared.now();
+            let moved = self.change_and_wake(at, |group| {
+                let moved = take_each(group, receipts, |group, redelivery| {
+                    group.redelivery.push(now, redelivery_entry(redelivery));
+                });
+                (moved, true)
+            });
+            Ok(moved.unwrap_or_else(|| vec![false; receipts.len()]))
+        })
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        receipts: &'a [DeliveryId],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        turn(move || {
+            let removed =
+                self.change_and_wake(at, |group| (take_each(group, receipts, |_, _| {}), false));
+            Ok(removed.unwrap_or_else(|| vec![false; receipts.len()]))
+        })
+    }
 }

@@ -28,7 +28,7 @@ fn after(id: EntryId) -> EntryId {
     }
 }
 
-/// Entries by growing ids. They leave from the front only.
+/// Entries by growing ids. Only the oldest entries are ever removed.
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
     entries: VecDeque<(EntryId, Fields)>,
@@ -47,13 +47,18 @@ impl Sequence {
         self.entries.len() as u64
     }
 
-    /// The newest id that was ever given, of an entry that may be gone.
+    /// The newest id ever given; its entry may be gone.
     pub(super) fn last(&self) -> EntryId {
         self.last
     }
 
     pub(super) fn newest(&self) -> Option<EntryId> {
         self.entries.back().map(|(id, _)| *id)
+    }
+
+    /// The newest entries, oldest first.
+    pub(super) fn latest(&self, max: usize) -> impl Iterator<Item = &(EntryId, Fields)> {
+        self.entries.range(self.entries.len().saturating_sub(max)..)
     }
 
     fn get(&self, id: EntryId) -> Option<&Fields> {
@@ -69,7 +74,7 @@ impl Sequence {
         self.entries.range(first..)
     }
 
-    /// Removes from the front while the oldest entry, and how many there are, allow it.
+    /// Removes the oldest entry while `goes` says so, given its id and how many entries there are.
     pub(super) fn trim(&mut self, goes: impl Fn(EntryId, u64) -> bool) -> u64 {
         let mut removed = 0;
         while let Some((id, _)) = self.entries.front() {
@@ -83,14 +88,26 @@ impl Sequence {
     }
 }
 
-/// An entry that a consumer was given and has not settled.
+/// The state of an entry that a consumer was given and has not settled.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) consumer: ConsumerName,
-    /// When its lease began; `None` once it was given back.
+    /// When its lease began; `None` after a release.
     pub(super) since: Option<Instant>,
     pub(super) deliveries: u32,
 }
+
+impl Pending {
+    /// Gives the entry back, uncounted; a second time changes nothing.
+    pub(super) fn release(&mut self) {
+        if self.since.take().is_some() {
+            self.deliveries = self.deliveries.saturating_sub(1);
+        }
+    }
+}
+
+/// The number of a source among those of a reader, and its lane.
+pub(super) type Origin = (u16, Lane);
 
 /// How far a group has come in a sequence.
 #[derive(Debug, Default)]
@@ -99,7 +116,7 @@ pub(super) struct Cursor {
     pub(super) pending: BTreeMap<EntryId, Pending>,
 }
 
-/// What a look for expired leases found in one lane.
+/// The entries of one lane whose lease had expired.
 #[derive(Debug, Default)]
 pub(super) struct TakenOver {
     pub(super) taken: Vec<Fetched>,
@@ -108,23 +125,23 @@ pub(super) struct TakenOver {
 }
 
 impl Cursor {
-    /// Entries that the group was not given yet.
+    /// How many entries the group was not given yet.
     pub(super) fn lag(&self, sequence: &Sequence) -> u64 {
         sequence.after(Some(self.delivered)).size_hint().0 as u64
     }
 
-    /// The smallest id that the group still needs, of an entry or of one to come.
+    /// The smallest id that the group still needs, of an entry now or later.
     pub(super) fn floor(&self) -> EntryId {
         let next = after(self.delivered);
         let first = self.pending.keys().next();
         first.map_or(next, |first| next.min(*first))
     }
 
-    /// Gives a consumer what nobody was given yet.
+    /// Gives a consumer entries that no consumer was given yet.
     pub(super) fn take(
         &mut self,
         sequence: &Sequence,
-        lane: Lane,
+        (source, lane): Origin,
         consumer: &ConsumerName,
         max: usize,
     ) -> Vec<Fetched> {
@@ -138,6 +155,7 @@ impl Cursor {
             };
             self.pending.insert(*id, pending);
             fetched.push(Fetched {
+                source,
                 receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
                 deliveries: 1,
@@ -149,8 +167,8 @@ impl Cursor {
         fetched
     }
 
-    /// The entry, where the consumer holds it.
-    pub(super) fn list_pending(
+    /// The pending entry, where the consumer holds it.
+    pub(super) fn pending_of(
         &mut self,
         id: EntryId,
         consumer: &ConsumerName,
@@ -160,11 +178,11 @@ impl Cursor {
             .filter(|pending| pending.consumer == *consumer)
     }
 
-    /// Gives a consumer what others have held for longer than a lease.
+    /// Gives a consumer entries that others have held for longer than a lease.
     pub(super) fn take_over(
         &mut self,
         sequence: &Sequence,
-        lane: Lane,
+        (source, lane): Origin,
         consumer: &ConsumerName,
         lease: Duration,
         from: EntryId,
@@ -192,6 +210,7 @@ impl Cursor {
             pending.since = Some(now);
             pending.deliveries = pending.deliveries.saturating_add(1);
             result.taken.push(Fetched {
+                source,
                 receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
                 deliveries: pending.deliveries,
@@ -214,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_grow_even_when_the_clock_stands_or_goes_back() {
+    fn ids_grow_while_the_clock_stands_or_goes_back() {
         let mut sequence = Sequence::default();
         assert_eq!(sequence.push(0, Vec::new()), id(0, 1));
         assert_eq!(sequence.push(7, Vec::new()), id(7, 0));
@@ -224,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_tells_what_is_left_and_what_is_needed() {
+    fn a_cursor_knows_its_lag_and_its_floor() {
         let consumer = ConsumerName::new("c").unwrap();
         let mut sequence = Sequence::default();
         for _ in 0..5 {
@@ -232,7 +251,10 @@ mod tests {
         }
         let mut cursor = Cursor::default();
         assert_eq!(cursor.lag(&sequence), 5);
-        assert_eq!(cursor.take(&sequence, Lane::Log, &consumer, 3).len(), 3);
+        assert_eq!(
+            cursor.take(&sequence, (0, Lane::Log), &consumer, 3).len(),
+            3
+        );
         assert_eq!(cursor.lag(&sequence), 2);
         cursor.pending.remove(&id(1, 0));
         assert_eq!(cursor.floor(), id(1, 1));

@@ -11,18 +11,19 @@ use uuid::Uuid;
 
 use super::adapter::MemoryAdapter;
 use super::ids::Ids;
-use super::kv::{MemoryKv, Values};
 use super::sequence::{Cursor, Sequence, next_id};
+use super::values::{MemoryKv, Values};
 use crate::api::{Kv, KvStore};
 use crate::domain::{
     Clock, ConsumerName, EntryId, Group, Namespace, SystemClock, Topic, TopicSettings,
 };
-use crate::store::{DeliveryId, JournalRow, Lane, Record, Store};
+use crate::store::{DeliveryId, Fields, GroupAt, JournalRow, Lane, Record, Store};
+use crate::wire::redelivery::RETRY_FIELD;
 
 /// A store in this process's memory. Cheap to clone; clones are the same store.
 ///
-/// Several containers can share one, as several processes share a server. What it holds is
-/// gone with its last clone, container and key-value store.
+/// Several containers can share one, as several processes share a server. Its contents are gone
+/// when the last clone, container and key-value store is dropped.
 ///
 /// # Example
 ///
@@ -74,8 +75,8 @@ impl MemoryStore {
 
     /// An empty store on another clock, such as a [`ManualClock`](super::ManualClock).
     ///
-    /// What is scheduled goes by it: retries, snoozes, times to live, ages, entry ids and
-    /// claims of `once`. Leases of deliveries go by the time that really passes.
+    /// Retries, snoozes, times to live, ages, entry ids and claims of `once` go by it. Leases of
+    /// deliveries go by the time that really passes.
     #[must_use]
     pub fn with_clock(clock: impl Clock + 'static) -> Self {
         Self {
@@ -86,7 +87,7 @@ impl MemoryStore {
         }
     }
 
-    /// The topics of a namespace. Containers make their own; this is for what stands beside them.
+    /// The store of a namespace, for use without a container; a container makes its own.
     #[must_use]
     pub fn store(&self, namespace: Option<Namespace>) -> Arc<dyn Store> {
         Arc::new(MemoryAdapter::new(Arc::clone(&self.shared), namespace))
@@ -107,11 +108,11 @@ impl MemoryStore {
         Arc::new(MemoryKv::on(Arc::clone(&self.shared), namespace))
     }
 
-    /// Forgets everything in all namespaces, as a server does that has lost its data.
-    /// Subscriptions create their groups anew and go on.
+    /// Removes everything in all namespaces, like a server that has lost its data. Subscriptions
+    /// create their groups again and continue.
     pub fn clear(&self) {
         let spaces = std::mem::take(&mut *self.shared.lock());
-        // Whoever waits for entries is to find that its group is gone.
+        // A waiting reader then finds that its group is gone.
         for topic in spaces.values().flat_map(|space| space.topics.values()) {
             topic.arrived.notify_waiters();
         }
@@ -151,7 +152,7 @@ impl Shared {
     }
 }
 
-/// What one namespace holds.
+/// The contents of one namespace.
 #[derive(Debug, Default)]
 pub(super) struct Space {
     pub(super) topics: BTreeMap<Topic, TopicState>,
@@ -159,49 +160,54 @@ pub(super) struct Space {
 }
 
 impl Space {
-    pub(super) fn group(&mut self, topic: &Topic, group: &Group) -> Option<&mut GroupState> {
-        self.topics.get_mut(topic)?.groups.get_mut(group)
+    pub(super) fn group(&mut self, at: &GroupAt) -> Option<&mut GroupState> {
+        self.topics.get_mut(at.topic())?.groups.get_mut(&at.group)
     }
 }
 
-/// A topic. One without settings was made by a producer that does not know of them.
+/// A topic. It has no settings when a publish created it before `ensure_topic` did.
 #[derive(Debug, Default)]
 pub(super) struct TopicState {
     pub(super) settings: Option<TopicSettings>,
     pub(super) log: Sequence,
     pub(super) ids: Ids,
     pub(super) groups: BTreeMap<Group, GroupState>,
-    /// Rung when a lane has a new entry.
+    /// Notified when the log or a redelivery stream has a new entry.
     pub(super) arrived: Arc<Notify>,
 }
 
 impl TopicState {
-    /// A lane of a group: the entries and the group's cursor over them.
+    /// The entries of one of a group's lanes, and the group's cursor over them.
     pub(super) fn lane(&mut self, group: &Group, lane: Lane) -> Option<(&Sequence, &mut Cursor)> {
         let state = self.groups.get_mut(group)?;
         Some(match lane {
             Lane::Log => (&self.log, &mut state.log),
-            Lane::Redelivery => (&state.redo, &mut state.redone),
+            Lane::Redelivery => (&state.redelivery, &mut state.redelivered),
         })
     }
+}
+
+/// An entry of a redelivery stream.
+pub(super) fn redelivery_entry(redelivery: Bytes) -> Fields {
+    vec![(Bytes::from_static(RETRY_FIELD), redelivery)]
 }
 
 #[derive(Debug, Default)]
 pub(super) struct GroupState {
     /// How far it has come in the topic's log.
     pub(super) log: Cursor,
-    pub(super) redo: Sequence,
-    /// How far it has come in its redo lane.
-    pub(super) redone: Cursor,
-    /// Parcels by due time in milliseconds and by the delivery that ended with them.
+    pub(super) redelivery: Sequence,
+    /// How far it has come in its redelivery stream.
+    pub(super) redelivered: Cursor,
+    /// Redeliveries by due time in milliseconds and by the delivery that ended with them.
     pub(super) scheduled: BTreeMap<(u64, DeliveryId), Bytes>,
     pub(super) dead: BTreeMap<EntryId, Record>,
     last_dead: EntryId,
-    /// What was done to its dead letters.
+    /// Operators' changes to its dead letters.
     pub(super) journal: BTreeMap<Uuid, JournalRow>,
-    /// Identities of dead letters that were put in, and the ids that they got.
+    /// The identities of restored dead letters, and the ids that they got.
     pub(super) restored: BTreeMap<String, EntryId>,
-    /// When each consumer was last heard of.
+    /// When each consumer was last active.
     pub(super) consumers: BTreeMap<ConsumerName, Instant>,
 }
 
@@ -209,19 +215,19 @@ impl GroupState {
     pub(super) fn cursor(&mut self, lane: Lane) -> &mut Cursor {
         match lane {
             Lane::Log => &mut self.log,
-            Lane::Redelivery => &mut self.redone,
+            Lane::Redelivery => &mut self.redelivered,
         }
     }
 
     /// Adds a dead letter, as the newest.
-    pub(super) fn bury(&mut self, record: Record, now: u64) -> EntryId {
+    pub(super) fn dead_letter(&mut self, record: Record, now: u64) -> EntryId {
         let id = next_id(self.last_dead, now);
         self.last_dead = id;
         self.dead.insert(id, record);
         id
     }
 
-    pub(super) fn heard_of(&mut self, consumer: &ConsumerName) {
+    pub(super) fn set_active(&mut self, consumer: &ConsumerName) {
         self.consumers.insert(consumer.clone(), Instant::now());
     }
 }

@@ -11,7 +11,7 @@ use super::resp::{Broken, Head, Walk, reply};
 use super::scripts::{self, Call};
 use super::settle::batches;
 use crate::domain::{Error, ErrorKind, Topic, whole_millis};
-use crate::store::{Appended, Identified};
+use crate::store::{Appended, NewEntry};
 
 const OPERATION: &str = "publish";
 
@@ -20,7 +20,7 @@ impl RedisAdapter {
         &self,
         topic: &Topic,
         window: Duration,
-        entries: &[Identified],
+        entries: &[NewEntry],
     ) -> Vec<Result<Appended, Error>> {
         let mut results = Vec::with_capacity(entries.len());
         for batch in batches(entries, |entry| entry.value.len()) {

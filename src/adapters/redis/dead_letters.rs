@@ -17,7 +17,8 @@ use crate::domain::{
     Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Group, Topic, hour_name,
 };
 use crate::store::{
-    DeadLetterStore, Disposition, Fields, Found, IdRange, JournalRow, MAX_BATCH, Record, Restoring,
+    DeadLetters, Disposition, Fields, Found, GroupAt, IdRange, JournalRow, MAX_BATCH, Record,
+    Restoring,
 };
 use crate::wire::dead_letter::{decode_head, encode_head, unreadable};
 
@@ -209,77 +210,66 @@ fn read_counts((fields, gone): (Vec<(String, String)>, Sums), by: CountBy) -> Ve
     counts
 }
 
-impl DeadLetterStore for RedisAdapter {
+impl DeadLetters for RedisAdapter {
     fn search<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        span: IdRange,
+        at: &'a GroupAt,
+        range: IdRange,
         filter: &'a DeadLetterFilter,
         max: usize,
     ) -> BoxFuture<'a, Result<Found, Error>> {
-        Box::pin(self.search_dead(topic, group, span, filter, max))
+        Box::pin(self.search_dead(at.topic(), &at.group, range, filter, max))
     }
 
     fn find<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        Box::pin(self.dead_records(topic, group, ids))
+        Box::pin(self.dead_records(at.topic(), &at.group, ids))
     }
 
-    fn newest<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
-        Box::pin(self.last_dead(topic, group))
+    fn newest<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
+        Box::pin(self.last_dead(at.topic(), &at.group))
     }
 
     fn move_out<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         items: &'a [(EntryId, Disposition)],
         known: &'a [(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.take_dead(topic, group, items, known, operation))
+        Box::pin(self.take_dead(at.topic(), &at.group, items, known, operation))
     }
 
     fn restore<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         records: &'a [Restoring],
         again: bool,
     ) -> BoxFuture<'a, Result<Vec<Option<EntryId>>, Error>> {
-        Box::pin(self.put_dead(topic, group, records, again))
+        Box::pin(self.put_dead(at.topic(), &at.group, records, again))
     }
 
-    fn causes<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
+    fn causes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
         Box::pin(async move {
-            let key = self.keys.dead_causes(topic, group);
-            Ok(read_causes(self.hash_of_counts(key, topic, group).await?))
+            let key = self.keys.dead_causes(at.topic(), &at.group);
+            Ok(read_causes(
+                self.hash_of_counts(key, at.topic(), &at.group).await?,
+            ))
         })
     }
 
     fn counts<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         by: CountBy,
     ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
         Box::pin(async move {
-            let key = self.keys.dead_counts(topic, group);
+            let key = self.keys.dead_counts(at.topic(), &at.group);
             Ok(read_counts(
-                self.hash_of_counts(key, topic, group).await?,
+                self.hash_of_counts(key, at.topic(), &at.group).await?,
                 by,
             ))
         })
@@ -287,30 +277,24 @@ impl DeadLetterStore for RedisAdapter {
 
     fn begin_operation<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         operation: Uuid,
-        order: String,
+        order: &'a str,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.write_beginning(topic, group, operation, order))
+        Box::pin(self.write_beginning(at.topic(), &at.group, operation, order))
     }
 
     fn end_operation<'a>(
         &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
+        at: &'a GroupAt,
         operation: Uuid,
-        result: String,
+        result: &'a str,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.write_end(topic, group, operation, result))
+        Box::pin(self.write_end(at.topic(), &at.group, operation, result))
     }
 
-    fn journal<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-    ) -> BoxFuture<'a, Result<Vec<JournalRow>, Error>> {
-        Box::pin(self.read_journal(topic, group))
+    fn journal<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<JournalRow>, Error>> {
+        Box::pin(self.read_journal(at.topic(), &at.group))
     }
 }
 

@@ -18,7 +18,7 @@ impl RedisAdapter {
         topic: &Topic,
         group: &Group,
         operation: Uuid,
-        order: String,
+        order: &str,
     ) -> Result<(), Error> {
         let rows = self.read_journal(topic, group).await?;
         let over = (rows.len() + 1).saturating_sub(LONGEST_JOURNAL);
@@ -51,7 +51,7 @@ impl RedisAdapter {
         topic: &Topic,
         group: &Group,
         operation: Uuid,
-        result: String,
+        result: &str,
     ) -> Result<(), Error> {
         self.pool
             .run("end operation", async |connection| {

@@ -21,9 +21,9 @@ impl RedisAdapter {
         let mut held = Vec::with_capacity(receipts.len());
         for batch in receipts.chunks(MAX_BATCH) {
             let mut call = scripts::lease()
-                .key(self.keys.log(&member.topic))
-                .key(self.keys.redo(&member.topic, &member.group))
-                .arg(member.group.as_str())
+                .key(self.keys.log(member.topic()))
+                .key(self.keys.redo(member.topic(), member.group()))
+                .arg(member.group().as_str())
                 .arg(member.consumer.as_str())
                 .arg(action);
             for receipt in batch {
@@ -52,15 +52,15 @@ impl RedisAdapter {
         for lane in [Lane::Log, Lane::Redelivery] {
             pipeline
                 .cmd("XPENDING")
-                .arg(self.keys.lane(&member.topic, &member.group, lane))
-                .arg(member.group.as_str())
+                .arg(self.keys.lane(member.topic(), member.group(), lane))
+                .arg(member.group().as_str())
                 .arg("-")
                 .arg("+")
                 .arg(max)
                 .arg(member.consumer.as_str());
         }
         self.pool
-            .run("holdings", async |connection| {
+            .run("list pending", async |connection| {
                 let lanes: Vec<Value> = pipeline.query_async(connection).await?;
                 let mut held = Vec::new();
                 for (lane, reply) in [Lane::Log, Lane::Redelivery].into_iter().zip(lanes) {
@@ -85,20 +85,22 @@ impl RedisAdapter {
         max: usize,
     ) -> Result<Reclaimed, Error> {
         let call = scripts::reclaim()
-            .key(self.keys.log(&member.topic))
-            .key(self.keys.redo(&member.topic, &member.group))
-            .arg(member.group.as_str())
+            .key(self.keys.log(member.topic()))
+            .key(self.keys.redo(member.topic(), member.group()))
+            .arg(member.group().as_str())
             .arg(member.consumer.as_str())
             .arg(whole_millis(lease))
             .arg(max.min(MAX_BATCH))
             .arg(cursor.log.to_string())
-            .arg(cursor.redo.to_string());
+            .arg(cursor.redelivery.to_string());
         self.pool
             .run("reclaim", async |connection| {
                 let reply: Value = call.run(connection).await?;
                 let mut reclaimed = Reclaimed::default();
                 let lanes = reply::array(reply)?;
-                for (lane, reply) in [Lane::Log, Lane::Redelivery].into_iter().zip(lanes) {
+                for (source, (lane, reply)) in
+                    (0..).zip([Lane::Log, Lane::Redelivery].into_iter().zip(lanes))
+                {
                     let mut parts = reply::array(reply)?.into_iter();
                     let (Some(next), Some(taken), Some(missing)) =
                         (parts.next(), parts.next(), parts.next())
@@ -108,11 +110,11 @@ impl RedisAdapter {
                     let next = reply::entry_id(&next)?;
                     match lane {
                         Lane::Log => reclaimed.cursor.log = next,
-                        Lane::Redelivery => reclaimed.cursor.redo = next,
+                        Lane::Redelivery => reclaimed.cursor.redelivery = next,
                     }
                     reclaimed.missing += reply::array(missing)?.len() as u64;
                     for entry in reply::array(taken)? {
-                        reclaimed.taken.push(taken_over(lane, entry)?);
+                        reclaimed.taken.push(taken_over(source, lane, entry)?);
                     }
                 }
                 Ok(reclaimed)
@@ -143,13 +145,14 @@ impl RedisAdapter {
     }
 }
 
-fn taken_over(lane: Lane, entry: Value) -> Result<Fetched, redis::RedisError> {
+fn taken_over(source: u16, lane: Lane, entry: Value) -> Result<Fetched, redis::RedisError> {
     let mut parts = reply::array(entry)?.into_iter();
     let (Some(id), Some(fields), Some(deliveries)) = (parts.next(), parts.next(), parts.next())
     else {
         return Err(reply::unexpected("reclaim.lua"));
     };
     Ok(Fetched {
+        source,
         receipt: DeliveryId {
             lane,
             id: reply::entry_id(&id)?,

@@ -17,6 +17,7 @@ mod publish;
 mod read;
 mod resp;
 mod retain;
+mod roles;
 mod schedule;
 mod scripts;
 mod search;

@@ -10,7 +10,8 @@ use super::adapter::RedisAdapter;
 use super::net::error;
 use super::resp::{Head, Walk, pack, reply};
 use super::scripts;
-use crate::domain::{EntryId, Error, ErrorKind, Retention, Topic, TopicSettings};
+use crate::domain::{Error, ErrorKind, Retention, Topic, TopicSettings};
+use crate::store::{Appended, NewEntry};
 
 /// A pipeline is cut at this many entries or bytes, whichever comes first.
 const PIPELINE_ENTRIES: usize = 512;
@@ -40,8 +41,14 @@ impl<F> Drop for UnderWay<F> {
     }
 }
 
-fn xadd(out: &mut Vec<u8>, log: &str, (field, value): &(&'static str, Bytes)) {
-    let parts = [b"XADD", log.as_bytes(), b"*", field.as_bytes(), value];
+fn xadd(out: &mut Vec<u8>, log: &str, draft: &NewEntry) {
+    let parts = [
+        b"XADD",
+        log.as_bytes(),
+        b"*",
+        draft.name.as_bytes(),
+        &draft.value,
+    ];
     pack(out, &parts);
 }
 
@@ -98,19 +105,19 @@ impl RedisAdapter {
     pub(super) async fn append_entries(
         &self,
         topic: &Topic,
-        entries: Vec<(&'static str, Bytes)>,
-    ) -> Vec<Result<EntryId, Error>> {
+        entries: &[NewEntry],
+    ) -> Vec<Result<Appended, Error>> {
         let log = self.keys.log(topic);
         let mut results = Vec::with_capacity(entries.len());
         let mut under_way = UnderWay(VecDeque::new());
-        let mut rest = entries.as_slice();
+        let mut rest = entries;
         while !rest.is_empty() {
             let mut bytes = 0;
             let cut = rest
                 .iter()
                 .take(PIPELINE_ENTRIES)
-                .position(|(_, value)| {
-                    bytes += value.len();
+                .position(|draft| {
+                    bytes += draft.value.len();
                     bytes > PIPELINE_BYTES
                 })
                 .unwrap_or(rest.len().min(PIPELINE_ENTRIES))
@@ -135,15 +142,15 @@ impl RedisAdapter {
     fn append_some(
         &self,
         log: &str,
-        entries: &[(&'static str, Bytes)],
-    ) -> impl Future<Output = Vec<Result<EntryId, Error>>> + Send + use<> {
+        entries: &[NewEntry],
+    ) -> impl Future<Output = Vec<Result<Appended, Error>>> + Send + use<> {
         let (size, count) = (
-            entries.iter().map(|(_, value)| value.len()).sum::<usize>(),
+            entries.iter().map(|draft| draft.value.len()).sum::<usize>(),
             entries.len(),
         );
         let mut packed = Vec::with_capacity(size + count * (log.len() + 64));
-        for entry in entries {
-            xadd(&mut packed, log, entry);
+        for draft in entries {
+            xadd(&mut packed, log, draft);
         }
         let sent = self.publisher.send("publish", packed, count);
         async move {
@@ -155,12 +162,16 @@ impl RedisAdapter {
     }
 }
 
-fn appended(reply: Result<Bytes, RedisError>) -> Result<EntryId, Error> {
+fn appended(reply: Result<Bytes, RedisError>) -> Result<Appended, Error> {
     let id = reply.and_then(|reply| match Walk::new(reply).next()? {
         Head::RawPayload(id) => reply::parse_id(&id).ok_or_else(|| reply::unexpected("XADD")),
         _ => Err(reply::unexpected("XADD")),
     });
-    id.map_err(|e| error::sent("publish", e))
+    let appended = id.map(|id| Appended {
+        id,
+        duplicate: false,
+    });
+    appended.map_err(|e| error::sent("publish", e))
 }
 
 /// The settings as the store holds them.

@@ -11,7 +11,9 @@ use super::resp::{Broken, Head, Walk, reply};
 use super::scripts;
 use crate::domain::BoxFuture;
 use crate::domain::{Error, ErrorKind, Group, Topic, whole_millis};
-use crate::store::{DeliveryId, Fetched, Interrupt, Lane, Member, Opened, Reader, StartFrom};
+use crate::store::{
+    DeliveryId, Fetched, Interrupt, Lane, Opened, Opening, Reader, Source, StartFrom,
+};
 
 /// What a reply says of its own length is believed up to this.
 const MAX_RESERVE: usize = 10_000;
@@ -43,9 +45,9 @@ impl RedisAdapter {
             .map_err(|e| e.on(format!("{topic}/{group}")))
     }
 
-    pub(super) async fn open_reader(&self, member: &Member) -> Result<Opened, Error> {
-        let opening = async {
-            let name = format!("redstart:sub:{}", member.consumer);
+    pub(super) async fn open_reader(&self, opening: &Opening) -> Result<Opened, Error> {
+        let connecting = async {
+            let name = format!("redstart:sub:{}", opening.consumer);
             let mut socket = self.server.connect_socket(&name).await?;
             let asking = redis::cmd("CLIENT").arg("ID").to_owned();
             match within(GRACE, socket.command(&asking)).await? {
@@ -53,14 +55,17 @@ impl RedisAdapter {
                 _ => Err(reply::unexpected("CLIENT ID")),
             }
         };
-        let (socket, client) = opening
+        let (socket, client) = connecting
             .await
-            .map_err(|e| error::not_sent("open reader", e).on(member.to_string()))?;
+            .map_err(|e| error::not_sent("open reader", e).on(opening.to_string()))?;
+        let key = |source: &Source| {
+            let topic = source.partition.topic();
+            self.keys.lane(topic, &opening.group, source.lane)
+        };
         let reader = RedisReader {
             socket,
-            log: self.keys.log(&member.topic),
-            redo: self.keys.redo(&member.topic, &member.group),
-            member: member.clone(),
+            keys: opening.sources.iter().map(key).collect(),
+            opening: opening.clone(),
         };
         let interrupt = RedisInterrupt {
             pool: self.pool.clone(),
@@ -73,9 +78,9 @@ impl RedisAdapter {
 #[derive(Debug)]
 struct RedisReader {
     socket: Socket,
-    log: String,
-    redo: String,
-    member: Member,
+    opening: Opening,
+    /// The stream of each source.
+    keys: Vec<String>,
 }
 
 impl RedisReader {
@@ -83,8 +88,8 @@ impl RedisReader {
         let mut command = redis::cmd("XREADGROUP");
         command
             .arg("GROUP")
-            .arg(self.member.group.as_str())
-            .arg(self.member.consumer.as_str())
+            .arg(self.opening.group.as_str())
+            .arg(self.opening.consumer.as_str())
             .arg("COUNT")
             .arg(max);
         // A wait of 0 would be for ever.
@@ -92,17 +97,25 @@ impl RedisReader {
         if millis > 0 {
             command.arg("BLOCK").arg(millis);
         }
-        command
-            .arg("STREAMS")
-            .arg(&self.log)
-            .arg(&self.redo)
-            .arg(">")
-            .arg(">");
+        command.arg("STREAMS").arg(&self.keys);
+        for _ in &self.keys {
+            command.arg(">");
+        }
         // A reply that is late is not a reply that is lost: there is no other time limit.
         let reply = within(wait + GRACE, self.socket.exchange(&command)).await;
         reply
             .and_then(|reply| Ok(self.fetched(reply)?))
-            .map_err(|e| failed(e).on(self.member.to_string()))
+            .map_err(|e| failed(e).on(self.opening.to_string()))
+    }
+
+    /// The source whose stream has this key.
+    fn source(&self, key: &[u8]) -> Result<(u16, Lane), Broken> {
+        let keyed = self.keys.iter().zip(&self.opening.sources);
+        let mut numbered = (0..).zip(keyed);
+        numbered
+            .find(|(_, (known, _))| known.as_bytes() == key)
+            .map(|(number, (_, source))| (number, source.lane))
+            .ok_or(Broken::new("a stream that was not asked for"))
     }
 
     /// `[[key, [[id, fields], …]], …]`, or nothing.
@@ -111,11 +124,7 @@ impl RedisReader {
         let mut fetched = Vec::new();
         for _ in 0..walk.array()? {
             pair(walk.array()?)?;
-            let lane = if walk.payload()? == self.redo.as_bytes() {
-                Lane::Redelivery
-            } else {
-                Lane::Log
-            };
+            let (source, lane) = self.source(&walk.payload()?)?;
             let entries = walk.array()?;
             fetched.reserve(entries.min(MAX_RESERVE));
             for _ in 0..entries {
@@ -126,6 +135,7 @@ impl RedisReader {
                     fields.push((walk.payload()?, walk.payload()?));
                 }
                 fetched.push(Fetched {
+                    source,
                     receipt: DeliveryId { lane, id },
                     fields,
                     deliveries: 1,

@@ -7,7 +7,7 @@ use super::resp::reply;
 use super::scripts;
 use super::settle::lane_name;
 use crate::domain::{Error, Group, Timestamp, Topic};
-use crate::store::{DeliveryId, Lane, MAX_BATCH, Schedule, Scheduled};
+use crate::store::{DeliveryId, Lane, MAX_BATCH, Scheduled, ScheduledPage};
 
 /// A page ends after so many bytes: some megabytes are enough for one reply.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -19,7 +19,7 @@ impl RedisAdapter {
         group: &Group,
         after: Option<(Timestamp, DeliveryId)>,
         max: usize,
-    ) -> Result<Schedule, Error> {
+    ) -> Result<ScheduledPage, Error> {
         let (due, place) = match after {
             Some((due, receipt)) => (due.as_millis().to_string(), member(&receipt)),
             None => (String::new(), String::new()),
@@ -35,7 +35,7 @@ impl RedisAdapter {
             .run("list scheduled", async |connection| {
                 let mut reply = reply::array(call.run(connection).await?)?.into_iter();
                 let now = reply.next().ok_or_else(|| reply::unexpected("no time"))?;
-                Ok(Schedule {
+                Ok(ScheduledPage {
                     now: time(&now)?,
                     entries: reply.map(scheduled).collect::<Result<_, RedisError>>()?,
                 })

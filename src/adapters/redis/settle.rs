@@ -60,8 +60,8 @@ impl RedisAdapter {
             for ids in ids.chunks(MAX_BATCH) {
                 pipeline
                     .cmd("XACK")
-                    .arg(self.keys.lane(&member.topic, &member.group, lane))
-                    .arg(member.group.as_str())
+                    .arg(self.keys.lane(member.topic(), member.group(), lane))
+                    .arg(member.group().as_str())
                     .arg(ids)
                     .ignore();
             }
@@ -82,7 +82,7 @@ impl RedisAdapter {
         member: &Member,
         settlements: &[Settlement],
     ) -> Result<Vec<bool>, Error> {
-        let (topic, group) = (&member.topic, &member.group);
+        let (topic, group) = (member.topic(), member.group());
         let mut done = Vec::with_capacity(settlements.len());
         for batch in batches(settlements, weight) {
             let mut call = scripts::settle()

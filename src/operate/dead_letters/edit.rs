@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::domain::{Codec, DeadLetter, EntryId, Envelope, Error, ErrorKind, Group, Topic};
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
 use crate::operate::dead_letters::journal::Order;
-use crate::store::Disposition;
+use crate::store::{Disposition, GroupAt};
 use crate::wire::encode_entry;
 
 const OPERATION: &str = "edit dead letter";
@@ -54,9 +54,9 @@ impl DeadLetters {
             .map_err(|e| e.on(on()))?;
 
         let operation = Uuid::now_v7();
-        let order = Order::edit(id, operator, self.store.clock().now());
+        let order = Order::edit(id, operator, self.store.now());
         let port = self.port();
-        port.begin_operation(topic, group, operation, order.encode())
+        port.begin_operation(&GroupAt::of(topic, group), operation, &order.encode())
             .await?;
         let redelivery = letter.into_redelivery_of(fields, operation);
         let items = [(id, Disposition::RequeueAs(redelivery))];
@@ -70,7 +70,8 @@ impl DeadLetters {
             "another operator took it first".to_owned()
         };
         tracing::info!(%topic, %group, %id, %operation, operator, result, "dead letter edited");
-        port.end_operation(topic, group, operation, result).await?;
+        port.end_operation(&GroupAt::of(topic, group), operation, &result)
+            .await?;
         metrics::counter!("redstart_dead_letters_edited_total", "topic" => topic.to_string(), "group" => group.to_string())
             .increment(moved as u64);
         if moved == 1 { Ok(new_id) } else { Err(gone()) }

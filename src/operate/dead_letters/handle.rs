@@ -11,7 +11,7 @@ use crate::domain::{
     Group, Moved, Topic,
 };
 use crate::operate::dead_letters::report::DeadLetterPage;
-use crate::store::{DeadLetterStore, Disposition, IdRange, Store};
+use crate::store::{Disposition, GroupAt, IdRange, Store};
 use crate::wire::Limits;
 use crate::wire::dead_letter::decode_record;
 
@@ -61,7 +61,7 @@ impl DeadLetters {
         }
     }
 
-    pub(super) fn port(&self) -> &dyn DeadLetterStore {
+    pub(super) fn port(&self) -> &dyn crate::store::DeadLetters {
         self.store.dead_letters()
     }
 
@@ -74,7 +74,7 @@ impl DeadLetters {
     ///
     /// The kinds of the connection.
     pub async fn causes(&self, topic: &Topic, group: &Group) -> Result<Vec<Cause>, Error> {
-        self.port().causes(topic, group).await
+        self.port().causes(&GroupAt::of(topic, group)).await
     }
 
     /// Counts a group's dead letters by type, tenant or hour; sorted by name.
@@ -88,7 +88,7 @@ impl DeadLetters {
         group: &Group,
         by: CountBy,
     ) -> Result<Vec<(String, u64)>, Error> {
-        self.port().counts(topic, group, by).await
+        self.port().counts(&GroupAt::of(topic, group), by).await
     }
 
     /// Lists up to `max` of a group's matching dead letters after the id `after`, oldest first.
@@ -115,7 +115,7 @@ impl DeadLetters {
         };
         let found = self
             .port()
-            .search(topic, group, range, filter, max.max(1))
+            .search(&GroupAt::of(topic, group), range, filter, max.max(1))
             .await?;
         Ok(DeadLetterPage {
             next: found.next(),
@@ -130,7 +130,7 @@ impl DeadLetters {
     ///
     /// The kinds of the connection.
     pub async fn newest(&self, topic: &Topic, group: &Group) -> Result<Option<EntryId>, Error> {
-        self.port().newest(topic, group).await
+        self.port().newest(&GroupAt::of(topic, group)).await
     }
 
     /// Reads whole dead letters, in the order of the ids; leaves out ids that do not exist.
@@ -145,7 +145,7 @@ impl DeadLetters {
         group: &Group,
         ids: &[EntryId],
     ) -> Result<Vec<DeadLetter>, Error> {
-        let records = self.port().find(topic, group, ids).await?;
+        let records = self.port().find(&GroupAt::of(topic, group), ids).await?;
         records
             .into_iter()
             .map(|(id, record)| {
@@ -227,7 +227,7 @@ impl DeadLetters {
     ) -> Result<HashSet<EntryId>, Error> {
         let existed = self
             .port()
-            .move_out(topic, group, items, known, operation)
+            .move_out(&GroupAt::of(topic, group), items, known, operation)
             .await?;
         let moved = items.iter().zip(existed).filter(|(_, existed)| *existed);
         let moved: HashSet<EntryId> = moved.map(|((id, _), _)| *id).collect();

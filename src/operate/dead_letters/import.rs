@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::domain::{DeadLetter, EntryId, Error, ErrorKind, Group, Topic};
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
-use crate::store::Restoring;
+use crate::store::{GroupAt, Partition, Restoring};
 use crate::wire::dead_letter::encode_record;
 
 /// What an import did with one dead letter.
@@ -36,7 +36,7 @@ impl DeadLetters {
         letters: &[DeadLetter],
         reimport: bool,
     ) -> Result<Vec<Imported>, Error> {
-        let status = self.store.status(topic).await?;
+        let status = self.store.inspect().status(&Partition::of(topic)).await?;
         if !status.is_some_and(|status| status.groups.iter().any(|one| one.group == *group)) {
             let rule = "the group does not exist; subscribe once to create it";
             let error = Error::new(ErrorKind::NotFound, "import dead letters", rule);
@@ -56,7 +56,7 @@ impl DeadLetters {
         let records: Vec<Restoring> = letters.iter().map(restoring).collect();
         let ids = self
             .port()
-            .restore(topic, group, &records, reimport)
+            .restore(&GroupAt::of(topic, group), &records, reimport)
             .await?;
         let count = ids.iter().flatten().count() as u64;
         metrics::counter!("redstart_dead_letters_imported_total", "topic" => topic.to_string(), "group" => group.to_string())

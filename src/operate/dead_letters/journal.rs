@@ -7,7 +7,7 @@ use crate::domain::{
     DeadLetterFilter, EntryId, Error, Group, Selection, Sweep, SweepAction, Timestamp, Topic,
 };
 use crate::operate::dead_letters::handle::DeadLetters;
-use crate::store::JournalRow;
+use crate::store::{GroupAt, JournalRow};
 
 /// The journal leaves the ids of an operation out when there are more than this.
 const MAX_IDS: usize = 1000;
@@ -47,7 +47,7 @@ impl DeadLetters {
     ///
     /// The kinds of the connection.
     pub async fn journal(&self, topic: &Topic, group: &Group) -> Result<Vec<JournalEntry>, Error> {
-        let rows = self.port().journal(topic, group).await?;
+        let rows = self.port().journal(&GroupAt::of(topic, group)).await?;
         Ok(rows.into_iter().filter_map(journal_entry).collect())
     }
 }

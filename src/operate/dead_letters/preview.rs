@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::domain::{EntryId, Error, Group, Selection, SkipReason, Sweep, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
 use crate::operate::dead_letters::sweep::{PAGE, range_of};
-use crate::store::{IdRange, MAX_BATCH};
+use crate::store::{GroupAt, IdRange, MAX_BATCH};
 
 /// What a sweep would do.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -70,7 +70,7 @@ impl DeadLetters {
             Selection::Ids(ids) => {
                 let mut found = 0;
                 for ids in ids.chunks(MAX_BATCH) {
-                    for (id, _) in self.port().find(topic, group, ids).await? {
+                    for (id, _) in self.port().find(&GroupAt::of(topic, group), ids).await? {
                         found += 1;
                         preview.enter(id, Ok(()));
                     }
@@ -78,13 +78,13 @@ impl DeadLetters {
                 preview.missing = ids.len() as u64 - found;
             }
             Selection::Matching(filter) => {
-                let newest = self.port().newest(topic, group).await?;
+                let newest = self.port().newest(&GroupAt::of(topic, group)).await?;
                 let mut rest = range_of(filter, None, newest);
                 let mut looked = 0;
                 while let Some(range) = rest {
                     let found = self
                         .port()
-                        .search(topic, group, range, filter, PAGE)
+                        .search(&GroupAt::of(topic, group), range, filter, PAGE)
                         .await?;
                     looked += found.looked;
                     for (id, summary) in &found.items {

@@ -14,7 +14,7 @@ use crate::domain::{
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
 use crate::operate::dead_letters::journal::Order;
 use crate::operate::dead_letters::report::{SweepEnd, SweepProgress, SweepReport};
-use crate::store::{Disposition, IdRange, MAX_BATCH};
+use crate::store::{Disposition, GroupAt, IdRange, MAX_BATCH};
 
 /// How many summaries a sweep holds at once.
 pub(super) const PAGE: usize = 1000;
@@ -84,11 +84,11 @@ impl DeadLetters {
         progress: &(dyn Fn(SweepProgress) + Send + Sync),
     ) -> Result<SweepReport, Error> {
         sweep.validate()?;
-        let until = self.port().newest(topic, group).await?;
+        let until = self.port().newest(&GroupAt::of(topic, group)).await?;
         let operation = Uuid::now_v7();
-        let order = Order::of(&sweep, until, self.store.clock().now());
+        let order = Order::of(&sweep, until, self.store.now());
         self.port()
-            .begin_operation(topic, group, operation, order.encode())
+            .begin_operation(&GroupAt::of(topic, group), operation, &order.encode())
             .await?;
         tracing::info!(
             %topic, %group, %operation, operator = sweep.operator,
@@ -118,7 +118,7 @@ impl DeadLetters {
             Error::new(kind, "resume sweep", rule)
                 .on(format!("{} {operation}", subject(topic, group)))
         };
-        let rows = self.port().journal(topic, group).await?;
+        let rows = self.port().journal(&GroupAt::of(topic, group)).await?;
         let Some(row) = rows.into_iter().find(|row| row.id == operation) else {
             let rule = "the journal does not have this operation";
             return Err(failed(ErrorKind::NotFound, rule.to_owned()));
@@ -204,7 +204,7 @@ impl<'a> RunningSweep<'a> {
         .increment(1);
         self.dead_letters
             .port()
-            .end_operation(topic, group, operation, result)
+            .end_operation(&GroupAt::of(topic, group), operation, &result)
             .await?;
         Ok(SweepReport {
             operation,
@@ -223,7 +223,7 @@ impl<'a> RunningSweep<'a> {
         let mut rest = range_of(filter, after, self.until);
         while let Some(range) = rest {
             let found = port
-                .search(self.topic, self.group, range, filter, PAGE)
+                .search(&GroupAt::of(self.topic, self.group), range, filter, PAGE)
                 .await?;
             let wanted: Vec<EntryId> = found
                 .items
@@ -323,7 +323,7 @@ impl<'a> RunningSweep<'a> {
         loop {
             let range = IdRange::after(self.looked);
             let found = port
-                .search(self.topic, self.group, range, &again, PAGE)
+                .search(&GroupAt::of(self.topic, self.group), range, &again, PAGE)
                 .await?;
             let by_this = |summary: &DeadLetterSummary| summary.redriven_by == Some(self.operation);
             let died = found.items.iter().filter(|(_, summary)| by_this(summary));

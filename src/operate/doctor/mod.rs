@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::adapters::redis::Migrations;
 use crate::domain::{Error, Timestamp, Topic, describe};
-use crate::store::Store;
+use crate::store::{GroupAt, Partition, Store};
 
 use groups::{GroupFacts, TopicFacts};
 
@@ -158,9 +158,11 @@ impl Doctor {
     /// Looks at everything. What cannot be looked at is a finding, too.
     pub async fn run(&self) -> DoctorReport {
         let mut findings = Vec::new();
-        match self.store.server().await {
-            Ok(Some(facts)) => findings.extend(server::judge(&facts)),
-            Ok(None) => {
+        match self.store.inspect().servers().await {
+            Ok(servers) if !servers.is_empty() => {
+                findings.extend(servers.iter().flat_map(server::judge));
+            }
+            Ok(_) => {
                 let what = format!("{}: in this process, gone with it", self.store.name());
                 findings.push(Finding::ok("server", what));
             }
@@ -186,22 +188,34 @@ impl Doctor {
 
     async fn topics(&self) -> Result<Vec<TopicFacts>, Error> {
         let mut all = Vec::new();
-        for topic in self.store.topics().await? {
+        for topic in self.store.topics().list().await? {
             all.extend(self.topic(&topic).await?);
         }
         Ok(all)
     }
 
     async fn topic(&self, topic: &Topic) -> Result<Option<TopicFacts>, Error> {
-        let Some(status) = self.store.status(topic).await? else {
+        let Some(status) = self.store.inspect().status(&Partition::of(topic)).await? else {
             return Ok(None);
         };
-        let oldest = self.store.browse(topic, None, 1).await?;
+        let oldest = self
+            .store
+            .log()
+            .browse(&Partition::of(topic), None, 1)
+            .await?;
         let oldest = oldest.first().and_then(|(id, _)| id.time());
         let mut groups = Vec::new();
         for group in &status.groups {
-            let consumers = self.store.consumers(topic, &group.group).await?;
-            let page = self.store.scheduled(topic, &group.group, None, 1).await?;
+            let consumers = self
+                .store
+                .inspect()
+                .consumers(&GroupAt::of(topic, &group.group))
+                .await?;
+            let page = self
+                .store
+                .schedule()
+                .list(&GroupAt::of(topic, &group.group), None, 1)
+                .await?;
             let since = |time: Timestamp| {
                 let millis = page.now.as_millis().saturating_sub(time.as_millis());
                 Duration::from_millis(u64::try_from(millis).unwrap_or(0))

@@ -8,8 +8,8 @@ use super::support::{Must as _, Stage, head, record};
 use crate::domain::{Cause, CountBy, DeadLetterFilter, Reason, hour_name};
 use crate::store::{Disposition, IdRange, Record};
 
-/// > How many dead letters there are of each cause, kept as they come and go, whatever their
-/// > number; the most frequent first.
+/// > How many dead letters there are of each cause, the most frequent first. Exact at any number of
+/// > dead letters: the store counts as they come and go.
 pub async fn causes_are_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     assert!(stage.causes().await.is_empty());
@@ -42,8 +42,8 @@ pub async fn causes_are_counted<S: Subject>(subject: &S) {
     assert!(told().await.is_empty(), "no count outlives its records");
 }
 
-/// > How many dead letters there are by type, by tenant or by the hour of their death, kept as
-/// > they come and go; by name.
+/// > How many dead letters there are by type, by tenant or by the hour of their failure, by name.
+/// > Exact, as for `causes`.
 pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let records = [("a", Some("t")), ("b", None), ("a", None)].map(|(kind, tenant)| {
@@ -123,18 +123,17 @@ pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) 
     assert_eq!(stage.tally(CountBy::Type).await, [("n".to_owned(), 353)]);
 }
 
-/// > A store may need their heads. Those in `known`, as a search has found them and in its order, it need
-/// > not read again: a head never changes.
+/// > A store may need their heads. It need not read those in `known` again, which a search has found
+/// > and which are in its order: a head never changes.
 pub async fn counts_are_the_same_where_heads_are_known<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage
         .buried_as(of_causes(&["one", "two", "three"], 90))
         .await;
     let all = DeadLetterFilter::default();
-    let found =
-        stage
-            .dead_letters()
-            .search(&stage.topic, &stage.group, IdRange::default(), &all, 100);
+    let found = stage
+        .dead_letters()
+        .search(&stage.at, IdRange::default(), &all, 100);
     let found = found.await.must("searching").items;
     assert_eq!(found.len(), ids.len());
     let items: Vec<_> = ids[..60]
@@ -145,7 +144,7 @@ pub async fn counts_are_the_same_where_heads_are_known<S: Subject>(subject: &S) 
     for (portion, known) in [(0..20, 0..20), (20..40, 25..31), (40..60, 0..90)] {
         let (items, known) = (&items[portion], &found[known]);
         let dead_letters = stage.dead_letters();
-        let taken = dead_letters.move_out(&stage.topic, &stage.group, items, known, None);
+        let taken = dead_letters.move_out(&stage.at, items, known, None);
         assert_eq!(taken.await.must("taking out"), [true; 20]);
     }
     let counts = stage.causes().await.into_iter().map(|cause| cause.count);

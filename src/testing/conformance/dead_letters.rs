@@ -8,7 +8,7 @@ use super::support::{Must as _, Stage, group, head, quick, receipts, record};
 use crate::api::Delivery;
 use crate::domain::{Cause, CountBy, DeadLetterFilter, EntryId, Reason};
 use crate::store::{
-    DeadLetterStore, Disposition, Found, IdRange, JournalRow, LONGEST_JOURNAL, Lane, Record,
+    DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL, Lane, Record,
     Restoring, Settlement,
 };
 
@@ -18,7 +18,7 @@ pub(super) const NOWHERE: EntryId = EntryId {
 };
 
 impl<S: Subject> Stage<'_, S> {
-    pub(super) fn dead_letters(&self) -> &dyn DeadLetterStore {
+    pub(super) fn dead_letters(&self) -> &dyn DeadLetters {
         self.store.dead_letters()
     }
 
@@ -49,27 +49,23 @@ impl<S: Subject> Stage<'_, S> {
     /// The ids of a span's dead letters.
     pub(super) async fn listed(&self, span: IdRange) -> Vec<EntryId> {
         let all = DeadLetterFilter::default();
-        let found = self
-            .dead_letters()
-            .search(&self.topic, &self.group, span, &all, 2000);
+        let found = self.dead_letters().search(&self.at, span, &all, 2000);
         let found = found.await.must("searching").items;
         found.into_iter().map(|(id, _)| id).collect()
     }
 
     pub(super) async fn take(&self, items: &[(EntryId, Disposition)]) -> Vec<bool> {
-        let taken = self
-            .dead_letters()
-            .move_out(&self.topic, &self.group, items, &[], None);
+        let taken = self.dead_letters().move_out(&self.at, items, &[], None);
         taken.await.must("taking out")
     }
 
     pub(super) async fn causes(&self) -> Vec<Cause> {
-        let causes = self.dead_letters().causes(&self.topic, &self.group);
+        let causes = self.dead_letters().causes(&self.at);
         causes.await.must("counting causes")
     }
 
     pub(super) async fn tally(&self, by: CountBy) -> Vec<(String, u64)> {
-        let counts = self.dead_letters().counts(&self.topic, &self.group, by);
+        let counts = self.dead_letters().counts(&self.at, by);
         counts.await.must("counting")
     }
 }
@@ -85,24 +81,20 @@ pub async fn a_record_is_kept_as_it_was_given<S: Subject>(subject: &S) {
     let ids = stage.buried(3).await;
     assert_eq!(ids.len(), 3);
     assert_eq!(stage.counts().await, [0, 0, 0, 3]);
-    let found = stage
-        .dead_letters()
-        .find(&stage.topic, &stage.group, &ids)
-        .await;
+    let found = stage.dead_letters().find(&stage.at, &ids).await;
     let found = found.must("finding");
     let expected = ids.iter().map(|id| (*id, record("body")));
     assert_eq!(found, expected.collect::<Vec<_>>());
     let other = group("other");
     stage.create(&other).await;
     let all = DeadLetterFilter::default();
-    let none = stage
-        .dead_letters()
-        .search(&stage.topic, &other, IdRange::default(), &all, 10);
+    let (at, everything) = (GroupAt::of(&stage.topic, &other), IdRange::default());
+    let none = stage.dead_letters().search(&at, everything, &all, 10);
     assert_eq!(none.await.must("searching"), Found::default());
 }
 
-/// > The heads of dead letters that match, oldest first, up to `max` of those within a span.
-/// > Looks at no more than some twenty thousand, and says how far it has come.
+/// > The heads of dead letters that match, oldest first, up to `max` of a range.
+/// > Examines at most [`LONGEST_SEARCH`] and returns how far it has come.
 pub async fn heads_are_found_in_pages<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let records = (0..700).map(|n| Record {
@@ -113,9 +105,7 @@ pub async fn heads_are_found_in_pages<S: Subject>(subject: &S) {
     assert_eq!(ids.len(), 700);
     assert!(ids.is_sorted_by(|one, two| one < two));
     let search = async |span, filter: &DeadLetterFilter, max| {
-        let found = stage
-            .dead_letters()
-            .search(&stage.topic, &stage.group, span, filter, max);
+        let found = stage.dead_letters().search(&stage.at, span, filter, max);
         found.await.must("searching")
     };
     let all = DeadLetterFilter::default();
@@ -157,22 +147,15 @@ pub async fn heads_are_found_in_pages<S: Subject>(subject: &S) {
     assert_eq!(found, ids[5..=307]);
 }
 
-/// > The dead letters with these ids; those that do not exist are left out.
+/// > The dead letters with these ids; absent ones are left out.
 /// > The newest dead letter's id, if there is one.
 pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let last = async || {
-        stage
-            .dead_letters()
-            .newest(&stage.topic, &stage.group)
-            .await
-    };
+    let last = async || stage.dead_letters().newest(&stage.at).await;
     assert_eq!(last().await.must("asking"), None);
     let ids = stage.buried(3).await;
     let wanted = [ids[2], NOWHERE, ids[0]];
-    let found = stage
-        .dead_letters()
-        .find(&stage.topic, &stage.group, &wanted);
+    let found = stage.dead_letters().find(&stage.at, &wanted);
     let found = found.await.must("finding");
     let found: Vec<_> = found.iter().map(|(id, _)| *id).collect();
     assert_eq!(found, [ids[2], ids[0]]);
@@ -181,8 +164,8 @@ pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     assert_eq!(last().await.must("asking"), Some(ids[1]));
 }
 
-/// > Takes dead letters out and brings them where they are to go, each atomically.
-/// > For each, whether it was there to be taken.
+/// > Moves dead letters out, each atomically.
+/// > For each, whether this call moved it.
 pub async fn taking_out_is_for_good<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.buried(4).await;
@@ -197,7 +180,7 @@ pub async fn taking_out_is_for_good<S: Subject>(subject: &S) {
     let redo = [(ids[1], Disposition::Requeue)];
     let redone = stage
         .dead_letters()
-        .move_out(&stage.topic, &stage.group, &redo, &[], Some(by));
+        .move_out(&stage.at, &redo, &[], Some(by));
     assert_eq!(redone.await.must("taking out"), [true]);
     assert_eq!(take(&ids).await, [false; 4]);
     assert_eq!(stage.counts().await, [0, 0, 2, 0]);
@@ -239,8 +222,8 @@ pub async fn each_is_taken_once<S: Subject>(subject: &S) {
 }
 
 /// > Puts records in, each atomically, as the newest.
-/// > For each its id; `None` when it is there already, or when one of the same identity was put
-/// > in before and `again` is not set.
+/// > For each its id; `None` when the group holds it already, or when a record of the same identity
+/// > was put in before and `again` is not set.
 pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.buried(1).await;
@@ -250,9 +233,7 @@ pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
         record: record(body),
     };
     let put = async |records: &[Restoring], again| {
-        let put = stage
-            .dead_letters()
-            .restore(&stage.topic, &stage.group, records, again);
+        let put = stage.dead_letters().restore(&stage.at, records, again);
         put.await.must("putting in")
     };
     let all = [
@@ -281,24 +262,23 @@ pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
     assert_eq!(put(&all[1..], false).await, [None; 3]);
     let again = put(&all[1..2], true).await;
     let ids = [again[0].must("an id")];
-    let found = stage.dead_letters().find(&stage.topic, &stage.group, &ids);
+    let found = stage.dead_letters().find(&stage.at, &ids);
     assert_eq!(found.await.must("finding")[0].1, record("other body"));
     assert_eq!(put(&all[1..2], true).await, [None], "it is there already");
 }
 
-/// > Writes the order of an operation into the group's journal, which keeps the newest hundred.
-/// > Writes down what came of an operation.
+/// > Writes the order of an operation into the group's journal, which keeps the newest
+/// > [`LONGEST_JOURNAL`].
+/// > Writes the result of an operation into the group's journal.
 /// > The operations in the group's journal, oldest first.
 /// > The journal of `operation` counts them in the same step.
 pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let (dead_letters, topic, group) = (stage.dead_letters(), &stage.topic, &stage.group);
+    let (dead_letters, at) = (stage.dead_letters(), &stage.at);
     let ids = stage.buried(3).await;
     let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
     for (id, order) in [(two, "second"), (one, "first")] {
-        let begun = dead_letters
-            .begin_operation(topic, group, id, order.to_owned())
-            .await;
+        let begun = dead_letters.begin_operation(at, id, order).await;
         begun.must("beginning");
     }
     let items = [
@@ -306,13 +286,9 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
         (NOWHERE, Disposition::Discard),
         (ids[1], redelivery()),
     ];
-    let taken = dead_letters
-        .move_out(topic, group, &items, &[], Some(one))
-        .await;
+    let taken = dead_letters.move_out(at, &items, &[], Some(one)).await;
     assert_eq!(taken.must("taking out"), [true, false, true]);
-    let ended = dead_letters
-        .end_operation(topic, group, one, "done".to_owned())
-        .await;
+    let ended = dead_letters.end_operation(at, one, "done").await;
     ended.must("ending");
     let row = |id, order: &str, taken, cursor, result: Option<&str>| JournalRow {
         id,
@@ -321,7 +297,7 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
         cursor,
         result: result.map(str::to_owned),
     };
-    let journal = async || dead_letters.journal(topic, group).await.must("reading");
+    let journal = async || dead_letters.journal(at).await.must("reading");
     let rows = [
         row(one, "first", 2, Some(ids[1]), Some("done")),
         row(two, "second", 0, None, None),
@@ -330,7 +306,7 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
     for n in 0..LONGEST_JOURNAL as u128 {
         let id = Uuid::from_u128(10 + n);
         dead_letters
-            .begin_operation(topic, group, id, String::new())
+            .begin_operation(at, id, "")
             .await
             .must("beginning");
     }
@@ -339,13 +315,7 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
     assert_eq!(rows[0].id, Uuid::from_u128(10), "the oldest made room");
     // Of what the journal has forgotten nothing comes back by halves.
     let taken = dead_letters
-        .move_out(
-            topic,
-            group,
-            &[(ids[2], Disposition::Discard)],
-            &[],
-            Some(one),
-        )
+        .move_out(at, &[(ids[2], Disposition::Discard)], &[], Some(one))
         .await;
     assert_eq!(taken.must("taking out"), [true]);
     assert_eq!(journal().await, rows);
@@ -365,7 +335,12 @@ pub async fn a_dead_letter_tells_its_story<S: Subject>(subject: &S) {
     let published = published.must("publishing");
     stage
         .until("the dead letter", async || {
-            let status = stage.store.status(&stage.topic).await.must("asking");
+            let status = stage
+                .store
+                .inspect()
+                .status(stage.partition())
+                .await
+                .must("asking");
             let groups = status.must("the topic").groups;
             groups.iter().any(|group| group.dead == 1).then_some(())
         })

@@ -3,38 +3,34 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::Subject;
-use super::support::{DAY, Must as _, Stage, entry, number, receipts, topic};
+use super::support::{self, DAY, Must as _, Stage, entry, number, receipts, topic};
 use crate::api::PublishOptions;
 use crate::domain::{Envelope, ErrorKind};
-use crate::store::{Appended, Identified};
+use crate::store::{Appended, NewEntry};
 
 /// The shortest window that there is.
 const BLINK: Duration = Duration::from_millis(1);
 
-fn identified(n: u32) -> Identified {
-    let (name, value) = entry(n);
-    let id = Uuid::from_u128(u128::from(n) << 64);
-    Identified { id, name, value }
-}
-
 impl<S: Subject> Stage<'_, S> {
-    async fn append_once(&self, window: Duration, entries: Vec<Identified>) -> Vec<Appended> {
-        let results = self.store.append_once(&self.topic, window, entries).await;
-        let results = results.into_iter();
+    async fn append_once(&self, window: Duration, entries: Vec<NewEntry>) -> Vec<Appended> {
+        let results = self
+            .store
+            .log()
+            .append_once(self.partition(), window, &entries)
+            .await;
+        let results = results.must("appending").into_iter();
         results.map(|result| result.must("appending")).collect()
     }
 
     async fn once(&self, window: Duration, numbers: Range<u32>) -> Vec<Appended> {
-        self.append_once(window, numbers.map(identified).collect())
-            .await
+        self.append_once(window, numbers.map(entry).collect()).await
     }
 }
 
-/// > Appends entries in their order, but none whose message was appended within `window` before
-/// > through this method: of that one it tells the entry that the message has.
+/// > Appends messages in their order, except those whose id this method has appended within
+/// > `window`: for these it returns the existing entry.
+/// > After one, the call appends nothing more, so that a caller can repeat the rest in its order.
 pub async fn a_repeat_adds_nothing<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let first = stage.once(DAY, 0..700).await;
@@ -46,7 +42,7 @@ pub async fn a_repeat_adds_nothing<S: Subject>(subject: &S) {
     assert_eq!(ids(&first), ids(&again));
     assert_eq!(stage.length().await, 700);
     // Old and new ones in one call, and one of the new ones twice.
-    let mixed = [699, 700, 3, 701, 700].map(identified).to_vec();
+    let mixed = [699, 700, 3, 701, 700].map(entry).to_vec();
     let mixed = stage.append_once(DAY, mixed).await;
     let new: Vec<bool> = mixed.iter().map(|one| !one.duplicate).collect();
     assert_eq!(new, [false, true, false, true, false]);
@@ -54,26 +50,30 @@ pub async fn a_repeat_adds_nothing<S: Subject>(subject: &S) {
     assert_eq!(mixed[4].id, mixed[1].id);
     assert_eq!(stage.length().await, 702);
     // Each as it was given, once, and in its order.
-    let held = stage.store.browse(&stage.topic, None, 1000).await;
+    let held = stage
+        .store
+        .log()
+        .browse(stage.partition(), None, 1000)
+        .await;
     for (n, (_, fields)) in (0..).zip(held.must("browsing")) {
-        let (name, value) = entry(n);
-        assert_eq!(fields, [(bytes::Bytes::from(name), value)]);
+        assert_eq!(fields, support::fields(entry(n)));
     }
     assert!(stage.append_once(DAY, Vec::new()).await.is_empty());
 }
 
-/// > Each is one atomic step, so that of several who append one message exactly one does.
+/// > Each message is one atomic step, so of concurrent calls with one id exactly one appends.
 pub async fn of_concurrent_repeats_one_adds<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let tasks = (0..8_usize).map(|task| {
-        let (store, topic) = (stage.container.store(), stage.topic.clone());
+        let (store, at) = (stage.container.store(), stage.partition().clone());
         tokio::spawn(async move {
             let mut fresh = 0;
             for turn in 0..60 {
                 // Each in an order of its own, a few at a time.
                 let n = u32::try_from((turn * 7 + task * 11) % 60).must("a number");
-                let some = vec![identified(n), identified((n + 1) % 60)];
-                for result in store.append_once(&topic, DAY, some).await {
+                let some = [entry(n), entry((n + 1) % 60)];
+                let results = store.log().append_once(&at, DAY, &some).await;
+                for result in results.must("appending") {
                     fresh += u32::from(!result.must("appending").duplicate);
                 }
             }
@@ -94,7 +94,12 @@ pub async fn a_window_outlives_its_entry<S: Subject>(subject: &S) {
     let mut hand = stage.hand("one").await;
     let fetched = receipts(&stage.fetch(&mut hand, 500).await);
     stage.acknowledge(&hand.member, &fetched).await;
-    let retained = stage.store.trim(&stage.topic).await.must("retaining");
+    let retained = stage
+        .store
+        .topics()
+        .trim(stage.partition())
+        .await
+        .must("retaining");
     assert!(retained.removed > 0, "{retained:?}");
     let again = stage.once(DAY, 0..500).await;
     assert!(again.iter().all(|one| one.duplicate));
@@ -147,7 +152,7 @@ pub async fn topics_know_their_own_messages<S: Subject>(subject: &S) {
     let mut stage = Stage::new(subject).await;
     stage.append(0..1).await;
     assert!(!stage.once(DAY, 0..1).await[0].duplicate);
-    stage.topic = topic("others");
+    stage.move_to(topic("others"));
     assert!(!stage.once(DAY, 0..1).await[0].duplicate);
 }
 

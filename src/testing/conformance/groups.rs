@@ -11,7 +11,7 @@ use super::support::{
 };
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::Group;
-use crate::store::Disposition;
+use crate::store::{Disposition, GroupAt, Partition};
 
 /// Consumers of one group share the messages; every group sees all of them.
 pub async fn consumers_share_and_every_group_sees_everything<S: Subject>(subject: &S) {
@@ -63,13 +63,17 @@ pub async fn no_entry_is_given_to_two_members<S: Subject>(subject: &S) {
     assert_eq!(seen, (0..60).collect::<Vec<_>>());
 }
 
-/// > Where a topic and its groups stand; `None` when it does not exist.
+/// > The state of a partition and of its groups; `None` when it does not exist.
 /// > Entries not yet delivered to it.
 /// > Entries delivered and unsettled.
-/// > Retries and snoozed messages waiting for their time, or to be read again.
+/// > Retries and snoozed messages: scheduled, or due and not yet read again.
 pub async fn a_status_tells_where_every_message_is<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let nowhere = stage.store.status(&topic("nowhere")).await;
+    let nowhere = stage
+        .store
+        .inspect()
+        .status(&Partition::of(&topic("nowhere")))
+        .await;
     assert_eq!(nowhere.must("asking"), None);
     assert_eq!(stage.counts().await, [0, 0, 0, 0]);
     stage.append(0..10).await;
@@ -98,14 +102,19 @@ pub async fn groups_are_listed_by_name<S: Subject>(subject: &S) {
     for name in ["shipping", "audit"] {
         stage.create(&group(name)).await;
     }
-    let status = stage.store.status(&stage.topic).await.must("asking");
+    let status = stage
+        .store
+        .inspect()
+        .status(stage.partition())
+        .await
+        .must("asking");
     let groups = status.must("the topic").groups.into_iter();
     let names: Vec<_> = groups.map(|status| status.group).collect();
     assert_eq!(names, ["audit", "billing", "shipping"].map(group));
 }
 
-/// > Removes consumers that have not been heard of for `idle` and that hold nothing; with
-/// > `only`, that consumer alone.
+/// > Removes consumers that were not active for `idle` and have no pending deliveries; with `only`,
+/// > that consumer alone.
 /// > Returns how many.
 pub async fn only_consumers_that_hold_nothing_are_forgotten<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -124,7 +133,10 @@ pub async fn only_consumers_that_hold_nothing_are_forgotten<S: Subject>(subject:
     assert_eq!(stage.status().await.consumers, 3);
     let forget = async |idle, only| {
         let (store, topic, group) = (&stage.store, &stage.topic, &stage.group);
-        let done = store.prune_consumers(topic, group, idle, only).await;
+        let done = store
+            .topics()
+            .prune_consumers(&GroupAt::of(topic, group), idle, only)
+            .await;
         done.must("forgetting")
     };
     assert_eq!(forget(DAY, None).await, 0);
@@ -142,7 +154,7 @@ pub async fn only_consumers_that_hold_nothing_are_forgotten<S: Subject>(subject:
     assert_eq!(numbers(&held), [0, 1]);
 }
 
-/// > What the member holds, up to a number, oldest first in each lane.
+/// > The deliveries that the member holds, up to `max`, oldest first in each lane.
 pub async fn a_member_can_ask_what_it_holds<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..6).await;
@@ -157,24 +169,38 @@ pub async fn a_member_can_ask_what_it_holds<S: Subject>(subject: &S) {
         }
     }
     for (name, hand) in [("one", &one), ("two", &two)] {
-        let own = stage.store.pending_of(&hand.member, 100).await;
+        let own = stage.store.deliveries().pending_of(&hand.member, 100).await;
         assert_eq!(own.must("asking"), held[name]);
     }
-    let first = stage.store.pending_of(&one.member, 2).await.must("asking");
+    let first = stage
+        .store
+        .deliveries()
+        .pending_of(&one.member, 2)
+        .await
+        .must("asking");
     assert_eq!(first, held["one"][..2]);
     let stranger = stage.member("stranger");
-    let none = stage.store.pending_of(&stranger, 10).await.must("asking");
+    let none = stage
+        .store
+        .deliveries()
+        .pending_of(&stranger, 10)
+        .await
+        .must("asking");
     assert!(none.is_empty());
 }
 
-/// > The consumers that a group knows, by name; none where there is no such group.
+/// > The consumers that a group knows, by name; none where the group does not exist.
 /// > Entries delivered to it and unsettled.
-/// > For how long it has not been heard of.
+/// > How long ago it was last active.
 pub async fn a_groups_consumers_are_listed_by_name<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let consumers = async |of: &str| {
-        let listed = stage.store.consumers(&stage.topic, &group(of)).await;
+        let listed = stage
+            .store
+            .inspect()
+            .consumers(&GroupAt::of(&stage.topic, &group(of)))
+            .await;
         listed.must("listing consumers")
     };
     assert_eq!(consumers("nobody").await, []);
@@ -199,10 +225,10 @@ pub async fn a_groups_consumers_are_listed_by_name<S: Subject>(subject: &S) {
         .await;
 }
 
-/// > Removes a group and all that is its own: its cursor, what it holds, its redo lane, what
-/// > waits for its time, its dead letters.
+/// > Removes a group and all that is its own: its cursor, its pending deliveries, its redelivery
+/// > stream, its scheduled retries, its dead letters.
 /// > The log and other groups stay as they are.
-/// > Returns where it stood, or `None` where there is no such group.
+/// > Returns where the group stood, or `None` where it does not exist.
 pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let other = group("other");
@@ -223,7 +249,11 @@ pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S
     let (before, others) = (stage.status().await, stage.status_of(&other).await);
 
     let remove = async |of: &Group| {
-        let removed = stage.store.remove_group(&stage.topic, of, DAY, true).await;
+        let removed = stage
+            .store
+            .topics()
+            .remove_group(&GroupAt::of(&stage.topic, of), DAY, true)
+            .await;
         removed.must("removing")
     };
     assert_eq!(remove(&group("nobody")).await, None);
@@ -237,12 +267,9 @@ pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S
     // A group of the same name is a new one.
     stage.create(&stage.group).await;
     assert_eq!(stage.counts().await, [6, 0, 0, 0]);
-    let causes = stage
-        .store
-        .dead_letters()
-        .causes(&stage.topic, &stage.group);
+    let causes = stage.store.dead_letters().causes(&stage.at);
     assert_eq!(causes.await.must("counting"), []);
-    let consumers = stage.store.consumers(&stage.topic, &stage.group).await;
+    let consumers = stage.store.inspect().consumers(&stage.at).await;
     assert_eq!(consumers.must("listing consumers"), []);
     let mut hand = stage.hand("two").await;
     let fetched = stage.fetch(&mut hand, 6).await;
@@ -250,14 +277,15 @@ pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S
     stage.nothing(&mut hand).await;
 }
 
-/// > A group for which anything waits, or of which a consumer has been heard within `quiet`, is
-/// > only removed with `force`; this is found out in the step that removes it.
+/// > Without `force`, keeps a group that has unsettled messages, scheduled retries or dead letters,
+/// > or of which a consumer was active within `quiet`. The store checks and removes in one step.
 pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let remove = async |quiet| {
         let found = stage
             .store
-            .remove_group(&stage.topic, &stage.group, quiet, false)
+            .topics()
+            .remove_group(&stage.at, quiet, false)
             .await;
         found.must("removing").must("the group")
     };
@@ -280,7 +308,7 @@ pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
     stage.settle(&hand.member, &[settlement]).await;
     stays([0, 0, 1, 0]).await;
     let ids = receipts(&fetched);
-    let hastened = stage.store.run_now(&stage.topic, &stage.group, &ids).await;
+    let hastened = stage.store.schedule().run_now(&stage.at, &ids).await;
     assert_eq!(hastened.must("hastening"), [true]);
     stays([0, 0, 1, 0]).await;
     let fetched = stage.fetch(&mut hand, 1).await;
@@ -290,19 +318,22 @@ pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
         .await;
     stays([0, 0, 0, 1]).await;
     let dead_letters = stage.store.dead_letters();
-    let dead = dead_letters.newest(&stage.topic, &stage.group).await;
+    let dead = dead_letters.newest(&stage.at).await;
     let dead = [(
         dead.must("asking").must("the dead letter"),
         Disposition::Discard,
     )];
-    let purged = dead_letters
-        .move_out(&stage.topic, &stage.group, &dead, &[], None)
-        .await;
+    let purged = dead_letters.move_out(&stage.at, &dead, &[], None).await;
     assert_eq!(purged.must("purging"), [true]);
     let found = remove(DAY).await;
     assert_eq!((found.removed, found.live_consumers), (false, 1));
     let found = remove(Duration::ZERO).await;
     assert_eq!((found.removed, found.live_consumers), (true, 0));
-    let status = stage.store.status(&stage.topic).await.must("asking");
+    let status = stage
+        .store
+        .inspect()
+        .status(stage.partition())
+        .await
+        .must("asking");
     assert_eq!(status.must("the topic").groups, []);
 }

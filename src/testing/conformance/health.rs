@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{Must as _, Stage};
+use super::support::{Must as _, Stage, new_entry};
 use crate::api::SubscribeOptions;
 
 /// A container on a working store is well, with and without subscriptions.
@@ -23,35 +23,32 @@ pub async fn a_working_container_is_well<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
-/// > The clock that failure times are taken from.
+/// > The time from which failure times are taken.
 pub async fn failure_times_go_by_the_backends_clock<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let before = stage.store.clock().now();
-    let flaw = ("json", bytes::Bytes::from_static(b"{"));
-    for result in stage.store.append(&stage.topic, vec![flaw]).await {
-        result.must("appending");
-    }
+    let before = stage.store.now();
+    let flaw = new_entry("json", &b"{"[..]);
+    stage.append_entries(&[flaw]).await;
     let (sender, _received) = mpsc::unbounded_channel();
     let _subscription = stage.subscribe(SubscribeOptions::new(), sender).await;
     let letter = stage
         .until("the dead letter", async || stage.letters().await.pop())
         .await;
-    let times = before..=stage.store.clock().now();
+    let times = before..=stage.store.now();
     assert!(times.contains(&letter.last_failure), "{letter:?}");
     stage.finish().await;
 }
 
-/// > What the server says of itself; `None` where there is none, as by default.
+/// > Facts about each server; none for a store without a server.
 pub async fn a_server_tells_of_itself<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
-    let Some(facts) = stage.store.server().await.must("asking") else {
-        return;
-    };
-    assert!(
-        !facts.name.is_empty() && !facts.version.is_empty(),
-        "{facts:?}"
-    );
-    assert!(facts.memory_used > 0, "{facts:?}");
-    let scripts = facts.scripts.clone().must("the scripts");
-    assert!(scripts.must("loading scripts") > 0, "{facts:?}");
+    for facts in stage.store.inspect().servers().await.must("asking") {
+        assert!(
+            !facts.name.is_empty() && !facts.version.is_empty(),
+            "{facts:?}"
+        );
+        assert!(facts.memory_used > 0, "{facts:?}");
+        let scripts = facts.scripts.clone().must("the scripts");
+        assert!(scripts.must("loading scripts") > 0, "{facts:?}");
+    }
 }

@@ -14,8 +14,8 @@ use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Reason, RetryPolicy};
 use crate::store::{Lane, ReclaimCursor};
 
-/// > Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever
-/// > held it.
+/// > Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever held
+/// > them.
 /// > How often it has been handed out, this time included.
 pub async fn an_expired_lease_is_taken_over_and_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -46,11 +46,11 @@ pub async fn a_living_lease_is_not_taken_over<S: Subject>(subject: &S) {
     let fetched = receipts(&stage.fetch(&mut hand, 3).await);
     let other = stage.member("other");
     assert!(stage.reclaim(&other, DAY).await.is_empty());
-    let held = stage.store.pending_of(&hand.member, 10).await;
+    let held = stage.store.deliveries().pending_of(&hand.member, 10).await;
     assert_eq!(held.must("asking"), fetched);
 }
 
-/// > Starts the lease of held entries anew.
+/// > Restarts the lease of deliveries.
 /// > For each, whether the member still holds it.
 pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -63,11 +63,19 @@ pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
             stage.append(0..2).await;
             let fetched = receipts(&stage.fetch(&mut hand, 2).await);
             tokio::time::sleep(lease).await;
-            let held = stage.store.extend(&hand.member, &fetched[..1]).await;
+            let held = stage
+                .store
+                .deliveries()
+                .extend(&hand.member, &fetched[..1])
+                .await;
             assert_eq!(held.must("extending"), [true]);
             let taken = receipts(&stage.reclaim(&other, lease).await);
             assert!(taken.contains(&fetched[1]));
-            let held = stage.store.extend(&hand.member, &fetched).await;
+            let held = stage
+                .store
+                .deliveries()
+                .extend(&hand.member, &fetched)
+                .await;
             let held = held.must("extending");
             assert!(!held[1], "it is another's now");
             held[0].then_some(())
@@ -75,9 +83,8 @@ pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
         .await;
 }
 
-/// > Gives held entries back: at once claimable by
-/// > [`reclaim`](crate::store::Store::reclaim), and the delivery that ends here is not
-/// > counted.
+/// > Gives deliveries back: [`reclaim`](Deliveries::reclaim) can take them at once, and the delivery
+/// > that ends here is not counted.
 /// > Giving back twice, as after a lost answer, uncounts once.
 /// > Returns how many the member held.
 pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(subject: &S) {
@@ -86,22 +93,22 @@ pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(s
     let mut hand = stage.hand("leaving").await;
     let fetched = receipts(&stage.fetch(&mut hand, 3).await);
     let other = stage.member("other");
-    let strangers = stage.store.release(&other, &fetched).await;
+    let strangers = stage.store.deliveries().release(&other, &fetched).await;
     assert_eq!(strangers.must("releasing"), 0);
     for (from, to) in [(&hand.member, &other), (&other, &hand.member)] {
         for _ in 0..2 {
-            let given = stage.store.release(from, &fetched[..2]).await;
+            let given = stage.store.deliveries().release(from, &fetched[..2]).await;
             assert_eq!(given.must("releasing"), 2);
         }
         let taken = stage.reclaim(to, DAY).await;
         assert_eq!(receipts(&taken), fetched[..2]);
         assert!(taken.iter().all(|one| one.deliveries == 1), "{taken:?}");
     }
-    let held = stage.store.pending_of(&hand.member, 10).await;
+    let held = stage.store.deliveries().pending_of(&hand.member, 10).await;
     assert_eq!(held.must("asking"), fetched);
 }
 
-/// > Goes on where `cursor` says and starts anew after the end.
+/// > Continues at `cursor`, and starts over after the end.
 pub async fn reclaiming_comes_to_the_end_and_begins_again<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..250).await;
@@ -110,7 +117,11 @@ pub async fn reclaiming_comes_to_the_end_and_begins_again<S: Subject>(subject: &
     let heir = stage.member("heir");
     let (mut cursor, mut seen) = (ReclaimCursor::default(), Vec::new());
     loop {
-        let found = stage.store.reclaim(&heir, Duration::ZERO, cursor, 10).await;
+        let found = stage
+            .store
+            .deliveries()
+            .reclaim(&heir, Duration::ZERO, cursor, 10)
+            .await;
         let found = found.must("reclaiming");
         assert!(found.taken.len() <= 10, "no more than was asked for");
         seen.extend(numbers(&found.taken));
@@ -122,6 +133,7 @@ pub async fn reclaiming_comes_to_the_end_and_begins_again<S: Subject>(subject: &
     assert_eq!(seen, (0..250).collect::<Vec<_>>());
     let again = stage
         .store
+        .deliveries()
         .reclaim(&hand.member, Duration::ZERO, cursor, 10);
     let again = again.await.must("reclaiming");
     assert_eq!(numbers(&again.taken), (0..10).collect::<Vec<_>>());
@@ -144,7 +156,11 @@ pub async fn the_redo_lane_has_leases_too<S: Subject>(subject: &S) {
     assert_eq!(receipts(&taken), receipts(&fetched));
     assert_eq!(taken[0].fields, fetched[0].fields);
     assert_eq!(taken[0].deliveries, 2);
-    let own = stage.store.extend(&hand.member, &receipts(&fetched)).await;
+    let own = stage
+        .store
+        .deliveries()
+        .extend(&hand.member, &receipts(&fetched))
+        .await;
     assert_eq!(own.must("extending"), [false]);
 }
 
@@ -263,7 +279,7 @@ pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
     let told = tokio::select! {
         told = stage.next(&mut received) => told,
         () = async { loop {
-            let _ = stage.store.extend(&thief, &stolen).await;
+            let _ = stage.store.deliveries().extend(&thief, &stolen).await;
             tokio::time::sleep(SOON).await;
         } } => unreachable!("it never ends"),
     };
@@ -279,7 +295,11 @@ pub async fn only_one_of_two_takes_over<S: Subject>(subject: &S) {
     stage.append(0..100).await;
     let mut hand = stage.hand("dying").await;
     let fetched = receipts(&stage.fetch(&mut hand, 100).await);
-    let given = stage.store.release(&hand.member, &fetched).await;
+    let given = stage
+        .store
+        .deliveries()
+        .release(&hand.member, &fetched)
+        .await;
     assert_eq!(given.must("releasing"), 100);
     let (one, two) = (stage.member("one"), stage.member("two"));
     let (one, two) = tokio::join!(stage.reclaim(&one, DAY), stage.reclaim(&two, DAY));

@@ -301,11 +301,15 @@ mod tests {
         ("cas", include_str!("cas.rs")),
         ("health", include_str!("health.rs")),
     ];
-    const PORTS: [&str; 4] = [
+    const PORTS: [&str; 8] = [
         include_str!("../../store/mod.rs"),
-        include_str!("../../api/kv.rs"),
+        include_str!("../../store/topics.rs"),
+        include_str!("../../store/log.rs"),
+        include_str!("../../store/deliveries.rs"),
+        include_str!("../../store/schedule.rs"),
         include_str!("../../store/dead_letters.rs"),
         include_str!("../../store/inspect.rs"),
+        include_str!("../../api/kv.rs"),
     ];
 
     /// The words of a text's documentation, in one line.
@@ -369,33 +373,32 @@ mod tests {
         let quoted = quotations().join(" ");
         // What a promise is not: what another module does, or an introduction.
         let others = [
-            "this adapter is called",
+            "adapter's name",
+            "What the store offers",
             "Completes when the clock",
             "Where time only passes",
             "Opens a reader",
             "A connection that broke",
-            "An error is one of",
+            "An error of",
             "Errors are those of",
             "After an unknown one",
             "After any other error",
             "Cancel safety",
             "Not cancel safe",
             "Use [`Interrupt`]",
-            "A store of topics",
-            "A store's dead letters",
-            "The dead letters of its topics",
-            "Reads for one member",
-            "Ends a reader's wait",
-            "A reader, and what ends",
-            "A store of values under keys",
-            "The codec in which",
         ];
+        let role = "\n    }\n";
         for (text, first, last) in [
-            (PORTS[0], "pub trait Store", "\n}\n\n/// A reader, and"),
-            (PORTS[0], "pub trait Reader", "\n}"),
-            (PORTS[0], "pub trait Interrupt", "\n}"),
-            (PORTS[1], "pub trait KvStore:", "\n}"),
-            (PORTS[2], "pub trait DeadLetterStore:", "\n}"),
+            (PORTS[0], "pub trait Store", "    /// Topics and groups"),
+            (PORTS[1], "pub trait Topics", role),
+            (PORTS[2], "pub trait Log", role),
+            (PORTS[3], "pub trait Deliveries", role),
+            (PORTS[3], "pub trait Reader", "\n}"),
+            (PORTS[3], "pub trait Interrupt", "\n}"),
+            (PORTS[4], "pub trait Schedule", role),
+            (PORTS[5], "pub trait DeadLetters", role),
+            (PORTS[6], "pub trait Inspect", role),
+            (PORTS[7], "pub trait KvStore:", "\n}"),
         ] {
             let start = text.find(first).unwrap();
             let body = &text[start..][..text[start..].find(last).unwrap()];

@@ -2,7 +2,7 @@
 
 use super::Subject;
 use super::redrive::everything;
-use super::support::{Must as _, Stage, entry, group, number, quick};
+use super::support::{Must as _, Stage, entry, group, new_entry, number, quick};
 use crate::domain::{DeadLetter, EntryId, ErrorKind, Group};
 use crate::operate::dead_letters::Imported;
 
@@ -68,10 +68,8 @@ pub async fn an_export_can_be_imported_once<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
     stage.dead(2).await;
-    let flaws = [("json", bytes::Bytes::from_static(b"\xff{")), entry(9)];
-    for result in stage.store.append(&stage.topic, flaws.to_vec()).await {
-        result.must("appending");
-    }
+    let flaws = [new_entry("json", &b"\xff{"[..]), entry(9)];
+    stage.append_entries(&flaws).await;
     let letters = stage
         .until("four dead letters", async || {
             let letters = stage.letters().await;

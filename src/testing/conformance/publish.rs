@@ -6,43 +6,45 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{Must as _, Stage, entry, group, number, topic};
+use super::support::{self, Must as _, Stage, entry, group, new_entry, number, topic};
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Envelope, ErrorKind, Retention, TopicSettings};
-use crate::store::StartFrom;
+use crate::store::{GroupAt, StartFrom};
 
 /// > Whether publishing can work now.
 pub async fn a_working_store_answers_a_ping<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
-    stage.store.ping().await.must("the ping");
+    stage.store.inspect().ping().await.must("the ping");
     assert!(!stage.store.name().is_empty());
 }
 
-/// > Appends entries in their order and tells the fate of each, in the same order.
+/// > Appends messages in their order, whatever their ids, and returns the outcome of each, in the
+/// > same order.
 pub async fn entries_keep_their_order<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.append(0..1200).await;
     assert_eq!(ids.len(), 1200);
     assert!(ids.is_sorted_by(|one, two| one < two), "ids always grow");
-    let held = stage.store.browse(&stage.topic, None, 2000).await;
+    let held = stage
+        .store
+        .log()
+        .browse(stage.partition(), None, 2000)
+        .await;
     let held = held.must("browsing");
     assert_eq!(held.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
     for (n, (_, fields)) in (0..).zip(held) {
-        let (name, value) = entry(n);
-        assert_eq!(fields, [(Bytes::from(name), value)]);
+        assert_eq!(fields, support::fields(entry(n)));
     }
-    let none = stage.store.append(&stage.topic, Vec::new()).await;
-    assert!(none.is_empty());
+    let none = stage.store.log().append(stage.partition(), &[]).await;
+    assert!(none.must("appending").is_empty());
 }
 
 /// Entries are bytes, whatever they say.
 pub async fn entries_keep_every_byte<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let body: Bytes = (0..=255).chain([0, 13, 10]).collect::<Vec<u8>>().into();
-    let entries = vec![("msgpack", body.clone()), ("msgpack", Bytes::new())];
-    for result in stage.store.append(&stage.topic, entries).await {
-        result.must("appending");
-    }
+    let entries = [body.clone(), Bytes::new()].map(|body| new_entry("msgpack", body));
+    stage.append_entries(&entries).await;
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 2).await;
     let name = Bytes::from_static(b"msgpack");
@@ -50,29 +52,36 @@ pub async fn entries_keep_every_byte<S: Subject>(subject: &S) {
     assert_eq!(fetched[1].fields, [(name, Bytes::new())]);
 }
 
-/// > Entries of the log after an id, oldest first, without a group.
-/// > The newest entries of the log, up to `max`, oldest first, without a group.
-/// > The newest entry's id in the log, if there is one.
+/// > Entries after an id, oldest first, up to `max`.
+/// > The newest entries, up to `max`, oldest first.
+/// > The newest entry's id, if there is one.
 pub async fn a_log_can_be_looked_through_in_pages<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let store = &stage.store;
-    assert_eq!(store.newest(&stage.topic).await.must("newest"), None);
-    let none = store.browse(&stage.topic, None, 10).await;
+    assert_eq!(
+        store.log().newest(stage.partition()).await.must("newest"),
+        None
+    );
+    let none = store.log().browse(stage.partition(), None, 10).await;
     assert!(none.must("browsing").is_empty());
     let ids = stage.append(0..25).await;
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = store.browse(&stage.topic, after, 10).await;
+        let page = store.log().browse(stage.partition(), after, 10).await;
         let page = page.must("browsing");
         let Some((last, _)) = page.last() else { break };
         after = Some(*last);
         seen.extend(page.iter().map(|(id, _)| *id));
     }
     assert_eq!(seen, ids);
-    let newest = store.newest(&stage.topic).await.must("newest");
+    let newest = store.log().newest(stage.partition()).await.must("newest");
     assert_eq!(newest, ids.last().copied());
     for max in [1, 7, 25, 100] {
-        let last = store.latest(&stage.topic, max).await.must("browsing");
+        let last = store
+            .log()
+            .latest(stage.partition(), max)
+            .await
+            .must("browsing");
         let last: Vec<_> = last.into_iter().map(|(id, _)| id).collect();
         assert_eq!(last, ids[ids.len().saturating_sub(max)..]);
     }
@@ -80,7 +89,7 @@ pub async fn a_log_can_be_looked_through_in_pages<S: Subject>(subject: &S) {
 }
 
 /// > Creates a topic, or finds it: an existing topic keeps its settings.
-/// > Returns what holds.
+/// > Returns the settings in force.
 pub async fn a_topics_settings_are_fixed_when_it_is_created<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let first = TopicSettings::default()
@@ -88,23 +97,32 @@ pub async fn a_topics_settings_are_fixed_when_it_is_created<S: Subject>(subject:
         .with_backlog_limit(9);
     let other = first.with_retention(Retention::Age(Duration::from_secs(7)));
     for settings in [first, other, TopicSettings::default()] {
-        let held = stage.store.ensure_topic(&stage.topic, settings).await;
+        let held = stage
+            .store
+            .topics()
+            .ensure_topic(&stage.topic, settings)
+            .await;
         assert_eq!(held.must("creating"), first);
     }
-    let status = stage.store.status(&stage.topic).await.must("asking");
+    let status = stage
+        .store
+        .inspect()
+        .status(stage.partition())
+        .await
+        .must("asking");
     assert_eq!(status.must("the topic").settings, first);
 }
 
 /// > The topics of the namespace, by name.
 pub async fn topics_are_listed_by_name<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
-    assert!(stage.store.topics().await.must("listing").is_empty());
+    assert!(stage.store.topics().list().await.must("listing").is_empty());
     for name in ["b", "c:1", "a", "b"] {
         let (topic, settings) = (topic(name), TopicSettings::default());
-        let made = stage.store.ensure_topic(&topic, settings).await;
+        let made = stage.store.topics().ensure_topic(&topic, settings).await;
         made.must("creating");
     }
-    let names = stage.store.topics().await.must("listing");
+    let names = stage.store.topics().list().await.must("listing");
     assert_eq!(names, ["a", "b", "c:1"].map(topic));
 }
 
@@ -170,14 +188,15 @@ pub async fn a_closed_publisher_says_so<S: Subject>(subject: &S) {
     assert_eq!(stage.length().await, 3);
 }
 
-/// > Only what is published after the group was created.
+/// > Only messages published after the group was created.
 pub async fn a_group_can_begin_with_what_comes_next<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let late = group("late");
     let made = stage
         .store
-        .create_group(&stage.topic, &late, StartFrom::End)
+        .topics()
+        .create_group(&GroupAt::of(&stage.topic, &late), StartFrom::End)
         .await;
     made.must("creating the group");
     assert_eq!(stage.status_of(&late).await.lag, 0);

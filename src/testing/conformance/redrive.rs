@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use uuid::Uuid;
 
 use super::Subject;
-use super::support::{Must as _, Stage, group, quick, topic};
+use super::support::{Must as _, Stage, fields, group, new_entry, quick, topic};
 use crate::api::{Delivery, SubscribeOptions, Subscription};
 
 use crate::domain::{
@@ -356,10 +356,8 @@ pub async fn what_cannot_be_decoded_moves_only_when_it_is_named<S: Subject>(subj
     let mut failing = stage.failing(quick(1)).await;
     stage.dead(1).await;
     failing.broken.store(false, Ordering::SeqCst);
-    let flaw = ("json", bytes::Bytes::from_static(b"{"));
-    for result in stage.store.append(&stage.topic, vec![flaw.clone()]).await {
-        result.must("appending");
-    }
+    let flaw = new_entry("json", &b"{"[..]);
+    stage.append_entries(std::slice::from_ref(&flaw)).await;
     let two = async || {
         let letters = stage.letters().await;
         (letters.len() == 2).then_some(letters)
@@ -380,7 +378,7 @@ pub async fn what_cannot_be_decoded_moves_only_when_it_is_named<S: Subject>(subj
                 .filter(|one| one.history.redriven == 1)
         })
         .await;
-    assert_eq!(letter.fields, [(bytes::Bytes::from("json"), flaw.1)]);
+    assert_eq!(letter.fields, fields(flaw));
     let swept = stage.sweep(Sweep::purge(everything())).await;
     assert_eq!(swept.progress.taken, 1, "a purge takes it without more ado");
     stage.finish().await;

@@ -22,7 +22,11 @@ fn settings(retention: Retention) -> TopicSettings {
 
 impl<S: Subject> Stage<'_, S> {
     async fn retain(&self) -> Trimmed {
-        self.store.trim(&self.topic).await.must("retaining")
+        self.store
+            .topics()
+            .trim(self.partition())
+            .await
+            .must("retaining")
     }
 
     /// Fetches and acknowledges so many.
@@ -35,7 +39,7 @@ impl<S: Subject> Stage<'_, S> {
     }
 }
 
-/// > Removes from the log what retention no longer asks for; never what a group has not
+/// > Removes from the log what retention no longer asks for; never an entry that a group has not
 /// > settled.
 pub async fn what_every_group_has_settled_is_removed<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -60,8 +64,11 @@ pub async fn nothing_unsettled_is_removed<S: Subject>(subject: &S) {
     ] {
         let name = format!("kept-{}", retention.to_string().replace(':', "-"));
         let mut stage = Stage::bare(subject).await;
-        stage.topic = super::support::topic(&name);
-        let made = stage.store.ensure_topic(&stage.topic, settings(retention));
+        stage.move_to(super::support::topic(&name));
+        let made = stage
+            .store
+            .topics()
+            .ensure_topic(&stage.topic, settings(retention));
         made.await.must("creating the topic");
         for name in ["billing", "late", "quick"] {
             stage.create(&group(name)).await;
@@ -98,6 +105,7 @@ pub async fn entries_wait_for_the_first_group<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let made = stage
         .store
+        .topics()
         .ensure_topic(&stage.topic, TopicSettings::default());
     made.await.must("creating the topic");
     stage.append(0..500).await;
@@ -110,7 +118,7 @@ pub async fn entries_wait_for_the_first_group<S: Subject>(subject: &S) {
 
 /// > Also measures the backlog.
 /// > Entries that the slowest group has not settled; all of them while there is no group.
-/// > Whether the topic's settings are there; they are lost with FLUSHALL.
+/// > Whether the topic's settings are stored; FLUSHALL removes them.
 pub async fn the_backlog_is_the_slowest_groups<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.append(0..10).await;
@@ -119,6 +127,7 @@ pub async fn the_backlog_is_the_slowest_groups<S: Subject>(subject: &S) {
     assert_eq!((retained.backlog, retained.length), (10, 10));
     let made = stage
         .store
+        .topics()
         .ensure_topic(&stage.topic, TopicSettings::default());
     made.await.must("creating the topic");
     stage.create(&stage.group).await;
@@ -142,7 +151,11 @@ pub async fn retention_by_length_keeps_the_newest<S: Subject>(subject: &S) {
     let retained = stage.retain().await;
     let kept = 300..=300 + SLACK;
     assert!(kept.contains(&retained.length), "{retained:?}");
-    let held = stage.store.browse(&stage.topic, None, 1000).await;
+    let held = stage
+        .store
+        .log()
+        .browse(stage.partition(), None, 1000)
+        .await;
     let held = held.must("browsing").len() as u64;
     assert_eq!(held, retained.length);
 }
@@ -155,9 +168,9 @@ pub async fn retention_by_age_keeps_the_young<S: Subject>(subject: &S) {
     assert_eq!(stage.retain().await.removed, 0);
 
     let mut stage = Stage::bare(subject).await;
-    stage.topic = super::support::topic("short");
+    stage.move_to(super::support::topic("short"));
     let short = settings(Retention::Age(Duration::from_millis(1)));
-    let made = stage.store.ensure_topic(&stage.topic, short).await;
+    let made = stage.store.topics().ensure_topic(&stage.topic, short).await;
     made.must("creating the topic");
     stage.create(&stage.group).await;
     stage.append(0..500).await;
@@ -169,7 +182,7 @@ pub async fn retention_by_age_keeps_the_young<S: Subject>(subject: &S) {
         .await;
 }
 
-/// > Removes from a group's redo lane what it has settled.
+/// > Removes settled entries from a group's redelivery stream.
 pub async fn the_redo_lane_keeps_what_is_unsettled<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..300).await;
@@ -182,10 +195,7 @@ pub async fn the_redo_lane_keeps_what_is_unsettled<S: Subject>(subject: &S) {
     let (held, settled) = (fetched[120], [&fetched[..120], &fetched[121..]].concat());
     stage.acknowledge(&hand.member, &settled).await;
     for _ in 0..2 {
-        let done = stage
-            .store
-            .trim_redelivery(&stage.topic, &stage.group)
-            .await;
+        let done = stage.store.topics().trim_redelivery(&stage.at).await;
         done.must("retaining");
     }
     assert_eq!(stage.counts().await, [0, 1, 50, 0]);
@@ -241,10 +251,7 @@ pub async fn overdue_dead_letters_are_removed<S: Subject>(subject: &S) {
         subscription.unsubscribe(subject.patience()).await;
         let kept = &ids[ids.len() - usize::try_from(left).must("a few")..];
         assert_eq!(stage.listed(IdRange::default()).await, kept);
-        let found = stage
-            .store
-            .dead_letters()
-            .find(&stage.topic, &stage.group, &ids);
+        let found = stage.store.dead_letters().find(&stage.at, &ids);
         assert_eq!(found.await.must("finding").len() as u64, left);
         let causes: u64 = stage.causes().await.iter().map(|cause| cause.count).sum();
         assert_eq!(causes, left);

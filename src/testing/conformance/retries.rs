@@ -119,8 +119,8 @@ pub async fn a_retry_comes_back_to_its_group_alone<S: Subject>(subject: &S) {
     assert!(received.try_recv().is_err(), "nobody got more");
 }
 
-/// > Comes back to the same group through its redo lane, once `delay` has passed.
-/// > What the redo lane will hold.
+/// > Comes back to the same group through its redelivery stream, once `delay` has passed.
+/// > What the redelivery stream will hold.
 pub async fn what_is_due_comes_back_through_the_redo_lane<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let other = group("other");
@@ -152,7 +152,7 @@ pub async fn what_is_due_comes_back_through_the_redo_lane<S: Subject>(subject: &
 pub async fn what_is_not_due_stays<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let promote = async |max| {
-        let promoted = stage.store.promote(&stage.topic, &stage.group, max).await;
+        let promoted = stage.store.schedule().promote(&stage.at, max).await;
         promoted.must("promoting")
     };
     assert_eq!(promote(10).await.next, None);
@@ -182,7 +182,7 @@ pub async fn what_is_not_due_stays<S: Subject>(subject: &S) {
     assert_eq!(stage.counts().await, [0, 2, 1, 0]);
 }
 
-/// > Moves up to `max` entries whose time has come to the redo lane, earliest first.
+/// > Moves up to `max` due entries to the redelivery stream, earliest first.
 pub async fn the_earliest_is_promoted_first<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
@@ -199,7 +199,7 @@ pub async fn the_earliest_is_promoted_first<S: Subject>(subject: &S) {
     for _ in 0..3 {
         stage
             .until("one to be due", async || {
-                let promoted = stage.store.promote(&stage.topic, &stage.group, 1).await;
+                let promoted = stage.store.schedule().promote(&stage.at, 1).await;
                 let moved = promoted.must("promoting").moved;
                 assert!(moved <= 1);
                 (moved == 1).then_some(())
@@ -236,7 +236,7 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
-/// > Without a delay it is in the redo lane at once, and never among what waits.
+/// > Without a delay it is in the redelivery stream at once, and never scheduled.
 pub async fn a_retry_without_a_delay_does_not_wait<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
@@ -294,20 +294,18 @@ async fn page<S: Subject>(
     after: Option<(Timestamp, DeliveryId)>,
     max: usize,
 ) -> Vec<Scheduled> {
-    let listed = stage
-        .store
-        .scheduled(&stage.topic, &stage.group, after, max);
+    let listed = stage.store.schedule().list(&stage.at, after, max);
     listed.await.must("listing").entries
 }
 
-/// > What waits for its time, earliest first, after a place in this order.
+/// > Scheduled entries after a position in their order, earliest first.
 /// > When it is due, by the store's clock.
 /// > The store's time at this moment.
 pub async fn what_waits_is_listed_in_the_order_of_its_time<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     // Several are due in the same moment.
     let (_hand, ids) = waiting(&stage, &[5, 2, 5, 5, 1, 5]).await;
-    let all = stage.store.scheduled(&stage.topic, &stage.group, None, 10);
+    let all = stage.store.schedule().list(&stage.at, None, 10);
     let all = all.await.must("listing");
     let mut parcels: Vec<&[u8]> = all.entries.iter().map(|one| &one.redelivery[..]).collect();
     assert_eq!(parcels[..2], [b"e", b"b"]);
@@ -323,7 +321,7 @@ pub async fn what_waits_is_listed_in_the_order_of_its_time<S: Subject>(subject: 
         place = Some((last.due, last.receipt));
         // A place that is gone is still a place.
         let ids = [last.receipt];
-        let gone = stage.store.cancel(&stage.topic, &stage.group, &ids);
+        let gone = stage.store.schedule().cancel(&stage.at, &ids);
         assert_eq!(gone.await.must("cancelling"), [true]);
         found.extend(one);
     }
@@ -352,13 +350,13 @@ pub async fn a_page_of_what_waits_ends_somewhere<S: Subject>(subject: &S) {
     assert_eq!(count, 4);
 }
 
-/// > Moves what waits for its time to the redo lane now, each atomically.
-/// > For each, whether it was waiting.
+/// > Moves these entries to the redelivery stream now, each atomically.
+/// > For each, whether it was scheduled.
 pub async fn what_waits_can_be_brought_back_now<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (mut hand, ids) = waiting(&stage, &[24, 24, 24]).await;
     let some = [ids[2], NOWHERE, ids[0], ids[2]];
-    let hasten = || stage.store.run_now(&stage.topic, &stage.group, &some);
+    let hasten = || stage.store.schedule().run_now(&stage.at, &some);
     let (one, two) = tokio::join!(hasten(), hasten());
     let (one, two) = (one.must("hastening"), two.must("hastening"));
     let moved = one
@@ -381,19 +379,19 @@ pub async fn what_waits_can_be_brought_back_now<S: Subject>(subject: &S) {
     stage.nothing(&mut hand).await;
 }
 
-/// > Removes for good what waits for its time.
-/// > For each, whether it was waiting.
+/// > Removes these entries for good.
+/// > For each, whether it was scheduled.
 pub async fn what_waits_can_be_cancelled<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (mut hand, ids) = waiting(&stage, &[24, 24, 24]).await;
     let cancel = async |ids: &[DeliveryId]| {
-        let done = stage.store.cancel(&stage.topic, &stage.group, ids).await;
+        let done = stage.store.schedule().cancel(&stage.at, ids).await;
         done.must("cancelling")
     };
     let some = [ids[0], NOWHERE, ids[1], ids[0]];
     assert_eq!(cancel(&some).await, [true, false, true, false]);
     assert_eq!(stage.counts().await, [0, 0, 1, 0]);
-    let hastened = stage.store.run_now(&stage.topic, &stage.group, &ids).await;
+    let hastened = stage.store.schedule().run_now(&stage.at, &ids).await;
     assert_eq!(hastened.must("hastening"), [false, false, true]);
     let fetched = stage.fetch(&mut hand, 1).await;
     assert_eq!(parcels(&fetched), ["c"]);

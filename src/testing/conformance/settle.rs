@@ -100,9 +100,17 @@ pub async fn what_was_never_fetched_cannot_be_settled<S: Subject>(subject: &S) {
     stage.acknowledge(&hand.member, &strange).await;
     let settlements = strange.map(|receipt| bury(receipt, "x"));
     assert_eq!(stage.settle(&hand.member, &settlements).await, [false; 3]);
-    let held = stage.store.extend(&hand.member, &strange).await;
+    let held = stage
+        .store
+        .deliveries()
+        .extend(&hand.member, &strange)
+        .await;
     assert_eq!(held.must("extending"), [false; 3]);
-    let held = stage.store.release(&hand.member, &strange).await;
+    let held = stage
+        .store
+        .deliveries()
+        .release(&hand.member, &strange)
+        .await;
     assert_eq!(held.must("releasing"), 0);
     assert_eq!(stage.counts().await, [1, 1, 0, 0]);
     assert_eq!(numbers(&stage.fetch(&mut hand, 1).await), [1]);

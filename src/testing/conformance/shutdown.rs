@@ -10,6 +10,7 @@ use super::Subject;
 use super::support::{DAY, Must as _, Stage};
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::ErrorKind;
+use crate::store::Partition;
 
 /// Handlers that run may finish, may publish, and are settled.
 pub async fn running_handlers_finish_and_are_settled<S: Subject>(subject: &S) {
@@ -50,7 +51,12 @@ pub async fn running_handlers_finish_and_are_settled<S: Subject>(subject: &S) {
     let report = stopping.await.must("the shutdown");
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(stage.counts().await, [0, 0, 0, 0]);
-    let published = stage.store.status(&next).await.must("asking");
+    let published = stage
+        .store
+        .inspect()
+        .status(&Partition::of(&next))
+        .await
+        .must("asking");
     assert_eq!(published.must("the topic").entries, 3);
 }
 

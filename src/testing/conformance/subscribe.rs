@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Subject;
-use super::support::{DAY, Must as _, SOON, Stage, group, number, numbers, quick};
+use super::support::{
+    DAY, Must as _, SOON, Stage, fields, group, new_entry, number, numbers, quick,
+};
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{ErrorKind, Reason};
 use crate::store::StartFrom;
@@ -121,14 +122,11 @@ pub async fn continues_after_errors<S: Subject>(subject: &S) {
 pub async fn a_poison_entry_does_not_stop_the_reader<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let flaws = [
-        ("json", Bytes::from_static(b"{\"type\":")),
-        ("msgpack", Bytes::from_static(b"\xC1")),
-        ("other", Bytes::from_static(b"{}")),
+        new_entry("json", &b"{\"type\":"[..]),
+        new_entry("msgpack", &b"\xC1"[..]),
+        new_entry("other", &b"{}"[..]),
     ];
-    let results = stage.store.append(&stage.topic, flaws.to_vec()).await;
-    for result in results {
-        result.must("appending");
-    }
+    stage.append_entries(&flaws).await;
     stage.append(0..3).await;
     let (sender, mut received) = mpsc::unbounded_channel();
     let _subscription = stage.subscribe(SubscribeOptions::new(), sender).await;
@@ -136,9 +134,9 @@ pub async fn a_poison_entry_does_not_stop_the_reader<S: Subject>(subject: &S) {
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2]);
     assert_eq!(stage.drained().await.dead, 3);
-    for (letter, (name, value)) in stage.letters().await.iter().zip(flaws) {
+    for (letter, flaw) in stage.letters().await.iter().zip(flaws) {
         assert_eq!((letter.reason, letter.attempts), (Reason::Undecodable, 1));
-        assert_eq!(letter.fields, [(Bytes::from(name), value)], "byte for byte");
+        assert_eq!(letter.fields, fields(flaw), "byte for byte");
     }
     stage.finish().await;
 }
@@ -175,17 +173,14 @@ pub async fn concurrency_and_prefetch_are_bounds<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
-/// > Creates a group; one that exists keeps its cursor.
+/// > Creates a group; an existing group keeps its cursor.
 pub async fn creating_a_group_again_changes_nothing<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..5).await;
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 2).await;
     for start in [StartFrom::Beginning, StartFrom::End] {
-        let made = stage
-            .store
-            .create_group(&stage.topic, &stage.group, start)
-            .await;
+        let made = stage.store.topics().create_group(&stage.at, start).await;
         made.must("creating the group");
         assert_eq!(stage.counts().await, [3, 2, 0, 0]);
     }
@@ -193,7 +188,7 @@ pub async fn creating_a_group_again_changes_nothing<S: Subject>(subject: &S) {
     assert_eq!(numbers(&stage.fetch(&mut hand, 3).await), [2, 3, 4]);
 }
 
-/// > Takes entries that no member of the group has been given: up to `max` of each lane.
+/// > Takes entries that no member of the group has been given: up to `max` of each source.
 pub async fn a_fetch_takes_no_more_than_it_was_asked_for<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..10).await;
@@ -212,7 +207,7 @@ pub async fn a_fetch_takes_no_more_than_it_was_asked_for<S: Subject>(subject: &S
     assert!(fetched.iter().all(|one| one.deliveries == 1));
 }
 
-/// > Waits up to `wait` where there are none, then returns an empty list.
+/// > Waits up to `wait` while there are none, then returns an empty list.
 pub async fn a_fetch_without_entries_ends_empty<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let mut hand = stage.hand("one").await;
@@ -294,8 +289,8 @@ pub async fn many_readers_that_wait_miss_nothing<S: Subject>(subject: &S) {
     }
 }
 
-/// > Makes a fetch that waits return with what it has.
-/// > Without one that waits, does nothing.
+/// > Makes a waiting fetch return with what it has.
+/// > Does nothing while no fetch waits.
 pub async fn a_fetch_that_waits_can_be_interrupted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let mut hand = stage.hand("one").await;
@@ -325,10 +320,19 @@ pub async fn without_its_group_a_reader_says_so<S: Subject>(subject: &S) {
     let kind = |error: Option<crate::Error>| error.must("an error").kind();
     let error = hand.reader.fetch(10, SOON).await.err();
     assert_eq!(kind(error), ErrorKind::NotFound);
-    let error = stage.store.pending_of(&hand.member, 10).await.err();
+    let error = stage
+        .store
+        .deliveries()
+        .pending_of(&hand.member, 10)
+        .await
+        .err();
     assert_eq!(kind(error), ErrorKind::NotFound);
     let cursor = crate::store::ReclaimCursor::default();
-    let error = stage.store.reclaim(&hand.member, SOON, cursor, 10).await;
+    let error = stage
+        .store
+        .deliveries()
+        .reclaim(&hand.member, SOON, cursor, 10)
+        .await;
     assert_eq!(kind(error.err()), ErrorKind::NotFound);
     stage.create(&nobody).await;
     stage.nothing(&mut hand).await;

@@ -17,8 +17,8 @@ use crate::domain::{
     Reason, RetryPolicy, Topic, TopicSettings,
 };
 use crate::store::{
-    DeliveryId, Fetched, GroupStatus, Interrupt, Member, Reader, ReclaimCursor, Record, Settlement,
-    StartFrom, Store,
+    DeliveryId, Fetched, Fields, GroupAt, GroupStatus, Interrupt, Member, NewEntry, Opening,
+    Partition, Reader, ReclaimCursor, Record, Settlement, StartFrom, Store,
 };
 
 /// Longer than any check takes.
@@ -52,9 +52,26 @@ pub(super) fn group(name: &str) -> Group {
 }
 
 /// An entry as a producer of another language may write it.
-pub(super) fn entry(n: u32) -> (&'static str, Bytes) {
+pub(super) fn entry(n: u32) -> NewEntry {
     let text = format!(r#"{{"type":"n","payload":{n}}}"#);
-    ("json", Bytes::from(text))
+    NewEntry {
+        id: Uuid::from_u128(u128::from(n) << 64),
+        ..new_entry("json", Bytes::from(text))
+    }
+}
+
+/// An entry of any bytes.
+pub(super) fn new_entry(name: &'static str, value: impl Into<Bytes>) -> NewEntry {
+    NewEntry {
+        id: Uuid::nil(),
+        name,
+        value: value.into(),
+    }
+}
+
+/// The fields that an entry has in the log.
+pub(super) fn fields(entry: NewEntry) -> Fields {
+    vec![(Bytes::from_static(entry.name.as_bytes()), entry.value)]
 }
 
 /// A message with a number.
@@ -135,6 +152,8 @@ pub(super) struct Stage<'a, S> {
     pub(super) store: Arc<dyn Store>,
     pub(super) topic: Topic,
     pub(super) group: Group,
+    /// The group on the topic's only partition.
+    pub(super) at: GroupAt,
 }
 
 impl<'a, S: Subject> Stage<'a, S> {
@@ -146,7 +165,11 @@ impl<'a, S: Subject> Stage<'a, S> {
     /// Topic and group exist, the topic with these settings.
     pub(super) async fn with(subject: &'a S, settings: TopicSettings) -> Self {
         let stage = Self::bare(subject).await;
-        let made = stage.store.ensure_topic(&stage.topic, settings).await;
+        let made = stage
+            .store
+            .topics()
+            .ensure_topic(&stage.topic, settings)
+            .await;
         assert_eq!(made.must("creating the topic"), settings);
         stage.create(&stage.group).await;
         stage
@@ -155,18 +178,35 @@ impl<'a, S: Subject> Stage<'a, S> {
     /// Nothing exists yet.
     pub(super) async fn bare(subject: &'a S) -> Self {
         let container = subject.container("billing").await;
+        let (topic, group) = (topic("orders"), group("billing"));
         Self {
             subject,
             store: container.store(),
             container,
-            topic: topic("orders"),
-            group: group("billing"),
+            at: GroupAt::of(&topic, &group),
+            topic,
+            group,
         }
+    }
+
+    /// Continues with another topic.
+    pub(super) fn move_to(&mut self, topic: Topic) {
+        self.at = GroupAt::of(&topic, &self.group);
+        self.topic = topic;
+    }
+
+    /// The topic's only partition.
+    pub(super) fn partition(&self) -> &Partition {
+        &self.at.partition
     }
 
     pub(super) async fn create(&self, group: &Group) {
         let start = StartFrom::Beginning;
-        let made = self.store.create_group(&self.topic, group, start).await;
+        let made = self
+            .store
+            .topics()
+            .create_group(&GroupAt::of(&self.topic, group), start)
+            .await;
         made.must("creating the group");
     }
 
@@ -208,11 +248,8 @@ impl<'a, S: Subject> Stage<'a, S> {
     }
 
     pub(super) fn member_of(&self, group: &Group, consumer: &str) -> Member {
-        Member {
-            topic: self.topic.clone(),
-            group: group.clone(),
-            consumer: ConsumerName::new(consumer).must("a consumer's name"),
-        }
+        let consumer = ConsumerName::new(consumer).must("a consumer's name");
+        Member::of(&self.topic, group, consumer)
     }
 
     pub(super) async fn hand(&self, consumer: &str) -> Hand {
@@ -221,7 +258,11 @@ impl<'a, S: Subject> Stage<'a, S> {
 
     pub(super) async fn hand_of(&self, group: &Group, consumer: &str) -> Hand {
         let member = self.member_of(group, consumer);
-        let (reader, interrupt) = self.store.open(&member).await.must("opening a reader");
+        let (reader, interrupt) = self
+            .store
+            .open(&Opening::of(&member))
+            .await
+            .must("opening a reader");
         Hand {
             member,
             reader,
@@ -230,10 +271,16 @@ impl<'a, S: Subject> Stage<'a, S> {
     }
 
     pub(super) async fn append(&self, numbers: std::ops::Range<u32>) -> Vec<EntryId> {
-        let entries = numbers.map(entry).collect();
-        let results = self.store.append(&self.topic, entries).await;
-        let results = results.into_iter();
-        results.map(|result| result.must("appending")).collect()
+        let entries: Vec<NewEntry> = numbers.map(entry).collect();
+        self.append_entries(&entries).await
+    }
+
+    /// Appends entries, each of which must succeed.
+    pub(super) async fn append_entries(&self, entries: &[NewEntry]) -> Vec<EntryId> {
+        let log = self.store.log();
+        let results = log.append(self.partition(), entries).await;
+        let results = results.must("appending").into_iter();
+        results.map(|result| result.must("appending").id).collect()
     }
 
     /// Fetches so many, of both lanes together.
@@ -258,12 +305,12 @@ impl<'a, S: Subject> Stage<'a, S> {
     }
 
     pub(super) async fn settle(&self, member: &Member, settlements: &[Settlement]) -> Vec<bool> {
-        let done = self.store.settle(member, settlements).await;
+        let done = self.store.deliveries().settle(member, settlements).await;
         done.must("settling")
     }
 
     pub(super) async fn acknowledge(&self, member: &Member, receipts: &[DeliveryId]) {
-        let done = self.store.acknowledge(member, receipts).await;
+        let done = self.store.deliveries().acknowledge(member, receipts).await;
         done.must("acknowledging");
     }
 
@@ -272,7 +319,11 @@ impl<'a, S: Subject> Stage<'a, S> {
         let mut cursor = ReclaimCursor::default();
         let mut all = Vec::new();
         loop {
-            let found = self.store.reclaim(member, lease, cursor, 100).await;
+            let found = self
+                .store
+                .deliveries()
+                .reclaim(member, lease, cursor, 100)
+                .await;
             let found = found.must("reclaiming");
             assert_eq!(found.missing, 0, "data loss");
             all.extend(found.taken);
@@ -287,7 +338,7 @@ impl<'a, S: Subject> Stage<'a, S> {
     pub(super) async fn promote(&self, count: u64) {
         let mut moved = 0;
         self.until("retries to be promoted", async || {
-            let promoted = self.store.promote(&self.topic, &self.group, 100).await;
+            let promoted = self.store.schedule().promote(&self.at, 100).await;
             moved += promoted.must("promoting").moved;
             (moved >= count).then_some(())
         })
@@ -300,7 +351,12 @@ impl<'a, S: Subject> Stage<'a, S> {
     }
 
     pub(super) async fn status_of(&self, group: &Group) -> GroupStatus {
-        let status = self.store.status(&self.topic).await.must("asking");
+        let status = self
+            .store
+            .inspect()
+            .status(self.partition())
+            .await
+            .must("asking");
         let groups = status.must("the topic").groups.into_iter();
         let mut found = groups.filter(|status| status.group == *group);
         found.next().must("the group")
@@ -313,7 +369,12 @@ impl<'a, S: Subject> Stage<'a, S> {
     }
 
     pub(super) async fn length(&self) -> u64 {
-        let status = self.store.status(&self.topic).await.must("asking");
+        let status = self
+            .store
+            .inspect()
+            .status(self.partition())
+            .await
+            .must("asking");
         status.must("the topic").entries
     }
 

@@ -20,8 +20,8 @@ pub(super) async fn call(
     let envelope = delivery.envelope();
     let span = tracing::info_span!(
         "handle",
-        topic = %core.member.topic,
-        group = %core.member.group,
+        topic = %core.member.topic(),
+        group = %core.member.group(),
         id = %envelope.id(),
         "type" = envelope.message_type(),
         attempt = delivery.attempt(),
@@ -42,8 +42,8 @@ pub(super) async fn call_batch(
     let count = deliveries.len();
     let span = tracing::info_span!(
         "handle_batch",
-        topic = %core.member.topic,
-        group = %core.member.group,
+        topic = %core.member.topic(),
+        group = %core.member.group(),
         messages = count,
     );
     let handling = async { handler.handle(deliveries).await }.instrument(span);

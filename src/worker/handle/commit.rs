@@ -140,7 +140,7 @@ impl<'a> Consumer<'a> {
         Self {
             member: &core.member,
             handler: &core.handler_name,
-            now: core.store.clock().now(),
+            now: core.store.now(),
         }
     }
 
@@ -214,8 +214,8 @@ impl<'a> Consumer<'a> {
         }
         Ending::DeadLetter(Box::new(DeadLetter {
             id: entry.id.id,
-            topic: self.member.topic.clone(),
-            group: self.member.group.clone(),
+            topic: self.member.topic().clone(),
+            group: self.member.group().clone(),
             reason,
             fingerprint: fingerprint(&error),
             error,
@@ -261,7 +261,7 @@ fn redelivery(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ConsumerName, Group, Topic};
+    use crate::domain::ConsumerName;
     use crate::store::Lane;
     use crate::worker::handle::decode::decode;
     use crate::worker::handle::decode::tests::{envelope, fetched, fields, history};
@@ -269,11 +269,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn member() -> Member {
-        Member {
-            topic: Topic::new("orders").unwrap(),
-            group: Group::new("billing").unwrap(),
-            consumer: ConsumerName::new("one").unwrap(),
-        }
+        let (topic, group) = ("orders".parse().unwrap(), "billing".parse().unwrap());
+        Member::of(&topic, &group, ConsumerName::new("one").unwrap())
     }
 
     fn consumer(member: &Member) -> Consumer<'_> {
@@ -286,14 +283,14 @@ mod tests {
 
     fn entry(of: &Envelope) -> Entry {
         let fetched = fetched(Lane::Log, fields(of));
-        decode(&member().topic, fetched, Limits::default()).0
+        decode(member().topic(), fetched, Limits::default()).0
     }
 
     /// Decodes a redelivery as the next consumer will.
     fn next(redelivery: Bytes) -> (Entry, Envelope) {
         let fields = vec![(Bytes::from_static(b"parcel"), redelivery)];
         let fetched = fetched(Lane::Redelivery, fields);
-        let (entry, envelope) = decode(&member().topic, fetched, Limits::default());
+        let (entry, envelope) = decode(member().topic(), fetched, Limits::default());
         (entry, envelope.unwrap())
     }
 

@@ -110,6 +110,7 @@ pub(super) mod tests {
             sequence: 1,
         };
         Fetched {
+            source: 0,
             receipt: DeliveryId { lane, id },
             fields,
             deliveries: 1,

@@ -45,7 +45,7 @@ pub(super) struct Begun {
 pub(super) async fn begin(core: &Core, queued: Queued) -> Option<Begun> {
     let Queued { fetched, lease } = queued;
     let deliveries = fetched.deliveries;
-    let (mut entry, envelope) = decode(&core.member.topic, fetched, core.limits);
+    let (mut entry, envelope) = decode(core.member.topic(), fetched, core.limits);
     let envelope = match envelope {
         Ok(envelope) => envelope,
         Err(error) => {
@@ -56,7 +56,7 @@ pub(super) async fn begin(core: &Core, queued: Queued) -> Option<Begun> {
     };
     let count = count(envelope.failed_attempts(), deliveries);
     if count.crashed {
-        let (now, consumer) = (core.store.clock().now(), core.member.consumer.as_str());
+        let (now, consumer) = (core.store.now(), core.member.consumer.as_str());
         entry.history.record(count.crash(now, consumer));
     }
     if let Some(verdict) = decide_crashed(count, &core.options.retry) {

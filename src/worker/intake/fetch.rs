@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::domain::{Error, ErrorKind, describe};
-use crate::store::{DeliveryId, Fetched, Interrupt, Opened, Reader, ReclaimCursor, StartFrom};
+use crate::store::{
+    DeliveryId, Fetched, Interrupt, Opened, Opening, Reader, ReclaimCursor, StartFrom,
+};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 use crate::worker::intake::policy::POLICY;
@@ -135,7 +137,7 @@ async fn pause(core: &Core, error: &Error, failures: u32) {
 }
 
 async fn reopen(core: &Core) -> Result<Opened, Error> {
-    let opened = core.store.open(&core.member).await?;
+    let opened = core.store.open(&Opening::of(&core.member)).await?;
     core.meters.reconnects.increment(1);
     Ok(opened)
 }
@@ -176,7 +178,12 @@ async fn catch_up(core: &Core) -> Result<(), Error> {
 /// flight here: their answer was lost.
 async fn release_unseen(core: &Core) -> Result<(), Error> {
     let _claiming = core.claiming.lock().await;
-    let pending = match core.store.pending_of(&core.member, MOST_PENDING).await {
+    let pending = match core
+        .store
+        .deliveries()
+        .pending_of(&core.member, MOST_PENDING)
+        .await
+    {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         pending => pending?,
     };
@@ -185,7 +192,10 @@ async fn release_unseen(core: &Core) -> Result<(), Error> {
         .filter(|id| !core.in_flight.contains(*id))
         .collect();
     if !unseen.is_empty() {
-        core.store.release(&core.member, &unseen).await?;
+        core.store
+            .deliveries()
+            .release(&core.member, &unseen)
+            .await?;
     }
     Ok(())
 }
@@ -194,12 +204,9 @@ async fn release_unseen(core: &Core) -> Result<(), Error> {
 async fn recreate(core: &Core) {
     let member = &core.member;
     let recreating = async {
-        core.store
-            .ensure_topic(&member.topic, core.settings)
-            .await?;
-        core.store
-            .create_group(&member.topic, &member.group, StartFrom::Beginning)
-            .await
+        let topics = core.store.topics();
+        topics.ensure_topic(member.topic(), core.settings).await?;
+        topics.create_group(&member.at, StartFrom::Beginning).await
     };
     // After a failure the next read fails too, and the fetcher waits longer before it comes here.
     if recreating.await.is_ok() {

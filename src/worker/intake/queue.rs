@@ -153,6 +153,7 @@ mod tests {
         };
         Queued {
             fetched: Fetched {
+                source: 0,
                 receipt,
                 fields: Vec::new(),
                 deliveries: 1,

@@ -99,6 +99,7 @@ pub(crate) async fn reclaim_some(core: &Core, cursor: &mut ReclaimCursor) -> Res
     }
     let reclaimed = core
         .store
+        .deliveries()
         .reclaim(&core.member, core.options.lease, *cursor, max)
         .await
         .inspect_err(|error| {

@@ -75,7 +75,7 @@ impl DeadLetterJanitor {
             sleep(PAUSE).await;
         };
         if removed > 0 {
-            let (topic, group) = (&self.member.topic, &self.member.group);
+            let (topic, group) = (self.member.topic(), self.member.group());
             tracing::info!(%topic, %group, count = removed, "overdue dead letters were removed");
         }
         ended
@@ -83,10 +83,10 @@ impl DeadLetterJanitor {
 
     /// Removes one portion. Returns how many dead letters it removed, and whether to continue.
     async fn remove_portion(&self, now: Timestamp) -> Result<(u64, ControlFlow<()>), Error> {
-        let (topic, group) = (&self.member.topic, &self.member.group);
+        let at = &self.member.at;
         let (dead_letters, all) = (self.store.dead_letters(), DeadLetterFilter::default());
         let found = dead_letters
-            .search(topic, group, IdRange::default(), &all, MAX_BATCH)
+            .search(at, IdRange::default(), &all, MAX_BATCH)
             .await?;
         let oldest: Vec<EntryId> = found.items.iter().map(|(id, _)| *id).collect();
         // Counted after the search: if another consumer removes some in between, this one removes
@@ -100,7 +100,7 @@ impl DeadLetterJanitor {
             .map(|id| (*id, Disposition::Discard))
             .collect();
         let moved = dead_letters
-            .move_out(topic, group, &items, &found.items, None)
+            .move_out(at, &items, &found.items, None)
             .await?;
         let removed = moved.iter().filter(|moved| **moved).count();
         // A shortfall means that another consumer is removing them: leave the rest to it.
@@ -115,14 +115,18 @@ impl DeadLetterJanitor {
 
     /// The store's time: it gives dead letters their ids, and this process's clock may be wrong.
     async fn store_time(&self) -> Result<Timestamp, Error> {
-        let (topic, group) = (&self.member.topic, &self.member.group);
-        Ok(self.store.scheduled(topic, group, None, 1).await?.now)
+        let page = self.store.schedule().list(&self.member.at, None, 1).await?;
+        Ok(page.now)
     }
 
     async fn count(&self) -> Result<u64, Error> {
-        let status = self.store.status(&self.member.topic).await?;
+        let status = self
+            .store
+            .inspect()
+            .status(&self.member.at.partition)
+            .await?;
         let groups = status.map(|status| status.groups).unwrap_or_default();
-        let group = groups.iter().find(|one| one.group == self.member.group);
+        let group = groups.iter().find(|one| one.group == self.member.at.group);
         Ok(group.map_or(0, |group| group.dead))
     }
 }

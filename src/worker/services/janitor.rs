@@ -53,15 +53,13 @@ impl Janitor {
     }
 
     async fn work(&self, duties: Duties) -> Result<(), Error> {
-        let (topic, group) = (&self.member.topic, &self.member.group);
+        let (topics, at) = (self.store.topics(), &self.member.at);
         if duties.trim {
-            while self.store.trim(topic).await?.removed >= MORE {}
-            self.store.trim_redelivery(topic, group).await?;
+            while topics.trim(&at.partition).await?.removed >= MORE {}
+            topics.trim_redelivery(at).await?;
         }
         if duties.prune {
-            self.store
-                .prune_consumers(topic, group, PRUNE_AFTER, None)
-                .await?;
+            topics.prune_consumers(at, PRUNE_AFTER, None).await?;
         }
         if duties.measure {
             self.measure().await?;
@@ -70,11 +68,16 @@ impl Janitor {
     }
 
     async fn measure(&self) -> Result<(), Error> {
-        let Some(status) = self.store.status(&self.member.topic).await? else {
+        let Some(status) = self
+            .store
+            .inspect()
+            .status(&self.member.at.partition)
+            .await?
+        else {
             return Ok(());
         };
         let mut groups = status.groups.iter();
-        if let Some(group) = groups.find(|status| status.group == self.member.group) {
+        if let Some(group) = groups.find(|status| status.group == self.member.at.group) {
             self.meters.lag.set(group.lag as f64);
             self.meters.scheduled_retries.set(group.scheduled as f64);
             self.meters.dead_letters_stored.set(group.dead as f64);
@@ -136,7 +139,8 @@ mod tests {
         janitor.work(duties).await.unwrap();
         let left = fixture
             .store
-            .browse(&fixture.member.topic, None, 10)
+            .log()
+            .browse(&fixture.member.at.partition, None, 10)
             .await
             .unwrap();
         let ids: Vec<_> = left.iter().map(|(id, _)| *id).collect();

@@ -50,7 +50,7 @@ impl LeaseKeeper {
             self.fault.clear();
             return true;
         }
-        match self.store.extend(&self.member, &ids).await {
+        match self.store.deliveries().extend(&self.member, &ids).await {
             Ok(extended) => {
                 let answers = ids.into_iter().zip(extended);
                 self.lose(answers.filter(|(_, extended)| !extended).map(|(id, _)| id));

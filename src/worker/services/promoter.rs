@@ -53,7 +53,6 @@ pub(crate) struct Promoter {
 impl Promoter {
     /// Promotes due retries until the subscription halts.
     pub(crate) async fn run(self, halt: CancellationToken) {
-        let (topic, group) = (&self.member.topic, &self.member.group);
         loop {
             self.due.drain();
             // Created before the call, so that it also completes for a change during the call.
@@ -61,7 +60,7 @@ impl Promoter {
             let promoted = tokio::select! {
                 biased;
                 () = halt.cancelled() => return,
-                promoted = self.store.promote(topic, group, MAX_BATCH) => promoted,
+                promoted = self.store.schedule().promote(&self.member.at, MAX_BATCH) => promoted,
             };
             let mut until = Instant::now() + LONGEST_WAIT;
             match promoted {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redstart::store::Store;
+use redstart::store::{GroupAt, Partition, Store};
 use redstart::{
     Container, Delivery, Envelope, ErrorKind, Kv, Outcome, RetryPolicy, SubscribeOptions, Topic,
     memory::MemoryStore, ports::KvStore,
@@ -45,7 +45,7 @@ pub(crate) async fn run(flaw: Flaw, store_flaw: StoreFlaw, patience: Duration) -
         flaw: store_flaw,
     };
     let small = Small {
-        store: Arc::new(Broken::new(store.store(None), flaw)),
+        store: Broken::store(store.store(None), flaw),
         kv: Kv::from(Arc::new(kv) as Arc<dyn KvStore>),
         journal: Journal::open(&folder.path().join("history"), "small"),
         patience,
@@ -70,9 +70,9 @@ impl Small {
         let orders = topic("orders");
         // It exists, and begins to read at the end only.
         self.store
+            .topics()
             .create_group(
-                &orders,
-                &group("audit"),
+                &GroupAt::of(&orders, &group("audit")),
                 redstart::topics::StartFrom::Beginning,
             )
             .await
@@ -87,7 +87,11 @@ impl Small {
         self.settle_down(&one, &[("orders", "billing")]).await;
         self.redrive(&one).await;
         self.settle_down(&one, &[("orders", "billing")]).await;
-        self.store.trim(&orders).await.unwrap();
+        self.store
+            .topics()
+            .trim(&Partition::of(&orders))
+            .await
+            .unwrap();
         self.probe(&one).await;
         one.shutdown(Duration::ZERO).await;
         two.shutdown(Duration::ZERO).await;
@@ -335,7 +339,13 @@ impl Small {
             .iter()
             .find(|status| status.group == group("audit"))
             .unwrap();
-        let there = self.store.browse(&orders, None, 500).await.unwrap().len() as u64;
+        let there = self
+            .store
+            .log()
+            .browse(&Partition::of(&orders), None, 500)
+            .await
+            .unwrap()
+            .len() as u64;
         self.journal.write(Event::Trimmed {
             topic: orders.to_string(),
             missing: audit.lag.saturating_sub(there),

@@ -1,0 +1,173 @@
+//! Topics and groups: creating, listing, removing and trimming.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::adapter::{MemoryAdapter, turn};
+use super::inspect::{consumers, group_status};
+use super::store::GroupState;
+use crate::domain::{
+    BoxFuture, ConsumerName, EntryId, Error, Retention, Topic, TopicSettings, whole_millis,
+};
+use crate::store::{GroupAt, GroupRemoval, Partition, StartFrom, Topics, Trimmed};
+
+impl MemoryAdapter {
+    fn removal(&self, at: &GroupAt, quiet: Duration, force: bool) -> Option<GroupRemoval> {
+        let (removal, arrived) = self.with(|space| {
+            let topic = space.topics.get_mut(at.topic())?;
+            let state = topic.groups.get(&at.group)?;
+            let status = group_status(topic, &at.group, state);
+            let consumers = consumers(state);
+            let live = consumers.iter().filter(|one| one.idle_for < quiet).count() as u64;
+            let needed = status.lag + status.in_flight + status.scheduled + status.dead;
+            let removed = force || needed + live == 0;
+            if removed {
+                topic.groups.remove(&at.group);
+            }
+            let removal = GroupRemoval {
+                removed,
+                status,
+                live_consumers: live,
+            };
+            Some((removal, topic.arrived.clone()))
+        })?;
+        // A waiting reader then finds that its group is gone.
+        arrived.notify_waiters();
+        Some(removal)
+    }
+
+    fn trim_log(&self, topic: &Topic) -> Trimmed {
+        let now = self.shared.now();
+        self.with(|space| {
+            let Some(topic) = space.topics.get_mut(topic) else {
+                return Trimmed::default();
+            };
+            // The smallest id that a group still needs: the log keeps everything from there on.
+            let floor = topic.groups.values().map(|group| group.log.floor()).min();
+            let settled = |id: EntryId| floor.is_none_or(|floor| id < floor);
+            let unsettled = topic.groups.values().map(|group| {
+                let pending = group.log.pending.len() as u64;
+                group.log.lag(&topic.log) + pending
+            });
+            let length = topic.log.len();
+            let backlog = unsettled.max().unwrap_or(length).min(length);
+            let removed = match topic.settings.unwrap_or_default().retention() {
+                Retention::Settled => topic.log.trim(|id, _| floor.is_some() && settled(id)),
+                Retention::Count(keep) => topic.log.trim(|id, len| len > keep && settled(id)),
+                Retention::Age(age) => {
+                    let oldest = now.saturating_sub(whole_millis(age));
+                    topic.log.trim(|id, _| id.millis < oldest && settled(id))
+                }
+            };
+            Trimmed {
+                removed,
+                length: topic.log.len(),
+                backlog,
+                known: topic.settings.is_some(),
+            }
+        })
+    }
+}
+
+/// Removes idle consumers without pending deliveries.
+fn prune(group: &mut GroupState, idle: Duration, only: Option<&ConsumerName>) -> u64 {
+    let now = Instant::now();
+    let pending = [&group.log, &group.redelivered].map(|cursor| cursor.pending.values());
+    let pending = pending.into_iter().flatten();
+    let busy: BTreeSet<&ConsumerName> = pending.map(|pending| &pending.consumer).collect();
+    let before = group.consumers.len();
+    group.consumers.retain(|name, active| {
+        busy.contains(name)
+            || now.saturating_duration_since(*active) < idle
+            || only.is_some_and(|only| only != name)
+    });
+    (before - group.consumers.len()) as u64
+}
+
+impl Topics for MemoryAdapter {
+    fn ensure_topic<'a>(
+        &'a self,
+        topic: &'a Topic,
+        settings: TopicSettings,
+    ) -> BoxFuture<'a, Result<TopicSettings, Error>> {
+        turn(move || {
+            Ok(self.with(|space| {
+                let state = space.topics.entry(topic.clone()).or_default();
+                *state.settings.get_or_insert(settings)
+            }))
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>> {
+        turn(|| {
+            Ok(self.with(|space| {
+                let topics = space.topics.iter();
+                let known = topics.filter(|(_, state)| state.settings.is_some());
+                known.map(|(topic, _)| topic.clone()).collect()
+            }))
+        })
+    }
+
+    fn create_group<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        start: StartFrom,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        turn(move || {
+            self.with(|space| {
+                let state = space.topics.entry(at.topic().clone()).or_default();
+                let delivered = match start {
+                    StartFrom::Beginning => EntryId::default(),
+                    StartFrom::End => state.log.last(),
+                };
+                state.groups.entry(at.group.clone()).or_insert_with(|| {
+                    let mut made = GroupState::default();
+                    made.log.delivered = delivered;
+                    made
+                });
+            });
+            Ok(())
+        })
+    }
+
+    fn remove_group<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        quiet: Duration,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
+        turn(move || Ok(self.removal(at, quiet, force)))
+    }
+
+    fn trim<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Trimmed, Error>> {
+        turn(move || Ok(self.trim_log(at.topic())))
+    }
+
+    fn trim_redelivery<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<(), Error>> {
+        turn(move || {
+            self.with(|space| {
+                if let Some(group) = space.group(at) {
+                    let floor = group.redelivered.floor();
+                    group.redelivery.trim(|id, _| id < floor);
+                }
+            });
+            Ok(())
+        })
+    }
+
+    fn prune_consumers<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        idle: Duration,
+        only: Option<&'a ConsumerName>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        turn(move || {
+            Ok(self.with(|space| {
+                let group = space.group(at);
+                group.map_or(0, |group| prune(group, idle, only))
+            }))
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! Deliveries: what consumers hold, how they read more, and how each delivery ends.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::source::{DeliveryId, Member};
+use crate::domain::{BoxFuture, EntryId, Error};
+use crate::wire::{Fields, Record};
+
+/// An entry handed to a consumer, under a lease.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Which source of the reader's [`Opening`](super::Opening) it came from. An entry that
+    /// [`Deliveries::reclaim`] took over counts the log as 0 and the redelivery stream as 1.
+    pub source: u16,
+    /// What it is settled by.
+    pub receipt: DeliveryId,
+    /// Its fields. Those of a redelivery were given to [`Settlement::Reschedule`] or a redrive.
+    pub fields: Fields,
+    /// How often it has been handed out, this time included.
+    pub deliveries: u32,
+}
+
+/// How a delivery ends, other than by being acknowledged.
+#[derive(Clone, Debug)]
+pub enum Settlement {
+    /// Comes back to the same group through its redelivery stream, once `delay` has passed. Without
+    /// a delay it is in the redelivery stream at once, and never scheduled.
+    Reschedule {
+        /// What ends.
+        receipt: DeliveryId,
+        /// How long to wait, by the store's clock.
+        delay: Duration,
+        /// What the redelivery stream will hold.
+        redelivery: Bytes,
+    },
+    /// Goes to the group's dead letters.
+    DeadLetter {
+        /// What ends.
+        receipt: DeliveryId,
+        /// What the dead letters will hold.
+        record: Record,
+    },
+}
+
+impl Settlement {
+    /// What it ends.
+    #[must_use]
+    pub fn receipt(&self) -> DeliveryId {
+        match self {
+            Self::Reschedule { receipt, .. } | Self::DeadLetter { receipt, .. } => *receipt,
+        }
+    }
+}
+
+/// What [`Deliveries::reclaim`] took over.
+#[derive(Debug, Default)]
+pub struct Reclaimed {
+    /// Entries whose lease had expired; the caller holds them now.
+    pub taken: Vec<Fetched>,
+    /// Where the next call continues.
+    pub cursor: ReclaimCursor,
+    /// Entries that someone removed while a consumer held them: data loss.
+    pub missing: u64,
+}
+
+/// How far a reclaimer has come in each lane.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ReclaimCursor {
+    /// In the log.
+    pub log: EntryId,
+    /// In the redelivery stream.
+    pub redelivery: EntryId,
+}
+
+role! {
+    /// What consumers hold, and how each delivery ends.
+    pub trait Deliveries (deliveries, DeliveriesOp, DeliveriesAnswer, DeliveriesCalls) {
+        /// Acknowledges deliveries. Owners are not checked: work that was done is done, whoever
+        /// holds the lease now. Acknowledging twice succeeds.
+        fn acknowledge as Acknowledge(by: &'a Member, receipts: &'a [DeliveryId]) -> ();
+
+        /// Ends deliveries that the member still holds; each one atomically, written before it is
+        /// acknowledged. For each, whether the member held it; where it did not, nothing was
+        /// written.
+        fn settle as Settle(by: &'a Member, settlements: &'a [Settlement]) -> Vec<bool>;
+
+        /// Restarts the lease of deliveries. For each, whether the member still holds it.
+        fn extend as Extend(by: &'a Member, receipts: &'a [DeliveryId]) -> Vec<bool>;
+
+        /// Gives deliveries back: [`reclaim`](Deliveries::reclaim) can take them at once, and the
+        /// delivery that ends here is not counted. Giving back twice, as after a lost answer,
+        /// uncounts once. Returns how many the member held.
+        fn release as Release(by: &'a Member, receipts: &'a [DeliveryId]) -> u64;
+
+        /// The deliveries that the member holds, up to `max`, oldest first in each lane. A
+        /// connection that broke while a fetch was answered leaves deliveries of which the member
+        /// does not know. Fails with [`NotFound`](crate::ErrorKind::NotFound) when the group is
+        /// gone.
+        fn pending_of as PendingOf(by: &'a Member, max: usize) -> Vec<DeliveryId>;
+
+        /// Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever
+        /// held them. Continues at `cursor`, and starts over after the end. Fails with
+        /// [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
+        fn reclaim as Reclaim(
+            by: &'a Member, lease: Duration, cursor: ReclaimCursor, max: usize,
+        ) -> Reclaimed;
+    }
+}
+
+/// A reader, and the handle that ends its wait.
+pub type Opened = (Box<dyn Reader>, Box<dyn Interrupt>);
+
+/// Reads the sources of one [`Opening`](super::Opening).
+pub trait Reader: Send + fmt::Debug {
+    /// Takes entries that no member of the group has been given: up to `max` of each source.
+    ///
+    /// Waits up to `wait` while there are none, then returns an empty list. Fails with
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the group is gone. After any other error
+    /// the reader cannot be used again, and the member may hold entries that it never saw.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: entries on their way are then held unseen. Use [`Interrupt`].
+    fn fetch(&mut self, max: usize, wait: Duration) -> BoxFuture<'_, Result<Vec<Fetched>, Error>>;
+}
+
+/// Ends a reader's wait early, from another task.
+pub trait Interrupt: Send + Sync + fmt::Debug {
+    /// Makes a waiting fetch return with what it has. Does nothing while no fetch waits.
+    fn interrupt(&self) -> BoxFuture<'_, Result<(), Error>>;
+}

@@ -1,0 +1,80 @@
+//! Topics and groups: creating, listing, removing and trimming.
+
+use std::time::Duration;
+
+use super::inspect::GroupStatus;
+use super::source::{GroupAt, Partition};
+use crate::domain::{ConsumerName, Topic, TopicSettings};
+
+/// What a group starts with, when it is created.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum StartFrom {
+    /// Everything that the topic still holds; the default.
+    #[default]
+    Beginning,
+    /// Only messages published after the group was created.
+    End,
+}
+
+/// What [`Topics::remove_group`] found, and whether it removed the group.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GroupRemoval {
+    /// Whether the group was removed.
+    pub removed: bool,
+    /// Where it stood.
+    pub status: GroupStatus,
+    /// Consumers that were active within the time asked about.
+    pub live_consumers: u64,
+}
+
+/// What [`Topics::trim`] removed and found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Trimmed {
+    /// Entries removed from the log.
+    pub removed: u64,
+    /// Entries left in the log.
+    pub length: u64,
+    /// Entries that the slowest group has not settled; all of them while there is no group.
+    pub backlog: u64,
+    /// Whether the topic's settings are stored; FLUSHALL removes them.
+    pub known: bool,
+}
+
+role! {
+    /// Topics and groups: creating, listing, removing and trimming.
+    pub trait Topics (topics, TopicsOp, TopicsAnswer, TopicsCalls) {
+        /// Creates a topic, or finds it: an existing topic keeps its settings. Returns the
+        /// settings in force.
+        fn ensure_topic as EnsureTopic(topic: &'a Topic, settings: TopicSettings) -> TopicSettings;
+
+        /// The topics of the namespace, by name.
+        fn list as List() -> Vec<Topic>;
+
+        /// Creates a group; an existing group keeps its cursor.
+        fn create_group as CreateGroup(at: &'a GroupAt, start: StartFrom) -> ();
+
+        /// Removes a group and all that is its own: its cursor, its pending deliveries, its
+        /// redelivery stream, its scheduled retries, its dead letters. The log and other groups
+        /// stay as they are.
+        ///
+        /// Without `force`, keeps a group that has unsettled messages, scheduled retries or dead
+        /// letters, or of which a consumer was active within `quiet`. The store checks and removes
+        /// in one step. Returns where the group stood, or `None` where it does not exist.
+        fn remove_group as RemoveGroup(
+            at: &'a GroupAt, quiet: Duration, force: bool,
+        ) -> Option<GroupRemoval>;
+
+        /// Removes from the log what retention no longer asks for; never an entry that a group has
+        /// not settled. Also measures the backlog.
+        fn trim as Trim(at: &'a Partition) -> Trimmed;
+
+        /// Removes settled entries from a group's redelivery stream.
+        fn trim_redelivery as TrimRedelivery(at: &'a GroupAt) -> ();
+
+        /// Removes consumers that were not active for `idle` and have no pending deliveries; with
+        /// `only`, that consumer alone. Returns how many.
+        fn prune_consumers as PruneConsumers(
+            at: &'a GroupAt, idle: Duration, only: Option<&'a ConsumerName>,
+        ) -> u64;
+    }
+}
