@@ -104,6 +104,8 @@ pub mod docs {
     pub mod lifecycle {}
     #[doc = include_str!("docs/metrics.md")]
     pub mod metrics {}
+    #[doc = include_str!("docs/payloads.md")]
+    pub mod payloads {}
     #[doc = include_str!("docs/performance.md")]
     pub mod performance {}
     #[doc = include_str!("docs/reliability.md")]

@@ -234,9 +234,11 @@ impl Kv {
 
     /// Replaces a value that equals `expected` (`None`: the key is absent), and says whether it did.
     ///
-    /// Linearizable on one primary. Values are compared as values: one that another program
-    /// stored in another codec or key order is equal when it decodes to the same.
-    pub async fn cas<T: Serialize>(
+    /// Linearizable on one primary. Values are compared as `T`: a value that another program
+    /// stored in another codec, key order or form is equal when it decodes to an equal `T`. A
+    /// whole number for a float, a `null` for an omitted option, and numbers written as the
+    /// keys of a map are such forms.
+    pub async fn cas<T: Serialize + DeserializeOwned>(
         &self,
         key: &str,
         expected: Option<&T>,
@@ -251,7 +253,7 @@ impl Kv {
             match cas.await? {
                 CasResult::Swapped => return Ok(true),
                 CasResult::Differs(Some(other))
-                    if wanted.is_some() && canonical(self.codec, &other) == wanted =>
+                    if wanted.is_some() && canonical::<T>(self.codec, &other) == wanted =>
                 {
                     stored_as = Some(other);
                 }
@@ -306,8 +308,8 @@ fn typed<T: DeserializeOwned>(key: &str, bytes: Option<Bytes>) -> Result<Option<
         .transpose()
 }
 
-/// What `stored` would look like had this store written it.
-fn canonical(codec: Codec, stored: &Bytes) -> Option<Bytes> {
-    let value: serde_json::Value = value::decode(stored).ok()?;
+/// A stored value in the form that this store gives an equal `T`; `None` where it is not a `T`.
+fn canonical<T: Serialize + DeserializeOwned>(codec: Codec, stored: &Bytes) -> Option<Bytes> {
+    let value: T = value::decode(stored).ok()?;
     value::encode(codec, &value).ok()
 }

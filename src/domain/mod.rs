@@ -45,6 +45,7 @@ pub use moved::Moved;
 pub use names::{ConsumerName, Group, Namespace, Topic};
 pub(crate) use outcome::describe;
 pub use outcome::{IntoOutcome, IntoOutcomes, Outcome};
+pub(crate) use payload::Portable;
 pub use payload::RawPayload;
 pub use retention::{Retention, TopicSettings};
 pub use retry::RetryPolicy;

@@ -20,6 +20,25 @@ pub(crate) enum Flaw {
     NotUnsigned,
 }
 
+/// One value as its marker announces it; the elements of an array or a map follow in the cursor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Item<'a> {
+    Nil,
+    Bool(bool),
+    /// An integer that is not negative, whatever form its producer chose.
+    Unsigned(u64),
+    /// A negative integer.
+    Signed(i64),
+    F32(f32),
+    F64(f64),
+    /// The bytes of a text, which its producer can have left invalid.
+    Text(&'a [u8]),
+    Bytes(&'a [u8]),
+    Array(usize),
+    Map(usize),
+    Ext(i8, &'a [u8]),
+}
+
 impl Flaw {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -102,16 +121,111 @@ impl<'a> Cursor<'a> {
         self.text().map(Some)
     }
 
+    /// The next value as an unsigned integer, in whatever width it was written; nil is 0.
     pub(crate) fn unsigned(&mut self) -> Result<u32, Flaw> {
-        let value = match self.marker()? {
-            Marker::FixPos(value) => usize::from(value),
-            Marker::U8 => self.length(1)?,
-            Marker::U16 => self.length(2)?,
-            Marker::U32 => self.length(4)?,
-            Marker::U64 => self.length(8)?,
-            _ => return Err(Flaw::NotUnsigned),
-        };
-        u32::try_from(value).map_err(|_| Flaw::NotUnsigned)
+        match self.item()? {
+            Item::Nil => Ok(0),
+            Item::Unsigned(value) => u32::try_from(value).map_err(|_| Flaw::NotUnsigned),
+            _ => Err(Flaw::NotUnsigned),
+        }
+    }
+
+    /// The number of entries of the next value, a map. Nil counts as an empty map, and so does an
+    /// empty array: PHP writes its empty map as one.
+    pub(crate) fn optional_map(&mut self) -> Result<usize, Flaw> {
+        match self.item()? {
+            Item::Map(count) => Ok(count),
+            Item::Nil | Item::Array(0) => Ok(0),
+            _ => Err(Flaw::NotAMap),
+        }
+    }
+
+    /// Whether the next value is nil or an empty array.
+    pub(crate) fn is_next_empty(&self) -> bool {
+        matches!(self.rest.first(), Some(0xC0 | 0x90))
+    }
+
+    /// Whether the next value is nil.
+    pub(crate) fn is_next_nil(&self) -> bool {
+        self.rest.first() == Some(&0xC0)
+    }
+
+    fn number(&mut self, width: usize) -> Result<u64, Flaw> {
+        let bytes = self.take(width)?;
+        Ok(bytes
+            .iter()
+            .fold(0, |sum, &byte| (sum << 8) | u64::from(byte)))
+    }
+
+    fn signed(&mut self, width: usize) -> Result<Item<'a>, Flaw> {
+        let unused = 64 - 8 * u32::try_from(width).unwrap_or(8);
+        let value = (self.number(width)? << unused).cast_signed() >> unused;
+        Ok(u64::try_from(value).map_or(Item::Signed(value), Item::Unsigned))
+    }
+
+    fn ext(&mut self, count: usize) -> Result<Item<'a>, Flaw> {
+        let kind = self.take(1)?[0].cast_signed();
+        Ok(Item::Ext(kind, self.take(count)?))
+    }
+
+    /// The next value; of an array or a map its length.
+    pub(crate) fn item(&mut self) -> Result<Item<'a>, Flaw> {
+        Ok(match self.marker()? {
+            Marker::Null => Item::Nil,
+            Marker::True => Item::Bool(true),
+            Marker::False => Item::Bool(false),
+            Marker::FixPos(value) => Item::Unsigned(value.into()),
+            Marker::FixNeg(value) => Item::Signed(value.into()),
+            Marker::U8 => Item::Unsigned(self.number(1)?),
+            Marker::U16 => Item::Unsigned(self.number(2)?),
+            Marker::U32 => Item::Unsigned(self.number(4)?),
+            Marker::U64 => Item::Unsigned(self.number(8)?),
+            Marker::I8 => self.signed(1)?,
+            Marker::I16 => self.signed(2)?,
+            Marker::I32 => self.signed(4)?,
+            Marker::I64 => self.signed(8)?,
+            Marker::F32 => {
+                let bits = self.number(4)?;
+                Item::F32(f32::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)))
+            }
+            Marker::F64 => Item::F64(f64::from_bits(self.number(8)?)),
+            Marker::FixStr(count) => Item::Text(self.take(count.into())?),
+            Marker::Str8 => Item::Text(self.counted(1)?),
+            Marker::Str16 => Item::Text(self.counted(2)?),
+            Marker::Str32 => Item::Text(self.counted(4)?),
+            Marker::Bin8 => Item::Bytes(self.counted(1)?),
+            Marker::Bin16 => Item::Bytes(self.counted(2)?),
+            Marker::Bin32 => Item::Bytes(self.counted(4)?),
+            Marker::FixArray(count) => Item::Array(count.into()),
+            Marker::Array16 => Item::Array(self.length(2)?),
+            Marker::Array32 => Item::Array(self.length(4)?),
+            Marker::FixMap(count) => Item::Map(count.into()),
+            Marker::Map16 => Item::Map(self.length(2)?),
+            Marker::Map32 => Item::Map(self.length(4)?),
+            Marker::FixExt1 => self.ext(1)?,
+            Marker::FixExt2 => self.ext(2)?,
+            Marker::FixExt4 => self.ext(4)?,
+            Marker::FixExt8 => self.ext(8)?,
+            Marker::FixExt16 => self.ext(16)?,
+            Marker::Ext8 => {
+                let count = self.length(1)?;
+                self.ext(count)?
+            }
+            Marker::Ext16 => {
+                let count = self.length(2)?;
+                self.ext(count)?
+            }
+            Marker::Ext32 => {
+                let count = self.length(4)?;
+                self.ext(count)?
+            }
+            Marker::Reserved => return Err(Flaw::Reserved),
+        })
+    }
+
+    fn counted(&mut self, width: usize) -> Result<&'a [u8], Flaw> {
+        let count = self.length(width)?;
+        self.take(count)
     }
 
     fn skip(&mut self, depth: usize) -> Result<(), Flaw> {

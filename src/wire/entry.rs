@@ -156,6 +156,57 @@ mod tests {
     }
 
     #[test]
+    fn null_and_empty_forms_of_other_languages_mean_absent() {
+        let json: [&[u8]; 7] = [
+            br#"{"type":"n","headers":null,"payload":1}"#,
+            br#"{"type":"n","headers":[],"payload":1}"#,
+            br#"{"type":"n","headers":[ ],"payload":1}"#,
+            br#"{"type":"n","headers":{"a":null},"payload":1}"#,
+            br#"{"type":"n","attempts":null,"payload":1}"#,
+            br#"{"type":"n","id":"","ts":"","payload":1}"#,
+            br#"{"type":"n","id":null,"ts":null,"corrId":null,"tenantId":null,"key":null,"lastError":null,"payload":1}"#,
+        ];
+        let packed: [&[u8]; 8] = [
+            b"\x83\xa4type\xa1n\xa7headers\xc0\xa7payload\x01",
+            b"\x83\xa4type\xa1n\xa7headers\x90\xa7payload\x01",
+            b"\x83\xa4type\xa1n\xa7headers\x81\xa1a\xc0\xa7payload\x01",
+            b"\x83\xa4type\xa1n\xa8attempts\xc0\xa7payload\x01",
+            b"\x83\xa4type\xa1n\xa8attempts\xd3\0\0\0\0\0\0\0\0\xa7payload\x01",
+            b"\x83\xa4type\xa1n\xa8attempts\xd0\0\xa7payload\x01",
+            b"\x84\xa4type\xa1n\xa2id\xa0\xa2ts\xa0\xa7payload\x01",
+            b"\x84\xa4type\xa1n\xa2id\xc0\xa3key\xc0\xa7payload\x01",
+        ];
+        let all = json.map(|bytes| ("json", bytes)).into_iter();
+        for (name, bytes) in all.chain(packed.map(|bytes| ("msgpack", bytes))) {
+            let shown = String::from_utf8_lossy(bytes);
+            let read = decode(name, bytes).unwrap_or_else(|e| panic!("{shown}: {e}"));
+            let plain = decode("json", br#"{"type":"n","payload":1}"#).unwrap();
+            assert_eq!(read.payload::<u32>().unwrap(), 1, "{shown}");
+            assert_eq!(read.id(), plain.id(), "{shown}");
+            assert_eq!(read.headers(), plain.headers(), "{shown}");
+            assert_eq!((read.failed_attempts(), read.key()), (0, None), "{shown}");
+        }
+        for (name, bytes) in [
+            ("json", &br#"{"type":"n","headers":[1],"payload":1}"#[..]),
+            (
+                "msgpack",
+                b"\x83\xa4type\xa1n\xa7headers\x91\x01\xa7payload\x01",
+            ),
+            (
+                "msgpack",
+                b"\x83\xa4type\xa1n\xa8attempts\xff\xa7payload\x01",
+            ),
+            (
+                "msgpack",
+                b"\x83\xa4type\xa1n\xa8attempts\xd3\0\0\0\x01\0\0\0\0\xa7payload\x01",
+            ),
+        ] {
+            let shown = String::from_utf8_lossy(bytes);
+            assert!(decode(name, bytes).is_err(), "{shown}");
+        }
+    }
+
+    #[test]
     fn unknown_fields_are_kept_in_both_codecs() {
         let text = br#"{"type":"t","payload":[1,null],"future":{"a":[1,2]},"x":null}"#;
         let envelope = decode("json", text).unwrap();

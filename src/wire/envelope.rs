@@ -188,11 +188,12 @@ fn msgpack_field(draft: &mut Draft, name: &str, cursor: &mut Cursor<'_>) -> Resu
         "lastError" => draft.last_error = text()?,
         "attempts" => draft.attempts = cursor.unsigned().map_err(Flaw::as_str)?,
         "headers" => {
-            let count = cursor.map().map_err(Flaw::as_str)?;
+            let count = cursor.optional_map().map_err(Flaw::as_str)?;
             for _ in 0..count {
                 let name = cursor.text().map_err(Flaw::as_str)?.to_owned();
-                let value = cursor.text().map_err(Flaw::as_str)?.to_owned();
-                draft.headers.insert(name, value);
+                if let Some(value) = cursor.optional_text().map_err(Flaw::as_str)? {
+                    draft.headers.insert(name, value.to_owned());
+                }
             }
         }
         _ => {
@@ -227,8 +228,10 @@ fn from_json(bytes: &[u8]) -> Result<Draft, String> {
             "tenantId" => field(raw).map(|text| draft.tenant = text),
             "key" => field(raw).map(|text| draft.key = text),
             "lastError" => field(raw).map(|text| draft.last_error = text),
-            "attempts" => field(raw).map(|count| draft.attempts = count),
-            "headers" => field(raw).map(|headers| draft.headers = headers),
+            "attempts" => {
+                field(raw).map(|count: Option<u32>| draft.attempts = count.unwrap_or_default())
+            }
+            "headers" => headers(raw).map(|headers| draft.headers = headers),
             _ => RawPayload::checked(Codec::Json, Bytes::copy_from_slice(raw.get().as_bytes()))
                 .map(|value| keep(&mut draft, &name, value)),
         };
@@ -237,17 +240,38 @@ fn from_json(bytes: &[u8]) -> Result<Draft, String> {
     Ok(draft)
 }
 
+/// The headers in JSON. `null` and the empty array that PHP writes for an empty map are none, and a
+/// header that is `null` is absent.
+fn headers(raw: &RawValue) -> Result<BTreeMap<String, String>, String> {
+    if raw
+        .get()
+        .strip_prefix('[')
+        .is_some_and(|rest| rest.trim_start() == "]")
+    {
+        return Ok(BTreeMap::new());
+    }
+    let headers: Option<BTreeMap<String, Option<String>>> =
+        serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
+    let present = |(name, value): (String, Option<String>)| Some((name, value?));
+    Ok(headers
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(present)
+        .collect())
+}
+
 impl Draft {
     /// Fills in the fields that the producer left out.
     ///
     /// The id is derived from `origin` (topic and entry), so that every delivery of the entry has
     /// the same one.
     pub(super) fn complete(self, origin: &str, appended: Timestamp) -> Result<Envelope, String> {
-        let id = match self.id {
+        // An empty text is how producers write an absent one whose language has no null for it.
+        let id = match self.id.filter(|text| !text.is_empty()) {
             Some(text) => uuid::Uuid::try_parse(&text).map_err(|e| format!("field \"id\": {e}"))?,
             None => uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, origin.as_bytes()),
         };
-        let created_at = match self.created_at {
+        let created_at = match self.created_at.filter(|text| !text.is_empty()) {
             Some(text) => text
                 .parse()
                 .map_err(|_| "field \"ts\": is not an RFC 3339 time".to_owned())?,

@@ -2,17 +2,33 @@
 //!
 //! A value that begins with 0xC1, a byte that MessagePack never uses, is MessagePack after that
 //! byte. Any other value is JSON text, or a plain string if it is not valid JSON. Integers are
-//! decimal text in both codecs, so that INCR works. Map keys are sorted, so equal values have equal
-//! bytes and compare-and-set works on a `HashMap`.
+//! decimal text in both codecs, so that INCR works, and a value with a number that MessagePack
+//! would round is JSON in both. Map keys are sorted, so equal values have equal bytes and
+//! compare-and-set works on a `HashMap`.
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use crate::domain::{Codec, Error, ErrorKind, RawPayload, msgpack};
+use crate::domain::{Codec, Error, ErrorKind, Portable, RawPayload, msgpack};
 
 const MSGPACK: u8 = 0xC1;
+/// The third byte of a key that [`once`](crate::kv::once) holds, behind two of [`MSGPACK`], and
+/// what the key then is.
+const MARKS: [(u8, &str); 3] = [
+    (
+        b'c',
+        "the key is claimed by `once`, whose function is running or was interrupted",
+    ),
+    (
+        b'b',
+        "the key is held by `once`, whose function has begun and may not run a second time",
+    ),
+    (
+        b'd',
+        "the key is the mark of a completed `once`; call `once` to read its result",
+    ),
+];
 
 /// Encodes a value in its canonical form.
 pub(crate) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Bytes, Error> {
@@ -23,43 +39,38 @@ pub(crate) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<B
             "the value cannot be encoded",
         )
     };
-    if codec == Codec::Json {
-        let mut value = serde_json::to_value(value).map_err(|e| failed().because(e))?;
-        // Another crate in the build may have enabled serde_json's `preserve_order`.
-        value.sort_all_objects();
-        return Ok(RawPayload::encode(Codec::Json, &value)?.into_bytes());
-    }
-    let payload = RawPayload::encode(Codec::MessagePack, value)?;
-    if msgpack::is_integer(payload.as_bytes())
-        && let Ok(Value::Number(number)) = payload.decode()
-    {
-        return Ok(Bytes::from(number.to_string()));
-    }
-    let mut bytes = Vec::with_capacity(payload.as_bytes().len() + 1);
+    let portable = Portable::with_wide_integers(value).map_err(|e| failed().because(e))?;
+    let plain = match portable.msgpack() {
+        Some(bytes) if codec == Codec::MessagePack && !msgpack::is_integer(bytes) => bytes,
+        _ => {
+            let json = portable.to_json(true).map_err(|e| failed().because(e))?;
+            return Ok(Bytes::from(json));
+        }
+    };
+    let mut bytes = Vec::with_capacity(plain.len() + 1);
     bytes.push(MSGPACK);
-    msgpack::write_canonical(payload.as_bytes(), &mut bytes)
-        .map_err(|rule| failed().because(rule))?;
+    msgpack::write_canonical(plain, &mut bytes).map_err(|rule| failed().because(rule))?;
     Ok(Bytes::from(bytes))
 }
 
 /// Decodes a stored value, whichever program wrote it.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
-    let failed = || {
-        Error::new(
-            ErrorKind::Decode,
-            "decode value",
-            "the stored bytes are damaged",
-        )
-    };
+    let failed = |rule: &str| Error::new(ErrorKind::Decode, "decode value", rule);
+    let damaged = || failed("the stored bytes are damaged");
+    if let [MSGPACK, MSGPACK, mark, ..] = bytes[..]
+        && let Some((_, rule)) = MARKS.iter().find(|(known, _)| *known == mark)
+    {
+        return Err(failed(rule));
+    }
     if bytes.first() == Some(&MSGPACK) {
         return RawPayload::checked(Codec::MessagePack, bytes.slice(1..))
-            .map_err(|rule| failed().because(rule))?
+            .map_err(|rule| damaged().because(rule))?
             .decode();
     }
     match RawPayload::checked(Codec::Json, bytes.clone()) {
         Ok(payload) => payload.decode(),
         Err(_) => {
-            let text = std::str::from_utf8(bytes).map_err(|e| failed().because(e))?;
+            let text = std::str::from_utf8(bytes).map_err(|e| damaged().because(e))?;
             RawPayload::encode(Codec::MessagePack, text)?.decode()
         }
     }
@@ -69,6 +80,8 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::Value;
+    use serde_json::value::RawValue;
     use std::collections::HashMap;
 
     #[test]
@@ -93,6 +106,58 @@ mod tests {
         assert_eq!(read(""), Value::from(""));
         assert!(decode::<Value>(&Bytes::from_static(b"\xff\xfe")).is_err());
         assert!(decode::<Value>(&Bytes::from_static(b"\xc1\xdd\xff\xff\xff\xff")).is_err());
+    }
+
+    #[test]
+    fn a_128_bit_integer_is_a_number() {
+        for codec in [Codec::MessagePack, Codec::Json] {
+            assert_eq!(&encode(codec, &5_i128).unwrap()[..], b"5");
+            assert_eq!(&encode(codec, &-5_i128).unwrap()[..], b"-5");
+            let text = u128::MAX.to_string();
+            assert_eq!(encode(codec, &u128::MAX).unwrap(), text.as_bytes());
+            let nested = vec![(u128::MAX, i128::MIN, 1_u128)];
+            let bytes = encode(codec, &nested).unwrap();
+            assert_eq!(decode::<Vec<(u128, i128, u128)>>(&bytes).unwrap(), nested);
+        }
+        assert_eq!(decode::<i128>(&Bytes::from_static(b"5")).unwrap(), 5);
+        let small = encode(Codec::MessagePack, &[7_u128]).unwrap();
+        assert_eq!(decode::<Vec<u64>>(&small).unwrap(), [7]);
+    }
+
+    #[test]
+    fn json_without_a_type_keeps_every_digit() {
+        let digits = "100000000000000000000001";
+        for codec in [Codec::MessagePack, Codec::Json] {
+            let raw: Box<RawValue> = serde_json::from_str(digits).unwrap();
+            assert_eq!(encode(codec, &raw).unwrap(), digits.as_bytes());
+            let text = format!("{{\"a\":[1.5,{digits}]}}");
+            let raw: Box<RawValue> = serde_json::from_str(&text).unwrap();
+            let bytes = encode(codec, &raw).unwrap();
+            assert_eq!(decode::<Box<RawValue>>(&bytes).unwrap().get(), text);
+        }
+    }
+
+    #[test]
+    fn json_refuses_nan_and_infinity() {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let error = encode(Codec::Json, &vec![value]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Encode);
+        }
+        let packed = encode(Codec::MessagePack, &f64::NAN).unwrap();
+        assert!(decode::<f64>(&packed).unwrap().is_nan());
+    }
+
+    #[test]
+    fn a_mark_of_once_is_not_called_damaged() {
+        for (mark, word) in [("c", "claimed"), ("b", "begun"), ("d", "completed")] {
+            let bytes = [b"\xC1\xC1", mark.as_bytes(), b"token"].concat();
+            let error = decode::<i32>(&Bytes::from(bytes)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Decode);
+            assert!(error.to_string().contains(word), "{error}");
+            assert!(error.to_string().contains("`once`"), "{error}");
+        }
+        let error = decode::<i32>(&Bytes::from_static(b"\xC1\xC1x")).unwrap_err();
+        assert!(error.to_string().contains("damaged"), "{error}");
     }
 
     proptest! {

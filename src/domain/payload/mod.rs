@@ -1,11 +1,25 @@
 //! An encoded value: bytes and the codec that wrote them.
 
+mod frame;
+#[cfg(test)]
+mod kinds;
+mod number;
+mod read;
+mod transcode;
+mod unfit;
+mod write;
+
 use std::fmt;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::read::Reader;
+use self::transcode::JsonForm;
+use self::unfit::Unfit;
+use self::write::{Wide, Writer};
 use super::codec::Codec;
 use super::error::{Error, ErrorKind};
 use super::msgpack;
@@ -14,20 +28,66 @@ use super::msgpack;
 ///
 /// Both codecs carry the same data model: MessagePack is written in serde's
 /// human-readable form, so that a `Uuid`, say, is text in both, and a payload
-/// survives being stored in the other codec.
+/// survives being stored in the other codec. [`docs::payloads`](crate::docs::payloads) lists
+/// which values survive.
 #[derive(Clone, Eq, PartialEq)]
 pub struct RawPayload {
     codec: Codec,
     bytes: Bytes,
 }
 
+/// A value as MessagePack in memory. Numbers that MessagePack lacks stand in it as extensions, so
+/// the bytes are a payload only where there are none.
+#[derive(Debug)]
+pub(crate) struct Portable {
+    bytes: Vec<u8>,
+    has_long_numbers: bool,
+}
+
+impl Portable {
+    fn new<T: Serialize + ?Sized>(value: &T, wide: Wide) -> Result<Self, Unfit> {
+        let mut writer = Writer::new(wide);
+        value.serialize(&mut writer)?;
+        msgpack::check(&writer.out).map_err(Unfit::new)?;
+        Ok(Self {
+            bytes: writer.out,
+            has_long_numbers: writer.has_long_numbers,
+        })
+    }
+
+    /// A value with its 128-bit integers as numbers.
+    pub(crate) fn with_wide_integers<T: Serialize + ?Sized>(value: &T) -> Result<Self, Unfit> {
+        Self::new(value, Wide::Number)
+    }
+
+    /// The MessagePack, where it holds the value without long numbers.
+    pub(crate) fn msgpack(&self) -> Option<&[u8]> {
+        (!self.has_long_numbers).then_some(&self.bytes)
+    }
+
+    /// The value as JSON. NaN and infinity have no form in it.
+    pub(crate) fn to_json(&self, sorted: bool) -> Result<Vec<u8>, Unfit> {
+        let form = JsonForm {
+            sorted,
+            long_numbers: true,
+        };
+        let mut json = Vec::with_capacity(self.bytes.len() * 2);
+        transcode::to_json(&self.bytes, form, &mut json)?;
+        Ok(json)
+    }
+}
+
 impl RawPayload {
     /// Encodes a value.
     ///
+    /// JSON text inside the value (`RawValue`) with a number that MessagePack cannot hold exactly
+    /// makes the payload JSON, whichever codec was asked for.
+    ///
     /// # Errors
     ///
-    /// [`ErrorKind::Encode`] when the value's `Serialize` fails or when it is
-    /// nested deeper than 64 levels, which no reader would accept.
+    /// [`ErrorKind::Encode`] when the value's `Serialize` fails, when it holds a 128-bit integer,
+    /// when it is nested deeper than 64 levels, which no reader would accept, and in JSON when it
+    /// holds NaN or infinity.
     pub fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Self, Error> {
         let failed = || {
             Error::new(
@@ -36,20 +96,18 @@ impl RawPayload {
                 "the value cannot be encoded",
             )
         };
-        let bytes = match codec {
-            Codec::MessagePack => {
-                let mut bytes = Vec::with_capacity(128);
-                let mut serializer = rmp_serde::Serializer::new(&mut bytes)
-                    .with_struct_map()
-                    .with_human_readable();
-                value
-                    .serialize(&mut serializer)
-                    .map_err(|e| failed().because(e))?;
-                bytes
-            }
-            Codec::Json => serde_json::to_vec(value).map_err(|e| failed().because(e))?,
-        };
-        Self::checked(codec, Bytes::from(bytes)).map_err(|rule| failed().because(rule))
+        let portable = Portable::new(value, Wide::Refused).map_err(|e| failed().because(e))?;
+        if codec == Codec::MessagePack && !portable.has_long_numbers {
+            return Ok(Self {
+                codec,
+                bytes: Bytes::from(portable.bytes),
+            });
+        }
+        let json = portable.to_json(false).map_err(|e| failed().because(e))?;
+        Ok(Self {
+            codec: Codec::Json,
+            bytes: Bytes::from(json),
+        })
     }
 
     /// Takes bytes that are one complete value of the codec, within its limits.
@@ -86,11 +144,10 @@ impl RawPayload {
         };
         match self.codec {
             Codec::MessagePack => {
-                let mut deserializer =
-                    rmp_serde::Deserializer::from_read_ref(&self.bytes).with_human_readable();
-                T::deserialize(&mut deserializer).map_err(|e| failed().because(e))
+                T::deserialize(&mut Reader::new(&self.bytes)).map_err(|e| failed().because(e))
             }
-            Codec::Json => serde_json::from_slice(&self.bytes).map_err(|e| failed().because(e)),
+            Codec::Json => serde_json::from_slice(&self.bytes)
+                .or_else(|e| decode_plainly(&self.bytes).ok_or_else(|| failed().because(e))),
         }
     }
 
@@ -98,8 +155,8 @@ impl RawPayload {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Encode`] when the value has no form in the other codec, such
-    /// as a MessagePack map whose keys are arrays.
+    /// [`ErrorKind::Encode`] when the value has no form in the other codec: a MessagePack map whose
+    /// keys are arrays, NaN, a JSON number that MessagePack would have to round.
     pub fn to_codec(&self, codec: Codec) -> Result<Self, Error> {
         if codec == self.codec {
             return Ok(self.clone());
@@ -114,15 +171,21 @@ impl RawPayload {
         let mut bytes = Vec::with_capacity(self.bytes.len() * 2);
         match codec {
             Codec::Json => {
-                let mut from =
-                    rmp_serde::Deserializer::from_read_ref(&self.bytes).with_human_readable();
-                let mut to = serde_json::Serializer::new(&mut bytes);
-                serde_transcode::transcode(&mut from, &mut to).map_err(|e| failed().because(e))?;
+                let form = JsonForm {
+                    sorted: false,
+                    long_numbers: false,
+                };
+                transcode::to_json(&self.bytes, form, &mut bytes)
+                    .map_err(|e| failed().because(e))?;
             }
             Codec::MessagePack => {
-                let mut from = serde_json::Deserializer::from_slice(&self.bytes);
-                let mut to = rmp_serde::Serializer::new(&mut bytes).with_human_readable();
-                serde_transcode::transcode(&mut from, &mut to).map_err(|e| failed().because(e))?;
+                let has_long_numbers = transcode::from_json(&self.bytes, &mut bytes)
+                    .map_err(|e| failed().because(e))?;
+                if has_long_numbers {
+                    let rule = "it holds a number that MessagePack would round; \
+                                send the number as text, or use the JSON codec";
+                    return Err(failed().because(rule));
+                }
             }
         }
         Self::checked(codec, Bytes::from(bytes)).map_err(|rule| failed().because(rule))
@@ -132,11 +195,6 @@ impl RawPayload {
     #[must_use]
     pub fn codec(&self) -> Codec {
         self.codec
-    }
-
-    /// The encoded bytes, given up.
-    pub(crate) fn into_bytes(self) -> Bytes {
-        self.bytes
     }
 
     /// The encoded bytes.
@@ -150,6 +208,22 @@ impl RawPayload {
 impl fmt::Debug for RawPayload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Payload({}, {} bytes)", self.codec, self.bytes.len())
+    }
+}
+
+/// Decodes JSON where another crate of the build has turned on `arbitrary_precision` of
+/// `serde_json`, which hands numbers to tagged and flattened types in a form that they cannot read.
+fn decode_plainly<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+    static ARBITRARY_PRECISION: LazyLock<bool> = LazyLock::new(|| {
+        serde_json::from_str::<serde_json::Number>("1.50").is_ok_and(|n| n.to_string() == "1.50")
+    });
+    if !*ARBITRARY_PRECISION {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    match transcode::from_json(json, &mut bytes) {
+        Ok(false) => T::deserialize(&mut Reader::new(&bytes)).ok(),
+        _ => None,
     }
 }
 
