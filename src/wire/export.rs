@@ -4,10 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::{
-    DeadLetter, DeliveryHistory, Error, ErrorKind, FailedAttempt, Group, Timestamp, Topic,
+    Codec, DeadLetter, DeliveryHistory, Envelope, Error, ErrorKind, FailedAttempt, Group,
+    RawPayload, Timestamp, Topic,
 };
 
 /// The format's version.
@@ -48,7 +51,7 @@ struct Line {
     fields: Vec<(Blob, Blob)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     /// The decoded payload, for people who read or search the line; an import ignores it.
-    payload: Option<serde_json::Value>,
+    payload: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -94,6 +97,18 @@ fn malformed(rule: impl Into<String>) -> Error {
     Error::new(ErrorKind::Decode, "read exported dead letter", rule)
 }
 
+/// The payload as JSON on one line, with every digit of its numbers. Where JSON lacks a value, such
+/// as NaN, `null` stands in its place.
+fn readable(envelope: &Envelope) -> Option<Box<RawValue>> {
+    let exact = envelope
+        .payload::<Box<RawValue>>()
+        .and_then(|raw| RawPayload::encode(Codec::Json, &raw));
+    match exact {
+        Ok(json) => serde_json::from_slice(json.as_bytes()).ok(),
+        Err(_) => serde_json::value::to_raw_value(&envelope.payload::<Value>().ok()?).ok(),
+    }
+}
+
 impl DeadLetter {
     /// Writes the dead letter as one line of JSON, without a line break.
     ///
@@ -101,7 +116,10 @@ impl DeadLetter {
     /// byte, as text or in base64. `payload` is for people who read or search the line.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let payload = self.envelope().and_then(|envelope| envelope.payload());
+        let payload = self
+            .envelope()
+            .ok()
+            .and_then(|envelope| readable(&envelope));
         let line = Line {
             redstart: VERSION,
             id: self.id.to_string(),
@@ -134,7 +152,7 @@ impl DeadLetter {
                 .iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
-            payload: payload.ok(),
+            payload,
         };
         // Writing text, numbers and a decoded value to memory cannot fail.
         serde_json::to_string(&line).unwrap_or_default()

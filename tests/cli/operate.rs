@@ -278,6 +278,61 @@ fn values_are_json_whatever_their_form() {
 }
 
 #[test]
+fn no_digit_of_a_number_is_lost() {
+    let server = Server::start();
+    let url = server.url();
+    let (one, two) = ("100000000000000000000001", "100000000000000000000002");
+    let () = server.command(&["SET", "shop:account", one]);
+    assert_eq!(
+        run(Some(&url), &["kv", "get", "account"]).ok().out,
+        format!("{one}\n")
+    );
+    run(Some(&url), &["kv", "cas", "account", "1", "--expect", two]).failed(1);
+    assert_eq!(server.command::<String>(&["GET", "shop:account"]), one);
+    run(Some(&url), &["kv", "cas", "account", two, "--expect", one]).ok();
+    assert_eq!(server.command::<String>(&["GET", "shop:account"]), two);
+    let list = format!("[{one},1.5]");
+    run(Some(&url), &["kv", "set", "list", &list]).ok();
+    assert_eq!(
+        run(Some(&url), &["kv", "get", "list"]).ok().out,
+        format!("{list}\n")
+    );
+
+    // MessagePack has no such number: publish says so. JSON carries it as it is.
+    let publish = |codec: &str, line: &str| {
+        let mut command = redstart(Some(&url), &["publish", "orders", "--type", "t"]);
+        command.env("REDSTART_CODEC", codec);
+        run_with(command, line)
+    };
+    let ran = publish("msgpack", one).failed(1);
+    assert!(ran.err.contains("number"), "{ran:?}");
+    publish("json", &list).ok();
+    let tail = ["tail", "orders", "--json"];
+    let seen = run(Some(&url), &tail).ok().out;
+    assert!(seen.contains(&list), "{seen}");
+}
+
+#[test]
+fn a_key_of_once_says_what_it_is() {
+    let server = Server::start();
+    let url = server.url();
+    for (mark, word) in [(b'c', "claimed"), (b'b', "begun"), (b'd', "completed")] {
+        let value = [b"\xC1\xC1", &[mark][..], b"token"].concat();
+        redis::cmd("SET")
+            .arg("shop:charge")
+            .arg(value)
+            .exec(&mut server.raw())
+            .unwrap();
+        let ran = run(Some(&url), &["kv", "get", "charge"]).failed(1);
+        assert!(
+            ran.err.contains(word) && ran.err.contains("`once`"),
+            "{ran:?}"
+        );
+        assert!(!ran.err.contains("damaged"), "{ran:?}");
+    }
+}
+
+#[test]
 fn what_is_no_value_can_be_seen_in_hexadecimal() {
     let server = Server::start();
     let url = server.url();

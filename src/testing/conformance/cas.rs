@@ -4,6 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Subject;
 use super::support::{Must as _, Stage};
@@ -73,6 +77,75 @@ pub async fn equal_values_are_equal<S: Subject>(subject: &S) {
     let new = HashMap::from([("a".to_owned(), 3)]);
     assert!(kv.cas("k", Some(&held), &new, None).await.must("swapping"));
     assert!(!kv.cas("k", Some(&held), &new, None).await.must("swapping"));
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Price {
+    amount: f64,
+    rate: f32,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Order {
+    id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+impl<S: Subject> Stage<'_, S> {
+    async fn swaps_its_reading<T: Serialize + DeserializeOwned>(&self, stored: &'static str) {
+        let kv = self.container.kv();
+        let entries = vec![("k", Bytes::from_static(stored.as_bytes()))];
+        kv.port().set_bytes(entries, None).await.must("setting");
+        let read: T = kv.get("k").await.must("getting").must("the value");
+        let swapped = kv.cas("k", Some(&read), &read, None).await;
+        assert!(swapped.must("swapping"), "{stored}");
+    }
+}
+
+/// A value that another program wrote in its own form equals the value that it decodes to.
+pub async fn forms_of_other_programs_are_equal<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    stage
+        .swaps_its_reading::<Price>(r#"{"amount":1,"rate":0.1}"#)
+        .await;
+    stage
+        .swaps_its_reading::<Price>(r#"{"rate":1e0,"amount":1.0}"#)
+        .await;
+    stage.swaps_its_reading::<f64>("1").await;
+    stage.swaps_its_reading::<f64>("1.0").await;
+    stage.swaps_its_reading::<Value>("1.0").await;
+    stage
+        .swaps_its_reading::<Order>(r#"{"id":1,"note":null}"#)
+        .await;
+    stage.swaps_its_reading::<Option<u8>>("null").await;
+    stage
+        .swaps_its_reading::<HashMap<u64, i32>>(r#"{"1":2,"10":3}"#)
+        .await;
+    stage.swaps_its_reading::<i128>("5").await;
+    stage
+        .swaps_its_reading::<Vec<u128>>("[340282366920938463463374607431768211455]")
+        .await;
+    stage
+        .swaps_its_reading::<Box<RawValue>>("[ 100000000000000000000001 ]")
+        .await;
+    stage.swaps_its_reading::<String>("plain text").await;
+}
+
+/// Integers beyond 64 bits are compared digit by digit.
+pub async fn another_number_is_never_equal<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let stored = Bytes::from_static(b"100000000000000000000001");
+    let entries = vec![("account", stored.clone())];
+    kv.port().set_bytes(entries, None).await.must("setting");
+    let other: Box<RawValue> = serde_json::from_str("100000000000000000000002").must("JSON");
+    let swapped = kv.cas("account", Some(&other), &other, None).await;
+    assert!(!swapped.must("swapping"));
+    let swapped = kv.cas("account", Some(&(u128::MAX)), &1, None).await;
+    assert!(!swapped.must("swapping"));
+    let held = kv.port().get_bytes(&["account"]).await.must("getting");
+    assert_eq!(held, [Some(stored)], "untouched");
 }
 
 /// Concurrent updates lose nothing.

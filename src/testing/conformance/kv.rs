@@ -135,6 +135,19 @@ pub async fn integers_are_added_and_other_values_are_refused<S: Subject>(subject
     assert_eq!(kv.get::<i64>("most").await.must("getting"), Some(i64::MAX));
 }
 
+/// Integers of 128 bits are stored as decimal text, as narrower ones are.
+pub async fn a_128_bit_integer_is_an_integer<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    kv.set("cents", &5_i128).await.must("setting");
+    assert_eq!(kv.get::<u64>("cents").await.must("getting"), Some(5));
+    assert_eq!(kv.incr("cents", 1).await.must("adding"), 6);
+    assert_eq!(kv.get::<u128>("cents").await.must("getting"), Some(6));
+    let wide = vec![u128::MAX, 1];
+    kv.set("wide", &wide).await.must("setting");
+    assert_eq!(kv.get("wide").await.must("getting"), Some(wide));
+}
+
 /// > Every operation on
 /// > one key is atomic.
 pub async fn concurrent_additions_lose_nothing<S: Subject>(subject: &S) {

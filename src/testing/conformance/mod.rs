@@ -47,6 +47,7 @@ pub mod leases;
 pub mod once;
 pub mod operators;
 pub mod ordering;
+pub mod payloads;
 pub mod publish;
 pub mod redrive;
 pub mod retention;
@@ -227,12 +228,18 @@ macro_rules! conformance {
             nothing_is_lost_while_subscriptions_come_and_go,
             a_closed_subscriber_says_so,
         );
+        $crate::conformance_checks!($factory, payloads:
+            accepted_payloads_survive_retry_and_redrive_in_messagepack,
+            accepted_payloads_survive_retry_and_redrive_in_json,
+            unreadable_payloads_are_refused,
+        );
         $crate::conformance_checks!($factory, kv:
             values_are_stored_read_and_removed,
             values_keep_every_byte_and_the_last_one_wins,
             values_expire,
             inserting_never_replaces,
             integers_are_added_and_other_values_are_refused,
+            a_128_bit_integer_is_an_integer,
             concurrent_additions_lose_nothing,
             the_rule_for_keys_holds_everywhere,
             containers_share_values,
@@ -249,6 +256,8 @@ macro_rules! conformance {
             a_value_is_replaced_only_where_it_is_as_expected,
             a_swap_sets_the_time_to_live,
             equal_values_are_equal,
+            forms_of_other_programs_are_equal,
+            another_number_is_never_equal,
             concurrent_updates_lose_nothing,
         );
         $crate::conformance_checks!($factory, health:
@@ -281,7 +290,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 18] = [
+    const CHECKS: [(&str, &str); 19] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -296,6 +305,7 @@ mod tests {
         ("retention", include_str!("retention.rs")),
         ("ordering", include_str!("ordering.rs")),
         ("shutdown", include_str!("shutdown.rs")),
+        ("payloads", include_str!("payloads.rs")),
         ("kv", include_str!("kv.rs")),
         ("once", include_str!("once.rs")),
         ("cas", include_str!("cas.rs")),

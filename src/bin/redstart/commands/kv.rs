@@ -1,17 +1,19 @@
 //! `kv`: values of the key-value store.
 
-use std::io::Read as _;
+use std::io::Read;
 
 use redstart::{Container, Kv};
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::args::{CasArgs, DelArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
 use crate::console::Console;
 use crate::failure::{FAILED, Failure, chain};
 use crate::shown;
 
-/// The most that is read of the standard input, in bytes; what a string of the server holds.
-const LONGEST: u64 = 512 * 1024 * 1024;
+/// The longest value that is read from the standard input, in bytes: what a server accepts as one
+/// string by default, less the few bytes that encoding a text adds.
+const LONGEST: u64 = 512 * 1024 * 1024 - 64;
 
 pub(super) async fn run(
     args: &KvArgs,
@@ -49,7 +51,7 @@ async fn get(args: &GetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), F
         }
         return Ok(());
     }
-    let found: Option<Value> = kv.get(key).await.map_err(|error| {
+    let found: Option<Box<RawValue>> = kv.get(key).await.map_err(|error| {
         let why = chain(&error);
         match error.kind() {
             redstart::ErrorKind::Decode => Failure::new(format!("{why}; --raw shows its bytes")),
@@ -68,7 +70,7 @@ async fn get(args: &GetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), F
 async fn set(args: &SetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), Failure> {
     let text = match &args.value {
         Some(text) => text.clone(),
-        None => input()?,
+        None => input(std::io::stdin(), LONGEST)?,
     };
     let value = args.form.value("the value", &text)?;
     let stored = match args.form.ttl {
@@ -126,22 +128,43 @@ fn absent(key: &str) -> Failure {
     Failure::new(format!("there is no key {key:?}"))
 }
 
-fn input() -> Result<String, Failure> {
-    let mut text = String::new();
-    std::io::stdin().take(LONGEST).read_to_string(&mut text)?;
-    Ok(text)
+/// Reads the whole input, or refuses it.
+fn input(reader: impl Read, longest: u64) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    reader.take(longest + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > longest {
+        let rule = format!("the standard input is longer than {longest} bytes; nothing was stored");
+        return Err(Failure::usage(rule));
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| Failure::usage(format!("the standard input is not UTF-8: {error}")))
 }
 
 impl Form {
-    /// What a text on the command line says.
-    fn value(&self, what: &str, text: &str) -> Result<Value, Failure> {
-        if self.text {
-            return Ok(Value::from(text));
-        }
-        serde_json::from_str(text).map_err(|error| {
+    /// A text of the command line as JSON, with every digit of its numbers.
+    fn value(&self, what: &str, text: &str) -> Result<Box<RawValue>, Failure> {
+        let parsed = if self.text {
+            to_raw_value(text)
+        } else {
+            serde_json::from_str(text)
+        };
+        parsed.map_err(|error| {
             Failure::usage(format!(
-                "{what} is no JSON: {error}; text is given with --text"
+                "{what} is not JSON: {error}; pass --text to store it as text"
             ))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_is_read_whole_or_refused() {
+        assert_eq!(input(&b"12345"[..], 5).ok().as_deref(), Some("12345"));
+        assert!(input(&b"123456"[..], 5).is_err());
+        assert!(input("1234é".as_bytes(), 5).is_err());
+        assert!(input(&b"\xff"[..], 5).is_err());
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use redstart::Envelope;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -18,7 +17,7 @@ struct Fields {
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(default, deserialize_with = "present")]
-    payload: Option<Value>,
+    payload: Option<Box<RawValue>>,
     id: Option<String>,
     corr_id: Option<String>,
     tenant_id: Option<String>,
@@ -35,8 +34,8 @@ struct Fields {
 }
 
 /// A payload that is `null` is a payload.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    <Box<RawValue>>::deserialize(deserializer).map(Some)
 }
 
 /// The message that a line says, or the rule that it breaks; `None` for an empty line.
@@ -63,7 +62,7 @@ fn place(error: &serde_json::Error) -> String {
 }
 
 impl Fields {
-    fn of(payload: Value) -> Self {
+    fn of(payload: Box<RawValue>) -> Self {
         Self {
             kind: None,
             payload: Some(payload),
@@ -108,7 +107,7 @@ impl Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn args(envelope: bool) -> PublishArgs {
         PublishArgs {

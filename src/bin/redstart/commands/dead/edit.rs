@@ -6,7 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use redstart::store::{Limits, decode_entry};
-use redstart::{Container, Envelope, dead_letters::DeadLetter};
+use redstart::{
+    Container, Envelope,
+    dead_letters::DeadLetter,
+    envelope::{Codec, RawPayload},
+};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::args::EditArgs;
@@ -87,7 +92,13 @@ fn wire(envelope: &Envelope) -> Result<Value, Failure> {
 }
 
 fn parse(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))
+    let not_json = |error| format!("is no JSON: {error}");
+    let raw: Box<RawValue> = serde_json::from_str(text).map_err(not_json)?;
+    // A payload stays JSON where MessagePack would round a number, and so would the value here.
+    if RawPayload::encode(Codec::MessagePack, &raw).is_ok_and(|raw| raw.codec() == Codec::Json) {
+        return Err("holds a number with more digits than an edit keeps".to_owned());
+    }
+    serde_json::from_str(text).map_err(not_json)
 }
 
 /// What a file of the command line holds.
