@@ -3,6 +3,7 @@
 //! Begin with [`Container`], which hands out the [`MessageBus`], the [`KvStore`] and the
 //! [`DeadLetters`]. A message is an [`Envelope`]; a handler is a closure or a [`Handler`]; what it
 //! returns is an [`Outcome`]. The README tells what is guaranteed and what is not.
+//! [`docs::payloads`] lists which values survive as a payload.
 //!
 //! The way of a message: publish → validate → encode → admit → append, and on the other side
 //! fetch → decode → handle → decide → settle. Beside it work the lease keeper, the reclaimer,

@@ -63,6 +63,16 @@ struct Flat {
     rest: BTreeMap<String, i32>,
 }
 
+/// Keys of maps, which JSON writes as text.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Keys {
+    texts: BTreeMap<String, i32>,
+    numbers: (BTreeMap<u64, i32>, BTreeMap<i8, ()>),
+    booleans: BTreeMap<bool, i32>,
+    variants: BTreeMap<Plain, i32>,
+    characters: BTreeMap<char, i32>,
+}
+
 /// One value of every kind that survives in both codecs.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 struct Kinds {
@@ -72,14 +82,7 @@ struct Kinds {
     lists: (Vec<i32>, [u8; 3], Vec<u8>, Bytes),
     structs: (Tick, Meters, Pair, Flat),
     enums: (External, Internal, Adjacent, Untagged, Vec<Plain>),
-    keys: (
-        BTreeMap<String, i32>,
-        BTreeMap<u64, i32>,
-        BTreeMap<i8, ()>,
-        BTreeMap<bool, i32>,
-        BTreeMap<Plain, i32>,
-        BTreeMap<char, i32>,
-    ),
+    keys: Keys,
     library: (Uuid, IpAddr, Duration),
     json: Value,
 }
@@ -155,7 +158,13 @@ fn kinds() -> impl Strategy<Value = Kinds> {
                     },
                 ),
                 enums,
-                keys: (keys.0, keys.1.0, keys.1.1, keys.1.2, keys.2, keys.3),
+                keys: Keys {
+                    texts: keys.0,
+                    numbers: (keys.1.0, keys.1.1),
+                    booleans: keys.1.2,
+                    variants: keys.2,
+                    characters: keys.3,
+                },
                 library: (Uuid::from_u128(library.0), library.1, library.2),
                 json: json!({"f": float, "i": numbers.0.1, "u": [numbers.0.2, null, true]}),
             }

@@ -326,7 +326,7 @@ impl<'de> Key<'_, 'de> {
         Ok(text)
     }
 
-    fn as_text<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unfit> {
+    fn read_text<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unfit> {
         let text = match self.0.peek()? {
             Item::Unsigned(value) => value.to_string(),
             Item::Signed(value) => value.to_string(),
@@ -377,11 +377,11 @@ impl<'de> de::Deserializer<'de> for Key<'_, 'de> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unfit> {
-        self.as_text(visitor)
+        self.read_text(visitor)
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unfit> {
-        self.as_text(visitor)
+        self.read_text(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unfit> {
