@@ -227,8 +227,10 @@ fn raw_json_is_a_value_like_any_other() {
     let text = r#"{ "id" : 7, "list": [1.5, null, "a\u00e9\n", {}] }"#;
     let body: Box<RawValue> = serde_json::from_str(text).unwrap();
     let wanted: Value = serde_json::from_str(text).unwrap();
+    // The text is compared: a `Value` would also take serde_json's private form of raw JSON.
+    let compact = r#"{"id":7,"list":[1.5,null,"aé\n",{}]}"#;
     for read in trips(&body) {
-        assert_eq!(serde_json::from_str::<Value>(read.get()).unwrap(), wanted);
+        assert_eq!(read.get(), compact);
     }
     let payload = RawPayload::encode(Codec::MessagePack, &body).unwrap();
     assert_eq!(payload.codec(), Codec::MessagePack);
