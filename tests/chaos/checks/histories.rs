@@ -136,7 +136,7 @@ impl Story {
 }
 
 #[test]
-fn what_is_published_is_handled_or_dead() {
+fn every_published_message_is_handled_or_dead() {
     let mut story = Story::new();
     story.published(1, Fate::Ok).handled(1, 1, End::Ack);
     story.published(2, Fate::Ok).buried(Some(2), "2-0", 3);
@@ -154,7 +154,7 @@ fn what_is_published_is_handled_or_dead() {
 }
 
 #[test]
-fn what_was_published_before_data_was_forgotten_is_nobodys_loss() {
+fn a_message_published_before_a_data_loss_does_not_count_as_lost() {
     let mut story = Story::new();
     story
         .published(1, Fate::Ok)
@@ -167,7 +167,7 @@ fn what_was_published_before_data_was_forgotten_is_nobodys_loss() {
 }
 
 #[test]
-fn what_nobody_published_is_not_seen() {
+fn an_unpublished_message_is_not_seen() {
     for story in [
         Story::new().published(1, Fate::No).handled(1, 1, End::Ack),
         Story::new().handled(1, 1, End::Ack),
@@ -180,7 +180,7 @@ fn what_nobody_published_is_not_seen() {
 }
 
 #[test]
-fn a_message_lies_in_its_topic_once() {
+fn a_message_is_stored_once_per_topic() {
     let mut story = Story::new();
     story.published(1, Fate::Ok).begun("orders", 1, "1-0", 1);
     story.fault("a cut", false).healed("a cut");
@@ -189,7 +189,7 @@ fn a_message_lies_in_its_topic_once() {
 }
 
 #[test]
-fn a_message_comes_again_only_for_a_reason() {
+fn a_message_is_redelivered_only_for_a_reason() {
     let mut failed = Story::new();
     failed.published(1, Fate::Ok).handled(1, 1, End::Fail);
     failed.handled(1, 2, End::Snooze).handled(1, 2, End::Ack);
@@ -211,7 +211,7 @@ fn a_message_comes_again_only_for_a_reason() {
 }
 
 #[test]
-fn attempts_are_bounded_and_a_message_is_buried_once() {
+fn attempts_are_bounded_and_a_message_is_dead_lettered_once() {
     let mut story = Story::new();
     story.published(1, Fate::Ok);
     for attempt in 1..4 {
@@ -230,7 +230,7 @@ fn attempts_are_bounded_and_a_message_is_buried_once() {
 }
 
 #[test]
-fn what_nobody_can_decode_is_buried_once() {
+fn an_undecodable_entry_is_dead_lettered_once() {
     let malformed = || {
         let mut story = Story::new();
         let (topic, entry) = ("orders".to_owned(), "9-9".to_owned());
@@ -275,7 +275,7 @@ fn a_redrive_moves_a_record_once() {
 }
 
 #[test]
-fn what_is_flushed_while_someone_looks_has_not_vanished() {
+fn a_flush_during_a_probe_is_not_a_loss() {
     let looked = |since| {
         let mut story = Story::new();
         story
