@@ -71,8 +71,8 @@ impl Story {
             .ended(n, attempt, end)
     }
 
-    fn buried(&mut self, n: Option<u64>, record: &str, attempts: u32) -> &mut Self {
-        self.add(Event::Buried {
+    fn dead_lettered(&mut self, n: Option<u64>, record: &str, attempts: u32) -> &mut Self {
+        self.add(Event::DeadLettered {
             topic: "orders".to_owned(),
             group: "billing".to_owned(),
             record: record.to_owned(),
@@ -108,9 +108,9 @@ impl Story {
         })
     }
 
-    fn fault(&mut self, name: &str, forgets: bool) -> &mut Self {
+    fn fault(&mut self, name: &str, loses_data: bool) -> &mut Self {
         let name = name.to_owned();
-        self.add(Event::Fault { name, forgets })
+        self.add(Event::Fault { name, loses_data })
     }
 
     fn healed(&mut self, name: &str) -> &mut Self {
@@ -139,7 +139,9 @@ impl Story {
 fn every_published_message_is_handled_or_dead() {
     let mut story = Story::new();
     story.published(1, Fate::Ok).handled(1, 1, End::Ack);
-    story.published(2, Fate::Ok).buried(Some(2), "2-0", 3);
+    story
+        .published(2, Fate::Ok)
+        .dead_lettered(Some(2), "2-0", 3);
     story.published(3, Fate::No).published(4, Fate::Unknown);
     assert_eq!(story.broken(), []);
 
@@ -217,8 +219,8 @@ fn attempts_are_bounded_and_a_message_is_dead_lettered_once() {
     for attempt in 1..4 {
         story.handled(1, attempt, End::Fail);
     }
-    assert_eq!(story.buried(Some(1), "1-0", 3).broken(), []);
-    story.buried(Some(1), "2-0", 3);
+    assert_eq!(story.dead_lettered(Some(1), "1-0", 3).broken(), []);
+    story.dead_lettered(Some(1), "2-0", 3);
     assert_eq!(story.broken(), [Promise::Attempts]);
 
     let mut fourth = Story::new();
@@ -238,9 +240,11 @@ fn an_undecodable_entry_is_dead_lettered_once() {
         story
     };
     assert_eq!(malformed().broken(), [Promise::NothingLost]);
-    assert_eq!(malformed().buried(None, "1-0", 1).broken(), []);
+    assert_eq!(malformed().dead_lettered(None, "1-0", 1).broken(), []);
     let mut twice = malformed();
-    twice.buried(None, "1-0", 1).buried(None, "2-0", 1);
+    twice
+        .dead_lettered(None, "1-0", 1)
+        .dead_lettered(None, "2-0", 1);
     assert_eq!(twice.broken(), [Promise::Attempts]);
 }
 
@@ -268,7 +272,9 @@ fn a_redrive_moves_a_record_once() {
         [Promise::RedriveConserves]
     );
     let mut stays = dead();
-    stays.redrive(1, 1, Some(true)).buried(Some(1), "1-0", 1);
+    stays
+        .redrive(1, 1, Some(true))
+        .dead_lettered(Some(1), "1-0", 1);
     assert_eq!(stays.broken(), [Promise::RedriveConserves]);
     let vanished = dead().broken();
     assert_eq!(vanished, [Promise::NothingLost, Promise::RedriveConserves]);
