@@ -47,6 +47,8 @@ pub mod kv {
 pub mod topics {
     //! Topics and groups as operators see them.
     pub use crate::domain::{ConsumerName, Retention, TopicSettings};
+    pub use crate::operate::group_removal::PlannedRemoval;
+    pub use crate::operate::plan::{Confirmed, Plan};
     pub use crate::operate::topics::{Entry, Topics};
     pub use crate::store::{ConsumerStatus, GroupRemoval, GroupStatus, StartFrom, TopicStatus};
     pub use crate::wire::Undecodable;
@@ -55,7 +57,11 @@ pub mod topics {
 pub mod retries {
     //! Scheduled retries and snoozed messages.
     pub use crate::domain::Moved;
+    pub use crate::operate::plan::{Confirmed, Plan};
     pub use crate::operate::retries::{Retries, ScheduledRetry};
+    pub use crate::operate::retry_plan::{
+        PlannedRetries, RetriesReport, RetryAction, RetrySelection,
+    };
     pub use crate::store::{DeliveryId, Lane};
 }
 
@@ -66,10 +72,15 @@ pub mod dead_letters {
         DeliveryHistory, FailedAttempt, Moved, Reason, Selection, SkipReason, Sweep, SweepAction,
     };
     pub use crate::operate::dead_letters::{
-        DeadLetterPage, DeadLetters, Imported, JournalEntry, Preview, SweepEnd, SweepProgress,
-        SweepReport,
+        CauseSummary, CountSummary, DeadLetterPage, DeadLetterPages, DeadLetters, GroupSummary,
+        ImportReport, Imported, JournalEntry, PlannedImport, PlannedSweep, Preview, SweepEnd,
+        SweepProgress, SweepReport,
     };
+    pub use crate::operate::plan::{Confirmed, Plan};
 }
+
+#[doc(hidden)]
+pub use operate::views;
 
 pub mod doctor {
     //! A deep look at the server and the namespace.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::domain::{BoxFuture, ConsumerName, Group, Topic};
 use crate::store::Member;
 
@@ -36,7 +38,8 @@ impl fmt::Debug for Subscription {
 }
 
 /// What a subscription left when it ended.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SubscriptionReport {
     /// `topic/group`.

@@ -2,8 +2,11 @@
 
 use serde::Serialize;
 
+use crate::domain::{Error, describe};
+
 /// Whether the container works, and where it does not, why.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Health {
     /// Whether everything works.
@@ -16,12 +19,27 @@ pub struct Health {
 
 /// Whether one part works.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct HealthCheck {
     /// Whether it works.
     pub ok: bool,
     /// Why not; empty when it does.
     pub reasons: Vec<String>,
+}
+
+impl Health {
+    /// The health of a service that cannot connect: nothing works, for the reason that the error
+    /// tells.
+    #[must_use]
+    pub fn of_error(error: &Error) -> Self {
+        let check = HealthCheck::of(vec![describe(error)]);
+        Self {
+            ok: false,
+            bus: check.clone(),
+            kv: check,
+        }
+    }
 }
 
 impl HealthCheck {

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 pub use builder::ContainerBuilder;
@@ -81,7 +82,8 @@ impl fmt::Debug for Container {
 }
 
 /// What a shutdown left.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// One report for each subscription, in the order in which they ended.

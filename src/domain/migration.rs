@@ -1,5 +1,8 @@
 //! A migration and its state in a namespace.
 
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+
 use super::timestamp::Timestamp;
 
 /// What a namespace says of a migration.
@@ -42,4 +45,20 @@ pub struct Migration {
     pub name: String,
     /// What the namespace says of it.
     pub state: MigrationState,
+}
+
+/// As `number`, `name`, `state` in one word, and `appliedAt`.
+impl Serialize for Migration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let applied_at = match self.state {
+            MigrationState::Applied(at) => Some(at),
+            _ => None,
+        };
+        let mut fields = serializer.serialize_struct("Migration", 4)?;
+        fields.serialize_field("number", &self.number)?;
+        fields.serialize_field("name", &self.name)?;
+        fields.serialize_field("state", self.state.as_str())?;
+        fields.serialize_field("appliedAt", &applied_at)?;
+        fields.end()
+    }
 }

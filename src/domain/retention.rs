@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use super::error::{Error, ErrorKind};
 
 /// Thirty thousand years in milliseconds, which every clock that is involved can subtract.
@@ -37,6 +39,13 @@ impl fmt::Display for Retention {
     }
 }
 
+/// As its text.
+impl Serialize for Retention {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl FromStr for Retention {
     type Err = Error;
 
@@ -59,10 +68,18 @@ impl FromStr for Retention {
 }
 
 /// What is fixed when a topic is created.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TopicSettings {
     pub(crate) retention: Retention,
+    /// `null` as JSON where the limit is off.
+    #[serde(serialize_with = "null_for_no_limit")]
     pub(crate) backlog_limit: u64,
+}
+
+fn null_for_no_limit<S: Serializer>(limit: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    let limit = (*limit < u64::MAX).then_some(*limit);
+    limit.serialize(serializer)
 }
 
 impl Default for TopicSettings {

@@ -1,4 +1,4 @@
-//! What waits for its time: failed messages before their next attempt, and snoozed ones.
+//! Scheduled retries: failed messages before their next attempt, and snoozed messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use crate::store::{DeliveryId, Fields, GroupAt, MAX_BATCH, Scheduled, Store};
 use crate::wire::redelivery::{RETRY_FIELD, Redelivery};
 use crate::wire::{Limits, Undecodable, decode_entry};
 
-/// A message that waits for its time.
+/// A retry or a snoozed message that is not due yet.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ScheduledRetry {
-    /// The delivery that ended with it; what it is chosen by.
+    /// The delivery that ended with this retry; identifies the retry.
     pub id: DeliveryId,
-    /// When it is due, by the store's clock.
+    /// When the retry is due, by the store's clock.
     pub due: Timestamp,
-    /// How long until then, when it was listed; zero once it is due.
+    /// How long until then, at the time of the call; zero once the retry is due.
     pub due_in: Duration,
-    /// The message with its attempts so far and its last error, or why it cannot be read.
+    /// The message with its attempts so far and its last error, or why it is undecodable.
     pub envelope: Result<Envelope, Undecodable>,
-    /// Where it began, its history and how often it was redriven.
+    /// The origin of the message, its failed attempts and how often it was redriven.
     pub history: DeliveryHistory,
-    /// Its fields, byte for byte.
+    /// The message's fields, byte for byte.
     pub fields: Fields,
 }
 
-/// Looks at what waits for its time, brings it back early, or removes it.
+/// Lists scheduled retries, runs them early, or cancels them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Retries {
     store: Arc<dyn Store>,
@@ -37,11 +37,11 @@ impl Retries {
         Self { store }
     }
 
-    /// Lists what waits for its time in a group, earliest first: up to `max`, at most 500, of
-    /// what comes after `after`. Fewer where the messages are large; none only at the end.
+    /// Lists a group's scheduled retries after `after`, earliest first: up to `max`, at most 500.
+    /// A page of large messages is shorter; only the page after the last one is empty.
     ///
-    /// The last one of a page is where the next page begins: what leaves meanwhile shifts nothing.
-    /// What is due and has left for the group's redo lane is not among them.
+    /// The last retry of a page is where the next page begins, so retries that leave between two
+    /// pages shift nothing. The list leaves out due retries in the group's redelivery stream.
     ///
     /// # Errors
     ///
@@ -63,69 +63,68 @@ impl Retries {
         Ok(entries.map(|one| read(topic, one, page.now)).collect())
     }
 
-    /// Brings messages back now: they go to the group's redo lane, as if they were due. Attempts
-    /// count on.
+    /// Runs retries now: the store moves them to the group's redelivery stream, as if they were
+    /// due. Their failed attempts still count.
     ///
     /// # Errors
     ///
-    /// The kinds of the connection. Some may have been brought back.
+    /// The kinds of the connection. Some retries may have moved.
     ///
     /// # Cancel safety
     ///
-    /// Some of them may have been brought back when the future is dropped, none by half.
+    /// Some retries may have moved when the future is dropped, none by half.
     pub async fn run_now(
         &self,
         topic: &Topic,
         group: &Group,
         ids: &[DeliveryId],
     ) -> Result<Moved<DeliveryId>, Error> {
-        let mut chosen = Moved::default();
+        let mut result = Moved::default();
         for ids in ids.chunks(MAX_BATCH) {
-            let done = self
+            let moved = self
                 .store
                 .schedule()
                 .run_now(&GroupAt::of(topic, group), ids)
                 .await?;
-            chosen.add(ids, &done);
-            let count = done.iter().filter(|done| **done).count();
+            result.add(ids, &moved);
+            let count = moved.iter().filter(|moved| **moved).count();
             count_retries("redstart_retries_run_now_total", topic, group, count);
         }
-        let count = chosen.moved.len();
+        let count = result.moved.len();
         tracing::info!(%topic, %group, count, "retries run now");
-        Ok(chosen)
+        Ok(result)
     }
 
-    /// Removes messages for good. They do not become dead letters: those are what the group has
-    /// failed, and this is what nobody wants any more. What it is to be kept for later is in
-    /// [`list`](Self::list).
+    /// Cancels retries: removes their messages for good. They do not become dead letters. To keep
+    /// a copy, read them with [`list`](Self::list) first.
     ///
     /// # Errors
     ///
-    /// The kinds of the connection. Some may have been removed.
+    /// The kinds of the connection. Some retries may be gone.
     ///
     /// # Cancel safety
     ///
-    /// Some of them may have been removed when the future is dropped.
+    /// Some retries may be gone when the future is dropped.
     pub async fn cancel(
         &self,
         topic: &Topic,
         group: &Group,
         ids: &[DeliveryId],
     ) -> Result<Moved<DeliveryId>, Error> {
-        let mut chosen = Moved::default();
+        let mut result = Moved::default();
         for ids in ids.chunks(MAX_BATCH) {
-            let done = self
+            let moved = self
                 .store
                 .schedule()
                 .cancel(&GroupAt::of(topic, group), ids)
                 .await?;
-            chosen.add(ids, &done);
-            let count = done.iter().filter(|done| **done).count();
+            result.add(ids, &moved);
+            let count = moved.iter().filter(|moved| **moved).count();
             count_retries("redstart_retries_cancelled_total", topic, group, count);
         }
-        let count = chosen.moved.len();
+        let count = result.moved.len();
         tracing::info!(%topic, %group, count, "retries cancelled");
-        Ok(chosen)
+        Ok(result)
     }
 }
 
@@ -141,7 +140,7 @@ fn read(topic: &Topic, one: Scheduled, now: Timestamp) -> ScheduledRetry {
         Ok(redelivery) => {
             let pairs = redelivery.fields.iter();
             let pairs = pairs.map(|(name, value)| (&name[..], &value[..]));
-            // It was taken in within the limits of then.
+            // The limits in force when it was published may have been wider.
             let limits = Limits::default().without_bound();
             let envelope = decode_entry(topic, redelivery.history.origin, pairs, limits);
             (envelope, redelivery.history, redelivery.fields)

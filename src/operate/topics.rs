@@ -1,47 +1,45 @@
-//! Looking at topics and groups, making topics, removing groups.
+//! Topics and groups: status, entries, creation.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic, TopicSettings};
-use crate::store::{
-    ConsumerStatus, Fields, GroupAt, GroupRemoval, GroupStatus, Partition, Store, TopicStatus,
-};
+use crate::store::{ConsumerStatus, Fields, GroupAt, GroupStatus, Partition, Store, TopicStatus};
 use crate::wire::{Limits, Undecodable, decode_entry};
 
-/// An entry of a topic, looked at without a group.
+/// An entry of a topic, as read without a group.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Entry {
-    /// Its id.
+    /// The entry's id.
     pub id: EntryId,
-    /// The message, or why it cannot be read.
+    /// The message, or why it is undecodable.
     pub envelope: Result<Envelope, Undecodable>,
-    /// Its fields, byte for byte.
+    /// The entry's fields, byte for byte.
     pub fields: Fields,
 }
 
-/// Looks at topics and groups, makes topics, removes groups. Consumes nothing.
+/// Lists topics and groups, creates topics, removes groups. Consumes nothing. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Topics {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     limits: Limits,
 }
 
 impl Topics {
-    /// A consumer that was heard of within this time counts as living, 60 seconds: one that works
-    /// is heard of every few seconds.
+    /// A consumer counts as live when it called the store within this time: 60 seconds. A running
+    /// consumer calls every few seconds.
     pub const LIVE_WITHIN: Duration = Duration::from_secs(60);
 
     pub(crate) fn new(store: Arc<dyn Store>, limits: Limits) -> Self {
         Self { store, limits }
     }
 
-    /// Creates a topic with settings. Publishing and subscribing create one with the defaults.
+    /// Creates a topic with settings. Publishing and subscribing create a topic with the defaults.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] when the topic exists with other settings, which keep holding.
+    /// [`ErrorKind::Invalid`] when the topic exists with other settings; it keeps them.
     pub async fn create(&self, topic: &Topic, settings: TopicSettings) -> Result<(), Error> {
         let held = self.store.topics().ensure_topic(topic, settings).await?;
         if held == settings {
@@ -55,7 +53,7 @@ impl Topics {
         Err(Error::new(ErrorKind::Invalid, "create topic", rule).on(topic.as_str()))
     }
 
-    /// The topics of the namespace, by name, each with its groups.
+    /// Lists the topics of the namespace with their groups, sorted by name.
     ///
     /// # Errors
     ///
@@ -68,7 +66,7 @@ impl Topics {
         Ok(all)
     }
 
-    /// Where a topic and its groups stand; `None` when there is no such topic.
+    /// The status of a topic and its groups; `None` when the topic does not exist.
     ///
     /// # Errors
     ///
@@ -77,22 +75,43 @@ impl Topics {
         self.store.inspect().status(&Partition::of(topic)).await
     }
 
-    /// Where the groups of a topic stand, by name.
+    /// The status of a topic's groups, sorted by name.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] when there is no such topic.
+    /// [`ErrorKind::NotFound`] when the topic does not exist.
     pub async fn groups(&self, topic: &Topic) -> Result<Vec<GroupStatus>, Error> {
         match self.store.inspect().status(&Partition::of(topic)).await? {
             Some(status) => Ok(status.groups),
             None => {
-                let rule = "there is no such topic";
-                Err(Error::new(ErrorKind::NotFound, "groups", rule).on(topic.as_str()))
+                let rule = "does not exist";
+                Err(Error::new(ErrorKind::NotFound, "topic", rule).on(topic.as_str()))
             }
         }
     }
 
-    /// The consumers that a group knows, alive or not, by name; none where there is no such group.
+    /// The status of one group.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] when the topic or the group does not exist; the error lists the
+    /// groups that exist.
+    pub async fn group(&self, topic: &Topic, group: &Group) -> Result<GroupStatus, Error> {
+        let groups = self.groups(topic).await?;
+        let names: Vec<&str> = groups.iter().map(|one| one.group.as_str()).collect();
+        let rule = if names.is_empty() {
+            "does not exist; the topic has no groups".to_owned()
+        } else {
+            format!("does not exist; the topic has {}", names.join(", "))
+        };
+        let found = groups.iter().find(|one| one.group == *group).cloned();
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "group", rule).on(format!("{topic}/{group}"))
+        })
+    }
+
+    /// Lists the consumers that a group knows, live or not, sorted by name; none when the group does not
+    /// exist.
     ///
     /// # Errors
     ///
@@ -108,51 +127,7 @@ impl Topics {
             .await
     }
 
-    /// Removes a group for good, with all that is its own: its cursor, what it holds, its retries,
-    /// its dead letters. The topic's entries and other groups stay as they are.
-    ///
-    /// A group for which anything waits, dead letters included, or of which a consumer has been
-    /// heard within [`LIVE_WITHIN`](Self::LIVE_WITHIN), is left as it is unless `force` is set:
-    /// [`GroupRemoval::removed`] tells. The two are one step, so that nothing can come in between.
-    /// With `force`, consumers that live make the group anew and begin at the oldest entry that
-    /// the topic still holds: stop them first.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`] when there is no such group, and the kinds of the connection.
-    ///
-    /// # Cancel safety
-    ///
-    /// The group may have been removed when the future is dropped.
-    pub async fn remove_group(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        force: bool,
-    ) -> Result<GroupRemoval, Error> {
-        let (topics, at) = (self.store.topics(), GroupAt::of(topic, group));
-        let found = topics.remove_group(&at, Self::LIVE_WITHIN, force);
-        let Some(removal) = found.await? else {
-            let rule = "there is no such group";
-            let error = Error::new(ErrorKind::NotFound, "remove group", rule);
-            return Err(error.on(format!("{topic}/{group}")));
-        };
-        if removal.removed {
-            let GroupStatus {
-                lag,
-                in_flight,
-                scheduled,
-                dead,
-                ..
-            } = removal.status;
-            tracing::warn!(%topic, %group, force, lag, in_flight, scheduled, dead, "group removed");
-            metrics::counter!("redstart_groups_removed_total", "topic" => topic.to_string(), "group" => group.to_string())
-                .increment(1);
-        }
-        Ok(removal)
-    }
-
-    /// Up to `max` entries of a topic after an id, oldest first. Consumes nothing.
+    /// Reads up to `max` entries of a topic after an id, oldest first. Consumes nothing.
     ///
     /// # Errors
     ///
@@ -171,9 +146,9 @@ impl Topics {
         Ok(self.read(topic, entries))
     }
 
-    /// The newest entries of a topic, up to `max`, oldest first. Consumes nothing.
+    /// Reads the newest entries of a topic, up to `max`, oldest first. Consumes nothing.
     ///
-    /// What comes after them is [`browse`](Self::browse) after the id of the last one.
+    /// To continue, call [`entries_after`](Self::entries_after) with the last id.
     ///
     /// # Errors
     ///

@@ -2,22 +2,34 @@
 
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use super::source::{GroupAt, Partition};
 use crate::domain::{ConsumerName, Group, Topic, TopicSettings};
 
+/// A duration as whole milliseconds.
+fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    serializer.serialize_u64(millis)
+}
+
 /// The state of one consumer of a group.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct ConsumerStatus {
     /// The consumer.
     pub consumer: ConsumerName,
     /// Entries delivered to it and unsettled.
     pub in_flight: u64,
     /// How long ago it was last active.
+    #[serde(rename = "idleForMs", serialize_with = "millis")]
     pub idle_for: Duration,
 }
 
 /// Facts about a server, as far as it reports them.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ServerInfo {
     /// Its name: `redis`, `valkey`.
@@ -27,6 +39,7 @@ pub struct ServerInfo {
     /// How far its clock is ahead of this process's, in milliseconds; negative when behind.
     pub clock_offset: i64,
     /// How long the answer about the clock took: `clock_offset` is uncertain by half of it.
+    #[serde(rename = "roundTripMs", serialize_with = "millis")]
     pub round_trip: Duration,
     /// Whether it is a replica, which takes no writes.
     pub is_replica: bool,
@@ -52,7 +65,9 @@ pub struct ServerInfo {
 }
 
 /// The state of one group.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct GroupStatus {
     /// The group.
     pub group: Group,
@@ -69,13 +84,16 @@ pub struct GroupStatus {
 }
 
 /// The state of one topic.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct TopicStatus {
     /// The topic.
     pub topic: Topic,
     /// Entries in its log.
     pub entries: u64,
     /// Its settings, fixed when it was created.
+    #[serde(flatten)]
     pub settings: TopicSettings,
     /// Its groups, by name.
     pub groups: Vec<GroupStatus>,

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::domain::as_text::as_text;
 use crate::domain::{ConsumerName, EntryId, Error, ErrorKind, Group, Topic};
 
 /// One partition of a topic. Every topic has exactly one, number 0.
@@ -158,11 +159,21 @@ impl FromStr for DeliveryId {
         let id = id.parse().map_err(|_| {
             let rule = "must be <milliseconds>-<sequence> or redo:<milliseconds>-<sequence>";
             let shown: String = text.chars().take(64).collect();
-            Error::new(ErrorKind::Invalid, "receipt", rule).on(shown)
+            Error::new(ErrorKind::Invalid, "delivery id", rule).on(shown)
         })?;
         Ok(Self { lane, id })
     }
 }
+
+impl TryFrom<&str> for DeliveryId {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+as_text!(DeliveryId);
 
 /// One sequence that a reader reads.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::inspect::GroupStatus;
 use super::source::{GroupAt, Partition};
 use crate::domain::{ConsumerName, Topic, TopicSettings};
@@ -17,11 +19,14 @@ pub enum StartFrom {
 }
 
 /// What [`Topics::remove_group`] found, and whether it removed the group.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct GroupRemoval {
     /// Whether the group was removed.
     pub removed: bool,
     /// Where it stood.
+    #[serde(flatten)]
     pub status: GroupStatus,
     /// Consumers that were active within the time asked about.
     pub live_consumers: u64,

@@ -18,9 +18,12 @@ const VERSION: u32 = 1;
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Line {
+struct ExportedLetter {
     redstart: u32,
     id: String,
+    /// The time of the id, for people who read the line; an import ignores it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    died: Option<String>,
     topic: String,
     group: String,
     reason: String,
@@ -34,28 +37,29 @@ struct Line {
     tenant_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     corr_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<Uuid>,
+    // The first version wrote `message`.
+    #[serde(alias = "message", skip_serializing_if = "Option::is_none")]
+    message_id: Option<Uuid>,
     attempts: u32,
     last_failure: String,
     origin: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_failure: Option<String>,
-    history: Vec<FailedAttemptLine>,
+    history: Vec<ExportedAttempt>,
     redriven: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     redriven_by: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     imported_from: Option<String>,
     /// The entry, byte for byte.
-    fields: Vec<(Blob, Blob)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Vec<(FieldBytes, FieldBytes)>,
     /// The decoded payload, for people who read or search the line; an import ignores it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize, Serialize)]
-struct FailedAttemptLine {
+struct ExportedAttempt {
     number: u32,
     at: String,
     consumer: String,
@@ -63,14 +67,14 @@ struct FailedAttemptLine {
 }
 
 /// Bytes, as text if they are UTF-8, else in base64.
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(untagged)]
-enum Blob {
+pub(crate) enum FieldBytes {
     Text(String),
     Base64 { base64: String },
 }
 
-impl From<&Bytes> for Blob {
+impl From<&Bytes> for FieldBytes {
     fn from(bytes: &Bytes) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Text(text.to_owned()),
@@ -81,7 +85,15 @@ impl From<&Bytes> for Blob {
     }
 }
 
-impl Blob {
+impl FieldBytes {
+    /// The fields of an entry in their JSON form.
+    pub(crate) fn of(fields: &[(Bytes, Bytes)]) -> Vec<(Self, Self)> {
+        let fields = fields.iter();
+        fields
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
+    }
+
     fn into_bytes(self) -> Result<Bytes, Error> {
         match self {
             Self::Text(text) => Ok(text.into()),
@@ -120,9 +132,10 @@ impl DeadLetter {
             .envelope()
             .ok()
             .and_then(|envelope| readable(&envelope));
-        let line = Line {
+        let line = ExportedLetter {
             redstart: VERSION,
             id: self.id.to_string(),
+            died: self.id.time().map(|time| time.to_string()),
             topic: self.topic.to_string(),
             group: self.group.to_string(),
             reason: self.reason.to_string(),
@@ -133,7 +146,7 @@ impl DeadLetter {
             message_type: self.message_type.clone(),
             tenant_id: self.tenant.clone(),
             corr_id: self.correlation.clone(),
-            message: self.message_id,
+            message_id: self.message_id,
             attempts: self.attempts,
             last_failure: self.last_failure.to_string(),
             origin: self.history.origin.to_string(),
@@ -142,16 +155,12 @@ impl DeadLetter {
                 .history
                 .failures
                 .iter()
-                .map(FailedAttemptLine::from)
+                .map(ExportedAttempt::from)
                 .collect(),
             redriven: self.history.redriven,
             redriven_by: self.history.redriven_by,
             imported_from: self.imported_from.clone(),
-            fields: self
-                .fields
-                .iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
+            fields: FieldBytes::of(&self.fields),
             payload,
         };
         // Writing text, numbers and a decoded value to memory cannot fail.
@@ -165,7 +174,7 @@ impl DeadLetter {
     /// [`ErrorKind::Decode`]: the line is malformed, of another format, or breaks a rule that the
     /// error names.
     pub fn from_json(line: &str) -> Result<Self, Error> {
-        let line: Line =
+        let line: ExportedLetter =
             serde_json::from_str(line).map_err(|e| malformed("is malformed").because(e))?;
         if line.redstart != VERSION {
             let rule = format!(
@@ -189,7 +198,7 @@ impl DeadLetter {
                 message_type: line.message_type,
                 tenant: line.tenant_id,
                 correlation: line.corr_id,
-                message_id: line.message,
+                message_id: line.message_id,
                 attempts: line.attempts,
                 last_failure: time(&line.last_failure)?,
                 history: DeliveryHistory {
@@ -228,7 +237,7 @@ impl DeadLetter {
     }
 }
 
-impl From<&FailedAttempt> for FailedAttemptLine {
+impl From<&FailedAttempt> for ExportedAttempt {
     fn from(attempt: &FailedAttempt) -> Self {
         Self {
             number: attempt.number,
@@ -239,10 +248,10 @@ impl From<&FailedAttempt> for FailedAttemptLine {
     }
 }
 
-impl TryFrom<FailedAttemptLine> for FailedAttempt {
+impl TryFrom<ExportedAttempt> for FailedAttempt {
     type Error = Error;
 
-    fn try_from(line: FailedAttemptLine) -> Result<Self, Error> {
+    fn try_from(line: ExportedAttempt) -> Result<Self, Error> {
         Ok(Self {
             number: line.number,
             at: line.at.parse()?,

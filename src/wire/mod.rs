@@ -12,6 +12,7 @@ pub(crate) mod value;
 
 pub use dead_letter::Record;
 pub use entry::{Limits, Undecodable, decode_entry, encode_entry};
+pub(crate) use export::FieldBytes;
 
 use bytes::Bytes;
 

@@ -24,7 +24,7 @@ const REDELIVERY: &str = "87a66669656c64739192c4046a736f6ec4077b2261223a317da66f
          73744661696c757265cf0000018bcfe56800a7686973746f72799184a66e756d62657201a26174cf\
          0000018bcfe56800a8636f6e73756d6572a3632d30a56572726f72a165a8726564726976656e02aa\
          726564726976656e4279c41000000000000000000000000000000008a4616e6577c3";
-const EXPORTED: &str = r#"{"redstart":1,"id":"9-1","topic":"orders","group":"billing","reason":"exhausted","error":"disk full","fingerprint":"f1","handler":"h","consumer":"c-1","type":"order.placed","tenantId":"acme","corrId":"corr","message":"00000000-0000-0000-0000-000000000007","attempts":3,"lastFailure":"2023-11-14T22:13:20.123Z","origin":"5-2","firstFailure":"2023-11-14T22:13:20.000Z","history":[{"number":1,"at":"2023-11-14T22:13:20.000Z","consumer":"c-0","error":"e"}],"redriven":2,"redrivenBy":"00000000-0000-0000-0000-000000000008","importedFrom":"there","fields":[["json","{\"a\":1}"]]}"#;
+const EXPORTED: &str = r#"{"redstart":1,"id":"9-1","died":"1970-01-01T00:00:00.009Z","topic":"orders","group":"billing","reason":"exhausted","error":"disk full","fingerprint":"f1","handler":"h","consumer":"c-1","type":"order.placed","tenantId":"acme","corrId":"corr","messageId":"00000000-0000-0000-0000-000000000007","attempts":3,"lastFailure":"2023-11-14T22:13:20.123Z","origin":"5-2","firstFailure":"2023-11-14T22:13:20.000Z","history":[{"number":1,"at":"2023-11-14T22:13:20.000Z","consumer":"c-0","error":"e"}],"redriven":2,"redrivenBy":"00000000-0000-0000-0000-000000000008","importedFrom":"there","fields":[["json","{\"a\":1}"]]}"#;
 const FILTER: &str = r#"{"reason":"rejected","fingerprint":"f","error":"x","errorPattern":"y+","type":"t","tenant":"a","corrId":"c","since":"1970-01-01T00:00:00.000Z","until":"1970-01-01T00:00:00.001Z","minAttempts":2,"maxAttempts":3,"redriven":true}"#;
 
 fn bytes(hex: &str) -> Bytes {
@@ -107,6 +107,11 @@ fn a_stored_redelivery_keeps_its_bytes() {
 fn an_exported_line_keeps_its_bytes() {
     assert_eq!(dead_letter().to_json(), EXPORTED);
     assert_eq!(DeadLetter::from_json(EXPORTED).unwrap(), dead_letter());
+    let first = EXPORTED.replace("\"messageId\"", "\"message\"");
+    let first = first.replace(r#""died":"1970-01-01T00:00:00.009Z","#, "");
+    assert_ne!(first, EXPORTED);
+    let read = DeadLetter::from_json(&first).unwrap();
+    assert_eq!(read, dead_letter(), "a line of the first version");
 }
 
 #[test]

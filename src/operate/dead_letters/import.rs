@@ -1,9 +1,15 @@
 //! Importing exported dead letters.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::AddAssign;
+
 use serde::Serialize;
 
 use crate::domain::{DeadLetter, EntryId, Error, ErrorKind, Group, Topic};
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
+use crate::operate::dead_letters::plan::counted;
+use crate::operate::plan::{Confirmed, Plan};
 use crate::store::{GroupAt, Partition, Restoring};
 use crate::wire::dead_letter::encode_record;
 
@@ -18,7 +24,103 @@ pub enum Imported {
     Present,
 }
 
+/// What a planned import will do. [`Display`](fmt::Display) says it in one line for each fact.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct PlannedImport {
+    /// The topic.
+    pub topic: Topic,
+    /// The group that will get the dead letters.
+    pub group: Group,
+    /// How many dead letters were read.
+    pub matching: u64,
+    /// How many dead letters each `topic/group` exported.
+    pub origins: BTreeMap<String, u64>,
+    /// Whether the import adds those again that left the group since an earlier import.
+    pub reimport: bool,
+    #[serde(skip)]
+    letters: Vec<DeadLetter>,
+}
+
+impl fmt::Display for PlannedImport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters = counted(self.matching, "dead letter", "dead letters");
+        write!(
+            f,
+            "will import {letters} into {}/{}",
+            self.topic, self.group
+        )?;
+        for (origin, count) in &self.origins {
+            write!(f, "\n  {count} from {origin}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ImportReport {
+    /// How many dead letters the import added.
+    pub imported: u64,
+    /// How many the group had already, or an earlier import added.
+    pub present: u64,
+}
+
+/// Sums the reports of several imports.
+impl AddAssign for ImportReport {
+    fn add_assign(&mut self, other: Self) {
+        self.imported += other.imported;
+        self.present += other.present;
+    }
+}
+
 impl DeadLetters {
+    /// Plans an import of exported dead letters. It asks for no confirmation: an import destroys
+    /// nothing. Plan a large import in portions.
+    pub fn plan_import(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        letters: Vec<DeadLetter>,
+        reimport: bool,
+    ) -> Plan<PlannedImport> {
+        let mut origins = BTreeMap::new();
+        for letter in &letters {
+            let origin = subject(&letter.topic, &letter.group);
+            *origins.entry(origin).or_default() += 1;
+        }
+        let planned = PlannedImport {
+            topic: topic.clone(),
+            group: group.clone(),
+            matching: letters.len() as u64,
+            origins,
+            reimport,
+            letters,
+        };
+        Plan::new(planned, None)
+    }
+
+    /// Runs a confirmed import, see [`import`](Self::import).
+    ///
+    /// # Errors
+    ///
+    /// As [`import`](Self::import).
+    pub async fn run_import(&self, plan: Confirmed<PlannedImport>) -> Result<ImportReport, Error> {
+        let plan = plan.into_plan();
+        let results = self.import(&plan.topic, &plan.group, &plan.letters, plan.reimport);
+        let mut report = ImportReport::default();
+        for result in results.await? {
+            match result {
+                Imported::New(_) => report.imported += 1,
+                Imported::Present => report.present += 1,
+            }
+        }
+        Ok(report)
+    }
+
     /// Adds exported dead letters to a group, as its newest. However often it runs, it adds each
     /// one once; with `reimport` it adds those again that left the group since.
     ///

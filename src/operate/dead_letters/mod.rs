@@ -1,19 +1,26 @@
-//! Dead letters: looking, redriving, purging, editing, importing, and the journal of it.
+//! Dead letters: lists, summaries, sweeps, edits, exports, imports, and the journal.
 
 mod edit;
+mod export;
 mod handle;
 mod import;
 mod journal;
 mod message;
+mod plan;
 mod preview;
 mod report;
+mod summary;
 mod sweep;
 
+pub use export::DeadLetterPages;
 pub use handle::DeadLetters;
-pub use import::Imported;
+pub use import::{ImportReport, Imported, PlannedImport};
 pub use journal::JournalEntry;
+pub use plan::PlannedSweep;
+pub(crate) use plan::counted;
 pub use preview::Preview;
 pub use report::{DeadLetterPage, SweepEnd, SweepProgress, SweepReport};
+pub use summary::{CauseSummary, CountSummary, GroupSummary};
 
 #[cfg(feature = "testing")]
 pub(crate) use journal::journal_entry;

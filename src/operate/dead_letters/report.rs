@@ -1,6 +1,6 @@
 //! What the calls on dead letters return.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::domain::{DeadLetterSummary, EntryId};
@@ -21,7 +21,8 @@ pub struct DeadLetterPage {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SweepProgress {
-    /// The operation's id in the journal.
+    /// The operation's id in the journal; nil for a sweep that had nothing to do.
+    #[serde(serialize_with = "null_for_nil")]
     pub operation: Uuid,
     /// How many dead letters the sweep moved or removed.
     pub taken: u64,
@@ -31,6 +32,11 @@ pub struct SweepProgress {
     pub missing: u64,
     /// How many redriven messages died again so far; counted only with a failure limit.
     pub died_again: u64,
+}
+
+fn null_for_nil<S: Serializer>(operation: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
+    let known = (!operation.is_nil()).then_some(operation);
+    known.serialize(serializer)
 }
 
 /// How a sweep ended.

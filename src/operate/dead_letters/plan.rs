@@ -1,0 +1,201 @@
+//! Plans of sweeps: what a sweep will do, for an operator to confirm.
+
+use std::fmt;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::domain::{Error, Group, Selection, Sweep, SweepAction, Topic};
+use crate::operate::dead_letters::handle::DeadLetters;
+use crate::operate::dead_letters::preview::Preview;
+use crate::operate::dead_letters::report::{SweepEnd, SweepProgress, SweepReport};
+use crate::operate::plan::{Confirmed, Plan};
+
+/// What a planned sweep will do. [`Display`](fmt::Display) says it in one line for each fact.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct PlannedSweep {
+    /// The topic.
+    pub topic: Topic,
+    /// The group whose dead letters the sweep takes.
+    pub group: Group,
+    /// `redrive`, `publish` or `purge`.
+    pub action: String,
+    /// The topic to which the sweep publishes the dead letters.
+    pub to: Option<Topic>,
+    /// The dead letters that the sweep takes.
+    pub selection: Selection,
+    /// How many, and why not others.
+    #[serde(flatten)]
+    pub preview: Preview,
+    #[serde(skip)]
+    sweep: Sweep,
+}
+
+impl PlannedSweep {
+    /// Whether the sweep finds nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.preview.matching == 0
+    }
+}
+
+impl fmt::Display for PlannedSweep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let matching = self.preview.matching;
+        let letters = counted(matching, "dead letter", "dead letters");
+        match &self.sweep.action {
+            SweepAction::Redrive => write!(f, "will redrive {letters} to group {}", self.group)?,
+            SweepAction::Publish(to) => {
+                write!(
+                    f,
+                    "will publish {letters} to {to}, and so to all its groups"
+                )?;
+            }
+            SweepAction::Purge => write!(f, "will remove {letters} for good")?,
+        }
+        if let (Some(oldest), Some(newest)) = (self.preview.oldest, self.preview.newest) {
+            write!(f, "\n  oldest {oldest}, newest {newest}")?;
+        }
+        for (reason, count) in &self.preview.skipped {
+            write!(f, "\nwill skip {count}: {reason}")?;
+        }
+        if self.preview.missing > 0 {
+            let ids = counted(self.preview.missing, "id does", "ids do");
+            write!(f, "\n{ids} not exist")?;
+        }
+        Ok(())
+    }
+}
+
+/// A count and its noun.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+impl DeadLetters {
+    /// Plans a sweep: checks it, previews it, and says which word confirms it. A purge asks for
+    /// the count of dead letters; a redrive and a publish ask for nothing.
+    ///
+    /// The plan of a purge takes the dead letters that exist now, so that those that an operator
+    /// exports, confirms and removes are the same. Other plans take those that exist when they
+    /// run.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a sweep that breaks a rule, and the kinds of
+    /// the connection.
+    pub async fn plan(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        mut sweep: Sweep,
+    ) -> Result<Plan<PlannedSweep>, Error> {
+        sweep.validate()?;
+        if sweep.action == SweepAction::Purge {
+            sweep.selection = self.snapshot(topic, group, sweep.selection).await?;
+        }
+        let preview = self.preview(topic, group, &sweep).await?;
+        let asks = sweep.action == SweepAction::Purge && preview.matching > 0;
+        let confirmation = asks.then(|| preview.matching.to_string());
+        let planned = PlannedSweep {
+            topic: topic.clone(),
+            group: group.clone(),
+            action: sweep.action.to_string(),
+            to: match &sweep.action {
+                SweepAction::Publish(to) => Some(to.clone()),
+                _ => None,
+            },
+            selection: sweep.selection.clone(),
+            preview,
+            sweep,
+        };
+        Ok(Plan::new(planned, confirmation))
+    }
+
+    /// Runs a confirmed sweep, see [`sweep`](Self::sweep). A plan without matching dead letters
+    /// begins nothing: the journal gets no entry, and the report has the nil operation.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection, after which [`resume`](Self::resume) continues the sweep.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`sweep`](Self::sweep).
+    pub async fn run(
+        &self,
+        plan: Confirmed<PlannedSweep>,
+        progress: &(dyn Fn(SweepProgress) + Send + Sync),
+    ) -> Result<SweepReport, Error> {
+        let plan = plan.into_plan();
+        if plan.is_empty() {
+            return Ok(SweepReport {
+                operation: Uuid::nil(),
+                ended: SweepEnd::Done,
+                progress: SweepProgress {
+                    skipped: plan.preview.skipped.values().sum(),
+                    missing: plan.preview.missing,
+                    ..SweepProgress::default()
+                },
+            });
+        }
+        self.sweep(&plan.topic, &plan.group, plan.sweep, progress)
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EntryId, SkipReason};
+
+    fn planned(sweep: Sweep, preview: Preview) -> PlannedSweep {
+        PlannedSweep {
+            topic: Topic::new("orders").unwrap(),
+            group: Group::new("billing").unwrap(),
+            action: sweep.action.to_string(),
+            to: None,
+            selection: sweep.selection.clone(),
+            preview,
+            sweep,
+        }
+    }
+
+    #[test]
+    fn a_plan_says_what_will_happen() {
+        let id = |text: &str| text.parse::<EntryId>().unwrap();
+        let mut preview = Preview {
+            matching: 2,
+            missing: 1,
+            oldest: Some(id("1-1")),
+            newest: Some(id("2-2")),
+            ..Preview::default()
+        };
+        preview.skipped.insert(SkipReason::Undecodable, 1);
+        let redrive = planned(Sweep::redrive(id("1-1")), preview);
+        assert_eq!(
+            redrive.to_string(),
+            "will redrive 2 dead letters to group billing\n  oldest 1-1, newest 2-2\n\
+             will skip 1: undecodable and would only die again\n1 id does not exist"
+        );
+        let purge = planned(Sweep::purge(id("1-1")), Preview::default());
+        assert_eq!(purge.to_string(), "will remove 0 dead letters for good");
+        assert!(purge.is_empty() && !redrive.is_empty());
+    }
+
+    #[test]
+    fn a_plan_serialises_in_the_tools_dialect() {
+        let plan = planned(Sweep::purge(EntryId::default()), Preview::default());
+        let json = serde_json::to_value(Plan::new(plan, Some("7".to_owned()))).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "topic": "orders", "group": "billing", "action": "purge", "to": null,
+                "selection": "0-0", "matching": 0, "missing": 0, "oldest": null, "newest": null,
+                "skipped": {"notMatching": 0, "undecodable": 0}, "confirmation": "7",
+            })
+        );
+    }
+}

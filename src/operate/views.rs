@@ -1,0 +1,193 @@
+//! The JSON of the command-line tool and of other front ends: one dialect, in camelCase.
+//!
+//! Reports, previews and status values of the library serialise by themselves. The views here
+//! join several of them in one object. Not covered by semver.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::domain::{
+    Codec, DeadLetterSummary, EntryId, Envelope, Error, ErrorKind, Timestamp, Topic,
+};
+use crate::operate::retries::ScheduledRetry;
+use crate::operate::topics::Entry;
+use crate::store::DeliveryId;
+use crate::wire::{FieldBytes, Fields, Limits, encode_entry};
+
+/// A dead letter in a list.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedDeadLetter<'a> {
+    /// The dead letter's id.
+    pub id: EntryId,
+    /// When the message died, by the store's clock.
+    pub died: Option<Timestamp>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub summary: &'a DeadLetterSummary,
+}
+
+impl<'a> ListedDeadLetter<'a> {
+    /// The view of a dead letter in a page.
+    #[must_use]
+    pub fn new(id: EntryId, summary: &'a DeadLetterSummary) -> Self {
+        Self {
+            id,
+            died: id.time(),
+            summary,
+        }
+    }
+}
+
+/// A value with the topic that it belongs to.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OfTopic<'a, T> {
+    /// The topic.
+    pub topic: &'a Topic,
+    /// The value.
+    #[serde(flatten)]
+    pub value: &'a T,
+}
+
+/// A message: its envelope, or for an undecodable one the reason and the fields.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envelope: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undecodable: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<Vec<(FieldBytes, FieldBytes)>>,
+}
+
+impl MessageView {
+    fn new<E: std::fmt::Display>(envelope: Result<&Envelope, E>, fields: &Fields) -> Self {
+        let json = envelope
+            .map_err(|flaw| flaw.to_string())
+            .and_then(|envelope| envelope_json(envelope).map_err(|error| format!("{error:#}")));
+        match json {
+            Ok(envelope) => Self {
+                envelope: Some(envelope),
+                undecodable: None,
+                fields: None,
+            },
+            Err(flaw) => Self {
+                envelope: None,
+                undecodable: Some(flaw),
+                fields: Some(FieldBytes::of(fields)),
+            },
+        }
+    }
+}
+
+/// An entry of a topic.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedEntry {
+    id: EntryId,
+    #[serde(flatten)]
+    message: MessageView,
+}
+
+impl From<&Entry> for ListedEntry {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            id: entry.id,
+            message: MessageView::new(entry.envelope.as_ref(), &entry.fields),
+        }
+    }
+}
+
+/// A scheduled retry in a list.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedRetry {
+    id: DeliveryId,
+    due: Timestamp,
+    due_in_ms: u64,
+    attempts: Option<u32>,
+    error: Option<String>,
+    origin: EntryId,
+    first_failure: Option<Timestamp>,
+    redriven: u32,
+    #[serde(flatten)]
+    message: MessageView,
+}
+
+impl From<&ScheduledRetry> for ListedRetry {
+    fn from(retry: &ScheduledRetry) -> Self {
+        let envelope = retry.envelope.as_ref().ok();
+        Self {
+            id: retry.id,
+            due: retry.due,
+            due_in_ms: u64::try_from(retry.due_in.as_millis()).unwrap_or(u64::MAX),
+            attempts: envelope.map(Envelope::failed_attempts),
+            error: envelope.and_then(|one| one.last_error().map(str::to_owned)),
+            origin: retry.history.origin,
+            first_failure: retry.history.first_failure,
+            redriven: retry.history.redriven,
+            message: MessageView::new(retry.envelope.as_ref(), &retry.fields),
+        }
+    }
+}
+
+/// The envelope as the wire has it, as JSON whatever its codec.
+///
+/// # Errors
+///
+/// [`ErrorKind::Encode`] for a payload that JSON cannot express.
+pub fn envelope_json(envelope: &Envelope) -> Result<Box<RawValue>, Error> {
+    let limits = Limits::default().with_max_bytes(usize::MAX);
+    let (_, bytes) = encode_entry(envelope, Codec::Json, limits)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::new(ErrorKind::Encode, "envelope", "has no JSON form").because(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Reason;
+    use serde_json::json;
+
+    #[test]
+    fn a_listed_dead_letter_uses_the_names_of_the_export() {
+        let summary = DeadLetterSummary {
+            reason: Reason::Exhausted,
+            fingerprint: "f".into(),
+            message_type: "order.placed".into(),
+            tenant: Some("acme".into()),
+            correlation: Some("c".into()),
+            message_id: None,
+            error: "e".into(),
+            attempts: 3,
+            redriven: 0,
+            redriven_by: None,
+            imported_from: None,
+        };
+        let id = "1-2".parse().unwrap();
+        assert_eq!(
+            serde_json::to_value(ListedDeadLetter::new(id, &summary)).unwrap(),
+            json!({
+                "id": "1-2", "died": "1970-01-01T00:00:00.001Z", "reason": "exhausted",
+                "fingerprint": "f", "type": "order.placed", "tenantId": "acme", "corrId": "c",
+                "messageId": null, "error": "e", "attempts": 3, "redriven": 0,
+                "redrivenBy": null, "importedFrom": null,
+            })
+        );
+    }
+
+    #[test]
+    fn an_undecodable_entry_shows_its_reason_and_its_fields() {
+        let entry = Entry {
+            id: "1-2".parse().unwrap(),
+            envelope: Err("no field".to_owned().into()),
+            fields: vec![(b"a"[..].into(), b"\xff"[..].into())],
+        };
+        assert_eq!(
+            serde_json::to_value(ListedEntry::from(&entry)).unwrap(),
+            json!({"id": "1-2", "undecodable": "no field", "fields": [["a", {"base64": "/w=="}]]})
+        );
+    }
+}
