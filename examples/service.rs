@@ -1,0 +1,62 @@
+//! Shows a service: a worker that handles messages until a signal stops it, then shuts down cleanly.
+//!
+//! The messages are published before the worker subscribes; they wait for it. A service with a
+//! server begins with `Container::from_env()` instead of `Container::in_memory()`.
+//!
+//! Output:
+//!
+//! ```text
+//! order 1: 1250 cents
+//! order 2: 990 cents
+//! order 3: 40 cents
+//! shutting down
+//! clean: true
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redstart::{Container, Delivery, Envelope, Error, SubscribeOptions, Topic};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+#[derive(Deserialize, Serialize)]
+struct Order {
+    id: u32,
+    cents: u64,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let container = Container::in_memory().await?;
+    let (bus, orders) = (container.bus(), Topic::new("orders")?);
+    for (id, cents) in [(1, 1250), (2, 990), (3, 40)] {
+        let envelope = Envelope::new("order.placed", &Order { id, cents })?;
+        bus.publish(&orders, &envelope).await?;
+    }
+
+    let last = Arc::new(Notify::new());
+    let handled = Arc::clone(&last);
+    let handler = move |order: Order, _: Delivery| {
+        let handled = Arc::clone(&handled);
+        async move {
+            println!("order {}: {} cents", order.id, order.cents);
+            if order.id == 3 {
+                handled.notify_one();
+            }
+        }
+    };
+    // One handler at a time: first deliveries come in publish order.
+    let options = SubscribeOptions::new().with_concurrency(1);
+    let _subscription = bus.subscribe_with(&orders, options, handler).await?;
+
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        // A real service waits for the signal alone.
+        () = last.notified() => {}
+    }
+    println!("shutting down");
+    let report = container.shutdown(Duration::from_secs(10)).await;
+    println!("clean: {}", report.is_clean());
+    Ok(())
+}
