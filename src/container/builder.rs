@@ -1,4 +1,4 @@
-//! Putting a container together.
+//! The builder: the settings of a container, and `connect`.
 
 use std::env::VarError;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::operate::doctor::Doctor;
 use crate::store::Store;
 use crate::wire::Limits;
 
-/// What carries the container.
+/// Where the container stores everything.
 enum Carrier {
     /// A Redis server, found by the URL.
     Redis,
@@ -22,13 +22,16 @@ enum Carrier {
     Other(Arc<dyn Store>, Kv),
 }
 
-/// Puts a container together. Every setting has a default.
+/// Builds a [`Container`]. Every setting has a default.
+///
+/// Create one with [`Container::builder`] or from the environment with [`from_env`](Self::from_env),
+/// then call [`connect`](Self::connect).
 #[must_use]
 pub struct ContainerBuilder {
     url: String,
     tls: TlsSettings,
     carrier: Carrier,
-    /// As they were given: `connect` validates them.
+    /// Unvalidated: `connect` reports a bad name.
     namespace: Option<String>,
     service: Option<String>,
     codec: Codec,
@@ -70,12 +73,12 @@ impl Default for ContainerBuilder {
 }
 
 impl ContainerBuilder {
-    /// Reads settings from the environment.
+    /// Reads settings from the environment. An empty variable counts as not set.
     ///
     /// | Variable | Setting | Default |
     /// |---|---|---|
     /// | `REDSTART_REDIS_URL` | [`with_redis_url`](Self::with_redis_url) | `redis://127.0.0.1:6379` |
-    /// | `REDSTART_TLS_CA_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_ca_file`] | the machine's |
+    /// | `REDSTART_TLS_CA_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_ca_file`] | the authorities of the machine |
     /// | `REDSTART_TLS_CERT_FILE`, `REDSTART_TLS_KEY_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_client_files`] | none |
     /// | `REDSTART_NAMESPACE` | [`with_namespace`](Self::with_namespace) | none |
     /// | `REDSTART_SERVICE` | [`with_service`](Self::with_service) | `redstart` |
@@ -87,8 +90,8 @@ impl ContainerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] names the variable and the rule that its value breaks. The
-    /// value of `REDSTART_REDIS_URL` is never shown.
+    /// [`ErrorKind::Invalid`] names the variable and the rule that its value breaks. It never quotes
+    /// the value of `REDSTART_REDIS_URL`.
     pub fn from_env() -> Result<Self, Error> {
         Self::from_lookup(|name| std::env::var(name))
     }
@@ -160,24 +163,32 @@ impl ContainerBuilder {
         Ok(builder)
     }
 
-    /// Sets the server: `redis://[user:password@]host[:port][/database]`, the same with `rediss://`
-    /// for TLS (feature `tls`), or `unix:///path[?user=…&pass=…&db=…]`; by default
-    /// `redis://127.0.0.1:6379`. Symbols of a user or password are percent-encoded.
+    /// Sets the server's URL; by default `redis://127.0.0.1:6379`.
+    ///
+    /// | Form | Connects |
+    /// |---|---|
+    /// | `redis://[user:password@]host[:port][/database]` | in plain text |
+    /// | `rediss://…` | by TLS; needs feature `tls` |
+    /// | `unix:///path[?user=…&pass=…&db=…]` | through a unix socket |
+    ///
+    /// Percent-encode symbols in the user name and the password.
     pub fn with_redis_url(mut self, url: impl Into<String>) -> Self {
         self.url = url.into();
         self
     }
 
-    /// Sets which authorities a `rediss://` server's certificate may come from, and the certificate
-    /// that it is shown; by default [`TlsSettings::new`]. With a URL that is not `rediss://` only
-    /// that default is accepted: nothing that was to be encrypted goes in plain text.
+    /// Sets the trusted authorities and the client certificate for a `rediss://` server; by default
+    /// [`TlsSettings::new`].
+    ///
+    /// [`connect`](Self::connect) refuses other settings with a plain-text URL: they would be
+    /// ignored, and the connection would not be encrypted.
     pub fn with_tls(mut self, tls: TlsSettings) -> Self {
         self.tls = tls;
         self
     }
 
-    /// Uses a store in this process's memory instead of a server. Containers that are given
-    /// clones of one store share it, as processes share a server.
+    /// Uses a store in this process's memory instead of a server. Containers with clones of one store
+    /// share it, as processes share a server.
     pub fn with_memory(mut self, store: MemoryStore) -> Self {
         self.carrier = Carrier::Memory(store);
         self
@@ -212,7 +223,7 @@ impl ContainerBuilder {
         self.namespace.as_deref().map(Namespace::new).transpose()
     }
 
-    /// Sets the codec of what is written; by default MessagePack. Reading understands both.
+    /// Sets the codec of new messages and values; by default MessagePack. Readers understand both.
     pub fn with_codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
         self
@@ -220,65 +231,73 @@ impl ContainerBuilder {
 
     /// Sets the largest encoded envelope, in bytes; by default 1 MiB (1,048,576).
     ///
-    /// Publishing a larger one fails with [`ErrorKind::TooLarge`]; a larger entry that arrives
-    /// goes to the dead letters as `undecodable`.
+    /// Publishing a larger one fails with [`ErrorKind::TooLarge`]. A larger entry in a topic goes to
+    /// the dead letters as `undecodable`.
     pub fn with_max_message_bytes(mut self, bytes: usize) -> Self {
         self.limits = Limits::default().with_max_bytes(bytes);
         self
     }
 
-    /// Sets for how long the bus recognises a message by its envelope id and adds no second
-    /// entry, 1 millisecond to 30 days; by default not at all. See
-    /// [`PublishOptions::with_deduplication`], which sets it for one call.
+    /// Sets the deduplication window, 1 millisecond to 30 days; by default there is none.
+    ///
+    /// Within the window the bus recognises a repeated envelope id and adds no second entry.
+    /// [`PublishOptions::with_deduplication`] sets the window for one call and has the details.
     pub fn with_deduplication(mut self, window: Duration) -> Self {
         self.deduplication = Some(window);
         self
     }
 
-    /// Sets whether pending migrations are applied at the start; by default they are an error,
-    /// because other processes may still run the older version. A new namespace is set up all the
-    /// same, see [`with_namespace_creation`](Self::with_namespace_creation).
+    /// Sets whether [`connect`](Self::connect) applies pending migrations; by default they are an
+    /// error, because other processes may still run the older version.
+    ///
+    /// This does not concern a new namespace: see
+    /// [`with_namespace_creation`](Self::with_namespace_creation).
     pub fn with_migrate_on_connect(mut self, apply: bool) -> Self {
         self.migrate = apply;
         self
     }
 
-    /// Sets whether a namespace that has no layout gets it at the start; by default it does. Without,
-    /// it stays as it is, and whoever looks at it finds nothing there: for what only looks, also
-    /// where a name is misspelt.
+    /// Sets whether [`connect`](Self::connect) creates the layout of a new namespace; by default it
+    /// does.
+    ///
+    /// With `false` a new namespace stays untouched and looks empty. Tools that only read use this,
+    /// so that a misspelt name creates nothing.
     pub fn with_namespace_creation(mut self, set_up: bool) -> Self {
         self.setup = set_up;
         self
     }
 
-    /// Sets whether dead letters can be edited on their way back; by default they cannot: what a
-    /// message says is then no longer what its publisher said.
+    /// Sets whether operators may edit dead letters; by default they may not.
+    ///
+    /// An edited message no longer has the content that its publisher sent.
     pub fn with_dead_letter_editing(mut self, enabled: bool) -> Self {
         self.editing = enabled;
         self
     }
 
-    /// Adds a coordinator. They are started in this order and stopped in reverse.
+    /// Adds a coordinator. The container starts them in the order of these calls and stops them in
+    /// reverse.
     pub fn with_coordinator(mut self, coordinator: impl Coordinator) -> Self {
         self.coordinators.push(Arc::new(coordinator));
         self
     }
 
-    /// The migrations of the namespace on the Redis server, without connecting anything else.
+    /// Returns the migrations of the namespace on the Redis server. Connects nothing yet.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
+    /// [`ErrorKind::Invalid`] for a bad URL, bad TLS settings or a bad namespace.
     pub fn migrations(&self) -> Result<Migrations, Error> {
         Migrations::with_tls(&self.url, &self.tls, self.namespace()?)
     }
 
-    /// Prepares to look for what may go wrong, without connecting a container: it works on a
-    /// namespace whose layout this version refuses, too, and changes nothing.
+    /// Returns a doctor for this server and namespace. Connects nothing yet and changes nothing.
+    ///
+    /// It also examines a namespace whose layout [`connect`](Self::connect) refuses.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
+    /// [`ErrorKind::Invalid`] for a bad URL, bad TLS settings or a bad namespace.
     pub fn doctor(self) -> Result<Doctor, Error> {
         let namespace = self.namespace()?;
         let (store, migrations): (Arc<dyn Store>, _) = match self.carrier {
@@ -297,15 +316,17 @@ impl ContainerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`] when the server cannot be reached;
-    /// [`ErrorKind::Layout`] when the namespace's layout is newer than this version, or older
-    /// and migrations are not to be applied; [`ErrorKind::Coordinator`] when a coordinator
-    /// fails to start, after those before it have been stopped; [`ErrorKind::Invalid`] for a setting
-    /// out of its bounds.
+    /// | Kind | Means |
+    /// |---|---|
+    /// | [`Invalid`](ErrorKind::Invalid) | a setting breaks a rule: a name, the URL, TLS, the window |
+    /// | [`Unavailable`](ErrorKind::Unavailable) | the server cannot be reached or is not ready |
+    /// | [`Refused`](ErrorKind::Refused) | the server refused: wrong password, missing permission |
+    /// | [`Layout`](ErrorKind::Layout) | the namespace's layout is newer than this version, or older and [`with_migrate_on_connect`](Self::with_migrate_on_connect) is off |
+    /// | [`Coordinator`](ErrorKind::Coordinator) | a coordinator failed to start; those before it have been stopped |
     ///
     /// # Cancel safety
     ///
-    /// Coordinators that were started already stay started when the future is dropped.
+    /// When the future is dropped, coordinators that have started stay started.
     pub async fn connect(self) -> Result<Container, Error> {
         let deduplication = PublishOptions::new().window(self.deduplication)?;
         let namespace = self.namespace()?;

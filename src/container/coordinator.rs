@@ -6,22 +6,22 @@ use super::Container;
 use crate::api::Subscription;
 use crate::domain::BoxFuture;
 
-/// A named component that subscribes when the container starts and is stopped when it shuts
-/// down.
+/// A named component that subscribes when the container starts and stops when it shuts down.
 ///
-/// Coordinators are started in the order in which they were given and stopped in reverse.
+/// The container starts coordinators in the order in which the builder received them, and stops
+/// them in reverse. The example `coordinator` shows one.
 pub trait Coordinator: Send + Sync + 'static {
-    /// What errors and logs call it.
+    /// Its name in errors and logs.
     fn name(&self) -> &str;
 
-    /// Starts it. The subscriptions that it returns are its own: the container ends them
-    /// before it calls [`stop`](Self::stop).
+    /// Starts the component and returns its subscriptions. The container ends them before it calls
+    /// [`stop`](Self::stop).
     fn start<'a>(
         &'a self,
         container: &'a Container,
     ) -> BoxFuture<'a, Result<Vec<Subscription>, Box<dyn StdError + Send + Sync>>>;
 
-    /// Stops what else it has started; by default nothing.
+    /// Stops everything else that the component has started; by default nothing.
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }

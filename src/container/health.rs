@@ -1,30 +1,32 @@
-//! Whether the container works.
+//! Health: whether bus and store work.
 
 use serde::Serialize;
 
 use crate::domain::{Error, describe};
 
-/// Whether the container works, and where it does not, why.
+/// Whether the container works, with reasons if it does not.
+///
+/// [`Container::health`](crate::Container::health) returns it. Its JSON form suits a readiness probe.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Health {
-    /// Whether everything works.
+    /// Whether bus and store both work.
     pub ok: bool,
-    /// The bus: publishing, and the reading of every subscription.
+    /// The bus: the publisher's connection, and every subscription of the container.
     pub bus: HealthCheck,
     /// The key-value store.
     pub kv: HealthCheck,
 }
 
-/// Whether one part works.
+/// Whether one part works, with reasons if it does not.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct HealthCheck {
     /// Whether it works.
     pub ok: bool,
-    /// Why not; empty when it does.
+    /// Why it does not work; empty if it does.
     pub reasons: Vec<String>,
 }
 

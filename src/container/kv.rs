@@ -7,13 +7,11 @@ use crate::api::{Kv, KvStore};
 use crate::domain::{Error, Namespace};
 
 impl Kv {
-    /// A key-value store on a Redis server, without a bus. Connections are made when they are
-    /// needed.
+    /// Returns a key-value store on a Redis server, without a bus. It connects when it is first used.
     ///
     /// # Errors
     ///
-    /// [`Invalid`](crate::ErrorKind::Invalid) when the URL cannot be parsed. The error never
-    /// quotes it.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a bad URL. The error never quotes the URL.
     ///
     /// # Example
     ///
@@ -31,13 +29,13 @@ impl Kv {
         Self::connect_with_tls(url, &TlsSettings::new(), namespace)
     }
 
-    /// As [`connect`](Self::connect), on a `rediss://` server that needs more than the default
-    /// [`TlsSettings`].
+    /// Returns a key-value store as [`connect`](Self::connect) does, with [`TlsSettings`] for a
+    /// `rediss://` server.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), and [`Invalid`](crate::ErrorKind::Invalid) for a file that
-    /// cannot be used, or for settings that a URL in plain text would ignore.
+    /// As [`connect`](Self::connect), and [`Invalid`](crate::ErrorKind::Invalid) for an unusable
+    /// certificate file, or for TLS settings with a plain-text URL.
     pub fn connect_with_tls(
         url: &str,
         tls: &TlsSettings,

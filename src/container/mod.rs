@@ -1,4 +1,8 @@
-//! The container: builds the suite, hands out bus, store and dead letters, runs coordinators.
+//! The container: connects, returns bus, store and operators' handles, runs coordinators, shuts down.
+//!
+//! [`Container`] is at the root of the crate. This module has its [builder](ContainerBuilder), TLS
+//! settings, [coordinators](Coordinator), [health](Health) and the
+//! [report of a shutdown](ShutdownReport).
 
 mod builder;
 mod coordinator;
@@ -30,12 +34,13 @@ use crate::operate::topics::Topics;
 use crate::store::Store;
 use crate::wire::Limits;
 
-/// How long a coordinator has to stop, however late it is.
+/// The time that a coordinator has to stop even after the grace has passed.
 const NOTICE: Duration = Duration::from_millis(250);
 
-/// Everything that a service needs, from one place. Cheap to clone.
+/// The entry point: connects and returns the bus, the store and the operators' handles. Cheap to
+/// clone.
 ///
-/// Dropping it stops nothing: [`shutdown`](Self::shutdown) does, and says what it left.
+/// Dropping a container stops nothing. Call [`shutdown`](Self::shutdown), which reports what it left.
 ///
 /// # Example
 ///
@@ -81,17 +86,17 @@ impl fmt::Debug for Container {
     }
 }
 
-/// What a shutdown left.
+/// What a shutdown left unfinished.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// One report for each subscription, in the order in which they ended.
+    /// One report for each subscription, in the order of their ends.
     pub subscriptions: Vec<SubscriptionReport>,
 }
 
 impl ShutdownReport {
-    /// Whether every delivery that was begun was also finished and settled.
+    /// Whether every handler that began also finished, and every end of a delivery was stored.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.subscriptions.iter().all(SubscriptionReport::is_clean)
@@ -99,25 +104,25 @@ impl ShutdownReport {
 }
 
 impl Container {
-    /// Begins to put a container together.
+    /// Returns a builder with all defaults.
     pub fn builder() -> ContainerBuilder {
         ContainerBuilder::default()
     }
 
-    /// Connects with the settings of the environment, see [`ContainerBuilder::from_env`].
+    /// Connects with the settings of the environment: see [`ContainerBuilder::from_env`].
     ///
     /// # Errors
     ///
-    /// Those of [`ContainerBuilder::from_env`] and [`ContainerBuilder::connect`].
+    /// The errors of [`ContainerBuilder::from_env`] and [`ContainerBuilder::connect`].
     pub async fn from_env() -> Result<Self, Error> {
         ContainerBuilder::from_env()?.connect().await
     }
 
-    /// A container on a fresh store in memory, with all defaults.
+    /// Returns a container on a fresh store in memory, with all defaults.
     ///
     /// # Errors
     ///
-    /// None, as it is; the signature is that of [`ContainerBuilder::connect`].
+    /// None at present; the signature is that of [`ContainerBuilder::connect`].
     ///
     /// # Example
     ///
@@ -188,53 +193,54 @@ impl Container {
         Ok(())
     }
 
-    /// The message bus.
+    /// Returns the message bus.
     #[must_use]
     pub fn bus(&self) -> Bus {
         Bus::from(Arc::clone(&self.inner.bus) as Arc<dyn MessageBus>)
     }
 
-    /// The key-value store.
+    /// Returns the key-value store.
     #[must_use]
     pub fn kv(&self) -> Kv {
         self.inner.kv.clone()
     }
 
-    /// The dead letters.
+    /// Returns the handle for dead letters.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
         self.inner.dead_letters.clone()
     }
 
-    /// Topics and groups, looked at from outside.
+    /// Returns the handle for topics and groups.
     #[must_use]
     pub fn topics(&self) -> Topics {
         Topics::new(Arc::clone(&self.inner.store), self.inner.limits)
     }
 
-    /// Retries and snoozed messages that wait for their time.
+    /// Returns the handle for scheduled retries and snoozed messages.
     #[must_use]
     pub fn retries(&self) -> Retries {
         Retries::new(Arc::clone(&self.inner.store))
     }
 
-    /// The adapter's port, for tests and tools. Not covered by semver.
+    /// Returns the adapter's port, for tests and tools. Not covered by semver.
     #[doc(hidden)]
     #[must_use]
     pub fn store(&self) -> Arc<dyn Store> {
         Arc::clone(&self.inner.store)
     }
 
-    /// The adapter in use: `redis` or `memory`.
+    /// Returns the adapter's name: `redis`, `memory`, or that of another store.
     #[must_use]
     pub fn adapter_name(&self) -> &'static str {
         self.inner.store.name()
     }
 
-    /// Whether everything works now, and where it does not, why.
+    /// Checks whether bus and store work now, and gives reasons if they do not.
     ///
-    /// Asks the server twice, on the publisher's connection and on the store's, and looks at
-    /// every subscription of this container. Takes a few seconds at most.
+    /// Asks the server on the publisher's connection and on the key-value store's, and asks every
+    /// subscription of this container for its [problem](Subscription::problem). Takes a few seconds
+    /// at most.
     pub async fn health(&self) -> Health {
         let inner = &self.inner;
         let (bus, kv) = tokio::join!(
@@ -243,9 +249,9 @@ impl Container {
         );
         let mut reasons: Vec<String> = bus.err().iter().map(|e| describe(e)).collect();
         for subscription in inner.bus.running() {
-            if let Some(trouble) = subscription.problem() {
+            if let Some(problem) = subscription.problem() {
                 let (topic, group) = (subscription.topic(), subscription.group());
-                reasons.push(format!("subscription {topic}/{group}: {trouble}"));
+                reasons.push(format!("subscription {topic}/{group}: {problem}"));
             }
         }
         let bus = HealthCheck::of(reasons);
@@ -257,23 +263,27 @@ impl Container {
         }
     }
 
-    /// Shuts down, and reports what was left.
+    /// Shuts down and reports what it left.
     ///
-    /// From the call on no handler is begun. Coordinators are stopped in reverse order, each after its subscriptions; then the other
-    /// subscriptions, the newest first. `grace` is for all of it together: see
-    /// [`Subscription::unsubscribe`] for what happens to handlers that need longer. Handlers
-    /// may publish until they have ended; after that publishing fails with
-    /// [`ErrorKind::Closed`]. The store stays usable.
+    /// 1. From the call on, no handler begins.
+    /// 2. The container stops the coordinators in reverse order, each after its subscriptions.
+    /// 3. It ends the other subscriptions, the newest first.
+    /// 4. Publishing then fails with [`ErrorKind::Closed`]. Until here, running handlers may publish.
+    ///    The key-value store stays usable.
+    ///
+    /// `grace` is the time for all steps together. [`Subscription::unsubscribe`] explains what
+    /// happens to handlers that need longer.
     ///
     /// # Cancel safety
     ///
-    /// What has not been stopped keeps running when the future is dropped; call it again.
+    /// When the future is dropped, the subscriptions and coordinators that have not stopped keep
+    /// running. Call it again.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let inner = &self.inner;
         let began = Instant::now();
         let left = || grace.saturating_sub(began.elapsed());
         inner.bus.close_subscribing();
-        // Nothing new is begun from now on, whoever's turn it is to end.
+        // No subscription may begin anything while another one ends.
         for subscription in inner.bus.running() {
             subscription.stop();
         }
