@@ -8,13 +8,12 @@ mod bench;
 mod meter;
 mod options;
 mod ours;
-mod pair;
 mod raw;
 mod report;
 mod server;
 mod work;
 
-use pair::Side;
+use report::Side;
 use work::SIZE;
 
 #[global_allocator]

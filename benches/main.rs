@@ -10,7 +10,6 @@ mod figures;
 mod meter;
 mod options;
 mod ours;
-mod pair;
 mod raw;
 mod report;
 mod server;

@@ -3,7 +3,17 @@
 use std::time::Duration;
 
 use crate::options::Options;
-use crate::pair::{Figure, Side};
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Side {
+    Ours,
+    /// The raw loop, or whatever else a figure is compared with.
+    Raw,
+}
+
+/// A figure's name and unit.
+pub(crate) type Figure<'a> = (&'a str, &'a str);
 
 #[derive(Debug)]
 pub(crate) struct Report {

@@ -1,14 +1,79 @@
 //! A durable message bus and key-value store for Rust services, on Redis Streams.
 //!
-//! Begin with [`Container`], which hands out the [`MessageBus`], the [`KvStore`] and the
-//! [`DeadLetters`]. A message is an [`Envelope`]; a handler is a closure or a [`Handler`]; what it
-//! returns is an [`Outcome`]. The README tells what is guaranteed and what is not.
-//! [`docs::payloads`] lists which values survive as a payload.
+//! A published message waits for its listeners and comes back until a handler has finished it. When
+//! its last attempt has failed, it becomes a dead letter, which operators inspect and send back. To
+//! scale, start more processes. A process that dies loses no message.
 //!
-//! The way of a message: publish → validate → encode → admit → append, and on the other side
-//! fetch → decode → handle → decide → settle. Beside it work the lease keeper, the reclaimer,
-//! the promoter of due retries and the janitor. All of that is written once on the
-//! [`store`] port; an adapter carries it out.
+//! ```
+//! use redstart::{Container, Delivery, Envelope, Outcome, Topic};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // `Container::builder()` and `Container::from_env()` connect to a Redis server.
+//! let container = Container::in_memory().await?;
+//! let (bus, orders) = (container.bus(), Topic::new("orders")?);
+//!
+//! // Nobody listens yet. The message waits.
+//! bus.publish(&orders, &Envelope::new("order.placed", &1250)?).await?;
+//!
+//! let _subscription = bus
+//!     .subscribe(&orders, |cents: u64, delivery: Delivery| async move {
+//!         if cents == 0 {
+//!             return Outcome::dead_letter("an order without a price");
+//!         }
+//!         println!("{cents} cents, attempt {}", delivery.attempt());
+//!         Outcome::Ack // an error or a panic means: try again, by the retry policy
+//!     })
+//!     .await?;
+//!
+//! let report = container.shutdown(std::time::Duration::from_secs(10)).await;
+//! assert!(report.is_clean());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The house
+//!
+//! The root has what a service needs. Each module holds one subject:
+//!
+//! | Module | Holds | Who needs it |
+//! |---|---|---|
+//! | root | [`Container`], [`Bus`], [`Kv`], [`Topic`], [`Envelope`], [`Delivery`], [`Outcome`], options, [`Error`] | every service |
+//! | [`handler`] | what can be subscribed, and what a handler may return | handlers with types of their own |
+//! | [`envelope`] | codec, entry id, timestamp, raw payload | producers with special formats |
+//! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose effects must not repeat |
+//! | [`container`] | builder, coordinators, health, shutdown reports, TLS | `main` |
+//! | [`topics`] | topics, their settings and retention, groups, consumers | operators |
+//! | [`retries`] | scheduled retries: list, run now, cancel | operators |
+//! | [`dead_letters`] | dead letters: causes, lists, sweeps, export, import | operators |
+//! | [`doctor`], [`migrations`] | problems of server and namespace; the stored layout | operators |
+//! | [`memory`] | the store in this process's memory, and its clocks | tests, demos |
+//! | `testing` (feature) | a test bus, handmade deliveries, faults, the conformance suite | tests |
+//! | [`ports`] | the object-safe traits behind [`Bus`] and [`Kv`] | decorators |
+//! | [`store`] | the port of adapters; not covered by semver | adapters |
+//! | [`docs`] | guides and decisions | readers |
+//!
+//! # Guides
+//!
+//! | To | Read |
+//! |---|---|
+//! | know what is promised | [guarantees], [reliability](docs::reliability), [performance](docs::performance) |
+//! | write handlers | [lifecycle of a message](docs::lifecycle), [key-value store](docs::key_value), *testing your handlers* (feature `testing`) |
+//! | run it | [production](docs::production), [security](docs::security), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
+//! | choose payloads, or publish from other languages | [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
+//! | upgrade or contribute | [versions](docs::semver), [decisions](docs::decisions), and `ARCHITECTURE.md` in the repository |
+//!
+//! [guarantees]: docs::guarantees
+//!
+//! # Features
+//!
+//! | Feature | Adds |
+//! |---|---|
+//! | `tls` | connections by TLS: URLs with `rediss://` |
+//! | `testing` | the test kit for handlers and the conformance suite for adapters |
+//! | `cli` | the command-line tool `redstart`; the library does not use it |
+//!
+//! By default all are off.
 
 mod adapters;
 mod api;
@@ -29,23 +94,35 @@ pub use container::Container;
 pub use domain::{Envelope, Error, ErrorKind, Group, Namespace, Outcome, RetryPolicy, Topic};
 
 pub mod handler {
-    //! Handlers: the traits behind [`Bus::subscribe`](crate::Bus::subscribe).
+    //! Handlers: what [`Bus::subscribe`](crate::Bus::subscribe) takes, and what a handler may return.
+    //!
+    //! A handler is an async closure or function from a payload and its
+    //! [`Delivery`](crate::Delivery), or a struct that implements [`Handler`](crate::Handler).
+    //! [`IntoOutcome`] lists what it may return, [`IntoOutcomes`] what a batch handler may return.
     pub use crate::api::IntoHandler;
     pub use crate::domain::{IntoOutcome, IntoOutcomes};
 }
 
 pub mod envelope {
-    //! The parts of an [`Envelope`](crate::Envelope).
+    //! The parts of an [`Envelope`](crate::Envelope): codec, entry id, timestamp, raw payload.
+    //!
+    //! The page [wire format](crate::docs::wire_format) shows how an envelope is stored.
     pub use crate::domain::{Codec, EntryId, RawPayload, Timestamp};
 }
 
 pub mod kv {
-    //! Doing something once, on a [`Kv`](crate::Kv).
+    //! Effects that must not repeat, on a [`Kv`](crate::Kv).
+    //!
+    //! [`once`] runs a function at most once per key and remembers its result. [`first_time`] tells
+    //! whether an id is new. The page [key-value store](crate::docs::key_value) shows both and states
+    //! their limits.
     pub use crate::api::{Once, OnceError, first_time, once};
 }
 
 pub mod topics {
-    //! Topics and groups as operators see them.
+    //! Topics and groups: create a topic, see where its groups stand, read its entries, remove a group.
+    //!
+    //! [`Container::topics`](crate::Container::topics) returns [`Topics`]. It consumes nothing.
     pub use crate::domain::{ConsumerName, Retention, TopicSettings};
     pub use crate::operate::group_removal::PlannedRemoval;
     pub use crate::operate::plan::{Confirmed, Plan};
@@ -55,7 +132,9 @@ pub mod topics {
 }
 
 pub mod retries {
-    //! Scheduled retries and snoozed messages.
+    //! Scheduled retries and snoozed messages: list them, run them now, cancel them.
+    //!
+    //! [`Container::retries`](crate::Container::retries) returns [`Retries`].
     pub use crate::domain::Moved;
     pub use crate::operate::plan::{Confirmed, Plan};
     pub use crate::operate::retries::{Retries, ScheduledRetry};
@@ -66,7 +145,12 @@ pub mod retries {
 }
 
 pub mod dead_letters {
-    //! Dead letters: listing, redriving, purging, editing, moving them between systems.
+    //! Dead letters: messages that a group has failed for good.
+    //!
+    //! [`Container::dead_letters`](crate::Container::dead_letters) returns [`DeadLetters`]. It counts
+    //! them by cause, lists them by a [`DeadLetterFilter`], brings them back or removes them with a
+    //! [`Sweep`], edits one, exports and imports them, and keeps a journal. The guide
+    //! [operating dead letters](crate::docs::dead_letters) does the same with the command-line tool.
     pub use crate::domain::{
         Cause, CountBy, DeadLetter, DeadLetterFilter, DeadLetterRetention, DeadLetterSummary,
         DeliveryHistory, FailedAttempt, Moved, Reason, Selection, SkipReason, Sweep, SweepAction,
@@ -83,60 +167,44 @@ pub mod dead_letters {
 pub use operate::views;
 
 pub mod doctor {
-    //! A deep look at the server and the namespace.
+    //! The doctor: problems of the server and the namespace, their causes and remedies.
+    //!
+    //! [`ContainerBuilder::doctor`](crate::container::ContainerBuilder::doctor) returns a [`Doctor`].
+    //! It changes nothing, and it also examines a namespace that `connect` refuses.
     pub use crate::operate::doctor::{Doctor, DoctorReport, Finding, Severity};
     pub use crate::store::ServerInfo;
 }
 
 pub mod migrations {
-    //! The layout of a namespace, and how it is brought up to date.
+    //! The layout of a namespace: which migrations are applied, and applying the pending ones.
+    //!
+    //! [`ContainerBuilder::migrations`](crate::container::ContainerBuilder::migrations) returns
+    //! [`Migrations`]. The page [stored keys](crate::docs::keys) explains when a migration is due.
     pub use crate::adapters::redis::Migrations;
     pub use crate::domain::{Migration, MigrationState};
 }
 
 pub mod memory {
-    //! The store in this process's memory, and its clocks.
+    //! The store in this process's memory, and its clocks: for tests, demos and single processes.
+    //!
+    //! It passes the same conformance suite as the Redis adapter. Containers on clones of one
+    //! [`MemoryStore`] behave as processes on one server. A [`ManualClock`] makes hours pass at once.
     pub use crate::adapters::memory::{ManualClock, MemoryStore};
     pub use crate::domain::{Clock, SystemClock};
 }
 
 pub mod ports {
     //! The object-safe ports behind [`Bus`](crate::Bus) and [`Kv`](crate::Kv), for decorators.
+    //!
+    //! To add behaviour to every call, implement [`MessageBus`] around
+    //! [`Bus::port`](crate::Bus::port) and build a `Bus` from it; `Kv` works the same way.
     pub use crate::api::{
         CasResult, ClaimResult, KvStore, MessageBus, RawBatchHandler, RawHandler,
     };
     pub use crate::domain::BoxFuture;
 }
 
-/// Documents, as part of the documentation.
-pub mod docs {
-    #[doc = include_str!("docs/dead_letters.md")]
-    pub mod dead_letters {}
-    #[doc = include_str!("docs/lifecycle.md")]
-    pub mod lifecycle {}
-    #[doc = include_str!("docs/metrics.md")]
-    pub mod metrics {}
-    #[doc = include_str!("docs/payloads.md")]
-    pub mod payloads {}
-    #[doc = include_str!("docs/performance.md")]
-    pub mod performance {}
-    #[doc = include_str!("docs/reliability.md")]
-    pub mod reliability {}
-    #[doc = include_str!("docs/security.md")]
-    ///
-    /// ## The users, line by line
-    ///
-    /// ```text
-    #[doc = include_str!("docs/acl/producer.acl")]
-    #[doc = include_str!("docs/acl/consumer.acl")]
-    #[doc = include_str!("docs/acl/operator.acl")]
-    #[doc = include_str!("docs/acl/viewer.acl")]
-    /// ```
-    pub mod security {}
-    #[cfg(feature = "testing")]
-    #[doc = include_str!("docs/testing.md")]
-    pub mod testing {}
-}
+pub mod docs;
 
 // The README's examples are compiled with the documentation tests.
 #[cfg(doctest)]

@@ -13,8 +13,7 @@ use redstart::{
 
 use super::memory::resident;
 use crate::bench::Bench;
-use crate::pair::Side;
-use crate::report::percentiles;
+use crate::report::{Side, percentiles};
 use crate::server::{Server, bench_group};
 use crate::{ours, raw};
 
@@ -52,7 +51,7 @@ async fn operator(bench: &mut Bench) {
     let (server, quick) = (&bench.server, bench.options.quick);
     let (topic, group) = (server.fresh_topic(), bench_group());
     let container = server.container(&topic).await;
-    ours::add_dead_letters(&container, &topic, &group, count, RARE).await;
+    ours::bury_many(&container, &topic, &group, count, RARE).await;
     bench
         .report
         .measure(looking, async |side| match side {
@@ -105,7 +104,7 @@ async fn retention(bench: &mut Bench) {
     let (topic, group) = (server.fresh_topic(), bench_group());
     let container = server.container(&topic).await;
     let count = bench.options.count(1_000_000);
-    ours::add_dead_letters(&container, &topic, &group, count, RARE).await;
+    ours::bury_many(&container, &topic, &group, count, RARE).await;
     let quick = bench.options.quick;
     bench
         .report
@@ -125,8 +124,8 @@ async fn retention(bench: &mut Bench) {
 /// The latency of consumers on the same server, in milliseconds: the median and the 99th percentile.
 async fn consumers(server: &Server, quick: bool) -> [f64; 2] {
     let topic = server.fresh_topic();
-    let duration = Duration::from_secs(if quick { 1 } else { 3 });
-    let mut seen = ours::latencies(server, &topic, duration).await;
+    let span = Duration::from_secs(if quick { 1 } else { 3 });
+    let mut seen = ours::latencies(server, &topic, span).await;
     server.drop_topic(&topic);
     percentiles(&mut seen, [0.5, 0.99])
 }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use crate::bench::Bench;
-use crate::pair::Side;
-use crate::report::percentiles;
+use crate::report::{Side, percentiles};
 use crate::{ours, raw};
 
 pub(super) async fn measure(bench: &mut Bench) {
-    let duration = Duration::from_secs(if bench.options.quick { 1 } else { 5 });
+    let span = Duration::from_secs(if bench.options.quick { 1 } else { 5 });
     let figures = [
         ("latency/p50", "ms"),
         ("latency/p99", "ms"),
@@ -20,8 +19,8 @@ pub(super) async fn measure(bench: &mut Bench) {
         .measure(figures, async |side| {
             let topic = server.fresh_topic();
             let mut seen = match side {
-                Side::Ours => ours::latencies(server, &topic, duration).await,
-                Side::Raw => raw::latencies(server, &topic, duration).await,
+                Side::Ours => ours::latencies(server, &topic, span).await,
+                Side::Raw => raw::latencies(server, &topic, span).await,
             };
             server.drop_topic(&topic);
             percentiles(&mut seen, [0.5, 0.99, 0.999])

@@ -56,13 +56,13 @@ impl SubscribeOptions {
     }
 
     /// Sets how many deliveries are handled at once, 1 to 10,000; by default 16. Of a
-    /// [batch handler](crate::MessageBusExt::subscribe_batch), how many batches.
+    /// [batch handler](crate::Bus::subscribe_batch), how many batches.
     pub fn with_concurrency(mut self, handlers: usize) -> Self {
         self.concurrency = handlers;
         self
     }
 
-    /// Sets what a [batch handler](crate::MessageBusExt::subscribe_batch) is called with: up to so
+    /// Sets what a [batch handler](crate::Bus::subscribe_batch) is called with: up to so
     /// many messages, and fewer when `wait`, at most one minute, has passed since the first of them
     /// came; by default 100 and 100 milliseconds. At most 10,000 messages can be in batches at once:
     /// `messages` times the [concurrency](Self::with_concurrency), which is 16 by default.

@@ -17,7 +17,7 @@ use crate::store::{DeliveriesAnswer, DeliveriesOp, DeliveryId, Lane, Member};
 /// # Example
 ///
 /// ```
-/// use redstart::testing::{DeliveryBuilder, handle};
+/// use redstart::testing::{DeliveryBuilder, call};
 /// use redstart::{Delivery, Outcome};
 ///
 /// async fn bill(cents: u64, delivery: Delivery) -> Outcome {
@@ -30,7 +30,7 @@ use crate::store::{DeliveriesAnswer, DeliveriesOp, DeliveryId, Lane, Member};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redstart::Error> {
 /// let delivery = DeliveryBuilder::new(&0)?.with_attempt(2).build();
-/// let outcome = handle(bill, delivery).await?;
+/// let outcome = call(bill, delivery).await?;
 /// assert_eq!(outcome, Outcome::dead_letter("nothing to bill"));
 /// # Ok(())
 /// # }

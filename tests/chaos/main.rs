@@ -80,10 +80,10 @@ async fn short(settings: &Settings) -> bool {
             report::power(settings, &power::cut("no", messages, 3, least).await);
         }
     }
-    for overload in overload::OVERLOADS {
-        let name = format!("overload, {overload:?}");
+    for trouble in overload::TROUBLES {
+        let name = format!("overload, {trouble:?}");
         if settings.wants(&name) {
-            let figures = overload::run(overload, settings.overload).await;
+            let figures = overload::run(trouble, settings.trouble).await;
             all_hold &= report::overload(settings, &name, &figures);
         }
     }

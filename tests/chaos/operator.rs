@@ -88,12 +88,12 @@ pub(crate) async fn redrive_some(
         since,
         records: told(&known),
     });
-    let targets: Vec<_> = known
+    let chosen: Vec<_> = known
         .into_iter()
         .filter(|(_, n)| Nature::of(*n) != Nature::Hopeless && choose(*n))
         .take(most)
         .collect();
-    if targets.is_empty() {
+    if chosen.is_empty() {
         return 0;
     }
     let call = work.numbers.next();
@@ -101,9 +101,9 @@ pub(crate) async fn redrive_some(
         topic,
         group: group_name,
         call,
-        records: told(&targets),
+        records: told(&chosen),
     });
-    let ids: Vec<_> = targets.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<_> = chosen.iter().map(|(id, _)| *id).collect();
     let result = work.container.dead_letters().redrive(of, group, &ids).await;
     // After an error some may have been moved.
     let done = result.ok().map(|redriven| {
@@ -111,5 +111,5 @@ pub(crate) async fn redrive_some(
         ids.collect()
     });
     work.journal.write(Event::Moved { call, done });
-    targets.len()
+    chosen.len()
 }

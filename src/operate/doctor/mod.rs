@@ -123,11 +123,11 @@ impl DoctorReport {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redstart::Error> {
 /// let doctor = Container::builder().with_memory(MemoryStore::new()).doctor()?;
-/// let diagnosis = doctor.examine().await;
-/// for finding in &diagnosis.findings {
-///     println!("{:?} {}: {}", finding.level, finding.check, finding.what);
+/// let report = doctor.run().await;
+/// for finding in &report.findings {
+///     println!("{:?} {}: {}", finding.severity, finding.check, finding.what);
 /// }
-/// assert!(diagnosis.level < Severity::Problem);
+/// assert!(report.severity < Severity::Problem);
 /// # Ok(())
 /// # }
 /// ```

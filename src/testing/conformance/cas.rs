@@ -16,7 +16,7 @@ use crate::api::CasResult;
 /// > Replaces a value that is, byte for byte, the expected one (`None`: absent).
 /// > The value was as expected and has been replaced.
 /// > The value differed and is untouched; `None` when the key is absent.
-pub async fn a_value_is_replaced_only_if_it_is_as_expected<S: Subject>(subject: &S) {
+pub async fn a_value_is_replaced_only_where_it_is_as_expected<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());

@@ -148,7 +148,7 @@ pub(crate) fn check(history: &[Line], rules: &Rules) -> Verdict {
         .filter_map(|line| match &line.event {
             Event::Fault {
                 name,
-                loses_data: true,
+                forgets: true,
             } => Some((line.at, name)),
             _ => None,
         })

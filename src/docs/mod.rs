@@ -1,0 +1,80 @@
+//! Guides and decisions, as part of the documentation.
+//!
+//! | Guide | Answers |
+//! |---|---|
+//! | [`guarantees`] | what Redstart promises, and where each promise ends |
+//! | [`lifecycle`] | which states a message has, and what moves it from one to the next |
+//! | [`reliability`] | how the promises were tested, and what the tests measured |
+//! | [`performance`] | how fast it is beside a hand-written loop, and how to measure it |
+//! | [`production`] | how to set up the server, the settings, topics, health |
+//! | [`security`] | access rules, TLS, secrets, hostile input |
+//! | [`metrics`] | which metrics, traces and events there are |
+//! | [`command_line`] | what the tool `redstart` does, and its exit codes |
+//! | [`dead_letters`] | how to find out why messages died, and bring them back |
+//! | [`key_value`] | values, counters, compare-and-set, `once` |
+//! | [`payloads`] | which values survive as a payload |
+//! | [`wire_format`] | how a message is stored, for producers in other languages |
+//! | [`keys`] | every stored key, and when its layout changes |
+//! | [`semver`] | what a compatible release keeps |
+//! | [`decisions`] | why it is built as it is, and what was rejected |
+#![cfg_attr(
+    feature = "testing",
+    doc = "| [`testing`] | how to test handlers without a server |"
+)]
+
+pub mod decisions;
+
+#[doc = include_str!("command_line.md")]
+pub mod command_line {}
+
+#[doc = include_str!("dead_letters.md")]
+pub mod dead_letters {}
+
+#[doc = include_str!("guarantees.md")]
+pub mod guarantees {}
+
+#[doc = include_str!("key_value.md")]
+pub mod key_value {}
+
+#[doc = include_str!("keys.md")]
+pub mod keys {}
+
+#[doc = include_str!("lifecycle.md")]
+pub mod lifecycle {}
+
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
+
+#[doc = include_str!("payloads.md")]
+pub mod payloads {}
+
+#[doc = include_str!("performance.md")]
+pub mod performance {}
+
+#[doc = include_str!("production.md")]
+pub mod production {}
+
+#[doc = include_str!("reliability.md")]
+pub mod reliability {}
+
+#[doc = include_str!("security.md")]
+///
+/// ## The users, line by line
+///
+/// ```text
+#[doc = include_str!("acl/producer.acl")]
+#[doc = include_str!("acl/consumer.acl")]
+#[doc = include_str!("acl/operator.acl")]
+#[doc = include_str!("acl/viewer.acl")]
+/// ```
+pub mod security {}
+
+#[doc = include_str!("semver.md")]
+pub mod semver {}
+
+#[cfg(feature = "testing")]
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("wire_format.md")]
+pub mod wire_format {}
