@@ -31,8 +31,7 @@ pub struct HealthCheck {
 }
 
 impl Health {
-    /// The health of a service that cannot connect: nothing works, for the reason that the error
-    /// tells.
+    /// Returns the health of a service that cannot connect: neither part works, because of `error`.
     #[must_use]
     pub fn of_error(error: &Error) -> Self {
         let check = HealthCheck::of(vec![describe(error)]);
