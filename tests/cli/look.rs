@@ -229,8 +229,11 @@ fn health_says_what_does_not_work() {
         publish(&url, &["--type", "t"], "1\n"),
         run(Some(&url), &["dead", "summary"]),
     ] {
-        let start = "error: connect: no connection to the server: ";
-        assert!(ran.err.starts_with(start), "{ran:?}");
+        let start = format!(
+            "error: connect \"127.0.0.1:{}\": no connection to the server: ",
+            server.port()
+        );
+        assert!(ran.err.starts_with(&start), "{ran:?}");
         ran.failed(1);
     }
     run(Some("nonsense"), &["health"]).failed(2);

@@ -5,6 +5,7 @@ mod support;
 
 mod batches;
 mod bus;
+mod connect;
 mod crash;
 mod cuts;
 mod dead_letters;

@@ -3,7 +3,7 @@
 use super::keys::Keys;
 use super::kv::RedisKv;
 use super::migrate::Migrations;
-use super::net::{Link, Pool, Server, TlsSettings};
+use super::net::{Net, TlsSettings};
 use crate::domain::{BoxFuture, Error, Namespace, Timestamp};
 use crate::store::{
     Capabilities, DeadLetters, Deliveries, Inspect, Log, Opened, Opening, Schedule, Store, Topics,
@@ -12,12 +12,8 @@ use crate::store::{
 /// Topics as Redis Streams.
 #[derive(Debug)]
 pub(crate) struct RedisAdapter {
-    pub(super) server: Server,
-    pub(super) pool: Pool,
+    pub(super) net: Net,
     pub(super) keys: Keys,
-    pub(super) publisher: Link,
-    /// Reads what operators look through.
-    pub(super) looker: Link,
 }
 
 impl RedisAdapter {
@@ -27,24 +23,20 @@ impl RedisAdapter {
         tls: &TlsSettings,
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
-        let server = Server::new(url, tls)?;
         Ok(Self {
-            pool: Pool::new(server.clone()),
-            publisher: Link::new(server.clone(), "redstart:pub"),
-            looker: Link::new(server.clone(), "redstart:look"),
+            net: Net::new(url, tls)?,
             keys: Keys::new(namespace),
-            server,
         })
     }
 
-    /// The migrations of the namespace, on the same pool.
+    /// The migrations of the namespace, on the same connections.
     pub(crate) fn migrations(&self) -> Migrations {
-        Migrations::on(self.pool.clone(), self.keys.clone())
+        Migrations::on(self.net.clone(), self.keys.clone())
     }
 
-    /// The key-value store on the same pool.
+    /// The key-value store on the same connections.
     pub(crate) fn kv(&self) -> RedisKv {
-        RedisKv::on(self.pool.clone(), self.keys.clone())
+        RedisKv::on(self.net.clone(), self.keys.clone())
     }
 }
 

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::RedisError;
 
 use super::adapter::RedisAdapter;
 use super::net::{error, refusal_of};
 use super::resp::{Broken, Head, Walk, reply};
-use super::scripts::{self, Call};
+use super::scripts;
 use super::settle::batches;
 use crate::domain::{Error, ErrorKind, Topic, whole_millis};
 use crate::store::{Appended, NewEntry};
@@ -35,7 +34,7 @@ impl RedisAdapter {
                 call.push(entry.name);
                 call.push(&entry.value[..]);
             }
-            let answered = match self.call_publisher(&call).await {
+            let answered = match self.net.publish_by(OPERATION, &call).await {
                 Ok(reply) => appended(reply, batch.len()),
                 Err(failure) => Err(failure),
             };
@@ -54,32 +53,6 @@ impl RedisAdapter {
             .into_iter()
             .map(|result| result.map_err(|e| e.on(topic.as_str())))
             .collect()
-    }
-
-    /// Calls a script on the publisher's connection; loads it once where it is not known.
-    async fn call_publisher(&self, call: &Call) -> Result<Bytes, Error> {
-        match self.ask_publisher(call.packed()).await? {
-            Err(unknown) if scripts::is_unknown(&unknown) => {}
-            answer => return answer.map_err(|e| error::sent(OPERATION, e)),
-        }
-        // Nothing was appended so far, whatever becomes of the loading.
-        let loaded = match self.ask_publisher(call.packed_load()).await {
-            Ok(answer) => answer.map_err(|e| error::not_sent(OPERATION, e)),
-            Err(failure) if failure.kind() == ErrorKind::OutcomeUnknown => {
-                let rule = "its script could not be loaded; nothing was published";
-                Err(Error::new(ErrorKind::Unavailable, OPERATION, rule).because(failure))
-            }
-            Err(failure) => Err(failure),
-        };
-        loaded?;
-        let answer = self.ask_publisher(call.packed()).await?;
-        answer.map_err(|e| error::sent(OPERATION, e))
-    }
-
-    async fn ask_publisher(&self, packed: Vec<u8>) -> Result<Result<Bytes, RedisError>, Error> {
-        let mut replies = self.publisher.send(OPERATION, packed, 1).await?;
-        let missing = || error::sent(OPERATION, reply::unexpected("no reply"));
-        replies.pop().ok_or_else(missing)
     }
 }
 

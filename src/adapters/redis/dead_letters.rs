@@ -46,8 +46,8 @@ impl RedisAdapter {
                 pipeline.cmd("HGET").arg(&bodies).arg(&id);
             }
             let replies: Vec<Value> = self
-                .pool
-                .run("get dead letters", async |connection| {
+                .net
+                .run("get dead letters", &dead, async |connection| {
                     pipeline.query_async(connection).await
                 })
                 .await
@@ -72,10 +72,11 @@ impl RedisAdapter {
     }
 
     async fn last_dead(&self, topic: &Topic, group: &Group) -> Result<Option<EntryId>, Error> {
-        self.pool
-            .run("newest dead letter", async |connection| {
+        let stream = self.keys.dead(topic, group);
+        self.net
+            .run("newest dead letter", &stream, async |connection| {
                 let reply: Value = redis::cmd("XREVRANGE")
-                    .arg(self.keys.dead(topic, group))
+                    .arg(&stream)
                     .arg("+")
                     .arg("-")
                     .arg("COUNT")
@@ -111,10 +112,8 @@ impl RedisAdapter {
                 call.push(&one.record.body[..]);
             }
             let given: Vec<String> = self
-                .pool
-                .run("put dead letters in", async |connection| {
-                    call.run(connection).await
-                })
+                .net
+                .call("put dead letters in", &call, reply::typed)
                 .await
                 .map_err(|e| e.on(place(topic, group)))?;
             // An empty text is no id.
@@ -132,10 +131,10 @@ impl RedisAdapter {
         group: &Group,
     ) -> Result<(Vec<(String, String)>, Sums), Error> {
         let (fields, uncounted): (_, Vec<(Vec<u8>, Vec<u8>)>) = self
-            .pool
-            .run("count dead letters", async |connection| {
+            .net
+            .run("count dead letters", &key, async |connection| {
                 redis::pipe()
-                    .hgetall(key)
+                    .hgetall(&key)
                     .hgetall(self.keys.dead_uncounted(topic, group))
                     .query_async(connection)
                     .await

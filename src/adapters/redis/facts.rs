@@ -10,9 +10,10 @@ use crate::store::ServerInfo;
 
 impl RedisAdapter {
     pub(super) async fn ask_server(&self) -> Result<ServerInfo, Error> {
+        let key = self.keys.schema();
         let info: String = self
-            .pool
-            .run("ask server", async |connection| {
+            .net
+            .run("ask server", &key, async |connection| {
                 redis::cmd("INFO").query_async(connection).await
             })
             .await?;
@@ -20,8 +21,8 @@ impl RedisAdapter {
         (facts.clock_offset, facts.round_trip) = self.compare_clocks().await?;
         // Not every role may look at the server's settings, and no role needs to.
         let synced: Result<Vec<String>, Error> = self
-            .pool
-            .run("ask server", async |connection| {
+            .net
+            .run("ask server", &key, async |connection| {
                 let mut command = redis::cmd("CONFIG");
                 command.arg("GET").arg("appendfsync");
                 command.query_async(connection).await
@@ -29,8 +30,8 @@ impl RedisAdapter {
             .await;
         facts.append_sync = synced.ok().and_then(|pair| pair.into_iter().nth(1));
         let loaded = self
-            .pool
-            .run("load scripts", async |connection| {
+            .net
+            .run("load scripts", &key, async |connection| {
                 scripts::load_all(connection).await
             })
             .await;
@@ -42,8 +43,8 @@ impl RedisAdapter {
     async fn compare_clocks(&self) -> Result<(i64, Duration), Error> {
         let mut times = (Timestamp::now(), Instant::now(), Duration::ZERO);
         let (seconds, micros): (i64, i64) = self
-            .pool
-            .run("ask server", async |connection| {
+            .net
+            .run("ask server", &self.keys.schema(), async |connection| {
                 // From when there is a connection.
                 times = (Timestamp::now(), Instant::now(), Duration::ZERO);
                 let answer = redis::cmd("TIME").query_async(connection).await;

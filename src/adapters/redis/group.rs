@@ -19,14 +19,12 @@ impl RedisAdapter {
     ) -> Result<Vec<ConsumerStatus>, Error> {
         let mut known: BTreeMap<ConsumerName, ConsumerStatus> = BTreeMap::new();
         for lane in [Lane::Log, Lane::Redelivery] {
+            let stream = self.keys.lane(topic, group, lane);
             let mut command = redis::cmd("XINFO");
-            command
-                .arg("CONSUMERS")
-                .arg(self.keys.lane(topic, group, lane))
-                .arg(group.as_str());
+            command.arg("CONSUMERS").arg(&stream).arg(group.as_str());
             let rows = self
-                .pool
-                .run("list consumers", async |connection| {
+                .net
+                .run("list consumers", &stream, async |connection| {
                     let reply: Result<Value, _> = command.query_async(connection).await;
                     match reply {
                         // A lane or group that is not there has no consumers.
@@ -72,10 +70,8 @@ impl RedisAdapter {
             .arg(whole_millis(quiet))
             .arg(if force { "force" } else { "" });
         let found: Vec<u64> = self
-            .pool
-            .run("remove group", async |connection| {
-                call.run(connection).await
-            })
+            .net
+            .call("remove group", &call, reply::typed)
             .await
             .map_err(|e| e.on(format!("{topic}/{group}")))?;
         let [removed, lag, in_flight, scheduled, dead, consumers, living] = found[..] else {

@@ -38,8 +38,8 @@ impl RedisAdapter {
             }
             pipeline.ignore();
         }
-        self.pool
-            .run("begin operation", async |connection| {
+        self.net
+            .run("begin operation", &key, async |connection| {
                 pipeline.exec_async(connection).await
             })
             .await
@@ -53,10 +53,11 @@ impl RedisAdapter {
         operation: Uuid,
         result: &str,
     ) -> Result<(), Error> {
-        self.pool
-            .run("end operation", async |connection| {
+        let key = self.keys.journal(topic, group);
+        self.net
+            .run("end operation", &key, async |connection| {
                 redis::cmd("HSET")
-                    .arg(self.keys.journal(topic, group))
+                    .arg(&key)
                     .arg(format!("{operation}:result"))
                     .arg(result)
                     .exec_async(connection)
@@ -73,11 +74,12 @@ impl RedisAdapter {
         topic: &Topic,
         group: &Group,
     ) -> Result<Vec<JournalRow>, Error> {
+        let key = self.keys.journal(topic, group);
         let fields: Vec<(String, String)> = self
-            .pool
-            .run("read the journal", async |connection| {
+            .net
+            .run("read the journal", &key, async |connection| {
                 redis::cmd("HGETALL")
-                    .arg(self.keys.journal(topic, group))
+                    .arg(&key)
                     .query_async(connection)
                     .await
             })

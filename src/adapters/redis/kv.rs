@@ -7,7 +7,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 
 use super::keys::Keys;
-use super::net::{Pool, Server, TlsSettings};
+use super::net::{Net, TlsSettings};
+use super::resp::reply;
 use super::scripts;
 use crate::api::{CasResult, ClaimResult, KvStore};
 use crate::domain::BoxFuture;
@@ -16,7 +17,7 @@ use crate::domain::{Error, Namespace, ttl_millis};
 /// The key-value store on a Redis server.
 #[derive(Clone, Debug)]
 pub(crate) struct RedisKv {
-    pool: Pool,
+    net: Net,
     keys: Keys,
 }
 
@@ -28,26 +29,26 @@ impl RedisKv {
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            pool: Pool::new(Server::new(url, tls)?),
+            net: Net::new(url, tls)?,
             keys: Keys::new(namespace),
         })
     }
 
-    /// The store on a pool that others use too.
-    pub(super) fn on(pool: Pool, keys: Keys) -> Self {
-        Self { pool, keys }
+    /// The store on connections that others use too.
+    pub(super) fn on(net: Net, keys: Keys) -> Self {
+        Self { net, keys }
     }
 
     async fn on_key<T>(
         &self,
         operation: &'static str,
         key: &str,
-        exchange: impl AsyncFnOnce(&mut MultiplexedConnection, String) -> Result<T, RedisError>,
+        exchange: impl AsyncFnOnce(&mut MultiplexedConnection, &str) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
         let name = self.keys.value(operation, key)?;
-        self.pool
-            .run(operation, async |connection| {
-                exchange(connection, name).await
+        self.net
+            .run(operation, &name, async |connection| {
+                exchange(connection, &name).await
             })
             .await
             .map_err(|e| e.on(key))
@@ -56,10 +57,6 @@ impl RedisKv {
 
 /// What stands before the owner's token in a claim, as `once_claim.lua` says.
 const CLAIMED: &[u8] = b"\xC1\xC1c";
-
-fn unexpected(what: &'static str) -> RedisError {
-    RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
-}
 
 fn bytes(value: Value) -> Option<Bytes> {
     match value {
@@ -86,15 +83,15 @@ impl KvStore for RedisKv {
                 return Ok(vec![found.map(Bytes::from)]);
             }
             // Single GETs in a pipeline, not MGET: keys of several slots are no error then.
-            let mut pipeline = redis::pipe();
+            let mut commands = Vec::with_capacity(keys.len());
             for key in keys {
-                pipeline.get(self.keys.value("get", key)?);
+                let name = self.keys.value("get", key)?;
+                let command = redis::Cmd::get(&name);
+                commands.push((name, command));
             }
             let found: Vec<Option<Vec<u8>>> = self
-                .pool
-                .run("get", async |connection| {
-                    pipeline.query_async(connection).await
-                })
+                .net
+                .run_each("get", commands)
                 .await
                 .map_err(|e| e.on(keys.join(" ")))?;
             Ok(found
@@ -119,33 +116,30 @@ impl KvStore for RedisKv {
             };
             let ttl = ttl_millis("set", ttl).map_err(|e| e.on(names()))?;
             let command = |key, value: &Bytes| {
+                let name = self.keys.value("set", key)?;
                 let mut command = redis::cmd("SET");
-                command.arg(self.keys.value("set", key)?).arg(&value[..]);
+                command.arg(&name).arg(&value[..]);
                 if ttl > 0 {
                     command.arg("PX").arg(ttl);
                 }
-                Ok::<_, Error>(command)
+                Ok::<_, Error>((name, command))
             };
             if let [(key, value)] = &entries[..] {
-                let command = command(key, value)?;
+                let (name, command) = command(key, value)?;
                 return self
-                    .pool
-                    .run("set", async |connection| {
+                    .net
+                    .run("set", &name, async |connection| {
                         command.exec_async(connection).await
                     })
                     .await
                     .map_err(|e| e.on(*key));
             }
-            let mut pipeline = redis::pipe();
+            let mut commands = Vec::with_capacity(entries.len());
             for (key, value) in &entries {
-                pipeline.add_command(command(key, value)?);
+                commands.push(command(key, value)?);
             }
-            self.pool
-                .run("set", async |connection| {
-                    pipeline.exec_async(connection).await
-                })
-                .await
-                .map_err(|e| e.on(names()))
+            let set = self.net.run_each::<()>("set", commands).await;
+            set.map(drop).map_err(|e| e.on(names()))
         })
     }
 
@@ -207,14 +201,13 @@ impl KvStore for RedisKv {
             let ttl = ttl_millis("cas", ttl).map_err(|e| e.on(key))?;
             let reply: Vec<Value> = self
                 .on_key("cas", key, async |connection, name| {
-                    scripts::kv_cas()
+                    let call = scripts::kv_cas()
                         .key(name)
                         .arg(i32::from(expected.is_some()))
                         .arg(expected.as_deref().unwrap_or_default())
                         .arg(&new[..])
-                        .arg(ttl)
-                        .run(connection)
-                        .await
+                        .arg(ttl);
+                    reply::array(call.run(connection).await?)
                 })
                 .await?;
             let mut reply = reply.into_iter();
@@ -237,22 +230,18 @@ impl KvStore for RedisKv {
                 // Most keys are claimed for the first time, and a script costs more than this.
                 let mark = [CLAIMED, token.as_bytes()].concat();
                 let mut first = redis::cmd("SET");
-                first.arg(&name).arg(mark).arg("NX").arg("PX").arg(lease);
+                first.arg(name).arg(mark).arg("NX").arg("PX").arg(lease);
                 if first.query_async::<Option<()>>(connection).await?.is_some() {
                     return Ok(ClaimResult::Claimed);
                 }
-                let reply: Vec<Value> = scripts::once_claim()
-                    .key(name)
-                    .arg(token)
-                    .arg(lease)
-                    .run(connection)
-                    .await?;
+                let call = scripts::once_claim().key(name).arg(token).arg(lease);
+                let reply = reply::array(call.run(connection).await?)?;
                 let mut reply = reply.into_iter().filter_map(bytes);
                 match reply.next().as_deref() {
                     Some(b"claimed") => Ok(ClaimResult::Claimed),
                     Some(b"busy") => Ok(ClaimResult::Busy),
                     Some(b"done") => Ok(ClaimResult::Done(reply.next())),
-                    _ => Err(unexpected("once_claim.lua")),
+                    _ => Err(reply::unexpected("once_claim.lua")),
                 }
             })
             .await
@@ -298,14 +287,13 @@ impl RedisKv {
     ) -> Result<bool, Error> {
         let time = ttl_millis(action, time).map_err(|e| e.on(key))?;
         self.on_key(action, key, async |connection, name| {
-            scripts::once_settle()
+            let call = scripts::once_settle()
                 .key(name)
                 .arg(token)
                 .arg(action)
                 .arg(time)
-                .arg(&result[..])
-                .run(connection)
-                .await
+                .arg(&result[..]);
+            reply::typed(call.run(connection).await?)
         })
         .await
     }

@@ -31,11 +31,8 @@ impl RedisAdapter {
                 call.push(receipt.id.to_string());
             }
             let flags = self
-                .pool
-                .run(action, async |connection| {
-                    let reply: Value = call.run(connection).await?;
-                    reply::flags(reply)
-                })
+                .net
+                .call(action, &call, reply::flags)
                 .await
                 .map_err(|e| e.on(member.to_string()))?;
             held.extend(flags);
@@ -59,20 +56,24 @@ impl RedisAdapter {
                 .arg(max)
                 .arg(member.consumer.as_str());
         }
-        self.pool
-            .run("list pending", async |connection| {
-                let lanes: Vec<Value> = pipeline.query_async(connection).await?;
-                let mut held = Vec::new();
-                for (lane, reply) in [Lane::Log, Lane::Redelivery].into_iter().zip(lanes) {
-                    for row in reply::array(reply)? {
-                        let row = reply::array(row)?;
-                        let id = row.first().ok_or_else(|| reply::unexpected("XPENDING"))?;
-                        let id = reply::entry_id(id)?;
-                        held.push(DeliveryId { lane, id });
+        self.net
+            .run(
+                "list pending",
+                &self.keys.log(member.topic()),
+                async |connection| {
+                    let lanes: Vec<Value> = pipeline.query_async(connection).await?;
+                    let mut held = Vec::new();
+                    for (lane, reply) in [Lane::Log, Lane::Redelivery].into_iter().zip(lanes) {
+                        for row in reply::array(reply)? {
+                            let row = reply::array(row)?;
+                            let id = row.first().ok_or_else(|| reply::unexpected("XPENDING"))?;
+                            let id = reply::entry_id(id)?;
+                            held.push(DeliveryId { lane, id });
+                        }
                     }
-                }
-                Ok(held)
-            })
+                    Ok(held)
+                },
+            )
             .await
             .map_err(|e| e.on(member.to_string()))
     }
@@ -93,9 +94,8 @@ impl RedisAdapter {
             .arg(max.min(MAX_BATCH))
             .arg(cursor.log.to_string())
             .arg(cursor.redelivery.to_string());
-        self.pool
-            .run("reclaim", async |connection| {
-                let reply: Value = call.run(connection).await?;
+        self.net
+            .call("reclaim", &call, |reply| {
                 let mut reclaimed = Reclaimed::default();
                 let lanes = reply::array(reply)?;
                 for (source, (lane, reply)) in
@@ -136,10 +136,8 @@ impl RedisAdapter {
             .arg(group.as_str())
             .arg(whole_millis(idle))
             .arg(only.map_or("", ConsumerName::as_str));
-        self.pool
-            .run("forget consumers", async |connection| {
-                call.run(connection).await
-            })
+        self.net
+            .call("forget consumers", &call, reply::typed)
             .await
             .map_err(|e| e.on(format!("{topic}/{group}")))
     }

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::keys::Keys;
-use super::net::{Pool, Server, TlsSettings};
+use super::net::{Net, TlsSettings};
+use super::resp::reply;
 use super::scripts;
 use crate::domain::{Error, ErrorKind, Migration, MigrationState, Namespace, Timestamp};
 
@@ -44,7 +45,7 @@ impl Known {
 /// The migrations of a namespace.
 #[derive(Clone, Debug)]
 pub struct Migrations {
-    pool: Pool,
+    net: Net,
     keys: Keys,
 }
 
@@ -63,12 +64,11 @@ impl Migrations {
         tls: &TlsSettings,
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
-        let server = Server::new(url, tls)?;
-        Ok(Self::on(Pool::new(server), Keys::new(namespace)))
+        Ok(Self::on(Net::new(url, tls)?, Keys::new(namespace)))
     }
 
-    pub(super) fn on(pool: Pool, keys: Keys) -> Self {
-        Self { pool, keys }
+    pub(super) fn on(net: Net, keys: Keys) -> Self {
+        Self { net, keys }
     }
 
     /// All migrations, known or applied, by number.
@@ -82,11 +82,12 @@ impl Migrations {
 
     /// The same as a part of another operation, which an error names.
     async fn status_for(&self, operation: &'static str) -> Result<Vec<Migration>, Error> {
+        let key = self.keys.schema();
         let held: HashMap<String, String> = self
-            .pool
-            .run(operation, async |connection| {
+            .net
+            .run(operation, &key, async |connection| {
                 redis::cmd("HGETALL")
-                    .arg(self.keys.schema())
+                    .arg(&key)
                     .query_async(connection)
                     .await
             })
@@ -197,8 +198,8 @@ impl Migrations {
             .arg(known.id())
             .arg(known.checksum())
             .arg(LOCK.as_millis() as u64);
-        self.pool
-            .run("migrate", async |connection| call.run(connection).await)
+        self.net
+            .call("migrate", &call, reply::typed)
             .await
             .map_err(|e| e.on(known.id()))
     }
@@ -206,9 +207,10 @@ impl Migrations {
     async fn apply(&self, known: &Known) -> Result<(), Error> {
         let script = Script::new(known.text);
         let mut call = script.prepare_invoke();
-        call.key(self.keys.schema()).key(self.keys.topics());
-        self.pool
-            .run("migrate", async |connection| {
+        let schema = self.keys.schema();
+        call.key(&schema).key(self.keys.topics());
+        self.net
+            .run("migrate", &schema, async |connection| {
                 call.invoke_async::<()>(connection).await
             })
             .await

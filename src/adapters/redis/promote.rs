@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::adapter::RedisAdapter;
+use super::resp::reply;
 use super::scripts;
 use crate::domain::{Error, Group, Topic};
 use crate::store::{MAX_BATCH, Promoted};
@@ -20,8 +21,8 @@ impl RedisAdapter {
             .key(self.keys.redo(topic, group))
             .arg(max.min(MAX_BATCH));
         let (moved, next): (u64, i64) = self
-            .pool
-            .run("promote", async |connection| call.run(connection).await)
+            .net
+            .call("promote", &call, reply::typed)
             .await
             .map_err(|e| e.on(format!("{topic}/{group}")))?;
         let next = u64::try_from(next).ok().map(Duration::from_millis);

@@ -54,9 +54,10 @@ fn xadd(out: &mut Vec<u8>, log: &str, draft: &NewEntry) {
 
 impl RedisAdapter {
     pub(super) async fn ping_publisher(&self) -> Result<(), Error> {
+        let key = self.keys.schema();
         let mut packed = Vec::new();
         pack(&mut packed, &[b"PING"]);
-        for reply in self.publisher.send("ping", packed, 1).await? {
+        for reply in self.net.publish("ping", &key, packed, 1).await? {
             reply.map_err(|e| error::sent("ping", e))?;
         }
         Ok(())
@@ -68,25 +69,28 @@ impl RedisAdapter {
         settings: TopicSettings,
     ) -> Result<TopicSettings, Error> {
         let operation = "create topic";
-        let reply: Vec<String> = self
-            .pool
-            .run(operation, async |connection| {
-                // The registry lies in another slot, so it cannot be part of the script. A name
-                // without a topic behind it does no harm, the other way round it would be hidden.
+        // The registry lies in another slot, so the script cannot write it. It comes first: a name
+        // without a topic does no harm, but a topic without its name would be hidden.
+        let registry = self.keys.topics();
+        self.net
+            .run(operation, &registry, async |connection| {
                 redis::cmd("SADD")
-                    .arg(self.keys.topics())
+                    .arg(&registry)
                     .arg(topic.as_str())
                     .exec_async(connection)
-                    .await?;
-                scripts::topic_create()
-                    .key(self.keys.meta(topic))
-                    .arg(self.keys.namespace())
-                    .arg(topic.as_str())
-                    .arg(settings.retention().to_string())
-                    .arg(settings.backlog_limit())
-                    .run(connection)
                     .await
             })
+            .await
+            .map_err(|e| e.on(topic.as_str()))?;
+        let call = scripts::topic_create()
+            .key(self.keys.meta(topic))
+            .arg(self.keys.namespace())
+            .arg(topic.as_str())
+            .arg(settings.retention().to_string())
+            .arg(settings.backlog_limit());
+        let reply: Vec<String> = self
+            .net
+            .call(operation, &call, reply::typed)
             .await
             .map_err(|e| e.on(topic.as_str()))?;
         match reply.as_slice() {
@@ -152,7 +156,7 @@ impl RedisAdapter {
         for draft in entries {
             xadd(&mut packed, log, draft);
         }
-        let sent = self.publisher.send("publish", packed, count);
+        let sent = self.net.publish("publish", log, packed, count);
         async move {
             match sent.await {
                 Ok(replies) => replies.into_iter().map(appended).collect(),

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use redis::RedisError;
 
 use super::adapter::RedisAdapter;
-use super::net::{Pool, Socket, error, within};
-use super::resp::{Broken, Head, Walk, reply};
+use super::net::{ReaderConnection, Unblock, error};
+use super::resp::{Broken, Walk, reply};
 use super::scripts;
 use crate::domain::BoxFuture;
 use crate::domain::{Error, ErrorKind, Group, Topic, whole_millis};
@@ -17,8 +17,8 @@ use crate::store::{
 
 /// What a reply says of its own length is believed up to this.
 const MAX_RESERVE: usize = 10_000;
-/// How much longer than asked for a blocked read may take before the connection counts as dead.
-const GRACE: Duration = Duration::from_secs(5);
+
+const OPENING: &str = "open reader";
 
 impl RedisAdapter {
     pub(super) async fn ensure_group(
@@ -36,48 +36,38 @@ impl RedisAdapter {
             .key(self.keys.redo(topic, group))
             .arg(group.as_str())
             .arg(start);
-        self.pool
-            .run("create group", async |connection| {
-                call.run::<bool>(connection).await
-            })
+        self.net
+            .call("create group", &call, reply::typed::<bool>)
             .await
             .map(|_| ())
             .map_err(|e| e.on(format!("{topic}/{group}")))
     }
 
     pub(super) async fn open_reader(&self, opening: &Opening) -> Result<Opened, Error> {
-        let connecting = async {
-            let name = format!("redstart:sub:{}", opening.consumer);
-            let mut socket = self.server.connect_socket(&name).await?;
-            let asking = redis::cmd("CLIENT").arg("ID").to_owned();
-            match within(GRACE, socket.command(&asking)).await? {
-                Head::Integer(client) => Ok((socket, client)),
-                _ => Err(reply::unexpected("CLIENT ID")),
-            }
-        };
-        let (socket, client) = connecting
-            .await
-            .map_err(|e| error::not_sent("open reader", e).on(opening.to_string()))?;
         let key = |source: &Source| {
             let topic = source.partition.topic();
             self.keys.lane(topic, &opening.group, source.lane)
         };
+        let keys: Vec<String> = opening.sources.iter().map(key).collect();
+        let Some(first) = keys.first() else {
+            let rule = "a reader needs at least one source";
+            return Err(Error::new(ErrorKind::Invalid, OPENING, rule).on(opening.to_string()));
+        };
+        let name = format!("redstart:sub:{}", opening.consumer);
+        let opened = self.net.open_reader(OPENING, first, &name).await;
+        let (connection, unblock) = opened.map_err(|e| e.on(opening.to_string()))?;
         let reader = RedisReader {
-            socket,
-            keys: opening.sources.iter().map(key).collect(),
+            connection,
+            keys,
             opening: opening.clone(),
         };
-        let interrupt = RedisInterrupt {
-            pool: self.pool.clone(),
-            client,
-        };
-        Ok((Box::new(reader), Box::new(interrupt)))
+        Ok((Box::new(reader), Box::new(unblock)))
     }
 }
 
 #[derive(Debug)]
 struct RedisReader {
-    socket: Socket,
+    connection: ReaderConnection,
     opening: Opening,
     /// The stream of each source.
     keys: Vec<String>,
@@ -101,8 +91,7 @@ impl RedisReader {
         for _ in &self.keys {
             command.arg(">");
         }
-        // A reply that is late is not a reply that is lost: there is no other time limit.
-        let reply = within(wait + GRACE, self.socket.exchange(&command)).await;
+        let reply = self.connection.exchange(&command, wait).await;
         reply
             .and_then(|reply| Ok(self.fetched(reply)?))
             .map_err(|e| failed(e).on(self.opening.to_string()))
@@ -170,20 +159,8 @@ impl Reader for RedisReader {
     }
 }
 
-#[derive(Debug)]
-struct RedisInterrupt {
-    pool: Pool,
-    client: i64,
-}
-
-impl Interrupt for RedisInterrupt {
+impl Interrupt for Unblock {
     fn interrupt(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.pool.run("interrupt", async |connection| {
-            redis::cmd("CLIENT")
-                .arg("UNBLOCK")
-                .arg(self.client)
-                .exec_async(connection)
-                .await
-        }))
+        Box::pin(self.unblock("interrupt"))
     }
 }

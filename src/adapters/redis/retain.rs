@@ -1,6 +1,7 @@
 //! Retention: trimming by floor.
 
 use super::adapter::RedisAdapter;
+use super::resp::reply;
 use super::scripts;
 use crate::domain::{Error, Group, Topic};
 use crate::store::Trimmed;
@@ -35,10 +36,8 @@ impl RedisAdapter {
             .key(stream)
             .key(self.keys.meta(topic))
             .arg(retention);
-        let (removed, length, backlog, known): (u64, u64, u64, bool) = self
-            .pool
-            .run("retain", async |connection| call.run(connection).await)
-            .await?;
+        let (removed, length, backlog, known): (u64, u64, u64, bool) =
+            self.net.call("retain", &call, reply::typed).await?;
         Ok(Trimmed {
             removed,
             length,

@@ -31,9 +31,9 @@ impl RedisAdapter {
             .arg(place)
             .arg(max.min(MAX_BATCH))
             .arg(PAGE_BYTES);
-        self.pool
-            .run("list scheduled", async |connection| {
-                let mut reply = reply::array(call.run(connection).await?)?.into_iter();
+        self.net
+            .call("list scheduled", &call, |reply| {
+                let mut reply = reply::array(reply)?.into_iter();
                 let now = reply.next().ok_or_else(|| reply::unexpected("no time"))?;
                 Ok(ScheduledPage {
                     now: time(&now)?,
@@ -63,11 +63,8 @@ impl RedisAdapter {
                 call.push(member(receipt));
             }
             let flags = self
-                .pool
-                .run(operation, async |connection| {
-                    let reply: Value = call.run(connection).await?;
-                    reply::flags(reply)
-                })
+                .net
+                .call(operation, &call, reply::flags)
                 .await
                 .map_err(|e| e.on(format!("{topic}/{group}")))?;
             done.extend(flags);

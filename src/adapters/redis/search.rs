@@ -94,7 +94,7 @@ impl RedisAdapter {
             count.as_bytes(),
         ];
         pack(&mut packed, &parts);
-        let replies = self.looker.send(OPERATION, packed, 1).await?;
+        let replies = self.net.look(OPERATION, stream, packed, 1).await?;
         let reply = replies.into_iter().next();
         let reply = reply.unwrap_or_else(|| Err(reply::unexpected("no reply")));
         reply
@@ -147,7 +147,7 @@ impl RedisAdapter {
         if count == 0 {
             return Ok(page);
         }
-        for reply in self.looker.send(OPERATION, packed, count).await? {
+        for reply in self.net.look(OPERATION, stream, packed, count).await? {
             let found = reply.and_then(|reply| parse(reply).map_err(RedisError::from));
             page.extend(found.map_err(|e| error::sent(OPERATION, e))?);
         }

@@ -1,7 +1,5 @@
 //! Settling: XACK in bulk, everything else by script.
 
-use redis::Value;
-
 use super::adapter::RedisAdapter;
 use super::resp::reply;
 use super::scripts;
@@ -69,10 +67,12 @@ impl RedisAdapter {
         if pipeline.is_empty() {
             return Ok(());
         }
-        self.pool
-            .run("acknowledge", async |connection| {
-                pipeline.exec_async(connection).await
-            })
+        self.net
+            .run(
+                "acknowledge",
+                &self.keys.log(member.topic()),
+                async |connection| pipeline.exec_async(connection).await,
+            )
             .await
             .map_err(|e| e.on(member.to_string()))
     }
@@ -116,11 +116,8 @@ impl RedisAdapter {
                 }
             }
             let flags = self
-                .pool
-                .run("settle", async |connection| {
-                    let reply: Value = call.run(connection).await?;
-                    reply::flags(reply)
-                })
+                .net
+                .call("settle", &call, reply::flags)
                 .await
                 .map_err(|e| e.on(member.to_string()))?;
             done.extend(flags);

@@ -12,11 +12,12 @@ use crate::store::{Fields, GroupStatus, TopicStatus};
 
 impl RedisAdapter {
     pub(super) async fn list_topics(&self) -> Result<Vec<Topic>, Error> {
+        let registry = self.keys.topics();
         let mut names: Vec<String> = self
-            .pool
-            .run("list topics", async |connection| {
+            .net
+            .run("list topics", &registry, async |connection| {
                 redis::cmd("SMEMBERS")
-                    .arg(self.keys.topics())
+                    .arg(&registry)
                     .query_async(connection)
                     .await
             })
@@ -43,8 +44,8 @@ impl RedisAdapter {
             .cmd("EXISTS")
             .arg(&log);
         let (settings, length, exists): ((Option<String>, Option<String>), u64, bool) = self
-            .pool
-            .run(operation, async |connection| {
+            .net
+            .run(operation, &log, async |connection| {
                 first.query_async(connection).await
             })
             .await
@@ -60,8 +61,8 @@ impl RedisAdapter {
         let mut groups = Vec::new();
         if exists {
             let rows: Vec<Value> = self
-                .pool
-                .run(operation, async |connection| {
+                .net
+                .run(operation, &log, async |connection| {
                     redis::cmd("XINFO")
                         .arg("GROUPS")
                         .arg(&log)
@@ -104,8 +105,8 @@ impl RedisAdapter {
             .key(self.keys.dead(topic, &group))
             .arg(group.as_str());
         let counts: Vec<u64> = self
-            .pool
-            .run(operation, async |connection| call.run(connection).await)
+            .net
+            .call(operation, &call, reply::typed)
             .await
             .map_err(|e| e.on(format!("{topic}/{group}")))?;
         let [lag, in_flight, scheduled, dead, consumers] = counts[..] else {
@@ -141,10 +142,10 @@ impl RedisAdapter {
         max: usize,
     ) -> Result<Vec<(EntryId, Fields)>, Error> {
         let from = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
-        self.pool
-            .run(operation, async |connection| {
+        self.net
+            .run(operation, &stream, async |connection| {
                 let reply: Value = redis::cmd("XRANGE")
-                    .arg(stream)
+                    .arg(&stream)
                     .arg(from)
                     .arg("+")
                     .arg("COUNT")
@@ -161,10 +162,11 @@ impl RedisAdapter {
         topic: &Topic,
         max: usize,
     ) -> Result<Vec<(EntryId, Fields)>, Error> {
-        self.pool
-            .run("latest entries", async |connection| {
+        let log = self.keys.log(topic);
+        self.net
+            .run("latest entries", &log, async |connection| {
                 let reply: Value = redis::cmd("XREVRANGE")
-                    .arg(self.keys.log(topic))
+                    .arg(&log)
                     .arg("+")
                     .arg("-")
                     .arg("COUNT")

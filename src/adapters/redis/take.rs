@@ -126,9 +126,7 @@ impl RedisAdapter {
                     Disposition::Discard | Disposition::Requeue => b"",
                 });
             }
-            let reply = self.pool.run(OPERATION, async |connection| {
-                call.run::<Value>(connection).await
-            });
+            let reply = self.net.call(OPERATION, &call, reply::typed);
             let flags = match reply.await? {
                 Value::Nil => {
                     taking.taken.extend(there.iter().map(|(id, _)| *id));
@@ -183,9 +181,10 @@ impl RedisAdapter {
     }
 
     async fn try_to_count(&self, topic: &Topic, group: &Group, least: usize) -> Result<(), Error> {
-        let fields = self.pool.run(COUNTING, async |connection| {
+        let key = self.keys.dead_uncounted(topic, group);
+        let fields = self.net.run(COUNTING, &key, async |connection| {
             let mut command = redis::cmd("HGETALL");
-            command.arg(self.keys.dead_uncounted(topic, group));
+            command.arg(&key);
             command.query_async(connection).await
         });
         let fields: Vec<Field> = fields.await.map_err(|e| e.on(place(topic, group)))?;
@@ -235,8 +234,8 @@ impl RedisAdapter {
             call.push(name);
             call.push(-number);
         }
-        self.pool
-            .run(COUNTING, async |connection| call.run(connection).await)
+        self.net
+            .call(COUNTING, &call, reply::typed)
             .await
             .map_err(|e| e.on(place(topic, group)))
     }

@@ -1,12 +1,17 @@
-//! What an error of the redis crate means for the caller.
+//! How certain a failure is: not done, refused by the server, or unknown.
+
+use std::io;
 
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
 use super::denial::missing_right;
 use crate::domain::{Error, ErrorKind};
 
-/// Tells apart what was certainly not done, what the server refused, and what is unknown.
-pub(in crate::adapters::redis) fn kind_of(error: &RedisError) -> ErrorKind {
+/// The operation whose subject is the server itself.
+const CONNECT: &str = "connect";
+
+/// Decides by an error of the redis crate what became of a command that was sent.
+fn kind_of(error: &RedisError) -> ErrorKind {
     match error.kind() {
         Kind::Server(
             ServerErrorKind::BusyLoading
@@ -15,7 +20,7 @@ pub(in crate::adapters::redis) fn kind_of(error: &RedisError) -> ErrorKind {
             | ServerErrorKind::ClusterDown
             | ServerErrorKind::MasterDown,
         ) => ErrorKind::Unavailable,
-        // It says so in place of the reply to whatever was sent first, and hangs up.
+        // The server sends this in place of the first reply, and closes the connection.
         Kind::Server(ServerErrorKind::ResponseError)
             if error.detail() == Some("max number of clients reached") =>
         {
@@ -23,32 +28,63 @@ pub(in crate::adapters::redis) fn kind_of(error: &RedisError) -> ErrorKind {
         }
         Kind::Server(_) | Kind::AuthenticationFailed => ErrorKind::Refused,
         Kind::Extension => match code(error).as_deref() {
-            // The server is there but cannot serve: a long script, a failing disk.
+            // The server runs but cannot serve: a long script, a failing disk.
             Some("BUSY" | "MISCONF") => ErrorKind::Unavailable,
-            // The runtime creates a group that is gone anew, but only if it is told so.
+            // The runtime creates a lost group again, but only when the kind says so.
             Some("NOGROUP") => ErrorKind::NotFound,
             _ => ErrorKind::Refused,
         },
         Kind::InvalidClientConfig | Kind::Client => ErrorKind::Invalid,
         Kind::UnexpectedReturnType => ErrorKind::Decode,
-        // Also a reply that cannot be parsed: mostly it was cut off half-way.
+        // An unparsable reply counts as cut off: the connection mostly broke inside it.
         _ => ErrorKind::OutcomeUnknown,
     }
 }
 
-/// The server's own word for an error. That of a pipeline is its first command's, which
-/// `RedisError::code` does not give.
+/// The kind of an error where the command certainly was not done.
+fn kind_undone(error: &RedisError) -> ErrorKind {
+    match kind_of(error) {
+        ErrorKind::OutcomeUnknown => ErrorKind::Unavailable,
+        other => other,
+    }
+}
+
+/// The server's code for an error. `RedisError::code` lacks it for a pipeline, where the code of the
+/// first failed command counts.
 fn code(error: &RedisError) -> Option<String> {
     let errors = error.clone().into_server_errors()?;
     Some(errors.first()?.1.code().to_owned())
 }
 
-/// An error of a command that was sent.
-pub(in crate::adapters::redis) fn sent(operation: &'static str, error: RedisError) -> Error {
-    let kind = kind_of(&error);
-    if let Some(right) = missing_right(&error) {
+/// Whether a connection can be used again after an error.
+pub(super) fn is_sound(error: &RedisError) -> bool {
+    !error.is_io_error()
+        && !error.is_unrecoverable_error()
+        && error.kind() != Kind::Parse
+        // After a failover the old primary keeps its connections and serves nothing on them.
+        && !matches!(
+            error.kind(),
+            Kind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+        )
+}
+
+/// The error of a command that was sent.
+pub(in crate::adapters::redis) fn sent(operation: &'static str, cause: RedisError) -> Error {
+    let kind = kind_of(&cause);
+    answered(operation, kind, cause)
+}
+
+/// The error of a preparation that was sent, such as loading a script: the operation itself
+/// certainly was not done.
+pub(super) fn not_done(operation: &'static str, cause: RedisError) -> Error {
+    let kind = kind_undone(&cause);
+    answered(operation, kind, cause)
+}
+
+fn answered(operation: &'static str, kind: ErrorKind, cause: RedisError) -> Error {
+    if let Some(right) = missing_right(&cause) {
         let message = format!("the server refused: its user lacks the right {right}; see ACL LOG");
-        return Error::new(ErrorKind::Refused, operation, message).because(error);
+        return Error::new(ErrorKind::Refused, operation, message).because(cause);
     }
     let message = match kind {
         ErrorKind::Unavailable => "the server is not ready",
@@ -57,20 +93,84 @@ pub(in crate::adapters::redis) fn sent(operation: &'static str, error: RedisErro
         ErrorKind::OutcomeUnknown => "the connection failed after sending; it may have been done",
         _ => "the reply could not be used",
     };
-    Error::new(kind, operation, message).because(error)
+    Error::new(kind, operation, message).because(cause)
 }
 
-/// An error from before anything was sent.
-pub(in crate::adapters::redis) fn not_sent(operation: &'static str, error: RedisError) -> Error {
-    let kind = match kind_of(&error) {
-        ErrorKind::OutcomeUnknown => ErrorKind::Unavailable,
-        other => other,
-    };
-    if let Some(right) = missing_right(&error) {
-        let message = format!("no connection to the server: its user lacks the right {right}");
-        return Error::new(ErrorKind::Refused, operation, message).because(error);
+/// A step towards a usable connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Step {
+    /// Open the socket, and TLS over it.
+    Reach,
+    /// Send user and password.
+    LogIn,
+    /// Select the database of this number.
+    Database(i64),
+    /// Tell the server the connection's name.
+    Introduce,
+}
+
+/// The step that failed, and its cause. Nothing of any operation was sent.
+#[derive(Clone, Debug)]
+pub(super) struct NoConnection {
+    pub(super) step: Step,
+    pub(super) cause: RedisError,
+}
+
+impl From<RedisError> for NoConnection {
+    fn from(cause: RedisError) -> Self {
+        let step = Step::Reach;
+        Self { step, cause }
     }
-    Error::new(kind, operation, "no connection to the server").because(error)
+}
+
+impl From<io::Error> for NoConnection {
+    fn from(cause: io::Error) -> Self {
+        RedisError::from(cause).into()
+    }
+}
+
+/// The error of an operation that found no usable connection to the server at this address.
+pub(super) fn no_connection(
+    operation: &'static str,
+    address: &str,
+    failure: NoConnection,
+) -> Error {
+    let NoConnection { step, cause } = failure;
+    // An operation on a topic or key has that as its subject, so its message names the server.
+    let (server, subject) = if operation == CONNECT {
+        ("the server".to_owned(), Some(address))
+    } else {
+        (format!("the server at {address}"), None)
+    };
+    let (kind, message) = match (kind_undone(&cause), step) {
+        (kind, _) if missing_right(&cause).is_some() => {
+            let right = missing_right(&cause).unwrap_or_default();
+            let refused = format!("{server} refused the connection");
+            let lacks = format!("{refused}: its user lacks the right {right}; see ACL LOG");
+            (kind, lacks)
+        }
+        (ErrorKind::Refused, _) if code(&cause).as_deref() == Some("NOAUTH") => (
+            ErrorKind::Refused,
+            format!("{server} requires a password, and the URL has none"),
+        ),
+        (ErrorKind::Refused, Step::LogIn) => {
+            (ErrorKind::Refused, format!("{server} refused the log-in"))
+        }
+        (ErrorKind::Refused, Step::Database(number)) => {
+            let refused = format!("{server} refused database {number}");
+            (ErrorKind::Refused, refused)
+        }
+        (ErrorKind::Refused, Step::Introduce) => {
+            let refused = format!("{server} refused the connection");
+            (ErrorKind::Refused, refused)
+        }
+        (kind, _) => (kind, format!("no connection to {server}")),
+    };
+    let error = Error::new(kind, operation, message).because(cause);
+    match subject {
+        Some(address) => error.on(address),
+        None => error,
+    }
 }
 
 #[cfg(test)]
@@ -83,7 +183,7 @@ mod tests {
         let Ok(redis::Value::ServerError(full)) = said else {
             panic!("{said:?}");
         };
-        let error = not_sent("publish", full.into());
+        let error = no_connection("publish", "h:1", RedisError::from(full).into());
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     }
 
@@ -91,6 +191,9 @@ mod tests {
     fn a_reply_that_was_cut_off_leaves_the_outcome_open() {
         let cut_off = || RedisError::from((Kind::Parse, "unexpected end of input"));
         assert_eq!(sent("cas", cut_off()).kind(), ErrorKind::OutcomeUnknown);
-        assert_eq!(not_sent("cas", cut_off()).kind(), ErrorKind::Unavailable);
+        assert_eq!(
+            no_connection("cas", "h:1", cut_off().into()).kind(),
+            ErrorKind::Unavailable
+        );
     }
 }

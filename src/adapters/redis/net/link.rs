@@ -16,8 +16,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::error;
-use super::server::{RESPONSE_TIMEOUT, Server, is_sound};
+use super::error::{self, NoConnection, is_sound};
+use super::server::{RESPONSE_TIMEOUT, Server};
 use super::socket::{Socket, within};
 use crate::domain::Error;
 
@@ -32,7 +32,7 @@ pub(in crate::adapters::redis) type Replies = Vec<Result<Bytes, RedisError>>;
 #[derive(Debug)]
 enum Failure {
     /// Nothing was sent.
-    NotSent(RedisError),
+    NotSent(Arc<str>, NoConnection),
     /// It was sent, at least in part.
     Unknown(RedisError),
 }
@@ -105,7 +105,9 @@ impl Link {
         async move {
             match answer.await {
                 Ok(Ok(replies)) => Ok(replies),
-                Ok(Err(Failure::NotSent(cause))) => Err(error::not_sent(operation, cause)),
+                Ok(Err(Failure::NotSent(address, failure))) => {
+                    Err(error::no_connection(operation, &address, failure))
+                }
                 Ok(Err(Failure::Unknown(cause))) => Err(error::sent(operation, cause)),
                 // The task ended with the runtime that it ran on.
                 Err(_) => Err(error::sent(
@@ -252,11 +254,13 @@ impl Traffic {
                     self.connected += 1;
                     socket
                 }
-                Err(cause) => {
+                Err(failure) => {
                     // Those who wait behind them would meet the same.
                     let behind = std::mem::take(&mut *self.shared.jobs());
                     for job in jobs.into_iter().chain(behind) {
-                        let _ = job.caller.send(Err(Failure::NotSent(cause.clone())));
+                        let address = Arc::clone(self.server.address());
+                        let failure = Failure::NotSent(address, failure.clone());
+                        let _ = job.caller.send(Err(failure));
                     }
                     return;
                 }

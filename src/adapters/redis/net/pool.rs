@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
-use super::error;
-use super::server::{RESPONSE_TIMEOUT, Server, is_sound};
+use super::error::{self, is_sound};
+use super::server::Server;
 use crate::domain::{Error, ErrorKind};
 
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,9 +77,11 @@ impl Pool {
             Some(connection) => connection,
             None => self
                 .server
-                .connect("redstart:base", Some(RESPONSE_TIMEOUT))
+                .connect("redstart:base")
                 .await
-                .map_err(|e| error::not_sent(operation, e))?,
+                .map_err(|failure| {
+                    error::no_connection(operation, self.server.address(), failure)
+                })?,
         };
         let result = exchange(&mut connection).await;
         if result.as_ref().err().is_none_or(is_sound) {

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, RedisError, ServerErrorKind,
-};
+use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo};
 
+use super::error::NoConnection;
 use super::socket::{Socket, within};
-use super::stream;
 use super::tls::{Tls, TlsSettings};
+use super::{address, handshake, stream};
 use crate::domain::{Error, ErrorKind};
 
 /// How long a connect may take.
@@ -26,13 +25,16 @@ const PIPELINE_BUFFER: usize = 1024;
 #[derive(Clone)]
 pub(in crate::adapters::redis) struct Server {
     info: Arc<ConnectionInfo>,
+    address: Arc<str>,
     tls: Option<Tls>,
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The information has the password.
-        f.debug_struct("Server").finish_non_exhaustive()
+        // The connection information holds the password.
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -59,37 +61,39 @@ impl Server {
             (false, true) => None,
             (false, false) => return Err(invalid("must be rediss:// where TLS is set up")),
         };
-        // The connection has a name. What the client would add costs a command that older
-        // servers do not know and that every role would need the right to.
-        let settings = info.redis_settings().clone().set_skip_set_lib_name();
-        let info = Arc::new(info.set_redis_settings(settings));
-        Ok(Self { info, tls })
+        let address = address::text(info.addr()).into();
+        let info = Arc::new(info);
+        Ok(Self { info, address, tls })
     }
 
-    /// Connects under a name that `CLIENT LIST` shows. Without a response timeout the caller
-    /// keeps its own watch.
+    /// The address as errors show it.
+    pub(in crate::adapters::redis) fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    /// Connects under a name that `CLIENT LIST` shows.
     pub(in crate::adapters::redis) async fn connect(
         &self,
         name: &str,
-        response_timeout: Option<Duration>,
-    ) -> Result<MultiplexedConnection, RedisError> {
+    ) -> Result<MultiplexedConnection, NoConnection> {
         let config = AsyncConnectionConfig::new()
-            .set_response_timeout(response_timeout)
+            .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        // The connection's timeout does not cover the handshake with a server that accepts
-        // and then says nothing.
+        // The connection's own timeout does not cover a server that accepts and then stays silent.
         let connecting = async {
             let stream = stream::open(&self.info, self.tls.as_ref()).await?;
-            let settings = self.info.redis_settings();
+            // Our own handshake follows. What the crate would add to it costs commands that
+            // older servers do not know and that every role would need the right to.
+            let none = RedisConnectionInfo::default().set_skip_set_lib_name();
             let (mut connection, traffic) =
-                MultiplexedConnection::new_with_config(settings, stream, config).await?;
+                MultiplexedConnection::new_with_config(&none, stream, config).await?;
             // Ends with the last clone of the connection.
             tokio::spawn(traffic);
-            redis::cmd("CLIENT")
-                .arg("SETNAME")
-                .arg(name)
-                .exec_async(&mut connection)
-                .await?;
+            let settings = self.info.redis_settings();
+            for (step, command) in handshake::steps(settings, name) {
+                let answer = command.exec_async(&mut connection).await;
+                answer.map_err(|cause| handshake::failed(step, cause, settings))?;
+            }
             Ok(connection)
         };
         within(2 * CONNECT_TIMEOUT, connecting).await
@@ -99,10 +103,16 @@ impl Server {
     pub(in crate::adapters::redis) async fn connect_socket(
         &self,
         name: &str,
-    ) -> Result<Socket, RedisError> {
+    ) -> Result<Socket, NoConnection> {
         let connecting = async {
             let stream = stream::open(&self.info, self.tls.as_ref()).await?;
-            Socket::begin(stream, self.info.redis_settings(), name).await
+            let mut socket = Socket::new(stream);
+            let settings = self.info.redis_settings();
+            for (step, command) in handshake::steps(settings, name) {
+                let answer = socket.command(&command).await;
+                answer.map_err(|cause| handshake::failed(step, cause, settings))?;
+            }
+            Ok(socket)
         };
         within(2 * CONNECT_TIMEOUT, connecting).await
     }
@@ -112,16 +122,4 @@ impl Server {
 #[cfg(feature = "testing")]
 pub(crate) fn check_url(url: &str) -> Result<(), Error> {
     Server::new(url, &TlsSettings::new()).map(drop)
-}
-
-/// Whether a connection can be used again after an error.
-pub(in crate::adapters::redis) fn is_sound(error: &RedisError) -> bool {
-    !error.is_io_error()
-        && !error.is_unrecoverable_error()
-        && error.kind() != redis::ErrorKind::Parse
-        // After a failover the old server keeps its connections and serves nothing on them.
-        && !matches!(
-            error.kind(),
-            redis::ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
-        )
 }

@@ -7,11 +7,11 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use redis::{Cmd, RedisConnectionInfo, RedisError, Value};
+use redis::{Cmd, RedisError, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::stream::Stream;
-use crate::adapters::redis::resp::{Broken, Head, Scan, Walk, reply};
+use crate::adapters::redis::resp::{Head, Scan, Walk, reply};
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -25,40 +25,13 @@ pub(in crate::adapters::redis) struct Socket {
     scan: Scan,
 }
 
-impl From<Broken> for RedisError {
-    fn from(broken: Broken) -> Self {
-        io::Error::new(io::ErrorKind::InvalidData, broken).into()
-    }
-}
-
 impl Socket {
-    /// Authenticates, selects the database, and takes a name.
-    pub(in crate::adapters::redis) async fn begin(
-        stream: Box<dyn Stream>,
-        settings: &RedisConnectionInfo,
-        name: &str,
-    ) -> Result<Self, RedisError> {
-        let mut socket = Self {
+    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+        Self {
             stream,
             buffer: BytesMut::with_capacity(CHUNK),
             scan: Scan::new(),
-        };
-        if let Some(password) = settings.password() {
-            let mut auth = redis::cmd("AUTH");
-            if let Some(user) = settings.username() {
-                auth.arg(user);
-            }
-            socket.command(auth.arg(password)).await?;
         }
-        if settings.db() != 0 {
-            socket
-                .command(redis::cmd("SELECT").arg(settings.db()))
-                .await?;
-        }
-        socket
-            .command(redis::cmd("CLIENT").arg("SETNAME").arg(name))
-            .await?;
-        Ok(socket)
     }
 
     /// Sends a command and waits for its reply, which must not be an error.
@@ -139,11 +112,11 @@ fn refusal(reply: &[u8]) -> RedisError {
     }
 }
 
-/// Within a time, or an error like that of a connection that timed out.
-pub(in crate::adapters::redis) async fn within<T>(
+/// Waits for some work, but no longer than a time; then fails as a connection that timed out.
+pub(super) async fn within<T, E: From<io::Error>>(
     time: Duration,
-    work: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, RedisError> {
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     tokio::time::timeout(time, work)
         .await
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))

@@ -1,13 +1,27 @@
 //! Reading replies without building maps.
 
-use bytes::Bytes;
-use redis::{ErrorKind, RedisError, Value};
+use std::io;
 
+use bytes::Bytes;
+use redis::{ErrorKind, FromRedisValue, RedisError, Value};
+
+use super::Broken;
 use crate::domain::EntryId;
 use crate::store::Fields;
 
+impl From<Broken> for RedisError {
+    fn from(broken: Broken) -> Self {
+        io::Error::new(io::ErrorKind::InvalidData, broken).into()
+    }
+}
+
 pub(in crate::adapters::redis) fn unexpected(what: &'static str) -> RedisError {
     RedisError::from((ErrorKind::UnexpectedReturnType, what))
+}
+
+/// Any type that the redis crate reads.
+pub(in crate::adapters::redis) fn typed<T: FromRedisValue>(value: Value) -> Result<T, RedisError> {
+    Ok(redis::from_redis_value(value.extract_error()?)?)
 }
 
 pub(in crate::adapters::redis) fn array(value: Value) -> Result<Vec<Value>, RedisError> {

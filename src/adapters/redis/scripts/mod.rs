@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use redis::{ToRedisArgs, cmd};
 
 /// A script of `lua/`, with what its header says of its call.
@@ -26,6 +26,7 @@ pub(in crate::adapters::redis) struct Call {
     declared: &'static Declared,
     script: &'static Script,
     command: Cmd,
+    first_key: String,
     keys: usize,
     args: usize,
 }
@@ -75,14 +76,19 @@ impl Call {
             declared,
             script,
             command,
+            first_key: String::new(),
             keys: 0,
             args: 0,
         }
     }
 
-    pub(in crate::adapters::redis) fn key(mut self, key: impl ToRedisArgs) -> Self {
+    pub(in crate::adapters::redis) fn key(mut self, key: impl Into<String>) -> Self {
         debug_assert_eq!(self.args, 0, "{}: keys come first", self.declared.file);
-        self.command.arg(key);
+        let key = key.into();
+        self.command.arg(&key);
+        if self.keys == 0 {
+            self.first_key = key;
+        }
         self.keys += 1;
         self
     }
@@ -97,11 +103,16 @@ impl Call {
         self.args += 1;
     }
 
+    /// The key that routes the call: all keys of a script lie in one slot.
+    pub(in crate::adapters::redis) fn first_key(&self) -> &str {
+        &self.first_key
+    }
+
     /// Calls the script by its hash; loads it and repeats where the server does not know it.
-    pub(in crate::adapters::redis) async fn run<T: FromRedisValue>(
+    pub(in crate::adapters::redis) async fn run(
         &self,
         connection: &mut MultiplexedConnection,
-    ) -> RedisResult<T> {
+    ) -> RedisResult<Value> {
         self.check();
         match self.command.query_async(connection).await {
             Err(error) if is_unknown(&error) => {
