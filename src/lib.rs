@@ -1,8 +1,8 @@
 //! A durable message bus and key-value store for Rust services, on Redis Streams.
 //!
-//! A published message waits for its listeners and comes back until a handler has finished it. When
-//! its last attempt has failed, it becomes a dead letter, which operators inspect and send back. To
-//! scale, start more processes. A process that dies loses no message.
+//! A published message waits for its listeners. Redstart delivers it until a handler succeeds, or until
+//! its last attempt fails: then it becomes a dead letter, which operators inspect and send back. To
+//! scale, start more processes. If a process dies, no message is lost.
 //!
 //! ```
 //! use redstart::{Container, Delivery, Envelope, Outcome, Topic};
@@ -34,12 +34,12 @@
 //!
 //! # The house
 //!
-//! The root has what a service needs. Each module holds one subject:
+//! The root has the types that every service needs. Each module holds one subject:
 //!
 //! | Module | Holds | Who needs it |
 //! |---|---|---|
 //! | root | [`Container`], [`Bus`], [`Kv`], [`Topic`], [`Envelope`], [`Delivery`], [`Outcome`], options, [`Error`] | every service |
-//! | [`handler`] | what can be subscribed, and what a handler may return | handlers with types of their own |
+//! | [`handler`] | the traits of handlers and of their return values | handlers with types of their own |
 //! | [`envelope`] | codec, entry id, timestamp, raw payload | producers with special formats |
 //! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose effects must not repeat |
 //! | [`container`] | builder, coordinators, health, shutdown reports, TLS | `main` |
@@ -57,7 +57,7 @@
 //!
 //! | To | Read |
 //! |---|---|
-//! | know what is promised | [guarantees], [reliability](docs::reliability), [performance](docs::performance) |
+//! | know the promises | [guarantees], [reliability](docs::reliability), [performance](docs::performance) |
 //! | write handlers | [lifecycle of a message](docs::lifecycle), [key-value store](docs::key_value), *testing your handlers* (feature `testing`) |
 //! | run it | [production](docs::production), [security](docs::security), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
 //! | choose payloads, or publish from other languages | [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
@@ -94,11 +94,11 @@ pub use container::Container;
 pub use domain::{Envelope, Error, ErrorKind, Group, Namespace, Outcome, RetryPolicy, Topic};
 
 pub mod handler {
-    //! Handlers: what [`Bus::subscribe`](crate::Bus::subscribe) takes, and what a handler may return.
+    //! Handlers: the traits behind [`Bus::subscribe`](crate::Bus::subscribe) and behind return values.
     //!
     //! A handler is an async closure or function from a payload and its
     //! [`Delivery`](crate::Delivery), or a struct that implements [`Handler`](crate::Handler).
-    //! [`IntoOutcome`] lists what it may return, [`IntoOutcomes`] what a batch handler may return.
+    //! [`IntoOutcome`] lists its return types, [`IntoOutcomes`] those of a batch handler.
     pub use crate::api::IntoHandler;
     pub use crate::domain::{IntoOutcome, IntoOutcomes};
 }
@@ -120,7 +120,7 @@ pub mod kv {
 }
 
 pub mod topics {
-    //! Topics and groups: create a topic, see where its groups stand, read its entries, remove a group.
+    //! Topics and groups: create a topic, read its entries, see the status of its groups, remove a group.
     //!
     //! [`Container::topics`](crate::Container::topics) returns [`Topics`]. It consumes nothing.
     pub use crate::domain::{ConsumerName, Retention, TopicSettings};

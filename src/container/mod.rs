@@ -40,7 +40,7 @@ const NOTICE: Duration = Duration::from_millis(250);
 /// The entry point: connects and returns the bus, the store and the operators' handles. Cheap to
 /// clone.
 ///
-/// Dropping a container stops nothing. Call [`shutdown`](Self::shutdown), which reports what it left.
+/// Dropping a container stops nothing. Call [`shutdown`](Self::shutdown), which returns a report.
 ///
 /// # Example
 ///
@@ -86,7 +86,7 @@ impl fmt::Debug for Container {
     }
 }
 
-/// What a shutdown left unfinished.
+/// The deliveries that a shutdown left unfinished, by subscription.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -263,7 +263,7 @@ impl Container {
         }
     }
 
-    /// Shuts down and reports what it left.
+    /// Shuts down and reports the deliveries that it left unfinished.
     ///
     /// 1. From the call on, no handler begins.
     /// 2. The container stops the coordinators in reverse order, each after its subscriptions.

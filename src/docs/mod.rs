@@ -1,22 +1,22 @@
 //! Guides and decisions, as part of the documentation.
 //!
-//! | Guide | Answers |
+//! | Guide | Explains |
 //! |---|---|
-//! | [`guarantees`] | what Redstart promises, and where each promise ends |
-//! | [`lifecycle`] | which states a message has, and what moves it from one to the next |
-//! | [`reliability`] | how the promises were tested, and what the tests measured |
-//! | [`performance`] | how fast it is beside a hand-written loop, and how to measure it |
-//! | [`production`] | how to set up the server, the settings, topics, health |
+//! | [`guarantees`] | the promises of Redstart and their limits |
+//! | [`lifecycle`] | the states of a message and the transitions between them |
+//! | [`reliability`] | how the promises were tested, with the results |
+//! | [`performance`] | how fast Redstart is beside a hand-written loop, and how to measure it |
+//! | [`production`] | how to set up the server, settings, topics, health |
 //! | [`security`] | access rules, TLS, secrets, hostile input |
-//! | [`metrics`] | which metrics, traces and events there are |
-//! | [`command_line`] | what the tool `redstart` does, and its exit codes |
-//! | [`dead_letters`] | how to find out why messages died, and bring them back |
+//! | [`metrics`] | the metrics, traces and events |
+//! | [`command_line`] | the tool `redstart`: commands and exit codes |
+//! | [`dead_letters`] | how to find out why messages died, and how to bring them back |
 //! | [`key_value`] | values, counters, compare-and-set, `once` |
-//! | [`payloads`] | which values survive as a payload |
+//! | [`payloads`] | the values that can be a payload |
 //! | [`wire_format`] | how a message is stored, for producers in other languages |
-//! | [`keys`] | every stored key, and when its layout changes |
-//! | [`semver`] | what a compatible release keeps |
-//! | [`decisions`] | why it is built as it is, and what was rejected |
+//! | [`keys`] | every stored key, and how the layout migrates |
+//! | [`semver`] | the parts that a compatible release keeps |
+//! | [`decisions`] | the decisions behind the design, with the rejected alternatives |
 #![cfg_attr(
     feature = "testing",
     doc = "| [`testing`] | how to test handlers without a server |"
