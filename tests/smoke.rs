@@ -222,15 +222,25 @@ async fn shutdown_ends_everything_once_and_may_be_called_again() {
     assert_eq!(left[0].consumers, 0);
 }
 
-#[test]
-fn the_main_types_can_be_sent_and_shared() {
-    fn check<T: Send + Sync>() {}
+/// Checked when this file compiles: the main types can be sent to other threads and shared.
+const _: () = {
+    const fn check<T: Send + Sync>() {}
     check::<Container>();
+    check::<redstart::container::ContainerBuilder>();
+    check::<redstart::Bus>();
+    check::<redstart::Kv>();
+    check::<redstart::dead_letters::DeadLetters>();
+    check::<redstart::topics::Topics>();
+    check::<redstart::retries::Retries>();
+    check::<redstart::doctor::Doctor>();
+    check::<redstart::migrations::Migrations>();
+    check::<redstart::memory::MemoryStore>();
     check::<Subscription>();
     check::<Delivery>();
     check::<Envelope>();
     check::<Error>();
+    check::<redstart::Outcome>();
     check::<Arc<dyn redstart::ports::MessageBus>>();
     check::<Arc<dyn redstart::ports::KvStore>>();
-    check::<redstart::dead_letters::DeadLetters>();
-}
+    check::<Arc<dyn redstart::store::Store>>();
+};

@@ -54,19 +54,15 @@ fn head(number: u64, rare: u64) -> DeadLetterSummary {
         let word = ["connect", "read", "write", "parse"][number as usize % 4];
         format!("{word} to upstream-{} failed after {number} ms", number % 5)
     };
-    DeadLetterSummary {
-        reason: Reason::Exhausted,
-        fingerprint: error.replace(|symbol: char| symbol.is_ascii_digit(), "#"),
-        message_type: "order.placed".to_owned(),
-        tenant: Some(format!("tenant-{}", number % 100)),
-        correlation: Some(Uuid::new_v4().to_string()),
-        message_id: Some(Uuid::now_v7()),
-        error,
-        attempts: 5,
-        redriven: 0,
-        redriven_by: None,
-        imported_from: None,
-    }
+    let mut head = DeadLetterSummary::new(Reason::Exhausted);
+    head.fingerprint = error.replace(|symbol: char| symbol.is_ascii_digit(), "#");
+    head.message_type = "order.placed".to_owned();
+    head.tenant = Some(format!("tenant-{}", number % 100));
+    head.correlation = Some(Uuid::new_v4().to_string());
+    head.message_id = Some(Uuid::now_v7());
+    head.error = error;
+    head.attempts = 5;
+    head
 }
 
 /// The body of a real dead letter.

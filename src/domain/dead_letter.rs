@@ -90,6 +90,7 @@ impl FromStr for Reason {
 
 /// One failed attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct FailedAttempt {
     /// Its number, from 1.
     pub number: u32,
@@ -103,6 +104,7 @@ pub struct FailedAttempt {
 
 /// What a message brings along from its earlier deliveries in this group.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct DeliveryHistory {
     /// The entry of the log with which it began.
     pub origin: EntryId,
@@ -136,6 +138,7 @@ impl DeliveryHistory {
 /// What is known of a dead letter without its body: what lists show and filters ask.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct DeadLetterSummary {
     /// Why it died.
     pub reason: Reason,
@@ -162,6 +165,26 @@ pub struct DeadLetterSummary {
     pub redriven_by: Option<Uuid>,
     /// What told it from every other one where it was exported, when it was imported.
     pub imported_from: Option<String>,
+}
+
+impl DeadLetterSummary {
+    /// A summary with a reason; every other field is empty or zero.
+    #[must_use]
+    pub fn new(reason: Reason) -> Self {
+        Self {
+            reason,
+            fingerprint: String::new(),
+            message_type: String::new(),
+            tenant: None,
+            correlation: None,
+            message_id: None,
+            error: String::new(),
+            attempts: 0,
+            redriven: 0,
+            redriven_by: None,
+            imported_from: None,
+        }
+    }
 }
 
 /// What filters ask of a head, wherever its text lies. What is absent is empty.

@@ -27,6 +27,18 @@ pub struct ConsumerStatus {
     pub idle_for: Duration,
 }
 
+impl ConsumerStatus {
+    /// The status of a consumer that is active now and has no entries.
+    #[must_use]
+    pub fn new(consumer: ConsumerName) -> Self {
+        Self {
+            consumer,
+            in_flight: 0,
+            idle_for: Duration::ZERO,
+        }
+    }
+}
+
 /// Facts about a server, as far as it reports them.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -83,6 +95,21 @@ pub struct GroupStatus {
     pub consumers: u64,
 }
 
+impl GroupStatus {
+    /// The status of a group without entries and consumers.
+    #[must_use]
+    pub fn new(group: Group) -> Self {
+        Self {
+            group,
+            lag: 0,
+            in_flight: 0,
+            scheduled: 0,
+            dead: 0,
+            consumers: 0,
+        }
+    }
+}
+
 /// The state of one topic.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,6 +124,19 @@ pub struct TopicStatus {
     pub settings: TopicSettings,
     /// Its groups, by name.
     pub groups: Vec<GroupStatus>,
+}
+
+impl TopicStatus {
+    /// The status of a topic without entries and groups.
+    #[must_use]
+    pub fn new(topic: Topic, settings: TopicSettings) -> Self {
+        Self {
+            topic,
+            entries: 0,
+            settings,
+            groups: Vec::new(),
+        }
+    }
 }
 
 role! {

@@ -132,11 +132,20 @@ pub enum Lane {
 /// Written as `1762957200123-0` where it came from the log, as `redo:1762957200123-0` where it
 /// came from the group's redelivery stream.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
 pub struct DeliveryId {
     /// The sequence it came from.
     pub lane: Lane,
     /// Its id there.
     pub id: EntryId,
+}
+
+impl DeliveryId {
+    /// The delivery of an entry of a lane.
+    #[must_use]
+    pub fn new(lane: Lane, id: EntryId) -> Self {
+        Self { lane, id }
+    }
 }
 
 impl fmt::Display for DeliveryId {

@@ -10,6 +10,7 @@ use crate::domain::{ConsumerName, Topic, TopicSettings};
 
 /// What a group starts with, when it is created.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum StartFrom {
     /// Everything that the topic still holds; the default.
     #[default]
@@ -30,6 +31,18 @@ pub struct GroupRemoval {
     pub status: GroupStatus,
     /// Consumers that were active within the time asked about.
     pub live_consumers: u64,
+}
+
+impl GroupRemoval {
+    /// The answer for a group that stays, without live consumers.
+    #[must_use]
+    pub fn new(status: GroupStatus) -> Self {
+        Self {
+            removed: false,
+            status,
+            live_consumers: 0,
+        }
+    }
 }
 
 /// What [`Topics::trim`] removed and found.

@@ -50,19 +50,7 @@ fn label_of(fetched: &Fetched) -> Label {
 
 fn record(label: &str) -> Record {
     Record {
-        head: DeadLetterSummary {
-            reason: Reason::Rejected,
-            fingerprint: String::new(),
-            message_type: String::new(),
-            tenant: None,
-            correlation: None,
-            message_id: None,
-            error: String::new(),
-            attempts: 1,
-            redriven: 0,
-            redriven_by: None,
-            imported_from: None,
-        },
+        head: DeadLetterSummary::new(Reason::Rejected),
         body: label.to_owned().into(),
     }
 }
