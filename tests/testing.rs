@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
-use redstart::store::{DeliveriesAnswer, GroupAt, Member, Opening, Partition, ReclaimCursor};
+use redstart::store::{
+    Commit, Commits, DeliveriesAnswer, Fate, GroupAt, Member, Opening, Partition, ReclaimCursor,
+};
 use redstart::testing::{DeliveryBuilder, Faults, PublishFault, TestBus, call};
 use redstart::{
     Container, Delivery, Envelope, Error, ErrorKind, Group, Outcome, RetryPolicy, SubscribeOptions,
@@ -290,10 +292,9 @@ async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
     let (mut reader, _) = store.open(&Opening::of(&other)).await.unwrap();
     let fetched = reader.fetch(10, Duration::ZERO).await.unwrap();
     let receipts: Vec<_> = fetched.iter().map(|one| one.receipt).collect();
-    assert_eq!(
-        store.deliveries().release(&other, &receipts).await.unwrap(),
-        3
-    );
+    let commits: Commits = receipts.into_iter().map(Commit::release).collect();
+    let replies = store.deliveries().commit(&other, &commits).await;
+    assert_eq!(replies.unwrap().answered().unwrap(), [Fate::Done; 3]);
 
     let handler = |_: u32, _: Delivery| async {};
     let subscription = container.bus().subscribe(&orders, handler).await.unwrap();

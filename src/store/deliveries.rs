@@ -1,13 +1,16 @@
 //! Deliveries: what consumers hold, how they read more, and how each delivery ends.
+//!
+//! A [`DeliveryId`] identifies a delivery within its member. It does not tell one handing-out from
+//! the next of the same entry to the same member: nothing compares that yet, so a delivery carries
+//! no token.
 
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
-
+use super::commit::{Commits, Replies};
 use super::source::{DeliveryId, Member};
 use crate::domain::{BoxFuture, EntryId, Error};
-use crate::wire::{Fields, Record};
+use crate::wire::Fields;
 
 /// An entry handed to a consumer, under a lease.
 #[derive(Clone, Debug)]
@@ -17,42 +20,10 @@ pub struct Fetched {
     pub source: u16,
     /// What it is settled by.
     pub receipt: DeliveryId,
-    /// Its fields. Those of a redelivery were given to [`Settlement::Reschedule`] or a redrive.
+    /// Its fields. Those of a redelivery were given to [`End::Reschedule`](super::End::Reschedule) or a redrive.
     pub fields: Fields,
     /// How often it has been handed out, this time included.
     pub deliveries: u32,
-}
-
-/// How a delivery ends, other than by being acknowledged.
-#[derive(Clone, Debug)]
-pub enum Settlement {
-    /// Comes back to the same group through its redelivery stream, once `delay` has passed. Without
-    /// a delay it is in the redelivery stream at once, and never scheduled.
-    Reschedule {
-        /// What ends.
-        receipt: DeliveryId,
-        /// How long to wait, by the store's clock.
-        delay: Duration,
-        /// What the redelivery stream will hold.
-        redelivery: Bytes,
-    },
-    /// Goes to the group's dead letters.
-    DeadLetter {
-        /// What ends.
-        receipt: DeliveryId,
-        /// What the dead letters will hold.
-        record: Record,
-    },
-}
-
-impl Settlement {
-    /// What it ends.
-    #[must_use]
-    pub fn receipt(&self) -> DeliveryId {
-        match self {
-            Self::Reschedule { receipt, .. } | Self::DeadLetter { receipt, .. } => *receipt,
-        }
-    }
 }
 
 /// What [`Deliveries::reclaim`] took over.
@@ -78,22 +49,21 @@ pub struct ReclaimCursor {
 role! {
     /// What consumers hold, and how each delivery ends.
     pub trait Deliveries (deliveries, DeliveriesOp, DeliveriesAnswer, DeliveriesCalls) {
-        /// Acknowledges deliveries. Owners are not checked: work that was done is done, whoever
-        /// holds the lease now. Acknowledging twice succeeds.
-        fn acknowledge as Acknowledge(by: &'a Member, receipts: &'a [DeliveryId]) -> ();
-
-        /// Ends deliveries that the member still holds; each one atomically, written before it is
-        /// acknowledged. For each, whether the member held it; where it did not, nothing was
-        /// written.
-        fn settle as Settle(by: &'a Member, settlements: &'a [Settlement]) -> Vec<bool>;
+        /// Ends deliveries.
+        ///
+        /// Acknowledgements are not fenced: work that was done is done, whoever holds the lease now.
+        /// Acknowledging twice succeeds.
+        ///
+        /// The fenced commits end deliveries that the member still holds; each one atomically,
+        /// written before it is acknowledged. Where the member does not hold the delivery, nothing
+        /// is written.
+        ///
+        /// An error of the whole call means that the store did nothing, or that the outcome of
+        /// every commit is unknown. Repeating the same call is safe in either case.
+        fn commit as Commit(by: &'a Member, commits: &'a Commits) -> Replies;
 
         /// Restarts the lease of deliveries. For each, whether the member still holds it.
         fn extend as Extend(by: &'a Member, receipts: &'a [DeliveryId]) -> Vec<bool>;
-
-        /// Gives deliveries back: [`reclaim`](Deliveries::reclaim) can take them at once, and the
-        /// delivery that ends here is not counted. Giving back twice, as after a lost answer,
-        /// uncounts once. Returns how many the member held.
-        fn release as Release(by: &'a Member, receipts: &'a [DeliveryId]) -> u64;
 
         /// The deliveries that the member holds, up to `max`, oldest first in each lane. A
         /// connection that broke while a fetch was answered leaves deliveries of which the member

@@ -17,6 +17,7 @@
 mod role;
 pub mod decorate;
 
+mod commit;
 mod dead_letters;
 mod deliveries;
 mod inspect;
@@ -28,13 +29,14 @@ mod topics;
 use std::fmt;
 
 pub use crate::wire::{Fields, Limits, Record, decode_entry, encode_entry};
+pub use commit::{Commit, Commits, End, Fate, Replies};
 pub use dead_letters::{
     DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp, Disposition, Found, IdRange,
     JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Restoring,
 };
 pub use deliveries::{
     Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Interrupt, Opened,
-    Reader, ReclaimCursor, Reclaimed, Settlement,
+    Reader, ReclaimCursor, Reclaimed,
 };
 pub use inspect::{
     ConsumerStatus, GroupStatus, Inspect, InspectAnswer, InspectCalls, InspectOp, ServerInfo,

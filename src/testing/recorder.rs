@@ -8,9 +8,9 @@ use bytes::Bytes;
 use crate::domain::{BoxFuture, EntryId, Error, Group, Topic};
 use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use crate::store::{
-    Appended, DeliveriesAnswer, DeliveriesOp, DeliveryId, Fetched, Fields, GroupAt, Lane,
-    LogAnswer, LogOp, NewEntry, Partition, ScheduleAnswer, ScheduleOp, Settlement, Store,
-    TopicsAnswer, TopicsOp,
+    Appended, DeliveriesAnswer, DeliveriesOp, DeliveryId, End, Fate, Fetched, Fields, GroupAt,
+    Lane, LogAnswer, LogOp, NewEntry, Partition, ScheduleAnswer, ScheduleOp, Store, TopicsAnswer,
+    TopicsOp,
 };
 use crate::wire::redelivery::Redelivery;
 
@@ -156,14 +156,14 @@ fn moved(op: Op<'_>, answer: &Answer) -> (u64, u64) {
     let count = |done: &[bool]| done.iter().filter(|done| **done).count() as u64;
     match (op, answer) {
         (
-            Op::Deliveries(DeliveriesOp::Settle { settlements, .. }),
-            Answer::Deliveries(DeliveriesAnswer::Settle(done)),
+            Op::Deliveries(DeliveriesOp::Commit { commits, .. }),
+            Answer::Deliveries(DeliveriesAnswer::Commit(replies)),
         ) => {
-            let rescheduled = |(settlement, done): &(&Settlement, &bool)| {
-                **done && matches!(settlement, Settlement::Reschedule { .. })
-            };
-            let settled = settlements.iter().zip(done);
-            (settled.filter(rescheduled).count() as u64, 0)
+            let ends = commits.fenced().iter().zip(&replies.fenced);
+            let rescheduled = ends.filter(|(commit, fate)| {
+                matches!(commit.end(), End::Reschedule { .. }) && matches!(fate, Ok(Fate::Done))
+            });
+            (rescheduled.count() as u64, 0)
         }
         (_, Answer::Schedule(ScheduleAnswer::Promote(promoted))) => (0, promoted.moved),
         (_, Answer::Schedule(ScheduleAnswer::RunNow(done) | ScheduleAnswer::Cancel(done))) => {
@@ -179,8 +179,16 @@ fn moved(op: Op<'_>, answer: &Answer) -> (u64, u64) {
 impl Decorator for Recorder {
     fn call<'a>(&'a self, op: Op<'a>, mut next: Next<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
         Box::pin(async move {
+            if let Op::Deliveries(DeliveriesOp::Commit { by, commits }) = op {
+                // Recorded first: once the group is idle, the record is complete.
+                self.acknowledged(&by.at, commits.acks());
+            }
             let moves = match op {
-                Op::Deliveries(DeliveriesOp::Settle { by, .. }) => &by.at,
+                Op::Deliveries(DeliveriesOp::Commit { by, commits })
+                    if !commits.fenced().is_empty() =>
+                {
+                    &by.at
+                }
                 Op::Schedule(
                     ScheduleOp::Promote { at, .. }
                     | ScheduleOp::RunNow { at, .. }
@@ -188,10 +196,6 @@ impl Decorator for Recorder {
                 )
                 | Op::Topics(TopicsOp::RemoveGroup { at, .. }) => at,
                 _ => {
-                    if let Op::Deliveries(DeliveriesOp::Acknowledge { by, receipts }) = op {
-                        // Recorded first: once the group is idle, the record is complete.
-                        self.acknowledged(&by.at, receipts);
-                    }
                     let answer = next.run(op).await?;
                     self.answered(op, &answer);
                     return Ok(answer);

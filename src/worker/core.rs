@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::handler::Work;
 use crate::api::options::SubscribeOptions;
-use crate::domain::TopicSettings;
-use crate::store::{DeliveryId, Fetched, MAX_BATCH, Member, Settlement, Store};
+use crate::domain::{Error, TopicSettings};
+use crate::store::{Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, Member, Store};
 use crate::wire::Limits;
 use crate::worker::fault::Faults;
 use crate::worker::intake::capacity::Capacity;
@@ -30,7 +30,7 @@ pub(crate) struct Core {
     pub(crate) capacity: Capacity,
     pub(crate) queue: Queue,
     pub(crate) acks: mpsc::Sender<DeliveryId>,
-    pub(crate) writes: mpsc::Sender<Settlement>,
+    pub(crate) writes: mpsc::Sender<Commit>,
     /// Ends reading.
     pub(crate) stop: CancellationToken,
     /// Ends the background jobs.
@@ -59,10 +59,28 @@ impl fmt::Debug for Core {
 /// The settlers' ends of the channels.
 pub(crate) struct Settlements {
     pub(crate) acks: mpsc::Receiver<DeliveryId>,
-    pub(crate) writes: mpsc::Receiver<Settlement>,
+    pub(crate) writes: mpsc::Receiver<Commit>,
 }
 
 impl Core {
+    /// Gives deliveries back, uncounted. Returns how many this consumer held.
+    pub(crate) async fn release(
+        &self,
+        ids: impl Iterator<Item = DeliveryId>,
+    ) -> Result<u64, Error> {
+        let commits: Commits = ids.map(Commit::release).collect();
+        if commits.is_empty() {
+            return Ok(0);
+        }
+        let replies = self
+            .store
+            .deliveries()
+            .commit(&self.member, &commits)
+            .await?;
+        let fates = replies.answered()?;
+        Ok(fates.iter().filter(|fate| **fate == Fate::Done).count() as u64)
+    }
+
     pub(crate) fn new(
         store: Arc<dyn Store>,
         member: Member,

@@ -10,7 +10,8 @@ use crate::domain::{
     Codec, ConsumerName, DeadLetter, DeliveryHistory, Envelope, Group, Reason, TopicSettings,
 };
 use crate::store::{
-    DeliveryId, Fetched, Member, NewEntry, Opening, ReclaimCursor, Settlement, StartFrom, Store,
+    Commit, Commits, DeliveryId, Fate, Fetched, Member, NewEntry, Opening, ReclaimCursor,
+    StartFrom, Store,
 };
 use crate::wire::dead_letter::encode_record;
 use crate::wire::{Limits, encode_entry};
@@ -71,11 +72,7 @@ impl Fixture {
 
     /// Lets another consumer of the group take a delivery over.
     pub(crate) async fn take_over(&self, id: DeliveryId) {
-        self.store
-            .deliveries()
-            .release(&self.member, &[id])
-            .await
-            .unwrap();
+        self.commit(Commit::release(id)).await;
         let other = Member {
             consumer: ConsumerName::new("two").unwrap(),
             ..member()
@@ -90,27 +87,20 @@ impl Fixture {
         assert_eq!(reclaimed.taken.len(), 1);
     }
 
-    pub(crate) async fn acknowledge(&self, id: DeliveryId) {
-        self.store
-            .deliveries()
-            .acknowledge(&self.member, &[id])
-            .await
-            .unwrap();
+    async fn commit(&self, commit: Commit) {
+        let commits = Commits::from_iter([commit]);
+        let replies = self.store.deliveries().commit(&self.member, &commits).await;
+        let fates = replies.unwrap().answered().unwrap();
+        assert!(fates.iter().all(|fate| *fate == Fate::Done), "{fates:?}");
     }
 
-    pub(crate) async fn reschedule(&self, receipt: DeliveryId, delay: Duration) {
+    pub(crate) async fn acknowledge(&self, id: DeliveryId) {
+        self.commit(Commit::ack(id)).await;
+    }
+
+    pub(crate) async fn reschedule(&self, id: DeliveryId, delay: Duration) {
         let redelivery = Bytes::from_static(b"later");
-        let settlement = Settlement::Reschedule {
-            receipt,
-            delay,
-            redelivery,
-        };
-        let settled = self
-            .store
-            .deliveries()
-            .settle(&self.member, &[settlement])
-            .await;
-        assert_eq!(settled.unwrap(), [true]);
+        self.commit(Commit::reschedule(id, delay, redelivery)).await;
     }
 
     /// The number of scheduled retries.
@@ -141,13 +131,7 @@ impl Fixture {
             imported_from: None,
         };
         let record = encode_record(&dead);
-        let settlement = Settlement::DeadLetter { receipt, record };
-        let settled = self
-            .store
-            .deliveries()
-            .settle(&self.member, &[settlement])
-            .await;
-        assert_eq!(settled.unwrap(), [true]);
+        self.commit(Commit::dead_letter(receipt, record)).await;
     }
 
     pub(crate) fn meters(&self) -> Arc<Meters> {

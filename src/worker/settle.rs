@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::domain::{Error, describe};
-use crate::store::{DeliveryId, MAX_BATCH, Member, Settlement, Store};
+use crate::store::{Commit, Commits, DeliveryId, End, Fate, MAX_BATCH, Member, Replies, Store};
 use crate::worker::core::SettledCount;
 use crate::worker::fault::{Fault, back_off};
 use crate::worker::intake::in_flight::InFlight;
@@ -37,24 +37,12 @@ pub(crate) struct Settler {
 impl Settler {
     /// Acknowledges until every worker has ended.
     pub(crate) async fn acknowledge(self, mut acks: mpsc::Receiver<DeliveryId>) {
-        let mut batch = Vec::with_capacity(MAX_BATCH);
-        while acks.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            self.meters.settle_batch.record(batch.len() as f64);
-            let mut failures = 0;
-            while let Err(error) = self
-                .store
-                .deliveries()
-                .acknowledge(&self.member, &batch)
-                .await
-            {
-                failures += 1;
-                self.pause(&error, failures).await;
-            }
-            if failures > 0 {
-                self.fault.clear();
-            }
+        let mut batch = Commits::default();
+        while acks.recv_many(batch.acks_mut(), MAX_BATCH).await > 0 {
+            self.commit(&batch).await;
             self.meters.acknowledged.increment(batch.len() as u64);
-            self.finish(batch.len(), batch.drain(..));
+            self.finish(batch.len(), batch.acks().iter().copied());
+            batch.clear();
         }
     }
 
@@ -62,47 +50,55 @@ impl Settler {
     ///
     /// Repeating after an unknown outcome is safe: the store no longer counts a settled delivery as
     /// this consumer's and writes nothing for it.
-    pub(crate) async fn write(self, mut writes: mpsc::Receiver<Settlement>, due: Arc<Due>) {
-        let mut batch = Vec::with_capacity(MAX_BATCH);
+    pub(crate) async fn write(self, mut writes: mpsc::Receiver<Commit>, due: Arc<Due>) {
+        let (mut received, mut batch) = (Vec::with_capacity(MAX_BATCH), Commits::default());
         let mut next = Instant::now();
-        while writes.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            if batch.len() < SMALL_WRITE {
+        while writes.recv_many(&mut received, MAX_BATCH).await > 0 {
+            if received.len() < SMALL_WRITE {
                 sleep_until(next).await;
-                while batch.len() < MAX_BATCH
-                    && let Ok(settlement) = writes.try_recv()
+                while received.len() < MAX_BATCH
+                    && let Ok(commit) = writes.try_recv()
                 {
-                    batch.push(settlement);
+                    received.push(commit);
                 }
             }
             next = Instant::now() + BETWEEN_WRITES;
-            // A lease may have been lost while its settlement waited for the batch before it.
-            batch.retain(|settlement| self.in_flight.contains(settlement.receipt()));
-            self.meters.settle_batch.record(batch.len() as f64);
-            let mut failures = 0;
-            let written = loop {
-                match self.store.deliveries().settle(&self.member, &batch).await {
-                    Ok(written) => break written,
-                    Err(error) => {
-                        failures += 1;
-                        self.pause(&error, failures).await;
-                    }
-                }
-            };
-            if failures > 0 {
-                self.fault.clear();
-            }
-            let lost = written.iter().filter(|written| !**written).count();
-            // After a failure a `false` can also mean that an earlier try has settled it.
+            batch.extend(received.drain(..));
+            // A lease may have been lost while its commit waited for the batch before it.
+            batch.retain(|id| self.in_flight.contains(id));
+            let (fates, failures) = self.commit(&batch).await;
+            let lost = fates.iter().filter(|fate| **fate == Fate::Lost).count();
+            // After a failure, `Lost` can also mean that an earlier try has settled it.
             if failures == 0 && lost > 0 {
                 self.meters.leases_lost.increment(lost as u64);
             }
-            if let Some(soonest) = soonest_retry(&batch) {
+            if let Some(soonest) = soonest_retry(batch.fenced()) {
                 due.set(soonest);
             }
-            self.finish(
-                batch.len(),
-                batch.drain(..).map(|settlement| settlement.receipt()),
-            );
+            self.finish(batch.len(), batch.fenced().iter().map(Commit::delivery));
+            batch.clear();
+        }
+    }
+
+    /// Repeats a batch until the store has answered every commit. Returns the fates of the fenced
+    /// commits, and how many tries failed.
+    async fn commit(&self, batch: &Commits) -> (Vec<Fate>, u32) {
+        self.meters.settle_batch.record(batch.len() as f64);
+        let mut failures = 0;
+        loop {
+            let replies = self.store.deliveries().commit(&self.member, batch).await;
+            match replies.and_then(Replies::answered) {
+                Ok(fates) => {
+                    if failures > 0 {
+                        self.fault.clear();
+                    }
+                    return (fates, failures);
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.pause(&error, failures).await;
+                }
+            }
         }
     }
 
@@ -126,10 +122,10 @@ impl Settler {
 }
 
 /// The shortest delay in a batch. Retries without a delay need no promoter.
-fn soonest_retry(batch: &[Settlement]) -> Option<Duration> {
-    let delays = batch.iter().filter_map(|settlement| match settlement {
-        Settlement::Reschedule { delay, .. } => Some(*delay).filter(|delay| !delay.is_zero()),
-        Settlement::DeadLetter { .. } => None,
+fn soonest_retry(batch: &[Commit]) -> Option<Duration> {
+    let delays = batch.iter().filter_map(|commit| match commit.end() {
+        End::Reschedule { delay, .. } => Some(*delay).filter(|delay| !delay.is_zero()),
+        _ => None,
     });
     delays.min()
 }

@@ -7,7 +7,6 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::api::SubscriptionReport;
 use crate::domain::{Error, ErrorKind};
-use crate::store::DeliveryId;
 use crate::worker::core::Core;
 use crate::worker::intake::fetch::MOST_PENDING;
 use crate::worker::tasks::{NOTICE, Tasks, abort, all_ended};
@@ -84,18 +83,10 @@ async fn release_unfinished(core: &Core) -> Result<u64, Error> {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         pending => pending?,
     };
-    let unfinished: Vec<DeliveryId> = pending
+    let unfinished = pending
         .into_iter()
-        .filter(|id| !core.in_flight.is_finished(*id))
-        .collect();
-    let mut released = 0;
-    if !unfinished.is_empty() {
-        released = core
-            .store
-            .deliveries()
-            .release(&core.member, &unfinished)
-            .await?;
-    }
+        .filter(|id| !core.in_flight.is_finished(*id));
+    let released = core.release(unfinished).await?;
     core.in_flight.remove(core.in_flight.unfinished());
     Ok(released)
 }

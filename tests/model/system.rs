@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::store::{
-    DeliveryId, Disposition, Fetched, GroupAt, IdRange, Lane, Member, NewEntry, Opening, Partition,
-    Reader, ReclaimCursor, Record, Settlement, Store,
+    Commit, Commits, DeliveryId, Disposition, Fate, Fetched, GroupAt, IdRange, Lane, Member,
+    NewEntry, Opening, Partition, Reader, ReclaimCursor, Record, Store,
 };
 use redstart::{
     Group, Topic,
@@ -144,14 +144,18 @@ impl System {
         self.receipts[&(group, label.to_owned())]
     }
 
+    /// Commits. For each fenced commit, whether the member held the delivery.
+    async fn commit(&self, member: &Member, commits: Commits) -> Vec<bool> {
+        let replies = self.store.deliveries().commit(member, &commits).await;
+        let fates = replies.unwrap().answered().unwrap().into_iter();
+        fates.map(|fate| fate == Fate::Done).collect()
+    }
+
     pub(crate) async fn acknowledge(&mut self, group: u8, consumer: u8, labels: &[&str]) {
         let member = self.member(group, consumer);
         let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
-        self.store
-            .deliveries()
-            .acknowledge(&member, &receipts)
-            .await
-            .unwrap();
+        let commits = receipts.into_iter().map(Commit::ack);
+        self.commit(&member, commits.collect()).await;
     }
 
     pub(crate) async fn settle(
@@ -161,32 +165,20 @@ impl System {
         ends: &[(Label, End, Label)],
     ) -> Vec<bool> {
         let member = self.member(group, consumer);
-        let settlements: Vec<_> = ends
+        let commits: Commits = ends
             .iter()
             .map(|(label, end, as_what)| {
                 let receipt = self.receipt(group, label);
-                let later = |delay| Settlement::Reschedule {
-                    receipt,
-                    delay,
-                    redelivery: as_what.clone().into(),
-                };
+                let later = |delay| Commit::reschedule(receipt, delay, as_what.clone().into());
                 match end {
                     End::Now => later(Duration::ZERO),
                     End::Soon => later(Duration::from_millis(1)),
                     End::Tomorrow => later(DAY),
-                    End::Bury => Settlement::DeadLetter {
-                        receipt,
-                        record: record(as_what),
-                    },
+                    End::Bury => Commit::dead_letter(receipt, record(as_what)),
                 }
             })
             .collect();
-        let settled = self
-            .store
-            .deliveries()
-            .settle(&member, &settlements)
-            .await
-            .unwrap();
+        let settled = self.commit(&member, commits).await;
         // What was due soon is due, and what is due later than this is due at another millisecond.
         match &self.time {
             Time::Memory(clock) => clock.advance(Duration::from_millis(1)),
@@ -208,11 +200,9 @@ impl System {
     pub(crate) async fn release(&mut self, group: u8, consumer: u8, labels: &[&str]) -> u64 {
         let member = self.member(group, consumer);
         let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
-        self.store
-            .deliveries()
-            .release(&member, &receipts)
-            .await
-            .unwrap()
+        let commits = receipts.into_iter().map(Commit::release);
+        let held = self.commit(&member, commits.collect()).await;
+        held.into_iter().filter(|held| *held).count() as u64
     }
 
     pub(crate) async fn reclaim(&mut self, group: u8, consumer: u8, everything: bool) -> Handed {

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use redstart::store::{
-    Appended, DeadLettersAnswer, DeadLettersOp, Deliveries, DeliveriesAnswer, DeliveriesOp,
-    DeliveryId, Fetched, Fields, GroupAt, Lane, Log, LogAnswer, LogOp, Member, NewEntry, Partition,
-    ReclaimCursor, ScheduleAnswer, ScheduleOp, Settlement, Store, TopicsOp,
+    Appended, Commit, Commits, DeadLettersAnswer, DeadLettersOp, Deliveries, DeliveriesAnswer,
+    DeliveriesOp, DeliveryId, End, Fate, Fetched, Fields, GroupAt, Lane, Log, LogAnswer, LogOp,
+    Member, NewEntry, Partition, ReclaimCursor, Replies, ScheduleAnswer, ScheduleOp, Store,
+    TopicsOp,
 };
 use redstart::{Error, ErrorKind, envelope::EntryId, ports::BoxFuture};
 use uuid::Uuid;
@@ -110,7 +111,9 @@ impl Broken {
         if self.flaw == Flaw::SettlesOnFetch {
             lost.extend(fetched.iter().map(|one| one.receipt));
         }
-        deliveries.acknowledge(by, &lost).await.unwrap();
+        let lost: Commits = lost.into_iter().map(Commit::ack).collect();
+        let replies = deliveries.commit(by, &lost).await.unwrap();
+        replies.answered().unwrap();
         fetched
     }
 
@@ -148,21 +151,20 @@ impl Broken {
         appended
     }
 
-    /// Settles one delivery, as the flaw wants it.
-    async fn settle_one(
+    /// Ends one delivery, as the flaw wants it.
+    async fn end_one(
         &self,
         store: &dyn Store,
         by: &Member,
-        settlement: &Settlement,
-    ) -> Result<Vec<bool>, Error> {
-        let (deliveries, receipt) = (store.deliveries(), settlement.receipt());
+        commit: &Commit,
+    ) -> Result<Fate, Error> {
+        let (deliveries, receipt) = (store.deliveries(), commit.delivery());
         let to_all = self.flaw == Flaw::RetriesToAll;
-        let comes_again = match settlement {
-            Settlement::Reschedule { .. } => to_all,
+        let comes_again = match commit.end() {
+            End::Reschedule { .. } => to_all,
             // Each message dies a second time, and no more often.
-            Settlement::DeadLetter { .. } => {
-                self.flaw == Flaw::BuriesAgain && receipt.lane == Lane::Log
-            }
+            End::DeadLetter(_) => self.flaw == Flaw::BuriesAgain && receipt.lane == Lane::Log,
+            _ => false,
         };
         if comes_again {
             let fields = self.seen.lock().unwrap()[&(by.at.clone(), receipt)].clone();
@@ -174,20 +176,30 @@ impl Broken {
             };
             append_one(store.log(), &by.at.partition, &entry).await;
             if to_all {
-                deliveries.acknowledge(by, &[receipt]).await?;
-                return Ok(vec![true]);
+                commit_one(deliveries, by, Commit::ack(receipt)).await?;
+                return Ok(Fate::Done);
             }
         }
-        let settled = deliveries.settle(by, slice::from_ref(settlement)).await?;
-        if self.flaw == Flaw::AsksNoOwner && settled == [false] {
+        let fate = commit_one(deliveries, by, commit.clone()).await?;
+        if self.flaw == Flaw::AsksNoOwner && fate == Fate::Lost {
             // Its holder loses it.
             deliveries
                 .reclaim(by, Duration::ZERO, ReclaimCursor::default(), 100)
                 .await?;
-            return deliveries.settle(by, slice::from_ref(settlement)).await;
+            return commit_one(deliveries, by, commit.clone()).await;
         }
-        Ok(settled)
+        Ok(fate)
     }
+}
+
+async fn commit_one(
+    deliveries: &dyn Deliveries,
+    by: &Member,
+    commit: Commit,
+) -> Result<Fate, Error> {
+    let commits = Commits::from_iter([commit]);
+    let fates = deliveries.commit(by, &commits).await?.answered()?;
+    Ok(fates.first().copied().unwrap_or(Fate::Done))
 }
 
 async fn append_one(log: &dyn Log, at: &Partition, entry: &NewEntry) -> EntryId {
@@ -213,20 +225,22 @@ impl Decorator for Broken {
                     let appended = self.append_unknown(store.log(), at, entries).await;
                     return Ok(Answer::Log(LogAnswer::AppendOnce(appended)));
                 }
-                Op::Deliveries(DeliveriesOp::Acknowledge { .. })
-                    if flaw == Flaw::AcknowledgesNothing =>
-                {
-                    return Ok(Answer::Deliveries(DeliveriesAnswer::Acknowledge(())));
-                }
-                Op::Deliveries(DeliveriesOp::Settle { by, settlements }) => {
-                    let mut done = Vec::new();
-                    for settlement in settlements {
-                        done.extend(self.settle_one(store, by, settlement).await?);
+                Op::Deliveries(DeliveriesOp::Commit { by, commits }) => {
+                    if flaw != Flaw::AcknowledgesNothing {
+                        let acks = commits.acks().iter().copied().map(Commit::ack);
+                        let acks: Commits = acks.collect();
+                        store.deliveries().commit(by, &acks).await?.answered()?;
                     }
-                    return Ok(Answer::Deliveries(DeliveriesAnswer::Settle(done)));
-                }
-                Op::Deliveries(DeliveriesOp::Release { receipts, .. }) => {
-                    self.released.lock().unwrap().extend(receipts);
+                    let mut fenced = Vec::new();
+                    for commit in commits.fenced() {
+                        if let End::Release = commit.end() {
+                            self.released.lock().unwrap().push(commit.delivery());
+                        }
+                        fenced.push(self.end_one(store, by, commit).await);
+                    }
+                    let acks = Ok(Fate::Done);
+                    let replies = Replies { acks, fenced };
+                    return Ok(Answer::Deliveries(DeliveriesAnswer::Commit(replies)));
                 }
                 Op::Deliveries(DeliveriesOp::Reclaim {
                     by,

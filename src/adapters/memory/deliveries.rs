@@ -8,56 +8,39 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, gone, turn};
-use super::sequence::Pending;
 use super::store::{GroupState, redelivery_entry};
 use crate::domain::{BoxFuture, Error, whole_millis};
 use crate::store::{
-    Deliveries, DeliveryId, Lane, MAX_BATCH, Member, ReclaimCursor, Reclaimed, Settlement,
+    Commit, Commits, Deliveries, DeliveryId, End, Fate, Lane, MAX_BATCH, Member, ReclaimCursor,
+    Reclaimed, Replies,
 };
 
 const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
 
 impl MemoryAdapter {
-    /// Changes deliveries that the member holds. For each, whether it held it.
-    fn change_leases(
-        &self,
-        by: &Member,
-        receipts: &[DeliveryId],
-        change: impl Fn(&mut Pending),
-    ) -> Vec<bool> {
-        self.with(|space| {
-            let Some(group) = space.group(&by.at) else {
-                return vec![false; receipts.len()];
-            };
-            group.set_active(&by.consumer);
-            let mut one = |receipt: &DeliveryId| {
-                let cursor = group.cursor(receipt.lane);
-                let pending = cursor.pending_of(receipt.id, &by.consumer);
-                pending.map(&change).is_some()
-            };
-            receipts.iter().map(&mut one).collect()
-        })
-    }
-
-    fn settle_all(&self, by: &Member, settlements: &[Settlement]) -> Vec<bool> {
+    fn commit_all(&self, by: &Member, commits: &Commits) -> Vec<Fate> {
         let now = self.shared.now();
-        let (done, arrived) = self.with(|space| {
+        let (fates, arrived) = self.with(|space| {
             let found = space.topics.get_mut(by.topic()).and_then(|topic| {
                 let group = topic.groups.get_mut(by.group())?;
                 Some((Arc::clone(&topic.arrived), group))
             });
             let Some((arrived, group)) = found else {
-                return (vec![false; settlements.len()], None);
+                return (vec![Fate::Lost; commits.fenced().len()], None);
             };
-            let settle = |settlement| settle_one(group, by, settlement, now);
-            (settlements.iter().map(settle).collect(), Some(arrived))
+            for receipt in commits.acks() {
+                group.cursor(receipt.lane).pending.remove(&receipt.id);
+            }
+            let commit = |one| commit_one(group, by, one, now);
+            (commits.fenced().iter().map(commit).collect(), Some(arrived))
         });
         // Without a delay it is in the redelivery stream at once.
-        let at_once = |one: &Settlement| matches!(one, Settlement::Reschedule { delay, .. } if delay.is_zero());
-        if let Some(arrived) = arrived.filter(|_| settlements.iter().any(at_once)) {
+        let at_once =
+            |one: &Commit| matches!(one.end(), End::Reschedule { delay, .. } if delay.is_zero());
+        if let Some(arrived) = arrived.filter(|_| commits.fenced().iter().any(at_once)) {
             arrived.notify_waiters();
         }
-        done
+        fates
     }
 
     fn take_over(
@@ -91,57 +74,48 @@ impl MemoryAdapter {
     }
 }
 
-fn settle_one(group: &mut GroupState, by: &Member, settlement: &Settlement, now: u64) -> bool {
-    let receipt = settlement.receipt();
+fn commit_one(group: &mut GroupState, by: &Member, commit: &Commit, now: u64) -> Fate {
+    let receipt = commit.delivery();
     let cursor = group.cursor(receipt.lane);
-    if cursor.pending_of(receipt.id, &by.consumer).is_none() {
-        return false;
+    let Some(pending) = cursor.pending_of(receipt.id, &by.consumer) else {
+        return Fate::Lost;
+    };
+    if let End::Release = commit.end() {
+        pending.release();
+        group.set_active(&by.consumer);
+        return Fate::Done;
     }
     cursor.pending.remove(&receipt.id);
-    match settlement {
-        Settlement::Reschedule {
-            delay, redelivery, ..
-        } if delay.is_zero() => {
+    match commit.end() {
+        End::Reschedule { delay, redelivery } if delay.is_zero() => {
             let entry = redelivery_entry(redelivery.clone());
             group.redelivery.push(now, entry);
         }
-        Settlement::Reschedule {
-            delay, redelivery, ..
-        } => {
+        End::Reschedule { delay, redelivery } => {
             let due = now.saturating_add(whole_millis(*delay));
             group.scheduled.insert((due, receipt), redelivery.clone());
         }
-        Settlement::DeadLetter { record, .. } => {
-            group.dead_letter(record.clone(), now);
+        End::DeadLetter(record) => {
+            group.dead_letter((**record).clone(), now);
         }
+        End::Ack | End::Release => {}
     }
-    true
+    Fate::Done
 }
 
 impl Deliveries for MemoryAdapter {
-    fn acknowledge<'a>(
+    fn commit<'a>(
         &'a self,
         by: &'a Member,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<(), Error>> {
+        commits: &'a Commits,
+    ) -> BoxFuture<'a, Result<Replies, Error>> {
         turn(move || {
-            self.with(|space| {
-                if let Some(group) = space.group(&by.at) {
-                    for receipt in receipts {
-                        group.cursor(receipt.lane).pending.remove(&receipt.id);
-                    }
-                }
-            });
-            Ok(())
+            let fates = self.commit_all(by, commits);
+            Ok(Replies {
+                acks: Ok(Fate::Done),
+                fenced: fates.into_iter().map(Ok).collect(),
+            })
         })
-    }
-
-    fn settle<'a>(
-        &'a self,
-        by: &'a Member,
-        settlements: &'a [Settlement],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        turn(move || Ok(self.settle_all(by, settlements)))
     }
 
     fn extend<'a>(
@@ -151,18 +125,18 @@ impl Deliveries for MemoryAdapter {
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         turn(move || {
             let since = Some(Instant::now());
-            Ok(self.change_leases(by, receipts, |pending| pending.since = since))
-        })
-    }
-
-    fn release<'a>(
-        &'a self,
-        by: &'a Member,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<u64, Error>> {
-        turn(move || {
-            let held = self.change_leases(by, receipts, Pending::release);
-            Ok(held.into_iter().filter(|held| *held).count() as u64)
+            Ok(self.with(|space| {
+                let Some(group) = space.group(&by.at) else {
+                    return vec![false; receipts.len()];
+                };
+                group.set_active(&by.consumer);
+                let mut extend = |receipt: &DeliveryId| {
+                    let cursor = group.cursor(receipt.lane);
+                    let pending = cursor.pending_of(receipt.id, &by.consumer);
+                    pending.map(|pending| pending.since = since).is_some()
+                };
+                receipts.iter().map(&mut extend).collect()
+            }))
         })
     }
 

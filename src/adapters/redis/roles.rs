@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::adapter::RedisAdapter;
 use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, Timestamp, Topic, TopicSettings};
 use crate::store::{
-    Appended, ConsumerStatus, Deliveries, DeliveryId, Fields, GroupAt, GroupRemoval, Inspect, Log,
-    Member, NewEntry, Partition, Promoted, ReclaimCursor, Reclaimed, Schedule, ScheduledPage,
-    ServerInfo, Settlement, StartFrom, TopicStatus, Topics, Trimmed,
+    Appended, Commits, ConsumerStatus, Deliveries, DeliveryId, Fate, Fields, GroupAt, GroupRemoval,
+    Inspect, Log, Member, NewEntry, Partition, Promoted, ReclaimCursor, Reclaimed, Replies,
+    Schedule, ScheduledPage, ServerInfo, StartFrom, TopicStatus, Topics, Trimmed,
 };
 
 impl Topics for RedisAdapter {
@@ -99,20 +99,18 @@ impl Log for RedisAdapter {
 }
 
 impl Deliveries for RedisAdapter {
-    fn acknowledge<'a>(
+    fn commit<'a>(
         &'a self,
         by: &'a Member,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.ack(by, receipts))
-    }
-
-    fn settle<'a>(
-        &'a self,
-        by: &'a Member,
-        settlements: &'a [Settlement],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.settle_all(by, settlements))
+        commits: &'a Commits,
+    ) -> BoxFuture<'a, Result<Replies, Error>> {
+        Box::pin(async move {
+            let acks = self.ack(by, commits.acks()).await;
+            Ok(Replies {
+                acks: acks.map(|()| Fate::Done),
+                fenced: self.commit_fenced(by, commits.fenced()).await,
+            })
+        })
     }
 
     fn extend<'a>(
@@ -121,17 +119,6 @@ impl Deliveries for RedisAdapter {
         receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         Box::pin(self.change_leases("extend", by, receipts))
-    }
-
-    fn release<'a>(
-        &'a self,
-        by: &'a Member,
-        receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<u64, Error>> {
-        Box::pin(async move {
-            let held = self.change_leases("release", by, receipts).await?;
-            Ok(held.into_iter().filter(|held| *held).count() as u64)
-        })
     }
 
     fn pending_of<'a>(

@@ -4,7 +4,7 @@ use super::adapter::RedisAdapter;
 use super::resp::reply;
 use super::scripts;
 use crate::domain::{Error, whole_millis};
-use crate::store::{DeliveryId, Lane, MAX_BATCH, Member, Settlement};
+use crate::store::{Commit, DeliveryId, End, Fate, Lane, MAX_BATCH, Member};
 use crate::wire::dead_letter::encode_head;
 
 /// A script's arguments are cut at some 1 MiB: it blocks the server, and it has to get there.
@@ -32,10 +32,11 @@ pub(super) fn batches_of<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usi
     batches
 }
 
-fn weight(settlement: &Settlement) -> usize {
-    match settlement {
-        Settlement::Reschedule { redelivery, .. } => redelivery.len(),
-        Settlement::DeadLetter { record, .. } => record.body.len(),
+fn weight(commit: &Commit) -> usize {
+    match commit.end() {
+        End::Reschedule { redelivery, .. } => redelivery.len(),
+        End::DeadLetter(record) => record.body.len(),
+        End::Ack | End::Release => 0,
     }
 }
 
@@ -77,53 +78,77 @@ impl RedisAdapter {
             .map_err(|e| e.on(member.to_string()))
     }
 
-    pub(super) async fn settle_all(
+    /// Settles each run of commits that one script can carry out. A failure ends it.
+    pub(super) async fn commit_fenced(
         &self,
-        member: &Member,
-        settlements: &[Settlement],
-    ) -> Result<Vec<bool>, Error> {
-        let (topic, group) = (member.topic(), member.group());
-        let mut done = Vec::with_capacity(settlements.len());
-        for batch in batches(settlements, weight) {
-            let mut call = scripts::settle()
-                .key(self.keys.log(topic))
-                .key(self.keys.redo(topic, group))
-                .key(self.keys.retry(topic, group))
-                .key(self.keys.retry_body(topic, group))
-                .key(self.keys.dead(topic, group))
-                .key(self.keys.dead_body(topic, group))
-                .key(self.keys.dead_counts(topic, group))
-                .key(self.keys.dead_causes(topic, group))
-                .arg(group.as_str())
-                .arg(member.consumer.as_str());
-            for settlement in batch {
-                let receipt = settlement.receipt();
-                call.push(lane_name(receipt.lane));
-                call.push(receipt.id.to_string());
-                match settlement {
-                    Settlement::Reschedule {
-                        delay, redelivery, ..
-                    } => {
-                        call.push("later");
-                        call.push(whole_millis(*delay));
-                        call.push(&redelivery[..]);
-                    }
-                    Settlement::DeadLetter { record, .. } => {
-                        call.push("bury");
-                        call.push(&encode_head(&record.head)[..]);
-                        call.push(&record.body[..]);
+        by: &Member,
+        commits: &[Commit],
+    ) -> Vec<Result<Fate, Error>> {
+        let mut fates = Vec::with_capacity(commits.len());
+        for run in commits.chunk_by(|one, next| is_release(one) == is_release(next)) {
+            for batch in batches(run, weight) {
+                let done = if is_release(&batch[0]) {
+                    let receipts: Vec<_> = batch.iter().map(Commit::delivery).collect();
+                    self.change_leases("release", by, &receipts).await
+                } else {
+                    self.settle_batch(by, batch).await
+                };
+                let fate = |held| Ok(if held { Fate::Done } else { Fate::Lost });
+                match done {
+                    Ok(held) => fates.extend(held.into_iter().map(fate)),
+                    Err(error) => {
+                        fates.resize_with(commits.len(), || Err(error.clone()));
+                        return fates;
                     }
                 }
             }
-            let flags = self
-                .net
-                .call("settle", &call, reply::flags)
-                .await
-                .map_err(|e| e.on(member.to_string()))?;
-            done.extend(flags);
         }
-        Ok(done)
+        fates
     }
+
+    async fn settle_batch(&self, by: &Member, batch: &[Commit]) -> Result<Vec<bool>, Error> {
+        let (topic, group) = (by.topic(), by.group());
+        let mut call = scripts::settle()
+            .key(self.keys.log(topic))
+            .key(self.keys.redo(topic, group))
+            .key(self.keys.retry(topic, group))
+            .key(self.keys.retry_body(topic, group))
+            .key(self.keys.dead(topic, group))
+            .key(self.keys.dead_body(topic, group))
+            .key(self.keys.dead_counts(topic, group))
+            .key(self.keys.dead_causes(topic, group))
+            .arg(group.as_str())
+            .arg(by.consumer.as_str());
+        for commit in batch {
+            let receipt = commit.delivery();
+            let name = |call: &mut scripts::Call| {
+                call.push(lane_name(receipt.lane));
+                call.push(receipt.id.to_string());
+            };
+            match commit.end() {
+                End::Reschedule { delay, redelivery } => {
+                    name(&mut call);
+                    call.push("later");
+                    call.push(whole_millis(*delay));
+                    call.push(&redelivery[..]);
+                }
+                End::DeadLetter(record) => {
+                    name(&mut call);
+                    call.push("bury");
+                    call.push(&encode_head(&record.head)[..]);
+                    call.push(&record.body[..]);
+                }
+                // Other calls carry these out.
+                End::Ack | End::Release => {}
+            }
+        }
+        let flags = self.net.call("settle", &call, reply::flags).await;
+        flags.map_err(|e| e.on(by.to_string()))
+    }
+}
+
+fn is_release(commit: &Commit) -> bool {
+    matches!(commit.end(), End::Release)
 }
 
 #[cfg(test)]

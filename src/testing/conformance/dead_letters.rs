@@ -8,8 +8,8 @@ use super::support::{Must as _, Stage, group, head, quick, receipts, record};
 use crate::api::Delivery;
 use crate::domain::{Cause, CountBy, DeadLetterFilter, EntryId, Reason};
 use crate::store::{
-    DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL, Lane, Record,
-    Restoring, Settlement,
+    Commit, DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL, Lane,
+    Record, Restoring,
 };
 
 pub(super) const NOWHERE: EntryId = EntryId {
@@ -39,7 +39,7 @@ impl<S: Subject> Stage<'_, S> {
         let letters: Vec<_> = fetched
             .into_iter()
             .zip(records)
-            .map(|(receipt, record)| Settlement::DeadLetter { receipt, record })
+            .map(|(receipt, record)| Commit::dead_letter(receipt, record))
             .collect();
         let done = self.settle(&hand.member, &letters).await;
         assert!(done.iter().all(|done| *done));
@@ -75,7 +75,6 @@ pub(super) fn redelivery() -> Disposition {
 }
 
 /// > Goes to the group's dead letters.
-/// > What the dead letters will hold.
 pub async fn a_record_is_kept_as_it_was_given<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.buried(3).await;

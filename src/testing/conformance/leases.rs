@@ -83,22 +83,19 @@ pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
         .await;
 }
 
-/// > Gives deliveries back: [`reclaim`](crate::store::Deliveries::reclaim) can take them at once, and the delivery
-/// > that ends here is not counted.
+/// > Is given back: [`reclaim`](crate::store::Deliveries::reclaim) can take it at once, and the delivery that
+/// > ends here is not counted.
 /// > Giving back twice, as after a lost answer, uncounts once.
-/// > Returns how many the member held.
 pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let mut hand = stage.hand("leaving").await;
     let fetched = receipts(&stage.fetch(&mut hand, 3).await);
     let other = stage.member("other");
-    let strangers = stage.store.deliveries().release(&other, &fetched).await;
-    assert_eq!(strangers.must("releasing"), 0);
+    assert_eq!(stage.release(&other, &fetched).await, 0);
     for (from, to) in [(&hand.member, &other), (&other, &hand.member)] {
         for _ in 0..2 {
-            let given = stage.store.deliveries().release(from, &fetched[..2]).await;
-            assert_eq!(given.must("releasing"), 2);
+            assert_eq!(stage.release(from, &fetched[..2]).await, 2);
         }
         let taken = stage.reclaim(to, DAY).await;
         assert_eq!(receipts(&taken), fetched[..2]);
@@ -295,12 +292,7 @@ pub async fn only_one_of_two_takes_over<S: Subject>(subject: &S) {
     stage.append(0..100).await;
     let mut hand = stage.hand("dying").await;
     let fetched = receipts(&stage.fetch(&mut hand, 100).await);
-    let given = stage
-        .store
-        .deliveries()
-        .release(&hand.member, &fetched)
-        .await;
-    assert_eq!(given.must("releasing"), 100);
+    assert_eq!(stage.release(&hand.member, &fetched).await, 100);
     let (one, two) = (stage.member("one"), stage.member("two"));
     let (one, two) = tokio::join!(stage.reclaim(&one, DAY), stage.reclaim(&two, DAY));
     let both: Vec<u32> = one.iter().chain(&two).map(number_in).collect();

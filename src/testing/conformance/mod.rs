@@ -311,7 +311,7 @@ mod tests {
         ("cas", include_str!("cas.rs")),
         ("health", include_str!("health.rs")),
     ];
-    const PORTS: [&str; 8] = [
+    const PORTS: [&str; 9] = [
         include_str!("../../store/mod.rs"),
         include_str!("../../store/topics.rs"),
         include_str!("../../store/log.rs"),
@@ -320,6 +320,7 @@ mod tests {
         include_str!("../../store/dead_letters.rs"),
         include_str!("../../store/inspect.rs"),
         include_str!("../../api/kv.rs"),
+        include_str!("../../store/commit.rs"),
     ];
 
     /// The words of a text's documentation, in one line.

@@ -221,11 +221,8 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
         history: crate::domain::DeliveryHistory::from(fetched[0].receipt.id),
         anew: false,
     };
-    let settlement = crate::store::Settlement::Reschedule {
-        receipt: fetched[0].receipt,
-        delay: Duration::from_millis(50),
-        redelivery: redelivery.encode(),
-    };
+    let (receipt, delay) = (fetched[0].receipt, Duration::from_millis(50));
+    let settlement = crate::store::Commit::reschedule(receipt, delay, redelivery.encode());
     stage.settle(&hand.member, &[settlement]).await;
     drop(hand);
     let (sender, mut received) = mpsc::unbounded_channel();

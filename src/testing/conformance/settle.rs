@@ -11,7 +11,7 @@ use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::EntryId;
 use crate::store::{DeliveryId, Lane};
 
-/// > Acknowledges deliveries.
+/// > Its message is handled.
 /// > Acknowledging twice succeeds.
 pub async fn what_is_acknowledged_does_not_come_again<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -28,8 +28,7 @@ pub async fn what_is_acknowledged_does_not_come_again<S: Subject>(subject: &S) {
     assert!(again.is_empty());
 }
 
-/// > Owners are not checked: work that was done is done, whoever
-/// > holds the lease now.
+/// > Acknowledgements are not fenced: work that was done is done, whoever holds the lease now.
 pub async fn a_late_acknowledgement_counts<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..1).await;
@@ -41,7 +40,8 @@ pub async fn a_late_acknowledgement_counts<S: Subject>(subject: &S) {
     assert_eq!(stage.counts().await, [0, 0, 0, 0]);
 }
 
-/// > For each, whether the member held it; where it did not, nothing was written.
+/// > Where the member does not hold the delivery, nothing is written.
+/// > The member did not hold the delivery any more, and the store wrote nothing.
 pub async fn a_stale_settlement_is_rejected<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..2).await;
@@ -59,8 +59,10 @@ pub async fn a_stale_settlement_is_rejected<S: Subject>(subject: &S) {
     assert_eq!(stage.counts().await, [0, 0, 1, 1]);
 }
 
-/// > Ends deliveries that the member still holds; each one atomically, written before it is
-/// > acknowledged.
+/// > Ends deliveries.
+/// > The fenced commits end deliveries that the member still holds; each one atomically, written
+/// > before it is acknowledged.
+/// > Repeating the same call is safe in either case.
 pub async fn settling_again_writes_nothing_again<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
@@ -106,12 +108,7 @@ pub async fn what_was_never_fetched_cannot_be_settled<S: Subject>(subject: &S) {
         .extend(&hand.member, &strange)
         .await;
     assert_eq!(held.must("extending"), [false; 3]);
-    let held = stage
-        .store
-        .deliveries()
-        .release(&hand.member, &strange)
-        .await;
-    assert_eq!(held.must("releasing"), 0);
+    assert_eq!(stage.release(&hand.member, &strange).await, 0);
     assert_eq!(stage.counts().await, [1, 1, 0, 0]);
     assert_eq!(numbers(&stage.fetch(&mut hand, 1).await), [1]);
 }

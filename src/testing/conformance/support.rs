@@ -17,8 +17,8 @@ use crate::domain::{
     Reason, RetryPolicy, Topic, TopicSettings,
 };
 use crate::store::{
-    DeliveryId, Fetched, Fields, GroupAt, GroupStatus, Interrupt, Member, NewEntry, Opening,
-    Partition, Reader, ReclaimCursor, Record, Settlement, StartFrom, Store,
+    Commit, Commits, DeliveryId, Fate, Fetched, Fields, GroupAt, GroupStatus, Interrupt, Member,
+    NewEntry, Opening, Partition, Reader, ReclaimCursor, Record, StartFrom, Store,
 };
 
 /// Longer than any check takes.
@@ -95,12 +95,8 @@ pub(super) fn receipts(fetched: &[Fetched]) -> Vec<DeliveryId> {
     fetched.iter().map(|one| one.receipt).collect()
 }
 
-pub(super) fn later(receipt: DeliveryId, delay: Duration, redelivery: &str) -> Settlement {
-    Settlement::Reschedule {
-        receipt,
-        delay,
-        redelivery: Bytes::from(redelivery.to_owned()),
-    }
+pub(super) fn later(receipt: DeliveryId, delay: Duration, redelivery: &str) -> Commit {
+    Commit::reschedule(receipt, delay, Bytes::from(redelivery.to_owned()))
 }
 
 pub(super) fn record(body: &str) -> Record {
@@ -126,11 +122,8 @@ pub(super) fn head(error: &str) -> DeadLetterSummary {
     }
 }
 
-pub(super) fn bury(receipt: DeliveryId, body: &str) -> Settlement {
-    Settlement::DeadLetter {
-        receipt,
-        record: record(body),
-    }
+pub(super) fn bury(receipt: DeliveryId, body: &str) -> Commit {
+    Commit::dead_letter(receipt, record(body))
 }
 
 /// Tries again soon, this many attempts in all.
@@ -304,14 +297,31 @@ impl<'a, S: Subject> Stage<'a, S> {
         assert!(fetched.is_empty(), "there should be nothing: {fetched:?}");
     }
 
-    pub(super) async fn settle(&self, member: &Member, settlements: &[Settlement]) -> Vec<bool> {
-        let done = self.store.deliveries().settle(member, settlements).await;
-        done.must("settling")
+    /// Commits, and expects an answer to each.
+    pub(super) async fn commit(&self, member: &Member, commits: Commits) -> Vec<Fate> {
+        let replies = self.store.deliveries().commit(member, &commits).await;
+        let replies = replies.must("committing");
+        assert_eq!(replies.fenced.len(), commits.fenced().len());
+        replies.answered().must("committing")
+    }
+
+    /// Settles. For each, whether the member held it.
+    pub(super) async fn settle(&self, member: &Member, commits: &[Commit]) -> Vec<bool> {
+        let fates = self.commit(member, commits.iter().cloned().collect());
+        let fates = fates.await.into_iter();
+        fates.map(|fate| fate == Fate::Done).collect()
     }
 
     pub(super) async fn acknowledge(&self, member: &Member, receipts: &[DeliveryId]) {
-        let done = self.store.deliveries().acknowledge(member, receipts).await;
-        done.must("acknowledging");
+        let commits = receipts.iter().copied().map(Commit::ack);
+        self.commit(member, commits.collect()).await;
+    }
+
+    /// Gives back. Returns how many the member held.
+    pub(super) async fn release(&self, member: &Member, receipts: &[DeliveryId]) -> u64 {
+        let commits = receipts.iter().copied().map(Commit::release);
+        let fates = self.commit(member, commits.collect()).await.into_iter();
+        fates.filter(|fate| *fate == Fate::Done).count() as u64
     }
 
     /// Takes over whatever is older than a lease, from the front to the end.

@@ -9,7 +9,7 @@ use crate::domain::{
     DeadLetter, DeliveryHistory, Envelope, Error, FailedAttempt, Reason, Timestamp, Verdict,
     describe, fingerprint,
 };
-use crate::store::{DeliveryId, Fields, Member, Settlement};
+use crate::store::{Commit, DeliveryId, Fields, Member};
 use crate::wire::dead_letter::encode_record;
 use crate::wire::redelivery::Redelivery;
 use crate::wire::{Limits, Undecodable, encode_entry};
@@ -72,7 +72,7 @@ async fn write(core: &Core, lease: &Lease, id: DeliveryId, ending: Ending) {
     }
     lease.finish();
     // The settlers outlive the workers, so sending succeeds.
-    if let Err(full) = core.writes.try_send(ending.into_settlement(id)) {
+    if let Err(full) = core.writes.try_send(ending.into_commit(id)) {
         core.queue.pass_on();
         let _ = core.writes.send(full.into_inner()).await;
     }
@@ -110,19 +110,12 @@ enum Ending {
 }
 
 impl Ending {
-    fn into_settlement(self, receipt: DeliveryId) -> Settlement {
+    fn into_commit(self, id: DeliveryId) -> Commit {
         match self {
             Self::Reschedule {
                 delay, redelivery, ..
-            } => Settlement::Reschedule {
-                receipt,
-                delay,
-                redelivery,
-            },
-            Self::DeadLetter(dead) => Settlement::DeadLetter {
-                receipt,
-                record: encode_record(&dead),
-            },
+            } => Commit::reschedule(id, delay, redelivery),
+            Self::DeadLetter(dead) => Commit::dead_letter(id, encode_record(&dead)),
         }
     }
 }

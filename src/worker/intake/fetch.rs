@@ -7,9 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::domain::{Error, ErrorKind, describe};
-use crate::store::{
-    DeliveryId, Fetched, Interrupt, Opened, Opening, Reader, ReclaimCursor, StartFrom,
-};
+use crate::store::{Fetched, Interrupt, Opened, Opening, Reader, ReclaimCursor, StartFrom};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 use crate::worker::intake::policy::POLICY;
@@ -187,16 +185,10 @@ async fn release_unseen(core: &Core) -> Result<(), Error> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         pending => pending?,
     };
-    let unseen: Vec<DeliveryId> = pending
+    let unseen = pending
         .into_iter()
-        .filter(|id| !core.in_flight.contains(*id))
-        .collect();
-    if !unseen.is_empty() {
-        core.store
-            .deliveries()
-            .release(&core.member, &unseen)
-            .await?;
-    }
+        .filter(|id| !core.in_flight.contains(*id));
+    core.release(unseen).await?;
     Ok(())
 }
 
