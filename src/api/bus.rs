@@ -14,79 +14,81 @@ use crate::api::{
 use crate::domain::BoxFuture;
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, IntoOutcomes, RetryPolicy, Topic};
 
-/// What became of a message that was published.
+/// The result of publishing a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Published {
     /// The id of its entry in the topic.
     pub id: EntryId,
-    /// Whether the entry was there already, from an earlier call or from an earlier try of this
-    /// one, and nothing was added. Always `false` without
+    /// Whether an earlier call, or an earlier try of this call, has already added the entry, so that
+    /// nothing was added now. Always `false` without
     /// [deduplication](PublishOptions::with_deduplication).
     pub duplicate: bool,
 }
 
-/// How a message is published.
+/// The settings of a publish.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[must_use]
 pub struct PublishOptions {
-    /// `None` is what the bus does by default.
+    /// `None`: the default of the bus.
     deduplication: Option<Option<Duration>>,
-    /// What the message is, where its envelope's id does not tell.
+    /// The identity for deduplication; `None`: the envelope's id.
     instance: Option<Uuid>,
 }
 
 impl PublishOptions {
-    /// What the bus does by default.
+    /// The defaults of the bus.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds nothing where the topic was given a message with the same envelope id, with
-    /// deduplication, less than `window` ago: the publish returns the first entry's id and
-    /// `duplicate: true`. By default as the container was
-    /// [told](crate::container::ContainerBuilder::with_deduplication).
+    /// Recognises repeats: if a message with the same envelope id was published to the topic with
+    /// deduplication less than `window` ago, the publish adds nothing and returns the id of the first
+    /// entry and `duplicate: true`. By default the setting of the
+    /// [container](crate::container::ContainerBuilder::with_deduplication).
     ///
-    /// Checking and adding are one atomic step on the server, whose clock the window goes by:
-    /// from 1 millisecond to 30 days, in whole milliseconds. It is remembered even when the
-    /// entry has been settled and removed. Publishers of one topic should use one window: a repeat is
-    /// certainly recognised within the shorter of the first publish's and its own.
+    /// The window is 1 millisecond to 30 days, in whole milliseconds of the server's clock. The
+    /// server checks and adds in one atomic step, and remembers the id even after the entry has been
+    /// settled and removed. Use one window for all publishers of a topic: a repeat is certainly
+    /// recognised only within the shorter of the two windows.
     ///
-    /// And so the bus itself repeats what it cannot tell the fate of: up to 4 times, after 0.1 s,
-    /// 0.2 s, 0.4 s and 0.8 s, each spread by half, within the first half of the window. Only when that
-    /// is of no use the publish ends in [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown).
-    /// Choose a window that is longer than the outages to be survived: minutes.
+    /// Because repeats are safe, the bus itself retries a publish whose outcome is unknown: up to 4
+    /// times, after 0.1 s, 0.2 s, 0.4 s and 0.8 s, each jittered by half, within the first half of the
+    /// window. If that does not help, the publish fails with
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). Choose a window longer than the outages
+    /// to survive: minutes.
     pub fn with_deduplication(mut self, window: Duration) -> Self {
         self.deduplication = Some(Some(window));
         self
     }
 
-    /// Adds the message whatever was published before, also where the container deduplicates.
+    /// Always adds the message, even if the container deduplicates.
     pub fn without_deduplication(mut self) -> Self {
         self.deduplication = Some(None);
         self
     }
 
-    /// As [`with_deduplication`](Self::with_deduplication), but what the topic must not have been given
-    /// is this instance of the message, whatever else was published with its envelope's id.
+    /// Like [`with_deduplication`](Self::with_deduplication), but recognises repeats by `instance`
+    /// instead of the envelope's id.
     pub(crate) fn with_instance(mut self, instance: Uuid, window: Duration) -> Self {
         self.instance = Some(instance);
         self.with_deduplication(window)
     }
 
-    /// By what a repeat of a message is recognised.
+    /// The identity by which a repeat is recognised.
     pub(crate) fn identity(self, envelope: &Envelope) -> Uuid {
         self.instance.unwrap_or_else(|| envelope.id())
     }
 
-    /// The window, where the bus has this one by default.
+    /// The deduplication window, given the default of the bus.
     pub(crate) fn window(self, default: Option<Duration>) -> Result<Option<Duration>, Error> {
         let window = self.deduplication.unwrap_or(default);
         match window {
             Some(window)
                 if !(Duration::from_millis(1)..=RetryPolicy::MAX_DELAY).contains(&window) =>
             {
-                let rule = format!("a deduplication window is 1 ms to 30 days, not {window:?}");
+                let rule =
+                    format!("a deduplication window must be 1 ms to 30 days, not {window:?}");
                 Err(Error::new(ErrorKind::Invalid, "publish", rule))
             }
             window => Ok(window),
@@ -96,8 +98,8 @@ impl PublishOptions {
 
 /// The object-safe port behind a [`Bus`], for decorators.
 ///
-/// Delivery is at least once: a published message reaches every group until the group settles it,
-/// and it can arrive more than once.
+/// Delivery is at least once: every group gets each published message until it settles the message,
+/// possibly more than once.
 pub trait MessageBus: Send + Sync + fmt::Debug {
     /// Publishes a message. See [`Bus::publish`].
     fn publish<'a>(
@@ -148,8 +150,8 @@ pub trait MessageBus: Send + Sync + fmt::Debug {
 
 /// The message bus. Cheap to clone.
 ///
-/// Delivery is at least once: a published message reaches every group until the group settles it,
-/// and it can arrive more than once.
+/// Delivery is at least once: every group gets each published message until it settles the message,
+/// possibly more than once.
 ///
 /// A `Bus` wraps the object-safe [`MessageBus`]. To add behaviour to every call, implement
 /// `MessageBus` around [`port`](Self::port) and build a `Bus` from it.
@@ -175,18 +177,20 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// | Kind | What it means |
-    /// |---|---|
-    /// | [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) | it may have been published |
-    /// | [`BacklogFull`](crate::ErrorKind::BacklogFull) | it was not: the topic's backlog limit is reached |
-    /// | [`TooLarge`](crate::ErrorKind::TooLarge), [`Encode`](crate::ErrorKind::Encode) | it was not: the message breaks a rule |
-    /// | [`Unavailable`](crate::ErrorKind::Unavailable), [`Refused`](crate::ErrorKind::Refused) | it was not: the server cannot or does not want to |
+    /// | Kind | What it means | Published? |
+    /// |---|---|---|
+    /// | [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) | the connection failed after the request was sent | maybe |
+    /// | [`BacklogFull`](crate::ErrorKind::BacklogFull) | the topic's backlog limit is reached | no |
+    /// | [`TooLarge`](crate::ErrorKind::TooLarge), [`Encode`](crate::ErrorKind::Encode) | the message breaks the rule that the error names | no |
+    /// | [`Unavailable`](crate::ErrorKind::Unavailable) | the server could not be reached or is not ready | no |
+    /// | [`Refused`](crate::ErrorKind::Refused) | the server refused: missing permission, memory full | no |
+    /// | [`Closed`](crate::ErrorKind::Closed) | the container was shut down | no |
     ///
-    /// This is told of the one call. Of a repeat, "was not" says nothing of the calls before it.
+    /// The error describes this call only: an earlier attempt may have succeeded.
     ///
     /// # Cancel safety
     ///
-    /// The message may have been published when the future is dropped.
+    /// After the future is dropped the message may or may not have been published.
     pub async fn publish(&self, topic: &Topic, envelope: &Envelope) -> Result<Published, Error> {
         self.port.publish(topic, envelope).await
     }
@@ -195,12 +199,12 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// As [`publish`](Self::publish), and [`Invalid`](crate::ErrorKind::Invalid) for an option out
-    /// of its bounds.
+    /// As for [`publish`](Self::publish), and [`Invalid`](crate::ErrorKind::Invalid) for an option out
+    /// of bounds.
     ///
     /// # Cancel safety
     ///
-    /// As [`publish`](Self::publish).
+    /// As for [`publish`](Self::publish).
     ///
     /// # Example
     ///
@@ -229,11 +233,12 @@ impl Bus {
         self.port.publish_with(topic, envelope, options).await
     }
 
-    /// Publishes messages in their order, batched. The result of each, in the same order.
+    /// Publishes messages in their order, batched. Returns one result for each message, in the same
+    /// order, with the errors of [`publish`](Self::publish).
     ///
     /// # Cancel safety
     ///
-    /// Any number of them, from the first on, may have been published when the future is dropped.
+    /// After the future is dropped any number of messages, from the first on, may have been published.
     pub async fn publish_all(
         &self,
         topic: &Topic,
@@ -245,12 +250,12 @@ impl Bus {
     /// Publishes messages in their order, batched, with options. See
     /// [`publish_all`](Self::publish_all).
     ///
-    /// With deduplication, after a message that failed those that follow fail as certainly not published,
-    /// so that a repeat of the rest keeps the order.
+    /// With deduplication, the messages after a failed one fail as certainly not published, so that
+    /// publishing the rest again keeps the order.
     ///
     /// # Cancel safety
     ///
-    /// As [`publish_all`](Self::publish_all).
+    /// As for [`publish_all`](Self::publish_all).
     pub async fn publish_all_with(
         &self,
         topic: &Topic,
@@ -262,20 +267,20 @@ impl Bus {
 
     /// Subscribes a handler to a topic, in the group named after the service.
     ///
-    /// Returns when the group exists and reading has begun. A group that is new starts at the
-    /// beginning of what the topic holds, so nothing that was published before is missed.
+    /// Returns when the group exists and reading has begun. A new group starts at the first entry that
+    /// the topic holds, so it gets the messages that were published before.
     ///
     /// # Errors
     ///
-    /// [`AlreadySubscribed`](crate::ErrorKind::AlreadySubscribed) when this container has a
-    /// subscription to the topic under the same group: of concurrent calls exactly one wins.
-    /// Two handlers that must both see every message are two groups
-    /// ([`SubscribeOptions::with_group`]); more handlers for one group is
-    /// [`SubscribeOptions::with_concurrency`].
+    /// [`AlreadySubscribed`](crate::ErrorKind::AlreadySubscribed) if this container already has a
+    /// subscription to the topic under the same group; of concurrent calls exactly one wins. Use two
+    /// groups ([`SubscribeOptions::with_group`]) for two handlers that must both get every message,
+    /// and [`SubscribeOptions::with_concurrency`] for more handlers in one group. Also
+    /// [`Closed`](crate::ErrorKind::Closed) and the kinds of the connection.
     ///
     /// # Cancel safety
     ///
-    /// The group may have been created when the future is dropped; nothing is read.
+    /// After the future is dropped the group may exist; no message has been read.
     ///
     /// # Example
     ///
@@ -307,8 +312,8 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// As [`subscribe`](Self::subscribe), and [`Invalid`](crate::ErrorKind::Invalid) for an
-    /// option out of its bounds.
+    /// As for [`subscribe`](Self::subscribe), and [`Invalid`](crate::ErrorKind::Invalid) for an
+    /// option out of bounds.
     pub fn subscribe_with<'a, M, H: IntoHandler<M>>(
         &'a self,
         topic: &'a Topic,
@@ -319,29 +324,30 @@ impl Bus {
             .subscribe_raw(topic, options, handler.into_handler())
     }
 
-    /// Subscribes a handler that takes many messages at once, as sinks want them that write in bulk.
+    /// Subscribes a handler that takes many messages in one call, for example to write them in bulk.
     ///
-    /// It is called with up to as many messages as [`with_batch`](SubscribeOptions::with_batch) says,
-    /// or fewer when it has waited for long enough, in the order in which they came: a quiet topic's
-    /// batches are of one. It returns `()` or a `Result` for all of them, or a `Vec` with an outcome
-    /// for each, in their order ([`IntoOutcomes`]).
-    /// Every message is its own delivery as with [`subscribe`](Self::subscribe): it is settled,
+    /// A call gets the messages in the order in which they arrived: at most the size of
+    /// [`with_batch`](SubscribeOptions::with_batch), or fewer after its wait, so batches of a quiet
+    /// topic have one message. The handler returns `()` or a `Result` for the whole batch, or a `Vec`
+    /// with an outcome for each message, in their order ([`IntoOutcomes`]).
+    ///
+    /// Every message is its own delivery, as for [`subscribe`](Self::subscribe): it is settled,
     /// retried and dead-lettered by itself, and its lease is extended while its batch is gathered and
-    /// handled. A payload that is no `T` goes to the dead letters, and the others to the handler. A
-    /// shutdown gives back what no call has begun with, also where a batch was being gathered, and drops
-    /// a call that has not returned by its deadline.
+    /// handled. A payload that does not decode to `T` goes to the dead letters; the handler gets the
+    /// others. A shutdown releases the messages of a batch that is still being gathered, and drops a
+    /// call that has not returned after the grace.
     ///
-    /// An error, a panic, or a `Vec` of the wrong length fails every message of the batch: each has lost an
-    /// attempt, also those whose neighbour was the reason, and at its last attempt each goes to the dead
-    /// letters. Where messages can fail by themselves, return an outcome for each.
+    /// An error, a panic, or a `Vec` of the wrong length fails every message of the batch, including
+    /// those that did not cause it: each loses an attempt. If messages can fail by themselves, return
+    /// an outcome for each.
     ///
     /// # Errors
     ///
-    /// As [`subscribe_with`](Self::subscribe_with).
+    /// As for [`subscribe_with`](Self::subscribe_with).
     ///
     /// # Cancel safety
     ///
-    /// As [`subscribe`](Self::subscribe).
+    /// As for [`subscribe`](Self::subscribe).
     ///
     /// # Example
     ///
@@ -359,7 +365,7 @@ impl Bus {
     ///     .with_concurrency(2);
     /// let subscription = bus
     ///     .subscribe_batch(&clicks, options, |batch: Vec<(String, Delivery)>| async move {
-    ///         // One insert for all of them; what its check has found bad is not tried again.
+    ///         // One insert for the whole batch. A click without a path is never retried.
     ///         let outcome = |(page, _): &(String, Delivery)| match page.starts_with('/') {
     ///             true => Outcome::Ack,
     ///             false => Outcome::dead_letter("no path"),

@@ -1,4 +1,4 @@
-//! One handing of an envelope to a consumer.
+//! One delivery of an envelope to a consumer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use crate::api::lease::Lease;
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic};
 use crate::store::{DeliveryId, Member, Store};
 
-/// One handing of an envelope to a consumer. Cheap to clone.
+/// One delivery of an envelope to a consumer. Cheap to clone.
 ///
-/// Dropping a delivery settles nothing: what the handler returns does.
+/// The value that the handler returns settles the delivery; dropping a `Delivery` does nothing.
 #[derive(Clone)]
 pub struct Delivery {
     inner: Arc<Inner>,
@@ -55,38 +55,37 @@ impl Delivery {
         &self.inner.envelope
     }
 
-    /// The topic it was published to.
+    /// The topic that the message was published to.
     #[must_use]
     pub fn topic(&self) -> &Topic {
         self.inner.member.topic()
     }
 
-    /// The group it is delivered to.
+    /// The group that the message is delivered to.
     #[must_use]
     pub fn group(&self) -> &Group {
         self.inner.member.group()
     }
 
-    /// The id of the log entry with which the message began; the same at every attempt.
+    /// The id of the message's first entry, in the topic's log; the same at every attempt.
     #[must_use]
     pub fn entry_id(&self) -> EntryId {
         self.inner.origin
     }
 
-    /// The number of this attempt, from 1. A shutdown or a snooze does not count; a crash does.
+    /// The number of this attempt, from 1. Failures and crashes count; a shutdown and a snooze do not.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.inner.attempt
     }
 
-    /// Whether the result is no longer wanted: the lease is lost, or a shutdown has reached
-    /// its deadline.
+    /// Whether the result will be discarded: the lease is lost, or the grace of a shutdown is over.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.inner.lease.is_cancelled()
     }
 
-    /// Completes when the result is no longer wanted.
+    /// Completes when [`is_cancelled`](Self::is_cancelled) becomes true.
     ///
     /// # Cancel safety
     ///
@@ -95,17 +94,17 @@ impl Delivery {
         self.inner.lease.cancelled().await;
     }
 
-    /// Starts the lease anew, now. The runtime does this by itself every third of the lease;
-    /// a handler that is about to block its thread may want to.
+    /// Restarts the lease now. The subscription does this every third of the lease; call it before
+    /// the handler blocks its thread.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseLost`] when another consumer holds the message; the kinds of the
+    /// [`ErrorKind::LeaseLost`] if another consumer holds the message, and the kinds of the
     /// connection.
     ///
     /// # Cancel safety
     ///
-    /// The lease may have been extended when the future is dropped.
+    /// Dropping the future may leave the lease extended.
     pub async fn extend_lease(&self) -> Result<(), Error> {
         let inner = &self.inner;
         let held = inner

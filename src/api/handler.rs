@@ -1,4 +1,4 @@
-//! The user's code.
+//! Handlers: the user's code, and its object-safe form.
 
 use std::any::Any;
 use std::future::Future;
@@ -14,7 +14,7 @@ use crate::api::options::SubscribeOptions;
 use crate::domain::BoxFuture;
 use crate::domain::{Error, IntoOutcome, IntoOutcomes, Outcome};
 
-/// A handler with a name and state of its own; a closure does where neither is needed.
+/// A handler with a name and state. Without either, a closure is enough.
 ///
 /// # Example
 ///
@@ -36,16 +36,16 @@ use crate::domain::{Error, IntoOutcome, IntoOutcomes, Outcome};
 /// }
 /// ```
 pub trait Handler: Send + Sync + 'static {
-    /// What the payload is decoded to. A payload that is none goes to the dead letters as
-    /// `undecodable`, without being tried again.
+    /// The type of the payload. A payload that does not decode to it goes to the dead letters as
+    /// `undecodable`, without a retry.
     type Message: DeserializeOwned + Send;
 
-    /// What [`handle`](Self::handle) returns: `()`, an [`Outcome`], or a `Result` of either.
+    /// The type that [`handle`](Self::handle) returns: `()`, an [`Outcome`], or a `Result` of either.
     type Outcome: IntoOutcome;
 
-    /// Handles one delivery. An error means: try again by the retry policy. So does a panic.
+    /// Handles one delivery. After an error or a panic the message is tried again by the retry policy.
     ///
-    /// The future is dropped when a shutdown has passed its deadline.
+    /// A shutdown drops the future after its grace.
     fn handle(
         &self,
         message: Self::Message,
@@ -53,31 +53,31 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Self::Outcome> + Send;
 }
 
-/// A handler as the runtime calls it: object-safe, the payload still encoded.
+/// The object-safe form of a handler; its payload is still encoded.
 pub trait RawHandler: Send + Sync + 'static {
-    /// What dead letters and traces call it.
+    /// The name in dead letters.
     fn name(&self) -> &str;
 
-    /// Handles one delivery. An error says that the payload cannot be understood, by this
-    /// attempt or any other.
+    /// Handles one delivery. An error means that the payload does not decode: the message goes to
+    /// the dead letters as `undecodable`.
     fn handle(&self, delivery: Delivery) -> BoxFuture<'_, Result<Outcome, Error>>;
 }
 
-/// A batch handler as the runtime calls it: object-safe, the payloads still encoded.
+/// The object-safe form of a batch handler; its payloads are still encoded.
 pub trait RawBatchHandler: Send + Sync + 'static {
-    /// What dead letters and traces call it.
+    /// The name in dead letters.
     fn name(&self) -> &str;
 
-    /// Handles a batch, which is never empty. What becomes of each, in their order; an error says that
-    /// the payload cannot be understood, by this attempt or any other.
+    /// Handles a batch, which is never empty. Returns one result for each delivery, in their order.
+    /// An error means that the payload does not decode.
     fn handle(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result<Outcome, Error>>>;
 }
 
-/// What a subscription calls.
+/// The handler of a subscription.
 pub(crate) enum Work {
-    /// With each delivery.
+    /// Called with one delivery at a time.
     Each(Arc<dyn RawHandler>),
-    /// With many at once.
+    /// Called with a batch of deliveries.
     Batches(Arc<dyn RawBatchHandler>),
 }
 
@@ -89,7 +89,7 @@ impl Work {
         }
     }
 
-    /// How many deliveries one call takes at most.
+    /// The largest number of deliveries in one call.
     pub(crate) fn most_at_once(&self, options: &SubscribeOptions) -> usize {
         match self {
             Self::Each(_) => 1,
@@ -98,16 +98,16 @@ impl Work {
     }
 }
 
-/// What can be subscribed: a [`Handler`], or a closure from a payload and its [`Delivery`] to
-/// a future.
+/// A handler to subscribe: a [`Handler`], or a closure that takes a payload and its [`Delivery`] and
+/// returns a future.
 ///
-/// `Marker` tells the two apart and is always inferred.
+/// `Marker` distinguishes the two and is always inferred.
 pub trait IntoHandler<Marker> {
-    /// The handler as the runtime calls it.
+    /// Converts to the object-safe form.
     fn into_handler(self) -> Arc<dyn RawHandler>;
 }
 
-/// What a panic said, as an error text.
+/// The text of a panic, as an error text.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
@@ -199,18 +199,18 @@ where
     fn handle(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result<Outcome, Error>>> {
         Box::pin(async move {
             let mut messages = Vec::with_capacity(batch.len());
-            let flaws: Vec<Option<Error>> = batch
+            let undecodable: Vec<Option<Error>> = batch
                 .into_iter()
                 .map(|delivery| match delivery.envelope().payload() {
                     Ok(message) => {
                         messages.push((message, delivery));
                         None
                     }
-                    Err(flaw) => Some(flaw),
+                    Err(error) => Some(error),
                 })
                 .collect();
             let count = messages.len();
-            // A panic is no reason to try again what cannot be understood.
+            // Caught here, so that a panic does not retry the undecodable messages.
             let call = async {
                 match count {
                     0 => Vec::new(),
@@ -223,16 +223,16 @@ where
             };
             let mut outcomes = outcomes.unwrap_or_else(panicked).into_iter();
             let missing = || Outcome::retry("no outcome");
-            let result = |flaw: Option<Error>| match flaw {
-                Some(flaw) => Err(flaw),
+            let result = |error: Option<Error>| match error {
+                Some(error) => Err(error),
                 None => Ok(outcomes.next().unwrap_or_else(missing)),
             };
-            flaws.into_iter().map(result).collect()
+            undecodable.into_iter().map(result).collect()
         })
     }
 }
 
-/// A closure from a batch as the runtime calls it.
+/// Converts a batch closure to the object-safe form.
 pub(crate) fn batch_handler<F, T, Fut>(function: F) -> Arc<dyn RawBatchHandler>
 where
     F: Fn(Vec<(T, Delivery)>) -> Fut + Send + Sync + 'static,

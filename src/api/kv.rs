@@ -12,30 +12,30 @@ use crate::domain::BoxFuture;
 use crate::domain::{Codec, Error, ErrorKind};
 use crate::wire::value;
 
-/// What a compare-and-set found.
+/// The result of a compare-and-set.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CasResult {
-    /// The value was as expected and has been replaced.
+    /// The value was as expected and was replaced.
     Swapped,
-    /// The value differed and is untouched; `None` when the key is absent.
+    /// The value differs and is unchanged; `None`: the key is absent.
     Differs(Option<Bytes>),
 }
 
-/// What a claim found.
+/// The result of a claim.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ClaimResult {
-    /// The caller now holds the claim, for the time of its lease.
+    /// The caller holds the claim for the time of its lease.
     Claimed,
-    /// Another owner holds it.
+    /// Another owner holds the claim.
     Busy,
-    /// It was completed; with the stored result, where one was stored.
+    /// The claim was completed. Holds the stored result, if there is one.
     Done(Option<Bytes>),
 }
 
 /// The object-safe port behind a [`Kv`], in bytes, for decorators.
 ///
-/// A key may be any text that is not empty and does not begin with `{`, which is where
-/// the bus keeps its own. Times to live are at least one millisecond. Every operation on
+/// A key is any text that is not empty and does not begin with `{`; the
+/// keys of the bus begin with it. Times to live are at least one millisecond. Every operation on
 /// one key is atomic.
 pub trait KvStore: Send + Sync + fmt::Debug {
     /// Reads the values of several keys, in their order.
@@ -44,14 +44,14 @@ pub trait KvStore: Send + Sync + fmt::Debug {
         keys: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, Error>>;
 
-    /// Stores several values, in their order; each by itself is atomic, all together are not.
+    /// Stores several values, in their order. Each write is atomic; all together are not.
     fn set_bytes<'a>(
         &'a self,
         entries: Vec<(&'a str, Bytes)>,
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Stores a value where the key is absent, and says whether it did.
+    /// Stores a value if the key is absent. Returns whether it did.
     fn insert_bytes<'a>(
         &'a self,
         key: &'a str,
@@ -59,16 +59,16 @@ pub trait KvStore: Send + Sync + fmt::Debug {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Removes a key, and says whether it was there. Removing an absent key succeeds.
+    /// Removes a key. Returns whether it existed; removing an absent key succeeds.
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Whether the key is there.
+    /// Whether the key exists.
     fn exists<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Adds to an integer, which counts as 0 where the key is absent, and returns the sum.
+    /// Adds to an integer and returns the sum. An absent key counts as 0.
     fn incr<'a>(&'a self, key: &'a str, by: i64) -> BoxFuture<'a, Result<i64, Error>>;
 
-    /// Replaces a value that is, byte for byte, the expected one (`None`: absent).
+    /// Replaces the value if it equals `expected`, byte for byte (`None`: if the key is absent).
     fn cas_bytes<'a>(
         &'a self,
         key: &'a str,
@@ -85,7 +85,7 @@ pub trait KvStore: Send + Sync + fmt::Debug {
         lease: Duration,
     ) -> BoxFuture<'a, Result<ClaimResult, Error>>;
 
-    /// Extends a claim; false when the token does not hold it any more.
+    /// Extends a claim. Returns false if the token no longer holds it.
     fn extend_claim<'a>(
         &'a self,
         key: &'a str,
@@ -93,8 +93,8 @@ pub trait KvStore: Send + Sync + fmt::Debug {
         lease: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Turns a claim into a stored result; false, and nothing written, when the token does
-    /// not hold it any more.
+    /// Turns a claim into a stored result. Writes nothing and returns false if the
+    /// token no longer holds it.
     fn complete_claim<'a>(
         &'a self,
         key: &'a str,
@@ -103,7 +103,7 @@ pub trait KvStore: Send + Sync + fmt::Debug {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Gives a claim up, so that another may take it; false when the token does not hold it.
+    /// Releases a claim for other owners. Returns false if the token does not hold it.
     fn release_claim<'a>(
         &'a self,
         key: &'a str,
@@ -111,7 +111,7 @@ pub trait KvStore: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<bool, Error>>;
 }
 
-/// The rule for keys: every adapter asks it.
+/// Checks a key. Every adapter calls it.
 pub(crate) fn check_key(operation: &'static str, key: &str) -> Result<(), Error> {
     if key.is_empty() || key.starts_with('{') {
         let rule = "a key may not be empty or begin with `{`";
@@ -127,13 +127,18 @@ pub(crate) fn check_key(operation: &'static str, key: &str) -> Result<(), Error>
 ///
 /// # Errors
 ///
-/// Every operation fails with [`Invalid`](crate::ErrorKind::Invalid) for a key that is empty or
-/// begins with `{`, and with the kinds of the connection; reading also with
-/// [`Decode`](crate::ErrorKind::Decode) when a stored value does not have the shape of `T`.
+/// | Kind | What it means | Done? |
+/// |---|---|---|
+/// | [`Invalid`](crate::ErrorKind::Invalid) | the key is empty or begins with `{`, or the time to live is out of bounds | no |
+/// | [`Encode`](crate::ErrorKind::Encode) | the value cannot be encoded | no |
+/// | [`Decode`](crate::ErrorKind::Decode) | a stored value does not have the shape of `T` | read only |
+/// | [`Refused`](crate::ErrorKind::Refused) | the stored value is not an integer, or the server refuses | no |
+/// | [`Unavailable`](crate::ErrorKind::Unavailable) | the server could not be reached | no |
+/// | [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) | the connection failed after the request was sent | maybe |
 ///
 /// # Cancel safety
 ///
-/// A dropped future may have done its operation or not, as after a broken connection.
+/// After its future is dropped an operation may or may not have been done.
 #[derive(Clone, Debug)]
 pub struct Kv {
     port: Arc<dyn KvStore>,
@@ -150,7 +155,7 @@ impl From<Arc<dyn KvStore>> for Kv {
 }
 
 impl Kv {
-    /// Sets the codec of new values; by default MessagePack. Reading understands both.
+    /// Sets the codec of new values; by default MessagePack. Reads accept both codecs.
     #[must_use]
     pub fn with_codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
@@ -169,7 +174,7 @@ impl Kv {
         self.codec
     }
 
-    /// Reads a value; `None` when the key is absent.
+    /// Reads a value; `None` if the key is absent.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         let found = self.port.get_bytes(&[key]).await?;
         typed(key, found.into_iter().next().flatten())
@@ -187,7 +192,7 @@ impl Kv {
             .collect()
     }
 
-    /// Stores a value without a time to live; one that the key had is removed.
+    /// Stores a value without a time to live, and removes the one that the key had.
     pub async fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), Error> {
         let bytes = self.encode(key, value)?;
         self.port.set_bytes(vec![(key, bytes)], None).await
@@ -217,27 +222,27 @@ impl Kv {
         self.port.set_bytes(entries, ttl).await
     }
 
-    /// Removes a key, and says whether it was there. Removing an absent key succeeds.
+    /// Removes a key. Returns whether it existed; removing an absent key succeeds.
     pub async fn delete(&self, key: &str) -> Result<bool, Error> {
         self.port.delete(key).await
     }
 
-    /// Whether the key is there.
+    /// Whether the key exists.
     pub async fn exists(&self, key: &str) -> Result<bool, Error> {
         self.port.exists(key).await
     }
 
-    /// Adds to an integer, which counts as 0 where the key is absent, and returns the sum.
+    /// Adds to an integer and returns the sum. An absent key counts as 0.
     pub async fn incr(&self, key: &str, by: i64) -> Result<i64, Error> {
         self.port.incr(key, by).await
     }
 
-    /// Replaces a value that equals `expected` (`None`: the key is absent), and says whether it did.
+    /// Replaces the value if it equals `expected` (`None`: if the key is absent). Returns whether it
+    /// did.
     ///
-    /// Linearizable on one primary. Values are compared as `T`: a value that another program
-    /// stored in another codec, key order or form is equal when it decodes to an equal `T`. A
-    /// whole number for a float, a `null` for an omitted option, and numbers written as the
-    /// keys of a map are such forms.
+    /// Linearizable on one primary. Compares values as `T`, so a value that another program stored in
+    /// another codec, key order or form can be equal. Such forms are a whole number for a float, a
+    /// `null` for an omitted option, and numbers written as the keys of a map.
     pub async fn cas<T: Serialize + DeserializeOwned>(
         &self,
         key: &str,
@@ -262,10 +267,11 @@ impl Kv {
         }
     }
 
-    /// Reads, changes and writes back until no one else wrote in between; returns what was written.
+    /// Reads the value, changes it and writes it back, and repeats that until no other write came in
+    /// between. Returns the written value.
     ///
-    /// `change` gets `None` when the key is absent, and it can run several times. The key does not
-    /// keep the time to live that it had: it gets `ttl`, or none.
+    /// `change` gets `None` if the key is absent, and can run several times. The key gets `ttl`, or
+    /// no time to live; it does not keep the one that it had.
     pub async fn update<T, F>(
         &self,
         key: &str,
@@ -276,7 +282,7 @@ impl Kv {
         T: Serialize + DeserializeOwned,
         F: FnMut(Option<T>) -> T,
     {
-        let mut seen = self
+        let mut current = self
             .port
             .get_bytes(&[key])
             .await?
@@ -284,11 +290,11 @@ impl Kv {
             .next()
             .flatten();
         loop {
-            let new = change(typed(key, seen.clone())?);
+            let new = change(typed(key, current.clone())?);
             let bytes = self.encode(key, &new)?;
-            match self.port.cas_bytes(key, seen, bytes, ttl).await? {
+            match self.port.cas_bytes(key, current, bytes, ttl).await? {
                 CasResult::Swapped => return Ok(new),
-                CasResult::Differs(current) => seen = current,
+                CasResult::Differs(found) => current = found,
             }
         }
     }
@@ -308,7 +314,7 @@ fn typed<T: DeserializeOwned>(key: &str, bytes: Option<Bytes>) -> Result<Option<
         .transpose()
 }
 
-/// A stored value in the form that this store gives an equal `T`; `None` where it is not a `T`.
+/// Encodes a stored value again, in the canonical form of this store; `None` if it is not a `T`.
 fn canonical<T: Serialize + DeserializeOwned>(codec: Codec, stored: &Bytes) -> Option<Bytes> {
     let value: T = value::decode(stored).ok()?;
     value::encode(codec, &value).ok()

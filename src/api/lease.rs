@@ -4,18 +4,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// The state of one delivery's lease, shared by the table, the worker and the user's code.
+/// The state of one delivery's lease. The in-flight table, the worker and the handler share it.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
     /// The handler was called.
     begun: AtomicBool,
-    /// The handler has returned; only the store does not know yet.
+    /// The handler has returned; the store has not settled the delivery yet.
     finished: AtomicBool,
     /// Another consumer holds the delivery.
     lost: AtomicBool,
-    /// The handler's result is no longer wanted.
+    /// The result will be discarded.
     cancelled: AtomicBool,
-    told: Notify,
+    notify: Notify,
 }
 
 impl Lease {
@@ -36,7 +36,7 @@ impl Lease {
         self.begun.load(Ordering::Acquire) && !self.is_finished()
     }
 
-    /// Another consumer holds the delivery: the handler is told.
+    /// Another consumer holds the delivery: notifies the handler.
     pub(crate) fn lose(&self) {
         self.lost.store(true, Ordering::Release);
         self.cancel();
@@ -48,7 +48,7 @@ impl Lease {
 
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
-        self.told.notify_waiters();
+        self.notify.notify_waiters();
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -56,10 +56,10 @@ impl Lease {
     }
 
     pub(crate) async fn cancelled(&self) {
-        // Made before the look, so that it is told of what happens after it.
-        let told = self.told.notified();
+        // Created before the check, so that it also completes for a cancellation after it.
+        let notified = self.notify.notified();
         if !self.is_cancelled() {
-            told.await;
+            notified.await;
         }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn everyone_who_waits_is_told_and_who_comes_later_too() {
+    async fn a_cancellation_reaches_every_waiter_and_later_ones() {
         let lease = Arc::new(Lease::default());
         let waiting: Vec<_> = (0..3)
             .map(|_| {

@@ -1,4 +1,4 @@
-//! The ports that users hold: object-safe, free of any adapter's types.
+//! The types that users hold: the bus, the key-value store, handlers, deliveries, options.
 
 pub(crate) mod bus;
 pub(crate) mod delivery;

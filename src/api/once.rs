@@ -1,4 +1,4 @@
-//! Doing something once, and telling a message that was seen before.
+//! Running a function once per key, and recognising repeated ids.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,28 +14,28 @@ use crate::api::{ClaimResult, Kv};
 use crate::domain::{Error, ErrorKind};
 use crate::wire::value;
 
-/// How long a claim lives without being extended; it is extended every third of that.
+/// The lease of a claim, which is extended every third of it.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// What came of [`once`].
+/// The result of [`once`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use]
 pub enum Once<T> {
-    /// The function ran here, and its result is stored.
+    /// The function ran now, and its result is stored.
     Executed(T),
-    /// It had run before; with its result, unless the older store's plain mark was found.
+    /// The function ran before. Holds its stored result; `None` for a mark without one.
     AlreadyDone(Option<T>),
-    /// Another caller is running it now.
+    /// Another caller runs the function now.
     InProgress,
 }
 
 /// Why [`once`] failed.
 #[derive(Debug)]
 pub enum OnceError<E> {
-    /// The function failed; the claim was given up, so that a later call may try.
+    /// The function failed. The claim was released, so a later call runs the function again.
     Function(E),
-    /// The store failed, or the claim was lost while the function ran
-    /// ([`ErrorKind::LeaseLost`]): its result was not recorded.
+    /// The store failed, or the claim was lost while the function ran ([`ErrorKind::LeaseLost`]). The
+    /// result was not recorded.
     Store(Error),
 }
 
@@ -57,19 +57,19 @@ impl<E: StdError + 'static> StdError for OnceError<E> {
     }
 }
 
-/// Runs `function` at most once for a key, and remembers its result for `ttl`.
+/// Runs `function` unless it has already run for this key, and stores its result for `ttl`.
 ///
-/// The claim is atomic and is extended while the function runs; completion is fenced by an
-/// owner token, so a caller that was frozen beyond its lease cannot overwrite its successor.
+/// The claim is atomic and is extended while the function runs. An owner token fences the completion:
+/// a caller that was frozen beyond its lease cannot overwrite the result of its successor.
 ///
 /// # Errors
 ///
-/// [`OnceError::Function`] with the function's own error; [`OnceError::Store`] otherwise.
+/// [`OnceError::Function`] with the function's error, else [`OnceError::Store`].
 ///
 /// # Cancel safety
 ///
-/// When the future is dropped the claim stays until its lease of 30 seconds ends; until then
-/// others see [`Once::InProgress`].
+/// Dropping the future leaves the claim until its lease of 30 seconds ends. Until then other callers
+/// get [`Once::InProgress`].
 pub async fn once<T, E, F, Fut>(
     kv: &Kv,
     key: &str,
@@ -99,7 +99,7 @@ where
     let recorded = match holding(kv, key, &token, function()).await {
         Ok(result) => kv.encode(key, &result).map(|bytes| (result, bytes)),
         Err(error) => {
-            // Best effort: where it fails, the claim ends with its lease.
+            // If this fails, the claim ends with its lease.
             let _ = kv.port().release_claim(key, &token).await;
             return Err(OnceError::Function(error));
         }
@@ -125,12 +125,12 @@ where
     }
 }
 
-/// Polls `work` to its end while keeping the claim alive.
+/// Polls `work` to its end and extends the claim meanwhile.
 async fn holding<T>(kv: &Kv, key: &str, token: &str, work: impl Future<Output = T>) -> T {
     let keeping = async {
         loop {
             tokio::time::sleep(LEASE / 3).await;
-            // A failed extension is not the end: the next may succeed, and completion is fenced.
+            // The next extension may succeed, and a token fences the completion.
             let _ = kv.port().extend_claim(key, token, LEASE).await;
         }
     };
@@ -141,13 +141,13 @@ async fn holding<T>(kv: &Kv, key: &str, token: &str, work: impl Future<Output = 
     }
 }
 
-/// Whether this is the first time an event's id is seen within `ttl`.
+/// Whether this is the first call for an event id within `ttl`.
 ///
-/// True exactly once per window, by one atomic command on the key `seen:<id>`.
+/// Returns `true` exactly once per window, by one atomic command on the key `seen:<id>`.
 ///
 /// # Errors
 ///
-/// The kinds of the connection. After [`ErrorKind::OutcomeUnknown`] the id may count as seen.
+/// The kinds of the connection. After [`ErrorKind::OutcomeUnknown`] the id may be recorded.
 pub async fn first_time(kv: &Kv, event_id: &str, ttl: Duration) -> Result<bool, Error> {
     let key = format!("seen:{event_id}");
     kv.port()

@@ -1,11 +1,11 @@
-//! How a subscription works.
+//! The settings of a subscription.
 
 use std::time::Duration;
 
 use crate::domain::{DeadLetterRetention, Error, ErrorKind, Group, RetryPolicy};
 use crate::store::StartFrom;
 
-/// How a subscription works. Every setting has a default.
+/// The settings of a subscription. Every setting has a default.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SubscribeOptions {
@@ -37,7 +37,7 @@ impl Default for SubscribeOptions {
 }
 
 impl SubscribeOptions {
-    /// All defaults.
+    /// The defaults.
     pub fn new() -> Self {
         Self::default()
     }
@@ -48,36 +48,37 @@ impl SubscribeOptions {
         self
     }
 
-    /// Sets where a group starts that does not exist yet; by default at the beginning of
-    /// what the topic still holds.
+    /// Sets where a new group starts; by default at the first entry that the topic holds. An existing
+    /// group keeps its position.
     pub fn with_start(mut self, start: StartFrom) -> Self {
         self.start = start;
         self
     }
 
-    /// Sets how many deliveries are handled at once, 1 to 10,000; by default 16. Of a
-    /// [batch handler](crate::Bus::subscribe_batch), how many batches.
+    /// Sets how many deliveries are handled at once, 1 to 10,000; by default 16. For a
+    /// [batch handler](crate::Bus::subscribe_batch) it counts batches.
     pub fn with_concurrency(mut self, handlers: usize) -> Self {
         self.concurrency = handlers;
         self
     }
 
-    /// Sets what a [batch handler](crate::Bus::subscribe_batch) is called with: up to so
-    /// many messages, and fewer when `wait`, at most one minute, has passed since the first of them
-    /// came; by default 100 and 100 milliseconds. At most 10,000 messages can be in batches at once:
-    /// `messages` times the [concurrency](Self::with_concurrency), which is 16 by default.
+    /// Sets the size of a batch for a [batch handler](crate::Bus::subscribe_batch): at most
+    /// `messages`, gathered for at most `wait` after the first one. `wait` is at most one minute.
+    /// By default 100 messages and 100 milliseconds.
+    ///
+    /// `messages` times the [concurrency](Self::with_concurrency) is at most 10,000.
     pub fn with_batch(mut self, messages: usize, wait: Duration) -> Self {
         self.batch = (messages, wait);
         self
     }
 
-    /// Sets how many deliveries wait for a free handler, 1 to 10,000. They are held under a
-    /// lease like those that are handled, and other processes cannot have them.
+    /// Sets how many deliveries may wait in this process for a free handler, 1 to 10,000. They are
+    /// under a lease, so other processes cannot take them.
     ///
-    /// By default as many as the handlers have lately finished in 50 milliseconds: at least
-    /// as many as are handled at once, at most 1,024. Where they finish more than 60,000 a second a read
-    /// that brings less than 400 is followed by a pause of two milliseconds, in which more come
-    /// together; a number set here ends that, too.
+    /// By default the prefetch adapts to the number of deliveries that the handlers finish in 50
+    /// milliseconds: at least the concurrency, at most 1,024. Above 60,000 finished deliveries a
+    /// second, the subscription also pauses for 2 milliseconds after a read that brings fewer than
+    /// 400, so that more come together. A number set here disables both.
     pub fn with_prefetch(mut self, deliveries: usize) -> Self {
         self.prefetch = Some(deliveries);
         self
@@ -85,32 +86,34 @@ impl SubscribeOptions {
 
     /// Sets the lease, 100 milliseconds to one day; by default 30 seconds.
     ///
-    /// A lease is extended every third of it for as long as the process lives. It is how long
-    /// the deliveries of a process that died wait until others take them over: these look every
-    /// quarter of their lease, at least once a second, and every 2 seconds while they hold nothing.
+    /// The subscription extends its leases every third of this time. After a crash, the deliveries of
+    /// the process wait until their lease expires; then other consumers reclaim them. Consumers look
+    /// for expired leases every quarter of the lease, at least once a second, or every 2 seconds while
+    /// they hold no delivery.
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Sets how failures are tried again; by default [`RetryPolicy::default`].
+    /// Sets the retry policy; by default [`RetryPolicy::default`].
     pub fn with_retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// Sets the handler's name in dead letters and traces; by default its type's name.
+    /// Sets the handler's name in dead letters; by default the name of the function or the struct,
+    /// or `topic/group` for a closure.
     pub fn with_handler_name(mut self, name: impl Into<String>) -> Self {
         self.handler = Some(name.into());
         self
     }
 
-    /// Sets how long the group keeps its dead letters; by default until someone takes them out.
+    /// Sets how long the group keeps its dead letters; by default until an operator moves them out.
     ///
-    /// Where the consumers of a group differ, the strictest wins. Bounds out of range are refused when
-    /// subscribing ([`ErrorKind::Invalid`]). The server's user needs the right to `XDEL` and
-    /// `HEXISTS` in the group's keys, which the consumer role as shipped has not; without it nothing is removed, and a
-    /// warning says so once.
+    /// If the consumers of a group differ, the strictest setting wins. Subscribing refuses a limit
+    /// out of bounds with [`ErrorKind::Invalid`]. The server's user needs the rights to `XDEL` and
+    /// `HEXISTS` on the group's keys, which the shipped consumer role lacks; without them nothing is
+    /// removed, and one warning reports it.
     pub fn with_dead_letter_retention(mut self, retention: DeadLetterRetention) -> Self {
         self.dead_letter_retention = retention;
         self
@@ -130,7 +133,7 @@ impl SubscribeOptions {
         }
         let (messages, wait) = self.batch;
         if messages == 0 || wait > Duration::from_secs(60) {
-            return bad("a batch must be of 1 message at least, within one minute at most");
+            return bad("a batch must have at least 1 message and wait at most one minute");
         }
         let lease = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
         if !lease.contains(&self.lease) {
@@ -139,12 +142,12 @@ impl SubscribeOptions {
         self.dead_letter_retention.check()
     }
 
-    /// As [`check`](Self::check), for batches.
+    /// Like [`check`](Self::check), for batches.
     pub(crate) fn check_batches(&self) -> Result<(), Error> {
         self.check()?;
         if self.batch.0.saturating_mul(self.concurrency) > 10_000 {
             let rule = format!(
-                "the batch's messages times the concurrency, {} times {}, must be at most 10,000",
+                "a batch's messages times the concurrency, {} times {}, must be at most 10,000",
                 self.batch.0, self.concurrency
             );
             return Err(Error::new(ErrorKind::Invalid, "subscribe", rule));
@@ -158,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_out_of_bounds_names_its_rule() {
+    fn a_setting_out_of_bounds_names_its_rule() {
         assert!(SubscribeOptions::new().check().is_ok());
         for (bad, rule) in [
             (SubscribeOptions::new().with_concurrency(0), "concurrency"),

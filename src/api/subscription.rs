@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::domain::{BoxFuture, ConsumerName, Group, Topic};
 use crate::store::Member;
 
-/// A running subscription, as its handle sees it.
+/// The running subscription behind a handle.
 pub(crate) trait Running: Send + Sync {
     fn member(&self) -> &Member;
     fn problem(&self) -> Option<String>;
@@ -17,12 +17,11 @@ pub(crate) trait Running: Send + Sync {
     fn end(self: Arc<Self>, grace: Duration) -> BoxFuture<'static, SubscriptionReport>;
 }
 
-/// A running subscription.
+/// The handle of a running subscription. Cheap to clone.
 ///
-/// Dropping the handle leaves the subscription running until its container is shut down;
-/// [`unsubscribe`](Self::unsubscribe) ends it. Cheap to clone.
+/// Dropping the handle leaves the subscription running until its container shuts down.
+/// [`unsubscribe`](Self::unsubscribe) ends it.
 #[derive(Clone)]
-#[must_use = "dropping the handle leaves the subscription running"]
 pub struct Subscription {
     running: Arc<dyn Running>,
 }
@@ -37,25 +36,26 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// What a subscription left when it ended.
+/// The deliveries that a subscription left when it ended.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SubscriptionReport {
     /// `topic/group`.
     pub name: String,
-    /// Deliveries that were given back because no handler had begun them: uncounted, and
-    /// claimable at once.
+    /// Deliveries that were released because no handler had begun them. No attempt counts, and other
+    /// consumers can take them at once.
     pub released: u64,
-    /// Handlers that were cancelled at the grace. Their deliveries were given back too.
+    /// Handlers that were still running after the grace and were cancelled. Their deliveries were
+    /// released too.
     pub cancelled: u64,
-    /// Deliveries that could not be settled or given back; they come back when their lease
-    /// ends, and those that were handled are handled again.
+    /// Deliveries that could neither be settled nor released. They return when their lease ends;
+    /// those that a handler has finished are handled again.
     pub unsettled: u64,
 }
 
 impl SubscriptionReport {
-    /// Whether every delivery that was begun was also finished and settled.
+    /// Whether every delivery that a handler began was also finished and settled.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.cancelled == 0 && self.unsettled == 0
@@ -85,31 +85,36 @@ impl Subscription {
         &self.running.member().consumer
     }
 
-    /// Why it does not work at the moment, if it does not: reading, settling or acknowledging fails.
-    /// Each is tried again until it works.
+    /// Names the parts that fail at the moment, with their errors: reading, extending leases,
+    /// bringing retries back, settling, acknowledging. `None` while all of them work. The
+    /// subscription retries each of them until it works.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.running.problem()
     }
 
-    /// Begins nothing new from now on; [`unsubscribe`](Self::unsubscribe) does the rest.
+    /// Stops beginning deliveries; [`unsubscribe`](Self::unsubscribe) does the rest.
     pub(crate) fn stop(&self) {
         self.running.stop();
     }
 
     /// Ends the subscription and reports what it left.
     ///
-    /// Reading stops; what no handler has begun is given back, uncounted; running handlers may
-    /// finish until `grace` has passed; then their [`Delivery`](crate::Delivery) is cancelled
-    /// and, a quarter of a second later, their future dropped. Settlements are written. The group and its
-    /// messages stay. Calling it again returns the same report. A handler must not wait for the
-    /// end of its own subscription: it would wait for itself until the grace.
+    /// 1. Reading stops.
+    /// 2. Running handlers may finish until `grace` has passed. Then their
+    ///    [`Delivery`](crate::Delivery) is cancelled, and a quarter of a second later their future
+    ///    is dropped.
+    /// 3. Deliveries that no handler has begun or finished are released; no attempt counts.
+    /// 4. Pending settlements are written, for up to five seconds.
+    ///
+    /// The group and its messages stay. Calling it again returns the same report. A handler that
+    /// waits for the end of its own subscription waits for itself, until the grace is over.
     ///
     /// # Cancel safety
     ///
-    /// The subscription ends even when the future is dropped.
+    /// The subscription ends even if the future is dropped.
     pub async fn unsubscribe(&self, grace: Duration) -> SubscriptionReport {
-        // From this moment on, also when another call waits for its turn.
+        // At once, even if another call is already ending it.
         self.running.stop();
         let name = self.running.member().to_string();
         let ending = tokio::spawn(Arc::clone(&self.running).end(grace));

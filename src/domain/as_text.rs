@@ -1,6 +1,6 @@
-//! Serialising a value as its text.
+//! Serialises a value as its text.
 
-/// Serialises as `Display` shows it, and deserialises as `FromStr` reads it.
+/// Serialises by `Display` and deserialises by `FromStr`.
 macro_rules! as_text {
     ($($name:ident),+) => {$(
         impl serde::Serialize for $name {

@@ -1,4 +1,4 @@
-//! The time, injected.
+//! The clock, injected.
 
 use std::fmt;
 use std::future::Future;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use super::timestamp::Timestamp;
 
-/// Tells the time. Injected, so that what depends on it can be tested without waiting.
+/// A source of the current time. Inject another one to test time-dependent code without waiting.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The time now.
+    /// The current time.
     fn now(&self) -> Timestamp;
 
-    /// Completes when the clock has been set forward since this was called. Where time only
-    /// passes by itself, as it does by default, never.
+    /// Completes when the clock is set forward after this call. By default never, because time
+    /// passes by itself.
     fn set(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::pending())
     }

@@ -1,4 +1,4 @@
-//! Which dead letters are meant: a filter over their heads.
+//! A filter over the summaries of dead letters.
 
 use std::fmt;
 
@@ -11,13 +11,12 @@ use super::error::{Error, ErrorKind};
 use super::text::as_text;
 use super::timestamp::Timestamp;
 
-/// The most memory that a compiled pattern may take, in bytes: one from outside must not take all.
+/// The memory limit of a compiled pattern, in bytes. Patterns come from outside.
 const PATTERN_SIZE: usize = 1024 * 1024;
 
-/// Which dead letters of a group are meant: those that meet every condition that was set.
+/// Selects the dead letters of a group that meet every condition; without a condition, all.
 ///
-/// Without any condition, all of them. As JSON it is an object with the conditions' names, as
-/// the journal keeps it.
+/// In JSON, and in the journal, it is an object of conditions.
 ///
 /// # Example
 ///
@@ -66,104 +65,104 @@ pub struct DeadLetterFilter {
 }
 
 impl DeadLetterFilter {
-    /// Only those that died for this reason.
+    /// Only dead letters with this reason.
     #[must_use]
     pub fn with_reason(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
         self
     }
 
-    /// Only those with exactly this fingerprint.
+    /// Only dead letters with exactly this fingerprint.
     #[must_use]
     pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
         self.fingerprint = Some(fingerprint.into());
         self
     }
 
-    /// Only those whose error contains this text, in upper or lower case.
+    /// Only dead letters whose error contains this text, ignoring case.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a text of more than some 10,000 characters.
+    /// [`ErrorKind::Invalid`] for a text of more than about 10,000 characters.
     pub fn with_error(mut self, text: impl Into<String>) -> Result<Self, Error> {
         self.error = Some(Words::new(text.into())?);
         Ok(self)
     }
 
-    /// Only those whose error matches this regular expression, in the syntax of the `regex` crate:
-    /// anywhere in the text, upper and lower case told apart.
+    /// Only dead letters whose error contains a match of this regular expression. It has the syntax
+    /// of the `regex` crate and is case-sensitive.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for one that is malformed or takes more than 1 MiB when compiled.
+    /// [`ErrorKind::Invalid`] for a malformed expression, or one that takes more than 1 MiB compiled.
     pub fn with_error_pattern(mut self, pattern: impl Into<String>) -> Result<Self, Error> {
         self.error_pattern = Some(Pattern::new(pattern.into())?);
         Ok(self)
     }
 
-    /// Only envelopes of this type.
+    /// Only dead letters with this message type.
     #[must_use]
     pub fn with_message_type(mut self, message_type: impl Into<String>) -> Self {
         self.message_type = Some(message_type.into());
         self
     }
 
-    /// Only envelopes of this tenant; of none, where the text is empty.
+    /// Only dead letters of this tenant. An empty text selects those without a tenant.
     #[must_use]
     pub fn with_tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = Some(tenant.into());
         self
     }
 
-    /// Only envelopes with this correlation id.
+    /// Only dead letters with this correlation id.
     #[must_use]
     pub fn with_correlation(mut self, correlation: impl Into<String>) -> Self {
         self.correlation = Some(correlation.into());
         self
     }
 
-    /// Only those that died at this time or later, by the store's clock.
+    /// Only messages that were dead-lettered at this time or later, by the store's clock.
     #[must_use]
     pub fn with_since(mut self, since: Timestamp) -> Self {
         self.since = Some(since);
         self
     }
 
-    /// Only those that died at this time or earlier, by the store's clock.
+    /// Only messages that were dead-lettered at this time or earlier, by the store's clock.
     #[must_use]
     pub fn with_until(mut self, until: Timestamp) -> Self {
         self.until = Some(until);
         self
     }
 
-    /// Only those that had at least so many attempts.
+    /// Only dead letters with at least this number of attempts.
     #[must_use]
     pub fn with_min_attempts(mut self, attempts: u32) -> Self {
         self.min_attempts = Some(attempts);
         self
     }
 
-    /// Only those that had at most so many attempts.
+    /// Only dead letters with at most this number of attempts.
     #[must_use]
     pub fn with_max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts);
         self
     }
 
-    /// Only those that were redriven before, or only those that never were.
+    /// Only dead letters that were redriven before (`true`), or never (`false`).
     #[must_use]
     pub fn with_redriven(mut self, redriven: bool) -> Self {
         self.redriven = Some(redriven);
         self
     }
 
-    /// Whether no condition was set.
+    /// Whether the filter has no condition.
     #[must_use]
     pub fn matches_all(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether dead letters for a reason are asked for by name.
+    /// Whether the filter names this reason.
     pub(crate) fn names(&self, reason: Reason) -> bool {
         self.reason == Some(reason)
     }
@@ -199,7 +198,7 @@ impl DeadLetterFilter {
                 .is_none_or(|pattern| pattern.0.is_match(head.error))
     }
 
-    /// The ids between which those lie that died in time: after the first, up to the second.
+    /// The id range of the time conditions: after the first, up to and including the second.
     pub(crate) fn bounds(&self) -> (Option<EntryId>, Option<EntryId>) {
         let last_of = |millis: u64| EntryId {
             millis,
@@ -214,7 +213,7 @@ impl DeadLetterFilter {
     }
 }
 
-/// In words, for a person.
+/// The conditions in words.
 impl fmt::Display for DeadLetterFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let conditions = [
@@ -256,7 +255,7 @@ impl fmt::Display for DeadLetterFilter {
     }
 }
 
-/// A text that is looked for in upper or lower case, with the expression that finds it.
+/// A text to find, ignoring case, with the expression that finds it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 struct Words(Regex, String);
@@ -291,7 +290,7 @@ impl From<Words> for String {
     }
 }
 
-/// A regular expression that was given.
+/// A regular expression to match.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 struct Pattern(Regex);
@@ -328,11 +327,11 @@ impl From<Pattern> for String {
 fn compile(what: &'static str, builder: &mut RegexBuilder) -> Result<Regex, Error> {
     builder.size_limit(PATTERN_SIZE).build().map_err(|cause| {
         let rule = "must be a regular expression that takes at most 1 MiB";
-        // Of several lines, which draw where it is, the last one says what.
+        // The other lines of the text draw the position; the last one names the mistake.
         let cause = cause.to_string();
         let last = cause.lines().last().unwrap_or(&cause);
-        let what_of_it = last.strip_prefix("error: ").unwrap_or(last);
-        Error::new(ErrorKind::Invalid, what, rule).because(what_of_it)
+        let mistake = last.strip_prefix("error: ").unwrap_or(last);
+        Error::new(ErrorKind::Invalid, what, rule).because(mistake)
     })
 }
 

@@ -12,8 +12,8 @@ use super::error::{Error, ErrorKind};
 use super::names::{Group, Topic};
 use super::timestamp::Timestamp;
 
-/// How many attempts a history keeps; older ones make room.
-const LONGEST_HISTORY: usize = 10;
+/// The number of failed attempts that a history keeps.
+const MAX_HISTORY: usize = 10;
 
 /// Why a message was dead-lettered.
 #[non_exhaustive]
@@ -96,25 +96,25 @@ pub struct FailedAttempt {
     pub number: u32,
     /// When it failed.
     pub at: Timestamp,
-    /// The consumer that had it.
+    /// The consumer whose attempt it was.
     pub consumer: String,
     /// The error text.
     pub error: String,
 }
 
-/// What a message brings along from its earlier deliveries in this group.
+/// The earlier deliveries of a message in its group.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct DeliveryHistory {
-    /// The entry of the log with which it began.
+    /// The id of the message's first entry, in the topic's log.
     pub origin: EntryId,
-    /// When its first attempt failed.
+    /// When the first attempt failed.
     pub first_failure: Option<Timestamp>,
     /// The last ten failed attempts, oldest first.
     pub failures: Vec<FailedAttempt>,
-    /// How often it was redriven.
+    /// How many times the message was redriven.
     pub redriven: u32,
-    /// The operation that redrove it last, where it was one of the journal.
+    /// The operation that redrove it last; `None` if the journal did not record one.
     pub redriven_by: Option<Uuid>,
 }
 
@@ -128,21 +128,22 @@ impl DeliveryHistory {
 
     pub(crate) fn record(&mut self, attempt: FailedAttempt) {
         self.first_failure.get_or_insert(attempt.at);
-        if self.failures.len() >= LONGEST_HISTORY {
+        if self.failures.len() >= MAX_HISTORY {
             self.failures.remove(0);
         }
         self.failures.push(attempt);
     }
 }
 
-/// What is known of a dead letter without its body: what lists show and filters ask.
+/// A dead letter without its body: the part that lists show and filters read.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct DeadLetterSummary {
-    /// Why it died.
+    /// Why the message was dead-lettered.
     pub reason: Reason,
-    /// The error with numbers, ids and addresses folded: equal for equal causes.
+    /// The error with numbers, ids and addresses folded, so that equal causes have equal
+    /// fingerprints.
     pub fingerprint: String,
     /// The envelope's type, empty when undecodable.
     #[serde(rename = "type")]
@@ -157,13 +158,13 @@ pub struct DeadLetterSummary {
     pub message_id: Option<Uuid>,
     /// The last error's text.
     pub error: String,
-    /// Attempts that it had.
+    /// The number of attempts.
     pub attempts: u32,
-    /// How often it was redriven before.
+    /// How many times the message was redriven before.
     pub redriven: u32,
-    /// The operation that redrove it last, where it was one of the journal.
+    /// The operation that redrove it last; `None` if the journal did not record one.
     pub redriven_by: Option<Uuid>,
-    /// What told it from every other one where it was exported, when it was imported.
+    /// The identity that it had where it was exported; `None` if it was not imported.
     pub imported_from: Option<String>,
 }
 
@@ -187,7 +188,7 @@ impl DeadLetterSummary {
     }
 }
 
-/// What filters ask of a head, wherever its text lies. What is absent is empty.
+/// The parts of a head that filters read, borrowed. An absent text is empty.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadView<'a> {
     pub(crate) reason: Reason,
@@ -219,21 +220,23 @@ impl DeadLetterSummary {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The record's id within its group. Its time is when the message died, by the store's clock.
+    /// The record's id within its group. Its time is when the message was dead-lettered, by the
+    /// store's clock.
     pub id: EntryId,
     /// The topic it was published to.
     pub topic: Topic,
     /// The group that failed it.
     pub group: Group,
-    /// Why it died.
+    /// Why the message was dead-lettered.
     pub reason: Reason,
     /// The last error's text.
     pub error: String,
-    /// The error with numbers, ids and addresses folded: equal for equal causes.
+    /// The error with numbers, ids and addresses folded, so that equal causes have equal
+    /// fingerprints.
     pub fingerprint: String,
-    /// The handler that had it last.
+    /// The handler of the last attempt.
     pub handler: String,
-    /// The consumer that had it last.
+    /// The consumer of the last attempt.
     pub consumer: String,
     /// The envelope's type, empty when undecodable.
     pub message_type: String,
@@ -243,20 +246,20 @@ pub struct DeadLetter {
     pub correlation: Option<String>,
     /// The envelope's id; `None` when undecodable.
     pub message_id: Option<Uuid>,
-    /// Attempts that it had.
+    /// The number of attempts.
     pub attempts: u32,
-    /// When it failed last, by the consumer's clock.
+    /// When the last attempt failed, by the consumer's clock.
     pub last_failure: Timestamp,
-    /// Where it began, its history and how often it was redriven.
+    /// The first entry, the failed attempts and the redrives.
     pub history: DeliveryHistory,
     /// The entry's fields, byte for byte.
     pub fields: Vec<(Bytes, Bytes)>,
-    /// What told it from every other one where it was exported, when it was imported.
+    /// The identity that it had where it was exported; `None` if it was not imported.
     pub imported_from: Option<String>,
 }
 
 impl DeadLetter {
-    /// Its head.
+    /// The summary, without the body.
     #[must_use]
     pub fn summary(&self) -> DeadLetterSummary {
         DeadLetterSummary {
@@ -275,20 +278,20 @@ impl DeadLetter {
     }
 }
 
-/// Dead letters of one group that died of the same thing: equal reason, equal fingerprint.
+/// The dead letters of a group with one reason and one fingerprint.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Cause {
-    /// Why they died.
+    /// Why the messages were dead-lettered.
     pub reason: Reason,
     /// The folded error.
     pub fingerprint: String,
-    /// How many there are.
+    /// The number of dead letters.
     pub count: u64,
-    /// The first one since there was none. It may have been taken out.
+    /// The id of the first one since the cause appeared. It may have been moved out since.
     pub first: EntryId,
-    /// The last one. It may have been taken out.
+    /// The id of the last one. It may have been moved out since.
     pub last: EntryId,
 }
 
@@ -300,7 +303,7 @@ pub enum CountBy {
     Type,
     /// The envelope's tenant; those without one count under the empty name.
     Tenant,
-    /// The hour of their death, by the store's clock: `2026-03-01T14Z`.
+    /// The hour in which they were dead-lettered, by the store's clock: `2026-03-01T14Z`.
     Hour,
 }
 

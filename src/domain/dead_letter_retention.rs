@@ -7,10 +7,10 @@ use super::entry_id::EntryId;
 use super::error::{Error, ErrorKind};
 use super::timestamp::Timestamp;
 
-/// How long a group keeps its dead letters; by default for ever.
+/// How long a group keeps its dead letters; by default forever.
 ///
-/// What is too old or too many is removed for good, oldest first, never early, and late: each
-/// consumer looks every ten seconds and removes at most 2,500 a second.
+/// Consumers remove overdue dead letters for good, oldest first, and never early. Each consumer
+/// looks about every ten seconds and removes at most 2,500 a second.
 ///
 /// # Example
 ///
@@ -32,31 +32,31 @@ pub struct DeadLetterRetention {
 }
 
 impl DeadLetterRetention {
-    /// Until someone takes them out; the default.
+    /// Keeps dead letters until an operator moves them out; the default.
     pub fn forever() -> Self {
         Self::default()
     }
 
-    /// Removes those that died, or were imported, longer ago than this by the server's clock, at
-    /// least 1 millisecond; by default none.
+    /// Removes dead letters that were made or imported longer ago than `age`, by the server's clock.
+    /// At least 1 millisecond; by default no limit.
     pub fn with_max_age(mut self, age: Duration) -> Self {
         self.max_age = Some(age);
         self
     }
 
-    /// Keeps no more than the newest so many, at least 1; by default all.
-    pub fn with_max_count(mut self, letters: u64) -> Self {
-        self.max_count = Some(letters);
+    /// Keeps the newest `count` dead letters, at least 1; by default all.
+    pub fn with_max_count(mut self, count: u64) -> Self {
+        self.max_count = Some(count);
         self
     }
 
-    /// The age from which they are removed.
+    /// The age from which dead letters are removed; `None`: no limit.
     #[must_use]
     pub fn max_age(&self) -> Option<Duration> {
         self.max_age
     }
 
-    /// How many are kept at most.
+    /// The number of dead letters that are kept; `None`: no limit.
     #[must_use]
     pub fn max_count(&self) -> Option<u64> {
         self.max_count
@@ -83,8 +83,7 @@ impl DeadLetterRetention {
         Ok(())
     }
 
-    /// How many of a group's oldest dead letters, of which there are `count` in all, are too many
-    /// or too old.
+    /// How many of the `oldest` dead letters are overdue, in a group that holds `count`.
     pub(crate) fn overdue(&self, oldest: &[EntryId], count: u64, now: Timestamp) -> usize {
         let too_many = self.max_count.map_or(0, |most| count.saturating_sub(most));
         let too_many = usize::try_from(too_many).unwrap_or(usize::MAX);
@@ -116,7 +115,7 @@ mod tests {
     const AGE: Duration = Duration::from_millis(100);
 
     #[test]
-    fn for_ever_is_for_ever() {
+    fn without_a_limit_nothing_is_overdue() {
         let overdue = DeadLetterRetention::forever().overdue(
             &ids(&[0, 1]),
             u64::MAX,
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_age_is_overdue() {
+    fn dead_letters_beyond_the_age_are_overdue() {
         let retention = DeadLetterRetention::forever().with_max_age(AGE);
         let oldest = ids(&[10, 20, 20, 30]);
         for (now, overdue) in [(0, 0), (110, 0), (111, 1), (120, 1), (121, 3), (999, 4)] {
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_more_than_the_count_is_overdue() {
+    fn dead_letters_beyond_the_count_are_overdue() {
         let retention = DeadLetterRetention::forever().with_max_count(5);
         let oldest = ids(&[10, 20, 30]);
         for (count, overdue) in [(0, 0), (5, 0), (6, 1), (7, 2), (8, 3), (1000, 3)] {
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn either_is_enough() {
+    fn either_limit_is_enough() {
         let retention = DeadLetterRetention::forever()
             .with_max_age(AGE)
             .with_max_count(3);
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_bounds_names_its_rule() {
+    fn a_limit_out_of_bounds_names_its_rule() {
         let forever = DeadLetterRetention::forever;
         forever()
             .with_max_age(AGE)

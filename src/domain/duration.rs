@@ -1,4 +1,4 @@
-//! Durations as stores count them: in whole milliseconds.
+//! Durations in whole milliseconds, the unit of the stores.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use jiff::{Span, SpanRelativeTo};
 
 use super::error::{Error, ErrorKind};
 
-/// A duration in whole milliseconds, rounded up: nothing happens too early.
+/// A duration in whole milliseconds, rounded up, so that nothing happens too early.
 pub(crate) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// A time to live in whole milliseconds; 0 for none.
+/// A time to live in whole milliseconds; 0 means none.
 pub(crate) fn ttl_millis(operation: &'static str, ttl: Option<Duration>) -> Result<u64, Error> {
     let Some(ttl) = ttl else { return Ok(0) };
-    // Stores add the time of day, so the bound stays well inside 63 bits.
+    // Stores add the current time, so the bound leaves half of the 63 bits free.
     u64::try_from(ttl.as_millis())
         .ok()
         .filter(|millis| (1..=i64::MAX as u64 / 2).contains(millis))
@@ -25,7 +25,7 @@ pub(crate) fn ttl_millis(operation: &'static str, ttl: Option<Duration>) -> Resu
         })
 }
 
-/// Reads `90s`, `15m`, `2h`, `7d`, `1h30m`; a day has 24 hours.
+/// Parses `90s`, `15m`, `2h`, `7d`, `1h30m`; a day has 24 hours.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours());
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_of_a_millisecond_is_a_whole_one() {
+    fn a_part_of_a_millisecond_counts_as_a_whole_one() {
         assert_eq!(whole_millis(Duration::from_micros(1)), 1);
         assert_eq!(whole_millis(Duration::ZERO), 0);
         assert_eq!(whole_millis(Duration::MAX), u64::MAX);

@@ -1,4 +1,4 @@
-//! Where an entry stands in its topic.
+//! The position of an entry in its topic.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,18 +9,18 @@ use super::timestamp::Timestamp;
 
 /// The id of an entry: the server's time in milliseconds and a sequence number.
 ///
-/// It orders the entries of one topic. It is no identity of a message: after a failover
-/// that lost writes a server can give the same id again. That is what the envelope's `id` is for.
+/// It orders the entries of one topic. It does not identify a message: after a failover that lost
+/// writes a server can assign the same id again. Use the envelope's `id` for identity.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EntryId {
     /// Milliseconds since 1970-01-01T00:00:00Z, by the server's clock.
     pub millis: u64,
-    /// Tells apart the entries of one millisecond.
+    /// The number within the millisecond.
     pub sequence: u64,
 }
 
 impl EntryId {
-    /// When the entry was appended, by the server's clock; `None` beyond the year 9999.
+    /// When the entry was appended, by the server's clock; `None` after the year 9999.
     #[must_use]
     pub fn time(self) -> Option<Timestamp> {
         i64::try_from(self.millis)

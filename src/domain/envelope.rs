@@ -11,10 +11,9 @@ use super::error::Error;
 use super::payload::RawPayload;
 use super::timestamp::Timestamp;
 
-/// A message with its metadata, as the bus carries it.
+/// A message with its metadata.
 ///
-/// The fields are those of the TypeScript system that Redstart follows; on the
-/// wire they are named in camelCase and absent ones are left out.
+/// Stored envelopes name the fields in camelCase and leave out absent ones.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
     pub(crate) id: Uuid,
@@ -27,16 +26,16 @@ pub struct Envelope {
     pub(crate) payload: RawPayload,
     pub(crate) failed_attempts: u32,
     pub(crate) last_error: Option<String>,
-    /// Fields that this version does not know, kept when the envelope is stored again.
+    /// Fields that this version does not know. They are kept when the envelope is stored again.
     pub(crate) unknown: BTreeMap<String, RawPayload>,
 }
 
 impl Envelope {
-    /// Wraps a payload: a fresh UUIDv7 `id`, `ts` now, a fresh `corrId`, no attempts.
+    /// Wraps a payload. Sets a fresh UUIDv7 as id, the current time, and a fresh correlation id.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Encode`](super::ErrorKind::Encode) when the payload cannot be encoded.
+    /// [`ErrorKind::Encode`](super::ErrorKind::Encode) if the payload cannot be encoded.
     ///
     /// # Example
     ///
@@ -67,12 +66,12 @@ impl Envelope {
         })
     }
 
-    /// Wraps a payload as what follows from this message: with its correlation id, its tenant
-    /// and its `traceparent` and `tracestate` headers.
+    /// Wraps the payload of a message that follows from this one. Copies the correlation id, the
+    /// tenant, and the `traceparent` and `tracestate` headers.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Encode`](super::ErrorKind::Encode) when the payload cannot be encoded.
+    /// [`ErrorKind::Encode`](super::ErrorKind::Encode) if the payload cannot be encoded.
     pub fn follow_up_as<T: Serialize + ?Sized>(
         &self,
         message_type: impl Into<String>,
@@ -91,14 +90,14 @@ impl Envelope {
         Ok(next)
     }
 
-    /// Sets the message's identity; by default a fresh UUIDv7.
+    /// Sets the message's id; by default a fresh UUIDv7.
     #[must_use]
     pub fn with_id(mut self, id: Uuid) -> Self {
         self.id = id;
         self
     }
 
-    /// Sets the correlation id that ties messages of one story; by default a fresh UUID.
+    /// Sets the correlation id, which related messages share; by default a fresh UUID.
     #[must_use]
     pub fn with_correlation(mut self, correlation: impl Into<String>) -> Self {
         self.correlation = Some(correlation.into());
@@ -119,38 +118,38 @@ impl Envelope {
         self
     }
 
-    /// Adds a header, replacing one of the same name; `traceparent` travels here.
+    /// Adds a header, or replaces the one with this name. `traceparent` is a header.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
         self
     }
 
-    /// The message's identity.
+    /// The message's id.
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// The message's type, `type` on the wire.
+    /// The message's type; `type` in stored envelopes.
     #[must_use]
     pub fn message_type(&self) -> &str {
         &self.message_type
     }
 
-    /// When the envelope was made.
+    /// When the envelope was created; `ts` in stored envelopes.
     #[must_use]
     pub fn created_at(&self) -> Timestamp {
         self.created_at
     }
 
-    /// The correlation id.
+    /// The correlation id; `corrId` in stored envelopes.
     #[must_use]
     pub fn correlation(&self) -> Option<&str> {
         self.correlation.as_deref()
     }
 
-    /// The tenant.
+    /// The tenant; `tenantId` in stored envelopes.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
@@ -168,7 +167,7 @@ impl Envelope {
         &self.headers
     }
 
-    /// Failed attempts so far; 0 when new.
+    /// The number of failed attempts; 0 for a new message. `attempts` in stored envelopes.
     #[must_use]
     pub fn failed_attempts(&self) -> u32 {
         self.failed_attempts
@@ -184,7 +183,7 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`](super::ErrorKind::Decode) when it does not have the shape of `T`.
+    /// [`ErrorKind::Decode`](super::ErrorKind::Decode) if it does not have the shape of `T`.
     pub fn payload<T: DeserializeOwned>(&self) -> Result<T, Error> {
         self.payload.decode()
     }

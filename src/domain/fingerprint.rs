@@ -1,8 +1,8 @@
-//! Telling errors of one cause: what differs between two of them is folded.
+//! Fingerprints: errors of one cause fold to the same text.
 
 use super::text::cut;
 
-/// Folds what differs between two errors of one cause: numbers, hexadecimal ids, addresses,
+/// Folds the parts that differ between errors of one cause: numbers, hexadecimal ids, addresses,
 /// and quoted text.
 pub(crate) fn fingerprint(error: &str) -> String {
     const LONGEST: usize = 160;
@@ -35,13 +35,13 @@ pub(crate) fn fingerprint(error: &str) -> String {
     }
     let mut out = out.trim().to_owned();
     cut(&mut out, LONGEST);
-    // Where it was cut, too: whoever copies it out of a table copies no space.
+    // The cut may leave a space at the end, which would get lost when a person copies the text.
     out.truncate(out.trim_end().len());
     out
 }
 
 fn fold(word: &mut String, out: &mut String) {
-    // A word with a digit in it is an id, a number or an address; what it ends in is kept.
+    // A word with a digit is an id, a number or an address. Its trailing punctuation stays.
     if word.chars().any(|symbol| symbol.is_ascii_digit()) {
         let kept = word.len() - word.trim_end_matches([':', '.']).len();
         out.push('#');

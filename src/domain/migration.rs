@@ -5,19 +5,19 @@ use serde::{Serialize, Serializer};
 
 use super::timestamp::Timestamp;
 
-/// What a namespace says of a migration.
+/// The state of a migration in a namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum MigrationState {
-    /// It was applied, at this time.
+    /// Applied at this time.
     Applied(Timestamp),
-    /// It was applied, but in another form than this version has.
+    /// Applied, but in another form than this version's.
     Changed,
-    /// It is to be applied.
+    /// Not applied yet.
     Pending,
-    /// It was begun and not finished.
+    /// Begun and not finished.
     Dirty,
-    /// It was applied by a newer version; this one does not know it.
+    /// Applied by a newer version; this version does not know it.
     Unknown,
 }
 
@@ -35,15 +35,15 @@ impl MigrationState {
     }
 }
 
-/// A migration and what the namespace says of it.
+/// A migration and its state in a namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Migration {
-    /// Its number, from 1.
+    /// The number, from 1.
     pub number: u32,
-    /// Its name; empty when this version does not know it.
+    /// The name; empty if this version does not know the migration.
     pub name: String,
-    /// What the namespace says of it.
+    /// The state in the namespace.
     pub state: MigrationState,
 }
 

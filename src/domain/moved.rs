@@ -1,20 +1,20 @@
-//! What became of items that were to be moved.
+//! The result of a call that moves or removes items.
 
 use serde::Serialize;
 
-/// What became of dead letters or scheduled retries that a call was to move or remove, by id.
+/// The result of a call that moves or removes dead letters or scheduled retries, by id.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Moved<Id> {
-    /// Those that this call moved or removed.
+    /// The ids that this call moved or removed.
     pub moved: Vec<Id>,
-    /// Those that are not there: unknown, or moved by another call.
+    /// The ids that do not exist, or that another call moved.
     pub missing: Vec<Id>,
 }
 
 impl<Id: Copy> Moved<Id> {
-    /// Adds the fate of some ids, in their order.
+    /// Adds the results of some ids, in their order.
     pub(crate) fn add(&mut self, ids: &[Id], moved: &[bool]) {
         for (id, moved) in ids.iter().zip(moved) {
             let list = if *moved {

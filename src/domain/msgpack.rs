@@ -1,15 +1,15 @@
-//! A bounded walk over MessagePack bytes, before anything is decoded.
+//! A bounded walk over MessagePack bytes, before they are decoded.
 //!
-//! The walk allocates nothing. It proves that a value is complete, no deeper
-//! than [`MAX_DEPTH`], and that no length prefix promises more than the input
-//! holds, so that a decoder that trusts lengths can run on the same bytes.
+//! The walk allocates nothing. It proves that a value is complete, that it is no deeper than
+//! [`MAX_DEPTH`], and that no length prefix exceeds the input. A decoder that trusts lengths can
+//! then run on the same bytes.
 
 use rmp::Marker;
 
-/// The deepest nesting of arrays and maps that is read.
+/// The deepest accepted nesting of arrays and maps.
 pub(crate) const MAX_DEPTH: usize = 64;
 
-/// Why a walk stopped.
+/// Why a walk fails.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Flaw {
     Truncated,
@@ -85,7 +85,7 @@ impl<'a> Cursor<'a> {
         usize::try_from(value).map_err(|_| Flaw::Truncated)
     }
 
-    /// The whole next value, as the bytes that encode it.
+    /// The encoded bytes of the next value.
     pub(crate) fn value(&mut self) -> Result<&'a [u8], Flaw> {
         let start = self.rest;
         self.skip(0)?;
@@ -112,7 +112,7 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.take(count)?).map_err(|_| Flaw::NotText)
     }
 
-    /// The next value as text, or `None` where it is nil.
+    /// The next value as text; `None` for nil.
     pub(crate) fn optional_text(&mut self) -> Result<Option<&'a str>, Flaw> {
         if self.rest.first() == Some(&0xC0) {
             self.rest = &self.rest[1..];
@@ -258,7 +258,7 @@ impl<'a> Cursor<'a> {
             Marker::Reserved => return Err(Flaw::Reserved),
         };
         self.take(plain)?;
-        // Every child takes a byte at least: a length that lies is found before the loop.
+        // Each child takes at least one byte, so a false length is found before the loop.
         if children > self.rest.len() {
             return Err(Flaw::Truncated);
         }
@@ -306,7 +306,7 @@ fn sorted(cursor: &mut Cursor<'_>, out: &mut Vec<u8>, depth: usize) -> Result<()
         sorted(cursor, out, depth + 1)?;
         entries.push(begin..out.len() - first);
     }
-    // No encoded key is the beginning of another: sorting whole entries is sorting by key.
+    // No encoded key is a prefix of another, so sorting the entries sorts by key.
     let written = &out[first..];
     if !entries.is_sorted_by_key(|entry| &written[entry.clone()]) {
         let written = written.to_vec();

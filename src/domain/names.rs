@@ -1,8 +1,7 @@
-//! Names: validated once, on construction; after that the type is the proof.
+//! Names, validated once, on construction.
 //!
-//! The alphabets keep a name from re-tagging a Redis Cluster slot (`{`, `}`),
-//! from widening an access-control pattern (`*`, `?`), and from reaching a
-//! terminal as a control character.
+//! The alphabets keep a name from changing the Redis Cluster slot of a key (`{`, `}`), from
+//! widening an access-control pattern (`*`, `?`), and from sending control characters to a terminal.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +13,7 @@ use super::error::{Error, ErrorKind};
 fn check(
     what: &'static str,
     text: &str,
-    longest: usize,
+    max: usize,
     allows_colon: bool,
     rule: &'static str,
 ) -> Result<Arc<str>, Error> {
@@ -23,8 +22,8 @@ fn check(
             || matches!(byte, b'_' | b'.' | b'-')
             || (allows_colon && byte == b':')
     };
-    if text.is_empty() || text.len() > longest || !text.bytes().all(allowed) {
-        // A hostile name must not be echoed at its full length.
+    if text.is_empty() || text.len() > max || !text.bytes().all(allowed) {
+        // A hostile name is not echoed at its full length.
         let shown: String = text.chars().take(64).collect();
         return Err(Error::new(ErrorKind::Invalid, what, format!("must match {rule}")).on(shown));
     }
@@ -32,7 +31,7 @@ fn check(
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $longest:literal, $colon:literal, $rule:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal, $colon:literal, $rule:literal) => {
         $(#[$doc])*
         ///
         #[doc = concat!("Matches `", $rule, "` (bytes). Cheap to clone.")]
@@ -46,7 +45,7 @@ macro_rules! name {
             ///
             #[doc = concat!("[`ErrorKind::Invalid`] when the name does not match `", $rule, "`.")]
             pub fn new(name: impl AsRef<str>) -> Result<Self, Error> {
-                check($what, name.as_ref(), $longest, $colon, $rule).map(Self)
+                check($what, name.as_ref(), $max, $colon, $rule).map(Self)
             }
 
             /// The name as text.
@@ -93,7 +92,7 @@ macro_rules! name {
 }
 
 name!(
-    /// The prefix that keeps one system's keys apart from another's on a shared server.
+    /// The prefix that separates the keys of one system from another's on a shared server.
     Namespace, "namespace", 64, false, "[A-Za-z0-9_.-]{1,64}"
 );
 name!(
@@ -156,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_matches_the_rule_is_a_topic(text in "[A-Za-z0-9_.:-]{1,200}") {
+        fn text_that_matches_the_rule_is_a_topic(text in "[A-Za-z0-9_.:-]{1,200}") {
             let topic = Topic::new(&text).unwrap();
             prop_assert_eq!(topic.as_str(), text);
         }

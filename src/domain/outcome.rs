@@ -163,20 +163,24 @@ mod tests {
 
     #[test]
     fn a_plain_error_means_retry_and_keeps_its_causes() {
-        let error = Error::new(ErrorKind::Decode, "decode payload", "the payload is no u32")
-            .because("expected a number");
+        let error = Error::new(
+            ErrorKind::Decode,
+            "decode payload",
+            "the payload is not a valid u32",
+        )
+        .because("expected a number");
         let Outcome::Retry { error, delay } = Err::<(), _>(error).into_outcome() else {
             panic!("not a retry");
         };
         assert_eq!(
             error,
-            "decode payload: the payload is no u32: expected a number"
+            "decode payload: the payload is not a valid u32: expected a number"
         );
         assert_eq!(delay, None);
     }
 
     #[test]
-    fn nested_results_and_units_are_understood() {
+    fn units_and_nested_results_convert() {
         assert_eq!(().into_outcome(), Outcome::Ack);
         let snoozed: Result<Outcome, std::io::Error> = Ok(Outcome::snooze(Duration::ZERO));
         assert_eq!(
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_ends_alike_or_each_by_itself_and_never_by_the_wrong_number() {
+    fn a_batch_ends_as_one_or_each_by_itself_and_fails_on_a_wrong_number() {
         assert_eq!(().into_outcomes(2), [Outcome::Ack, Outcome::Ack]);
         let failed = Err::<(), _>("disk full").into_outcomes(2);
         assert_eq!(

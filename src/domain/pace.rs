@@ -1,11 +1,11 @@
-//! How fast a sweep goes: a rate, reached by a ramp.
+//! The pace of a sweep: a rate, reached by a ramp.
 
 use std::time::Duration;
 
 /// The share of the rate with which a ramp begins.
 const FIRST_SHARE: f64 = 0.1;
 
-/// So many a second, after a ramp that grows evenly from a tenth of that.
+/// A rate per second, and the ramp in which it grows evenly from a tenth to the whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     rate: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A rate of zero is one a second.
+    /// A rate of zero counts as one a second.
     pub(crate) fn new(per_second: u32, ramp: Duration) -> Self {
         Self {
             rate: f64::from(per_second.max(1)),
@@ -21,22 +21,22 @@ impl Pace {
         }
     }
 
-    /// When the next one may go after so many have gone, from the beginning on.
-    pub(crate) fn due(&self, gone: u64) -> Duration {
-        let gone = gone as f64;
+    /// When the next item is due after `done` items, measured from the start.
+    pub(crate) fn due(&self, done: u64) -> Duration {
+        let done = done as f64;
         let in_ramp = self.rate * self.ramp * f64::midpoint(FIRST_SHARE, 1.0);
-        let seconds = if gone >= in_ramp {
-            self.ramp + (gone - in_ramp) / self.rate
+        let seconds = if done >= in_ramp {
+            self.ramp + (done - in_ramp) / self.rate
         } else {
-            // gone = rate · (first · t + (1 − first) · t² / 2 ramp), solved for t.
+            // done = rate · (first · t + (1 − first) · t² / 2 ramp), solved for t.
             let grows = (1.0 - FIRST_SHARE) / (2.0 * self.ramp);
-            let root = (FIRST_SHARE * FIRST_SHARE + 4.0 * grows * gone / self.rate).sqrt();
+            let root = (FIRST_SHARE * FIRST_SHARE + 4.0 * grows * done / self.rate).sqrt();
             (root - FIRST_SHARE) / (2.0 * grows)
         };
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
-    /// How many go together: some twenty portions a second, none larger than `most`.
+    /// The size of a portion: about twenty portions a second, none larger than `most`.
     pub(crate) fn portion(&self, most: usize) -> usize {
         ((self.rate / 20.0) as usize).clamp(1, most)
     }
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn portions_are_small_where_the_rate_is() {
+    fn portions_grow_with_the_rate() {
         let portion = |rate| Pace::new(rate, Duration::ZERO).portion(500);
         assert_eq!((portion(1), portion(0), portion(100)), (1, 1, 5));
         assert_eq!(portion(1_000_000), 500);
@@ -75,11 +75,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_due_before_what_goes_first(
-            rate in any::<u32>(), ramp in 0..100_000_u64, gone in 0..10_000_000_u64
+        fn items_are_due_in_their_order(
+            rate in any::<u32>(), ramp in 0..100_000_u64, done in 0..10_000_000_u64
         ) {
             let pace = Pace::new(rate, Duration::from_millis(ramp));
-            prop_assert!(pace.due(gone) <= pace.due(gone + 1));
+            prop_assert!(pace.due(done) <= pace.due(done + 1));
         }
     }
 }

@@ -8,27 +8,26 @@ use serde::{Serialize, Serializer};
 
 use super::error::{Error, ErrorKind};
 
-/// Thirty thousand years in milliseconds, which every clock that is involved can subtract.
-const LONGEST_AGE: u128 = 1_000_000_000_000_000;
+/// About thirty thousand years in milliseconds; every clock involved can subtract it.
+const MAX_AGE: u128 = 1_000_000_000_000_000;
 
 /// How long a topic keeps entries.
 ///
-/// None of them removes what a group has not settled. Groups that do not exist yet have
-/// settled nothing: a topic without groups keeps its entries for the first one under
-/// [`Retention::Settled`].
+/// No setting removes an entry that a group has not settled. With [`Retention::Settled`] a topic
+/// without groups keeps its entries for the first one.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Retention {
-    /// Until every group has settled them; the default.
+    /// Keeps entries until every group has settled them; the default.
     #[default]
     Settled,
-    /// The newest entries, at least this many.
+    /// Keeps at least this number of the newest entries.
     Count(u64),
-    /// Entries younger than this, by the server's clock.
+    /// Keeps entries younger than this, by the server's clock.
     Age(Duration),
 }
 
-/// As the topic's settings hold it: `settled`, `length:<entries>`, `age:<milliseconds>`.
+/// The form in the topic's stored settings: `settled`, `length:<entries>`, `age:<milliseconds>`.
 impl fmt::Display for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -67,7 +66,7 @@ impl FromStr for Retention {
     }
 }
 
-/// What is fixed when a topic is created.
+/// The settings of a topic. They are fixed when it is created.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopicSettings {
@@ -96,9 +95,9 @@ impl TopicSettings {
     #[must_use]
     pub fn with_retention(mut self, retention: Retention) -> Self {
         self.retention = match retention {
-            // As the settings are stored: in whole milliseconds, at least one.
+            // The stored settings hold whole milliseconds, at least one.
             Retention::Age(age) => {
-                let millis = age.as_millis().clamp(1, LONGEST_AGE);
+                let millis = age.as_millis().clamp(1, MAX_AGE);
                 Retention::Age(Duration::from_millis(millis as u64))
             }
             other => other,
@@ -107,7 +106,7 @@ impl TopicSettings {
     }
 
     /// Sets how many unsettled entries the topic holds before publishing fails with
-    /// `backlog full`; by default 1,000,000. `u64::MAX` switches the limit off.
+    /// [`BacklogFull`](ErrorKind::BacklogFull); by default 1,000,000. `u64::MAX` disables the limit.
     #[must_use]
     pub fn with_backlog_limit(mut self, entries: u64) -> Self {
         self.backlog_limit = entries;
@@ -120,7 +119,7 @@ impl TopicSettings {
         self.retention
     }
 
-    /// How many unsettled entries the topic holds before publishing fails.
+    /// The number of unsettled entries from which publishing fails.
     #[must_use]
     pub fn backlog_limit(&self) -> u64 {
         self.backlog_limit
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn extreme_ages_are_brought_into_bounds() {
+    fn extreme_ages_are_clamped() {
         let aged = |age| {
             TopicSettings::default()
                 .with_retention(Retention::Age(age))

@@ -1,4 +1,4 @@
-//! When a failed delivery is tried again.
+//! When a failed message is tried again.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,12 +11,12 @@ use backoff::exponential::ExponentialBackoff;
 
 type CustomDelay = dyn Fn(u32) -> Duration + Send + Sync;
 
-/// What a custom policy that panics gives.
+/// The delay of a custom policy that panics.
 const FALLBACK: Duration = Duration::from_secs(60);
 
-/// How often a message is tried, and how long to wait in between.
+/// How many attempts a message has, and the delay before each retry.
 ///
-/// Attempts are failures plus crashes; a shutdown or a snooze does not count.
+/// Failures and crashes count as attempts; a shutdown and a snooze do not.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RetryPolicy {
@@ -26,7 +26,7 @@ pub struct RetryPolicy {
 
 #[derive(Clone)]
 enum Delay {
-    Exponential { first: Duration, longest: Duration },
+    Exponential { first: Duration, max: Duration },
     Fixed(Duration),
     Custom(Arc<CustomDelay>),
 }
@@ -34,14 +34,14 @@ enum Delay {
 impl fmt::Debug for Delay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exponential { first, longest } => write!(f, "exponential {first:?}..{longest:?}"),
+            Self::Exponential { first, max } => write!(f, "exponential {first:?}..{max:?}"),
             Self::Fixed(delay) => write!(f, "fixed {delay:?}"),
             Self::Custom(_) => f.write_str("custom"),
         }
     }
 }
 
-/// Five attempts, exponential from one second to five minutes.
+/// Five attempts; exponential delays from one second to five minutes.
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self::exponential(Duration::from_secs(1), Duration::from_secs(300))
@@ -52,20 +52,24 @@ impl RetryPolicy {
     /// The longest delay before a retry or after a snooze: 30 days.
     pub const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-    /// Doubles the delay after every failure, from `first` to `longest`, each spread
-    /// by half in both directions so that what failed together does not return together.
-    pub fn exponential(first: Duration, longest: Duration) -> Self {
-        Self::with_delay(Delay::Exponential { first, longest })
+    /// Doubles the delay after every failure, from `first` up to `max`.
+    ///
+    /// Each delay is jittered by up to half in both directions, so that messages that failed
+    /// together do not return together.
+    pub fn exponential(first: Duration, max: Duration) -> Self {
+        Self::with_delay(Delay::Exponential { first, max })
     }
 
-    /// Waits the same time after every failure. With none a failed message is next in line again, which
-    /// costs the server half of what one that waits costs.
+    /// Waits the same time after every failure.
+    ///
+    /// With a delay of zero the message goes straight to the end of the group's redelivery stream,
+    /// which costs the server half as much as a scheduled retry.
     pub fn fixed(delay: Duration) -> Self {
         Self::with_delay(Delay::Fixed(delay))
     }
 
-    /// Asks a function, which gets the number of failed attempts (1 after the first). Where it
-    /// panics the delay is a minute.
+    /// Calls a function with the number of failed attempts, 1 after the first. If it panics, the
+    /// delay is one minute.
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
         Self::with_delay(Delay::Custom(Arc::new(delay)))
     }
@@ -77,13 +81,13 @@ impl RetryPolicy {
         }
     }
 
-    /// Sets how many attempts a message has before it is dead-lettered; at least 1, by default 5.
+    /// Sets how many attempts a message has before it is dead-lettered, at least 1; by default 5.
     pub fn with_max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts.max(1);
         self
     }
 
-    /// How many attempts a message has.
+    /// The number of attempts that a message has.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
         self.max_attempts
@@ -91,7 +95,8 @@ impl RetryPolicy {
 
     /// The delay after `failed` failed attempts, or `None` when the message is exhausted.
     ///
-    /// `random` is uniform in `0.0..1.0` and injected, so that the decision is pure.
+    /// `random` is uniform in `0.0..1.0`; passing it in keeps the decision pure.
+    #[doc(hidden)]
     #[must_use]
     pub fn delay_after(&self, failed: u32, random: f64) -> Option<Duration> {
         if failed >= self.max_attempts {
@@ -99,39 +104,39 @@ impl RetryPolicy {
         }
         let delay = match &self.delay {
             Delay::Fixed(delay) => *delay,
-            // A policy that panics must not take its worker along.
+            // A policy that panics must not end its worker.
             Delay::Custom(delay) => {
                 catch_unwind(AssertUnwindSafe(|| delay(failed))).unwrap_or(FALLBACK)
             }
-            Delay::Exponential { first, longest } => {
-                jittered(grown(*first, *longest, failed), random).min(*longest)
+            Delay::Exponential { first, max } => {
+                jittered(grown(*first, *max, failed), random).min(*max)
             }
         };
         Some(delay.min(Self::MAX_DELAY))
     }
 }
 
-/// The delay before jitter: `first`, doubled with every failure, up to `longest`.
+/// The delay before jitter: `first`, doubled with every failure, up to `max`.
 ///
-/// `backoff` 0.4 keeps its random source to itself, so it grows the interval here
-/// (no randomness, no clock read) and the jitter is applied with the injected number.
-fn grown(first: Duration, longest: Duration, failed: u32) -> Duration {
+/// `backoff` 0.4 does not accept a random source, so it only grows the interval here; `jittered`
+/// applies the injected number.
+fn grown(first: Duration, max: Duration, failed: u32) -> Duration {
     let mut interval = ExponentialBackoff::<SystemClock> {
-        current_interval: first.min(longest),
-        initial_interval: first.min(longest),
+        current_interval: first.min(max),
+        initial_interval: first.min(max),
         randomization_factor: 0.0,
         multiplier: 2.0,
-        max_interval: longest,
+        max_interval: max,
         max_elapsed_time: None,
         ..ExponentialBackoff::default()
     };
-    // 64 doublings exceed every longest delay, whatever the first.
-    (0..failed.clamp(1, 64)).fold(first.min(longest), |last, _| {
+    // 64 doublings exceed every possible maximum.
+    (0..failed.clamp(1, 64)).fold(first.min(max), |last, _| {
         interval.next_backoff().unwrap_or(last)
     })
 }
 
-/// Spreads a delay by half in both directions.
+/// Jitters a delay by up to half in both directions.
 fn jittered(delay: Duration, random: f64) -> Duration {
     delay
         .min(RetryPolicy::MAX_DELAY)
@@ -146,7 +151,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn doubles_until_the_longest() {
+    fn delays_double_up_to_the_maximum() {
         let policy = RetryPolicy::exponential(SECOND, 10 * SECOND).with_max_attempts(100);
         // 0.5 is the middle of the jitter: the delay itself.
         let delays: Vec<u64> = (1..=6)
@@ -176,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_delay_that_panics_costs_a_minute_and_no_worker() {
+    fn a_custom_delay_that_panics_is_a_minute() {
         let policy = RetryPolicy::custom(|_| panic!("deliberate"));
         assert_eq!(policy.delay_after(1, 0.0), Some(FALLBACK));
     }
 
     proptest! {
         #[test]
-        fn jitter_stays_within_half_and_below_the_longest(
+        fn jitter_stays_within_half_and_below_the_maximum(
             first in 0_u64..1_000_000, longest in 0_u64..100_000_000, failed in 1_u32..4_000_000_000, random in 0.0_f64..1.0
         ) {
             let (first, longest) = (Duration::from_millis(first), Duration::from_millis(longest));

@@ -1,15 +1,15 @@
 //! Text of a bounded length.
 
-/// Cuts a text to at most so many bytes, between two characters.
-pub(super) fn cut(text: &mut String, longest: usize) {
-    let mut end = longest.min(text.len());
+/// Cuts a text to at most `max` bytes, between two characters.
+pub(super) fn cut(text: &mut String, max: usize) {
+    let mut end = max.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     text.truncate(end);
 }
 
-/// Optional values that have a form as text, as that text.
+/// Serialises an optional value as its text.
 pub(super) mod as_text {
     use std::fmt::Display;
     use std::str::FromStr;

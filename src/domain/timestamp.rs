@@ -8,13 +8,13 @@ use super::error::{Error, ErrorKind};
 
 /// A point in time, UTC, with millisecond resolution.
 ///
-/// Written as RFC 3339 with three fractional digits, as the envelope's `ts` has it:
-/// `2025-11-12T14:20:00.123Z`. Finer input is cut to the millisecond.
+/// Its text is RFC 3339 with three fractional digits, like the `ts` of an envelope:
+/// `2025-11-12T14:20:00.123Z`. Parsing cuts finer digits.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
-    /// The last moment that can be written, in the year 9999.
+    /// The last representable time, in the year 9999.
     pub(crate) const MAX: Self = Self(jiff::Timestamp::MAX);
 
     /// The time `millis` milliseconds after 1970-01-01T00:00:00Z.
@@ -34,7 +34,7 @@ impl Timestamp {
         self.0.as_millisecond()
     }
 
-    /// The time of this machine's clock.
+    /// The current time of this machine's clock.
     pub(crate) fn now() -> Self {
         let now = jiff::Timestamp::now();
         Self(jiff::Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now))

@@ -24,12 +24,11 @@ use super::codec::Codec;
 use super::error::{Error, ErrorKind};
 use super::msgpack;
 
-/// A value in its encoded form, decoded when asked for.
+/// A value in its encoded form.
 ///
-/// Both codecs carry the same data model: MessagePack is written in serde's
-/// human-readable form, so that a `Uuid`, say, is text in both, and a payload
-/// survives being stored in the other codec. [`docs::payloads`](crate::docs::payloads) lists
-/// which values survive.
+/// Both codecs carry the same data model: MessagePack uses serde's human-readable form, so that a
+/// `Uuid`, for example, is text in both and a payload can be stored in either codec.
+/// [`docs::payloads`](crate::docs::payloads) lists the values that survive.
 #[derive(Clone, Eq, PartialEq)]
 pub struct RawPayload {
     codec: Codec,
@@ -85,9 +84,8 @@ impl RawPayload {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Encode`] when the value's `Serialize` fails, when it holds a 128-bit integer,
-    /// when it is nested deeper than 64 levels, which no reader would accept, and in JSON when it
-    /// holds NaN or infinity.
+    /// [`ErrorKind::Encode`] if the value's `Serialize` fails, if it holds a 128-bit integer, if it
+    /// nests deeper than 64 levels, which no reader accepts, and in JSON if it holds NaN or infinity.
     pub fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Self, Error> {
         let failed = || {
             Error::new(
@@ -110,7 +108,7 @@ impl RawPayload {
         })
     }
 
-    /// Takes bytes that are one complete value of the codec, within its limits.
+    /// Checks that the bytes are one complete value of the codec, within its limits.
     pub(crate) fn checked(codec: Codec, bytes: Bytes) -> Result<Self, String> {
         match codec {
             Codec::MessagePack => msgpack::check(&bytes)?,
@@ -123,7 +121,7 @@ impl RawPayload {
         Ok(Self { codec, bytes })
     }
 
-    /// Takes bytes that a checked walk has delimited already.
+    /// Wraps bytes that a walk has checked already.
     pub(crate) fn walked(codec: Codec, bytes: Bytes) -> Self {
         Self { codec, bytes }
     }
@@ -132,14 +130,14 @@ impl RawPayload {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] when the value does not have the shape of `T`.
+    /// [`ErrorKind::Decode`] if the value does not have the shape of `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let failed = || {
             let target = std::any::type_name::<T>();
             Error::new(
                 ErrorKind::Decode,
                 "decode payload",
-                format!("the payload is no {target}"),
+                format!("the payload is not a valid {target}"),
             )
         };
         match self.codec {
@@ -151,12 +149,12 @@ impl RawPayload {
         }
     }
 
-    /// The same value in another codec; free where it is in that codec already.
+    /// Converts the value to a codec; free if it is in that codec already.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Encode`] when the value has no form in the other codec: a MessagePack map whose
-    /// keys are arrays, NaN, a JSON number that MessagePack would have to round.
+    /// [`ErrorKind::Encode`] if the value has no form in the other codec: a MessagePack map whose
+    /// keys are arrays, NaN, or a JSON number that MessagePack would have to round.
     pub fn to_codec(&self, codec: Codec) -> Result<Self, Error> {
         if codec == self.codec {
             return Ok(self.clone());
@@ -191,7 +189,7 @@ impl RawPayload {
         Self::checked(codec, Bytes::from(bytes)).map_err(|rule| failed().because(rule))
     }
 
-    /// The codec that wrote the bytes.
+    /// The codec of the bytes.
     #[must_use]
     pub fn codec(&self) -> Codec {
         self.codec
@@ -204,7 +202,7 @@ impl RawPayload {
     }
 }
 
-/// Shows codec and size, never the content: payloads hold what users would not log.
+/// Shows the codec and the size, never the content, which may be confidential.
 impl fmt::Debug for RawPayload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Payload({}, {} bytes)", self.codec, self.bytes.len())
@@ -229,9 +227,8 @@ fn decode_plainly<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
 
 /// Refuses JSON that nests deeper than [`msgpack::MAX_DEPTH`].
 ///
-/// serde_json skips a value without recursion and so without a limit; only what decodes
-/// it later would find it too deep. Both codecs have one limit, so that every payload
-/// can be stored in either.
+/// serde_json skips a value without recursion, and so without a depth limit; a later decode would
+/// fail. Both codecs have the same limit, so that every payload can be stored in either.
 fn json_depth(bytes: &[u8]) -> Result<(), &'static str> {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     for byte in bytes {

@@ -13,9 +13,9 @@ use super::Subject;
 use super::support::{Must as _, Stage};
 use crate::api::CasResult;
 
-/// > Replaces a value that is, byte for byte, the expected one (`None`: absent).
-/// > The value was as expected and has been replaced.
-/// > The value differed and is untouched; `None` when the key is absent.
+/// > Replaces the value if it equals `expected`, byte for byte (`None`: if the key is absent).
+/// > The value was as expected and was replaced.
+/// > The value differs and is unchanged; `None`: the key is absent.
 pub async fn a_value_is_replaced_only_where_it_is_as_expected<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();

@@ -14,8 +14,8 @@ fn kind<T>(result: Result<T, Error>) -> ErrorKind {
 }
 
 /// > Reads the values of several keys, in their order.
-/// > Removes a key, and says whether it was there. Removing an absent key succeeds.
-/// > Whether the key is there.
+/// > Removes a key. Returns whether it existed; removing an absent key succeeds.
+/// > Whether the key exists.
 pub async fn values_are_stored_read_and_removed<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
@@ -35,7 +35,7 @@ pub async fn values_are_stored_read_and_removed<S: Subject>(subject: &S) {
     assert!(kv.port().get_bytes(&[]).await.must("getting").is_empty());
 }
 
-/// > Stores several values, in their order; each by itself is atomic, all together are not.
+/// > Stores several values, in their order. Each write is atomic; all together are not.
 pub async fn values_keep_every_byte_and_the_last_one_wins<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
@@ -90,7 +90,7 @@ pub async fn values_expire<S: Subject>(subject: &S) {
     assert!(!kv.exists("bad").await.must("asking"));
 }
 
-/// > Stores a value where the key is absent, and says whether it did.
+/// > Stores a value if the key is absent. Returns whether it did.
 pub async fn inserting_never_replaces<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
@@ -112,7 +112,7 @@ pub async fn inserting_never_replaces<S: Subject>(subject: &S) {
         .await;
 }
 
-/// > Adds to an integer, which counts as 0 where the key is absent, and returns the sum.
+/// > Adds to an integer and returns the sum. An absent key counts as 0.
 pub async fn integers_are_added_and_other_values_are_refused<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
@@ -169,8 +169,8 @@ pub async fn concurrent_additions_lose_nothing<S: Subject>(subject: &S) {
     assert_eq!(sums, (1..=200).collect());
 }
 
-/// > A key may be any text that is not empty and does not begin with `{`, which is where
-/// > the bus keeps its own.
+/// > A key is any text that is not empty and does not begin with `{`; the
+/// > keys of the bus begin with it.
 pub async fn the_rule_for_keys_holds_everywhere<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();

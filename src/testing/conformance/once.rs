@@ -31,7 +31,7 @@ pub async fn every_state_of_once<S: Subject>(subject: &S) {
     assert_eq!(run(Ok(9)).await.must("once"), Once::InProgress);
 }
 
-/// > It was completed; with the stored result, where one was stored.
+/// > The claim was completed. Holds the stored result, if there is one.
 pub async fn any_older_value_counts_as_done<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
@@ -46,7 +46,7 @@ pub async fn any_older_value_counts_as_done<S: Subject>(subject: &S) {
 }
 
 /// > Claims a key for an owner's token. Claiming again with the same token succeeds.
-/// > Another owner holds it.
+/// > Another owner holds the claim.
 pub async fn a_claim_is_its_owners<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
@@ -71,8 +71,8 @@ pub async fn a_claim_is_its_owners<S: Subject>(subject: &S) {
     assert_eq!(claim("two").await, ClaimResult::Claimed);
 }
 
-/// > The caller now holds the claim, for the time of its lease.
-/// > Extends a claim; false when the token does not hold it any more.
+/// > The caller holds the claim for the time of its lease.
+/// > Extends a claim. Returns false if the token no longer holds it.
 pub async fn a_claim_ends_with_its_lease<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
@@ -101,9 +101,9 @@ pub async fn a_claim_ends_with_its_lease<S: Subject>(subject: &S) {
     assert!(!extend("next", DAY).await);
 }
 
-/// > Turns a claim into a stored result; false, and nothing written, when the token does
-/// > not hold it any more.
-/// > Gives a claim up, so that another may take it; false when the token does not hold it.
+/// > Turns a claim into a stored result. Writes nothing and returns false if the
+/// > token no longer holds it.
+/// > Releases a claim for other owners. Returns false if the token does not hold it.
 pub async fn completion_is_fenced<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
