@@ -8,12 +8,13 @@ mod bench;
 mod meter;
 mod options;
 mod ours;
+mod pair;
 mod raw;
 mod report;
 mod server;
 mod work;
 
-use report::Side;
+use pair::Side;
 use work::SIZE;
 
 #[global_allocator]

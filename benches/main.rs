@@ -10,6 +10,7 @@ mod figures;
 mod meter;
 mod options;
 mod ours;
+mod pair;
 mod raw;
 mod report;
 mod server;

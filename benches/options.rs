@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::report::{Figure, Side};
+use crate::pair::{Figure, Side};
 
 /// Measures Redstart beside a raw loop of the same work, on a private redis-server.
 #[derive(Clone, Debug, Parser)]

@@ -3,17 +3,7 @@
 use std::time::Duration;
 
 use crate::options::Options;
-
-/// Whose turn it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub(crate) enum Side {
-    Ours,
-    /// The raw loop, or whatever else a figure is compared with.
-    Raw,
-}
-
-/// A figure's name and unit.
-pub(crate) type Figure<'a> = (&'a str, &'a str);
+use crate::pair::{Figure, Side};
 
 #[derive(Debug)]
 pub(crate) struct Report {

@@ -11,6 +11,7 @@ mod bench;
 mod meter;
 mod options;
 mod ours;
+mod pair;
 mod report;
 mod server;
 mod work;
@@ -22,7 +23,8 @@ use std::time::{Duration, Instant};
 use redstart::Topic;
 
 use crate::bench::Bench;
-use crate::report::{Side, percentiles};
+use crate::pair::Side;
+use crate::report::percentiles;
 use crate::server::{Server, bench_group};
 
 /// Each this many-th dead letter is of a cause of its own.
@@ -113,10 +115,10 @@ async fn measure(bench: &mut Bench) {
                 assert!(taken >= some);
                 taken as f64 / ran.taken.as_secs_f64()
             };
-            let span = Duration::from_secs(if bench.options.quick { 1 } else { 3 });
+            let duration = Duration::from_secs(if bench.options.quick { 1 } else { 3 });
             let consumers = server.fresh_topic();
             let (rate, mut seen) =
-                tokio::join!(redriving, ours::latencies(server, &consumers, span));
+                tokio::join!(redriving, ours::latencies(server, &consumers, duration));
             server.drop_topic(&consumers);
             let [p50, p99] = percentiles(&mut seen, [0.5, 0.99]);
             [rate, p50, p99]
@@ -136,7 +138,7 @@ async fn measure(bench: &mut Bench) {
 async fn case(server: &Server, count: u64) -> Case {
     let topic = server.fresh_topic();
     let container = server.container(&topic).await;
-    ours::bury_many(&container, &topic, &bench_group(), count, RARE).await;
+    ours::add_dead_letters(&container, &topic, &bench_group(), count, RARE).await;
     ours::finish(container).await;
     Case { topic, count }
 }

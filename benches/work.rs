@@ -33,6 +33,6 @@ pub(crate) enum Work {
     Get,
     Set,
     Incr,
-    CasResult,
+    Cas,
     Once,
 }

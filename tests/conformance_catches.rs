@@ -82,33 +82,33 @@ macro_rules! catches {
 catches! {
     settling_before_the_handler_has_run: SettlesOnFetch by
         settle::nothing_is_settled_before_its_handler_returns,
-        settle::what_nobody_settles_comes_again,
+        settle::an_unsettled_message_is_redelivered,
         leases::an_expired_lease_is_taken_over_and_counted,
-        shutdown::what_was_not_begun_is_given_back_uncounted;
+        shutdown::an_unstarted_message_is_released_uncounted;
     bringing_a_retry_to_all_groups: RetriesToAll by
         retries::a_retry_comes_back_to_its_group_alone,
-        retries::what_is_due_comes_back_through_the_redo_lane;
+        retries::a_due_retry_returns_through_the_redelivery_stream;
     leases_that_never_end: LeasesNeverEnd by
         leases::an_expired_lease_is_taken_over_and_counted,
-        settle::what_nobody_settles_comes_again;
+        settle::an_unsettled_message_is_redelivered;
     trimming_without_a_floor: TrimsWithoutFloor by
         retention::nothing_unsettled_is_removed,
         retention::entries_wait_for_the_first_group;
     counting_what_was_given_back: CountsReleases by
-        leases::what_is_given_back_is_claimable_at_once_and_uncounted,
-        shutdown::what_was_not_begun_is_given_back_uncounted;
+        leases::a_released_message_is_claimable_at_once_and_uncounted,
+        shutdown::an_unstarted_message_is_released_uncounted;
     settling_for_whoever_asks: AsksNoOwner by
         settle::a_stale_settlement_is_rejected;
     forgetting_what_was_appended: ForgetsIds by
-        deduplication::a_repeat_adds_nothing,
-        deduplication::the_bus_tells_a_repeat;
+        deduplication::a_duplicate_adds_nothing,
+        deduplication::the_bus_reports_a_duplicate;
     looking_before_appending: LooksBeforeItAppends by
-        deduplication::of_concurrent_repeats_one_adds,
-        deduplication::after_its_window_a_message_is_new;
+        deduplication::of_concurrent_duplicates_one_is_added,
+        deduplication::after_its_window_a_message_is_not_a_duplicate;
     remembering_only_what_is_held: RemembersWhatItHolds by
         deduplication::a_window_outlives_its_entry;
     removing_groups_that_are_needed: RemovesWithoutProof by
-        groups::a_group_that_is_needed_is_not_removed;
+        groups::a_group_in_use_is_not_removed;
     bringing_back_what_was_cancelled: CancelsNothing by
-        retries::what_waits_can_be_cancelled;
+        retries::scheduled_retries_can_be_cancelled;
 }

@@ -25,7 +25,7 @@ async fn on_a_clock() -> (Container, ManualClock) {
 }
 
 #[tokio::test]
-async fn hours_of_back_off_pass_in_no_time() {
+async fn hours_of_backoff_pass_in_no_time() {
     let (container, clock) = on_a_clock().await;
     let orders = topic("orders");
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -93,7 +93,7 @@ async fn setting_the_clock_takes_no_message_from_a_living_handler() {
 }
 
 #[tokio::test]
-async fn ages_go_by_the_stores_clock() {
+async fn ages_use_the_stores_clock() {
     let (container, clock) = on_a_clock().await;
     let orders = topic("orders");
     let settings = TopicSettings::default().with_retention(Retention::Age(HOUR));
@@ -117,7 +117,7 @@ async fn ages_go_by_the_stores_clock() {
 }
 
 #[tokio::test]
-async fn a_store_that_has_forgotten_everything_gets_its_groups_back() {
+async fn an_emptied_store_gets_its_groups_back() {
     let store = MemoryStore::new();
     let builder = Container::builder().with_service(group("billing"));
     let container = builder.with_memory(store.clone()).connect().await.unwrap();
@@ -242,7 +242,7 @@ async fn batches_are_full_or_have_waited() {
 }
 
 #[tokio::test]
-async fn batches_settle_each_message_by_itself() {
+async fn batches_settle_each_message_separately() {
     let [container, _] = on_one_store().await;
     batches::settle_each_message_by_itself(&container).await;
     finish(container).await;
@@ -263,7 +263,7 @@ async fn batches_panic_without_the_undecodable() {
 }
 
 #[tokio::test]
-async fn batches_give_back_what_was_gathered() {
+async fn batches_release_what_they_gathered() {
     let [container, _] = on_one_store().await;
     batches::give_back_what_was_gathered(&container).await;
     finish(container).await;
@@ -285,7 +285,7 @@ async fn batches_keep_their_leases() {
 }
 
 #[tokio::test]
-async fn what_a_sweep_publishes_is_never_taken_for_a_repeat() {
+async fn a_message_that_a_sweep_publishes_is_never_a_duplicate() {
     let container = Container::builder()
         .with_service(group("billing"))
         .with_deduplication(HOUR)

@@ -84,7 +84,7 @@ async fn connections_are_separate_named_and_gone_after_the_end() {
 }
 
 #[tokio::test]
-async fn without_a_server_connecting_says_so_and_never_shows_the_password() {
+async fn without_a_server_connecting_fails_and_never_shows_the_password() {
     let error = Container::builder()
         .with_redis_url("redis://user:canary@127.0.0.1:1/")
         .connect()

@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn the_kit_knows_what_was_published_settled_and_buried() {
+async fn the_kit_lists_published_settled_and_dead_messages() {
     let bus = TestBus::start("billing").await;
     let (orders, billing) = (topic("orders"), group("billing"));
     let retry = RetryPolicy::fixed(HOUR).with_max_attempts(2);
@@ -67,7 +67,7 @@ async fn the_kit_knows_what_was_published_settled_and_buried() {
 }
 
 #[tokio::test]
-async fn idle_says_what_is_left() {
+async fn settle_reports_the_remaining_work() {
     let bus = TestBus::start("billing").await;
     let handler = |_: u32, delivery: Delivery| async move { delivery.cancelled().await };
     let subscribing = bus.container().bus();
@@ -82,7 +82,7 @@ async fn idle_says_what_is_left() {
 }
 
 #[tokio::test]
-async fn every_fate_of_a_message_is_told_as_it_is() {
+async fn every_fate_of_a_message_is_reported() {
     let bus = TestBus::start("billing").await;
     let orders = topic("orders");
     bus.faults().fail_publish(1, PublishFault::NotPublished);
@@ -155,7 +155,7 @@ async fn faults_work_over_a_server_too() {
 }
 
 #[tokio::test]
-async fn a_slow_store_slows_and_breaks_nothing() {
+async fn a_slow_store_breaks_nothing() {
     let bus = TestBus::start("billing").await;
     bus.faults().delay(Duration::from_millis(20));
     let count = Arc::new(AtomicU32::new(0));
@@ -197,7 +197,7 @@ async fn containers_of_one_test_bus_share_its_store() {
 }
 
 #[tokio::test]
-async fn a_delivery_made_by_hand_is_like_another() {
+async fn a_delivery_from_the_builder_equals_a_real_one() {
     let watching = |_: u32, delivery: Delivery| async move {
         delivery.extend_lease().await?;
         delivery.cancelled().await;
@@ -248,7 +248,7 @@ impl Decorator for SlowReclaim {
 }
 
 #[tokio::test]
-async fn what_is_reclaimed_during_a_shutdown_is_given_back_too() {
+async fn a_message_reclaimed_during_a_shutdown_is_released() {
     let store = MemoryStore::new();
     let (store, kv, orders) = (store.store(None), store.kv(None), topic("orders"));
     let (taken, mut looks) = mpsc::unbounded_channel();

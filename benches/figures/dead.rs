@@ -13,7 +13,8 @@ use redstart::{
 
 use super::memory::resident;
 use crate::bench::Bench;
-use crate::report::{Side, percentiles};
+use crate::pair::Side;
+use crate::report::percentiles;
 use crate::server::{Server, bench_group};
 use crate::{ours, raw};
 
@@ -51,7 +52,7 @@ async fn operator(bench: &mut Bench) {
     let (server, quick) = (&bench.server, bench.options.quick);
     let (topic, group) = (server.fresh_topic(), bench_group());
     let container = server.container(&topic).await;
-    ours::bury_many(&container, &topic, &group, count, RARE).await;
+    ours::add_dead_letters(&container, &topic, &group, count, RARE).await;
     bench
         .report
         .measure(looking, async |side| match side {
@@ -104,7 +105,7 @@ async fn retention(bench: &mut Bench) {
     let (topic, group) = (server.fresh_topic(), bench_group());
     let container = server.container(&topic).await;
     let count = bench.options.count(1_000_000);
-    ours::bury_many(&container, &topic, &group, count, RARE).await;
+    ours::add_dead_letters(&container, &topic, &group, count, RARE).await;
     let quick = bench.options.quick;
     bench
         .report
@@ -124,8 +125,8 @@ async fn retention(bench: &mut Bench) {
 /// The latency of consumers on the same server, in milliseconds: the median and the 99th percentile.
 async fn consumers(server: &Server, quick: bool) -> [f64; 2] {
     let topic = server.fresh_topic();
-    let span = Duration::from_secs(if quick { 1 } else { 3 });
-    let mut seen = ours::latencies(server, &topic, span).await;
+    let duration = Duration::from_secs(if quick { 1 } else { 3 });
+    let mut seen = ours::latencies(server, &topic, duration).await;
     server.drop_topic(&topic);
     percentiles(&mut seen, [0.5, 0.99])
 }

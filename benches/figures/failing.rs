@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::bench::Bench;
-use crate::report::Side;
+use crate::pair::Side;
 use crate::server::bench_group;
 use crate::work::SIZE;
 use crate::{ours, raw};
@@ -49,7 +49,7 @@ pub(super) async fn redrive(bench: &mut Bench) {
             let (topic, group) = (server.fresh_topic(), bench_group());
             let container = server.container(&topic).await;
             raw::publish_all(server, &topic, count, SIZE).await;
-            let ids = ours::bury(&container, &topic, &group, count).await;
+            let ids = ours::fail_all(&container, &topic, &group, count).await;
             let spent = match side {
                 Side::Ours => ours::redrive(server, &container, &topic, &group, &ids).await,
                 Side::Raw => {

@@ -8,7 +8,7 @@ use redstart::Topic;
 
 use crate::bench::Bench;
 use crate::meter::{Meter, Spent};
-use crate::report::Side;
+use crate::pair::Side;
 use crate::server::Server;
 use crate::work::SIZE;
 use crate::{ours, raw};

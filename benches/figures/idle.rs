@@ -7,7 +7,7 @@ use redstart::{Container, Topic};
 
 use crate::bench::Bench;
 use crate::meter::{Meter, Spent};
-use crate::report::Side;
+use crate::pair::Side;
 use crate::server::Server;
 use crate::{ours, raw};
 
@@ -16,7 +16,7 @@ const SUBSCRIPTIONS: usize = 100;
 const SETTLE: Duration = Duration::from_secs(2);
 
 pub(super) async fn measure(bench: &mut Bench) {
-    let span = Duration::from_secs(if bench.options.quick { 5 } else { 20 });
+    let duration = Duration::from_secs(if bench.options.quick { 5 } else { 20 });
     let figures = [
         ("idle/commands", "commands/s"),
         ("idle/client-cpu", "% of a core"),
@@ -29,9 +29,9 @@ pub(super) async fn measure(bench: &mut Bench) {
             let topics: Vec<Topic> = (0..SUBSCRIPTIONS).map(|_| server.fresh_topic()).collect();
             let before = server.commands();
             let (commands, spent) = match side {
-                Side::Ours => idle(server, &topics, span).await,
+                Side::Ours => idle(server, &topics, duration).await,
                 Side::Raw => {
-                    let spent = raw::idle(server, &topics, span).await;
+                    let spent = raw::idle(server, &topics, duration).await;
                     (server.commands() - before, spent)
                 }
             };
@@ -46,12 +46,12 @@ pub(super) async fn measure(bench: &mut Bench) {
         .await;
 }
 
-async fn idle(server: &Server, topics: &[Topic], span: Duration) -> (f64, Spent) {
+async fn idle(server: &Server, topics: &[Topic], duration: Duration) -> (f64, Spent) {
     let container = subscribed(server, topics).await;
     tokio::time::sleep(SETTLE).await;
     let before = server.commands();
     let meter = Meter::start(server);
-    tokio::time::sleep(span).await;
+    tokio::time::sleep(duration).await;
     let spent = meter.stop();
     let commands = server.commands() - before;
     ours::finish(container).await;

@@ -1,7 +1,7 @@
 //! The key-value store, from eight tasks.
 
 use crate::bench::Bench;
-use crate::report::Side;
+use crate::pair::Side;
 use crate::work::Work;
 use crate::{ours, raw};
 
@@ -19,7 +19,7 @@ pub(super) async fn measure(bench: &mut Bench) {
         ("kv/get", Work::Get),
         ("kv/set", Work::Set),
         ("kv/incr", Work::Incr),
-        ("kv/cas", Work::CasResult),
+        ("kv/cas", Work::Cas),
         ("kv/once", Work::Once),
     ] {
         report

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crate::bench::Bench;
-use crate::report::{Side, percentiles};
+use crate::pair::Side;
+use crate::report::percentiles;
 use crate::{ours, raw};
 
 pub(super) async fn measure(bench: &mut Bench) {
-    let span = Duration::from_secs(if bench.options.quick { 1 } else { 5 });
+    let duration = Duration::from_secs(if bench.options.quick { 1 } else { 5 });
     let figures = [
         ("latency/p50", "ms"),
         ("latency/p99", "ms"),
@@ -19,8 +20,8 @@ pub(super) async fn measure(bench: &mut Bench) {
         .measure(figures, async |side| {
             let topic = server.fresh_topic();
             let mut seen = match side {
-                Side::Ours => ours::latencies(server, &topic, span).await,
-                Side::Raw => raw::latencies(server, &topic, span).await,
+                Side::Ours => ours::latencies(server, &topic, duration).await,
+                Side::Raw => raw::latencies(server, &topic, duration).await,
             };
             server.drop_topic(&topic);
             percentiles(&mut seen, [0.5, 0.99, 0.999])

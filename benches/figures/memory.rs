@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::bench::Bench;
 use crate::ours;
-use crate::report::Side;
+use crate::pair::Side;
 use crate::work::SIZE;
 
 const STEPS: u64 = 10;

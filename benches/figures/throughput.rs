@@ -1,7 +1,7 @@
 //! Publishing, consuming, and both at once.
 
 use crate::bench::Bench;
-use crate::report::Side;
+use crate::pair::Side;
 use crate::work::SIZE;
 use crate::{ours, raw};
 

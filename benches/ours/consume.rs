@@ -97,9 +97,9 @@ pub(crate) async fn both(server: &Server, topic: &Topic, count: u64) -> Spent {
 }
 
 /// From before a publish until the handler begins, at 1,000 messages a second.
-pub(crate) async fn latencies(server: &Server, topic: &Topic, span: Duration) -> Vec<Duration> {
+pub(crate) async fn latencies(server: &Server, topic: &Topic, duration: Duration) -> Vec<Duration> {
     let container = server.container(topic).await;
-    let count = span.as_millis() as u64;
+    let count = duration.as_millis() as u64;
     let epoch = Instant::now();
     let seen = Arc::new(Mutex::new(Vec::with_capacity(count as usize)));
     let all = Arc::clone(&seen);

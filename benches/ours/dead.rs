@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::work::{Order, SIZE};
 
 /// Makes `count` dead letters of twenty causes, and of one more in every `rare`th.
-pub(crate) async fn bury_many(
+pub(crate) async fn add_dead_letters(
     container: &Container,
     topic: &Topic,
     group: &Group,
@@ -73,7 +73,7 @@ async fn body(container: &Container, topic: &Topic, group: &Group) -> Bytes {
         .publish(topic, &envelope)
         .await
         .expect("published");
-    let ids = super::bury(container, topic, group, 1).await;
+    let ids = super::fail_all(container, topic, group, 1).await;
     let (store, at) = (container.store(), GroupAt::of(topic, group));
     let found = store.dead_letters().find(&at, &ids).await;
     let body = found.expect("found").remove(0).1.body;
@@ -147,9 +147,9 @@ pub(crate) async fn removing_overdue<T>(
         .await
         .expect("subscribed");
     let done = work.await;
-    let (after, span) = (count().await, began.elapsed());
+    let (after, duration) = (count().await, began.elapsed());
     let left = subscription.unsubscribe(Duration::from_secs(30)).await;
     assert!(left.is_clean(), "{left:?}");
     assert!(after < before, "nothing was overdue");
-    ((before - after) as f64 / span.as_secs_f64(), done)
+    ((before - after) as f64 / duration.as_secs_f64(), done)
 }

@@ -78,7 +78,7 @@ pub(crate) async fn park(container: &Container, topic: &Topic, count: u64) {
 }
 
 /// Makes dead letters of `count` messages; returns their ids.
-pub(crate) async fn bury(
+pub(crate) async fn fail_all(
     container: &Container,
     topic: &Topic,
     group: &Group,

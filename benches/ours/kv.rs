@@ -38,7 +38,7 @@ pub(crate) async fn kv(server: &Server, work: Work, count: u64, tasks: u64) -> S
                     Work::Incr => {
                         kv.incr(&key, 1).await.expect("incr");
                     }
-                    Work::CasResult => {
+                    Work::Cas => {
                         let swapped = kv.cas(&key, Some(&order), &order, None).await.expect("cas");
                         assert!(swapped);
                     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use redstart::{Container, Topic};
 
 pub(crate) use consume::{both, consume, consume_batches, counting, latencies, wait_for};
-pub(crate) use dead::{bury_many, oldest, removing_overdue, sweep};
-pub(crate) use failing::{bury, consume_failing, park, redrive};
+pub(crate) use dead::{add_dead_letters, oldest, removing_overdue, sweep};
+pub(crate) use failing::{consume_failing, fail_all, park, redrive};
 pub(crate) use kv::kv;
 pub(crate) use publish::{publish, publish_all, publish_tasks};
 

@@ -109,12 +109,12 @@ pub(crate) async fn both(server: &Server, topic: &Topic, count: u64) -> Spent {
     meter.stop()
 }
 
-pub(crate) async fn latencies(server: &Server, topic: &Topic, span: Duration) -> Vec<Duration> {
+pub(crate) async fn latencies(server: &Server, topic: &Topic, duration: Duration) -> Vec<Duration> {
     let log = Server::log(topic);
     let mut reader = connect(server).await;
     group(&mut reader, &log).await;
     let acks = connect(server).await;
-    let count = span.as_millis() as u64;
+    let count = duration.as_millis() as u64;
     let (epoch, mut seen) = (Instant::now(), Vec::with_capacity(count as usize));
     let mut publisher = connect(server).await;
     let (log2, pace) = (log.clone(), async move {
@@ -140,7 +140,7 @@ pub(crate) async fn latencies(server: &Server, topic: &Topic, span: Duration) ->
 }
 
 /// Readers that wait for what does not come, one per topic, for a time.
-pub(crate) async fn idle(server: &Server, topics: &[Topic], span: Duration) -> Spent {
+pub(crate) async fn idle(server: &Server, topics: &[Topic], duration: Duration) -> Spent {
     let mut waiting = tokio::task::JoinSet::new();
     for topic in topics {
         let (log, mut reader) = (Server::log(topic), connect(server).await);
@@ -148,6 +148,6 @@ pub(crate) async fn idle(server: &Server, topics: &[Topic], span: Duration) -> S
         waiting.spawn(async move { while read_some(&mut reader, &log, 5000).await.is_none() {} });
     }
     let meter = Meter::start(server);
-    tokio::time::sleep(span).await;
+    tokio::time::sleep(duration).await;
     meter.stop()
 }

@@ -45,7 +45,7 @@ pub(crate) async fn kv(server: &Server, work: Work, count: u64, tasks: u64) -> S
                     Work::Get => get(&mut connection, &key).await,
                     Work::Set => set(&mut connection, &key, order()).await,
                     Work::Incr => incr(&mut connection, &key).await,
-                    Work::CasResult => swap(&mut connection, &cas, &key, order(), order()).await,
+                    Work::Cas => swap(&mut connection, &cas, &key, order(), order()).await,
                     Work::Once => {
                         let (key, token) = (format!("{key}-{number}"), Uuid::new_v4().to_string());
                         claim(&mut connection, &key, &token).await;

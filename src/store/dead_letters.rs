@@ -93,7 +93,7 @@ role! {
     /// Dead letters, each in the group that failed it, and the journal of operators' changes.
     pub trait DeadLetters (dead_letters, DeadLettersOp, DeadLettersAnswer, DeadLettersCalls) {
         /// The heads of dead letters that match, oldest first, up to `max` of a range. Examines at
-        /// most [`LONGEST_SEARCH`] and returns how far it has come.
+        /// most [`LONGEST_SEARCH`](crate::store::LONGEST_SEARCH) and returns how far it has come.
         fn search as Search(
             at: &'a GroupAt, range: IdRange, filter: &'a DeadLetterFilter, max: usize,
         ) -> Found;

@@ -74,14 +74,14 @@ impl Crew {
         }
     }
 
-    fn chosen(&self, step: Step) -> usize {
+    fn target_of(&self, step: Step) -> usize {
         step.pick as usize % self.members.len()
     }
 
     /// Begins a fault of one worker.
     pub(crate) fn strike(&mut self, step: Step) {
-        let chosen = self.chosen(step);
-        let worker = &mut self.members[chosen].1;
+        let target = self.target_of(step);
+        let worker = &mut self.members[target].1;
         match step.fault {
             Fault::Kill => worker.kill(),
             Fault::Freeze => worker.freeze(),
@@ -100,13 +100,13 @@ impl Crew {
     }
 
     pub(crate) fn heal(&mut self, step: Step) {
-        let chosen = self.chosen(step);
+        let target = self.target_of(step);
         match step.fault {
             Fault::Kill => {
-                let role = self.members[chosen].0;
-                self.members[chosen].1 = self.spawn(role);
+                let role = self.members[target].0;
+                self.members[target].1 = self.spawn(role);
             }
-            Fault::Freeze => self.members[chosen].1.thaw(),
+            Fault::Freeze => self.members[target].1.thaw(),
             _ => {}
         }
     }

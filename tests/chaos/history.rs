@@ -132,7 +132,7 @@ pub(crate) enum Event {
         done: Option<Vec<String>>,
     },
     /// A dead letter that is left at the end.
-    Buried {
+    DeadLettered {
         topic: String,
         group: String,
         record: String,
@@ -169,10 +169,10 @@ pub(crate) enum Event {
         token: u64,
         claimed: Claimed,
     },
-    /// A fault begins. One that `forgets` loses data by definition.
+    /// A fault begins. One that `loses_data` loses data by definition.
     Fault {
         name: String,
-        forgets: bool,
+        loses_data: bool,
     },
     /// It is over, as far as whoever made it is concerned.
     Healed {

@@ -80,10 +80,10 @@ async fn short(settings: &Settings) -> bool {
             report::power(settings, &power::cut("no", messages, 3, least).await);
         }
     }
-    for trouble in overload::TROUBLES {
-        let name = format!("overload, {trouble:?}");
+    for overload in overload::OVERLOADS {
+        let name = format!("overload, {overload:?}");
         if settings.wants(&name) {
-            let figures = overload::run(trouble, settings.trouble).await;
+            let figures = overload::run(overload, settings.overload).await;
             all_hold &= report::overload(settings, &name, &figures);
         }
     }

@@ -88,12 +88,12 @@ pub(crate) async fn redrive_some(
         since,
         records: told(&known),
     });
-    let chosen: Vec<_> = known
+    let targets: Vec<_> = known
         .into_iter()
         .filter(|(_, n)| Nature::of(*n) != Nature::Hopeless && choose(*n))
         .take(most)
         .collect();
-    if chosen.is_empty() {
+    if targets.is_empty() {
         return 0;
     }
     let call = work.numbers.next();
@@ -101,9 +101,9 @@ pub(crate) async fn redrive_some(
         topic,
         group: group_name,
         call,
-        records: told(&chosen),
+        records: told(&targets),
     });
-    let ids: Vec<_> = chosen.iter().map(|(id, _)| *id).collect();
+    let ids: Vec<_> = targets.iter().map(|(id, _)| *id).collect();
     let result = work.container.dead_letters().redrive(of, group, &ids).await;
     // After an error some may have been moved.
     let done = result.ok().map(|redriven| {
@@ -111,5 +111,5 @@ pub(crate) async fn redrive_some(
         ids.collect()
     });
     work.journal.write(Event::Moved { call, done });
-    chosen.len()
+    targets.len()
 }

@@ -23,7 +23,7 @@ const BATCH: u64 = 50;
 
 /// What becomes too much.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Trouble {
+pub(crate) enum Overload {
     /// Publishers are ten times faster than consumers, until the backlog limit holds them.
     SlowConsumers,
     /// The same, and the server's memory is full before the limit is reached.
@@ -38,13 +38,13 @@ pub(crate) enum Trouble {
     FrozenServer,
 }
 
-pub(crate) const TROUBLES: [Trouble; 6] = [
-    Trouble::SlowConsumers,
-    Trouble::FullMemory,
-    Trouble::MaxClients,
-    Trouble::SlowDisk,
-    Trouble::FullDisk,
-    Trouble::FrozenServer,
+pub(crate) const OVERLOADS: [Overload; 6] = [
+    Overload::SlowConsumers,
+    Overload::FullMemory,
+    Overload::MaxClients,
+    Overload::SlowDisk,
+    Overload::FullDisk,
+    Overload::FrozenServer,
 ];
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -61,7 +61,7 @@ pub(crate) struct Figures {
     pub(crate) most_backlog: u64,
     pub(crate) server_peak_kib: u64,
     pub(crate) process_peak_kib: u64,
-    /// From the end of the trouble to the first message published after it.
+    /// From the end of the overload to the first message published after it.
     pub(crate) publishing_again_ms: u64,
     /// From the end of publishing until nothing is left to do.
     pub(crate) drained_ms: u64,
@@ -80,15 +80,15 @@ struct Seen {
 
 type Shared = Arc<Mutex<Seen>>;
 
-pub(crate) async fn run(trouble: Trouble, lasts: Duration) -> Figures {
+pub(crate) async fn run(overload: Overload, lasts: Duration) -> Figures {
     let shim = Shim::build();
     let environment = shim.environment();
     let environment = environment
         .each_ref()
         .map(|(name, value)| (*name, &**value));
     // One that syncs always would end when it cannot.
-    let fsync: &[&str] = match trouble {
-        Trouble::FullDisk => &["--appendfsync", "everysec"],
+    let fsync: &[&str] = match overload {
+        Overload::FullDisk => &["--appendfsync", "everysec"],
         _ => &[],
     };
     let mut server = Server::start_in(tempfile::tempdir().unwrap(), fsync, &environment);
@@ -104,7 +104,7 @@ pub(crate) async fn run(trouble: Trouble, lasts: Duration) -> Figures {
 
     let begun = Instant::now();
     until("publishing to begin", async || seen.lock().unwrap().last_ok).await;
-    make(trouble, &mut server, &shim, lasts).await;
+    make(overload, &mut server, &shim, lasts).await;
     let over = Instant::now();
     let publishing_again = until("publishing to work", async || {
         seen.lock().unwrap().last_ok.filter(|at| *at > over)
@@ -149,11 +149,11 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap()
 }
 
-/// Makes trouble, and ends it.
-async fn make(trouble: Trouble, server: &mut Server, shim: &Shim, lasts: Duration) {
-    match trouble {
-        Trouble::SlowConsumers => tokio::time::sleep(lasts).await,
-        Trouble::FullMemory => {
+/// Begins an overload and ends it.
+async fn make(overload: Overload, server: &mut Server, shim: &Shim, lasts: Duration) {
+    match overload {
+        Overload::SlowConsumers => tokio::time::sleep(lasts).await,
+        Overload::FullMemory => {
             let info: String = server.command(&["INFO", "memory"]);
             let used = info
                 .lines()
@@ -164,7 +164,7 @@ async fn make(trouble: Trouble, server: &mut Server, shim: &Shim, lasts: Duratio
             tokio::time::sleep(lasts).await;
             let _: String = server.command(&["CONFIG", "SET", "maxmemory", "0"]);
         }
-        Trouble::MaxClients => {
+        Overload::MaxClients => {
             let mut admin = server.raw();
             let set = |admin: &mut redis::Connection, most: u32| {
                 let mut set = redis::cmd("CONFIG");
@@ -178,23 +178,23 @@ async fn make(trouble: Trouble, server: &mut Server, shim: &Shim, lasts: Duratio
             let mut kill = redis::cmd("CLIENT");
             kill.arg("KILL").arg("TYPE").arg("normal");
             kill.exec(&mut admin).unwrap();
-            // Who comes anew is told why not.
+            // A new connection gets the reason.
             let error = crate::support::builder(server).connect().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
             tokio::time::sleep(lasts).await;
             set(&mut admin, 10_000);
         }
-        Trouble::SlowDisk => {
+        Overload::SlowDisk => {
             shim.slow(200);
             tokio::time::sleep(lasts).await;
             shim.slow(0);
         }
-        Trouble::FullDisk => {
+        Overload::FullDisk => {
             shim.full(true);
             tokio::time::sleep(lasts).await;
             shim.full(false);
         }
-        Trouble::FrozenServer => {
+        Overload::FrozenServer => {
             signal(server.pid(), "STOP");
             tokio::time::sleep(lasts.max(LEASE * 3)).await;
             signal(server.pid(), "CONT");

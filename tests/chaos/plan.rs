@@ -15,7 +15,7 @@ pub(crate) enum Fault {
     Freeze,
     /// Its runtime is dropped in the middle of everything.
     DropRuntime,
-    /// Its container is shut down in a hurry and made anew.
+    /// The worker shuts its container down within milliseconds and connects a new one.
     Restart,
 
     // Of the server.
@@ -33,7 +33,7 @@ pub(crate) enum Fault {
     Misconf,
     /// It cannot write to its append-only file, and ends.
     FullDisk,
-    /// It writes its append-only file anew.
+    /// It rewrites its append-only file.
     Rewrite,
     /// Its clock is set forward by an hour.
     ClockForward,

@@ -134,7 +134,7 @@ impl Run {
         probing.abort();
 
         phase("check");
-        bury(&onlooker).await;
+        record_dead_letters(&onlooker).await;
         let ground = ground.lock().await;
         let outcome = Outcome {
             verdict: check(&journal.read(), &rules()),
@@ -149,7 +149,7 @@ impl Run {
 }
 
 /// Lets topics keep what is settled. A flush takes the groups along, and what one of them settles
-/// before another is made anew would be removed.
+/// before another one connects would be removed.
 async fn keep_everything(url: &str) {
     let container = connect(url).await.expect("the server has just started");
     let settings = TopicSettings::default().with_retention(Retention::Count(10_000_000));
@@ -174,10 +174,10 @@ async fn strike_workers(crew: &Mutex<Crew>, steps: &[Step], journal: &Journal) {
     for step in steps {
         tokio::time::sleep(step.wait).await;
         let mut crew = crew.lock().await;
-        let (name, forgets) = (format!("{:?} of a worker", step.fault), false);
+        let (name, loses_data) = (format!("{:?} of a worker", step.fault), false);
         let fault = Event::Fault {
             name: name.clone(),
-            forgets,
+            loses_data,
         };
         journal.write(fault);
         crew.strike(*step);
@@ -192,10 +192,10 @@ async fn strike_ground(ground: &Mutex<Ground>, steps: &[Step], journal: &Journal
         tokio::time::sleep(step.wait).await;
         let mut ground = ground.lock().await;
         let name = format!("{:?}", step.fault);
-        let forgets = step.fault == Fault::FlushAll;
+        let loses_data = step.fault == Fault::FlushAll;
         let fault = Event::Fault {
             name: name.clone(),
-            forgets,
+            loses_data,
         };
         journal.write(fault);
         tokio::task::block_in_place(|| ground.strike(*step, journal));
@@ -279,11 +279,11 @@ async fn is_drained(onlooker: &Work, on: &Topic, of: &Group) -> bool {
 }
 
 /// Writes down the dead letters that are left.
-async fn bury(onlooker: &Work) {
+async fn record_dead_letters(onlooker: &Work) {
     for (on, of) in GROUPS {
         let letters = list(&onlooker.container, &topic(on), &group(of)).await;
         let letters = letters.expect("the server serves again");
-        let events = letters.iter().map(|letter| Event::Buried {
+        let events = letters.iter().map(|letter| Event::DeadLettered {
             topic: on.to_owned(),
             group: of.to_owned(),
             record: letter.id.to_string(),

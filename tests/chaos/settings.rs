@@ -5,7 +5,7 @@ use std::time::Duration;
 
 const HELP: &str = "\
 tests/chaos/run [--minutes M] [--seed S] [--rate R] [--every SECONDS] [--messages N]
-                [--trouble SECONDS] [--history FOLDER] [--json] [NAME]
+                [--overload SECONDS] [--history FOLDER] [--json] [NAME]
 
 Without --minutes, the short runs of the suite, or those whose name contains NAME.
   --minutes M        one run with faults for so long
@@ -14,7 +14,7 @@ Without --minutes, the short runs of the suite, or those whose name contains NAM
   --every SECONDS    about how often something goes wrong, to a worker and to the ground each (20)
   --messages N       how many messages `power` publishes over its three cuts (6000); with more, also
                      under appendfsync everysec and no
-  --trouble SECONDS  how long what `overload` is about lasts (3)
+  --overload SECONDS how long each overload lasts (3)
   --history FOLDER   where histories are kept (a temporary folder)
   --json             the verdict as one line of JSON";
 
@@ -27,7 +27,7 @@ pub(crate) struct Settings {
     /// Messages over power cuts.
     pub(crate) messages: u64,
     /// How long what is too much lasts.
-    pub(crate) trouble: Duration,
+    pub(crate) overload: Duration,
     pub(crate) json: bool,
     folder: PathBuf,
     only: Option<String>,
@@ -43,7 +43,7 @@ impl Settings {
             rate: 300,
             every: Duration::from_secs(20),
             messages: crate::FEW,
-            trouble: Duration::from_secs(3),
+            overload: Duration::from_secs(3),
             json: false,
             folder: std::env::temp_dir().join("redstart-chaos"),
             only: None,
@@ -61,7 +61,7 @@ impl Settings {
                 "--every" => settings.every = Duration::from_secs_f64(number(&value())),
                 "--history" => settings.folder = value().into(),
                 "--messages" => settings.messages = number(&value()),
-                "--trouble" => settings.trouble = Duration::from_secs_f64(number(&value())),
+                "--overload" => settings.overload = Duration::from_secs_f64(number(&value())),
                 "--json" => settings.json = true,
                 "--help" => {
                     println!("{HELP}");

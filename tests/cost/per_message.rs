@@ -68,7 +68,7 @@ fn done(server: &Server) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test]
-async fn a_message_that_fails_once_is_little_more_than_written_again() {
+async fn one_failure_costs_little_more_than_one_publish() {
     let _alone = ALONE.lock().await;
     let server = Server::start();
     let (container, orders) = (container(&server).await, topic("orders"));

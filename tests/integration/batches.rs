@@ -11,7 +11,7 @@ async fn batches_are_full_or_have_waited() {
 }
 
 #[tokio::test]
-async fn batches_settle_each_message_by_itself() {
+async fn batches_settle_each_message_separately() {
     let server = Server::start();
     let container = container(&server).await;
     batches::settle_each_message_by_itself(&container).await;
@@ -35,7 +35,7 @@ async fn batches_panic_without_the_undecodable() {
 }
 
 #[tokio::test]
-async fn batches_give_back_what_was_gathered() {
+async fn batches_release_what_they_gathered() {
     let server = Server::start();
     let container = container(&server).await;
     batches::give_back_what_was_gathered(&container).await;

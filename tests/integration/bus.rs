@@ -202,7 +202,7 @@ async fn a_named_struct_is_a_handler() {
 }
 
 #[tokio::test]
-async fn a_subscription_goes_on_where_the_last_one_ended() {
+async fn a_subscription_continues_where_the_last_one_ended() {
     let server = Server::start();
     let container = container(&server).await;
     let (bus, orders) = (container.bus(), topic("orders"));
@@ -230,7 +230,7 @@ async fn a_subscription_goes_on_where_the_last_one_ended() {
 }
 
 #[tokio::test]
-async fn a_group_may_start_with_what_comes_next() {
+async fn a_subscription_can_start_at_the_end() {
     let server = Server::start();
     let container = container(&server).await;
     let (bus, orders) = (container.bus(), topic("orders"));
@@ -247,7 +247,7 @@ async fn a_group_may_start_with_what_comes_next() {
 }
 
 #[tokio::test]
-async fn publish_all_keeps_the_order_and_tells_the_fate_of_each() {
+async fn publish_all_keeps_the_order_and_reports_each_result() {
     let server = Server::start();
     let container = builder(&server)
         .with_max_message_bytes(2_000)
@@ -317,7 +317,7 @@ async fn a_payload_of_another_type_goes_to_the_dead_letters_at_once() {
 }
 
 #[tokio::test]
-async fn no_more_is_handled_at_once_and_no_more_is_held_than_was_asked_for() {
+async fn concurrency_and_prefetch_bound_the_in_flight_messages() {
     let server = Server::start();
     let container = container(&server).await;
     let (bus, orders) = (container.bus(), topic("orders"));
@@ -401,7 +401,7 @@ async fn consumers_of_one_group_share_and_every_group_sees_everything() {
 }
 
 #[tokio::test]
-async fn after_shutdown_publishing_and_subscribing_say_so() {
+async fn after_shutdown_publishing_and_subscribing_fail() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");

@@ -32,7 +32,7 @@ fn ghost(server: &Server, count: &str) {
 }
 
 #[tokio::test]
-async fn what_a_crashed_consumer_held_comes_back_when_its_lease_ends_and_counts_an_attempt() {
+async fn messages_of_a_crashed_consumer_return_when_the_lease_ends_and_count_an_attempt() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -190,7 +190,7 @@ fn reader(server: &Server, consumer: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn what_a_broken_connection_took_along_is_recovered_at_once_and_uncounted() {
+async fn entries_lost_with_a_connection_return_at_once_and_uncounted() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -297,7 +297,7 @@ async fn every_start_has_a_fresh_name_and_an_empty_consumer_is_removed() {
 }
 
 #[tokio::test]
-async fn much_more_than_there_is_room_for_is_taken_over_as_room_frees() {
+async fn a_takeover_larger_than_the_capacity_proceeds_as_capacity_frees() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");

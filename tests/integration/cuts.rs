@@ -144,7 +144,7 @@ async fn publish(
 }
 
 #[tokio::test]
-async fn at_every_cut_what_is_told_is_true() {
+async fn every_result_is_true_at_every_cut() {
     let server = Server::start();
     let (proxy, container) = start(&server).await;
     let orders = topic("orders");
@@ -182,7 +182,7 @@ async fn at_every_cut_what_is_told_is_true() {
 }
 
 #[tokio::test]
-async fn without_a_connection_nothing_was_published_and_that_is_told() {
+async fn without_a_connection_publish_reports_that_nothing_was_published() {
     let mut server = Server::start();
     let container = builder(&server).connect().await.unwrap();
     let orders = topic("orders");
@@ -201,7 +201,7 @@ async fn without_a_connection_nothing_was_published_and_that_is_told() {
 }
 
 #[tokio::test]
-async fn with_deduplication_every_cut_is_mended_and_a_repeat_adds_nothing() {
+async fn with_deduplication_every_cut_is_retried_and_a_duplicate_adds_nothing() {
     let server = Server::start();
     let (proxy, container) = start(&server).await;
     let orders = topic("orders");
@@ -233,7 +233,7 @@ async fn with_deduplication_every_cut_is_mended_and_a_repeat_adds_nothing() {
 }
 
 #[tokio::test]
-async fn when_no_try_gets_through_it_stays_unknown_whatever_the_last_one_says() {
+async fn a_publish_stays_unknown_when_no_retry_gets_through() {
     let mut server = Server::start();
     let (proxy, container) = start(&server).await;
     let orders = topic("orders");

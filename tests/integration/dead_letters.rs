@@ -52,7 +52,7 @@ async fn dead(container: &Container, on: &Topic, count: usize) -> Vec<DeadLetter
 }
 
 #[tokio::test]
-async fn redrive_brings_messages_back_to_the_group_that_failed_them_as_if_new() {
+async fn redrive_returns_messages_to_the_group_that_failed_them() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -161,7 +161,7 @@ async fn a_redriven_message_that_dies_again_is_one_record_that_says_so() {
 }
 
 #[tokio::test]
-async fn purge_removes_for_good_and_pages_do_not_shift() {
+async fn a_purge_is_final_and_does_not_shift_pages() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -193,7 +193,7 @@ async fn purge_removes_for_good_and_pages_do_not_shift() {
 }
 
 #[tokio::test]
-async fn a_head_that_cannot_be_read_hides_no_other_and_can_be_purged() {
+async fn an_unreadable_summary_hides_no_other_and_can_be_purged() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -245,7 +245,7 @@ async fn a_head_that_cannot_be_read_hides_no_other_and_can_be_purged() {
 }
 
 #[tokio::test]
-async fn what_is_taken_out_is_counted_although_another_never_ends() {
+async fn a_moved_dead_letter_is_counted_while_another_count_runs() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");

@@ -9,7 +9,7 @@ use crate::support::{Server, container, drained, finish, group, letters, next, t
 const LOG: &str = "{shop:orders}:log";
 
 #[tokio::test]
-async fn a_plain_xadd_from_any_language_is_a_publish() {
+async fn a_plain_xadd_from_any_language_publishes() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -50,7 +50,7 @@ async fn a_plain_xadd_from_any_language_is_a_publish() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_decoded_is_buried_byte_for_byte_and_the_reader_goes_on() {
+async fn undecodable_entries_are_dead_lettered_byte_for_byte_and_the_reader_continues() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -116,7 +116,7 @@ async fn what_cannot_be_decoded_is_buried_byte_for_byte_and_the_reader_goes_on()
 }
 
 #[tokio::test]
-async fn two_topics_whose_keys_would_be_the_same_are_told_apart() {
+async fn topics_with_colliding_keys_are_refused() {
     let server = Server::start();
     let container = container(&server).await;
     container
@@ -162,7 +162,7 @@ async fn a_key_of_another_type_is_a_clear_error_and_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn entries_of_any_size_are_buried_and_the_reader_goes_on() {
+async fn undecodable_entries_of_any_size_are_dead_lettered_and_the_reader_continues() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");

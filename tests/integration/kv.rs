@@ -338,7 +338,7 @@ async fn once_and_deduplicate_do_not_race_as_the_older_helpers_did() {
 }
 
 #[tokio::test]
-async fn an_unreachable_server_is_certainly_not_and_no_secret_is_shown() {
+async fn an_unreachable_server_means_not_published_and_shows_no_secret() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -27,7 +27,7 @@ fn look(snapshotter: &Snapshotter) -> std::collections::BTreeMap<String, DebugVa
 }
 
 #[tokio::test]
-async fn every_way_of_a_message_is_counted() {
+async fn every_path_of_a_message_is_counted() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     // This test and all its tasks run on one thread.
@@ -80,7 +80,7 @@ async fn every_way_of_a_message_is_counted() {
 }
 
 #[tokio::test]
-async fn what_retention_removes_is_counted() {
+async fn trimmed_entries_are_counted() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -122,7 +122,7 @@ fn all_are_documented(seen: &std::collections::BTreeMap<String, DebugValue>) {
 }
 
 #[tokio::test]
-async fn what_an_operator_does_is_counted() {
+async fn operator_actions_are_counted() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);

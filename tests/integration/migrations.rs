@@ -7,7 +7,7 @@ use crate::support::{Server, builder};
 const SCHEMA: &str = "{shop}:schema";
 
 #[tokio::test]
-async fn a_new_namespace_is_set_up_once_by_whoever_comes_first() {
+async fn a_new_namespace_is_set_up_once_by_the_first_container() {
     let server = Server::start();
     let starts: Vec<_> = (0..8)
         .map(|_| tokio::spawn(builder(&server).connect()))
@@ -32,7 +32,7 @@ async fn a_new_namespace_is_set_up_once_by_whoever_comes_first() {
 }
 
 #[tokio::test]
-async fn who_only_looks_sets_nothing_up_and_refuses_the_same() {
+async fn a_read_only_connection_sets_nothing_up_and_applies_the_same_checks() {
     let server = Server::start();
     let looking = || {
         builder(&server)
@@ -79,7 +79,7 @@ async fn a_newer_or_changed_namespace_is_refused() {
 }
 
 #[tokio::test]
-async fn a_migration_that_was_left_half_way_is_found_and_can_be_repaired() {
+async fn an_unfinished_migration_is_found_and_can_be_repaired() {
     let server = Server::start();
     // The lock of a process that died has run out; the dirty mark has not.
     let _: u64 = server.command(&[

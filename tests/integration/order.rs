@@ -43,7 +43,7 @@ async fn expect(received: &mut UnboundedReceiver<u32>, numbers: std::ops::Range<
 }
 
 #[tokio::test]
-async fn what_a_lost_reply_took_along_comes_before_what_is_newer() {
+async fn entries_of_a_lost_reply_come_before_newer_ones() {
     let server = Server::start();
     let container = container(&server).await;
     let (subscription, mut received) = subscribe(&container).await;
@@ -74,7 +74,7 @@ async fn what_a_lost_reply_took_along_comes_before_what_is_newer() {
 }
 
 #[tokio::test]
-async fn what_a_shutdown_gave_back_comes_before_what_is_newer() {
+async fn entries_released_by_a_shutdown_come_before_newer_ones() {
     let server = Server::start();
     let first = container(&server).await;
     publish(&first, 0..30).await;

@@ -84,7 +84,7 @@ async fn a_server_that_restarts_empty_gets_its_groups_back() {
 }
 
 #[tokio::test]
-async fn after_script_flush_everything_goes_on() {
+async fn after_script_flush_everything_works() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -119,7 +119,7 @@ async fn a_server_that_restarts_loses_nothing_and_everyone_comes_back() {
 }
 
 #[tokio::test]
-async fn while_the_server_is_down_errors_and_health_say_so() {
+async fn while_the_server_is_down_calls_fail_and_health_reports_it() {
     let mut server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");

@@ -29,7 +29,7 @@ async fn consume(container: &Container, on: &Topic, name: &str) {
 const NODE: u64 = 100;
 
 #[tokio::test]
-async fn what_every_group_has_settled_is_removed() {
+async fn entries_that_every_group_settled_are_removed() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -111,7 +111,7 @@ async fn retention_by_length_keeps_the_newest_whether_settled_or_not() {
 }
 
 #[tokio::test]
-async fn retention_by_age_removes_what_is_old_and_settled() {
+async fn retention_by_age_removes_old_settled_entries() {
     let server = Server::start();
     let container = container(&server).await;
     let orders = topic("orders");
@@ -285,7 +285,7 @@ async fn a_restart_does_not_fill_the_backlog_of_heavy_entries() {
 }
 
 #[tokio::test]
-async fn telling_the_lag_of_heavy_entries_behind_light_ones_is_cheap() {
+async fn the_lag_of_heavy_entries_behind_light_ones_is_cheap_to_count() {
     let server = Server::start_with(&["--appendonly", "no"]);
     let orders = topic("orders");
     let container = container(&server).await;

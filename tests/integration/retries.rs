@@ -20,7 +20,7 @@ fn quick(attempts: u32) -> SubscribeOptions {
 type Seen = (u32, u32, Option<String>);
 
 #[tokio::test]
-async fn a_failure_comes_back_with_its_count_and_its_error_until_it_is_exhausted() {
+async fn a_failed_message_returns_with_its_count_and_error_until_it_is_exhausted() {
     let server = Server::start();
     let container = container(&server).await;
     let (bus, orders) = (container.bus(), topic("orders"));
@@ -132,7 +132,7 @@ async fn a_snooze_does_not_count_and_a_rejection_is_final() {
 }
 
 #[tokio::test]
-async fn what_waits_for_its_time_waits_in_the_store_and_not_in_the_process() {
+async fn scheduled_retries_wait_in_the_store_and_not_in_the_process() {
     let server = Server::start();
     let first = container(&server).await;
     let orders = topic("orders");

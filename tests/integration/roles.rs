@@ -119,7 +119,7 @@ async fn every_role_does_its_work_and_nothing_is_denied() {
 }
 
 #[tokio::test]
-async fn what_a_role_has_no_right_to_is_refused_and_said() {
+async fn a_role_without_the_right_is_refused_with_a_clear_error() {
     let roles = Roles::start().await;
     let (orders, billing) = (topic("orders"), group("billing"));
     let envelope = Envelope::new("n", &7).unwrap();
@@ -215,7 +215,7 @@ async fn retention_of_dead_letters_takes_one_right_more() {
 }
 
 #[tokio::test]
-async fn what_no_role_may_do_is_forbidden() {
+async fn forbidden_commands_are_refused_to_every_role() {
     let roles = Roles::start().await;
     let _: String = roles
         .server

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::support::{PATIENCE, Server, group, next, publish, topic};
 
 #[tokio::test]
-async fn a_handler_that_blocks_its_thread_cannot_hold_up_the_shutdown() {
+async fn a_handler_that_blocks_its_thread_cannot_delay_the_shutdown() {
     let server = Server::start();
     let (url, mut raw) = (server.url(), server.raw());
     let ended = tokio::task::spawn_blocking(move || {

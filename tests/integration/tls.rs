@@ -137,7 +137,7 @@ async fn messages_and_values_go_by_tls_and_mutual_tls() {
 }
 
 #[tokio::test]
-async fn who_cannot_prove_its_name_is_refused() {
+async fn a_server_without_a_valid_certificate_is_refused() {
     let (ca, other) = (Authority::new("ours"), Authority::new("another"));
     let (server, port) = start(&ca, "localhost", 2100, "no");
     let trusting = |ca: &Authority| TlsSettings::new().with_ca_file(ca.ca());

@@ -109,7 +109,7 @@ fn everything(raw: &mut Connection) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn every_script_says_so_and_writes_nothing() {
+fn every_script_rejects_a_wrong_type_and_writes_nothing() {
     let server = Server::start();
     let raw = &mut server.raw();
     for case in cases() {

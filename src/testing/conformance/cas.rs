@@ -16,7 +16,7 @@ use crate::api::CasResult;
 /// > Replaces the value if it equals `expected`, byte for byte (`None`: if the key is absent).
 /// > The value was as expected and was replaced.
 /// > The value differs and is unchanged; `None`: the key is absent.
-pub async fn a_value_is_replaced_only_where_it_is_as_expected<S: Subject>(subject: &S) {
+pub async fn a_value_is_replaced_only_if_it_is_as_expected<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());

@@ -93,7 +93,7 @@ fn of_causes(causes: &[&str], count: usize) -> impl ExactSizeIterator<Item = Rec
 }
 
 /// The counts stay right whichever dead letters are taken, and in whatever order.
-pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) {
+pub async fn counts_follow_every_way_of_moving<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage
         .buried_as(of_causes(&["one", "two", "three"], 400))
@@ -125,7 +125,7 @@ pub async fn counts_follow_what_is_taken_from_anywhere<S: Subject>(subject: &S) 
 
 /// > A store may need their heads. It need not read those in `known` again, which a search has found
 /// > and which are in its order: a head never changes.
-pub async fn counts_are_the_same_where_heads_are_known<S: Subject>(subject: &S) {
+pub async fn counts_are_the_same_where_summaries_are_known<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage
         .buried_as(of_causes(&["one", "two", "three"], 90))
@@ -153,7 +153,7 @@ pub async fn counts_are_the_same_where_heads_are_known<S: Subject>(subject: &S) 
 }
 
 /// The counts stay right however many take out at once, and while they do.
-pub async fn counts_are_right_beside_takers<S: Subject>(subject: &S) {
+pub async fn counts_are_right_while_dead_letters_move<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage
         .buried_as(of_causes(&["one", "two", "three", "four", "five"], 600))

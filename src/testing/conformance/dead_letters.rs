@@ -75,7 +75,7 @@ pub(super) fn redelivery() -> Disposition {
 }
 
 /// > Goes to the group's dead letters.
-pub async fn a_record_is_kept_as_it_was_given<S: Subject>(subject: &S) {
+pub async fn a_record_is_stored_unchanged<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.buried(3).await;
     assert_eq!(ids.len(), 3);
@@ -94,7 +94,7 @@ pub async fn a_record_is_kept_as_it_was_given<S: Subject>(subject: &S) {
 
 /// > The heads of dead letters that match, oldest first, up to `max` of a range.
 /// > Examines at most [`LONGEST_SEARCH`](crate::store::LONGEST_SEARCH) and returns how far it has come.
-pub async fn heads_are_found_in_pages<S: Subject>(subject: &S) {
+pub async fn summaries_are_found_in_pages<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let records = (0..700).map(|n| Record {
         head: head(if n % 100 == 7 { "rare" } else { "common" }),
@@ -165,7 +165,7 @@ pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
 
 /// > Moves dead letters out, each atomically.
 /// > For each, whether this call moved it.
-pub async fn taking_out_is_for_good<S: Subject>(subject: &S) {
+pub async fn a_purge_is_final<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.buried(4).await;
     let take = async |ids: &[EntryId]| {
@@ -201,7 +201,7 @@ pub async fn taking_out_is_for_good<S: Subject>(subject: &S) {
 }
 
 /// Of two who take the same dead letters, one gets each.
-pub async fn each_is_taken_once<S: Subject>(subject: &S) {
+pub async fn each_dead_letter_is_moved_once<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.buried(60).await;
     let items: Vec<_> = ids
@@ -223,7 +223,7 @@ pub async fn each_is_taken_once<S: Subject>(subject: &S) {
 /// > Puts records in, each atomically, as the newest.
 /// > For each its id; `None` when the group holds it already, or when a record of the same identity
 /// > was put in before and `again` is not set.
-pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
+pub async fn an_exported_dead_letter_is_imported_once<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.buried(1).await;
     let restoring = |identity: &str, own, body: &str| Restoring {
@@ -271,7 +271,7 @@ pub async fn what_was_exported_is_put_in_once<S: Subject>(subject: &S) {
 /// > Writes the result of an operation into the group's journal.
 /// > The operations in the group's journal, oldest first.
 /// > The journal of `operation` counts them in the same step.
-pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
+pub async fn the_journal_lists_the_operations<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (dead_letters, at) = (stage.dead_letters(), &stage.at);
     let ids = stage.buried(3).await;
@@ -321,7 +321,7 @@ pub async fn the_journal_tells_what_was_done<S: Subject>(subject: &S) {
 }
 
 /// A dead letter tells its story.
-pub async fn a_dead_letter_tells_its_story<S: Subject>(subject: &S) {
+pub async fn a_dead_letter_carries_its_history<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let handler = |_: u32, delivery: Delivery| async move {
         Err::<(), _>(format!("no user {}", delivery.attempt()))

@@ -31,7 +31,7 @@ impl<S: Subject> Stage<'_, S> {
 /// > Appends messages in their order, except those whose id this method has appended within
 /// > `window`: for these it returns the existing entry.
 /// > After one, the call appends nothing more, so that a caller can repeat the rest in its order.
-pub async fn a_repeat_adds_nothing<S: Subject>(subject: &S) {
+pub async fn a_duplicate_adds_nothing<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let first = stage.once(DAY, 0..700).await;
     assert!(first.is_sorted_by(|one, two| one.id < two.id), "ids grow");
@@ -62,7 +62,7 @@ pub async fn a_repeat_adds_nothing<S: Subject>(subject: &S) {
 }
 
 /// > Each message is one atomic step, so of concurrent calls with one id exactly one appends.
-pub async fn of_concurrent_repeats_one_adds<S: Subject>(subject: &S) {
+pub async fn of_concurrent_duplicates_one_is_added<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let tasks = (0..8_usize).map(|task| {
         let (store, at) = (stage.container.store(), stage.partition().clone());
@@ -108,7 +108,7 @@ pub async fn a_window_outlives_its_entry<S: Subject>(subject: &S) {
 }
 
 /// A message is new again after its window, and that window counts from then on.
-pub async fn after_its_window_a_message_is_new<S: Subject>(subject: &S) {
+pub async fn after_its_window_a_message_is_not_a_duplicate<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let mut last = stage.once(BLINK, 0..1).await[0].id;
     for _ in 0..3 {
@@ -126,7 +126,7 @@ pub async fn after_its_window_a_message_is_new<S: Subject>(subject: &S) {
 }
 
 /// Messages of a long window are not forgotten among those of a short one.
-pub async fn windows_of_any_length_stand_beside_each_other<S: Subject>(subject: &S) {
+pub async fn deduplication_windows_of_different_lengths_coexist<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let first = stage.once(DAY, 0..3).await;
     let mut rounds = 0;
@@ -157,7 +157,7 @@ pub async fn topics_know_their_own_messages<S: Subject>(subject: &S) {
 }
 
 /// What the bus makes of it: `duplicate`, and the first entry's id.
-pub async fn the_bus_tells_a_repeat<S: Subject>(subject: &S) {
+pub async fn the_bus_reports_a_duplicate<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let bus = stage.container.bus();
     let once = PublishOptions::new().with_deduplication(DAY);

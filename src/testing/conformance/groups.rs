@@ -67,7 +67,7 @@ pub async fn no_entry_is_given_to_two_members<S: Subject>(subject: &S) {
 /// > Entries not yet delivered to it.
 /// > Entries delivered and unsettled.
 /// > Retries and snoozed messages: scheduled, or due and not yet read again.
-pub async fn a_status_tells_where_every_message_is<S: Subject>(subject: &S) {
+pub async fn a_status_accounts_for_every_message<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let nowhere = stage
         .store
@@ -116,7 +116,7 @@ pub async fn groups_are_listed_by_name<S: Subject>(subject: &S) {
 /// > Removes consumers that were not active for `idle` and have no pending deliveries; with `only`,
 /// > that consumer alone.
 /// > Returns how many.
-pub async fn only_consumers_that_hold_nothing_are_forgotten<S: Subject>(subject: &S) {
+pub async fn only_consumers_without_pending_entries_are_pruned<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..4).await;
     let mut hands = Vec::new();
@@ -155,7 +155,7 @@ pub async fn only_consumers_that_hold_nothing_are_forgotten<S: Subject>(subject:
 }
 
 /// > The deliveries that the member holds, up to `max`, oldest first in each lane.
-pub async fn a_member_can_ask_what_it_holds<S: Subject>(subject: &S) {
+pub async fn a_member_lists_its_pending_entries<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..6).await;
     let (mut one, mut two) = (stage.hand("one").await, stage.hand("two").await);
@@ -192,7 +192,7 @@ pub async fn a_member_can_ask_what_it_holds<S: Subject>(subject: &S) {
 /// > The consumers that a group knows, by name; none where the group does not exist.
 /// > Entries delivered to it and unsettled.
 /// > How long ago it was last active.
-pub async fn a_groups_consumers_are_listed_by_name<S: Subject>(subject: &S) {
+pub async fn consumers_of_a_group_are_listed_by_name<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let consumers = async |of: &str| {
@@ -229,7 +229,7 @@ pub async fn a_groups_consumers_are_listed_by_name<S: Subject>(subject: &S) {
 /// > stream, its scheduled retries, its dead letters.
 /// > The log and other groups stay as they are.
 /// > Returns where the group stood, or `None` where it does not exist.
-pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S) {
+pub async fn a_group_is_removed_with_all_of_its_data<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let other = group("other");
     stage.create(&other).await;
@@ -279,7 +279,7 @@ pub async fn a_group_is_removed_with_all_that_is_its_own<S: Subject>(subject: &S
 
 /// > Without `force`, keeps a group that has unsettled messages, scheduled retries or dead letters,
 /// > or of which a consumer was active within `quiet`. The store checks and removes in one step.
-pub async fn a_group_that_is_needed_is_not_removed<S: Subject>(subject: &S) {
+pub async fn a_group_in_use_is_not_removed<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let remove = async |quiet| {
         let found = stage

@@ -7,7 +7,7 @@ use super::support::{Must as _, Stage, new_entry};
 use crate::api::SubscribeOptions;
 
 /// A container on a working store is well, with and without subscriptions.
-pub async fn a_working_container_is_well<S: Subject>(subject: &S) {
+pub async fn a_working_container_is_healthy<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     for _ in 0..2 {
         let health = stage.container.health().await;
@@ -24,7 +24,7 @@ pub async fn a_working_container_is_well<S: Subject>(subject: &S) {
 }
 
 /// > The time from which failure times are taken.
-pub async fn failure_times_go_by_the_backends_clock<S: Subject>(subject: &S) {
+pub async fn failure_times_use_the_stores_clock<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let before = stage.store.now();
     let flaw = new_entry("json", &b"{"[..]);
@@ -40,7 +40,7 @@ pub async fn failure_times_go_by_the_backends_clock<S: Subject>(subject: &S) {
 }
 
 /// > Facts about each server; none for a store without a server.
-pub async fn a_server_tells_of_itself<S: Subject>(subject: &S) {
+pub async fn a_server_reports_its_state<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     for facts in stage.store.inspect().servers().await.must("asking") {
         assert!(

@@ -39,7 +39,7 @@ pub async fn an_expired_lease_is_taken_over_and_counted<S: Subject>(subject: &S)
 }
 
 /// A lease that lives is respected.
-pub async fn a_living_lease_is_not_taken_over<S: Subject>(subject: &S) {
+pub async fn a_running_lease_is_not_taken_over<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let mut hand = stage.hand("one").await;
@@ -52,7 +52,7 @@ pub async fn a_living_lease_is_not_taken_over<S: Subject>(subject: &S) {
 
 /// > Restarts the lease of deliveries.
 /// > For each, whether the member still holds it.
-pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
+pub async fn an_extended_lease_runs_in_full<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let mut hand = stage.hand("one").await;
     let other = stage.member("other");
@@ -86,7 +86,7 @@ pub async fn an_extended_lease_begins_anew<S: Subject>(subject: &S) {
 /// > Is given back: [`reclaim`](crate::store::Deliveries::reclaim) can take it at once, and the delivery that
 /// > ends here is not counted.
 /// > Giving back twice, as after a lost answer, uncounts once.
-pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(subject: &S) {
+pub async fn a_released_message_is_claimable_at_once_and_uncounted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let mut hand = stage.hand("leaving").await;
@@ -106,7 +106,7 @@ pub async fn what_is_given_back_is_claimable_at_once_and_uncounted<S: Subject>(s
 }
 
 /// > Continues at `cursor`, and starts over after the end.
-pub async fn reclaiming_comes_to_the_end_and_begins_again<S: Subject>(subject: &S) {
+pub async fn reclaiming_reaches_the_end_and_starts_over<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..250).await;
     let mut hand = stage.hand("dying").await;
@@ -137,7 +137,7 @@ pub async fn reclaiming_comes_to_the_end_and_begins_again<S: Subject>(subject: &
 }
 
 /// What comes back through the redo lane is held under a lease, too.
-pub async fn the_redo_lane_has_leases_too<S: Subject>(subject: &S) {
+pub async fn the_redelivery_stream_has_leases<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..1).await;
     let mut hand = stage.hand("dying").await;
@@ -183,7 +183,7 @@ pub async fn a_crash_counts_as_an_attempt<S: Subject>(subject: &S) {
 }
 
 /// When the last attempt was a crash, no handler is called again.
-pub async fn a_message_that_kills_is_buried<S: Subject>(subject: &S) {
+pub async fn a_message_that_crashes_its_consumers_is_dead_lettered<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..1).await;
     let mut dying = stage.hand("dying").await;
@@ -203,7 +203,7 @@ pub async fn a_message_that_kills_is_buried<S: Subject>(subject: &S) {
 }
 
 /// What waits locally for a free handler keeps its lease, however long it waits.
-pub async fn what_waits_locally_keeps_its_lease<S: Subject>(subject: &S) {
+pub async fn a_prefetched_message_keeps_its_lease<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let lease = Duration::from_millis(1500);
     let gate = Arc::new(Semaphore::new(0));

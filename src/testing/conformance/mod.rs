@@ -82,151 +82,151 @@ macro_rules! conformance {
             a_working_store_answers_a_ping,
             entries_keep_their_order,
             entries_keep_every_byte,
-            a_log_can_be_looked_through_in_pages,
+            a_log_can_be_read_in_pages,
             a_topics_settings_are_fixed_when_it_is_created,
             topics_are_listed_by_name,
             a_message_arrives_as_it_was_published,
             concurrent_publishers_lose_nothing,
-            a_closed_publisher_says_so,
-            a_group_can_begin_with_what_comes_next,
+            a_closed_publisher_returns_an_error,
+            a_group_can_start_at_the_end,
         );
         $crate::conformance_checks!($factory, deduplication:
-            a_repeat_adds_nothing,
-            of_concurrent_repeats_one_adds,
+            a_duplicate_adds_nothing,
+            of_concurrent_duplicates_one_is_added,
             a_window_outlives_its_entry,
-            after_its_window_a_message_is_new,
-            windows_of_any_length_stand_beside_each_other,
+            after_its_window_a_message_is_not_a_duplicate,
+            deduplication_windows_of_different_lengths_coexist,
             topics_know_their_own_messages,
-            the_bus_tells_a_repeat,
+            the_bus_reports_a_duplicate,
         );
         $crate::conformance_checks!($factory, subscribe:
             a_new_subscriber_gets_old_messages,
             of_concurrent_subscribes_one_wins,
             continues_after_close,
-            a_second_container_goes_on,
+            a_second_container_continues,
             continues_after_errors,
             a_poison_entry_does_not_stop_the_reader,
             concurrency_and_prefetch_are_bounds,
             creating_a_group_again_changes_nothing,
-            a_fetch_takes_no_more_than_it_was_asked_for,
+            a_fetch_keeps_to_its_limit,
             a_fetch_without_entries_ends_empty,
-            a_fetch_that_waits_is_woken,
-            many_readers_that_wait_miss_nothing,
-            a_fetch_that_waits_can_be_interrupted,
-            without_its_group_a_reader_says_so,
-            a_bad_handler_disturbs_no_other,
+            a_blocked_fetch_is_woken,
+            many_blocked_readers_miss_nothing,
+            a_blocked_fetch_can_be_interrupted,
+            without_its_group_a_reader_returns_an_error,
+            a_failing_handler_does_not_disturb_other_handlers,
         );
         $crate::conformance_checks!($factory, groups:
             consumers_share_and_every_group_sees_everything,
             no_entry_is_given_to_two_members,
-            a_status_tells_where_every_message_is,
+            a_status_accounts_for_every_message,
             groups_are_listed_by_name,
-            only_consumers_that_hold_nothing_are_forgotten,
-            a_member_can_ask_what_it_holds,
-            a_groups_consumers_are_listed_by_name,
-            a_group_is_removed_with_all_that_is_its_own,
-            a_group_that_is_needed_is_not_removed,
+            only_consumers_without_pending_entries_are_pruned,
+            a_member_lists_its_pending_entries,
+            consumers_of_a_group_are_listed_by_name,
+            a_group_is_removed_with_all_of_its_data,
+            a_group_in_use_is_not_removed,
         );
         $crate::conformance_checks!($factory, settle:
-            what_is_acknowledged_does_not_come_again,
+            an_acknowledged_message_is_not_redelivered,
             a_late_acknowledgement_counts,
             a_stale_settlement_is_rejected,
-            settling_again_writes_nothing_again,
-            what_was_never_fetched_cannot_be_settled,
+            a_second_settlement_writes_nothing,
+            an_entry_that_was_not_fetched_cannot_be_settled,
             large_batches_are_settled,
             nothing_is_settled_before_its_handler_returns,
-            what_nobody_settles_comes_again,
-            groups_settle_for_themselves,
+            an_unsettled_message_is_redelivered,
+            groups_settle_independently,
         );
         $crate::conformance_checks!($factory, leases:
             an_expired_lease_is_taken_over_and_counted,
-            a_living_lease_is_not_taken_over,
-            an_extended_lease_begins_anew,
-            what_is_given_back_is_claimable_at_once_and_uncounted,
-            reclaiming_comes_to_the_end_and_begins_again,
-            the_redo_lane_has_leases_too,
+            a_running_lease_is_not_taken_over,
+            an_extended_lease_runs_in_full,
+            a_released_message_is_claimable_at_once_and_uncounted,
+            reclaiming_reaches_the_end_and_starts_over,
+            the_redelivery_stream_has_leases,
             a_crash_counts_as_an_attempt,
-            a_message_that_kills_is_buried,
-            what_waits_locally_keeps_its_lease,
+            a_message_that_crashes_its_consumers_is_dead_lettered,
+            a_prefetched_message_keeps_its_lease,
             a_lost_lease_cancels_the_delivery,
             only_one_of_two_takes_over,
             a_long_handler_keeps_its_lease,
         );
         $crate::conformance_checks!($factory, retries:
-            a_failure_is_sent_again_until_it_is_exhausted,
+            a_failed_message_is_redelivered_until_it_is_exhausted,
             a_panic_is_a_failure,
             a_snooze_does_not_count_and_a_rejection_is_final,
             a_retry_comes_back_to_its_group_alone,
-            what_is_due_comes_back_through_the_redo_lane,
-            what_is_not_due_stays,
+            a_due_retry_returns_through_the_redelivery_stream,
+            a_retry_that_is_not_due_stays,
             the_earliest_is_promoted_first,
             a_retry_waits_in_the_store,
             a_retry_without_a_delay_does_not_wait,
-            what_waits_is_listed_in_the_order_of_its_time,
-            a_page_of_what_waits_ends_somewhere,
-            what_waits_can_be_brought_back_now,
-            what_waits_can_be_cancelled,
+            scheduled_retries_are_listed_by_due_time,
+            a_page_of_scheduled_retries_ends_somewhere,
+            scheduled_retries_can_run_now,
+            scheduled_retries_can_be_cancelled,
         );
         $crate::conformance_checks!($factory, dead_letter_counts:
             causes_are_counted,
             types_tenants_and_hours_are_counted,
-            counts_follow_what_is_taken_from_anywhere,
-            counts_are_the_same_where_heads_are_known,
-            counts_are_right_beside_takers,
+            counts_follow_every_way_of_moving,
+            counts_are_the_same_where_summaries_are_known,
+            counts_are_right_while_dead_letters_move,
             each_of_many_causes_is_counted,
         );
         $crate::conformance_checks!($factory, dead_letters:
-            a_record_is_kept_as_it_was_given,
-            heads_are_found_in_pages,
+            a_record_is_stored_unchanged,
+            summaries_are_found_in_pages,
             records_are_found_by_id,
-            taking_out_is_for_good,
-            each_is_taken_once,
-            what_was_exported_is_put_in_once,
-            the_journal_tells_what_was_done,
-            a_dead_letter_tells_its_story,
+            a_purge_is_final,
+            each_dead_letter_is_moved_once,
+            an_exported_dead_letter_is_imported_once,
+            the_journal_lists_the_operations,
+            a_dead_letter_carries_its_history,
         );
         $crate::conformance_checks!($factory, redrive:
-            a_redriven_message_begins_anew_in_its_group,
-            a_sweep_takes_what_matches,
-            a_sweep_of_a_time_looks_at_nothing_else,
-            a_sweep_ends_although_everything_dies_again,
+            a_redriven_message_starts_over_in_its_group,
+            a_sweep_moves_the_matching_dead_letters,
+            a_sweep_of_a_time_range_reads_only_that_range,
+            a_sweep_ends_when_every_message_dies_again,
             a_sweep_stops_when_too_many_die_again,
             two_sweeps_share_the_work,
-            a_sweep_that_was_cut_off_can_be_resumed,
-            a_resumed_sweep_knows_what_it_took_before,
-            what_cannot_be_decoded_moves_only_when_it_is_named,
+            an_interrupted_sweep_can_be_resumed,
+            a_resumed_sweep_skips_what_it_moved_before,
+            undecodable_dead_letters_move_only_by_id,
             dead_letters_can_go_to_another_topic,
-            ids_that_are_not_there_are_told,
+            missing_ids_are_reported,
         );
         $crate::conformance_checks!($factory, operators:
-            a_list_shows_what_matches,
+            a_list_shows_the_matching_dead_letters,
             editing_is_off_by_default,
             an_export_can_be_imported_once,
         );
         $crate::conformance_checks!($factory, retention:
-            what_every_group_has_settled_is_removed,
+            entries_that_every_group_settled_are_removed,
             nothing_unsettled_is_removed,
             entries_wait_for_the_first_group,
             the_backlog_is_the_slowest_groups,
             retention_by_length_keeps_the_newest,
-            retention_by_age_keeps_the_young,
-            the_redo_lane_keeps_what_is_unsettled,
+            retention_by_age_keeps_young_entries,
+            the_redelivery_stream_keeps_unsettled_entries,
             a_full_backlog_refuses_until_groups_catch_up,
             overdue_dead_letters_are_removed,
-            what_is_redriven_is_not_removed_as_overdue,
+            a_redriven_dead_letter_is_not_removed_as_overdue,
         );
         $crate::conformance_checks!($factory, ordering:
             a_single_handler_sees_the_order_of_publishing,
             the_order_outlives_a_subscription,
             fetches_follow_the_log,
-            the_redo_lane_keeps_its_order,
+            the_redelivery_stream_keeps_its_order,
         );
         $crate::conformance_checks!($factory, shutdown:
             running_handlers_finish_and_are_settled,
-            what_was_not_begun_is_given_back_uncounted,
+            an_unstarted_message_is_released_uncounted,
             an_idle_subscription_ends_at_once,
             nothing_is_lost_while_subscriptions_come_and_go,
-            a_closed_subscriber_says_so,
+            a_closed_subscriber_returns_an_error,
         );
         $crate::conformance_checks!($factory, payloads:
             accepted_payloads_survive_retry_and_redrive_in_messagepack,
@@ -247,13 +247,13 @@ macro_rules! conformance {
         $crate::conformance_checks!($factory, once:
             every_state_of_once,
             any_older_value_counts_as_done,
-            a_claim_is_its_owners,
+            only_the_owner_settles_a_claim,
             a_claim_ends_with_its_lease,
             completion_is_fenced,
             concurrent_callers_run_once,
         );
         $crate::conformance_checks!($factory, cas:
-            a_value_is_replaced_only_where_it_is_as_expected,
+            a_value_is_replaced_only_if_it_is_as_expected,
             a_swap_sets_the_time_to_live,
             equal_values_are_equal,
             forms_of_other_programs_are_equal,
@@ -261,9 +261,9 @@ macro_rules! conformance {
             concurrent_updates_lose_nothing,
         );
         $crate::conformance_checks!($factory, health:
-            a_working_container_is_well,
-            failure_times_go_by_the_backends_clock,
-            a_server_tells_of_itself,
+            a_working_container_is_healthy,
+            failure_times_use_the_stores_clock,
+            a_server_reports_its_state,
         );
     };
 }
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_is_what_the_ports_say() {
+    fn every_quotation_is_in_the_ports() {
         let ports = PORTS.map(documentation).join(" ");
         for quotation in quotations() {
             assert!(ports.contains(&quotation), "no port says: {quotation}");
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_ports_promise_is_quoted() {
+    fn every_promise_of_the_ports_is_quoted() {
         let quoted = quotations().join(" ");
         // What a promise is not: what another module does, or an introduction.
         let others = [

@@ -47,7 +47,7 @@ pub async fn any_older_value_counts_as_done<S: Subject>(subject: &S) {
 
 /// > Claims a key for an owner's token. Claiming again with the same token succeeds.
 /// > Another owner holds the claim.
-pub async fn a_claim_is_its_owners<S: Subject>(subject: &S) {
+pub async fn only_the_owner_settles_a_claim<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
     let claim = async |token| kv.port().claim("job", token, DAY).await.must("claiming");

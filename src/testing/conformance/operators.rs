@@ -7,7 +7,7 @@ use crate::domain::{DeadLetter, EntryId, ErrorKind, Group};
 use crate::operate::dead_letters::Imported;
 
 /// Lists show what matches, in pages that nothing shifts.
-pub async fn a_list_shows_what_matches<S: Subject>(subject: &S) {
+pub async fn a_list_shows_the_matching_dead_letters<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
     let letters = stage.dead(20).await;

@@ -63,7 +63,7 @@ pub async fn fetches_follow_the_log<S: Subject>(subject: &S) {
 }
 
 /// The redo lane keeps the order in which its entries came to it.
-pub async fn the_redo_lane_keeps_its_order<S: Subject>(subject: &S) {
+pub async fn the_redelivery_stream_keeps_its_order<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..20).await;
     let mut hand = stage.hand("one").await;

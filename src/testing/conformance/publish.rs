@@ -55,7 +55,7 @@ pub async fn entries_keep_every_byte<S: Subject>(subject: &S) {
 /// > Entries after an id, oldest first, up to `max`.
 /// > The newest entries, up to `max`, oldest first.
 /// > The newest entry's id, if there is one.
-pub async fn a_log_can_be_looked_through_in_pages<S: Subject>(subject: &S) {
+pub async fn a_log_can_be_read_in_pages<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let store = &stage.store;
     assert_eq!(
@@ -177,7 +177,7 @@ pub async fn concurrent_publishers_lose_nothing<S: Subject>(subject: &S) {
 }
 
 /// A publisher that was closed says so, and what it published before stays.
-pub async fn a_closed_publisher_says_so<S: Subject>(subject: &S) {
+pub async fn a_closed_publisher_returns_an_error<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.publish(0..3).await;
     let bus = stage.container.bus();
@@ -189,7 +189,7 @@ pub async fn a_closed_publisher_says_so<S: Subject>(subject: &S) {
 }
 
 /// > Only messages published after the group was created.
-pub async fn a_group_can_begin_with_what_comes_next<S: Subject>(subject: &S) {
+pub async fn a_group_can_start_at_the_end<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let late = group("late");

@@ -76,7 +76,7 @@ impl<S: Subject> Stage<'_, S> {
 }
 
 /// Moved messages go to the group that failed them, and attempts begin anew.
-pub async fn a_redriven_message_begins_anew_in_its_group<S: Subject>(subject: &S) {
+pub async fn a_redriven_message_starts_over_in_its_group<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let broken = Arc::new(AtomicBool::new(true));
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -117,7 +117,7 @@ pub async fn a_redriven_message_begins_anew_in_its_group<S: Subject>(subject: &S
 }
 
 /// A sweep takes what matches, leaves the rest, and a survey has said so before.
-pub async fn a_sweep_takes_what_matches<S: Subject>(subject: &S) {
+pub async fn a_sweep_moves_the_matching_dead_letters<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let mut failing = stage.failing(quick(1)).await;
     stage.dead(10).await;
@@ -159,7 +159,7 @@ pub async fn a_sweep_takes_what_matches<S: Subject>(subject: &S) {
 }
 
 /// A sweep of a time is about those that died in it, and counts no others.
-pub async fn a_sweep_of_a_time_looks_at_nothing_else<S: Subject>(subject: &S) {
+pub async fn a_sweep_of_a_time_range_reads_only_that_range<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
     for count in [4, 6, 5] {
@@ -191,7 +191,7 @@ pub async fn a_sweep_of_a_time_looks_at_nothing_else<S: Subject>(subject: &S) {
 
 /// What dies while a sweep is under way is left to the next one: it ends though everything that it
 /// brings back dies again.
-pub async fn a_sweep_ends_although_everything_dies_again<S: Subject>(subject: &S) {
+pub async fn a_sweep_ends_when_every_message_dies_again<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
     stage.dead(30).await;
@@ -258,7 +258,7 @@ pub async fn two_sweeps_share_the_work<S: Subject>(subject: &S) {
 }
 
 /// A sweep that was cut off has left a true account, and goes on where it was.
-pub async fn a_sweep_that_was_cut_off_can_be_resumed<S: Subject>(subject: &S) {
+pub async fn an_interrupted_sweep_can_be_resumed<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let mut failing = stage.failing(quick(1)).await;
     let letters = stage.dead(40).await;
@@ -313,7 +313,7 @@ pub async fn a_sweep_that_was_cut_off_can_be_resumed<S: Subject>(subject: &S) {
 }
 
 /// A sweep that goes on compares what died again with all that it took, also before it was cut off.
-pub async fn a_resumed_sweep_knows_what_it_took_before<S: Subject>(subject: &S) {
+pub async fn a_resumed_sweep_skips_what_it_moved_before<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
     stage.dead(60).await;
@@ -351,7 +351,7 @@ pub async fn a_resumed_sweep_knows_what_it_took_before<S: Subject>(subject: &S) 
 }
 
 /// What cannot be decoded moves only when it is named, and comes back as it was.
-pub async fn what_cannot_be_decoded_moves_only_when_it_is_named<S: Subject>(subject: &S) {
+pub async fn undecodable_dead_letters_move_only_by_id<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let mut failing = stage.failing(quick(1)).await;
     stage.dead(1).await;
@@ -426,7 +426,7 @@ pub async fn dead_letters_can_go_to_another_topic<S: Subject>(subject: &S) {
 }
 
 /// Ids that are asked for and not there are told.
-pub async fn ids_that_are_not_there_are_told<S: Subject>(subject: &S) {
+pub async fn missing_ids_are_reported<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
     let letters = stage.dead(2).await;

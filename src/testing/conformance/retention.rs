@@ -41,7 +41,7 @@ impl<S: Subject> Stage<'_, S> {
 
 /// > Removes from the log what retention no longer asks for; never an entry that a group has not
 /// > settled.
-pub async fn what_every_group_has_settled_is_removed<S: Subject>(subject: &S) {
+pub async fn entries_that_every_group_settled_are_removed<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..1000).await;
     stage.consume("billing", 1000).await;
@@ -161,7 +161,7 @@ pub async fn retention_by_length_keeps_the_newest<S: Subject>(subject: &S) {
 }
 
 /// Retention by age keeps what is young, and lets go of what is old and settled.
-pub async fn retention_by_age_keeps_the_young<S: Subject>(subject: &S) {
+pub async fn retention_by_age_keeps_young_entries<S: Subject>(subject: &S) {
     let stage = Stage::with(subject, settings(Retention::Age(DAY))).await;
     stage.append(0..500).await;
     stage.consume("billing", 500).await;
@@ -183,7 +183,7 @@ pub async fn retention_by_age_keeps_the_young<S: Subject>(subject: &S) {
 }
 
 /// > Removes settled entries from a group's redelivery stream.
-pub async fn the_redo_lane_keeps_what_is_unsettled<S: Subject>(subject: &S) {
+pub async fn the_redelivery_stream_keeps_unsettled_entries<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..300).await;
     let mut hand = stage.hand("one").await;
@@ -265,7 +265,7 @@ pub async fn overdue_dead_letters_are_removed<S: Subject>(subject: &S) {
 
 /// Of a dead letter that is redriven and overdue at the same moment one of the two becomes true:
 /// none is lost, none is brought back and removed.
-pub async fn what_is_redriven_is_not_removed_as_overdue<S: Subject>(subject: &S) {
+pub async fn a_redriven_dead_letter_is_not_removed_as_overdue<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
     stage.dead(900).await;

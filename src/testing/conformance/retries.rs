@@ -26,7 +26,7 @@ fn parcels(fetched: &[Fetched]) -> Vec<&str> {
 }
 
 /// A failure comes back with its count and its error until it is exhausted.
-pub async fn a_failure_is_sent_again_until_it_is_exhausted<S: Subject>(subject: &S) {
+pub async fn a_failed_message_is_redelivered_until_it_is_exhausted<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
     let handler = move |_: u32, delivery: Delivery| {
@@ -121,7 +121,7 @@ pub async fn a_retry_comes_back_to_its_group_alone<S: Subject>(subject: &S) {
 
 /// > Comes back to the same group through its redelivery stream, once `delay` has passed.
 /// > What the redelivery stream will hold.
-pub async fn what_is_due_comes_back_through_the_redo_lane<S: Subject>(subject: &S) {
+pub async fn a_due_retry_returns_through_the_redelivery_stream<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let other = group("other");
     stage.create(&other).await;
@@ -149,7 +149,7 @@ pub async fn what_is_due_comes_back_through_the_redo_lane<S: Subject>(subject: &
 /// What is not due yet stays, and the store says for how long.
 ///
 /// > How long until the next one is due; zero when one is due already.
-pub async fn what_is_not_due_stays<S: Subject>(subject: &S) {
+pub async fn a_retry_that_is_not_due_stays<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let promote = async |max| {
         let promoted = stage.store.schedule().promote(&stage.at, max).await;
@@ -298,7 +298,7 @@ async fn page<S: Subject>(
 /// > Scheduled entries after a position in their order, earliest first.
 /// > When it is due, by the store's clock.
 /// > The store's time at this moment.
-pub async fn what_waits_is_listed_in_the_order_of_its_time<S: Subject>(subject: &S) {
+pub async fn scheduled_retries_are_listed_by_due_time<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     // Several are due in the same moment.
     let (_hand, ids) = waiting(&stage, &[5, 2, 5, 5, 1, 5]).await;
@@ -328,7 +328,7 @@ pub async fn what_waits_is_listed_in_the_order_of_its_time<S: Subject>(subject: 
 }
 
 /// > Up to `max` of them, fewer where they are heavy, none only at the end.
-pub async fn a_page_of_what_waits_ends_somewhere<S: Subject>(subject: &S) {
+pub async fn a_page_of_scheduled_retries_ends_somewhere<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..4).await;
     let mut hand = stage.hand("one").await;
@@ -349,7 +349,7 @@ pub async fn a_page_of_what_waits_ends_somewhere<S: Subject>(subject: &S) {
 
 /// > Moves these entries to the redelivery stream now, each atomically.
 /// > For each, whether it was scheduled.
-pub async fn what_waits_can_be_brought_back_now<S: Subject>(subject: &S) {
+pub async fn scheduled_retries_can_run_now<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (mut hand, ids) = waiting(&stage, &[24, 24, 24]).await;
     let some = [ids[2], NOWHERE, ids[0], ids[2]];
@@ -378,7 +378,7 @@ pub async fn what_waits_can_be_brought_back_now<S: Subject>(subject: &S) {
 
 /// > Removes these entries for good.
 /// > For each, whether it was scheduled.
-pub async fn what_waits_can_be_cancelled<S: Subject>(subject: &S) {
+pub async fn scheduled_retries_can_be_cancelled<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (mut hand, ids) = waiting(&stage, &[24, 24, 24]).await;
     let cancel = async |ids: &[DeliveryId]| {

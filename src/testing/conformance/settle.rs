@@ -13,7 +13,7 @@ use crate::store::{DeliveryId, Lane};
 
 /// > Its message is handled.
 /// > Acknowledging twice succeeds.
-pub async fn what_is_acknowledged_does_not_come_again<S: Subject>(subject: &S) {
+pub async fn an_acknowledged_message_is_not_redelivered<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..5).await;
     let mut hand = stage.hand("one").await;
@@ -63,7 +63,7 @@ pub async fn a_stale_settlement_is_rejected<S: Subject>(subject: &S) {
 /// > The fenced commits end deliveries that the member still holds; each one atomically, written
 /// > before it is acknowledged.
 /// > Repeating the same call is safe in either case.
-pub async fn settling_again_writes_nothing_again<S: Subject>(subject: &S) {
+pub async fn a_second_settlement_writes_nothing<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let mut hand = stage.hand("one").await;
@@ -84,7 +84,7 @@ pub async fn settling_again_writes_nothing_again<S: Subject>(subject: &S) {
 }
 
 /// What was never fetched, or in another lane, is nobody's.
-pub async fn what_was_never_fetched_cannot_be_settled<S: Subject>(subject: &S) {
+pub async fn an_entry_that_was_not_fetched_cannot_be_settled<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage.append(0..2).await;
     let mut hand = stage.hand("one").await;
@@ -148,7 +148,7 @@ pub async fn nothing_is_settled_before_its_handler_returns<S: Subject>(subject: 
 }
 
 /// What a consumer that died had fetched comes to another one.
-pub async fn what_nobody_settles_comes_again<S: Subject>(subject: &S) {
+pub async fn an_unsettled_message_is_redelivered<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
     let mut dying = stage.hand("dying").await;
@@ -165,7 +165,7 @@ pub async fn what_nobody_settles_comes_again<S: Subject>(subject: &S) {
 }
 
 /// Receipts of one group say nothing in another.
-pub async fn groups_settle_for_themselves<S: Subject>(subject: &S) {
+pub async fn groups_settle_independently<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let other = super::support::group("other");
     stage.create(&other).await;

@@ -62,7 +62,7 @@ pub async fn running_handlers_finish_and_are_settled<S: Subject>(subject: &S) {
 
 /// What no handler has begun is given back: uncounted, claimable at once, in its order. So is what a
 /// handler did not finish in time.
-pub async fn what_was_not_begun_is_given_back_uncounted<S: Subject>(subject: &S) {
+pub async fn an_unstarted_message_is_released_uncounted<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.publish(0..10).await;
     let begun = Arc::new(AtomicU32::new(0));
@@ -160,7 +160,7 @@ pub async fn nothing_is_lost_while_subscriptions_come_and_go<S: Subject>(subject
 }
 
 /// After the end subscribing says so.
-pub async fn a_closed_subscriber_says_so<S: Subject>(subject: &S) {
+pub async fn a_closed_subscriber_returns_an_error<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.finish().await;
     let handler = |_: u32, _: Delivery| async {};

@@ -76,7 +76,7 @@ pub async fn continues_after_close<S: Subject>(subject: &S) {
 }
 
 /// Another container of the service goes on where the first one ended.
-pub async fn a_second_container_goes_on<S: Subject>(subject: &S) {
+pub async fn a_second_container_continues<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
     let _subscription = stage.subscribe(SubscribeOptions::new(), sender).await;
@@ -189,7 +189,7 @@ pub async fn creating_a_group_again_changes_nothing<S: Subject>(subject: &S) {
 }
 
 /// > Takes entries that no member of the group has been given: up to `max` of each source.
-pub async fn a_fetch_takes_no_more_than_it_was_asked_for<S: Subject>(subject: &S) {
+pub async fn a_fetch_keeps_to_its_limit<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..10).await;
     let mut hand = stage.hand("one").await;
@@ -221,7 +221,7 @@ pub async fn a_fetch_without_entries_ends_empty<S: Subject>(subject: &S) {
 }
 
 /// A fetch that waits gets what is appended, promoted or redriven meanwhile, at once.
-pub async fn a_fetch_that_waits_is_woken<S: Subject>(subject: &S) {
+pub async fn a_blocked_fetch_is_woken<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let mut hand = stage.hand("one").await;
     for n in 0..20 {
@@ -249,7 +249,7 @@ pub async fn a_fetch_that_waits_is_woken<S: Subject>(subject: &S) {
 }
 
 /// However appends and waits fall together, no wake-up is lost.
-pub async fn many_readers_that_wait_miss_nothing<S: Subject>(subject: &S) {
+pub async fn many_blocked_readers_miss_nothing<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
     let mut readers = Vec::new();
@@ -291,7 +291,7 @@ pub async fn many_readers_that_wait_miss_nothing<S: Subject>(subject: &S) {
 
 /// > Makes a waiting fetch return with what it has.
 /// > Does nothing while no fetch waits.
-pub async fn a_fetch_that_waits_can_be_interrupted<S: Subject>(subject: &S) {
+pub async fn a_blocked_fetch_can_be_interrupted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let mut hand = stage.hand("one").await;
     hand.interrupt.interrupt().await.must("interrupting");
@@ -313,7 +313,7 @@ pub async fn a_fetch_that_waits_can_be_interrupted<S: Subject>(subject: &S) {
 }
 
 /// > Fails with [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
-pub async fn without_its_group_a_reader_says_so<S: Subject>(subject: &S) {
+pub async fn without_its_group_a_reader_returns_an_error<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let nobody = group("nobody");
     let mut hand = stage.hand_of(&nobody, "one").await;
@@ -339,7 +339,7 @@ pub async fn without_its_group_a_reader_says_so<S: Subject>(subject: &S) {
 }
 
 /// A bad handler disturbs no other group.
-pub async fn a_bad_handler_disturbs_no_other<S: Subject>(subject: &S) {
+pub async fn a_failing_handler_does_not_disturb_other_handlers<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let bus = stage.container.bus();
     let named = |name: &str| SubscribeOptions::new().with_group(group(name));

@@ -23,7 +23,7 @@ struct Call {
 struct Story {
     calls: Vec<Call>,
     redrives: Vec<u64>,
-    buried: u64,
+    dead_letters: u64,
 }
 
 /// Entry ids by topic, group and consumer, in the order of their first deliveries.
@@ -171,7 +171,7 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                     story.redrives.push(line.at);
                 }
             }
-            Event::Buried {
+            Event::DeadLettered {
                 topic,
                 group,
                 n: Some(n),
@@ -179,7 +179,10 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                 ..
             } => {
                 verdict.counts.dead += 1;
-                seen.stories.entry((topic, group, *n)).or_default().buried += 1;
+                seen.stories
+                    .entry((topic, group, *n))
+                    .or_default()
+                    .dead_letters += 1;
                 if *attempts > rules.max_attempts {
                     let what = format!("{topic}/{group} {n} is dead after {attempts}");
                     verdict.breaks(Promise::Attempts, what);
@@ -199,7 +202,7 @@ fn entry_id(text: &str) -> (u64, u64) {
 impl Story {
     fn is_settled(&self) -> bool {
         let acked = |call: &Call| matches!(call.ended, Some((_, End::Ack)));
-        self.buried > 0 || self.calls.iter().any(acked)
+        self.dead_letters > 0 || self.calls.iter().any(acked)
     }
 
     fn check(&self, name: &str, rules: &Rules, faults: &Faults, verdict: &mut Verdict) {
@@ -207,8 +210,8 @@ impl Story {
         let acks = acks.filter(|(_, end)| *end == End::Ack).count() as u64;
         verdict.counts.acked += acks.min(1);
         verdict.counts.duplicates += acks.saturating_sub(1);
-        if self.buried > 1 {
-            let what = format!("{name} has {} dead letters", self.buried);
+        if self.dead_letters > 1 {
+            let what = format!("{name} has {} dead letters", self.dead_letters);
             verdict.breaks(Promise::Attempts, what);
         }
         if let Some(call) = self

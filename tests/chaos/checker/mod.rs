@@ -148,7 +148,7 @@ pub(crate) fn check(history: &[Line], rules: &Rules) -> Verdict {
         .filter_map(|line| match &line.event {
             Event::Fault {
                 name,
-                forgets: true,
+                loses_data: true,
             } => Some((line.at, name)),
             _ => None,
         })

@@ -55,7 +55,7 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
                     redrive.done = done.as_deref();
                 }
             }
-            Event::Buried {
+            Event::DeadLettered {
                 topic,
                 group,
                 record,

@@ -71,8 +71,8 @@ impl Story {
             .ended(n, attempt, end)
     }
 
-    fn buried(&mut self, n: Option<u64>, record: &str, attempts: u32) -> &mut Self {
-        self.add(Event::Buried {
+    fn dead_lettered(&mut self, n: Option<u64>, record: &str, attempts: u32) -> &mut Self {
+        self.add(Event::DeadLettered {
             topic: "orders".to_owned(),
             group: "billing".to_owned(),
             record: record.to_owned(),
@@ -108,9 +108,9 @@ impl Story {
         })
     }
 
-    fn fault(&mut self, name: &str, forgets: bool) -> &mut Self {
+    fn fault(&mut self, name: &str, loses_data: bool) -> &mut Self {
         let name = name.to_owned();
-        self.add(Event::Fault { name, forgets })
+        self.add(Event::Fault { name, loses_data })
     }
 
     fn healed(&mut self, name: &str) -> &mut Self {
@@ -136,10 +136,12 @@ impl Story {
 }
 
 #[test]
-fn what_is_published_is_handled_or_dead() {
+fn every_published_message_is_handled_or_dead() {
     let mut story = Story::new();
     story.published(1, Fate::Ok).handled(1, 1, End::Ack);
-    story.published(2, Fate::Ok).buried(Some(2), "2-0", 3);
+    story
+        .published(2, Fate::Ok)
+        .dead_lettered(Some(2), "2-0", 3);
     story.published(3, Fate::No).published(4, Fate::Unknown);
     assert_eq!(story.broken(), []);
 
@@ -154,7 +156,7 @@ fn what_is_published_is_handled_or_dead() {
 }
 
 #[test]
-fn what_was_published_before_data_was_forgotten_is_nobodys_loss() {
+fn a_message_published_before_a_data_loss_does_not_count_as_lost() {
     let mut story = Story::new();
     story
         .published(1, Fate::Ok)
@@ -167,7 +169,7 @@ fn what_was_published_before_data_was_forgotten_is_nobodys_loss() {
 }
 
 #[test]
-fn what_nobody_published_is_not_seen() {
+fn an_unpublished_message_is_not_seen() {
     for story in [
         Story::new().published(1, Fate::No).handled(1, 1, End::Ack),
         Story::new().handled(1, 1, End::Ack),
@@ -180,7 +182,7 @@ fn what_nobody_published_is_not_seen() {
 }
 
 #[test]
-fn a_message_lies_in_its_topic_once() {
+fn a_message_is_stored_once_per_topic() {
     let mut story = Story::new();
     story.published(1, Fate::Ok).begun("orders", 1, "1-0", 1);
     story.fault("a cut", false).healed("a cut");
@@ -189,7 +191,7 @@ fn a_message_lies_in_its_topic_once() {
 }
 
 #[test]
-fn a_message_comes_again_only_for_a_reason() {
+fn a_message_is_redelivered_only_for_a_reason() {
     let mut failed = Story::new();
     failed.published(1, Fate::Ok).handled(1, 1, End::Fail);
     failed.handled(1, 2, End::Snooze).handled(1, 2, End::Ack);
@@ -211,14 +213,14 @@ fn a_message_comes_again_only_for_a_reason() {
 }
 
 #[test]
-fn attempts_are_bounded_and_a_message_is_buried_once() {
+fn attempts_are_bounded_and_a_message_is_dead_lettered_once() {
     let mut story = Story::new();
     story.published(1, Fate::Ok);
     for attempt in 1..4 {
         story.handled(1, attempt, End::Fail);
     }
-    assert_eq!(story.buried(Some(1), "1-0", 3).broken(), []);
-    story.buried(Some(1), "2-0", 3);
+    assert_eq!(story.dead_lettered(Some(1), "1-0", 3).broken(), []);
+    story.dead_lettered(Some(1), "2-0", 3);
     assert_eq!(story.broken(), [Promise::Attempts]);
 
     let mut fourth = Story::new();
@@ -230,7 +232,7 @@ fn attempts_are_bounded_and_a_message_is_buried_once() {
 }
 
 #[test]
-fn what_nobody_can_decode_is_buried_once() {
+fn an_undecodable_entry_is_dead_lettered_once() {
     let malformed = || {
         let mut story = Story::new();
         let (topic, entry) = ("orders".to_owned(), "9-9".to_owned());
@@ -238,9 +240,11 @@ fn what_nobody_can_decode_is_buried_once() {
         story
     };
     assert_eq!(malformed().broken(), [Promise::NothingLost]);
-    assert_eq!(malformed().buried(None, "1-0", 1).broken(), []);
+    assert_eq!(malformed().dead_lettered(None, "1-0", 1).broken(), []);
     let mut twice = malformed();
-    twice.buried(None, "1-0", 1).buried(None, "2-0", 1);
+    twice
+        .dead_lettered(None, "1-0", 1)
+        .dead_lettered(None, "2-0", 1);
     assert_eq!(twice.broken(), [Promise::Attempts]);
 }
 
@@ -268,14 +272,16 @@ fn a_redrive_moves_a_record_once() {
         [Promise::RedriveConserves]
     );
     let mut stays = dead();
-    stays.redrive(1, 1, Some(true)).buried(Some(1), "1-0", 1);
+    stays
+        .redrive(1, 1, Some(true))
+        .dead_lettered(Some(1), "1-0", 1);
     assert_eq!(stays.broken(), [Promise::RedriveConserves]);
     let vanished = dead().broken();
     assert_eq!(vanished, [Promise::NothingLost, Promise::RedriveConserves]);
 }
 
 #[test]
-fn what_is_flushed_while_someone_looks_has_not_vanished() {
+fn a_flush_during_a_probe_is_not_a_loss() {
     let looked = |since| {
         let mut story = Story::new();
         story

@@ -17,7 +17,7 @@ const fn cas(expected: Option<u64>, new: u64) -> Op {
 }
 
 #[test]
-fn what_happens_one_after_the_other_must_fit() {
+fn sequential_operations_must_fit_the_register() {
     let sound = [
         did(1, 2, Op::Set(7), Told::Set),
         did(3, 4, Op::Get, Told::Got(Some(7))),
@@ -44,7 +44,7 @@ fn of_two_at_once_only_one_swaps_the_same_value() {
 }
 
 #[test]
-fn an_unknown_one_may_come_late_or_never_but_only_once() {
+fn an_unknown_publish_may_arrive_late_or_never_but_only_once() {
     let unknown = did(1, u64::MAX, cas(None, 5), Told::Unknown);
     let seen = did(10, 11, Op::Get, Told::Got(Some(5)));
     let not_yet = did(5, 6, Op::Get, Told::Got(None));

@@ -114,7 +114,7 @@ impl Small {
                 millis: began.elapsed().as_millis() as u64,
             });
         }
-        self.bury(&last).await;
+        self.record_dead_letters(&last).await;
         last.shutdown(Duration::ZERO).await;
     }
 
@@ -248,7 +248,7 @@ impl Small {
         let name = || "the runtime is dropped".to_owned();
         self.journal.write(Event::Fault {
             name: name(),
-            forgets: false,
+            loses_data: false,
         });
         thread.join().unwrap();
         self.journal.write(Event::Healed { name: name() });
@@ -352,10 +352,10 @@ impl Small {
         });
     }
 
-    async fn bury(&self, container: &Container) {
+    async fn record_dead_letters(&self, container: &Container) {
         for (on, of) in GROUPS {
             let letters = letters(container, &topic(on), &group(of)).await;
-            let events = letters.iter().map(|letter| Event::Buried {
+            let events = letters.iter().map(|letter| Event::DeadLettered {
                 topic: on.to_owned(),
                 group: of.to_owned(),
                 record: letter.id.to_string(),

@@ -106,7 +106,7 @@ fn append_once_takes_a_full_batch_and_any_bytes() {
 }
 
 #[test]
-fn append_once_writes_nothing_where_a_key_is_of_another_type() {
+fn append_once_writes_nothing_to_a_key_of_another_type() {
     let server = Server::start();
     let raw = &mut server.raw();
     let keys = ["{t}:log", "{t}:ids", "{t}:ids:before"];
@@ -126,7 +126,7 @@ fn append_once_writes_nothing_where_a_key_is_of_another_type() {
 }
 
 #[test]
-fn append_once_is_refused_as_a_whole_where_memory_is_full() {
+fn append_once_is_refused_as_a_whole_when_memory_is_full() {
     let server = Server::start();
     let raw = &mut server.raw();
     append_once(raw, "60000", "a");

@@ -30,7 +30,7 @@ fn first(raw: &mut Connection) -> u64 {
 type Retained = (u64, u64, u64, u64);
 
 #[test]
-fn retain_by_floor() {
+fn trim_by_floor() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("retain.lua" on "lib/groups.lua"));
     let keys = [LOG, META];
@@ -88,7 +88,7 @@ fn retain_by_floor() {
 }
 
 #[test]
-fn retain_by_length_and_age() {
+fn trim_by_length_and_age() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("retain.lua" on "lib/groups.lua"));
     let keys = [LOG, META];
@@ -131,7 +131,7 @@ fn retain_by_length_and_age() {
 }
 
 #[test]
-fn retain_compares_ids_beyond_what_a_lua_number_holds() {
+fn trim_compares_ids_that_a_lua_number_cannot_hold() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("retain.lua" on "lib/groups.lua"));
     let big = u64::MAX - 2000;
