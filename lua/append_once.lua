@@ -1,26 +1,28 @@
--- Appends entries, except those whose message has been appended within the window before.
+-- Appends entries, but skips each message that was appended within the window before.
 --
--- Ids lie in two generations, so that they leave in bulk and cost no key each. A generation is a
--- hash: 'since' is when it was begun, 'span' the longest window that it was asked for, both in
--- milliseconds; every other field is a message's id, 16 bytes, with the id of its entry. A
--- generation that has lasted for its own span and for that of the one before becomes the one
--- before. So an id stays for its window at least and for two at most. Whether it is within the window
--- is told by the time in the entry's id, to the millisecond.
+-- Message ids lie in two generations, so that they expire in bulk and need no key each. A
+-- generation is a hash. Field 'since' is the time of its creation and 'span' the longest window
+-- that a call asked for, both in milliseconds. Every other field is a message's id (16 bytes), and
+-- its value is the id of the entry. When the current generation has lasted for its own span and
+-- for the span of the previous one, it becomes the previous one. So an id stays for at least one
+-- window and at most two. The time in the entry's id decides, to the millisecond, whether a
+-- message lies within the window.
 --
--- Everything is read, and with it every type checked, before the first write. XADD comes first
--- of the writes: it is the one that can be refused, and Redis does not roll a script back.
+-- The script reads everything, and so checks every type, before its first write. Among the writes
+-- XADD comes first: Redis can refuse it for memory, and does not roll a script back.
 --
 -- KEYS[1]  the log, a stream or absent
 -- KEYS[2]  the current generation of ids, a hash or absent
--- KEYS[3]  the generation before it, a hash or absent
+-- KEYS[3]  the previous generation, a hash or absent
 -- ARGV[1]  the window in milliseconds
 -- then for each entry:
 -- ITEM[1]  the message's id, 16 bytes
 -- ITEM[2]  the name of the entry's field
 -- ITEM[3]  its value
 --
--- Returns for each entry its id, or {the id of the entry that the message has already}, or an
--- error; after an error nothing more is appended, and the rest get the same one.
+-- Returns for each entry one of: the id of the new entry; {the id of the entry that already has the
+-- message}; an error. After an error the script appends nothing more, and the remaining entries get
+-- the same error.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local window = tonumber(ARGV[1])
@@ -58,7 +60,7 @@ end
 local since, span = tonumber(current[1] or now), tonumber(current[2] or 0)
 span_before = tonumber(span_before or 0)
 if span > 0 and now - since >= math.max(span, span_before) then
-  -- RENAME alone would free what it replaces at once, and that can be a million ids.
+  -- RENAME alone would free the replaced hash at once, and it can hold a million ids.
   redis.call('UNLINK', KEYS[3])
   redis.call('RENAME', KEYS[2], KEYS[3])
   since, span, span_before = now, 0, span
@@ -66,7 +68,7 @@ end
 if window > span then
   redis.call('HSET', KEYS[2], 'since', string.format('%.0f', since),
     'span', string.format('%.0f', window))
-  -- Its last id comes at the end of its span, and stays for a window.
+  -- The last id may come at the end of the span, and must stay for a window.
   local ends = since + 2 * math.max(window, span_before)
   redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', ends))
 end

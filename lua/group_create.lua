@@ -1,19 +1,20 @@
--- Creates a group on a topic's log and on its own redo lane; one that exists keeps its cursors.
+-- Creates a group on a topic's log and on the group's own redelivery stream. An existing group keeps
+-- its cursors.
 --
--- Created at `$` alone, Redis cannot tell the group's lag until it has once read to the end: it is
--- told how many entries lie behind the group.
+-- For a group created at `$` Redis does not know the lag until the group has read to the end once.
+-- The script therefore tells it how many entries lie behind the group.
 --
 -- KEYS[1]  the log, a stream or absent
--- KEYS[2]  the group's redo lane, a stream or absent
+-- KEYS[2]  the group's redelivery stream, or absent
 -- ARGV[1]  the group
--- ARGV[2]  'beginning' or 'next': where it starts in the log
+-- ARGV[2]  where the group starts in the log: 'beginning' or 'next'
 --
 -- Returns 1 when the group was created, 0 when it existed.
--- A key of another type is found before anything is written.
+-- Check every key's type before the first write: Redis does not roll a script back.
 for at, kind in pairs({'stream', 'stream'}) do
-  local held = redis.call('TYPE', KEYS[at]).ok
-  if held ~= 'none' and held ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  local found = redis.call('TYPE', KEYS[at]).ok
+  if found ~= 'none' and found ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. found .. ', not a ' .. kind)
   end
 end
 local create = {'XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM'}
@@ -22,7 +23,7 @@ if ARGV[2] == 'next' then
   if flat.err and not string.find(flat.err, 'no such key', 1, true) then
     return flat
   end
-  -- A log that is not there yet has nothing to leave out.
+  -- An absent log has no entries to skip.
   if not flat.err then
     local log = {}
     for at = 1, #flat, 2 do
@@ -33,7 +34,7 @@ if ARGV[2] == 'next' then
   end
 end
 local created = 1
--- What comes back to the group was fetched by it before: it is never skipped.
+-- Redeliveries belong to the group already, so it always reads them from the beginning.
 for _, command in ipairs({create, {'XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM'}}) do
   local done = redis.pcall(unpack(command))
   if done.err then

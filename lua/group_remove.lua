@@ -1,35 +1,35 @@
--- Removes a group and all that is its own, in the one step that proves that nobody needs it.
+-- Removes a group and all its keys, if nobody needs it.
 --
--- Looking and removing must not be two commands: a message that is published, or a consumer that
--- comes, in between would be lost or made to begin anew.
+-- Check and removal must be one step: between two, a published message would be lost, and a consumer
+-- that joins would find its group gone.
 --
 -- KEYS[1]  the log, a stream
--- KEYS[2]  the group's redo lane, a stream or absent
+-- KEYS[2]  the group's redelivery stream, or absent
 -- KEYS[3]  its retries by due time, a sorted set or absent
--- KEYS[4]  its retries' bodies, a hash or absent
--- KEYS[5]  its dead letters' heads, a stream or absent
+-- KEYS[4]  the redeliveries of these retries, a hash or absent
+-- KEYS[5]  the heads of its dead letters, a stream or absent
 -- KEYS[6]  their bodies, a hash or absent
 -- KEYS[7]  their counts, a hash or absent
 -- KEYS[8]  their causes, a hash or absent
--- KEYS[9]  which were put in, a hash or absent
--- KEYS[10]  what was taken out of them and still counts, a hash or absent
+-- KEYS[9]  the restored identities, a hash or absent
+-- KEYS[10]  the uncounted sums of removed dead letters, a hash or absent
 -- KEYS[11]  the group's journal, a hash or absent
 -- ARGV[1]  the group
--- ARGV[2]  a consumer that was heard of in so many milliseconds lives
--- ARGV[3]  'force' to remove it whatever waits and lives, '' otherwise
+-- ARGV[2]  within how many milliseconds a consumer must have been active to count as live
+-- ARGV[3]  'force' to remove the group in any case, '' to remove it only when it is empty and has no live consumer
 --
--- Returns {1 when it was removed and 0 when not, lag, delivered and unsettled, retries and redo
--- entries waiting, dead letters, consumers, living consumers}, or nothing when there is no such
--- group. A lag of more than a thousand entries, or of more than 256 KiB, is the most it can be.
+-- Returns {1 when the group was removed and 0 when not, lag, in flight, scheduled retries and unread
+-- redeliveries, dead letters, consumers, live consumers}, or an empty list when there is no such
+-- group. Above a thousand entries or 256 KiB the lag is an upper bound.
 local log, redo = find_group(KEYS[1], ARGV[1]), find_group(KEYS[2], ARGV[1])
 if not log then
   return {}
 end
-local lag, held = lag_of(KEYS[1], log, 1000, 262144), log['pending']
+local lag, in_flight = lag_of(KEYS[1], log, 1000, 262144), log['pending']
 local waiting = redis.call('ZCARD', KEYS[3])
 if redo then
   waiting = waiting + lag_of(KEYS[2], redo, 1000, 262144)
-  held = held + redo['pending']
+  in_flight = in_flight + redo['pending']
 end
 local dead = redis.call('XLEN', KEYS[5])
 local alive, living = {}, 0
@@ -49,12 +49,12 @@ for lane = 1, 2 do
 end
 
 local removed = 0
-if ARGV[3] == 'force' or lag + held + waiting + dead + living == 0 then
+if ARGV[3] == 'force' or lag + in_flight + waiting + dead + living == 0 then
   redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
   for key = 2, #KEYS do
-    -- UNLINK frees a million dead letters beside the server's main thread.
+    -- UNLINK frees a million dead letters outside the server's main thread.
     redis.call('UNLINK', KEYS[key])
   end
   removed = 1
 end
-return {removed, lag, held, waiting, dead, log['consumers'], living}
+return {removed, lag, in_flight, waiting, dead, log['consumers'], living}

@@ -1,26 +1,25 @@
--- Where a group stands, at one moment.
+-- Counts a group's messages by state, at one moment.
 --
--- A message moves between the lanes and the retries: commands one after the other could miss it
--- everywhere.
+-- A message moves between the streams and the retries, so separate commands could miss it everywhere.
 --
 -- KEYS[1]  the log, a stream
--- KEYS[2]  the group's redo lane, a stream or absent
+-- KEYS[2]  the group's redelivery stream, or absent
 -- KEYS[3]  its retries by due time, a sorted set or absent
--- KEYS[4]  its dead letters, a stream or absent
+-- KEYS[4]  the heads of its dead letters, a stream or absent
 -- ARGV[1]  the group
 --
--- Returns {lag, delivered and unsettled, retries and redo entries waiting, dead letters, consumers},
--- or nothing when there is no such group. A lag of more than a thousand
--- entries, or of more than 256 KiB, is the most it can be.
+-- Returns {lag, in flight, scheduled retries and unread redeliveries, dead letters, consumers}, or an
+-- empty list when there is no such group. Above a thousand entries or 256 KiB the lag is an upper
+-- bound.
 local log, redo = find_group(KEYS[1], ARGV[1]), find_group(KEYS[2], ARGV[1])
 if not log then
   return {}
 end
 local lag = lag_of(KEYS[1], log, 1000, 262144)
 local waiting = redis.call('ZCARD', KEYS[3])
-local held = log['pending']
+local in_flight = log['pending']
 if redo then
   waiting = waiting + lag_of(KEYS[2], redo, 1000, 262144)
-  held = held + redo['pending']
+  in_flight = in_flight + redo['pending']
 end
-return {lag, held, waiting, redis.call('XLEN', KEYS[4]), log['consumers']}
+return {lag, in_flight, waiting, redis.call('XLEN', KEYS[4]), log['consumers']}

@@ -1,8 +1,8 @@
--- Compare and set: replaces a value only where it is, byte for byte, what the caller expects.
+-- Compare and set: replaces a value only if it equals, byte for byte, the value that the caller expects.
 --
 -- KEYS[1]  the key, a string or absent
--- ARGV[1]  '1' when a value is expected, '0' when the key must be absent
--- ARGV[2]  the expected bytes ('' when absent)
+-- ARGV[1]  '1' when the caller expects a value, '0' when it expects the key to be absent
+-- ARGV[2]  the expected bytes, '' when absent
 -- ARGV[3]  the new bytes
 -- ARGV[4]  time to live in milliseconds, '0' for none
 --

@@ -1,15 +1,15 @@
--- Claims the right to run something once, or tells what became of it.
+-- Claims the right to run something once, or returns the result of the run.
 --
--- A claim is the bytes C1 C1 'c' and the owner's token; a completion is C1 C1 'd', the length of the
--- owner's token in four digits, the token, and the stored result. MessagePack never begins with C1, so neither can be a user's value. Anything else under
--- the key was written by the older store, whose mark for "done" was any value at all.
+-- A claim is the bytes C1 C1 'c' and the owner's token. A completion is C1 C1 'd', the length of the
+-- owner's token in four digits, the token, and the stored result. MessagePack never begins with C1,
+-- so a user's value is neither. Any other value under the key means "done, without a result".
 --
 -- KEYS[1]  the key, a string or absent
 -- ARGV[1]  the owner's token
 -- ARGV[2]  the claim's lease in milliseconds
 --
--- Returns {'claimed'}, {'busy'} while another owner holds the claim, {'done', result} or {'done'}
--- where no result was stored.
+-- Returns one of: {'claimed'}; {'busy'} while another owner holds the claim; {'done', result};
+-- {'done'} where no result was stored.
 local current = redis.call('GET', KEYS[1])
 if not current then
   redis.call('SET', KEYS[1], '\193\193c' .. ARGV[1], 'PX', ARGV[2])
@@ -17,7 +17,7 @@ if not current then
 end
 local mark = string.sub(current, 1, 3)
 if mark == '\193\193c' then
-  -- The reply to an earlier claim may have been lost on its way.
+  -- The reply to an earlier claim of this owner may have been lost.
   if string.sub(current, 4) == ARGV[1] then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
     return {'claimed'}

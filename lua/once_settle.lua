@@ -1,18 +1,18 @@
--- Extends, completes or releases a claim, fenced by the owner's token.
+-- Extends, completes or releases a claim, if the caller still owns it.
 --
 -- KEYS[1]  the key
 -- ARGV[1]  the owner's token
 -- ARGV[2]  'extend', 'complete' or 'release'
--- ARGV[3]  extend: the lease in milliseconds; complete: how long to remember it, '0' for ever
+-- ARGV[3]  extend: the lease in milliseconds; complete: how long to keep the result, '0' for ever
 -- ARGV[4]  complete: the result's bytes
 --
--- Returns 1 when done, 0 when the claim has passed to another owner or has expired.
+-- Returns 1 when done, 0 when the claim has expired or belongs to another owner.
 local current = redis.call('GET', KEYS[1])
--- A completion names its owner: another one's, even with the same result, is not this one's.
+-- A completion contains its owner's token, so the same result of another owner does not match.
 local done = ARGV[2] == 'complete'
   and '\193\193d' .. string.format('%04d', #ARGV[1]) .. ARGV[1] .. ARGV[4]
 if current ~= '\193\193c' .. ARGV[1] then
-  -- The reply to the same completion may have been lost on its way.
+  -- The reply to an earlier call with this completion may have been lost.
   return current and current == done and 1 or 0
 end
 if ARGV[2] == 'extend' then

@@ -1,13 +1,13 @@
--- Moves retries whose time has come to the group's redo lane.
+-- Moves due retries to the group's redelivery stream.
 --
--- The entry is written before the retry is removed. XADD in a script wakes blocked readers.
+-- The script writes the entry before it removes the retry. XADD in a script wakes blocked readers.
 --
 -- KEYS[1]  the group's retries by due time, a sorted set
--- KEYS[2]  their bodies, a hash
--- KEYS[3]  the group's redo lane, a stream
--- ARGV[1]  how many at most
+-- KEYS[2]  their redeliveries, a hash
+-- KEYS[3]  the group's redelivery stream
+-- ARGV[1]  how many to move at most
 --
--- Returns {how many were moved, milliseconds until the next is due or -1 when none waits}.
+-- Returns {how many were moved, milliseconds until the next retry is due or -1 when there is none}.
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if not first[1] then
   return {0, -1}
@@ -17,21 +17,21 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if tonumber(first[2]) > now then
   return {0, tonumber(first[2]) - now}
 end
--- A key of another type is found before anything is written.
+-- Check every key's type before the first write: Redis does not roll a script back.
 for at, kind in pairs({[2] = 'hash', [3] = 'stream'}) do
-  local held = redis.call('TYPE', KEYS[at]).ok
-  if held ~= 'none' and held ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  local found = redis.call('TYPE', KEYS[at]).ok
+  if found ~= 'none' and found ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. found .. ', not a ' .. kind)
   end
 end
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now),
   'LIMIT', 0, ARGV[1])
 local moved = 0
--- Some at a time: a call from a script is dear, and bodies may be large.
+-- In batches: each call from a script is expensive, and redeliveries can be large.
 for from = 1, #due, 25 do
   local members = {unpack(due, from, math.min(from + 24, #due))}
   for _, body in ipairs(redis.call('HMGET', KEYS[2], unpack(members))) do
-    -- One without a body is false.
+    -- A retry without a redelivery reads as false.
     if body then
       redis.call('XADD', KEYS[3], '*', 'parcel', body)
       moved = moved + 1

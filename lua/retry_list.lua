@@ -1,16 +1,16 @@
--- Lists what waits for its time, earliest first, after a place in this order.
+-- Lists scheduled retries, earliest first, after a position in this order.
 --
--- Entries leave from the front at any time, so that a place is a due time and a member, never a
--- rank. Members of one due time are in the order of their bytes; Lua compares by locale.
+-- Retries leave at the front at any time, so a position is a due time and a member, never a rank.
+-- Members with the same due time are in the order of their bytes; Lua's own comparison uses the locale.
 --
 -- KEYS[1]  the group's retries by due time, a sorted set
--- KEYS[2]  their bodies, a hash
--- ARGV[1]  the due time of the place, '' to begin at the front
--- ARGV[2]  the member of the place
--- ARGV[3]  how many at most
--- ARGV[4]  after how many bytes of bodies to stop
+-- KEYS[2]  their redeliveries, a hash
+-- ARGV[1]  the due time of the position, '' to begin at the front
+-- ARGV[2]  the member of the position
+-- ARGV[3]  how many to list at most
+-- ARGV[4]  after how many bytes of redeliveries to stop
 --
--- Returns {the time in milliseconds, {member, due time, body}, …}.
+-- Returns {the time in milliseconds, {member, due time, redelivery}, …}.
 local function is_after(a, b)
   for at = 1, math.min(#a, #b) do
     local one, other = string.byte(a, at), string.byte(b, at)

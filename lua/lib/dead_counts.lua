@@ -1,15 +1,15 @@
--- Keeps the counts of a group's dead letters. Stands before the text of the scripts that bury them, put
--- them in and count those that went; by itself it does nothing.
+-- Keeps the counts of a group's dead letters. This text stands in front of the scripts that use it.
 --
--- Counts of types, tenants and hours are fields `type:…`, `tenant:…` and `hour:…` (hours since 1970)
--- of one hash; a cause (`reason fingerprint`) has three fields of another: `n …` how many, `f …` and
--- `l …` the first and the last id. What a whole call adds up to is written at its end.
+-- One hash counts types, tenants and hours since 1970, in fields `type:…`, `tenant:…` and `hour:…`.
+-- Another hash has three fields for each cause (`reason fingerprint`): `n …` is the number of dead
+-- letters, `f …` and `l …` are the first and the last id. A script notes each dead letter and writes
+-- the sums once, at its end.
 
--- Adds to a number in a hash, and says what it is then.
+-- Adds to a number in a hash, and returns the sum.
 local function add(key, name, number)
   local sum = redis.pcall('HINCRBY', key, name, number)
   if type(sum) == 'table' then
-    -- Another hand has made something else of it, and nothing that was written would be undone.
+    -- The field is not a number. Overwrite it: an error here would not undo the earlier writes.
     redis.call('HSET', key, name, number)
     return tonumber(number)
   end
@@ -18,33 +18,32 @@ end
 
 local count_changes, cause_changes = {}, {}
 
--- Notes that a dead letter came.
+-- Notes a new dead letter.
 local function note_dead(head, id)
-  local read, place = pcall(cmsgpack.unpack, head)
-  -- A head that cannot be read is not counted, and not when it goes either.
-  if not read or type(place) ~= 'table' or not place[4] then
+  local read, parts = pcall(cmsgpack.unpack, head)
+  -- An undecodable head is counted neither here nor at its removal.
+  if not read or type(parts) ~= 'table' or not parts[4] then
     return
   end
   local hour = math.floor(tonumber(string.match(id, '^%d+')) / 3600000)
-  for _, name in ipairs({'type:' .. place[3], 'tenant:' .. place[4], 'hour:' .. hour}) do
+  for _, name in ipairs({'type:' .. parts[3], 'tenant:' .. parts[4], 'hour:' .. hour}) do
     count_changes[name] = (count_changes[name] or 0) + 1
   end
-  local cause = place[1] .. ' ' .. place[2]
+  local cause = parts[1] .. ' ' .. parts[2]
   local change = cause_changes[cause] or {number = 0, first = id}
   cause_changes[cause] = change
   change.number = change.number + 1
   change.last = id
 end
 
--- Writes what was noted. A call of a command costs more than what the command does, so that ids, which
--- need no sum, are written by one.
+-- Writes the noted sums. Calling a command costs more than its work, so one HSET writes all the ids.
 local function count_dead(counts, causes)
   for name, number in pairs(count_changes) do
     add(counts, name, number)
   end
   local lasts = {}
   for cause, change in pairs(cause_changes) do
-    -- It is the first of its cause.
+    -- The sum equals the change, so these are the first dead letters of the cause.
     if add(causes, 'n ' .. cause, change.number) == change.number then
       lasts[#lasts + 1], lasts[#lasts + 2] = 'f ' .. cause, change.first
     end

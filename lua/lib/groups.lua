@@ -1,7 +1,6 @@
--- Finds a group of a stream, and what it was not given yet. Stands before the text of the scripts
--- that ask for it; by itself it does nothing.
+-- Finds a group of a stream, and measures its lag. This text stands in front of the scripts that use it.
 
--- A flat list of names and values as a table.
+-- Turns a flat list of names and values into a table.
 local function named(flat)
   local fields = {}
   for at = 1, #flat, 2 do
@@ -10,7 +9,7 @@ local function named(flat)
   return fields
 end
 
--- What XINFO says of a group, or nothing where the stream or the group is not there.
+-- Returns XINFO's fields of a group, or nil when the stream or the group does not exist.
 local function find_group(key, name)
   if redis.call('EXISTS', key) == 0 then
     return nil
@@ -23,10 +22,10 @@ local function find_group(key, name)
   end
 end
 
--- Counts entries from one id on, up to `most` and as far as that copies no more than some `bytes`.
--- Returns how many there are and whether those are all.
+-- Counts entries from an id on. Stops after `most` entries or after copying about `bytes` bytes.
+-- Returns the count, and whether it reached the end of the stream.
 local function count(key, from, most, bytes)
-  -- Whatever one page weighs has been copied before it can be weighed.
+  -- Begin with small pages: the server copies a whole page before the script can weigh it.
   local found, size = 0, 1
   while found < most and bytes > 0 do
     local page = redis.call('XRANGE', key, from, '+', 'COUNT', size)
@@ -45,18 +44,17 @@ local function count(key, from, most, bytes)
   return found, false
 end
 
--- How many entries a group was not given.
+-- Returns how many entries the group has not read.
 --
--- XINFO says too many at times: XREADGROUP goes into the append-only file as XCLAIM, which says nothing
--- of how many entries were read, so that after a restart a group seems to lack for good what it was
--- given since the file was last rewritten. It never says too few, and sometimes it says nothing. So
--- what is left is counted where it is little; where it is more, what XINFO says is the most that it can
--- be.
+-- XINFO's lag is an upper bound, and sometimes missing. It is too high after a restart: the append-only
+-- file records XREADGROUP as XCLAIM, without the number of entries read, so the server forgets the reads
+-- since the last rewrite of the file. The function therefore counts a small lag itself, and trusts
+-- XINFO's upper bound only for a large one.
 local function lag_of(key, group, most, bytes)
-  local told = math.min(group['lag'] or math.huge, redis.call('XLEN', key))
-  if told == 0 then
+  local reported = math.min(group['lag'] or math.huge, redis.call('XLEN', key))
+  if reported == 0 then
     return 0
   end
   local left, all = count(key, '(' .. group['last-delivered-id'], most, bytes)
-  return all and left or math.max(left, told)
+  return all and left or math.max(left, reported)
 end

@@ -1,7 +1,7 @@
--- Tells keys that are not what they should be. Stands before the text of the scripts that ask for it; by
--- itself it does nothing.
+-- Checks the types of keys. This text stands in front of the scripts that use it.
 
--- Fails before anything is written where a key is not what it should be: nothing is rolled back.
+-- Returns an error when a key has another type than the script needs. Scripts call it before their
+-- first write, because Redis does not roll a script back.
 local function check_types(kinds)
   for at, kind in ipairs(kinds) do
     local found = redis.call('TYPE', KEYS[at])['ok']

@@ -168,7 +168,7 @@ async fn a_role_without_the_right_is_refused_with_a_clear_error() {
         .purge(&orders, &billing, &[id.parse().unwrap()])
         .await;
     let told = purged.unwrap_err().to_string();
-    let line = "`redis.call('HDEL', KEYS[2], unpack(ids))` (dead_take.lua, line";
+    let line = "`redis.call('HDEL', KEYS[2], unpack(ids))` (dead_move_out.lua, line";
     assert!(told.contains(line), "{told}");
 
     // Topics of another namespace are as good as absent.

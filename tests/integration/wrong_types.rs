@@ -46,11 +46,11 @@ fn cases() -> Vec<Case> {
     let put: &[&str] = &[DEAD, BODIES, COUNTS, CAUSES, "{t}:restored"];
     cases! {
         "append_once.lua": &[LOG, "{t}:ids", "{t}:ids:before"], &["9", "0123456789abcdef", "json", "{}"];
-        "dead_count.lua" on "lib/types.lua" and "lib/dead_counts.lua": &["{t}:uncounted", COUNTS, CAUSES], &["0", "1", "type:k", "1"];
-        "dead_put.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
-        "dead_take.lua" on "lib/types.lua": dead_letters, &["op", "redo", "me", "0", "sums", "1-1", ""];
-        "dead_take.lua" on "lib/types.lua": dead_letters, &["", "away", "me", "0", "sums", "1-1", ""];
-        "forget.lua": &[LOG, REDO], &["g", "0", ""];
+        "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua": &["{t}:uncounted", COUNTS, CAUSES], &["0", "1", "type:k", "1"];
+        "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
+        "dead_move_out.lua" on "lib/types.lua": dead_letters, &["op", "requeue", "me", "0", "sums", "1-1", ""];
+        "dead_move_out.lua" on "lib/types.lua": dead_letters, &["", "discard", "me", "0", "sums", "1-1", ""];
+        "prune_consumers.lua": &[LOG, REDO], &["g", "0", ""];
         "group_create.lua": &[LOG, REDO], &["other", "beginning"];
         "group_create.lua": &[LOG, REDO], &["other", "next"];
         "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
@@ -62,14 +62,14 @@ fn cases() -> Vec<Case> {
         "once_settle.lua": &["k"], &["token", "complete", "1000", "result"];
         "promote.lua": &[RETRY, BODY, REDO], &["10"];
         "reclaim.lua": &[LOG, REDO], &["g", "heir", "0", "10", "0-0", "0-0"];
-        "retain.lua" on "lib/groups.lua": &[LOG, META], &[""];
+        "trim.lua" on "lib/groups.lua": &[LOG, META], &[""];
         "schema.lua": &["{s}:schema"], &["begin", "token", "0001", "sum", "1000"];
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
-        "retry_take.lua": &[RETRY, BODY, REDO], &["run", "log:9-1"];
-        "retry_take.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];
-        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "later", "1000", "parcel"];
-        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "later", "0", "parcel"];
-        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "bury", "head", "body"];
+        "retry_move_out.lua": &[RETRY, BODY, REDO], &["run", "log:9-1"];
+        "retry_move_out.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];
+        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "reschedule", "1000", "parcel"];
+        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "reschedule", "0", "parcel"];
+        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "dead-letter", "head", "body"];
         "topic_create.lua": &[META], &["shop", "t", "settled", "9"];
     }
     .into()

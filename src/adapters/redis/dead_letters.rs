@@ -98,7 +98,7 @@ impl RedisAdapter {
     ) -> Result<Vec<Option<EntryId>>, Error> {
         let mut ids = Vec::with_capacity(records.len());
         for batch in batches(records, |one| one.record.body.len()) {
-            let mut call = scripts::dead_put()
+            let mut call = scripts::dead_restore()
                 .key(self.keys.dead(topic, group))
                 .key(self.keys.dead_body(topic, group))
                 .key(self.keys.dead_counts(topic, group))

@@ -130,7 +130,7 @@ impl RedisAdapter {
         idle: Duration,
         only: Option<&ConsumerName>,
     ) -> Result<u64, Error> {
-        let call = scripts::forget()
+        let call = scripts::prune_consumers()
             .key(self.keys.log(topic))
             .key(self.keys.redo(topic, group))
             .arg(group.as_str())

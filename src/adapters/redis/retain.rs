@@ -32,7 +32,7 @@ impl RedisAdapter {
         stream: String,
         retention: &'static str,
     ) -> Result<Trimmed, Error> {
-        let call = scripts::retain()
+        let call = scripts::trim()
             .key(stream)
             .key(self.keys.meta(topic))
             .arg(retention);

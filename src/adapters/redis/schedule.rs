@@ -54,7 +54,7 @@ impl RedisAdapter {
     ) -> Result<Vec<bool>, Error> {
         let mut done = Vec::with_capacity(receipts.len());
         for batch in receipts.chunks(MAX_BATCH) {
-            let mut call = scripts::retry_take()
+            let mut call = scripts::retry_move_out()
                 .key(self.keys.retry(topic, group))
                 .key(self.keys.retry_body(topic, group))
                 .key(self.keys.redo(topic, group))

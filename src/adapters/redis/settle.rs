@@ -128,13 +128,13 @@ impl RedisAdapter {
             match commit.end() {
                 End::Reschedule { delay, redelivery } => {
                     name(&mut call);
-                    call.push("later");
+                    call.push("reschedule");
                     call.push(whole_millis(*delay));
                     call.push(&redelivery[..]);
                 }
                 End::DeadLetter(record) => {
                     name(&mut call);
-                    call.push("bury");
+                    call.push("dead-letter");
                     call.push(&encode_head(&record.head)[..]);
                     call.push(&record.body[..]);
                 }

@@ -104,7 +104,7 @@ impl RedisAdapter {
         while let Some((_, onward)) = there.first() {
             let first = taking.sums.is_empty();
             heads.count(&there, 1, &mut taking.sums);
-            let mut call = scripts::dead_take()
+            let mut call = scripts::dead_move_out()
                 .key(self.keys.dead(topic, group))
                 .key(self.keys.dead_body(topic, group))
                 .key(self.keys.dead_uncounted(topic, group))
@@ -112,9 +112,9 @@ impl RedisAdapter {
                 .key(self.keys.journal(topic, group))
                 .arg(&taking.operation)
                 .arg(match onward {
-                    Disposition::Discard => "away",
-                    Disposition::Requeue => "redo",
-                    Disposition::RequeueAs(_) => "redo-as",
+                    Disposition::Discard => "discard",
+                    Disposition::Requeue => "requeue",
+                    Disposition::RequeueAs(_) => "requeue-as",
                 })
                 .arg(taking.field.to_string())
                 .arg(if first { "0" } else { "1" })
@@ -141,7 +141,10 @@ impl RedisAdapter {
             };
             // It answers so only where one is missing; whoever took that will not bring it back.
             if flags.len() != there.len() || flags.iter().all(|there| *there) {
-                return Err(error::sent(OPERATION, reply::unexpected("dead_take.lua")));
+                return Err(error::sent(
+                    OPERATION,
+                    reply::unexpected("dead_move_out.lua"),
+                ));
             }
             heads.count(&there, -1, &mut taking.sums);
             let mut flags = flags.into_iter();
@@ -220,7 +223,7 @@ impl RedisAdapter {
         some: &[Field],
         sums: &Sums,
     ) -> Result<bool, Error> {
-        let mut call = scripts::dead_count()
+        let mut call = scripts::dead_subtract()
             .key(self.keys.dead_uncounted(topic, group))
             .key(self.keys.dead_counts(topic, group))
             .key(self.keys.dead_causes(topic, group))

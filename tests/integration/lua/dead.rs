@@ -1,4 +1,4 @@
-//! The scripts that bury, take out and put in, on what they share.
+//! The scripts that dead_letter, take out and put in, on what they share.
 
 use redis::{Connection, Script, Value};
 
@@ -62,11 +62,28 @@ fn settle() {
         &script,
         &keys,
         &bytes(&[
-            "g", "me", // a retry, a burial, one that is not pending, one of another lane
-            "log", "1-1", "later", "60000", "parcel-1", //
-            "log", "2-1", "bury", "HEAD", "body-2", //
-            "log", "4-1", "later", "1", "parcel-4", //
-            "redo", "3-1", "later", "1", "parcel-3", //
+            "g",
+            "me", // a retry, a burial, one that is not pending, one of another lane
+            "log",
+            "1-1",
+            "reschedule",
+            "60000",
+            "parcel-1", //
+            "log",
+            "2-1",
+            "dead-letter",
+            "HEAD",
+            "body-2", //
+            "log",
+            "4-1",
+            "reschedule",
+            "1",
+            "parcel-4", //
+            "redo",
+            "3-1",
+            "reschedule",
+            "1",
+            "parcel-3", //
         ]),
     );
     assert_eq!(done, [1, 1, 0, 0]);
@@ -93,9 +110,9 @@ fn settle() {
 
     // Another owner, a repeated call, and a group that is gone: nothing is written.
     for nothing in [
-        ["g", "you", "log", "3-1", "bury", "HEAD", "b"],
-        ["g", "me", "log", "2-1", "bury", "HEAD", "b"],
-        ["none", "me", "log", "3-1", "bury", "HEAD", "b"],
+        ["g", "you", "log", "3-1", "dead-letter", "HEAD", "b"],
+        ["g", "me", "log", "2-1", "dead-letter", "HEAD", "b"],
+        ["none", "me", "log", "3-1", "dead-letter", "HEAD", "b"],
     ] {
         assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &bytes(&nothing)), [0]);
     }
@@ -103,12 +120,12 @@ fn settle() {
     assert_eq!(hash(raw, COUNTS), counts);
 
     // Any key of another type: an error that names it, nothing written, the delivery still held.
-    let bury = bytes(&["g", "me", "log", "3-1", "bury", "HEAD", "b"]);
+    let dead_letter = bytes(&["g", "me", "log", "3-1", "dead-letter", "HEAD", "b"]);
     let _: Value = run(raw, "SET {t}:text mine");
     for at in 0..keys.len() {
         let mut wrong = keys;
         wrong[at] = "{t}:text";
-        let error = fails(raw, &script, &wrong, &bury);
+        let error = fails(raw, &script, &wrong, &dead_letter);
         assert!(
             error.contains("WRONGTYPE\": {t}:text is a string"),
             "{error}"
@@ -121,7 +138,7 @@ fn settle() {
 
 /// Three dead letters, 1-1 to 3-1, put in as settling and importing do it.
 fn dead_letters(raw: &mut Connection) -> Vec<String> {
-    let script = script!("dead_put.lua" on "lib/types.lua" and "lib/dead_counts.lua");
+    let script = script!("dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua");
     let mut args = vec![b"0".to_vec()];
     for n in 1..=3 {
         args.extend([format!("identity-{n}").into_bytes(), Vec::new()]);
@@ -144,21 +161,21 @@ fn take(operation: &str, to: &str, counted: [&str; 3], items: &[[&str; 2]]) -> V
 }
 
 #[test]
-fn dead_take() {
+fn dead_move_out() {
     let server = Server::start();
     let (raw, script) = (
         &mut server.raw(),
-        script!("dead_take.lua" on "lib/types.lua"),
+        script!("dead_move_out.lua" on "lib/types.lua"),
     );
     let keys = [DEAD, BODIES, UNCOUNTED, REDO, JOURNAL];
     let ids = dead_letters(raw);
     let (one, two, three) = (&*ids[0], &*ids[1], &*ids[2]);
     // All or none; which of them are there.
     let some = [[one, "parcel"], ["7-7", "p"]];
-    let some = take("", "redo-as", ["me", "0", "sums"], &some);
+    let some = take("", "requeue-as", ["me", "0", "sums"], &some);
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &some), [1, 0]);
     assert_eq!(run::<u64>(raw, &format!("EXISTS {REDO} {UNCOUNTED}")), 0);
-    let redrive = take("", "redo-as", ["me", "0", "sums"], &[[one, "parcel"]]);
+    let redrive = take("", "requeue-as", ["me", "0", "sums"], &[[one, "parcel"]]);
     assert_eq!(call::<Value>(raw, &script, &keys, &redrive), Value::Nil);
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &redrive), [0]);
     assert_eq!(run::<u64>(raw, &format!("XLEN {REDO}")), 1);
@@ -167,12 +184,12 @@ fn dead_take() {
 
     // The journal counts for an operation that it knows, and only for that.
     let _: Value = run(raw, &format!("HSET {JOURNAL} op order"));
-    let redone = take("op", "redo", ["me", "1", "more"], &[[two, ""]]);
+    let redone = take("op", "requeue", ["me", "1", "more"], &[[two, ""]]);
     assert_eq!(call::<Value>(raw, &script, &keys, &redone), Value::Nil);
     assert_eq!(hash(raw, UNCOUNTED), pairs(&[("me", "more")]));
     // What was written before and is gone was subtracted.
     let _: Value = run(raw, &format!("DEL {UNCOUNTED}"));
-    let unknown = |again| take("other", "away", ["me", again, "last"], &[[three, ""]]);
+    let unknown = |again| take("other", "discard", ["me", again, "last"], &[[three, ""]]);
     assert_eq!(
         call::<Value>(raw, &script, &keys, &unknown("1")),
         Value::Int(0)
@@ -206,7 +223,7 @@ fn dead_count() {
     let server = Server::start();
     let (raw, script) = (
         &mut server.raw(),
-        script!("dead_count.lua" on "lib/types.lua" and "lib/dead_counts.lua"),
+        script!("dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua"),
     );
     let keys = [UNCOUNTED, COUNTS, CAUSES];
     dead_letters(raw);
@@ -257,11 +274,11 @@ fn dead_count() {
 }
 
 #[test]
-fn dead_put() {
+fn dead_restore() {
     let server = Server::start();
     let (raw, script) = (
         &mut server.raw(),
-        script!("dead_put.lua" on "lib/types.lua" and "lib/dead_counts.lua"),
+        script!("dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua"),
     );
     let keys = [DEAD, BODIES, COUNTS, CAUSES, RESTORED];
     let ids = dead_letters(raw);
@@ -308,9 +325,9 @@ fn dead_put() {
     ];
     let id = call::<Vec<String>>(raw, &script, &keys, &odd).remove(0);
     assert_eq!(counted(raw).0, counts);
-    let out = script!("dead_take.lua" on "lib/types.lua");
+    let out = script!("dead_move_out.lua" on "lib/types.lua");
     let keys_of_take = [DEAD, BODIES, UNCOUNTED, REDO, JOURNAL];
-    let odd = take("", "away", ["me", "0", ""], &[[&id, ""]]);
+    let odd = take("", "discard", ["me", "0", ""], &[[&id, ""]]);
     let taken: Value = call(raw, &out, &keys_of_take, &odd);
     assert_eq!(taken, Value::Nil);
     assert_eq!(counted(raw).0, counts);

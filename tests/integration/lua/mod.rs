@@ -18,8 +18,9 @@ macro_rules! script {
 
 mod append_once;
 mod dead;
-mod retain;
+
 mod store;
+mod trim;
 
 const LOG: &str = "{t}:log";
 const REDO: &str = "{t}:redo";
@@ -236,7 +237,7 @@ fn promote() {
 #[test]
 fn forget() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("forget.lua"));
+    let (raw, script) = (&mut server.raw(), script!("prune_consumers.lua"));
     let keys = [LOG, REDO];
     assert_eq!(
         call::<u64>(raw, &script, &keys, &["g", "0", ""]),

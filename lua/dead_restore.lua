@@ -1,21 +1,21 @@
--- Puts dead letters in that were exported, as the newest of a group.
+-- Puts exported dead letters back into a group, as its newest.
 --
--- Each has an identity that was given where it was exported. It is remembered for good: a second
--- import adds nothing, also when what the first one added was redriven meanwhile.
+-- The export gave each dead letter an identity. The group remembers the identities for good, so a
+-- second import adds nothing, even after a redrive of the first import's dead letters.
 --
--- KEYS[1]  the group's dead letters' heads, a stream
+-- KEYS[1]  the heads of the group's dead letters, a stream
 -- KEYS[2]  their bodies, a hash
 -- KEYS[3]  their counts, a hash
 -- KEYS[4]  their causes, a hash
--- KEYS[5]  the identities that were put in, a hash
--- ARGV[1]  '1' to put in also what was put in before, '0' not to
+-- KEYS[5]  the restored identities, a hash
+-- ARGV[1]  '1' to restore again what an earlier call restored, '0' to skip it
 -- then for each dead letter:
 -- ITEM[1]  its identity
--- ITEM[2]  the id that it has if it came from this group, '' if it did not
+-- ITEM[2]  the id that it has in this group, '' when it comes from another group
 -- ITEM[3]  its head
 -- ITEM[4]  its body
 --
--- Returns for each dead letter its id, or '' when it is there already or was put in before.
+-- Returns for each dead letter its new id, or '' when the group has it or had it restored before.
 local wrong = check_types({'stream', 'hash', 'hash', 'hash', 'hash'})
 if wrong then
   return wrong

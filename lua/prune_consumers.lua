@@ -1,30 +1,30 @@
--- Removes consumers that hold nothing, in the one step that proves it.
+-- Removes idle consumers that have no pending deliveries.
 --
--- XGROUP DELCONSUMER drops what a consumer holds for ever, so that looking and removing must not be
--- two commands. A living consumer that is removed while idle comes back with its next read.
+-- XGROUP DELCONSUMER drops a consumer's pending deliveries for ever, so check and removal must be
+-- one step. A live consumer that was removed while idle comes back with its next read.
 --
 -- KEYS[1]  the log, a stream
--- KEYS[2]  the group's redo lane, a stream
+-- KEYS[2]  the group's redelivery stream
 -- ARGV[1]  the group
--- ARGV[2]  for how many milliseconds a consumer must not have been heard of
+-- ARGV[2]  how many milliseconds a consumer must have been idle
 -- ARGV[3]  the only consumer to remove, '' for any
 --
--- Returns how many were removed.
--- A key of another type is found before anything is written.
+-- Returns how many consumers were removed.
+-- Check every key's type before the first write: Redis does not roll a script back.
 for at, kind in pairs({'stream', 'stream'}) do
-  local held = redis.call('TYPE', KEYS[at]).ok
-  if held ~= 'none' and held ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. held .. ', not a ' .. kind)
+  local found = redis.call('TYPE', KEYS[at]).ok
+  if found ~= 'none' and found ~= kind then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. found .. ', not a ' .. kind)
   end
 end
-local names, held, idle = {}, {}, {}
+local names, pending, idle = {}, {}, {}
 for lane = 1, 2 do
   local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[lane], ARGV[1])
   if consumers.err and not string.find(consumers.err, 'no such key', 1, true)
     and string.sub(consumers.err, 1, 7) ~= 'NOGROUP' then
     return consumers
   end
-  -- A lane or group that is not there has no consumers.
+  -- An absent stream or group has no consumers.
   if not consumers.err then
     for _, flat in ipairs(consumers) do
       local consumer = {}
@@ -32,18 +32,18 @@ for lane = 1, 2 do
         consumer[flat[at]] = flat[at + 1]
       end
       local name = consumer['name']
-      if not held[name] then
+      if not pending[name] then
         names[#names + 1] = name
-        held[name], idle[name] = 0, consumer['idle']
+        pending[name], idle[name] = 0, consumer['idle']
       end
-      held[name] = held[name] + consumer['pending']
+      pending[name] = pending[name] + consumer['pending']
       idle[name] = math.min(idle[name], consumer['idle'])
     end
   end
 end
 local removed = 0
 for _, name in ipairs(names) do
-  if held[name] == 0 and idle[name] >= tonumber(ARGV[2]) and (ARGV[3] == '' or ARGV[3] == name) then
+  if pending[name] == 0 and idle[name] >= tonumber(ARGV[2]) and (ARGV[3] == '' or ARGV[3] == name) then
     for lane = 1, 2 do
       local gone = redis.pcall('XGROUP', 'DELCONSUMER', KEYS[lane], ARGV[1], name)
       if type(gone) == 'table' and string.sub(gone.err, 1, 7) ~= 'NOGROUP'

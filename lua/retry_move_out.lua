@@ -1,15 +1,16 @@
--- Takes out what waits for its time: to the group's redo lane before its time, or away.
+-- Removes scheduled retries before their time: runs them now, or cancels them.
 --
--- The entry is written before the retry is removed. XADD in a script wakes blocked readers.
+-- The script writes the redelivery entry before it removes the retry. XADD in a script wakes blocked
+-- readers.
 --
 -- KEYS[1]  the group's retries by due time, a sorted set
--- KEYS[2]  their bodies, a hash
--- KEYS[3]  the group's redo lane, a stream
--- ARGV[1]  'run' or 'cancel'
--- then for each:
--- ITEM[1]  the member
+-- KEYS[2]  their redeliveries, a hash
+-- KEYS[3]  the group's redelivery stream
+-- ARGV[1]  'run' to move them to the redelivery stream, 'cancel' to discard them
+-- then for each retry:
+-- ITEM[1]  its member
 --
--- Returns for each 1, or 0 when it does not wait.
+-- Returns for each retry 1, or 0 when it is not scheduled.
 local done = {}
 for at = 2, #ARGV do
   local member = ARGV[at]

@@ -32,7 +32,7 @@ type Retained = (u64, u64, u64, u64);
 #[test]
 fn trim_by_floor() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("retain.lua" on "lib/groups.lua"));
+    let (raw, script) = (&mut server.raw(), script!("trim.lua" on "lib/groups.lua"));
     let keys = [LOG, META];
     assert_eq!(
         call::<Retained>(raw, &script, &keys, &[""]),
@@ -90,7 +90,7 @@ fn trim_by_floor() {
 #[test]
 fn trim_by_length_and_age() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("retain.lua" on "lib/groups.lua"));
+    let (raw, script) = (&mut server.raw(), script!("trim.lua" on "lib/groups.lua"));
     let keys = [LOG, META];
     let _: u64 = run(raw, &format!("HSET {META} topic t retention length:250"));
     long_log(raw);
@@ -133,7 +133,7 @@ fn trim_by_length_and_age() {
 #[test]
 fn trim_compares_ids_that_a_lua_number_cannot_hold() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("retain.lua" on "lib/groups.lua"));
+    let (raw, script) = (&mut server.raw(), script!("trim.lua" on "lib/groups.lua"));
     let big = u64::MAX - 2000;
     let mut pipeline = redis::pipe();
     for n in 0..1000 {

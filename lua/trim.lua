@@ -1,16 +1,15 @@
--- Removes from a stream what every group has settled, as far as retention lets go of it, and
--- measures what is left.
+-- Removes settled entries from a stream as far as its retention allows, and measures the backlog.
 --
--- The floor is the smallest id that a group still needs: its first pending entry, or the one after
--- the last it was given. Nothing from the floor on is ever removed. Ids are compared as decimal
--- texts: the two halves are 64-bit, a Lua number is not.
+-- The floor is the smallest id that a group still needs: its first pending entry, or else the entry
+-- after its last delivered one. The script never removes an entry at or above the floor. It compares
+-- ids as decimal text: both halves have 64 bits, a Lua number has 53.
 --
 -- KEYS[1]  the stream, or absent
 -- KEYS[2]  the topic's settings, a hash or absent
--- ARGV[1]  '' to keep what the settings say, 'settled' to keep what is unsettled only
+-- ARGV[1]  '' to follow the topic's retention, 'settled' to remove everything settled
 --
--- Returns {entries removed, entries left, entries that the slowest group has not settled, 1 when the
--- topic's settings are there and 0 when not}.
+-- Returns {removed entries, remaining entries, entries that the slowest group has not settled, 1 when
+-- the topic's settings exist and 0 when not}.
 local function number_less(a, b)
   if #a ~= #b then
     return #a < #b
@@ -40,7 +39,7 @@ local retention = ARGV[1] ~= '' and ARGV[1] or settings[2] or 'settled'
 local kind, amount = string.match(retention, '^(%a+):(%d+)$')
 local length = redis.call('XLEN', KEYS[1])
 if kind == 'length' and length <= tonumber(amount) then
-  -- Nothing is to go: only the backlog is measured.
+  -- Nothing to remove: only measure the backlog.
   kind = 'none'
 end
 if length == 0 then
@@ -53,7 +52,7 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = named(flat)
   local lag = math.min(group['lag'] or length, length)
   if not group['lag'] or lag + group['pending'] >= limit then
-    -- Publishing is not refused for what only seems to wait.
+    -- Publishing must not be refused for a lag that XINFO overestimates.
     lag = lag_of(KEYS[1], group, 2000, 2097152)
   end
   local need = after(group['last-delivered-id'])
@@ -73,7 +72,7 @@ if not floor then
 end
 
 local removed = 0
--- A LIMIT below one node's entries would trim nothing; this one bounds the time of a call.
+-- LIMIT bounds the time of a call. Below the number of entries in one node it would trim nothing.
 if retention == 'settled' then
   if floor then
     removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', floor, 'LIMIT', 100000)
@@ -88,7 +87,7 @@ elseif kind == 'age' then
   removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', threshold, 'LIMIT', 100000)
 elseif kind == 'length' then
   if floor then
-    -- No more than there are beyond those that are to stay.
+    -- At most the surplus over the number of entries to keep.
     local most = string.format('%.0f', math.min(length - amount, 100000))
     removed = redis.call('XTRIM', KEYS[1], 'MINID', '~', floor, 'LIMIT', most)
   else
