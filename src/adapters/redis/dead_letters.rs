@@ -113,7 +113,7 @@ impl RedisAdapter {
             }
             let given: Vec<String> = self
                 .net
-                .call("put dead letters in", &call, reply::typed)
+                .call("restore dead letters", &call, reply::typed)
                 .await
                 .map_err(|e| e.on(place(topic, group)))?;
             // An empty text is no id.

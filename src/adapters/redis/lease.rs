@@ -137,7 +137,7 @@ impl RedisAdapter {
             .arg(whole_millis(idle))
             .arg(only.map_or("", ConsumerName::as_str));
         self.net
-            .call("forget consumers", &call, reply::typed)
+            .call("prune consumers", &call, reply::typed)
             .await
             .map_err(|e| e.on(format!("{topic}/{group}")))
     }

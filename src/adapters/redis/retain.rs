@@ -37,7 +37,7 @@ impl RedisAdapter {
             .key(self.keys.meta(topic))
             .arg(retention);
         let (removed, length, backlog, known): (u64, u64, u64, bool) =
-            self.net.call("retain", &call, reply::typed).await?;
+            self.net.call("trim", &call, reply::typed).await?;
         Ok(Trimmed {
             removed,
             length,

@@ -1,17 +1,26 @@
-//! Taking dead letters out, so few at once that the server's other clients hardly feel it.
+//! Moving dead letters out: discarding them, or sending them back to their group.
+//!
+//! A script blocks the server's other clients, so each call removes only a few dead letters, and
+//! counting has two phases. First `dead_move_out.lua` removes a batch and stores, in a field of the
+//! caller's own, the sum of all that this field's dead letters counted for. Later
+//! `dead_subtract.lua` subtracts several fields at once and removes them.
+//!
+//! The invariant: the stored counts minus the sums of all uncounted fields are the true counts. Two
+//! rules keep it. A batch is removed completely or not at all, because the sum covers all of it. And
+//! a caller extends its field only while the field exists: once another caller has subtracted it,
+//! the earlier removals are counted, and the sum begins again with the current batch.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem::discriminant;
 use std::slice;
 
 use bytes::Bytes;
-use redis::Value;
+use redis::{RedisError, Value};
 use uuid::Uuid;
 
 use super::adapter::RedisAdapter;
 use super::counts::Sums;
 use super::dead_letters::place;
-use super::net::error;
 use super::resp::reply;
 use super::scripts;
 use super::settle::batches_of;
@@ -19,23 +28,53 @@ use crate::domain::{DeadLetterSummary, EntryId, Error, Group, Topic, describe};
 use crate::store::Disposition;
 use crate::wire::dead_letter::{read_head, stands_in};
 
-/// How many dead letters one script takes out; consumers on the same server wait for it.
-const TAKEN_AT_ONCE: usize = 10;
-/// The heads of so many batches are read at once.
+/// How many dead letters one script removes. Consumers on the same server wait meanwhile.
+const MOVED_AT_ONCE: usize = 10;
+/// For how many batches the heads are read at once.
 const READ_AT_ONCE: usize = 12;
-/// What was taken out stays uncounted until it is so many fields: most add up to the same counts.
+/// How many uncounted fields must exist before a caller subtracts them. Most fields add up to the
+/// same few counts, so waiting saves work.
 const UNCOUNTED: usize = 8;
-/// So many counts in a field, and so many that change at once, before another is begun: one that changes is as
-/// dear for the server as a dead letter.
+/// How many counts one field or one subtraction may change. Changing a count costs the server as
+/// much as removing a dead letter.
 const CHANGED_AT_ONCE: usize = 200;
 
-const OPERATION: &str = "take dead letters out";
+const OPERATION: &str = "move dead letters out";
 const COUNTING: &str = "count dead letters";
 
-/// A dead letter and where it goes.
+/// A dead letter and its destination.
 type Item = (EntryId, Disposition);
-/// What a caller has taken out and still counts, under its name.
+/// A field of the uncounted hash: its name and its encoded sum.
 type Field = (Vec<u8>, Vec<u8>);
+
+/// What `dead_move_out.lua` answers.
+#[derive(Debug, Eq, PartialEq)]
+enum MoveOut {
+    /// The script removed the whole batch and stored the sum.
+    Moved,
+    /// The script removed nothing: another caller has subtracted this caller's field.
+    FieldGone,
+    /// The script removed nothing: some of the batch are missing. True for each one that is there.
+    Missing(Vec<bool>),
+}
+
+impl MoveOut {
+    /// Reads the answer to a batch of some size.
+    fn read(reply: Value, size: usize) -> Result<Self, RedisError> {
+        match reply {
+            Value::Nil => Ok(Self::Moved),
+            Value::Int(0) => Ok(Self::FieldGone),
+            flags => {
+                let there = reply::flags(flags)?;
+                // Where none is missing, the script would have removed the batch.
+                if there.len() != size || there.iter().all(|there| *there) {
+                    return Err(reply::unexpected("dead_move_out.lua"));
+                }
+                Ok(Self::Missing(there))
+            }
+        }
+    }
+}
 
 impl RedisAdapter {
     pub(super) async fn take_dead(
@@ -46,114 +85,123 @@ impl RedisAdapter {
         known: &[(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> Result<Vec<bool>, Error> {
-        // Each once, however often it was passed.
+        // Each id once, even when the caller passed it twice.
         let mut seen = HashSet::new();
         let each: Vec<&Item> = items.iter().filter(|(id, _)| seen.insert(*id)).collect();
-        let weight = |(_, onward): &&Item| match onward {
+        let weight = |(_, disposition): &&Item| match disposition {
             Disposition::RequeueAs(redelivery) => redelivery.len(),
             Disposition::Discard | Disposition::Requeue => 0,
         };
+        // The script has one disposition for all its items.
         let batches: Vec<&[&Item]> = each
             .chunk_by(|(_, one), (_, other)| discriminant(one) == discriminant(other))
-            .flat_map(|alike| batches_of(alike, TAKEN_AT_ONCE, weight))
+            .flat_map(|alike| batches_of(alike, MOVED_AT_ONCE, weight))
             .collect();
-        let mut taking = Taking {
+        let mut run = Run {
             operation: operation.map(|id| id.to_string()).unwrap_or_default(),
             field: Uuid::new_v4(),
             sums: Sums::default(),
-            taken: HashSet::new(),
+            moved: HashSet::new(),
         };
         let mut portions = batches.chunks(READ_AT_ONCE).peekable();
         let first = portions.peek().copied().unwrap_or_default();
         let mut heads = self.heads(topic, group, first, known).await?;
         while let Some(portion) = portions.next() {
             let next = portions.peek().copied().unwrap_or_default();
-            // They are read while the first batch of this portion is taken.
+            // Read the next portion's heads while the script removes this portion.
             let following = self.heads(topic, group, next, known);
-            let taking = async {
+            let moving = async {
                 for batch in portion {
-                    let done = self.take_batch(topic, group, batch, &heads, &mut taking);
+                    let done = self.move_batch(topic, group, batch, &heads, &mut run);
                     done.await.map_err(|e| e.on(place(topic, group)))?;
                 }
                 Ok::<_, Error>(())
             };
-            let (done, following) = tokio::join!(taking, following);
+            let (done, following) = tokio::join!(moving, following);
             done?;
             heads = following?;
         }
         self.count_taken(topic, group, UNCOUNTED).await;
-        // The first of two of the same id has taken it.
-        let mut taken = taking.taken;
-        Ok(items.iter().map(|(id, _)| taken.remove(id)).collect())
+        // Of an id that was passed twice, the first one moved.
+        let mut moved = run.moved;
+        Ok(items.iter().map(|(id, _)| moved.remove(id)).collect())
     }
 
-    /// Takes those of a batch that are there.
-    async fn take_batch(
+    /// Moves out the dead letters of a batch that still exist.
+    async fn move_batch(
         &self,
         topic: &Topic,
         group: &Group,
         batch: &[&Item],
         heads: &Heads<'_>,
-        taking: &mut Taking,
+        run: &mut Run,
     ) -> Result<(), Error> {
-        if taking.sums.len() >= CHANGED_AT_ONCE {
-            taking.field = Uuid::new_v4();
-            taking.sums = Sums::default();
+        if run.sums.len() >= CHANGED_AT_ONCE {
+            run.field = Uuid::new_v4();
+            run.sums = Sums::default();
         }
         let mut there = batch.to_vec();
-        while let Some((_, onward)) = there.first() {
-            let first = taking.sums.is_empty();
-            heads.count(&there, 1, &mut taking.sums);
-            let mut call = scripts::dead_move_out()
-                .key(self.keys.dead(topic, group))
-                .key(self.keys.dead_body(topic, group))
-                .key(self.keys.dead_uncounted(topic, group))
-                .key(self.keys.redo(topic, group))
-                .key(self.keys.journal(topic, group))
-                .arg(&taking.operation)
-                .arg(match onward {
-                    Disposition::Discard => "discard",
-                    Disposition::Requeue => "requeue",
-                    Disposition::RequeueAs(_) => "requeue-as",
-                })
-                .arg(taking.field.to_string())
-                .arg(if first { "0" } else { "1" })
-                .arg(taking.sums.encode());
-            for (id, onward) in &there {
-                call.push(id.to_string());
-                call.push(match onward {
-                    Disposition::RequeueAs(redelivery) => &redelivery[..],
-                    Disposition::Discard | Disposition::Requeue => b"",
-                });
-            }
-            let reply = self.net.call(OPERATION, &call, reply::typed);
-            let flags = match reply.await? {
-                Value::Nil => {
-                    taking.taken.extend(there.iter().map(|(id, _)| *id));
-                    break;
+        while !there.is_empty() {
+            match self.try_to_move(topic, group, &there, heads, run).await? {
+                MoveOut::Moved => {
+                    run.moved.extend(there.iter().map(|(id, _)| *id));
+                    return Ok(());
                 }
-                Value::Int(0) if !first => {
-                    // What was taken before is counted.
-                    taking.sums = Sums::default();
-                    continue;
+                MoveOut::FieldGone => run.sums = Sums::default(),
+                MoveOut::Missing(flags) => {
+                    // Another caller moved the missing ones, and none of them comes back.
+                    heads.count(&there, -1, &mut run.sums);
+                    let mut flags = flags.into_iter();
+                    there.retain(|_| flags.next() == Some(true));
                 }
-                flags => reply::flags(flags).map_err(|e| error::sent(OPERATION, e))?,
-            };
-            // It answers so only where one is missing; whoever took that will not bring it back.
-            if flags.len() != there.len() || flags.iter().all(|there| *there) {
-                return Err(error::sent(
-                    OPERATION,
-                    reply::unexpected("dead_move_out.lua"),
-                ));
             }
-            heads.count(&there, -1, &mut taking.sums);
-            let mut flags = flags.into_iter();
-            there.retain(|_| flags.next() == Some(true));
         }
         Ok(())
     }
 
-    /// The heads of a portion; those that are not known are read.
+    /// Calls the script for a batch, and adds the batch to the sums.
+    async fn try_to_move(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        batch: &[&Item],
+        heads: &Heads<'_>,
+        run: &mut Run,
+    ) -> Result<MoveOut, Error> {
+        let is_first = run.sums.is_empty();
+        heads.count(batch, 1, &mut run.sums);
+        let action = match batch.first() {
+            Some((_, Disposition::Requeue)) => "requeue",
+            Some((_, Disposition::RequeueAs(_))) => "requeue-as",
+            Some((_, Disposition::Discard)) | None => "discard",
+        };
+        let mut call = scripts::dead_move_out()
+            .key(self.keys.dead(topic, group))
+            .key(self.keys.dead_body(topic, group))
+            .key(self.keys.dead_uncounted(topic, group))
+            .key(self.keys.redo(topic, group))
+            .key(self.keys.journal(topic, group))
+            .arg(&run.operation)
+            .arg(action)
+            .arg(run.field.to_string())
+            .arg(if is_first { "0" } else { "1" })
+            .arg(run.sums.encode());
+        for (id, disposition) in batch {
+            call.push(id.to_string());
+            call.push(match disposition {
+                Disposition::RequeueAs(redelivery) => &redelivery[..],
+                Disposition::Discard | Disposition::Requeue => b"",
+            });
+        }
+        let read = |reply| match MoveOut::read(reply, batch.len())? {
+            // The script checks the field only of a caller that has written it.
+            MoveOut::FieldGone if is_first => Err(reply::unexpected("dead_move_out.lua")),
+            answer => Ok(answer),
+        };
+        self.net.call(OPERATION, &call, read).await
+    }
+
+    /// The heads of a portion. Reads those that the caller does not know.
     async fn heads<'a>(
         &self,
         topic: &Topic,
@@ -174,9 +222,9 @@ impl RedisAdapter {
         })
     }
 
-    /// Subtracts from the counts what was taken out and still counts, whoever took it, where it is
-    /// in so many fields. Where it fails that is done another time: who asks for the counts
-    /// subtracts it, too.
+    /// Subtracts the uncounted fields of all callers from the counts, if there are at least `least`
+    /// of them. A failure does no harm: readers subtract the fields themselves, and the next caller
+    /// tries again.
     pub(super) async fn count_taken(&self, topic: &Topic, group: &Group, least: usize) {
         if let Err(error) = self.try_to_count(topic, group, least).await {
             tracing::debug!(%topic, %group, error = %describe(&error), "not counted yet");
@@ -203,7 +251,7 @@ impl RedisAdapter {
                 sums.add(&Sums::decode(&one));
                 some.push((name, one));
             }
-            // One that its caller still adds to must not keep the others back.
+            // If a caller has extended one of the fields meanwhile, subtract the others one by one.
             if !self.subtract(topic, group, &some, &sums).await? {
                 for one in &some {
                     let sums = Sums::decode(&one.1);
@@ -215,7 +263,8 @@ impl RedisAdapter {
         Ok(())
     }
 
-    /// Subtracts what some fields add up to; not where one of them is no longer as it was.
+    /// Subtracts the sum of some fields. Returns false, and subtracts nothing, when one of the fields
+    /// has changed since it was read.
     async fn subtract(
         &self,
         topic: &Topic,
@@ -244,38 +293,71 @@ impl RedisAdapter {
     }
 }
 
-/// A call that takes dead letters out.
-struct Taking {
+/// One call of `move_out`, over all its batches.
+struct Run {
+    /// The operation that the journal counts for; empty for none.
     operation: String,
-    /// Where it writes what it has taken out and still counts.
+    /// The field of the uncounted hash that this call owns.
     field: Uuid,
-    /// What that is.
+    /// The sum of all removals that this field stands for.
     sums: Sums,
-    taken: HashSet<EntryId>,
+    moved: HashSet<EntryId>,
 }
 
-/// The heads of dead letters, by which they are counted.
+/// The heads of dead letters; they say what each one counts for.
 struct Heads<'a> {
     known: &'a [(EntryId, DeadLetterSummary)],
     read: HashMap<EntryId, Bytes>,
 }
 
 impl Heads<'_> {
-    /// Counts some dead letters, each by so much; those that are not there, or cannot be read, count
+    /// Adds a number for each of some dead letters to the sums. Missing and undecodable heads count
     /// nothing.
-    fn count(&self, some: &[&Item], each: i64, sums: &mut Sums) {
+    fn count(&self, some: &[&Item], number: i64, sums: &mut Sums) {
         for (id, _) in some {
             if let Some(head) = find(self.known, *id) {
-                sums.count(*id, head.view(), each);
+                sums.count(*id, head.view(), number);
             } else if let Some(Ok(head)) = self.read.get(id).map(|head| read_head(head)) {
-                sums.count(*id, head.view(), each);
+                sums.count(*id, head.view(), number);
             }
         }
     }
 }
 
-/// A head among known ones, unless it may stand for one that cannot be read.
+/// A known head. A head that stands in for an undecodable one does not count as known.
 fn find(known: &[(EntryId, DeadLetterSummary)], id: EntryId) -> Option<&DeadLetterSummary> {
     let at = known.binary_search_by_key(&id, |(id, _)| *id).ok()?;
     Some(&known[at].1).filter(|head| !stands_in(head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(numbers: &[i64]) -> Value {
+        Value::Array(numbers.iter().copied().map(Value::Int).collect())
+    }
+
+    #[test]
+    fn each_answer_of_the_script_has_its_meaning() {
+        assert_eq!(MoveOut::read(Value::Nil, 2).unwrap(), MoveOut::Moved);
+        assert_eq!(MoveOut::read(Value::Int(0), 2).unwrap(), MoveOut::FieldGone);
+        assert_eq!(
+            MoveOut::read(flags(&[1, 0]), 2).unwrap(),
+            MoveOut::Missing(vec![true, false])
+        );
+    }
+
+    #[test]
+    fn an_answer_that_fits_no_batch_is_an_error() {
+        for reply in [
+            flags(&[1, 1]),
+            flags(&[0]),
+            flags(&[]),
+            Value::Int(1),
+            Value::Okay,
+        ] {
+            assert!(MoveOut::read(reply.clone(), 2).is_err(), "{reply:?}");
+        }
+    }
 }
