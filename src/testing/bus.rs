@@ -1,4 +1,4 @@
-//! A container for tests, and what tests want to know of it.
+//! A container for tests, with its published messages, outcomes and dead letters.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,11 +18,10 @@ use crate::domain::{
 use crate::store::{Fields, GroupAt, Partition};
 use crate::wire::{Limits, decode_entry};
 
-/// A container on a store in memory whose clock is set by hand and whose connection can be
-/// made to fail.
+/// A container on a store in memory. The test sets its clock and makes its connection fail.
 ///
-/// Its methods are for tests: they panic where something is not as it should be, and say what.
-/// [Testing your handlers](crate::docs::testing) shows them at work.
+/// The methods panic with a description when an operation fails.
+/// [Testing your handlers](crate::docs::testing) shows examples.
 pub struct TestBus {
     container: Container,
     clock: ManualClock,
@@ -40,11 +39,12 @@ impl fmt::Debug for TestBus {
 }
 
 impl TestBus {
-    /// A container of a service, on an empty store. The clock stands at the time of this machine.
+    /// Connects a container of a service to an empty store. Its clock starts at this machine's time
+    /// and then stands still.
     ///
     /// # Panics
     ///
-    /// When `service` is no group name.
+    /// When `service` is not a valid group name.
     pub async fn start(service: &str) -> Self {
         let clock = ManualClock::new(Timestamp::now());
         let store = MemoryStore::with_clock(clock.clone());
@@ -60,12 +60,12 @@ impl TestBus {
         }
     }
 
-    /// Another container on the same store, as another process of a system; with settings of its
-    /// own, such as coordinators.
+    /// Connects another container to the same store, as a second process of a system would. The
+    /// builder holds its own settings, such as coordinators.
     ///
     /// # Panics
     ///
-    /// When `service` is no group name, or a coordinator fails to start.
+    /// When `service` is not a valid group name, or a coordinator fails to start.
     pub async fn second_process(&self, builder: ContainerBuilder, service: &str) -> Container {
         connect(builder, &self.store, &self.faults, service).await
     }
@@ -88,7 +88,7 @@ impl TestBus {
         &self.clock
     }
 
-    /// Sets the clock forward: retries and snoozed messages that come due by that are delivered.
+    /// Sets the clock forward. Retries and snoozed messages that become due are delivered.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }
@@ -110,32 +110,31 @@ impl TestBus {
         published.unwrap_or_else(|e| panic!("publishing failed: {e:?}"))
     }
 
-    /// The payloads of everything that was published to a topic so far, in order; also of what
-    /// retention has removed since.
+    /// The payloads published to a topic so far, in order, including those that retention removed.
     ///
     /// # Panics
     ///
-    /// When one of them is no `T`.
+    /// When a payload does not decode as `T`.
     #[must_use]
     pub fn published<T: DeserializeOwned>(&self, topic: &Topic) -> Vec<T> {
         payloads(self.published_envelopes(topic))
     }
 
-    /// The messages that were published to a topic so far, in order.
+    /// The messages published to a topic so far, in order.
     ///
     /// # Panics
     ///
-    /// When one of them cannot be decoded.
+    /// When a message cannot be decoded.
     #[must_use]
     pub fn published_envelopes(&self, topic: &Topic) -> Vec<Envelope> {
         envelopes(topic, self.recorder.published(topic))
     }
 
-    /// The payloads of what a group has acknowledged so far, in that order.
+    /// The payloads of the messages that a group has acknowledged so far, in that order.
     ///
     /// # Panics
     ///
-    /// When one of them is no `T`.
+    /// When a payload does not decode as `T`.
     #[must_use]
     pub fn acknowledged<T: DeserializeOwned>(&self, topic: &Topic, group: &Group) -> Vec<T> {
         payloads(envelopes(topic, self.recorder.settled(topic, group)))
@@ -145,7 +144,7 @@ impl TestBus {
     ///
     /// # Panics
     ///
-    /// When they cannot be read, as while the connection is lost.
+    /// When the store fails, for example while the connection is lost.
     pub async fn dead_letters(&self, topic: &Topic, group: &Group) -> Vec<DeadLetter> {
         let dead = self.container.dead_letters();
         let reading = async {
@@ -166,12 +165,12 @@ impl TestBus {
             .unwrap_or_else(|e| panic!("the dead letters cannot be read: {e:?}"))
     }
 
-    /// Waits until every group has done what there is to do now: everything was delivered and
-    /// settled. What waits for a later time waits for [`advance`](Self::advance).
+    /// Waits until every group has settled every message that is due now. Retries that are due later
+    /// wait for [`advance`](Self::advance).
     ///
     /// # Panics
     ///
-    /// When that takes longer than `deadline`; says which groups have what left.
+    /// When that takes longer than `deadline`. The message lists the groups with unsettled messages.
     pub async fn settle(&self, deadline: Duration) {
         let until = Instant::now() + deadline;
         loop {
@@ -188,7 +187,7 @@ impl TestBus {
         }
     }
 
-    /// What is due by the clock counts as work, whether or not somebody has promoted it.
+    /// Promotes due retries first, so that they count as work.
     async fn promoted_and_busy(&self) -> Result<Vec<String>, crate::Error> {
         let recorder = self.recorder.store();
         for topic in recorder.topics().list().await? {
@@ -246,7 +245,7 @@ fn payloads<T: DeserializeOwned>(envelopes: Vec<Envelope>) -> Vec<T> {
     let payload = |envelope: Envelope| {
         let id = envelope.id();
         let payload = envelope.payload();
-        payload.unwrap_or_else(|e| panic!("the payload of message {id} is another: {e:?}"))
+        payload.unwrap_or_else(|e| panic!("the payload of message {id} has another type: {e:?}"))
     };
     envelopes.into_iter().map(payload).collect()
 }

@@ -1,6 +1,5 @@
-//! Where bytes come in that nobody vouches for, one function for each: for fuzzing, and for the
-//! corpus that fuzzing has found. None of them may panic, hang, or take more memory than in
-//! proportion to what it is given.
+//! Entry points for untrusted bytes, one function each. Fuzzing calls them, and a test runs them on
+//! the corpus. They never panic or hang, and their memory stays in proportion to the input.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -12,10 +11,10 @@ use crate::store::{Fields, JournalRow, Record};
 use crate::wire::redelivery::Redelivery;
 use crate::wire::{Limits, dead_letter, decode_entry, encode_entry, value};
 
-/// What takes bytes from outside.
+/// A function that reads untrusted bytes.
 pub type Target = fn(&[u8]);
 
-/// All of them, by name.
+/// Every target by name.
 pub const TARGETS: [(&str, Target); 8] = [
     ("entry", entry),
     ("value", kv_value),
@@ -31,7 +30,7 @@ fn topic() -> Topic {
     Topic::new("orders").unwrap_or_else(|e| unreachable!("{e}"))
 }
 
-/// An entry of a topic, whose field's name is told by the first byte.
+/// An entry of a topic. The first byte selects the name of its field.
 pub fn entry(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first() else {
         return;
@@ -46,7 +45,7 @@ pub fn entry(bytes: &[u8]) {
     let Ok(envelope) = read(name, rest) else {
         return;
     };
-    // What was read can be stored again, and says the same then.
+    // A decoded envelope can be encoded again and decodes to the same envelope.
     let codec = Codec::from_name(name).unwrap_or_default();
     if let Ok((name, stored)) = encode_entry(&envelope, codec, Limits::default()) {
         let again = read(name.as_bytes(), &stored);
@@ -66,7 +65,7 @@ pub fn kv_value(bytes: &[u8]) {
     }
 }
 
-/// A dead letter's head and body, and an entry of a redo lane.
+/// The summary and the body of a dead letter, and an entry of a redelivery stream.
 pub fn dead_letter(bytes: &[u8]) {
     let body = Bytes::copy_from_slice(bytes);
     for name in ["parcel", "dead"] {
@@ -96,7 +95,7 @@ pub fn export(bytes: &[u8]) {
     }
 }
 
-/// What the journal says was ordered, with the filter of a sweep.
+/// The order of a journal entry, with the filter of a sweep.
 pub fn filter(bytes: &[u8]) {
     let Ok(order) = std::str::from_utf8(bytes) else {
         return;
@@ -132,14 +131,14 @@ pub fn names(bytes: &[u8]) {
     ];
     if accepted.contains(&true) {
         let harmless = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-        assert!(text.chars().all(harmless), "{text:?} is no name");
+        assert!(text.chars().all(harmless), "{text:?} is not a valid name");
     }
     let _ = text.parse::<EntryId>();
     let _ = text.parse::<crate::envelope::Timestamp>();
     let _ = text.parse::<crate::topics::Retention>();
 }
 
-/// A server's URL. What is refused is not quoted.
+/// The URL of a server. An error never quotes a refused URL.
 pub fn url(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -148,7 +147,7 @@ pub fn url(bytes: &[u8]) {
         let refused = crate::adapters::redis::check_url(text).err();
         refused.map_or_else(String::new, |error| format!("{error} {error:?}"))
     };
-    // The text may also be a part of what is always said.
+    // The text may also be a part of the fixed error text.
     let always = [
         "",
         "x",

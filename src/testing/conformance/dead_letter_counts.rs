@@ -1,4 +1,4 @@
-//! Dead letters by cause, type, tenant and hour: counted as they come and go.
+//! Counts of dead letters by cause, type, tenant and hour.
 
 use bytes::Bytes;
 
@@ -18,7 +18,7 @@ pub async fn causes_are_counted<S: Subject>(subject: &S) {
         head: head(error),
         body: Bytes::new(),
     });
-    let ids = stage.buried_as(records.into_iter()).await;
+    let ids = stage.store_dead_letters(records.into_iter()).await;
     let told = async || {
         let causes = stage.causes().await;
         let told = |one: Cause| (one.reason, one.fingerprint, one.count, one.last);
@@ -52,7 +52,7 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
         record.head.tenant = tenant.map(str::to_owned);
         record
     });
-    let ids = stage.buried_as(records.into_iter()).await;
+    let ids = stage.store_dead_letters(records.into_iter()).await;
     let named = |counts: &[(&str, u64)]| {
         let owned = counts
             .iter()
@@ -60,11 +60,11 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
         owned.collect::<Vec<_>>()
     };
     assert_eq!(
-        stage.tally(CountBy::Type).await,
+        stage.counts_by(CountBy::Type).await,
         named(&[("a", 2), ("b", 1)])
     );
     assert_eq!(
-        stage.tally(CountBy::Tenant).await,
+        stage.counts_by(CountBy::Tenant).await,
         named(&[("", 2), ("t", 1)])
     );
     let mut hours = std::collections::BTreeMap::new();
@@ -72,19 +72,19 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
         *hours.entry(hour_name(id.millis / 3_600_000)).or_default() += 1;
     }
     assert_eq!(
-        stage.tally(CountBy::Hour).await,
+        stage.counts_by(CountBy::Hour).await,
         hours.into_iter().collect::<Vec<_>>()
     );
     stage
         .take(&[(ids[0], Disposition::Discard), (ids[1], redelivery())])
         .await;
-    assert_eq!(stage.tally(CountBy::Type).await, named(&[("a", 1)]));
-    assert_eq!(stage.tally(CountBy::Tenant).await, named(&[("", 1)]));
+    assert_eq!(stage.counts_by(CountBy::Type).await, named(&[("a", 1)]));
+    assert_eq!(stage.counts_by(CountBy::Tenant).await, named(&[("", 1)]));
     stage.take(&[(ids[2], Disposition::Discard)]).await;
-    assert!(stage.tally(CountBy::Hour).await.is_empty());
+    assert!(stage.counts_by(CountBy::Hour).await.is_empty());
 }
 
-/// So many records, of each cause in turn.
+/// `count` records, with the causes in turn.
 fn of_causes(causes: &[&str], count: usize) -> impl ExactSizeIterator<Item = Record> {
     (0..count).map(|n| Record {
         head: head(causes[n % causes.len()]),
@@ -92,11 +92,11 @@ fn of_causes(causes: &[&str], count: usize) -> impl ExactSizeIterator<Item = Rec
     })
 }
 
-/// The counts stay right whichever dead letters are taken, and in whatever order.
+/// The counts stay right whichever dead letters leave, in any order.
 pub async fn counts_follow_every_way_of_moving<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage
-        .buried_as(of_causes(&["one", "two", "three"], 400))
+        .store_dead_letters(of_causes(&["one", "two", "three"], 400))
         .await;
     let mut items: Vec<_> = ids
         .iter()
@@ -120,7 +120,7 @@ pub async fn counts_follow_every_way_of_moving<S: Subject>(subject: &S) {
     let left = |cause| (0..400).filter(|at| !gone(at) && at % 3 == cause).count() as u64;
     let expected = [("one", left(0)), ("three", left(2)), ("two", left(1))];
     assert_eq!(counts.collect::<Vec<_>>(), expected);
-    assert_eq!(stage.tally(CountBy::Type).await, [("n".to_owned(), 353)]);
+    assert_eq!(stage.counts_by(CountBy::Type).await, [("n".to_owned(), 353)]);
 }
 
 /// > A store may need their heads. It need not read those in `known` again, which a search has found
@@ -128,7 +128,7 @@ pub async fn counts_follow_every_way_of_moving<S: Subject>(subject: &S) {
 pub async fn counts_are_the_same_where_summaries_are_known<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage
-        .buried_as(of_causes(&["one", "two", "three"], 90))
+        .store_dead_letters(of_causes(&["one", "two", "three"], 90))
         .await;
     let all = DeadLetterFilter::default();
     let found = stage
@@ -149,16 +149,16 @@ pub async fn counts_are_the_same_where_summaries_are_known<S: Subject>(subject: 
     }
     let counts = stage.causes().await.into_iter().map(|cause| cause.count);
     assert_eq!(counts.collect::<Vec<_>>(), [10, 10, 10]);
-    assert_eq!(stage.tally(CountBy::Type).await, [("n".to_owned(), 30)]);
+    assert_eq!(stage.counts_by(CountBy::Type).await, [("n".to_owned(), 30)]);
 }
 
-/// The counts stay right however many take out at once, and while they do.
+/// The counts stay right during and after concurrent moves.
 pub async fn counts_are_right_while_dead_letters_move<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let ids = stage
-        .buried_as(of_causes(&["one", "two", "three", "four", "five"], 600))
+        .store_dead_letters(of_causes(&["one", "two", "three", "four", "five"], 600))
         .await;
-    // Each takes every fifth in steps of a few, and half of what its neighbour takes.
+    // Each task moves every fifth dead letter in small steps, and half of its neighbour's share.
     let taking = async |first: usize| {
         let mine = ids.iter().skip(first).step_by(5);
         let others = ids.iter().skip((first + 1) % 4).step_by(10);
@@ -191,10 +191,10 @@ pub async fn counts_are_right_while_dead_letters_move<S: Subject>(subject: &S) {
         .map(|one| (&*one.fingerprint, one.count))
         .collect();
     assert_eq!(left, [("five", 120)]);
-    assert_eq!(stage.tally(CountBy::Type).await, [("n".to_owned(), 120)]);
+    assert_eq!(stage.counts_by(CountBy::Type).await, [("n".to_owned(), 120)]);
 }
 
-/// The counts stay right where each dead letter has a cause and a tenant of its own.
+/// The counts stay right when every dead letter has its own cause and tenant.
 pub async fn each_of_many_causes_is_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let records = (0..300).map(|n| {
@@ -203,7 +203,7 @@ pub async fn each_of_many_causes_is_counted<S: Subject>(subject: &S) {
         record.head.tenant = Some(format!("tenant {n}"));
         record
     });
-    let ids = stage.buried_as(records).await;
+    let ids = stage.store_dead_letters(records).await;
     let some: Vec<_> = ids[..280]
         .iter()
         .map(|id| (*id, Disposition::Discard))
@@ -214,6 +214,6 @@ pub async fn each_of_many_causes_is_counted<S: Subject>(subject: &S) {
     let names = left.iter().map(|one| (one.fingerprint.clone(), one.count));
     let expected = (280..300).map(|n| (format!("cause {n}"), 1));
     assert_eq!(names.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-    assert_eq!(stage.tally(CountBy::Tenant).await.len(), 20);
-    assert_eq!(stage.tally(CountBy::Type).await, [("n".to_owned(), 20)]);
+    assert_eq!(stage.counts_by(CountBy::Tenant).await.len(), 20);
+    assert_eq!(stage.counts_by(CountBy::Type).await, [("n".to_owned(), 20)]);
 }

@@ -23,12 +23,12 @@ impl<S: Subject> Stage<'_, S> {
     }
 
     /// Buries so many, and returns their ids.
-    pub(super) async fn buried(&self, count: u32) -> Vec<EntryId> {
-        self.buried_as((0..count).map(|_| record("body"))).await
+    pub(super) async fn seed_dead_letters(&self, count: u32) -> Vec<EntryId> {
+        self.store_dead_letters((0..count).map(|_| record("body"))).await
     }
 
-    /// Buries these records, and returns their ids.
-    pub(super) async fn buried_as(
+    /// Stores these records as dead letters and returns their ids.
+    pub(super) async fn store_dead_letters(
         &self,
         records: impl ExactSizeIterator<Item = Record>,
     ) -> Vec<EntryId> {
@@ -46,10 +46,10 @@ impl<S: Subject> Stage<'_, S> {
         self.listed(IdRange::default()).await
     }
 
-    /// The ids of a span's dead letters.
-    pub(super) async fn listed(&self, span: IdRange) -> Vec<EntryId> {
+    /// The ids of a range's dead letters.
+    pub(super) async fn listed(&self, range: IdRange) -> Vec<EntryId> {
         let all = DeadLetterFilter::default();
-        let found = self.dead_letters().search(&self.at, span, &all, 2000);
+        let found = self.dead_letters().search(&self.at, range, &all, 2000);
         let found = found.await.must("searching").items;
         found.into_iter().map(|(id, _)| id).collect()
     }
@@ -64,7 +64,7 @@ impl<S: Subject> Stage<'_, S> {
         causes.await.must("counting causes")
     }
 
-    pub(super) async fn tally(&self, by: CountBy) -> Vec<(String, u64)> {
+    pub(super) async fn counts_by(&self, by: CountBy) -> Vec<(String, u64)> {
         let counts = self.dead_letters().counts(&self.at, by);
         counts.await.must("counting")
     }
@@ -77,7 +77,7 @@ pub(super) fn redelivery() -> Disposition {
 /// > Goes to the group's dead letters.
 pub async fn a_record_is_stored_unchanged<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let ids = stage.buried(3).await;
+    let ids = stage.seed_dead_letters(3).await;
     assert_eq!(ids.len(), 3);
     assert_eq!(stage.counts().await, [0, 0, 0, 3]);
     let found = stage.dead_letters().find(&stage.at, &ids).await;
@@ -100,23 +100,23 @@ pub async fn summaries_are_found_in_pages<S: Subject>(subject: &S) {
         head: head(if n % 100 == 7 { "rare" } else { "common" }),
         body: Bytes::new(),
     });
-    let ids = stage.buried_as(records).await;
+    let ids = stage.store_dead_letters(records).await;
     assert_eq!(ids.len(), 700);
     assert!(ids.is_sorted_by(|one, two| one < two));
-    let search = async |span, filter: &DeadLetterFilter, max| {
-        let found = stage.dead_letters().search(&stage.at, span, filter, max);
+    let search = async |range, filter: &DeadLetterFilter, max| {
+        let found = stage.dead_letters().search(&stage.at, range, filter, max);
         found.await.must("searching")
     };
     let all = DeadLetterFilter::default();
     for size in [1, 10, 300] {
-        let (mut seen, mut span) = (Vec::new(), IdRange::default());
+        let (mut seen, mut range) = (Vec::new(), IdRange::default());
         loop {
-            let found = search(span, &all, size).await;
+            let found = search(range, &all, size).await;
             assert!(found.items.len() <= size);
             assert_eq!(found.looked, found.items.len() as u64);
             seen.extend(found.items.iter().map(|(id, _)| *id));
-            span.after = found.next();
-            if span.after.is_none() || seen.len() > 20 && size == 1 {
+            range.after = found.next();
+            if range.after.is_none() || seen.len() > 20 && size == 1 {
                 break;
             }
         }
@@ -152,7 +152,7 @@ pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let last = async || stage.dead_letters().newest(&stage.at).await;
     assert_eq!(last().await.must("asking"), None);
-    let ids = stage.buried(3).await;
+    let ids = stage.seed_dead_letters(3).await;
     let wanted = [ids[2], NOWHERE, ids[0]];
     let found = stage.dead_letters().find(&stage.at, &wanted);
     let found = found.await.must("finding");
@@ -167,7 +167,7 @@ pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
 /// > For each, whether this call moved it.
 pub async fn a_purge_is_final<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let ids = stage.buried(4).await;
+    let ids = stage.seed_dead_letters(4).await;
     let take = async |ids: &[EntryId]| {
         let items: Vec<_> = ids.iter().map(|id| (*id, Disposition::Discard)).collect();
         stage.take(&items).await
@@ -200,10 +200,10 @@ pub async fn a_purge_is_final<S: Subject>(subject: &S) {
     stage.nothing(&mut hand).await;
 }
 
-/// Of two who take the same dead letters, one gets each.
+/// When two callers move the same dead letters, each dead letter goes to one of them.
 pub async fn each_dead_letter_is_moved_once<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let ids = stage.buried(60).await;
+    let ids = stage.seed_dead_letters(60).await;
     let items: Vec<_> = ids
         .iter()
         .chain([&NOWHERE])
@@ -225,7 +225,7 @@ pub async fn each_dead_letter_is_moved_once<S: Subject>(subject: &S) {
 /// > was put in before and `again` is not set.
 pub async fn an_exported_dead_letter_is_imported_once<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let ids = stage.buried(1).await;
+    let ids = stage.seed_dead_letters(1).await;
     let restoring = |identity: &str, own, body: &str| Restoring {
         identity: identity.to_owned(),
         own,
@@ -237,7 +237,7 @@ pub async fn an_exported_dead_letter_is_imported_once<S: Subject>(subject: &S) {
     };
     let all = [
         restoring("here", Some(ids[0]), "body"),
-        // The same id in another store, and another message.
+        // The same id in another store belongs to another message.
         restoring("there", Some(ids[0]), "other body"),
         restoring("elsewhere", None, "third body"),
         restoring("elsewhere", None, "third body"),
@@ -254,7 +254,7 @@ pub async fn an_exported_dead_letter_is_imported_once<S: Subject>(subject: &S) {
     );
     assert_eq!(stage.listed(IdRange::default()).await, [ids[0], two, three]);
     assert_eq!(stage.causes().await[0].count, 3);
-    // Also when it was redriven meanwhile.
+    // Also after it was redriven in between.
     stage
         .take(&[(two, redelivery()), (three, Disposition::Discard)])
         .await;
@@ -274,7 +274,7 @@ pub async fn an_exported_dead_letter_is_imported_once<S: Subject>(subject: &S) {
 pub async fn the_journal_lists_the_operations<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (dead_letters, at) = (stage.dead_letters(), &stage.at);
-    let ids = stage.buried(3).await;
+    let ids = stage.seed_dead_letters(3).await;
     let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
     for (id, order) in [(two, "second"), (one, "first")] {
         let begun = dead_letters.begin_operation(at, id, order).await;
@@ -311,8 +311,8 @@ pub async fn the_journal_lists_the_operations<S: Subject>(subject: &S) {
     }
     let rows = journal().await;
     assert_eq!(rows.len(), LONGEST_JOURNAL);
-    assert_eq!(rows[0].id, Uuid::from_u128(10), "the oldest made room");
-    // Of what the journal has forgotten nothing comes back by halves.
+    assert_eq!(rows[0].id, Uuid::from_u128(10), "the oldest row was removed");
+    // A late update does not restore a part of a removed row.
     let taken = dead_letters
         .move_out(at, &[(ids[2], Disposition::Discard)], &[], Some(one))
         .await;
@@ -320,7 +320,7 @@ pub async fn the_journal_lists_the_operations<S: Subject>(subject: &S) {
     assert_eq!(journal().await, rows);
 }
 
-/// A dead letter tells its story.
+/// A dead letter carries its message, its error and its history.
 pub async fn a_dead_letter_carries_its_history<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let handler = |_: u32, delivery: Delivery| async move {

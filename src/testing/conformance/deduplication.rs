@@ -94,17 +94,17 @@ pub async fn a_window_outlives_its_entry<S: Subject>(subject: &S) {
     let mut hand = stage.hand("one").await;
     let fetched = receipts(&stage.fetch(&mut hand, 500).await);
     stage.acknowledge(&hand.member, &fetched).await;
-    let retained = stage
+    let trimmed = stage
         .store
         .topics()
         .trim(stage.partition())
         .await
         .must("retaining");
-    assert!(retained.removed > 0, "{retained:?}");
+    assert!(trimmed.removed > 0, "{trimmed:?}");
     let again = stage.once(DAY, 0..500).await;
     assert!(again.iter().all(|one| one.duplicate));
     assert_eq!(again[0].id, first[0].id);
-    assert_eq!(stage.length().await, retained.length);
+    assert_eq!(stage.length().await, trimmed.length);
 }
 
 /// A message is new again after its window, and that window counts from then on.
@@ -125,7 +125,7 @@ pub async fn after_its_window_a_message_is_not_a_duplicate<S: Subject>(subject: 
     }
 }
 
-/// Messages of a long window are not forgotten among those of a short one.
+/// Messages of a short window do not shorten a long one.
 pub async fn deduplication_windows_of_different_lengths_coexist<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let first = stage.once(DAY, 0..3).await;
@@ -142,7 +142,7 @@ pub async fn deduplication_windows_of_different_lengths_coexist<S: Subject>(subj
     }
     let again = stage.once(DAY, 0..3).await;
     for (one, two) in first.iter().zip(again) {
-        assert!(two.duplicate, "forgotten after {rounds} others");
+        assert!(two.duplicate, "not a duplicate after {rounds} others");
         assert_eq!(one.id, two.id);
     }
 }

@@ -1,4 +1,4 @@
-//! Consumer groups: who sees what, and where a group stands.
+//! Consumer groups: which messages each consumer sees, and the state of a group.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{
-    DAY, Must as _, SOON, Stage, bury, group, later, number_in, numbers, receipts, topic,
+    DAY, Must as _, SOON, Stage, dead_lettered, group, later, number_in, numbers, receipts, topic,
 };
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::Group;
@@ -46,7 +46,7 @@ pub async fn consumers_share_and_every_group_sees_everything<S: Subject>(subject
     assert!(received.try_recv().is_err(), "nothing came twice");
 }
 
-/// Whoever of a group fetches, nobody is given what another was given.
+/// No two members of a group fetch the same entry.
 pub async fn no_entry_is_given_to_two_members<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let mut hands = [stage.hand("one").await, stage.hand("two").await];
@@ -85,7 +85,7 @@ pub async fn a_status_accounts_for_every_message<S: Subject>(subject: &S) {
     let settlements = [
         later(fetched[1].receipt, SOON, "a"),
         later(fetched[2].receipt, DAY, "b"),
-        bury(fetched[3].receipt, "c"),
+        dead_lettered(fetched[3].receipt, "c"),
     ];
     stage.settle(&hand.member, &settlements).await;
     assert_eq!(stage.counts().await, [4, 2, 2, 1]);
@@ -131,7 +131,7 @@ pub async fn only_consumers_without_pending_entries_are_pruned<S: Subject>(subje
         hands.push(hand);
     }
     assert_eq!(stage.status().await.consumers, 3);
-    let forget = async |idle, only| {
+    let prune = async |idle, only| {
         let (store, topic, group) = (&stage.store, &stage.topic, &stage.group);
         let done = store
             .topics()
@@ -139,17 +139,13 @@ pub async fn only_consumers_without_pending_entries_are_pruned<S: Subject>(subje
             .await;
         done.must("forgetting")
     };
-    assert_eq!(forget(DAY, None).await, 0);
+    assert_eq!(prune(DAY, None).await, 0);
     let [one, two] = [0, 1].map(|at: usize| &hands[at].member.consumer);
-    assert_eq!(forget(Duration::ZERO, Some(one)).await, 0, "it holds two");
-    assert_eq!(forget(Duration::ZERO, Some(two)).await, 1);
+    assert_eq!(prune(Duration::ZERO, Some(one)).await, 0, "it holds two");
+    assert_eq!(prune(Duration::ZERO, Some(two)).await, 1);
     assert_eq!(stage.status().await.consumers, 2);
-    assert_eq!(forget(Duration::ZERO, None).await, 1);
-    assert_eq!(
-        stage.status().await.in_flight,
-        2,
-        "nothing that is held is lost"
-    );
+    assert_eq!(prune(Duration::ZERO, None).await, 1);
+    assert_eq!(stage.status().await.in_flight, 2, "pending entries stay");
     let held = stage.reclaim(&hands[1].member, Duration::ZERO).await;
     assert_eq!(numbers(&held), [0, 1]);
 }
@@ -240,7 +236,7 @@ pub async fn a_group_is_removed_with_all_of_its_data<S: Subject>(subject: &S) {
         later(fetched[0].receipt, SOON, "a"),
         later(fetched[1].receipt, SOON, "b"),
         later(fetched[2].receipt, DAY, "c"),
-        bury(fetched[3].receipt, "d"),
+        dead_lettered(fetched[3].receipt, "d"),
     ];
     stage.settle(&hand.member, &settlements).await;
     stage.promote(2).await;
@@ -308,13 +304,13 @@ pub async fn a_group_in_use_is_not_removed<S: Subject>(subject: &S) {
     stage.settle(&hand.member, &[settlement]).await;
     stays([0, 0, 1, 0]).await;
     let ids = receipts(&fetched);
-    let hastened = stage.store.schedule().run_now(&stage.at, &ids).await;
-    assert_eq!(hastened.must("hastening"), [true]);
+    let moved = stage.store.schedule().run_now(&stage.at, &ids).await;
+    assert_eq!(moved.must("running now"), [true]);
     stays([0, 0, 1, 0]).await;
     let fetched = stage.fetch(&mut hand, 1).await;
     stays([0, 1, 0, 0]).await;
     stage
-        .settle(&hand.member, &[bury(fetched[0].receipt, "a")])
+        .settle(&hand.member, &[dead_lettered(fetched[0].receipt, "a")])
         .await;
     stays([0, 0, 0, 1]).await;
     let dead_letters = stage.store.dead_letters();

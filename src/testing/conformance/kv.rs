@@ -68,7 +68,7 @@ pub async fn values_expire<S: Subject>(subject: &S) {
     assert_eq!(kv.get::<i32>("short").await.must("getting"), None);
     assert!(!kv.delete("short").await.must("deleting"));
     assert!(kv.exists("long").await.must("asking"));
-    // Storing again without a time to live keeps for ever.
+    // A set without a time to live removes the old one.
     kv.set_with_ttl("again", &1, short).await.must("setting");
     kv.set("again", &2).await.must("setting");
     kv.set_with_ttl("short", &1, short).await.must("setting");
@@ -106,7 +106,7 @@ pub async fn inserting_never_replaces<S: Subject>(subject: &S) {
     kv.delete("k").await.must("deleting");
     assert!(insert(b"3", Duration::from_millis(20)).await);
     stage
-        .until("the value to make room", async || {
+        .until("the value to expire", async || {
             insert(b"4", DAY).await.then_some(())
         })
         .await;

@@ -1,4 +1,4 @@
-//! Leases: keeping, losing, giving back, taking over.
+//! Leases: extending, losing, releasing, reclaiming.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub async fn an_expired_lease_is_taken_over_and_counted<S: Subject>(subject: &S)
     assert_eq!(stage.counts().await, [0, 3, 0, 0]);
 }
 
-/// A lease that lives is respected.
+/// A running lease is respected.
 pub async fn a_running_lease_is_not_taken_over<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
@@ -57,7 +57,7 @@ pub async fn an_extended_lease_runs_in_full<S: Subject>(subject: &S) {
     let mut hand = stage.hand("one").await;
     let other = stage.member("other");
     let lease = Duration::from_millis(300);
-    // Between extending and looking this machine may stand still: then once more.
+    // This machine may pause between the extension and the check; then the check repeats.
     stage
         .until("an extended lease to outlive another", async || {
             stage.append(0..2).await;
@@ -136,7 +136,7 @@ pub async fn reclaiming_reaches_the_end_and_starts_over<S: Subject>(subject: &S)
     assert_eq!(numbers(&again.taken), (0..10).collect::<Vec<_>>());
 }
 
-/// What comes back through the redo lane is held under a lease, too.
+/// Entries of the redelivery stream have leases.
 pub async fn the_redelivery_stream_has_leases<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..1).await;
@@ -161,7 +161,7 @@ pub async fn the_redelivery_stream_has_leases<S: Subject>(subject: &S) {
     assert_eq!(own.must("extending"), [false]);
 }
 
-/// A crash is an attempt, and the last one buries.
+/// A crash counts as an attempt; the last attempt dead-letters the message.
 pub async fn a_crash_counts_as_an_attempt<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..1).await;
@@ -182,7 +182,7 @@ pub async fn a_crash_counts_as_an_attempt<S: Subject>(subject: &S) {
     assert!(received.try_recv().is_err(), "it had its two attempts");
 }
 
-/// When the last attempt was a crash, no handler is called again.
+/// After a crash in the last attempt, no handler is called again.
 pub async fn a_message_that_crashes_its_consumers_is_dead_lettered<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..1).await;
@@ -202,7 +202,7 @@ pub async fn a_message_that_crashes_its_consumers_is_dead_lettered<S: Subject>(s
     assert!(received.try_recv().is_err());
 }
 
-/// What waits locally for a free handler keeps its lease, however long it waits.
+/// A prefetched message keeps its lease until a handler is free.
 pub async fn a_prefetched_message_keeps_its_lease<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let lease = Duration::from_millis(1500);
@@ -230,11 +230,11 @@ pub async fn a_prefetched_message_keeps_its_lease<S: Subject>(subject: &S) {
     }
     stage.publish(0..10).await;
     stage
-        .until("some to be held", async || {
+        .until("some to be in flight", async || {
             (stage.status().await.lag == 0).then_some(())
         })
         .await;
-    // Twice as long as what nobody extends would last.
+    // Twice as long as a lease without extension.
     tokio::time::sleep(lease * 2).await;
     gate.add_permits(1000);
     let mut seen = stage.some(&mut received, 10).await;
@@ -248,7 +248,7 @@ pub async fn a_prefetched_message_keeps_its_lease<S: Subject>(subject: &S) {
     assert!(received.try_recv().is_err(), "nothing was handled twice");
 }
 
-/// A handler whose lease is lost is told, and what it returns then is dropped.
+/// A handler whose lease is lost is cancelled, and its outcome is dropped.
 pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -272,7 +272,7 @@ pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
     let mut stolen = stage.reclaim(&thief, Duration::ZERO).await;
     assert_eq!(stolen.len(), 1);
     let stolen = receipts(&stolen.split_off(0));
-    // The thief keeps what it has until the first handler knows.
+    // The thief keeps the entry until the first handler is cancelled.
     let told = tokio::select! {
         told = stage.next(&mut received) => told,
         () = async { loop {
@@ -286,7 +286,7 @@ pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
     assert_eq!((scheduled, dead), (0, 0), "a late failure is dropped");
 }
 
-/// Two members that look at once never take the same entry over.
+/// Two members that reclaim at once never get the same entry.
 pub async fn only_one_of_two_takes_over<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..100).await;

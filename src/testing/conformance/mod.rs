@@ -1,8 +1,8 @@
 //! The conformance suite: what every adapter must do, as named checks.
 //!
-//! Written against the ports alone. An adapter's author says in a [`Subject`] how containers
-//! on it are made, and [`conformance!`](crate::conformance) makes a test of each check. Each
-//! sentence of a port's documentation that a check stands for is quoted by it.
+//! The checks use the ports alone. The author of an adapter implements [`Subject`], which connects
+//! containers to the adapter; [`conformance!`](crate::conformance) turns each check into a test.
+//! Each check quotes the sentences of the ports' documentation that it tests.
 //!
 //! # Example
 //!
@@ -63,14 +63,14 @@ pub trait Subject: Send + Sync {
     /// processes of a system share a server.
     fn container(&self, service: &str) -> impl Future<Output = Container> + Send;
 
-    /// How long to wait for what must happen; by default 60 seconds. Never a measure of
-    /// anything: raise it for a slow store, lower it to see a broken one fail soon.
+    /// How long a check waits for a condition; by default 60 seconds. Not a measure of speed: raise
+    /// it for a slow store, lower it to see a broken store fail sooner.
     fn patience(&self) -> Duration {
         Duration::from_secs(60)
     }
 }
 
-/// Makes a test of every check of the conformance suite.
+/// Turns every check of the conformance suite into a test.
 ///
 /// Takes the name of an async function without arguments that is in scope and returns a fresh
 /// [`Subject`](crate::testing::conformance::Subject), with an empty store, for each test. The
@@ -268,7 +268,7 @@ macro_rules! conformance {
     };
 }
 
-/// One concern of [`conformance!`]. Not for use by itself.
+/// One concern of [`conformance!`]. Use [`conformance!`] instead.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_checks {
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn every_promise_of_the_ports_is_quoted() {
         let quoted = quotations().join(" ");
-        // What a promise is not: what another module does, or an introduction.
+        // Sentences that promise nothing: introductions, and behaviour of other modules.
         let others = [
             "adapter's name",
             "What the store offers",

@@ -11,7 +11,7 @@ use super::support::{DAY, Must as _, Stage};
 use crate::api::{ClaimResult, Once, OnceError, first_time, once};
 use crate::domain::ErrorKind;
 
-/// Executed, already done with its result, in progress; an error gives the claim up.
+/// Executed, already done with its result, or in progress; an error releases the claim.
 pub async fn every_state_of_once<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
@@ -54,7 +54,7 @@ pub async fn only_the_owner_settles_a_claim<S: Subject>(subject: &S) {
     assert_eq!(claim("one").await, ClaimResult::Claimed);
     assert_eq!(claim("one").await, ClaimResult::Claimed);
     assert_eq!(claim("two").await, ClaimResult::Busy);
-    // A token that begins like another is another.
+    // A token that starts like another one is a different token.
     assert_eq!(claim("on").await, ClaimResult::Busy);
     let released = kv
         .port()

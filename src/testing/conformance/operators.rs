@@ -1,4 +1,4 @@
-//! What operators do to dead letters beside bringing them back: lists, edits, exports.
+//! Operators list, edit, export and import dead letters.
 
 use super::Subject;
 use super::redrive::everything;
@@ -6,7 +6,7 @@ use super::support::{Must as _, Stage, entry, group, new_entry, number, quick};
 use crate::domain::{DeadLetter, EntryId, ErrorKind, Group};
 use crate::operate::dead_letters::Imported;
 
-/// Lists show what matches, in pages that nothing shifts.
+/// Lists show the matching dead letters; removals do not shift the pages.
 pub async fn a_list_shows_the_matching_dead_letters<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
@@ -20,7 +20,7 @@ pub async fn a_list_shows_the_matching_dead_letters<S: Subject>(subject: &S) {
         assert!(page.items.len() <= 3);
         seen.extend(page.items.iter().map(|(id, _)| *id));
         if seen.len() == 3 {
-            // Records that go meanwhile shift nothing.
+            // Records removed between two pages do not shift them.
             let some = [letters[0].id, seen[1]];
             dead.purge(&stage.topic, &stage.group, &some)
                 .await
@@ -63,7 +63,7 @@ pub async fn editing_is_off_by_default<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
-/// What was exported can be imported, once, without a byte lost.
+/// An exported dead letter can be imported once, byte for byte.
 pub async fn an_export_can_be_imported_once<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
@@ -102,7 +102,7 @@ pub async fn an_export_can_be_imported_once<S: Subject>(subject: &S) {
         assert_eq!(letter.fields, original.fields, "byte for byte");
         assert_eq!(letter.history, original.history);
         assert_eq!(letter.error, original.error);
-        // And on to a third place: it is still the same dead letter.
+        // Into a third store: it is still the same dead letter.
         assert_eq!(letter.group, other);
     }
     drop(failing);

@@ -62,7 +62,7 @@ pub async fn fetches_follow_the_log<S: Subject>(subject: &S) {
     assert_eq!(seen, (0..100).collect::<Vec<_>>());
 }
 
-/// The redo lane keeps the order in which its entries came to it.
+/// The redelivery stream keeps the order of its entries.
 pub async fn the_redelivery_stream_keeps_its_order<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..20).await;

@@ -70,12 +70,12 @@ impl<S: Subject> Stage<'_, S> {
 
     pub(super) async fn sweep(&self, sweep: Sweep) -> SweepReport {
         let dead = self.container.dead_letters();
-        let swept = dead.sweep(&self.topic, &self.group, sweep, &|_| {}).await;
-        swept.must("sweeping")
+        let report = dead.sweep(&self.topic, &self.group, sweep, &|_| {}).await;
+        report.must("sweeping")
     }
 }
 
-/// Moved messages go to the group that failed them, and attempts begin anew.
+/// Redriven messages go to the group that failed them, and their attempts start at one.
 pub async fn a_redriven_message_starts_over_in_its_group<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let broken = Arc::new(AtomicBool::new(true));
@@ -116,7 +116,7 @@ pub async fn a_redriven_message_starts_over_in_its_group<S: Subject>(subject: &S
     assert!(received.try_recv().is_err(), "the other group got nothing");
 }
 
-/// A sweep takes what matches, leaves the rest, and a survey has said so before.
+/// A sweep moves the matching dead letters and leaves the rest, as its preview said.
 pub async fn a_sweep_moves_the_matching_dead_letters<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let mut failing = stage.failing(quick(1)).await;
@@ -125,29 +125,29 @@ pub async fn a_sweep_moves_the_matching_dead_letters<S: Subject>(subject: &S) {
     let odd = everything().with_error("ON FIRE, 1").must("a filter");
     let sweep = Sweep::redrive(odd).with_operator("ann");
     let dead = stage.container.dead_letters();
-    let survey = dead.preview(&stage.topic, &stage.group, &sweep).await;
-    let survey = survey.must("surveying");
-    assert_eq!(survey.matching, 5);
-    assert_eq!(survey.skipped.get(&SkipReason::NotMatching), Some(&5));
-    assert_eq!(stage.letters().await.len(), 10, "a survey does nothing");
+    let preview = dead.preview(&stage.topic, &stage.group, &sweep).await;
+    let preview = preview.must("previewing");
+    assert_eq!(preview.matching, 5);
+    assert_eq!(preview.skipped.get(&SkipReason::NotMatching), Some(&5));
+    assert_eq!(stage.letters().await.len(), 10, "a preview changes nothing");
 
     let told = Mutex::new(Vec::new());
     let tell = |progress: SweepProgress| told.lock().must("telling").push(progress);
-    let swept = dead.sweep(&stage.topic, &stage.group, sweep, &tell).await;
-    let swept = swept.must("sweeping");
-    assert_eq!(swept.ended, SweepEnd::Done);
-    assert_eq!((swept.progress.taken, swept.progress.skipped), (5, 5));
-    assert_eq!(told.lock().must("reading").last(), Some(&swept.progress));
+    let report = dead.sweep(&stage.topic, &stage.group, sweep, &tell).await;
+    let report = report.must("sweeping");
+    assert_eq!(report.ended, SweepEnd::Done);
+    assert_eq!((report.progress.taken, report.progress.skipped), (5, 5));
+    assert_eq!(told.lock().must("reading").last(), Some(&report.progress));
     let mut seen: Vec<u32> = Vec::new();
     for (n, delivery) in stage.some(&mut failing.received, 5).await {
-        assert_eq!(delivery.attempt(), 1, "attempts begin anew");
+        assert_eq!(delivery.attempt(), 1, "attempts start at one");
         seen.push(n);
     }
     seen.sort_unstable();
     assert_eq!(seen, [1, 3, 5, 7, 9]);
     let operations = dead.journal(&stage.topic, &stage.group).await;
     let operation = operations.must("the journal").pop().must("an operation");
-    assert_eq!(operation.id, swept.operation);
+    assert_eq!(operation.id, report.operation);
     assert_eq!(
         (operation.action.as_str(), operation.operator.as_str()),
         ("redrive", "ann")
@@ -172,15 +172,15 @@ pub async fn a_sweep_of_a_time_range_reads_only_that_range<S: Subject>(subject: 
     let middle = everything().with_since(time(4)).with_until(time(9));
     let sweep = Sweep::purge(middle.with_error("fire, 1").must("a filter"));
     let dead = stage.container.dead_letters();
-    let survey = dead.preview(&stage.topic, &stage.group, &sweep).await;
-    let survey = survey.must("surveying");
+    let preview = dead.preview(&stage.topic, &stage.group, &sweep).await;
+    let preview = preview.must("previewing");
     let told = (
-        survey.matching,
-        survey.skipped.get(&SkipReason::NotMatching),
+        preview.matching,
+        preview.skipped.get(&SkipReason::NotMatching),
     );
     assert_eq!(told, (3, Some(&3)));
-    let swept = stage.sweep(sweep).await;
-    assert_eq!((swept.progress.taken, swept.progress.skipped), (3, 3));
+    let report = stage.sweep(sweep).await;
+    assert_eq!((report.progress.taken, report.progress.skipped), (3, 3));
     let taken =
         |letter: &&DeadLetter| letter.error.ends_with('1') && letters[4..10].contains(letter);
     let left = letters.iter().filter(|letter| !taken(letter)).cloned();
@@ -196,8 +196,8 @@ pub async fn a_sweep_ends_when_every_message_dies_again<S: Subject>(subject: &S)
     let failing = stage.failing(quick(1)).await;
     stage.dead(30).await;
     let sweep = Sweep::redrive(everything()).with_rate(200, Duration::ZERO);
-    let swept = stage.sweep(sweep).await;
-    assert_eq!((swept.ended, swept.progress.taken), (SweepEnd::Done, 30));
+    let report = stage.sweep(sweep).await;
+    assert_eq!((report.ended, report.progress.taken), (SweepEnd::Done, 30));
     let again = stage
         .until("all of them to die again", async || {
             let letters = stage.letters().await;
@@ -206,7 +206,7 @@ pub async fn a_sweep_ends_when_every_message_dies_again<S: Subject>(subject: &S)
         .await;
     for letter in again {
         assert_eq!(letter.history.redriven, 1);
-        assert_eq!(letter.history.redriven_by, Some(swept.operation));
+        assert_eq!(letter.history.redriven_by, Some(report.operation));
         assert_eq!(letter.attempts, 1);
     }
     drop(failing);
@@ -221,11 +221,11 @@ pub async fn a_sweep_stops_when_too_many_die_again<S: Subject>(subject: &S) {
     let sweep = Sweep::redrive(everything())
         .with_rate(50, Duration::ZERO)
         .with_failure_limit(0.5);
-    let swept = stage.sweep(sweep).await;
-    assert_eq!(swept.ended, SweepEnd::Stopped);
+    let report = stage.sweep(sweep).await;
+    assert_eq!(report.ended, SweepEnd::Stopped);
     let SweepProgress {
         taken, died_again, ..
-    } = swept.progress;
+    } = report.progress;
     assert!((20..400).contains(&taken), "{taken}");
     assert!(died_again * 2 > taken, "{died_again} of {taken}");
     stage
@@ -363,12 +363,12 @@ pub async fn undecodable_dead_letters_move_only_by_id<S: Subject>(subject: &S) {
         (letters.len() == 2).then_some(letters)
     };
     stage.until("the undecodable one", two).await;
-    let swept = stage.sweep(Sweep::redrive(everything())).await;
-    assert_eq!((swept.progress.taken, swept.progress.skipped), (1, 1));
+    let report = stage.sweep(Sweep::redrive(everything())).await;
+    assert_eq!((report.progress.taken, report.progress.skipped), (1, 1));
     stage.next(&mut failing.received).await;
     let named = everything().with_reason(Reason::Undecodable);
-    let swept = stage.sweep(Sweep::redrive(named)).await;
-    assert_eq!(swept.progress.taken, 1);
+    let report = stage.sweep(Sweep::redrive(named)).await;
+    assert_eq!(report.progress.taken, 1);
     let letter = stage
         .until("it to die again", async || {
             stage
@@ -379,8 +379,8 @@ pub async fn undecodable_dead_letters_move_only_by_id<S: Subject>(subject: &S) {
         })
         .await;
     assert_eq!(letter.fields, fields(flaw));
-    let swept = stage.sweep(Sweep::purge(everything())).await;
-    assert_eq!(swept.progress.taken, 1, "a purge takes it without more ado");
+    let report = stage.sweep(Sweep::purge(everything())).await;
+    assert_eq!(report.progress.taken, 1, "a purge removes it");
     stage.finish().await;
 }
 
@@ -432,17 +432,17 @@ pub async fn missing_ids_are_reported<S: Subject>(subject: &S) {
     let letters = stage.dead(2).await;
     let ids = vec![letters[0].id, EntryId::default(), letters[1].id];
     let dead = stage.container.dead_letters();
-    let survey = dead
+    let preview = dead
         .preview(&stage.topic, &stage.group, &Sweep::purge(ids.clone()))
         .await;
-    let survey = survey.must("surveying");
-    assert_eq!((survey.matching, survey.missing), (2, 1));
+    let preview = preview.must("previewing");
+    assert_eq!((preview.matching, preview.missing), (2, 1));
     assert_eq!(
-        (survey.oldest, survey.newest),
+        (preview.oldest, preview.newest),
         (Some(letters[0].id), Some(letters[1].id))
     );
-    let swept = stage.sweep(Sweep::purge(ids)).await;
-    assert_eq!((swept.progress.taken, swept.progress.missing), (2, 1));
+    let report = stage.sweep(Sweep::purge(ids)).await;
+    assert_eq!((report.progress.taken, report.progress.missing), (2, 1));
     let bad = Sweep::purge(Selection::Ids(Vec::new())).with_failure_limit(0.1);
     let refused = dead.sweep(&stage.topic, &stage.group, bad, &|_| {}).await;
     assert_eq!(refused.err().must("a refusal").kind(), ErrorKind::Invalid);

@@ -1,4 +1,4 @@
-//! Retention: what is removed, what never is, and the backlog.
+//! Retention: removed entries, protected entries, and the backlog.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn settings(retention: Retention) -> TopicSettings {
 }
 
 impl<S: Subject> Stage<'_, S> {
-    async fn retain(&self) -> Trimmed {
+    async fn trim(&self) -> Trimmed {
         self.store
             .topics()
             .trim(self.partition())
@@ -29,7 +29,7 @@ impl<S: Subject> Stage<'_, S> {
             .must("retaining")
     }
 
-    /// Fetches and acknowledges so many.
+    /// Fetches and acknowledges `count` entries.
     async fn consume(&self, name: &str, count: usize) {
         let mut hand = self.hand_of(&group(name), "quick").await;
         let fetched = receipts(&self.fetch(&mut hand, count).await);
@@ -45,17 +45,17 @@ pub async fn entries_that_every_group_settled_are_removed<S: Subject>(subject: &
     let stage = Stage::new(subject).await;
     stage.append(0..1000).await;
     stage.consume("billing", 1000).await;
-    let retained = stage.retain().await;
-    assert!(retained.length <= SLACK, "{retained:?}");
-    assert_eq!(retained.removed + retained.length, 1000);
-    assert_eq!(stage.length().await, retained.length);
-    // What comes after is not missed.
+    let trimmed = stage.trim().await;
+    assert!(trimmed.length <= SLACK, "{trimmed:?}");
+    assert_eq!(trimmed.removed + trimmed.length, 1000);
+    assert_eq!(stage.length().await, trimmed.length);
+    // The group misses no later entry.
     stage.append(0..3).await;
     let mut hand = stage.hand("one").await;
     assert_eq!(numbers(&stage.fetch(&mut hand, 3).await), [0, 1, 2]);
 }
 
-/// Whatever the retention, nothing that a group has not settled is removed.
+/// No retention removes an entry that a group has not settled.
 pub async fn nothing_unsettled_is_removed<S: Subject>(subject: &S) {
     for retention in [
         Retention::Settled,
@@ -75,7 +75,7 @@ pub async fn nothing_unsettled_is_removed<S: Subject>(subject: &S) {
         }
         stage.append(0..700).await;
         stage.consume("quick", 700).await;
-        // One group holds the 300th, and the other has come to the 500th.
+        // One group has the 300th in flight; the other has settled up to the 500th.
         let mut hand = stage.hand("holds").await;
         let fetched = receipts(&stage.fetch(&mut hand, 700).await);
         for some in fetched[..299].chunks(100).chain(fetched[300..].chunks(100)) {
@@ -85,7 +85,7 @@ pub async fn nothing_unsettled_is_removed<S: Subject>(subject: &S) {
         // Old enough for any age.
         tokio::time::sleep(Duration::from_millis(5)).await;
         for _ in 0..3 {
-            stage.retain().await;
+            stage.trim().await;
         }
         let heir = stage.member("heir");
         let held = stage.reclaim(&heir, Duration::ZERO).await;
@@ -109,8 +109,8 @@ pub async fn entries_wait_for_the_first_group<S: Subject>(subject: &S) {
         .ensure_topic(&stage.topic, TopicSettings::default());
     made.await.must("creating the topic");
     stage.append(0..500).await;
-    let retained = stage.retain().await;
-    assert_eq!((retained.removed, retained.length), (0, 500));
+    let trimmed = stage.trim().await;
+    assert_eq!((trimmed.removed, trimmed.length), (0, 500));
     stage.create(&stage.group).await;
     let mut hand = stage.hand("one").await;
     assert_eq!(stage.fetch(&mut hand, 500).await.len(), 500);
@@ -122,9 +122,9 @@ pub async fn entries_wait_for_the_first_group<S: Subject>(subject: &S) {
 pub async fn the_backlog_is_the_slowest_groups<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.append(0..10).await;
-    let retained = stage.retain().await;
-    assert!(!retained.known, "nobody has created the topic");
-    assert_eq!((retained.backlog, retained.length), (10, 10));
+    let trimmed = stage.trim().await;
+    assert!(!trimmed.known, "nobody has created the topic");
+    assert_eq!((trimmed.backlog, trimmed.length), (10, 10));
     let made = stage
         .store
         .topics()
@@ -136,11 +136,11 @@ pub async fn the_backlog_is_the_slowest_groups<S: Subject>(subject: &S) {
     stage.consume("billing", 2).await;
     let mut hand = stage.hand("holds").await;
     let held = stage.fetch(&mut hand, 3).await;
-    let retained = stage.retain().await;
-    assert!(retained.known);
-    assert_eq!(retained.backlog, 8);
+    let trimmed = stage.trim().await;
+    assert!(trimmed.known);
+    assert_eq!(trimmed.backlog, 8);
     stage.acknowledge(&hand.member, &receipts(&held)).await;
-    assert_eq!(stage.retain().await.backlog, 5);
+    assert_eq!(stage.trim().await.backlog, 5);
 }
 
 /// Retention by length keeps the newest, settled or not.
@@ -148,24 +148,24 @@ pub async fn retention_by_length_keeps_the_newest<S: Subject>(subject: &S) {
     let stage = Stage::with(subject, settings(Retention::Count(300))).await;
     stage.append(0..1000).await;
     stage.consume("billing", 1000).await;
-    let retained = stage.retain().await;
+    let trimmed = stage.trim().await;
     let kept = 300..=300 + SLACK;
-    assert!(kept.contains(&retained.length), "{retained:?}");
+    assert!(kept.contains(&trimmed.length), "{trimmed:?}");
     let held = stage
         .store
         .log()
         .browse(stage.partition(), None, 1000)
         .await;
     let held = held.must("browsing").len() as u64;
-    assert_eq!(held, retained.length);
+    assert_eq!(held, trimmed.length);
 }
 
-/// Retention by age keeps what is young, and lets go of what is old and settled.
+/// Retention by age keeps young entries and removes old settled ones.
 pub async fn retention_by_age_keeps_young_entries<S: Subject>(subject: &S) {
     let stage = Stage::with(subject, settings(Retention::Age(DAY))).await;
     stage.append(0..500).await;
     stage.consume("billing", 500).await;
-    assert_eq!(stage.retain().await.removed, 0);
+    assert_eq!(stage.trim().await.removed, 0);
 
     let mut stage = Stage::bare(subject).await;
     stage.move_to(super::support::topic("short"));
@@ -177,7 +177,7 @@ pub async fn retention_by_age_keeps_young_entries<S: Subject>(subject: &S) {
     stage.consume("billing", 500).await;
     stage
         .until("the old to be removed", async || {
-            (stage.retain().await.length <= SLACK).then_some(())
+            (stage.trim().await.length <= SLACK).then_some(())
         })
         .await;
 }
@@ -232,11 +232,11 @@ fn keeping(retention: DeadLetterRetention) -> SubscribeOptions {
     quick(1).with_dead_letter_retention(retention)
 }
 
-/// Dead letters that are too many or too old are removed, the oldest first, with all that counts
-/// them; the others stay.
+/// Retention removes dead letters over the limits, the oldest first, and updates the counts; the
+/// others stay.
 pub async fn overdue_dead_letters_are_removed<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let ids = stage.buried(1200).await;
+    let ids = stage.seed_dead_letters(1200).await;
     let (sender, _received) = mpsc::unbounded_channel();
     let forever = DeadLetterRetention::forever;
     let some = forever().with_max_age(DAY).with_max_count(30);
@@ -256,15 +256,15 @@ pub async fn overdue_dead_letters_are_removed<S: Subject>(subject: &S) {
         let causes: u64 = stage.causes().await.iter().map(|cause| cause.count).sum();
         assert_eq!(causes, left);
         for by in [CountBy::Type, CountBy::Tenant, CountBy::Hour] {
-            let tally: u64 = stage.tally(by).await.iter().map(|(_, count)| count).sum();
-            assert_eq!(tally, left, "by {by:?}");
+            let sum: u64 = stage.counts_by(by).await.iter().map(|(_, count)| count).sum();
+            assert_eq!(sum, left, "by {by:?}");
         }
     }
     stage.finish().await;
 }
 
-/// Of a dead letter that is redriven and overdue at the same moment one of the two becomes true:
-/// none is lost, none is brought back and removed.
+/// A dead letter that is redriven and overdue at the same moment is either moved or removed, never
+/// both and never neither.
 pub async fn a_redriven_dead_letter_is_not_removed_as_overdue<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;
@@ -274,11 +274,11 @@ pub async fn a_redriven_dead_letter_is_not_removed_as_overdue<S: Subject>(subjec
     let all = DeadLetterRetention::forever().with_max_age(Duration::from_millis(1));
     let redrive = Sweep::redrive(DeadLetterFilter::default());
     let (sender, mut received) = mpsc::unbounded_channel();
-    let (_subscription, swept) = tokio::join!(
+    let (_subscription, report) = tokio::join!(
         stage.subscribe(keeping(all), sender),
         stage.sweep(redrive.with_rate(3000, Duration::ZERO))
     );
-    let redriven = usize::try_from(swept.progress.taken).must("a few");
+    let redriven = usize::try_from(report.progress.taken).must("a few");
     let mut came = stage.some(&mut received, redriven).await;
     assert_eq!(stage.drained().await.dead, 0);
     assert!(received.try_recv().is_err(), "none came that was removed");

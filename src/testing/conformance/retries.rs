@@ -1,4 +1,4 @@
-//! Retries and snoozes: in their time, to their group, with their count.
+//! Retries and snoozes: at their time, to their group, with their count.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::api::Delivery;
 use crate::domain::{EntryId, Outcome, Reason, Timestamp};
 use crate::store::{DeliveryId, Fetched, Lane, Scheduled};
 
-fn parcels(fetched: &[Fetched]) -> Vec<&str> {
+fn redeliveries(fetched: &[Fetched]) -> Vec<&str> {
     let redelivery = |one: &'_ Fetched| one.fields[0].1.clone();
     let texts = fetched.iter().map(redelivery);
     texts
@@ -25,7 +25,7 @@ fn parcels(fetched: &[Fetched]) -> Vec<&str> {
         .collect()
 }
 
-/// A failure comes back with its count and its error until it is exhausted.
+/// A failed message returns with its count and its error until it is exhausted.
 pub async fn a_failed_message_is_redelivered_until_it_is_exhausted<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -46,7 +46,7 @@ pub async fn a_failed_message_is_redelivered_until_it_is_exhausted<S: Subject>(s
     stage.finish().await;
 }
 
-/// A panic is a failure like another.
+/// A panic is a failure.
 pub async fn a_panic_is_a_failure<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -92,7 +92,7 @@ pub async fn a_snooze_does_not_count_and_a_rejection_is_final<S: Subject>(subjec
     stage.finish().await;
 }
 
-/// A retry comes back to the group that failed, and to no other.
+/// A retry returns to the group that failed it and to no other group.
 pub async fn a_retry_comes_back_to_its_group_alone<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -146,7 +146,7 @@ pub async fn a_due_retry_returns_through_the_redelivery_stream<S: Subject>(subje
     assert_eq!(stage.counts().await, [0, 0, 0, 0]);
 }
 
-/// What is not due yet stays, and the store says for how long.
+/// Retries that are not due stay, and the store returns when the next one is due.
 ///
 /// > How long until the next one is due; zero when one is due already.
 pub async fn a_retry_that_is_not_due_stays<S: Subject>(subject: &S) {
@@ -207,10 +207,10 @@ pub async fn the_earliest_is_promoted_first<S: Subject>(subject: &S) {
             .await;
     }
     let fetched = stage.fetch(&mut hand, 3).await;
-    assert_eq!(parcels(&fetched), ["b", "c", "a"]);
+    assert_eq!(redeliveries(&fetched), ["b", "c", "a"]);
 }
 
-/// A retry that waits survives the process that made it.
+/// A scheduled retry survives the process that scheduled it.
 pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..1).await;
@@ -251,10 +251,10 @@ pub async fn a_retry_without_a_delay_does_not_wait<S: Subject>(subject: &S) {
         ];
         stage.settle(&hand.member, &settlements).await
     };
-    // Who waits already is told.
+    // A blocked reader wakes up.
     let (fetched, settled) = tokio::join!(stage.fetch(&mut other, 2), settling);
     assert_eq!(settled, [true, true, true, false]);
-    assert_eq!(parcels(&fetched), ["a", "c"]);
+    assert_eq!(redeliveries(&fetched), ["a", "c"]);
     assert!(
         fetched
             .iter()
@@ -264,7 +264,7 @@ pub async fn a_retry_without_a_delay_does_not_wait<S: Subject>(subject: &S) {
     stage.nothing(&mut other).await;
 }
 
-/// What nothing waits under.
+/// An id without a scheduled retry.
 const NOWHERE: DeliveryId = DeliveryId {
     lane: Lane::Redelivery,
     id: EntryId {
@@ -273,7 +273,7 @@ const NOWHERE: DeliveryId = DeliveryId {
     },
 };
 
-/// Lets messages wait, each for so many hours, in one call.
+/// Schedules a retry per delay, in hours, in one call.
 async fn waiting<S: Subject>(stage: &Stage<'_, S>, hours: &[u32]) -> (Hand, Vec<DeliveryId>) {
     let count = u32::try_from(hours.len()).must("the number of messages");
     stage.append(0..count).await;
@@ -300,14 +300,14 @@ async fn page<S: Subject>(
 /// > The store's time at this moment.
 pub async fn scheduled_retries_are_listed_by_due_time<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    // Several are due in the same moment.
+    // Several are due at the same moment.
     let (_hand, ids) = waiting(&stage, &[5, 2, 5, 5, 1, 5]).await;
     let all = stage.store.schedule().list(&stage.at, None, 10);
     let all = all.await.must("listing");
-    let mut parcels: Vec<&[u8]> = all.entries.iter().map(|one| &one.redelivery[..]).collect();
-    assert_eq!(parcels[..2], [b"e", b"b"]);
-    parcels.sort_unstable();
-    assert_eq!(parcels, [b"a", b"b", b"c", b"d", b"e", b"f"]);
+    let mut bodies: Vec<&[u8]> = all.entries.iter().map(|one| &one.redelivery[..]).collect();
+    assert_eq!(bodies[..2], [b"e", b"b"]);
+    bodies.sort_unstable();
+    assert_eq!(bodies, [b"a", b"b", b"c", b"d", b"e", b"f"]);
     let until = all.entries[0].due.as_millis() - all.now.as_millis();
     assert!((1..=3_600_000).contains(&until), "{until}");
 
@@ -316,7 +316,7 @@ pub async fn scheduled_retries_are_listed_by_due_time<S: Subject>(subject: &S) {
         let one = page(&stage, place, 2).await;
         let Some(last) = one.last() else { break };
         place = Some((last.due, last.receipt));
-        // A place that is gone is still a place.
+        // A cursor at a removed retry is still valid.
         let ids = [last.receipt];
         let gone = stage.store.schedule().cancel(&stage.at, &ids);
         assert_eq!(gone.await.must("cancelling"), [true]);
@@ -353,9 +353,9 @@ pub async fn scheduled_retries_can_run_now<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (mut hand, ids) = waiting(&stage, &[24, 24, 24]).await;
     let some = [ids[2], NOWHERE, ids[0], ids[2]];
-    let hasten = || stage.store.schedule().run_now(&stage.at, &some);
-    let (one, two) = tokio::join!(hasten(), hasten());
-    let (one, two) = (one.must("hastening"), two.must("hastening"));
+    let run_now = || stage.store.schedule().run_now(&stage.at, &some);
+    let (one, two) = tokio::join!(run_now(), run_now());
+    let (one, two) = (one.must("running now"), two.must("running now"));
     let moved = one
         .iter()
         .zip(&two)
@@ -370,7 +370,7 @@ pub async fn scheduled_retries_can_run_now<S: Subject>(subject: &S) {
             .all(|one| one.receipt.lane == Lane::Redelivery)
     );
     assert_eq!(fetched[0].deliveries, 1);
-    let mut brought = parcels(&fetched);
+    let mut brought = redeliveries(&fetched);
     brought.sort_unstable();
     assert_eq!(brought, ["a", "c"]);
     stage.nothing(&mut hand).await;
@@ -388,9 +388,9 @@ pub async fn scheduled_retries_can_be_cancelled<S: Subject>(subject: &S) {
     let some = [ids[0], NOWHERE, ids[1], ids[0]];
     assert_eq!(cancel(&some).await, [true, false, true, false]);
     assert_eq!(stage.counts().await, [0, 0, 1, 0]);
-    let hastened = stage.store.schedule().run_now(&stage.at, &ids).await;
-    assert_eq!(hastened.must("hastening"), [false, false, true]);
+    let moved = stage.store.schedule().run_now(&stage.at, &ids).await;
+    assert_eq!(moved.must("running now"), [false, false, true]);
     let fetched = stage.fetch(&mut hand, 1).await;
-    assert_eq!(parcels(&fetched), ["c"]);
+    assert_eq!(redeliveries(&fetched), ["c"]);
     stage.nothing(&mut hand).await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Subject;
-use super::support::{DAY, Must as _, SOON, Stage, bury, later, numbers, receipts};
+use super::support::{DAY, Must as _, SOON, Stage, dead_lettered, later, numbers, receipts};
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::EntryId;
 use crate::store::{DeliveryId, Lane};
@@ -51,7 +51,7 @@ pub async fn a_stale_settlement_is_rejected<S: Subject>(subject: &S) {
     assert_eq!(stage.reclaim(&other, Duration::ZERO).await.len(), 2);
     let stale = [
         later(fetched[0].receipt, Duration::ZERO, "late"),
-        bury(fetched[1].receipt, "late"),
+        dead_lettered(fetched[1].receipt, "late"),
     ];
     assert_eq!(stage.settle(&hand.member, &stale).await, [false, false]);
     assert_eq!(stage.counts().await, [0, 2, 0, 0], "nothing was written");
@@ -71,8 +71,8 @@ pub async fn a_second_settlement_writes_nothing<S: Subject>(subject: &S) {
     stage.acknowledge(&hand.member, &[fetched[2].receipt]).await;
     let settlements = [
         later(fetched[0].receipt, DAY, "a"),
-        bury(fetched[1].receipt, "b"),
-        bury(fetched[2].receipt, "c"),
+        dead_lettered(fetched[1].receipt, "b"),
+        dead_lettered(fetched[2].receipt, "c"),
         later(fetched[0].receipt, DAY, "again"),
     ];
     let done = stage.settle(&hand.member, &settlements).await;
@@ -100,7 +100,7 @@ pub async fn an_entry_that_was_not_fetched_cannot_be_settled<S: Subject>(subject
         receipt(Lane::Log, far),
     ];
     stage.acknowledge(&hand.member, &strange).await;
-    let settlements = strange.map(|receipt| bury(receipt, "x"));
+    let settlements = strange.map(|receipt| dead_lettered(receipt, "x"));
     assert_eq!(stage.settle(&hand.member, &settlements).await, [false; 3]);
     let held = stage
         .store

@@ -124,7 +124,7 @@ pub async fn an_idle_subscription_ends_at_once<S: Subject>(subject: &S) {
         report,
         "the same again"
     );
-    assert_eq!(stage.status().await.consumers, 0, "it is forgotten");
+    assert_eq!(stage.status().await.consumers, 0, "the consumer is removed");
     stage.finish().await;
 }
 

@@ -58,7 +58,7 @@ pub async fn of_concurrent_subscribes_one_wins<S: Subject>(subject: &S) {
     assert!(received.try_recv().is_err(), "one delivery");
 }
 
-/// A subscription goes on where the last one of its group ended.
+/// A subscription continues where the last one of its group ended.
 pub async fn continues_after_close<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     for round in 0..3 {
@@ -75,7 +75,7 @@ pub async fn continues_after_close<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
-/// Another container of the service goes on where the first one ended.
+/// Another container of the service continues where the first one ended.
 pub async fn a_second_container_continues<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -96,7 +96,7 @@ pub async fn a_second_container_continues<S: Subject>(subject: &S) {
     again.finish().await;
 }
 
-/// A handler that fails now and then gets through everything.
+/// A handler that fails now and then settles every message.
 pub async fn continues_after_errors<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -118,7 +118,7 @@ pub async fn continues_after_errors<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
-/// An entry that nobody can decode is buried, and the reader goes on.
+/// An undecodable entry becomes a dead letter, and the reader continues.
 pub async fn a_poison_entry_does_not_stop_the_reader<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let flaws = [
@@ -141,7 +141,7 @@ pub async fn a_poison_entry_does_not_stop_the_reader<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
-/// No more handlers run at once, and no more is held, than was asked for.
+/// Concurrency bounds the running handlers, and prefetch bounds the in-flight messages.
 pub async fn concurrency_and_prefetch_are_bounds<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.publish(0..100).await;
@@ -166,7 +166,7 @@ pub async fn concurrency_and_prefetch_are_bounds<S: Subject>(subject: &S) {
         })
         .await;
     let held = stage.status().await.in_flight;
-    assert!((4..=10).contains(&held), "{held} held");
+    assert!((4..=10).contains(&held), "{held} in flight");
     gate.add_permits(1000);
     stage.drained().await;
     assert_eq!(peak.load(Ordering::SeqCst), 4);
@@ -220,7 +220,7 @@ pub async fn a_fetch_without_entries_ends_empty<S: Subject>(subject: &S) {
     stage.nothing(&mut hand).await;
 }
 
-/// A fetch that waits gets what is appended, promoted or redriven meanwhile, at once.
+/// A blocked fetch returns appended, promoted or redriven entries at once.
 pub async fn a_blocked_fetch_is_woken<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let mut hand = stage.hand("one").await;
@@ -248,7 +248,7 @@ pub async fn a_blocked_fetch_is_woken<S: Subject>(subject: &S) {
     }
 }
 
-/// However appends and waits fall together, no wake-up is lost.
+/// No wake-up is lost, whatever the order of appends and waits.
 pub async fn many_blocked_readers_miss_nothing<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -278,7 +278,7 @@ pub async fn many_blocked_readers_miss_nothing<S: Subject>(subject: &S) {
     assert_eq!(seen, (0..200).collect::<Vec<_>>());
     for (reader, (stop, interrupt)) in readers.into_iter().zip(interrupts) {
         stop.cancel();
-        // The reader may look at its token just before this and wait after it.
+        // The reader may check its token before this and block after it.
         stage
             .until("a reader to end", async || {
                 interrupt.interrupt().await.must("interrupting");
@@ -307,7 +307,7 @@ pub async fn a_blocked_fetch_can_be_interrupted<S: Subject>(subject: &S) {
         () = tokio::time::sleep(subject.patience()) => panic!("the fetch was not interrupted"),
     };
     assert!(fetched.is_empty());
-    // The reader is as good as before.
+    // The reader works as before.
     stage.append(0..1).await;
     stage.fetch(&mut hand, 1).await;
 }
@@ -338,7 +338,7 @@ pub async fn without_its_group_a_reader_returns_an_error<S: Subject>(subject: &S
     stage.nothing(&mut hand).await;
 }
 
-/// A bad handler disturbs no other group.
+/// A failing handler does not disturb other groups.
 pub async fn a_failing_handler_does_not_disturb_other_handlers<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let bus = stage.container.bus();

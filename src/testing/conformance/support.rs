@@ -1,4 +1,4 @@
-//! What the checks share: a topic with a group, hands that hold deliveries, and patience.
+//! Shared by the checks: a topic with a group, readers, and waiting for conditions.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// A delay after which a retry is due nearly at once.
 pub(super) const SOON: Duration = Duration::from_millis(5);
 
-/// What is known to be well formed, or what an adapter answered.
+/// Unwraps a well-formed value or an adapter's answer.
 pub(super) trait Must<T> {
     fn must(self, what: &str) -> T;
 }
@@ -60,7 +60,7 @@ pub(super) fn entry(n: u32) -> NewEntry {
     }
 }
 
-/// An entry of any bytes.
+/// An entry with any bytes.
 pub(super) fn new_entry(name: &'static str, value: impl Into<Bytes>) -> NewEntry {
     NewEntry {
         id: Uuid::nil(),
@@ -122,7 +122,7 @@ pub(super) fn head(error: &str) -> DeadLetterSummary {
     }
 }
 
-pub(super) fn bury(receipt: DeliveryId, body: &str) -> Commit {
+pub(super) fn dead_lettered(receipt: DeliveryId, body: &str) -> Commit {
     Commit::dead_letter(receipt, record(body))
 }
 
@@ -203,19 +203,19 @@ impl<'a, S: Subject> Stage<'a, S> {
         made.must("creating the group");
     }
 
-    /// Waits until a look succeeds.
+    /// Waits until a condition holds.
     pub(super) async fn until<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + self.subject.patience();
         loop {
             if let Some(found) = look().await {
                 return found;
             }
-            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            assert!(Instant::now() < deadline, "timed out waiting for {what}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Waits for one thing of a handler's.
+    /// Waits for one value that a handler sends.
     pub(super) async fn next<T>(&self, received: &mut UnboundedReceiver<T>) -> T {
         tokio::time::timeout(self.subject.patience(), received.recv())
             .await
@@ -223,7 +223,7 @@ impl<'a, S: Subject> Stage<'a, S> {
             .must("the sender")
     }
 
-    /// Waits for many things of a handler's, in the order in which they came.
+    /// Waits for several values that a handler sends, in their order.
     pub(super) async fn some<T>(
         &self,
         received: &mut UnboundedReceiver<T>,
@@ -276,7 +276,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         results.map(|result| result.must("appending").id).collect()
     }
 
-    /// Fetches so many, of both lanes together.
+    /// Fetches `count` entries, from both lanes together.
     pub(super) async fn fetch(&self, hand: &mut Hand, count: usize) -> Vec<Fetched> {
         let deadline = Instant::now() + self.subject.patience();
         let mut all = Vec::new();
@@ -290,7 +290,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         all
     }
 
-    /// Fetches nothing, because there is nothing.
+    /// Fetches and expects no entry.
     pub(super) async fn nothing(&self, hand: &mut Hand) {
         let wait = Duration::from_millis(1);
         let fetched = hand.reader.fetch(100, wait).await.must("fetching");
@@ -324,7 +324,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         fates.filter(|fate| *fate == Fate::Done).count() as u64
     }
 
-    /// Takes over whatever is older than a lease, from the front to the end.
+    /// Reclaims every delivery older than a lease, in one round.
     pub(super) async fn reclaim(&self, member: &Member, lease: Duration) -> Vec<Fetched> {
         let mut cursor = ReclaimCursor::default();
         let mut all = Vec::new();
@@ -344,7 +344,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         }
     }
 
-    /// Brings back what is due now, until so many were moved.
+    /// Promotes due retries until `count` were moved.
     pub(super) async fn promote(&self, count: u64) {
         let mut moved = 0;
         self.until("retries to be promoted", async || {
@@ -396,7 +396,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         }
     }
 
-    /// Waits until the group has nothing left to do.
+    /// Waits until the group has no lag, no in-flight and no scheduled messages.
     pub(super) async fn drained(&self) -> GroupStatus {
         self.drained_of(&self.group).await
     }
@@ -409,7 +409,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         .await
     }
 
-    /// Subscribes a handler that sends what it gets.
+    /// Subscribes a handler that sends each message to the check.
     pub(super) async fn subscribe(
         &self,
         options: SubscribeOptions,
@@ -438,7 +438,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         dead.get(&self.topic, group, &ids).await.must("reading")
     }
 
-    /// Shuts a container down and expects that everything was finished.
+    /// Shuts a container down and expects a clean report.
     pub(super) async fn finish(&self) {
         self.end(&self.container).await;
     }
