@@ -120,7 +120,10 @@ pub async fn counts_follow_every_way_of_moving<S: Subject>(subject: &S) {
     let left = |cause| (0..400).filter(|at| !gone(at) && at % 3 == cause).count() as u64;
     let expected = [("one", left(0)), ("three", left(2)), ("two", left(1))];
     assert_eq!(counts.collect::<Vec<_>>(), expected);
-    assert_eq!(stage.counts_by(CountBy::Type).await, [("n".to_owned(), 353)]);
+    assert_eq!(
+        stage.counts_by(CountBy::Type).await,
+        [("n".to_owned(), 353)]
+    );
 }
 
 /// > A store may need their heads. It need not read those in `known` again, which a search has found
@@ -191,7 +194,10 @@ pub async fn counts_are_right_while_dead_letters_move<S: Subject>(subject: &S) {
         .map(|one| (&*one.fingerprint, one.count))
         .collect();
     assert_eq!(left, [("five", 120)]);
-    assert_eq!(stage.counts_by(CountBy::Type).await, [("n".to_owned(), 120)]);
+    assert_eq!(
+        stage.counts_by(CountBy::Type).await,
+        [("n".to_owned(), 120)]
+    );
 }
 
 /// The counts stay right when every dead letter has its own cause and tenant.

@@ -24,7 +24,8 @@ impl<S: Subject> Stage<'_, S> {
 
     /// Buries so many, and returns their ids.
     pub(super) async fn seed_dead_letters(&self, count: u32) -> Vec<EntryId> {
-        self.store_dead_letters((0..count).map(|_| record("body"))).await
+        self.store_dead_letters((0..count).map(|_| record("body")))
+            .await
     }
 
     /// Stores these records as dead letters and returns their ids.
@@ -311,7 +312,11 @@ pub async fn the_journal_lists_the_operations<S: Subject>(subject: &S) {
     }
     let rows = journal().await;
     assert_eq!(rows.len(), LONGEST_JOURNAL);
-    assert_eq!(rows[0].id, Uuid::from_u128(10), "the oldest row was removed");
+    assert_eq!(
+        rows[0].id,
+        Uuid::from_u128(10),
+        "the oldest row was removed"
+    );
     // A late update does not restore a part of a removed row.
     let taken = dead_letters
         .move_out(at, &[(ids[2], Disposition::Discard)], &[], Some(one))

@@ -256,7 +256,12 @@ pub async fn overdue_dead_letters_are_removed<S: Subject>(subject: &S) {
         let causes: u64 = stage.causes().await.iter().map(|cause| cause.count).sum();
         assert_eq!(causes, left);
         for by in [CountBy::Type, CountBy::Tenant, CountBy::Hour] {
-            let sum: u64 = stage.counts_by(by).await.iter().map(|(_, count)| count).sum();
+            let sum: u64 = stage
+                .counts_by(by)
+                .await
+                .iter()
+                .map(|(_, count)| count)
+                .sum();
             assert_eq!(sum, left, "by {by:?}");
         }
     }
