@@ -29,8 +29,8 @@ pub(super) struct RedeliveryForm {
         default
     )]
     redriven_by: Option<Uuid>,
-    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
-    anew: bool,
+    #[serde(rename = "anew", skip_serializing_if = "std::ops::Not::not", default)]
+    starts_over: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub(super) struct BodyForm {
 }
 
 impl RedeliveryForm {
-    pub(super) fn new(fields: &Fields, history: &DeliveryHistory, anew: bool) -> Self {
+    pub(super) fn new(fields: &Fields, history: &DeliveryHistory, starts_over: bool) -> Self {
         Self {
             fields: fields.clone(),
             origin: history.origin.to_string(),
@@ -65,7 +65,7 @@ impl RedeliveryForm {
                 .collect(),
             redriven: history.redriven,
             redriven_by: history.redriven_by,
-            anew,
+            starts_over,
         }
     }
 
@@ -79,7 +79,7 @@ impl RedeliveryForm {
             redriven: self.redriven,
             redriven_by: self.redriven_by,
         };
-        Ok((self.fields, history, self.anew))
+        Ok((self.fields, history, self.starts_over))
     }
 }
 

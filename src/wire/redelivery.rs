@@ -25,25 +25,29 @@ pub(crate) struct Redelivery {
     pub(crate) history: DeliveryHistory,
     /// The message was redriven and starts over: the attempts in its envelope are those that it
     /// was dead-lettered with.
-    pub(crate) anew: bool,
+    pub(crate) starts_over: bool,
 }
 
 impl TryFrom<RedeliveryForm> for Redelivery {
     type Error = Undecodable;
 
     fn try_from(form: RedeliveryForm) -> Result<Self, Undecodable> {
-        let (fields, history, anew) = form.into_parts()?;
+        let (fields, history, starts_over) = form.into_parts()?;
         Ok(Self {
             fields,
             history,
-            anew,
+            starts_over,
         })
     }
 }
 
 impl Redelivery {
     pub(crate) fn encode(&self) -> Bytes {
-        write(&RedeliveryForm::new(&self.fields, &self.history, self.anew))
+        write(&RedeliveryForm::new(
+            &self.fields,
+            &self.history,
+            self.starts_over,
+        ))
     }
 
     /// Decodes an entry of the redelivery stream: a retry or a redriven dead letter.
@@ -71,7 +75,7 @@ impl Redelivery {
     pub(crate) fn redrive(&mut self, by: Option<Uuid>) {
         self.history.redriven = self.history.redriven.saturating_add(1);
         self.history.redriven_by = by;
-        self.anew = true;
+        self.starts_over = true;
     }
 }
 
@@ -111,10 +115,10 @@ pub(super) mod tests {
         #[test]
         fn redeliveries_keep_every_byte(
             fields in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..4),
-            history in histories(), anew in any::<bool>()
+            history in histories(), starts_over in any::<bool>()
         ) {
             let fields: Fields = fields.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
-            let redelivery = Redelivery { fields, history, anew };
+            let redelivery = Redelivery { fields, history, starts_over };
             let stored = vec![(Bytes::from_static(RETRY_FIELD), redelivery.encode())];
             prop_assert_eq!(&Redelivery::decode(&stored).unwrap(), &redelivery);
         }

@@ -78,25 +78,31 @@ fn dead_letter() -> DeadLetter {
 
 #[test]
 fn a_stored_dead_letter_keeps_its_bytes() {
-    let letter = dead_letter();
-    let record = encode_record(&letter);
+    let dead_letter = dead_letter();
+    let record = encode_record(&dead_letter);
     assert_eq!(hex(&encode_head(&record.head)), HEAD);
     assert_eq!(hex(&record.body), BODY);
     let stored = Record {
         head: decode_head(&bytes(HEAD)).unwrap(),
         body: bytes(BODY),
     };
-    let read = decode_record(&letter.topic, &letter.group, letter.id, stored).unwrap();
-    assert_eq!(read, letter);
+    let read = decode_record(
+        &dead_letter.topic,
+        &dead_letter.group,
+        dead_letter.id,
+        stored,
+    )
+    .unwrap();
+    assert_eq!(read, dead_letter);
 }
 
 #[test]
 fn a_stored_redelivery_keeps_its_bytes() {
-    let letter = dead_letter();
+    let dead_letter = dead_letter();
     let redelivery = Redelivery {
-        fields: letter.fields,
-        history: letter.history,
-        anew: true,
+        fields: dead_letter.fields,
+        history: dead_letter.history,
+        starts_over: true,
     };
     assert_eq!(hex(&redelivery.encode()), REDELIVERY);
     let stored = vec![(Bytes::from_static(b"parcel"), bytes(REDELIVERY))];

@@ -63,24 +63,6 @@ pub(crate) struct Settlements {
 }
 
 impl Core {
-    /// Gives deliveries back, uncounted. Returns how many this consumer held.
-    pub(crate) async fn release(
-        &self,
-        ids: impl Iterator<Item = DeliveryId>,
-    ) -> Result<u64, Error> {
-        let commits: Commits = ids.map(Commit::release).collect();
-        if commits.is_empty() {
-            return Ok(0);
-        }
-        let replies = self
-            .store
-            .deliveries()
-            .commit(&self.member, &commits)
-            .await?;
-        let fates = replies.answered()?;
-        Ok(fates.iter().filter(|fate| **fate == Fate::Done).count() as u64)
-    }
-
     pub(crate) fn new(
         store: Arc<dyn Store>,
         member: Member,
@@ -128,6 +110,24 @@ impl Core {
             writes: write_queue,
         };
         (core, settlements)
+    }
+
+    /// Releases deliveries; no attempt counts. Returns how many this consumer still had.
+    pub(crate) async fn release(
+        &self,
+        ids: impl Iterator<Item = DeliveryId>,
+    ) -> Result<u64, Error> {
+        let commits: Commits = ids.map(Commit::release).collect();
+        if commits.is_empty() {
+            return Ok(0);
+        }
+        let replies = self
+            .store
+            .deliveries()
+            .commit(&self.member, &commits)
+            .await?;
+        let fates = replies.answered()?;
+        Ok(fates.iter().filter(|fate| **fate == Fate::Done).count() as u64)
     }
 
     /// Enters fetched deliveries and queues them for the workers; skips those in flight already.

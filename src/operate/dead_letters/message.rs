@@ -32,7 +32,7 @@ impl DeadLetter {
         let mut redelivery = Redelivery {
             fields,
             history: self.history,
-            anew: false,
+            starts_over: false,
         };
         redelivery.redrive(Some(operation));
         redelivery.encode()

@@ -219,7 +219,7 @@ pub async fn a_retry_waits_in_the_store<S: Subject>(subject: &S) {
     let redelivery = crate::wire::redelivery::Redelivery {
         fields: fetched[0].fields.clone(),
         history: crate::domain::DeliveryHistory::from(fetched[0].receipt.id),
-        anew: false,
+        starts_over: false,
     };
     let (receipt, delay) = (fetched[0].receipt, Duration::from_millis(50));
     let settlement = crate::store::Commit::reschedule(receipt, delay, redelivery.encode());

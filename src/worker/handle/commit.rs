@@ -246,7 +246,7 @@ fn redelivery(
     let redelivery = Redelivery {
         fields,
         history: history.clone(),
-        anew: false,
+        starts_over: false,
     };
     Ok(redelivery.encode())
 }

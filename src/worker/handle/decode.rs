@@ -54,12 +54,12 @@ pub(super) fn decode(
     let Redelivery {
         fields,
         history,
-        anew,
+        starts_over,
     } = redelivery;
     // A failure adds its error text to the envelope, so the limit is higher here.
     let mut envelope = decode_fields(topic, &history, &fields, limits.for_retries());
     if let Ok(envelope) = &mut envelope
-        && anew
+        && starts_over
     {
         envelope.reset_attempts();
     }
@@ -131,11 +131,11 @@ pub(super) mod tests {
         history
     }
 
-    fn redelivery(anew: bool) -> Fields {
+    fn redelivery(starts_over: bool) -> Fields {
         let redelivery = Redelivery {
             fields: fields(&envelope(3)),
             history: history(),
-            anew,
+            starts_over,
         };
         vec![(Bytes::from_static(b"parcel"), redelivery.encode())]
     }

@@ -271,10 +271,10 @@ mod tests {
                         occupied += some.min(most);
                     }
                     Step::Read(some, millis) => {
-                        let Some(seen) = awake.take() else { continue };
-                        prop_assert!(seen >= 2 && seen <= concurrency + prefetch);
-                        capacity.occupy(some.min(seen));
-                        occupied += some.min(seen);
+                        let Some(slots) = awake.take() else { continue };
+                        prop_assert!(slots >= 2 && slots <= concurrency + prefetch);
+                        capacity.occupy(some.min(slots));
+                        occupied += some.min(slots);
                         now += std::time::Duration::from_millis(u64::from(millis));
                         capacity.adapt(now);
                         prefetch = capacity.prefetch();

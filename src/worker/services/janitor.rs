@@ -98,7 +98,7 @@ impl Duties {
     /// Ticks count from 1; `settled`: whether deliveries were settled since the last trim.
     fn at(tick: u64, settled: bool) -> Self {
         Self {
-            trim: settled || tick % QUIET_TICKS == 0,
+            trim: settled || tick.is_multiple_of(QUIET_TICKS),
             prune: tick % PRUNE_TICKS == 1,
             measure: tick % STATUS_TICKS == 1,
         }
@@ -123,8 +123,8 @@ mod tests {
     #[tokio::test]
     async fn trimming_removes_settled_entries_and_no_others() {
         let fixture = Fixture::new().await;
-        let held = fixture.fetch(2).await;
-        fixture.acknowledge(held[0].receipt).await;
+        let fetched = fixture.fetch(2).await;
+        fixture.acknowledge(fetched[0].receipt).await;
         let janitor = Janitor {
             store: Arc::clone(&fixture.store),
             member: Arc::clone(&fixture.member),
@@ -144,6 +144,6 @@ mod tests {
             .await
             .unwrap();
         let ids: Vec<_> = left.iter().map(|(id, _)| *id).collect();
-        assert_eq!(ids, [held[1].receipt.id]);
+        assert_eq!(ids, [fetched[1].receipt.id]);
     }
 }

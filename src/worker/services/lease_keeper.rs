@@ -82,20 +82,20 @@ mod tests {
     #[tokio::test]
     async fn a_lost_lease_cancels_its_handler_and_leaves_the_others() {
         let fixture = Fixture::new().await;
-        let held = fixture.fetch(2).await;
+        let fetched = fixture.fetch(2).await;
         let keeper = fixture.lease_keeper();
         let leases: Vec<_> = keeper
             .in_flight
-            .enter(held.iter().map(|one| one.receipt))
+            .enter(fetched.iter().map(|one| one.receipt))
             .into_iter()
             .flatten()
             .collect();
         assert!(keeper.extend_all().await);
         assert!(!leases.iter().any(|lease| lease.is_cancelled()));
 
-        fixture.take_over(held[0].receipt).await;
+        fixture.take_over(fetched[0].receipt).await;
         assert!(keeper.extend_all().await, "the store answered");
         assert!(leases[0].is_lost() && !leases[1].is_cancelled());
-        assert_eq!(keeper.in_flight.ids(), [held[1].receipt]);
+        assert_eq!(keeper.in_flight.ids(), [fetched[1].receipt]);
     }
 }

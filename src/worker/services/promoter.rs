@@ -118,9 +118,9 @@ mod tests {
     #[tokio::test]
     async fn a_retry_comes_back_when_the_clock_reaches_its_time() {
         let fixture = Fixture::new().await;
-        let held = fixture.fetch(1).await;
+        let fetched = fixture.fetch(1).await;
         fixture
-            .reschedule(held[0].receipt, Duration::from_secs(60))
+            .reschedule(fetched[0].receipt, Duration::from_secs(60))
             .await;
         let halt = CancellationToken::new();
         let promoter = Promoter {
