@@ -113,10 +113,10 @@ pub mod envelope {
 pub mod kv {
     //! Effects that must not repeat, on a [`Kv`](crate::Kv).
     //!
-    //! [`once`] runs a function at most once per key and remembers its result. [`first_time`] tells
-    //! whether an id is new. The page [key-value store](crate::docs::key_value) shows both and states
-    //! their limits.
-    pub use crate::api::{Once, OnceError, first_time, once};
+    //! [`once`] runs a function once per key and remembers its result; [`once_with`] takes a lease.
+    //! [`first_time`] tells whether an id is new, and marks it before any work is done. The page
+    //! [key-value store](crate::docs::key_value) shows both and states their limits.
+    pub use crate::api::{Once, OnceError, OnceOptions, first_time, once, once_with};
 }
 
 pub mod topics {

@@ -9,6 +9,7 @@ use redstart::{
     Container, Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions,
     dead_letters::{DeadLetterRetention, Sweep},
     envelope::Timestamp,
+    kv::{Once, OnceOptions, once_with},
     memory::{Clock as _, ManualClock, MemoryStore},
     topics::{Retention, TopicSettings},
 };
@@ -320,4 +321,26 @@ async fn a_message_that_a_sweep_publishes_is_never_a_duplicate() {
     }
     assert_eq!(next(&mut received).await, 7);
     finish(container).await;
+}
+
+/// A function that blocks its thread keeps its claim: another thread extends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_function_that_blocks_its_thread_keeps_its_claim() {
+    let kv = MemoryStore::new().kv(None);
+    let lease = Duration::from_millis(200);
+    let options = OnceOptions::new(Duration::from_secs(60)).with_lease(lease);
+    let blocking = tokio::spawn({
+        let kv = kv.clone();
+        async move {
+            let function = async || {
+                std::thread::sleep(lease * 4);
+                Ok::<_, std::io::Error>(1)
+            };
+            once_with(&kv, "charge", options, function).await
+        }
+    });
+    tokio::time::sleep(lease * 2).await;
+    let looked = once_with(&kv, "charge", options, async || Ok::<_, std::io::Error>(2)).await;
+    assert_eq!(looked.unwrap(), Once::InProgress);
+    assert_eq!(blocking.await.unwrap().unwrap(), Once::Executed(1));
 }

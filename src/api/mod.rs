@@ -1,6 +1,7 @@
 //! The types that users hold: the bus, the key-value store, handlers, deliveries, options.
 
 pub(crate) mod bus;
+mod claim;
 pub(crate) mod delivery;
 pub(crate) mod handler;
 pub(crate) mod kv;
@@ -15,6 +16,6 @@ pub use handler::{Handler, IntoHandler, RawBatchHandler, RawHandler};
 pub(crate) use handler::{Work, batch_handler};
 pub(crate) use kv::check_key;
 pub use kv::{CasResult, ClaimResult, Kv, KvStore};
-pub use once::{Once, OnceError, first_time, once};
+pub use once::{Once, OnceError, OnceOptions, first_time, once, once_with};
 pub use options::SubscribeOptions;
 pub use subscription::{Subscription, SubscriptionReport};

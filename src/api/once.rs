@@ -3,39 +3,79 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
+use crate::api::claim::HeldClaim;
 use crate::api::{ClaimResult, Kv};
-use crate::domain::{Error, ErrorKind};
+use crate::domain::{Error, ErrorKind, ttl_millis};
 use crate::wire::value;
 
-/// The lease of a claim, which is extended every third of it.
-const LEASE: Duration = Duration::from_secs(30);
+/// The shortest lease: a claim is extended every third of it.
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
-/// The result of [`once`].
+/// How [`once_with`] claims a key and how long it remembers a run.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct OnceOptions {
+    ttl: Duration,
+    lease: Duration,
+}
+
+impl OnceOptions {
+    /// Remembers a completed run for `ttl`, at least one millisecond, with a lease of 30 seconds.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            lease: Duration::from_secs(30),
+        }
+    }
+
+    /// Sets how long the claim outlives a process that dies: at least 100 milliseconds, by default
+    /// 30 seconds. While the function runs, the claim is extended every third of it.
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    fn check(&self, key: &str) -> Result<(), Error> {
+        ttl_millis("once", Some(self.ttl)).map_err(|e| e.on(key))?;
+        if self.lease < SHORTEST_LEASE {
+            let rule = format!(
+                "a lease is at least {SHORTEST_LEASE:?}, not {:?}",
+                self.lease
+            );
+            return Err(Error::new(ErrorKind::Invalid, "once", rule).on(key));
+        }
+        Ok(())
+    }
+}
+
+/// What [`once`] found or did.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use]
 pub enum Once<T> {
-    /// The function ran now, and its result is stored.
+    /// The function ran here and the run is recorded.
     Executed(T),
-    /// The function ran before. Holds its stored result; `None` for a mark without one.
+    /// The function had run before. `None` when no result was stored: the result could not be
+    /// encoded, or the key holds the mark `true`.
     AlreadyDone(Option<T>),
-    /// Another caller runs the function now.
+    /// Another caller is running the function now, or died less than a lease ago.
     InProgress,
 }
 
 /// Why [`once`] failed.
 #[derive(Debug)]
 pub enum OnceError<E> {
-    /// The function failed. The claim was released, so a later call runs the function again.
+    /// The function failed and the claim was released, so a later call runs the function again.
     Function(E),
-    /// The store failed, or the claim was lost while the function ran ([`ErrorKind::LeaseLost`]). The
-    /// result was not recorded.
+    /// The store failed. If the error is [`ErrorKind::LeaseLost`] or names the operation
+    /// `complete`, the function has run and the run is not recorded; otherwise the function did not
+    /// run.
     Store(Error),
 }
 
@@ -57,19 +97,75 @@ impl<E: StdError + 'static> StdError for OnceError<E> {
     }
 }
 
-/// Runs `function` unless it has already run for this key, and stores its result for `ttl`.
+/// Runs `function` once for a key and remembers its result for `ttl`.
 ///
-/// The claim is atomic and is extended while the function runs. An owner token fences the completion:
-/// a caller that was frozen beyond its lease cannot overwrite the result of its successor.
+/// The claim is atomic. A task of its own extends it while the function runs, so a function that
+/// blocks its thread keeps the claim on a runtime with several threads. An owner token fences the
+/// completion: a caller that was frozen beyond its lease cannot overwrite its successor.
+///
+/// Everything that can be refused is refused before the function runs. Afterwards the completion is
+/// repeated for as long as the claim is held, for example while the server's memory is full. A
+/// result that cannot be encoded and read again is not stored: later calls return
+/// [`Once::AlreadyDone`] with `None`.
+///
+/// # What a crash means
+///
+/// The function's effect and its completion are two steps. If the process dies between them, or the
+/// store stays out of reach for longer than the lease, the claim ends with its lease and a later
+/// call **runs the function again**. An effect that must never happen twice needs an idempotency key
+/// at the other side.
 ///
 /// # Errors
 ///
-/// [`OnceError::Function`] with the function's error, else [`OnceError::Store`].
+/// [`OnceError::Function`] with the function's own error; [`OnceError::Store`] with
+/// [`Invalid`](ErrorKind::Invalid) for a key, a time to live or a lease that breaks its rule,
+/// [`Decode`](ErrorKind::Decode) when the stored result is not a `T`,
+/// [`LeaseLost`](ErrorKind::LeaseLost) when the claim passed to another caller, and the kinds of the
+/// connection.
+///
+/// # Panics
+///
+/// Outside of a Tokio runtime.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future leaves the claim until its lease of 30 seconds ends. Until then other callers
-/// get [`Once::InProgress`].
+/// When the future is dropped, the claim stays until its lease ends; until then other calls return
+/// [`Once::InProgress`], and afterwards they run the function again.
+///
+/// # Example: a handler whose work may fail
+///
+/// A delivery can come again. `once` inside the handler skips the work that was completed, and
+/// repeats the work that failed.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use redstart::kv::{Once, OnceError, once};
+/// use redstart::{Delivery, Kv, Outcome};
+///
+/// # async fn charge(order: u32) -> Result<String, std::io::Error> { Ok(format!("receipt-{order}")) }
+/// async fn handle(kv: Kv, order: u32, delivery: Delivery) -> Outcome {
+///     let key = format!("charge:{}", delivery.envelope().id());
+///     let day = Duration::from_secs(86_400);
+///     match once(&kv, &key, day, || charge(order)).await {
+///         Ok(Once::Executed(_) | Once::AlreadyDone(_)) => Outcome::Ack,
+///         Ok(Once::InProgress) => Outcome::snooze(Duration::from_secs(30)),
+///         Err(OnceError::Function(error)) => Outcome::retry(error),
+///         Err(OnceError::Store(error)) => Outcome::retry(error),
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let container = redstart::Container::in_memory().await?;
+/// let kv = container.kv();
+/// let first = once(&kv, "charge:7", Duration::from_secs(60), || charge(7)).await?;
+/// assert_eq!(first, Once::Executed("receipt-7".to_owned()));
+/// let second = once(&kv, "charge:7", Duration::from_secs(60), || charge(7)).await?;
+/// assert_eq!(second, Once::AlreadyDone(Some("receipt-7".to_owned())));
+/// # Ok(())
+/// # }
+/// ```
 pub async fn once<T, E, F, Fut>(
     kv: &Kv,
     key: &str,
@@ -81,73 +177,111 @@ where
     F: FnOnce() -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let token = Uuid::new_v4().to_string();
-    match kv
-        .port()
-        .claim(key, &token, LEASE)
-        .await
-        .map_err(OnceError::Store)?
-    {
-        ClaimResult::Busy => return Ok(Once::InProgress),
-        ClaimResult::Done(None) => return Ok(Once::AlreadyDone(None)),
-        ClaimResult::Done(Some(bytes)) => {
-            let result = value::decode(&bytes).map_err(|e| OnceError::Store(e.on(key)))?;
-            return Ok(Once::AlreadyDone(Some(result)));
-        }
-        ClaimResult::Claimed => {}
-    }
-    let recorded = match holding(kv, key, &token, function()).await {
-        Ok(result) => kv.encode(key, &result).map(|bytes| (result, bytes)),
-        Err(error) => {
-            // If this fails, the claim ends with its lease.
-            let _ = kv.port().release_claim(key, &token).await;
-            return Err(OnceError::Function(error));
-        }
-    };
-    let (result, bytes) = match recorded {
-        Ok(recorded) => recorded,
-        Err(error) => {
-            let _ = kv.port().release_claim(key, &token).await;
-            return Err(OnceError::Store(error));
-        }
-    };
-    match kv.port().complete_claim(key, &token, bytes, ttl).await {
-        Ok(true) => Ok(Once::Executed(result)),
-        Ok(false) => Err(OnceError::Store(
-            Error::new(
-                ErrorKind::LeaseLost,
-                "once",
-                "the claim passed to another owner",
-            )
-            .on(key),
-        )),
-        Err(error) => Err(OnceError::Store(error)),
-    }
+    once_with(kv, key, OnceOptions::new(ttl), function).await
 }
 
-/// Polls `work` to its end and extends the claim meanwhile.
-async fn holding<T>(kv: &Kv, key: &str, token: &str, work: impl Future<Output = T>) -> T {
-    let keeping = async {
-        loop {
-            tokio::time::sleep(LEASE / 3).await;
-            // The next extension may succeed, and a token fences the completion.
-            let _ = kv.port().extend_claim(key, token, LEASE).await;
-        }
-    };
-    tokio::select! {
-        biased;
-        result = work => result,
-        () = keeping => unreachable!("the keeper never ends"),
-    }
-}
-
-/// Whether this is the first call for an event id within `ttl`.
-///
-/// Returns `true` exactly once per window, by one atomic command on the key `seen:<id>`.
+/// Runs `function` once for a key, as [`once`] does, with its options.
 ///
 /// # Errors
 ///
-/// The kinds of the connection. After [`ErrorKind::OutcomeUnknown`] the id may be recorded.
+/// As [`once`].
+///
+/// # Panics
+///
+/// As [`once`].
+///
+/// # Cancel safety
+///
+/// As [`once`].
+pub async fn once_with<T, E, F, Fut>(
+    kv: &Kv,
+    key: &str,
+    options: OnceOptions,
+    function: F,
+) -> Result<Once<T>, OnceError<E>>
+where
+    T: Serialize + DeserializeOwned,
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    options.check(key).map_err(OnceError::Store)?;
+    let claimed = HeldClaim::take(kv.port(), key, options.lease).await;
+    let claim = match claimed.map_err(OnceError::Store)? {
+        Ok(claim) => claim,
+        Err(found) => return already::<T>(key, found).map_err(OnceError::Store),
+    };
+    match function().await {
+        Ok(result) => {
+            let stored = readable(kv, key, &result);
+            let completed = claim.complete(stored, options.ttl).await;
+            completed.map_err(OnceError::Store)?;
+            Ok(Once::Executed(result))
+        }
+        Err(error) => {
+            claim.release().await;
+            Err(OnceError::Function(error))
+        }
+    }
+}
+
+/// The answer for a key that could not be claimed.
+fn already<T: DeserializeOwned>(key: &str, found: ClaimResult) -> Result<Once<T>, Error> {
+    match found {
+        ClaimResult::Claimed | ClaimResult::Busy => Ok(Once::InProgress),
+        ClaimResult::Done(None) => Ok(Once::AlreadyDone(None)),
+        // No value is encoded as nothing: the run was completed without a result.
+        ClaimResult::Done(Some(bytes)) if bytes.is_empty() => Ok(Once::AlreadyDone(None)),
+        ClaimResult::Done(Some(bytes)) => {
+            let rule = format!(
+                "the function has run, but its stored result is not a {}",
+                std::any::type_name::<T>()
+            );
+            let failed = |e| {
+                Error::new(ErrorKind::Decode, "once", rule)
+                    .on(key)
+                    .because(e)
+            };
+            let result = value::decode(&bytes).map_err(failed)?;
+            Ok(Once::AlreadyDone(Some(result)))
+        }
+    }
+}
+
+/// A result in its stored form; empty where a later call could not read it.
+fn readable<T: Serialize + DeserializeOwned>(kv: &Kv, key: &str, result: &T) -> Bytes {
+    let encode = || {
+        let bytes = kv.encode(key, result)?;
+        value::decode::<T>(&bytes).map(|_| bytes)
+    };
+    // A panic of the type's own code must not undo a function that has run.
+    match catch_unwind(AssertUnwindSafe(encode)) {
+        Ok(Ok(bytes)) => bytes,
+        failed => {
+            let error = failed.ok().and_then(Result::err);
+            tracing::warn!(
+                key,
+                error = error.map(|e| e.to_string()),
+                "the result of a completed function cannot be stored; the run is recorded without it"
+            );
+            Bytes::new()
+        }
+    }
+}
+
+/// Whether an event's id is new within `ttl`: true for exactly one caller.
+///
+/// One atomic command on the key `seen:<id>`. It marks the id **before** any work is done. In a
+/// handler that can fail or crash after the mark, the retry finds the id marked, and the work is
+/// never done. Use it only where losing an event is better than handling it twice, such as for a
+/// notification. For all other work use [`once`], which marks the id when the work has ended.
+///
+/// # Errors
+///
+/// The kinds of the connection. After [`ErrorKind::OutcomeUnknown`] the id may count as seen.
+///
+/// # Cancel safety
+///
+/// When the future is dropped, the id may count as seen.
 pub async fn first_time(kv: &Kv, event_id: &str, ttl: Duration) -> Result<bool, Error> {
     let key = format!("seen:{event_id}");
     kv.port()

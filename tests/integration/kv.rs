@@ -8,7 +8,7 @@ use crate::support::Server;
 use redstart::{
     ErrorKind, Kv, Namespace,
     envelope::Codec,
-    kv::{Once, OnceError, first_time, once},
+    kv::{Once, OnceError, OnceOptions, first_time, once, once_with},
     ports::{CasResult, ClaimResult},
 };
 
@@ -253,6 +253,60 @@ async fn every_state_of_once() {
         ClaimResult::Claimed
     );
     assert_eq!(run(Ok(9)).await.unwrap(), Once::InProgress);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_function_that_blocks_its_thread_keeps_its_claim() {
+    let server = Server::start();
+    let lease = Duration::from_millis(300);
+    let options = OnceOptions::new(HOUR).with_lease(lease);
+    let kv = store(&server);
+    let blocking = tokio::spawn({
+        let kv = kv.clone();
+        async move {
+            let function = async || {
+                std::thread::sleep(lease * 3);
+                Ok::<_, std::io::Error>(1)
+            };
+            once_with(&kv, "job", options, function).await
+        }
+    });
+    tokio::time::sleep(lease * 2).await;
+    let looked = once_with(&kv, "job", options, async || Ok::<_, std::io::Error>(2)).await;
+    assert_eq!(looked.unwrap(), Once::InProgress);
+    assert_eq!(blocking.await.unwrap().unwrap(), Once::Executed(1));
+}
+
+#[tokio::test]
+async fn memory_that_is_full_for_a_moment_does_not_run_a_function_twice() {
+    let server = Server::start();
+    let kv = store(&server);
+    let limit = |bytes: &str| {
+        redis::cmd("CONFIG")
+            .arg("SET")
+            .arg("maxmemory")
+            .arg(bytes)
+            .exec(&mut server.raw())
+            .unwrap();
+    };
+    let runs = AtomicU32::new(0);
+    let run = async || {
+        let function = async || {
+            runs.fetch_add(1, Ordering::SeqCst);
+            limit("1");
+            Ok::<_, std::io::Error>("receipt".to_owned())
+        };
+        once(&kv, "job", HOUR, function).await
+    };
+    let mends = async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        limit("0");
+    };
+    let (first, ()) = tokio::join!(run(), mends);
+    assert_eq!(first.unwrap(), Once::Executed("receipt".to_owned()));
+    let again = run().await.unwrap();
+    assert_eq!(again, Once::AlreadyDone(Some("receipt".to_owned())));
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -45,6 +45,7 @@ pub mod health;
 pub mod kv;
 pub mod leases;
 pub mod once;
+pub mod once_completion;
 pub mod operators;
 pub mod ordering;
 pub mod payloads;
@@ -252,6 +253,13 @@ macro_rules! conformance {
             completion_is_fenced,
             concurrent_callers_run_once,
         );
+        $crate::conformance_checks!($factory, once_completion:
+            bad_times_are_refused_before_the_function_runs,
+            an_unreadable_result_is_left_out,
+            a_failed_completion_is_repeated,
+            the_lease_of_a_run_can_be_chosen,
+            a_result_of_another_type_says_so,
+        );
         $crate::conformance_checks!($factory, cas:
             a_value_is_replaced_only_if_it_is_as_expected,
             a_swap_sets_the_time_to_live,
@@ -290,7 +298,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 19] = [
+    const CHECKS: [(&str, &str); 20] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -308,6 +316,7 @@ mod tests {
         ("payloads", include_str!("payloads.rs")),
         ("kv", include_str!("kv.rs")),
         ("once", include_str!("once.rs")),
+        ("once_completion", include_str!("once_completion.rs")),
         ("cas", include_str!("cas.rs")),
         ("health", include_str!("health.rs")),
     ];

@@ -1,0 +1,151 @@
+//! A claim on a key that this process holds.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::api::{ClaimResult, KvStore};
+use crate::domain::{Error, ErrorKind};
+
+/// The first pause between two attempts to complete; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A claim that a task of its own keeps alive until it is dropped.
+#[derive(Debug)]
+pub(super) struct HeldClaim {
+    port: Arc<dyn KvStore>,
+    key: String,
+    token: String,
+    lease: Duration,
+    taken: Instant,
+    /// When the store last said that the claim is held.
+    confirmed: Arc<Mutex<Instant>>,
+    keeper: JoinHandle<()>,
+}
+
+impl Drop for HeldClaim {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl HeldClaim {
+    /// Claims a key, or says what it holds instead.
+    pub(super) async fn take(
+        port: &Arc<dyn KvStore>,
+        key: &str,
+        lease: Duration,
+    ) -> Result<Result<Self, ClaimResult>, Error> {
+        let token = Uuid::new_v4().to_string();
+        let taken = Instant::now();
+        match port.claim(key, &token, lease).await? {
+            ClaimResult::Claimed => {}
+            found => return Ok(Err(found)),
+        }
+        let confirmed = Arc::new(Mutex::new(taken));
+        let (started, starts) = oneshot::channel();
+        let kept = keep(
+            Arc::clone(port),
+            key.to_owned(),
+            token.clone(),
+            lease,
+            Arc::clone(&confirmed),
+        );
+        let keeper = tokio::spawn(async move {
+            let _ = started.send(());
+            kept.await;
+        });
+        let held = Self {
+            port: Arc::clone(port),
+            key: key.to_owned(),
+            token,
+            lease,
+            taken,
+            confirmed,
+            keeper,
+        };
+        // No other thread takes over a task that its thread has spawned last and not yet polled. The
+        // function may block this thread, so the keeper starts before it.
+        let _ = starts.await;
+        Ok(Ok(held))
+    }
+
+    /// Records that the function has run. Repeats while the claim is held: giving up would let
+    /// another caller run the function a second time.
+    pub(super) async fn complete(self, result: Bytes, ttl: Duration) -> Result<(), Error> {
+        let mut stored = result;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let completion = self
+                .port
+                .complete_claim(&self.key, &self.token, stored.clone(), ttl);
+            let error = match completion.await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(self.lost()),
+                Err(error) => error,
+            };
+            if is_final(error.kind()) || !self.is_held() {
+                return Err(error);
+            }
+            // A server that refuses for a whole lease may never take this result. That the function
+            // has run matters more.
+            if error.kind() == ErrorKind::Refused && self.taken.elapsed() > self.lease {
+                stored = Bytes::new();
+            }
+            sleep(pause.min(self.lease / 6)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Gives the claim up. If the store does not hear of it, the claim ends with its lease.
+    pub(super) async fn release(self) {
+        let _ = self.port.release_claim(&self.key, &self.token).await;
+    }
+
+    fn is_held(&self) -> bool {
+        let confirmed = *self
+            .confirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        confirmed.elapsed() < self.lease
+    }
+
+    fn lost(&self) -> Error {
+        let rule = "the function has run, but the claim has passed to another owner or expired";
+        Error::new(ErrorKind::LeaseLost, "once", rule).on(&self.key)
+    }
+}
+
+/// Whether repeating cannot help.
+fn is_final(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Invalid | ErrorKind::Encode | ErrorKind::Closed
+    )
+}
+
+/// Extends a claim every third of its lease until it is lost.
+async fn keep(
+    port: Arc<dyn KvStore>,
+    key: String,
+    token: String,
+    lease: Duration,
+    confirmed: Arc<Mutex<Instant>>,
+) {
+    loop {
+        sleep(lease / 3).await;
+        let asked = Instant::now();
+        match port.extend_claim(&key, &token, lease).await {
+            Ok(true) => *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
+            Ok(false) => return,
+            // The next extension may succeed, and the completion is fenced.
+            Err(error) => tracing::debug!(key, %error, "a claim was not extended"),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! `once` from its refusals to its completion: what a later call finds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Subject;
+use super::support::{DAY, Must as _, Stage};
+use crate::api::{
+    CasResult, ClaimResult, Kv, KvStore, Once, OnceError, OnceOptions, once, once_with,
+};
+use crate::domain::{BoxFuture, Codec, Error, ErrorKind};
+
+/// A time to live or a lease that the store refuses is refused before the function runs.
+pub async fn bad_times_are_refused_before_the_function_runs<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let day = OnceOptions::new(DAY);
+    for options in [
+        OnceOptions::new(Duration::MAX),
+        OnceOptions::new(Duration::from_secs(u64::MAX)),
+        OnceOptions::new(Duration::ZERO),
+        OnceOptions::new(Duration::from_micros(500)),
+        day.with_lease(Duration::ZERO),
+        day.with_lease(Duration::from_millis(99)),
+        day.with_lease(Duration::MAX),
+    ] {
+        let ran = AtomicU32::new(0);
+        let charge = async || {
+            ran.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, &str>(1)
+        };
+        let refused = once_with(&kv, "job", options, charge).await;
+        let Err(OnceError::Store(error)) = refused else {
+            panic!("{options:?}: {refused:?}")
+        };
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{options:?}");
+        assert_eq!(ran.load(Ordering::SeqCst), 0, "{options:?}");
+    }
+    assert!(!kv.exists("job").await.must("asking"));
+}
+
+/// Runs a function that succeeds, three times, and expects that it ran once.
+async fn runs_once_without_a_result<T>(kv: &Kv, key: &str, result: T)
+where
+    T: Clone + std::fmt::Debug + Serialize + serde::de::DeserializeOwned,
+{
+    let ran = AtomicU32::new(0);
+    let run = async || {
+        let function = async || {
+            ran.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, std::io::Error>(result.clone())
+        };
+        once(kv, key, DAY, function).await.must("once")
+    };
+    let first = run().await;
+    assert!(matches!(first, Once::Executed(_)), "{key}: {first:?}");
+    for _ in 0..2 {
+        let later = run().await;
+        assert!(matches!(later, Once::AlreadyDone(None)), "{key}: {later:?}");
+    }
+    assert_eq!(ran.load(Ordering::SeqCst), 1, "{key}");
+}
+
+/// A function that has succeeded counts as done, also where its result cannot be stored.
+pub async fn an_unreadable_result_is_left_out<S: Subject>(subject: &S) {
+    #[derive(Clone, Debug, Deserialize, Serialize)]
+    #[serde(tag = "type")]
+    enum Unreadable {
+        Made { amount: u128 },
+    }
+    let stage = Stage::bare(subject).await;
+    for codec in [Codec::MessagePack, Codec::Json] {
+        let kv = stage.container.kv().with_codec(codec);
+        let name = |kind: &str| format!("{kind} in {codec}");
+        let deep: Value = (0..70).fold(json!(1), |inner, _| json!([inner]));
+        runs_once_without_a_result(&kv, &name("deep"), deep).await;
+        let unreadable = Unreadable::Made { amount: 5 };
+        runs_once_without_a_result(&kv, &name("tagged"), unreadable).await;
+    }
+    let kv = stage.container.kv().with_codec(Codec::Json);
+    runs_once_without_a_result(&kv, "keys", BTreeMap::from([((1, 2), 3)])).await;
+    runs_once_without_a_result(&kv, "ratio", f64::NAN).await;
+}
+
+/// How a completion fails in [`Failing`].
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    /// The server refuses so many.
+    Refused(u32),
+    /// The server refuses every completion that has a result.
+    TooMuch,
+    /// The server completes, and the first reply is lost.
+    ReplyLost,
+}
+
+/// A store whose completions fail.
+#[derive(Debug)]
+struct Failing {
+    inner: Arc<dyn KvStore>,
+    failure: Failure,
+    completions: AtomicU32,
+}
+
+impl KvStore for Failing {
+    fn get_bytes<'a>(
+        &'a self,
+        keys: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, Error>> {
+        self.inner.get_bytes(keys)
+    }
+
+    fn set_bytes<'a>(
+        &'a self,
+        entries: Vec<(&'a str, Bytes)>,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        self.inner.set_bytes(entries, ttl)
+    }
+
+    fn insert_bytes<'a>(
+        &'a self,
+        key: &'a str,
+        value: Bytes,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.inner.insert_bytes(key, value, ttl)
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, Error>> {
+        self.inner.delete(key)
+    }
+
+    fn exists<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, Error>> {
+        self.inner.exists(key)
+    }
+
+    fn incr<'a>(&'a self, key: &'a str, by: i64) -> BoxFuture<'a, Result<i64, Error>> {
+        self.inner.incr(key, by)
+    }
+
+    fn cas_bytes<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Option<Bytes>,
+        new: Bytes,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'a, Result<CasResult, Error>> {
+        self.inner.cas_bytes(key, expected, new, ttl)
+    }
+
+    fn claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<ClaimResult, Error>> {
+        self.inner.claim(key, token, lease)
+    }
+
+    fn extend_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.inner.extend_claim(key, token, lease)
+    }
+
+    fn complete_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        result: Bytes,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let before = self.completions.fetch_add(1, Ordering::SeqCst);
+            let fails = match self.failure {
+                Failure::Refused(count) => before < count,
+                Failure::TooMuch => !result.is_empty(),
+                Failure::ReplyLost => {
+                    let done = self.inner.complete_claim(key, token, result, ttl).await;
+                    if before == 0 {
+                        let rule = "the reply was lost";
+                        return Err(Error::new(ErrorKind::OutcomeUnknown, "complete", rule));
+                    }
+                    return done;
+                }
+            };
+            if fails {
+                return Err(Error::new(ErrorKind::Refused, "complete", "memory is full"));
+            }
+            self.inner.complete_claim(key, token, result, ttl).await
+        })
+    }
+
+    fn release_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.inner.release_claim(key, token)
+    }
+}
+
+/// A completion is repeated while the claim is held, and in the end without its result.
+pub async fn a_failed_completion_is_repeated<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    for (failure, stored) in [
+        (Failure::Refused(2), Some(1)),
+        (Failure::ReplyLost, Some(1)),
+        (Failure::TooMuch, None),
+    ] {
+        let failing: Arc<dyn KvStore> = Arc::new(Failing {
+            inner: Arc::clone(stage.container.kv().port()),
+            failure,
+            completions: AtomicU32::new(0),
+        });
+        let kv = Kv::from(failing);
+        let key = format!("{failure:?}");
+        let options = OnceOptions::new(DAY).with_lease(Duration::from_millis(300));
+        let run = async |n: i32| {
+            let done = once_with(&kv, &key, options, async || Ok::<_, &str>(n)).await;
+            done.must("once")
+        };
+        assert_eq!(run(1).await, Once::Executed(1), "{key}");
+        assert_eq!(run(2).await, Once::AlreadyDone(stored), "{key}");
+    }
+}
+
+/// The claim lives as long as its function, and ends with its lease when the function is dropped.
+pub async fn the_lease_of_a_run_can_be_chosen<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let lease = Duration::from_millis(200);
+    let options = OnceOptions::new(DAY).with_lease(lease);
+    let run = async |n: i32, lasts: Duration| {
+        let function = async || {
+            tokio::time::sleep(lasts).await;
+            Ok::<_, &str>(n)
+        };
+        once_with(&kv, "job", options, function).await.must("once")
+    };
+    let looks = async {
+        tokio::time::sleep(lease * 2).await;
+        run(2, Duration::ZERO).await
+    };
+    let (long, looked) = tokio::join!(run(1, lease * 3), looks);
+    assert_eq!((long, looked), (Once::Executed(1), Once::InProgress));
+    kv.delete("job").await.must("deleting");
+    let dropped = tokio::time::timeout(lease / 2, run(3, DAY)).await;
+    assert!(dropped.is_err(), "the function should still have run");
+    assert_eq!(run(4, Duration::ZERO).await, Once::InProgress);
+    stage
+        .until("the dropped claim to end", async || {
+            let next = run(5, Duration::ZERO).await;
+            (next == Once::Executed(5)).then_some(())
+        })
+        .await;
+}
+
+/// A stored result of another type is an error that says that the function has run.
+pub async fn a_result_of_another_type_says_so<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let first = once(&kv, "job", DAY, async || {
+        Ok::<_, &str>("receipt".to_owned())
+    })
+    .await;
+    assert_eq!(first.must("once"), Once::Executed("receipt".to_owned()));
+    let changed = once(&kv, "job", DAY, async || Ok::<_, &str>(1)).await;
+    let Err(OnceError::Store(error)) = changed else {
+        panic!("{changed:?}")
+    };
+    assert_eq!(error.kind(), ErrorKind::Decode);
+    assert!(
+        error.to_string().contains("the function has run"),
+        "{error}"
+    );
+    let read = kv.get::<String>("job").await.err().must("an error");
+    assert_eq!(read.kind(), ErrorKind::Decode);
+    assert!(read.to_string().contains("completed `once`"), "{read}");
+}
