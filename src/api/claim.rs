@@ -1,9 +1,12 @@
 //! A claim on a key that this process holds.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -70,10 +73,27 @@ impl HeldClaim {
             confirmed,
             keeper,
         };
-        // No other thread takes over a task that its thread has spawned last and not yet polled. The
-        // function may block this thread, so the keeper starts before it.
+        // No other thread takes over the task that this one has spawned last, and the function may
+        // block this one.
         let _ = starts.await;
         Ok(Ok(held))
+    }
+
+    /// Runs the function's future. It may block this thread, which may own the timers and sockets of
+    /// the runtime while every other thread sleeps. Waking one before each poll hands them over, so
+    /// that the keeper goes on.
+    pub(super) async fn run<T>(&self, function: impl Future<Output = T>) -> T {
+        let mut function = pin!(function);
+        let has_threads = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
+        poll_fn(|context| {
+            if has_threads {
+                // The second task moves the first to where other threads look for work.
+                tokio::spawn(std::future::ready(()));
+                tokio::spawn(std::future::ready(()));
+            }
+            function.as_mut().poll(context)
+        })
+        .await
     }
 
     /// Records that the function has run. Repeats while the claim is held: giving up would let

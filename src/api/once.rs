@@ -210,7 +210,7 @@ where
         Ok(claim) => claim,
         Err(found) => return already::<T>(key, found).map_err(OnceError::Store),
     };
-    match function().await {
+    match claim.run(async { function().await }).await {
         Ok(result) => {
             let stored = readable(kv, key, &result);
             let completed = claim.complete(stored, options.ttl).await;
