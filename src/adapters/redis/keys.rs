@@ -26,8 +26,18 @@
 //! its own, takes 197 bytes and 1.7 times the server's time.
 
 use crate::api::check_key;
-use crate::domain::{Error, Group, Namespace, Topic};
-use crate::store::Lane;
+use crate::domain::{Error, Namespace};
+use crate::store::{GroupAt, Lane, Partition};
+
+const REDELIVERY: &str = "redo";
+
+/// The name of a lane in stored retries and in the arguments of scripts.
+pub(super) fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Log => "log",
+        Lane::Redelivery => REDELIVERY,
+    }
+}
 
 /// Builds the names of keys in one namespace.
 #[derive(Clone, Debug)]
@@ -44,75 +54,75 @@ impl Keys {
         self.namespace.as_ref().map_or("", Namespace::as_str)
     }
 
-    fn of_topic(&self, topic: &Topic, rest: &str) -> String {
+    fn of_partition(&self, at: &Partition, rest: &str) -> String {
         match &self.namespace {
-            Some(namespace) => format!("{{{namespace}:{topic}}}:{rest}"),
-            None => format!("{{{topic}}}:{rest}"),
+            Some(namespace) => format!("{{{namespace}:{at}}}:{rest}"),
+            None => format!("{{{at}}}:{rest}"),
         }
     }
 
-    fn of_group(&self, topic: &Topic, group: &Group, rest: &str) -> String {
-        self.of_topic(topic, &format!("group:{group}:{rest}"))
+    fn of_group(&self, at: &GroupAt, rest: &str) -> String {
+        self.of_partition(&at.partition, &format!("group:{}:{rest}", at.group))
     }
 
-    pub(super) fn log(&self, topic: &Topic) -> String {
-        self.of_topic(topic, "log")
+    pub(super) fn log(&self, at: &Partition) -> String {
+        self.of_partition(at, "log")
     }
 
-    pub(super) fn meta(&self, topic: &Topic) -> String {
-        self.of_topic(topic, "meta")
+    pub(super) fn meta(&self, at: &Partition) -> String {
+        self.of_partition(at, "meta")
     }
 
     /// Both generations of ids, the current one first.
-    pub(super) fn ids(&self, topic: &Topic) -> [String; 2] {
-        ["ids", "ids:before"].map(|rest| self.of_topic(topic, rest))
+    pub(super) fn ids(&self, at: &Partition) -> [String; 2] {
+        ["ids", "ids:before"].map(|rest| self.of_partition(at, rest))
     }
 
-    pub(super) fn redo(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "redo")
+    pub(super) fn redelivery(&self, at: &GroupAt) -> String {
+        self.of_group(at, REDELIVERY)
     }
 
-    pub(super) fn lane(&self, topic: &Topic, group: &Group, lane: Lane) -> String {
+    pub(super) fn lane(&self, at: &GroupAt, lane: Lane) -> String {
         match lane {
-            Lane::Log => self.log(topic),
-            Lane::Redelivery => self.redo(topic, group),
+            Lane::Log => self.log(&at.partition),
+            Lane::Redelivery => self.redelivery(at),
         }
     }
 
-    pub(super) fn retry(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "retry")
+    pub(super) fn retry(&self, at: &GroupAt) -> String {
+        self.of_group(at, "retry")
     }
 
-    pub(super) fn retry_body(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "retry:body")
+    pub(super) fn retry_body(&self, at: &GroupAt) -> String {
+        self.of_group(at, "retry:body")
     }
 
-    pub(super) fn dead(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "dead")
+    pub(super) fn dead(&self, at: &GroupAt) -> String {
+        self.of_group(at, "dead")
     }
 
-    pub(super) fn dead_counts(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "dead:counts")
+    pub(super) fn dead_counts(&self, at: &GroupAt) -> String {
+        self.of_group(at, "dead:counts")
     }
 
-    pub(super) fn dead_body(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "dead:body")
+    pub(super) fn dead_body(&self, at: &GroupAt) -> String {
+        self.of_group(at, "dead:body")
     }
 
-    pub(super) fn dead_causes(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "dead:causes")
+    pub(super) fn dead_causes(&self, at: &GroupAt) -> String {
+        self.of_group(at, "dead:causes")
     }
 
-    pub(super) fn dead_uncounted(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "dead:uncounted")
+    pub(super) fn dead_uncounted(&self, at: &GroupAt) -> String {
+        self.of_group(at, "dead:uncounted")
     }
 
-    pub(super) fn dead_restored(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "dead:restored")
+    pub(super) fn dead_restored(&self, at: &GroupAt) -> String {
+        self.of_group(at, "dead:restored")
     }
 
-    pub(super) fn journal(&self, topic: &Topic, group: &Group) -> String {
-        self.of_group(topic, group, "journal")
+    pub(super) fn journal(&self, at: &GroupAt) -> String {
+        self.of_group(at, "journal")
     }
 
     pub(super) fn topics(&self) -> String {
@@ -151,32 +161,29 @@ mod tests {
 
     #[test]
     fn a_topics_keys_share_one_slot() {
-        let (keys, topic, group) = (
-            keys("shop"),
-            Topic::new("orders:eu").unwrap(),
-            Group::new("billing").unwrap(),
-        );
-        let [ids, before] = keys.ids(&topic);
+        let (topic, group) = ("orders:eu".parse().unwrap(), "billing".parse().unwrap());
+        let (keys, at) = (keys("shop"), GroupAt::of(&topic, &group));
+        let [ids, before] = keys.ids(&at.partition);
         let names = [
-            keys.log(&topic),
-            keys.meta(&topic),
+            keys.log(&at.partition),
+            keys.meta(&at.partition),
             ids,
             before,
-            keys.redo(&topic, &group),
-            keys.retry(&topic, &group),
-            keys.retry_body(&topic, &group),
-            keys.dead(&topic, &group),
-            keys.dead_body(&topic, &group),
-            keys.dead_counts(&topic, &group),
-            keys.dead_causes(&topic, &group),
-            keys.dead_uncounted(&topic, &group),
-            keys.dead_restored(&topic, &group),
-            keys.journal(&topic, &group),
+            keys.redelivery(&at),
+            keys.retry(&at),
+            keys.retry_body(&at),
+            keys.dead(&at),
+            keys.dead_body(&at),
+            keys.dead_counts(&at),
+            keys.dead_causes(&at),
+            keys.dead_uncounted(&at),
+            keys.dead_restored(&at),
+            keys.journal(&at),
         ];
         for name in names {
             assert!(name.starts_with("{shop:orders:eu}:"), "{name}");
         }
-        assert_eq!(Keys::new(None).log(&topic), "{orders:eu}:log");
+        assert_eq!(Keys::new(None).log(&at.partition), "{orders:eu}:log");
         assert_eq!(keys.topics(), "{shop}:topics");
     }
 

@@ -1,29 +1,19 @@
 //! The Redis adapter. Nothing outside this folder sees a type of the redis crate.
 
 mod adapter;
-mod append_once;
-mod counts;
+mod batch;
 mod dead_letters;
-mod facts;
-mod group;
-mod journal;
+mod deliveries;
+mod inspect;
 mod keys;
 mod kv;
-mod lease;
+mod log;
 mod migrate;
 mod net;
-mod promote;
-mod publish;
-mod read;
 mod resp;
-mod retain;
-mod roles;
 mod schedule;
 mod scripts;
-mod search;
-mod settle;
-mod status;
-mod take;
+mod topics;
 
 pub(crate) use adapter::RedisAdapter;
 pub(crate) use kv::RedisKv;

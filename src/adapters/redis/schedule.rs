@@ -1,22 +1,40 @@
-//! What waits for its time: looking at it, bringing it back early, removing it.
+//! Retries and snoozed messages that are not due yet.
+
+use std::time::Duration;
 
 use redis::{RedisError, Value};
 
 use super::adapter::RedisAdapter;
+use super::keys::lane_name;
 use super::resp::reply;
 use super::scripts;
-use super::settle::lane_name;
-use crate::domain::{Error, Group, Timestamp, Topic};
-use crate::store::{DeliveryId, Lane, MAX_BATCH, Scheduled, ScheduledPage};
+use crate::domain::{BoxFuture, Error, Timestamp};
+use crate::store::{
+    DeliveryId, GroupAt, Lane, MAX_BATCH, Promoted, Schedule, Scheduled, ScheduledPage,
+};
 
 /// A page ends after so many bytes: some megabytes are enough for one reply.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 impl RedisAdapter {
-    pub(super) async fn list_scheduled(
+    async fn promote_due(&self, at: &GroupAt, max: usize) -> Result<Promoted, Error> {
+        let call = scripts::promote()
+            .key(self.keys.retry(at))
+            .key(self.keys.retry_body(at))
+            .key(self.keys.redelivery(at))
+            .arg(max.min(MAX_BATCH));
+        let (moved, next): (u64, i64) = self
+            .net
+            .call("promote", &call, reply::typed)
+            .await
+            .map_err(|e| e.on(at.to_string()))?;
+        let next = u64::try_from(next).ok().map(Duration::from_millis);
+        Ok(Promoted { moved, next })
+    }
+
+    async fn list_scheduled(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         after: Option<(Timestamp, DeliveryId)>,
         max: usize,
     ) -> Result<ScheduledPage, Error> {
@@ -25,8 +43,8 @@ impl RedisAdapter {
             None => (String::new(), String::new()),
         };
         let call = scripts::retry_list()
-            .key(self.keys.retry(topic, group))
-            .key(self.keys.retry_body(topic, group))
+            .key(self.keys.retry(at))
+            .key(self.keys.retry_body(at))
             .arg(due)
             .arg(place)
             .arg(max.min(MAX_BATCH))
@@ -41,23 +59,22 @@ impl RedisAdapter {
                 })
             })
             .await
-            .map_err(|e| e.on(format!("{topic}/{group}")))
+            .map_err(|e| e.on(at.to_string()))
     }
 
-    pub(super) async fn take_scheduled(
+    async fn take_scheduled(
         &self,
         operation: &'static str,
         action: &'static str,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         receipts: &[DeliveryId],
     ) -> Result<Vec<bool>, Error> {
         let mut done = Vec::with_capacity(receipts.len());
         for batch in receipts.chunks(MAX_BATCH) {
             let mut call = scripts::retry_move_out()
-                .key(self.keys.retry(topic, group))
-                .key(self.keys.retry_body(topic, group))
-                .key(self.keys.redo(topic, group))
+                .key(self.keys.retry(at))
+                .key(self.keys.retry_body(at))
+                .key(self.keys.redelivery(at))
                 .arg(action);
             for receipt in batch {
                 call.push(member(receipt));
@@ -66,7 +83,7 @@ impl RedisAdapter {
                 .net
                 .call(operation, &call, reply::flags)
                 .await
-                .map_err(|e| e.on(format!("{topic}/{group}")))?;
+                .map_err(|e| e.on(at.to_string()))?;
             done.extend(flags);
         }
         Ok(done)
@@ -103,4 +120,39 @@ fn scheduled(entry: Value) -> Result<Scheduled, RedisError> {
         due: Timestamp::from_millis(due as i64).unwrap_or(Timestamp::MAX),
         redelivery: reply::bytes(redelivery)?,
     })
+}
+
+impl Schedule for RedisAdapter {
+    fn promote<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Promoted, Error>> {
+        Box::pin(self.promote_due(at, max))
+    }
+
+    fn list<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        after: Option<(Timestamp, DeliveryId)>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<ScheduledPage, Error>> {
+        Box::pin(self.list_scheduled(at, after, max))
+    }
+
+    fn run_now<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        receipts: &'a [DeliveryId],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.take_scheduled("run retries now", "run", at, receipts))
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        receipts: &'a [DeliveryId],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.take_scheduled("cancel", "cancel", at, receipts))
+    }
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use redis::RedisError;
 
-use super::adapter::RedisAdapter;
-use super::net::error;
-use super::resp::{Broken, Walk, pack, reply};
-use crate::domain::{DeadLetterFilter, EntryId, Error, Group, Topic};
-use crate::store::{Found, IdRange, LONGEST_SEARCH};
+use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::net::error;
+use crate::adapters::redis::resp::{Broken, Walk, pack, reply};
+use crate::domain::{DeadLetterFilter, EntryId, Error};
+use crate::store::{Found, GroupAt, IdRange, LONGEST_SEARCH};
 use crate::wire::dead_letter::{read_head, unreadable};
 
 /// How many heads are read at once: the server is busy with them for some 0.1 milliseconds.
@@ -23,13 +23,12 @@ pub(super) type Page = Vec<(EntryId, Bytes)>;
 impl RedisAdapter {
     pub(super) async fn search_dead(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         mut span: IdRange,
         filter: &DeadLetterFilter,
         max: usize,
     ) -> Result<Found, Error> {
-        let stream = self.keys.dead(topic, group);
+        let stream = self.keys.dead(at);
         // Where everything matches, no more is read than is asked for.
         let size = if filter.matches_all() {
             max.clamp(1, PAGE)
@@ -38,7 +37,7 @@ impl RedisAdapter {
         };
         let read = async |span: IdRange| {
             let page = self.read_page(&stream, span, size).await;
-            page.map_err(|e| e.on(format!("{topic}/{group}")))
+            page.map_err(|e| e.on(at.to_string()))
         };
         let mut found = Found::default();
         let mut page = read(span).await?;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::adapter::RedisAdapter;
-use super::scripts;
+use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::scripts;
 use crate::domain::{Error, Timestamp, describe};
 use crate::store::ServerInfo;
 

@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::adapter::RedisAdapter;
-use super::net::{error, refusal_of};
-use super::resp::{Broken, Head, Walk, reply};
-use super::scripts;
-use super::settle::batches;
-use crate::domain::{Error, ErrorKind, Topic, whole_millis};
-use crate::store::{Appended, NewEntry};
+use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::batch::batches;
+use crate::adapters::redis::net::{error, refusal_of};
+use crate::adapters::redis::resp::{Broken, Head, Walk, reply};
+use crate::adapters::redis::scripts;
+use crate::domain::{Error, ErrorKind, whole_millis};
+use crate::store::{Appended, NewEntry, Partition};
 
 const OPERATION: &str = "publish";
 
 impl RedisAdapter {
     pub(super) async fn append_identified(
         &self,
-        topic: &Topic,
+        at: &Partition,
         window: Duration,
         entries: &[NewEntry],
     ) -> Vec<Result<Appended, Error>> {
         let mut results = Vec::with_capacity(entries.len());
         for batch in batches(entries, |entry| entry.value.len()) {
-            let [ids, before] = self.keys.ids(topic);
+            let [ids, before] = self.keys.ids(at);
             let mut call = scripts::append_once()
-                .key(self.keys.log(topic))
+                .key(self.keys.log(at))
                 .key(ids)
                 .key(before)
                 .arg(whole_millis(window));
@@ -51,7 +51,7 @@ impl RedisAdapter {
         }
         results
             .into_iter()
-            .map(|result| result.map_err(|e| e.on(topic.as_str())))
+            .map(|result| result.map_err(|e| e.on(at.to_string())))
             .collect()
     }
 }

@@ -7,23 +7,22 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::adapter::RedisAdapter;
-use super::resp::reply;
-use crate::domain::{Error, Group, Topic};
-use crate::store::{JournalRow, LONGEST_JOURNAL};
+use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::resp::reply;
+use crate::domain::Error;
+use crate::store::{GroupAt, JournalRow, LONGEST_JOURNAL};
 
 impl RedisAdapter {
     pub(super) async fn write_beginning(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         operation: Uuid,
         order: &str,
     ) -> Result<(), Error> {
-        let rows = self.read_journal(topic, group).await?;
+        let rows = self.read_journal(at).await?;
         let over = (rows.len() + 1).saturating_sub(LONGEST_JOURNAL);
         let mut pipeline = redis::pipe();
-        let key = self.keys.journal(topic, group);
+        let key = self.keys.journal(at);
         pipeline
             .cmd("HSET")
             .arg(&key)
@@ -43,17 +42,16 @@ impl RedisAdapter {
                 pipeline.exec_async(connection).await
             })
             .await
-            .map_err(|e| e.on(format!("{topic}/{group}")))
+            .map_err(|e| e.on(at.to_string()))
     }
 
     pub(super) async fn write_end(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         operation: Uuid,
         result: &str,
     ) -> Result<(), Error> {
-        let key = self.keys.journal(topic, group);
+        let key = self.keys.journal(at);
         self.net
             .run("end operation", &key, async |connection| {
                 redis::cmd("HSET")
@@ -64,17 +62,13 @@ impl RedisAdapter {
                     .await
             })
             .await
-            .map_err(|e| e.on(format!("{topic}/{group}")))?;
-        self.count_taken(topic, group, 1).await;
+            .map_err(|e| e.on(at.to_string()))?;
+        self.count_taken(at, 1).await;
         Ok(())
     }
 
-    pub(super) async fn read_journal(
-        &self,
-        topic: &Topic,
-        group: &Group,
-    ) -> Result<Vec<JournalRow>, Error> {
-        let key = self.keys.journal(topic, group);
+    pub(super) async fn read_journal(&self, at: &GroupAt) -> Result<Vec<JournalRow>, Error> {
+        let key = self.keys.journal(at);
         let fields: Vec<(String, String)> = self
             .net
             .run("read the journal", &key, async |connection| {
@@ -84,7 +78,7 @@ impl RedisAdapter {
                     .await
             })
             .await
-            .map_err(|e| e.on(format!("{topic}/{group}")))?;
+            .map_err(|e| e.on(at.to_string()))?;
         Ok(rows(fields))
     }
 }

@@ -5,14 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::RedisError;
 
-use super::adapter::RedisAdapter;
-use super::net::{ReaderConnection, Unblock, error};
-use super::resp::{Broken, Walk, reply};
-use super::scripts;
-use crate::domain::BoxFuture;
-use crate::domain::{Error, ErrorKind, Group, Topic, whole_millis};
+use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::net::{ReaderConnection, Unblock, error};
+use crate::adapters::redis::resp::{Broken, Walk, reply};
+use crate::domain::{BoxFuture, Error, ErrorKind, whole_millis};
 use crate::store::{
-    DeliveryId, Fetched, Interrupt, Lane, Opened, Opening, Reader, Source, StartFrom,
+    DeliveryId, Fetched, GroupAt, Interrupt, Lane, Opened, Opening, Reader, Source,
 };
 
 /// What a reply says of its own length is believed up to this.
@@ -21,32 +19,16 @@ const MAX_RESERVE: usize = 10_000;
 const OPENING: &str = "open reader";
 
 impl RedisAdapter {
-    pub(super) async fn ensure_group(
+    pub(in crate::adapters::redis) async fn open_reader(
         &self,
-        topic: &Topic,
-        group: &Group,
-        start: StartFrom,
-    ) -> Result<(), Error> {
-        let start = match start {
-            StartFrom::Beginning => "beginning",
-            StartFrom::End => "next",
-        };
-        let call = scripts::group_create()
-            .key(self.keys.log(topic))
-            .key(self.keys.redo(topic, group))
-            .arg(group.as_str())
-            .arg(start);
-        self.net
-            .call("create group", &call, reply::typed::<bool>)
-            .await
-            .map(|_| ())
-            .map_err(|e| e.on(format!("{topic}/{group}")))
-    }
-
-    pub(super) async fn open_reader(&self, opening: &Opening) -> Result<Opened, Error> {
+        opening: &Opening,
+    ) -> Result<Opened, Error> {
         let key = |source: &Source| {
-            let topic = source.partition.topic();
-            self.keys.lane(topic, &opening.group, source.lane)
+            let at = GroupAt {
+                partition: source.partition.clone(),
+                group: opening.group.clone(),
+            };
+            self.keys.lane(&at, source.lane)
         };
         let keys: Vec<String> = opening.sources.iter().map(key).collect();
         let Some(first) = keys.first() else {

@@ -1,4 +1,9 @@
-//! Dead letters: looking, taking out, putting in.
+//! Dead letters, and the journal of operators' changes to them.
+
+mod counts;
+mod journal;
+mod move_out;
+mod search;
 
 use std::collections::HashMap;
 
@@ -7,36 +12,27 @@ use redis::Value;
 use uuid::Uuid;
 
 use super::adapter::RedisAdapter;
-use super::counts::Sums;
+use super::batch::batches;
 use super::net::error;
 use super::resp::reply;
 use super::scripts;
-use super::settle::batches;
-use crate::domain::BoxFuture;
 use crate::domain::{
-    Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Group, Topic, hour_name,
+    BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, hour_name,
 };
 use crate::store::{
     DeadLetters, Disposition, Fields, Found, GroupAt, IdRange, JournalRow, MAX_BATCH, Record,
     Restoring,
 };
 use crate::wire::dead_letter::{decode_head, encode_head, unreadable};
-
-pub(super) fn place(topic: &Topic, group: &Group) -> String {
-    format!("{topic}/{group}")
-}
+use counts::Sums;
 
 impl RedisAdapter {
     async fn dead_records(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         ids: &[EntryId],
     ) -> Result<Vec<(EntryId, Record)>, Error> {
-        let (dead, bodies) = (
-            self.keys.dead(topic, group),
-            self.keys.dead_body(topic, group),
-        );
+        let (dead, bodies) = (self.keys.dead(at), self.keys.dead_body(at));
         let mut found = Vec::new();
         for ids in ids.chunks(MAX_BATCH) {
             let mut pipeline = redis::pipe();
@@ -51,7 +47,7 @@ impl RedisAdapter {
                     pipeline.query_async(connection).await
                 })
                 .await
-                .map_err(|e| e.on(place(topic, group)))?;
+                .map_err(|e| e.on(at.to_string()))?;
             let mut replies = replies.into_iter();
             while let (Some(entries), Some(body)) = (replies.next(), replies.next()) {
                 // Taken out between the two, or before them.
@@ -60,7 +56,7 @@ impl RedisAdapter {
                 };
                 let entries = reply::entries(entries)
                     .map_err(|e| error::sent("get dead letters", e))
-                    .map_err(|e| e.on(place(topic, group)))?;
+                    .map_err(|e| e.on(at.to_string()))?;
                 for (id, fields) in entries {
                     let head = head(&fields);
                     let body = Bytes::from(body.clone());
@@ -71,8 +67,8 @@ impl RedisAdapter {
         Ok(found)
     }
 
-    async fn last_dead(&self, topic: &Topic, group: &Group) -> Result<Option<EntryId>, Error> {
-        let stream = self.keys.dead(topic, group);
+    async fn last_dead(&self, at: &GroupAt) -> Result<Option<EntryId>, Error> {
+        let stream = self.keys.dead(at);
         self.net
             .run("newest dead letter", &stream, async |connection| {
                 let reply: Value = redis::cmd("XREVRANGE")
@@ -86,24 +82,23 @@ impl RedisAdapter {
                 Ok(reply::entries(reply)?.first().map(|(id, _)| *id))
             })
             .await
-            .map_err(|e| e.on(place(topic, group)))
+            .map_err(|e| e.on(at.to_string()))
     }
 
     async fn put_dead(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         records: &[Restoring],
         again: bool,
     ) -> Result<Vec<Option<EntryId>>, Error> {
         let mut ids = Vec::with_capacity(records.len());
         for batch in batches(records, |one| one.record.body.len()) {
             let mut call = scripts::dead_restore()
-                .key(self.keys.dead(topic, group))
-                .key(self.keys.dead_body(topic, group))
-                .key(self.keys.dead_counts(topic, group))
-                .key(self.keys.dead_causes(topic, group))
-                .key(self.keys.dead_restored(topic, group))
+                .key(self.keys.dead(at))
+                .key(self.keys.dead_body(at))
+                .key(self.keys.dead_counts(at))
+                .key(self.keys.dead_causes(at))
+                .key(self.keys.dead_restored(at))
                 .arg(if again { "1" } else { "0" });
             for one in batch {
                 call.push(&one.identity);
@@ -115,7 +110,7 @@ impl RedisAdapter {
                 .net
                 .call("restore dead letters", &call, reply::typed)
                 .await
-                .map_err(|e| e.on(place(topic, group)))?;
+                .map_err(|e| e.on(at.to_string()))?;
             // An empty text is no id.
             ids.extend(given.iter().map(|id| reply::parse_id(id.as_bytes())));
         }
@@ -127,20 +122,19 @@ impl RedisAdapter {
     async fn hash_of_counts(
         &self,
         key: String,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
     ) -> Result<(Vec<(String, String)>, Sums), Error> {
         let (fields, uncounted): (_, Vec<(Vec<u8>, Vec<u8>)>) = self
             .net
             .run("count dead letters", &key, async |connection| {
                 redis::pipe()
                     .hgetall(&key)
-                    .hgetall(self.keys.dead_uncounted(topic, group))
+                    .hgetall(self.keys.dead_uncounted(at))
                     .query_async(connection)
                     .await
             })
             .await
-            .map_err(|e| e.on(place(topic, group)))?;
+            .map_err(|e| e.on(at.to_string()))?;
         let mut sums = Sums::default();
         for (_, some) in uncounted {
             sums.add(&Sums::decode(&some));
@@ -217,7 +211,7 @@ impl DeadLetters for RedisAdapter {
         filter: &'a DeadLetterFilter,
         max: usize,
     ) -> BoxFuture<'a, Result<Found, Error>> {
-        Box::pin(self.search_dead(at.topic(), &at.group, range, filter, max))
+        Box::pin(self.search_dead(at, range, filter, max))
     }
 
     fn find<'a>(
@@ -225,11 +219,11 @@ impl DeadLetters for RedisAdapter {
         at: &'a GroupAt,
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
-        Box::pin(self.dead_records(at.topic(), &at.group, ids))
+        Box::pin(self.dead_records(at, ids))
     }
 
     fn newest<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
-        Box::pin(self.last_dead(at.topic(), &at.group))
+        Box::pin(self.last_dead(at))
     }
 
     fn move_out<'a>(
@@ -239,7 +233,7 @@ impl DeadLetters for RedisAdapter {
         known: &'a [(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.take_dead(at.topic(), &at.group, items, known, operation))
+        Box::pin(self.take_dead(at, items, known, operation))
     }
 
     fn restore<'a>(
@@ -248,15 +242,13 @@ impl DeadLetters for RedisAdapter {
         records: &'a [Restoring],
         again: bool,
     ) -> BoxFuture<'a, Result<Vec<Option<EntryId>>, Error>> {
-        Box::pin(self.put_dead(at.topic(), &at.group, records, again))
+        Box::pin(self.put_dead(at, records, again))
     }
 
     fn causes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
         Box::pin(async move {
-            let key = self.keys.dead_causes(at.topic(), &at.group);
-            Ok(read_causes(
-                self.hash_of_counts(key, at.topic(), &at.group).await?,
-            ))
+            let key = self.keys.dead_causes(at);
+            Ok(read_causes(self.hash_of_counts(key, at).await?))
         })
     }
 
@@ -266,11 +258,8 @@ impl DeadLetters for RedisAdapter {
         by: CountBy,
     ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
         Box::pin(async move {
-            let key = self.keys.dead_counts(at.topic(), &at.group);
-            Ok(read_counts(
-                self.hash_of_counts(key, at.topic(), &at.group).await?,
-                by,
-            ))
+            let key = self.keys.dead_counts(at);
+            Ok(read_counts(self.hash_of_counts(key, at).await?, by))
         })
     }
 
@@ -280,7 +269,7 @@ impl DeadLetters for RedisAdapter {
         operation: Uuid,
         order: &'a str,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.write_beginning(at.topic(), &at.group, operation, order))
+        Box::pin(self.write_beginning(at, operation, order))
     }
 
     fn end_operation<'a>(
@@ -289,11 +278,11 @@ impl DeadLetters for RedisAdapter {
         operation: Uuid,
         result: &'a str,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.write_end(at.topic(), &at.group, operation, result))
+        Box::pin(self.write_end(at, operation, result))
     }
 
     fn journal<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<JournalRow>, Error>> {
-        Box::pin(self.read_journal(at.topic(), &at.group))
+        Box::pin(self.read_journal(at))
     }
 }
 

@@ -18,14 +18,13 @@ use bytes::Bytes;
 use redis::{RedisError, Value};
 use uuid::Uuid;
 
-use super::adapter::RedisAdapter;
 use super::counts::Sums;
-use super::dead_letters::place;
-use super::resp::reply;
-use super::scripts;
-use super::settle::batches_of;
-use crate::domain::{DeadLetterSummary, EntryId, Error, Group, Topic, describe};
-use crate::store::Disposition;
+use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::batch::batches_of;
+use crate::adapters::redis::resp::reply;
+use crate::adapters::redis::scripts;
+use crate::domain::{DeadLetterSummary, EntryId, Error, describe};
+use crate::store::{Disposition, GroupAt};
 use crate::wire::dead_letter::{read_head, stands_in};
 
 /// How many dead letters one script removes. Consumers on the same server wait meanwhile.
@@ -79,8 +78,7 @@ impl MoveOut {
 impl RedisAdapter {
     pub(super) async fn take_dead(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         items: &[Item],
         known: &[(EntryId, DeadLetterSummary)],
         operation: Option<Uuid>,
@@ -105,15 +103,15 @@ impl RedisAdapter {
         };
         let mut portions = batches.chunks(READ_AT_ONCE).peekable();
         let first = portions.peek().copied().unwrap_or_default();
-        let mut heads = self.heads(topic, group, first, known).await?;
+        let mut heads = self.heads(at, first, known).await?;
         while let Some(portion) = portions.next() {
             let next = portions.peek().copied().unwrap_or_default();
             // Read the next portion's heads while the script removes this portion.
-            let following = self.heads(topic, group, next, known);
+            let following = self.heads(at, next, known);
             let moving = async {
                 for batch in portion {
-                    let done = self.move_batch(topic, group, batch, &heads, &mut run);
-                    done.await.map_err(|e| e.on(place(topic, group)))?;
+                    let done = self.move_batch(at, batch, &heads, &mut run);
+                    done.await.map_err(|e| e.on(at.to_string()))?;
                 }
                 Ok::<_, Error>(())
             };
@@ -121,7 +119,7 @@ impl RedisAdapter {
             done?;
             heads = following?;
         }
-        self.count_taken(topic, group, UNCOUNTED).await;
+        self.count_taken(at, UNCOUNTED).await;
         // Of an id that was passed twice, the first one moved.
         let mut moved = run.moved;
         Ok(items.iter().map(|(id, _)| moved.remove(id)).collect())
@@ -130,8 +128,7 @@ impl RedisAdapter {
     /// Moves out the dead letters of a batch that still exist.
     async fn move_batch(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         batch: &[&Item],
         heads: &Heads<'_>,
         run: &mut Run,
@@ -142,7 +139,7 @@ impl RedisAdapter {
         }
         let mut there = batch.to_vec();
         while !there.is_empty() {
-            match self.try_to_move(topic, group, &there, heads, run).await? {
+            match self.try_to_move(at, &there, heads, run).await? {
                 MoveOut::Moved => {
                     run.moved.extend(there.iter().map(|(id, _)| *id));
                     return Ok(());
@@ -162,8 +159,7 @@ impl RedisAdapter {
     /// Calls the script for a batch, and adds the batch to the sums.
     async fn try_to_move(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         batch: &[&Item],
         heads: &Heads<'_>,
         run: &mut Run,
@@ -176,11 +172,11 @@ impl RedisAdapter {
             Some((_, Disposition::Discard)) | None => "discard",
         };
         let mut call = scripts::dead_move_out()
-            .key(self.keys.dead(topic, group))
-            .key(self.keys.dead_body(topic, group))
-            .key(self.keys.dead_uncounted(topic, group))
-            .key(self.keys.redo(topic, group))
-            .key(self.keys.journal(topic, group))
+            .key(self.keys.dead(at))
+            .key(self.keys.dead_body(at))
+            .key(self.keys.dead_uncounted(at))
+            .key(self.keys.redelivery(at))
+            .key(self.keys.journal(at))
             .arg(&run.operation)
             .arg(action)
             .arg(run.field.to_string())
@@ -204,19 +200,18 @@ impl RedisAdapter {
     /// The heads of a portion. Reads those that the caller does not know.
     async fn heads<'a>(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         portion: &[&[&Item]],
         known: &'a [(EntryId, DeadLetterSummary)],
     ) -> Result<Heads<'a>, Error> {
         let ids = portion.iter().copied().flatten().map(|(id, _)| *id);
         let unknown: BTreeSet<_> = ids.filter(|id| find(known, *id).is_none()).collect();
-        let stream = self.keys.dead(topic, group);
+        let stream = self.keys.dead(at);
         let read = self.read_each(&stream, unknown).await;
         Ok(Heads {
             known,
             read: read
-                .map_err(|e| e.on(place(topic, group)))?
+                .map_err(|e| e.on(at.to_string()))?
                 .into_iter()
                 .collect(),
         })
@@ -225,20 +220,20 @@ impl RedisAdapter {
     /// Subtracts the uncounted fields of all callers from the counts, if there are at least `least`
     /// of them. A failure does no harm: readers subtract the fields themselves, and the next caller
     /// tries again.
-    pub(super) async fn count_taken(&self, topic: &Topic, group: &Group, least: usize) {
-        if let Err(error) = self.try_to_count(topic, group, least).await {
-            tracing::debug!(%topic, %group, error = %describe(&error), "not counted yet");
+    pub(super) async fn count_taken(&self, at: &GroupAt, least: usize) {
+        if let Err(error) = self.try_to_count(at, least).await {
+            tracing::debug!(topic = %at.topic(), group = %at.group, error = %describe(&error), "not counted yet");
         }
     }
 
-    async fn try_to_count(&self, topic: &Topic, group: &Group, least: usize) -> Result<(), Error> {
-        let key = self.keys.dead_uncounted(topic, group);
+    async fn try_to_count(&self, at: &GroupAt, least: usize) -> Result<(), Error> {
+        let key = self.keys.dead_uncounted(at);
         let fields = self.net.run(COUNTING, &key, async |connection| {
             let mut command = redis::cmd("HGETALL");
             command.arg(&key);
             command.query_async(connection).await
         });
-        let fields: Vec<Field> = fields.await.map_err(|e| e.on(place(topic, group)))?;
+        let fields: Vec<Field> = fields.await.map_err(|e| e.on(at.to_string()))?;
         if fields.len() < least {
             return Ok(());
         }
@@ -252,11 +247,10 @@ impl RedisAdapter {
                 some.push((name, one));
             }
             // If a caller has extended one of the fields meanwhile, subtract the others one by one.
-            if !self.subtract(topic, group, &some, &sums).await? {
+            if !self.subtract(at, &some, &sums).await? {
                 for one in &some {
                     let sums = Sums::decode(&one.1);
-                    self.subtract(topic, group, slice::from_ref(one), &sums)
-                        .await?;
+                    self.subtract(at, slice::from_ref(one), &sums).await?;
                 }
             }
         }
@@ -265,17 +259,11 @@ impl RedisAdapter {
 
     /// Subtracts the sum of some fields. Returns false, and subtracts nothing, when one of the fields
     /// has changed since it was read.
-    async fn subtract(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        some: &[Field],
-        sums: &Sums,
-    ) -> Result<bool, Error> {
+    async fn subtract(&self, at: &GroupAt, some: &[Field], sums: &Sums) -> Result<bool, Error> {
         let mut call = scripts::dead_subtract()
-            .key(self.keys.dead_uncounted(topic, group))
-            .key(self.keys.dead_counts(topic, group))
-            .key(self.keys.dead_causes(topic, group))
+            .key(self.keys.dead_uncounted(at))
+            .key(self.keys.dead_counts(at))
+            .key(self.keys.dead_causes(at))
             .arg(some.len())
             .arg(sums.counts.len());
         for (name, one) in some {
@@ -289,7 +277,7 @@ impl RedisAdapter {
         self.net
             .call(COUNTING, &call, reply::typed)
             .await
-            .map_err(|e| e.on(place(topic, group)))
+            .map_err(|e| e.on(at.to_string()))
     }
 }
 

@@ -1,0 +1,293 @@
+//! What consumers hold, and how each delivery ends: XACK in bulk, the rest by script.
+
+mod reader;
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::adapter::RedisAdapter;
+use super::batch::batches;
+use super::keys::lane_name;
+use super::resp::reply;
+use super::scripts;
+use crate::domain::{BoxFuture, Error, whole_millis};
+use crate::store::{
+    Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Lane, MAX_BATCH, Member,
+    ReclaimCursor, Reclaimed, Replies,
+};
+use crate::wire::dead_letter::encode_head;
+
+const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
+
+fn weight(commit: &Commit) -> usize {
+    match commit.end() {
+        End::Reschedule { redelivery, .. } => redelivery.len(),
+        End::DeadLetter(record) => record.body.len(),
+        End::Ack | End::Release => 0,
+    }
+}
+
+impl RedisAdapter {
+    async fn ack(&self, member: &Member, receipts: &[DeliveryId]) -> Result<(), Error> {
+        let mut pipeline = redis::pipe();
+        for lane in LANES {
+            let ids: Vec<String> = receipts
+                .iter()
+                .filter(|receipt| receipt.lane == lane)
+                .map(|receipt| receipt.id.to_string())
+                .collect();
+            for ids in ids.chunks(MAX_BATCH) {
+                pipeline
+                    .cmd("XACK")
+                    .arg(self.keys.lane(&member.at, lane))
+                    .arg(member.group().as_str())
+                    .arg(ids)
+                    .ignore();
+            }
+        }
+        if pipeline.is_empty() {
+            return Ok(());
+        }
+        self.net
+            .run(
+                "acknowledge",
+                &self.keys.log(&member.at.partition),
+                async |connection| pipeline.exec_async(connection).await,
+            )
+            .await
+            .map_err(|e| e.on(member.to_string()))
+    }
+
+    /// Settles each run of commits that one script can carry out. A failure ends it.
+    async fn commit_fenced(&self, by: &Member, commits: &[Commit]) -> Vec<Result<Fate, Error>> {
+        let mut fates = Vec::with_capacity(commits.len());
+        for run in commits.chunk_by(|one, next| is_release(one) == is_release(next)) {
+            for batch in batches(run, weight) {
+                let done = if is_release(&batch[0]) {
+                    let receipts: Vec<_> = batch.iter().map(Commit::delivery).collect();
+                    self.change_leases("release", by, &receipts).await
+                } else {
+                    self.settle_batch(by, batch).await
+                };
+                let fate = |held| Ok(if held { Fate::Done } else { Fate::Lost });
+                match done {
+                    Ok(held) => fates.extend(held.into_iter().map(fate)),
+                    Err(error) => {
+                        fates.resize_with(commits.len(), || Err(error.clone()));
+                        return fates;
+                    }
+                }
+            }
+        }
+        fates
+    }
+
+    async fn settle_batch(&self, by: &Member, batch: &[Commit]) -> Result<Vec<bool>, Error> {
+        let at = &by.at;
+        let mut call = scripts::settle()
+            .key(self.keys.log(&at.partition))
+            .key(self.keys.redelivery(at))
+            .key(self.keys.retry(at))
+            .key(self.keys.retry_body(at))
+            .key(self.keys.dead(at))
+            .key(self.keys.dead_body(at))
+            .key(self.keys.dead_counts(at))
+            .key(self.keys.dead_causes(at))
+            .arg(at.group.as_str())
+            .arg(by.consumer.as_str());
+        for commit in batch {
+            let receipt = commit.delivery();
+            let name = |call: &mut scripts::Call| {
+                call.push(lane_name(receipt.lane));
+                call.push(receipt.id.to_string());
+            };
+            match commit.end() {
+                End::Reschedule { delay, redelivery } => {
+                    name(&mut call);
+                    call.push("reschedule");
+                    call.push(whole_millis(*delay));
+                    call.push(&redelivery[..]);
+                }
+                End::DeadLetter(record) => {
+                    name(&mut call);
+                    call.push("dead-letter");
+                    call.push(&encode_head(&record.head)[..]);
+                    call.push(&record.body[..]);
+                }
+                // Other calls carry these out.
+                End::Ack | End::Release => {}
+            }
+        }
+        let flags = self.net.call("settle", &call, reply::flags).await;
+        flags.map_err(|e| e.on(by.to_string()))
+    }
+
+    async fn change_leases(
+        &self,
+        action: &'static str,
+        member: &Member,
+        receipts: &[DeliveryId],
+    ) -> Result<Vec<bool>, Error> {
+        let mut held = Vec::with_capacity(receipts.len());
+        for batch in receipts.chunks(MAX_BATCH) {
+            let mut call = scripts::lease()
+                .key(self.keys.log(&member.at.partition))
+                .key(self.keys.redelivery(&member.at))
+                .arg(member.group().as_str())
+                .arg(member.consumer.as_str())
+                .arg(action);
+            for receipt in batch {
+                call.push(lane_name(receipt.lane));
+                call.push(receipt.id.to_string());
+            }
+            let flags = self
+                .net
+                .call(action, &call, reply::flags)
+                .await
+                .map_err(|e| e.on(member.to_string()))?;
+            held.extend(flags);
+        }
+        Ok(held)
+    }
+
+    async fn list_pending(&self, member: &Member, max: usize) -> Result<Vec<DeliveryId>, Error> {
+        let mut pipeline = redis::pipe();
+        for lane in LANES {
+            pipeline
+                .cmd("XPENDING")
+                .arg(self.keys.lane(&member.at, lane))
+                .arg(member.group().as_str())
+                .arg("-")
+                .arg("+")
+                .arg(max)
+                .arg(member.consumer.as_str());
+        }
+        self.net
+            .run(
+                "list pending",
+                &self.keys.log(&member.at.partition),
+                async |connection| {
+                    let lanes: Vec<Value> = pipeline.query_async(connection).await?;
+                    let mut held = Vec::new();
+                    for (lane, reply) in LANES.into_iter().zip(lanes) {
+                        for row in reply::array(reply)? {
+                            let row = reply::array(row)?;
+                            let id = row.first().ok_or_else(|| reply::unexpected("XPENDING"))?;
+                            let id = reply::entry_id(id)?;
+                            held.push(DeliveryId { lane, id });
+                        }
+                    }
+                    Ok(held)
+                },
+            )
+            .await
+            .map_err(|e| e.on(member.to_string()))
+    }
+
+    async fn take_over(
+        &self,
+        member: &Member,
+        lease: Duration,
+        cursor: ReclaimCursor,
+        max: usize,
+    ) -> Result<Reclaimed, Error> {
+        let call = scripts::reclaim()
+            .key(self.keys.log(&member.at.partition))
+            .key(self.keys.redelivery(&member.at))
+            .arg(member.group().as_str())
+            .arg(member.consumer.as_str())
+            .arg(whole_millis(lease))
+            .arg(max.min(MAX_BATCH))
+            .arg(cursor.log.to_string())
+            .arg(cursor.redelivery.to_string());
+        self.net
+            .call("reclaim", &call, |reply| {
+                let mut reclaimed = Reclaimed::default();
+                let lanes = reply::array(reply)?;
+                for (source, (lane, reply)) in (0..).zip(LANES.into_iter().zip(lanes)) {
+                    let mut parts = reply::array(reply)?.into_iter();
+                    let (Some(next), Some(taken), Some(missing)) =
+                        (parts.next(), parts.next(), parts.next())
+                    else {
+                        return Err(reply::unexpected("reclaim.lua"));
+                    };
+                    let next = reply::entry_id(&next)?;
+                    match lane {
+                        Lane::Log => reclaimed.cursor.log = next,
+                        Lane::Redelivery => reclaimed.cursor.redelivery = next,
+                    }
+                    reclaimed.missing += reply::array(missing)?.len() as u64;
+                    for entry in reply::array(taken)? {
+                        reclaimed.taken.push(taken_over(source, lane, entry)?);
+                    }
+                }
+                Ok(reclaimed)
+            })
+            .await
+            .map_err(|e| e.on(member.to_string()))
+    }
+}
+
+fn is_release(commit: &Commit) -> bool {
+    matches!(commit.end(), End::Release)
+}
+
+fn taken_over(source: u16, lane: Lane, entry: Value) -> Result<Fetched, redis::RedisError> {
+    let mut parts = reply::array(entry)?.into_iter();
+    let (Some(id), Some(fields), Some(deliveries)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return Err(reply::unexpected("reclaim.lua"));
+    };
+    Ok(Fetched {
+        source,
+        receipt: DeliveryId {
+            lane,
+            id: reply::entry_id(&id)?,
+        },
+        fields: reply::fields(fields)?,
+        deliveries: u32::try_from(reply::count(&deliveries)?).unwrap_or(u32::MAX),
+    })
+}
+
+impl Deliveries for RedisAdapter {
+    fn commit<'a>(
+        &'a self,
+        by: &'a Member,
+        commits: &'a Commits,
+    ) -> BoxFuture<'a, Result<Replies, Error>> {
+        Box::pin(async move {
+            let acks = self.ack(by, commits.acks()).await;
+            Ok(Replies {
+                acks: acks.map(|()| Fate::Done),
+                fenced: self.commit_fenced(by, commits.fenced()).await,
+            })
+        })
+    }
+
+    fn extend<'a>(
+        &'a self,
+        by: &'a Member,
+        receipts: &'a [DeliveryId],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.change_leases("extend", by, receipts))
+    }
+
+    fn pending_of<'a>(
+        &'a self,
+        by: &'a Member,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<DeliveryId>, Error>> {
+        Box::pin(self.list_pending(by, max))
+    }
+
+    fn reclaim<'a>(
+        &'a self,
+        by: &'a Member,
+        lease: Duration,
+        cursor: ReclaimCursor,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
+        Box::pin(self.take_over(by, lease, cursor, max))
+    }
+}

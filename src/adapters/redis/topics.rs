@@ -1,0 +1,250 @@
+//! Topics and groups: creating, listing, removing and trimming.
+
+use std::time::Duration;
+
+use super::adapter::RedisAdapter;
+use super::net::error;
+use super::resp::reply;
+use super::scripts;
+use crate::domain::{
+    BoxFuture, ConsumerName, Error, ErrorKind, Retention, Topic, TopicSettings, whole_millis,
+};
+use crate::store::{GroupAt, GroupRemoval, GroupStatus, Partition, StartFrom, Topics, Trimmed};
+
+impl RedisAdapter {
+    async fn create_topic(
+        &self,
+        topic: &Topic,
+        settings: TopicSettings,
+    ) -> Result<TopicSettings, Error> {
+        let operation = "create topic";
+        // The registry lies in another slot, so the script cannot write it. It comes first: a name
+        // without a topic does no harm, but a topic without its name would be hidden.
+        let registry = self.keys.topics();
+        self.net
+            .run(operation, &registry, async |connection| {
+                redis::cmd("SADD")
+                    .arg(&registry)
+                    .arg(topic.as_str())
+                    .exec_async(connection)
+                    .await
+            })
+            .await
+            .map_err(|e| e.on(topic.as_str()))?;
+        let call = scripts::topic_create()
+            .key(self.keys.meta(&Partition::of(topic)))
+            .arg(self.keys.namespace())
+            .arg(topic.as_str())
+            .arg(settings.retention().to_string())
+            .arg(settings.backlog_limit());
+        let reply: Vec<String> = self
+            .net
+            .call(operation, &call, reply::typed)
+            .await
+            .map_err(|e| e.on(topic.as_str()))?;
+        match reply.as_slice() {
+            [ok, retention, limit] if ok == "ok" => read_settings(retention, limit),
+            [_, namespace, other] => {
+                let rule = format!(
+                    "its keys belong to topic {other:?} of namespace {namespace:?}; choose another name"
+                );
+                Err(Error::new(ErrorKind::Invalid, operation, rule))
+            }
+            _ => Err(error::sent(operation, reply::unexpected("topic_create.lua"))),
+        }
+        .map_err(|e| e.on(topic.as_str()))
+    }
+
+    async fn list_topics(&self) -> Result<Vec<Topic>, Error> {
+        let registry = self.keys.topics();
+        let mut names: Vec<String> = self
+            .net
+            .run("list topics", &registry, async |connection| {
+                redis::cmd("SMEMBERS")
+                    .arg(&registry)
+                    .query_async(connection)
+                    .await
+            })
+            .await?;
+        names.sort();
+        // What is no topic's name was put there by someone else.
+        Ok(names
+            .iter()
+            .filter_map(|name| Topic::new(name).ok())
+            .collect())
+    }
+
+    async fn ensure_group(&self, at: &GroupAt, start: StartFrom) -> Result<(), Error> {
+        let start = match start {
+            StartFrom::Beginning => "beginning",
+            StartFrom::End => "next",
+        };
+        let call = scripts::group_create()
+            .key(self.keys.log(&at.partition))
+            .key(self.keys.redelivery(at))
+            .arg(at.group.as_str())
+            .arg(start);
+        self.net
+            .call("create group", &call, reply::typed::<bool>)
+            .await
+            .map(|_| ())
+            .map_err(|e| e.on(at.to_string()))
+    }
+
+    async fn take_away_group(
+        &self,
+        at: &GroupAt,
+        quiet: Duration,
+        force: bool,
+    ) -> Result<Option<GroupRemoval>, Error> {
+        let call = scripts::group_remove()
+            .key(self.keys.log(&at.partition))
+            .key(self.keys.redelivery(at))
+            .key(self.keys.retry(at))
+            .key(self.keys.retry_body(at))
+            .key(self.keys.dead(at))
+            .key(self.keys.dead_body(at))
+            .key(self.keys.dead_counts(at))
+            .key(self.keys.dead_causes(at))
+            .key(self.keys.dead_restored(at))
+            .key(self.keys.dead_uncounted(at))
+            .key(self.keys.journal(at))
+            .arg(at.group.as_str())
+            .arg(whole_millis(quiet))
+            .arg(if force { "force" } else { "" });
+        let found: Vec<u64> = self
+            .net
+            .call("remove group", &call, reply::typed)
+            .await
+            .map_err(|e| e.on(at.to_string()))?;
+        let [removed, lag, in_flight, scheduled, dead, consumers, living] = found[..] else {
+            return Ok(None);
+        };
+        Ok(Some(GroupRemoval {
+            removed: removed == 1,
+            status: GroupStatus {
+                group: at.group.clone(),
+                lag,
+                in_flight,
+                scheduled,
+                dead,
+                consumers,
+            },
+            live_consumers: living,
+        }))
+    }
+
+    async fn trim_log(&self, at: &Partition) -> Result<Trimmed, Error> {
+        let trimmed = self.trim_stream(at, self.keys.log(at), "").await;
+        trimmed.map_err(|e| e.on(at.to_string()))
+    }
+
+    async fn trim_redelivery_stream(&self, at: &GroupAt) -> Result<(), Error> {
+        let stream = self.keys.redelivery(at);
+        match self.trim_stream(&at.partition, stream, "settled").await {
+            Ok(_) => Ok(()),
+            Err(e) => Err(e.on(at.to_string())),
+        }
+    }
+
+    async fn trim_stream(
+        &self,
+        at: &Partition,
+        stream: String,
+        retention: &'static str,
+    ) -> Result<Trimmed, Error> {
+        let call = scripts::trim()
+            .key(stream)
+            .key(self.keys.meta(at))
+            .arg(retention);
+        let (removed, length, backlog, known): (u64, u64, u64, bool) =
+            self.net.call("trim", &call, reply::typed).await?;
+        Ok(Trimmed {
+            removed,
+            length,
+            backlog,
+            known,
+        })
+    }
+
+    async fn drop_consumers(
+        &self,
+        at: &GroupAt,
+        idle: Duration,
+        only: Option<&ConsumerName>,
+    ) -> Result<u64, Error> {
+        let call = scripts::prune_consumers()
+            .key(self.keys.log(&at.partition))
+            .key(self.keys.redelivery(at))
+            .arg(at.group.as_str())
+            .arg(whole_millis(idle))
+            .arg(only.map_or("", ConsumerName::as_str));
+        self.net
+            .call("prune consumers", &call, reply::typed)
+            .await
+            .map_err(|e| e.on(at.to_string()))
+    }
+}
+
+/// The settings as the store holds them.
+pub(super) fn read_settings(retention: &str, limit: &str) -> Result<TopicSettings, Error> {
+    let retention: Retention = retention.parse()?;
+    let limit = limit.parse().map_err(|_| {
+        Error::new(
+            ErrorKind::Decode,
+            "topic settings",
+            "the backlog limit is no number",
+        )
+    })?;
+    Ok(TopicSettings::default()
+        .with_retention(retention)
+        .with_backlog_limit(limit))
+}
+
+impl Topics for RedisAdapter {
+    fn ensure_topic<'a>(
+        &'a self,
+        topic: &'a Topic,
+        settings: TopicSettings,
+    ) -> BoxFuture<'a, Result<TopicSettings, Error>> {
+        Box::pin(self.create_topic(topic, settings))
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>> {
+        Box::pin(self.list_topics())
+    }
+
+    fn create_group<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        start: StartFrom,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.ensure_group(at, start))
+    }
+
+    fn remove_group<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        quiet: Duration,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
+        Box::pin(self.take_away_group(at, quiet, force))
+    }
+
+    fn trim<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Trimmed, Error>> {
+        Box::pin(self.trim_log(at))
+    }
+
+    fn trim_redelivery<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.trim_redelivery_stream(at))
+    }
+
+    fn prune_consumers<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        idle: Duration,
+        only: Option<&'a ConsumerName>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(self.drop_consumers(at, idle, only))
+    }
+}
