@@ -1,4 +1,4 @@
-//! Durations as people write and read them.
+//! Durations in the form that people write and read.
 
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ pub(crate) fn short(duration: Duration) -> String {
     }
 }
 
-/// How long ago something happened by the clock of the store, which may be ahead of this one.
+/// How long ago something happened, in milliseconds of the store's clock; zero when that clock is
+/// ahead of this machine's.
 pub(crate) fn since(millis: u64) -> Duration {
     let now = u64::try_from(SystemClock.now().as_millis()).unwrap_or(0);
     Duration::from_millis(now.saturating_sub(millis))
@@ -48,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_told_in_two_units() {
+    fn durations_are_written_in_two_units() {
         let told = [0, 7, 61, 3_660, 90_000].map(|s| short(Duration::from_secs(s)));
         assert_eq!(told, ["0 ms", "7 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
     }

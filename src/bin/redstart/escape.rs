@@ -1,8 +1,8 @@
-//! Making text that others wrote safe to print.
+//! Makes text of others safe to print.
 //!
-//! A message may hold escape sequences that move a terminal's cursor, line breaks that forge
-//! a second entry, or marks that reverse the direction of what follows. None of them reaches
-//! the output; what they were stays readable.
+//! A message may hold escape sequences that move a terminal's cursor, line breaks that forge a
+//! second entry, or marks that reverse the direction of the text. The output shows each of them as
+//! a code.
 
 use std::fmt::Write as _;
 
@@ -46,8 +46,8 @@ pub(crate) fn excerpt(raw: &str, max: usize) -> String {
     }
 }
 
-/// JSON text on one line, its values untouched: spaces between tokens go, unsafe characters in
-/// texts become `\uXXXX`. Numbers keep every digit, because nothing is parsed.
+/// JSON on one line: removes the space between tokens and writes unsafe characters in strings as
+/// `\uXXXX`. Numbers keep every digit, because nothing is parsed.
 pub(crate) fn json(raw: &str) -> String {
     let mut safe = String::with_capacity(raw.len());
     let (mut in_text, mut escaped) = (false, false);
@@ -141,7 +141,7 @@ mod tests {
     const HOSTILE: &str = "a\u{1b}[31m\nb\r\t\u{202e}c\u{85}\u{2028}\u{7f}\0\u{feff}\u{e0041}é😀";
 
     #[test]
-    fn nothing_unsafe_is_left_and_the_rest_stays() {
+    fn unsafe_characters_become_codes_and_the_rest_stays() {
         let safe = text(HOSTILE);
         assert!(!safe.chars().any(is_unsafe), "{safe:?}");
         assert!(

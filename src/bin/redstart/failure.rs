@@ -1,13 +1,13 @@
-//! How a command fails: what is said, and the exit code.
+//! How a command fails: the message and the exit code.
 
 use std::error::Error as StdError;
 use std::io;
 
 use redstart::{Error, ErrorKind};
 
-/// Something did not work.
+/// The command failed.
 pub(crate) const FAILED: u8 = 1;
-/// The command line or the settings make no sense.
+/// The command line or a setting is wrong.
 pub(crate) const USAGE: u8 = 2;
 /// Ended by ctrl-c, as shells count it: 128 + SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -15,15 +15,15 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// How a command fails.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Says why, in one line.
+    /// The cause, for one line.
     Because(Box<dyn StdError + Send + Sync>),
-    /// A setting or a value of the command line breaks a rule; says which one.
+    /// A setting or an argument breaks a rule of the library.
     Setting(Error),
-    /// An argument makes no sense; says why.
+    /// An argument is wrong.
     Usage(String),
-    /// Everything has been said already.
+    /// The command has reported the failure; only the exit code is left.
     Said(u8),
-    /// Whoever read the output has gone: `| head`.
+    /// The reader of the output closed it, as `| head` does.
     ReaderGone,
 }
 
@@ -32,13 +32,13 @@ impl Failure {
         Self::Because(text.into().into())
     }
 
-    /// An argument that makes no sense.
+    /// A wrong argument.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::Usage(text.into())
     }
 
-    /// An error of putting the settings together or of connecting with them. Elsewhere a
-    /// value that breaks a rule may have come from the server.
+    /// An error of the settings, or of connecting with them. Only here a broken rule is the
+    /// user's: elsewhere the value may come from the server.
     pub(crate) fn of_settings(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Invalid => Self::Setting(error),
@@ -46,7 +46,7 @@ impl Failure {
         }
     }
 
-    /// An error of a call that was given nothing but what stands on the command line.
+    /// An error of a call whose values all come from the command line.
     pub(crate) fn of_arguments(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Invalid | ErrorKind::Encode => Self::Setting(error),
@@ -63,7 +63,7 @@ impl Failure {
         }
     }
 
-    /// The line to print, if there is one left to print.
+    /// The line to print, unless the command has printed it.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
             Self::Because(cause) => Some(chain(&**cause)),
@@ -104,8 +104,8 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// Takes addresses of servers out of a text: they may hold a password. The library's errors
-/// never name them; this is for what a user has typed in the wrong place and gets quoted back.
+/// Replaces URLs in a text, because they may hold a password. For usage errors, which quote what
+/// the user typed; the library's own errors never show a password.
 pub(crate) fn redact(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut rest = text;
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_told_once() {
+    fn a_cause_is_named_once() {
         let error = "a b".parse::<redstart::Topic>().unwrap_err();
         assert_eq!(
             chain(&error),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_the_settings_are_usage_and_the_rest_is_failure() {
+    fn broken_rules_of_settings_and_arguments_are_usage_errors() {
         let invalid = || "a b".parse::<redstart::Topic>().unwrap_err();
         assert_eq!(Failure::of_settings(invalid()).exit_code(), USAGE);
         assert_eq!(Failure::of_arguments(invalid()).exit_code(), USAGE);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_taken_out_wherever_they_stand() {
+    fn urls_are_replaced_everywhere() {
         for (text, safe) in [
             ("unrecognized 'redis://:pw@h/0' x", "unrecognized '<url>' x"),
             ("rediss://u:p@h:1", "<url>"),

@@ -1,16 +1,17 @@
-//! `redstart`, the command-line tool: the library's public API, at hand in a shell.
+//! `redstart`, the command-line tool: reads arguments, asks for confirmation, and renders what
+//! the library returns.
 
 mod args;
 mod commands;
-mod console;
 mod demo;
 mod duration;
 mod escape;
 mod failure;
+mod hex;
 mod priority;
 mod settings;
-mod shown;
 mod table;
+mod terminal;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -19,8 +20,8 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser as _};
 
 use args::Args;
-use console::Console;
 use failure::{FAILED, Failure, USAGE, redact};
+use terminal::Terminal;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -34,32 +35,35 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: no runtime: {error}");
+            let _ = writeln!(
+                io::stderr(),
+                "error: cannot start the async runtime: {error}"
+            );
             return ExitCode::from(FAILED);
         }
     };
     let (mut out, mut err) = (io::stdout(), io::stderr());
-    let mut console = Console::of_process(&mut out, &mut err, args.settings.json);
-    args.settings.warn_of_a_password(&mut console);
-    let result = runtime.block_on(commands::run(&args, &mut console));
-    let result = result.and_then(|()| Ok(console.flush()?));
-    // A thread may still be reading the standard input, which nothing interrupts.
+    let mut terminal = Terminal::of_process(&mut out, &mut err, args.settings.json);
+    args.settings.warn_of_a_password(&mut terminal);
+    let result = runtime.block_on(commands::run(&args, &mut terminal));
+    let result = result.and_then(|()| Ok(terminal.flush()?));
+    // Nothing can interrupt a thread that reads the standard input: do not wait for it.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure, &mut console),
+        Err(failure) => report(&failure, &mut terminal),
     }
 }
 
-fn report(failure: &Failure, console: &mut Console<'_>) -> ExitCode {
+fn report(failure: &Failure, terminal: &mut Terminal<'_>) -> ExitCode {
     if let Some(line) = failure.line() {
-        console.remark(format_args!("error: {line}"));
+        terminal.remark(format_args!("error: {line}"));
     }
     ExitCode::from(failure.exit_code())
 }
 
-/// Help and version go to the standard output; a usage error is quoted without addresses,
-/// because a URL with a password may have landed in the wrong place, and without hidden commands.
+/// Prints help and version to the standard output, and usage errors to the error output. Usage
+/// errors quote arguments: a URL with a password may be among them, so URLs are taken out.
 fn usage(mut error: clap::Error) -> ExitCode {
     if error.use_stderr() {
         leave_hidden_out(&mut error);
@@ -72,7 +76,7 @@ fn usage(mut error: clap::Error) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Takes hidden commands out of those that an error offers, which names them as any other.
+/// Takes hidden commands out of the suggestions of an error.
 fn leave_hidden_out(error: &mut clap::Error) {
     let all = Args::command();
     let hidden = all.get_subcommands().filter(|one| one.is_hide_set());

@@ -1,14 +1,13 @@
-//! The tool beside the services of its machine.
+//! Bulk work yields to the services on the same machine.
 
-/// How far behind other processes bulk work stands: a tenth of their share where they compete for
-/// a core, all of it where they do not.
+/// How much nicer bulk work is: it gets a tenth of another process's share of a busy core, and all
+/// of an idle one.
 #[cfg(unix)]
 const STEP: i32 = 10;
 
-/// Lets other processes of the machine go first from now on. Of a process with several threads this
-/// is about the calling one, and those that it starts.
+/// Lowers the priority of the calling thread, and of the threads that it starts.
 pub(crate) fn give_way() {
-    // Nothing depends on it: where it is not allowed, the tool is as any other process.
+    // Where the system refuses, the tool runs at normal priority.
     #[cfg(unix)]
     let _ = rustix::process::nice(STEP);
 }

@@ -1,4 +1,4 @@
-//! What all commands share: where the server is and how to talk.
+//! Settings of all commands: the server, the namespace, the output.
 
 use std::io;
 
@@ -6,29 +6,29 @@ use clap::Args as ClapArgs;
 use redstart::{Container, Namespace, container::ContainerBuilder};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::console::Console;
 use crate::failure::Failure;
+use crate::terminal::Terminal;
 
-/// What a command does with its namespace, and so what connecting may do to the layout.
+/// How a command uses its namespace; decides what connecting may do to the layout.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum NamespaceAccess {
-    /// It only looks: nothing is written.
-    Look,
-    /// It changes what is there: an older layout is brought up to date where the settings say so,
-    /// but a namespace that is not there, as one that is misspelt, is not set up.
+    /// Reads only; connecting writes nothing.
+    Read,
+    /// Changes what exists. Connecting migrates an older layout where the settings allow it, but
+    /// never creates a namespace: a misspelt name would create one.
     Change,
-    /// It puts something in, and sets up a new namespace.
-    Begin,
+    /// Adds something; connecting creates a missing namespace.
+    Create,
 }
 
 #[derive(ClapArgs, Clone)]
 #[command(next_help_heading = "Settings")]
 pub(crate) struct Settings {
-    /// The server; a password belongs into the variable
+    /// The server's URL; put one with a password into the variable
     ///
     /// redis://[user:password@]host[:port][/database] or unix:///path [default:
-    /// redis://127.0.0.1:6379]. Every user of the machine can read a command line, so that a
-    /// URL with a password belongs into the variable.
+    /// redis://127.0.0.1:6379]. Every user of the machine can read a command line: put a URL with
+    /// a password into the variable.
     #[arg(
         long,
         global = true,
@@ -46,10 +46,10 @@ pub(crate) struct Settings {
         hide_env_values = true
     )]
     pub(crate) namespace: Option<String>,
-    /// Write results for programs
+    /// Write results as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// What is logged: off, error, warn, info, debug, trace
+    /// The lowest level of log events: off, error, warn, info, debug, trace
     #[arg(
         long,
         global = true,
@@ -73,12 +73,12 @@ impl std::fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// The server's address, where one was given. An empty variable is none.
+    /// The server's URL, where one is set. An empty variable counts as unset.
     pub(crate) fn redis_url(&self) -> Option<&str> {
         self.redis_url.as_deref().filter(|url| !url.is_empty())
     }
 
-    /// A container in the making: the environment, and what the command line says over it.
+    /// A builder with the settings of the environment, overridden by the command line.
     pub(crate) fn builder(&self) -> Result<ContainerBuilder, Failure> {
         let mut builder = ContainerBuilder::from_env().map_err(Failure::of_settings)?;
         if let Some(url) = self.redis_url() {
@@ -90,20 +90,20 @@ impl Settings {
         Ok(builder)
     }
 
-    /// As [`builder`](Self::builder), for a command that does so much with the namespace.
-    pub(crate) fn builder_to(&self, touch: NamespaceAccess) -> Result<ContainerBuilder, Failure> {
+    /// A [`builder`](Self::builder) for a command with this access.
+    pub(crate) fn builder_for(&self, access: NamespaceAccess) -> Result<ContainerBuilder, Failure> {
         let builder = self
             .builder()?
-            .with_namespace_creation(touch == NamespaceAccess::Begin);
-        Ok(match touch {
-            NamespaceAccess::Look => builder.with_migrate_on_connect(false),
-            NamespaceAccess::Change | NamespaceAccess::Begin => builder,
+            .with_namespace_creation(access == NamespaceAccess::Create);
+        Ok(match access {
+            NamespaceAccess::Read => builder.with_migrate_on_connect(false),
+            NamespaceAccess::Change | NamespaceAccess::Create => builder,
         })
     }
 
-    /// Connects, for a command that does so much with the namespace.
-    pub(crate) async fn connect_to(&self, touch: NamespaceAccess) -> Result<Container, Failure> {
-        self.builder_to(touch)?
+    /// Connects, for a command with this access.
+    pub(crate) async fn connect_for(&self, access: NamespaceAccess) -> Result<Container, Failure> {
+        self.builder_for(access)?
             .connect()
             .await
             .map_err(Failure::of_settings)
@@ -117,13 +117,13 @@ impl Settings {
             .init();
     }
 
-    /// Says that a password on the command line is no secret.
-    pub(crate) fn warn_of_a_password(&self, console: &mut Console<'_>) {
+    /// Warns of a password on the command line.
+    pub(crate) fn warn_of_a_password(&self, terminal: &mut Terminal<'_>) {
         let Some(url) = self.redis_url() else { return };
         let from_variable = std::env::var("REDSTART_REDIS_URL").is_ok_and(|value| value == url);
         if !from_variable && holds_password(url) {
-            console.remark(
-                "note: every user of this machine can read a password on a command line; \
+            terminal.remark(
+                "warning: every user of this machine can read a password on a command line; \
                  set REDSTART_REDIS_URL instead",
             );
         }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_told_from_a_user_and_a_port() {
+    fn a_password_is_recognised_in_a_url() {
         for url in ["redis://:p@h/", "redis://u:p@h:1/0", "unix:///s?pass=p"] {
             assert!(holds_password(url), "{url}");
         }

@@ -7,25 +7,25 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Width};
 
 use crate::escape;
 
-/// The least width of a last column that is worth breaking into lines.
+/// The narrowest last column that is wrapped.
 const NARROWEST: usize = 12;
 
-/// A table that may be written in portions, so that a long one is never held as a whole.
+/// A table that is written in portions, so that a long one needs little memory.
 ///
-/// On a terminal the last column takes what room there is, over several lines; the others stay
-/// whole, because an id that is broken cannot be copied. Where they do not fit, each row is a list
-/// of its fields.
+/// A terminal gets the last column wrapped to the remaining width. The other columns stay whole,
+/// because nobody can copy a wrapped id. Where they do not fit, each row becomes a list of its
+/// fields.
 pub(crate) struct Table<'a> {
     header: &'a [&'a str],
     numbers: Range<usize>,
-    /// How wide the columns have become.
+    /// The widths of the columns so far.
     widths: Vec<u16>,
     begun: bool,
     listed: bool,
 }
 
 impl<'a> Table<'a> {
-    /// The columns in `numbers` are aligned to the right. Without a header there is none.
+    /// The columns in `numbers` are aligned to the right. An empty header writes none.
     pub(crate) fn new(header: &'a [&'a str], numbers: Range<usize>) -> Self {
         Self {
             header,
@@ -36,7 +36,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The lines of the next rows, for a terminal of so many columns or for something else.
+    /// The lines of the next rows, for a terminal of a width or for a pipe.
     pub(crate) fn portion(&mut self, rows: &[Vec<String>], terminal: Option<u16>) -> Vec<String> {
         let first = !std::mem::replace(&mut self.begun, true);
         let mut table = self.columns(rows, first || terminal.is_some());
@@ -80,7 +80,7 @@ impl<'a> Table<'a> {
         table
     }
 
-    /// Each row as lines of a name and a value, and an empty line between two.
+    /// Each row as lines of a name and a value, with an empty line between two rows.
     fn list(&self, rows: &[Vec<String>], width: u16, first: bool) -> Vec<String> {
         let mut all = Vec::new();
         for (at, row) in rows.iter().enumerate() {
@@ -104,8 +104,8 @@ impl<'a> Table<'a> {
     }
 }
 
-/// A text after a lead that takes so many columns. On a terminal it is broken between words, and
-/// goes on under its beginning; where that leaves no room, two columns in.
+/// A text after a lead of `indent` columns. A terminal gets it wrapped between words and indented
+/// to its beginning; on a narrow one, indented by two columns.
 pub(crate) fn hanging(lead: &str, indent: usize, text: &str, terminal: Option<u16>) -> Vec<String> {
     let text = escape::text(text);
     let Some(width) = terminal.map(usize::from) else {
@@ -117,9 +117,9 @@ pub(crate) fn hanging(lead: &str, indent: usize, text: &str, terminal: Option<u1
     cell.load_preset(NOTHING);
     cell.add_row([text]);
     // A cell has a space on either side.
-    let room = u16::try_from(width.saturating_sub(indent) + 2).unwrap_or(u16::MAX);
+    let columns = u16::try_from(width.saturating_sub(indent) + 2).unwrap_or(u16::MAX);
     cell.set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(room);
+        .set_width(columns);
     let mut broken = lines(&cell).into_iter();
     let first = if fits {
         format!("{lead}{}", broken.next().unwrap_or_default())
@@ -132,7 +132,7 @@ pub(crate) fn hanging(lead: &str, indent: usize, text: &str, terminal: Option<u1
         .collect()
 }
 
-/// Without lines around it a table begins and ends with the space of its padding.
+/// The lines of a table, without the padding at both ends.
 fn lines(table: &comfy_table::Table) -> Vec<String> {
     let text = table.to_string();
     let lines = text.lines();
@@ -141,7 +141,7 @@ fn lines(table: &comfy_table::Table) -> Vec<String> {
         .collect()
 }
 
-/// Fits a table to a terminal; whether it can be.
+/// Fits a table to a terminal; returns whether it fits.
 fn fit(table: &mut comfy_table::Table, width: u16) -> bool {
     let widths = table.column_max_content_widths();
     let Some((last, fixed)) = widths.split_last() else {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_portions_stand_in_the_same_columns() {
+    fn portions_for_a_pipe_share_their_columns() {
         let mut table = Table::new(&HEADER, 1..2);
         let portion = |table: &mut Table<'_>, cells| table.portion(&[row(cells)], None);
         assert_eq!(
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_gets_lines_where_they_fit_and_a_header_over_each_portion() {
+    fn a_terminal_gets_a_header_over_each_portion_and_lines_where_they_fit() {
         let mut table = Table::new(&HEADER, 1..2);
         for _ in 0..2 {
             let lines = table.portion(&[row(["17-0", "3", "refused by all"])], Some(40));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_hangs_under_its_beginning_where_there_is_room() {
+    fn a_wrapped_text_is_indented_where_the_width_allows() {
         let text = "one two three\u{1b}";
         let told = |width| hanging("problem  ", 9, text, width);
         assert_eq!(told(None), ["problem  one two three\\u{1b}"]);

@@ -6,34 +6,34 @@ use clap::Args as ClapArgs;
 
 use crate::duration;
 
-/// Look for what may go wrong.
+/// Check the server, the namespace and its groups for problems.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Look for what may go wrong: the server's version, memory, persistence, clock and scripts, the
-namespace's layout, topics near their backlog limit, groups that no consumer serves and that pin
-their topic, retries that nobody brings back. Changes nothing.
+Check the server, the namespace and its groups for problems: the server's version, memory,
+persistence, clock and scripts, the namespace's layout, topics near their backlog limit, groups
+without a consumer, overdue retries. Changes nothing.
 
-  ok       as it should be
-  unknown  could not be found out, for want of a permission
-  warning  messages are safe now; it may cost some later
-  problem  messages are lost or work stands still, or either is about to happen",
+  ok       works as it should
+  unknown  cannot be checked, for want of a permission
+  warning  messages are safe now; this can cost some later
+  problem  messages are lost or work stands still, or soon will",
     after_help = "\
 Examples:
   redstart doctor
   redstart doctor --strict && ./deploy
-  redstart doctor --json | jq '.findings[] | select(.level == \"problem\")'
+  redstart doctor --json | jq '.findings[] | select(.severity == \"problem\")'
 
-With --json: {\"level\",\"findings\":[{\"level\",\"check\",\"what\",\"why\",\"advice\"}]}; level is that of the
-worst finding.
+With --json: {\"severity\",\"findings\":[{\"severity\",\"check\",\"what\",\"why\",\"advice\"}]}. The first
+severity is the worst of all findings.
 
 Exit codes: 0 no problem, 1 a problem, or with --strict a warning, 2 wrong usage."
 )]
 pub(crate) struct DoctorArgs {
-    /// A group counts as stuck when messages wait and no consumer was heard of for so long
+    /// A group with waiting messages is stuck when no consumer was active for this long
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse)]
     pub(crate) stuck_after: Duration,
-    /// A warning counts as a problem
+    /// Treat a warning as a problem
     #[arg(long)]
     pub(crate) strict: bool,
 }

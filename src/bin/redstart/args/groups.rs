@@ -3,29 +3,28 @@
 use clap::{Args as ClapArgs, Subcommand};
 use redstart::{Group, Topic};
 
-/// List groups and where they stand, or remove one.
+/// List groups with their status, or remove a group.
 #[derive(Debug, ClapArgs)]
 #[command(
     args_conflicts_with_subcommands = true,
     long_about = "\
-List groups and where they stand, or remove one.
+List groups with their status, or remove a group.
 
-  lag        not yet delivered to the group
-  in-flight  delivered and unsettled
-  scheduled  retries and snoozed messages that wait for their time, and what is due or was redriven
-             and is not yet delivered again
+  lag        entries not yet delivered to the group
+  in flight  delivered and unsettled
+  scheduled  retries and snoozed messages, and redriven messages not yet delivered
   dead       dead letters
-  consumers  consumers that the group knows, alive or not",
+  consumers  consumers that the group knows, live or not",
     after_help = "\
 Examples:
   redstart groups
   redstart groups orders --json | jq '.[] | select(.dead > 0)'
   redstart groups remove orders billing
 
-With --json: one array of {\"topic\",\"group\",\"lag\",\"in_flight\",\"scheduled\",\"dead\",\"consumers\"}."
+With --json: one array of {\"topic\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}."
 )]
 pub(crate) struct GroupsArgs {
-    /// Only the groups of this topic
+    /// List the groups of this topic only
     pub(crate) topic: Option<Topic>,
     #[command(subcommand)]
     pub(crate) action: Option<GroupsAction>,
@@ -40,38 +39,40 @@ pub(crate) enum GroupsAction {
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Remove a group for good, with its cursor, what it holds, its retries and its dead letters. The
-topic's entries and other groups stay as they are; what only this group has kept in the topic is
-free to be removed by retention.
+Remove a group for good: its cursor, its unsettled messages, its retries and its dead letters. The
+topic's entries and the other groups stay; retention can then remove entries that only this group
+had not settled.
 
-A group for which anything waits, dead letters included, or of which a consumer was heard in the
-last 60 seconds, is not removed, unless --force is given. Nothing can come in between: the server
-looks and removes in one step. With --force, stop its consumers first: those that live make the
-group anew and begin at the oldest entry that the topic still holds.
+The server keeps a group that is in use, unless --force is given: one with undelivered, unsettled,
+scheduled or dead messages, or with a consumer that was active in the last 60 seconds. It checks
+and removes in one step. With --force, stop the consumers first: live ones create the group again
+and start at the oldest entry of the topic.
 
-Says what it will do, and asks for the group's name to be typed.",
+Shows what it will remove and asks for the group's name.",
     after_help = "\
 Examples:
   redstart groups remove orders billing --dry-run
   redstart groups remove orders billing --force --yes
 
-With --json: {\"removed\",\"topic\",\"group\",\"lag\",\"in_flight\",\"scheduled\",\"dead\",\"consumers\",\"living\"}.
+With --json: {\"topic\",\"removed\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\",
+\"liveConsumers\"}; with --dry-run, and when the group is in use, \"force\", \"refused\" and
+\"confirmation\" in place of \"removed\".
 
-Exit codes: 0 it was removed, or with --dry-run would be, 1 it is needed, is not there, or something
-else was typed, 2 wrong usage, or there is no terminal to ask on."
+Exit codes: 0 removed, or with --dry-run removable, 1 the group is in use, does not exist, or was
+not confirmed, 2 wrong usage, or stdin is not a terminal."
 )]
 pub(crate) struct RemoveArgs {
     /// The topic
     pub(crate) topic: Topic,
     /// The group
     pub(crate) group: Group,
-    /// Remove it whatever waits and whoever lives
+    /// Remove the group even if it is in use
     #[arg(long)]
     pub(crate) force: bool,
-    /// Only say what would be removed
+    /// Show what would be removed, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Do not ask
+    /// Skip the prompt
     #[arg(long, short)]
     pub(crate) yes: bool,
 }

@@ -9,8 +9,8 @@ use crate::duration;
 /// Read and write values of the key-value store.
 #[derive(Debug, ClapArgs)]
 #[command(long_about = "\
-Read and write values of the key-value store. Values are JSON here, whatever form they are stored
-in; they are written in the form that REDSTART_CODEC names.")]
+Read and write values of the key-value store. The tool shows and takes values as JSON, whatever
+their codec, and stores them in the codec of REDSTART_CODEC.")]
 pub(crate) struct KvArgs {
     #[command(subcommand)]
     pub(crate) action: KvAction,
@@ -20,7 +20,8 @@ pub(crate) struct KvArgs {
 pub(crate) enum KvAction {
     Get(GetArgs),
     Set(SetArgs),
-    Del(DelArgs),
+    #[command(visible_alias = "del")]
+    Delete(DeleteArgs),
     Cas(CasArgs),
 }
 
@@ -31,16 +32,16 @@ Examples:
   redstart kv get stock
   redstart kv get blob --raw > blob.bin
 
---raw gives the bytes as they are stored, and on a terminal a view of them in hexadecimal.
+--raw writes the stored bytes; a terminal gets them in hexadecimal.
 With --json: {\"key\",\"value\"}, with --raw {\"key\",\"hex\"}.
 
-Exit codes: 0 shown, 1 the key is absent, or its value is neither JSON nor MessagePack nor text,
-2 wrong usage.")]
+Exit codes: 0 shown, 1 the key does not exist, or its value is neither JSON nor MessagePack nor
+text, 2 wrong usage.")]
 pub(crate) struct GetArgs {
     /// The key
     #[arg(value_parser = key)]
     pub(crate) key: String,
-    /// Its bytes, as they are stored
+    /// Write the stored bytes
     #[arg(long)]
     pub(crate) raw: bool,
 }
@@ -53,41 +54,44 @@ Examples:
   redstart kv set greeting 'hello there' --text
   redstart kv set order < order.json
 
-Without --ttl the value stays, also where the older one had a time to live.")]
+Without --ttl the new value has no time to live, even if the old one had one.")]
 pub(crate) struct SetArgs {
     /// The key
     #[arg(value_parser = key)]
     pub(crate) key: String,
-    /// The value, as JSON [default: the standard input]
+    /// The value, as JSON [default: read from stdin]
     #[arg(allow_hyphen_values = true)]
     pub(crate) value: Option<String>,
     #[command(flatten)]
     pub(crate) form: Form,
 }
 
-/// Remove values.
+/// Delete keys.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
+Examples:
+  redstart kv delete stock greeting
+
 With --json: {\"deleted\",\"absent\"}, both lists of keys.
 
-Exit codes: 0 all were removed, 1 one of them was absent, 2 wrong usage.")]
-pub(crate) struct DelArgs {
+Exit codes: 0 all deleted, 1 a key was absent, 2 wrong usage.")]
+pub(crate) struct DeleteArgs {
     /// The keys
     #[arg(required = true, value_name = "KEY", value_parser = key)]
     pub(crate) keys: Vec<String>,
 }
 
-/// Replace a value where it is what is expected.
+/// Replace a value if it equals the expected one.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   redstart kv cas stock 41 --expect 40
   redstart kv cas leader '\"node-1\"' --expect-absent --ttl 30s
 
-Values are compared as values, whatever form they are stored in. The new value has the time to live
-that is given, or none. With --json: {\"swapped\"}.
+The comparison decodes both values: their codecs do not matter. Without --ttl the new value has no
+time to live. With --json: {\"swapped\"}.
 
-Exit codes: 0 replaced, 1 it is not what was expected, 2 wrong usage.")]
+Exit codes: 0 replaced, 1 the value differs from the expected one, 2 wrong usage.")]
 pub(crate) struct CasArgs {
     /// The key
     #[arg(value_parser = key)]
@@ -95,7 +99,7 @@ pub(crate) struct CasArgs {
     /// The new value, as JSON
     #[arg(allow_hyphen_values = true)]
     pub(crate) value: String,
-    /// The value that it must have, as JSON
+    /// The expected value, as JSON
     #[arg(
         long,
         value_name = "VALUE",
@@ -103,7 +107,7 @@ pub(crate) struct CasArgs {
         required_unless_present = "expect_absent"
     )]
     pub(crate) expect: Option<String>,
-    /// The key must be absent
+    /// Expect that the key does not exist
     #[arg(long, conflicts_with = "expect")]
     pub(crate) expect_absent: bool,
     #[command(flatten)]
@@ -112,15 +116,15 @@ pub(crate) struct CasArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Form {
-    /// How long it stays, such as 30s, 15m, 2h, 7d [default: for ever]
+    /// Time to live, such as 30s, 15m, 2h, 7d [default: none]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
-    /// Values are text as it is, not JSON
+    /// Take values as plain text, not as JSON
     #[arg(long)]
     pub(crate) text: bool,
 }
 
-/// The store's own rule, before the first of several keys is removed.
+/// Applies the store's rule before the command deletes the first of several keys.
 fn key(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || text.starts_with('{') {
         return Err("a key may not be empty or begin with `{`");

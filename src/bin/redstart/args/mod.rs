@@ -19,7 +19,7 @@ pub(crate) use dead::{
 };
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs};
-pub(crate) use kv::{CasArgs, DelArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
+pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
 pub(crate) use pages::{CompletionsArgs, ManArgs};
 pub(crate) use retries::{
     CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which,
@@ -33,9 +33,9 @@ pub(crate) use retries::{
     propagate_version = true,
     arg_required_else_help = true,
     after_help = "\
-Settings come from the environment, see `redstart <command> --help` for those of a command:
-  REDSTART_REDIS_URL   the server; a password belongs here and not on the command line,
-                       which every user of the machine can read
+Settings come from the environment; `redstart <command> --help` lists those of a command:
+  REDSTART_REDIS_URL   the server; put a password here, not on the command line, which every
+                       user of the machine can read
   REDSTART_NAMESPACE   the prefix of all keys
   REDSTART_CODEC, REDSTART_MAX_BYTES, REDSTART_MIGRATE   as for services
 
@@ -46,8 +46,7 @@ Examples:
   redstart groups --json
   redstart doctor
 
-Exit codes: 0 done, 1 failed or not what was asked for, 2 the command line or a setting is wrong,
-130 interrupted."
+Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong, 130 interrupted."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -78,15 +77,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// What it does with its namespace.
-    pub(crate) fn touch(&self) -> NamespaceAccess {
+    /// How the command uses its namespace.
+    pub(crate) fn access(&self) -> NamespaceAccess {
         let changes = match self {
             Self::Demo(_) | Self::DemoWorker(_) | Self::Publish(_) => {
-                return NamespaceAccess::Begin;
+                return NamespaceAccess::Create;
             }
             Self::Kv(args) => match &args.action {
-                KvAction::Set(_) | KvAction::Cas(_) => return NamespaceAccess::Begin,
-                KvAction::Del(_) => true,
+                KvAction::Set(_) | KvAction::Cas(_) => return NamespaceAccess::Create,
+                KvAction::Delete(_) => true,
                 KvAction::Get(_) => false,
             },
             Self::Groups(args) => match &args.action {
@@ -110,7 +109,7 @@ impl Command {
                 | DeadAction::Journal(_) => false,
             },
             Self::Migrate(args) => match &args.action {
-                MigrateAction::Up { .. } => return NamespaceAccess::Begin,
+                MigrateAction::Up { .. } => return NamespaceAccess::Create,
                 MigrateAction::Status => false,
             },
             Self::Tail(_)
@@ -123,38 +122,37 @@ impl Command {
         if changes {
             NamespaceAccess::Change
         } else {
-            NamespaceAccess::Look
+            NamespaceAccess::Read
         }
     }
 }
 
-/// Publish lines of JSON from the standard input.
+/// Publish lines of JSON from stdin.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Publish lines of JSON from the standard input, in their order.
+Publish lines of JSON from stdin, in their order.
 
-A line is the payload of one message; the options say the rest. With --envelope a line is an
-object with the fields of an envelope as they are on the wire: type, payload, and where wanted id,
-corrId, tenantId, key, headers. The options then fill what a line leaves out. ts, attempts and
-lastError are ignored: what is published is a new message. Empty lines are skipped.
+Each line is the payload of one message; the options set the other fields. With --envelope each
+line is an envelope as on the wire: type, payload, and optionally id, corrId, tenantId, key,
+headers. The options then fill the fields that a line leaves out. The tool ignores ts, attempts and
+lastError, because it publishes a new message. It skips empty lines.
 
-What cannot be published is named on the error output by its line number and the rule that it
-breaks; the other lines are published all the same, unless --stop-on-error is set.",
+The tool reports a line that fails on stderr, with its number and the rule that it breaks, and
+publishes the others, unless --stop-on-error is set.",
     after_help = "\
 Examples:
   echo '{\"cents\":1250}' | redstart publish orders --type order.placed --key order-7
   redstart publish orders --envelope < orders.ndjson
   redstart tail orders --from-beginning --json | jq -c .envelope | redstart publish copy --envelope
 
-With --json the last line of the output is {\"published\":…,\"failed\":…,\"unknown\":…}. Unknown are
-those that may have been published: the connection broke after they were sent.
+With --json: {\"published\",\"failed\",\"unknown\"}, three counts. An unknown message may have been
+published: the connection broke after the tool sent it.
 
-Exit codes: 0 all were published, 1 some were not or may not have been, 2 wrong usage,
-130 interrupted."
+Exit codes: 0 all published, 1 a message failed or is unknown, 2 wrong usage, 130 interrupted."
 )]
 pub(crate) struct PublishArgs {
-    /// The topic; it is created where it is missing
+    /// The topic; publishing creates a missing one
     pub(crate) topic: Topic,
     /// The messages' type, such as order.placed
     #[arg(
@@ -162,8 +160,8 @@ pub(crate) struct PublishArgs {
         value_name = "TYPE",
         required_unless_present = "envelope"
     )]
-    pub(crate) kind: Option<String>,
-    /// A line is an envelope, not only a payload
+    pub(crate) message_type: Option<String>,
+    /// Read each line as an envelope, not only a payload
     #[arg(long)]
     pub(crate) envelope: bool,
     /// The messages' ordering key
@@ -172,13 +170,13 @@ pub(crate) struct PublishArgs {
     /// The messages' tenant
     #[arg(long, value_name = "ID")]
     pub(crate) tenant: Option<String>,
-    /// The messages' correlation id [default: a fresh one each]
+    /// The messages' correlation id [default: a new one for each]
     #[arg(long, value_name = "ID")]
     pub(crate) correlation: Option<String>,
-    /// A header; can be given several times
+    /// A header; repeat for several
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     pub(crate) headers: Vec<(String, String)>,
-    /// Stop at the first line that cannot be published
+    /// Stop at the first line that fails
     #[arg(long)]
     pub(crate) stop_on_error: bool,
 }
@@ -190,26 +188,25 @@ fn header(text: &str) -> Result<(String, String), &'static str> {
     }
 }
 
-/// Show what a topic holds, without consuming it.
+/// Show the entries of a topic, without consuming them.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Show what a topic holds, without consuming it. No group notices.
+Show the entries of a topic, without consuming them.
 
-A line has the entry's id, the time of the envelope, its type, and the payload as JSON. An entry
-that cannot be decoded is shown with the reason and its fields. Whatever could disturb a terminal
-is escaped.
+Each line has the entry's id, the time of the envelope, its type, and the payload as JSON. An
+undecodable entry shows the reason and its fields. The tool escapes control characters.
 
-A topic with the retention `settled` gives up entries as soon as every group has settled them, so
-that with busy consumers --follow does not see everything.",
+A topic with retention `settled` removes entries once every group has settled them: with busy
+consumers --follow misses some.",
     after_help = "\
 Examples:
   redstart tail orders                       the newest ten entries
-  redstart tail orders --last 0 --follow     what is published from now on
+  redstart tail orders --last 0 --follow     new entries only
   redstart tail orders --from-beginning --max 100 --json | jq .envelope.payload
 
-With --json every line is {\"entry\":…,\"envelope\":{…}}, the envelope as it is on the wire; or
-{\"entry\":…,\"error\":…,\"fields\":[…]} for one that cannot be decoded."
+With --json every line is {\"id\",\"envelope\":{…}}, the envelope as on the wire; an undecodable entry
+is {\"id\",\"undecodable\",\"fields\":[…]}."
 )]
 pub(crate) struct TailArgs {
     /// The topic
@@ -220,7 +217,7 @@ pub(crate) struct TailArgs {
     /// Start with the newest N entries
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) last: usize,
-    /// Go on with what is published meanwhile; waits for a topic that is not there yet
+    /// Keep showing new entries; waits for a topic that does not exist yet
     #[arg(long, short)]
     pub(crate) follow: bool,
     /// Stop after N entries
@@ -231,11 +228,11 @@ pub(crate) struct TailArgs {
 /// List the topics.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-With --json: one array of {\"topic\",\"entries\",\"retention\",\"backlog_limit\",\"groups\":[names]};
-backlog_limit is null where there is none.")]
+With --json: one array of {\"topic\",\"entries\",\"retention\",\"backlogLimit\",\"groups\":[{\"group\",\"lag\",
+\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}]}; backlogLimit is null where the limit is off.")]
 pub(crate) struct TopicsArgs {}
 
-/// Look at the namespace's layout, or bring it up to date.
+/// Show the layout of the namespace, or migrate it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct MigrateArgs {
     #[command(subcommand)]
@@ -244,29 +241,29 @@ pub(crate) struct MigrateArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MigrateAction {
-    /// List the migrations and whether they are applied
+    /// List the migrations and their state
     #[command(after_help = "\
 States: applied, pending, dirty (begun and not finished), changed (applied in another form than
 this version has), unknown (applied by a newer version).
 
-With --json: one array of {\"number\",\"name\",\"state\",\"applied_at\"}.")]
+With --json: one array of {\"number\",\"name\",\"state\",\"appliedAt\"}.")]
     Status,
-    /// Apply the migrations that are pending
+    /// Apply the pending migrations
     #[command(after_help = "\
-Waits while another process does the same. With --json: {\"applied\":[numbers]}.")]
+Waits while another process migrates. With --json: {\"applied\":[numbers]}.")]
     Up {
-        /// Apply a migration again that was begun and not finished
+        /// Apply a dirty migration again
         #[arg(long)]
         repair: bool,
     },
 }
 
-/// Ask whether bus and store work.
+/// Check that the bus and the key-value store work.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 With --json: {\"ok\",\"bus\":{\"ok\",\"reasons\"},\"kv\":{\"ok\",\"reasons\"}}.
 
-Exit codes: 0 everything works, 1 something does not, 2 wrong usage.")]
+Exit codes: 0 both work, 1 one does not, 2 wrong usage.")]
 pub(crate) struct HealthArgs {}
 
 #[cfg(test)]
@@ -294,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guides_command_lines_are_understood() {
+    fn the_command_lines_of_the_guide_parse() {
         let guide = include_str!("../../../docs/dead_letters.md");
         let lines = guide.lines().filter_map(|line| line.strip_prefix("$ "));
         let mut count = 0;
@@ -310,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_resumed_is_bound_to_how_it_was_begun() {
+    fn resume_takes_no_other_selection_or_pace() {
         let parse = |command: &str, rest: &str| {
             let id = "0190163d-8694-739b-aea5-966c26f8ad90";
             let line = format!("redstart dead {command} orders billing --resume {id} {rest}");
@@ -337,7 +334,7 @@ mod tests {
                 "--never-redriven",
                 "--rate 5",
                 "--rate 5 --ramp 1s",
-                "--by ann",
+                "--operator ann",
                 "--dry-run",
             ] {
                 let error = parse(command, rest).unwrap_err().to_string();
@@ -353,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn who_destroys_or_writes_a_file_is_told_the_exit_codes() {
+    fn destructive_commands_document_examples_and_exit_codes() {
         for line in [
             "dead redrive",
             "dead edit",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use clap_complete::Shell;
 
-/// Write a script by which a shell completes this tool's command lines.
+/// Write a completion script for a shell.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -17,12 +17,12 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-/// Write the manual page.
+/// Write the manual pages.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   redstart man | man -l -
-  redstart man --dir ~/.local/share/man/man1     one page for each command")]
+  redstart man --dir ~/.local/share/man/man1     one page per command")]
 pub(crate) struct ManArgs {
     /// Write the pages of all commands into this folder
     #[arg(long, value_name = "FOLDER")]

@@ -1,49 +1,49 @@
-//! `doctor`: what may go wrong.
+//! `doctor`: problems of the server and the namespace.
 
 use redstart::doctor::{DoctorReport, Severity};
 
 use crate::args::DoctorArgs;
-use crate::console::{Colour, Console};
 use crate::failure::{FAILED, Failure};
 use crate::settings::Settings;
+use crate::terminal::{Colour, Terminal};
 
 pub(super) async fn run(
     args: &DoctorArgs,
     settings: &Settings,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let doctor = settings.builder()?.doctor().map_err(Failure::of_settings)?;
-    let diagnosis = doctor.with_stuck_after(args.stuck_after).run().await;
-    if console.is_json() {
-        console.json(&diagnosis)?;
+    let report = doctor.with_stuck_after(args.stuck_after).run().await;
+    if terminal.is_json() {
+        terminal.json(&report)?;
     } else {
-        tell(&diagnosis, console)?;
+        render(&report, terminal)?;
     }
-    let bearable = if args.strict {
+    let tolerated = if args.strict {
         Severity::Unknown
     } else {
         Severity::Warning
     };
-    if diagnosis.severity > bearable {
+    if report.severity > tolerated {
         return Err(Failure::Said(FAILED));
     }
     Ok(())
 }
 
-fn tell(diagnosis: &DoctorReport, console: &mut Console<'_>) -> Result<(), Failure> {
-    for finding in &diagnosis.findings {
+fn render(report: &DoctorReport, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    for finding in &report.findings {
         let colour = match finding.severity {
             Severity::Ok => Colour::Green,
             Severity::Problem => Colour::Red,
             _ => Colour::Yellow,
         };
-        let level = console.paint(colour, &format!("{:<8}", finding.severity.as_str()));
+        let level = terminal.paint(colour, &format!("{:<8}", finding.severity.as_str()));
         let lead = format!("{level} {:<12} ", finding.check);
-        console.hanging(&lead, 22, &finding.what)?;
-        for (name, text) in [("why", &finding.why), ("do", &finding.advice)] {
+        terminal.hanging(&lead, 22, &finding.what)?;
+        for (name, text) in [("why", &finding.why), ("fix", &finding.advice)] {
             if !text.is_empty() {
                 let lead = format!("{:22}{:<5}", "", format!("{name}:"));
-                console.hanging(&lead, 27, text)?;
+                terminal.hanging(&lead, 27, text)?;
             }
         }
     }

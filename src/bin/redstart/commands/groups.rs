@@ -1,56 +1,57 @@
-//! `groups`: where the groups stand.
+//! `groups`: the status of the groups.
 
-use redstart::{Container, Topic, topics::GroupStatus};
-use serde::Serialize;
+use redstart::{Container, Topic, topics::GroupStatus, views::OfTopic};
 
-use super::{groups_of, remove};
+use super::group_remove;
 use crate::args::{GroupsAction, GroupsArgs};
-use crate::console::Console;
 use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+const HEADER: [&str; 7] = [
+    "topic",
+    "group",
+    "lag",
+    "in flight",
+    "scheduled",
+    "dead",
+    "consumers",
+];
 
 pub(super) async fn run(
     args: &GroupsArgs,
     container: &Container,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     if let Some(GroupsAction::Remove(args)) = &args.action {
-        return remove::run(args, container, console).await;
+        return group_remove::run(args, container, terminal).await;
     }
-    let topics: Vec<(Topic, Vec<GroupStatus>)> = match &args.topic {
-        Some(topic) => vec![(topic.clone(), groups_of(topic, container).await?)],
+    let topics = container.topics();
+    let all: Vec<(Topic, Vec<GroupStatus>)> = match &args.topic {
+        Some(topic) => vec![(topic.clone(), topics.groups(topic).await?)],
         None => {
-            let all = container.topics().list().await?;
-            all.into_iter().map(|row| (row.topic, row.groups)).collect()
+            let all = topics.list().await?.into_iter();
+            all.map(|one| (one.topic, one.groups)).collect()
         }
     };
-    let groups = topics
+    let groups = all
         .iter()
-        .flat_map(|(topic, groups)| groups.iter().map(move |group| (topic, group)));
-    if console.is_json() {
-        let rows: Vec<Row<'_>> = groups.map(|(topic, group)| object(topic, group)).collect();
-        console.json(&rows)?;
-        return Ok(());
+        .flat_map(|(topic, groups)| groups.iter().map(move |value| OfTopic { topic, value }));
+    if terminal.is_json() {
+        let groups: Vec<OfTopic<'_, GroupStatus>> = groups.collect();
+        return Ok(terminal.json(&groups)?);
     }
-    let rows: Vec<Vec<String>> = groups.map(|(topic, group)| row(topic, group)).collect();
+    let rows: Vec<Vec<String>> = groups.map(|group| row(&group)).collect();
     if rows.is_empty() {
-        console.remark("no groups; subscribing creates one");
+        terminal.remark("no groups; subscribing creates one");
         return Ok(());
     }
-    let header = [
-        "topic",
-        "group",
-        "lag",
-        "in-flight",
-        "scheduled",
-        "dead",
-        "consumers",
-    ];
-    Ok(console.table(&header, &rows, 2..7)?)
+    Ok(terminal.table(&HEADER, &rows, 2..7)?)
 }
 
-fn row(topic: &Topic, status: &GroupStatus) -> Vec<String> {
+fn row(group: &OfTopic<'_, GroupStatus>) -> Vec<String> {
+    let status = group.value;
     vec![
-        topic.to_string(),
+        group.topic.to_string(),
         status.group.to_string(),
         status.lag.to_string(),
         status.in_flight.to_string(),
@@ -58,27 +59,4 @@ fn row(topic: &Topic, status: &GroupStatus) -> Vec<String> {
         status.dead.to_string(),
         status.consumers.to_string(),
     ]
-}
-
-#[derive(Serialize)]
-struct Row<'a> {
-    topic: &'a str,
-    group: &'a str,
-    lag: u64,
-    in_flight: u64,
-    scheduled: u64,
-    dead: u64,
-    consumers: u64,
-}
-
-fn object<'a>(topic: &'a Topic, status: &'a GroupStatus) -> Row<'a> {
-    Row {
-        topic: topic.as_str(),
-        group: status.group.as_str(),
-        lag: status.lag,
-        in_flight: status.in_flight,
-        scheduled: status.scheduled,
-        dead: status.dead,
-        consumers: status.consumers,
-    }
 }

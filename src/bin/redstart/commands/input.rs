@@ -1,27 +1,27 @@
-//! Lines from an input of any size, read on a thread of their own.
+//! Reads lines from an input of any size on a thread of its own.
 //!
-//! A thread, because a read of the standard input cannot be interrupted; and lines that have
-//! arrived can be published while the next one is awaited.
+//! A thread, because nothing can interrupt a read of the standard input, and because the command
+//! works on the lines that arrived while the thread waits for the next one.
 
 use std::io::{self, BufRead};
 
 use tokio::sync::mpsc;
 
-/// The longest line that is read, in bytes; of a longer one only its number is kept.
+/// The longest line, in bytes. A longer one is reported by its number and dropped.
 const LONGEST: usize = 64 * 1024 * 1024;
-/// How many lines wait to be published before reading does.
+/// How many lines the thread reads ahead.
 const AHEAD: usize = 1024;
 
 /// A line of the input, counted from 1.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Line {
+pub(super) struct InputLine {
     pub(super) number: u64,
-    /// Its bytes, without the line break; or the rule that it breaks.
+    /// The bytes without the line break, or the rule that the line breaks.
     pub(super) bytes: Result<Vec<u8>, String>,
 }
 
-/// Begins to read. The channel ends with the input, or after an error, which it ends with.
-pub(super) fn read(input: impl BufRead + Send + 'static) -> mpsc::Receiver<io::Result<Line>> {
+/// Starts to read. The channel ends with the input, or with an error.
+pub(super) fn read(input: impl BufRead + Send + 'static) -> mpsc::Receiver<io::Result<InputLine>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
         for line in (Lines { input, number: 0 }) {
@@ -40,7 +40,7 @@ struct Lines<R> {
 }
 
 impl<R: BufRead> Iterator for Lines<R> {
-    type Item = io::Result<Line>;
+    type Item = io::Result<InputLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.read().transpose()
@@ -48,7 +48,7 @@ impl<R: BufRead> Iterator for Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    fn read(&mut self) -> io::Result<Option<Line>> {
+    fn read(&mut self) -> io::Result<Option<InputLine>> {
         let (mut bytes, mut length, mut ended) = (Vec::new(), 0_usize, false);
         while !ended {
             let chunk = match self.input.fill_buf() {
@@ -80,7 +80,7 @@ impl<R: BufRead> Lines<R> {
         } else {
             Ok(bytes)
         };
-        Ok(Some(Line {
+        Ok(Some(InputLine {
             number: self.number,
             bytes,
         }))
@@ -91,13 +91,13 @@ impl<R: BufRead> Lines<R> {
 mod tests {
     use super::*;
 
-    fn lines(input: &'static [u8]) -> Vec<Line> {
+    fn lines(input: &'static [u8]) -> Vec<InputLine> {
         let lines = Lines { input, number: 0 };
         lines.map(Result::unwrap).collect()
     }
 
     #[test]
-    fn lines_are_counted_and_the_last_one_needs_no_break() {
+    fn lines_are_numbered_and_the_last_one_needs_no_break() {
         let found = lines(b"a\n\nb");
         let texts: Vec<_> = found
             .iter()
@@ -110,10 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_does_not_fill_the_memory_and_hides_no_other() {
+    fn an_endless_line_neither_fills_the_memory_nor_hides_the_next() {
         let long = io::Read::take(io::repeat(b'x'), LONGEST as u64 + 5);
         let input = io::BufReader::new(io::Read::chain(long, &b"\nnext\n"[..]));
-        let found: Vec<Line> = Lines { input, number: 0 }.map(Result::unwrap).collect();
+        let found: Vec<InputLine> = Lines { input, number: 0 }.map(Result::unwrap).collect();
         let rule = found[0].bytes.as_ref().unwrap_err();
         assert!(rule.contains("over the limit"), "{rule}");
         assert_eq!(found[1].bytes, Ok(b"next".to_vec()));

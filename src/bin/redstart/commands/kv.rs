@@ -6,10 +6,10 @@ use redstart::{Container, Kv};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::args::{CasArgs, DelArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
-use crate::console::Console;
+use crate::args::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
 use crate::failure::{FAILED, Failure, chain};
-use crate::shown;
+use crate::hex;
+use crate::terminal::Terminal;
 
 /// The longest value that is read from the standard input, in bytes: what a server accepts as one
 /// string by default, less the few bytes that encoding a text adds.
@@ -18,18 +18,18 @@ const LONGEST: u64 = 512 * 1024 * 1024 - 64;
 pub(super) async fn run(
     args: &KvArgs,
     container: &Container,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let kv = container.kv();
     match &args.action {
-        KvAction::Get(args) => get(args, &kv, console).await,
-        KvAction::Set(args) => set(args, &kv, console).await,
-        KvAction::Del(args) => del(args, &kv, console).await,
-        KvAction::Cas(args) => cas(args, &kv, console).await,
+        KvAction::Get(args) => get(args, &kv, terminal).await,
+        KvAction::Set(args) => set(args, &kv, terminal).await,
+        KvAction::Delete(args) => delete(args, &kv, terminal).await,
+        KvAction::Cas(args) => cas(args, &kv, terminal).await,
     }
 }
 
-async fn get(args: &GetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), Failure> {
+async fn get(args: &GetArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let key = &args.key[..];
     if args.raw {
         let found = kv
@@ -40,14 +40,14 @@ async fn get(args: &GetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), F
             .next()
             .flatten();
         let bytes = found.ok_or_else(|| absent(key))?;
-        if console.is_json() {
-            console.json(&json!({ "key": key, "hex": shown::hex(&bytes) }))?;
-        } else if console.out_is_terminal() {
-            for line in shown::hex_view(&bytes) {
-                console.line(line)?;
+        if terminal.is_json() {
+            terminal.json(&json!({ "key": key, "hex": hex::word(&bytes) }))?;
+        } else if terminal.out_is_terminal() {
+            for line in hex::view(&bytes) {
+                terminal.line(line)?;
             }
         } else {
-            console.bytes(&bytes)?;
+            terminal.bytes(&bytes)?;
         }
         return Ok(());
     }
@@ -59,15 +59,15 @@ async fn get(args: &GetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), F
         }
     })?;
     let value = found.ok_or_else(|| absent(key))?;
-    if console.is_json() {
-        console.json(&json!({ "key": key, "value": value }))?;
+    if terminal.is_json() {
+        terminal.json(&json!({ "key": key, "value": value }))?;
     } else {
-        console.json(&value)?;
+        terminal.json(&value)?;
     }
     Ok(())
 }
 
-async fn set(args: &SetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), Failure> {
+async fn set(args: &SetArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let text = match &args.value {
         Some(text) => text.clone(),
         None => input(std::io::stdin(), LONGEST)?,
@@ -78,13 +78,13 @@ async fn set(args: &SetArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), F
         None => kv.set(&args.key, &value).await,
     };
     stored.map_err(Failure::of_arguments)?;
-    if console.is_json() {
-        console.json(&json!({ "set": args.key }))?;
+    if terminal.is_json() {
+        terminal.json(&json!({ "set": args.key }))?;
     }
     Ok(())
 }
 
-async fn del(args: &DelArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), Failure> {
+async fn delete(args: &DeleteArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let (mut deleted, mut missing) = (Vec::new(), Vec::new());
     for key in &args.keys {
         let list = if kv.delete(key).await? {
@@ -94,19 +94,19 @@ async fn del(args: &DelArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), F
         };
         list.push(&key[..]);
     }
-    if console.is_json() {
-        console.json(&json!({ "deleted": deleted, "absent": missing }))?;
+    if terminal.is_json() {
+        terminal.json(&json!({ "deleted": deleted, "absent": missing }))?;
     }
     if missing.is_empty() {
         return Ok(());
     }
-    console.remark(format_args!("absent: {}", missing.join(", ")));
+    terminal.remark(format_args!("absent: {}", missing.join(", ")));
     Err(Failure::Said(FAILED))
 }
 
-async fn cas(args: &CasArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), Failure> {
+async fn cas(args: &CasArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let expected = match &args.expect {
-        Some(text) => Some(args.form.value("what is expected", text)?),
+        Some(text) => Some(args.form.value("the expected value", text)?),
         None => None,
     };
     let new = args.form.value("the value", &args.value)?;
@@ -114,18 +114,18 @@ async fn cas(args: &CasArgs, kv: &Kv, console: &mut Console<'_>) -> Result<(), F
         .cas(&args.key, expected.as_ref(), &new, args.form.ttl)
         .await
         .map_err(Failure::of_arguments)?;
-    if console.is_json() {
-        console.json(&json!({ "swapped": swapped }))?;
+    if terminal.is_json() {
+        terminal.json(&json!({ "swapped": swapped }))?;
     }
     if swapped {
         return Ok(());
     }
-    console.remark("not swapped: it is not what was expected");
+    terminal.remark("not swapped: the value differs from the expected one");
     Err(Failure::Said(FAILED))
 }
 
 fn absent(key: &str) -> Failure {
-    Failure::new(format!("there is no key {key:?}"))
+    Failure::new(format!("key {key:?} does not exist"))
 }
 
 /// Reads the whole input, or refuses it.

@@ -1,20 +1,19 @@
 //! `migrate`: the layout of the namespace.
 
 use redstart::migrations::{Migration, MigrationState};
-use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{MigrateAction, MigrateArgs};
-use crate::console::Console;
 use crate::failure::Failure;
 use crate::settings::Settings;
+use crate::terminal::Terminal;
 
 pub(super) async fn run(
     args: &MigrateArgs,
     settings: &Settings,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    // Not a container: connecting one would set up a namespace that is new.
+    // Connecting a container would create a new namespace.
     let migrations = settings
         .builder()?
         .migrations()
@@ -22,25 +21,23 @@ pub(super) async fn run(
     match args.action {
         MigrateAction::Status => {
             let all = migrations.status().await?;
-            if console.is_json() {
-                let rows: Vec<Row<'_>> = all.iter().map(object).collect();
-                console.json(&rows)?;
-                return Ok(());
+            if terminal.is_json() {
+                return Ok(terminal.json(&all)?);
             }
             let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-            console.table(&["number", "name", "state", "applied at"], &rows, 0..0)?;
+            terminal.table(&["number", "name", "state", "applied at"], &rows, 0..0)?;
         }
         MigrateAction::Up { repair } => {
             let applied = migrations.up(repair).await?;
-            if console.is_json() {
-                console.json(&json!({ "applied": applied }))?;
+            if terminal.is_json() {
+                terminal.json(&json!({ "applied": applied }))?;
                 return Ok(());
             }
             if applied.is_empty() {
-                console.line("nothing to apply")?;
+                terminal.line("nothing to apply")?;
             }
             for number in applied {
-                console.line(format_args!("applied {number:04}"))?;
+                terminal.line(format_args!("applied {number:04}"))?;
             }
         }
     }
@@ -62,21 +59,4 @@ fn row(migration: &Migration) -> Vec<String> {
         migration.state.as_str().to_owned(),
         or_dash(&applied_at(migration).unwrap_or_default()),
     ]
-}
-
-#[derive(Serialize)]
-struct Row<'a> {
-    number: u32,
-    name: &'a str,
-    state: &'static str,
-    applied_at: Option<String>,
-}
-
-fn object(migration: &Migration) -> Row<'_> {
-    Row {
-        number: migration.number,
-        name: &migration.name,
-        state: migration.state.as_str(),
-        applied_at: applied_at(migration),
-    }
 }

@@ -1,4 +1,4 @@
-//! `publish`: lines of the input become messages.
+//! `publish`: publishes lines of the input as messages.
 
 use std::io::BufRead;
 
@@ -6,19 +6,19 @@ use indicatif::ProgressBar;
 use redstart::{Container, Envelope, ErrorKind};
 use serde::Serialize;
 
-use super::input::{self, Line};
-use super::line;
+use super::envelope_line;
+use super::input::{self, InputLine};
 use crate::args::PublishArgs;
-use crate::console::Console;
 use crate::failure::{FAILED, Failure, INTERRUPTED, chain};
 use crate::settings::{NamespaceAccess, Settings};
+use crate::terminal::Terminal;
 
-/// How many messages one call publishes. What has arrived is published without waiting for more.
+/// How many messages one call publishes at most. A call does not wait for more lines.
 const BATCH: usize = 500;
 
-/// What became of the lines.
+/// What happened to the lines.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Count {
+struct PublishReport {
     published: u64,
     failed: u64,
     unknown: u64,
@@ -27,38 +27,38 @@ struct Count {
 pub(super) async fn run(
     args: &PublishArgs,
     settings: &Settings,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
     input: impl BufRead + Send + 'static,
 ) -> Result<(), Failure> {
-    let container = settings.connect_to(NamespaceAccess::Begin).await?;
-    let bar = console.progress(None, "{spinner} {msg}, {elapsed}");
+    let container = settings.connect_for(NamespaceAccess::Create).await?;
+    let bar = terminal.progress(None, "{spinner} {msg}, {elapsed}");
     let mut publishing = Publishing {
         args,
         container,
         bar,
-        count: Count::default(),
-        troubles: Vec::new(),
-        told: None,
+        count: PublishReport::default(),
+        refused: Vec::new(),
+        reported: None,
     };
-    let result = publishing.all(input, console).await;
-    publishing.tell_the_rest(console);
+    let result = publishing.all(input, terminal).await;
+    publishing.report_the_rest(terminal);
     publishing.bar.finish_and_clear();
     let count = publishing.count;
-    let Count {
+    let PublishReport {
         published,
         failed,
         unknown,
     } = count;
-    if console.is_json() {
-        console.json(&count)?;
+    if terminal.is_json() {
+        terminal.json(&count)?;
     } else {
-        let mut text = format!("published {published} to {}", args.topic);
+        let mut text = format!("{published} published to {}", args.topic);
         for (count, what) in [(failed, "failed"), (unknown, "unknown")] {
             if count > 0 {
                 text = format!("{text}, {count} {what}");
             }
         }
-        console.line(text)?;
+        terminal.line(text)?;
     }
     result?;
     if failed + unknown > 0 {
@@ -67,8 +67,8 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Lines in a row that one rule has stopped.
-struct Trouble {
+/// Consecutive lines that failed by the same rule.
+struct RefusedLines {
     first: u64,
     last: u64,
     rule: String,
@@ -79,35 +79,35 @@ struct Publishing<'a> {
     args: &'a PublishArgs,
     container: Container,
     bar: ProgressBar,
-    count: Count,
-    troubles: Vec<Trouble>,
-    told: Option<Told>,
+    count: PublishReport,
+    refused: Vec<RefusedLines>,
+    reported: Option<Reported>,
 }
 
-/// The last trouble that was told, and the lines after it that share it and were not: a server
-/// that is away would otherwise be complained of once for every batch.
-struct Told {
+/// The lines reported last, and the later ones that failed by the same rule: without it, a server
+/// that is away would cause one report for every batch.
+struct Reported {
     rule: String,
     last: u64,
-    untold: Option<u64>,
+    unreported: Option<u64>,
 }
 
 impl Publishing<'_> {
     async fn all(
         &mut self,
         input: impl BufRead + Send + 'static,
-        console: &mut Console<'_>,
+        terminal: &mut Terminal<'_>,
     ) -> Result<(), Failure> {
         let mut lines = input::read(input);
         let mut batch = Vec::with_capacity(BATCH);
         let interrupt = tokio::signal::ctrl_c();
         tokio::pin!(interrupt);
         loop {
-            // A batch that is on its way is waited for, so that the account at the end is true.
+            // The interrupt waits for a batch on its way, so that the report at the end is right.
             let read = tokio::select! {
                 biased;
                 _ = &mut interrupt => {
-                    console.remark("interrupted");
+                    terminal.remark("interrupted");
                     return Err(Failure::Said(INTERRUPTED));
                 }
                 read = lines.recv_many(&mut batch, BATCH) => read,
@@ -116,15 +116,18 @@ impl Publishing<'_> {
                 return Ok(());
             }
             let ended = self.batch(&mut batch).await;
-            self.report(console);
+            self.report(terminal);
             if ended? {
                 return Ok(());
             }
         }
     }
 
-    /// Publishes what has arrived; returns whether to stop.
-    async fn batch(&mut self, batch: &mut Vec<std::io::Result<Line>>) -> Result<bool, Failure> {
+    /// Publishes the lines that arrived; returns whether to stop.
+    async fn batch(
+        &mut self,
+        batch: &mut Vec<std::io::Result<InputLine>>,
+    ) -> Result<bool, Failure> {
         let (mut numbers, mut envelopes) = (Vec::new(), Vec::new());
         let mut bad = Vec::new();
         let mut failure = None;
@@ -136,7 +139,9 @@ impl Publishing<'_> {
                     break;
                 }
             };
-            let parsed = line.bytes.and_then(|bytes| line::parse(&bytes, self.args));
+            let parsed = line
+                .bytes
+                .and_then(|bytes| envelope_line::parse(&bytes, self.args));
             match parsed {
                 Ok(None) => {}
                 Ok(Some(envelope)) => {
@@ -154,7 +159,7 @@ impl Publishing<'_> {
         let mut stop = self.args.stop_on_error && !bad.is_empty();
         for (number, rule) in bad {
             self.count.failed += 1;
-            self.trouble(number, rule, String::new());
+            self.refuse(number, rule, String::new());
         }
         stop |= self.publish(&numbers, &envelopes).await && self.args.stop_on_error;
         let done = self.count.published;
@@ -166,7 +171,7 @@ impl Publishing<'_> {
         }
     }
 
-    /// Returns whether one of them was not, or may not have been, published.
+    /// Returns whether a message failed or has an unknown outcome.
     async fn publish(&mut self, numbers: &[u64], envelopes: &[Envelope]) -> bool {
         let bus = self.container.bus();
         let results = bus.publish_all(&self.args.topic, envelopes).await;
@@ -182,16 +187,16 @@ impl Publishing<'_> {
             } else {
                 self.count.failed += 1;
             }
-            self.trouble(*number, error.to_string(), chain(&error));
+            self.refuse(*number, error.to_string(), chain(&error));
         }
         any
     }
 
-    fn trouble(&mut self, number: u64, rule: String, cause: String) {
-        match self.troubles.last_mut() {
-            // Of messages that failed together only the first one has the cause.
+    fn refuse(&mut self, number: u64, rule: String, cause: String) {
+        match self.refused.last_mut() {
+            // Only the first of several messages that failed together carries the cause.
             Some(last) if last.rule == rule && last.last + 1 == number => last.last = number,
-            _ => self.troubles.push(Trouble {
+            _ => self.refused.push(RefusedLines {
                 first: number,
                 last: number,
                 cause: if cause.is_empty() {
@@ -204,42 +209,42 @@ impl Publishing<'_> {
         }
     }
 
-    fn report(&mut self, console: &mut Console<'_>) {
-        let mut troubles = std::mem::take(&mut self.troubles);
-        troubles.sort_by_key(|trouble| trouble.first);
-        for trouble in troubles {
-            if let Some(told) = &mut self.told
-                && told.rule == trouble.rule
-                && told.last + 1 == trouble.first
+    fn report(&mut self, terminal: &mut Terminal<'_>) {
+        let mut refused = std::mem::take(&mut self.refused);
+        refused.sort_by_key(|lines| lines.first);
+        for lines in refused {
+            if let Some(reported) = &mut self.reported
+                && reported.rule == lines.rule
+                && reported.last + 1 == lines.first
             {
-                told.untold.get_or_insert(trouble.first);
-                told.last = trouble.last;
+                reported.unreported.get_or_insert(lines.first);
+                reported.last = lines.last;
                 continue;
             }
-            self.tell_the_rest(console);
-            self.tell(trouble.first, trouble.last, &trouble.cause, console);
-            self.told = Some(Told {
-                rule: trouble.rule,
-                last: trouble.last,
-                untold: None,
+            self.report_the_rest(terminal);
+            self.write(lines.first, lines.last, &lines.cause, terminal);
+            self.reported = Some(Reported {
+                rule: lines.rule,
+                last: lines.last,
+                unreported: None,
             });
         }
     }
 
-    fn tell_the_rest(&mut self, console: &mut Console<'_>) {
-        if let Some(told) = self.told.take()
-            && let Some(first) = told.untold
+    fn report_the_rest(&mut self, terminal: &mut Terminal<'_>) {
+        if let Some(reported) = self.reported.take()
+            && let Some(first) = reported.unreported
         {
-            self.tell(first, told.last, "the same", console);
+            self.write(first, reported.last, "as before", terminal);
         }
     }
 
-    fn tell(&self, first: u64, last: u64, what: &str, console: &mut Console<'_>) {
+    fn write(&self, first: u64, last: u64, what: &str, terminal: &mut Terminal<'_>) {
         self.bar.suspend(|| {
             if first == last {
-                console.remark(format_args!("line {first}: {what}"));
+                terminal.remark(format_args!("line {first}: {what}"));
             } else {
-                console.remark(format_args!("lines {first} to {last}: {what}"));
+                terminal.remark(format_args!("lines {first} to {last}: {what}"));
             }
         });
     }

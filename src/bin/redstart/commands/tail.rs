@@ -1,54 +1,55 @@
-//! `tail`: what a topic holds, without consuming it.
+//! `tail`: the entries of a topic, without consuming them.
 
 use std::time::Duration;
 
 use redstart::{
-    Container, Envelope,
+    Container, Envelope, ErrorKind,
     envelope::{Codec, EntryId},
     topics::{Entry, Topics},
+    views::ListedEntry,
 };
-use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::args::TailArgs;
-use crate::console::Console;
 use crate::failure::{Failure, chain};
-use crate::{escape, shown};
+use crate::terminal::Terminal;
+use crate::{escape, hex};
 
 const PAGE: usize = 500;
-/// How often to look for what was published meanwhile.
+/// How often to look for new entries.
 const POLL: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How much is shown of a field that cannot be decoded, in characters.
+/// How many characters of an undecodable field are shown.
 const FIELD: usize = 200;
 
 pub(super) async fn run(
     args: &TailArgs,
     container: &Container,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let admin = container.topics();
-    let newest = admin.newest_id(&args.topic).await?;
-    if newest.is_none() && admin.get(&args.topic).await?.is_none() {
-        if !args.follow {
-            return Err(super::no_topic(&args.topic));
+    let topics = container.topics();
+    let newest = topics.newest_id(&args.topic).await?;
+    if newest.is_none()
+        && let Err(error) = topics.groups(&args.topic).await
+    {
+        if !args.follow || error.kind() != ErrorKind::NotFound {
+            return Err(error.into());
         }
         let topic = args.topic.as_str();
-        console.remark(format_args!(
-            "there is no topic {topic:?} yet; waiting for it"
+        terminal.remark(format_args!(
+            "topic {topic:?} does not exist yet; waiting for it"
         ));
     }
     let mut tail = Tail {
         args,
-        admin,
+        topics,
         after: None,
         left: args.max.unwrap_or(usize::MAX),
     };
     if !args.from_beginning {
-        tail.newest(console).await?;
+        tail.newest(terminal).await?;
     }
     loop {
-        tail.pages(console).await?;
+        tail.pages(terminal).await?;
         if !args.follow || tail.left == 0 {
             return Ok(());
         }
@@ -58,55 +59,54 @@ pub(super) async fn run(
 
 struct Tail<'a> {
     args: &'a TailArgs,
-    admin: Topics,
+    topics: Topics,
     after: Option<EntryId>,
     left: usize,
 }
 
 impl Tail<'_> {
-    /// The newest entries to start with; also when none is wanted, because the newest one is
-    /// where following begins.
-    async fn newest(&mut self, console: &mut Console<'_>) -> Result<(), Failure> {
+    /// Shows the newest entries. Reads at least one, because following begins after the newest.
+    async fn newest(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         let wanted = self.args.last;
-        let mut entries = self.admin.latest(&self.args.topic, wanted.max(1)).await?;
+        let mut entries = self.topics.latest(&self.args.topic, wanted.max(1)).await?;
         self.after = entries.last().map(|entry| entry.id);
         if wanted == 0 {
             entries.clear();
         }
-        self.show(entries, console)?;
+        self.show(entries, terminal)?;
         Ok(())
     }
 
-    /// Shows what comes after, to the end.
-    async fn pages(&mut self, console: &mut Console<'_>) -> Result<(), Failure> {
+    /// Shows the entries after the last one, to the end.
+    async fn pages(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         if !self.args.follow && !self.args.from_beginning {
             return Ok(());
         }
         while self.left > 0 {
             let max = PAGE.min(self.left);
-            let entries = self.page(max, console).await?;
+            let entries = self.page(max, terminal).await?;
             let Some(last) = entries.last() else {
                 return Ok(());
             };
             self.after = Some(last.id);
-            self.show(entries, console)?;
+            self.show(entries, terminal)?;
         }
         Ok(())
     }
 
-    /// One page. Who follows goes on when the server is back.
-    async fn page(&self, max: usize, console: &mut Console<'_>) -> Result<Vec<Entry>, Failure> {
+    /// Reads one page. With --follow it waits for a server that is away.
+    async fn page(&self, max: usize, terminal: &mut Terminal<'_>) -> Result<Vec<Entry>, Failure> {
         let mut pause = POLL;
         loop {
             match self
-                .admin
+                .topics
                 .entries_after(&self.args.topic, self.after, max)
                 .await
             {
-                // Reading changes nothing, so that also an unknown outcome is read again.
+                // Reading changes nothing, so every retryable error is worth another try.
                 Err(error) if self.args.follow && error.is_retryable() => {
                     if pause == POLL {
-                        console.remark(format_args!("{}; trying again", chain(&error)));
+                        terminal.remark(format_args!("{}; trying again", chain(&error)));
                     }
                     tokio::time::sleep(pause).await;
                     pause = (2 * pause).min(LONGEST_PAUSE);
@@ -116,45 +116,17 @@ impl Tail<'_> {
         }
     }
 
-    fn show(&mut self, entries: Vec<Entry>, console: &mut Console<'_>) -> Result<(), Failure> {
+    fn show(&mut self, entries: Vec<Entry>, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         for entry in entries.iter().take(self.left) {
-            let line = if console.is_json() {
-                object(entry)?
+            if terminal.is_json() {
+                terminal.json(&ListedEntry::from(entry))?;
             } else {
-                line(entry)
-            };
-            console.line(line)?;
+                terminal.line(line(entry))?;
+            }
         }
         self.left = self.left.saturating_sub(entries.len());
-        Ok(console.flush()?)
+        Ok(terminal.flush()?)
     }
-}
-
-fn object(entry: &Entry) -> Result<String, Failure> {
-    let read = match &entry.envelope {
-        Ok(envelope) => shown::wire(envelope),
-        Err(flaw) => Err(flaw.to_string()),
-    };
-    let id = entry.id.to_string();
-    let text = match read {
-        Ok(envelope) => {
-            #[derive(serde::Serialize)]
-            struct Shown {
-                entry: String,
-                envelope: Box<RawValue>,
-            }
-            escape::to_json(&Shown {
-                entry: id,
-                envelope,
-            })
-        }
-        Err(error) => escape::to_json(&json!({
-            "entry": id,
-            "error": error,
-            "fields": shown::fields(&entry.fields),
-        })),
-    };
-    Ok(text?)
 }
 
 fn line(entry: &Entry) -> String {
@@ -170,7 +142,7 @@ fn line(entry: &Entry) -> String {
                 let name = escape::excerpt(&String::from_utf8_lossy(name), FIELD);
                 let value = match std::str::from_utf8(value) {
                     Ok(value) => escape::excerpt(value, FIELD),
-                    Err(_) => format!("0x{}", escape::excerpt(&shown::hex(value), FIELD)),
+                    Err(_) => format!("0x{}", escape::excerpt(&hex::word(value), FIELD)),
                 };
                 text = format!("{text}  {name}={value}");
             }

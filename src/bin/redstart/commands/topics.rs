@@ -1,38 +1,28 @@
-//! `topics`: what the namespace holds.
+//! `topics`: the topics of the namespace.
 
 use redstart::{Container, topics::TopicStatus};
-use serde::Serialize;
 
-use crate::console::Console;
 use crate::failure::Failure;
+use crate::terminal::Terminal;
 
-pub(super) async fn run(container: &Container, console: &mut Console<'_>) -> Result<(), Failure> {
+const HEADER: [&str; 5] = ["topic", "retention", "groups", "entries", "backlog limit"];
+
+pub(super) async fn run(container: &Container, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let topics = container.topics().list().await?;
-    if console.is_json() {
-        let rows: Vec<Row<'_>> = topics.iter().map(object).collect();
-        console.json(&rows)?;
-        return Ok(());
+    if terminal.is_json() {
+        return Ok(terminal.json(&topics)?);
     }
     if topics.is_empty() {
-        console.remark("no topics; publishing and subscribing create one");
+        terminal.remark("no topics; publishing or subscribing creates one");
         return Ok(());
     }
     let rows: Vec<Vec<String>> = topics.iter().map(row).collect();
-    let header = ["topic", "retention", "groups", "entries", "backlog limit"];
-    Ok(console.table(&header, &rows, 3..5)?)
-}
-
-/// `None` where the limit is switched off.
-fn backlog_limit(status: &TopicStatus) -> Option<u64> {
-    Some(status.settings.backlog_limit()).filter(|limit| *limit < u64::MAX)
-}
-
-fn groups(status: &TopicStatus) -> Vec<&str> {
-    status.groups.iter().map(|row| row.group.as_str()).collect()
+    Ok(terminal.table(&HEADER, &rows, 3..5)?)
 }
 
 fn row(status: &TopicStatus) -> Vec<String> {
-    let groups = groups(status);
+    let groups: Vec<&str> = status.groups.iter().map(|one| one.group.as_str()).collect();
+    let limit = status.settings.backlog_limit();
     vec![
         status.topic.to_string(),
         status.settings.retention().to_string(),
@@ -42,25 +32,10 @@ fn row(status: &TopicStatus) -> Vec<String> {
             groups.join(", ")
         },
         status.entries.to_string(),
-        backlog_limit(status).map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+        if limit == u64::MAX {
+            "none".to_owned()
+        } else {
+            limit.to_string()
+        },
     ]
-}
-
-#[derive(Serialize)]
-struct Row<'a> {
-    topic: &'a str,
-    entries: u64,
-    retention: String,
-    backlog_limit: Option<u64>,
-    groups: Vec<&'a str>,
-}
-
-fn object(status: &TopicStatus) -> Row<'_> {
-    Row {
-        topic: status.topic.as_str(),
-        entries: status.entries,
-        retention: status.settings.retention().to_string(),
-        backlog_limit: backlog_limit(status),
-        groups: groups(status),
-    }
 }

@@ -1,14 +1,14 @@
-//! The account: what was published must have been handled or be a dead letter.
+//! The account: every published message must be handled or a dead letter.
 
 use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-/// What is known of the messages so far.
+/// The reports on the messages so far.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     published: HashSet<Uuid>,
-    /// How often each was reported as handled.
+    /// How often workers reported each message as handled.
     handled: HashMap<Uuid, u64>,
     retries: u64,
 }
@@ -25,7 +25,7 @@ pub(super) struct Sums {
     /// Neither handled nor dead.
     pub(super) lost: u64,
     pub(super) retries: u64,
-    /// What cannot be, in words.
+    /// Contradictions, in words.
     pub(super) contradictions: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Account {
         self.retries += 1;
     }
 
-    /// How many were handled at least once.
+    /// How many messages were handled at least once.
     pub(super) fn distinct(&self) -> u64 {
         self.handled.len() as u64
     }
@@ -51,12 +51,12 @@ impl Account {
         self.retries
     }
 
-    /// Whether so many dead letters would make the account add up.
+    /// Whether the account adds up with this number of dead letters.
     pub(super) fn is_complete_with(&self, dead: u64) -> bool {
         self.distinct() + dead >= self.published.len() as u64
     }
 
-    /// Closes the account with the dead letters that there are, one id for each record.
+    /// Closes the account with the message ids of all dead letters.
     pub(super) fn close(&self, dead_letters: &[Uuid]) -> Sums {
         let dead: HashSet<&Uuid> = dead_letters.iter().collect();
         let is_known = |id: &&Uuid| self.handled.contains_key(id) || dead.contains(id);
@@ -92,7 +92,7 @@ impl Sums {
             && self.handled + self.dead == self.published
     }
 
-    /// What does not add up.
+    /// The contradictions in one sentence.
     pub(super) fn complaint(&self) -> String {
         let lost = (self.lost > 0).then(|| format!("{} lost", self.lost));
         let all: Vec<String> = lost
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn handled_and_dead_make_up_what_was_published() {
+    fn handled_and_dead_messages_add_up_to_the_published_ones() {
         let ids = ids(4);
         let account = account(&ids, &[ids[0], ids[1], ids[0], ids[2]]);
         assert!(!account.is_complete_with(0));
@@ -141,9 +141,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_message_is_seen_even_when_the_numbers_agree() {
+    fn a_lost_message_is_found_even_when_the_numbers_agree() {
         let ids = ids(3);
-        // Two handled, one of them dead as well: 2 + 1 = 3, and yet the third one is gone.
+        // Two handled, one of them also dead: 2 + 1 = 3, but the third message is gone.
         let sums = account(&ids, &ids[..2]).close(&[ids[0]]);
         assert_eq!(sums.lost, 1);
         assert!(!sums.adds_up());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_published_and_what_died_twice_do_not_add_up() {
+    fn foreign_and_doubly_dead_messages_do_not_add_up() {
         let ids = ids(3);
         let foreign = account(&ids[..2], &ids).close(&[]);
         assert!(!foreign.adds_up(), "{foreign:?}");

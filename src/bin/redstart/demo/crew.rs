@@ -1,38 +1,17 @@
-//! The workers, seen from the demo.
+//! The workers, as the demo sees them.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
-use std::time::Duration;
 
-use redstart::{Group, Namespace, Topic};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::ground::Place;
+use super::orders::{Event, Orders};
 use super::process::ProcessWorker;
 use super::report::Report;
 use super::thread::ThreadWorker;
-
-/// What all workers are told.
-pub(super) struct Orders<'a> {
-    pub(super) place: &'a Place,
-    pub(super) namespace: &'a Namespace,
-    pub(super) topic: &'a Topic,
-    pub(super) group: &'a Group,
-    pub(super) work: Duration,
-    pub(super) log: String,
-}
-
-/// Something that a worker did.
-#[derive(Debug)]
-pub(super) enum Event {
-    Reported(Report),
-    /// A line of its error output.
-    Complained(String),
-    /// Its output has ended: it is dead, or about to be.
-    SweepEnd,
-}
 
 /// One worker. Dropping it kills it.
 #[derive(Debug)]
@@ -110,7 +89,7 @@ impl Crew {
                         worker.hands.remove(&id);
                     }
                 }
-                Event::SweepEnd => worker.alive = false,
+                Event::Ended => worker.alive = false,
                 Event::Complained(_) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Where the demo plays: a server that was given, one of its own, or this process's memory.
+//! Where the demo runs: the given server, a private one, or this process's memory.
 
 use redstart::{Container, Namespace, container::ContainerBuilder, memory::MemoryStore};
 use uuid::Uuid;
@@ -7,29 +7,29 @@ use super::server::PrivateServer;
 use crate::failure::Failure;
 use crate::settings::Settings;
 
-/// Where the demo plays, and under which names.
+/// Where the demo runs, and in which namespace.
 #[derive(Debug)]
 pub(super) struct Ground {
     pub(super) place: Place,
     pub(super) namespace: Namespace,
 }
 
-/// What carries the messages.
+/// The store of the messages.
 #[derive(Debug)]
 pub(super) enum Place {
     /// The server of this URL.
     Given(String),
-    /// A server that was started for the demo.
+    /// A server that the demo started.
     Private(PrivateServer),
     /// The memory of this process.
     Memory(MemoryStore),
 }
 
 impl Ground {
-    /// Takes the server that was given, else starts one; without any, this process's memory.
+    /// Takes the given server, else starts one; without redis-server, this process's memory.
     pub(super) fn choose(settings: &Settings) -> Result<Self, Failure> {
         if let Some(url) = settings.redis_url() {
-            // Fresh, so that nothing on a shared server is disturbed: not the settings' own.
+            // A new namespace disturbs nothing on a shared server; the configured one might.
             let random = Uuid::new_v4().simple().to_string();
             return Ok(Self {
                 place: Place::Given(url.to_owned()),
@@ -71,11 +71,11 @@ impl Ground {
         }
     }
 
-    /// What was chosen, in words.
+    /// Describes the place.
     pub(super) fn describe(&self) -> String {
         match &self.place {
             Place::Given(_) => format!(
-                "Connected to the server of REDSTART_REDIS_URL; everything is in the fresh namespace {}.",
+                "Connected to the server of REDSTART_REDIS_URL; the demo uses the new namespace {}.",
                 self.namespace
             ),
             Place::Private(server) => format!(
@@ -83,7 +83,7 @@ impl Ground {
                 server.pid()
             ),
             Place::Memory(_) => {
-                "No REDSTART_REDIS_URL and no redis-server on the PATH: playing on \
+                "No REDSTART_REDIS_URL and no redis-server on the PATH: running on \
                  the memory adapter, in this process."
                     .to_owned()
             }

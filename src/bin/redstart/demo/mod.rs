@@ -3,6 +3,7 @@
 mod account;
 mod crew;
 mod ground;
+mod orders;
 mod plan;
 mod play;
 mod process;
@@ -15,71 +16,71 @@ mod worker;
 
 use clap::Args as ClapArgs;
 
-use crate::console::Console;
 use crate::failure::{Failure, INTERRUPTED};
 use crate::settings::Settings;
+use crate::terminal::Terminal;
 
 pub(crate) use worker::{WorkerArgs, work};
 
-/// Kill a worker in the middle of its work and see that no message is lost.
+/// Kill a worker during its work and see that no message is lost.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Kill a worker in the middle of its work and see that no message is lost.
+Kill a worker during its work and see that no message is lost.
 
-Publishes messages before any worker exists, starts worker processes that share them as one
-group, kills one of them, and accounts for every message: handled, or a dead letter.
+Publishes messages before any worker exists, starts worker processes as one group, kills one of
+them, and accounts for every message: handled, or a dead letter.
 
-Plays on the server of REDSTART_REDIS_URL, in a fresh namespace of its own, which stays there; or,
-where that is not set, on a private redis-server that is started for the demo, with an append-only
-file in a temporary folder, and is gone at the end; or, where there is no redis-server on the PATH,
-on the memory adapter, with threads for workers.",
+Runs on the server of REDSTART_REDIS_URL, in a new namespace, which stays there. Without that
+variable it starts a private redis-server, with an append-only file in a temporary folder, and
+removes it at the end. Without redis-server on the PATH it runs on the memory adapter, with threads
+for workers.",
     after_help = "\
 Examples:
   redstart demo
   redstart demo --messages 50000 --workers 5
   redstart demo --keep               then look around with topics, groups, tail
 
-With --json the last line of the output is one object with published, handled, dead, duplicates,
-lost, retries, workers_killed, seconds, messages_per_second, adapter, namespace, adds_up.
+With --json: one object with published, handled, dead, duplicates,
+lost, retries, workersKilled, seconds, messagesPerSecond, adapter, namespace, addsUp.
 
 Exit codes: 0 the account adds up, 1 it does not or the demo failed, 2 wrong usage,
 130 interrupted."
 )]
 pub(crate) struct DemoArgs {
-    /// How many messages are published
+    /// How many messages to publish
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=500_000))]
     messages: u64,
-    /// How many workers are started, before one of them is killed
+    /// How many workers to start
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=64))]
     workers: u64,
-    /// Leave the private server running, and say how to look at it and how to stop it
+    /// Leave the private server running, and show how to inspect and stop it
     #[arg(long)]
     keep: bool,
 }
 
-/// Plays the demo. Whatever happens, the processes that it started are ended.
+/// Runs the demo. However it ends, it ends the processes that it started.
 pub(crate) async fn run(
     args: &DemoArgs,
     settings: &Settings,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let result = tokio::select! {
         biased;
         () = interrupted() => {
-            console.remark("interrupted; the processes of the demo are ended");
+            terminal.remark("interrupted; the demo ended its processes");
             return Err(Failure::Said(INTERRUPTED));
         }
-        result = play::play(args, settings, console) => result,
+        result = play::play(args, settings, terminal) => result,
     };
     match result {
-        // Nobody reads on, and so nobody knows whether the account adds up.
+        // A reader that left cannot learn whether the account adds up.
         Err(Failure::ReaderGone) => Err(Failure::Said(crate::failure::FAILED)),
         result => result,
     }
 }
 
-/// Completes when the process is asked to end.
+/// Completes at the first signal to end.
 async fn interrupted() {
     #[cfg(unix)]
     {
@@ -104,8 +105,8 @@ async fn interrupted() {
     }
 }
 
-/// Keeps ctrl-c from reaching a child process: the demo ends its children itself, in an order
-/// in which none of them sees another one vanish.
+/// Keeps ctrl-c from reaching a child process: the demo ends its children itself, in an order in
+/// which no child sees another one disappear.
 fn own_group(command: &mut std::process::Command) {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);

@@ -1,19 +1,18 @@
-//! What the demo's messages say, and how each of them fares.
+//! The demo's messages, and which of them fail.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How many attempts a message has. One more than the failures and the crash that can fall on
-/// a message that is to succeed.
+/// How many attempts a message has: enough for a planned failure and crashes on the way to success.
 pub(super) const MAX_ATTEMPTS: u32 = 4;
 /// How many deliveries a worker handles at once.
 pub(super) const CONCURRENCY: u64 = 8;
-/// How long a dead worker's deliveries wait for the others.
+/// How long a dead worker's deliveries wait for another worker.
 pub(super) const LEASE: Duration = Duration::from_secs(2);
-/// How many messages fail always.
+/// How many messages fail at every attempt.
 const HOPELESS: u64 = 3;
-/// One in so many fails once.
+/// One message in this many fails once.
 const STUMBLING: u64 = 50;
 
 /// A message of the demo.
@@ -23,7 +22,7 @@ pub(super) struct Message {
     pub(super) fails: Fails,
 }
 
-/// How a message fares.
+/// How often a message fails.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Fails {
@@ -32,7 +31,7 @@ pub(super) enum Fails {
     Always,
 }
 
-/// All messages, those that fail spread evenly among them.
+/// All messages, with the failing ones spread evenly.
 pub(super) fn messages(total: u64) -> impl Iterator<Item = Message> {
     let apart = (total / HOPELESS).max(1);
     (0..total).map(move |n| {
@@ -47,8 +46,8 @@ pub(super) fn messages(total: u64) -> impl Iterator<Item = Message> {
     })
 }
 
-/// How long the handling of one message takes: long enough for all of them together that the
-/// kill falls into the middle of the work.
+/// How long a handler takes for one message: long enough in total that the kill comes during the
+/// work.
 pub(super) fn work(total: u64, workers: u64) -> Duration {
     let all = Duration::from_millis(400);
     let each = all.as_micros() as u64 * workers * CONCURRENCY / total.max(1);

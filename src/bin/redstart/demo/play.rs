@@ -10,32 +10,33 @@ use uuid::Uuid;
 
 use super::DemoArgs;
 use super::account::{Account, Sums};
-use super::crew::{Crew, Event, Orders};
+use super::crew::Crew;
 use super::ground::{Ground, Place};
+use super::orders::{Event, Orders};
 use super::plan::{self, CONCURRENCY, Fails, LEASE};
 use super::report::Report;
 use super::server::PrivateServer;
 use super::show::{Circumstances, Show};
-use crate::console::Console;
 use crate::failure::{Failure, chain};
 use crate::settings::Settings;
+use crate::terminal::Terminal;
 
 /// How many messages one call publishes.
 const BATCH: usize = 500;
-/// How often the group is looked at.
+/// How often the demo asks for the group's status.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long nothing may get on before the demo gives up.
+/// How long the demo waits without progress before it gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the workers may take to go.
+/// How long the workers may take to shut down.
 const FAREWELL: Duration = Duration::from_secs(20);
 
-/// Plays it all.
+/// Runs the demo.
 pub(super) async fn play(
     args: &DemoArgs,
     settings: &Settings,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let mut show = Show::new(console, args.messages);
+    let mut show = Show::new(terminal, args.messages);
     let mut ground = Ground::choose(settings)?;
     let container = ground.connect().await?;
     show.tell(ground.describe())?;
@@ -78,15 +79,15 @@ pub(super) async fn play(
         killed: None,
         dismissed: false,
         status: None,
-        in_trouble: false,
+        is_failing: false,
     };
     let drained = scene.until_drained(&mut show).await;
     let handling = began.elapsed();
-    // The account is told in any case: when something went wrong it is what one wants to see.
+    // The account comes out in any case: after a failure it is the first thing to read.
     scene.dismiss(&mut show).await?;
     let sums = match (scene.close().await, &drained) {
         (Ok(sums), _) => sums,
-        // What went wrong first says more than what that has made impossible.
+        // The first failure says more than its consequences.
         (Err(_), Err(_)) => return drained,
         (Err(failure), Ok(())) => return Err(failure),
     };
@@ -137,13 +138,13 @@ async fn publish(
     Ok(())
 }
 
-/// The worker that was killed and what it left.
+/// The killed worker and the messages that it left.
 struct Killed {
     at: usize,
     when: Instant,
-    /// What it had in its hands and no other has begun yet; known once its output has ended.
+    /// Messages that it had begun and no other worker has begun since; known once its output ended.
     left: Option<HashSet<Uuid>>,
-    /// What others have begun since.
+    /// Messages that other workers have begun since.
     begun: HashSet<Uuid>,
     told: bool,
 }
@@ -159,12 +160,12 @@ struct Scene<'a> {
     killed: Option<Killed>,
     dismissed: bool,
     status: Option<GroupStatus>,
-    /// Whether the last look failed. Said once, not at every look.
-    in_trouble: bool,
+    /// Whether the last request for the status failed; the demo reports it once.
+    is_failing: bool,
 }
 
 impl Scene<'_> {
-    /// Watches until every message has its end and the group has nothing left to do.
+    /// Watches until every message has ended and the group is idle.
     async fn until_drained(&mut self, show: &mut Show<'_, '_>) -> Result<(), Failure> {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -173,7 +174,7 @@ impl Scene<'_> {
             tokio::select! {
                 event = self.crew.next() => match event {
                     Some((at, event)) => self.on(at, event, show)?,
-                    None => return Err(Failure::new("all workers have ended before the work was done")),
+                    None => return Err(Failure::new("all workers ended before the work was done")),
                 },
                 _ = looks.tick() => {
                     self.look(show).await?;
@@ -183,9 +184,7 @@ impl Scene<'_> {
                 }
             }
             if self.crew.alive() == 0 {
-                return Err(Failure::new(
-                    "all workers have ended before the work was done",
-                ));
+                return Err(Failure::new("all workers ended before the work was done"));
             }
             let dead = self.status.as_ref().map_or(0, |status| status.dead);
             if progress != (self.account.distinct(), dead) {
@@ -193,7 +192,7 @@ impl Scene<'_> {
                 moved = Instant::now();
             }
             if moved.elapsed() > PATIENCE {
-                let text = format!("nothing got on for {} s", PATIENCE.as_secs());
+                let text = format!("no progress for {} s", PATIENCE.as_secs());
                 return Err(Failure::new(text));
             }
         }
@@ -203,7 +202,7 @@ impl Scene<'_> {
         match self.container.topics().groups(self.topic).await {
             Ok(groups) => {
                 self.status = groups.into_iter().find(|row| row.group == *self.group);
-                self.in_trouble = false;
+                self.is_failing = false;
             }
             Err(error) if error.is_retryable() => {
                 if self
@@ -211,12 +210,12 @@ impl Scene<'_> {
                     .as_mut()
                     .is_some_and(|server| !server.is_running())
                 {
-                    return Err(Failure::new("the private redis-server has ended by itself"));
+                    return Err(Failure::new("the private redis-server ended unexpectedly"));
                 }
-                if !self.in_trouble {
+                if !self.is_failing {
                     show.remark(format_args!("{}; trying again", chain(&error)));
                 }
-                self.in_trouble = true;
+                self.is_failing = true;
             }
             Err(error) => return Err(error.into()),
         }
@@ -246,7 +245,7 @@ impl Scene<'_> {
                 let number = self.crew.workers[at].number;
                 show.remark(format_args!("worker {number}: {line}"));
             }
-            Event::SweepEnd => self.ended(at, show)?,
+            Event::Ended => self.ended(at, show)?,
         }
         Ok(())
     }
@@ -266,13 +265,13 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// A worker's output has ended. Of the killed one it is now certain what it left: what it
-    /// had reported before it died has been read.
+    /// Handles the end of a worker's output. It makes certain which messages the killed worker
+    /// left: the demo has read every report that the worker sent.
     fn ended(&mut self, at: usize, show: &mut Show<'_, '_>) -> Result<(), Failure> {
         let worker = &self.crew.workers[at];
         let Some(killed) = self.killed.as_mut().filter(|killed| killed.at == at) else {
             if !self.dismissed {
-                show.remark(format_args!("{worker} ended by itself"));
+                show.remark(format_args!("{worker} ended unexpectedly"));
             }
             return Ok(());
         };
@@ -288,7 +287,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Tells when others have begun all that the killed worker left.
+    /// Tells when the others have begun every message that the killed worker left.
     fn taken_over(&mut self, at: usize, id: Uuid, show: &mut Show<'_, '_>) -> Result<(), Failure> {
         let Some(killed) = self.killed.as_mut().filter(|killed| killed.at != at) else {
             return Ok(());
@@ -300,14 +299,14 @@ impl Scene<'_> {
         if left.remove(&id) && left.is_empty() && !killed.told {
             killed.told = true;
             show.tell(format_args!(
-                "The others have taken them over, {:.1} s after the kill: its leases had expired.",
+                "The other workers took them over {:.1} s after the kill, when its leases expired.",
                 killed.when.elapsed().as_secs_f64()
             ))?;
         }
         Ok(())
     }
 
-    /// Lets the workers finish, and hears them out.
+    /// Lets the workers finish, and reads their last reports.
     async fn dismiss(&mut self, show: &mut Show<'_, '_>) -> Result<(), Failure> {
         self.dismissed = true;
         self.crew.dismiss();
@@ -332,7 +331,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Closes the account, with the dead letters themselves and not their number.
+    /// Closes the account with the ids of the dead letters, not only their number.
     async fn close(&self) -> Result<Sums, Failure> {
         let (mut dead, mut after) = (Vec::new(), None);
         loop {
@@ -341,8 +340,8 @@ impl Scene<'_> {
             let page = letters
                 .list(self.topic, self.group, &all, after, BATCH)
                 .await?;
-            // Without an id it could not be decoded, and was never published by the demo.
-            let ids = page.items.iter().map(|(_, head)| head.message_id);
+            // A dead letter without an id is undecodable, so the demo did not publish it.
+            let ids = page.items.iter().map(|(_, summary)| summary.message_id);
             dead.extend(ids.map(Option::unwrap_or_default));
             after = page.next;
             if after.is_none() {
@@ -352,7 +351,7 @@ impl Scene<'_> {
     }
 }
 
-/// How to look at what the demo has left, where it has left something.
+/// Shows how to inspect the messages that the demo left.
 fn look_further(args: &DemoArgs, ground: Ground, show: &mut Show<'_, '_>) -> Result<(), Failure> {
     let Ground { place, namespace } = ground;
     let (intro, first, last) = match place {
@@ -360,25 +359,23 @@ fn look_further(args: &DemoArgs, ground: Ground, show: &mut Show<'_, '_>) -> Res
             let url = server.url().to_owned();
             let (pid, folder) = (server.pid(), server.keep());
             (
-                "The server keeps running. Look further:",
+                "The server keeps running. To inspect it:",
                 format!("export REDSTART_REDIS_URL={url}"),
-                Some(format!(
-                    "kill {pid} && rm -r {folder}    # when you have seen enough"
-                )),
+                Some(format!("kill {pid} && rm -r {folder}    # to stop it")),
             )
         }
         Place::Private(_) => {
-            let hint = "Look further: `redstart demo --keep` leaves the server running.";
+            let hint = "`redstart demo --keep` leaves the server running, to inspect it.";
             return Ok(show.epilogue(&[hint.to_owned()])?);
         }
         Place::Memory(_) => {
-            let hint = "Put redis-server on the PATH (apt install redis-server, brew install redis), \
-                 or set REDSTART_REDIS_URL, to see the same with processes.";
+            let hint = "To run the demo with processes, put redis-server on the PATH (apt install \
+                 redis-server, brew install redis) or set REDSTART_REDIS_URL.";
             return Ok(show.epilogue(&[hint.to_owned()])?);
         }
         Place::Given(_) => (
-            "What was published stays in its namespace. Look further:",
-            "# with REDSTART_REDIS_URL as it is".to_owned(),
+            "The messages stay in their namespace. To inspect it:",
+            "# keep REDSTART_REDIS_URL as it is".to_owned(),
             None,
         ),
     };

@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 
-use super::crew::{Event, Orders};
+use super::orders::{Event, Orders};
 
 /// A running process. Dropping it kills it.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ fn listen(at: usize, child: &mut Child, sender: &mpsc::Sender<(usize, Event)>) {
                     return;
                 }
             }
-            let _ = sender.send((at, Event::SweepEnd)).await;
+            let _ = sender.send((at, Event::Ended)).await;
         });
     }
     if let Some(err) = child.stderr.take() {

@@ -1,4 +1,4 @@
-//! What a worker process reports on its standard output, one line each.
+//! The reports of a worker process on its standard output, one a line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,21 +8,21 @@ use uuid::Uuid;
 /// One line of a worker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Report {
-    /// It has subscribed.
+    /// The worker has subscribed.
     Ready,
     /// A handler has begun a message.
     Begun(Uuid),
-    /// A handler is done with it. Written before the runtime hears of it, so that a message
-    /// that is acknowledged is never unreported.
+    /// A handler has finished a message. The worker writes this before it returns, so that every
+    /// acknowledged message is reported.
     Handled(Uuid),
-    /// The attempt failed, and the message is to be tried again.
+    /// The attempt failed and another will follow.
     Retry(Uuid),
     /// The last attempt failed.
     Dead(Uuid),
 }
 
 impl Report {
-    /// The message that the worker no longer has in its hands.
+    /// The message with which the worker is finished.
     pub(super) fn ended(self) -> Option<Uuid> {
         match self {
             Self::Ready | Self::Begun(_) => None,
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_round_trip_and_half_a_line_is_none() {
+    fn reports_round_trip_and_partial_lines_are_rejected() {
         let id = Uuid::now_v7();
         for report in [
             Report::Ready,

@@ -44,7 +44,7 @@ impl PrivateServer {
             .arg(folder.path().join("redis.log"));
         super::own_group(&mut command);
         let process = ServerProcess::spawn(&mut command)
-            .map_err(|error| Failure::new(format!("redis-server cannot be started: {error}")))?;
+            .map_err(|error| Failure::new(format!("cannot start redis-server: {error}")))?;
         Ok(Some(Self {
             url: format!("unix://{}", socket.display()),
             pid: process.pid(),
@@ -79,11 +79,11 @@ impl PrivateServer {
             if let Some(status) = process.try_wait()? {
                 let said = last_line(&folder.path().join("redis.log"));
                 return Err(Failure::new(format!(
-                    "redis-server gave up ({status}): {said}"
+                    "redis-server stopped ({status}): {said}"
                 )));
             }
             if Instant::now() > deadline {
-                let text = format!("redis-server does not come up: {}", chain(&error));
+                let text = format!("redis-server does not answer: {}", chain(&error));
                 return Err(Failure::new(text));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -130,5 +130,5 @@ fn folder() -> io::Result<TempDir> {
 fn last_line(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let last = text.lines().rfind(|line| !line.trim().is_empty());
-    last.unwrap_or("it said nothing").to_owned()
+    last.unwrap_or("its log is empty").to_owned()
 }

@@ -1,4 +1,4 @@
-//! What the demo tells while it plays, and at the end.
+//! The output of the demo: its story and its account.
 
 use std::fmt::Display;
 use std::io;
@@ -9,18 +9,18 @@ use redstart::topics::GroupStatus;
 use serde::Serialize;
 
 use super::account::{Account, Sums};
-use crate::console::Console;
+use crate::terminal::Terminal;
 
-/// Tells the story: numbered lines, below them a bar.
+/// Writes the story: numbered lines above a progress bar.
 pub(super) struct Show<'s, 'c> {
-    pub(super) console: &'s mut Console<'c>,
+    pub(super) terminal: &'s mut Terminal<'c>,
     bar: ProgressBar,
     step: u32,
 }
 
-/// What the account is told with.
+/// The circumstances of the account.
 pub(super) struct Circumstances<'a> {
-    /// Whether the work was done to its end.
+    /// Whether the workers did all the work.
     pub(super) drained: bool,
     pub(super) killed: u64,
     pub(super) publishing: Duration,
@@ -29,9 +29,10 @@ pub(super) struct Circumstances<'a> {
     pub(super) namespace: &'a str,
 }
 
-/// The account for programs.
+/// The account as JSON.
 #[derive(Serialize)]
-struct Told<'a> {
+#[serde(rename_all = "camelCase")]
+struct DemoReport<'a> {
     published: u64,
     handled: u64,
     dead: u64,
@@ -47,39 +48,39 @@ struct Told<'a> {
 }
 
 impl<'s, 'c> Show<'s, 'c> {
-    pub(super) fn new(console: &'s mut Console<'c>, messages: u64) -> Self {
-        let bar = console.progress(Some(messages), "   {bar:30} {pos}/{len}  {msg}");
+    pub(super) fn new(terminal: &'s mut Terminal<'c>, messages: u64) -> Self {
+        let bar = terminal.progress(Some(messages), "   {bar:30} {pos}/{len}  {msg}");
         Self {
-            console,
+            terminal,
             bar,
             step: 0,
         }
     }
 
-    /// The next step of the story; nothing where the output is for programs.
+    /// Writes the next step of the story; nothing with --json.
     pub(super) fn tell(&mut self, text: impl Display) -> io::Result<()> {
-        if self.console.is_json() {
+        if self.terminal.is_json() {
             return Ok(());
         }
         self.step += 1;
-        let (step, console) = (self.step, &mut *self.console);
+        let (step, terminal) = (self.step, &mut *self.terminal);
         self.bar.suspend(|| {
-            console.line(format_args!("{step}. {text}"))?;
-            console.flush()
+            terminal.line(format_args!("{step}. {text}"))?;
+            terminal.flush()
         })
     }
 
-    /// A remark on the error output.
+    /// Writes a remark to the error output.
     pub(super) fn remark(&mut self, text: impl Display) {
-        let console = &mut *self.console;
-        self.bar.suspend(|| console.remark(text));
+        let terminal = &mut *self.terminal;
+        self.bar.suspend(|| terminal.remark(text));
     }
 
     pub(super) fn progress(&self, account: &Account, status: Option<&GroupStatus>, alive: usize) {
         self.bar.set_position(account.distinct());
         let (mut waiting, mut dead) = (String::new(), 0);
         if let Some(status) = status {
-            waiting = format!("lag {}, in-flight {}, ", status.lag, status.in_flight);
+            waiting = format!("lag {}, in flight {}, ", status.lag, status.in_flight);
             dead = status.dead;
         }
         let retries = account.retries();
@@ -92,13 +93,13 @@ impl<'s, 'c> Show<'s, 'c> {
         self.bar.finish_and_clear();
     }
 
-    /// The account at the end.
+    /// Writes the account at the end.
     pub(super) fn account(&mut self, sums: &Sums, of: &Circumstances<'_>) -> io::Result<()> {
         self.stop_progress();
         let seconds = of.handling.as_secs_f64();
         let rate = rate(sums.handled, of.handling);
-        if self.console.is_json() {
-            return self.console.json(&Told {
+        if self.terminal.is_json() {
+            return self.terminal.json(&DemoReport {
                 published: sums.published,
                 handled: sums.handled,
                 dead: sums.dead,
@@ -120,7 +121,7 @@ impl<'s, 'c> Show<'s, 'c> {
         let lost = if of.drained {
             "published - handled - dead"
         } else {
-            "not handled yet when the demo gave up"
+            "not yet handled when the demo gave up"
         };
         let rows = [
             row("published", sums.published.to_string(), &publishing),
@@ -143,23 +144,23 @@ impl<'s, 'c> Show<'s, 'c> {
             row(
                 "retries",
                 sums.retries.to_string(),
-                "failed attempts that were tried again",
+                "failed attempts with another to come",
             ),
             row("workers killed", of.killed.to_string(), ""),
             row("time", format!("{seconds:.1} s"), &handling),
             row("adapter", of.adapter.to_owned(), ""),
         ];
-        self.console.line("")?;
-        self.console.table(&[], &rows, 1..2)
+        self.terminal.line("")?;
+        self.terminal.table(&[], &rows, 1..2)
     }
 
-    /// What is said after the account; nothing where the output is for programs.
+    /// Writes the hints after the account; nothing with --json.
     pub(super) fn epilogue(&mut self, lines: &[String]) -> io::Result<()> {
-        if self.console.is_json() {
+        if self.terminal.is_json() {
             return Ok(());
         }
-        self.console.line("")?;
-        lines.iter().try_for_each(|line| self.console.line(line))
+        self.terminal.line("")?;
+        lines.iter().try_for_each(|line| self.terminal.line(line))
     }
 }
 

@@ -1,8 +1,7 @@
-//! A worker of the demo that is a thread of this process, where there is no server and the
-//! store is in this process's memory.
+//! A worker of the demo as a thread of this process, for the store in memory.
 //!
-//! It has a runtime of its own. To kill it is to drop that runtime: everything that it was
-//! doing stops where it is, nothing is settled and nothing given back, as when a process dies.
+//! The worker has its own runtime. Killing it drops that runtime: all its work stops, and nothing
+//! is settled or released, as when a process dies.
 
 use std::io;
 use std::thread;
@@ -10,7 +9,7 @@ use std::thread;
 use redstart::{Container, memory::MemoryStore};
 use tokio::sync::{mpsc, oneshot};
 
-use super::crew::{Event, Orders};
+use super::orders::{Event, Orders};
 use super::worker::{Task, Voice, serve};
 use crate::failure::Failure;
 
@@ -65,7 +64,7 @@ impl ThreadWorker {
                     }
                 });
                 drop(runtime);
-                let _ = sender.blocking_send((at, Event::SweepEnd));
+                let _ = sender.blocking_send((at, Event::Ended));
                 let _ = end.send(result);
             })?;
         Ok(Self {

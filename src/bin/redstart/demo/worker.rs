@@ -1,4 +1,4 @@
-//! What a worker of the demo does: one consumer, until it is told to go.
+//! A worker of the demo: one consumer, until it is dismissed.
 
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
@@ -9,16 +9,16 @@ use redstart::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::crew::Event;
+use super::orders::Event;
 use super::plan::{CONCURRENCY, Fails, LEASE, MAX_ATTEMPTS, Message};
 use super::report::Report;
 use crate::failure::Failure;
 use crate::settings::{NamespaceAccess, Settings};
 
-/// How long a worker may take to finish what it has begun.
+/// How long a worker may take to finish its running handlers.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
-/// What a worker is told. Server and namespace come by the environment.
+/// The arguments of a worker process. Server and namespace come from the environment.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WorkerArgs {
     #[arg(long)]
@@ -30,9 +30,9 @@ pub(crate) struct WorkerArgs {
     work: u64,
 }
 
-/// A worker process: until its standard input is closed.
+/// Runs a worker process until its standard input closes.
 pub(crate) async fn work(args: &WorkerArgs, settings: &Settings) -> Result<(), Failure> {
-    let container = settings.connect_to(NamespaceAccess::Begin).await?;
+    let container = settings.connect_for(NamespaceAccess::Create).await?;
     let task = Task {
         topic: args.topic.clone(),
         group: args.group.clone(),
@@ -41,7 +41,7 @@ pub(crate) async fn work(args: &WorkerArgs, settings: &Settings) -> Result<(), F
     serve(&container, task, Voice::Output, input_closed()).await
 }
 
-/// What a worker is to do.
+/// The task of a worker.
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) topic: Topic,
@@ -50,7 +50,7 @@ pub(super) struct Task {
     pub(super) work: Duration,
 }
 
-/// Handles messages until `dismissed` completes, then finishes what was begun.
+/// Handles messages until `dismissed` completes, then finishes the running handlers.
 pub(super) async fn serve(
     container: &Container,
     task: Task,
@@ -80,22 +80,24 @@ pub(super) async fn serve(
     if report.is_clean() {
         Ok(())
     } else {
-        Err(Failure::new("handlers were still running at the deadline"))
+        Err(Failure::new(
+            "handlers were still running at the end of the grace period",
+        ))
     }
 }
 
 /// How a worker reports.
 #[derive(Clone, Debug)]
 pub(super) enum Voice {
-    /// By a line on its standard output.
+    /// A line on the standard output.
     Output,
-    /// By a channel, from the worker at this place.
+    /// A channel, for the worker with this index.
     Channel(usize, mpsc::Sender<(usize, Event)>),
 }
 
 impl Voice {
-    /// Reports at once. Who cannot report must not acknowledge either: a worker whose
-    /// parent has gone ends here, and its deliveries go to others.
+    /// Reports at once. A worker that cannot report must not acknowledge either: without its
+    /// parent it ends here, and its deliveries go to others.
     async fn tell(&self, report: Report) {
         match self {
             Self::Output => {
@@ -114,7 +116,7 @@ impl Voice {
     }
 }
 
-/// Completes when the parent closes the pipe, or is gone.
+/// Completes when the parent closes the pipe or dies.
 async fn input_closed() {
     let (sender, closed) = oneshot::channel();
     std::thread::spawn(move || {

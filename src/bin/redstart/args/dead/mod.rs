@@ -15,7 +15,7 @@ use crate::duration;
 use selection::FilterArgs;
 pub(crate) use selection::SelectionArgs;
 
-/// Look after dead letters: messages that a group has failed for good.
+/// List, redrive, edit, purge, export and import dead letters.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +24,7 @@ Examples:
   redstart dead redrive orders billing --fingerprint 'connect #: refused' --dry-run
   redstart dlq watch orders billing
 
-The guide \"Operating dead letters\" of the documentation goes through all of it.")]
+The guide \"Operating dead letters\" of the documentation shows all of it.")]
 pub(crate) struct DeadArgs {
     #[command(subcommand)]
     pub(crate) action: DeadAction,
@@ -45,7 +45,7 @@ pub(crate) enum DeadAction {
 }
 
 impl DeadAction {
-    /// Whether nobody waits for an answer: services on the same machine go first.
+    /// Whether the command is bulk work, which yields to services on the same machine.
     pub(crate) fn is_bulk_work(&self) -> bool {
         match self {
             Self::Redrive(_) | Self::Purge(_) | Self::Export(_) | Self::Import(_) => true,
@@ -59,32 +59,32 @@ impl DeadAction {
     }
 }
 
-/// Count dead letters by what they died of.
+/// Count dead letters by cause.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Count dead letters by what they died of: equal reason, equal error once numbers, ids, addresses and
-quoted texts are folded. Counts are kept as dead letters come and go, so that this costs the same
-for a hundred and for a million.",
+Count dead letters by cause: the reason, and the error with numbers, ids, addresses and quoted
+texts folded. The store keeps the counts, so this costs the same for a hundred dead letters and for
+a million.",
     after_help = "\
 Examples:
   redstart dead summary
   redstart dead summary orders billing --by hour
   redstart dead summary --json | jq -r 'max_by(.count).fingerprint'
 
-With --json: one array of {\"topic\",\"group\",\"reason\",\"fingerprint\",\"count\",\"first\",\"last\",\"sample\"};
-first and last are times, sample is the id of a dead letter of this cause or null. With --by it is one
-array of {\"topic\",\"group\",\"name\",\"count\"}."
+With --json: one array of {\"topic\",\"group\",\"reason\",\"fingerprint\",\"count\",\"first\",\"last\",
+\"firstDied\",\"lastDied\",\"sample\"}; sample is the id of a dead letter of this cause, or null. With
+--by: one array of {\"topic\",\"group\",\"name\",\"count\"}."
 )]
 pub(crate) struct SummaryArgs {
-    /// Only this topic
+    /// Count this topic only
     pub(crate) topic: Option<Topic>,
-    /// Only this group
+    /// Count this group only
     pub(crate) group: Option<Group>,
-    /// What to count by
+    /// The dimension to count by
     #[arg(long, value_enum, default_value_t = By::Cause)]
     pub(crate) by: By,
-    /// At most N of each group
+    /// Show at most N for each group
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) max: usize,
 }
@@ -93,11 +93,11 @@ pub(crate) struct SummaryArgs {
 pub(crate) enum By {
     /// Reason and folded error
     Cause,
-    /// The envelope's type
+    /// The message type
     Type,
-    /// The envelope's tenant
+    /// The tenant
     Tenant,
-    /// The hour of the death
+    /// The hour in which the messages died
     Hour,
 }
 
@@ -107,16 +107,16 @@ pub(crate) enum By {
 Examples:
   redstart dead list orders billing
   redstart dead list orders billing --error 'connection refused' --tenant acme
-  redstart dead list orders billing --max 1000000 --json | jq -r .message
+  redstart dead list orders billing --max 1000000 --json | jq -r .messageId
 
-With --json every line is {\"id\",\"died\",\"reason\",\"error\",\"fingerprint\",\"type\",\"tenant\",\"corr_id\",
-\"message\",\"attempts\",\"redriven\",\"redriven_by\"}.")]
+With --json every line is {\"id\",\"died\",\"reason\",\"fingerprint\",\"type\",\"tenantId\",\"corrId\",
+\"messageId\",\"error\",\"attempts\",\"redriven\",\"redrivenBy\",\"importedFrom\"}.")]
 pub(crate) struct DeadListArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
-    /// Begin after this one
+    /// Begin after this id
     #[arg(long, value_name = "ID")]
     pub(crate) after: Option<EntryId>,
     /// Stop after N
@@ -128,21 +128,21 @@ pub(crate) struct DeadListArgs {
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Show one dead letter in full: why and when it died, what came before, its headers, and its payload
-as JSON whatever its codec. One that cannot be decoded is shown in hexadecimal.",
+Show one dead letter in full: why and when it died, its earlier attempts, its headers, and its
+payload as JSON whatever its codec. An undecodable one is shown in hexadecimal.",
     after_help = "\
 Examples:
   redstart dead show orders billing 1762957200123-0
   redstart dead show orders billing 1762957200123-0 --json | jq .payload
 
-With --json it is one object, as `export` writes it."
+With --json: the object that `export` writes."
 )]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
-    /// Its id
+    /// The dead letter's id
     pub(crate) id: EntryId,
-    /// All of what cannot be decoded, not only its first kibibyte
+    /// Show all of an undecodable message, not only its first kibibyte
     #[arg(long)]
     pub(crate) full: bool,
 }
@@ -151,105 +151,118 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Bring dead letters back to the group that failed them, and to no other group; their attempts begin
-anew. What dies after the command has begun is not part of it, so that nothing goes round in
-circles. Each one is moved and counted in one step: two operators at once neither lose nor double
-one, and what was cut off is gone on with by --resume. The journal keeps who did what.
+Bring dead letters back to the group that failed them, and to no other group. Their attempts
+restart at 1. A message that dies after the command began waits for the next redrive. The server
+moves and counts each dead letter in one step: two operators at once neither lose nor double one.
+Continue an interrupted run with --resume. The journal records who did what.
 
-Those that cannot be decoded would only die again and stay, unless they are named by their id or
-by --reason undecodable.",
+Undecodable messages would only die again and stay, unless the selection names their id or
+--reason undecodable.",
     after_help = "\
 Examples:
   redstart dead redrive orders billing --all --dry-run
   redstart dead redrive orders billing --type order.placed --since 2h --rate 500 --ramp 30s
-  redstart dead redrive orders billing --all --rate 100 --stop-share 0.1
+  redstart dead redrive orders billing --all --rate 100 --failure-limit 10%
   redstart dead redrive orders billing 1762957200123-0
   redstart dead redrive orders billing --resume 0190163d-8694-739b-aea5-966c26f8ad90
 
-With --json the last line is {\"operation\",\"ended\",\"taken\",\"left\",\"missing\",\"died_again\"}; with
---dry-run {\"matching\",\"left\":{\"not_matching\",\"undecodable\"},\"missing\",\"oldest\",\"newest\"}.
+With --json: {\"ended\",\"operation\",\"taken\",\"skipped\",\"missing\",\"diedAgain\"}. With --dry-run:
+{\"topic\",\"group\",\"action\",\"to\",\"selection\",\"matching\",\"skipped\":{\"notMatching\",\"undecodable\"},
+\"missing\",\"oldest\",\"newest\",\"confirmation\"}.
 
-Exit codes: 0 done, 1 it failed, or stopped because too many died again, or one that was named is
-not there, 2 wrong usage, 130 interrupted."
+Exit codes: 0 done, 1 failed, or stopped at the failure limit, or a selected id does not exist,
+2 wrong usage, 130 interrupted."
 )]
 pub(crate) struct RedriveArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) which: SelectionArgs,
-    /// Go on with this operation, which was cut off, with what it was begun with; not with a purge
-    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "FilterArgs", "PaceArgs", "stop_share", "dry_run", "to"])]
+    /// Continue this interrupted operation with its own selection and pace; not for a purge
+    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "FilterArgs", "PaceArgs", "failure_limit", "dry_run", "to"])]
     pub(crate) resume: Option<Uuid>,
-    /// To this topic, and so to all its groups, instead of the group that failed them
+    /// Publish them to this topic, and so to all its groups, instead
     #[arg(long, value_name = "TOPIC")]
     pub(crate) to: Option<Topic>,
-    /// Stop when more than this share of them dies again, such as 0.1; needs --rate
-    #[arg(long, value_name = "SHARE", requires = "rate")]
-    pub(crate) stop_share: Option<f64>,
+    /// Stop when more than this share of the redriven messages dies again, such as 10%; needs --rate
+    #[arg(long, value_name = "PERCENT", requires = "rate", value_parser = percent)]
+    pub(crate) failure_limit: Option<f64>,
     #[command(flatten)]
     pub(crate) pace: PaceArgs,
-    /// Only say what would be moved, and what not and why
+    /// Show what would move and what would stay, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
+/// Reads `10%` as a share of 0.1.
+fn percent(text: &str) -> Result<f64, &'static str> {
+    let number = text
+        .strip_suffix('%')
+        .and_then(|number| number.trim_end().parse().ok());
+    match number {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("must be a percentage from 0% to 100%, such as 10%"),
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PaceArgs {
-    /// At most so many a second [default: as many as the server can]
+    /// Take at most N a second [default: no limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
     /// Begin with a tenth of the rate and reach it after this time
     #[arg(long, value_name = "TIME", default_value = "0s", requires = "rate", value_parser = duration::parse)]
     pub(crate) ramp: Duration,
-    /// Who does it, for the journal [default: $USER or $LOGNAME, else `unknown`]
+    /// The operator's name for the journal [default: $USER or $LOGNAME, else `unknown`]
     #[arg(long, value_name = "NAME")]
-    pub(crate) by: Option<String>,
+    pub(crate) operator: Option<String>,
 }
 
 /// Edit a dead letter and bring it back as a new message.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Edit a dead letter and bring it back as a new message: with a new id, and a header that names the
-old one. Opens the envelope as JSON in $VISUAL or $EDITOR; --patch and --file do without.
+Edit a dead letter and bring it back as a new message, with a new id and a header that names the
+original. Opens the envelope as JSON in $VISUAL or $EDITOR, unless --patch or --file gives the
+change.
 
-Off unless REDSTART_DEAD_LETTER_EDITING is `true`: what a message says is then no longer what its
-publisher said. All of it goes through JSON: of numbers 64 bits are kept, of equal keys the last, and
-MessagePack's binaries become arrays, its other keys texts. Fails where somebody has taken the dead
-letter out meanwhile.",
+Off unless REDSTART_DEAD_LETTER_EDITING is `true`: an edited message no longer says what its
+publisher said. The message passes through JSON: numbers keep 64 bits, the last of equal keys wins,
+MessagePack binaries become arrays, and other keys become texts. Fails when another operator takes
+the dead letter first.",
     after_help = "\
 Examples:
   redstart dead edit orders billing 1762957200123-0
   echo '{\"payload\":{\"cents\":1250}}' | redstart dead edit orders billing 1762957200123-0 --patch -
 
-A patch is a JSON merge patch (RFC 7396) of the envelope as it is on the wire, or, where it is an
-array, a JSON patch (RFC 6902). With --json: {\"message\"}, the new id.
+A patch is a JSON merge patch (RFC 7396) of the envelope as on the wire or, if it is an array, a
+JSON patch (RFC 6902). With --json: {\"messageId\"}, the new id.
 
-Exit codes: 0 brought back, 1 it was not, or nothing was changed, 2 wrong usage, or what was given
-is no JSON, no patch or no envelope."
+Exit codes: 0 brought back, 1 failed, or the message is unchanged, 2 wrong usage, or the input is
+not JSON, not a patch or not an envelope."
 )]
 pub(crate) struct EditArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
-    /// Its id
+    /// The dead letter's id
     pub(crate) id: EntryId,
-    /// Apply this patch; `-` is the standard input
+    /// Apply this patch; `-` is stdin
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub(crate) patch: Option<PathBuf>,
-    /// Take this envelope; `-` is the standard input
+    /// Take this envelope; `-` is stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Who does it, for the journal [default: $USER or $LOGNAME, else `unknown`]
+    /// The operator's name for the journal [default: $USER or $LOGNAME, else `unknown`]
     #[arg(long, value_name = "NAME")]
-    pub(crate) by: Option<String>,
+    pub(crate) operator: Option<String>,
 }
 
 /// Remove dead letters for good.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Remove dead letters for good. Says how many, and asks for the count to be typed. What dies after
-that is not part of it. --export keeps them in a file first. What was cut off is gone on with by
+Remove dead letters for good. Shows how many it will remove and asks for that count. A message that
+dies after that stays. --export first writes them to a file. Continue an interrupted run with
 --resume.",
     after_help = "\
 Examples:
@@ -258,29 +271,28 @@ Examples:
   redstart dead purge orders billing --all --yes
   redstart dead purge orders billing --resume 0190163d-8694-739b-aea5-966c26f8ad90
 
-With --json the last line is {\"operation\",\"ended\",\"taken\",\"left\",\"missing\",\"died_again\"}; with
---dry-run {\"matching\",\"left\",\"missing\",\"oldest\",\"newest\"}.
+With --json: as `redrive --json` and `redrive --dry-run --json`.
 
-Exit codes: 0 done, 1 it failed, something else was typed, or one that was named is not there, 2
-wrong usage, or there is no terminal to ask on, 130 interrupted."
+Exit codes: 0 done, 1 failed, or not confirmed, or a selected id does not exist, 2 wrong usage, or
+stdin is not a terminal, 130 interrupted."
 )]
 pub(crate) struct PurgeArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) which: SelectionArgs,
-    /// Go on with this purge, which was cut off, with what it was begun with
+    /// Continue this interrupted purge with its own selection and pace
     #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "FilterArgs", "PaceArgs", "dry_run", "export"])]
     pub(crate) resume: Option<Uuid>,
-    /// Write them to a new file first
+    /// First write them to a new file
     #[arg(long, value_name = "FILE")]
     pub(crate) export: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) pace: PaceArgs,
-    /// Only say how many would be removed
+    /// Show what would be removed, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Do not ask
+    /// Skip the prompt
     #[arg(long, short)]
     pub(crate) yes: bool,
 }
@@ -289,50 +301,50 @@ pub(crate) struct PurgeArgs {
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Write dead letters as lines of JSON, without a byte lost, whatever their codec and also where they
-cannot be decoded. `import` reads them.",
+Write dead letters as lines of JSON, lossless for every codec and for undecodable messages.
+`import` reads them.",
     after_help = "\
 Examples:
   redstart dead export orders billing > billing.ndjson
   redstart dead export orders billing --tenant acme --out acme.ndjson
 
-What dies meanwhile is not part of it. A file that is there already is never written over.
+Leaves out messages that die meanwhile. Never overwrites an existing file.
 
-Exit codes: 0 all were written, 1 they were not, 2 wrong usage, 130 interrupted."
+Exit codes: 0 all written, 1 failed, 2 wrong usage, 130 interrupted."
 )]
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
-    /// Write to a new file [default: the standard output]
+    /// Write to a new file [default: stdout]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }
 
-/// Put exported dead letters into a group.
+/// Add exported dead letters to a group.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Put exported dead letters into a group, from the standard input, as its newest. Each is put in once,
-however often it is imported, also after it was redriven or purged; --again puts those in once more.",
+Add exported dead letters from stdin to a group, as its newest. However often you import a line, the
+group gets it once, also after a redrive or a purge; --reimport adds those again that left the group.",
     after_help = "\
 Examples:
   redstart dead import orders billing < billing.ndjson
 
-With --json: {\"imported\",\"known\",\"failed\"}, all counts.
+With --json: {\"imported\",\"present\",\"failed\"}, three counts.
 
-Exit codes: 0 all are there, 1 a line could not be read, 2 wrong usage, 130 interrupted."
+Exit codes: 0 all imported or present, 1 a line failed, 2 wrong usage, 130 interrupted."
 )]
 pub(crate) struct ImportArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
-    /// Also those that were imported before and taken out since
+    /// Add those again that an earlier import added and that left the group since
     #[arg(long)]
-    pub(crate) again: bool,
+    pub(crate) reimport: bool,
 }
 
-/// Show what dies from now on.
+/// Show messages as they die.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -353,11 +365,26 @@ pub(crate) struct WatchArgs {
 /// Show what operators did to a group's dead letters.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-The newest hundred operations are kept. One without a result is running, or was cut off:
-`redrive --resume` goes on with it, with a purge `purge --resume`.
+The journal keeps the newest hundred operations. One without a result is running or interrupted:
+continue it with `redrive --resume`, a purge with `purge --resume`.
 
-With --json every line is {\"operation\",\"begun\",\"action\",\"to\",\"by\",\"selection\",\"taken\",\"result\"}.")]
+With --json every line is {\"operation\",\"action\",\"to\",\"operator\",\"selection\",\"begun\",\"until\",
+\"taken\",\"cursor\",\"result\"}.")]
 pub(crate) struct JournalArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_limit_is_a_percentage() {
+        assert_eq!(percent("10%"), Ok(0.1));
+        assert_eq!(percent("0.5 %"), Ok(0.005));
+        for bad in ["0.1", "10", "101%", "-1%", "NaN%", "%", ""] {
+            assert!(percent(bad).is_err(), "{bad}");
+        }
+    }
 }

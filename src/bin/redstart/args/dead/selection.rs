@@ -1,4 +1,4 @@
-//! Which dead letters are meant, as the command line says it.
+//! The selection of dead letters on the command line.
 
 use clap::Args as ClapArgs;
 use redstart::{
@@ -11,7 +11,7 @@ use redstart::{
 use crate::duration;
 use crate::failure::chain;
 
-/// Conditions; all that are given must be met.
+/// Conditions; a dead letter must meet all of them.
 #[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Which")]
 pub(crate) struct FilterArgs {
@@ -24,39 +24,39 @@ pub(crate) struct FilterArgs {
     /// A part of the error, in upper or lower case
     #[arg(long, value_name = "TEXT", value_parser = part)]
     pub(crate) error: Option<String>,
-    /// A regular expression that the error matches
+    /// A regular expression for the error
     #[arg(long, value_name = "REGEX", value_parser = pattern)]
     pub(crate) error_pattern: Option<String>,
-    /// The envelope's type
+    /// The message type
     #[arg(long = "type", value_name = "TYPE")]
-    pub(crate) kind: Option<String>,
-    /// The envelope's tenant; '' for none
+    pub(crate) message_type: Option<String>,
+    /// The tenant; '' for messages without one
     #[arg(long, value_name = "ID")]
     pub(crate) tenant: Option<String>,
-    /// The envelope's correlation id
+    /// The correlation id
     #[arg(long, value_name = "ID")]
     pub(crate) correlation: Option<String>,
-    /// Died at this time or later: RFC 3339, or so long ago, such as 2h
+    /// Died at this time or later: RFC 3339, or an age such as 2h
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) since: Option<Timestamp>,
     /// Died at this time or earlier
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) until: Option<Timestamp>,
-    /// At least so many attempts
+    /// At least N attempts
     #[arg(long, value_name = "N")]
     pub(crate) min_attempts: Option<u32>,
-    /// At most so many attempts
+    /// At most N attempts
     #[arg(long, value_name = "N")]
     pub(crate) max_attempts: Option<u32>,
-    /// Moved before
+    /// Redriven before
     #[arg(long, conflicts_with = "never_redriven")]
     pub(crate) redriven: bool,
-    /// Never redriven before
+    /// Never redriven
     #[arg(long)]
     pub(crate) never_redriven: bool,
 }
 
-/// Ids, conditions, or everything: one of them must be said.
+/// Ids, conditions, or all: exactly one of them.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(crate) struct SelectionArgs {
     /// Ids, as `list` shows them
@@ -84,8 +84,8 @@ impl FilterArgs {
         if let Some(pattern) = &self.error_pattern {
             filter = filter.with_error_pattern(pattern)?;
         }
-        if let Some(kind) = &self.kind {
-            filter = filter.with_message_type(kind);
+        if let Some(message_type) = &self.message_type {
+            filter = filter.with_message_type(message_type);
         }
         if let Some(tenant) = &self.tenant {
             filter = filter.with_tenant(tenant);
@@ -113,41 +113,40 @@ impl FilterArgs {
 }
 
 impl SelectionArgs {
-    /// What is meant; says what is wrong where nothing is, or two things are.
+    /// The selection, or the rule that the command line breaks.
     pub(crate) fn selection(&self) -> Result<Selection, String> {
         let filter = self.filter.filter().map_err(|error| chain(&error))?;
         match (self.ids.is_empty(), self.all, filter.matches_all()) {
             (false, false, true) => Ok(Selection::Ids(self.ids.clone())),
             (true, true, true) | (true, false, false) => Ok(filter.into()),
-            (true, false, true) => {
-                Err("say which: ids, a condition such as --reason, or --all".to_owned())
-            }
-            _ => Err("say either ids, or conditions, or --all".to_owned()),
+            (true, false, true) => Err(
+                "select dead letters: give ids, a condition such as --reason, or --all".to_owned(),
+            ),
+            _ => Err("give either ids, or conditions, or --all".to_owned()),
         }
     }
 }
 
-/// Looked at before anything is asked of the server, as all that stands on the command line.
+/// Checks the text before the tool connects.
 fn part(text: &str) -> Result<String, String> {
     let filter = DeadLetterFilter::default().with_error(text);
     filter.map_err(|error| chain(&error))?;
     Ok(text.to_owned())
 }
 
-/// As [`part`].
+/// Checks the pattern before the tool connects.
 fn pattern(text: &str) -> Result<String, String> {
     let filter = DeadLetterFilter::default().with_error_pattern(text);
     filter.map_err(|error| chain(&error))?;
     Ok(text.to_owned())
 }
 
-/// A time, or how long ago it was.
+/// A time, or an age.
 fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    let rule =
-        || "must be a time such as 2025-11-12T14:20:00Z, or how long ago, such as 2h".to_owned();
+    let rule = || "must be a time such as 2025-11-12T14:20:00Z, or an age such as 2h".to_owned();
     let ago = duration::parse(text).map_err(|_| rule())?;
     let now = SystemClock.now().as_millis();
     let ago = i64::try_from(ago.as_millis()).map_err(|_| rule())?;
@@ -160,14 +159,14 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Line {
+    struct TestArgs {
         #[command(flatten)]
         which: SelectionArgs,
     }
 
     fn read(line: &str) -> Result<String, String> {
         let words = line.split_whitespace();
-        let line = Line::try_parse_from(["dead"].into_iter().chain(words));
+        let line = TestArgs::try_parse_from(["dead"].into_iter().chain(words));
         let line = line.map_err(|error| error.to_string())?;
         line.which
             .selection()
@@ -175,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn one_of_ids_conditions_and_everything_is_said() {
+    fn exactly_one_of_ids_conditions_and_all_is_given() {
         assert_eq!(read("1-1").unwrap(), "1-1");
         assert_eq!(read("1-1 2-2").unwrap(), "2 ids");
         assert!(read("--all").is_ok());
         assert_eq!(
             read("--reason expired").unwrap(),
             "reason expired",
-            "of records that say so"
+            "for records of other versions"
         );
         assert_eq!(
             read("--type t --reason crashed").unwrap(),
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_can_be_told_by_how_long_ago_it_was() {
+    fn a_time_can_be_an_age() {
         let time = moment("2025-11-12T14:20:00Z").unwrap();
         assert_eq!(time.to_string(), "2025-11-12T14:20:00.000Z");
         let now = SystemClock.now().as_millis();

@@ -1,4 +1,4 @@
-//! `dead edit`: a dead letter comes back with another content.
+//! `dead edit`: a dead letter comes back with a changed envelope.
 
 use std::fs;
 use std::io::Read as _;
@@ -10,89 +10,88 @@ use redstart::{
     Container, Envelope,
     dead_letters::DeadLetter,
     envelope::{Codec, RawPayload},
+    views::envelope_json,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::args::EditArgs;
-use crate::console::Console;
 use crate::failure::Failure;
-use crate::shown;
+use crate::terminal::Terminal;
 
 pub(super) async fn run(
     args: &EditArgs,
     container: &Container,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let given = Given::of(args)?;
-    super::check(&args.of, container).await?;
-    let dead = container.dead_letters();
+    let change = Change::of(args)?;
+    let dead = super::dead_letters_of(&args.of, container).await?;
     let (topic, group) = (&args.of.topic, &args.of.group);
-    let found = dead.get(topic, group, &[args.id]).await?.pop();
-    let Some(letter) = found else {
-        let text = format!("{topic}/{group} has no dead letter {}", args.id);
-        return Err(Failure::new(text));
-    };
-    let old = wire(&letter.envelope()?)?;
+    let letter = super::find(&args.of, args.id, &dead).await?;
+    let old = envelope_value(&letter.envelope()?)?;
     let mut new = old.clone();
-    match given {
-        Given::Merge(patch) => json_patch::merge(&mut new, &patch),
-        Given::Steps(steps) => json_patch::patch(&mut new, &steps)
-            .map_err(|error| Failure::new(format!("the patch does not fit: {error}")))?,
-        Given::Whole(value) => new = value,
-        Given::Nothing => new = by_hand(&letter, &old, console)?,
+    match change {
+        Change::Merge(patch) => json_patch::merge(&mut new, &patch),
+        Change::Steps(steps) => json_patch::patch(&mut new, &steps)
+            .map_err(|error| Failure::new(format!("the patch does not apply: {error}")))?,
+        Change::Whole(value) => new = value,
+        Change::InEditor => new = edit_in_editor(&letter, &old, terminal)?,
     }
     if new == old {
-        return Err(Failure::new("nothing was changed; nothing was done"));
+        return Err(Failure::new("the message is unchanged; nothing was done"));
     }
     let envelope = envelope(&letter, &new)
         .map_err(|rule| Failure::usage(format!("the edited message {rule}")))?;
-    let by = super::operator(args.by.as_deref());
-    let message = dead.edit(topic, group, args.id, envelope, &by).await?;
-    if console.is_json() {
-        console.json(&json!({ "message": message.to_string() }))?;
+    let operator = super::operator(args.operator.as_deref());
+    let message = dead
+        .edit(topic, group, args.id, envelope, &operator)
+        .await?;
+    if terminal.is_json() {
+        terminal.json(&json!({ "messageId": message.to_string() }))?;
     } else {
-        console.line(format_args!("redriven as message {message}"))?;
+        terminal.line(format_args!("redriven as message {message}"))?;
     }
     Ok(())
 }
 
-/// What to make of the envelope, as far as the command line says it.
-enum Given {
+/// How the command line changes the envelope.
+enum Change {
     /// A JSON merge patch.
     Merge(Value),
     /// A JSON patch.
     Steps(json_patch::Patch),
+    /// A whole envelope in place of it.
     Whole(Value),
-    Nothing,
+    /// The user changes it in an editor.
+    InEditor,
 }
 
-impl Given {
+impl Change {
     fn of(args: &EditArgs) -> Result<Self, Failure> {
         if let Some(path) = &args.file {
             return Ok(Self::Whole(json(path)?));
         }
         let Some(path) = &args.patch else {
-            return Ok(Self::Nothing);
+            return Ok(Self::InEditor);
         };
         let patch = json(path)?;
         if !patch.is_array() {
             return Ok(Self::Merge(patch));
         }
         let steps = serde_json::from_value(patch);
-        let rule = |error| Failure::usage(format!("{} is no JSON patch: {error}", name(path)));
+        let rule = |error| Failure::usage(format!("{} is not a JSON patch: {error}", name(path)));
         steps.map(Self::Steps).map_err(rule)
     }
 }
 
-/// The envelope as it is on the wire, as a value.
-fn wire(envelope: &Envelope) -> Result<Value, Failure> {
-    let text = shown::wire(envelope).map_err(Failure::new)?;
+/// The envelope as the wire has it, as a JSON value.
+fn envelope_value(envelope: &Envelope) -> Result<Value, Failure> {
+    let text = envelope_json(envelope)?;
     parse(text.get()).map_err(Failure::new)
 }
 
 fn parse(text: &str) -> Result<Value, String> {
-    let not_json = |error| format!("is no JSON: {error}");
+    let not_json = |error| format!("is not JSON: {error}");
     let raw: Box<RawValue> = serde_json::from_str(text).map_err(not_json)?;
     // A payload stays JSON where MessagePack would round a number, and so would the value here.
     if RawPayload::encode(Codec::MessagePack, &raw).is_ok_and(|raw| raw.codec() == Codec::Json) {
@@ -101,7 +100,7 @@ fn parse(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(not_json)
 }
 
-/// What a file of the command line holds.
+/// The JSON of a file on the command line.
 fn json(path: &Path) -> Result<Value, Failure> {
     parse(&read(path)?).map_err(|rule| Failure::usage(format!("{} {rule}", name(path))))
 }
@@ -122,19 +121,23 @@ fn read(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
-/// What a value says as an envelope, by the rules of the wire.
+/// Reads a value as an envelope, by the rules of the wire.
 fn envelope(letter: &DeadLetter, value: &Value) -> Result<Envelope, String> {
     let text = value.to_string();
     let pairs = [(&b"json"[..], text.as_bytes())];
     let limits = Limits::default().with_max_bytes(usize::MAX);
     let decoded = decode_entry(&letter.topic, letter.history.origin, pairs, limits);
-    decoded.map_err(|flaw| format!("is no envelope: {flaw}"))
+    decoded.map_err(|flaw| format!("is not an envelope: {flaw}"))
 }
 
-/// Opens an editor, again and again until what comes out is an envelope or the user gives up.
-fn by_hand(letter: &DeadLetter, old: &Value, console: &mut Console<'_>) -> Result<Value, Failure> {
-    if !console.in_is_terminal() {
-        let text = "there is no terminal for an editor; --patch and --file do without";
+/// Opens an editor until the file holds a valid envelope or the user gives up.
+fn edit_in_editor(
+    letter: &DeadLetter,
+    old: &Value,
+    terminal: &mut Terminal<'_>,
+) -> Result<Value, Failure> {
+    if !terminal.in_is_terminal() {
+        let text = "stdin is not a terminal, so no editor can open; use --patch or --file";
         return Err(Failure::usage(text));
     }
     let file = tempfile::Builder::new()
@@ -151,8 +154,8 @@ fn by_hand(letter: &DeadLetter, old: &Value, console: &mut Console<'_>) -> Resul
         match read {
             Ok(new) => return Ok(new),
             Err(rule) => {
-                console.remark(format_args!("what was written {rule}"));
-                console.confirm("edit")?;
+                terminal.remark(format_args!("the edited text {rule}"));
+                terminal.confirm_word("edit")?;
             }
         }
     }
@@ -167,7 +170,7 @@ fn open_editor(path: &Path) -> Result<(), Failure> {
     let editor = set("VISUAL")
         .or_else(|| set("EDITOR"))
         .unwrap_or_else(|| "vi".to_owned());
-    // As git does: the variable may hold arguments, which a shell takes apart.
+    // The variable may hold arguments; a shell splits them, as it does for git.
     let status = Command::new("sh")
         .args(["-c", &format!("{editor} \"$@\""), "sh"])
         .arg(path)
@@ -176,6 +179,6 @@ fn open_editor(path: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(format!(
-        "the editor {editor:?} failed; nothing was done"
+        "the editor {editor:?} failed; nothing was changed"
     )))
 }

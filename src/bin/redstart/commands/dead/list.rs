@@ -1,51 +1,52 @@
-//! `dead list`: those that match, page by page.
+//! `dead list`: the matching dead letters, page by page.
 
-use redstart::{Container, dead_letters::DeadLetterSummary, envelope::EntryId};
+use redstart::{
+    Container, dead_letters::DeadLetterSummary, envelope::EntryId, views::ListedDeadLetter,
+};
 
-use super::{PAGE, line};
+use super::{PAGE, or_dash};
 use crate::args::DeadListArgs;
-use crate::console::Console;
 use crate::duration;
 use crate::escape;
 use crate::failure::Failure;
 use crate::table::Table;
+use crate::terminal::Terminal;
 
-/// How much is shown of an error, in characters.
+/// How many characters of an error are shown.
 const ERROR: usize = 120;
 
 pub(super) async fn run(
     args: &DeadListArgs,
     container: &Container,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    super::check(&args.of, container).await?;
+    let dead = super::dead_letters_of(&args.of, container).await?;
     let filter = args.filter.filter().map_err(Failure::of_settings)?;
-    let dead = container.dead_letters();
     let (topic, group) = (&args.of.topic, &args.of.group);
     let (mut after, mut left) = (args.after, args.max);
-    let header = ["id", "age", "reason", "type", "tries", "error"];
+    let header = ["id", "age", "reason", "type", "attempts", "error"];
     let mut table = Table::new(&header, 4..5);
     let (mut last, mut more) = (None, false);
     loop {
-        // One more than is shown tells whether there are more.
+        // Reading one more than it shows tells whether there are more.
         let max = PAGE.min(left.saturating_add(1));
         let page = dead.list(topic, group, &filter, after, max).await?;
         let mut rows = Vec::new();
-        for (id, head) in &page.items {
+        for (id, summary) in &page.items {
             if left == 0 {
                 more = true;
                 break;
             }
             left -= 1;
             last = Some(*id);
-            if console.is_json() {
-                console.json(&line(*id, head))?;
+            if terminal.is_json() {
+                terminal.json(&ListedDeadLetter::new(*id, summary))?;
             } else {
-                rows.push(row(*id, head));
+                rows.push(row(*id, summary));
             }
         }
         if !rows.is_empty() {
-            console.rows(&mut table, &rows)?;
+            terminal.rows(&mut table, &rows)?;
         }
         after = page.next;
         if more || after.is_none() {
@@ -53,24 +54,20 @@ pub(super) async fn run(
         }
     }
     match last {
-        Some(last) if more => console.remark(format_args!("there are more: --after {last}")),
-        None if !console.is_json() => console.remark("none"),
+        Some(last) if more => terminal.remark(format_args!("more: --after {last}")),
+        None if !terminal.is_json() => terminal.remark("no dead letters match"),
         _ => {}
     }
     Ok(())
 }
 
-fn row(id: EntryId, head: &DeadLetterSummary) -> Vec<String> {
+fn row(id: EntryId, summary: &DeadLetterSummary) -> Vec<String> {
     vec![
         id.to_string(),
         duration::short(duration::since(id.millis)),
-        head.reason.to_string(),
-        if head.message_type.is_empty() {
-            "-".to_owned()
-        } else {
-            head.message_type.clone()
-        },
-        head.attempts.to_string(),
-        escape::excerpt(&head.error, ERROR),
+        summary.reason.to_string(),
+        or_dash(&summary.message_type).to_owned(),
+        summary.attempts.to_string(),
+        escape::excerpt(&summary.error, ERROR),
     ]
 }

@@ -3,46 +3,37 @@
 use redstart::{Container, Envelope, dead_letters::DeadLetter, envelope::Codec};
 
 use crate::args::ShowArgs;
-use crate::console::Console;
 use crate::failure::{Failure, chain};
-use crate::{duration, escape, shown};
+use crate::terminal::Terminal;
+use crate::{duration, escape, hex};
 
-/// How much is shown of what cannot be decoded, in lines of 16 bytes.
+/// How many rows of 16 bytes are shown of an undecodable field.
 const ROWS: usize = 64;
 
 pub(super) async fn run(
     args: &ShowArgs,
     container: &Container,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    super::check(&args.of, container).await?;
-    let (topic, group) = (&args.of.topic, &args.of.group);
-    let found = container
-        .dead_letters()
-        .get(topic, group, &[args.id])
-        .await?
-        .pop();
-    let Some(letter) = found else {
-        let text = format!("{topic}/{group} has no dead letter {}", args.id);
-        return Err(Failure::new(text));
-    };
-    if console.is_json() {
-        return Ok(console.line(escape::json(&letter.to_json()))?);
+    let dead = super::dead_letters_of(&args.of, container).await?;
+    let letter = super::find(&args.of, args.id, &dead).await?;
+    if terminal.is_json() {
+        return Ok(terminal.line(escape::json(&letter.to_json()))?);
     }
     let envelope = letter.envelope();
-    facts(&letter, envelope.as_ref().ok(), console)?;
-    timeline(&letter, envelope.as_ref().ok(), console)?;
+    facts(&letter, envelope.as_ref().ok(), terminal)?;
+    timeline(&letter, envelope.as_ref().ok(), terminal)?;
     match &envelope {
         Ok(envelope) => {
-            headers(envelope, console)?;
-            payload(envelope, console)?;
+            headers(envelope, terminal)?;
+            payload(envelope, terminal)?;
         }
         Err(error) => {
-            console.line(format_args!(
+            terminal.line(format_args!(
                 "\nundecodable: {}",
                 escape::text(&chain(error))
             ))?;
-            raw(&letter, if args.full { usize::MAX } else { ROWS }, console)?;
+            raw(&letter, if args.full { usize::MAX } else { ROWS }, terminal)?;
         }
     }
     Ok(())
@@ -51,20 +42,22 @@ pub(super) async fn run(
 fn facts(
     letter: &DeadLetter,
     envelope: Option<&Envelope>,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let attempts = match letter.attempts {
         1 => "1 attempt".to_owned(),
         count => format!("{count} attempts"),
     };
-    console.line(format_args!(
+    terminal.line(format_args!(
         "dead letter {} of {}/{}",
         letter.id, letter.topic, letter.group
     ))?;
     let redriven = match (letter.history.redriven, letter.history.redriven_by) {
         (0, _) => None,
-        (count, None) => Some(format!("{count} times")),
-        (count, Some(operation)) => Some(format!("{count} times, last by operation {operation}")),
+        (count, None) => Some(times(count)),
+        (count, Some(operation)) => {
+            Some(format!("{}, last by operation {operation}", times(count)))
+        }
     };
     let facts = [
         (
@@ -75,7 +68,7 @@ fn facts(
         ("cause", Some(letter.fingerprint.clone())),
         (
             "type",
-            Some(letter.message_type.clone()).filter(|kind| !kind.is_empty()),
+            Some(letter.message_type.clone()).filter(|name| !name.is_empty()),
         ),
         ("message", letter.message_id.map(|id| id.to_string())),
         ("correlation", letter.correlation.clone()),
@@ -95,20 +88,27 @@ fn facts(
     ];
     for (name, fact) in facts {
         if let Some(fact) = fact {
-            console.line(format_args!("  {name:<12} {}", escape::text(&fact)))?;
+            terminal.line(format_args!("  {name:<12} {}", escape::text(&fact)))?;
         }
     }
     Ok(())
 }
 
-/// What happened, in its order, each with the time since the one before.
+fn times(count: u32) -> String {
+    match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    }
+}
+
+/// Writes the events in order, each with the time since the one before.
 fn timeline(
     letter: &DeadLetter,
     envelope: Option<&Envelope>,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let mut events = Vec::new();
-    events.extend(envelope.map(|one| (one.created_at(), "written".to_owned())));
+    events.extend(envelope.map(|one| (one.created_at(), "created".to_owned())));
     events.extend(
         letter
             .history
@@ -122,10 +122,10 @@ fn timeline(
         events.push((attempt.at, text));
     }
     events.extend(letter.id.time().map(|time| (time, "dead".to_owned())));
-    console.line("\ntimeline")?;
+    terminal.line("\ntimeline")?;
     let mut before: Option<i64> = None;
     for (time, text) in events {
-        // Services and the server have clocks of their own.
+        // Services and the server have different clocks: a step back has no duration.
         let since = before.map(|before| time.as_millis() - before);
         let since = since.and_then(|millis| u64::try_from(millis).ok());
         let since = since.map_or_else(String::new, |millis| {
@@ -135,7 +135,7 @@ fn timeline(
             )
         });
         before = Some(time.as_millis());
-        console.line(format_args!(
+        terminal.line(format_args!(
             "  {time}  {since:<12}  {}",
             escape::text(&text)
         ))?;
@@ -143,12 +143,12 @@ fn timeline(
     Ok(())
 }
 
-fn headers(envelope: &Envelope, console: &mut Console<'_>) -> Result<(), Failure> {
+fn headers(envelope: &Envelope, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     if !envelope.headers().is_empty() {
-        console.line("\nheaders")?;
+        terminal.line("\nheaders")?;
     }
     for (name, value) in envelope.headers() {
-        console.line(format_args!(
+        terminal.line(format_args!(
             "  {}: {}",
             escape::text(name),
             escape::text(value)
@@ -157,44 +157,47 @@ fn headers(envelope: &Envelope, console: &mut Console<'_>) -> Result<(), Failure
     Ok(())
 }
 
-fn payload(envelope: &Envelope, console: &mut Console<'_>) -> Result<(), Failure> {
+fn payload(envelope: &Envelope, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let payload = envelope.raw_payload();
     let codec = match payload.codec() {
         Codec::Json => "json",
         _ => "msgpack",
     };
-    console.line(format_args!(
+    terminal.line(format_args!(
         "\npayload, {codec}, {} bytes",
         payload.as_bytes().len()
     ))?;
     match payload.to_codec(Codec::Json) {
         Ok(text) => {
             for line in escape::json_lines(&String::from_utf8_lossy(text.as_bytes())) {
-                console.line(format_args!("  {line}"))?;
+                terminal.line(format_args!("  {line}"))?;
             }
         }
-        // MessagePack can say what JSON cannot.
+        // MessagePack has values that JSON cannot express.
         Err(error) => {
-            console.line(format_args!("  no JSON: {}", escape::text(&chain(&error))))?;
-            for line in shown::hex_view(payload.as_bytes()) {
-                console.line(format_args!("  {line}"))?;
+            terminal.line(format_args!(
+                "  not expressible as JSON: {}",
+                escape::text(&chain(&error))
+            ))?;
+            for line in hex::view(payload.as_bytes()) {
+                terminal.line(format_args!("  {line}"))?;
             }
         }
     }
     Ok(())
 }
 
-fn raw(letter: &DeadLetter, rows: usize, console: &mut Console<'_>) -> Result<(), Failure> {
+fn raw(letter: &DeadLetter, rows: usize, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     for (name, value) in &letter.fields {
         let name = escape::text(&String::from_utf8_lossy(name));
-        console.line(format_args!("\nfield {name}, {} bytes", value.len()))?;
+        terminal.line(format_args!("\nfield {name}, {} bytes", value.len()))?;
         let end = rows.saturating_mul(16).min(value.len());
-        for line in shown::hex_view(&value[..end]) {
-            console.line(format_args!("  {line}"))?;
+        for line in hex::view(&value[..end]) {
+            terminal.line(format_args!("  {line}"))?;
         }
         if end < value.len() {
-            console.line(format_args!(
-                "  … {} bytes more; --full shows them",
+            terminal.line(format_args!(
+                "  … {} more bytes; --full shows them",
                 value.len() - end
             ))?;
         }

@@ -1,14 +1,16 @@
-//! `dead watch`: what dies from now on.
+//! `dead watch`: messages that die from now on.
 
 use std::time::Duration;
 
-use redstart::{Container, dead_letters::DeadLetterSummary, envelope::EntryId};
+use redstart::{
+    Container, dead_letters::DeadLetterSummary, envelope::EntryId, views::ListedDeadLetter,
+};
 
-use super::{PAGE, line};
+use super::{PAGE, or_dash};
 use crate::args::WatchArgs;
-use crate::console::Console;
 use crate::escape;
 use crate::failure::{Failure, chain};
+use crate::terminal::Terminal;
 
 /// How often to look.
 const POLL: Duration = Duration::from_millis(200);
@@ -17,21 +19,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) async fn run(
     args: &WatchArgs,
     container: &Container,
-    console: &mut Console<'_>,
+    terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    super::check(&args.of, container).await?;
+    let dead = super::dead_letters_of(&args.of, container).await?;
     let filter = args.filter.filter().map_err(Failure::of_settings)?;
-    let dead = container.dead_letters();
     let (topic, group) = (&args.of.topic, &args.of.group);
     let mut after = dead.newest(topic, group).await?;
     let mut left = args.max.unwrap_or(usize::MAX);
-    if !console.is_json() {
-        console.remark(format_args!("watching {topic}/{group}"));
+    if !terminal.is_json() {
+        terminal.remark(format_args!("watching {topic}/{group}"));
     }
     let mut pause = POLL;
     while left > 0 {
         let looked = async {
-            // From before the look: what does not match is not looked at again.
+            // Asked before the list: the next look can skip everything up to here.
             let newest = dead.newest(topic, group).await?;
             let page = dead.list(topic, group, &filter, after, PAGE).await?;
             Ok::<_, redstart::Error>((newest, page))
@@ -39,7 +40,7 @@ pub(super) async fn run(
         let (newest, page) = match looked.await {
             Err(error) if error.is_retryable() => {
                 if pause == POLL {
-                    console.remark(format_args!("{}; trying again", chain(&error)));
+                    terminal.remark(format_args!("{}; trying again", chain(&error)));
                 }
                 tokio::time::sleep(pause).await;
                 pause = (2 * pause).min(LONGEST_PAUSE);
@@ -48,14 +49,14 @@ pub(super) async fn run(
             looked => looked?,
         };
         pause = POLL;
-        for (id, head) in page.items.iter().take(left) {
-            if console.is_json() {
-                console.json(&line(*id, head))?;
+        for (id, summary) in page.items.iter().take(left) {
+            if terminal.is_json() {
+                terminal.json(&ListedDeadLetter::new(*id, summary))?;
             } else {
-                console.line(told(*id, head))?;
+                terminal.line(line(*id, summary))?;
             }
         }
-        console.flush()?;
+        terminal.flush()?;
         left = left.saturating_sub(page.items.len());
         let last = page.items.last().map(|(id, _)| *id);
         after = after.max(last).max(page.next);
@@ -67,13 +68,9 @@ pub(super) async fn run(
     Ok(())
 }
 
-fn told(id: EntryId, head: &DeadLetterSummary) -> String {
+fn line(id: EntryId, summary: &DeadLetterSummary) -> String {
     let time = id.time().map_or_else(String::new, |time| time.to_string());
-    let kind = if head.message_type.is_empty() {
-        "-"
-    } else {
-        &head.message_type
-    };
-    let (kind, error) = (escape::text(kind), escape::text(&head.error));
-    format!("{id}  {time}  {}  {kind}  {error}", head.reason)
+    let message_type = escape::text(or_dash(&summary.message_type));
+    let error = escape::text(&summary.error);
+    format!("{id}  {time}  {}  {message_type}  {error}", summary.reason)
 }

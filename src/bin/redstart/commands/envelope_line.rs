@@ -1,4 +1,4 @@
-//! What a line of the input says.
+//! Parses a line of input into an envelope.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use uuid::Uuid;
 use crate::args::PublishArgs;
 use crate::failure::chain;
 
-/// An envelope as it is on the wire.
+/// The fields of an envelope on the wire.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Fields {
+struct EnvelopeLine {
     #[serde(rename = "type")]
-    kind: Option<String>,
+    message_type: Option<String>,
     #[serde(default, deserialize_with = "present")]
     payload: Option<Box<RawValue>>,
     id: Option<String>,
@@ -24,7 +24,7 @@ struct Fields {
     key: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    // Those of an envelope that was published before; a new message has its own.
+    // A published envelope has these; a new message gets its own.
     #[serde(rename = "ts")]
     _ts: Option<Box<RawValue>>,
     #[serde(rename = "attempts")]
@@ -33,26 +33,29 @@ struct Fields {
     _last_error: Option<Box<RawValue>>,
 }
 
-/// A payload that is `null` is a payload.
+/// A payload of `null` is present.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     <Box<RawValue>>::deserialize(deserializer).map(Some)
 }
 
-/// The message that a line says, or the rule that it breaks; `None` for an empty line.
+/// The envelope of a line, or the rule that the line breaks; `None` for an empty line.
 pub(super) fn parse(line: &[u8], args: &PublishArgs) -> Result<Option<Envelope>, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("is not UTF-8: {error}"))?;
     if text.trim().is_empty() {
         return Ok(None);
     }
     let fields = if args.envelope {
-        serde_json::from_str(text).map_err(|error| format!("is no envelope: {}", place(&error)))?
+        serde_json::from_str(text)
+            .map_err(|error| format!("is not an envelope: {}", place(&error)))?
     } else {
-        Fields::of(serde_json::from_str(text).map_err(|e| format!("is no JSON: {}", place(&e)))?)
+        EnvelopeLine::of(
+            serde_json::from_str(text).map_err(|e| format!("is not JSON: {}", place(&e)))?,
+        )
     };
     fields.envelope(args).map(Some)
 }
 
-/// A parser's error without its line number, which is always 1 here and would mislead.
+/// A parser's error without its line number, which is always 1 here.
 fn place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line 1 column ") {
@@ -61,10 +64,10 @@ fn place(error: &serde_json::Error) -> String {
     }
 }
 
-impl Fields {
+impl EnvelopeLine {
     fn of(payload: Box<RawValue>) -> Self {
         Self {
-            kind: None,
+            message_type: None,
             payload: Some(payload),
             id: None,
             corr_id: None,
@@ -77,12 +80,12 @@ impl Fields {
         }
     }
 
-    /// The options fill what the line leaves out.
+    /// The envelope of the line; the options fill the fields that the line leaves out.
     fn envelope(self, args: &PublishArgs) -> Result<Envelope, String> {
-        let kind = self.kind.or_else(|| args.kind.clone());
-        let kind = kind.ok_or("field `type` is missing, and there is no --type")?;
+        let message_type = self.message_type.or_else(|| args.message_type.clone());
+        let message_type = message_type.ok_or("field `type` is missing, and --type is not set")?;
         let payload = self.payload.ok_or("field `payload` is missing")?;
-        let mut envelope = Envelope::new(kind, &payload).map_err(|error| chain(&error))?;
+        let mut envelope = Envelope::new(message_type, &payload).map_err(|error| chain(&error))?;
         if let Some(id) = self.id {
             let id = Uuid::try_parse(&id).map_err(|error| format!("field `id`: {error}"))?;
             envelope = envelope.with_id(id);
@@ -96,7 +99,7 @@ impl Fields {
         if let Some(key) = self.key.or_else(|| args.key.clone()) {
             envelope = envelope.with_key(key);
         }
-        // The line's come last and so replace an option's of the same name.
+        // A header of the line replaces an option of the same name.
         for (name, value) in args.headers.iter().cloned().chain(self.headers) {
             envelope = envelope.with_header(name, value);
         }
@@ -112,7 +115,7 @@ mod tests {
     fn args(envelope: bool) -> PublishArgs {
         PublishArgs {
             topic: redstart::Topic::new("orders").unwrap(),
-            kind: Some("default".to_owned()),
+            message_type: Some("default".to_owned()),
             envelope,
             key: Some("k".to_owned()),
             tenant: None,
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_payload_and_the_options_say_the_rest() {
+    fn a_line_is_a_payload_and_the_options_add_the_rest() {
         let read = parse(b" {\"n\":1} ", &args(false)).unwrap().unwrap();
         assert_eq!(read.message_type(), "default");
         assert_eq!(read.key(), Some("k"));
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_says_it_itself() {
+    fn an_envelope_line_overrides_the_options() {
         let line = br#"{"type":"t","payload":null,"id":"0190163d-8694-739b-aea5-966c26f8ad90",
             "corrId":"c","tenantId":"x","key":"own","headers":{"a":"line"},
             "ts":"2025-11-12T14:20:00.123Z","attempts":3,"lastError":"e"}"#;
@@ -157,7 +160,7 @@ mod tests {
         for (line, rule) in [
             (
                 &b"{\"n\":"[..],
-                "is no JSON: EOF while parsing a value at column 5",
+                "is not JSON: EOF while parsing a value at column 5",
             ),
             (b"{} {}", "trailing characters"),
             (b"\xff", "is not UTF-8"),
@@ -166,7 +169,7 @@ mod tests {
             assert!(error.contains(rule), "{error}");
         }
         for (line, rule) in [
-            (&b"[1]"[..], "is no envelope"),
+            (&b"[1]"[..], "is not an envelope"),
             (br#"{"type":"t"}"#, "`payload` is missing"),
             (
                 br#"{"type":"t","payload":1,"tenant":"x"}"#,
@@ -184,7 +187,7 @@ mod tests {
             "{error}"
         );
         let mut args = args(true);
-        args.kind = None;
+        args.message_type = None;
         let error = parse(br#"{"payload":1}"#, &args).unwrap_err();
         assert!(error.contains("`type` is missing"), "{error}");
     }

@@ -1,17 +1,19 @@
-//! Where a command writes: results to one side, remarks and progress to the other.
+//! Input and output of a command: results to the standard output, remarks and progress to the
+//! error output.
 
 use std::fmt::Display;
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::ops::Range;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use redstart::dead_letters::{Confirmed, Plan};
 use serde::Serialize;
 
 use crate::escape;
 use crate::failure::Failure;
 use crate::table::{self, Table};
 
-/// The colours of a terminal that are used.
+/// The colours that commands use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Colour {
     Red,
@@ -19,8 +21,8 @@ pub(crate) enum Colour {
     Yellow,
 }
 
-/// What a command writes to. Injected, so that commands can be tested.
-pub(crate) struct Console<'a> {
+/// The terminal, or the pipes in its place. Injected, so that tests can read the output.
+pub(crate) struct Terminal<'a> {
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     json: bool,
@@ -29,8 +31,8 @@ pub(crate) struct Console<'a> {
     err_is_terminal: bool,
 }
 
-impl<'a> Console<'a> {
-    /// A console that is no terminal.
+impl<'a> Terminal<'a> {
+    /// Two buffers in place of a terminal.
     #[cfg(test)]
     pub(crate) fn new(out: &'a mut dyn Write, err: &'a mut dyn Write, json: bool) -> Self {
         Self {
@@ -43,7 +45,7 @@ impl<'a> Console<'a> {
         }
     }
 
-    /// The process's own.
+    /// The standard streams of this process.
     pub(crate) fn of_process(out: &'a mut io::Stdout, err: &'a mut io::Stderr, json: bool) -> Self {
         Self {
             in_is_terminal: io::stdin().is_terminal(),
@@ -55,22 +57,22 @@ impl<'a> Console<'a> {
         }
     }
 
-    /// Whether the results are for programs.
+    /// Whether results are JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether somebody can be asked.
+    /// Whether the standard input is a terminal, so that a command can ask.
     pub(crate) fn in_is_terminal(&self) -> bool {
         self.in_is_terminal
     }
 
-    /// Whether results go to a terminal.
+    /// Whether the standard output is a terminal.
     pub(crate) fn out_is_terminal(&self) -> bool {
         self.out_is_terminal
     }
 
-    /// A text in a colour, where results go to a terminal whose user has not asked for none.
+    /// Colours a text, unless the output is not a terminal or `NO_COLOR` is set.
     pub(crate) fn paint(&self, colour: Colour, text: &str) -> String {
         if !self.out_is_terminal || std::env::var_os("NO_COLOR").is_some_and(|no| !no.is_empty()) {
             return text.to_owned();
@@ -83,44 +85,61 @@ impl<'a> Console<'a> {
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
 
-    /// Asks for a word to be typed before something is done that cannot be undone.
+    /// Confirms a plan: with `yes` at once, else by asking for its word, where it has one.
     ///
     /// # Errors
     ///
-    /// When something else is typed; and where there is no terminal to ask on: what a pipe
-    /// happens to hold is no consent.
-    pub(crate) fn confirm(&mut self, word: &str) -> Result<(), Failure> {
+    /// When the operator types another word, or the standard input is not a terminal: the content
+    /// of a pipe is not consent.
+    pub(crate) fn confirm<T>(&mut self, plan: Plan<T>, yes: bool) -> Result<Confirmed<T>, Failure> {
+        let Some(word) = plan.confirmation().filter(|_| !yes) else {
+            return Ok(plan.confirm_unasked());
+        };
+        let typed = self.ask(word)?;
+        plan.confirm(&typed).map_err(|_| not_confirmed())
+    }
+
+    /// Asks the operator to type a word before a step that cannot be undone.
+    ///
+    /// # Errors
+    ///
+    /// As [`confirm`](Self::confirm).
+    pub(crate) fn confirm_word(&mut self, word: &str) -> Result<(), Failure> {
+        if self.ask(word)?.trim() == word {
+            return Ok(());
+        }
+        Err(not_confirmed())
+    }
+
+    fn ask(&mut self, word: &str) -> Result<String, Failure> {
         if !self.in_is_terminal {
-            let text = "not confirmed: there is no terminal to ask on; --yes goes on without";
+            let text = "not confirmed: stdin is not a terminal; pass --yes to skip the prompt";
             return Err(Failure::usage(text));
         }
-        let _ = write!(self.err, "Type {} to go on: ", escape::text(word));
+        let _ = write!(self.err, "Type {} to continue: ", escape::text(word));
         let _ = self.err.flush();
         let mut typed = String::new();
         io::stdin().lock().read_line(&mut typed)?;
-        if typed.trim() == word {
-            return Ok(());
-        }
-        Err(Failure::new("not confirmed; nothing was done"))
+        Ok(typed)
     }
 
-    /// Writes bytes of the result, as they are.
+    /// Writes bytes to the result, unescaped.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)
     }
 
-    /// Writes one line of the result, as it is.
+    /// Writes one line to the result, unescaped.
     pub(crate) fn line(&mut self, text: impl Display) -> io::Result<()> {
         writeln!(self.out, "{text}")
     }
 
-    /// Writes one line of the result for programs.
+    /// Writes a value to the result as one line of JSON.
     pub(crate) fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> io::Result<()> {
         let line = escape::to_json(value)?;
         self.line(line)
     }
 
-    /// Writes a table. The columns in `numbers` are aligned to the right. Without a header there is
+    /// Writes a table. The columns in `numbers` are aligned to the right. An empty header writes
     /// none.
     pub(crate) fn table(
         &mut self,
@@ -139,8 +158,8 @@ impl<'a> Console<'a> {
         Ok(())
     }
 
-    /// Writes a text of the result, escaped, after a lead that takes so many columns; on a terminal
-    /// over as many lines as it needs, each under the beginning of the first.
+    /// Writes a text to the result, escaped, after a lead of `indent` columns. A terminal gets it
+    /// wrapped, each line indented to the first.
     pub(crate) fn hanging(&mut self, lead: &str, indent: usize, text: &str) -> io::Result<()> {
         for line in table::hanging(lead, indent, text, width(self.out_is_terminal)) {
             writeln!(self.out, "{line}")?;
@@ -148,26 +167,29 @@ impl<'a> Console<'a> {
         Ok(())
     }
 
-    /// Gives on what has been written so far.
+    /// Flushes the result.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// A remark beside the result. Who has closed the error output does not want to know.
+    /// Writes one line to the error output, escaped. Ignores a closed error output.
     pub(crate) fn remark(&mut self, text: impl Display) {
         let text = escape::text(&text.to_string());
         let _ = writeln!(self.err, "{text}");
     }
 
-    /// A remark that is broken between words where a terminal is too narrow for it: not for what is
-    /// to be copied.
-    pub(crate) fn sentence(&mut self, text: &str) {
-        for line in table::hanging("", 0, text, width(self.err_is_terminal)) {
-            let _ = writeln!(self.err, "{line}");
+    /// Writes lines to the error output, escaped; a terminal gets them wrapped between words. Not
+    /// for text that a user copies.
+    pub(crate) fn remark_wrapped(&mut self, text: &str) {
+        for line in text.lines() {
+            for line in table::hanging("", 0, line, width(self.err_is_terminal)) {
+                let _ = writeln!(self.err, "{line}");
+            }
         }
     }
 
-    /// A bar on the error output, `{rate}` in its template for how many a second, where that is a terminal; elsewhere one that draws nothing.
+    /// A progress bar on the error output; one that draws nothing where that is not a terminal.
+    /// `{rate}` in the template is the number of items a second.
     pub(crate) fn progress(&self, length: Option<u64>, template: &str) -> ProgressBar {
         let target = if self.err_is_terminal {
             ProgressDrawTarget::stderr()
@@ -176,7 +198,7 @@ impl<'a> Console<'a> {
         };
         let bar = ProgressBar::with_draw_target(length, target);
         if let Ok(style) = ProgressStyle::with_template(template) {
-            // Whole ones: the default has four digits after the point.
+            // The default shows four digits after the point.
             let rate = |state: &ProgressState, w: &mut dyn std::fmt::Write| {
                 let _ = write!(w, "{:.0}/s", state.per_sec());
             };
@@ -186,7 +208,11 @@ impl<'a> Console<'a> {
     }
 }
 
-/// How many columns the terminal has, where it is one.
+fn not_confirmed() -> Failure {
+    Failure::new("not confirmed; nothing was changed")
+}
+
+/// The width of the terminal; `None` where the output is not one.
 fn width(is_terminal: bool) -> Option<u16> {
     let size = terminal_size::terminal_size().filter(|_| is_terminal);
     size.map(|(width, _)| width.0)
@@ -197,13 +223,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_without_a_terminal_is_plain_columns() {
+    fn a_pipe_gets_a_table_in_plain_columns() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let rows = [
             vec!["orders".to_owned(), "7".to_owned()],
             vec!["a\u{1b}".to_owned(), "1234".to_owned()],
         ];
-        Console::new(&mut out, &mut err, false)
+        Terminal::new(&mut out, &mut err, false)
             .table(&["topic", "entries"], &rows, 1..2)
             .unwrap();
         assert_eq!(
@@ -213,9 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn a_remark_is_escaped_and_stays_off_the_result() {
+    fn a_remark_is_escaped_and_goes_to_the_error_output() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        Console::new(&mut out, &mut err, false).remark("a\u{1b}");
+        Terminal::new(&mut out, &mut err, false).remark("a\u{1b}");
         assert_eq!(String::from_utf8(err).unwrap(), "a\\u{1b}\n");
         assert!(out.is_empty());
     }
