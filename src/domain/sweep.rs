@@ -64,7 +64,7 @@ pub enum SkipReason {
 impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotMatching => "does not match",
+            Self::NotMatching => "outside the selection",
             Self::Undecodable => "undecodable and would only die again",
         })
     }

@@ -264,14 +264,15 @@ fn what_is_chosen_is_redriven_and_accounted_for() {
         .ok()
         .json();
     assert_eq!(
-        (&dry["matching"], &dry["left"]),
-        (&json!(6), &json!({"not_matching": 0, "undecodable": 1}))
+        (&dry["matching"], &dry["skipped"]),
+        (&json!(6), &json!({"notMatching": 0, "undecodable": 1}))
     );
     assert_eq!(counts(&url), (7, 0));
     for bad in [
         &[][..],
         &["--all", "--tenant", "acme"],
-        &["--all", "--stop-share", "0.1"],
+        &["--all", "--failure-limit", "10%"],
+        &["--all", "--rate", "5", "--failure-limit", "0.1"],
     ] {
         dead(&url, "redrive", bad).failed(2);
         // Before it connects.
@@ -288,10 +289,16 @@ fn what_is_chosen_is_redriven_and_accounted_for() {
     );
     let ran = dead(&url, "redrive", &[&first, "--json"]).failed(1);
     assert_eq!(ran.json()["taken"], 0, "{ran:?}");
-    let ran = dead(&url, "redrive", &["--tenant", "acme", "--by", "ann\u{1b}"]).ok();
+    let ran = dead(
+        &url,
+        "redrive",
+        &["--tenant", "acme", "--operator", "ann\u{1b}"],
+    )
+    .ok();
     assert!(ran.out.starts_with("3 redriven"), "{ran:?}");
     assert!(
-        ran.err.starts_with("3 dead letters are to be redriven"),
+        ran.err
+            .starts_with("will redrive 3 dead letters to group billing\n"),
         "{ran:?}"
     );
     assert_eq!(counts(&url), (3, 4));
@@ -300,7 +307,7 @@ fn what_is_chosen_is_redriven_and_accounted_for() {
     assert_eq!(
         (
             &last["action"],
-            &last["by"],
+            &last["operator"],
             &last["taken"],
             &last["selection"]
         ),
@@ -325,7 +332,10 @@ fn what_is_chosen_is_redriven_and_accounted_for() {
         &["--reason", "exhausted", "--to", "copies"],
     )
     .ok();
-    assert!(ran.err.contains("published to copies"), "{ran:?}");
+    assert!(
+        ran.err.contains("will publish 2 dead letters to copies"),
+        "{ran:?}"
+    );
     let copies = run(Some(&url), &["tail", "copies", "--json"]).ok();
     let numbers: BTreeSet<u64> = lines(&copies)
         .iter()
@@ -369,7 +379,7 @@ fn the_journal_says_who_or_that_nobody_knows() {
         command.envs(variables.iter().copied());
         run_with(command, "").ok();
         let journal = lines(&dead(&url, "journal", &["--json"]).ok());
-        assert_eq!(journal.last().unwrap()["by"], told);
+        assert_eq!(journal.last().unwrap()["operator"], told);
     }
 }
 
@@ -388,7 +398,7 @@ fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
 
     let dry = dead(&url, "purge", &["--all", "--dry-run"]).ok();
     assert!(
-        dry.out.starts_with("7 would be removed for good\n"),
+        dry.out.starts_with("will remove 7 dead letters for good\n"),
         "{dry:?}"
     );
     dead(&url, "purge", &["--all"]).failed(2);
@@ -396,14 +406,17 @@ fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
         "dead", "purge", "orders", "billing", "--tenant", "acme", "--export", file,
     ];
     let mut terminal = Terminal::start(&url, 80, &args);
-    terminal.sees("3 dead letters are to be removed for good.");
-    terminal.sees("Type 3 to go on: ");
+    terminal.sees("will remove 3 dead letters for good");
+    terminal.sees("Type 3 to continue: ");
     terminal.types("all");
     let (code, screen) = terminal.ends();
-    assert!(code == 1 && screen.contains("nothing was done"), "{screen}");
+    assert!(
+        code == 1 && screen.contains("nothing was changed"),
+        "{screen}"
+    );
     assert_eq!(counts(&url), (7, 0));
     let mut terminal = Terminal::start(&url, 80, &args);
-    terminal.sees("Type 3 to go on: ");
+    terminal.sees("Type 3 to continue: ");
     terminal.types("3");
     let (code, screen) = terminal.ends();
     assert!(code == 0 && screen.contains("3 removed"), "{screen}");
@@ -424,7 +437,7 @@ fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
         let args = [&["dead", "import", "orders", "billing", "--json"], rest].concat();
         run_with(redstart(Some(&url), &args), input)
     };
-    let count = |imported: u64, known: u64, failed: u64| json!({"imported": imported, "known": known, "failed": failed});
+    let count = |imported: u64, present: u64, failed: u64| json!({"imported": imported, "present": present, "failed": failed});
     assert_eq!(import(&kept, &[]).ok().json(), count(3, 0, 0));
     assert_eq!(import(&before.out, &[]).ok().json(), count(4, 3, 0));
     assert_eq!(import(&before.out, &[]).ok().json(), count(0, 7, 0));
@@ -440,8 +453,8 @@ fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
         count(0, 3, 0),
         "it was here before"
     );
-    assert_eq!(import(&kept, &["--again"]).ok().json(), count(3, 0, 0));
-    let ran = import(&format!("\nnonsense\u{1b}\n{{}}\n{kept}"), &["--again"]).failed(1);
+    assert_eq!(import(&kept, &["--reimport"]).ok().json(), count(3, 0, 0));
+    let ran = import(&format!("\nnonsense\u{1b}\n{{}}\n{kept}"), &["--reimport"]).failed(1);
     assert_eq!(ran.json(), count(0, 3, 2), "what is there is not doubled");
     assert!(
         ran.err.contains("line 2: ") && is_harmless(&ran.err),

@@ -27,9 +27,9 @@ fn editing_is_off_and_then_makes_a_new_message() {
     assert!(ran.err.contains("editing is off"), "{ran:?}");
     edit(&all[0], &["--patch", "-"], "{}", true).failed(1);
     for (patch, rule) in [
-        ("{", "the standard input is no JSON"),
-        ("[1]", "the standard input is no JSON patch"),
-        (r#"{"type": null}"#, "the edited message is no envelope"),
+        ("{", "the standard input is not JSON"),
+        ("[1]", "the standard input is not a JSON patch"),
+        (r#"{"type": null}"#, "the edited message is not an envelope"),
     ] {
         let ran = edit(&all[0], &["--patch", "-"], patch, true).failed(2);
         assert!(ran.err.contains(rule), "{ran:?}");
@@ -37,16 +37,16 @@ fn editing_is_off_and_then_makes_a_new_message() {
     edit("1-1", &["--file", "-"], "nonsense", true).failed(2);
     let elsewhere = r#"[{"op": "remove", "path": "/payload/none"}]"#;
     let ran = edit(&all[0], &["--patch", "-"], elsewhere, true).failed(1);
-    assert!(ran.err.contains("does not fit"), "{ran:?}");
+    assert!(ran.err.contains("does not apply"), "{ran:?}");
     assert_eq!(counts(&url), (4, 0));
     let ran = edit(&all[0], &["--patch", "-"], patch, true).ok();
-    let message = ran.json()["message"].as_str().unwrap().to_owned();
+    let message = ran.json()["messageId"].as_str().unwrap().to_owned();
     assert_eq!(counts(&url), (3, 1));
     edit(&all[0], &["--patch", "-"], patch, true).failed(1);
     let steps = r#"[{"op": "replace", "path": "/payload/cents", "value": 98}]"#;
     edit(&all[1], &["--patch", "-"], steps, true).ok();
 
-    // By hand: what is no JSON is refused, and edited again.
+    // By hand: what is not JSON is refused, and edited again.
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("editor");
     std::fs::write(
@@ -58,8 +58,8 @@ fn editing_is_off_and_then_makes_a_new_message() {
     let variables = [&on[..], &[("EDITOR", &editor)]].concat();
     let args = ["dead", "edit", "orders", "billing", &all[2]];
     let mut terminal = Terminal::start_with(&url, 100, &args, &variables);
-    terminal.sees("is no JSON");
-    terminal.sees("Type edit to go on: ");
+    terminal.sees("is not JSON");
+    terminal.sees("Type edit to continue: ");
     terminal.types("edit");
     let (code, screen) = terminal.ends();
     assert!(
@@ -70,10 +70,7 @@ fn editing_is_off_and_then_makes_a_new_message() {
     let variables = [&on[..], &[("EDITOR", "true")]].concat();
     let args = ["dead", "edit", "orders", "billing", &all[3]];
     let (code, screen) = Terminal::start_with(&url, 100, &args, &variables).ends();
-    assert!(
-        code == 1 && screen.contains("nothing was changed"),
-        "{screen}"
-    );
+    assert!(code == 1 && screen.contains("nothing was done"), "{screen}");
     assert_eq!(counts(&url), (1, 3));
 
     let seen = delivered(&server, 3);

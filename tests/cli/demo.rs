@@ -19,7 +19,7 @@ fn adds_up(told: &Value, published: u64, store: &str) {
     assert_eq!(count("handled") + count("dead"), published, "{told}");
     assert_eq!(count("dead"), 3, "{told}");
     assert_eq!(count("lost"), 0, "{told}");
-    assert_eq!(count("workers_killed"), 1, "{told}");
+    assert_eq!(count("workersKilled"), 1, "{told}");
     assert!(told["duplicates"].is_u64(), "{told}");
     assert_eq!(told["adapter"], store);
 }
@@ -122,10 +122,10 @@ fn the_demo_without_any_server_plays_in_memory_and_adds_up() {
 fn the_demo_in_memory_says_so_and_what_it_would_need() {
     let ran = without_a_server(&["demo", "--messages", "60"]);
     for part in [
-        "no redis-server on the PATH: playing on the memory adapter",
+        "no redis-server on the PATH: running on the memory adapter",
         "Started 3 worker threads",
         "its runtime was dropped",
-        "The others have taken them over",
+        "The other workers took them over",
         "Every message was handled or is a dead letter",
         "set REDSTART_REDIS_URL",
     ] {

@@ -8,6 +8,7 @@ mod support;
 mod dead;
 mod dead_edit;
 mod demo;
+mod dialect;
 mod look;
 mod operate;
 mod operators;

@@ -15,7 +15,16 @@ use crate::terminal::Terminal;
 /// A redrive of everything at a rate, in a process of its own.
 fn redriving(url: &str, rate: &str, by: &str) -> Child {
     let args = [
-        "dead", "redrive", "orders", "billing", "--all", "--json", "--rate", rate, "--by", by,
+        "dead",
+        "redrive",
+        "orders",
+        "billing",
+        "--all",
+        "--json",
+        "--rate",
+        rate,
+        "--operator",
+        by,
     ];
     redstart(Some(url), &args).spawn().unwrap()
 }
@@ -88,7 +97,7 @@ fn two_operators_at_once_neither_lose_nor_double() {
     let journal = when(&url, "the end", |_, counts| counts == (0, 300));
     for operation in &journal {
         assert!(operation["result"].as_str().unwrap().starts_with("done"));
-        let own = if operation["by"] == "ann" {
+        let own = if operation["operator"] == "ann" {
             taken[0]
         } else {
             taken[1]
@@ -125,7 +134,7 @@ fn a_redrive_that_is_killed_is_brought_to_its_end() {
     let journal = lines(&dead(&url, "journal", &["--json"]).ok());
     assert_eq!((journal.len(), &journal[0]["taken"]), (1, &60.into()));
     let ran = dead(&url, "redrive", &resume).failed(1);
-    assert!(ran.err.contains("it has ended: done"), "{ran:?}");
+    assert!(ran.err.contains("the operation has ended: done"), "{ran:?}");
     each_comes_once(&server, 60);
 }
 
@@ -175,7 +184,15 @@ fn a_redrive_that_is_interrupted_says_how_to_go_on() {
     let url = server.url();
     bury(&server, 40);
     let args = [
-        "dead", "redrive", "orders", "billing", "--all", "--rate", "5", "--by", "ann",
+        "dead",
+        "redrive",
+        "orders",
+        "billing",
+        "--all",
+        "--rate",
+        "5",
+        "--operator",
+        "ann",
     ];
     let mut child = redstart(Some(&url), &args).spawn().unwrap();
     loop {
@@ -193,7 +210,7 @@ fn a_redrive_that_is_interrupted_says_how_to_go_on() {
     let (left, moved) = counts(&url);
     assert!(left > 0 && left + moved == 40, "{left} {moved}");
     assert!(
-        hint.starts_with(&format!("{moved} were taken out")),
+        hint.starts_with(&format!("{moved} taken so far")),
         "{hint} {moved}"
     );
     let operation = hint.rsplit(' ').next().unwrap();
@@ -262,7 +279,7 @@ fn where_nothing_is_to_be_done_nothing_is_begun_and_that_is_told() {
     let ran = dead(&url, "redrive", &["--type", "none", "--json"]).ok();
     assert!(ran.out.contains("\"taken\":0"), "{ran:?}");
     let ran = dead(&url, "redrive", &["1-1"]).failed(1);
-    assert!(ran.err.contains("1 of the ids are not there"), "{ran:?}");
+    assert!(ran.err.contains("1 id does not exist"), "{ran:?}");
     let ran = dead(&url, "journal", &["--json"]).ok();
     assert_eq!(ran.out, "");
 }
@@ -290,7 +307,7 @@ async fn a_redrive_stops_when_too_many_die_again() {
         dead(
             &url,
             "redrive",
-            &["--all", "--rate", "100", "--stop-share", "0.2", "--json"],
+            &["--all", "--rate", "100", "--failure-limit", "20%", "--json"],
         )
     });
     let ran = ran.await.unwrap().failed(1);
@@ -298,7 +315,7 @@ async fn a_redrive_stops_when_too_many_die_again() {
     let taken = ran.json()["taken"].as_u64().unwrap();
     assert!((20..400).contains(&taken), "{ran:?}");
     assert!(
-        ran.json()["died_again"].as_u64().unwrap() > taken / 5,
+        ran.json()["diedAgain"].as_u64().unwrap() > taken / 5,
         "{ran:?}"
     );
     until("all to be dead again", async || {

@@ -63,8 +63,8 @@ fn what_waits_is_listed_with_its_error_made_harmless() {
         (&all[0]["attempts"], &all[0]["redriven"]),
         (&json!(1), &json!(0))
     );
-    assert_eq!(all[0]["last_error"], "no \u{1b}[31muser\u{202e}\n7");
-    assert!(all[0]["due_in_ms"].as_u64().unwrap() > 1000);
+    assert_eq!(all[0]["error"], "no \u{1b}[31muser\u{202e}\n7");
+    assert!(all[0]["dueInMs"].as_u64().unwrap() > 1000);
     assert!(all.is_sorted_by_key(|one| one["due"].as_str().unwrap().to_owned()));
 
     let ran = run(Some(&url), &LIST[..4]).ok();
@@ -113,16 +113,17 @@ fn chosen_retries_run_now() {
     };
     assert_eq!(
         run_now(&["--all", "--dry-run"]).ok().json(),
-        json!({"run_now": 3, "missing": 0})
+        json!({"topic": "orders", "group": "billing", "action": "runNow", "matching": 3,
+               "missing": 0, "confirmation": null})
     );
     assert_eq!(listed(&url).len(), 3);
     assert_eq!(
         run_now(&[&id]).ok().json(),
-        json!({"run_now": 1, "missing": 0})
+        json!({"action": "runNow", "moved": 1, "missing": 0})
     );
     assert_eq!(
         run_now(&[&id, "redo:1-1"]).failed(1).json(),
-        json!({"run_now": 0, "missing": 2})
+        json!({"action": "runNow", "moved": 0, "missing": 2})
     );
     let left: Vec<Value> = listed(&url)
         .iter()
@@ -132,11 +133,11 @@ fn chosen_retries_run_now() {
     assert_eq!(scheduled(&url), 3, "it waits to be read");
     assert_eq!(
         run_now(&["--all"]).ok().json(),
-        json!({"run_now": 2, "missing": 0})
+        json!({"action": "runNow", "moved": 2, "missing": 0})
     );
     assert_eq!(
         run_now(&["--all"]).ok().json(),
-        json!({"run_now": 0, "missing": 0})
+        json!({"action": "runNow", "moved": 0, "missing": 0})
     );
     for bad in [&[][..], &["--all", "1-1"], &["nonsense"]] {
         run_now(bad).failed(2);
@@ -182,28 +183,34 @@ fn cancelling_asks_keeps_a_copy_and_removes_for_good() {
 
     let ran = run(Some(&url), &with(&["--all"])).failed(2);
     assert!(
-        ran.err.contains("removes 3 messages") && ran.err.contains("--yes"),
+        ran.err.contains("will cancel 3 scheduled retries") && ran.err.contains("--yes"),
         "{ran:?}"
     );
     let ran = run(Some(&url), &with(&["--all", "--dry-run"])).ok();
-    assert_eq!(ran.out, "3 would be removed\n");
+    assert!(
+        ran.out.starts_with("will cancel 3 scheduled retries of "),
+        "{ran:?}"
+    );
 
     let mut terminal = Terminal::start(&url, 80, &with(&["--all"]));
-    terminal.sees("Type 3 to go on: ");
+    terminal.sees("Type 3 to continue: ");
     terminal.types("yes");
     let (code, screen) = terminal.ends();
     assert!(
-        code == 1 && screen.contains("nothing was done"),
+        code == 1 && screen.contains("nothing was changed"),
         "{code} {screen}"
     );
     assert_eq!(listed(&url).len(), 3);
 
     let args = [&cancel[..], &[&ids[1], "--export", file]].concat();
     let mut terminal = Terminal::start(&url, 80, &args);
-    terminal.sees("Type 1 to go on: ");
+    terminal.sees("Type 1 to continue: ");
     terminal.types("1");
     let (code, screen) = terminal.ends();
-    assert!(code == 0 && screen.contains("1 removed"), "{code} {screen}");
+    assert!(
+        code == 0 && screen.contains("1 cancelled"),
+        "{code} {screen}"
+    );
     let kept = std::fs::read_to_string(file).unwrap();
     let kept: Value = serde_json::from_str(kept.trim_end()).unwrap();
     assert_eq!(kept["envelope"]["payload"], 2);
@@ -221,9 +228,12 @@ fn cancelling_asks_keeps_a_copy_and_removes_for_good() {
     assert!(!std::path::Path::new(&other).exists());
     let args = [&cancel[..], &[&ids[0], &ids[1], "--yes", "--json"]].concat();
     let ran = run(Some(&url), &args).failed(1);
-    assert_eq!(ran.json(), json!({"cancelled": 1, "missing": 1}));
+    assert_eq!(
+        ran.json(),
+        json!({"action": "cancel", "moved": 1, "missing": 1})
+    );
     run(Some(&url), &with(&["--all", "--yes"])).ok();
     assert_eq!((listed(&url).len(), scheduled(&url)), (0, json!(0)));
     let ran = run(Some(&url), &LIST[..4]).ok();
-    assert_eq!((&*ran.out, &*ran.err), ("", "nothing waits for its time\n"));
+    assert_eq!((&*ran.out, &*ran.err), ("", "no retries are scheduled\n"));
 }
