@@ -1,29 +1,29 @@
 //! The one place that builds key names.
 //!
-//! All keys of a topic carry its hash tag, `{namespace:topic}`, and so lie in one Cluster slot.
+//! All keys of a topic carry its hash tag, `{namespace:topic}`, so they lie in one Cluster slot.
 //!
 //! | Key | Type | Holds | Lives |
 //! |---|---|---|---|
 //! | `{shop:orders}:log` | stream | the topic's entries | until retention removes them |
-//! | `{shop:orders}:meta` | hash | what was fixed when the topic was created | for ever |
+//! | `{shop:orders}:meta` | hash | the settings that the topic was created with | for ever |
 //! | `{shop:orders}:ids`, `…:ids:before` | hash | ids of messages published once, 16 bytes each, and their entry ids; `since` and `span` in milliseconds | at least a window, at most two |
 //! | `{shop:orders}:group:billing:redo` | stream | due retries and redriven dead letters | until settled |
 //! | `{shop:orders}:group:billing:retry` | sorted set | retries by due time in milliseconds | until due |
-//! | `{shop:orders}:group:billing:retry:body` | hash | the same retries' parcels | until due |
-//! | `{shop:orders}:group:billing:dead` | stream | dead letters' heads | until redriven, purged or overdue |
-//! | `{shop:orders}:group:billing:dead:body` | hash | dead letters' bodies by id | as the heads |
+//! | `{shop:orders}:group:billing:retry:body` | hash | the redeliveries of these retries | until due |
+//! | `{shop:orders}:group:billing:dead` | stream | heads of dead letters | until redriven, purged or overdue |
+//! | `{shop:orders}:group:billing:dead:body` | hash | bodies of dead letters by id | as the heads |
 //! | `{shop:orders}:group:billing:dead:counts` | hash | dead letters by type, tenant and hour | as the heads |
 //! | `{shop:orders}:group:billing:dead:causes` | hash | dead letters by reason and fingerprint | as the heads |
-//! | `{shop:orders}:group:billing:dead:uncounted` | hash | what was taken out and is still in those two | until more is taken out |
-//! | `{shop:orders}:group:billing:dead:restored` | hash | which exported dead letters were put in | for ever |
-//! | `{shop:orders}:group:billing:journal` | hash | what operators did to the dead letters | the newest 100 |
+//! | `{shop:orders}:group:billing:dead:uncounted` | hash | sums of removed dead letters that these two still count | until a later removal subtracts them |
+//! | `{shop:orders}:group:billing:dead:restored` | hash | identities of restored dead letters | for ever |
+//! | `{shop:orders}:group:billing:journal` | hash | operators' actions on the dead letters | the newest 100 |
 //! | `{shop}:topics` | set | the names of all topics | for ever |
 //! | `{shop}:schema` | hash | applied migrations | for ever |
 //! | `shop:<key>` | string | a value of the key-value store | its time to live |
 //!
-//! The ids of a topic lie in two hashes, the generation that is written and the one before it,
-//! and leave a generation at a time: some 108 bytes an id. One key per id, with a time to live of
-//! its own, takes 197 bytes and 1.7 times the server's time.
+//! The message ids of a topic lie in two hashes, the current generation and the previous one, and
+//! expire a generation at a time. An id takes about 108 bytes. One key per id, with its own time to
+//! live, takes 197 bytes and 1.7 times the server's time.
 
 use crate::api::check_key;
 use crate::domain::{Error, Namespace};
@@ -73,7 +73,7 @@ impl Keys {
         self.of_partition(at, "meta")
     }
 
-    /// Both generations of ids, the current one first.
+    /// Both generations of message ids, the current one first.
     pub(super) fn ids(&self, at: &Partition) -> [String; 2] {
         ["ids", "ids:before"].map(|rest| self.of_partition(at, rest))
     }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_named_as_the_older_store_named_them() {
+    fn values_have_the_namespace_as_prefix() {
         assert_eq!(keys("shop").value("get", "a:b").unwrap(), "shop:a:b");
         assert_eq!(Keys::new(None).value("get", "a").unwrap(), "a");
     }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bus_own_keys_are_out_of_reach() {
+    fn values_cannot_reach_the_keys_of_the_bus() {
         for bad in ["", "{shop:orders}:log"] {
             let error = Keys::new(None).value("set", bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);

@@ -1,4 +1,4 @@
-//! What dead letters are counted by, added up.
+//! Sums of what dead letters count for: type, tenant, hour and cause.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,8 +9,8 @@ use crate::domain::{EntryId, HeadView};
 
 const HOUR: u64 = 3_600_000;
 
-/// How many dead letters there are of each count and each cause, by the names that they have in
-/// the hashes, see lua/lib/dead_counts.lua.
+/// Numbers of dead letters by count and by cause, under their field names in the hashes; see
+/// `lua/lib/dead_counts.lua`.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sums {
     pub(super) counts: BTreeMap<String, i64>,
@@ -19,11 +19,11 @@ pub(super) struct Sums {
 
 impl Sums {
     pub(super) fn encode(&self) -> Vec<u8> {
-        // Text and integers written to memory: no path of the serializer fails on them.
+        // Writing text and integers to memory does not fail.
         rmp_serde::to_vec(self).unwrap_or_default()
     }
 
-    /// What cannot be read counts nothing.
+    /// Decodes a sum. Undecodable bytes are an empty sum.
     pub(super) fn decode(bytes: &[u8]) -> Self {
         rmp_serde::from_slice(bytes).unwrap_or_default()
     }
@@ -37,7 +37,7 @@ impl Sums {
         }
     }
 
-    /// Counts a dead letter by so much.
+    /// Adds a number for a dead letter.
     pub(super) fn count(&mut self, id: EntryId, head: HeadView<'_>, number: i64) {
         let mut name = String::with_capacity(64);
         let hour = id.millis / HOUR;
@@ -57,7 +57,7 @@ impl Sums {
         change(&mut self.causes, &name, number);
     }
 
-    /// How many names it has.
+    /// How many counts and causes the sum changes.
     pub(super) fn len(&self) -> usize {
         self.counts.len() + self.causes.len()
     }
@@ -93,12 +93,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sums_are_read_as_they_were_written(sums in sums()) {
+        fn a_decoded_sum_equals_the_encoded_one(sums in sums()) {
             prop_assert_eq!(Sums::decode(&sums.encode()), sums);
         }
 
         #[test]
-        fn what_is_added_is_in_the_sum(all in prop::collection::vec(sums(), 0..5)) {
+        fn an_added_number_is_in_the_sum(all in prop::collection::vec(sums(), 0..5)) {
             let mut sum = Sums::default();
             all.iter().for_each(|one| sum.add(one));
             for (name, number) in &sum.counts {
@@ -108,7 +108,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_counted_and_taken_back_leaves_nothing(
+        fn counting_and_uncounting_leaves_an_empty_sum(
             texts in prop::collection::vec("[a-c]{0,2}", 0..20)
         ) {
             let mut sums = Sums::default();

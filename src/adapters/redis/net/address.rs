@@ -10,3 +10,26 @@ pub(super) fn text(address: &ConnectionAddr) -> String {
         address => address.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::IntoConnectionInfo as _;
+
+    use super::text;
+
+    #[test]
+    fn an_address_has_neither_user_nor_password_nor_database() {
+        for (url, expected) in [
+            ("redis://ann:secret@example.org:7000/3", "example.org:7000"),
+            ("redis://localhost", "localhost:6379"),
+            ("redis://:secret@[2001:db8::1]:7000", "[2001:db8::1]:7000"),
+            (
+                "unix:///run/redis.sock?user=ann&pass=secret&db=3",
+                "/run/redis.sock",
+            ),
+        ] {
+            let info = url.into_connection_info().unwrap();
+            assert_eq!(text(info.addr()), expected);
+        }
+    }
+}

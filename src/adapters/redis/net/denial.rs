@@ -1,10 +1,10 @@
-//! What right a user lacks, said as clearly as the server lets one.
+//! Which right a refused user lacks.
 
 use redis::RedisError;
 
 use crate::adapters::redis::scripts;
 
-/// Which right is missing, where that is why the server refused.
+/// Names the missing right, if the server refused for one.
 ///
 /// Inside a script Redis names neither the command nor the key, but the line.
 pub(in crate::adapters::redis) fn missing_right(error: &RedisError) -> Option<String> {
@@ -13,7 +13,7 @@ pub(in crate::adapters::redis) fn missing_right(error: &RedisError) -> Option<St
     if in_script.iter().any(|known| text.contains(known)) {
         return Some(match scripts::place(&text) {
             Some((file, line, source)) => format!("to `{source}` ({file}, line {line})"),
-            None => "to what a script does".to_owned(),
+            None => "to run a command of a script".to_owned(),
         });
     }
     if !text.contains("NOPERM") && !text.contains("NoPerm") {
@@ -26,4 +26,34 @@ pub(in crate::adapters::redis) fn missing_right(error: &RedisError) -> Option<St
         Some((command, _)) => format!("to run {}", command.to_uppercase().replace('|', " ")),
         None => "to a key of the command".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::ErrorKind;
+
+    use super::*;
+
+    fn right(text: &str) -> Option<String> {
+        missing_right(&(ErrorKind::Client, "error", text.to_owned()).into())
+    }
+
+    #[test]
+    fn a_refused_command_or_key_is_named() {
+        let refused = "NOPERM User ann has no permissions to run the 'xgroup|create' command";
+        assert_eq!(right(refused).unwrap(), "to run XGROUP CREATE");
+        let refused = "NOPERM No permissions to access a key";
+        assert_eq!(right(refused).unwrap(), "to a key of the command");
+    }
+
+    #[test]
+    fn inside_an_unknown_script_only_the_script_is_named() {
+        let refused = "ACL failure in script: script: 00ff, on @user_script:3.";
+        assert_eq!(right(refused).unwrap(), "to run a command of a script");
+    }
+
+    #[test]
+    fn other_errors_are_no_matter_of_rights() {
+        assert_eq!(right("WRONGTYPE Operation against a key"), None);
+    }
 }

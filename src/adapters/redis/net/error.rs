@@ -196,4 +196,111 @@ mod tests {
             ErrorKind::Unavailable
         );
     }
+
+    /// The error that a server's reply is.
+    fn reply(text: &str) -> RedisError {
+        let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
+        match reply {
+            Ok(redis::Value::ServerError(error)) => error.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_reply_decides_what_became_of_the_command() {
+        for (text, kind) in [
+            (
+                "LOADING Redis is loading the dataset",
+                ErrorKind::Unavailable,
+            ),
+            (
+                "READONLY You can't write against a read only replica.",
+                ErrorKind::Unavailable,
+            ),
+            (
+                "MASTERDOWN Link with MASTER is down",
+                ErrorKind::Unavailable,
+            ),
+            ("CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),
+            (
+                "BUSY Redis is busy running a script",
+                ErrorKind::Unavailable,
+            ),
+            (
+                "MISCONF Errors writing to the AOF file",
+                ErrorKind::Unavailable,
+            ),
+            ("NOGROUP No such key", ErrorKind::NotFound),
+            ("OOM command not allowed", ErrorKind::Refused),
+            ("WRONGTYPE Operation against a key", ErrorKind::Refused),
+            ("ERR syntax error", ErrorKind::Refused),
+        ] {
+            assert_eq!(sent("publish", reply(text)).kind(), kind, "{text}");
+        }
+        let broken = || RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(sent("set", broken()).kind(), ErrorKind::OutcomeUnknown);
+        assert_eq!(not_done("set", broken()).kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn a_connection_stays_in_use_unless_it_or_its_server_failed() {
+        assert!(is_sound(&reply("WRONGTYPE Operation against a key")));
+        assert!(is_sound(&reply("NOGROUP No such key")));
+        assert!(!is_sound(&reply("READONLY You can't write")));
+        assert!(!is_sound(&reply("MASTERDOWN Link with MASTER is down")));
+        assert!(!is_sound(&io::Error::from(io::ErrorKind::TimedOut).into()));
+        assert!(!is_sound(&RedisError::from((Kind::Parse, "cut off"))));
+    }
+
+    #[test]
+    fn a_missing_connection_names_the_failed_step_and_the_address() {
+        let told = |operation, step, cause| {
+            let failure = NoConnection { step, cause };
+            no_connection(operation, "h:1", failure).to_string()
+        };
+        let refused = || RedisError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        let denied = || {
+            let text = "NOPERM User ann has no permissions to run the 'client|setname' command";
+            reply(text)
+        };
+        let wrong = || reply("WRONGPASS invalid username-password pair");
+        let index = || reply("ERR DB index is out of range");
+        for (told, expected) in [
+            (
+                told("connect", Step::Reach, refused()),
+                "connect \"h:1\": no connection to the server",
+            ),
+            (
+                told("publish", Step::Reach, refused()),
+                "publish: no connection to the server at h:1",
+            ),
+            (
+                told("connect", Step::LogIn, wrong()),
+                "connect \"h:1\": the server refused the log-in",
+            ),
+            (
+                told("connect", Step::LogIn, refused()),
+                "connect \"h:1\": no connection to the server",
+            ),
+            (
+                told("publish", Step::Database(99), index()),
+                "publish: the server at h:1 refused database 99",
+            ),
+            (
+                told(
+                    "connect",
+                    Step::Introduce,
+                    reply("NOAUTH Authentication required."),
+                ),
+                "connect \"h:1\": the server requires a password, and the URL has none",
+            ),
+            (
+                told("connect", Step::Introduce, denied()),
+                "connect \"h:1\": the server refused the connection: its user lacks the right to \
+                 run CLIENT SETNAME; see ACL LOG",
+            ),
+        ] {
+            assert_eq!(told, expected);
+        }
+    }
 }

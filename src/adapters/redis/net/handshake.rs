@@ -40,3 +40,53 @@ pub(super) fn failed(
     }
     NoConnection { step, cause }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redis::IntoConnectionInfo as _;
+
+    fn settings(url: &str) -> RedisConnectionInfo {
+        let info = url.into_connection_info().unwrap();
+        info.redis_settings().clone()
+    }
+
+    fn sent(url: &str) -> Vec<(Step, String)> {
+        steps(&settings(url), "name")
+            .into_iter()
+            .map(|(step, command)| {
+                let packed = String::from_utf8(command.get_packed_command()).unwrap();
+                // Every second line is the length of the next one.
+                let words: Vec<&str> = packed.lines().skip(2).step_by(2).collect();
+                (step, words.join(" "))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_handshake_sends_only_the_steps_that_the_url_needs() {
+        let introduce = (Step::Introduce, "CLIENT SETNAME name".to_owned());
+        assert_eq!(sent("redis://h"), std::slice::from_ref(&introduce));
+        let all = [
+            (Step::LogIn, "AUTH ann secret".to_owned()),
+            (Step::Database(3), "SELECT 3".to_owned()),
+            introduce,
+        ];
+        assert_eq!(sent("redis://ann:secret@h/3"), all);
+        let first = (Step::LogIn, "AUTH secret".to_owned());
+        assert_eq!(sent("redis://:secret@h")[0], first);
+    }
+
+    #[test]
+    fn a_cause_that_repeats_the_password_is_left_out() {
+        let settings = settings("redis://ann:secret@h");
+        let cause = |detail: &str| (ErrorKind::Client, "ERR", detail.to_owned()).into();
+        let shown = |detail| {
+            let NoConnection { step, cause } = failed(Step::LogIn, cause(detail), &settings);
+            assert_eq!(step, Step::LogIn);
+            format!("{cause} {cause:?}")
+        };
+        assert!(!shown("unknown command 'AUTH', args: 'ann' 'secret'").contains("secret"));
+        assert!(shown("invalid username-password pair").contains("invalid username"));
+    }
+}

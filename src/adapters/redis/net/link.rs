@@ -1,9 +1,9 @@
-//! A connection that many tasks share: commands are sent together, replies read in place.
+//! A connection that many tasks share.
 //!
-//! Callers put packed commands into a queue; one task writes what has come together, reads the
-//! replies and tells each caller its own. So a busy publisher costs one write, one wake-up
-//! and one time limit for many commands. And because this task knows what it has written,
-//! it can tell what was certainly not done from what may have been.
+//! Callers put packed commands into a queue. One task writes all queued commands together, reads
+//! the replies in place, and gives each caller its own. So many commands of a busy publisher cost
+//! one write, one wake-up and one time limit. The task knows which commands it has written, so it
+//! can tell commands that were certainly not done from those that may have been.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,23 +21,24 @@ use super::server::{RESPONSE_TIMEOUT, Server};
 use super::socket::{Socket, within};
 use crate::domain::Error;
 
-/// What is written at once, and what may be on its way without a reply, in bytes.
+/// How many bytes the task writes at once.
 const BATCH: usize = 1024 * 1024;
+/// How many bytes of commands may be unanswered.
 const UNDER_WAY: usize = 4 * BATCH;
 
 /// The raw reply to each command, or the error that the server answered.
 pub(in crate::adapters::redis) type Replies = Vec<Result<Bytes, RedisError>>;
 
-/// Why there are no replies.
+/// Why a caller gets no replies.
 #[derive(Debug)]
 enum Failure {
-    /// Nothing was sent.
+    /// Nothing was sent to the server at this address.
     NotSent(Arc<str>, NoConnection),
-    /// It was sent, at least in part.
+    /// At least a part was sent.
     Unknown(RedisError),
 }
 
-/// Commands of one caller.
+/// The commands of one caller.
 #[derive(Debug)]
 struct Job {
     packed: Vec<u8>,
@@ -58,7 +59,7 @@ impl Shared {
     }
 }
 
-/// The connection, made when it is needed and made anew when it has failed.
+/// The connection. Its task connects at the first command, and again after a failure.
 #[derive(Debug)]
 pub(in crate::adapters::redis) struct Link {
     server: Server,
@@ -84,10 +85,10 @@ impl Link {
         }
     }
 
-    /// Sends packed commands and waits for the reply to each. Those of several calls are sent in
-    /// the order of the calls, also where nothing waits for the first one's replies before the next.
+    /// Sends packed commands and waits for the reply to each. The commands of several calls go out
+    /// in the order of the calls, even when a caller does not wait between two calls.
     ///
-    /// The commands may have been sent when the future is dropped; nobody then gets the replies.
+    /// Dropping the future may come too late to keep the commands from being sent.
     pub(in crate::adapters::redis) fn send(
         &self,
         operation: &'static str,
@@ -109,7 +110,7 @@ impl Link {
                     Err(error::no_connection(operation, &address, failure))
                 }
                 Ok(Err(Failure::Unknown(cause))) => Err(error::sent(operation, cause)),
-                // The task ended with the runtime that it ran on.
+                // The task ended together with its runtime.
                 Err(_) => Err(error::sent(
                     operation,
                     io::Error::from(io::ErrorKind::BrokenPipe).into(),
@@ -118,7 +119,7 @@ impl Link {
         }
     }
 
-    /// Starts the task where there is none, or where its runtime has ended.
+    /// Starts the task if none runs, or if its runtime has ended.
     fn keep_running(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
@@ -140,7 +141,7 @@ impl Link {
     }
 }
 
-/// A caller whose commands were sent.
+/// A caller whose commands were written.
 struct Waiting {
     size: usize,
     commands: usize,
@@ -155,13 +156,13 @@ struct Traffic {
     socket: Option<Socket>,
     connected: u64,
     waiting: VecDeque<Waiting>,
-    /// Bytes of commands whose replies are still to come.
+    /// Bytes of unanswered commands.
     under_way: usize,
-    /// The last write had more than one caller, or others were waiting for replies.
+    /// The last write had several callers, or other callers were waiting for replies.
     busy: bool,
-    /// When the server last showed that it is there, while replies are to come.
+    /// When the server last sent something, or when the task began to wait for it.
     heard: Instant,
-    /// The server has said that it does not serve on this connection.
+    /// The server has answered that it no longer serves this connection.
     unsound: bool,
     out: Vec<u8>,
 }
@@ -171,9 +172,9 @@ impl Traffic {
         let shared = Arc::clone(&self.shared);
         loop {
             if self.busy && !shared.jobs().is_empty() {
-                // Where many send, every task that is ready has its turn first, so that one
-                // write carries what they all send: a runtime runs who was woken last first,
-                // which would be this task after each of them.
+                // With many senders, let all ready tasks queue their commands first, so that one
+                // write carries them all. The runtime runs the task that was woken last first, and
+                // each sender wakes this one.
                 tokio::task::yield_now().await;
             }
             let jobs = self.take();
@@ -196,13 +197,13 @@ impl Traffic {
         }
     }
 
-    /// Waits for work. An idle connection that the server closes is noticed here, before a
-    /// command is lost on it.
+    /// Waits for work. Notices when the server closes the idle connection, before a command is
+    /// lost on it.
     async fn idle(&mut self) {
         let shared = Arc::clone(&self.shared);
         let closed = async {
             match &mut self.socket {
-                // Nothing was asked: whatever comes is the end.
+                // No reply is due, so any byte or end means that the connection is unusable.
                 Some(socket) => {
                     let _ = socket.fill().await;
                 }
@@ -219,19 +220,18 @@ impl Traffic {
         }
     }
 
-    /// Jobs that may be written now.
+    /// Takes the jobs that may be written now.
     fn take(&mut self) -> Vec<Job> {
         let mut jobs = self.shared.jobs();
         let mut size = 0;
         let mut taken = Vec::new();
         while let Some(next) = jobs.front() {
-            // Nobody waits for it any more, and it was not sent: it is not done later behind
-            // the back of a caller who has given up.
+            // The caller has given up, and nothing was sent: do not run the commands later.
             if next.caller.is_closed() {
                 jobs.pop_front();
                 continue;
             }
-            // A job that is larger than a batch goes alone.
+            // A job larger than a batch goes alone.
             let fits = self.under_way + size + next.packed.len() <= UNDER_WAY && size < BATCH;
             if !fits && (self.under_way > 0 || size > 0) {
                 break;
@@ -255,7 +255,7 @@ impl Traffic {
                     socket
                 }
                 Err(failure) => {
-                    // Those who wait behind them would meet the same.
+                    // The next connect would fail the same way: tell the later callers now.
                     let behind = std::mem::take(&mut *self.shared.jobs());
                     for job in jobs.into_iter().chain(behind) {
                         let address = Arc::clone(self.server.address());
@@ -292,11 +292,11 @@ impl Traffic {
             Ok(()) => self.socket = Some(socket),
             Err(cause) => self.fail(&cause),
         }
-        // One large batch should not hold its memory for ever.
+        // Give the memory of a large batch back.
         self.out.shrink_to(BATCH);
     }
 
-    /// Reads replies until something new is to be written.
+    /// Reads replies until a new job comes.
     async fn read(&mut self) {
         let Some(mut socket) = self.socket.take() else {
             return self.fail(&io::Error::from(io::ErrorKind::NotConnected).into());
@@ -324,7 +324,7 @@ impl Traffic {
         }
     }
 
-    /// Gives every caller whose replies are complete its replies.
+    /// Gives each caller its replies once they are complete.
     fn hand_out(&mut self, socket: &mut Socket) -> Result<(), RedisError> {
         while let Some(first) = self.waiting.front_mut() {
             while first.replies.len() < first.commands {
@@ -342,7 +342,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// The connection has failed: what was sent may have been done.
+    /// Ends a failed connection. The server may have run the unanswered commands.
     fn fail(&mut self, cause: &RedisError) {
         self.socket = None;
         self.under_way = 0;

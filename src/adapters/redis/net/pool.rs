@@ -11,31 +11,33 @@ use super::server::Server;
 use crate::domain::{Error, ErrorKind};
 
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
+const SIZE: u32 = 8;
 
-/// A place in the pool: a connection, once one was needed and while it is sound.
+/// What bb8 pools: room for one connection, empty until someone connects it.
 ///
-/// The stock `bb8-redis` manager never calls a connection broken and so hands a dead one
-/// out again, and it pings at every checkout to make up for that: two commands for one.
-/// And bb8 keeps the cause of a failed connect from those who wait for it, until their
-/// checkout times out. So bb8 hands out places, and who holds one connects it.
-type Place = Option<MultiplexedConnection>;
+/// bb8 only limits how many connections exist and queues the callers. [`Pool::run`] connects, and
+/// so decides itself when a connection is broken. The manager of `bb8-redis` cannot do that: it
+/// calls no connection broken, so it hands a dead one out again, and it pings at each checkout to
+/// make up for it, which doubles the commands. And bb8 hides why a connect failed until the
+/// checkout times out.
+type Slot = Option<MultiplexedConnection>;
 
 #[derive(Debug)]
-struct Places;
+struct Slots;
 
-impl bb8::ManageConnection for Places {
-    type Connection = Place;
+impl bb8::ManageConnection for Slots {
+    type Connection = Slot;
     type Error = Infallible;
 
-    async fn connect(&self) -> Result<Place, Infallible> {
+    async fn connect(&self) -> Result<Slot, Infallible> {
         Ok(None)
     }
 
-    async fn is_valid(&self, _: &mut Place) -> Result<(), Infallible> {
+    async fn is_valid(&self, _: &mut Slot) -> Result<(), Infallible> {
         Ok(())
     }
 
-    fn has_broken(&self, _: &mut Place) -> bool {
+    fn has_broken(&self, _: &mut Slot) -> bool {
         false
     }
 }
@@ -43,37 +45,37 @@ impl bb8::ManageConnection for Places {
 /// The pool. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::adapters::redis) struct Pool {
-    places: bb8::Pool<Places>,
+    slots: bb8::Pool<Slots>,
     server: Server,
 }
 
 impl Pool {
-    /// Prepares a pool; connections are made when they are needed.
+    /// Prepares a pool. Callers connect its slots when they need them.
     pub(in crate::adapters::redis) fn new(server: Server) -> Self {
-        let places = bb8::Pool::builder()
-            .max_size(8)
+        let slots = bb8::Pool::builder()
+            .max_size(SIZE)
             .connection_timeout(CHECKOUT_TIMEOUT)
             .test_on_check_out(false)
-            .build_unchecked(Places);
-        Self { places, server }
+            .build_unchecked(Slots);
+        Self { slots, server }
     }
 
-    /// Runs one exchange on a connection; one that fails below the protocol is not used again.
+    /// Runs one exchange on a connection, and drops a connection that fails below the protocol.
     ///
-    /// A connection that died while it lay in the pool is noticed only here. Where that
-    /// happens the outcome is unknown, and the caller is told so.
+    /// Only the exchange notices that an idle connection has died. The outcome is then unknown, and
+    /// the error says so.
     pub(in crate::adapters::redis) async fn run<T>(
         &self,
         operation: &'static str,
         exchange: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
-        let mut place = self.places.get().await.map_err(|_| {
-            let rule = "all 8 connections were busy for 5 s";
+        let mut slot = self.slots.get().await.map_err(|_| {
+            let rule = format!("all {SIZE} connections were busy for {CHECKOUT_TIMEOUT:?}");
             Error::new(ErrorKind::Unavailable, operation, rule)
         })?;
-        // Taken out for the time of the exchange: a future that is dropped in the middle
-        // leaves an empty place, not a connection with a reply that nobody read.
-        let mut connection = match place.take() {
+        // The slot stays empty during the exchange. So a dropped future leaves an empty slot behind,
+        // not a connection with an unread reply.
+        let mut connection = match slot.take() {
             Some(connection) => connection,
             None => self
                 .server
@@ -85,7 +87,7 @@ impl Pool {
         };
         let result = exchange(&mut connection).await;
         if result.as_ref().err().is_none_or(is_sound) {
-            *place = Some(connection);
+            *slot = Some(connection);
         }
         result.map_err(|cause| error::sent(operation, cause))
     }

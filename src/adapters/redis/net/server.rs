@@ -1,4 +1,4 @@
-//! The server and how to connect to it: the one place where connections are made.
+//! A server's address and credentials. All connections are made here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,9 +16,9 @@ use crate::domain::{Error, ErrorKind};
 
 /// How long a connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a reply may take, where nothing waits for messages.
+/// How long a reply may take, except that of a blocking read.
 pub(in crate::adapters::redis) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many commands wait in the client before senders do.
+/// How many commands the client queues before its callers wait.
 const PIPELINE_BUFFER: usize = 1024;
 
 /// A server's address and credentials. Cheap to clone.
@@ -41,12 +41,12 @@ impl fmt::Debug for Server {
 impl Server {
     pub(in crate::adapters::redis) fn new(url: &str, tls: &TlsSettings) -> Result<Self, Error> {
         let invalid = |rule: &str| Error::new(ErrorKind::Invalid, "Redis URL", rule);
-        // TLS is this adapter's own: the parser gets to see the address beneath it.
+        // This adapter does TLS itself, so the parser sees the plain form of the URL.
         let (plain, encrypted) = match url.strip_prefix("rediss://") {
             Some(rest) => (Cow::Owned(format!("redis://{rest}")), true),
             None => (Cow::Borrowed(url), false),
         };
-        // The cause is left out: it may quote the URL, and with it the password.
+        // Leave the cause out: it may quote the URL, and so the password.
         let info = plain.into_connection_info().map_err(|_| {
             invalid(
                 "must be redis:// or rediss://[user:password@]host[:port][/database], or \
@@ -118,8 +118,50 @@ impl Server {
     }
 }
 
-/// Whether a URL can be used.
+/// Checks a URL.
 #[cfg(feature = "testing")]
 pub(crate) fn check_url(url: &str) -> Result<(), Error> {
     Server::new(url, &TlsSettings::new()).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(url: &str) -> Result<Server, Error> {
+        Server::new(url, &TlsSettings::new())
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_is_refused_without_being_quoted() {
+        for url in [
+            "",
+            "secret",
+            "http://secret@h",
+            "redis://h/secret",
+            "redis//secret",
+            "redis://:secret@h:port",
+        ] {
+            let error = server(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
+            assert!(!format!("{error} {error:?}").contains("secret"), "{url}");
+        }
+    }
+
+    #[test]
+    fn tls_settings_need_an_encrypted_url() {
+        let settings = TlsSettings::new().with_ca_file("ca.pem");
+        let error = Server::new("redis://h", &settings).unwrap_err();
+        assert!(error.to_string().contains("rediss://"), "{error}");
+    }
+
+    #[test]
+    fn debug_shows_the_address_and_no_credentials() {
+        let shown = format!("{:?}", server("redis://ann:secret@h:7000/3").unwrap());
+        assert!(shown.contains("h:7000"), "{shown}");
+        assert!(
+            !shown.contains("ann") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
 }

@@ -1,7 +1,4 @@
-//! A connection of one's own, for reading replies in place.
-//!
-//! Address and credentials come from the same URL and the same parser as every other
-//! connection's; only the handshake is repeated here.
+//! A connection whose replies are read in place.
 
 use std::io;
 use std::time::Duration;
@@ -13,15 +10,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::stream::Stream;
 use crate::adapters::redis::resp::{Head, Scan, Walk, reply};
 
-/// How much is read at once.
+/// How many bytes one read may bring.
 const CHUNK: usize = 64 * 1024;
 
-/// A socket and what has been read from it.
+/// A socket and the bytes read from it.
 #[derive(Debug)]
 pub(in crate::adapters::redis) struct Socket {
     stream: Box<dyn Stream>,
     buffer: BytesMut,
-    /// How far the next reply has been scanned.
+    /// How far the scan of the next reply has come.
     scan: Scan,
 }
 
@@ -45,7 +42,7 @@ impl Socket {
 
     /// Sends a command and waits for its reply, complete and unparsed.
     ///
-    /// Not cancel safe: after a drop the socket has half a command or a reply that nobody wants.
+    /// Not cancel safe: a dropped future leaves half a command or an unread reply behind.
     pub(in crate::adapters::redis) async fn exchange(
         &mut self,
         command: &Cmd,
@@ -65,13 +62,13 @@ impl Socket {
         packed: &[u8],
     ) -> Result<(), RedisError> {
         self.stream.write_all(packed).await?;
-        // TLS holds a part of it back otherwise.
+        // Without a flush TLS can hold a part back.
         Ok(self.stream.flush().await?)
     }
 
     /// Waits for more bytes and reads them. Cancel safe.
     pub(in crate::adapters::redis) async fn fill(&mut self) -> Result<(), RedisError> {
-        // Room for what is known to come, so that a large reply is not grown piece by piece.
+        // Reserve the missing bytes of a large reply at once instead of growing step by step.
         let missing = self.scan.needs.saturating_sub(self.buffer.len());
         if self.buffer.capacity() - self.buffer.len() < missing.max(CHUNK / 4) {
             self.buffer.reserve(missing.max(CHUNK));
@@ -82,7 +79,7 @@ impl Socket {
         Ok(())
     }
 
-    /// The next complete reply that has been read, if there is one, or the error that it is.
+    /// The next reply, if it has been read completely: its bytes, or the error that it contains.
     pub(in crate::adapters::redis) fn reply(
         &mut self,
     ) -> Result<Option<Result<Bytes, RedisError>>, RedisError> {
@@ -98,12 +95,12 @@ impl Socket {
     }
 }
 
-/// The error that stands within a reply.
+/// An error inside a larger reply.
 pub(in crate::adapters::redis) fn refusal_of(text: &[u8]) -> RedisError {
     refusal(&[b"-", text, b"\r\n"].concat())
 }
 
-/// The error that a reply is, as every other connection reports it.
+/// The error that a reply contains, in the redis crate's form, as pooled connections report it.
 fn refusal(reply: &[u8]) -> RedisError {
     match redis::parse_redis_value(reply) {
         Ok(Value::ServerError(error)) => error.into(),

@@ -1,4 +1,4 @@
-//! The bytes' way to the server: TCP, TLS over it, or a unix socket. All connections take it.
+//! Byte streams to the server: TCP, TLS over TCP, or a unix socket. All connections use them.
 
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use redis::{ConnectionAddr, ConnectionInfo, RedisError};
@@ -7,14 +7,14 @@ use tokio::net::TcpStream;
 
 use super::tls::Tls;
 
-/// Whatever carries the protocol.
+/// A byte stream that carries the protocol.
 pub(in crate::adapters::redis) trait Stream:
     AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug
 {
 }
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug> Stream for T {}
 
-/// Connects; by TLS where there is one, and never without it then.
+/// Connects. With TLS settings it never falls back to a plain connection.
 pub(in crate::adapters::redis) async fn open(
     info: &ConnectionInfo,
     tls: Option<&Tls>,
@@ -22,8 +22,8 @@ pub(in crate::adapters::redis) async fn open(
     match (info.addr(), tls) {
         (ConnectionAddr::Tcp(host, port), tls) => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            // Both are off by default: small writes would wait for acknowledgements, and a peer
-            // that vanished would never be noticed on a connection that only reads.
+            // Both are off by default. Without the first, small writes wait for acknowledgements;
+            // without the second, a connection that only reads never notices a vanished peer.
             stream.set_nodelay(true)?;
             SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
             match tls {
@@ -42,7 +42,7 @@ pub(in crate::adapters::redis) async fn open(
     }
 }
 
-/// Notices a peer that vanished after some 30 seconds.
+/// Detects a vanished peer after about 30 seconds.
 fn keepalive() -> TcpKeepalive {
     use std::time::Duration;
     TcpKeepalive::new()

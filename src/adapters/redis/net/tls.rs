@@ -1,7 +1,7 @@
-//! TLS: who the server must prove to be, and who this client is.
+//! TLS: whom the server must prove to be, and which certificate the client shows.
 //!
-//! The only crate that does cryptography is `rustls` with its `ring` provider, chosen here and not
-//! for the whole process, so that nothing depends on what else the process uses.
+//! All cryptography comes from `rustls` with its `ring` provider. This file chooses the provider for
+//! its own connections and not for the process, so that it does not depend on other crates' choice.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,10 +13,11 @@ pub(in crate::adapters::redis) use with::Tls;
 #[cfg(not(feature = "tls"))]
 pub(in crate::adapters::redis) use without::Tls;
 
-/// How connections of a `rediss://` URL are made, beyond the URL. Files are PEM, and are read once,
-/// when the container or store is made.
+/// Certificates for connections of a `rediss://` URL. The files are in PEM form; the container or
+/// store reads them once, when it is made.
 ///
-/// Certificates are always checked, names and times included; there is no setting against it.
+/// A connection always checks the server's certificate, its names and times included. No setting
+/// turns that off.
 #[derive(Clone, Default, Eq, PartialEq)]
 #[must_use]
 pub struct TlsSettings {
@@ -34,20 +35,20 @@ impl fmt::Debug for TlsSettings {
 }
 
 impl TlsSettings {
-    /// The authorities that the machine trusts, and no certificate of one's own.
+    /// Trusts the authorities that the machine trusts, and shows no client certificate.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trusts the authorities in this file and no others; by default those of the machine.
+    /// Trusts only the authorities in this file. The default is those of the machine.
     pub fn with_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca = Some(path.into());
         self
     }
 
-    /// Shows the server this certificate, for a server that asks for one (mutual TLS); by default
-    /// none. The first file has the certificate and those that lead to its authority, the
-    /// second its private key.
+    /// Shows the server this certificate when it asks for one (mutual TLS). The default is none. The
+    /// first file contains the certificate and the chain to its authority, the second its private
+    /// key.
     pub fn with_client_files(
         mut self,
         certificate: impl Into<PathBuf>,
@@ -76,7 +77,7 @@ mod without {
     use super::{TlsSettings, invalid};
     use crate::domain::Error;
 
-    /// There is none.
+    /// TLS without the feature `tls`: it has no value.
     #[derive(Clone, Debug)]
     pub(in crate::adapters::redis) struct Tls(Infallible);
 
@@ -111,7 +112,7 @@ mod with {
     use super::{TlsSettings, invalid};
     use crate::domain::Error;
 
-    /// Makes connections by TLS. Cheap to clone.
+    /// Makes TLS connections. Cheap to clone.
     #[derive(Clone)]
     pub(in crate::adapters::redis) struct Tls {
         connector: TlsConnector,
@@ -158,16 +159,16 @@ mod with {
             }
             let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
                 .with_safe_default_protocol_versions()
-                .map_err(|e| invalid("no protocol version is supported").because(e))?
+                .map_err(|e| invalid("no TLS version is supported").because(e))?
                 .with_root_certificates(roots);
             let config = match &settings.client {
                 None => config.with_no_client_auth(),
                 Some((chain, key_path)) => {
                     let key = PrivateKeyDer::from_pem_file(key_path)
-                        // The cause may quote the file.
+                        // Leave the cause out: it may quote the private key.
                         .map_err(|_| unreadable(key_path, "a private key"))?;
                     let paired = config.with_client_auth_cert(certificates(chain)?, key);
-                    let rule = "the client's certificate and its key do not fit together";
+                    let rule = "the client's certificate and its private key do not match";
                     paired.map_err(|e| invalid(rule).because(e))?
                 }
             };
@@ -176,7 +177,7 @@ mod with {
             })
         }
 
-        /// Shakes hands; the server must prove to be `host`.
+        /// Does the TLS handshake. The server must prove to be `host`.
         pub(in crate::adapters::redis) async fn over(
             &self,
             host: &str,

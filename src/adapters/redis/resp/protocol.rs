@@ -1,20 +1,20 @@
-//! Replies read in place: one buffer, no tree of values, no copy of a payload.
+//! Version 2 of the Redis protocol, read in place: one buffer, no tree of values, no copied payload.
 //!
-//! The reader's bottleneck is not Redis but the parsing of its replies. This reads the
-//! protocol's version 2 in two steps: a scan that finds where a reply ends, which goes on where it
-//! stopped when more bytes have come, and a walk over the complete reply whose parts are slices
-//! of the buffer. Neither recurses, so no reply can be too deep.
+//! A reader spends most of its time on parsing replies, so this parser works in two steps. A
+//! [`Scan`] finds the end of a reply and continues where it stopped when more bytes arrive. A
+//! [`Walk`] then goes through the complete reply; its payloads are slices of the buffer. Neither
+//! recurses, so no reply can nest too deeply.
 
 use std::fmt;
 
 use bytes::{Buf as _, Bytes};
 
-/// The longest line that is not a payload: errors are the longest.
+/// The longest accepted line. Errors are the longest lines that are not payloads.
 const LONGEST_LINE: usize = 64 * 1024;
-/// Redis' own limit for a payload is 512 MiB unless it was raised.
+/// The longest accepted payload: twice the default limit of Redis, 512 MiB.
 const LONGEST_PAYLOAD: usize = 1 << 30;
 
-/// The bytes do not follow the protocol; the connection is of no more use.
+/// The bytes break the protocol. The connection is unusable from here on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::adapters::redis) struct Broken(&'static str);
 
@@ -32,7 +32,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// Appends a command, packed.
+/// Appends a command in the protocol's form.
 pub(in crate::adapters::redis) fn pack(out: &mut Vec<u8>, parts: &[&[u8]]) {
     header(out, b'*', parts.len());
     for part in parts {
@@ -58,14 +58,14 @@ fn header(out: &mut Vec<u8>, kind: u8, mut length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// One header line and where it ends.
+/// One header line, and the offset of its end.
 struct Line<'a> {
     kind: u8,
     rest: &'a [u8],
     end: usize,
 }
 
-/// The line that begins at `at`; `None` when it is not complete.
+/// Reads the line that begins at `at`. Returns `None` while it is incomplete.
 fn line(buffer: &[u8], at: usize) -> Result<Option<Line<'_>>, Broken> {
     let Some(bytes) = buffer.get(at..).filter(|bytes| !bytes.is_empty()) else {
         return Ok(None);
@@ -94,7 +94,7 @@ fn number(text: &[u8]) -> Result<i64, Broken> {
     let mut value = 0_i64;
     for digit in digits {
         if !digit.is_ascii_digit() {
-            return Err(Broken("a number has other symbols than digits"));
+            return Err(Broken("a number contains a symbol other than a digit"));
         }
         value = value * 10 + i64::from(digit - b'0');
     }
@@ -112,13 +112,13 @@ fn length(text: &[u8]) -> Result<Option<usize>, Broken> {
     }
 }
 
-/// How far the scan of one reply has come.
+/// The scan of one reply.
 #[derive(Debug)]
 pub(in crate::adapters::redis) struct Scan {
     at: usize,
-    /// Values that are still to come, nested ones included.
+    /// How many values are still missing, nested ones included.
     open: u64,
-    /// How long the buffer must be at least before scanning on makes sense.
+    /// How many bytes the buffer needs before the scan can continue.
     pub(in crate::adapters::redis) needs: usize,
 }
 
@@ -131,7 +131,7 @@ impl Scan {
         }
     }
 
-    /// Scans on; `Some(length)` once the reply is complete.
+    /// Continues the scan. Returns `Some(length)` once the reply is complete.
     pub(in crate::adapters::redis) fn advance(
         &mut self,
         buffer: &[u8],
@@ -172,7 +172,7 @@ impl Scan {
     }
 }
 
-/// A value of a complete reply, at its beginning.
+/// A value of a complete reply. The elements of an array follow it in the walk.
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::adapters::redis) enum Head {
     Array(usize),
@@ -219,30 +219,30 @@ impl Walk {
         Ok(head)
     }
 
-    /// The length of an array; an absent one has none.
+    /// Reads the head of an array and returns its length. Nil counts as an empty array.
     pub(in crate::adapters::redis) fn array(&mut self) -> Result<usize, Broken> {
         match self.next()? {
             Head::Array(length) => Ok(length),
             Head::Nil => Ok(0),
-            _ => Err(Broken("no array where one was expected")),
+            _ => Err(Broken("expected an array")),
         }
     }
 
     pub(in crate::adapters::redis) fn payload(&mut self) -> Result<Bytes, Broken> {
         match self.next()? {
             Head::RawPayload(payload) => Ok(payload),
-            _ => Err(Broken("no payload where one was expected")),
+            _ => Err(Broken("expected a payload")),
         }
     }
 }
 
-/// Reads what claims to be a reply, as the reader does.
+/// Reads bytes as a reader reads a reply.
 #[cfg(feature = "testing")]
 pub(crate) fn read_reply(bytes: &[u8]) {
     if let Ok(Some(length)) = Scan::new().advance(bytes) {
         let mut walk = Walk::new(Bytes::copy_from_slice(&bytes[..length]));
         while !walk.rest.is_empty() {
-            assert!(walk.next().is_ok(), "what scans can be walked");
+            assert!(walk.next().is_ok(), "a scanned reply can be walked");
         }
     }
 }
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_goes_on_where_it_stopped() {
+    fn a_scan_continues_where_it_stopped() {
         let mut one = Scan::new();
         for end in 0..REPLY.len() {
             assert_eq!(one.advance(&REPLY[..end]), Ok(None));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_protocol_is_an_error_at_once() {
+    fn a_broken_reply_is_an_error_at_once() {
         for bad in [
             "hello\r\n",
             "$x\r\n",
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_as_deep_as_they_like_cost_no_stack() {
+    fn deeply_nested_arrays_cost_no_stack() {
         let deep = b"*1\r\n".repeat(1_000_000);
         assert_eq!(scan(&deep), Ok(None));
         let deep = [deep, b":1\r\n".to_vec()].concat();
@@ -353,7 +353,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic_and_what_scans_can_be_walked(
+        fn no_bytes_make_it_panic_and_a_scanned_reply_can_be_walked(
             bytes in prop::collection::vec(prop_oneof![
                 Just(b'*'), Just(b'$'), Just(b':'), Just(b'+'), Just(b'-'), Just(b'\r'), Just(b'\n'),
                 Just(b'0'), Just(b'1'), Just(b'2'), any::<u8>()

@@ -1,4 +1,4 @@
-//! The one place that loads scripts.
+//! The scripts of `lua/`: their declarations, calls and loading. Nothing else loads scripts.
 
 use std::sync::LazyLock;
 
@@ -6,22 +6,22 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use redis::{ToRedisArgs, cmd};
 
-/// A script of `lua/`, with what its header says of its call.
+/// A script of `lua/`, and the arguments that its header documents.
 #[derive(Debug)]
 pub(in crate::adapters::redis) struct Declared {
     file: &'static str,
     text: &'static str,
-    /// What the text stands on: shared functions, before it.
+    /// Shared functions that stand in front of the text.
     library: &'static str,
     keys: usize,
     args: usize,
-    /// How many arguments each item of a list has, which follows the others; 0 for no list.
+    /// How many arguments each item of the list has that follows the others; 0 when there is no list.
     item: usize,
-    /// `EVALSHA`, or `EVALSHA_RO` for one that only reads, so that who may only read can call it.
+    /// `EVALSHA`, or `EVALSHA_RO` for a script that only reads, so that read-only users can call it.
     by: &'static str,
 }
 
-/// A call being put together: its keys first, then its arguments.
+/// A call under construction: first its keys, then its arguments.
 pub(in crate::adapters::redis) struct Call {
     declared: &'static Declared,
     script: &'static Script,
@@ -31,12 +31,12 @@ pub(in crate::adapters::redis) struct Call {
     args: usize,
 }
 
-/// Whether the server does not know the script: after a restart, a failover, SCRIPT FLUSH.
+/// Whether the server does not know the script, as after a restart, a failover or SCRIPT FLUSH.
 pub(in crate::adapters::redis) fn is_unknown(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-/// The file, line number and line that an error of a script names, as in
+/// The file, line number and source line that a script's error names, as in
 /// `… script: <hash>, on @user_script:12.`
 pub(in crate::adapters::redis) fn place(
     error: &str,
@@ -60,7 +60,7 @@ pub(in crate::adapters::redis) fn place(
         .lines()
         .chain(text.lines())
         .nth(number.checked_sub(1)?)?;
-    // Numbered as in the file that it stands in.
+    // Number the line as in its own file, not as in the joined text.
     let shared = library.lines().count();
     Some(match number.checked_sub(shared) {
         Some(own) if own > 0 => (file, own, line.trim()),
@@ -108,7 +108,7 @@ impl Call {
         &self.first_key
     }
 
-    /// Calls the script by its hash; loads it and repeats where the server does not know it.
+    /// Calls the script by its hash. If the server does not know it, loads it and calls it again.
     pub(in crate::adapters::redis) async fn run(
         &self,
         connection: &mut MultiplexedConnection,
@@ -123,14 +123,14 @@ impl Call {
         }
     }
 
-    /// The call as it is sent, for a connection whose replies are read in place. The caller
-    /// [loads](Self::packed_load) the script where the server does not know it.
+    /// The packed call, for a connection whose replies are read in place. The caller
+    /// [loads](Self::packed_load) the script if the server does not know it.
     pub(in crate::adapters::redis) fn packed(&self) -> Vec<u8> {
         self.check();
         self.command.get_packed_command()
     }
 
-    /// The command that loads the script, as it is sent.
+    /// The packed command that loads the script.
     pub(in crate::adapters::redis) fn packed_load(&self) -> Vec<u8> {
         cmd("SCRIPT")
             .arg("LOAD")
@@ -138,12 +138,12 @@ impl Call {
             .get_packed_command()
     }
 
-    /// All that the server gets to know of it.
+    /// The text that the server runs.
     fn source(&self) -> String {
         [self.declared.library, self.declared.text].concat()
     }
 
-    /// That the call passes what the script's header says.
+    /// Checks that the call passes the keys and arguments that the script's header documents.
     fn check(&self) {
         let Declared {
             file,
@@ -216,7 +216,7 @@ scripts! {
     trim = "trim.lua" on "lib/groups.lua", keys 2, args 1, item 0;
 }
 
-/// Loads every script, and says how many there are.
+/// Loads every script, and returns their number.
 pub(in crate::adapters::redis) async fn load_all(
     connection: &mut MultiplexedConnection,
 ) -> RedisResult<u64> {
@@ -233,7 +233,7 @@ pub(in crate::adapters::redis) async fn load_all(
 mod tests {
     use super::*;
 
-    /// How many of `KEYS[n]` and the like a header documents, each on a line of its own.
+    /// Counts the `KEYS[n]` (or `ARGV[n]`, `ITEM[n]`) that a header documents, one per line.
     fn documented(text: &str, what: &str) -> usize {
         let lines = text.lines().take_while(|line| line.starts_with("--"));
         let named: Vec<&str> = lines
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn every_header_says_what_its_call_passes() {
+    fn every_header_documents_the_arguments_of_its_call() {
         for call in all() {
             let Declared {
                 file,
@@ -260,7 +260,7 @@ mod tests {
             assert_eq!(documented(text, "KEYS"), keys, "{file}: KEYS");
             assert_eq!(documented(text, "ARGV"), args, "{file}: ARGV");
             assert_eq!(documented(text, "ITEM"), item, "{file}: ITEM");
-            assert!(text.contains("\n-- Returns "), "{file}: what it returns");
+            assert!(text.contains("\n-- Returns "), "{file}: the return values");
             let commands = text.split("call('").skip(1);
             let mut commands = commands.filter_map(|rest| rest.split('\'').next());
             let reads = [
@@ -286,7 +286,42 @@ mod tests {
     }
 
     #[test]
-    fn every_file_of_the_folder_is_loaded_here() {
+    fn a_call_starts_with_its_hash_and_keys_and_knows_its_first_key() {
+        let call = kv_cas().key("shop:a").arg(1).arg("x").arg("y").arg(0);
+        assert_eq!(call.first_key(), "shop:a");
+        let packed = String::from_utf8(call.packed()).unwrap();
+        let words: Vec<&str> = packed.lines().skip(2).step_by(2).collect();
+        let hash = call.script.get_hash();
+        assert_eq!(words, ["EVALSHA", hash, "1", "shop:a", "1", "x", "y", "0"]);
+        let loading = String::from_utf8(call.packed_load()).unwrap();
+        assert!(loading.contains(call.declared.text), "{loading}");
+    }
+
+    #[test]
+    fn an_error_of_a_script_is_located_in_its_file() {
+        let at = |hash: &str, line: usize| {
+            place(&format!("ERR no script: {hash}, on @user_script:{line}."))
+        };
+        let hash = kv_cas().script.get_hash();
+        let (file, line, source) = at(hash, 1).unwrap();
+        assert_eq!((file, line), ("kv_cas.lua", 1));
+        assert!(source.starts_with("-- Compare and set"), "{source}");
+        assert_eq!(at(hash, 10_000), None);
+        assert_eq!(at("00ff", 1), None);
+
+        let call = trim();
+        let (hash, library) = (
+            call.script.get_hash(),
+            call.declared.library.lines().count(),
+        );
+        assert_eq!(at(hash, 1).unwrap().0, "a shared function");
+        let (file, line, source) = at(hash, library + 1).unwrap();
+        assert_eq!((file, line), ("trim.lua", 1));
+        assert!(source.starts_with("-- Removes settled entries"), "{source}");
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_declared() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/lua");
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
