@@ -114,7 +114,7 @@ mod roles {
             let inner = consumer.store();
             let by_role = Decorated::new(Arc::new(by_role), inner);
             Container::builder()
-                .with_store(Arc::new(by_role), consumer.kv())
+                .with_store(Arc::new(by_role))
                 .with_service(group(service))
                 .connect()
                 .await

@@ -19,16 +19,13 @@ use support::group;
 #[derive(Clone)]
 struct Suspect {
     broken: Arc<dyn Store>,
-    store: MemoryStore,
     patience: Duration,
 }
 
 impl Suspect {
     fn new(flaw: Flaw, patience: Duration) -> Self {
-        let store = MemoryStore::new();
         Self {
-            broken: Broken::store(store.store(None), flaw),
-            store,
+            broken: Broken::store(MemoryStore::new().store(None), flaw),
             patience,
         }
     }
@@ -36,9 +33,8 @@ impl Suspect {
 
 impl Subject for Suspect {
     async fn container(&self, service: &str) -> Container {
-        let kv = self.store.kv(None);
         Container::builder()
-            .with_store(Arc::clone(&self.broken), kv)
+            .with_store(Arc::clone(&self.broken))
             .with_service(group(service))
             .connect()
             .await

@@ -145,7 +145,7 @@ async fn faults_work_over_a_server_too() {
     let real = builder(&server).connect().await.unwrap();
     let faults = Faults::on(real.store());
     let container = Container::builder()
-        .with_store(faults.store(), real.kv())
+        .with_store(faults.store())
         .with_service(group("billing"))
         .connect()
         .await
@@ -250,7 +250,7 @@ impl Decorator for SlowReclaim {
 #[tokio::test]
 async fn a_message_reclaimed_during_a_shutdown_is_released() {
     let store = MemoryStore::new();
-    let (store, kv, orders) = (store.store(None), store.kv(None), topic("orders"));
+    let (store, orders) = (store.store(None), topic("orders"));
     let (taken, mut looks) = mpsc::unbounded_channel();
     let gate = Arc::new(Semaphore::new(0));
     let slow = SlowReclaim {
@@ -259,7 +259,7 @@ async fn a_message_reclaimed_during_a_shutdown_is_released() {
     };
     let slow = Decorated::new(Arc::new(slow), Arc::clone(&store));
     let container = Container::builder()
-        .with_store(Arc::new(slow), kv)
+        .with_store(Arc::new(slow))
         .with_service(group("billing"))
         .connect()
         .await

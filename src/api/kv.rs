@@ -8,29 +8,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::domain::BoxFuture;
-use crate::domain::{Codec, Error, ErrorKind};
+use crate::domain::{BoxFuture, Codec, Error};
+use crate::store::{CasResult, ClaimResult};
 use crate::wire::value;
-
-/// The result of a compare-and-set.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum CasResult {
-    /// The value was as expected and was replaced.
-    Swapped,
-    /// The value differs and is unchanged; `None`: the key is absent.
-    Differs(Option<Bytes>),
-}
-
-/// The result of a claim.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum ClaimResult {
-    /// The caller holds the claim for the time of its lease.
-    Claimed,
-    /// Another owner holds the claim.
-    Busy,
-    /// The claim was completed. Holds the stored result, if there is one.
-    Done(Option<Bytes>),
-}
 
 /// The object-safe port behind a [`Kv`], in bytes, for decorators.
 ///
@@ -109,15 +89,6 @@ pub trait KvStore: Send + Sync + fmt::Debug {
         key: &'a str,
         token: &'a str,
     ) -> BoxFuture<'a, Result<bool, Error>>;
-}
-
-/// Checks a key. Every adapter calls it.
-pub(crate) fn check_key(operation: &'static str, key: &str) -> Result<(), Error> {
-    if key.is_empty() || key.starts_with('{') {
-        let rule = "a key may not be empty or begin with `{`";
-        return Err(Error::new(ErrorKind::Invalid, operation, rule).on(key));
-    }
-    Ok(())
 }
 
 /// The key-value store. Cheap to clone.

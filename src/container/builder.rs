@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Container, Coordinator};
 use crate::adapters::memory::MemoryStore;
 use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings};
-use crate::api::{Kv, KvStore, PublishOptions};
+use crate::api::{PublishOptions, StoreKv};
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace, parse_duration};
 use crate::operate::doctor::Doctor;
 use crate::store::Store;
@@ -19,7 +19,7 @@ enum Carrier {
     /// A Redis server, found by the URL.
     Redis,
     Memory(MemoryStore),
-    Other(Arc<dyn Store>, Kv),
+    Other(Arc<dyn Store>),
 }
 
 /// Builds a [`Container`]. Every setting has a default.
@@ -194,13 +194,14 @@ impl ContainerBuilder {
         self
     }
 
-    /// Uses any other adapter: a backend and a key-value store that exist already.
+    /// Uses a store of another adapter, or a decorated one.
     ///
-    /// [`with_namespace`](Self::with_namespace), [`with_namespace_creation`](Self::with_namespace_creation),
-    /// [`with_migrate_on_connect`](Self::with_migrate_on_connect) and the codec of the key-value store are the adapter's own affair then. The
-    /// conformance suite of feature `testing` tells whether an adapter keeps the contract.
-    pub fn with_store(mut self, store: Arc<dyn Store>, kv: Kv) -> Self {
-        self.carrier = Carrier::Other(store, kv);
+    /// The store decides about its namespace and its layout, so
+    /// [`with_namespace`](Self::with_namespace), [`with_namespace_creation`](Self::with_namespace_creation)
+    /// and [`with_migrate_on_connect`](Self::with_migrate_on_connect) have no effect. The conformance suite
+    /// of feature `testing` checks whether an adapter keeps the contract.
+    pub fn with_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.carrier = Carrier::Other(store);
         self
     }
 
@@ -300,16 +301,12 @@ impl ContainerBuilder {
     /// [`ErrorKind::Invalid`] for a bad URL, bad TLS settings or a bad namespace.
     pub fn doctor(self) -> Result<Doctor, Error> {
         let namespace = self.namespace()?;
-        let (store, migrations): (Arc<dyn Store>, _) = match self.carrier {
-            Carrier::Redis => {
-                let store = RedisAdapter::new(&self.url, &self.tls, namespace)?;
-                let migrations = store.migrations();
-                (Arc::new(store), Some(migrations))
-            }
-            Carrier::Memory(store) => (store.store(namespace), None),
-            Carrier::Other(store, _) => (store, None),
+        let store: Arc<dyn Store> = match self.carrier {
+            Carrier::Redis => Arc::new(RedisAdapter::new(&self.url, &self.tls, namespace)?),
+            Carrier::Memory(store) => store.store(namespace),
+            Carrier::Other(store) => store,
         };
-        Ok(Doctor::new(store, migrations))
+        Ok(Doctor::new(store))
     }
 
     /// Connects, checks the namespace's layout, and starts the coordinators.
@@ -331,18 +328,17 @@ impl ContainerBuilder {
         let deduplication = PublishOptions::new().window(self.deduplication)?;
         let namespace = self.namespace()?;
         let service = Group::new(self.service.as_deref().unwrap_or("redstart"))?;
-        let (store, kv): (Arc<dyn Store>, Kv) = match self.carrier {
+        let store: Arc<dyn Store> = match self.carrier {
             Carrier::Redis => {
                 let store = RedisAdapter::new(&self.url, &self.tls, namespace)?;
-                store.migrations().ensure(self.setup, self.migrate).await?;
-                let kv = store.kv();
-                (Arc::new(store), Kv::from(Arc::new(kv) as Arc<dyn KvStore>))
+                store.layout().ensure(self.setup, self.migrate).await?;
+                Arc::new(store)
             }
-            Carrier::Memory(store) => (store.store(namespace.clone()), store.kv(namespace)),
-            Carrier::Other(store, kv) => (store, kv),
+            Carrier::Memory(store) => store.store(namespace),
+            Carrier::Other(store) => store,
         };
         store.inspect().ping().await?;
-        let kv = kv.with_codec(self.codec);
+        let kv = StoreKv::of(Arc::clone(&store)).with_codec(self.codec);
         let (codec, limits, editing) = (self.codec, self.limits, self.editing);
         let container = Container::new(store, kv, service, codec, limits, editing, deduplication);
         container.start(self.coordinators).await?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::adapters::redis::{RedisKv, TlsSettings};
-use crate::api::{Kv, KvStore};
+use crate::adapters::redis::{RedisAdapter, TlsSettings};
+use crate::api::{Kv, StoreKv};
 use crate::domain::{Error, Namespace};
 
 impl Kv {
@@ -41,7 +41,7 @@ impl Kv {
         tls: &TlsSettings,
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
-        let store: Arc<dyn KvStore> = Arc::new(RedisKv::new(url, tls, namespace)?);
-        Ok(Self::from(store))
+        let store = RedisAdapter::new(url, tls, namespace)?;
+        Ok(StoreKv::of(Arc::new(store)))
     }
 }

@@ -13,6 +13,7 @@ use super::log::{Log, LogAnswer, LogCalls, LogOp};
 use super::schedule::{Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp};
 use super::source::Opening;
 use super::topics::{Topics, TopicsAnswer, TopicsCalls, TopicsOp};
+use super::values::{Values, ValuesAnswer, ValuesCalls, ValuesOp};
 use super::{Capabilities, Store};
 use crate::domain::{BoxFuture, Error, ErrorKind, Timestamp};
 
@@ -162,6 +163,7 @@ roles! {
     Schedule(schedule, ScheduleOp, ScheduleAnswer, ScheduleCalls),
     DeadLetters(dead_letters, DeadLettersOp, DeadLettersAnswer, DeadLettersCalls),
     Inspect(inspect, InspectOp, InspectAnswer, InspectCalls),
+    Values(values, ValuesOp, ValuesAnswer, ValuesCalls),
 }
 
 fn mismatch(op: Op<'_>) -> Error {
@@ -260,6 +262,10 @@ impl Store for Decorated {
     }
 
     fn inspect(&self) -> &dyn Inspect {
+        self
+    }
+
+    fn values(&self) -> &dyn Values {
         self
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::source::{GroupAt, Partition};
-use crate::domain::{ConsumerName, Group, Topic, TopicSettings};
+use crate::domain::{ConsumerName, Group, Migration, Topic, TopicSettings};
 
 /// A duration as whole milliseconds.
 fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -147,6 +147,10 @@ role! {
 
         /// Facts about each server; none for a store without a server.
         fn servers as Servers() -> Vec<ServerInfo>;
+
+        /// The migrations of the namespace's layout, known or applied, by number; none for a store
+        /// whose layout never changes.
+        fn migrations as Migrations() -> Vec<Migration>;
 
         /// The state of a partition and of its groups; `None` when it does not exist.
         fn status as Status(at: &'a Partition) -> Option<TopicStatus>;

@@ -25,6 +25,7 @@ mod log;
 mod schedule;
 mod source;
 mod topics;
+mod values;
 
 use std::fmt;
 
@@ -48,6 +49,8 @@ pub use schedule::{
 };
 pub use source::{DeliveryId, GroupAt, Lane, Member, Opening, Partition, Source};
 pub use topics::{GroupRemoval, StartFrom, Topics, TopicsAnswer, TopicsCalls, TopicsOp, Trimmed};
+pub(crate) use values::check_key;
+pub use values::{CasResult, ClaimResult, Values, ValuesAnswer, ValuesCalls, ValuesOp};
 
 use crate::domain::{BoxFuture, Error, Timestamp};
 
@@ -62,8 +65,10 @@ pub const MAX_BATCH: usize = 500;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// [`Log::append_once`]: messages are recognised by their id for a window.
+    /// [`Log::append_once`]: the store recognises messages by their id for a window.
     pub append_once: bool,
+    /// All of [`Values`]: the key-value store.
+    pub values: bool,
 }
 
 /// A store: the roles of the port, and its clock.
@@ -103,4 +108,7 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The state of the store.
     fn inspect(&self) -> &dyn Inspect;
+
+    /// The key-value store.
+    fn values(&self) -> &dyn Values;
 }

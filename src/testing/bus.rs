@@ -25,7 +25,6 @@ use crate::wire::{Limits, decode_entry};
 pub struct TestBus {
     container: Container,
     clock: ManualClock,
-    store: MemoryStore,
     recorder: Recorder,
     faults: Faults,
 }
@@ -50,11 +49,10 @@ impl TestBus {
         let store = MemoryStore::with_clock(clock.clone());
         let recorder = Recorder::on(store.store(None));
         let faults = Faults::on(recorder.store());
-        let container = connect(Container::builder(), &store, &faults, service).await;
+        let container = connect(Container::builder(), &faults, service).await;
         Self {
             container,
             clock,
-            store,
             recorder,
             faults,
         }
@@ -67,7 +65,7 @@ impl TestBus {
     ///
     /// When `service` is not a valid group name, or a coordinator fails to start.
     pub async fn second_process(&self, builder: ContainerBuilder, service: &str) -> Container {
-        connect(builder, &self.store, &self.faults, service).await
+        connect(builder, &self.faults, service).await
     }
 
     /// The container, as the code under test gets it.
@@ -217,16 +215,9 @@ impl TestBus {
     }
 }
 
-async fn connect(
-    builder: ContainerBuilder,
-    store: &MemoryStore,
-    faults: &Faults,
-    service: &str,
-) -> Container {
+async fn connect(builder: ContainerBuilder, faults: &Faults, service: &str) -> Container {
     let service = Group::new(service).unwrap_or_else(|e| panic!("{e}"));
-    let builder = builder
-        .with_store(faults.store(), store.kv(None))
-        .with_service(service);
+    let builder = builder.with_store(faults.store()).with_service(service);
     let container = builder.connect().await;
     container.unwrap_or_else(|e| panic!("the container does not start: {e:?}"))
 }

@@ -200,6 +200,7 @@ impl Decorator for Faults {
         Box::pin(async move {
             let log = next.store.log();
             match op {
+                Op::Values(_) => next.run(op).await,
                 Op::Log(LogOp::Append { at, entries }) => {
                     self.pass(PUBLISH).await?;
                     let Some(faults) = self.faults_of_next(entries.len()) else {

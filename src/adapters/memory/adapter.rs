@@ -6,6 +6,7 @@ use super::store::{Shared, Space};
 use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Timestamp};
 use crate::store::{
     Capabilities, DeadLetters, Deliveries, Inspect, Log, Opened, Opening, Schedule, Store, Topics,
+    Values,
 };
 
 /// One namespace of a store in memory.
@@ -47,7 +48,10 @@ impl Store for MemoryAdapter {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { append_once: true }
+        Capabilities {
+            append_once: true,
+            values: true,
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -83,6 +87,10 @@ impl Store for MemoryAdapter {
     }
 
     fn inspect(&self) -> &dyn Inspect {
+        self
+    }
+
+    fn values(&self) -> &dyn Values {
         self
     }
 }

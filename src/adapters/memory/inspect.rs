@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, turn};
 use super::store::{GroupState, TopicState};
-use crate::domain::{BoxFuture, ConsumerName, Error, Group};
+use crate::domain::{BoxFuture, ConsumerName, Error, Group, Migration};
 use crate::store::{
     ConsumerStatus, GroupAt, GroupStatus, Inspect, Partition, ServerInfo, TopicStatus,
 };
@@ -46,6 +46,10 @@ impl Inspect for MemoryAdapter {
     }
 
     fn servers(&self) -> BoxFuture<'_, Result<Vec<ServerInfo>, Error>> {
+        turn(|| Ok(Vec::new()))
+    }
+
+    fn migrations(&self) -> BoxFuture<'_, Result<Vec<Migration>, Error>> {
         turn(|| Ok(Vec::new()))
     }
 

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::adapter::MemoryAdapter;
 use super::ids::Ids;
 use super::sequence::{Cursor, Sequence, next_id};
-use super::values::{MemoryKv, Values};
-use crate::api::{Kv, KvStore};
+use super::values::Table;
+use crate::api::{Kv, StoreKv};
 use crate::domain::{
     Clock, ConsumerName, EntryId, Group, Namespace, SystemClock, Topic, TopicSettings,
 };
@@ -96,16 +96,12 @@ impl MemoryStore {
     /// The key-value store of a namespace.
     #[must_use]
     pub fn kv(&self, namespace: Option<Namespace>) -> Kv {
-        Kv::from(self.values(namespace))
+        StoreKv::of(self.store(namespace))
     }
 
     #[cfg(test)]
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
-    }
-
-    pub(crate) fn values(&self, namespace: Option<Namespace>) -> Arc<dyn KvStore> {
-        Arc::new(MemoryKv::on(Arc::clone(&self.shared), namespace))
     }
 
     /// Removes everything in all namespaces, like a server that has lost its data. Subscriptions
@@ -156,7 +152,7 @@ impl Shared {
 #[derive(Debug, Default)]
 pub(super) struct Space {
     pub(super) topics: BTreeMap<Topic, TopicState>,
-    pub(super) values: Values,
+    pub(super) values: Table,
 }
 
 impl Space {

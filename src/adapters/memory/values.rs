@@ -1,16 +1,13 @@
 //! The key-value store in memory, byte for byte what the Redis adapter would hold.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::adapter::turn;
-use super::store::Shared;
-use crate::api::{CasResult, ClaimResult, KvStore, check_key};
-use crate::domain::BoxFuture;
-use crate::domain::{Error, ErrorKind, Namespace, ttl_millis};
+use super::adapter::{MemoryAdapter, turn};
+use crate::domain::{BoxFuture, Error, ErrorKind, ttl_millis};
+use crate::store::{CasResult, ClaimResult, Values, check_key};
 
 /// What a claim begins with; the owner's token follows. No value can begin so.
 const CLAIM: &[u8] = b"\xC1\xC1c";
@@ -38,8 +35,8 @@ fn marked(mark: &[u8], rest: &[u8]) -> Bytes {
 
 /// The values of one namespace.
 #[derive(Debug, Default)]
-pub(super) struct Values {
-    table: HashMap<String, Value>,
+pub(super) struct Table {
+    values: HashMap<String, Value>,
     sweep_at: usize,
 }
 
@@ -58,13 +55,13 @@ impl Value {
 
 /// The values at a moment.
 struct Now<'a> {
-    values: &'a mut Values,
+    table: &'a mut Table,
     now: u64,
 }
 
 impl Now<'_> {
     fn get(&self, key: &str) -> Option<Bytes> {
-        let value = self.values.table.get(key)?;
+        let value = self.table.values.get(key)?;
         value.lives(self.now).then(|| value.bytes.clone())
     }
 
@@ -72,56 +69,45 @@ impl Now<'_> {
     fn set(&mut self, key: &str, bytes: Bytes, ttl: u64) {
         let expires = (ttl > 0).then(|| self.now.saturating_add(ttl));
         let value = Value { bytes, expires };
-        self.values.table.insert(key.to_owned(), value);
+        self.table.values.insert(key.to_owned(), value);
         self.sweep();
     }
 
     /// Stores a value and leaves its time to live as it is.
     fn replace(&mut self, key: &str, bytes: Bytes) {
-        match self.values.table.get_mut(key) {
+        match self.table.values.get_mut(key) {
             Some(value) if value.lives(self.now) => value.bytes = bytes,
             _ => self.set(key, bytes, 0),
         }
     }
 
     fn expire(&mut self, key: &str, ttl: u64) {
-        if let Some(value) = self.values.table.get_mut(key) {
+        if let Some(value) = self.table.values.get_mut(key) {
             value.expires = Some(self.now.saturating_add(ttl));
         }
     }
 
     fn remove(&mut self, key: &str) -> bool {
-        let removed = self.values.table.remove(key);
+        let removed = self.table.values.remove(key);
         removed.is_some_and(|value| value.lives(self.now))
     }
 
     /// Removes what has expired and nobody asks for, each time their number has doubled.
     fn sweep(&mut self) {
-        let values = &mut *self.values;
-        if values.table.len() > values.sweep_at.max(SWEEP) {
-            values.table.retain(|_, value| value.lives(self.now));
-            values.sweep_at = values.table.len() * 2;
+        let table = &mut *self.table;
+        if table.values.len() > table.sweep_at.max(SWEEP) {
+            table.values.retain(|_, value| value.lives(self.now));
+            table.sweep_at = table.values.len() * 2;
         }
     }
 }
 
-/// The key-value store of a namespace in memory.
-#[derive(Clone, Debug)]
-pub(super) struct MemoryKv {
-    shared: Arc<Shared>,
-    namespace: Option<Namespace>,
-}
-
-impl MemoryKv {
-    pub(super) fn on(shared: Arc<Shared>, namespace: Option<Namespace>) -> Self {
-        Self { shared, namespace }
-    }
-
-    fn now<T>(&self, work: impl FnOnce(Now<'_>) -> T) -> T {
-        self.shared.with(&self.namespace, |space| {
+impl MemoryAdapter {
+    fn with_values<T>(&self, work: impl FnOnce(Now<'_>) -> T) -> T {
+        self.with(|space| {
             work(Now {
                 now: self.shared.now(),
-                values: &mut space.values,
+                table: &mut space.values,
             })
         })
     }
@@ -136,7 +122,8 @@ impl MemoryKv {
         turn(move || {
             let ttl = ttl_millis(operation, ttl).map_err(|e| e.on(key))?;
             check_key(operation, key)?;
-            self.now(|now| work(now, ttl)).map_err(|e| e.on(key))
+            self.with_values(|now| work(now, ttl))
+                .map_err(|e| e.on(key))
         })
     }
 
@@ -166,20 +153,17 @@ fn integer(bytes: &[u8]) -> Option<i64> {
     (number.to_string() == text).then_some(number)
 }
 
-impl KvStore for MemoryKv {
-    fn get_bytes<'a>(
-        &'a self,
-        keys: &'a [&'a str],
-    ) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, Error>> {
+impl Values for MemoryAdapter {
+    fn get<'a>(&'a self, keys: &'a [&'a str]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, Error>> {
         turn(move || {
             keys.iter().try_for_each(|key| check_key("get", key))?;
-            Ok(self.now(|now| keys.iter().map(|key| now.get(key)).collect()))
+            Ok(self.with_values(|now| keys.iter().map(|key| now.get(key)).collect()))
         })
     }
 
-    fn set_bytes<'a>(
+    fn set<'a>(
         &'a self,
-        entries: Vec<(&'a str, Bytes)>,
+        entries: &'a [(&'a str, Bytes)],
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<(), Error>> {
         turn(move || {
@@ -188,25 +172,25 @@ impl KvStore for MemoryKv {
             entries
                 .iter()
                 .try_for_each(|(key, _)| check_key("set", key))?;
-            self.now(|mut now| {
+            self.with_values(|mut now| {
                 for (key, value) in entries {
-                    now.set(key, value, ttl);
+                    now.set(key, value.clone(), ttl);
                 }
             });
             Ok(())
         })
     }
 
-    fn insert_bytes<'a>(
+    fn insert<'a>(
         &'a self,
         key: &'a str,
-        value: Bytes,
+        value: &'a Bytes,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         self.on_key("insert", key, Some(ttl), move |mut now, ttl| {
             let absent = now.get(key).is_none();
             if absent {
-                now.set(key, value, ttl);
+                now.set(key, value.clone(), ttl);
             }
             Ok(absent)
         })
@@ -237,19 +221,19 @@ impl KvStore for MemoryKv {
         })
     }
 
-    fn cas_bytes<'a>(
+    fn cas<'a>(
         &'a self,
         key: &'a str,
-        expected: Option<Bytes>,
-        new: Bytes,
+        expected: Option<&'a Bytes>,
+        new: &'a Bytes,
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<CasResult, Error>> {
         self.on_key("cas", key, ttl, move |mut now, ttl| {
             let current = now.get(key);
-            if current != expected {
+            if current.as_ref() != expected {
                 return Ok(CasResult::Differs(current));
             }
-            now.set(key, new, ttl);
+            now.set(key, new.clone(), ttl);
             Ok(CasResult::Swapped)
         })
     }
@@ -296,11 +280,11 @@ impl KvStore for MemoryKv {
         &'a self,
         key: &'a str,
         token: &'a str,
-        result: Bytes,
+        result: &'a Bytes,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         self.on_key("complete", key, Some(ttl), move |mut now, ttl| {
-            let (current, done) = (now.get(key), done(token, &result));
+            let (current, done) = (now.get(key), done(token, result));
             if current.as_ref() == Some(&done) {
                 // The reply to the same completion was lost on its way. Another owner's, even with
                 // the same result, is not this one's.
@@ -361,14 +345,15 @@ mod tests {
     #[tokio::test]
     async fn expired_values_do_not_pile_up() {
         let clock = ManualClock::new(Timestamp::from_millis(0).unwrap());
-        let kv = MemoryKv::on(MemoryStore::with_clock(clock.clone()).shared(), None);
+        let store = MemoryStore::with_clock(clock.clone());
+        let store = MemoryAdapter::new(store.shared(), None);
         for n in 0..10_000 {
             let key = format!("seen:{n}");
             let ttl = Duration::from_millis(5);
-            kv.insert_bytes(&key, Bytes::new(), ttl).await.unwrap();
+            store.insert(&key, &Bytes::new(), ttl).await.unwrap();
             clock.advance(Duration::from_millis(1));
         }
-        let held = kv.now(|now| now.values.table.len());
+        let held = store.with_values(|now| now.table.values.len());
         assert!(held < 2 * SWEEP, "{held}");
     }
 }

@@ -1,12 +1,12 @@
 //! The store of one namespace on a Redis server: its roles lie in one file each.
 
 use super::keys::Keys;
-use super::kv::RedisKv;
 use super::migrate::Migrations;
 use super::net::{Net, TlsSettings};
 use crate::domain::{BoxFuture, Error, Namespace, Timestamp};
 use crate::store::{
     Capabilities, DeadLetters, Deliveries, Inspect, Log, Opened, Opening, Schedule, Store, Topics,
+    Values,
 };
 
 /// Topics as Redis Streams.
@@ -30,13 +30,8 @@ impl RedisAdapter {
     }
 
     /// The migrations of the namespace, on the same connections.
-    pub(crate) fn migrations(&self) -> Migrations {
+    pub(crate) fn layout(&self) -> Migrations {
         Migrations::on(self.net.clone(), self.keys.clone())
-    }
-
-    /// The key-value store on the same connections.
-    pub(crate) fn kv(&self) -> RedisKv {
-        RedisKv::on(self.net.clone(), self.keys.clone())
     }
 }
 
@@ -46,7 +41,10 @@ impl Store for RedisAdapter {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { append_once: true }
+        Capabilities {
+            append_once: true,
+            values: true,
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -78,6 +76,10 @@ impl Store for RedisAdapter {
     }
 
     fn inspect(&self) -> &dyn Inspect {
+        self
+    }
+
+    fn values(&self) -> &dyn Values {
         self
     }
 }

@@ -25,9 +25,8 @@
 //! expire a generation at a time. An id takes about 108 bytes. One key per id, with its own time to
 //! live, takes 197 bytes and 1.7 times the server's time.
 
-use crate::api::check_key;
 use crate::domain::{Error, Namespace};
-use crate::store::{GroupAt, Lane, Partition};
+use crate::store::{GroupAt, Lane, Partition, check_key};
 
 const REDELIVERY: &str = "redo";
 

@@ -6,7 +6,6 @@ mod dead_letters;
 mod deliveries;
 mod inspect;
 mod keys;
-mod kv;
 mod log;
 mod migrate;
 mod net;
@@ -14,9 +13,9 @@ mod resp;
 mod schedule;
 mod scripts;
 mod topics;
+mod values;
 
 pub(crate) use adapter::RedisAdapter;
-pub(crate) use kv::RedisKv;
 pub use migrate::Migrations;
 pub use net::TlsSettings;
 #[cfg(feature = "testing")]

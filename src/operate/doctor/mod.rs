@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::adapters::redis::Migrations;
 use crate::domain::{Error, Timestamp, Topic, describe};
 use crate::store::{GroupAt, Partition, Store};
 
@@ -135,15 +134,13 @@ impl DoctorReport {
 #[must_use]
 pub struct Doctor {
     store: Arc<dyn Store>,
-    migrations: Option<Migrations>,
     stuck_after: Duration,
 }
 
 impl Doctor {
-    pub(crate) fn new(store: Arc<dyn Store>, migrations: Option<Migrations>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
-            migrations,
             stuck_after: STUCK_AFTER,
         }
     }
@@ -173,11 +170,11 @@ impl Doctor {
                 return DoctorReport::of(vec![finding]);
             }
         }
-        if let Some(migrations) = &self.migrations {
-            match migrations.status().await {
-                Ok(all) => findings.push(layout::judge(&all)),
-                Err(error) => findings.push(failed("layout", &error)),
-            }
+        match self.store.inspect().migrations().await {
+            // Without migrations, the store has no layout that could be wrong.
+            Ok(all) if all.is_empty() => {}
+            Ok(all) => findings.push(layout::judge(&all)),
+            Err(error) => findings.push(failed("layout", &error)),
         }
         match self.topics().await {
             Ok(topics) => findings.extend(groups::judge(&topics, self.stuck_after)),

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use super::Subject;
 use super::support::{Must as _, Stage, new_entry};
 use crate::api::SubscribeOptions;
+use crate::domain::MigrationState;
 
 /// A container on a working store is well, with and without subscriptions.
 pub async fn a_working_container_is_healthy<S: Subject>(subject: &S) {
@@ -50,5 +51,17 @@ pub async fn a_server_reports_its_state<S: Subject>(subject: &S) {
         assert!(facts.memory_used > 0, "{facts:?}");
         let scripts = facts.scripts.clone().must("the scripts");
         assert!(scripts.must("loading scripts") > 0, "{facts:?}");
+    }
+}
+
+/// > The migrations of the namespace's layout, known or applied, by number; none for a store whose
+/// > layout never changes.
+pub async fn the_migrations_of_a_working_store_are_applied<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let all = stage.store.inspect().migrations().await.must("asking");
+    assert!(all.is_sorted_by(|one, next| one.number < next.number));
+    for one in all {
+        let applied = matches!(one.state, MigrationState::Applied(_));
+        assert!(applied, "{one:?}");
     }
 }

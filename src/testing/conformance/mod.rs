@@ -272,6 +272,7 @@ macro_rules! conformance {
             a_working_container_is_healthy,
             failure_times_use_the_stores_clock,
             a_server_reports_its_state,
+            the_migrations_of_a_working_store_are_applied,
         );
     };
 }
@@ -320,7 +321,7 @@ mod tests {
         ("cas", include_str!("cas.rs")),
         ("health", include_str!("health.rs")),
     ];
-    const PORTS: [&str; 9] = [
+    const PORTS: [&str; 10] = [
         include_str!("../../store/mod.rs"),
         include_str!("../../store/topics.rs"),
         include_str!("../../store/log.rs"),
@@ -330,6 +331,7 @@ mod tests {
         include_str!("../../store/inspect.rs"),
         include_str!("../../api/kv.rs"),
         include_str!("../../store/commit.rs"),
+        include_str!("../../store/values.rs"),
     ];
 
     /// The documentation in a text, in one line.

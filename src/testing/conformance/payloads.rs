@@ -55,7 +55,7 @@ impl Order {
 
 async fn with_codec<S: Subject>(stage: &Stage<'_, S>, codec: Codec) -> Container {
     let builder = Container::builder()
-        .with_store(Arc::clone(&stage.store), stage.container.kv())
+        .with_store(Arc::clone(&stage.store))
         .with_service(stage.group.as_str())
         .with_codec(codec);
     builder.connect().await.must("connecting")

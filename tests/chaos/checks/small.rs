@@ -119,8 +119,7 @@ impl Small {
     }
 
     async fn container(&self) -> Container {
-        let (store, kv) = (Arc::clone(&self.store), self.kv.clone());
-        let building = Container::builder().with_store(store, kv);
+        let building = Container::builder().with_store(Arc::clone(&self.store));
         building
             .with_service(group("billing"))
             .connect()

@@ -13,7 +13,7 @@ use super::resp::pack;
 use super::resp::reply::{self, Flat};
 use super::scripts;
 use super::topics::read_settings;
-use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, TopicSettings};
+use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, Migration, TopicSettings};
 use crate::store::{
     ConsumerStatus, GroupAt, GroupStatus, Inspect, Lane, Partition, ServerInfo, TopicStatus,
 };
@@ -189,6 +189,10 @@ impl Inspect for RedisAdapter {
 
     fn servers(&self) -> BoxFuture<'_, Result<Vec<ServerInfo>, Error>> {
         Box::pin(async { Ok(vec![self.ask_server().await?]) })
+    }
+
+    fn migrations(&self) -> BoxFuture<'_, Result<Vec<Migration>, Error>> {
+        Box::pin(async { self.layout().status().await })
     }
 
     fn status<'a>(

@@ -6,39 +6,13 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 
-use super::keys::Keys;
-use super::net::{Net, TlsSettings};
+use super::adapter::RedisAdapter;
 use super::resp::reply;
 use super::scripts;
-use crate::api::{CasResult, ClaimResult, KvStore};
-use crate::domain::BoxFuture;
-use crate::domain::{Error, Namespace, ttl_millis};
+use crate::domain::{BoxFuture, Error, ttl_millis};
+use crate::store::{CasResult, ClaimResult, Values};
 
-/// The key-value store on a Redis server.
-#[derive(Clone, Debug)]
-pub(crate) struct RedisKv {
-    net: Net,
-    keys: Keys,
-}
-
-impl RedisKv {
-    /// Prepares a store; connections are made when they are needed.
-    pub(crate) fn new(
-        url: &str,
-        tls: &TlsSettings,
-        namespace: Option<Namespace>,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            net: Net::new(url, tls)?,
-            keys: Keys::new(namespace),
-        })
-    }
-
-    /// The store on connections that others use too.
-    pub(super) fn on(net: Net, keys: Keys) -> Self {
-        Self { net, keys }
-    }
-
+impl RedisAdapter {
     async fn on_key<T>(
         &self,
         operation: &'static str,
@@ -65,11 +39,8 @@ fn bytes(value: Value) -> Option<Bytes> {
     }
 }
 
-impl KvStore for RedisKv {
-    fn get_bytes<'a>(
-        &'a self,
-        keys: &'a [&'a str],
-    ) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, Error>> {
+impl Values for RedisAdapter {
+    fn get<'a>(&'a self, keys: &'a [&'a str]) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, Error>> {
         Box::pin(async move {
             if keys.is_empty() {
                 return Ok(Vec::new());
@@ -101,9 +72,9 @@ impl KvStore for RedisKv {
         })
     }
 
-    fn set_bytes<'a>(
+    fn set<'a>(
         &'a self,
-        entries: Vec<(&'a str, Bytes)>,
+        entries: &'a [(&'a str, Bytes)],
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
@@ -124,7 +95,7 @@ impl KvStore for RedisKv {
                 }
                 Ok::<_, Error>((name, command))
             };
-            if let [(key, value)] = &entries[..] {
+            if let [(key, value)] = entries {
                 let (name, command) = command(key, value)?;
                 return self
                     .net
@@ -135,7 +106,7 @@ impl KvStore for RedisKv {
                     .map_err(|e| e.on(*key));
             }
             let mut commands = Vec::with_capacity(entries.len());
-            for (key, value) in &entries {
+            for (key, value) in entries {
                 commands.push(command(key, value)?);
             }
             let set = self.net.run_each::<()>("set", commands).await;
@@ -143,10 +114,10 @@ impl KvStore for RedisKv {
         })
     }
 
-    fn insert_bytes<'a>(
+    fn insert<'a>(
         &'a self,
         key: &'a str,
-        value: Bytes,
+        value: &'a Bytes,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
@@ -190,11 +161,11 @@ impl KvStore for RedisKv {
         }))
     }
 
-    fn cas_bytes<'a>(
+    fn cas<'a>(
         &'a self,
         key: &'a str,
-        expected: Option<Bytes>,
-        new: Bytes,
+        expected: Option<&'a Bytes>,
+        new: &'a Bytes,
         ttl: Option<Duration>,
     ) -> BoxFuture<'a, Result<CasResult, Error>> {
         Box::pin(async move {
@@ -204,7 +175,7 @@ impl KvStore for RedisKv {
                     let call = scripts::kv_cas()
                         .key(name)
                         .arg(i32::from(expected.is_some()))
-                        .arg(expected.as_deref().unwrap_or_default())
+                        .arg(expected.map(|bytes| &bytes[..]).unwrap_or_default())
                         .arg(&new[..])
                         .arg(ttl);
                     reply::array(call.run(connection).await?)
@@ -254,14 +225,14 @@ impl KvStore for RedisKv {
         token: &'a str,
         lease: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(self.settle_claim("extend", key, token, Some(lease), Bytes::new()))
+        Box::pin(self.settle_claim("extend", key, token, Some(lease), b""))
     }
 
     fn complete_claim<'a>(
         &'a self,
         key: &'a str,
         token: &'a str,
-        result: Bytes,
+        result: &'a Bytes,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(self.settle_claim("complete", key, token, Some(ttl), result))
@@ -272,18 +243,18 @@ impl KvStore for RedisKv {
         key: &'a str,
         token: &'a str,
     ) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(self.settle_claim("release", key, token, None, Bytes::new()))
+        Box::pin(self.settle_claim("release", key, token, None, b""))
     }
 }
 
-impl RedisKv {
+impl RedisAdapter {
     async fn settle_claim(
         &self,
         action: &'static str,
         key: &str,
         token: &str,
         time: Option<Duration>,
-        result: Bytes,
+        result: &[u8],
     ) -> Result<bool, Error> {
         let time = ttl_millis(action, time).map_err(|e| e.on(key))?;
         self.on_key(action, key, async |connection, name| {
@@ -292,7 +263,7 @@ impl RedisKv {
                 .arg(token)
                 .arg(action)
                 .arg(time)
-                .arg(&result[..]);
+                .arg(result);
             reply::typed(call.run(connection).await?)
         })
         .await
