@@ -375,7 +375,7 @@ mod tests {
         Timestamp::from_millis(millis).unwrap()
     }
 
-    /// The conditions one by one, each with what it means, written anew.
+    /// A filter and a second implementation of its conditions, one function for each.
     type Naive = (
         DeadLetterFilter,
         Vec<fn(EntryId, &DeadLetterSummary) -> bool>,

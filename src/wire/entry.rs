@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_publishable_at_the_depth_limit_is_readable() {
+    fn a_payload_at_the_depth_limit_round_trips() {
         let deepest = (0..64).fold(Value::Null, |inner, _| json!([inner]));
         let envelope = Envelope::new("t", &deepest).unwrap();
         for codec in [Codec::MessagePack, Codec::Json] {

@@ -266,7 +266,7 @@ impl Draft {
     /// The id is derived from `origin` (topic and entry), so that every delivery of the entry has
     /// the same one.
     pub(super) fn complete(self, origin: &str, appended: Timestamp) -> Result<Envelope, String> {
-        // An empty text is how producers write an absent one whose language has no null for it.
+        // Some producers write an empty text for an absent one, because their language has no null.
         let id = match self.id.filter(|text| !text.is_empty()) {
             Some(text) => uuid::Uuid::try_parse(&text).map_err(|e| format!("field \"id\": {e}"))?,
             None => uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, origin.as_bytes()),

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_payload_is_there_to_be_read() {
+    fn a_line_shows_the_decoded_payload() {
         let json = r#"{"type":"k","payload":{"cents":1250}}"#;
         let dead_letter = dead_letter(vec![(b"json".to_vec(), json.into())], String::new());
         let line: serde_json::Value = serde_json::from_str(&dead_letter.to_json()).unwrap();
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_ids_of_two_stores_are_told_apart() {
+    fn dead_letters_of_two_stores_with_equal_ids_have_two_identities() {
         let one = dead_letter(vec![(b"json".to_vec(), b"1".to_vec())], String::new());
         let two = dead_letter(vec![(b"json".to_vec(), b"2".to_vec())], String::new());
         assert_ne!(one.identity(), two.identity());

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_json_is_a_plain_string() {
+    fn text_that_is_not_json_is_a_plain_string() {
         let read = |text: &'static str| decode::<Value>(&Bytes::from(text)).unwrap();
         assert_eq!(read("hello there"), Value::from("hello there"));
         assert_eq!(read("true"), Value::from(true));

@@ -358,7 +358,7 @@ fn an_extension_of_another_language_is_a_pair() {
 }
 
 #[test]
-fn what_does_not_have_the_shape_of_the_type_is_an_error() {
+fn a_payload_of_another_shape_is_an_error() {
     let encode = |value: &Value| RawPayload::encode(Codec::MessagePack, value).unwrap();
     assert!(encode(&json!([1, 2, 3])).decode::<(i32, i32)>().is_err());
     assert!(encode(&json!([1])).decode::<(i32, i32)>().is_err());
