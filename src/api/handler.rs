@@ -2,8 +2,9 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::iter::repeat;
 use std::marker::PhantomData;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::api::delivery::Delivery;
 use crate::api::options::SubscribeOptions;
 use crate::domain::BoxFuture;
-use crate::domain::{Error, IntoOutcome, IntoOutcomes, Outcome};
+use crate::domain::{Error, IntoOutcome, IntoOutcomes, Outcome, panic_text};
 
 /// A handler with a name and state. Without either, a closure is enough.
 ///
@@ -36,14 +37,20 @@ use crate::domain::{Error, IntoOutcome, IntoOutcomes, Outcome};
 /// }
 /// ```
 pub trait Handler: Send + Sync + 'static {
-    /// The type of the payload. A payload that does not decode to it goes to the dead letters as
-    /// `undecodable`, without a retry.
+    /// The type of the payload. A payload that does not decode goes to the dead letters as
+    /// `undecodable` at its first attempt, unless
+    /// [`with_undecodable_retry`](SubscribeOptions::with_undecodable_retry) says otherwise.
     type Message: DeserializeOwned + Send;
 
     /// The type that [`handle`](Self::handle) returns: `()`, an [`Outcome`], or a `Result` of either.
     type Outcome: IntoOutcome;
 
     /// Handles one delivery. After an error or a panic the message is tried again by the retry policy.
+    ///
+    /// After the delivery was [cancelled](Delivery::cancelled) only an outcome that the handler
+    /// names ends it: [`Outcome::Ack`], [`Outcome::Snooze`] or [`Outcome::DeadLetter`]. After `()`,
+    /// `Ok(())`, an error, a panic or [`Outcome::Retry`] the shutdown releases the message, and no
+    /// attempt counts.
     ///
     /// A shutdown drops the future after its grace.
     fn handle(
@@ -107,16 +114,18 @@ pub trait IntoHandler<Marker> {
     fn into_handler(self) -> Arc<dyn RawHandler>;
 }
 
-/// The text of a panic, as an error text.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    match text {
-        Some(text) => format!("the handler panicked: {text}"),
-        None => "the handler panicked".to_owned(),
+/// The outcome of a handler that was cancelled and has not said how its delivery ends. The runtime
+/// gives a delivery back that was cancelled and asks for a retry.
+fn without_a_word() -> Outcome {
+    Outcome::retry("the handler was cancelled and did not say how the delivery ends")
+}
+
+/// What a handler's value means, given whether its delivery was cancelled meanwhile.
+fn outcome_of(value: impl IntoOutcome, delivery: &Delivery) -> Outcome {
+    if delivery.is_cancelled() && value.is_implied_ack() {
+        return without_a_word();
     }
+    value.into_outcome()
 }
 
 #[derive(Debug)]
@@ -130,7 +139,8 @@ impl<H: Handler> RawHandler for Named<H> {
     fn handle(&self, delivery: Delivery) -> BoxFuture<'_, Result<Outcome, Error>> {
         Box::pin(async move {
             let message = delivery.envelope().payload()?;
-            Ok(self.0.handle(message, delivery).await.into_outcome())
+            let value = self.0.handle(message, delivery.clone()).await;
+            Ok(outcome_of(value, &delivery))
         })
     }
 }
@@ -160,7 +170,8 @@ where
     fn handle(&self, delivery: Delivery) -> BoxFuture<'_, Result<Outcome, Error>> {
         Box::pin(async move {
             let message = delivery.envelope().payload()?;
-            Ok((self.function)(message, delivery).await.into_outcome())
+            let value = (self.function)(message, delivery.clone()).await;
+            Ok(outcome_of(value, &delivery))
         })
     }
 }
@@ -177,6 +188,17 @@ where
             function: self,
             message: PhantomData,
         })
+    }
+}
+
+/// Decodes one payload of a batch. `Err` holds the result of a message whose payload does not decode,
+/// or whose decoding panics: neither may cost the other messages of the batch.
+fn payload<T: DeserializeOwned>(delivery: &Delivery) -> Result<T, Result<Outcome, Error>> {
+    let decoding = AssertUnwindSafe(|| delivery.envelope().payload());
+    match catch_unwind(decoding) {
+        Ok(Ok(message)) => Ok(message),
+        Ok(Err(error)) => Err(Err(error)),
+        Err(panic) => Err(Ok(Outcome::retry(panic_text(panic)))),
     }
 }
 
@@ -199,35 +221,45 @@ where
     fn handle(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result<Outcome, Error>>> {
         Box::pin(async move {
             let mut messages = Vec::with_capacity(batch.len());
-            let undecodable: Vec<Option<Error>> = batch
+            let mut handled = Vec::with_capacity(batch.len());
+            // The result of each message that the function is not called with.
+            let unread: Vec<Option<Result<Outcome, Error>>> = batch
                 .into_iter()
-                .map(|delivery| match delivery.envelope().payload() {
+                .map(|delivery| match payload(&delivery) {
                     Ok(message) => {
+                        handled.push(delivery.clone());
                         messages.push((message, delivery));
                         None
                     }
-                    Err(error) => Some(error),
+                    Err(result) => Some(result),
                 })
                 .collect();
             let count = messages.len();
-            // Caught here, so that a panic does not retry the undecodable messages.
+            // The function's panic must not retry the messages that do not decode.
             let call = async {
-                match count {
-                    0 => Vec::new(),
-                    _ => (self.function)(messages).await.into_outcomes(count),
+                if count == 0 {
+                    return Vec::new();
                 }
+                let value = (self.function)(messages).await;
+                let silent: Vec<bool> = (0..count)
+                    .map(|at| handled[at].is_cancelled() && value.is_implied_ack_at(at))
+                    .collect();
+                let outcomes = value.into_outcomes(count).into_iter();
+                let outcomes = outcomes.zip(silent.into_iter().chain(repeat(false)));
+                outcomes
+                    .map(|(outcome, silent)| if silent { without_a_word() } else { outcome })
+                    .collect()
             };
             let outcomes = AssertUnwindSafe(call).catch_unwind().await;
-            let panicked = |panic: Box<dyn Any + Send>| {
-                Outcome::retry(panic_text(&*panic)).into_outcomes(count)
-            };
+            let panicked =
+                |panic: Box<dyn Any + Send>| Outcome::retry(panic_text(panic)).into_outcomes(count);
             let mut outcomes = outcomes.unwrap_or_else(panicked).into_iter();
             let missing = || Outcome::retry("no outcome");
-            let result = |error: Option<Error>| match error {
-                Some(error) => Err(error),
+            let result = |unread: Option<Result<Outcome, Error>>| match unread {
+                Some(result) => result,
                 None => Ok(outcomes.next().unwrap_or_else(missing)),
             };
-            undecodable.into_iter().map(result).collect()
+            unread.into_iter().map(result).collect()
         })
     }
 }

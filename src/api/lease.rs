@@ -7,9 +7,13 @@ use tokio::sync::Notify;
 /// The state of one delivery's lease. The in-flight table, the worker and the handler share it.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
+    /// Tells this hand-out of the entry from every other one in this process.
+    token: u64,
     /// The handler was called.
     begun: AtomicBool,
-    /// The handler has returned; the store has not settled the delivery yet.
+    /// The handler has returned.
+    returned: AtomicBool,
+    /// How the delivery ends is decided; only the store does not know yet.
     finished: AtomicBool,
     /// Another consumer holds the delivery.
     lost: AtomicBool,
@@ -19,6 +23,17 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    pub(crate) fn new(token: u64) -> Self {
+        Self {
+            token,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        self.token
+    }
+
     pub(crate) fn begin(&self) {
         self.begun.store(true, Ordering::Release);
     }
@@ -31,9 +46,18 @@ impl Lease {
         self.finished.load(Ordering::Acquire)
     }
 
+    pub(crate) fn end_call(&self) {
+        self.returned.store(true, Ordering::Release);
+    }
+
+    /// Whether the handler was called.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
     /// Whether the handler was called and has not returned.
     pub(crate) fn is_running(&self) -> bool {
-        self.begun.load(Ordering::Acquire) && !self.is_finished()
+        self.is_begun() && !self.returned.load(Ordering::Acquire)
     }
 
     /// Another consumer holds the delivery: notifies the handler.

@@ -17,6 +17,7 @@ pub struct SubscribeOptions {
     pub(crate) lease: Duration,
     pub(crate) retry: RetryPolicy,
     pub(crate) handler: Option<String>,
+    pub(crate) undecodable_retry: bool,
     pub(crate) dead_letter_retention: DeadLetterRetention,
 }
 
@@ -31,6 +32,7 @@ impl Default for SubscribeOptions {
             lease: Duration::from_secs(30),
             retry: RetryPolicy::default(),
             handler: None,
+            undecodable_retry: false,
             dead_letter_retention: DeadLetterRetention::forever(),
         }
     }
@@ -98,6 +100,17 @@ impl SubscribeOptions {
     /// Sets the retry policy; by default [`RetryPolicy::default`].
     pub fn with_retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
+        self
+    }
+
+    /// Sets whether a payload that does not decode to the handler's type is tried again by the retry
+    /// policy; by default it goes to the dead letters at its first attempt.
+    ///
+    /// For rolling deployments: a process of the newer version may decode the payload. After the
+    /// last attempt the message goes to the dead letters as `undecodable`. An entry whose envelope
+    /// does not decode is never tried again.
+    pub fn with_undecodable_retry(mut self, retry: bool) -> Self {
+        self.undecodable_retry = retry;
         self
     }
 

@@ -46,8 +46,8 @@ pub struct SubscriptionReport {
     /// Deliveries that were released because no handler had begun them. No attempt counts, and other
     /// consumers can take them at once.
     pub released: u64,
-    /// Handlers that were still running after the grace and were cancelled. Their deliveries were
-    /// released too.
+    /// Handlers that were still running after the grace, were cancelled, and did not end their
+    /// delivery. Their deliveries were released too. No attempt counts.
     pub cancelled: u64,
     /// Deliveries that could neither be settled nor released. They return when their lease ends;
     /// those that a handler has finished are handled again.

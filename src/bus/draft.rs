@@ -1,5 +1,6 @@
 //! A message on its way through the publish pipeline.
 
+use std::borrow::Cow;
 use std::mem;
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ pub(super) fn encode(
     codec: Codec,
     limits: Limits,
 ) -> Vec<Draft> {
-    let draft = |envelope| match encode_entry(envelope, codec, limits) {
+    let draft = |envelope: &Envelope| match encode_entry(&begin(envelope), codec, limits) {
         Ok((name, bytes)) => Draft::Open {
             entry: NewEntry {
                 id: options.identity(envelope),
@@ -40,6 +41,17 @@ pub(super) fn encode(
         Err(error) => Draft::Done(Err(error)),
     };
     envelopes.iter().map(draft).collect()
+}
+
+/// A message begins at attempt 0 in each topic, whatever it failed as in another. Copies only an
+/// envelope that was received after a failed attempt.
+fn begin(envelope: &Envelope) -> Cow<'_, Envelope> {
+    if envelope.failed_attempts() == 0 && envelope.last_error().is_none() {
+        return Cow::Borrowed(envelope);
+    }
+    let mut begun = envelope.clone();
+    begun.reset_attempts();
+    Cow::Owned(begun)
 }
 
 /// Fails all open drafts after the first `admitted` ones.

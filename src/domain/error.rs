@@ -240,6 +240,16 @@ impl StdError for Error {
     }
 }
 
+/// An error and its causes, outermost first.
+pub(super) fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        (**error).source()
+    })
+    .take(1 + MAX_CAUSES)
+}
+
 /// The text of an error and of each of its causes, outermost first.
 ///
 /// Leaves out a cause that its parent's text already ends with, because many libraries repeat
@@ -248,11 +258,7 @@ pub(crate) fn chain_texts<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = String> + 'a {
     let mut parent: Option<String> = None;
-    successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
-        (**error).source()
-    })
-    .take(1 + MAX_CAUSES)
-    .filter_map(move |error| {
+    causes(error).filter_map(move |error| {
         let text = error.to_string();
         let repeats = parent
             .as_ref()

@@ -9,6 +9,8 @@ use backoff::SystemClock;
 use backoff::backoff::Backoff as _;
 use backoff::exponential::ExponentialBackoff;
 
+use super::panic::discard;
+
 type CustomDelay = dyn Fn(u32) -> Duration + Send + Sync;
 
 /// The delay of a custom policy that panics.
@@ -49,7 +51,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The longest delay before a retry or after a snooze: 30 days.
+    /// The longest delay that a policy gives: 30 days. [`Outcome::MAX_DELAY`](super::Outcome::MAX_DELAY)
+    /// bounds a delay that a handler names.
     pub const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
     /// Doubles the delay after every failure, from `first` up to `max`.
@@ -105,9 +108,11 @@ impl RetryPolicy {
         let delay = match &self.delay {
             Delay::Fixed(delay) => *delay,
             // A policy that panics must not end its worker.
-            Delay::Custom(delay) => {
-                catch_unwind(AssertUnwindSafe(|| delay(failed))).unwrap_or(FALLBACK)
-            }
+            Delay::Custom(delay) => catch_unwind(AssertUnwindSafe(|| delay(failed)))
+                .unwrap_or_else(|panic| {
+                    discard(panic);
+                    FALLBACK
+                }),
             Delay::Exponential { first, max } => {
                 jittered(grown(*first, *max, failed), random).min(*max)
             }

@@ -12,9 +12,9 @@ use crate::api::options::SubscribeOptions;
 use crate::domain::{Error, TopicSettings};
 use crate::store::{Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, Member, Store};
 use crate::wire::Limits;
-use crate::worker::fault::Faults;
+use crate::worker::fault::{Faults, Pressure};
 use crate::worker::intake::capacity::Capacity;
-use crate::worker::intake::in_flight::InFlight;
+use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::queue::{Queue, Queued};
 use crate::worker::meters::Meters;
 use crate::worker::services::lease_keeper::LeaseKeeper;
@@ -29,8 +29,8 @@ pub(crate) struct Core {
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) capacity: Capacity,
     pub(crate) queue: Queue,
-    pub(crate) acks: mpsc::Sender<DeliveryId>,
-    pub(crate) writes: mpsc::Sender<Commit>,
+    pub(crate) acks: mpsc::Sender<HandOut>,
+    pub(crate) writes: mpsc::Sender<Write>,
     /// Ends reading.
     pub(crate) stop: CancellationToken,
     /// Ends the background jobs.
@@ -43,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) may_hold_unseen: AtomicBool,
     pub(crate) lease_keeper: Arc<LeaseKeeper>,
     pub(crate) faults: Faults,
+    pub(crate) pressure: Pressure,
 }
 
 /// Counts settled deliveries. The settlers count, the janitor compares.
@@ -56,10 +57,26 @@ impl fmt::Debug for Core {
     }
 }
 
+/// A commit on its way to the settler, and the hand-out that it ends.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) commit: Commit,
+    pub(crate) token: u64,
+}
+
+impl Write {
+    pub(crate) fn hand_out(&self) -> HandOut {
+        HandOut {
+            id: self.commit.delivery(),
+            token: self.token,
+        }
+    }
+}
+
 /// The settlers' ends of the channels.
 pub(crate) struct Settlements {
-    pub(crate) acks: mpsc::Receiver<DeliveryId>,
-    pub(crate) writes: mpsc::Receiver<Commit>,
+    pub(crate) acks: mpsc::Receiver<HandOut>,
+    pub(crate) writes: mpsc::Receiver<Write>,
 }
 
 impl Core {
@@ -104,6 +121,7 @@ impl Core {
             may_hold_unseen: AtomicBool::new(false),
             lease_keeper: Arc::new(lease_keeper),
             faults,
+            pressure: Pressure::default(),
         };
         let settlements = Settlements {
             acks: ack_queue,

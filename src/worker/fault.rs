@@ -1,7 +1,10 @@
 //! Failures of the subscription's parts, and how long a part waits before it tries again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::domain::{Error, RetryPolicy, describe};
 
@@ -54,6 +57,30 @@ impl Faults {
     }
 }
 
+/// How long handlers have been backing off without an acknowledgement in between.
+#[derive(Debug, Default)]
+pub(crate) struct Pressure {
+    lasts: AtomicBool,
+    since: Mutex<Option<Instant>>,
+}
+
+impl Pressure {
+    /// Notes that a handler backs off now. Returns how long handlers have been doing so.
+    pub(crate) fn note(&self, now: Instant) -> Duration {
+        self.lasts.store(true, Ordering::Relaxed);
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(*since.get_or_insert(now))
+    }
+
+    /// Notes an acknowledgement. Reads one flag while no handler backs off.
+    pub(crate) fn clear(&self) {
+        if self.lasts.load(Ordering::Relaxed) {
+            self.lasts.store(false, Ordering::Relaxed);
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
+
 /// How long to wait after `failures` failures in a row: from 100 milliseconds to 5 seconds, jittered.
 ///
 /// The parts of a subscription neither spin nor give up.
@@ -82,6 +109,16 @@ mod tests {
         );
         faults.reading.clear();
         assert_eq!(faults.problem().as_deref(), Some("settling: read: full"));
+    }
+
+    #[test]
+    fn pressure_lasts_until_an_acknowledgement() {
+        let (pressure, began) = (Pressure::default(), Instant::now());
+        let later = began + Duration::from_secs(3);
+        assert_eq!(pressure.note(began), Duration::ZERO);
+        assert_eq!(pressure.note(later), Duration::from_secs(3));
+        pressure.clear();
+        assert_eq!(pressure.note(later), Duration::ZERO);
     }
 
     #[test]

@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::domain::{Error, describe};
-use crate::store::{Commit, Commits, DeliveryId, End, Fate, MAX_BATCH, Member, Replies, Store};
-use crate::worker::core::SettledCount;
+use crate::store::{Commit, Commits, End, Fate, MAX_BATCH, Member, Replies, Store};
+use crate::worker::core::{SettledCount, Write};
 use crate::worker::fault::{Fault, back_off};
-use crate::worker::intake::in_flight::InFlight;
+use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::meters::Meters;
 use crate::worker::services::promoter::Due;
 
@@ -36,12 +36,19 @@ pub(crate) struct Settler {
 
 impl Settler {
     /// Acknowledges until every worker has ended.
-    pub(crate) async fn acknowledge(self, mut acks: mpsc::Receiver<DeliveryId>) {
-        let mut batch = Commits::default();
-        while acks.recv_many(batch.acks_mut(), MAX_BATCH).await > 0 {
+    ///
+    /// Drops the acknowledgement of an entry that was handed to this process again: the current
+    /// hand-out decides. An acknowledgement of an entry that another consumer holds is sent,
+    /// because the work is done.
+    pub(crate) async fn acknowledge(self, mut acks: mpsc::Receiver<HandOut>) {
+        let (mut received, mut batch) = (Vec::with_capacity(MAX_BATCH), Commits::default());
+        while acks.recv_many(&mut received, MAX_BATCH).await > 0 {
+            self.in_flight.retain_not_replaced(&mut received);
+            let ids = received.iter().map(|hand_out| hand_out.id);
+            batch.acks_mut().extend(ids);
             self.commit(&batch).await;
             self.meters.acknowledged.increment(batch.len() as u64);
-            self.finish(batch.len(), batch.acks().iter().copied());
+            self.finish(received.drain(..));
             batch.clear();
         }
     }
@@ -50,22 +57,25 @@ impl Settler {
     ///
     /// Repeating after an unknown outcome is safe: the store no longer counts a settled delivery as
     /// this consumer's and writes nothing for it.
-    pub(crate) async fn write(self, mut writes: mpsc::Receiver<Commit>, due: Arc<Due>) {
-        let (mut received, mut batch) = (Vec::with_capacity(MAX_BATCH), Commits::default());
+    pub(crate) async fn write(self, mut writes: mpsc::Receiver<Write>, due: Arc<Due>) {
+        let (mut received, mut hand_outs) = (Vec::with_capacity(MAX_BATCH), Vec::new());
+        let mut batch = Commits::default();
         let mut next = Instant::now();
         while writes.recv_many(&mut received, MAX_BATCH).await > 0 {
             if received.len() < SMALL_WRITE {
                 sleep_until(next).await;
                 while received.len() < MAX_BATCH
-                    && let Ok(commit) = writes.try_recv()
+                    && let Ok(write) = writes.try_recv()
                 {
-                    received.push(commit);
+                    received.push(write);
                 }
             }
             next = Instant::now() + BETWEEN_WRITES;
-            batch.extend(received.drain(..));
             // A lease may have been lost while its commit waited for the batch before it.
-            batch.retain(|id| self.in_flight.contains(id));
+            self.in_flight
+                .retain_current(&mut received, Write::hand_out);
+            hand_outs.extend(received.iter().map(Write::hand_out));
+            batch.extend(received.drain(..).map(|write| write.commit));
             let (fates, failures) = self.commit(&batch).await;
             let lost = fates.iter().filter(|fate| **fate == Fate::Lost).count();
             // After a failure, `Lost` can also mean that an earlier try has settled it.
@@ -75,7 +85,7 @@ impl Settler {
             if let Some(soonest) = soonest_retry(batch.fenced()) {
                 due.set(soonest);
             }
-            self.finish(batch.len(), batch.fenced().iter().map(Commit::delivery));
+            self.finish(hand_outs.drain(..));
             batch.clear();
         }
     }
@@ -102,9 +112,10 @@ impl Settler {
         }
     }
 
-    fn finish(&self, count: usize, ids: impl Iterator<Item = DeliveryId>) {
-        self.settled.fetch_add(count as u64, Ordering::Relaxed);
-        self.in_flight.remove(ids);
+    fn finish(&self, hand_outs: impl ExactSizeIterator<Item = HandOut>) {
+        let count = hand_outs.len() as u64;
+        self.settled.fetch_add(count, Ordering::Relaxed);
+        self.in_flight.remove(hand_outs);
         self.meters.in_flight.set(self.in_flight.len() as f64);
     }
 

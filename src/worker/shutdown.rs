@@ -29,14 +29,14 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     }
     core.queue.close();
 
-    let mut cancelled = 0;
     if !all_ended(&mut tasks.workers, deadline).await {
         core.in_flight.cancel_all();
         if !all_ended(&mut tasks.workers, Instant::now() + NOTICE).await {
-            cancelled = core.in_flight.running();
             abort(&mut tasks.workers).await;
         }
     }
+    // Includes the handlers that returned after the cancellation and gave their delivery back.
+    let cancelled = core.in_flight.begun();
 
     // The lease keeper ends first: an extension under way would undo the release.
     core.halt.cancel();
@@ -47,7 +47,7 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     let released = released.ok().and_then(Result::ok);
 
     // The finished deliveries leave when the settlers have written them.
-    let unfinished = core.in_flight.unfinished().len();
+    let unfinished = core.in_flight.unfinished();
     let flush_until = Instant::now() + FLUSH;
     while core.in_flight.len() > unfinished && Instant::now() < flush_until {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -87,6 +87,6 @@ async fn release_unfinished(core: &Core) -> Result<u64, Error> {
         .into_iter()
         .filter(|id| !core.in_flight.is_finished(*id));
     let released = core.release(unfinished).await?;
-    core.in_flight.remove(core.in_flight.unfinished());
+    core.in_flight.remove_unfinished();
     Ok(released)
 }

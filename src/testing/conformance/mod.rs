@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use crate::container::Container;
 
+pub mod attempts;
 pub mod cas;
 pub mod dead_letter_counts;
 pub mod dead_letters;
@@ -152,6 +153,17 @@ macro_rules! conformance {
             a_lost_lease_cancels_the_delivery,
             only_one_of_two_takes_over,
             a_long_handler_keeps_its_lease,
+        );
+        $crate::conformance_checks!($factory, attempts:
+            a_panic_whose_payload_panics_costs_no_worker,
+            a_payload_that_panics_costs_its_own_message,
+            one_bad_message_does_not_take_its_batch_along,
+            a_cancelled_handler_acknowledges_only_by_saying_so,
+            a_snooze_of_months_is_kept,
+            back_pressure_uses_up_no_attempt,
+            a_message_published_on_begins_at_its_first_attempt,
+            a_lowered_maximum_holds_at_once,
+            an_undecodable_payload_waits_for_another_version,
         );
         $crate::conformance_checks!($factory, retries:
             a_failed_message_is_redelivered_until_it_is_exhausted,
@@ -299,13 +311,14 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 20] = [
+    const CHECKS: [(&str, &str); 21] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
         ("groups", include_str!("groups.rs")),
         ("settle", include_str!("settle.rs")),
         ("leases", include_str!("leases.rs")),
+        ("attempts", include_str!("attempts.rs")),
         ("retries", include_str!("retries.rs")),
         ("dead_letter_counts", include_str!("dead_letter_counts.rs")),
         ("dead_letters", include_str!("dead_letters.rs")),

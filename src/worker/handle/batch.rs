@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::api::handler::RawBatchHandler;
 use crate::worker::core::Core;
 use crate::worker::handle::call::call_batch;
-use crate::worker::handle::pipeline::{begin, end};
+use crate::worker::handle::pipeline::{Begun, begin, end};
 use crate::worker::intake::queue::{Queue, Queued};
 
 /// The state that the workers of a batch subscription share.
@@ -38,12 +38,10 @@ pub(crate) async fn run(core: Arc<Core>, batches: Arc<Batches>) {
         if count == 0 {
             return;
         }
+        let _slots = core.capacity.slots(count);
         // As for single deliveries, nothing begins after a stop.
         if !core.stop.is_cancelled() {
             handle(&core, &*batches.handler, batch).await;
-        }
-        for _ in 0..count {
-            core.capacity.release();
         }
     }
 }
@@ -69,12 +67,62 @@ async fn handle(core: &Core, handler: &dyn RawBatchHandler, batch: Vec<Queued>) 
             begun.extend(begin(core, queued).await);
         }
     }
-    if begun.is_empty() {
-        return;
+    for part in split(begun, core) {
+        let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
+        let results = call_batch(core, handler, deliveries).await;
+        for (begun, result) in part.into_iter().zip(results) {
+            end(core, begun, result).await;
+        }
     }
-    let deliveries = begun.iter().map(|one| one.delivery.clone()).collect();
-    let results = call_batch(core, handler, deliveries).await;
-    for (begun, result) in begun.into_iter().zip(results) {
-        end(core, begun, result).await;
+}
+
+/// Splits a batch, so that a message that makes its whole batch fail dies alone.
+///
+/// Messages with the same number of failed attempts share a call, and each failed attempt halves
+/// how many do. At its last attempt a message is alone.
+fn split(mut batch: Vec<Begun>, core: &Core) -> Vec<Vec<Begun>> {
+    let (most, max_attempts) = (core.options.batch.0, core.options.retry.max_attempts());
+    // Stable, so the messages of a part keep their order.
+    batch.sort_by_key(|one| one.count.failed);
+    let mut parts: Vec<Vec<Begun>> = Vec::new();
+    for one in batch {
+        let failed = one.count.failed;
+        match parts.last_mut() {
+            Some(part)
+                if part[0].count.failed == failed
+                    && part.len() < part_size(most, failed, max_attempts) =>
+            {
+                part.push(one);
+            }
+            _ => parts.push(vec![one]),
+        }
+    }
+    parts
+}
+
+/// How many messages with this number of failed attempts share a call.
+fn part_size(most: usize, failed: u32, max_attempts: u32) -> usize {
+    if failed > 0 && failed.saturating_add(1) >= max_attempts {
+        return 1;
+    }
+    most.checked_shr(failed).unwrap_or(0).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_batch_comes_back_in_halves_and_each_message_has_its_last_attempt_alone() {
+        let sizes = |most, max_attempts| {
+            (0..max_attempts)
+                .map(|failed| part_size(most, failed, max_attempts))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(100, 5), [100, 50, 25, 12, 1]);
+        assert_eq!(sizes(100, 1), [100]);
+        assert_eq!(sizes(100, 2), [100, 1]);
+        assert_eq!(sizes(4, 6), [4, 2, 1, 1, 1, 1]);
+        assert_eq!(part_size(100, u32::MAX, 5), 1, "a foreign count");
     }
 }

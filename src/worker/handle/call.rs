@@ -7,8 +7,8 @@ use futures_util::FutureExt as _;
 use tracing::Instrument as _;
 
 use crate::api::delivery::Delivery;
-use crate::api::handler::{RawBatchHandler, RawHandler, panic_text};
-use crate::domain::{Error, Outcome};
+use crate::api::handler::{RawBatchHandler, RawHandler};
+use crate::domain::{Error, Outcome, panic_text};
 use crate::worker::core::Core;
 
 /// Calls a handler with one delivery. An error means that the payload does not decode.
@@ -61,7 +61,7 @@ async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> Result<T, S
     core.meters
         .handler_duration
         .record(started.elapsed().as_secs_f64());
-    result.map_err(|panic| panic_text(&*panic))
+    result.map_err(panic_text)
 }
 
 /// Fails every message if the handler returned a wrong number of results: no result can be matched

@@ -13,8 +13,9 @@ use crate::store::{Commit, DeliveryId, Fields, Member};
 use crate::wire::dead_letter::encode_record;
 use crate::wire::redelivery::Redelivery;
 use crate::wire::{Limits, Undecodable, encode_entry};
-use crate::worker::core::Core;
+use crate::worker::core::{Core, Write};
 use crate::worker::handle::decode::Entry;
+use crate::worker::intake::in_flight::HandOut;
 
 /// Passes the ending of a delivery to the settlers.
 ///
@@ -59,7 +60,9 @@ pub(super) async fn commit_undecodable(
 
 async fn acknowledge(core: &Core, lease: &Lease, id: DeliveryId) {
     lease.finish();
-    if let Err(full) = core.acks.try_send(id) {
+    core.pressure.clear();
+    let token = lease.token();
+    if let Err(full) = core.acks.try_send(HandOut { id, token }) {
         core.queue.pass_on();
         let _ = core.acks.send(full.into_inner()).await;
     }
@@ -71,8 +74,12 @@ async fn write(core: &Core, lease: &Lease, id: DeliveryId, ending: Ending) {
         return;
     }
     lease.finish();
+    let write = Write {
+        commit: ending.into_commit(id),
+        token: lease.token(),
+    };
     // The settlers outlive the workers, so sending succeeds.
-    if let Err(full) = core.writes.try_send(ending.into_commit(id)) {
+    if let Err(full) = core.writes.try_send(write) {
         core.queue.pass_on();
         let _ = core.writes.send(full.into_inner()).await;
     }

@@ -1,33 +1,65 @@
 //! Decide: from the handler's result to a verdict. Pure; the rules are the domain's.
 
+use std::time::Duration;
+
+use crate::api::options::SubscribeOptions;
 use crate::domain::{Error, Outcome, Reason, RetryPolicy, Verdict, describe};
 use crate::worker::handle::count::{CRASH, Count};
 
+/// What a decision takes from outside.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Chance {
+    /// Uniform in `0.0..1.0`.
+    pub(super) random: f64,
+    /// How long handlers have been backing off.
+    pub(super) pressure: Duration,
+}
+
 /// Decides about a delivery whose handler has returned. An error means that the payload does not
-/// decode, so no further attempt can succeed.
+/// decode. No further attempt of this version can succeed, but one of another version may.
 pub(super) fn decide(
     result: Result<Outcome, Error>,
     count: Count,
-    policy: &RetryPolicy,
-    random: f64,
+    options: &SubscribeOptions,
+    chance: Chance,
 ) -> Verdict {
-    let outcome = result.unwrap_or_else(|error| Outcome::DeadLetter {
-        reason: Reason::Undecodable,
-        error: describe(&error),
-    });
-    Verdict::of(outcome, count.failed, policy, random)
+    let policy = &options.retry;
+    let attempts_left = count.attempt() < policy.max_attempts();
+    let outcome = match result {
+        Ok(outcome) => outcome,
+        Err(error) if options.undecodable_retry && attempts_left => Outcome::retry(error),
+        Err(error) => Outcome::DeadLetter {
+            reason: Reason::Undecodable,
+            error: describe(&error),
+        },
+    };
+    let Chance { random, pressure } = chance;
+    Verdict::of(outcome, count.failed, policy, random, pressure)
 }
 
-/// Decides whether a crash used up the last attempt. `None`: call the handler.
-pub(super) fn decide_crashed(count: Count, policy: &RetryPolicy) -> Option<Verdict> {
-    let verdict = Verdict::after_crash(count.failed, policy, CRASH);
-    verdict.filter(|_| count.crashed)
+/// Whether the handler has not ended its delivery. Says nothing about a payload that does not
+/// decode.
+pub(super) fn wants_another_attempt(result: &Result<Outcome, Error>) -> bool {
+    matches!(result, Ok(Outcome::Retry { .. } | Outcome::BackOff { .. }))
+}
+
+/// Decides whether no attempt is left, because of a crash or because the maximum is lower than it
+/// was when `last_error` was recorded. `None`: call the handler.
+pub(super) fn decide_early(
+    count: Count,
+    last_error: Option<&str>,
+    policy: &RetryPolicy,
+) -> Option<Verdict> {
+    let (reason, error) = match last_error {
+        _ if count.crashed => (Reason::Crashed, CRASH),
+        Some(error) => (Reason::Exhausted, error),
+        None => return None,
+    };
+    Verdict::before(count.failed, policy, reason, error)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::domain::ErrorKind;
     use crate::worker::handle::count::count;
@@ -36,10 +68,15 @@ mod tests {
         RetryPolicy::fixed(Duration::from_secs(1)).with_max_attempts(3)
     }
 
+    fn decide(result: Result<Outcome, Error>, count: Count) -> Verdict {
+        let options = SubscribeOptions::new().with_retry(policy());
+        super::decide(result, count, &options, Chance::default())
+    }
+
     #[test]
     fn an_undecodable_payload_goes_to_the_dead_letters_at_its_first_attempt() {
         let error = Error::new(ErrorKind::Decode, "decode payload", "not a u32");
-        let verdict = decide(Err(error), count(0, 1), &policy(), 0.5);
+        let verdict = decide(Err(error), count(0, 1));
         let Verdict::DeadLetter {
             reason,
             attempts,
@@ -53,11 +90,31 @@ mod tests {
     }
 
     #[test]
+    fn an_undecodable_payload_is_retried_on_demand_and_stays_undecodable() {
+        let options = SubscribeOptions::new()
+            .with_retry(policy())
+            .with_undecodable_retry(true);
+        let after = |failed| {
+            let error = Error::new(ErrorKind::Decode, "decode payload", "not a u32");
+            super::decide(Err(error), count(failed, 1), &options, Chance::default())
+        };
+        assert!(matches!(after(0), Verdict::Reschedule { attempts: 1, .. }));
+        assert!(matches!(after(1), Verdict::Reschedule { attempts: 2, .. }));
+        let Verdict::DeadLetter {
+            reason, attempts, ..
+        } = after(2)
+        else {
+            panic!("not a dead letter");
+        };
+        assert_eq!((reason, attempts), (Reason::Undecodable, 3));
+    }
+
+    #[test]
     fn earlier_crashes_use_up_attempts() {
         let failed = || Ok(Outcome::retry("no"));
-        let retried = decide(failed(), count(0, 2), &policy(), 0.5);
+        let retried = decide(failed(), count(0, 2));
         assert!(matches!(retried, Verdict::Reschedule { attempts: 2, .. }));
-        let exhausted = decide(failed(), count(0, 3), &policy(), 0.5);
+        let exhausted = decide(failed(), count(0, 3));
         assert!(matches!(
             exhausted,
             Verdict::DeadLetter {
@@ -68,15 +125,25 @@ mod tests {
     }
 
     #[test]
-    fn only_a_crash_that_was_the_last_attempt_ends_a_delivery_early() {
-        assert_eq!(decide_crashed(count(0, 3), &policy()), None);
-        assert_eq!(decide_crashed(count(9, 1), &policy()), None, "no crash");
-        let Some(Verdict::DeadLetter {
-            reason, attempts, ..
-        }) = decide_crashed(count(1, 3), &policy())
-        else {
-            panic!("not a dead letter");
+    fn a_delivery_without_attempts_left_ends_before_its_handler() {
+        let early = |count, last_error| match decide_early(count, last_error, &policy()) {
+            Some(Verdict::DeadLetter {
+                reason,
+                attempts,
+                error,
+            }) => Some((reason, attempts, error)),
+            other => {
+                assert_eq!(other, None);
+                None
+            }
         };
-        assert_eq!((reason, attempts), (Reason::Crashed, 3));
+        assert_eq!(early(count(0, 3), None), None);
+        let crashed = (Reason::Crashed, 3, CRASH.to_owned());
+        assert_eq!(early(count(1, 3), Some("disk full")), Some(crashed));
+        assert_eq!(early(count(9, 1), None), None, "a foreign count");
+        // The maximum was higher when these attempts were made.
+        assert_eq!(early(count(2, 1), Some("disk full")), None);
+        let exhausted = (Reason::Exhausted, 3, "disk full".to_owned());
+        assert_eq!(early(count(3, 1), Some("disk full")), Some(exhausted));
     }
 }

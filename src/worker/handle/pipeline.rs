@@ -1,16 +1,20 @@
 //! Runs the pipeline for one delivery.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
 use crate::domain::{Error, Outcome};
+use crate::store::Lane;
 use crate::worker::core::Core;
 use crate::worker::handle::call::call;
 use crate::worker::handle::commit::{commit, commit_undecodable};
 use crate::worker::handle::count::{Count, count};
-use crate::worker::handle::decide::{decide, decide_crashed};
+use crate::worker::handle::decide::{Chance, decide, decide_early, wants_another_attempt};
 use crate::worker::handle::decode::{Entry, decode};
 use crate::worker::intake::queue::Queued;
 
@@ -19,10 +23,10 @@ pub(crate) async fn run(core: Arc<Core>, handler: Arc<dyn RawHandler>) {
     while let Some(queued) = core.queue.next().await {
         // After a stop nothing begins: the shutdown releases the rest of the queue. A delivery
         // that lost its lease in the queue belongs to another consumer.
+        let _slot = core.capacity.slots(1);
         if !core.stop.is_cancelled() && !queued.lease.is_cancelled() {
             handle(&core, &*handler, queued).await;
         }
-        core.capacity.release();
     }
 }
 
@@ -36,8 +40,8 @@ async fn handle(core: &Core, handler: &dyn RawHandler, queued: Queued) {
 /// A delivery that a handler is called with.
 pub(super) struct Begun {
     pub(super) delivery: Delivery,
+    pub(super) count: Count,
     entry: Entry,
-    count: Count,
     lease: Arc<Lease>,
 }
 
@@ -59,7 +63,10 @@ pub(super) async fn begin(core: &Core, queued: Queued) -> Option<Begun> {
         let (now, consumer) = (core.store.now(), core.member.consumer.as_str());
         entry.history.record(count.crash(now, consumer));
     }
-    if let Some(verdict) = decide_crashed(count, &core.options.retry) {
+    // A foreign producer may count attempts of its own, so a log entry gets one attempt at least.
+    let is_retry = entry.id.lane == Lane::Redelivery;
+    let last_error = envelope.last_error().filter(|_| is_retry);
+    if let Some(verdict) = decide_early(count, last_error, &core.options.retry) {
         commit(core, &lease, entry, &envelope, verdict).await;
         return None;
     }
@@ -81,7 +88,8 @@ pub(super) async fn begin(core: &Core, queued: Queued) -> Option<Begun> {
     })
 }
 
-/// Decide and commit.
+/// Decide and commit. A cancelled delivery whose handler asks for another attempt stays as it is:
+/// the shutdown gives it back, uncounted.
 pub(super) async fn end(core: &Core, begun: Begun, result: Result<Outcome, Error>) {
     let Begun {
         delivery,
@@ -89,6 +97,21 @@ pub(super) async fn end(core: &Core, begun: Begun, result: Result<Outcome, Error
         count,
         lease,
     } = begun;
-    let verdict = decide(result, count, &core.options.retry, fastrand::f64());
+    lease.end_call();
+    if lease.is_cancelled() && wants_another_attempt(&result) {
+        return;
+    }
+    let pressure = match &result {
+        Ok(Outcome::BackOff { error }) => {
+            tracing::debug!(subscription = %core.member, %error, "a handler backs off");
+            core.pressure.note(Instant::now())
+        }
+        _ => Duration::ZERO,
+    };
+    let chance = Chance {
+        random: fastrand::f64(),
+        pressure,
+    };
+    let verdict = decide(result, count, &core.options, chance);
     commit(core, &lease, entry, delivery.envelope(), verdict).await;
 }

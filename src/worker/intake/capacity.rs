@@ -80,6 +80,15 @@ impl Capacity {
         self.occupied.fetch_add(count, Ordering::SeqCst);
     }
 
+    /// Takes the slots of `count` deliveries over. Dropping the guard frees them, also when the
+    /// task of a worker ends by a panic.
+    pub(crate) fn slots(&self, count: usize) -> Slots<'_> {
+        Slots {
+            capacity: self,
+            count,
+        }
+    }
+
     /// Frees the slot of one finished delivery; wakes the fetcher when a read becomes worthwhile.
     ///
     /// Comparing for equality wakes the fetcher once instead of at every release, and misses
@@ -88,7 +97,7 @@ impl Capacity {
     /// prefetch, and with it that value, changes only on the fetcher's own task, which looks at the
     /// free slots before it sleeps. All of it is sequentially consistent: a release that still
     /// compares with the old value has freed its slot before that look.
-    pub(crate) fn release(&self) {
+    fn release(&self) {
         self.finished.fetch_add(1, Ordering::Relaxed);
         let occupied = self.occupied.fetch_sub(1, Ordering::SeqCst) - 1;
         if self.total().saturating_sub(occupied) == self.worthwhile() {
@@ -122,6 +131,21 @@ impl Capacity {
         self.pace.store(pace as u64, Ordering::Relaxed);
         let next = next_prefetch(self.prefetch(), pace, self.concurrency);
         self.prefetch.store(next, Ordering::SeqCst);
+    }
+}
+
+/// The slots of deliveries that a worker handles.
+#[derive(Debug)]
+pub(crate) struct Slots<'a> {
+    capacity: &'a Capacity,
+    count: usize,
+}
+
+impl Drop for Slots<'_> {
+    fn drop(&mut self) {
+        for _ in 0..self.count {
+            self.capacity.release();
+        }
     }
 }
 

@@ -1,4 +1,9 @@
 //! The deliveries that this consumer holds, from the fetch until the store has settled them.
+//!
+//! The store identifies a delivery by its entry and its consumer. It hands the same entry to the
+//! same consumer again after a release or an expired lease, so within a process that pair
+//! identifies nothing. Here each hand-out has a token of its own, and a settlement counts only
+//! while its token is the current one.
 
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,92 +13,168 @@ use rustc_hash::FxHashMap;
 use crate::api::lease::Lease;
 use crate::store::DeliveryId;
 
+/// One hand-out of an entry to this process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct HandOut {
+    pub(crate) id: DeliveryId,
+    pub(crate) token: u64,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    table: Mutex<FxHashMap<DeliveryId, Arc<Lease>>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    current: FxHashMap<DeliveryId, Arc<Lease>>,
+    /// Lost deliveries whose handler has not returned.
+    leftover: FxHashMap<DeliveryId, Arc<Lease>>,
+    last_token: u64,
+}
+
+impl Table {
+    /// The lease of a hand-out, while it is the current one of its entry.
+    fn get(&self, hand_out: HandOut) -> Option<&Arc<Lease>> {
+        let lease = self.current.get(&hand_out.id);
+        lease.filter(|lease| lease.token() == hand_out.token)
+    }
+
+    fn is_leftover(&mut self, id: DeliveryId) -> bool {
+        let Entry::Occupied(old) = self.leftover.entry(id) else {
+            return false;
+        };
+        if !old.get().is_running() {
+            old.remove();
+            return false;
+        }
+        true
+    }
+
+    fn enter(&mut self, id: DeliveryId) -> Option<Arc<Lease>> {
+        if !self.leftover.is_empty() && self.is_leftover(id) {
+            return None;
+        }
+        let Entry::Vacant(vacant) = self.current.entry(id) else {
+            return None;
+        };
+        self.last_token += 1;
+        let lease = Arc::new(Lease::new(self.last_token));
+        vacant.insert(Arc::clone(&lease));
+        Some(lease)
+    }
 }
 
 impl InFlight {
-    fn table(&self) -> MutexGuard<'_, FxHashMap<DeliveryId, Arc<Lease>>> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters fetched deliveries. Returns the lease of each, `None` for one that is already here.
-    pub(crate) fn enter(
-        &self,
-        receipts: impl Iterator<Item = DeliveryId>,
-    ) -> Vec<Option<Arc<Lease>>> {
+    /// Enters fetched deliveries. Returns the lease of each; `None` for one that is already here,
+    /// or whose handler still runs since this process lost an earlier hand-out of it. The store
+    /// hands such an entry out again when its lease has expired.
+    pub(crate) fn enter(&self, ids: impl Iterator<Item = DeliveryId>) -> Vec<Option<Arc<Lease>>> {
         let mut table = self.table();
-        let enter = |receipt| match table.entry(receipt) {
-            Entry::Occupied(_) => None,
-            Entry::Vacant(vacant) => Some(Arc::clone(vacant.insert(Arc::default()))),
-        };
-        receipts.map(enter).collect()
+        ids.map(|id| table.enter(id)).collect()
     }
 
     /// Removes deliveries that the store has settled.
-    pub(crate) fn remove(&self, receipts: impl IntoIterator<Item = DeliveryId>) {
+    pub(crate) fn remove(&self, hand_outs: impl IntoIterator<Item = HandOut>) {
         let mut table = self.table();
-        for receipt in receipts {
-            table.remove(&receipt);
+        for hand_out in hand_outs {
+            if table.get(hand_out).is_some() {
+                table.current.remove(&hand_out.id);
+            }
         }
     }
 
     /// Removes deliveries that passed to other consumers and cancels their handlers. Returns how
-    /// many handlers were still running.
-    pub(crate) fn lose(&self, receipts: impl IntoIterator<Item = DeliveryId>) -> u64 {
+    /// many were unfinished.
+    pub(crate) fn lose(&self, hand_outs: impl IntoIterator<Item = HandOut>) -> u64 {
         let mut table = self.table();
-        let mut running = 0;
-        for receipt in receipts {
+        let mut lost = 0;
+        for hand_out in hand_outs {
             // The settler may have settled a finished one while its lease was being checked.
-            if let Entry::Occupied(entry) = table.entry(receipt)
-                && !entry.get().is_finished()
-            {
-                let lease = entry.remove();
+            let unfinished = table
+                .get(hand_out)
+                .is_some_and(|lease| !lease.is_finished());
+            if unfinished && let Some(lease) = table.current.remove(&hand_out.id) {
                 lease.lose();
-                running += 1;
+                if lease.is_running() {
+                    table.leftover.insert(hand_out.id, lease);
+                }
+                lost += 1;
             }
         }
-        running
+        lost
     }
 
     /// Cancels every delivery: its result is no longer wanted.
     pub(crate) fn cancel_all(&self) {
-        for lease in self.table().values() {
+        for lease in self.table().current.values() {
             lease.cancel();
         }
     }
 
-    pub(crate) fn contains(&self, receipt: DeliveryId) -> bool {
-        self.table().contains_key(&receipt)
+    pub(crate) fn contains(&self, id: DeliveryId) -> bool {
+        self.table().current.contains_key(&id)
     }
 
-    pub(crate) fn ids(&self) -> Vec<DeliveryId> {
-        self.table().keys().copied().collect()
-    }
-
-    /// Whether the handler has returned and the store has not settled the delivery yet.
-    pub(crate) fn is_finished(&self, receipt: DeliveryId) -> bool {
+    /// Keeps the items whose hand-out is the current one of its entry.
+    pub(crate) fn retain_current<T>(&self, items: &mut Vec<T>, of: impl Fn(&T) -> HandOut) {
         let table = self.table();
-        table.get(&receipt).is_some_and(|lease| lease.is_finished())
+        items.retain(|item| table.get(of(item)).is_some());
     }
 
-    /// The number of handlers that were called and have not returned.
-    pub(crate) fn running(&self) -> u64 {
+    /// Removes the hand-outs of entries that were handed to this process again. Keeps those that
+    /// other consumers hold now.
+    pub(crate) fn retain_not_replaced(&self, hand_outs: &mut Vec<HandOut>) {
         let table = self.table();
-        let running = |lease: &&Arc<Lease>| lease.is_running();
-        table.values().filter(running).count() as u64
+        hand_outs.retain(|hand_out| {
+            let current = table.current.get(&hand_out.id);
+            current.is_none_or(|lease| lease.token() == hand_out.token)
+        });
     }
 
-    /// The deliveries whose handler has not returned.
-    pub(crate) fn unfinished(&self) -> Vec<DeliveryId> {
+    pub(crate) fn hand_outs(&self) -> Vec<HandOut> {
         let table = self.table();
-        let unfinished = table.iter().filter(|(_, lease)| !lease.is_finished());
-        unfinished.map(|(receipt, _)| *receipt).collect()
+        let hand_out = |(id, lease): (&DeliveryId, &Arc<Lease>)| HandOut {
+            id: *id,
+            token: lease.token(),
+        };
+        table.current.iter().map(hand_out).collect()
+    }
+
+    /// Whether it is decided how the delivery ends, and the store has not settled it yet.
+    pub(crate) fn is_finished(&self, id: DeliveryId) -> bool {
+        let table = self.table();
+        table
+            .current
+            .get(&id)
+            .is_some_and(|lease| lease.is_finished())
+    }
+
+    /// The number of handlers that were called and have not said how their delivery ends.
+    pub(crate) fn begun(&self) -> u64 {
+        let table = self.table();
+        let begun = |lease: &&Arc<Lease>| lease.is_begun() && !lease.is_finished();
+        table.current.values().filter(begun).count() as u64
+    }
+
+    /// Removes the deliveries whose ending is not decided.
+    pub(crate) fn remove_unfinished(&self) {
+        self.table().current.retain(|_, lease| lease.is_finished());
+    }
+
+    /// The number of deliveries whose ending is not decided.
+    pub(crate) fn unfinished(&self) -> usize {
+        let table = self.table();
+        let unfinished = |lease: &&Arc<Lease>| !lease.is_finished();
+        table.current.values().filter(unfinished).count()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.table().len()
+        self.table().current.len()
     }
 }
 
@@ -103,7 +184,7 @@ mod tests {
     use crate::domain::EntryId;
     use crate::store::Lane;
 
-    fn receipt(sequence: u64) -> DeliveryId {
+    fn id(sequence: u64) -> DeliveryId {
         let id = EntryId {
             millis: 1,
             sequence,
@@ -115,15 +196,21 @@ mod tests {
     }
 
     fn enter(in_flight: &InFlight, sequences: &[u64]) -> Vec<Option<Arc<Lease>>> {
-        in_flight.enter(sequences.iter().map(|sequence| receipt(*sequence)))
+        in_flight.enter(sequences.iter().map(|sequence| id(*sequence)))
+    }
+
+    fn enter_one(in_flight: &InFlight) -> (Arc<Lease>, HandOut) {
+        let lease = enter(in_flight, &[1]).remove(0).unwrap();
+        let token = lease.token();
+        (lease, HandOut { id: id(1), token })
     }
 
     #[test]
     fn a_delivery_is_entered_once() {
         let in_flight = InFlight::default();
-        assert!(enter(&in_flight, &[1])[0].is_some());
+        let (_, hand_out) = enter_one(&in_flight);
         assert!(enter(&in_flight, &[1])[0].is_none());
-        in_flight.remove([receipt(1)]);
+        in_flight.remove([hand_out]);
         assert!(enter(&in_flight, &[1])[0].is_some());
     }
 
@@ -131,11 +218,51 @@ mod tests {
     fn losing_cancels_a_running_handler_and_spares_a_finished_one() {
         let in_flight = InFlight::default();
         let leases: Vec<_> = enter(&in_flight, &[1, 2]).into_iter().flatten().collect();
+        let mut hand_outs = in_flight.hand_outs();
+        hand_outs.push(HandOut {
+            id: id(3),
+            token: 3,
+        });
         leases[1].finish();
-        assert_eq!(in_flight.lose([receipt(1), receipt(2), receipt(3)]), 1);
+        assert_eq!(in_flight.lose(hand_outs), 1);
         assert!(leases[0].is_cancelled() && leases[0].is_lost());
         assert!(!leases[1].is_cancelled() && !leases[1].is_lost());
-        assert_eq!(in_flight.ids(), [receipt(2)]);
-        assert_eq!(in_flight.unfinished(), []);
+        assert!(in_flight.contains(id(2)) && !in_flight.contains(id(1)));
+        assert_eq!(in_flight.unfinished(), 0);
+    }
+
+    #[test]
+    fn an_earlier_hand_out_of_an_entry_changes_nothing_about_the_current_one() {
+        let in_flight = InFlight::default();
+        let (_, before) = enter_one(&in_flight);
+        assert_eq!(in_flight.lose([before]), 1);
+        let (lease, now) = enter_one(&in_flight);
+        assert_ne!(before, now);
+
+        let mut writes = vec![before, now];
+        in_flight.retain_current(&mut writes, |one| *one);
+        assert_eq!(writes, [now]);
+        let elsewhere = HandOut {
+            id: id(9),
+            token: 1,
+        };
+        let mut acks = vec![before, now, elsewhere];
+        in_flight.retain_not_replaced(&mut acks);
+        assert_eq!(acks, [now, elsewhere]);
+
+        in_flight.remove([before]);
+        assert_eq!(in_flight.lose([before]), 0);
+        assert!(in_flight.contains(id(1)) && !lease.is_cancelled());
+    }
+
+    #[test]
+    fn an_entry_whose_lost_handler_still_runs_is_not_entered_again() {
+        let in_flight = InFlight::default();
+        let (lease, hand_out) = enter_one(&in_flight);
+        lease.begin();
+        assert_eq!(in_flight.lose([hand_out]), 1);
+        assert!(enter(&in_flight, &[1])[0].is_none());
+        lease.end_call();
+        assert!(enter(&in_flight, &[1])[0].is_some());
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{DeliveryId, Member, Store};
+use crate::store::{Member, Store};
 use crate::worker::fault::Fault;
-use crate::worker::intake::in_flight::InFlight;
+use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::meters::Meters;
 
 pub(crate) struct LeaseKeeper {
@@ -37,7 +37,7 @@ impl LeaseKeeper {
             } else if extended.elapsed() > self.lease {
                 // The leases have expired, so other consumers may reclaim the deliveries: no
                 // handler may begin one or go on with one.
-                self.lose(self.in_flight.ids().into_iter());
+                self.lose(self.in_flight.hand_outs().into_iter());
             }
         }
     }
@@ -45,15 +45,20 @@ impl LeaseKeeper {
     /// Extends every lease once and cancels the handlers whose lease is lost. Returns whether the
     /// store answered.
     pub(crate) async fn extend_all(&self) -> bool {
-        let ids = self.in_flight.ids();
-        if ids.is_empty() {
+        let hand_outs = self.in_flight.hand_outs();
+        if hand_outs.is_empty() {
             self.fault.clear();
             return true;
         }
+        let ids: Vec<_> = hand_outs.iter().map(|hand_out| hand_out.id).collect();
         match self.store.deliveries().extend(&self.member, &ids).await {
             Ok(extended) => {
-                let answers = ids.into_iter().zip(extended);
-                self.lose(answers.filter(|(_, extended)| !extended).map(|(id, _)| id));
+                let answers = hand_outs.into_iter().zip(extended);
+                self.lose(
+                    answers
+                        .filter(|(_, extended)| !extended)
+                        .map(|(one, _)| one),
+                );
                 self.fault.clear();
                 true
             }
@@ -66,7 +71,7 @@ impl LeaseKeeper {
         }
     }
 
-    fn lose(&self, lost: impl Iterator<Item = DeliveryId>) {
+    fn lose(&self, lost: impl Iterator<Item = HandOut>) {
         let running = self.in_flight.lose(lost);
         if running > 0 {
             self.meters.leases_lost.increment(running);
@@ -96,6 +101,8 @@ mod tests {
         fixture.take_over(fetched[0].receipt).await;
         assert!(keeper.extend_all().await, "the store answered");
         assert!(leases[0].is_lost() && !leases[1].is_cancelled());
-        assert_eq!(keeper.in_flight.ids(), [fetched[1].receipt]);
+        let left = keeper.in_flight.hand_outs();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].id, fetched[1].receipt);
     }
 }
