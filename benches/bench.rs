@@ -1,4 +1,4 @@
-//! What every figure is measured with.
+//! The parts that every figure uses.
 
 use clap::Parser as _;
 

@@ -1,4 +1,4 @@
-//! What a piece of work takes: time, and processor time on both sides.
+//! Measures time, and processor time on both sides.
 
 use std::time::{Duration, Instant};
 

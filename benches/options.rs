@@ -1,4 +1,4 @@
-//! What is measured and how.
+//! The options of a bench run.
 
 use clap::Parser;
 
@@ -11,10 +11,10 @@ pub(crate) struct Options {
     /// Print one JSON object per figure.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Measure a tenth: a look whether everything works, not a measurement.
+    /// Measure a tenth: a check that everything works, not a measurement.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Also measure what takes minutes: millions of messages.
+    /// Also run the figures that take minutes: millions of messages.
     #[arg(long)]
     pub(crate) long: bool,
     /// The server's append-only file.
@@ -29,7 +29,7 @@ pub(crate) struct Options {
     /// Run one side only, for a profiler; ratios then say nothing.
     #[arg(long, value_enum)]
     pub(crate) only: Option<Side>,
-    /// What `cargo bench` adds.
+    /// An argument that `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
     /// Only figures whose name begins with one of these.
@@ -38,7 +38,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// A number of messages, fewer when only a look is wanted.
+    /// A number of messages, a tenth of it in a quick run.
     pub(crate) fn count(&self, full: u64) -> u64 {
         if self.quick { full / 10 } else { full }
     }
@@ -47,12 +47,12 @@ impl Options {
         self.names.is_empty() || self.names.iter().any(|wanted| name.starts_with(wanted))
     }
 
-    /// Whether a figure that takes minutes is wanted: not by default.
+    /// Whether a figure that takes minutes is selected: not by default.
     pub(crate) fn wants_long(&self, name: &str) -> bool {
         self.wants(name) && (self.long || !self.names.is_empty())
     }
 
-    /// Whether one of these, which take minutes, is wanted.
+    /// Whether one of these figures, which take minutes, is selected.
     pub(crate) fn wants_any_long(&self, figures: &[Figure<'_>]) -> bool {
         figures.iter().any(|(name, _)| self.wants_long(name))
     }

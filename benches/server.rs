@@ -114,7 +114,7 @@ impl Server {
             .expect("flushed");
     }
 
-    /// The sum of what INFO says under some names.
+    /// The sum of some values of INFO.
     fn info(&self, section: &str, names: &[&str]) -> f64 {
         let mut connection = self.client().get_connection().expect("the server is up");
         let info: String = redis::cmd("INFO")
@@ -128,7 +128,7 @@ impl Server {
             .sum()
     }
 
-    /// What the server's main thread has spent, in user and system mode.
+    /// Processor time of the server's main thread, in user and system mode.
     pub(crate) fn cpu(&self) -> Duration {
         let names = ["used_cpu_user_main_thread", "used_cpu_sys_main_thread"];
         Duration::from_secs_f64(self.info("cpu", &names))
@@ -139,7 +139,7 @@ impl Server {
         self.info("stats", &["total_commands_processed"])
     }
 
-    /// What the server's data takes, in bytes.
+    /// Memory of the server's data, in bytes.
     pub(crate) fn memory(&self) -> f64 {
         self.info("memory", &["used_memory"])
     }

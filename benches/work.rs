@@ -1,6 +1,6 @@
-//! What is done, on both sides.
+//! The work that both sides do.
 
-/// What is published and handled.
+/// The message that is published and handled.
 #[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Order {
     pub(crate) id: u64,

@@ -265,7 +265,7 @@ async fn of_three_worker_processes_one_is_killed_and_nothing_is_lost() {
         }
     }
     assert_eq!(handled.len(), 1500, "published = handled");
-    // Only what the killed one held came a second time.
+    // Only messages of the killed worker were redelivered.
     assert!(handled.values().all(|times| *times <= 2));
     finish(container).await;
 }
@@ -285,7 +285,7 @@ async fn a_worker_frozen_beyond_its_lease_does_no_harm_when_it_thaws() {
     }
     frozen.freeze();
     let other = worker(&server, 1, sender);
-    // The other one takes everything over, also what the frozen one holds.
+    // The other worker takes over every message, also those of the frozen one.
     drained(&container, &topic("orders"), &group("billing")).await;
     frozen.thaw();
     publish(&container, 400).await;

@@ -1,4 +1,4 @@
-//! Does it stand up: bootstrap, container, health, envelopes, cleanup.
+//! A first check: bootstrap, container, health, envelopes, cleanup.
 
 mod support;
 

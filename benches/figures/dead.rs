@@ -1,5 +1,4 @@
-//! A million dead letters: what an operator waits for, and what consumers feel of that and of
-//! retention.
+//! A million dead letters: how long an operator waits, and how operators and retention slow consumers.
 //!
 //! Beside each figure stands the least that has to be done by hand: the same reply read raw, the
 //! same consumers without an operator; beside the rates those that were asked for.
@@ -22,7 +21,7 @@ use crate::{ours, raw};
 const RARE: u64 = 100_000;
 /// The rate that the redrive is compared with, a second.
 const WANTED: f64 = 30_000.0;
-/// What retention keeps to, a second.
+/// The pace of retention, per second.
 const PACE: f64 = 2_500.0;
 
 pub(super) async fn measure(bench: &mut Bench) {
@@ -135,7 +134,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// What an operator looks at, in milliseconds.
+/// The times of an operator's lists, in milliseconds.
 async fn look(container: &Container, topic: &Topic, group: &Group) -> [f64; 4] {
     let dead = container.dead_letters();
     let began = Instant::now();

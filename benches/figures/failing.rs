@@ -1,4 +1,4 @@
-//! What failing costs, beside a clean run of our own, and bringing dead letters back.
+//! The cost of failures, beside a clean run, and of redriving dead letters.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a hundred subscriptions cost that have nothing to do, beside as many blocked reads.
+//! The cost of a hundred idle subscriptions, beside a hundred blocked reads.
 
 use std::sync::Arc;
 use std::time::Duration;

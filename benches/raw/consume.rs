@@ -139,7 +139,7 @@ pub(crate) async fn latencies(server: &Server, topic: &Topic, duration: Duration
     seen
 }
 
-/// Readers that wait for what does not come, one per topic, for a time.
+/// Blocked readers on empty topics, one per topic, for a time.
 pub(crate) async fn idle(server: &Server, topics: &[Topic], duration: Duration) -> Spent {
     let mut waiting = tokio::task::JoinSet::new();
     for topic in topics {

@@ -60,7 +60,7 @@ pub(crate) async fn redrive(
     spent
 }
 
-/// Reads a hash as a whole.
+/// Reads a whole hash.
 pub(crate) async fn timed_hash(server: &Server, key: &str) -> Duration {
     let mut connection = connect(server).await;
     let began = Instant::now();

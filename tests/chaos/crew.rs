@@ -1,4 +1,4 @@
-//! The worker processes of a run, and what goes wrong with them.
+//! The worker processes of a run, and the faults that hit them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::support::worker::Worker;
 use crate::worker::{Role, Spec, VARIABLE};
 
 pub(crate) struct Crew {
-    /// What every worker is started with, but for role and number.
+    /// The settings that every worker starts with; role and number differ.
     model: Spec,
     members: Vec<(Role, Worker)>,
     started: u32,
@@ -64,7 +64,7 @@ impl Crew {
         Worker::start(&[], (VARIABLE, &text), number, self.sender.clone())
     }
 
-    /// Waits until everyone that was started works.
+    /// Waits until every started worker has reported that it works.
     pub(crate) async fn all_work(&mut self) {
         let mut missing: BTreeSet<u32> = (1..=self.started).collect();
         while !missing.is_empty() {
@@ -91,7 +91,7 @@ impl Crew {
         }
     }
 
-    /// How long it is to last: a freeze outlasts the lease.
+    /// How long the fault lasts. A freeze lasts longer than the lease.
     pub(crate) fn lasts(&self, step: Step) -> Duration {
         match step.fault {
             Fault::Freeze => step.lasts.max(self.model.lease.mul_f64(1.5)),
@@ -111,7 +111,7 @@ impl Crew {
         }
     }
 
-    /// Lets those of some roles end by themselves, and waits for it.
+    /// Dismisses the workers of some roles and waits for their end.
     pub(crate) async fn dismiss(&mut self, which: impl Fn(Role) -> bool) {
         let (mut going, staying): (Vec<_>, Vec<_>) =
             self.members.drain(..).partition(|(role, _)| which(*role));
@@ -132,7 +132,7 @@ impl Crew {
     }
 }
 
-/// Resident memory of a process in KiB; 0 where that cannot be told.
+/// Resident memory of a process in KiB; 0 where the system does not report it.
 pub(crate) fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

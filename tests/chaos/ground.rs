@@ -1,7 +1,7 @@
-//! What the workers stand on: one server behind a proxy, and what can go wrong with it.
+//! The environment of the workers: one server behind a proxy, and its faults.
 //!
-//! A run knows of its ground only what is public here. Several servers with a sentinel, or a
-//! cluster, are another ground with the same methods.
+//! A run uses the public methods only. Several servers with a sentinel, or a cluster, can be another
+//! ground with the same methods.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub(crate) struct Ground {
     server: Server,
     shim: Shim,
     proxy: Proxy,
-    /// Stays connected when nobody else can connect.
+    /// Stays connected when the server accepts no connection.
     admin: redis::Connection,
     clock: i64,
 }
@@ -55,7 +55,7 @@ impl Ground {
         self.proxy.url()
     }
 
-    /// Where whoever looks on connects: past the proxy.
+    /// The address for observers, which bypasses the proxy.
     pub(crate) fn direct_url(&self) -> String {
         self.server.url()
     }
@@ -77,7 +77,8 @@ impl Ground {
             .unwrap_or_else(|e| panic!("{words:?}: {e}"));
     }
 
-    /// The same, as soon as a child that is at work has ended: the server rewrites its file by itself, too.
+    /// Repeats a command until a running child of the server has ended: the server also rewrites its file
+    /// without a command.
     fn repeat(&mut self, words: &[&str]) {
         let deadline = Instant::now() + PATIENCE;
         let mut command = redis::cmd(words[0]);
@@ -103,7 +104,7 @@ impl Ground {
             }
             Fault::Pause => {
                 let what = ["WRITE", "ALL"][step.pick as usize % 2];
-                // It ends by itself: what pauses all commands pauses the one that would end it.
+                // The pause has a time limit, because it also blocks the command that would end it.
                 let millis = step.lasts.as_millis().to_string();
                 self.command(&["CLIENT", "PAUSE", &millis, what]);
             }
@@ -138,13 +139,13 @@ impl Ground {
         }
     }
 
-    /// Ends it. Blocks its thread until the server serves again.
+    /// Ends a fault. Blocks its thread until the server answers again.
     pub(crate) fn heal(&mut self, step: Step) {
         match step.fault {
             Fault::KillServer => self.start_again(&[]),
             Fault::Loading => self.load_slowly(),
             Fault::FullDisk => {
-                // With `appendfsync always` it has ended by itself, if there was anything to write.
+                // With `appendfsync always` the server ends itself at the first write.
                 self.server.kill();
                 self.shim.full(false);
                 self.start_again(&[]);
@@ -168,7 +169,7 @@ impl Ground {
         self.admin = self.server.raw();
     }
 
-    /// Lets it load for about two seconds, and answer meanwhile.
+    /// Makes the server load its data for about two seconds and answer meanwhile.
     fn load_slowly(&mut self) {
         let files = std::fs::read_dir(self.server.folder().join("appendonlydir")).unwrap();
         let bytes: u64 = files
@@ -196,7 +197,7 @@ impl Ground {
         }
     }
 
-    /// Puts entries into the log that nobody can decode.
+    /// Adds undecodable entries to the log.
     fn malformed(&mut self, journal: &Journal) {
         let deep = format!(
             r#"{{"type":"chaos","payload":{}{}}}"#,
@@ -230,7 +231,7 @@ impl Ground {
         }
     }
 
-    /// Looks whether a log lacks what a group has not settled.
+    /// Counts the entries that are missing from a log although a group has not settled them.
     pub(crate) fn probe(url: &str, topic: &str) -> Option<u64> {
         let client = redis::Client::open(url).ok()?;
         let patience = Duration::from_secs(2);

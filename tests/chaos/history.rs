@@ -1,4 +1,4 @@
-//! What happened in a run, as JSON lines in one file that all processes append to.
+//! The events of a run, as JSON lines in one file. All processes append to it.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -19,7 +19,7 @@ pub(crate) struct Line {
     pub(crate) event: Event,
 }
 
-/// What a publish came to.
+/// The outcome of a publish.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Fate {
@@ -38,7 +38,7 @@ pub(crate) enum End {
     Reject,
 }
 
-/// What a client asks of a register.
+/// A client's operation on a register.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Op {
@@ -47,7 +47,7 @@ pub(crate) enum Op {
     CasResult { expected: Option<u64>, new: u64 },
 }
 
-/// What it was told.
+/// The reply.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Told {
@@ -58,7 +58,7 @@ pub(crate) enum Told {
     Unknown,
 }
 
-/// What a claim, or the completion of one, came to.
+/// The outcome of a claim or of a completion.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Claimed {
@@ -73,7 +73,7 @@ pub(crate) enum Claimed {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum Event {
-    /// A group that has to see everything.
+    /// A group that must see every message.
     Group {
         topic: String,
         group: String,
@@ -106,16 +106,16 @@ pub(crate) enum Event {
         attempt: u32,
         end: End,
     },
-    /// An entry that nobody can decode was put into the log.
+    /// An undecodable entry was added to the log.
     Malformed {
         topic: String,
         entry: String,
     },
-    /// Dead letters were seen, by an operator, with the messages that they hold.
+    /// An operator listed dead letters with their messages.
     Listed {
         topic: String,
         group: String,
-        /// When looking began: what came out may be gone by the time that this is written down.
+        /// When the listing began. A listed dead letter may be gone when this line is written.
         since: u64,
         records: Vec<(String, u64)>,
     },
@@ -126,7 +126,7 @@ pub(crate) enum Event {
         call: u64,
         records: Vec<(String, u64)>,
     },
-    /// What it moved; `None` where that is unknown.
+    /// The records that it moved; `None` when unknown.
     Moved {
         call: u64,
         done: Option<Vec<String>>,
@@ -142,7 +142,7 @@ pub(crate) enum Event {
         reason: String,
         attempts: u32,
     },
-    /// A client asks something of a register.
+    /// A client sends an operation on a register.
     Asked {
         key: String,
         call: u64,
@@ -174,11 +174,11 @@ pub(crate) enum Event {
         name: String,
         loses_data: bool,
     },
-    /// It is over, as far as whoever made it is concerned.
+    /// The fault ends.
     Healed {
         name: String,
     },
-    /// A look at a log: entries that a group has not settled and that are gone.
+    /// A probe of a log: removed entries that a group has not settled.
     Trimmed {
         topic: String,
         missing: u64,
@@ -186,7 +186,7 @@ pub(crate) enum Event {
     Phase {
         name: String,
     },
-    /// Nothing is left to do for a group, so many milliseconds after publishing ended.
+    /// A group has drained, with the milliseconds since publishing ended.
     Drained {
         topic: String,
         group: String,
@@ -204,7 +204,7 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn open(path: &Path, by: &str) -> Self {
-        // What a process appends with one write stays together, and is there after its death.
+        // One write appends a whole line, which stays after the process dies.
         let file = OpenOptions::new()
             .create(true)
             .append(true)

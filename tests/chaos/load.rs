@@ -1,4 +1,4 @@
-//! Publishing and handling, and saying so.
+//! Publishes and handles messages, and records both.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::worker::{Work, calm};
 
 /// The most attempts that a message of the run gets.
 pub(crate) const MAX_ATTEMPTS: u32 = 8;
-/// What one consumer may hold beyond what it handles.
+/// The prefetch of a consumer.
 const PREFETCH: usize = 8;
 
 pub(crate) fn fate(result: &Result<Published, Error>) -> Fate {
@@ -79,7 +79,7 @@ async fn publish_some(work: &Work, to: &str, count: usize) {
     work.journal.write_all(events);
 }
 
-/// Subscribes, however long it takes.
+/// Subscribes; retries until it succeeds.
 pub(crate) async fn consume(work: &Work, to: &'static str, of: &'static str, handlers: usize) {
     // The first retry is at once, the others go through the schedule.
     let delay =
@@ -121,7 +121,7 @@ async fn handle(work: &Work, message: &Message, delivery: &Delivery) -> Outcome 
         attempt,
     });
     let nature = match Nature::of(n) {
-        // Order is looked at where nothing comes back.
+        // Order is checked on a topic without redeliveries.
         Nature::Slow(time) if to == "ordered" => Nature::Slow(time / 20),
         _ if to == "ordered" => Nature::Plain,
         nature => nature,

@@ -1,4 +1,4 @@
-//! Chaos: load and faults by a plan made from a seed, and a history that is checked.
+//! Chaos: load and faults by a plan made from a seed, and a check of the recorded history.
 //!
 //! Without arguments, as the suite runs it, a few short runs of fixed seeds. With `--minutes M`
 //! one long run; `--help` tells the rest.
@@ -33,10 +33,10 @@ use settings::Settings;
 use worker::Role;
 
 /// Seeds of the short runs: in each the append-only file is rewritten, and the server ends after that.
-/// What longer runs have found has a test of its own.
+/// Findings of longer runs have their own tests.
 const SEEDS: [u64; 2] = [8, 41];
 
-/// What goes wrong where data is forgotten by definition.
+/// The faults of a run with faults that lose data by definition.
 const FORGETFUL: [Fault; 4] = [
     Fault::FlushAll,
     Fault::KillServer,
@@ -75,7 +75,7 @@ async fn short(settings: &Settings) -> bool {
         let always = power::cut("always", messages, 3, Duration::ZERO).await;
         all_hold &= report::power(settings, &always);
         if messages > FEW {
-            // What these lose is measured, not promised away.
+            // These settings lose data; the run measures how much.
             report::power(settings, &power::cut("everysec", messages, 3, least).await);
             report::power(settings, &power::cut("no", messages, 3, least).await);
         }
@@ -99,7 +99,7 @@ async fn short(settings: &Settings) -> bool {
     let name = format!("flushall, seed {seed}");
     if settings.wants(&name) {
         let plan = brief(seed, &[Fault::Freeze, Fault::Restart], &FORGETFUL);
-        // What registers and claims held is gone by definition.
+        // The data of registers and claims is lost by definition.
         let crew = run::crew().into_iter().filter(|role| *role != Role::Client);
         all_hold &= chaos(settings, &name, seed, plan, crew.collect()).await;
     }

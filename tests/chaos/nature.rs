@@ -1,4 +1,4 @@
-//! What a message does to its handler: fixed by its number, so that every process agrees.
+//! How the handler treats a message: its number decides, so that every process agrees.
 
 use std::time::Duration;
 
@@ -35,11 +35,11 @@ pub(crate) enum Nature {
     Flaky(u32),
     /// Panics the first time.
     Explosive,
-    /// Is put off once.
+    /// Is snoozed once.
     Sleepy,
-    /// Fails until the cause is mended, and so becomes a dead letter.
+    /// Fails until the cause is fixed, and so becomes a dead letter.
     Curable,
-    /// Is refused until the cause is mended.
+    /// Is rejected until the cause is fixed.
     Refused,
     /// Always fails.
     Hopeless,

@@ -61,7 +61,7 @@ pub(crate) async fn list(
     }
 }
 
-/// Redrives up to `most` of those that are to come back, and says how many there were.
+/// Redrives up to `most` dead letters and returns how many it redrove.
 pub(crate) async fn redrive_some(
     work: &Work,
     of: &Topic,

@@ -1,5 +1,4 @@
-//! Too much for the server or for the consumers: what is refused, how much memory it takes, and
-//! how long it takes to recover.
+//! Overload of the server or of the consumers: refused messages, memory, and the time to recover.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,20 +20,20 @@ use crate::support::{PATIENCE, Server, container, drained, group, signal, topic,
 pub(crate) const BACKLOG: u64 = 6000;
 const BATCH: u64 = 50;
 
-/// What becomes too much.
+/// The kind of overload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Overload {
     /// Publishers are ten times faster than consumers, until the backlog limit holds them.
     SlowConsumers,
     /// The same, and the server's memory is full before the limit is reached.
     FullMemory,
-    /// Nobody can connect any more, and whoever was connected is thrown out.
+    /// The server accepts no connection and closes the existing ones.
     MaxClients,
     /// Each sync takes 200 ms longer.
     SlowDisk,
     /// Nothing can be written to the append-only file, which is synced every second.
     FullDisk,
-    /// The server stops beyond leases and time limits, and goes on.
+    /// The server stops for longer than leases and time limits, then continues.
     FrozenServer,
 }
 
@@ -63,7 +62,7 @@ pub(crate) struct Figures {
     pub(crate) process_peak_kib: u64,
     /// From the end of the overload to the first message published after it.
     pub(crate) publishing_again_ms: u64,
-    /// From the end of publishing until nothing is left to do.
+    /// From the end of publishing until the group has drained.
     pub(crate) drained_ms: u64,
 }
 

@@ -1,11 +1,11 @@
-//! What goes wrong and when: made from a seed, before the run begins.
+//! The plan of faults, made from a seed before the run begins.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::proxy::Weather;
 
-/// Something that goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
     // Of a worker process.
@@ -13,7 +13,7 @@ pub(crate) enum Fault {
     Kill,
     /// Stopped beyond its lease, and continued.
     Freeze,
-    /// Its runtime is dropped in the middle of everything.
+    /// Its runtime is dropped in the middle of its work.
     DropRuntime,
     /// The worker shuts its container down within milliseconds and connects a new one.
     Restart,
@@ -37,7 +37,7 @@ pub(crate) enum Fault {
     Rewrite,
     /// Its clock is set forward by an hour.
     ClockForward,
-    /// Entries that nobody can decode come into the log.
+    /// Undecodable entries are added to the log.
     Malformed,
     FlushAll,
 
@@ -52,7 +52,7 @@ pub(crate) const OF_WORKERS: &[Fault] = &[
     Fault::Restart,
 ];
 
-/// All that goes wrong around the workers and loses nothing by definition.
+/// The faults around the workers that lose no data by definition.
 pub(crate) const OF_GROUND: &[Fault] = &[
     Fault::KillServer,
     Fault::FreezeServer,
@@ -78,7 +78,7 @@ pub(crate) const OF_GROUND: &[Fault] = &[
 ];
 
 impl Fault {
-    /// Whether it is over as soon as it has happened.
+    /// Whether the fault ends at once.
     pub(crate) fn is_momentary(self) -> bool {
         let momentary = [
             Self::ScriptFlush,
@@ -92,7 +92,7 @@ impl Fault {
     }
 }
 
-/// One thing that goes wrong.
+/// One fault of a plan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     /// After the step before it is over.
@@ -103,7 +103,7 @@ pub(crate) struct Step {
     pub(crate) pick: u32,
 }
 
-/// Two sequences that go on side by side.
+/// Two concurrent sequences of faults.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) workers: Vec<Step>,
@@ -127,7 +127,7 @@ impl Plan {
     }
 }
 
-/// Deals from a shuffled deck, so that everything comes before anything comes again.
+/// Deals from a shuffled deck: every fault occurs before one occurs again.
 fn steps(random: &mut fastrand::Rng, time: Duration, every: Duration, deck: &[Fault]) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut left = Vec::new();

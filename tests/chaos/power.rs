@@ -1,5 +1,5 @@
-//! Power cuts: of what was answered Ok, how much is there after the server has lost everything
-//! that was not certainly on the disk.
+//! Power cuts: how many acknowledged messages remain after the server has lost all data that was not
+//! synced.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::support::{Server, group, topic};
 const PUBLISHERS: u64 = 8;
 const BATCH: u64 = 64;
 
-/// What some power cuts cost.
+/// The losses of some power cuts.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Loss {
     pub(crate) fsync: String,
@@ -33,15 +33,15 @@ pub(crate) struct Loss {
     pub(crate) invented: u64,
 }
 
-/// Publishes at least so many messages over some power cuts, for at least some time before each:
-/// what is synced every second needs more than one to be worth a look.
+/// Publishes at least `messages` messages over some power cuts, and for at least `least` before each:
+/// with a sync per second, a shorter time shows nothing.
 pub(crate) async fn cut(fsync: &str, messages: u64, cuts: u32, least: Duration) -> Loss {
     let shim = Shim::build();
     let environment = shim.environment();
     let environment = environment
         .each_ref()
         .map(|(name, value)| (*name, &**value));
-    // A rewrite renames files, and of renames the shim knows nothing.
+    // A rewrite renames files; the shim does not follow renames.
     let settings = ["--appendfsync", fsync, "--auto-aof-rewrite-percentage", "0"];
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start_in(folder, &settings, &environment);
@@ -83,14 +83,14 @@ pub(crate) async fn cut(fsync: &str, messages: u64, cuts: u32, least: Duration) 
     loss
 }
 
-/// Publishing that is under way.
+/// Running publishers.
 struct UnderWay {
     told: Arc<Mutex<Vec<(u64, Fate)>>>,
     publishers: Vec<tokio::task::JoinHandle<()>>,
     container: Container,
 }
 
-/// Returns in the middle of publishing, once there were so many replies and so much time has passed.
+/// Returns while publishing continues, after a number of replies and a time.
 async fn publish(server: &Server, name: &str, first: u64, goal: (u64, Duration)) -> UnderWay {
     let container = Container::builder()
         .with_redis_url(server.url())

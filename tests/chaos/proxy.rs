@@ -1,4 +1,4 @@
-//! A TCP proxy before the server that does to connections what networks do.
+//! A TCP proxy in front of the server that disturbs connections as networks do.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// What happens to whatever passes.
+/// What the proxy does to the traffic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Weather {
     Fine,

@@ -1,4 +1,4 @@
-//! What a run says of itself.
+//! The reports of a run.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(crate) fn begin(settings: &Settings, name: &str, plan: &Plan, journal: &Path
     }
 }
 
-/// Tells the verdict, and whether every promise holds.
+/// Prints the verdict; returns whether every promise holds.
 pub(crate) fn end(settings: &Settings, name: &str, outcome: &Outcome) -> bool {
     let verdict = &outcome.verdict;
     if settings.json {
@@ -59,7 +59,7 @@ pub(crate) fn end(settings: &Settings, name: &str, outcome: &Outcome) -> bool {
     verdict.holds()
 }
 
-/// Tells what power cuts cost, and whether that is nothing.
+/// Prints the losses of power cuts; returns whether there are none.
 pub(crate) fn power(settings: &Settings, loss: &Loss) -> bool {
     if settings.json {
         println!("{}", serde_json::json!({ "name": "power", "loss": loss }));
@@ -79,7 +79,7 @@ pub(crate) fn power(settings: &Settings, loss: &Loss) -> bool {
     loss.lost + loss.invented == 0
 }
 
-/// Tells what was too much, and whether nothing was lost by it.
+/// Prints the figures of an overload; returns whether nothing was lost.
 pub(crate) fn overload(settings: &Settings, name: &str, figures: &Figures) -> bool {
     let line = serde_json::json!({ "name": name, "figures": figures });
     if settings.json {

@@ -20,7 +20,7 @@ use crate::plan::{Fault, Plan, Step};
 use crate::support::{group, topic, until};
 use crate::worker::{Numbers, Role, Spec, Work, calm, cure};
 
-/// What a run is made of.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) seed: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Run {
     pub(crate) journal: PathBuf,
 }
 
-/// What a run left.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
@@ -207,7 +207,7 @@ async fn strike_ground(ground: &Mutex<Ground>, steps: &[Step], journal: &Journal
     }
 }
 
-/// Looks at the logs again and again, for as long as the run goes on.
+/// Probes the logs until the run ends.
 async fn probe(url: String, journal: Journal) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -222,7 +222,7 @@ async fn probe(url: String, journal: Journal) {
     }
 }
 
-/// Someone who looks on from the run's own process, and has a worker's tools.
+/// An observer in the run's own process, with a worker's tools.
 async fn onlooker(url: &str, journal: &Journal, seed: u64) -> Work {
     let spec = Spec {
         url: url.to_owned(),
@@ -242,7 +242,7 @@ async fn onlooker(url: &str, journal: &Journal, seed: u64) -> Work {
     }
 }
 
-/// Redrives what can be cured, and waits until nothing is left to do; gives up after a while.
+/// Redrives the curable dead letters and waits until the groups have drained; gives up after a while.
 async fn drain(onlooker: &Work, since: Instant) {
     let mut open: Vec<(Topic, Group)> = GROUPS
         .iter()
@@ -278,7 +278,7 @@ async fn is_drained(onlooker: &Work, on: &Topic, of: &Group) -> bool {
     status.as_ref().is_some_and(idle)
 }
 
-/// Writes down the dead letters that are left.
+/// Records the remaining dead letters.
 async fn record_dead_letters(onlooker: &Work) {
     for (on, of) in GROUPS {
         let letters = list(&onlooker.container, &topic(on), &group(of)).await;

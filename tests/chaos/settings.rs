@@ -1,4 +1,4 @@
-//! What the runner is asked to do.
+//! The runner's arguments.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) struct Settings {
     pub(crate) every: Duration,
     /// Messages over power cuts.
     pub(crate) messages: u64,
-    /// How long what is too much lasts.
+    /// How long each overload lasts.
     pub(crate) overload: Duration,
     pub(crate) json: bool,
     folder: PathBuf,
@@ -34,8 +34,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Arguments of the test harness that others understand are passed over: `cargo test` gives
-    /// the same ones to every program.
+    /// Ignores the arguments of the test harness: `cargo test` passes the same arguments to every
+    /// program.
     pub(crate) fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Self {
         let mut settings = Self {
             minutes: None,
@@ -89,7 +89,7 @@ impl Settings {
 
 fn number<T: std::str::FromStr>(text: &str) -> T {
     text.parse()
-        .unwrap_or_else(|_| wrong(&format!("{text} is no number")))
+        .unwrap_or_else(|_| wrong(&format!("{text} is not a number")))
 }
 
 fn wrong(what: &str) -> ! {

@@ -1,4 +1,4 @@
-//! The preload shim: what was synced, a slow or a full disk, a clock that is off.
+//! The preload shim: it records synced data and simulates a slow disk, a full disk and a wrong clock.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;

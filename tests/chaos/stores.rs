@@ -10,9 +10,9 @@ use crate::worker::{Work, calm};
 
 /// How many clients a process has.
 const CLIENTS: u64 = 3;
-/// A register is used for so long, then comes the next: histories stay short enough to check.
+/// How long a register is used before the next one: histories stay short enough to check.
 const REGISTER: Duration = Duration::from_millis(1500);
-/// The most that a client does to one register.
+/// The largest number of operations of a client on one register.
 const MOST: u32 = 14;
 const LEASE: Duration = Duration::from_millis(600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -105,7 +105,7 @@ async fn claim(work: &Work, random: &mut fastrand::Rng) {
         if claimed != Claimed::Mine {
             continue;
         }
-        // Now and then for longer than the lease: then it passes to another.
+        // Sometimes longer than the lease: another client then takes the claim over.
         tokio::time::sleep(Duration::from_millis(random.u64(0..1000))).await;
         if random.u8(0..8) == 0 {
             let _ = kv.port().release_claim(&key, &name).await;

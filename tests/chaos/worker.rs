@@ -1,4 +1,4 @@
-//! A worker process: a container, and what its role does with it, until it is told to end.
+//! A worker process: it connects a container and plays its role until it is dismissed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::support::worker::{END, orders, say};
 use crate::support::{PATIENCE, group};
 use crate::{load, operator, stores};
 
-/// Names what makes this program a worker.
+/// The environment variable that makes this program a worker.
 pub(crate) const VARIABLE: &str = "REDSTART_CHAOS_WORKER";
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -26,13 +26,13 @@ pub(crate) enum Role {
     Operator,
 }
 
-/// What a worker process is started with.
+/// The settings of a worker process.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Spec {
     pub(crate) url: String,
     pub(crate) journal: PathBuf,
     pub(crate) role: Role,
-    /// No other process of the run has had it.
+    /// Unique within the run.
     pub(crate) number: u32,
     pub(crate) seed: u64,
     /// Messages a second, of a publisher.
@@ -40,7 +40,7 @@ pub(crate) struct Spec {
     pub(crate) lease: Duration,
 }
 
-/// A worker's own store of numbers that nobody else uses.
+/// Numbers that no other worker uses.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbers {
     next: Arc<AtomicU64>,
@@ -59,7 +59,7 @@ impl Numbers {
     }
 }
 
-/// What the parts of a worker share.
+/// Shared by the parts of a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
     pub(crate) container: Container,
@@ -71,7 +71,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Whether the cause why curable messages fail has been mended.
+    /// Whether the cause of curable failures is fixed.
     pub(crate) fn is_cured(&self) -> bool {
         cure(self.journal.path()).exists()
     }

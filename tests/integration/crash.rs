@@ -15,7 +15,7 @@ use crate::support::{
 const DAY: Duration = Duration::from_secs(86_400);
 const LOG: &str = "{shop:orders}:log";
 
-/// A consumer that reads and is never heard of again.
+/// A consumer that reads and never settles.
 fn ghost(server: &Server, count: &str) {
     let _: redis::Value = server.command(&["XGROUP", "CREATE", LOG, "billing", "0"]);
     let _: redis::Value = server.command(&[
@@ -303,7 +303,7 @@ async fn a_takeover_larger_than_the_capacity_proceeds_as_capacity_frees() {
     let orders = topic("orders");
     publish(&container, &orders, 0..1000).await;
     ghost(&server, "1000");
-    // What was read long ago is not waited for.
+    // A takeover of entries read long ago does not wait.
     let pending: Vec<(String, String, u64, u64)> =
         server.command(&["XPENDING", LOG, "billing", "-", "+", "1000"]);
     let mut claim = redis::cmd("XCLAIM");

@@ -1,4 +1,4 @@
-//! The server goes away, forgets, refuses or freezes.
+//! The server disappears, loses its data, refuses commands or freezes.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a subscription to batches must do, on a container of either adapter.
+//! The rules of batch subscriptions, on a container of either adapter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ fn seen(batch: &[(u32, Delivery)]) -> Seen {
         .unzip()
 }
 
-/// Full batches in order; what is left over waits for more, and not for longer than it was told.
+/// Full batches come in order; an incomplete batch waits for more messages up to its time limit.
 pub(crate) async fn are_full_or_have_waited(container: &Container) {
     let (bus, orders) = (container.bus(), topic("orders"));
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -62,7 +62,7 @@ pub(crate) async fn are_full_or_have_waited(container: &Container) {
     drained(container, &orders, &group("billing")).await;
 }
 
-/// Each message ends by its own outcome, and what is no message of this kind does not stop the others.
+/// Each message gets its own outcome; an undecodable payload does not stop the others.
 pub(crate) async fn settle_each_message_by_itself(container: &Container) {
     let (bus, orders) = (container.bus(), topic("orders"));
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -78,7 +78,7 @@ pub(crate) async fn settle_each_message_by_itself(container: &Container) {
         let _ = sender.send(seen(&batch));
         std::future::ready(batch.iter().map(outcome).collect::<Vec<_>>())
     };
-    // Four fill it: the one that cannot be understood is among them.
+    // Four messages fill the batch; the undecodable one counts.
     let options = options(4, Duration::from_millis(50));
     let subscription = bus.subscribe_batch(&orders, options, handler);
     let _subscription = subscription.await.unwrap();
@@ -150,7 +150,7 @@ pub(crate) async fn fail_as_a_whole(container: &Container) {
     }
 }
 
-/// What cannot be understood dies at once, also where the call for the others panics.
+/// An undecodable message becomes a dead letter at once, also when the call for the others panics.
 pub(crate) async fn panic_without_the_undecodable(container: &Container) {
     let orders = topic("odd");
     publish(container, &orders, 0..1).await;
@@ -179,7 +179,7 @@ pub(crate) async fn panic_without_the_undecodable(container: &Container) {
     assert!(subscription.unsubscribe(PATIENCE).await.is_clean());
 }
 
-/// What waits for its batch to fill is held, and given back uncounted when the subscription ends.
+/// Gathered messages are released uncounted when the subscription ends.
 pub(crate) async fn give_back_what_was_gathered(container: &Container) {
     let (bus, orders) = (container.bus(), topic("orders"));
     publish(container, &orders, 0..3).await;
@@ -212,7 +212,7 @@ pub(crate) async fn give_back_what_was_gathered(container: &Container) {
     drained(container, &orders, &group("billing")).await;
 }
 
-/// As many batches at once as the concurrency says.
+/// The concurrency bounds the batches that run at once.
 pub(crate) async fn run_at_once(container: &Container) {
     let (bus, orders) = (container.bus(), topic("orders"));
     publish(container, &orders, 0..8).await;

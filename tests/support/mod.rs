@@ -1,4 +1,4 @@
-//! What the layers of the suite share: private servers, and waiting for conditions.
+//! Shared by the suite: private servers, and waiting for conditions.
 
 // Each layer is a program of its own and uses a part of this.
 #![allow(dead_code)]
@@ -23,22 +23,22 @@ use redstart::{
 };
 use server_process::ServerProcess;
 
-/// How long a test waits for what must happen. Long, because the machine may be busy; never a
-/// measure of anything.
+/// How long a test waits for a condition. Long, because the machine may be busy; not a measure of
+/// speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until a look succeeds.
+/// Waits until a condition holds.
 ///
 /// # Panics
 ///
-/// When it does not within [`PATIENCE`]; says what was waited for.
+/// When the condition does not hold within [`PATIENCE`]; the message names it.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -47,11 +47,11 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
 pub(crate) async fn next<T>(receiver: &mut tokio::sync::mpsc::UnboundedReceiver<T>) -> T {
     tokio::time::timeout(PATIENCE, receiver.recv())
         .await
-        .expect("waited in vain for a message")
+        .expect("timed out waiting for a message")
         .expect("the sender is there")
 }
 
-/// Receives a number of things and sorts them.
+/// Receives `count` values and sorts them.
 pub(crate) async fn some<T: Ord>(
     receiver: &mut tokio::sync::mpsc::UnboundedReceiver<T>,
     count: usize,
@@ -92,7 +92,7 @@ pub(crate) async fn publish(container: &Container, on: &Topic, numbers: std::ops
     }
 }
 
-/// Where a group stands.
+/// The status of a group.
 pub(crate) async fn status(container: &Container, on: &Topic, of: &Group) -> GroupStatus {
     let groups = container.topics().groups(on).await.unwrap();
     groups
@@ -101,7 +101,7 @@ pub(crate) async fn status(container: &Container, on: &Topic, of: &Group) -> Gro
         .expect("the group exists")
 }
 
-/// Waits until a group has nothing left to do.
+/// Waits until a group has no lag, no in-flight and no scheduled messages.
 pub(crate) async fn drained(container: &Container, on: &Topic, of: &Group) -> GroupStatus {
     until("the group to drain", async || {
         let status = status(container, on, of).await;
@@ -110,7 +110,7 @@ pub(crate) async fn drained(container: &Container, on: &Topic, of: &Group) -> Gr
     .await
 }
 
-/// Shuts a container down and expects that everything was finished.
+/// Shuts a container down and expects a clean report.
 pub(crate) async fn finish(container: Container) {
     let report = container.shutdown(PATIENCE).await;
     assert!(report.is_clean(), "{report:?}");
@@ -187,7 +187,7 @@ impl Server {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Kills the server. Nothing that it has acknowledged is lost: it syncs every write.
+    /// Kills the server. It loses no acknowledged write, because it syncs every write.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
@@ -227,7 +227,7 @@ impl Server {
         self.folder.path()
     }
 
-    /// Whether the process has ended by itself.
+    /// Whether the process has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.process.try_wait().unwrap().is_some()
     }
@@ -241,7 +241,7 @@ impl Server {
         command.query(&mut self.raw()).unwrap()
     }
 
-    /// A raw connection, for looking behind the library's back.
+    /// A raw connection, to inspect the server without the library.
     pub(crate) fn raw(&self) -> redis::Connection {
         redis::Client::open(self.url())
             .unwrap()

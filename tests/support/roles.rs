@@ -1,4 +1,4 @@
-//! A server with the users that the documentation ships, and nobody else but its administrator.
+//! A server with the users that the documentation ships, and an administrator.
 
 use redstart::{Container, container::ContainerBuilder};
 
@@ -54,7 +54,7 @@ impl Roles {
         builder.connect().await.unwrap()
     }
 
-    /// What was denied since the last look.
+    /// The commands denied since the last call.
     pub(crate) fn denied(&self) -> Vec<String> {
         let log: Vec<redis::Value> = self.server.command(&["ACL", "LOG", "100"]);
         let _: String = self.server.command(&["ACL", "LOG", "RESET"]);

@@ -281,7 +281,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         let deadline = Instant::now() + self.subject.patience();
         let mut all = Vec::new();
         while all.len() < count {
-            assert!(Instant::now() < deadline, "waited in vain for entries");
+            assert!(Instant::now() < deadline, "timed out waiting for entries");
             let max = count - all.len();
             let wait = Duration::from_millis(50);
             all.extend(hand.reader.fetch(max, wait).await.must("fetching"));

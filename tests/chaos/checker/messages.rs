@@ -1,4 +1,4 @@
-//! Messages from their publishing to their end.
+//! Checks messages from publish to settlement.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ struct Call {
     ended: Option<(u64, End)>,
 }
 
-/// What one group saw of one message.
+/// The deliveries of one message to one group.
 #[derive(Default)]
 struct Story {
     calls: Vec<Call>,

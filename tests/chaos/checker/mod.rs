@@ -1,4 +1,4 @@
-//! Checks the history of a run against what the bus promises.
+//! Checks the history of a run against the promises of the bus.
 
 mod messages;
 mod records;
@@ -17,13 +17,13 @@ use crate::history::{Event, Line};
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Promise {
-    /// What was published is handled or among the dead letters, for every group.
+    /// Every group handles a published message or has it as a dead letter.
     NothingLost,
-    /// What certainly was not published is never seen, nor what nobody published.
+    /// No group sees a message that was certainly not published.
     NothingInvented,
-    /// A message lies in its topic once, however its publishing ended.
+    /// A topic stores a message once, whatever the outcome of its publish.
     OneEntry,
-    /// A message comes again only where something went wrong in between.
+    /// A message is redelivered only after a failure or a fault.
     NoNeedlessRepeat,
     /// At most one completion per key, and none under a superseded token.
     Once,
@@ -33,11 +33,11 @@ pub(crate) enum Promise {
     RedriveConserves,
     /// A consumer with one handler sees first deliveries in their order.
     Order,
-    /// Nothing is removed from a log that a group has not settled.
+    /// Retention removes no entry that a group has not settled.
     TrimsSettledOnly,
-    /// Each register can be explained by one operation after the other.
+    /// The operations on each register are linearizable.
     Linearizable,
-    /// Everything is settled within a stated time after publishing has ended.
+    /// Every message is settled within a stated time after publishing has ended.
     Drains,
 }
 
@@ -59,19 +59,19 @@ impl fmt::Display for Promise {
     }
 }
 
-/// What a history is measured by.
+/// The limits that a history is checked against.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) max_attempts: u32,
     /// Topics whose consumers have one handler.
     pub(crate) ordered: Vec<String>,
-    /// How long a fault can explain a repeat after it is over: leases end, connections are
-    /// found to be dead.
+    /// How long after its end a fault explains a redelivery: leases end, and dead connections are
+    /// detected.
     pub(crate) aftermath: Duration,
     pub(crate) drains_within: Duration,
 }
 
-/// How much of what there was.
+/// Counts of the events in a history.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Counts {
     pub(crate) published: u64,
@@ -87,7 +87,7 @@ pub(crate) struct Counts {
     pub(crate) dead: u64,
     pub(crate) redriven: u64,
     pub(crate) lost: u64,
-    /// Published before data was forgotten by definition.
+    /// Published before a fault that loses data by definition.
     pub(crate) forgotten: u64,
     pub(crate) register_operations: u64,
     pub(crate) once_completed: u64,
@@ -125,12 +125,12 @@ impl Verdict {
     }
 }
 
-/// From when to when something went wrong, aftermath included.
+/// The times of the faults, with their aftermath.
 #[derive(Debug, Default)]
 struct Faults(Vec<(u64, u64)>);
 
 impl Faults {
-    /// Whether something was wrong between two moments.
+    /// Whether a fault lay between two moments.
     fn between(&self, from: u64, to: u64) -> bool {
         self.0
             .iter()
@@ -142,7 +142,7 @@ impl Faults {
 pub(crate) fn check(history: &[Line], rules: &Rules) -> Verdict {
     let mut verdict = Verdict::default();
     let faults = faults(history, rules, &mut verdict.counts);
-    // What was published before data was forgotten is nobody's loss.
+    // A message published before such a fault does not count as lost.
     let forgotten_at = history
         .iter()
         .filter_map(|line| match &line.event {

@@ -1,4 +1,4 @@
-//! Dead letters from burial to redrive, and what nobody can decode.
+//! Checks dead letters from their creation to their redrive, and undecodable entries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ struct Redrive<'a> {
     topic: &'a str,
     group: &'a str,
     records: Vec<&'a str>,
-    /// What it moved, as far as is known.
+    /// The records that it moved, as far as known.
     done: Option<&'a [String]>,
 }
 

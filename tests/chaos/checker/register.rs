@@ -1,20 +1,20 @@
-//! Whether what clients saw of one register can have been seen one after the other.
+//! Whether the operations on one register are linearizable.
 //!
-//! The search of Wing and Gong: of the operations that may come next, try each; those that were
-//! told something must fit, those whose outcome is unknown may come at any time or never.
+//! The search of Wing and Gong: try each operation that may come next. An operation with a reply must
+//! fit the value; an operation with an unknown outcome may happen at any time or never.
 
 use std::collections::HashSet;
 
 use crate::history::{Op, Told};
 
-/// The most operations on one key that are searched through.
+/// The largest number of operations on one key that the search accepts.
 pub(crate) const LONGEST: usize = 256;
 
-/// An operation on one register, from being asked to being told.
+/// An operation on one register, from request to reply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation {
     pub(crate) asked: u64,
-    /// `u64::MAX` where nobody was told.
+    /// `u64::MAX` without a reply.
     pub(crate) told_at: u64,
     pub(crate) op: Op,
     pub(crate) told: Told,
@@ -28,7 +28,7 @@ type Set = [u64; LONGEST / 64];
 ///
 /// When there are more than [`LONGEST`].
 pub(crate) fn linearizable(operations: &[Operation]) -> Result<bool, usize> {
-    // What was certainly not done does not count.
+    // Operations that certainly did not happen do not count.
     let operations: Vec<Operation> = operations
         .iter()
         .filter(|operation| operation.told != Told::No)
@@ -54,7 +54,7 @@ impl Search<'_> {
         let open = |at: &usize| done[at / 64] & (1 << (at % 64)) == 0;
         let left: Vec<usize> = (0..self.operations.len()).filter(open).collect();
         let first_told = left.iter().map(|at| self.operations[*at].told_at).min();
-        // Unknown ones need not come at all.
+        // Operations with an unknown outcome may never happen.
         let Some(first_told) = first_told.filter(|at| *at < u64::MAX) else {
             return true;
         };
@@ -76,7 +76,7 @@ impl Search<'_> {
     }
 }
 
-/// The value after an operation; `None` where it does not fit the value before.
+/// The value after an operation; `None` when the operation does not fit the value before.
 fn step(operation: Operation, value: Option<u64>) -> Option<Option<u64>> {
     match (operation.op, operation.told) {
         (Op::Get, Told::Got(seen)) => (seen == value).then_some(value),

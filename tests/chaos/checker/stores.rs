@@ -6,15 +6,15 @@ use super::register::{Operation, linearizable};
 use super::{Promise, Verdict};
 use crate::history::{Claimed, Event, Line, Told};
 
-/// What became of one key that is to be claimed and completed once.
+/// The claims and completions of one key, which must be completed once.
 #[derive(Default)]
 struct Key {
-    /// When each token learned that it holds the claim, in this order.
+    /// When each token got the claim, in order.
     claims: Vec<(u64, u64)>,
     /// When the completion under a token was sent.
     sent: BTreeMap<u64, u64>,
     completed: Vec<u64>,
-    /// Tokens under which others were told that it was completed.
+    /// Tokens of completions that other clients saw.
     told: BTreeSet<u64>,
 }
 

@@ -16,7 +16,7 @@ pub(crate) enum StoreFlaw {
     Sound,
     /// Compares, and sets a moment later.
     ComparesThenSets,
-    /// Completes a claim for whoever asks.
+    /// Completes a claim for any caller.
     AsksNoToken,
 }
 
