@@ -12,7 +12,7 @@ pub(crate) struct Bench {
     pub(crate) report: Report,
 }
 
-/// Prepares everything as the arguments say, and measures.
+/// Prepares a bench as the arguments say, and measures.
 pub(crate) fn run(measure: impl AsyncFnOnce(&mut Bench)) {
     let options = Options::parse();
     let mut builder = if options.current_thread {

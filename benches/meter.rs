@@ -14,7 +14,7 @@ pub(crate) struct Meter<'a> {
     began: Instant,
 }
 
-/// What was measured.
+/// A measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
     pub(crate) taken: Duration,

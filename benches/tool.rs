@@ -36,7 +36,7 @@ fn main() {
     bench::run(measure);
 }
 
-/// Dead letters, so many of them.
+/// A topic with a number of dead letters.
 #[derive(Clone)]
 struct Case {
     topic: Topic,
@@ -143,7 +143,7 @@ async fn case(server: &Server, count: u64) -> Case {
     Case { topic, count }
 }
 
-/// What a run of the tool took and said.
+/// The cost and the output of a run of the tool.
 struct Ran {
     taken: Duration,
     /// The most memory that it had, in MiB.
@@ -193,7 +193,7 @@ impl Case {
         }
     }
 
-    /// The time until which so many have died.
+    /// The time until which `count` messages died.
     async fn oldest(&self, server: &Server, count: u64) -> String {
         let container = server.connect().await;
         let until = ours::oldest(&container, &self.topic, &bench_group(), count).await;

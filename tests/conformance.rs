@@ -57,14 +57,14 @@ mod roles {
     use crate::support::roles::Roles;
     use crate::support::{builder, group};
 
-    /// Routes each operation to a user who may do it.
+    /// Routes each operation to a user with the right to it.
     #[derive(Debug)]
     struct ByRole {
         producer: Arc<dyn Store>,
         consumer: Arc<dyn Store>,
         operator: Arc<dyn Store>,
         viewer: Arc<dyn Store>,
-        /// What no role may: removing a group, and CONFIG GET, which the server's facts need.
+        /// Operations that no role may run: removing a group, and CONFIG GET, which the server facts need.
         administrator: Arc<dyn Store>,
     }
 

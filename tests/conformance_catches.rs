@@ -60,7 +60,7 @@ macro_rules! catches {
                     let tasks = tokio::task::LocalSet::new();
                     let check = tasks.spawn_local(async move {
                         let check = conformance::$concern::$check(&suspect);
-                        // One that never ends has not passed either.
+                        // A check that never ends has not passed either.
                         tokio::time::timeout(Duration::from_secs(20), check)
                             .await
                             .expect("the check hangs");

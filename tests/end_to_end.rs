@@ -210,7 +210,7 @@ fn worker(server: &Server, number: u32, sender: UnboundedSender<(u32, String)>) 
     Worker::start(&arguments, environment, number, sender)
 }
 
-/// Takes in what was said so far, and what is said until the condition holds.
+/// Receives reports until the condition holds.
 async fn listen(
     received: &mut UnboundedReceiver<(u32, String)>,
     handled: &mut BTreeMap<u32, u32>,

@@ -1,4 +1,4 @@
-//! What fuzzing has found or was begun with, through the same functions. It must not panic or hang.
+//! Runs the fuzz targets on the corpus: the seeds and the findings of fuzzing. None may panic or hang.
 
 use std::path::Path;
 

@@ -104,7 +104,7 @@ impl Source {
         let text = fs::read_to_string(path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let lines = code.lines().map(|line| match line.find("//") {
-            // A URL in a text is no comment.
+            // A URL in a text is not a comment.
             Some(at) if !line[..at].ends_with(':') => &line[..at],
             _ => line,
         });

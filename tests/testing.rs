@@ -1,4 +1,4 @@
-//! The test kit, and what it finds out about the runtime.
+//! The test kit, and the runtime as the kit shows it.
 
 mod support;
 
@@ -101,7 +101,7 @@ async fn every_fate_of_a_message_is_reported() {
     assert_eq!(bus.published::<u32>(&orders), [1, 3, 4]);
 }
 
-/// On both adapters: what the kit does to a connection is what a connection does.
+/// The kit's faults on both adapters match the faults of a real connection.
 async fn a_lost_connection(container: &Container, faults: &Faults) {
     let orders = topic("orders");
     let (sender, mut received) = mpsc::unbounded_channel();
@@ -264,7 +264,7 @@ async fn a_message_reclaimed_during_a_shutdown_is_released() {
         .connect()
         .await
         .unwrap();
-    // What another consumer has given back.
+    // A delivery that another consumer released.
     let at = GroupAt::of(&orders, &group("billing"));
     let member = |name: &str| Member {
         at: at.clone(),

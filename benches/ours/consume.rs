@@ -31,14 +31,14 @@ pub(crate) async fn counting(
         .expect("subscribed");
 }
 
-/// Waits until so many have been handled.
+/// Waits until `count` messages were handled.
 pub(crate) async fn wait_for(handled: &AtomicU64, count: u64) {
     while handled.load(Ordering::Relaxed) < count {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Consumes what the topic holds, which are `count` messages.
+/// Consumes the `count` messages of a topic.
 pub(crate) async fn consume(
     server: &Server,
     topic: &Topic,
@@ -57,7 +57,7 @@ pub(crate) async fn consume(
     spent
 }
 
-/// Consumes what the topic holds in batches of up to 500, one at a time.
+/// Consumes the messages of a topic in batches of up to 500, one batch at a time.
 pub(crate) async fn consume_batches(server: &Server, topic: &Topic, count: u64) -> Spent {
     let container = server.container(topic).await;
     let handled = Arc::new(AtomicU64::new(0));

@@ -1,4 +1,4 @@
-//! What fails, waits, dies and comes back.
+//! Failures, retries, dead letters and redrives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What it costs to redrive a dead letter.
+//! The cost of redriving a dead letter.
 
 use redstart::{
     Delivery, Outcome, SubscribeOptions,

@@ -1,4 +1,4 @@
-//! What a subscription costs that has nothing to do.
+//! The cost of an idle subscription.
 
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ const COUNT: &str = "REDSTART_COST_MESSAGES";
 async fn a_message_takes_few_instructions() {
     let _alone = ALONE.lock().await;
     let (few, many) = (500, 2500);
-    // What is left of the difference is what the messages took.
+    // The difference is the cost of the additional messages.
     let [less, more] = [few, many].map(counted);
     let each = more.saturating_sub(less) / (many - few);
     println!("instructions: {each} a message");
@@ -28,7 +28,7 @@ async fn a_message_takes_few_instructions() {
 /// Some four tenths above what was measured.
 const BOUND: u64 = 220_000;
 
-/// The instructions of a program that publishes and handles so many messages.
+/// The instructions of a program that publishes and handles `messages` messages.
 fn counted(messages: u64) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let counts = folder.path().join("counts");

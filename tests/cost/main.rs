@@ -1,8 +1,8 @@
-//! What a message costs, in things that can be counted: commands, bytes, allocations and instructions. No bound here
+//! The cost of a message in commands, bytes, allocations and instructions. No bound here
 //! depends on how fast the machine is; each is some tenths above what was measured, and far below
-//! what a batch that became single commands would cost.
+//! the cost of a batch sent as single commands.
 //!
-//! One thread runs the client, so that what comes together in a batch is not a matter of luck.
+//! One thread runs the client, so that the sizes of batches do not depend on chance.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -35,7 +35,7 @@ fn allocations() -> u64 {
     ALLOCATOR.stats().allocations as u64
 }
 
-/// Fails unless `spent` over all messages is within the bound, and says what it was.
+/// Prints `spent` per message and fails when it exceeds the bound.
 fn assert_each(what: &str, spent: u64, bound: f64) {
     let each = spent as f64 / MESSAGES as f64;
     println!("{what}: {each:.4} a message, at most {bound}");
@@ -55,7 +55,7 @@ async fn publish(container: &Container, topic: &Topic, messages: u64) {
     }
 }
 
-/// Handles all messages of a topic: each fails as often as it is told to, then is done.
+/// Handles all messages of a topic: each fails a number of times, then succeeds.
 async fn handle_all(
     container: &Container,
     topic: &Topic,

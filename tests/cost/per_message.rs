@@ -1,4 +1,4 @@
-//! What publishing, consuming and failing cost for each message.
+//! The cost of publishing, consuming and failing per message.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A way to the server that counts what the client sends.
+//! A proxy that counts the client's traffic.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use redstart::Container;
 
 use crate::support::{Server, builder};
 
-/// What the client has sent.
+/// The client's traffic.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     counts: BTreeMap<String, u64>,

@@ -20,7 +20,7 @@ fn number(n: u32) -> Envelope {
     Envelope::new("number", &n).unwrap()
 }
 
-/// A handler that sends what it gets.
+/// A handler that sends each message to the test.
 fn sending(
     sender: UnboundedSender<u32>,
 ) -> impl Fn(u32, Delivery) -> std::future::Ready<()> + Send + Sync + 'static {

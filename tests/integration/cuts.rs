@@ -1,4 +1,4 @@
-//! The connection is cut at every point of a publish: what is told must be true.
+//! The connection is cut at every point of a publish: the reported result must be true.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,13 @@ use crate::support::{Server, builder, finish, topic};
 /// Where a publish is cut.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
-    /// After so many bytes of it have reached the server.
+    /// After this many bytes of the request have reached the server.
     Command(usize),
-    /// The server has answered, and so many bytes of the answer reach the client.
+    /// The server has answered, and this many bytes of the answer reach the client.
     Reply(usize),
 }
 
-/// Passes everything on, and cuts the publisher's connection as it is told.
+/// Forwards all traffic and cuts the publisher's connection on request.
 struct Proxy {
     url: String,
     plan: Arc<Mutex<Plan>>,
@@ -249,7 +249,7 @@ async fn a_publish_stays_unknown_when_no_retry_gets_through() {
         .publish_with(&orders, &envelope, once())
         .await;
     assert!(again.unwrap().duplicate);
-    // The first try is unknown; those after it certainly fail, which says nothing of the first.
+    // The first try is unknown. The later tries certainly fail, which proves nothing about the first.
     proxy.cut([Cut::Reply(0)]);
     let bus = container.bus();
     let envelope = Envelope::new("n", &7).unwrap();

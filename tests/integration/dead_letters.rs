@@ -14,7 +14,7 @@ use crate::support::{
     Server, container, drained, finish, group, letters, next, publish, some, topic, until,
 };
 
-/// Two groups; `failing` rejects everything until it is mended. Both say what they see.
+/// Two groups; `failing` rejects every message until it is repaired. Both send each message to the test.
 async fn two_groups(
     container: &Container,
     on: &Topic,
@@ -42,7 +42,7 @@ async fn two_groups(
     (mended, received)
 }
 
-/// The dead letters of `failing`, once there are so many.
+/// The dead letters of `failing`, once there are `count`.
 async fn dead(container: &Container, on: &Topic, count: usize) -> Vec<DeadLetter> {
     until("the dead letters", async || {
         let letters = letters(container, on, &group("failing")).await;
@@ -233,7 +233,7 @@ async fn an_unreadable_summary_hides_no_other_and_can_be_purged() {
     assert_eq!(list(&unreadable).await, []);
     let causes = letters.causes(&orders, &failing).await.unwrap();
     assert_eq!(causes.iter().map(|cause| cause.count).sum::<u64>(), 3);
-    // What stood for its head was never counted, and is not subtracted.
+    // The unreadable summary was never counted and is not subtracted.
     let tenants = letters.counts(&orders, &failing, CountBy::Tenant).await;
     let count = tenants
         .unwrap()
@@ -254,7 +254,7 @@ async fn a_moved_dead_letter_is_counted_while_another_count_runs() {
     some(&mut received, 120).await;
     let all = dead(&container, &orders, 60).await;
 
-    // Another caller, which adds to what it has taken out all the time.
+    // Another caller, which keeps moving dead letters.
     let key = "{shop:orders}:group:failing:dead:uncounted";
     let ended = Arc::new(AtomicBool::new(false));
     let other = std::thread::spawn({

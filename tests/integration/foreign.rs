@@ -1,4 +1,4 @@
-//! Producers that are not Redstart, and entries that nobody can read.
+//! Producers other than Redstart, and undecodable entries.
 
 use redstart::{Delivery, Envelope, ErrorKind, dead_letters::Reason};
 use serde_json::{Value, json};
@@ -167,7 +167,7 @@ async fn undecodable_entries_of_any_size_are_dead_lettered_and_the_reader_contin
     let container = container(&server).await;
     let orders = topic("orders");
     let mut raw = server.raw();
-    // 64 MiB in one field, and then a thousand fields that say nothing.
+    // 64 MiB in one field, then a thousand unknown fields.
     let bomb = vec![b'['; 64 * 1024 * 1024];
     let _: String = redis::cmd("XADD")
         .arg(LOG)

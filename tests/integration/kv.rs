@@ -208,7 +208,7 @@ async fn scripts_are_loaded_again_after_script_flush_and_restart() {
         .unwrap();
     assert!(kv.cas("k", Some(&1), &2, None).await.unwrap());
     server.restart();
-    // The connections in the pool are dead, and each says so at most once.
+    // The connections in the pool are dead; each fails at most once.
     let mut unknown = 0;
     let value = loop {
         match kv.get::<i32>("k").await {
@@ -351,7 +351,7 @@ async fn a_superseded_claim_cannot_complete() {
             .await
             .unwrap()
     );
-    // The reply may be lost: completing again with the same result is no failure.
+    // The reply may be lost: a second completion with the same result succeeds.
     assert!(
         kv.port()
             .complete_claim("job", "successor", done.clone(), HOUR)

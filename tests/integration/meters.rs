@@ -1,4 +1,4 @@
-//! What is counted.
+//! Metrics.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use redstart::{
 
 use crate::support::{PATIENCE, Server, container, drained, finish, group, status, topic, until};
 
-/// What has been counted since the last look, by name and labels.
+/// The counts since the last call, by name and labels.
 fn look(snapshotter: &Snapshotter) -> std::collections::BTreeMap<String, DebugValue> {
     let name = |key: &metrics::Key| {
         let mut labels: Vec<String> = key

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::support::{Server, container, drained, finish, group, next, signal, some, topic, until};
 
-/// Fails everything once, then says what it got.
+/// Fails every message once, then sends each message to the test.
 async fn subscribe(container: &Container, on: &Topic) -> UnboundedReceiver<u32> {
     let (sender, received) = mpsc::unbounded_channel();
     let retry = RetryPolicy::fixed(Duration::from_millis(5));

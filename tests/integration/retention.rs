@@ -1,4 +1,4 @@
-//! What a topic keeps, and how much it lets in.
+//! Retention and the backlog limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,7 +179,7 @@ async fn a_full_backlog_is_a_clear_error_that_ends_when_groups_catch_up() {
     finish(container).await;
 }
 
-/// What Redis says of the only group of a log.
+/// Redis's facts about the only group of a log.
 fn lag_by_redis(server: &Server) -> Option<u64> {
     let groups: Vec<std::collections::HashMap<String, redis::Value>> =
         server.command(&["XINFO", "GROUPS", "{shop:orders}:log"]);
@@ -228,7 +228,7 @@ async fn a_group_that_keeps_up_does_not_lag_after_a_restart() {
     .await;
     assert_eq!(lag_by_redis(&server), Some(400), "this Redis counts well");
     assert_eq!(status(&after, &orders, &billing).await.lag, 0);
-    // There is room, whatever Redis says.
+    // The backlog has free space, whatever Redis reports.
     publish(&after, &orders, 0..100).await;
     assert_eq!(status(&after, &orders, &billing).await.lag, 100);
     consume(&after, &orders, "billing").await;

@@ -16,7 +16,7 @@ fn quick(attempts: u32) -> SubscribeOptions {
     SubscribeOptions::new().with_retry(RetryPolicy::fixed(SOON).with_max_attempts(attempts))
 }
 
-/// What a handler saw of a delivery.
+/// The facts of a delivery, as its handler saw them.
 type Seen = (u32, u32, Option<String>);
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! TLS on a real server: what is accepted, and that everything else is refused.
+//! TLS on a real server: valid certificates are accepted, all others are refused.
 #![cfg(feature = "tls")]
 
 use std::path::{Path, PathBuf};

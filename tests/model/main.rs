@@ -2,7 +2,7 @@
 //! step all must agree on what was handed out, on every answer and on where messages are.
 //!
 //! `REDSTART_MODEL_CASES` says how many sequences are run (by default 300), `REDSTART_MODEL_SEED`
-//! repeats a run. What fails is shrunk to the shortest sequence.
+//! repeats a run. A failing sequence is shrunk to the shortest one.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -51,12 +51,12 @@ enum Step {
         consumer: u8,
         picks: Vec<u8>,
     },
-    /// Whoever held anything is dead, and a consumer takes over.
+    /// The owners of all deliveries are dead, and a consumer takes over.
     Crash {
         group: u8,
         heir: u8,
     },
-    /// A consumer takes over what was given back.
+    /// A consumer takes over the released deliveries.
     Reclaim {
         group: u8,
         consumer: u8,
@@ -79,7 +79,7 @@ enum Step {
         group: u8,
         picks: Vec<u8>,
     },
-    Retain,
+    Trim,
     KeepHouse {
         group: u8,
     },
@@ -96,7 +96,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(End::Now),
         Just(End::Soon),
         Just(End::Tomorrow),
-        Just(End::Bury)
+        Just(End::DeadLetter)
     ];
     let ends = prop::collection::vec((any::<u8>(), end), 1..4);
     let step = prop_oneof![
@@ -118,7 +118,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (group(), picks()).prop_map(|(group, picks)| Step::Redrive { group, picks }),
         2 => (group(), picks()).prop_map(|(group, picks)| Step::RedriveAsItIs { group, picks }),
         1 => (group(), picks()).prop_map(|(group, picks)| Step::Purge { group, picks }),
-        2 => Just(Step::Retain),
+        2 => Just(Step::Trim),
         1 => group().prop_map(|group| Step::KeepHouse { group }),
         1 => any::<bool>().prop_map(|beginning| Step::NewGroup { from_the_beginning: beginning }),
     ];
@@ -171,9 +171,9 @@ async fn run(
             .counts());
         for group in groups {
             for consumer in 0..2 {
-                let held = model.holdings(group, consumer);
+                let held = model.pending_of(group, consumer);
                 agree!(systems, what, held, |system| system
-                    .holdings(group, consumer));
+                    .pending_of(group, consumer));
             }
             let dead = model.dead(group).to_vec();
             agree!(systems, what, dead, |system| system.dead(group));
@@ -182,7 +182,7 @@ async fn run(
     Ok(())
 }
 
-/// What a group was ever given, some of it.
+/// Some of the deliveries that a group ever got.
 fn seen(model: &Model, group: u8, picks: &[u8]) -> Vec<(Lane, Label)> {
     pick(&model.groups[&group].ever_seen, picks)
 }
@@ -323,9 +323,9 @@ async fn take(model: &mut Model, systems: &mut [System], step: &Step) -> Result<
                 Disposition::Discard
             ));
         }
-        Step::Retain => {
-            let found = model.retain();
-            agree!(systems, "retain", found, |system| system.retain());
+        Step::Trim => {
+            let found = model.trim();
+            agree!(systems, "trim", found, |system| system.trim());
         }
         Step::KeepHouse { group } => {
             let group = known(*group);
@@ -352,7 +352,7 @@ async fn settle(
 ) -> Result<(), TestCaseError> {
     let picks: Vec<u8> = ends.iter().map(|(place, _)| *place).collect();
     let picked = seen(model, group, &picks);
-    // What is due at the same millisecond has no order: one by one, each at its own.
+    // Retries that are due at the same millisecond have no order, so each gets its own millisecond.
     for ((lane, label), (_, end)) in picked.into_iter().zip(ends) {
         let as_what = model.label();
         let settled = model.settle(group, consumer, (lane, &label), *end, as_what.clone());
@@ -368,7 +368,7 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Runs sequences until one fails; then says which, and how to see it again.
+/// Runs sequences until one fails; the failure names the sequence and its seed.
 fn check(cases: u64, systems: impl AsyncFn(TopicSettings) -> Vec<System>) {
     let seed = number("REDSTART_MODEL_SEED", fastrand::u64(..));
     let mut bytes = [0; 32];

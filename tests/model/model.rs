@@ -1,4 +1,4 @@
-//! The model: what the port means, in the fewest words. Knows no adapter, no time, no ids.
+//! The model: the meaning of the port, without adapters, time and ids.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use redstart::topics::Retention;
 /// A day, in the model's milliseconds.
 pub(crate) const DAY: u64 = 86_400_000;
 
-/// What names a message within a group: unique for as long as the case runs.
+/// The name of a message within a group, unique in a case.
 pub(crate) type Label = String;
-/// What a fetch or a reclaim hands out.
+/// A result of a fetch or a reclaim.
 pub(crate) type Handed = Vec<(Lane, Label, u32)>;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Held {
+pub(crate) struct Unsettled {
     consumer: u8,
     deliveries: u32,
     given_back: bool,
@@ -22,11 +22,11 @@ pub(crate) struct Held {
 
 #[derive(Clone, Debug)]
 enum State {
-    Pending(Held),
+    Pending(Unsettled),
     Settled,
 }
 
-/// Entries in order, and what became of those that were delivered.
+/// Entries in order, with the state of the delivered ones.
 #[derive(Clone, Debug, Default)]
 struct Cursor {
     delivered: usize,
@@ -34,7 +34,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn pending(&self) -> impl Iterator<Item = (usize, &Held)> {
+    fn pending(&self) -> impl Iterator<Item = (usize, &Unsettled)> {
         self.states.iter().filter_map(|(at, state)| match state {
             State::Pending(held) => Some((*at, held)),
             State::Settled => None,
@@ -68,7 +68,7 @@ pub(crate) enum End {
     /// Due when the next step begins.
     Soon,
     Tomorrow,
-    Bury,
+    DeadLetter,
 }
 
 #[derive(Clone, Debug)]
@@ -137,7 +137,7 @@ impl Model {
         for lane in [Lane::Log, Lane::Redelivery] {
             let (entries, cursor) = Self::lane(&self.log, group, lane);
             for (at, label) in entries.iter().enumerate().skip(cursor.delivered).take(max) {
-                let held = Held {
+                let held = Unsettled {
                     consumer,
                     deliveries: 1,
                     given_back: false,
@@ -152,8 +152,8 @@ impl Model {
         handed
     }
 
-    /// The place of what was delivered and is not settled, where somebody holds it.
-    fn held(&mut self, group: u8, lane: Lane, label: &str) -> Option<&mut State> {
+    /// The state of an unsettled delivery, where a consumer has it.
+    fn unsettled(&mut self, group: u8, lane: Lane, label: &str) -> Option<&mut State> {
         let group = self.groups.get_mut(&group).unwrap();
         let (entries, cursor) = Self::lane(&self.log, group, lane);
         let at = entries.iter().position(|entry| entry == label)?;
@@ -161,18 +161,18 @@ impl Model {
         state.filter(|state| matches!(state, State::Pending(_)))
     }
 
-    fn held_by(&mut self, group: u8, lane: Lane, label: &str, by: u8) -> Option<&mut State> {
-        let state = self.held(group, lane, label);
+    fn pending_at(&mut self, group: u8, lane: Lane, label: &str, by: u8) -> Option<&mut State> {
+        let state = self.unsettled(group, lane, label);
         state.filter(|state| matches!(state, State::Pending(held) if held.consumer == by))
     }
 
     pub(crate) fn acknowledge(&mut self, group: u8, lane: Lane, label: &str) {
-        if let Some(state) = self.held(group, lane, label) {
+        if let Some(state) = self.unsettled(group, lane, label) {
             *state = State::Settled;
         }
     }
 
-    /// Whether the consumer held it; `as_what` is what comes back or is buried.
+    /// Whether the consumer had the delivery; `as_what` names the message that returns or dies.
     pub(crate) fn settle(
         &mut self,
         group: u8,
@@ -181,7 +181,7 @@ impl Model {
         end: End,
         as_what: Label,
     ) -> bool {
-        let Some(state) = self.held_by(group, lane, label, consumer) else {
+        let Some(state) = self.pending_at(group, lane, label, consumer) else {
             return false;
         };
         *state = State::Settled;
@@ -191,7 +191,7 @@ impl Model {
             End::Now => group.redo.push(as_what),
             End::Soon => drop(group.scheduled.insert((now, made), as_what)),
             End::Tomorrow => drop(group.scheduled.insert((now + DAY, made), as_what)),
-            End::Bury => {
+            End::DeadLetter => {
                 group.dead.push(as_what.clone());
                 group.ever_dead.push(as_what);
             }
@@ -204,7 +204,7 @@ impl Model {
     }
 
     pub(crate) fn extend(&mut self, group: u8, consumer: u8, lane: Lane, label: &str) -> bool {
-        let held = self.held_by(group, lane, label, consumer);
+        let held = self.pending_at(group, lane, label, consumer);
         if let Some(State::Pending(held)) = held {
             held.given_back = false;
             return true;
@@ -213,7 +213,7 @@ impl Model {
     }
 
     pub(crate) fn release(&mut self, group: u8, consumer: u8, lane: Lane, label: &str) -> bool {
-        let held = self.held_by(group, lane, label, consumer);
+        let held = self.pending_at(group, lane, label, consumer);
         if let Some(State::Pending(held)) = held {
             if !held.given_back {
                 held.deliveries = held.deliveries.saturating_sub(1);
@@ -224,7 +224,7 @@ impl Model {
         false
     }
 
-    /// Takes over what was given back, or everything.
+    /// Takes over the released deliveries, or all.
     pub(crate) fn reclaim(&mut self, group: u8, consumer: u8, everything: bool) -> Handed {
         let group = self.groups.get_mut(&group).unwrap();
         let mut handed = Vec::new();
@@ -245,7 +245,7 @@ impl Model {
         handed
     }
 
-    pub(crate) fn holdings(&mut self, group: u8, consumer: u8) -> Vec<(Lane, Label)> {
+    pub(crate) fn pending_of(&mut self, group: u8, consumer: u8) -> Vec<(Lane, Label)> {
         let group = self.groups.get_mut(&group).unwrap();
         let mut all = Vec::new();
         for lane in [Lane::Log, Lane::Redelivery] {
@@ -272,7 +272,7 @@ impl Model {
         moved
     }
 
-    /// Takes a dead letter out; into the redo lane as a parcel, or away.
+    /// Moves a dead letter out: to the redelivery stream as a redelivery, or away.
     pub(crate) fn take_dead(&mut self, group: u8, label: &str, redelivery: Option<Label>) -> bool {
         let group = self.groups.get_mut(&group).unwrap();
         let Some(at) = group.dead.iter().position(|dead| dead == label) else {
@@ -288,7 +288,7 @@ impl Model {
     }
 
     /// Removed, left, backlog.
-    pub(crate) fn retain(&mut self) -> [u64; 3] {
+    pub(crate) fn trim(&mut self) -> [u64; 3] {
         let floor = self.groups.values().map(|group| group.log.floor()).min();
         let left = self.log.len() - self.removed;
         let unsettled = self.groups.values().map(|group| {

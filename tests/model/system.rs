@@ -1,4 +1,4 @@
-//! An adapter, driven by labels: what differs between two adapters is behind this.
+//! An adapter driven by labels, which hides the differences between adapters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl System {
             self.receipts.insert((group, label.clone()), one.receipt);
             handed.push((one.receipt.lane, label, one.deliveries));
         }
-        // Log before redo, whatever the adapter's order of the two.
+        // The log before the redelivery stream, whatever the adapter's order.
         handed.sort_by_key(|(lane, ..)| *lane);
         handed
     }
@@ -144,7 +144,7 @@ impl System {
         self.receipts[&(group, label.to_owned())]
     }
 
-    /// Commits. For each fenced commit, whether the member held the delivery.
+    /// Commits. For each fenced commit, whether the member had the delivery.
     async fn commit(&self, member: &Member, commits: Commits) -> Vec<bool> {
         let replies = self.store.deliveries().commit(member, &commits).await;
         let fates = replies.unwrap().answered().unwrap().into_iter();
@@ -174,12 +174,12 @@ impl System {
                     End::Now => later(Duration::ZERO),
                     End::Soon => later(Duration::from_millis(1)),
                     End::Tomorrow => later(DAY),
-                    End::Bury => Commit::dead_letter(receipt, record(as_what)),
+                    End::DeadLetter => Commit::dead_letter(receipt, record(as_what)),
                 }
             })
             .collect();
         let settled = self.commit(&member, commits).await;
-        // What was due soon is due, and what is due later than this is due at another millisecond.
+        // Retries that were due soon are due; later ones are due at another millisecond.
         match &self.time {
             Time::Memory(clock) => clock.advance(Duration::from_millis(1)),
             Time::Redis(_) => tokio::time::sleep(Duration::from_millis(2)).await,
@@ -218,7 +218,7 @@ impl System {
                 .await;
             let found = found.unwrap();
             assert_eq!(found.missing, 0, "{}: data loss", self.name);
-            // A lane that has come to its end begins anew while the other goes on.
+            // A lane that reached its end starts over while the other continues.
             all.extend(
                 found
                     .taken
@@ -237,7 +237,7 @@ impl System {
         }
     }
 
-    pub(crate) async fn holdings(&mut self, group: u8, consumer: u8) -> Vec<(Lane, Label)> {
+    pub(crate) async fn pending_of(&mut self, group: u8, consumer: u8) -> Vec<(Lane, Label)> {
         let member = self.member(group, consumer);
         let held = self
             .store
@@ -305,7 +305,7 @@ impl System {
     }
 
     pub(crate) async fn redrive(&mut self, group: u8, moves: &[(Label, Label)]) -> Vec<bool> {
-        let parcels: Vec<_> = moves
+        let redeliveries: Vec<_> = moves
             .iter()
             .map(|(label, redelivery)| {
                 let id = self.dead_letters[&(group, label.clone())];
@@ -315,7 +315,7 @@ impl System {
         let (store, group) = (&self.store, group_name(group));
         let dead_letters = store.dead_letters();
         let moved = dead_letters
-            .move_out(&GroupAt::of(&self.topic, &group), &parcels, &[], None)
+            .move_out(&GroupAt::of(&self.topic, &group), &redeliveries, &[], None)
             .await;
         moved.unwrap()
     }
@@ -324,12 +324,12 @@ impl System {
         &mut self,
         group: u8,
         labels: &[Label],
-        onward: Disposition,
+        disposition: Disposition,
     ) -> Vec<bool> {
         let id = |label: &Label| self.dead_letters[&(group, label.clone())];
         let items: Vec<_> = labels
             .iter()
-            .map(|label| (id(label), onward.clone()))
+            .map(|label| (id(label), disposition.clone()))
             .collect();
         let (dead_letters, group) = (self.store.dead_letters(), group_name(group));
         let gone = dead_letters
@@ -338,7 +338,7 @@ impl System {
         gone.unwrap()
     }
 
-    pub(crate) async fn retain(&mut self) -> [u64; 3] {
+    pub(crate) async fn trim(&mut self) -> [u64; 3] {
         let found = self
             .store
             .topics()
@@ -349,7 +349,7 @@ impl System {
         [found.removed, found.length, found.backlog]
     }
 
-    /// What must change nothing that can be seen.
+    /// Operations that must change nothing visible.
     pub(crate) async fn keep_house(&mut self, group: u8) {
         let (store, topic, group) = (&self.store, &self.topic, group_name(group));
         store

@@ -1,4 +1,4 @@
-//! The script that appends what it has not appended before.
+//! The script that appends each entry once.
 
 use super::*;
 
@@ -95,7 +95,7 @@ fn append_once_takes_a_full_batch_and_any_bytes() {
         .arg("{t}:ids:before")
         .arg(1000);
     for n in 0..500_u128 {
-        // Zero bytes, line ends and what is no UTF-8.
+        // Zero bytes, line ends and invalid UTF-8.
         call.arg(&(n * 0x0d0a_00ff).to_be_bytes()[..])
             .arg("json")
             .arg(&[0_u8, 255, 13][..]);

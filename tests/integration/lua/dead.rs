@@ -1,4 +1,4 @@
-//! The scripts that dead_letter, take out and put in, on what they share.
+//! The scripts that add, move and restore dead letters, on shared data.
 
 use redis::{Connection, Script, Value};
 
@@ -119,7 +119,7 @@ fn settle() {
     assert_eq!(run::<u64>(raw, &format!("XLEN {DEAD}")), 1);
     assert_eq!(hash(raw, COUNTS), counts);
 
-    // Any key of another type: an error that names it, nothing written, the delivery still held.
+    // A key of another type: an error names it, nothing is written, the delivery stays pending.
     let dead_letter = bytes(&["g", "me", "log", "3-1", "dead-letter", "HEAD", "b"]);
     let _: Value = run(raw, "SET {t}:text mine");
     for at in 0..keys.len() {
@@ -152,7 +152,7 @@ fn dead_letters(raw: &mut Connection) -> Vec<String> {
     )
 }
 
-/// What dead letters are counted by, as the adapter packs it and as nobody reads it here.
+/// The packed dimensions of a dead letter; the script does not read them.
 fn take(operation: &str, to: &str, counted: [&str; 3], items: &[[&str; 2]]) -> Vec<String> {
     let mut args = vec![operation, to];
     args.extend(counted);
@@ -187,7 +187,7 @@ fn dead_move_out() {
     let redone = take("op", "requeue", ["me", "1", "more"], &[[two, ""]]);
     assert_eq!(call::<Value>(raw, &script, &keys, &redone), Value::Nil);
     assert_eq!(hash(raw, UNCOUNTED), pairs(&[("me", "more")]));
-    // What was written before and is gone was subtracted.
+    // Counts of removed dead letters were subtracted.
     let _: Value = run(raw, &format!("DEL {UNCOUNTED}"));
     let unknown = |again| take("other", "discard", ["me", again, "last"], &[[three, ""]]);
     assert_eq!(
@@ -258,7 +258,7 @@ fn dead_count() {
         .collect();
     assert_eq!(causes, ["f rejected f", "l rejected f", "n rejected f"]);
 
-    // What another hand has made of a count begins anew.
+    // A count that another program overwrote restarts.
     let _: u64 = run(raw, &format!("HSET {COUNTS} type:k many"));
     let _: u64 = run(raw, &format!("HSET {UNCOUNTED} me first"));
     let args = ["1", "1", "me", "first", "type:k", "-1"];

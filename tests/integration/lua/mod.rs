@@ -74,7 +74,7 @@ fn fails(
     error.to_string()
 }
 
-/// A log of four entries, 1-1 to 4-1; `me` holds the first three, the redo lane is empty.
+/// A log of four entries, 1-1 to 4-1; `me` has the first three, the redelivery stream is empty.
 fn lanes(raw: &mut Connection) {
     for key in [LOG, REDO] {
         let _: Value = run(raw, &format!("XGROUP CREATE {key} g 0 MKSTREAM"));
@@ -226,7 +226,7 @@ fn promote() {
     assert_eq!(run::<u64>(raw, &format!("HLEN {BODY}")), 1);
     assert_eq!(run::<u64>(raw, &format!("ZCARD {RETRY}")), 1);
 
-    // The redo lane cannot be written: what is due stays.
+    // The redelivery stream cannot be written: due retries stay.
     let _: u64 = run(raw, &format!("ZADD {RETRY} 1 log:late"));
     let _: Value = run(raw, &format!("SET {REDO} mine"));
     assert!(fails(raw, &script, &keys, &["10"]).contains("WRONGTYPE"));

@@ -1,4 +1,4 @@
-//! Retention: what is removed from a long log.
+//! Trimming a long log.
 
 use super::*;
 
@@ -80,7 +80,7 @@ fn trim_by_floor() {
     let (_, left, backlog, _) = call::<Retained>(raw, &script, &keys, &[""]);
     assert_eq!((left, backlog), (0, 0));
 
-    // A group that is set back, so that Redis cannot tell its lag, still keeps what it needs.
+    // A group that is set back, so that Redis cannot compute its lag, still keeps its unread entries.
     long_log_after(raw, 2000);
     let _: Value = run(raw, &format!("XGROUP SETID {LOG} slow 2050-1"));
     call::<Retained>(raw, &script, &keys, &[""]);
@@ -112,10 +112,10 @@ fn trim_by_length_and_age() {
     let (removed, left, ..) = call::<Retained>(raw, &script, &keys, &[""]);
     assert_eq!((removed, left), (500, 500));
     let _: Value = run(raw, &format!("XREADGROUP GROUP g c NOACK STREAMS {LOG} >"));
-    // All are settled: the newest 250 stay, and what shares a node with them.
+    // All are settled: the newest 250 stay, and the entries in the same node.
     let (_, left, ..) = call::<Retained>(raw, &script, &keys, &[""]);
     assert_eq!(left, 300);
-    // The override for the redo lane keeps only what is unsettled.
+    // The override for the redelivery stream keeps only unsettled entries.
     let (_, left, ..) = call::<Retained>(raw, &script, &keys, &["settled"]);
     assert_eq!(left, 0);
 
