@@ -194,7 +194,7 @@ impl ContainerBuilder {
         self
     }
 
-    /// Uses a store of another adapter, or a decorated one.
+    /// Uses a store of another adapter, or a decorated one. Not covered by semver.
     ///
     /// The store decides about its namespace and its layout, so
     /// [`with_namespace`](Self::with_namespace), [`with_namespace_creation`](Self::with_namespace_creation)

@@ -268,7 +268,7 @@ pub async fn an_exported_dead_letter_is_imported_once<S: Subject>(subject: &S) {
 }
 
 /// > Writes the order of an operation into the group's journal, which keeps the newest
-/// > [`LONGEST_JOURNAL`](crate::store::LONGEST_JOURNAL).
+/// > [`LONGEST_JOURNAL`].
 /// > Writes the result of an operation into the group's journal.
 /// > The operations in the group's journal, oldest first.
 /// > The journal of `operation` counts them in the same step.
