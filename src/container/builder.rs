@@ -171,7 +171,8 @@ impl ContainerBuilder {
     /// | `rediss://…` | by TLS; needs feature `tls` |
     /// | `unix:///path[?user=…&pass=…&db=…]` | through a unix socket |
     ///
-    /// Percent-encode symbols in the user name and the password.
+    /// Percent-encode symbols in the user name and the password. [`connect`](Self::connect) refuses
+    /// every other part, such as `?db=` after a host, and a user without a password.
     pub fn with_redis_url(mut self, url: impl Into<String>) -> Self {
         self.url = url.into();
         self

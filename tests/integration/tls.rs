@@ -207,6 +207,11 @@ async fn nothing_falls_back_to_plain_text() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", told(&error));
+    assert!(
+        told(&error).contains("the server did not answer by TLS"),
+        "{}",
+        told(&error)
+    );
     // And TLS settings beside a plain URL are a mistake, not a wish.
     let error = connect(&server, &server.url(), trusting.clone())
         .await

@@ -101,6 +101,8 @@ fn answered(operation: &'static str, kind: ErrorKind, cause: RedisError) -> Erro
 pub(super) enum Step {
     /// Open the socket, and TLS over it.
     Reach,
+    /// Begin TLS with a server that did not answer by TLS.
+    Encrypt,
     /// Send user and password.
     LogIn,
     /// Select the database of this number.
@@ -163,6 +165,10 @@ pub(super) fn no_connection(
         (ErrorKind::Refused, Step::Introduce) => {
             let refused = format!("{server} refused the connection");
             (ErrorKind::Refused, refused)
+        }
+        (kind, Step::Encrypt) => {
+            let plain = "did not answer by TLS; a port without TLS needs a redis:// URL";
+            (kind, format!("{server} {plain}"))
         }
         (kind, _) => (kind, format!("no connection to {server}")),
     };

@@ -14,6 +14,7 @@ mod server;
 mod socket;
 mod stream;
 mod tls;
+mod url;
 
 use std::sync::Arc;
 

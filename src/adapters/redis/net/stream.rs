@@ -5,6 +5,7 @@ use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::error::NoConnection;
 use super::tls::Tls;
 
 /// A byte stream that carries the protocol.
@@ -18,7 +19,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug> Stream f
 pub(in crate::adapters::redis) async fn open(
     info: &ConnectionInfo,
     tls: Option<&Tls>,
-) -> Result<Box<dyn Stream>, RedisError> {
+) -> Result<Box<dyn Stream>, NoConnection> {
     match (info.addr(), tls) {
         (ConnectionAddr::Tcp(host, port), tls) => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
@@ -37,7 +38,7 @@ pub(in crate::adapters::redis) async fn open(
         }
         _ => {
             let what = "this kind of address is not supported";
-            Err((redis::ErrorKind::InvalidClientConfig, what).into())
+            Err(RedisError::from((redis::ErrorKind::InvalidClientConfig, what)).into())
         }
     }
 }

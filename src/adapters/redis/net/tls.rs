@@ -71,9 +71,9 @@ fn invalid(rule: impl Into<String>) -> Error {
 mod without {
     use std::convert::Infallible;
 
-    use redis::RedisError;
     use tokio::net::TcpStream;
 
+    use super::super::error::NoConnection;
     use super::{TlsSettings, invalid};
     use crate::domain::Error;
 
@@ -90,7 +90,7 @@ mod without {
             &self,
             _: &str,
             _: TcpStream,
-        ) -> Result<TcpStream, RedisError> {
+        ) -> Result<TcpStream, NoConnection> {
             match self.0 {}
         }
     }
@@ -98,19 +98,25 @@ mod without {
 
 #[cfg(feature = "tls")]
 mod with {
+    use std::io::ErrorKind::{TimedOut, UnexpectedEof};
     use std::path::Path;
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use redis::RedisError;
     use tokio::net::TcpStream;
+    use tokio::time::timeout;
     use tokio_rustls::TlsConnector;
     use tokio_rustls::client::TlsStream;
     use tokio_rustls::rustls::pki_types::pem::PemObject as _;
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+    use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
 
+    use super::super::error::{NoConnection, Step};
     use super::{TlsSettings, invalid};
     use crate::domain::Error;
+
+    /// How long the server may take for the handshake.
+    const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
     /// Makes TLS connections. Cheap to clone.
     #[derive(Clone)]
@@ -137,6 +143,15 @@ mod with {
 
     fn unreadable(path: &Path, what: &str) -> Error {
         invalid(format!("cannot read {what} in PEM form")).on(path.display().to_string())
+    }
+
+    /// Whether the server probably does not speak TLS: it answered something else, or nothing.
+    fn is_plain_text(cause: &std::io::Error) -> bool {
+        if matches!(cause.kind(), TimedOut | UnexpectedEof) {
+            return true;
+        }
+        let inner = cause.get_ref().and_then(|inner| inner.downcast_ref());
+        matches!(inner, Some(rustls::Error::InvalidMessage(_)))
     }
 
     impl Tls {
@@ -182,9 +197,20 @@ mod with {
             &self,
             host: &str,
             stream: TcpStream,
-        ) -> Result<TlsStream<TcpStream>, RedisError> {
+        ) -> Result<TlsStream<TcpStream>, NoConnection> {
             let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-            Ok(self.connector.connect(name, stream).await?)
+            // A server without TLS may wait for the end of a command and never answer.
+            let shaking = timeout(HANDSHAKE_TIMEOUT, self.connector.connect(name, stream));
+            let shaken = shaking.await.unwrap_or_else(|_| Err(TimedOut.into()));
+            shaken.map_err(|cause| {
+                let step = if is_plain_text(&cause) {
+                    Step::Encrypt
+                } else {
+                    Step::Reach
+                };
+                let cause = cause.into();
+                NoConnection { step, cause }
+            })
         }
     }
 }
