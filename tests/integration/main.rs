@@ -21,5 +21,6 @@ mod retries;
 mod roles;
 mod secrets;
 mod shutdown;
+mod stale;
 mod tls;
 mod wrong_types;

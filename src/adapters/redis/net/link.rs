@@ -243,7 +243,11 @@ impl Traffic {
     }
 
     async fn write(&mut self, jobs: Vec<Job>) {
-        let mut socket = match self.socket.take() {
+        // The wait for work may have seen the new job before it saw that the server closed the
+        // connection.
+        let idle = self.waiting.is_empty();
+        let open = self.socket.take().filter(|open| !idle || !open.is_closed());
+        let mut socket = match open {
             Some(socket) => socket,
             None => match self.server.connect_socket(self.name).await {
                 Ok(socket) => {

@@ -7,7 +7,7 @@ use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
 use super::error::{self, is_sound};
-use super::server::Server;
+use super::server::{Pooled, Server};
 use crate::domain::{Error, ErrorKind};
 
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const SIZE: u32 = 8;
 /// calls no connection broken, so it hands a dead one out again, and it pings at each checkout to
 /// make up for it, which doubles the commands. And bb8 hides why a connect failed until the
 /// checkout times out.
-type Slot = Option<MultiplexedConnection>;
+type Slot = Option<Pooled>;
 
 #[derive(Debug)]
 struct Slots;
@@ -62,8 +62,7 @@ impl Pool {
 
     /// Runs one exchange on a connection, and drops a connection that fails below the protocol.
     ///
-    /// Only the exchange notices that an idle connection has died. The outcome is then unknown, and
-    /// the error says so.
+    /// A connection that died while it was idle is replaced before anything is sent on it.
     pub(in crate::adapters::redis) async fn run<T>(
         &self,
         operation: &'static str,
@@ -75,8 +74,9 @@ impl Pool {
         })?;
         // The slot stays empty during the exchange. So a dropped future leaves an empty slot behind,
         // not a connection with an unread reply.
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
+        let idle = slot.take().filter(|idle| !idle.is_dead());
+        let mut pooled = match idle {
+            Some(pooled) => pooled,
             None => self
                 .server
                 .connect("redstart:base")
@@ -85,9 +85,9 @@ impl Pool {
                     error::no_connection(operation, self.server.address(), failure)
                 })?,
         };
-        let result = exchange(&mut connection).await;
+        let result = exchange(&mut pooled.connection).await;
         if result.as_ref().err().is_none_or(is_sound) {
-            *slot = Some(connection);
+            *slot = Some(pooled);
         }
         result.map_err(|cause| error::sent(operation, cause))
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::io::tcp::socket2::Socket as Socket2;
 use redis::{AsyncConnectionConfig, ConnectionInfo, RedisConnectionInfo};
+use tokio::task::JoinHandle;
 
 use super::error::NoConnection;
 use super::socket::{Socket, within};
@@ -63,26 +65,31 @@ impl Server {
     pub(in crate::adapters::redis) async fn connect(
         &self,
         name: &str,
-    ) -> Result<MultiplexedConnection, NoConnection> {
+    ) -> Result<Pooled, NoConnection> {
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
         // The connection's own timeout does not cover a server that accepts and then stays silent.
         let connecting = async {
             let stream = stream::open(&self.info, self.tls.as_ref()).await?;
+            let socket = stream.socket().try_clone()?;
             // Our own handshake follows. What the crate would add to it costs commands that
             // older servers do not know and that every role would need the right to.
             let none = RedisConnectionInfo::default().set_skip_set_lib_name();
             let (mut connection, traffic) =
                 MultiplexedConnection::new_with_config(&none, stream, config).await?;
             // Ends with the last clone of the connection.
-            tokio::spawn(traffic);
+            let traffic = tokio::spawn(traffic);
             let settings = self.info.redis_settings();
             for (step, command) in handshake::steps(settings, name) {
                 let answer = command.exec_async(&mut connection).await;
                 answer.map_err(|cause| handshake::failed(step, cause, settings))?;
             }
-            Ok(connection)
+            Ok(Pooled {
+                connection,
+                socket,
+                traffic,
+            })
         };
         within(2 * CONNECT_TIMEOUT, connecting).await
     }
@@ -103,6 +110,21 @@ impl Server {
             Ok(socket)
         };
         within(2 * CONNECT_TIMEOUT, connecting).await
+    }
+}
+
+/// A connection for the pool.
+pub(super) struct Pooled {
+    pub(super) connection: MultiplexedConnection,
+    socket: Socket2,
+    /// Carries the connection's commands and replies. It ends with the runtime that spawned it.
+    traffic: JoinHandle<()>,
+}
+
+impl Pooled {
+    /// Whether the idle connection has died.
+    pub(super) fn is_dead(&self) -> bool {
+        self.traffic.is_finished() || stream::is_closed(&self.socket)
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use redis::{Cmd, RedisError, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::stream::Stream;
+use super::stream::{self, Stream};
 use crate::adapters::redis::resp::{Head, Scan, Walk, reply};
 
 /// How many bytes one read may bring.
@@ -29,6 +29,12 @@ impl Socket {
             buffer: BytesMut::with_capacity(CHUNK),
             scan: Scan::new(),
         }
+    }
+
+    /// Whether the server has closed the connection. Only for a connection on which no reply is
+    /// due.
+    pub(super) fn is_closed(&self) -> bool {
+        stream::is_closed(&self.stream.socket())
     }
 
     /// Sends a command and waits for its reply, which must not be an error.

@@ -1,6 +1,9 @@
 //! Byte streams to the server: TCP, TLS over TCP, or a unix socket. All connections use them.
 
-use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use std::io;
+use std::mem::MaybeUninit;
+
+use redis::io::tcp::socket2::{SockRef, Socket, TcpKeepalive};
 use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -12,8 +15,39 @@ use super::tls::Tls;
 pub(in crate::adapters::redis) trait Stream:
     AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug
 {
+    /// The operating system's socket below the stream.
+    fn socket(&self) -> SockRef<'_>;
 }
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + std::fmt::Debug> Stream for T {}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
+    }
+}
+
+#[cfg(unix)]
+impl Stream for tokio::net::UnixStream {
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Stream for tokio_rustls::client::TlsStream<TcpStream> {
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self.get_ref().0)
+    }
+}
+
+/// Whether a connection without unanswered commands is unusable: the server has closed it, or has
+/// sent bytes that no command asked for.
+///
+/// Asks the operating system and does not wait. The runtime may learn of a closed socket later, when
+/// its thread was blocked or nobody drives it.
+pub(in crate::adapters::redis) fn is_closed(idle: &Socket) -> bool {
+    let open = idle.peek(&mut [MaybeUninit::uninit()]);
+    !open.is_err_and(|nothing| nothing.kind() == io::ErrorKind::WouldBlock)
+}
 
 /// Connects. With TLS settings it never falls back to a plain connection.
 pub(in crate::adapters::redis) async fn open(
@@ -49,4 +83,20 @@ fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_secs(15))
         .with_interval(Duration::from_secs(5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_idle_connection_is_noticed_at_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        assert!(!is_closed(&stream.socket()));
+        drop(peer);
+        assert!(is_closed(&stream.socket()));
+    }
 }
