@@ -327,7 +327,7 @@ async fn a_message_that_a_sweep_publishes_is_never_a_duplicate() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_function_that_blocks_its_thread_keeps_its_claim() {
     let kv = MemoryStore::new().kv(None);
-    let lease = Duration::from_millis(200);
+    let lease = Duration::from_millis(400);
     let options = OnceOptions::new(Duration::from_secs(60)).with_lease(lease);
     let blocking = tokio::spawn({
         let kv = kv.clone();

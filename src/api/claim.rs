@@ -79,6 +79,18 @@ impl HeldClaim {
         Ok(Ok(held))
     }
 
+    /// Marks the claim as begun for `ttl`. From then on the function does not run a second time.
+    pub(super) async fn begin(&self, ttl: Duration) -> Result<(), Error> {
+        let begun = self
+            .port
+            .begin_claim(&self.key, &self.token, self.lease, ttl);
+        if begun.await? {
+            return Ok(());
+        }
+        let rule = "the claim expired before the function ran";
+        Err(Error::new(ErrorKind::LeaseLost, "once", rule).on(&self.key))
+    }
+
     /// Runs the function's future. It may block this thread, which may own the timers and sockets of
     /// the runtime while every other thread sleeps. Waking one before each poll hands them over, so
     /// that the keeper goes on.

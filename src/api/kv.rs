@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::domain::{BoxFuture, Codec, Error};
+use crate::domain::{BoxFuture, Codec, Error, ErrorKind};
 use crate::store::{CasResult, ClaimResult};
 use crate::wire::value;
 
@@ -64,6 +64,22 @@ pub trait KvStore: Send + Sync + fmt::Debug {
         token: &'a str,
         lease: Duration,
     ) -> BoxFuture<'a, Result<ClaimResult, Error>>;
+
+    /// Marks a claim as begun and keeps the mark for `ttl`, beyond the end of the lease. Returns false
+    /// if the token no longer holds it.
+    fn begin_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        lease: Duration,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        let _ = (token, lease, ttl);
+        // Refusing is safe: the work has not begun.
+        let rule = "this decorator of the store does not forward `begin_claim`";
+        let error = Error::new(ErrorKind::Unsupported, "begin", rule).on(key);
+        Box::pin(std::future::ready(Err(error)))
+    }
 
     /// Extends a claim. Returns false if the token no longer holds it.
     fn extend_claim<'a>(

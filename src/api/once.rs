@@ -24,6 +24,7 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 pub struct OnceOptions {
     ttl: Duration,
     lease: Duration,
+    at_most_once: bool,
 }
 
 impl OnceOptions {
@@ -32,6 +33,7 @@ impl OnceOptions {
         Self {
             ttl,
             lease: Duration::from_secs(30),
+            at_most_once: false,
         }
     }
 
@@ -39,6 +41,20 @@ impl OnceOptions {
     /// 30 seconds. While the function runs, the claim is extended every third of it.
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
+        self
+    }
+
+    /// Marks the key as begun before the function runs, so that it never runs a second time within
+    /// the time to live; by default not set.
+    ///
+    /// If the process dies, or the run cannot be recorded, later calls fail with
+    /// [`ErrorKind::Begun`]. A person or a program then finds out what happened, and deletes the key
+    /// to allow another run.
+    /// An error of the function still releases the claim: return an error only when nothing was
+    /// done, and return an unclear outcome, such as a timeout of a payment, as a result. The mark
+    /// costs one more round trip.
+    pub fn with_at_most_once(mut self) -> Self {
+        self.at_most_once = true;
         self
     }
 
@@ -113,13 +129,16 @@ impl<E: StdError + 'static> StdError for OnceError<E> {
 /// The function's effect and its completion are two steps. If the process dies between them, or the
 /// store stays out of reach for longer than the lease, the claim ends with its lease and a later
 /// call **runs the function again**. An effect that must never happen twice needs an idempotency key
-/// at the other side.
+/// at the other side, or [`OnceOptions::with_at_most_once`]: later calls then fail with
+/// [`ErrorKind::Begun`] instead.
 ///
 /// # Errors
 ///
 /// [`OnceError::Function`] with the function's own error; [`OnceError::Store`] with
 /// [`Invalid`](ErrorKind::Invalid) for a key, a time to live or a lease that breaks its rule,
-/// [`Decode`](ErrorKind::Decode) when the stored result is not a `T`,
+/// [`Decode`](ErrorKind::Decode) when the stored result is not a `T`, [`Refused`](ErrorKind::Refused)
+/// when the key holds a value that `once` did not write, [`Begun`](ErrorKind::Begun) when a run with
+/// [`with_at_most_once`](OnceOptions::with_at_most_once) was begun and never recorded,
 /// [`LeaseLost`](ErrorKind::LeaseLost) when the claim passed to another caller, and the kinds of the
 /// connection.
 ///
@@ -210,6 +229,13 @@ where
         Ok(claim) => claim,
         Err(found) => return already::<T>(key, found).map_err(OnceError::Store),
     };
+    if options.at_most_once {
+        let begun = claim.begin(options.ttl).await;
+        if let Err(error) = begun {
+            claim.release().await;
+            return Err(OnceError::Store(error));
+        }
+    }
     match claim.run(async { function().await }).await {
         Ok(result) => {
             let stored = readable(kv, key, &result);
@@ -228,6 +254,15 @@ where
 fn already<T: DeserializeOwned>(key: &str, found: ClaimResult) -> Result<Once<T>, Error> {
     match found {
         ClaimResult::Claimed | ClaimResult::Busy => Ok(Once::InProgress),
+        ClaimResult::Begun => {
+            let rule = "the function began before and its end was never recorded; find out whether it \
+                        was done, and delete the key to run it again";
+            Err(Error::new(ErrorKind::Begun, "once", rule).on(key))
+        }
+        ClaimResult::Value => {
+            let rule = "the key holds a value that `once` did not write; use a key of its own";
+            Err(Error::new(ErrorKind::Refused, "once", rule).on(key))
+        }
         ClaimResult::Done(None) => Ok(Once::AlreadyDone(None)),
         // No value is encoded as nothing: the run was completed without a result.
         ClaimResult::Done(Some(bytes)) if bytes.is_empty() => Ok(Once::AlreadyDone(None)),

@@ -82,6 +82,16 @@ impl KvStore for StoreKv {
         self.store.values().claim(key, token, lease)
     }
 
+    fn begin_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        lease: Duration,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.store.values().begin_claim(key, token, lease, ttl)
+    }
+
     fn extend_claim<'a>(
         &'a self,
         key: &'a str,

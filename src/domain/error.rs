@@ -47,6 +47,8 @@ pub enum ErrorKind {
     Closed,
     /// The lease or claim passed to another owner, so the result was not recorded.
     LeaseLost,
+    /// Another call began the operation and did not record its end: it may have been done.
+    Begun,
     /// The store does not offer the operation.
     Unsupported,
 }
@@ -71,6 +73,7 @@ impl ErrorKind {
             Self::Coordinator => "coordinator",
             Self::Closed => "closed",
             Self::LeaseLost => "lease-lost",
+            Self::Begun => "begun",
             Self::Unsupported => "unsupported",
         }
     }

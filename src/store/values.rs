@@ -24,6 +24,11 @@ pub enum ClaimResult {
     Busy,
     /// The claim was completed. Holds the stored result, if there is one.
     Done(Option<Bytes>),
+    /// Its owner marked the claim as begun and let the lease end: nobody knows whether the work was
+    /// done.
+    Begun,
+    /// The key holds a value that no claim wrote.
+    Value,
 }
 
 role! {
@@ -59,6 +64,12 @@ role! {
 
         /// Claims a key for an owner's token. Claiming again with the same token succeeds.
         fn claim as Claim(key: &'a str, token: &'a str, lease: Duration) -> ClaimResult;
+
+        /// Marks a claim as begun and keeps the mark for `ttl`, beyond the end of the lease. Returns
+        /// false if the token no longer holds it.
+        fn begin_claim as BeginClaim(
+            key: &'a str, token: &'a str, lease: Duration, ttl: Duration,
+        ) -> bool;
 
         /// Extends a claim. Returns false if the token no longer holds it.
         fn extend_claim as ExtendClaim(key: &'a str, token: &'a str, lease: Duration) -> bool;

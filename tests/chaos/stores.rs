@@ -94,6 +94,8 @@ async fn claim(work: &Work, random: &mut fastrand::Rng) {
             Ok(ClaimResult::Claimed) => Claimed::Mine,
             Ok(ClaimResult::Busy) => Claimed::Busy,
             Ok(ClaimResult::Done(result)) => Claimed::Done(owner(result)),
+            // Nobody in this run begins a claim or stores another value under its key.
+            Ok(ClaimResult::Begun | ClaimResult::Value) => Claimed::No,
             Err(error) if is_unknown(&error) => Claimed::Unknown,
             Err(_) => Claimed::No,
         };

@@ -11,6 +11,11 @@ use crate::store::{CasResult, ClaimResult, Values, check_key};
 
 /// What a claim begins with; the owner's token follows. No value can begin so.
 const CLAIM: &[u8] = b"\xC1\xC1c";
+/// What a begun claim begins with; the end of its lease in milliseconds since 1970 and the time to
+/// live of the mark, both in sixteen digits, and the owner's token follow.
+const BEGUN: &[u8] = b"\xC1\xC1b";
+/// The mark of completed work that is not a claim: `true`, as JSON and as MessagePack.
+const TRUE: [&[u8]; 2] = [b"true", b"\xC1\xC3"];
 /// What a completed claim begins with; the length of the owner's token in four digits, the token
 /// and the stored result follow.
 const DONE: &[u8] = b"\xC1\xC1d";
@@ -27,6 +32,26 @@ fn result(rest: &[u8]) -> Option<Bytes> {
     let (length, rest) = rest.split_at_checked(4)?;
     let length: usize = std::str::from_utf8(length).ok()?.parse().ok()?;
     rest.get(length..).map(Bytes::copy_from_slice)
+}
+
+/// A claim that was marked as begun.
+struct Begun<'a> {
+    lease_ends: u64,
+    ttl: u64,
+    token: &'a [u8],
+}
+
+impl<'a> Begun<'a> {
+    fn of(value: &'a [u8]) -> Option<Self> {
+        let (lease_ends, rest) = value.strip_prefix(BEGUN)?.split_at_checked(16)?;
+        let (ttl, token) = rest.split_at_checked(16)?;
+        let number = |digits| std::str::from_utf8(digits).ok()?.parse().ok();
+        Some(Self {
+            lease_ends: number(lease_ends)?,
+            ttl: number(ttl)?,
+            token,
+        })
+    }
 }
 
 fn marked(mark: &[u8], rest: &[u8]) -> Bytes {
@@ -87,6 +112,26 @@ impl Now<'_> {
         }
     }
 
+    /// Marks a claim as begun, with a lease from now on.
+    fn begin(&mut self, key: &str, token: &str, lease: u64, ttl: u64) {
+        // Longer times have more than sixteen digits.
+        let (lease, ttl) = (
+            lease.min(1_000_000_000_000_000),
+            ttl.min(1_000_000_000_000_000),
+        );
+        let lease_ends = self.now.saturating_add(lease);
+        let owner = format!("{lease_ends:016}{ttl:016}{token}");
+        self.set(key, marked(BEGUN, owner.as_bytes()), ttl.max(lease));
+    }
+
+    /// Whether the token holds the claim on a key, begun or not.
+    fn holds(&self, key: &str, token: &str) -> bool {
+        self.get(key).is_some_and(|value| {
+            value == marked(CLAIM, token.as_bytes())
+                || Begun::of(&value).is_some_and(|begun| begun.token == token.as_bytes())
+        })
+    }
+
     fn remove(&mut self, key: &str) -> bool {
         let removed = self.table.values.remove(key);
         removed.is_some_and(|value| value.lives(self.now))
@@ -137,7 +182,7 @@ impl MemoryAdapter {
         work: impl FnOnce(Now<'_>, u64) + Send + 'a,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         self.on_key(operation, key, ttl, move |now, ttl| {
-            let held = now.get(key) == Some(marked(CLAIM, token.as_bytes()));
+            let held = now.holds(key, token);
             if held {
                 work(now, ttl);
             }
@@ -258,10 +303,40 @@ impl Values for MemoryAdapter {
             if current.starts_with(CLAIM) {
                 return Ok(ClaimResult::Busy);
             }
-            // Anything else was left by the older store, whose mark for "done" was any value.
-            Ok(ClaimResult::Done(
-                current.strip_prefix(DONE).and_then(result),
-            ))
+            if let Some(begun) = Begun::of(&current) {
+                let lives = now.now < begun.lease_ends;
+                return Ok(if lives {
+                    ClaimResult::Busy
+                } else {
+                    ClaimResult::Begun
+                });
+            }
+            Ok(match current.strip_prefix(DONE) {
+                Some(rest) => ClaimResult::Done(result(rest)),
+                None if TRUE.contains(&&current[..]) => ClaimResult::Done(None),
+                None => ClaimResult::Value,
+            })
+        })
+    }
+
+    fn begin_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        lease: Duration,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        turn(move || {
+            let lease = ttl_millis("begin", Some(lease)).map_err(|e| e.on(key))?;
+            let ttl = ttl_millis("begin", Some(ttl)).map_err(|e| e.on(key))?;
+            check_key("begin", key)?;
+            Ok(self.with_values(|mut now| {
+                let held = now.holds(key, token);
+                if held {
+                    now.begin(key, token, lease, ttl);
+                }
+                held
+            }))
         })
     }
 
@@ -272,7 +347,11 @@ impl Values for MemoryAdapter {
         lease: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         self.on_claim("extend", key, token, Some(lease), move |mut now, lease| {
-            now.expire(key, lease);
+            let value = now.get(key).unwrap_or_default();
+            match Begun::of(&value) {
+                Some(begun) => now.begin(key, token, lease, begun.ttl),
+                None => now.expire(key, lease),
+            }
         })
     }
 
@@ -290,7 +369,7 @@ impl Values for MemoryAdapter {
                 // the same result, is not this one's.
                 return Ok(true);
             }
-            let held = current == Some(marked(CLAIM, token.as_bytes()));
+            let held = now.holds(key, token);
             if held {
                 now.set(key, done, ttl);
             }

@@ -212,10 +212,27 @@ impl Values for RedisAdapter {
                     Some(b"claimed") => Ok(ClaimResult::Claimed),
                     Some(b"busy") => Ok(ClaimResult::Busy),
                     Some(b"done") => Ok(ClaimResult::Done(reply.next())),
+                    Some(b"begun") => Ok(ClaimResult::Begun),
+                    Some(b"value") => Ok(ClaimResult::Value),
                     _ => Err(reply::unexpected("once_claim.lua")),
                 }
             })
             .await
+        })
+    }
+
+    fn begin_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        lease: Duration,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let lease = ttl_millis("begin", Some(lease)).map_err(|e| e.on(key))?;
+            let lease = lease.to_string();
+            let begun = self.settle_claim("begin", key, token, Some(ttl), lease.as_bytes());
+            begun.await
         })
     }
 
@@ -254,7 +271,7 @@ impl RedisAdapter {
         key: &str,
         token: &str,
         time: Option<Duration>,
-        result: &[u8],
+        more: &[u8],
     ) -> Result<bool, Error> {
         let time = ttl_millis(action, time).map_err(|e| e.on(key))?;
         self.on_key(action, key, async |connection, name| {
@@ -263,7 +280,7 @@ impl RedisAdapter {
                 .arg(token)
                 .arg(action)
                 .arg(time)
-                .arg(result);
+                .arg(more);
             reply::typed(call.run(connection).await?)
         })
         .await

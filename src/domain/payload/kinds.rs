@@ -203,10 +203,11 @@ proptest! {
 
     #[test]
     fn the_bytes_are_those_of_rmp_serde_in_its_named_and_readable_form(mut value in kinds()) {
-        // The one intended difference is the unit struct, here as a field and inside an enum.
+        // The intended differences are the unit struct, here as a field and inside an enum, and a
+        // `Value` whose numbers serde_json hands out as text under `arbitrary_precision`.
         value.enums.0 = External::Unit;
         let value = (&value.numbers, &value.texts, &value.lists, &value.structs.3, &value.enums,
-            &value.keys, &value.library, &value.json);
+            &value.keys, &value.library);
         let mut theirs = Vec::new();
         let mut serializer = rmp_serde::Serializer::new(&mut theirs)
             .with_struct_map()

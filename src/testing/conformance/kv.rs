@@ -198,10 +198,11 @@ pub async fn the_rule_for_keys_holds_everywhere<S: Subject>(subject: &S) {
             kind(kv.port().cas_bytes(bad, None, none(), None).await),
             kind(kv.port().claim(bad, "t", DAY).await),
             kind(kv.port().extend_claim(bad, "t", DAY).await),
+            kind(kv.port().begin_claim(bad, "t", DAY, DAY).await),
             kind(kv.port().complete_claim(bad, "t", none(), DAY).await),
             kind(kv.port().release_claim(bad, "t").await),
         ];
-        assert_eq!(kinds, [ErrorKind::Invalid; 11], "{bad:?}");
+        assert_eq!(kinds, [ErrorKind::Invalid; 12], "{bad:?}");
     }
     let held = kv.get::<i32>("a").await.must("getting");
     assert_eq!(held, Some(1), "nothing was done by half");

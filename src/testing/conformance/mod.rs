@@ -259,7 +259,7 @@ macro_rules! conformance {
         );
         $crate::conformance_checks!($factory, once:
             every_state_of_once,
-            any_older_value_counts_as_done,
+            true_counts_as_done_and_another_value_is_refused,
             only_the_owner_settles_a_claim,
             a_claim_ends_with_its_lease,
             completion_is_fenced,
@@ -271,6 +271,8 @@ macro_rules! conformance {
             a_failed_completion_is_repeated,
             the_lease_of_a_run_can_be_chosen,
             a_result_of_another_type_says_so,
+            a_begun_claim_outlives_its_lease,
+            a_run_that_may_not_repeat_is_refused_after_a_crash,
         );
         $crate::conformance_checks!($factory, cas:
             a_value_is_replaced_only_if_it_is_as_expected,

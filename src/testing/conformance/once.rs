@@ -32,16 +32,36 @@ pub async fn every_state_of_once<S: Subject>(subject: &S) {
 }
 
 /// > The claim was completed. Holds the stored result, if there is one.
-pub async fn any_older_value_counts_as_done<S: Subject>(subject: &S) {
+/// > The key holds a value that no claim wrote.
+pub async fn true_counts_as_done_and_another_value_is_refused<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
-    for older in ["true", "", "{}", "\u{1}"] {
-        let entries = vec![("job", Bytes::from(older))];
+    let bytes = Bytes::from_static;
+    for (value, wanted) in [
+        (&b"true"[..], ClaimResult::Done(None)),
+        (b"\xC1\xC3", ClaimResult::Done(None)),
+        (b"", ClaimResult::Value),
+        (b"{}", ClaimResult::Value),
+        (b"\x01", ClaimResult::Value),
+        (b"7", ClaimResult::Value),
+        (b"\xC1\xC2", ClaimResult::Value),
+    ] {
+        let entries = vec![("job", bytes(value))];
         kv.port().set_bytes(entries, None).await.must("setting");
         let claim = kv.port().claim("job", "late", DAY).await.must("claiming");
-        assert_eq!(claim, ClaimResult::Done(None), "{older:?}");
+        assert_eq!(claim, wanted, "{value:?}");
+        let done = once(&kv, "job", DAY, async || Ok::<_, &str>(1)).await;
+        match wanted {
+            ClaimResult::Done(_) => assert_eq!(done.must("once"), Once::AlreadyDone(None)),
+            _ => {
+                let Err(OnceError::Store(error)) = done else {
+                    panic!("{done:?}")
+                };
+                assert_eq!(error.kind(), ErrorKind::Refused);
+            }
+        }
         let held = kv.port().get_bytes(&["job"]).await.must("getting");
-        assert_eq!(held, [Some(Bytes::from(older))], "untouched");
+        assert_eq!(held, [Some(bytes(value))], "untouched");
     }
 }
 

@@ -224,7 +224,7 @@ pub async fn a_failed_completion_is_repeated<S: Subject>(subject: &S) {
         });
         let kv = Kv::from(failing);
         let key = format!("{failure:?}");
-        let options = OnceOptions::new(DAY).with_lease(Duration::from_millis(300));
+        let options = OnceOptions::new(DAY).with_lease(Duration::from_millis(500));
         let run = async |n: i32| {
             let done = once_with(&kv, &key, options, async || Ok::<_, &str>(n)).await;
             done.must("once")
@@ -238,7 +238,7 @@ pub async fn a_failed_completion_is_repeated<S: Subject>(subject: &S) {
 pub async fn the_lease_of_a_run_can_be_chosen<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
-    let lease = Duration::from_millis(200);
+    let lease = Duration::from_millis(400);
     let options = OnceOptions::new(DAY).with_lease(lease);
     let run = async |n: i32, lasts: Duration| {
         let function = async || {
@@ -286,4 +286,116 @@ pub async fn a_result_of_another_type_says_so<S: Subject>(subject: &S) {
     let read = kv.get::<String>("job").await.err().must("an error");
     assert_eq!(read.kind(), ErrorKind::Decode);
     assert!(read.to_string().contains("completed `once`"), "{read}");
+}
+
+/// > Its owner marked the claim as begun and let the lease end: nobody knows whether the work was
+/// > done.
+/// > Marks a claim as begun and keeps the mark for `ttl`, beyond the end of the lease. Returns false
+/// > if the token no longer holds it.
+pub async fn a_begun_claim_outlives_its_lease<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let port = kv.port();
+    let claim = async |token| port.claim("job", token, DAY).await.must("claiming");
+    let begin = async |token, lease, ttl| {
+        let begun = port.begin_claim("job", token, lease, ttl).await;
+        begun.must("beginning")
+    };
+    let short = Duration::from_millis(20);
+    assert!(!begin("one", short, DAY).await, "nobody holds it");
+    assert_eq!(claim("one").await, ClaimResult::Claimed);
+    assert!(!begin("two", short, DAY).await);
+    assert!(!begin("on", short, DAY).await);
+    assert!(begin("one", DAY, DAY).await);
+    assert_eq!(claim("two").await, ClaimResult::Busy);
+    let extend = async |token, lease| {
+        let extended = port.extend_claim("job", token, lease).await;
+        extended.must("extending")
+    };
+    assert!(!extend("two", DAY).await);
+    assert!(extend("one", short).await);
+    stage
+        .until("the lease to end", async || {
+            (claim("two").await == ClaimResult::Begun).then_some(())
+        })
+        .await;
+    // Nobody else can take it, so its owner still holds it.
+    assert!(extend("one", DAY).await);
+    assert_eq!(claim("two").await, ClaimResult::Busy);
+    let result = Bytes::from_static(b"1");
+    let complete = async |token| {
+        let completed = port.complete_claim("job", token, result.clone(), DAY).await;
+        completed.must("completing")
+    };
+    assert!(!complete("two").await);
+    assert!(complete("one").await);
+    assert!(complete("one").await, "a reply may be lost");
+    assert_eq!(claim("two").await, ClaimResult::Done(Some(result.clone())));
+    assert!(
+        !begin("one", DAY, DAY).await,
+        "completed work stays completed"
+    );
+
+    kv.delete("job").await.must("deleting");
+    assert_eq!(claim("one").await, ClaimResult::Claimed);
+    assert!(begin("one", DAY, DAY).await);
+    let released = port.release_claim("job", "two").await.must("releasing");
+    assert!(!released);
+    let released = port.release_claim("job", "one").await.must("releasing");
+    assert!(released);
+    // The longest times fit the mark.
+    let longest = Duration::from_millis(i64::MAX.unsigned_abs() / 2);
+    assert_eq!(claim("one").await, ClaimResult::Claimed);
+    assert!(begin("one", longest, longest).await);
+    assert!(extend("one", longest).await);
+    assert_eq!(claim("two").await, ClaimResult::Busy);
+    assert!(port.release_claim("job", "one").await.must("releasing"));
+    // The mark itself ends with its time to live, and an extension moves that.
+    assert_eq!(claim("one").await, ClaimResult::Claimed);
+    assert!(begin("one", short, short).await);
+    assert!(extend("one", Duration::from_millis(100)).await);
+    stage
+        .until("the mark to end", async || {
+            (claim("two").await == ClaimResult::Claimed).then_some(())
+        })
+        .await;
+}
+
+/// With `with_at_most_once`, a run whose end was not recorded is never repeated.
+pub async fn a_run_that_may_not_repeat_is_refused_after_a_crash<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let lease = Duration::from_millis(400);
+    let options = OnceOptions::new(DAY).with_lease(lease).with_at_most_once();
+    let run = async |result: Result<i32, &'static str>| {
+        once_with(&kv, "job", options, async move || result).await
+    };
+    let failed = run(Err("declined")).await;
+    assert!(matches!(failed, Err(OnceError::Function("declined"))));
+    assert_eq!(run(Ok(1)).await.must("once"), Once::Executed(1));
+    assert_eq!(run(Ok(2)).await.must("once"), Once::AlreadyDone(Some(1)));
+
+    kv.delete("job").await.must("deleting");
+    let hangs = once_with(&kv, "job", options, async || {
+        std::future::pending::<()>().await;
+        Ok::<_, &str>(3)
+    });
+    let crashed = tokio::time::timeout(lease / 2, hangs).await;
+    assert!(crashed.is_err(), "the function should still have run");
+    assert_eq!(run(Ok(4)).await.must("once"), Once::InProgress);
+    let error = stage
+        .until("the lease to end", async || match run(Ok(5)).await {
+            Ok(Once::InProgress) => None,
+            Err(OnceError::Store(error)) => Some(error),
+            other => panic!("{other:?}"),
+        })
+        .await;
+    assert_eq!(error.kind(), ErrorKind::Begun);
+    assert!(!error.is_retryable());
+    let plain = once(&kv, "job", DAY, async || Ok::<_, &str>(6)).await;
+    assert!(matches!(plain, Err(OnceError::Store(error)) if error.kind() == ErrorKind::Begun));
+    let read = kv.get::<i32>("job").await.err().must("an error");
+    assert!(read.to_string().contains("begun"), "{read}");
+    kv.delete("job").await.must("deleting");
+    assert_eq!(run(Ok(7)).await.must("once"), Once::Executed(7));
 }

@@ -57,5 +57,24 @@ fn once_claim_and_once_settle() {
     );
     assert_eq!(ask(raw, "c"), ["done", "result"]);
     let _: Value = run(raw, "SET k true");
-    assert_eq!(ask(raw, "c"), ["done"], "the older store's mark");
+    assert_eq!(ask(raw, "c"), ["done"], "a mark without a result");
+    let _: Value = run(raw, "SET k 7");
+    assert_eq!(ask(raw, "c"), ["value"]);
+
+    let _: Value = run(raw, "DEL k");
+    let begin = |raw: &mut Connection, token: &str, lease: &str| -> u64 {
+        call(raw, &settle, &["k"], &[token, "begin", "60000", lease])
+    };
+    assert_eq!(begin(raw, "a", "60000"), 0);
+    assert_eq!(ask(raw, "a"), ["claimed"]);
+    assert_eq!(begin(raw, "b", "60000"), 0);
+    assert_eq!(begin(raw, "a", "60000"), 1);
+    assert_eq!(ask(raw, "b"), ["busy"]);
+    assert_eq!(begin(raw, "a", "-1"), 1);
+    assert_eq!(ask(raw, "b"), ["begun"]);
+    assert_eq!(end(raw, "b", "extend"), 0);
+    assert_eq!(end(raw, "a", "extend"), 1);
+    assert_eq!(ask(raw, "b"), ["busy"]);
+    assert_eq!(end(raw, "a", "complete"), 1);
+    assert_eq!(ask(raw, "b"), ["done", "result"]);
 }
