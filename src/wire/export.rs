@@ -333,7 +333,8 @@ mod tests {
         assert_eq!(line["payload"]["cents"], 1250);
         assert_eq!(line["fields"][0][1], json);
         let long = "{\"type\":\"k\",\"payload\":[\n 100000000000000000000001 ]}";
-        let dead_letter = super::tests::dead_letter(vec![(b"json".to_vec(), long.into())], String::new());
+        let dead_letter =
+            super::tests::dead_letter(vec![(b"json".to_vec(), long.into())], String::new());
         let line = dead_letter.to_json();
         assert!(
             line.contains("\"payload\":[100000000000000000000001]"),
