@@ -130,7 +130,7 @@ role! {
         fn counts as Counts(at: &'a GroupAt, by: CountBy) -> Vec<(String, u64)>;
 
         /// Writes the order of an operation into the group's journal, which keeps the newest
-        /// [`LONGEST_JOURNAL`](crate::store::LONGEST_JOURNAL).
+        /// [`LONGEST_JOURNAL`].
         fn begin_operation as BeginOperation(
             at: &'a GroupAt, operation: Uuid, order: &'a str,
         ) -> ();
