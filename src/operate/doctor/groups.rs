@@ -1,14 +1,15 @@
-//! What the state of topics and groups means.
+//! Findings on topics and groups.
 
 use std::time::Duration;
 
-use crate::operate::doctor::{Finding, Severity, roughly};
+use crate::operate::dead_letters::counted;
+use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::store::{GroupStatus, TopicStatus};
 
-/// A retry that is due for longer than this is not being promoted.
+/// A retry that is overdue for longer than this has no consumer that promotes it.
 const OVERDUE: Duration = Duration::from_secs(60);
 
-/// A topic, and what is known of each of its groups, in their order.
+/// A topic, and the facts of each of its groups, in their order.
 #[derive(Debug)]
 pub(super) struct TopicFacts {
     pub(super) status: TopicStatus,
@@ -17,11 +18,11 @@ pub(super) struct TopicFacts {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct GroupFacts {
-    /// For how long no consumer was heard of; `None` when it knows none.
-    pub(super) quiet: Option<Duration>,
+    /// How long ago a consumer was last active; `None` when the group knows no consumer.
+    pub(super) idle_for: Option<Duration>,
     /// The age of the topic's oldest entry.
     pub(super) oldest: Option<Duration>,
-    /// For how long its first retry is due; zero before. `None` when none waits.
+    /// How long the first retry has been due, zero before; `None` when no retry is scheduled.
     pub(super) overdue: Option<Duration>,
 }
 
@@ -41,7 +42,7 @@ pub(super) fn judge(topics: &[TopicFacts], stuck_after: Duration) -> Vec<Finding
     }
     if stuck.is_empty() {
         let groups: usize = topics.iter().map(|topic| topic.groups.len()).sum();
-        let what = format!("{groups} in {} topics, none is stuck", topics.len());
+        let what = format!("{}, none stuck", counted(groups as u64, "group", "groups"));
         stuck.push(Finding::ok("groups", what));
     }
     findings.append(&mut stuck);
@@ -49,12 +50,12 @@ pub(super) fn judge(topics: &[TopicFacts], stuck_after: Duration) -> Vec<Finding
     findings
 }
 
-/// How near a topic is to refusing messages.
+/// Whether a topic is at its backlog limit, or close to it.
 fn backlog(topic: &TopicStatus) -> Option<Finding> {
     let unsettled = topic.groups.iter().map(|group| group.lag + group.in_flight);
     let backlog = unsettled.max().unwrap_or(topic.entries).min(topic.entries);
     let limit = topic.settings.backlog_limit();
-    // Four fifths, without overflow.
+    // Four fifths of the limit, without overflow.
     if backlog < limit - limit / 5 {
         return None;
     }
@@ -63,14 +64,17 @@ fn backlog(topic: &TopicStatus) -> Option<Finding> {
     } else {
         Severity::Problem
     };
-    let what = format!("{}: {backlog} unsettled of at most {limit}", topic.topic);
+    let what = format!(
+        "{}: {backlog} unsettled entries, the limit is {limit}",
+        topic.topic
+    );
     let finding = Finding::new(level, "backlog", what)
-        .because("at the limit publishing is refused")
-        .advise("start more consumers for its slowest group");
+        .because("the topic refuses messages at the limit")
+        .advise("start more consumers of the slowest group");
     Some(finding)
 }
 
-/// Whether something waits for a group that nobody serves.
+/// Whether messages wait for a group without an active consumer.
 fn is_stuck(
     topic: &TopicStatus,
     status: &GroupStatus,
@@ -84,49 +88,49 @@ fn is_stuck(
         scheduled,
         ..
     } = status;
-    // What waits for its time in future waits for nobody yet.
+    // Retries that are not due need no consumer yet.
     let is_due = *scheduled > 0 && facts.overdue.is_none_or(|overdue| !overdue.is_zero());
     if lag + in_flight == 0 && !is_due {
         return None;
     }
-    // A group that knows no consumer may be between two: it waits no longer than the oldest entry.
-    // Nothing tells since when what is in the redo lane alone has waited.
-    let quiet = facts.quiet.or(facts.oldest).or(facts.overdue);
-    if quiet.is_some_and(|quiet| quiet < stuck_after) {
+    // A group that knows no consumer may be between two deployments: its messages have waited at
+    // most as long as the oldest entry. Messages of the redelivery stream alone have no age.
+    let waited = facts.idle_for.or(facts.oldest).or(facts.overdue);
+    if waited.is_some_and(|waited| waited < stuck_after) {
         return None;
     }
-    let quiet = match facts.quiet {
-        Some(quiet) => format!("no consumer heard of for {}", roughly(quiet)),
+    let consumers = match facts.idle_for {
+        Some(idle) => format!("no active consumer for {}", roughly(idle)),
         None => "no consumer".to_owned(),
     };
     let name = &topic.topic;
     let what = format!(
-        "{name}/{group}: {quiet}; {lag} not delivered, {in_flight} in flight, {scheduled} scheduled"
+        "{name}/{group}: {consumers}; {lag} not delivered, {in_flight} in flight, {scheduled} scheduled"
     );
     let why = match topic.settings.backlog_limit() {
-        u64::MAX => "what it has not settled stays in the topic for ever".to_owned(),
+        u64::MAX => "its unsettled entries stay in the topic for ever".to_owned(),
         limit => {
-            format!("what it has not settled stays in the topic, which refuses messages at {limit}")
+            format!("its unsettled entries stay in the topic, which refuses messages at {limit}")
         }
     };
     let finding = Finding::new(Severity::Problem, "groups", what).because(why);
     Some(finding.advise(format!(
-        "start its consumers; or, where it is not needed any more, `redstart groups remove {name} {group} --force`"
+        "start its consumers; if nobody needs the group, run `redstart groups remove {name} {group} --force`"
     )))
 }
 
-/// Whether retries are due and stay where they are, though the group has consumers.
+/// Whether due retries are not promoted although the group has consumers.
 fn is_late(topic: &TopicStatus, status: &GroupStatus, facts: &GroupFacts) -> Option<Finding> {
     let overdue = facts.overdue.filter(|overdue| *overdue >= OVERDUE)?;
     let what = format!(
-        "{}/{}: due for {} and not brought back",
+        "{}/{}: a retry is overdue for {}",
         topic.topic,
         status.group,
         roughly(overdue)
     );
     let finding = Finding::new(Severity::Problem, "retries", what)
-        .because("its consumers bring retries back every second while they work");
-    Some(finding.advise("look at the log of its consumers"))
+        .because("a running consumer promotes due retries every second");
+    Some(finding.advise("read the log of the group's consumers"))
 }
 
 #[cfg(test)]
@@ -165,22 +169,22 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_stuck_when_messages_wait_and_nobody_came_for_long() {
-        let heard = |quiet| GroupFacts {
-            quiet: Some(quiet),
+    fn a_group_is_stuck_when_messages_wait_and_no_consumer_was_active() {
+        let active = |idle| GroupFacts {
+            idle_for: Some(idle),
             ..GroupFacts::default()
         };
         let stuck = [("groups", Severity::Problem)];
         let fine = [("groups", Severity::Ok)];
-        assert_eq!(checks([1, 0, 0], heard(5 * MINUTE)), stuck);
-        assert_eq!(checks([0, 1, 0], heard(6 * MINUTE)), stuck);
+        assert_eq!(checks([1, 0, 0], active(5 * MINUTE)), stuck);
+        assert_eq!(checks([0, 1, 0], active(6 * MINUTE)), stuck);
         assert_eq!(
-            checks([0, 0, 1], heard(6 * MINUTE)),
+            checks([0, 0, 1], active(6 * MINUTE)),
             stuck,
-            "in the redo lane"
+            "in the redelivery stream"
         );
-        assert_eq!(checks([1, 1, 1], heard(4 * MINUTE)), fine);
-        assert_eq!(checks([0, 0, 0], heard(9 * MINUTE)), fine);
+        assert_eq!(checks([1, 1, 1], active(4 * MINUTE)), fine);
+        assert_eq!(checks([0, 0, 0], active(9 * MINUTE)), fine);
     }
 
     #[test]
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_redriven_to_a_group_without_consumers_is_told() {
+    fn redriven_messages_of_a_group_without_consumers_are_found() {
         assert_eq!(
             checks([0, 0, 3], GroupFacts::default()),
             [("groups", Severity::Problem)]
@@ -209,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_later_waits_for_nobody() {
+    fn retries_that_are_not_due_need_no_consumer() {
         let later = GroupFacts {
-            quiet: Some(9 * MINUTE),
+            idle_for: Some(9 * MINUTE),
             overdue: Some(Duration::ZERO),
             ..GroupFacts::default()
         };
@@ -219,9 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn retries_that_stay_though_consumers_live_are_told() {
+    fn overdue_retries_beside_active_consumers_are_found() {
         let late = |overdue| GroupFacts {
-            quiet: Some(Duration::ZERO),
+            idle_for: Some(Duration::ZERO),
             overdue: Some(overdue),
             ..GroupFacts::default()
         };
@@ -234,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_is_told_from_four_fifths_on() {
+    fn a_backlog_is_found_from_four_fifths_on() {
         let level = |lag| match checks([lag, 0, 0], GroupFacts::default())[0] {
             ("backlog", level) => Some(level),
             _ => None,
@@ -245,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_without_a_limit_has_no_backlog_to_tell_of() {
+    fn a_topic_without_a_limit_has_no_backlog_finding() {
         let mut topic = facts([100, 0, 0], GroupFacts::default());
         topic.status.settings = TopicSettings::default().with_backlog_limit(u64::MAX);
         assert!(

@@ -1,23 +1,24 @@
-//! What the state of a namespace's migrations means.
+//! Findings on the migrations of a namespace.
 
 use crate::domain::{Migration, MigrationState};
-use crate::operate::doctor::{Finding, Severity};
+use crate::operate::doctor::finding::{Finding, Severity};
 
 pub(super) fn judge(all: &[Migration]) -> Finding {
     let check = "layout";
     let find = |state: fn(&MigrationState) -> bool| all.iter().find(|one| state(&one.state));
-    let trouble = |one: &Migration, what: &str| {
+    let problem = |one: &Migration, what: &str| {
         let what = format!("migration {:04} {what}", one.number);
         Finding::new(Severity::Problem, check, what).because("services refuse to start")
     };
     if let Some(one) = find(|state| *state == MigrationState::Unknown) {
-        return trouble(one, "was applied by a newer version").advise("update redstart");
+        return problem(one, "was applied by a newer version").advise("update Redstart");
     }
     if let Some(one) = find(|state| *state == MigrationState::Changed) {
-        return trouble(one, "was applied in another form").advise("use the version that did");
+        return problem(one, "was applied in another form")
+            .advise("use the version that applied it");
     }
     if let Some(one) = find(|state| *state == MigrationState::Dirty) {
-        return trouble(one, "was begun and not finished")
+        return problem(one, "was begun and not finished")
             .advise("run `redstart migrate up --repair`");
     }
     let applied = all
@@ -26,10 +27,11 @@ pub(super) fn judge(all: &[Migration]) -> Finding {
         .count();
     match find(|state| *state == MigrationState::Pending) {
         None => Finding::ok(check, "all migrations applied"),
-        Some(_) if applied == 0 => {
-            Finding::ok(check, "nothing here yet; the first service sets it up")
-        }
-        Some(one) => trouble(one, "is pending").advise("run `redstart migrate up`"),
+        Some(_) if applied == 0 => Finding::ok(
+            check,
+            "the namespace does not exist yet; the first service creates it",
+        ),
+        Some(one) => problem(one, "is pending").advise("run `redstart migrate up`"),
     }
 }
 

@@ -1,8 +1,10 @@
-//! Looking for what may go wrong before it does.
+//! The doctor: finds problems of the server, the namespace and its groups before they cost
+//! messages.
 //!
-//! Facts are asked for here; what they mean is decided in pure functions: `server` for the
-//! server, `layout` for the namespace, `groups` for topics and their groups.
+//! The doctor collects facts here. Pure functions turn them into findings: `server` for the server,
+//! `layout` for the namespace, `groups` for topics and their groups.
 
+mod finding;
 mod groups;
 mod layout;
 mod server;
@@ -10,109 +12,17 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::domain::{Error, Timestamp, Topic, describe};
 use crate::store::{GroupAt, Partition, Store};
 
+pub use finding::{DoctorReport, Finding, Severity};
 use groups::{GroupFacts, TopicFacts};
 
-/// For how long no consumer must have been heard of for a group to count as stuck, by default.
+/// How long a group with waiting messages may have no active consumer before it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
-/// How bad something is.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Severity {
-    /// As it should be.
-    Ok,
-    /// Could not be found out, for want of a permission.
-    Unknown,
-    /// Messages are safe now; it may cost some later.
-    Warning,
-    /// Messages are lost, or work stands still, or either is about to happen.
-    Problem,
-}
-
-impl Severity {
-    /// The level in one word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Unknown => "unknown",
-            Self::Warning => "warning",
-            Self::Problem => "problem",
-        }
-    }
-}
-
-/// What one look has found.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What was looked at: `server`, `version`, `eviction`, `persistence`, `memory`, `clock`,
-    /// `scripts`, `layout`, `backlog`, `groups`, `retries`.
-    pub check: &'static str,
-    /// What was found.
-    pub what: String,
-    /// Why it matters; empty where nothing is wrong.
-    pub why: String,
-    /// What to do about it; empty where nothing is.
-    pub advice: String,
-}
-
-impl Finding {
-    fn new(level: Severity, check: &'static str, what: impl Into<String>) -> Self {
-        Self {
-            severity: level,
-            check,
-            what: what.into(),
-            why: String::new(),
-            advice: String::new(),
-        }
-    }
-
-    fn ok(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(Severity::Ok, check, what)
-    }
-
-    fn because(mut self, why: impl Into<String>) -> Self {
-        self.why = why.into();
-        self
-    }
-
-    fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice = advice.into();
-        self
-    }
-}
-
-/// All that was found.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct DoctorReport {
-    /// The worst level of all findings.
-    pub severity: Severity,
-    /// One or more for each check.
-    pub findings: Vec<Finding>,
-}
-
-impl DoctorReport {
-    fn of(findings: Vec<Finding>) -> Self {
-        let level = findings.iter().map(|finding| finding.severity).max();
-        Self {
-            severity: level.unwrap_or(Severity::Ok),
-            findings,
-        }
-    }
-}
-
-/// Looks at the server, the namespace's layout, topics and groups. Changes nothing, except that
-/// the server has all scripts loaded afterwards.
+/// Checks the server, the namespace's layout, topics and groups. Changes nothing, except that it
+/// loads all scripts into the server.
 ///
 /// # Example
 ///
@@ -145,14 +55,14 @@ impl Doctor {
         }
     }
 
-    /// Sets for how long no consumer must have been heard of before a group for which messages
-    /// wait counts as stuck; by default 5 minutes.
-    pub fn with_stuck_after(mut self, quiet: Duration) -> Self {
-        self.stuck_after = quiet;
+    /// Sets how long a group with waiting messages may have no active consumer before the doctor
+    /// calls it stuck. Default: 5 minutes.
+    pub fn with_stuck_after(mut self, duration: Duration) -> Self {
+        self.stuck_after = duration;
         self
     }
 
-    /// Looks at everything. What cannot be looked at is a finding, too.
+    /// Runs all checks. A check that fails is itself a finding.
     pub async fn run(&self) -> DoctorReport {
         let mut findings = Vec::new();
         match self.store.inspect().servers().await {
@@ -160,13 +70,15 @@ impl Doctor {
                 findings.extend(servers.iter().flat_map(server::judge));
             }
             Ok(_) => {
-                let what = format!("{}: in this process, gone with it", self.store.name());
+                let what = format!("{}: in this process, lost with it", self.store.name());
                 findings.push(Finding::ok("server", what));
             }
             Err(error) => {
                 let finding = failed("server", &error)
-                    .because("without it nothing is published and nothing delivered")
-                    .advise("check that it runs, its address, and the permissions of this user");
+                    .because("without the server Redstart neither publishes nor delivers")
+                    .advise(
+                        "check that the server runs, its address, and the permissions of this user",
+                    );
                 return DoctorReport::of(vec![finding]);
             }
         }
@@ -218,7 +130,7 @@ impl Doctor {
                 Duration::from_millis(u64::try_from(millis).unwrap_or(0))
             };
             groups.push(GroupFacts {
-                quiet: consumers.iter().map(|one| one.idle_for).min(),
+                idle_for: consumers.iter().map(|one| one.idle_for).min(),
                 oldest: oldest.map(since),
                 overdue: page.entries.first().map(|first| since(first.due)),
             });
@@ -229,38 +141,4 @@ impl Doctor {
 
 fn failed(check: &'static str, error: &Error) -> Finding {
     Finding::new(Severity::Problem, check, describe(error))
-}
-
-/// A duration in its largest unit, and no finer.
-fn roughly(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_diagnosis_is_as_bad_as_its_worst_finding() {
-        assert_eq!(DoctorReport::of(Vec::new()).severity, Severity::Ok);
-        let findings = [Severity::Ok, Severity::Warning, Severity::Unknown]
-            .map(|level| Finding::new(level, "server", ""));
-        assert_eq!(
-            DoctorReport::of(findings.to_vec()).severity,
-            Severity::Warning
-        );
-        assert!(Severity::Problem > Severity::Warning);
-    }
-
-    #[test]
-    fn durations_are_told_in_their_largest_unit() {
-        let told = [0, 119, 120, 7_199, 7_200, 172_800].map(|s| roughly(Duration::from_secs(s)));
-        assert_eq!(told, ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]);
-    }
 }

@@ -1,15 +1,16 @@
-//! What the facts about a server mean.
+//! Findings on the server.
 
 use std::time::Duration;
 
-use crate::operate::doctor::{Finding, Severity, roughly};
+use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::store::ServerInfo;
 
-/// Clocks that differ by no more are as good as equal.
+/// Clocks that differ by at most this count as equal.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
-/// From this share of the memory limit on there is little room, and from the second none.
-const LITTLE_ROOM: f64 = 0.75;
-const NO_ROOM: f64 = 0.9;
+/// From this share of the memory limit on, memory is scarce.
+const SCARCE: f64 = 0.75;
+/// From this share of the memory limit on, memory is nearly full.
+const NEARLY_FULL: f64 = 0.9;
 
 pub(super) fn judge(facts: &ServerInfo) -> Vec<Finding> {
     let mut findings = version(facts);
@@ -17,9 +18,9 @@ pub(super) fn judge(facts: &ServerInfo) -> Vec<Finding> {
         let finding = Finding::new(
             Severity::Problem,
             "server",
-            "follows another and takes no writes",
+            "is a replica and takes no writes",
         )
-        .because("publishing and settling are refused")
+        .because("the server refuses to publish and to settle")
         .advise("connect to the primary");
         findings.push(finding);
     }
@@ -42,17 +43,17 @@ fn parse(version: &str) -> Option<Version> {
     ))
 }
 
-/// Ranges of Redis versions with a fault that concerns this bus: from, the first good one, what.
+/// Faults of Redis that concern this bus: the first bad version, the first good one, the fault.
 const KNOWN_BAD: [(Version, Version, &str); 6] = [
     (
         (7, 0, 0),
         (7, 2, 5),
-        "a blocked read can take longer than it was told to",
+        "a blocking read can exceed its timeout",
     ),
     (
         (7, 4, 0),
         (7, 4, 3),
-        "under `everysec` WAITAOF can answer before the disk has what it answers for",
+        "under `everysec` WAITAOF can answer before the data is on the disk",
     ),
     ((7, 0, 0), (7, 2, 11), LUA),
     ((7, 4, 0), (7, 4, 6), LUA),
@@ -60,20 +61,20 @@ const KNOWN_BAD: [(Version, Version, &str); 6] = [
     ((8, 2, 0), (8, 2, 2), LUA),
 ];
 const LUA: &str =
-    "whoever may run a script can take the server over (CVE-2025-49844, unless it was patched)";
+    "a user who may run scripts can take over the server (CVE-2025-49844, unless patched)";
 
 fn version(facts: &ServerInfo) -> Vec<Finding> {
     let check = "version";
     let what = format!("{} {}", facts.name, facts.version);
     if facts.name != "redis" {
-        let why = "known faults are known for Redis itself";
+        let why = "the list of known faults covers Redis only";
         return vec![Finding::new(Severity::Unknown, check, what).because(why)];
     }
     let Some(version) = parse(&facts.version) else {
         return vec![Finding::new(Severity::Unknown, check, what)];
     };
     if version < (7, 0, 0) {
-        let why = "streams of older versions lack what reclaiming and lag are built on";
+        let why = "older versions lack stream commands for reclaiming and lag";
         let finding = Finding::new(Severity::Problem, check, what).because(why);
         return vec![finding.advise("use Redis 7.2 or later")];
     }
@@ -96,21 +97,23 @@ fn version(facts: &ServerInfo) -> Vec<Finding> {
 fn eviction(facts: &ServerInfo) -> Finding {
     let check = "eviction";
     let Some(policy) = &facts.eviction_policy else {
-        return Finding::new(Severity::Unknown, check, "the server does not say");
+        return Finding::new(Severity::Unknown, check, "the server does not report it");
     };
     let what = match facts.evicted {
         0 => format!("maxmemory-policy {policy}"),
-        count => format!("maxmemory-policy {policy}; {count} keys evicted since its start"),
+        count => {
+            format!("maxmemory-policy {policy}; {count} keys evicted since the server started")
+        }
     };
     if policy == "noeviction" {
         return Finding::ok(check, what);
     }
     let why = if policy.starts_with("volatile-") {
-        "when memory is full, values with a time to live vanish early, and claims of `once` with them"
+        "with full memory, the server drops values with a time to live, and so claims of `once`"
     } else {
-        "when memory is full, whole topics vanish with all their messages"
+        "with full memory, the server drops whole topics with all their messages"
     };
-    // Without a limit nothing is evicted yet.
+    // A server without a memory limit evicts nothing yet.
     let level = if policy.starts_with("volatile-") || facts.memory_limit.is_none() {
         Severity::Warning
     } else {
@@ -123,27 +126,27 @@ fn eviction(facts: &ServerInfo) -> Finding {
 
 fn persistence(facts: &ServerInfo) -> Vec<Finding> {
     let check = "persistence";
-    let troubles = facts.persistence_errors.iter().map(|trouble| {
-        Finding::new(Severity::Problem, check, format!("failed: {trouble}"))
-            .because("what was accepted since may not outlive the server")
-            .advise("look at the server's log and its disk")
+    let errors = facts.persistence_errors.iter().map(|error| {
+        Finding::new(Severity::Problem, check, format!("failed: {error}"))
+            .because("a restart may lose the messages published since")
+            .advise("check the server's log and its disk")
     });
     let kept = match (facts.append_only, facts.append_sync.as_deref()) {
-        (None, _) => Finding::new(Severity::Unknown, check, "the server does not say"),
+        (None, _) => Finding::new(Severity::Unknown, check, "the server does not report it"),
         (Some(false), _) => Finding::new(Severity::Problem, check, "appendonly no")
-            .because("a restart loses every message since the last snapshot, or all of them")
+            .because("a restart loses every message since the last snapshot, or all messages")
             .advise("set appendonly yes"),
         (Some(true), Some("always")) => Finding::ok(check, "appendonly yes, appendfsync always"),
         (Some(true), Some("everysec")) => Finding::ok(
             check,
-            "appendonly yes, appendfsync everysec: a power cut can cost the last second",
+            "appendonly yes, appendfsync everysec: a power cut can lose the last second",
         ),
         (Some(true), Some(other)) => Finding::new(
             Severity::Warning,
             check,
             format!("appendonly yes, appendfsync {other}"),
         )
-        .because("a power cut can cost all that the operating system has not written yet")
+        .because("a power cut can lose all data that the operating system has not written yet")
         .advise("set appendfsync everysec or always"),
         (Some(true), None) => Finding::new(
             Severity::Unknown,
@@ -151,9 +154,9 @@ fn persistence(facts: &ServerInfo) -> Vec<Finding> {
             "appendonly yes, appendfsync unknown",
         )
         .because("this user may not read the server's settings")
-        .advise("see that it is everysec or always"),
+        .advise("make sure that it is everysec or always"),
     };
-    std::iter::once(kept).chain(troubles).collect()
+    std::iter::once(kept).chain(errors).collect()
 }
 
 fn memory(facts: &ServerInfo) -> Finding {
@@ -163,22 +166,22 @@ fn memory(facts: &ServerInfo) -> Finding {
         let of = facts.machine_memory.map(mebibytes);
         let of = of.map_or_else(String::new, |of| format!(" on a machine of {of}"));
         return Finding::new(Severity::Warning, check, format!("{used} used{of}, no limit"))
-            .because("a server that takes all memory is killed, where one with a limit only refuses to publish")
+            .because("the system kills a server that takes all memory; a server with a limit only refuses to publish")
             .advise("set maxmemory");
     };
     let what = format!("{used} used of {}", mebibytes(limit));
     let share = facts.memory_used as f64 / limit as f64;
-    if share < LITTLE_ROOM {
+    if share < SCARCE {
         return Finding::ok(check, what);
     }
-    let level = if share < NO_ROOM {
+    let level = if share < NEARLY_FULL {
         Severity::Warning
     } else {
         Severity::Problem
     };
     Finding::new(level, check, what)
-        .because("when memory is full, publishing is refused")
-        .advise("see which groups lag, and raise maxmemory")
+        .because("with full memory, the server refuses to publish")
+        .advise("find the groups that lag, or raise maxmemory")
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -193,7 +196,7 @@ fn clock(facts: &ServerInfo) -> Finding {
     let check = "clock";
     let off = Duration::from_millis(facts.clock_offset.unsigned_abs());
     if off <= CLOCK_TOLERANCE + facts.round_trip / 2 {
-        return Finding::ok(check, "as this machine's");
+        return Finding::ok(check, "agrees with this machine's");
     }
     let side = if facts.clock_offset > 0 {
         "ahead of"
@@ -201,7 +204,7 @@ fn clock(facts: &ServerInfo) -> Finding {
         "behind"
     };
     Finding::new(Severity::Warning, check, format!("{} {side} this machine's", roughly(off)))
-        .because("times of messages and failures come from services, those of entries and retries from the server: what is searched by time is missed")
+        .because("services set the times of messages and failures, the server those of entries and retries: a search by time misses some")
         .advise("synchronise both clocks")
 }
 
@@ -210,7 +213,7 @@ fn scripts(facts: &ServerInfo) -> Option<Finding> {
     Some(match facts.scripts.as_ref()? {
         Ok(count) => Finding::ok(check, format!("all {count} loaded")),
         Err(error) => Finding::new(Severity::Problem, check, error.clone())
-            .because("settling, retrying and reclaiming run as scripts")
+            .because("Redstart settles, retries and reclaims with scripts")
             .advise("allow this user SCRIPT LOAD and EVALSHA"),
     })
 }
@@ -233,7 +236,7 @@ mod tests {
         }
     }
 
-    /// The level of each finding of a check, after a change to a sound server.
+    /// The severity of each finding of a check, after a change to a sound server.
     fn levels(check: &str, change: impl FnOnce(&mut ServerInfo)) -> Vec<Severity> {
         let mut facts = sound();
         change(&mut facts);
@@ -241,10 +244,10 @@ mod tests {
         let of_check = findings.filter(|finding| finding.check == check);
         of_check
             .inspect(|finding| {
-                // Whoever is told of trouble is told what to do.
-                let is_told = !finding.advice.is_empty() && !finding.why.is_empty();
+                // A warning and a problem say why it matters and what to do.
+                let is_helpful = !finding.advice.is_empty() && !finding.why.is_empty();
                 assert!(
-                    is_told || finding.severity < Severity::Warning,
+                    is_helpful || finding.severity < Severity::Warning,
                     "{finding:?}"
                 );
             })
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_told_by_their_faults() {
+    fn versions_have_their_known_faults() {
         let of = |version: &str| levels("version", |facts| facts.version = version.to_owned());
         assert_eq!(of("6.2.20"), [Severity::Problem]);
         assert_eq!(of("7.0.15"), [Severity::Warning, Severity::Warning]);
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn eviction_is_worst_where_topics_can_go() {
+    fn eviction_is_worst_where_the_server_can_drop_topics() {
         let of = |policy: &str, limit: Option<u64>| {
             levels("eviction", |facts| {
                 facts.eviction_policy = Some(policy.to_owned());
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn persistence_is_as_good_as_what_is_known_of_it() {
+    fn persistence_follows_the_settings_that_are_known() {
         let of = |kept: Option<bool>, synced: Option<&str>| {
             levels("persistence", |facts| {
                 facts.append_only = kept;
@@ -309,15 +312,15 @@ mod tests {
         assert_eq!(of(Some(true), None), [Severity::Unknown]);
         assert_eq!(of(Some(false), None), [Severity::Problem]);
         assert_eq!(of(None, None), [Severity::Unknown]);
-        let trouble = |facts: &mut ServerInfo| facts.persistence_errors.push("saving".to_owned());
+        let failing = |facts: &mut ServerInfo| facts.persistence_errors.push("saving".to_owned());
         assert_eq!(
-            levels("persistence", trouble),
+            levels("persistence", failing),
             [Severity::Ok, Severity::Problem]
         );
     }
 
     #[test]
-    fn memory_has_three_shades() {
+    fn memory_is_ok_scarce_or_nearly_full() {
         let of = |used: u64, limit: Option<u64>| {
             levels("memory", |facts| {
                 (facts.memory_used, facts.memory_limit) = (used, limit)
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_answer_says_little_about_a_clock() {
+    fn a_slow_answer_excuses_a_clock_difference() {
         let of = |ahead: i64, took: u64| {
             levels("clock", |facts| {
                 (facts.clock_offset, facts.round_trip) = (ahead, Duration::from_secs(took));
