@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::domain::{Error, ErrorKind, Group, Topic};
+use crate::operate::dead_letters::counted;
 use crate::operate::plan::{Confirmed, Plan};
 use crate::operate::topics::Topics;
 use crate::store::{GroupAt, GroupRemoval, GroupStatus};
@@ -31,7 +32,7 @@ pub struct PlannedRemoval {
 impl fmt::Display for PlannedRemoval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, status, .. } = self;
-        let what = holdings_of(status, self.live_consumers);
+        let what = describe(status, self.live_consumers);
         write!(
             f,
             "will remove group {} of {topic} for good: {what}",
@@ -48,7 +49,7 @@ impl fmt::Display for PlannedRemoval {
 }
 
 /// The messages and live consumers of a group, in words.
-fn holdings_of(status: &GroupStatus, live_consumers: u64) -> String {
+fn describe(status: &GroupStatus, live_consumers: u64) -> String {
     let GroupStatus {
         lag,
         in_flight,
@@ -56,10 +57,9 @@ fn holdings_of(status: &GroupStatus, live_consumers: u64) -> String {
         dead,
         ..
     } = status;
-    format!(
-        "{lag} not delivered, {in_flight} in flight, {scheduled} scheduled, {dead} dead letters, \
-         {live_consumers} live consumers"
-    )
+    let dead = counted(*dead, "dead letter", "dead letters");
+    let live = counted(live_consumers, "live consumer", "live consumers");
+    format!("{lag} not delivered, {in_flight} in flight, {scheduled} scheduled, {dead}, {live}")
 }
 
 fn is_in_use(status: &GroupStatus, live_consumers: u64) -> bool {
@@ -158,7 +158,7 @@ impl Topics {
 /// A removal in words.
 impl fmt::Display for GroupRemoval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = holdings_of(&self.status, self.live_consumers);
+        let what = describe(&self.status, self.live_consumers);
         let group = &self.status.group;
         if self.removed {
             write!(f, "removed group {group}: {what}")
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(
             planned.to_string(),
             "will remove group billing of orders for good: 0 not delivered, 0 in flight, \
-             0 scheduled, 1 dead letters, 1 live consumers\n\
+             0 scheduled, 1 dead letter, 1 live consumer\n\
              its live consumers will create it again and start at the oldest entry of the topic"
         );
     }

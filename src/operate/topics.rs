@@ -41,14 +41,14 @@ impl Topics {
     ///
     /// [`ErrorKind::Invalid`] when the topic exists with other settings; it keeps them.
     pub async fn create(&self, topic: &Topic, settings: TopicSettings) -> Result<(), Error> {
-        let held = self.store.topics().ensure_topic(topic, settings).await?;
-        if held == settings {
+        let stored = self.store.topics().ensure_topic(topic, settings).await?;
+        if stored == settings {
             return Ok(());
         }
         let rule = format!(
-            "exists with retention {} and backlog limit {}, which were fixed when it was created",
-            held.retention(),
-            held.backlog_limit()
+            "exists with retention {} and backlog limit {}, fixed at its creation",
+            stored.retention(),
+            stored.backlog_limit()
         );
         Err(Error::new(ErrorKind::Invalid, "create topic", rule).on(topic.as_str()))
     }

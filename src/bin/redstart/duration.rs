@@ -50,7 +50,10 @@ mod tests {
 
     #[test]
     fn durations_are_written_in_two_units() {
-        let told = [0, 7, 61, 3_660, 90_000].map(|s| short(Duration::from_secs(s)));
-        assert_eq!(told, ["0 ms", "7 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+        let written = [0, 7, 61, 3_660, 90_000].map(|s| short(Duration::from_secs(s)));
+        assert_eq!(
+            written,
+            ["0 ms", "7 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]
+        );
     }
 }

@@ -249,14 +249,17 @@ mod tests {
     #[test]
     fn a_wrapped_text_is_indented_where_the_width_allows() {
         let text = "one two three\u{1b}";
-        let told = |width| hanging("problem  ", 9, text, width);
-        assert_eq!(told(None), ["problem  one two three\\u{1b}"]);
-        assert_eq!(told(Some(80)), ["problem  one two three\\u{1b}"]);
+        let wrapped = |width| hanging("problem  ", 9, text, width);
+        assert_eq!(wrapped(None), ["problem  one two three\\u{1b}"]);
+        assert_eq!(wrapped(Some(80)), ["problem  one two three\\u{1b}"]);
         assert_eq!(
-            told(Some(21)),
+            wrapped(Some(21)),
             ["problem  one two", "         three\\u{1b}"]
         );
-        assert_eq!(told(Some(16)), ["problem", "  one two", "  three\\u{1b}"]);
+        assert_eq!(
+            wrapped(Some(16)),
+            ["problem", "  one two", "  three\\u{1b}"]
+        );
         assert_eq!(hanging("    why: ", 9, "one", Some(16)), ["why:", "  one"]);
         assert_eq!(
             hanging("", 0, "one two three", Some(8)),

@@ -126,7 +126,10 @@ mod tests {
 
     #[test]
     fn durations_are_written_in_their_largest_unit() {
-        let told = [0, 119, 120, 7_199, 7_200, 172_800].map(|s| roughly(Duration::from_secs(s)));
-        assert_eq!(told, ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]);
+        let written = [0, 119, 120, 7_199, 7_200, 172_800].map(|s| roughly(Duration::from_secs(s)));
+        assert_eq!(
+            written,
+            ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]
+        );
     }
 }

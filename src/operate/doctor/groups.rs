@@ -229,8 +229,8 @@ mod tests {
             overdue: Some(overdue),
             ..GroupFacts::default()
         };
-        let told = [("groups", Severity::Ok), ("retries", Severity::Problem)];
-        assert_eq!(checks([0, 0, 1], late(2 * MINUTE)), told);
+        let found = [("groups", Severity::Ok), ("retries", Severity::Problem)];
+        assert_eq!(checks([0, 0, 1], late(2 * MINUTE)), found);
         assert_eq!(
             checks([0, 0, 1], late(MINUTE / 2)),
             [("groups", Severity::Ok)]

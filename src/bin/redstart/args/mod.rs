@@ -37,7 +37,7 @@ Settings come from the environment; `redstart <command> --help` lists those of a
   REDSTART_REDIS_URL   the server; put a password here, not on the command line, which every
                        user of the machine can read
   REDSTART_NAMESPACE   the prefix of all keys
-  REDSTART_CODEC, REDSTART_MAX_BYTES, REDSTART_MIGRATE   as for services
+  REDSTART_CODEC, REDSTART_MAX_MESSAGE_BYTES, REDSTART_MIGRATE_ON_CONNECT   as for services
 
 Examples:
   redstart demo

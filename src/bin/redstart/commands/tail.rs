@@ -51,6 +51,9 @@ pub(super) async fn run(
     loop {
         tail.pages(terminal).await?;
         if !args.follow || tail.left == 0 {
+            if tail.after.is_none() && !terminal.is_json() {
+                terminal.remark("the topic has no entries");
+            }
             return Ok(());
         }
         tokio::time::sleep(POLL).await;

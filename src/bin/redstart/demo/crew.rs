@@ -18,8 +18,8 @@ use super::thread::ThreadWorker;
 pub(super) struct Worker {
     /// Counted from 1.
     pub(super) number: usize,
-    /// Messages that it has begun and not ended.
-    pub(super) hands: HashSet<Uuid>,
+    /// Messages that the worker has begun and not finished.
+    pub(super) unfinished: HashSet<Uuid>,
     pub(super) alive: bool,
     body: Body,
 }
@@ -53,7 +53,7 @@ impl Crew {
             };
             workers.push(Worker {
                 number: at + 1,
-                hands: HashSet::new(),
+                unfinished: HashSet::new(),
                 alive: true,
                 body,
             });
@@ -76,17 +76,17 @@ impl Crew {
         }
     }
 
-    /// The next event, with the worker's place. The workers' hands are kept up to date.
+    /// The next event, with the worker's place. Keeps the workers' unfinished messages up to date.
     pub(super) async fn next(&mut self) -> Option<(usize, Event)> {
         let (at, event) = self.events.recv().await?;
         if let Some(worker) = self.workers.get_mut(at) {
             match &event {
                 Event::Reported(Report::Begun(id)) => {
-                    worker.hands.insert(*id);
+                    worker.unfinished.insert(*id);
                 }
                 Event::Reported(report) => {
                     if let Some(id) = report.ended() {
-                        worker.hands.remove(&id);
+                        worker.unfinished.remove(&id);
                     }
                 }
                 Event::Ended => worker.alive = false,
@@ -100,10 +100,12 @@ impl Crew {
         self.workers.iter().filter(|worker| worker.alive).count()
     }
 
-    /// The worker with the most work in its hands.
+    /// The worker with the most unfinished messages.
     pub(super) fn busiest(&self) -> Option<usize> {
         let alive = self.workers.iter().enumerate().filter(|(_, w)| w.alive);
-        alive.max_by_key(|(_, w)| w.hands.len()).map(|(at, _)| at)
+        alive
+            .max_by_key(|(_, w)| w.unfinished.len())
+            .map(|(at, _)| at)
     }
 
     /// Tells all workers to finish and go.

@@ -146,7 +146,7 @@ struct Killed {
     left: Option<HashSet<Uuid>>,
     /// Messages that other workers have begun since.
     begun: HashSet<Uuid>,
-    told: bool,
+    announced: bool,
 }
 
 struct Scene<'a> {
@@ -260,7 +260,7 @@ impl Scene<'_> {
             when: Instant::now(),
             left: None,
             begun: HashSet::new(),
-            told: false,
+            announced: false,
         });
         Ok(())
     }
@@ -276,12 +276,12 @@ impl Scene<'_> {
             return Ok(());
         };
         show.tell(format_args!(
-            "Killed {worker}: {}, after {} messages and with {} in its hands.",
+            "Killed {worker}: {}, after {} handled messages and with {} unfinished.",
             worker.cause_of_death(),
             self.account.distinct(),
-            worker.hands.len(),
+            worker.unfinished.len(),
         ))?;
-        let mut left = worker.hands.clone();
+        let mut left = worker.unfinished.clone();
         left.retain(|id| !killed.begun.contains(id));
         killed.left = Some(left);
         Ok(())
@@ -296,8 +296,8 @@ impl Scene<'_> {
         let Some(left) = &mut killed.left else {
             return Ok(());
         };
-        if left.remove(&id) && left.is_empty() && !killed.told {
-            killed.told = true;
+        if left.remove(&id) && left.is_empty() && !killed.announced {
+            killed.announced = true;
             show.tell(format_args!(
                 "The other workers took them over {:.1} s after the kill, when its leases expired.",
                 killed.when.elapsed().as_secs_f64()

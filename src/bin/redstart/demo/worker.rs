@@ -102,8 +102,8 @@ impl Voice {
         match self {
             Self::Output => {
                 let mut out = io::stdout().lock();
-                let told = writeln!(out, "{report}").and_then(|()| out.flush());
-                if told.is_err() {
+                let written = writeln!(out, "{report}").and_then(|()| out.flush());
+                if written.is_err() {
                     std::process::exit(i32::from(crate::failure::FAILED));
                 }
             }

@@ -15,6 +15,9 @@ use crate::duration;
 use selection::FilterArgs;
 pub(crate) use selection::SelectionArgs;
 
+/// The heading of the options that are not conditions; without it they would come under "Which".
+const HOW: &str = "How";
+
 /// List, redrive, edit, purge, export and import dead letters.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -117,10 +120,10 @@ pub(crate) struct DeadListArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     /// Begin after this id
-    #[arg(long, value_name = "ID")]
+    #[arg(help_heading = HOW, long, value_name = "ID")]
     pub(crate) after: Option<EntryId>,
     /// Stop after N
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(help_heading = HOW, long, value_name = "N", default_value_t = 50)]
     pub(crate) max: usize,
 }
 
@@ -179,18 +182,18 @@ pub(crate) struct RedriveArgs {
     #[command(flatten)]
     pub(crate) which: SelectionArgs,
     /// Continue this interrupted operation with its own selection and pace; not for a purge
-    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "FilterArgs", "PaceArgs", "failure_limit", "dry_run", "to"])]
+    #[arg(help_heading = HOW, long, value_name = "OPERATION", conflicts_with_all = ["selection", "FilterArgs", "PaceArgs", "failure_limit", "dry_run", "to"])]
     pub(crate) resume: Option<Uuid>,
     /// Publish them to this topic, and so to all its groups, instead
-    #[arg(long, value_name = "TOPIC")]
+    #[arg(help_heading = HOW, long, value_name = "TOPIC")]
     pub(crate) to: Option<Topic>,
     /// Stop when more than this share of the redriven messages dies again, such as 10%; needs --rate
-    #[arg(long, value_name = "PERCENT", requires = "rate", value_parser = percent)]
+    #[arg(help_heading = HOW, long, value_name = "PERCENT", requires = "rate", value_parser = percent)]
     pub(crate) failure_limit: Option<f64>,
     #[command(flatten)]
     pub(crate) pace: PaceArgs,
     /// Show what would move and what would stay, and stop
-    #[arg(long)]
+    #[arg(help_heading = HOW, long)]
     pub(crate) dry_run: bool,
 }
 
@@ -208,13 +211,13 @@ fn percent(text: &str) -> Result<f64, &'static str> {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PaceArgs {
     /// Take at most N a second [default: no limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = HOW, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
     /// Begin with a tenth of the rate and reach it after this time
-    #[arg(long, value_name = "TIME", default_value = "0s", requires = "rate", value_parser = duration::parse)]
+    #[arg(help_heading = HOW, long, value_name = "TIME", default_value = "0s", requires = "rate", value_parser = duration::parse)]
     pub(crate) ramp: Duration,
     /// The operator's name for the journal [default: $USER or $LOGNAME, else `unknown`]
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = HOW, long, value_name = "NAME")]
     pub(crate) operator: Option<String>,
 }
 
@@ -282,18 +285,18 @@ pub(crate) struct PurgeArgs {
     #[command(flatten)]
     pub(crate) which: SelectionArgs,
     /// Continue this interrupted purge with its own selection and pace
-    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["selection", "FilterArgs", "PaceArgs", "dry_run", "export"])]
+    #[arg(help_heading = HOW, long, value_name = "OPERATION", conflicts_with_all = ["selection", "FilterArgs", "PaceArgs", "dry_run", "export"])]
     pub(crate) resume: Option<Uuid>,
     /// First write them to a new file
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = HOW, long, value_name = "FILE")]
     pub(crate) export: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) pace: PaceArgs,
     /// Show what would be removed, and stop
-    #[arg(long)]
+    #[arg(help_heading = HOW, long)]
     pub(crate) dry_run: bool,
     /// Skip the prompt
-    #[arg(long, short)]
+    #[arg(help_heading = HOW, long, short)]
     pub(crate) yes: bool,
 }
 
@@ -318,7 +321,7 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     /// Write to a new file [default: stdout]
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = HOW, long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -358,7 +361,7 @@ pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     /// Stop after N
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = HOW, long, value_name = "N")]
     pub(crate) max: Option<usize>,
 }
 
