@@ -24,6 +24,92 @@ mod memory {
     redstart::conformance!(memory);
 }
 
+/// A store without a key-value store: the suite checks that it refuses one.
+mod lean {
+    use std::sync::Arc;
+
+    use redstart::envelope::Timestamp;
+    use redstart::memory::MemoryStore;
+    use redstart::ports::BoxFuture;
+    use redstart::store::decorate::Nowhere;
+    use redstart::store::{
+        Capabilities, DeadLetters, Deliveries, Inspect, Log, Opened, Opening, Schedule, Store,
+        Topics, Values,
+    };
+    use redstart::testing::conformance::Subject;
+    use redstart::{Container, Error};
+
+    use crate::support::group;
+
+    #[derive(Clone, Debug)]
+    struct Lean(Arc<dyn Store>);
+
+    impl Store for Lean {
+        fn name(&self) -> &'static str {
+            self.0.name()
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            let mut capabilities = self.0.capabilities();
+            capabilities.values = false;
+            capabilities
+        }
+
+        fn now(&self) -> Timestamp {
+            self.0.now()
+        }
+
+        fn open<'a>(&'a self, opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>> {
+            self.0.open(opening)
+        }
+
+        fn topics(&self) -> &dyn Topics {
+            self.0.topics()
+        }
+
+        fn log(&self) -> &dyn Log {
+            self.0.log()
+        }
+
+        fn deliveries(&self) -> &dyn Deliveries {
+            self.0.deliveries()
+        }
+
+        fn schedule(&self) -> &dyn Schedule {
+            self.0.schedule()
+        }
+
+        fn dead_letters(&self) -> &dyn DeadLetters {
+            self.0.dead_letters()
+        }
+
+        fn inspect(&self) -> &dyn Inspect {
+            self.0.inspect()
+        }
+
+        fn values(&self) -> &dyn Values {
+            &Nowhere
+        }
+    }
+
+    impl Subject for Lean {
+        async fn container(&self, service: &str) -> Container {
+            Container::builder()
+                .with_store(Arc::new(self.clone()))
+                .with_service(group(service))
+                .connect()
+                .await
+                .unwrap()
+        }
+    }
+
+    async fn lean() -> Lean {
+        Lean(MemoryStore::new().store(None))
+    }
+
+    redstart::conformance!(lean);
+}
+
 mod redis {
     use redstart::Container;
     use redstart::testing::conformance::Subject;

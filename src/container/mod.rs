@@ -243,10 +243,14 @@ impl Container {
     /// at most.
     pub async fn health(&self) -> Health {
         let inner = &self.inner;
-        let (bus, kv) = tokio::join!(
-            inner.store.inspect().ping(),
-            inner.kv.exists("redstart:health")
-        );
+        // A store without a key-value store has none that could be unwell.
+        let kv = async {
+            if inner.store.capabilities().values {
+                inner.kv.exists("redstart:health").await?;
+            }
+            Ok::<_, Error>(())
+        };
+        let (bus, kv) = tokio::join!(inner.store.inspect().ping(), kv);
         let mut reasons: Vec<String> = bus.err().iter().map(|e| describe(e)).collect();
         for subscription in inner.bus.running() {
             if let Some(problem) = subscription.problem() {

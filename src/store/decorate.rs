@@ -110,25 +110,40 @@ macro_rules! roles {
             }
         }
 
+        impl<'a> Op<'a> {
+            /// Runs the operation on a store. A [`Op::Fetch`] needs a reader, so it fails here.
+            pub(crate) fn run(
+                self,
+                store: &'a dyn Store,
+            ) -> BoxFuture<'a, Result<Answer, Error>> {
+                match self {
+                    $(Op::$role(op) => {
+                        let answer = op.run(store.$accessor());
+                        Box::pin(async move { answer.await.map(Answer::$role) })
+                    })*
+                    Op::Open(opening) => {
+                        let opened = store.open(opening);
+                        Box::pin(async move { opened.await.map(Answer::Open) })
+                    }
+                    Op::Fetch { .. } => Box::pin(std::future::ready(Err(Error::new(
+                        ErrorKind::Invalid,
+                        "fetch",
+                        "a decorator ran a fetch twice, or out of turn",
+                    )))),
+                }
+            }
+        }
+
         impl<'a> Next<'a> {
             /// Runs an operation on `store`: the one that came in, or another. A [`Op::Fetch`] runs
             /// once only.
             pub fn run(&mut self, op: Op<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
-                let (store, read) = (self.store, self.read.take());
-                Box::pin(async move {
-                    match op {
-                        $(Op::$role(op) => op.run(store.$accessor()).await.map(Answer::$role),)*
-                        Op::Open(opening) => store.open(opening).await.map(Answer::Open),
-                        Op::Fetch { .. } => match read {
-                            Some(read) => read.await.map(Answer::Fetch),
-                            None => Err(Error::new(
-                                ErrorKind::Invalid,
-                                "fetch",
-                                "a decorator ran a fetch twice, or out of turn",
-                            )),
-                        },
+                match (op, self.read.take()) {
+                    (Op::Fetch { .. }, Some(read)) => {
+                        Box::pin(async move { read.await.map(Answer::Fetch) })
                     }
-                })
+                    _ => op.run(self.store),
+                }
             }
         }
 

@@ -15,7 +15,7 @@ use crate::wire::Fields;
 /// An entry handed to a consumer, under a lease.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// Which source of the reader's [`Opening`](super::Opening) it came from. An entry that
+    /// Which source of the reader's [`Opening`](crate::store::Opening) it came from. An entry that
     /// [`Deliveries::reclaim`] took over counts the log as 0 and the redelivery stream as 1.
     pub source: u16,
     /// What it is settled by.
@@ -83,7 +83,7 @@ role! {
 /// A reader, and the handle that ends its wait.
 pub type Opened = (Box<dyn Reader>, Box<dyn Interrupt>);
 
-/// Reads the sources of one [`Opening`](super::Opening).
+/// Reads the sources of one [`Opening`](crate::store::Opening).
 pub trait Reader: Send + fmt::Debug {
     /// Takes entries that no member of the group has been given: up to `max` of each source.
     ///

@@ -51,12 +51,15 @@ macro_rules! role {
                 }
             }
 
-            pub(crate) async fn run(
+            /// Calls the method at once, so that a future which is dropped unpolled is the
+            /// method's own.
+            pub(crate) fn run(
                 self, role: &'a dyn $role,
-            ) -> Result<$answer, $crate::domain::Error> {
+            ) -> $crate::domain::BoxFuture<'a, Result<$answer, $crate::domain::Error>> {
                 match self {
                     $(Self::$variant { $($arg),* } => {
-                        role.$name($($arg),*).await.map($answer::$variant)
+                        let reply = role.$name($($arg),*);
+                        Box::pin(async move { reply.await.map($answer::$variant) })
                     })*
                 }
             }

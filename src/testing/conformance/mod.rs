@@ -37,7 +37,10 @@ use std::time::Duration;
 use crate::container::Container;
 
 pub mod attempts;
+pub mod capabilities;
 pub mod cas;
+#[doc(hidden)]
+pub mod claims;
 pub mod dead_letter_counts;
 pub mod dead_letters;
 pub mod deduplication;
@@ -92,7 +95,7 @@ macro_rules! conformance {
             a_closed_publisher_returns_an_error,
             a_group_can_start_at_the_end,
         );
-        $crate::conformance_checks!($factory, deduplication:
+        $crate::conformance_checks!($factory, deduplication if append_once:
             a_duplicate_adds_nothing,
             of_concurrent_duplicates_one_is_added,
             a_window_outlives_its_entry,
@@ -246,7 +249,7 @@ macro_rules! conformance {
             accepted_payloads_survive_retry_and_redrive_in_json,
             unreadable_payloads_are_refused,
         );
-        $crate::conformance_checks!($factory, kv:
+        $crate::conformance_checks!($factory, kv if values:
             values_are_stored_read_and_removed,
             values_keep_every_byte_and_the_last_one_wins,
             values_expire,
@@ -257,7 +260,7 @@ macro_rules! conformance {
             the_rule_for_keys_holds_everywhere,
             containers_share_values,
         );
-        $crate::conformance_checks!($factory, once:
+        $crate::conformance_checks!($factory, once if values:
             every_state_of_once,
             true_counts_as_done_and_another_value_is_refused,
             only_the_owner_settles_a_claim,
@@ -265,7 +268,7 @@ macro_rules! conformance {
             completion_is_fenced,
             concurrent_callers_run_once,
         );
-        $crate::conformance_checks!($factory, once_completion:
+        $crate::conformance_checks!($factory, once_completion if values:
             bad_times_are_refused_before_the_function_runs,
             an_unreadable_result_is_left_out,
             a_failed_completion_is_repeated,
@@ -274,13 +277,17 @@ macro_rules! conformance {
             a_begun_claim_outlives_its_lease,
             a_run_that_may_not_repeat_is_refused_after_a_crash,
         );
-        $crate::conformance_checks!($factory, cas:
+        $crate::conformance_checks!($factory, cas if values:
             a_value_is_replaced_only_if_it_is_as_expected,
             a_swap_sets_the_time_to_live,
             equal_values_are_equal,
             forms_of_other_programs_are_equal,
             another_number_is_never_equal,
             concurrent_updates_lose_nothing,
+        );
+        $crate::conformance_checks!($factory, capabilities:
+            a_dropped_operation_does_nothing,
+            a_reader_reads_all_of_its_sources,
         );
         $crate::conformance_checks!($factory, health:
             a_working_container_is_healthy,
@@ -295,6 +302,19 @@ macro_rules! conformance {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_checks {
+    ($factory:ident, $concern:ident if $capability:ident: $($check:ident),* $(,)?) => {
+        mod $concern {
+            $(
+                #[::tokio::test]
+                async fn $check() {
+                    let subject = super::$factory().await;
+                    if $crate::testing::conformance::claims::$capability(&subject).await {
+                        $crate::testing::conformance::$concern::$check(&subject).await;
+                    }
+                }
+            )*
+        }
+    };
     ($factory:ident, $concern:ident: $($check:ident),* $(,)?) => {
         mod $concern {
             $(
@@ -313,7 +333,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 21] = [
+    const CHECKS: [(&str, &str); 22] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -334,6 +354,7 @@ mod tests {
         ("once", include_str!("once.rs")),
         ("once_completion", include_str!("once_completion.rs")),
         ("cas", include_str!("cas.rs")),
+        ("capabilities", include_str!("capabilities.rs")),
         ("health", include_str!("health.rs")),
     ];
     const PORTS: [&str; 10] = [
@@ -396,7 +417,10 @@ mod tests {
             let head = "pub async fn ";
             let names = text.lines().filter_map(|line| line.strip_prefix(head));
             let defined: BTreeSet<&str> = names.filter_map(|line| line.split('<').next()).collect();
-            let start = LIST.find(&format!("$factory, {concern}:")).unwrap();
+            let start = LIST.find(&format!("$factory, {concern}:"));
+            let start = start
+                .or_else(|| LIST.find(&format!("$factory, {concern} if ")))
+                .unwrap();
             let list = &LIST[start..][..LIST[start..].find(");").unwrap()];
             let listed: BTreeSet<&str> = list
                 .lines()

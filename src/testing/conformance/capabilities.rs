@@ -1,0 +1,182 @@
+//! Operations as data: a store does nothing before it is asked, and reads any set of sources.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::Subject;
+use super::support::{DAY, Must as _, SOON, Stage, entry, receipts, record, topic};
+use crate::domain::{DeadLetterFilter, TopicSettings};
+use crate::store::decorate::Op;
+use crate::store::{
+    Commit, Commits, DeadLettersOp, DeliveriesOp, Disposition, GroupAt, IdRange, Lane, LogOp,
+    Opening, ReclaimCursor, Restoring, ScheduleOp, StartFrom, TopicsOp, ValuesOp,
+};
+
+/// Dropping the future of an operation before its first poll does nothing.
+pub async fn a_dropped_operation_does_nothing<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..5).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = receipts(&stage.fetch(&mut hand, 4).await);
+    let (by, at) = (&hand.member, &stage.at);
+    let ends = [
+        Commit::reschedule(fetched[0], DAY, Bytes::from_static(b"p")),
+        Commit::dead_letter(fetched[1], record("body")),
+    ];
+    stage.settle(by, &ends).await;
+    let all = DeadLetterFilter::default();
+    let dead = stage.store.dead_letters();
+    let found = dead.search(at, IdRange::default(), &all, 10).await;
+    let dead_id = found.must("searching").items[0].0;
+    let before = state(&stage).await;
+
+    let (other, entries) = (topic("other"), [entry(7)]);
+    let other_at = GroupAt::of(&other, &stage.group);
+    let commits: Commits = [
+        Commit::ack(fetched[2]),
+        Commit::reschedule(fetched[3], SOON, Bytes::new()),
+    ]
+    .into_iter()
+    .collect();
+    let moves = [(dead_id, Disposition::Requeue)];
+    let restored = [Restoring {
+        identity: "elsewhere".to_owned(),
+        own: None,
+        record: record("other"),
+    }];
+    let (scheduled, key, value) = (&fetched[..1], "dropped", Bytes::from_static(b"1"));
+    let values = [(key, value.clone())];
+    let (settings, start, id) = (TopicSettings::default(), StartFrom::Beginning, Uuid::nil());
+    let (partition, cursor) = (stage.partition(), ReclaimCursor::default());
+    for op in [
+        Op::Topics(TopicsOp::EnsureTopic {
+            topic: &other,
+            settings,
+        }),
+        Op::Topics(TopicsOp::CreateGroup {
+            at: &other_at,
+            start,
+        }),
+        Op::Topics(TopicsOp::RemoveGroup {
+            at,
+            quiet: Duration::ZERO,
+            force: true,
+        }),
+        Op::Log(LogOp::Append {
+            at: partition,
+            entries: &entries,
+        }),
+        Op::Log(LogOp::AppendOnce {
+            at: partition,
+            window: DAY,
+            entries: &entries,
+        }),
+        Op::Deliveries(DeliveriesOp::Commit {
+            by,
+            commits: &commits,
+        }),
+        Op::Deliveries(DeliveriesOp::Reclaim {
+            by: &stage.member("two"),
+            lease: Duration::ZERO,
+            cursor,
+            max: 10,
+        }),
+        Op::Schedule(ScheduleOp::RunNow {
+            at,
+            receipts: scheduled,
+        }),
+        Op::Schedule(ScheduleOp::Cancel {
+            at,
+            receipts: scheduled,
+        }),
+        Op::DeadLetters(DeadLettersOp::MoveOut {
+            at,
+            items: &moves,
+            known: &[],
+            operation: None,
+        }),
+        Op::DeadLetters(DeadLettersOp::Restore {
+            at,
+            records: &restored,
+            again: false,
+        }),
+        Op::DeadLetters(DeadLettersOp::BeginOperation {
+            at,
+            operation: id,
+            order: "order",
+        }),
+        Op::Values(ValuesOp::Set {
+            entries: &values,
+            ttl: None,
+        }),
+        Op::Values(ValuesOp::Insert {
+            key,
+            value: &value,
+            ttl: DAY,
+        }),
+        Op::Values(ValuesOp::Incr { key, by: 1 }),
+        Op::Values(ValuesOp::Claim {
+            key,
+            token: "one",
+            lease: DAY,
+        }),
+    ] {
+        drop(op.run(&*stage.store));
+        // An operation that was sent in spite of it is done by then.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(state(&stage).await, before, "{}", op.name());
+    }
+}
+
+/// Everything that the operations above would change.
+async fn state<S: Subject>(stage: &Stage<'_, S>) -> String {
+    let (store, at) = (&stage.store, &stage.at);
+    let topics = store.topics().list().await.must("listing");
+    let status = store
+        .inspect()
+        .status(stage.partition())
+        .await
+        .must("asking");
+    let deliveries = store.deliveries();
+    let pending = [stage.member("one"), stage.member("two")];
+    let pending = [
+        deliveries.pending_of(&pending[0], 10).await.must("asking"),
+        deliveries.pending_of(&pending[1], 10).await.must("asking"),
+    ];
+    let journal = store.dead_letters().journal(at).await.must("reading");
+    let value = match store.capabilities().values {
+        true => store.values().get(&["dropped"]).await.must("reading"),
+        false => Vec::new(),
+    };
+    format!("{topics:?} {status:?} {pending:?} {journal:?} {value:?}")
+}
+
+/// > Which source of the reader's [`Opening`](crate::store::Opening) it came from.
+pub async fn a_reader_reads_all_of_its_sources<S: Subject>(subject: &S) {
+    let mut stage = Stage::new(subject).await;
+    stage.append(0..2).await;
+    let mut opening = Opening::of(&stage.member("one"));
+    stage.move_to(topic("others"));
+    stage.create(&stage.group).await;
+    stage.append(2..5).await;
+    opening
+        .sources
+        .extend(Opening::of(&stage.member("one")).sources);
+    let opened = stage.store.open(&opening).await;
+    let (mut reader, _) = opened.must("opening a reader");
+    let fetched = reader.fetch(10, Duration::ZERO).await.must("fetching");
+    let sources: Vec<_> = fetched.iter().map(|one| one.source).collect();
+    assert_eq!(sources, [0, 0, 2, 2, 2]);
+    for one in &fetched {
+        let source = &opening.sources[usize::from(one.source)];
+        assert_eq!(source.lane, Lane::Log);
+        let log = stage.store.log().browse(&source.partition, None, 10).await;
+        let here = log
+            .must("browsing")
+            .iter()
+            .any(|(id, _)| *id == one.receipt.id);
+        assert!(here, "{one:?} is not in {}", source.partition);
+    }
+}

@@ -1,0 +1,44 @@
+//! What a store claims, and that it refuses the rest by name.
+//!
+//! The suite runs the checks of a capability where the store claims it. Where the store does not,
+//! each of these checks makes sure that the store refuses the operations instead.
+
+use super::Subject;
+use super::support::{DAY, Must as _, Stage};
+use crate::domain::{Error, ErrorKind};
+
+/// Whether the store claims [`append_once`](crate::store::Capabilities::append_once). A store that
+/// does not must refuse it by name.
+pub async fn append_once<S: Subject>(subject: &S) -> bool {
+    let stage = Stage::bare(subject).await;
+    if stage.store.capabilities().append_once {
+        return true;
+    }
+    let refused = stage.store.log().append_once(stage.partition(), DAY, &[]);
+    must_refuse("log.append_once", refused.await.map(drop));
+    false
+}
+
+/// Whether the store claims [`values`](crate::store::Capabilities::values). A store that does not
+/// must refuse them by name.
+pub async fn values<S: Subject>(subject: &S) -> bool {
+    let stage = Stage::bare(subject).await;
+    if stage.store.capabilities().values {
+        return true;
+    }
+    let values = stage.store.values();
+    must_refuse("values.get", values.get(&["a"]).await.map(drop));
+    must_refuse("values.delete", values.delete("a").await.map(drop));
+    must_refuse("values.incr", values.incr("a", 1).await.map(drop));
+    false
+}
+
+fn must_refuse(name: &str, answer: Result<(), Error>) {
+    let error = answer
+        .err()
+        .must("a refusal of what the store does not claim");
+    assert_eq!(
+        (error.kind(), error.operation()),
+        (ErrorKind::Unsupported, name)
+    );
+}
