@@ -348,3 +348,31 @@ async fn a_function_that_blocks_its_thread_keeps_its_claim() {
     }
     assert_eq!(blocking.await.unwrap().unwrap(), Once::Executed(1));
 }
+
+#[tokio::test]
+async fn a_handler_that_shuts_its_container_down_does_not_wait_for_itself() {
+    let container = Container::in_memory().await.unwrap();
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let inner = container.clone();
+    let _subscription = container
+        .bus()
+        .subscribe(&orders, move |_: u32, _: Delivery| {
+            let (container, sender) = (inner.clone(), sender.clone());
+            async move {
+                let report = container.shutdown(HOUR).await;
+                let _ = sender.send(report);
+            }
+        })
+        .await
+        .unwrap();
+    let envelope = Envelope::new("n", &7).unwrap();
+    container.bus().publish(&orders, &envelope).await.unwrap();
+    assert!(next(&mut received).await.subscriptions.is_empty());
+    // The handler has finished, so its delivery is acknowledged.
+    assert!(container.shutdown(HOUR).await.is_clean());
+    let error = container.bus().publish(&orders, &envelope).await;
+    assert_eq!(error.unwrap_err().kind(), redstart::ErrorKind::Closed);
+    let group = container.topics().groups(&orders).await.unwrap().remove(0);
+    assert_eq!((group.in_flight, group.lag), (0, 0), "{group:?}");
+}

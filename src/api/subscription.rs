@@ -105,7 +105,10 @@ impl Subscription {
     ///    [`Delivery`](crate::Delivery) is cancelled, and a quarter of a second later their future
     ///    is dropped.
     /// 3. Deliveries that no handler has begun or finished are released; no attempt counts.
-    /// 4. Pending settlements are written, for up to five seconds.
+    /// 4. Pending settlements are written.
+    ///
+    /// Steps 3 and 4 may take what is left of the grace, and together at most one second more, even
+    /// if the server does not answer.
     ///
     /// The group and its messages stay. Calling it again returns the same report. A handler that
     /// waits for the end of its own subscription waits for itself, until the grace is over.

@@ -9,12 +9,14 @@ mod coordinator;
 mod health;
 mod kv;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 pub use builder::ContainerBuilder;
 pub use coordinator::Coordinator;
@@ -33,6 +35,7 @@ use crate::operate::retries::Retries;
 use crate::operate::topics::Topics;
 use crate::store::Store;
 use crate::wire::Limits;
+use crate::worker;
 
 /// The time that a coordinator has to stop even after the grace has passed.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -91,7 +94,8 @@ impl fmt::Debug for Container {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// One report for each subscription, in the order of their ends.
+    /// One report for each subscription: first those of the coordinators, the last started first,
+    /// then the others, the newest first.
     pub subscriptions: Vec<SubscriptionReport>,
 }
 
@@ -182,7 +186,8 @@ impl Container {
                     subscriptions,
                 }),
                 Err(cause) => {
-                    self.shutdown(Duration::from_secs(5)).await;
+                    self.inner.bus.close_subscribing();
+                    self.end(Duration::from_secs(5)).await;
                     let rule = "failed to start";
                     return Err(Error::new(ErrorKind::Coordinator, "coordinator", rule)
                         .on(coordinator.name())
@@ -270,31 +275,59 @@ impl Container {
     /// Shuts down and reports the deliveries that it left unfinished.
     ///
     /// 1. From the call on, no handler begins.
-    /// 2. The container stops the coordinators in reverse order, each after its subscriptions.
-    /// 3. It ends the other subscriptions, the newest first.
+    /// 2. All subscriptions end side by side.
+    /// 3. The container stops the coordinators in reverse order, each after its subscriptions.
     /// 4. Publishing then fails with [`ErrorKind::Closed`]. Until here, running handlers may publish.
     ///    The key-value store stays usable.
     ///
-    /// `grace` is the time for all steps together. [`Subscription::unsubscribe`] explains what
-    /// happens to handlers that need longer.
+    /// `grace` is the time for all steps together; the last writes may take one second more, even if
+    /// the server does not answer. [`Subscription::unsubscribe`] explains what happens to handlers
+    /// that need longer.
+    ///
+    /// A handler may call this too. The call then returns an empty report at once, and the shutdown
+    /// goes on in the background: it waits for this handler as for every other.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the subscriptions and coordinators that have not stopped keep
-    /// running. Call it again.
+    /// The shutdown goes on even if the future is dropped.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
+        self.inner.bus.close_subscribing();
+        // No subscription may begin anything while another one ends.
+        for subscription in self.inner.bus.running() {
+            subscription.stop();
+        }
+        let container = self.clone();
+        let ending = async move { container.end(grace).await };
+        let ending = tokio::spawn(ending.in_current_span());
+        if worker::is_handler() {
+            return ShutdownReport::default();
+        }
+        // The task can only fail with the runtime that it runs on.
+        ending.await.unwrap_or_default()
+    }
+
+    async fn end(&self, grace: Duration) -> ShutdownReport {
         let inner = &self.inner;
         let began = Instant::now();
         let left = || grace.saturating_sub(began.elapsed());
-        inner.bus.close_subscribing();
-        // No subscription may begin anything while another one ends.
-        for subscription in inner.bus.running() {
-            subscription.stop();
-        }
+        let running = inner.bus.running();
+        let endings: Vec<_> = running
+            .into_iter()
+            .rev()
+            .map(|subscription| {
+                let name = subscription.consumer().clone();
+                let grace = left();
+                let ending = async move { subscription.unsubscribe(grace).await };
+                (name, tokio::spawn(ending.in_current_span()))
+            })
+            .collect();
         let mut report = ShutdownReport::default();
+        let mut coordinated = HashSet::new();
         let mut started = inner.started.lock().await;
         while let Some(last) = started.pop() {
             for subscription in last.subscriptions.iter().rev() {
+                coordinated.insert(subscription.consumer().clone());
+                // It has begun to end: this waits for its report.
                 report
                     .subscriptions
                     .push(subscription.unsubscribe(left()).await);
@@ -305,10 +338,10 @@ impl Container {
                 tracing::warn!(coordinator, "did not stop in time");
             }
         }
-        for subscription in inner.bus.running().iter().rev() {
-            report
-                .subscriptions
-                .push(subscription.unsubscribe(left()).await);
+        for (name, ending) in endings {
+            if let (Ok(ended), false) = (ending.await, coordinated.contains(&name)) {
+                report.subscriptions.push(ended);
+            }
         }
         inner.bus.close();
         report

@@ -14,10 +14,12 @@ mod fixture;
 mod handle;
 mod intake;
 mod meters;
+mod scope;
 mod services;
 mod settle;
 mod shutdown;
 mod subscription;
 mod tasks;
 
+pub(crate) use scope::is_handler;
 pub(crate) use subscription::{Setup, start};

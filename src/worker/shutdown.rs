@@ -11,8 +11,8 @@ use crate::worker::core::Core;
 use crate::worker::intake::fetch::MOST_PENDING;
 use crate::worker::tasks::{NOTICE, Tasks, abort, all_ended};
 
-/// How long the settlers and each call of the store may take after the handlers have ended.
-const FLUSH: Duration = Duration::from_secs(5);
+/// How long the last writes together may take once the grace is over.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> SubscriptionReport {
     let now = Instant::now();
@@ -20,6 +20,8 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     let deadline = now
         .checked_add(grace)
         .unwrap_or(now + Duration::from_secs(1_000_000_000));
+    // One budget for all steps, so that a server that does not answer cannot use it up in each.
+    let limit = deadline + LAST_WRITES;
     core.stop.cancel();
 
     // The last read and the last reclaim may still bring deliveries; only then is the queue
@@ -40,16 +42,18 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
 
     // The lease keeper ends first: an extension under way would undo the release.
     core.halt.cancel();
-    if !all_ended(&mut tasks.services, Instant::now() + FLUSH).await {
+    // Half of the time that is left: the release needs the other half.
+    let now = Instant::now();
+    let half = now + limit.saturating_duration_since(now) / 2;
+    if !all_ended(&mut tasks.services, half).await {
         abort(&mut tasks.services).await;
     }
-    let released = timeout_at(Instant::now() + FLUSH, release_unfinished(core)).await;
+    let released = timeout_at(limit, release_unfinished(core)).await;
     let released = released.ok().and_then(Result::ok);
 
     // The finished deliveries leave when the settlers have written them.
     let unfinished = core.in_flight.unfinished();
-    let flush_until = Instant::now() + FLUSH;
-    while core.in_flight.len() > unfinished && Instant::now() < flush_until {
+    while core.in_flight.len() > unfinished && Instant::now() < limit {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     abort(&mut tasks.settlers).await;
@@ -58,7 +62,7 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     let (topics, consumer) = (core.store.topics(), Some(&core.member.consumer));
     let pruning = topics.prune_consumers(&core.member.at, Duration::ZERO, consumer);
     // On failure another consumer's janitor removes this one later.
-    let _ = timeout_at(Instant::now() + FLUSH, pruning).await;
+    let _ = timeout_at(limit, pruning).await;
     core.meters.in_flight.set(0.0);
 
     let report = SubscriptionReport {

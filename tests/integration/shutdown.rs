@@ -5,7 +5,7 @@ use std::time::Duration;
 use redstart::{Container, Delivery, SubscribeOptions};
 use tokio::sync::mpsc;
 
-use crate::support::{PATIENCE, Server, group, next, publish, topic};
+use crate::support::{PATIENCE, Server, container, group, next, publish, signal, topic};
 
 #[tokio::test]
 async fn a_handler_that_blocks_its_thread_cannot_delay_the_shutdown() {
@@ -54,4 +54,40 @@ async fn a_handler_that_blocks_its_thread_cannot_delay_the_shutdown() {
         .unwrap()
         .unwrap();
     assert_eq!(report.subscriptions[0].cancelled, 1, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_frozen_server_cannot_delay_the_shutdown_of_four_subscriptions() {
+    let server = Server::start();
+    let container = container(&server).await;
+    for name in ["one", "two", "three", "four"] {
+        let _subscription = container
+            .bus()
+            .subscribe(&topic(name), |_: u32, _: Delivery| async {})
+            .await
+            .unwrap();
+    }
+    signal(server.pid(), "STOP");
+    let began = std::time::Instant::now();
+    let report = container.shutdown(Duration::from_secs(1)).await;
+    let took = began.elapsed();
+    signal(server.pid(), "CONT");
+    assert_eq!(report.subscriptions.len(), 4);
+    assert!(took < Duration::from_millis(3500), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_killed_server_cannot_delay_the_shutdown() {
+    let mut server = Server::start();
+    let container = container(&server).await;
+    let _subscription = container
+        .bus()
+        .subscribe(&topic("orders"), |_: u32, _: Delivery| async {})
+        .await
+        .unwrap();
+    server.kill();
+    let began = std::time::Instant::now();
+    container.shutdown(Duration::from_secs(1)).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(3500), "{took:?}");
 }

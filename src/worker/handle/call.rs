@@ -10,6 +10,7 @@ use crate::api::delivery::Delivery;
 use crate::api::handler::{RawBatchHandler, RawHandler};
 use crate::domain::{Error, Outcome, panic_text};
 use crate::worker::core::Core;
+use crate::worker::scope;
 
 /// Calls a handler with one delivery. An error means that the payload does not decode.
 pub(super) async fn call(
@@ -56,7 +57,7 @@ pub(super) async fn call_batch(
 /// Runs the future of a handler and records how long it took. `Err` holds the text of a panic.
 async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> Result<T, String> {
     let started = Instant::now();
-    let handling = AssertUnwindSafe(handling).catch_unwind();
+    let handling = scope::of_handler(AssertUnwindSafe(handling).catch_unwind());
     let result = core.queue.run(handling).await;
     core.meters
         .handler_duration
