@@ -76,13 +76,11 @@ const KEPT: [(&str, &str); 2] = [
 ];
 
 /// Names and imports that wait for a change of their file. The list may only shrink.
-const OPEN: [(&str, &str); 10] = [
+const OPEN: [(&str, &str); 8] = [
     ("adapters/redis/mod.rs", "retain"),
     ("adapters/redis/retain.rs", "retain"),
     ("api/claim.rs", "HeldClaim"),
     ("api/claim.rs", "is_held"),
-    ("bus/subscribe.rs", "worker"),
-    ("operate/doctor/mod.rs", "adapters"),
     ("operate/doctor/server.rs", "LITTLE_ROOM"),
     ("operate/doctor/server.rs", "NO_ROOM"),
     ("operate/group_removal.rs", "holdings_of"),

@@ -18,7 +18,8 @@ use crate::store::Store;
 use crate::wire::Limits;
 
 use backlog::Backlog;
-use subscribe::Subscriptions;
+pub(crate) use subscribe::Setup;
+use subscribe::{Start, Subscriptions};
 
 /// The message bus on a store.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub(crate) struct StoreBus {
     deduplication: Option<Duration>,
     backlog: Backlog,
     subscriptions: Arc<Subscriptions>,
+    start: Start,
     closed: AtomicBool,
 }
 
@@ -41,6 +43,7 @@ impl StoreBus {
         codec: Codec,
         limits: Limits,
         deduplication: Option<Duration>,
+        start: Start,
     ) -> Self {
         Self {
             backlog: Backlog::new(Arc::clone(&store)),
@@ -50,6 +53,7 @@ impl StoreBus {
             limits,
             deduplication,
             subscriptions: Arc::default(),
+            start,
             closed: AtomicBool::new(false),
         }
     }

@@ -8,9 +8,24 @@ use uuid::Uuid;
 use super::StoreBus;
 use super::publish::closed;
 use crate::api::{SubscribeOptions, Subscription, Work};
-use crate::domain::{ConsumerName, Error, ErrorKind, Group, Topic};
-use crate::store::Member;
-use crate::worker::{self, Setup};
+use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, Topic};
+use crate::store::{Member, Store};
+use crate::wire::Limits;
+
+/// The parts that a subscription starts from.
+pub(crate) struct Setup {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) member: Member,
+    pub(crate) work: Work,
+    pub(crate) options: SubscribeOptions,
+    pub(crate) limits: Limits,
+    /// Called once, when the subscription has ended.
+    pub(crate) ended: Box<dyn FnOnce() + Send>,
+}
+
+/// Starts a subscription. The container passes the runtime's function in, so that the bus does not
+/// import the runtime.
+pub(crate) type Start = fn(Setup) -> BoxFuture<'static, Result<Subscription, Error>>;
 
 /// The container's subscriptions, by topic and group.
 #[derive(Debug, Default)]
@@ -111,7 +126,7 @@ impl StoreBus {
         let reservation = self.subscriptions.reserve(topic, &group)?;
         let name = (topic.clone(), group.clone());
         let subscriptions = Arc::clone(&self.subscriptions);
-        let subscription = worker::start(Setup {
+        let subscription = (self.start)(Setup {
             store: Arc::clone(&self.store),
             member: Member::of(topic, &group, fresh_name(&self.service)?),
             work,

@@ -157,7 +157,14 @@ impl Container {
         editing: bool,
         deduplication: Option<Duration>,
     ) -> Self {
-        let bus = StoreBus::new(Arc::clone(&store), service, codec, limits, deduplication);
+        let bus = StoreBus::new(
+            Arc::clone(&store),
+            service,
+            codec,
+            limits,
+            deduplication,
+            worker::start,
+        );
         let bus = Arc::new(bus);
         let dead_letters = DeadLetters::new(
             Arc::clone(&store),

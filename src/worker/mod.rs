@@ -22,4 +22,4 @@ mod subscription;
 mod tasks;
 
 pub(crate) use scope::is_handler;
-pub(crate) use subscription::{Setup, start};
+pub(crate) use subscription::start;

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use crate::api::Subscription;
 use crate::api::handler::Work;
-use crate::api::options::SubscribeOptions;
 use crate::api::subscription::{Running, SubscriptionReport};
+use crate::bus::Setup;
 use crate::domain::{BoxFuture, Error, TopicSettings};
-use crate::store::{Member, Opened, Opening, Store};
-use crate::wire::Limits;
+use crate::store::{Member, Opened, Opening};
 use crate::worker::core::{Core, SettledCount, Settlements};
 use crate::worker::fault::Fault;
 use crate::worker::handle::batch::{self, Batches};
@@ -22,19 +21,12 @@ use crate::worker::settle::Settler;
 use crate::worker::shutdown;
 use crate::worker::tasks::Tasks;
 
-/// The parts that a subscription starts from.
-pub(crate) struct Setup {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) member: Member,
-    pub(crate) work: Work,
-    pub(crate) options: SubscribeOptions,
-    pub(crate) limits: Limits,
-    /// Called once, when the subscription has ended.
-    pub(crate) ended: Box<dyn FnOnce() + Send>,
+/// Creates the topic and the group if they are missing, and begins to read.
+pub(crate) fn start(setup: Setup) -> BoxFuture<'static, Result<Subscription, Error>> {
+    Box::pin(begin(setup))
 }
 
-/// Creates the topic and the group if they are missing, and begins to read.
-pub(crate) async fn start(setup: Setup) -> Result<Subscription, Error> {
+async fn begin(setup: Setup) -> Result<Subscription, Error> {
     let Setup {
         store,
         member,
