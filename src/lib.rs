@@ -1,8 +1,8 @@
 //! A durable message bus and key-value store for Rust services, on Redis Streams.
 //!
-//! A published message waits for its listeners. Redstart delivers it until a handler succeeds, or until
-//! its last attempt fails: then it becomes a dead letter, which operators inspect and send back. To
-//! scale, start more processes. If a process dies, no message is lost.
+//! A published message waits for its listeners. Redstart delivers it until a handler succeeds. If the
+//! last attempt fails, the message becomes a dead letter, which operators can inspect and send back.
+//! To scale, start more processes. If a process dies, no message is lost.
 //!
 //! ```
 //! use redstart::{Container, Delivery, Envelope, Outcome, Topic};
@@ -32,21 +32,21 @@
 //! # }
 //! ```
 //!
-//! # The house
+//! # Modules
 //!
-//! The root has the types that every service needs. Each module holds one subject:
+//! The root has the types that every service needs. Each module covers one subject:
 //!
 //! | Module | Holds | Who needs it |
 //! |---|---|---|
 //! | root | [`Container`], [`Bus`], [`Kv`], [`Topic`], [`Envelope`], [`Delivery`], [`Outcome`], options, [`Error`] | every service |
-//! | [`handler`] | the traits of handlers and of their return values | handlers with types of their own |
-//! | [`envelope`] | codec, entry id, timestamp, raw payload | producers with special formats |
+//! | [`handler`] | the traits of handlers and of their return values | handlers and return values of your own types |
+//! | [`envelope`] | codec, entry id, timestamp, raw payload | producers that set these parts themselves |
 //! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose effects must not repeat |
 //! | [`container`] | builder, coordinators, health, shutdown reports, TLS | `main` |
 //! | [`topics`] | topics, their settings and retention, groups, consumers | operators |
 //! | [`retries`] | scheduled retries: list, run now, cancel | operators |
 //! | [`dead_letters`] | dead letters: causes, lists, sweeps, export, import | operators |
-//! | [`doctor`], [`migrations`] | problems of server and namespace; the stored layout | operators |
+//! | [`doctor`], [`migrations`] | problems of the server and the namespace; the stored layout | operators |
 //! | [`memory`] | the store in this process's memory, and its clocks | tests, demos |
 //! | `testing` (feature) | a test bus, handmade deliveries, faults, the conformance suite | tests |
 //! | [`ports`] | the object-safe traits behind [`Bus`] and [`Kv`] | decorators |
@@ -69,11 +69,11 @@
 //!
 //! | Feature | Adds |
 //! |---|---|
-//! | `tls` | connections by TLS: URLs with `rediss://` |
+//! | `tls` | TLS connections, by URLs with `rediss://` |
 //! | `testing` | the test kit for handlers and the conformance suite for adapters |
 //! | `cli` | the command-line tool `redstart`; the library does not use it |
 //!
-//! By default all are off.
+//! All features are off by default.
 
 mod adapters;
 mod api;
@@ -94,9 +94,9 @@ pub use container::Container;
 pub use domain::{Envelope, Error, ErrorKind, Group, Namespace, Outcome, RetryPolicy, Topic};
 
 pub mod handler {
-    //! Handlers: the traits behind [`Bus::subscribe`](crate::Bus::subscribe) and behind return values.
+    //! Handlers: the traits that [`Bus::subscribe`](crate::Bus::subscribe) and return values use.
     //!
-    //! A handler is an async closure or function from a payload and its
+    //! A handler is an async closure or function that takes a payload and its
     //! [`Delivery`](crate::Delivery), or a struct that implements [`Handler`](crate::Handler).
     //! [`IntoOutcome`] lists its return types, [`IntoOutcomes`] those of a batch handler.
     pub use crate::api::IntoHandler;
@@ -113,16 +113,16 @@ pub mod envelope {
 pub mod kv {
     //! Effects that must not repeat, on a [`Kv`](crate::Kv).
     //!
-    //! [`once`] runs a function once per key and remembers its result; [`once_with`] takes a lease.
-    //! [`first_time`] tells whether an id is new, and marks it before any work is done. The page
-    //! [key-value store](crate::docs::key_value) shows both and states their limits.
+    //! [`once`] runs a function once per key and remembers its result; [`once_with`] does so with a
+    //! lease of your choice. [`first_time`] tells whether an id is new, and marks it before any work
+    //! is done. The page [key-value store](crate::docs::key_value) shows both and states their limits.
     pub use crate::api::{Once, OnceError, OnceOptions, first_time, once, once_with};
 }
 
 pub mod topics {
     //! Topics and groups: create a topic, read its entries, see the status of its groups, remove a group.
     //!
-    //! [`Container::topics`](crate::Container::topics) returns [`Topics`]. It consumes nothing.
+    //! [`Container::topics`](crate::Container::topics) returns [`Topics`]. Reading entries consumes none of them.
     pub use crate::domain::{ConsumerName, Retention, TopicSettings};
     pub use crate::operate::group_removal::PlannedRemoval;
     pub use crate::operate::plan::{Confirmed, Plan};
@@ -145,12 +145,12 @@ pub mod retries {
 }
 
 pub mod dead_letters {
-    //! Dead letters: messages that a group has failed for good.
+    //! Dead letters: messages that a group could not handle and no longer tries.
     //!
     //! [`Container::dead_letters`](crate::Container::dead_letters) returns [`DeadLetters`]. It counts
     //! them by cause, lists them by a [`DeadLetterFilter`], brings them back or removes them with a
     //! [`Sweep`], edits one, exports and imports them, and keeps a journal. The guide
-    //! [operating dead letters](crate::docs::dead_letters) does the same with the command-line tool.
+    //! [operating dead letters](crate::docs::dead_letters) shows the same with the command-line tool.
     pub use crate::domain::{
         Cause, CountBy, DeadLetter, DeadLetterFilter, DeadLetterRetention, DeadLetterSummary,
         DeliveryHistory, FailedAttempt, Moved, Reason, Selection, SkipReason, Sweep, SweepAction,
@@ -176,7 +176,7 @@ pub mod doctor {
 }
 
 pub mod migrations {
-    //! The layout of a namespace: which migrations are applied, and applying the pending ones.
+    //! The layout of a namespace: shows the applied migrations and applies the pending ones.
     //!
     //! [`ContainerBuilder::migrations`](crate::container::ContainerBuilder::migrations) returns
     //! [`Migrations`]. The page [stored keys](crate::docs::keys) explains when a migration is due.
