@@ -1,17 +1,24 @@
--- Extends or releases the leases of deliveries that the consumer still owns.
+-- Extends or releases the leases of deliveries that the consumer still owns, or marks their attempts
+-- as begun.
 --
 -- XCLAIM checks no owner, so the script does. A released delivery gets an idle time longer than any
--- lease and a delivery count lower by one: the next reclaim claims it at once, and the released
--- delivery does not count as an attempt. JUSTID keeps the count from rising.
+-- lease: the next claim takes it at once. JUSTID keeps the delivery count from rising. Redis counts
+-- hand-outs; here the delivery count is a mark of the attempts that were begun:
+--
+--   0  none: released before its first attempt
+--   1  XREADGROUP handed it out, and nothing was marked since: none or one
+--   1000001  one attempt
+--   n  n attempts, for n of 2 and more
 --
 -- KEYS[1]  the log, a stream
 -- KEYS[2]  the group's redelivery stream
 -- ARGV[1]  the group
 -- ARGV[2]  the consumer
--- ARGV[3]  'extend' or 'release'
+-- ARGV[3]  'extend', 'release' or 'begin'
 -- then for each delivery:
 -- ITEM[1]  'log' or 'redo', the stream of the entry
 -- ITEM[2]  the entry's id
+-- ITEM[3]  begin: the mark; release: the mark, or '' to turn 1 into 0 and keep any other; extend: ''
 --
 -- Returns for each delivery 1, or 0 when the consumer does not own it.
 -- Check every key's type before the first write: Redis does not roll a script back.
@@ -23,7 +30,7 @@ for at, kind in pairs({'stream', 'stream'}) do
 end
 local group, consumer = ARGV[1], ARGV[2]
 local done = {}
-for at = 4, #ARGV, 2 do
+for at = 4, #ARGV, 3 do
   local key, id = ARGV[at] == 'log' and KEYS[1] or KEYS[2], ARGV[at + 1]
   local pending = redis.pcall('XPENDING', key, group, id, id, 1)
   if pending.err and string.sub(pending.err, 1, 7) ~= 'NOGROUP' then
@@ -34,13 +41,17 @@ for at = 4, #ARGV, 2 do
   elseif ARGV[3] == 'extend' then
     -- XCLAIM drops an entry that something else deleted from the stream, and returns nothing for it.
     done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'JUSTID')
-  elseif pending[1][3] >= 50000000000 then
-    -- Released already, by a call whose reply was lost: do not lower the count twice.
-    done[#done + 1] = 1
+  elseif ARGV[3] == 'begin' then
+    done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'RETRYCOUNT', ARGV[at + 2],
+      'JUSTID')
   else
+    local mark = ARGV[at + 2]
+    if mark == '' then
+      mark = pending[1][4] == 1 and 0 or pending[1][4]
+    end
     -- About three years: the time of delivery stays after 1970, as Redis demands.
     done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'IDLE', '100000000000',
-      'RETRYCOUNT', math.max(pending[1][4] - 1, 0), 'JUSTID')
+      'RETRYCOUNT', mark, 'JUSTID')
   end
 end
 return done

@@ -9,6 +9,7 @@ use std::time::Duration;
 use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use redstart::store::{
     Commit, Commits, DeliveriesAnswer, Fate, GroupAt, Member, Opening, Partition, ReclaimCursor,
+    Unmarked,
 };
 use redstart::testing::{DeliveryBuilder, Faults, PublishFault, TestBus, call};
 use redstart::{
@@ -238,7 +239,7 @@ impl Decorator for SlowReclaim {
     fn call<'a>(&'a self, op: Op<'a>, mut next: Next<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
         Box::pin(async move {
             let answer = next.run(op).await?;
-            if let Answer::Deliveries(DeliveriesAnswer::Reclaim(found)) = &answer {
+            if let Answer::Deliveries(DeliveriesAnswer::ClaimExpired(found)) = &answer {
                 let _ = self.taken.send(found.taken.len());
                 let _ = self.gate.acquire().await;
             }
@@ -308,9 +309,9 @@ async fn a_message_reclaimed_during_a_shutdown_is_released() {
     let cursor = ReclaimCursor::default();
     let again = store
         .deliveries()
-        .reclaim(&member("next"), HOUR, cursor, 10)
+        .claim_expired(&member("next"), HOUR, Unmarked::Begun, cursor, 10)
         .await;
     let again = again.unwrap().taken;
     assert_eq!(again.len(), 3, "claimable at once");
-    assert!(again.iter().all(|one| one.deliveries == 1), "uncounted");
+    assert!(again.iter().all(|one| one.begun == 0), "uncounted");
 }

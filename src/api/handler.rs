@@ -81,6 +81,7 @@ pub trait RawBatchHandler: Send + Sync + 'static {
 }
 
 /// The handler of a subscription.
+#[derive(Clone)]
 pub(crate) enum Work {
     /// Called with one delivery at a time.
     Each(Arc<dyn RawHandler>),

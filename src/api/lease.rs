@@ -9,6 +9,12 @@ use tokio::sync::Notify;
 pub(crate) struct Lease {
     /// Tells this hand-out of the entry from every other one in this process.
     token: u64,
+    /// How many attempts at the entry were begun before this hand-out.
+    before: u32,
+    /// Another hand-out came before this one.
+    taken_over: bool,
+    /// The store has a mark of this hand-out's attempt.
+    marked: AtomicBool,
     /// The handler was called.
     begun: AtomicBool,
     /// The handler has returned.
@@ -23,11 +29,30 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn new(token: u64) -> Self {
+    pub(crate) fn new(token: u64, before: u32, taken_over: bool) -> Self {
         Self {
             token,
+            before,
+            taken_over,
             ..Self::default()
         }
+    }
+
+    pub(crate) fn before(&self) -> u32 {
+        self.before
+    }
+
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    pub(crate) fn mark(&self) {
+        self.marked.store(true, Ordering::Release);
+    }
+
+    /// Whether the next claim of the entry counts this hand-out as a begun attempt.
+    pub(crate) fn counts(&self) -> bool {
+        !self.taken_over || self.marked.load(Ordering::Acquire)
     }
 
     pub(crate) fn token(&self) -> u64 {

@@ -24,9 +24,13 @@ pub enum End {
     },
     /// Goes to the group's dead letters.
     DeadLetter(Box<Record>),
-    /// Is given back: [`reclaim`](crate::store::Deliveries::reclaim) can take it at once, and the delivery
-    /// that ends here is not counted. Giving back twice, as after a lost answer, uncounts once.
-    Release,
+    /// Is given back: [`claim_expired`](super::Deliveries::claim_expired) can take it at once.
+    Release {
+        /// How many attempts at the entry count as begun from now on. `None` takes nothing back but
+        /// the member's own unmarked hand-out, and leaves a mark as it is. Giving back twice, as
+        /// after a lost answer, is the same as once.
+        begun: Option<u32>,
+    },
 }
 
 /// One delivery and how it ends.
@@ -58,10 +62,17 @@ impl Commit {
         Self { delivery, end }
     }
 
-    /// Gives a delivery back.
+    /// Gives a delivery back at which the member has begun no attempt.
     #[must_use]
     pub fn release(delivery: DeliveryId) -> Self {
-        let end = End::Release;
+        let end = End::Release { begun: None };
+        Self { delivery, end }
+    }
+
+    /// Gives a delivery back, with the number of attempts that count as begun.
+    #[must_use]
+    pub fn release_counted(delivery: DeliveryId, begun: u32) -> Self {
+        let end = End::Release { begun: Some(begun) };
         Self { delivery, end }
     }
 

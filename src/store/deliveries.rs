@@ -1,8 +1,12 @@
 //! Deliveries: what consumers hold, how they read more, and how each delivery ends.
 //!
-//! A [`DeliveryId`] identifies a delivery within its member. It does not tell one handing-out from
-//! the next of the same entry to the same member: nothing compares that yet, so a delivery carries
-//! no token.
+//! A [`DeliveryId`] identifies a delivery within its member. It does not tell one hand-out from the
+//! next of the same entry to the same member. The runtime's in-flight table does that by tokens of
+//! its own, so the port carries none.
+//!
+//! A store counts the attempts at an entry that were begun. A hand-out counts nothing. The runtime
+//! marks an attempt with [`Deliveries::begin`] where it needs an exact count, and leaves the first
+//! attempt at an entry unmarked, because a mark costs a call.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,17 +20,36 @@ use crate::wire::Fields;
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// Which source of the reader's [`Opening`](crate::store::Opening) it came from. An entry that
-    /// [`Deliveries::reclaim`] took over counts the log as 0 and the redelivery stream as 1.
+    /// [`Deliveries::claim_expired`] took over counts the log as 0 and the redelivery stream as 1.
     pub source: u16,
     /// What it is settled by.
     pub receipt: DeliveryId,
     /// Its fields. Those of a redelivery were given to [`End::Reschedule`](super::End::Reschedule) or a redrive.
     pub fields: Fields,
-    /// How often it has been handed out, this time included.
-    pub deliveries: u32,
+    /// How many attempts at the entry were begun before; 0 for an entry that no member was given.
+    pub begun: u32,
 }
 
-/// What [`Deliveries::reclaim`] took over.
+/// An attempt that begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Begin {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// How many attempts at the entry have begun with this one, at least 1.
+    pub attempts: u32,
+}
+
+/// How [`Deliveries::claim_expired`] counts an entry that was fetched and whose attempt was never
+/// marked: nobody knows whether it began.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unmarked {
+    /// As one attempt.
+    Begun,
+    /// As none, because the members of the group mark every attempt.
+    NotBegun,
+}
+
+/// What [`Deliveries::claim_expired`] took over.
 #[derive(Debug, Default)]
 pub struct Reclaimed {
     /// Entries whose lease had expired; the caller holds them now.
@@ -62,6 +85,11 @@ role! {
         /// every commit is unknown. Repeating the same call is safe in either case.
         fn commit as Commit(by: &'a Member, commits: &'a Commits) -> Replies;
 
+        /// Records that attempts begin, and restarts the leases. For each, whether the member still
+        /// holds the delivery; where it does not, nothing is written. The count is absolute, so
+        /// repeating the call is safe.
+        fn begin as Begin(by: &'a Member, begins: &'a [Begin]) -> Vec<bool>;
+
         /// Restarts the lease of deliveries. For each, whether the member still holds it.
         fn extend as Extend(by: &'a Member, receipts: &'a [DeliveryId]) -> Vec<bool>;
 
@@ -72,10 +100,10 @@ role! {
         fn pending_of as PendingOf(by: &'a Member, max: usize) -> Vec<DeliveryId>;
 
         /// Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever
-        /// held them. Continues at `cursor`, and starts over after the end. Fails with
+        /// held them. Counts no attempt but the one that `unmarked` says. Continues at `cursor`, and starts over after the end. Fails with
         /// [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
-        fn reclaim as Reclaim(
-            by: &'a Member, lease: Duration, cursor: ReclaimCursor, max: usize,
+        fn claim_expired as ClaimExpired(
+            by: &'a Member, lease: Duration, unmarked: Unmarked, cursor: ReclaimCursor, max: usize,
         ) -> Reclaimed;
     }
 }

@@ -36,8 +36,8 @@ pub use dead_letters::{
     JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Restoring,
 };
 pub use deliveries::{
-    Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Interrupt, Opened,
-    Reader, ReclaimCursor, Reclaimed,
+    Begin, Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Interrupt, Opened,
+    Reader, ReclaimCursor, Reclaimed, Unmarked,
 };
 pub use inspect::{
     ConsumerStatus, GroupStatus, Inspect, InspectAnswer, InspectCalls, InspectOp, ServerInfo,

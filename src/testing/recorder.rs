@@ -143,8 +143,8 @@ impl Recorder {
                 }));
             }
             (
-                Op::Deliveries(DeliveriesOp::Reclaim { by, .. }),
-                Answer::Deliveries(DeliveriesAnswer::Reclaim(reclaimed)),
+                Op::Deliveries(DeliveriesOp::ClaimExpired { by, .. }),
+                Answer::Deliveries(DeliveriesAnswer::ClaimExpired(reclaimed)),
             ) => self.hand_out(reclaimed.taken.iter().map(|one| (by.at.clone(), one))),
             _ => {}
         }

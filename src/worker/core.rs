@@ -14,6 +14,7 @@ use crate::store::{Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, Member
 use crate::wire::Limits;
 use crate::worker::fault::{Faults, Pressure};
 use crate::worker::intake::capacity::Capacity;
+use crate::worker::intake::gate::Gate;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::queue::{Queue, Queued};
 use crate::worker::meters::Meters;
@@ -29,6 +30,9 @@ pub(crate) struct Core {
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) capacity: Capacity,
     pub(crate) queue: Queue,
+    /// Deliveries that run alone, because crashes lie behind them.
+    pub(crate) suspects: Queue,
+    pub(crate) gate: Gate,
     pub(crate) acks: mpsc::Sender<HandOut>,
     pub(crate) writes: mpsc::Sender<Write>,
     /// Ends reading.
@@ -112,6 +116,8 @@ impl Core {
             meters,
             in_flight,
             queue: Queue::default(),
+            suspects: Queue::default(),
+            gate: Gate::default(),
             acks,
             writes,
             stop: CancellationToken::new(),
@@ -135,7 +141,11 @@ impl Core {
         &self,
         ids: impl Iterator<Item = DeliveryId>,
     ) -> Result<u64, Error> {
-        let commits: Commits = ids.map(Commit::release).collect();
+        let release = |id| match self.in_flight.begun_before(id) {
+            Some(before) => Commit::release_counted(id, before),
+            None => Commit::release(id),
+        };
+        let commits: Commits = ids.map(release).collect();
         if commits.is_empty() {
             return Ok(0);
         }
@@ -149,20 +159,35 @@ impl Core {
     }
 
     /// Enters fetched deliveries and queues them for the workers; skips those in flight already.
-    /// Returns how many were new.
-    pub(crate) fn accept(&self, fetched: Vec<Fetched>) -> usize {
-        let leases = self.in_flight.enter(fetched.iter().map(|one| one.receipt));
+    /// Returns how many were new. `taken_over` says that other hand-outs came before.
+    pub(crate) fn accept(&self, fetched: Vec<Fetched>, taken_over: bool) -> usize {
+        let entries = fetched.iter().map(|one| (one.receipt, one.begun));
+        let leases = self.in_flight.enter(entries, taken_over);
         let new = leases.iter().flatten().count();
         self.capacity.occupy(new);
         let queued = fetched.into_iter().zip(leases);
-        self.queue.push(queued.filter_map(|(fetched, lease)| {
+        let queued = queued.filter_map(|(fetched, lease)| {
             let lease = lease?;
             Some(Queued { fetched, lease })
-        }));
+        });
+        if taken_over {
+            let alone_from = alone_from(self.options.retry.max_attempts());
+            let (suspects, queued): (Vec<_>, Vec<_>) =
+                queued.partition(|one| one.lease.before() >= alone_from);
+            self.suspects.push(suspects.into_iter());
+            self.queue.push(queued.into_iter());
+        } else {
+            self.queue.push(queued);
+        }
         self.meters.delivered.increment(new as u64);
         self.meters.in_flight.set(self.in_flight.len() as f64);
         new
     }
+}
+
+/// How many crashes make a message run alone: two, or one where the next would be the last.
+fn alone_from(max_attempts: u32) -> u32 {
+    max_attempts.saturating_sub(1).clamp(1, 2)
 }
 
 /// The handler's name in dead letters: the given one, else the type's, else `topic/group`.

@@ -37,6 +37,7 @@ pub(crate) struct Faults {
     pub(crate) promoting: Fault,
     pub(crate) settling: Fault,
     pub(crate) acknowledging: Fault,
+    pub(crate) marking: Fault,
 }
 
 impl Faults {
@@ -48,6 +49,7 @@ impl Faults {
             ("bringing retries back", &self.promoting),
             ("settling", &self.settling),
             ("acknowledging", &self.acknowledging),
+            ("marking attempts", &self.marking),
         ];
         let failing: Vec<String> = parts
             .into_iter()

@@ -11,7 +11,7 @@ use crate::domain::{
 };
 use crate::store::{
     Commit, Commits, DeliveryId, Fate, Fetched, Member, NewEntry, Opening, ReclaimCursor,
-    StartFrom, Store,
+    StartFrom, Store, Unmarked,
 };
 use crate::wire::dead_letter::encode_record;
 use crate::wire::{Limits, encode_entry};
@@ -81,7 +81,7 @@ impl Fixture {
         let reclaimed = self
             .store
             .deliveries()
-            .reclaim(&other, lease, ReclaimCursor::default(), 10)
+            .claim_expired(&other, lease, Unmarked::Begun, ReclaimCursor::default(), 10)
             .await
             .unwrap();
         assert_eq!(reclaimed.taken.len(), 1);

@@ -30,6 +30,7 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
         abort(&mut tasks.intake).await;
     }
     core.queue.close();
+    core.suspects.close();
 
     if !all_ended(&mut tasks.workers, deadline).await {
         core.in_flight.cancel_all();

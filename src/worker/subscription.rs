@@ -12,7 +12,7 @@ use crate::store::{Member, Opened, Opening};
 use crate::worker::core::{Core, SettledCount, Settlements};
 use crate::worker::fault::Fault;
 use crate::worker::handle::batch::{self, Batches};
-use crate::worker::handle::pipeline;
+use crate::worker::handle::{pipeline, suspects};
 use crate::worker::intake::{fetch, reclaim};
 use crate::worker::services::dead_letter_janitor::DeadLetterJanitor;
 use crate::worker::services::janitor::Janitor;
@@ -61,6 +61,9 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
     tasks.intake.spawn(reclaim::run(Arc::clone(core)));
 
     let concurrency = core.options.concurrency;
+    tasks
+        .workers
+        .spawn(suspects::run(Arc::clone(core), work.clone()));
     match work {
         Work::Each(handler) => {
             for _ in 0..concurrency {

@@ -145,7 +145,7 @@ fn migrations_are_listed_and_applied_and_only_then() {
         "looking changes nothing"
     );
     let up = || run(Some(&url), &["migrate", "up", "--json"]).ok().json();
-    assert_eq!(up(), json!({"applied": [1]}));
+    assert_eq!(up(), json!({"applied": [1, 2]}));
     assert_eq!(up(), json!({"applied": []}));
     assert_eq!(state()["state"], "applied");
     assert!(state()["appliedAt"].is_string());

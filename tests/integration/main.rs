@@ -16,6 +16,7 @@ mod meters;
 mod migrations;
 mod order;
 mod outages;
+mod poison;
 mod retention;
 mod retries;
 mod roles;

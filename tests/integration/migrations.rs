@@ -17,7 +17,7 @@ async fn a_new_namespace_is_set_up_once_by_the_first_container() {
     }
     let migrations = builder(&server).migrations().unwrap();
     let all = migrations.status().await.unwrap();
-    assert_eq!(all.len(), 1);
+    assert_eq!(all.len(), 2);
     assert_eq!((all[0].number, all[0].name.as_str()), (1, "layout"));
     let MigrationState::Applied(at) = all[0].state else {
         panic!("{all:?}");
@@ -28,7 +28,7 @@ async fn a_new_namespace_is_set_up_once_by_the_first_container() {
         "nothing is left to do"
     );
     let layout: String = server.command(&["HGET", SCHEMA, "layout"]);
-    assert_eq!(layout, "1");
+    assert_eq!(layout, "2");
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_read_only_connection_sets_nothing_up_and_applies_the_same_checks() {
     assert_eq!(container.topics().list().await.unwrap(), []);
     assert!(container.health().await.ok);
     assert_eq!(server.command::<u64>(&["DBSIZE"]), 0);
-    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0002", "beef"]);
+    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0003", "beef"]);
     let error = looking().connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layout);
 }
@@ -54,13 +54,13 @@ async fn a_newer_or_changed_namespace_is_refused() {
     builder(&server).connect().await.unwrap();
     let checksum: String = server.command(&["HGET", SCHEMA, "applied:0001"]);
     assert_eq!(checksum.len(), 40);
-    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0002", "beef"]);
+    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0003", "beef"]);
     let error = builder(&server).connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layout);
-    assert!(error.to_string().contains("0002"), "{error}");
+    assert!(error.to_string().contains("0003"), "{error}");
     let migrations = builder(&server).migrations().unwrap();
     assert_eq!(
-        migrations.status().await.unwrap()[1].state,
+        migrations.status().await.unwrap()[2].state,
         MigrationState::Unknown
     );
     assert_eq!(
@@ -68,7 +68,7 @@ async fn a_newer_or_changed_namespace_is_refused() {
         ErrorKind::Layout
     );
 
-    let _: u64 = server.command(&["HDEL", SCHEMA, "applied:0002"]);
+    let _: u64 = server.command(&["HDEL", SCHEMA, "applied:0003"]);
     let _: u64 = server.command(&["HSET", SCHEMA, "applied:0001", "beef"]);
     let error = builder(&server).connect().await.unwrap_err();
     assert!(error.to_string().contains("another form"), "{error}");
@@ -104,7 +104,7 @@ async fn an_unfinished_migration_is_found_and_can_be_repaired() {
         migrations.up(false).await.unwrap_err().kind(),
         ErrorKind::Layout
     );
-    assert_eq!(migrations.up(true).await.unwrap(), [1]);
+    assert_eq!(migrations.up(true).await.unwrap(), [1, 2]);
     builder(&server).connect().await.unwrap();
 }
 

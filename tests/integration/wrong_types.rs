@@ -56,12 +56,13 @@ fn cases() -> Vec<Case> {
         "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
         "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g"];
         "kv_cas.lua": &["k"], &["0", "", "a", "0"];
-        "lease.lua": &[LOG, REDO], &["g", "me", "extend", "log", "1-1", "redo", "1-1"];
-        "lease.lua": &[LOG, REDO], &["g", "me", "release", "log", "1-1", "redo", "1-1"];
+        "lease.lua": &[LOG, REDO], &["g", "me", "extend", "log", "1-1", "", "redo", "1-1", ""];
+        "lease.lua": &[LOG, REDO], &["g", "me", "release", "log", "1-1", "", "redo", "1-1", "0"];
+        "lease.lua": &[LOG, REDO], &["g", "me", "begin", "log", "1-1", "2", "redo", "1-1", "2"];
         "once_claim.lua": &["k"], &["token", "1000"];
         "once_settle.lua": &["k"], &["token", "complete", "1000", "result"];
         "promote.lua": &[RETRY, BODY, REDO], &["10"];
-        "reclaim.lua": &[LOG, REDO], &["g", "heir", "0", "10", "0-0", "0-0"];
+        "claim_expired.lua": &[LOG, REDO], &["g", "heir", "0", "10", "0-0", "0-0", "2"];
         "trim.lua" on "lib/groups.lua": &[LOG, META], &[""];
         "schema.lua": &["{s}:schema"], &["begin", "token", "0001", "sum", "1000"];
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];

@@ -16,7 +16,8 @@ pub(crate) type Handed = Vec<(Lane, Label, u32)>;
 #[derive(Clone, Debug)]
 pub(crate) struct Unsettled {
     consumer: u8,
-    deliveries: u32,
+    /// `None` while it is unmarked.
+    begun: Option<u32>,
     given_back: bool,
 }
 
@@ -139,12 +140,12 @@ impl Model {
             for (at, label) in entries.iter().enumerate().skip(cursor.delivered).take(max) {
                 let held = Unsettled {
                     consumer,
-                    deliveries: 1,
+                    begun: None,
                     given_back: false,
                 };
                 cursor.states.insert(at, State::Pending(held));
                 cursor.delivered = at + 1;
-                handed.push((lane, label.clone(), 1));
+                handed.push((lane, label.clone(), 0));
             }
         }
         let seen = handed.iter().map(|(lane, label, _)| (*lane, label.clone()));
@@ -215,9 +216,7 @@ impl Model {
     pub(crate) fn release(&mut self, group: u8, consumer: u8, lane: Lane, label: &str) -> bool {
         let held = self.pending_at(group, lane, label, consumer);
         if let Some(State::Pending(held)) = held {
-            if !held.given_back {
-                held.deliveries = held.deliveries.saturating_sub(1);
-            }
+            held.begun.get_or_insert(0);
             held.given_back = true;
             return true;
         }
@@ -237,8 +236,8 @@ impl Model {
                 if everything || held.given_back {
                     held.consumer = consumer;
                     held.given_back = false;
-                    held.deliveries += 1;
-                    handed.push((lane, entries[*at].clone(), held.deliveries));
+                    let begun = *held.begun.get_or_insert(1);
+                    handed.push((lane, entries[*at].clone(), begun));
                 }
             }
         }

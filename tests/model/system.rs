@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redstart::store::{
     Commit, Commits, DeliveryId, Disposition, Fate, Fetched, GroupAt, IdRange, Lane, Member,
-    NewEntry, Opening, Partition, Reader, ReclaimCursor, Record, Store,
+    NewEntry, Opening, Partition, Reader, ReclaimCursor, Record, Store, Unmarked,
 };
 use redstart::{
     Group, Topic,
@@ -122,7 +122,7 @@ impl System {
         for one in fetched {
             let label = label_of(&one);
             self.receipts.insert((group, label.clone()), one.receipt);
-            handed.push((one.receipt.lane, label, one.deliveries));
+            handed.push((one.receipt.lane, label, one.begun));
         }
         // The log before the redelivery stream, whatever the adapter's order.
         handed.sort_by_key(|(lane, ..)| *lane);
@@ -214,7 +214,7 @@ impl System {
             let found = self
                 .store
                 .deliveries()
-                .reclaim(&member, lease, cursor, 100)
+                .claim_expired(&member, lease, Unmarked::Begun, cursor, 100)
                 .await;
             let found = found.unwrap();
             assert_eq!(found.missing, 0, "{}: data loss", self.name);

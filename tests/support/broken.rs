@@ -10,7 +10,7 @@ use redstart::store::{
     Appended, Commit, Commits, DeadLettersAnswer, DeadLettersOp, Deliveries, DeliveriesAnswer,
     DeliveriesOp, DeliveryId, End, Fate, Fetched, Fields, GroupAt, Lane, Log, LogAnswer, LogOp,
     Member, NewEntry, Partition, ReclaimCursor, Replies, ScheduleAnswer, ScheduleOp, Store,
-    TopicsOp,
+    TopicsOp, Unmarked,
 };
 use redstart::{Error, ErrorKind, envelope::EntryId, ports::BoxFuture};
 use uuid::Uuid;
@@ -184,7 +184,13 @@ impl Broken {
         if self.flaw == Flaw::AsksNoOwner && fate == Fate::Lost {
             // Its holder loses it.
             deliveries
-                .reclaim(by, Duration::ZERO, ReclaimCursor::default(), 100)
+                .claim_expired(
+                    by,
+                    Duration::ZERO,
+                    Unmarked::Begun,
+                    ReclaimCursor::default(),
+                    100,
+                )
                 .await?;
             return commit_one(deliveries, by, commit.clone()).await;
         }
@@ -233,7 +239,7 @@ impl Decorator for Broken {
                     }
                     let mut fenced = Vec::new();
                     for commit in commits.fenced() {
-                        if let End::Release = commit.end() {
+                        if let End::Release { .. } = commit.end() {
                             self.released.lock().unwrap().push(commit.delivery());
                         }
                         fenced.push(self.end_one(store, by, commit).await);
@@ -242,9 +248,10 @@ impl Decorator for Broken {
                     let replies = Replies { acks, fenced };
                     return Ok(Answer::Deliveries(DeliveriesAnswer::Commit(replies)));
                 }
-                Op::Deliveries(DeliveriesOp::Reclaim {
+                Op::Deliveries(DeliveriesOp::ClaimExpired {
                     by,
                     lease,
+                    unmarked,
                     cursor,
                     max,
                 }) => {
@@ -253,9 +260,10 @@ impl Decorator for Broken {
                         Flaw::LeasesAreNothing => Duration::ZERO,
                         _ => lease,
                     };
-                    run = Op::Deliveries(DeliveriesOp::Reclaim {
+                    run = Op::Deliveries(DeliveriesOp::ClaimExpired {
                         by,
                         lease,
+                        unmarked,
                         cursor,
                         max,
                     });
@@ -304,15 +312,15 @@ impl Decorator for Broken {
                     }
                 }
                 (
-                    Op::Deliveries(DeliveriesOp::Reclaim { by, .. }),
-                    Answer::Deliveries(DeliveriesAnswer::Reclaim(found)),
+                    Op::Deliveries(DeliveriesOp::ClaimExpired { by, .. }),
+                    Answer::Deliveries(DeliveriesAnswer::ClaimExpired(found)),
                 ) => {
                     let taken = std::mem::take(&mut found.taken);
                     found.taken = self.given(store.deliveries(), by, taken).await;
                     if flaw == Flaw::CountsReleases {
                         let released = self.released.lock().unwrap();
                         for one in &mut found.taken {
-                            one.deliveries += u32::from(released.contains(&one.receipt));
+                            one.begun += u32::from(released.contains(&one.receipt));
                         }
                     }
                 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, gone, turn};
+use super::sequence::Pending;
 use super::store::{GroupState, redelivery_entry};
 use crate::domain::{BoxFuture, Error, whole_millis};
 use crate::store::{
-    Commit, Commits, Deliveries, DeliveryId, End, Fate, Lane, MAX_BATCH, Member, ReclaimCursor,
-    Reclaimed, Replies,
+    Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Lane, MAX_BATCH, Member,
+    ReclaimCursor, Reclaimed, Replies, Unmarked,
 };
 
 const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
@@ -46,11 +47,12 @@ impl MemoryAdapter {
     fn take_over(
         &self,
         by: &Member,
-        lease: Duration,
+        (lease, unmarked): (Duration, Unmarked),
         cursor: ReclaimCursor,
         max: usize,
     ) -> Result<Reclaimed, Error> {
-        let missing = || gone("reclaim").on(by.to_string());
+        let unmarked = u32::from(unmarked == Unmarked::Begun);
+        let missing = || gone("claim expired").on(by.to_string());
         self.with(|space| {
             let topic = space.topics.get_mut(by.topic()).ok_or_else(missing)?;
             let group = topic.groups.get_mut(by.group()).ok_or_else(missing)?;
@@ -64,7 +66,8 @@ impl MemoryAdapter {
                 };
                 let max = max.min(MAX_BATCH);
                 let origin = (source, lane);
-                let found = pending.take_over(entries, origin, &by.consumer, lease, from, max);
+                let found =
+                    pending.take_over(entries, origin, &by.consumer, (lease, unmarked), from, max);
                 *next = found.next;
                 reclaimed.taken.extend(found.taken);
                 reclaimed.missing += found.missing;
@@ -80,8 +83,8 @@ fn commit_one(group: &mut GroupState, by: &Member, commit: &Commit, now: u64) ->
     let Some(pending) = cursor.pending_of(receipt.id, &by.consumer) else {
         return Fate::Lost;
     };
-    if let End::Release = commit.end() {
-        pending.release();
+    if let End::Release { begun } = commit.end() {
+        pending.release(*begun);
         group.set_active(&by.consumer);
         return Fate::Done;
     }
@@ -98,7 +101,7 @@ fn commit_one(group: &mut GroupState, by: &Member, commit: &Commit, now: u64) ->
         End::DeadLetter(record) => {
             group.dead_letter((**record).clone(), now);
         }
-        End::Ack | End::Release => {}
+        End::Ack | End::Release { .. } => {}
     }
     Fate::Done
 }
@@ -115,6 +118,32 @@ impl Deliveries for MemoryAdapter {
                 acks: Ok(Fate::Done),
                 fenced: fates.into_iter().map(Ok).collect(),
             })
+        })
+    }
+
+    fn begin<'a>(
+        &'a self,
+        by: &'a Member,
+        begins: &'a [Begin],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        turn(move || {
+            let since = Some(Instant::now());
+            Ok(self.with(|space| {
+                let Some(group) = space.group(&by.at) else {
+                    return vec![false; begins.len()];
+                };
+                group.set_active(&by.consumer);
+                let mut begin = |begin: &Begin| {
+                    let cursor = group.cursor(begin.delivery.lane);
+                    let pending = cursor.pending_of(begin.delivery.id, &by.consumer);
+                    let mark = |pending: &mut Pending| {
+                        pending.since = since;
+                        pending.begun = Some(begin.attempts);
+                    };
+                    pending.map(mark).is_some()
+                };
+                begins.iter().map(&mut begin).collect()
+            }))
         })
     }
 
@@ -160,13 +189,14 @@ impl Deliveries for MemoryAdapter {
         })
     }
 
-    fn reclaim<'a>(
+    fn claim_expired<'a>(
         &'a self,
         by: &'a Member,
         lease: Duration,
+        unmarked: Unmarked,
         cursor: ReclaimCursor,
         max: usize,
     ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
-        turn(move || self.take_over(by, lease, cursor, max))
+        turn(move || self.take_over(by, (lease, unmarked), cursor, max))
     }
 }

@@ -94,15 +94,14 @@ pub(super) struct Pending {
     pub(super) consumer: ConsumerName,
     /// When its lease began; `None` after a release.
     pub(super) since: Option<Instant>,
-    pub(super) deliveries: u32,
+    /// How many attempts were begun; `None` for a fetched entry without a mark.
+    pub(super) begun: Option<u32>,
 }
 
 impl Pending {
-    /// Gives the entry back, uncounted; a second time changes nothing.
-    pub(super) fn release(&mut self) {
-        if self.since.take().is_some() {
-            self.deliveries = self.deliveries.saturating_sub(1);
-        }
+    pub(super) fn release(&mut self, begun: Option<u32>) {
+        self.since = None;
+        self.begun = Some(begun.or(self.begun).unwrap_or(0));
     }
 }
 
@@ -151,14 +150,14 @@ impl Cursor {
             let pending = Pending {
                 consumer: consumer.clone(),
                 since,
-                deliveries: 1,
+                begun: None,
             };
             self.pending.insert(*id, pending);
             fetched.push(Fetched {
                 source,
                 receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
-                deliveries: 1,
+                begun: 0,
             });
         }
         if let Some(last) = fetched.last() {
@@ -184,7 +183,7 @@ impl Cursor {
         sequence: &Sequence,
         (source, lane): Origin,
         consumer: &ConsumerName,
-        lease: Duration,
+        (lease, unmarked): (Duration, u32),
         from: EntryId,
         max: usize,
     ) -> TakenOver {
@@ -208,12 +207,12 @@ impl Cursor {
             };
             pending.consumer = consumer.clone();
             pending.since = Some(now);
-            pending.deliveries = pending.deliveries.saturating_add(1);
+            let begun = *pending.begun.get_or_insert(unmarked);
             result.taken.push(Fetched {
                 source,
                 receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
-                deliveries: pending.deliveries,
+                begun,
             });
         }
         result.missing = gone.len() as u64;

@@ -25,11 +25,18 @@ struct Known {
 }
 
 /// All migrations that this version knows, in their order.
-const KNOWN: [Known; 1] = [Known {
-    number: 1,
-    name: "layout",
-    text: include_str!("../../../migrations/0001_layout.lua"),
-}];
+const KNOWN: [Known; 2] = [
+    Known {
+        number: 1,
+        name: "layout",
+        text: include_str!("../../../migrations/0001_layout.lua"),
+    },
+    Known {
+        number: 2,
+        name: "claims",
+        text: include_str!("../../../migrations/0002_claims.lua"),
+    },
+];
 
 impl Known {
     /// The checksum by which a script is told from a changed one: its SHA-1, as Redis names it.

@@ -8,10 +8,136 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{DAY, Must as _, SOON, Stage, number, quick, topic};
+use super::support::{DAY, Must as _, SOON, Stage, begins, number, quick, receipts, topic};
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Envelope, Outcome, Reason, RetryPolicy, TopicSettings};
-use crate::store::Partition;
+use crate::store::{Commit, DeliveryId, Fetched, Member, Partition, Unmarked};
+
+/// > Records that attempts begin, and restarts the leases.
+/// > For each, whether the member still holds the delivery; where it does not, nothing is written.
+/// > The count is absolute, so repeating the call is safe.
+/// > Counts no attempt but the one that `unmarked` says.
+pub async fn claims_count_nothing_and_marks_do<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..3).await;
+    let mut dying = stage.hand("dying").await;
+    let fetched = receipts(&stage.fetch(&mut dying, 3).await);
+    assert_eq!(stage.release(&dying.member, &fetched[..1]).await, 1);
+    let begin = async |member: &Member, delivery: DeliveryId, attempts| {
+        let begins = begins(&[delivery], attempts);
+        let begun = stage.store.deliveries().begin(member, &begins).await;
+        begun.must("beginning")
+    };
+    assert_eq!(begin(&dying.member, fetched[1], 1).await, [true]);
+    let begun = |taken: &[Fetched]| taken.iter().map(|one| one.begun).collect::<Vec<_>>();
+    let heirs = ["a", "b", "c"].map(|heir| stage.member(heir));
+    for heir in &heirs {
+        let taken = stage.reclaim(heir, Duration::ZERO).await;
+        assert_eq!(receipts(&taken), fetched);
+        assert_eq!(begun(&taken), [0, 1, 1], "a claim counts nothing");
+    }
+    let [before, _, last] = &heirs;
+    assert_eq!(begin(before, fetched[1], 9).await, [false]);
+    for _ in 0..2 {
+        assert_eq!(begin(last, fetched[1], 2).await, [true]);
+    }
+    let other = stage.member("other");
+    let taken = stage.reclaim(&other, Duration::ZERO).await;
+    assert_eq!(begun(&taken), [0, 2, 1]);
+
+    // An attempt that never began is not taken back, one that was cancelled is, and only once.
+    assert_eq!(stage.release(&other, &fetched).await, 3);
+    let taken = stage.reclaim(&other, DAY).await;
+    assert_eq!(begun(&taken), [0, 2, 1]);
+    assert_eq!(begin(&other, fetched[0], 1).await, [true]);
+    for _ in 0..2 {
+        let commits = [
+            Commit::release_counted(fetched[0], 0),
+            Commit::release_counted(fetched[1], 1),
+        ];
+        assert_eq!(stage.settle(&other, &commits).await, [true, true]);
+    }
+    let taken = stage.reclaim(&other, DAY).await;
+    assert_eq!(begun(&taken), [0, 1]);
+
+    stage.append(3..4).await;
+    stage.fetch(&mut dying, 1).await;
+    let taken = stage
+        .claim(&other, Duration::ZERO, Unmarked::NotBegun)
+        .await;
+    assert_eq!(begun(&taken), [0, 1, 1, 0], "where every attempt is marked");
+}
+
+/// A message that no handler has begun outlives any number of claims, also where one attempt is
+/// allowed.
+pub async fn a_message_that_never_began_has_its_attempts_left<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..1).await;
+    let mut dying = stage.hand("dying").await;
+    let fetched = receipts(&stage.fetch(&mut dying, 1).await);
+    for heir in 0..10 {
+        let heir = stage.member(&format!("heir-{heir}"));
+        let taken = stage.claim(&heir, Duration::ZERO, Unmarked::NotBegun).await;
+        assert_eq!(receipts(&taken), fetched);
+    }
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |_: u32, delivery: Delivery| {
+        let _ = sender.send(delivery.attempt());
+        async {}
+    };
+    let options = quick(1).with_lease(Duration::from_millis(100));
+    let bus = stage.container.bus();
+    let made = bus.subscribe_with(&stage.topic, options, handler).await;
+    let _subscription = made.must("subscribing");
+    assert_eq!(stage.next(&mut received).await, 1);
+    assert_eq!(stage.drained().await.dead, 0);
+    stage.finish().await;
+}
+
+/// Behind two crashes a message runs alone, and its neighbours run without it.
+pub async fn a_suspect_runs_alone<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..20).await;
+    let mut dying = stage.hand("dying").await;
+    let fetched = receipts(&stage.fetch(&mut dying, 20).await);
+    let suspects = begins(&fetched[4..7], 2);
+    let begun = stage
+        .store
+        .deliveries()
+        .begin(&dying.member, &suspects)
+        .await;
+    assert_eq!(begun.must("beginning"), [true; 3]);
+    let running = Arc::new(AtomicUsize::new(0));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |n: u32, delivery: Delivery| {
+        let (running, sender) = (Arc::clone(&running), sender.clone());
+        async move {
+            let before = running.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let after = running.fetch_sub(1, Ordering::SeqCst);
+            let _ = sender.send((n, delivery.attempt(), before == 0 && after == 1));
+        }
+    };
+    let options = quick(8)
+        .with_lease(Duration::from_millis(200))
+        .with_concurrency(4);
+    let bus = stage.container.bus();
+    let made = bus.subscribe_with(&stage.topic, options, handler).await;
+    let _subscription = made.must("subscribing");
+    let mut seen = stage.some(&mut received, 20).await;
+    seen.sort_unstable();
+    for (n, attempt, alone) in &seen {
+        let suspect = (4..7).contains(n);
+        assert_eq!(*attempt, if suspect { 3 } else { 2 }, "{n}");
+        assert!(!suspect || *alone, "{n} had company");
+    }
+    assert!(
+        seen.iter().any(|(.., alone)| !alone),
+        "the others run side by side"
+    );
+    assert_eq!(stage.drained().await.dead, 0);
+    stage.finish().await;
+}
 
 /// Panics again while the payload of its panic is dropped.
 struct Bomb;

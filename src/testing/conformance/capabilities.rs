@@ -6,12 +6,12 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::Subject;
-use super::support::{DAY, Must as _, SOON, Stage, entry, receipts, record, topic};
+use super::support::{DAY, Must as _, SOON, Stage, begins, entry, receipts, record, topic};
 use crate::domain::{DeadLetterFilter, TopicSettings};
 use crate::store::decorate::Op;
 use crate::store::{
     Commit, Commits, DeadLettersOp, DeliveriesOp, Disposition, GroupAt, IdRange, Lane, LogOp,
-    Opening, ReclaimCursor, Restoring, ScheduleOp, StartFrom, TopicsOp, ValuesOp,
+    Opening, ReclaimCursor, Restoring, ScheduleOp, StartFrom, TopicsOp, Unmarked, ValuesOp,
 };
 
 /// Dropping the future of an operation before its first poll does nothing.
@@ -40,6 +40,7 @@ pub async fn a_dropped_operation_does_nothing<S: Subject>(subject: &S) {
     ]
     .into_iter()
     .collect();
+    let begins = begins(&fetched[2..], 1);
     let moves = [(dead_id, Disposition::Requeue)];
     let restored = [Restoring {
         identity: "elsewhere".to_owned(),
@@ -77,9 +78,14 @@ pub async fn a_dropped_operation_does_nothing<S: Subject>(subject: &S) {
             by,
             commits: &commits,
         }),
-        Op::Deliveries(DeliveriesOp::Reclaim {
+        Op::Deliveries(DeliveriesOp::Begin {
+            by,
+            begins: &begins,
+        }),
+        Op::Deliveries(DeliveriesOp::ClaimExpired {
             by: &stage.member("two"),
             lease: Duration::ZERO,
+            unmarked: Unmarked::Begun,
             cursor,
             max: 10,
         }),

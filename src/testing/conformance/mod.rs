@@ -158,6 +158,9 @@ macro_rules! conformance {
             a_long_handler_keeps_its_lease,
         );
         $crate::conformance_checks!($factory, attempts:
+            claims_count_nothing_and_marks_do,
+            a_message_that_never_began_has_its_attempts_left,
+            a_suspect_runs_alone,
             a_panic_whose_payload_panics_costs_no_worker,
             a_payload_that_panics_costs_its_own_message,
             one_bad_message_does_not_take_its_batch_along,

@@ -137,8 +137,8 @@ pub async fn a_due_retry_returns_through_the_redelivery_stream<S: Subject>(subje
     stage.nothing(&mut stranger).await;
     let again = stage.fetch(&mut hand, 1).await;
     assert_eq!(
-        (again[0].receipt.lane, again[0].deliveries),
-        (Lane::Redelivery, 1)
+        (again[0].receipt.lane, again[0].begun),
+        (Lane::Redelivery, 0)
     );
     assert_eq!(again[0].fields.len(), 1);
     assert_eq!(again[0].fields[0].1, Bytes::from_static(b"a"));
@@ -369,7 +369,7 @@ pub async fn scheduled_retries_can_run_now<S: Subject>(subject: &S) {
             .iter()
             .all(|one| one.receipt.lane == Lane::Redelivery)
     );
-    assert_eq!(fetched[0].deliveries, 1);
+    assert_eq!(fetched[0].begun, 0);
     let mut brought = redeliveries(&fetched);
     brought.sort_unstable();
     assert_eq!(brought, ["a", "c"]);

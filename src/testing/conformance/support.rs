@@ -17,8 +17,9 @@ use crate::domain::{
     Reason, RetryPolicy, Topic, TopicSettings,
 };
 use crate::store::{
-    Commit, Commits, DeliveryId, Fate, Fetched, Fields, GroupAt, GroupStatus, Interrupt, Member,
-    NewEntry, Opening, Partition, Reader, ReclaimCursor, Record, StartFrom, Store,
+    Begin, Commit, Commits, DeliveryId, Fate, Fetched, Fields, GroupAt, GroupStatus, Interrupt,
+    Member, NewEntry, Opening, Partition, Reader, ReclaimCursor, Record, StartFrom, Store,
+    Unmarked,
 };
 
 /// Longer than any check takes.
@@ -93,6 +94,15 @@ pub(super) fn numbers(fetched: &[Fetched]) -> Vec<u32> {
 
 pub(super) fn receipts(fetched: &[Fetched]) -> Vec<DeliveryId> {
     fetched.iter().map(|one| one.receipt).collect()
+}
+
+/// The beginning of the same attempt at each.
+pub(super) fn begins(deliveries: &[DeliveryId], attempts: u32) -> Vec<Begin> {
+    let begin = |delivery: &DeliveryId| Begin {
+        delivery: *delivery,
+        attempts,
+    };
+    deliveries.iter().map(begin).collect()
 }
 
 pub(super) fn later(receipt: DeliveryId, delay: Duration, redelivery: &str) -> Commit {
@@ -326,13 +336,23 @@ impl<'a, S: Subject> Stage<'a, S> {
 
     /// Reclaims every delivery older than a lease, in one round.
     pub(super) async fn reclaim(&self, member: &Member, lease: Duration) -> Vec<Fetched> {
+        self.claim(member, lease, Unmarked::Begun).await
+    }
+
+    /// The same, with unmarked hand-outs counted so.
+    pub(super) async fn claim(
+        &self,
+        member: &Member,
+        lease: Duration,
+        unmarked: Unmarked,
+    ) -> Vec<Fetched> {
         let mut cursor = ReclaimCursor::default();
         let mut all = Vec::new();
         loop {
             let found = self
                 .store
                 .deliveries()
-                .reclaim(member, lease, cursor, 100)
+                .claim_expired(member, lease, unmarked, cursor, 100)
                 .await;
             let found = found.must("reclaiming");
             assert_eq!(found.missing, 0, "data loss");

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::api::handler::RawBatchHandler;
 use crate::worker::core::Core;
 use crate::worker::handle::call::call_batch;
-use crate::worker::handle::pipeline::{Begun, begin, end};
+use crate::worker::handle::pipeline::{Begun, begin, end, enter, prepare};
 use crate::worker::intake::queue::{Queue, Queued};
 
 /// The state that the workers of a batch subscription share.
@@ -61,18 +61,34 @@ async fn gather(queue: &Queue, most: usize, wait: Duration) -> Vec<Queued> {
 }
 
 async fn handle(core: &Core, handler: &dyn RawBatchHandler, batch: Vec<Queued>) {
-    let mut begun = Vec::with_capacity(batch.len());
+    let mut prepared = Vec::with_capacity(batch.len());
     for queued in batch {
         if !queued.lease.is_cancelled() {
-            begun.extend(begin(core, queued).await);
+            prepared.extend(prepare(core, queued).await);
         }
     }
-    for part in split(begun, core) {
-        let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
-        let results = call_batch(core, handler, deliveries).await;
-        for (begun, result) in part.into_iter().zip(results) {
-            end(core, begun, result).await;
-        }
+    for part in split(prepared, core) {
+        let Some(_turn) = enter(core).await else {
+            return;
+        };
+        handle_part(core, handler, part).await;
+    }
+}
+
+/// Begins, calls and ends the deliveries of one call.
+pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part: Vec<Begun>) {
+    // An earlier part may have taken long.
+    if core.stop.is_cancelled() {
+        return;
+    }
+    let part = begin(core, part).await;
+    if part.is_empty() {
+        return;
+    }
+    let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
+    let results = call_batch(core, handler, deliveries).await;
+    for (begun, result) in part.into_iter().zip(results) {
+        end(core, begun, result).await;
     }
 }
 

@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn an_undecodable_payload_goes_to_the_dead_letters_at_its_first_attempt() {
         let error = Error::new(ErrorKind::Decode, "decode payload", "not a u32");
-        let verdict = decide(Err(error), count(0, 1));
+        let verdict = decide(Err(error), count(0, 0));
         let Verdict::DeadLetter {
             reason,
             attempts,
@@ -96,7 +96,7 @@ mod tests {
             .with_undecodable_retry(true);
         let after = |failed| {
             let error = Error::new(ErrorKind::Decode, "decode payload", "not a u32");
-            super::decide(Err(error), count(failed, 1), &options, Chance::default())
+            super::decide(Err(error), count(failed, 0), &options, Chance::default())
         };
         assert!(matches!(after(0), Verdict::Reschedule { attempts: 1, .. }));
         assert!(matches!(after(1), Verdict::Reschedule { attempts: 2, .. }));
@@ -112,9 +112,9 @@ mod tests {
     #[test]
     fn earlier_crashes_use_up_attempts() {
         let failed = || Ok(Outcome::retry("no"));
-        let retried = decide(failed(), count(0, 2));
+        let retried = decide(failed(), count(0, 1));
         assert!(matches!(retried, Verdict::Reschedule { attempts: 2, .. }));
-        let exhausted = decide(failed(), count(0, 3));
+        let exhausted = decide(failed(), count(0, 2));
         assert!(matches!(
             exhausted,
             Verdict::DeadLetter {
@@ -137,13 +137,13 @@ mod tests {
                 None
             }
         };
-        assert_eq!(early(count(0, 3), None), None);
+        assert_eq!(early(count(0, 2), None), None);
         let crashed = (Reason::Crashed, 3, CRASH.to_owned());
-        assert_eq!(early(count(1, 3), Some("disk full")), Some(crashed));
-        assert_eq!(early(count(9, 1), None), None, "a foreign count");
+        assert_eq!(early(count(1, 2), Some("disk full")), Some(crashed));
+        assert_eq!(early(count(9, 0), None), None, "a foreign count");
         // The maximum was higher when these attempts were made.
-        assert_eq!(early(count(2, 1), Some("disk full")), None);
+        assert_eq!(early(count(2, 0), Some("disk full")), None);
         let exhausted = (Reason::Exhausted, 3, "disk full".to_owned());
-        assert_eq!(early(count(3, 1), Some("disk full")), Some(exhausted));
+        assert_eq!(early(count(3, 0), Some("disk full")), Some(exhausted));
     }
 }

@@ -113,7 +113,7 @@ pub(super) mod tests {
             source: 0,
             receipt: DeliveryId { lane, id },
             fields,
-            deliveries: 1,
+            begun: 0,
         }
     }
 

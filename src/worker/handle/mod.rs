@@ -1,7 +1,7 @@
 //! The pipeline of one delivery: decode → count → call → decide → commit.
 //!
 //! One file per step. `decode`, `count`, `decide` and the endings that `commit` builds are pure;
-//! `pipeline` runs the steps for one delivery and `batch` for many.
+//! `pipeline` runs the steps for one delivery, `batch` for many, and `suspects` for one alone.
 
 pub(crate) mod batch;
 mod call;
@@ -10,3 +10,4 @@ mod count;
 mod decide;
 mod decode;
 pub(crate) mod pipeline;
+pub(crate) mod suspects;

@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
 use crate::domain::{Error, Outcome};
-use crate::store::Lane;
+use crate::store::{Begin, Lane};
 use crate::worker::core::Core;
+use crate::worker::fault::back_off;
 use crate::worker::handle::call::call;
 use crate::worker::handle::commit::{commit, commit_undecodable};
 use crate::worker::handle::count::{Count, count};
 use crate::worker::handle::decide::{Chance, decide, decide_early, wants_another_attempt};
 use crate::worker::handle::decode::{Entry, decode};
+use crate::worker::intake::gate::Turn;
+use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::queue::Queued;
 
 /// Handles deliveries one after the other until the queue is closed.
@@ -31,7 +34,35 @@ pub(crate) async fn run(core: Arc<Core>, handler: Arc<dyn RawHandler>) {
 }
 
 async fn handle(core: &Core, handler: &dyn RawHandler, queued: Queued) {
-    if let Some(begun) = begin(core, queued).await {
+    let Some(begun) = prepare(core, queued).await else {
+        return;
+    };
+    if let Some(_turn) = enter(core).await {
+        handle_one(core, handler, begun).await;
+    }
+}
+
+/// Enters the gate. `None` when the subscription stops while the gate is closed.
+pub(super) async fn enter(core: &Core) -> Option<Turn<'_>> {
+    if let Some(turn) = core.gate.try_enter() {
+        return Some(turn);
+    }
+    tokio::select! {
+        biased;
+        () = core.stop.cancelled() => None,
+        turn = core.gate.enter() => Some(turn),
+    }
+}
+
+/// Begins, calls and ends one delivery.
+pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun) {
+    let one = if one.needs_mark(core) {
+        begin(core, vec![one]).await.pop()
+    } else {
+        one.lease.begin();
+        Some(one)
+    };
+    if let Some(begun) = one {
         let result = call(core, handler, begun.delivery.clone()).await;
         end(core, begun, result).await;
     }
@@ -45,20 +76,99 @@ pub(super) struct Begun {
     lease: Arc<Lease>,
 }
 
+impl Begun {
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    fn hand_out(&self) -> HandOut {
+        HandOut {
+            id: self.entry.id,
+            token: self.lease.token(),
+        }
+    }
+
+    /// Whether the store must know of the attempt before the handler is called.
+    fn needs_mark(&self, core: &Core) -> bool {
+        self.lease.is_taken_over() || core.options.retry.max_attempts() == 1
+    }
+}
+
+/// Begins deliveries: marks the attempts that need it. Returns those that this consumer still holds,
+/// and none when the subscription stops.
+pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Vec<Begun> {
+    let marking = deliveries.iter().filter(|one| one.needs_mark(core));
+    let begins: Vec<Begin> = marking
+        .map(|one| Begin {
+            delivery: one.entry.id,
+            attempts: one.lease.before().saturating_add(1),
+        })
+        .collect();
+    let Some(marked) = mark(core, &begins).await else {
+        return Vec::new();
+    };
+    let mut marked = marked.into_iter();
+    let mut begun = Vec::with_capacity(deliveries.len());
+    for one in deliveries {
+        if one.needs_mark(core) {
+            if marked.next() != Some(true) {
+                core.lease_keeper.lose_one(one.hand_out());
+                continue;
+            }
+            one.lease.mark();
+        }
+        if !one.lease.is_cancelled() {
+            one.lease.begin();
+            begun.push(one);
+        }
+    }
+    begun
+}
+
+/// Marks attempts as begun. Repeats until the store answers: a handler whose attempt is not marked
+/// could be called more often than the policy allows. `None` when the subscription stops.
+async fn mark(core: &Core, begins: &[Begin]) -> Option<Vec<bool>> {
+    if begins.is_empty() {
+        return Some(Vec::new());
+    }
+    let mut failures = 0;
+    while !core.stop.is_cancelled() {
+        match core.store.deliveries().begin(&core.member, begins).await {
+            Ok(marked) => {
+                if failures > 0 {
+                    core.faults.marking.clear();
+                }
+                return Some(marked).filter(|_| !core.stop.is_cancelled());
+            }
+            Err(error) => {
+                failures += 1;
+                core.faults.marking.set(&error);
+                tracing::debug!(subscription = %core.member, %error, "an attempt could not be marked");
+                tokio::select! {
+                    biased;
+                    () = core.stop.cancelled() => {}
+                    () = sleep(back_off(failures)) => {}
+                }
+            }
+        }
+    }
+    None
+}
+
 /// Decode and count. Commits, and returns `None` for, a delivery that no handler may see.
-pub(super) async fn begin(core: &Core, queued: Queued) -> Option<Begun> {
+pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
     let Queued { fetched, lease } = queued;
-    let deliveries = fetched.deliveries;
+    let begun = lease.before();
     let (mut entry, envelope) = decode(core.member.topic(), fetched, core.limits);
     let envelope = match envelope {
         Ok(envelope) => envelope,
         Err(error) => {
-            let attempts = count(0, deliveries).attempt();
+            let attempts = count(0, begun).attempt();
             commit_undecodable(core, &lease, entry, attempts, &error).await;
             return None;
         }
     };
-    let count = count(envelope.failed_attempts(), deliveries);
+    let count = count(envelope.failed_attempts(), begun);
     if count.crashed {
         let (now, consumer) = (core.store.now(), core.member.consumer.as_str());
         entry.history.record(count.crash(now, consumer));
@@ -79,7 +189,6 @@ pub(super) async fn begin(core: &Core, queued: Queued) -> Option<Begun> {
         Arc::clone(&lease),
         Arc::clone(&core.store),
     );
-    lease.begin();
     Some(Begun {
         delivery,
         entry,

@@ -63,7 +63,7 @@ pub(crate) async fn run(core: Arc<Core>, opened: Opened) {
                     failures = 0;
                 }
                 let gather = core.capacity.should_gather(fetched.len(), max);
-                core.accept(fetched);
+                core.accept(fetched, false);
                 core.capacity.adapt(Instant::now());
                 if gather {
                     sleep(POLICY.gather_for).await;

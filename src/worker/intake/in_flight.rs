@@ -13,6 +13,9 @@ use rustc_hash::FxHashMap;
 use crate::api::lease::Lease;
 use crate::store::DeliveryId;
 
+/// How many lost deliveries are remembered.
+const MOST_LOST: usize = 10_000;
+
 /// One hand-out of an entry to this process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct HandOut {
@@ -28,8 +31,8 @@ pub(crate) struct InFlight {
 #[derive(Debug, Default)]
 struct Table {
     current: FxHashMap<DeliveryId, Arc<Lease>>,
-    /// Lost deliveries whose handler has not returned.
-    leftover: FxHashMap<DeliveryId, Arc<Lease>>,
+    /// Deliveries that this process lost, until it gets the entry again.
+    lost: FxHashMap<DeliveryId, Arc<Lease>>,
     last_token: u64,
 }
 
@@ -40,28 +43,36 @@ impl Table {
         lease.filter(|lease| lease.token() == hand_out.token)
     }
 
-    fn is_leftover(&mut self, id: DeliveryId) -> bool {
-        let Entry::Occupied(old) = self.leftover.entry(id) else {
-            return false;
-        };
-        if !old.get().is_running() {
-            old.remove();
-            return false;
-        }
-        true
-    }
-
-    fn enter(&mut self, id: DeliveryId) -> Option<Arc<Lease>> {
-        if !self.leftover.is_empty() && self.is_leftover(id) {
-            return None;
+    fn enter(&mut self, id: DeliveryId, begun: u32, taken_over: bool) -> Option<Arc<Lease>> {
+        let mut before = begun;
+        if let Some(lost) = self.lost.get(&id) {
+            if lost.is_running() {
+                return None;
+            }
+            // A process that lost its lease in a stall and claims the entry back has not crashed.
+            if taken_over && lost.counts() {
+                before = before.saturating_sub(1);
+            }
+            self.lost.remove(&id);
         }
         let Entry::Vacant(vacant) = self.current.entry(id) else {
             return None;
         };
         self.last_token += 1;
-        let lease = Arc::new(Lease::new(self.last_token));
+        let lease = Arc::new(Lease::new(self.last_token, before, taken_over));
         vacant.insert(Arc::clone(&lease));
         Some(lease)
+    }
+
+    fn lose(&mut self, id: DeliveryId) {
+        let Some(lease) = self.current.remove(&id) else {
+            return;
+        };
+        lease.lose();
+        if self.lost.len() >= MOST_LOST {
+            self.lost.retain(|_, lease| lease.is_running());
+        }
+        self.lost.insert(id, lease);
     }
 }
 
@@ -73,9 +84,16 @@ impl InFlight {
     /// Enters fetched deliveries. Returns the lease of each; `None` for one that is already here,
     /// or whose handler still runs since this process lost an earlier hand-out of it. The store
     /// hands such an entry out again when its lease has expired.
-    pub(crate) fn enter(&self, ids: impl Iterator<Item = DeliveryId>) -> Vec<Option<Arc<Lease>>> {
+    ///
+    /// `entries` name the attempts that were begun before.
+    pub(crate) fn enter(
+        &self,
+        entries: impl Iterator<Item = (DeliveryId, u32)>,
+        taken_over: bool,
+    ) -> Vec<Option<Arc<Lease>>> {
         let mut table = self.table();
-        ids.map(|id| table.enter(id)).collect()
+        let enter = |(id, begun)| table.enter(id, begun, taken_over);
+        entries.map(enter).collect()
     }
 
     /// Removes deliveries that the store has settled.
@@ -98,11 +116,8 @@ impl InFlight {
             let unfinished = table
                 .get(hand_out)
                 .is_some_and(|lease| !lease.is_finished());
-            if unfinished && let Some(lease) = table.current.remove(&hand_out.id) {
-                lease.lose();
-                if lease.is_running() {
-                    table.leftover.insert(hand_out.id, lease);
-                }
+            if unfinished {
+                table.lose(hand_out.id);
                 lost += 1;
             }
         }
@@ -118,6 +133,14 @@ impl InFlight {
 
     pub(crate) fn contains(&self, id: DeliveryId) -> bool {
         self.table().current.contains_key(&id)
+    }
+
+    /// How many attempts were begun before the hand-out that this process has or had. `None` for an
+    /// entry that this process never saw.
+    pub(crate) fn begun_before(&self, id: DeliveryId) -> Option<u32> {
+        let table = self.table();
+        let lease = table.current.get(&id).or_else(|| table.lost.get(&id));
+        lease.map(|lease| lease.before())
     }
 
     /// Keeps the items whose hand-out is the current one of its entry.
@@ -196,7 +219,7 @@ mod tests {
     }
 
     fn enter(in_flight: &InFlight, sequences: &[u64]) -> Vec<Option<Arc<Lease>>> {
-        in_flight.enter(sequences.iter().map(|sequence| id(*sequence)))
+        in_flight.enter(sequences.iter().map(|sequence| (id(*sequence), 0)), false)
     }
 
     fn enter_one(in_flight: &InFlight) -> (Arc<Lease>, HandOut) {
@@ -264,5 +287,35 @@ mod tests {
         assert!(enter(&in_flight, &[1])[0].is_none());
         lease.end_call();
         assert!(enter(&in_flight, &[1])[0].is_some());
+    }
+
+    #[test]
+    fn an_own_hand_out_that_was_lost_counts_as_no_crash() {
+        let again = |marked, begun| {
+            let in_flight = InFlight::default();
+            let (lease, hand_out) = enter_one(&in_flight);
+            if marked {
+                lease.mark();
+            }
+            in_flight.lose([hand_out]);
+            let lease = in_flight
+                .enter([(id(1), begun)].into_iter(), true)
+                .remove(0);
+            lease.unwrap().before()
+        };
+        assert_eq!(again(false, 1), 0);
+        assert_eq!(again(true, 1), 0);
+        assert_eq!(again(false, 2), 1, "another consumer has crashed");
+        let in_flight = InFlight::default();
+        let taken = in_flight.enter([(id(1), 2)].into_iter(), true).remove(0);
+        let token = taken.unwrap().token();
+        in_flight.lose([HandOut { id: id(1), token }]);
+        assert_eq!(in_flight.begun_before(id(1)), Some(2));
+        let again = in_flight.enter([(id(1), 2)].into_iter(), true).remove(0);
+        assert_eq!(
+            again.unwrap().before(),
+            2,
+            "an unmarked claim counts nothing"
+        );
     }
 }

@@ -156,7 +156,7 @@ mod tests {
                 source: 0,
                 receipt,
                 fields: Vec::new(),
-                deliveries: 1,
+                begun: 0,
             },
             lease: Arc::default(),
         }

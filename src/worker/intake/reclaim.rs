@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::domain::{Error, ErrorKind, describe};
-use crate::store::ReclaimCursor;
+use crate::store::{ReclaimCursor, Unmarked};
 use crate::worker::core::Core;
 use crate::worker::intake::policy::POLICY;
 
@@ -97,10 +97,15 @@ pub(crate) async fn reclaim_some(core: &Core, cursor: &mut ReclaimCursor) -> Res
     if max == 0 {
         return Ok(Next::Full);
     }
+    // Where one attempt is allowed, every attempt is marked.
+    let unmarked = match core.options.retry.max_attempts() {
+        1 => Unmarked::NotBegun,
+        _ => Unmarked::Begun,
+    };
     let reclaimed = core
         .store
         .deliveries()
-        .reclaim(&core.member, core.options.lease, *cursor, max)
+        .claim_expired(&core.member, core.options.lease, unmarked, *cursor, max)
         .await
         .inspect_err(|error| {
             // The reclaim may have succeeded and its answer been lost.
@@ -119,7 +124,7 @@ pub(crate) async fn reclaim_some(core: &Core, cursor: &mut ReclaimCursor) -> Res
     }
     let count = reclaimed.taken.len();
     if count > 0 {
-        let new = core.accept(reclaimed.taken);
+        let new = core.accept(reclaimed.taken, true);
         core.meters.reclaimed.increment(new as u64);
     }
     if count > 0 || *cursor != ReclaimCursor::default() {

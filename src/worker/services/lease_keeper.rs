@@ -71,6 +71,11 @@ impl LeaseKeeper {
         }
     }
 
+    /// Notes that another consumer holds a delivery, as the store has answered elsewhere.
+    pub(crate) fn lose_one(&self, lost: HandOut) {
+        self.lose([lost].into_iter());
+    }
+
     fn lose(&self, lost: impl Iterator<Item = HandOut>) {
         let running = self.in_flight.lose(lost);
         if running > 0 {
@@ -91,7 +96,7 @@ mod tests {
         let keeper = fixture.lease_keeper();
         let leases: Vec<_> = keeper
             .in_flight
-            .enter(fetched.iter().map(|one| one.receipt))
+            .enter(fetched.iter().map(|one| (one.receipt, 0)), false)
             .into_iter()
             .flatten()
             .collect();

@@ -121,7 +121,7 @@ fn lease() {
     let keys = [LOG, REDO];
     let _: Value = run(raw, &format!("XCLAIM {LOG} g me 0 1-1 IDLE 5000000 JUSTID"));
     let _: Value = run(raw, &format!("XCLAIM {LOG} g you 0 2-1 JUSTID"));
-    let three = ["log", "1-1", "log", "2-1", "log", "4-1"];
+    let three = ["log", "1-1", "", "log", "2-1", "", "log", "4-1", ""];
     let extend: Vec<&str> = ["g", "me", "extend"].into_iter().chain(three).collect();
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &extend), [1, 0, 0]);
     let held = pending(raw, LOG);
@@ -134,22 +134,34 @@ fn lease() {
     let held = pending(raw, LOG);
     assert!(held[0].2 > 86_400_000, "no lease is as long");
     assert_eq!(held[0].3, 0, "the delivery is not counted");
-    let _: Value = run(raw, &format!("XAUTOCLAIM {LOG} g you 86400000 0 COUNT 10"));
-    assert_eq!(pending(raw, LOG)[0].3, 1);
+    for (action, mark, stored) in [
+        ("begin", "3", 3),
+        ("release", "", 3),
+        ("release", "2", 2),
+        ("release", "2", 2),
+        ("release", "0", 0),
+    ] {
+        let change = ["g", "me", action, "log", "1-1", mark];
+        assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &change), [1]);
+        assert_eq!(pending(raw, LOG)[0].3, stored, "{action} {mark}");
+    }
+    let stranger = ["g", "you", "begin", "log", "1-1", "9"];
+    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &stranger), [0]);
+    assert_eq!(pending(raw, LOG)[0].3, 0);
 
-    let gone = ["none", "me", "extend", "log", "1-1"];
+    let gone = ["none", "me", "extend", "log", "1-1", ""];
     assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &gone), [0]);
     let _: Value = run(raw, &format!("SET {REDO} mine"));
-    let wrong = ["g", "me", "extend", "redo", "1-1"];
+    let wrong = ["g", "me", "extend", "redo", "1-1", ""];
     assert!(fails(raw, &script, &keys, &wrong).contains("WRONGTYPE"));
 }
 
 type Lane = (String, Vec<(String, Vec<String>, u64)>, Vec<String>);
 
 #[test]
-fn reclaim() {
+fn claim_expired() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("reclaim.lua"));
+    let (raw, script) = (&mut server.raw(), script!("claim_expired.lua"));
     lanes(raw);
     let _: Value = run(raw, &format!("XADD {REDO} 9-1 parcel p"));
     let _: Value = run(raw, &format!("XREADGROUP GROUP g me STREAMS {REDO} >"));
@@ -162,7 +174,7 @@ fn reclaim() {
         raw,
         &script,
         &keys,
-        &["g", "you", "90000", "10", "0-0", "0-0"],
+        &["g", "you", "90000", "10", "0-0", "0-0", "1000001"],
     );
     assert!(
         none.iter()
@@ -174,10 +186,16 @@ fn reclaim() {
         raw,
         &script,
         &keys,
-        &["g", "you", "30000", "1", "0-0", "0-0"],
+        &["g", "you", "30000", "1", "0-0", "0-0", "1000001"],
     );
     assert_ne!(first[0].0, "0-0", "where to go on");
-    let entry = |id: &str, body: &str| (id.to_owned(), vec!["json".to_owned(), body.to_owned()], 2);
+    let entry = |id: &str, body: &str| {
+        (
+            id.to_owned(),
+            vec!["json".to_owned(), body.to_owned()],
+            1_000_001,
+        )
+    };
     assert_eq!(first[0].1, [entry("1-1", "1")]);
     assert_eq!(first[1].1[0].0, "9-1");
     let next = first[0].0.as_str();
@@ -185,7 +203,7 @@ fn reclaim() {
         raw,
         &script,
         &keys,
-        &["g", "you", "30000", "10", next, "0-0"],
+        &["g", "you", "30000", "10", next, "0-0", "1000001"],
     );
     assert_eq!(rest[0].1, [entry("3-1", "3")]);
     assert_eq!(rest[0].0, "0-0", "the end");
@@ -194,11 +212,25 @@ fn reclaim() {
             .iter()
             .all(|(_, owner, ..)| owner == "you")
     );
+    let marks =
+        |raw: &mut _| -> Vec<u64> { pending(raw, LOG).iter().map(|(.., mark)| *mark).collect() };
+    assert_eq!(
+        marks(raw),
+        [1_000_001, 1_000_001],
+        "an unmarked hand-out is one attempt"
+    );
+    let _: Value = run(raw, &format!("XCLAIM {LOG} g me 0 1-1 RETRYCOUNT 1 JUSTID"));
+    let _: Value = run(raw, &format!("XCLAIM {LOG} g me 0 3-1 RETRYCOUNT 5 JUSTID"));
+    let again = ["g", "you", "0", "10", "0-0", "0-0", "0"];
+    let again: Vec<Lane> = call(raw, &script, &keys, &again);
+    let told: Vec<u64> = again[0].1.iter().map(|(.., mark)| *mark).collect();
+    assert_eq!(told, [0, 5], "a mark stays as it is");
+    assert_eq!(marks(raw), [0, 5]);
     let gone = fails(
         raw,
         &script,
         &keys,
-        &["none", "you", "1", "1", "0-0", "0-0"],
+        &["none", "you", "1", "1", "0-0", "0-0", "1000001"],
     );
     assert!(gone.contains("NOGROUP"), "{gone}");
 }

@@ -13,8 +13,8 @@ use super::resp::reply;
 use super::scripts;
 use crate::domain::{BoxFuture, Error, whole_millis};
 use crate::store::{
-    Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Lane, MAX_BATCH, Member,
-    ReclaimCursor, Reclaimed, Replies,
+    Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Lane, MAX_BATCH, Member,
+    ReclaimCursor, Reclaimed, Replies, Unmarked,
 };
 use crate::wire::dead_letter::encode_head;
 
@@ -24,7 +24,7 @@ fn weight(commit: &Commit) -> usize {
     match commit.end() {
         End::Reschedule { redelivery, .. } => redelivery.len(),
         End::DeadLetter(record) => record.body.len(),
-        End::Ack | End::Release => 0,
+        End::Ack | End::Release { .. } => 0,
     }
 }
 
@@ -65,8 +65,8 @@ impl RedisAdapter {
         for run in commits.chunk_by(|one, next| is_release(one) == is_release(next)) {
             for batch in batches(run, weight) {
                 let done = if is_release(&batch[0]) {
-                    let receipts: Vec<_> = batch.iter().map(Commit::delivery).collect();
-                    self.change_leases("release", by, &receipts).await
+                    let changes: Vec<_> = batch.iter().map(release_change).collect();
+                    self.change_leases("release", by, &changes).await
                 } else {
                     self.settle_batch(by, batch).await
                 };
@@ -116,7 +116,7 @@ impl RedisAdapter {
                     call.push(&record.body[..]);
                 }
                 // Other calls carry these out.
-                End::Ack | End::Release => {}
+                End::Ack | End::Release { .. } => {}
             }
         }
         let flags = self.net.call("settle", &call, reply::flags).await;
@@ -127,19 +127,20 @@ impl RedisAdapter {
         &self,
         action: &'static str,
         member: &Member,
-        receipts: &[DeliveryId],
+        changes: &[Change],
     ) -> Result<Vec<bool>, Error> {
-        let mut held = Vec::with_capacity(receipts.len());
-        for batch in receipts.chunks(MAX_BATCH) {
+        let mut held = Vec::with_capacity(changes.len());
+        for batch in changes.chunks(MAX_BATCH) {
             let mut call = scripts::lease()
                 .key(self.keys.log(&member.at.partition))
                 .key(self.keys.redelivery(&member.at))
                 .arg(member.group().as_str())
                 .arg(member.consumer.as_str())
                 .arg(action);
-            for receipt in batch {
-                call.push(lane_name(receipt.lane));
-                call.push(receipt.id.to_string());
+            for Change { delivery, mark } in batch {
+                call.push(lane_name(delivery.lane));
+                call.push(delivery.id.to_string());
+                call.push(mark.map_or_else(String::new, |mark| mark.to_string()));
             }
             let flags = self
                 .net
@@ -189,10 +190,12 @@ impl RedisAdapter {
         &self,
         member: &Member,
         lease: Duration,
+        unmarked: Unmarked,
         cursor: ReclaimCursor,
         max: usize,
     ) -> Result<Reclaimed, Error> {
-        let call = scripts::reclaim()
+        let unmarked = mark_of(u32::from(unmarked == Unmarked::Begun));
+        let call = scripts::claim_expired()
             .key(self.keys.log(&member.at.partition))
             .key(self.keys.redelivery(&member.at))
             .arg(member.group().as_str())
@@ -200,9 +203,10 @@ impl RedisAdapter {
             .arg(whole_millis(lease))
             .arg(max.min(MAX_BATCH))
             .arg(cursor.log.to_string())
-            .arg(cursor.redelivery.to_string());
+            .arg(cursor.redelivery.to_string())
+            .arg(unmarked);
         self.net
-            .call("reclaim", &call, |reply| {
+            .call("claim expired", &call, |reply| {
                 let mut reclaimed = Reclaimed::default();
                 let lanes = reply::array(reply)?;
                 for (source, (lane, reply)) in (0..).zip(LANES.into_iter().zip(lanes)) {
@@ -210,7 +214,7 @@ impl RedisAdapter {
                     let (Some(next), Some(taken), Some(missing)) =
                         (parts.next(), parts.next(), parts.next())
                     else {
-                        return Err(reply::unexpected("reclaim.lua"));
+                        return Err(reply::unexpected("claim_expired.lua"));
                     };
                     let next = reply::entry_id(&next)?;
                     match lane {
@@ -230,14 +234,50 @@ impl RedisAdapter {
 }
 
 fn is_release(commit: &Commit) -> bool {
-    matches!(commit.end(), End::Release)
+    matches!(commit.end(), End::Release { .. })
+}
+
+/// A change of one delivery's lease, and the mark to store with it.
+struct Change {
+    delivery: DeliveryId,
+    mark: Option<u64>,
+}
+
+fn release_change(commit: &Commit) -> Change {
+    let mark = match commit.end() {
+        End::Release { begun } => begun.map(mark_of),
+        _ => None,
+    };
+    Change {
+        delivery: commit.delivery(),
+        mark,
+    }
+}
+
+/// The mark of exactly one begun attempt. A plain read stores 1, so 1 itself is no mark.
+const ONE: u64 = 1_000_001;
+
+/// The delivery count of Redis that stands for a number of begun attempts; the head of
+/// `lua/lease.lua` lists the values.
+fn mark_of(begun: u32) -> u64 {
+    match begun {
+        1 => ONE,
+        begun => u64::from(begun),
+    }
+}
+
+/// The number of begun attempts that a delivery count stands for.
+fn begun_of(mark: u64) -> u32 {
+    match mark {
+        ONE => 1,
+        mark => u32::try_from(mark).unwrap_or(u32::MAX),
+    }
 }
 
 fn taken_over(source: u16, lane: Lane, entry: Value) -> Result<Fetched, redis::RedisError> {
     let mut parts = reply::array(entry)?.into_iter();
-    let (Some(id), Some(fields), Some(deliveries)) = (parts.next(), parts.next(), parts.next())
-    else {
-        return Err(reply::unexpected("reclaim.lua"));
+    let (Some(id), Some(fields), Some(mark)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(reply::unexpected("claim_expired.lua"));
     };
     Ok(Fetched {
         source,
@@ -246,7 +286,7 @@ fn taken_over(source: u16, lane: Lane, entry: Value) -> Result<Fetched, redis::R
             id: reply::entry_id(&id)?,
         },
         fields: reply::fields(fields)?,
-        deliveries: u32::try_from(reply::count(&deliveries)?).unwrap_or(u32::MAX),
+        begun: begun_of(reply::count(&mark)?),
     })
 }
 
@@ -270,7 +310,29 @@ impl Deliveries for RedisAdapter {
         by: &'a Member,
         receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(self.change_leases("extend", by, receipts))
+        Box::pin(async move {
+            let change = |receipt: &DeliveryId| Change {
+                delivery: *receipt,
+                mark: None,
+            };
+            let changes: Vec<_> = receipts.iter().map(change).collect();
+            self.change_leases("extend", by, &changes).await
+        })
+    }
+
+    fn begin<'a>(
+        &'a self,
+        by: &'a Member,
+        begins: &'a [Begin],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(async move {
+            let change = |begin: &Begin| Change {
+                delivery: begin.delivery,
+                mark: Some(mark_of(begin.attempts)),
+            };
+            let changes: Vec<_> = begins.iter().map(change).collect();
+            self.change_leases("begin", by, &changes).await
+        })
     }
 
     fn pending_of<'a>(
@@ -281,13 +343,14 @@ impl Deliveries for RedisAdapter {
         Box::pin(self.list_pending(by, max))
     }
 
-    fn reclaim<'a>(
+    fn claim_expired<'a>(
         &'a self,
         by: &'a Member,
         lease: Duration,
+        unmarked: Unmarked,
         cursor: ReclaimCursor,
         max: usize,
     ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
-        Box::pin(self.take_over(by, lease, cursor, max))
+        Box::pin(self.take_over(by, lease, unmarked, cursor, max))
     }
 }

@@ -109,7 +109,7 @@ impl RedisReader {
                     source,
                     receipt: DeliveryId { lane, id },
                     fields,
-                    deliveries: 1,
+                    begun: 0,
                 });
             }
         }

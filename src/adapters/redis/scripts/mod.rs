@@ -195,6 +195,7 @@ macro_rules! scripts {
 
 scripts! {
     append_once = "append_once.lua", keys 3, args 1, item 3;
+    claim_expired = "claim_expired.lua", keys 2, args 7, item 0;
     dead_move_out = "dead_move_out.lua" on "lib/types.lua", keys 5, args 5, item 2;
     dead_restore = "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 5, args 1, item 4;
     dead_subtract = "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 3, args 2, item 2;
@@ -202,12 +203,11 @@ scripts! {
     group_remove = "group_remove.lua" on "lib/groups.lua", keys 11, args 3, item 0;
     group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 1, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
-    lease = "lease.lua", keys 2, args 3, item 2;
+    lease = "lease.lua", keys 2, args 3, item 3;
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
     once_settle = "once_settle.lua", keys 1, args 4, item 0;
     promote = "promote.lua", keys 3, args 1, item 0;
     prune_consumers = "prune_consumers.lua", keys 2, args 3, item 0;
-    reclaim = "reclaim.lua", keys 2, args 6, item 0;
     retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
     retry_move_out = "retry_move_out.lua", keys 3, args 1, item 1;
     schema = "schema.lua", keys 1, args 5, item 0;
