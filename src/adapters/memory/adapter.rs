@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::store::{Shared, Space};
+use super::state::{Shared, Space};
 use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Timestamp};
 use crate::store::{
     Capabilities, DeadLetters, Deliveries, Inspect, Log, Opened, Opening, Schedule, Store, Topics,

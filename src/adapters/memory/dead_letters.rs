@@ -9,7 +9,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::adapter::{MemoryAdapter, turn};
-use super::store::{GroupState, redelivery_entry};
+use super::state::{GroupState, redelivery_entry};
 use crate::domain::{
     BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, hour_name,
 };

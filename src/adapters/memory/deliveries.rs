@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, gone, turn};
 use super::sequence::Pending;
-use super::store::{GroupState, redelivery_entry};
+use super::state::{GroupState, redelivery_entry};
 use crate::domain::{BoxFuture, Error, whole_millis};
 use crate::store::{
     Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Lane, MAX_BATCH, Member,

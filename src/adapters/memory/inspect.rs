@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, turn};
-use super::store::{GroupState, TopicState};
+use super::state::{GroupState, TopicState};
 use crate::domain::{BoxFuture, ConsumerName, Error, Group, Migration};
 use crate::store::{
     ConsumerStatus, GroupAt, GroupStatus, Inspect, Partition, ServerInfo, TopicStatus,

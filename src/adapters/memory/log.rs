@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::adapter::{MemoryAdapter, turn};
-use super::store::TopicState;
+use super::state::TopicState;
 use crate::domain::{BoxFuture, EntryId, Error, whole_millis};
 use crate::store::{Appended, Fields, Log, NewEntry, Partition};
 

@@ -15,7 +15,9 @@ mod log;
 mod reader;
 mod schedule;
 mod sequence;
+mod state;
 mod store;
+mod table;
 mod topics;
 mod values;
 

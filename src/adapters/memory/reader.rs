@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::adapter::{MemoryAdapter, gone};
-use super::store::Space;
+use super::state::Space;
 use crate::domain::{BoxFuture, Error, Topic};
 use crate::store::{Fetched, Interrupt, Opened, Opening, Reader};
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::adapter::{MemoryAdapter, turn};
-use super::store::{GroupState, redelivery_entry};
+use super::state::{GroupState, redelivery_entry};
 use crate::domain::{BoxFuture, Error, Timestamp};
 use crate::store::{DeliveryId, GroupAt, MAX_BATCH, Promoted, Schedule, Scheduled, ScheduledPage};
 

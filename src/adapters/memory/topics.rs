@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, turn};
 use super::inspect::{consumers, group_status};
-use super::store::GroupState;
+use super::state::GroupState;
 use crate::domain::{
     BoxFuture, ConsumerName, EntryId, Error, Retention, Topic, TopicSettings, whole_millis,
 };

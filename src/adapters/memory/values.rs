@@ -1,151 +1,13 @@
 //! The key-value store in memory, byte for byte what the Redis adapter would hold.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::adapter::{MemoryAdapter, turn};
+use super::table::{Begun, CLAIM, DONE, Now, TRUE, done, marked, result};
 use crate::domain::{BoxFuture, Error, ErrorKind, ttl_millis};
 use crate::store::{CasResult, ClaimResult, Values, check_key};
-
-/// What a claim begins with; the owner's token follows. No value can begin so.
-const CLAIM: &[u8] = b"\xC1\xC1c";
-/// What a begun claim begins with; the end of its lease in milliseconds since 1970 and the time to
-/// live of the mark, both in sixteen digits, and the owner's token follow.
-const BEGUN: &[u8] = b"\xC1\xC1b";
-/// The mark of completed work that is not a claim: `true`, as JSON and as MessagePack.
-const TRUE: [&[u8]; 2] = [b"true", b"\xC1\xC3"];
-/// What a completed claim begins with; the length of the owner's token in four digits, the token
-/// and the stored result follow.
-const DONE: &[u8] = b"\xC1\xC1d";
-/// Below this many values, expired ones are only removed when they are met.
-const SWEEP: usize = 1024;
-
-fn done(token: &str, result: &[u8]) -> Bytes {
-    let owner = format!("{:04}{token}", token.len());
-    [DONE, owner.as_bytes(), result].concat().into()
-}
-
-/// The result in what follows the mark of a completed claim.
-fn result(rest: &[u8]) -> Option<Bytes> {
-    let (length, rest) = rest.split_at_checked(4)?;
-    let length: usize = std::str::from_utf8(length).ok()?.parse().ok()?;
-    rest.get(length..).map(Bytes::copy_from_slice)
-}
-
-/// A claim that was marked as begun.
-struct Begun<'a> {
-    lease_ends: u64,
-    ttl: u64,
-    token: &'a [u8],
-}
-
-impl<'a> Begun<'a> {
-    fn of(value: &'a [u8]) -> Option<Self> {
-        let (lease_ends, rest) = value.strip_prefix(BEGUN)?.split_at_checked(16)?;
-        let (ttl, token) = rest.split_at_checked(16)?;
-        let number = |digits| std::str::from_utf8(digits).ok()?.parse().ok();
-        Some(Self {
-            lease_ends: number(lease_ends)?,
-            ttl: number(ttl)?,
-            token,
-        })
-    }
-}
-
-fn marked(mark: &[u8], rest: &[u8]) -> Bytes {
-    [mark, rest].concat().into()
-}
-
-/// The values of one namespace.
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    values: HashMap<String, Value>,
-    sweep_at: usize,
-}
-
-#[derive(Debug)]
-struct Value {
-    bytes: Bytes,
-    /// In milliseconds since 1970.
-    expires: Option<u64>,
-}
-
-impl Value {
-    fn lives(&self, now: u64) -> bool {
-        self.expires.is_none_or(|expires| now < expires)
-    }
-}
-
-/// The values at a moment.
-struct Now<'a> {
-    table: &'a mut Table,
-    now: u64,
-}
-
-impl Now<'_> {
-    fn get(&self, key: &str) -> Option<Bytes> {
-        let value = self.table.values.get(key)?;
-        value.lives(self.now).then(|| value.bytes.clone())
-    }
-
-    /// Stores a value; a `ttl` of 0 is for ever.
-    fn set(&mut self, key: &str, bytes: Bytes, ttl: u64) {
-        let expires = (ttl > 0).then(|| self.now.saturating_add(ttl));
-        let value = Value { bytes, expires };
-        self.table.values.insert(key.to_owned(), value);
-        self.sweep();
-    }
-
-    /// Stores a value and leaves its time to live as it is.
-    fn replace(&mut self, key: &str, bytes: Bytes) {
-        match self.table.values.get_mut(key) {
-            Some(value) if value.lives(self.now) => value.bytes = bytes,
-            _ => self.set(key, bytes, 0),
-        }
-    }
-
-    fn expire(&mut self, key: &str, ttl: u64) {
-        if let Some(value) = self.table.values.get_mut(key) {
-            value.expires = Some(self.now.saturating_add(ttl));
-        }
-    }
-
-    /// Marks a claim as begun, with a lease from now on.
-    fn begin(&mut self, key: &str, token: &str, lease: u64, ttl: u64) {
-        // Longer times have more than sixteen digits.
-        let (lease, ttl) = (
-            lease.min(1_000_000_000_000_000),
-            ttl.min(1_000_000_000_000_000),
-        );
-        let lease_ends = self.now.saturating_add(lease);
-        let owner = format!("{lease_ends:016}{ttl:016}{token}");
-        self.set(key, marked(BEGUN, owner.as_bytes()), ttl.max(lease));
-    }
-
-    /// Whether the token holds the claim on a key, begun or not.
-    fn holds(&self, key: &str, token: &str) -> bool {
-        self.get(key).is_some_and(|value| {
-            value == marked(CLAIM, token.as_bytes())
-                || Begun::of(&value).is_some_and(|begun| begun.token == token.as_bytes())
-        })
-    }
-
-    fn remove(&mut self, key: &str) -> bool {
-        let removed = self.table.values.remove(key);
-        removed.is_some_and(|value| value.lives(self.now))
-    }
-
-    /// Removes what has expired and nobody asks for, each time their number has doubled.
-    fn sweep(&mut self) {
-        let table = &mut *self.table;
-        if table.values.len() > table.sweep_at.max(SWEEP) {
-            table.values.retain(|_, value| value.lives(self.now));
-            table.sweep_at = table.values.len() * 2;
-        }
-    }
-}
 
 impl MemoryAdapter {
     fn with_values<T>(&self, work: impl FnOnce(Now<'_>) -> T) -> T {
@@ -419,20 +281,5 @@ mod tests {
         assert_eq!(kv.incr("n", 5).await.unwrap(), 5);
         clock.advance(hour);
         assert_eq!(kv.get::<i64>("n").await.unwrap(), Some(5));
-    }
-
-    #[tokio::test]
-    async fn expired_values_do_not_pile_up() {
-        let clock = ManualClock::new(Timestamp::from_millis(0).unwrap());
-        let store = MemoryStore::with_clock(clock.clone());
-        let store = MemoryAdapter::new(store.shared(), None);
-        for n in 0..10_000 {
-            let key = format!("seen:{n}");
-            let ttl = Duration::from_millis(5);
-            store.insert(&key, &Bytes::new(), ttl).await.unwrap();
-            clock.advance(Duration::from_millis(1));
-        }
-        let held = store.with_values(|now| now.table.values.len());
-        assert!(held < 2 * SWEEP, "{held}");
     }
 }
