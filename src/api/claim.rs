@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A claim that a task of its own keeps alive until it is dropped.
 #[derive(Debug)]
-pub(super) struct HeldClaim {
+pub(super) struct OwnedClaim {
     port: Arc<dyn KvStore>,
     key: String,
     token: String,
@@ -32,13 +32,13 @@ pub(super) struct HeldClaim {
     keeper: JoinHandle<()>,
 }
 
-impl Drop for HeldClaim {
+impl Drop for OwnedClaim {
     fn drop(&mut self) {
         self.keeper.abort();
     }
 }
 
-impl HeldClaim {
+impl OwnedClaim {
     /// Claims a key, or says what it holds instead.
     pub(super) async fn take(
         port: &Arc<dyn KvStore>,
@@ -122,7 +122,7 @@ impl HeldClaim {
                 Ok(false) => return Err(self.lost()),
                 Err(error) => error,
             };
-            if is_final(error.kind()) || !self.is_held() {
+            if is_final(error.kind()) || !self.is_owned() {
                 return Err(error);
             }
             // A server that refuses for a whole lease may never take this result. That the function
@@ -140,7 +140,7 @@ impl HeldClaim {
         let _ = self.port.release_claim(&self.key, &self.token).await;
     }
 
-    fn is_held(&self) -> bool {
+    fn is_owned(&self) -> bool {
         let confirmed = *self
             .confirmed
             .lock()

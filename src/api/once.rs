@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::claim::HeldClaim;
+use crate::api::claim::OwnedClaim;
 use crate::api::{ClaimResult, Kv};
 use crate::domain::{Error, ErrorKind, ttl_millis};
 use crate::wire::value;
@@ -224,7 +224,7 @@ where
     Fut: Future<Output = Result<T, E>>,
 {
     options.check(key).map_err(OnceError::Store)?;
-    let claimed = HeldClaim::take(kv.port(), key, options.lease).await;
+    let claimed = OwnedClaim::take(kv.port(), key, options.lease).await;
     let claim = match claimed.map_err(OnceError::Store)? {
         Ok(claim) => claim,
         Err(found) => return already::<T>(key, found).map_err(OnceError::Store),

@@ -159,7 +159,7 @@ async fn state<S: Subject>(stage: &Stage<'_, S>) -> String {
     format!("{topics:?} {status:?} {pending:?} {journal:?} {value:?}")
 }
 
-/// > Which source of the reader's [`Opening`](crate::store::Opening) it came from.
+/// > Which source of the reader's [`Opening`] it came from.
 pub async fn a_reader_reads_all_of_its_sources<S: Subject>(subject: &S) {
     let mut stage = Stage::new(subject).await;
     stage.append(0..2).await;

@@ -275,7 +275,7 @@ macro_rules! conformance {
             bad_times_are_refused_before_the_function_runs,
             an_unreadable_result_is_left_out,
             a_failed_completion_is_repeated,
-            the_lease_of_a_run_can_be_chosen,
+            a_run_can_set_its_lease,
             a_result_of_another_type_says_so,
             a_begun_claim_outlives_its_lease,
             a_run_that_may_not_repeat_is_refused_after_a_crash,

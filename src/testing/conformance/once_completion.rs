@@ -235,7 +235,7 @@ pub async fn a_failed_completion_is_repeated<S: Subject>(subject: &S) {
 }
 
 /// The claim lives as long as its function, and ends with its lease when the function is dropped.
-pub async fn the_lease_of_a_run_can_be_chosen<S: Subject>(subject: &S) {
+pub async fn a_run_can_set_its_lease<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
     let lease = Duration::from_millis(400);
