@@ -1,7 +1,7 @@
 //! Shows Redstart in an axum service: publishing from a request, a health endpoint, and one shutdown for
-//! both.
+//! the web server and the container.
 //!
-//! The program requests its own endpoints and then stops itself, as a signal would.
+//! The program calls its own endpoints and then stops itself, as a signal would.
 //!
 //! Output:
 //!

@@ -1,4 +1,4 @@
-//! Shows the key-value store: values, counters, compare-and-set, and ids that were seen before.
+//! Shows the key-value store: values, counters, compare-and-set, and recognising an id at its second use.
 //!
 //! Output:
 //!

@@ -1,5 +1,5 @@
-//! Shows the way of a message that fails: retries by a policy, a dead letter after the last attempt,
-//! its cause, and a redrive once the cause is mended.
+//! Follows a failing message: retries by a policy, a dead letter after the last attempt, its cause,
+//! and a redrive once the cause is fixed.
 //!
 //! Output:
 //!

@@ -1,4 +1,4 @@
-//! Shows a worker with state: a struct that implements `Handler` and keeps what it needs in its fields.
+//! Shows a worker with state: a struct that implements `Handler` and keeps its state in fields.
 //!
 //! Output:
 //!

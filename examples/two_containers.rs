@@ -1,5 +1,5 @@
-//! Shows how work is shared: two containers of one service share a group, another service has a group of
-//! its own and sees every message.
+//! Shows how containers share work: two containers of one service share a group; another service has a
+//! group of its own and sees every message.
 //!
 //! Containers on clones of one memory store behave as processes on one server.
 //!

@@ -113,9 +113,9 @@ pub mod envelope {
 pub mod kv {
     //! Effects that must not repeat, on a [`Kv`](crate::Kv).
     //!
-    //! [`once`] runs a function once per key and remembers its result; [`once_with`] does so with a
-    //! lease of your choice. [`first_time`] tells whether an id is new, and marks it before any work
-    //! is done. The page [key-value store](crate::docs::key_value) shows both and states their limits.
+    //! [`once`] runs a function once per key and remembers its result; [`once_with`] does so with
+    //! options. [`first_time`] tells whether an id is new, and marks it before any work is done. The
+    //! page [key-value store](crate::docs::key_value) shows both and states their limits.
     pub use crate::api::{Once, OnceError, OnceOptions, first_time, once, once_with};
 }
 

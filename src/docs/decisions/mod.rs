@@ -13,7 +13,7 @@
 //! | [0006](store_roles) | the store port consists of roles, with one decorator for all |
 //! | [0007](routing_keys) | every call names the key that routes it |
 //! | [0008](no_derive) | no derive macro; `Bus` and `Kv` are concrete types |
-//! | [0009](retention_by_floor) | retention trims below a floor and deletes nothing singly |
+//! | [0009](retention_by_floor) | retention trims below a floor and never deletes single entries |
 //! | [0010](retries_per_group) | a retry returns to its group through a stream of the group's own |
 //! | [0011](unknown_outcomes) | an unknown outcome is an error kind of its own |
 
