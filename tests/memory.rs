@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use redstart::store::Partition;
 use redstart::{
-    Container, Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions,
+    Container, Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions, Subscription,
+    container::Coordinator,
     dead_letters::{DeadLetterRetention, Sweep},
     envelope::Timestamp,
     kv::{Once, OnceOptions, once_with},
     memory::{Clock as _, ManualClock, MemoryStore},
+    ports::BoxFuture,
     topics::{Retention, TopicSettings},
 };
 use support::{batches, drained, finish, group, letters, next, some, status, topic, until};
@@ -375,4 +377,89 @@ async fn a_handler_that_shuts_its_container_down_does_not_wait_for_itself() {
     assert_eq!(error.unwrap_err().kind(), redstart::ErrorKind::Closed);
     let group = container.topics().groups(&orders).await.unwrap().remove(0);
     assert_eq!((group.in_flight, group.lag), (0, 0), "{group:?}");
+}
+
+/// A coordinator that panics in one of its functions.
+struct Part {
+    name: &'static str,
+    panics: &'static str,
+}
+
+impl Coordinator for Part {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn start<'a>(
+        &'a self,
+        container: &'a Container,
+    ) -> BoxFuture<'a, Result<Vec<Subscription>, Box<dyn std::error::Error + Send + Sync>>> {
+        assert_ne!(self.panics, "start", "no table");
+        Box::pin(async move {
+            let handler = |_: u32, _: Delivery| async {};
+            let bus = container.bus();
+            Ok(vec![bus.subscribe(&topic(self.name), handler).await?])
+        })
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { assert_ne!(self.panics, "stop", "no table") })
+    }
+}
+
+fn part(name: &'static str, panics: &'static str) -> Part {
+    Part { name, panics }
+}
+
+/// How many consumers the group of a topic has.
+async fn consumers(store: &MemoryStore, on: &str) -> u64 {
+    let builder = Container::builder().with_memory(store.clone());
+    let look = builder.connect().await.unwrap();
+    status(&look, &topic(on), &group("redstart"))
+        .await
+        .consumers as u64
+}
+
+#[tokio::test]
+async fn a_coordinator_that_panics_in_stop_keeps_no_other_from_stopping() {
+    let store = MemoryStore::new();
+    let container = Container::builder()
+        .with_memory(store.clone())
+        .with_coordinator(part("first", "never"))
+        .with_coordinator(part("second", "stop"))
+        .connect()
+        .await
+        .unwrap();
+    let free = topic("free");
+    let _free = container
+        .bus()
+        .subscribe(&free, |_: u32, _: Delivery| async {})
+        .await
+        .unwrap();
+    let report = container.shutdown(HOUR).await;
+    assert!(!report.is_clean());
+    assert_eq!(report.subscriptions.len(), 3);
+    let failed = report.failed_coordinators.join("; ");
+    assert!(
+        failed.starts_with("coordinator second: it panicked"),
+        "{failed}"
+    );
+    for name in ["first", "second", "free"] {
+        assert_eq!(consumers(&store, name).await, 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_coordinator_that_panics_in_start_is_an_error_and_the_others_are_stopped() {
+    let store = MemoryStore::new();
+    let connecting = Container::builder()
+        .with_memory(store.clone())
+        .with_coordinator(part("first", "never"))
+        .with_coordinator(part("second", "start"))
+        .connect();
+    let error = connecting.await.unwrap_err();
+    assert_eq!(error.kind(), redstart::ErrorKind::Coordinator);
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("panicked"), "{cause}");
+    assert_eq!(consumers(&store, "first").await, 0);
 }

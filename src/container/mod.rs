@@ -97,13 +97,17 @@ pub struct ShutdownReport {
     /// One report for each subscription: first those of the coordinators, the last started first,
     /// then the others, the newest first.
     pub subscriptions: Vec<SubscriptionReport>,
+    /// One line for each coordinator that panicked or did not stop in time, with its name.
+    pub failed_coordinators: Vec<String>,
 }
 
 impl ShutdownReport {
-    /// Whether every handler that began also finished, and every end of a delivery was stored.
+    /// Whether every handler that began also finished, every end of a delivery was stored, and every
+    /// coordinator stopped.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.subscriptions.iter().all(SubscriptionReport::is_clean)
+        let clean = SubscriptionReport::is_clean;
+        self.failed_coordinators.is_empty() && self.subscriptions.iter().all(clean)
     }
 }
 
@@ -187,7 +191,7 @@ impl Container {
 
     async fn start(&self, coordinators: Vec<Arc<dyn Coordinator>>) -> Result<(), Error> {
         for coordinator in coordinators {
-            match coordinator.start(self).await {
+            match coordinator::start(&*coordinator, self).await {
                 Ok(subscriptions) => self.inner.started.lock().await.push(Started {
                     coordinator,
                     subscriptions,
@@ -339,11 +343,8 @@ impl Container {
                     .subscriptions
                     .push(subscription.unsubscribe(left()).await);
             }
-            let stopping = tokio::time::timeout(left().max(NOTICE), last.coordinator.stop());
-            if stopping.await.is_err() {
-                let coordinator = last.coordinator.name();
-                tracing::warn!(coordinator, "did not stop in time");
-            }
+            let failure = coordinator::stop(&*last.coordinator, left().max(NOTICE)).await;
+            report.failed_coordinators.extend(failure);
         }
         for (name, ending) in endings {
             if let (Ok(ended), false) = (ending.await, coordinated.contains(&name)) {

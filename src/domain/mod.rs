@@ -46,7 +46,7 @@ pub use moved::Moved;
 pub use names::{ConsumerName, Group, Namespace, Topic};
 pub(crate) use outcome::describe;
 pub use outcome::{IntoOutcome, IntoOutcomes, Outcome};
-pub(crate) use panic::panic_text;
+pub(crate) use panic::{panic_text, panic_text_of};
 pub(crate) use payload::Portable;
 pub use payload::RawPayload;
 pub use retention::{Retention, TopicSettings};

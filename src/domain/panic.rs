@@ -3,15 +3,20 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The error text of a panic. Drops its payload.
+/// The error text of a handler's panic. Drops its payload.
 pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    panic_text_of("the handler", panic)
+}
+
+/// The error text of a panic in a user's component. Drops its payload.
+pub(crate) fn panic_text_of(component: &str, panic: Box<dyn Any + Send>) -> String {
     let said = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let text = match said {
-        Some(said) => format!("the handler panicked: {said}"),
-        None => "the handler panicked".to_owned(),
+        Some(said) => format!("{component} panicked: {said}"),
+        None => format!("{component} panicked"),
     };
     discard(panic);
     text

@@ -75,19 +75,3 @@ async fn a_frozen_server_cannot_delay_the_shutdown_of_four_subscriptions() {
     assert_eq!(report.subscriptions.len(), 4);
     assert!(took < Duration::from_millis(3500), "{took:?}");
 }
-
-#[tokio::test]
-async fn a_killed_server_cannot_delay_the_shutdown() {
-    let mut server = Server::start();
-    let container = container(&server).await;
-    let _subscription = container
-        .bus()
-        .subscribe(&topic("orders"), |_: u32, _: Delivery| async {})
-        .await
-        .unwrap();
-    server.kill();
-    let began = std::time::Instant::now();
-    container.shutdown(Duration::from_secs(1)).await;
-    let took = began.elapsed();
-    assert!(took < Duration::from_millis(3500), "{took:?}");
-}
