@@ -463,3 +463,47 @@ async fn a_coordinator_that_panics_in_start_is_an_error_and_the_others_are_stopp
     assert!(cause.contains("panicked"), "{cause}");
     assert_eq!(consumers(&store, "first").await, 0);
 }
+
+/// The clock of this machine, set back by some milliseconds.
+#[derive(Debug, Default)]
+struct Wall(std::sync::atomic::AtomicI64);
+
+impl redstart::memory::Clock for Wall {
+    fn now(&self) -> Timestamp {
+        let back = self.0.load(std::sync::atomic::Ordering::SeqCst);
+        let now = redstart::memory::SystemClock.now().as_millis();
+        Timestamp::from_millis(now - back).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_delays_no_retry() {
+    let wall = std::sync::Arc::new(Wall::default());
+    let store = MemoryStore::with_clock(wall.clone());
+    let builder = Container::builder().with_service(group("billing"));
+    let container = builder.with_memory(store).connect().await.unwrap();
+    let orders = topic("orders");
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let options = SubscribeOptions::new()
+        .with_retry(RetryPolicy::fixed(Duration::from_secs(1)).with_max_attempts(3));
+    let _subscription = container
+        .bus()
+        .subscribe_with(&orders, options, move |_: u32, delivery: Delivery| {
+            let _ = sender.send(delivery.attempt());
+            async { Err::<(), _>("not today") }
+        })
+        .await
+        .unwrap();
+    let envelope = Envelope::new("n", &7).unwrap();
+    container.bus().publish(&orders, &envelope).await.unwrap();
+    assert_eq!(next(&mut received).await, 1);
+    until("the retry to be scheduled", async || {
+        let status = status(&container, &orders, &group("billing")).await;
+        (status.scheduled == 1).then_some(())
+    })
+    .await;
+    wall.0
+        .store(86_400_000, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(next(&mut received).await, 2);
+    finish(container).await;
+}

@@ -16,6 +16,7 @@ mod reader;
 mod schedule;
 mod sequence;
 mod state;
+mod steady;
 mod store;
 mod table;
 mod topics;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::adapter::MemoryAdapter;
 use super::state::Shared;
+use super::steady::Steady;
 use crate::api::{Kv, StoreKv};
 use crate::domain::{Clock, Namespace, SystemClock};
 use crate::store::Store;
@@ -65,11 +66,12 @@ impl MemoryStore {
     /// An empty store on another clock, such as a [`ManualClock`](super::ManualClock).
     ///
     /// Retries, snoozes, times to live, ages, entry ids and claims of `once` go by it. Leases of
-    /// deliveries go by the time that really passes.
+    /// deliveries go by the time that really passes. When the clock is set back, the store's time
+    /// goes on where it was.
     #[must_use]
     pub fn with_clock(clock: impl Clock + 'static) -> Self {
         Self {
-            shared: Arc::new(Shared::new(Arc::new(clock))),
+            shared: Arc::new(Shared::new(Arc::new(Steady::new(clock)))),
         }
     }
 
