@@ -8,26 +8,29 @@
 --
 -- KEYS[1]  the log, a stream
 -- KEYS[2]  the group's redelivery stream
+-- KEYS[3]  the topic's settings, a hash or absent
 -- ARGV[1]  the group
 -- ARGV[2]  the consumer that takes over
--- ARGV[3]  the lease in milliseconds
+-- ARGV[3]  the lease in milliseconds; the group's own lease holds where it is longer
 -- ARGV[4]  how many to claim from each stream
 -- ARGV[5]  the cursor in the log
 -- ARGV[6]  the cursor in the redelivery stream
 -- ARGV[7]  the mark that replaces a mark of 1: '1000001' for one begun attempt, '0' for none
 --
 -- Returns for each stream {next cursor, {{id, fields, mark}, …}, pending ids whose entries are gone
--- from the stream}.
+-- from the stream}, and then the group's lease, 0 where it has none.
 -- XAUTOCLAIM itself checks the type of the first key. Check the second before it claims anything.
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'none' and kind ~= 'stream' then
   return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' is a ' .. kind .. ', not a stream')
 end
 local group, consumer = ARGV[1], ARGV[2]
+local lease = tonumber(redis.call('HGET', KEYS[3], 'lease:' .. group) or '0')
+local longest = math.max(lease, tonumber(ARGV[3]))
 local result = {}
 for lane = 1, 2 do
   local key = KEYS[lane]
-  local found = redis.pcall('XAUTOCLAIM', key, group, consumer, ARGV[3], ARGV[4 + lane],
+  local found = redis.pcall('XAUTOCLAIM', key, group, consumer, longest, ARGV[4 + lane],
     'COUNT', ARGV[4], 'JUSTID')
   if found.err then
     return found
@@ -43,4 +46,5 @@ for lane = 1, 2 do
   end
   result[lane] = {found[1], claimed, found[3] or {}}
 end
+result[3] = lease
 return result

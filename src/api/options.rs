@@ -86,7 +86,9 @@ impl SubscribeOptions {
         self
     }
 
-    /// Sets the lease, 100 milliseconds to one day; by default 30 seconds.
+    /// Sets the lease, 100 milliseconds to one day; by default 30 seconds. The group has one lease:
+    /// where its consumers ask for different ones, the longest holds until no consumer that asked
+    /// for it is left.
     ///
     /// The subscription extends its leases every third of this time. After a crash, the deliveries of
     /// the process wait until their lease expires; then other consumers reclaim them. Consumers look

@@ -58,6 +58,8 @@ pub struct Reclaimed {
     pub cursor: ReclaimCursor,
     /// Entries that someone removed while a consumer held them: data loss.
     pub missing: u64,
+    /// The lease of the group; zero where none is set.
+    pub lease: Duration,
 }
 
 /// How far a reclaimer has come in each lane.
@@ -99,8 +101,8 @@ role! {
         /// gone.
         fn pending_of as PendingOf(by: &'a Member, max: usize) -> Vec<DeliveryId>;
 
-        /// Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever
-        /// held them. Counts no attempt but the one that `unmarked` says. Continues at `cursor`, and starts over after the end. Fails with
+        /// Takes over up to `max` entries of each lane whose lease is older than `lease`, and than
+        /// the lease of the group, whoever held them. Counts no attempt but the one that `unmarked` says. Continues at `cursor`, and starts over after the end. Fails with
         /// [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
         fn claim_expired as ClaimExpired(
             by: &'a Member, lease: Duration, unmarked: Unmarked, cursor: ReclaimCursor, max: usize,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::inspect::GroupStatus;
-use super::source::{GroupAt, Partition};
+use super::source::{GroupAt, Member, Partition};
 use crate::domain::{ConsumerName, Topic, TopicSettings};
 
 /// What a group starts with, when it is created.
@@ -70,6 +70,10 @@ role! {
 
         /// Creates a group; an existing group keeps its cursor.
         fn create_group as CreateGroup(at: &'a GroupAt, start: StartFrom) -> ();
+
+        /// Sets the lease of the member's group: a longer one than the group has at once, a shorter
+        /// one when no other live consumer is left. Returns the lease that holds.
+        fn set_lease as SetLease(by: &'a Member, lease: Duration) -> Duration;
 
         /// Removes a group and all that is its own: its cursor, its pending deliveries, its
         /// redelivery stream, its scheduled retries, its dead letters. The log and other groups

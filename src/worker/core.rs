@@ -16,6 +16,7 @@ use crate::worker::fault::{Faults, Pressure};
 use crate::worker::intake::capacity::Capacity;
 use crate::worker::intake::gate::Gate;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
+use crate::worker::intake::lease::GroupLease;
 use crate::worker::intake::queue::{Queue, Queued};
 use crate::worker::meters::Meters;
 use crate::worker::services::lease_keeper::LeaseKeeper;
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) settings: TopicSettings,
     /// The store may have handed this consumer deliveries whose answer was lost.
     pub(crate) may_hold_unseen: AtomicBool,
+    pub(crate) lease: Arc<GroupLease>,
     pub(crate) lease_keeper: Arc<LeaseKeeper>,
     pub(crate) faults: Faults,
     pub(crate) pressure: Pressure,
@@ -94,12 +96,13 @@ impl Core {
     ) -> (Self, Settlements) {
         let (member, in_flight) = (Arc::new(member), Arc::<InFlight>::default());
         let (meters, faults) = (Arc::new(Meters::new(&member)), Faults::default());
+        let lease = Arc::new(GroupLease::new(options.lease));
         let lease_keeper = LeaseKeeper {
             store: Arc::clone(&store),
             member: Arc::clone(&member),
             in_flight: Arc::clone(&in_flight),
             meters: Arc::clone(&meters),
-            lease: options.lease,
+            lease: Arc::clone(&lease),
             fault: faults.extending.clone(),
         };
         let at_once = options.concurrency * work.most_at_once(&options);
@@ -125,6 +128,7 @@ impl Core {
             claiming: tokio::sync::Mutex::new(()),
             settings,
             may_hold_unseen: AtomicBool::new(false),
+            lease,
             lease_keeper: Arc::new(lease_keeper),
             faults,
             pressure: Pressure::default(),

@@ -16,6 +16,7 @@ use crate::store::{
 use crate::wire::dead_letter::encode_record;
 use crate::wire::{Limits, encode_entry};
 use crate::worker::fault::Fault;
+use crate::worker::intake::lease::GroupLease;
 use crate::worker::meters::Meters;
 use crate::worker::services::lease_keeper::LeaseKeeper;
 
@@ -144,7 +145,7 @@ impl Fixture {
             member: Arc::clone(&self.member),
             in_flight: Arc::default(),
             meters: self.meters(),
-            lease: Duration::from_secs(30),
+            lease: Arc::new(GroupLease::new(Duration::from_secs(30))),
             fault: Fault::default(),
         }
     }

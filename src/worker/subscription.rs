@@ -43,6 +43,7 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
     let opened = store.open(&Opening::of(&member)).await?;
 
     let (core, settlements) = Core::new(store, member, options, limits, settings, &work);
+    core.lease.set(&*core.store, &core.member).await?;
     let core = Arc::new(core);
     let tasks = spawn(&core, opened, work, settlements);
     tracing::info!(subscription = %core.member, consumer = %core.member.consumer, "subscribed");

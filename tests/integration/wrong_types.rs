@@ -53,6 +53,7 @@ fn cases() -> Vec<Case> {
         "prune_consumers.lua": &[LOG, REDO], &["g", "0", ""];
         "group_create.lua": &[LOG, REDO], &["other", "beginning"];
         "group_create.lua": &[LOG, REDO], &["other", "next"];
+        "group_lease.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["g", "me", "1"];
         "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
         "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g"];
         "kv_cas.lua": &["k"], &["0", "", "a", "0"];
@@ -62,7 +63,7 @@ fn cases() -> Vec<Case> {
         "once_claim.lua": &["k"], &["token", "1000"];
         "once_settle.lua": &["k"], &["token", "complete", "1000", "result"];
         "promote.lua": &[RETRY, BODY, REDO], &["10"];
-        "claim_expired.lua": &[LOG, REDO], &["g", "heir", "0", "10", "0-0", "0-0", "2"];
+        "claim_expired.lua": &[LOG, REDO, META], &["g", "heir", "0", "10", "0-0", "0-0", "2"];
         "trim.lua" on "lib/groups.lua": &[LOG, META], &[""];
         "schema.lua": &["{s}:schema"], &["begin", "token", "0001", "sum", "1000"];
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];

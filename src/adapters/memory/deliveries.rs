@@ -57,7 +57,11 @@ impl MemoryAdapter {
             let topic = space.topics.get_mut(by.topic()).ok_or_else(missing)?;
             let group = topic.groups.get_mut(by.group()).ok_or_else(missing)?;
             group.set_active(&by.consumer);
-            let mut reclaimed = Reclaimed::default();
+            let mut reclaimed = Reclaimed {
+                lease: group.lease,
+                ..Reclaimed::default()
+            };
+            let lease = lease.max(group.lease);
             for (source, lane) in (0..).zip(LANES) {
                 let (entries, pending) = topic.lane(by.group(), lane).ok_or_else(missing)?;
                 let (from, next) = match lane {

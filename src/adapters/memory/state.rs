@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -119,6 +120,8 @@ pub(super) struct GroupState {
     pub(super) journal: BTreeMap<Uuid, JournalRow>,
     /// The identities of restored dead letters, and the ids that they got.
     pub(super) restored: BTreeMap<String, EntryId>,
+    /// Zero until a consumer sets one.
+    pub(super) lease: Duration,
     /// When each consumer was last active.
     pub(super) consumers: BTreeMap<ConsumerName, Instant>,
 }

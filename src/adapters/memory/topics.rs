@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::adapter::{MemoryAdapter, turn};
+use super::adapter::{MemoryAdapter, gone, turn};
 use super::inspect::{consumers, group_status};
 use super::state::GroupState;
 use crate::domain::{
     BoxFuture, ConsumerName, EntryId, Error, Retention, Topic, TopicSettings, whole_millis,
 };
-use crate::store::{GroupAt, GroupRemoval, Partition, StartFrom, Topics, Trimmed};
+use crate::store::{GroupAt, GroupRemoval, Member, Partition, StartFrom, Topics, Trimmed};
 
 impl MemoryAdapter {
     fn removal(&self, at: &GroupAt, quiet: Duration, force: bool) -> Option<GroupRemoval> {
@@ -71,6 +71,9 @@ impl MemoryAdapter {
     }
 }
 
+/// A consumer that was active within this time lives. A live one calls every few seconds.
+const LIVE: Duration = Duration::from_secs(15);
+
 /// Removes idle consumers without pending deliveries.
 fn prune(group: &mut GroupState, idle: Duration, only: Option<&ConsumerName>) -> u64 {
     let now = Instant::now();
@@ -129,6 +132,30 @@ impl Topics for MemoryAdapter {
                 });
             });
             Ok(())
+        })
+    }
+
+    fn set_lease<'a>(
+        &'a self,
+        by: &'a Member,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<Duration, Error>> {
+        turn(move || {
+            self.with(|space| {
+                let group = space.group(&by.at);
+                let group = group.ok_or_else(|| gone("set lease").on(by.to_string()))?;
+                group.set_active(&by.consumer);
+                let (now, alive) = (Instant::now(), group.lease.max(LIVE));
+                let others = group
+                    .consumers
+                    .iter()
+                    .filter(|(name, _)| **name != by.consumer);
+                let mut idle = others.map(|(_, active)| now.saturating_duration_since(*active));
+                if lease >= group.lease || idle.all(|idle| idle >= alive) {
+                    group.lease = lease;
+                }
+                Ok(group.lease)
+            })
         })
     }
 

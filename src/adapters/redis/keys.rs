@@ -5,7 +5,7 @@
 //! | Key | Type | Holds | Lives |
 //! |---|---|---|---|
 //! | `{shop:orders}:log` | stream | the topic's entries | until retention removes them |
-//! | `{shop:orders}:meta` | hash | the settings that the topic was created with | for ever |
+//! | `{shop:orders}:meta` | hash | the settings that the topic was created with, and the lease of each group | for ever |
 //! | `{shop:orders}:ids`, `…:ids:before` | hash | ids of messages published once, 16 bytes each, and their entry ids; `since` and `span` in milliseconds | at least a window, at most two |
 //! | `{shop:orders}:group:billing:redo` | stream | due retries and redriven dead letters | until settled |
 //! | `{shop:orders}:group:billing:retry` | sorted set | retries by due time in milliseconds | until due |

@@ -9,7 +9,9 @@ use super::scripts;
 use crate::domain::{
     BoxFuture, ConsumerName, Error, ErrorKind, Retention, Topic, TopicSettings, whole_millis,
 };
-use crate::store::{GroupAt, GroupRemoval, GroupStatus, Partition, StartFrom, Topics, Trimmed};
+use crate::store::{
+    GroupAt, GroupRemoval, GroupStatus, Member, Partition, StartFrom, Topics, Trimmed,
+};
 
 impl RedisAdapter {
     async fn create_topic(
@@ -109,6 +111,7 @@ impl RedisAdapter {
             .key(self.keys.dead_restored(at))
             .key(self.keys.dead_uncounted(at))
             .key(self.keys.journal(at))
+            .key(self.keys.meta(&at.partition))
             .arg(at.group.as_str())
             .arg(whole_millis(quiet))
             .arg(if force { "force" } else { "" });
@@ -220,6 +223,27 @@ impl Topics for RedisAdapter {
         start: StartFrom,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.ensure_group(at, start))
+    }
+
+    fn set_lease<'a>(
+        &'a self,
+        by: &'a Member,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<Duration, Error>> {
+        Box::pin(async move {
+            let call = scripts::group_lease()
+                .key(self.keys.log(&by.at.partition))
+                .key(self.keys.redelivery(&by.at))
+                .key(self.keys.meta(&by.at.partition))
+                .arg(by.group().as_str())
+                .arg(by.consumer.as_str())
+                .arg(whole_millis(lease));
+            let millis = self
+                .net
+                .call("set lease", &call, |reply| reply::count(&reply));
+            let millis = millis.await.map_err(|e| e.on(by.to_string()))?;
+            Ok(Duration::from_millis(millis))
+        })
     }
 
     fn remove_group<'a>(

@@ -16,8 +16,8 @@ use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Reason, RetryPolicy};
 use crate::store::{Lane, ReclaimCursor, Unmarked};
 
-/// > Takes over up to `max` entries of each lane whose lease is older than `lease`, whoever held
-/// > them.
+/// > Takes over up to `max` entries of each lane whose lease is older than `lease`, and than the lease
+/// > of the group, whoever held them.
 pub async fn an_expired_lease_is_taken_over_and_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;
@@ -270,12 +270,20 @@ pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
     let options = SubscribeOptions::new().with_lease(Duration::from_millis(300));
     let bus = stage.container.bus();
     let made = bus.subscribe_with(&stage.topic, options, handler).await;
-    let _subscription = made.must("subscribing");
+    let subscription = made.must("subscribing");
     stage.publish(0..1).await;
     assert_eq!(stage.next(&mut received).await, "begun");
     let thief = stage.member("thief");
-    let mut stolen = stage.reclaim(&thief, Duration::ZERO).await;
-    assert_eq!(stolen.len(), 1);
+    let owner = stage.member(subscription.consumer().as_str());
+    // The owner may claim it back before the thief looks.
+    let mut stolen = stage
+        .until("the theft", async || {
+            let held = stage.store.deliveries().pending_of(&owner, 10).await;
+            stage.release(&owner, &held.must("asking")).await;
+            let stolen = stage.reclaim(&thief, Duration::ZERO).await;
+            (stolen.len() == 1).then_some(stolen)
+        })
+        .await;
     let stolen = receipts(&stolen.split_off(0));
     // The thief keeps the entry until the first handler is cancelled.
     let told = tokio::select! {
@@ -289,6 +297,79 @@ pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
     let _ = stage.container.shutdown(Duration::ZERO).await;
     let [_, _, scheduled, dead] = stage.counts().await;
     assert_eq!((scheduled, dead), (0, 0), "a late failure is dropped");
+}
+
+/// > Sets the lease of the member's group: a longer one than the group has at once, a shorter one
+/// > when no other live consumer is left.
+/// > Returns the lease that holds.
+pub async fn the_lease_belongs_to_the_group<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..1).await;
+    let mut long = stage.hand("long").await;
+    let short = stage.member("short");
+    let set = async |by: &crate::store::Member, lease| {
+        let held = stage.store.topics().set_lease(by, lease).await;
+        held.must("setting the lease")
+    };
+    assert_eq!(set(&short, SOON).await, SOON);
+    assert_eq!(set(&long.member, DAY).await, DAY, "a longer one at once");
+    stage.fetch(&mut long, 1).await;
+    assert_eq!(set(&short, SOON).await, DAY, "another consumer lives");
+    tokio::time::sleep(4 * SOON).await;
+    assert!(stage.reclaim(&short, SOON).await.is_empty());
+    let held = stage.store.deliveries().pending_of(&long.member, 10).await;
+    stage.acknowledge(&long.member, &held.must("asking")).await;
+    let (topics, only) = (stage.store.topics(), Some(&long.member.consumer));
+    let pruned = topics
+        .prune_consumers(&stage.at, Duration::ZERO, only)
+        .await;
+    assert_eq!(pruned.must("pruning"), 1);
+    assert_eq!(set(&short, SOON).await, SOON, "it is alone");
+}
+
+/// A consumer with a short lease takes over nothing that a consumer with a long one holds.
+pub async fn a_short_lease_respects_a_long_one<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let door = Arc::new(Semaphore::new(0));
+    let handler = {
+        let door = Arc::clone(&door);
+        move |_: u32, delivery: Delivery| {
+            let (sender, door) = (sender.clone(), Arc::clone(&door));
+            async move {
+                let _ = sender.send(delivery.attempt());
+                let _ = door.acquire().await;
+            }
+        }
+    };
+    let other = stage.subject.container("billing").await;
+    let options = |lease| quick(1).with_lease(lease).with_prefetch(1);
+    let short = Duration::from_millis(100);
+    let made = other
+        .bus()
+        .subscribe_with(&stage.topic, options(short), handler.clone())
+        .await;
+    let _short = made.must("subscribing");
+    let bus = stage.container.bus();
+    // Extends every eight hours, so the group's lease alone protects its deliveries.
+    let made = bus
+        .subscribe_with(&stage.topic, options(DAY), handler)
+        .await;
+    let _long = made.must("subscribing");
+    stage.publish(0..40).await;
+    stage.next(&mut received).await;
+    tokio::time::sleep(10 * short).await;
+    door.add_permits(1000);
+    let left = stage.drained().await;
+    assert_eq!(left.dead, 0);
+    stage.end(&other).await;
+    stage.finish().await;
+    let mut handled = 1;
+    while let Ok(attempt) = received.try_recv() {
+        assert_eq!(attempt, 1);
+        handled += 1;
+    }
+    assert_eq!(handled, 40, "each once");
 }
 
 /// Two members that reclaim at once never get the same entry.

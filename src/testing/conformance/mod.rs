@@ -154,6 +154,8 @@ macro_rules! conformance {
             a_message_that_crashes_its_consumers_is_dead_lettered,
             a_prefetched_message_keeps_its_lease,
             a_lost_lease_cancels_the_delivery,
+            the_lease_belongs_to_the_group,
+            a_short_lease_respects_a_long_one,
             only_one_of_two_takes_over,
             a_long_handler_keeps_its_lease,
         );

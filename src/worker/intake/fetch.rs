@@ -145,7 +145,7 @@ async fn reopen(core: &Core) -> Result<Opened, Error> {
 /// With one handler first deliveries therefore keep their order, also after a restart or a broken
 /// connection.
 async fn catch_up(core: &Core) -> Result<(), Error> {
-    let mut cursor = ReclaimCursor::default();
+    let (mut cursor, mut last_asked) = (ReclaimCursor::default(), Instant::now());
     // After a standstill it would otherwise reclaim its own deliveries and count a crash.
     core.lease_keeper.extend_all().await;
     loop {
@@ -155,7 +155,7 @@ async fn catch_up(core: &Core) -> Result<(), Error> {
             core.may_hold_unseen.store(true, Ordering::Release);
             return Err(error);
         }
-        match reclaim::reclaim_some(core, &mut cursor).await {
+        match reclaim::reclaim_some(core, &mut cursor, &mut last_asked).await {
             Ok(reclaim::Next::Again) => {}
             Ok(reclaim::Next::Full) => {
                 if free_slots(core).await.is_none() {
@@ -198,7 +198,10 @@ async fn recreate(core: &Core) {
     let recreating = async {
         let topics = core.store.topics();
         topics.ensure_topic(member.topic(), core.settings).await?;
-        topics.create_group(&member.at, StartFrom::Beginning).await
+        topics
+            .create_group(&member.at, StartFrom::Beginning)
+            .await?;
+        core.lease.set(&*core.store, member).await
     };
     // After a failure the next read fails too, and the fetcher waits longer before it comes here.
     if recreating.await.is_ok() {

@@ -4,6 +4,7 @@ pub(crate) mod capacity;
 pub(crate) mod fetch;
 pub(crate) mod gate;
 pub(crate) mod in_flight;
+pub(crate) mod lease;
 pub(crate) mod policy;
 pub(crate) mod queue;
 pub(crate) mod reclaim;

@@ -27,22 +27,23 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut ticks = interval(quarter.clamp(SHORTEST, LONGEST));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut cursor = ReclaimCursor::default();
-    let mut last_look = Instant::now();
+    let (mut last_look, mut last_asked) = (Instant::now(), Instant::now());
     loop {
         tokio::select! {
             biased;
             () = core.stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        let lease = core.lease.get();
         // After a standstill of the process its own leases have expired: extend them first, or it
         // would reclaim its own deliveries and count a crash.
-        if last_look.elapsed() > core.options.lease / 3 {
+        if last_look.elapsed() > lease / 3 {
             core.lease_keeper.extend_all().await;
         }
         last_look = Instant::now();
         let mut next = Next::Again;
         for _ in 0..MOST_CALLS {
-            next = match reclaim_some(&core, &mut cursor).await {
+            next = match reclaim_some(&core, &mut cursor, &mut last_asked).await {
                 Ok(next) => next,
                 Err(error) => {
                     warn(&core, &error);
@@ -86,7 +87,11 @@ fn warn(core: &Core, error: &Error) {
 }
 
 /// Reclaims once, as many as the capacity allows.
-pub(crate) async fn reclaim_some(core: &Core, cursor: &mut ReclaimCursor) -> Result<Next, Error> {
+pub(crate) async fn reclaim_some(
+    core: &Core,
+    cursor: &mut ReclaimCursor,
+    last_asked: &mut Instant,
+) -> Result<Next, Error> {
     let _claiming = core.claiming.lock().await;
     // The shutdown releases deliveries once the intake has ended: nothing may come in after it.
     if core.stop.is_cancelled() {
@@ -105,7 +110,7 @@ pub(crate) async fn reclaim_some(core: &Core, cursor: &mut ReclaimCursor) -> Res
     let reclaimed = core
         .store
         .deliveries()
-        .claim_expired(&core.member, core.options.lease, unmarked, *cursor, max)
+        .claim_expired(&core.member, core.lease.get(), unmarked, *cursor, max)
         .await
         .inspect_err(|error| {
             // The reclaim may have succeeded and its answer been lost.
@@ -114,6 +119,10 @@ pub(crate) async fn reclaim_some(core: &Core, cursor: &mut ReclaimCursor) -> Res
             }
         })?;
     *cursor = reclaimed.cursor;
+    let (found, store) = (reclaimed.lease, &*core.store);
+    core.lease
+        .follow(found, last_asked, store, &core.member)
+        .await;
     if reclaimed.missing > 0 {
         core.meters.lost_entries.increment(reclaimed.missing);
         tracing::error!(

@@ -1,14 +1,14 @@
 //! The lease keeper extends the lease of every delivery in flight, every third of the lease.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{Member, Store};
 use crate::worker::fault::Fault;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
+use crate::worker::intake::lease::GroupLease;
 use crate::worker::meters::Meters;
 
 pub(crate) struct LeaseKeeper {
@@ -16,25 +16,27 @@ pub(crate) struct LeaseKeeper {
     pub(crate) member: Arc<Member>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) meters: Arc<Meters>,
-    pub(crate) lease: Duration,
+    pub(crate) lease: Arc<GroupLease>,
     pub(crate) fault: Fault,
 }
 
 impl LeaseKeeper {
     /// Extends leases until the subscription halts.
     pub(crate) async fn run(self: Arc<Self>, halt: CancellationToken) {
-        let mut ticks = interval(self.lease / 3);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes = self.lease.changes();
         let mut extended = Instant::now();
         loop {
+            let third = *changes.borrow_and_update() / 3;
             tokio::select! {
                 biased;
                 () = halt.cancelled() => return,
-                _ = ticks.tick() => {}
+                // A shorter lease begins now.
+                _ = changes.changed() => {}
+                () = sleep(third) => {}
             }
             if self.extend_all().await {
                 extended = Instant::now();
-            } else if extended.elapsed() > self.lease {
+            } else if extended.elapsed() > self.lease.get() {
                 // The leases have expired, so other consumers may reclaim the deliveries: no
                 // handler may begin one or go on with one.
                 self.lose(self.in_flight.hand_outs().into_iter());

@@ -198,6 +198,7 @@ impl RedisAdapter {
         let call = scripts::claim_expired()
             .key(self.keys.log(&member.at.partition))
             .key(self.keys.redelivery(&member.at))
+            .key(self.keys.meta(&member.at.partition))
             .arg(member.group().as_str())
             .arg(member.consumer.as_str())
             .arg(whole_millis(lease))
@@ -208,7 +209,9 @@ impl RedisAdapter {
         self.net
             .call("claim expired", &call, |reply| {
                 let mut reclaimed = Reclaimed::default();
-                let lanes = reply::array(reply)?;
+                let mut lanes = reply::array(reply)?;
+                let lease = lanes.pop().unwrap_or(Value::Nil);
+                reclaimed.lease = Duration::from_millis(reply::count(&lease)?);
                 for (source, (lane, reply)) in (0..).zip(LANES.into_iter().zip(lanes)) {
                     let mut parts = reply::array(reply)?.into_iter();
                     let (Some(next), Some(taken), Some(missing)) =

@@ -195,12 +195,13 @@ macro_rules! scripts {
 
 scripts! {
     append_once = "append_once.lua", keys 3, args 1, item 3;
-    claim_expired = "claim_expired.lua", keys 2, args 7, item 0;
+    claim_expired = "claim_expired.lua", keys 3, args 7, item 0;
     dead_move_out = "dead_move_out.lua" on "lib/types.lua", keys 5, args 5, item 2;
     dead_restore = "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 5, args 1, item 4;
     dead_subtract = "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 3, args 2, item 2;
     group_create = "group_create.lua", keys 2, args 2, item 0;
-    group_remove = "group_remove.lua" on "lib/groups.lua", keys 11, args 3, item 0;
+    group_lease = "group_lease.lua" on "lib/types.lua" and "lib/groups.lua", keys 3, args 3, item 0;
+    group_remove = "group_remove.lua" on "lib/groups.lua", keys 12, args 3, item 0;
     group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 1, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     lease = "lease.lua", keys 2, args 3, item 3;
