@@ -8,7 +8,7 @@
 //! | [0001](own_resp_reader) | subscriptions read replies with a reader of their own |
 //! | [0002](heads_and_bodies) | a dead letter is stored as a head and a body |
 //! | [0003](two_phase_counts) | counts of dead letters are written in two phases |
-//! | [0004](crash_counting) | a crash is counted by the consumer that finds it |
+//! | [0004](crash_counting) | replaced by 0012: a crash is counted by the consumer that finds it |
 //! | [0005](one_commit) | a delivery ends by one commit |
 //! | [0006](store_roles) | the store port consists of roles, with one decorator for all |
 //! | [0007](routing_keys) | every call names the key that routes it |
@@ -16,6 +16,7 @@
 //! | [0009](retention_by_floor) | retention trims below a floor and never deletes single entries |
 //! | [0010](retries_per_group) | a retry returns to its group through a stream of the group's own |
 //! | [0011](unknown_outcomes) | an unknown outcome is an error kind of its own |
+//! | [0012](begun_attempts) | an attempt is a begun handler; claims count nothing |
 
 #[doc = include_str!("0001-own-resp-reader.md")]
 pub mod own_resp_reader {}
@@ -49,3 +50,6 @@ pub mod retries_per_group {}
 
 #[doc = include_str!("0011-unknown-outcomes.md")]
 pub mod unknown_outcomes {}
+
+#[doc = include_str!("0012-begun-attempts.md")]
+pub mod begun_attempts {}
