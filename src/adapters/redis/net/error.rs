@@ -102,6 +102,7 @@ pub(super) enum Step {
     /// Open the socket, and TLS over it.
     Reach,
     /// Begin TLS with a server that did not answer by TLS.
+    #[cfg(feature = "tls")]
     Encrypt,
     /// Send user and password.
     LogIn,
@@ -166,6 +167,7 @@ pub(super) fn no_connection(
             let refused = format!("{server} refused the connection");
             (ErrorKind::Refused, refused)
         }
+        #[cfg(feature = "tls")]
         (kind, Step::Encrypt) => {
             let plain = "did not answer by TLS; a port without TLS needs a redis:// URL";
             (kind, format!("{server} {plain}"))
