@@ -10,7 +10,7 @@ use redstart::store::{
     Appended, Commit, Commits, DeadLettersAnswer, DeadLettersOp, Deliveries, DeliveriesAnswer,
     DeliveriesOp, DeliveryId, End, Fate, Fetched, Fields, GroupAt, Lane, Log, LogAnswer, LogOp,
     Member, NewEntry, Partition, ReclaimCursor, Replies, ScheduleAnswer, ScheduleOp, Store,
-    TopicsOp, Unmarked,
+    TopicsAnswer, TopicsOp, Unmarked,
 };
 use redstart::{Error, ErrorKind, envelope::EntryId, ports::BoxFuture};
 use uuid::Uuid;
@@ -268,6 +268,10 @@ impl Decorator for Broken {
                         max,
                     });
                 }
+                Op::Topics(TopicsOp::SetLease { by, .. }) if flaw == Flaw::LeasesAreNothing => {
+                    let lease = Duration::from_millis(1);
+                    run = Op::Topics(TopicsOp::SetLease { by, lease });
+                }
                 Op::Topics(TopicsOp::Trim { at }) if flaw == Flaw::TrimsWithoutFloor => {
                     if let Some(newest) = store.log().newest(at).await? {
                         self.trimmed.lock().unwrap().insert(at.clone(), newest);
@@ -312,9 +316,16 @@ impl Decorator for Broken {
                     }
                 }
                 (
-                    Op::Deliveries(DeliveriesOp::ClaimExpired { by, .. }),
+                    Op::Topics(TopicsOp::SetLease { lease, .. }),
+                    Answer::Topics(TopicsAnswer::SetLease(stored)),
+                ) if flaw == Flaw::LeasesAreNothing => *stored = lease,
+                (
+                    Op::Deliveries(DeliveriesOp::ClaimExpired { by, lease, .. }),
                     Answer::Deliveries(DeliveriesAnswer::ClaimExpired(found)),
                 ) => {
+                    if flaw == Flaw::LeasesAreNothing {
+                        found.lease = lease;
+                    }
                     let taken = std::mem::take(&mut found.taken);
                     found.taken = self.given(store.deliveries(), by, taken).await;
                     if flaw == Flaw::CountsReleases {

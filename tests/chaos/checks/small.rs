@@ -237,7 +237,7 @@ impl Small {
                     .publish(&container, "orders", HANGING..HANGING + 8)
                     .await;
                 small
-                    .consume(&container, "orders", "billing", 4, LONG, "crashing")
+                    .consume(&container, "orders", "billing", 4, SHORT, "crashing")
                     .await;
                 let _ = tokio::time::timeout(small.patience, small.some_begun()).await;
             });
