@@ -73,7 +73,7 @@ fn appended(reply: Bytes, count: usize) -> Result<Vec<Result<Appended, Error>>, 
     (0..count)
         .map(|_| {
             Ok(match walk.next().map_err(broken)? {
-                Head::RawPayload(fresh) => Ok(Appended {
+                Head::Bulk(fresh) => Ok(Appended {
                     id: id(&fresh)?,
                     duplicate: false,
                 }),

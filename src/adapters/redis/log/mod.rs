@@ -181,7 +181,7 @@ impl RedisAdapter {
 
 fn appended(reply: Result<Bytes, RedisError>) -> Result<Appended, Error> {
     let id = reply.and_then(|reply| match Walk::new(reply).next()? {
-        Head::RawPayload(id) => reply::parse_id(&id).ok_or_else(|| reply::unexpected("XADD")),
+        Head::Bulk(id) => reply::parse_id(&id).ok_or_else(|| reply::unexpected("XADD")),
         _ => Err(reply::unexpected("XADD")),
     });
     let appended = id.map(|id| Appended {

@@ -176,7 +176,7 @@ impl Scan {
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::adapters::redis) enum Head {
     Array(usize),
-    RawPayload(Bytes),
+    Bulk(Bytes),
     Integer(i64),
     Status(Bytes),
     Error(Bytes),
@@ -207,7 +207,7 @@ impl Walk {
                     }
                     let payload = self.rest.slice(end..end + length);
                     self.rest.advance(end + length + 2);
-                    return Ok(Head::RawPayload(payload));
+                    return Ok(Head::Bulk(payload));
                 }
             },
             b':' => Head::Integer(number(line.rest)?),
@@ -230,7 +230,7 @@ impl Walk {
 
     pub(in crate::adapters::redis) fn payload(&mut self) -> Result<Bytes, Broken> {
         match self.next()? {
-            Head::RawPayload(payload) => Ok(payload),
+            Head::Bulk(payload) => Ok(payload),
             _ => Err(Broken("expected a payload")),
         }
     }
