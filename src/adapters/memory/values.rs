@@ -117,7 +117,9 @@ impl Values for MemoryAdapter {
         self.on_key("incr", key, None, move |mut now, _| {
             let refuse = |rule: &str| Error::new(ErrorKind::Refused, "incr", rule);
             let held = match now.get(key) {
-                Some(bytes) => integer(&bytes).ok_or_else(|| refuse("the value is no integer"))?,
+                Some(bytes) => {
+                    integer(&bytes).ok_or_else(|| refuse("the value is not an integer"))?
+                }
                 None => 0,
             };
             let sum = held

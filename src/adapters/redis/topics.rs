@@ -196,7 +196,7 @@ pub(super) fn read_settings(retention: &str, limit: &str) -> Result<TopicSetting
         Error::new(
             ErrorKind::Decode,
             "topic settings",
-            "the backlog limit is no number",
+            "the backlog limit is not a number",
         )
     })?;
     Ok(TopicSettings::default()
