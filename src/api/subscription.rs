@@ -107,7 +107,7 @@ impl Subscription {
     /// 3. Deliveries that no handler has begun or finished are released; no attempt counts.
     /// 4. Pending settlements are written.
     ///
-    /// Steps 3 and 4 may take what is left of the grace, and together at most one second more, even
+    /// Steps 3 and 4 may take the rest of the grace, and together at most one second more, even
     /// if the server does not answer.
     ///
     /// The group and its messages stay. Calling it again returns the same report. A handler that

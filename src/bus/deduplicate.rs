@@ -52,7 +52,7 @@ impl StoreBus {
     }
 }
 
-/// The delay after so many `tries`; `None` ends the tries.
+/// The delay before the next try, given the number of `tries` so far. `None` ends the tries.
 ///
 /// A try in the second half of the window is not safe: the window could end before the try arrives,
 /// and the store would append the message a second time.

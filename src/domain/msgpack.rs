@@ -1,6 +1,6 @@
 //! A bounded walk over MessagePack bytes, before they are decoded.
 //!
-//! The walk allocates nothing. It proves that a value is complete, that it is no deeper than
+//! The walk allocates nothing. It proves that a value is complete, that its depth is within
 //! [`MAX_DEPTH`], and that no length prefix exceeds the input. A decoder that trusts lengths can
 //! then run on the same bytes.
 

@@ -10,7 +10,7 @@ pub(super) fn batches<T>(items: &[T], weight: impl Fn(&T) -> usize) -> Vec<&[T]>
     batches_of(items, MAX_BATCH, weight)
 }
 
-/// As [`batches`], of at most so many items.
+/// As [`batches`], with at most `most` items each.
 pub(super) fn batches_of<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let mut batches = Vec::new();
     let mut rest = items;

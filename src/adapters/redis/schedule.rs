@@ -13,7 +13,7 @@ use crate::store::{
     DeliveryId, GroupAt, Lane, MAX_BATCH, Promoted, Schedule, Scheduled, ScheduledPage,
 };
 
-/// A page ends after so many bytes: some megabytes are enough for one reply.
+/// A page ends after this number of bytes, which are enough for one reply.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 impl RedisAdapter {

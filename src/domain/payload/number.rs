@@ -10,7 +10,7 @@ use super::unfit::Unfit;
 
 /// The extension type of a long number. It is never stored or sent.
 const LONG: i8 = 78;
-/// A double carries every decimal of so many digits that another program printed from a double.
+/// The digits that identify a double: printing one with 17 digits and reading it back gives the same.
 const DOUBLE_DIGITS: usize = 17;
 
 /// A JSON number as MessagePack sees it.

@@ -257,7 +257,7 @@ fn release_change(commit: &Commit) -> Change {
     }
 }
 
-/// The mark of exactly one begun attempt. A plain read stores 1, so 1 itself is no mark.
+/// The mark of exactly one begun attempt. A plain read stores 1, so 1 cannot be a mark.
 const ONE: u64 = 1_000_001;
 
 /// The delivery count of Redis that stands for a number of begun attempts; the head of

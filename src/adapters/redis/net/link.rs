@@ -1,7 +1,7 @@
 //! A connection that many tasks share.
 //!
 //! Callers put packed commands into a queue. One task writes all queued commands together, reads
-//! the replies in place, and gives each caller its own. So many commands of a busy publisher cost
+//! the replies in place, and gives each caller its own. Many commands of a busy publisher then cost
 //! one write, one wake-up and one time limit. The task knows which commands it has written, so it
 //! can tell commands that were certainly not done from those that may have been.
 

@@ -15,7 +15,7 @@ pub(in crate::adapters::redis) struct Declared {
     library: &'static str,
     keys: usize,
     args: usize,
-    /// How many arguments each item of the list has that follows the others; 0 when there is no list.
+    /// The number of arguments of each item in the list at the end; 0 without a list.
     item: usize,
     /// `EVALSHA`, or `EVALSHA_RO` for a script that only reads, so that read-only users can call it.
     by: &'static str,
