@@ -30,9 +30,9 @@ struct Totals {
 
 impl Handler for Totals {
     type Message = Order;
-    type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    type Output = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-    async fn handle(&self, order: Order, _: Delivery) -> Self::Outcome {
+    async fn handle(&self, order: Order, _: Delivery) -> Self::Output {
         let line = {
             let mut totals = self
                 .by_customer

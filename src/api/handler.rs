@@ -28,9 +28,9 @@ use crate::domain::{Error, IntoOutcome, IntoOutcomes, Outcome, panic_text};
 ///
 /// impl Handler for Billing {
 ///     type Message = u64;
-///     type Outcome = Result<(), std::io::Error>;
+///     type Output = Result<(), std::io::Error>;
 ///
-///     async fn handle(&self, cents: u64, delivery: Delivery) -> Self::Outcome {
+///     async fn handle(&self, cents: u64, delivery: Delivery) -> Self::Output {
 ///         println!("{} {cents}, attempt {}", self.currency, delivery.attempt());
 ///         Ok(())
 ///     }
@@ -43,7 +43,7 @@ pub trait Handler: Send + Sync + 'static {
     type Message: DeserializeOwned + Send;
 
     /// The type that [`handle`](Self::handle) returns: `()`, an [`Outcome`], or a `Result` of either.
-    type Outcome: IntoOutcome;
+    type Output: IntoOutcome;
 
     /// Handles one delivery. After an error or a panic the message is tried again by the retry policy.
     ///
@@ -57,7 +57,7 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         message: Self::Message,
         delivery: Delivery,
-    ) -> impl Future<Output = Self::Outcome> + Send;
+    ) -> impl Future<Output = Self::Output> + Send;
 }
 
 /// The object-safe form of a handler; its payload is still encoded.

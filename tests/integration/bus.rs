@@ -175,9 +175,9 @@ struct Billing {
 
 impl Handler for Billing {
     type Message = String;
-    type Outcome = Result<Outcome, std::fmt::Error>;
+    type Output = Result<Outcome, std::fmt::Error>;
 
-    async fn handle(&self, order: String, delivery: Delivery) -> Self::Outcome {
+    async fn handle(&self, order: String, delivery: Delivery) -> Self::Output {
         let line = format!("{order} {}", delivery.attempt());
         self.sender.send(line).map_err(|_| std::fmt::Error)?;
         Ok(Outcome::Ack)

@@ -136,7 +136,7 @@ struct Demo {
 
 impl Handler for Demo {
     type Message = Message;
-    type Outcome = Outcome;
+    type Output = Outcome;
 
     async fn handle(&self, message: Message, delivery: Delivery) -> Outcome {
         let (id, attempt) = (delivery.envelope().id(), delivery.attempt());
