@@ -38,7 +38,7 @@
 //!
 //! | Module | Holds | Who needs it |
 //! |---|---|---|
-//! | root | [`Container`], [`Bus`], [`Kv`], [`Topic`], [`Envelope`], [`Delivery`], [`Outcome`], options, [`Error`] | every service |
+//! | root | [`Container`], [`Bus`], [`Kv`], [`Topic`], [`Message`], [`Envelope`], [`Delivery`], [`Outcome`], options, [`Error`] | every service |
 //! | [`handler`] | the traits of handlers and of their return values | handlers and return values of your own types |
 //! | [`envelope`] | codec, entry id, timestamp, raw payload | producers that set these parts themselves |
 //! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose effects must not repeat |
@@ -88,7 +88,7 @@ mod wire;
 mod worker;
 
 pub use api::{
-    Bus, Delivery, Handler, Kv, PublishOptions, Published, SubscribeOptions, Subscription,
+    Bus, Delivery, Handler, Kv, Message, PublishOptions, Published, SubscribeOptions, Subscription,
 };
 pub use container::Container;
 pub use domain::{Envelope, Error, ErrorKind, Group, Namespace, Outcome, RetryPolicy, Topic};

@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::api::message::{self, Message};
 use crate::api::{
     Delivery, IntoHandler, RawBatchHandler, RawHandler, SubscribeOptions, Subscription,
     batch_handler,
@@ -263,6 +265,103 @@ impl Bus {
         options: PublishOptions,
     ) -> Vec<Result<Published, Error>> {
         self.port.publish_all_with(topic, envelopes, options).await
+    }
+
+    /// Publishes a message under its [type](Message::TYPE), with its [key](Message::key). When this
+    /// returns `Ok`, the store has it.
+    ///
+    /// To set a tenant, a header or an id, make an [`Envelope`] and [`publish`](Self::publish) it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`publish`](Self::publish).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use redstart::{Container, Message, Topic};
+    /// use serde::Serialize;
+    ///
+    /// const ORDERS: Topic = Topic::from_static("orders");
+    ///
+    /// #[derive(Serialize)]
+    /// struct Placed {
+    ///     id: u32,
+    /// }
+    ///
+    /// impl Message for Placed {
+    ///     const TYPE: &'static str = "order.placed";
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), redstart::Error> {
+    /// let bus = Container::in_memory().await?.bus();
+    /// bus.send(&ORDERS, &Placed { id: 7 }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send<'a, T: Message + Serialize>(
+        &'a self,
+        topic: &'a Topic,
+        message: &T,
+    ) -> BoxFuture<'a, Result<Published, Error>> {
+        let envelope = message::envelope(message);
+        Box::pin(async move { self.publish(topic, &envelope?).await })
+    }
+
+    /// Publishes a message under its type with options. See [`send`](Self::send).
+    ///
+    /// Each call makes an envelope with an id of its own. To repeat a publish and have the repeat
+    /// recognised, publish the same [`Envelope`] again with [`publish_with`](Self::publish_with).
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish_with`](Self::publish_with).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`publish`](Self::publish).
+    pub fn send_with<'a, T: Message + Serialize>(
+        &'a self,
+        topic: &'a Topic,
+        message: &T,
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Result<Published, Error>> {
+        let envelope = message::envelope(message);
+        Box::pin(async move { self.publish_with(topic, &envelope?, options).await })
+    }
+
+    /// Publishes messages of one type in their order, batched. Returns one result for each message, in
+    /// the same order. A message that cannot be encoded fails alone.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`publish_all`](Self::publish_all).
+    pub fn send_all<'a, T: Message + Serialize>(
+        &'a self,
+        topic: &'a Topic,
+        messages: &[T],
+    ) -> BoxFuture<'a, Vec<Result<Published, Error>>> {
+        let mut refused = Vec::new();
+        let mut envelopes = Vec::with_capacity(messages.len());
+        for (at, message) in messages.iter().enumerate() {
+            match message::envelope(message) {
+                Ok(envelope) => envelopes.push(envelope),
+                Err(error) => refused.push((at, error)),
+            }
+        }
+        Box::pin(async move {
+            let mut results = self.publish_all(topic, &envelopes).await;
+            // In ascending order, so each place is that among all messages.
+            for (at, error) in refused {
+                results.insert(at, Err(error));
+            }
+            results
+        })
     }
 
     /// Subscribes a handler to a topic, in the group named after the service.

@@ -3,12 +3,75 @@
 //! The alphabets keep a name from changing the Redis Cluster slot of a key (`{`, `}`), from
 //! widening an access-control pattern (`*`, `?`), and from sending control characters to a terminal.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use super::as_text::as_text;
 use super::error::{Error, ErrorKind};
+
+/// The text of a name. That of a constant is not copied.
+#[derive(Clone)]
+enum Text {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Static(text) => text,
+            Self::Shared(text) => text,
+        }
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        str::cmp(self, other)
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        str::hash(self, state);
+    }
+}
+
+const fn is_valid(text: &str, max: usize, allows_colon: bool) -> bool {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    // `for` is not available in a constant.
+    while at < bytes.len() {
+        let allowed = bytes[at].is_ascii_alphanumeric()
+            || matches!(bytes[at], b'_' | b'.' | b'-')
+            || (allows_colon && bytes[at] == b':');
+        if !allowed {
+            return false;
+        }
+        at += 1;
+    }
+    !bytes.is_empty() && bytes.len() <= max
+}
 
 fn check(
     what: &'static str,
@@ -16,18 +79,13 @@ fn check(
     max: usize,
     allows_colon: bool,
     rule: &'static str,
-) -> Result<Arc<str>, Error> {
-    let allowed = |byte: u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'_' | b'.' | b'-')
-            || (allows_colon && byte == b':')
-    };
-    if text.is_empty() || text.len() > max || !text.bytes().all(allowed) {
-        // A hostile name is not echoed at its full length.
-        let shown: String = text.chars().take(64).collect();
-        return Err(Error::new(ErrorKind::Invalid, what, format!("must match {rule}")).on(shown));
+) -> Result<Text, Error> {
+    if is_valid(text, max, allows_colon) {
+        return Ok(Text::Shared(Arc::from(text)));
     }
-    Ok(Arc::from(text))
+    // A hostile name is not echoed at its full length.
+    let shown: String = text.chars().take(64).collect();
+    Err(Error::new(ErrorKind::Invalid, what, format!("must match {rule}")).on(shown))
 }
 
 macro_rules! name {
@@ -36,7 +94,7 @@ macro_rules! name {
         ///
         #[doc = concat!("Matches `", $rule, "` (bytes). Cheap to clone.")]
         #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
-        pub struct $name(Arc<str>);
+        pub struct $name(Text);
 
         impl $name {
             /// Validates a name.
@@ -46,6 +104,20 @@ macro_rules! name {
             #[doc = concat!("[`ErrorKind::Invalid`] when the name does not match `", $rule, "`.")]
             pub fn new(name: impl AsRef<str>) -> Result<Self, Error> {
                 check($what, name.as_ref(), $max, $colon, $rule).map(Self)
+            }
+
+            /// A name as a constant: the compiler checks it.
+            ///
+            /// # Panics
+            ///
+            #[doc = concat!("When the name does not match `", $rule, "`. In a `const` or a `static` this")]
+            /// is an error of the compiler.
+            #[must_use]
+            pub const fn from_static(name: &'static str) -> Self {
+                if !is_valid(name, $max, $colon) {
+                    panic!("{}", concat!("the name of a ", $what, " must match ", $rule));
+                }
+                Self(Text::Static(name))
             }
 
             /// The name as text.
@@ -112,6 +184,8 @@ as_text!(Namespace, Topic, Group, ConsumerName);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -132,6 +206,22 @@ mod tests {
         assert!(Topic::new("orders:eu").is_ok());
         assert!(Namespace::new("a:b").is_err());
         assert!(Group::new("a:b").is_err());
+    }
+
+    #[test]
+    fn a_constant_name_is_the_name_of_the_same_text() {
+        const ORDERS: Topic = Topic::from_static("orders:eu");
+        let orders = Topic::new("orders:eu").unwrap();
+        assert_eq!(ORDERS, orders);
+        assert!(HashSet::from([ORDERS]).contains(&orders));
+        assert!(ORDERS < Topic::new("orders:us").unwrap());
+        assert_eq!(serde_json::to_string(&ORDERS).unwrap(), "\"orders:eu\"");
+    }
+
+    #[test]
+    #[should_panic = "the name of a group must match [A-Za-z0-9_.-]{1,128}"]
+    fn a_bad_constant_name_panics_where_no_compiler_checks_it() {
+        let _ = Group::from_static("a:b");
     }
 
     #[test]

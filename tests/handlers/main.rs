@@ -1,0 +1,3 @@
+//! Messages, handlers and routers on the store in memory: no server is needed.
+
+mod send;
