@@ -159,7 +159,9 @@ mod roles {
             match op {
                 Op::Topics(TopicsOp::EnsureTopic { .. })
                 | Op::Log(LogOp::Append { .. } | LogOp::AppendOnce { .. })
-                | Op::Inspect(InspectOp::Ping { .. }) => &*self.producer,
+                | Op::Inspect(InspectOp::Ping { .. } | InspectOp::TryWrite { .. }) => {
+                    &*self.producer
+                }
                 Op::Schedule(ScheduleOp::RunNow { .. } | ScheduleOp::Cancel { .. })
                 | Op::DeadLetters(_) => &*self.operator,
                 Op::Topics(TopicsOp::List { .. })

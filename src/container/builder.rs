@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Container, Coordinator};
+use super::{Container, Coordinator, Parts};
 use crate::adapters::memory::MemoryStore;
 use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings};
 use crate::api::{PublishOptions, StoreKv};
@@ -40,6 +40,7 @@ pub struct ContainerBuilder {
     setup: bool,
     migrate: bool,
     editing: bool,
+    read_only: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
 }
 
@@ -67,6 +68,7 @@ impl Default for ContainerBuilder {
             setup: true,
             migrate: false,
             editing: false,
+            read_only: false,
             coordinators: Vec::new(),
         }
     }
@@ -277,6 +279,16 @@ impl ContainerBuilder {
         self
     }
 
+    /// Sets whether this process only reads; by default it does not.
+    ///
+    /// With `true`, [`Container::health`] asks whether the server answers, not whether it takes
+    /// writes. A monitor that connects as a user with read rights only sets this. Nothing else
+    /// changes: the server refuses that user's writes.
+    pub fn with_read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
     /// Adds a coordinator. The container starts them in the order of these calls and stops them in
     /// reverse.
     pub fn with_coordinator(mut self, coordinator: impl Coordinator) -> Self {
@@ -340,8 +352,16 @@ impl ContainerBuilder {
         };
         store.inspect().ping().await?;
         let kv = StoreKv::of(Arc::clone(&store)).with_codec(self.codec);
-        let (codec, limits, editing) = (self.codec, self.limits, self.editing);
-        let container = Container::new(store, kv, service, codec, limits, editing, deduplication);
+        let container = Container::new(Parts {
+            store,
+            kv,
+            service,
+            codec: self.codec,
+            limits: self.limits,
+            editing: self.editing,
+            deduplication,
+            read_only: self.read_only,
+        });
         container.start(self.coordinators).await?;
         Ok(container)
     }

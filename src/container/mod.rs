@@ -29,7 +29,7 @@ use crate::adapters::memory::MemoryStore;
 use crate::api::Subscription;
 use crate::api::{Bus, Kv, MessageBus};
 use crate::bus::StoreBus;
-use crate::domain::{Codec, Error, ErrorKind, Group, describe};
+use crate::domain::{Codec, Error, ErrorKind, Group, describe, layout_problem};
 use crate::operate::dead_letters::DeadLetters;
 use crate::operate::retries::Retries;
 use crate::operate::topics::Topics;
@@ -73,7 +73,20 @@ struct Inner {
     kv: Kv,
     dead_letters: DeadLetters,
     limits: Limits,
+    read_only: bool,
     started: tokio::sync::Mutex<Vec<Started>>,
+}
+
+/// What the builder puts a container together from.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) kv: Kv,
+    pub(crate) service: Group,
+    pub(crate) codec: Codec,
+    pub(crate) limits: Limits,
+    pub(crate) editing: bool,
+    pub(crate) deduplication: Option<Duration>,
+    pub(crate) read_only: bool,
 }
 
 struct Started {
@@ -152,15 +165,17 @@ impl Container {
         Self::builder().with_memory(store).connect().await
     }
 
-    pub(crate) fn new(
-        store: Arc<dyn Store>,
-        kv: Kv,
-        service: Group,
-        codec: Codec,
-        limits: Limits,
-        editing: bool,
-        deduplication: Option<Duration>,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            store,
+            kv,
+            service,
+            codec,
+            limits,
+            editing,
+            deduplication,
+            read_only,
+        } = parts;
         let bus = StoreBus::new(
             Arc::clone(&store),
             service,
@@ -182,6 +197,7 @@ impl Container {
             store,
             kv,
             limits,
+            read_only,
             started: tokio::sync::Mutex::default(),
         };
         Self {
@@ -254,20 +270,38 @@ impl Container {
 
     /// Checks whether bus and store work now, and gives reasons if they do not.
     ///
-    /// Asks the server on the publisher's connection and on the key-value store's, and asks every
-    /// subscription of this container for its [problem](Subscription::problem). Takes a few seconds
-    /// at most.
+    /// Asks the server, on the publisher's connection and on the key-value store's, whether it takes
+    /// writes from this user; nothing is written. A full memory, a replica, missing replicas, a
+    /// failing disk and a user without write rights are all reasons. So is a namespace whose layout
+    /// [`connect`](ContainerBuilder::connect) refuses. Then asks every subscription of this
+    /// container for its [problem](Subscription::problem). Takes a few seconds at most.
+    ///
+    /// Rights to single topics and keys are not checked. A process that only reads sets
+    /// [`with_read_only`](ContainerBuilder::with_read_only).
     pub async fn health(&self) -> Health {
         let inner = &self.inner;
-        // A store without a key-value store has none that could be unwell.
-        let kv = async {
-            if inner.store.capabilities().values {
-                inner.kv.exists("redstart:health").await?;
+        let bus = async {
+            match inner.read_only {
+                true => inner.store.inspect().ping().await,
+                false => inner.store.inspect().try_write().await,
             }
-            Ok::<_, Error>(())
         };
-        let (bus, kv) = tokio::join!(inner.store.inspect().ping(), kv);
+        let kv = async {
+            match (inner.store.capabilities().values, inner.read_only) {
+                // A store without a key-value store has none that could be unwell.
+                (false, _) => Ok(()),
+                (true, true) => inner.kv.exists("redstart:health").await.map(drop),
+                (true, false) => inner.store.values().try_write().await,
+            }
+        };
+        let (bus, kv, layout) = tokio::join!(bus, kv, inner.store.inspect().migrations());
         let mut reasons: Vec<String> = bus.err().iter().map(|e| describe(e)).collect();
+        match layout {
+            Ok(migrations) => reasons.extend(layout_problem(&migrations)),
+            // A server that does not answer is one reason, not two.
+            Err(error) if reasons.is_empty() => reasons.push(describe(&error)),
+            Err(_) => {}
+        }
         for subscription in inner.bus.running() {
             if let Some(problem) = subscription.problem() {
                 let (topic, group) = (subscription.topic(), subscription.group());

@@ -42,6 +42,7 @@ pub use error::{Error, ErrorKind};
 pub(crate) use fingerprint::fingerprint;
 pub use future::BoxFuture;
 pub use migration::{Migration, MigrationState};
+pub(crate) use migration::{layout_problem, unfinished};
 pub use moved::Moved;
 pub use names::{ConsumerName, Group, Namespace, Topic};
 pub(crate) use outcome::describe;

@@ -55,6 +55,9 @@ pub struct ServerInfo {
     pub round_trip: Duration,
     /// Whether it is a replica, which takes no writes.
     pub is_replica: bool,
+    /// Whether it refuses writes because fewer replicas are connected than its setting
+    /// `min-replicas-to-write` asks for.
+    pub lacks_replicas: bool,
     /// Its policy for a full memory, such as `noeviction`.
     pub eviction_policy: Option<String>,
     /// Keys that it has evicted since its start.
@@ -142,8 +145,12 @@ impl TopicStatus {
 role! {
     /// The state of a store: its servers, its topics, their groups and consumers.
     pub trait Inspect (inspect, InspectOp, InspectAnswer, InspectCalls) {
-        /// Whether publishing can work now.
+        /// Whether the store answers on the connection that publishes.
         fn ping as Ping() -> ();
+
+        /// Asks, on the connection that publishes, whether the store takes writes from this user
+        /// now. Writes nothing. The error says why not.
+        fn try_write as TryWrite() -> ();
 
         /// Facts about each server; none for a store without a server.
         fn servers as Servers() -> Vec<ServerInfo>;

@@ -53,6 +53,10 @@ role! {
         /// Whether the key exists.
         fn exists as Exists(key: &'a str) -> bool;
 
+        /// Asks, on the connection for values, whether the store takes writes from this user now.
+        /// Writes nothing. The error says why not.
+        fn try_write as TryWrite() -> ();
+
         /// Adds to an integer and returns the sum. An absent key counts as 0.
         fn incr as Incr(key: &'a str, by: i64) -> i64;
 

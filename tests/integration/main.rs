@@ -10,6 +10,7 @@ mod crash;
 mod cuts;
 mod dead_letters;
 mod foreign;
+mod health;
 mod kv;
 mod lua;
 mod meters;

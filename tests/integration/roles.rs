@@ -78,7 +78,8 @@ async fn every_role_does_its_work_and_nothing_is_denied() {
     kv.delete("a").await.unwrap();
     assert!(consumer.health().await.ok);
 
-    let viewer = roles.container("viewer", "billing").await;
+    let viewer = roles.builder("viewer").with_read_only(true);
+    let viewer = viewer.connect().await.unwrap();
     drained(&viewer, &orders, &billing).await;
     assert_eq!(viewer.topics().list().await.unwrap().len(), 1);
     let any = DeadLetterFilter::default();

@@ -45,6 +45,10 @@ impl Inspect for MemoryAdapter {
         turn(|| Ok(()))
     }
 
+    fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
+        turn(|| Ok(()))
+    }
+
     fn servers(&self) -> BoxFuture<'_, Result<Vec<ServerInfo>, Error>> {
         turn(|| Ok(Vec::new()))
     }

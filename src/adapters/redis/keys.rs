@@ -132,6 +132,11 @@ impl Keys {
         format!("{{{}}}:schema", self.namespace())
     }
 
+    /// The stream that health asks to write to. It never exists.
+    pub(super) fn health(&self) -> String {
+        format!("{{{}}}:health", self.namespace())
+    }
+
     /// `shop:<key>`, or `<key>` without a namespace: a string, for as long as its time to live.
     pub(super) fn value(&self, operation: &'static str, key: &str) -> Result<String, Error> {
         check_key(operation, key)?;

@@ -11,7 +11,9 @@ use super::keys::Keys;
 use super::net::{Net, TlsSettings};
 use super::resp::reply;
 use super::scripts;
-use crate::domain::{Error, ErrorKind, Migration, MigrationState, Namespace, Timestamp};
+use crate::domain::{
+    Error, ErrorKind, Migration, MigrationState, Namespace, Timestamp, layout_problem, unfinished,
+};
 
 /// How long a migration may take before another process may take the lock.
 const LOCK: Duration = Duration::from_secs(60);
@@ -150,12 +152,10 @@ impl Migrations {
     pub async fn up(&self, repair: bool) -> Result<Vec<u32>, Error> {
         let operation = "migrate";
         let refuse = |rule: String| Err(Error::new(ErrorKind::Layout, operation, rule));
-        for migration in self.status_for(operation).await? {
-            match migration.state {
-                MigrationState::Unknown => return refuse(newer(migration.number)),
-                MigrationState::Changed => return refuse(changed(migration.number)),
-                _ => {}
-            }
+        let mut all = self.status_for(operation).await?;
+        all.retain(is_final);
+        if let Some(rule) = layout_problem(&all) {
+            return refuse(rule);
         }
         let token = Uuid::new_v4().to_string();
         let patience = Instant::now() + PATIENCE;
@@ -185,7 +185,7 @@ impl Migrations {
                     "locked" => {
                         return refuse("another process is applying migrations".to_owned());
                     }
-                    _ => return refuse(dirty_rule(known.number)),
+                    _ => return refuse(unfinished(known.number)),
                 }
             }
         }
@@ -230,29 +230,28 @@ impl Migrations {
     /// `migrate` is set.
     pub(crate) async fn ensure(&self, set_up: bool, migrate: bool) -> Result<(), Error> {
         let operation = "connect";
-        let refuse = |rule: String| Err(Error::new(ErrorKind::Layout, operation, rule));
         let all = self.status_for(operation).await?;
-        for migration in &all {
-            match migration.state {
-                MigrationState::Unknown => return refuse(newer(migration.number)),
-                MigrationState::Changed => return refuse(changed(migration.number)),
-                _ => {}
-            }
-        }
         let is_applied = |m: &Migration| matches!(m.state, MigrationState::Applied(_));
         if all.iter().all(is_applied) {
             return Ok(());
         }
         let is_new = !all.iter().any(is_applied);
-        if is_new && !set_up {
-            return Ok(());
-        }
+        let may_apply = (is_new && set_up) || migrate;
         // A dirty state may be another process that is at it: `up` tells the two apart.
-        if is_new || migrate {
+        if may_apply && !all.iter().any(is_final) && (set_up || !is_new) {
             return self.up(false).await.map(|_| ());
         }
-        refuse("migrations are pending: run `redstart migrate up`".to_owned())
+        match layout_problem(&all) {
+            Some(rule) => Err(Error::new(ErrorKind::Layout, operation, rule)),
+            None => Ok(()),
+        }
     }
+}
+
+/// Whether no migration of this version can help.
+fn is_final(migration: &Migration) -> bool {
+    let state = &migration.state;
+    matches!(state, MigrationState::Unknown | MigrationState::Changed)
 }
 
 fn applied_at(held: &HashMap<String, String>, id: &str) -> Timestamp {
@@ -264,18 +263,4 @@ fn applied_at(held: &HashMap<String, String>, id: &str) -> Timestamp {
         .and_then(|millis| Timestamp::from_millis(millis).ok())
         .or_else(epoch)
         .unwrap_or_else(Timestamp::now)
-}
-
-fn newer(number: u32) -> String {
-    format!(
-        "the namespace has migration {number:04}, which this version does not know: update redstart"
-    )
-}
-
-fn changed(number: u32) -> String {
-    format!("migration {number:04} was applied in another form than this version has")
-}
-
-fn dirty_rule(number: u32) -> String {
-    format!("migration {number:04} was begun and not finished: run `redstart migrate up --repair`")
 }

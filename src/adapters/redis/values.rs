@@ -151,6 +151,10 @@ impl Values for RedisAdapter {
         }))
     }
 
+    fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.try_to_store())
+    }
+
     fn incr<'a>(&'a self, key: &'a str, by: i64) -> BoxFuture<'a, Result<i64, Error>> {
         Box::pin(self.on_key("incr", key, async move |connection, name| {
             redis::cmd("INCRBY")

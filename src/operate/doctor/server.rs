@@ -24,6 +24,13 @@ pub(super) fn judge(facts: &ServerInfo) -> Vec<Finding> {
         .advise("connect to the primary");
         findings.push(finding);
     }
+    if facts.lacks_replicas {
+        let what = "refuses writes: fewer replicas than min-replicas-to-write are connected";
+        let finding = Finding::new(Severity::Problem, "server", what)
+            .because("the server refuses to publish and to settle")
+            .advise("connect the replicas, or lower min-replicas-to-write");
+        findings.push(finding);
+    }
     findings.push(eviction(facts));
     findings.extend(persistence(facts));
     findings.push(memory(facts));
@@ -349,6 +356,10 @@ mod tests {
     fn a_server_that_cannot_be_written_to_is_a_problem() {
         assert_eq!(
             levels("server", |facts| facts.is_replica = true),
+            [Severity::Problem]
+        );
+        assert_eq!(
+            levels("server", |facts| facts.lacks_replicas = true),
             [Severity::Problem]
         );
         let refused = |facts: &mut ServerInfo| facts.scripts = Some(Err("no".to_owned()));

@@ -1,6 +1,7 @@
 //! The state of the store: topics, groups and consumers.
 
 mod server;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -185,6 +186,10 @@ fn consumer(row: Value) -> Result<Option<ConsumerStatus>, redis::RedisError> {
 impl Inspect for RedisAdapter {
     fn ping(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(self.ping_publisher())
+    }
+
+    fn try_write(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.try_to_publish())
     }
 
     fn servers(&self) -> BoxFuture<'_, Result<Vec<ServerInfo>, Error>> {

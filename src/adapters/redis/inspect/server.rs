@@ -19,16 +19,13 @@ impl RedisAdapter {
             .await?;
         let mut facts = read(&info);
         (facts.clock_offset, facts.round_trip) = self.compare_clocks().await?;
-        // Not every role may look at the server's settings, and no role needs to.
-        let synced: Result<Vec<String>, Error> = self
-            .net
-            .run("ask server", &key, async |connection| {
-                let mut command = redis::cmd("CONFIG");
-                command.arg("GET").arg("appendfsync");
-                command.query_async(connection).await
-            })
-            .await;
-        facts.append_sync = synced.ok().and_then(|pair| pair.into_iter().nth(1));
+        if let Some(connected) = connected_replicas(&info) {
+            let wanted = self.setting("min-replicas-to-write").await;
+            // The server reports the number of replicas only if it needs one at least.
+            let wanted = wanted.and_then(|text| text.parse().ok()).unwrap_or(1_u64);
+            facts.lacks_replicas = connected < wanted;
+        }
+        facts.append_sync = self.setting("appendfsync").await;
         let loaded = self
             .net
             .run("load scripts", &key, async |connection| {
@@ -37,6 +34,19 @@ impl RedisAdapter {
             .await;
         facts.scripts = Some(loaded.map_err(|error| describe(&error)));
         Ok(facts)
+    }
+
+    /// A setting of the server. Not every role may look at the settings, and no role needs to.
+    async fn setting(&self, name: &'static str) -> Option<String> {
+        let asked: Result<Vec<String>, Error> = self
+            .net
+            .run("ask server", &self.keys.schema(), async |connection| {
+                let mut command = redis::cmd("CONFIG");
+                command.arg("GET").arg(name);
+                command.query_async(connection).await
+            })
+            .await;
+        asked.ok().and_then(|pair| pair.into_iter().nth(1))
     }
 
     /// How far the server's clock is before this one, in milliseconds, and how long it took to ask.
@@ -57,6 +67,14 @@ impl RedisAdapter {
         let half = i64::try_from(took.as_millis() / 2).unwrap_or(i64::MAX);
         Ok((server - before.as_millis().saturating_add(half), took))
     }
+}
+
+/// How many replicas are connected and up to date, if the server needs some to take writes.
+fn connected_replicas(info: &str) -> Option<u64> {
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("min_slaves_good_slaves:"))?;
+    line.trim().parse().ok()
 }
 
 /// Reads the lines of INFO.
@@ -122,6 +140,13 @@ mod tests {
             read("redis_version:7.2.4\nserver_name:valkey\nvalkey_version:8.0.1\nrole:slave\n");
         assert_eq!((&*facts.name, &*facts.version), ("valkey", "8.0.1"));
         assert!(facts.is_replica);
+    }
+
+    #[test]
+    fn connected_replicas_are_known_only_where_the_server_needs_some() {
+        assert_eq!(connected_replicas("role:master\r\n"), None);
+        let needed = "role:master\r\nmin_slaves_good_slaves:0\r\n";
+        assert_eq!(connected_replicas(needed), Some(0));
     }
 
     #[test]

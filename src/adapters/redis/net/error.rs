@@ -51,7 +51,7 @@ fn kind_undone(error: &RedisError) -> ErrorKind {
 
 /// The server's code for an error. `RedisError::code` lacks it for a pipeline, where the code of the
 /// first failed command counts.
-fn code(error: &RedisError) -> Option<String> {
+pub(in crate::adapters::redis) fn code(error: &RedisError) -> Option<String> {
     let errors = error.clone().into_server_errors()?;
     Some(errors.first()?.1.code().to_owned())
 }

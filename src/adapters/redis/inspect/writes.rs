@@ -1,0 +1,236 @@
+//! Whether the server takes writes now, asked without writing.
+//!
+//! `XADD … NOMKSTREAM` to a stream that never exists does nothing. The server still refuses it for
+//! each reason for which it refuses a publish: a full memory, a failing disk, missing replicas, its
+//! being a replica, a missing right, a slot of another node.
+
+use redis::RedisError;
+
+use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::net::error;
+use crate::adapters::redis::resp::{Head, Walk, pack, reply};
+use crate::domain::{Error, ErrorKind, Topic};
+use crate::store::Partition;
+
+const OPERATION: &str = "write check";
+/// The key whose read shows that values can be read.
+const VALUE: &str = "redstart:health";
+/// How many slots of a cluster are asked for. With this many, a server that lacks a tenth of the
+/// slots goes unnoticed once in 800 times.
+const SLOTS: usize = 64;
+
+impl RedisAdapter {
+    /// Asks on the publisher's link.
+    pub(super) async fn try_to_publish(&self) -> Result<(), Error> {
+        let key = self.keys.health();
+        let mut packed = Vec::new();
+        // Every user may run HELLO. Without arguments it changes nothing and tells the role and
+        // the mode.
+        pack(&mut packed, &[b"HELLO"]);
+        let write: [&[u8]; 6] = [
+            b"XADD",
+            key.as_bytes(),
+            b"NOMKSTREAM",
+            b"*",
+            b"health",
+            b"1",
+        ];
+        pack(&mut packed, &write);
+        let mut replies = self.ask(&key, packed, 2).await?.into_iter();
+        let server = replies.next().and_then(Result::ok);
+        let server = server.map(facts).unwrap_or_default();
+        let written = replies.next();
+        let written = written.unwrap_or_else(|| Err(reply::unexpected("no reply")));
+        written.map_err(refused)?;
+        if server.is_replica {
+            return Err(Error::new(ErrorKind::Refused, OPERATION, REPLICA));
+        }
+        if server.is_clustered {
+            self.ask_for_slots(&key).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the commands, and once more when the connection failed: the server or a proxy may have
+    /// closed it at this moment, and only a failing reconnect is a fault.
+    async fn ask(
+        &self,
+        key: &str,
+        packed: Vec<u8>,
+        commands: usize,
+    ) -> Result<Vec<Result<bytes::Bytes, RedisError>>, Error> {
+        let first = self.net.publish(OPERATION, key, packed.clone(), commands);
+        match first.await {
+            Err(failure) if failure.is_outcome_unknown() => {
+                self.net.publish(OPERATION, key, packed, commands).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Asks a node of a cluster whether it serves all slots, as Redstart needs.
+    async fn ask_for_slots(&self, key: &str) -> Result<(), Error> {
+        let mut packed = Vec::new();
+        for n in 0..SLOTS {
+            let topic = Topic::new(format!("redstart.health.{n}"))?;
+            let log = self.keys.log(&Partition::of(&topic));
+            pack(&mut packed, &[b"EXISTS", log.as_bytes()]);
+        }
+        for answer in self.ask(key, packed, SLOTS).await? {
+            match answer {
+                Err(cause) if is_elsewhere(&cause) => return Err(refused(cause)),
+                // A user with rights to some topics only is refused here, and may still publish.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks on a pooled connection, and reads a value's key.
+    pub(in crate::adapters::redis) async fn try_to_store(&self) -> Result<(), Error> {
+        let value = self.keys.value(OPERATION, VALUE)?;
+        let key = self.keys.health();
+        let mut read = redis::cmd("EXISTS");
+        read.arg(&value);
+        let mut write = redis::cmd("XADD");
+        write.arg(&key).arg("NOMKSTREAM").arg("*");
+        write.arg("health").arg("1");
+        let commands = || vec![(value.clone(), read.clone()), (key.clone(), write.clone())];
+        let asked: Result<Vec<redis::Value>, Error> =
+            match self.net.run_each(OPERATION, commands()).await {
+                Err(failure) if failure.is_outcome_unknown() => {
+                    self.net.run_each(OPERATION, commands()).await
+                }
+                asked => asked,
+            };
+        asked.map(drop).map_err(in_plain_words)
+    }
+}
+
+/// What HELLO tells.
+#[derive(Debug, Default)]
+struct Facts {
+    is_replica: bool,
+    is_clustered: bool,
+}
+
+/// Reads HELLO's list of names and values; nothing where a server answers in another form.
+fn facts(reply: bytes::Bytes) -> Facts {
+    let mut walk = Walk::new(reply);
+    let (mut facts, mut name) = (Facts::default(), bytes::Bytes::new());
+    // Values can be lists, whose elements follow them: only text counts.
+    while let Ok(head) = walk.next() {
+        let Head::Bulk(text) = head else {
+            name.clear();
+            continue;
+        };
+        match (&name[..], &text[..]) {
+            (b"role", b"replica" | b"slave") => facts.is_replica = true,
+            (b"mode", b"cluster") => facts.is_clustered = true,
+            _ => {}
+        }
+        name = text;
+    }
+    facts
+}
+
+const REPLICA: &str = "the server is a replica and takes no writes; connect to the primary";
+
+/// The reason in plain words, for the codes by which a server refuses every write.
+fn reason(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "OOM" => "the server's memory is full (maxmemory), so it refuses writes",
+        "READONLY" => REPLICA,
+        "NOREPLICAS" => {
+            "the server refuses writes: it has fewer replicas than min-replicas-to-write"
+        }
+        "MISCONF" => "the server cannot save to its disk, so it refuses writes",
+        "NOPERM" => "this user may not write",
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => {
+            "the server is a node of a Redis Cluster and does not serve all keys"
+        }
+        _ => return None,
+    })
+}
+
+fn is_elsewhere(cause: &RedisError) -> bool {
+    let code = error::code(cause);
+    matches!(code.as_deref(), Some("MOVED" | "ASK" | "CLUSTERDOWN"))
+}
+
+fn refused(cause: RedisError) -> Error {
+    in_plain_words(error::sent(OPERATION, cause))
+}
+
+/// Puts the reason in front of the server's own words.
+fn in_plain_words(refusal: Error) -> Error {
+    let source = std::error::Error::source(&refusal);
+    let Some(cause) = source.and_then(|cause| cause.downcast_ref::<RedisError>()) else {
+        return refusal;
+    };
+    match error::code(cause).as_deref().and_then(reason) {
+        Some(reason) => Error::new(refusal.kind(), OPERATION, reason).because(cause.clone()),
+        None => refusal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(text: &str) -> RedisError {
+        let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
+        match reply {
+            Ok(redis::Value::ServerError(error)) => error.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_refusal_of_writes_has_a_reason_in_plain_words() {
+        for (text, expected) in [
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                "memory is full",
+            ),
+            (
+                "READONLY You can't write against a read only replica.",
+                "is a replica",
+            ),
+            (
+                "NOREPLICAS Not enough good replicas to write.",
+                "min-replicas-to-write",
+            ),
+            (
+                "MISCONF Redis is configured to save RDB snapshots",
+                "cannot save",
+            ),
+            (
+                "NOPERM User ann has no permissions to run the 'xadd' command",
+                "may not write",
+            ),
+            ("MOVED 866 127.0.0.1:7001", "Redis Cluster"),
+            ("CLUSTERDOWN Hash slot not served", "Redis Cluster"),
+        ] {
+            let error = refused(reply(text));
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(std::error::Error::source(&error).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hello_tells_role_and_mode() {
+        let hello = |mode: &str, role: &str| {
+            let list = format!(
+                "*6\r\n$4\r\nmode\r\n${}\r\n{mode}\r\n$4\r\nrole\r\n${}\r\n{role}\r\n$7\r\nmodules\r\n*0\r\n",
+                mode.len(),
+                role.len()
+            );
+            facts(list.into_bytes().into())
+        };
+        let primary = hello("standalone", "master");
+        assert!(!primary.is_replica && !primary.is_clustered);
+        assert!(hello("standalone", "replica").is_replica);
+        assert!(hello("cluster", "master").is_clustered);
+    }
+}
