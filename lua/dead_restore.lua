@@ -15,7 +15,8 @@
 -- ITEM[3]  its head
 -- ITEM[4]  its body
 --
--- Returns for each dead letter its new id, or '' when the group has it or had it restored before.
+-- Returns for each dead letter its new id, '' when the group has it, or 'gone' when an earlier call
+-- restored it and it left the group since.
 local wrong = check_types({'stream', 'hash', 'hash', 'hash', 'hash'})
 if wrong then
   return wrong
@@ -26,9 +27,10 @@ for at = 2, #ARGV, 4 do
   local known = redis.call('HGET', KEYS[5], identity)
   local here = own ~= '' and redis.call('HGET', KEYS[2], own) == body
     or known and redis.call('HEXISTS', KEYS[2], known) == 1
-  local before = ARGV[1] == '0' and known
-  if here or before then
+  if here then
     ids[#ids + 1] = ''
+  elseif known and ARGV[1] == '0' then
+    ids[#ids + 1] = 'gone'
   else
     local id = redis.call('XADD', KEYS[1], '*', 'head', head)
     redis.call('HSET', KEYS[2], id, body)

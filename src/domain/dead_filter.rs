@@ -2,19 +2,19 @@
 
 use std::fmt;
 
-use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::dead_letter::{DeadLetterSummary, HeadView, Reason};
 use super::entry_id::EntryId;
-use super::error::{Error, ErrorKind};
+use super::error::Error;
 use super::text::as_text;
+use super::text_match::{Exact, Pattern, Words};
 use super::timestamp::Timestamp;
 
-/// The memory limit of a compiled pattern, in bytes. Patterns come from outside.
-const PATTERN_SIZE: usize = 1024 * 1024;
-
 /// Selects the dead letters of a group that meet every condition; without a condition, all.
+///
+/// A text may also be in the form that the command-line tool prints: an escape such as `\n` or
+/// `\u{1b}` matches itself and the character that it stands for.
 ///
 /// In JSON, and in the journal, it is an object of conditions.
 ///
@@ -41,17 +41,17 @@ pub struct DeadLetterFilter {
     #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fingerprint: Option<String>,
+    fingerprint: Option<Exact>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Words>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_pattern: Option<Pattern>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    message_type: Option<String>,
+    message_type: Option<Exact>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<String>,
+    tenant: Option<Exact>,
     #[serde(rename = "corrId", skip_serializing_if = "Option::is_none")]
-    correlation: Option<String>,
+    correlation: Option<Exact>,
     #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
     #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
@@ -75,11 +75,12 @@ impl DeadLetterFilter {
     /// Only dead letters with exactly this fingerprint.
     #[must_use]
     pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
-        self.fingerprint = Some(fingerprint.into());
+        self.fingerprint = Some(Exact::new(fingerprint.into()));
         self
     }
 
-    /// Only dead letters whose error contains this text, ignoring case.
+    /// Only dead letters whose error contains this text, ignoring case. A `…` at the end of the text
+    /// matches the rest of a longer error.
     ///
     /// # Errors
     ///
@@ -90,7 +91,7 @@ impl DeadLetterFilter {
     }
 
     /// Only dead letters whose error contains a match of this regular expression. It has the syntax
-    /// of the `regex` crate and is case-sensitive.
+    /// of the `regex` crate and is case-sensitive; `.` also matches a line break.
     ///
     /// # Errors
     ///
@@ -103,21 +104,21 @@ impl DeadLetterFilter {
     /// Only dead letters with this message type.
     #[must_use]
     pub fn with_message_type(mut self, message_type: impl Into<String>) -> Self {
-        self.message_type = Some(message_type.into());
+        self.message_type = Some(Exact::new(message_type.into()));
         self
     }
 
     /// Only dead letters of this tenant. An empty text selects those without a tenant.
     #[must_use]
     pub fn with_tenant(mut self, tenant: impl Into<String>) -> Self {
-        self.tenant = Some(tenant.into());
+        self.tenant = Some(Exact::new(tenant.into()));
         self
     }
 
     /// Only dead letters with this correlation id.
     #[must_use]
     pub fn with_correlation(mut self, correlation: impl Into<String>) -> Self {
-        self.correlation = Some(correlation.into());
+        self.correlation = Some(Exact::new(correlation.into()));
         self
     }
 
@@ -174,28 +175,31 @@ impl DeadLetterFilter {
     }
 
     pub(crate) fn matches_view(&self, id: EntryId, head: HeadView<'_>) -> bool {
-        fn is<T: PartialEq + ?Sized>(wanted: Option<&T>, found: &T) -> bool {
-            wanted.is_none_or(|wanted| wanted == found)
-        }
+        let is = |wanted: &Option<Exact>, found: &str| {
+            let wanted = wanted.as_ref();
+            wanted.is_none_or(|wanted| wanted.is(found))
+        };
         let (after, until) = self.bounds();
-        is(self.reason.as_ref(), &head.reason)
-            && is(self.fingerprint.as_deref(), head.fingerprint)
-            && is(self.message_type.as_deref(), head.message_type)
-            && is(self.tenant.as_deref(), head.tenant)
-            && is(self.correlation.as_deref(), head.correlation)
+        self.reason.is_none_or(|reason| reason == head.reason)
+            && is(&self.fingerprint, head.fingerprint)
+            && is(&self.message_type, head.message_type)
+            && is(&self.tenant, head.tenant)
+            && is(&self.correlation, head.correlation)
             && after.is_none_or(|after| id > after)
             && until.is_none_or(|until| id <= until)
             && self.min_attempts.is_none_or(|least| head.attempts >= least)
             && self.max_attempts.is_none_or(|most| head.attempts <= most)
-            && is(self.redriven.as_ref(), &(head.redriven > 0))
+            && self
+                .redriven
+                .is_none_or(|redriven| redriven == (head.redriven > 0))
             && self
                 .error
                 .as_ref()
-                .is_none_or(|words| words.0.is_match(head.error))
+                .is_none_or(|words| words.are_in(head.error))
             && self
                 .error_pattern
                 .as_ref()
-                .is_none_or(|pattern| pattern.0.is_match(head.error))
+                .is_none_or(|pattern| pattern.is_in(head.error))
     }
 
     /// The id range of the time conditions: after the first, up to and including the second.
@@ -220,20 +224,22 @@ impl fmt::Display for DeadLetterFilter {
             self.reason.map(|reason| format!("reason {reason}")),
             self.fingerprint
                 .as_ref()
-                .map(|text| format!("fingerprint {text:?}")),
+                .map(|one| format!("fingerprint {:?}", one.text())),
             self.error
                 .as_ref()
-                .map(|words| format!("error contains {:?}", words.1)),
+                .map(|words| format!("error contains {:?}", words.text())),
             self.error_pattern
                 .as_ref()
-                .map(|pattern| format!("error matches /{}/", pattern.0.as_str())),
+                .map(|pattern| format!("error matches /{}/", pattern.text())),
             self.message_type
                 .as_ref()
-                .map(|text| format!("type {text:?}")),
-            self.tenant.as_ref().map(|text| format!("tenant {text:?}")),
+                .map(|one| format!("type {:?}", one.text())),
+            self.tenant
+                .as_ref()
+                .map(|one| format!("tenant {:?}", one.text())),
             self.correlation
                 .as_ref()
-                .map(|text| format!("correlation id {text:?}")),
+                .map(|one| format!("correlation id {:?}", one.text())),
             self.since.map(|time| format!("since {time}")),
             self.until.map(|time| format!("until {time}")),
             self.min_attempts.map(|n| format!("at least {n} attempts")),
@@ -255,89 +261,10 @@ impl fmt::Display for DeadLetterFilter {
     }
 }
 
-/// A text to find, ignoring case, with the expression that finds it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
-struct Words(Regex, String);
-
-impl Words {
-    fn new(text: String) -> Result<Self, Error> {
-        let regex = compile(
-            "error text",
-            RegexBuilder::new(&regex::escape(&text)).case_insensitive(true),
-        )?;
-        Ok(Self(regex, text))
-    }
-}
-
-impl PartialEq for Words {
-    fn eq(&self, other: &Self) -> bool {
-        self.1 == other.1
-    }
-}
-
-impl TryFrom<String> for Words {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self, Error> {
-        Self::new(text)
-    }
-}
-
-impl From<Words> for String {
-    fn from(words: Words) -> Self {
-        words.1
-    }
-}
-
-/// A regular expression to match.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "String", into = "String")]
-struct Pattern(Regex);
-
-impl Pattern {
-    fn new(pattern: String) -> Result<Self, Error> {
-        let compiled = compile("error pattern", &mut RegexBuilder::new(&pattern));
-        compiled
-            .map(Self)
-            .map_err(|e| e.on(pattern.chars().take(64).collect::<String>()))
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
-}
-
-impl TryFrom<String> for Pattern {
-    type Error = Error;
-
-    fn try_from(pattern: String) -> Result<Self, Error> {
-        Self::new(pattern)
-    }
-}
-
-impl From<Pattern> for String {
-    fn from(pattern: Pattern) -> Self {
-        pattern.0.as_str().to_owned()
-    }
-}
-
-fn compile(what: &'static str, builder: &mut RegexBuilder) -> Result<Regex, Error> {
-    builder.size_limit(PATTERN_SIZE).build().map_err(|cause| {
-        let rule = "must be a regular expression that takes at most 1 MiB";
-        // The other lines of the text draw the position; the last one names the mistake.
-        let cause = cause.to_string();
-        let last = cause.lines().last().unwrap_or(&cause);
-        let mistake = last.strip_prefix("error: ").unwrap_or(last);
-        Error::new(ErrorKind::Invalid, what, rule).because(mistake)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ErrorKind;
     use proptest::prelude::*;
 
     fn heads() -> impl Strategy<Value = (EntryId, DeadLetterSummary)> {

@@ -24,6 +24,7 @@ mod retention;
 mod retry;
 mod sweep;
 mod text;
+mod text_match;
 mod timestamp;
 mod verdict;
 

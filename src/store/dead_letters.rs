@@ -41,6 +41,17 @@ pub struct Restoring {
     pub record: Record,
 }
 
+/// What [`DeadLetters::restore`] did with a record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Restored {
+    /// It is in the group under this id.
+    Added(EntryId),
+    /// The group holds it already.
+    Present,
+    /// An earlier call put it in, and it left the group since.
+    Gone,
+}
+
 /// An operation in a group's journal. Order and result are texts of the caller.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct JournalRow {
@@ -114,12 +125,12 @@ role! {
             known: &'a [(EntryId, DeadLetterSummary)], operation: Option<Uuid>,
         ) -> Vec<bool>;
 
-        /// Puts records in, each atomically, as the newest. For each its id; `None` when the group
-        /// holds it already, or when a record of the same identity was put in before and `again` is
-        /// not set.
+        /// Puts records in, each atomically, as the newest. Leaves out a record that the group holds
+        /// already, and without `again` one of the same identity as a record that was put in before
+        /// and left the group.
         fn restore as Restore(
             at: &'a GroupAt, records: &'a [Restoring], again: bool,
-        ) -> Vec<Option<EntryId>>;
+        ) -> Vec<Restored>;
 
         /// How many dead letters there are of each cause, the most frequent first. Exact at any
         /// number of dead letters: the store counts as they come and go.

@@ -33,7 +33,7 @@ pub use crate::wire::{Fields, Limits, Record, decode_entry, encode_entry};
 pub use commit::{Commit, Commits, End, Fate, Replies};
 pub use dead_letters::{
     DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp, Disposition, Found, IdRange,
-    JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Restoring,
+    JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Restored, Restoring,
 };
 pub use deliveries::{
     Begin, Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Interrupt, Opened,

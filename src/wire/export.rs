@@ -16,8 +16,14 @@ use crate::domain::{
 /// The format's version.
 const VERSION: u32 = 1;
 
+#[derive(Deserialize)]
+struct Format {
+    redstart: u32,
+}
+
+// An import of a line with an unknown field would lose it.
 #[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ExportedLetter {
     redstart: u32,
     id: String,
@@ -59,6 +65,7 @@ struct ExportedLetter {
 }
 
 #[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct ExportedAttempt {
     number: u32,
     at: String,
@@ -171,18 +178,17 @@ impl DeadLetter {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`]: the line is malformed, of another format, or breaks a rule that the
-    /// error names.
+    /// [`ErrorKind::Decode`]: the line is malformed, has a field that this version does not know, is of
+    /// another format, or breaks a rule that the error names.
     pub fn from_json(line: &str) -> Result<Self, Error> {
-        let line: ExportedLetter =
-            serde_json::from_str(line).map_err(|e| malformed("is malformed").because(e))?;
-        if line.redstart != VERSION {
-            let rule = format!(
-                "is of format {}; this version reads {VERSION}",
-                line.redstart
-            );
+        let flaw = |error: serde_json::Error| malformed("is malformed").because(error);
+        // Another format may have other fields.
+        let Format { redstart } = serde_json::from_str(line).map_err(flaw)?;
+        if redstart != VERSION {
+            let rule = format!("is of format {redstart}; this version reads {VERSION}");
             return Err(malformed(rule));
         }
+        let line: ExportedLetter = serde_json::from_str(line).map_err(flaw)?;
         let time = |text: &str| text.parse::<Timestamp>();
         let history = line.history.into_iter().map(FailedAttempt::try_from);
         let read = || -> Result<Self, Error> {
@@ -348,14 +354,19 @@ mod tests {
         for (bad, part) in [
             ("{", "malformed"),
             (
-                &good.replace("\"redstart\":1", "\"redstart\":2"),
+                &good.replace("\"redstart\":1", "\"redstart\":2,\"expires\":1"),
                 "format 2",
+            ),
+            (
+                &good.replace("\"attempts\"", "\"expires\":1,\"attempts\""),
+                "unknown field `expires`",
             ),
             (&good.replace("exhausted", "bored"), "breaks a rule"),
             (&good.replace("orders", "or ders"), "breaks a rule"),
         ] {
             let error = DeadLetter::from_json(bad).unwrap_err();
-            assert!(error.to_string().contains(part), "{error}");
+            let told = crate::domain::describe(&error);
+            assert!(told.contains(part), "{told}");
         }
     }
 

@@ -437,10 +437,10 @@ fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
         let args = [&["dead", "import", "orders", "billing", "--json"], rest].concat();
         run_with(redstart(Some(&url), &args), input)
     };
-    let count = |imported: u64, present: u64, failed: u64| json!({"imported": imported, "present": present, "failed": failed});
-    assert_eq!(import(&kept, &[]).ok().json(), count(3, 0, 0));
-    assert_eq!(import(&before.out, &[]).ok().json(), count(4, 3, 0));
-    assert_eq!(import(&before.out, &[]).ok().json(), count(0, 7, 0));
+    let count = |[imported, present, gone, failed]: [u64; 4]| json!({"imported": imported, "present": present, "gone": gone, "failed": failed});
+    assert_eq!(import(&kept, &[]).ok().json(), count([3, 0, 0, 0]));
+    assert_eq!(import(&before.out, &[]).ok().json(), count([4, 3, 0, 0]));
+    assert_eq!(import(&before.out, &[]).ok().json(), count([0, 7, 0, 0]));
     let again = lines(&dead(&url, "export", &[]).ok());
     let fields = |all: &[Value]| {
         let fields = all.iter().map(|one| one["fields"].to_string());
@@ -448,14 +448,31 @@ fn purging_asks_for_the_count_and_keeps_a_copy_that_comes_back() {
     };
     assert_eq!(fields(&again), fields(&lines(&before)), "byte for byte");
     dead(&url, "purge", &["--all", "--yes"]).ok();
-    assert_eq!(
-        import(&kept, &[]).ok().json(),
-        count(0, 3, 0),
-        "it was here before"
+    let ran = import(&kept, &[]).failed(1);
+    assert_eq!(ran.json(), count([0, 0, 3, 0]), "it was here before");
+    assert!(
+        ran.err.starts_with("lines 1 to 3: an earlier import added")
+            && ran.err.contains("--reimport"),
+        "{ran:?}"
     );
-    assert_eq!(import(&kept, &["--reimport"]).ok().json(), count(3, 0, 0));
+    let two: String = kept.split_inclusive('\n').skip(1).collect();
+    assert_eq!(
+        import(&two, &["--reimport"]).ok().json(),
+        count([2, 0, 0, 0])
+    );
+    let ran = import(&kept, &[]).failed(1);
+    assert_eq!(ran.json(), count([0, 2, 1, 0]), "one of three is missing");
+    assert!(ran.err.starts_with("line 1: "), "{ran:?}");
+    assert_eq!(
+        import(&kept, &["--reimport"]).ok().json(),
+        count([1, 2, 0, 0])
+    );
     let ran = import(&format!("\nnonsense\u{1b}\n{{}}\n{kept}"), &["--reimport"]).failed(1);
-    assert_eq!(ran.json(), count(0, 3, 2), "what is there is not doubled");
+    assert_eq!(
+        ran.json(),
+        count([0, 3, 0, 2]),
+        "what is there is not doubled"
+    );
     assert!(
         ran.err.contains("line 2: ") && is_harmless(&ran.err),
         "{ran:?}"

@@ -17,7 +17,7 @@ fn what_is_published_can_be_looked_at() {
     let ran = publish(&url, &["--type", "t", "--key", "k", "--json"], input).ok();
     assert_eq!(
         ran.json(),
-        json!({"published": 3, "failed": 0, "unknown": 0})
+        json!({"published": 3, "duplicates": 0, "failed": 0, "unknown": 0})
     );
     let id = "0190163d-8694-739b-aea5-966c26f8ad90";
     let envelope = json!({

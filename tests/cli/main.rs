@@ -14,6 +14,7 @@ mod operate;
 mod operators;
 mod publish;
 mod retries;
+mod rules;
 mod run;
 mod secrets;
 mod terminal;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::run::{publish, read_all, redstart, wait};
+use crate::run::{publish, read_all, redstart, run, run_with, wait};
 use crate::support::{PATIENCE, Server, signal};
 
 #[test]
@@ -17,7 +17,7 @@ fn bad_lines_are_named_and_do_not_lose_the_others() {
     let ran = publish(&url, &["--type", "t", "--json"], input).failed(1);
     assert_eq!(
         ran.json(),
-        json!({"published": 3, "failed": 2, "unknown": 0})
+        json!({"published": 3, "duplicates": 0, "failed": 2, "unknown": 0})
     );
     let complaints: Vec<&str> = ran.err.lines().collect();
     assert_eq!(complaints.len(), 2, "{ran:?}");
@@ -44,10 +44,81 @@ fn bad_lines_are_named_and_do_not_lose_the_others() {
     let ran = publish(&url, &["--type", "t", "--json"], &big).failed(1);
     assert_eq!(
         ran.json(),
-        json!({"published": 2, "failed": 1, "unknown": 0})
+        json!({"published": 2, "duplicates": 0, "failed": 1, "unknown": 0})
     );
     assert!(ran.err.starts_with("line 2: encode envelope"), "{ran:?}");
     publish(&url, &[], "1\n").failed(2);
+}
+
+#[test]
+fn what_was_published_before_is_counted_apart() {
+    let server = Server::start();
+    let url = server.url();
+    let id = "01a2184e-5b92-77b5-9fd9-f58b7127b4f5";
+    let send = |lines: &str, rest: &[&str]| {
+        let args = [&["publish", "orders", "--envelope"], rest].concat();
+        let mut command = redstart(Some(&url), &args);
+        command.env("REDSTART_DEDUPLICATION", "10m");
+        run_with(command, lines)
+    };
+    let one = format!("{{\"id\":\"{id}\",\"type\":\"t\",\"payload\":1}}\n");
+    let two = format!("{one}{{\"type\":\"t\",\"payload\":2}}\n");
+    assert_eq!(send(&one, &[]).ok().out, "1 published to orders\n");
+    let told = send(&two, &["--json"]).ok().json();
+    assert_eq!(
+        told,
+        json!({"published": 1, "duplicates": 1, "failed": 0, "unknown": 0})
+    );
+    let ran = send(&one, &[]).ok();
+    assert_eq!(ran.out, "0 published to orders, 1 already published\n");
+    assert_eq!(server.command::<u64>(&["XLEN", "{shop:orders}:log"]), 2);
+}
+
+#[test]
+fn a_copy_of_a_topic_loses_no_field() {
+    let server = Server::start();
+    let url = server.url();
+    let foreign = r#"{"type":"t","payload":1,"trace":{"n":100000000000000000000001}}"#;
+    let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", foreign]);
+    let tail = ["tail", "orders", "--from-beginning", "--envelope"];
+    let line = run(Some(&url), &tail).ok().out + "null\n";
+    let copy = |rest: &[&str]| {
+        let args = [&["publish", "copy", "--envelope"], rest].concat();
+        let mut command = redstart(Some(&url), &args);
+        command.env("REDSTART_CODEC", "json");
+        run_with(command, &*line)
+    };
+    let ran = copy(&[]).failed(1);
+    assert_eq!(ran.out, "0 published to copy, 2 failed\n");
+    for rule in [
+        "line 1: unknown field `trace`; --keep-unknown publishes it as it is\n",
+        "line 2: is not an envelope: invalid type: null, expected an object with `type`",
+    ] {
+        assert!(ran.err.contains(rule), "{ran:?}");
+    }
+    let ran = copy(&["--keep-unknown"]).failed(1);
+    assert_eq!(ran.out, "1 published to copy, 1 failed\n");
+    let copied = run(Some(&url), &["tail", "copy", "--json"]).ok().out;
+    assert!(
+        copied.contains(r#""trace":{"n":100000000000000000000001}"#),
+        "{copied}"
+    );
+    run(
+        Some(&url),
+        &["publish", "copy", "--type", "t", "--keep-unknown"],
+    )
+    .failed(2);
+
+    // An entry without an envelope cannot be copied so: it is named, and the others come.
+    let odd: String = server.command(&["XADD", "{shop:orders}:log", "*", "other", "x"]);
+    let _: String = server.command(&["XADD", "{shop:orders}:log", "*", "json", foreign]);
+    let ran = run(Some(&url), &tail).failed(1);
+    assert_eq!(ran.out.lines().count(), 2, "{ran:?}");
+    assert!(
+        ran.err
+            .starts_with(&format!("{odd}: undecodable: no field")),
+        "{ran:?}"
+    );
 }
 
 #[test]
@@ -61,7 +132,7 @@ fn a_trouble_of_many_lines_is_told_once() {
     let ran = publish(&url, &["--type", "t", "--json"], &many).failed(1);
     assert_eq!(
         ran.json(),
-        json!({"published": 0, "failed": 3000, "unknown": 0})
+        json!({"published": 0, "duplicates": 0, "failed": 3000, "unknown": 0})
     );
     let told: Vec<&str> = ran.err.lines().collect();
     assert!(told.len() <= 2, "{ran:?}");

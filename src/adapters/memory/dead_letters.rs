@@ -15,7 +15,7 @@ use crate::domain::{
 };
 use crate::store::{
     DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH,
-    Record, Restoring,
+    Record, Restored, Restoring,
 };
 use crate::wire::redelivery::{DEAD_LETTER_FIELD, OPERATION_FIELD};
 
@@ -101,15 +101,10 @@ impl MemoryAdapter {
         })
     }
 
-    fn restore_each(
-        &self,
-        at: &GroupAt,
-        records: &[Restoring],
-        again: bool,
-    ) -> Vec<Option<EntryId>> {
+    fn restore_each(&self, at: &GroupAt, records: &[Restoring], again: bool) -> Vec<Restored> {
         let now = self.shared.now();
         let restore = |group: &mut GroupState| {
-            let mut ids = Vec::with_capacity(records.len());
+            let mut results = Vec::with_capacity(records.len());
             for Restoring {
                 identity,
                 own,
@@ -120,20 +115,22 @@ impl MemoryAdapter {
                 let known = group.restored.get(identity);
                 let here = own.is_some_and(|own| own.body == record.body)
                     || known.is_some_and(|id| group.dead.contains_key(id));
-                if here || (known.is_some() && !again) {
-                    ids.push(None);
-                    continue;
-                }
-                let id = group.dead_letter(record.clone(), now);
-                group.restored.insert(identity.clone(), id);
-                ids.push(Some(id));
+                results.push(if here {
+                    Restored::Present
+                } else if known.is_some() && !again {
+                    Restored::Gone
+                } else {
+                    let id = group.dead_letter(record.clone(), now);
+                    group.restored.insert(identity.clone(), id);
+                    Restored::Added(id)
+                });
             }
-            ids
+            results
         };
         self.with(|space| {
             space
                 .group(at)
-                .map_or_else(|| vec![None; records.len()], restore)
+                .map_or_else(|| vec![Restored::Gone; records.len()], restore)
         })
     }
 
@@ -222,7 +219,7 @@ impl DeadLetters for MemoryAdapter {
         at: &'a GroupAt,
         records: &'a [Restoring],
         again: bool,
-    ) -> BoxFuture<'a, Result<Vec<Option<EntryId>>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<Restored>, Error>> {
         turn(move || Ok(self.restore_each(at, records, again)))
     }
 

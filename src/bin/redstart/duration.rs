@@ -7,7 +7,7 @@ use redstart::memory::{Clock as _, SystemClock};
 
 /// Reads `90s`, `15m`, `2h`, `7d`, `1h30m`; a day has 24 hours.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let rule = || "must be a time such as 500ms, 90s, 15m, 2h or 7d".to_owned();
+    let rule = || "must be a time such as 500ms, 90s, 15m, 2h or 7d, without a sign".to_owned();
     let span: Span = text.parse().map_err(|_| rule())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours());
     Duration::try_from(duration.map_err(|_| rule())?).map_err(|_| rule())

@@ -89,6 +89,12 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// The end of a command that has written its answer. A reader of the output that has gone does not
+/// turn a failure into a success.
+pub(crate) fn written(answer: io::Result<()>, ended: Result<(), Failure>) -> Result<(), Failure> {
+    ended.and_then(|()| Ok(answer?))
+}
+
 /// An error and its causes in one line.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
@@ -144,6 +150,17 @@ mod tests {
         assert_eq!(Failure::new("no").exit_code(), FAILED);
         let gone = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!((gone.exit_code(), gone.line()), (0, None));
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_hides_no_failure() {
+        let gone = || Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        let failed = || Err(Failure::Said(FAILED));
+        let code = |ended: Result<(), Failure>| ended.err().map_or(0, |one| one.exit_code());
+        assert_eq!(code(written(gone(), failed())), FAILED);
+        assert_eq!(code(written(Ok(()), failed())), FAILED);
+        assert_eq!(code(written(gone(), Ok(()))), 0);
+        assert_eq!(code(written(Err(io::Error::other("full")), Ok(()))), FAILED);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(crate) struct Terminal<'a> {
     json: bool,
     in_is_terminal: bool,
     out_is_terminal: bool,
+    out_is_closed: bool,
     err_is_terminal: bool,
 }
 
@@ -41,6 +42,7 @@ impl<'a> Terminal<'a> {
             json,
             in_is_terminal: false,
             out_is_terminal: false,
+            out_is_closed: false,
             err_is_terminal: false,
         }
     }
@@ -50,6 +52,7 @@ impl<'a> Terminal<'a> {
         Self {
             in_is_terminal: io::stdin().is_terminal(),
             out_is_terminal: out.is_terminal(),
+            out_is_closed: is_closed(out),
             err_is_terminal: err.is_terminal(),
             out,
             err,
@@ -70,6 +73,11 @@ impl<'a> Terminal<'a> {
     /// Whether the standard output is a terminal.
     pub(crate) fn out_is_terminal(&self) -> bool {
         self.out_is_terminal
+    }
+
+    /// Whether the standard output was closed when the process began, as by `>&-`.
+    pub(crate) fn out_is_closed(&self) -> bool {
+        self.out_is_closed
     }
 
     /// Colours a text, unless the output is not a terminal or `NO_COLOR` is set.
@@ -125,12 +133,12 @@ impl<'a> Terminal<'a> {
 
     /// Writes bytes to the result, unescaped.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes)
+        self.out.write_all(bytes).map_err(of_output)
     }
 
     /// Writes one line to the result, unescaped.
     pub(crate) fn line(&mut self, text: impl Display) -> io::Result<()> {
-        writeln!(self.out, "{text}")
+        writeln!(self.out, "{text}").map_err(of_output)
     }
 
     /// Writes a value to the result as one line of JSON.
@@ -153,7 +161,7 @@ impl<'a> Terminal<'a> {
     /// Writes the next rows of a table.
     pub(crate) fn rows(&mut self, table: &mut Table<'_>, rows: &[Vec<String>]) -> io::Result<()> {
         for line in table.portion(rows, width(self.out_is_terminal)) {
-            writeln!(self.out, "{line}")?;
+            self.line(line)?;
         }
         Ok(())
     }
@@ -162,14 +170,14 @@ impl<'a> Terminal<'a> {
     /// wrapped, each line indented to the first.
     pub(crate) fn hanging(&mut self, lead: &str, indent: usize, text: &str) -> io::Result<()> {
         for line in table::hanging(lead, indent, text, width(self.out_is_terminal)) {
-            writeln!(self.out, "{line}")?;
+            self.line(line)?;
         }
         Ok(())
     }
 
     /// Flushes the result.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.out.flush().map_err(of_output)
     }
 
     /// Writes one line to the error output, escaped. Ignores a closed error output.
@@ -206,6 +214,30 @@ impl<'a> Terminal<'a> {
         }
         bar
     }
+}
+
+/// Names the output in an error.
+fn of_output(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the standard output: {error}"))
+}
+
+/// Whether the standard output was closed. The runtime then has opened the null device in its place,
+/// for reading and writing; a shell opens it for writing only.
+#[cfg(unix)]
+fn is_closed(out: &io::Stdout) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use rustix::fs::{OFlags, fcntl_getfl, fstat};
+    let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
+    let (Ok(null), Ok(out_is), Ok(flags)) = (null, fstat(out), fcntl_getfl(out)) else {
+        return false;
+    };
+    out_is.st_rdev as u64 == null && flags & OFlags::RWMODE == OFlags::RDWR
+}
+
+#[cfg(not(unix))]
+fn is_closed(_: &io::Stdout) -> bool {
+    false
 }
 
 fn not_confirmed() -> Failure {

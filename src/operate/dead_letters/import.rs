@@ -10,7 +10,7 @@ use crate::domain::{DeadLetter, EntryId, Error, ErrorKind, Group, Topic};
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
 use crate::operate::dead_letters::plan::counted;
 use crate::operate::plan::{Confirmed, Plan};
-use crate::store::{GroupAt, Partition, Restoring};
+use crate::store::{GroupAt, Partition, Restored, Restoring};
 use crate::wire::dead_letter::encode_record;
 
 /// What an import did with one dead letter.
@@ -20,8 +20,21 @@ use crate::wire::dead_letter::encode_record;
 pub enum Imported {
     /// The import added it under this id.
     New(EntryId),
-    /// The group has it already, or an earlier import added it.
+    /// The group has it already.
     Present,
+    /// An earlier import added it, and it left the group since: redriven, purged, or removed by
+    /// retention. Only an import with `reimport` adds it again.
+    Gone,
+}
+
+impl From<Restored> for Imported {
+    fn from(restored: Restored) -> Self {
+        match restored {
+            Restored::Added(id) => Self::New(id),
+            Restored::Present => Self::Present,
+            Restored::Gone => Self::Gone,
+        }
+    }
 }
 
 /// What a planned import will do. [`Display`](fmt::Display) says it in one line for each fact.
@@ -65,8 +78,26 @@ impl fmt::Display for PlannedImport {
 pub struct ImportReport {
     /// How many dead letters the import added.
     pub imported: u64,
-    /// How many the group had already, or an earlier import added.
+    /// How many the group had already.
     pub present: u64,
+    /// How many an earlier import added and left the group since; the import did not add them.
+    pub gone: u64,
+}
+
+impl ImportReport {
+    /// Counts the results of [`import`](DeadLetters::import).
+    #[must_use]
+    pub fn of(results: &[Imported]) -> Self {
+        let mut report = Self::default();
+        for result in results {
+            match result {
+                Imported::New(_) => report.imported += 1,
+                Imported::Present => report.present += 1,
+                Imported::Gone => report.gone += 1,
+            }
+        }
+        report
+    }
 }
 
 /// Sums the reports of several imports.
@@ -74,6 +105,7 @@ impl AddAssign for ImportReport {
     fn add_assign(&mut self, other: Self) {
         self.imported += other.imported;
         self.present += other.present;
+        self.gone += other.gone;
     }
 }
 
@@ -111,14 +143,7 @@ impl DeadLetters {
     pub async fn run_import(&self, plan: Confirmed<PlannedImport>) -> Result<ImportReport, Error> {
         let plan = plan.into_plan();
         let results = self.import(&plan.topic, &plan.group, &plan.letters, plan.reimport);
-        let mut report = ImportReport::default();
-        for result in results.await? {
-            match result {
-                Imported::New(_) => report.imported += 1,
-                Imported::Present => report.present += 1,
-            }
-        }
-        Ok(report)
+        Ok(ImportReport::of(&results.await?))
     }
 
     /// Adds exported dead letters to a group, as its newest. However often it runs, it adds each
@@ -156,15 +181,15 @@ impl DeadLetters {
             }
         };
         let records: Vec<Restoring> = letters.iter().map(restoring).collect();
-        let ids = self
+        let restored = self
             .port()
             .restore(&GroupAt::of(topic, group), &records, reimport)
             .await?;
-        let count = ids.iter().flatten().count() as u64;
+        let results: Vec<Imported> = restored.into_iter().map(Imported::from).collect();
+        let count = ImportReport::of(&results).imported;
         metrics::counter!("redstart_dead_letters_imported_total", "topic" => topic.to_string(), "group" => group.to_string())
             .increment(count);
         tracing::info!(%topic, %group, count, "dead letters imported");
-        let imported = |id: Option<EntryId>| id.map_or(Imported::Present, Imported::New);
-        Ok(ids.into_iter().map(imported).collect())
+        Ok(results)
     }
 }

@@ -21,7 +21,7 @@ use crate::domain::{
 };
 use crate::store::{
     DeadLetters, Disposition, Fields, Found, GroupAt, IdRange, JournalRow, MAX_BATCH, Record,
-    Restoring,
+    Restored, Restoring,
 };
 use crate::wire::dead_letter::{decode_head, encode_head, unreadable};
 use counts::Sums;
@@ -90,8 +90,8 @@ impl RedisAdapter {
         at: &GroupAt,
         records: &[Restoring],
         again: bool,
-    ) -> Result<Vec<Option<EntryId>>, Error> {
-        let mut ids = Vec::with_capacity(records.len());
+    ) -> Result<Vec<Restored>, Error> {
+        let mut results = Vec::with_capacity(records.len());
         for batch in batches(records, |one| one.record.body.len()) {
             let mut call = scripts::dead_restore()
                 .key(self.keys.dead(at))
@@ -111,10 +111,19 @@ impl RedisAdapter {
                 .call("restore dead letters", &call, reply::typed)
                 .await
                 .map_err(|e| e.on(at.to_string()))?;
-            // An empty text is no id.
-            ids.extend(given.iter().map(|id| reply::parse_id(id.as_bytes())));
+            for told in &given {
+                results.push(match (reply::parse_id(told.as_bytes()), told.as_str()) {
+                    (Some(id), _) => Restored::Added(id),
+                    (None, "") => Restored::Present,
+                    (None, "gone") => Restored::Gone,
+                    _ => {
+                        let cause = reply::unexpected("dead_restore.lua");
+                        return Err(error::sent("restore dead letters", cause).on(at.to_string()));
+                    }
+                });
+            }
         }
-        Ok(ids)
+        Ok(results)
     }
 
     /// A hash of counts, and what is to be subtracted from it. The two commands reach the server in one
@@ -241,7 +250,7 @@ impl DeadLetters for RedisAdapter {
         at: &'a GroupAt,
         records: &'a [Restoring],
         again: bool,
-    ) -> BoxFuture<'a, Result<Vec<Option<EntryId>>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<Restored>, Error>> {
         Box::pin(self.put_dead(at, records, again))
     }
 

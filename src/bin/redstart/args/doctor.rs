@@ -31,7 +31,7 @@ Exit codes: 0 no problem, 1 a problem, or with --strict a warning, 2 wrong usage
 )]
 pub(crate) struct DoctorArgs {
     /// A group with waiting messages is stuck when no consumer was active for this long
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) stuck_after: Duration,
     /// Treat a warning as a problem
     #[arg(long)]

@@ -117,7 +117,7 @@ pub(crate) struct CasArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Form {
     /// Time to live, such as 30s, 15m, 2h, 7d [default: none]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) ttl: Option<Duration>,
     /// Take values as plain text, not as JSON
     #[arg(long)]

@@ -4,6 +4,7 @@ mod dead;
 mod doctor;
 mod groups;
 mod kv;
+mod number;
 mod pages;
 mod retries;
 
@@ -127,6 +128,28 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Whether the command does nothing but write to the standard output, and has no answer in its
+    /// exit code.
+    pub(crate) fn only_shows(&self) -> bool {
+        match self {
+            Self::Tail(_) | Self::Topics(_) => true,
+            Self::Groups(args) => args.action.is_none(),
+            Self::Dead(args) => args.action.only_shows(),
+            Self::Retries(args) => matches!(args.action, RetriesAction::List(_)),
+            Self::Migrate(args) => matches!(args.action, MigrateAction::Status),
+            Self::Demo(_)
+            | Self::DemoWorker(_)
+            | Self::Publish(_)
+            | Self::Kv(_)
+            | Self::Health(_)
+            | Self::Doctor(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        }
+    }
+}
+
 /// Publish lines of JSON from stdin.
 #[derive(Debug, ClapArgs)]
 #[command(
@@ -136,7 +159,8 @@ Publish lines of JSON from stdin, in their order.
 Each line is the payload of one message; the options set the other fields. With --envelope each
 line is an envelope as on the wire: type, payload, and optionally id, corrId, tenantId, key,
 headers. The options then fill the fields that a line leaves out. The tool ignores ts, attempts and
-lastError, because it publishes a new message. It skips empty lines.
+lastError, because it publishes a new message. A line with any other field fails, unless
+--keep-unknown is given. It skips empty lines.
 
 The tool reports a line that fails on stderr, with its number and the rule that it breaks, and
 publishes the others, unless --stop-on-error is set.",
@@ -144,10 +168,11 @@ publishes the others, unless --stop-on-error is set.",
 Examples:
   echo '{\"cents\":1250}' | redstart publish orders --type order.placed --key order-7
   redstart publish orders --envelope < orders.ndjson
-  redstart tail orders --from-beginning --json | jq -c .envelope | redstart publish copy --envelope
+  redstart tail orders --from-beginning --envelope | redstart publish copy --envelope --keep-unknown
 
-With --json: {\"published\",\"failed\",\"unknown\"}, three counts. An unknown message may have been
-published: the connection broke after the tool sent it.
+With --json: {\"published\",\"duplicates\",\"failed\",\"unknown\"}, four counts. A duplicate was published
+before, within the deduplication window. An unknown message may have been published: the connection
+broke after the tool sent it.
 
 Exit codes: 0 all published, 1 a message failed or is unknown, 2 wrong usage, 130 interrupted."
 )]
@@ -176,6 +201,9 @@ pub(crate) struct PublishArgs {
     /// A header; repeat for several
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     pub(crate) headers: Vec<(String, String)>,
+    /// With --envelope, publish fields that this version does not know as they are
+    #[arg(long, requires = "envelope")]
+    pub(crate) keep_unknown: bool,
     /// Stop at the first line that fails
     #[arg(long)]
     pub(crate) stop_on_error: bool,
@@ -206,7 +234,9 @@ Examples:
   redstart tail orders --from-beginning --max 100 --json | jq .envelope.payload
 
 With --json every line is {\"id\",\"envelope\":{…}}, the envelope as on the wire; an undecodable entry
-is {\"id\",\"undecodable\",\"fields\":[…]}."
+is {\"id\",\"undecodable\",\"fields\":[…]}. With --envelope the tool reports an undecodable entry on stderr.
+
+Exit codes: 0 shown, 1 failed, or with --envelope an entry was undecodable, 2 wrong usage."
 )]
 pub(crate) struct TailArgs {
     /// The topic
@@ -215,13 +245,16 @@ pub(crate) struct TailArgs {
     #[arg(long, conflicts_with = "last")]
     pub(crate) from_beginning: bool,
     /// Start with the newest N entries
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = number::from_zero::<usize>, allow_negative_numbers = true)]
     pub(crate) last: usize,
     /// Keep showing new entries; waits for a topic that does not exist yet
     #[arg(long, short)]
     pub(crate) follow: bool,
+    /// Write the envelopes alone, as JSON on the wire, for `publish --envelope`
+    #[arg(long)]
+    pub(crate) envelope: bool,
     /// Stop after N entries
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: Option<usize>,
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 use redstart::{Group, Topic, retries::DeliveryId};
 
+use super::number;
+
 /// List scheduled retries, run them now, or cancel them.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RetriesArgs {
@@ -39,7 +41,7 @@ pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
     /// Stop after N
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,
 }
 

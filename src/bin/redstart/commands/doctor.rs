@@ -3,7 +3,7 @@
 use redstart::doctor::{DoctorReport, Severity};
 
 use crate::args::DoctorArgs;
-use crate::failure::{FAILED, Failure};
+use crate::failure::{FAILED, Failure, written};
 use crate::settings::Settings;
 use crate::terminal::{Colour, Terminal};
 
@@ -14,23 +14,25 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let doctor = settings.builder()?.doctor().map_err(Failure::of_settings)?;
     let report = doctor.with_stuck_after(args.stuck_after).run().await;
-    if terminal.is_json() {
-        terminal.json(&report)?;
+    let told = if terminal.is_json() {
+        terminal.json(&report)
     } else {
-        render(&report, terminal)?;
-    }
+        render(&report, terminal)
+    };
     let tolerated = if args.strict {
         Severity::Unknown
     } else {
         Severity::Warning
     };
-    if report.severity > tolerated {
-        return Err(Failure::Said(FAILED));
-    }
-    Ok(())
+    let ended = if report.severity > tolerated {
+        Err(Failure::Said(FAILED))
+    } else {
+        Ok(())
+    };
+    written(told, ended)
 }
 
-fn render(report: &DoctorReport, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+fn render(report: &DoctorReport, terminal: &mut Terminal<'_>) -> std::io::Result<()> {
     for finding in &report.findings {
         let colour = match finding.severity {
             Severity::Ok => Colour::Green,

@@ -1,42 +1,21 @@
 //! Parses a line of input into an envelope.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use redstart::Envelope;
+use redstart::envelope::EntryId;
+use redstart::store::{Limits, decode_entry};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use crate::args::PublishArgs;
 use crate::failure::chain;
 
-/// The fields of an envelope on the wire.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct EnvelopeLine {
-    #[serde(rename = "type")]
-    message_type: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    payload: Option<Box<RawValue>>,
-    id: Option<String>,
-    corr_id: Option<String>,
-    tenant_id: Option<String>,
-    key: Option<String>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    // A published envelope has these; a new message gets its own.
-    #[serde(rename = "ts")]
-    _ts: Option<Box<RawValue>>,
-    #[serde(rename = "attempts")]
-    _attempts: Option<Box<RawValue>>,
-    #[serde(rename = "lastError")]
-    _last_error: Option<Box<RawValue>>,
-}
-
-/// A payload of `null` is present.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    <Box<RawValue>>::deserialize(deserializer).map(Some)
-}
+/// A published envelope has these; a new message gets its own.
+const REPLACED: [&str; 3] = ["ts", "attempts", "lastError"];
 
 /// The envelope of a line, or the rule that the line breaks; `None` for an empty line.
 pub(super) fn parse(line: &[u8], args: &PublishArgs) -> Result<Option<Envelope>, String> {
@@ -44,15 +23,16 @@ pub(super) fn parse(line: &[u8], args: &PublishArgs) -> Result<Option<Envelope>,
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let fields = if args.envelope {
-        serde_json::from_str(text)
-            .map_err(|error| format!("is not an envelope: {}", place(&error)))?
+    let line = if args.envelope {
+        EnvelopeLine::read(text)?
     } else {
-        EnvelopeLine::of(
-            serde_json::from_str(text).map_err(|e| format!("is not JSON: {}", place(&e)))?,
-        )
+        let payload = serde_json::from_str(text);
+        EnvelopeLine {
+            payload: Some(payload.map_err(|error| format!("is not JSON: {}", place(&error)))?),
+            ..EnvelopeLine::default()
+        }
     };
-    fields.envelope(args).map(Some)
+    line.envelope(args).map(Some)
 }
 
 /// A parser's error without its line number, which is always 1 here.
@@ -64,20 +44,81 @@ fn place(error: &serde_json::Error) -> String {
     }
 }
 
-impl EnvelopeLine {
-    fn of(payload: Box<RawValue>) -> Self {
-        Self {
-            message_type: None,
-            payload: Some(payload),
-            id: None,
-            corr_id: None,
-            tenant_id: None,
-            key: None,
-            headers: BTreeMap::new(),
-            _ts: None,
-            _attempts: None,
-            _last_error: None,
+/// The members of a JSON object, in their order, each as it is written.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with `type` and `payload`")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
         }
+        deserializer.deserialize_map(Read)
+    }
+}
+
+/// The fields of an envelope on the wire.
+#[derive(Default)]
+struct EnvelopeLine {
+    message_type: Option<String>,
+    payload: Option<Box<RawValue>>,
+    id: Option<Uuid>,
+    correlation: Option<String>,
+    tenant: Option<String>,
+    key: Option<String>,
+    headers: BTreeMap<String, String>,
+    unknown: BTreeMap<String, Box<RawValue>>,
+}
+
+/// Reads a field; `null` means that it is absent.
+fn field<T: DeserializeOwned>(name: &str, raw: &RawValue, rule: &str) -> Result<Option<T>, String> {
+    serde_json::from_str(raw.get()).map_err(|_| format!("field `{name}` must be {rule}"))
+}
+
+impl EnvelopeLine {
+    fn read(text: &str) -> Result<Self, String> {
+        let members: Members = serde_json::from_str(text)
+            .map_err(|error| format!("is not an envelope: {}", place(&error)))?;
+        let mut line = Self::default();
+        let mut seen = Vec::new();
+        for (name, raw) in members.0 {
+            if seen.contains(&name) {
+                return Err(format!("field `{name}` is there twice"));
+            }
+            match &*name {
+                "type" => line.message_type = field(&name, &raw, "a text")?,
+                "id" => line.id = field(&name, &raw, "a UUID")?,
+                "corrId" => line.correlation = field(&name, &raw, "a text")?,
+                "tenantId" => line.tenant = field(&name, &raw, "a text")?,
+                "key" => line.key = field(&name, &raw, "a text")?,
+                // Some languages write an empty map as a list.
+                "headers" if raw.get() == "[]" => {}
+                "headers" => {
+                    let headers = field(&name, &raw, "an object of texts")?;
+                    line.headers = headers.unwrap_or_default();
+                }
+                // A payload of `null` is present.
+                "payload" => line.payload = Some(raw),
+                replaced if REPLACED.contains(&replaced) => {}
+                _ => {
+                    line.unknown.insert(name.clone(), raw);
+                }
+            }
+            seen.push(name);
+        }
+        Ok(line)
     }
 
     /// The envelope of the line; the options fill the fields that the line leaves out.
@@ -85,15 +126,22 @@ impl EnvelopeLine {
         let message_type = self.message_type.or_else(|| args.message_type.clone());
         let message_type = message_type.ok_or("field `type` is missing, and --type is not set")?;
         let payload = self.payload.ok_or("field `payload` is missing")?;
+        if let Some(name) = self.unknown.keys().next().filter(|_| !args.keep_unknown) {
+            return Err(format!(
+                "unknown field `{name}`; --keep-unknown publishes it as it is"
+            ));
+        }
         let mut envelope = Envelope::new(message_type, &payload).map_err(|error| chain(&error))?;
+        if !self.unknown.is_empty() {
+            envelope = with_unknown(&envelope, payload, self.unknown, args)?;
+        }
         if let Some(id) = self.id {
-            let id = Uuid::try_parse(&id).map_err(|error| format!("field `id`: {error}"))?;
             envelope = envelope.with_id(id);
         }
-        if let Some(id) = self.corr_id.or_else(|| args.correlation.clone()) {
+        if let Some(id) = self.correlation.or_else(|| args.correlation.clone()) {
             envelope = envelope.with_correlation(id);
         }
-        if let Some(tenant) = self.tenant_id.or_else(|| args.tenant.clone()) {
+        if let Some(tenant) = self.tenant.or_else(|| args.tenant.clone()) {
             envelope = envelope.with_tenant(tenant);
         }
         if let Some(key) = self.key.or_else(|| args.key.clone()) {
@@ -105,6 +153,28 @@ impl EnvelopeLine {
         }
         Ok(envelope)
     }
+}
+
+/// The envelope with fields that this version does not know. The reader of the wire keeps them, as
+/// it does for a message of a newer version.
+fn with_unknown(
+    envelope: &Envelope,
+    payload: Box<RawValue>,
+    mut fields: BTreeMap<String, Box<RawValue>>,
+    args: &PublishArgs,
+) -> Result<Envelope, String> {
+    let text = |text: String| to_raw_value(&text).map_err(|error| error.to_string());
+    fields.insert("id".to_owned(), text(envelope.id().to_string())?);
+    fields.insert("ts".to_owned(), text(envelope.created_at().to_string())?);
+    fields.insert("type".to_owned(), text(envelope.message_type().to_owned())?);
+    let correlation = envelope.correlation().unwrap_or_default();
+    fields.insert("corrId".to_owned(), text(correlation.to_owned())?);
+    fields.insert("payload".to_owned(), payload);
+    let bytes = serde_json::to_vec(&fields).map_err(|error| error.to_string())?;
+    let limits = Limits::default().with_max_bytes(usize::MAX);
+    let pairs = [(&b"json"[..], &bytes[..])];
+    decode_entry(&args.topic, EntryId::default(), pairs, limits)
+        .map_err(|flaw| format!("is not an envelope: {flaw}"))
 }
 
 #[cfg(test)]
@@ -121,6 +191,7 @@ mod tests {
             tenant: None,
             correlation: None,
             headers: vec![("a".to_owned(), "option".to_owned())],
+            keep_unknown: false,
             stop_on_error: false,
         }
     }
@@ -156,6 +227,47 @@ mod tests {
     }
 
     #[test]
+    fn null_and_an_empty_list_of_headers_mean_absent() {
+        let line = br#"{"type":"t","payload":1,"id":null,"corrId":null,"key":null,"headers":[]}"#;
+        let read = parse(line, &args(true)).unwrap().unwrap();
+        assert_eq!(read.key(), Some("k"), "the option fills it");
+        let line = br#"{"type":"t","payload":1,"headers":null}"#;
+        assert_eq!(
+            parse(line, &args(true)).unwrap().unwrap().headers().len(),
+            1
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_or_kept_with_every_digit() {
+        let line =
+            br#"{"type":"t","payload":1.50,"trace":{"n":100000000000000000000001},"key":"own"}"#;
+        let rule = parse(line, &args(true)).unwrap_err();
+        assert!(
+            rule.starts_with("unknown field `trace`; --keep-unknown "),
+            "{rule}"
+        );
+        let keeping = PublishArgs {
+            keep_unknown: true,
+            ..args(true)
+        };
+        let read = parse(line, &keeping).unwrap().unwrap();
+        let json = redstart::views::envelope_json(&read).unwrap();
+        for part in [
+            r#""trace":{"n":100000000000000000000001}"#,
+            "1.50",
+            r#""key":"own""#,
+        ] {
+            assert!(json.get().contains(part), "{part} in {json}");
+        }
+        assert_eq!(read.headers()["a"], "option");
+        let plain = parse(br#"{"type":"t","payload":1}"#, &keeping)
+            .unwrap()
+            .unwrap();
+        assert_eq!(read.correlation().is_some(), plain.correlation().is_some());
+    }
+
+    #[test]
     fn a_bad_line_names_its_rule() {
         for (line, rule) in [
             (
@@ -175,7 +287,23 @@ mod tests {
                 br#"{"type":"t","payload":1,"tenant":"x"}"#,
                 "unknown field `tenant`",
             ),
-            (br#"{"type":"t","payload":1,"id":"7"}"#, "field `id`"),
+            (
+                br#"{"type":"t","payload":1,"id":"7"}"#,
+                "field `id` must be a UUID",
+            ),
+            (br#"{"type":7,"payload":1}"#, "field `type` must be a text"),
+            (
+                br#"{"type":"t","payload":1,"headers":{"a":1}}"#,
+                "field `headers` must be an object of texts",
+            ),
+            (
+                br#"{"type":"t","payload":1,"payload":2}"#,
+                "field `payload` is there twice",
+            ),
+            (
+                b"null",
+                "is not an envelope: invalid type: null, expected an object with",
+            ),
         ] {
             let error = parse(line, &args(true)).unwrap_err();
             assert!(error.contains(rule), "{error}");

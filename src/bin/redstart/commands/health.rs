@@ -6,7 +6,7 @@ use redstart::{
 };
 
 use crate::escape;
-use crate::failure::{FAILED, Failure};
+use crate::failure::{FAILED, Failure, written};
 use crate::settings::{NamespaceAccess, Settings};
 use crate::terminal::Terminal;
 
@@ -20,18 +20,28 @@ pub(super) async fn run(settings: &Settings, terminal: &mut Terminal<'_>) -> Res
         }
         Err(error) => Health::of_error(&error),
     };
-    if terminal.is_json() {
-        terminal.json(&health)?;
+    let told = if terminal.is_json() {
+        terminal.json(&health)
     } else {
-        terminal.line(if health.ok { "ok" } else { "not ok" })?;
-        terminal.line(escape::text(&line("bus", &health.bus)))?;
-        terminal.line(escape::text(&line("kv", &health.kv)))?;
-    }
-    if health.ok {
+        lines(&health)
+            .iter()
+            .try_for_each(|line| terminal.line(escape::text(line)))
+    };
+    let ended = if health.ok {
         Ok(())
     } else {
         Err(Failure::Said(FAILED))
-    }
+    };
+    written(told, ended)
+}
+
+fn lines(health: &Health) -> [String; 3] {
+    let all = if health.ok { "ok" } else { "not ok" };
+    [
+        all.to_owned(),
+        line("bus", &health.bus),
+        line("kv", &health.kv),
+    ]
 }
 
 fn line(name: &str, check: &HealthCheck) -> String {

@@ -7,7 +7,7 @@ use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::args::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
-use crate::failure::{FAILED, Failure, chain};
+use crate::failure::{FAILED, Failure, chain, written};
 use crate::hex;
 use crate::terminal::Terminal;
 
@@ -94,14 +94,15 @@ async fn delete(args: &DeleteArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Resu
         };
         list.push(&key[..]);
     }
+    let mut told = Ok(());
     if terminal.is_json() {
-        terminal.json(&json!({ "deleted": deleted, "absent": missing }))?;
+        told = terminal.json(&json!({ "deleted": deleted, "absent": missing }));
     }
     if missing.is_empty() {
-        return Ok(());
+        return Ok(told?);
     }
     terminal.remark(format_args!("absent: {}", missing.join(", ")));
-    Err(Failure::Said(FAILED))
+    written(told, Err(Failure::Said(FAILED)))
 }
 
 async fn cas(args: &CasArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
@@ -114,14 +115,15 @@ async fn cas(args: &CasArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(),
         .cas(&args.key, expected.as_ref(), &new, args.form.ttl)
         .await
         .map_err(Failure::of_arguments)?;
+    let mut told = Ok(());
     if terminal.is_json() {
-        terminal.json(&json!({ "swapped": swapped }))?;
+        told = terminal.json(&json!({ "swapped": swapped }));
     }
     if swapped {
-        return Ok(());
+        return Ok(told?);
     }
     terminal.remark("not swapped: the value differs from the expected one");
-    Err(Failure::Said(FAILED))
+    written(told, Err(Failure::Said(FAILED)))
 }
 
 fn absent(key: &str) -> Failure {

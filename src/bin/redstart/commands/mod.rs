@@ -23,6 +23,10 @@ use crate::terminal::Terminal;
 /// Runs one command.
 pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let settings = &args.settings;
+    if args.command.only_shows() && terminal.out_is_closed() {
+        let rule = "the standard output is closed, so that nothing can be shown";
+        return Err(Failure::new(rule));
+    }
     let connect = || settings.connect_for(args.command.access());
     match &args.command {
         Command::Demo(args) => demo::run(args, settings, terminal).await,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::envelope_line;
 use super::input::{self, InputLine};
 use crate::args::PublishArgs;
-use crate::failure::{FAILED, Failure, INTERRUPTED, chain};
+use crate::failure::{FAILED, Failure, INTERRUPTED, chain, written};
 use crate::settings::{NamespaceAccess, Settings};
 use crate::terminal::Terminal;
 
@@ -20,6 +20,8 @@ const BATCH: usize = 500;
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct PublishReport {
     published: u64,
+    /// Published before, within the deduplication window: the topic has one entry of each.
+    duplicates: u64,
     failed: u64,
     unknown: u64,
 }
@@ -46,25 +48,30 @@ pub(super) async fn run(
     let count = publishing.count;
     let PublishReport {
         published,
+        duplicates,
         failed,
         unknown,
     } = count;
-    if terminal.is_json() {
-        terminal.json(&count)?;
+    let told = if terminal.is_json() {
+        terminal.json(&count)
     } else {
         let mut text = format!("{published} published to {}", args.topic);
-        for (count, what) in [(failed, "failed"), (unknown, "unknown")] {
+        for (count, what) in [
+            (duplicates, "already published"),
+            (failed, "failed"),
+            (unknown, "unknown"),
+        ] {
             if count > 0 {
                 text = format!("{text}, {count} {what}");
             }
         }
-        terminal.line(text)?;
-    }
-    result?;
-    if failed + unknown > 0 {
-        return Err(Failure::Said(FAILED));
-    }
-    Ok(())
+        terminal.line(text)
+    };
+    let ended = result.and_then(|()| match failed + unknown {
+        0 => Ok(()),
+        _ => Err(Failure::Said(FAILED)),
+    });
+    written(told, ended)
 }
 
 /// Consecutive lines that failed by the same rule.
@@ -177,9 +184,16 @@ impl Publishing<'_> {
         let results = bus.publish_all(&self.args.topic, envelopes).await;
         let mut any = false;
         for (number, result) in numbers.iter().zip(results) {
-            let Err(error) = result else {
-                self.count.published += 1;
-                continue;
+            let error = match result {
+                Ok(receipt) if receipt.duplicate => {
+                    self.count.duplicates += 1;
+                    continue;
+                }
+                Ok(_) => {
+                    self.count.published += 1;
+                    continue;
+                }
+                Err(error) => error,
             };
             any = true;
             if error.kind() == ErrorKind::OutcomeUnknown {

@@ -15,7 +15,7 @@ use redstart::{
 };
 
 use crate::args::{CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which};
-use crate::failure::{FAILED, Failure};
+use crate::failure::{FAILED, Failure, written};
 use crate::table::Table;
 use crate::terminal::Terminal;
 use crate::{duration, escape, priority};
@@ -189,17 +189,17 @@ fn preview<T: serde::Serialize>(
     planned: &PlannedRetries,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    if terminal.is_json() {
-        terminal.json(plan)?;
+    let told = if terminal.is_json() {
+        terminal.json(plan)
     } else {
-        terminal.line(planned)?;
-    }
-    fail_for_missing(planned.missing)
+        terminal.line(planned)
+    };
+    written(told, fail_for_missing(planned.missing))
 }
 
 fn tell(report: &RetriesReport, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-    if terminal.is_json() {
-        terminal.json(report)?;
+    let told = if terminal.is_json() {
+        terminal.json(report)
     } else {
         let done = match report.action {
             RetryAction::RunNow => "run now",
@@ -209,9 +209,9 @@ fn tell(report: &RetriesReport, terminal: &mut Terminal<'_>) -> Result<(), Failu
         if report.missing > 0 {
             text = format!("{text}, {} not scheduled", report.missing);
         }
-        terminal.line(text)?;
-    }
-    fail_for_missing(report.missing)
+        terminal.line(text)
+    };
+    written(told, fail_for_missing(report.missing))
 }
 
 fn fail_for_missing(missing: u64) -> Result<(), Failure> {

@@ -6,11 +6,11 @@ use redstart::{
     Container, Envelope, ErrorKind,
     envelope::{Codec, EntryId},
     topics::{Entry, Topics},
-    views::ListedEntry,
+    views::{ListedEntry, envelope_json},
 };
 
 use crate::args::TailArgs;
-use crate::failure::{Failure, chain};
+use crate::failure::{FAILED, Failure, chain};
 use crate::terminal::Terminal;
 use crate::{escape, hex};
 
@@ -44,6 +44,7 @@ pub(super) async fn run(
         topics,
         after: None,
         left: args.max.unwrap_or(usize::MAX),
+        omitted: false,
     };
     if !args.from_beginning {
         tail.newest(terminal).await?;
@@ -53,6 +54,9 @@ pub(super) async fn run(
         if !args.follow || tail.left == 0 {
             if tail.after.is_none() && !terminal.is_json() {
                 terminal.remark("the topic has no entries");
+            }
+            if tail.omitted {
+                return Err(Failure::Said(FAILED));
             }
             return Ok(());
         }
@@ -65,6 +69,8 @@ struct Tail<'a> {
     topics: Topics,
     after: Option<EntryId>,
     left: usize,
+    /// Whether an entry has no envelope to show.
+    omitted: bool,
 }
 
 impl Tail<'_> {
@@ -121,7 +127,9 @@ impl Tail<'_> {
 
     fn show(&mut self, entries: Vec<Entry>, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         for entry in entries.iter().take(self.left) {
-            if terminal.is_json() {
+            if self.args.envelope {
+                self.omitted |= !envelope(entry, terminal)?;
+            } else if terminal.is_json() {
                 terminal.json(&ListedEntry::from(entry))?;
             } else {
                 terminal.line(line(entry))?;
@@ -130,6 +138,22 @@ impl Tail<'_> {
         self.left = self.left.saturating_sub(entries.len());
         Ok(terminal.flush()?)
     }
+}
+
+/// Writes the envelope of an entry, or the reason why it has none; returns whether it has one.
+fn envelope(entry: &Entry, terminal: &mut Terminal<'_>) -> Result<bool, Failure> {
+    let json = match &entry.envelope {
+        Ok(envelope) => envelope_json(envelope).map_err(|error| chain(&error)),
+        Err(flaw) => Err(format!("undecodable: {flaw}")),
+    };
+    match json {
+        Ok(json) => terminal.json(&json)?,
+        Err(rule) => {
+            terminal.remark(format_args!("{}: {rule}", entry.id));
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn line(entry: &Entry) -> String {

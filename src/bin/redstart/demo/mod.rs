@@ -49,10 +49,10 @@ Exit codes: 0 the account adds up, 1 it does not or the demo failed, 2 wrong usa
 )]
 pub(crate) struct DemoArgs {
     /// How many messages to publish
-    #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=500_000))]
+    #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=500_000), allow_negative_numbers = true)]
     messages: u64,
     /// How many workers to start
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=64))]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=64), allow_negative_numbers = true)]
     workers: u64,
     /// Leave the private server running, and show how to inspect and stop it
     #[arg(long)]

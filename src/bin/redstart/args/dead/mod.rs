@@ -9,7 +9,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use redstart::{Group, Topic, envelope::EntryId};
 use uuid::Uuid;
 
-use super::GroupOf;
+use super::{GroupOf, number};
 use crate::duration;
 
 use selection::FilterArgs;
@@ -60,6 +60,17 @@ impl DeadAction {
             | Self::Journal(_) => false,
         }
     }
+
+    /// Whether the command does nothing but write to the standard output.
+    pub(crate) fn only_shows(&self) -> bool {
+        match self {
+            Self::Export(args) => args.out.is_none(),
+            Self::Summary(_) | Self::List(_) | Self::Watch(_) | Self::Journal(_) => true,
+            Self::Show(_) | Self::Redrive(_) | Self::Edit(_) | Self::Purge(_) | Self::Import(_) => {
+                false
+            }
+        }
+    }
 }
 
 /// Count dead letters by cause.
@@ -88,7 +99,7 @@ pub(crate) struct SummaryArgs {
     #[arg(long, value_enum, default_value_t = By::Cause)]
     pub(crate) by: By,
     /// Show at most N for each group
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,
 }
 
@@ -123,7 +134,7 @@ pub(crate) struct DeadListArgs {
     #[arg(help_heading = HOW, long, value_name = "ID")]
     pub(crate) after: Option<EntryId>,
     /// Stop after N
-    #[arg(help_heading = HOW, long, value_name = "N", default_value_t = 50)]
+    #[arg(help_heading = HOW, long, value_name = "N", default_value_t = 50, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,
 }
 
@@ -188,7 +199,7 @@ pub(crate) struct RedriveArgs {
     #[arg(help_heading = HOW, long, value_name = "TOPIC")]
     pub(crate) to: Option<Topic>,
     /// Stop when more than this share of the redriven messages dies again, such as 10%; needs --rate
-    #[arg(help_heading = HOW, long, value_name = "PERCENT", requires = "rate", value_parser = percent)]
+    #[arg(help_heading = HOW, long, value_name = "PERCENT", requires = "rate", value_parser = percent, allow_hyphen_values = true)]
     pub(crate) failure_limit: Option<f64>,
     #[command(flatten)]
     pub(crate) pace: PaceArgs,
@@ -211,10 +222,10 @@ fn percent(text: &str) -> Result<f64, &'static str> {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PaceArgs {
     /// Take at most N a second [default: no limit]
-    #[arg(help_heading = HOW, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(help_heading = HOW, long, value_name = "N", value_parser = number::from_one::<u32>, allow_negative_numbers = true)]
     pub(crate) rate: Option<u32>,
     /// Begin with a tenth of the rate and reach it after this time
-    #[arg(help_heading = HOW, long, value_name = "TIME", default_value = "0s", requires = "rate", value_parser = duration::parse)]
+    #[arg(help_heading = HOW, long, value_name = "TIME", default_value = "0s", requires = "rate", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) ramp: Duration,
     /// The operator's name for the journal [default: $USER or $LOGNAME, else `unknown`]
     #[arg(help_heading = HOW, long, value_name = "NAME")]
@@ -330,14 +341,16 @@ pub(crate) struct ExportArgs {
 #[command(
     long_about = "\
 Add exported dead letters from stdin to a group, as its newest. However often you import a line, the
-group gets it once, also after a redrive or a purge; --reimport adds those again that left the group.",
+group gets it once. A dead letter that an earlier import added, and that left the group since by a
+redrive, a purge or retention, is counted as gone, and its line is named; --reimport adds it again.
+A line with an unknown field fails, because the import would lose the field.",
     after_help = "\
 Examples:
   redstart dead import orders billing < billing.ndjson
 
-With --json: {\"imported\",\"present\",\"failed\"}, three counts.
+With --json: {\"imported\",\"present\",\"gone\",\"failed\"}, four counts.
 
-Exit codes: 0 all imported or present, 1 a line failed, 2 wrong usage, 130 interrupted."
+Exit codes: 0 all are in the group, 1 a line failed or is gone, 2 wrong usage, 130 interrupted."
 )]
 pub(crate) struct ImportArgs {
     #[command(flatten)]
@@ -361,7 +374,7 @@ pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     /// Stop after N
-    #[arg(help_heading = HOW, long, value_name = "N")]
+    #[arg(help_heading = HOW, long, value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: Option<usize>,
 }
 

@@ -2,14 +2,14 @@
 
 use clap::Args as ClapArgs;
 use redstart::{
-    Error,
     dead_letters::{DeadLetterFilter, Reason, Selection},
     envelope::{EntryId, Timestamp},
     memory::{Clock as _, SystemClock},
 };
 
+use super::super::number;
 use crate::duration;
-use crate::failure::chain;
+use crate::failure::{Failure, chain};
 
 /// Conditions; a dead letter must meet all of them.
 #[derive(Clone, Debug, Default, ClapArgs)]
@@ -19,13 +19,13 @@ pub(crate) struct FilterArgs {
     #[arg(long)]
     pub(crate) reason: Option<Reason>,
     /// The folded error, as `summary` shows it
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) fingerprint: Option<String>,
-    /// A part of the error, in upper or lower case
-    #[arg(long, value_name = "TEXT", value_parser = part)]
+    /// A part of the error, in upper or lower case, or as `list` shows it
+    #[arg(long, value_name = "TEXT", value_parser = part, allow_hyphen_values = true)]
     pub(crate) error: Option<String>,
     /// A regular expression for the error
-    #[arg(long, value_name = "REGEX", value_parser = pattern)]
+    #[arg(long, value_name = "REGEX", value_parser = pattern, allow_hyphen_values = true)]
     pub(crate) error_pattern: Option<String>,
     /// The message type
     #[arg(long = "type", value_name = "TYPE")]
@@ -37,16 +37,16 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "ID")]
     pub(crate) correlation: Option<String>,
     /// Died at this time or later: RFC 3339, or an age such as 2h
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub(crate) since: Option<Timestamp>,
     /// Died at this time or earlier
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub(crate) until: Option<Timestamp>,
     /// At least N attempts
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::from_one::<u32>, allow_negative_numbers = true)]
     pub(crate) min_attempts: Option<u32>,
     /// At most N attempts
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::from_zero::<u32>, allow_negative_numbers = true)]
     pub(crate) max_attempts: Option<u32>,
     /// Redriven before
     #[arg(long, conflicts_with = "never_redriven")]
@@ -70,7 +70,22 @@ pub(crate) struct SelectionArgs {
 }
 
 impl FilterArgs {
-    pub(crate) fn filter(&self) -> Result<DeadLetterFilter, Error> {
+    /// The filter, or the rule that the conditions break.
+    pub(crate) fn filter(&self) -> Result<DeadLetterFilter, String> {
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && since > until
+        {
+            return Err(format!(
+                "--since {since} is later than --until {until}: no dead letter can match"
+            ));
+        }
+        if let (Some(least), Some(most)) = (self.min_attempts, self.max_attempts)
+            && least > most
+        {
+            return Err(format!(
+                "--min-attempts {least} is more than --max-attempts {most}: no dead letter can match"
+            ));
+        }
         let mut filter = DeadLetterFilter::default();
         if let Some(reason) = self.reason {
             filter = filter.with_reason(reason);
@@ -79,10 +94,11 @@ impl FilterArgs {
             filter = filter.with_fingerprint(text);
         }
         if let Some(text) = &self.error {
-            filter = filter.with_error(text)?;
+            filter = filter.with_error(text).map_err(|error| chain(&error))?;
         }
         if let Some(pattern) = &self.error_pattern {
-            filter = filter.with_error_pattern(pattern)?;
+            let filtered = filter.with_error_pattern(pattern);
+            filter = filtered.map_err(|error| chain(&error))?;
         }
         if let Some(message_type) = &self.message_type {
             filter = filter.with_message_type(message_type);
@@ -112,10 +128,17 @@ impl FilterArgs {
     }
 }
 
+impl FilterArgs {
+    /// Refuses conditions that break a rule.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.filter().map(drop).map_err(Failure::usage)
+    }
+}
+
 impl SelectionArgs {
     /// The selection, or the rule that the command line breaks.
     pub(crate) fn selection(&self) -> Result<Selection, String> {
-        let filter = self.filter.filter().map_err(|error| chain(&error))?;
+        let filter = self.filter.filter()?;
         match (self.ids.is_empty(), self.all, filter.matches_all()) {
             (false, false, true) => Ok(Selection::Ids(self.ids.clone())),
             (true, true, true) | (true, false, false) => Ok(filter.into()),
@@ -129,6 +152,7 @@ impl SelectionArgs {
 
 /// Checks the text before the tool connects.
 fn part(text: &str) -> Result<String, String> {
+    not_empty(text)?;
     let filter = DeadLetterFilter::default().with_error(text);
     filter.map_err(|error| chain(&error))?;
     Ok(text.to_owned())
@@ -136,9 +160,18 @@ fn part(text: &str) -> Result<String, String> {
 
 /// Checks the pattern before the tool connects.
 fn pattern(text: &str) -> Result<String, String> {
+    not_empty(text)?;
     let filter = DeadLetterFilter::default().with_error_pattern(text);
     filter.map_err(|error| chain(&error))?;
     Ok(text.to_owned())
+}
+
+/// An empty text is in every error: it would select everything without --all.
+fn not_empty(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("must not be empty; --all selects all dead letters".to_owned());
+    }
+    Ok(())
 }
 
 /// A time, or an age.
@@ -146,7 +179,15 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }
-    let rule = || "must be a time such as 2025-11-12T14:20:00Z, or an age such as 2h".to_owned();
+    let rule = || {
+        let forms = "must be a time such as 2025-11-12T14:20:00Z, or an age such as 2h";
+        match text.strip_prefix('-') {
+            Some(age) if duration::parse(age).is_ok() => {
+                format!("{forms}; an age has no sign: write {age}")
+            }
+            _ => forms.to_owned(),
+        }
+    };
     let ago = duration::parse(text).map_err(|_| rule())?;
     let now = SystemClock.now().as_millis();
     let ago = i64::try_from(ago.as_millis()).map_err(|_| rule())?;
@@ -198,6 +239,22 @@ mod tests {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert!(read("--redriven --never-redriven").is_err());
+        for contradiction in ["--since 1h --until 2h", "--min-attempts 3 --max-attempts 2"] {
+            let rule = read(contradiction).unwrap_err();
+            assert!(rule.ends_with("no dead letter can match"), "{rule}");
+        }
+        for bad in ["--since -2h", "--min-attempts 0", "--max-attempts -1"] {
+            let (name, value) = bad.split_once(' ').unwrap();
+            let rule = read(bad).unwrap_err();
+            assert!(rule.contains(name) && rule.contains(value), "{rule}");
+            assert!(rule.contains("must be a"), "{rule}");
+        }
+        for empty in ["--error=", "--error-pattern="] {
+            assert!(
+                read(empty).unwrap_err().contains("must not be empty"),
+                "{empty}"
+            );
+        }
         assert!(read("--error-pattern (").unwrap_err().contains("pattern"));
     }
 
@@ -209,5 +266,7 @@ mod tests {
         let ago = now - moment("2h").unwrap().as_millis();
         assert!((7_190_000..=7_200_000).contains(&ago), "{ago}");
         assert!(moment("yesterday").is_err());
+        let rule = moment("-2h").unwrap_err();
+        assert!(rule.ends_with("an age has no sign: write 2h"), "{rule}");
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn run(
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let dead = super::dead_letters_of(&args.of, container).await?;
-    let filter = args.filter.filter().map_err(Failure::of_settings)?;
+    let filter = args.filter.filter().map_err(Failure::usage)?;
     let (topic, group) = (&args.of.topic, &args.of.group);
     let selection = dead.snapshot(topic, group, filter.into()).await?;
     if let Some(path) = &args.out {

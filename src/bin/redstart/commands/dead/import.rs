@@ -3,7 +3,7 @@
 use indicatif::ProgressBar;
 use redstart::{
     Container,
-    dead_letters::{DeadLetter, ImportReport},
+    dead_letters::{DeadLetter, ImportReport, Imported},
 };
 use serde::Serialize;
 
@@ -11,8 +11,12 @@ use super::PAGE;
 use super::export::BAR;
 use crate::args::ImportArgs;
 use crate::commands::input;
-use crate::failure::{FAILED, Failure, INTERRUPTED, chain};
+use crate::failure::{FAILED, Failure, INTERRUPTED, chain, written};
 use crate::terminal::Terminal;
+
+/// The rule that a dead letter breaks which an earlier import added and which left the group.
+const GONE: &str = "an earlier import added this dead letter, and it left the group since \
+                    (redriven, purged or removed by retention); --reimport adds it again";
 
 /// What happened to the lines.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -34,6 +38,7 @@ pub(super) async fn run(
     let bar = terminal.progress(None, BAR);
     bar.set_message("imported");
     let (mut batch, mut ended) = (Vec::with_capacity(PAGE), Ok(()));
+    let mut gone = GoneLines::default();
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     loop {
@@ -50,49 +55,96 @@ pub(super) async fn run(
         if read == 0 {
             break;
         }
-        let letters = parse(&mut batch, &mut report, &bar, terminal)?;
-        let plan = dead.plan_import(topic, group, letters, args.reimport);
-        match dead.run_import(plan.confirm_unasked()).await {
-            Ok(done) => report.import += done,
+        let (numbers, letters, failure) = parse(&mut batch, &mut report, &bar, terminal);
+        match dead.import(topic, group, &letters, args.reimport).await {
+            Ok(results) => {
+                report.import += ImportReport::of(&results);
+                for (number, result) in numbers.into_iter().zip(results) {
+                    if result == Imported::Gone {
+                        gone.add(number, &bar, terminal);
+                    }
+                }
+            }
             Err(error) => {
                 ended = Err(error.into());
                 break;
             }
         }
+        if let Some(failure) = failure {
+            ended = Err(failure);
+            break;
+        }
         bar.set_position(report.import.imported);
     }
+    gone.report(&bar, terminal);
     bar.finish_and_clear();
-    if terminal.is_json() {
-        terminal.json(&report)?;
+    let told = if terminal.is_json() {
+        terminal.json(&report)
     } else {
         let mut text = format!("{} imported", report.import.imported);
         for (count, what) in [
             (report.import.present, "already present"),
+            (report.import.gone, "imported earlier and gone since"),
             (report.failed, "failed"),
         ] {
             if count > 0 {
                 text = format!("{text}, {count} {what}");
             }
         }
-        terminal.line(text)?;
-    }
-    ended?;
-    if report.failed > 0 {
-        return Err(Failure::Said(FAILED));
-    }
-    Ok(())
+        terminal.line(text)
+    };
+    let ended = ended.and_then(|()| match report.failed + report.import.gone {
+        0 => Ok(()),
+        _ => Err(Failure::Said(FAILED)),
+    });
+    written(told, ended)
 }
 
-/// The dead letters of the valid lines. Tells the rule that each invalid line breaks.
+/// Consecutive lines of dead letters that an earlier import added and that left the group.
+#[derive(Debug, Default)]
+struct GoneLines {
+    range: Option<(u64, u64)>,
+}
+
+impl GoneLines {
+    fn add(&mut self, number: u64, bar: &ProgressBar, terminal: &mut Terminal<'_>) {
+        match &mut self.range {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => {
+                self.report(bar, terminal);
+                self.range = Some((number, number));
+            }
+        }
+    }
+
+    fn report(&mut self, bar: &ProgressBar, terminal: &mut Terminal<'_>) {
+        let Some((first, last)) = self.range.take() else {
+            return;
+        };
+        bar.suspend(|| {
+            if first == last {
+                terminal.remark(format_args!("line {first}: {GONE}"));
+            } else {
+                terminal.remark(format_args!("lines {first} to {last}: {GONE}"));
+            }
+        });
+    }
+}
+
+/// The dead letters of the valid lines with the lines' numbers, and the error that ended the input.
+/// Tells the rule that each invalid line breaks.
 fn parse(
     batch: &mut Vec<std::io::Result<input::InputLine>>,
     report: &mut LinesReport,
     bar: &ProgressBar,
     terminal: &mut Terminal<'_>,
-) -> Result<Vec<DeadLetter>, Failure> {
-    let mut letters = Vec::with_capacity(batch.len());
+) -> (Vec<u64>, Vec<DeadLetter>, Option<Failure>) {
+    let (mut numbers, mut letters) = (Vec::new(), Vec::with_capacity(batch.len()));
     for line in batch.drain(..) {
-        let line = line?;
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => return (numbers, letters, Some(error.into())),
+        };
         let read = line.bytes.and_then(|bytes| {
             let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string())?;
             if text.trim().is_empty() {
@@ -102,12 +154,16 @@ fn parse(
             Ok(Some(letter))
         });
         match read {
-            Ok(letter) => letters.extend(letter),
+            Ok(Some(letter)) => {
+                numbers.push(line.number);
+                letters.push(letter);
+            }
+            Ok(None) => {}
             Err(rule) => {
                 report.failed += 1;
                 bar.suspend(|| terminal.remark(format_args!("line {}: {rule}", line.number)));
             }
         }
     }
-    Ok(letters)
+    (numbers, letters, None)
 }

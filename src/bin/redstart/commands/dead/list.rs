@@ -21,7 +21,7 @@ pub(super) async fn run(
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let dead = super::dead_letters_of(&args.of, container).await?;
-    let filter = args.filter.filter().map_err(Failure::of_settings)?;
+    let filter = args.filter.filter().map_err(Failure::usage)?;
     let (topic, group) = (&args.of.topic, &args.of.group);
     let (mut after, mut left) = (args.after, args.max);
     let header = ["id", "age", "reason", "type", "attempts", "error"];

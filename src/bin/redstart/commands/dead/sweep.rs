@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::export;
 use crate::args::{DeadAction, GroupOf, PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs};
-use crate::failure::{FAILED, Failure, INTERRUPTED};
+use crate::failure::{FAILED, Failure, INTERRUPTED, written};
 use crate::terminal::Terminal;
 
 const BAR: &str = "{bar:30} {pos}/{len}  {rate}, {eta} left{msg}";
@@ -26,6 +26,9 @@ pub(in crate::commands) fn check_usage(action: &DeadAction) -> Result<(), Failur
     match action {
         DeadAction::Redrive(args) if args.resume.is_none() => redrive_of(args).map(drop),
         DeadAction::Purge(args) if args.resume.is_none() => purge_of(args).map(drop),
+        DeadAction::List(args) => args.filter.check(),
+        DeadAction::Export(args) => args.filter.check(),
+        DeadAction::Watch(args) => args.filter.check(),
         _ => Ok(()),
     }
 }
@@ -144,12 +147,12 @@ fn paced(sweep: Sweep, pace: &PaceArgs) -> Sweep {
 }
 
 fn dry_run(plan: &Plan<PlannedSweep>, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-    if terminal.is_json() {
-        terminal.json(plan)?;
+    let told = if terminal.is_json() {
+        terminal.json(plan)
     } else {
-        terminal.line(plan.preview())?;
-    }
-    fail_for_missing(plan.preview().preview.missing)
+        terminal.line(plan.preview())
+    };
+    written(told, fail_for_missing(plan.preview().preview.missing))
 }
 
 fn tell_plan(planned: &PlannedSweep, terminal: &mut Terminal<'_>) {
@@ -201,13 +204,16 @@ async fn run(
     let operation = operation
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    finish(of, dead, ended, operation, &planned.action, terminal).await?;
+    let finished = finish(of, dead, ended, operation, &planned.action, terminal).await;
+    if !matches!(finished, Ok(()) | Err(Failure::ReaderGone)) {
+        return finished;
+    }
     if planned.preview.missing > 0 {
         let missing = planned.preview.missing;
         let ids = if missing == 1 { "id does" } else { "ids do" };
         terminal.remark(format_args!("{missing} {ids} not exist"));
     }
-    fail_for_missing(planned.preview.missing)
+    fail_for_missing(planned.preview.missing).and(finished)
 }
 
 /// Continues an interrupted operation.
@@ -285,19 +291,21 @@ fn tell_report(
     action: &str,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    if terminal.is_json() {
-        terminal.json(report)?;
+    let told = if terminal.is_json() {
+        terminal.json(report)
     } else if report.operation.is_nil() {
-        terminal.line("nothing to do")?;
+        terminal.line("nothing to do")
     } else {
-        terminal.line(summary_of(&report.progress, action))?;
+        let told = terminal.line(summary_of(&report.progress, action));
         terminal.remark(format_args!("operation {}", report.operation));
-    }
+        told
+    };
+    let mut ended = Ok(());
     if report.ended == SweepEnd::Stopped {
         terminal.remark("stopped: too many redriven messages died again");
-        return Err(Failure::Said(FAILED));
+        ended = Err(Failure::Said(FAILED));
     }
-    Ok(())
+    written(told, ended)
 }
 
 fn summary_of(progress: &SweepProgress, action: &str) -> String {
