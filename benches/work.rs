@@ -8,6 +8,10 @@ pub(crate) struct Order {
     note: String,
 }
 
+impl redstart::Message for Order {
+    const TYPE: &'static str = "order.placed";
+}
+
 impl Order {
     /// An order that takes about `size` bytes encoded.
     pub(crate) fn new(id: u64, size: usize) -> Self {

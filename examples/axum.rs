@@ -23,26 +23,26 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use redstart::container::Health;
-use redstart::{Container, Delivery, Envelope, Topic};
+use redstart::{Container, Message, Topic};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
+const ORDERS: Topic = Topic::from_static("orders");
+
 #[derive(Deserialize, Serialize)]
-struct Order {
+struct Placed {
     id: u32,
 }
 
-#[derive(Clone)]
-struct App {
-    container: Container,
-    orders: Topic,
+impl Message for Placed {
+    const TYPE: &'static str = "order.placed";
 }
 
 /// An orchestrator calls this as readiness probe.
-async fn health(State(app): State<App>) -> (StatusCode, Json<Health>) {
-    let health = app.container.health().await;
+async fn health(State(container): State<Container>) -> (StatusCode, Json<Health>) {
+    let health = container.health().await;
     let status = match health.ok {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
@@ -50,11 +50,8 @@ async fn health(State(app): State<App>) -> (StatusCode, Json<Health>) {
     (status, Json(health))
 }
 
-async fn place(State(app): State<App>, Json(order): Json<Order>) -> StatusCode {
-    let Ok(envelope) = Envelope::new("order.placed", &order) else {
-        return StatusCode::BAD_REQUEST;
-    };
-    match app.container.bus().publish(&app.orders, &envelope).await {
+async fn place(State(container): State<Container>, Json(order): Json<Placed>) -> StatusCode {
+    match container.bus().send(&ORDERS, &order).await {
         Ok(_) => StatusCode::ACCEPTED,
         Err(error) if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -64,22 +61,17 @@ async fn place(State(app): State<App>, Json(order): Json<Order>) -> StatusCode {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let container = Container::in_memory().await?;
-    let orders = Topic::new("orders")?;
     let (handled, mut lines) = mpsc::unbounded_channel();
-    let handler = move |order: Order, _: Delivery| {
+    let handler = move |order: Placed| {
         let _ = handled.send(format!("order {} handled", order.id));
         async {}
     };
-    let _subscription = container.bus().subscribe(&orders, handler).await?;
+    container.bus().subscribe(&ORDERS, handler).await?;
 
-    let app = App {
-        container: container.clone(),
-        orders,
-    };
     let router = Router::new()
         .route("/health", get(health))
         .route("/orders", post(place))
-        .with_state(app);
+        .with_state(container.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     // A real service awaits SIGTERM in place of this receiver.

@@ -9,8 +9,36 @@
 
 use std::time::Duration;
 
-use redstart::{Container, Delivery, Envelope, Error, Group, Outcome, SubscribeOptions, Topic};
+use redstart::{
+    Batch, Container, Error, Group, Message, Outcome, Router, State, SubscribeOptions, Topic,
+};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+
+const CLICKS: Topic = Topic::from_static("clicks");
+
+#[derive(Deserialize, Serialize)]
+struct Click {
+    page: String,
+}
+
+impl Message for Click {
+    const TYPE: &'static str = "click";
+}
+
+/// A real sink holds a connection pool in place of this sender.
+#[derive(Clone)]
+struct Sink {
+    inserts: mpsc::UnboundedSender<(usize, usize)>,
+}
+
+async fn insert(State(sink): State<Sink>, clicks: Batch<Click>) -> Vec<Outcome> {
+    let outcomes: Vec<Outcome> = clicks.messages().iter().map(check).collect();
+    let good = outcomes.iter().filter(|one| **one == Outcome::Ack).count();
+    // A real sink writes all good messages with one statement here.
+    let _ = sink.inserts.send((good, clicks.len()));
+    outcomes
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -19,27 +47,19 @@ async fn main() -> Result<(), Error> {
         .with_service("sink")
         .connect()
         .await?;
-    let (bus, clicks) = (container.bus(), Topic::new("clicks")?);
-    for page in ["/cart", "/pay", "help", "/done"] {
-        bus.publish(&clicks, &Envelope::new("click", page)?).await?;
+    let bus = container.bus();
+    let clicks = ["/cart", "/pay", "help", "/done"].map(|page| Click { page: page.into() });
+    for sent in bus.send_all(&CLICKS, &clicks).await {
+        sent?;
     }
 
     let (inserts, mut inserted) = mpsc::unbounded_channel();
-    let handler = move |batch: Vec<(String, Delivery)>| {
-        let inserts = inserts.clone();
-        async move {
-            let outcomes: Vec<Outcome> = batch.iter().map(|(page, _)| check(page)).collect();
-            let good = outcomes.iter().filter(|one| **one == Outcome::Ack).count();
-            // A real sink writes all good messages with one statement here.
-            let _ = inserts.send((good, batch.len()));
-            outcomes
-        }
-    };
+    let router = Router::with_state(Sink { inserts }).on_batch(insert);
     // The handler is called with four messages, or with fewer when ten seconds have passed.
     let options = SubscribeOptions::new()
         .with_concurrency(1)
         .with_batch(4, Duration::from_secs(10));
-    let _subscription = bus.subscribe_batch(&clicks, options, handler).await?;
+    bus.subscribe_with(&CLICKS, options, router).await?;
 
     if let Some((good, all)) = inserted.recv().await {
         println!("inserted {good} of {all} pages in one call");
@@ -47,14 +67,14 @@ async fn main() -> Result<(), Error> {
     // The shutdown writes all outcomes.
     container.shutdown(Duration::from_secs(10)).await;
     let dead_letters = container.dead_letters();
-    for cause in dead_letters.causes(&clicks, &Group::new("sink")?).await? {
+    for cause in dead_letters.causes(&CLICKS, &Group::new("sink")?).await? {
         println!("dead letter: {}, {}", cause.reason, cause.fingerprint);
     }
     Ok(())
 }
 
-fn check(page: &str) -> Outcome {
-    match page.starts_with('/') {
+fn check(click: &Click) -> Outcome {
+    match click.page.starts_with('/') {
         true => Outcome::Ack,
         false => Outcome::dead_letter("no path"),
     }

@@ -15,8 +15,20 @@ use std::time::Duration;
 use redstart::container::Coordinator;
 use redstart::memory::MemoryStore;
 use redstart::ports::BoxFuture;
-use redstart::{Container, Delivery, Envelope, Error, Subscription, Topic};
+use redstart::{Container, Error, Message, Subscription, Topic};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+
+const ORDERS: Topic = Topic::from_static("orders");
+
+#[derive(Deserialize, Serialize)]
+struct Placed {
+    id: u32,
+}
+
+impl Message for Placed {
+    const TYPE: &'static str = "order.placed";
+}
 
 struct Billing {
     handled: Arc<Notify>,
@@ -33,13 +45,12 @@ impl Coordinator for Billing {
     ) -> BoxFuture<'a, Result<Vec<Subscription>, Box<dyn StdError + Send + Sync>>> {
         Box::pin(async move {
             let handled = Arc::clone(&self.handled);
-            let handler = move |order: u32, _: Delivery| {
-                println!("order {order}");
+            let handler = move |order: Placed| {
+                println!("order {}", order.id);
                 handled.notify_one();
                 async {}
             };
-            let orders = Topic::new("orders")?;
-            let subscription = container.bus().subscribe(&orders, handler).await?;
+            let subscription = container.bus().subscribe(&ORDERS, handler).await?;
             println!("billing started");
             // The container ends these subscriptions before it calls `stop`.
             Ok(vec![subscription])
@@ -62,11 +73,7 @@ async fn main() -> Result<(), Error> {
         .with_coordinator(billing)
         .connect()
         .await?;
-    let envelope = Envelope::new("order.placed", &7)?;
-    container
-        .bus()
-        .publish(&Topic::new("orders")?, &envelope)
-        .await?;
+    container.bus().send(&ORDERS, &Placed { id: 7 }).await?;
     handled.notified().await;
     container.shutdown(Duration::from_secs(10)).await;
     Ok(())

@@ -16,28 +16,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redstart::{Container, Delivery, Envelope, Error, SubscribeOptions, Topic};
+use redstart::{Container, Error, Message, SubscribeOptions, Topic};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+const ORDERS: Topic = Topic::from_static("orders");
+
 #[derive(Deserialize, Serialize)]
-struct Order {
+struct Placed {
     id: u32,
     cents: u64,
+}
+
+impl Message for Placed {
+    const TYPE: &'static str = "order.placed";
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let container = Container::in_memory().await?;
-    let (bus, orders) = (container.bus(), Topic::new("orders")?);
+    let bus = container.bus();
     for (id, cents) in [(1, 1250), (2, 990), (3, 40)] {
-        let envelope = Envelope::new("order.placed", &Order { id, cents })?;
-        bus.publish(&orders, &envelope).await?;
+        bus.send(&ORDERS, &Placed { id, cents }).await?;
     }
 
     let last = Arc::new(Notify::new());
     let handled = Arc::clone(&last);
-    let handler = move |order: Order, _: Delivery| {
+    let handler = move |order: Placed| {
         let handled = Arc::clone(&handled);
         async move {
             println!("order {}: {} cents", order.id, order.cents);
@@ -48,7 +53,7 @@ async fn main() -> Result<(), Error> {
     };
     // One handler at a time: first deliveries come in publish order.
     let options = SubscribeOptions::new().with_concurrency(1);
-    let _subscription = bus.subscribe_with(&orders, options, handler).await?;
+    bus.subscribe_with(&ORDERS, options, handler).await?;
 
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}

@@ -12,14 +12,20 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use redstart::{Container, Delivery, Envelope, Error, Handler, SubscribeOptions, Topic};
+use redstart::{Container, Delivery, Error, Handler, Message, SubscribeOptions, Topic};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+const ORDERS: Topic = Topic::from_static("orders");
+
 #[derive(Deserialize, Serialize)]
-struct Order {
+struct Placed {
     customer: String,
     cents: u64,
+}
+
+impl Message for Placed {
+    const TYPE: &'static str = "order.placed";
 }
 
 /// A real worker keeps a connection pool or a client here.
@@ -29,10 +35,10 @@ struct Totals {
 }
 
 impl Handler for Totals {
-    type Message = Order;
+    type Message = Placed;
     type Output = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-    async fn handle(&self, order: Order, _: Delivery) -> Self::Output {
+    async fn handle(&self, order: Placed, _: Delivery) -> Self::Output {
         let line = {
             let mut totals = self
                 .by_customer
@@ -51,19 +57,18 @@ impl Handler for Totals {
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let container = Container::in_memory().await?;
-    let (bus, orders) = (container.bus(), Topic::new("orders")?);
+    let bus = container.bus();
     let (sender, mut lines) = mpsc::unbounded_channel();
     let totals = Totals {
         by_customer: Mutex::default(),
         lines: sender,
     };
     let options = SubscribeOptions::new().with_concurrency(1);
-    let _subscription = bus.subscribe_with(&orders, options, totals).await?;
+    bus.subscribe_with(&ORDERS, options, totals).await?;
 
     for (customer, cents) in [("ann", 1250), ("bob", 40), ("ann", 990)] {
         let customer = customer.to_owned();
-        let envelope = Envelope::new("order.placed", &Order { customer, cents })?;
-        bus.publish(&orders, &envelope).await?;
+        bus.send(&ORDERS, &Placed { customer, cents }).await?;
         if let Some(line) = lines.recv().await {
             println!("{line}");
         }

@@ -15,42 +15,66 @@ use std::time::Duration;
 
 use redstart::testing::{DeliveryBuilder, TestBus, call};
 use redstart::{
-    Bus, Container, Delivery, Error, Group, Outcome, RetryPolicy, SubscribeOptions, Topic,
+    Bus, Container, Delivery, Error, Group, Message, Outcome, RetryPolicy, Router, State,
+    SubscribeOptions, Topic,
 };
+use serde::{Deserialize, Serialize};
+
+const ORDERS: Topic = Topic::from_static("orders");
+const BILLS: Topic = Topic::from_static("bills");
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct Placed {
+    cents: u64,
+}
+
+impl Message for Placed {
+    const TYPE: &'static str = "order.placed";
+}
+
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct Bill {
+    cents: u64,
+}
+
+impl Message for Bill {
+    const TYPE: &'static str = "bill.made";
+}
 
 const HOUR: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The handler under test: bills an order, and fails at the first attempt of a large one.
-async fn bill(bus: Bus, cents: u64, delivery: Delivery) -> Result<Outcome, Error> {
+async fn bill(State(bus): State<Bus>, order: Placed, delivery: Delivery) -> Result<Outcome, Error> {
+    let cents = order.cents;
     if cents == 0 {
         return Ok(Outcome::dead_letter("an empty order"));
     }
     if cents > 1000 && delivery.attempt() == 1 {
         return Ok(Outcome::retry("the printer is jammed"));
     }
-    let bill = delivery.envelope().follow_up_as("bill.made", &cents)?;
-    bus.publish(&Topic::new("bills")?, &bill).await?;
+    let bill = delivery.envelope().follow_up(&Bill { cents })?;
+    bus.publish(&BILLS, &bill).await?;
     Ok(Outcome::Ack)
+}
+
+fn router(bus: Bus) -> Router<Bus> {
+    Router::with_state(bus).on(bill)
 }
 
 /// What `main` of the service calls, and the tests too.
 async fn subscribe(container: &Container) -> Result<(), Error> {
-    let bus = container.bus();
-    let handler = move |cents: u64, delivery: Delivery| bill(bus.clone(), cents, delivery);
     let options = SubscribeOptions::new().with_retry(RetryPolicy::fixed(HOUR));
-    let orders = Topic::new("orders")?;
-    let _subscription = container
-        .bus()
-        .subscribe_with(&orders, options, handler)
+    let bus = container.bus();
+    bus.subscribe_with(&ORDERS, options, router(bus.clone()))
         .await?;
     Ok(())
 }
 
 async fn an_empty_order_is_rejected() -> Result<(), Error> {
     let bus = Container::in_memory().await?.bus();
-    let handler = move |cents: u64, delivery: Delivery| bill(bus.clone(), cents, delivery);
-    let outcome = call(handler, DeliveryBuilder::new(&0)?.build()).await?;
+    let delivery = DeliveryBuilder::new(&Placed { cents: 0 })?.build();
+    let outcome = call(router(bus), delivery).await;
     assert_eq!(outcome, Outcome::dead_letter("an empty order"));
     Ok(())
 }
@@ -58,10 +82,10 @@ async fn an_empty_order_is_rejected() -> Result<(), Error> {
 async fn a_billed_order_publishes_a_bill() -> Result<(), Error> {
     let bus = TestBus::start("billing").await;
     subscribe(bus.container()).await?;
-    let (orders, bills) = (Topic::new("orders")?, Topic::new("bills")?);
-    bus.publish(&orders, "order.placed", &990).await;
+    bus.publish(&ORDERS, Placed::TYPE, &Placed { cents: 990 })
+        .await;
     bus.settle(PATIENCE).await;
-    assert_eq!(bus.published::<u64>(&bills), [990]);
+    assert_eq!(bus.published::<Bill>(&BILLS), [Bill { cents: 990 }]);
     bus.stop(PATIENCE).await;
     Ok(())
 }
@@ -69,13 +93,14 @@ async fn a_billed_order_publishes_a_bill() -> Result<(), Error> {
 async fn a_failed_order_comes_back_after_an_hour() -> Result<(), Error> {
     let bus = TestBus::start("billing").await;
     subscribe(bus.container()).await?;
-    let (orders, billing) = (Topic::new("orders")?, Group::new("billing")?);
-    bus.publish(&orders, "order.placed", &1250).await;
+    let billing = Group::new("billing")?;
+    let order = Placed { cents: 1250 };
+    bus.publish(&ORDERS, Placed::TYPE, &order).await;
     bus.settle(PATIENCE).await;
-    assert!(bus.acknowledged::<u64>(&orders, &billing).is_empty());
+    assert!(bus.acknowledged::<Placed>(&ORDERS, &billing).is_empty());
     bus.advance(HOUR);
     bus.settle(PATIENCE).await;
-    assert_eq!(bus.acknowledged::<u64>(&orders, &billing), [1250]);
+    assert_eq!(bus.acknowledged::<Placed>(&ORDERS, &billing), [order]);
     bus.stop(PATIENCE).await;
     Ok(())
 }

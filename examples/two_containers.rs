@@ -16,24 +16,34 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use redstart::memory::MemoryStore;
-use redstart::{Container, Delivery, Envelope, Error, Topic};
+use redstart::{Container, Error, Message, Topic};
+use serde::{Deserialize, Serialize};
+
+const ORDERS: Topic = Topic::from_static("orders");
+
+#[derive(Deserialize, Serialize)]
+struct Placed {
+    id: u32,
+}
+
+impl Message for Placed {
+    const TYPE: &'static str = "order.placed";
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let (store, orders) = (MemoryStore::new(), Topic::new("orders")?);
+    let store = MemoryStore::new();
     let (billed, shipped) = (Arc::default(), Arc::default());
     let containers = [
-        start(&store, "billing", &orders, &billed).await?,
-        start(&store, "billing", &orders, &billed).await?,
-        start(&store, "shipping", &orders, &shipped).await?,
+        start(&store, "billing", &billed).await?,
+        start(&store, "billing", &billed).await?,
+        start(&store, "shipping", &shipped).await?,
     ];
 
     let bus = containers[0].bus();
-    let envelopes = (0..20)
-        .map(|id| Envelope::new("order.placed", &id))
-        .collect::<Result<Vec<_>, _>>()?;
-    for published in bus.publish_all(&orders, &envelopes).await {
-        published?;
+    let orders: Vec<_> = (0..20).map(|id| Placed { id }).collect();
+    for sent in bus.send_all(&ORDERS, &orders).await {
+        sent?;
     }
     while billed.load(Ordering::Relaxed) < 20 || shipped.load(Ordering::Relaxed) < 20 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -59,7 +69,6 @@ async fn main() -> Result<(), Error> {
 async fn start(
     store: &MemoryStore,
     service: &str,
-    orders: &Topic,
     count: &Arc<AtomicU32>,
 ) -> Result<Container, Error> {
     let container = Container::builder()
@@ -68,10 +77,10 @@ async fn start(
         .connect()
         .await?;
     let count = Arc::clone(count);
-    let handler = move |_: u32, _: Delivery| {
+    let handler = move |_: Placed| {
         count.fetch_add(1, Ordering::Relaxed);
         async {}
     };
-    let _subscription = container.bus().subscribe(orders, handler).await?;
+    container.bus().subscribe(&ORDERS, handler).await?;
     Ok(container)
 }

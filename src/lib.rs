@@ -5,26 +5,37 @@
 //! To scale, start more processes. If a process dies, no message is lost.
 //!
 //! ```
-//! use redstart::{Container, Delivery, Envelope, Outcome, Topic};
+//! use redstart::{Container, Delivery, Message, Outcome, Topic};
+//! use serde::{Deserialize, Serialize};
+//!
+//! const ORDERS: Topic = Topic::from_static("orders");
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Placed {
+//!     cents: u64,
+//! }
+//!
+//! impl Message for Placed {
+//!     const TYPE: &'static str = "order.placed";
+//! }
+//!
+//! async fn bill(order: Placed, delivery: Delivery) -> Outcome {
+//!     if order.cents == 0 {
+//!         return Outcome::dead_letter("an order without a price");
+//!     }
+//!     println!("{} cents, attempt {}", order.cents, delivery.attempt());
+//!     Outcome::Ack // an error or a panic means: try again, by the retry policy
+//! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // `Container::builder()` and `Container::from_env()` connect to a Redis server.
 //! let container = Container::in_memory().await?;
-//! let (bus, orders) = (container.bus(), Topic::new("orders")?);
+//! let bus = container.bus();
 //!
 //! // Nobody listens yet. The message waits.
-//! bus.publish(&orders, &Envelope::new("order.placed", &1250)?).await?;
-//!
-//! let _subscription = bus
-//!     .subscribe(&orders, |cents: u64, delivery: Delivery| async move {
-//!         if cents == 0 {
-//!             return Outcome::dead_letter("an order without a price");
-//!         }
-//!         println!("{cents} cents, attempt {}", delivery.attempt());
-//!         Outcome::Ack // an error or a panic means: try again, by the retry policy
-//!     })
-//!     .await?;
+//! bus.send(&ORDERS, &Placed { cents: 1250 }).await?;
+//! bus.subscribe(&ORDERS, bill).await?;
 //!
 //! let report = container.shutdown(std::time::Duration::from_secs(10)).await;
 //! assert!(report.is_clean());
@@ -38,8 +49,8 @@
 //!
 //! | Module | Holds | Who needs it |
 //! |---|---|---|
-//! | root | [`Container`], [`Bus`], [`Kv`], [`Topic`], [`Message`], [`Envelope`], [`Delivery`], [`Outcome`], options, [`Error`] | every service |
-//! | [`handler`] | the traits of handlers and of their return values | handlers and return values of your own types |
+//! | root | [`Container`], [`Bus`], [`Kv`], [`Topic`], [`Message`], [`Envelope`], [`Delivery`], [`Router`], [`Outcome`], options, [`Error`] | every service |
+//! | [`handler`], [`extract`] | the traits of handlers and of their return values; the parts of a delivery that a handler takes | handlers |
 //! | [`envelope`] | codec, entry id, timestamp, raw payload | producers that set these parts themselves |
 //! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose effects must not repeat |
 //! | [`container`] | builder, coordinators, health, shutdown reports, TLS | `main` |
@@ -88,19 +99,37 @@ mod wire;
 mod worker;
 
 pub use api::{
-    Bus, Delivery, Handler, Kv, Message, PublishOptions, Published, SubscribeOptions, Subscription,
+    Batch, Bus, Delivery, Handler, Kv, Message, PublishOptions, Published, Router, State,
+    SubscribeOptions, Subscription,
 };
 pub use container::Container;
 pub use domain::{Envelope, Error, ErrorKind, Group, Namespace, Outcome, RetryPolicy, Topic};
 
 pub mod handler {
-    //! Handlers: the traits that [`Bus::subscribe`](crate::Bus::subscribe) and return values use.
+    //! Handlers: the traits that [`Bus::subscribe`](crate::Bus::subscribe), [`Router`](crate::Router) and
+    //! return values use.
     //!
-    //! A handler is an async closure or function that takes a payload and its
-    //! [`Delivery`](crate::Delivery), or a struct that implements [`Handler`](crate::Handler).
-    //! [`IntoOutcome`] lists its return types, [`IntoOutcomes`] those of a batch handler.
-    pub use crate::api::IntoHandler;
-    pub use crate::domain::{IntoOutcome, IntoOutcomes};
+    //! A handler is an async closure or function that takes a [`Message`](crate::Message) and
+    //! [extractors](crate::extract), or a struct that implements [`Handler`](crate::Handler).
+    //! [`IntoOutcome`] lists its return types, [`IntoOutcomes`] those of a batch handler, and
+    //! [`HandlerError`] its errors. The compiler infers the other traits.
+    pub use crate::api::{
+        Argument, Arguments, BatchRouted, Call, IntoBatchRoute, IntoRoute, IntoRouter,
+        RouteOptions, Routed, Unrouted,
+    };
+    pub use crate::domain::{HandlerError, IntoOutcome, IntoOutcomes};
+}
+
+pub mod extract {
+    //! Extractors: arguments of a handler that come from the delivery or from the state.
+    //!
+    //! [`Delivery`](crate::Delivery), [`Envelope`](crate::Envelope) and [`State`](crate::State) are
+    //! extractors too. `Option` of a part that may be absent is one, and so is `Result` of any extractor
+    //! with its rejection. Implement [`FromDelivery`] for your own.
+    pub use crate::api::{
+        Attempt, Correlation, FromDelivery, FromRef, Headers, Key, OptionalFromDelivery, Payload,
+        Tenant,
+    };
 }
 
 pub mod envelope {

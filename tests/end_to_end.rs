@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{
     Container, Delivery, Envelope, Namespace, Outcome, RetryPolicy, SubscribeOptions,
     dead_letters::Reason,
@@ -37,26 +38,30 @@ async fn an_order_is_charged_once_and_what_broke_is_mended_and_redriven() {
     let options = SubscribeOptions::new().with_retry(retry);
     let (flag, count, store) = (Arc::clone(&broken), Arc::clone(&charges), kv.clone());
     let _subscription = bus
-        .subscribe_with(&orders, options, move |order: u32, _: Delivery| {
-            let (flag, count, kv) = (Arc::clone(&flag), Arc::clone(&count), store.clone());
-            let sender = sender.clone();
-            async move {
-                let key = format!("charge:{order}");
-                let charged = once(&kv, &key, Duration::from_secs(600), || async {
-                    count.fetch_add(1, Ordering::SeqCst);
-                    Ok::<_, BoxError>(format!("receipt-{order}"))
-                })
-                .await
-                .map_err(|e| e.to_string())?;
-                assert!(!matches!(charged, Once::InProgress));
-                if order % 10 == 3 && flag.load(Ordering::SeqCst) {
-                    return Err(format!("printer 10.0.0.{order} is on fire"));
+        .subscribe_with(
+            &orders,
+            options,
+            move |Payload(order): Payload<u32>, _: Delivery| {
+                let (flag, count, kv) = (Arc::clone(&flag), Arc::clone(&count), store.clone());
+                let sender = sender.clone();
+                async move {
+                    let key = format!("charge:{order}");
+                    let charged = once(&kv, &key, Duration::from_secs(600), || async {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        Ok::<_, BoxError>(format!("receipt-{order}"))
+                    })
+                    .await
+                    .map_err(|e| e.to_string())?;
+                    assert!(!matches!(charged, Once::InProgress));
+                    if order % 10 == 3 && flag.load(Ordering::SeqCst) {
+                        return Err(format!("printer 10.0.0.{order} is on fire"));
+                    }
+                    let printed = kv.incr("printed", 1).await.map_err(|e| e.to_string())?;
+                    let _ = sender.send(printed);
+                    Ok(())
                 }
-                let printed = kv.incr("printed", 1).await.map_err(|e| e.to_string())?;
-                let _ = sender.send(printed);
-                Ok(())
-            }
-        })
+            },
+        )
         .await
         .unwrap();
     let all: Vec<Envelope> = (0..50_u32)
@@ -112,34 +117,40 @@ async fn a_pipeline_of_three_stages_carries_correlation_tenant_and_trace() {
     for pair in stages.windows(2) {
         let (publisher, to) = (container.bus(), pair[1].clone());
         let _subscription = bus
-            .subscribe(&pair[0], move |order: u32, delivery: Delivery| {
-                let (bus, to) = (publisher.clone(), to.clone());
-                async move {
-                    // The first attempt of each stage fails after nothing was published.
-                    if delivery.attempt() == 1 && order.is_multiple_of(7) {
-                        return Ok(Outcome::retry_after(Duration::from_millis(5), "flaky"));
+            .subscribe(
+                &pair[0],
+                move |Payload(order): Payload<u32>, delivery: Delivery| {
+                    let (bus, to) = (publisher.clone(), to.clone());
+                    async move {
+                        // The first attempt of each stage fails after nothing was published.
+                        if delivery.attempt() == 1 && order.is_multiple_of(7) {
+                            return Ok(Outcome::retry_after(Duration::from_millis(5), "flaky"));
+                        }
+                        let next = delivery
+                            .envelope()
+                            .follow_up_as(to.as_str(), &(order + 1))?;
+                        bus.publish(&to, &next).await?;
+                        Ok::<_, BoxError>(Outcome::Ack)
                     }
-                    let next = delivery
-                        .envelope()
-                        .follow_up_as(to.as_str(), &(order + 1))?;
-                    bus.publish(&to, &next).await?;
-                    Ok::<_, BoxError>(Outcome::Ack)
-                }
-            })
+                },
+            )
             .await
             .unwrap();
     }
     let _last = bus
-        .subscribe(&stages[2], move |order: u32, delivery: Delivery| {
-            let envelope = delivery.envelope();
-            let _ = sender.send((
-                order,
-                envelope.correlation().map(str::to_owned),
-                envelope.tenant().map(str::to_owned),
-                envelope.headers().get("traceparent").cloned(),
-            ));
-            async {}
-        })
+        .subscribe(
+            &stages[2],
+            move |Payload(order): Payload<u32>, delivery: Delivery| {
+                let envelope = delivery.envelope();
+                let _ = sender.send((
+                    order,
+                    envelope.correlation().map(str::to_owned),
+                    envelope.tenant().map(str::to_owned),
+                    envelope.headers().get("traceparent").cloned(),
+                ));
+                async {}
+            },
+        )
         .await
         .unwrap();
     for n in 0..100_u32 {
@@ -190,7 +201,7 @@ fn worker_process() {
             .subscribe_with(
                 &topic("orders"),
                 options,
-                |n: u32, _: Delivery| async move {
+                |Payload(n): Payload<u32>, _: Delivery| async move {
                     say(&format!("begun {n}"));
                     tokio::time::sleep(Duration::from_millis(3)).await;
                     say(&format!("handled {n}"));

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::store::Partition;
 use redstart::{
     Container, Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions, Subscription,
@@ -36,10 +37,14 @@ async fn hours_of_backoff_pass_in_no_time() {
     let options = SubscribeOptions::new().with_retry(retry);
     let _subscription = container
         .bus()
-        .subscribe_with(&orders, options, move |_: u32, delivery: Delivery| {
-            let _ = sender.send(delivery.attempt());
-            async { Err::<(), _>("not today") }
-        })
+        .subscribe_with(
+            &orders,
+            options,
+            move |_: Payload<u32>, delivery: Delivery| {
+                let _ = sender.send(delivery.attempt());
+                async { Err::<(), _>("not today") }
+            },
+        )
         .await
         .unwrap();
     let envelope = Envelope::new("n", &7).unwrap();
@@ -74,7 +79,7 @@ async fn setting_the_clock_takes_no_message_from_a_living_handler() {
         .subscribe_with(
             &orders,
             SubscribeOptions::new().with_lease(lease),
-            move |_: u32, delivery: Delivery| {
+            move |_: Payload<u32>, delivery: Delivery| {
                 handler_clock.advance(HOUR);
                 let (sender, door) = (sender.clone(), door.clone());
                 async move {
@@ -128,7 +133,7 @@ async fn an_emptied_store_gets_its_groups_back() {
     let (sender, mut received) = mpsc::unbounded_channel();
     let _subscription = container
         .bus()
-        .subscribe(&orders, move |n: u32, _: Delivery| {
+        .subscribe(&orders, move |Payload(n): Payload<u32>, _: Delivery| {
             let _ = sender.send(n);
             async {}
         })
@@ -155,7 +160,7 @@ async fn a_publisher_in_a_loop_lets_consumers_work_on_the_same_thread() {
     let (sender, mut received) = mpsc::unbounded_channel();
     let _subscription = container
         .bus()
-        .subscribe(&orders, move |n: u32, _: Delivery| {
+        .subscribe(&orders, move |Payload(n): Payload<u32>, _: Delivery| {
             let _ = sender.send(n);
             async {}
         })
@@ -205,7 +210,7 @@ async fn dead_letters_are_removed_when_the_clock_says_so() {
     let (bus, orders, billing) = (container.bus(), topic("orders"), group("billing"));
     let retention = DeadLetterRetention::forever().with_max_age(24 * HOUR);
     let options = SubscribeOptions::new().with_dead_letter_retention(retention);
-    let handler = |_: u32, _: Delivery| async { Outcome::dead_letter("never") };
+    let handler = |_: Payload<u32>, _: Delivery| async { Outcome::dead_letter("never") };
     let _subscription = bus.subscribe_with(&orders, options, handler).await.unwrap();
     for n in 0..2_u32 {
         let envelope = Envelope::new("n", &n).unwrap();
@@ -298,7 +303,7 @@ async fn a_message_that_a_sweep_publishes_is_never_a_duplicate() {
         .unwrap();
     let (bus, orders, billing) = (container.bus(), topic("orders"), group("billing"));
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |n: u32, _: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, _: Delivery| {
         let came = sender.send(n);
         async move {
             came.unwrap();
@@ -359,7 +364,7 @@ async fn a_handler_that_shuts_its_container_down_does_not_wait_for_itself() {
     let inner = container.clone();
     let _subscription = container
         .bus()
-        .subscribe(&orders, move |_: u32, _: Delivery| {
+        .subscribe(&orders, move |_: Payload<u32>, _: Delivery| {
             let (container, sender) = (inner.clone(), sender.clone());
             async move {
                 let report = container.shutdown(HOUR).await;
@@ -396,7 +401,7 @@ impl Coordinator for Part {
     ) -> BoxFuture<'a, Result<Vec<Subscription>, Box<dyn std::error::Error + Send + Sync>>> {
         assert_ne!(self.panics, "start", "no table");
         Box::pin(async move {
-            let handler = |_: u32, _: Delivery| async {};
+            let handler = |_: Payload<u32>, _: Delivery| async {};
             let bus = container.bus();
             Ok(vec![bus.subscribe(&topic(self.name), handler).await?])
         })
@@ -433,7 +438,7 @@ async fn a_coordinator_that_panics_in_stop_keeps_no_other_from_stopping() {
     let free = topic("free");
     let _free = container
         .bus()
-        .subscribe(&free, |_: u32, _: Delivery| async {})
+        .subscribe(&free, |_: Payload<u32>, _: Delivery| async {})
         .await
         .unwrap();
     let report = container.shutdown(HOUR).await;
@@ -488,10 +493,14 @@ async fn a_clock_that_is_set_back_delays_no_retry() {
         .with_retry(RetryPolicy::fixed(Duration::from_secs(1)).with_max_attempts(3));
     let _subscription = container
         .bus()
-        .subscribe_with(&orders, options, move |_: u32, delivery: Delivery| {
-            let _ = sender.send(delivery.attempt());
-            async { Err::<(), _>("not today") }
-        })
+        .subscribe_with(
+            &orders,
+            options,
+            move |_: Payload<u32>, delivery: Delivery| {
+                let _ = sender.send(delivery.attempt());
+                async { Err::<(), _>("not today") }
+            },
+        )
         .await
         .unwrap();
     let envelope = Envelope::new("n", &7).unwrap();

@@ -5,6 +5,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{
     Container, Delivery, Envelope, Error, ErrorKind, Subscription, container::Coordinator,
     ports::BoxFuture,
@@ -41,10 +42,13 @@ async fn a_container_gives_a_bus_a_store_and_health() {
     let orders = topic("orders");
     let _subscription = container
         .bus()
-        .subscribe(&orders, move |text: String, _: Delivery| {
-            let _ = sender.send(text);
-            async {}
-        })
+        .subscribe(
+            &orders,
+            move |Payload(text): Payload<String>, _: Delivery| {
+                let _ = sender.send(text);
+                async {}
+            },
+        )
         .await
         .unwrap();
     let envelope = Envelope::new("greeting", "hello").unwrap();
@@ -59,7 +63,7 @@ async fn connections_are_separate_named_and_gone_after_the_end() {
     let container = container(&server).await;
     let subscription = container
         .bus()
-        .subscribe(&topic("orders"), |_: u32, _: Delivery| async {})
+        .subscribe(&topic("orders"), |_: Payload<u32>, _: Delivery| async {})
         .await
         .unwrap();
     let reader = format!("redstart:sub:{}", subscription.consumer());
@@ -135,7 +139,7 @@ impl Coordinator for Part {
             if self.fails {
                 return Err("no such table".into());
             }
-            let handler = |_: u32, _: Delivery| async {};
+            let handler = |_: Payload<u32>, _: Delivery| async {};
             let subscription = container
                 .bus()
                 .subscribe(&topic(self.name), handler)
@@ -199,7 +203,7 @@ async fn shutdown_ends_everything_once_and_may_be_called_again() {
     for name in ["a", "b", "c"] {
         let _subscription = container
             .bus()
-            .subscribe(&topic(name), |_: u32, _: Delivery| async {})
+            .subscribe(&topic(name), |_: Payload<u32>, _: Delivery| async {})
             .await
             .unwrap();
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use redstart::store::{
     Commit, Commits, DeliveriesAnswer, Fate, GroupAt, Member, Opening, Partition, ReclaimCursor,
@@ -14,6 +15,7 @@ use redstart::store::{
 use redstart::testing::{DeliveryBuilder, Faults, PublishFault, TestBus, call};
 use redstart::{
     Container, Delivery, Envelope, Error, ErrorKind, Group, Outcome, RetryPolicy, SubscribeOptions,
+    dead_letters::Reason,
     memory::MemoryStore,
     ports::BoxFuture,
     topics::{ConsumerName, TopicSettings},
@@ -31,7 +33,7 @@ async fn the_kit_lists_published_settled_and_dead_messages() {
     let options = SubscribeOptions::new()
         .with_retry(retry)
         .with_concurrency(1);
-    let handler = |n: u32, delivery: Delivery| async move {
+    let handler = |Payload(n): Payload<u32>, delivery: Delivery| async move {
         match (n % 3, delivery.attempt()) {
             (1, 1) | (2, _) => Err("jammed"),
             _ => Ok(()),
@@ -70,7 +72,7 @@ async fn the_kit_lists_published_settled_and_dead_messages() {
 #[tokio::test]
 async fn settle_reports_the_remaining_work() {
     let bus = TestBus::start("billing").await;
-    let handler = |_: u32, delivery: Delivery| async move { delivery.cancelled().await };
+    let handler = |_: Payload<u32>, delivery: Delivery| async move { delivery.cancelled().await };
     let subscribing = bus.container().bus();
     let subscribing = subscribing.subscribe(&topic("orders"), handler).await;
     let _subscription = subscribing.unwrap();
@@ -106,7 +108,7 @@ async fn every_fate_of_a_message_is_reported() {
 async fn a_lost_connection(container: &Container, faults: &Faults) {
     let orders = topic("orders");
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |n: u32, _: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, _: Delivery| {
         let _ = sender.send(n);
         async {}
     };
@@ -161,7 +163,7 @@ async fn a_slow_store_breaks_nothing() {
     bus.faults().delay(Duration::from_millis(20));
     let count = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&count);
-    let handler = move |_: u32, _: Delivery| {
+    let handler = move |_: Payload<u32>, _: Delivery| {
         counter.fetch_add(1, Ordering::SeqCst);
         async {}
     };
@@ -183,7 +185,7 @@ async fn containers_of_one_test_bus_share_its_store() {
     let (sender, mut received) = mpsc::unbounded_channel();
     for container in [bus.container(), &shipping] {
         let sender = sender.clone();
-        let handler = move |n: u32, delivery: Delivery| {
+        let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
             let _ = sender.send((delivery.group().to_string(), n));
             async {}
         };
@@ -199,22 +201,27 @@ async fn containers_of_one_test_bus_share_its_store() {
 
 #[tokio::test]
 async fn a_delivery_from_the_builder_equals_a_real_one() {
-    let watching = |_: u32, delivery: Delivery| async move {
+    let watching = |_: Payload<u32>, delivery: Delivery| async move {
         delivery.extend_lease().await?;
         delivery.cancelled().await;
         Ok::<_, Error>(Outcome::dead_letter("gave up"))
     };
-    let (delivery, canceller) = DeliveryBuilder::new(&7).unwrap().build_with_canceller();
+    let (delivery, canceller) = DeliveryBuilder::from_payload(&7)
+        .unwrap()
+        .build_with_canceller();
     assert_eq!((delivery.attempt(), delivery.topic().as_str()), (1, "test"));
     let (outcome, ()) = tokio::join!(call(watching, delivery), async { canceller.cancel() });
-    assert_eq!(outcome.unwrap(), Outcome::dead_letter("gave up"));
+    assert_eq!(outcome, Outcome::dead_letter("gave up"));
 
-    let lost = DeliveryBuilder::new(&7).unwrap().with_lost_lease().build();
+    let lost = DeliveryBuilder::from_payload(&7)
+        .unwrap()
+        .with_lost_lease()
+        .build();
     assert!(lost.is_cancelled());
-    let outcome = call(watching, lost).await.unwrap();
+    let outcome = call(watching, lost).await;
     assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
 
-    let retried = DeliveryBuilder::new(&7)
+    let retried = DeliveryBuilder::from_payload(&7)
         .unwrap()
         .with_group(Group::new("billing").unwrap())
         .with_attempt(4)
@@ -223,9 +230,13 @@ async fn a_delivery_from_the_builder_equals_a_real_one() {
     let envelope = retried.envelope();
     assert_eq!((retried.attempt(), envelope.failed_attempts()), (4, 3));
     assert_eq!(envelope.last_error(), Some("jammed"));
-    let wrong = DeliveryBuilder::new("seven").unwrap().build();
-    let error = call(watching, wrong).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Decode);
+    let wrong = DeliveryBuilder::from_payload("seven").unwrap().build();
+    let outcome = call(watching, wrong).await;
+    let undecodable = Reason::Undecodable;
+    assert!(
+        matches!(outcome, Outcome::DeadLetter { reason, .. } if reason == undecodable),
+        "{outcome:?}"
+    );
 }
 
 /// Holds the answer of a reclaim back.
@@ -297,7 +308,7 @@ async fn a_message_reclaimed_during_a_shutdown_is_released() {
     let replies = store.deliveries().commit(&other, &commits).await;
     assert_eq!(replies.unwrap().answered().unwrap(), [Fate::Done; 3]);
 
-    let handler = |_: u32, _: Delivery| async {};
+    let handler = |_: Payload<u32>, _: Delivery| async {};
     let subscription = container.bus().subscribe(&orders, handler).await.unwrap();
     assert_eq!(next(&mut looks).await, 3, "taken over, and not yet known");
     let ending = tokio::spawn(async move { subscription.unsubscribe(PATIENCE).await });

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Delivery, SubscribeOptions, Topic};
+use redstart::extract::Payload;
+use redstart::{Batch, Container, Delivery, Router, SubscribeOptions, Topic};
 
 use super::publish::envelope;
 use super::{drained, finish, publish};
@@ -23,7 +24,7 @@ pub(crate) async fn counting(
     let options = SubscribeOptions::new().with_concurrency(concurrency);
     let _subscription = container
         .bus()
-        .subscribe_with(topic, options, move |_: Order, _: Delivery| {
+        .subscribe_with(topic, options, move |_: Payload<Order>, _: Delivery| {
             count.fetch_add(1, Ordering::Relaxed);
             std::future::ready(())
         })
@@ -65,13 +66,14 @@ pub(crate) async fn consume_batches(server: &Server, topic: &Topic, count: u64) 
     let options = SubscribeOptions::new()
         .with_batch(500, Duration::from_millis(10))
         .with_concurrency(1);
+    let handler = move |batch: Batch<Order>| {
+        counted.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        std::future::ready(())
+    };
     let meter = Meter::start(server);
     let _subscription = container
         .bus()
-        .subscribe_batch(topic, options, move |batch: Vec<(Order, Delivery)>| {
-            counted.fetch_add(batch.len() as u64, Ordering::Relaxed);
-            std::future::ready(())
-        })
+        .subscribe_with(topic, options, Router::new().on_batch(handler))
         .await
         .expect("subscribed");
     wait_for(&handled, count).await;
@@ -105,7 +107,7 @@ pub(crate) async fn latencies(server: &Server, topic: &Topic, duration: Duration
     let all = Arc::clone(&seen);
     let _subscription = container
         .bus()
-        .subscribe(topic, move |order: Order, _: Delivery| {
+        .subscribe(topic, move |Payload(order): Payload<Order>, _: Delivery| {
             let taken = epoch.elapsed() - Duration::from_nanos(order.id);
             all.lock().expect("not poisoned").push(taken);
             std::future::ready(())

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use redstart::extract::Payload;
 use redstart::store::{GroupAt, Record, Restored, Restoring, StartFrom};
 use redstart::{
     Container, Delivery, Envelope, Group, SubscribeOptions, Topic,
@@ -144,7 +145,7 @@ pub(crate) async fn removing_overdue<T>(
     let (before, began) = (count().await, Instant::now());
     let subscription = container
         .bus()
-        .subscribe_with(topic, options, async |_: Order, _: Delivery| {})
+        .subscribe_with(topic, options, async |_: Payload<Order>, _: Delivery| {})
         .await
         .expect("subscribed");
     let done = work.await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{
     Container, Delivery, Group, Outcome, RetryPolicy, SubscribeOptions, Topic,
     dead_letters::DeadLetterFilter, envelope::EntryId,
@@ -32,18 +33,22 @@ pub(crate) async fn consume_failing(
     let meter = Meter::start(server);
     let _subscription = container
         .bus()
-        .subscribe_with(topic, options, move |order: Order, delivery: Delivery| {
-            let chosen = share.is_some_and(|share| order.id.is_multiple_of(share));
-            let fails = chosen && delivery.attempt() == 1;
-            if !fails {
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-            std::future::ready(if fails {
-                Outcome::retry("once")
-            } else {
-                Outcome::Ack
-            })
-        })
+        .subscribe_with(
+            topic,
+            options,
+            move |Payload(order): Payload<Order>, delivery: Delivery| {
+                let chosen = share.is_some_and(|share| order.id.is_multiple_of(share));
+                let fails = chosen && delivery.attempt() == 1;
+                if !fails {
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                std::future::ready(if fails {
+                    Outcome::retry("once")
+                } else {
+                    Outcome::Ack
+                })
+            },
+        )
         .await
         .expect("subscribed");
     wait_for(&handled, count).await;
@@ -60,7 +65,7 @@ async fn end_all(container: &Container, topic: &Topic, count: u64, outcome: Outc
     let options = SubscribeOptions::new().with_concurrency(64);
     let subscription = container
         .bus()
-        .subscribe_with(topic, options, move |_: Order, _: Delivery| {
+        .subscribe_with(topic, options, move |_: Payload<Order>, _: Delivery| {
             done.fetch_add(1, Ordering::Relaxed);
             std::future::ready(outcome.clone())
         })

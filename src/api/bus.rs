@@ -1,20 +1,17 @@
 //! The message bus.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::api::message::{self, Message};
-use crate::api::{
-    Delivery, IntoHandler, RawBatchHandler, RawHandler, SubscribeOptions, Subscription,
-    batch_handler,
-};
+use crate::api::handler::{Message, RawBatchHandler, RawHandler, Work, message};
+use crate::api::{IntoRouter, SubscribeOptions, Subscription};
 use crate::domain::BoxFuture;
-use crate::domain::{EntryId, Envelope, Error, ErrorKind, IntoOutcomes, RetryPolicy, Topic};
+use crate::domain::{EntryId, Envelope, Error, ErrorKind, RetryPolicy, Topic};
 
 /// The result of publishing a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -141,7 +138,8 @@ pub trait MessageBus: Send + Sync + fmt::Debug {
         handler: Arc<dyn RawHandler>,
     ) -> BoxFuture<'a, Result<Subscription, Error>>;
 
-    /// Subscribes a batch handler in its object-safe form. See [`Bus::subscribe_batch`].
+    /// Subscribes a batch handler in its object-safe form. See
+    /// [`Router::on_batch`](crate::Router::on_batch).
     fn subscribe_batch_raw<'a>(
         &'a self,
         topic: &'a Topic,
@@ -366,6 +364,12 @@ impl Bus {
 
     /// Subscribes a handler to a topic, in the group named after the service.
     ///
+    /// A handler is an async function, a [`Handler`](crate::Handler), or a [`Router`](crate::Router) of
+    /// several. A function that takes a [`Message`] handles the messages of its type; every other
+    /// message of the topic goes to the dead letters as
+    /// [`Unhandled`](crate::dead_letters::Reason::Unhandled). A function that takes
+    /// [`Payload`](crate::extract::Payload), or no payload, handles every message.
+    ///
     /// Returns when the group exists and reading has begun. A new group starts at the first entry that
     /// the topic holds, so it gets the messages that were published before.
     ///
@@ -384,27 +388,36 @@ impl Bus {
     /// # Example
     ///
     /// ```no_run
-    /// use redstart::{Bus, Delivery, Envelope, Error, Topic};
+    /// use redstart::{Bus, Delivery, Error, Message, Topic};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// const ORDERS: Topic = Topic::from_static("orders");
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Placed {
+    ///     cents: u64,
+    /// }
+    ///
+    /// impl Message for Placed {
+    ///     const TYPE: &'static str = "order.placed";
+    /// }
+    ///
+    /// async fn bill(order: Placed, delivery: Delivery) {
+    ///     println!("{} for {}", order.cents, delivery.envelope().id());
+    /// }
     ///
     /// # async fn run(bus: &Bus) -> Result<(), Error> {
-    /// let orders = Topic::new("orders")?;
-    /// let subscription = bus
-    ///     .subscribe(&orders, |cents: u64, delivery: Delivery| async move {
-    ///         println!("{cents} for {}", delivery.envelope().id());
-    ///     })
-    ///     .await?;
-    /// bus.publish(&orders, &Envelope::new("order.placed", &1250)?).await?;
-    /// # drop(subscription);
+    /// bus.subscribe(&ORDERS, bill).await?;
+    /// bus.send(&ORDERS, &Placed { cents: 1250 }).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn subscribe<'a, M, H: IntoHandler<M>>(
+    pub fn subscribe<'a, Marker, H: IntoRouter<Marker>>(
         &'a self,
         topic: &'a Topic,
         handler: H,
     ) -> BoxFuture<'a, Result<Subscription, Error>> {
-        self.port
-            .subscribe_raw(topic, SubscribeOptions::default(), handler.into_handler())
+        self.subscribe_with(topic, SubscribeOptions::default(), handler)
     }
 
     /// Subscribes a handler with options. See [`subscribe`](Self::subscribe).
@@ -413,82 +426,16 @@ impl Bus {
     ///
     /// As for [`subscribe`](Self::subscribe), and [`Invalid`](crate::ErrorKind::Invalid) for an
     /// option out of bounds.
-    pub fn subscribe_with<'a, M, H: IntoHandler<M>>(
+    pub fn subscribe_with<'a, Marker, H: IntoRouter<Marker>>(
         &'a self,
         topic: &'a Topic,
         options: SubscribeOptions,
         handler: H,
     ) -> BoxFuture<'a, Result<Subscription, Error>> {
-        self.port
-            .subscribe_raw(topic, options, handler.into_handler())
-    }
-
-    /// Subscribes a handler that takes many messages in one call, for example to write them in bulk.
-    ///
-    /// A call gets the messages in the order in which they arrived: at most the size of
-    /// [`with_batch`](SubscribeOptions::with_batch), or fewer after its wait, so batches of a quiet
-    /// topic have one message. The handler returns `()` or a `Result` for the whole batch, or a `Vec`
-    /// with an outcome for each message, in their order ([`IntoOutcomes`]).
-    ///
-    /// Every message is its own delivery, as for [`subscribe`](Self::subscribe): it is settled,
-    /// retried and dead-lettered by itself, and its lease is extended while its batch is gathered and
-    /// handled. A payload that does not decode to `T` goes to the dead letters; the handler gets the
-    /// others. A shutdown releases the messages of a batch that is still being gathered, and drops a
-    /// call that has not returned after the grace.
-    ///
-    /// An error, a panic, or a `Vec` of the wrong length fails every message of the batch, including
-    /// those that did not cause it: each loses an attempt. If messages can fail by themselves, return
-    /// an outcome for each.
-    ///
-    /// # Errors
-    ///
-    /// As for [`subscribe_with`](Self::subscribe_with).
-    ///
-    /// # Cancel safety
-    ///
-    /// As for [`subscribe`](Self::subscribe).
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use redstart::{Container, Delivery, Outcome, SubscribeOptions, Topic};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), redstart::Error> {
-    /// # let container = Container::in_memory().await?;
-    /// # let bus = container.bus();
-    /// let clicks = Topic::new("clicks")?;
-    /// let options = SubscribeOptions::new()
-    ///     .with_batch(500, Duration::from_secs(1))
-    ///     .with_concurrency(2);
-    /// let subscription = bus
-    ///     .subscribe_batch(&clicks, options, |batch: Vec<(String, Delivery)>| async move {
-    ///         // One insert for the whole batch. A click without a path is never retried.
-    ///         let outcome = |(page, _): &(String, Delivery)| match page.starts_with('/') {
-    ///             true => Outcome::Ack,
-    ///             false => Outcome::dead_letter("no path"),
-    ///         };
-    ///         batch.iter().map(outcome).collect::<Vec<_>>()
-    ///     })
-    ///     .await?;
-    /// # drop(subscription);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn subscribe_batch<'a, T, F, Fut>(
-        &'a self,
-        topic: &'a Topic,
-        options: SubscribeOptions,
-        handler: F,
-    ) -> BoxFuture<'a, Result<Subscription, Error>>
-    where
-        F: Fn(Vec<(T, Delivery)>) -> Fut + Send + Sync + 'static,
-        T: DeserializeOwned + Send + 'static,
-        Fut: Future + Send,
-        Fut::Output: IntoOutcomes,
-    {
-        self.port
-            .subscribe_batch_raw(topic, options, batch_handler(handler))
+        match handler.into_work(options.handler_timeout) {
+            Ok(Work::Each(handler)) => self.port.subscribe_raw(topic, options, handler),
+            Ok(Work::Batches(handler)) => self.port.subscribe_batch_raw(topic, options, handler),
+            Err(error) => Box::pin(ready(Err(error.on(topic.as_str())))),
+        }
     }
 }

@@ -6,20 +6,24 @@ pub(crate) mod delivery;
 pub(crate) mod handler;
 pub(crate) mod kv;
 pub(crate) mod lease;
-mod message;
 pub(crate) mod once;
 pub(crate) mod options;
+mod router;
 pub(crate) mod store_kv;
 pub(crate) mod subscription;
 
 pub use crate::store::{CasResult, ClaimResult};
 pub use bus::{Bus, MessageBus, PublishOptions, Published};
 pub use delivery::Delivery;
-pub use handler::{Handler, IntoHandler, RawBatchHandler, RawHandler};
-pub(crate) use handler::{Work, batch_handler};
+pub(crate) use handler::Work;
+pub use handler::{
+    Argument, Arguments, Attempt, Call, Correlation, FromDelivery, FromRef, Handler, Headers, Key,
+    Message, OptionalFromDelivery, Payload, RawBatchHandler, RawHandler, Routed, State, Tenant,
+    Unrouted,
+};
 pub use kv::{Kv, KvStore};
-pub use message::Message;
 pub use once::{Once, OnceError, OnceOptions, first_time, once, once_with};
 pub use options::SubscribeOptions;
+pub use router::{Batch, BatchRouted, IntoBatchRoute, IntoRoute, IntoRouter, RouteOptions, Router};
 pub(crate) use store_kv::StoreKv;
 pub use subscription::{Subscription, SubscriptionReport};

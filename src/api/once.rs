@@ -104,11 +104,13 @@ impl<E: fmt::Display> fmt::Display for OnceError<E> {
     }
 }
 
+/// The error that it holds is the source, so that rules by cause find it. Its text is the same, and
+/// a chain of causes shows it once.
 impl<E: StdError + 'static> StdError for OnceError<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Function(error) => error.source(),
-            Self::Store(error) => error.source(),
+            Self::Function(error) => Some(error),
+            Self::Store(error) => Some(error),
         }
     }
 }

@@ -16,6 +16,7 @@ pub struct SubscribeOptions {
     pub(crate) batch: (usize, Duration),
     pub(crate) lease: Duration,
     pub(crate) retry: RetryPolicy,
+    pub(crate) handler_timeout: Option<Duration>,
     pub(crate) handler: Option<String>,
     pub(crate) undecodable_retry: bool,
     pub(crate) dead_letter_retention: DeadLetterRetention,
@@ -31,6 +32,7 @@ impl Default for SubscribeOptions {
             batch: (100, Duration::from_millis(100)),
             lease: Duration::from_secs(30),
             retry: RetryPolicy::default(),
+            handler_timeout: Some(Duration::from_secs(30 * 60)),
             handler: None,
             undecodable_retry: false,
             dead_letter_retention: DeadLetterRetention::forever(),
@@ -58,13 +60,13 @@ impl SubscribeOptions {
     }
 
     /// Sets how many deliveries are handled at once, 1 to 10,000; by default 16. For a
-    /// [batch handler](crate::Bus::subscribe_batch) it counts batches.
+    /// [batch handler](crate::Router::on_batch) it counts batches.
     pub fn with_concurrency(mut self, handlers: usize) -> Self {
         self.concurrency = handlers;
         self
     }
 
-    /// Sets the size of a batch for a [batch handler](crate::Bus::subscribe_batch): at most
+    /// Sets the size of a batch for a [batch handler](crate::Router::on_batch): at most
     /// `messages`, gathered for at most `wait` after the first one. `wait` is at most one minute.
     /// By default 100 messages and 100 milliseconds.
     ///
@@ -105,12 +107,34 @@ impl SubscribeOptions {
         self
     }
 
-    /// Sets whether a payload that does not decode to the handler's type is tried again by the retry
-    /// policy; by default it goes to the dead letters at its first attempt.
+    /// Sets the time limit of an attempt, at least one millisecond; by default 30 minutes.
+    /// [`RouteOptions::with_timeout`](crate::handler::RouteOptions::with_timeout) sets another one for
+    /// a type of message.
     ///
-    /// For rolling deployments: a process of the newer version may decode the payload. After the
-    /// last attempt the message goes to the dead letters as `undecodable`. An entry whose envelope
-    /// does not decode is never tried again.
+    /// When the limit has passed, the handler's future is dropped. The attempt fails with the error
+    /// `timed out after …` and is retried by the retry policy; its slot is free for other messages.
+    /// Without a limit, a handler that waits for ever holds its slot for ever, because the
+    /// subscription extends its lease. The limit of a batch handler is for the whole call.
+    ///
+    /// A future can be dropped only where it awaits: code that blocks its thread runs on.
+    pub fn with_handler_timeout(mut self, limit: Duration) -> Self {
+        self.handler_timeout = Some(limit);
+        self
+    }
+
+    /// Sets that an attempt may take any time.
+    pub fn without_handler_timeout(mut self) -> Self {
+        self.handler_timeout = None;
+        self
+    }
+
+    /// Sets whether a message that this version does not understand is tried again by the retry
+    /// policy: its payload does not decode, or the router has no handler for its type. By default it
+    /// goes to the dead letters at its first attempt.
+    ///
+    /// For rolling deployments: a process of the newer version may understand the message. After the
+    /// last attempt it goes to the dead letters as `undecodable` or `unhandled`. An entry whose
+    /// envelope does not decode is never tried again.
     pub fn with_undecodable_retry(mut self, retry: bool) -> Self {
         self.undecodable_retry = retry;
         self
@@ -154,6 +178,10 @@ impl SubscribeOptions {
         if !lease.contains(&self.lease) {
             return bad("the lease must be 100 milliseconds to one day");
         }
+        let limit = self.handler_timeout;
+        if limit.is_some_and(|limit| limit < Duration::from_millis(1)) {
+            return bad("the timeout of a handler must be at least 1 millisecond");
+        }
         self.dead_letter_retention.check()
     }
 
@@ -192,6 +220,10 @@ mod tests {
                 "batch",
             ),
             (SubscribeOptions::new().with_lease(Duration::MAX), "lease"),
+            (
+                SubscribeOptions::new().with_handler_timeout(Duration::ZERO),
+                "timeout",
+            ),
             (
                 SubscribeOptions::new()
                     .with_dead_letter_retention(DeadLetterRetention::forever().with_max_count(0)),

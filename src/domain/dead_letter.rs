@@ -30,8 +30,7 @@ pub enum Reason {
     /// The message was too old to be handled. Reserved. Nothing produces this reason yet; records
     /// that carry it are accepted.
     Expired,
-    /// No handler takes the message's type. Reserved. Nothing produces this reason yet; records
-    /// that carry it are accepted.
+    /// The group has no handler for the message's type.
     Unhandled,
 }
 

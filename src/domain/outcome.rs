@@ -44,7 +44,8 @@ pub enum Outcome {
     },
     /// No further attempt can succeed: the message goes to the dead letters.
     DeadLetter {
-        /// The reason on record; [`Outcome::dead_letter`] gives [`Reason::Rejected`].
+        /// The reason on record. [`Outcome::dead_letter`] gives [`Reason::Rejected`]; a router gives
+        /// [`Reason::Undecodable`] and [`Reason::Unhandled`].
         reason: Reason,
         /// The error text, at most 4,096 bytes.
         error: String,
@@ -86,7 +87,7 @@ impl Outcome {
     }
 
     /// The outcome of a handler that returned an error.
-    fn of_error(error: &(dyn StdError + 'static)) -> Self {
+    pub(super) fn of_error(error: &(dyn StdError + 'static)) -> Self {
         let text = describe(error);
         if is_back_pressure(error) {
             return Self::BackOff { error: text };
@@ -99,8 +100,16 @@ impl Outcome {
 
     /// No further attempt can succeed: to the dead letters, as [`Reason::Rejected`].
     pub fn dead_letter(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::dead_letter_as(Reason::Rejected, error)
+    }
+
+    /// To the dead letters, with a reason of Redstart's own.
+    pub(crate) fn dead_letter_as(
+        reason: Reason,
+        error: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
         Self::DeadLetter {
-            reason: Reason::Rejected,
+            reason,
             error: describe(&*error.into()),
         }
     }
@@ -117,109 +126,6 @@ fn is_back_pressure(error: &(dyn StdError + 'static)) -> bool {
                 ErrorKind::BacklogFull | ErrorKind::Unavailable
             )
         })
-}
-
-/// A value that a handler may return: `()` is an ack, an error is a retry.
-pub trait IntoOutcome {
-    /// Converts the value to an outcome.
-    fn into_outcome(self) -> Outcome;
-
-    /// Whether the value acknowledges without saying so, as `()` and `Ok(())` do. A cancelled
-    /// handler does not acknowledge by such a value: its message is given back, uncounted.
-    fn is_implied_ack(&self) -> bool {
-        false
-    }
-}
-
-impl IntoOutcome for () {
-    fn into_outcome(self) -> Outcome {
-        Outcome::Ack
-    }
-
-    fn is_implied_ack(&self) -> bool {
-        true
-    }
-}
-
-impl IntoOutcome for Outcome {
-    fn into_outcome(self) -> Outcome {
-        self
-    }
-}
-
-impl<T: IntoOutcome, E: Into<Box<dyn StdError + Send + Sync>>> IntoOutcome for Result<T, E> {
-    fn into_outcome(self) -> Outcome {
-        match self {
-            Ok(value) => value.into_outcome(),
-            Err(error) => Outcome::of_error(&*error.into()),
-        }
-    }
-
-    fn is_implied_ack(&self) -> bool {
-        self.as_ref().is_ok_and(T::is_implied_ack)
-    }
-}
-
-/// A value that a batch handler may return: one for the whole batch, or one outcome for each message.
-pub trait IntoOutcomes {
-    /// Converts the value to the outcomes of `messages` messages, in their order.
-    fn into_outcomes(self, messages: usize) -> Vec<Outcome>;
-
-    /// Whether the value acknowledges the message at `index` without saying so; see
-    /// [`IntoOutcome::is_implied_ack`].
-    fn is_implied_ack_at(&self, index: usize) -> bool {
-        let _ = index;
-        false
-    }
-}
-
-/// Acknowledges every message.
-impl IntoOutcomes for () {
-    fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
-        Outcome::Ack.into_outcomes(messages)
-    }
-
-    fn is_implied_ack_at(&self, _: usize) -> bool {
-        true
-    }
-}
-
-/// Ends every message with this outcome.
-impl IntoOutcomes for Outcome {
-    fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
-        vec![self; messages]
-    }
-}
-
-/// Ends each message with its own outcome, in their order. A `Vec` of any other length fails every
-/// message, because no outcome can be matched to its message.
-impl<T: IntoOutcome> IntoOutcomes for Vec<T> {
-    fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
-        if self.len() != messages {
-            let error = format!("{} outcomes for {messages} messages", self.len());
-            return Outcome::retry(error).into_outcomes(messages);
-        }
-        self.into_iter().map(T::into_outcome).collect()
-    }
-
-    fn is_implied_ack_at(&self, index: usize) -> bool {
-        self.get(index).is_some_and(T::is_implied_ack)
-    }
-}
-
-/// An error fails every message: each is tried again by the retry policy.
-impl<T: IntoOutcomes, E: Into<Box<dyn StdError + Send + Sync>>> IntoOutcomes for Result<T, E> {
-    fn into_outcomes(self, messages: usize) -> Vec<Outcome> {
-        match self {
-            Ok(value) => value.into_outcomes(messages),
-            Err(error) => Outcome::of_error(&*error.into()).into_outcomes(messages),
-        }
-    }
-
-    fn is_implied_ack_at(&self, index: usize) -> bool {
-        self.as_ref()
-            .is_ok_and(|value| value.is_implied_ack_at(index))
-    }
 }
 
 /// An error and its causes in one line, cut to the length that a stored record may hold.
@@ -241,98 +147,6 @@ pub(crate) fn describe(error: &(dyn StdError + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_plain_error_means_retry_and_keeps_its_causes() {
-        let error = Error::new(
-            ErrorKind::Decode,
-            "decode payload",
-            "the payload is not a valid u32",
-        )
-        .because("expected a number");
-        let Outcome::Retry { error, delay } = Err::<(), _>(error).into_outcome() else {
-            panic!("not a retry");
-        };
-        assert_eq!(
-            error,
-            "decode payload: the payload is not a valid u32: expected a number"
-        );
-        assert_eq!(delay, None);
-    }
-
-    #[test]
-    fn units_and_nested_results_convert() {
-        assert_eq!(().into_outcome(), Outcome::Ack);
-        let snoozed: Result<Outcome, std::io::Error> = Ok(Outcome::snooze(Duration::ZERO));
-        assert_eq!(
-            snoozed.into_outcome(),
-            Outcome::Snooze {
-                delay: Duration::ZERO
-            }
-        );
-    }
-
-    #[test]
-    fn a_batch_ends_as_one_or_each_by_itself_and_fails_on_a_wrong_number() {
-        assert_eq!(().into_outcomes(2), [Outcome::Ack, Outcome::Ack]);
-        let failed = Err::<(), _>("disk full").into_outcomes(2);
-        assert_eq!(
-            failed,
-            [Outcome::retry("disk full"), Outcome::retry("disk full")]
-        );
-        let each = vec![Ok(()), Err("odd")].into_outcomes(2);
-        assert_eq!(each, [Outcome::Ack, Outcome::retry("odd")]);
-        let short = vec![Outcome::Ack].into_outcomes(2);
-        let wrong = Outcome::retry("1 outcomes for 2 messages");
-        assert_eq!(short, [wrong.clone(), wrong]);
-    }
-
-    #[test]
-    fn redstart_being_busy_is_not_the_messages_failure() {
-        #[derive(Debug)]
-        struct Wrapped(Error);
-        impl std::fmt::Display for Wrapped {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("forwarding")
-            }
-        }
-        impl StdError for Wrapped {
-            fn source(&self) -> Option<&(dyn StdError + 'static)> {
-                Some(&self.0)
-            }
-        }
-        let error = |kind| Error::new(kind, "publish", "no");
-        for (kind, busy) in [
-            (ErrorKind::BacklogFull, true),
-            (ErrorKind::Unavailable, true),
-            (ErrorKind::OutcomeUnknown, false),
-            (ErrorKind::TooLarge, false),
-        ] {
-            let is_back_off = |outcome| matches!(outcome, Outcome::BackOff { .. });
-            let plain = Err::<(), _>(error(kind)).into_outcome();
-            assert_eq!(is_back_off(plain), busy, "{kind}");
-            let wrapped = Err::<(), _>(Wrapped(error(kind))).into_outcome();
-            assert_eq!(is_back_off(wrapped), busy, "{kind} as a cause");
-            let batch = Err::<(), _>(error(kind)).into_outcomes(2);
-            assert_eq!(batch.len(), 2);
-            assert!(
-                batch.into_iter().all(|one| is_back_off(one) == busy),
-                "{kind}"
-            );
-        }
-    }
-
-    #[test]
-    fn only_a_value_without_a_word_acknowledges_by_implication() {
-        assert!(().is_implied_ack() && Ok::<_, Error>(()).is_implied_ack());
-        assert!(!Outcome::Ack.is_implied_ack());
-        assert!(!Ok::<_, Error>(Outcome::Ack).is_implied_ack());
-        assert!(!Err::<(), _>("no").is_implied_ack());
-        let batch = [Ok(()), Err("no")].to_vec();
-        assert!(batch.is_implied_ack_at(0));
-        assert!(!batch.is_implied_ack_at(1));
-        assert!(!vec![Outcome::Ack].is_implied_ack_at(0));
-    }
 
     #[test]
     fn a_huge_error_is_cut_on_a_character_boundary() {

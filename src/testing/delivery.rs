@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::api::handler::message;
 use crate::api::lease::Lease;
 use serde::Serialize;
 
 use crate::adapters::memory::MemoryStore;
-use crate::api::{Delivery, IntoHandler};
+use crate::api::{Delivery, IntoRouter, Message, Work};
 use crate::domain::BoxFuture;
 use crate::domain::{ConsumerName, EntryId, Envelope, Error, Group, Outcome, Topic};
 use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
@@ -18,10 +19,20 @@ use crate::store::{DeliveriesAnswer, DeliveriesOp, DeliveryId, Lane, Member};
 ///
 /// ```
 /// use redstart::testing::{DeliveryBuilder, call};
-/// use redstart::{Delivery, Outcome};
+/// use redstart::{Message, Outcome, extract::Attempt};
+/// use serde::{Deserialize, Serialize};
 ///
-/// async fn bill(cents: u64, delivery: Delivery) -> Outcome {
-///     if cents == 0 && delivery.attempt() > 1 {
+/// #[derive(Serialize, Deserialize)]
+/// struct Placed {
+///     cents: u64,
+/// }
+///
+/// impl Message for Placed {
+///     const TYPE: &'static str = "order.placed";
+/// }
+///
+/// async fn bill(order: Placed, Attempt(attempt): Attempt) -> Outcome {
+///     if order.cents == 0 && attempt > 1 {
 ///         return Outcome::dead_letter("nothing to bill");
 ///     }
 ///     Outcome::Ack
@@ -29,9 +40,8 @@ use crate::store::{DeliveriesAnswer, DeliveriesOp, DeliveryId, Lane, Member};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), redstart::Error> {
-/// let delivery = DeliveryBuilder::new(&0)?.with_attempt(2).build();
-/// let outcome = call(bill, delivery).await?;
-/// assert_eq!(outcome, Outcome::dead_letter("nothing to bill"));
+/// let delivery = DeliveryBuilder::new(&Placed { cents: 0 })?.with_attempt(2).build();
+/// assert_eq!(call(bill, delivery).await, Outcome::dead_letter("nothing to bill"));
 /// # Ok(())
 /// # }
 /// ```
@@ -59,16 +69,25 @@ impl Canceller {
 }
 
 impl DeliveryBuilder {
-    /// A first attempt at a message of type `test` with this payload.
+    /// A first attempt at a message.
+    ///
+    /// # Errors
+    ///
+    /// [`Encode`](crate::ErrorKind::Encode) when the message cannot be encoded.
+    pub fn new<T: Message + Serialize>(message: &T) -> Result<Self, Error> {
+        message::envelope(message).map(Self::from_envelope)
+    }
+
+    /// A first attempt at a message with this payload, of type `test`.
     ///
     /// # Errors
     ///
     /// [`Encode`](crate::ErrorKind::Encode) when the payload cannot be encoded.
-    pub fn new<T: Serialize + ?Sized>(payload: &T) -> Result<Self, Error> {
+    pub fn from_payload<T: Serialize + ?Sized>(payload: &T) -> Result<Self, Error> {
         Ok(Self::from_envelope(Envelope::new("test", payload)?))
     }
 
-    /// A first attempt at a message.
+    /// A first attempt at an envelope.
     pub fn from_envelope(envelope: Envelope) -> Self {
         Self {
             entry: EntryId {
@@ -180,16 +199,27 @@ impl Decorator for HandMade {
     }
 }
 
-/// Calls a handler as a subscription would, and returns how it ends the delivery.
+/// Calls a handler or a router with one delivery, as a subscription would, and returns how it ends
+/// the delivery. A message that it does not understand is [`Outcome::DeadLetter`] with the reason
+/// `Undecodable` or `Unhandled`.
 ///
-/// # Errors
+/// Time limits apply only where a [route](crate::handler::RouteOptions::with_timeout) sets one.
 ///
-/// [`Decode`](crate::ErrorKind::Decode) when the payload is not what the handler takes: a bus
-/// would dead-letter the message as `undecodable`.
+/// # Panics
+///
+/// When the handler panics, and when the router is not valid.
 ///
 /// # Cancel safety
 ///
 /// As the handler's own future.
-pub async fn call<M, H: IntoHandler<M>>(handler: H, delivery: Delivery) -> Result<Outcome, Error> {
-    handler.into_handler().handle(delivery).await
+pub async fn call<Marker, H: IntoRouter<Marker>>(handler: H, delivery: Delivery) -> Outcome {
+    let work = handler.into_work(None);
+    match work.unwrap_or_else(|e| panic!("the router is not valid: {e}")) {
+        Work::Each(handler) => handler.handle(delivery).await,
+        Work::Batches(handler) => {
+            let outcomes = handler.handle(vec![delivery]).await;
+            let first = outcomes.into_iter().next();
+            first.unwrap_or_else(|| panic!("the batch handler returned no outcome"))
+        }
+    }
 }

@@ -194,35 +194,30 @@ fn alone_from(max_attempts: u32) -> u32 {
     max_attempts.saturating_sub(1).clamp(1, 2)
 }
 
-/// The handler's name in dead letters: the given one, else the type's, else `topic/group`.
-///
-/// A closure has no name of its own, and neither has a function inside one.
+/// The handler's name in dead letters: the given one, else its own, else `topic/group`.
 fn handler_name(options: &SubscribeOptions, work: &Work, member: &Member) -> String {
-    if let Some(name) = &options.handler {
-        return name.clone();
+    let given = options.handler.as_deref();
+    match given.or_else(|| work.name()) {
+        Some(name) => name.to_owned(),
+        None => member.to_string(),
     }
-    let name = work.name();
-    if name.contains("{{closure}}") {
-        return member.to_string();
-    }
-    name.to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Delivery, IntoHandler};
+    use crate::api::{IntoRouter, Payload};
     use crate::worker::fixture::member;
 
-    async fn bill(_: u32, _: Delivery) {}
+    async fn bill(_: Payload<u32>) {}
 
     #[test]
-    fn a_handler_is_named_by_choice_by_type_or_by_its_subscription() {
+    fn a_handler_is_named_by_choice_by_itself_or_by_its_subscription() {
         let of = |options: &SubscribeOptions, work: Work| handler_name(options, &work, &member());
         let options = SubscribeOptions::new();
-        let function = Work::Each(IntoHandler::into_handler(bill));
+        let function = IntoRouter::into_work(bill, None).unwrap();
         assert!(of(&options, function).ends_with("::bill"));
-        let closure = || Work::Each(IntoHandler::into_handler(|_: u32, _: Delivery| async {}));
+        let closure = || IntoRouter::into_work(|_: Payload<u32>| async {}, None).unwrap();
         assert_eq!(of(&options, closure()), "orders/billing");
         let named = options.with_handler_name("bills");
         assert_eq!(of(&named, closure()), "bills");

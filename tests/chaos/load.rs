@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{
     Delivery, Envelope, Error, ErrorKind, Outcome, Published, RetryPolicy, SubscribeOptions,
 };
@@ -94,7 +95,7 @@ pub(crate) async fn consume(work: &Work, to: &'static str, of: &'static str, han
             .with_retry(retry.clone());
         let handler = {
             let work = work.clone();
-            move |message: Message, delivery: Delivery| {
+            move |Payload(message): Payload<Message>, delivery: Delivery| {
                 let work = work.clone();
                 async move { handle(&work, &message, &delivery).await }
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use redstart::extract::Payload;
 use redstart::{Container, Delivery, Envelope, ErrorKind, SubscribeOptions, topics::TopicSettings};
 use serde::Serialize;
 
@@ -206,7 +207,7 @@ async fn consume(bus: &Container, seen: &Shared) {
     let options = SubscribeOptions::new()
         .with_concurrency(8)
         .with_lease(LEASE);
-    let handler = move |message: Message, _: Delivery| {
+    let handler = move |Payload(message): Payload<Message>, _: Delivery| {
         let seen = Arc::clone(&seen);
         async move {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions};
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ pub(crate) async fn bury(server: &Server, count: u64) {
     let (bus, orders) = (container.bus(), topic("orders"));
     let retry = RetryPolicy::fixed(Duration::from_millis(2)).with_max_attempts(2);
     let options = SubscribeOptions::new().with_retry(retry);
-    let handler = |payload: Value, _: Delivery| async move {
+    let handler = |Payload(payload): Payload<Value>, _: Delivery| async move {
         match payload["n"].as_u64().unwrap() {
             n if n % 2 == 0 => Outcome::dead_letter("no price\u{1b}[31m\u{202e}"),
             n => Outcome::retry(format!("connect 10.0.0.{n}:5432: Refused")),
@@ -80,7 +81,7 @@ fn is_harmless(text: &str) -> bool {
 pub(crate) async fn delivered(server: &Server, count: usize) -> Vec<Value> {
     let container = container(server).await;
     let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
-    let handler = move |payload: Value, delivery: Delivery| {
+    let handler = move |Payload(payload): Payload<Value>, delivery: Delivery| {
         let envelope = delivery.envelope();
         let seen = json!({
             "n": payload["n"],
@@ -237,7 +238,7 @@ fn dead_letters_are_counted_listed_and_shown() {
 #[tokio::main(flavor = "current_thread")]
 async fn until_dead(server: &Server, count: u64) {
     let container = container(server).await;
-    let handler = |_: Value, _: Delivery| async { Outcome::Ack };
+    let handler = |_: Payload<Value>, _: Delivery| async { Outcome::Ack };
     let _subscription = container
         .bus()
         .subscribe(&topic("orders"), handler)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use redstart::Envelope;
+use redstart::extract::Payload;
 use serde_json::Value;
 
 use crate::dead::{bury, dead, id, lines, list};
@@ -64,7 +65,7 @@ fn views(url: &str, server: &Server) -> [(&'static str, Value); 4] {
 #[tokio::main(flavor = "current_thread")]
 async fn until_dead_again(server: &Server) {
     let container = container(server).await;
-    let handler = |_: Value, _: redstart::Delivery| async {
+    let handler = |Payload(_): Payload<Value>, _: redstart::Delivery| async {
         redstart::Outcome::dead_letter("no price for 7")
     };
     let orders = topic("orders");

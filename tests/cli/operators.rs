@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use redstart::extract::Payload;
 use redstart::{Delivery, Outcome};
 use serde_json::Value;
 
@@ -297,7 +298,7 @@ async fn a_redrive_stops_when_too_many_die_again() {
     });
     let (server, url) = all.await.unwrap();
     let container = container(&server).await;
-    let handler = |_: Value, _: Delivery| async { Outcome::dead_letter("still") };
+    let handler = |_: Payload<Value>, _: Delivery| async { Outcome::dead_letter("still") };
     let _subscription = container
         .bus()
         .subscribe(&topic("orders"), handler)

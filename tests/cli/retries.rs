@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{Delivery, Envelope, RetryPolicy, SubscribeOptions};
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ async fn fail(server: &Server, payloads: &[Value]) {
         .subscribe_with(
             &orders,
             SubscribeOptions::new().with_retry(retry),
-            |_: Value, _: Delivery| async { Err::<(), _>("no \u{1b}[31muser\u{202e}\n7") },
+            |_: Payload<Value>, _: Delivery| async { Err::<(), _>("no \u{1b}[31muser\u{202e}\n7") },
         )
         .await
         .unwrap();
@@ -153,7 +154,7 @@ async fn until_failed_again(server: &Server) {
     let container = container(server).await;
     let retry = RetryPolicy::fixed(Duration::from_secs(86_400)).with_max_attempts(5);
     let options = SubscribeOptions::new().with_retry(retry);
-    let handler = |_: Value, _: Delivery| async { Err::<(), _>("again") };
+    let handler = |_: Payload<Value>, _: Delivery| async { Err::<(), _>("again") };
     let bus = container.bus();
     let _subscription = bus
         .subscribe_with(&topic("orders"), options, handler)

@@ -1,5 +1,6 @@
 //! The cost of redriving a dead letter.
 
+use redstart::extract::Payload;
 use redstart::{
     Delivery, Outcome, SubscribeOptions,
     dead_letters::{DeadLetterFilter, Sweep},
@@ -19,7 +20,8 @@ async fn a_redriven_dead_letter_is_a_tenth_of_a_command() {
     let options = SubscribeOptions::new()
         .with_concurrency(16)
         .with_prefetch(1000);
-    let handler = |_: String, _: Delivery| std::future::ready(Outcome::dead_letter("no price"));
+    let handler =
+        |_: Payload<String>, _: Delivery| std::future::ready(Outcome::dead_letter("no price"));
     let bus = container.bus();
     let subscription = bus.subscribe_with(&orders, options, handler).await.unwrap();
     until("all to be dead", async || {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use redstart::Delivery;
+use redstart::extract::Payload;
 
 use crate::ALONE;
 use crate::proxy::through_proxy;
@@ -15,7 +16,7 @@ async fn nothing_is_asked_more_often_than_once_a_second() {
     let _alone = ALONE.lock().await;
     let (_server, proxy, container) = through_proxy().await;
     for number in 0..SUBSCRIPTIONS {
-        let handler = |(): (), _: Delivery| std::future::ready(());
+        let handler = |_: Payload<()>, _: Delivery| std::future::ready(());
         let topic = topic(&format!("orders-{number}"));
         let _ = container.bus().subscribe(&topic, handler).await.unwrap();
     }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{Container, Delivery, Envelope, Outcome, SubscribeOptions, Subscription, Topic};
 
 use support::until;
@@ -67,7 +68,7 @@ async fn handle_all(
     let options = SubscribeOptions::new()
         .with_concurrency(16)
         .with_prefetch(1000);
-    let handler = move |_: String, delivery: Delivery| {
+    let handler = move |_: Payload<String>, delivery: Delivery| {
         std::future::ready(if delivery.attempt() <= failures {
             Outcome::retry_after(Duration::from_millis(1), "again")
         } else {

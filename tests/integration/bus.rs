@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{
-    Delivery, Envelope, ErrorKind, Handler, Outcome, SubscribeOptions, dead_letters::Reason,
-    envelope::Codec, topics::StartFrom,
+    Delivery, Envelope, ErrorKind, Handler, Message, Outcome, SubscribeOptions,
+    dead_letters::Reason, envelope::Codec, topics::StartFrom,
 };
+use serde::Deserialize;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::support::{
@@ -23,8 +25,8 @@ fn number(n: u32) -> Envelope {
 /// A handler that sends each message to the test.
 fn sending(
     sender: UnboundedSender<u32>,
-) -> impl Fn(u32, Delivery) -> std::future::Ready<()> + Send + Sync + 'static {
-    move |n, _| {
+) -> impl Fn(Payload<u32>) -> std::future::Ready<()> + Send + Sync + 'static {
+    move |Payload(n)| {
         let _ = sender.send(n);
         std::future::ready(())
     }
@@ -93,10 +95,13 @@ async fn envelope_confusion_old_fault_3_a_handler_gets_exactly_what_was_publishe
         let (bus, orders) = (container.bus(), topic(name));
         let (sender, mut received) = mpsc::unbounded_channel();
         let _subscription = bus
-            .subscribe(&orders, move |text: String, delivery: Delivery| {
-                let sent = sender.send((text, delivery.envelope().clone()));
-                async move { sent.map_err(|_| "gone") }
-            })
+            .subscribe(
+                &orders,
+                move |Payload(text): Payload<String>, delivery: Delivery| {
+                    let sent = sender.send((text, delivery.envelope().clone()));
+                    async move { sent.map_err(|_| "gone") }
+                },
+            )
             .await
             .unwrap();
         let envelope = Envelope::new("order.placed", "{\"key\":1,\"msg\":\"not a wrapping\"}")
@@ -129,16 +134,18 @@ async fn error_propagation_old_fault_5_a_bad_handler_disturbs_no_other() {
     let (bus, orders) = (container.bus(), topic("orders"));
     let named = |name: &str| SubscribeOptions::new().with_group(group(name));
     let _failing = bus
-        .subscribe_with(&orders, named("failing"), |_: u32, _: Delivery| async {
-            Err::<(), _>("no")
-        })
+        .subscribe_with(
+            &orders,
+            named("failing"),
+            |_: Payload<u32>, _: Delivery| async { Err::<(), _>("no") },
+        )
         .await
         .unwrap();
     let _panicking = bus
         .subscribe_with(
             &orders,
             named("panicking"),
-            |n: u32, _: Delivery| async move {
+            |Payload(n): Payload<u32>, _: Delivery| async move {
                 assert!(n > 1_000_000, "deliberate");
             },
         )
@@ -148,7 +155,7 @@ async fn error_propagation_old_fault_5_a_bad_handler_disturbs_no_other() {
         .subscribe_with(
             &orders,
             named("stuck"),
-            |_: u32, delivery: Delivery| async move {
+            |_: Payload<u32>, delivery: Delivery| async move {
                 delivery.cancelled().await;
             },
         )
@@ -173,11 +180,18 @@ struct Billing {
     sender: UnboundedSender<String>,
 }
 
+#[derive(Deserialize)]
+struct Order(String);
+
+impl Message for Order {
+    const TYPE: &'static str = "order";
+}
+
 impl Handler for Billing {
-    type Message = String;
+    type Message = Order;
     type Output = Result<Outcome, std::fmt::Error>;
 
-    async fn handle(&self, order: String, delivery: Delivery) -> Self::Output {
+    async fn handle(&self, Order(order): Order, delivery: Delivery) -> Self::Output {
         let line = format!("{order} {}", delivery.attempt());
         self.sender.send(line).map_err(|_| std::fmt::Error)?;
         Ok(Outcome::Ack)
@@ -330,7 +344,7 @@ async fn concurrency_and_prefetch_bound_the_in_flight_messages() {
     let options = SubscribeOptions::new().with_concurrency(4).with_prefetch(6);
     let (now, peak, door) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&gate));
     let _subscription = bus
-        .subscribe_with(&orders, options, move |_: u32, _: Delivery| {
+        .subscribe_with(&orders, options, move |_: Payload<u32>, _: Delivery| {
             let (now, peak, door) = (Arc::clone(&now), Arc::clone(&peak), Arc::clone(&door));
             async move {
                 let running = now.fetch_add(1, Ordering::SeqCst) + 1;
@@ -371,10 +385,14 @@ async fn consumers_of_one_group_share_and_every_group_sees_everything() {
                 .with_concurrency(2);
             let _subscription = other
                 .bus()
-                .subscribe_with(&orders, options, move |n: u32, delivery: Delivery| {
-                    let _ = sender.send((delivery.group().to_string(), n, member));
-                    async {}
-                })
+                .subscribe_with(
+                    &orders,
+                    options,
+                    move |Payload(n): Payload<u32>, delivery: Delivery| {
+                        let _ = sender.send((delivery.group().to_string(), n, member));
+                        async {}
+                    },
+                )
                 .await
                 .unwrap();
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{Delivery, Envelope, RetryPolicy, SubscribeOptions, dead_letters::Reason};
 use tokio::sync::mpsc;
 
@@ -42,10 +43,14 @@ async fn messages_of_a_crashed_consumer_return_when_the_lease_ends_and_count_an_
     let options = SubscribeOptions::new().with_lease(Duration::from_millis(500));
     let _subscription = container
         .bus()
-        .subscribe_with(&orders, options, move |n: u32, delivery: Delivery| {
-            let _ = sender.send((n, delivery.attempt()));
-            async {}
-        })
+        .subscribe_with(
+            &orders,
+            options,
+            move |Payload(n): Payload<u32>, delivery: Delivery| {
+                let _ = sender.send((n, delivery.attempt()));
+                async {}
+            },
+        )
         .await
         .unwrap();
     let seen = some(&mut received, 40).await;
@@ -81,9 +86,13 @@ async fn a_message_that_crashes_every_consumer_ends_as_a_dead_letter() {
         .with_retry(RetryPolicy::default().with_max_attempts(3));
     let _subscription = container
         .bus()
-        .subscribe_with(&orders, options, |n: u32, _: Delivery| async move {
-            assert_eq!(n, 0, "the handler is not to be called again");
-        })
+        .subscribe_with(
+            &orders,
+            options,
+            |Payload(n): Payload<u32>, _: Delivery| async move {
+                assert_eq!(n, 0, "the handler is not to be called again");
+            },
+        )
         .await
         .unwrap();
     let letter = until("the dead letter", async || {
@@ -108,14 +117,18 @@ async fn a_handler_that_takes_longer_than_its_lease_keeps_it() {
         let options = SubscribeOptions::new().with_lease(lease);
         let _subscription = container
             .bus()
-            .subscribe_with(&orders, options, move |_: u32, delivery: Delivery| {
-                calls.fetch_add(1, Ordering::SeqCst);
-                async move {
-                    tokio::time::sleep(lease * 2).await;
-                    delivery.extend_lease().await.unwrap();
-                    assert!(!delivery.is_cancelled());
-                }
-            })
+            .subscribe_with(
+                &orders,
+                options,
+                move |_: Payload<u32>, delivery: Delivery| {
+                    calls.fetch_add(1, Ordering::SeqCst);
+                    async move {
+                        tokio::time::sleep(lease * 2).await;
+                        delivery.extend_lease().await.unwrap();
+                        assert!(!delivery.is_cancelled());
+                    }
+                },
+            )
             .await
             .unwrap();
     }
@@ -139,16 +152,20 @@ async fn a_lost_lease_cancels_the_delivery_and_its_late_failure_is_dropped() {
     let options = SubscribeOptions::new().with_lease(Duration::from_millis(300));
     let _subscription = container
         .bus()
-        .subscribe_with(&orders, options, move |_: u32, delivery: Delivery| {
-            let sender = sender.clone();
-            async move {
-                let _ = sender.send("begun");
-                delivery.cancelled().await;
-                assert!(delivery.extend_lease().await.is_err());
-                let _ = sender.send("cancelled");
-                Err::<(), _>("too late")
-            }
-        })
+        .subscribe_with(
+            &orders,
+            options,
+            move |_: Payload<u32>, delivery: Delivery| {
+                let sender = sender.clone();
+                async move {
+                    let _ = sender.send("begun");
+                    delivery.cancelled().await;
+                    assert!(delivery.extend_lease().await.is_err());
+                    let _ = sender.send("cancelled");
+                    Err::<(), _>("too late")
+                }
+            },
+        )
         .await
         .unwrap();
     let published = {
@@ -198,10 +215,14 @@ async fn entries_lost_with_a_connection_return_at_once_and_uncounted() {
     let options = SubscribeOptions::new().with_lease(DAY);
     let subscription = container
         .bus()
-        .subscribe_with(&orders, options, move |n: u32, delivery: Delivery| {
-            let _ = sender.send((n, delivery.attempt()));
-            async {}
-        })
+        .subscribe_with(
+            &orders,
+            options,
+            move |Payload(n): Payload<u32>, delivery: Delivery| {
+                let _ = sender.send((n, delivery.attempt()));
+                async {}
+            },
+        )
         .await
         .unwrap();
     publish(&container, &orders, 0..1).await;
@@ -252,7 +273,7 @@ async fn a_reader_whose_connection_is_cut_again_and_again_loses_nothing() {
     let (sender, mut received) = mpsc::unbounded_channel();
     let subscription = container
         .bus()
-        .subscribe(&orders, move |n: u32, _: Delivery| {
+        .subscribe(&orders, move |Payload(n): Payload<u32>, _: Delivery| {
             let _ = sender.send(n);
             async {}
         })
@@ -282,7 +303,7 @@ async fn every_start_has_a_fresh_name_and_an_empty_consumer_is_removed() {
     for _ in 0..3 {
         let subscription = container
             .bus()
-            .subscribe(&orders, |_: u32, _: Delivery| async {})
+            .subscribe(&orders, |_: Payload<u32>, _: Delivery| async {})
             .await
             .unwrap();
         publish(&container, &orders, 0..1).await;
@@ -325,10 +346,14 @@ async fn a_takeover_larger_than_the_capacity_proceeds_as_capacity_frees() {
         .with_lease(DAY);
     let _subscription = container
         .bus()
-        .subscribe_with(&orders, options, move |n: u32, _: Delivery| {
-            let _ = sender.send(n);
-            async {}
-        })
+        .subscribe_with(
+            &orders,
+            options,
+            move |Payload(n): Payload<u32>, _: Delivery| {
+                let _ = sender.send(n);
+                async {}
+            },
+        )
         .await
         .unwrap();
     // A tick is a second and takes ten: at that pace it would take longer than the patience.

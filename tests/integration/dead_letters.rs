@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use redstart::extract::Payload;
 use redstart::{
     Container, Delivery, Outcome, SubscribeOptions, Topic,
     dead_letters::{CountBy, DeadLetter, DeadLetterFilter, Reason, Sweep},
@@ -26,16 +27,20 @@ async fn two_groups(
         let options = SubscribeOptions::new().with_group(group(name));
         let _subscription = container
             .bus()
-            .subscribe_with(on, options, move |n: u32, delivery: Delivery| {
-                let _ = sender.send((name.to_owned(), n, delivery.attempt()));
-                let bad = name == "failing" && !mended.load(Ordering::SeqCst);
-                async move {
-                    if bad {
-                        return Outcome::dead_letter("broken");
+            .subscribe_with(
+                on,
+                options,
+                move |Payload(n): Payload<u32>, delivery: Delivery| {
+                    let _ = sender.send((name.to_owned(), n, delivery.attempt()));
+                    let bad = name == "failing" && !mended.load(Ordering::SeqCst);
+                    async move {
+                        if bad {
+                            return Outcome::dead_letter("broken");
+                        }
+                        Outcome::Ack
                     }
-                    Outcome::Ack
-                }
-            })
+                },
+            )
             .await
             .unwrap();
     }

@@ -1,5 +1,6 @@
 //! Producers other than Redstart, and undecodable entries.
 
+use redstart::extract::Payload;
 use redstart::{Delivery, Envelope, ErrorKind, dead_letters::Reason};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -18,15 +19,18 @@ async fn a_plain_xadd_from_any_language_publishes() {
     let (sender, mut received) = mpsc::unbounded_channel();
     let _subscription = container
         .bus()
-        .subscribe(&orders, move |order: Value, delivery: Delivery| {
-            let _ = sender.send((order, delivery.envelope().clone(), delivery.entry_id()));
-            async move {
-                if delivery.attempt() == 1 {
-                    return redstart::Outcome::retry_after(std::time::Duration::ZERO, "again");
+        .subscribe(
+            &orders,
+            move |Payload(order): Payload<Value>, delivery: Delivery| {
+                let _ = sender.send((order, delivery.envelope().clone(), delivery.entry_id()));
+                async move {
+                    if delivery.attempt() == 1 {
+                        return redstart::Outcome::retry_after(std::time::Duration::ZERO, "again");
+                    }
+                    redstart::Outcome::Ack
                 }
-                redstart::Outcome::Ack
-            }
-        })
+            },
+        )
         .await
         .unwrap();
     let (order, first, entry) = next(&mut received).await;
@@ -77,7 +81,7 @@ async fn undecodable_entries_are_dead_lettered_byte_for_byte_and_the_reader_cont
     let (sender, mut received) = mpsc::unbounded_channel();
     let _subscription = container
         .bus()
-        .subscribe(&orders, move |n: u32, _: Delivery| {
+        .subscribe(&orders, move |Payload(n): Payload<u32>, _: Delivery| {
             let _ = sender.send(n);
             async {}
         })
@@ -153,7 +157,7 @@ async fn a_key_of_another_type_is_a_clear_error_and_nothing_is_written() {
     assert_eq!(error.subject(), Some("orders"));
     let error = container
         .bus()
-        .subscribe(&orders, |_: u32, _: Delivery| async {})
+        .subscribe(&orders, |_: Payload<u32>, _: Delivery| async {})
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
@@ -188,7 +192,7 @@ async fn undecodable_entries_of_any_size_are_dead_lettered_and_the_reader_contin
     let (sender, mut received) = mpsc::unbounded_channel();
     let _subscription = container
         .bus()
-        .subscribe(&orders, move |n: u32, _: Delivery| {
+        .subscribe(&orders, move |Payload(n): Payload<u32>, _: Delivery| {
             let _ = sender.send(n);
             async {}
         })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use redstart::extract::Payload;
 use redstart::{
     Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions, dead_letters::DeadLetterRetention,
 };
@@ -38,14 +39,18 @@ async fn every_path_of_a_message_is_counted() {
     let retry = RetryPolicy::fixed(Duration::from_millis(5)).with_max_attempts(2);
     let options = SubscribeOptions::new().with_retry(retry);
     let _subscription = bus
-        .subscribe_with(&orders, options, |n: u32, delivery: Delivery| async move {
-            match (n, delivery.attempt()) {
-                (0, _) => Outcome::retry("always"),
-                (1, 1) => Outcome::retry("once"),
-                (2, _) => Outcome::dead_letter("never"),
-                _ => Outcome::Ack,
-            }
-        })
+        .subscribe_with(
+            &orders,
+            options,
+            |Payload(n): Payload<u32>, delivery: Delivery| async move {
+                match (n, delivery.attempt()) {
+                    (0, _) => Outcome::retry("always"),
+                    (1, 1) => Outcome::retry("once"),
+                    (2, _) => Outcome::dead_letter("never"),
+                    _ => Outcome::Ack,
+                }
+            },
+        )
         .await
         .unwrap();
     for n in 0..10_u32 {
@@ -87,7 +92,7 @@ async fn trimmed_entries_are_counted() {
     let server = Server::start();
     let container = container(&server).await;
     let (bus, orders, billing) = (container.bus(), topic("orders"), group("billing"));
-    let handler = |_: u32, _: Delivery| async { Outcome::dead_letter("never") };
+    let handler = |_: Payload<u32>, _: Delivery| async { Outcome::dead_letter("never") };
     let subscription = bus.subscribe(&orders, handler).await.unwrap();
     for n in 0..12_u32 {
         let envelope = Envelope::new("n", &n).unwrap();
@@ -131,7 +136,7 @@ async fn operator_actions_are_counted() {
     let (bus, orders, billing) = (container.bus(), topic("orders"), group("billing"));
     let retry = RetryPolicy::fixed(Duration::from_secs(86_400));
     let options = SubscribeOptions::new().with_retry(retry);
-    let handler = |_: u32, _: Delivery| async { Err::<(), _>("no") };
+    let handler = |_: Payload<u32>, _: Delivery| async { Err::<(), _>("no") };
     let subscription = bus.subscribe_with(&orders, options, handler).await.unwrap();
     for n in 0..5_u32 {
         let envelope = Envelope::new("n", &n).unwrap();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{Container, Delivery, Envelope, SubscribeOptions, Subscription};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
@@ -17,7 +18,7 @@ fn one_by_one() -> SubscribeOptions {
 
 async fn subscribe(container: &Container) -> (Subscription, UnboundedReceiver<u32>) {
     let (sender, received) = mpsc::unbounded_channel();
-    let handler = move |n: u32, _: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, _: Delivery| {
         let _ = sender.send(n);
         async {}
     };
@@ -78,7 +79,7 @@ async fn entries_released_by_a_shutdown_come_before_newer_ones() {
     let server = Server::start();
     let first = container(&server).await;
     publish(&first, 0..30).await;
-    let stuck = |_: u32, _: Delivery| std::future::pending::<()>();
+    let stuck = |_: Payload<u32>, _: Delivery| std::future::pending::<()>();
     let _subscription = first
         .bus()
         .subscribe_with(&topic("orders"), one_by_one(), stuck)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{
     Container, Delivery, Envelope, ErrorKind, Outcome, RetryPolicy, SubscribeOptions, Topic,
 };
@@ -16,18 +17,22 @@ async fn subscribe(container: &Container, on: &Topic) -> UnboundedReceiver<u32> 
     let options = SubscribeOptions::new().with_retry(retry);
     let _subscription = container
         .bus()
-        .subscribe_with(on, options, move |n: u32, delivery: Delivery| {
-            let again = delivery.envelope().failed_attempts() == 0;
-            if !again {
-                let _ = sender.send(n);
-            }
-            async move {
-                if again {
-                    return Outcome::retry("once");
+        .subscribe_with(
+            on,
+            options,
+            move |Payload(n): Payload<u32>, delivery: Delivery| {
+                let again = delivery.envelope().failed_attempts() == 0;
+                if !again {
+                    let _ = sender.send(n);
                 }
-                Outcome::Ack
-            }
-        })
+                async move {
+                    if again {
+                        return Outcome::retry("once");
+                    }
+                    Outcome::Ack
+                }
+            },
+        )
         .await
         .unwrap();
     received
@@ -189,7 +194,7 @@ async fn when_memory_is_full_publishing_is_refused_and_consumers_drain() {
     // The group has to exist: creating one is a write that a full server refuses.
     let _subscription = container
         .bus()
-        .subscribe(&orders, move |n: u32, _: Delivery| {
+        .subscribe(&orders, move |Payload(n): Payload<u32>, _: Delivery| {
             let _ = sender.send(n);
             async {}
         })
@@ -241,12 +246,15 @@ async fn a_dead_letter_that_cannot_be_written_shows_in_health_and_is_not_lost() 
     let _: String = server.command(&["SET", key, "mine"]);
     let _subscription = container
         .bus()
-        .subscribe(&orders, |n: u32, _: Delivery| async move {
-            if n == 7 {
-                return Outcome::dead_letter("never");
-            }
-            Outcome::Ack
-        })
+        .subscribe(
+            &orders,
+            |Payload(n): Payload<u32>, _: Delivery| async move {
+                if n == 7 {
+                    return Outcome::dead_letter("never");
+                }
+                Outcome::Ack
+            },
+        )
         .await
         .unwrap();
     publish(&container, &orders, 7).await;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{Delivery, RetryPolicy, SubscribeOptions, dead_letters::Reason};
 use tokio::runtime::Runtime;
 
@@ -29,7 +30,7 @@ fn crash_until_drained(server: &Server, options: &SubscribeOptions, seen: &Arc<S
         let container = runtime.block_on(async {
             let container = container(server).await;
             let seen = Arc::clone(seen);
-            let handler = move |n: u32, _: Delivery| {
+            let handler = move |Payload(n): Payload<u32>, _: Delivery| {
                 let (seen, crash) = (Arc::clone(&seen), crash.clone());
                 async move {
                     if n == POISON {

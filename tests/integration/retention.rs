@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::store::Partition;
 use redstart::{
     Container, Delivery, Envelope, ErrorKind, SubscribeOptions, Topic,
@@ -20,7 +21,7 @@ async fn consume(container: &Container, on: &Topic, name: &str) {
     let options = SubscribeOptions::new().with_group(group(name));
     let _subscription = container
         .bus()
-        .subscribe_with(on, options, |_: u32, _: Delivery| async {})
+        .subscribe_with(on, options, |_: Payload<u32>, _: Delivery| async {})
         .await
         .unwrap();
 }
@@ -61,7 +62,7 @@ async fn without_a_group_entries_wait_and_the_slowest_group_holds_them() {
         .with_prefetch(1);
     let slow = container
         .bus()
-        .subscribe_with(&orders, options, move |_: u32, _: Delivery| {
+        .subscribe_with(&orders, options, move |_: Payload<u32>, _: Delivery| {
             let door = Arc::clone(&door);
             async move { door.acquire().await.unwrap().forget() }
         })
@@ -202,7 +203,7 @@ async fn settled_before_a_restart(
     let admin = before.topics();
     admin.create(&orders, settings).await.unwrap();
     let options = SubscribeOptions::new().with_start(StartFrom::End);
-    let handler = |_: serde_json::Value, _: Delivery| async {};
+    let handler = |_: Payload<serde_json::Value>, _: Delivery| async {};
     let bus = before.bus();
     let subscribed = bus.subscribe_with(&orders, options, handler).await;
     let _subscription = subscribed.unwrap();
@@ -292,7 +293,7 @@ async fn the_lag_of_heavy_entries_behind_light_ones_is_cheap_to_count() {
     let options = SubscribeOptions::new();
     let subscription = container
         .bus()
-        .subscribe_with(&orders, options, |_: u32, _: Delivery| async {})
+        .subscribe_with(&orders, options, |_: Payload<u32>, _: Delivery| async {})
         .await
         .unwrap();
     let _ = subscription.unsubscribe(Duration::from_secs(5)).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions, dead_letters::Reason};
 use tokio::sync::mpsc;
 
@@ -26,12 +27,16 @@ async fn a_failed_message_returns_with_its_count_and_error_until_it_is_exhausted
     let (bus, orders) = (container.bus(), topic("orders"));
     let (sender, mut received) = mpsc::unbounded_channel::<Seen>();
     let _subscription = bus
-        .subscribe_with(&orders, quick(3), move |_: u32, delivery: Delivery| {
-            let envelope = delivery.envelope();
-            let last = envelope.last_error().map(str::to_owned);
-            let _ = sender.send((delivery.attempt(), envelope.failed_attempts(), last));
-            async move { Err::<(), _>(format!("failure {}", delivery.attempt())) }
-        })
+        .subscribe_with(
+            &orders,
+            quick(3),
+            move |_: Payload<u32>, delivery: Delivery| {
+                let envelope = delivery.envelope();
+                let last = envelope.last_error().map(str::to_owned);
+                let _ = sender.send((delivery.attempt(), envelope.failed_attempts(), last));
+                async move { Err::<(), _>(format!("failure {}", delivery.attempt())) }
+            },
+        )
         .await
         .unwrap();
     let envelope = Envelope::new("n", &1).unwrap().with_tenant("t-1");
@@ -72,13 +77,17 @@ async fn a_panic_is_a_failure() {
     let (bus, orders) = (container.bus(), topic("orders"));
     let (sender, mut received) = mpsc::unbounded_channel::<Seen>();
     let _subscription = bus
-        .subscribe_with(&orders, quick(3), move |n: u32, delivery: Delivery| {
-            let last = delivery.envelope().last_error().map(str::to_owned);
-            let _ = sender.send((n, delivery.attempt(), last));
-            // The first panics before there is a future, the second inside it.
-            assert!(delivery.attempt() > 1, "early");
-            async move { assert!(delivery.attempt() > 2, "late {n}") }
-        })
+        .subscribe_with(
+            &orders,
+            quick(3),
+            move |Payload(n): Payload<u32>, delivery: Delivery| {
+                let last = delivery.envelope().last_error().map(str::to_owned);
+                let _ = sender.send((n, delivery.attempt(), last));
+                // The first panics before there is a future, the second inside it.
+                assert!(delivery.attempt() > 1, "early");
+                async move { assert!(delivery.attempt() > 2, "late {n}") }
+            },
+        )
         .await
         .unwrap();
     bus.publish(&orders, &Envelope::new("n", &7).unwrap())
@@ -102,16 +111,20 @@ async fn a_snooze_does_not_count_and_a_rejection_is_final() {
     let mut snoozes = std::sync::atomic::AtomicU32::new(0);
     *snoozes.get_mut() = 3;
     let _subscription = bus
-        .subscribe_with(&orders, quick(1), move |_: u32, delivery: Delivery| {
-            let _ = sender.send(delivery.attempt());
-            let left = snoozes.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-            async move {
-                match left {
-                    1.. => Outcome::snooze(SOON),
-                    _ => Outcome::dead_letter("never"),
+        .subscribe_with(
+            &orders,
+            quick(1),
+            move |_: Payload<u32>, delivery: Delivery| {
+                let _ = sender.send(delivery.attempt());
+                let left = snoozes.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                async move {
+                    match left {
+                        1.. => Outcome::snooze(SOON),
+                        _ => Outcome::dead_letter("never"),
+                    }
                 }
-            }
-        })
+            },
+        )
         .await
         .unwrap();
     bus.publish(&orders, &Envelope::new("n", &7).unwrap())
@@ -140,7 +153,7 @@ async fn scheduled_retries_wait_in_the_store_and_not_in_the_process() {
     let seen = sender.clone();
     let _subscription = first
         .bus()
-        .subscribe(&orders, move |n: u32, _: Delivery| {
+        .subscribe(&orders, move |Payload(n): Payload<u32>, _: Delivery| {
             let _ = seen.send(n);
             async { Outcome::retry_after(LATE, "tomorrow") }
         })
@@ -170,10 +183,13 @@ async fn scheduled_retries_wait_in_the_store_and_not_in_the_process() {
     let second = container(&server).await;
     let _subscription = second
         .bus()
-        .subscribe(&orders, move |n: u32, delivery: Delivery| {
-            let _ = sender.send(n * 10 + delivery.attempt());
-            async {}
-        })
+        .subscribe(
+            &orders,
+            move |Payload(n): Payload<u32>, delivery: Delivery| {
+                let _ = sender.send(n * 10 + delivery.attempt());
+                async {}
+            },
+        )
         .await
         .unwrap();
     assert_eq!(next(&mut received).await, 72);
@@ -191,15 +207,19 @@ async fn a_retry_comes_back_to_the_group_that_failed_and_to_no_other() {
         let sender = sender.clone();
         let options = quick(4).with_group(group(name));
         let _subscription = bus
-            .subscribe_with(&orders, options, move |_: u32, delivery: Delivery| {
-                let _ = sender.send((name.to_owned(), delivery.attempt()));
-                async move {
-                    if name == "failing" && delivery.attempt() < 4 {
-                        return Err("not yet");
+            .subscribe_with(
+                &orders,
+                options,
+                move |_: Payload<u32>, delivery: Delivery| {
+                    let _ = sender.send((name.to_owned(), delivery.attempt()));
+                    async move {
+                        if name == "failing" && delivery.attempt() < 4 {
+                            return Err("not yet");
+                        }
+                        Ok(())
                     }
-                    Ok(())
-                }
-            })
+                },
+            )
             .await
             .unwrap();
     }
@@ -227,10 +247,14 @@ async fn a_message_at_the_size_limit_survives_the_error_text_it_gains() {
     let (bus, orders) = (container.bus(), topic("orders"));
     let (sender, mut received) = mpsc::unbounded_channel::<u32>();
     let _subscription = bus
-        .subscribe_with(&orders, quick(3), move |_: String, delivery: Delivery| {
-            let _ = sender.send(delivery.attempt());
-            async move { Err::<(), _>("x".repeat(4000)) }
-        })
+        .subscribe_with(
+            &orders,
+            quick(3),
+            move |_: Payload<String>, delivery: Delivery| {
+                let _ = sender.send(delivery.attempt());
+                async move { Err::<(), _>("x".repeat(4000)) }
+            },
+        )
         .await
         .unwrap();
     let mut size = 1024 * 1024;

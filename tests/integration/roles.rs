@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::Value;
+use redstart::extract::Payload;
 use redstart::store::Partition;
 use redstart::{
     Delivery, Envelope, ErrorKind, Outcome, PublishOptions, RetryPolicy, SubscribeOptions,
@@ -44,22 +45,26 @@ async fn every_role_does_its_work_and_nothing_is_denied() {
     let options = SubscribeOptions::new().with_retry(RetryPolicy::fixed(Duration::from_millis(5)));
     let _subscription = consumer
         .bus()
-        .subscribe_with(&orders, options, move |n: u32, delivery: Delivery| {
-            let (kv, sender) = (kv.clone(), sender.clone());
-            async move {
-                if n == 7 {
-                    return Outcome::dead_letter("never");
+        .subscribe_with(
+            &orders,
+            options,
+            move |Payload(n): Payload<u32>, delivery: Delivery| {
+                let (kv, sender) = (kv.clone(), sender.clone());
+                async move {
+                    if n == 7 {
+                        return Outcome::dead_letter("never");
+                    }
+                    if delivery.attempt() == 1 && n.is_multiple_of(5) {
+                        return Outcome::retry("once");
+                    }
+                    let id = delivery.envelope().id().to_string();
+                    let first = first_time(&kv, &id, Duration::from_secs(60)).await;
+                    assert!(first.is_ok());
+                    let _ = sender.send(n);
+                    Outcome::Ack
                 }
-                if delivery.attempt() == 1 && n.is_multiple_of(5) {
-                    return Outcome::retry("once");
-                }
-                let id = delivery.envelope().id().to_string();
-                let first = first_time(&kv, &id, Duration::from_secs(60)).await;
-                assert!(first.is_ok());
-                let _ = sender.send(n);
-                Outcome::Ack
-            }
-        })
+            },
+        )
         .await
         .unwrap();
     for _ in 0..79 {
@@ -147,7 +152,7 @@ async fn a_role_without_the_right_is_refused_with_a_clear_error() {
     let consumer = roles.container("consumer", "billing").await;
     let made = consumer
         .bus()
-        .subscribe(&orders, |_: u32, _: Delivery| async {})
+        .subscribe(&orders, |_: Payload<u32>, _: Delivery| async {})
         .await;
     let told = made.unwrap_err().to_string();
     assert!(told.contains("lacks the right"), "{told}");
@@ -196,7 +201,7 @@ async fn retention_of_dead_letters_takes_one_right_more() {
         producer.bus().publish(&orders, &envelope).await.unwrap();
     }
     let consumer = roles.container("consumer", "billing").await;
-    let handler = |_: u32, _: Delivery| async { Outcome::dead_letter("never") };
+    let handler = |_: Payload<u32>, _: Delivery| async { Outcome::dead_letter("never") };
     let subscription = consumer.bus().subscribe(&orders, handler).await.unwrap();
     assert_eq!(drained(&consumer, &orders, &billing).await.dead, 3);
     subscription.unsubscribe(PATIENCE).await;
@@ -372,10 +377,13 @@ async fn a_process_that_publishes_and_consumes_has_the_rules_of_both() {
     let (sender, mut received) = mpsc::unbounded_channel();
     let _subscription = container
         .bus()
-        .subscribe(&topic("orders"), move |n: u32, _: Delivery| {
-            let _ = sender.send(n);
-            async {}
-        })
+        .subscribe(
+            &topic("orders"),
+            move |Payload(n): Payload<u32>, _: Delivery| {
+                let _ = sender.send(n);
+                async {}
+            },
+        )
         .await
         .unwrap();
     let once = PublishOptions::new().with_deduplication(Duration::from_secs(60));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{Container, Delivery, SubscribeOptions};
 use tokio::sync::mpsc;
 
@@ -30,10 +31,14 @@ async fn a_handler_that_blocks_its_thread_cannot_delay_the_shutdown() {
             let options = SubscribeOptions::new().with_concurrency(1);
             let _subscription = container
                 .bus()
-                .subscribe_with(&topic("orders"), options, move |_: u32, _: Delivery| {
-                    let _ = begun.send(());
-                    async { std::thread::sleep(PATIENCE * 2) }
-                })
+                .subscribe_with(
+                    &topic("orders"),
+                    options,
+                    move |_: Payload<u32>, _: Delivery| {
+                        let _ = begun.send(());
+                        async { std::thread::sleep(PATIENCE * 2) }
+                    },
+                )
                 .await
                 .unwrap();
             // From outside of the runtime: the handler's thread may be the one that watches the
@@ -63,7 +68,7 @@ async fn a_frozen_server_cannot_delay_the_shutdown_of_four_subscriptions() {
     for name in ["one", "two", "three", "four"] {
         let _subscription = container
             .bus()
-            .subscribe(&topic(name), |_: u32, _: Delivery| async {})
+            .subscribe(&topic(name), |_: Payload<u32>, _: Delivery| async {})
             .await
             .unwrap();
     }

@@ -75,7 +75,7 @@ async fn without_a_server_nothing_is_sent_and_nothing_is_unknown() {
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Unavailable);
     }
     let bus = container.bus();
-    let subscribing = bus.subscribe(&orders, |_: u32, _: redstart::Delivery| async {});
+    let subscribing = bus.subscribe(&orders, |_: redstart::extract::Payload<u32>| async {});
     let error = subscribing.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
 }

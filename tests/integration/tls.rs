@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
 };
+use redstart::extract::Payload;
 use redstart::{Container, Envelope, ErrorKind, container::TlsSettings};
 
 use crate::support::{Server, builder, topic};
@@ -121,13 +122,10 @@ async fn messages_and_values_go_by_tls_and_mutual_tls() {
     bus.publish(&topic("orders"), &envelope).await.unwrap();
     let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
     let _subscription = bus
-        .subscribe(
-            &topic("orders"),
-            move |text: String, _: redstart::Delivery| {
-                let _ = sender.send(text);
-                async {}
-            },
-        )
+        .subscribe(&topic("orders"), move |Payload(text): Payload<String>| {
+            let _ = sender.send(text);
+            async {}
+        })
         .await
         .unwrap();
     assert_eq!(crate::support::next(&mut received).await, large);

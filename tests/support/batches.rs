@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use redstart::extract::Payload;
 use redstart::{
-    Container, Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions, dead_letters::Reason,
+    Batch, Container, Delivery, Envelope, Message, Outcome, RetryPolicy, Router, SubscribeOptions,
+    dead_letters::Reason,
 };
+use serde::Deserialize;
 use tokio::sync::{Barrier, mpsc};
 
 use super::{PATIENCE, drained, group, letters, next, publish, some, status, topic, until};
@@ -14,6 +17,14 @@ use super::{PATIENCE, drained, group, letters, next, publish, some, status, topi
 /// Longer than any test: a batch is handled when it is full, and not before.
 const NEVER: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::ZERO;
+
+/// A message of the type that the tests publish.
+#[derive(Deserialize)]
+struct Number(u32);
+
+impl Message for Number {
+    const TYPE: &'static str = "n";
+}
 
 fn options(messages: usize, wait: Duration) -> SubscribeOptions {
     SubscribeOptions::new()
@@ -25,10 +36,10 @@ fn options(messages: usize, wait: Duration) -> SubscribeOptions {
 /// Every batch's numbers, and its attempts.
 type Seen = (Vec<u32>, Vec<u32>);
 
-fn seen(batch: &[(u32, Delivery)]) -> Seen {
+fn seen(batch: &Batch<Number>) -> Seen {
     batch
         .iter()
-        .map(|(number, delivery)| (*number, delivery.attempt()))
+        .map(|(number, delivery)| (number.0, delivery.attempt()))
         .unzip()
 }
 
@@ -39,23 +50,27 @@ pub(crate) async fn are_full_or_have_waited(container: &Container) {
     publish(container, &orders, 0..6).await;
     let handler = {
         let sender = sender.clone();
-        move |batch: Vec<(u32, Delivery)>| {
+        move |batch: Batch<Number>| {
             let _ = sender.send(seen(&batch));
             std::future::ready(())
         }
     };
-    let full = bus.subscribe_batch(&orders, options(4, NEVER), handler);
+    let full = bus.subscribe_with(&orders, options(4, NEVER), Router::new().on_batch(handler));
     let full = full.await.unwrap();
     assert_eq!(next(&mut received).await, (vec![0, 1, 2, 3], vec![1; 4]));
     publish(container, &orders, 6..8).await;
     assert_eq!(next(&mut received).await, (vec![4, 5, 6, 7], vec![1; 4]));
     assert!(full.unsubscribe(PATIENCE).await.is_clean());
 
-    let handler = move |batch: Vec<(u32, Delivery)>| {
+    let handler = move |batch: Batch<Number>| {
         let _ = sender.send(seen(&batch));
         std::future::ready(())
     };
-    let hasty = bus.subscribe_batch(&orders, options(1000, AT_ONCE), handler);
+    let hasty = bus.subscribe_with(
+        &orders,
+        options(1000, AT_ONCE),
+        Router::new().on_batch(handler),
+    );
     let _hasty = hasty.await.unwrap();
     publish(container, &orders, 8..9).await;
     assert_eq!(next(&mut received).await, (vec![8], vec![1]));
@@ -69,18 +84,19 @@ pub(crate) async fn settle_each_message_by_itself(container: &Container) {
     publish(container, &orders, 0..3).await;
     let text = Envelope::new("n", "no number").unwrap();
     container.bus().publish(&orders, &text).await.unwrap();
-    let handler = move |batch: Vec<(u32, Delivery)>| {
-        let outcome = |(number, delivery): &(u32, Delivery)| match (number, delivery.attempt()) {
-            (1, 1) => Outcome::retry("once"),
-            (2, _) => Outcome::dead_letter("never"),
-            _ => Outcome::Ack,
-        };
+    let handler = move |batch: Batch<Number>| {
+        let outcome =
+            |(number, delivery): (&Number, &Delivery)| match (number.0, delivery.attempt()) {
+                (1, 1) => Outcome::retry("once"),
+                (2, _) => Outcome::dead_letter("never"),
+                _ => Outcome::Ack,
+            };
         let _ = sender.send(seen(&batch));
         std::future::ready(batch.iter().map(outcome).collect::<Vec<_>>())
     };
     // Four messages fill the batch; the undecodable one counts.
     let options = options(4, Duration::from_millis(50));
-    let subscription = bus.subscribe_batch(&orders, options, handler);
+    let subscription = bus.subscribe_with(&orders, options, Router::new().on_batch(handler));
     let _subscription = subscription.await.unwrap();
     let mut all = Vec::new();
     while all.len() < 4 {
@@ -118,7 +134,7 @@ pub(crate) async fn fail_as_a_whole(container: &Container) {
         let orders = topic(&format!("{failing:?}"));
         let (sender, mut received) = mpsc::unbounded_channel();
         publish(container, &orders, 0..2).await;
-        let handler = move |batch: Vec<(u32, Delivery)>| {
+        let handler = move |batch: Batch<Number>| {
             let sender = sender.clone();
             async move {
                 let first = batch.iter().all(|(_, delivery)| delivery.attempt() == 1);
@@ -129,7 +145,7 @@ pub(crate) async fn fail_as_a_whole(container: &Container) {
                     _ => {
                         for (number, delivery) in &batch {
                             let last = delivery.envelope().last_error().map(str::to_owned);
-                            let _ = sender.send((*number, last));
+                            let _ = sender.send((number.0, last));
                         }
                         Ok(vec![Outcome::Ack; batch.len()])
                     }
@@ -139,7 +155,7 @@ pub(crate) async fn fail_as_a_whole(container: &Container) {
         // Only both together fill a batch.
         let subscription = container
             .bus()
-            .subscribe_batch(&orders, options(2, NEVER), handler)
+            .subscribe_with(&orders, options(2, NEVER), Router::new().on_batch(handler))
             .await
             .unwrap();
         let expected = [0, 1].map(|number| (number, Some(text.to_owned())));
@@ -156,15 +172,15 @@ pub(crate) async fn panic_without_the_undecodable(container: &Container) {
     publish(container, &orders, 0..1).await;
     let odd = Envelope::new("n", "no number").unwrap();
     container.bus().publish(&orders, &odd).await.unwrap();
-    let handler = move |batch: Vec<(u32, Delivery)>| async move {
+    let handler = move |batch: Batch<Number>| async move {
         let failing = batch
             .iter()
-            .any(|(number, one)| *number == 0 && one.attempt() == 1);
+            .any(|(number, one)| number.0 == 0 && one.attempt() == 1);
         assert!(!failing, "out of paper");
     };
     let subscription = container
         .bus()
-        .subscribe_batch(&orders, options(2, NEVER), handler)
+        .subscribe_with(&orders, options(2, NEVER), Router::new().on_batch(handler))
         .await
         .unwrap();
     let letter = until("it to die", async || {
@@ -186,12 +202,13 @@ pub(crate) async fn give_back_what_was_gathered(container: &Container) {
     let called = Arc::new(AtomicBool::new(false));
     let handler = {
         let called = Arc::clone(&called);
-        move |_: Vec<(u32, Delivery)>| {
+        move |_: Batch<Number>| {
             called.store(true, Ordering::SeqCst);
             std::future::ready(())
         }
     };
-    let subscription = bus.subscribe_batch(&orders, options(10, NEVER), handler);
+    let subscription =
+        bus.subscribe_with(&orders, options(10, NEVER), Router::new().on_batch(handler));
     let subscription = subscription.await.unwrap();
     until("all to be gathered", async || {
         let status = status(container, &orders, &group("billing")).await;
@@ -203,7 +220,7 @@ pub(crate) async fn give_back_what_was_gathered(container: &Container) {
     assert!(!called.load(Ordering::SeqCst));
 
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |number: u32, delivery: Delivery| {
+    let handler = move |Payload(number): Payload<u32>, delivery: Delivery| {
         let _ = sender.send((number, delivery.attempt()));
         std::future::ready(())
     };
@@ -217,7 +234,7 @@ pub(crate) async fn run_at_once(container: &Container) {
     let (bus, orders) = (container.bus(), topic("orders"));
     publish(container, &orders, 0..8).await;
     let both = Arc::new(Barrier::new(2));
-    let handler = move |batch: Vec<(u32, Delivery)>| {
+    let handler = move |batch: Batch<Number>| {
         let both = Arc::clone(&both);
         async move {
             assert_eq!(batch.len(), 2);
@@ -225,7 +242,7 @@ pub(crate) async fn run_at_once(container: &Container) {
         }
     };
     let options = options(2, NEVER).with_concurrency(2);
-    let subscription = bus.subscribe_batch(&orders, options, handler);
+    let subscription = bus.subscribe_with(&orders, options, Router::new().on_batch(handler));
     let _subscription = subscription.await.unwrap();
     let left = drained(container, &orders, &group("billing")).await;
     assert_eq!(left.dead, 0);
@@ -237,7 +254,7 @@ pub(crate) async fn keep_their_leases(container: &Container, other: &Container) 
     let lease = Duration::from_secs(1);
     publish(container, &orders, 0..2).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |batch: Vec<(u32, Delivery)>| {
+    let handler = move |batch: Batch<Number>| {
         let sender = sender.clone();
         async move {
             tokio::time::sleep(2 * lease).await;
@@ -248,7 +265,8 @@ pub(crate) async fn keep_their_leases(container: &Container, other: &Container) 
         }
     };
     let options = options(10, 2 * lease).with_lease(lease);
-    let subscription = bus.subscribe_batch(&orders, options.clone(), handler);
+    let subscription =
+        bus.subscribe_with(&orders, options.clone(), Router::new().on_batch(handler));
     let _subscription = subscription.await.unwrap();
     until("both to be held", async || {
         let status = status(container, &orders, &group("billing")).await;
@@ -256,7 +274,7 @@ pub(crate) async fn keep_their_leases(container: &Container, other: &Container) 
     })
     .await;
     let (stolen, mut theirs) = mpsc::unbounded_channel();
-    let thief = move |number: u32, _: Delivery| {
+    let thief = move |Payload(number): Payload<u32>, _: Delivery| {
         let _ = stolen.send(number);
         std::future::ready(())
     };

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, begins, number, quick, receipts, topic};
-use crate::api::{Delivery, SubscribeOptions};
+use crate::api::{Batch, Delivery, Message, Router, SubscribeOptions};
 use crate::domain::{Envelope, Outcome, Reason, RetryPolicy, TopicSettings};
+use crate::extract::Payload;
 use crate::store::{Commit, DeliveryId, Fetched, Member, Partition, Unmarked};
 
 /// > Records that attempts begin, and restarts the leases.
@@ -81,7 +82,7 @@ pub async fn a_message_that_never_began_has_its_attempts_left<S: Subject>(subjec
         assert_eq!(receipts(&taken), fetched);
     }
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |_: u32, delivery: Delivery| {
+    let handler = move |_: Payload<u32>, delivery: Delivery| {
         let _ = sender.send(delivery.attempt());
         async {}
     };
@@ -109,7 +110,7 @@ pub async fn a_suspect_runs_alone<S: Subject>(subject: &S) {
     assert_eq!(begun.must("beginning"), [true; 3]);
     let running = Arc::new(AtomicUsize::new(0));
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |n: u32, delivery: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
         let (running, sender) = (Arc::clone(&running), sender.clone());
         async move {
             let before = running.fetch_add(1, Ordering::SeqCst);
@@ -154,7 +155,7 @@ impl Drop for Bomb {
 pub async fn a_panic_whose_payload_panics_costs_no_worker<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.publish(0..12).await;
-    let handler = |n: u32, _: Delivery| async move {
+    let handler = |Payload(n): Payload<u32>, _: Delivery| async move {
         if n < 4 {
             std::panic::panic_any(Bomb);
         }
@@ -170,6 +171,10 @@ pub async fn a_panic_whose_payload_panics_costs_no_worker<S: Subject>(subject: &
 /// A number whose decoding panics where it is 7.
 struct Checked(u32);
 
+impl Message for Checked {
+    const TYPE: &'static str = "n";
+}
+
 impl<'de> Deserialize<'de> for Checked {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = u32::deserialize(deserializer)?;
@@ -178,12 +183,20 @@ impl<'de> Deserialize<'de> for Checked {
     }
 }
 
+/// A message of the type that the checks publish.
+#[derive(Deserialize)]
+struct Number(u32);
+
+impl Message for Number {
+    const TYPE: &'static str = "n";
+}
+
 /// A payload whose decoding panics costs its own message, not its batch.
 pub async fn a_payload_that_panics_costs_its_own_message<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.publish(0..12).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |batch: Vec<(Checked, Delivery)>| {
+    let handler = move |batch: Batch<Checked>| {
         for (number, delivery) in &batch {
             let _ = sender.send((number.0, delivery.attempt()));
         }
@@ -193,7 +206,9 @@ pub async fn a_payload_that_panics_costs_its_own_message<S: Subject>(subject: &S
         .with_batch(12, Duration::from_millis(50))
         .with_concurrency(1);
     let bus = stage.container.bus();
-    let made = bus.subscribe_batch(&stage.topic, options, handler).await;
+    let made = bus
+        .subscribe_with(&stage.topic, options, Router::new().on_batch(handler))
+        .await;
     let _subscription = made.must("subscribing");
     let seen = stage.some(&mut received, 11).await;
     assert!(seen.iter().all(|(_, attempt)| *attempt == 1), "{seen:?}");
@@ -208,8 +223,8 @@ pub async fn a_payload_that_panics_costs_its_own_message<S: Subject>(subject: &S
 pub async fn one_bad_message_does_not_take_its_batch_along<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.publish(0..40).await;
-    let handler = |batch: Vec<(u32, Delivery)>| {
-        let bad = batch.iter().any(|(n, _)| *n == 22);
+    let handler = |batch: Batch<Number>| {
+        let bad = batch.iter().any(|(n, _)| n.0 == 22);
         std::future::ready(if bad { Err("row refused") } else { Ok(()) })
     };
     let retry = RetryPolicy::fixed(Duration::from_millis(100));
@@ -218,7 +233,9 @@ pub async fn one_bad_message_does_not_take_its_batch_along<S: Subject>(subject: 
         .with_concurrency(1)
         .with_retry(retry);
     let bus = stage.container.bus();
-    let made = bus.subscribe_batch(&stage.topic, options, handler).await;
+    let made = bus
+        .subscribe_with(&stage.topic, options, Router::new().on_batch(handler))
+        .await;
     let _subscription = made.must("subscribing");
     assert_eq!(stage.drained().await.dead, 1);
     assert_eq!(stage.letters().await[0].attempts, 5);
@@ -232,7 +249,7 @@ pub async fn a_cancelled_handler_acknowledges_only_by_saying_so<S: Subject>(subj
     stage.publish(0..4).await;
     let begun = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&begun);
-    let handler = move |n: u32, delivery: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
         count.fetch_add(1, Ordering::SeqCst);
         async move {
             delivery.cancelled().await;
@@ -260,7 +277,7 @@ pub async fn a_cancelled_handler_acknowledges_only_by_saying_so<S: Subject>(subj
     );
 
     let other = topic("silent");
-    let silent = |_: (), delivery: Delivery| async move { delivery.cancelled().await };
+    let silent = |_: Payload<()>, delivery: Delivery| async move { delivery.cancelled().await };
     let made = bus.subscribe_with(&other, options.clone(), silent).await;
     let subscription = made.must("subscribing");
     let envelope = Envelope::new("n", &()).must("an envelope");
@@ -276,7 +293,7 @@ pub async fn a_cancelled_handler_acknowledges_only_by_saying_so<S: Subject>(subj
     assert_eq!(report.cancelled + report.released, 1, "{report:?}");
 
     let (sender, mut received) = mpsc::unbounded_channel();
-    let again = move |n: u32, delivery: Delivery| {
+    let again = move |Payload(n): Payload<u32>, delivery: Delivery| {
         let _ = sender.send((n, delivery.attempt()));
         async {}
     };
@@ -297,7 +314,7 @@ pub async fn a_snooze_of_months_is_kept<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.publish(0..1).await;
     let days = 90 * DAY;
-    let handler = move |_: u32, _: Delivery| std::future::ready(Outcome::snooze(days));
+    let handler = move |_: Payload<u32>, _: Delivery| std::future::ready(Outcome::snooze(days));
     let bus = stage.container.bus();
     let made = bus.subscribe(&stage.topic, handler).await;
     let _subscription = made.must("subscribing");
@@ -326,7 +343,7 @@ pub async fn back_pressure_uses_up_no_attempt<S: Subject>(subject: &S) {
     let (sender, mut received) = mpsc::unbounded_channel();
     let handler = {
         let (bus, next) = (bus.clone(), next.clone());
-        move |n: u32, delivery: Delivery| {
+        move |Payload(n): Payload<u32>, delivery: Delivery| {
             let (bus, next, sender) = (bus.clone(), next.clone(), sender.clone());
             async move {
                 let published = bus.publish(&next, &number(n)).await.map(|_| ());
@@ -352,7 +369,7 @@ pub async fn a_message_published_on_begins_at_its_first_attempt<S: Subject>(subj
     let (bus, next) = (stage.container.bus(), topic("next"));
     let handler = {
         let (bus, next) = (bus.clone(), next.clone());
-        move |_: u32, delivery: Delivery| {
+        move |_: Payload<u32>, delivery: Delivery| {
             let (bus, next) = (bus.clone(), next.clone());
             async move {
                 if delivery.attempt() < 3 {
@@ -366,7 +383,7 @@ pub async fn a_message_published_on_begins_at_its_first_attempt<S: Subject>(subj
     let made = bus.subscribe_with(&stage.topic, quick(3), handler).await;
     let _here = made.must("subscribing");
     let (sender, mut received) = mpsc::unbounded_channel();
-    let there = move |_: u32, delivery: Delivery| {
+    let there = move |_: Payload<u32>, delivery: Delivery| {
         let error = delivery.envelope().last_error().map(str::to_owned);
         let _ = sender.send((delivery.attempt(), error));
         async {}
@@ -383,7 +400,7 @@ pub async fn a_lowered_maximum_holds_at_once<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.publish(0..1).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |_: u32, delivery: Delivery| {
+    let handler = move |_: Payload<u32>, delivery: Delivery| {
         let _ = sender.send(delivery.attempt());
         std::future::ready(match delivery.attempt() {
             1 | 2 => Outcome::retry("disk full"),
@@ -415,7 +432,7 @@ pub async fn an_undecodable_payload_waits_for_another_version<S: Subject>(subjec
     let text = Envelope::new("n", "a text").must("an envelope");
     let bus = stage.container.bus();
     bus.publish(&stage.topic, &text).await.must("publishing");
-    let old = |_: u32, _: Delivery| async {};
+    let old = |_: Payload<u32>, _: Delivery| async {};
     let retry = RetryPolicy::fixed(Duration::from_millis(200)).with_max_attempts(1000);
     let options = SubscribeOptions::new()
         .with_retry(retry)
@@ -427,7 +444,7 @@ pub async fn an_undecodable_payload_waits_for_another_version<S: Subject>(subjec
     old.unsubscribe(subject.patience()).await;
     let new = stage.subject.container("billing").await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |text: String, delivery: Delivery| {
+    let handler = move |Payload(text): Payload<String>, delivery: Delivery| {
         let _ = sender.send((text, delivery.attempt() > 1));
         async {}
     };

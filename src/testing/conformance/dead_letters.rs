@@ -7,6 +7,7 @@ use super::Subject;
 use super::support::{Must as _, Stage, group, head, quick, receipts, record};
 use crate::api::Delivery;
 use crate::domain::{Cause, CountBy, DeadLetterFilter, EntryId, Reason};
+use crate::extract::Payload;
 use crate::store::{
     Commit, DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL, Lane,
     Record, Restored, Restoring,
@@ -338,7 +339,7 @@ pub async fn the_journal_lists_the_operations<S: Subject>(subject: &S) {
 /// A dead letter carries its message, its error and its history.
 pub async fn a_dead_letter_carries_its_history<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
-    let handler = |_: u32, delivery: Delivery| async move {
+    let handler = |_: Payload<u32>, delivery: Delivery| async move {
         Err::<(), _>(format!("no user {}", delivery.attempt()))
     };
     let bus = stage.container.bus();

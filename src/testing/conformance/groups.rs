@@ -11,6 +11,7 @@ use super::support::{
 };
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::Group;
+use crate::extract::Payload;
 use crate::store::{Disposition, GroupAt, Partition};
 
 /// Consumers of one group share the messages; every group sees all of them.
@@ -22,7 +23,7 @@ pub async fn consumers_share_and_every_group_sees_everything<S: Subject>(subject
         let container = subject.container("billing").await;
         for name in ["billing", "shipping"] {
             let sender = sender.clone();
-            let handler = move |n: u32, delivery: Delivery| {
+            let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
                 let _ = sender.send((delivery.group().to_string(), n));
                 async {}
             };

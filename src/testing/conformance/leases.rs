@@ -14,6 +14,7 @@ use super::support::{
 };
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Reason, RetryPolicy};
+use crate::extract::Payload;
 use crate::store::{Lane, ReclaimCursor, Unmarked};
 
 /// > Takes over up to `max` entries of each lane whose lease is older than `lease`, and than the lease
@@ -170,7 +171,7 @@ pub async fn a_crash_counts_as_an_attempt<S: Subject>(subject: &S) {
     let mut dying = stage.hand("dying").await;
     stage.fetch(&mut dying, 1).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |_: u32, delivery: Delivery| {
+    let handler = move |_: Payload<u32>, delivery: Delivery| {
         let _ = sender.send(delivery.attempt());
         async { Err::<(), _>("no") }
     };
@@ -217,7 +218,7 @@ pub async fn a_prefetched_message_keeps_its_lease<S: Subject>(subject: &S) {
     for name in 0..2 {
         let container = subject.container("billing").await;
         let (door, sender) = (Arc::clone(&gate), sender.clone());
-        let handler = move |n: u32, delivery: Delivery| {
+        let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
             let (door, sender) = (Arc::clone(&door), sender.clone());
             async move {
                 door.acquire().await.must("the gate").forget();
@@ -257,7 +258,7 @@ pub async fn a_prefetched_message_keeps_its_lease<S: Subject>(subject: &S) {
 pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |_: u32, delivery: Delivery| {
+    let handler = move |_: Payload<u32>, delivery: Delivery| {
         let sender = sender.clone();
         async move {
             let _ = sender.send("begun");
@@ -334,7 +335,7 @@ pub async fn a_short_lease_respects_a_long_one<S: Subject>(subject: &S) {
     let door = Arc::new(Semaphore::new(0));
     let handler = {
         let door = Arc::clone(&door);
-        move |_: u32, delivery: Delivery| {
+        move |_: Payload<u32>, delivery: Delivery| {
             let (sender, door) = (sender.clone(), Arc::clone(&door));
             async move {
                 let _ = sender.send(delivery.attempt());
@@ -395,7 +396,7 @@ pub async fn a_long_handler_keeps_its_lease<S: Subject>(subject: &S) {
     for _ in 0..2 {
         let container = subject.container("billing").await;
         let count = Arc::clone(&calls);
-        let handler = move |_: u32, delivery: Delivery| {
+        let handler = move |_: Payload<u32>, delivery: Delivery| {
             count.fetch_add(1, Ordering::SeqCst);
             async move {
                 let begun = Instant::now();

@@ -14,6 +14,7 @@ use super::support::{Must as _, Stage, quick};
 use crate::api::Delivery;
 use crate::container::Container;
 use crate::domain::{Codec, DeadLetter, Envelope, ErrorKind};
+use crate::extract::Payload;
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 struct Tick;
@@ -67,7 +68,7 @@ async fn survives<S: Subject>(subject: &S, codec: Codec) {
     let broken = Arc::new(AtomicBool::new(true));
     let (sender, mut received) = mpsc::unbounded_channel();
     let fails = Arc::clone(&broken);
-    let handler = move |order: Order, delivery: Delivery| {
+    let handler = move |Payload(order): Payload<Order>, delivery: Delivery| {
         let fails = fails.load(Ordering::SeqCst);
         let _ = sender.send((order, delivery.attempt()));
         async move { if fails { Err("on fire") } else { Ok(()) } }

@@ -9,6 +9,7 @@ use super::Subject;
 use super::support::{self, Must as _, Stage, entry, group, new_entry, number, topic};
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Envelope, ErrorKind, Retention, TopicSettings};
+use crate::extract::Payload;
 use crate::store::{GroupAt, StartFrom};
 
 /// > Whether publishing can work now.
@@ -138,7 +139,7 @@ pub async fn a_message_arrives_as_it_was_published<S: Subject>(subject: &S) {
     let published = bus.publish(&stage.topic, &envelope).await;
     let published = published.must("publishing");
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |text: String, delivery: Delivery| {
+    let handler = move |Payload(text): Payload<String>, delivery: Delivery| {
         let _ = sender.send((text, delivery));
         async {}
     };

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Subject;
 use super::support::{Must as _, Stage, fields, group, new_entry, quick, topic};
 use crate::api::{Delivery, SubscribeOptions, Subscription};
+use crate::extract::Payload;
 
 use crate::domain::{
     DeadLetter, DeadLetterFilter, EntryId, ErrorKind, Reason, Selection, SkipReason, Sweep,
@@ -34,7 +35,7 @@ impl<S: Subject> Stage<'_, S> {
         let broken = Arc::new(AtomicBool::new(true));
         let (sender, received) = mpsc::unbounded_channel();
         let fails = Arc::clone(&broken);
-        let handler = move |n: u32, delivery: Delivery| {
+        let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
             let fails = fails.load(Ordering::SeqCst);
             if !fails {
                 let _ = sender.send((n, delivery));
@@ -82,7 +83,7 @@ pub async fn a_redriven_message_starts_over_in_its_group<S: Subject>(subject: &S
     let (sender, mut received) = mpsc::unbounded_channel();
     for name in ["failing", "fine"] {
         let (sender, broken) = (sender.clone(), Arc::clone(&broken));
-        let handler = move |n: u32, delivery: Delivery| {
+        let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
             let fails = name == "failing" && broken.load(Ordering::SeqCst);
             if !fails {
                 let _ = sender.send((name, n, delivery.attempt()));
@@ -391,7 +392,7 @@ pub async fn dead_letters_can_go_to_another_topic<S: Subject>(subject: &S) {
     let letters = stage.dead(3).await;
     let other = topic("other");
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |n: u32, delivery: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
         let _ = sender.send((n, delivery));
         std::future::ready(())
     };

@@ -10,6 +10,7 @@ use super::Subject;
 use super::support::{DAY, Hand, Must as _, SOON, Stage, group, later, quick, receipts};
 use crate::api::Delivery;
 use crate::domain::{EntryId, Outcome, Reason, Timestamp};
+use crate::extract::Payload;
 use crate::store::{DeliveryId, Fetched, Lane, Scheduled};
 
 fn redeliveries(fetched: &[Fetched]) -> Vec<&str> {
@@ -29,7 +30,7 @@ fn redeliveries(fetched: &[Fetched]) -> Vec<&str> {
 pub async fn a_failed_message_is_redelivered_until_it_is_exhausted<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |_: u32, delivery: Delivery| {
+    let handler = move |_: Payload<u32>, delivery: Delivery| {
         let last = delivery.envelope().last_error().map(str::to_owned);
         let _ = sender.send((delivery.attempt(), last));
         async move { Err::<(), _>(format!("failure {}", delivery.attempt())) }
@@ -50,7 +51,7 @@ pub async fn a_failed_message_is_redelivered_until_it_is_exhausted<S: Subject>(s
 pub async fn a_panic_is_a_failure<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |_: u32, delivery: Delivery| {
+    let handler = move |_: Payload<u32>, delivery: Delivery| {
         let _ = sender.send(delivery.attempt());
         async move { assert!(delivery.attempt() > 1, "deliberate") }
     };
@@ -68,7 +69,7 @@ pub async fn a_snooze_does_not_count_and_a_rejection_is_final<S: Subject>(subjec
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
     let snoozes = AtomicU32::new(0);
-    let handler = move |_: u32, delivery: Delivery| {
+    let handler = move |_: Payload<u32>, delivery: Delivery| {
         let _ = sender.send(delivery.attempt());
         let snoozed = snoozes.fetch_add(1, Ordering::SeqCst);
         async move {
@@ -98,7 +99,7 @@ pub async fn a_retry_comes_back_to_its_group_alone<S: Subject>(subject: &S) {
     let (sender, mut received) = mpsc::unbounded_channel();
     for name in ["failing", "fine"] {
         let sender = sender.clone();
-        let handler = move |_: u32, delivery: Delivery| {
+        let handler = move |_: Payload<u32>, delivery: Delivery| {
             let _ = sender.send((name, delivery.attempt()));
             let fails = name == "failing" && delivery.attempt() < 4;
             async move { if fails { Err("not yet") } else { Ok(()) } }

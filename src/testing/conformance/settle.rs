@@ -9,6 +9,7 @@ use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, dead_lettered, later, numbers, receipts};
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::EntryId;
+use crate::extract::Payload;
 use crate::store::{DeliveryId, Lane};
 
 /// > Its message is handled.
@@ -131,7 +132,7 @@ pub async fn nothing_is_settled_before_its_handler_returns<S: Subject>(subject: 
     let stage = Stage::bare(subject).await;
     let gate = Arc::new(Semaphore::new(0));
     let (door, (sender, mut received)) = (Arc::clone(&gate), mpsc::unbounded_channel());
-    let handler = move |n: u32, _: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, _: Delivery| {
         let door = Arc::clone(&door);
         let _ = sender.send(n);
         async move { door.acquire().await.must("the gate").forget() }

@@ -10,6 +10,7 @@ use super::Subject;
 use super::support::{DAY, Must as _, Stage};
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::ErrorKind;
+use crate::extract::Payload;
 use crate::store::Partition;
 
 /// Handlers that run may finish, may publish, and are settled.
@@ -20,7 +21,7 @@ pub async fn running_handlers_finish_and_are_settled<S: Subject>(subject: &S) {
     let (door, bus) = (Arc::clone(&gate), stage.container.bus());
     let next = super::support::topic("next");
     let to = next.clone();
-    let handler = move |n: u32, delivery: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
         let (door, bus, to) = (Arc::clone(&door), bus.clone(), to.clone());
         let _ = sender.send(n);
         async move {
@@ -41,7 +42,7 @@ pub async fn running_handlers_finish_and_are_settled<S: Subject>(subject: &S) {
     let stopping = tokio::spawn(async move { container.shutdown(patience).await });
     stage
         .until("reading to stop", async || {
-            let idle = |_: u32, _: Delivery| async {};
+            let idle = |_: Payload<u32>, _: Delivery| async {};
             bus.subscribe(&super::support::topic("any"), idle)
                 .await
                 .err()
@@ -71,7 +72,7 @@ pub async fn an_unstarted_message_is_released_uncounted<S: Subject>(subject: &S)
         .with_concurrency(1)
         .with_prefetch(9)
         .with_lease(DAY);
-    let handler = move |_: u32, _: Delivery| {
+    let handler = move |_: Payload<u32>, _: Delivery| {
         count.fetch_add(1, Ordering::SeqCst);
         std::future::pending::<()>()
     };
@@ -96,7 +97,7 @@ pub async fn an_unstarted_message_is_released_uncounted<S: Subject>(subject: &S)
 
     let again = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |n: u32, delivery: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
         let _ = sender.send((n, delivery.attempt()));
         async {}
     };
@@ -163,7 +164,7 @@ pub async fn nothing_is_lost_while_subscriptions_come_and_go<S: Subject>(subject
 pub async fn a_closed_subscriber_returns_an_error<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.finish().await;
-    let handler = |_: u32, _: Delivery| async {};
+    let handler = |_: Payload<u32>, _: Delivery| async {};
     let error = stage.container.bus().subscribe(&stage.topic, handler).await;
     assert_eq!(error.err().must("an error").kind(), ErrorKind::Closed);
     let report = stage.container.shutdown(Duration::ZERO).await;

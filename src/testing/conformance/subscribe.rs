@@ -12,6 +12,7 @@ use super::support::{
 };
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{ErrorKind, Reason};
+use crate::extract::Payload;
 use crate::store::{StartFrom, Unmarked};
 
 /// > Everything that the topic still holds; the default.
@@ -36,7 +37,7 @@ pub async fn of_concurrent_subscribes_one_wins<S: Subject>(subject: &S) {
         let (bus, topic) = (stage.container.bus(), stage.topic.clone());
         let sender = sender.clone();
         tokio::spawn(async move {
-            let handler = move |n: u32, _: Delivery| {
+            let handler = move |Payload(n): Payload<u32>, _: Delivery| {
                 let _ = sender.send(n);
                 async {}
             };
@@ -100,7 +101,7 @@ pub async fn a_second_container_continues<S: Subject>(subject: &S) {
 pub async fn continues_after_errors<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |n: u32, delivery: Delivery| {
+    let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
         let fails = n.is_multiple_of(2) && delivery.attempt() < 3;
         if !fails {
             let _ = sender.send(n);
@@ -149,7 +150,7 @@ pub async fn concurrency_and_prefetch_are_bounds<S: Subject>(subject: &S) {
     let gate = Arc::new(Semaphore::new(0));
     let options = SubscribeOptions::new().with_concurrency(4).with_prefetch(6);
     let (now, most, door) = (Arc::clone(&running), Arc::clone(&peak), Arc::clone(&gate));
-    let handler = move |_: u32, _: Delivery| {
+    let handler = move |_: Payload<u32>, _: Delivery| {
         let (now, most, door) = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&door));
         async move {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -343,13 +344,14 @@ pub async fn a_failing_handler_does_not_disturb_other_handlers<S: Subject>(subje
     let stage = Stage::bare(subject).await;
     let bus = stage.container.bus();
     let named = |name: &str| SubscribeOptions::new().with_group(group(name));
-    let failing = |_: u32, _: Delivery| async { Err::<(), _>("no") };
+    let failing = |_: Payload<u32>, _: Delivery| async { Err::<(), _>("no") };
     let made = bus.subscribe_with(&stage.topic, named("failing"), failing);
     let _failing = made.await.must("subscribing");
-    let panicking = |n: u32, _: Delivery| async move { assert!(n > 1_000_000, "deliberate") };
+    let panicking =
+        |Payload(n): Payload<u32>, _: Delivery| async move { assert!(n > 1_000_000, "deliberate") };
     let made = bus.subscribe_with(&stage.topic, named("panicking"), panicking);
     let _panicking = made.await.must("subscribing");
-    let stuck = |_: u32, delivery: Delivery| async move { delivery.cancelled().await };
+    let stuck = |_: Payload<u32>, delivery: Delivery| async move { delivery.cancelled().await };
     let made = bus.subscribe_with(&stage.topic, named("stuck"), stuck);
     let _stuck = made.await.must("subscribing");
     let (sender, mut received) = mpsc::unbounded_channel();

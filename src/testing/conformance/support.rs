@@ -16,6 +16,7 @@ use crate::domain::{
     ConsumerName, DeadLetter, DeadLetterFilter, DeadLetterSummary, EntryId, Envelope, Group,
     Reason, RetryPolicy, Topic, TopicSettings,
 };
+use crate::extract::Payload;
 use crate::store::{
     Begin, Commit, Commits, DeliveryId, Fate, Fetched, Fields, GroupAt, GroupStatus, Interrupt,
     Member, NewEntry, Opening, Partition, Reader, ReclaimCursor, Record, StartFrom, Store,
@@ -436,7 +437,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         sender: UnboundedSender<u32>,
     ) -> Subscription {
         let bus = self.container.bus();
-        let handler = move |n: u32, _: Delivery| {
+        let handler = move |Payload(n): Payload<u32>, _: Delivery| {
             let _ = sender.send(n);
             std::future::ready(())
         };

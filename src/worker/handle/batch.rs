@@ -86,9 +86,9 @@ pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part
         return;
     }
     let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
-    let results = call_batch(core, handler, deliveries).await;
-    for (begun, result) in part.into_iter().zip(results) {
-        end(core, begun, result).await;
+    let outcomes = call_batch(core, handler, deliveries).await;
+    for (begun, outcome) in part.into_iter().zip(outcomes) {
+        end(core, begun, outcome).await;
     }
 }
 

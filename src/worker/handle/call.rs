@@ -8,16 +8,12 @@ use tracing::Instrument as _;
 
 use crate::api::delivery::Delivery;
 use crate::api::handler::{RawBatchHandler, RawHandler};
-use crate::domain::{Error, Outcome, panic_text};
+use crate::domain::{Outcome, panic_text};
 use crate::worker::core::Core;
 use crate::worker::scope;
 
-/// Calls a handler with one delivery. An error means that the payload does not decode.
-pub(super) async fn call(
-    core: &Core,
-    handler: &dyn RawHandler,
-    delivery: Delivery,
-) -> Result<Outcome, Error> {
+/// Calls a handler with one delivery.
+pub(super) async fn call(core: &Core, handler: &dyn RawHandler, delivery: Delivery) -> Outcome {
     let envelope = delivery.envelope();
     let span = tracing::info_span!(
         "handle",
@@ -29,17 +25,15 @@ pub(super) async fn call(
         traceparent = envelope.headers().get("traceparent"),
     );
     let handling = async { handler.handle(delivery).await }.instrument(span);
-    timed(core, handling)
-        .await
-        .unwrap_or_else(|panic| Ok(Outcome::retry(panic)))
+    timed(core, handling).await.unwrap_or_else(Outcome::retry)
 }
 
-/// Calls a batch handler. Returns one result for each delivery, in their order.
+/// Calls a batch handler. Returns one outcome for each delivery, in their order.
 pub(super) async fn call_batch(
     core: &Core,
     handler: &dyn RawBatchHandler,
     deliveries: Vec<Delivery>,
-) -> Vec<Result<Outcome, Error>> {
+) -> Vec<Outcome> {
     let count = deliveries.len();
     let span = tracing::info_span!(
         "handle_batch",
@@ -49,7 +43,7 @@ pub(super) async fn call_batch(
     );
     let handling = async { handler.handle(deliveries).await }.instrument(span);
     match timed(core, handling).await {
-        Ok(results) => one_each(results, count),
+        Ok(outcomes) => one_each(outcomes, count),
         Err(panic) => all_failed(&panic, count),
     }
 }
@@ -65,18 +59,18 @@ async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> Result<T, S
     result.map_err(panic_text)
 }
 
-/// Fails every message if the handler returned a wrong number of results: no result can be matched
+/// Fails every message if the handler returned a wrong number of outcomes: no outcome can be matched
 /// to its message.
-fn one_each(results: Vec<Result<Outcome, Error>>, count: usize) -> Vec<Result<Outcome, Error>> {
-    if results.len() == count {
-        return results;
+fn one_each(outcomes: Vec<Outcome>, count: usize) -> Vec<Outcome> {
+    if outcomes.len() == count {
+        return outcomes;
     }
-    let error = format!("{} results for {count} messages", results.len());
+    let error = format!("{} outcomes for {count} messages", outcomes.len());
     all_failed(&error, count)
 }
 
-fn all_failed(error: &str, count: usize) -> Vec<Result<Outcome, Error>> {
-    (0..count).map(|_| Ok(Outcome::retry(error))).collect()
+fn all_failed(error: &str, count: usize) -> Vec<Outcome> {
+    (0..count).map(|_| Outcome::retry(error)).collect()
 }
 
 #[cfg(test)]
@@ -84,13 +78,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_number_of_results_fails_every_message() {
-        let acks = |count| (0..count).map(|_| Ok(Outcome::Ack)).collect::<Vec<_>>();
-        let outcomes = |results: Vec<Result<Outcome, Error>>| -> Vec<Outcome> {
-            results.into_iter().map(Result::unwrap).collect()
-        };
-        assert_eq!(outcomes(one_each(acks(2), 2)), [Outcome::Ack, Outcome::Ack]);
-        let failed = Outcome::retry("3 results for 2 messages");
-        assert_eq!(outcomes(one_each(acks(3), 2)), [failed.clone(), failed]);
+    fn a_wrong_number_of_outcomes_fails_every_message() {
+        let acks = |count| vec![Outcome::Ack; count];
+        assert_eq!(one_each(acks(2), 2), [Outcome::Ack, Outcome::Ack]);
+        let failed = Outcome::retry("3 outcomes for 2 messages");
+        assert_eq!(one_each(acks(3), 2), [failed.clone(), failed]);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::api::options::SubscribeOptions;
-use crate::domain::{Error, Outcome, Reason, RetryPolicy, Verdict, describe};
+use crate::domain::{Outcome, Reason, RetryPolicy, Verdict};
 use crate::worker::handle::count::{CRASH, Count};
 
 /// What a decision takes from outside.
@@ -15,32 +15,30 @@ pub(super) struct Chance {
     pub(super) pressure: Duration,
 }
 
-/// Decides about a delivery whose handler has returned. An error means that the payload does not
-/// decode. No further attempt of this version can succeed, but one of another version may.
+/// Decides about a delivery whose handler has returned. If this version does not understand the
+/// message, no further attempt of it can succeed, but one of another version may.
 pub(super) fn decide(
-    result: Result<Outcome, Error>,
+    outcome: Outcome,
     count: Count,
     options: &SubscribeOptions,
     chance: Chance,
 ) -> Verdict {
     let policy = &options.retry;
     let attempts_left = count.attempt() < policy.max_attempts();
-    let outcome = match result {
-        Ok(outcome) => outcome,
-        Err(error) if options.undecodable_retry && attempts_left => Outcome::retry(error),
-        Err(error) => Outcome::DeadLetter {
-            reason: Reason::Undecodable,
-            error: describe(&error),
-        },
+    let outcome = match outcome {
+        Outcome::DeadLetter {
+            reason: Reason::Undecodable | Reason::Unhandled,
+            error,
+        } if options.undecodable_retry && attempts_left => Outcome::Retry { error, delay: None },
+        outcome => outcome,
     };
     let Chance { random, pressure } = chance;
     Verdict::of(outcome, count.failed, policy, random, pressure)
 }
 
-/// Whether the handler has not ended its delivery. Says nothing about a payload that does not
-/// decode.
-pub(super) fn wants_another_attempt(result: &Result<Outcome, Error>) -> bool {
-    matches!(result, Ok(Outcome::Retry { .. } | Outcome::BackOff { .. }))
+/// Whether the handler has not ended its delivery.
+pub(super) fn wants_another_attempt(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Retry { .. } | Outcome::BackOff { .. })
 }
 
 /// Decides whether no attempt is left, because of a crash or because the maximum is lower than it
@@ -61,22 +59,21 @@ pub(super) fn decide_early(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ErrorKind;
     use crate::worker::handle::count::count;
 
     fn policy() -> RetryPolicy {
         RetryPolicy::fixed(Duration::from_secs(1)).with_max_attempts(3)
     }
 
-    fn decide(result: Result<Outcome, Error>, count: Count) -> Verdict {
+    fn decide(outcome: Outcome, count: Count) -> Verdict {
         let options = SubscribeOptions::new().with_retry(policy());
-        super::decide(result, count, &options, Chance::default())
+        super::decide(outcome, count, &options, Chance::default())
     }
 
     #[test]
     fn an_undecodable_payload_goes_to_the_dead_letters_at_its_first_attempt() {
-        let error = Error::new(ErrorKind::Decode, "decode payload", "not a u32");
-        let verdict = decide(Err(error), count(0, 0));
+        let outcome = Outcome::dead_letter_as(Reason::Undecodable, "not a u32");
+        let verdict = decide(outcome, count(0, 0));
         let Verdict::DeadLetter {
             reason,
             attempts,
@@ -86,32 +83,43 @@ mod tests {
             panic!("not a dead letter: {verdict:?}");
         };
         assert_eq!((reason, attempts), (Reason::Undecodable, 1));
-        assert_eq!(error, "decode payload: not a u32");
+        assert_eq!(error, "not a u32");
     }
 
     #[test]
-    fn an_undecodable_payload_is_retried_on_demand_and_stays_undecodable() {
+    fn a_message_that_is_not_understood_is_retried_on_demand_and_keeps_its_reason() {
         let options = SubscribeOptions::new()
             .with_retry(policy())
             .with_undecodable_retry(true);
-        let after = |failed| {
-            let error = Error::new(ErrorKind::Decode, "decode payload", "not a u32");
-            super::decide(Err(error), count(failed, 0), &options, Chance::default())
-        };
-        assert!(matches!(after(0), Verdict::Reschedule { attempts: 1, .. }));
-        assert!(matches!(after(1), Verdict::Reschedule { attempts: 2, .. }));
-        let Verdict::DeadLetter {
-            reason, attempts, ..
-        } = after(2)
-        else {
-            panic!("not a dead letter");
-        };
-        assert_eq!((reason, attempts), (Reason::Undecodable, 3));
+        for reason in [Reason::Undecodable, Reason::Unhandled] {
+            let after = |failed| {
+                let outcome = Outcome::dead_letter_as(reason, "not a u32");
+                super::decide(outcome, count(failed, 0), &options, Chance::default())
+            };
+            assert!(matches!(after(0), Verdict::Reschedule { attempts: 1, .. }));
+            assert!(matches!(after(1), Verdict::Reschedule { attempts: 2, .. }));
+            let Verdict::DeadLetter {
+                reason: kept,
+                attempts,
+                ..
+            } = after(2)
+            else {
+                panic!("not a dead letter");
+            };
+            assert_eq!((kept, attempts), (reason, 3));
+        }
+        let rejected = super::decide(
+            Outcome::dead_letter("no"),
+            count(0, 0),
+            &options,
+            Chance::default(),
+        );
+        assert!(matches!(rejected, Verdict::DeadLetter { attempts: 1, .. }));
     }
 
     #[test]
     fn earlier_crashes_use_up_attempts() {
-        let failed = || Ok(Outcome::retry("no"));
+        let failed = || Outcome::retry("no");
         let retried = decide(failed(), count(0, 1));
         assert!(matches!(retried, Verdict::Reschedule { attempts: 2, .. }));
         let exhausted = decide(failed(), count(0, 2));

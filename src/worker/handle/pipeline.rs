@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
-use crate::domain::{Error, Outcome};
+use crate::domain::Outcome;
 use crate::store::{Begin, Lane};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
@@ -63,8 +63,8 @@ pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun
         Some(one)
     };
     if let Some(begun) = one {
-        let result = call(core, handler, begun.delivery.clone()).await;
-        end(core, begun, result).await;
+        let outcome = call(core, handler, begun.delivery.clone()).await;
+        end(core, begun, outcome).await;
     }
 }
 
@@ -199,7 +199,7 @@ pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
 
 /// Decide and commit. A cancelled delivery whose handler asks for another attempt stays as it is:
 /// the shutdown gives it back, uncounted.
-pub(super) async fn end(core: &Core, begun: Begun, result: Result<Outcome, Error>) {
+pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome) {
     let Begun {
         delivery,
         entry,
@@ -207,11 +207,11 @@ pub(super) async fn end(core: &Core, begun: Begun, result: Result<Outcome, Error
         lease,
     } = begun;
     lease.end_call();
-    if lease.is_cancelled() && wants_another_attempt(&result) {
+    if lease.is_cancelled() && wants_another_attempt(&outcome) {
         return;
     }
-    let pressure = match &result {
-        Ok(Outcome::BackOff { error }) => {
+    let pressure = match &outcome {
+        Outcome::BackOff { error } => {
             tracing::debug!(subscription = %core.member, %error, "a handler backs off");
             core.pressure.note(Instant::now())
         }
@@ -221,6 +221,6 @@ pub(super) async fn end(core: &Core, begun: Begun, result: Result<Outcome, Error
         random: fastrand::f64(),
         pressure,
     };
-    let verdict = decide(result, count, &core.options, chance);
+    let verdict = decide(outcome, count, &core.options, chance);
     commit(core, &lease, entry, delivery.envelope(), verdict).await;
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use redstart::extract::Payload;
 use redstart::store::{GroupAt, Partition, Store};
 use redstart::{
     Container, Delivery, Envelope, ErrorKind, Kv, Outcome, RetryPolicy, SubscribeOptions, Topic,
@@ -173,7 +174,7 @@ impl Small {
                 RetryPolicy::fixed(Duration::from_millis(2)).with_max_attempts(MAX_ATTEMPTS),
             );
         let small = self.clone();
-        let handler = move |n: u64, delivery: Delivery| {
+        let handler = move |Payload(n): Payload<u64>, delivery: Delivery| {
             let small = small.clone();
             async move { small.handle(n, &delivery, name).await }
         };

@@ -22,6 +22,10 @@ pub(super) struct Message {
     pub(super) fails: Fails,
 }
 
+impl redstart::Message for Message {
+    const TYPE: &'static str = "demo.message";
+}
+
 /// How often a message fails.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]

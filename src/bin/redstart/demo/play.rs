@@ -13,7 +13,7 @@ use super::account::{Account, Sums};
 use super::crew::Crew;
 use super::ground::{Ground, Place};
 use super::orders::{Event, Orders};
-use super::plan::{self, CONCURRENCY, Fails, LEASE};
+use super::plan::{self, CONCURRENCY, Fails, LEASE, Message};
 use super::report::Report;
 use super::server::PrivateServer;
 use super::show::{Circumstances, Show};
@@ -123,7 +123,10 @@ async fn publish(
     for message in plan::messages(total) {
         once += u64::from(message.fails == Fails::Once);
         always += u64::from(message.fails == Fails::Always);
-        envelopes.push(Envelope::new("demo.message", &message)?);
+        envelopes.push(Envelope::new(
+            <Message as redstart::Message>::TYPE,
+            &message,
+        )?);
     }
     for batch in envelopes.chunks(BATCH) {
         for result in container.bus().publish_all(topic, batch).await {

@@ -51,7 +51,7 @@ pub trait Message: Send + 'static {
 }
 
 /// Wraps a message.
-pub(super) fn envelope<T: Message + Serialize>(message: &T) -> Result<Envelope, Error> {
+pub(crate) fn envelope<T: Message + Serialize>(message: &T) -> Result<Envelope, Error> {
     Envelope::new(T::TYPE, message).map(|envelope| with_key(envelope, message))
 }
 
