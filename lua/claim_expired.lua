@@ -19,12 +19,14 @@
 --
 -- Returns for each stream {next cursor, {{id, fields, mark}, …}, pending ids whose entries are gone
 -- from the stream}, and then the group's lease, 0 where it has none.
--- XAUTOCLAIM itself checks the type of the first key. Check the second before it claims anything.
-local kind = redis.call('TYPE', KEYS[2]).ok
-if kind ~= 'none' and kind ~= 'stream' then
-  return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' is a ' .. kind .. ', not a stream')
-end
 local group, consumer = ARGV[1], ARGV[2]
+-- Check both streams before claiming from either: a stream of another type, or one without the group.
+for lane = 1, 2 do
+  local found = redis.pcall('XPENDING', KEYS[lane], group)
+  if found.err then
+    return found
+  end
+end
 local lease = tonumber(redis.call('HGET', KEYS[3], 'lease:' .. group) or '0')
 local longest = math.max(lease, tonumber(ARGV[3]))
 local result = {}

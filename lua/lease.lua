@@ -20,38 +20,46 @@
 -- ITEM[2]  the entry's id
 -- ITEM[3]  begin: the mark; release: the mark, or '' to turn 1 into 0 and keep any other; extend: ''
 --
--- Returns for each delivery 1, or 0 when the consumer does not own it.
--- Check every key's type before the first write: Redis does not roll a script back.
-for at, kind in pairs({'stream', 'stream'}) do
-  local found = redis.call('TYPE', KEYS[at]).ok
-  if found ~= 'none' and found ~= kind then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. found .. ', not a ' .. kind)
-  end
+-- Returns for each delivery a number that says who holds it:
+--
+--   1   the consumer
+--   2   the consumer until now; the entry is gone from its stream, and Redis has dropped the
+--       delivery with this call
+--   0   another consumer, or the group is gone
+--   -1  nobody
+local wrong = check_types({'stream', 'stream'})
+if wrong then
+  return wrong
 end
 local group, consumer = ARGV[1], ARGV[2]
+local function held_by_consumer(claimed)
+  return #claimed == 1 and 1 or 2
+end
 local done = {}
 for at = 4, #ARGV, 3 do
   local key, id = ARGV[at] == 'log' and KEYS[1] or KEYS[2], ARGV[at + 1]
-  local pending = redis.pcall('XPENDING', key, group, id, id, 1)
-  if pending.err and string.sub(pending.err, 1, 7) ~= 'NOGROUP' then
+  local holder, pending = holder_of(key, group, consumer, id)
+  if not holder then
     return pending
   end
-  if pending.err or not pending[1] or pending[1][2] ~= consumer then
-    done[#done + 1] = 0
+  if holder ~= 1 then
+    done[#done + 1] = holder
   elseif ARGV[3] == 'extend' then
     -- XCLAIM drops an entry that something else deleted from the stream, and returns nothing for it.
-    done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'JUSTID')
+    done[#done + 1] = held_by_consumer(redis.call('XCLAIM', key, group, consumer, 0, id, 'JUSTID'))
   elseif ARGV[3] == 'begin' then
-    done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'RETRYCOUNT', ARGV[at + 2],
-      'JUSTID')
-  else
+    done[#done + 1] = held_by_consumer(redis.call('XCLAIM', key, group, consumer, 0, id, 'RETRYCOUNT',
+      ARGV[at + 2], 'JUSTID'))
+  elseif ARGV[3] == 'release' then
     local mark = ARGV[at + 2]
     if mark == '' then
-      mark = pending[1][4] == 1 and 0 or pending[1][4]
+      mark = pending[4] == 1 and 0 or pending[4]
     end
     -- About three years: the time of delivery stays after 1970, as Redis demands.
-    done[#done + 1] = #redis.call('XCLAIM', key, group, consumer, 0, id, 'IDLE', '100000000000',
-      'RETRYCOUNT', mark, 'JUSTID')
+    done[#done + 1] = held_by_consumer(redis.call('XCLAIM', key, group, consumer, 0, id, 'IDLE',
+      '100000000000', 'RETRYCOUNT', mark, 'JUSTID'))
+  else
+    return redis.error_reply('ERR unknown action ' .. ARGV[3])
   end
 end
 return done

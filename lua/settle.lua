@@ -1,4 +1,4 @@
--- Ends deliveries that the consumer still owns: reschedules them, or dead-letters them.
+-- Ends deliveries that the consumer still holds: reschedules them, or dead-letters them.
 --
 -- The script writes the record before it acknowledges the entry. The writes that Redis can refuse for
 -- memory come first: Redis does not roll a script back, but after the first write it refuses no other.
@@ -13,6 +13,8 @@
 -- KEYS[8]  their causes, a hash
 -- ARGV[1]  the group
 -- ARGV[2]  the consumer
+-- ARGV[3]  'held' where the consumer must hold each delivery; 'only-copy' where nobody else may,
+--          because the consumer has the only copy of the messages
 -- then for each delivery:
 -- ITEM[1]  'log' or 'redo', the stream of the entry
 -- ITEM[2]  the entry's id
@@ -20,7 +22,8 @@
 -- ITEM[4]  reschedule: the delay in milliseconds, '0' for none; dead-letter: the head
 -- ITEM[5]  reschedule: the redelivery; dead-letter: the body
 --
--- Returns for each delivery 1, or 0 when the consumer does not own it and nothing was written.
+-- Returns for each delivery 1, or who holds it where nothing was written: 0 another consumer, or the
+-- group is gone; -1 nobody.
 local wrong = check_types({'stream', 'stream', 'zset', 'hash', 'stream', 'hash', 'hash', 'hash'})
 if wrong then
   return wrong
@@ -30,51 +33,60 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local group, consumer = ARGV[1], ARGV[2]
 local streams = {log = KEYS[1], redo = KEYS[2]}
 
--- Finds which ids of a stream the consumer owns. For many ids one XPENDING over their range finds most
--- of them. The others are looked up one by one, so the result does not depend on that shortcut.
-local function owned(key, ids)
+-- Finds who holds the ids of a stream. For many ids one XPENDING over their range finds most of those
+-- that the consumer holds. The others are looked up one by one, so the result does not depend on that
+-- shortcut.
+local function holders(key, ids)
   local found = {}
   if #ids >= 32 then
     local rows = redis.pcall('XPENDING', key, group, ids[1], ids[#ids], 2 * #ids, consumer)
     for _, row in ipairs(rows) do
-      found[row[1]] = true
+      found[row[1]] = 1
     end
   end
   for _, id in ipairs(ids) do
     if not found[id] then
-      local rows = redis.pcall('XPENDING', key, group, id, id, 1)
-      if rows.err and string.sub(rows.err, 1, 7) ~= 'NOGROUP' then
-        return nil, rows
+      local holder, failed = holder_of(key, group, consumer, id)
+      if not holder then
+        return nil, failed
       end
-      found[id] = not rows.err and rows[1] and rows[1][2] == consumer
+      found[id] = holder
     end
   end
   return found
 end
 
-local ids, owns = {log = {}, redo = {}}, {}
-for at = 3, #ARGV, 5 do
-  local lane = ids[ARGV[at]]
+local only_copy = ARGV[3] == 'only-copy'
+if not only_copy and ARGV[3] ~= 'held' then
+  return redis.error_reply('ERR unknown holder ' .. ARGV[3])
+end
+local ids, held_by = {log = {}, redo = {}}, {}
+for at = 4, #ARGV, 5 do
+  local lane, ending = ids[ARGV[at]], ARGV[at + 2]
+  if not lane or ending ~= 'reschedule' and ending ~= 'dead-letter' then
+    return redis.error_reply('ERR unknown stream or ending ' .. ARGV[at] .. ' ' .. ending)
+  end
   lane[#lane + 1] = ARGV[at + 1]
 end
 for lane, key in pairs(streams) do
-  local found, failed = owned(key, ids[lane])
-  if failed then
+  local found, failed = holders(key, ids[lane])
+  if not found then
     return failed
   end
-  owns[lane] = found
+  held_by[lane] = found
 end
 
 -- One command writes the records of many deliveries: a call from a script costs more than most commands.
 local bodies, dues, dead_bodies, acks = {}, {}, {}, {log = {}, redo = {}}
 local done = {}
-for at = 3, #ARGV, 5 do
+for at = 4, #ARGV, 5 do
   local lane, id = ARGV[at], ARGV[at + 1]
-  if not owns[lane][id] then
-    done[#done + 1] = 0
+  local holder = held_by[lane][id]
+  if holder ~= 1 and not (only_copy and holder == -1) then
+    done[#done + 1] = holder or -1
   else
     -- A delivery ends once, however often the caller passed it.
-    owns[lane][id] = false
+    held_by[lane][id] = nil
     if ARGV[at + 2] == 'reschedule' and ARGV[at + 3] == '0' then
       redis.call('XADD', KEYS[2], '*', 'parcel', ARGV[at + 4])
     elseif ARGV[at + 2] == 'reschedule' then

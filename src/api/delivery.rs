@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::lease::Lease;
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic};
-use crate::store::{DeliveryId, Member, Store};
+use crate::store::{DeliveryId, Holder, Member, Store};
 
 /// One delivery of an envelope to a consumer. Cheap to clone.
 ///
@@ -107,13 +107,22 @@ impl Delivery {
     /// Dropping the future may leave the lease extended.
     pub async fn extend_lease(&self) -> Result<(), Error> {
         let inner = &self.inner;
-        let held = inner
+        if inner.lease.is_only_copy() {
+            return Ok(());
+        }
+        let holders = inner
             .store
             .deliveries()
             .extend(&inner.member, &[inner.receipt])
             .await?;
-        if held.first() == Some(&true) {
-            return Ok(());
+        match holders.first() {
+            Some(Holder::Member) => return Ok(()),
+            // Nobody else can have the message.
+            Some(Holder::Trimmed) => {
+                inner.lease.keep_only_copy();
+                return Ok(());
+            }
+            _ => {}
         }
         let rule = "another consumer holds the message";
         Err(Error::new(ErrorKind::LeaseLost, "extend lease", rule).on(inner.member.to_string()))

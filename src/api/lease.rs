@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// The state of one delivery's lease. The in-flight table, the worker and the handler share it.
 #[derive(Debug, Default)]
@@ -13,6 +14,10 @@ pub(crate) struct Lease {
     before: u32,
     /// Another hand-out came before this one.
     taken_over: bool,
+    /// A time before the store began the lease.
+    since: Option<Instant>,
+    /// The store lost its record of the delivery, and no other consumer can get the message.
+    only_copy: AtomicBool,
     /// The store has a mark of this hand-out's attempt.
     marked: AtomicBool,
     /// The handler was called.
@@ -29,11 +34,12 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn new(token: u64, before: u32, taken_over: bool) -> Self {
+    pub(crate) fn new(token: u64, before: u32, taken_over: bool, since: Instant) -> Self {
         Self {
             token,
             before,
             taken_over,
+            since: Some(since),
             ..Self::default()
         }
     }
@@ -44,6 +50,21 @@ impl Lease {
 
     pub(crate) fn is_taken_over(&self) -> bool {
         self.taken_over
+    }
+
+    /// A time before the store began the lease.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Something other than Redstart removed the store's record of the delivery: the message goes on
+    /// from memory.
+    pub(crate) fn keep_only_copy(&self) {
+        self.only_copy.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_only_copy(&self) -> bool {
+        self.only_copy.load(Ordering::Acquire)
     }
 
     pub(crate) fn mark(&self) {

@@ -38,42 +38,57 @@ pub enum End {
 pub struct Commit {
     delivery: DeliveryId,
     end: End,
+    only_copy: bool,
 }
 
 impl Commit {
     /// Acknowledges a delivery.
     #[must_use]
     pub fn ack(delivery: DeliveryId) -> Self {
-        let end = End::Ack;
-        Self { delivery, end }
+        Self::new(delivery, End::Ack)
     }
 
     /// Lets a message come back after a delay.
     #[must_use]
     pub fn reschedule(delivery: DeliveryId, delay: Duration, redelivery: Bytes) -> Self {
-        let end = End::Reschedule { delay, redelivery };
-        Self { delivery, end }
+        Self::new(delivery, End::Reschedule { delay, redelivery })
     }
 
     /// Dead-letters a message.
     #[must_use]
     pub fn dead_letter(delivery: DeliveryId, record: Record) -> Self {
-        let end = End::DeadLetter(Box::new(record));
-        Self { delivery, end }
+        Self::new(delivery, End::DeadLetter(Box::new(record)))
     }
 
     /// Gives a delivery back at which the member has begun no attempt.
     #[must_use]
     pub fn release(delivery: DeliveryId) -> Self {
-        let end = End::Release { begun: None };
-        Self { delivery, end }
+        Self::new(delivery, End::Release { begun: None })
     }
 
     /// Gives a delivery back, with the number of attempts that count as begun.
     #[must_use]
     pub fn release_counted(delivery: DeliveryId, begun: u32) -> Self {
-        let end = End::Release { begun: Some(begun) };
-        Self { delivery, end }
+        Self::new(delivery, End::Release { begun: Some(begun) })
+    }
+
+    fn new(delivery: DeliveryId, end: End) -> Self {
+        Self {
+            delivery,
+            end,
+            only_copy: false,
+        }
+    }
+
+    /// Says that the member has the only copy of the message: the store lost its record of the
+    /// delivery. The store then writes a retry or a dead letter also where nobody holds the delivery.
+    ///
+    /// Nothing tells a repeated call from the first, so a retry without a delay and a dead letter
+    /// can be written twice when the first answer was lost.
+    #[must_use]
+    pub fn of_only_copy(mut self) -> Self {
+        self.only_copy = true;
+        self
     }
 
     /// The delivery.
@@ -86,6 +101,12 @@ impl Commit {
     #[must_use]
     pub fn end(&self) -> &End {
         &self.end
+    }
+
+    /// Whether the member has the only copy of the message.
+    #[must_use]
+    pub fn is_of_only_copy(&self) -> bool {
+        self.only_copy
     }
 }
 
@@ -168,8 +189,11 @@ impl FromIterator<Commit> for Commits {
 pub enum Fate {
     /// The delivery ended as the commit says.
     Done,
-    /// The member did not hold the delivery any more, and the store wrote nothing.
+    /// Another member holds the delivery, or the group is gone; the store wrote nothing.
     Lost,
+    /// Nobody holds the delivery; the store wrote nothing. The delivery has ended, or something
+    /// other than Redstart removed the consumer.
+    NotHeld,
 }
 
 /// The answer to [`Commits`]. The two groups fail apart: a server whose memory is full still
@@ -189,7 +213,7 @@ impl Replies {
     /// # Errors
     ///
     /// The first failure. The caller then repeats the whole call: acknowledging again succeeds, and
-    /// a commit that was done is [`Fate::Lost`] the second time.
+    /// a commit that was done is [`Fate::NotHeld`] the second time.
     pub fn answered(self) -> Result<Vec<Fate>, Error> {
         self.acks?;
         self.fenced.into_iter().collect()

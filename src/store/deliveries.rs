@@ -30,6 +30,21 @@ pub struct Fetched {
     pub begun: u32,
 }
 
+/// Who holds a delivery, as the store answers the member that asks about it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Holder {
+    /// The member.
+    Member,
+    /// The member held it until this call. Something other than Redstart removed the entry from its
+    /// stream, so no other member can get it.
+    Trimmed,
+    /// Nobody. The delivery has ended, or something other than Redstart removed the consumer.
+    Nobody,
+    /// Another member; or the group is gone.
+    Other,
+}
+
 /// An attempt that begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Begin {
@@ -87,13 +102,13 @@ role! {
         /// every commit is unknown. Repeating the same call is safe in either case.
         fn commit as Commit(by: &'a Member, commits: &'a Commits) -> Replies;
 
-        /// Records that attempts begin, and restarts the leases. For each, whether the member still
-        /// holds the delivery; where it does not, nothing is written. The count is absolute, so
-        /// repeating the call is safe.
-        fn begin as Begin(by: &'a Member, begins: &'a [Begin]) -> Vec<bool>;
+        /// Records that attempts begin, and restarts the leases. Answers who holds each delivery;
+        /// where the member does not, nothing is written. The count is absolute, so repeating the
+        /// call is safe.
+        fn begin as Begin(by: &'a Member, begins: &'a [Begin]) -> Vec<Holder>;
 
-        /// Restarts the lease of deliveries. For each, whether the member still holds it.
-        fn extend as Extend(by: &'a Member, receipts: &'a [DeliveryId]) -> Vec<bool>;
+        /// Restarts the lease of deliveries. Answers who holds each.
+        fn extend as Extend(by: &'a Member, receipts: &'a [DeliveryId]) -> Vec<Holder>;
 
         /// The deliveries that the member holds, up to `max`, oldest first in each lane. A
         /// connection that broke while a fetch was answered leaves deliveries of which the member
@@ -102,7 +117,8 @@ role! {
         fn pending_of as PendingOf(by: &'a Member, max: usize) -> Vec<DeliveryId>;
 
         /// Takes over up to `max` entries of each lane whose lease is older than `lease`, and than
-        /// the lease of the group, whoever held them. Counts no attempt but the one that `unmarked` says. Continues at `cursor`, and starts over after the end. Fails with
+        /// the lease of the group, whoever held them. Counts no attempt but the one that `unmarked`
+        /// says. Continues at `cursor`, and starts over after the end. Fails with
         /// [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
         fn claim_expired as ClaimExpired(
             by: &'a Member, lease: Duration, unmarked: Unmarked, cursor: ReclaimCursor, max: usize,

@@ -36,8 +36,8 @@ pub use dead_letters::{
     JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Restored, Restoring,
 };
 pub use deliveries::{
-    Begin, Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Interrupt, Opened,
-    Reader, ReclaimCursor, Reclaimed, Unmarked,
+    Begin, Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Holder, Interrupt,
+    Opened, Reader, ReclaimCursor, Reclaimed, Unmarked,
 };
 pub use inspect::{
     ConsumerStatus, GroupStatus, Inspect, InspectAnswer, InspectCalls, InspectOp, ServerInfo,

@@ -11,7 +11,7 @@ use crate::api::{Delivery, IntoRouter, Message, Work};
 use crate::domain::BoxFuture;
 use crate::domain::{ConsumerName, EntryId, Envelope, Error, Group, Outcome, Topic};
 use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
-use crate::store::{DeliveriesAnswer, DeliveriesOp, DeliveryId, Lane, Member};
+use crate::store::{DeliveriesAnswer, DeliveriesOp, DeliveryId, Holder, Lane, Member};
 
 /// Builds a [`Delivery`] by hand. Every setting has a default.
 ///
@@ -193,8 +193,12 @@ impl Decorator for HandMade {
             let Op::Deliveries(DeliveriesOp::Extend { receipts, .. }) = op else {
                 return next.run(op).await;
             };
-            let held = vec![!self.lost; receipts.len()];
-            Ok(Answer::Deliveries(DeliveriesAnswer::Extend(held)))
+            let holder = match self.lost {
+                true => Holder::Other,
+                false => Holder::Member,
+            };
+            let holders = vec![holder; receipts.len()];
+            Ok(Answer::Deliveries(DeliveriesAnswer::Extend(holders)))
         })
     }
 }

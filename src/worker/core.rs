@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::handler::Work;
@@ -163,10 +164,11 @@ impl Core {
     }
 
     /// Enters fetched deliveries and queues them for the workers; skips those in flight already.
-    /// Returns how many were new. `taken_over` says that other hand-outs came before.
-    pub(crate) fn accept(&self, fetched: Vec<Fetched>, taken_over: bool) -> usize {
+    /// Returns how many were new. `taken_over` says that other hand-outs came before; `since` is a
+    /// time before the store handed them out.
+    pub(crate) fn accept(&self, fetched: Vec<Fetched>, taken_over: bool, since: Instant) -> usize {
         let entries = fetched.iter().map(|one| (one.receipt, one.begun));
-        let leases = self.in_flight.enter(entries, taken_over);
+        let leases = self.in_flight.enter(entries, taken_over, since);
         let new = leases.iter().flatten().count();
         self.capacity.occupy(new);
         let queued = fetched.into_iter().zip(leases);

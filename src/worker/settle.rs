@@ -12,6 +12,7 @@ use crate::store::{Commit, Commits, End, Fate, MAX_BATCH, Member, Replies, Store
 use crate::worker::core::{SettledCount, Write};
 use crate::worker::fault::{Fault, back_off};
 use crate::worker::intake::in_flight::{HandOut, InFlight};
+use crate::worker::intake::lease::GroupLease;
 use crate::worker::meters::Meters;
 use crate::worker::services::promoter::Due;
 
@@ -30,6 +31,7 @@ pub(crate) struct Settler {
     pub(crate) member: Arc<Member>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) lease: Arc<GroupLease>,
     pub(crate) settled: SettledCount,
     pub(crate) fault: Fault,
 }
@@ -77,9 +79,12 @@ impl Settler {
             hand_outs.extend(received.iter().map(Write::hand_out));
             batch.extend(received.drain(..).map(|write| write.commit));
             let (fates, failures) = self.commit(&batch).await;
+            // After a failure, `NotHeld` can also mean that an earlier try has settled it.
+            if failures == 0 {
+                self.settle_from_memory(&batch, &hand_outs, &fates).await;
+            }
             let lost = fates.iter().filter(|fate| **fate == Fate::Lost).count();
-            // After a failure, `Lost` can also mean that an earlier try has settled it.
-            if failures == 0 && lost > 0 {
+            if lost > 0 {
                 self.meters.leases_lost.increment(lost as u64);
             }
             if let Some(soonest) = soonest_retry(batch.fenced()) {
@@ -87,6 +92,34 @@ impl Settler {
             }
             self.finish(hand_outs.drain(..));
             batch.clear();
+        }
+    }
+
+    /// Settles again what nobody holds although the leases of this process cannot have expired:
+    /// something other than Redstart removed the records.
+    async fn settle_from_memory(&self, batch: &Commits, hand_outs: &[HandOut], fates: &[Fate]) {
+        if !fates.contains(&Fate::NotHeld) {
+            return;
+        }
+        let (now, lease) = (Instant::now(), self.lease.get());
+        let all = batch.fenced().iter().zip(hand_outs).zip(fates);
+        let removed: Commits = all
+            .filter(|((commit, hand_out), fate)| {
+                **fate == Fate::NotHeld
+                    && !commit.is_of_only_copy()
+                    && self.in_flight.is_leased(**hand_out, lease, now)
+            })
+            .map(|((commit, _), _)| commit.clone().of_only_copy())
+            .collect();
+        if !removed.is_empty() {
+            let count = removed.len() as u64;
+            self.meters.lost_entries.increment(count);
+            tracing::error!(
+                subscription = %self.member,
+                removed = count,
+                "something other than Redstart removed entries or the consumer; writing their endings from memory",
+            );
+            let _ = self.commit(&removed).await;
         }
     }
 

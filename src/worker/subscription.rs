@@ -83,6 +83,7 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
 
     let (settled, due) = (SettledCount::default(), Arc::<Due>::default());
     let settler = |fault: &Fault| Settler {
+        lease: Arc::clone(&core.lease),
         store: Arc::clone(&core.store),
         member: Arc::clone(&core.member),
         in_flight: Arc::clone(&core.in_flight),

@@ -18,6 +18,7 @@ mod migrations;
 mod order;
 mod outages;
 mod poison;
+mod removed;
 mod retention;
 mod retries;
 mod roles;

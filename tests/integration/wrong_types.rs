@@ -57,9 +57,9 @@ fn cases() -> Vec<Case> {
         "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
         "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g"];
         "kv_cas.lua": &["k"], &["0", "", "a", "0"];
-        "lease.lua": &[LOG, REDO], &["g", "me", "extend", "log", "1-1", "", "redo", "1-1", ""];
-        "lease.lua": &[LOG, REDO], &["g", "me", "release", "log", "1-1", "", "redo", "1-1", "0"];
-        "lease.lua": &[LOG, REDO], &["g", "me", "begin", "log", "1-1", "2", "redo", "1-1", "2"];
+        "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "extend", "log", "1-1", "", "redo", "1-1", ""];
+        "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "release", "log", "1-1", "", "redo", "1-1", "0"];
+        "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "begin", "log", "1-1", "2", "redo", "1-1", "2"];
         "once_claim.lua": &["k"], &["token", "1000"];
         "once_settle.lua": &["k"], &["token", "complete", "1000", "result"];
         "promote.lua": &[RETRY, BODY, REDO], &["10"];
@@ -69,9 +69,9 @@ fn cases() -> Vec<Case> {
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
         "retry_move_out.lua": &[RETRY, BODY, REDO], &["run", "log:9-1"];
         "retry_move_out.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];
-        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "reschedule", "1000", "parcel"];
-        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "reschedule", "0", "parcel"];
-        "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua": eight, &["g", "me", "log", "1-1", "dead-letter", "head", "body"];
+        "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "log", "1-1", "reschedule", "1000", "parcel"];
+        "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "log", "1-1", "reschedule", "0", "parcel"];
+        "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "log", "1-1", "dead-letter", "head", "body"];
         "topic_create.lua": &[META], &["shop", "t", "settled", "9"];
     }
     .into()

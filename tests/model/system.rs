@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::store::{
-    Commit, Commits, DeliveryId, Disposition, Fate, Fetched, GroupAt, IdRange, Lane, Member,
-    NewEntry, Opening, Partition, Reader, ReclaimCursor, Record, Store, Unmarked,
+    Commit, Commits, DeliveryId, Disposition, Fate, Fetched, GroupAt, Holder, IdRange, Lane,
+    Member, NewEntry, Opening, Partition, Reader, ReclaimCursor, Record, Store, Unmarked,
 };
 use redstart::{
     Group, Topic,
@@ -190,11 +190,9 @@ impl System {
     pub(crate) async fn extend(&mut self, group: u8, consumer: u8, labels: &[&str]) -> Vec<bool> {
         let member = self.member(group, consumer);
         let receipts: Vec<_> = labels.iter().map(|one| self.receipt(group, one)).collect();
-        self.store
-            .deliveries()
-            .extend(&member, &receipts)
-            .await
-            .unwrap()
+        let holders = self.store.deliveries().extend(&member, &receipts).await;
+        let holders = holders.unwrap().into_iter();
+        holders.map(|holder| holder == Holder::Member).collect()
     }
 
     pub(crate) async fn release(&mut self, group: u8, consumer: u8, labels: &[&str]) -> u64 {

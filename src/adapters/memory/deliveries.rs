@@ -8,11 +8,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, gone, turn};
-use super::sequence::Pending;
 use super::state::{GroupState, redelivery_entry};
 use crate::domain::{BoxFuture, Error, whole_millis};
 use crate::store::{
-    Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Lane, MAX_BATCH, Member,
+    Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Holder, Lane, MAX_BATCH, Member,
     ReclaimCursor, Reclaimed, Replies, Unmarked,
 };
 
@@ -84,13 +83,18 @@ impl MemoryAdapter {
 fn commit_one(group: &mut GroupState, by: &Member, commit: &Commit, now: u64) -> Fate {
     let receipt = commit.delivery();
     let cursor = group.cursor(receipt.lane);
-    let Some(pending) = cursor.pending_of(receipt.id, &by.consumer) else {
-        return Fate::Lost;
-    };
-    if let End::Release { begun } = commit.end() {
-        pending.release(*begun);
-        group.set_active(&by.consumer);
-        return Fate::Done;
+    match (cursor.holder(receipt.id, &by.consumer), commit.end()) {
+        (Holder::Member, End::Release { begun }) => {
+            if let Some(pending) = cursor.pending_of(receipt.id, &by.consumer) {
+                pending.release(*begun);
+            }
+            group.set_active(&by.consumer);
+            return Fate::Done;
+        }
+        (Holder::Member, _) => {}
+        (Holder::Nobody, _) if commit.is_of_only_copy() => {}
+        (Holder::Nobody, _) => return Fate::NotHeld,
+        _ => return Fate::Lost,
     }
     cursor.pending.remove(&receipt.id);
     match commit.end() {
@@ -129,22 +133,21 @@ impl Deliveries for MemoryAdapter {
         &'a self,
         by: &'a Member,
         begins: &'a [Begin],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<Holder>, Error>> {
         turn(move || {
             let since = Some(Instant::now());
             Ok(self.with(|space| {
                 let Some(group) = space.group(&by.at) else {
-                    return vec![false; begins.len()];
+                    return vec![Holder::Other; begins.len()];
                 };
                 group.set_active(&by.consumer);
                 let mut begin = |begin: &Begin| {
                     let cursor = group.cursor(begin.delivery.lane);
-                    let pending = cursor.pending_of(begin.delivery.id, &by.consumer);
-                    let mark = |pending: &mut Pending| {
+                    if let Some(pending) = cursor.pending_of(begin.delivery.id, &by.consumer) {
                         pending.since = since;
                         pending.begun = Some(begin.attempts);
-                    };
-                    pending.map(mark).is_some()
+                    }
+                    cursor.holder(begin.delivery.id, &by.consumer)
                 };
                 begins.iter().map(&mut begin).collect()
             }))
@@ -155,18 +158,20 @@ impl Deliveries for MemoryAdapter {
         &'a self,
         by: &'a Member,
         receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<Holder>, Error>> {
         turn(move || {
             let since = Some(Instant::now());
             Ok(self.with(|space| {
                 let Some(group) = space.group(&by.at) else {
-                    return vec![false; receipts.len()];
+                    return vec![Holder::Other; receipts.len()];
                 };
                 group.set_active(&by.consumer);
                 let mut extend = |receipt: &DeliveryId| {
                     let cursor = group.cursor(receipt.lane);
-                    let pending = cursor.pending_of(receipt.id, &by.consumer);
-                    pending.map(|pending| pending.since = since).is_some()
+                    if let Some(pending) = cursor.pending_of(receipt.id, &by.consumer) {
+                        pending.since = since;
+                    }
+                    cursor.holder(receipt.id, &by.consumer)
                 };
                 receipts.iter().map(&mut extend).collect()
             }))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::{ConsumerName, EntryId};
-use crate::store::{DeliveryId, Fetched, Fields, Lane};
+use crate::store::{DeliveryId, Fetched, Fields, Holder, Lane};
 
 /// The id that follows `last` at a time in milliseconds: it always grows.
 pub(super) fn next_id(last: EntryId, now: u64) -> EntryId {
@@ -175,6 +175,15 @@ impl Cursor {
         self.pending
             .get_mut(&id)
             .filter(|pending| pending.consumer == *consumer)
+    }
+
+    /// Who holds an entry, as a consumer sees it.
+    pub(super) fn holder(&self, id: EntryId, consumer: &ConsumerName) -> Holder {
+        match self.pending.get(&id) {
+            Some(pending) if pending.consumer == *consumer => Holder::Member,
+            Some(_) => Holder::Other,
+            None => Holder::Nobody,
+        }
     }
 
     /// Gives a consumer entries that others have held for longer than a lease.

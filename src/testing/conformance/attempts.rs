@@ -12,11 +12,11 @@ use super::support::{DAY, Must as _, SOON, Stage, begins, number, quick, receipt
 use crate::api::{Batch, Delivery, Message, Router, SubscribeOptions};
 use crate::domain::{Envelope, Outcome, Reason, RetryPolicy, TopicSettings};
 use crate::extract::Payload;
-use crate::store::{Commit, DeliveryId, Fetched, Member, Partition, Unmarked};
+use crate::store::{Commit, DeliveryId, Fetched, Holder, Member, Partition, Unmarked};
 
-/// > Records that attempts begin, and restarts the leases.
-/// > For each, whether the member still holds the delivery; where it does not, nothing is written.
-/// > The count is absolute, so repeating the call is safe.
+/// > Records that attempts begin, and restarts the leases. Answers who holds each delivery;
+/// > where the member does not, nothing is written. The count is absolute, so repeating the
+/// > call is safe.
 /// > Counts no attempt but the one that `unmarked` says.
 pub async fn claims_count_nothing_and_marks_do<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -29,7 +29,7 @@ pub async fn claims_count_nothing_and_marks_do<S: Subject>(subject: &S) {
         let begun = stage.store.deliveries().begin(member, &begins).await;
         begun.must("beginning")
     };
-    assert_eq!(begin(&dying.member, fetched[1], 1).await, [true]);
+    assert_eq!(begin(&dying.member, fetched[1], 1).await, [Holder::Member]);
     let begun = |taken: &[Fetched]| taken.iter().map(|one| one.begun).collect::<Vec<_>>();
     let heirs = ["a", "b", "c"].map(|heir| stage.member(heir));
     for heir in &heirs {
@@ -38,9 +38,9 @@ pub async fn claims_count_nothing_and_marks_do<S: Subject>(subject: &S) {
         assert_eq!(begun(&taken), [0, 1, 1], "a claim counts nothing");
     }
     let [before, _, last] = &heirs;
-    assert_eq!(begin(before, fetched[1], 9).await, [false]);
+    assert_eq!(begin(before, fetched[1], 9).await, [Holder::Other]);
     for _ in 0..2 {
-        assert_eq!(begin(last, fetched[1], 2).await, [true]);
+        assert_eq!(begin(last, fetched[1], 2).await, [Holder::Member]);
     }
     let other = stage.member("other");
     let taken = stage.reclaim(&other, Duration::ZERO).await;
@@ -50,7 +50,7 @@ pub async fn claims_count_nothing_and_marks_do<S: Subject>(subject: &S) {
     assert_eq!(stage.release(&other, &fetched).await, 3);
     let taken = stage.reclaim(&other, DAY).await;
     assert_eq!(begun(&taken), [0, 2, 1]);
-    assert_eq!(begin(&other, fetched[0], 1).await, [true]);
+    assert_eq!(begin(&other, fetched[0], 1).await, [Holder::Member]);
     for _ in 0..2 {
         let commits = [
             Commit::release_counted(fetched[0], 0),
@@ -107,7 +107,7 @@ pub async fn a_suspect_runs_alone<S: Subject>(subject: &S) {
         .deliveries()
         .begin(&dying.member, &suspects)
         .await;
-    assert_eq!(begun.must("beginning"), [true; 3]);
+    assert_eq!(begun.must("beginning"), [Holder::Member; 3]);
     let running = Arc::new(AtomicUsize::new(0));
     let (sender, mut received) = mpsc::unbounded_channel();
     let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {

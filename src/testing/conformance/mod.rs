@@ -138,6 +138,7 @@ macro_rules! conformance {
             a_stale_settlement_is_rejected,
             a_second_settlement_writes_nothing,
             an_entry_that_was_not_fetched_cannot_be_settled,
+            an_only_copy_is_written_where_nobody_holds_it,
             large_batches_are_settled,
             nothing_is_settled_before_its_handler_returns,
             an_unsettled_message_is_redelivered,

@@ -12,10 +12,14 @@ use crate::domain::{Envelope, ErrorKind, Retention, TopicSettings};
 use crate::extract::Payload;
 use crate::store::{GroupAt, StartFrom};
 
-/// > Whether publishing can work now.
+/// > Whether the store answers on the connection that publishes.
+/// > Asks, on the connection that publishes, whether the store takes writes from this user
+/// > now. Writes nothing. The error says why not.
 pub async fn a_working_store_answers_a_ping<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.store.inspect().ping().await.must("the ping");
+    let writes = stage.store.inspect().try_write().await;
+    writes.must("asking for writes");
     assert!(!stage.store.name().is_empty());
 }
 

@@ -10,7 +10,7 @@ use super::support::{DAY, Must as _, SOON, Stage, dead_lettered, later, numbers,
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::EntryId;
 use crate::extract::Payload;
-use crate::store::{DeliveryId, Lane};
+use crate::store::{Commit, DeliveryId, Fate, Holder, Lane};
 
 /// > Its message is handled.
 /// > Acknowledging twice succeeds.
@@ -108,10 +108,42 @@ pub async fn an_entry_that_was_not_fetched_cannot_be_settled<S: Subject>(subject
         .deliveries()
         .extend(&hand.member, &strange)
         .await;
-    assert_eq!(held.must("extending"), [false; 3]);
+    assert_eq!(held.must("extending"), [Holder::Nobody; 3]);
     assert_eq!(stage.release(&hand.member, &strange).await, 0);
     assert_eq!(stage.counts().await, [1, 1, 0, 0]);
     assert_eq!(numbers(&stage.fetch(&mut hand, 1).await), [1]);
+}
+
+/// > The store then writes a retry or a dead letter also where nobody holds the delivery.
+pub async fn an_only_copy_is_written_where_nobody_holds_it<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..4).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = receipts(&stage.fetch(&mut hand, 4).await);
+    stage.acknowledge(&hand.member, &fetched[..2]).await;
+    assert_eq!(stage.release(&hand.member, &fetched[2..3]).await, 1);
+    let heir = stage.member("heir");
+    assert_eq!(stage.reclaim(&heir, DAY).await.len(), 1);
+
+    let endings = [
+        later(fetched[0], DAY, "p"),
+        dead_lettered(fetched[1], "x"),
+        dead_lettered(fetched[2], "x"),
+    ];
+    let fates = stage
+        .commit(&hand.member, endings.iter().cloned().collect())
+        .await;
+    assert_eq!(fates, [Fate::NotHeld, Fate::NotHeld, Fate::Lost]);
+    assert_eq!(stage.counts().await, [0, 2, 0, 0]);
+    let mut from_memory = endings.map(Commit::of_only_copy).to_vec();
+    // The member still holds this one.
+    from_memory.push(dead_lettered(fetched[3], "x").of_only_copy());
+    let fates = stage
+        .commit(&hand.member, from_memory.into_iter().collect())
+        .await;
+    let (done, lost) = (Fate::Done, Fate::Lost);
+    assert_eq!(fates, [done, done, lost, done]);
+    assert_eq!(stage.counts().await, [0, 1, 1, 2]);
 }
 
 /// Hundreds are settled by one call, each by itself.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::api::handler::RawBatchHandler;
 use crate::worker::core::Core;
 use crate::worker::handle::call::call_batch;
-use crate::worker::handle::pipeline::{Begun, begin, end, enter, prepare};
+use crate::worker::handle::pipeline::{Begun, begin, end, enter, give_back, prepare};
 use crate::worker::intake::queue::{Queue, Queued};
 
 /// The state that the workers of a batch subscription share.
@@ -40,7 +40,11 @@ pub(crate) async fn run(core: Arc<Core>, batches: Arc<Batches>) {
         }
         let _slots = core.capacity.slots(count);
         // As for single deliveries, nothing begins after a stop.
-        if !core.stop.is_cancelled() {
+        if core.stop.is_cancelled() {
+            for queued in batch {
+                give_back(&core, queued).await;
+            }
+        } else {
             handle(&core, &*batches.handler, batch).await;
         }
     }

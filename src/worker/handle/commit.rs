@@ -75,7 +75,11 @@ async fn write(core: &Core, lease: &Lease, id: DeliveryId, ending: Ending) {
     }
     lease.finish();
     let write = Write {
-        commit: ending.into_commit(id),
+        commit: if lease.is_only_copy() {
+            ending.into_commit(id).of_only_copy()
+        } else {
+            ending.into_commit(id)
+        },
         token: lease.token(),
     };
     // The settlers outlive the workers, so sending succeeds.

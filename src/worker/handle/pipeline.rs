@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
-use crate::domain::Outcome;
-use crate::store::{Begin, Lane};
+use crate::domain::{Envelope, Outcome, Verdict};
+use crate::store::{Begin, Holder, Lane};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 use crate::worker::handle::call::call;
@@ -27,7 +27,9 @@ pub(crate) async fn run(core: Arc<Core>, handler: Arc<dyn RawHandler>) {
         // After a stop nothing begins: the shutdown releases the rest of the queue. A delivery
         // that lost its lease in the queue belongs to another consumer.
         let _slot = core.capacity.slots(1);
-        if !core.stop.is_cancelled() && !queued.lease.is_cancelled() {
+        if core.stop.is_cancelled() {
+            give_back(&core, queued).await;
+        } else if !queued.lease.is_cancelled() {
             handle(&core, &*handler, queued).await;
         }
     }
@@ -40,6 +42,32 @@ async fn handle(core: &Core, handler: &dyn RawHandler, queued: Queued) {
     if let Some(_turn) = enter(core).await {
         handle_one(core, handler, begun).await;
     }
+}
+
+/// Gives an only copy back to the store, which has no record to release.
+pub(super) async fn give_back(core: &Core, queued: Queued) {
+    if queued.lease.is_only_copy()
+        && let Some(one) = prepare(core, queued).await
+    {
+        reschedule(
+            core,
+            one.entry,
+            &one.lease,
+            one.delivery.envelope(),
+            one.count,
+        )
+        .await;
+    }
+}
+
+/// Lets an only copy come back at once, uncounted.
+async fn reschedule(core: &Core, entry: Entry, lease: &Lease, envelope: &Envelope, count: Count) {
+    let verdict = Verdict::Reschedule {
+        delay: Duration::ZERO,
+        attempts: count.failed,
+        error: None,
+    };
+    commit(core, lease, entry, envelope, verdict).await;
 }
 
 /// Enters the gate. `None` when the subscription stops while the gate is closed.
@@ -90,44 +118,37 @@ impl Begun {
 
     /// Whether the store must know of the attempt before the handler is called.
     fn needs_mark(&self, core: &Core) -> bool {
-        self.lease.is_taken_over() || core.options.retry.max_attempts() == 1
+        (self.lease.is_taken_over() || core.options.retry.max_attempts() == 1)
+            && !self.lease.is_only_copy()
     }
 }
 
 /// Begins deliveries: marks the attempts that need it. Returns those that this consumer still holds,
 /// and none when the subscription stops.
 pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Vec<Begun> {
-    let marking = deliveries.iter().filter(|one| one.needs_mark(core));
-    let begins: Vec<Begin> = marking
-        .map(|one| Begin {
-            delivery: one.entry.id,
-            attempts: one.lease.before().saturating_add(1),
+    let marking = || deliveries.iter().filter(|one| one.needs_mark(core));
+    let (hand_outs, begins): (Vec<_>, Vec<_>) = marking()
+        .map(|one| {
+            let begin = Begin {
+                delivery: one.entry.id,
+                attempts: one.lease.before().saturating_add(1),
+            };
+            (one.hand_out(), begin)
         })
-        .collect();
-    let Some(marked) = mark(core, &begins).await else {
+        .unzip();
+    let Some(holders) = mark(core, &begins).await else {
         return Vec::new();
     };
-    let mut marked = marked.into_iter();
-    let mut begun = Vec::with_capacity(deliveries.len());
-    for one in deliveries {
-        if one.needs_mark(core) {
-            if marked.next() != Some(true) {
-                core.lease_keeper.lose_one(one.hand_out());
-                continue;
-            }
-            one.lease.mark();
-        }
-        if !one.lease.is_cancelled() {
-            one.lease.begin();
-            begun.push(one);
-        }
-    }
-    begun
+    marking().for_each(|one| one.lease.mark());
+    core.lease_keeper.note_holders(&hand_outs, &holders);
+    let begun = deliveries.into_iter();
+    let begun = begun.filter(|one| !one.lease.is_cancelled());
+    begun.inspect(|one| one.lease.begin()).collect()
 }
 
 /// Marks attempts as begun. Repeats until the store answers: a handler whose attempt is not marked
 /// could be called more often than the policy allows. `None` when the subscription stops.
-async fn mark(core: &Core, begins: &[Begin]) -> Option<Vec<bool>> {
+async fn mark(core: &Core, begins: &[Begin]) -> Option<Vec<Holder>> {
     if begins.is_empty() {
         return Some(Vec::new());
     }
@@ -208,6 +229,9 @@ pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome) {
     } = begun;
     lease.end_call();
     if lease.is_cancelled() && wants_another_attempt(&outcome) {
+        if lease.is_only_copy() {
+            reschedule(core, entry, &lease, delivery.envelope(), count).await;
+        }
         return;
     }
     let pressure = match &outcome {

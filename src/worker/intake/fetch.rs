@@ -16,6 +16,7 @@ use crate::worker::intake::reclaim;
 /// How long a read waits on the server. A silently dead connection is noticed after this plus the
 /// adapter's grace.
 const WAIT: Duration = Duration::from_secs(5);
+const SHORTEST_WAIT: Duration = Duration::from_millis(250);
 /// How often a stop interrupts a read that has not returned.
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
 /// An upper bound for the deliveries that one consumer can hold.
@@ -55,6 +56,7 @@ pub(crate) async fn run(core: Arc<Core>, opened: Opened) {
         }
         // The store applies the limit to each of the two lanes.
         let max = (free / 2).max(1);
+        let sent = Instant::now();
         match read(&core, &mut *reader, &*interrupt, max).await {
             Ok(fetched) => {
                 if failures > 0 {
@@ -63,7 +65,7 @@ pub(crate) async fn run(core: Arc<Core>, opened: Opened) {
                     failures = 0;
                 }
                 let gather = core.capacity.should_gather(fetched.len(), max);
-                core.accept(fetched, false);
+                core.accept(fetched, false, sent);
                 core.capacity.adapt(Instant::now());
                 if gather {
                     sleep(POLICY.gather_for).await;
@@ -95,6 +97,12 @@ async fn free_slots(core: &Core) -> Option<usize> {
     }
 }
 
+/// A read waits for half of a short lease only. Then the lease of a delivery, counted from the time
+/// when its read began, covers the first extension.
+fn wait(lease: Duration) -> Duration {
+    WAIT.min(lease / 2).max(SHORTEST_WAIT)
+}
+
 /// Reads once. A stop interrupts the read instead of dropping its future: deliveries that the
 /// server has already assigned would be stuck until their lease ends.
 async fn read(
@@ -113,7 +121,7 @@ async fn read(
     };
     tokio::select! {
         biased;
-        fetched = reader.fetch(max, WAIT) => fetched,
+        fetched = reader.fetch(max, wait(core.lease.get())) => fetched,
         () = interrupting => unreachable!("interrupting never ends"),
     }
 }

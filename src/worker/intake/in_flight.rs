@@ -7,8 +7,10 @@
 
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
 use crate::api::lease::Lease;
 use crate::store::DeliveryId;
@@ -34,6 +36,8 @@ struct Table {
     /// Deliveries that this process lost, until it gets the entry again.
     lost: FxHashMap<DeliveryId, Arc<Lease>>,
     last_token: u64,
+    /// A time before the store last extended leases, and the last token at that time.
+    extended: Option<(Instant, u64)>,
 }
 
 impl Table {
@@ -43,7 +47,12 @@ impl Table {
         lease.filter(|lease| lease.token() == hand_out.token)
     }
 
-    fn enter(&mut self, id: DeliveryId, begun: u32, taken_over: bool) -> Option<Arc<Lease>> {
+    fn enter(
+        &mut self,
+        (id, begun): (DeliveryId, u32),
+        taken_over: bool,
+        since: Instant,
+    ) -> Option<Arc<Lease>> {
         let mut before = begun;
         if let Some(lost) = self.lost.get(&id) {
             if lost.is_running() {
@@ -59,7 +68,8 @@ impl Table {
             return None;
         };
         self.last_token += 1;
-        let lease = Arc::new(Lease::new(self.last_token, before, taken_over));
+        let lease = Lease::new(self.last_token, before, taken_over, since);
+        let lease = Arc::new(lease);
         vacant.insert(Arc::clone(&lease));
         Some(lease)
     }
@@ -85,14 +95,16 @@ impl InFlight {
     /// or whose handler still runs since this process lost an earlier hand-out of it. The store
     /// hands such an entry out again when its lease has expired.
     ///
-    /// `entries` name the attempts that were begun before.
+    /// `entries` name the attempts that were begun before; `since` is a time before the store handed
+    /// them out.
     pub(crate) fn enter(
         &self,
         entries: impl Iterator<Item = (DeliveryId, u32)>,
         taken_over: bool,
+        since: Instant,
     ) -> Vec<Option<Arc<Lease>>> {
         let mut table = self.table();
-        let enter = |(id, begun)| table.enter(id, begun, taken_over);
+        let enter = |entry| table.enter(entry, taken_over, since);
         entries.map(enter).collect()
     }
 
@@ -159,13 +171,47 @@ impl InFlight {
         });
     }
 
-    pub(crate) fn hand_outs(&self) -> Vec<HandOut> {
+    /// The hand-outs that the store has a record of, and the last token.
+    pub(crate) fn hand_outs(&self) -> (Vec<HandOut>, u64) {
         let table = self.table();
-        let hand_out = |(id, lease): (&DeliveryId, &Arc<Lease>)| HandOut {
+        let recorded = table.current.iter();
+        let recorded = recorded.filter(|(_, lease)| !lease.is_only_copy());
+        let hand_outs = recorded.map(|(id, lease)| HandOut {
             id: *id,
             token: lease.token(),
+        });
+        (hand_outs.collect(), table.last_token)
+    }
+
+    /// Notes that the store has extended the leases of the hand-outs up to a token, after `since`.
+    pub(crate) fn note_extended(&self, since: Instant, last_token: u64) {
+        self.table().extended = Some((since, last_token));
+    }
+
+    /// Whether no other consumer can have claimed a delivery by `now`, because its lease has not
+    /// expired.
+    pub(crate) fn is_leased(&self, hand_out: HandOut, lease: Duration, now: Instant) -> bool {
+        let table = self.table();
+        let Some(entry) = table.get(hand_out) else {
+            return false;
         };
-        table.current.iter().map(hand_out).collect()
+        let extended = table
+            .extended
+            .filter(|(_, last_token)| entry.token() <= *last_token);
+        let since = entry.since().max(extended.map(|(since, _)| since));
+        since.is_some_and(|since| now.saturating_duration_since(since) < lease)
+    }
+
+    /// Lets a delivery go on from memory, because the store lost its record of it. Returns whether
+    /// that is news: it is unfinished, and current.
+    pub(crate) fn keep_only_copy(&self, hand_out: HandOut) -> bool {
+        let table = self.table();
+        let lease = table.get(hand_out);
+        let news = lease.filter(|lease| !lease.is_finished() && !lease.is_only_copy());
+        if let Some(lease) = news {
+            lease.keep_only_copy();
+        }
+        news.is_some()
     }
 
     /// Whether it is decided how the delivery ends, and the store has not settled it yet.
@@ -219,7 +265,8 @@ mod tests {
     }
 
     fn enter(in_flight: &InFlight, sequences: &[u64]) -> Vec<Option<Arc<Lease>>> {
-        in_flight.enter(sequences.iter().map(|sequence| (id(*sequence), 0)), false)
+        let entries = sequences.iter().map(|sequence| (id(*sequence), 0));
+        in_flight.enter(entries, false, Instant::now())
     }
 
     fn enter_one(in_flight: &InFlight) -> (Arc<Lease>, HandOut) {
@@ -241,7 +288,7 @@ mod tests {
     fn losing_cancels_a_running_handler_and_spares_a_finished_one() {
         let in_flight = InFlight::default();
         let leases: Vec<_> = enter(&in_flight, &[1, 2]).into_iter().flatten().collect();
-        let mut hand_outs = in_flight.hand_outs();
+        let (mut hand_outs, _) = in_flight.hand_outs();
         hand_outs.push(HandOut {
             id: id(3),
             token: 3,
@@ -279,6 +326,43 @@ mod tests {
     }
 
     #[test]
+    fn a_delivery_is_leased_from_its_hand_out_or_its_last_extension() {
+        let second = Duration::from_secs(1);
+        let (in_flight, began) = (InFlight::default(), Instant::now());
+        let entries = [(id(1), 0)].into_iter();
+        let first = in_flight.enter(entries, false, began).remove(0).unwrap();
+        let first = HandOut {
+            id: id(1),
+            token: first.token(),
+        };
+        let leased = |one, after| in_flight.is_leased(one, second, began + after);
+        assert!(leased(first, second / 2) && !leased(first, second));
+        in_flight.note_extended(began + second, first.token);
+        assert!(leased(first, second * 3 / 2) && !leased(first, 2 * second));
+        let later = in_flight.enter([(id(2), 0)].into_iter(), false, began);
+        let later = HandOut {
+            id: id(2),
+            token: later[0].as_ref().unwrap().token(),
+        };
+        assert!(!leased(later, second), "it came after the extension");
+        in_flight.remove([first]);
+        assert!(!leased(first, second / 2), "it is not here");
+    }
+
+    #[test]
+    fn an_only_copy_is_kept_once_and_asks_for_no_extension() {
+        let in_flight = InFlight::default();
+        let (lease, hand_out) = enter_one(&in_flight);
+        assert!(in_flight.keep_only_copy(hand_out) && !in_flight.keep_only_copy(hand_out));
+        assert!(lease.is_only_copy() && !lease.is_cancelled());
+        assert!(in_flight.hand_outs().0.is_empty());
+        let in_flight = InFlight::default();
+        let (lease, hand_out) = enter_one(&in_flight);
+        lease.finish();
+        assert!(!in_flight.keep_only_copy(hand_out), "the settler decides");
+    }
+
+    #[test]
     fn an_entry_whose_lost_handler_still_runs_is_not_entered_again() {
         let in_flight = InFlight::default();
         let (lease, hand_out) = enter_one(&in_flight);
@@ -299,7 +383,7 @@ mod tests {
             }
             in_flight.lose([hand_out]);
             let lease = in_flight
-                .enter([(id(1), begun)].into_iter(), true)
+                .enter([(id(1), begun)].into_iter(), true, Instant::now())
                 .remove(0);
             lease.unwrap().before()
         };
@@ -307,11 +391,15 @@ mod tests {
         assert_eq!(again(true, 1), 0);
         assert_eq!(again(false, 2), 1, "another consumer has crashed");
         let in_flight = InFlight::default();
-        let taken = in_flight.enter([(id(1), 2)].into_iter(), true).remove(0);
+        let taken = in_flight
+            .enter([(id(1), 2)].into_iter(), true, Instant::now())
+            .remove(0);
         let token = taken.unwrap().token();
         in_flight.lose([HandOut { id: id(1), token }]);
         assert_eq!(in_flight.begun_before(id(1)), Some(2));
-        let again = in_flight.enter([(id(1), 2)].into_iter(), true).remove(0);
+        let again = in_flight
+            .enter([(id(1), 2)].into_iter(), true, Instant::now())
+            .remove(0);
         assert_eq!(
             again.unwrap().before(),
             2,

@@ -107,6 +107,7 @@ pub(crate) async fn reclaim_some(
         1 => Unmarked::NotBegun,
         _ => Unmarked::Begun,
     };
+    let sent = Instant::now();
     let reclaimed = core
         .store
         .deliveries()
@@ -133,7 +134,7 @@ pub(crate) async fn reclaim_some(
     }
     let count = reclaimed.taken.len();
     if count > 0 {
-        let new = core.accept(reclaimed.taken, true);
+        let new = core.accept(reclaimed.taken, true, sent);
         core.meters.reclaimed.increment(new as u64);
     }
     if count > 0 || *cursor != ReclaimCursor::default() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Member, Store};
+use crate::store::{Holder, Member, Store};
 use crate::worker::fault::Fault;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::lease::GroupLease;
@@ -39,7 +39,7 @@ impl LeaseKeeper {
             } else if extended.elapsed() > self.lease.get() {
                 // The leases have expired, so other consumers may reclaim the deliveries: no
                 // handler may begin one or go on with one.
-                self.lose(self.in_flight.hand_outs().into_iter());
+                self.lose(self.in_flight.hand_outs().0.into_iter());
             }
         }
     }
@@ -47,20 +47,17 @@ impl LeaseKeeper {
     /// Extends every lease once and cancels the handlers whose lease is lost. Returns whether the
     /// store answered.
     pub(crate) async fn extend_all(&self) -> bool {
-        let hand_outs = self.in_flight.hand_outs();
+        let (hand_outs, last_token) = self.in_flight.hand_outs();
         if hand_outs.is_empty() {
             self.fault.clear();
             return true;
         }
         let ids: Vec<_> = hand_outs.iter().map(|hand_out| hand_out.id).collect();
+        let sent = Instant::now();
         match self.store.deliveries().extend(&self.member, &ids).await {
-            Ok(extended) => {
-                let answers = hand_outs.into_iter().zip(extended);
-                self.lose(
-                    answers
-                        .filter(|(_, extended)| !extended)
-                        .map(|(one, _)| one),
-                );
+            Ok(holders) => {
+                self.note_holders(&hand_outs, &holders);
+                self.in_flight.note_extended(sent, last_token);
                 self.fault.clear();
                 true
             }
@@ -73,9 +70,34 @@ impl LeaseKeeper {
         }
     }
 
-    /// Notes that another consumer holds a delivery, as the store has answered elsewhere.
-    pub(crate) fn lose_one(&self, lost: HandOut) {
-        self.lose([lost].into_iter());
+    /// Notes who holds deliveries, as the store has answered. Lets those go on from memory that
+    /// nobody else can have; loses those of other consumers.
+    pub(crate) fn note_holders(&self, hand_outs: &[HandOut], holders: &[Holder]) {
+        let (now, lease) = (Instant::now(), self.lease.get());
+        let is_lost = |hand_out: &HandOut, holder: &Holder| match holder {
+            Holder::Member | Holder::Trimmed => false,
+            Holder::Nobody => !self.in_flight.is_leased(*hand_out, lease, now),
+            Holder::Other => true,
+        };
+        let mut removed = 0;
+        let answers = || hand_outs.iter().zip(holders);
+        for (hand_out, holder) in answers() {
+            if *holder != Holder::Member && !is_lost(hand_out, holder) {
+                removed += u64::from(self.in_flight.keep_only_copy(*hand_out));
+            }
+        }
+        if removed > 0 {
+            self.meters.lost_entries.increment(removed);
+            tracing::error!(
+                subscription = %self.member,
+                removed,
+                "something other than Redstart removed entries or the consumer; the consumer finishes them from memory",
+            );
+        }
+        let lost = answers().filter(|(hand_out, holder)| is_lost(hand_out, holder));
+        // Collected first: the in-flight table locks itself for each question.
+        let lost: Vec<_> = lost.map(|(hand_out, _)| *hand_out).collect();
+        self.lose(lost.into_iter());
     }
 
     fn lose(&self, lost: impl Iterator<Item = HandOut>) {
@@ -89,16 +111,42 @@ impl LeaseKeeper {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::worker::fixture::Fixture;
+
+    #[tokio::test]
+    async fn a_delivery_that_nobody_holds_goes_on_while_its_lease_cannot_have_expired() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(2).await;
+        let keeper = fixture.lease_keeper();
+        let enter = |at: usize, since| {
+            let entry = [(fetched[at].receipt, 0)].into_iter();
+            keeper
+                .in_flight
+                .enter(entry, false, since)
+                .remove(0)
+                .unwrap()
+        };
+        let (now, lease) = (Instant::now(), keeper.lease.get());
+        let leased = enter(0, now);
+        let expired = enter(1, now.checked_sub(lease).unwrap());
+        for one in &fetched {
+            fixture.acknowledge(one.receipt).await;
+        }
+        assert!(keeper.extend_all().await);
+        assert!(leased.is_only_copy() && !leased.is_cancelled());
+        assert!(expired.is_lost() && !expired.is_only_copy());
+    }
 
     #[tokio::test]
     async fn a_lost_lease_cancels_its_handler_and_leaves_the_others() {
         let fixture = Fixture::new().await;
         let fetched = fixture.fetch(2).await;
         let keeper = fixture.lease_keeper();
+        let entries = fetched.iter().map(|one| (one.receipt, 0));
         let leases: Vec<_> = keeper
             .in_flight
-            .enter(fetched.iter().map(|one| (one.receipt, 0)), false)
+            .enter(entries, false, Instant::now())
             .into_iter()
             .flatten()
             .collect();
@@ -108,7 +156,7 @@ mod tests {
         fixture.take_over(fetched[0].receipt).await;
         assert!(keeper.extend_all().await, "the store answered");
         assert!(leases[0].is_lost() && !leases[1].is_cancelled());
-        let left = keeper.in_flight.hand_outs();
+        let (left, _) = keeper.in_flight.hand_outs();
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].id, fetched[1].receipt);
     }

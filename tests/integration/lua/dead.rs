@@ -45,7 +45,7 @@ fn settle() {
     let server = Server::start();
     let (raw, script) = (
         &mut server.raw(),
-        script!("settle.lua" on "lib/types.lua" and "lib/dead_counts.lua"),
+        script!("settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua"),
     );
     lanes(raw);
     let keys = [LOG, REDO, RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES];
@@ -57,13 +57,14 @@ fn settle() {
         };
         words.iter().map(word).collect()
     };
-    let done: Vec<u64> = call(
+    let done: Vec<i64> = call(
         raw,
         &script,
         &keys,
         &bytes(&[
             "g",
-            "me", // a retry, a burial, one that is not pending, one of another lane
+            "me",
+            "held", // a retry, a burial, one that is not pending, one of another lane
             "log",
             "1-1",
             "reschedule",
@@ -86,7 +87,7 @@ fn settle() {
             "parcel-3", //
         ]),
     );
-    assert_eq!(done, [1, 1, 0, 0]);
+    assert_eq!(done, [1, 1, -1, -1]);
     assert_eq!(ids(&pending(raw, LOG)), ["3-1"]);
     let retries: Vec<(String, i64)> = run(raw, &format!("ZRANGE {RETRY} 0 -1 WITHSCORES"));
     let now: (i64, i64) = run(raw, "TIME");
@@ -108,13 +109,34 @@ fn settle() {
     let counts = pairs(&[(&hour, "1"), ("tenant:tenant", "1"), ("type:kind", "1")]);
     assert_eq!(hash(raw, COUNTS), counts);
 
-    // Another owner, a repeated call, and a group that is gone: nothing is written.
-    for nothing in [
-        ["g", "you", "log", "3-1", "dead-letter", "HEAD", "b"],
-        ["g", "me", "log", "2-1", "dead-letter", "HEAD", "b"],
-        ["none", "me", "log", "3-1", "dead-letter", "HEAD", "b"],
+    // Another owner, a repeated call, a group that is gone, and an only copy of an entry that another
+    // consumer holds: nothing is written.
+    for ([group, consumer, needed, id], code) in [
+        (["g", "you", "held", "3-1"], 0),
+        (["g", "me", "held", "2-1"], -1),
+        (["none", "me", "held", "3-1"], 0),
+        (["g", "you", "only-copy", "3-1"], 0),
     ] {
-        assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &bytes(&nothing)), [0]);
+        let nothing = [
+            group,
+            consumer,
+            needed,
+            "log",
+            id,
+            "dead-letter",
+            "HEAD",
+            "b",
+        ];
+        let codes: Vec<i64> = call(raw, &script, &keys, &bytes(&nothing));
+        assert_eq!(codes, [code], "{nothing:?}");
+    }
+    for unknown in [
+        ["g", "me", "any", "log", "3-1", "dead-letter", "HEAD", "b"],
+        ["g", "me", "held", "log", "3-1", "release", "HEAD", "b"],
+        ["g", "me", "held", "dead", "3-1", "dead-letter", "HEAD", "b"],
+    ] {
+        let refused = fails(raw, &script, &keys, &bytes(&unknown));
+        assert!(refused.contains("unknown"), "{refused}");
     }
     assert_eq!(run::<u64>(raw, &format!("XLEN {DEAD}")), 1);
     assert_eq!(hash(raw, COUNTS), counts);

@@ -116,21 +116,24 @@ fn topic_create() {
 #[test]
 fn lease() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("lease.lua"));
+    let (raw, script) = (
+        &mut server.raw(),
+        script!("lease.lua" on "lib/types.lua" and "lib/holders.lua"),
+    );
     lanes(raw);
     let keys = [LOG, REDO];
     let _: Value = run(raw, &format!("XCLAIM {LOG} g me 0 1-1 IDLE 5000000 JUSTID"));
     let _: Value = run(raw, &format!("XCLAIM {LOG} g you 0 2-1 JUSTID"));
     let three = ["log", "1-1", "", "log", "2-1", "", "log", "4-1", ""];
     let extend: Vec<&str> = ["g", "me", "extend"].into_iter().chain(three).collect();
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &extend), [1, 0, 0]);
+    assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &extend), [1, 0, -1]);
     let held = pending(raw, LOG);
     assert!(held[0].2 < 5_000_000, "the lease starts anew");
     assert_eq!(held[0].3, 1, "and no delivery is counted");
     assert_eq!(held[1].1, "you");
 
     let release: Vec<&str> = ["g", "me", "release"].into_iter().chain(three).collect();
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &release), [1, 0, 0]);
+    assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &release), [1, 0, -1]);
     let held = pending(raw, LOG);
     assert!(held[0].2 > 86_400_000, "no lease is as long");
     assert_eq!(held[0].3, 0, "the delivery is not counted");
@@ -142,15 +145,25 @@ fn lease() {
         ("release", "0", 0),
     ] {
         let change = ["g", "me", action, "log", "1-1", mark];
-        assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &change), [1]);
+        assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &change), [1]);
         assert_eq!(pending(raw, LOG)[0].3, stored, "{action} {mark}");
     }
     let stranger = ["g", "you", "begin", "log", "1-1", "9"];
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &stranger), [0]);
+    assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &stranger), [0]);
     assert_eq!(pending(raw, LOG)[0].3, 0);
 
+    let unknown = ["g", "me", "hold", "log", "1-1", ""];
+    assert!(fails(raw, &script, &keys, &unknown).contains("unknown"));
     let gone = ["none", "me", "extend", "log", "1-1", ""];
-    assert_eq!(call::<Vec<u64>>(raw, &script, &keys, &gone), [0]);
+    assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &gone), [0]);
+    // One stream without the group: something else deleted it.
+    let _: u64 = run(raw, &format!("DEL {REDO}"));
+    let deleted = ["g", "me", "extend", "redo", "1-1", ""];
+    assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &deleted), [-1]);
+    let _: u64 = run(raw, &format!("XDEL {LOG} 1-1"));
+    let trimmed = ["g", "me", "extend", "log", "1-1", ""];
+    assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &trimmed), [2]);
+    assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &trimmed), [-1]);
     let _: Value = run(raw, &format!("SET {REDO} mine"));
     let wrong = ["g", "me", "extend", "redo", "1-1", ""];
     assert!(fails(raw, &script, &keys, &wrong).contains("WRONGTYPE"));

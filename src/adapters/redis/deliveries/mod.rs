@@ -13,8 +13,8 @@ use super::resp::reply;
 use super::scripts;
 use crate::domain::{BoxFuture, Error, whole_millis};
 use crate::store::{
-    Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Lane, MAX_BATCH, Member,
-    ReclaimCursor, Reclaimed, Replies, Unmarked,
+    Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Holder, Lane, MAX_BATCH,
+    Member, ReclaimCursor, Reclaimed, Replies, Unmarked,
 };
 use crate::wire::dead_letter::encode_head;
 
@@ -62,17 +62,17 @@ impl RedisAdapter {
     /// Settles each run of commits that one script can carry out. A failure ends it.
     async fn commit_fenced(&self, by: &Member, commits: &[Commit]) -> Vec<Result<Fate, Error>> {
         let mut fates = Vec::with_capacity(commits.len());
-        for run in commits.chunk_by(|one, next| is_release(one) == is_release(next)) {
+        for run in commits.chunk_by(|one, next| call_of(one) == call_of(next)) {
             for batch in batches(run, weight) {
                 let done = if is_release(&batch[0]) {
                     let changes: Vec<_> = batch.iter().map(release_change).collect();
-                    self.change_leases("release", by, &changes).await
+                    let holders = self.change_leases("release", by, &changes).await;
+                    holders.map(|holders| holders.into_iter().map(fate_of_release).collect())
                 } else {
                     self.settle_batch(by, batch).await
                 };
-                let fate = |held| Ok(if held { Fate::Done } else { Fate::Lost });
                 match done {
-                    Ok(held) => fates.extend(held.into_iter().map(fate)),
+                    Ok(done) => fates.extend(done.into_iter().map(Ok)),
                     Err(error) => {
                         fates.resize_with(commits.len(), || Err(error.clone()));
                         return fates;
@@ -83,8 +83,12 @@ impl RedisAdapter {
         fates
     }
 
-    async fn settle_batch(&self, by: &Member, batch: &[Commit]) -> Result<Vec<bool>, Error> {
+    async fn settle_batch(&self, by: &Member, batch: &[Commit]) -> Result<Vec<Fate>, Error> {
         let at = &by.at;
+        let needed = match batch.first() {
+            Some(commit) if commit.is_of_only_copy() => "only-copy",
+            _ => "held",
+        };
         let mut call = scripts::settle()
             .key(self.keys.log(&at.partition))
             .key(self.keys.redelivery(at))
@@ -95,7 +99,8 @@ impl RedisAdapter {
             .key(self.keys.dead_counts(at))
             .key(self.keys.dead_causes(at))
             .arg(at.group.as_str())
-            .arg(by.consumer.as_str());
+            .arg(by.consumer.as_str())
+            .arg(needed);
         for commit in batch {
             let receipt = commit.delivery();
             let name = |call: &mut scripts::Call| {
@@ -119,8 +124,11 @@ impl RedisAdapter {
                 End::Ack | End::Release { .. } => {}
             }
         }
-        let flags = self.net.call("settle", &call, reply::flags).await;
-        flags.map_err(|e| e.on(by.to_string()))
+        let fates = self
+            .net
+            .call("settle", &call, |reply| codes(reply, fate_of_code))
+            .await;
+        fates.map_err(|e| e.on(by.to_string()))
     }
 
     async fn change_leases(
@@ -128,8 +136,8 @@ impl RedisAdapter {
         action: &'static str,
         member: &Member,
         changes: &[Change],
-    ) -> Result<Vec<bool>, Error> {
-        let mut held = Vec::with_capacity(changes.len());
+    ) -> Result<Vec<Holder>, Error> {
+        let mut holders = Vec::with_capacity(changes.len());
         for batch in changes.chunks(MAX_BATCH) {
             let mut call = scripts::lease()
                 .key(self.keys.log(&member.at.partition))
@@ -142,14 +150,14 @@ impl RedisAdapter {
                 call.push(delivery.id.to_string());
                 call.push(mark.map_or_else(String::new, |mark| mark.to_string()));
             }
-            let flags = self
+            let batch = self
                 .net
-                .call(action, &call, reply::flags)
+                .call(action, &call, |reply| codes(reply, holder_of_code))
                 .await
                 .map_err(|e| e.on(member.to_string()))?;
-            held.extend(flags);
+            holders.extend(batch);
         }
-        Ok(held)
+        Ok(holders)
     }
 
     async fn list_pending(&self, member: &Member, max: usize) -> Result<Vec<DeliveryId>, Error> {
@@ -240,6 +248,48 @@ fn is_release(commit: &Commit) -> bool {
     matches!(commit.end(), End::Release { .. })
 }
 
+/// Tells apart the calls that carry out commits.
+fn call_of(commit: &Commit) -> (bool, bool) {
+    (is_release(commit), commit.is_of_only_copy())
+}
+
+fn codes<T>(reply: Value, meaning: impl Fn(i64) -> Option<T>) -> Result<Vec<T>, redis::RedisError> {
+    let code = |one: &Value| {
+        let code = reply::integer(one)?;
+        meaning(code).ok_or_else(|| reply::unexpected("a script"))
+    };
+    reply::array(reply)?.iter().map(code).collect()
+}
+
+/// The head of `lua/lease.lua` lists the codes.
+fn holder_of_code(code: i64) -> Option<Holder> {
+    Some(match code {
+        1 => Holder::Member,
+        2 => Holder::Trimmed,
+        0 => Holder::Other,
+        -1 => Holder::Nobody,
+        _ => return None,
+    })
+}
+
+/// The head of `lua/settle.lua` lists the codes.
+fn fate_of_code(code: i64) -> Option<Fate> {
+    Some(match code {
+        1 => Fate::Done,
+        0 => Fate::Lost,
+        -1 => Fate::NotHeld,
+        _ => return None,
+    })
+}
+
+fn fate_of_release(holder: Holder) -> Fate {
+    match holder {
+        Holder::Member => Fate::Done,
+        Holder::Nobody | Holder::Trimmed => Fate::NotHeld,
+        Holder::Other => Fate::Lost,
+    }
+}
+
 /// A change of one delivery's lease, and the mark to store with it.
 struct Change {
     delivery: DeliveryId,
@@ -312,7 +362,7 @@ impl Deliveries for RedisAdapter {
         &'a self,
         by: &'a Member,
         receipts: &'a [DeliveryId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<Holder>, Error>> {
         Box::pin(async move {
             let change = |receipt: &DeliveryId| Change {
                 delivery: *receipt,
@@ -327,7 +377,7 @@ impl Deliveries for RedisAdapter {
         &'a self,
         by: &'a Member,
         begins: &'a [Begin],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<Holder>, Error>> {
         Box::pin(async move {
             let change = |begin: &Begin| Change {
                 delivery: begin.delivery,

@@ -204,7 +204,7 @@ scripts! {
     group_remove = "group_remove.lua" on "lib/groups.lua", keys 12, args 3, item 0;
     group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 1, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
-    lease = "lease.lua", keys 2, args 3, item 3;
+    lease = "lease.lua" on "lib/types.lua" and "lib/holders.lua", keys 2, args 3, item 3;
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
     once_settle = "once_settle.lua", keys 1, args 4, item 0;
     promote = "promote.lua", keys 3, args 1, item 0;
@@ -212,7 +212,7 @@ scripts! {
     retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
     retry_move_out = "retry_move_out.lua", keys 3, args 1, item 1;
     schema = "schema.lua", keys 1, args 5, item 0;
-    settle = "settle.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 8, args 2, item 5;
+    settle = "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua", keys 8, args 3, item 5;
     topic_create = "topic_create.lua", keys 1, args 4, item 0;
     trim = "trim.lua" on "lib/groups.lua", keys 2, args 1, item 0;
 }
