@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::source::{GroupAt, Partition};
-use crate::domain::{ConsumerName, Group, Migration, Topic, TopicSettings};
+use super::source::{DeliveryId, GroupAt, Partition};
+use crate::domain::{ConsumerName, EntryId, Group, Migration, Topic, TopicSettings};
 
 /// A duration as whole milliseconds.
 fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -142,6 +142,47 @@ impl TopicStatus {
     }
 }
 
+/// The most unsettled deliveries that [`Inspect::progress`] returns of each stream of a group.
+pub const LONGEST_UNSETTLED: usize = 100;
+
+/// How far a log and its groups have come.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogProgress {
+    /// The newest id that the log has given; its entry may be gone.
+    pub last: EntryId,
+    /// How many entries the log has received; `None` where the store does not know.
+    pub appended: Option<u64>,
+    /// Its groups, by name.
+    pub groups: Vec<GroupProgress>,
+}
+
+/// How far a group has come in a log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GroupProgress {
+    /// The group.
+    pub group: Group,
+    /// The newest entry of the log that it was given, or where it starts.
+    pub delivered: EntryId,
+    /// How many entries of the log it was given, or skipped when it was created; `None` where the
+    /// store does not know. Too low after a restart or a failover that forgot reads.
+    pub read: Option<u64>,
+    /// Its lease; `None` until a consumer has set one.
+    pub lease: Option<Duration>,
+    /// Its oldest unsettled deliveries of each stream.
+    pub unsettled: Vec<Unsettled>,
+}
+
+/// A delivery that a consumer has and has not settled.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unsettled {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// The consumer, also one of another program.
+    pub consumer: String,
+    /// How long ago its lease began or was extended; `None` when the consumer has given it back.
+    pub idle_for: Option<Duration>,
+}
+
 role! {
     /// The state of a store: its servers, its topics, their groups and consumers.
     pub trait Inspect (inspect, InspectOp, InspectAnswer, InspectCalls) {
@@ -161,6 +202,11 @@ role! {
 
         /// The state of a partition and of its groups; `None` when it does not exist.
         fn status as Status(at: &'a Partition) -> Option<TopicStatus>;
+
+        /// How far a partition's log and its groups have come, with the oldest unsettled deliveries
+        /// of each group, up to [`LONGEST_UNSETTLED`](crate::store::LONGEST_UNSETTLED) of each
+        /// stream; `None` when the log does not exist.
+        fn progress as Progress(at: &'a Partition) -> Option<LogProgress>;
 
         /// The consumers that a group knows, by name; none where the group does not exist.
         fn consumers as Consumers(at: &'a GroupAt) -> Vec<ConsumerStatus>;

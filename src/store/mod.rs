@@ -40,8 +40,8 @@ pub use deliveries::{
     Opened, Reader, ReclaimCursor, Reclaimed, Unmarked,
 };
 pub use inspect::{
-    ConsumerStatus, GroupStatus, Inspect, InspectAnswer, InspectCalls, InspectOp, ServerInfo,
-    TopicStatus,
+    ConsumerStatus, GroupProgress, GroupStatus, Inspect, InspectAnswer, InspectCalls, InspectOp,
+    LONGEST_UNSETTLED, LogProgress, ServerInfo, TopicStatus, Unsettled,
 };
 pub use log::{Appended, Log, LogAnswer, LogCalls, LogOp, NewEntry};
 pub use schedule::{

@@ -9,6 +9,7 @@ mod dead;
 mod dead_edit;
 mod demo;
 mod dialect;
+mod doctor;
 mod look;
 mod operate;
 mod operators;

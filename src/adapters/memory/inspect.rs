@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, turn};
+use super::sequence::Cursor;
 use super::state::{GroupState, TopicState};
-use crate::domain::{BoxFuture, ConsumerName, Error, Group, Migration};
+use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, Group, Migration};
 use crate::store::{
-    ConsumerStatus, GroupAt, GroupStatus, Inspect, Partition, ServerInfo, TopicStatus,
+    ConsumerStatus, DeliveryId, GroupAt, GroupProgress, GroupStatus, Inspect, LONGEST_UNSETTLED,
+    Lane, LogProgress, Partition, ServerInfo, TopicStatus, Unsettled,
 };
 
 pub(super) fn group_status(topic: &TopicState, name: &Group, group: &GroupState) -> GroupStatus {
@@ -38,6 +40,38 @@ pub(super) fn consumers(group: &GroupState) -> Vec<ConsumerStatus> {
             idle_for: now.saturating_duration_since(*active),
         })
         .collect()
+}
+
+fn progress(topic: &TopicState) -> LogProgress {
+    let groups = topic.groups.iter();
+    LogProgress {
+        last: topic.log.last(),
+        // Only this adapter removes entries, and never one that a group still needs.
+        appended: None,
+        groups: groups
+            .map(|(name, group)| GroupProgress {
+                group: name.clone(),
+                delivered: group.log.delivered,
+                read: None,
+                lease: Some(group.lease).filter(|lease| !lease.is_zero()),
+                unsettled: unsettled(Lane::Log, &group.log)
+                    .chain(unsettled(Lane::Redelivery, &group.redelivered))
+                    .collect(),
+            })
+            .collect(),
+    }
+}
+
+fn unsettled(lane: Lane, cursor: &Cursor) -> impl Iterator<Item = Unsettled> {
+    let now = Instant::now();
+    let pending = cursor.pending.iter().take(LONGEST_UNSETTLED);
+    pending.map(move |(id, pending)| Unsettled {
+        id: DeliveryId::new(lane, *id),
+        consumer: pending.consumer.to_string(),
+        idle_for: pending
+            .since
+            .map(|since| now.saturating_duration_since(since)),
+    })
 }
 
 impl Inspect for MemoryAdapter {
@@ -73,6 +107,19 @@ impl Inspect for MemoryAdapter {
                         .map(|(name, group)| group_status(state, name, group))
                         .collect(),
                 })
+            }))
+        })
+    }
+
+    fn progress<'a>(
+        &'a self,
+        at: &'a Partition,
+    ) -> BoxFuture<'a, Result<Option<LogProgress>, Error>> {
+        turn(move || {
+            Ok(self.with(|space| {
+                let state = space.topics.get(at.topic())?;
+                let is_empty = state.log.last() == EntryId::default() && state.groups.is_empty();
+                (!is_empty).then(|| progress(state))
             }))
         })
     }

@@ -40,7 +40,8 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// The check: `server`, `version`, `eviction`, `persistence`, `memory`, `clock`,
-    /// `scripts`, `layout`, `backlog`, `groups`, `retries`.
+    /// `scripts`, `writes`, `layout`, `backlog`, `ids`, `unread`, `groups`, `retries`,
+    /// `deliveries`.
     pub check: &'static str,
     /// The fact.
     pub what: String,
@@ -104,7 +105,8 @@ pub(super) fn roughly(duration: Duration) -> String {
         0..120 => format!("{seconds} s"),
         120..7_200 => format!("{} min", seconds / 60),
         7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
+        172_800..63_113_904 => format!("{} days", seconds / 86_400),
+        _ => format!("{} years", seconds / 31_556_952),
     }
 }
 
@@ -126,10 +128,13 @@ mod tests {
 
     #[test]
     fn durations_are_written_in_their_largest_unit() {
-        let written = [0, 119, 120, 7_199, 7_200, 172_800].map(|s| roughly(Duration::from_secs(s)));
+        let written = [0, 119, 120, 7_199, 7_200, 172_800, 63_113_904, 315_569_520]
+            .map(|s| roughly(Duration::from_secs(s)));
         assert_eq!(
             written,
-            ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]
+            [
+                "0 s", "119 s", "2 min", "119 min", "2 h", "2 days", "2 years", "10 years"
+            ]
         );
     }
 }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::domain::Topic;
 use crate::operate::dead_letters::counted;
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
-use crate::store::{GroupStatus, TopicStatus};
+use crate::operate::doctor::progress::{self, Circumstances};
+use crate::store::{GroupStatus, LogProgress, TopicStatus};
 
 /// A retry that is overdue for longer than this has no consumer that promotes it.
 const OVERDUE: Duration = Duration::from_secs(60);
@@ -14,6 +16,8 @@ const OVERDUE: Duration = Duration::from_secs(60);
 pub(super) struct TopicFacts {
     pub(super) status: TopicStatus,
     pub(super) groups: Vec<GroupFacts>,
+    /// `None` for a topic without a log, and where the user may not look.
+    pub(super) progress: Option<LogProgress>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -24,20 +28,32 @@ pub(super) struct GroupFacts {
     pub(super) oldest: Option<Duration>,
     /// How long the first retry has been due, zero before; `None` when no retry is scheduled.
     pub(super) overdue: Option<Duration>,
+    /// The age of its oldest entry that is not settled or not delivered.
+    pub(super) behind: Option<Duration>,
 }
 
-pub(super) fn judge(topics: &[TopicFacts], stuck_after: Duration) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = topics
-        .iter()
-        .filter_map(|topic| backlog(&topic.status))
-        .collect();
+pub(super) fn judge(
+    topics: &[TopicFacts],
+    stuck_after: Duration,
+    at: &Circumstances,
+) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = topics.iter().filter_map(backlog).collect();
     let (mut stuck, mut late) = (Vec::new(), Vec::new());
     for topic in topics {
+        let (name, log) = (&topic.status.topic, topic.progress.as_ref());
+        findings.extend(log.and_then(|log| progress::ahead(name, log, at)));
         for (status, facts) in topic.status.groups.iter().zip(&topic.groups) {
-            match is_stuck(&topic.status, status, facts, stuck_after) {
-                Some(finding) => stuck.push(finding),
-                None => late.extend(is_late(&topic.status, status, facts)),
+            let groups = log.map_or(&[][..], |log| &log.groups);
+            let group = groups.iter().find(|one| one.group == status.group);
+            if let (Some(log), Some(group)) = (log, group) {
+                findings.extend(progress::unread(name, log, group, status, at));
             }
+            if let Some(finding) = is_stuck(&topic.status, status, facts, stuck_after) {
+                stuck.push(finding);
+                continue;
+            }
+            late.extend(is_late(&topic.status, status, facts));
+            late.extend(group.and_then(|group| progress::held(name, group, facts, at)));
         }
     }
     if stuck.is_empty() {
@@ -50,11 +66,15 @@ pub(super) fn judge(topics: &[TopicFacts], stuck_after: Duration) -> Vec<Finding
     findings
 }
 
-/// Whether a topic is at its backlog limit, or close to it.
-fn backlog(topic: &TopicStatus) -> Option<Finding> {
-    let unsettled = topic.groups.iter().map(|group| group.lag + group.in_flight);
-    let backlog = unsettled.max().unwrap_or(topic.entries).min(topic.entries);
-    let limit = topic.settings.backlog_limit();
+/// Whether a topic is at its backlog limit, or close to it, and because of which group.
+fn backlog(topic: &TopicFacts) -> Option<Finding> {
+    let TopicFacts { status, groups, .. } = topic;
+    let unsettled = |group: &GroupStatus| group.lag + group.in_flight;
+    let slowest = status.groups.iter().zip(groups);
+    let slowest = slowest.max_by_key(|(group, _)| unsettled(group));
+    let backlog = slowest.map_or(status.entries, |(group, _)| unsettled(group));
+    let backlog = backlog.min(status.entries);
+    let limit = status.settings.backlog_limit();
     // Four fifths of the limit, without overflow.
     if backlog < limit - limit / 5 {
         return None;
@@ -64,14 +84,39 @@ fn backlog(topic: &TopicStatus) -> Option<Finding> {
     } else {
         Severity::Problem
     };
-    let what = format!(
-        "{}: {backlog} unsettled entries, the limit is {limit}",
-        topic.topic
+    let name = &status.topic;
+    let (by, fix) = match slowest {
+        Some((status, facts)) => of_slowest(name, status, facts),
+        None => (
+            "no group reads the topic".to_owned(),
+            "start the service that reads it".to_owned(),
+        ),
+    };
+    let what = format!("{name}: {backlog} unsettled entries, the limit is {limit}; {by}");
+    let finding = Finding::new(level, "backlog", what);
+    let finding = finding.because("the topic refuses messages at the limit");
+    Some(finding.advise(fix))
+}
+
+/// What the slowest group holds up, and how that ends.
+fn of_slowest(topic: &Topic, status: &GroupStatus, facts: &GroupFacts) -> (String, String) {
+    let GroupStatus {
+        group,
+        lag,
+        in_flight,
+        ..
+    } = status;
+    let age = facts.behind.or(facts.oldest);
+    let age = age.map_or_else(String::new, |age| {
+        format!(", the oldest from {} ago", roughly(age))
+    });
+    let by =
+        format!("the slowest group is {group}: {lag} not delivered, {in_flight} in flight{age}");
+    let fix = format!(
+        "start more consumers of {group}; if nobody needs the group, stop its consumers and run \
+         `redstart groups remove {topic} {group} --force`"
     );
-    let finding = Finding::new(level, "backlog", what)
-        .because("the topic refuses messages at the limit")
-        .advise("start more consumers of the slowest group");
-    Some(finding)
+    (by, fix)
 }
 
 /// Whether messages wait for a group without an active consumer.
@@ -136,7 +181,7 @@ fn is_late(topic: &TopicStatus, status: &GroupStatus, facts: &GroupFacts) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Group, Topic, TopicSettings};
+    use crate::domain::{Group, TopicSettings};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -157,11 +202,20 @@ mod tests {
                 }],
             },
             groups: vec![facts],
+            progress: None,
+        }
+    }
+
+    fn at() -> Circumstances {
+        Circumstances {
+            now: crate::domain::Timestamp::from_millis(0).unwrap(),
+            held_after: None,
+            forgets_reads: false,
         }
     }
 
     fn checks(counts: [u64; 3], group: GroupFacts) -> Vec<(&'static str, Severity)> {
-        let findings = judge(&[facts(counts, group)], 5 * MINUTE);
+        let findings = judge(&[facts(counts, group)], 5 * MINUTE, &at());
         findings
             .iter()
             .map(|one| (one.check, one.severity))
@@ -249,11 +303,40 @@ mod tests {
     }
 
     #[test]
+    fn a_backlog_names_the_slowest_group_and_the_command_that_removes_it() {
+        let hours = |hours: u64| GroupFacts {
+            idle_for: Some(Duration::ZERO),
+            behind: Some(Duration::from_secs(3_600 * hours)),
+            ..GroupFacts::default()
+        };
+        let mut topic = facts([80, 10, 0], hours(3));
+        let mut quick = topic.status.groups[0].clone();
+        (quick.group, quick.lag) = (Group::new("mail").unwrap(), 1);
+        topic.status.groups.push(quick);
+        topic.groups.push(hours(1));
+        let found = judge(&[topic], 5 * MINUTE, &at()).remove(0);
+        assert_eq!(
+            found.what,
+            "orders: 90 unsettled entries, the limit is 100; the slowest group is billing: \
+             80 not delivered, 10 in flight, the oldest from 3 h ago"
+        );
+        let command = "`redstart groups remove orders billing --force`";
+        assert!(found.advice.contains(command), "{found:?}");
+        let mut nobody = facts([0, 0, 0], GroupFacts::default());
+        (nobody.status.groups, nobody.groups) = (Vec::new(), Vec::new());
+        let found = judge(&[nobody], 5 * MINUTE, &at()).remove(0);
+        assert!(
+            found.what.ends_with("no group reads the topic"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
     fn a_topic_without_a_limit_has_no_backlog_finding() {
         let mut topic = facts([100, 0, 0], GroupFacts::default());
         topic.status.settings = TopicSettings::default().with_backlog_limit(u64::MAX);
         assert!(
-            judge(&[topic], MINUTE)
+            judge(&[topic], MINUTE, &at())
                 .iter()
                 .all(|one| one.check == "groups")
         );

@@ -2,21 +2,25 @@
 //! messages.
 //!
 //! The doctor collects facts here. Pure functions turn them into findings: `server` for the server,
-//! `layout` for the namespace, `groups` for topics and their groups.
+//! `layout` for the namespace, `groups` and `progress` for topics and their groups.
 
 mod finding;
 mod groups;
 mod layout;
+mod progress;
 mod server;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Error, Timestamp, Topic, describe};
-use crate::store::{GroupAt, Partition, Store};
+use crate::domain::{EntryId, Error, ErrorKind, Timestamp, Topic, describe};
+use crate::store::{
+    GroupAt, GroupProgress, GroupStatus, Lane, LogProgress, Partition, ServerInfo, Store,
+};
 
 pub use finding::{DoctorReport, Finding, Severity};
 use groups::{GroupFacts, TopicFacts};
+use progress::Circumstances;
 
 /// How long a group with waiting messages may have no active consumer before it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
@@ -45,6 +49,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(300);
 pub struct Doctor {
     store: Arc<dyn Store>,
     stuck_after: Duration,
+    held_after: Option<Duration>,
 }
 
 impl Doctor {
@@ -52,6 +57,7 @@ impl Doctor {
         Self {
             store,
             stuck_after: STUCK_AFTER,
+            held_after: None,
         }
     }
 
@@ -62,12 +68,28 @@ impl Doctor {
         self
     }
 
+    /// Sets how long a consumer may hold a delivery before the doctor names it. Default: 15 minutes,
+    /// or ten times the group's lease if that is longer.
+    pub fn with_held_after(mut self, duration: Duration) -> Self {
+        self.held_after = Some(duration);
+        self
+    }
+
     /// Runs all checks. A check that fails is itself a finding.
     pub async fn run(&self) -> DoctorReport {
         let mut findings = Vec::new();
+        let mut at = Circumstances {
+            now: self.store.now(),
+            held_after: self.held_after,
+            forgets_reads: false,
+        };
         match self.store.inspect().servers().await {
             Ok(servers) if !servers.is_empty() => {
                 findings.extend(servers.iter().flat_map(server::judge));
+                let written = self.store.inspect().try_write().await;
+                findings.extend(server::writes(&servers, written));
+                at.now = clock_of(&servers[0], at.now);
+                at.forgets_reads = servers.iter().any(|one| one.append_only != Some(false));
             }
             Ok(_) => {
                 let what = format!("{}: in this process, lost with it", self.store.name());
@@ -88,31 +110,41 @@ impl Doctor {
             Ok(all) => findings.push(layout::judge(&all)),
             Err(error) => findings.push(failed("layout", &error)),
         }
-        match self.topics().await {
-            Ok(topics) => findings.extend(groups::judge(&topics, self.stuck_after)),
+        let mut denied = None;
+        match self.topics(&mut denied).await {
+            Ok(topics) => findings.extend(groups::judge(&topics, self.stuck_after, &at)),
             Err(error) => findings.push(failed("groups", &error)),
         }
+        findings.extend(denied);
         DoctorReport::of(findings)
     }
 
-    async fn topics(&self) -> Result<Vec<TopicFacts>, Error> {
+    /// The facts of all topics, and a finding where the user may not look at all of them.
+    async fn topics(&self, denied: &mut Option<Finding>) -> Result<Vec<TopicFacts>, Error> {
         let mut all = Vec::new();
         for topic in self.store.topics().list().await? {
-            all.extend(self.topic(&topic).await?);
+            all.extend(self.topic(&topic, denied).await?);
         }
         Ok(all)
     }
 
-    async fn topic(&self, topic: &Topic) -> Result<Option<TopicFacts>, Error> {
-        let Some(status) = self.store.inspect().status(&Partition::of(topic)).await? else {
+    async fn topic(
+        &self,
+        topic: &Topic,
+        denied: &mut Option<Finding>,
+    ) -> Result<Option<TopicFacts>, Error> {
+        let at = Partition::of(topic);
+        let Some(status) = self.store.inspect().status(&at).await? else {
             return Ok(None);
         };
-        let oldest = self
-            .store
-            .log()
-            .browse(&Partition::of(topic), None, 1)
-            .await?;
-        let oldest = oldest.first().and_then(|(id, _)| id.time());
+        let progress = match self.store.inspect().progress(&at).await {
+            Err(error) if error.kind() == ErrorKind::Refused => {
+                denied.get_or_insert_with(|| not_shown(&error));
+                None
+            }
+            progress => progress?,
+        };
+        let oldest = self.first_after(&at, None).await?;
         let mut groups = Vec::new();
         for group in &status.groups {
             let consumers = self
@@ -129,14 +161,71 @@ impl Doctor {
                 let millis = page.now.as_millis().saturating_sub(time.as_millis());
                 Duration::from_millis(u64::try_from(millis).unwrap_or(0))
             };
+            let behind = match progress_of(progress.as_ref(), group) {
+                Some(progress) => self.first_unsettled(&at, progress, group.lag).await?,
+                None => None,
+            };
             groups.push(GroupFacts {
                 idle_for: consumers.iter().map(|one| one.idle_for).min(),
                 oldest: oldest.map(since),
                 overdue: page.entries.first().map(|first| since(first.due)),
+                behind: behind.map(since),
             });
         }
-        Ok(Some(TopicFacts { status, groups }))
+        Ok(Some(TopicFacts {
+            status,
+            groups,
+            progress,
+        }))
     }
+
+    /// When the oldest entry was published that a group has not settled.
+    async fn first_unsettled(
+        &self,
+        at: &Partition,
+        group: &GroupProgress,
+        lag: u64,
+    ) -> Result<Option<Timestamp>, Error> {
+        let mut in_log = group
+            .unsettled
+            .iter()
+            .filter(|one| one.id.lane == Lane::Log);
+        match in_log.next() {
+            Some(first) => Ok(first.id.id.time()),
+            None if lag > 0 => self.first_after(at, Some(group.delivered)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// When the first entry after an id was published.
+    async fn first_after(
+        &self,
+        at: &Partition,
+        after: Option<EntryId>,
+    ) -> Result<Option<Timestamp>, Error> {
+        let first = self.store.log().browse(at, after, 1).await?;
+        Ok(first.first().and_then(|(id, _)| id.time()))
+    }
+}
+
+fn progress_of<'a>(
+    progress: Option<&'a LogProgress>,
+    group: &GroupStatus,
+) -> Option<&'a GroupProgress> {
+    let mut groups = progress?.groups.iter();
+    groups.find(|one| one.group == group.group)
+}
+
+/// The server's clock.
+fn clock_of(server: &ServerInfo, here: Timestamp) -> Timestamp {
+    let there = here.as_millis().saturating_add(server.clock_offset);
+    Timestamp::from_millis(there).unwrap_or(here)
+}
+
+fn not_shown(error: &Error) -> Finding {
+    Finding::new(Severity::Unknown, "deliveries", describe(error))
+        .because("ids ahead of the clock, entries removed before delivery and deliveries held for long stay unseen")
+        .advise("give this user the viewer's rules of the page \"security\"")
 }
 
 fn failed(check: &'static str, error: &Error) -> Finding {

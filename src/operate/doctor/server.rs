@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::domain::{Error, describe};
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::store::ServerInfo;
 
@@ -37,6 +38,52 @@ pub(super) fn judge(facts: &ServerInfo) -> Vec<Finding> {
     findings.push(clock(facts));
     findings.extend(scripts(facts));
     findings
+}
+
+/// Whether the server takes writes from this user, beyond the reasons that its facts name.
+pub(super) fn writes(servers: &[ServerInfo], written: Result<(), Error>) -> Option<Finding> {
+    let check = "writes";
+    let Err(error) = written else {
+        return Some(Finding::ok(check, "the server takes writes from this user"));
+    };
+    // The check `server` has said it.
+    if servers
+        .iter()
+        .any(|one| one.is_replica || one.lacks_replicas)
+    {
+        return None;
+    }
+    let told = describe(&error);
+    let fixes = [
+        (
+            "user may not write",
+            "run the doctor as the user of a service; a user for monitoring needs no rights to write",
+        ),
+        ("OOM", "find the groups that lag, or raise maxmemory"),
+        (
+            "MISCONF",
+            "read the server's log, and free space on its disk",
+        ),
+        (
+            "NOREPLICAS",
+            "connect the replicas, or lower min-replicas-to-write",
+        ),
+        ("READONLY", "connect to the primary"),
+        (
+            "Redis Cluster",
+            "connect to a server that is not a node of a cluster",
+        ),
+    ];
+    let fix = fixes.iter().find(|(sign, _)| told.contains(sign));
+    let fix = fix.map_or("read the server's log", |(_, fix)| fix);
+    // A user who only looks has no need to write.
+    let level = match told.contains("user may not write") {
+        true => Severity::Unknown,
+        false => Severity::Problem,
+    };
+    let finding = Finding::new(level, check, told);
+    let why = "a service on this connection can neither publish nor settle nor store values";
+    Some(finding.because(why).advise(fix))
 }
 
 type Version = (u64, u64, u64);
@@ -228,6 +275,7 @@ fn scripts(facts: &ServerInfo) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ErrorKind;
 
     fn sound() -> ServerInfo {
         ServerInfo {
@@ -350,6 +398,33 @@ mod tests {
         assert_eq!(of(3_600_000, 0), [Severity::Warning]);
         assert_eq!(of(-3_600_000, 0), [Severity::Warning]);
         assert_eq!(of(5_000, 10), [Severity::Ok]);
+    }
+
+    #[test]
+    fn a_refused_write_has_a_remedy() {
+        let refused = |cause: &str| {
+            let error = Error::new(ErrorKind::Refused, "write check", cause);
+            writes(&[sound()], Err(error)).unwrap()
+        };
+        let viewer = refused("this user may not write");
+        assert_eq!(viewer.severity, Severity::Unknown);
+        for (cause, part) in [
+            ("OOM command not allowed", "maxmemory"),
+            ("MISCONF unable to persist", "disk"),
+            ("is a node of a Redis Cluster", "not a node of a cluster"),
+            ("BUSY", "the server's log"),
+        ] {
+            let found = refused(cause);
+            assert_eq!(found.severity, Severity::Problem, "{cause}");
+            assert!(found.advice.contains(part), "{found:?}");
+        }
+        assert_eq!(writes(&[sound()], Ok(())).unwrap().severity, Severity::Ok);
+        let replica = ServerInfo {
+            is_replica: true,
+            ..sound()
+        };
+        let error = Error::new(ErrorKind::Refused, "write check", "READONLY");
+        assert_eq!(writes(&[replica], Err(error)), None, "said once");
     }
 
     #[test]

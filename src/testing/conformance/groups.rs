@@ -12,7 +12,7 @@ use super::support::{
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::Group;
 use crate::extract::Payload;
-use crate::store::{Disposition, GroupAt, Partition};
+use crate::store::{DeliveryId, Disposition, GroupAt, Lane, Partition};
 
 /// Consumers of one group share the messages; every group sees all of them.
 pub async fn consumers_share_and_every_group_sees_everything<S: Subject>(subject: &S) {
@@ -112,6 +112,50 @@ pub async fn groups_are_listed_by_name<S: Subject>(subject: &S) {
     let groups = status.must("the topic").groups.into_iter();
     let names: Vec<_> = groups.map(|status| status.group).collect();
     assert_eq!(names, ["audit", "billing", "shipping"].map(group));
+}
+
+/// > How far a partition's log and its groups have come, with the oldest unsettled deliveries of each
+/// > group.
+/// > The newest id that the log has given; its entry may be gone.
+/// > How long ago its lease began or was extended; `None` when the consumer has given it back.
+pub async fn progress_tells_how_far_a_group_has_come<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let progress = async |at: &Partition| {
+        let found = stage.store.inspect().progress(at).await;
+        found.must("asking")
+    };
+    assert_eq!(progress(&Partition::of(&topic("nowhere"))).await, None);
+    let ids = stage.append(0..6).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = receipts(&stage.fetch(&mut hand, 4).await);
+    stage.acknowledge(&hand.member, &fetched[..1]).await;
+    stage.release(&hand.member, &fetched[1..2]).await;
+    let retry = later(fetched[2], SOON, "r");
+    stage.settle(&hand.member, &[retry]).await;
+    stage.promote(1).await;
+    let lease = stage.store.topics().set_lease(&hand.member, DAY).await;
+    assert_eq!(lease.must("setting the lease"), DAY);
+    let redelivered = receipts(&stage.fetch(&mut hand, 3).await);
+    let redelivered = redelivered.iter().find(|one| one.lane == Lane::Redelivery);
+
+    let found = progress(stage.partition()).await.must("the log");
+    assert_eq!(Some(&found.last), ids.last());
+    assert!(found.appended.is_none_or(|count| count == 6), "{found:?}");
+    let [group] = &found.groups[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!((&group.group, group.lease), (&stage.group, Some(DAY)));
+    assert_eq!(Some(&group.delivered), ids.last());
+    assert!(group.read.is_none_or(|count| count == 6), "{group:?}");
+    let unsettled: Vec<_> = group.unsettled.iter().map(|one| one.id).collect();
+    let in_log = [ids[1], ids[3], ids[4], ids[5]].map(|id| DeliveryId::new(Lane::Log, id));
+    let expected = in_log.iter().chain(redelivered).copied();
+    assert_eq!(unsettled, expected.collect::<Vec<_>>());
+    for one in &group.unsettled {
+        assert_eq!(one.consumer, "one");
+        assert_eq!(one.idle_for.is_none(), one.id.id == ids[1], "{one:?}");
+        assert!(one.idle_for.is_none_or(|idle| idle < DAY), "{one:?}");
+    }
 }
 
 /// > Removes consumers that were not active for `idle` and have no pending deliveries; with `only`,

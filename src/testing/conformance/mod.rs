@@ -126,6 +126,7 @@ macro_rules! conformance {
             no_entry_is_given_to_two_members,
             a_status_accounts_for_every_message,
             groups_are_listed_by_name,
+            progress_tells_how_far_a_group_has_come,
             only_consumers_without_pending_entries_are_pruned,
             a_member_lists_its_pending_entries,
             consumers_of_a_group_are_listed_by_name,

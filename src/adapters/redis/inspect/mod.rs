@@ -1,5 +1,6 @@
 //! The state of the store: topics, groups and consumers.
 
+mod progress;
 mod server;
 mod writes;
 
@@ -16,7 +17,8 @@ use super::scripts;
 use super::topics::read_settings;
 use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, Migration, TopicSettings};
 use crate::store::{
-    ConsumerStatus, GroupAt, GroupStatus, Inspect, Lane, Partition, ServerInfo, TopicStatus,
+    ConsumerStatus, GroupAt, GroupStatus, Inspect, Lane, LogProgress, Partition, ServerInfo,
+    TopicStatus,
 };
 
 impl RedisAdapter {
@@ -205,6 +207,13 @@ impl Inspect for RedisAdapter {
         at: &'a Partition,
     ) -> BoxFuture<'a, Result<Option<TopicStatus>, Error>> {
         Box::pin(self.topic_status(at))
+    }
+
+    fn progress<'a>(
+        &'a self,
+        at: &'a Partition,
+    ) -> BoxFuture<'a, Result<Option<LogProgress>, Error>> {
+        Box::pin(self.log_progress(at))
     }
 
     fn consumers<'a>(

@@ -11,8 +11,9 @@ use crate::duration;
 #[command(
     long_about = "\
 Check the server, the namespace and its groups for problems: the server's version, memory,
-persistence, clock and scripts, the namespace's layout, topics near their backlog limit, groups
-without a consumer, overdue retries. Changes nothing.
+persistence, clock and scripts, whether it takes writes, the namespace's layout, topics near their
+backlog limit, entry ids ahead of the clock, entries removed before delivery, groups without a
+consumer, overdue retries, deliveries held for long. Changes nothing.
 
   ok       works as it should
   unknown  cannot be checked, for want of a permission
@@ -33,6 +34,10 @@ pub(crate) struct DoctorArgs {
     /// A group with waiting messages is stuck when no consumer was active for this long
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) stuck_after: Duration,
+    /// A consumer holds a delivery for long from this time on [default: 15m, or ten leases of the
+    /// group if that is longer]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub(crate) held_after: Option<Duration>,
     /// Treat a warning as a problem
     #[arg(long)]
     pub(crate) strict: bool,

@@ -13,7 +13,11 @@ pub(super) async fn run(
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let doctor = settings.builder()?.doctor().map_err(Failure::of_settings)?;
-    let report = doctor.with_stuck_after(args.stuck_after).run().await;
+    let mut doctor = doctor.with_stuck_after(args.stuck_after);
+    if let Some(long) = args.held_after {
+        doctor = doctor.with_held_after(long);
+    }
+    let report = doctor.run().await;
     let told = if terminal.is_json() {
         terminal.json(&report)
     } else {
