@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use crate::api::supervise::Watch;
 use crate::api::{ClaimResult, KvStore};
 use crate::domain::{Error, ErrorKind};
 
@@ -53,13 +54,21 @@ impl OwnedClaim {
         }
         let confirmed = Arc::new(Mutex::new(taken));
         let (started, starts) = oneshot::channel();
-        let kept = keep(
-            Arc::clone(port),
-            key.to_owned(),
-            token.clone(),
-            lease,
-            Arc::clone(&confirmed),
-        );
+        let kept = {
+            let (port, key, token) = (Arc::clone(port), key.to_owned(), token.clone());
+            let confirmed = Arc::clone(&confirmed);
+            let keep = move |_| {
+                let confirmed = Arc::clone(&confirmed);
+                keep(
+                    Arc::clone(&port),
+                    key.clone(),
+                    token.clone(),
+                    lease,
+                    confirmed,
+                )
+            };
+            Watch::default().supervise("the keeper of a claim", keep)
+        };
         let keeper = tokio::spawn(async move {
             let _ = started.send(());
             kept.await;

@@ -11,6 +11,7 @@ pub(crate) mod options;
 mod router;
 pub(crate) mod store_kv;
 pub(crate) mod subscription;
+pub(crate) mod supervise;
 
 pub use crate::store::{CasResult, ClaimResult};
 pub use bus::{Bus, MessageBus, PublishOptions, Published};

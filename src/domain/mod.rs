@@ -52,7 +52,7 @@ pub use moved::Moved;
 pub use names::{ConsumerName, Group, Namespace, Topic};
 pub use outcome::Outcome;
 pub(crate) use outcome::describe;
-pub(crate) use panic::{panic_text, panic_text_of};
+pub(crate) use panic::{discard, panic_text, panic_text_of};
 pub(crate) use payload::Portable;
 pub use payload::RawPayload;
 pub use retention::{Retention, TopicSettings};

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::{Error, RetryPolicy, describe};
+use crate::api::supervise::Watch;
+pub(crate) use crate::api::supervise::back_off;
+use crate::domain::{Error, describe};
 
 /// The failure of one part of a subscription, kept for as long as it lasts. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -38,11 +40,17 @@ pub(crate) struct Faults {
     pub(crate) settling: Fault,
     pub(crate) acknowledging: Fault,
     pub(crate) marking: Fault,
+    /// The tasks that died.
+    pub(crate) watch: Watch,
 }
 
 impl Faults {
-    /// Names each part that fails at the moment, with its error.
+    /// Names each part that fails at the moment, with its error, and each task that died.
     pub(crate) fn problem(&self) -> Option<String> {
+        if self.watch.has_lost_its_runtime() {
+            let rule = "its runtime has ended, so nothing reads; subscribe again";
+            return Some(rule.to_owned());
+        }
         let parts = [
             ("reading", &self.reading),
             ("extending leases", &self.extending),
@@ -54,6 +62,7 @@ impl Faults {
         let failing: Vec<String> = parts
             .into_iter()
             .filter_map(|(part, fault)| Some(format!("{part}: {}", fault.text()?)))
+            .chain(self.watch.problem())
             .collect();
         (!failing.is_empty()).then(|| failing.join("; "))
     }
@@ -81,16 +90,6 @@ impl Pressure {
             *self.since.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
-}
-
-/// How long to wait after `failures` failures in a row: from 100 milliseconds to 5 seconds, jittered.
-///
-/// The parts of a subscription neither spin nor give up.
-pub(crate) fn back_off(failures: u32) -> Duration {
-    RetryPolicy::exponential(Duration::from_millis(100), Duration::from_secs(5))
-        .with_max_attempts(u32::MAX)
-        .delay_after(failures.max(1), fastrand::f64())
-        .unwrap_or(Duration::from_secs(5))
 }
 
 #[cfg(test)]
@@ -121,14 +120,5 @@ mod tests {
         assert_eq!(pressure.note(later), Duration::from_secs(3));
         pressure.clear();
         assert_eq!(pressure.note(later), Duration::ZERO);
-    }
-
-    #[test]
-    fn waits_grow_to_their_bounds() {
-        for failures in [0, 1, 2, 50, u32::MAX] {
-            let wait = back_off(failures);
-            assert!((Duration::from_millis(50)..=Duration::from_secs(5)).contains(&wait));
-        }
-        assert!(back_off(50) >= Duration::from_millis(2500));
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::api::supervise::log;
 use crate::domain::{Error, describe};
 use crate::store::{Commit, Commits, End, Fate, MAX_BATCH, Member, Replies, Store};
 use crate::worker::core::{SettledCount, Write};
@@ -26,6 +27,7 @@ const SMALL_WRITE: usize = 64;
 ///
 /// Two of them run, one for acknowledgements and one for writes, because a server whose memory is
 /// full still acknowledges.
+#[derive(Clone)]
 pub(crate) struct Settler {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
@@ -36,22 +38,62 @@ pub(crate) struct Settler {
     pub(crate) fault: Fault,
 }
 
+/// The batch that a settler works on. It outlives a settler that panics: the next one commits the
+/// batch again, which changes nothing about the commits that are done.
+pub(crate) struct Batch<T> {
+    queue: mpsc::Receiver<T>,
+    received: Vec<T>,
+    commits: Commits,
+    /// The hand-outs that `commits` end.
+    hand_outs: Vec<HandOut>,
+}
+
+impl<T> Batch<T> {
+    pub(crate) fn new(queue: mpsc::Receiver<T>) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            queue,
+            received: Vec::with_capacity(MAX_BATCH),
+            commits: Commits::default(),
+            hand_outs: Vec::with_capacity(MAX_BATCH),
+        }))
+    }
+
+    /// Waits for commits, unless an earlier settler has left some. False once every worker has
+    /// ended.
+    async fn receive(&mut self) -> bool {
+        let left = !self.received.is_empty() || !self.commits.is_empty();
+        left || self.queue.recv_many(&mut self.received, MAX_BATCH).await > 0
+    }
+
+    fn receive_more(&mut self) {
+        while self.received.len() < MAX_BATCH
+            && let Ok(one) = self.queue.try_recv()
+        {
+            self.received.push(one);
+        }
+    }
+}
+
 impl Settler {
     /// Acknowledges until every worker has ended.
     ///
     /// Drops the acknowledgement of an entry that was handed to this process again: the current
     /// hand-out decides. An acknowledgement of an entry that another consumer holds is sent,
     /// because the work is done.
-    pub(crate) async fn acknowledge(self, mut acks: mpsc::Receiver<HandOut>) {
-        let (mut received, mut batch) = (Vec::with_capacity(MAX_BATCH), Commits::default());
-        while acks.recv_many(&mut received, MAX_BATCH).await > 0 {
-            self.in_flight.retain_not_replaced(&mut received);
-            let ids = received.iter().map(|hand_out| hand_out.id);
-            batch.acks_mut().extend(ids);
-            self.commit(&batch).await;
-            self.meters.acknowledged.increment(batch.len() as u64);
-            self.finish(received.drain(..));
-            batch.clear();
+    pub(crate) async fn acknowledge(self, batch: Arc<Mutex<Batch<HandOut>>>) {
+        let batch = &mut *batch.lock().await;
+        while batch.receive().await {
+            if batch.commits.is_empty() {
+                self.in_flight.retain_not_replaced(&mut batch.received);
+                let ids = batch.received.iter().map(|hand_out| hand_out.id);
+                batch.commits.acks_mut().extend(ids);
+                batch.hand_outs.append(&mut batch.received);
+            }
+            self.commit(&batch.commits).await;
+            self.finish(&mut batch.hand_outs);
+            let count = batch.commits.len() as u64;
+            batch.commits.clear();
+            self.meters.acknowledged.increment(count);
         }
     }
 
@@ -59,39 +101,39 @@ impl Settler {
     ///
     /// Repeating after an unknown outcome is safe: the store no longer counts a settled delivery as
     /// this consumer's and writes nothing for it.
-    pub(crate) async fn write(self, mut writes: mpsc::Receiver<Write>, due: Arc<Due>) {
-        let (mut received, mut hand_outs) = (Vec::with_capacity(MAX_BATCH), Vec::new());
-        let mut batch = Commits::default();
+    pub(crate) async fn write(self, batch: Arc<Mutex<Batch<Write>>>, due: Arc<Due>) {
+        let batch = &mut *batch.lock().await;
         let mut next = Instant::now();
-        while writes.recv_many(&mut received, MAX_BATCH).await > 0 {
-            if received.len() < SMALL_WRITE {
-                sleep_until(next).await;
-                while received.len() < MAX_BATCH
-                    && let Ok(write) = writes.try_recv()
-                {
-                    received.push(write);
+        while batch.receive().await {
+            if batch.commits.is_empty() {
+                if batch.received.len() < SMALL_WRITE {
+                    sleep_until(next).await;
+                    batch.receive_more();
                 }
+                // A lease may have been lost while its commit waited for the batch before it.
+                self.in_flight
+                    .retain_current(&mut batch.received, Write::hand_out);
+                let hand_outs = batch.received.iter().map(Write::hand_out);
+                batch.hand_outs.extend(hand_outs);
+                let commits = batch.received.drain(..).map(|write| write.commit);
+                batch.commits.extend(commits);
             }
             next = Instant::now() + BETWEEN_WRITES;
-            // A lease may have been lost while its commit waited for the batch before it.
-            self.in_flight
-                .retain_current(&mut received, Write::hand_out);
-            hand_outs.extend(received.iter().map(Write::hand_out));
-            batch.extend(received.drain(..).map(|write| write.commit));
-            let (fates, failures) = self.commit(&batch).await;
+            let (fates, failures) = self.commit(&batch.commits).await;
             // After a failure, `NotHeld` can also mean that an earlier try has settled it.
             if failures == 0 {
-                self.settle_from_memory(&batch, &hand_outs, &fates).await;
+                self.settle_from_memory(&batch.commits, &batch.hand_outs, &fates)
+                    .await;
             }
             let lost = fates.iter().filter(|fate| **fate == Fate::Lost).count();
+            if let Some(soonest) = soonest_retry(batch.commits.fenced()) {
+                due.set(soonest);
+            }
+            self.finish(&mut batch.hand_outs);
+            batch.commits.clear();
             if lost > 0 {
                 self.meters.leases_lost.increment(lost as u64);
             }
-            if let Some(soonest) = soonest_retry(batch.fenced()) {
-                due.set(soonest);
-            }
-            self.finish(hand_outs.drain(..));
-            batch.clear();
         }
     }
 
@@ -114,11 +156,13 @@ impl Settler {
         if !removed.is_empty() {
             let count = removed.len() as u64;
             self.meters.lost_entries.increment(count);
-            tracing::error!(
-                subscription = %self.member,
-                removed = count,
-                "something other than Redstart removed entries or the consumer; writing their endings from memory",
-            );
+            log(|| {
+                tracing::error!(
+                    subscription = %self.member,
+                    removed = count,
+                    "something other than Redstart removed entries or the consumer; writing their endings from memory",
+                );
+            });
             let _ = self.commit(&removed).await;
         }
     }
@@ -145,10 +189,10 @@ impl Settler {
         }
     }
 
-    fn finish(&self, hand_outs: impl ExactSizeIterator<Item = HandOut>) {
+    fn finish(&self, hand_outs: &mut Vec<HandOut>) {
         let count = hand_outs.len() as u64;
         self.settled.fetch_add(count, Ordering::Relaxed);
-        self.in_flight.remove(hand_outs);
+        self.in_flight.remove(hand_outs.drain(..));
         self.meters.in_flight.set(self.in_flight.len() as f64);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::SubscriptionReport;
+use crate::api::supervise::log;
 use crate::domain::{Error, ErrorKind};
 use crate::worker::core::Core;
 use crate::worker::intake::fetch::MOST_PENDING;
@@ -72,7 +73,8 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
         cancelled,
         unsettled,
     };
-    tracing::info!(?report, "unsubscribed");
+    // The report must reach the caller whatever the log does.
+    log(|| tracing::info!(?report, "unsubscribed"));
     report
 }
 

@@ -1,11 +1,13 @@
 //! A running subscription and its handle.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::api::Subscription;
 use crate::api::handler::Work;
 use crate::api::subscription::{Running, SubscriptionReport};
+use crate::api::supervise::log;
 use crate::bus::Setup;
 use crate::domain::{BoxFuture, Error, TopicSettings};
 use crate::store::{Member, Opened, Opening};
@@ -17,7 +19,7 @@ use crate::worker::intake::{fetch, reclaim};
 use crate::worker::services::dead_letter_janitor::DeadLetterJanitor;
 use crate::worker::services::janitor::Janitor;
 use crate::worker::services::promoter::{Due, Promoter};
-use crate::worker::settle::Settler;
+use crate::worker::settle::{Batch, Settler};
 use crate::worker::shutdown;
 use crate::worker::tasks::Tasks;
 
@@ -46,7 +48,10 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
     core.lease.set(&*core.store, &core.member).await?;
     let core = Arc::new(core);
     let tasks = spawn(&core, opened, work, settlements);
-    tracing::info!(subscription = %core.member, consumer = %core.member.consumer, "subscribed");
+    log(|| {
+        let (subscription, consumer) = (&core.member, &core.member.consumer);
+        tracing::info!(%subscription, %consumer, "subscribed");
+    });
 
     let running = RunningSubscription {
         core,
@@ -55,28 +60,49 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
     Ok(Subscription::new(Arc::new(running)))
 }
 
-/// Spawns the tasks of a subscription.
+/// Spawns the tasks of a subscription, each under supervision.
 fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements) -> Tasks {
     let mut tasks = Tasks::default();
-    tasks.intake.spawn(fetch::run(Arc::clone(core), opened));
-    tasks.intake.spawn(reclaim::run(Arc::clone(core)));
+    let watch = &core.faults.watch;
+    let (fetching, mut opened) = (Arc::clone(core), Some(opened));
+    let fetcher = watch.supervise("the fetcher", move |_| {
+        fetch::run(Arc::clone(&fetching), opened.take())
+    });
+    tasks.intake.spawn(fetcher);
+    let reclaiming = Arc::clone(core);
+    let reclaimer = watch.supervise("the reclaimer", move |again| {
+        // The answer of the reclaim that panicked is lost.
+        if again {
+            reclaiming.may_hold_unseen.store(true, Ordering::Release);
+        }
+        reclaim::run(Arc::clone(&reclaiming))
+    });
+    tasks.intake.spawn(reclaimer);
 
     let concurrency = core.options.concurrency;
-    tasks
-        .workers
-        .spawn(suspects::run(Arc::clone(core), work.clone()));
+    let (alone, all) = (Arc::clone(core), work.clone());
+    let suspects = watch.supervise("the worker of suspects", move |_| {
+        suspects::run(Arc::clone(&alone), all.clone())
+    });
+    tasks.workers.spawn(suspects);
     match work {
         Work::Each(handler) => {
             for _ in 0..concurrency {
                 let (core, handler) = (Arc::clone(core), Arc::clone(&handler));
-                tasks.workers.spawn(pipeline::run(core, handler));
+                let worker = watch.supervise("a worker", move |_| {
+                    pipeline::run(Arc::clone(&core), Arc::clone(&handler))
+                });
+                tasks.workers.spawn(worker);
             }
         }
         Work::Batches(handler) => {
             let batches = Arc::new(Batches::new(handler));
             for _ in 0..concurrency {
                 let (core, batches) = (Arc::clone(core), Arc::clone(&batches));
-                tasks.workers.spawn(batch::run(core, batches));
+                let worker = watch.supervise("a worker", move |_| {
+                    batch::run(Arc::clone(&core), Arc::clone(&batches))
+                });
+                tasks.workers.spawn(worker);
             }
         }
     }
@@ -91,35 +117,67 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         settled: Arc::clone(&settled),
         fault: fault.clone(),
     };
-    let acknowledging = settler(&core.faults.acknowledging).acknowledge(settlements.acks);
-    let writing = settler(&core.faults.settling).write(settlements.writes, Arc::clone(&due));
+    let (acker, acks) = (
+        settler(&core.faults.acknowledging),
+        Batch::new(settlements.acks),
+    );
+    let acknowledging = watch.supervise("the settler of acknowledgements", move |_| {
+        acker.clone().acknowledge(Arc::clone(&acks))
+    });
     tasks.settlers.spawn(acknowledging);
+    let (writer, writes) = (
+        settler(&core.faults.settling),
+        Batch::new(settlements.writes),
+    );
+    let noted = Arc::clone(&due);
+    let writing = watch.supervise("the settler of writes", move |_| {
+        writer
+            .clone()
+            .write(Arc::clone(&writes), Arc::clone(&noted))
+    });
     tasks.settlers.spawn(writing);
 
-    let keeper = Arc::clone(&core.lease_keeper);
-    tasks.services.spawn(keeper.run(core.halt.clone()));
-    let promoter = Promoter {
-        store: Arc::clone(&core.store),
-        member: Arc::clone(&core.member),
-        due,
-        fault: core.faults.promoting.clone(),
-    };
-    tasks.services.spawn(promoter.run(core.halt.clone()));
-    let janitor = Janitor {
-        store: Arc::clone(&core.store),
-        member: Arc::clone(&core.member),
-        meters: Arc::clone(&core.meters),
-        settled,
-    };
-    tasks.services.spawn(janitor.run(core.halt.clone()));
-    if !core.options.dead_letter_retention.is_forever() {
-        let janitor = DeadLetterJanitor {
+    let (keeper, halt) = (Arc::clone(&core.lease_keeper), core.halt.clone());
+    let keeping = watch.supervise("the lease keeper", move |_| {
+        Arc::clone(&keeper).run(halt.clone())
+    });
+    tasks.services.spawn(keeping);
+    let (promoter, halt) = (
+        Promoter {
+            store: Arc::clone(&core.store),
+            member: Arc::clone(&core.member),
+            due,
+            fault: core.faults.promoting.clone(),
+        },
+        core.halt.clone(),
+    );
+    let promoting = watch.supervise("the promoter", move |_| promoter.clone().run(halt.clone()));
+    tasks.services.spawn(promoting);
+    let (janitor, halt) = (
+        Janitor {
             store: Arc::clone(&core.store),
             member: Arc::clone(&core.member),
             meters: Arc::clone(&core.meters),
-            retention: core.options.dead_letter_retention,
-        };
-        tasks.services.spawn(janitor.run(core.halt.clone()));
+            settled,
+        },
+        core.halt.clone(),
+    );
+    let keeping = watch.supervise("the janitor", move |_| janitor.clone().run(halt.clone()));
+    tasks.services.spawn(keeping);
+    if !core.options.dead_letter_retention.is_forever() {
+        let (janitor, halt) = (
+            DeadLetterJanitor {
+                store: Arc::clone(&core.store),
+                member: Arc::clone(&core.member),
+                meters: Arc::clone(&core.meters),
+                retention: core.options.dead_letter_retention,
+            },
+            core.halt.clone(),
+        );
+        let keeping = watch.supervise("the dead-letter janitor", move |_| {
+            janitor.clone().run(halt.clone())
+        });
+        tasks.services.spawn(keeping);
     }
     tasks
 }

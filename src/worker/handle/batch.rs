@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::api::handler::RawBatchHandler;
 use crate::worker::core::Core;
 use crate::worker::handle::call::call_batch;
+use crate::worker::handle::in_hand::InHand;
 use crate::worker::handle::pipeline::{Begun, begin, end, enter, give_back, prepare};
 use crate::worker::intake::queue::{Queue, Queued};
 
@@ -39,6 +40,7 @@ pub(crate) async fn run(core: Arc<Core>, batches: Arc<Batches>) {
             return;
         }
         let _slots = core.capacity.slots(count);
+        let _in_hand = InHand::all(&core, &batch);
         // As for single deliveries, nothing begins after a stop.
         if core.stop.is_cancelled() {
             for queued in batch {

@@ -9,5 +9,6 @@ mod commit;
 mod count;
 mod decide;
 mod decode;
+mod in_hand;
 pub(crate) mod pipeline;
 pub(crate) mod suspects;

@@ -17,6 +17,7 @@ use crate::worker::handle::commit::{commit, commit_undecodable};
 use crate::worker::handle::count::{Count, count};
 use crate::worker::handle::decide::{Chance, decide, decide_early, wants_another_attempt};
 use crate::worker::handle::decode::{Entry, decode};
+use crate::worker::handle::in_hand::InHand;
 use crate::worker::intake::gate::Turn;
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::queue::Queued;
@@ -27,6 +28,7 @@ pub(crate) async fn run(core: Arc<Core>, handler: Arc<dyn RawHandler>) {
         // After a stop nothing begins: the shutdown releases the rest of the queue. A delivery
         // that lost its lease in the queue belongs to another consumer.
         let _slot = core.capacity.slots(1);
+        let _in_hand = InHand::one(&core, &queued);
         if core.stop.is_cancelled() {
             give_back(&core, queued).await;
         } else if !queued.lease.is_cancelled() {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::api::handler::Work;
 use crate::worker::core::Core;
 use crate::worker::handle::batch::handle_part;
+use crate::worker::handle::in_hand::InHand;
 use crate::worker::handle::pipeline::{handle_one, prepare};
 
 /// The longest time that other handlers get between two suspects.
@@ -19,6 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) async fn run(core: Arc<Core>, work: Work) {
     while let Some(queued) = core.suspects.next().await {
         let _slot = core.capacity.slots(1);
+        let _in_hand = InHand::one(&core, &queued);
         if core.stop.is_cancelled() || queued.lease.is_cancelled() {
             continue;
         }

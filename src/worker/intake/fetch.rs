@@ -23,8 +23,12 @@ const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
 pub(crate) const MOST_PENDING: usize = 100_000;
 
 /// Reads until the subscription stops.
-pub(crate) async fn run(core: Arc<Core>, opened: Opened) {
-    let mut opened = Some(opened);
+///
+/// Without a reader an earlier fetcher has panicked, and the answer of its last read is lost.
+pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
+    if opened.is_none() {
+        core.may_hold_unseen.store(true, Ordering::Release);
+    }
     let mut failures = 0;
     // Released and expired deliveries are older than any new one, so they come first.
     let mut behind = true;

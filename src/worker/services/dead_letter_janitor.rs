@@ -17,6 +17,7 @@ const TICK: Duration = Duration::from_secs(10);
 /// dead letters take some seven minutes.
 const PAUSE: Duration = Duration::from_millis(200);
 
+#[derive(Clone)]
 pub(crate) struct DeadLetterJanitor {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,

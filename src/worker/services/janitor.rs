@@ -23,6 +23,7 @@ const PRUNE_AFTER: Duration = Duration::from_secs(300);
 /// A call trims about 100,000 entries at most. After fewer than this many nothing is left.
 const MORE: u64 = 90_000;
 
+#[derive(Clone)]
 pub(crate) struct Janitor {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,

@@ -43,6 +43,7 @@ impl Due {
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct Promoter {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::error::{self, NoConnection, is_sound};
 use super::server::{RESPONSE_TIMEOUT, Server};
 use super::socket::{Socket, within};
+use crate::api::supervise::Watch;
 use crate::domain::Error;
 
 /// How many bytes the task writes at once.
@@ -123,20 +124,13 @@ impl Link {
     fn keep_running(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
-            let traffic = Traffic {
-                server: self.server.clone(),
-                name: self.name,
-                shared: Arc::clone(&self.shared),
-                socket: None,
-                connected: 0,
-                waiting: VecDeque::new(),
-                under_way: 0,
-                busy: false,
-                heard: Instant::now(),
-                unsound: false,
-                out: Vec::new(),
-            };
-            *task = Some(tokio::spawn(traffic.run()));
+            let (server, name) = (self.server.clone(), self.name);
+            let shared = Arc::clone(&self.shared);
+            // Callers of a task that panics get their error at once; health asks on the link itself.
+            let traffic = Watch::default().supervise("the link", move |_| {
+                Traffic::new(server.clone(), name, Arc::clone(&shared)).run()
+            });
+            *task = Some(tokio::spawn(traffic));
         }
     }
 }
@@ -168,6 +162,22 @@ struct Traffic {
 }
 
 impl Traffic {
+    fn new(server: Server, name: &'static str, shared: Arc<Shared>) -> Self {
+        Self {
+            server,
+            name,
+            shared,
+            socket: None,
+            connected: 0,
+            waiting: VecDeque::new(),
+            under_way: 0,
+            busy: false,
+            heard: Instant::now(),
+            unsound: false,
+            out: Vec::new(),
+        }
+    }
+
     async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
