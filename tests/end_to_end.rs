@@ -218,7 +218,7 @@ fn worker_process() {
 fn worker(server: &Server, number: u32, sender: UnboundedSender<(u32, String)>) -> Worker {
     let arguments = ["worker_process", "--exact", "--nocapture"];
     let environment = ("REDSTART_TEST_WORKER", &*server.url());
-    Worker::start(&arguments, environment, number, sender)
+    Worker::start(&arguments, &[environment], number, sender)
 }
 
 /// Receives reports until the condition holds.
@@ -353,7 +353,7 @@ async fn servers_and_workers_die_with_the_process_that_started_them() {
     let (sender, mut received) = mpsc::unbounded_channel();
     let arguments = ["process_to_kill", "--exact", "--nocapture"];
     let environment = ("REDSTART_TEST_PROCESS_TO_KILL", "1");
-    let mut parent = Worker::start(&arguments, environment, 0, sender);
+    let mut parent = Worker::start(&arguments, &[environment], 0, sender);
     let (mut folders, mut pids) = (Vec::new(), Vec::new());
     while pids.len() < 4 {
         let (_, text) = next(&mut received).await;

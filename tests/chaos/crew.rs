@@ -6,39 +6,55 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
+use crate::history::{Event, Journal};
+use crate::nature::TOXIC;
 use crate::plan::{Fault, Step};
+use crate::shim::Shim;
 use crate::support::PATIENCE;
 use crate::support::worker::Worker;
-use crate::worker::{Role, Spec, VARIABLE};
+use crate::worker::{LEAVE, POISON, Role, Spec, VARIABLE};
+
+/// The leases of a role's workers, the short one first. The worker with the long one extends its
+/// deliveries less often than the short one lasts.
+pub(crate) const fn leases(role: Role) -> [Duration; 2] {
+    match role {
+        // Each attempt at a poison message takes as long as the lease.
+        Role::Victim => [Duration::from_millis(500), Duration::from_millis(1800)],
+        _ => [Duration::from_millis(800), Duration::from_millis(2700)],
+    }
+}
+
+struct Member {
+    role: Role,
+    worker: Worker,
+    shim: Shim,
+    has_long_lease: bool,
+    /// A fault has ended it, and replaces it later.
+    is_down: bool,
+}
 
 pub(crate) struct Crew {
-    /// The settings that every worker starts with; role and number differ.
-    model: Spec,
-    members: Vec<(Role, Worker)>,
+    url: String,
+    journal: PathBuf,
+    seed: u64,
+    /// Messages a second, of a publisher.
+    rate: u32,
+    shim: Shim,
+    members: Vec<Member>,
     started: u32,
     sender: UnboundedSender<(u32, String)>,
     heard: UnboundedReceiver<(u32, String)>,
 }
 
 impl Crew {
-    pub(crate) fn new(
-        url: String,
-        journal: PathBuf,
-        seed: u64,
-        rate: u32,
-        lease: Duration,
-    ) -> Self {
+    pub(crate) fn new(url: String, journal: PathBuf, seed: u64, rate: u32, shim: Shim) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
         Self {
-            model: Spec {
-                url,
-                journal,
-                role: Role::Consumer,
-                number: 0,
-                seed,
-                rate,
-                lease,
-            },
+            url,
+            journal,
+            seed,
+            rate,
+            shim,
             members: Vec::new(),
             started: 0,
             sender,
@@ -46,22 +62,41 @@ impl Crew {
         }
     }
 
+    /// Starts a worker. Of two workers with one role, one has the long lease; the seed says which.
     pub(crate) fn start(&mut self, role: Role) {
-        let worker = self.spawn(role);
-        self.members.push((role, worker));
+        let before = self.members.iter().filter(|member| member.role == role);
+        let has_long_lease = (before.count() as u64 + self.seed).is_multiple_of(2);
+        let member = self.spawn(role, has_long_lease);
+        self.members.push(member);
     }
 
-    fn spawn(&mut self, role: Role) -> Worker {
+    fn spawn(&mut self, role: Role, has_long_lease: bool) -> Member {
         self.started += 1;
         let number = self.started;
         let spec = Spec {
+            url: self.url.clone(),
+            journal: self.journal.clone(),
             role,
             number,
-            seed: self.model.seed ^ u64::from(number),
-            ..self.model.clone()
+            seed: self.seed ^ u64::from(number),
+            rate: self.rate,
+            lease: leases(role)[usize::from(has_long_lease)],
         };
         let text = serde_json::to_string(&spec).unwrap();
-        Worker::start(&[], (VARIABLE, &text), number, self.sender.clone())
+        let shim = self.shim.another();
+        let [preload, control] = shim.environment();
+        let environment = [
+            (VARIABLE, &*text),
+            (preload.0, &preload.1),
+            (control.0, &control.1),
+        ];
+        Member {
+            role,
+            worker: Worker::start(&[], &environment, number, self.sender.clone()),
+            shim,
+            has_long_lease,
+            is_down: false,
+        }
     }
 
     /// Waits until every started worker has reported that it works.
@@ -74,52 +109,125 @@ impl Crew {
         }
     }
 
-    fn target_of(&self, step: Step) -> usize {
-        step.pick as usize % self.members.len()
+    fn target(&mut self, step: Step) -> &mut Member {
+        let can_be = |role| match step.fault {
+            Fault::Poison => role == Role::Publisher,
+            Fault::Redeploy => matches!(role, Role::Consumer | Role::Victim | Role::Single),
+            // Another worker of the group is left, to claim.
+            Fault::LostClaims => matches!(role, Role::Consumer | Role::Victim),
+            _ => true,
+        };
+        let targets = self.members.iter_mut().filter(|member| can_be(member.role));
+        let mut targets: Vec<&mut Member> = targets.collect();
+        let at = step.pick as usize % targets.len();
+        targets.swap_remove(at)
     }
 
     /// Begins a fault of one worker.
     pub(crate) fn strike(&mut self, step: Step) {
-        let target = self.target_of(step);
-        let worker = &mut self.members[target].1;
+        let Member {
+            worker,
+            shim,
+            is_down,
+            ..
+        } = self.target(step);
         match step.fault {
-            Fault::Kill => worker.kill(),
+            Fault::Kill | Fault::LostClaims => {
+                worker.kill();
+                *is_down = true;
+            }
             Fault::Freeze => worker.freeze(),
             Fault::DropRuntime => worker.order("drop"),
             Fault::Restart => worker.order("restart"),
+            Fault::Redeploy => {
+                worker.order(LEAVE);
+                *is_down = true;
+            }
+            Fault::ClientClock => {
+                let hour = if step.pick >> 16 & 1 == 0 {
+                    3600
+                } else {
+                    -3600
+                };
+                shim.clock(hour);
+            }
+            Fault::Poison => worker.order(&format!("{POISON}{}", 1 + (step.pick >> 16) % 3)),
             _ => unreachable!("a fault of the ground"),
         }
     }
 
-    /// How long the fault lasts. A freeze lasts longer than the lease.
-    pub(crate) fn lasts(&self, step: Step) -> Duration {
+    /// How long the fault lasts: with the deliveries of a consumer, longer than their lease.
+    pub(crate) fn lasts(&mut self, step: Step) -> Duration {
+        let role = self.target(step).role;
+        let has_leases = matches!(role, Role::Consumer | Role::Single | Role::Victim);
         match step.fault {
-            Fault::Freeze => step.lasts.max(self.model.lease.mul_f64(1.5)),
+            Fault::Freeze | Fault::LostClaims if has_leases => {
+                step.lasts.max(leases(role)[1].mul_f64(1.5))
+            }
             _ => step.lasts,
         }
     }
 
     pub(crate) fn heal(&mut self, step: Step) {
-        let target = self.target_of(step);
+        let target = self.target(step);
+        let (role, has_long_lease) = (target.role, target.has_long_lease);
         match step.fault {
-            Fault::Kill => {
-                let role = self.members[target].0;
-                self.members[target].1 = self.spawn(role);
+            Fault::Kill | Fault::LostClaims => {
+                let next = self.spawn(role, has_long_lease);
+                *self.target(step) = next;
             }
-            Fault::Freeze => self.members[target].1.thaw(),
+            Fault::Redeploy => {
+                // It is killed if it has not left by now.
+                let next = self.spawn(role, !has_long_lease);
+                *self.target(step) = next;
+            }
+            Fault::Freeze => target.worker.thaw(),
+            Fault::ClientClock => target.shim.clock(0),
             _ => {}
+        }
+    }
+
+    /// Restarts a consumer.
+    pub(crate) fn restart_consumer(&mut self) {
+        let is_consumer = |member: &&mut Member| member.role == Role::Consumer;
+        if let Some(member) = self.members.iter_mut().find(is_consumer) {
+            member.worker.order("restart");
+        }
+    }
+
+    /// Replaces the victims whose processes have ended.
+    pub(crate) fn replace_victims(&mut self, journal: &Journal) {
+        for at in 0..self.members.len() {
+            let member = &mut self.members[at];
+            if member.role != Role::Victim || member.is_down || member.worker.ended().is_none() {
+                continue;
+            }
+            let name = format!("the end of victim {}", member.worker.pid());
+            journal.write(Event::Fault {
+                name: name.clone(),
+                loses_data: false,
+                topic: Some(TOXIC.to_owned()),
+            });
+            let has_long_lease = member.has_long_lease;
+            self.members[at] = self.spawn(Role::Victim, has_long_lease);
+            journal.write(Event::healed(&name));
         }
     }
 
     /// Dismisses the workers of some roles and waits for their end.
     pub(crate) async fn dismiss(&mut self, which: impl Fn(Role) -> bool) {
-        let (mut going, staying): (Vec<_>, Vec<_>) =
-            self.members.drain(..).partition(|(role, _)| which(*role));
+        let (mut going, staying): (Vec<_>, Vec<_>) = self
+            .members
+            .drain(..)
+            .partition(|member| which(member.role));
         self.members = staying;
-        for (_, worker) in &mut going {
-            worker.dismiss();
+        for member in &mut going {
+            member.worker.dismiss();
         }
-        for (role, mut worker) in going {
+        for Member {
+            role, mut worker, ..
+        } in going
+        {
             let ended = crate::support::until("a worker to end", async || worker.ended()).await;
             assert!(ended.success(), "{role:?}: {ended}");
         }
@@ -128,7 +236,7 @@ impl Crew {
     /// Resident memory of all workers, in KiB.
     pub(crate) fn memory(&self) -> u64 {
         let workers = self.members.iter();
-        workers.map(|(_, worker)| resident(worker.pid())).sum()
+        workers.map(|member| resident(member.worker.pid())).sum()
     }
 }
 

@@ -24,8 +24,7 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    pub(crate) async fn start(seed: u64) -> Self {
-        let shim = Shim::build();
+    pub(crate) async fn start(seed: u64, shim: Shim, journal: &Journal) -> Self {
         let environment = shim.environment();
         let environment = environment
             .each_ref()
@@ -40,7 +39,7 @@ impl Ground {
         ];
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start_in(folder, &settings, &environment);
-        let proxy = Proxy::start(server.port(), seed).await;
+        let proxy = Proxy::start(server.port(), seed, journal.clone()).await;
         Self {
             admin: server.raw(),
             server,
@@ -48,6 +47,11 @@ impl Ground {
             proxy,
             clock: 0,
         }
+    }
+
+    /// What workers connect through.
+    pub(crate) fn proxy(&self) -> Proxy {
+        self.proxy.clone()
     }
 
     /// Where workers connect.
@@ -119,6 +123,7 @@ impl Ground {
             }
             Fault::ReadOnly => self.command(&["REPLICAOF", "127.0.0.1", "1"]),
             Fault::MemoryFull => self.command(&["CONFIG", "SET", "maxmemory", "1"]),
+            Fault::FullAtRetry => self.proxy.fill_at_retries(true),
             Fault::Misconf => {
                 std::fs::create_dir(self.server.folder().join("blocked.rdb")).unwrap();
                 self.command(&["CONFIG", "SET", "save", "3600 1"]);
@@ -132,10 +137,15 @@ impl Ground {
             }
             Fault::Malformed => self.malformed(journal),
             Fault::FlushAll => self.command(&["FLUSHALL"]),
-            Fault::Weather(weather) => self.proxy.set(weather),
-            Fault::Kill | Fault::Freeze | Fault::DropRuntime | Fault::Restart => {
-                unreachable!("a fault of a worker")
-            }
+            Fault::Weather(weather) => self.proxy.set(weather, step.pick),
+            Fault::Kill
+            | Fault::Freeze
+            | Fault::DropRuntime
+            | Fault::Restart
+            | Fault::Redeploy
+            | Fault::ClientClock
+            | Fault::LostClaims
+            | Fault::Poison => unreachable!("a fault of a worker"),
         }
     }
 
@@ -154,12 +164,16 @@ impl Ground {
             Fault::MaxClients => self.command(&["CONFIG", "SET", "maxclients", "10000"]),
             Fault::Busy => self.kill_script(),
             Fault::ReadOnly => self.command(&["REPLICAOF", "NO", "ONE"]),
+            Fault::FullAtRetry => {
+                self.proxy.fill_at_retries(false);
+                self.command(&["CONFIG", "SET", "maxmemory", "0"]);
+            }
             Fault::MemoryFull => self.command(&["CONFIG", "SET", "maxmemory", "0"]),
             Fault::Misconf => {
                 self.command(&["CONFIG", "SET", "save", ""]);
                 std::fs::remove_dir(self.server.folder().join("blocked.rdb")).unwrap();
             }
-            Fault::Weather(_) => self.proxy.set(Weather::Fine),
+            Fault::Weather(_) => self.proxy.set(Weather::Fine, 0),
             _ => {}
         }
     }

@@ -1,17 +1,16 @@
 //! The events of a run, as JSON lines in one file. All processes append to it.
 
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use serde::{Deserialize, Serialize};
 
 /// One line.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Line {
-    /// Microseconds since 1970. All processes of a run share a machine and its clock.
+    /// Microseconds since 1970, by the machine's clock: the clock of a process may jump.
     pub(crate) at: u64,
     /// The process and, where it matters, the client in it.
     pub(crate) by: String,
@@ -36,6 +35,23 @@ pub(crate) enum End {
     Fail,
     Snooze,
     Reject,
+    /// Its delivery was cancelled, and it does not say how the delivery ends.
+    GiveBack,
+    /// It ends its process.
+    Abort,
+}
+
+/// A dead letter, as it was found.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Letter {
+    pub(crate) record: String,
+    /// The message, where it could be decoded.
+    pub(crate) n: Option<u64>,
+    pub(crate) entry: String,
+    pub(crate) reason: String,
+    pub(crate) attempts: u32,
+    /// How many times the message was redriven before.
+    pub(crate) redriven: u32,
 }
 
 /// A client's operation on a register.
@@ -98,7 +114,7 @@ pub(crate) enum Event {
         attempt: u32,
     },
     /// A handler is about to return.
-    SweepEnd {
+    Returned {
         topic: String,
         group: String,
         n: u64,
@@ -111,13 +127,13 @@ pub(crate) enum Event {
         topic: String,
         entry: String,
     },
-    /// An operator listed dead letters with their messages.
+    /// An operator listed dead letters with their messages, and found these for the first time.
     Listed {
         topic: String,
         group: String,
         /// When the listing began. A listed dead letter may be gone when this line is written.
         since: u64,
-        records: Vec<(String, u64)>,
+        letters: Vec<Letter>,
     },
     /// A redrive that is about to be sent.
     Redrive {
@@ -135,12 +151,7 @@ pub(crate) enum Event {
     DeadLettered {
         topic: String,
         group: String,
-        record: String,
-        /// The message, where it could be decoded.
-        n: Option<u64>,
-        entry: String,
-        reason: String,
-        attempts: u32,
+        letter: Letter,
     },
     /// A client sends an operation on a register.
     Asked {
@@ -173,6 +184,8 @@ pub(crate) enum Event {
     Fault {
         name: String,
         loses_data: bool,
+        /// The one topic that it can affect; `None` for all of them.
+        topic: Option<String>,
     },
     /// The fault ends.
     Healed {
@@ -183,6 +196,10 @@ pub(crate) enum Event {
         topic: String,
         missing: u64,
     },
+    /// The server executed a claim, and the connection broke before its reply.
+    ClaimLost,
+    /// The server had no memory left when it got the settlement of a failed attempt.
+    FullAtRetry,
     Phase {
         name: String,
     },
@@ -192,6 +209,22 @@ pub(crate) enum Event {
         group: String,
         millis: u64,
     },
+}
+
+impl Event {
+    /// A fault begins that loses no data and can affect every topic.
+    pub(crate) fn fault(name: &str) -> Self {
+        Self::Fault {
+            name: name.to_owned(),
+            loses_data: false,
+            topic: None,
+        }
+    }
+
+    pub(crate) fn healed(name: &str) -> Self {
+        let name = name.to_owned();
+        Self::Healed { name }
+    }
 }
 
 /// Writes lines. Clones write to the same file, and so do other processes.
@@ -249,6 +282,8 @@ impl Journal {
 }
 
 pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    u64::try_from(since.as_micros()).unwrap()
+    // A system call: the shim that sets a worker's clock does not see it.
+    let time = clock_gettime(ClockId::Realtime);
+    let (seconds, nanos) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    seconds * 1_000_000 + nanos / 1000
 }

@@ -1,19 +1,30 @@
 //! Publishes and handles messages, and records both.
 
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redstart::extract::Payload;
+use redstart::handler::IntoOutcome;
 use redstart::{
     Delivery, Envelope, Error, ErrorKind, Outcome, Published, RetryPolicy, SubscribeOptions,
 };
+use tokio::time::Instant;
 
 use crate::history::{End, Event, Fate};
-use crate::nature::{Message, Nature, mixed};
+use crate::nature::{self, Message, Nature, ORDERED, ORDERS, TOXIC, mixed};
 use crate::support::{group, topic};
 use crate::worker::{Work, calm};
 
-/// The most attempts that a message of the run gets.
-pub(crate) const MAX_ATTEMPTS: u32 = 8;
+/// The most attempts that a message of a topic gets.
+pub(crate) fn max_attempts(topic: &str) -> u32 {
+    match topic {
+        // Each attempt at a poison message costs a lease.
+        TOXIC => 4,
+        _ => 8,
+    }
+}
+
 /// The prefetch of a consumer.
 const PREFETCH: usize = 8;
 
@@ -26,7 +37,7 @@ pub(crate) fn fate(result: &Result<Published, Error>) -> Fate {
 }
 
 /// Publishes until there is to be calm: singly, several at once, and in batches to one topic;
-/// one after the other to the ordered one.
+/// one after the other to the ordered one; and a few to the topic with poison messages.
 pub(crate) fn publish(work: &Work) {
     let per_second = f64::from(work.spec.rate.max(1));
     let every = Duration::from_secs_f64(20.0 / per_second);
@@ -39,15 +50,30 @@ pub(crate) fn publish(work: &Work) {
             // Of twenty a tick, eight singly at once and twelve in a batch.
             for _ in 0..8 {
                 let one = loud.clone();
-                tokio::spawn(async move { publish_some(&one, "orders", 1).await });
+                tokio::spawn(async move { publish_some(&one, ORDERS, 1).await });
             }
-            publish_some(&loud, "orders", 12).await;
+            publish_some(&loud, ORDERS, 12).await;
+        }
+    });
+    let toxic = work.clone();
+    tokio::spawn(async move {
+        while !calm(toxic.journal.path()).exists() {
+            publish_some(&toxic, TOXIC, 1).await;
+            if toxic.poison.load(Ordering::Acquire) > 0 {
+                let n = nature::poison(toxic.numbers.next());
+                let fates = publish_numbers(&toxic, TOXIC, &[n]).await;
+                // A refused one is published again: the plan asks for so many.
+                if fates != [Fate::No] {
+                    toxic.poison.fetch_sub(1, Ordering::AcqRel);
+                }
+            }
+            tokio::time::sleep(every / 2).await;
         }
     });
     let quiet = work.clone();
     tokio::spawn(async move {
         while !calm(quiet.journal.path()).exists() {
-            publish_some(&quiet, "ordered", 1).await;
+            publish_some(&quiet, ORDERED, 1).await;
             tokio::time::sleep(every / 4).await;
         }
     });
@@ -55,6 +81,10 @@ pub(crate) fn publish(work: &Work) {
 
 async fn publish_some(work: &Work, to: &str, count: usize) {
     let numbers: Vec<u64> = (0..count).map(|_| work.numbers.next()).collect();
+    publish_numbers(work, to, &numbers).await;
+}
+
+async fn publish_numbers(work: &Work, to: &str, numbers: &[u64]) -> Vec<Fate> {
     let envelopes: Vec<Envelope> = numbers
         .iter()
         .map(|n| Envelope::new("chaos", &Message::new(*n)).unwrap())
@@ -69,15 +99,17 @@ async fn publish_some(work: &Work, to: &str, count: usize) {
         [one] => vec![bus.publish(&topic(to), one).await],
         all => bus.publish_all(&topic(to), all).await,
     };
+    let fates: Vec<Fate> = results.iter().map(fate).collect();
     let events = numbers
         .iter()
-        .zip(&results)
-        .map(|(n, result)| Event::Published {
+        .zip(&fates)
+        .map(|(n, fate)| Event::Published {
             topic: to.to_owned(),
             n: *n,
-            fate: fate(result),
+            fate: *fate,
         });
     work.journal.write_all(events);
+    fates
 }
 
 /// Subscribes; retries until it succeeds.
@@ -85,7 +117,7 @@ pub(crate) async fn consume(work: &Work, to: &'static str, of: &'static str, han
     // The first retry is at once, the others go through the schedule.
     let delay =
         |failed: u32| Duration::from_millis(if failed > 1 { 10 << failed.min(6) } else { 0 });
-    let retry = RetryPolicy::custom(delay).with_max_attempts(MAX_ATTEMPTS);
+    let retry = RetryPolicy::custom(delay).with_max_attempts(max_attempts(to));
     loop {
         let options = SubscribeOptions::new()
             .with_group(group(of))
@@ -109,7 +141,27 @@ pub(crate) async fn consume(work: &Work, to: &'static str, of: &'static str, han
     }
 }
 
-async fn handle(work: &Work, message: &Message, delivery: &Delivery) -> Outcome {
+/// What the handler returns.
+enum Reply {
+    Said(Outcome),
+    /// Nothing, as `()`.
+    Nothing,
+}
+
+impl IntoOutcome for Reply {
+    fn into_outcome(self) -> Outcome {
+        match self {
+            Self::Said(outcome) => outcome,
+            Self::Nothing => ().into_outcome(),
+        }
+    }
+
+    fn is_implied_ack(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+}
+
+async fn handle(work: &Work, message: &Message, delivery: &Delivery) -> Reply {
     let (n, attempt) = (message.n, delivery.attempt());
     let (to, of) = (delivery.topic().to_string(), delivery.group().to_string());
     let consumer = work.life.to_string();
@@ -121,12 +173,7 @@ async fn handle(work: &Work, message: &Message, delivery: &Delivery) -> Outcome 
         consumer: consumer.clone(),
         attempt,
     });
-    let nature = match Nature::of(n) {
-        // Order is checked on a topic without redeliveries.
-        Nature::Slow(time) if to == "ordered" => Nature::Slow(time / 20),
-        _ if to == "ordered" => Nature::Plain,
-        nature => nature,
-    };
+    let nature = Nature::of(&to, n);
     let end = match nature {
         Nature::Plain => End::Ack,
         Nature::Slow(time) => {
@@ -140,9 +187,11 @@ async fn handle(work: &Work, message: &Message, delivery: &Delivery) -> Outcome 
         Nature::Curable if !work.is_cured() => End::Fail,
         Nature::Refused if !work.is_cured() => End::Reject,
         Nature::Hopeless => End::Fail,
+        Nature::Hanging(most) => hang(most, delivery, work.journal.path()).await,
+        Nature::Poison => End::Abort,
         _ => End::Ack,
     };
-    work.journal.write(Event::SweepEnd {
+    work.journal.write(Event::Returned {
         topic: to,
         group: of,
         n,
@@ -150,11 +199,28 @@ async fn handle(work: &Work, message: &Message, delivery: &Delivery) -> Outcome 
         attempt,
         end,
     });
-    match end {
+    Reply::Said(match end {
+        End::Abort => std::process::abort(),
+        End::GiveBack => return Reply::Nothing,
         End::Ack => Outcome::Ack,
         End::Fail if nature == Nature::Explosive => panic!("an explosive message"),
         End::Fail => Outcome::retry(format!("it fails as message {n}")),
         End::Snooze => Outcome::snooze(Duration::from_millis(30)),
         End::Reject => Outcome::dead_letter("refused"),
+    })
+}
+
+/// Hangs until the delivery is cancelled, and for so long at most; less when there is to be calm.
+async fn hang(most: Duration, delivery: &Delivery, journal: &Path) -> End {
+    let until = Instant::now() + most;
+    while Instant::now() < until && !calm(journal).exists() {
+        tokio::select! {
+            () = delivery.cancelled() => return End::GiveBack,
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+    }
+    match delivery.is_cancelled() {
+        true => End::GiveBack,
+        false => End::Ack,
     }
 }

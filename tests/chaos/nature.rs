@@ -1,8 +1,23 @@
-//! How the handler treats a message: its number decides, so that every process agrees.
+//! How the handler treats a message: its topic and number decide, so that every process agrees.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+/// The topic that all consumers share.
+pub(crate) const ORDERS: &str = "orders";
+/// The topic whose consumer has one handler.
+pub(crate) const ORDERED: &str = "ordered";
+/// The topic with messages that end the process of their handler.
+pub(crate) const TOXIC: &str = "toxic";
+
+/// Marks the number of a poison message.
+const POISON: u64 = 1 << 60;
+
+/// The number of a poison message, from a number that no other message has.
+pub(crate) const fn poison(n: u64) -> u64 {
+    n | POISON
+}
 
 /// A message's payload.
 #[derive(Debug, Deserialize, Serialize)]
@@ -37,27 +52,55 @@ pub(crate) enum Nature {
     Explosive,
     /// Is snoozed once.
     Sleepy,
+    /// Hangs until its delivery is cancelled, and so long at most.
+    Hanging(Duration),
     /// Fails until the cause is fixed, and so becomes a dead letter.
     Curable,
     /// Is rejected until the cause is fixed.
     Refused,
     /// Always fails.
     Hopeless,
+    /// Ends the process of its handler.
+    Poison,
 }
 
 impl Nature {
-    pub(crate) fn of(n: u64) -> Self {
+    pub(crate) fn of(topic: &str, n: u64) -> Self {
+        if n & POISON != 0 {
+            return Self::Poison;
+        }
         let mixed = mixed(n);
-        match mixed % 100 {
-            0..=2 => Self::Slow(Duration::from_millis(20 + (mixed >> 32) % 400)),
-            3..=6 => Self::Flaky(1 + (mixed >> 32) as u32 % 2),
-            7 => Self::Explosive,
-            8..=9 => Self::Sleepy,
-            10..=11 => Self::Curable,
-            12 => Self::Refused,
-            13 => Self::Hopeless,
+        let (kind, size) = (mixed % 100, mixed >> 32);
+        let millis = Duration::from_millis;
+        match (topic, kind) {
+            // Order is checked on a topic without redeliveries.
+            (ORDERED, 0..=2) => Self::Slow(millis(1 + size % 20)),
+            (ORDERED, _) => Self::Plain,
+            // The neighbours of poison messages: some are in hand whenever one ends the process.
+            (TOXIC, 0..=29) => Self::Slow(millis(20 + size % 200)),
+            (TOXIC, 30..=33) => Self::Flaky(1),
+            (TOXIC, _) => Self::Plain,
+            (_, 0..=2) => Self::Slow(millis(20 + size % 400)),
+            (_, 3..=6) => Self::Flaky(1 + size as u32 % 2),
+            (_, 7) => Self::Explosive,
+            (_, 8..=9) => Self::Sleepy,
+            (_, 10..=11) => Self::Curable,
+            (_, 12) => Self::Refused,
+            (_, 13) => Self::Hopeless,
+            (_, 14) if size.is_multiple_of(3) => Self::Hanging(millis(2000 + size % 3000)),
             _ => Self::Plain,
         }
+    }
+
+    /// Whether the message may become a dead letter.
+    pub(crate) fn may_die(self) -> bool {
+        let mortal = [Self::Curable, Self::Refused, Self::Hopeless, Self::Poison];
+        mortal.contains(&self)
+    }
+
+    /// Whether another attempt can succeed once the cause is fixed.
+    pub(crate) fn may_recover(self) -> bool {
+        !matches!(self, Self::Hopeless | Self::Poison)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Operators, who look at dead letters and redrive them: two at once, on the same ones.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use redstart::{
@@ -7,9 +8,8 @@ use redstart::{
     dead_letters::{DeadLetter, DeadLetterFilter},
 };
 
-use crate::history::{Event, now};
-use crate::nature::Message;
-use crate::nature::Nature;
+use crate::history::{Event, Letter, now};
+use crate::nature::{Message, Nature, ORDERS};
 use crate::support::{group, topic};
 use crate::worker::{Work, calm};
 
@@ -21,12 +21,13 @@ pub(crate) fn redrive(work: &Work) {
         let mut random = fastrand::Rng::with_seed(work.spec.seed ^ (operator << 8));
         let work = work.clone();
         tokio::spawn(async move {
+            let mut known = Known::new();
             while !calm(work.journal.path()).exists() {
                 tokio::time::sleep(Duration::from_millis(random.u64(50..500))).await;
                 let of = group(if random.bool() { "billing" } else { "audit" });
                 // Where curing has not begun they die again.
                 let cured = work.is_cured();
-                redrive_some(&work, &topic("orders"), &of, SOME, |_| {
+                redrive_some(&work, &topic(ORDERS), &of, SOME, &mut known, |_| {
                     cured || random.u8(0..8) == 0
                 })
                 .await;
@@ -35,8 +36,23 @@ pub(crate) fn redrive(work: &Work) {
     }
 }
 
-/// A record and its message, where it has one.
-pub(crate) fn message(letter: &DeadLetter) -> Option<u64> {
+/// The dead letters that an operator has written to the history, by group and record.
+pub(crate) type Known = BTreeSet<(String, String, String)>;
+
+/// A dead letter, for the history.
+pub(crate) fn told(letter: &DeadLetter) -> Letter {
+    Letter {
+        record: letter.id.to_string(),
+        n: message(letter),
+        entry: letter.history.origin.to_string(),
+        reason: letter.reason.to_string(),
+        attempts: letter.attempts,
+        redriven: letter.history.redriven,
+    }
+}
+
+/// A record's message, where it has one.
+fn message(letter: &DeadLetter) -> Option<u64> {
     let envelope = letter.envelope().ok()?;
     Some(envelope.payload::<Message>().ok()?.n)
 }
@@ -67,30 +83,31 @@ pub(crate) async fn redrive_some(
     of: &Topic,
     group: &Group,
     most: usize,
+    known: &mut Known,
     mut choose: impl FnMut(u64) -> bool,
 ) -> usize {
     let since = now();
     let Ok(letters) = list(&work.container, of, group).await else {
         return usize::MAX;
     };
-    let known: Vec<_> = letters
+    let (topic, group_name) = (of.to_string(), group.to_string());
+    let new: Vec<Letter> = letters
+        .iter()
+        .filter(|letter| known.insert((topic.clone(), group_name.clone(), letter.id.to_string())))
+        .map(told)
+        .collect();
+    if !new.is_empty() {
+        work.journal.write(Event::Listed {
+            topic: topic.clone(),
+            group: group_name.clone(),
+            since,
+            letters: new,
+        });
+    }
+    let targets: Vec<_> = letters
         .iter()
         .filter_map(|letter| Some((letter.id, message(letter)?)))
-        .collect();
-    let told = |records: &[(redstart::envelope::EntryId, u64)]| {
-        let named = records.iter().map(|(id, n)| (id.to_string(), *n));
-        named.collect::<Vec<_>>()
-    };
-    let (topic, group_name) = (of.to_string(), group.to_string());
-    work.journal.write(Event::Listed {
-        topic: topic.clone(),
-        group: group_name.clone(),
-        since,
-        records: told(&known),
-    });
-    let targets: Vec<_> = known
-        .into_iter()
-        .filter(|(_, n)| Nature::of(*n) != Nature::Hopeless && choose(*n))
+        .filter(|(_, n)| Nature::of(&topic, *n).may_recover() && choose(*n))
         .take(most)
         .collect();
     if targets.is_empty() {
@@ -101,7 +118,7 @@ pub(crate) async fn redrive_some(
         topic,
         group: group_name,
         call,
-        records: told(&targets),
+        records: targets.iter().map(|(id, n)| (id.to_string(), *n)).collect(),
     });
     let ids: Vec<_> = targets.iter().map(|(id, _)| *id).collect();
     let result = work.container.dead_letters().redrive(of, group, &ids).await;

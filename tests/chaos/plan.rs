@@ -17,6 +17,14 @@ pub(crate) enum Fault {
     DropRuntime,
     /// The worker shuts its container down within milliseconds and connects a new one.
     Restart,
+    /// Shut down, and replaced by a worker with another lease, as in a rolling deployment.
+    Redeploy,
+    /// Its clock is set forward or back by an hour, and then right again.
+    ClientClock,
+    /// Killed, and the connections break in which others claim its deliveries, after the claims.
+    LostClaims,
+    /// Messages that end the process of their handler, each time.
+    Poison,
 
     // Of the server.
     KillServer,
@@ -29,6 +37,8 @@ pub(crate) enum Fault {
     Busy,
     ReadOnly,
     MemoryFull,
+    /// Its memory is full for a moment, whenever a consumer settles a failed attempt.
+    FullAtRetry,
     /// It cannot save, and refuses to write.
     Misconf,
     /// It cannot write to its append-only file, and ends.
@@ -50,6 +60,10 @@ pub(crate) const OF_WORKERS: &[Fault] = &[
     Fault::Freeze,
     Fault::DropRuntime,
     Fault::Restart,
+    Fault::Redeploy,
+    Fault::ClientClock,
+    Fault::LostClaims,
+    Fault::Poison,
 ];
 
 /// The faults around the workers that lose no data by definition.
@@ -64,6 +78,7 @@ pub(crate) const OF_GROUND: &[Fault] = &[
     Fault::Busy,
     Fault::ReadOnly,
     Fault::MemoryFull,
+    Fault::FullAtRetry,
     Fault::Misconf,
     Fault::FullDisk,
     Fault::Rewrite,
@@ -71,6 +86,7 @@ pub(crate) const OF_GROUND: &[Fault] = &[
     Fault::Malformed,
     Fault::Weather(Weather::Slow),
     Fault::Weather(Weather::Bytewise),
+    Fault::Weather(Weather::Narrow),
     Fault::Weather(Weather::Cut),
     Fault::Weather(Weather::Reset),
     Fault::Weather(Weather::HalfOpen),
@@ -87,6 +103,7 @@ impl Fault {
             Self::ClockForward,
             Self::Malformed,
             Self::FlushAll,
+            Self::Poison,
         ];
         momentary.contains(&self)
     }
@@ -124,6 +141,12 @@ impl Plan {
             workers: steps(&mut random.fork(), time, every, of_workers),
             ground: steps(&mut random, time, every, of_ground),
         }
+    }
+
+    /// How often a fault is in the plan.
+    pub(crate) fn count(&self, fault: Fault) -> usize {
+        let steps = self.workers.iter().chain(&self.ground);
+        steps.filter(|step| step.fault == fault).count()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::overload::{BACKLOG, Figures};
-use crate::plan::Plan;
+use crate::plan::{Fault, Plan};
 use crate::power::Loss;
 use crate::run::Outcome;
 use crate::settings::Settings;
@@ -57,6 +57,26 @@ pub(crate) fn end(settings: &Settings, name: &str, outcome: &Outcome) -> bool {
         broken => println!("  {broken} times broken: {:?}", verdict.broken()),
     }
     verdict.holds()
+}
+
+/// How often a fault must be in a plan before a run without its effect fails: one may begin while
+/// nothing is to be done.
+const OFTEN: usize = 3;
+
+/// Whether the faults that wait for a certain request or message have met one.
+pub(crate) fn effects(plan: &Plan, outcome: &Outcome) -> bool {
+    let counts = &outcome.verdict.counts;
+    let effects = [
+        (Fault::LostClaims, counts.claims_lost),
+        (Fault::Poison, counts.aborted),
+        (Fault::FullAtRetry, counts.full_at_retry),
+        (Fault::Restart, counts.given_back),
+    ];
+    let without = effects
+        .into_iter()
+        .filter(|(fault, effect)| *effect == 0 && plan.count(*fault) >= OFTEN)
+        .inspect(|(fault, _)| eprintln!("  {fault:?} had no effect"));
+    without.count() == 0
 }
 
 /// Prints the losses of power cuts; returns whether there are none.

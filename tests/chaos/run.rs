@@ -11,12 +11,15 @@ use redstart::{
 use tokio::sync::Mutex;
 
 use crate::checker::{Rules, Verdict, check};
-use crate::crew::{Crew, resident};
+use crate::crew::{Crew, leases, resident};
 use crate::ground::Ground;
 use crate::history::{Event, Journal};
-use crate::load::MAX_ATTEMPTS;
-use crate::operator::{list, message, redrive_some};
+use crate::load::max_attempts;
+use crate::nature::{Nature, ORDERED, ORDERS, TOXIC};
+use crate::operator::{Known, list, redrive_some, told};
 use crate::plan::{Fault, Plan, Step};
+use crate::proxy::Proxy;
+use crate::shim::Shim;
 use crate::support::{group, topic, until};
 use crate::worker::{Numbers, Role, Spec, Work, calm, cure};
 
@@ -50,16 +53,22 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// what it took known to be missing.
 const AFTERMATH: Duration = Duration::from_secs(20);
 pub(crate) const DRAINS_WITHIN: Duration = Duration::from_secs(45);
-const GROUPS: [(&str, &str); 3] = [
-    ("orders", "billing"),
-    ("orders", "audit"),
-    ("ordered", "billing"),
+const GROUPS: [(&str, &str); 4] = [
+    (ORDERS, "billing"),
+    (ORDERS, "audit"),
+    (ORDERED, "billing"),
+    (TOXIC, "billing"),
 ];
+/// The fault before all others, after which every cancelled handler must give its message back
+/// uncounted.
+const RESTART: &str = "Restart of a consumer in the quiet";
 
 pub(crate) fn rules() -> Rules {
     Rules {
-        max_attempts: MAX_ATTEMPTS,
-        ordered: vec!["ordered".to_owned()],
+        max_attempts,
+        may_die: |topic, n| Nature::of(topic, n).may_die(),
+        gives_back: |fault| fault == RESTART || fault == name_of(Fault::Restart),
+        ordered: vec![ORDERED.to_owned()],
         aftermath: AFTERMATH,
         drains_within: DRAINS_WITHIN,
     }
@@ -67,9 +76,9 @@ pub(crate) fn rules() -> Rules {
 
 /// A crew of the usual size.
 pub(crate) fn crew() -> Vec<Role> {
-    use Role::{Client, Consumer, Operator, Publisher, Single};
+    use Role::{Client, Consumer, Operator, Publisher, Single, Victim};
     vec![
-        Publisher, Publisher, Consumer, Consumer, Single, Client, Operator,
+        Publisher, Publisher, Consumer, Consumer, Single, Victim, Victim, Client, Operator,
     ]
 }
 
@@ -86,8 +95,9 @@ impl Run {
             journal.write(Event::Group { topic, group });
         }
         phase("quiet");
-        let ground = Ground::start(self.seed).await;
-        let (url, direct) = (ground.url(), ground.direct_url());
+        let shim = Shim::build();
+        let ground = Ground::start(self.seed, shim.another(), &journal).await;
+        let (url, direct, proxy) = (ground.url(), ground.direct_url(), ground.proxy());
         if self
             .plan
             .ground
@@ -99,24 +109,28 @@ impl Run {
         let server = resident(ground.pid());
         let publishers = self.crew.iter().filter(|role| **role == Role::Publisher);
         let rate = self.rate / publishers.count().max(1) as u32;
-        let mut crew = Crew::new(url, self.journal.clone(), self.seed, rate, LEASE);
+        let mut crew = Crew::new(url, self.journal.clone(), self.seed, rate, shim);
         for role in &self.crew {
             crew.start(*role);
         }
         crew.all_work().await;
         let workers = crew.memory();
         let probing = tokio::spawn(probe(direct.clone(), journal.clone()));
+        let (ground, crew) = (Arc::new(Mutex::new(ground)), Arc::new(Mutex::new(crew)));
+        let replacing = tokio::spawn(replace_victims(Arc::clone(&crew), journal.clone()));
         tokio::time::sleep(self.quiet).await;
+        journal.write(Event::fault(RESTART));
+        crew.lock().await.restart_consumer();
+        tokio::time::sleep(self.quiet / 2).await;
+        journal.write(Event::healed(RESTART));
 
         phase("faults");
-        let (ground, crew) = (Arc::new(Mutex::new(ground)), Arc::new(Mutex::new(crew)));
         tokio::join!(
-            strike_workers(&crew, &self.plan.workers, &journal),
+            strike_workers(&crew, &proxy, &self.plan.workers, &journal),
             strike_ground(&ground, &self.plan.ground, &journal),
         );
 
         phase("heal");
-        let mut crew = crew.lock().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         std::fs::write(calm(&self.journal), "").unwrap();
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -126,9 +140,11 @@ impl Run {
         let onlooker = onlooker(&direct, &journal, self.seed).await;
         std::fs::write(cure(&self.journal), "").unwrap();
         // Those that publish and redrive end first: whoever looks on finishes their work.
-        let at_work = |role| matches!(role, Role::Consumer | Role::Single);
-        crew.dismiss(|role| !at_work(role)).await;
+        let at_work = |role| matches!(role, Role::Consumer | Role::Single | Role::Victim);
+        crew.lock().await.dismiss(|role| !at_work(role)).await;
         drain(&onlooker, ended).await;
+        replacing.abort();
+        let mut crew = crew.lock().await;
         let worker_memory = (workers, crew.memory());
         crew.dismiss(|_| true).await;
         probing.abort();
@@ -170,20 +186,36 @@ async fn connect(url: &str) -> Option<Container> {
         .ok()
 }
 
-async fn strike_workers(crew: &Mutex<Crew>, steps: &[Step], journal: &Journal) {
+/// What the history calls a fault of a worker.
+fn name_of(fault: Fault) -> String {
+    format!("{fault:?} of a worker")
+}
+
+async fn strike_workers(crew: &Mutex<Crew>, proxy: &Proxy, steps: &[Step], journal: &Journal) {
     for step in steps {
         tokio::time::sleep(step.wait).await;
-        let mut crew = crew.lock().await;
-        let (name, loses_data) = (format!("{:?} of a worker", step.fault), false);
-        let fault = Event::Fault {
-            name: name.clone(),
-            loses_data,
+        let name = name_of(step.fault);
+        let lasts = {
+            let mut crew = crew.lock().await;
+            journal.write(Event::fault(&name));
+            proxy.lose_claims(step.fault == Fault::LostClaims);
+            crew.strike(*step);
+            crew.lasts(*step)
         };
-        journal.write(fault);
-        crew.strike(*step);
-        tokio::time::sleep(crew.lasts(*step)).await;
-        crew.heal(*step);
-        journal.write(Event::Healed { name });
+        if !step.fault.is_momentary() {
+            tokio::time::sleep(lasts).await;
+        }
+        crew.lock().await.heal(*step);
+        proxy.lose_claims(false);
+        journal.write(Event::healed(&name));
+    }
+}
+
+/// Replaces the workers that poison messages end.
+async fn replace_victims(crew: Arc<Mutex<Crew>>, journal: Journal) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        crew.lock().await.replace_victims(&journal);
     }
 }
 
@@ -196,6 +228,7 @@ async fn strike_ground(ground: &Mutex<Ground>, steps: &[Step], journal: &Journal
         let fault = Event::Fault {
             name: name.clone(),
             loses_data,
+            topic: None,
         };
         journal.write(fault);
         tokio::task::block_in_place(|| ground.strike(*step, journal));
@@ -211,7 +244,7 @@ async fn strike_ground(ground: &Mutex<Ground>, steps: &[Step], journal: &Journal
 async fn probe(url: String, journal: Journal) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        for topic in ["orders", "ordered"] {
+        for topic in [ORDERS, ORDERED, TOXIC] {
             let url = url.clone();
             let looking = tokio::task::spawn_blocking(move || Ground::probe(&url, topic));
             if let Ok(Some(missing)) = looking.await {
@@ -231,13 +264,14 @@ async fn onlooker(url: &str, journal: &Journal, seed: u64) -> Work {
         number: u32::MAX,
         seed,
         rate: 0,
-        lease: LEASE,
+        lease: leases(Role::Operator)[1],
     };
     Work {
         container: until("the server to serve", async || connect(url).await).await,
         journal: journal.clone(),
         numbers: Numbers::of(u32::MAX),
         spec: Arc::new(spec),
+        poison: Arc::default(),
         life: 0,
     }
 }
@@ -248,10 +282,11 @@ async fn drain(onlooker: &Work, since: Instant) {
         .iter()
         .map(|(on, of)| (topic(on), group(of)))
         .collect();
+    let mut known = Known::new();
     while !open.is_empty() && since.elapsed() < 2 * DRAINS_WITHIN {
         let mut still_open = Vec::new();
         for (on, of) in open {
-            if is_drained(onlooker, &on, &of).await {
+            if is_drained(onlooker, &on, &of, &mut known).await {
                 onlooker.journal.write(Event::Drained {
                     topic: on.to_string(),
                     group: of.to_string(),
@@ -266,8 +301,8 @@ async fn drain(onlooker: &Work, since: Instant) {
     }
 }
 
-async fn is_drained(onlooker: &Work, on: &Topic, of: &Group) -> bool {
-    let redriven = redrive_some(onlooker, on, of, usize::MAX, |_| true).await;
+async fn is_drained(onlooker: &Work, on: &Topic, of: &Group, known: &mut Known) -> bool {
+    let redriven = redrive_some(onlooker, on, of, usize::MAX, known, |_| true).await;
     let Ok(groups) = onlooker.container.topics().groups(on).await else {
         return false;
     };
@@ -286,11 +321,7 @@ async fn record_dead_letters(onlooker: &Work) {
         let events = letters.iter().map(|letter| Event::DeadLettered {
             topic: on.to_owned(),
             group: of.to_owned(),
-            record: letter.id.to_string(),
-            n: message(letter),
-            entry: letter.history.origin.to_string(),
-            reason: letter.reason.to_string(),
-            attempts: letter.attempts,
+            letter: told(letter),
         });
         onlooker.journal.write_all(events);
     }

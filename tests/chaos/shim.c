@@ -1,4 +1,4 @@
-/* Loaded before the C library into a redis-server of the chaos tests (LD_PRELOAD).
+/* Loaded before the C library into a redis-server or a worker of the chaos tests (LD_PRELOAD).
  *
  * REDSTART_SHIM names a folder. In it:
  *   synced  gets a line "inode size" for every fsync or fdatasync that has succeeded: so much of
@@ -7,7 +7,7 @@
  *   slow    holds how many milliseconds each of them is to take longer.
  *   full    holds 1 while the disk is full: nothing can be written to any file.
  *   clock   holds by how many seconds the wall clock is off.
- * The last three may be missing, and change while the server runs.
+ * The last three may be missing, and change while the process runs.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -106,6 +106,16 @@ int gettimeofday(struct timeval *restrict time, void *restrict zone) {
   if (!real) real = (int (*)(struct timeval *, void *))dlsym(RTLD_NEXT, "gettimeofday");
   int result = real(time, zone);
   if (result == 0) time->tv_sec += offset();
+  return result;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+  int result = real(clock, time);
+  /* offset() asks for a steady clock itself. */
+  if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+    time->tv_sec += offset();
   return result;
 }
 

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-/// A shim for one server, with its control folder.
+/// A shim for one process, with its control folder.
 #[derive(Debug)]
 pub(crate) struct Shim {
+    /// Where the library is.
+    built: Arc<tempfile::TempDir>,
     folder: tempfile::TempDir,
 }
 
@@ -25,18 +28,29 @@ impl Shim {
             .status()
             .expect("a C compiler is needed");
         assert!(built.success(), "the shim could not be built");
-        Self { folder }
+        Self {
+            built: Arc::new(folder),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// The same library for another process.
+    pub(crate) fn another(&self) -> Self {
+        Self {
+            built: Arc::clone(&self.built),
+            folder: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The environment variables by which a server gets it.
+    /// The environment variables by which a process gets it.
     pub(crate) fn environment(&self) -> [(&'static str, String); 2] {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         [
-            ("LD_PRELOAD", text(&self.path("shim.so"))),
+            ("LD_PRELOAD", text(&self.built.path().join("shim.so"))),
             ("REDSTART_SHIM", text(self.folder.path())),
         ]
     }
@@ -53,7 +67,7 @@ impl Shim {
 
     /// By how much the clock is to be off.
     pub(crate) fn clock(&self, seconds: i64) {
-        // Never empty in between: the server may be reading it.
+        // Never empty in between: the process may be reading it.
         std::fs::write(self.path("clock.new"), seconds.to_string()).unwrap();
         std::fs::rename(self.path("clock.new"), self.path("clock")).unwrap();
     }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redstart::{Container, Namespace};
 use serde::{Deserialize, Serialize};
 
 use crate::history::Journal;
+use crate::nature::{ORDERED, ORDERS, TOXIC};
 use crate::support::worker::{END, orders, say};
 use crate::support::{PATIENCE, group};
 use crate::{load, operator, stores};
@@ -22,6 +23,8 @@ pub(crate) enum Role {
     Consumer,
     /// The one consumer of the ordered topic.
     Single,
+    /// A consumer of the topic with poison messages, which end its process.
+    Victim,
     Client,
     Operator,
 }
@@ -39,6 +42,13 @@ pub(crate) struct Spec {
     pub(crate) rate: u32,
     pub(crate) lease: Duration,
 }
+
+/// The order to publish poison messages; their number follows.
+pub(crate) const POISON: &str = "poison ";
+/// The order to shut down as in a deployment, within [`GRACE`], and to exit.
+pub(crate) const LEAVE: &str = "leave";
+
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Numbers that no other worker uses.
 #[derive(Clone, Debug)]
@@ -66,6 +76,8 @@ pub(crate) struct Work {
     pub(crate) journal: Journal,
     pub(crate) numbers: Numbers,
     pub(crate) spec: Arc<Spec>,
+    /// How many poison messages a publisher has still to publish.
+    pub(crate) poison: Arc<AtomicU32>,
     /// Tells this container's consumers from those of the one before it in the same process.
     pub(crate) life: u64,
 }
@@ -87,8 +99,9 @@ pub(crate) fn calm(journal: &std::path::Path) -> PathBuf {
     journal.with_extension("calm")
 }
 
-/// Works until the order [`END`]. The order `drop` throws the runtime away in the middle of its
-/// work; `restart` shuts the container down within milliseconds. Both then connect a new container.
+/// Works until the order [`END`] or [`LEAVE`]. The order `drop` throws the runtime away in the middle
+/// of its work; `restart` shuts the container down within milliseconds. Both then connect a new
+/// container.
 pub(crate) fn run(spec: &str) {
     // Handlers panic on purpose.
     std::panic::set_hook(Box::new(|_| {}));
@@ -97,6 +110,7 @@ pub(crate) fn run(spec: &str) {
     let journal = Journal::open(&spec.journal, &format!("{:?}-{}", spec.role, spec.number));
     let numbers = Numbers::of(spec.number);
     let mut orders = orders();
+    let poison = Arc::<AtomicU32>::default();
     loop {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -104,39 +118,44 @@ pub(crate) fn run(spec: &str) {
             .build()
             .unwrap();
         let (spec, journal) = (Arc::clone(&spec), journal.clone());
-        let numbers = numbers.clone();
+        let (numbers, to_publish) = (numbers.clone(), Arc::clone(&poison));
         let work = runtime.spawn(async move {
             let work = Work {
                 container: connect(&spec).await,
                 journal,
                 life: numbers.next(),
                 numbers,
+                poison: to_publish,
                 spec,
             };
             begin(&work).await;
             say("working");
             work
         });
-        let order = orders
-            .blocking_recv()
-            .expect("the reader of orders runs on");
+        let order = loop {
+            let order = orders.blocking_recv();
+            let order = order.expect("the reader of orders runs on");
+            match order.strip_prefix(POISON) {
+                Some(count) => poison.fetch_add(count.parse().unwrap(), Ordering::AcqRel),
+                None => break order,
+            };
+        };
         if order == "drop" {
             runtime.shutdown_background();
             continue;
         }
-        let in_a_hurry = order != END;
+        let deadline = match &*order {
+            END => PATIENCE,
+            LEAVE => GRACE,
+            _ => Duration::from_millis(50),
+        };
         runtime.block_on(async {
             let work = work.await.unwrap();
-            let deadline = if in_a_hurry {
-                Duration::from_millis(50)
-            } else {
-                PATIENCE
-            };
             let report = work.container.shutdown(deadline).await;
-            assert!(in_a_hurry || report.is_clean(), "{report:?}");
+            assert!(order != END || report.is_clean(), "{report:?}");
         });
         runtime.shutdown_background();
-        if !in_a_hurry {
+        if order == END || order == LEAVE {
             return;
         }
     }
@@ -160,10 +179,11 @@ async fn begin(work: &Work) {
     match work.spec.role {
         Role::Publisher => load::publish(work),
         Role::Consumer => {
-            load::consume(work, "orders", "billing", 4).await;
-            load::consume(work, "orders", "audit", 4).await;
+            load::consume(work, ORDERS, "billing", 8).await;
+            load::consume(work, ORDERS, "audit", 8).await;
         }
-        Role::Single => load::consume(work, "ordered", "billing", 1).await,
+        Role::Single => load::consume(work, ORDERED, "billing", 1).await,
+        Role::Victim => load::consume(work, TOXIC, "billing", 4).await,
         Role::Client => stores::use_them(work),
         Role::Operator => operator::redrive(work),
     }

@@ -29,6 +29,8 @@ pub(crate) enum Flaw {
     TrimsWithoutFloor,
     /// Counts a delivery that was given back.
     CountsReleases,
+    /// Counts two attempts whenever a consumer takes a delivery over.
+    CountsClaims,
     /// Settles whoever asks.
     AsksNoOwner,
     /// Says of one message in five that it was not published, when it was.
@@ -328,6 +330,11 @@ impl Decorator for Broken {
                     }
                     let taken = std::mem::take(&mut found.taken);
                     found.taken = self.given(store.deliveries(), by, taken).await;
+                    if flaw == Flaw::CountsClaims {
+                        for one in &mut found.taken {
+                            one.begun += 2;
+                        }
+                    }
                     if flaw == Flaw::CountsReleases {
                         let released = self.released.lock().unwrap();
                         for one in &mut found.taken {

@@ -48,17 +48,17 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts this program as a worker, which the arguments and the environment variable select.
+    /// Starts this program as a worker, which the arguments and the environment variables select.
     /// `sender` gets each [reported](say) line with the worker's number.
     pub(crate) fn start(
         arguments: &[&str],
-        environment: (&str, &str),
+        environment: &[(&str, &str)],
         number: u32,
         sender: UnboundedSender<(u32, String)>,
     ) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(arguments)
-            .env(environment.0, environment.1)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

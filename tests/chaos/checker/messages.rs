@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Faults, Promise, Rules, Verdict};
-use crate::history::{End, Event, Fate, Line};
+use super::{Faults, Promise, Rules, Verdict, attempts};
+use crate::history::{End, Event, Fate, Letter, Line};
 
 struct Published {
     begun: u64,
@@ -11,19 +11,21 @@ struct Published {
 }
 
 /// One call of a handler.
-struct Call {
-    at: u64,
-    attempt: u32,
+pub(super) struct Call {
+    pub(super) at: u64,
+    pub(super) attempt: u32,
     consumer: String,
-    ended: Option<(u64, End)>,
+    pub(super) ended: Option<(u64, End)>,
 }
 
 /// The deliveries of one message to one group.
 #[derive(Default)]
-struct Story {
-    calls: Vec<Call>,
-    redrives: Vec<u64>,
+pub(super) struct Story<'a> {
+    pub(super) calls: Vec<Call>,
+    pub(super) redrives: Vec<u64>,
     dead_letters: u64,
+    /// The dead letters that somebody found, with the time.
+    pub(super) letters: Vec<(u64, &'a Letter)>,
 }
 
 /// Entry ids by topic, group and consumer, in the order of their first deliveries.
@@ -33,7 +35,7 @@ type Order<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<(u64, u64)>>;
 struct Seen<'a> {
     groups: Vec<(&'a str, &'a str)>,
     published: BTreeMap<(&'a str, u64), Published>,
-    stories: BTreeMap<(&'a str, &'a str, u64), Story>,
+    stories: BTreeMap<(&'a str, &'a str, u64), Story<'a>>,
     entries: BTreeMap<(&'a str, u64), BTreeSet<&'a str>>,
     /// Of ordered topics.
     order: Order<'a>,
@@ -42,7 +44,7 @@ struct Seen<'a> {
 pub(super) fn check(
     history: &[Line],
     rules: &Rules,
-    faults: &Faults,
+    faults: &Faults<'_>,
     forgotten_at: u64,
     verdict: &mut Verdict,
 ) {
@@ -86,7 +88,14 @@ pub(super) fn check(
             verdict.breaks(Promise::NothingInvented, what);
         }
         let name = format!("{topic}/{group} {n}");
-        story.check(&name, rules, faults, verdict);
+        story.check(topic, &name, rules, faults, verdict);
+        attempts::check(topic, &name, story, faults, verdict);
+        if let Some((_, letter)) = story.letters.first()
+            && !(rules.may_die)(topic, *n)
+        {
+            let what = format!("{name} is {} after {}", letter.reason, letter.attempts);
+            verdict.breaks(Promise::NeighboursLive, what);
+        }
     }
     for ((topic, n), entries) in &seen.entries {
         if entries.len() > 1 {
@@ -145,7 +154,7 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                     ended: None,
                 });
             }
-            Event::SweepEnd {
+            Event::Returned {
                 topic,
                 group,
                 n,
@@ -159,6 +168,8 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                 if let Some(call) = call {
                     call.ended = Some((line.at, *end));
                 }
+                verdict.counts.given_back += u64::from(*end == End::GiveBack);
+                verdict.counts.aborted += u64::from(*end == End::Abort);
             }
             Event::Redrive {
                 topic,
@@ -171,21 +182,24 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                     story.redrives.push(line.at);
                 }
             }
+            Event::Listed {
+                topic,
+                group,
+                letters,
+                ..
+            } => {
+                for letter in letters {
+                    seen.found(topic, group, line.at, letter);
+                }
+            }
             Event::DeadLettered {
                 topic,
                 group,
-                n: Some(n),
-                attempts,
-                ..
+                letter,
             } => {
-                verdict.counts.dead += 1;
-                seen.stories
-                    .entry((topic, group, *n))
-                    .or_default()
-                    .dead_letters += 1;
-                if *attempts > rules.max_attempts {
-                    let what = format!("{topic}/{group} {n} is dead after {attempts}");
-                    verdict.breaks(Promise::Attempts, what);
+                if let Some(story) = seen.found(topic, group, line.at, letter) {
+                    verdict.counts.dead += 1;
+                    story.dead_letters += 1;
                 }
             }
             _ => {}
@@ -199,13 +213,38 @@ fn entry_id(text: &str) -> (u64, u64) {
     (millis.parse().unwrap(), sequence.parse().unwrap())
 }
 
-impl Story {
+impl<'a> Seen<'a> {
+    /// Notes that somebody found a dead letter. `None` where its message is not known.
+    fn found(
+        &mut self,
+        topic: &'a str,
+        group: &'a str,
+        at: u64,
+        letter: &'a Letter,
+    ) -> Option<&mut Story<'a>> {
+        let story = self.stories.entry((topic, group, letter.n?)).or_default();
+        let is_new = |(_, known): &(u64, &Letter)| known.record != letter.record;
+        if story.letters.iter().all(is_new) {
+            story.letters.push((at, letter));
+        }
+        Some(story)
+    }
+}
+
+impl Story<'_> {
     fn is_settled(&self) -> bool {
         let acked = |call: &Call| matches!(call.ended, Some((_, End::Ack)));
         self.dead_letters > 0 || self.calls.iter().any(acked)
     }
 
-    fn check(&self, name: &str, rules: &Rules, faults: &Faults, verdict: &mut Verdict) {
+    fn check(
+        &self,
+        topic: &str,
+        name: &str,
+        rules: &Rules,
+        faults: &Faults<'_>,
+        verdict: &mut Verdict,
+    ) {
         let acks = self.calls.iter().filter_map(|call| call.ended);
         let acks = acks.filter(|(_, end)| *end == End::Ack).count() as u64;
         verdict.counts.acked += acks.min(1);
@@ -214,26 +253,37 @@ impl Story {
             let what = format!("{name} has {} dead letters", self.dead_letters);
             verdict.breaks(Promise::Attempts, what);
         }
-        if let Some(call) = self
-            .calls
-            .iter()
-            .find(|call| call.attempt > rules.max_attempts)
-        {
+        let most = (rules.max_attempts)(topic);
+        if let Some(call) = self.calls.iter().find(|call| call.attempt > most) {
             let what = format!("{name} was attempted a {}th time", call.attempt);
+            verdict.breaks(Promise::Attempts, what);
+        }
+        if let Some((_, letter)) = self.letters.iter().find(|(_, one)| one.attempts > most) {
+            let what = format!("{name} is dead after {}", letter.attempts);
             verdict.breaks(Promise::Attempts, what);
         }
         for pair in self.calls.windows(2) {
             let [first, second] = pair else { continue };
             let expected = match first.ended {
-                Some((_, End::Fail)) => second.attempt == first.attempt + 1,
+                Some((_, End::Fail | End::Abort)) => second.attempt == first.attempt + 1,
                 Some((_, End::Snooze)) => second.attempt == first.attempt,
-                Some((_, End::Reject | End::Ack)) | None => false,
+                Some((_, End::Reject | End::Ack | End::GiveBack)) | None => false,
             };
             let redriven = self
                 .redrives
                 .iter()
                 .any(|at| (first.at..=second.at).contains(at));
-            if !expected && !redriven && !faults.between(first.at, second.at) {
+            if matches!(first.ended, Some((_, End::GiveBack)))
+                && second.attempt != first.attempt
+                && !faults.keep_from_giving_back(topic, first.at, second.at)
+            {
+                let what = format!(
+                    "{name} was given back, and attempt {} counts",
+                    first.attempt
+                );
+                verdict.breaks(Promise::Begun, what);
+            }
+            if !expected && !redriven && !faults.between(topic, first.at, second.at) {
                 let what = format!(
                     "{name} came as attempt {} and, after {:?}, as attempt {}",
                     first.attempt, first.ended, second.attempt,

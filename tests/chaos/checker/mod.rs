@@ -1,5 +1,6 @@
 //! Checks the history of a run against the promises of the bus.
 
+mod attempts;
 mod messages;
 mod records;
 pub(crate) mod register;
@@ -29,6 +30,10 @@ pub(crate) enum Promise {
     Once,
     /// No attempt beyond the last, and one dead letter per group and message.
     Attempts,
+    /// A handler began every attempt that counts; unmarked hand-outs apart.
+    Begun,
+    /// A message becomes a dead letter only by its own handler, not by its neighbours.
+    NeighboursLive,
     /// Every dead letter stays, or is moved by one redrive.
     RedriveConserves,
     /// A consumer with one handler sees first deliveries in their order.
@@ -50,6 +55,8 @@ impl fmt::Display for Promise {
             Self::NoNeedlessRepeat => "no needless repeat",
             Self::Once => "once",
             Self::Attempts => "attempts",
+            Self::Begun => "attempts are begun",
+            Self::NeighboursLive => "neighbours live",
             Self::RedriveConserves => "redrive conserves",
             Self::Order => "order",
             Self::TrimsSettledOnly => "trims settled only",
@@ -62,7 +69,12 @@ impl fmt::Display for Promise {
 /// The limits that a history is checked against.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    pub(crate) max_attempts: u32,
+    /// The most attempts at a message of a topic.
+    pub(crate) max_attempts: fn(&str) -> u32,
+    /// Whether a topic's message of a number may become a dead letter.
+    pub(crate) may_die: fn(&str, u64) -> bool,
+    /// Whether workers give back what they hold during a fault of a name, and nothing else fails.
+    pub(crate) gives_back: fn(&str) -> bool,
     /// Topics whose consumers have one handler.
     pub(crate) ordered: Vec<String>,
     /// How long after its end a fault explains a redelivery: leases end, and dead connections are
@@ -85,6 +97,16 @@ pub(crate) struct Counts {
     /// Handled again, by the same group.
     pub(crate) duplicates: u64,
     pub(crate) dead: u64,
+    /// Handlers that were cancelled and gave their message back.
+    pub(crate) given_back: u64,
+    /// Processes that a message ended.
+    pub(crate) aborted: u64,
+    pub(crate) claims_lost: u64,
+    pub(crate) full_at_retry: u64,
+    /// Attempts that count although no handler began them: hand-outs that were not marked, and
+    /// attempts whose process died between their mark and their handler.
+    pub(crate) unmarked: u64,
+    pub(crate) cut_short: u64,
     pub(crate) redriven: u64,
     pub(crate) lost: u64,
     /// Published before a fault that loses data by definition.
@@ -125,16 +147,34 @@ impl Verdict {
     }
 }
 
-/// The times of the faults, with their aftermath.
-#[derive(Debug, Default)]
-struct Faults(Vec<(u64, u64)>);
+/// A fault with its aftermath.
+#[derive(Debug)]
+struct Spell<'a> {
+    begin: u64,
+    end: u64,
+    /// The one topic that it can affect; `None` for all of them.
+    topic: Option<&'a str>,
+    gives_back: bool,
+}
 
-impl Faults {
-    /// Whether a fault lay between two moments.
-    fn between(&self, from: u64, to: u64) -> bool {
-        self.0
-            .iter()
-            .any(|(begin, end)| *begin <= to && from <= *end)
+#[derive(Debug, Default)]
+struct Faults<'a>(Vec<Spell<'a>>);
+
+impl Faults<'_> {
+    /// Whether a fault that can affect a topic lay between two moments.
+    fn between(&self, topic: &str, from: u64, to: u64) -> bool {
+        self.of(topic, from, to).next().is_some()
+    }
+
+    /// Whether such a fault can have kept a worker from giving back what it held.
+    fn keep_from_giving_back(&self, topic: &str, from: u64, to: u64) -> bool {
+        self.of(topic, from, to).any(|spell| !spell.gives_back)
+    }
+
+    fn of(&self, topic: &str, from: u64, to: u64) -> impl Iterator<Item = &Spell<'_>> {
+        self.0.iter().filter(move |spell| {
+            spell.begin <= to && from <= spell.end && spell.topic.is_none_or(|of| of == topic)
+        })
     }
 }
 
@@ -149,6 +189,7 @@ pub(crate) fn check(history: &[Line], rules: &Rules) -> Verdict {
             Event::Fault {
                 name,
                 loses_data: true,
+                ..
             } => Some((line.at, name)),
             _ => None,
         })
@@ -167,26 +208,34 @@ pub(crate) fn check(history: &[Line], rules: &Rules) -> Verdict {
     verdict
 }
 
-fn faults(history: &[Line], rules: &Rules, counts: &mut Counts) -> Faults {
+fn faults<'a>(history: &'a [Line], rules: &Rules, counts: &mut Counts) -> Faults<'a> {
     let aftermath = u64::try_from(rules.aftermath.as_micros()).unwrap_or(u64::MAX);
-    let mut open: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    let mut open: BTreeMap<&str, Vec<Spell<'a>>> = BTreeMap::new();
     let mut faults = Vec::new();
     for line in history {
         match &line.event {
-            Event::Fault { name, .. } => {
-                counts.faults += 1;
-                open.entry(name).or_default().push(line.at);
+            Event::Fault { name, topic, .. } => {
+                // The end of a process that a message ends is no fault of the plan.
+                counts.faults += u64::from(topic.is_none());
+                open.entry(name).or_default().push(Spell {
+                    begin: line.at,
+                    end: u64::MAX,
+                    topic: topic.as_deref(),
+                    gives_back: (rules.gives_back)(name),
+                });
             }
             Event::Healed { name } => {
-                if let Some(begun) = open.get_mut(&**name).and_then(Vec::pop) {
-                    faults.push((begun, line.at.saturating_add(aftermath)));
+                if let Some(spell) = open.get_mut(&**name).and_then(Vec::pop) {
+                    let end = line.at.saturating_add(aftermath);
+                    faults.push(Spell { end, ..spell });
                 }
             }
+            Event::ClaimLost => counts.claims_lost += 1,
+            Event::FullAtRetry => counts.full_at_retry += 1,
             _ => {}
         }
     }
-    let never_healed = open.into_values().flatten();
-    faults.extend(never_healed.map(|begun| (begun, u64::MAX)));
+    faults.extend(open.into_values().flatten());
     Faults(faults)
 }
 

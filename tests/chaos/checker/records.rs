@@ -32,9 +32,10 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
                 topic,
                 group,
                 since,
-                records,
+                letters,
             } if *since > forgotten_at => {
-                seen.extend(records.iter().map(|(id, _)| (&**topic, &**group, &**id)));
+                let records = letters.iter().map(|letter| &*letter.record);
+                seen.extend(records.map(|record| (&**topic, &**group, record)));
             }
             Event::Redrive {
                 topic,
@@ -58,14 +59,11 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
             Event::DeadLettered {
                 topic,
                 group,
-                record,
-                n,
-                entry,
-                ..
+                letter,
             } => {
-                left.insert((topic, group, record));
-                if n.is_none()
-                    && let Some(dead_letters) = malformed.get_mut(&(&**topic, &**entry))
+                left.insert((topic, group, &letter.record));
+                if letter.n.is_none()
+                    && let Some(dead_letters) = malformed.get_mut(&(&**topic, &*letter.entry))
                 {
                     *dead_letters.entry(group).or_default() += 1;
                 }

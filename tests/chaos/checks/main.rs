@@ -10,11 +10,17 @@ mod checker;
 #[allow(dead_code)]
 #[path = "../history.rs"]
 mod history;
+#[allow(dead_code)]
+#[path = "../traps.rs"]
+mod proxied;
 #[path = "../../support/mod.rs"]
 mod support;
 
+mod deaths;
 mod histories;
 mod registers;
 mod small;
 mod stores;
+mod story;
+mod traps;
 mod variants;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use redstart::dead_letters::DeadLetter;
 use redstart::extract::Payload;
 use redstart::store::{GroupAt, Partition, Store};
 use redstart::{
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::broken::{Broken, Flaw};
 use crate::checker::{Rules, Verdict, check};
-use crate::history::{End, Event, Fate, Journal, now};
+use crate::history::{End, Event, Fate, Journal, Letter, now};
 use crate::stores::{self, BrokenKv, StoreFlaw};
 use crate::support::{group, letters, topic};
 
@@ -53,7 +54,9 @@ pub(crate) async fn run(flaw: Flaw, store_flaw: StoreFlaw, patience: Duration) -
     };
     small.go().await;
     let rules = Rules {
-        max_attempts: MAX_ATTEMPTS,
+        max_attempts: |_| MAX_ATTEMPTS,
+        may_die: |topic, n| topic == "orders" && (n % 5 == 1 || n == 13),
+        gives_back: |_| false,
         ordered: vec!["ordered".to_owned()],
         aftermath: Duration::from_secs(5),
         drains_within: Duration::from_secs(60),
@@ -208,7 +211,7 @@ impl Small {
             3 if n == 13 => End::Fail,
             _ => End::Ack,
         };
-        self.journal.write(Event::SweepEnd {
+        self.journal.write(Event::Returned {
             topic: to,
             group: of,
             n,
@@ -245,13 +248,10 @@ impl Small {
             let _ = begun.send(());
         });
         has_begun.await.unwrap();
-        let name = || "the runtime is dropped".to_owned();
-        self.journal.write(Event::Fault {
-            name: name(),
-            loses_data: false,
-        });
+        let name = "the runtime is dropped";
+        self.journal.write(Event::fault(name));
         thread.join().unwrap();
-        self.journal.write(Event::Healed { name: name() });
+        self.journal.write(Event::healed(name));
     }
 
     async fn some_begun(&self) {
@@ -314,7 +314,7 @@ impl Small {
             topic: topic.clone(),
             group: group.clone(),
             since,
-            records: records.clone(),
+            letters: letters.iter().map(told).collect(),
         });
         let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
         for call in [1, 2] {
@@ -358,13 +358,20 @@ impl Small {
             let events = letters.iter().map(|letter| Event::DeadLettered {
                 topic: on.to_owned(),
                 group: of.to_owned(),
-                record: letter.id.to_string(),
-                n: letter.envelope().unwrap().payload().ok(),
-                entry: letter.history.origin.to_string(),
-                reason: letter.reason.to_string(),
-                attempts: letter.attempts,
+                letter: told(letter),
             });
             self.journal.write_all(events);
         }
+    }
+}
+
+fn told(letter: &DeadLetter) -> Letter {
+    Letter {
+        record: letter.id.to_string(),
+        n: letter.envelope().unwrap().payload().ok(),
+        entry: letter.history.origin.to_string(),
+        reason: letter.reason.to_string(),
+        attempts: letter.attempts,
+        redriven: letter.history.redriven,
     }
 }

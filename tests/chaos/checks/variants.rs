@@ -12,10 +12,10 @@ use crate::support::PATIENCE;
 const BRIEFLY: Duration = Duration::from_secs(4);
 
 /// What is broken, and which promise that breaks.
-const FLAWS: [(Flaw, StoreFlaw, Promise); 11] = {
+const FLAWS: [(Flaw, StoreFlaw, Promise); 13] = {
     use Promise::{
-        Attempts, Drains, Linearizable, NoNeedlessRepeat, NothingInvented, NothingLost, Once,
-        OneEntry, Order, RedriveConserves, TrimsSettledOnly,
+        Attempts, Begun, Drains, Linearizable, NeighboursLive, NoNeedlessRepeat, NothingInvented,
+        NothingLost, Once, OneEntry, Order, RedriveConserves, TrimsSettledOnly,
     };
     use StoreFlaw::{AsksNoToken, ComparesThenSets};
     [
@@ -25,6 +25,8 @@ const FLAWS: [(Flaw, StoreFlaw, Promise); 11] = {
         (Flaw::LeasesAreNothing, StoreFlaw::Sound, NoNeedlessRepeat),
         (Flaw::Sound, AsksNoToken, Once),
         (Flaw::BuriesAgain, StoreFlaw::Sound, Attempts),
+        (Flaw::CountsClaims, StoreFlaw::Sound, Begun),
+        (Flaw::CountsClaims, StoreFlaw::Sound, NeighboursLive),
         (Flaw::RedrivesWhatIsGone, StoreFlaw::Sound, RedriveConserves),
         (Flaw::ReadsBackwards, StoreFlaw::Sound, Order),
         (Flaw::TrimsWithoutFloor, StoreFlaw::Sound, TrimsSettledOnly),
