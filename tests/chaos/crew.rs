@@ -156,18 +156,6 @@ impl Crew {
         }
     }
 
-    /// How long the fault lasts: with the deliveries of a consumer, longer than their lease.
-    pub(crate) fn lasts(&mut self, step: Step) -> Duration {
-        let role = self.target(step).role;
-        let has_leases = matches!(role, Role::Consumer | Role::Single | Role::Victim);
-        match step.fault {
-            Fault::Freeze | Fault::LostClaims if has_leases => {
-                step.lasts.max(leases(role)[1].mul_f64(1.5))
-            }
-            _ => step.lasts,
-        }
-    }
-
     pub(crate) fn heal(&mut self, step: Step) {
         let target = self.target(step);
         let (role, has_long_lease) = (target.role, target.has_long_lease);

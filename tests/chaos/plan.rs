@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::crew::leases;
 use crate::proxy::Weather;
+use crate::worker::Role;
 
 /// A fault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,6 +109,17 @@ impl Fault {
         ];
         momentary.contains(&self)
     }
+
+    /// The shortest time that shows the fault: that of a worker's lease, where it must expire.
+    fn least(self) -> Duration {
+        let [_, lease] = leases(Role::Consumer);
+        match self {
+            Self::Freeze => lease.mul_f64(1.2),
+            // Others claim after the lease, every quarter of it.
+            Self::LostClaims => lease.mul_f64(1.5),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// One fault of a plan.
@@ -164,7 +177,7 @@ fn steps(random: &mut fastrand::Rng, time: Duration, every: Duration, deck: &[Fa
         // Mostly about as long as half of the time between two, now and then much longer.
         let longer = if random.u8(0..10) == 0 { 3.0 } else { 1.0 };
         let lasts = every.mul_f64((0.2 + 0.6 * random.f64()) * longer);
-        let lasts = lasts.min(Duration::from_secs(8));
+        let lasts = lasts.min(Duration::from_secs(8)).max(fault.least());
         let wait = every.mul_f64(0.2 + 0.6 * random.f64());
         at += wait + lasts;
         if at > time {

@@ -195,15 +195,11 @@ async fn strike_workers(crew: &Mutex<Crew>, proxy: &Proxy, steps: &[Step], journ
     for step in steps {
         tokio::time::sleep(step.wait).await;
         let name = name_of(step.fault);
-        let lasts = {
-            let mut crew = crew.lock().await;
-            journal.write(Event::fault(&name));
-            proxy.lose_claims(step.fault == Fault::LostClaims);
-            crew.strike(*step);
-            crew.lasts(*step)
-        };
+        journal.write(Event::fault(&name));
+        proxy.lose_claims(step.fault == Fault::LostClaims);
+        crew.lock().await.strike(*step);
         if !step.fault.is_momentary() {
-            tokio::time::sleep(lasts).await;
+            tokio::time::sleep(step.lasts).await;
         }
         crew.lock().await.heal(*step);
         proxy.lose_claims(false);
