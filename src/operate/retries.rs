@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{DeliveryHistory, Envelope, Error, Group, Moved, Timestamp, Topic};
+use crate::domain::{BoxFuture, DeliveryHistory, Envelope, Error, Group, Moved, Timestamp, Topic};
 use crate::store::{DeliveryId, Fields, GroupAt, MAX_BATCH, Scheduled, Store};
 use crate::wire::redelivery::{RETRY_FIELD, Redelivery};
 use crate::wire::{Limits, Undecodable, decode_entry};
@@ -79,20 +79,11 @@ impl Retries {
         group: &Group,
         ids: &[DeliveryId],
     ) -> Result<Moved<DeliveryId>, Error> {
-        let mut result = Moved::default();
-        for ids in ids.chunks(MAX_BATCH) {
-            let moved = self
-                .store
-                .schedule()
-                .run_now(&GroupAt::of(topic, group), ids)
-                .await?;
-            result.add(ids, &moved);
-            let count = moved.iter().filter(|moved| **moved).count();
-            count_retries("redstart_retries_run_now_total", topic, group, count);
-        }
-        let count = result.moved.len();
-        tracing::info!(%topic, %group, count, "retries run now");
-        Ok(result)
+        let at = GroupAt::of(topic, group);
+        let run = |ids| self.store.schedule().run_now(&at, ids);
+        let moved = in_batches(ids, &at, "redstart_retries_run_now_total", run).await?;
+        tracing::info!(%topic, %group, count = moved.moved.len(), "retries run now");
+        Ok(moved)
     }
 
     /// Cancels retries: removes their messages for good. They do not become dead letters. To keep
@@ -111,26 +102,30 @@ impl Retries {
         group: &Group,
         ids: &[DeliveryId],
     ) -> Result<Moved<DeliveryId>, Error> {
-        let mut result = Moved::default();
-        for ids in ids.chunks(MAX_BATCH) {
-            let moved = self
-                .store
-                .schedule()
-                .cancel(&GroupAt::of(topic, group), ids)
-                .await?;
-            result.add(ids, &moved);
-            let count = moved.iter().filter(|moved| **moved).count();
-            count_retries("redstart_retries_cancelled_total", topic, group, count);
-        }
-        let count = result.moved.len();
-        tracing::info!(%topic, %group, count, "retries cancelled");
-        Ok(result)
+        let at = GroupAt::of(topic, group);
+        let cancel = |ids| self.store.schedule().cancel(&at, ids);
+        let moved = in_batches(ids, &at, "redstart_retries_cancelled_total", cancel).await?;
+        tracing::info!(%topic, %group, count = moved.moved.len(), "retries cancelled");
+        Ok(moved)
     }
 }
 
-fn count_retries(name: &'static str, topic: &Topic, group: &Group, count: usize) {
-    metrics::counter!(name, "topic" => topic.to_string(), "group" => group.to_string())
-        .increment(count as u64);
+/// Takes retries away in batches, and counts those that were there.
+async fn in_batches<'a>(
+    ids: &'a [DeliveryId],
+    at: &GroupAt,
+    counter: &'static str,
+    take: impl Fn(&'a [DeliveryId]) -> BoxFuture<'a, Result<Vec<bool>, Error>>,
+) -> Result<Moved<DeliveryId>, Error> {
+    let mut result = Moved::default();
+    for ids in ids.chunks(MAX_BATCH) {
+        let moved = take(ids).await?;
+        result.add(ids, &moved);
+        let count = moved.iter().filter(|moved| **moved).count() as u64;
+        metrics::counter!(counter, "topic" => at.topic().to_string(), "group" => at.group.to_string())
+            .increment(count);
+    }
+    Ok(result)
 }
 
 fn read(topic: &Topic, one: Scheduled, now: Timestamp) -> ScheduledRetry {

@@ -3,7 +3,7 @@
 //! Reports, previews and status values of the library serialise by themselves. The views here
 //! join several of them in one object. Not covered by semver.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::domain::{
@@ -100,6 +100,13 @@ impl From<&Entry> for ListedEntry {
     }
 }
 
+/// As [`ListedEntry`].
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ListedEntry::from(self).serialize(serializer)
+    }
+}
+
 /// A scheduled retry in a list.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -130,6 +137,13 @@ impl From<&ScheduledRetry> for ListedRetry {
             redriven: retry.history.redriven,
             message: MessageView::new(retry.envelope.as_ref(), &retry.fields),
         }
+    }
+}
+
+/// As [`ListedRetry`].
+impl Serialize for ScheduledRetry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ListedRetry::from(self).serialize(serializer)
     }
 }
 
@@ -185,9 +199,10 @@ mod tests {
             envelope: Err("no field".to_owned().into()),
             fields: vec![(b"a"[..].into(), b"\xff"[..].into())],
         };
-        assert_eq!(
-            serde_json::to_value(ListedEntry::from(&entry)).unwrap(),
-            json!({"id": "1-2", "undecodable": "no field", "fields": [["a", {"base64": "/w=="}]]})
-        );
+        let expected =
+            json!({"id": "1-2", "undecodable": "no field", "fields": [["a", {"base64": "/w=="}]]});
+        let listed = serde_json::to_value(ListedEntry::from(&entry));
+        assert_eq!(listed.unwrap(), expected);
+        assert_eq!(serde_json::to_value(&entry).unwrap(), expected);
     }
 }

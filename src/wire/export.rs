@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -135,11 +135,17 @@ impl DeadLetter {
     /// byte, as text or in base64. `payload` is for people who read or search the line.
     #[must_use]
     pub fn to_json(&self) -> String {
+        let line = self.exported();
+        // Writing text, numbers and a decoded value to memory cannot fail.
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+
+    fn exported(&self) -> ExportedLetter {
         let payload = self
             .envelope()
             .ok()
             .and_then(|envelope| readable(&envelope));
-        let line = ExportedLetter {
+        ExportedLetter {
             redstart: VERSION,
             id: self.id.to_string(),
             died: self.id.time().map(|time| time.to_string()),
@@ -169,9 +175,7 @@ impl DeadLetter {
             imported_from: self.imported_from.clone(),
             fields: FieldBytes::of(&self.fields),
             payload,
-        };
-        // Writing text, numbers and a decoded value to memory cannot fail.
-        serde_json::to_string(&line).unwrap_or_default()
+        }
     }
 
     /// Reads a line of [`to_json`](Self::to_json).
@@ -240,6 +244,13 @@ impl DeadLetter {
         }
         let content = Uuid::new_v5(&Uuid::NAMESPACE_OID, &content);
         format!("{}/{}/{}/{content}", self.topic, self.group, self.id)
+    }
+}
+
+/// As [`to_json`](DeadLetter::to_json) writes it.
+impl Serialize for DeadLetter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.exported().serialize(serializer)
     }
 }
 
@@ -322,6 +333,7 @@ mod tests {
             let dead_letter = dead_letter(fields, error);
             let line = dead_letter.to_json();
             prop_assert!(!line.contains('\n'));
+            prop_assert_eq!(&serde_json::to_string(&dead_letter).unwrap(), &line);
             prop_assert_eq!(DeadLetter::from_json(&line).unwrap(), dead_letter);
         }
 

@@ -15,6 +15,7 @@ mod operate;
 mod operators;
 mod publish;
 mod retries;
+mod roles;
 mod rules;
 mod run;
 mod secrets;

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,9 +35,22 @@ impl Ran {
     }
 }
 
-/// The tool, on a server or on none.
+/// The tool, on a server or on none. Where the system can, it ends with the thread that starts it,
+/// and so with a killed test.
 pub(crate) fn redstart(url: Option<&str>, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_redstart"));
+    static CAN_END_WITH_PARENT: LazyLock<bool> = LazyLock::new(|| {
+        let mut asked = Command::new("setpriv");
+        let asked = asked.args(["--pdeathsig", "KILL", "true"]).status();
+        asked.is_ok_and(|status| status.success())
+    });
+    let tool = env!("CARGO_BIN_EXE_redstart");
+    let mut command = match *CAN_END_WITH_PARENT {
+        true => Command::new("setpriv"),
+        false => Command::new(tool),
+    };
+    if *CAN_END_WITH_PARENT {
+        command.args(["--pdeathsig", "KILL", tool]);
+    }
     command.args(args);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("REDSTART_") {
@@ -128,4 +142,20 @@ pub(crate) fn is_running(pid: &str) -> bool {
         let mut words = line.split_whitespace();
         words.next() == Some(pid) && words.next().is_some_and(|stat| !stat.starts_with('Z'))
     })
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_tool_ends_with_the_thread_that_started_it() {
+    let server = crate::support::Server::start();
+    let url = server.url();
+    let start = move || {
+        let args = ["tail", "orders", "--follow"];
+        let mut child = redstart(Some(&url), &args).spawn().unwrap();
+        let err = std::io::BufReader::new(child.stderr.take().unwrap());
+        line_with(&mut std::io::BufRead::lines(err), "waiting for it");
+        child
+    };
+    let mut child = thread::spawn(start).join().unwrap();
+    assert_eq!(wait(&mut child).code(), None, "a signal ended it");
 }

@@ -225,14 +225,12 @@ fn of_output(error: io::Error) -> io::Error {
 /// for reading and writing; a shell opens it for writing only.
 #[cfg(unix)]
 fn is_closed(out: &io::Stdout) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-
-    use rustix::fs::{OFlags, fcntl_getfl, fstat};
-    let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
-    let (Ok(null), Ok(out_is), Ok(flags)) = (null, fstat(out), fcntl_getfl(out)) else {
+    use rustix::fs::{OFlags, fcntl_getfl, fstat, stat};
+    let (Ok(null), Ok(out_is), Ok(flags)) = (stat("/dev/null"), fstat(out), fcntl_getfl(out))
+    else {
         return false;
     };
-    out_is.st_rdev as u64 == null && flags & OFlags::RWMODE == OFlags::RDWR
+    out_is.st_rdev == null.st_rdev && flags & OFlags::RWMODE == OFlags::RDWR
 }
 
 #[cfg(not(unix))]

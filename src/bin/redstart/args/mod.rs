@@ -6,6 +6,7 @@ mod groups;
 mod kv;
 mod number;
 mod pages;
+mod print;
 mod retries;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -22,6 +23,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs};
 pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
 pub(crate) use pages::{CompletionsArgs, ManArgs};
+pub(crate) use print::{AclArgs, PrintArgs, PrintWhat, Role};
 pub(crate) use retries::{
     CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which,
 };
@@ -70,6 +72,7 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     Health(HealthArgs),
     Doctor(DoctorArgs),
+    Print(PrintArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
     /// A worker process of `demo`.
@@ -117,6 +120,7 @@ impl Command {
             | Self::Topics(_)
             | Self::Health(_)
             | Self::Doctor(_)
+            | Self::Print(_)
             | Self::Completions(_)
             | Self::Man(_) => false,
         };
@@ -133,7 +137,7 @@ impl Command {
     /// exit code.
     pub(crate) fn only_shows(&self) -> bool {
         match self {
-            Self::Tail(_) | Self::Topics(_) => true,
+            Self::Tail(_) | Self::Topics(_) | Self::Print(_) => true,
             Self::Groups(args) => args.action.is_none(),
             Self::Dead(args) => args.action.only_shows(),
             Self::Retries(args) => matches!(args.action, RetriesAction::List(_)),

@@ -10,6 +10,7 @@ mod input;
 mod kv;
 mod migrate;
 mod pages;
+mod print;
 mod publish;
 mod retries;
 mod tail;
@@ -47,6 +48,7 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
         Command::Migrate(args) => migrate::run(args, settings, terminal).await,
         Command::Health(_) => health::run(settings, terminal).await,
         Command::Doctor(args) => doctor::run(args, settings, terminal).await,
+        Command::Print(args) => print::run(args, settings, terminal),
         Command::Completions(args) => pages::completions(args, terminal),
         Command::Man(args) => pages::man(args, terminal),
     }
