@@ -13,6 +13,8 @@ use crate::store::Member;
 pub(crate) trait Running: Send + Sync {
     fn member(&self) -> &Member;
     fn problem(&self) -> Option<String>;
+    /// Whether its runtime has ended, so that it never does anything again.
+    fn is_dead(&self) -> bool;
     fn stop(&self);
     fn end(self: Arc<Self>, grace: Duration) -> BoxFuture<'static, SubscriptionReport>;
 }
@@ -86,11 +88,19 @@ impl Subscription {
     }
 
     /// Names the parts that fail at the moment, with their errors: reading, extending leases,
-    /// bringing retries back, settling, acknowledging. `None` while all of them work. The
-    /// subscription retries each of them until it works.
+    /// bringing retries back, settling, acknowledging, and background tasks that died. `None` while
+    /// all of them work. The subscription retries each of them until it works.
+    ///
+    /// A subscription ends with the runtime on which it was made. Then this says so, and the
+    /// container accepts a new subscription in its place.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.running.problem()
+    }
+
+    /// Whether the runtime that drove it has ended.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.running.is_dead()
     }
 
     /// Stops beginning deliveries; [`unsubscribe`](Self::unsubscribe) does the rest.

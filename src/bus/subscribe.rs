@@ -47,24 +47,33 @@ impl Subscriptions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves the name before the first await, so that exactly one of concurrent calls wins.
-    fn reserve(self: &Arc<Self>, topic: &Topic, group: &Group) -> Result<Reservation, Error> {
+    /// Reserves the name before the first await, so that exactly one of concurrent calls wins. Also
+    /// returns the dead subscription that had the name.
+    fn reserve(
+        self: &Arc<Self>,
+        topic: &Topic,
+        group: &Group,
+    ) -> Result<(Reservation, Option<Subscription>), Error> {
         let mut table = self.table();
         if table.closed {
             return Err(closed(topic));
         }
         let name = (topic.clone(), group.clone());
-        if table.subscriptions.contains_key(&name) {
+        let known = table.subscriptions.get(&name);
+        let dead = known.and_then(|known| known.as_ref().filter(|(_, one)| one.is_dead()));
+        let dead = dead.map(|(_, dead)| dead.clone());
+        if known.is_some() && dead.is_none() {
             let rule = "this container already has a subscription under this group; name another \
                         group to see every message twice, or raise the concurrency for more handlers";
             return Err(Error::new(ErrorKind::AlreadySubscribed, "subscribe", rule)
                 .on(format!("{topic}/{group}")));
         }
         table.subscriptions.insert(name.clone(), None);
-        Ok(Reservation {
+        let reservation = Reservation {
             subscriptions: Arc::clone(self),
             name: Some(name),
-        })
+        };
+        Ok((reservation, dead))
     }
 
     pub(super) fn running(&self) -> Vec<Subscription> {
@@ -123,17 +132,28 @@ impl StoreBus {
             .group
             .clone()
             .unwrap_or_else(|| self.service.clone());
-        let reservation = self.subscriptions.reserve(topic, &group)?;
+        let (reservation, dead) = self.subscriptions.reserve(topic, &group)?;
+        if let Some(dead) = dead {
+            // Releases its deliveries, so that they need not wait for the end of their lease.
+            let _ = dead.unsubscribe(std::time::Duration::ZERO).await;
+        }
         let name = (topic.clone(), group.clone());
         let subscriptions = Arc::clone(&self.subscriptions);
+        let consumer = fresh_name(&self.service)?;
+        let own = consumer.clone();
         let subscription = (self.start)(Setup {
             store: Arc::clone(&self.store),
-            member: Member::of(topic, &group, fresh_name(&self.service)?),
+            member: Member::of(topic, &group, consumer),
             work,
             options,
             limits: self.limits,
             ended: Box::new(move || {
-                subscriptions.table().subscriptions.remove(&name);
+                let mut table = subscriptions.table();
+                // Another subscription may have the name of a dead one by now.
+                let current = table.subscriptions.get(&name).and_then(Option::as_ref);
+                if current.is_some_and(|(_, current)| *current.consumer() == own) {
+                    table.subscriptions.remove(&name);
+                }
             }),
         })
         .await?;
@@ -168,7 +188,9 @@ mod tests {
     fn a_name_is_reserved_once_and_freed_when_the_start_fails() {
         let subscriptions = Arc::<Subscriptions>::default();
         let (topic, group) = names();
-        let kind = |result: Result<Reservation, Error>| result.err().map(|error| error.kind());
+        let kind = |result: Result<(Reservation, Option<Subscription>), Error>| {
+            result.err().map(|error| error.kind())
+        };
         let first = subscriptions.reserve(&topic, &group).unwrap();
         let second = kind(subscriptions.reserve(&topic, &group));
         assert_eq!(second, Some(ErrorKind::AlreadySubscribed));

@@ -201,6 +201,10 @@ impl Running for RunningSubscription {
         self.core.faults.problem()
     }
 
+    fn is_dead(&self) -> bool {
+        self.core.faults.watch.has_lost_its_runtime()
+    }
+
     fn stop(&self) {
         self.core.stop.cancel();
     }

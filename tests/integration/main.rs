@@ -22,6 +22,7 @@ mod removed;
 mod retention;
 mod retries;
 mod roles;
+mod runtimes;
 mod secrets;
 mod shutdown;
 mod stale;

@@ -6,15 +6,19 @@
 //! can tell commands that were certainly not done from those that may have been.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use redis::RedisError;
+use tokio::runtime;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::{self, NoConnection, is_sound};
 use super::server::{RESPONSE_TIMEOUT, Server};
@@ -26,6 +30,10 @@ use crate::domain::Error;
 const BATCH: usize = 1024 * 1024;
 /// How many bytes of commands may be unanswered.
 const UNDER_WAY: usize = 4 * BATCH;
+
+/// A task that has not been polled for this long is not driven: it waits for the server no longer
+/// than for a reply.
+const PATIENCE: Duration = RESPONSE_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 /// The raw reply to each command, or the error that the server answered.
 pub(in crate::adapters::redis) type Replies = Vec<Result<Bytes, RedisError>>;
@@ -42,47 +50,72 @@ enum Failure {
 /// The commands of one caller.
 #[derive(Debug)]
 struct Job {
+    number: u64,
     packed: Vec<u8>,
     commands: usize,
     caller: oneshot::Sender<Result<Replies, Failure>>,
 }
 
+/// What the callers and one task share.
 #[derive(Debug, Default)]
 struct Shared {
     jobs: Mutex<VecDeque<Job>>,
     more: Notify,
     closed: AtomicBool,
+    /// How often the task has been polled.
+    polls: AtomicU64,
+    /// Set when another task takes the link over: the first job that this one has not taken.
+    left_from: OnceLock<u64>,
 }
 
 impl Shared {
     fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.more.notify_one();
+    }
 }
 
 /// The connection. Its task connects at the first command, and again after a failure.
 #[derive(Debug)]
 pub(in crate::adapters::redis) struct Link {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     server: Server,
     name: &'static str,
+    current: Mutex<Current>,
+}
+
+/// The task that carries the link, and its runtime.
+#[derive(Debug, Default)]
+struct Current {
     shared: Arc<Shared>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: Option<JoinHandle<()>>,
+    runtime: Option<runtime::Id>,
+    last_number: u64,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Release);
-        self.shared.more.notify_one();
+        self.inner.current().shared.close();
     }
 }
 
 impl Link {
     pub(in crate::adapters::redis) fn new(server: Server, name: &'static str) -> Self {
-        Self {
+        let inner = Inner {
             server,
             name,
-            shared: Arc::default(),
-            task: Mutex::new(None),
+            current: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
         }
     }
 
@@ -97,15 +130,31 @@ impl Link {
         commands: usize,
     ) -> impl Future<Output = Result<Replies, Error>> + Send + use<> {
         let (caller, answer) = oneshot::channel();
-        self.shared.jobs().push_back(Job {
-            packed,
-            commands,
-            caller,
-        });
-        self.keep_running();
-        self.shared.more.notify_one();
+        let here = runtime::Handle::try_current().ok().map(|here| here.id());
+        let (number, shared, is_own) = {
+            let mut current = self.inner.current();
+            self.inner.keep_running(&mut current);
+            current.last_number += 1;
+            let number = current.last_number;
+            current.shared.jobs().push_back(Job {
+                number,
+                packed,
+                commands,
+                caller,
+            });
+            current.shared.more.notify_one();
+            // The caller of a runtime drives it, and so the task on it.
+            let is_own = here.is_none() || here == current.runtime;
+            (number, Arc::clone(&current.shared), is_own)
+        };
+        // Only a caller of another runtime needs to watch the task.
+        let foreign = (!is_own).then(|| (Arc::clone(&self.inner), shared));
         async move {
-            match answer.await {
+            let answer = match foreign {
+                None => answer.await,
+                Some((inner, shared)) => inner.watch(shared, number, answer).await,
+            };
+            match answer {
                 Ok(Ok(replies)) => Ok(replies),
                 Ok(Err(Failure::NotSent(address, failure))) => {
                     Err(error::no_connection(operation, &address, failure))
@@ -119,20 +168,83 @@ impl Link {
             }
         }
     }
+}
+
+impl Inner {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// Starts the task if none runs, or if its runtime has ended.
-    fn keep_running(&self) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if task.as_ref().is_none_or(JoinHandle::is_finished) {
+    fn keep_running(&self, current: &mut Current) {
+        if current.task.as_ref().is_none_or(JoinHandle::is_finished) {
             let (server, name) = (self.server.clone(), self.name);
-            let shared = Arc::clone(&self.shared);
+            let shared = Arc::clone(&current.shared);
             // Callers of a task that panics get their error at once; health asks on the link itself.
             let traffic = Watch::default().supervise("the link", move |_| {
-                Traffic::new(server.clone(), name, Arc::clone(&shared)).run()
+                counted(Traffic::new(server.clone(), name, Arc::clone(&shared)))
             });
-            *task = Some(tokio::spawn(traffic));
+            current.task = Some(tokio::spawn(traffic));
+            current.runtime = Some(runtime::Handle::current().id());
         }
     }
+
+    /// Waits for the answer to a job whose task runs on another runtime. That runtime may have
+    /// stopped: one of `block_on` works only while that call lasts. If the task is not polled for as
+    /// long as it could wait for the server, a task on the caller's runtime takes the link over.
+    async fn watch(
+        &self,
+        mut shared: Arc<Shared>,
+        number: u64,
+        mut answer: oneshot::Receiver<Result<Replies, Failure>>,
+    ) -> Result<Result<Replies, Failure>, oneshot::error::RecvError> {
+        loop {
+            let polls = shared.polls.load(Ordering::Acquire);
+            if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
+                return answer;
+            }
+            if shared.polls.load(Ordering::Acquire) != polls {
+                continue;
+            }
+            let next = self.take_over(&shared);
+            // The task has taken the job and may have written it.
+            if shared.left_from.get().is_some_and(|left| number < *left) {
+                let cause = io::Error::from(io::ErrorKind::TimedOut).into();
+                return Ok(Err(Failure::Unknown(cause)));
+            }
+            shared = next;
+        }
+    }
+
+    /// Puts a new task on this runtime in the place of one that nobody drives. The jobs that the old
+    /// one has not taken go on here. Returns what the new task shares.
+    fn take_over(&self, old: &Arc<Shared>) -> Arc<Shared> {
+        let mut current = self.current();
+        if Arc::ptr_eq(&current.shared, old) {
+            let waiting = std::mem::take(&mut *old.jobs());
+            let next = current.last_number + 1;
+            let left = waiting.front().map_or(next, |job| job.number);
+            let _ = old.left_from.set(left);
+            old.close();
+            current.shared = Arc::default();
+            *current.shared.jobs() = waiting;
+            current.task = None;
+            self.keep_running(&mut current);
+            metrics::counter!("redstart_reconnects_total", "connection" => self.name).increment(1);
+        }
+        Arc::clone(&current.shared)
+    }
+}
+
+/// Runs the task and counts how often it is polled.
+async fn counted(traffic: Traffic) {
+    let shared = Arc::clone(&traffic.shared);
+    let mut running = pin!(traffic.run());
+    poll_fn(|context| {
+        shared.polls.fetch_add(1, Ordering::AcqRel);
+        running.as_mut().poll(context)
+    })
+    .await;
 }
 
 /// A caller whose commands were written.

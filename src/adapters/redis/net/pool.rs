@@ -74,7 +74,12 @@ impl Pool {
         })?;
         // The slot stays empty during the exchange. So a dropped future leaves an empty slot behind,
         // not a connection with an unread reply.
-        let idle = slot.take().filter(|idle| !idle.is_dead());
+        let mut idle = slot.take().filter(|idle| !idle.is_dead());
+        if let Some(pooled) = &mut idle
+            && !pooled.is_driven().await
+        {
+            idle = None;
+        }
         let mut pooled = match idle {
             Some(pooled) => pooled,
             None => self

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::socket2::Socket as Socket2;
 use redis::{AsyncConnectionConfig, ConnectionInfo, RedisConnectionInfo};
+use tokio::runtime;
 use tokio::task::JoinHandle;
 
 use super::error::NoConnection;
@@ -20,6 +21,8 @@ use crate::domain::{Error, ErrorKind};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a reply may take, except that of a blocking read.
 pub(in crate::adapters::redis) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection of another runtime may take to show that it works.
+const DRIVEN_WITHIN: Duration = Duration::from_secs(1);
 /// How many commands the client queues before its callers wait.
 const PIPELINE_BUFFER: usize = 1024;
 
@@ -89,6 +92,7 @@ impl Server {
                 connection,
                 socket,
                 traffic,
+                runtime: runtime::Handle::current().id(),
             })
         };
         within(2 * CONNECT_TIMEOUT, connecting).await
@@ -119,12 +123,26 @@ pub(super) struct Pooled {
     socket: Socket2,
     /// Carries the connection's commands and replies. It ends with the runtime that spawned it.
     traffic: JoinHandle<()>,
+    runtime: runtime::Id,
 }
 
 impl Pooled {
     /// Whether the idle connection has died.
     pub(super) fn is_dead(&self) -> bool {
         self.traffic.is_finished() || stream::is_closed(&self.socket)
+    }
+
+    /// Whether the connection can be used from this runtime. One that another runtime made is asked
+    /// first: if nobody drives that runtime, no command would be sent.
+    pub(super) async fn is_driven(&mut self) -> bool {
+        if self.runtime == runtime::Handle::current().id() {
+            return true;
+        }
+        let asking = redis::cmd("PING");
+        let asked = asking.exec_async(&mut self.connection);
+        tokio::time::timeout(DRIVEN_WITHIN, asked)
+            .await
+            .is_ok_and(|answer| answer.is_ok())
     }
 }
 
