@@ -122,7 +122,7 @@ async fn a_lost_connection(container: &Container, faults: &Faults) {
         let error = bus.publish(&orders, &envelope).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         let health = container.health().await;
-        assert!(!health.ok && !health.bus.ok && health.kv.ok, "{health:?}");
+        assert!(!health.ok && !health.bus.ok && !health.kv.ok, "{health:?}");
         faults.reconnect();
     }
     while seen.len() < 3 {

@@ -26,7 +26,7 @@ pub enum PublishFault {
 
 /// Stands before a store and lets its operations fail on demand. Clones are the same.
 ///
-/// The operations of the key-value store always pass.
+/// A lost connection and a delay concern every operation, those of the key-value store included.
 ///
 /// # Example
 ///
@@ -200,7 +200,6 @@ impl Decorator for Faults {
         Box::pin(async move {
             let log = next.store.log();
             match op {
-                Op::Values(_) => next.run(op).await,
                 Op::Log(LogOp::Append { at, entries }) => {
                     self.pass(PUBLISH).await?;
                     let Some(faults) = self.faults_of_next(entries.len()) else {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::handler::Work;
 use crate::api::options::SubscribeOptions;
-use crate::domain::{Error, TopicSettings};
+use crate::domain::{Error, RetryPolicy, TopicSettings};
 use crate::store::{Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, Member, Store};
 use crate::wire::Limits;
 use crate::worker::fault::{Faults, Pressure};
@@ -25,7 +25,11 @@ use crate::worker::services::lease_keeper::LeaseKeeper;
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
-    pub(crate) handler_name: String,
+    work: Work,
+    /// The name of a handler that has none of its own.
+    handler_name: String,
+    /// A message may have one attempt only, so every attempt is marked.
+    pub(crate) marks_attempts: bool,
     pub(crate) options: SubscribeOptions,
     pub(crate) limits: Limits,
     pub(crate) meters: Arc<Meters>,
@@ -111,7 +115,9 @@ impl Core {
         let (acks, ack_queue) = mpsc::channel(2 * MAX_BATCH);
         let (writes, write_queue) = mpsc::channel(2 * MAX_BATCH);
         let core = Self {
+            work: work.clone(),
             handler_name: handler_name(&options, work, &member),
+            marks_attempts: may_have_one_attempt(&options, work),
             capacity: Capacity::new(at_once, options.prefetch),
             store,
             member,
@@ -139,6 +145,24 @@ impl Core {
             writes: write_queue,
         };
         (core, settlements)
+    }
+
+    /// The retry policy for messages of a type.
+    pub(crate) fn retry(&self, message_type: &str) -> &RetryPolicy {
+        let route = self.work.route(message_type);
+        let policy = route.and_then(|route| route.retry.as_ref());
+        policy.unwrap_or(&self.options.retry)
+    }
+
+    /// The name of the handler for messages of a type, in dead letters: the one given to the route or
+    /// the subscription, else its own, else `topic/group`. `None`: the type is unknown.
+    pub(crate) fn handler_name(&self, message_type: Option<&str>) -> &str {
+        let route = message_type.and_then(|message_type| self.work.route(message_type));
+        let Some(route) = route else {
+            return &self.handler_name;
+        };
+        let given = route.name.as_deref().or(self.options.handler.as_deref());
+        given.or(route.own_name).unwrap_or(&self.handler_name)
     }
 
     /// Releases deliveries; no attempt counts. Returns how many this consumer still had.
@@ -194,6 +218,15 @@ impl Core {
 /// How many crashes make a message run alone: two, or one where the next would be the last.
 fn alone_from(max_attempts: u32) -> u32 {
     max_attempts.saturating_sub(1).clamp(1, 2)
+}
+
+/// Whether the subscription or one of its routes allows one attempt only.
+fn may_have_one_attempt(options: &SubscribeOptions, work: &Work) -> bool {
+    let routes = work.routes();
+    let of_routes = routes.iter().filter_map(|route| route.retry.as_ref());
+    of_routes
+        .chain([&options.retry])
+        .any(|policy| policy.max_attempts() == 1)
 }
 
 /// The handler's name in dead letters: the given one, else its own, else `topic/group`.

@@ -1,3 +1,78 @@
 //! Messages, handlers and routers on the store in memory: no server is needed.
 
+mod arguments;
+mod batches;
+mod errors;
+mod names;
+mod routing;
 mod send;
+mod timeouts;
+
+use std::time::Duration;
+
+use redstart::testing::TestBus;
+use redstart::{Envelope, Group, Message, Topic};
+
+use serde::{Deserialize, Serialize};
+
+const ORDERS: Topic = Topic::from_static("orders");
+const BILLING: Group = Group::from_static("billing");
+
+/// Longer than any test takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Placed {
+    id: u32,
+}
+
+impl Message for Placed {
+    const TYPE: &'static str = "order.placed";
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Cancelled {
+    id: u32,
+}
+
+impl Message for Cancelled {
+    const TYPE: &'static str = "order.cancelled";
+}
+
+/// A message as a handler saw it, for the test.
+#[derive(Clone, Default)]
+struct Seen(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Seen {
+    fn note(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = self.0.lock().unwrap().clone();
+        lines.sort();
+        lines
+    }
+}
+
+/// Publishes a message, and waits until all work that is due is done.
+async fn send<T: Message + Serialize>(test: &TestBus, message: &T) {
+    test.container().bus().send(&ORDERS, message).await.unwrap();
+    test.settle(PATIENCE).await;
+}
+
+/// Publishes an envelope of any type, and waits until all work that is due is done.
+async fn publish(test: &TestBus, envelope: Envelope) {
+    let bus = test.container().bus();
+    bus.publish(&ORDERS, &envelope).await.unwrap();
+    test.settle(PATIENCE).await;
+}
+
+/// Reason, attempts, handler and error of each dead letter.
+async fn letters(test: &TestBus) -> Vec<(String, u32, String, String)> {
+    let letters = test.dead_letters(&ORDERS, &BILLING).await;
+    letters
+        .into_iter()
+        .map(|one| (one.reason.to_string(), one.attempts, one.handler, one.error))
+        .collect()
+}

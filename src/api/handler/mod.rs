@@ -13,5 +13,5 @@ pub use extract::{
     State, Tenant,
 };
 pub use message::Message;
-pub(crate) use port::Work;
 pub use port::{RawBatchHandler, RawHandler};
+pub(crate) use port::{RouteSettings, Work};

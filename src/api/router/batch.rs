@@ -162,7 +162,7 @@ where
     type Message = Args::Message;
 
     fn into_batch_route(self, state: Arc<S>, options: RouteOptions) -> Pending {
-        Pending::new(&options, |around| {
+        Pending::new(options, F::name(), |around| {
             Ready::Batch(Box::new(Many::<S, F, Args, Via> {
                 state,
                 handler: self,

@@ -226,7 +226,7 @@ impl<S: Send + Sync + 'static> Router<S> {
         Via: Unrouted<Args> + 'static,
     {
         let state = Arc::clone(&self.state);
-        let route = single::<S, F, Args, Via>(handler, state, &RouteOptions::new());
+        let route = single::<S, F, Args, Via>(handler, state, RouteOptions::new());
         self.set_otherwise(route);
         self
     }

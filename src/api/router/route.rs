@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::options::RouteOptions;
 use crate::api::delivery::Delivery;
 use crate::api::handler::call::{Call, Routed, TimedOut};
-use crate::api::handler::{Arguments, Message};
+use crate::api::handler::{Arguments, Message, RouteSettings};
 use crate::domain::{BoxFuture, ErrorRules, IntoOutcome, Outcome};
 
 /// A handler of single deliveries.
@@ -44,6 +44,7 @@ pub struct Pending {
     make: Make,
     /// The limit of the route itself, if it has one.
     limit: Option<Duration>,
+    settings: RouteSettings,
 }
 
 impl fmt::Debug for Pending {
@@ -56,22 +57,33 @@ impl fmt::Debug for Pending {
 
 impl Pending {
     pub(super) fn new(
-        options: &RouteOptions,
+        options: RouteOptions,
+        own_name: Option<&'static str>,
         make: impl FnOnce(Around) -> Ready + Send + Sync + 'static,
     ) -> Self {
+        let RouteOptions {
+            name,
+            timeout,
+            retry,
+        } = options;
         Self {
             make: Box::new(make),
-            limit: options.timeout,
+            limit: timeout,
+            settings: RouteSettings {
+                name,
+                own_name,
+                retry,
+            },
         }
     }
 
     /// Fixes the rules: those of another router do not apply.
     pub(super) fn with_rules(self, rules: Arc<ErrorRules>) -> Self {
-        let Self { make, limit } = self;
+        let make = self.make;
         let make = move |around: Around| make(Around { rules, ..around });
         Self {
             make: Box::new(make),
-            limit,
+            ..self
         }
     }
 
@@ -79,9 +91,9 @@ impl Pending {
         self.limit
     }
 
-    pub(super) fn ready(self, around: Around) -> Ready {
+    pub(super) fn ready(self, around: Around) -> (Ready, RouteSettings) {
         let limit = self.limit.or(around.limit);
-        (self.make)(Around { limit, ..around })
+        ((self.make)(Around { limit, ..around }), self.settings)
     }
 }
 
@@ -166,11 +178,11 @@ where
     type Message = Via::Message;
 
     fn into_route(self, state: Arc<S>, options: RouteOptions) -> Pending {
-        single::<S, F, Args, Via>(self, state, &options)
+        single::<S, F, Args, Via>(self, state, options)
     }
 }
 
-pub(super) fn single<S, F, Args, Via>(handler: F, state: Arc<S>, options: &RouteOptions) -> Pending
+pub(super) fn single<S, F, Args, Via>(handler: F, state: Arc<S>, options: RouteOptions) -> Pending
 where
     S: Send + Sync + 'static,
     F: Call<Args> + Send + Sync + 'static,
@@ -179,7 +191,7 @@ where
     Args: Arguments<S, Via> + 'static,
     Via: 'static,
 {
-    Pending::new(options, |around| {
+    Pending::new(options, F::name(), |around| {
         Ready::Each(Box::new(Single::<S, F, Args, Via> {
             state,
             handler,

@@ -9,25 +9,42 @@ use rustc_hash::FxHashMap;
 
 use super::route::{BatchRoute, Ready};
 use crate::api::delivery::Delivery;
-use crate::api::handler::{RawBatchHandler, RawHandler};
+use crate::api::handler::{RawBatchHandler, RawHandler, RouteSettings};
 use crate::domain::{BoxFuture, Outcome, Reason, panic_text};
 
 /// The routes of a subscription.
 pub(super) struct Routes {
-    pub(super) by_type: FxHashMap<&'static str, Ready>,
+    pub(super) by_type: FxHashMap<&'static str, (Ready, RouteSettings)>,
     /// The handler of all other types.
-    pub(super) otherwise: Option<Ready>,
+    pub(super) otherwise: Option<(Ready, RouteSettings)>,
 }
 
 impl Routes {
     pub(super) fn has_batches(&self) -> bool {
-        let is_batch = |route: &Ready| matches!(route, Ready::Batch(_));
-        self.by_type.values().chain(&self.otherwise).any(is_batch)
+        self.all()
+            .any(|(route, _)| matches!(route, Ready::Batch(_)))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &(Ready, RouteSettings)> {
+        self.by_type.values().chain(&self.otherwise)
+    }
+
+    fn of_type(&self, message_type: &str) -> Option<&(Ready, RouteSettings)> {
+        let found = self.by_type.get(message_type);
+        found.or(self.otherwise.as_ref())
     }
 
     fn of(&self, delivery: &Delivery) -> Option<&Ready> {
-        let found = self.by_type.get(delivery.envelope().message_type());
-        found.or(self.otherwise.as_ref())
+        let found = self.of_type(delivery.envelope().message_type());
+        found.map(|(route, _)| route)
+    }
+
+    fn settings(&self, message_type: &str) -> Option<&RouteSettings> {
+        self.of_type(message_type).map(|(_, settings)| settings)
+    }
+
+    fn all_settings(&self) -> Vec<&RouteSettings> {
+        self.all().map(|(_, settings)| settings).collect()
     }
 
     fn unhandled(&self, delivery: &Delivery) -> Outcome {
@@ -61,6 +78,14 @@ impl RawHandler for Routes {
             }),
             None => Box::pin(ready(self.unhandled(&delivery))),
         }
+    }
+
+    fn route(&self, message_type: &str) -> Option<&RouteSettings> {
+        self.settings(message_type)
+    }
+
+    fn routes(&self) -> Vec<&RouteSettings> {
+        self.all_settings()
     }
 }
 
@@ -119,6 +144,14 @@ impl RawBatchHandler for Routes {
                 .map(|outcome| outcome.unwrap_or_else(missing))
                 .collect()
         })
+    }
+
+    fn route(&self, message_type: &str) -> Option<&RouteSettings> {
+        self.settings(message_type)
+    }
+
+    fn routes(&self) -> Vec<&RouteSettings> {
+        self.all_settings()
     }
 }
 

@@ -103,12 +103,14 @@ pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part
 /// Messages with the same number of failed attempts share a call, and each failed attempt halves
 /// how many do. At its last attempt a message is alone.
 fn split(mut batch: Vec<Begun>, core: &Core) -> Vec<Vec<Begun>> {
-    let (most, max_attempts) = (core.options.batch.0, core.options.retry.max_attempts());
+    let most = core.options.batch.0;
     // Stable, so the messages of a part keep their order.
     batch.sort_by_key(|one| one.count.failed);
     let mut parts: Vec<Vec<Begun>> = Vec::new();
     for one in batch {
         let failed = one.count.failed;
+        let retry = core.retry(one.delivery.envelope().message_type());
+        let max_attempts = retry.max_attempts();
         match parts.last_mut() {
             Some(part)
                 if part[0].count.failed == failed

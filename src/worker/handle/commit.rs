@@ -35,12 +35,14 @@ pub(super) async fn commit(
             delay,
             attempts,
             error,
-        } => Consumer::of(core).reschedule(entry, envelope, delay, attempts, error),
+        } => Consumer::of(core, Some(&envelope.message_type))
+            .reschedule(entry, envelope, delay, attempts, error),
         Verdict::DeadLetter {
             reason,
             attempts,
             error,
-        } => Consumer::of(core).dead_letter(entry, envelope, reason, attempts, error),
+        } => Consumer::of(core, Some(&envelope.message_type))
+            .dead_letter(entry, envelope, reason, attempts, error),
     };
     write(core, lease, id, ending).await;
 }
@@ -54,7 +56,7 @@ pub(super) async fn commit_undecodable(
     error: &Undecodable,
 ) {
     let id = entry.id;
-    let ending = Consumer::of(core).undecodable(entry, attempts, error.to_string());
+    let ending = Consumer::of(core, None).undecodable(entry, attempts, error.to_string());
     write(core, lease, id, ending).await;
 }
 
@@ -140,10 +142,10 @@ struct Consumer<'a> {
 }
 
 impl<'a> Consumer<'a> {
-    fn of(core: &'a Core) -> Self {
+    fn of(core: &'a Core, message_type: Option<&str>) -> Self {
         Self {
             member: &core.member,
-            handler: &core.handler_name,
+            handler: core.handler_name(message_type),
             now: core.store.now(),
         }
     }

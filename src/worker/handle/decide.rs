@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::api::options::SubscribeOptions;
 use crate::domain::{Outcome, Reason, RetryPolicy, Verdict};
 use crate::worker::handle::count::{CRASH, Count};
 
@@ -15,21 +14,24 @@ pub(super) struct Chance {
     pub(super) pressure: Duration,
 }
 
+/// What a decision goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules<'a> {
+    pub(super) retry: &'a RetryPolicy,
+    /// Whether a message that this version does not understand is tried again.
+    pub(super) undecodable_retry: bool,
+}
+
 /// Decides about a delivery whose handler has returned. If this version does not understand the
 /// message, no further attempt of it can succeed, but one of another version may.
-pub(super) fn decide(
-    outcome: Outcome,
-    count: Count,
-    options: &SubscribeOptions,
-    chance: Chance,
-) -> Verdict {
-    let policy = &options.retry;
+pub(super) fn decide(outcome: Outcome, count: Count, rules: Rules<'_>, chance: Chance) -> Verdict {
+    let policy = rules.retry;
     let attempts_left = count.attempt() < policy.max_attempts();
     let outcome = match outcome {
         Outcome::DeadLetter {
             reason: Reason::Undecodable | Reason::Unhandled,
             error,
-        } if options.undecodable_retry && attempts_left => Outcome::Retry { error, delay: None },
+        } if rules.undecodable_retry && attempts_left => Outcome::Retry { error, delay: None },
         outcome => outcome,
     };
     let Chance { random, pressure } = chance;
@@ -66,8 +68,11 @@ mod tests {
     }
 
     fn decide(outcome: Outcome, count: Count) -> Verdict {
-        let options = SubscribeOptions::new().with_retry(policy());
-        super::decide(outcome, count, &options, Chance::default())
+        let rules = Rules {
+            retry: &policy(),
+            undecodable_retry: false,
+        };
+        super::decide(outcome, count, rules, Chance::default())
     }
 
     #[test]
@@ -88,13 +93,15 @@ mod tests {
 
     #[test]
     fn a_message_that_is_not_understood_is_retried_on_demand_and_keeps_its_reason() {
-        let options = SubscribeOptions::new()
-            .with_retry(policy())
-            .with_undecodable_retry(true);
+        let policy = policy();
+        let rules = Rules {
+            retry: &policy,
+            undecodable_retry: true,
+        };
         for reason in [Reason::Undecodable, Reason::Unhandled] {
             let after = |failed| {
                 let outcome = Outcome::dead_letter_as(reason, "not a u32");
-                super::decide(outcome, count(failed, 0), &options, Chance::default())
+                super::decide(outcome, count(failed, 0), rules, Chance::default())
             };
             assert!(matches!(after(0), Verdict::Reschedule { attempts: 1, .. }));
             assert!(matches!(after(1), Verdict::Reschedule { attempts: 2, .. }));
@@ -111,7 +118,7 @@ mod tests {
         let rejected = super::decide(
             Outcome::dead_letter("no"),
             count(0, 0),
-            &options,
+            rules,
             Chance::default(),
         );
         assert!(matches!(rejected, Verdict::DeadLetter { attempts: 1, .. }));

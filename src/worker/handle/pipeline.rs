@@ -15,7 +15,7 @@ use crate::worker::fault::back_off;
 use crate::worker::handle::call::call;
 use crate::worker::handle::commit::{commit, commit_undecodable};
 use crate::worker::handle::count::{Count, count};
-use crate::worker::handle::decide::{Chance, decide, decide_early, wants_another_attempt};
+use crate::worker::handle::decide::{Chance, Rules, decide, decide_early, wants_another_attempt};
 use crate::worker::handle::decode::{Entry, decode};
 use crate::worker::handle::in_hand::InHand;
 use crate::worker::intake::gate::Turn;
@@ -120,8 +120,7 @@ impl Begun {
 
     /// Whether the store must know of the attempt before the handler is called.
     fn needs_mark(&self, core: &Core) -> bool {
-        (self.lease.is_taken_over() || core.options.retry.max_attempts() == 1)
-            && !self.lease.is_only_copy()
+        (self.lease.is_taken_over() || core.marks_attempts) && !self.lease.is_only_copy()
     }
 }
 
@@ -199,7 +198,8 @@ pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
     // A foreign producer may count attempts of its own, so a log entry gets one attempt at least.
     let is_retry = entry.id.lane == Lane::Redelivery;
     let last_error = envelope.last_error().filter(|_| is_retry);
-    if let Some(verdict) = decide_early(count, last_error, &core.options.retry) {
+    let retry = core.retry(envelope.message_type());
+    if let Some(verdict) = decide_early(count, last_error, retry) {
         commit(core, &lease, entry, &envelope, verdict).await;
         return None;
     }
@@ -247,6 +247,10 @@ pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome) {
         random: fastrand::f64(),
         pressure,
     };
-    let verdict = decide(outcome, count, &core.options, chance);
+    let rules = Rules {
+        retry: core.retry(delivery.envelope().message_type()),
+        undecodable_retry: core.options.undecodable_retry,
+    };
+    let verdict = decide(outcome, count, rules, chance);
     commit(core, &lease, entry, delivery.envelope(), verdict).await;
 }

@@ -102,10 +102,9 @@ pub(crate) async fn reclaim_some(
     if max == 0 {
         return Ok(Next::Full);
     }
-    // Where one attempt is allowed, every attempt is marked.
-    let unmarked = match core.options.retry.max_attempts() {
-        1 => Unmarked::NotBegun,
-        _ => Unmarked::Begun,
+    let unmarked = match core.marks_attempts {
+        true => Unmarked::NotBegun,
+        false => Unmarked::Begun,
     };
     let sent = Instant::now();
     let reclaimed = core
