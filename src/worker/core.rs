@@ -241,10 +241,35 @@ fn handler_name(options: &SubscribeOptions, work: &Work, member: &Member) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{IntoRouter, Payload};
+    use crate::api::{IntoRouter, Message, Payload, RouteOptions, Router};
+    use crate::domain::Outcome;
     use crate::worker::fixture::member;
 
     async fn bill(_: Payload<u32>) {}
+
+    #[derive(serde::Deserialize)]
+    struct Placed;
+
+    impl Message for Placed {
+        const TYPE: &'static str = "order.placed";
+    }
+
+    async fn placed(_: Placed) {}
+
+    #[test]
+    fn attempts_are_marked_where_a_subscription_or_a_route_allows_one() {
+        let single = || RetryPolicy::fixed(std::time::Duration::ZERO).with_max_attempts(1);
+        let work = |route: RouteOptions| {
+            let router = Router::new().otherwise(Outcome::Ack).on_with(route, placed);
+            IntoRouter::into_work(router, None).unwrap()
+        };
+        let default = SubscribeOptions::new();
+        let plain = work(RouteOptions::new());
+        assert!(!may_have_one_attempt(&default, &plain));
+        let once = work(RouteOptions::new().with_retry(single()));
+        assert!(may_have_one_attempt(&default, &once));
+        assert!(may_have_one_attempt(&default.with_retry(single()), &plain));
+    }
 
     #[test]
     fn a_handler_is_named_by_choice_by_itself_or_by_its_subscription() {
