@@ -42,7 +42,7 @@ pub async fn a_late_acknowledgement_counts<S: Subject>(subject: &S) {
 }
 
 /// > Where the member does not hold the delivery, nothing is written.
-/// > The member did not hold the delivery any more, and the store wrote nothing.
+/// > Another member holds the delivery, or the group is gone; the store wrote nothing.
 pub async fn a_stale_settlement_is_rejected<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..2).await;
