@@ -22,13 +22,13 @@ local function find_group(key, name)
   end
 end
 
--- Counts entries from an id on. Stops after `most` entries or after copying about `bytes` bytes.
--- Returns the count, and whether it reached the end of the stream.
-local function count(key, from, most, bytes)
+-- Counts entries between two ids. Stops after `most` entries or after copying about `bytes` bytes.
+-- Returns the count, and whether it counted all.
+local function count(key, from, to, most, bytes)
   -- Begin with small pages: the server copies a whole page before the script can weigh it.
   local found, size = 0, 1
   while found < most and bytes > 0 do
-    local page = redis.call('XRANGE', key, from, '+', 'COUNT', size)
+    local page = redis.call('XRANGE', key, from, to, 'COUNT', size)
     for _, entry in ipairs(page) do
       for _, part in ipairs(entry[2]) do
         bytes = bytes - #part
@@ -55,6 +55,6 @@ local function lag_of(key, group, most, bytes)
   if reported == 0 then
     return 0
   end
-  local left, all = count(key, '(' .. group['last-delivered-id'], most, bytes)
+  local left, all = count(key, '(' .. group['last-delivered-id'], '+', most, bytes)
   return all and left or math.max(left, reported)
 end

@@ -132,6 +132,9 @@ role! {
             at: &'a GroupAt, records: &'a [Restoring], again: bool,
         ) -> Vec<Restored>;
 
+        /// How many dead letters there are.
+        fn count as Count(at: &'a GroupAt) -> u64;
+
         /// How many dead letters there are of each cause, the most frequent first. Exact at any
         /// number of dead letters: the store counts as they come and go.
         fn causes as Causes(at: &'a GroupAt) -> Vec<Cause>;

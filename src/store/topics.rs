@@ -52,7 +52,9 @@ pub struct Trimmed {
     pub removed: u64,
     /// Entries left in the log.
     pub length: u64,
-    /// Entries that the slowest group has not settled; all of them while there is no group.
+    /// What the topic keeps for its groups: the log's entries from the first that a group has not
+    /// settled on, all of them while there is no group; and each group's scheduled retries and
+    /// unsettled redeliveries.
     pub backlog: u64,
     /// Whether the topic's settings are stored; FLUSHALL removes them.
     pub known: bool,
@@ -89,6 +91,10 @@ role! {
         /// Removes from the log what retention no longer asks for; never an entry that a group has
         /// not settled. Also measures the backlog.
         fn trim as Trim(at: &'a Partition) -> Trimmed;
+
+        /// Trims the log, unless another call of this method did so less than `pause` ago: the
+        /// consumers of a topic share the work. Returns how many entries it removed.
+        fn trim_in_turn as TrimInTurn(at: &'a Partition, pause: Duration) -> u64;
 
         /// Removes settled entries from a group's redelivery stream.
         fn trim_redelivery as TrimRedelivery(at: &'a GroupAt) -> ();

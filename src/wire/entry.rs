@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Topic};
+use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Timestamp, Topic};
 use crate::wire::envelope;
 
 /// The size limit of an entry, checked before the entry is decoded.
@@ -86,7 +86,9 @@ pub fn encode_entry(
 
 /// Decodes the fields of a stream entry, whichever producer wrote it.
 ///
-/// A missing `id` and `ts` are derived from the entry; missing `attempts` are 0.
+/// A missing `id` and `ts` are derived from the entry; missing `attempts` are 0. An entry id can be
+/// ahead of every clock, as after an XADD with microseconds. The latest time of the calendar then
+/// stands for a missing `ts`.
 ///
 /// # Errors
 ///
@@ -110,9 +112,7 @@ pub fn decode_entry<'a>(
         .into());
     }
     let draft = envelope::decode(codec, bytes)?;
-    let appended = entry
-        .time()
-        .ok_or_else(|| format!("the entry's time is out of range: {entry}"))?;
+    let appended = entry.time().unwrap_or(Timestamp::MAX);
     Ok(draft.complete(&format!("redstart:{topic}:{entry}"), appended)?)
 }
 

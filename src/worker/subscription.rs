@@ -157,7 +157,6 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         Janitor {
             store: Arc::clone(&core.store),
             member: Arc::clone(&core.member),
-            meters: Arc::clone(&core.meters),
             settled,
         },
         core.halt.clone(),

@@ -55,7 +55,7 @@ fn cases() -> Vec<Case> {
         "group_create.lua": &[LOG, REDO], &["other", "next"];
         "group_lease.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["g", "me", "1"];
         "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
-        "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g"];
+        "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g", "0-0", ""];
         "kv_cas.lua": &["k"], &["0", "", "a", "0"];
         "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "extend", "log", "1-1", "", "redo", "1-1", ""];
         "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "release", "log", "1-1", "", "redo", "1-1", "0"];
@@ -64,7 +64,7 @@ fn cases() -> Vec<Case> {
         "once_settle.lua": &["k"], &["token", "complete", "1000", "result"];
         "promote.lua": &[RETRY, BODY, REDO], &["10"];
         "claim_expired.lua": &[LOG, REDO, META], &["g", "heir", "0", "10", "0-0", "0-0", "2"];
-        "trim.lua" on "lib/groups.lua": &[LOG, META], &[""];
+        "trim.lua" on "lib/groups.lua": &[LOG, META], &["", "{t}:group:", "0"];
         "schema.lua": &["{s}:schema"], &["begin", "token", "0001", "sum", "1000"];
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
         "retry_move_out.lua": &[RETRY, BODY, REDO], &["run", "log:9-1"];

@@ -290,11 +290,12 @@ impl Model {
     pub(crate) fn trim(&mut self) -> [u64; 3] {
         let floor = self.groups.values().map(|group| group.log.floor()).min();
         let left = self.log.len() - self.removed;
-        let unsettled = self.groups.values().map(|group| {
-            let lag = self.log.len() - group.log.delivered;
-            lag + group.log.pending().count()
+        let later = self.groups.values().map(|group| {
+            let unread = group.redo.len() - group.redone.delivered;
+            group.scheduled.len() + unread + group.redone.pending().count()
         });
-        let backlog = unsettled.max().unwrap_or(left).min(left);
+        let kept = floor.map_or(left, |floor| self.log.len() - floor);
+        let backlog = kept + later.sum::<usize>();
         let unwanted = match self.retention {
             Retention::Count(keep) => self.log.len().saturating_sub(keep as usize),
             _ => floor.unwrap_or(0),

@@ -274,7 +274,9 @@ impl Decorator for Broken {
                     let lease = Duration::from_millis(1);
                     run = Op::Topics(TopicsOp::SetLease { by, lease });
                 }
-                Op::Topics(TopicsOp::Trim { at }) if flaw == Flaw::TrimsWithoutFloor => {
+                Op::Topics(TopicsOp::Trim { at } | TopicsOp::TrimInTurn { at, .. })
+                    if flaw == Flaw::TrimsWithoutFloor =>
+                {
                     if let Some(newest) = store.log().newest(at).await? {
                         self.trimmed.lock().unwrap().insert(at.clone(), newest);
                     }

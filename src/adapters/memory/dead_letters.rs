@@ -200,6 +200,10 @@ impl DeadLetters for MemoryAdapter {
         })
     }
 
+    fn count<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<u64, Error>> {
+        turn(move || Ok(self.in_group(at, |group| group.dead.len() as u64)))
+    }
+
     fn newest<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
         turn(move || Ok(self.in_group(at, |group| group.dead.last_key_value().map(|(id, _)| *id))))
     }

@@ -61,6 +61,12 @@ impl Sequence {
         self.entries.range(self.entries.len().saturating_sub(max)..)
     }
 
+    /// How many entries there are from an id on.
+    pub(super) fn len_from(&self, id: EntryId) -> u64 {
+        let before = self.entries.partition_point(|(known, _)| *known < id);
+        (self.entries.len() - before) as u64
+    }
+
     fn get(&self, id: EntryId) -> Option<&Fields> {
         let at = self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         self.entries.get(at).map(|(_, fields)| fields)

@@ -87,6 +87,8 @@ pub(super) struct TopicState {
     pub(super) groups: BTreeMap<Group, GroupState>,
     /// Notified when the log or a redelivery stream has a new entry.
     pub(super) arrived: Arc<Notify>,
+    /// When a consumer last trimmed the log.
+    pub(super) trimmed: Option<Instant>,
 }
 
 impl TopicState {
@@ -127,6 +129,12 @@ pub(super) struct GroupState {
 }
 
 impl GroupState {
+    /// Scheduled retries and unsettled redeliveries.
+    pub(super) fn later(&self) -> u64 {
+        let unsettled = self.redelivered.lag(&self.redelivery);
+        (self.scheduled.len() + self.redelivered.pending.len()) as u64 + unsettled
+    }
+
     pub(super) fn cursor(&mut self, lane: Lane) -> &mut Cursor {
         match lane {
             Lane::Log => &mut self.log,

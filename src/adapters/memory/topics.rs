@@ -47,12 +47,9 @@ impl MemoryAdapter {
             // The smallest id that a group still needs: the log keeps everything from there on.
             let floor = topic.groups.values().map(|group| group.log.floor()).min();
             let settled = |id: EntryId| floor.is_none_or(|floor| id < floor);
-            let unsettled = topic.groups.values().map(|group| {
-                let pending = group.log.pending.len() as u64;
-                group.log.lag(&topic.log) + pending
-            });
-            let length = topic.log.len();
-            let backlog = unsettled.max().unwrap_or(length).min(length);
+            let later = topic.groups.values().map(GroupState::later);
+            let later: u64 = later.sum();
+            let backlog = later + topic.log.len_from(floor.unwrap_or_default());
             let removed = match topic.settings.unwrap_or_default().retention() {
                 Retention::Settled => topic.log.trim(|id, _| floor.is_some() && settled(id)),
                 Retention::Count(keep) => topic.log.trim(|id, len| len > keep && settled(id)),
@@ -170,6 +167,23 @@ impl Topics for MemoryAdapter {
 
     fn trim<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Trimmed, Error>> {
         turn(move || Ok(self.trim_log(at.topic())))
+    }
+
+    fn trim_in_turn<'a>(
+        &'a self,
+        at: &'a Partition,
+        pause: Duration,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        turn(move || {
+            let mine = self.with(|space| {
+                let topic = space.topics.get_mut(at.topic())?;
+                let now = Instant::now();
+                let recent = |last: &Instant| now.saturating_duration_since(*last) < pause;
+                let mine = !topic.trimmed.as_ref().is_some_and(recent);
+                mine.then(|| topic.trimmed = Some(now))
+            });
+            Ok(mine.map_or(0, |()| self.trim_log(at.topic()).removed))
+        })
     }
 
     fn trim_redelivery<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<(), Error>> {

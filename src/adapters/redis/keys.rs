@@ -64,6 +64,11 @@ impl Keys {
         self.of_partition(&at.partition, &format!("group:{}:{rest}", at.group))
     }
 
+    /// The first part of the keys of a partition's groups.
+    pub(super) fn groups(&self, at: &Partition) -> String {
+        self.of_partition(at, "group:")
+    }
+
     pub(super) fn log(&self, at: &Partition) -> String {
         self.of_partition(at, "log")
     }

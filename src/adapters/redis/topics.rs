@@ -138,13 +138,28 @@ impl RedisAdapter {
     }
 
     async fn trim_log(&self, at: &Partition) -> Result<Trimmed, Error> {
-        let trimmed = self.trim_stream(at, self.keys.log(at), "").await;
+        let groups = self.keys.groups(at);
+        let trimmed = self
+            .trim_stream(at, self.keys.log(at), ("", &groups), Duration::ZERO)
+            .await;
         trimmed.map_err(|e| e.on(at.to_string()))
+    }
+
+    async fn trim_log_in_turn(&self, at: &Partition, pause: Duration) -> Result<u64, Error> {
+        let trimmed = self.trim_stream(at, self.keys.log(at), ("", ""), pause);
+        match trimmed.await {
+            Ok(trimmed) => Ok(trimmed.removed),
+            Err(e) => Err(e.on(at.to_string())),
+        }
     }
 
     async fn trim_redelivery_stream(&self, at: &GroupAt) -> Result<(), Error> {
         let stream = self.keys.redelivery(at);
-        match self.trim_stream(&at.partition, stream, "settled").await {
+        let settled = ("settled", "");
+        match self
+            .trim_stream(&at.partition, stream, settled, Duration::ZERO)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(e) => Err(e.on(at.to_string())),
         }
@@ -154,12 +169,15 @@ impl RedisAdapter {
         &self,
         at: &Partition,
         stream: String,
-        retention: &'static str,
+        (retention, groups): (&'static str, &str),
+        pause: Duration,
     ) -> Result<Trimmed, Error> {
         let call = scripts::trim()
             .key(stream)
             .key(self.keys.meta(at))
-            .arg(retention);
+            .arg(retention)
+            .arg(groups)
+            .arg(whole_millis(pause));
         let (removed, length, backlog, known): (u64, u64, u64, bool) =
             self.net.call("trim", &call, reply::typed).await?;
         Ok(Trimmed {
@@ -257,6 +275,14 @@ impl Topics for RedisAdapter {
 
     fn trim<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Trimmed, Error>> {
         Box::pin(self.trim_log(at))
+    }
+
+    fn trim_in_turn<'a>(
+        &'a self,
+        at: &'a Partition,
+        pause: Duration,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(self.trim_log_in_turn(at, pause))
     }
 
     fn trim_redelivery<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<(), Error>> {

@@ -150,6 +150,7 @@ pub async fn summaries_are_found_in_pages<S: Subject>(subject: &S) {
 
 /// > The dead letters with these ids; absent ones are left out.
 /// > The newest dead letter's id, if there is one.
+/// > How many dead letters there are.
 pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let last = async || stage.dead_letters().newest(&stage.at).await;
@@ -163,6 +164,8 @@ pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     assert_eq!(last().await.must("asking"), Some(ids[2]));
     stage.take(&[(ids[2], Disposition::Discard)]).await;
     assert_eq!(last().await.must("asking"), Some(ids[1]));
+    let count = stage.dead_letters().count(&stage.at).await;
+    assert_eq!(count.must("counting"), 2);
 }
 
 /// > Moves dead letters out, each atomically.

@@ -114,8 +114,9 @@ pub async fn groups_are_listed_by_name<S: Subject>(subject: &S) {
     assert_eq!(names, ["audit", "billing", "shipping"].map(group));
 }
 
-/// > How far a partition's log and its groups have come, with the oldest unsettled deliveries of each
-/// > group.
+/// > How far a partition's log and its groups have come, with the oldest unsettled deliveries
+/// > of each group, up to [`LONGEST_UNSETTLED`](crate::store::LONGEST_UNSETTLED) of each
+/// > stream; `None` when the log does not exist.
 /// > The newest id that the log has given; its entry may be gone.
 /// > How long ago its lease began or was extended; `None` when the consumer has given it back.
 pub async fn progress_tells_how_far_a_group_has_come<S: Subject>(subject: &S) {

@@ -6,10 +6,12 @@ use tokio::sync::mpsc;
 
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, group, later, number, numbers, quick, receipts};
-use crate::api::SubscribeOptions;
+use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{
-    CountBy, DeadLetterFilter, DeadLetterRetention, ErrorKind, Retention, Sweep, TopicSettings,
+    CountBy, DeadLetterFilter, DeadLetterRetention, ErrorKind, Outcome, Retention, Sweep,
+    TopicSettings,
 };
+use crate::extract::Payload;
 use crate::store::{IdRange, Trimmed};
 
 /// How many entries an adapter may keep that it could remove: a Redis server removes whole
@@ -117,9 +119,11 @@ pub async fn entries_wait_for_the_first_group<S: Subject>(subject: &S) {
 }
 
 /// > Also measures the backlog.
-/// > Entries that the slowest group has not settled; all of them while there is no group.
+/// > What the topic keeps for its groups: the log's entries from the first that a group has not
+/// > settled on, all of them while there is no group; and each group's scheduled retries and
+/// > unsettled redeliveries.
 /// > Whether the topic's settings are stored; FLUSHALL removes them.
-pub async fn the_backlog_is_the_slowest_groups<S: Subject>(subject: &S) {
+pub async fn the_backlog_is_what_the_topic_keeps<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     stage.append(0..10).await;
     let trimmed = stage.trim().await;
@@ -139,8 +143,68 @@ pub async fn the_backlog_is_the_slowest_groups<S: Subject>(subject: &S) {
     let trimmed = stage.trim().await;
     assert!(trimmed.known);
     assert_eq!(trimmed.backlog, 8);
-    stage.acknowledge(&hand.member, &receipts(&held)).await;
-    assert_eq!(stage.trim().await.backlog, 5);
+    let held = receipts(&held);
+    stage.acknowledge(&hand.member, &held[1..]).await;
+    assert_eq!(stage.trim().await.backlog, 8, "the first one is held");
+    let retried = later(held[0], DAY, "p");
+    assert_eq!(stage.settle(&hand.member, &[retried]).await, [true]);
+    assert_eq!(stage.trim().await.backlog, 5 + 1);
+    let fetched = receipts(&stage.fetch(&mut hand, 2).await);
+    let redelivered = fetched.iter().map(|one| later(*one, Duration::ZERO, "p"));
+    let redelivered: Vec<_> = redelivered.collect();
+    assert_eq!(stage.settle(&hand.member, &redelivered).await, [true; 2]);
+    assert_eq!(stage.trim().await.backlog, 3 + 1 + 2);
+    assert_eq!(stage.fetch(&mut hand, 5).await.len(), 5);
+    assert_eq!(stage.trim().await.backlog, 3 + 1 + 2, "all are held");
+}
+
+/// > Trims the log, unless another call of this method did so less than `pause` ago: the
+/// > consumers of a topic share the work. Returns how many entries it removed.
+pub async fn the_consumers_of_a_topic_share_the_trimming<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let in_turn = async |pause| {
+        let topics = stage.store.topics();
+        let removed = topics.trim_in_turn(stage.partition(), pause).await;
+        removed.must("trimming in turn")
+    };
+    for (pause, removes) in [(DAY, true), (DAY, false), (Duration::ZERO, true)] {
+        stage.append(0..400).await;
+        stage.consume("billing", 400).await;
+        assert_eq!(in_turn(pause).await > 0, removes, "{pause:?}");
+    }
+}
+
+/// The backlog limit counts the messages behind a handler that never returns, and snoozed ones.
+pub async fn held_and_snoozed_messages_fill_the_backlog<S: Subject>(subject: &S) {
+    for outcome in [None, Some(Outcome::snooze(DAY))] {
+        let stage = Stage::with(subject, TopicSettings::default().with_backlog_limit(50)).await;
+        let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
+            let outcome = outcome.clone();
+            async move {
+                match outcome {
+                    None if n == 0 => {
+                        delivery.cancelled().await;
+                        Outcome::retry("cancelled")
+                    }
+                    None => Outcome::Ack,
+                    Some(outcome) => outcome,
+                }
+            }
+        };
+        let bus = stage.container.bus();
+        let made = bus.subscribe_with(&stage.topic, quick(4), handler).await;
+        let subscription = made.must("subscribing");
+        let refused = stage.until("the backlog to be full", async || {
+            for n in 0..20 {
+                if let Err(error) = bus.publish(&stage.topic, &number(n)).await {
+                    return Some(error.kind());
+                }
+            }
+            None
+        });
+        assert_eq!(refused.await, ErrorKind::BacklogFull);
+        subscription.unsubscribe(Duration::ZERO).await;
+    }
 }
 
 /// Retention by length keeps the newest, settled or not.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::domain::{Error, ErrorKind, describe};
 use crate::store::{ReclaimCursor, Unmarked};
@@ -24,7 +24,9 @@ const LONGEST_IDLE: Duration = Duration::from_secs(2);
 /// Looks for expired leases until the subscription stops.
 pub(crate) async fn run(core: Arc<Core>) {
     let quarter = core.options.lease / 4;
-    let mut ticks = interval(quarter.clamp(SHORTEST, LONGEST));
+    let period = quarter.clamp(SHORTEST, LONGEST);
+    // The fetcher has reclaimed once at its start. Subscriptions that begin together look apart.
+    let mut ticks = interval_at(Instant::now() + period.mul_f64(fastrand::f64()), period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut cursor = ReclaimCursor::default();
     let (mut last_look, mut last_asked) = (Instant::now(), Instant::now());

@@ -121,14 +121,7 @@ impl DeadLetterJanitor {
     }
 
     async fn count(&self) -> Result<u64, Error> {
-        let status = self
-            .store
-            .inspect()
-            .status(&self.member.at.partition)
-            .await?;
-        let groups = status.map(|status| status.groups).unwrap_or_default();
-        let group = groups.iter().find(|one| one.group == self.member.at.group);
-        Ok(group.map_or(0, |group| group.dead))
+        self.store.dead_letters().count(&self.member.at).await
     }
 }
 

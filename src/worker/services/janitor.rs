@@ -1,25 +1,25 @@
-//! The janitor trims settled entries, prunes dead consumers, and measures where the group stands.
+//! The janitor trims settled entries and prunes dead consumers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::Error;
 use crate::store::{Member, Store};
 use crate::worker::core::SettledCount;
-use crate::worker::meters::Meters;
 
 const TICK: Duration = Duration::from_secs(1);
 /// While no delivery is settled the janitor trims at every 30th tick, because entries age.
 const QUIET_TICKS: u64 = 30;
-const STATUS_TICKS: u64 = 10;
 const PRUNE_TICKS: u64 = 60;
 /// Consumers that are idle for this long and hold nothing are removed. A live consumer calls the
 /// store every few seconds.
 const PRUNE_AFTER: Duration = Duration::from_secs(300);
+/// The consumers of a topic share the trimming, so a topic with many groups is not trimmed more often.
+const TRIM_PAUSE: Duration = Duration::from_millis(900);
 /// A call trims about 100,000 entries at most. After fewer than this many nothing is left.
 const MORE: u64 = 90_000;
 
@@ -27,16 +27,17 @@ const MORE: u64 = 90_000;
 pub(crate) struct Janitor {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
-    pub(crate) meters: Arc<Meters>,
     pub(crate) settled: SettledCount,
 }
 
 impl Janitor {
     /// Keeps house until the subscription halts.
     pub(crate) async fn run(self, halt: CancellationToken) {
-        let mut ticks = interval(TICK);
+        // Subscriptions that begin together keep house apart.
+        let first = Instant::now() + TICK.mul_f64(fastrand::f64());
+        let mut ticks = interval_at(first, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut tick, mut trimmed_at) = (0, 0);
+        let (mut tick, mut trimmed_at) = (fastrand::u64(..PRUNE_TICKS), 0);
         loop {
             tokio::select! {
                 biased;
@@ -56,32 +57,14 @@ impl Janitor {
     async fn work(&self, duties: Duties) -> Result<(), Error> {
         let (topics, at) = (self.store.topics(), &self.member.at);
         if duties.trim {
-            while topics.trim(&at.partition).await?.removed >= MORE {}
+            let mut pause = TRIM_PAUSE;
+            while topics.trim_in_turn(&at.partition, pause).await? >= MORE {
+                pause = Duration::ZERO;
+            }
             topics.trim_redelivery(at).await?;
         }
         if duties.prune {
             topics.prune_consumers(at, PRUNE_AFTER, None).await?;
-        }
-        if duties.measure {
-            self.measure().await?;
-        }
-        Ok(())
-    }
-
-    async fn measure(&self) -> Result<(), Error> {
-        let Some(status) = self
-            .store
-            .inspect()
-            .status(&self.member.at.partition)
-            .await?
-        else {
-            return Ok(());
-        };
-        let mut groups = status.groups.iter();
-        if let Some(group) = groups.find(|status| status.group == self.member.at.group) {
-            self.meters.lag.set(group.lag as f64);
-            self.meters.scheduled_retries.set(group.scheduled as f64);
-            self.meters.dead_letters_stored.set(group.dead as f64);
         }
         Ok(())
     }
@@ -92,7 +75,6 @@ impl Janitor {
 struct Duties {
     trim: bool,
     prune: bool,
-    measure: bool,
 }
 
 impl Duties {
@@ -101,7 +83,6 @@ impl Duties {
         Self {
             trim: settled || tick.is_multiple_of(QUIET_TICKS),
             prune: tick % PRUNE_TICKS == 1,
-            measure: tick % STATUS_TICKS == 1,
         }
     }
 }
@@ -117,8 +98,6 @@ mod tests {
         assert!(!only(2, false).trim && only(2, true).trim && only(30, false).trim);
         let pruning: Vec<u64> = (1..=130).filter(|tick| only(*tick, false).prune).collect();
         assert_eq!(pruning, [1, 61, 121]);
-        let measuring: Vec<u64> = (1..=30).filter(|tick| only(*tick, false).measure).collect();
-        assert_eq!(measuring, [1, 11, 21]);
     }
 
     #[tokio::test]
@@ -129,13 +108,11 @@ mod tests {
         let janitor = Janitor {
             store: Arc::clone(&fixture.store),
             member: Arc::clone(&fixture.member),
-            meters: fixture.meters(),
             settled: SettledCount::default(),
         };
         let duties = Duties {
             trim: true,
             prune: true,
-            measure: true,
         };
         janitor.work(duties).await.unwrap();
         let left = fixture

@@ -63,7 +63,9 @@ impl Promoter {
                 () = halt.cancelled() => return,
                 promoted = self.store.schedule().promote(&self.member.at, MAX_BATCH) => promoted,
             };
-            let mut until = Instant::now() + LONGEST_WAIT;
+            // Jittered, so that subscriptions that begin together do not look together.
+            let longest = LONGEST_WAIT.mul_f64(1.0 - 0.2 * fastrand::f64());
+            let mut until = Instant::now() + longest;
             match promoted {
                 Ok(promoted) if promoted.moved as usize >= MAX_BATCH => continue,
                 Ok(promoted) => {

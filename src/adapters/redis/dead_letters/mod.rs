@@ -67,6 +67,19 @@ impl RedisAdapter {
         Ok(found)
     }
 
+    async fn count_dead(&self, at: &GroupAt) -> Result<u64, Error> {
+        let stream = self.keys.dead(at);
+        self.net
+            .run("count dead letters", &stream, async |connection| {
+                redis::cmd("XLEN")
+                    .arg(&stream)
+                    .query_async(connection)
+                    .await
+            })
+            .await
+            .map_err(|e| e.on(at.to_string()))
+    }
+
     async fn last_dead(&self, at: &GroupAt) -> Result<Option<EntryId>, Error> {
         let stream = self.keys.dead(at);
         self.net
@@ -229,6 +242,10 @@ impl DeadLetters for RedisAdapter {
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
         Box::pin(self.dead_records(at, ids))
+    }
+
+    fn count<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(self.count_dead(at))
     }
 
     fn newest<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {

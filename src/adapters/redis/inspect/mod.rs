@@ -89,13 +89,11 @@ impl RedisAdapter {
     /// `None` when the group was removed meanwhile.
     async fn group_status(&self, at: &Partition, row: Value) -> Result<Option<GroupStatus>, Error> {
         let operation = "group status";
-        let name = Flat::new(row)
-            .map_err(|e| error::sent(operation, e))?
-            .text("name")
-            .ok_or_else(|| {
-                Error::new(ErrorKind::Decode, operation, "a group's name is not text")
-                    .on(at.to_string())
-            })?;
+        let row = Flat::new(row).map_err(|e| error::sent(operation, e))?;
+        let name = row.text("name").ok_or_else(|| {
+            Error::new(ErrorKind::Decode, operation, "a group's name is not text")
+                .on(at.to_string())
+        })?;
         // A foreign consumer may call its group as it likes; the bus has no keys for it.
         let Ok(group) = Group::new(name) else {
             return Ok(None);
@@ -104,18 +102,21 @@ impl RedisAdapter {
             partition: at.clone(),
             group,
         };
+        let count = |name| row.get(name).and_then(|value| reply::count(value).ok());
         let call = scripts::group_status()
             .key(self.keys.log(&at.partition))
             .key(self.keys.redelivery(&at))
             .key(self.keys.retry(&at))
             .key(self.keys.dead(&at))
-            .arg(at.group.as_str());
+            .arg(at.group.as_str())
+            .arg(row.text("last-delivered-id").unwrap_or_default())
+            .arg(count("lag").map_or_else(String::new, |lag| lag.to_string()));
         let counts: Vec<u64> = self
             .net
             .call(operation, &call, reply::typed)
             .await
             .map_err(|e| e.on(at.to_string()))?;
-        let [lag, in_flight, scheduled, dead, consumers] = counts[..] else {
+        let [lag, in_flight, scheduled, dead] = counts[..] else {
             return Ok(None);
         };
         Ok(Some(GroupStatus {
@@ -124,7 +125,7 @@ impl RedisAdapter {
             in_flight,
             scheduled,
             dead,
-            consumers,
+            consumers: count("consumers").unwrap_or_default(),
         }))
     }
 

@@ -202,7 +202,7 @@ scripts! {
     group_create = "group_create.lua", keys 2, args 2, item 0;
     group_lease = "group_lease.lua" on "lib/types.lua" and "lib/groups.lua", keys 3, args 3, item 0;
     group_remove = "group_remove.lua" on "lib/groups.lua", keys 12, args 3, item 0;
-    group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 1, item 0, reads;
+    group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 3, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     lease = "lease.lua" on "lib/types.lua" and "lib/holders.lua", keys 2, args 3, item 3;
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
@@ -214,7 +214,7 @@ scripts! {
     schema = "schema.lua", keys 1, args 5, item 0;
     settle = "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua", keys 8, args 3, item 5;
     topic_create = "topic_create.lua", keys 1, args 4, item 0;
-    trim = "trim.lua" on "lib/groups.lua", keys 2, args 1, item 0;
+    trim = "trim.lua" on "lib/groups.lua", keys 2, args 3, item 0;
 }
 
 /// Loads every script, and returns their number.
