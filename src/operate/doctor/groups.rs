@@ -209,7 +209,7 @@ mod tests {
     fn at() -> Circumstances {
         Circumstances {
             now: crate::domain::Timestamp::from_millis(0).unwrap(),
-            held_after: None,
+            longest_pending: None,
             forgets_reads: false,
         }
     }

@@ -49,7 +49,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(300);
 pub struct Doctor {
     store: Arc<dyn Store>,
     stuck_after: Duration,
-    held_after: Option<Duration>,
+    longest_pending: Option<Duration>,
 }
 
 impl Doctor {
@@ -57,7 +57,7 @@ impl Doctor {
         Self {
             store,
             stuck_after: STUCK_AFTER,
-            held_after: None,
+            longest_pending: None,
         }
     }
 
@@ -70,8 +70,8 @@ impl Doctor {
 
     /// Sets how long a consumer may hold a delivery before the doctor names it. Default: 15 minutes,
     /// or ten times the group's lease if that is longer.
-    pub fn with_held_after(mut self, duration: Duration) -> Self {
-        self.held_after = Some(duration);
+    pub fn with_longest_pending(mut self, duration: Duration) -> Self {
+        self.longest_pending = Some(duration);
         self
     }
 
@@ -80,7 +80,7 @@ impl Doctor {
         let mut findings = Vec::new();
         let mut at = Circumstances {
             now: self.store.now(),
-            held_after: self.held_after,
+            longest_pending: self.longest_pending,
             forgets_reads: false,
         };
         match self.store.inspect().servers().await {

@@ -25,7 +25,7 @@ pub(super) struct Circumstances {
     /// The store's clock.
     pub(super) now: Timestamp,
     /// From when on a delivery is held for long, where it is set.
-    pub(super) held_after: Option<Duration>,
+    pub(super) longest_pending: Option<Duration>,
     /// Whether a restart of the server forgets how many entries a group has read. The append-only
     /// file does not record it.
     pub(super) forgets_reads: bool,
@@ -113,7 +113,9 @@ pub(super) fn held(
     at: &Circumstances,
 ) -> Option<Finding> {
     let lease = group.lease.unwrap_or_default();
-    let limit = at.held_after.unwrap_or_else(|| LONG.max(lease * LEASES));
+    let limit = at
+        .longest_pending
+        .unwrap_or_else(|| LONG.max(lease * LEASES));
     let long = |one: &&Unsettled| held_for(one, at) >= limit;
     let all: Vec<&Unsettled> = group.unsettled.iter().filter(long).collect();
     let oldest = all.iter().max_by_key(|one| held_for(one, at))?;
@@ -203,7 +205,7 @@ mod tests {
     fn at() -> Circumstances {
         Circumstances {
             now: Timestamp::from_millis(i64::try_from(NOW).unwrap()).unwrap(),
-            held_after: None,
+            longest_pending: None,
             forgets_reads: false,
         }
     }
@@ -343,7 +345,7 @@ mod tests {
         group.lease = Some(Duration::from_secs(3_600));
         assert_eq!(held(&topic(), &group, &facts, &at()), None);
         let set = Circumstances {
-            held_after: Some(Duration::ZERO),
+            longest_pending: Some(Duration::ZERO),
             ..at()
         };
         assert!(held(&topic(), &group, &facts, &set).is_some());

@@ -14,8 +14,8 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let doctor = settings.builder()?.doctor().map_err(Failure::of_settings)?;
     let mut doctor = doctor.with_stuck_after(args.stuck_after);
-    if let Some(long) = args.held_after {
-        doctor = doctor.with_held_after(long);
+    if let Some(long) = args.longest_pending {
+        doctor = doctor.with_longest_pending(long);
     }
     let report = doctor.run().await;
     let told = if terminal.is_json() {
