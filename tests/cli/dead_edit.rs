@@ -30,6 +30,10 @@ fn editing_is_off_and_then_makes_a_new_message() {
         ("{", "the standard input is not JSON"),
         ("[1]", "the standard input is not a JSON patch"),
         (r#"{"type": null}"#, "the edited message is not an envelope"),
+        (
+            r#"{"tenant": "acme"}"#,
+            "the edited message has an unknown field `tenant`",
+        ),
     ] {
         let ran = edit(&all[0], &["--patch", "-"], patch, true).failed(2);
         assert!(ran.err.contains(rule), "{ran:?}");

@@ -20,3 +20,4 @@ mod rules;
 mod run;
 mod secrets;
 mod terminal;
+mod work;

@@ -8,6 +8,7 @@ mod number;
 mod pages;
 mod print;
 mod retries;
+mod work;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use redstart::Topic;
@@ -27,6 +28,7 @@ pub(crate) use print::{AclArgs, PrintArgs, PrintWhat, Role};
 pub(crate) use retries::{
     CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which,
 };
+pub(crate) use work::WorkArgs;
 
 /// A durable message bus and key-value store on Redis Streams.
 #[derive(Debug, Parser)]
@@ -62,6 +64,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Demo(DemoArgs),
     Publish(PublishArgs),
+    Work(WorkArgs),
     Tail(TailArgs),
     Topics(TopicsArgs),
     Groups(GroupsArgs),
@@ -84,7 +87,7 @@ impl Command {
     /// How the command uses its namespace.
     pub(crate) fn access(&self) -> NamespaceAccess {
         let changes = match self {
-            Self::Demo(_) | Self::DemoWorker(_) | Self::Publish(_) => {
+            Self::Demo(_) | Self::DemoWorker(_) | Self::Publish(_) | Self::Work(_) => {
                 return NamespaceAccess::Create;
             }
             Self::Kv(args) => match &args.action {
@@ -145,6 +148,7 @@ impl Command {
             Self::Demo(_)
             | Self::DemoWorker(_)
             | Self::Publish(_)
+            | Self::Work(_)
             | Self::Kv(_)
             | Self::Health(_)
             | Self::Doctor(_)

@@ -15,6 +15,7 @@ mod publish;
 mod retries;
 mod tail;
 mod topics;
+mod work;
 
 use crate::args::{Args, Command};
 use crate::demo;
@@ -36,6 +37,7 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
             let input = std::io::BufReader::new(std::io::stdin());
             publish::run(args, settings, terminal, input).await
         }
+        Command::Work(args) => work::run(args, settings, terminal).await,
         Command::Tail(args) => tail::run(args, &connect().await?, terminal).await,
         Command::Topics(_) => topics::run(&connect().await?, terminal).await,
         Command::Groups(args) => groups::run(args, &connect().await?, terminal).await,

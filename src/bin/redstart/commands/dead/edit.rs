@@ -19,6 +19,20 @@ use crate::args::EditArgs;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
+/// The fields of an envelope on the wire.
+const FIELDS: [&str; 10] = [
+    "id",
+    "type",
+    "ts",
+    "corrId",
+    "tenantId",
+    "key",
+    "headers",
+    "payload",
+    "attempts",
+    "lastError",
+];
+
 pub(super) async fn run(
     args: &EditArgs,
     container: &Container,
@@ -40,7 +54,8 @@ pub(super) async fn run(
     if new == old {
         return Err(Failure::new("the message is unchanged; nothing was done"));
     }
-    let envelope = envelope(&letter, &new)
+    let envelope = no_new_field(&old, &new)
+        .and_then(|()| envelope(&letter, &new))
         .map_err(|rule| Failure::usage(format!("the edited message {rule}")))?;
     let operator = super::operator(args.operator.as_deref());
     let message = dead
@@ -130,6 +145,18 @@ fn envelope(letter: &DeadLetter, value: &Value) -> Result<Envelope, String> {
     decoded.map_err(|flaw| format!("is not an envelope: {flaw}"))
 }
 
+/// Refuses a field that no envelope has, such as a misspelt one: the wire would keep it, and nobody
+/// would read it. A field that the message has already may come from a newer version.
+fn no_new_field(old: &Value, new: &Value) -> Result<(), String> {
+    let fields = new.as_object().into_iter().flatten();
+    let mut unknown = fields.map(|(name, _)| name.as_str());
+    let is_new = |name: &&str| !FIELDS.contains(name) && old.get(*name).is_none();
+    match unknown.find(is_new) {
+        Some(name) => Err(format!("has an unknown field `{name}`")),
+        None => Ok(()),
+    }
+}
+
 /// Opens an editor until the file holds a valid envelope or the user gives up.
 fn edit_in_editor(
     letter: &DeadLetter,
@@ -150,7 +177,10 @@ fn edit_in_editor(
     loop {
         open_editor(file.path())?;
         let text = fs::read_to_string(file.path())?;
-        let read = parse(&text).and_then(|new| envelope(letter, &new).map(|_| new));
+        let read = parse(&text).and_then(|new| {
+            no_new_field(old, &new)?;
+            envelope(letter, &new).map(|_| new)
+        });
         match read {
             Ok(new) => return Ok(new),
             Err(rule) => {
