@@ -28,6 +28,8 @@ pub(crate) struct Lease {
     finished: AtomicBool,
     /// Another consumer holds the delivery.
     lost: AtomicBool,
+    /// The same, of a finished delivery: its ending is sent all the same.
+    expired: AtomicBool,
     /// The result will be discarded.
     cancelled: AtomicBool,
     notify: Notify,
@@ -110,6 +112,14 @@ impl Lease {
     pub(crate) fn lose(&self) {
         self.lost.store(true, Ordering::Release);
         self.cancel();
+    }
+
+    pub(crate) fn expire(&self) {
+        self.expired.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_lost(&self) -> bool {

@@ -124,11 +124,14 @@ impl InFlight {
         let mut table = self.table();
         let mut lost = 0;
         for hand_out in hand_outs {
-            // The settler may have settled a finished one while its lease was being checked.
-            let unfinished = table
-                .get(hand_out)
-                .is_some_and(|lease| !lease.is_finished());
-            if unfinished {
+            let Some(lease) = table.get(hand_out) else {
+                continue;
+            };
+            if lease.is_finished() {
+                // It stays: the settler may have settled it while its lease was being checked. If
+                // not, the consumer that holds it now may end it first.
+                lease.expire();
+            } else {
                 table.lose(hand_out.id);
                 lost += 1;
             }
@@ -192,7 +195,8 @@ impl InFlight {
     /// expired.
     pub(crate) fn is_leased(&self, hand_out: HandOut, lease: Duration, now: Instant) -> bool {
         let table = self.table();
-        let Some(entry) = table.get(hand_out) else {
+        let current = table.get(hand_out).filter(|lease| !lease.is_expired());
+        let Some(entry) = current else {
             return false;
         };
         let extended = table
@@ -347,6 +351,20 @@ mod tests {
         assert!(!leased(later, second), "it came after the extension");
         in_flight.remove([first]);
         assert!(!leased(first, second / 2), "it is not here");
+    }
+
+    #[test]
+    fn a_finished_delivery_that_another_consumer_holds_is_not_leased() {
+        let (in_flight, began) = (InFlight::default(), Instant::now());
+        let (lease, hand_out) = enter_one(&in_flight);
+        lease.finish();
+        let leased = || in_flight.is_leased(hand_out, Duration::from_secs(60), began);
+        in_flight.note_extended(began, hand_out.token);
+        assert!(leased());
+        assert_eq!(in_flight.lose([hand_out]), 0);
+        // The same answer of the store extended other leases.
+        in_flight.note_extended(began, hand_out.token);
+        assert!(!leased() && in_flight.is_finished(hand_out.id));
     }
 
     #[test]
