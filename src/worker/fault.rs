@@ -23,6 +23,13 @@ impl Fault {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    pub(crate) fn is_set(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
     fn text(&self) -> Option<String> {
         self.0
             .lock()

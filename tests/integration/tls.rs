@@ -193,6 +193,73 @@ async fn a_server_that_asks_for_a_certificate_gets_one_or_refuses() {
 }
 
 #[tokio::test]
+async fn a_refused_client_certificate_is_named() {
+    let (ca, other) = (Authority::new("ours"), Authority::new("another"));
+    let (server, port) = start(&ca, "localhost", 2100, "yes");
+    let url = format!("rediss://localhost:{port}");
+    let trusting = TlsSettings::new().with_ca_file(ca.ca());
+    let (certificate, key) = other.certify("client", "client", 2100);
+    let foreign = trusting.clone().with_client_files(certificate, key);
+    // The alert of the server and the first write of the client race.
+    for tls in [trusting, foreign].iter().cycle().take(40) {
+        let error = connect(&server, &url, tls.clone()).await.unwrap_err();
+        let said = told(&error);
+        assert!(
+            said.contains("refused the client's TLS certificate"),
+            "{said}"
+        );
+        assert!(said.contains("alert"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_were_replaced_on_disk_need_no_restart() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let (server, port) = start(&old, "localhost", 2100, "yes");
+    let own = tempfile::tempdir().unwrap();
+    let path = |name: &str| own.path().join(name);
+    let install = |authorities: &[&Authority], by: &Authority| {
+        let pems: Vec<_> = authorities.iter().map(|one| one.issuer.pem()).collect();
+        std::fs::write(path("ca.pem"), pems.concat()).unwrap();
+        let (certificate, key) = by.certify("client", "client", 2100);
+        std::fs::copy(certificate, path("own.crt")).unwrap();
+        std::fs::copy(key, path("own.key")).unwrap();
+    };
+    install(&[&old], &old);
+    let tls = TlsSettings::new()
+        .with_ca_file(path("ca.pem"))
+        .with_client_files(path("own.crt"), path("own.key"));
+    let url = format!("rediss://localhost:{port}");
+    let container = connect(&server, &url, tls).await.unwrap();
+    let envelope = Envelope::new("n", &1).unwrap();
+    let orders = topic("orders");
+    container.bus().publish(&orders, &envelope).await.unwrap();
+
+    install(&[&old, &new], &new);
+    let (certificate, key) = new.certify("server", "localhost", 2100);
+    let () = server.command(&[
+        "CONFIG",
+        "SET",
+        "tls-cert-file",
+        text(&certificate),
+        "tls-key-file",
+        text(&key),
+        "tls-ca-cert-file",
+        text(&new.ca()),
+    ]);
+    let _: redis::Value = server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    container.bus().publish(&orders, &envelope).await.unwrap();
+    container.kv().set("a", &1).await.unwrap();
+    let health = container.health().await;
+    assert!(health.ok, "{health:?}");
+
+    // Half written files change nothing, until they are complete.
+    std::fs::write(path("own.key"), "-----BEGIN").unwrap();
+    let _: redis::Value = server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    container.bus().publish(&orders, &envelope).await.unwrap();
+}
+
+#[tokio::test]
 async fn nothing_falls_back_to_plain_text() {
     let ca = Authority::new("ours");
     let (server, _) = start(&ca, "localhost", 2100, "no");

@@ -63,10 +63,10 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
         let sent = Instant::now();
         match read(&core, &mut *reader, &*interrupt, max).await {
             Ok(fetched) => {
-                if failures > 0 {
-                    tracing::info!(subscription = %core.member, "reading again");
+                failures = 0;
+                if core.faults.reading.is_set() {
                     core.faults.reading.clear();
-                    failures = 0;
+                    tracing::info!(subscription = %core.member, "reading again");
                 }
                 let gather = core.capacity.should_gather(fetched.len(), max);
                 core.accept(fetched, false, sent);
@@ -131,15 +131,20 @@ async fn read(
 }
 
 /// Reports the first of several failures in a row, then waits.
+///
+/// One lost connection is not a fault: a proxy may close each that is idle for a while. It is one when
+/// the fetcher cannot open the next.
 async fn pause(core: &Core, error: &Error, failures: u32) {
-    if failures == 1 {
+    if failures == 1 && error.is_outcome_unknown() {
+        tracing::debug!(subscription = %core.member, %error, "the reader's connection has ended");
+    } else if !core.faults.reading.is_set() {
+        core.faults.reading.set(error);
         tracing::warn!(
             subscription = %core.member,
             error = %describe(error),
             "reading failed; retrying until it works",
         );
     }
-    core.faults.reading.set(error);
     tokio::select! {
         () = core.stop.cancelled() => {}
         () = sleep(back_off(failures)) => {}

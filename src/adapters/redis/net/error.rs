@@ -5,6 +5,7 @@ use std::io;
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
 use super::denial::missing_right;
+use super::tls::is_certificate_refused;
 use crate::domain::{Error, ErrorKind};
 
 /// The operation whose subject is the server itself.
@@ -167,6 +168,10 @@ pub(super) fn no_connection(
             let refused = format!("{server} refused the connection");
             (ErrorKind::Refused, refused)
         }
+        (kind, _) if is_certificate_refused(&cause) => (
+            kind,
+            format!("{server} refused the client's TLS certificate"),
+        ),
         #[cfg(feature = "tls")]
         (kind, Step::Encrypt) => {
             let plain = "did not answer by TLS; a port without TLS needs a redis:// URL";

@@ -69,50 +69,49 @@ impl Server {
         &self,
         name: &str,
     ) -> Result<Pooled, NoConnection> {
+        let stream = self.connect_socket(name).await?.into_stream()?;
+        let socket = stream.socket().try_clone()?;
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(RESPONSE_TIMEOUT))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        // The connection's own timeout does not cover a server that accepts and then stays silent.
-        let connecting = async {
-            let stream = stream::open(&self.info, self.tls.as_ref()).await?;
-            let socket = stream.socket().try_clone()?;
-            // Our own handshake follows. What the crate would add to it costs commands that
-            // older servers do not know and that every role would need the right to.
-            let none = RedisConnectionInfo::default().set_skip_set_lib_name();
-            let (mut connection, traffic) =
-                MultiplexedConnection::new_with_config(&none, stream, config).await?;
+        // The handshake is done. What the crate would add to it costs commands that older servers
+        // do not know and that every role would need the right to.
+        let none = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let making = MultiplexedConnection::new_with_config(&none, stream, config);
+        let (connection, traffic) = within(CONNECT_TIMEOUT, making).await?;
+        Ok(Pooled {
+            connection,
+            socket,
             // Ends with the last clone of the connection.
-            let traffic = tokio::spawn(traffic);
-            let settings = self.info.redis_settings();
-            for (step, command) in handshake::steps(settings, name) {
-                let answer = command.exec_async(&mut connection).await;
-                answer.map_err(|cause| handshake::failed(step, cause, settings))?;
-            }
-            Ok(Pooled {
-                connection,
-                socket,
-                traffic,
-                runtime: runtime::Handle::current().id(),
-            })
-        };
-        within(2 * CONNECT_TIMEOUT, connecting).await
+            traffic: tokio::spawn(traffic),
+            runtime: runtime::Handle::current().id(),
+        })
     }
 
-    /// Connects a socket whose replies are read in place.
+    /// Connects a socket whose replies are read in place. After a failure that new TLS files may
+    /// mend, tries once more with them.
     pub(in crate::adapters::redis) async fn connect_socket(
         &self,
         name: &str,
     ) -> Result<Socket, NoConnection> {
+        match self.open(name).await {
+            Err(_) if self.tls.as_ref().is_some_and(Tls::has_changed) => self.open(name).await,
+            opened => opened,
+        }
+    }
+
+    async fn open(&self, name: &str) -> Result<Socket, NoConnection> {
         let connecting = async {
             let stream = stream::open(&self.info, self.tls.as_ref()).await?;
             let mut socket = Socket::new(stream);
             let settings = self.info.redis_settings();
             for (step, command) in handshake::steps(settings, name) {
-                let answer = socket.command(&command).await;
+                let answer = socket.introduce(&command).await;
                 answer.map_err(|cause| handshake::failed(step, cause, settings))?;
             }
             Ok(socket)
         };
+        // Covers a server that accepts and then stays silent, too.
         within(2 * CONNECT_TIMEOUT, connecting).await
     }
 }

@@ -8,10 +8,14 @@ use redis::{Cmd, RedisError, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::stream::{self, Stream};
+use super::tls::is_alert;
 use crate::adapters::redis::resp::{Head, Scan, Walk, reply};
 
 /// How many bytes one read may bring.
 const CHUNK: usize = 64 * 1024;
+
+/// How long to read what the server said before it ended the connection.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A socket and the bytes read from it.
 #[derive(Debug)]
@@ -44,6 +48,31 @@ impl Socket {
     ) -> Result<Head, RedisError> {
         let reply = self.exchange(command).await?;
         Ok(Walk::new(reply).next()?)
+    }
+
+    /// The same for a command of the handshake. Where the connection fails, says why the server has
+    /// ended it: an alert of TLS may have come before the first write failed.
+    pub(super) async fn introduce(&mut self, command: &Cmd) -> Result<Head, RedisError> {
+        match self.command(command).await {
+            Err(cause) if cause.is_io_error() && !is_alert(&cause) => {
+                let reading = async {
+                    loop {
+                        self.fill().await?;
+                    }
+                };
+                let last: Result<(), RedisError> = within(LAST_WORDS, reading).await;
+                Err(last.err().filter(is_alert).unwrap_or(cause))
+            }
+            answered => answered,
+        }
+    }
+
+    /// Gives up the socket for its stream. Only for a connection on which no reply is due.
+    pub(super) fn into_stream(self) -> Result<Box<dyn Stream>, RedisError> {
+        if self.buffer.is_empty() {
+            return Ok(self.stream);
+        }
+        Err(reply::unexpected("a reply that no command asked for"))
     }
 
     /// Sends a command and waits for its reply, complete and unparsed.

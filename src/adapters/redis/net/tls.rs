@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use redis::RedisError;
+
 use crate::domain::{Error, ErrorKind};
 
 #[cfg(feature = "tls")]
@@ -13,8 +15,9 @@ pub(in crate::adapters::redis) use with::Tls;
 #[cfg(not(feature = "tls"))]
 pub(in crate::adapters::redis) use without::Tls;
 
-/// Certificates for connections of a `rediss://` URL. The files are in PEM form; the container or
-/// store reads them once, when it is made.
+/// Certificates for connections of a `rediss://` URL. The files are in PEM form. They are read when
+/// the container is made, and again when a connection has failed: files that were replaced on disk
+/// need no restart.
 ///
 /// A connection always checks the server's certificate, its names and times included. No setting
 /// turns that off.
@@ -63,6 +66,21 @@ impl TlsSettings {
     }
 }
 
+/// Whether the server refused the client's certificate, or its absence, by an alert of TLS.
+pub(super) fn is_certificate_refused(cause: &RedisError) -> bool {
+    let text = cause.to_string();
+    let of_certificates = ["Certificate", "UnknownCA", "AccessDenied"];
+    text.contains(ALERT) && of_certificates.iter().any(|known| text.contains(known))
+}
+
+/// Whether the server ended the connection by an alert of TLS.
+pub(super) fn is_alert(cause: &RedisError) -> bool {
+    cause.to_string().contains(ALERT)
+}
+
+/// How rustls calls an alert.
+const ALERT: &str = "fatal alert";
+
 fn invalid(rule: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, "TLS settings", rule)
 }
@@ -93,14 +111,19 @@ mod without {
         ) -> Result<TcpStream, NoConnection> {
             match self.0 {}
         }
+
+        pub(in crate::adapters::redis) fn has_changed(&self) -> bool {
+            match self.0 {}
+        }
     }
 }
 
 #[cfg(feature = "tls")]
 mod with {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     use std::io::ErrorKind::{TimedOut, UnexpectedEof};
     use std::path::Path;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
     use std::time::Duration;
 
     use tokio::net::TcpStream;
@@ -113,15 +136,33 @@ mod with {
 
     use super::super::error::{NoConnection, Step};
     use super::{TlsSettings, invalid};
+    use crate::api::supervise::log;
     use crate::domain::Error;
 
     /// How long the server may take for the handshake.
     const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-    /// Makes TLS connections. Cheap to clone.
+    /// Makes TLS connections. Clones share what was read from the files.
     #[derive(Clone)]
     pub(in crate::adapters::redis) struct Tls {
+        settings: TlsSettings,
+        loaded: Arc<Mutex<Loaded>>,
+    }
+
+    struct Loaded {
         connector: TlsConnector,
+        /// Tells the files from changed ones.
+        fingerprint: Option<u64>,
+    }
+
+    /// A hash of all files; `None` when one cannot be read.
+    fn fingerprint(settings: &TlsSettings) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        let client = settings.client.iter().flat_map(|(chain, key)| [chain, key]);
+        for path in settings.ca.iter().chain(client) {
+            std::fs::read(path).ok()?.hash(&mut hasher);
+        }
+        Some(hasher.finish())
     }
 
     impl std::fmt::Debug for Tls {
@@ -154,42 +195,82 @@ mod with {
         matches!(inner, Some(rustls::Error::InvalidMessage(_)))
     }
 
-    impl Tls {
-        pub(in crate::adapters::redis) fn new(settings: &TlsSettings) -> Result<Self, Error> {
-            let mut roots = RootCertStore::empty();
-            match &settings.ca {
-                Some(path) => {
-                    for certificate in certificates(path)? {
-                        let added = roots.add(certificate);
-                        added.map_err(|e| unreadable(path, "certificates").because(e))?;
-                    }
-                }
-                None => {
-                    let found = rustls_native_certs::load_native_certs();
-                    roots.add_parsable_certificates(found.certs);
-                    if roots.is_empty() {
-                        return Err(invalid("this machine trusts no authority; name a CA file"));
-                    }
+    fn load(settings: &TlsSettings) -> Result<TlsConnector, Error> {
+        let mut roots = RootCertStore::empty();
+        match &settings.ca {
+            Some(path) => {
+                for certificate in certificates(path)? {
+                    let added = roots.add(certificate);
+                    added.map_err(|e| unreadable(path, "certificates").because(e))?;
                 }
             }
-            let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|e| invalid("no TLS version is supported").because(e))?
-                .with_root_certificates(roots);
-            let config = match &settings.client {
-                None => config.with_no_client_auth(),
-                Some((chain, key_path)) => {
-                    let key = PrivateKeyDer::from_pem_file(key_path)
-                        // Leave the cause out: it may quote the private key.
-                        .map_err(|_| unreadable(key_path, "a private key"))?;
-                    let paired = config.with_client_auth_cert(certificates(chain)?, key);
-                    let rule = "the client's certificate and its private key do not match";
-                    paired.map_err(|e| invalid(rule).because(e))?
+            None => {
+                let found = rustls_native_certs::load_native_certs();
+                roots.add_parsable_certificates(found.certs);
+                if roots.is_empty() {
+                    return Err(invalid("this machine trusts no authority; name a CA file"));
                 }
+            }
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| invalid("no TLS version is supported").because(e))?
+            .with_root_certificates(roots);
+        let config = match &settings.client {
+            None => config.with_no_client_auth(),
+            Some((chain, key_path)) => {
+                let key = PrivateKeyDer::from_pem_file(key_path)
+                    // Leave the cause out: it may quote the private key.
+                    .map_err(|_| unreadable(key_path, "a private key"))?;
+                let paired = config.with_client_auth_cert(certificates(chain)?, key);
+                let rule = "the client's certificate and its private key do not match";
+                paired.map_err(|e| invalid(rule).because(e))?
+            }
+        };
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+
+    impl Tls {
+        pub(in crate::adapters::redis) fn new(settings: &TlsSettings) -> Result<Self, Error> {
+            let loaded = Loaded {
+                // First: a change in between is then noticed.
+                fingerprint: fingerprint(settings),
+                connector: load(settings)?,
             };
             Ok(Self {
-                connector: TlsConnector::from(Arc::new(config)),
+                settings: settings.clone(),
+                loaded: Arc::new(Mutex::new(loaded)),
             })
+        }
+
+        fn loaded(&self) -> MutexGuard<'_, Loaded> {
+            self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// Reads the files again if they have changed since they were read. Returns whether new ones
+        /// are in use. Files that cannot be used, such as half written ones, change nothing.
+        pub(in crate::adapters::redis) fn has_changed(&self) -> bool {
+            if self.settings.is_empty() {
+                return false;
+            }
+            let now = fingerprint(&self.settings);
+            if now.is_none() || now == self.loaded().fingerprint {
+                return false;
+            }
+            match load(&self.settings) {
+                Ok(connector) => {
+                    *self.loaded() = Loaded {
+                        connector,
+                        fingerprint: now,
+                    };
+                    log(|| tracing::info!("the TLS files have changed and are in use now"));
+                    true
+                }
+                Err(error) => {
+                    log(|| tracing::warn!(%error, "the changed TLS files cannot be used"));
+                    false
+                }
+            }
         }
 
         /// Does the TLS handshake. The server must prove to be `host`.
@@ -200,7 +281,8 @@ mod with {
         ) -> Result<TlsStream<TcpStream>, NoConnection> {
             let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
             // A server without TLS may wait for the end of a command and never answer.
-            let shaking = timeout(HANDSHAKE_TIMEOUT, self.connector.connect(name, stream));
+            let connector = self.loaded().connector.clone();
+            let shaking = timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream));
             let shaken = shaking.await.unwrap_or_else(|_| Err(TimedOut.into()));
             shaken.map_err(|cause| {
                 let step = if is_plain_text(&cause) {
