@@ -19,6 +19,7 @@ use crate::worker::intake::gate::Gate;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::lease::GroupLease;
 use crate::worker::intake::queue::{Queue, Queued};
+use crate::worker::intake::weight::Weight;
 use crate::worker::meters::Meters;
 use crate::worker::services::lease_keeper::LeaseKeeper;
 
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     pub(crate) lease_keeper: Arc<LeaseKeeper>,
     pub(crate) faults: Faults,
     pub(crate) pressure: Pressure,
+    pub(crate) weight: Weight,
 }
 
 /// Counts settled deliveries. The settlers count, the janitor compares.
@@ -139,6 +141,7 @@ impl Core {
             lease_keeper: Arc::new(lease_keeper),
             faults,
             pressure: Pressure::default(),
+            weight: Weight::default(),
         };
         let settlements = Settlements {
             acks: ack_queue,

@@ -12,6 +12,7 @@ mod dead_letters;
 mod foreign;
 mod health;
 mod kv;
+mod links;
 mod lua;
 mod meters;
 mod migrations;

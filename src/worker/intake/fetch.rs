@@ -17,6 +17,8 @@ use crate::worker::intake::reclaim;
 /// adapter's grace.
 const WAIT: Duration = Duration::from_secs(5);
 const SHORTEST_WAIT: Duration = Duration::from_millis(250);
+/// A read that has waited for this long worked until then.
+const IDLE: Duration = Duration::from_millis(100);
 /// How often a stop interrupts a read that has not returned.
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
 /// An upper bound for the deliveries that one consumer can hold.
@@ -59,7 +61,7 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
             continue;
         }
         // The store applies the limit to each of the two lanes.
-        let max = (free / 2).max(1);
+        let max = core.weight.limit((free / 2).max(1));
         let sent = Instant::now();
         match read(&core, &mut *reader, &*interrupt, max).await {
             Ok(fetched) => {
@@ -68,6 +70,7 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
                     core.faults.reading.clear();
                     tracing::info!(subscription = %core.member, "reading again");
                 }
+                core.weight.note(&fetched, sent.elapsed());
                 let gather = core.capacity.should_gather(fetched.len(), max);
                 core.accept(fetched, false, sent);
                 core.capacity.adapt(Instant::now());
@@ -75,6 +78,13 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
                     sleep(POLICY.gather_for).await;
                 }
                 opened = Some((reader, interrupt));
+            }
+            Err(error) if ended_while_idle(&error, sent.elapsed()) => {
+                core.faults.reading.clear();
+                core.may_hold_unseen.store(true, Ordering::Release);
+                tracing::debug!(subscription = %core.member, %error, "the reader's connection has ended");
+                failures = 0;
+                rest(&core, 1).await;
             }
             Err(error) => {
                 failures += 1;
@@ -84,6 +94,7 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
                     recreate(&core).await;
                     opened = Some((reader, interrupt));
                 } else {
+                    core.weight.ask_for_less();
                     // The read may have claimed deliveries and its answer been lost.
                     core.may_hold_unseen.store(true, Ordering::Release);
                 }
@@ -130,21 +141,33 @@ async fn read(
     }
 }
 
-/// Reports the first of several failures in a row, then waits.
-///
-/// One lost connection is not a fault: a proxy may close each that is idle for a while. It is one when
-/// the fetcher cannot open the next.
+/// Whether a connection worked and was closed while nothing came: a proxy may close each that is idle
+/// for a while. That is not a fault, unless the next one cannot be opened. A reply that does not come in
+/// time is another matter.
+fn ended_while_idle(error: &Error, after: Duration) -> bool {
+    error.is_outcome_unknown() && (IDLE..WAIT).contains(&after)
+}
+
+/// Reports the first of several failures in a row, then waits. One lost connection is not a fault
+/// yet: the fetcher opens the next.
 async fn pause(core: &Core, error: &Error, failures: u32) {
     if failures == 1 && error.is_outcome_unknown() {
         tracing::debug!(subscription = %core.member, %error, "the reader's connection has ended");
-    } else if !core.faults.reading.is_set() {
-        core.faults.reading.set(error);
+        return rest(core, failures).await;
+    }
+    let is_first = !core.faults.reading.is_set();
+    core.faults.reading.set(error);
+    if is_first {
         tracing::warn!(
             subscription = %core.member,
             error = %describe(error),
             "reading failed; retrying until it works",
         );
     }
+    rest(core, failures).await;
+}
+
+async fn rest(core: &Core, failures: u32) {
     tokio::select! {
         () = core.stop.cancelled() => {}
         () = sleep(back_off(failures)) => {}

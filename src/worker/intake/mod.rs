@@ -8,3 +8,4 @@ pub(crate) mod lease;
 pub(crate) mod policy;
 pub(crate) mod queue;
 pub(crate) mod reclaim;
+pub(crate) mod weight;

@@ -104,6 +104,7 @@ pub(crate) async fn reclaim_some(
     if max == 0 {
         return Ok(Next::Full);
     }
+    let max = core.weight.limit(max);
     let unmarked = match core.marks_attempts {
         true => Unmarked::NotBegun,
         false => Unmarked::Begun,
@@ -118,8 +119,10 @@ pub(crate) async fn reclaim_some(
             // The reclaim may have succeeded and its answer been lost.
             if error.is_outcome_unknown() {
                 core.may_hold_unseen.store(true, Ordering::Release);
+                core.weight.ask_for_less();
             }
         })?;
+    core.weight.note(&reclaimed.taken, sent.elapsed());
     *cursor = reclaimed.cursor;
     let (found, store) = (reclaimed.lease, &*core.store);
     core.lease

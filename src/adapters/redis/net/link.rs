@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::{self, NoConnection, is_sound};
 use super::server::{RESPONSE_TIMEOUT, Server};
-use super::socket::{Socket, within};
+use super::socket::{PART, Socket, timed_out};
 use crate::api::supervise::Watch;
 use crate::domain::Error;
 
@@ -414,7 +414,12 @@ impl Traffic {
             });
         }
         let packed = alone.as_ref().unwrap_or(&self.out);
-        match within(RESPONSE_TIMEOUT, socket.write(packed)).await {
+        let written = socket.write_unless_silent(packed, RESPONSE_TIMEOUT).await;
+        if packed.len() > PART {
+            // The server has taken something until now.
+            self.heard = Instant::now();
+        }
+        match written {
             Ok(()) => self.socket = Some(socket),
             Err(cause) => self.fail(&cause),
         }
@@ -429,13 +434,14 @@ impl Traffic {
         };
         let may_write = self.under_way < UNDER_WAY;
         let shared = Arc::clone(&self.shared);
+        let began = std::time::Instant::now();
+        let limit = self.heard + RESPONSE_TIMEOUT;
+        let remaining = limit.saturating_duration_since(Instant::now());
         let outcome = tokio::select! {
             biased;
             filled = socket.fill() => filled.map(|()| true),
             () = shared.more.notified(), if may_write => Ok(false),
-            () = sleep_until(self.heard + RESPONSE_TIMEOUT) => {
-                Err(io::Error::from(io::ErrorKind::TimedOut).into())
-            }
+            () = sleep_until(limit) => Err(timed_out(remaining, began).into()),
         };
         let outcome = outcome.and_then(|filled| {
             if filled {

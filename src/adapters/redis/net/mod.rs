@@ -9,6 +9,7 @@ pub(super) mod error;
 mod handshake;
 mod link;
 mod pool;
+mod progress;
 mod reader;
 mod server;
 mod socket;

@@ -90,7 +90,7 @@ impl Pool {
                     error::no_connection(operation, self.server.address(), failure)
                 })?,
         };
-        let result = exchange(&mut pooled.connection).await;
+        let result = pooled.run(exchange).await;
         if result.as_ref().err().is_none_or(is_sound) {
             *slot = Some(pooled);
         }

@@ -12,7 +12,7 @@ use super::socket::{Socket, within};
 use crate::adapters::redis::resp::{Head, reply};
 use crate::domain::Error;
 
-/// How much longer than its blocking time a read may take before the connection counts as dead.
+/// How long a connection may be silent, beyond the blocking time of a read, before it counts as dead.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A connection that one reader owns. A blocking read would hold up every other command on it.
@@ -30,8 +30,19 @@ impl ReaderConnection {
         command: &Cmd,
         wait: Duration,
     ) -> Result<Bytes, RedisError> {
-        // A late reply still comes: no other time limit ends the read.
-        within(wait + GRACE, self.socket.exchange(command)).await
+        // The limits are for silence. A reply of many megabytes takes its time on a slow link, and a
+        // late one still comes: no other time limit ends the read.
+        let first = async {
+            self.socket.write(&command.get_packed_command()).await?;
+            self.socket.fill().await
+        };
+        within(wait + GRACE, first).await?;
+        loop {
+            match self.socket.reply()? {
+                Some(reply) => return reply,
+                None => within(GRACE, self.socket.fill()).await?,
+            }
+        }
     }
 }
 

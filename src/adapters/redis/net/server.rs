@@ -1,17 +1,19 @@
 //! A server's address and credentials. All connections are made here.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::socket2::Socket as Socket2;
-use redis::{AsyncConnectionConfig, ConnectionInfo, RedisConnectionInfo};
+use redis::{AsyncConnectionConfig, ConnectionInfo, RedisConnectionInfo, RedisError};
 use tokio::runtime;
 use tokio::task::JoinHandle;
 
 use super::error::NoConnection;
-use super::socket::{Socket, within};
+use super::progress::{Counted, Progress};
+use super::socket::{Socket, timed_out, within};
 use super::tls::{Tls, TlsSettings};
 use super::url::{self, Target};
 use super::{address, handshake, stream};
@@ -71,8 +73,10 @@ impl Server {
     ) -> Result<Pooled, NoConnection> {
         let stream = self.connect_socket(name).await?.into_stream()?;
         let socket = stream.socket().try_clone()?;
+        let (stream, progress) = Counted::new(stream);
+        // The pool limits how long the server may be silent.
         let config = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
+            .set_response_timeout(None)
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
         // The handshake is done. What the crate would add to it costs commands that older servers
         // do not know and that every role would need the right to.
@@ -84,6 +88,7 @@ impl Server {
             socket,
             // Ends with the last clone of the connection.
             traffic: tokio::spawn(traffic),
+            progress,
             runtime: runtime::Handle::current().id(),
         })
     }
@@ -118,10 +123,11 @@ impl Server {
 
 /// A connection for the pool.
 pub(super) struct Pooled {
-    pub(super) connection: MultiplexedConnection,
+    connection: MultiplexedConnection,
     socket: Socket2,
     /// Carries the connection's commands and replies. It ends with the runtime that spawned it.
     traffic: JoinHandle<()>,
+    progress: Progress,
     runtime: runtime::Id,
 }
 
@@ -129,6 +135,22 @@ impl Pooled {
     /// Whether the idle connection has died.
     pub(super) fn is_dead(&self) -> bool {
         self.traffic.is_finished() || stream::is_closed(&self.socket)
+    }
+
+    /// Runs an exchange, however long its reply takes, unless the server is silent for a time.
+    pub(super) async fn run<T>(
+        &mut self,
+        exchange: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, RedisError> {
+        let mut exchange = pin!(exchange(&mut self.connection));
+        loop {
+            let (before, began) = (self.progress.count(), Instant::now());
+            match tokio::time::timeout(RESPONSE_TIMEOUT, exchange.as_mut()).await {
+                Ok(answer) => return answer,
+                Err(_) if self.progress.count() != before => {}
+                Err(_) => return Err(timed_out(RESPONSE_TIMEOUT, began).into()),
+            }
+        }
     }
 
     /// Whether the connection can be used from this runtime. One that another runtime made is asked

@@ -1,7 +1,7 @@
 //! A connection whose replies are read in place.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use redis::{Cmd, RedisError, Value};
@@ -14,6 +14,8 @@ use crate::adapters::redis::resp::{Head, Scan, Walk, reply};
 /// How many bytes one read may bring.
 const CHUNK: usize = 64 * 1024;
 
+/// How many bytes one limited write carries. A link that takes longer than a limit for them is too slow.
+pub(super) const PART: usize = 256 * 1024;
 /// How long to read what the server said before it ended the connection.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -101,6 +103,19 @@ impl Socket {
         Ok(self.stream.flush().await?)
     }
 
+    /// Writes packed commands, however long that takes, unless the server takes none for a time. Not
+    /// cancel safe.
+    pub(super) async fn write_unless_silent(
+        &mut self,
+        packed: &[u8],
+        limit: Duration,
+    ) -> Result<(), RedisError> {
+        for part in packed.chunks(PART) {
+            within(limit, self.write(part)).await?;
+        }
+        Ok(())
+    }
+
     /// Waits for more bytes and reads them. Cancel safe.
     pub(in crate::adapters::redis) async fn fill(&mut self) -> Result<(), RedisError> {
         // Reserve the missing bytes of a large reply at once instead of growing step by step.
@@ -149,7 +164,44 @@ pub(super) async fn within<T, E: From<io::Error>>(
     time: Duration,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
+    let began = Instant::now();
     tokio::time::timeout(time, work)
         .await
-        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+        .unwrap_or_else(|_| Err(timed_out(time, began).into()))
+}
+
+/// The error of a wait that was as long as its limit, by the clock of the runtime.
+pub(super) fn timed_out(limit: Duration, began: Instant) -> io::Error {
+    let waited = began.elapsed();
+    // The server needs real time, and a paused clock jumps to the limit as soon as every task waits.
+    if waited < limit / 2 {
+        let (waited, limit) = (waited.as_millis(), limit.as_millis());
+        let text = format!(
+            "timed out after {waited} ms instead of {limit} ms: the clock of tokio is paused; \
+             use a running clock beside a real server"
+        );
+        return io::Error::new(io::ErrorKind::TimedOut, text);
+    }
+    io::ErrorKind::TimedOut.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_passed_too_soon_tells_of_the_paused_clock() {
+        let limit = Duration::from_secs(5);
+        let text = timed_out(limit, Instant::now()).to_string();
+        assert!(
+            text.contains("instead of 5000 ms: the clock of tokio is paused"),
+            "{text}"
+        );
+        let Some(began) = Instant::now().checked_sub(limit) else {
+            return;
+        };
+        let plain = timed_out(limit, began);
+        assert_eq!(plain.kind(), io::ErrorKind::TimedOut);
+        assert!(!plain.to_string().contains("paused"), "{plain}");
+    }
 }
