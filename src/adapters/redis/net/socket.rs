@@ -187,7 +187,60 @@ pub(super) fn timed_out(limit: Duration, began: Instant) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use redis::io::tcp::socket2::SockRef;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
     use super::*;
+
+    /// A connection that the server has ended by an alert, which nobody has read yet.
+    #[derive(Debug)]
+    struct Ended(std::net::UdpSocket);
+
+    impl AsyncRead for Ended {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let said = "received fatal alert: UnknownCA";
+            Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, said)))
+        }
+    }
+
+    impl AsyncWrite for Ended {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Ended {
+        fn socket(&self) -> SockRef<'_> {
+            SockRef::from(&self.0)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_alert_is_read_where_the_first_write_has_failed() {
+        let ended = Ended(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        let mut socket = Socket::new(Box::new(ended));
+        let cause = socket.introduce(&redis::cmd("PING")).await.unwrap_err();
+        assert!(is_alert(&cause), "{cause}");
+    }
 
     #[test]
     fn a_limit_that_passed_too_soon_tells_of_the_paused_clock() {
