@@ -304,4 +304,34 @@ mod tests {
         assert_eq!(admitted.count, 3);
         assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
     }
+
+    #[tokio::test]
+    async fn a_credit_expires_because_other_processes_publish_meanwhile() {
+        let (topic, store) = limited_to(80).await;
+        let backlog = Backlog::new(Arc::clone(&store));
+        let (first, refusal) = backlog.admit(&topic, 1).await;
+        assert!(refusal.is_ok());
+        drop(first);
+        let entry = NewEntry {
+            id: uuid::Uuid::nil(),
+            name: "json",
+            value: Bytes::from_static(b"{}"),
+        };
+        let (at, entries) = (Partition::of(&topic), vec![entry; 80]);
+        store.log().append(&at, &entries).await.unwrap();
+        let (second, refusal) = backlog.admit(&topic, 1).await;
+        assert_eq!(
+            (second.count, refusal.is_ok()),
+            (1, true),
+            "by the first credit"
+        );
+        let gate = backlog.gate(&topic);
+        gate.expires.store(0, Ordering::Relaxed);
+        while gate.age() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let (third, refusal) = backlog.admit(&topic, 1).await;
+        assert_eq!(third.count, 0);
+        assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
+    }
 }

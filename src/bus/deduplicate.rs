@@ -69,7 +69,66 @@ fn delay_before_next(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::{Arc, Mutex};
+
+    use uuid::Uuid;
+
     use super::*;
+    use crate::adapters::memory::MemoryStore;
+    use crate::api::PublishOptions;
+    use crate::domain::{BoxFuture, Codec, Envelope, ErrorKind, Group, Topic};
+    use crate::store::LogOp;
+    use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+    use crate::wire::Limits;
+
+    /// Loses every reply of a publish, and counts the tries of each message.
+    #[derive(Debug, Default)]
+    struct Deaf(Mutex<HashMap<Uuid, u32>>);
+
+    impl Decorator for Deaf {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut to: Next<'a>,
+        ) -> BoxFuture<'a, Result<Answer, Error>> {
+            Box::pin(async move {
+                let done = to.run(op).await?;
+                let Op::Log(LogOp::AppendOnce { entries, .. }) = op else {
+                    return Ok(done);
+                };
+                for entry in entries {
+                    *self.0.lock().unwrap().entry(entry.id).or_default() += 1;
+                }
+                Err(Error::new(ErrorKind::OutcomeUnknown, "publish", "cut"))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn the_window_counts_from_the_first_try() {
+        let topic = Topic::new("orders").unwrap();
+        let group = Group::new("billing").unwrap();
+        let deaf = Arc::new(Deaf::default());
+        let decorator: Arc<dyn Decorator> = deaf.clone();
+        let store = Arc::new(Decorated::new(decorator, MemoryStore::new().store(None)));
+        let bus = StoreBus::new(store, group, Codec::Json, Limits::default(), None, |_| {
+            unreachable!("nothing is subscribed")
+        });
+        // The first pause lasts 50 to 150 milliseconds, the second 100 to 300: both together never
+        // end in the first half of this window, and the second alone does once in four.
+        let options = PublishOptions::new().with_deduplication(Duration::from_millis(300));
+        let messages: Vec<_> = (0..60).map(|n| Envelope::new("n", &n).unwrap()).collect();
+        let publishing = messages
+            .iter()
+            .map(|one| bus.publish_one(&topic, one, options));
+        for published in futures_util::future::join_all(publishing).await {
+            assert_eq!(published.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+        }
+        let tries = deaf.0.lock().unwrap();
+        assert_eq!(tries.len(), messages.len());
+        assert!(tries.values().all(|tries| *tries <= 2), "{tries:?}");
+    }
 
     #[test]
     fn tries_double_their_delay_and_end_with_the_fifth() {

@@ -159,7 +159,8 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::EntryId;
+    use crate::domain::{EntryId, Topic};
+    use crate::wire::decode_entry;
 
     fn envelopes(sizes: &[usize]) -> Vec<Envelope> {
         let envelope = |size: &usize| Envelope::new("t", &"x".repeat(*size)).unwrap();
@@ -256,5 +257,20 @@ mod tests {
             assert!(drafts[0].is_unknown(), "{kind}");
         }
         assert_eq!(fates(drafts), [Err(ErrorKind::OutcomeUnknown)]);
+    }
+
+    #[test]
+    fn a_received_message_begins_at_its_first_attempt_when_it_is_published() {
+        let mut received = Envelope::new("t", &1).unwrap();
+        received.failed_attempts = 3;
+        received.last_error = Some("no".to_owned());
+        let limits = Limits::default();
+        let mut drafts = encode(&[received], PublishOptions::new(), Codec::Json, limits);
+        let entry = move_entries(&mut drafts).remove(0);
+        let fields = [(Bytes::from_static(entry.name.as_bytes()), entry.value)];
+        let (topic, id) = (Topic::new("orders").unwrap(), EntryId::default());
+        let fields = fields.iter().map(|(name, value)| (&name[..], &value[..]));
+        let sent = decode_entry(&topic, id, fields, limits).unwrap();
+        assert_eq!((sent.failed_attempts(), sent.last_error()), (0, None));
     }
 }

@@ -246,7 +246,60 @@ mod tests {
     use super::*;
     use crate::api::{IntoRouter, Message, Payload, RouteOptions, Router};
     use crate::domain::Outcome;
-    use crate::worker::fixture::member;
+    use crate::store::Holder;
+    use crate::worker::fixture::{Fixture, hand_out, member};
+
+    #[test]
+    fn a_message_runs_alone_behind_two_crashes_or_before_its_last_attempt() {
+        assert_eq!([1, 2, 3, 8].map(alone_from), [1, 1, 2, 2]);
+    }
+
+    #[tokio::test]
+    async fn messages_behind_crashes_wait_in_a_queue_of_their_own() {
+        let fixture = Fixture::new().await;
+        let mut fetched = fixture.fetch(3).await;
+        for (crashes, one) in (0..).zip(&mut fetched) {
+            one.begun = crashes;
+        }
+        let (core, _settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, true);
+        let (suspects, others) = (
+            core.suspects.next_up_to(9).await,
+            core.queue.next_up_to(9).await,
+        );
+        let crashes = |queued: &[Queued]| {
+            queued
+                .iter()
+                .map(|one| one.lease.before())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (crashes(&suspects), crashes(&others)),
+            (vec![2], vec![0, 1])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_attempt_is_given_back_uncounted() {
+        let fixture = Fixture::new().await;
+        let id = fixture.fetch(1).await[0].receipt;
+        let (core, _settlements) = fixture.core(SubscribeOptions::new());
+        // Another consumer has crashed with it.
+        let now = Instant::now();
+        core.in_flight.enter([(id, 1)].into_iter(), true, now);
+        let begins = [crate::store::Begin {
+            delivery: id,
+            attempts: 2,
+        }];
+        let begun = fixture
+            .store
+            .deliveries()
+            .begin(&core.member, &begins)
+            .await;
+        assert_eq!(begun.unwrap(), [Holder::Member]);
+        assert_eq!(core.release([id].into_iter()).await.unwrap(), 1);
+        assert_eq!(fixture.given_back().await, [(id, 1)]);
+    }
 
     async fn bill(_: Payload<u32>) {}
 

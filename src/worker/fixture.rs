@@ -5,9 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
 use crate::adapters::memory::{ManualClock, MemoryStore};
+use crate::api::{Delivery, IntoRouter, Payload, RawHandler, SubscribeOptions, Work};
 use crate::domain::{
-    Codec, ConsumerName, DeadLetter, DeliveryHistory, Envelope, Group, Reason, TopicSettings,
+    Codec, ConsumerName, DeadLetter, DeliveryHistory, Envelope, Group, Outcome, Reason,
+    TopicSettings,
 };
 use crate::store::{
     Commit, Commits, DeliveryId, Fate, Fetched, Member, NewEntry, Opening, ReclaimCursor,
@@ -15,9 +20,12 @@ use crate::store::{
 };
 use crate::wire::dead_letter::encode_record;
 use crate::wire::{Limits, encode_entry};
+use crate::worker::core::{Core, Settlements};
 use crate::worker::fault::Fault;
+use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::lease::GroupLease;
 use crate::worker::meters::Meters;
+use crate::worker::script::Script;
 use crate::worker::services::lease_keeper::LeaseKeeper;
 
 pub(crate) fn member() -> Member {
@@ -26,8 +34,61 @@ pub(crate) fn member() -> Member {
     Member::of(&topic, &group, ConsumerName::new("one").unwrap())
 }
 
+/// Another consumer of the group.
+pub(crate) fn other() -> Member {
+    Member {
+        consumer: ConsumerName::new("two").unwrap(),
+        ..member()
+    }
+}
+
+/// A handler that tells the test of each call, and ends it so.
+pub(crate) fn handler(outcome: Outcome) -> (Arc<dyn RawHandler>, Calls) {
+    let (sender, calls) = mpsc::unbounded_channel();
+    let function = move |Payload(number): Payload<u32>, delivery: Delivery| {
+        let _ = sender.send((number, delivery.attempt()));
+        let outcome = outcome.clone();
+        async { outcome }
+    };
+    (each(function), calls)
+}
+
+/// A function as a handler of one message at a time.
+pub(crate) fn each<Marker>(function: impl IntoRouter<Marker>) -> Arc<dyn RawHandler> {
+    match function.into_work(None).unwrap() {
+        Work::Each(handler) => handler,
+        Work::Batches(_) => panic!("a batch handler"),
+    }
+}
+
+/// Hands messages to a subscription.
+pub(crate) fn hand_out(core: &Core, fetched: &[Fetched], taken_over: bool) {
+    let new = core.accept(fetched.to_vec(), taken_over, Instant::now());
+    assert_eq!(new, fetched.len());
+}
+
+/// The current hand-out of an entry.
+pub(crate) fn current(core: &Core, id: DeliveryId) -> HandOut {
+    let (all, _) = core.in_flight.hand_outs();
+    *all.iter().find(|one| one.id == id).unwrap()
+}
+
+/// Lets another consumer have a delivery.
+pub(crate) fn lose(core: &Core, id: DeliveryId) {
+    assert_eq!(core.in_flight.lose([current(core, id)]), 1);
+}
+
+/// The message's number and the attempt of each call.
+pub(crate) type Calls = mpsc::UnboundedReceiver<(u32, u32)>;
+
+/// Everything that is in a channel.
+pub(crate) fn all<T>(calls: &mut mpsc::UnboundedReceiver<T>) -> Vec<T> {
+    std::iter::from_fn(|| calls.try_recv().ok()).collect()
+}
+
 pub(crate) struct Fixture {
     pub(crate) clock: ManualClock,
+    pub(crate) script: Script,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
 }
@@ -36,7 +97,8 @@ impl Fixture {
     /// A group without messages.
     pub(crate) async fn new() -> Self {
         let clock = ManualClock::new("2025-11-12T14:20:00Z".parse().unwrap());
-        let store = MemoryStore::with_clock(clock.clone()).store(None);
+        let script = Script::default();
+        let store = script.before(MemoryStore::with_clock(clock.clone()).store(None));
         let member = Arc::new(member());
         let (topics, settings) = (store.topics(), TopicSettings::default());
         topics.ensure_topic(member.topic(), settings).await.unwrap();
@@ -44,13 +106,22 @@ impl Fixture {
         topics.create_group(&member.at, start).await.unwrap();
         Self {
             clock,
+            script,
             store,
             member,
         }
     }
 
-    /// Publishes messages and fetches them.
-    pub(crate) async fn fetch(&self, count: usize) -> Vec<Fetched> {
+    /// The shared state of a subscription with these options.
+    pub(crate) fn core(&self, options: SubscribeOptions) -> (Arc<Core>, Settlements) {
+        let (store, work) = (Arc::clone(&self.store), Work::Each(handler(Outcome::Ack).0));
+        let (limits, settings) = (Limits::default(), TopicSettings::default());
+        let (core, settlements) = Core::new(store, member(), options, limits, settings, &work);
+        (Arc::new(core), settlements)
+    }
+
+    /// Publishes messages with the numbers from 0.
+    pub(crate) async fn publish(&self, count: usize) {
         let entries = (0..count).map(|number| {
             let envelope = Envelope::new("order.placed", &number).unwrap();
             let (name, bytes) = encode_entry(&envelope, Codec::Json, Limits::default()).unwrap();
@@ -64,6 +135,11 @@ impl Fixture {
         for appended in self.store.log().append(at, &entries).await.unwrap() {
             appended.unwrap();
         }
+    }
+
+    /// Publishes messages and fetches them.
+    pub(crate) async fn fetch(&self, count: usize) -> Vec<Fetched> {
+        self.publish(count).await;
         let opening = Opening::of(&self.member);
         let (mut reader, _) = self.store.open(&opening).await.unwrap();
         let fetched = reader.fetch(count, Duration::ZERO).await.unwrap();
@@ -74,21 +150,42 @@ impl Fixture {
     /// Lets another consumer of the group take a delivery over.
     pub(crate) async fn take_over(&self, id: DeliveryId) {
         self.commit(Commit::release(id)).await;
-        let other = Member {
-            consumer: ConsumerName::new("two").unwrap(),
-            ..member()
-        };
-        let lease = Duration::from_secs(30);
-        let reclaimed = self
-            .store
-            .deliveries()
-            .claim_expired(&other, lease, Unmarked::Begun, ReclaimCursor::default(), 10)
-            .await
-            .unwrap();
-        assert_eq!(reclaimed.taken.len(), 1);
+        assert_eq!(self.given_back().await.len(), 1);
     }
 
-    async fn commit(&self, commit: Commit) {
+    /// Lets another consumer take over what was given back. Returns each, with the attempts that
+    /// count as begun.
+    pub(crate) async fn given_back(&self) -> Vec<(DeliveryId, u32)> {
+        self.claimed_by_another(Duration::from_secs(30)).await
+    }
+
+    /// Lets another consumer take over what was leased longer ago than this.
+    pub(crate) async fn claimed_by_another(&self, lease: Duration) -> Vec<(DeliveryId, u32)> {
+        let cursor = ReclaimCursor::default();
+        let (deliveries, other) = (self.store.deliveries(), other());
+        let reclaimed = deliveries.claim_expired(&other, lease, Unmarked::Begun, cursor, 100);
+        let taken = reclaimed.await.unwrap().taken.into_iter();
+        taken.map(|one| (one.receipt, one.begun)).collect()
+    }
+
+    /// What the store assigns to the subscription's consumer.
+    pub(crate) async fn pending(&self) -> Vec<DeliveryId> {
+        let pending = self.store.deliveries().pending_of(&self.member, 100);
+        pending.await.unwrap()
+    }
+
+    /// Waits until a condition holds.
+    pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let waiting = async {
+            while !holds().await {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        assert!(waited.is_ok(), "timed out: {what}");
+    }
+
+    pub(crate) async fn commit(&self, commit: Commit) {
         let commits = Commits::from_iter([commit]);
         let replies = self.store.deliveries().commit(&self.member, &commits).await;
         let fates = replies.unwrap().answered().unwrap();

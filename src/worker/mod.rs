@@ -15,6 +15,8 @@ mod handle;
 mod intake;
 mod meters;
 mod scope;
+#[cfg(test)]
+mod script;
 mod services;
 mod settle;
 mod shutdown;

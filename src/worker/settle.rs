@@ -217,3 +217,116 @@ fn soonest_retry(batch: &[Commit]) -> Option<Duration> {
     });
     delays.min()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::SubscribeOptions;
+    use crate::worker::core::{Core, Settlements};
+    use crate::worker::fixture::{Fixture, current, hand_out};
+    use crate::worker::script::Failure;
+
+    const COMMIT: &str = "deliveries.commit";
+
+    fn settler(core: &Core, fault: &Fault) -> Settler {
+        Settler {
+            store: Arc::clone(&core.store),
+            member: Arc::clone(&core.member),
+            in_flight: Arc::clone(&core.in_flight),
+            meters: Arc::clone(&core.meters),
+            lease: Arc::clone(&core.lease),
+            settled: SettledCount::default(),
+            fault: fault.clone(),
+        }
+    }
+
+    fn run(core: &Core, settlements: Settlements) {
+        let acks = Batch::new(settlements.acks);
+        let writes = Batch::new(settlements.writes);
+        let faults = &core.faults;
+        tokio::spawn(settler(core, &faults.acknowledging).acknowledge(acks));
+        tokio::spawn(settler(core, &faults.settling).write(writes, Arc::default()));
+    }
+
+    fn later(HandOut { id, token }: HandOut) -> Write {
+        let commit = Commit::reschedule(id, Duration::from_secs(60), bytes::Bytes::new());
+        Write { commit, token }
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_is_repeated_until_the_store_answers() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        fixture.script.fail(COMMIT, Failure::NotDone);
+        run(&core, settlements);
+        core.acks
+            .send(current(&core, fetched[0].receipt))
+            .await
+            .unwrap();
+        Fixture::until("the store to have it", async || {
+            fixture.pending().await.is_empty()
+        })
+        .await;
+        Fixture::until("the table to be empty", async || core.in_flight.len() == 0).await;
+        assert_eq!(core.faults.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn a_write_is_repeated_until_the_store_answers() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        fixture.script.fail(COMMIT, Failure::NotDone);
+        run(&core, settlements);
+        let write = later(current(&core, fetched[0].receipt));
+        core.writes.send(write).await.unwrap();
+        Fixture::until("the store to have it", async || {
+            fixture.scheduled().await == 1
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_settlement_of_an_earlier_hand_out_is_dropped() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(2).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        let (again, marker) = (fetched[0].receipt, fetched[1].receipt);
+        let earlier = current(&core, again);
+        assert_eq!(core.in_flight.lose([earlier]), 1);
+        hand_out(&core, &fetched[..1], true);
+        run(&core, settlements);
+
+        core.writes.send(later(earlier)).await.unwrap();
+        core.writes
+            .send(later(current(&core, marker)))
+            .await
+            .unwrap();
+        Fixture::until("the second to be written", async || {
+            !fixture.pending().await.contains(&marker)
+        })
+        .await;
+        assert_eq!(
+            fixture.pending().await,
+            [again],
+            "another hand-out is current"
+        );
+        assert_eq!(fixture.scheduled().await, 1);
+
+        core.acks.send(earlier).await.unwrap();
+        let marker = fixture.fetch(1).await;
+        hand_out(&core, &marker, false);
+        let marker = marker[0].receipt;
+        core.acks.send(current(&core, marker)).await.unwrap();
+        Fixture::until("the second to be acknowledged", async || {
+            !fixture.pending().await.contains(&marker)
+        })
+        .await;
+        assert_eq!(fixture.pending().await, [again]);
+        assert!(core.in_flight.contains(again));
+    }
+}

@@ -97,3 +97,97 @@ async fn release_unfinished(core: &Core) -> Result<u64, Error> {
     core.in_flight.remove_unfinished();
     Ok(released)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Delivery, Payload, SubscribeOptions};
+    use crate::domain::Outcome;
+    use crate::worker::core::Settlements;
+    use crate::worker::fixture::{Fixture, each, hand_out};
+    use crate::worker::handle::pipeline;
+
+    /// A subscription that holds messages.
+    async fn holding(fixture: &Fixture, count: usize) -> (Arc<Core>, Settlements) {
+        let fetched = fixture.fetch(count).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        (core, settlements)
+    }
+
+    #[tokio::test]
+    async fn the_deadline_cancels_handlers_and_their_messages_are_given_back() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements) = holding(&fixture, 1).await;
+        let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let function = move |_: Payload<u32>, delivery: Delivery| {
+            let sender = sender.clone();
+            async move {
+                let _ = sender.send("began");
+                delivery.cancelled().await;
+                let _ = sender.send("cancelled");
+                Outcome::retry("no time left")
+            }
+        };
+        let mut tasks = Tasks::default();
+        let handler = each(function);
+        tasks
+            .workers
+            .spawn(pipeline::run(Arc::clone(&core), handler));
+        assert_eq!(told.recv().await, Some("began"));
+        let report = run(&core, tasks, Duration::ZERO).await;
+        assert_eq!(told.recv().await, Some("cancelled"));
+        assert_eq!(
+            (report.cancelled, report.released, report.unsettled),
+            (1, 0, 0)
+        );
+        let given_back = fixture.given_back().await;
+        assert_eq!(
+            given_back
+                .iter()
+                .map(|(_, begun)| *begun)
+                .collect::<Vec<_>>(),
+            [0]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_gives_back_what_no_handler_has_finished() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements) = holding(&fixture, 3).await;
+        let finished = core.queue.next().await.unwrap();
+        finished.lease.begin();
+        finished.lease.finish();
+        assert_eq!(release_unfinished(&core).await.unwrap(), 2);
+        assert_eq!(fixture.given_back().await.len(), 2);
+        assert_eq!(fixture.pending().await, [finished.fetched.receipt]);
+        assert!(
+            core.in_flight.contains(finished.fetched.receipt),
+            "the settler has it"
+        );
+    }
+
+    #[tokio::test]
+    async fn no_extension_comes_after_the_release() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements) = holding(&fixture, 1).await;
+        let ids = fixture.pending().await;
+        let mut tasks = Tasks::default();
+        let keeper = Arc::clone(&core);
+        tasks.services.spawn(async move {
+            keeper.halt.cancelled().await;
+            // An extension that was under way.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let _ = keeper.store.deliveries().extend(&keeper.member, &ids).await;
+        });
+        let report = run(&core, tasks, Duration::from_secs(20)).await;
+        assert_eq!(report.released, 1);
+        let calls = fixture.script.calls();
+        let at = |name| calls.iter().position(|call| *call == name);
+        assert!(
+            at("deliveries.extend") < at("deliveries.commit"),
+            "{calls:?}"
+        );
+        assert!(at("deliveries.extend").is_some());
+    }
+}

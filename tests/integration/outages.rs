@@ -237,6 +237,45 @@ async fn a_frozen_server_makes_publishing_fail_as_unknown_and_comes_back() {
     finish(container).await;
 }
 
+/// The caller gives up while the connection is being opened. It may publish again, so the message
+/// must not appear afterwards.
+#[tokio::test]
+async fn a_publish_that_was_dropped_before_it_was_sent_is_not_sent_later() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    publish(&container, &orders, 0).await;
+    let clients: String = server.command(&["CLIENT", "LIST"]);
+    let publisher = clients
+        .lines()
+        .find(|line| line.contains("name=redstart:pub"))
+        .and_then(|line| line.split(' ').find_map(|field| field.strip_prefix("id=")))
+        .expect("the publisher's connection");
+    let killed: u64 = server.command(&["CLIENT", "KILL", "ID", publisher]);
+    assert_eq!(killed, 1);
+
+    signal(server.pid(), "STOP");
+    let bus = container.bus();
+    let envelopes = [1, 2].map(|n| Envelope::new("n", &n).unwrap());
+    let patient = tokio::spawn({
+        let (bus, orders, envelope) = (bus.clone(), orders.clone(), envelopes[0].clone());
+        async move { bus.publish(&orders, &envelope).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let dropped = bus.publish(&orders, &envelopes[1]);
+    let gave_up = tokio::time::timeout(Duration::from_millis(200), dropped).await;
+    signal(server.pid(), "CONT");
+    assert!(gave_up.is_err(), "the server is frozen: {gave_up:?}");
+    patient.await.unwrap().unwrap();
+    publish(&container, &orders, 3).await;
+
+    let mut received = subscribe(&container, &orders).await;
+    let numbers = some(&mut received, 3).await;
+    assert_eq!(numbers, [0, 1, 3]);
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+}
+
 #[tokio::test]
 async fn a_dead_letter_that_cannot_be_written_shows_in_health_and_is_not_lost() {
     let server = Server::start();

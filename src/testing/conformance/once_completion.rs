@@ -97,6 +97,12 @@ enum Failure {
     TooMuch,
     /// The server completes, and the first reply is lost.
     ReplyLost,
+    /// The server is out of reach for completions and extensions.
+    Away,
+}
+
+fn away(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, operation, "out of reach")
 }
 
 /// A store whose completions fail.
@@ -169,6 +175,9 @@ impl KvStore for Failing {
         token: &'a str,
         lease: Duration,
     ) -> BoxFuture<'a, Result<bool, Error>> {
+        if let Failure::Away = self.failure {
+            return Box::pin(std::future::ready(Err(away("extend"))));
+        }
         self.inner.extend_claim(key, token, lease)
     }
 
@@ -184,6 +193,7 @@ impl KvStore for Failing {
             let fails = match self.failure {
                 Failure::Refused(count) => before < count,
                 Failure::TooMuch => !result.is_empty(),
+                Failure::Away => return Err(away("complete")),
                 Failure::ReplyLost => {
                     let done = self.inner.complete_claim(key, token, result, ttl).await;
                     if before == 0 {
@@ -232,6 +242,24 @@ pub async fn a_failed_completion_is_repeated<S: Subject>(subject: &S) {
         assert_eq!(run(1).await, Once::Executed(1), "{key}");
         assert_eq!(run(2).await, Once::AlreadyDone(stored), "{key}");
     }
+}
+
+/// A completion is given up when the claim may have passed to another owner.
+pub async fn a_completion_ends_with_its_claim<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing: Arc<dyn KvStore> = Arc::new(Failing {
+        inner: Arc::clone(stage.container.kv().port()),
+        failure: Failure::Away,
+        completions: AtomicU32::new(0),
+    });
+    let kv = Kv::from(failing);
+    let options = OnceOptions::new(DAY).with_lease(Duration::from_millis(100));
+    let run = once_with(&kv, "job", options, async || Ok::<_, &str>(1));
+    let run = tokio::time::timeout(subject.patience(), run).await;
+    let Err(OnceError::Store(error)) = run.must("giving up") else {
+        panic!("the run is not recorded")
+    };
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
 /// The claim lives as long as its function, and ends with its lease when the function is dropped.
@@ -319,6 +347,8 @@ pub async fn a_begun_claim_outlives_its_lease<S: Subject>(subject: &S) {
             (claim("two").await == ClaimResult::Begun).then_some(())
         })
         .await;
+    tokio::time::sleep(2 * short).await;
+    assert_eq!(claim("two").await, ClaimResult::Begun, "the mark stays");
     // Nobody else can take it, so its owner still holds it.
     assert!(extend("one", DAY).await);
     assert_eq!(claim("two").await, ClaimResult::Busy);

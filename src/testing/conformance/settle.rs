@@ -159,6 +159,22 @@ pub async fn large_batches_are_settled<S: Subject>(subject: &S) {
     assert_eq!(stage.counts().await, [0, 0, 225, 0]);
 }
 
+/// In a large call, too, a member ends what it holds and nothing else.
+pub async fn a_large_stale_settlement_is_rejected<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    stage.append(0..200).await;
+    let mut hand = stage.hand("slow").await;
+    let fetched = receipts(&stage.fetch(&mut hand, 200).await);
+    let stale: Vec<_> = fetched.iter().copied().step_by(2).collect();
+    assert_eq!(stage.release(&hand.member, &stale).await, 100);
+    let other = stage.member("other");
+    assert_eq!(receipts(&stage.reclaim(&other, DAY).await), stale);
+    let settlements: Vec<_> = fetched.iter().map(|one| later(*one, DAY, "p")).collect();
+    let expected: Vec<bool> = (0..200).map(|n| n % 2 == 1).collect();
+    assert_eq!(stage.settle(&hand.member, &settlements).await, expected);
+    assert_eq!(stage.counts().await, [0, 100, 100, 0]);
+}
+
 /// A message is settled when its handler has returned, and not before.
 pub async fn nothing_is_settled_before_its_handler_returns<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;

@@ -134,7 +134,14 @@ fn part_size(most: usize, failed: u32, max_attempts: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex as StdMutex;
+
     use super::*;
+    use crate::api::{Batch, IntoRouter, Message, Router, SubscribeOptions, Work};
+    use crate::domain::{IntoOutcomes, Outcome};
+    use crate::store::Fetched;
+    use crate::worker::core::Settlements;
+    use crate::worker::fixture::{Fixture, hand_out, lose};
 
     #[test]
     fn a_failed_batch_comes_back_in_halves_and_each_message_has_its_last_attempt_alone() {
@@ -148,5 +155,108 @@ mod tests {
         assert_eq!(sizes(100, 2), [100, 1]);
         assert_eq!(sizes(4, 6), [4, 2, 1, 1, 1, 1]);
         assert_eq!(part_size(100, u32::MAX, 5), 1, "a foreign count");
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Number(u32);
+
+    impl Message for Number {
+        const TYPE: &'static str = "order.placed";
+    }
+
+    /// The numbers of the messages in each call.
+    type Calls = Arc<StdMutex<Vec<Vec<u32>>>>;
+
+    /// A batch handler that records its calls, does something in each, and returns a value.
+    fn recording<T>(act: impl Fn() + Send + Sync + 'static, value: T) -> (Arc<Batches>, Calls)
+    where
+        T: IntoOutcomes + Clone + Send + Sync + 'static,
+    {
+        let calls = Calls::default();
+        let record = Arc::clone(&calls);
+        let router = Router::new().on_batch(move |batch: Batch<Number>| {
+            let numbers = batch.messages().iter().map(|number| number.0).collect();
+            record.lock().unwrap().push(numbers);
+            act();
+            let value = value.clone();
+            async { value }
+        });
+        match router.into_work(None).unwrap() {
+            Work::Batches(handler) => (Arc::new(Batches::new(handler)), calls),
+            Work::Each(_) => panic!("a handler of single messages"),
+        }
+    }
+
+    /// A subscription that holds messages, behind each of which lie so many crashes.
+    async fn holding(fixture: &Fixture, crashes: &[u32]) -> (Arc<Core>, Settlements, Vec<Fetched>) {
+        let mut fetched = fixture.fetch(crashes.len()).await;
+        for (one, crashes) in fetched.iter_mut().zip(crashes) {
+            one.begun = *crashes;
+        }
+        let options = SubscribeOptions::new().with_batch(10, Duration::ZERO);
+        let (core, settlements) = fixture.core(options);
+        hand_out(&core, &fetched, false);
+        core.queue.close();
+        (core, settlements, fetched)
+    }
+
+    #[tokio::test]
+    async fn a_batch_begins_without_the_deliveries_that_were_lost_in_the_queue() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, fetched) = holding(&fixture, &[0, 0, 0]).await;
+        lose(&core, fetched[1].receipt);
+        let (batches, calls) = recording(|| {}, ());
+        run(core, batches).await;
+        assert_eq!(*calls.lock().unwrap(), [[0, 2]]);
+    }
+
+    #[tokio::test]
+    async fn no_batch_begins_after_a_stop() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, _) = holding(&fixture, &[0, 0]).await;
+        core.stop.cancel();
+        let (batches, calls) = recording(|| {}, ());
+        run(core, batches).await;
+        assert!(calls.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn messages_with_different_numbers_of_failed_attempts_share_no_call() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, _) = holding(&fixture, &[0, 1, 0]).await;
+        let (batches, calls) = recording(|| {}, ());
+        run(core, batches).await;
+        assert_eq!(*calls.lock().unwrap(), [vec![0, 2], vec![1]]);
+    }
+
+    #[tokio::test]
+    async fn no_further_part_of_a_batch_begins_after_a_stop() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, _) = holding(&fixture, &[0, 1]).await;
+        let stop = core.stop.clone();
+        let (batches, calls) = recording(move || stop.cancel(), ());
+        run(core, batches).await;
+        assert_eq!(*calls.lock().unwrap(), [[0]]);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_batch_handler_acknowledges_only_by_saying_so() {
+        let fixture = Fixture::new().await;
+        let (core, settlements, _) = holding(&fixture, &[0, 0]).await;
+        let cancelling = Arc::clone(&core);
+        let (batches, _) = recording(move || cancelling.in_flight.cancel_all(), ());
+        run(Arc::clone(&core), batches).await;
+        assert_eq!(settlements.acks.len(), 0);
+        assert_eq!(
+            core.in_flight.unfinished(),
+            2,
+            "the shutdown gives them back"
+        );
+
+        let (core, settlements, _) = holding(&fixture, &[0, 0]).await;
+        let cancelling = Arc::clone(&core);
+        let act = move || cancelling.in_flight.cancel_all();
+        run(core, recording(act, Outcome::Ack).0).await;
+        assert_eq!(settlements.acks.len(), 2);
     }
 }

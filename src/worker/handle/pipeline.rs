@@ -254,3 +254,168 @@ pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome) {
     let verdict = decide(outcome, count, rules, chance);
     commit(core, &lease, entry, delivery.envelope(), verdict).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Payload, SubscribeOptions};
+    use crate::domain::{IntoOutcome, RetryPolicy};
+    use crate::store::Fetched;
+    use crate::worker::core::Settlements;
+    use crate::worker::fixture::{Fixture, all, each, hand_out, handler, lose};
+    use crate::worker::script::Failure;
+
+    const BEGIN: &str = "deliveries.begin";
+
+    fn at_most(attempts: u32) -> SubscribeOptions {
+        let retry = RetryPolicy::fixed(Duration::ZERO).with_max_attempts(attempts);
+        SubscribeOptions::new().with_retry(retry)
+    }
+
+    /// A subscription that holds messages, and these as they were handed out.
+    async fn holding(
+        fixture: &Fixture,
+        options: SubscribeOptions,
+        (count, taken_over): (usize, bool),
+    ) -> (Arc<Core>, Settlements, Vec<Fetched>) {
+        let fetched = fixture.fetch(count).await;
+        let (core, settlements) = fixture.core(options);
+        hand_out(&core, &fetched, taken_over);
+        core.queue.close();
+        fixture.script.calls();
+        (core, settlements, fetched)
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_was_lost_in_the_queue_does_not_begin() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, fetched) = holding(&fixture, at_most(5), (3, false)).await;
+        lose(&core, fetched[1].receipt);
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(core, handler).await;
+        assert_eq!(all(&mut calls), [(0, 1), (2, 1)]);
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_after_a_stop() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, _) = holding(&fixture, at_most(5), (2, false)).await;
+        core.stop.cancel();
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(Arc::clone(&core), handler).await;
+        assert_eq!(all(&mut calls), []);
+        assert_eq!(
+            core.in_flight.unfinished(),
+            2,
+            "the shutdown gives them back"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_marked_where_the_entry_was_taken_over_or_one_is_allowed() {
+        for (most, taken_over, marks) in [(5, false, 0), (5, true, 1), (1, false, 1)] {
+            let fixture = Fixture::new().await;
+            let held = holding(&fixture, at_most(most), (1, taken_over)).await;
+            let (core, _settlements, fetched) = held;
+            let (handler, mut calls) = handler(Outcome::Ack);
+            run(core, handler).await;
+            let case = format!("{most} attempts, taken over: {taken_over}");
+            assert_eq!(all(&mut calls), [(0, 1)], "{case}");
+            assert_eq!(fixture.script.calls(), vec![BEGIN; marks], "{case}");
+            if marks == 1 {
+                let claimed = fixture.claimed_by_another(Duration::ZERO).await;
+                assert_eq!(claimed, [(fetched[0].receipt, 1)], "{case}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_another_consumer_holds_does_not_begin() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, fetched) = holding(&fixture, at_most(5), (2, true)).await;
+        fixture.take_over(fetched[0].receipt).await;
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(Arc::clone(&core), handler).await;
+        assert_eq!(all(&mut calls), [(1, 1)]);
+        assert!(!core.in_flight.contains(fetched[0].receipt));
+    }
+
+    #[tokio::test]
+    async fn a_handler_waits_until_the_store_has_marked_its_attempt() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, fetched) = holding(&fixture, at_most(5), (1, true)).await;
+        fixture.script.fail(BEGIN, Failure::NotDone);
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(Arc::clone(&core), handler).await;
+        assert_eq!(all(&mut calls), [(0, 1)]);
+        let claimed = fixture.claimed_by_another(Duration::ZERO).await;
+        assert_eq!(claimed, [(fetched[0].receipt, 1)]);
+        assert_eq!(core.faults.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_is_lost_while_its_attempt_is_marked_does_not_begin() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, fetched) = holding(&fixture, at_most(5), (1, true)).await;
+        let losing = Arc::clone(&core);
+        fixture
+            .script
+            .on(BEGIN, move || lose(&losing, fetched[0].receipt));
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(core, handler).await;
+        assert_eq!(all(&mut calls), []);
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_whose_attempt_was_marked_during_a_stop() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, _) = holding(&fixture, at_most(5), (1, true)).await;
+        let stop = core.stop.clone();
+        fixture.script.on(BEGIN, move || stop.cancel());
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(core, handler).await;
+        assert_eq!(all(&mut calls), []);
+    }
+
+    /// How a delivery ends whose handler was cancelled and returns this.
+    async fn after_a_cancellation<T>(value: T) -> &'static str
+    where
+        T: IntoOutcome + Clone + Send + Sync + 'static,
+    {
+        let fixture = Fixture::new().await;
+        let (core, mut settlements, _) = holding(&fixture, at_most(5), (1, false)).await;
+        let cancelling = Arc::clone(&core);
+        let function = move |_: Payload<u32>| {
+            cancelling.in_flight.cancel_all();
+            let value = value.clone();
+            async { value }
+        };
+        run(Arc::clone(&core), each(function)).await;
+        let (acks, writes) = (settlements.acks.len(), settlements.writes.len());
+        assert_eq!(core.in_flight.unfinished(), usize::from(acks + writes == 0));
+        match (settlements.acks.try_recv(), settlements.writes.try_recv()) {
+            (Ok(_), Err(_)) => "acknowledged",
+            (Err(_), Ok(_)) => "written",
+            (Err(_), Err(_)) => "given back",
+            (Ok(_), Ok(_)) => "both",
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_handler_ends_its_delivery_only_by_saying_so() {
+        assert_eq!(after_a_cancellation(()).await, "given back");
+        assert_eq!(
+            after_a_cancellation(Outcome::retry("no")).await,
+            "given back"
+        );
+        assert_eq!(
+            after_a_cancellation(Outcome::back_off("no")).await,
+            "given back"
+        );
+        assert_eq!(after_a_cancellation(Outcome::Ack).await, "acknowledged");
+        assert_eq!(
+            after_a_cancellation(Outcome::dead_letter("no")).await,
+            "written"
+        );
+    }
+}

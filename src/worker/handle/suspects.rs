@@ -47,3 +47,55 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Payload, SubscribeOptions};
+    use crate::domain::Outcome;
+    use crate::worker::fixture::{Fixture, all, each, hand_out, handler};
+
+    /// A subscription with one suspect.
+    async fn suspecting(fixture: &Fixture) -> Arc<Core> {
+        let mut fetched = fixture.fetch(1).await;
+        fetched[0].begun = 2;
+        let (core, _) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, true);
+        core.suspects.close();
+        core
+    }
+
+    #[tokio::test]
+    async fn a_suspect_begins_when_nothing_runs_and_nothing_begins_beside_it() {
+        let fixture = Fixture::new().await;
+        let core = suspecting(&fixture).await;
+        let turn = core.gate.try_enter().unwrap();
+        let (sender, mut beside) = tokio::sync::mpsc::unbounded_channel();
+        let inside = Arc::clone(&core);
+        let function = move |_: Payload<u32>| {
+            let _ = sender.send(inside.gate.try_enter().is_some());
+            async {}
+        };
+        let work = Work::Each(each(function));
+        let running = tokio::spawn(run(Arc::clone(&core), work));
+        Fixture::until("the gate to close", async || {
+            core.gate.try_enter().is_none()
+        })
+        .await;
+        assert_eq!(all(&mut beside), [true; 0], "another handler runs");
+        drop(turn);
+        running.await.unwrap();
+        assert_eq!(all(&mut beside), [false]);
+        assert!(core.gate.try_enter().is_some());
+    }
+
+    #[tokio::test]
+    async fn no_suspect_begins_after_a_stop() {
+        let fixture = Fixture::new().await;
+        let core = suspecting(&fixture).await;
+        core.stop.cancel();
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(core, Work::Each(handler)).await;
+        assert_eq!(all(&mut calls), []);
+    }
+}

@@ -249,3 +249,124 @@ async fn recreate(core: &Core) {
         tracing::warn!(subscription = %member, "the group was missing and has been recreated");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::SubscribeOptions;
+    use crate::store::{Commit, DeliveryId, ReclaimCursor, Unmarked};
+    use crate::worker::fixture::{Fixture, hand_out};
+    use crate::worker::script::Failure;
+
+    fn ids(fetched: &[Fetched]) -> Vec<DeliveryId> {
+        fetched.iter().map(|one| one.receipt).collect()
+    }
+
+    async fn queued(core: &Core) -> DeliveryId {
+        let next = tokio::time::timeout(Duration::from_secs(20), core.queue.next()).await;
+        let queued = next.expect("a delivery before its lease ends").unwrap();
+        assert_eq!(queued.lease.before(), 0);
+        queued.fetched.receipt
+    }
+
+    async fn running(fixture: &Fixture, core: &Arc<Core>) -> tokio::task::JoinHandle<()> {
+        let opened = fixture
+            .store
+            .open(&Opening::of(&core.member))
+            .await
+            .unwrap();
+        tokio::spawn(run(Arc::clone(core), Some(opened)))
+    }
+
+    #[tokio::test]
+    async fn a_recovery_gives_back_only_what_is_not_in_flight() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(3).await;
+        let (core, _settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched[..1], false);
+        release_unseen(&core).await.unwrap();
+        let unseen = ids(&fetched[1..]).into_iter().map(|id| (id, 0));
+        assert_eq!(fixture.given_back().await, unseen.collect::<Vec<_>>());
+        assert_eq!(fixture.pending().await, ids(&fetched[..1]));
+    }
+
+    #[tokio::test]
+    async fn a_failed_recovery_is_repeated() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, _settlements) = fixture.core(SubscribeOptions::new());
+        core.may_hold_unseen.store(true, Ordering::Release);
+        fixture
+            .script
+            .fail("deliveries.pending_of", Failure::NotDone);
+        catch_up(&core).await.unwrap_err();
+        catch_up(&core).await.unwrap();
+        assert_eq!(queued(&core).await, fetched[0].receipt);
+    }
+
+    #[tokio::test]
+    async fn deliveries_of_a_lost_read_come_back_at_once() {
+        let fixture = Fixture::new().await;
+        fixture.publish(1).await;
+        fixture.script.fail("fetch", Failure::ReplyLost);
+        let (core, _settlements) = fixture.core(SubscribeOptions::new());
+        let running = running(&fixture, &core).await;
+        let id = queued(&core).await;
+        assert_eq!(fixture.pending().await, [id]);
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn released_deliveries_come_before_newer_entries() {
+        let fixture = Fixture::new().await;
+        let released = fixture.fetch(1).await[0].receipt;
+        fixture.commit(Commit::release(released)).await;
+        fixture.publish(1).await;
+        let (core, _settlements) = fixture.core(SubscribeOptions::new());
+        let running = running(&fixture, &core).await;
+        assert_eq!(queued(&core).await, released);
+        assert!(queued(&core).await > released);
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn own_leases_are_extended_before_others_are_claimed() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, _settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        fixture.script.calls();
+        catch_up(&core).await.unwrap();
+        let calls = fixture.script.calls();
+        assert_eq!(
+            calls[..2],
+            ["deliveries.extend", "deliveries.claim_expired"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_recreated_group_gets_its_lease_back() {
+        let fixture = Fixture::new().await;
+        let options = SubscribeOptions::new().with_lease(Duration::from_secs(7));
+        let (core, _settlements) = fixture.core(options);
+        let (at, force) = (&core.member.at, true);
+        let removing = fixture
+            .store
+            .topics()
+            .remove_group(at, Duration::ZERO, force);
+        assert!(removing.await.unwrap().unwrap().removed);
+        recreate(&core).await;
+        let found = fixture
+            .store
+            .deliveries()
+            .claim_expired(
+                &core.member,
+                WAIT,
+                Unmarked::Begun,
+                ReclaimCursor::default(),
+                1,
+            )
+            .await;
+        assert_eq!(found.unwrap().lease, Duration::from_secs(7));
+    }
+}

@@ -80,3 +80,31 @@ impl GroupLease {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::fixture::Fixture;
+
+    #[tokio::test]
+    async fn a_longer_lease_of_the_group_holds_at_once() {
+        let fixture = Fixture::new().await;
+        let (asked, longer) = (Duration::from_secs(1), Duration::from_secs(30));
+        let lease = GroupLease::new(asked);
+        let mut changes = lease.changes();
+        // Asked a moment ago, so the store is not asked again.
+        let mut last_asked = Instant::now();
+        fixture.script.calls();
+        lease
+            .follow(longer, &mut last_asked, &*fixture.store, &fixture.member)
+            .await;
+        assert_eq!(lease.get(), longer);
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(*changes.borrow_and_update(), longer);
+        assert_eq!(fixture.script.calls(), [""; 0]);
+        lease
+            .follow(asked, &mut last_asked, &*fixture.store, &fixture.member)
+            .await;
+        assert_eq!(lease.get(), asked);
+    }
+}

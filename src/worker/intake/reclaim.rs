@@ -146,3 +146,107 @@ pub(crate) async fn reclaim_some(
     }
     Ok(Next::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::SubscribeOptions;
+    use crate::domain::RetryPolicy;
+    use crate::worker::fixture::{Fixture, hand_out};
+    use crate::worker::script::Failure;
+
+    const CLAIM: &str = "deliveries.claim_expired";
+    const EXTEND: &str = "deliveries.extend";
+
+    fn options() -> SubscribeOptions {
+        SubscribeOptions::new()
+            .with_concurrency(1)
+            .with_prefetch(1)
+            .with_lease(Duration::from_millis(300))
+    }
+
+    async fn once(core: &Core) -> Result<Next, Error> {
+        reclaim_some(core, &mut ReclaimCursor::default(), &mut Instant::now()).await
+    }
+
+    #[tokio::test]
+    async fn a_claim_whose_reply_was_lost_may_hold_deliveries_unseen() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements) = fixture.core(options());
+        for (failure, unseen) in [(Failure::NotDone, false), (Failure::ReplyLost, true)] {
+            fixture.script.fail(CLAIM, failure);
+            once(&core).await.unwrap_err();
+            assert_eq!(core.may_hold_unseen.load(Ordering::Acquire), unseen);
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_claimed_after_a_stop() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements) = fixture.core(options());
+        fixture.script.calls();
+        core.stop.cancel();
+        assert_eq!(once(&core).await.unwrap(), Next::Done);
+        assert_eq!(fixture.script.calls(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_claimed_than_there_is_capacity_for() {
+        let fixture = Fixture::new().await;
+        let ids: Vec<_> = fixture.fetch(10).await;
+        for one in ids {
+            fixture
+                .commit(crate::store::Commit::release(one.receipt))
+                .await;
+        }
+        let (core, _settlements) = fixture.core(options());
+        // One handler, one read ahead, and two more for the deliveries of others; half a lane.
+        assert_eq!(once(&core).await.unwrap(), Next::Again);
+        assert_eq!(core.in_flight.len(), 2);
+        core.capacity.occupy(2);
+        fixture.script.calls();
+        assert_eq!(once(&core).await.unwrap(), Next::Full);
+        assert_eq!(
+            fixture.script.calls(),
+            [""; 0],
+            "a full consumer asks for nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unmarked_hand_out_counts_unless_every_attempt_is_marked() {
+        for (most, begun) in [(1, 0), (5, 1)] {
+            let fixture = Fixture::new().await;
+            fixture.fetch(1).await;
+            let retry = RetryPolicy::fixed(Duration::ZERO).with_max_attempts(most);
+            let (core, _settlements) = fixture.core(options().with_retry(retry));
+            Fixture::until("the lease to end", async || {
+                once(&core).await.unwrap();
+                core.in_flight.len() == 1
+            })
+            .await;
+            let queued = core.queue.next().await.unwrap();
+            assert_eq!(queued.lease.before(), begun, "of {most} attempts");
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_standstill_own_leases_are_extended_before_a_claim() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, _settlements) = fixture.core(options());
+        hand_out(&core, &fetched, false);
+        let running = tokio::spawn(run(Arc::clone(&core)));
+        Fixture::until("a look", async || fixture.script.calls().contains(&CLAIM)).await;
+        // Longer than a third of the lease, and nothing else runs on this thread.
+        std::thread::sleep(Duration::from_millis(150));
+        let mut calls = Vec::new();
+        Fixture::until("the next look", async || {
+            calls.extend(fixture.script.calls());
+            calls.contains(&CLAIM)
+        })
+        .await;
+        assert_eq!(calls[..2], [EXTEND, CLAIM]);
+        running.abort();
+    }
+}

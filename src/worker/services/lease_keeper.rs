@@ -111,8 +111,11 @@ impl LeaseKeeper {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::worker::fixture::Fixture;
+    use crate::worker::fixture::{Fixture, other};
+    use crate::worker::script::Failure;
 
     #[tokio::test]
     async fn a_delivery_that_nobody_holds_goes_on_while_its_lease_cannot_have_expired() {
@@ -159,5 +162,59 @@ mod tests {
         let (left, _) = keeper.in_flight.hand_outs();
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].id, fetched[1].receipt);
+    }
+
+    /// A keeper of one delivery, and that delivery's lease.
+    async fn keeping(
+        fixture: &Fixture,
+        lease: Duration,
+    ) -> (Arc<LeaseKeeper>, Arc<crate::api::lease::Lease>) {
+        let fetched = fixture.fetch(1).await;
+        let mut keeper = fixture.lease_keeper();
+        keeper.lease = Arc::new(GroupLease::new(lease));
+        let entries = fetched.iter().map(|one| (one.receipt, 0));
+        let held = keeper.in_flight.enter(entries, false, Instant::now());
+        let held = held.into_iter().flatten().next().unwrap();
+        (Arc::new(keeper), held)
+    }
+
+    #[tokio::test]
+    async fn a_lease_without_contact_cancels_its_handler() {
+        let fixture = Fixture::new().await;
+        let (keeper, held) = keeping(&fixture, Duration::from_millis(30)).await;
+        for _ in 0..10_000 {
+            fixture.script.fail("deliveries.extend", Failure::NotDone);
+        }
+        let running = tokio::spawn(Arc::clone(&keeper).run(CancellationToken::new()));
+        Fixture::until("the handler to be cancelled", async || held.is_cancelled()).await;
+        assert!(held.is_lost() && keeper.in_flight.len() == 0);
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn one_failed_extension_cancels_no_handler() {
+        let fixture = Fixture::new().await;
+        let (keeper, held) = keeping(&fixture, Duration::from_secs(60)).await;
+        fixture.script.fail("deliveries.extend", Failure::NotDone);
+        let running = tokio::spawn(Arc::clone(&keeper).run(CancellationToken::new()));
+        // Each change of the lease makes the keeper extend at once.
+        let (mut seconds, mut extended) = (60, 0);
+        Fixture::until("an extension after the failed one", async || {
+            seconds += 1;
+            let lease = Duration::from_secs(seconds);
+            let set = fixture.store.topics().set_lease(&other(), lease).await;
+            assert_eq!(set.unwrap(), lease);
+            keeper
+                .lease
+                .set(&*fixture.store, &fixture.member)
+                .await
+                .unwrap();
+            let calls = fixture.script.calls().into_iter();
+            extended += calls.filter(|call| *call == "deliveries.extend").count();
+            extended >= 2
+        })
+        .await;
+        assert!(!held.is_cancelled());
+        running.abort();
     }
 }

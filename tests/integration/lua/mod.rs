@@ -342,6 +342,16 @@ fn group_create() {
     }
     let lanes: Vec<Value> = run(raw, &format!("XINFO GROUPS {REDO}"));
     assert_eq!(lanes.len(), 3);
+
+    // Something has removed the group, and its redeliveries are still there.
+    let _: String = run(raw, &format!("XADD {REDO} 9-1 parcel p"));
+    for key in [LOG, REDO] {
+        assert_eq!(run::<u64>(raw, &format!("XGROUP DESTROY {key} late")), 1);
+    }
+    assert_eq!(create(raw, &["late", "next"]), 1);
+    let _: Value = run(raw, &format!("XREADGROUP GROUP late me STREAMS {REDO} >"));
+    let read: Pending = run(raw, &format!("XPENDING {REDO} late - + 100"));
+    assert_eq!(ids(&read), ["9-1"]);
     let _: u64 = run(raw, "SADD text x");
     let error = attempt::<Value>(raw, &script, &["text", REDO], &["g", "next"]);
     assert!(error.unwrap_err().to_string().contains("WRONGTYPE"));
