@@ -1,0 +1,24 @@
+//! The mutants, by the part that they break.
+
+mod attempts;
+mod intake;
+mod leases;
+mod publishing;
+mod settling;
+mod shutdown;
+mod values;
+
+use crate::mutant::Mutant;
+
+pub(crate) fn all() -> Vec<Mutant> {
+    let lists = [
+        settling::MUTANTS,
+        leases::MUTANTS,
+        attempts::MUTANTS,
+        intake::MUTANTS,
+        shutdown::MUTANTS,
+        publishing::MUTANTS,
+        values::MUTANTS,
+    ];
+    lists.concat()
+}

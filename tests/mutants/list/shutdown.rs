@@ -1,0 +1,114 @@
+//! Shutting down: what a stop and its deadline mean.
+
+use crate::mutant::{Mutant, Target};
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "begins-after-a-stop",
+        file: "src/worker/handle/pipeline.rs",
+        before: r#"let _in_hand = InHand::one(&core, &queued);
+        if core.stop.is_cancelled() {"#,
+        after: r#"let _in_hand = InHand::one(&core, &queued);
+        if false {"#,
+        breaks: "Nothing begins after a stop.",
+        target: Target::Lib,
+        test: "worker::handle::pipeline::tests::nothing_begins_after_a_stop",
+        quick: true,
+    },
+    Mutant {
+        name: "batch-begins-after-a-stop",
+        file: "src/worker/handle/batch.rs",
+        before: r#"let _in_hand = InHand::all(&core, &batch);
+        // As for single deliveries, nothing begins after a stop.
+        if core.stop.is_cancelled() {"#,
+        after: r#"let _in_hand = InHand::all(&core, &batch);
+        if false {"#,
+        breaks: "No batch begins after a stop.",
+        target: Target::Lib,
+        test: "worker::handle::batch::tests::no_batch_begins_after_a_stop",
+        quick: true,
+    },
+    Mutant {
+        name: "part-begins-after-a-stop",
+        file: "src/worker/handle/batch.rs",
+        before: r#"// An earlier part may have taken long.
+    if core.stop.is_cancelled() {"#,
+        after: "if false {",
+        breaks: "No further part of a batch begins after a stop.",
+        target: Target::Lib,
+        test: "worker::handle::batch::tests::no_further_part_of_a_batch_begins_after_a_stop",
+        quick: true,
+    },
+    Mutant {
+        name: "suspect-begins-after-a-stop",
+        file: "src/worker/handle/suspects.rs",
+        before: "if core.stop.is_cancelled() || queued",
+        after: "if queued",
+        breaks: "No suspect begins after a stop.",
+        target: Target::Lib,
+        test: "worker::handle::suspects::tests::no_suspect_begins_after_a_stop",
+        quick: true,
+    },
+    Mutant {
+        name: "marked-begins-after-a-stop",
+        file: "src/worker/handle/pipeline.rs",
+        before: "Some(marked).filter(|_| !core.stop.is_cancelled())",
+        after: "Some(marked)",
+        breaks: "Nothing begins whose attempt was marked while the subscription stopped.",
+        target: Target::Lib,
+        test: "worker::handle::pipeline::tests::nothing_begins_whose_attempt_was_marked_during_a_stop",
+        quick: true,
+    },
+    Mutant {
+        name: "claims-after-a-stop",
+        file: "src/worker/intake/reclaim.rs",
+        before: r#"if core.stop.is_cancelled() {
+        return Ok(Next::Done);
+    }"#,
+        after: "",
+        breaks: "Nothing is claimed after a stop.",
+        target: Target::Lib,
+        test: "worker::intake::reclaim::tests::nothing_is_claimed_after_a_stop",
+        quick: true,
+    },
+    Mutant {
+        name: "deadline-cancels-nothing",
+        file: "src/worker/shutdown.rs",
+        before: "core.in_flight.cancel_all();",
+        after: "",
+        breaks: "The deadline of a shutdown cancels the running handlers.",
+        target: Target::Lib,
+        test: "worker::shutdown::tests::the_deadline_cancels_handlers_and_their_messages_are_given_back",
+        quick: true,
+    },
+    Mutant {
+        name: "gives-back-what-is-finished",
+        file: "src/worker/shutdown.rs",
+        before: ".filter(|id| !core.in_flight.is_finished(*id));",
+        after: ".filter(|_| true);",
+        breaks: "A shutdown gives nothing back whose end is decided.",
+        target: Target::Lib,
+        test: "worker::shutdown::tests::a_shutdown_gives_back_what_no_handler_has_finished",
+        quick: true,
+    },
+    Mutant {
+        name: "gives-nothing-back",
+        file: "src/worker/shutdown.rs",
+        before: "let released = core.release(unfinished).await?;",
+        after: "let released = core.release(unfinished.take(0)).await?;",
+        breaks: "A shutdown gives back what no handler has finished.",
+        target: Target::Lib,
+        test: "worker::shutdown::tests::a_shutdown_gives_back_what_no_handler_has_finished",
+        quick: true,
+    },
+    Mutant {
+        name: "keeper-outlives-the-release",
+        file: "src/worker/shutdown.rs",
+        before: "if !all_ended(&mut tasks.services, half).await {",
+        after: "if false && !all_ended(&mut tasks.services, half).await {",
+        breaks: "The lease keeper ends before a shutdown gives deliveries back.",
+        target: Target::Lib,
+        test: "worker::shutdown::tests::no_extension_comes_after_the_release",
+        quick: true,
+    },
+];

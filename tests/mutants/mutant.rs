@@ -1,0 +1,62 @@
+//! A mutant: one small edit that breaks one rule, and the test that must notice it.
+
+use std::fmt;
+
+/// The target of `cargo test` that contains a test.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Target {
+    /// The unit tests.
+    Lib,
+    /// A file or folder of `tests/`.
+    Test(&'static str),
+}
+
+impl Target {
+    /// The arguments that select the target.
+    pub(crate) fn arguments(self) -> Vec<&'static str> {
+        match self {
+            Self::Lib => vec!["--lib"],
+            Self::Test(name) => vec!["--test", name],
+        }
+    }
+
+    /// The name of the target in cargo's messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lib => "redstart",
+            Self::Test(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.arguments().join(" "))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mutant {
+    pub(crate) name: &'static str,
+    pub(crate) file: &'static str,
+    /// Stands in the file exactly once.
+    pub(crate) before: &'static str,
+    pub(crate) after: &'static str,
+    /// The rule that the edit breaks.
+    pub(crate) breaks: &'static str,
+    pub(crate) target: Target,
+    /// The full name of the test that must fail.
+    pub(crate) test: &'static str,
+    /// Whether the gate runs it.
+    pub(crate) quick: bool,
+}
+
+impl Mutant {
+    /// The text of the file with the edit, or the number of places where the edit applies.
+    pub(crate) fn apply(&self, text: &str) -> Result<String, usize> {
+        match text.matches(self.before).count() {
+            1 => Ok(text.replacen(self.before, self.after, 1)),
+            places => Err(places),
+        }
+    }
+}
