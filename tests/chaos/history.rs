@@ -196,6 +196,8 @@ pub(crate) enum Event {
         topic: String,
         missing: u64,
     },
+    /// The clock of a worker is wrong.
+    WrongClock,
     /// The server executed a claim, and the connection broke before its reply.
     ClaimLost,
     /// The server had no memory left when it got the settlement of a failed attempt.

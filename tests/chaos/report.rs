@@ -67,6 +67,7 @@ const OFTEN: usize = 3;
 pub(crate) fn effects(plan: &Plan, outcome: &Outcome) -> bool {
     let counts = &outcome.verdict.counts;
     let effects = [
+        (Fault::ClientClock, counts.wrong_clocks),
         (Fault::LostClaims, counts.claims_lost),
         (Fault::Poison, counts.aborted),
         (Fault::FullAtRetry, counts.full_at_retry),

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redstart::{Container, Namespace};
 use serde::{Deserialize, Serialize};
 
-use crate::history::Journal;
+use crate::history::{Event, Journal, now};
 use crate::nature::{ORDERED, ORDERS, TOXIC};
 use crate::support::worker::{END, orders, say};
 use crate::support::{PATIENCE, group};
@@ -161,6 +161,20 @@ pub(crate) fn run(spec: &str) {
     }
 }
 
+/// Writes to the history whenever this process's clock has jumped away from the machine's.
+async fn watch_clock(journal: Journal) {
+    let mut was_wrong = false;
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mine = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let is_wrong = Duration::from_micros(now()).abs_diff(mine) > Duration::from_secs(60);
+        if is_wrong && !was_wrong {
+            journal.write(Event::WrongClock);
+        }
+        was_wrong = is_wrong;
+    }
+}
+
 async fn connect(spec: &Spec) -> Container {
     loop {
         let connecting = Container::builder()
@@ -176,6 +190,7 @@ async fn connect(spec: &Spec) -> Container {
 }
 
 async fn begin(work: &Work) {
+    tokio::spawn(watch_clock(work.journal.clone()));
     match work.spec.role {
         Role::Publisher => load::publish(work),
         Role::Consumer => {

@@ -101,6 +101,7 @@ pub(crate) struct Counts {
     pub(crate) given_back: u64,
     /// Processes that a message ended.
     pub(crate) aborted: u64,
+    pub(crate) wrong_clocks: u64,
     pub(crate) claims_lost: u64,
     pub(crate) full_at_retry: u64,
     /// Attempts that count although no handler began them: hand-outs that were not marked, and
@@ -230,6 +231,7 @@ fn faults<'a>(history: &'a [Line], rules: &Rules, counts: &mut Counts) -> Faults
                     faults.push(Spell { end, ..spell });
                 }
             }
+            Event::WrongClock => counts.wrong_clocks += 1,
             Event::ClaimLost => counts.claims_lost += 1,
             Event::FullAtRetry => counts.full_at_retry += 1,
             _ => {}
