@@ -1,0 +1,23 @@
+//! A function that returns no future.
+//!
+//! error: cannot be subscribed
+//! label: expected an async function, a `Handler` or a `Router`
+//! note: a handler function is `async`, and takes up to eight arguments by value
+
+use redstart::{Bus, Error, Message, Topic};
+
+#[derive(serde::Deserialize, serde::Serialize)]
+pub struct Placed {
+    pub id: u32,
+}
+
+impl Message for Placed {
+    const TYPE: &'static str = "order.placed";
+}
+
+fn bill(_: Placed) {}
+
+pub async fn run(bus: Bus) -> Result<(), Error> {
+    bus.subscribe(&Topic::new("orders")?, bill).await?;
+    Ok(())
+}
