@@ -91,6 +91,9 @@ impl Subscription {
     /// bringing retries back, settling, acknowledging, and background tasks that died. `None` while
     /// all of them work. The subscription retries each of them until it works.
     ///
+    /// It also says when a delivery has waited in this process for ten minutes, because the handlers
+    /// hang or are too slow.
+    ///
     /// A subscription ends with the runtime on which it was made. Then this says so, and the
     /// container accepts a new subscription in its place.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -55,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) lease: Arc<GroupLease>,
     pub(crate) lease_keeper: Arc<LeaseKeeper>,
     pub(crate) faults: Faults,
+    /// How many calls of handlers run.
+    pub(crate) busy: Arc<AtomicUsize>,
     pub(crate) pressure: Pressure,
     pub(crate) weight: Weight,
 }
@@ -140,6 +142,7 @@ impl Core {
             lease,
             lease_keeper: Arc::new(lease_keeper),
             faults,
+            busy: Arc::default(),
             pressure: Pressure::default(),
             weight: Weight::default(),
         };
@@ -166,6 +169,17 @@ impl Core {
         };
         let given = route.name.as_deref().or(self.options.handler.as_deref());
         given.or(route.own_name).unwrap_or(&self.handler_name)
+    }
+
+    /// Names each part that fails, and handlers that hang.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.problem_at(Instant::now())
+    }
+
+    fn problem_at(&self, now: Instant) -> Option<String> {
+        let hanging = self.in_flight.progress(now).problem();
+        let problems: Vec<String> = self.faults.problem().into_iter().chain(hanging).collect();
+        (!problems.is_empty()).then(|| problems.join("; "))
     }
 
     /// Releases deliveries; no attempt counts. Returns how many this consumer still had.
@@ -311,6 +325,22 @@ mod tests {
     }
 
     async fn placed(_: Placed) {}
+
+    #[tokio::test]
+    async fn a_delivery_that_waits_too_long_for_a_handler_is_a_problem() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements) = fixture.core(SubscribeOptions::new());
+        let fetched = fixture.fetch(1).await;
+        let now = Instant::now();
+        assert_eq!(core.accept(fetched, false, now), 1);
+        let after =
+            |minutes: u64| core.problem_at(now + std::time::Duration::from_secs(60 * minutes));
+        assert_eq!(after(9), None);
+        let problem = after(10).unwrap();
+        assert!(problem.contains("1 deliveries wait"), "{problem}");
+        core.in_flight.cancel_all();
+        assert_eq!(after(10), None);
+    }
 
     #[test]
     fn attempts_are_marked_where_a_subscription_or_a_route_allows_one() {

@@ -3,7 +3,8 @@
 //! - `intake/` reads deliveries, reclaims expired ones, and queues them within the capacity.
 //! - `handle/` is the pipeline of one delivery: decode → count → call → decide → commit.
 //! - `settle` writes to the store, in batches, how deliveries ended.
-//! - `services/` holds the background jobs: lease keeper, promoter, janitor, dead-letter janitor.
+//! - `services/` holds the background jobs: lease keeper, promoter, janitor, dead-letter janitor,
+//!   gauges.
 //!
 //! The worker knows the store only through its port.
 

@@ -17,6 +17,7 @@ use crate::worker::handle::batch::{self, Batches};
 use crate::worker::handle::{pipeline, suspects};
 use crate::worker::intake::{fetch, reclaim};
 use crate::worker::services::dead_letter_janitor::DeadLetterJanitor;
+use crate::worker::services::gauges::Gauges;
 use crate::worker::services::janitor::Janitor;
 use crate::worker::services::promoter::{Due, Promoter};
 use crate::worker::settle::{Batch, Settler};
@@ -163,6 +164,17 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
     );
     let keeping = watch.supervise("the janitor", move |_| janitor.clone().run(halt.clone()));
     tasks.services.spawn(keeping);
+    let (gauges, halt) = (
+        Gauges {
+            meters: Arc::clone(&core.meters),
+            in_flight: Arc::clone(&core.in_flight),
+            busy: Arc::clone(&core.busy),
+            slots: core.options.concurrency,
+        },
+        core.halt.clone(),
+    );
+    let measuring = watch.supervise("the gauges", move |_| gauges.clone().run(halt.clone()));
+    tasks.services.spawn(measuring);
     if !core.options.dead_letter_retention.is_forever() {
         let (janitor, halt) = (
             DeadLetterJanitor {
@@ -197,7 +209,7 @@ impl Running for RunningSubscription {
     }
 
     fn problem(&self) -> Option<String> {
-        self.core.faults.problem()
+        self.core.problem()
     }
 
     fn is_dead(&self) -> bool {

@@ -4,6 +4,7 @@ mod arguments;
 mod batches;
 mod errors;
 mod names;
+mod progress;
 mod routing;
 mod send;
 mod timeouts;

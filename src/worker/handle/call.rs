@@ -1,6 +1,7 @@
 //! Call: runs the handler, times it, and turns a panic into a failed attempt.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
@@ -50,6 +51,7 @@ pub(super) async fn call_batch(
 
 /// Runs the future of a handler and records how long it took. `Err` holds the text of a panic.
 async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> Result<T, String> {
+    let _busy = Busy::of(&core.busy);
     let started = Instant::now();
     let handling = scope::of_handler(AssertUnwindSafe(handling).catch_unwind());
     let result = core.queue.run(handling).await;
@@ -57,6 +59,22 @@ async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> Result<T, S
         .handler_duration
         .record(started.elapsed().as_secs_f64());
     result.map_err(panic_text)
+}
+
+/// A running call; counted until it is dropped.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Fails every message if the handler returned a wrong number of outcomes: no outcome can be matched

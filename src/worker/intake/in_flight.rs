@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::api::lease::Lease;
 use crate::store::DeliveryId;
+use crate::worker::intake::progress::Progress;
 
 /// How many lost deliveries are remembered.
 const MOST_LOST: usize = 10_000;
@@ -244,6 +245,15 @@ impl InFlight {
         let table = self.table();
         let unfinished = |lease: &&Arc<Lease>| !lease.is_finished();
         table.current.values().filter(unfinished).count()
+    }
+
+    /// How long the deliveries have been here.
+    pub(crate) fn progress(&self, now: Instant) -> Progress {
+        let mut progress = Progress::default();
+        for lease in self.table().current.values() {
+            progress.add(lease, now);
+        }
+        progress
     }
 
     pub(crate) fn len(&self) -> usize {

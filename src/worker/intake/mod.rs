@@ -6,6 +6,7 @@ pub(crate) mod gate;
 pub(crate) mod in_flight;
 pub(crate) mod lease;
 pub(crate) mod policy;
+pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod reclaim;
 pub(crate) mod weight;

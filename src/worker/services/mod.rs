@@ -4,6 +4,7 @@
 //! halts. No trait stands over them: nothing treats two jobs alike.
 
 pub(crate) mod dead_letter_janitor;
+pub(crate) mod gauges;
 pub(crate) mod janitor;
 pub(crate) mod lease_keeper;
 pub(crate) mod promoter;

@@ -1,0 +1,46 @@
+//! Measures the slots and the age of the oldest delivery, once a second.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::worker::intake::in_flight::InFlight;
+use crate::worker::meters::Meters;
+
+const TICK: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+pub(crate) struct Gauges {
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) in_flight: Arc<InFlight>,
+    /// How many calls of handlers run.
+    pub(crate) busy: Arc<AtomicUsize>,
+    pub(crate) slots: usize,
+}
+
+impl Gauges {
+    /// Measures until the subscription halts.
+    pub(crate) async fn run(self, halt: CancellationToken) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = halt.cancelled() => break,
+                _ = ticks.tick() => {}
+            }
+            let oldest = self.in_flight.progress(Instant::now()).oldest;
+            self.set(self.slots, self.busy.load(Ordering::Relaxed), oldest);
+        }
+        self.set(0, 0, Duration::ZERO);
+    }
+
+    fn set(&self, slots: usize, busy: usize, oldest: Duration) {
+        self.meters.slots.set(slots as f64);
+        self.meters.busy_slots.set(busy as f64);
+        self.meters.oldest_in_flight.set(oldest.as_secs_f64());
+    }
+}
