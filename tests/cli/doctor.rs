@@ -298,8 +298,8 @@ fn the_advice_on_a_backlog_names_the_slowest_group_and_works() {
     read(&server, "2");
     let text = told(&url, &[], "backlog");
     for part in [
-        "warning  backlog      orders: 9 unsettled entries, the limit is 10; \
-         the slowest group is billing: 7 not delivered, 2 in flight, the oldest from 0 s ago",
+        "warning  backlog      orders: keeps 9 unsettled messages, the limit is 10; \
+         the slowest group is billing: 7 not delivered, 2 in flight, 0 scheduled, the oldest from ",
         "fix: start more consumers of billing",
     ] {
         assert!(text.contains(part), "{part}: {text}");
@@ -308,6 +308,30 @@ fn the_advice_on_a_backlog_names_the_slowest_group_and_works() {
     let (command, _) = command.split_once('`').unwrap();
     let words: Vec<&str> = command.split(' ').chain(["--yes"]).collect();
     run(Some(&url), &words).ok();
+    assert_eq!(told(&url, &[], "backlog"), "");
+}
+
+#[test]
+fn entries_behind_one_that_is_not_settled_count() {
+    let server = Server::start();
+    let url = server.url();
+    create_with_limit(&server, 10);
+    let log = "{shop:orders}:log";
+    publish(&url, &["--type", "t"], "1\n").ok();
+    let () = server.command(&["XGROUP", "CREATE", log, "billing", "0"]);
+    read(&server, "1");
+    let ids: Vec<String> = (0..8).map(|_| add(&server, "*")).collect();
+    read(&server, "9");
+    for id in &ids {
+        let _: u64 = server.command(&["XACK", log, "billing", id]);
+    }
+    let text = told(&url, &[], "backlog");
+    let part = "keeps 9 unsettled messages, the limit is 10; the slowest group is billing: 0 not delivered, 1 in flight";
+    assert!(text.contains(part), "{text}");
+    // Settled, and not removed yet.
+    let pending: Vec<(String, String, u64, u64)> =
+        server.command(&["XPENDING", log, "billing", "-", "+", "1"]);
+    let _: u64 = server.command(&["XACK", log, "billing", &pending[0].0]);
     assert_eq!(told(&url, &[], "backlog"), "");
 }
 

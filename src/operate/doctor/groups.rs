@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::domain::Topic;
+use crate::domain::{EntryId, Topic};
 use crate::operate::dead_letters::counted;
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::operate::doctor::progress::{self, Circumstances};
-use crate::store::{GroupStatus, LogProgress, TopicStatus};
+use crate::store::{GroupProgress, GroupStatus, Lane, LogProgress, TopicStatus};
 
 /// A retry that is overdue for longer than this has no consumer that promotes it.
 const OVERDUE: Duration = Duration::from_secs(60);
@@ -18,6 +18,9 @@ pub(super) struct TopicFacts {
     pub(super) groups: Vec<GroupFacts>,
     /// `None` for a topic without a log, and where the user may not look.
     pub(super) progress: Option<LogProgress>,
+    /// How many of its entries every group has settled, of those before the first that one has not;
+    /// `None` where they are too many to count, or unknown.
+    pub(super) settled: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,7 +56,7 @@ pub(super) fn judge(
                 continue;
             }
             late.extend(is_late(&topic.status, status, facts));
-            late.extend(group.and_then(|group| progress::held(name, group, facts, at)));
+            late.extend(group.and_then(|group| progress::pending(name, group, facts, at)));
         }
     }
     if stuck.is_empty() {
@@ -66,24 +69,66 @@ pub(super) fn judge(
     findings
 }
 
+/// From when on a backlog is close to its limit: four fifths, without overflow.
+pub(super) fn is_close(backlog: u64, status: &TopicStatus) -> bool {
+    let limit = status.settings.backlog_limit();
+    backlog >= limit - limit / 5
+}
+
+/// What the topic keeps for its groups, at least: the entries of the slowest one, all without a group,
+/// and all scheduled retries. With the number of entries that all groups have settled, it is exact.
+pub(super) fn backlog_of(status: &TopicStatus, settled: Option<u64>) -> u64 {
+    let in_log = match settled {
+        Some(settled) => status.entries.saturating_sub(settled),
+        None => {
+            let unsettled = status.groups.iter().map(|one| one.lag + one.in_flight);
+            let most = unsettled.max().unwrap_or(status.entries);
+            most.min(status.entries)
+        }
+    };
+    let scheduled: u64 = status.groups.iter().map(|group| group.scheduled).sum();
+    in_log.saturating_add(scheduled)
+}
+
+/// The smallest id that a group still needs, of an entry now or later.
+pub(super) fn floor(group: &GroupProgress) -> EntryId {
+    let next = EntryId {
+        sequence: group.delivered.sequence.saturating_add(1),
+        ..group.delivered
+    };
+    let in_log = group
+        .unsettled
+        .iter()
+        .filter(|one| one.id.lane == Lane::Log);
+    let first = in_log.map(|one| one.id.id).min();
+    first.map_or(next, |first| first.min(next))
+}
+
 /// Whether a topic is at its backlog limit, or close to it, and because of which group.
 fn backlog(topic: &TopicFacts) -> Option<Finding> {
     let TopicFacts { status, groups, .. } = topic;
-    let unsettled = |group: &GroupStatus| group.lag + group.in_flight;
-    let slowest = status.groups.iter().zip(groups);
-    let slowest = slowest.max_by_key(|(group, _)| unsettled(group));
-    let backlog = slowest.map_or(status.entries, |(group, _)| unsettled(group));
-    let backlog = backlog.min(status.entries);
-    let limit = status.settings.backlog_limit();
-    // Four fifths of the limit, without overflow.
-    if backlog < limit - limit / 5 {
+    let backlog = backlog_of(status, topic.settled);
+    if !is_close(backlog, status) {
         return None;
     }
+    let limit = status.settings.backlog_limit();
     let level = if backlog < limit {
         Severity::Warning
     } else {
         Severity::Problem
     };
+    // The group with the oldest unsettled entry keeps all later ones.
+    let oldest = groups.iter().filter_map(|facts| facts.behind).max();
+    let keeps = |group: &GroupStatus, facts: &GroupFacts| {
+        let keeps_all = oldest.is_some() && facts.behind == oldest;
+        let in_log = match keeps_all {
+            true => status.entries,
+            false => group.lag + group.in_flight,
+        };
+        in_log + group.scheduled
+    };
+    let all = status.groups.iter().zip(groups);
+    let slowest = all.max_by_key(|(group, facts)| keeps(group, facts));
     let name = &status.topic;
     let (by, fix) = match slowest {
         Some((status, facts)) => of_slowest(name, status, facts),
@@ -92,7 +137,7 @@ fn backlog(topic: &TopicFacts) -> Option<Finding> {
             "start the service that reads it".to_owned(),
         ),
     };
-    let what = format!("{name}: {backlog} unsettled entries, the limit is {limit}; {by}");
+    let what = format!("{name}: keeps {backlog} unsettled messages, the limit is {limit}; {by}");
     let finding = Finding::new(level, "backlog", what);
     let finding = finding.because("the topic refuses messages at the limit");
     Some(finding.advise(fix))
@@ -104,14 +149,16 @@ fn of_slowest(topic: &Topic, status: &GroupStatus, facts: &GroupFacts) -> (Strin
         group,
         lag,
         in_flight,
+        scheduled,
         ..
     } = status;
     let age = facts.behind.or(facts.oldest);
     let age = age.map_or_else(String::new, |age| {
         format!(", the oldest from {} ago", roughly(age))
     });
-    let by =
-        format!("the slowest group is {group}: {lag} not delivered, {in_flight} in flight{age}");
+    let by = format!(
+        "the slowest group is {group}: {lag} not delivered, {in_flight} in flight, {scheduled} scheduled{age}"
+    );
     let fix = format!(
         "start more consumers of {group}; if nobody needs the group, stop its consumers and run \
          `redstart groups remove {topic} {group} --force`"
@@ -203,6 +250,7 @@ mod tests {
             },
             groups: vec![facts],
             progress: None,
+            settled: None,
         }
     }
 
@@ -317,8 +365,8 @@ mod tests {
         let found = judge(&[topic], 5 * MINUTE, &at()).remove(0);
         assert_eq!(
             found.what,
-            "orders: 90 unsettled entries, the limit is 100; the slowest group is billing: \
-             80 not delivered, 10 in flight, the oldest from 3 h ago"
+            "orders: keeps 90 unsettled messages, the limit is 100; the slowest group is billing: \
+             80 not delivered, 10 in flight, 0 scheduled, the oldest from 3 h ago"
         );
         let command = "`redstart groups remove orders billing --force`";
         assert!(found.advice.contains(command), "{found:?}");
@@ -329,6 +377,23 @@ mod tests {
             found.what.ends_with("no group reads the topic"),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_handler_that_hangs_and_scheduled_retries_count() {
+        // 100 entries are kept for one that hangs.
+        let mut topic = facts([0, 1, 0], GroupFacts::default());
+        assert_eq!(backlog_of(&topic.status, None), 1);
+        topic.settled = Some(3);
+        assert_eq!(backlog_of(&topic.status, topic.settled), 97);
+        let found = judge(&[topic], MINUTE, &at()).remove(0);
+        assert_eq!(
+            (found.check, found.severity),
+            ("backlog", Severity::Warning)
+        );
+        let retries = facts([0, 0, 90], GroupFacts::default());
+        assert_eq!(backlog_of(&retries.status, Some(100)), 90);
+        assert!(is_close(90, &retries.status) && !is_close(79, &retries.status));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::domain::{EntryId, Error, ErrorKind, Timestamp, Topic, describe};
 use crate::store::{
     GroupAt, GroupProgress, GroupStatus, Lane, LogProgress, Partition, ServerInfo, Store,
+    TopicStatus,
 };
 
 pub use finding::{DoctorReport, Finding, Severity};
@@ -24,6 +25,11 @@ use progress::Circumstances;
 
 /// How long a group with waiting messages may have no active consumer before it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
+
+/// Up to how many settled entries the doctor counts, to tell how many are not. Retention can keep many
+/// more.
+const MOST_SETTLED: u64 = 1_000;
+const PAGE: usize = 50;
 
 /// Checks the server, the namespace's layout, topics and groups. Changes nothing, except that it
 /// loads all scripts into the server.
@@ -172,11 +178,42 @@ impl Doctor {
                 behind: behind.map(since),
             });
         }
+        let settled = match &progress {
+            Some(progress) => self.settled(&at, &status, progress).await?,
+            None => None,
+        };
         Ok(Some(TopicFacts {
             status,
             groups,
             progress,
+            settled,
         }))
+    }
+
+    /// Counts the entries before the first that a group has not settled. Only for a topic that may be
+    /// close to its limit: the store keeps no such count.
+    async fn settled(
+        &self,
+        at: &Partition,
+        status: &TopicStatus,
+        progress: &LogProgress,
+    ) -> Result<Option<u64>, Error> {
+        let floor = progress.groups.iter().map(groups::floor).min();
+        let may_be_close = groups::is_close(groups::backlog_of(status, Some(0)), status);
+        let Some(floor) = floor.filter(|_| may_be_close) else {
+            return Ok(None);
+        };
+        let (mut count, mut after) = (0, None);
+        while count < MOST_SETTLED {
+            let page = self.store.log().browse(at, after, PAGE).await?;
+            let before = page.iter().take_while(|(id, _)| *id < floor).count();
+            count += before as u64;
+            if before < PAGE {
+                return Ok(Some(count));
+            }
+            after = page.last().map(|(id, _)| *id);
+        }
+        Ok(None)
     }
 
     /// When the oldest entry was published that a group has not settled.

@@ -106,7 +106,7 @@ pub(super) fn unread(
 }
 
 /// Whether a consumer has held deliveries of a group for long.
-pub(super) fn held(
+pub(super) fn pending(
     topic: &Topic,
     group: &GroupProgress,
     facts: &GroupFacts,
@@ -116,9 +116,9 @@ pub(super) fn held(
     let limit = at
         .longest_pending
         .unwrap_or_else(|| LONG.max(lease * LEASES));
-    let long = |one: &&Unsettled| held_for(one, at) >= limit;
+    let long = |one: &&Unsettled| pending_for(one, at) >= limit;
     let all: Vec<&Unsettled> = group.unsettled.iter().filter(long).collect();
-    let oldest = all.iter().max_by_key(|one| held_for(one, at))?;
+    let oldest = all.iter().max_by_key(|one| pending_for(one, at))?;
     let consumer = &oldest.consumer;
     let own = all.iter().filter(|one| one.consumer == *consumer).count();
     let entries = match own {
@@ -130,7 +130,7 @@ pub(super) fn held(
         0 => String::new(),
         others => format!("; other consumers hold {others} more for as long"),
     };
-    let (name, time) = (&group.group, roughly(held_for(oldest, at)));
+    let (name, time) = (&group.group, roughly(pending_for(oldest, at)));
     let age = roughly(at.since(oldest.id.id));
     let age = match time == age {
         true => String::new(),
@@ -177,7 +177,7 @@ fn takeover(facts: &GroupFacts) -> String {
 }
 
 /// For how long at most: since the entry exists, and since the consumer does.
-fn held_for(one: &Unsettled, at: &Circumstances) -> Duration {
+fn pending_for(one: &Unsettled, at: &Circumstances) -> Duration {
     let age = at.since(one.id.id);
     let Some(started) = started(&one.consumer) else {
         return age;
@@ -294,7 +294,7 @@ mod tests {
         let found = |all: Vec<Unsettled>| {
             let group = group(None, all);
             let facts = GroupFacts::default();
-            held(&topic(), &group, &facts, &at()).map(|finding| finding.what)
+            pending(&topic(), &group, &facts, &at()).map(|finding| finding.what)
         };
         assert_eq!(found(Vec::new()), None);
         assert_eq!(
@@ -330,12 +330,12 @@ mod tests {
             let seconds = uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, 0);
             format!("billing-{}", Uuid::new_v7(seconds).simple())
         };
-        let held =
-            |consumer: &str| held_for(&unsettled(consumer, NOW - 60 * MINUTE, Some(1)), &at());
-        assert_eq!(held("c"), Duration::from_millis(60 * MINUTE));
-        assert_eq!(held("by-hand"), Duration::from_millis(60 * MINUTE));
-        assert_eq!(held(&born(90)), Duration::from_millis(60 * MINUTE));
-        assert_eq!(held(&born(2)), Duration::from_millis(2 * MINUTE));
+        let longest =
+            |consumer: &str| pending_for(&unsettled(consumer, NOW - 60 * MINUTE, Some(1)), &at());
+        assert_eq!(longest("c"), Duration::from_millis(60 * MINUTE));
+        assert_eq!(longest("by-hand"), Duration::from_millis(60 * MINUTE));
+        assert_eq!(longest(&born(90)), Duration::from_millis(60 * MINUTE));
+        assert_eq!(longest(&born(2)), Duration::from_millis(2 * MINUTE));
     }
 
     #[test]
@@ -343,11 +343,11 @@ mod tests {
         let facts = GroupFacts::default();
         let mut group = group(None, vec![unsettled("c", NOW - 60 * MINUTE, Some(1))]);
         group.lease = Some(Duration::from_secs(3_600));
-        assert_eq!(held(&topic(), &group, &facts, &at()), None);
+        assert_eq!(pending(&topic(), &group, &facts, &at()), None);
         let set = Circumstances {
             longest_pending: Some(Duration::ZERO),
             ..at()
         };
-        assert!(held(&topic(), &group, &facts, &set).is_some());
+        assert!(pending(&topic(), &group, &facts, &set).is_some());
     }
 }

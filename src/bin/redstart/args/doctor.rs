@@ -36,7 +36,7 @@ pub(crate) struct DoctorArgs {
     pub(crate) stuck_after: Duration,
     /// A consumer holds a delivery for long from this time on [default: 15m, or ten leases of the
     /// group if that is longer]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
+    #[arg(long = "held-after", value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) longest_pending: Option<Duration>,
     /// Treat a warning as a problem
     #[arg(long)]
