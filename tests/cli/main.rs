@@ -21,3 +21,4 @@ mod run;
 mod secrets;
 mod terminal;
 mod work;
+mod work_http;

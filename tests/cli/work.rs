@@ -12,7 +12,12 @@ use crate::support::{PATIENCE, Server, signal};
 
 /// A worker that has begun to work.
 fn worker(url: &str, exec: &str, rest: &[&str], variables: &[(&str, &str)]) -> Child {
-    let args = [&["work", "orders", "billing", "--exec", exec], rest].concat();
+    started(url, &[&["--exec", exec], rest].concat(), variables)
+}
+
+/// The same, of any kind.
+pub(crate) fn started(url: &str, rest: &[&str], variables: &[(&str, &str)]) -> Child {
+    let args = [&["work", "orders", "billing"], rest].concat();
     let mut command = redstart(Some(url), &args);
     command.envs(variables.iter().copied());
     let mut child = command.spawn().unwrap();
@@ -28,13 +33,13 @@ fn worker(url: &str, exec: &str, rest: &[&str], variables: &[(&str, &str)]) -> C
 }
 
 /// Lag, in flight and scheduled retries of the group.
-fn waiting(url: &str) -> u64 {
+pub(crate) fn waiting(url: &str) -> u64 {
     let groups = run(Some(url), &["groups", "orders", "--json"]).ok().json();
     let count = |name: &str| groups[0][name].as_u64().unwrap();
     count("lag") + count("inFlight") + count("scheduled")
 }
 
-fn until(what: &str, mut look: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut look: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !look() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");

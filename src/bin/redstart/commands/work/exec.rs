@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::end::End;
-use super::metadata::{OPTIONAL, variables};
+use super::metadata::{optional_variables, variables};
 
 /// How much of the standard error becomes the error of the attempt, in bytes.
 const TOLD: usize = 4096;
@@ -89,10 +89,10 @@ impl Program {
         }
     }
 
-    fn start(&self, variables: Vec<(&'static str, String)>) -> io::Result<(Child, ProcessGroup)> {
+    fn start(&self, variables: Vec<(String, String)>) -> io::Result<(Child, ProcessGroup)> {
         let mut command = std::process::Command::new("/bin/sh");
         command.args(["-c", &self.command]);
-        for name in OPTIONAL {
+        for name in optional_variables() {
             command.env_remove(name);
         }
         command.envs(variables);

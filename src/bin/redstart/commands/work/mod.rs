@@ -1,12 +1,14 @@
-//! `work`: a group's messages, handled by a command of any language.
+//! `work`: a group's messages, handled by a command or an endpoint of any language.
 
+mod answer;
 mod end;
 mod exec;
+mod http;
 mod metadata;
 
 use std::sync::Arc;
 
-use redstart::{RetryPolicy, SubscribeOptions, extract::Payload};
+use redstart::{Delivery, Outcome, RetryPolicy, SubscribeOptions, extract::Payload};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
@@ -16,6 +18,7 @@ use crate::failure::{Failure, INTERRUPTED};
 use crate::settings::{NamespaceAccess, Settings};
 use crate::terminal::Terminal;
 use exec::Program;
+use http::Endpoint;
 
 /// How many characters of the command name the handler.
 const NAME: usize = 80;
@@ -29,9 +32,9 @@ pub(super) async fn run(
         return Err(Failure::usage("--timeout must be longer than 0"));
     }
     let mut signals = Signals::listen()?;
-    let container = settings.connect_for(NamespaceAccess::Create).await?;
     let (stop, mut stopped) = mpsc::channel(1);
-    let program = Arc::new(Program::new(&args.exec, args.timeout, stop));
+    let worker = Arc::new(Worker::of(args, stop)?);
+    let container = settings.connect_for(NamespaceAccess::Create).await?;
     let mut retry = RetryPolicy::default();
     if let Some(most) = args.max_attempts {
         retry = retry.with_max_attempts(most);
@@ -42,10 +45,10 @@ pub(super) async fn run(
         .with_retry(retry)
         // The program ends its command in time, and kindly.
         .without_handler_timeout()
-        .with_handler_name(name_of(&args.exec));
-    let handler = move |payload: Payload<Box<RawValue>>, delivery: redstart::Delivery| {
-        let program = Arc::clone(&program);
-        async move { program.handle(&payload.0, &delivery).await }
+        .with_handler_name(name_of(args));
+    let handler = move |payload: Payload<Box<RawValue>>, delivery: Delivery| {
+        let worker = Arc::clone(&worker);
+        async move { worker.handle(&payload.0, &delivery).await }
     };
     let bus = container.bus();
     let subscribed = bus.subscribe_with(&args.of.topic, options, handler).await;
@@ -54,15 +57,15 @@ pub(super) async fn run(
     terminal.remark(format_args!("working on {topic}/{group}"));
     let failure = tokio::select! {
         () = signals.next() => None,
-        cannot_run = stopped.recv() => cannot_run,
+        Some(cannot_run) = stopped.recv() => Some(cannot_run),
     };
     if failure.is_none() {
-        terminal.remark("stopping; waiting for the running commands");
+        terminal.remark("stopping; waiting for what runs");
     }
     let report = tokio::select! {
         biased;
         () = signals.next() => {
-            terminal.remark("stopped at once; the running commands are killed");
+            terminal.remark("stopped at once; what runs is cut off");
             return Err(Failure::Said(INTERRUPTED));
         }
         report = container.shutdown(args.grace) => report,
@@ -71,16 +74,43 @@ pub(super) async fn run(
         return Err(Failure::new(failure));
     }
     if !report.is_clean() {
-        let text = "commands were still running at the end of the grace; their messages are delivered again";
+        let text = "handlers were still running at the end of the grace; their messages are delivered again";
         return Err(Failure::new(text));
     }
     Ok(())
 }
 
-/// The name of a command in dead letters: its first line, cut where it is long.
-fn name_of(exec: &str) -> String {
-    let first = exec.trim().lines().next().unwrap_or_default();
-    escape::excerpt(first, NAME)
+/// The name of the handler in dead letters: the command's first line or the URL, cut where it is
+/// long.
+fn name_of(args: &WorkArgs) -> String {
+    let by = args.exec.as_ref().or(args.http.as_ref());
+    let first = by.and_then(|by| by.trim().lines().next());
+    escape::excerpt(first.unwrap_or_default(), NAME)
+}
+
+/// What handles the messages.
+#[derive(Debug)]
+enum Worker {
+    Exec(Program),
+    Http(Endpoint),
+}
+
+impl Worker {
+    fn of(args: &WorkArgs, stop: mpsc::Sender<String>) -> Result<Self, Failure> {
+        if let Some(command) = &args.exec {
+            return Ok(Self::Exec(Program::new(command, args.timeout, stop)));
+        }
+        let url = args.http.as_deref().unwrap_or_default();
+        let endpoint = Endpoint::new(url, args.timeout).map_err(Failure::usage)?;
+        Ok(Self::Http(endpoint))
+    }
+
+    async fn handle(&self, payload: &RawValue, delivery: &Delivery) -> Outcome {
+        match self {
+            Self::Exec(program) => program.handle(payload, delivery).await,
+            Self::Http(endpoint) => endpoint.handle(payload, delivery).await,
+        }
+    }
 }
 
 /// The signals that end a worker.

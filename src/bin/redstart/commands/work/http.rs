@@ -1,0 +1,217 @@
+//! Posts messages to a URL: the status of the answer ends the attempt.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use redstart::{Delivery, Outcome};
+use serde_json::value::RawValue;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::answer;
+use super::metadata::fields;
+use crate::failure::chain;
+
+/// The longest answer that leaves a connection usable, in bytes.
+const LONGEST: usize = 64 * 1024;
+
+type Connection = SendRequest<Full<Bytes>>;
+
+/// An endpoint that handles messages.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    url: Uri,
+    host: String,
+    port: u16,
+    limit: Duration,
+    /// Connections that have answered and are still open.
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Endpoint {
+    /// Checks the URL.
+    pub(super) fn new(url: &str, limit: Duration) -> Result<Self, String> {
+        let rule = |rule: &str| format!("--http {rule}");
+        if url.starts_with("https://") {
+            let text = "has no TLS yet: post to a proxy on this machine by http://";
+            return Err(rule(text));
+        }
+        if !url.starts_with("http://") {
+            return Err(rule("must be a URL that begins with http://"));
+        }
+        let url: Uri = url
+            .parse()
+            .map_err(|error| rule(&format!("must be a URL: {error}")))?;
+        if url
+            .authority()
+            .is_some_and(|one| one.as_str().contains('@'))
+        {
+            return Err(rule("takes no user and no password in the URL"));
+        }
+        let host = url.host().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| rule("must name a host"))?;
+        Ok(Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: url.port_u16().unwrap_or(80),
+            limit,
+            idle: Mutex::default(),
+            url,
+        })
+    }
+
+    /// Posts one message.
+    pub(super) async fn handle(&self, payload: &RawValue, delivery: &Delivery) -> Outcome {
+        let request = match self.request(payload, delivery) {
+            Ok(request) => request,
+            Err(rule) => return Outcome::dead_letter(rule),
+        };
+        tokio::select! {
+            biased;
+            // The outcome is discarded, and dropping the request closes its connection.
+            () = delivery.cancelled() => Outcome::retry("cancelled"),
+            answered = timeout(self.limit, self.post(request)) => match answered {
+                Ok(Ok(outcome)) => outcome,
+                // The endpoint is away: no fault of the message.
+                Ok(Err(error)) => Outcome::back_off(format!("{}: {error}", self.url)),
+                Err(_) => Outcome::retry(format!("timed out after {:?}", self.limit)),
+            },
+        }
+    }
+
+    fn request(
+        &self,
+        payload: &RawValue,
+        delivery: &Delivery,
+    ) -> Result<Request<Full<Bytes>>, String> {
+        let target = self.url.path_and_query().map_or("/", |path| path.as_str());
+        let host = self
+            .url
+            .authority()
+            .map_or("", |authority| authority.as_str());
+        let mut request = Request::post(target)
+            .header(HOST, host)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::copy_from_slice(payload.get().as_bytes())))
+            .map_err(|error| format!("cannot make a request: {error}"))?;
+        let headers = request.headers_mut();
+        for (name, value) in fields(delivery)? {
+            let name = format!("redstart-{name}");
+            let name: HeaderName = name.parse().map_err(|_| format!("{name} is no header"))?;
+            let value = HeaderValue::from_bytes(value.as_bytes())
+                .map_err(|_| format!("{name} would hold a control character"))?;
+            headers.insert(name, value);
+        }
+        if let Some(trace) = delivery.envelope().headers().get("traceparent")
+            && let Ok(trace) = HeaderValue::from_str(trace)
+        {
+            headers.insert("traceparent", trace);
+        }
+        if let Ok(token) = std::env::var(TOKEN)
+            && let Ok(mut token) = HeaderValue::from_str(&format!("Bearer {token}"))
+        {
+            token.set_sensitive(true);
+            headers.insert(AUTHORIZATION, token);
+        }
+        Ok(request)
+    }
+
+    async fn post(&self, request: Request<Full<Bytes>>) -> Result<Outcome, String> {
+        let mut request = request;
+        // An idle connection may have been closed by now: what was not sent is sent by a fresh one.
+        while let Some(mut connection) = self.take_idle() {
+            if connection.ready().await.is_err() {
+                continue;
+            }
+            match connection.try_send_request(request).await {
+                Ok(response) => return self.read(response, connection).await,
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(chain(failed.error())),
+                },
+            }
+        }
+        let mut connection = self.connect().await?;
+        let response = connection.send_request(request).await;
+        let response = response.map_err(|error| chain(&error))?;
+        self.read(response, connection).await
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.pop()
+    }
+
+    async fn connect(&self) -> Result<Connection, String> {
+        let stream = TcpStream::connect((&*self.host, self.port)).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let _ = stream.set_nodelay(true);
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| chain(&error))?;
+        tokio::spawn(async move {
+            // The request that it carries fails with it.
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+
+    /// Reads an answer to its end, so that the connection can be used again.
+    async fn read(
+        &self,
+        response: Response<Incoming>,
+        connection: Connection,
+    ) -> Result<Outcome, String> {
+        let status = response.status().as_u16();
+        let after = response.headers().get(RETRY_AFTER);
+        let after = after
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let told = match body {
+            Ok(body) => {
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                idle.push(connection);
+                String::from_utf8_lossy(&body.to_bytes()).into_owned()
+            }
+            Err(error) if error.is::<LengthLimitError>() => String::new(),
+            // The status has come, and it counts.
+            Err(_) => String::new(),
+        };
+        Ok(answer::outcome(status, after.as_deref(), &told))
+    }
+}
+
+/// The variable with the token of the endpoint.
+pub(super) const TOKEN: &str = "REDSTART_WORK_TOKEN";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_cannot_be_posted_to_is_refused_by_a_rule() {
+        let new = |url: &str| Endpoint::new(url, Duration::from_secs(1));
+        for (url, rule) in [
+            ("https://h/", "no TLS yet"),
+            ("ftp://h/", "begins with http://"),
+            ("localhost:80", "begins with http://"),
+            ("/path", "begins with http://"),
+            ("http://ann:secret@h/", "no user and no password"),
+            ("http://h h/", "must be a URL"),
+        ] {
+            let told = new(url).unwrap_err();
+            assert!(told.contains(rule), "{url}: {told}");
+            assert!(!told.contains("secret"), "{told}");
+        }
+        let one = new("http://[::1]:8080/charge?x=1").unwrap();
+        assert_eq!((&*one.host, one.port), ("::1", 8080));
+        assert_eq!(new("http://bank").unwrap().port, 80);
+    }
+}
