@@ -175,7 +175,7 @@ pub async fn the_consumers_of_a_topic_share_the_trimming<S: Subject>(subject: &S
 }
 
 /// The backlog limit counts the messages behind a handler that never returns, and snoozed ones.
-pub async fn held_and_snoozed_messages_fill_the_backlog<S: Subject>(subject: &S) {
+pub async fn pending_and_snoozed_messages_fill_the_backlog<S: Subject>(subject: &S) {
     for outcome in [None, Some(Outcome::snooze(DAY))] {
         let stage = Stage::with(subject, TopicSettings::default().with_backlog_limit(50)).await;
         let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {

@@ -142,6 +142,41 @@ pub async fn a_poison_entry_does_not_stop_the_reader<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
+/// Messages that wait behind a slow handler go to a process that idles.
+pub async fn slow_handlers_leave_waiting_messages_to_others<S: Subject>(subject: &S) {
+    let (slow, idle) = (Stage::bare(subject).await, Stage::bare(subject).await);
+    slow.publish(0..3).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let (door, (sender, mut received)) = (Arc::clone(&gate), mpsc::unbounded_channel());
+    let handler = move |Payload(n): Payload<u32>, _: Delivery| {
+        let (door, sender) = (Arc::clone(&door), sender.clone());
+        async move {
+            door.acquire().await.must("the gate").forget();
+            let _ = sender.send(n);
+        }
+    };
+    let options = SubscribeOptions::new().with_concurrency(2);
+    let bus = slow.container.bus();
+    let made = bus
+        .subscribe_with(&slow.topic, options.clone(), handler)
+        .await;
+    let _slow = made.must("subscribing");
+    slow.until("the slow process to have all three", async || {
+        (slow.status().await.in_flight == 3).then_some(())
+    })
+    .await;
+    let (sender, mut elsewhere) = mpsc::unbounded_channel();
+    let _idle = idle.subscribe(options, sender).await;
+    assert_eq!(idle.next(&mut elsewhere).await, 2, "it waited");
+    gate.add_permits(10);
+    let mut rest = slow.some(&mut received, 2).await;
+    rest.sort_unstable();
+    assert_eq!(rest, [0, 1]);
+    slow.drained().await;
+    slow.finish().await;
+    idle.finish().await;
+}
+
 /// Concurrency bounds the running handlers, and prefetch bounds the in-flight messages.
 pub async fn concurrency_and_prefetch_are_bounds<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;

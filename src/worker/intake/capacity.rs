@@ -5,7 +5,7 @@
 //! reclaimer for at most half the concurrency more. The fetcher sleeps only while less than a
 //! worthwhile read is free, and the release that frees the last missing slot wakes it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -19,6 +19,8 @@ pub(crate) struct Capacity {
     /// Whether the prefetch follows the handlers' pace.
     adaptive: bool,
     prefetch: AtomicUsize,
+    /// Whether nothing is read ahead, because queued deliveries had to be given back.
+    slow: AtomicBool,
     occupied: AtomicUsize,
     finished: AtomicU64,
     /// Finished deliveries a second, measured at the last adaptation.
@@ -34,6 +36,7 @@ impl Capacity {
             concurrency,
             adaptive: prefetch.is_none(),
             prefetch: AtomicUsize::new(prefetch.unwrap_or(concurrency)),
+            slow: AtomicBool::new(false),
             occupied: AtomicUsize::new(0),
             finished: AtomicU64::new(0),
             pace: AtomicU64::new(0),
@@ -43,7 +46,28 @@ impl Capacity {
     }
 
     fn prefetch(&self) -> usize {
+        if self.is_slow() {
+            return 0;
+        }
         self.prefetch.load(Ordering::SeqCst)
+    }
+
+    /// Whether deliveries were given back and the handlers have not been quick since.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::SeqCst)
+    }
+
+    /// Whether queued deliveries go back to the store when the handlers are slow. A fixed prefetch is
+    /// the user's choice.
+    pub(crate) fn gives_back(&self) -> bool {
+        self.adaptive
+    }
+
+    /// Frees the slots of `count` queued deliveries that go back to the store, and reads nothing ahead
+    /// until the handlers are quick again. Only the fetcher's task calls this.
+    pub(crate) fn give_back(&self, count: usize) {
+        self.slow.store(true, Ordering::SeqCst);
+        self.occupied.fetch_sub(count, Ordering::SeqCst);
     }
 
     fn total(&self) -> usize {
@@ -57,14 +81,18 @@ impl Capacity {
 
     /// The free slots from which a read is worth its command.
     fn worthwhile(&self) -> usize {
-        (self.prefetch() / 2).max(2)
+        (self.prefetch() / 2).max(2).min(self.total())
     }
 
     /// How many deliveries the reclaimer may take now.
     ///
     /// Half the concurrency more than is free, so that a backlog cannot keep this consumer too
-    /// busy to take over the deliveries of a dead one.
+    /// busy to take over the deliveries of a dead one. With slow handlers only what is free: the
+    /// rest would wait here, and an idle process can have it.
     pub(crate) fn reclaimable(&self) -> usize {
+        if self.is_slow() {
+            return self.free();
+        }
         let most = self.total() + (self.concurrency / 2).max(2);
         most.saturating_sub(self.occupied.load(Ordering::SeqCst))
     }
@@ -129,8 +157,12 @@ impl Capacity {
         let pace = (finished - last.1) as f64 / passed.as_secs_f64();
         *last = (now, finished);
         self.pace.store(pace as u64, Ordering::Relaxed);
-        let next = next_prefetch(self.prefetch(), pace, self.concurrency);
+        let known = self.prefetch.load(Ordering::SeqCst);
+        let next = next_prefetch(known, pace, self.concurrency);
         self.prefetch.store(next, Ordering::SeqCst);
+        if pace >= self.concurrency as f64 / POLICY.quick_again.as_secs_f64() {
+            self.slow.store(false, Ordering::SeqCst);
+        }
     }
 }
 
@@ -166,6 +198,7 @@ mod tests {
     use std::pin::{Pin, pin};
     use std::sync::Arc;
     use std::task::{Context, Poll, Wake, Waker};
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -202,6 +235,24 @@ mod tests {
         let start = fixed.adapted.lock().unwrap().0;
         assert_eq!(after(&fixed, start, 1, 1_000_000), 6);
         assert_eq!(fixed.ready().await, 10);
+    }
+
+    #[tokio::test]
+    async fn slow_handlers_read_nothing_ahead_until_they_are_quick_again() {
+        let capacity = Capacity::new(1, None);
+        let start = capacity.adapted.lock().unwrap().0;
+        capacity.occupy(2);
+        capacity.give_back(1);
+        assert_eq!(capacity.free(), 0, "the one that runs");
+        capacity.release();
+        assert_eq!(capacity.ready().await, 1, "no more than can run");
+        let after_seconds = |seconds, finished| {
+            capacity.finished.fetch_add(finished, Ordering::Relaxed);
+            capacity.adapt(start + Duration::from_secs(seconds));
+            capacity.total()
+        };
+        assert_eq!(after_seconds(10, 1), 1, "one in ten seconds");
+        assert_eq!(after_seconds(11, 2), 2, "two in a second");
     }
 
     #[tokio::test]

@@ -7,9 +7,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::domain::{Error, ErrorKind, describe};
-use crate::store::{Fetched, Interrupt, Opened, Opening, Reader, ReclaimCursor, StartFrom};
+use crate::store::{
+    Commit, Commits, Fetched, Interrupt, Opened, Opening, Reader, ReclaimCursor, Replies, StartFrom,
+};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
+use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::policy::POLICY;
 use crate::worker::intake::reclaim;
 
@@ -34,7 +37,7 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
     let mut failures = 0;
     // Released and expired deliveries are older than any new one, so they come first.
     let mut behind = true;
-    while let Some(free) = free_slots(&core).await {
+    while let Some(free) = free_slots(&core, &mut behind).await {
         let (mut reader, interrupt) = match opened.take() {
             Some(opened) => opened,
             None => match reopen(&core).await {
@@ -74,6 +77,8 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
                 let gather = core.capacity.should_gather(fetched.len(), max);
                 core.accept(fetched, false, sent);
                 core.capacity.adapt(Instant::now());
+                // With slow handlers the reclaimer finds no free slot.
+                behind = core.capacity.is_slow();
                 if gather {
                     sleep(POLICY.gather_for).await;
                 }
@@ -103,13 +108,53 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
     }
 }
 
-/// Waits for free slots; `None` when the subscription stops.
-async fn free_slots(core: &Core) -> Option<usize> {
-    tokio::select! {
-        biased;
-        () = core.stop.cancelled() => None,
-        free = core.capacity.ready() => Some(free),
+/// Waits for free slots; `None` when the subscription stops. Meanwhile gives deliveries back that
+/// wait behind slow handlers, and then sets `behind`: they are older than any new one.
+async fn free_slots(core: &Core, behind: &mut bool) -> Option<usize> {
+    loop {
+        tokio::select! {
+            biased;
+            () = core.stop.cancelled() => return None,
+            free = core.capacity.ready() => return Some(free),
+            () = sleep(POLICY.give_back_after) => {
+                *behind |= give_back_waiting(core).await;
+            }
+        }
     }
+}
+
+/// Gives deliveries back that wait behind slow handlers, so that another process can handle them.
+/// Returns whether there were any.
+async fn give_back_waiting(core: &Core) -> bool {
+    let before = Instant::now().checked_sub(POLICY.give_back_after);
+    let Some(before) = before.filter(|_| core.capacity.gives_back()) else {
+        return false;
+    };
+    let waiting = core.queue.remove_before(before);
+    if waiting.is_empty() {
+        return false;
+    }
+    let _claiming = core.claiming.lock().await;
+    let releases = waiting.iter().map(|one| {
+        let (id, begun) = (one.fetched.receipt, one.lease.before());
+        Commit::release_counted(id, begun)
+    });
+    let releases: Commits = releases.collect();
+    let hand_outs = waiting.iter().map(|one| HandOut {
+        id: one.fetched.receipt,
+        token: one.lease.token(),
+    });
+    core.in_flight.remove(hand_outs);
+    core.capacity.give_back(waiting.len());
+    core.meters.in_flight.set(core.in_flight.len() as f64);
+    let deliveries = core.store.deliveries();
+    let replies = deliveries.commit(&core.member, &releases).await;
+    if let Err(error) = replies.and_then(Replies::answered) {
+        tracing::debug!(subscription = %core.member, %error, "waiting deliveries were not released");
+        // They are no longer in flight here: the fetcher releases them once the store answers.
+        core.may_hold_unseen.store(true, Ordering::Release);
+    }
+    true
 }
 
 /// A read waits for half of a short lease only. Then the lease of a delivery, counted from the time
@@ -198,7 +243,7 @@ async fn catch_up(core: &Core) -> Result<(), Error> {
         match reclaim::reclaim_some(core, &mut cursor, &mut last_asked).await {
             Ok(reclaim::Next::Again) => {}
             Ok(reclaim::Next::Full) => {
-                if free_slots(core).await.is_none() {
+                if free_slots(core, &mut false).await.is_none() {
                     return Ok(());
                 }
             }

@@ -27,6 +27,11 @@ pub(crate) struct Policy {
     pub(crate) quick_handler: Duration,
     /// After this number of quick handlers in a row the queue expects the next one to be quick.
     pub(crate) quick_streak: u32,
+    /// A queued delivery that has waited for this long behind busy handlers goes back to the store,
+    /// where an idle process finds it.
+    pub(crate) give_back_after: Duration,
+    /// Handlers that each finish within this time are quick enough for reading ahead again.
+    pub(crate) quick_again: Duration,
     /// How soon the reclaimer looks again after it ran out of capacity.
     pub(crate) reclaim_when_full: Duration,
 }
@@ -40,5 +45,7 @@ pub(crate) const POLICY: Policy = Policy {
     gather_for: Duration::from_millis(2),
     quick_handler: Duration::from_micros(50),
     quick_streak: 64,
+    give_back_after: Duration::from_secs(5),
+    quick_again: Duration::from_secs(1),
     reclaim_when_full: Duration::from_millis(10),
 };

@@ -12,9 +12,10 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::Instant as RealInstant;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::api::lease::Lease;
 use crate::store::Fetched;
@@ -98,6 +99,17 @@ impl Queue {
         }
     }
 
+    /// Removes the deliveries that were handed out before a time, but no only copies.
+    pub(crate) fn remove_before(&self, time: Instant) -> Vec<Queued> {
+        let stays = |one: &Queued| {
+            one.lease.is_only_copy() || one.lease.since().is_none_or(|since| since >= time)
+        };
+        let mut deliveries = self.deliveries();
+        let (stay, old): (VecDeque<_>, VecDeque<_>) = deliveries.drain(..).partition(stays);
+        *deliveries = stay;
+        old.into()
+    }
+
     /// Whether the last handlers were all quick.
     fn are_quick(&self) -> bool {
         self.quick.load(Ordering::Relaxed) >= POLICY.quick_streak
@@ -113,7 +125,7 @@ impl Queue {
     /// Runs a handler's future; wakes another worker when the future waits.
     pub(crate) async fn run<T>(&self, handling: impl Future<Output = T>) -> T {
         let mut handling = pin!(handling);
-        let began = Instant::now();
+        let began = RealInstant::now();
         let mut first = true;
         poll_fn(|context| {
             let polled = handling.as_mut().poll(context);
