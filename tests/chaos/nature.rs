@@ -77,8 +77,8 @@ impl Nature {
             (ORDERED, 0..=2) => Self::Slow(millis(1 + size % 20)),
             (ORDERED, _) => Self::Plain,
             // The neighbours of poison messages: some are in hand whenever one ends the process.
-            (TOXIC, 0..=29) => Self::Slow(millis(20 + size % 200)),
-            (TOXIC, 30..=33) => Self::Flaky(1),
+            (TOXIC, 0..=59) => Self::Slow(millis(100 + size % 500)),
+            (TOXIC, 60..=63) => Self::Flaky(1),
             (TOXIC, _) => Self::Plain,
             (_, 0..=2) => Self::Slow(millis(20 + size % 400)),
             (_, 3..=6) => Self::Flaky(1 + size as u32 % 2),
