@@ -200,6 +200,28 @@ async fn containers_of_one_test_bus_share_its_store() {
 }
 
 #[tokio::test]
+async fn a_second_process_with_a_namespace_is_another_system_with_the_same_faults() {
+    let bus = TestBus::start("billing").await;
+    let builder = || Container::builder().with_namespace("other");
+    let other = bus.second_process(builder(), "billing").await;
+    let same = bus.second_process(builder(), "billing").await;
+    let own = bus.second_process(Container::builder(), "billing").await;
+    other.kv().set("k", &1).await.unwrap();
+    assert_eq!(same.kv().get::<u32>("k").await.unwrap(), Some(1));
+    for container in [bus.container(), &own] {
+        assert_eq!(container.kv().get::<u32>("k").await.unwrap(), None);
+    }
+    bus.publish(&topic("orders"), "n", &7).await;
+    assert!(other.topics().list().await.unwrap().is_empty());
+    assert_eq!(own.topics().list().await.unwrap().len(), 1);
+    bus.faults().disconnect();
+    for container in [&other, &own] {
+        let refused = container.kv().get::<u32>("k").await.unwrap_err();
+        assert_eq!(refused.kind(), redstart::ErrorKind::Unavailable);
+    }
+}
+
+#[tokio::test]
 async fn a_delivery_from_the_builder_equals_a_real_one() {
     let watching = |_: Payload<u32>, delivery: Delivery| async move {
         delivery.extend_lease().await?;

@@ -223,7 +223,7 @@ impl ContainerBuilder {
         self
     }
 
-    fn namespace(&self) -> Result<Option<Namespace>, Error> {
+    pub(crate) fn namespace(&self) -> Result<Option<Namespace>, Error> {
         self.namespace.as_deref().map(Namespace::new).transpose()
     }
 

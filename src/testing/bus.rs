@@ -1,6 +1,7 @@
 //! A container for tests, with its published messages, outcomes and dead letters.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,7 +16,7 @@ use crate::container::{Container, ContainerBuilder};
 use crate::domain::{
     DeadLetter, DeadLetterFilter, EntryId, Envelope, Error, Group, Timestamp, Topic,
 };
-use crate::store::{Fields, GroupAt, Partition};
+use crate::store::{Fields, GroupAt, Partition, Store};
 use crate::wire::{Limits, decode_entry};
 
 /// A container on a store in memory. The test sets its clock and makes its connection fail.
@@ -24,6 +25,7 @@ use crate::wire::{Limits, decode_entry};
 /// [Testing your handlers](crate::docs::testing) shows examples.
 pub struct TestBus {
     container: Container,
+    store: MemoryStore,
     clock: ManualClock,
     recorder: Recorder,
     faults: Faults,
@@ -49,9 +51,10 @@ impl TestBus {
         let store = MemoryStore::with_clock(clock.clone());
         let recorder = Recorder::on(store.store(None));
         let faults = Faults::on(recorder.store());
-        let container = connect(Container::builder(), &faults, service).await;
+        let container = connect(Container::builder(), faults.store(), service).await;
         Self {
             container,
+            store,
             clock,
             recorder,
             faults,
@@ -61,11 +64,21 @@ impl TestBus {
     /// Connects another container to the same store, as a second process of a system would. The
     /// builder holds its own settings, such as coordinators.
     ///
+    /// With a namespace in the builder, the container belongs to another system on the same store:
+    /// it shares clock and faults with this one, and no topic and no value. The methods of this bus
+    /// then do not see what it does.
+    ///
     /// # Panics
     ///
-    /// When `service` is not a valid group name, or a coordinator fails to start.
+    /// When `service` is not a valid group name, the namespace is not valid, or a coordinator fails
+    /// to start.
     pub async fn second_process(&self, builder: ContainerBuilder, service: &str) -> Container {
-        connect(builder, &self.faults, service).await
+        let namespace = builder.namespace().unwrap_or_else(|e| panic!("{e}"));
+        let store = match namespace {
+            None => self.faults.store(),
+            Some(namespace) => self.faults.also_on(self.store.store(Some(namespace))),
+        };
+        connect(builder, store, service).await
     }
 
     /// The container, as the code under test gets it.
@@ -215,9 +228,9 @@ impl TestBus {
     }
 }
 
-async fn connect(builder: ContainerBuilder, faults: &Faults, service: &str) -> Container {
+async fn connect(builder: ContainerBuilder, store: Arc<dyn Store>, service: &str) -> Container {
     let service = Group::new(service).unwrap_or_else(|e| panic!("{e}"));
-    let builder = builder.with_store(faults.store()).with_service(service);
+    let builder = builder.with_store(store).with_service(service);
     let container = builder.connect().await;
     container.unwrap_or_else(|e| panic!("the container does not start: {e:?}"))
 }

@@ -110,6 +110,12 @@ impl Faults {
         Arc::new(Decorated::new(decorator, Arc::clone(&self.inner)))
     }
 
+    /// Another store with the same faults.
+    pub(super) fn also_on(&self, inner: Arc<dyn Store>) -> Arc<dyn Store> {
+        let plan = Arc::clone(&self.plan);
+        Self { inner, plan }.store()
+    }
+
     /// Makes publishing the `nth` message from now fail; 1 is the next one.
     pub fn fail_publish(&self, nth: u64, fault: PublishFault) {
         let mut publishing = lock(&self.plan.publishing);
