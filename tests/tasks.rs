@@ -246,3 +246,17 @@ async fn a_log_that_cannot_be_written_costs_no_message() {
     .await;
     support::finish(container).await;
 }
+
+#[tokio::test]
+async fn a_shutdown_that_panics_is_not_clean_and_ends_the_subscription() {
+    let (container, panics) = panicking("deliveries.pending_of").await;
+    let (subscription, _received) = subscribe(&container, SubscribeOptions::new()).await;
+    panics.left.store(1, Ordering::SeqCst);
+    let report = subscription.unsubscribe(support::PATIENCE).await;
+    assert!(!report.is_clean(), "{report:?}");
+    assert_eq!(panics.left.load(Ordering::SeqCst), 0);
+    let (_again, mut received) = subscribe(&container, SubscribeOptions::new()).await;
+    publish(&container, &topic("orders"), 0..60).await;
+    all(&mut received).await;
+    support::finish(container).await;
+}

@@ -1,15 +1,18 @@
 //! A running subscription and its handle.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use futures_util::FutureExt as _;
 
 use crate::api::Subscription;
 use crate::api::handler::Work;
 use crate::api::subscription::{Running, SubscriptionReport};
 use crate::api::supervise::log;
 use crate::bus::Setup;
-use crate::domain::{BoxFuture, Error, TopicSettings};
+use crate::domain::{BoxFuture, Error, TopicSettings, panic_text_of};
 use crate::store::{Member, Opened, Opening};
 use crate::worker::core::{Core, SettledCount, Settlements};
 use crate::worker::fault::Fault;
@@ -231,7 +234,20 @@ impl Running for RunningSubscription {
                 return SubscriptionReport::default();
             };
             let (tasks, ended) = *parts;
-            let report = shutdown::run(&self.core, tasks, grace).await;
+            let ending = AssertUnwindSafe(shutdown::run(&self.core, tasks, grace));
+            let report = ending.catch_unwind().await.unwrap_or_else(|panic| {
+                let (name, text) = (
+                    self.core.member.to_string(),
+                    panic_text_of("the shutdown", panic),
+                );
+                log(|| tracing::error!(subscription = name, text, "the shutdown was cut short"));
+                SubscriptionReport {
+                    name,
+                    // It did not come as far as to count them.
+                    unsettled: (self.core.in_flight.len() as u64).max(1),
+                    ..SubscriptionReport::default()
+                }
+            });
             *stage = Stage::Ended(report.clone());
             ended();
             report

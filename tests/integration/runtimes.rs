@@ -1,7 +1,8 @@
-//! A container whose runtime has ended, or lives and is not driven.
+//! A container whose runtime has ended, or lives and is not driven, and a link whose task panics.
 
 use std::time::Duration;
 
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use redstart::extract::Payload;
 use redstart::{Container, Delivery, Envelope};
 use tokio::runtime::Runtime;
@@ -109,4 +110,46 @@ fn calls_end_and_work_where_nobody_drives_the_runtime_of_the_connections() {
     });
     let length: u64 = server.command(&["XLEN", "{shop:orders}:log"]);
     assert_eq!(length, 5, "nothing is published twice");
+}
+
+/// Panics when a reconnect is counted.
+#[derive(Debug)]
+struct Broken;
+
+impl metrics::Recorder for Broken {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        assert_ne!(key.name(), "redstart_reconnects_total", "no counter");
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[tokio::test]
+async fn a_link_whose_task_panics_is_named_and_starts_again() {
+    // This test and all its tasks run on one thread.
+    let _guard = metrics::set_default_local_recorder(&Broken);
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    publish(&container, &orders, 0..1).await;
+    let _: redis::Value = server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    let envelope = Envelope::new("n", &1).unwrap();
+    let error = container.bus().publish(&orders, &envelope).await;
+    let error = format!("{:?}", error.unwrap_err());
+    assert!(error.contains("the link panicked"), "{error}");
+    container.bus().publish(&orders, &envelope).await.unwrap();
+    assert!(container.health().await.ok);
 }

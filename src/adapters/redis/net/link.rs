@@ -90,6 +90,7 @@ struct Inner {
     server: Server,
     name: &'static str,
     current: Mutex<Current>,
+    watch: Watch,
 }
 
 /// The task that carries the link, and its runtime.
@@ -113,6 +114,7 @@ impl Link {
             server,
             name,
             current: Mutex::default(),
+            watch: Watch::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -147,6 +149,7 @@ impl Link {
             let is_own = here.is_none() || here == current.runtime;
             (number, Arc::clone(&current.shared), is_own)
         };
+        let watch = self.inner.watch.clone();
         // Only a caller of another runtime needs to watch the task.
         let foreign = (!is_own).then(|| (Arc::clone(&self.inner), shared));
         async move {
@@ -160,11 +163,12 @@ impl Link {
                     Err(error::no_connection(operation, &address, failure))
                 }
                 Ok(Err(Failure::Unknown(cause))) => Err(error::sent(operation, cause)),
-                // The task ended together with its runtime.
-                Err(_) => Err(error::sent(
-                    operation,
-                    io::Error::from(io::ErrorKind::BrokenPipe).into(),
-                )),
+                // The task has panicked, or it ended together with its runtime.
+                Err(_) => {
+                    let broken = || io::ErrorKind::BrokenPipe.into();
+                    let cause = watch.problem().map_or_else(broken, io::Error::other);
+                    Err(error::sent(operation, cause.into()))
+                }
             }
         }
     }
@@ -180,8 +184,7 @@ impl Inner {
         if current.task.as_ref().is_none_or(JoinHandle::is_finished) {
             let (server, name) = (self.server.clone(), self.name);
             let shared = Arc::clone(&current.shared);
-            // Callers of a task that panics get their error at once; health asks on the link itself.
-            let traffic = Watch::default().supervise("the link", move |_| {
+            let traffic = self.watch.supervise("the link", move |_| {
                 counted(Traffic::new(server.clone(), name, Arc::clone(&shared)))
             });
             current.task = Some(tokio::spawn(traffic));
