@@ -16,10 +16,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "lost-read-not-recovered",
         file: "src/worker/intake/fetch.rs",
-        before: r#"} else {
-                    // The read may have"#,
-        after: r#"} else if false {
-                    // The read may have"#,
+        before: r#"answer been lost.
+                    core.may_hold_unseen.store(true, Ordering::Release);
+"#,
+        after: r#"answer been lost.
+"#,
         breaks: "Deliveries of a read whose reply was lost are given back.",
         target: Target::Lib,
         test: "worker::intake::fetch::tests::deliveries_of_a_lost_read_come_back_at_once",
