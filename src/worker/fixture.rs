@@ -181,7 +181,7 @@ impl Fixture {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;
         assert!(waited.is_ok(), "timed out: {what}");
     }
 

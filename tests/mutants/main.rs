@@ -156,11 +156,19 @@ fn pass_without_mutants(tree: &Tree, mutants: &[Mutant]) -> io::Result<()> {
                 )));
             }
         };
-        let ran = tree.run(&program, &tests)?;
-        if ran != Ran::Passed(tests.len()) {
-            let wanted = tests.len();
-            let rule = format!("{target}: without a mutant {wanted} tests must pass: {ran:?}");
-            return Err(io::Error::other(rule));
+        let passed = match tree.run(&program, &tests)? {
+            Ran::Passed(passed) => passed,
+            ran => {
+                return Err(io::Error::other(format!(
+                    "{target} without a mutant: {ran:?}"
+                )));
+            }
+        };
+        if let Some(missing) = tests
+            .iter()
+            .find(|test| !passed.iter().any(|one| one == *test))
+        {
+            return Err(io::Error::other(format!("{target} has no test {missing}")));
         }
     }
     Ok(())

@@ -26,8 +26,8 @@ pub(crate) struct Tree {
 /// How a run of tests ended.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Ran {
-    /// So many tests passed.
-    Passed(usize),
+    /// The names of the tests that passed.
+    Passed(Vec<String>),
     /// The names of the tests that failed.
     Failed(Vec<String>),
     TimedOut,
@@ -120,18 +120,15 @@ impl Tree {
             thread::sleep(Duration::from_millis(10));
         };
         let text = fs::read_to_string(&log)?;
-        if !status.success() {
-            let failed = text.lines().filter_map(|line| {
-                let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
-                Some(name.to_owned())
-            });
-            return Ok(Ran::Failed(failed.collect()));
-        }
-        let passed = text.lines().find_map(|line| {
-            let rest = line.strip_prefix("test result: ok. ")?;
-            rest.split(' ').next()?.parse().ok()
-        });
-        Ok(Ran::Passed(passed.unwrap_or(0)))
+        let ended = |how: &str| {
+            let lines = text.lines();
+            let names = lines.filter_map(|line| line.strip_prefix("test ")?.strip_suffix(how));
+            names.map(str::to_owned).collect()
+        };
+        Ok(match status.success() {
+            true => Ran::Passed(ended(" ... ok")),
+            false => Ran::Failed(ended(" ... FAILED")),
+        })
     }
 }
 

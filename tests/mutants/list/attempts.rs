@@ -66,7 +66,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "No handler begins before the store has marked its attempt.",
         target: Target::Lib,
         test: "worker::handle::pipeline::tests::a_handler_waits_until_the_store_has_marked_its_attempt",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "taken-over-runs-unmarked",
@@ -86,7 +86,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Where one attempt is allowed, every attempt is marked.",
         target: Target::Lib,
         test: "worker::handle::pipeline::tests::an_attempt_is_marked_where_the_entry_was_taken_over_or_one_is_allowed",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "unmarked-counts-where-one-is-allowed",
@@ -96,7 +96,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Where one attempt is allowed, an unmarked hand-out is no attempt.",
         target: Target::Lib,
         test: "worker::intake::reclaim::tests::an_unmarked_hand_out_counts_unless_every_attempt_is_marked",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "mark-counts-one-too-few",
@@ -106,7 +106,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The mark includes the attempt that begins.",
         target: Target::Lib,
         test: "worker::handle::pipeline::tests::an_attempt_is_marked_where_the_entry_was_taken_over_or_one_is_allowed",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "release-uncounts-what-others-began",
@@ -146,7 +146,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A message behind two crashes runs alone.",
         target: Target::Lib,
         test: "worker::handle::suspects::tests::a_suspect_begins_when_nothing_runs_and_nothing_begins_beside_it",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "gate-stays-open",
@@ -156,7 +156,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Nothing begins while a suspect runs alone.",
         target: Target::Lib,
         test: "worker::intake::gate::tests::nothing_runs_beside_the_one_that_is_alone",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "no-suspects",
@@ -176,7 +176,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A message whose next crash would be its last is a suspect.",
         target: Target::Lib,
         test: "worker::core::tests::a_message_runs_alone_behind_two_crashes_or_before_its_last_attempt",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "silence-acknowledges",
@@ -196,7 +196,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A cancelled batch handler acknowledges only by saying so.",
         target: Target::Lib,
         test: "worker::handle::batch::tests::a_cancelled_batch_handler_acknowledges_only_by_saying_so",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "cancelled-attempt-counts",
@@ -227,8 +227,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         after: "if false && is_back_pressure(error) {",
         breaks: "A refused operation of the handler is back-pressure.",
         target: Target::Lib,
-        test: "domain::outcome::tests::redstart_being_busy_is_not_the_messages_failure",
-        quick: true,
+        test: "domain::into_outcome::tests::redstart_being_busy_is_not_the_messages_failure",
+        quick: false,
     },
     Mutant {
         name: "snooze-counts",
@@ -240,7 +240,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A snooze uses up no attempt.",
         target: Target::Lib,
         test: "domain::verdict::tests::a_snooze_neither_counts_nor_exhausts",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "one-attempt-too-many",
@@ -250,7 +250,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A crash uses up an attempt.",
         target: Target::Lib,
         test: "worker::handle::decide::tests::a_delivery_without_attempts_left_ends_before_its_handler",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "lowered-maximum-waits",
@@ -260,7 +260,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A lowered maximum holds at once.",
         target: Target::Lib,
         test: "worker::handle::decide::tests::a_delivery_without_attempts_left_ends_before_its_handler",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "batch-not-split",
@@ -280,7 +280,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A message has its last attempt alone.",
         target: Target::Lib,
         test: "worker::handle::batch::tests::a_failed_batch_comes_back_in_halves_and_each_message_has_its_last_attempt_alone",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "parts-of-a-batch-mixed",
@@ -292,7 +292,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Messages with different numbers of failed attempts share no call.",
         target: Target::Lib,
         test: "worker::handle::batch::tests::messages_with_different_numbers_of_failed_attempts_share_no_call",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "undecodable-not-retried",
@@ -301,8 +301,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         after: "false && attempts_left",
         breaks: "An undecodable payload is retried where the options say so.",
         target: Target::Lib,
-        test: "worker::handle::decide::tests::an_undecodable_payload_is_retried_on_demand_and_stays_undecodable",
-        quick: true,
+        test: "worker::handle::decide::tests::a_message_that_is_not_understood_is_retried_on_demand_and_keeps_its_reason",
+        quick: false,
     },
     Mutant {
         name: "published-on-with-its-attempts",

@@ -24,7 +24,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Deliveries of a read whose reply was lost are given back.",
         target: Target::Lib,
         test: "worker::intake::fetch::tests::deliveries_of_a_lost_read_come_back_at_once",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "failed-recovery-forgotten",
@@ -35,7 +35,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A recovery that failed is repeated.",
         target: Target::Lib,
         test: "worker::intake::fetch::tests::a_failed_recovery_is_repeated",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "recovery-gives-all-back",
@@ -55,7 +55,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The reclaimer takes no more than there is capacity for.",
         target: Target::Lib,
         test: "worker::intake::reclaim::tests::no_more_is_claimed_than_there_is_capacity_for",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "claims-when-full",
@@ -85,7 +85,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A batch begins without the deliveries that were lost in the queue.",
         target: Target::Lib,
         test: "worker::handle::batch::tests::a_batch_begins_without_the_deliveries_that_were_lost_in_the_queue",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "begins-what-was-lost-while-marking",
@@ -95,7 +95,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A delivery that was lost while its attempt was marked does not begin.",
         target: Target::Lib,
         test: "worker::handle::pipeline::tests::a_delivery_that_is_lost_while_its_attempt_is_marked_does_not_begin",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "promotes-early",
@@ -125,7 +125,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A retry comes back when it is due, also in memory.",
         target: Target::Lib,
         test: "worker::services::promoter::tests::a_retry_comes_back_when_the_clock_reaches_its_time",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "skips-redeliveries-of-a-new-group",
@@ -145,6 +145,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Released and expired deliveries come before newer entries.",
         target: Target::Lib,
         test: "worker::intake::fetch::tests::released_deliveries_come_before_newer_entries",
-        quick: true,
+        quick: false,
     },
 ];

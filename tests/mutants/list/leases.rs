@@ -11,7 +11,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A lease without contact to the store cancels the handlers.",
         target: Target::Lib,
         test: "worker::services::lease_keeper::tests::a_lease_without_contact_cancels_its_handler",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "keeper-cancels-at-the-first-failure",
@@ -21,7 +21,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A single failed extension cancels no handler.",
         target: Target::Lib,
         test: "worker::services::lease_keeper::tests::one_failed_extension_cancels_no_handler",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "keeper-keeps-what-was-lost",
@@ -51,7 +51,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "After a standstill the reclaimer extends its own leases before it claims.",
         target: Target::Lib,
         test: "worker::intake::reclaim::tests::after_a_standstill_own_leases_are_extended_before_a_claim",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "no-extension-before-catching-up",
@@ -61,7 +61,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The fetcher extends its own leases before it catches up.",
         target: Target::Lib,
         test: "worker::intake::fetch::tests::own_leases_are_extended_before_others_are_claimed",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "own-hand-out-counts-as-a-crash",
@@ -83,7 +83,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "An entry whose lost handler still runs does not run a second time.",
         target: Target::Lib,
         test: "worker::intake::in_flight::tests::an_entry_whose_lost_handler_still_runs_is_not_entered_again",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "shorter-lease-at-once",
@@ -124,7 +124,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A consumer follows the longer lease of its group.",
         target: Target::Lib,
         test: "worker::intake::lease::tests::a_longer_lease_of_the_group_holds_at_once",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "lost-group-lease-not-set-again",
@@ -134,7 +134,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A recreated group gets its lease back.",
         target: Target::Lib,
         test: "worker::intake::fetch::tests::a_recreated_group_gets_its_lease_back",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "extending-counts-an-attempt",
@@ -154,7 +154,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A delivery that nobody holds goes on from memory while its lease cannot have expired.",
         target: Target::Lib,
         test: "worker::services::lease_keeper::tests::a_delivery_that_nobody_holds_goes_on_while_its_lease_cannot_have_expired",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "removed-entry-goes-on-for-ever",
@@ -164,6 +164,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A delivery that nobody holds and whose lease may have expired is lost.",
         target: Target::Lib,
         test: "worker::services::lease_keeper::tests::a_delivery_that_nobody_holds_goes_on_while_its_lease_cannot_have_expired",
-        quick: true,
+        quick: false,
     },
 ];

@@ -11,7 +11,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A measurement grants an eighth of the free space.",
         target: Target::Lib,
         test: "bus::backlog::tests::a_credit_is_an_eighth_of_the_free_space_or_what_fits_of_the_wish",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "credit-never-expires",
@@ -31,7 +31,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Messages under way count against the limit.",
         target: Target::Lib,
         test: "bus::backlog::tests::messages_under_way_count_against_the_limit_until_they_are_dropped",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "repeats-through-the-whole-window",
@@ -41,7 +41,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "No try begins in the second half of the deduplication window.",
         target: Target::Lib,
         test: "bus::deduplicate::tests::no_try_begins_in_the_second_half_of_the_window",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "window-counts-from-the-last-try",
@@ -51,7 +51,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The deduplication window counts from the first try.",
         target: Target::Lib,
         test: "bus::deduplicate::tests::the_window_counts_from_the_first_try",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "unknown-outcome-forgotten",
@@ -61,7 +61,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "An unknown outcome stays unknown until a try succeeds.",
         target: Target::Lib,
         test: "bus::draft::tests::an_unknown_outcome_stays_unknown_until_a_try_succeeds",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "dropped-publish-sent-later",

@@ -54,7 +54,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The settler repeats acknowledgements until the store answers.",
         target: Target::Lib,
         test: "worker::settle::tests::an_acknowledgement_is_repeated_until_the_store_answers",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "writes-not-repeated",
@@ -67,7 +67,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The settler repeats writes until the store answers.",
         target: Target::Lib,
         test: "worker::settle::tests::a_write_is_repeated_until_the_store_answers",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "unanswered-acknowledgements-count-as-answered",
@@ -97,7 +97,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The settler drops the acknowledgement of an entry that was handed out again.",
         target: Target::Lib,
         test: "worker::settle::tests::a_settlement_of_an_earlier_hand_out_is_dropped",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "token-not-compared",

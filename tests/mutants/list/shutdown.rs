@@ -26,7 +26,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "No batch begins after a stop.",
         target: Target::Lib,
         test: "worker::handle::batch::tests::no_batch_begins_after_a_stop",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "part-begins-after-a-stop",
@@ -37,7 +37,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "No further part of a batch begins after a stop.",
         target: Target::Lib,
         test: "worker::handle::batch::tests::no_further_part_of_a_batch_begins_after_a_stop",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "suspect-begins-after-a-stop",
@@ -47,7 +47,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "No suspect begins after a stop.",
         target: Target::Lib,
         test: "worker::handle::suspects::tests::no_suspect_begins_after_a_stop",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "marked-begins-after-a-stop",
@@ -57,7 +57,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Nothing begins whose attempt was marked while the subscription stopped.",
         target: Target::Lib,
         test: "worker::handle::pipeline::tests::nothing_begins_whose_attempt_was_marked_during_a_stop",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "claims-after-a-stop",
@@ -79,7 +79,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The deadline of a shutdown cancels the running handlers.",
         target: Target::Lib,
         test: "worker::shutdown::tests::the_deadline_cancels_handlers_and_their_messages_are_given_back",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "gives-back-what-is-finished",
@@ -99,7 +99,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A shutdown gives back what no handler has finished.",
         target: Target::Lib,
         test: "worker::shutdown::tests::a_shutdown_gives_back_what_no_handler_has_finished",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "keeper-outlives-the-release",
@@ -109,6 +109,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The lease keeper ends before a shutdown gives deliveries back.",
         target: Target::Lib,
         test: "worker::shutdown::tests::no_extension_comes_after_the_release",
-        quick: true,
+        quick: false,
     },
 ];

@@ -125,7 +125,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A long number is never rounded.",
         target: Target::Lib,
         test: "domain::payload::number::tests::a_number_is_exact_or_long",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "cas-rounds-integers",
