@@ -1,6 +1,7 @@
 //! Running the tool, and waiting for what it says.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::thread;
@@ -38,19 +39,21 @@ impl Ran {
 /// The tool, on a server or on none. Where the system can, it ends with the thread that starts it,
 /// and so with a killed test.
 pub(crate) fn redstart(url: Option<&str>, args: &[&str]) -> Command {
-    static CAN_END_WITH_PARENT: LazyLock<bool> = LazyLock::new(|| {
-        let mut asked = Command::new("setpriv");
-        let asked = asked.args(["--pdeathsig", "KILL", "true"]).status();
-        asked.is_ok_and(|status| status.success())
+    // By its path: a test may take the PATH away.
+    static ENDS_WITH_PARENT: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+        let path = std::env::var_os("PATH")?;
+        let mut all = std::env::split_paths(&path).map(|folder| folder.join("setpriv"));
+        all.find(|program| program.exists())
     });
     let tool = env!("CARGO_BIN_EXE_redstart");
-    let mut command = match *CAN_END_WITH_PARENT {
-        true => Command::new("setpriv"),
-        false => Command::new(tool),
+    let mut command = match &*ENDS_WITH_PARENT {
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.args(["--pdeathsig", "KILL", tool]);
+            command
+        }
+        None => Command::new(tool),
     };
-    if *CAN_END_WITH_PARENT {
-        command.args(["--pdeathsig", "KILL", tool]);
-    }
     command.args(args);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("REDSTART_") {
