@@ -15,6 +15,9 @@ use crate::worker::handle::pipeline::{handle_one, prepare};
 
 /// The longest time that other handlers get between two suspects.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest time that a suspect waits for endings, which is longer than settling backs off. A
+/// server whose memory is full may refuse some of them for much longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(6);
 
 /// Handles suspects until their queue is closed.
 pub(crate) async fn run(core: Arc<Core>, work: Work) {
@@ -33,6 +36,12 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
             () = suspect.lease().cancelled() => continue,
             alone = core.gate.alone() => alone,
         };
+        tokio::select! {
+            biased;
+            () = core.stop.cancelled() => continue,
+            () = suspect.lease().cancelled() => continue,
+            () = endings_written(&core) => {}
+        }
         let began = Instant::now();
         match &work {
             Work::Each(handler) => handle_one(&core, &**handler, suspect).await,
@@ -48,12 +57,21 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
     }
 }
 
+/// Waits until the store has the endings of all finished deliveries. A process that ends before
+/// would take them along, and its neighbours' finished work would count as a crash.
+async fn endings_written(core: &Core) {
+    let until = Instant::now() + LONGEST_WAIT;
+    while core.in_flight.len() > core.in_flight.unfinished() && Instant::now() < until {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::api::{Payload, SubscribeOptions};
     use crate::domain::Outcome;
-    use crate::worker::fixture::{Fixture, all, each, hand_out, handler};
+    use crate::worker::fixture::{Fixture, all, current, each, hand_out, handler};
 
     /// A subscription with one suspect.
     async fn suspecting(fixture: &Fixture) -> Arc<Core> {
@@ -63,6 +81,26 @@ mod tests {
         hand_out(&core, &fetched, true);
         core.suspects.close();
         core
+    }
+
+    #[tokio::test]
+    async fn a_suspect_begins_when_the_endings_of_its_neighbours_are_written() {
+        let fixture = Fixture::new().await;
+        let core = suspecting(&fixture).await;
+        let neighbour = fixture.fetch(1).await;
+        hand_out(&core, &neighbour, false);
+        core.queue.next().await.unwrap().lease.finish();
+        let (handler, mut calls) = handler(Outcome::Ack);
+        let running = tokio::spawn(run(Arc::clone(&core), Work::Each(handler)));
+        Fixture::until("the gate to close", async || {
+            core.gate.try_enter().is_none()
+        })
+        .await;
+        assert_eq!(all(&mut calls).len(), 0);
+        core.in_flight
+            .remove([current(&core, neighbour[0].receipt)]);
+        running.await.unwrap();
+        assert_eq!(all(&mut calls).len(), 1);
     }
 
     #[tokio::test]
