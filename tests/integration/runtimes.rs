@@ -93,7 +93,8 @@ fn calls_end_and_work_where_nobody_drives_the_runtime_of_the_connections() {
                 bus.publish(&orders, &envelope),
                 bus.publish(&orders, &envelope)
             );
-            (both.0.unwrap(), both.1.unwrap());
+            both.0.unwrap();
+            both.1.unwrap();
             bus.publish(&orders, &envelope).await.unwrap();
             container.kv().incr("n", 1).await.unwrap();
             container.health().await
