@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use redstart::Delivery;
 use redstart::extract::Payload;
+use redstart::{Delivery, SubscribeOptions};
 
 use crate::ALONE;
 use crate::proxy::through_proxy;
-use crate::support::{finish, topic};
+use crate::support::{Server, builder, finish, group, topic};
 
 const SUBSCRIPTIONS: u32 = 20;
 
@@ -29,5 +29,38 @@ async fn nothing_is_asked_more_often_than_once_a_second() {
     println!("{each:.2} commands a second and subscription: {spent:?}");
     // The look for expired leases every second, and a quarter of everything else.
     assert!(each <= 2.0, "{each:.2} commands a second: {spent:?}");
+    finish(container).await;
+}
+
+/// How often the server has run a command since its start.
+fn calls(server: &Server, command: &str) -> u64 {
+    let stats: String = server.command(&["INFO", "commandstats"]);
+    let prefix = format!("cmdstat_{command}:calls=");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+    let calls = line.and_then(|rest| rest.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+/// XINFO GROUPS costs the server time for every group of the topic, so the groups of a topic must not
+/// each ask for it again and again.
+#[tokio::test]
+async fn idle_groups_of_a_topic_do_not_ask_for_each_other() {
+    let _alone = ALONE.lock().await;
+    let server = Server::start();
+    let container = builder(&server).connect().await.unwrap();
+    for number in 0..SUBSCRIPTIONS {
+        let handler = |_: Payload<()>, _: Delivery| std::future::ready(());
+        let options = SubscribeOptions::new().with_group(group(&format!("group-{number}")));
+        let (bus, orders) = (container.bus(), topic("orders"));
+        let made = bus.subscribe_with(&orders, options, handler).await;
+        let _ = made.unwrap();
+    }
+    // Creating a group looks at all groups once.
+    let before = calls(&server, "xinfo|groups");
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let asked = calls(&server, "xinfo|groups") - before;
+    // Each looks at its own redelivery stream, and one of them at the topic, every 30 seconds.
+    let most = u64::from(SUBSCRIPTIONS);
+    assert!(asked <= most, "{asked} times in eight seconds");
     finish(container).await;
 }
