@@ -82,7 +82,10 @@ impl SubscribeOptions {
     /// By default the prefetch adapts to the number of deliveries that the handlers finish in 50
     /// milliseconds: at least the concurrency, at most 1,024. Above 60,000 finished deliveries a
     /// second, the subscription also pauses for 2 milliseconds after a read that brings fewer than
-    /// 400, so that more come together. A number set here disables both.
+    /// 400, so that more come together. Deliveries that wait for 5 seconds behind slow handlers go
+    /// back to the group, uncounted, so that another process can have them; then the subscription
+    /// reads nothing ahead until its handlers finish within a second again. A number set here
+    /// disables all three.
     pub fn with_prefetch(mut self, deliveries: usize) -> Self {
         self.prefetch = Some(deliveries);
         self

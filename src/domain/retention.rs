@@ -107,6 +107,10 @@ impl TopicSettings {
 
     /// Sets how many unsettled entries the topic holds before publishing fails with
     /// [`BacklogFull`](ErrorKind::BacklogFull); by default 1,000,000. `u64::MAX` disables the limit.
+    ///
+    /// The backlog is what the topic keeps for its groups: the log's entries from the first that a
+    /// group has not settled on, and each group's scheduled retries and unsettled redeliveries. One
+    /// message that a handler holds for ever therefore fills it in the end.
     #[must_use]
     pub fn with_backlog_limit(mut self, entries: u64) -> Self {
         self.backlog_limit = entries;
