@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use redstart::testing::{DeliveryBuilder, TestBus, call};
 use redstart::{
-    Bus, Container, Delivery, Error, Group, Message, Outcome, RetryPolicy, Router, State,
+    Bus, Container, Delivery, Error, Message, Outcome, RetryPolicy, Router, State,
     SubscribeOptions, Topic,
 };
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,6 @@ impl Message for Bill {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The handler under test: bills an order, and fails at the first attempt of a large one.
 async fn bill(State(bus): State<Bus>, order: Placed, delivery: Delivery) -> Result<Outcome, Error> {
@@ -80,28 +79,33 @@ async fn an_empty_order_is_rejected() -> Result<(), Error> {
 }
 
 async fn a_billed_order_publishes_a_bill() -> Result<(), Error> {
-    let bus = TestBus::start("billing").await;
-    subscribe(bus.container()).await?;
-    bus.publish(&ORDERS, Placed::TYPE, &Placed { cents: 990 })
-        .await;
-    bus.settle(PATIENCE).await;
-    assert_eq!(bus.published::<Bill>(&BILLS), [Bill { cents: 990 }]);
-    bus.stop(PATIENCE).await;
+    let test = TestBus::start("billing").await;
+    subscribe(test.container()).await?;
+    // Returns when every group has done its work.
+    test.send(&ORDERS, &Placed { cents: 990 }).await;
+    let bill = Bill { cents: 990 };
+    test.published(&BILLS).assert_once().with(&bill);
+    test.stop().await;
     Ok(())
 }
 
 async fn a_failed_order_comes_back_after_an_hour() -> Result<(), Error> {
-    let bus = TestBus::start("billing").await;
-    subscribe(bus.container()).await?;
-    let billing = Group::new("billing")?;
+    let test = TestBus::start("billing").await;
+    subscribe(test.container()).await?;
     let order = Placed { cents: 1250 };
-    bus.publish(&ORDERS, Placed::TYPE, &order).await;
-    bus.settle(PATIENCE).await;
-    assert!(bus.acknowledged::<Placed>(&ORDERS, &billing).is_empty());
-    bus.advance(HOUR);
-    bus.settle(PATIENCE).await;
-    assert_eq!(bus.acknowledged::<Placed>(&ORDERS, &billing), [order]);
-    bus.stop(PATIENCE).await;
+    test.send(&ORDERS, &order).await;
+    let jammed = Outcome::retry("the printer is jammed");
+    test.handled(&ORDERS, "billing")
+        .assert_once()
+        .with(&order)
+        .ended(jammed);
+    test.advance(HOUR).await;
+    test.handled(&ORDERS, "billing")
+        .assert_count(2)
+        .attempt(2)
+        .ended(Outcome::Ack);
+    test.dead_letters(&ORDERS, "billing").await.assert_none();
+    test.stop().await;
     Ok(())
 }
 

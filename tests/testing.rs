@@ -43,16 +43,16 @@ async fn the_kit_lists_published_settled_and_dead_messages() {
     let subscription = subscription.subscribe_with(&orders, options, handler).await;
     let _subscription = subscription.unwrap();
     for n in 0..6_u32 {
-        bus.publish(&orders, "n", &n).await;
+        bus.publish(&orders, &Envelope::new("n", &n).unwrap()).await;
     }
-    bus.settle(PATIENCE).await;
+    bus.settle().await;
     assert_eq!(bus.acknowledged::<u32>(&orders, &billing), [0, 3]);
-    assert!(bus.dead_letters(&orders, &billing).await.is_empty());
-    bus.advance(HOUR);
-    bus.settle(PATIENCE).await;
+    bus.dead_letters(&orders, &billing).await.assert_none();
+    bus.advance(HOUR).await;
     assert_eq!(bus.acknowledged::<u32>(&orders, &billing), [0, 3, 1, 4]);
     let dead = bus.dead_letters(&orders, &billing).await;
     let dead: Vec<u32> = dead
+        .letters()
         .iter()
         .map(|letter| letter.envelope().unwrap().payload().unwrap())
         .collect();
@@ -64,21 +64,24 @@ async fn the_kit_lists_published_settled_and_dead_messages() {
         .trim(&Partition::of(&orders))
         .await
         .unwrap();
-    assert_eq!(bus.published::<u32>(&orders), [0, 1, 2, 3, 4, 5]);
-    assert_eq!(bus.published_envelopes(&orders)[5].message_type(), "n");
-    bus.stop(PATIENCE).await;
+    assert_eq!(bus.published(&orders).payloads::<u32>(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(bus.published(&orders).envelopes()[5].message_type(), "n");
+    bus.stop().await;
 }
 
 #[tokio::test]
 async fn settle_reports_the_remaining_work() {
     let bus = TestBus::start("billing").await;
+    let bus = bus.with_patience(Duration::from_millis(50));
     let handler = |_: Payload<u32>, delivery: Delivery| async move { delivery.cancelled().await };
     let subscribing = bus.container().bus();
     let subscribing = subscribing.subscribe(&topic("orders"), handler).await;
     let _subscription = subscribing.unwrap();
-    bus.publish(&topic("orders"), "n", &1).await;
     let tasks = tokio::task::LocalSet::new();
-    let waiting = tasks.spawn_local(async move { bus.settle(Duration::from_millis(50)).await });
+    let waiting = tasks.spawn_local(async move {
+        let envelope = Envelope::new("n", &1).unwrap();
+        bus.publish(&topic("orders"), &envelope).await;
+    });
     let failure = tasks.run_until(waiting).await.unwrap_err().into_panic();
     let text = failure.downcast_ref::<String>().unwrap();
     assert!(text.contains("orders/billing"), "{text}");
@@ -101,7 +104,7 @@ async fn every_fate_of_a_message_is_reported() {
     let unknown = Some(ErrorKind::OutcomeUnknown);
     let expected = [Some(ErrorKind::Unavailable), None, unknown, unknown, None];
     assert_eq!(kinds.collect::<Vec<_>>(), expected);
-    assert_eq!(bus.published::<u32>(&orders), [1, 3, 4]);
+    assert_eq!(bus.published(&orders).payloads::<u32>(), [1, 3, 4]);
 }
 
 /// The kit's faults on both adapters match the faults of a real connection.
@@ -139,7 +142,7 @@ async fn a_lost_connection(container: &Container, faults: &Faults) {
 async fn a_subscription_outlives_a_lost_connection() {
     let bus = TestBus::start("billing").await;
     a_lost_connection(bus.container(), bus.faults()).await;
-    bus.stop(PATIENCE).await;
+    bus.stop().await;
 }
 
 #[tokio::test]
@@ -158,6 +161,76 @@ async fn faults_work_over_a_server_too() {
 }
 
 #[tokio::test]
+async fn the_same_test_runs_on_a_server() {
+    let server = Server::start();
+    let buses = [
+        TestBus::start("billing").await,
+        TestBus::start_on(&server.url(), "billing").await,
+        // A namespace of its own: it sees nothing of the others.
+        TestBus::start_on(&server.url(), "billing").await,
+    ];
+    for bus in buses {
+        let orders = topic("orders");
+        let retry = RetryPolicy::fixed(HOUR).with_max_attempts(3);
+        let options = SubscribeOptions::new().with_retry(retry);
+        let handler = |Payload(n): Payload<u32>, delivery: Delivery| async move {
+            match (n, delivery.attempt()) {
+                (1, _) => Outcome::snooze(HOUR),
+                (2, _) => Outcome::retry("jammed"),
+                _ => Outcome::Ack,
+            }
+        };
+        let subscribing = bus.container().bus();
+        let subscribing = subscribing.subscribe_with(&orders, options, handler).await;
+        let _subscription = subscribing.unwrap();
+        for n in 0..3_u32 {
+            bus.publish(&orders, &Envelope::new("n", &n).unwrap()).await;
+        }
+        bus.handled(&orders, "billing").assert_count(3);
+        let second = Envelope::new("n", &2).unwrap();
+        bus.faults().fail_publish(1, PublishFault::NotPublished);
+        let refused = bus.container().bus().publish(&orders, &second).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unavailable);
+        let payloads = bus.published(&orders).assert_count(3).payloads::<u32>();
+        assert_eq!(payloads, [0, 1, 2]);
+        let next = Envelope::new("n", &3).unwrap();
+        bus.publish(&orders, &next).await;
+        let calls = bus.handled(&orders, "billing").assert_count(4);
+        assert_eq!(calls.calls()[3].outcome, Outcome::Ack);
+        bus.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn every_retry_runs_on_a_server_too() {
+    let server = Server::start();
+    let bus = TestBus::start_on(&server.url(), "billing").await;
+    let orders = topic("orders");
+    let retry = RetryPolicy::fixed(HOUR).with_max_attempts(3);
+    let options = SubscribeOptions::new().with_retry(retry);
+    let handler = |Payload(n): Payload<u32>, delivery: Delivery| async move {
+        match n == 1 && delivery.attempt() == 2 {
+            true => Ok(()),
+            false => Err("jammed"),
+        }
+    };
+    let subscribing = bus.container().bus();
+    let subscribing = subscribing.subscribe_with(&orders, options, handler).await;
+    let _subscription = subscribing.unwrap();
+    for n in 1..3_u32 {
+        bus.publish(&orders, &Envelope::new("n", &n).unwrap()).await;
+    }
+    bus.run_to_end().await;
+    bus.handled(&orders, "billing").assert_count(5);
+    assert_eq!(bus.acknowledged::<u32>(&orders, "billing"), [1]);
+    let dead = bus.dead_letters(&orders, "billing").await.assert_once();
+    dead.with_reason(Reason::Exhausted).with_attempts(3);
+    let letters = bus.dead_letters(&orders, "billing").await;
+    assert_eq!(letters.letters()[0].history.failures.len(), 3);
+    bus.stop().await;
+}
+
+#[tokio::test]
 async fn a_slow_store_breaks_nothing() {
     let bus = TestBus::start("billing").await;
     bus.faults().delay(Duration::from_millis(20));
@@ -171,11 +244,12 @@ async fn a_slow_store_breaks_nothing() {
     let subscribing = subscribing.subscribe(&topic("orders"), handler).await;
     let _subscription = subscribing.unwrap();
     for n in 0..10_u32 {
-        bus.publish(&topic("orders"), "n", &n).await;
+        bus.publish(&topic("orders"), &Envelope::new("n", &n).unwrap())
+            .await;
     }
-    bus.settle(PATIENCE).await;
+    bus.settle().await;
     assert_eq!(count.load(Ordering::SeqCst), 10);
-    bus.stop(PATIENCE).await;
+    bus.stop().await;
 }
 
 #[tokio::test]
@@ -192,8 +266,9 @@ async fn containers_of_one_test_bus_share_its_store() {
         let orders = topic("orders");
         let _subscription = container.bus().subscribe(&orders, handler).await.unwrap();
     }
-    bus.publish(&topic("orders"), "n", &7).await;
-    bus.settle(PATIENCE).await;
+    bus.publish(&topic("orders"), &Envelope::new("n", &7).unwrap())
+        .await;
+    bus.settle().await;
     let expected = [("billing".to_owned(), 7), ("shipping".to_owned(), 7)];
     assert_eq!(some(&mut received, 2).await, expected);
     finish(shipping).await;

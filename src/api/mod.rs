@@ -6,6 +6,7 @@ pub(crate) mod delivery;
 pub(crate) mod handler;
 pub(crate) mod kv;
 pub(crate) mod lease;
+pub(crate) mod observe;
 pub(crate) mod once;
 pub(crate) mod options;
 mod router;

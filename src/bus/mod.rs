@@ -6,10 +6,11 @@ mod draft;
 mod publish;
 mod subscribe;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::api::observe::Observer;
 use crate::api::{MessageBus, PublishOptions, Published};
 use crate::api::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
 use crate::domain::BoxFuture;
@@ -34,6 +35,8 @@ pub(crate) struct StoreBus {
     subscriptions: Arc<Subscriptions>,
     start: Start,
     closed: AtomicBool,
+    /// Sees how each delivery ends; tests set one.
+    observer: OnceLock<Arc<dyn Observer>>,
 }
 
 impl StoreBus {
@@ -55,7 +58,14 @@ impl StoreBus {
             subscriptions: Arc::default(),
             start,
             closed: AtomicBool::new(false),
+            observer: OnceLock::new(),
         }
+    }
+
+    /// Lets an observer see how each delivery ends, in subscriptions from now on.
+    #[cfg(feature = "testing")]
+    pub(crate) fn observe(&self, observer: Arc<dyn Observer>) {
+        let _ = self.observer.set(observer);
     }
 
     /// The running subscriptions, in the order in which they started.

@@ -137,6 +137,10 @@ impl StoreBus {
             // Releases its deliveries, so that they need not wait for the end of their lease.
             let _ = dead.unsubscribe(std::time::Duration::ZERO).await;
         }
+        let work = match self.observer.get() {
+            Some(observer) => work.observed(Arc::clone(observer)),
+            None => work,
+        };
         let name = (topic.clone(), group.clone());
         let subscriptions = Arc::clone(&self.subscriptions);
         let consumer = fresh_name(&self.service)?;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::{Container, Coordinator, Parts};
 use crate::adapters::memory::MemoryStore;
 use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings};
+#[cfg(feature = "testing")]
+use crate::api::observe::Observer;
 use crate::api::{PublishOptions, StoreKv};
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace, parse_duration};
 use crate::operate::doctor::Doctor;
@@ -42,6 +44,8 @@ pub struct ContainerBuilder {
     editing: bool,
     read_only: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
+    #[cfg(feature = "testing")]
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl fmt::Debug for ContainerBuilder {
@@ -70,6 +74,8 @@ impl Default for ContainerBuilder {
             editing: false,
             read_only: false,
             coordinators: Vec::new(),
+            #[cfg(feature = "testing")]
+            observer: None,
         }
     }
 }
@@ -289,6 +295,13 @@ impl ContainerBuilder {
         self
     }
 
+    /// Lets an observer see how each delivery ends, those of coordinators included.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// Adds a coordinator. The container starts them in the order of these calls and stops them in
     /// reverse.
     pub fn with_coordinator(mut self, coordinator: impl Coordinator) -> Self {
@@ -362,6 +375,10 @@ impl ContainerBuilder {
             deduplication,
             read_only: self.read_only,
         });
+        #[cfg(feature = "testing")]
+        if let Some(observer) = self.observer {
+            container.observe(observer);
+        }
         container.start(self.coordinators).await?;
         Ok(container)
     }

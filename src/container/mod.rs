@@ -205,6 +205,11 @@ impl Container {
         }
     }
 
+    #[cfg(feature = "testing")]
+    fn observe(&self, observer: Arc<dyn crate::api::observe::Observer>) {
+        self.inner.bus.observe(observer);
+    }
+
     async fn start(&self, coordinators: Vec<Arc<dyn Coordinator>>) -> Result<(), Error> {
         for coordinator in coordinators {
             match coordinator::start(&*coordinator, self).await {

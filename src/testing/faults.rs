@@ -42,7 +42,7 @@ pub enum PublishFault {
 /// let order = Envelope::new("order.placed", &1250)?;
 /// let error = bus.container().bus().publish(&orders, &order).await.unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
-/// assert_eq!(bus.published::<u32>(&orders), [1250]);
+/// assert_eq!(bus.published(&orders).payloads::<u32>(), [1250]);
 /// # Ok(())
 /// # }
 /// ```

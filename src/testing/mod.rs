@@ -4,6 +4,7 @@
 //! [Testing your handlers](crate::docs::testing) shows them at work. [`conformance`] is for those
 //! who write adapters.
 
+mod assertions;
 mod bus;
 pub mod conformance;
 mod delivery;
@@ -12,6 +13,7 @@ mod faults;
 pub mod hostile;
 mod recorder;
 
+pub use assertions::{DeadLetterList, Handled, Handling, PublishedMessages};
 pub use bus::TestBus;
 pub use delivery::{Canceller, DeliveryBuilder, call};
 pub use faults::{Faults, PublishFault};

@@ -6,7 +6,7 @@ use redstart::extract::{
 use redstart::testing::{DeliveryBuilder, TestBus, call};
 use redstart::{Delivery, Envelope, Message, Outcome, Router, State, dead_letters::Reason};
 
-use crate::{ORDERS, Placed, Seen, letters, publish};
+use crate::{ORDERS, Placed, Seen, letters};
 
 /// The state of an application, of which handlers take parts.
 struct App {
@@ -76,13 +76,14 @@ async fn eight_arguments_come_in_any_order_and_a_rejection_ends_the_delivery() {
     let router = Router::with_state(app).on(all);
     let bus = test.container().bus();
     bus.subscribe(&ORDERS, router).await.unwrap();
-    publish(&test, placed().with_header("author", "ann")).await;
+    test.publish(&ORDERS, &placed().with_header("author", "ann"))
+        .await;
     let with_tenant = placed().with_header("author", "bob").with_tenant("acme");
-    publish(&test, with_tenant).await;
+    test.publish(&ORDERS, &with_tenant).await;
     let first = "7 by ann in EUR for None, attempt 1, true";
     let second = "7 by bob in EUR for Some(\"acme\"), attempt 1, true";
     assert_eq!(seen.lines(), [first, second]);
-    publish(&test, placed()).await;
+    test.publish(&ORDERS, &placed()).await;
     let (reason, _, _, error) = letters(&test).await.remove(0);
     assert_eq!((&*reason, &*error), ("rejected", "no header `author`"));
 }

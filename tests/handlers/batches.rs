@@ -58,7 +58,7 @@ async fn one_gathered_batch_is_split_by_type_and_each_message_ends_by_itself() {
         .with_concurrency(1)
         .with_retry(retry);
     bus.subscribe_with(&ORDERS, options, router).await.unwrap();
-    test.settle(PATIENCE).await;
+    test.settle().await;
     assert_eq!(
         seen.lines(),
         ["batch [1, 13, 7]", "cancelled 2", "cancelled 8"]
@@ -100,7 +100,7 @@ async fn a_batch_that_panics_fails_its_own_messages_only() {
         .with_concurrency(1)
         .with_retry(retry);
     bus.subscribe_with(&ORDERS, options, router).await.unwrap();
-    test.settle(PATIENCE).await;
+    test.settle().await;
     assert_eq!(seen.lines(), ["cancelled 2"]);
     let (reason, _, _, error) = letters(&test).await.remove(0);
     assert_eq!(

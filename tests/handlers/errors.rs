@@ -8,7 +8,7 @@ use redstart::kv::{Once, OnceError, once};
 use redstart::testing::{DeliveryBuilder, TestBus, call};
 use redstart::{Container, Error, ErrorKind, Kv, Outcome, Router, State};
 
-use crate::{ORDERS, Placed, letters, send};
+use crate::{ORDERS, Placed, letters};
 
 #[derive(Debug)]
 enum ShopError {
@@ -113,8 +113,8 @@ async fn the_texts_of_an_error_and_its_causes_reach_the_dead_letter_and_nothing_
         });
     let bus = test.container().bus();
     bus.subscribe(&ORDERS, router).await.unwrap();
-    send(&test, &Placed { id: 1 }).await;
-    send(&test, &Placed { id: 3 }).await;
+    test.send(&ORDERS, &Placed { id: 1 }).await;
+    test.send(&ORDERS, &Placed { id: 3 }).await;
     let found: Vec<_> = letters(&test)
         .await
         .into_iter()

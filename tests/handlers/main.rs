@@ -3,6 +3,7 @@
 mod arguments;
 mod batches;
 mod errors;
+mod kit;
 mod names;
 mod progress;
 mod routing;
@@ -12,7 +13,7 @@ mod timeouts;
 use std::time::Duration;
 
 use redstart::testing::TestBus;
-use redstart::{Envelope, Group, Message, Topic};
+use redstart::{Group, Message, Topic};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,24 +57,13 @@ impl Seen {
     }
 }
 
-/// Publishes a message, and waits until all work that is due is done.
-async fn send<T: Message + Serialize>(test: &TestBus, message: &T) {
-    test.container().bus().send(&ORDERS, message).await.unwrap();
-    test.settle(PATIENCE).await;
-}
-
-/// Publishes an envelope of any type, and waits until all work that is due is done.
-async fn publish(test: &TestBus, envelope: Envelope) {
-    let bus = test.container().bus();
-    bus.publish(&ORDERS, &envelope).await.unwrap();
-    test.settle(PATIENCE).await;
-}
-
 /// Reason, attempts, handler and error of each dead letter.
 async fn letters(test: &TestBus) -> Vec<(String, u32, String, String)> {
     let letters = test.dead_letters(&ORDERS, &BILLING).await;
     letters
-        .into_iter()
+        .letters()
+        .iter()
+        .cloned()
         .map(|one| (one.reason.to_string(), one.attempts, one.handler, one.error))
         .collect()
 }

@@ -4,7 +4,7 @@ use redstart::handler::RouteOptions;
 use redstart::testing::TestBus;
 use redstart::{Delivery, Handler, Outcome, Router, SubscribeOptions};
 
-use crate::{Cancelled, ORDERS, Placed, letters, send};
+use crate::{Cancelled, ORDERS, Placed, letters};
 
 async fn bill(_: Placed) -> Outcome {
     Outcome::dead_letter("no")
@@ -32,7 +32,7 @@ async fn name_of<M, H: redstart::handler::IntoRouter<M>>(
     let test = TestBus::start("billing").await;
     let bus = test.container().bus();
     bus.subscribe_with(&ORDERS, options, handler).await.unwrap();
-    send(&test, &Placed { id: 1 }).await;
+    test.send(&ORDERS, &Placed { id: 1 }).await;
     letters(&test).await.remove(0).2
 }
 

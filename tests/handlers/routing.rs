@@ -8,7 +8,7 @@ use redstart::{
 };
 use std::sync::Arc;
 
-use crate::{Cancelled, ORDERS, Placed, Seen, letters, publish, send};
+use crate::{Cancelled, ORDERS, Placed, Seen, letters};
 
 async fn placed(State(seen): State<Seen>, order: Placed) {
     seen.note(format!("placed {}", order.id));
@@ -28,9 +28,9 @@ async fn each_type_goes_to_its_handler_and_an_unknown_one_to_the_dead_letters() 
     let router = Router::with_state(seen.clone()).on(placed).on(cancelled);
     let bus = test.container().bus();
     bus.subscribe(&ORDERS, router).await.unwrap();
-    send(&test, &Placed { id: 1 }).await;
-    send(&test, &Cancelled { id: 2 }).await;
-    publish(&test, refunded()).await;
+    test.send(&ORDERS, &Placed { id: 1 }).await;
+    test.send(&ORDERS, &Cancelled { id: 2 }).await;
+    test.publish(&ORDERS, &refunded()).await;
     assert_eq!(seen.lines(), ["cancelled 2", "placed 1"]);
     let unhandled = "no handler for type \"order.refunded\"; \
                      handled here: order.cancelled, order.placed";
@@ -51,8 +51,8 @@ async fn a_function_takes_its_own_type_only_and_a_payload_takes_every_type() {
     };
     let bus = test.container().bus();
     let subscription = bus.subscribe(&ORDERS, handler).await.unwrap();
-    send(&test, &Placed { id: 1 }).await;
-    publish(&test, refunded()).await;
+    test.send(&ORDERS, &Placed { id: 1 }).await;
+    test.publish(&ORDERS, &refunded()).await;
     assert_eq!(letters(&test).await[0].0, "unhandled");
     assert!(subscription.unsubscribe(crate::PATIENCE).await.is_clean());
 
@@ -63,7 +63,7 @@ async fn a_function_takes_its_own_type_only_and_a_payload_takes_every_type() {
         async {}
     };
     bus.subscribe(&ORDERS, handler).await.unwrap();
-    publish(&test, refunded()).await;
+    test.publish(&ORDERS, &refunded()).await;
     assert_eq!(seen.lines(), ["order.refunded 3", "placed 1"]);
 }
 
@@ -78,8 +78,8 @@ async fn the_other_types_can_have_a_handler_or_a_fixed_outcome() {
         .otherwise(others);
     let bus = test.container().bus();
     bus.subscribe(&ORDERS, router).await.unwrap();
-    send(&test, &Placed { id: 1 }).await;
-    publish(&test, refunded()).await;
+    test.send(&ORDERS, &Placed { id: 1 }).await;
+    test.publish(&ORDERS, &refunded()).await;
     assert_eq!(seen.lines(), ["other order.refunded", "placed 1"]);
 
     let delivery = || DeliveryBuilder::from_envelope(refunded()).build();
@@ -102,14 +102,13 @@ async fn a_type_that_this_version_does_not_know_can_wait_for_another_version() {
     let router = || Router::with_state(seen.clone()).on(placed);
     let options = SubscribeOptions::new().with_undecodable_retry(true);
     let subscription = bus.subscribe_with(&ORDERS, options, router()).await;
-    send(&test, &Cancelled { id: 2 }).await;
+    test.send(&ORDERS, &Cancelled { id: 2 }).await;
     assert!(letters(&test).await.is_empty(), "it is tried again");
     let report = subscription.unwrap().unsubscribe(crate::PATIENCE).await;
     assert!(report.is_clean());
     let newer = router().on(cancelled);
     bus.subscribe(&ORDERS, newer).await.unwrap();
-    test.advance(std::time::Duration::from_secs(3600));
-    test.settle(crate::PATIENCE).await;
+    test.advance(std::time::Duration::from_secs(3600)).await;
     assert_eq!(seen.lines(), ["cancelled 2"]);
 }
 
@@ -165,8 +164,8 @@ async fn a_merged_router_keeps_its_state_and_its_rules() {
         .merge(merged.on_error(|_: &&'static str| Some(Outcome::Ack)));
     let bus = test.container().bus();
     bus.subscribe(&ORDERS, router).await.unwrap();
-    send(&test, &Placed { id: 1 }).await;
-    send(&test, &Cancelled { id: 2 }).await;
+    test.send(&ORDERS, &Placed { id: 1 }).await;
+    test.send(&ORDERS, &Cancelled { id: 2 }).await;
     assert!(ours.lines().is_empty());
     assert_eq!(theirs.lines(), ["placed 1"]);
     assert_eq!(letters(&test).await[0].0, "rejected");
@@ -203,7 +202,7 @@ async fn one_handler_with_state_serves_two_topics_alone_and_in_a_router() {
     bus.subscribe(&RETURNS, router).await.unwrap();
     bus.send(&ORDERS, &Placed { id: 1 }).await.unwrap();
     bus.send(&RETURNS, &Placed { id: 2 }).await.unwrap();
-    test.settle(crate::PATIENCE).await;
+    test.settle().await;
     assert_eq!(seen.lines(), ["orders 1", "returns 2"]);
     let other = Envelope::new(Cancelled::TYPE, &1).unwrap();
     let delivery = DeliveryBuilder::from_envelope(other).build();

@@ -45,8 +45,9 @@ async fn a_sent_message_is_an_envelope_with_its_type_and_key() {
             "each call is a message of its own"
         );
     }
-    let published = test.published_envelopes(&ORDERS);
+    let published = test.published(&ORDERS);
     let heads: Vec<_> = published
+        .envelopes()
         .iter()
         .map(|one| (one.message_type(), one.key(), one.payload().unwrap()))
         .collect();
@@ -74,5 +75,5 @@ async fn of_many_messages_only_those_that_cannot_be_encoded_fail() {
         .collect();
     let refused = Some(ErrorKind::Encode);
     assert_eq!(kinds, [refused, None, None, refused, None]);
-    assert_eq!(test.published::<u32>(&ORDERS), [1, 2, 3]);
+    assert_eq!(test.published(&ORDERS).payloads::<u32>(), [1, 2, 3]);
 }

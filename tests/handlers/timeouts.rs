@@ -10,7 +10,7 @@ use redstart::{
     Batch, Delivery, ErrorKind, Handler, Outcome, RetryPolicy, Router, SubscribeOptions,
 };
 
-use crate::{Cancelled, ORDERS, PATIENCE, Placed, Seen, letters, send};
+use crate::{Cancelled, ORDERS, PATIENCE, Placed, Seen, letters};
 
 const SOON: Duration = Duration::from_millis(20);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -36,9 +36,9 @@ async fn an_attempt_that_hangs_fails_at_its_limit_and_frees_its_slot() {
     let router = Router::new().on(hangs).on(cancelled);
     let options = options().with_handler_timeout(SOON);
     bus.subscribe_with(&ORDERS, options, router).await.unwrap();
-    send(&test, &Placed { id: 1 }).await;
+    test.send(&ORDERS, &Placed { id: 1 }).await;
     // The only slot is free.
-    send(&test, &Cancelled { id: 2 }).await;
+    test.send(&ORDERS, &Cancelled { id: 2 }).await;
     let (reason, attempts, handler, error) = letters(&test).await.remove(0);
     assert_eq!((&*reason, attempts), ("exhausted", 1));
     assert_eq!(error, "timed out after 20ms");
@@ -94,15 +94,14 @@ async fn a_route_has_a_limit_and_a_retry_policy_of_its_own() {
     let router = Router::new().on_with(own, patient).on(hangs);
     let options = options().with_handler_timeout(SOON);
     bus.subscribe_with(&ORDERS, options, router).await.unwrap();
-    send(&test, &Placed { id: 1 }).await;
-    send(&test, &Cancelled { id: 2 }).await;
+    test.send(&ORDERS, &Placed { id: 1 }).await;
+    test.send(&ORDERS, &Cancelled { id: 2 }).await;
     let heads = |letters: Vec<(String, u32, String, String)>| -> Vec<(u32, String)> {
         letters.into_iter().map(|one| (one.1, one.3)).collect()
     };
     let limit = (1, "timed out after 20ms".to_owned());
     assert_eq!(heads(letters(&test).await), std::slice::from_ref(&limit));
-    test.advance(HOUR);
-    test.settle(PATIENCE).await;
+    test.advance(HOUR).await;
     assert_eq!(heads(letters(&test).await), [limit, (2, "no".to_owned())]);
     assert_eq!(seen.lines(), ["1 1", "1 2"]);
 }
