@@ -286,7 +286,8 @@ async fn a_second_process_with_a_namespace_is_another_system_with_the_same_fault
     for container in [bus.container(), &own] {
         assert_eq!(container.kv().get::<u32>("k").await.unwrap(), None);
     }
-    bus.publish(&topic("orders"), "n", &7).await;
+    bus.publish(&topic("orders"), &Envelope::new("n", &7).unwrap())
+        .await;
     assert!(other.topics().list().await.unwrap().is_empty());
     assert_eq!(own.topics().list().await.unwrap().len(), 1);
     bus.faults().disconnect();

@@ -16,7 +16,9 @@ use crate::adapters::memory::{ManualClock, MemoryStore};
 use crate::api::observe::Observer;
 use crate::api::{Delivery, Message, Published};
 use crate::container::{Container, ContainerBuilder};
-use crate::domain::{DeadLetterFilter, EntryId, Envelope, Error, Group, Outcome, Timestamp, Topic};
+use crate::domain::{
+    DeadLetterFilter, EntryId, Envelope, Error, Group, Namespace, Outcome, Timestamp, Topic,
+};
 use crate::store::{Fields, GroupAt, MAX_BATCH, Partition, Store};
 use crate::wire::{Limits, decode_entry};
 
@@ -65,7 +67,8 @@ impl Place {
                     .with_redis_url(url)
                     .with_namespace(namespace);
                 let connected = builder.connect().await;
-                let connected = connected.unwrap_or_else(|e| panic!("the server cannot be used: {e:?}"));
+                let connected =
+                    connected.unwrap_or_else(|e| panic!("the server cannot be used: {e:?}"));
                 connected.store()
             }
         }
