@@ -153,6 +153,7 @@ pub mod topics {
     //!
     //! [`Container::topics`](crate::Container::topics) returns [`Topics`]. Reading entries consumes none of them.
     pub use crate::domain::{ConsumerName, Retention, TopicSettings};
+    pub use crate::operate::gauges::{GroupGauges, TopicGauges};
     pub use crate::operate::group_removal::PlannedRemoval;
     pub use crate::operate::plan::{Confirmed, Plan};
     pub use crate::operate::topics::{Entry, Topics};

@@ -11,6 +11,7 @@ mod demo;
 mod dialect;
 mod doctor;
 mod look;
+mod metrics;
 mod operate;
 mod operators;
 mod publish;

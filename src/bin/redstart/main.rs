@@ -10,6 +10,7 @@ mod failure;
 mod hex;
 mod priority;
 mod settings;
+mod signals;
 mod table;
 mod terminal;
 

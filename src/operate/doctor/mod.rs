@@ -22,6 +22,7 @@ use crate::store::{
 pub use finding::{DoctorReport, Finding, Severity};
 use groups::{GroupFacts, TopicFacts};
 use progress::Circumstances;
+pub(in crate::operate) use progress::pending_for;
 
 /// How long a group with waiting messages may have no active consumer before it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
@@ -188,6 +189,21 @@ impl Doctor {
             progress,
             settled,
         }))
+    }
+
+    /// What a topic keeps for its groups, as its backlog limit counts it: exact where that is close to
+    /// the limit, else at least this much.
+    pub(in crate::operate) async fn backlog(
+        &self,
+        at: &Partition,
+        status: &TopicStatus,
+        progress: Option<&LogProgress>,
+    ) -> Result<u64, Error> {
+        let settled = match progress {
+            Some(progress) => self.settled(at, status, progress).await?,
+            None => None,
+        };
+        Ok(groups::backlog_of(status, settled))
     }
 
     /// Counts the entries before the first that a group has not settled. Only for a topic that may be

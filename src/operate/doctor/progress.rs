@@ -33,8 +33,7 @@ pub(super) struct Circumstances {
 
 impl Circumstances {
     fn since(&self, id: EntryId) -> Duration {
-        let now = u64::try_from(self.now.as_millis()).unwrap_or(0);
-        Duration::from_millis(now.saturating_sub(id.millis))
+        age(id, self.now)
     }
 }
 
@@ -116,9 +115,9 @@ pub(super) fn pending(
     let limit = at
         .longest_pending
         .unwrap_or_else(|| LONG.max(lease * LEASES));
-    let long = |one: &&Unsettled| pending_for(one, at) >= limit;
+    let long = |one: &&Unsettled| pending_for(one, at.now) >= limit;
     let all: Vec<&Unsettled> = group.unsettled.iter().filter(long).collect();
-    let oldest = all.iter().max_by_key(|one| pending_for(one, at))?;
+    let oldest = all.iter().max_by_key(|one| pending_for(one, at.now))?;
     let consumer = &oldest.consumer;
     let own = all.iter().filter(|one| one.consumer == *consumer).count();
     let entries = match own {
@@ -130,7 +129,7 @@ pub(super) fn pending(
         0 => String::new(),
         others => format!("; other consumers hold {others} more for as long"),
     };
-    let (name, time) = (&group.group, roughly(pending_for(oldest, at)));
+    let (name, time) = (&group.group, roughly(pending_for(oldest, at.now)));
     let age = roughly(at.since(oldest.id.id));
     let age = match time == age {
         true => String::new(),
@@ -177,13 +176,19 @@ fn takeover(facts: &GroupFacts) -> String {
 }
 
 /// For how long at most: since the entry exists, and since the consumer does.
-fn pending_for(one: &Unsettled, at: &Circumstances) -> Duration {
-    let age = at.since(one.id.id);
+pub(in crate::operate) fn pending_for(one: &Unsettled, now: Timestamp) -> Duration {
+    let age = age(one.id.id, now);
     let Some(started) = started(&one.consumer) else {
         return age;
     };
-    let now = u64::try_from(at.now.as_millis()).unwrap_or(0);
+    let now = u64::try_from(now.as_millis()).unwrap_or(0);
     age.min(Duration::from_millis(now.saturating_sub(started)))
+}
+
+/// How long an entry exists.
+fn age(id: EntryId, now: Timestamp) -> Duration {
+    let now = u64::try_from(now.as_millis()).unwrap_or(0);
+    Duration::from_millis(now.saturating_sub(id.millis))
 }
 
 /// When a consumer's process took its name, in milliseconds since 1970: the name ends in a UUIDv7.
@@ -330,8 +335,9 @@ mod tests {
             let seconds = uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, 0);
             format!("billing-{}", Uuid::new_v7(seconds).simple())
         };
-        let longest =
-            |consumer: &str| pending_for(&unsettled(consumer, NOW - 60 * MINUTE, Some(1)), &at());
+        let longest = |consumer: &str| {
+            pending_for(&unsettled(consumer, NOW - 60 * MINUTE, Some(1)), at().now)
+        };
         assert_eq!(longest("c"), Duration::from_millis(60 * MINUTE));
         assert_eq!(longest("by-hand"), Duration::from_millis(60 * MINUTE));
         assert_eq!(longest(&born(90)), Duration::from_millis(60 * MINUTE));

@@ -4,6 +4,7 @@ mod dead;
 mod doctor;
 mod groups;
 mod kv;
+mod metrics;
 mod number;
 mod pages;
 mod print;
@@ -23,6 +24,7 @@ pub(crate) use dead::{
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs};
 pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
+pub(crate) use metrics::MetricsArgs;
 pub(crate) use pages::{CompletionsArgs, ManArgs};
 pub(crate) use print::{AclArgs, PrintArgs, PrintWhat, Role};
 pub(crate) use retries::{
@@ -75,6 +77,7 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     Health(HealthArgs),
     Doctor(DoctorArgs),
+    Metrics(MetricsArgs),
     Print(PrintArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -123,6 +126,7 @@ impl Command {
             | Self::Topics(_)
             | Self::Health(_)
             | Self::Doctor(_)
+            | Self::Metrics(_)
             | Self::Print(_)
             | Self::Completions(_)
             | Self::Man(_) => false,
@@ -142,6 +146,7 @@ impl Command {
         match self {
             Self::Tail(_) | Self::Topics(_) | Self::Print(_) => true,
             Self::Groups(args) => args.action.is_none(),
+            Self::Metrics(args) => args.listen.is_none(),
             Self::Dead(args) => args.action.only_shows(),
             Self::Retries(args) => matches!(args.action, RetriesAction::List(_)),
             Self::Migrate(args) => matches!(args.action, MigrateAction::Status),

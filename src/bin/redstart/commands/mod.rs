@@ -8,6 +8,7 @@ mod groups;
 mod health;
 mod input;
 mod kv;
+mod metrics;
 mod migrate;
 mod pages;
 mod print;
@@ -50,6 +51,7 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
         Command::Migrate(args) => migrate::run(args, settings, terminal).await,
         Command::Health(_) => health::run(settings, terminal).await,
         Command::Doctor(args) => doctor::run(args, settings, terminal).await,
+        Command::Metrics(args) => metrics::run(args, settings, terminal).await,
         Command::Print(args) => print::run(args, settings, terminal),
         Command::Completions(args) => pages::completions(args, terminal),
         Command::Man(args) => pages::man(args, terminal),

@@ -16,6 +16,7 @@ use crate::args::WorkArgs;
 use crate::escape;
 use crate::failure::{Failure, INTERRUPTED};
 use crate::settings::{NamespaceAccess, Settings};
+use crate::signals::Signals;
 use crate::terminal::Terminal;
 use exec::Program;
 use http::Endpoint;
@@ -110,42 +111,5 @@ impl Worker {
             Self::Exec(program) => program.handle(payload, delivery).await,
             Self::Http(endpoint) => endpoint.handle(payload, delivery).await,
         }
-    }
-}
-
-/// The signals that end a worker.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn listen() -> Result<Self, Failure> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl Signals {
-    fn listen() -> Result<Self, Failure> {
-        Ok(Self {})
-    }
-
-    async fn next(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
     }
 }

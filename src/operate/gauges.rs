@@ -1,0 +1,165 @@
+//! What a monitor measures of topics and groups, at one moment.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde::{Serialize, Serializer};
+
+use crate::domain::{EntryId, Error, ErrorKind, Group, Timestamp, Topic};
+use crate::operate::doctor::{Doctor, pending_for};
+use crate::operate::topics::Topics;
+use crate::store::{GroupAt, GroupProgress, GroupStatus, Partition, TopicStatus};
+
+/// How many topics are measured side by side.
+const SIDE_BY_SIDE: usize = 4;
+
+/// What a topic stores, and how far its groups are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct TopicGauges {
+    /// The topic.
+    pub topic: Topic,
+    /// Entries in its log.
+    pub entries: u64,
+    /// Unsettled messages that the topic keeps for its groups. Exact from four fifths of the limit
+    /// on; below, at least this many.
+    pub backlog: u64,
+    /// The backlog at which publishing fails; `None` where the limit is off.
+    pub backlog_limit: Option<u64>,
+    /// Its groups, by name.
+    pub groups: Vec<GroupGauges>,
+}
+
+/// How far a group is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupGauges {
+    /// The group.
+    pub group: Group,
+    /// Entries not yet delivered to it.
+    pub lag: u64,
+    /// Deliveries that its consumers have and have not settled.
+    pub in_flight: u64,
+    /// Retries and snoozed messages: scheduled, or due and not yet read again.
+    pub scheduled: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Consumers that called the store within [`Topics::LIVE_WITHIN`].
+    pub consumers: u64,
+    /// The age of the oldest entry that was not delivered yet; `None` where there is none, or where
+    /// the user may not look.
+    #[serde(rename = "oldestUndeliveredMs", serialize_with = "millis")]
+    pub oldest_undelivered: Option<Duration>,
+    /// How long the oldest delivery in flight has been so at most: since its entry exists and its
+    /// consumer runs. `None` where there is none, or where the user may not look.
+    #[serde(rename = "oldestInFlightMs", serialize_with = "millis")]
+    pub oldest_in_flight: Option<Duration>,
+    /// Milliseconds until the next scheduled retry is due, negative once it is due and not promoted;
+    /// `None` where none is scheduled.
+    #[serde(rename = "nextRetryMs")]
+    pub next_retry: Option<i64>,
+}
+
+/// A duration as whole milliseconds.
+fn millis<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    let whole = |one: &Duration| u64::try_from(one.as_millis()).unwrap_or(u64::MAX);
+    duration.as_ref().map(whole).serialize(serializer)
+}
+
+impl Topics {
+    /// Measures every topic of the namespace and its groups, sorted by name. Changes nothing; the
+    /// rights of a viewer are enough.
+    ///
+    /// The work grows with the number of groups, so a monitor shares one measurement among its
+    /// readers.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn gauges(&self) -> Result<Vec<TopicGauges>, Error> {
+        let topics = self.store.topics().list().await?;
+        stream::iter(topics)
+            .map(|topic| async move { self.topic_gauges(&topic).await })
+            .buffered(SIDE_BY_SIDE)
+            .try_filter_map(|gauges| async move { Ok(gauges) })
+            .try_collect()
+            .await
+    }
+
+    async fn topic_gauges(&self, topic: &Topic) -> Result<Option<TopicGauges>, Error> {
+        let at = Partition::of(topic);
+        let inspect = self.store.inspect();
+        let Some(status) = inspect.status(&at).await? else {
+            return Ok(None);
+        };
+        let progress = match inspect.progress(&at).await {
+            // Such a user sees the counts, but no ages.
+            Err(error) if error.kind() == ErrorKind::Refused => None,
+            progress => progress?,
+        };
+        let doctor = Doctor::new(self.store.clone());
+        let backlog = doctor.backlog(&at, &status, progress.as_ref()).await?;
+        let mut groups = Vec::with_capacity(status.groups.len());
+        for group in &status.groups {
+            let mut all = progress.iter().flat_map(|progress| &progress.groups);
+            let progress = all.find(|one| one.group == group.group);
+            groups.push(self.group_gauges(topic, group, progress).await?);
+        }
+        Ok(Some(TopicGauges {
+            topic: topic.clone(),
+            entries: status.entries,
+            backlog,
+            backlog_limit: limit(&status),
+            groups,
+        }))
+    }
+
+    async fn group_gauges(
+        &self,
+        topic: &Topic,
+        status: &GroupStatus,
+        progress: Option<&GroupProgress>,
+    ) -> Result<GroupGauges, Error> {
+        let at = GroupAt::of(topic, &status.group);
+        let consumers = self.store.inspect().consumers(&at).await?;
+        let live = consumers
+            .iter()
+            .filter(|one| one.idle_for <= Self::LIVE_WITHIN);
+        let page = self.store.schedule().list(&at, None, 1).await?;
+        let next = page.entries.first().map(|first| first.due.as_millis());
+        let undelivered = match progress {
+            Some(progress) if status.lag > 0 => self.first_after(topic, progress.delivered).await?,
+            _ => None,
+        };
+        let unsettled = progress.iter().flat_map(|progress| &progress.unsettled);
+        Ok(GroupGauges {
+            group: status.group.clone(),
+            lag: status.lag,
+            in_flight: status.in_flight,
+            scheduled: status.scheduled,
+            dead: status.dead,
+            consumers: live.count() as u64,
+            oldest_undelivered: undelivered.map(|time| since(time, page.now)),
+            oldest_in_flight: unsettled.map(|one| pending_for(one, page.now)).max(),
+            next_retry: next.map(|due| due.saturating_sub(page.now.as_millis())),
+        })
+    }
+
+    /// When the first entry after an id was published.
+    async fn first_after(&self, topic: &Topic, id: EntryId) -> Result<Option<Timestamp>, Error> {
+        let at = Partition::of(topic);
+        let first = self.store.log().browse(&at, Some(id), 1).await?;
+        Ok(first.first().and_then(|(id, _)| id.time()))
+    }
+}
+
+fn limit(status: &TopicStatus) -> Option<u64> {
+    Some(status.settings.backlog_limit()).filter(|limit| *limit != u64::MAX)
+}
+
+fn since(time: Timestamp, now: Timestamp) -> Duration {
+    let millis = now.as_millis().saturating_sub(time.as_millis());
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
