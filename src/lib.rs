@@ -205,6 +205,13 @@ pub mod doctor {
     pub use crate::store::ServerInfo;
 }
 
+pub mod metrics {
+    //! Metrics: the buckets of the histograms.
+    //!
+    //! The page [metrics and traces](crate::docs::metrics) lists all metrics.
+    pub use crate::container::meters::BUCKETS;
+}
+
 pub mod migrations {
     //! The layout of a namespace: shows the applied migrations and applies the pending ones.
     //!

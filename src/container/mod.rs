@@ -8,6 +8,7 @@ mod builder;
 mod coordinator;
 mod health;
 mod kv;
+pub(crate) mod meters;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -176,6 +177,7 @@ impl Container {
             deduplication,
             read_only,
         } = parts;
+        meters::describe();
         let bus = StoreBus::new(
             Arc::clone(&store),
             service,

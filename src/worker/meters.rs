@@ -25,6 +25,7 @@ pub(crate) struct Meters {
     pub(crate) busy_slots: Gauge,
     pub(crate) dead_letters_trimmed: Counter,
     pub(crate) handler_duration: Histogram,
+    pub(crate) queue_time: Histogram,
     pub(crate) settle_batch: Histogram,
 }
 
@@ -53,6 +54,7 @@ impl Meters {
             busy_slots: meter!(gauge "redstart_busy_slots"),
             dead_letters_trimmed: meter!(counter "redstart_dead_letters_trimmed_total"),
             handler_duration: meter!(histogram "redstart_handler_duration_seconds"),
+            queue_time: meter!(histogram "redstart_queue_seconds"),
             settle_batch: meter!(histogram "redstart_settle_batch_size"),
             topic,
             group,

@@ -15,6 +15,7 @@ mod kv;
 mod links;
 mod lua;
 mod meters;
+mod metrics_page;
 mod migrations;
 mod order;
 mod outages;

@@ -91,6 +91,7 @@ pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part
     if part.is_empty() {
         return;
     }
+    part.iter().for_each(|one| one.record_queue_time(core));
     let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
     let outcomes = call_batch(core, handler, deliveries).await;
     for (begun, outcome) in part.into_iter().zip(outcomes) {

@@ -93,6 +93,7 @@ pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun
         Some(one)
     };
     if let Some(begun) = one {
+        begun.record_queue_time(core);
         let outcome = call(core, handler, begun.delivery.clone()).await;
         end(core, begun, outcome).await;
     }
@@ -115,6 +116,17 @@ impl Begun {
         HandOut {
             id: self.entry.id,
             token: self.lease.token(),
+        }
+    }
+
+    /// Records the time from the publish to this call, unless the message was handled or put off
+    /// before.
+    pub(super) fn record_queue_time(&self, core: &Core) {
+        let id = self.entry.id;
+        if id.lane == Lane::Log && self.count.attempt() == 1 {
+            let now = u64::try_from(core.store.now().as_millis()).unwrap_or(0);
+            let waited = Duration::from_millis(now.saturating_sub(id.id.millis));
+            core.meters.queue_time.record(waited.as_secs_f64());
         }
     }
 
