@@ -60,7 +60,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
                 failures += 1;"#,
         after: r#"Err(error) => {
                 if failures == 0 {
-                    return Some(vec![true; begins.len()]);
+                    return Some(vec![Holder::Member; begins.len()]);
                 }
                 failures += 1;"#,
         breaks: "No handler begins before the store has marked its attempt.",

@@ -16,19 +16,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: true,
     },
     Mutant {
-        name: "batch-begins-after-a-stop",
-        file: "src/worker/handle/batch.rs",
-        before: r#"let _in_hand = InHand::all(&core, &batch);
-        // As for single deliveries, nothing begins after a stop.
-        if core.stop.is_cancelled() {"#,
-        after: r#"let _in_hand = InHand::all(&core, &batch);
-        if false {"#,
-        breaks: "No batch begins after a stop.",
-        target: Target::Lib,
-        test: "worker::handle::batch::tests::no_batch_begins_after_a_stop",
-        quick: false,
-    },
-    Mutant {
         name: "part-begins-after-a-stop",
         file: "src/worker/handle/batch.rs",
         before: r#"// An earlier part may have taken long.
