@@ -241,6 +241,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_part_begins_without_the_deliveries_that_were_lost_while_it_waited() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, fetched) = holding(&fixture, &[0, 1, 1]).await;
+        let (losing, id) = (Arc::clone(&core), fetched[1].receipt);
+        // The first part takes long, and the second one loses a lease meanwhile.
+        let act = move || {
+            if losing.in_flight.contains(id) {
+                lose(&losing, id);
+            }
+        };
+        let (batches, calls) = recording(act, ());
+        run(core, batches).await;
+        assert_eq!(*calls.lock().unwrap(), [[0], [2]]);
+    }
+
+    #[tokio::test]
     async fn a_cancelled_batch_handler_acknowledges_only_by_saying_so() {
         let fixture = Fixture::new().await;
         let (core, settlements, _) = holding(&fixture, &[0, 0]).await;

@@ -36,8 +36,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "settle-in-memory-of-anyone",
         file: "src/adapters/memory/sequence.rs",
-        before: ".filter(|pending| pending.consumer == *consumer)",
-        after: ".filter(|_| !consumer.as_str().is_empty())",
+        before: "Some(pending) if pending.consumer == *consumer =>",
+        after: "Some(pending) if !pending.consumer.as_str().is_empty() =>",
         breaks: "Only the holder of a delivery settles it, also in memory.",
         target: Target::Test("conformance"),
         test: "memory::settle::a_stale_settlement_is_rejected",

@@ -27,16 +27,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: false,
     },
     Mutant {
-        name: "suspect-begins-after-a-stop",
-        file: "src/worker/handle/suspects.rs",
-        before: "if core.stop.is_cancelled() || queued",
-        after: "if queued",
-        breaks: "No suspect begins after a stop.",
-        target: Target::Lib,
-        test: "worker::handle::suspects::tests::no_suspect_begins_after_a_stop",
-        quick: false,
-    },
-    Mutant {
         name: "marked-begins-after-a-stop",
         file: "src/worker/handle/pipeline.rs",
         before: "Some(marked).filter(|_| !core.stop.is_cancelled())",
