@@ -69,7 +69,7 @@
 //! | To | Read |
 //! |---|---|
 //! | know the promises | [guarantees], [reliability](docs::reliability), [performance](docs::performance) |
-//! | write handlers | [lifecycle of a message](docs::lifecycle), [key-value store](docs::key_value), *testing your handlers* (feature `testing`) |
+//! | write handlers | [handlers](docs::handlers), [lifecycle of a message](docs::lifecycle), [key-value store](docs::key_value), *testing your handlers* (feature `testing`) |
 //! | run it | [production](docs::production), [security](docs::security), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
 //! | choose payloads, or publish from other languages | [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
 //! | upgrade or contribute | [versions](docs::semver), [decisions](docs::decisions), and `ARCHITECTURE.md` in the repository |

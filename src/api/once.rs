@@ -162,13 +162,15 @@ impl<E: StdError + 'static> StdError for OnceError<E> {
 /// use std::time::Duration;
 ///
 /// use redstart::kv::{Once, OnceError, once};
-/// use redstart::{Delivery, Kv, Outcome};
+/// use redstart::{Delivery, Kv, Message, Outcome, State};
+/// # #[derive(serde::Deserialize)] struct Placed { id: u32 }
+/// # impl Message for Placed { const TYPE: &'static str = "order.placed"; }
 ///
 /// # async fn charge(order: u32) -> Result<String, std::io::Error> { Ok(format!("receipt-{order}")) }
-/// async fn handle(kv: Kv, order: u32, delivery: Delivery) -> Outcome {
+/// async fn handle(State(kv): State<Kv>, order: Placed, delivery: Delivery) -> Outcome {
 ///     let key = format!("charge:{}", delivery.envelope().id());
 ///     let day = Duration::from_secs(86_400);
-///     match once(&kv, &key, day, || charge(order)).await {
+///     match once(&kv, &key, day, || charge(order.id)).await {
 ///         Ok(Once::Executed(_) | Once::AlreadyDone(_)) => Outcome::Ack,
 ///         Ok(Once::InProgress) => Outcome::snooze(Duration::from_secs(30)),
 ///         Err(OnceError::Function(error)) => Outcome::retry(error),

@@ -3,6 +3,7 @@
 //! | Guide | Explains |
 //! |---|---|
 //! | [`guarantees`] | the promises of Redstart and their limits |
+//! | [`handlers`] | messages, handlers, routers, errors, time limits |
 //! | [`lifecycle`] | the states of a message and the transitions between them |
 //! | [`reliability`] | how the promises were tested, with the results |
 //! | [`performance`] | how fast Redstart is beside a hand-written loop, and how to measure it |
@@ -32,6 +33,9 @@ pub mod dead_letters {}
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
+
+#[doc = include_str!("handlers.md")]
+pub mod handlers {}
 
 #[doc = include_str!("key_value.md")]
 pub mod key_value {}
