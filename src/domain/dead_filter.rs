@@ -84,7 +84,7 @@ impl DeadLetterFilter {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a text of more than about 10,000 characters.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a text of more than about 10,000 characters.
     pub fn with_error(mut self, text: impl Into<String>) -> Result<Self, Error> {
         self.error = Some(Words::new(text.into())?);
         Ok(self)
@@ -95,7 +95,7 @@ impl DeadLetterFilter {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a malformed expression, or one that takes more than 1 MiB compiled.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a malformed expression, or one that takes more than 1 MiB compiled.
     pub fn with_error_pattern(mut self, pattern: impl Into<String>) -> Result<Self, Error> {
         self.error_pattern = Some(Pattern::new(pattern.into())?);
         Ok(self)

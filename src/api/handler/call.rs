@@ -163,7 +163,7 @@ pub trait NoMessage<Args> {}
 
 /// The arguments of a handler for all other types.
 ///
-/// One step away from [`NoMessage`]: the compiler infers the kind of each argument first.
+/// One step away from `NoMessage`: the compiler infers the kind of each argument first.
 #[diagnostic::on_unimplemented(
     message = "the handler of all other types cannot take a message",
     label = "a message has one type",
@@ -182,7 +182,7 @@ pub trait OneMessage<Args> {
 
 /// The message of a route's handler.
 ///
-/// One step away from [`OneMessage`]: the compiler infers the kind of each argument first.
+/// One step away from `OneMessage`: the compiler infers the kind of each argument first.
 #[diagnostic::on_unimplemented(
     message = "this handler takes no message, so the router cannot tell which type it is for",
     label = "no argument of this handler implements `Message`",

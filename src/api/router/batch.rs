@@ -112,7 +112,7 @@ where
 
 /// The arguments of a batch handler: `Batch<T>`, alone or after `State<…>`.
 ///
-/// One step away from [`BatchArguments`], so that the compiler shows this text.
+/// One step away from `BatchArguments`, so that the compiler shows this text.
 #[diagnostic::on_unimplemented(
     message = "a batch handler cannot take `{Self}`",
     label = "expected `Batch<T>`, alone or after `State<…>`",
