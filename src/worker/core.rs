@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     /// Ends the background jobs.
     pub(crate) halt: CancellationToken,
+    /// Set once a shutdown has asked the store which queued deliveries it has a record of.
+    pub(crate) only_copies_known: CancellationToken,
     /// Held by whichever claims deliveries: recovery or a reclaim.
     pub(crate) claiming: tokio::sync::Mutex<()>,
     /// The topic's settings at the start: the topic gets them back after FLUSHALL.
@@ -136,6 +138,7 @@ impl Core {
             writes,
             stop: CancellationToken::new(),
             halt: CancellationToken::new(),
+            only_copies_known: CancellationToken::new(),
             claiming: tokio::sync::Mutex::new(()),
             settings,
             may_hold_unseen: AtomicBool::new(false),

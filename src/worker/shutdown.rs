@@ -30,10 +30,13 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     if !all_ended(&mut tasks.intake, deadline.max(now + NOTICE)).await {
         abort(&mut tasks.intake).await;
     }
+    find_only_copies(core, deadline.max(now + NOTICE)).await;
+    core.only_copies_known.cancel();
     core.queue.close();
     core.suspects.close();
 
     if !all_ended(&mut tasks.workers, deadline).await {
+        find_only_copies(core, Instant::now() + NOTICE).await;
         core.in_flight.cancel_all();
         if !all_ended(&mut tasks.workers, Instant::now() + NOTICE).await {
             abort(&mut tasks.workers).await;
@@ -76,6 +79,12 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     // The report must reach the caller whatever the log does.
     log(|| tracing::info!(?report, "unsubscribed"));
     report
+}
+
+/// Asks the store whether it still has a record of each delivery. A delivery without one cannot be
+/// released: its worker writes it from memory.
+async fn find_only_copies(core: &Core, until: Instant) {
+    let _ = timeout_at(until, core.lease_keeper.extend_all()).await;
 }
 
 /// Releases, uncounted, every delivery that the store assigns to this consumer and no handler has

@@ -216,6 +216,7 @@ mod tests {
         let fixture = Fixture::new().await;
         let (core, _settlements, _) = holding(&fixture, &[0, 0]).await;
         core.stop.cancel();
+        core.only_copies_known.cancel();
         let (batches, calls) = recording(|| {}, ());
         run(core, batches).await;
         assert!(calls.lock().unwrap().is_empty());

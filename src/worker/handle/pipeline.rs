@@ -48,6 +48,7 @@ async fn handle(core: &Core, handler: &dyn RawHandler, queued: Queued) {
 
 /// Gives an only copy back to the store, which has no record to release.
 pub(super) async fn give_back(core: &Core, queued: Queued) {
+    core.only_copies_known.cancelled().await;
     if queued.lease.is_only_copy()
         && let Some(one) = prepare(core, queued).await
     {
@@ -313,6 +314,7 @@ mod tests {
         let fixture = Fixture::new().await;
         let (core, _settlements, _) = holding(&fixture, at_most(5), (2, false)).await;
         core.stop.cancel();
+        core.only_copies_known.cancel();
         let (handler, mut calls) = handler(Outcome::Ack);
         run(Arc::clone(&core), handler).await;
         assert_eq!(all(&mut calls), []);
