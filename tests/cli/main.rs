@@ -14,6 +14,7 @@ mod look;
 mod metrics;
 mod operate;
 mod operators;
+mod print;
 mod publish;
 mod retries;
 mod roles;

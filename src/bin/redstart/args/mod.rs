@@ -26,7 +26,7 @@ pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs};
 pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
 pub(crate) use metrics::MetricsArgs;
 pub(crate) use pages::{CompletionsArgs, ManArgs};
-pub(crate) use print::{AclArgs, PrintArgs, PrintWhat, Role};
+pub(crate) use print::{AclArgs, KedaArgs, PrintArgs, PrintWhat, Role, SystemdArgs};
 pub(crate) use retries::{
     CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which,
 };

@@ -1,11 +1,12 @@
-//! `print`: files that help to run Redstart.
+//! `print acl`: the access rules of the roles.
 
 use std::collections::BTreeMap;
 
 use clap::ValueEnum as _;
 use redstart::Namespace;
 
-use crate::args::{AclArgs, PrintArgs, PrintWhat, Role};
+use super::namespace;
+use crate::args::{AclArgs, Role};
 use crate::failure::Failure;
 use crate::settings::Settings;
 use crate::terminal::Terminal;
@@ -14,23 +15,15 @@ use crate::terminal::Terminal;
 const EXAMPLE: &str = "shop";
 
 pub(super) fn run(
-    args: &PrintArgs,
+    args: &AclArgs,
     settings: &Settings,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    match &args.what {
-        PrintWhat::Acl(args) => acl(args, settings, terminal),
-    }
-}
-
-fn acl(args: &AclArgs, settings: &Settings, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-    let named = settings.namespace.as_deref();
-    let Some(namespace) = named.filter(|name| !name.is_empty()) else {
+    let Some(namespace) = namespace(settings)? else {
         let rule = "set --namespace or REDSTART_NAMESPACE: without a namespace, no rule can tell \
                     Redstart's keys from others";
         return Err(Failure::usage(rule));
     };
-    let namespace = Namespace::new(namespace).map_err(Failure::of_settings)?;
     let all = match args.roles.is_empty() {
         true => Role::value_variants(),
         false => &args.roles,
@@ -51,10 +44,10 @@ fn acl(args: &AclArgs, settings: &Settings, terminal: &mut Terminal<'_>) -> Resu
 /// The rules of a role in a namespace.
 fn line(role: Role, namespace: &Namespace) -> String {
     let example = match role {
-        Role::Producer => include_str!("../../../docs/acl/producer.acl"),
-        Role::Consumer => include_str!("../../../docs/acl/consumer.acl"),
-        Role::Operator => include_str!("../../../docs/acl/operator.acl"),
-        Role::Viewer => include_str!("../../../docs/acl/viewer.acl"),
+        Role::Producer => include_str!("../../../../docs/acl/producer.acl"),
+        Role::Consumer => include_str!("../../../../docs/acl/consumer.acl"),
+        Role::Operator => include_str!("../../../../docs/acl/operator.acl"),
+        Role::Viewer => include_str!("../../../../docs/acl/viewer.acl"),
     };
     let name = namespace.as_str();
     let mut line = example.trim_end().to_owned();
