@@ -7,15 +7,16 @@
 -- KEYS[3]  the group's redelivery stream
 -- ARGV[1]  how many to move at most
 --
--- Returns {how many were moved, milliseconds until the next retry is due or -1 when there is none}.
+-- Returns {how many were moved, milliseconds until the next retry is due or -1 when there is none, how
+-- many retries had no redelivery: something other than Redstart removed it}.
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if not first[1] then
-  return {0, -1}
+  return {0, -1, 0}
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if tonumber(first[2]) > now then
-  return {0, tonumber(first[2]) - now}
+  return {0, tonumber(first[2]) - now, 0}
 end
 -- Check every key's type before the first write: Redis does not roll a script back.
 for at, kind in pairs({[2] = 'hash', [3] = 'stream'}) do
@@ -42,6 +43,6 @@ for from = 1, #due, 25 do
 end
 first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if not first[1] then
-  return {moved, -1}
+  return {moved, -1, #due - moved}
 end
-return {moved, math.max(tonumber(first[2]) - now, 0)}
+return {moved, math.max(tonumber(first[2]) - now, 0), #due - moved}

@@ -10,12 +10,17 @@
 -- then for each retry:
 -- ITEM[1]  its member
 --
--- Returns for each retry 1, or 0 when it is not scheduled.
+-- Returns for each retry 1, or 0 when it is not scheduled. Also 0 for a retry to run whose redelivery
+-- is gone: promote.lua counts it when it is due.
+if ARGV[1] ~= 'run' and ARGV[1] ~= 'cancel' then
+  return redis.error_reply('ERR unknown action ' .. ARGV[1])
+end
 local done = {}
 for at = 2, #ARGV do
   local member = ARGV[at]
-  if redis.call('ZSCORE', KEYS[1], member) then
-    local body = ARGV[1] == 'run' and redis.call('HGET', KEYS[2], member)
+  local scheduled = redis.call('ZSCORE', KEYS[1], member)
+  local body = scheduled and ARGV[1] == 'run' and redis.call('HGET', KEYS[2], member)
+  if scheduled and (body or ARGV[1] == 'cancel') then
     if body then
       redis.call('XADD', KEYS[3], '*', 'parcel', body)
     end

@@ -14,6 +14,8 @@ pub struct Promoted {
     pub moved: u64,
     /// How long until the next one is due; zero when one is due already.
     pub next: Option<Duration>,
+    /// How many due retries had lost their message: something other than Redstart removed it.
+    pub missing: u64,
 }
 
 /// A scheduled retry or snoozed message.

@@ -150,6 +150,7 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         Promoter {
             store: Arc::clone(&core.store),
             member: Arc::clone(&core.member),
+            meters: Arc::clone(&core.meters),
             due,
             fault: core.faults.promoting.clone(),
         },

@@ -173,3 +173,44 @@ async fn operator_actions_are_counted() {
     assert_eq!(count("redstart_retries_cancelled_total{}"), 3);
     assert_eq!(count("redstart_groups_removed_total{}"), 1);
 }
+
+#[tokio::test]
+async fn a_retry_whose_message_was_removed_is_counted() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = Server::start();
+    let container = container(&server).await;
+    let (bus, orders) = (container.bus(), topic("orders"));
+    let handler = |_: Payload<u32>, _: Delivery| async {
+        Outcome::retry_after(Duration::from_secs(600), "later")
+    };
+    let _subscription = bus.subscribe(&orders, handler).await.unwrap();
+    bus.publish(&orders, &Envelope::new("n", &1_u32).unwrap())
+        .await
+        .unwrap();
+    until("the retry to be scheduled", async || {
+        (status(&container, &orders, &group("billing"))
+            .await
+            .scheduled
+            == 1)
+            .then_some(())
+    })
+    .await;
+    let bodies: Vec<String> = server.command(&["KEYS", "{shop:orders}:group:billing:retry:*"]);
+    let _: u64 = server.command(&["DEL", &bodies[0]]);
+    let _: u64 = server.command(&[
+        "ZADD",
+        "{shop:orders}:group:billing:retry",
+        "XX",
+        "1",
+        &server.command::<Vec<String>>(&["ZRANGE", "{shop:orders}:group:billing:retry", "0", "0"])
+            [0],
+    ]);
+    until("the promoter to count it", async || {
+        let lost = look(&snapshotter).remove("redstart_lost_entries_total{}");
+        (lost == Some(DebugValue::Counter(1))).then_some(())
+    })
+    .await;
+    finish(container).await;
+}

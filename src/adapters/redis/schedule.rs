@@ -23,13 +23,17 @@ impl RedisAdapter {
             .key(self.keys.retry_body(at))
             .key(self.keys.redelivery(at))
             .arg(max.min(MAX_BATCH));
-        let (moved, next): (u64, i64) = self
+        let (moved, next, missing): (u64, i64, u64) = self
             .net
             .call("promote", &call, reply::typed)
             .await
             .map_err(|e| e.on(at.to_string()))?;
         let next = u64::try_from(next).ok().map(Duration::from_millis);
-        Ok(Promoted { moved, next })
+        Ok(Promoted {
+            moved,
+            next,
+            missing,
+        })
     }
 
     async fn list_scheduled(

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{MAX_BATCH, Member, Store};
 use crate::worker::fault::Fault;
+use crate::worker::meters::Meters;
 
 /// The longest time between two calls. Each process knows when its own retries are due, so only
 /// those of a dead process wait for this.
@@ -47,6 +48,7 @@ impl Due {
 pub(crate) struct Promoter {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) due: Arc<Due>,
     pub(crate) fault: Fault,
 }
@@ -67,8 +69,11 @@ impl Promoter {
             let longest = LONGEST_WAIT.mul_f64(1.0 - 0.2 * fastrand::f64());
             let mut until = Instant::now() + longest;
             match promoted {
-                Ok(promoted) if promoted.moved as usize >= MAX_BATCH => continue,
                 Ok(promoted) => {
+                    self.report_missing(promoted.missing);
+                    if (promoted.moved + promoted.missing) as usize >= MAX_BATCH {
+                        continue;
+                    }
                     self.fault.clear();
                     if let Some(next) = promoted.next {
                         until = until.min(Instant::now() + next);
@@ -101,6 +106,19 @@ impl Promoter {
     }
 }
 
+impl Promoter {
+    fn report_missing(&self, missing: u64) {
+        if missing > 0 {
+            self.meters.lost_entries.increment(missing);
+            tracing::error!(
+                subscription = %self.member,
+                missing,
+                "data loss: scheduled retries lost their messages to something other than Redstart",
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +147,7 @@ mod tests {
         let promoter = Promoter {
             store: Arc::clone(&fixture.store),
             member: Arc::clone(&fixture.member),
+            meters: fixture.meters(),
             due: Arc::default(),
             fault: Fault::default(),
         };

@@ -254,7 +254,8 @@ fn promote() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("promote.lua"));
     let keys = [RETRY, BODY, REDO];
-    assert_eq!(call::<(i64, i64)>(raw, &script, &keys, &["10"]), (0, -1));
+    type Promoted = (i64, i64, i64);
+    assert_eq!(call::<Promoted>(raw, &script, &keys, &["10"]), (0, -1, 0));
     for n in 1..=3 {
         let _: u64 = run(raw, &format!("ZADD {RETRY} {n} log:{n}-1"));
         let _: u64 = run(raw, &format!("HSET {BODY} log:{n}-1 p{n}"));
@@ -262,9 +263,9 @@ fn promote() {
     let _: u64 = run(raw, &format!("ZADD {RETRY} 4 log:without-body"));
     let _: u64 = run(raw, &format!("ZADD {RETRY} 99999999999999 log:late"));
     let _: u64 = run(raw, &format!("HSET {BODY} log:late p"));
-    assert_eq!(call::<(i64, i64)>(raw, &script, &keys, &["2"]), (2, 0));
-    let (moved, wait) = call::<(i64, i64)>(raw, &script, &keys, &["10"]);
-    assert_eq!(moved, 1);
+    assert_eq!(call::<Promoted>(raw, &script, &keys, &["2"]), (2, 0, 0));
+    let (moved, wait, missing) = call::<Promoted>(raw, &script, &keys, &["10"]);
+    assert_eq!((moved, missing), (1, 1));
     assert!(wait > 1_000_000_000, "{wait}");
     let redo: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {REDO} - +"));
     let bodies: Vec<&str> = redo.iter().map(|(_, fields)| fields[1].as_str()).collect();
