@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redstart::extract::Payload;
-use redstart::{Container, Delivery, Outcome, RetryPolicy, SubscribeOptions, Subscription};
+use redstart::{
+    Batch, Container, Delivery, Message, Outcome, RetryPolicy, Router, SubscribeOptions,
+    Subscription,
+};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::support::{
@@ -87,6 +90,29 @@ impl Held {
     }
 }
 
+/// Another process gets the messages, all at their first attempt.
+async fn expect_elsewhere(server: &Server, numbers: std::ops::Range<u32>) {
+    let second = container(server).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
+        let _ = sender.send((n, delivery.attempt()));
+        async {}
+    };
+    let _subscription = second.bus().subscribe(&topic("orders"), handler).await;
+    let expected: Vec<_> = numbers.map(|n| (n, 1)).collect();
+    assert_eq!(some(&mut received, expected.len()).await, expected);
+    drained(&second, &topic("orders"), &group("billing")).await;
+    finish(second).await;
+}
+
+/// A message of the type that the tests publish.
+#[derive(serde::Deserialize)]
+struct Number(#[expect(dead_code, reason = "only its type matters")] u32);
+
+impl Message for Number {
+    const TYPE: &'static str = "n";
+}
+
 fn pending(server: &Server) -> u64 {
     let (count, ..): (u64, redis::Value, redis::Value, redis::Value) =
         server.command(&["XPENDING", LOG, "billing"]);
@@ -146,17 +172,29 @@ async fn a_shutdown_gives_back_messages_that_were_trimmed_while_held() {
     .await;
     first.shutdown(Duration::from_millis(100)).await;
 
-    let second = container(&server).await;
-    let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
-        let _ = sender.send((n, delivery.attempt()));
-        async {}
-    };
-    let _subscription = second.bus().subscribe(&topic("orders"), handler).await;
-    let expected: Vec<_> = (2..6).map(|n| (n, 1)).collect();
-    assert_eq!(some(&mut received, 4).await, expected);
-    drained(&second, &topic("orders"), &group("billing")).await;
-    finish(second).await;
+    expect_elsewhere(&server, 2..6).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_gives_back_a_gathered_batch_that_was_trimmed() {
+    let server = Server::start();
+    let first = container(&server).await;
+    publish(&first, &topic("orders"), 0..3).await;
+    let handler = |_: Batch<Number>| async { Err::<(), _>("the batch is never full") };
+    let options = SubscribeOptions::new()
+        .with_batch(10, Duration::from_secs(60))
+        .with_lease(Duration::from_secs(60));
+    let (bus, orders) = (first.bus(), topic("orders"));
+    let router = Router::new().on_batch(handler);
+    let _subscription = bus.subscribe_with(&orders, options, router).await.unwrap();
+    until("the batch to be gathered", async || {
+        let status = status(&first, &orders, &group("billing")).await;
+        (status.in_flight == 3).then_some(())
+    })
+    .await;
+    let _: u64 = server.command(&["XTRIM", LOG, "MAXLEN", "0"]);
+    first.shutdown(Duration::from_millis(500)).await;
+    expect_elsewhere(&server, 0..3).await;
 }
 
 #[tokio::test]
