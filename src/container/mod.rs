@@ -9,6 +9,7 @@ mod coordinator;
 mod health;
 mod kv;
 pub(crate) mod meters;
+mod signals;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -122,6 +123,33 @@ impl ShutdownReport {
     pub fn is_clean(&self) -> bool {
         let clean = SubscriptionReport::is_clean;
         self.failed_coordinators.is_empty() && self.subscriptions.iter().all(clean)
+    }
+}
+
+/// One line: whether the shutdown was clean, and if not, where.
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_clean() {
+            return f.write_str("clean shutdown");
+        }
+        let of_subscription = |one: &SubscriptionReport| {
+            let (name, cancelled, unsettled) = (&one.name, one.cancelled, one.unsettled);
+            format!("{name}: {cancelled} cancelled, {unsettled} unsettled")
+        };
+        let unclean = self.subscriptions.iter().filter(|one| !one.is_clean());
+        let mut parts: Vec<String> = unclean.map(of_subscription).collect();
+        parts.extend(self.failed_coordinators.iter().cloned());
+        write!(f, "shutdown not clean: {}", parts.join("; "))
+    }
+}
+
+/// 0 for a clean shutdown, else 1.
+impl From<ShutdownReport> for std::process::ExitCode {
+    fn from(report: ShutdownReport) -> Self {
+        match report.is_clean() {
+            true => Self::SUCCESS,
+            false => Self::FAILURE,
+        }
     }
 }
 

@@ -27,6 +27,7 @@ mod roles;
 mod runtimes;
 mod secrets;
 mod shutdown;
+mod signals;
 mod stale;
 mod tls;
 mod wrong_types;

@@ -1,0 +1,106 @@
+//! Signals that end a process.
+
+use std::time::Duration;
+
+use super::{Container, ShutdownReport};
+use crate::domain::{Error, ErrorKind};
+
+/// The exit code of a process that a signal ended, by the convention of shells for SIGINT.
+const INTERRUPTED: i32 = 130;
+
+impl Container {
+    /// Waits for SIGINT or SIGTERM, then [shuts down](Self::shutdown) and returns the report.
+    ///
+    /// A second signal does not wait for the shutdown: the process exits at once with code 130, as
+    /// after a crash. Its deliveries return when their leases end, and no destructor runs. Outside of
+    /// Unix the signal is Ctrl-C.
+    ///
+    /// `grace` is shorter than the time that the orchestrator waits before it kills: 30 seconds in
+    /// Kubernetes, 90 in systemd. A program that has more to stop, such as a web server, adds a
+    /// [coordinator](super::Coordinator): the example `axum` shows one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] when this process cannot listen for signals. Nothing is shut down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Before a signal, dropping the future has no effect. After one, the shutdown goes on. The
+    /// process keeps catching both signals: they do not end it by themselves any more.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// # async fn run(container: redstart::Container) -> Result<std::process::ExitCode, redstart::Error> {
+    /// let report = container.run_until_signal(std::time::Duration::from_secs(20)).await?;
+    /// println!("{report}");
+    /// # let exit =
+    /// report.into() // exit code 0 for a clean shutdown, else 1
+    /// # ; Ok(exit)
+    /// # }
+    /// ```
+    pub async fn run_until_signal(&self, grace: Duration) -> Result<ShutdownReport, Error> {
+        let mut signals = Signals::listen().map_err(|cause| {
+            let rule = "this process cannot listen for signals";
+            Error::new(ErrorKind::Unsupported, "run until signal", rule).because(cause)
+        })?;
+        let signal = signals.next().await;
+        tracing::info!(signal, ?grace, "shutting down");
+        tokio::select! {
+            biased;
+            signal = signals.next() => {
+                tracing::warn!(signal, "a second signal: exiting at once");
+                std::process::exit(INTERRUPTED)
+            }
+            report = self.shutdown(grace) => {
+                match report.is_clean() {
+                    true => tracing::info!(%report, "shut down"),
+                    false => tracing::warn!(%report, "shut down"),
+                }
+                Ok(report)
+            }
+        }
+    }
+}
+
+/// The signals that end a process.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    /// Listens from this call on.
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one and returns its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    async fn next(&mut self) -> &'static str {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "Ctrl-C",
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
