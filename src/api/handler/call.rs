@@ -1,8 +1,9 @@
 //! The handlers that can be called: functions, [`Handler`]s, and a fixed outcome.
 
 use std::any::type_name;
-use std::future::{Future, Ready};
+use std::future::{Future, Ready, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -123,14 +124,27 @@ async fn within<T>(
     limit: Option<Duration>,
     future: impl Future<Output = T>,
 ) -> Result<T, TimedOut> {
-    let future = std::pin::pin!(future);
-    match limit {
-        None => Ok(future.await),
-        Some(limit) => {
-            let limited = tokio::time::timeout(limit, future).await;
-            limited.map_err(|_| TimedOut(limit))
+    let mut future = std::pin::pin!(future);
+    let Some(limit) = limit else {
+        return Ok(future.await);
+    };
+    // A handler that never waits needs no timer.
+    let mut sleep = std::pin::pin!(None);
+    poll_fn(|context| {
+        if let Poll::Ready(value) = future.as_mut().poll(context) {
+            return Poll::Ready(Ok(value));
         }
-    }
+        if sleep.is_none() {
+            sleep.set(Some(tokio::time::sleep(limit)));
+        }
+        let timer = sleep.as_mut().as_pin_mut();
+        let passed = timer.is_some_and(|timer| timer.poll(context).is_ready());
+        if passed {
+            return Poll::Ready(Err(TimedOut(limit)));
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// The name of a function or a struct, out of the name of its type. A closure and a function pointer
