@@ -130,6 +130,13 @@ pub trait MessageBus: Send + Sync + fmt::Debug {
         options: PublishOptions,
     ) -> BoxFuture<'a, Vec<Result<Published, Error>>>;
 
+    /// The options with which a subscription starts: operators' settings win over code. A decorator
+    /// passes this call on; by default the options stay as they are.
+    fn configured(&self, topic: &Topic, options: SubscribeOptions) -> SubscribeOptions {
+        let _ = topic;
+        options
+    }
+
     /// Subscribes a handler in its object-safe form. See [`Bus::subscribe`].
     fn subscribe_raw<'a>(
         &'a self,
@@ -432,6 +439,7 @@ impl Bus {
         options: SubscribeOptions,
         handler: H,
     ) -> BoxFuture<'a, Result<Subscription, Error>> {
+        let options = self.port.configured(topic, options);
         match handler.into_work(options.handler_timeout) {
             Ok(Work::Each(handler)) => self.port.subscribe_raw(topic, options, handler),
             Ok(Work::Batches(handler)) => self.port.subscribe_batch_raw(topic, options, handler),

@@ -9,6 +9,7 @@ pub(crate) mod lease;
 pub(crate) mod observe;
 pub(crate) mod once;
 pub(crate) mod options;
+pub(crate) mod overrides;
 mod router;
 pub(crate) mod store_kv;
 pub(crate) mod subscription;
@@ -26,6 +27,7 @@ pub use handler::{
 pub use kv::{Kv, KvStore};
 pub use once::{Once, OnceError, OnceOptions, first_time, once, once_with};
 pub use options::SubscribeOptions;
+pub use overrides::SubscriptionConfig;
 pub use router::{Batch, BatchRouted, IntoBatchRoute, IntoRoute, IntoRouter, RouteOptions, Router};
 pub(crate) use store_kv::StoreKv;
 pub use subscription::{Subscription, SubscriptionReport};

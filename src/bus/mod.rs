@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::api::observe::Observer;
+use crate::api::overrides::Overrides;
 use crate::api::{MessageBus, PublishOptions, Published};
 use crate::api::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
 use crate::domain::BoxFuture;
@@ -31,6 +32,7 @@ pub(crate) struct StoreBus {
     limits: Limits,
     /// The deduplication window of publishes that set none.
     deduplication: Option<Duration>,
+    overrides: Overrides,
     backlog: Backlog,
     subscriptions: Arc<Subscriptions>,
     start: Start,
@@ -57,9 +59,16 @@ impl StoreBus {
             deduplication,
             subscriptions: Arc::default(),
             start,
+            overrides: Overrides::default(),
             closed: AtomicBool::new(false),
             observer: OnceLock::new(),
         }
+    }
+
+    /// Sets the operators' settings of subscriptions.
+    pub(crate) fn with_overrides(mut self, overrides: Overrides) -> Self {
+        self.overrides = overrides;
+        self
     }
 
     /// Lets an observer see how each delivery ends, in subscriptions from now on.
@@ -118,6 +127,12 @@ impl MessageBus for StoreBus {
         options: PublishOptions,
     ) -> BoxFuture<'a, Vec<Result<Published, Error>>> {
         Box::pin(self.publish_many(topic, envelopes, options))
+    }
+
+    fn configured(&self, topic: &Topic, options: SubscribeOptions) -> SubscribeOptions {
+        let group = options.group.clone();
+        let group = group.unwrap_or_else(|| self.service.clone());
+        self.overrides.apply(topic, &group, options).0
     }
 
     fn subscribe_raw<'a>(

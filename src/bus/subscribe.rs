@@ -123,15 +123,20 @@ impl StoreBus {
         options: SubscribeOptions,
         work: Work,
     ) -> Result<Subscription, Error> {
+        let group = options
+            .group
+            .clone()
+            .unwrap_or_else(|| self.service.clone());
+        let (options, overrides) = self.overrides.apply(topic, &group, options);
+        for one in overrides {
+            let (setting, value, source) = (one.setting, one.value, one.source);
+            tracing::info!(%topic, %group, setting, value, source, "an operator's setting replaces the code's");
+        }
         let checked = match work {
             Work::Each(_) => options.check(),
             Work::Batches(_) => options.check_batches(),
         };
         checked.map_err(|e| e.on(topic.as_str()))?;
-        let group = options
-            .group
-            .clone()
-            .unwrap_or_else(|| self.service.clone());
         let (reservation, dead) = self.subscriptions.reserve(topic, &group)?;
         if let Some(dead) = dead {
             // Releases its deliveries, so that they need not wait for the end of their lease.

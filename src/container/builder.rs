@@ -10,6 +10,7 @@ use crate::adapters::memory::MemoryStore;
 use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings};
 #[cfg(feature = "testing")]
 use crate::api::observe::Observer;
+use crate::api::overrides::Overrides;
 use crate::api::{PublishOptions, StoreKv};
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace, parse_duration};
 use crate::operate::doctor::Doctor;
@@ -44,6 +45,7 @@ pub struct ContainerBuilder {
     editing: bool,
     read_only: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
+    pub(super) overrides: Overrides,
     #[cfg(feature = "testing")]
     observer: Option<Arc<dyn Observer>>,
 }
@@ -74,6 +76,7 @@ impl Default for ContainerBuilder {
             editing: false,
             read_only: false,
             coordinators: Vec::new(),
+            overrides: Overrides::default(),
             #[cfg(feature = "testing")]
             observer: None,
         }
@@ -96,12 +99,26 @@ impl ContainerBuilder {
     /// | `REDSTART_MIGRATE_ON_CONNECT` | [`with_migrate_on_connect`](Self::with_migrate_on_connect): `true` or `false` | `false` |
     /// | `REDSTART_DEAD_LETTER_EDITING` | [`with_dead_letter_editing`](Self::with_dead_letter_editing): `true` or `false` | `false` |
     ///
+    /// Operators choose the settings of subscriptions by `REDSTART_SUB_<SETTING>` for all, and by
+    /// `REDSTART_SUB_<TOPIC>_<SETTING>` for those of a topic: its name in upper case, with `_` for every
+    /// character that is not a letter or a digit. The settings are `CONCURRENCY`, `PREFETCH`, `LEASE`,
+    /// `HANDLER_TIMEOUT` and `MAX_ATTEMPTS`. They win over code and over
+    /// [`with_config`](Self::with_config), and subscribing logs each.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] names the variable and the rule that its value breaks. It never quotes
     /// the value of `REDSTART_REDIS_URL`.
     pub fn from_env() -> Result<Self, Error> {
-        Self::from_lookup(|name| std::env::var(name))
+        let mut builder = Self::from_lookup(|name| std::env::var(name))?;
+        let variables = std::env::vars_os();
+        let text = variables.filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            // Text that is not UTF-8 breaks the rule of every setting.
+            Some((name, value.to_string_lossy().into_owned()))
+        });
+        builder.overrides.read_variables(text)?;
+        Ok(builder)
     }
 
     fn from_lookup(lookup: impl Fn(&str) -> Result<String, VarError>) -> Result<Self, Error> {
@@ -374,6 +391,7 @@ impl ContainerBuilder {
             editing: self.editing,
             deduplication,
             read_only: self.read_only,
+            overrides: self.overrides,
         });
         #[cfg(feature = "testing")]
         if let Some(observer) = self.observer {

@@ -5,6 +5,7 @@
 //! [report of a shutdown](ShutdownReport).
 
 mod builder;
+mod config;
 mod coordinator;
 mod health;
 mod kv;
@@ -21,14 +22,16 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 pub use builder::ContainerBuilder;
+pub use config::Config;
 pub use coordinator::Coordinator;
 pub use health::{Health, HealthCheck};
 
 pub use crate::adapters::redis::TlsSettings;
-pub use crate::api::SubscriptionReport;
+pub use crate::api::{SubscriptionConfig, SubscriptionReport};
 
 use crate::adapters::memory::MemoryStore;
 use crate::api::Subscription;
+use crate::api::overrides::Overrides;
 use crate::api::{Bus, Kv, MessageBus};
 use crate::bus::StoreBus;
 use crate::domain::{Codec, Error, ErrorKind, Group, describe, layout_problem};
@@ -89,6 +92,7 @@ pub(crate) struct Parts {
     pub(crate) editing: bool,
     pub(crate) deduplication: Option<Duration>,
     pub(crate) read_only: bool,
+    pub(crate) overrides: Overrides,
 }
 
 struct Started {
@@ -204,6 +208,7 @@ impl Container {
             editing,
             deduplication,
             read_only,
+            overrides,
         } = parts;
         meters::describe();
         let bus = StoreBus::new(
@@ -214,7 +219,7 @@ impl Container {
             deduplication,
             worker::start,
         );
-        let bus = Arc::new(bus);
+        let bus = Arc::new(bus.with_overrides(overrides));
         let dead_letters = DeadLetters::new(
             Arc::clone(&store),
             Arc::clone(&bus) as Arc<dyn MessageBus>,

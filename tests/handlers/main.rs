@@ -2,6 +2,7 @@
 
 mod arguments;
 mod batches;
+mod config;
 mod errors;
 mod kit;
 mod names;
