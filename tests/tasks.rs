@@ -92,6 +92,9 @@ async fn a_panic_of(operation: &'static str, named: &str) {
     let (container, panics) = panicking(operation).await;
     let (subscription, mut received) = subscribe(&container, SubscribeOptions::new()).await;
     let orders = topic("orders");
+    // The fetcher also claims, but only at its start.
+    publish(&container, &orders, 61..62).await;
+    assert_eq!(next(&mut received).await, 61);
     panics.left.store(2, Ordering::SeqCst);
     publish(&container, &orders, 0..60).await;
     let problem = until("health to name the task", async || {
