@@ -3,19 +3,22 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::fmt::temporal::Pieces;
+
 use super::as_text::as_text;
 use super::error::{Error, ErrorKind};
 
 /// A point in time, UTC, with millisecond resolution.
 ///
 /// Its text is RFC 3339 with three fractional digits, like the `ts` of an envelope:
-/// `2025-11-12T14:20:00.123Z`. Parsing cuts finer digits.
+/// `2025-11-12T14:20:00.123Z`. Parsing cuts finer digits. The last time is `9999-12-30T22:00:00.000Z`;
+/// parsing reads a later time of the year 9999 as this one.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
     /// The last representable time, in the year 9999.
-    pub(crate) const MAX: Self = Self(jiff::Timestamp::MAX);
+    pub(crate) const MAX: Self = Self(jiff::Timestamp::constant(253_402_207_200, 0));
 
     /// The time `millis` milliseconds after 1970-01-01T00:00:00Z.
     ///
@@ -62,11 +65,23 @@ impl FromStr for Timestamp {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let parsed: jiff::Timestamp = text.parse().map_err(|e: jiff::Error| {
-            Error::new(ErrorKind::Invalid, "timestamp", "is not RFC 3339").because(e)
-        })?;
-        Self::from_millis(parsed.as_millisecond())
+        match text.parse::<jiff::Timestamp>() {
+            Ok(parsed) => Self::from_millis(parsed.as_millisecond().min(Self::MAX.as_millis())),
+            Err(_) if is_after_the_last(text) => Ok(Self::MAX),
+            Err(e) => {
+                Err(Error::new(ErrorKind::Invalid, "timestamp", "is not RFC 3339").because(e))
+            }
+        }
     }
+}
+
+/// Whether a text is a time of the year 9999 after the last one, such as the `DateTime.MaxValue` of
+/// .NET.
+fn is_after_the_last(text: &str) -> bool {
+    Pieces::parse(text).is_ok_and(|pieces| {
+        let is_whole = pieces.time().is_some() && pieces.offset().is_some();
+        is_whole && pieces.date() >= jiff::civil::date(9999, 12, 30)
+    })
 }
 
 impl TryFrom<&str> for Timestamp {
@@ -105,9 +120,25 @@ mod tests {
         assert_eq!(hour_name(u64::MAX), "hour 18446744073709551615");
     }
 
+    #[test]
+    fn the_last_time_reads_back_and_later_ones_are_read_as_it() {
+        let read = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(read(&Timestamp::MAX.to_string()), Timestamp::MAX);
+        for later in [
+            "9999-12-30T22:00:00.999Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.9999999+00:00",
+        ] {
+            assert_eq!(read(later), Timestamp::MAX, "{later}");
+        }
+        for not in ["9999-12-31", "9999-12-31T23:59:59", "9999-13-31T23:59:59Z"] {
+            assert!(not.parse::<Timestamp>().is_err(), "{not}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn round_trips(millis in -62_135_596_800_000_i64..253_402_000_000_000) {
+        fn round_trips(millis in -62_135_596_800_000_i64..=253_402_207_200_000) {
             let time = Timestamp::from_millis(millis).unwrap();
             prop_assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
         }

@@ -203,3 +203,28 @@ async fn undecodable_entries_of_any_size_are_dead_lettered_and_the_reader_contin
     assert_eq!(left.dead, 2);
     finish(container).await;
 }
+
+#[tokio::test]
+async fn an_entry_beyond_every_calendar_is_tried_again() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let body = r#"{"type":"order.placed","payload":7}"#;
+    // Microseconds where Redis counts milliseconds.
+    let _: String = server.command(&["XADD", LOG, "1764167000000000-0", "json", body]);
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
+        let _ = sender.send((n, delivery.attempt()));
+        async move {
+            match delivery.attempt() {
+                1 => redstart::Outcome::retry_after(std::time::Duration::from_millis(1), "again"),
+                _ => redstart::Outcome::Ack,
+            }
+        }
+    };
+    let _subscription = container.bus().subscribe(&orders, handler).await.unwrap();
+    assert_eq!(next(&mut received).await, (7, 1));
+    assert_eq!(next(&mut received).await, (7, 2));
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+}

@@ -25,8 +25,9 @@ const LONGEST_IDLE: Duration = Duration::from_secs(2);
 pub(crate) async fn run(core: Arc<Core>) {
     let quarter = core.options.lease / 4;
     let period = quarter.clamp(SHORTEST, LONGEST);
+    let idle = quarter.clamp(SHORTEST, LONGEST_IDLE);
     // The fetcher has reclaimed once at its start. Subscriptions that begin together look apart.
-    let mut ticks = interval_at(Instant::now() + period.mul_f64(fastrand::f64()), period);
+    let mut ticks = interval_at(Instant::now() + idle.mul_f64(fastrand::f64()), period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut cursor = ReclaimCursor::default();
     let (mut last_look, mut last_asked) = (Instant::now(), Instant::now());
@@ -61,7 +62,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             // free, not once a tick.
             ticks.reset_after(POLICY.reclaim_when_full);
         } else if core.in_flight.len() == 0 {
-            ticks.reset_after(quarter.clamp(SHORTEST, LONGEST_IDLE));
+            ticks.reset_after(idle);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::fmt::rfc2822::DateTimeParser;
 use redstart::Outcome;
 use redstart::memory::{Clock as _, SystemClock};
 
@@ -34,7 +35,9 @@ fn delay(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    // Servers get the day of the week wrong.
+    let parser = DateTimeParser::new().relaxed_weekday(true);
+    let at = parser.parse_zoned(text).ok()?.timestamp();
     let wait = at.as_millisecond() - SystemClock.now().as_millis();
     Some(Duration::from_millis(u64::try_from(wait).unwrap_or(0)))
 }
