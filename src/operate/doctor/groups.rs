@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::{EntryId, Topic};
 use crate::operate::dead_letters::counted;
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
-use crate::operate::doctor::progress::{self, Circumstances};
+use crate::operate::doctor::progress::{self, Circumstances, GroupFacts};
 use crate::store::{GroupProgress, GroupStatus, Lane, LogProgress, TopicStatus};
 
 /// A retry that is overdue for longer than this has no consumer that promotes it.
@@ -21,18 +21,6 @@ pub(super) struct TopicFacts {
     /// How many of its entries every group has settled, of those before the first that one has not;
     /// `None` where they are too many to count, or unknown.
     pub(super) settled: Option<u64>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct GroupFacts {
-    /// How long ago a consumer was last active; `None` when the group knows no consumer.
-    pub(super) idle_for: Option<Duration>,
-    /// The age of the topic's oldest entry.
-    pub(super) oldest: Option<Duration>,
-    /// How long the first retry has been due, zero before; `None` when no retry is scheduled.
-    pub(super) overdue: Option<Duration>,
-    /// The age of its oldest entry that is not settled or not delivered.
-    pub(super) behind: Option<Duration>,
 }
 
 pub(super) fn judge(

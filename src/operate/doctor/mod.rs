@@ -20,9 +20,9 @@ use crate::store::{
 };
 
 pub use finding::{DoctorReport, Finding, Severity};
-use groups::{GroupFacts, TopicFacts};
-use progress::Circumstances;
+use groups::TopicFacts;
 pub(in crate::operate) use progress::pending_for;
+use progress::{Circumstances, GroupFacts};
 
 /// How long a group with waiting messages may have no active consumer before it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(300);

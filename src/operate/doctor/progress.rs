@@ -8,7 +8,6 @@ use uuid::Uuid;
 use crate::domain::{EntryId, Timestamp, Topic};
 use crate::operate::dead_letters::counted;
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
-use crate::operate::doctor::groups::GroupFacts;
 use crate::store::{GroupProgress, GroupStatus, LONGEST_UNSETTLED, LogProgress, Unsettled};
 
 /// An id may be ahead of the server's clock by this: a clock that was set back explains more only
@@ -35,6 +34,19 @@ impl Circumstances {
     fn since(&self, id: EntryId) -> Duration {
         age(id, self.now)
     }
+}
+
+/// Facts about a group that its status does not tell.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GroupFacts {
+    /// How long ago a consumer was last active; `None` when the group knows no consumer.
+    pub(super) idle_for: Option<Duration>,
+    /// The age of the topic's oldest entry.
+    pub(super) oldest: Option<Duration>,
+    /// How long the first retry has been due, zero before; `None` when no retry is scheduled.
+    pub(super) overdue: Option<Duration>,
+    /// The age of its oldest entry that is not settled or not delivered.
+    pub(super) behind: Option<Duration>,
 }
 
 /// Whether ids of a topic are ahead of the clock.

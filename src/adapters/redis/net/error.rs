@@ -5,8 +5,22 @@ use std::io;
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
 use super::denial::missing_right;
-use super::tls::is_certificate_refused;
 use crate::domain::{Error, ErrorKind};
+
+/// Whether the server refused the client's certificate, or its absence, by an alert of TLS.
+pub(super) fn is_certificate_refused(cause: &RedisError) -> bool {
+    let text = cause.to_string();
+    let of_certificates = ["Certificate", "UnknownCA", "AccessDenied"];
+    text.contains(ALERT) && of_certificates.iter().any(|known| text.contains(known))
+}
+
+/// Whether the server ended the connection by an alert of TLS.
+pub(super) fn is_alert(cause: &RedisError) -> bool {
+    cause.to_string().contains(ALERT)
+}
+
+/// How rustls calls an alert.
+const ALERT: &str = "fatal alert";
 
 /// The operation whose subject is the server itself.
 const CONNECT: &str = "connect";

@@ -7,8 +7,9 @@ use bytes::{Bytes, BytesMut};
 use redis::{Cmd, RedisError, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::error::is_alert;
 use super::stream::{self, Stream};
-use super::tls::is_alert;
+
 use crate::adapters::redis::resp::{Head, Scan, Walk, reply};
 
 /// How many bytes one read may bring.

@@ -6,8 +6,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use redis::RedisError;
-
 use crate::domain::{Error, ErrorKind};
 
 #[cfg(feature = "tls")]
@@ -65,21 +63,6 @@ impl TlsSettings {
         self.ca.is_none() && self.client.is_none()
     }
 }
-
-/// Whether the server refused the client's certificate, or its absence, by an alert of TLS.
-pub(super) fn is_certificate_refused(cause: &RedisError) -> bool {
-    let text = cause.to_string();
-    let of_certificates = ["Certificate", "UnknownCA", "AccessDenied"];
-    text.contains(ALERT) && of_certificates.iter().any(|known| text.contains(known))
-}
-
-/// Whether the server ended the connection by an alert of TLS.
-pub(super) fn is_alert(cause: &RedisError) -> bool {
-    cause.to_string().contains(ALERT)
-}
-
-/// How rustls calls an alert.
-const ALERT: &str = "fatal alert";
 
 fn invalid(rule: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, "TLS settings", rule)
