@@ -117,7 +117,7 @@ role! {
         fn pending_of as PendingOf(by: &'a Member, max: usize) -> Vec<DeliveryId>;
 
         /// Takes over up to `max` entries of each lane whose lease is older than `lease`, and than
-        /// the lease of the group, whoever held them. Counts no attempt but the one that `unmarked`
+        /// the lease of the group, from any member. Counts no attempt but the one that `unmarked`
         /// says. Continues at `cursor`, and starts over after the end. Fails with
         /// [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
         fn claim_expired as ClaimExpired(

@@ -27,7 +27,7 @@ pub(crate) enum Weather {
     Slow,
     /// One byte at a time.
     Bytewise,
-    /// All connections together pass so many bytes a second, in each direction.
+    /// All connections together pass the rate of this weather in each direction.
     Narrow,
     /// One piece in eight ends half-way, and with it the connection.
     Cut,
@@ -283,7 +283,7 @@ impl Pipe {
         }
     }
 
-    /// Waits until a narrow link can pass so many bytes, or is narrow no longer.
+    /// Waits until a narrow link can pass `bytes`, or is no longer narrow.
     async fn squeeze(&self, bytes: usize) {
         let rate = f64::from(self.state.rate.load(Ordering::Acquire).max(1));
         let until = {

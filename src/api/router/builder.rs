@@ -146,9 +146,8 @@ impl<S: Send + Sync + 'static> Router<S> {
     /// Adds a handler that takes many messages of one type in one call, for example to write them in
     /// bulk.
     ///
-    /// The subscription gathers the messages of all types, as
-    /// [`with_batch`](crate::SubscribeOptions::with_batch) says: at most so many, or fewer after its
-    /// wait. It hands those of this type to the handler, in the order in which they arrived, as a
+    /// The subscription gathers the messages of all types, up to the number and the wait of
+    /// [`with_batch`](crate::SubscribeOptions::with_batch). It hands those of this type to the handler, in the order in which they arrived, as a
     /// [`Batch`](crate::Batch). Meanwhile the other handlers of the router run concurrently, each with
     /// one message of the gathered ones.
     ///

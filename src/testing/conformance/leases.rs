@@ -18,7 +18,7 @@ use crate::extract::Payload;
 use crate::store::{Holder, Lane, ReclaimCursor, Unmarked};
 
 /// > Takes over up to `max` entries of each lane whose lease is older than `lease`, and than the lease
-/// > of the group, whoever held them.
+/// > of the group, from any member.
 pub async fn an_expired_lease_is_taken_over_and_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;

@@ -188,7 +188,8 @@ mod tests {
         }
     }
 
-    /// A subscription that holds messages, behind each of which lie so many crashes.
+    /// A subscription that holds one message for each number in `crashes`; that many attempts at the
+    /// message began before.
     async fn holding(fixture: &Fixture, crashes: &[u32]) -> (Arc<Core>, Settlements, Vec<Fetched>) {
         let mut fetched = fixture.fetch(crashes.len()).await;
         for (one, crashes) in fetched.iter_mut().zip(crashes) {

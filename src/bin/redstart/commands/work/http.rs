@@ -103,7 +103,9 @@ impl Endpoint {
         let headers = request.headers_mut();
         for (name, value) in fields(delivery)? {
             let name = format!("redstart-{name}");
-            let name: HeaderName = name.parse().map_err(|_| format!("{name} is no header"))?;
+            let name: HeaderName = name
+                .parse()
+                .map_err(|_| format!("{name} is not a valid header name"))?;
             let value = HeaderValue::from_bytes(value.as_bytes())
                 .map_err(|_| format!("{name} would hold a control character"))?;
             headers.insert(name, value);
