@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     handler_name: String,
     /// A message may have one attempt only, so every attempt is marked.
     pub(crate) marks_attempts: bool,
+    /// How long an attempt may run; `None`: without a limit.
+    pub(crate) longest_run: Option<Duration>,
     pub(crate) options: SubscribeOptions,
     pub(crate) limits: Limits,
     pub(crate) meters: Arc<Meters>,
@@ -124,6 +127,7 @@ impl Core {
             work: work.clone(),
             handler_name: handler_name(&options, work, &member),
             marks_attempts: may_have_one_attempt(&options, work),
+            longest_run: longest_run(&options, work),
             capacity: Capacity::new(at_once, options.prefetch),
             store,
             member,
@@ -180,7 +184,7 @@ impl Core {
     }
 
     fn problem_at(&self, now: Instant) -> Option<String> {
-        let hanging = self.in_flight.progress(now).problem();
+        let hanging = self.in_flight.progress(now).problem(self.longest_run);
         let problems: Vec<String> = self.faults.problem().into_iter().chain(hanging).collect();
         (!problems.is_empty()).then(|| problems.join("; "))
     }
@@ -247,6 +251,14 @@ fn may_have_one_attempt(options: &SubscribeOptions, work: &Work) -> bool {
     of_routes
         .chain([&options.retry])
         .any(|policy| policy.max_attempts() == 1)
+}
+
+/// How long an attempt may run: the longest time limit of the subscription and its routes.
+fn longest_run(options: &SubscribeOptions, work: &Work) -> Option<Duration> {
+    let limit = options.handler_timeout?;
+    let routes = work.routes();
+    let of_routes = routes.iter().filter_map(|route| route.timeout);
+    Some(of_routes.fold(limit, Duration::max))
 }
 
 /// The handler's name in dead letters: the given one, else its own, else `topic/group`.
@@ -318,6 +330,8 @@ mod tests {
         assert_eq!(fixture.given_back().await, [(id, 1)]);
     }
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     async fn bill(_: Payload<u32>) {}
 
     #[derive(serde::Deserialize)]
@@ -330,24 +344,40 @@ mod tests {
     async fn placed(_: Placed) {}
 
     #[tokio::test]
-    async fn a_delivery_that_waits_too_long_for_a_handler_is_a_problem() {
+    async fn a_handler_that_runs_for_half_of_its_time_limit_is_a_problem() {
         let fixture = Fixture::new().await;
         let (core, _settlements) = fixture.core(SubscribeOptions::new());
-        let fetched = fixture.fetch(1).await;
+        let fetched = fixture.fetch(2).await;
         let now = Instant::now();
-        assert_eq!(core.accept(fetched, false, now), 1);
-        let after =
-            |minutes: u64| core.problem_at(now + std::time::Duration::from_secs(60 * minutes));
-        assert_eq!(after(9), None);
-        let problem = after(10).unwrap();
-        assert!(problem.contains("1 deliveries wait"), "{problem}");
-        core.in_flight.cancel_all();
-        assert_eq!(after(10), None);
+        assert_eq!(core.accept(fetched, false, now), 2);
+        let after = |minutes: u32| core.problem_at(now + minutes * MINUTE);
+        assert_eq!(after(15), None, "no handler was called");
+        let queued = core.queue.next().await.unwrap();
+        queued.lease.begin();
+        assert_eq!(after(14), None);
+        let problem = after(15).unwrap();
+        let entry = queued.fetched.receipt.to_string();
+        assert!(problem.contains(&entry), "{problem}");
+        queued.lease.end_call();
+        assert_eq!(after(15), None);
+    }
+
+    #[test]
+    fn the_longest_limit_of_the_subscription_and_its_routes_counts() {
+        let hour = RouteOptions::new().with_timeout(60 * MINUTE);
+        let router = Router::new().on_with(hour, placed);
+        let work = IntoRouter::into_work(router, None).unwrap();
+        let options = SubscribeOptions::new();
+        assert_eq!(longest_run(&options, &work), Some(60 * MINUTE));
+        let longer = options.clone().with_handler_timeout(90 * MINUTE);
+        assert_eq!(longest_run(&longer, &work), Some(90 * MINUTE));
+        let without = options.without_handler_timeout();
+        assert_eq!(longest_run(&without, &work), None);
     }
 
     #[test]
     fn attempts_are_marked_where_a_subscription_or_a_route_allows_one() {
-        let single = || RetryPolicy::fixed(std::time::Duration::ZERO).with_max_attempts(1);
+        let single = || RetryPolicy::fixed(Duration::ZERO).with_max_attempts(1);
         let work = |route: RouteOptions| {
             let router = Router::new().otherwise(Outcome::Ack).on_with(route, placed);
             IntoRouter::into_work(router, None).unwrap()

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::delivery::Delivery;
 use crate::api::options::SubscribeOptions;
@@ -15,6 +16,8 @@ pub struct RouteSettings {
     pub(crate) name: Option<String>,
     /// The name of its function or struct.
     pub(crate) own_name: Option<&'static str>,
+    /// The time limit of the route itself, if it has one.
+    pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<RetryPolicy>,
 }
 

@@ -42,15 +42,13 @@ type Make = Box<dyn FnOnce(Around) -> Ready + Send + Sync>;
 #[doc(hidden)]
 pub struct Pending {
     make: Make,
-    /// The limit of the route itself, if it has one.
-    limit: Option<Duration>,
     settings: RouteSettings,
 }
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pending")
-            .field("limit", &self.limit)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }
@@ -68,10 +66,10 @@ impl Pending {
         } = options;
         Self {
             make: Box::new(make),
-            limit: timeout,
             settings: RouteSettings {
                 name,
                 own_name,
+                timeout,
                 retry,
             },
         }
@@ -88,11 +86,11 @@ impl Pending {
     }
 
     pub(super) fn limit(&self) -> Option<Duration> {
-        self.limit
+        self.settings.timeout
     }
 
     pub(super) fn ready(self, around: Around) -> (Ready, RouteSettings) {
-        let limit = self.limit.or(around.limit);
+        let limit = self.limit().or(around.limit);
         ((self.make)(Around { limit, ..around }), self.settings)
     }
 }

@@ -250,8 +250,8 @@ impl InFlight {
     /// How long the deliveries have been here.
     pub(crate) fn progress(&self, now: Instant) -> Progress {
         let mut progress = Progress::default();
-        for lease in self.table().current.values() {
-            progress.add(lease, now);
+        for (id, lease) in &self.table().current {
+            progress.add(*id, lease, now);
         }
         progress
     }
