@@ -2,11 +2,13 @@
 
 use std::any::type_name;
 use std::future::{Future, Ready, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::time::Sleep;
 
 use super::argument::{Arguments, ViaDelivery, ViaMessage, each_number_of_arguments};
 use super::extract::decode;
@@ -122,24 +124,19 @@ pub trait Call<Args> {
 /// Runs a future within a limit; drops it when the limit has passed.
 async fn within<T>(
     limit: Option<Duration>,
-    future: impl Future<Output = T>,
+    mut future: Pin<&mut (impl Future<Output = T> + ?Sized)>,
 ) -> Result<T, TimedOut> {
-    let mut future = std::pin::pin!(future);
     let Some(limit) = limit else {
         return Ok(future.await);
     };
     // A handler that never waits needs no timer.
-    let mut sleep = std::pin::pin!(None);
+    let mut sleep: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|context| {
         if let Poll::Ready(value) = future.as_mut().poll(context) {
             return Poll::Ready(Ok(value));
         }
-        if sleep.is_none() {
-            sleep.set(Some(tokio::time::sleep(limit)));
-        }
-        let timer = sleep.as_mut().as_pin_mut();
-        let passed = timer.is_some_and(|timer| timer.poll(context).is_ready());
-        if passed {
+        let timer = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if timer.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(TimedOut(limit)));
         }
         Poll::Pending
@@ -281,10 +278,10 @@ macro_rules! functions {
                 ($($argument,)*): 'a,
             {
                 Box::pin(async move {
-                    let calling = async move {
+                    let calling = pin!(async move {
                         let ($($argument,)*) = args.await?;
                         Ok(self($($argument),*).await)
-                    };
+                    });
                     match within(limit, calling).await {
                         Ok(Ok(value)) => end(Ok(value)),
                         Ok(Err(rejection)) => rejection,
@@ -332,10 +329,10 @@ impl<H: Handler> Call<OfHandler<H::Message>> for H {
         OfHandler<H::Message>: 'a,
     {
         Box::pin(async move {
-            let calling = async move {
+            let calling = pin!(async move {
                 let OfHandler(message, delivery) = args.await?;
                 Ok(self.handle(message, delivery).await)
-            };
+            });
             match within(limit, calling).await {
                 Ok(Ok(value)) => end(Ok(value)),
                 Ok(Err(rejection)) => rejection,

@@ -166,7 +166,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A message behind two crashes is a suspect.",
         target: Target::Lib,
         test: "worker::core::tests::messages_behind_crashes_wait_in_a_queue_of_their_own",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "last-attempt-not-alone",
@@ -176,6 +176,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A message whose next crash would be its last is a suspect.",
         target: Target::Lib,
         test: "worker::core::tests::a_message_runs_alone_behind_two_crashes_or_before_its_last_attempt",
+        quick: false,
+    },
+    Mutant {
+        name: "hang-not-named",
+        file: "src/worker/intake/progress.rs",
+        before: "SHORTEST.max(limit / 2)",
+        after: "SHORTEST.max(limit * 2)",
+        breaks: "Health names a handler that has used half of its time limit.",
+        target: Target::Lib,
+        test: "worker::core::tests::a_handler_that_runs_for_half_of_its_time_limit_is_a_problem",
         quick: false,
     },
     Mutant {
