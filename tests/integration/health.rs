@@ -101,6 +101,35 @@ async fn a_user_who_may_only_read_is_not_healthy_unless_the_process_only_reads()
 }
 
 #[tokio::test]
+async fn a_user_of_values_only_has_a_healthy_key_value_store() {
+    let server = Server::start();
+    container(&server).await;
+    let user = |rights: &[&str]| {
+        let set = ["ACL", "SETUSER", "clerk", "reset", "on", ">secret", "~*"];
+        let () = server.command(&[&set[..], rights].concat());
+    };
+    user(&["+@all", "-xadd"]);
+    let url = server.url().replace("redis://", "redis://clerk:secret@");
+    let clerk = builder(&server)
+        .with_redis_url(&url)
+        .connect()
+        .await
+        .unwrap();
+    let health = clerk.health().await;
+    assert!(health.kv.ok && !health.bus.ok, "{health:?}");
+    user(&["+@all", "-set"]);
+    let health = until("health to notice", async || {
+        let health = clerk.health().await;
+        (!health.kv.ok).then_some(health)
+    })
+    .await;
+    let reasons = health.kv.reasons.join("; ");
+    assert!(reasons.contains("this user may not write"), "{reasons}");
+    assert!(reasons.contains("'set'"), "{reasons}");
+    finish(clerk).await;
+}
+
+#[tokio::test]
 async fn every_role_that_writes_may_ask_and_the_viewer_only_reads() {
     let roles = Roles::start().await;
     for role in ["producer", "consumer", "operator"] {

@@ -1,8 +1,8 @@
 //! Whether the server takes writes now, asked without writing.
 //!
-//! `XADD … NOMKSTREAM` to a stream that never exists does nothing. The server still refuses it for
-//! each reason for which it refuses a publish: a full memory, a failing disk, missing replicas, its
-//! being a replica, a missing right, a slot of another node.
+//! `XADD … NOMKSTREAM` to a stream and `SET … XX` of a value that never exist do nothing. The server
+//! still refuses them for each reason for which it refuses a publish or a value: a full memory, a
+//! failing disk, missing replicas, its being a replica, a missing right, a slot of another node.
 
 use redis::RedisError;
 
@@ -86,23 +86,24 @@ impl RedisAdapter {
         Ok(())
     }
 
-    /// Asks on a pooled connection, and reads a value's key.
+    /// Asks on a pooled connection: reads a value that never exists, and replaces it if it exists. A
+    /// user with rights to values only may do both.
     pub(in crate::adapters::redis) async fn try_to_store(&self) -> Result<(), Error> {
         let value = self.keys.value(OPERATION, VALUE)?;
-        let key = self.keys.health();
-        let mut read = redis::cmd("EXISTS");
-        read.arg(&value);
-        let mut write = redis::cmd("XADD");
-        write.arg(&key).arg("NOMKSTREAM").arg("*");
-        write.arg("health").arg("1");
-        let commands = || vec![(value.clone(), read.clone()), (key.clone(), write.clone())];
-        let asked: Result<Vec<redis::Value>, Error> =
-            match self.net.run_each(OPERATION, commands()).await {
-                Err(failure) if failure.is_outcome_unknown() => {
-                    self.net.run_each(OPERATION, commands()).await
-                }
-                asked => asked,
-            };
+        let ask = async || {
+            let asking = self.net.run(OPERATION, &value, async |connection| {
+                let mut read = redis::cmd("EXISTS");
+                let _: bool = read.arg(&value).query_async(connection).await?;
+                let mut write = redis::cmd("SET");
+                let write = write.arg(&value).arg("").arg("XX");
+                write.query_async::<Option<String>>(connection).await
+            });
+            asking.await
+        };
+        let asked = match ask().await {
+            Err(failure) if failure.is_outcome_unknown() => ask().await,
+            asked => asked,
+        };
         asked.map(drop).map_err(in_plain_words)
     }
 }
