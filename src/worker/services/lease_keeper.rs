@@ -1,6 +1,7 @@
 //! The lease keeper extends the lease of every delivery in flight, every third of the lease.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -20,19 +21,24 @@ pub(crate) struct LeaseKeeper {
     pub(crate) fault: Fault,
 }
 
+/// The time between two extensions: two of them may fail before the lease expires.
+fn pause(lease: Duration) -> Duration {
+    lease / 3
+}
+
 impl LeaseKeeper {
     /// Extends leases until the subscription halts.
     pub(crate) async fn run(self: Arc<Self>, halt: CancellationToken) {
         let mut changes = self.lease.changes();
         let mut extended = Instant::now();
         loop {
-            let third = *changes.borrow_and_update() / 3;
+            let pause = pause(*changes.borrow_and_update());
             tokio::select! {
                 biased;
                 () = halt.cancelled() => return,
                 // A shorter lease begins now.
                 _ = changes.changed() => {}
-                () = sleep(third) => {}
+                () = sleep(pause) => {}
             }
             if self.extend_all().await {
                 extended = Instant::now();
@@ -111,8 +117,6 @@ impl LeaseKeeper {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::worker::fixture::{Fixture, other};
     use crate::worker::script::Failure;
@@ -139,6 +143,13 @@ mod tests {
         assert!(keeper.extend_all().await);
         assert!(leased.is_only_copy() && !leased.is_cancelled());
         assert!(expired.is_lost() && !expired.is_only_copy());
+    }
+
+    #[test]
+    fn two_extensions_may_fail_before_a_lease_expires() {
+        for lease in [1, 30, 3600].map(Duration::from_secs) {
+            assert!(pause(lease) * 3 <= lease && pause(lease) * 4 > lease);
+        }
     }
 
     #[tokio::test]

@@ -36,11 +36,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "keeper-waits-a-whole-lease",
         file: "src/worker/services/lease_keeper.rs",
-        before: "*changes.borrow_and_update() / 3;",
-        after: "*changes.borrow_and_update() * 2;",
+        before: "lease / 3",
+        after: "lease * 2",
         breaks: "The keeper extends every third of the lease.",
-        target: Target::Test("conformance"),
-        test: "memory::leases::a_long_handler_keeps_its_lease",
+        target: Target::Lib,
+        test: "worker::services::lease_keeper::tests::two_extensions_may_fail_before_a_lease_expires",
         quick: false,
     },
     Mutant {
