@@ -51,6 +51,7 @@
 //! |---|---|---|
 //! | root | [`Container`], [`Bus`], [`Kv`], [`Topic`], [`Message`], [`Envelope`], [`Delivery`], [`Router`], [`Outcome`], options, [`Error`] | every service |
 //! | [`handler`], [`extract`] | the traits of handlers and of their return values; the parts of a delivery that a handler takes | handlers |
+//! | [`middleware`] | code around handlers, layers of tower, hooks around publishes | services with rules for every message |
 //! | [`envelope`] | codec, entry id, timestamp, raw payload | producers that set these parts themselves |
 //! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose effects must not repeat |
 //! | [`container`] | builder, coordinators, health, shutdown reports, TLS | `main` |
@@ -81,6 +82,7 @@
 //! | Feature | Adds |
 //! |---|---|
 //! | `tls` | TLS connections, by URLs with `rediss://` |
+//! | `tower` | layers of tower as middleware, by [`middleware`] |
 //! | `testing` | the test kit for handlers and the conformance suite for adapters |
 //! | `cli` | the command-line tool `redstart`; the library does not use it |
 //!
@@ -128,8 +130,21 @@ pub mod extract {
     //! with its rejection. Implement [`FromDelivery`] for your own.
     pub use crate::api::{
         Attempt, Correlation, FromDelivery, FromRef, Headers, Key, OptionalFromDelivery, Payload,
-        Tenant,
+        Publisher, Tenant,
     };
+}
+
+pub mod middleware {
+    //! Middleware: code around handlers, and hooks around publishes.
+    //!
+    //! [`Router::with_middleware`](crate::Router::with_middleware) takes an async function
+    //! `async fn(Delivery, Next) -> Outcome`, a [`Middleware`], or, with the feature `tower`,
+    //! `Tower(layer)`. The guide [handlers](crate::docs::handlers#middleware) shows each.
+    //! [`ContainerBuilder::with_publish_hook`](crate::container::ContainerBuilder::with_publish_hook)
+    //! takes a [`PublishHook`].
+    #[cfg(feature = "tower")]
+    pub use crate::api::{HandlerService, Tower};
+    pub use crate::api::{IntoMiddleware, Middleware, MiddlewareOutcome, Next, PublishHook};
 }
 
 pub mod envelope {

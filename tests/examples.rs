@@ -50,6 +50,7 @@ fn build() -> BTreeMap<String, PathBuf> {
         ("cli", cfg!(feature = "cli")),
         ("testing", cfg!(feature = "testing")),
         ("tls", cfg!(feature = "tls")),
+        ("tower", cfg!(feature = "tower")),
     ];
     let features: Vec<&str> = features
         .iter()

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::api::lease::Lease;
+use crate::api::publish::PublishPort;
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic};
 use crate::store::{DeliveryId, Holder, Member, Store};
 
@@ -17,32 +18,36 @@ pub struct Delivery {
 
 struct Inner {
     envelope: Envelope,
-    member: Arc<Member>,
+    home: Arc<Home>,
     receipt: DeliveryId,
     origin: EntryId,
     attempt: u32,
     lease: Arc<Lease>,
-    store: Arc<dyn Store>,
+}
+
+/// The subscription that deliveries come from.
+pub(crate) struct Home {
+    pub(crate) member: Arc<Member>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) publishing: Arc<dyn PublishPort>,
 }
 
 impl Delivery {
     pub(crate) fn new(
         envelope: Envelope,
-        member: Arc<Member>,
+        home: Arc<Home>,
         receipt: DeliveryId,
         origin: EntryId,
         attempt: u32,
         lease: Arc<Lease>,
-        store: Arc<dyn Store>,
     ) -> Self {
         let inner = Inner {
             envelope,
-            member,
+            home,
             receipt,
             origin,
             attempt,
             lease,
-            store,
         };
         Self {
             inner: Arc::new(inner),
@@ -55,16 +60,38 @@ impl Delivery {
         &self.inner.envelope
     }
 
+    /// The same delivery with another envelope, for middleware that decrypts or rewrites messages: the
+    /// middleware after it and the handler see this envelope, and its type finds the handler.
+    ///
+    /// The store keeps the message as it was published: retries, dead letters and redrives bring the
+    /// original envelope back. The name and the retry policy of a route go by the original type.
+    #[must_use]
+    pub fn with_envelope(self, envelope: Envelope) -> Self {
+        let inner = Inner {
+            envelope,
+            home: Arc::clone(&self.inner.home),
+            lease: Arc::clone(&self.inner.lease),
+            ..*self.inner
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.inner.home
+    }
+
     /// The topic that the message was published to.
     #[must_use]
     pub fn topic(&self) -> &Topic {
-        self.inner.member.topic()
+        self.inner.home.member.topic()
     }
 
     /// The group that the message is delivered to.
     #[must_use]
     pub fn group(&self) -> &Group {
-        self.inner.member.group()
+        self.inner.home.member.group()
     }
 
     /// The id of the message's first entry, in the topic's log; the same at every attempt.
@@ -111,9 +138,10 @@ impl Delivery {
             return Ok(());
         }
         let holders = inner
+            .home
             .store
             .deliveries()
-            .extend(&inner.member, &[inner.receipt])
+            .extend(&inner.home.member, &[inner.receipt])
             .await?;
         match holders.first() {
             Some(Holder::Member) => return Ok(()),
@@ -125,7 +153,8 @@ impl Delivery {
             _ => {}
         }
         let rule = "another consumer holds the message";
-        Err(Error::new(ErrorKind::LeaseLost, "extend lease", rule).on(inner.member.to_string()))
+        Err(Error::new(ErrorKind::LeaseLost, "extend lease", rule)
+            .on(inner.home.member.to_string()))
     }
 }
 

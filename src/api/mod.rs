@@ -6,17 +6,20 @@ pub(crate) mod delivery;
 pub(crate) mod handler;
 pub(crate) mod kv;
 pub(crate) mod lease;
+pub(crate) mod middleware;
 pub(crate) mod observe;
 pub(crate) mod once;
 pub(crate) mod options;
 pub(crate) mod overrides;
+pub(crate) mod publish;
+mod publisher;
 mod router;
 pub(crate) mod store_kv;
 pub(crate) mod subscription;
 pub(crate) mod supervise;
 
 pub use crate::store::{CasResult, ClaimResult};
-pub use bus::{Bus, MessageBus, PublishOptions, Published};
+pub use bus::{Bus, MessageBus};
 pub use delivery::Delivery;
 pub(crate) use handler::Work;
 pub use handler::{
@@ -25,9 +28,15 @@ pub use handler::{
     Unrouted,
 };
 pub use kv::{Kv, KvStore};
+pub(crate) use middleware::PublishHooks;
+#[cfg(feature = "tower")]
+pub use middleware::{HandlerService, Tower};
+pub use middleware::{IntoMiddleware, Middleware, MiddlewareOutcome, Next, PublishHook};
 pub use once::{Once, OnceError, OnceOptions, first_time, once, once_with};
 pub use options::SubscribeOptions;
 pub use overrides::SubscriptionConfig;
+pub use publish::{PublishOptions, Published};
+pub use publisher::Publisher;
 pub use router::{Batch, BatchRouted, IntoBatchRoute, IntoRoute, IntoRouter, RouteOptions, Router};
 pub(crate) use store_kv::StoreKv;
 pub use subscription::{Subscription, SubscriptionReport};

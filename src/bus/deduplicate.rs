@@ -5,8 +5,8 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::time::{Instant, sleep};
 
-use super::StoreBus;
 use super::draft::{Draft, alike, copy_entries, note_try};
+use super::publish::Publishing;
 use crate::domain::{Error, RetryPolicy};
 use crate::store::{Appended, NewEntry, Partition};
 
@@ -16,7 +16,7 @@ const MAX_DELAY: Duration = Duration::from_secs(1);
 /// The number of tries, the first one included.
 const TRIES: u32 = 5;
 
-impl StoreBus {
+impl Publishing {
     /// Appends the open drafts, and tries again while the outcome of any is unknown.
     pub(super) async fn append_once(&self, at: &Partition, window: Duration, drafts: &mut [Draft]) {
         let began = Instant::now();
@@ -76,8 +76,8 @@ mod tests {
 
     use super::*;
     use crate::adapters::memory::MemoryStore;
-    use crate::api::PublishOptions;
-    use crate::domain::{BoxFuture, Codec, Envelope, ErrorKind, Group, Topic};
+    use crate::api::{PublishHooks, PublishOptions};
+    use crate::domain::{BoxFuture, Codec, Envelope, ErrorKind, Topic};
     use crate::store::LogOp;
     use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
     use crate::wire::Limits;
@@ -108,13 +108,11 @@ mod tests {
     #[tokio::test]
     async fn the_window_counts_from_the_first_try() {
         let topic = Topic::new("orders").unwrap();
-        let group = Group::new("billing").unwrap();
         let deaf = Arc::new(Deaf::default());
         let decorator: Arc<dyn Decorator> = deaf.clone();
         let store = Arc::new(Decorated::new(decorator, MemoryStore::new().store(None)));
-        let bus = StoreBus::new(store, group, Codec::Json, Limits::default(), None, |_| {
-            unreachable!("nothing is subscribed")
-        });
+        let (limits, hooks) = (Limits::default(), PublishHooks::default());
+        let bus = Publishing::new(store, Codec::Json, limits, None, hooks);
         // The first pause lasts 50 to 150 milliseconds, the second 100 to 300: both together never
         // end in the first half of this window, and the second alone does once in four.
         let options = PublishOptions::new().with_deduplication(Duration::from_millis(300));

@@ -6,20 +6,19 @@ mod draft;
 mod publish;
 mod subscribe;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
-use crate::api::{MessageBus, PublishOptions, Published};
+use crate::api::{MessageBus, PublishHooks, PublishOptions, Published};
 use crate::api::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
 use crate::domain::BoxFuture;
 use crate::domain::{Codec, Envelope, Error, Group, Topic};
 use crate::store::Store;
 use crate::wire::Limits;
 
-use backlog::Backlog;
+pub(crate) use publish::Publishing;
 pub(crate) use subscribe::Setup;
 use subscribe::{Start, Subscriptions};
 
@@ -28,15 +27,11 @@ use subscribe::{Start, Subscriptions};
 pub(crate) struct StoreBus {
     store: Arc<dyn Store>,
     service: Group,
-    codec: Codec,
     limits: Limits,
-    /// The deduplication window of publishes that set none.
-    deduplication: Option<Duration>,
+    publishing: Arc<Publishing>,
     overrides: Overrides,
-    backlog: Backlog,
     subscriptions: Arc<Subscriptions>,
     start: Start,
-    closed: AtomicBool,
     /// Sees how each delivery ends; tests set one.
     observer: OnceLock<Arc<dyn Observer>>,
 }
@@ -48,19 +43,18 @@ impl StoreBus {
         codec: Codec,
         limits: Limits,
         deduplication: Option<Duration>,
+        hooks: PublishHooks,
         start: Start,
     ) -> Self {
+        let publishing = Publishing::new(Arc::clone(&store), codec, limits, deduplication, hooks);
         Self {
-            backlog: Backlog::new(Arc::clone(&store)),
             store,
             service,
-            codec,
             limits,
-            deduplication,
+            publishing: Arc::new(publishing),
             subscriptions: Arc::default(),
             start,
             overrides: Overrides::default(),
-            closed: AtomicBool::new(false),
             observer: OnceLock::new(),
         }
     }
@@ -90,7 +84,7 @@ impl StoreBus {
     /// Refuses further subscriptions and publishes with `Closed`.
     pub(crate) fn close(&self) {
         self.subscriptions.close();
-        self.closed.store(true, Ordering::Release);
+        self.publishing.close();
     }
 }
 
@@ -100,7 +94,10 @@ impl MessageBus for StoreBus {
         topic: &'a Topic,
         envelope: &'a Envelope,
     ) -> BoxFuture<'a, Result<Published, Error>> {
-        Box::pin(self.publish_one(topic, envelope, PublishOptions::new()))
+        Box::pin(
+            self.publishing
+                .publish_one(topic, envelope, PublishOptions::new()),
+        )
     }
 
     fn publish_with<'a>(
@@ -109,7 +106,7 @@ impl MessageBus for StoreBus {
         envelope: &'a Envelope,
         options: PublishOptions,
     ) -> BoxFuture<'a, Result<Published, Error>> {
-        Box::pin(self.publish_one(topic, envelope, options))
+        Box::pin(self.publishing.publish_one(topic, envelope, options))
     }
 
     fn publish_all<'a>(
@@ -117,7 +114,10 @@ impl MessageBus for StoreBus {
         topic: &'a Topic,
         envelopes: &'a [Envelope],
     ) -> BoxFuture<'a, Vec<Result<Published, Error>>> {
-        Box::pin(self.publish_many(topic, envelopes, PublishOptions::new()))
+        Box::pin(
+            self.publishing
+                .publish_many(topic, envelopes, PublishOptions::new()),
+        )
     }
 
     fn publish_all_with<'a>(
@@ -126,7 +126,7 @@ impl MessageBus for StoreBus {
         envelopes: &'a [Envelope],
         options: PublishOptions,
     ) -> BoxFuture<'a, Vec<Result<Published, Error>>> {
-        Box::pin(self.publish_many(topic, envelopes, options))
+        Box::pin(self.publishing.publish_many(topic, envelopes, options))
     }
 
     fn configured(&self, topic: &Topic, options: SubscribeOptions) -> SubscribeOptions {

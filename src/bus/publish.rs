@@ -1,19 +1,57 @@
-//! The publish pipeline: validate → encode → admit → route → append.
+//! The publish pipeline: validate → hooks → encode → admit → route → append.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::counter;
 use tracing::Instrument as _;
 
-use super::StoreBus;
-use super::backlog::Admitted;
+use super::backlog::{Admitted, Backlog};
 use super::draft::{Draft, alike, encode, finish, move_entries, refuse_after};
-use crate::api::{PublishOptions, Published};
-use crate::domain::{Envelope, Error, ErrorKind, Topic};
-use crate::store::Partition;
+use crate::api::publish::PublishPort;
+use crate::api::{PublishHooks, PublishOptions, Published};
+use crate::domain::{BoxFuture, Codec, Envelope, Error, ErrorKind, Topic};
+use crate::store::{Partition, Store};
+use crate::wire::Limits;
 
-impl StoreBus {
+/// The publishing side of the bus on a store.
+#[derive(Debug)]
+pub(crate) struct Publishing {
+    pub(super) store: Arc<dyn Store>,
+    codec: Codec,
+    limits: Limits,
+    /// The deduplication window of publishes that set none.
+    deduplication: Option<Duration>,
+    hooks: PublishHooks,
+    backlog: Backlog,
+    closed: AtomicBool,
+}
+
+impl Publishing {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        codec: Codec,
+        limits: Limits,
+        deduplication: Option<Duration>,
+        hooks: PublishHooks,
+    ) -> Self {
+        Self {
+            backlog: Backlog::new(Arc::clone(&store)),
+            store,
+            codec,
+            limits,
+            deduplication,
+            hooks,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Refuses further publishes with `Closed`.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
     pub(super) async fn publish_one(
         &self,
         topic: &Topic,
@@ -56,7 +94,46 @@ impl StoreBus {
             Ok(window) => window,
             Err(error) => return envelopes.iter().map(|_| Err(error.clone())).collect(),
         };
-        let mut drafts = encode(envelopes, options, self.codec, self.limits);
+        if !self.hooks.is_empty() {
+            return self.hooked(topic, envelopes, options, window).await;
+        }
+        let drafts = encode(envelopes, options, self.codec, self.limits);
+        self.publish_drafts(topic, drafts, window).await
+    }
+
+    /// Publishes copies of the envelopes, which the hooks may change.
+    async fn hooked(
+        &self,
+        topic: &Topic,
+        envelopes: &[Envelope],
+        options: PublishOptions,
+        window: Option<Duration>,
+    ) -> Vec<Result<Published, Error>> {
+        let mut envelopes = envelopes.to_vec();
+        let before = |envelope: &mut Envelope| {
+            envelope.reset_attempts();
+            self.hooks.before(topic, envelope)
+        };
+        let refused: Vec<_> = envelopes.iter_mut().map(before).collect();
+        let mut drafts = encode(&envelopes, options, self.codec, self.limits);
+        for (draft, refused) in drafts.iter_mut().zip(refused) {
+            if let Err(error) = refused {
+                *draft = Draft::Done(Err(error));
+            }
+        }
+        let results = self.publish_drafts(topic, drafts, window).await;
+        for (envelope, result) in envelopes.iter().zip(&results) {
+            self.hooks.after(topic, envelope, result);
+        }
+        results
+    }
+
+    async fn publish_drafts(
+        &self,
+        topic: &Topic,
+        mut drafts: Vec<Draft>,
+        window: Option<Duration>,
+    ) -> Vec<Result<Published, Error>> {
         let admitted = self.admit(topic, &mut drafts).await;
         if admitted.count > 0 {
             let route = route(window);
@@ -101,6 +178,17 @@ impl StoreBus {
             }
             Route::LogOnce(window) => self.append_once(at, window, drafts).await,
         }
+    }
+}
+
+impl PublishPort for Publishing {
+    fn publish_all_with<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelopes: &'a [Envelope],
+        options: PublishOptions,
+    ) -> BoxFuture<'a, Vec<Result<Published, Error>>> {
+        Box::pin(self.publish_many(topic, envelopes, options))
     }
 }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::StoreBus;
 use super::publish::closed;
+use crate::api::publish::PublishPort;
 use crate::api::{SubscribeOptions, Subscription, Work};
 use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, Topic};
 use crate::store::{Member, Store};
@@ -19,6 +20,8 @@ pub(crate) struct Setup {
     pub(crate) work: Work,
     pub(crate) options: SubscribeOptions,
     pub(crate) limits: Limits,
+    /// Publishes for handlers.
+    pub(crate) publishing: Arc<dyn PublishPort>,
     /// Called once, when the subscription has ended.
     pub(crate) ended: Box<dyn FnOnce() + Send>,
 }
@@ -156,6 +159,7 @@ impl StoreBus {
             work,
             options,
             limits: self.limits,
+            publishing: Arc::clone(&self.publishing) as _,
             ended: Box::new(move || {
                 let mut table = subscriptions.table();
                 // Another subscription may have the name of a dead one by now.

@@ -11,7 +11,7 @@ use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings};
 #[cfg(feature = "testing")]
 use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
-use crate::api::{PublishOptions, StoreKv};
+use crate::api::{PublishHook, PublishHooks, PublishOptions, StoreKv};
 use crate::domain::{Codec, Error, ErrorKind, Group, Namespace, parse_duration};
 use crate::operate::doctor::Doctor;
 use crate::store::Store;
@@ -46,6 +46,7 @@ pub struct ContainerBuilder {
     read_only: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
     pub(super) overrides: Overrides,
+    hooks: PublishHooks,
     #[cfg(feature = "testing")]
     observer: Option<Arc<dyn Observer>>,
 }
@@ -77,6 +78,7 @@ impl Default for ContainerBuilder {
             read_only: false,
             coordinators: Vec::new(),
             overrides: Overrides::default(),
+            hooks: PublishHooks::default(),
             #[cfg(feature = "testing")]
             observer: None,
         }
@@ -319,6 +321,12 @@ impl ContainerBuilder {
         self
     }
 
+    /// Adds a hook around each publish of the container. The hooks run in the order of adding.
+    pub fn with_publish_hook(mut self, hook: impl PublishHook) -> Self {
+        self.hooks.add(hook);
+        self
+    }
+
     /// Adds a coordinator. The container starts them in the order of these calls and stops them in
     /// reverse.
     pub fn with_coordinator(mut self, coordinator: impl Coordinator) -> Self {
@@ -392,6 +400,7 @@ impl ContainerBuilder {
             deduplication,
             read_only: self.read_only,
             overrides: self.overrides,
+            hooks: self.hooks,
         });
         #[cfg(feature = "testing")]
         if let Some(observer) = self.observer {

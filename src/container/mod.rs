@@ -32,7 +32,7 @@ pub use crate::api::{SubscriptionConfig, SubscriptionReport};
 use crate::adapters::memory::MemoryStore;
 use crate::api::Subscription;
 use crate::api::overrides::Overrides;
-use crate::api::{Bus, Kv, MessageBus};
+use crate::api::{Bus, Kv, MessageBus, PublishHooks};
 use crate::bus::StoreBus;
 use crate::domain::{Codec, Error, ErrorKind, Group, describe, layout_problem};
 use crate::operate::dead_letters::DeadLetters;
@@ -93,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) deduplication: Option<Duration>,
     pub(crate) read_only: bool,
     pub(crate) overrides: Overrides,
+    pub(crate) hooks: PublishHooks,
 }
 
 struct Started {
@@ -209,6 +210,7 @@ impl Container {
             deduplication,
             read_only,
             overrides,
+            hooks,
         } = parts;
         meters::describe();
         let bus = StoreBus::new(
@@ -217,6 +219,7 @@ impl Container {
             codec,
             limits,
             deduplication,
+            hooks,
             worker::start,
         );
         let bus = Arc::new(bus.with_overrides(overrides));

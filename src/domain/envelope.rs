@@ -77,17 +77,26 @@ impl Envelope {
         message_type: impl Into<String>,
         payload: &T,
     ) -> Result<Self, Error> {
-        let mut next = Self::new(message_type, payload)?;
-        if self.correlation.is_some() {
-            next.correlation.clone_from(&self.correlation);
+        Ok(Self::new(message_type, payload)?.caused_by(self))
+    }
+
+    /// Copies the metadata of the message that this one follows from. A tenant and a trace of its own
+    /// stay.
+    pub(crate) fn caused_by(mut self, cause: &Self) -> Self {
+        if cause.correlation.is_some() {
+            self.correlation.clone_from(&cause.correlation);
         }
-        next.tenant.clone_from(&self.tenant);
-        for name in ["traceparent", "tracestate"] {
-            if let Some(value) = self.headers.get(name) {
-                next.headers.insert(name.to_owned(), value.clone());
+        if self.tenant.is_none() {
+            self.tenant.clone_from(&cause.tenant);
+        }
+        if !self.headers.contains_key("traceparent") {
+            for name in ["traceparent", "tracestate"] {
+                if let Some(value) = cause.headers.get(name) {
+                    self.headers.insert(name.to_owned(), value.clone());
+                }
             }
         }
-        Ok(next)
+        self
     }
 
     /// Sets the message's id; by default a fresh UUIDv7.
@@ -123,6 +132,11 @@ impl Envelope {
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
         self
+    }
+
+    /// Adds a header, or replaces the one with this name, as [`with_header`](Self::with_header) does.
+    pub fn set_header(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.headers.insert(name.into(), value.into());
     }
 
     /// The message's id.

@@ -7,11 +7,15 @@ use crate::api::lease::Lease;
 use serde::Serialize;
 
 use crate::adapters::memory::MemoryStore;
-use crate::api::{Delivery, IntoRouter, Message, Work};
+use crate::api::delivery::Home;
+use crate::api::publish::PublishPort;
+use crate::api::{Bus, Delivery, IntoRouter, Message, PublishHooks, Work};
+use crate::bus::Publishing;
 use crate::domain::BoxFuture;
-use crate::domain::{ConsumerName, EntryId, Envelope, Error, Group, Outcome, Topic};
+use crate::domain::{Codec, ConsumerName, EntryId, Envelope, Error, Group, Outcome, Topic};
 use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use crate::store::{DeliveriesAnswer, DeliveriesOp, DeliveryId, Holder, Lane, Member};
+use crate::wire::Limits;
 
 /// Builds a [`Delivery`] by hand. Every setting has a default.
 ///
@@ -55,6 +59,7 @@ pub struct DeliveryBuilder {
     attempt: u32,
     lost: bool,
     cancelled: Arc<Lease>,
+    publishing: Option<Arc<dyn PublishPort>>,
 }
 
 /// Tells the handler of a delivery that its result is no longer wanted.
@@ -100,6 +105,7 @@ impl DeliveryBuilder {
             group: None,
             lost: false,
             cancelled: Arc::default(),
+            publishing: None,
         }
     }
 
@@ -135,6 +141,13 @@ impl DeliveryBuilder {
         self
     }
 
+    /// Sets the bus on which a [`Publisher`](crate::extract::Publisher) publishes, such as that of a
+    /// [`TestBus`](super::TestBus); by default one of its own, in memory.
+    pub fn with_bus(mut self, bus: Bus) -> Self {
+        self.publishing = Some(Arc::new(bus));
+        self
+    }
+
     /// Sets that another consumer holds the message: the delivery is cancelled from the
     /// beginning, and extending its lease fails.
     pub fn with_lost_lease(mut self) -> Self {
@@ -162,15 +175,24 @@ impl DeliveryBuilder {
             id: self.entry,
         };
         let hand_made = Arc::new(HandMade { lost: self.lost });
-        let store = Decorated::new(hand_made, MemoryStore::new().store(None));
+        let store = MemoryStore::new().store(None);
+        let publishing = self.publishing.unwrap_or_else(|| {
+            let (store, hooks) = (Arc::clone(&store), PublishHooks::default());
+            let (codec, limits) = (Codec::default(), Limits::default());
+            Arc::new(Publishing::new(store, codec, limits, None, hooks))
+        });
+        let home = Home {
+            member: Arc::new(member),
+            store: Arc::new(Decorated::new(hand_made, store)),
+            publishing,
+        };
         let delivery = Delivery::new(
             self.envelope,
-            Arc::new(member),
+            Arc::new(home),
             receipt,
             self.entry,
             self.attempt,
             self.cancelled.clone(),
-            Arc::new(store),
         );
         (delivery, Canceller(self.cancelled))
     }

@@ -9,8 +9,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::delivery::Home;
 use crate::api::handler::Work;
 use crate::api::options::SubscribeOptions;
+use crate::api::publish::PublishPort;
 use crate::domain::{Error, RetryPolicy, TopicSettings};
 use crate::store::{Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, Member, Store};
 use crate::wire::Limits;
@@ -27,6 +29,8 @@ use crate::worker::services::lease_keeper::LeaseKeeper;
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
+    /// What deliveries know of this subscription.
+    pub(crate) home: Arc<Home>,
     work: Work,
     /// The name of a handler that has none of its own.
     handler_name: String,
@@ -107,8 +111,14 @@ impl Core {
         limits: Limits,
         settings: TopicSettings,
         work: &Work,
+        publishing: Arc<dyn PublishPort>,
     ) -> (Self, Settlements) {
         let (member, in_flight) = (Arc::new(member), Arc::<InFlight>::default());
+        let home = Home {
+            member: Arc::clone(&member),
+            store: Arc::clone(&store),
+            publishing,
+        };
         let (meters, faults) = (Arc::new(Meters::new(&member)), Faults::default());
         let lease = Arc::new(GroupLease::new(options.lease));
         let lease_keeper = LeaseKeeper {
@@ -131,6 +141,7 @@ impl Core {
             capacity: Capacity::new(at_once, options.prefetch),
             store,
             member,
+            home: Arc::new(home),
             options,
             limits,
             meters,

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::adapters::memory::{ManualClock, MemoryStore};
-use crate::api::{Delivery, IntoRouter, Payload, RawHandler, SubscribeOptions, Work};
+use crate::api::{Delivery, IntoRouter, Payload, PublishHooks, RawHandler, SubscribeOptions, Work};
+use crate::bus::Publishing;
 use crate::domain::{
     Codec, ConsumerName, DeadLetter, DeliveryHistory, Envelope, Group, Outcome, Reason,
     TopicSettings,
@@ -116,7 +117,18 @@ impl Fixture {
     pub(crate) fn core(&self, options: SubscribeOptions) -> (Arc<Core>, Settlements) {
         let (store, work) = (Arc::clone(&self.store), Work::Each(handler(Outcome::Ack).0));
         let (limits, settings) = (Limits::default(), TopicSettings::default());
-        let (core, settlements) = Core::new(store, member(), options, limits, settings, &work);
+        let hooks = PublishHooks::default();
+        let publishing = Publishing::new(Arc::clone(&store), Codec::Json, limits, None, hooks);
+        let publishing = Arc::new(publishing);
+        let (core, settlements) = Core::new(
+            store,
+            member(),
+            options,
+            limits,
+            settings,
+            &work,
+            publishing,
+        );
         (Arc::new(core), settlements)
     }
 

@@ -39,6 +39,7 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
         work,
         options,
         limits,
+        publishing,
         ended,
     } = setup;
     let topics = store.topics();
@@ -48,7 +49,8 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
     topics.create_group(&member.at, options.start).await?;
     let opened = store.open(&Opening::of(&member)).await?;
 
-    let (core, settlements) = Core::new(store, member, options, limits, settings, &work);
+    let (core, settlements) =
+        Core::new(store, member, options, limits, settings, &work, publishing);
     core.lease.set(&*core.store, &core.member).await?;
     let core = Arc::new(core);
     let tasks = spawn(&core, opened, work, settlements);

@@ -5,11 +5,17 @@ mod batches;
 mod config;
 mod errors;
 mod kit;
+mod middleware;
+mod middleware_batches;
 mod names;
 mod progress;
+mod publish_hooks;
+mod publisher;
 mod routing;
 mod send;
 mod timeouts;
+#[cfg(feature = "tower")]
+mod tower;
 
 use std::time::Duration;
 
@@ -51,8 +57,12 @@ impl Seen {
         self.0.lock().unwrap().push(line.into());
     }
 
+    fn in_order(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
     fn lines(&self) -> Vec<String> {
-        let mut lines = self.0.lock().unwrap().clone();
+        let mut lines = self.in_order();
         lines.sort();
         lines
     }

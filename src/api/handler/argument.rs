@@ -27,7 +27,7 @@ pub enum ViaDelivery {}
     message = "a handler cannot take `{Self}`",
     label = "`{Self}` is neither a message nor an extractor",
     note = "a message is taken by value, derives `serde::Deserialize` and has a type: `impl Message for {Self} {{ const TYPE: &'static str = \"order.placed\"; }}`",
-    note = "extractors: `Delivery`, `Envelope`, `Payload<T>`, `Headers`, `Attempt`, `Tenant`, `Correlation`, `Key`, `Option<…>` and `Result<…>` of them, and your own `FromDelivery` types",
+    note = "extractors: `Delivery`, `Envelope`, `Payload<T>`, `Headers`, `Attempt`, `Tenant`, `Correlation`, `Key`, `Publisher`, `Option<…>` and `Result<…>` of them, and your own `FromDelivery` types",
     note = "a `Batch<T>` goes to a handler of `Router::on_batch`",
     note = "`State<T>` is taken from the router's state, here `{S}`: begin with `Router::with_state(state)`, where `T` is the state itself or `T: FromRef<State>`"
 )]

@@ -8,11 +8,13 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::batch::IntoBatchRoute;
+use super::layered::layered;
 use super::options::RouteOptions;
 use super::route::{Around, IntoRoute, Pending, single};
 use super::table::Routes;
 use crate::api::handler::call::{Call, Unrouted};
 use crate::api::handler::{Arguments, Message};
+use crate::api::middleware::{Chain, IntoMiddleware, Layer};
 use crate::domain::{Error, ErrorKind, ErrorRules, IntoOutcome, Outcome};
 
 /// Handlers of several types of messages, for one subscription.
@@ -83,6 +85,8 @@ pub struct Router<S = ()> {
     by_type: FxHashMap<&'static str, Pending>,
     otherwise: Option<Pending>,
     rules: ErrorRules,
+    /// The middleware, in the order of adding.
+    layers: Vec<Arc<dyn Layer>>,
     /// The first mistake; subscribing reports it.
     mistake: Option<String>,
 }
@@ -94,6 +98,7 @@ impl<S> fmt::Debug for Router<S> {
         f.debug_struct("Router")
             .field("types", &types)
             .field("otherwise", &self.otherwise.is_some())
+            .field("layers", &self.layers.len())
             .finish_non_exhaustive()
     }
 }
@@ -120,6 +125,7 @@ impl<S: Send + Sync + 'static> Router<S> {
             by_type: FxHashMap::default(),
             otherwise: None,
             rules: ErrorRules::default(),
+            layers: Vec::new(),
             mistake: None,
         }
     }
@@ -264,14 +270,58 @@ impl<S: Send + Sync + 'static> Router<S> {
         self
     }
 
-    /// Adds the routes of another router. They keep its state and its error rules.
+    /// Adds middleware around all routes of this router and of the routers merged into it, also those
+    /// that are added later. The middleware that is added first runs first, and sees the outcome last.
+    ///
+    /// It sees every delivery whose envelope decodes, and every outcome, also of a payload that does not
+    /// decode, of a type that no route handles, of a handler that panics or that passes its time limit.
+    /// The time limit is the handler's own: the time of middleware does not count.
+    ///
+    /// Around a batch handler it runs for each message by itself, for all messages of the batch
+    /// concurrently. The handler gets those that the middleware lets through. Messages wait for the
+    /// slower ones of their batch, at most for 100 milliseconds; those go into a call of their own.
+    ///
+    /// To put middleware around a single handler, make a router of it: `Router::new().on(handler)`, or
+    /// `Router::new().otherwise(handler)` for a handler that takes every type.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use redstart::middleware::Next;
+    /// use redstart::{Delivery, Outcome, Router};
+    ///
+    /// async fn known_tenants(delivery: Delivery, next: Next) -> Outcome {
+    ///     match delivery.envelope().tenant() {
+    ///         Some("acme") | None => next.run(delivery).await,
+    ///         Some(other) => Outcome::dead_letter(format!("unknown tenant {other}")),
+    ///     }
+    /// }
+    ///
+    /// let router = Router::new().with_middleware(known_tenants);
+    /// # drop(router);
+    /// ```
+    pub fn with_middleware<Marker>(mut self, middleware: impl IntoMiddleware<Marker>) -> Self {
+        self.layers.push(middleware.into_layer());
+        self
+    }
+
+    /// Adds the routes of another router. They keep its state, its error rules and its middleware,
+    /// which runs inside this router's.
     pub fn merge<T: Send + Sync + 'static>(mut self, other: Router<T>) -> Self {
         let rules = Arc::new(other.rules);
+        let chain = chain(other.layers, &rules);
+        let own = |route: Pending| {
+            let route = route.with_rules(Arc::clone(&rules));
+            match chain.clone() {
+                Some(chain) => route.map(|ready| layered(ready, chain)),
+                None => route,
+            }
+        };
         for (message_type, route) in other.by_type {
-            self.add(message_type, route.with_rules(Arc::clone(&rules)));
+            self.add(message_type, own(route));
         }
         if let Some(route) = other.otherwise {
-            self.set_otherwise(route.with_rules(rules));
+            self.set_otherwise(own(route));
         }
         self.mistake = self.mistake.or(other.mistake);
         self
@@ -303,8 +353,11 @@ impl<S: Send + Sync + 'static> Router<S> {
         }
     }
 
-    /// The complete table, with the time limit of the subscription.
-    pub(super) fn into_routes(self, limit: Option<Duration>) -> Result<Routes, Error> {
+    /// The complete table, with the time limit of the subscription, and the middleware around it.
+    pub(super) fn into_routes(
+        self,
+        limit: Option<Duration>,
+    ) -> Result<(Routes, Option<Arc<Chain>>), Error> {
         let empty = self.by_type.is_empty() && self.otherwise.is_none();
         let mistake = self
             .mistake
@@ -312,15 +365,20 @@ impl<S: Send + Sync + 'static> Router<S> {
         if let Some(rule) = mistake {
             return Err(Error::new(ErrorKind::Invalid, "subscribe", rule));
         }
-        let around = Around {
-            rules: Arc::new(self.rules),
-            limit,
-        };
+        let rules = Arc::new(self.rules);
+        let chain = chain(self.layers, &rules);
+        let around = Around { rules, limit };
         let ready = |route: Pending| route.ready(around.clone());
         let by_type = self.by_type.into_iter();
-        Ok(Routes {
+        let routes = Routes {
             by_type: by_type.map(|(name, route)| (name, ready(route))).collect(),
             otherwise: self.otherwise.map(ready),
-        })
+        };
+        Ok((routes, chain))
     }
+}
+
+/// The chain of a router that has middleware.
+fn chain(layers: Vec<Arc<dyn Layer>>, rules: &Arc<ErrorRules>) -> Option<Arc<Chain>> {
+    (!layers.is_empty()).then(|| Chain::new(layers, Arc::clone(rules)))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::Router;
+use super::layered::LayeredRoutes;
 use super::route::{Around, Route, Single};
 use super::table::unhandled;
 use crate::api::delivery::Delivery;
@@ -37,10 +38,14 @@ pub enum WholeRouter {}
 #[diagnostic::do_not_recommend]
 impl<S: Send + Sync + 'static> IntoRouter<WholeRouter> for Router<S> {
     fn into_work(self, limit: Option<Duration>) -> Result<Work, Error> {
-        let routes = Arc::new(self.into_routes(limit)?);
-        Ok(match routes.has_batches() {
-            true => Work::Batches(routes),
-            false => Work::Each(routes),
+        let (routes, chain) = self.into_routes(limit)?;
+        let has_batches = routes.has_batches();
+        let routes = Arc::new(routes);
+        Ok(match (has_batches, chain) {
+            (true, None) => Work::Batches(routes),
+            (false, None) => Work::Each(routes),
+            (true, Some(chain)) => Work::Batches(Arc::new(LayeredRoutes { chain, routes })),
+            (false, Some(chain)) => Work::Each(Arc::new(LayeredRoutes { chain, routes })),
         })
     }
 }

@@ -3,6 +3,7 @@
 mod batch;
 mod builder;
 mod into_router;
+mod layered;
 mod options;
 mod route;
 mod table;

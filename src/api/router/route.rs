@@ -85,6 +85,15 @@ impl Pending {
         }
     }
 
+    /// Puts something around the route when it is made.
+    pub(super) fn map(self, change: impl FnOnce(Ready) -> Ready + Send + Sync + 'static) -> Self {
+        let make = self.make;
+        Self {
+            make: Box::new(move |around| change(make(around))),
+            ..self
+        }
+    }
+
     pub(super) fn limit(&self) -> Option<Duration> {
         self.settings.timeout
     }

@@ -34,7 +34,7 @@ impl Routes {
         found.or(self.otherwise.as_ref())
     }
 
-    fn of(&self, delivery: &Delivery) -> Option<&Ready> {
+    pub(super) fn of(&self, delivery: &Delivery) -> Option<&Ready> {
         let found = self.of_type(delivery.envelope().message_type());
         found.map(|(route, _)| route)
     }

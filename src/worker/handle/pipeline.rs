@@ -218,12 +218,11 @@ pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
     }
     let delivery = Delivery::new(
         envelope,
-        Arc::clone(&core.member),
+        Arc::clone(&core.home),
         entry.id,
         entry.history.origin,
         count.attempt(),
         Arc::clone(&lease),
-        Arc::clone(&core.store),
     );
     Some(Begun {
         delivery,
