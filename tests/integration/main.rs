@@ -16,6 +16,7 @@ mod links;
 mod lua;
 mod meters;
 mod metrics_page;
+mod middleware;
 mod migrations;
 mod order;
 mod outages;
