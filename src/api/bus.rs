@@ -133,7 +133,8 @@ impl Bus {
     /// # Example
     ///
     /// ```
-    ///     /// use redstart::{Container, Envelope, PublishOptions, Topic};
+    /// use std::time::Duration;
+    /// use redstart::{Container, Envelope, PublishOptions, Topic};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), redstart::Error> {
