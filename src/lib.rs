@@ -60,6 +60,7 @@
 //! | [`dead_letters`] | dead letters: causes, lists, sweeps, export, import | operators |
 //! | [`doctor`], [`migrations`] | problems of the server and the namespace; the stored layout | operators |
 //! | [`memory`] | the store in this process's memory, and its clocks | tests, demos |
+//! | `asyncapi` (feature `schema`) | an AsyncAPI document from routers | readers of your topics |
 //! | `testing` (feature) | a test bus, handmade deliveries, faults, the conformance suite | tests |
 //! | [`ports`] | the object-safe traits behind [`Bus`] and [`Kv`] | decorators |
 //! | [`store`] | the port of adapters; not covered by semver | adapters |
@@ -83,6 +84,7 @@
 //! |---|---|
 //! | `tls` | TLS connections, by URLs with `rediss://` |
 //! | `tower` | layers of tower as middleware, by [`middleware`] |
+//! | `schema` | AsyncAPI documents, with JSON Schemas by `schemars` |
 //! | `testing` | the test kit for handlers and the conformance suite for adapters |
 //! | `cli` | the command-line tool `redstart`; the library does not use it |
 //!
@@ -206,6 +208,16 @@ pub mod dead_letters {
         SweepProgress, SweepReport,
     };
     pub use crate::operate::plan::{Confirmed, Plan};
+}
+
+#[cfg(feature = "schema")]
+pub mod asyncapi {
+    //! AsyncAPI: a document of the topics and messages of a service.
+    //!
+    //! [`Router::describe`](crate::Router::describe) adds the schema of a message to a router,
+    //! [`AsyncApi`] makes the document. The schemas come from `schemars` 1: add it to your
+    //! dependencies and derive its `JsonSchema` for your messages.
+    pub use crate::api::asyncapi::AsyncApi;
 }
 
 #[doc(hidden)]

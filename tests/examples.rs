@@ -48,6 +48,7 @@ fn sources() -> BTreeMap<String, String> {
 fn build() -> BTreeMap<String, PathBuf> {
     let features = [
         ("cli", cfg!(feature = "cli")),
+        ("schema", cfg!(feature = "schema")),
         ("testing", cfg!(feature = "testing")),
         ("tls", cfg!(feature = "tls")),
         ("tower", cfg!(feature = "tower")),

@@ -1,5 +1,7 @@
 //! The types that users hold: the bus, the key-value store, handlers, deliveries, options.
 
+#[cfg(feature = "schema")]
+pub(crate) mod asyncapi;
 pub(crate) mod bus;
 mod claim;
 pub(crate) mod delivery;
@@ -14,6 +16,8 @@ pub(crate) mod overrides;
 pub(crate) mod publish;
 mod publisher;
 mod router;
+#[cfg(feature = "schema")]
+mod schema;
 pub(crate) mod store_kv;
 pub(crate) mod subscription;
 pub(crate) mod supervise;

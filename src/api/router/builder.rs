@@ -15,6 +15,8 @@ use super::table::Routes;
 use crate::api::handler::call::{Call, Unrouted};
 use crate::api::handler::{Arguments, Message};
 use crate::api::middleware::{Chain, IntoMiddleware, Layer};
+#[cfg(feature = "schema")]
+use crate::api::schema::SchemaOf;
 use crate::domain::{Error, ErrorKind, ErrorRules, IntoOutcome, Outcome};
 
 /// Handlers of several types of messages, for one subscription.
@@ -83,23 +85,33 @@ use crate::domain::{Error, ErrorKind, ErrorRules, IntoOutcome, Outcome};
 pub struct Router<S = ()> {
     state: Arc<S>,
     by_type: FxHashMap<&'static str, Pending>,
-    otherwise: Option<Pending>,
+    pub(super) otherwise: Option<Pending>,
     rules: ErrorRules,
     /// The middleware, in the order of adding.
     layers: Vec<Arc<dyn Layer>>,
     /// The first mistake; subscribing reports it.
     mistake: Option<String>,
+    /// The schemas of described messages.
+    #[cfg(feature = "schema")]
+    pub(super) schemas: Vec<(&'static str, SchemaOf)>,
 }
 
 impl<S> fmt::Debug for Router<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut types: Vec<_> = self.by_type.keys().collect();
-        types.sort_unstable();
         f.debug_struct("Router")
-            .field("types", &types)
+            .field("types", &self.message_types())
             .field("otherwise", &self.otherwise.is_some())
             .field("layers", &self.layers.len())
             .finish_non_exhaustive()
+    }
+}
+
+impl<S> Router<S> {
+    /// The types that have a handler, sorted.
+    pub(in crate::api) fn message_types(&self) -> Vec<&'static str> {
+        let mut types: Vec<_> = self.by_type.keys().copied().collect();
+        types.sort_unstable();
+        types
     }
 }
 
@@ -127,6 +139,8 @@ impl<S: Send + Sync + 'static> Router<S> {
             rules: ErrorRules::default(),
             layers: Vec::new(),
             mistake: None,
+            #[cfg(feature = "schema")]
+            schemas: Vec::new(),
         }
     }
 
@@ -324,6 +338,8 @@ impl<S: Send + Sync + 'static> Router<S> {
             self.set_otherwise(own(route));
         }
         self.mistake = self.mistake.or(other.mistake);
+        #[cfg(feature = "schema")]
+        self.schemas.extend(other.schemas);
         self
     }
 

@@ -2,6 +2,8 @@
 
 mod batch;
 mod builder;
+#[cfg(feature = "schema")]
+mod describe;
 mod into_router;
 mod layered;
 mod options;
