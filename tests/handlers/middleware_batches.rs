@@ -1,7 +1,7 @@
 //! Middleware around batch handlers.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use redstart::middleware::Next;
 use redstart::testing::TestBus;
@@ -196,4 +196,78 @@ async fn a_batch_ends_when_middleware_has_given_up_all_of_its_messages() {
     run(&test, &[placed(1), placed(2)], router).await;
     let errors: Vec<_> = letters(&test).await.into_iter().map(|one| one.3).collect();
     assert_eq!(errors, ["too slow", "too slow"]);
+}
+
+/// A machine under load may stop a try for longer than messages wait for each other.
+const TRIES: usize = 50;
+
+/// Passes messages through middleware that ends message 2, lets message 3 wait until others have arrived,
+/// and message 4 until the batch handler is called. Returns the calls of the batch handler, and how
+/// long the first message has waited for the first call.
+async fn calls(ids: &[u32]) -> (Vec<String>, Duration) {
+    let (test, seen) = (TestBus::start("billing").await, Seen::default());
+    let called = Arc::new(Semaphore::new(0));
+    let arrived = Arc::new(OnceLock::new());
+    let (since, until) = (Arc::clone(&arrived), Arc::clone(&called));
+    let passes = move |delivery: Delivery, next: Next| {
+        let (arrived, called) = (Arc::clone(&since), Arc::clone(&until));
+        async move {
+            match delivery.envelope().key() {
+                Some("2") => return Outcome::dead_letter("ended"),
+                Some("3") => {
+                    while arrived.get().is_none() {
+                        tokio::task::yield_now().await;
+                    }
+                    tokio::task::yield_now().await;
+                }
+                Some("4") => called.acquire().await.unwrap().forget(),
+                _ => {
+                    arrived.get_or_init(Instant::now);
+                }
+            }
+            next.run(delivery).await
+        }
+    };
+    let waited = Arc::new(OnceLock::new());
+    let (noting, first) = (seen.clone(), Arc::clone(&waited));
+    let store = move |orders: Batch<Placed>| {
+        let ids: Vec<u32> = orders.messages().iter().map(|order| order.id).collect();
+        noting.note(format!("{ids:?}"));
+        first.get_or_init(|| arrived.get().map(Instant::elapsed).unwrap_or_default());
+        called.add_permits(1);
+        async {}
+    };
+    let router = Router::with_state(Seen::default())
+        .on_batch(store)
+        .with_middleware(passes);
+    let sent: Vec<_> = ids.iter().map(|id| placed(*id)).collect();
+    run(&test, &sent, router).await;
+    (seen.in_order(), waited.get().copied().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn messages_wait_for_a_slower_one_of_their_batch() {
+    for _ in 0..TRIES {
+        if calls(&[3, 1]).await.0 == ["[3, 1]"] {
+            return;
+        }
+    }
+    panic!("they never shared a call");
+}
+
+#[tokio::test]
+async fn messages_do_not_wait_for_a_slower_one_for_ever() {
+    assert_eq!(calls(&[1, 4, 5]).await.0, ["[1, 5]", "[4]"]);
+}
+
+#[tokio::test]
+async fn messages_do_not_wait_for_one_that_middleware_has_ended() {
+    for _ in 0..TRIES {
+        let (calls, waited) = calls(&[1, 2]).await;
+        assert_eq!(calls, ["[1]"]);
+        if waited < Duration::from_millis(100) {
+            return;
+        }
+    }
+    panic!("they always waited");
 }
