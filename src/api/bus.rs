@@ -108,6 +108,7 @@ impl Bus {
     /// | [`TooLarge`](crate::ErrorKind::TooLarge), [`Encode`](crate::ErrorKind::Encode) | the message breaks the rule that the error names | no |
     /// | [`Unavailable`](crate::ErrorKind::Unavailable) | the server could not be reached or is not ready | no |
     /// | [`Refused`](crate::ErrorKind::Refused) | the server refused: missing permission, memory full | no |
+    /// | [`Invalid`](crate::ErrorKind::Invalid) | a [publish hook](crate::middleware::PublishHook) refused the message | no |
     /// | [`Closed`](crate::ErrorKind::Closed) | the container was shut down | no |
     ///
     /// The error describes this call only: an earlier attempt may have succeeded.

@@ -117,6 +117,16 @@ async fn a_server_keeps_the_original_message_through_retries_dead_letters_and_re
     assert_eq!(next(&mut calls).await, (7, 2, passed()));
     drained(&container, &orders, &billing).await;
 
+    // A sweep that publishes elsewhere is a publish.
+    let letter = letters(&container, &orders, &billing).await.remove(0);
+    let archive = topic("archive");
+    let sweep = Sweep::publish(archive.clone(), Selection::from(vec![letter.id]));
+    dead.sweep(&orders, &billing, sweep, &|_| {}).await.unwrap();
+    let entries = container.topics().entries_after(&archive, None, 10).await;
+    let archived = entries.unwrap().remove(0).envelope.unwrap();
+    assert_eq!(archived.message_type(), "sealed");
+    assert_eq!(archived.headers()["passed"], "ordersarchive");
+
     let entries = container.topics().entries_after(&bills, None, 10).await;
     let entries = entries.unwrap();
     assert_eq!(entries.len(), 4, "one for each attempt");

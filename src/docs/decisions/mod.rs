@@ -53,3 +53,6 @@ pub mod unknown_outcomes {}
 
 #[doc = include_str!("0012-begun-attempts.md")]
 pub mod begun_attempts {}
+
+#[doc = include_str!("0013-middleware.md")]
+pub mod middleware {}
