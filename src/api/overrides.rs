@@ -80,6 +80,17 @@ impl SubscriptionConfig {
         Some(set)
     }
 
+    /// These values, or else those of another one.
+    fn or(self, other: &Self) -> Self {
+        Self {
+            concurrency: self.concurrency.or(other.concurrency),
+            prefetch: self.prefetch.or(other.prefetch),
+            lease: self.lease.or(other.lease),
+            handler_timeout: self.handler_timeout.or(other.handler_timeout),
+            max_attempts: self.max_attempts.or(other.max_attempts),
+        }
+    }
+
     /// Fills what is not set yet from another one, and names the source of each value.
     fn fill(&mut self, other: &Self, source: impl Fn(&str) -> String, set: &mut Vec<Override>) {
         let mut note = |setting: &'static str, value: String| {
@@ -125,10 +136,10 @@ pub(crate) struct Overrides {
 impl Overrides {
     /// Reads variables: `REDSTART_SUB_CONCURRENCY`, `REDSTART_SUB_ORDERS_LEASE`. Ignores others, and
     /// those without a value.
-    pub(crate) fn read_variables(
-        &mut self,
+    pub(crate) fn from_variables(
         variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<(), Error> {
+    ) -> Result<Self, Error> {
+        let mut read = Self::default();
         const ENDS: [&str; 5] = [
             "CONCURRENCY",
             "PREFETCH",
@@ -151,12 +162,26 @@ impl Overrides {
                 let rule = format!("must end with one of {}", ENDS.join(", "));
                 return Err(bad(&rule));
             };
-            let config = self.variables.entry(topic.to_owned()).or_default();
+            let config = read.variables.entry(topic.to_owned()).or_default();
             if let Some(Err(rule)) = config.set(end, &value) {
                 return Err(bad(&rule));
             }
         }
-        Ok(())
+        Ok(read)
+    }
+
+    /// Adds settings that win over these.
+    pub(crate) fn extend(&mut self, later: Self) {
+        self.all = later.all.or(&self.all);
+        for (mine, later) in [
+            (&mut self.variables, later.variables),
+            (&mut self.named, later.named),
+        ] {
+            for (name, config) in later {
+                let known = mine.entry(name).or_default();
+                *known = config.or(known);
+            }
+        }
     }
 
     /// Whether nothing is set.
@@ -221,10 +246,9 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Overrides, Error> {
-        let mut overrides = Overrides::default();
         let pairs = pairs.iter();
         let pairs = pairs.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        overrides.read_variables(pairs).map(|()| overrides)
+        Overrides::from_variables(pairs)
     }
 
     #[test]
@@ -277,6 +301,29 @@ mod tests {
         let (options, _) = of("clicks", "billing");
         assert_eq!((options.concurrency, options.prefetch), (2, Some(6)));
         assert!(read(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn later_settings_win_where_they_are_set() {
+        let variable = |name: &'static str, value| read(&[(name, value)]).unwrap();
+        let mut overrides = variable("REDSTART_SUB_LEASE", "1s");
+        overrides.all = SubscriptionConfig {
+            concurrency: Some(1),
+            prefetch: Some(2),
+            ..SubscriptionConfig::default()
+        };
+        let mut later = variable("REDSTART_SUB_CONCURRENCY", "3");
+        later.all.prefetch = Some(4);
+        overrides.extend(later);
+        let all = &overrides.variables[""];
+        assert_eq!(
+            (all.lease, all.concurrency),
+            (Some(Duration::from_secs(1)), Some(3))
+        );
+        assert_eq!(
+            (overrides.all.concurrency, overrides.all.prefetch),
+            (Some(1), Some(4))
+        );
     }
 
     #[test]

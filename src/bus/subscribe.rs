@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::StoreBus;
 use super::publish::closed;
+use crate::api::overrides::Override;
 use crate::api::publish::PublishPort;
 use crate::api::{SubscribeOptions, Subscription, Work};
 use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, Topic};
@@ -119,6 +120,22 @@ impl Drop for Reservation {
     }
 }
 
+/// The error of options that break a rule. The rule alone would send an operator to the code.
+fn refused(broken: Error, overrides: &[Override]) -> Error {
+    if overrides.is_empty() {
+        return broken;
+    }
+    let list: Vec<String> = overrides
+        .iter()
+        .map(|one| format!("{} = {} by {}", one.setting, one.value, one.source))
+        .collect();
+    let rule = format!(
+        "the options break a rule; operators set {}",
+        list.join(", ")
+    );
+    Error::new(ErrorKind::Invalid, "subscribe", rule).because(broken)
+}
+
 impl StoreBus {
     pub(super) async fn subscribe(
         &self,
@@ -131,15 +148,15 @@ impl StoreBus {
             .clone()
             .unwrap_or_else(|| self.service.clone());
         let (options, overrides) = self.overrides.apply(topic, &group, options);
-        for one in overrides {
-            let (setting, value, source) = (one.setting, one.value, one.source);
+        for one in &overrides {
+            let (setting, value, source) = (one.setting, &*one.value, &*one.source);
             tracing::info!(%topic, %group, setting, value, source, "an operator's setting replaces the code's");
         }
         let checked = match work {
             Work::Each(_) => options.check(),
             Work::Batches(_) => options.check_batches(),
         };
-        checked.map_err(|e| e.on(topic.as_str()))?;
+        checked.map_err(|broken| refused(broken, &overrides).on(topic.as_str()))?;
         let (reservation, dead) = self.subscriptions.reserve(topic, &group)?;
         if let Some(dead) = dead {
             // Releases its deliveries, so that they need not wait for the end of their lease.

@@ -1,6 +1,5 @@
 //! The builder: the settings of a container, and `connect`.
 
-use std::env::VarError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings};
 use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
 use crate::api::{PublishHook, PublishHooks, PublishOptions, StoreKv};
-use crate::domain::{Codec, Error, ErrorKind, Group, Namespace, parse_duration};
+use crate::domain::{Codec, Error, Group, Namespace};
 use crate::operate::doctor::Doctor;
 use crate::store::Store;
 use crate::wire::Limits;
@@ -31,18 +30,18 @@ enum Carrier {
 /// then call [`connect`](Self::connect).
 #[must_use]
 pub struct ContainerBuilder {
-    url: String,
-    tls: TlsSettings,
+    pub(super) url: String,
+    pub(super) tls: TlsSettings,
     carrier: Carrier,
     /// Unvalidated: `connect` reports a bad name.
-    namespace: Option<String>,
-    service: Option<String>,
-    codec: Codec,
-    limits: Limits,
-    deduplication: Option<Duration>,
+    pub(super) namespace: Option<String>,
+    pub(super) service: Option<String>,
+    pub(super) codec: Codec,
+    pub(super) limits: Limits,
+    pub(super) deduplication: Option<Duration>,
     setup: bool,
-    migrate: bool,
-    editing: bool,
+    pub(super) migrate: bool,
+    pub(super) editing: bool,
     read_only: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
     pub(super) overrides: Overrides,
@@ -86,110 +85,6 @@ impl Default for ContainerBuilder {
 }
 
 impl ContainerBuilder {
-    /// Reads settings from the environment. An empty variable counts as not set.
-    ///
-    /// | Variable | Setting | Default |
-    /// |---|---|---|
-    /// | `REDSTART_REDIS_URL` | [`with_redis_url`](Self::with_redis_url) | `redis://127.0.0.1:6379` |
-    /// | `REDSTART_TLS_CA_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_ca_file`] | the authorities of the machine |
-    /// | `REDSTART_TLS_CERT_FILE`, `REDSTART_TLS_KEY_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_client_files`] | none |
-    /// | `REDSTART_NAMESPACE` | [`with_namespace`](Self::with_namespace) | none |
-    /// | `REDSTART_SERVICE` | [`with_service`](Self::with_service) | `redstart` |
-    /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
-    /// | `REDSTART_MAX_MESSAGE_BYTES` | [`with_max_message_bytes`](Self::with_max_message_bytes): the largest envelope in bytes | 1048576 |
-    /// | `REDSTART_DEDUPLICATION` | [`with_deduplication`](Self::with_deduplication): the window, such as `10m` | off |
-    /// | `REDSTART_MIGRATE_ON_CONNECT` | [`with_migrate_on_connect`](Self::with_migrate_on_connect): `true` or `false` | `false` |
-    /// | `REDSTART_DEAD_LETTER_EDITING` | [`with_dead_letter_editing`](Self::with_dead_letter_editing): `true` or `false` | `false` |
-    ///
-    /// Operators choose the settings of subscriptions by `REDSTART_SUB_<SETTING>` for all, and by
-    /// `REDSTART_SUB_<TOPIC>_<SETTING>` for those of a topic: its name in upper case, with `_` for every
-    /// character that is not a letter or a digit. The settings are `CONCURRENCY`, `PREFETCH`, `LEASE`,
-    /// `HANDLER_TIMEOUT` and `MAX_ATTEMPTS`. They win over code and over
-    /// [`with_config`](Self::with_config), and subscribing logs each.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Invalid`] names the variable and the rule that its value breaks. It never quotes
-    /// the value of `REDSTART_REDIS_URL`.
-    pub fn from_env() -> Result<Self, Error> {
-        let mut builder = Self::from_lookup(|name| std::env::var(name))?;
-        let variables = std::env::vars_os();
-        let text = variables.filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
-            // Text that is not UTF-8 breaks the rule of every setting.
-            Some((name, value.to_string_lossy().into_owned()))
-        });
-        builder.overrides.read_variables(text)?;
-        Ok(builder)
-    }
-
-    fn from_lookup(lookup: impl Fn(&str) -> Result<String, VarError>) -> Result<Self, Error> {
-        let get = |name: &'static str| match lookup(name) {
-            Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
-            Err(VarError::NotPresent) => Ok(None),
-            Err(VarError::NotUnicode(_)) => Err(invalid(name, "must be UTF-8")),
-        };
-        let mut builder = Self::default();
-        if let Some(url) = get("REDSTART_REDIS_URL")? {
-            builder = builder.with_redis_url(url);
-        }
-        let mut tls = TlsSettings::new();
-        if let Some(path) = get("REDSTART_TLS_CA_FILE")? {
-            tls = tls.with_ca_file(path);
-        }
-        match (
-            get("REDSTART_TLS_CERT_FILE")?,
-            get("REDSTART_TLS_KEY_FILE")?,
-        ) {
-            (Some(certificate), Some(key)) => tls = tls.with_client_files(certificate, key),
-            (None, None) => {}
-            (Some(_), None) => return Err(invalid("REDSTART_TLS_KEY_FILE", "is missing")),
-            (None, Some(_)) => return Err(invalid("REDSTART_TLS_CERT_FILE", "is missing")),
-        }
-        builder = builder.with_tls(tls);
-        if let Some(name) = get("REDSTART_NAMESPACE")? {
-            let namespace = Namespace::new(name)
-                .map_err(|e| invalid("REDSTART_NAMESPACE", "not a valid namespace").because(e))?;
-            builder = builder.with_namespace(namespace);
-        }
-        if let Some(name) = get("REDSTART_SERVICE")? {
-            let service = Group::new(name)
-                .map_err(|e| invalid("REDSTART_SERVICE", "not a valid group name").because(e))?;
-            builder = builder.with_service(service);
-        }
-        if let Some(codec) = get("REDSTART_CODEC")? {
-            let codec: Codec = codec
-                .parse()
-                .map_err(|_| invalid("REDSTART_CODEC", "must be msgpack or json"))?;
-            builder = builder.with_codec(codec);
-        }
-        if let Some(bytes) = get("REDSTART_MAX_MESSAGE_BYTES")? {
-            let bytes = bytes
-                .parse()
-                .map_err(|_| invalid("REDSTART_MAX_MESSAGE_BYTES", "must be a number of bytes"))?;
-            builder = builder.with_max_message_bytes(bytes);
-        }
-        if let Some(window) = get("REDSTART_DEDUPLICATION")? {
-            let window = parse_duration(&window)
-                .ok_or_else(|| invalid("REDSTART_DEDUPLICATION", "must be a time such as 10m"))?;
-            builder = builder.with_deduplication(window);
-        }
-        let switch = |name| {
-            let parse = |text: String| {
-                text.parse()
-                    .map_err(|_| invalid(name, "must be true or false"))
-            };
-            get(name)?.map(parse).transpose()
-        };
-        if let Some(migrate) = switch("REDSTART_MIGRATE_ON_CONNECT")? {
-            builder = builder.with_migrate_on_connect(migrate);
-        }
-        if let Some(editing) = switch("REDSTART_DEAD_LETTER_EDITING")? {
-            builder = builder.with_dead_letter_editing(editing);
-        }
-        Ok(builder)
-    }
-
     /// Sets the server's URL; by default `redis://127.0.0.1:6379`.
     ///
     /// | Form | Connects |
@@ -260,7 +155,7 @@ impl ContainerBuilder {
 
     /// Sets the largest encoded envelope, in bytes; by default 1 MiB (1,048,576).
     ///
-    /// Publishing a larger one fails with [`ErrorKind::TooLarge`]. A larger entry in a topic goes to
+    /// Publishing a larger one fails with [`TooLarge`](crate::ErrorKind::TooLarge). A larger entry in a topic goes to
     /// the dead letters as `undecodable`.
     pub fn with_max_message_bytes(mut self, bytes: usize) -> Self {
         self.limits = Limits::default().with_max_bytes(bytes);
@@ -338,7 +233,7 @@ impl ContainerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a bad URL, bad TLS settings or a bad namespace.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a bad URL, bad TLS settings or a bad namespace.
     pub fn migrations(&self) -> Result<Migrations, Error> {
         Migrations::with_tls(&self.url, &self.tls, self.namespace()?)
     }
@@ -349,7 +244,7 @@ impl ContainerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a bad URL, bad TLS settings or a bad namespace.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for a bad URL, bad TLS settings or a bad namespace.
     pub fn doctor(self) -> Result<Doctor, Error> {
         let namespace = self.namespace()?;
         let store: Arc<dyn Store> = match self.carrier {
@@ -366,11 +261,11 @@ impl ContainerBuilder {
     ///
     /// | Kind | Means |
     /// |---|---|
-    /// | [`Invalid`](ErrorKind::Invalid) | a setting breaks a rule: a name, the URL, TLS, the window |
-    /// | [`Unavailable`](ErrorKind::Unavailable) | the server cannot be reached or is not ready |
-    /// | [`Refused`](ErrorKind::Refused) | the server refused: wrong password, missing permission |
-    /// | [`Layout`](ErrorKind::Layout) | the namespace's layout is newer than this version, or older and [`with_migrate_on_connect`](Self::with_migrate_on_connect) is off |
-    /// | [`Coordinator`](ErrorKind::Coordinator) | a coordinator failed to start; those before it have been stopped |
+    /// | [`Invalid`](crate::ErrorKind::Invalid) | a setting breaks a rule: a name, the URL, TLS, the window |
+    /// | [`Unavailable`](crate::ErrorKind::Unavailable) | the server cannot be reached or is not ready |
+    /// | [`Refused`](crate::ErrorKind::Refused) | the server refused: wrong password, missing permission |
+    /// | [`Layout`](crate::ErrorKind::Layout) | the namespace's layout is newer than this version, or older and [`with_migrate_on_connect`](Self::with_migrate_on_connect) is off |
+    /// | [`Coordinator`](crate::ErrorKind::Coordinator) | a coordinator failed to start; those before it have been stopped |
     ///
     /// # Cancel safety
     ///
@@ -411,71 +306,9 @@ impl ContainerBuilder {
     }
 }
 
-fn invalid(variable: &'static str, rule: &str) -> Error {
-    Error::new(ErrorKind::Invalid, "environment", rule).on(variable)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn from(pairs: &[(&str, &str)]) -> Result<ContainerBuilder, Error> {
-        ContainerBuilder::from_lookup(|name| {
-            pairs
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| (*value).to_owned())
-                .ok_or(VarError::NotPresent)
-        })
-    }
-
-    #[test]
-    fn an_empty_environment_is_the_default() {
-        let builder = from(&[]).unwrap();
-        assert_eq!(builder.url, "redis://127.0.0.1:6379");
-        assert_eq!(builder.namespace, None);
-        assert!(!builder.migrate);
-    }
-
-    #[test]
-    fn every_variable_is_read() {
-        let builder = from(&[
-            ("REDSTART_REDIS_URL", "unix:///r.sock"),
-            ("REDSTART_TLS_CA_FILE", "ca.pem"),
-            ("REDSTART_TLS_CERT_FILE", "cert.pem"),
-            ("REDSTART_TLS_KEY_FILE", "key.pem"),
-            ("REDSTART_NAMESPACE", "shop"),
-            ("REDSTART_SERVICE", "billing"),
-            ("REDSTART_CODEC", "json"),
-            ("REDSTART_MAX_MESSAGE_BYTES", "4096"),
-            ("REDSTART_DEDUPLICATION", "10m"),
-            ("REDSTART_MIGRATE_ON_CONNECT", "true"),
-        ])
-        .unwrap();
-        assert_eq!(builder.url, "unix:///r.sock");
-        let tls = TlsSettings::new().with_ca_file("ca.pem");
-        assert_eq!(builder.tls, tls.with_client_files("cert.pem", "key.pem"));
-        assert_eq!(builder.namespace.as_deref(), Some("shop"));
-        assert_eq!(builder.service.as_deref(), Some("billing"));
-        assert_eq!(builder.codec, Codec::Json);
-        assert_eq!(builder.deduplication, Some(Duration::from_secs(600)));
-        assert!(builder.migrate);
-    }
-
-    #[test]
-    fn a_bad_value_names_its_variable() {
-        for (name, value) in [
-            ("REDSTART_NAMESPACE", "a b"),
-            ("REDSTART_SERVICE", "{x}"),
-            ("REDSTART_CODEC", "xml"),
-            ("REDSTART_MAX_MESSAGE_BYTES", "1k"),
-            ("REDSTART_DEDUPLICATION", "600"),
-            ("REDSTART_MIGRATE_ON_CONNECT", "yes"),
-        ] {
-            let error = from(&[(name, value)]).unwrap_err();
-            assert!(error.to_string().contains(name), "{error}");
-        }
-    }
 
     #[test]
     fn a_password_is_not_shown() {

@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::ContainerBuilder;
+use super::builder::ContainerBuilder;
 use crate::api::SubscriptionConfig;
-use crate::api::overrides::time;
-use crate::domain::{Codec, Error};
+use crate::api::overrides::{Overrides, time};
+use crate::domain::{Codec, Error, ErrorKind};
 
 /// The settings of a container, as a configuration file has them. Every field is optional; serde
 /// refuses unknown ones. Times are text, such as `"10m"`.
 ///
 /// [`ContainerBuilder::with_config`] uses it. Redstart reads no file itself: any format of serde or any
-/// crate that layers configurations can.
+/// crate that layers configurations can. [`from_env`](Self::from_env) reads the environment.
 ///
 /// # Example
+///
+/// A file, whose values the environment replaces:
 ///
 /// ```
 /// use redstart::{Container, container::Config};
@@ -31,7 +34,9 @@ use crate::domain::{Codec, Error};
 ///         "orders/billing": { "handler_timeout": "2m" }
 ///     }
 /// }"#)?;
-/// let builder = Container::builder().with_config(config)?;
+/// let builder = Container::builder()
+///     .with_config(config)?
+///     .with_config(Config::from_env()?)?;
 /// # let _ = builder;
 /// # Ok(())
 /// # }
@@ -42,6 +47,15 @@ use crate::domain::{Codec, Error};
 pub struct Config {
     /// [`with_redis_url`](ContainerBuilder::with_redis_url).
     pub redis_url: Option<String>,
+    /// [`with_tls`](ContainerBuilder::with_tls): the file of
+    /// [`with_ca_file`](super::TlsSettings::with_ca_file).
+    pub tls_ca_file: Option<PathBuf>,
+    /// [`with_tls`](ContainerBuilder::with_tls): the first file of
+    /// [`with_client_files`](super::TlsSettings::with_client_files).
+    pub tls_cert_file: Option<PathBuf>,
+    /// [`with_tls`](ContainerBuilder::with_tls): the second file of
+    /// [`with_client_files`](super::TlsSettings::with_client_files).
+    pub tls_key_file: Option<PathBuf>,
     /// [`with_namespace`](ContainerBuilder::with_namespace).
     pub namespace: Option<String>,
     /// [`with_service`](ContainerBuilder::with_service).
@@ -61,6 +75,9 @@ pub struct Config {
     pub subscribe: SubscriptionConfig,
     /// Single subscriptions, by topic or by `topic/group`. Wins over code and over `subscribe`.
     pub subscriptions: BTreeMap<String, SubscriptionConfig>,
+    /// Subscriptions, by the variables of [`from_env`](Self::from_env). Wins over everything.
+    #[serde(skip)]
+    pub(super) variables: Overrides,
 }
 
 impl fmt::Debug for Config {
@@ -71,25 +88,45 @@ impl fmt::Debug for Config {
             .field("service", &self.service)
             .field("subscribe", &self.subscribe)
             .field("subscriptions", &self.subscriptions)
+            .field("variables", &self.variables)
             .finish_non_exhaustive()
     }
 }
 
 impl ContainerBuilder {
-    /// Sets everything that a configuration has; the rest stays as it is. A later `with_…` wins over
-    /// it, except for the settings of subscriptions: those win over code, and the variables of
-    /// [`from_env`](Self::from_env) win over them.
+    /// Sets everything that a configuration has; the rest stays as it is.
+    ///
+    /// A later `with_…`, or a later configuration, wins over it. The settings of subscriptions win over
+    /// code. Of those, the most specific one wins:
+    ///
+    /// 1. `REDSTART_SUB_<TOPIC>_<SETTING>`, then `REDSTART_SUB_<SETTING>`, if the configuration comes from
+    ///    [`Config::from_env`];
+    /// 2. [`subscriptions`](Config::subscriptions) by `topic/group`, then by topic;
+    /// 3. [`subscribe`](Config::subscribe);
+    /// 4. the options in code.
     ///
     /// # Errors
     ///
-    /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown codec. [`connect`](Self::connect) and
-    /// subscribing check the other values.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown codec, and for a certificate without its
+    /// key or a key without its certificate. [`connect`](Self::connect) and subscribing check the other
+    /// values; the error of a subscription names the setting and its source.
     pub fn with_config(mut self, config: Config) -> Result<Self, Error> {
         if let Some(codec) = config.codec {
             self = self.with_codec(codec.parse::<Codec>()?);
         }
         if let Some(url) = config.redis_url {
             self = self.with_redis_url(url);
+        }
+        if let Some(path) = config.tls_ca_file {
+            self.tls = self.tls.with_ca_file(path);
+        }
+        match (config.tls_cert_file, config.tls_key_file) {
+            (Some(certificate), Some(key)) => {
+                self.tls = self.tls.with_client_files(certificate, key);
+            }
+            (None, None) => {}
+            (Some(_), None) => return Err(missing("tls_key_file")),
+            (None, Some(_)) => return Err(missing("tls_cert_file")),
         }
         if let Some(namespace) = config.namespace {
             self = self.with_namespace(namespace);
@@ -109,10 +146,16 @@ impl ContainerBuilder {
         if let Some(editing) = config.dead_letter_editing {
             self = self.with_dead_letter_editing(editing);
         }
-        self.overrides.all = config.subscribe;
-        self.overrides.named = config.subscriptions;
+        let mut settings = config.variables;
+        settings.all = config.subscribe;
+        settings.named = config.subscriptions;
+        self.overrides.extend(settings);
         Ok(self)
     }
+}
+
+fn missing(field: &str) -> Error {
+    Error::new(ErrorKind::Invalid, "configuration", "is missing").on(field)
 }
 
 #[cfg(test)]
@@ -133,5 +176,23 @@ mod tests {
             ..Config::default()
         };
         assert!(ContainerBuilder::default().with_config(bad).is_err());
+        let certificate = read(r#"{"tls_cert_file": "cert.pem"}"#).unwrap();
+        let error = ContainerBuilder::default().with_config(certificate);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "configuration \"tls_key_file\": is missing");
+    }
+
+    #[test]
+    fn a_later_configuration_wins_where_it_sets_a_value() {
+        let read = |text: &str| serde_json::from_str::<Config>(text).unwrap();
+        let file =
+            r#"{"namespace": "shop", "service": "billing", "subscribe": {"concurrency": 8}}"#;
+        let builder = ContainerBuilder::default()
+            .with_config(read(file))
+            .and_then(|builder| builder.with_config(read(r#"{"service": "mail"}"#)))
+            .unwrap();
+        assert_eq!(builder.namespace.as_deref(), Some("shop"));
+        assert_eq!(builder.service.as_deref(), Some("mail"));
+        assert_eq!(builder.overrides.all.concurrency, Some(8));
     }
 }

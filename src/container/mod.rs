@@ -7,6 +7,7 @@
 mod builder;
 mod config;
 mod coordinator;
+mod environment;
 mod health;
 mod kv;
 pub(crate) mod meters;

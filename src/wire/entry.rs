@@ -6,7 +6,7 @@ use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Timestamp, Topic
 use crate::wire::envelope;
 
 /// The size limit of an entry, checked before the entry is decoded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub struct Limits {
     max_bytes: usize,

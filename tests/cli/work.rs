@@ -288,3 +288,49 @@ fn a_worker_refuses_what_makes_no_sense() {
     }
     run(None, &["work", "orders", "billing"]).failed(2);
 }
+
+#[test]
+fn an_operators_variable_wins_over_the_arguments_and_is_logged_with_its_name() {
+    let server = Server::start();
+    let url = server.url();
+    let args = [
+        "work",
+        "orders",
+        "billing",
+        "--exec",
+        "true",
+        "--concurrency",
+        "2",
+    ];
+    let mut command = redstart(Some(&url), &args);
+    command.envs([
+        ("REDSTART_LOG", "info"),
+        ("REDSTART_SUB_ORDERS_CONCURRENCY", "3"),
+    ]);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let logged = lines.find(|line| line.as_ref().unwrap().contains("operator's setting"));
+    let logged = logged.expect("a line of the log").unwrap();
+    for part in [
+        "orders",
+        "billing",
+        "concurrency",
+        "\"3\"",
+        "REDSTART_SUB_ORDERS_CONCURRENCY",
+    ] {
+        assert!(logged.contains(part), "{part}: {logged}");
+    }
+    let rest = std::thread::spawn(move || lines.count());
+    stop(child);
+    rest.join().unwrap();
+
+    let mut bad = redstart(Some(&url), &args);
+    bad.env("REDSTART_SUB_ORDERS_LEASE", "30");
+    let output = bad.output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let rule = r#"environment "REDSTART_SUB_ORDERS_LEASE": must be a time such as 30s"#;
+    assert!(
+        !output.status.success() && errors.contains(rule),
+        "{errors}"
+    );
+}

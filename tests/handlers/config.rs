@@ -58,11 +58,17 @@ async fn a_value_out_of_bounds_refuses_the_subscription() {
         .subscribe(&orders, handler)
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("concurrency"), "{error}");
-    container
-        .bus()
-        .subscribe(&Topic::new("clicks").unwrap(), handler)
-        .await
-        .unwrap();
+    assert_eq!(
+        format!("{error:?}"),
+        "subscribe \"orders\": the options break a rule; operators set concurrency = 0 by \
+         subscriptions.\"orders\"\n\nCaused by:\n    subscribe: the concurrency must be 1 to 10,000"
+    );
+    let in_code = SubscribeOptions::new().with_concurrency(0);
+    let clicks = Topic::new("clicks").unwrap();
+    let bus = container.bus();
+    let refused = bus.subscribe_with(&clicks, in_code, handler).await;
+    let error = refused.unwrap_err().to_string();
+    assert!(!error.contains("operators"), "{error}");
+    container.bus().subscribe(&clicks, handler).await.unwrap();
     container.shutdown(Duration::from_secs(10)).await;
 }
