@@ -26,6 +26,7 @@ pub use builder::ContainerBuilder;
 pub use config::Config;
 pub use coordinator::Coordinator;
 pub use health::{Health, HealthCheck};
+pub use signals::Signals;
 
 pub use crate::adapters::redis::TlsSettings;
 pub use crate::api::{SubscriptionConfig, SubscriptionReport};

@@ -40,10 +40,7 @@ impl Container {
     /// # }
     /// ```
     pub async fn run_until_signal(&self, grace: Duration) -> Result<ShutdownReport, Error> {
-        let mut signals = Signals::listen().map_err(|cause| {
-            let rule = "this process cannot listen for signals";
-            Error::new(ErrorKind::Unsupported, "run until signal", rule).because(cause)
-        })?;
+        let mut signals = Signals::listen()?;
         let signal = signals.next().await;
         tracing::info!(signal, ?grace, "shutting down");
         tokio::select! {
@@ -63,18 +60,67 @@ impl Container {
     }
 }
 
-/// The signals that end a process.
-struct Signals {
+/// The signals that end a process: SIGINT and SIGTERM; outside of Unix Ctrl-C.
+///
+/// [`Container::run_until_signal`] is all that most programs need. A program that stops for other reasons
+/// too waits for both.
+///
+/// # Example
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use redstart::{Container, container::Signals};
+///
+/// # async fn run(container: Container, work: impl Future<Output = ()>) -> Result<(), redstart::Error> {
+/// let mut signals = Signals::listen()?;
+/// tokio::select! {
+///     signal = signals.next() => println!("stopped by {signal}"),
+///     () = work => println!("done"),
+/// }
+/// println!("{}", container.shutdown(Duration::from_secs(20)).await);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
 }
 
+impl Signals {
+    /// Listens from this call on. From then on these signals do not end the process by themselves, also
+    /// after the value was dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] when this process cannot listen for signals.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn listen() -> Result<Self, Error> {
+        Self::of_platform().map_err(|cause| {
+            let rule = "this process cannot listen for signals";
+            Error::new(ErrorKind::Unsupported, "listen for signals", rule).because(cause)
+        })
+    }
+
+    /// Waits for the next signal and returns its name, such as `SIGTERM`.
+    ///
+    /// # Cancel safety
+    ///
+    /// No signal is lost when the future is dropped.
+    pub async fn next(&mut self) -> &'static str {
+        self.next_of_platform().await
+    }
+}
+
 #[cfg(unix)]
 impl Signals {
-    /// Listens from this call on.
-    fn listen() -> std::io::Result<Self> {
+    fn of_platform() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -82,8 +128,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one and returns its name.
-    async fn next(&mut self) -> &'static str {
+    async fn next_of_platform(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -93,11 +138,11 @@ impl Signals {
 
 #[cfg(not(unix))]
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    fn of_platform() -> std::io::Result<Self> {
         Ok(Self {})
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next_of_platform(&mut self) -> &'static str {
         match tokio::signal::ctrl_c().await {
             Ok(()) => "Ctrl-C",
             Err(_) => std::future::pending().await,

@@ -10,7 +10,6 @@ mod failure;
 mod hex;
 mod priority;
 mod settings;
-mod signals;
 mod table;
 mod terminal;
 

@@ -4,10 +4,11 @@ mod poll;
 mod serve;
 mod text;
 
+use redstart::container::Signals;
+
 use crate::args::MetricsArgs;
 use crate::failure::Failure;
 use crate::settings::{NamespaceAccess, Settings};
-use crate::signals::Signals;
 use crate::terminal::Terminal;
 use poll::Poll;
 
@@ -37,7 +38,7 @@ pub(super) async fn run(
     ));
     tokio::select! {
         () = server.run() => {}
-        () = signals.next() => {}
+        _ = signals.next() => {}
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod metadata;
 
 use std::sync::Arc;
 
+use redstart::container::Signals;
 use redstart::{Delivery, Outcome, RetryPolicy, SubscribeOptions, extract::Payload};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -16,7 +17,6 @@ use crate::args::WorkArgs;
 use crate::escape;
 use crate::failure::{Failure, INTERRUPTED};
 use crate::settings::{NamespaceAccess, Settings};
-use crate::signals::Signals;
 use crate::terminal::Terminal;
 use exec::Program;
 use http::Endpoint;
@@ -57,7 +57,7 @@ pub(super) async fn run(
     let (topic, group) = (&args.of.topic, &args.of.group);
     terminal.remark(format_args!("working on {topic}/{group}"));
     let failure = tokio::select! {
-        () = signals.next() => None,
+        _ = signals.next() => None,
         Some(cannot_run) = stopped.recv() => Some(cannot_run),
     };
     if failure.is_none() {
@@ -65,7 +65,7 @@ pub(super) async fn run(
     }
     let report = tokio::select! {
         biased;
-        () = signals.next() => {
+        _ = signals.next() => {
             terminal.remark("stopped at once; what runs is cut off");
             return Err(Failure::Said(INTERRUPTED));
         }
