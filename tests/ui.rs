@@ -87,6 +87,7 @@ fn missing(stated: &Mistake, found: &Mistake) -> Option<String> {
 fn crates() -> BTreeMap<String, PathBuf> {
     let features = [
         ("cli", cfg!(feature = "cli")),
+        ("schema", cfg!(feature = "schema")),
         ("testing", cfg!(feature = "testing")),
         ("tls", cfg!(feature = "tls")),
         ("tower", cfg!(feature = "tower")),

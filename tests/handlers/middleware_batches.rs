@@ -271,3 +271,38 @@ async fn messages_do_not_wait_for_one_that_middleware_has_ended() {
     }
     panic!("they always waited");
 }
+
+#[tokio::test]
+async fn a_batch_returns_to_its_middleware_while_a_single_handler_runs() {
+    let (test, seen) = (TestBus::start("billing").await, Seen::default());
+    let returned = Arc::new(Semaphore::new(0));
+    let until = Arc::clone(&returned);
+    let waits = move |_: Cancelled| {
+        let returned = Arc::clone(&until);
+        async move {
+            let returned = tokio::time::timeout(PATIENCE / 6, returned.acquire()).await;
+            match returned {
+                Ok(_) => Outcome::Ack,
+                Err(_) => Outcome::dead_letter("the batch has not returned"),
+            }
+        }
+    };
+    let passes = move |delivery: Delivery, next: Next| {
+        let returned = Arc::clone(&returned);
+        async move {
+            let is_batched = delivery.envelope().message_type() == Placed::TYPE;
+            let outcome = next.run(delivery).await;
+            if is_batched {
+                returned.add_permits(1);
+            }
+            outcome
+        }
+    };
+    let router = Router::with_state(seen.clone())
+        .on_batch(store)
+        .on(waits)
+        .with_middleware(passes);
+    run(&test, &[cancellation(1), placed(2)], router).await;
+    assert_eq!(seen.lines(), ["batch [2]"]);
+    assert!(letters(&test).await.is_empty());
+}
