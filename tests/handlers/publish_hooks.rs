@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use redstart::extract::Publisher;
 use redstart::memory::MemoryStore;
 use redstart::middleware::PublishHook;
+use redstart::testing::DeliveryBuilder;
 use redstart::{Container, Envelope, Error, ErrorKind, Message, Published, Topic};
 
 use crate::{Cancelled, ORDERS, PATIENCE, Placed, Seen};
@@ -167,4 +168,36 @@ async fn a_message_that_a_handler_publishes_passes_the_hooks_and_a_retry_does_no
     let lines = seen.in_order().into_iter();
     let originals = lines.filter(|line| line.starts_with("a orders"));
     assert_eq!(originals.count(), 1, "a closed container runs no hook");
+}
+
+/// Notes the failed attempts of each message.
+struct Attempts(Seen);
+
+impl PublishHook for Attempts {
+    fn before(
+        &self,
+        _: &Topic,
+        envelope: &mut Envelope,
+    ) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        let failed = envelope.failed_attempts();
+        self.0.note(format!("{failed} {:?}", envelope.last_error()));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_hook_sees_a_received_message_as_it_is_published_again() {
+    let seen = Seen::default();
+    let builder = Container::builder()
+        .with_memory(MemoryStore::new())
+        .with_publish_hook(Attempts(seen.clone()));
+    let container = builder.connect().await.unwrap();
+    let received = DeliveryBuilder::new(&Placed { id: 1 })
+        .unwrap()
+        .with_attempt(3)
+        .with_last_error("jammed")
+        .build();
+    let bus = container.bus();
+    bus.publish(&ORDERS, received.envelope()).await.unwrap();
+    assert_eq!(seen.in_order(), ["0 None"]);
 }
