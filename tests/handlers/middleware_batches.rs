@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::future::poll_immediate;
 use redstart::middleware::Next;
 use redstart::testing::TestBus;
 use redstart::{
@@ -305,4 +306,24 @@ async fn a_batch_returns_to_its_middleware_while_a_single_handler_runs() {
     run(&test, &[cancellation(1), placed(2)], router).await;
     assert_eq!(seen.lines(), ["batch [2]"]);
     assert!(letters(&test).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_message_that_middleware_gives_up_before_the_call_is_not_in_the_batch() {
+    let (test, seen) = (TestBus::start("billing").await, Seen::default());
+    let gives_up = |delivery: Delivery, next: Next| async move {
+        let first = delivery.envelope().key() == Some("1");
+        let mut running = Box::pin(next.run(delivery));
+        if first && poll_immediate(&mut running).await.is_none() {
+            return Outcome::dead_letter("given up");
+        }
+        running.await
+    };
+    let router = Router::with_state(seen.clone())
+        .on_batch(store)
+        .with_middleware(gives_up);
+    run(&test, &[placed(1), placed(2)], router).await;
+    assert_eq!(seen.lines(), ["batch [2]"]);
+    let errors: Vec<_> = letters(&test).await.into_iter().map(|one| one.3).collect();
+    assert_eq!(errors, ["given up"]);
 }

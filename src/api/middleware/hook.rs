@@ -39,6 +39,11 @@ use crate::domain::{Envelope, Error, ErrorKind, Topic};
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a publish hook",
+    label = "expected a type that implements `PublishHook`",
+    note = "implement `PublishHook` with `before`, `after` or both; a function does not do"
+)]
 pub trait PublishHook: Send + Sync + 'static {
     /// Runs before a message is encoded, on a copy of its envelope, which it may change. The hooks run
     /// in the order of adding. It does not run if the container is closed or the options are out of
