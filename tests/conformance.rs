@@ -128,6 +128,28 @@ mod redis {
     }
 
     redstart::conformance!(redis);
+
+    /// `tests/servers` announces the version of the server that it put into the PATH. Without it,
+    /// the program in the PATH says which version must answer.
+    #[tokio::test]
+    async fn the_suite_runs_on_the_announced_server() {
+        let server = Server::start();
+        let info: String = server.command(&["INFO", "server"]);
+        let field = |name: &str| {
+            let mut lines = info.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        };
+        // Valkey reports the Redis version that it is compatible with, beside its own.
+        let running = field("valkey_version").or_else(|| field("redis_version"));
+        let announced = std::env::var("REDSTART_TEST_SERVER").unwrap_or_else(|_| {
+            let mut program = std::process::Command::new("redis-server");
+            let said = program.arg("--version").output().unwrap().stdout;
+            let said = String::from_utf8(said).unwrap();
+            let version = said.split(" v=").nth(1).expect("a version");
+            version.split_whitespace().next().unwrap().to_owned()
+        });
+        assert_eq!(running, Some(announced.as_str()), "{info}");
+    }
 }
 
 /// The suite once more, every operation done by the role that has it.
