@@ -7,7 +7,7 @@
 //! | [`lifecycle`] | the states of a message and the transitions between them |
 //! | [`reliability`] | how the promises were tested, with the results |
 //! | [`performance`] | how fast Redstart is beside a hand-written loop, and how to measure it |
-//! | [`production`] | how to set up the server, settings, topics, health |
+//! | [`production`] | running in production: server, settings, units, limits, updates, alerts, the day of dead letters |
 //! | [`security`] | access rules, TLS, secrets, hostile input |
 //! | [`metrics`] | the metrics, traces and events |
 //! | [`command_line`] | the tool `redstart`: commands and exit codes |

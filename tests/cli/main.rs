@@ -15,6 +15,7 @@ mod metrics;
 mod operate;
 mod operators;
 mod print;
+mod production;
 mod publish;
 mod retries;
 mod roles;
