@@ -156,6 +156,15 @@ pub mod envelope {
     pub use crate::domain::{Codec, EntryId, RawPayload, Timestamp};
 }
 
+pub mod foreign {
+    //! Foreign entries: entries that a program wrote which does not know Redstart's wire format.
+    //!
+    //! [`ContainerBuilder::with_foreign`](crate::container::ContainerBuilder::with_foreign) takes a
+    //! function that turns such an entry into an envelope. The functions here read common formats.
+    //! The guide [interoperating](crate::docs::interoperating) shows them at work.
+    pub use crate::wire::foreign::{ForeignAnswer, ForeignEntry, cloud_events, debezium, plain};
+}
+
 pub mod kv {
     //! Effects that must not repeat, on a [`Kv`](crate::Kv).
     //!

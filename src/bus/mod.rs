@@ -16,7 +16,8 @@ use crate::api::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Wo
 use crate::domain::BoxFuture;
 use crate::domain::{Codec, Envelope, Error, Group, Topic};
 use crate::store::Store;
-use crate::wire::Limits;
+use crate::wire::foreign::Foreign;
+use crate::wire::{Decoder, Limits};
 
 pub(crate) use publish::Publishing;
 pub(crate) use subscribe::Setup;
@@ -27,7 +28,7 @@ use subscribe::{Start, Subscriptions};
 pub(crate) struct StoreBus {
     store: Arc<dyn Store>,
     service: Group,
-    limits: Limits,
+    decoder: Decoder,
     publishing: Arc<Publishing>,
     overrides: Overrides,
     subscriptions: Arc<Subscriptions>,
@@ -50,7 +51,7 @@ impl StoreBus {
         Self {
             store,
             service,
-            limits,
+            decoder: Decoder::new(limits),
             publishing: Arc::new(publishing),
             subscriptions: Arc::default(),
             start,
@@ -62,6 +63,12 @@ impl StoreBus {
     /// Sets the operators' settings of subscriptions.
     pub(crate) fn with_overrides(mut self, overrides: Overrides) -> Self {
         self.overrides = overrides;
+        self
+    }
+
+    /// Sets the readers of foreign entries.
+    pub(crate) fn with_foreign(mut self, foreign: Foreign) -> Self {
+        self.decoder = self.decoder.with_foreign(foreign);
         self
     }
 

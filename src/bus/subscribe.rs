@@ -12,7 +12,7 @@ use crate::api::publish::PublishPort;
 use crate::api::{SubscribeOptions, Subscription, Work};
 use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, Topic};
 use crate::store::{Member, Store};
-use crate::wire::Limits;
+use crate::wire::Decoder;
 
 /// The parts that a subscription starts from.
 pub(crate) struct Setup {
@@ -20,7 +20,7 @@ pub(crate) struct Setup {
     pub(crate) member: Member,
     pub(crate) work: Work,
     pub(crate) options: SubscribeOptions,
-    pub(crate) limits: Limits,
+    pub(crate) decoder: Decoder,
     /// Publishes for handlers.
     pub(crate) publishing: Arc<dyn PublishPort>,
     /// Called once, when the subscription has ended.
@@ -175,7 +175,7 @@ impl StoreBus {
             member: Member::of(topic, &group, consumer),
             work,
             options,
-            limits: self.limits,
+            decoder: self.decoder.clone(),
             publishing: Arc::clone(&self.publishing) as _,
             ended: Box::new(move || {
                 let mut table = subscriptions.table();

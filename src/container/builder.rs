@@ -15,6 +15,7 @@ use crate::domain::{Codec, Error, Group, Namespace};
 use crate::operate::doctor::Doctor;
 use crate::store::Store;
 use crate::wire::Limits;
+use crate::wire::foreign::{Foreign, ForeignAnswer, ForeignEntry};
 
 /// Where the container stores everything.
 enum Carrier {
@@ -46,6 +47,7 @@ pub struct ContainerBuilder {
     coordinators: Vec<Arc<dyn Coordinator>>,
     pub(super) overrides: Overrides,
     hooks: PublishHooks,
+    foreign: Foreign,
     #[cfg(feature = "testing")]
     observer: Option<Arc<dyn Observer>>,
 }
@@ -78,6 +80,7 @@ impl Default for ContainerBuilder {
             coordinators: Vec::new(),
             overrides: Overrides::default(),
             hooks: PublishHooks::default(),
+            foreign: Foreign::default(),
             #[cfg(feature = "testing")]
             observer: None,
         }
@@ -222,6 +225,41 @@ impl ContainerBuilder {
         self
     }
 
+    /// Adds a reader of foreign entries: entries that a program wrote which does not know Redstart's wire
+    /// format. [`foreign`](crate::foreign) has readers for common formats.
+    ///
+    /// Redstart asks the readers, in the order of adding, before it dead-letters an entry as undecodable.
+    /// The first envelope counts. `None` means that the reader does not know the entry; an `Err` that it
+    /// does, and why the entry is broken. A reader that panics fails this entry only.
+    ///
+    /// The message has the same id at each delivery: Redstart calls the reader twice, and an id that
+    /// differs gives way to one derived from the topic and the entry's id. A fresh correlation id is
+    /// dropped, and the time of the call gives way to that of the entry. Retries and dead letters
+    /// hold the envelope and, after it, all fields of the entry.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use redstart::foreign::ForeignEntry;
+    /// use redstart::{Container, Envelope};
+    ///
+    /// let builder = Container::builder()
+    ///     .with_foreign(|entry: &ForeignEntry<'_>| {
+    ///         let cents: u64 = entry.text("cents")?.parse().ok()?;
+    ///         entry.envelope("order.placed", &cents).ok()
+    ///     })
+    ///     .with_foreign(redstart::foreign::debezium());
+    /// # let _ = builder;
+    /// ```
+    pub fn with_foreign<F, A>(mut self, read: F) -> Self
+    where
+        F: Fn(&ForeignEntry<'_>) -> A + Send + Sync + 'static,
+        A: ForeignAnswer,
+    {
+        self.foreign.add(read);
+        self
+    }
+
     /// Adds a coordinator. The container starts them in the order of these calls and stops them in
     /// reverse.
     pub fn with_coordinator(mut self, coordinator: impl Coordinator) -> Self {
@@ -296,6 +334,7 @@ impl ContainerBuilder {
             read_only: self.read_only,
             overrides: self.overrides,
             hooks: self.hooks,
+            foreign: self.foreign,
         });
         #[cfg(feature = "testing")]
         if let Some(observer) = self.observer {

@@ -41,7 +41,8 @@ use crate::operate::dead_letters::DeadLetters;
 use crate::operate::retries::Retries;
 use crate::operate::topics::Topics;
 use crate::store::Store;
-use crate::wire::Limits;
+use crate::wire::foreign::Foreign;
+use crate::wire::{Decoder, Limits};
 use crate::worker;
 
 /// The time that a coordinator has to stop even after the grace has passed.
@@ -79,7 +80,7 @@ struct Inner {
     bus: Arc<StoreBus>,
     kv: Kv,
     dead_letters: DeadLetters,
-    limits: Limits,
+    decoder: Decoder,
     read_only: bool,
     started: tokio::sync::Mutex<Vec<Started>>,
 }
@@ -96,6 +97,7 @@ pub(crate) struct Parts {
     pub(crate) read_only: bool,
     pub(crate) overrides: Overrides,
     pub(crate) hooks: PublishHooks,
+    pub(crate) foreign: Foreign,
 }
 
 struct Started {
@@ -213,6 +215,7 @@ impl Container {
             read_only,
             overrides,
             hooks,
+            foreign,
         } = parts;
         meters::describe();
         let bus = StoreBus::new(
@@ -224,7 +227,7 @@ impl Container {
             hooks,
             worker::start,
         );
-        let bus = Arc::new(bus.with_overrides(overrides));
+        let bus = Arc::new(bus.with_overrides(overrides).with_foreign(foreign.clone()));
         let dead_letters = DeadLetters::new(
             Arc::clone(&store),
             Arc::clone(&bus) as Arc<dyn MessageBus>,
@@ -236,7 +239,7 @@ impl Container {
             dead_letters,
             store,
             kv,
-            limits,
+            decoder: Decoder::new(limits).with_foreign(foreign),
             read_only,
             started: tokio::sync::Mutex::default(),
         };
@@ -291,7 +294,7 @@ impl Container {
     /// Returns the handle for topics and groups.
     #[must_use]
     pub fn topics(&self) -> Topics {
-        Topics::new(Arc::clone(&self.inner.store), self.inner.limits)
+        Topics::new(Arc::clone(&self.inner.store), self.inner.decoder.clone())
     }
 
     /// Returns the handle for scheduled retries and snoozed messages.

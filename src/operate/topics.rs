@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic, TopicSettings};
 use crate::store::{ConsumerStatus, Fields, GroupAt, GroupStatus, Partition, Store, TopicStatus};
-use crate::wire::{Limits, Undecodable, decode_entry};
+use crate::wire::{Decoder, Undecodable};
 
 /// An entry of a topic, as read without a group.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Topics {
     pub(super) store: Arc<dyn Store>,
-    limits: Limits,
+    decoder: Decoder,
 }
 
 impl Topics {
@@ -31,8 +31,8 @@ impl Topics {
     /// consumer calls every few seconds.
     pub const LIVE_WITHIN: Duration = Duration::from_secs(60);
 
-    pub(crate) fn new(store: Arc<dyn Store>, limits: Limits) -> Self {
-        Self { store, limits }
+    pub(crate) fn new(store: Arc<dyn Store>, decoder: Decoder) -> Self {
+        Self { store, decoder }
     }
 
     /// Creates a topic with settings. Publishing and subscribing create a topic with the defaults.
@@ -160,8 +160,7 @@ impl Topics {
 
     fn read(&self, topic: &Topic, entries: Vec<(EntryId, Fields)>) -> Vec<Entry> {
         let read = |(id, fields): (EntryId, Fields)| {
-            let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
-            let envelope = decode_entry(topic, id, pairs, self.limits);
+            let envelope = self.decoder.decode(topic, id, &fields).envelope;
             Entry {
                 id,
                 envelope,

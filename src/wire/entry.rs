@@ -1,9 +1,9 @@
-//! A stream entry: one field, whose name is the codec and whose value is the envelope.
+//! A stream entry: a field whose name is the codec and whose value is the envelope.
 
 use std::fmt;
 
 use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Timestamp, Topic};
-use crate::wire::envelope;
+use crate::wire::{cloud_event, envelope};
 
 /// The size limit of an entry, checked before the entry is decoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,6 +25,14 @@ impl Limits {
     pub fn with_max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
+    }
+
+    pub(super) fn check(self, bytes: usize) -> Result<(), Undecodable> {
+        let most = self.max_bytes;
+        if bytes > most {
+            return Err(format!("{bytes} bytes, over the limit of {most}").into());
+        }
+        Ok(())
     }
 
     /// The limits of a retry, whose envelope has gained an error text: 64 KiB more.
@@ -99,21 +107,44 @@ pub fn decode_entry<'a>(
     fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     limits: Limits,
 ) -> Result<Envelope, Undecodable> {
-    let (codec, bytes) = fields
-        .into_iter()
-        .find_map(|(name, value)| Codec::from_name(name).map(|codec| (codec, value)))
-        .ok_or_else(|| "no field named `msgpack` or `json`".to_owned())?;
-    if bytes.len() > limits.max_bytes {
-        return Err(format!(
-            "{} bytes, over the limit of {}",
-            bytes.len(),
-            limits.max_bytes
-        )
-        .into());
-    }
-    let draft = envelope::decode(codec, bytes)?;
+    decode_pairs(topic, entry, fields, limits).map(|(envelope, _)| envelope)
+}
+
+/// As [`decode_entry`], with the form that the envelope had.
+pub(super) fn decode_pairs<'a>(
+    topic: &Topic,
+    entry: EntryId,
+    fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    limits: Limits,
+) -> Result<(Envelope, Form), Undecodable> {
+    let mut event = None;
+    let found = fields.into_iter().find_map(|(name, value)| {
+        if name == CLOUD_EVENT {
+            event.get_or_insert(value);
+        }
+        Codec::from_name(name).map(|codec| (Form::Envelope(codec), value))
+    });
+    let (form, bytes) = found
+        .or_else(|| Some((Form::CloudEvent, event?)))
+        .ok_or_else(|| "no field named `msgpack`, `json` or `cloudevents`".to_owned())?;
+    limits.check(bytes.len())?;
+    let draft = match form {
+        Form::Envelope(codec) => envelope::decode(codec, bytes)?,
+        Form::CloudEvent => cloud_event::decode(bytes)?,
+    };
     let appended = entry.time().unwrap_or(Timestamp::MAX);
-    Ok(draft.complete(&format!("redstart:{topic}:{entry}"), appended)?)
+    let envelope = draft.complete(envelope::derived_id(topic, entry), appended)?;
+    Ok((envelope, form))
+}
+
+/// The name of the field that holds a CloudEvent.
+const CLOUD_EVENT: &[u8] = b"cloudevents";
+
+/// How an entry holds its envelope.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    Envelope(Codec),
+    CloudEvent,
 }
 
 #[cfg(test)]

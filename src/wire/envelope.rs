@@ -10,7 +10,7 @@ use rmp::encode as put;
 use serde_json::value::RawValue;
 
 use crate::domain::msgpack::{Cursor, Flaw};
-use crate::domain::{Codec, Envelope, Error, ErrorKind, RawPayload, Timestamp};
+use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, RawPayload, Timestamp, Topic};
 
 /// A decoded envelope that may lack fields which the producer left out.
 #[derive(Debug, Default)]
@@ -30,6 +30,12 @@ pub(super) struct Draft {
 
 fn encode_error(message: &'static str) -> Error {
     Error::new(ErrorKind::Encode, "encode envelope", message)
+}
+
+/// The id of a message whose producer gave it none.
+pub(super) fn derived_id(topic: &Topic, entry: EntryId) -> uuid::Uuid {
+    let origin = format!("redstart:{topic}:{entry}");
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, origin.as_bytes())
 }
 
 /// Encodes an envelope in a codec.
@@ -263,13 +269,16 @@ fn headers(raw: &RawValue) -> Result<BTreeMap<String, String>, String> {
 impl Draft {
     /// Fills in the fields that the producer left out.
     ///
-    /// The id is derived from `origin` (topic and entry), so that every delivery of the entry has
-    /// the same one.
-    pub(super) fn complete(self, origin: &str, appended: Timestamp) -> Result<Envelope, String> {
+    /// `own_id` is derived from topic and entry, so that every delivery of the entry has the same one.
+    pub(super) fn complete(
+        self,
+        own_id: uuid::Uuid,
+        appended: Timestamp,
+    ) -> Result<Envelope, String> {
         // Some producers write an empty text for an absent one, because their language has no null.
         let id = match self.id.filter(|text| !text.is_empty()) {
             Some(text) => uuid::Uuid::try_parse(&text).map_err(|e| format!("field \"id\": {e}"))?,
-            None => uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, origin.as_bytes()),
+            None => own_id,
         };
         let created_at = match self.created_at.filter(|text| !text.is_empty()) {
             Some(text) => text

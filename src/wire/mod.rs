@@ -1,9 +1,12 @@
 //! The wire format: stream entries, redeliveries, dead letters, values and export lines as bytes.
 
+mod cloud_event;
 pub(crate) mod dead_letter;
+mod decoder;
 mod entry;
 mod envelope;
 mod export;
+pub mod foreign;
 mod form;
 pub(crate) mod redelivery;
 #[cfg(test)]
@@ -11,6 +14,7 @@ mod stored_formats;
 pub(crate) mod value;
 
 pub use dead_letter::Record;
+pub(crate) use decoder::{Decoded, Decoder, with_envelope, with_later_envelope};
 pub use entry::{Limits, Undecodable, decode_entry, encode_entry};
 pub(crate) use export::FieldBytes;
 

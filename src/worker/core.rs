@@ -15,7 +15,7 @@ use crate::api::options::SubscribeOptions;
 use crate::api::publish::PublishPort;
 use crate::domain::{Error, RetryPolicy, TopicSettings};
 use crate::store::{Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, Member, Store};
-use crate::wire::Limits;
+use crate::wire::Decoder;
 use crate::worker::fault::{Faults, Pressure};
 use crate::worker::intake::capacity::Capacity;
 use crate::worker::intake::gate::Gate;
@@ -39,7 +39,7 @@ pub(crate) struct Core {
     /// How long an attempt may run; `None`: without a limit.
     pub(crate) longest_run: Option<Duration>,
     pub(crate) options: SubscribeOptions,
-    pub(crate) limits: Limits,
+    pub(crate) decoder: Decoder,
     pub(crate) meters: Arc<Meters>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) capacity: Capacity,
@@ -108,7 +108,7 @@ impl Core {
         store: Arc<dyn Store>,
         member: Member,
         options: SubscribeOptions,
-        limits: Limits,
+        decoder: Decoder,
         settings: TopicSettings,
         work: &Work,
         publishing: Arc<dyn PublishPort>,
@@ -143,7 +143,7 @@ impl Core {
             member,
             home: Arc::new(home),
             options,
-            limits,
+            decoder,
             meters,
             in_flight,
             queue: Queue::default(),

@@ -20,7 +20,7 @@ use crate::store::{
     StartFrom, Store, Unmarked,
 };
 use crate::wire::dead_letter::encode_record;
-use crate::wire::{Limits, encode_entry};
+use crate::wire::{Decoder, Limits, encode_entry};
 use crate::worker::core::{Core, Settlements};
 use crate::worker::fault::Fault;
 use crate::worker::intake::in_flight::HandOut;
@@ -124,7 +124,7 @@ impl Fixture {
             store,
             member(),
             options,
-            limits,
+            Decoder::default(),
             settings,
             &work,
             publishing,

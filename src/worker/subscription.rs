@@ -38,7 +38,7 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
         member,
         work,
         options,
-        limits,
+        decoder,
         publishing,
         ended,
     } = setup;
@@ -50,7 +50,7 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
     let opened = store.open(&Opening::of(&member)).await?;
 
     let (core, settlements) =
-        Core::new(store, member, options, limits, settings, &work, publishing);
+        Core::new(store, member, options, decoder, settings, &work, publishing);
     core.lease.set(&*core.store, &core.member).await?;
     let core = Arc::new(core);
     let tasks = spawn(&core, opened, work, settlements);

@@ -7,7 +7,7 @@ use crate::domain::{Codec, DeadLetter, EntryId, Envelope, Error, ErrorKind, Grou
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
 use crate::operate::dead_letters::journal::Order;
 use crate::store::{Disposition, GroupAt};
-use crate::wire::encode_entry;
+use crate::wire::{encode_entry, with_later_envelope};
 
 const OPERATION: &str = "edit dead letter";
 
@@ -96,7 +96,6 @@ impl DeadLetters {
         envelope.reset_attempts();
         // The limits of publishing hold here too: editing is not a way around them.
         let (name, bytes) = encode_entry(&envelope, codec, self.limits)?;
-        let name = Bytes::from_static(name.as_bytes());
-        Ok(vec![(name, Bytes::from(bytes))])
+        Ok(with_later_envelope(&letter.fields, name, bytes))
     }
 }

@@ -12,7 +12,7 @@ use crate::domain::{
 use crate::store::{Commit, DeliveryId, Fields, Member};
 use crate::wire::dead_letter::encode_record;
 use crate::wire::redelivery::Redelivery;
-use crate::wire::{Limits, Undecodable, encode_entry};
+use crate::wire::{Limits, Undecodable, encode_entry, with_envelope, with_later_envelope};
 use crate::worker::core::{Core, Write};
 use crate::worker::handle::decode::Entry;
 use crate::worker::intake::in_flight::HandOut;
@@ -163,7 +163,7 @@ impl<'a> Consumer<'a> {
         if let Some(error) = &error {
             self.record(&mut entry.history, attempts, error);
         }
-        match redelivery(&entry.history, envelope, attempts, error) {
+        match redelivery(&entry, envelope, attempts, error) {
             Ok(redelivery) => Ending::Reschedule {
                 delay,
                 redelivery,
@@ -214,6 +214,9 @@ impl<'a> Consumer<'a> {
         attempts: u32,
         error: String,
     ) -> Ending {
+        if let Some(envelope) = envelope.filter(|_| entry.is_foreign) {
+            entry.fields = of_foreign(entry.fields, envelope);
+        }
         // A dead letter names at least one failed attempt.
         if entry.history.failures.is_empty() {
             self.record(&mut entry.history, attempts, &error);
@@ -240,9 +243,20 @@ impl<'a> Consumer<'a> {
     }
 }
 
+/// The fields of the dead letter of a foreign entry: its envelope, so that every tool can read it, and
+/// the original.
+fn of_foreign(fields: Fields, envelope: &Envelope) -> Fields {
+    let codec = envelope.payload.codec();
+    match encode_entry(envelope, codec, Limits::default().without_bound()) {
+        Ok((name, bytes)) => with_envelope(&fields, name, bytes),
+        // A redrive asks the readers again.
+        Err(_) => fields,
+    }
+}
+
 /// Encodes the redelivery in which a message comes back to its group.
 fn redelivery(
-    history: &DeliveryHistory,
+    entry: &Entry,
     envelope: &Envelope,
     attempts: u32,
     error: Option<String>,
@@ -255,10 +269,13 @@ fn redelivery(
     let codec = envelope.payload.codec();
     // A message that was small enough to come in must not be lost for its error text.
     let (name, bytes) = encode_entry(&envelope, codec, Limits::default().without_bound())?;
-    let fields: Fields = vec![(Bytes::from_static(name.as_bytes()), Bytes::from(bytes))];
+    let fields = match entry.is_foreign {
+        true => with_envelope(&entry.fields, name, bytes),
+        false => with_later_envelope(&entry.fields, name, bytes),
+    };
     let redelivery = Redelivery {
         fields,
-        history: history.clone(),
+        history: entry.history.clone(),
         starts_over: false,
     };
     Ok(redelivery.encode())
@@ -269,6 +286,8 @@ mod tests {
     use super::*;
     use crate::domain::ConsumerName;
     use crate::store::Lane;
+    use crate::wire::Decoder;
+    use crate::wire::foreign::{Foreign, ForeignEntry};
     use crate::worker::handle::decode::decode;
     use crate::worker::handle::decode::tests::{envelope, fetched, fields, history};
 
@@ -289,14 +308,14 @@ mod tests {
 
     fn entry(of: &Envelope) -> Entry {
         let fetched = fetched(Lane::Log, fields(of));
-        decode(member().topic(), fetched, Limits::default()).0
+        decode(member().topic(), fetched, &Decoder::default()).0
     }
 
     /// Decodes a redelivery as the next consumer will.
     fn next(redelivery: Bytes) -> (Entry, Envelope) {
         let fields = vec![(Bytes::from_static(b"parcel"), redelivery)];
         let fetched = fetched(Lane::Redelivery, fields);
-        let (entry, envelope) = decode(member().topic(), fetched, Limits::default());
+        let (entry, envelope) = decode(member().topic(), fetched, &Decoder::default());
         (entry, envelope.unwrap())
     }
 
@@ -396,5 +415,61 @@ mod tests {
             (undecodable.message_type.as_str(), undecodable.message_id),
             ("", None)
         );
+    }
+
+    /// A foreign entry, decoded by a worker with a reader.
+    fn foreign_entry() -> (Entry, Envelope) {
+        let mut foreign = Foreign::default();
+        foreign.add(|entry: &ForeignEntry<'_>| entry.envelope("login", entry.text("user")?).ok());
+        let decoder = Decoder::default().with_foreign(foreign);
+        let (entry, envelope) = decode(member().topic(), fetched(Lane::Log, original()), &decoder);
+        (entry, envelope.unwrap())
+    }
+
+    /// The fields of a foreign entry; one has the name of an envelope.
+    fn original() -> Fields {
+        let pairs = [("user", "ann"), ("json", "{")];
+        let owned = |(name, value): (&'static str, &'static str)| {
+            (
+                Bytes::from_static(name.as_bytes()),
+                Bytes::from_static(value.as_bytes()),
+            )
+        };
+        pairs.into_iter().map(owned).collect()
+    }
+
+    #[test]
+    fn a_retry_of_a_foreign_entry_needs_no_reader_and_keeps_the_original() {
+        let member = member();
+        let (mut current, mut of) = foreign_entry();
+        let id = of.id();
+        for attempt in 1..=2 {
+            let error = Some("printer jammed".to_owned());
+            let ending = consumer(&member).reschedule(current, &of, SECOND, attempt, error);
+            let Ending::Reschedule { redelivery, .. } = ending else {
+                panic!("{ending:?}");
+            };
+            (current, of) = next(redelivery);
+            assert_eq!((of.id(), of.failed_attempts()), (id, attempt));
+            assert_eq!(of.message_type(), "login");
+            assert_eq!(current.fields[1..], original()[..], "attempt {attempt}");
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_of_a_foreign_entry_has_its_envelope_and_the_original() {
+        let member = member();
+        let (entry, of) = foreign_entry();
+        let error = "printer jammed".to_owned();
+        let ending = consumer(&member).dead_letter(entry, &of, Reason::Exhausted, 1, error);
+        let Ending::DeadLetter(dead) = ending else {
+            panic!("{ending:?}");
+        };
+        assert_eq!(dead.fields[1..], original()[..]);
+        assert_eq!(dead.message_id, Some(of.id()));
+        assert_eq!(dead.message_type, "login");
+        let decoder = Decoder::default();
+        let decoded = decoder.decode(member.topic(), dead.history.origin, &dead.fields);
+        assert_eq!(decoded.envelope.unwrap(), of);
     }
 }

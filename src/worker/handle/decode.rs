@@ -3,7 +3,7 @@
 use crate::domain::{DeliveryHistory, Envelope, Topic};
 use crate::store::{DeliveryId, Fetched, Fields, Lane};
 use crate::wire::redelivery::Redelivery;
-use crate::wire::{Limits, Undecodable, decode_entry};
+use crate::wire::{Decoded, Decoder, Undecodable};
 
 /// The entry of a delivery, whether or not its envelope decodes.
 #[derive(Debug)]
@@ -12,75 +12,65 @@ pub(super) struct Entry {
     /// The fields as the producer wrote them: a dead letter stores them byte for byte.
     pub(super) fields: Fields,
     pub(super) history: DeliveryHistory,
+    /// Whether the fields hold the message in a form that the wire format does not have: a retry and
+    /// a dead letter then have the envelope too.
+    pub(super) is_foreign: bool,
 }
 
 /// Decodes a fetched entry of either lane.
 pub(super) fn decode(
     topic: &Topic,
     fetched: Fetched,
-    limits: Limits,
+    decoder: &Decoder,
 ) -> (Entry, Result<Envelope, Undecodable>) {
     let Fetched {
         receipt: id,
         fields,
         ..
     } = fetched;
-    if id.lane == Lane::Log {
+    let undecodable = |fields, error| {
         let history = DeliveryHistory::from(id.id);
-        let envelope = decode_fields(topic, &history, &fields, limits);
-        return (
-            Entry {
-                id,
-                fields,
-                history,
-            },
-            envelope,
-        );
-    }
-    let redelivery = match Redelivery::decode(&fields) {
-        Ok(redelivery) => redelivery,
-        Err(error) => {
-            let history = DeliveryHistory::from(id.id);
-            return (
-                Entry {
-                    id,
-                    fields,
-                    history,
-                },
-                Err(error),
-            );
-        }
+        let entry = Entry {
+            id,
+            fields,
+            history,
+            is_foreign: false,
+        };
+        (entry, Err(error))
     };
-    let Redelivery {
-        fields,
-        history,
-        starts_over,
-    } = redelivery;
-    // A failure adds its error text to the envelope, so the limit is higher here.
-    let mut envelope = decode_fields(topic, &history, &fields, limits.for_retries());
+    let (fields, history, starts_over, decoded) = if id.lane == Lane::Log {
+        let history = DeliveryHistory::from(id.id);
+        let decoded = decoder.decode(topic, id.id, &fields);
+        (fields, history, false, decoded)
+    } else {
+        let redelivery = match Redelivery::decode(&fields) {
+            Ok(redelivery) => redelivery,
+            Err(error) => return undecodable(fields, error),
+        };
+        let Redelivery {
+            fields,
+            history,
+            starts_over,
+        } = redelivery;
+        let decoded = decoder.decode_retry(topic, history.origin, &fields);
+        (fields, history, starts_over, decoded)
+    };
+    let Decoded {
+        mut envelope,
+        is_foreign,
+    } = decoded;
     if let Ok(envelope) = &mut envelope
         && starts_over
     {
         envelope.reset_attempts();
     }
-    (
-        Entry {
-            id,
-            fields,
-            history,
-        },
-        envelope,
-    )
-}
-
-fn decode_fields(
-    topic: &Topic,
-    history: &DeliveryHistory,
-    fields: &Fields,
-    limits: Limits,
-) -> Result<Envelope, Undecodable> {
-    let pairs = fields.iter().map(|(name, value)| (&name[..], &value[..]));
-    decode_entry(topic, history.origin, pairs, limits)
+    let entry = Entry {
+        id,
+        fields,
+        history,
+        is_foreign,
+    };
+    (entry, envelope)
 }
 
 #[cfg(test)]
@@ -89,7 +79,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::domain::{Codec, EntryId, FailedAttempt, Timestamp};
-    use crate::wire::encode_entry;
+    use crate::wire::{Limits, encode_entry};
 
     pub(crate) fn envelope(failed: u32) -> Envelope {
         let mut envelope = Envelope::new("order.placed", &7)
@@ -141,7 +131,7 @@ pub(super) mod tests {
     }
 
     fn decode(fetched: Fetched) -> (Entry, Result<Envelope, Undecodable>) {
-        super::decode(&Topic::new("orders").unwrap(), fetched, Limits::default())
+        super::decode(&Topic::new("orders").unwrap(), fetched, &Decoder::default())
     }
 
     #[test]

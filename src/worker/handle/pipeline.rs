@@ -194,7 +194,7 @@ async fn mark(core: &Core, begins: &[Begin]) -> Option<Vec<Holder>> {
 pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
     let Queued { fetched, lease } = queued;
     let begun = lease.before();
-    let (mut entry, envelope) = decode(core.member.topic(), fetched, core.limits);
+    let (mut entry, envelope) = decode(core.member.topic(), fetched, &core.decoder);
     let envelope = match envelope {
         Ok(envelope) => envelope,
         Err(error) => {
