@@ -181,6 +181,7 @@ pub mod topics {
     pub use crate::domain::{ConsumerName, Retention, TopicSettings};
     pub use crate::operate::gauges::{GroupGauges, TopicGauges};
     pub use crate::operate::group_removal::PlannedRemoval;
+    pub use crate::operate::housekeeping::Housekeeping;
     pub use crate::operate::plan::{Confirmed, Plan};
     pub use crate::operate::topics::{Entry, Topics};
     pub use crate::store::{ConsumerStatus, GroupRemoval, GroupStatus, StartFrom, TopicStatus};

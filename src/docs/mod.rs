@@ -70,6 +70,7 @@ pub mod reliability {}
 #[doc = include_str!("acl/consumer.acl")]
 #[doc = include_str!("acl/operator.acl")]
 #[doc = include_str!("acl/viewer.acl")]
+#[doc = include_str!("acl/janitor.acl")]
 /// ```
 pub mod security {}
 

@@ -66,6 +66,15 @@ impl Topics {
         Ok(all)
     }
 
+    /// Lists the names of the namespace's topics, sorted.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn names(&self) -> Result<Vec<Topic>, Error> {
+        self.store.topics().list().await
+    }
+
     /// The status of a topic and its groups; `None` when the topic does not exist.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::source::{DeliveryId, GroupAt, Partition};
-use crate::domain::{ConsumerName, EntryId, Group, Migration, Topic, TopicSettings};
+use crate::domain::{ConsumerName, EntryId, Group, Migration, Timestamp, Topic, TopicSettings};
 
 /// A duration as whole milliseconds.
 fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -152,6 +152,9 @@ pub struct LogProgress {
     pub last: EntryId,
     /// How many entries the log has received; `None` where the store does not know.
     pub appended: Option<u64>,
+    /// When a consumer or a janitor last trimmed it, by
+    /// [`Topics::trim_in_turn`](crate::store::Topics::trim_in_turn); `None` if none did.
+    pub trimmed: Option<Timestamp>,
     /// Its groups, by name.
     pub groups: Vec<GroupProgress>,
 }

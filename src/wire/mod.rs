@@ -6,7 +6,7 @@ mod decoder;
 mod entry;
 mod envelope;
 mod export;
-pub mod foreign;
+pub(crate) mod foreign;
 mod form;
 pub(crate) mod redelivery;
 #[cfg(test)]

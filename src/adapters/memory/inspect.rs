@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::adapter::{MemoryAdapter, turn};
 use super::sequence::Cursor;
 use super::state::{GroupState, TopicState};
-use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, Group, Migration};
+use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, Group, Migration, Timestamp};
 use crate::store::{
     ConsumerStatus, DeliveryId, GroupAt, GroupProgress, GroupStatus, Inspect, LONGEST_UNSETTLED,
     Lane, LogProgress, Partition, ServerInfo, TopicStatus, Unsettled,
@@ -42,12 +42,16 @@ pub(super) fn consumers(group: &GroupState) -> Vec<ConsumerStatus> {
         .collect()
 }
 
-fn progress(topic: &TopicState) -> LogProgress {
+fn progress(topic: &TopicState, now: u64) -> LogProgress {
     let groups = topic.groups.iter();
     LogProgress {
         last: topic.log.last(),
         // Only this adapter removes entries, and never one that a group still needs.
         appended: None,
+        trimmed: topic.trimmed.and_then(|at| {
+            let ago = u64::try_from(at.elapsed().as_millis()).ok()?;
+            Timestamp::from_millis(i64::try_from(now.saturating_sub(ago)).ok()?).ok()
+        }),
         groups: groups
             .map(|(name, group)| GroupProgress {
                 group: name.clone(),
@@ -116,10 +120,11 @@ impl Inspect for MemoryAdapter {
         at: &'a Partition,
     ) -> BoxFuture<'a, Result<Option<LogProgress>, Error>> {
         turn(move || {
+            let now = self.shared.now();
             Ok(self.with(|space| {
                 let state = space.topics.get(at.topic())?;
                 let is_empty = state.log.last() == EntryId::default() && state.groups.is_empty();
-                (!is_empty).then(|| progress(state))
+                (!is_empty).then(|| progress(state, now))
             }))
         })
     }

@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 use redstart::{Container, Namespace, container::ContainerBuilder};
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::args::ForeignFormat;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -46,6 +47,21 @@ pub(crate) struct Settings {
         hide_env_values = true
     )]
     pub(crate) namespace: Option<String>,
+    /// Also read entries that other programs write in this format: debezium, cloudevents, plain:TYPE
+    ///
+    /// Debezium: as the Redis sink of Debezium Server writes them. Cloudevents: CloudEvents 1.0 as JSON,
+    /// in a field with any name. Plain: one text for each field, as a message of the type. Several
+    /// formats stand with commas between them.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "REDSTART_FOREIGN",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_parser = ForeignFormat::parse
+    )]
+    pub(crate) foreign: Vec<ForeignFormat>,
     /// Write results as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -86,6 +102,9 @@ impl Settings {
         }
         if let Some(name) = self.namespace.as_deref().filter(|name| !name.is_empty()) {
             builder = builder.with_namespace(Namespace::new(name).map_err(Failure::of_settings)?);
+        }
+        for format in &self.foreign {
+            builder = format.add_to(builder);
         }
         Ok(builder)
     }
@@ -158,6 +177,7 @@ mod tests {
         let settings = Settings {
             redis_url: Some("redis://:canary@h/".to_owned()),
             namespace: None,
+            foreign: Vec::new(),
             json: false,
             log: LevelFilter::OFF,
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{EntryId, Topic};
+use crate::domain::{EntryId, Retention, Timestamp, Topic};
 use crate::operate::dead_letters::counted;
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::operate::doctor::progress::{self, Circumstances, GroupFacts};
@@ -21,7 +21,15 @@ pub(super) struct TopicFacts {
     /// How many of its entries every group has settled, of those before the first that one has not;
     /// `None` where they are too many to count, or unknown.
     pub(super) settled: Option<u64>,
+    /// The time of the entry that makes the settled ones many; `None` where there are few.
+    pub(super) many_settled: Option<Timestamp>,
 }
+
+/// So many entries that every group has settled are many. Trimming removes whole nodes of a stream, so
+/// some stay in any case.
+pub(super) const MANY_SETTLED: usize = 200;
+/// A consumer trims at least every 30 seconds.
+const UNTRIMMED: Duration = Duration::from_secs(120);
 
 pub(super) fn judge(
     topics: &[TopicFacts],
@@ -33,6 +41,7 @@ pub(super) fn judge(
     for topic in topics {
         let (name, log) = (&topic.status.topic, topic.progress.as_ref());
         findings.extend(log.and_then(|log| progress::ahead(name, log, at)));
+        findings.extend(log.and_then(|log| untrimmed(topic, log, at)));
         for (status, facts) in topic.status.groups.iter().zip(&topic.groups) {
             let groups = log.map_or(&[][..], |log| &log.groups);
             let group = groups.iter().find(|one| one.group == status.group);
@@ -154,6 +163,39 @@ fn of_slowest(topic: &Topic, status: &GroupStatus, facts: &GroupFacts) -> (Strin
     (by, fix)
 }
 
+/// Whether settled entries stay because no process of Redstart removes them.
+fn untrimmed(topic: &TopicFacts, log: &LogProgress, at: &Circumstances) -> Option<Finding> {
+    let since = |time: Timestamp| {
+        let millis = at.now.as_millis().saturating_sub(time.as_millis());
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    };
+    let is_settled = topic.status.settings.retention() == Retention::Settled;
+    let age = since(topic.many_settled.filter(|_| is_settled)?);
+    let trimmed = log.trimmed.map(since);
+    if age < UNTRIMMED || trimmed.is_some_and(|ago| ago < UNTRIMMED) {
+        return None;
+    }
+    let last = trimmed.map_or_else(
+        || "no process of Redstart has removed any".to_owned(),
+        |ago| {
+            format!(
+                "a process of Redstart last removed some {} ago",
+                roughly(ago)
+            )
+        },
+    );
+    let name = &topic.status.topic;
+    let what = format!(
+        "{name}: more than {MANY_SETTLED} entries that every group has settled are not removed; {last}"
+    );
+    let finding = Finding::new(Severity::Warning, "trimming", what).because(
+        "consumers of other programs remove nothing, so the topic fills the server's memory",
+    );
+    Some(finding.advise(format!(
+        "run `redstart janitor {name}` beside the topic's consumers"
+    )))
+}
+
 /// Whether messages wait for a group without an active consumer.
 fn is_stuck(
     topic: &TopicStatus,
@@ -239,6 +281,7 @@ mod tests {
             groups: vec![facts],
             progress: None,
             settled: None,
+            many_settled: None,
         }
     }
 
@@ -393,5 +436,45 @@ mod tests {
                 .iter()
                 .all(|one| one.check == "groups")
         );
+    }
+
+    #[test]
+    fn settled_entries_that_nobody_removes_are_found() {
+        let now = Timestamp::from_millis(10_000_000).unwrap();
+        let ago = |millis| Timestamp::from_millis(now.as_millis() - millis).ok();
+        let at = Circumstances { now, ..at() };
+        let found = |many_settled, trimmed, retention| {
+            let mut topic = facts([0, 0, 0], GroupFacts::default());
+            topic.status.settings = TopicSettings::default().with_retention(retention);
+            topic.many_settled = many_settled;
+            let log = LogProgress {
+                last: EntryId::default(),
+                appended: None,
+                trimmed,
+                groups: Vec::new(),
+            };
+            untrimmed(&topic, &log, &at)
+        };
+        let settled = Retention::Settled;
+        let never = found(ago(300_000), None, settled).unwrap();
+        assert_eq!(never.severity, Severity::Warning);
+        assert!(
+            never.advice.contains("`redstart janitor orders`"),
+            "{never:?}"
+        );
+        let once = found(ago(300_000), ago(200_000), settled).unwrap();
+        assert!(
+            once.what.contains("200 s ago") || once.what.contains("3 min ago"),
+            "{once:?}"
+        );
+        assert_eq!(
+            found(ago(300_000), ago(20_000), settled),
+            None,
+            "trimmed lately"
+        );
+        assert_eq!(found(ago(20_000), None, settled), None, "young entries");
+        assert_eq!(found(None, None, settled), None, "few entries");
+        let by_age = Retention::Age(Duration::from_secs(60));
+        assert_eq!(found(ago(300_000), None, by_age), None, "kept on purpose");
     }
 }

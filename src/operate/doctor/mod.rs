@@ -183,11 +183,16 @@ impl Doctor {
             Some(progress) => self.settled(&at, &status, progress).await?,
             None => None,
         };
+        let many_settled = match &progress {
+            Some(progress) => self.many_settled(&at, &status, progress).await?,
+            None => None,
+        };
         Ok(Some(TopicFacts {
             status,
             groups,
             progress,
             settled,
+            many_settled,
         }))
     }
 
@@ -230,6 +235,29 @@ impl Doctor {
             after = page.last().map(|(id, _)| *id);
         }
         Ok(None)
+    }
+
+    /// The time of the entry that makes the settled entries many, if they are.
+    async fn many_settled(
+        &self,
+        at: &Partition,
+        status: &TopicStatus,
+        progress: &LogProgress,
+    ) -> Result<Option<Timestamp>, Error> {
+        let floor = progress.groups.iter().map(groups::floor).min();
+        let Some(floor) = floor.filter(|_| status.entries > groups::MANY_SETTLED as u64) else {
+            return Ok(None);
+        };
+        let (mut after, mut left) = (None, groups::MANY_SETTLED);
+        // Heavy entries come in smaller pages.
+        while left > 0 {
+            let page = self.store.log().browse(at, after, left).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(None);
+            };
+            (after, left) = (Some(*last), left.saturating_sub(page.len()));
+        }
+        Ok(after.filter(|last| *last < floor).and_then(EntryId::time))
     }
 
     /// When the oldest entry was published that a group has not settled.

@@ -252,6 +252,7 @@ mod tests {
         LogProgress {
             last,
             appended,
+            trimmed: None,
             groups: Vec::new(),
         }
     }

@@ -44,6 +44,7 @@ pub mod claims;
 pub mod dead_letter_counts;
 pub mod dead_letters;
 pub mod deduplication;
+pub mod foreign;
 pub mod groups;
 pub mod health;
 pub mod kv;
@@ -121,6 +122,12 @@ macro_rules! conformance {
             a_blocked_fetch_can_be_interrupted,
             without_its_group_a_reader_returns_an_error,
             a_failing_handler_does_not_disturb_other_handlers,
+        );
+        $crate::conformance_checks!($factory, foreign:
+            a_foreign_entry_is_retried_with_its_id,
+            a_dead_foreign_entry_can_be_redriven_without_its_reader,
+            a_bad_reader_costs_its_own_entry_only,
+            every_group_sees_one_id_of_a_foreign_entry,
         );
         $crate::conformance_checks!($factory, groups:
             consumers_share_and_every_group_sees_everything,

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use redis::{RedisError, Value};
+use redis::{FromRedisValue, RedisError, Value};
 
 use super::is_absent;
 use crate::adapters::redis::adapter::RedisAdapter;
 use crate::adapters::redis::net::error;
 use crate::adapters::redis::resp::reply::{self, Flat};
-use crate::domain::{EntryId, Error, Group};
+use crate::domain::{EntryId, Error, Group, Timestamp};
 use crate::store::{
     DeliveryId, GroupAt, GroupProgress, LONGEST_UNSETTLED, Lane, LogProgress, Partition, Unsettled,
 };
@@ -42,6 +42,7 @@ impl RedisAdapter {
         let Some((stream, rows)) = facts.map_err(on)? else {
             return Ok(None);
         };
+        let trimmed: Option<i64> = self.meta_field(at, "trimmed").await.map_err(on)?;
         let last = id(&stream, "last-generated-id").map_err(|e| on(error::sent(OPERATION, e)))?;
         let mut groups = Vec::new();
         for row in rows {
@@ -52,8 +53,24 @@ impl RedisAdapter {
             last,
             // Redis counts since 7.0.
             appended: number(&stream, "entries-added"),
+            trimmed: trimmed.and_then(|millis| Timestamp::from_millis(millis).ok()),
             groups,
         }))
+    }
+
+    /// A field of the topic's settings.
+    async fn meta_field<T: FromRedisValue>(
+        &self,
+        at: &Partition,
+        field: &str,
+    ) -> Result<Option<T>, Error> {
+        let meta = self.keys.meta(at);
+        let read = self.net.run(OPERATION, &meta, async |connection| {
+            let mut command = redis::cmd("HGET");
+            command.arg(&meta).arg(field);
+            command.query_async(connection).await
+        });
+        read.await
     }
 
     async fn group_progress(
@@ -71,18 +88,8 @@ impl RedisAdapter {
             group,
         };
         let delivered = id(&row, "last-delivered-id").map_err(|e| error::sent(OPERATION, e))?;
-        let (meta, field) = (
-            self.keys.meta(&at.partition),
-            format!("lease:{}", at.group.as_str()),
-        );
-        let lease: Option<u64> = self
-            .net
-            .run(OPERATION, &meta, async |connection| {
-                let mut command = redis::cmd("HGET");
-                command.arg(&meta).arg(&field);
-                command.query_async(connection).await
-            })
-            .await?;
+        let lease = format!("lease:{}", at.group.as_str());
+        let lease: Option<u64> = self.meta_field(&at.partition, &lease).await?;
         let mut unsettled = Vec::new();
         for lane in [Lane::Log, Lane::Redelivery] {
             unsettled.extend(self.unsettled(&at, lane).await?);

@@ -2,7 +2,9 @@
 
 mod dead;
 mod doctor;
+mod format;
 mod groups;
+mod janitor;
 mod kv;
 mod metrics;
 mod number;
@@ -22,7 +24,9 @@ pub(crate) use dead::{
     PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs, ShowArgs, SummaryArgs, WatchArgs,
 };
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use format::{ForeignFormat, Format};
 pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs};
+pub(crate) use janitor::JanitorArgs;
 pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
 pub(crate) use metrics::MetricsArgs;
 pub(crate) use pages::{CompletionsArgs, ManArgs};
@@ -77,6 +81,7 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     Health(HealthArgs),
     Doctor(DoctorArgs),
+    Janitor(JanitorArgs),
     Metrics(MetricsArgs),
     Print(PrintArgs),
     Completions(CompletionsArgs),
@@ -122,6 +127,7 @@ impl Command {
                 MigrateAction::Up { .. } => return NamespaceAccess::Create,
                 MigrateAction::Status => false,
             },
+            Self::Janitor(_) => true,
             Self::Tail(_)
             | Self::Topics(_)
             | Self::Health(_)
@@ -157,6 +163,7 @@ impl Command {
             | Self::Kv(_)
             | Self::Health(_)
             | Self::Doctor(_)
+            | Self::Janitor(_)
             | Self::Completions(_)
             | Self::Man(_) => false,
         }
@@ -175,6 +182,10 @@ headers. The options then fill the fields that a line leaves out. The tool ignor
 lastError, because it publishes a new message. A line with any other field fails, unless
 --keep-unknown is given. It skips empty lines.
 
+With --format cloudevents each line is a CloudEvent 1.0 as JSON. The message keeps its id, its time
+and all of its attributes; the options fill the subject, tenantid and correlationid that it leaves
+out.
+
 The tool reports a line that fails on stderr, with its number and the rule that it breaks, and
 publishes the others, unless --stop-on-error is set.",
     after_help = "\
@@ -182,6 +193,7 @@ Examples:
   echo '{\"cents\":1250}' | redstart publish orders --type order.placed --key order-7
   redstart publish orders --envelope < orders.ndjson
   redstart tail orders --from-beginning --envelope | redstart publish copy --envelope --keep-unknown
+  curl -s https://example.org/events | redstart publish orders --format cloudevents
 
 With --json: {\"published\",\"duplicates\",\"failed\",\"unknown\"}, four counts. A duplicate was published
 before, within the deduplication window. An unknown message may have been published: the connection
@@ -196,12 +208,15 @@ pub(crate) struct PublishArgs {
     #[arg(
         long = "type",
         value_name = "TYPE",
-        required_unless_present = "envelope"
+        required_unless_present_any = ["envelope", "format"]
     )]
     pub(crate) message_type: Option<String>,
     /// Read each line as an envelope, not only a payload
     #[arg(long)]
     pub(crate) envelope: bool,
+    /// Read each line as a message in this format
+    #[arg(long, value_enum, conflicts_with_all = ["envelope", "message_type"])]
+    pub(crate) format: Option<Format>,
     /// The messages' ordering key
     #[arg(long)]
     pub(crate) key: Option<String>,
@@ -245,11 +260,14 @@ Examples:
   redstart tail orders                       the newest ten entries
   redstart tail orders --last 0 --follow     new entries only
   redstart tail orders --from-beginning --max 100 --json | jq .envelope.payload
+  redstart tail orders --from-beginning --format cloudevents
 
 With --json every line is {\"id\",\"envelope\":{…}}, the envelope as on the wire; an undecodable entry
-is {\"id\",\"undecodable\",\"fields\":[…]}. With --envelope the tool reports an undecodable entry on stderr.
+is {\"id\",\"undecodable\",\"fields\":[…]}. With --envelope and
+with --format the tool reports an undecodable entry on stderr.
 
-Exit codes: 0 shown, 1 failed, or with --envelope an entry was undecodable, 2 wrong usage."
+Exit codes: 0 shown, 1 failed, or with --envelope or
+--format an entry was undecodable, 2 wrong usage."
 )]
 pub(crate) struct TailArgs {
     /// The topic
@@ -266,6 +284,13 @@ pub(crate) struct TailArgs {
     /// Write the envelopes alone, as JSON on the wire, for `publish --envelope`
     #[arg(long)]
     pub(crate) envelope: bool,
+    /// Write each message in this format, for `publish --format`
+    #[arg(long, value_enum, conflicts_with = "envelope")]
+    pub(crate) format: Option<Format>,
+    /// With --format cloudevents, the source of messages without one of their own [default: of the
+    /// namespace and the topic, as urn:redstart:shop:orders]
+    #[arg(long, value_name = "URI", requires = "format")]
+    pub(crate) source: Option<String>,
     /// Stop after N entries
     #[arg(long, value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: Option<usize>,

@@ -144,4 +144,6 @@ pub(crate) enum Role {
     Operator,
     /// Inspects
     Viewer,
+    /// Keeps house for topics that no consumer of Redstart reads
+    Janitor,
 }

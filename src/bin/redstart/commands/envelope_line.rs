@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
-use crate::args::PublishArgs;
+use crate::args::{Format, PublishArgs};
 use crate::failure::chain;
 
 /// A published envelope has these; a new message gets its own.
@@ -23,6 +23,9 @@ pub(super) fn parse(line: &[u8], args: &PublishArgs) -> Result<Option<Envelope>,
     if text.trim().is_empty() {
         return Ok(None);
     }
+    if args.format == Some(Format::CloudEvents) {
+        return event(text, args).map(Some);
+    }
     let line = if args.envelope {
         EnvelopeLine::read(text)?
     } else {
@@ -33,6 +36,31 @@ pub(super) fn parse(line: &[u8], args: &PublishArgs) -> Result<Option<Envelope>,
         }
     };
     line.envelope(args).map(Some)
+}
+
+/// The message of a CloudEvent; the options fill what it leaves out.
+fn event(text: &str, args: &PublishArgs) -> Result<Envelope, String> {
+    let mut envelope =
+        Envelope::from_cloud_event(text.as_bytes()).map_err(|error| chain(&error))?;
+    if let Some(id) = args
+        .correlation
+        .as_ref()
+        .filter(|_| envelope.correlation().is_none())
+    {
+        envelope = envelope.with_correlation(id);
+    }
+    if let Some(tenant) = args.tenant.as_ref().filter(|_| envelope.tenant().is_none()) {
+        envelope = envelope.with_tenant(tenant);
+    }
+    if let Some(key) = args.key.as_ref().filter(|_| envelope.key().is_none()) {
+        envelope = envelope.with_key(key);
+    }
+    for (name, value) in &args.headers {
+        if !envelope.headers().contains_key(name) {
+            envelope.set_header(name, value);
+        }
+    }
+    Ok(envelope)
 }
 
 /// A parser's error without its line number, which is always 1 here.
@@ -187,6 +215,7 @@ mod tests {
             topic: redstart::Topic::new("orders").unwrap(),
             message_type: Some("default".to_owned()),
             envelope,
+            format: None,
             key: Some("k".to_owned()),
             tenant: None,
             correlation: None,

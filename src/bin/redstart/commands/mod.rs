@@ -7,6 +7,7 @@ mod group_remove;
 mod groups;
 mod health;
 mod input;
+mod janitor;
 mod kv;
 mod metrics;
 mod migrate;
@@ -39,7 +40,7 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
             publish::run(args, settings, terminal, input).await
         }
         Command::Work(args) => work::run(args, settings, terminal).await,
-        Command::Tail(args) => tail::run(args, &connect().await?, terminal).await,
+        Command::Tail(args) => tail::run(args, settings, &connect().await?, terminal).await,
         Command::Topics(_) => topics::run(&connect().await?, terminal).await,
         Command::Groups(args) => groups::run(args, &connect().await?, terminal).await,
         Command::Retries(args) => retries::run(args, &connect().await?, terminal).await,
@@ -51,6 +52,7 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
         Command::Migrate(args) => migrate::run(args, settings, terminal).await,
         Command::Health(_) => health::run(settings, terminal).await,
         Command::Doctor(args) => doctor::run(args, settings, terminal).await,
+        Command::Janitor(args) => janitor::run(args, settings, terminal).await,
         Command::Metrics(args) => metrics::run(args, settings, terminal).await,
         Command::Print(args) => print::run(args, settings, terminal),
         Command::Completions(args) => pages::completions(args, terminal),

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use serde_json::value::RawValue;
+
 use redstart::{
-    Container, Envelope, ErrorKind,
+    Container, Envelope, Error, ErrorKind,
     envelope::{Codec, EntryId},
     topics::{Entry, Topics},
     views::{ListedEntry, envelope_json},
 };
 
-use crate::args::TailArgs;
+use crate::args::{Format, TailArgs};
 use crate::failure::{FAILED, Failure, chain};
+use crate::settings::Settings;
 use crate::terminal::Terminal;
 use crate::{escape, hex};
 
@@ -23,6 +26,7 @@ const FIELD: usize = 200;
 
 pub(super) async fn run(
     args: &TailArgs,
+    settings: &Settings,
     container: &Container,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
@@ -42,6 +46,7 @@ pub(super) async fn run(
     let mut tail = Tail {
         args,
         topics,
+        source: source(args, settings),
         after: None,
         left: args.max.unwrap_or(usize::MAX),
         omitted: false,
@@ -64,9 +69,22 @@ pub(super) async fn run(
     }
 }
 
+/// The source of events whose message has none of its own.
+fn source(args: &TailArgs, settings: &Settings) -> String {
+    let namespace = settings
+        .namespace
+        .as_deref()
+        .filter(|name| !name.is_empty());
+    let parts = ["urn:redstart"].into_iter().chain(namespace);
+    let parts: Vec<&str> = parts.chain([args.topic.as_str()]).collect();
+    args.source.clone().unwrap_or_else(|| parts.join(":"))
+}
+
 struct Tail<'a> {
     args: &'a TailArgs,
     topics: Topics,
+    /// The source of events whose message has none.
+    source: String,
     after: Option<EntryId>,
     left: usize,
     /// Whether an entry has no envelope to show.
@@ -128,7 +146,10 @@ impl Tail<'_> {
     fn show(&mut self, entries: Vec<Entry>, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         for entry in entries.iter().take(self.left) {
             if self.args.envelope {
-                self.omitted |= !envelope(entry, terminal)?;
+                self.omitted |= !whole(entry, terminal, envelope_json)?;
+            } else if self.args.format == Some(Format::CloudEvents) {
+                let event = |envelope: &Envelope| cloud_event(envelope, &self.source);
+                self.omitted |= !whole(entry, terminal, event)?;
             } else if terminal.is_json() {
                 terminal.json(&ListedEntry::from(entry))?;
             } else {
@@ -140,10 +161,20 @@ impl Tail<'_> {
     }
 }
 
-/// Writes the envelope of an entry, or the reason why it has none; returns whether it has one.
-fn envelope(entry: &Entry, terminal: &mut Terminal<'_>) -> Result<bool, Failure> {
+fn cloud_event(envelope: &Envelope, source: &str) -> Result<Box<RawValue>, Error> {
+    let event = envelope.to_cloud_event(source)?;
+    let failed = |e| Error::new(ErrorKind::Encode, "encode CloudEvent", "is not JSON").because(e);
+    RawValue::from_string(event).map_err(failed)
+}
+
+/// Writes the whole message of an entry, or the reason why it has none; returns whether it has one.
+fn whole(
+    entry: &Entry,
+    terminal: &mut Terminal<'_>,
+    to_json: impl Fn(&Envelope) -> Result<Box<RawValue>, Error>,
+) -> Result<bool, Failure> {
     let json = match &entry.envelope {
-        Ok(envelope) => envelope_json(envelope).map_err(|error| chain(&error)),
+        Ok(envelope) => to_json(envelope).map_err(|error| chain(&error)),
         Err(flaw) => Err(format!("undecodable: {flaw}")),
     };
     match json {

@@ -48,6 +48,7 @@ fn line(role: Role, namespace: &Namespace) -> String {
         Role::Consumer => include_str!("../../../../docs/acl/consumer.acl"),
         Role::Operator => include_str!("../../../../docs/acl/operator.acl"),
         Role::Viewer => include_str!("../../../../docs/acl/viewer.acl"),
+        Role::Janitor => include_str!("../../../../docs/acl/janitor.acl"),
     };
     let name = namespace.as_str();
     let mut line = example.trim_end().to_owned();
