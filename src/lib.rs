@@ -53,6 +53,7 @@
 //! | [`handler`], [`extract`] | the traits of handlers and of their return values; the parts of a delivery that a handler takes | handlers |
 //! | [`middleware`] | code around handlers, layers of tower, hooks around publishes | services with rules for every message |
 //! | [`envelope`] | codec, entry id, timestamp, raw payload | producers that set these parts themselves |
+//! | [`foreign`] | readers of entries that other programs write | services beside other programs |
 //! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose effects must not repeat |
 //! | [`container`] | builder, coordinators, health, shutdown reports, TLS | `main` |
 //! | [`topics`] | topics, their settings and retention, groups, consumers | operators |
@@ -73,7 +74,7 @@
 //! | know the promises | [guarantees], [reliability](docs::reliability), [performance](docs::performance) |
 //! | write handlers | [handlers](docs::handlers), [lifecycle of a message](docs::lifecycle), [key-value store](docs::key_value), *testing your handlers* (feature `testing`) |
 //! | run it | [production](docs::production), [security](docs::security), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
-//! | choose payloads, or publish from other languages | [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
+//! | choose payloads, or publish from other languages | [interoperating](docs::interoperating), [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
 //! | upgrade or contribute | [versions](docs::semver), [decisions](docs::decisions), and `ARCHITECTURE.md` in the repository |
 //!
 //! [guarantees]: docs::guarantees

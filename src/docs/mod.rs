@@ -12,6 +12,7 @@
 //! | [`metrics`] | the metrics, traces and events |
 //! | [`command_line`] | the tool `redstart`: commands and exit codes |
 //! | [`dead_letters`] | how to find out why messages died, and how to bring them back |
+//! | [`interoperating`] | producers and consumers in other languages, Debezium, CloudEvents |
 //! | [`key_value`] | values, counters, compare-and-set, `once` |
 //! | [`payloads`] | the values that can be a payload |
 //! | [`wire_format`] | how a message is stored, for producers in other languages |
@@ -36,6 +37,49 @@ pub mod guarantees {}
 
 #[doc = include_str!("handlers.md")]
 pub mod handlers {}
+
+#[doc = include_str!("interoperating.md")]
+/// ## The programs
+///
+/// They take the address of the server from `REDSTART_REDIS_URL`. The suite runs those in Python and
+/// Node.
+///
+/// ### Publish from Python
+///
+/// ```python
+#[doc = include_str!("../../examples/interop/publish.py")]
+/// ```
+///
+/// ### Publish from Node
+///
+/// ```js
+#[doc = include_str!("../../examples/interop/publish.js")]
+/// ```
+///
+/// ### Publish from Ruby
+///
+/// ```ruby
+#[doc = include_str!("../../examples/interop/publish.rb")]
+/// ```
+///
+/// ### Publish from Go
+///
+/// ```go
+#[doc = include_str!("../../examples/interop/publish.go")]
+/// ```
+///
+/// ### Read in Python
+///
+/// ```python
+#[doc = include_str!("../../examples/interop/consume.py")]
+/// ```
+///
+/// ### Read in Node
+///
+/// ```js
+#[doc = include_str!("../../examples/interop/consume.js")]
+/// ```
+pub mod interoperating {}
 
 #[doc = include_str!("key_value.md")]
 pub mod key_value {}
