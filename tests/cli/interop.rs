@@ -275,7 +275,7 @@ fn entries_of_debezium_are_shown_handled_dead_lettered_and_redriven() {
         whole.contains("orders.create") && whole.contains(r#""op""#),
         "{whole}"
     );
-    let line = dead(&url, "export", &["--all"]).ok().out;
+    let line = dead(&url, "export", &[]).ok().out;
     assert!(
         line.contains(r#"{\"id\":7}"#),
         "the original is in the export: {line}"
