@@ -19,7 +19,7 @@ use crate::support::{PATIENCE, drained, finish, group, next, status, topic, unti
 
 const PRODUCER: &str = include_str!("../../src/docs/acl/producer.acl");
 const CONSUMER: &str = include_str!("../../src/docs/acl/consumer.acl");
-const ROLES: [&str; 4] = ["producer", "consumer", "operator", "viewer"];
+const ROLES: [&str; 5] = ["producer", "consumer", "operator", "viewer", "janitor"];
 
 #[tokio::test]
 async fn every_role_does_its_work_and_nothing_is_denied() {
