@@ -62,6 +62,7 @@
 //! | [`doctor`], [`migrations`] | problems of the server and the namespace; the stored layout | operators |
 //! | [`memory`] | the store in this process's memory, and its clocks | tests, demos |
 //! | `asyncapi` (feature `schema`) | an AsyncAPI document from routers | readers of your topics |
+//! | `otel` (feature) | the propagator for OpenTelemetry | `main` |
 //! | `testing` (feature) | a test bus, handmade deliveries, faults, the conformance suite | tests |
 //! | [`ports`] | the object-safe traits behind [`Bus`] and [`Kv`] | decorators |
 //! | [`store`] | the port of adapters; not covered by semver | adapters |
@@ -87,6 +88,7 @@
 //! | `tower` | layers of tower as middleware, by [`middleware`] |
 //! | `schema` | AsyncAPI documents, with JSON Schemas by `schemars` |
 //! | `testing` | the test kit for handlers and the conformance suite for adapters |
+//! | `otel` | traces through OpenTelemetry: a propagator for the header `traceparent` |
 //! | `cli` | the command-line tool `redstart`; the library does not use it |
 //!
 //! All features are off by default.
@@ -97,6 +99,8 @@ mod bus;
 pub mod container;
 mod domain;
 mod operate;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -269,12 +273,14 @@ pub mod memory {
 }
 
 pub mod ports {
-    //! The object-safe ports behind [`Bus`](crate::Bus) and [`Kv`](crate::Kv), for decorators.
+    //! The object-safe ports behind [`Bus`](crate::Bus) and [`Kv`](crate::Kv), for decorators, and the
+    //! port of traces.
     //!
     //! To add behaviour to every call, implement [`MessageBus`] around
     //! [`Bus::port`](crate::Bus::port) and build a `Bus` from it; `Kv` works the same way.
     pub use crate::api::{
-        CasResult, ClaimResult, KvStore, MessageBus, RawBatchHandler, RawHandler,
+        CasResult, ClaimResult, KvStore, MessageBus, Operation, OperationKind, Propagator,
+        RawBatchHandler, RawHandler,
     };
     pub use crate::domain::BoxFuture;
 }

@@ -48,6 +48,7 @@ fn sources() -> BTreeMap<String, String> {
 fn build() -> BTreeMap<String, PathBuf> {
     let features = [
         ("cli", cfg!(feature = "cli")),
+        ("otel", cfg!(feature = "otel")),
         ("schema", cfg!(feature = "schema")),
         ("testing", cfg!(feature = "testing")),
         ("tls", cfg!(feature = "tls")),

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// Each folder with the folders that it may import, besides itself.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("domain", &[]),
     ("wire", &["domain"]),
     ("store", &["domain", "wire"]),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
         &["domain", "wire", "store", "api", "bus", "worker"],
     ),
     ("adapters", &["domain", "wire", "store", "api"]),
+    ("otel", &["domain", "api"]),
     (
         "container",
         &[

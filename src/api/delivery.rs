@@ -112,6 +112,15 @@ impl Delivery {
         self.inner.lease.is_cancelled()
     }
 
+    /// Notes that the handler was dropped at its time limit.
+    pub(crate) fn note_timeout(&self) {
+        self.inner.lease.note_timeout();
+    }
+
+    pub(crate) fn has_timed_out(&self) -> bool {
+        self.inner.lease.has_timed_out()
+    }
+
     /// Completes when [`is_cancelled`](Self::is_cancelled) becomes true.
     ///
     /// # Cancel safety

@@ -32,6 +32,8 @@ pub(crate) struct Lease {
     expired: AtomicBool,
     /// The result will be discarded.
     cancelled: AtomicBool,
+    /// The handler was dropped at its time limit.
+    timed_out: AtomicBool,
     notify: Notify,
 }
 
@@ -96,6 +98,14 @@ impl Lease {
 
     pub(crate) fn end_call(&self) {
         self.returned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn note_timeout(&self) {
+        self.timed_out.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Acquire)
     }
 
     /// Whether the handler was called.

@@ -13,11 +13,13 @@ pub(crate) mod observe;
 pub(crate) mod once;
 pub(crate) mod options;
 pub(crate) mod overrides;
+pub(crate) mod propagator;
 pub(crate) mod publish;
 mod publisher;
 mod router;
 #[cfg(feature = "schema")]
 mod schema;
+pub(crate) mod spans;
 pub(crate) mod store_kv;
 pub(crate) mod subscription;
 pub(crate) mod supervise;
@@ -39,6 +41,7 @@ pub use middleware::{IntoMiddleware, Middleware, MiddlewareOutcome, Next, Publis
 pub use once::{Once, OnceError, OnceOptions, first_time, once, once_with};
 pub use options::SubscribeOptions;
 pub use overrides::SubscriptionConfig;
+pub use propagator::{Operation, OperationKind, Propagator};
 pub use publish::{PublishOptions, Published};
 pub use publisher::Publisher;
 pub use router::{Batch, BatchRouted, IntoBatchRoute, IntoRoute, IntoRouter, RouteOptions, Router};

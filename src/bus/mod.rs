@@ -7,14 +7,13 @@ mod publish;
 mod subscribe;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
-use crate::api::{MessageBus, PublishHooks, PublishOptions, Published};
+use crate::api::{MessageBus, PublishOptions, Published};
 use crate::api::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
 use crate::domain::BoxFuture;
-use crate::domain::{Codec, Envelope, Error, Group, Topic};
+use crate::domain::{Envelope, Error, Group, Topic};
 use crate::store::Store;
 use crate::wire::foreign::Foreign;
 use crate::wire::{Decoder, Limits};
@@ -41,13 +40,10 @@ impl StoreBus {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         service: Group,
-        codec: Codec,
         limits: Limits,
-        deduplication: Option<Duration>,
-        hooks: PublishHooks,
+        publishing: Publishing,
         start: Start,
     ) -> Self {
-        let publishing = Publishing::new(Arc::clone(&store), codec, limits, deduplication, hooks);
         Self {
             store,
             service,

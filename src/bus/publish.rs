@@ -1,19 +1,25 @@
 //! The publish pipeline: validate → hooks → encode → admit → route → append.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::counter;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::backlog::{Admitted, Backlog};
 use super::draft::{Draft, alike, encode, finish, move_entries, refuse_after};
+use crate::api::propagator::{Operation, OperationKind, Telemetry};
 use crate::api::publish::PublishPort;
+use crate::api::spans;
 use crate::api::{PublishHooks, PublishOptions, Published};
 use crate::domain::{BoxFuture, Codec, Envelope, Error, ErrorKind, Topic};
 use crate::store::{Partition, Store};
 use crate::wire::Limits;
+
+/// The header that joins a message to a trace.
+const TRACE: &str = "traceparent";
 
 /// The publishing side of the bus on a store.
 #[derive(Debug)]
@@ -24,6 +30,8 @@ pub(crate) struct Publishing {
     /// The deduplication window of publishes that set none.
     deduplication: Option<Duration>,
     hooks: PublishHooks,
+    /// Without one, publishes and deliveries carry no trace.
+    pub(super) telemetry: Option<Arc<Telemetry>>,
     backlog: Backlog,
     closed: AtomicBool,
 }
@@ -43,8 +51,15 @@ impl Publishing {
             limits,
             deduplication,
             hooks,
+            telemetry: None,
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// Sets the propagator of traces.
+    pub(crate) fn with_telemetry(mut self, telemetry: Option<Telemetry>) -> Self {
+        self.telemetry = telemetry.map(Arc::new);
+        self
     }
 
     /// Refuses further publishes with `Closed`.
@@ -71,11 +86,15 @@ impl Publishing {
         envelopes: &[Envelope],
         options: PublishOptions,
     ) -> Vec<Result<Published, Error>> {
-        let span = tracing::debug_span!("publish", %topic, messages = envelopes.len());
+        let span = spans::publish(self.telemetry.as_deref(), topic, envelopes);
+        let began = self.telemetry.is_some().then(Instant::now);
         let results = self
             .pipeline(topic, envelopes, options)
-            .instrument(span)
+            .instrument(span.clone())
             .await;
+        if let Some(began) = began {
+            self.record(topic, &results, began.elapsed(), &span);
+        }
         for error in results.iter().filter_map(|result| result.as_ref().err()) {
             let kind = error.kind().as_str();
             counter!("redstart_publish_failed_total", "topic" => topic.to_string(), "kind" => kind)
@@ -97,7 +116,12 @@ impl Publishing {
         if !self.hooks.is_empty() {
             return self.hooked(topic, envelopes, options, window).await;
         }
-        let drafts = encode(envelopes, options, self.codec, self.limits);
+        let drafts = encode(
+            &self.with_trace(envelopes),
+            options,
+            self.codec,
+            self.limits,
+        );
         self.publish_drafts(topic, drafts, window).await
     }
 
@@ -109,7 +133,7 @@ impl Publishing {
         options: PublishOptions,
         window: Option<Duration>,
     ) -> Vec<Result<Published, Error>> {
-        let mut envelopes = envelopes.to_vec();
+        let mut envelopes = self.with_trace(envelopes).into_owned();
         let before = |envelope: &mut Envelope| {
             envelope.reset_attempts();
             self.hooks.before(topic, envelope)
@@ -143,6 +167,55 @@ impl Publishing {
         let new = results.iter().flatten().filter(|done| !done.duplicate);
         admitted.count_published(new.count() as u64);
         results
+    }
+
+    /// Adds the current span to the headers of messages that have no trace. Copies them only then.
+    fn with_trace<'a>(&self, envelopes: &'a [Envelope]) -> Cow<'a, [Envelope]> {
+        let traces = |envelope: &Envelope| !envelope.headers.contains_key(TRACE);
+        let Some(telemetry) = &self.telemetry else {
+            return Cow::Borrowed(envelopes);
+        };
+        if !envelopes.iter().any(traces) {
+            return Cow::Borrowed(envelopes);
+        }
+        let headers = telemetry.headers();
+        if headers.is_empty() {
+            return Cow::Borrowed(envelopes);
+        }
+        let mut envelopes = envelopes.to_vec();
+        for envelope in envelopes.iter_mut().filter(|envelope| traces(envelope)) {
+            envelope.headers.extend(headers.clone());
+        }
+        Cow::Owned(envelopes)
+    }
+
+    /// Tells the propagator how a publish ended, and marks the span of a failed one.
+    fn record(
+        &self,
+        topic: &Topic,
+        results: &[Result<Published, Error>],
+        duration: Duration,
+        span: &Span,
+    ) {
+        let Some(telemetry) = &self.telemetry else {
+            return;
+        };
+        let failures = results.iter().filter_map(|result| result.as_ref().err());
+        let error_type = failures.clone().next().map(|error| error.kind().as_str());
+        if let Some(error_type) = error_type {
+            spans::fail(span, error_type);
+        }
+        let operation = Operation {
+            kind: OperationKind::Send,
+            name: "send",
+            topic,
+            group: None,
+            messages: results.len() as u64,
+            failed: failures.count() as u64,
+            error_type,
+            duration,
+        };
+        span.in_scope(|| telemetry.propagator.record(&operation));
     }
 
     /// Checks that the bus is open, and the options. Returns the deduplication window.

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::StoreBus;
 use super::publish::closed;
 use crate::api::overrides::Override;
+use crate::api::propagator::Telemetry;
 use crate::api::publish::PublishPort;
 use crate::api::{SubscribeOptions, Subscription, Work};
 use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, Topic};
@@ -21,6 +22,7 @@ pub(crate) struct Setup {
     pub(crate) work: Work,
     pub(crate) options: SubscribeOptions,
     pub(crate) decoder: Decoder,
+    pub(crate) telemetry: Option<Arc<Telemetry>>,
     /// Publishes for handlers.
     pub(crate) publishing: Arc<dyn PublishPort>,
     /// Called once, when the subscription has ended.
@@ -176,6 +178,7 @@ impl StoreBus {
             work,
             options,
             decoder: self.decoder.clone(),
+            telemetry: self.publishing.telemetry.clone(),
             publishing: Arc::clone(&self.publishing) as _,
             ended: Box::new(move || {
                 let mut table = subscriptions.table();

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::{Container, Coordinator, Parts};
 use crate::adapters::memory::MemoryStore;
-use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings};
+use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings, address_of};
 #[cfg(feature = "testing")]
 use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
-use crate::api::{PublishHook, PublishHooks, PublishOptions, StoreKv};
+use crate::api::propagator::Telemetry;
+use crate::api::{Propagator, PublishHook, PublishHooks, PublishOptions, StoreKv};
 use crate::domain::{Codec, Error, Group, Namespace};
 use crate::operate::doctor::Doctor;
 use crate::store::Store;
@@ -45,6 +46,7 @@ pub struct ContainerBuilder {
     pub(super) editing: bool,
     read_only: bool,
     coordinators: Vec<Arc<dyn Coordinator>>,
+    propagator: Option<Arc<dyn Propagator>>,
     pub(super) overrides: Overrides,
     hooks: PublishHooks,
     foreign: Foreign,
@@ -78,6 +80,7 @@ impl Default for ContainerBuilder {
             editing: false,
             read_only: false,
             coordinators: Vec::new(),
+            propagator: None,
             overrides: Overrides::default(),
             hooks: PublishHooks::default(),
             foreign: Foreign::default(),
@@ -267,6 +270,18 @@ impl ContainerBuilder {
         self
     }
 
+    /// Sets what carries traces from publishers to handlers; by default nothing does.
+    ///
+    /// Each publish adds the current span to messages that have no header `traceparent`, and each
+    /// attempt at such a message belongs to the same trace: its retries, and those after a redrive,
+    /// because the headers stay. The spans then have the names and attributes of OpenTelemetry's
+    /// conventions, and a publish has one at level info. Feature `otel` has a propagator,
+    /// `redstart::otel::W3c`. The page [observability](crate::docs::observability) shows the setup.
+    pub fn with_propagator(mut self, propagator: impl Propagator) -> Self {
+        self.propagator = Some(Arc::new(propagator));
+        self
+    }
+
     /// Returns the migrations of the namespace on the Redis server. Connects nothing yet.
     ///
     /// # Errors
@@ -312,6 +327,10 @@ impl ContainerBuilder {
         let deduplication = PublishOptions::new().window(self.deduplication)?;
         let namespace = self.namespace()?;
         let service = Group::new(self.service.as_deref().unwrap_or("redstart"))?;
+        let server = match &self.carrier {
+            Carrier::Redis => address_of(&self.url),
+            Carrier::Memory(_) | Carrier::Other(_) => None,
+        };
         let store: Arc<dyn Store> = match self.carrier {
             Carrier::Redis => {
                 let store = RedisAdapter::new(&self.url, &self.tls, namespace)?;
@@ -335,6 +354,9 @@ impl ContainerBuilder {
             overrides: self.overrides,
             hooks: self.hooks,
             foreign: self.foreign,
+            telemetry: self
+                .propagator
+                .map(|propagator| Telemetry { propagator, server }),
         });
         #[cfg(feature = "testing")]
         if let Some(observer) = self.observer {

@@ -34,8 +34,9 @@ pub use crate::api::{SubscriptionConfig, SubscriptionReport};
 use crate::adapters::memory::MemoryStore;
 use crate::api::Subscription;
 use crate::api::overrides::Overrides;
+use crate::api::propagator::Telemetry;
 use crate::api::{Bus, Kv, MessageBus, PublishHooks};
-use crate::bus::StoreBus;
+use crate::bus::{Publishing, StoreBus};
 use crate::domain::{Codec, Error, ErrorKind, Group, describe, layout_problem};
 use crate::operate::dead_letters::DeadLetters;
 use crate::operate::retries::Retries;
@@ -98,6 +99,7 @@ pub(crate) struct Parts {
     pub(crate) overrides: Overrides,
     pub(crate) hooks: PublishHooks,
     pub(crate) foreign: Foreign,
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 struct Started {
@@ -216,15 +218,15 @@ impl Container {
             overrides,
             hooks,
             foreign,
+            telemetry,
         } = parts;
         meters::describe();
+        let publishing = Publishing::new(Arc::clone(&store), codec, limits, deduplication, hooks);
         let bus = StoreBus::new(
             Arc::clone(&store),
             service,
-            codec,
             limits,
-            deduplication,
-            hooks,
+            publishing.with_telemetry(telemetry),
             worker::start,
         );
         let bus = Arc::new(bus.with_overrides(overrides).with_foreign(foreign.clone()));

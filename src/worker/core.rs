@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::delivery::Home;
 use crate::api::handler::Work;
 use crate::api::options::SubscribeOptions;
+use crate::api::propagator::Telemetry;
 use crate::api::publish::PublishPort;
 use crate::domain::{Error, RetryPolicy, TopicSettings};
 use crate::store::{Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, Member, Store};
@@ -40,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) longest_run: Option<Duration>,
     pub(crate) options: SubscribeOptions,
     pub(crate) decoder: Decoder,
+    /// Without one, deliveries carry no trace.
+    pub(crate) telemetry: Option<Arc<Telemetry>>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) capacity: Capacity,
@@ -86,6 +89,8 @@ impl fmt::Debug for Core {
 pub(crate) struct Write {
     pub(crate) commit: Commit,
     pub(crate) token: u64,
+    /// How the delivery ends, for the span of the settlement.
+    pub(crate) name: &'static str,
 }
 
 impl Write {
@@ -144,6 +149,7 @@ impl Core {
             home: Arc::new(home),
             options,
             decoder,
+            telemetry: None,
             meters,
             in_flight,
             queue: Queue::default(),

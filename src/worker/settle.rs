@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::Instrument as _;
 
+use crate::api::propagator::{Operation, OperationKind, Telemetry};
+use crate::api::spans;
 use crate::api::supervise::log;
 use crate::domain::{Error, describe};
 use crate::store::{Commit, Commits, End, Fate, MAX_BATCH, Member, Replies, Store};
@@ -22,6 +25,8 @@ use crate::worker::services::promoter::Due;
 const BETWEEN_WRITES: Duration = Duration::from_millis(5);
 /// A write with fewer settlements is small.
 const SMALL_WRITE: usize = 64;
+/// What the span of settlements is called that end in different ways.
+const MIXED: &str = "settle";
 
 /// Tells the store how deliveries ended, and removes them from the in-flight table.
 ///
@@ -31,6 +36,7 @@ const SMALL_WRITE: usize = 64;
 pub(crate) struct Settler {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
+    pub(crate) telemetry: Option<Arc<Telemetry>>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) lease: Arc<GroupLease>,
@@ -46,6 +52,8 @@ pub(crate) struct Batch<T> {
     commits: Commits,
     /// The hand-outs that `commits` end.
     hand_outs: Vec<HandOut>,
+    /// How all of `commits` end, or [`MIXED`].
+    name: &'static str,
 }
 
 impl<T> Batch<T> {
@@ -55,6 +63,7 @@ impl<T> Batch<T> {
             received: Vec::with_capacity(MAX_BATCH),
             commits: Commits::default(),
             hand_outs: Vec::with_capacity(MAX_BATCH),
+            name: MIXED,
         }))
     }
 
@@ -89,7 +98,7 @@ impl Settler {
                 batch.commits.acks_mut().extend(ids);
                 batch.hand_outs.append(&mut batch.received);
             }
-            self.commit(&batch.commits).await;
+            self.commit(&batch.commits, "ack").await;
             self.finish(&mut batch.hand_outs);
             let count = batch.commits.len() as u64;
             batch.commits.clear();
@@ -115,11 +124,12 @@ impl Settler {
                     .retain_current(&mut batch.received, Write::hand_out);
                 let hand_outs = batch.received.iter().map(Write::hand_out);
                 batch.hand_outs.extend(hand_outs);
+                batch.name = common_name(&batch.received);
                 let commits = batch.received.drain(..).map(|write| write.commit);
                 batch.commits.extend(commits);
             }
             next = Instant::now() + BETWEEN_WRITES;
-            let (fates, failures) = self.commit(&batch.commits).await;
+            let (fates, failures) = self.commit(&batch.commits, batch.name).await;
             // After a failure, `NotHeld` can also mean that an earlier try has settled it.
             if failures == 0 {
                 self.settle_from_memory(&batch.commits, &batch.hand_outs, &fates)
@@ -163,18 +173,17 @@ impl Settler {
                     "something other than Redstart removed entries or the consumer; writing their endings from memory",
                 );
             });
-            let _ = self.commit(&removed).await;
+            let _ = self.commit(&removed, MIXED).await;
         }
     }
 
     /// Repeats a batch until the store has answered every commit. Returns the fates of the fenced
     /// commits, and how many tries failed.
-    async fn commit(&self, batch: &Commits) -> (Vec<Fate>, u32) {
+    async fn commit(&self, batch: &Commits, name: &'static str) -> (Vec<Fate>, u32) {
         self.meters.settle_batch.record(batch.len() as f64);
         let mut failures = 0;
         loop {
-            let replies = self.store.deliveries().commit(&self.member, batch).await;
-            match replies.and_then(Replies::answered) {
+            match self.try_commit(batch, name).await {
                 Ok(fates) => {
                     if failures > 0 {
                         self.fault.clear();
@@ -187,6 +196,37 @@ impl Settler {
                 }
             }
         }
+    }
+
+    /// Passes a batch to the store once.
+    async fn try_commit(&self, batch: &Commits, name: &'static str) -> Result<Vec<Fate>, Error> {
+        let committing = async {
+            let replies = self.store.deliveries().commit(&self.member, batch).await;
+            replies.and_then(Replies::answered)
+        };
+        let Some(telemetry) = &self.telemetry else {
+            return committing.await;
+        };
+        let span = spans::settle(telemetry, &self.member, name, batch.len());
+        let began = Instant::now();
+        let result = committing.instrument(span.clone()).await;
+        let error_type = result.as_ref().err().map(|error| error.kind().as_str());
+        if let Some(error_type) = error_type {
+            spans::fail(&span, error_type);
+        }
+        let messages = batch.len() as u64;
+        let operation = Operation {
+            kind: OperationKind::Settle,
+            name,
+            topic: self.member.topic(),
+            group: Some(self.member.group()),
+            messages,
+            failed: error_type.map_or(0, |_| messages),
+            error_type,
+            duration: began.elapsed(),
+        };
+        span.in_scope(|| telemetry.propagator.record(&operation));
+        result
     }
 
     fn finish(&self, hand_outs: &mut Vec<HandOut>) {
@@ -206,6 +246,16 @@ impl Settler {
             );
         }
         sleep(back_off(failures)).await;
+    }
+}
+
+/// How all deliveries of a batch end, or [`MIXED`].
+fn common_name(batch: &[Write]) -> &'static str {
+    let mut names = batch.iter().map(|write| write.name);
+    let first = names.next().unwrap_or(MIXED);
+    match names.all(|name| name == first) {
+        true => first,
+        false => MIXED,
     }
 }
 
@@ -232,6 +282,7 @@ mod tests {
         Settler {
             store: Arc::clone(&core.store),
             member: Arc::clone(&core.member),
+            telemetry: None,
             in_flight: Arc::clone(&core.in_flight),
             meters: Arc::clone(&core.meters),
             lease: Arc::clone(&core.lease),
@@ -250,7 +301,11 @@ mod tests {
 
     fn later(HandOut { id, token }: HandOut) -> Write {
         let commit = Commit::reschedule(id, Duration::from_secs(60), bytes::Bytes::new());
-        Write { commit, token }
+        Write {
+            commit,
+            token,
+            name: "retry",
+        }
     }
 
     #[tokio::test]

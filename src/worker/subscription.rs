@@ -40,6 +40,7 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
         options,
         decoder,
         publishing,
+        telemetry,
         ended,
     } = setup;
     let topics = store.topics();
@@ -49,8 +50,9 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
     topics.create_group(&member.at, options.start).await?;
     let opened = store.open(&Opening::of(&member)).await?;
 
-    let (core, settlements) =
+    let (mut core, settlements) =
         Core::new(store, member, options, decoder, settings, &work, publishing);
+    core.telemetry = telemetry;
     core.lease.set(&*core.store, &core.member).await?;
     let core = Arc::new(core);
     let tasks = spawn(&core, opened, work, settlements);
@@ -118,6 +120,7 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         lease: Arc::clone(&core.lease),
         store: Arc::clone(&core.store),
         member: Arc::clone(&core.member),
+        telemetry: core.telemetry.clone(),
         in_flight: Arc::clone(&core.in_flight),
         meters: Arc::clone(&core.meters),
         settled: Arc::clone(&settled),

@@ -152,6 +152,7 @@ pub(super) fn timed_out(TimedOut(limit): TimedOut, delivery: &Delivery) -> Outco
     tracing::warn!(%topic, %group, id = %delivery.envelope().id(), ?limit, "a handler timed out");
     metrics::counter!("redstart_handler_timeouts_total", "topic" => topic.to_string(), "group" => group.to_string())
         .increment(1);
+    delivery.note_timeout();
     Outcome::retry(format!("timed out after {limit:?}"))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
+use tracing::Span;
 
 use crate::api::handler::RawBatchHandler;
 use crate::worker::core::Core;
@@ -95,7 +96,8 @@ pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part
     let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
     let outcomes = call_batch(core, handler, deliveries).await;
     for (begun, outcome) in part.into_iter().zip(outcomes) {
-        end(core, begun, outcome).await;
+        // The span of a batch has no outcome: its messages may end in different ways.
+        end(core, begun, outcome, Span::none()).await;
     }
 }
 

@@ -5,28 +5,38 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::api::delivery::Delivery;
 use crate::api::handler::{RawBatchHandler, RawHandler};
+use crate::api::propagator::{Operation, OperationKind, Telemetry};
+use crate::api::spans;
 use crate::domain::{Outcome, panic_text};
 use crate::worker::core::Core;
 use crate::worker::scope;
 
-/// Calls a handler with one delivery.
-pub(super) async fn call(core: &Core, handler: &dyn RawHandler, delivery: Delivery) -> Outcome {
-    let envelope = delivery.envelope();
-    let span = tracing::info_span!(
-        "handle",
-        topic = %core.member.topic(),
-        group = %core.member.group(),
-        id = %envelope.id(),
-        "type" = envelope.message_type(),
-        attempt = delivery.attempt(),
-        traceparent = envelope.headers().get("traceparent"),
-    );
-    let handling = async { handler.handle(delivery).await }.instrument(span);
-    timed(core, handling).await.unwrap_or_else(Outcome::retry)
+/// Calls a handler with one delivery. Also returns the span of the attempt, which ends when it is
+/// dropped.
+pub(super) async fn call(
+    core: &Core,
+    handler: &dyn RawHandler,
+    delivery: &Delivery,
+) -> (Outcome, Span) {
+    let span = spans::handle(core.telemetry.as_deref(), &core.member, delivery);
+    let (called, began) = (delivery.clone(), Instant::now());
+    let handling = async { handler.handle(called).await }.instrument(span.clone());
+    let result = timed(core, handling, began).await;
+    let panicked = result.is_err();
+    let outcome = result.unwrap_or_else(Outcome::retry);
+    if let Some(telemetry) = &core.telemetry {
+        let error_type = match panicked {
+            true => Some("panic"),
+            false => spans::error_type(&outcome, delivery.has_timed_out()),
+        };
+        let failed = u64::from(error_type.is_some());
+        record(core, telemetry, &span, (1, failed, error_type), began);
+    }
+    (outcome, span)
 }
 
 /// Calls a batch handler. Returns one outcome for each delivery, in their order.
@@ -36,23 +46,68 @@ pub(super) async fn call_batch(
     deliveries: Vec<Delivery>,
 ) -> Vec<Outcome> {
     let count = deliveries.len();
-    let span = tracing::info_span!(
-        "handle_batch",
-        topic = %core.member.topic(),
-        group = %core.member.group(),
-        messages = count,
-    );
-    let handling = async { handler.handle(deliveries).await }.instrument(span);
-    match timed(core, handling).await {
+    let span = spans::handle_batch(core.telemetry.as_deref(), &core.member, &deliveries);
+    let telemetry = core.telemetry.as_deref();
+    let traced = telemetry.map(|telemetry| (telemetry, deliveries.clone()));
+    let began = Instant::now();
+    let handling = async { handler.handle(deliveries).await }.instrument(span.clone());
+    let result = timed(core, handling, began).await;
+    let panicked = result.is_err();
+    let outcomes = match result {
         Ok(outcomes) => one_each(outcomes, count),
         Err(panic) => all_failed(&panic, count),
+    };
+    if let Some((telemetry, deliveries)) = &traced {
+        let types = outcomes.iter().zip(deliveries);
+        let mut types = types.filter_map(|(outcome, delivery)| match panicked {
+            true => Some("panic"),
+            false => spans::error_type(outcome, delivery.has_timed_out()),
+        });
+        let error_type = types.next();
+        let failed = u64::from(error_type.is_some()) + types.count() as u64;
+        record(
+            core,
+            telemetry,
+            &span,
+            (count as u64, failed, error_type),
+            began,
+        );
     }
+    outcomes
+}
+
+/// Tells the propagator how a call ended, and marks the span of a failed one. Takes how many messages
+/// there were, how many of them failed, and why the first did.
+fn record(
+    core: &Core,
+    telemetry: &Telemetry,
+    span: &Span,
+    (messages, failed, error_type): (u64, u64, Option<&'static str>),
+    began: Instant,
+) {
+    if let Some(error_type) = error_type {
+        spans::fail(span, error_type);
+    }
+    let operation = Operation {
+        kind: OperationKind::Process,
+        name: "process",
+        topic: core.member.topic(),
+        group: Some(core.member.group()),
+        messages,
+        failed,
+        error_type,
+        duration: began.elapsed(),
+    };
+    span.in_scope(|| telemetry.propagator.record(&operation));
 }
 
 /// Runs the future of a handler and records how long it took. `Err` holds the text of a panic.
-async fn timed<T>(core: &Core, handling: impl Future<Output = T>) -> Result<T, String> {
+async fn timed<T>(
+    core: &Core,
+    handling: impl Future<Output = T>,
+    started: Instant,
+) -> Result<T, String> {
     let _busy = Busy::of(&core.busy);
-    let started = Instant::now();
     let handling = scope::of_handler(AssertUnwindSafe(handling).catch_unwind());
     let result = core.queue.run(handling).await;
     core.meters

@@ -76,6 +76,7 @@ async fn write(core: &Core, lease: &Lease, id: DeliveryId, ending: Ending) {
         return;
     }
     lease.finish();
+    let name = ending.name();
     let write = Write {
         commit: if lease.is_only_copy() {
             ending.into_commit(id).of_only_copy()
@@ -83,6 +84,7 @@ async fn write(core: &Core, lease: &Lease, id: DeliveryId, ending: Ending) {
             ending.into_commit(id)
         },
         token: lease.token(),
+        name,
     };
     // The settlers outlive the workers, so sending succeeds.
     if let Err(full) = core.writes.try_send(write) {
@@ -123,6 +125,15 @@ enum Ending {
 }
 
 impl Ending {
+    /// As [`outcome_name`](crate::api::spans::outcome_name) has it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Reschedule { failed: true, .. } => "retry",
+            Self::Reschedule { failed: false, .. } => "snooze",
+            Self::DeadLetter(_) => "dead_letter",
+        }
+    }
+
     fn into_commit(self, id: DeliveryId) -> Commit {
         match self {
             Self::Reschedule {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tracing::Span;
 
 use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
+use crate::api::spans;
 use crate::domain::{Envelope, Outcome, Verdict};
 use crate::store::{Begin, Holder, Lane};
 use crate::worker::core::Core;
@@ -95,8 +97,8 @@ pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun
     };
     if let Some(begun) = one {
         begun.record_queue_time(core);
-        let outcome = call(core, handler, begun.delivery.clone()).await;
-        end(core, begun, outcome).await;
+        let (outcome, span) = call(core, handler, &begun.delivery).await;
+        end(core, begun, outcome, span).await;
     }
 }
 
@@ -234,7 +236,7 @@ pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
 
 /// Decide and commit. A cancelled delivery whose handler asks for another attempt stays as it is:
 /// the shutdown gives it back, uncounted.
-pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome) {
+pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome, span: Span) {
     let Begun {
         delivery,
         entry,
@@ -243,6 +245,8 @@ pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome) {
     } = begun;
     lease.end_call();
     if lease.is_cancelled() && wants_another_attempt(&outcome) {
+        spans::end(&span, "release");
+        drop(span);
         if lease.is_only_copy() {
             reschedule(core, entry, &lease, delivery.envelope(), count).await;
         }
@@ -264,6 +268,8 @@ pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome) {
         undecodable_retry: core.options.undecodable_retry,
     };
     let verdict = decide(outcome, count, rules, chance);
+    spans::end(&span, spans::outcome_name(&verdict));
+    drop(span);
     commit(core, &lease, entry, delivery.envelope(), verdict).await;
 }
 

@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
 
+use crate::api::propagator::{Operation, OperationKind};
+use crate::api::spans;
 use crate::domain::{Error, ErrorKind, describe};
 use crate::store::{
     Commit, Commits, Fetched, Interrupt, Opened, Opening, Reader, ReclaimCursor, Replies, StartFrom,
@@ -163,6 +166,35 @@ fn wait(lease: Duration) -> Duration {
     WAIT.min(lease / 2).max(SHORTEST_WAIT)
 }
 
+/// Reads once, in a span where traces are on.
+async fn fetch(core: &Core, reader: &mut dyn Reader, max: usize) -> Result<Vec<Fetched>, Error> {
+    let fetching = reader.fetch(max, wait(core.lease.get()));
+    let Some(telemetry) = &core.telemetry else {
+        return fetching.await;
+    };
+    let span = spans::receive(telemetry, &core.member);
+    let began = Instant::now();
+    let result = fetching.instrument(span.clone()).await;
+    let count = result.as_ref().map_or(0, Vec::len);
+    span.record("messaging.batch.message_count", count);
+    let error_type = result.as_ref().err().map(|error| error.kind().as_str());
+    if let Some(error_type) = error_type {
+        spans::fail(&span, error_type);
+    }
+    let operation = Operation {
+        kind: OperationKind::Receive,
+        name: "receive",
+        topic: core.member.topic(),
+        group: Some(core.member.group()),
+        messages: count as u64,
+        failed: 0,
+        error_type,
+        duration: began.elapsed(),
+    };
+    span.in_scope(|| telemetry.propagator.record(&operation));
+    result
+}
+
 /// Reads once. A stop interrupts the read instead of dropping its future: deliveries that the
 /// server has already assigned would be stuck until their lease ends.
 async fn read(
@@ -181,7 +213,7 @@ async fn read(
     };
     tokio::select! {
         biased;
-        fetched = reader.fetch(max, wait(core.lease.get())) => fetched,
+        fetched = fetch(core, reader, max) => fetched,
         () = interrupting => unreachable!("interrupting never ends"),
     }
 }

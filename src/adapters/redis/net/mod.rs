@@ -35,6 +35,7 @@ pub(super) use reader::{ReaderConnection, Unblock};
 pub(crate) use server::check_url;
 pub(super) use socket::refusal_of;
 pub use tls::TlsSettings;
+pub(crate) use url::address_of;
 
 /// All connections of one namespace. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use redis::{ConnectionInfo, IntoConnectionInfo as _};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 
 use crate::domain::{Error, ErrorKind};
 
@@ -67,6 +67,15 @@ pub(super) fn read(url: &str) -> Result<Target, Error> {
     Ok(Target { info, encrypted })
 }
 
+/// The host and port of a URL, or the path of its socket; `None` for a URL that is refused.
+pub(crate) fn address_of(url: &str) -> Option<(String, Option<u16>)> {
+    match read(url).ok()?.info.addr() {
+        ConnectionAddr::Tcp(host, port) => Some((host.clone(), Some(*port))),
+        ConnectionAddr::Unix(path) => Some((path.display().to_string(), None)),
+        _ => None,
+    }
+}
+
 fn unknown_key(key: &str, quotable: bool) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if !quotable || key.is_empty() || key.len() > 32 || !key.bytes().all(plain) {
@@ -95,6 +104,16 @@ mod tests {
         let error = read(url).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
         format!("{error} {error:?}")
+    }
+
+    #[test]
+    fn an_address_has_no_credentials() {
+        let of = |url| address_of(url).unwrap();
+        let tcp = of("rediss://ann:secret@example.org:7000/3");
+        assert_eq!(tcp, ("example.org".to_owned(), Some(7000)));
+        let unix = of("unix:///run/redis.sock?user=ann&pass=secret");
+        assert_eq!(unix, ("/run/redis.sock".to_owned(), None));
+        assert_eq!(address_of("http://secret@h"), None);
     }
 
     #[test]
