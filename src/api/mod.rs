@@ -19,10 +19,10 @@ mod publisher;
 mod router;
 #[cfg(feature = "schema")]
 mod schema;
-pub(crate) mod spans;
 pub(crate) mod store_kv;
 pub(crate) mod subscription;
 pub(crate) mod supervise;
+pub(crate) mod traces;
 
 pub use crate::store::{CasResult, ClaimResult};
 pub use bus::{Bus, MessageBus};

@@ -12,7 +12,7 @@ use super::backlog::{Admitted, Backlog};
 use super::draft::{Draft, alike, encode, finish, move_entries, refuse_after};
 use crate::api::propagator::{Operation, OperationKind, Telemetry};
 use crate::api::publish::PublishPort;
-use crate::api::spans;
+use crate::api::traces;
 use crate::api::{PublishHooks, PublishOptions, Published};
 use crate::domain::{BoxFuture, Codec, Envelope, Error, ErrorKind, Topic};
 use crate::store::{Partition, Store};
@@ -86,7 +86,7 @@ impl Publishing {
         envelopes: &[Envelope],
         options: PublishOptions,
     ) -> Vec<Result<Published, Error>> {
-        let span = spans::publish(self.telemetry.as_deref(), topic, envelopes);
+        let span = traces::publish(self.telemetry.as_deref(), topic, envelopes);
         let began = self.telemetry.is_some().then(Instant::now);
         let results = self
             .pipeline(topic, envelopes, options)
@@ -171,11 +171,11 @@ impl Publishing {
 
     /// Adds the current span to the headers of messages that have no trace. Copies them only then.
     fn with_trace<'a>(&self, envelopes: &'a [Envelope]) -> Cow<'a, [Envelope]> {
-        let traces = |envelope: &Envelope| !envelope.headers.contains_key(TRACE);
+        let lacks_trace = |envelope: &Envelope| !envelope.headers.contains_key(TRACE);
         let Some(telemetry) = &self.telemetry else {
             return Cow::Borrowed(envelopes);
         };
-        if !envelopes.iter().any(traces) {
+        if !envelopes.iter().any(lacks_trace) {
             return Cow::Borrowed(envelopes);
         }
         let headers = telemetry.headers();
@@ -183,7 +183,10 @@ impl Publishing {
             return Cow::Borrowed(envelopes);
         }
         let mut envelopes = envelopes.to_vec();
-        for envelope in envelopes.iter_mut().filter(|envelope| traces(envelope)) {
+        for envelope in envelopes
+            .iter_mut()
+            .filter(|envelope| lacks_trace(envelope))
+        {
             envelope.headers.extend(headers.clone());
         }
         Cow::Owned(envelopes)
@@ -203,7 +206,7 @@ impl Publishing {
         let failures = results.iter().filter_map(|result| result.as_ref().err());
         let error_type = failures.clone().next().map(|error| error.kind().as_str());
         if let Some(error_type) = error_type {
-            spans::fail(span, error_type);
+            traces::fail(span, error_type);
         }
         let operation = Operation {
             kind: OperationKind::Send,

@@ -10,6 +10,7 @@
 //! | [`production`] | running in production: server, settings, units, limits, updates, alerts, the day of dead letters |
 //! | [`security`] | access rules, TLS, secrets, hostile input |
 //! | [`metrics`] | the metrics, traces and events |
+//! | [`observability`] | metrics, traces, logs, alerts, the dashboard and scaling, and where to look first |
 //! | [`command_line`] | the tool `redstart`: commands and exit codes |
 //! | [`dead_letters`] | how to find out why messages died, and how to bring them back |
 //! | [`interoperating`] | producers and consumers in other languages, Debezium, CloudEvents |
@@ -92,6 +93,9 @@ pub mod lifecycle {}
 
 #[doc = include_str!("metrics.md")]
 pub mod metrics {}
+
+#[doc = include_str!("observability.md")]
+pub mod observability {}
 
 #[doc = include_str!("payloads.md")]
 pub mod payloads {}

@@ -8,7 +8,9 @@ use serde::{Serialize, Serializer};
 use crate::domain::{EntryId, Error, ErrorKind, Group, Timestamp, Topic};
 use crate::operate::doctor::{Doctor, pending_for};
 use crate::operate::topics::Topics;
-use crate::store::{GroupAt, GroupProgress, GroupStatus, Partition, TopicStatus};
+use crate::store::{
+    GroupAt, GroupProgress, GroupStatus, LogProgress, Partition, ScheduledPage, TopicStatus,
+};
 
 /// How many topics are measured side by side.
 const SIDE_BY_SIDE: usize = 4;
@@ -62,6 +64,21 @@ pub struct GroupGauges {
     pub next_retry: Option<i64>,
 }
 
+/// How old the oldest messages of a group are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupAges {
+    /// The group.
+    pub group: Group,
+    /// As [`GroupGauges::oldest_undelivered`].
+    #[serde(rename = "oldestUndeliveredMs", serialize_with = "millis")]
+    pub oldest_undelivered: Option<Duration>,
+    /// As [`GroupGauges::oldest_in_flight`].
+    #[serde(rename = "oldestInFlightMs", serialize_with = "millis")]
+    pub oldest_in_flight: Option<Duration>,
+}
+
 /// A duration as whole milliseconds.
 fn millis<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     let whole = |one: &Duration| u64::try_from(one.as_millis()).unwrap_or(u64::MAX);
@@ -88,23 +105,73 @@ impl Topics {
             .await
     }
 
+    /// Measures how old the oldest messages of a topic's groups are, sorted by name; empty when the
+    /// topic does not exist. Changes nothing; the rights of a viewer are enough.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn ages(&self, topic: &Topic) -> Result<Vec<GroupAges>, Error> {
+        let at = Partition::of(topic);
+        let Some(status) = self.store.inspect().status(&at).await? else {
+            return Ok(Vec::new());
+        };
+        let progress = self.progress(&at).await?;
+        let mut all = Vec::with_capacity(status.groups.len());
+        for group in &status.groups {
+            let page = self.schedule(topic, &group.group).await?;
+            let progress = of_group(progress.as_ref(), &group.group);
+            all.push(self.group_ages(topic, group, progress, page.now).await?);
+        }
+        Ok(all)
+    }
+
+    /// How far the groups have come; `None` where the user may not look. Such a user sees the counts,
+    /// but no ages.
+    async fn progress(&self, at: &Partition) -> Result<Option<LogProgress>, Error> {
+        match self.store.inspect().progress(at).await {
+            Err(error) if error.kind() == ErrorKind::Refused => Ok(None),
+            progress => progress,
+        }
+    }
+
+    /// The first scheduled retry of a group, and the time by the store's clock.
+    async fn schedule(&self, topic: &Topic, group: &Group) -> Result<ScheduledPage, Error> {
+        let at = GroupAt::of(topic, group);
+        self.store.schedule().list(&at, None, 1).await
+    }
+
+    async fn group_ages(
+        &self,
+        topic: &Topic,
+        status: &GroupStatus,
+        progress: Option<&GroupProgress>,
+        now: Timestamp,
+    ) -> Result<GroupAges, Error> {
+        let undelivered = match progress {
+            Some(progress) if status.lag > 0 => self.first_after(topic, progress.delivered).await?,
+            _ => None,
+        };
+        let unsettled = progress.iter().flat_map(|progress| &progress.unsettled);
+        Ok(GroupAges {
+            group: status.group.clone(),
+            oldest_undelivered: undelivered.map(|time| since(time, now)),
+            oldest_in_flight: unsettled.map(|one| pending_for(one, now)).max(),
+        })
+    }
+
     async fn topic_gauges(&self, topic: &Topic) -> Result<Option<TopicGauges>, Error> {
         let at = Partition::of(topic);
         let inspect = self.store.inspect();
         let Some(status) = inspect.status(&at).await? else {
             return Ok(None);
         };
-        let progress = match inspect.progress(&at).await {
-            // Such a user sees the counts, but no ages.
-            Err(error) if error.kind() == ErrorKind::Refused => None,
-            progress => progress?,
-        };
+        let progress = self.progress(&at).await?;
         let doctor = Doctor::new(self.store.clone());
         let backlog = doctor.backlog(&at, &status, progress.as_ref()).await?;
         let mut groups = Vec::with_capacity(status.groups.len());
         for group in &status.groups {
-            let mut all = progress.iter().flat_map(|progress| &progress.groups);
-            let progress = all.find(|one| one.group == group.group);
+            let progress = of_group(progress.as_ref(), &group.group);
             groups.push(self.group_gauges(topic, group, progress).await?);
         }
         Ok(Some(TopicGauges {
@@ -127,13 +194,9 @@ impl Topics {
         let live = consumers
             .iter()
             .filter(|one| one.idle_for <= Self::LIVE_WITHIN);
-        let page = self.store.schedule().list(&at, None, 1).await?;
+        let page = self.schedule(topic, &status.group).await?;
         let next = page.entries.first().map(|first| first.due.as_millis());
-        let undelivered = match progress {
-            Some(progress) if status.lag > 0 => self.first_after(topic, progress.delivered).await?,
-            _ => None,
-        };
-        let unsettled = progress.iter().flat_map(|progress| &progress.unsettled);
+        let ages = self.group_ages(topic, status, progress, page.now).await?;
         Ok(GroupGauges {
             group: status.group.clone(),
             lag: status.lag,
@@ -141,8 +204,8 @@ impl Topics {
             scheduled: status.scheduled,
             dead: status.dead,
             consumers: live.count() as u64,
-            oldest_undelivered: undelivered.map(|time| since(time, page.now)),
-            oldest_in_flight: unsettled.map(|one| pending_for(one, page.now)).max(),
+            oldest_undelivered: ages.oldest_undelivered,
+            oldest_in_flight: ages.oldest_in_flight,
             next_retry: next.map(|due| due.saturating_sub(page.now.as_millis())),
         })
     }
@@ -153,6 +216,11 @@ impl Topics {
         let first = self.store.log().browse(&at, Some(id), 1).await?;
         Ok(first.first().and_then(|(id, _)| id.time()))
     }
+}
+
+fn of_group<'a>(progress: Option<&'a LogProgress>, group: &Group) -> Option<&'a GroupProgress> {
+    let mut all = progress?.groups.iter();
+    all.find(|one| one.group == *group)
 }
 
 fn limit(status: &TopicStatus) -> Option<u64> {

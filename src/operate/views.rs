@@ -3,15 +3,18 @@
 //! Reports, previews and status values of the library serialise by themselves. The views here
 //! join several of them in one object. Not covered by semver.
 
+use std::time::Duration;
+
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::domain::{
     Codec, DeadLetterSummary, EntryId, Envelope, Error, ErrorKind, Timestamp, Topic,
 };
+use crate::operate::gauges::GroupAges;
 use crate::operate::retries::ScheduledRetry;
 use crate::operate::topics::Entry;
-use crate::store::DeliveryId;
+use crate::store::{DeliveryId, GroupStatus};
 use crate::wire::{FieldBytes, Fields, Limits, encode_entry};
 
 /// A dead letter in a list.
@@ -48,6 +51,51 @@ pub struct OfTopic<'a, T> {
     /// The value.
     #[serde(flatten)]
     pub value: &'a T,
+}
+
+/// A group in a list: its status, and how old its oldest messages are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedGroup<'a> {
+    topic: &'a Topic,
+    #[serde(flatten)]
+    status: &'a GroupStatus,
+    oldest_undelivered_ms: Option<u64>,
+    oldest_in_flight_ms: Option<u64>,
+}
+
+impl<'a> ListedGroup<'a> {
+    /// The view of a group. `ages` has no entry for a group that was created meanwhile.
+    #[must_use]
+    pub fn new(topic: &'a Topic, status: &'a GroupStatus, ages: &[GroupAges]) -> Self {
+        let ages = ages.iter().find(|ages| ages.group == status.group);
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            topic,
+            status,
+            oldest_undelivered_ms: ages.and_then(|ages| ages.oldest_undelivered.map(millis)),
+            oldest_in_flight_ms: ages.and_then(|ages| ages.oldest_in_flight.map(millis)),
+        }
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        self.topic
+    }
+
+    /// The group's status.
+    #[must_use]
+    pub fn status(&self) -> &GroupStatus {
+        self.status
+    }
+
+    /// The age of the group's oldest message that is undelivered or in flight.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Duration> {
+        let oldest = self.oldest_undelivered_ms.max(self.oldest_in_flight_ms);
+        oldest.map(Duration::from_millis)
+    }
 }
 
 /// A message: its envelope, or for an undecodable one the reason and the fields.

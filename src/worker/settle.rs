@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument as _;
 
 use crate::api::propagator::{Operation, OperationKind, Telemetry};
-use crate::api::spans;
 use crate::api::supervise::log;
+use crate::api::traces;
 use crate::domain::{Error, describe};
 use crate::store::{Commit, Commits, End, Fate, MAX_BATCH, Member, Replies, Store};
 use crate::worker::core::{SettledCount, Write};
@@ -207,12 +207,12 @@ impl Settler {
         let Some(telemetry) = &self.telemetry else {
             return committing.await;
         };
-        let span = spans::settle(telemetry, &self.member, name, batch.len());
+        let span = traces::settle(telemetry, &self.member, name, batch.len());
         let began = Instant::now();
         let result = committing.instrument(span.clone()).await;
         let error_type = result.as_ref().err().map(|error| error.kind().as_str());
         if let Some(error_type) = error_type {
-            spans::fail(&span, error_type);
+            traces::fail(&span, error_type);
         }
         let messages = batch.len() as u64;
         let operation = Operation {

@@ -69,16 +69,53 @@ fn what_is_published_can_be_looked_at() {
                 "backlogLimit": 1_000_000, "groups": []}])
     );
     let () = server.command(&["XGROUP", "CREATE", "{shop:orders}:log", "billing", "0"]);
-    let groups = run(Some(&url), &["groups", "orders", "--json"]).ok().json();
-    assert_eq!(
-        groups,
-        json!([{"topic": "orders", "group": "billing", "lag": 5, "inFlight": 0,
-                "scheduled": 0, "dead": 0, "consumers": 0}])
-    );
-    assert_eq!(run(Some(&url), &["groups", "--json"]).ok().json(), groups);
+    for args in [&["groups", "orders", "--json"][..], &["groups", "--json"]] {
+        let mut groups = run(Some(&url), args).ok().json();
+        let age = groups[0]["oldestUndeliveredMs"].take();
+        assert!(age.is_u64(), "{age}");
+        assert_eq!(
+            groups,
+            json!([{"topic": "orders", "group": "billing", "lag": 5, "inFlight": 0,
+                    "scheduled": 0, "dead": 0, "consumers": 0,
+                    "oldestUndeliveredMs": null, "oldestInFlightMs": null}])
+        );
+    }
     let table = run(Some(&url), &["groups"]).ok().out;
     assert!(table.starts_with("topic   group    lag"), "{table}");
     assert!(!table.contains('\u{1b}'), "{table:?}");
+}
+
+#[test]
+fn a_group_shows_how_old_its_oldest_message_is() {
+    let server = Server::start();
+    let url = server.url();
+    publish(&url, &["--type", "t"], "1\n").ok();
+    let log = "{shop:orders}:log";
+    let () = server.command(&["XGROUP", "CREATE", log, "billing", "0"]);
+    let () = server.command(&["XGROUP", "CREATE", log, "idle", "$"]);
+    let oldest = |group: &str| {
+        let table = run(Some(&url), &["groups"]).ok().out;
+        let mut lines = table.lines();
+        let header = lines.next().unwrap();
+        let at = header.find("oldest").unwrap() + "oldest".len();
+        let line = lines.find(|line| line.contains(group)).unwrap();
+        line[..at].trim_end().to_owned()
+    };
+    assert!(oldest("idle").ends_with("  -"), "{}", oldest("idle"));
+    let shown = oldest("billing");
+    assert!(shown.ends_with('s'), "{shown}");
+    // A consumer takes it, and does not settle it.
+    let read = ["XREADGROUP", "GROUP", "billing", "one", "COUNT", "1"];
+    let _: redis::Value = server.command(&[&read[..], &["STREAMS", log, ">"]].concat());
+    let groups = run(Some(&url), &["groups", "--json"]).ok().json();
+    let of = |name: &str| {
+        let all = groups.as_array().unwrap().iter();
+        let mut of = all.filter(|one| one["group"] == name);
+        of.next().unwrap().clone()
+    };
+    assert!(of("billing")["oldestInFlightMs"].is_u64(), "{groups}");
+    assert!(of("billing")["oldestUndeliveredMs"].is_null(), "{groups}");
+    assert!(of("idle")["oldestInFlightMs"].is_null(), "{groups}");
 }
 
 #[test]

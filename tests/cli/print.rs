@@ -230,6 +230,91 @@ async fn keda_keeps_a_pod_while_a_group_has_messages_or_retries() {
     assert!(bare.contains("\"{orders}:log\""), "{bare}");
 }
 
+/// Runs redis_exporter with the printed settings until it has measured the server.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn redis_exporter_measures_the_keys_as_its_user() {
+    let server = Server::start();
+    let container = builder(&server).connect().await.unwrap();
+    let (orders, billing) = (topic("orders"), group("billing"));
+    let later = async |_: Delivery| Outcome::snooze(Duration::from_secs(3600));
+    container.bus().subscribe(&orders, later).await.unwrap();
+    publish(&container, &orders, 0..3).await;
+    until("the messages to be snoozed", async || {
+        (status(&container, &orders, &billing).await.scheduled == 3).then_some(())
+    })
+    .await;
+    publish(&container, &topic("quiet"), 0..5).await;
+    let _: String = server.command(&["SET", "secret", "of another program"]);
+    let address = format!("127.0.0.1:{}", server.port());
+    let args = ["exporter", "--address", &address, "--namespace", "shop"];
+    let file = printed(&args).ok().out;
+    let user = file.lines().find_map(|line| line.strip_prefix("#   user "));
+    let rules = user.unwrap().replace(" off ", " on >secret ");
+    let rules: Vec<&str> = rules.split(' ').collect();
+    let _: String = server.command(&[&["ACL", "SETUSER"], &rules[..]].concat());
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = free.local_addr().unwrap();
+    drop(free);
+    let settings = file.lines().filter(|line| !line.starts_with('#'));
+    let settings = settings.filter_map(|line| line.split_once('='));
+    let mut exporter = Command::new("prometheus-redis-exporter");
+    exporter.envs(settings).env("REDIS_PASSWORD", "secret");
+    exporter.env("REDIS_EXPORTER_WEB_LISTEN_ADDRESS", at.to_string());
+    exporter.stdout(Stdio::null()).stderr(Stdio::null());
+    let exporter = exporter.spawn();
+    let _exporter = Killed(exporter.expect("tests/install installs redis_exporter"));
+    let metrics = until("a measurement", async || {
+        page(at).filter(|metrics| metrics.contains("\nredis_up 1"))
+    })
+    .await;
+    let value = |line: &str| {
+        let mut lines = metrics.lines();
+        let found = lines.find_map(|known| known.strip_prefix(line));
+        found.map(|value| value.trim().to_owned())
+    };
+    let value = |line: &str| value(line).unwrap_or_else(|| panic!("no {line} in {metrics}"));
+    let retries = r#"redis_key_size{db="db0",key="{shop:orders}:group:billing:retry"}"#;
+    assert_eq!(value(retries), "3");
+    let quiet = r#"redis_stream_length{db="db0",stream="{shop:quiet}:log"}"#;
+    assert_eq!(value(quiet), "5");
+    let groups = r#"redis_stream_groups{db="db0",stream="{shop:orders}:log"}"#;
+    assert_eq!(value(groups), "1");
+    let error = r#"redis_exporter_last_scrape_error{err=""}"#;
+    assert_eq!(value(error), "0");
+    let denied: Vec<redis::Value> = server.command(&["ACL", "LOG", "100"]);
+    let denied = denied.iter().map(|one| format!("{one:?}"));
+    let unexpected: Vec<String> = denied.filter(|one| !one.contains("slowlog|get")).collect();
+    assert_eq!(unexpected, Vec::<String>::new());
+    finish(container).await;
+}
+
+/// A process that ends with its test.
+#[cfg(target_os = "linux")]
+struct Killed(std::process::Child);
+
+#[cfg(target_os = "linux")]
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The metrics that an exporter answers with; `None` as long as it does not.
+#[cfg(target_os = "linux")]
+fn page(at: std::net::SocketAddr) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(at).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let request = "GET /metrics HTTP/1.0\r\nHost: exporter\r\n\r\n";
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn systemd_finds_no_fault_in_the_unit_and_reads_the_command_as_it_is() {
@@ -275,7 +360,7 @@ fn systemd_finds_no_fault_in_the_unit_and_reads_the_command_as_it_is() {
 
 #[test]
 fn files_need_no_server_and_no_namespace() {
-    for what in ["alerts", "dashboard", "systemd"] {
+    for what in ["alerts", "dashboard", "exporter", "systemd"] {
         let mut command = redstart(None, &["print", what]);
         command.env("REDSTART_REDIS_URL", "nonsense");
         assert!(run_with(command, "").ok().err.is_empty());

@@ -10,7 +10,7 @@ use tracing::{Instrument as _, Span};
 use crate::api::delivery::Delivery;
 use crate::api::handler::{RawBatchHandler, RawHandler};
 use crate::api::propagator::{Operation, OperationKind, Telemetry};
-use crate::api::spans;
+use crate::api::traces;
 use crate::domain::{Outcome, panic_text};
 use crate::worker::core::Core;
 use crate::worker::scope;
@@ -22,7 +22,7 @@ pub(super) async fn call(
     handler: &dyn RawHandler,
     delivery: &Delivery,
 ) -> (Outcome, Span) {
-    let span = spans::handle(core.telemetry.as_deref(), &core.member, delivery);
+    let span = traces::handle(core.telemetry.as_deref(), &core.member, delivery);
     let (called, began) = (delivery.clone(), Instant::now());
     let handling = async { handler.handle(called).await }.instrument(span.clone());
     let result = timed(core, handling, began).await;
@@ -31,7 +31,7 @@ pub(super) async fn call(
     if let Some(telemetry) = &core.telemetry {
         let error_type = match panicked {
             true => Some("panic"),
-            false => spans::error_type(&outcome, delivery.has_timed_out()),
+            false => traces::error_type(&outcome, delivery.has_timed_out()),
         };
         let failed = u64::from(error_type.is_some());
         record(core, telemetry, &span, (1, failed, error_type), began);
@@ -46,7 +46,7 @@ pub(super) async fn call_batch(
     deliveries: Vec<Delivery>,
 ) -> Vec<Outcome> {
     let count = deliveries.len();
-    let span = spans::handle_batch(core.telemetry.as_deref(), &core.member, &deliveries);
+    let span = traces::handle_batch(core.telemetry.as_deref(), &core.member, &deliveries);
     let telemetry = core.telemetry.as_deref();
     let traced = telemetry.map(|telemetry| (telemetry, deliveries.clone()));
     let began = Instant::now();
@@ -61,7 +61,7 @@ pub(super) async fn call_batch(
         let types = outcomes.iter().zip(deliveries);
         let mut types = types.filter_map(|(outcome, delivery)| match panicked {
             true => Some("panic"),
-            false => spans::error_type(outcome, delivery.has_timed_out()),
+            false => traces::error_type(outcome, delivery.has_timed_out()),
         });
         let error_type = types.next();
         let failed = u64::from(error_type.is_some()) + types.count() as u64;
@@ -86,7 +86,7 @@ fn record(
     began: Instant,
 ) {
     if let Some(error_type) = error_type {
-        spans::fail(span, error_type);
+        traces::fail(span, error_type);
     }
     let operation = Operation {
         kind: OperationKind::Process,

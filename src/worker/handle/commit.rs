@@ -125,7 +125,7 @@ enum Ending {
 }
 
 impl Ending {
-    /// As [`outcome_name`](crate::api::spans::outcome_name) has it.
+    /// As [`outcome_name`](crate::api::traces::outcome_name) has it.
     fn name(&self) -> &'static str {
         match self {
             Self::Reschedule { failed: true, .. } => "retry",

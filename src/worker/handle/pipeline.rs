@@ -9,7 +9,7 @@ use tracing::Span;
 use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
-use crate::api::spans;
+use crate::api::traces;
 use crate::domain::{Envelope, Outcome, Verdict};
 use crate::store::{Begin, Holder, Lane};
 use crate::worker::core::Core;
@@ -245,7 +245,7 @@ pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome, span: Span)
     } = begun;
     lease.end_call();
     if lease.is_cancelled() && wants_another_attempt(&outcome) {
-        spans::end(&span, "release");
+        traces::end(&span, "release");
         drop(span);
         if lease.is_only_copy() {
             reschedule(core, entry, &lease, delivery.envelope(), count).await;
@@ -268,7 +268,7 @@ pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome, span: Span)
         undecodable_retry: core.options.undecodable_retry,
     };
     let verdict = decide(outcome, count, rules, chance);
-    spans::end(&span, spans::outcome_name(&verdict));
+    traces::end(&span, traces::outcome_name(&verdict));
     drop(span);
     commit(core, &lease, entry, delivery.envelope(), verdict).await;
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
 use crate::api::propagator::{Operation, OperationKind};
-use crate::api::spans;
+use crate::api::traces;
 use crate::domain::{Error, ErrorKind, describe};
 use crate::store::{
     Commit, Commits, Fetched, Interrupt, Opened, Opening, Reader, ReclaimCursor, Replies, StartFrom,
@@ -172,14 +172,14 @@ async fn fetch(core: &Core, reader: &mut dyn Reader, max: usize) -> Result<Vec<F
     let Some(telemetry) = &core.telemetry else {
         return fetching.await;
     };
-    let span = spans::receive(telemetry, &core.member);
+    let span = traces::receive(telemetry, &core.member);
     let began = Instant::now();
     let result = fetching.instrument(span.clone()).await;
     let count = result.as_ref().map_or(0, Vec::len);
     span.record("messaging.batch.message_count", count);
     let error_type = result.as_ref().err().map(|error| error.kind().as_str());
     if let Some(error_type) = error_type {
-        spans::fail(&span, error_type);
+        traces::fail(&span, error_type);
     }
     let operation = Operation {
         kind: OperationKind::Receive,

@@ -12,6 +12,8 @@ List groups with their status, or remove a group.
 
   lag        entries not yet delivered to the group
   in flight  delivered and unsettled
+  oldest     the age of the oldest of these two; a rising one means that the group stands still or a
+             handler hangs
   scheduled  retries and snoozed messages, and redriven messages not yet delivered
   dead       dead letters
   consumers  consumers that the group knows, live or not",
@@ -21,7 +23,9 @@ Examples:
   redstart groups orders --json | jq '.[] | select(.dead > 0)'
   redstart groups remove orders billing
 
-With --json: one array of {\"topic\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}."
+With --json: one array of {\"topic\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\",
+\"oldestUndeliveredMs\",\"oldestInFlightMs\"}; an age is null without such a message, and for a user who may
+not look."
 )]
 pub(crate) struct GroupsArgs {
     /// List the groups of this topic only

@@ -30,7 +30,7 @@ pub(crate) use janitor::JanitorArgs;
 pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
 pub(crate) use metrics::MetricsArgs;
 pub(crate) use pages::{CompletionsArgs, ManArgs};
-pub(crate) use print::{AclArgs, KedaArgs, PrintArgs, PrintWhat, Role, SystemdArgs};
+pub(crate) use print::{AclArgs, ExporterArgs, KedaArgs, PrintArgs, PrintWhat, Role, SystemdArgs};
 pub(crate) use retries::{
     CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which,
 };

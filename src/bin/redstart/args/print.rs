@@ -32,8 +32,33 @@ Example:
 The panels need the metrics of the services, with the buckets of `redstart::metrics::BUCKETS`, and those
 of `redstart metrics --listen`. With --json: one object, the text by file name.")]
     Dashboard,
+    Exporter(ExporterArgs),
     Keda(KedaArgs),
     Systemd(SystemdArgs),
+}
+
+/// Print settings of redis_exporter for Redstart's keys, and its access rules.
+#[derive(Debug, ClapArgs)]
+#[command(
+    long_about = "\
+Print the environment of redis_exporter for the streams and sorted sets of a namespace, and the access
+rules of its user: for where redis_exporter runs anyway. It knows neither ages nor causes; `redstart
+metrics --listen` does. Needs no server.",
+    after_help = "\
+Examples:
+  redstart print exporter --namespace shop --address redis:6379 > /etc/redstart/exporter.env
+
+With --json: one object, the text by file name.
+
+Exit codes: 0 printed, 2 wrong usage."
+)]
+pub(crate) struct ExporterArgs {
+    /// The server's host and port, as the exporter reaches it
+    #[arg(long, value_name = "HOST:PORT", default_value = "redis:6379", value_parser = host_and_port)]
+    pub(crate) address: String,
+    /// The database of the keys
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) database: u16,
 }
 
 /// Print a ScaledObject that scales a group's consumers with KEDA.

@@ -1,17 +1,19 @@
 //! `groups`: the status of the groups.
 
-use redstart::{Container, Topic, topics::GroupStatus, views::OfTopic};
+use redstart::{Container, Topic, topics::GroupStatus, views::ListedGroup};
 
 use super::group_remove;
 use crate::args::{GroupsAction, GroupsArgs};
+use crate::duration;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-const HEADER: [&str; 7] = [
+const HEADER: [&str; 8] = [
     "topic",
     "group",
     "lag",
     "in flight",
+    "oldest",
     "scheduled",
     "dead",
     "consumers",
@@ -33,28 +35,35 @@ pub(super) async fn run(
             all.map(|one| (one.topic, one.groups)).collect()
         }
     };
-    let groups = all
-        .iter()
-        .flat_map(|(topic, groups)| groups.iter().map(move |value| OfTopic { topic, value }));
+    let mut groups = Vec::new();
+    for (topic, status) in &all {
+        let ages = topics.ages(topic).await?;
+        let listed = status
+            .iter()
+            .map(|status| ListedGroup::new(topic, status, &ages));
+        groups.extend(listed);
+    }
     if terminal.is_json() {
-        let groups: Vec<OfTopic<'_, GroupStatus>> = groups.collect();
         return Ok(terminal.json(&groups)?);
     }
-    let rows: Vec<Vec<String>> = groups.map(|group| row(&group)).collect();
+    let rows: Vec<Vec<String>> = groups.iter().map(row).collect();
     if rows.is_empty() {
         terminal.remark("no groups; subscribing creates one");
         return Ok(());
     }
-    Ok(terminal.table(&HEADER, &rows, 2..7)?)
+    Ok(terminal.table(&HEADER, &rows, 2..8)?)
 }
 
-fn row(group: &OfTopic<'_, GroupStatus>) -> Vec<String> {
-    let status = group.value;
+fn row(group: &ListedGroup<'_>) -> Vec<String> {
+    let status = group.status();
     vec![
-        group.topic.to_string(),
+        group.topic().to_string(),
         status.group.to_string(),
         status.lag.to_string(),
         status.in_flight.to_string(),
+        group
+            .oldest()
+            .map_or_else(|| "-".to_owned(), duration::short),
         status.scheduled.to_string(),
         status.dead.to_string(),
         status.consumers.to_string(),

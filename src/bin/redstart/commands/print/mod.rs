@@ -1,6 +1,7 @@
 //! `print`: files that help to run Redstart.
 
 mod acl;
+mod exporter;
 mod keda;
 mod systemd;
 
@@ -28,6 +29,7 @@ pub(super) fn run(
             "redstart.json".to_owned(),
             include_str!("../../../../docs/ops/dashboard.json").to_owned(),
         ),
+        PrintWhat::Exporter(args) => exporter::file(args, namespace(settings)?.as_ref()),
         PrintWhat::Keda(args) => keda::file(args, namespace(settings)?.as_ref()),
         PrintWhat::Systemd(args) => systemd::file(args)?,
     };
