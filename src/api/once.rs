@@ -95,6 +95,36 @@ pub enum OnceError<E> {
     Store(Error),
 }
 
+impl<E> OnceError<E> {
+    /// The error that it holds, as an error that both turn into: for `?` where the function fails with
+    /// `anyhow::Error`, which is not a [`std::error::Error`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use redstart::Kv;
+    /// use redstart::kv::{Once, OnceError, once};
+    ///
+    /// # type Failure = Box<dyn std::error::Error + Send + Sync>;
+    /// # async fn charge() -> Result<String, Failure> { Ok(String::new()) }
+    /// // `Failure` stands for `anyhow::Error`, `eyre::Report` or an error of your own.
+    /// async fn bill(kv: &Kv) -> Result<(), Failure> {
+    ///     let charged = once(kv, "charge:7", Duration::from_secs(86_400), charge).await;
+    ///     match charged.map_err(OnceError::flatten::<Failure>)? {
+    ///         Once::Executed(receipt) => println!("{receipt}"),
+    ///         Once::AlreadyDone(_) | Once::InProgress => {}
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _ = bill;
+    /// ```
+    pub fn flatten<T: From<E> + From<Error>>(self) -> T {
+        match self {
+            Self::Function(error) => error.into(),
+            Self::Store(error) => error.into(),
+        }
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for OnceError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

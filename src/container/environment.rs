@@ -98,8 +98,8 @@ impl ContainerBuilder {
     /// | Variable | Setting | Default |
     /// |---|---|---|
     /// | `REDSTART_REDIS_URL` | [`with_redis_url`](Self::with_redis_url) | `redis://127.0.0.1:6379` |
-    /// | `REDSTART_TLS_CA_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_ca_file`] | the authorities of the machine |
-    /// | `REDSTART_TLS_CERT_FILE`, `REDSTART_TLS_KEY_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_client_files`] | none |
+    /// | `REDSTART_TLS_CA_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_ca_file`](super::TlsSettings::with_ca_file) | the authorities of the machine |
+    /// | `REDSTART_TLS_CERT_FILE`, `REDSTART_TLS_KEY_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_client_files`](super::TlsSettings::with_client_files) | none |
     /// | `REDSTART_NAMESPACE` | [`with_namespace`](Self::with_namespace) | none |
     /// | `REDSTART_SERVICE` | [`with_service`](Self::with_service) | `redstart` |
     /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
