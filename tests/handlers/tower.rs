@@ -79,17 +79,41 @@ async fn layers_erase_no_reason_of_a_handler() {
     test.dead_letters(&ORDERS, &BILLING).await.assert_count(2);
 }
 
-/// Handles messages behind a layer, 8 at a time if it lets them. Returns how many ran at once.
-async fn most_at_once(with_layer: impl FnOnce(Router<Gauge>) -> Router<Gauge>) -> usize {
-    let (test, gauge) = (TestBus::start("billing").await, Gauge::default());
-    async fn counted(State(gauge): State<Gauge>, _: Placed) {
-        let running = gauge.running.fetch_add(1, Ordering::SeqCst) + 1;
-        gauge.most.fetch_max(running, Ordering::SeqCst);
-        gauge.started.add_permits(1);
-        // Lets the others begin, as far as they can.
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        gauge.running.fetch_sub(1, Ordering::SeqCst);
+/// Calls of handlers.
+#[derive(Clone, Default)]
+struct Gauge {
+    running: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
+    /// How many must run at once before any ends.
+    expected: usize,
+}
+
+async fn counted(State(gauge): State<Gauge>, _: Placed) {
+    let running = gauge.running.fetch_add(1, Ordering::SeqCst) + 1;
+    gauge.most.fetch_max(running, Ordering::SeqCst);
+    while gauge.most.load(Ordering::SeqCst) < gauge.expected {
+        tokio::task::yield_now().await;
     }
+    // Others could begin now, if the layer let them.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    gauge.running.fetch_sub(1, Ordering::SeqCst);
+    gauge.ended.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Handles messages behind a layer, eight at a time if it lets them; `expected` must run at once.
+/// Returns how many ran at once.
+async fn most_at_once(
+    expected: usize,
+    with_layer: impl FnOnce(Router<Gauge>) -> Router<Gauge>,
+) -> usize {
+    let test = TestBus::start("billing").await;
+    let gauge = Gauge {
+        expected,
+        ..Gauge::default()
+    };
     let router = with_layer(Router::with_state(gauge.clone()).on(counted));
     let options = SubscribeOptions::new().with_concurrency(8);
     let bus = test.container().bus();
@@ -99,40 +123,23 @@ async fn most_at_once(with_layer: impl FnOnce(Router<Gauge>) -> Router<Gauge>) -
     }
     bus.subscribe_with(&ORDERS, options, router).await.unwrap();
     test.settle().await;
-    assert_eq!(gauge.started.available_permits(), sent.len());
+    assert_eq!(gauge.ended.load(Ordering::SeqCst), sent.len());
     assert!(letters(&test).await.is_empty());
     gauge.most.load(Ordering::SeqCst)
 }
 
-#[derive(Clone)]
-struct Gauge {
-    running: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
-    started: Arc<Semaphore>,
-}
-
-impl Default for Gauge {
-    fn default() -> Self {
-        Self {
-            running: Arc::default(),
-            most: Arc::default(),
-            started: Arc::new(Semaphore::new(0)),
-        }
-    }
-}
-
 #[tokio::test]
 async fn concurrency_limits_and_buffers_hold_back_handlers() {
-    let limit = ConcurrencyLimitLayer::new(2);
-    assert_eq!(most_at_once(|r| r.with_middleware(Tower(limit))).await, 2);
-    let limit = GlobalConcurrencyLimitLayer::new(3);
-    assert_eq!(most_at_once(|r| r.with_middleware(Tower(limit))).await, 3);
+    assert_eq!(most_at_once(8, |r| r).await, 8, "nothing holds them back");
+    let limit = Tower(ConcurrencyLimitLayer::new(2));
+    assert_eq!(most_at_once(2, |r| r.with_middleware(limit)).await, 2);
+    let limit = Tower(GlobalConcurrencyLimitLayer::new(3));
+    assert_eq!(most_at_once(3, |r| r.with_middleware(limit)).await, 3);
     let limit = tower::ServiceBuilder::new()
         .layer(BufferLayer::<Delivery>::new(2))
         .layer(ConcurrencyLimitLayer::new(2));
-    let most = most_at_once(|r| r.with_middleware(Tower(limit))).await;
-    assert_eq!(most, 2);
-    assert!(most_at_once(|r| r).await > 3, "the limits hold them back");
+    let limit = Tower(limit);
+    assert_eq!(most_at_once(2, |r| r.with_middleware(limit)).await, 2);
 }
 
 #[tokio::test]
