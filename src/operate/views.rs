@@ -15,7 +15,27 @@ use crate::operate::gauges::GroupAges;
 use crate::operate::retries::ScheduledRetry;
 use crate::operate::topics::Entry;
 use crate::store::{DeliveryId, GroupStatus};
+use crate::wire::value::{decode, once_state};
 use crate::wire::{FieldBytes, Fields, Limits, encode_entry};
+
+/// A key of [`once`](crate::kv::once).
+#[derive(Clone, Debug, Serialize)]
+pub struct OnceState {
+    /// `claimed`, `begun` or `done`.
+    pub once: &'static str,
+    /// The result of a completed run, if one is stored.
+    pub result: Option<Box<RawValue>>,
+}
+
+impl OnceState {
+    /// The state in stored bytes; `None` for those of other values.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let (once, result) = once_state(bytes)?;
+        let result = result.and_then(|result| decode(&result).ok());
+        Some(Self { once, result })
+    }
+}
 
 /// A dead letter in a list.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -76,6 +76,30 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
     }
 }
 
+/// The state of a key of `once`, and the stored result of a completed run. `None` for other values.
+pub(crate) fn once_state(bytes: &[u8]) -> Option<(&'static str, Option<Bytes>)> {
+    let [MSGPACK, MSGPACK, mark, rest @ ..] = bytes else {
+        return None;
+    };
+    match mark {
+        b'c' => Some(("claimed", None)),
+        b'b' => Some(("begun", None)),
+        b'd' => Some((
+            "done",
+            once_result(rest).filter(|result| !result.is_empty()),
+        )),
+        _ => None,
+    }
+}
+
+/// The result in what follows the mark of a completed claim: the length of the owner's token in four
+/// digits, the token, the result.
+pub(crate) fn once_result(rest: &[u8]) -> Option<Bytes> {
+    let (length, rest) = rest.split_at_checked(4)?;
+    let length: usize = std::str::from_utf8(length).ok()?.parse().ok()?;
+    rest.get(length..).map(Bytes::copy_from_slice)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +182,18 @@ mod tests {
         }
         let error = decode::<i32>(&Bytes::from_static(b"\xC1\xC1x")).unwrap_err();
         assert!(error.to_string().contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_key_of_once_has_a_state_and_a_result() {
+        let done = once_state(b"\xC1\xC1d0002ab\"r-1\"");
+        assert_eq!(done, Some(("done", Some(Bytes::from_static(b"\"r-1\"")))));
+        assert_eq!(once_state(b"\xC1\xC1d0002ab"), Some(("done", None)));
+        assert_eq!(once_state(b"\xC1\xC1d9"), Some(("done", None)));
+        assert_eq!(once_state(b"\xC1\xC1cab"), Some(("claimed", None)));
+        assert_eq!(once_state(b"\xC1\xC1bab"), Some(("begun", None)));
+        assert_eq!(once_state(b"\xC1\xC1xab"), None);
+        assert_eq!(once_state(b"\xC1"), None);
     }
 
     proptest! {

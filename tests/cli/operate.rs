@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::run::{publish, redstart, run, run_with};
-use crate::support::Server;
+use crate::support::{Server, container, finish};
 use crate::terminal::Terminal;
 
 #[test]
@@ -198,19 +198,15 @@ fn no_digit_of_a_number_is_lost() {
 fn a_key_of_once_says_what_it_is() {
     let server = Server::start();
     let url = server.url();
-    for (mark, word) in [(b'c', "claimed"), (b'b', "begun"), (b'd', "completed")] {
+    for (mark, word) in [(b'c', "claimed"), (b'b', "begun"), (b'd', "done")] {
         let value = [b"\xC1\xC1", &[mark][..], b"token"].concat();
         redis::cmd("SET")
             .arg("shop:charge")
             .arg(value)
             .exec(&mut server.raw())
             .unwrap();
-        let ran = run(Some(&url), &["kv", "get", "charge"]).failed(1);
-        assert!(
-            ran.err.contains(word) && ran.err.contains("`once`"),
-            "{ran:?}"
-        );
-        assert!(!ran.err.contains("damaged"), "{ran:?}");
+        let ran = run(Some(&url), &["kv", "get", "charge"]).ok();
+        assert_eq!(ran.out, format!("once: {word}\n"));
     }
 }
 
@@ -284,4 +280,31 @@ fn shells_and_man_know_every_command() {
         let text = std::fs::read_to_string(pages.join(page)).unwrap();
         assert!(text.contains(".SH"), "{page}");
     }
+}
+
+#[test]
+fn a_key_of_once_shows_its_state_and_its_result() {
+    let server = Server::start();
+    let url = server.url();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let container = container(&server).await;
+        let (kv, day) = (container.kv(), std::time::Duration::from_secs(86_400));
+        let charge = async || Ok::<_, std::io::Error>("receipt-1\u{1b}[31m".to_owned());
+        let charged = redstart::kv::once(&kv, "charge", day, charge).await;
+        drop(charged.unwrap());
+        let nothing = async || Ok::<_, std::io::Error>(());
+        drop(redstart::kv::once(&kv, "mail", day, nothing).await.unwrap());
+        finish(container).await;
+    });
+    let get = |rest: &[&str]| run(Some(&url), &[&["kv", "get"], rest].concat()).ok();
+    assert_eq!(
+        get(&["charge"]).out,
+        "once: done, \"receipt-1\\u001b[31m\"\n"
+    );
+    assert_eq!(
+        get(&["charge", "--json"]).json(),
+        json!({ "key": "charge", "once": "done", "result": "receipt-1\u{1b}[31m" })
+    );
+    assert_eq!(get(&["mail"]).out, "once: done, null\n");
 }

@@ -22,13 +22,6 @@ pub(super) fn done(token: &str, result: &[u8]) -> Bytes {
     [DONE, owner.as_bytes(), result].concat().into()
 }
 
-/// The result in what follows the mark of a completed claim.
-pub(super) fn result(rest: &[u8]) -> Option<Bytes> {
-    let (length, rest) = rest.split_at_checked(4)?;
-    let length: usize = std::str::from_utf8(length).ok()?.parse().ok()?;
-    rest.get(length..).map(Bytes::copy_from_slice)
-}
-
 /// A claim that was marked as begun.
 pub(super) struct Begun<'a> {
     pub(super) lease_ends: u64,

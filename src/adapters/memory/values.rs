@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::adapter::{MemoryAdapter, turn};
-use super::table::{Begun, CLAIM, DONE, Now, TRUE, done, marked, result};
+use super::table::{Begun, CLAIM, DONE, Now, TRUE, done, marked};
 use crate::domain::{BoxFuture, Error, ErrorKind, ttl_millis};
 use crate::store::{CasResult, ClaimResult, Values, check_key};
+use crate::wire::value::once_result;
 
 impl MemoryAdapter {
     fn with_values<T>(&self, work: impl FnOnce(Now<'_>) -> T) -> T {
@@ -180,7 +181,7 @@ impl Values for MemoryAdapter {
                 });
             }
             Ok(match current.strip_prefix(DONE) {
-                Some(rest) => ClaimResult::Done(result(rest)),
+                Some(rest) => ClaimResult::Done(once_result(rest)),
                 None if TRUE.contains(&&current[..]) => ClaimResult::Done(None),
                 None => ClaimResult::Value,
             })

@@ -33,7 +33,8 @@ Examples:
   redstart kv get blob --raw > blob.bin
 
 --raw writes the stored bytes; a terminal gets them in hexadecimal.
-With --json: {\"key\",\"value\"}, with --raw {\"key\",\"hex\"}.
+A key of `once` shows as `once: claimed`, `begun` or `done`, with the result of a completed run.
+With --json: {\"key\",\"value\"}, with --raw {\"key\",\"hex\"}, of `once` {\"key\",\"once\",\"result\"}.
 
 Exit codes: 0 shown, 1 the key does not exist, or its value is neither JSON nor MessagePack nor
 text, 2 wrong usage.")]

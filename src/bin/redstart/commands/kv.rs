@@ -2,11 +2,14 @@
 
 use std::io::Read;
 
-use redstart::{Container, Kv};
+use bytes::Bytes;
+use redstart::views::OnceState;
+use redstart::{Container, Error, ErrorKind, Kv};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::args::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
+use crate::escape;
 use crate::failure::{FAILED, Failure, chain, written};
 use crate::hex;
 use crate::terminal::Terminal;
@@ -32,14 +35,7 @@ pub(super) async fn run(
 async fn get(args: &GetArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let key = &args.key[..];
     if args.raw {
-        let found = kv
-            .port()
-            .get_bytes(&[key])
-            .await?
-            .into_iter()
-            .next()
-            .flatten();
-        let bytes = found.ok_or_else(|| absent(key))?;
+        let bytes = stored(kv, key).await?.ok_or_else(|| absent(key))?;
         if terminal.is_json() {
             terminal.json(&json!({ "key": key, "hex": hex::word(&bytes) }))?;
         } else if terminal.out_is_terminal() {
@@ -51,18 +47,47 @@ async fn get(args: &GetArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(),
         }
         return Ok(());
     }
-    let found: Option<Box<RawValue>> = kv.get(key).await.map_err(|error| {
-        let why = chain(&error);
-        match error.kind() {
-            redstart::ErrorKind::Decode => Failure::new(format!("{why}; --raw shows its bytes")),
-            _ => error.into(),
+    let found: Result<Option<Box<RawValue>>, Error> = kv.get(key).await;
+    let value = match found {
+        Ok(found) => found.ok_or_else(|| absent(key))?,
+        Err(error) if error.kind() == ErrorKind::Decode => {
+            let bytes = stored(kv, key).await?;
+            return match bytes.as_deref().and_then(OnceState::of) {
+                Some(state) => show_once(key, &state, terminal),
+                None => Err(Failure::new(format!(
+                    "{}; --raw shows its bytes",
+                    chain(&error)
+                ))),
+            };
         }
-    })?;
-    let value = found.ok_or_else(|| absent(key))?;
+        Err(error) => return Err(error.into()),
+    };
     if terminal.is_json() {
         terminal.json(&json!({ "key": key, "value": value }))?;
     } else {
         terminal.json(&value)?;
+    }
+    Ok(())
+}
+
+async fn stored(kv: &Kv, key: &str) -> Result<Option<Bytes>, Failure> {
+    let found = kv.port().get_bytes(&[key]).await?;
+    Ok(found.into_iter().next().flatten())
+}
+
+/// A key of `once` is no value; an operator asks whether the work was done, and with which result.
+fn show_once(key: &str, state: &OnceState, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    let OnceState { once, result } = state;
+    if terminal.is_json() {
+        terminal.json(&json!({ "key": key, "once": once, "result": result }))?;
+        return Ok(());
+    }
+    match result {
+        Some(result) => {
+            let result = escape::to_json(result)?;
+            terminal.line(format_args!("once: {once}, {result}"))?;
+        }
+        None => terminal.line(format_args!("once: {once}"))?,
     }
     Ok(())
 }
