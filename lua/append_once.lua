@@ -57,20 +57,5 @@ if #pairs_added == 0 then
   return results
 end
 
-local since, span = tonumber(current[1] or now), tonumber(current[2] or 0)
-span_before = tonumber(span_before or 0)
-if span > 0 and now - since >= math.max(span, span_before) then
-  -- RENAME alone would free the replaced hash at once, and it can hold a million ids.
-  redis.call('UNLINK', KEYS[3])
-  redis.call('RENAME', KEYS[2], KEYS[3])
-  since, span, span_before = now, 0, span
-end
-if window > span then
-  redis.call('HSET', KEYS[2], 'since', string.format('%.0f', since),
-    'span', string.format('%.0f', window))
-  -- The last id may come at the end of the span, and must stay for a window.
-  local ends = since + 2 * math.max(window, span_before)
-  redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', ends))
-end
-redis.call('HSET', KEYS[2], unpack(pairs_added))
+remember_ids(KEYS[2], KEYS[3], now, window, current[1], current[2], span_before, pairs_added)
 return results

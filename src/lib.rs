@@ -112,7 +112,9 @@ pub use api::{
     SubscribeOptions, Subscription,
 };
 pub use container::Container;
-pub use domain::{Envelope, Error, ErrorKind, Group, Namespace, Outcome, RetryPolicy, Topic};
+pub use domain::{
+    Effects, Envelope, Error, ErrorKind, Group, Namespace, Outcome, RetryPolicy, Topic,
+};
 
 pub mod handler {
     //! Handlers: the traits that [`Bus::subscribe`](crate::Bus::subscribe), [`Router`](crate::Router) and
@@ -152,6 +154,17 @@ pub mod middleware {
     #[cfg(feature = "tower")]
     pub use crate::api::{HandlerService, Tower};
     pub use crate::api::{IntoMiddleware, Middleware, MiddlewareOutcome, Next, PublishHook};
+}
+
+pub mod effects {
+    //! Effects: messages and values that are written in one step with an acknowledgement.
+    //!
+    //! A handler returns [`Effects`](crate::Effects).
+    //! [`Container::commit`](crate::Container::commit) writes them without a delivery and returns
+    //! [`Committed`]; [`Container::rehearse`](crate::Container::rehearse) returns a [`Rehearsal`].
+    //! [`Kv::read`](crate::Kv::read) returns a [`Read`], which an effect can demand to be unchanged.
+    pub use crate::api::{Committed, Rehearsal};
+    pub use crate::domain::Read;
 }
 
 pub mod envelope {

@@ -52,6 +52,7 @@ mod lean {
         fn capabilities(&self) -> Capabilities {
             let mut capabilities = self.0.capabilities();
             capabilities.values = false;
+            capabilities.effects = false;
             capabilities
         }
 
@@ -170,6 +171,7 @@ mod roles {
     struct ByRole {
         producer: Arc<dyn Store>,
         consumer: Arc<dyn Store>,
+        stage: Arc<dyn Store>,
         operator: Arc<dyn Store>,
         viewer: Arc<dyn Store>,
         /// Operations that no role may run: removing a group, and CONFIG GET, which the server facts need.
@@ -194,6 +196,7 @@ mod roles {
                 }
                 Op::Topics(TopicsOp::RemoveGroup { .. })
                 | Op::Inspect(InspectOp::Servers { .. }) => &*self.administrator,
+                Op::EffectStore(_) => &*self.stage,
                 _ => &*self.consumer,
             }
         }
@@ -217,6 +220,7 @@ mod roles {
             let by_role = ByRole {
                 producer: role("producer").await.store(),
                 consumer: consumer.store(),
+                stage: role("stage").await.store(),
                 operator: role("operator").await.store(),
                 viewer: role("viewer").await.store(),
                 administrator: builder(&self.server).connect().await.unwrap().store(),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::domain::{BoxFuture, Codec, Error, ErrorKind};
+use crate::domain::{BoxFuture, Codec, Error, ErrorKind, Read};
 use crate::store::{CasResult, ClaimResult};
 use crate::wire::value;
 
@@ -165,6 +165,24 @@ impl Kv {
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         let found = self.port.get_bytes(&[key]).await?;
         typed(key, found.into_iter().next().flatten())
+    }
+
+    /// Reads the value of a key together with its stored bytes, for
+    /// [`Effects::replace`](crate::Effects::replace) and
+    /// [`Effects::unchanged`](crate::Effects::unchanged).
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Read<T>, Error> {
+        let found = self.port.get_bytes(&[key]).await?;
+        let seen = found.into_iter().next().flatten();
+        let value = typed(key, seen.clone())?;
+        Ok(Read::new(key, seen, value))
     }
 
     /// Reads several values in the order of their keys, in one round trip.

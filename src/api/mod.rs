@@ -5,6 +5,7 @@ pub(crate) mod asyncapi;
 pub(crate) mod bus;
 mod claim;
 pub(crate) mod delivery;
+mod effects;
 pub(crate) mod handler;
 pub(crate) mod kv;
 pub(crate) mod lease;
@@ -27,6 +28,7 @@ pub(crate) mod traces;
 pub use crate::store::{CasResult, ClaimResult};
 pub use bus::{Bus, MessageBus};
 pub use delivery::Delivery;
+pub use effects::{Committed, Rehearsal};
 pub(crate) use handler::Work;
 pub use handler::{
     Argument, Arguments, Attempt, Call, Correlation, FromDelivery, FromRef, Handler, Headers, Key,

@@ -45,7 +45,7 @@ pub(super) fn encode(
 
 /// A message begins at attempt 0 in each topic, whatever it failed as in another. Copies only an
 /// envelope that was received after a failed attempt.
-fn begin(envelope: &Envelope) -> Cow<'_, Envelope> {
+pub(super) fn begin(envelope: &Envelope) -> Cow<'_, Envelope> {
     if envelope.failed_attempts() == 0 && envelope.last_error().is_none() {
         return Cow::Borrowed(envelope);
     }

@@ -3,6 +3,8 @@
 mod backlog;
 mod deduplicate;
 mod draft;
+mod effects;
+mod outside;
 mod publish;
 mod subscribe;
 
@@ -10,14 +12,16 @@ use std::sync::{Arc, OnceLock};
 
 use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
-use crate::api::{MessageBus, PublishOptions, Published};
+use crate::api::{Committed, MessageBus, PublishOptions, Published, Rehearsal};
 use crate::api::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
 use crate::domain::BoxFuture;
-use crate::domain::{Envelope, Error, Group, Topic};
+use crate::domain::{Effects, Envelope, Error, Group, Topic};
 use crate::store::Store;
 use crate::wire::foreign::Foreign;
 use crate::wire::{Decoder, Limits};
 
+use effects::committed;
+use outside::OutsideCommits;
 pub(crate) use publish::Publishing;
 pub(crate) use subscribe::Setup;
 use subscribe::{Start, Subscriptions};
@@ -30,6 +34,7 @@ pub(crate) struct StoreBus {
     decoder: Decoder,
     publishing: Arc<Publishing>,
     overrides: Overrides,
+    outside: Arc<OutsideCommits>,
     subscriptions: Arc<Subscriptions>,
     start: Start,
     /// Sees how each delivery ends; tests set one.
@@ -45,6 +50,7 @@ impl StoreBus {
         start: Start,
     ) -> Self {
         Self {
+            outside: Arc::new(OutsideCommits::new(Arc::clone(&store))),
             store,
             service,
             decoder: Decoder::new(limits),
@@ -72,6 +78,27 @@ impl StoreBus {
     #[cfg(feature = "testing")]
     pub(crate) fn observe(&self, observer: Arc<dyn Observer>) {
         let _ = self.observer.set(observer);
+    }
+
+    /// Commits effects without a delivery.
+    pub(crate) async fn commit(&self, effects: &Effects) -> Result<Committed, Error> {
+        let prepared = self.publishing.prepare(effects)?;
+        let admission = self.publishing.admit_all(&prepared).await?;
+        let fate = self.outside.commit(prepared.effects().to_vec()).await;
+        let done = fate.and_then(|fate| committed(prepared.effects(), fate));
+        self.publishing.finish(&prepared, admission, &done);
+        done
+    }
+
+    /// Says what a commit of effects would do now.
+    pub(crate) async fn rehearse(&self, effects: &Effects) -> Result<Rehearsal, Error> {
+        let prepared = self.publishing.prepare(effects)?;
+        let effects = prepared.effects();
+        let fate = self.store.effects().rehearse(effects).await?;
+        Ok(match committed(effects, fate)?.skipped {
+            true => Rehearsal::Skips,
+            false => Rehearsal::Writes,
+        })
     }
 
     /// The running subscriptions, in the order in which they started.

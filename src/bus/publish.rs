@@ -25,14 +25,14 @@ const TRACE: &str = "traceparent";
 #[derive(Debug)]
 pub(crate) struct Publishing {
     pub(super) store: Arc<dyn Store>,
-    codec: Codec,
-    limits: Limits,
+    pub(super) codec: Codec,
+    pub(super) limits: Limits,
     /// The deduplication window of publishes that set none.
-    deduplication: Option<Duration>,
-    hooks: PublishHooks,
+    pub(super) deduplication: Option<Duration>,
+    pub(super) hooks: PublishHooks,
     /// Without one, publishes and deliveries carry no trace.
     pub(super) telemetry: Option<Arc<Telemetry>>,
-    backlog: Backlog,
+    pub(super) backlog: Backlog,
     closed: AtomicBool,
 }
 
@@ -65,6 +65,14 @@ impl Publishing {
     /// Refuses further publishes with `Closed`.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+
+    /// Fails with `Closed` after the container was shut down.
+    pub(super) fn check_open(&self, operation: &'static str) -> Result<(), Error> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::Closed, operation, CLOSED)),
+            false => Ok(()),
+        }
     }
 
     pub(super) async fn publish_one(
@@ -170,7 +178,7 @@ impl Publishing {
     }
 
     /// Adds the current span to the headers of messages that have no trace. Copies them only then.
-    fn with_trace<'a>(&self, envelopes: &'a [Envelope]) -> Cow<'a, [Envelope]> {
+    pub(super) fn with_trace<'a>(&self, envelopes: &'a [Envelope]) -> Cow<'a, [Envelope]> {
         let lacks_trace = |envelope: &Envelope| !envelope.headers.contains_key(TRACE);
         let Some(telemetry) = &self.telemetry else {
             return Cow::Borrowed(envelopes);
@@ -223,9 +231,8 @@ impl Publishing {
 
     /// Checks that the bus is open, and the options. Returns the deduplication window.
     fn validate(&self, topic: &Topic, options: PublishOptions) -> Result<Option<Duration>, Error> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(closed(topic));
-        }
+        self.check_open("bus")
+            .map_err(|error| error.on(topic.as_str()))?;
         options
             .window(self.deduplication)
             .map_err(|error| error.on(topic.as_str()))
@@ -280,7 +287,8 @@ fn route(window: Option<Duration>) -> Route {
     window.map_or(Route::Log, Route::LogOnce)
 }
 
+const CLOSED: &str = "the container was shut down";
+
 pub(super) fn closed(topic: &Topic) -> Error {
-    let rule = "the container was shut down";
-    Error::new(ErrorKind::Closed, "bus", rule).on(topic.as_str())
+    Error::new(ErrorKind::Closed, "bus", CLOSED).on(topic.as_str())
 }

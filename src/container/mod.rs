@@ -35,9 +35,9 @@ use crate::adapters::memory::MemoryStore;
 use crate::api::Subscription;
 use crate::api::overrides::Overrides;
 use crate::api::propagator::Telemetry;
-use crate::api::{Bus, Kv, MessageBus, PublishHooks};
+use crate::api::{Bus, Committed, Kv, MessageBus, PublishHooks, Rehearsal};
 use crate::bus::{Publishing, StoreBus};
-use crate::domain::{Codec, Error, ErrorKind, Group, describe, layout_problem};
+use crate::domain::{Codec, Effects, Error, ErrorKind, Group, describe, layout_problem};
 use crate::operate::dead_letters::DeadLetters;
 use crate::operate::retries::Retries;
 use crate::operate::topics::Topics;
@@ -285,6 +285,50 @@ impl Container {
     #[must_use]
     pub fn kv(&self) -> Kv {
         self.inner.kv.clone()
+    }
+
+    /// Writes effects in one step, all or none: messages together with the state that they tell of.
+    ///
+    /// When this returns `Ok`, the store has all of it. While a commit is under way, further commits of
+    /// this container wait and share the next call to the store.
+    ///
+    /// If the connection fails, the container asks again until the store says what became of the
+    /// commit, for up to 12 hours. To wait for a shorter time, drop the future; the commit may then be
+    /// done. A caller that may repeat a commit after a crash makes it recognisable with
+    /// [`Effects::once`] or [`Effects::insert`].
+    ///
+    /// # Errors
+    ///
+    /// | Kind | What it means | Written? |
+    /// |---|---|---|
+    /// | [`Conflict`](ErrorKind::Conflict) | a value is not the one that [`Effects::replace`], [`Effects::unchanged`] or [`Effects::insert`] demands | no |
+    /// | [`Refused`](ErrorKind::Refused) | a key has another type, a value is not an integer, a sum is out of range, or the user lacks a right | no |
+    /// | [`Invalid`](ErrorKind::Invalid), [`TooLarge`](ErrorKind::TooLarge), [`Encode`](ErrorKind::Encode) | the effects break the rule that the error names | no |
+    /// | [`BacklogFull`](ErrorKind::BacklogFull) | a topic's backlog limit is reached | no |
+    /// | [`Unavailable`](ErrorKind::Unavailable) | the server could not be reached or takes no writes now | no |
+    /// | [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) | the store did not answer for 12 hours, or the runtime ended | maybe |
+    /// | [`Unsupported`](ErrorKind::Unsupported) | the store has no effects | no |
+    /// | [`Closed`](ErrorKind::Closed) | the container was shut down | no |
+    ///
+    /// # Cancel safety
+    ///
+    /// After the future is dropped the effects may or may not be written, all or none.
+    pub async fn commit(&self, effects: Effects) -> Result<Committed, Error> {
+        self.inner.bus.commit(&effects).await
+    }
+
+    /// Says what a [`commit`](Self::commit) of these effects would do now. Writes nothing, and measures
+    /// no backlog.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`commit`](Self::commit), except for the backlog.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn rehearse(&self, effects: &Effects) -> Result<Rehearsal, Error> {
+        self.inner.bus.rehearse(effects).await
     }
 
     /// Returns the handle for dead letters.

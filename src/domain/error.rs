@@ -51,6 +51,8 @@ pub enum ErrorKind {
     Begun,
     /// The store does not offer the operation.
     Unsupported,
+    /// Another program changed the value meanwhile. Nothing was written.
+    Conflict,
 }
 
 impl ErrorKind {
@@ -75,6 +77,7 @@ impl ErrorKind {
             Self::LeaseLost => "lease-lost",
             Self::Begun => "begun",
             Self::Unsupported => "unsupported",
+            Self::Conflict => "conflict",
         }
     }
 }

@@ -182,6 +182,15 @@ name!(
 
 as_text!(Namespace, Topic, Group, ConsumerName);
 
+/// Checks a key of the key-value store. Every adapter calls it.
+pub(crate) fn check_key(operation: &'static str, key: &str) -> Result<(), Error> {
+    if key.is_empty() || key.starts_with('{') {
+        let rule = "a key may not be empty or begin with `{`";
+        return Err(Error::new(ErrorKind::Invalid, operation, rule).on(key));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

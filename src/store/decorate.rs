@@ -8,6 +8,7 @@ use super::dead_letters::{DeadLetters, DeadLettersAnswer, DeadLettersCalls, Dead
 use super::deliveries::{
     Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Opened, Reader,
 };
+use super::effects::{EffectStore, EffectStoreAnswer, EffectStoreCalls, EffectStoreOp};
 use super::inspect::{Inspect, InspectAnswer, InspectCalls, InspectOp};
 use super::log::{Log, LogAnswer, LogCalls, LogOp};
 use super::schedule::{Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp};
@@ -179,6 +180,7 @@ roles! {
     DeadLetters(dead_letters, DeadLettersOp, DeadLettersAnswer, DeadLettersCalls),
     Inspect(inspect, InspectOp, InspectAnswer, InspectCalls),
     Values(values, ValuesOp, ValuesAnswer, ValuesCalls),
+    EffectStore(effects, EffectStoreOp, EffectStoreAnswer, EffectStoreCalls),
 }
 
 fn mismatch(op: Op<'_>) -> Error {
@@ -281,6 +283,10 @@ impl Store for Decorated {
     }
 
     fn values(&self) -> &dyn Values {
+        self
+    }
+
+    fn effects(&self) -> &dyn EffectStore {
         self
     }
 }

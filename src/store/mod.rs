@@ -20,6 +20,7 @@ pub mod decorate;
 mod commit;
 mod dead_letters;
 mod deliveries;
+mod effects;
 mod inspect;
 mod log;
 mod schedule;
@@ -29,6 +30,7 @@ mod values;
 
 use std::fmt;
 
+pub(crate) use crate::domain::check_key;
 pub use crate::wire::{Fields, Limits, Record, decode_entry, encode_entry};
 pub use commit::{Commit, Commits, End, Fate, Replies};
 pub use dead_letters::{
@@ -38,6 +40,10 @@ pub use dead_letters::{
 pub use deliveries::{
     Begin, Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Holder, Interrupt,
     Opened, Reader, ReclaimCursor, Reclaimed, Unmarked,
+};
+pub use effects::{
+    Effect, EffectCommit, EffectFate, EffectStore, EffectStoreAnswer, EffectStoreCalls,
+    EffectStoreOp, MAX_COMMITS, Refusal, SESSION_LIVES, Session,
 };
 pub use inspect::{
     ConsumerStatus, GroupProgress, GroupStatus, Inspect, InspectAnswer, InspectCalls, InspectOp,
@@ -49,7 +55,6 @@ pub use schedule::{
 };
 pub use source::{DeliveryId, GroupAt, Lane, Member, Opening, Partition, Source};
 pub use topics::{GroupRemoval, StartFrom, Topics, TopicsAnswer, TopicsCalls, TopicsOp, Trimmed};
-pub(crate) use values::check_key;
 pub use values::{CasResult, ClaimResult, Values, ValuesAnswer, ValuesCalls, ValuesOp};
 
 use crate::domain::{BoxFuture, Error, Timestamp};
@@ -69,6 +74,8 @@ pub struct Capabilities {
     pub append_once: bool,
     /// All of [`Values`]: the key-value store.
     pub values: bool,
+    /// All of [`EffectStore`]: messages and values that are written in one step.
+    pub effects: bool,
 }
 
 /// A store: the roles of the port, and its clock.
@@ -111,4 +118,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The key-value store.
     fn values(&self) -> &dyn Values;
+
+    /// What is written in one step; by default the store refuses it.
+    fn effects(&self) -> &dyn EffectStore {
+        &decorate::Nowhere
+    }
 }

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::domain::{Error, ErrorKind};
-
 /// The result of a compare-and-set.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CasResult {
@@ -87,13 +85,4 @@ role! {
         /// Releases a claim for other owners. Returns false if the token does not hold it.
         fn release_claim as ReleaseClaim(key: &'a str, token: &'a str) -> bool;
     }
-}
-
-/// Checks a key. Every adapter calls it.
-pub(crate) fn check_key(operation: &'static str, key: &str) -> Result<(), Error> {
-    if key.is_empty() || key.starts_with('{') {
-        let rule = "a key may not be empty or begin with `{`";
-        return Err(Error::new(ErrorKind::Invalid, operation, rule).on(key));
-    }
-    Ok(())
 }

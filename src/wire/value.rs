@@ -40,6 +40,18 @@ pub(crate) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<B
         )
     };
     let portable = Portable::with_wide_integers(value).map_err(|e| failed().because(e))?;
+    encode_portable(codec, &portable)
+}
+
+/// Encodes a value that was made portable before.
+pub(crate) fn encode_portable(codec: Codec, portable: &Portable) -> Result<Bytes, Error> {
+    let failed = || {
+        Error::new(
+            ErrorKind::Encode,
+            "encode value",
+            "the value cannot be encoded",
+        )
+    };
     let plain = match portable.msgpack() {
         Some(bytes) if codec == Codec::MessagePack && !msgpack::is_integer(bytes) => bytes,
         _ => {

@@ -9,6 +9,8 @@ mod connect;
 mod crash;
 mod cuts;
 mod dead_letters;
+mod effects;
+mod effects_cuts;
 mod foreign;
 mod health;
 mod kv;

@@ -5,9 +5,10 @@ use redstart::{Container, container::ContainerBuilder};
 use super::{Server, builder};
 
 /// A role and its line of an ACL file, as shipped.
-const SHIPPED: [(&str, &str); 5] = [
+const SHIPPED: [(&str, &str); 6] = [
     ("producer", include_str!("../../src/docs/acl/producer.acl")),
     ("consumer", include_str!("../../src/docs/acl/consumer.acl")),
+    ("stage", include_str!("../../src/docs/acl/stage.acl")),
     ("operator", include_str!("../../src/docs/acl/operator.acl")),
     ("viewer", include_str!("../../src/docs/acl/viewer.acl")),
     ("janitor", include_str!("../../src/docs/acl/janitor.acl")),

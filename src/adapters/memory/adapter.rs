@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::state::{Shared, Space};
 use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Timestamp};
 use crate::store::{
-    Capabilities, DeadLetters, Deliveries, Inspect, Log, Opened, Opening, Schedule, Store, Topics,
-    Values,
+    Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Log, Opened, Opening, Schedule,
+    Store, Topics, Values,
 };
 
 /// One namespace of a store in memory.
@@ -51,6 +51,7 @@ impl Store for MemoryAdapter {
         Capabilities {
             append_once: true,
             values: true,
+            effects: true,
         }
     }
 
@@ -91,6 +92,10 @@ impl Store for MemoryAdapter {
     }
 
     fn values(&self) -> &dyn Values {
+        self
+    }
+
+    fn effects(&self) -> &dyn EffectStore {
         self
     }
 }

@@ -10,7 +10,8 @@ use super::state::TopicState;
 use crate::domain::{BoxFuture, EntryId, Error, whole_millis};
 use crate::store::{Appended, Fields, Log, NewEntry, Partition};
 
-fn fields(draft: &NewEntry) -> Fields {
+/// The fields of an entry in the log.
+pub(super) fn fields(draft: &NewEntry) -> Fields {
     let name = Bytes::from_static(draft.name.as_bytes());
     vec![(name, draft.value.clone())]
 }

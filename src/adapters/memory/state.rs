@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::ids::Ids;
 use super::sequence::{Cursor, Sequence, next_id};
+use super::sessions::Sessions;
 use super::table::Table;
 use crate::domain::{Clock, ConsumerName, EntryId, Group, Namespace, Topic, TopicSettings};
 use crate::store::{DeliveryId, Fields, GroupAt, JournalRow, Lane, Record};
@@ -70,6 +71,7 @@ impl Shared {
 pub(super) struct Space {
     pub(super) topics: BTreeMap<Topic, TopicState>,
     pub(super) values: Table,
+    pub(super) sessions: Sessions,
 }
 
 impl Space {

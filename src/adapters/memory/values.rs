@@ -55,7 +55,7 @@ impl MemoryAdapter {
 }
 
 /// What counts as an integer: plain decimal text, as `INCR` has it.
-fn integer(bytes: &[u8]) -> Option<i64> {
+pub(super) fn integer(bytes: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(bytes).ok()?;
     let number: i64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)

@@ -5,8 +5,8 @@ use super::migrate::Migrations;
 use super::net::{Net, TlsSettings};
 use crate::domain::{BoxFuture, Error, Namespace, Timestamp};
 use crate::store::{
-    Capabilities, DeadLetters, Deliveries, Inspect, Log, Opened, Opening, Schedule, Store, Topics,
-    Values,
+    Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Log, Opened, Opening, Schedule,
+    Store, Topics, Values,
 };
 
 /// Topics as Redis Streams.
@@ -44,6 +44,7 @@ impl Store for RedisAdapter {
         Capabilities {
             append_once: true,
             values: true,
+            effects: true,
         }
     }
 
@@ -80,6 +81,10 @@ impl Store for RedisAdapter {
     }
 
     fn values(&self) -> &dyn Values {
+        self
+    }
+
+    fn effects(&self) -> &dyn EffectStore {
         self
     }
 }

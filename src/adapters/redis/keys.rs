@@ -17,6 +17,8 @@
 //! | `{shop:orders}:group:billing:dead:uncounted` | hash | sums of removed dead letters that these two still count | until a later removal subtracts them |
 //! | `{shop:orders}:group:billing:dead:restored` | hash | identities of restored dead letters | for ever |
 //! | `{shop:orders}:group:billing:journal` | hash | operators' actions on the dead letters | the newest 100 |
+//! | `{shop:orders}:session:<consumer>` | string | the number of a consumer's last call of effects, and its answer | a day after the call |
+//! | `{shop}:session:<id>` | string | the same of a container's effects without a delivery | a day after the call |
 //! | `{shop}:topics` | set | the names of all topics | for ever |
 //! | `{shop}:schema` | hash | applied migrations | for ever |
 //! | `shop:<key>` | string | a value of the key-value store | its time to live |
@@ -25,8 +27,10 @@
 //! expire a generation at a time. An id takes about 108 bytes. One key per id, with its own time to
 //! live, takes 197 bytes and 1.7 times the server's time.
 
+use uuid::Uuid;
+
 use crate::domain::{Error, Namespace};
-use crate::store::{GroupAt, Lane, Partition, check_key};
+use crate::store::{GroupAt, Lane, Member, Partition, check_key};
 
 const REDELIVERY: &str = "redo";
 
@@ -127,6 +131,16 @@ impl Keys {
 
     pub(super) fn journal(&self, at: &GroupAt) -> String {
         self.of_group(at, "journal")
+    }
+
+    /// The session of a consumer's effects.
+    pub(super) fn session_of(&self, by: &Member) -> String {
+        self.of_partition(&by.at.partition, &format!("session:{}", by.consumer))
+    }
+
+    /// A session of effects without a delivery.
+    pub(super) fn session(&self, id: Uuid) -> String {
+        format!("{{{}}}:session:{}", self.namespace(), id.simple())
     }
 
     pub(super) fn topics(&self) -> String {

@@ -4,6 +4,7 @@ mod adapter;
 mod batch;
 mod dead_letters;
 mod deliveries;
+mod effects;
 mod inspect;
 mod keys;
 mod log;

@@ -37,7 +37,7 @@ pub struct RawPayload {
 
 /// A value as MessagePack in memory. Numbers that MessagePack lacks stand in it as extensions, so
 /// the bytes are a payload only where there are none.
-#[derive(Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Portable {
     bytes: Vec<u8>,
     has_long_numbers: bool,
@@ -62,6 +62,24 @@ impl Portable {
     /// The MessagePack, where it holds the value without long numbers.
     pub(crate) fn msgpack(&self) -> Option<&[u8]> {
         (!self.has_long_numbers).then_some(&self.bytes)
+    }
+
+    /// About how many bytes the value takes when it is stored.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The value, as another type.
+    pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let (codec, bytes) = if let Some(bytes) = self.msgpack() {
+            (Codec::MessagePack, bytes.to_vec())
+        } else {
+            let failed = |rule: Unfit| {
+                Error::new(ErrorKind::Decode, "decode value", "no JSON").because(rule)
+            };
+            (Codec::Json, self.to_json(false).map_err(failed)?)
+        };
+        RawPayload::walked(codec, Bytes::from(bytes)).decode()
     }
 
     /// The value as JSON. NaN and infinity have no form in it.

@@ -6,6 +6,7 @@
 use super::Subject;
 use super::support::{DAY, Must as _, Stage};
 use crate::domain::{Error, ErrorKind};
+use crate::store::Session;
 
 /// Whether the store claims [`append_once`](crate::store::Capabilities::append_once). A store that
 /// does not must refuse it by name.
@@ -30,6 +31,33 @@ pub async fn values<S: Subject>(subject: &S) -> bool {
     must_refuse("values.get", values.get(&["a"]).await.map(drop));
     must_refuse("values.delete", values.delete("a").await.map(drop));
     must_refuse("values.incr", values.incr("a", 1).await.map(drop));
+    false
+}
+
+/// Whether the store claims [`effects`](crate::store::Capabilities::effects). A store that does
+/// not must refuse them by name.
+pub async fn effects<S: Subject>(subject: &S) -> bool {
+    let stage = Stage::bare(subject).await;
+    if stage.store.capabilities().effects {
+        return true;
+    }
+    let (effects, session) = (
+        stage.store.effects(),
+        Session {
+            id: uuid::Uuid::nil(),
+            number: 1,
+        },
+    );
+    let (member, none) = (stage.member("one"), &[]);
+    must_refuse(
+        "effects.commit",
+        effects.commit(&member, 1, &[]).await.map(drop),
+    );
+    must_refuse(
+        "effects.apply",
+        effects.apply(session, none).await.map(drop),
+    );
+    must_refuse("effects.rehearse", effects.rehearse(&[]).await.map(drop));
     false
 }
 

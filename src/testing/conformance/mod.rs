@@ -41,9 +41,11 @@ pub mod capabilities;
 pub mod cas;
 #[doc(hidden)]
 pub mod claims;
+pub mod commit_unknown;
 pub mod dead_letter_counts;
 pub mod dead_letters;
 pub mod deduplication;
+pub mod effects;
 pub mod foreign;
 pub mod groups;
 pub mod health;
@@ -304,6 +306,26 @@ macro_rules! conformance {
             another_number_is_never_equal,
             concurrent_updates_lose_nothing,
         );
+        $crate::conformance_checks!($factory, effects if effects:
+            effects_are_written_with_their_acknowledgement,
+            a_refused_effect_leaves_nothing,
+            commits_of_a_call_follow_each_other,
+            only_the_holder_commits,
+            a_checkpoint_keeps_the_delivery,
+            effects_with_a_mark_happen_once,
+            effects_recognise_a_repeated_message,
+            effects_add_exactly,
+            bad_effects_are_refused_before_they_are_sent,
+            a_redelivery_has_effects,
+            effects_need_no_delivery,
+            a_rehearsal_writes_nothing,
+        );
+        $crate::conformance_checks!($factory, commit_unknown if effects:
+            a_repeated_call_gets_the_same_answer,
+            an_earlier_call_writes_nothing,
+            each_member_has_its_own_numbers,
+            calls_without_a_delivery_have_sessions,
+        );
         $crate::conformance_checks!($factory, capabilities:
             a_dropped_operation_does_nothing,
             a_reader_reads_all_of_its_sources,
@@ -352,7 +374,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 22] = [
+    const CHECKS: [(&str, &str); 24] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -373,10 +395,12 @@ mod tests {
         ("once", include_str!("once.rs")),
         ("once_completion", include_str!("once_completion.rs")),
         ("cas", include_str!("cas.rs")),
+        ("effects", include_str!("effects.rs")),
+        ("commit_unknown", include_str!("commit_unknown.rs")),
         ("capabilities", include_str!("capabilities.rs")),
         ("health", include_str!("health.rs")),
     ];
-    const PORTS: [&str; 10] = [
+    const PORTS: [&str; 11] = [
         include_str!("../../store/mod.rs"),
         include_str!("../../store/topics.rs"),
         include_str!("../../store/log.rs"),
@@ -387,6 +411,7 @@ mod tests {
         include_str!("../../api/kv.rs"),
         include_str!("../../store/commit.rs"),
         include_str!("../../store/values.rs"),
+        include_str!("../../store/effects.rs"),
     ];
 
     /// The documentation in a text, in one line.
@@ -490,6 +515,7 @@ mod tests {
             (PORTS[5], "pub trait DeadLetters", role),
             (PORTS[6], "pub trait Inspect", role),
             (PORTS[7], "pub trait KvStore:", "\n}"),
+            (PORTS[10], "pub trait EffectStore", role),
         ] {
             let start = text.find(first).unwrap();
             let body = &text[start..][..text[start..].find(last).unwrap()];

@@ -9,7 +9,7 @@ fn append_once(raw: &mut Connection, window: &str, letters: &str) -> Vec<Value> 
         args.extend([letter.to_string().repeat(16), "json".into(), letter.into()]);
     }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let script = script!("append_once.lua");
+    let script = script!("append_once.lua" on "lib/ids.lua");
     call(
         raw,
         &script,
@@ -88,8 +88,11 @@ fn append_once_takes_a_full_batch_and_any_bytes() {
     let server = Server::start();
     let raw = &mut server.raw();
     let mut call = redis::cmd("EVAL");
-    call.arg(include_str!("../../../lua/append_once.lua"))
-        .arg(3);
+    call.arg(concat!(
+        include_str!("../../../lua/lib/ids.lua"),
+        include_str!("../../../lua/append_once.lua")
+    ))
+    .arg(3);
     call.arg("{t}:log")
         .arg("{t}:ids")
         .arg("{t}:ids:before")
@@ -114,7 +117,7 @@ fn append_once_writes_nothing_to_a_key_of_another_type() {
     for wrong in keys {
         let _: Value = run(raw, "FLUSHALL");
         let _: Value = run(raw, &format!("SET {wrong} mine"));
-        let script = script!("append_once.lua");
+        let script = script!("append_once.lua" on "lib/ids.lua");
         let reply = attempt::<Vec<Value>>(raw, &script, &keys, &args);
         let told = match reply {
             Err(error) => error.to_string(),
@@ -133,7 +136,12 @@ fn append_once_is_refused_as_a_whole_when_memory_is_full() {
     let _: Value = run(raw, "CONFIG SET maxmemory 1");
     let args = ["60000", "bbbbbbbbbbbbbbbb", "json", "b"];
     let keys = ["{t}:log", "{t}:ids", "{t}:ids:before"];
-    let told = match attempt::<Vec<Value>>(raw, &script!("append_once.lua"), &keys, &args) {
+    let told = match attempt::<Vec<Value>>(
+        raw,
+        &script!("append_once.lua" on "lib/ids.lua"),
+        &keys,
+        &args,
+    ) {
         Err(error) => error.to_string(),
         Ok(replies) => format!("{replies:?}"),
     };

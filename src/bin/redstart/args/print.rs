@@ -165,6 +165,8 @@ pub(crate) enum Role {
     Producer,
     /// Handles messages, and uses values
     Consumer,
+    /// Handles messages, uses values, and writes effects: messages and values with the acknowledgement
+    Stage,
     /// Inspects, redrives and purges dead letters, manages topics, migrates
     Operator,
     /// Inspects

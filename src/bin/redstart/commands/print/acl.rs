@@ -46,6 +46,7 @@ fn line(role: Role, namespace: &Namespace) -> String {
     let example = match role {
         Role::Producer => include_str!("../../../../docs/acl/producer.acl"),
         Role::Consumer => include_str!("../../../../docs/acl/consumer.acl"),
+        Role::Stage => include_str!("../../../../docs/acl/stage.acl"),
         Role::Operator => include_str!("../../../../docs/acl/operator.acl"),
         Role::Viewer => include_str!("../../../../docs/acl/viewer.acl"),
         Role::Janitor => include_str!("../../../../docs/acl/janitor.acl"),

@@ -1,0 +1,362 @@
+//! Effects: messages, values and acknowledgements in one step, by script.
+
+use std::collections::HashMap;
+
+use redis::{RedisError, Value};
+
+use super::adapter::RedisAdapter;
+use super::keys::{Keys, lane_name};
+use super::resp::reply;
+use super::scripts::{self, Call};
+use crate::domain::{BoxFuture, Error, ErrorKind, describe, ttl_millis, whole_millis};
+use crate::store::{
+    Appended, Effect, EffectCommit, EffectFate, EffectStore, Lane, Member, Refusal, SESSION_LIVES,
+    Session,
+};
+
+const OPERATION: &str = "commit";
+
+/// The words of commits, and the keys that they name by number.
+struct Words<'a> {
+    keys: &'a Keys,
+    /// How many keys stand before those of the effects.
+    before: usize,
+    names: Vec<String>,
+    numbers: HashMap<String, usize>,
+    words: Vec<Vec<u8>>,
+}
+
+impl<'a> Words<'a> {
+    fn new(keys: &'a Keys, before: usize) -> Self {
+        Self {
+            keys,
+            before,
+            names: Vec::new(),
+            numbers: HashMap::new(),
+            words: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, word: impl AsRef<[u8]>) {
+        self.words.push(word.as_ref().to_vec());
+    }
+
+    fn number(&mut self, number: impl ToString) {
+        self.push(number.to_string());
+    }
+
+    /// Names a key by its number among the script's keys.
+    fn key(&mut self, name: String) {
+        let next = self.before + self.names.len() + 1;
+        let number = *self.numbers.entry(name.clone()).or_insert(next);
+        if number == next {
+            self.names.push(name);
+        }
+        self.number(number);
+    }
+
+    fn value_key(&mut self, key: &str) -> Result<(), Error> {
+        let name = self.keys.value(OPERATION, key)?;
+        self.key(name);
+        Ok(())
+    }
+
+    fn seen(&mut self, seen: Option<&[u8]>) {
+        self.push(if seen.is_some() { "1" } else { "0" });
+        self.push(seen.unwrap_or_default());
+    }
+
+    fn effects(&mut self, effects: &[Effect]) -> Result<(), Error> {
+        self.number(effects.len());
+        for effect in effects {
+            self.effect(effect)?;
+        }
+        Ok(())
+    }
+
+    fn effect(&mut self, effect: &Effect) -> Result<(), Error> {
+        let millis = |key: &str, ttl| ttl_millis(OPERATION, ttl).map_err(|e| e.on(key));
+        match effect {
+            Effect::Publish { at, entry, window } => {
+                self.push("publish");
+                let log = self.keys.log(at);
+                self.key(log.clone());
+                let [ids, before] = match window {
+                    Some(_) => self.keys.ids(at),
+                    None => [log.clone(), log],
+                };
+                self.key(ids);
+                self.key(before);
+                self.push(entry.id.as_bytes());
+                self.number(window.map_or(0, whole_millis));
+                self.push(entry.name);
+                self.push(&entry.value);
+            }
+            Effect::Set { key, value, ttl } => {
+                self.push("set");
+                self.value_key(key)?;
+                self.push(value);
+                self.number(millis(key, *ttl)?);
+            }
+            Effect::Insert { key, value, ttl } => {
+                self.push("insert");
+                self.value_key(key)?;
+                self.push(value);
+                self.number(millis(key, *ttl)?);
+            }
+            Effect::Delete { key } => {
+                self.push("delete");
+                self.value_key(key)?;
+            }
+            Effect::Increment { key, by, within } => {
+                self.push("increment");
+                self.value_key(key)?;
+                self.number(by);
+                let bound =
+                    |bound: Option<i64>| bound.map_or_else(String::new, |it| it.to_string());
+                self.push(bound(within.map(|(low, _)| low)));
+                self.push(bound(within.map(|(_, high)| high)));
+            }
+            Effect::Replace {
+                key,
+                seen,
+                value,
+                ttl,
+            } => {
+                self.push("replace");
+                self.value_key(key)?;
+                self.seen(seen.as_deref());
+                self.push(value);
+                self.number(millis(key, *ttl)?);
+            }
+            Effect::Unchanged { key, seen } => {
+                self.push("unchanged");
+                self.value_key(key)?;
+                self.seen(seen.as_deref());
+            }
+            Effect::Once { key, ttl } => {
+                self.push("once");
+                self.value_key(key)?;
+                self.number(millis(key, Some(*ttl))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: &EffectCommit) -> Result<(), Error> {
+        self.push(lane_name(commit.delivery.lane));
+        self.number(commit.delivery.id);
+        self.push(if commit.acknowledges { "ack" } else { "keep" });
+        self.push(if commit.only_copy {
+            "only-copy"
+        } else {
+            "held"
+        });
+        self.effects(&commit.effects)
+    }
+
+    /// Adds the keys to a call that has its own.
+    fn add_keys(&self, call: Call) -> Call {
+        self.names.iter().fold(call, |call, name| call.key(name))
+    }
+
+    /// Adds the words to a call that has its own arguments.
+    fn add_words(&self, call: &mut Call) {
+        self.words.iter().for_each(|word| call.push(&word[..]));
+    }
+}
+
+/// The smallest and the greatest id of a lane's deliveries; empty words where there are none.
+fn range(commits: &[EffectCommit], lane: Lane) -> [String; 2] {
+    let of_lane = || {
+        let deliveries = commits.iter().map(|commit| commit.delivery);
+        deliveries.filter(|one| one.lane == lane).map(|one| one.id)
+    };
+    let word =
+        |id: Option<_>| id.map_or_else(String::new, |id: crate::domain::EntryId| id.to_string());
+    [word(of_lane().min()), word(of_lane().max())]
+}
+
+impl RedisAdapter {
+    async fn commit_effects(
+        &self,
+        by: &Member,
+        number: u64,
+        commits: &[EffectCommit],
+    ) -> Result<Vec<EffectFate>, Error> {
+        let mut words = Words::new(&self.keys, 3);
+        commits.iter().try_for_each(|one| words.commit(one))?;
+        let call = scripts::commit()
+            .with_more_keys(words.names.len())
+            .key(self.keys.log(&by.at.partition))
+            .key(self.keys.redelivery(&by.at))
+            .key(self.keys.session_of(by));
+        let mut call = words
+            .add_keys(call)
+            .arg(number)
+            .arg(whole_millis(SESSION_LIVES))
+            .arg(by.group().as_str())
+            .arg(by.consumer.as_str());
+        for lane in [Lane::Log, Lane::Redelivery] {
+            range(commits, lane).iter().for_each(|id| call.push(id));
+        }
+        words.add_words(&mut call);
+        let fates = self.call_effects(&call, commits.len()).await;
+        fates.map_err(|e| e.on(by.to_string()))
+    }
+
+    async fn apply_effects(
+        &self,
+        session: String,
+        number: &str,
+        lists: &[&[Effect]],
+    ) -> Result<Vec<EffectFate>, Error> {
+        let mut words = Words::new(&self.keys, 1);
+        lists.iter().try_for_each(|list| words.effects(list))?;
+        let call = scripts::apply()
+            .with_more_keys(words.names.len())
+            .key(session);
+        let mut call = words
+            .add_keys(call)
+            .arg(number)
+            .arg(whole_millis(SESSION_LIVES));
+        words.add_words(&mut call);
+        self.call_effects(&call, lists.len()).await
+    }
+
+    async fn call_effects(&self, call: &Call, count: usize) -> Result<Vec<EffectFate>, Error> {
+        let fates = self.net.call(OPERATION, call, |reply| fates(&reply)).await;
+        let fates = fates.map_err(not_ready)?;
+        if fates.len() != count {
+            let rule = "the server's answer is not one line for each commit";
+            return Err(Error::new(ErrorKind::OutcomeUnknown, OPERATION, rule));
+        }
+        Ok(fates)
+    }
+}
+
+/// Turns a refusal that ends by itself into an error that callers wait on. The script has then written
+/// nothing.
+fn not_ready(error: Error) -> Error {
+    let text = describe(&error);
+    let mut passing = ["\"OOM\"", "\"NOREPLICAS\""].iter();
+    if error.kind() != ErrorKind::Refused || !passing.any(|code| text.contains(code)) {
+        return error;
+    }
+    let rule = "the server takes no writes now; nothing was written";
+    Error::new(ErrorKind::Unavailable, OPERATION, rule).because(error)
+}
+
+fn fates(reply: &Value) -> Result<Vec<EffectFate>, RedisError> {
+    let unexpected = || reply::unexpected("a script of effects");
+    let text = match reply {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| unexpected())?,
+        Value::SimpleString(text) => text,
+        _ => return Err(unexpected()),
+    };
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lines = text.split('\n');
+    lines
+        .map(|line| fate(line).ok_or_else(unexpected))
+        .collect()
+}
+
+/// The head of `lua/commit.lua` lists the lines.
+fn fate(line: &str) -> Option<EffectFate> {
+    let mut words = line.split(' ');
+    let refused = |words: &mut std::str::Split<'_, char>, refusal| {
+        Some(EffectFate::Refused(words.next()?.parse().ok()?, refusal))
+    };
+    match words.next()? {
+        "done" => {
+            let appended = words.map(|word| {
+                let id = word.strip_prefix('=');
+                Some(Appended {
+                    id: id.unwrap_or(word).parse().ok()?,
+                    duplicate: id.is_some(),
+                })
+            });
+            Some(EffectFate::Done(appended.collect::<Option<_>>()?))
+        }
+        "lost" => Some(EffectFate::Lost),
+        "not-held" => Some(EffectFate::NotHeld),
+        "skipped" => Some(EffectFate::Skipped),
+        "differs" => Some(EffectFate::Differs(words.next()?.parse().ok()?)),
+        "wrong-type" => refused(&mut words, Refusal::WrongType),
+        "not-an-integer" => refused(&mut words, Refusal::NotAnInteger),
+        "out-of-range" => refused(&mut words, Refusal::OutOfRange),
+        "stream-full" => refused(&mut words, Refusal::StreamFull),
+        _ => None,
+    }
+}
+
+impl EffectStore for RedisAdapter {
+    fn commit<'a>(
+        &'a self,
+        by: &'a Member,
+        number: u64,
+        commits: &'a [EffectCommit],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        Box::pin(self.commit_effects(by, number, commits))
+    }
+
+    fn apply<'a>(
+        &'a self,
+        session: Session,
+        commits: &'a [Vec<Effect>],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        Box::pin(async move {
+            let name = self.keys.session(session.id);
+            let lists: Vec<&[Effect]> = commits.iter().map(|list| &list[..]).collect();
+            self.apply_effects(name, &session.number.to_string(), &lists)
+                .await
+        })
+    }
+
+    fn rehearse<'a>(&'a self, effects: &'a [Effect]) -> BoxFuture<'a, Result<EffectFate, Error>> {
+        Box::pin(async move {
+            // A dry call does not use its session.
+            let name = self.keys.session(uuid::Uuid::nil());
+            let fates = self.apply_effects(name, "dry", &[effects]).await?;
+            let missing = || Error::new(ErrorKind::Decode, "rehearse", "the answer is empty");
+            fates.into_iter().next().ok_or_else(missing)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_a_reply_is_a_fate() {
+        let of = |text: &str| fates(&Value::BulkString(text.into()));
+        let text = "done 5-0 =4-1\ndone\nlost\nnot-held\nskipped\ndiffers 3\nwrong-type 0\n\
+                    not-an-integer 1\nout-of-range 2\nstream-full 4";
+        let entry = |id: &str, duplicate| Appended {
+            id: id.parse().unwrap(),
+            duplicate,
+        };
+        assert_eq!(
+            of(text).unwrap(),
+            [
+                EffectFate::Done(vec![entry("5-0", false), entry("4-1", true)]),
+                EffectFate::Done(Vec::new()),
+                EffectFate::Lost,
+                EffectFate::NotHeld,
+                EffectFate::Skipped,
+                EffectFate::Differs(3),
+                EffectFate::Refused(0, Refusal::WrongType),
+                EffectFate::Refused(1, Refusal::NotAnInteger),
+                EffectFate::Refused(2, Refusal::OutOfRange),
+                EffectFate::Refused(4, Refusal::StreamFull),
+            ]
+        );
+        assert_eq!(of("").unwrap(), []);
+        for bad in ["differs", "differs x", "done 1", "perhaps"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+}

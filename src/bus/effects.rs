@@ -1,0 +1,242 @@
+//! Effects on their way to a store: encode → admit; and from the store's answer to a result.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::backlog::Admitted;
+use super::draft::begin;
+use super::publish::Publishing;
+use crate::api::{Committed, Published};
+use crate::domain::{Effects, Envelope, Error, ErrorKind, Operation, Topic, Write};
+use crate::store::{Effect, EffectFate, NewEntry, Partition, Refusal};
+use crate::wire::{encode_entry, value};
+
+const OPERATION: &str = "commit";
+
+/// Effects as the store writes them.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    effects: Vec<Effect>,
+    /// The messages as the hooks left them; empty without hooks.
+    messages: Vec<(Topic, Envelope)>,
+}
+
+impl Prepared {
+    pub(crate) fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+}
+
+/// Permission to publish the messages of some effects. Dropped after the commit.
+#[derive(Debug, Default)]
+pub(crate) struct Admission(Vec<Admitted>);
+
+impl Publishing {
+    /// Runs the hooks and encodes effects.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that the effects break, or the error of a hook; nothing was done.
+    pub(crate) fn prepare(&self, effects: &Effects) -> Result<Prepared, Error> {
+        self.check_open("commit")?;
+        effects.check()?;
+        let operations = effects.operations();
+        let mut prepared = Prepared {
+            effects: Vec::with_capacity(operations.len()),
+            messages: Vec::new(),
+        };
+        for operation in operations {
+            let encoded = self.encode_operation(operation, &mut prepared.messages);
+            let encoded = encoded.map_err(|error| match error.subject() {
+                None => error.on(operation.subject()),
+                Some(_) => error,
+            });
+            prepared.effects.push(encoded?);
+        }
+        Ok(prepared)
+    }
+
+    fn encode_message(
+        &self,
+        topic: &Topic,
+        envelope: &Envelope,
+        messages: &mut Vec<(Topic, Envelope)>,
+    ) -> Result<(&'static str, Bytes), Error> {
+        let encode = |envelope: &Envelope| {
+            let (name, bytes) = encode_entry(envelope, self.codec, self.limits)?;
+            Ok((name, Bytes::from(bytes)))
+        };
+        let traced = self.with_trace(std::slice::from_ref(envelope));
+        let envelope = traced.first().unwrap_or(envelope);
+        if self.hooks.is_empty() {
+            return encode(&begin(envelope));
+        }
+        let mut envelope = envelope.clone();
+        envelope.reset_attempts();
+        self.hooks.before(topic, &mut envelope)?;
+        let encoded = encode(&envelope)?;
+        messages.push((topic.clone(), envelope));
+        Ok(encoded)
+    }
+
+    fn encode_operation(
+        &self,
+        operation: &Operation,
+        messages: &mut Vec<(Topic, Envelope)>,
+    ) -> Result<Effect, Error> {
+        let encode = |portable| value::encode_portable(self.codec, portable);
+        Ok(match operation {
+            Operation::Publish {
+                topic,
+                envelope,
+                options,
+            } => {
+                let (name, value) = self.encode_message(topic, envelope, messages)?;
+                Effect::Publish {
+                    at: Partition::of(topic),
+                    entry: NewEntry {
+                        id: options.identity(envelope),
+                        name,
+                        value,
+                    },
+                    window: options.window(self.deduplication)?,
+                }
+            }
+            Operation::Unchanged { key, seen } => Effect::Unchanged {
+                key: key.clone(),
+                seen: seen.clone(),
+            },
+            Operation::Once { key, ttl } => Effect::Once {
+                key: key.clone(),
+                ttl: *ttl,
+            },
+            Operation::Write { key, write } => {
+                let key = key.clone();
+                match write {
+                    Write::Set { value, ttl } => Effect::Set {
+                        key,
+                        value: encode(value)?,
+                        ttl: *ttl,
+                    },
+                    Write::Insert { value, ttl } => Effect::Insert {
+                        key,
+                        value: encode(value)?,
+                        ttl: *ttl,
+                    },
+                    Write::Replace { seen, value, ttl } => Effect::Replace {
+                        key,
+                        seen: seen.clone(),
+                        value: encode(value)?,
+                        ttl: *ttl,
+                    },
+                    Write::Delete => Effect::Delete { key },
+                    Write::Increment { by, within } => Effect::Increment {
+                        key,
+                        by: *by,
+                        within: *within,
+                    },
+                }
+            }
+        })
+    }
+
+    /// Asks the backlogs for all messages of some effects. Creates missing topics.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::BacklogFull`] if a topic has no space for its messages, and the kinds of the
+    /// connection. Nothing was published.
+    pub(crate) async fn admit_all(&self, prepared: &Prepared) -> Result<Admission, Error> {
+        let mut messages: BTreeMap<&Topic, u64> = BTreeMap::new();
+        for effect in prepared.effects() {
+            if let Effect::Publish { at, .. } = effect {
+                *messages.entry(at.topic()).or_default() += 1;
+            }
+        }
+        let mut admission = Admission::default();
+        for (topic, count) in messages {
+            let (admitted, refusal) = self.backlog.admit(topic, count).await;
+            refusal?;
+            admission.0.push(admitted);
+        }
+        Ok(admission)
+    }
+
+    /// Counts the messages of a commit, and tells the hooks what became of them.
+    pub(crate) fn finish(
+        &self,
+        prepared: &Prepared,
+        admission: Admission,
+        done: &Result<Committed, Error>,
+    ) {
+        if done.as_ref().is_ok_and(|done| !done.skipped) {
+            for admitted in &admission.0 {
+                admitted.count_published(admitted.count);
+            }
+        }
+        for (at, (topic, envelope)) in prepared.messages.iter().enumerate() {
+            let result = match done {
+                Ok(done) => done.published.get(at).copied().ok_or_else(skipped_message),
+                Err(error) => Err(error.clone()),
+            };
+            self.hooks.after(topic, envelope, &result);
+        }
+    }
+}
+
+/// A message that was left out with the other effects.
+fn skipped_message() -> Error {
+    let rule = "the key of a `once` exists; nothing was published";
+    Error::new(ErrorKind::Conflict, OPERATION, rule)
+}
+
+/// What the caller of a commit learns.
+pub(crate) fn committed(effects: &[Effect], fate: EffectFate) -> Result<Committed, Error> {
+    let skipped = |skipped| Committed {
+        skipped,
+        ..Committed::default()
+    };
+    match fate {
+        EffectFate::Done(appended) => {
+            let published = appended.into_iter().map(|one| Published {
+                id: one.id,
+                duplicate: one.duplicate,
+            });
+            Ok(Committed {
+                published: published.collect(),
+                ..skipped(false)
+            })
+        }
+        EffectFate::Skipped => Ok(skipped(true)),
+        fate => Err(refused(effects, &fate)),
+    }
+}
+
+/// The error of effects that were not written.
+pub(crate) fn refused(effects: &[Effect], fate: &EffectFate) -> Error {
+    let (at, kind, rule) = match fate {
+        EffectFate::Differs(at) => {
+            let rule = "the value is not the one that was read; nothing was written";
+            (Some(*at), ErrorKind::Conflict, rule)
+        }
+        EffectFate::Refused(at, refusal) => {
+            let rule = match refusal {
+                Refusal::WrongType => "the key has another type; nothing was written",
+                Refusal::NotAnInteger => "the value is not an integer; nothing was written",
+                Refusal::OutOfRange => "the sum is out of range; nothing was written",
+                Refusal::StreamFull => "the stream has given its last id; nothing was written",
+            };
+            (Some(*at), ErrorKind::Refused, rule)
+        }
+        _ => {
+            let rule = "another consumer holds the message; nothing was written";
+            (None, ErrorKind::LeaseLost, rule)
+        }
+    };
+    let error = Error::new(kind, OPERATION, rule);
+    match at.and_then(|at| effects.get(at)) {
+        Some(effect) => error.on(effect.subject()),
+        None => error,
+    }
+}

@@ -1,0 +1,210 @@
+//! The connection is cut at every point of a commit: each effect happens once all the same.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use redstart::store::{Effect, EffectFate, NewEntry, Partition, Session};
+use redstart::{Effects, Envelope};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Server, builder, finish, topic, until};
+
+/// Where a call of a script is cut.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// After this many bytes of the request have reached the server.
+    Request(usize),
+    /// The server has answered, and this many bytes of the answer reach the client.
+    Answer(usize),
+}
+
+#[derive(Default)]
+struct Plan {
+    cuts: VecDeque<Cut>,
+    /// The length of the last call that passed, and of its answer.
+    lengths: (usize, usize),
+}
+
+/// Passes all traffic on, and cuts calls of scripts on request.
+struct Proxy {
+    url: String,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl Proxy {
+    async fn before(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}/", listener.local_addr().unwrap());
+        let plan = Arc::new(Mutex::new(Plan::default()));
+        let (target, shared) = (server.port(), Arc::clone(&plan));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let plan = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    if let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await {
+                        let _ = pass(client, server, &plan).await;
+                    }
+                });
+            }
+        });
+        Self { url, plan }
+    }
+
+    fn cut(&self, cut: Cut) {
+        self.plan.lock().unwrap().cuts.push_back(cut);
+    }
+
+    fn waits(&self) -> bool {
+        !self.plan.lock().unwrap().cuts.is_empty()
+    }
+
+    fn lengths(&self) -> (usize, usize) {
+        self.plan.lock().unwrap().lengths
+    }
+}
+
+/// Until either side or a cut ends it.
+async fn pass(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    plan: &Mutex<Plan>,
+) -> std::io::Result<()> {
+    let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => {
+                let sent = &up[..read?];
+                if sent.is_empty() {
+                    return Ok(());
+                }
+                let calls = sent.windows(7).any(|part| part == b"EVALSHA");
+                let cut = match calls {
+                    true => plan.lock().unwrap().cuts.pop_front(),
+                    false => None,
+                };
+                match cut {
+                    None => server.write_all(sent).await?,
+                    Some(Cut::Request(bytes)) => {
+                        server.write_all(&sent[..bytes.min(sent.len())]).await?;
+                        return Ok(());
+                    }
+                    Some(Cut::Answer(bytes)) => {
+                        server.write_all(sent).await?;
+                        let got = server.read(&mut down).await?;
+                        client.write_all(&down[..bytes.min(got)]).await?;
+                        return Ok(());
+                    }
+                }
+                if calls {
+                    let got = server.read(&mut down).await?;
+                    plan.lock().unwrap().lengths = (sent.len(), got);
+                    client.write_all(&down[..got]).await?;
+                }
+            }
+            read = server.read(&mut down) => {
+                let got = read?;
+                if got == 0 {
+                    return Ok(());
+                }
+                client.write_all(&down[..got]).await?;
+            }
+        }
+    }
+}
+
+fn effects() -> Vec<Effect> {
+    vec![
+        Effect::Publish {
+            at: Partition::of(&topic("bills")),
+            entry: NewEntry {
+                id: uuid::Uuid::nil(),
+                name: "json",
+                value: Bytes::from_static(b"{}"),
+            },
+            window: None,
+        },
+        Effect::Increment {
+            key: "sum".to_owned(),
+            by: 1,
+            within: None,
+        },
+    ]
+}
+
+/// What the server has: published messages, and the sum.
+fn stored(server: &Server) -> (i64, i64) {
+    let length = server.command(&["XLEN", "{shop:bills}:log"]);
+    (length, server.command(&["GET", "shop:sum"]))
+}
+
+#[tokio::test]
+async fn a_commit_that_is_cut_anywhere_is_done_once() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server).await;
+    let builder = builder(&server).with_redis_url(proxy.url.clone());
+    let container = builder.connect().await.unwrap();
+    let (store, lists, id) = (container.store(), [effects()], uuid::Uuid::now_v7());
+    let mut number = 1;
+    let session = |number| Session { id, number };
+    // The first call loads the script; the second one is measured.
+    for _ in 0..2 {
+        store
+            .effects()
+            .apply(session(number), &lists)
+            .await
+            .unwrap();
+        number += 1;
+    }
+    let (request, answer) = proxy.lengths();
+    assert!(request > 100 && answer > 10, "{request}, {answer}");
+    let cuts = (0..request).map(Cut::Request);
+    for cut in cuts.chain((0..answer).map(Cut::Answer)) {
+        proxy.cut(cut);
+        let mut failed = false;
+        let fates = until("an answer", async || {
+            let told = store.effects().apply(session(number), &lists).await;
+            failed |= told.is_err();
+            told.ok()
+        })
+        .await;
+        assert!(matches!(&fates[..], [EffectFate::Done(one)] if one.len() == 1));
+        assert!(failed && !proxy.waits(), "{cut:?} was not made");
+        let expected = i64::try_from(number).unwrap();
+        assert_eq!(stored(&server), (expected, expected), "{cut:?}");
+        number += 1;
+    }
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_container_asks_again_until_it_knows() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server).await;
+    let builder = builder(&server).with_redis_url(proxy.url.clone());
+    let container = builder.connect().await.unwrap();
+    let bills = topic("bills");
+    let commit = async || {
+        let mut effects = Effects::new();
+        let message = Envelope::new("n", &1).unwrap();
+        effects.publish(&bills, message).incr("sum", 1);
+        container.commit(effects).await
+    };
+    commit().await.unwrap();
+    let mut expected = 1;
+    for cut in [Cut::Answer(0), Cut::Answer(7), Cut::Request(60)] {
+        proxy.cut(cut);
+        let done = commit().await.unwrap();
+        expected += 1;
+        assert_eq!(done.published.len(), 1);
+        assert!(!proxy.waits(), "{cut:?} was not made");
+        assert_eq!(stored(&server), (expected, expected), "{cut:?}");
+    }
+    // Side by side they share calls, one of which is cut.
+    proxy.cut(Cut::Answer(3));
+    let all = futures_util::future::join_all((0..100).map(|_| commit())).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
+    assert_eq!(stored(&server), (expected + 100, expected + 100));
+    finish(container).await;
+}
