@@ -116,6 +116,7 @@ pub mod reliability {}
 /// ```text
 #[doc = include_str!("acl/producer.acl")]
 #[doc = include_str!("acl/consumer.acl")]
+#[doc = include_str!("acl/stage.acl")]
 #[doc = include_str!("acl/operator.acl")]
 #[doc = include_str!("acl/viewer.acl")]
 #[doc = include_str!("acl/janitor.acl")]

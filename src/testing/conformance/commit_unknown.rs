@@ -32,7 +32,7 @@ fn effects() -> Vec<Effect> {
 }
 
 /// A consumer that holds some messages, and their commits.
-async fn held<S: Subject>(stage: &Stage<'_, S>, name: &str) -> (Member, Vec<EffectCommit>) {
+async fn holding<S: Subject>(stage: &Stage<'_, S>, name: &str) -> (Member, Vec<EffectCommit>) {
     stage.append(0..3).await;
     let mut hand = stage.hand(name).await;
     let fetched = receipts(&stage.fetch(&mut hand, 3).await);
@@ -51,7 +51,7 @@ async fn held<S: Subject>(stage: &Stage<'_, S>, name: &str) -> (Member, Vec<Effe
 /// > A repeated number gets the same answer and writes nothing.
 pub async fn a_repeated_call_gets_the_same_answer<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let (member, commits) = held(&stage, "one").await;
+    let (member, commits) = holding(&stage, "one").await;
     let store = stage.store.effects();
     let first = store.commit(&member, 1, &commits[..2]).await;
     let first = first.must("committing");
@@ -82,7 +82,7 @@ pub async fn a_repeated_call_gets_the_same_answer<S: Subject>(subject: &S) {
 /// A first sending arrives late: after its repetition, and after the next call.
 pub async fn an_earlier_call_writes_nothing<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let (member, commits) = held(&stage, "one").await;
+    let (member, commits) = holding(&stage, "one").await;
     let store = stage.store.effects();
     let refused = EffectCommit {
         effects: vec![Effect::Unchanged {
@@ -113,8 +113,8 @@ pub async fn an_earlier_call_writes_nothing<S: Subject>(subject: &S) {
 /// Members number their calls apart from each other.
 pub async fn each_member_has_its_own_numbers<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    let (one, of_one) = held(&stage, "one").await;
-    let (two, of_two) = held(&stage, "two").await;
+    let (one, of_one) = holding(&stage, "one").await;
+    let (two, of_two) = holding(&stage, "two").await;
     let store = stage.store.effects();
     for (member, commits) in [(&one, &of_one), (&two, &of_two)] {
         for number in 1..=2_usize {

@@ -416,8 +416,7 @@ pub async fn effects_recognise_a_repeated_message<S: Subject>(subject: &S) {
 /// An integer is exact in all of its 64 bits.
 pub async fn effects_add_exactly<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
-    let mut number = 0;
-    for (before, by, within, after) in [
+    for (number, (before, by, within, after)) in (1..).zip([
         ("9223372036854775806", 1, None, Some("9223372036854775807")),
         ("9223372036854775807", 1, None, None),
         (
@@ -454,9 +453,8 @@ pub async fn effects_add_exactly<S: Subject>(subject: &S) {
         ("-0", 1, None, None),
         ("1.5", 1, None, None),
         ("", 1, None, None),
-    ] {
+    ]) {
         put(&stage, &[("n", before)]).await;
-        number += 1;
         let session = Session {
             id: uuid::Uuid::from_u128(1),
             number,
