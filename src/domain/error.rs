@@ -195,6 +195,12 @@ impl Error {
         self.inner.operation
     }
 
+    /// The rule that was broken, without operation, subject and cause.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.inner.message
+    }
+
     /// The topic, group or key of the operation, if it has one.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {

@@ -67,6 +67,11 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
+    /// The number of bytes after the cursor.
+    pub(crate) fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     fn take(&mut self, count: usize) -> Result<&'a [u8], Flaw> {
         let (head, rest) = self.rest.split_at_checked(count).ok_or(Flaw::Truncated)?;
         self.rest = rest;

@@ -12,5 +12,6 @@ pub(crate) mod housekeeping;
 pub(crate) mod plan;
 pub(crate) mod retries;
 pub(crate) mod retry_plan;
+mod suggest;
 pub(crate) mod topics;
 pub mod views;

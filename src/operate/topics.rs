@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic, TopicSettings};
+use crate::operate::suggest::closest;
 use crate::store::{ConsumerStatus, Fields, GroupAt, GroupStatus, Partition, Store, TopicStatus};
 use crate::wire::{Decoder, Undecodable};
 
@@ -88,15 +89,23 @@ impl Topics {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] when the topic does not exist.
+    /// [`ErrorKind::NotFound`] when the topic does not exist; the error names a topic that is spelt
+    /// much like it.
     pub async fn groups(&self, topic: &Topic) -> Result<Vec<GroupStatus>, Error> {
         match self.store.inspect().status(&Partition::of(topic)).await? {
             Some(status) => Ok(status.groups),
-            None => {
-                let rule = "does not exist";
-                Err(Error::new(ErrorKind::NotFound, "topic", rule).on(topic.as_str()))
-            }
+            None => Err(self.no_topic(topic).await),
         }
+    }
+
+    async fn no_topic(&self, topic: &Topic) -> Error {
+        // A user without the right to list topics still learns that this one does not exist.
+        let all = self.store.topics().list().await.unwrap_or_default();
+        let rule = match closest(topic.as_str(), all.iter().map(Topic::as_str)) {
+            Some(name) => format!("does not exist; did you mean {name}?"),
+            None => "does not exist".to_owned(),
+        };
+        Error::new(ErrorKind::NotFound, "topic", rule).on(topic.as_str())
     }
 
     /// The status of one group.
@@ -108,10 +117,10 @@ impl Topics {
     pub async fn group(&self, topic: &Topic, group: &Group) -> Result<GroupStatus, Error> {
         let groups = self.groups(topic).await?;
         let names: Vec<&str> = groups.iter().map(|one| one.group.as_str()).collect();
-        let rule = if names.is_empty() {
-            "does not exist; the topic has no groups".to_owned()
-        } else {
-            format!("does not exist; the topic has {}", names.join(", "))
+        let rule = match closest(group.as_str(), names.iter().copied()) {
+            Some(name) => format!("does not exist; did you mean {name}?"),
+            None if names.is_empty() => "does not exist; the topic has no groups".to_owned(),
+            None => format!("does not exist; the topic has {}", names.join(", ")),
         };
         let found = groups.iter().find(|one| one.group == *group).cloned();
         found.ok_or_else(|| {

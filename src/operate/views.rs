@@ -227,6 +227,11 @@ pub fn envelope_json(envelope: &Envelope) -> Result<Box<RawValue>, Error> {
         .map_err(|e| Error::new(ErrorKind::Encode, "envelope", "has no JSON form").because(e))
 }
 
+/// JSON on many lines. Keeps every digit, every escape and equal keys.
+pub fn pretty_json(json: &RawValue) -> String {
+    crate::domain::pretty(json.get())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ mod dead_edit;
 mod demo;
 mod dialect;
 mod doctor;
+mod errors;
 mod interop;
 mod look;
 mod metrics;

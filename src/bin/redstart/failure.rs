@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use redstart::{Error, ErrorKind};
+use serde_json::{Value, json};
 
 /// The command failed.
 pub(crate) const FAILED: u8 = 1;
@@ -54,6 +55,14 @@ impl Failure {
         }
     }
 
+    /// An error of an edit: the user wrote a message that is not an envelope.
+    pub(crate) fn of_edit(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Invalid => Self::Setting(error),
+            _ => error.into(),
+        }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Because(_) => FAILED,
@@ -71,6 +80,32 @@ impl Failure {
             Self::Usage(text) => Some(text.clone()),
             Self::Said(_) | Self::ReaderGone => None,
         }
+    }
+}
+
+impl Failure {
+    /// The failure for programs, unless the command has printed it.
+    pub(crate) fn json(&self) -> Option<Value> {
+        let of_library = match self {
+            Self::Because(cause) => cause.downcast_ref::<Error>(),
+            Self::Setting(error) => Some(error),
+            _ => None,
+        };
+        let kind = match (of_library, self) {
+            (Some(error), _) => error.kind().as_str(),
+            (None, Self::Usage(_)) => "usage",
+            (None, _) => "failed",
+        };
+        let message = match of_library {
+            Some(error) => with_causes(error.message().to_owned(), error.source()),
+            None => self.line()?,
+        };
+        Some(json!({ "error": {
+            "kind": kind,
+            "operation": of_library.map(Error::operation),
+            "subject": of_library.and_then(Error::subject),
+            "message": message,
+        } }))
     }
 }
 
@@ -97,8 +132,10 @@ pub(crate) fn written(answer: io::Result<()>, ended: Result<(), Failure>) -> Res
 
 /// An error and its causes in one line.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
+    with_causes(error.to_string(), error.source())
+}
+
+fn with_causes(mut text: String, mut cause: Option<&(dyn StdError + 'static)>) -> String {
     while let Some(error) = cause {
         let part = error.to_string();
         // Many errors repeat their cause in their own text.
@@ -139,6 +176,28 @@ mod tests {
             chain(&error),
             "topic \"a b\": must match [A-Za-z0-9_.:-]{1,200}"
         );
+    }
+
+    #[test]
+    fn programs_get_the_parts_of_an_error() {
+        let invalid = "a b".parse::<redstart::Topic>().unwrap_err();
+        let rule = "must match [A-Za-z0-9_.:-]{1,200}";
+        for failure in [Failure::from(invalid.clone()), Failure::Setting(invalid)] {
+            let parts = json!({
+                "kind": "invalid", "operation": "topic", "subject": "a b", "message": rule,
+            });
+            assert_eq!(failure.json(), Some(json!({ "error": parts })));
+        }
+        let told = Failure::usage("no").json().unwrap();
+        assert_eq!(
+            (&told["error"]["kind"], &told["error"]["message"]),
+            (&json!("usage"), &json!("no"))
+        );
+        assert_eq!(
+            Failure::new("no").json().unwrap()["error"]["kind"],
+            "failed"
+        );
+        assert_eq!(Failure::Said(FAILED).json(), None);
     }
 
     #[test]

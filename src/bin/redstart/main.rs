@@ -56,7 +56,11 @@ fn main() -> ExitCode {
 }
 
 fn report(failure: &Failure, terminal: &mut Terminal<'_>) -> ExitCode {
-    if let Some(line) = failure.line() {
+    if terminal.is_json() {
+        if let Some(error) = failure.json() {
+            terminal.remark_json(&error);
+        }
+    } else if let Some(line) = failure.line() {
         terminal.remark(format_args!("error: {line}"));
     }
     ExitCode::from(failure.exit_code())

@@ -186,6 +186,13 @@ impl<'a> Terminal<'a> {
         let _ = writeln!(self.err, "{text}");
     }
 
+    /// Writes a value as one line of JSON to the error output. Ignores a closed error output.
+    pub(crate) fn remark_json<T: Serialize + ?Sized>(&mut self, value: &T) {
+        if let Ok(line) = escape::to_json(value) {
+            let _ = writeln!(self.err, "{line}");
+        }
+    }
+
     /// Writes lines to the error output, escaped; a terminal gets them wrapped between words. Not
     /// for text that a user copies.
     pub(crate) fn remark_wrapped(&mut self, text: &str) {

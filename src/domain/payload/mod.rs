@@ -131,7 +131,7 @@ impl RawPayload {
         match codec {
             Codec::MessagePack => msgpack::check(&bytes)?,
             Codec::Json => {
-                json_depth(&bytes)?;
+                json_depth(&bytes, msgpack::MAX_DEPTH)?;
                 serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
                     .map_err(|e| e.to_string())?;
             }
@@ -243,11 +243,11 @@ fn decode_plainly<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
     }
 }
 
-/// Refuses JSON that nests deeper than [`msgpack::MAX_DEPTH`].
+/// Refuses JSON that nests deeper than a limit.
 ///
 /// serde_json skips a value without recursion, and so without a depth limit; a later decode would
 /// fail. Both codecs have the same limit, so that every payload can be stored in either.
-fn json_depth(bytes: &[u8]) -> Result<(), &'static str> {
+pub(super) fn json_depth(bytes: &[u8], limit: usize) -> Result<(), &'static str> {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     for byte in bytes {
         match (in_text, byte) {
@@ -258,7 +258,7 @@ fn json_depth(bytes: &[u8]) -> Result<(), &'static str> {
             (false, b']' | b'}') => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > msgpack::MAX_DEPTH {
+        if depth > limit {
             return Err(msgpack::Flaw::TooDeep.as_str());
         }
     }

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::domain::{Codec, DeadLetter, EntryId, Envelope, Error, ErrorKind, Group, Topic};
+use crate::domain::{DeadLetter, EntryId, Envelope, Error, ErrorKind, Group, Topic};
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
 use crate::operate::dead_letters::journal::Order;
+use crate::operate::dead_letters::message::codec;
 use crate::store::{Disposition, GroupAt};
 use crate::wire::{encode_entry, with_later_envelope};
 
@@ -84,11 +85,7 @@ impl DeadLetters {
         envelope: Envelope,
         new_id: Uuid,
     ) -> Result<Vec<(Bytes, Bytes)>, Error> {
-        let original = letter.fields.first().map(|(name, _)| &name[..]);
-        let codec = match original {
-            Some(b"json") => Codec::Json,
-            _ => Codec::MessagePack,
-        };
+        let codec = codec(letter);
         let source = letter
             .message_id
             .map_or_else(|| letter.id.to_string(), |id| id.to_string());

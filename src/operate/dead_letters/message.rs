@@ -3,10 +3,17 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::domain::{DeadLetter, Envelope, Error, ErrorKind};
+use crate::domain::{Codec, DeadLetter, Envelope, Error, ErrorKind};
 use crate::store::Fields;
 use crate::wire::redelivery::Redelivery;
 use crate::wire::{Limits, decode_entry};
+
+/// The codec of a dead letter's message, by the field that decoding reads.
+pub(super) fn codec(letter: &DeadLetter) -> Codec {
+    let mut names = letter.fields.iter().map(|(name, _)| &name[..]);
+    let codec = names.find_map(Codec::from_name);
+    codec.unwrap_or(Codec::MessagePack)
+}
 
 impl DeadLetter {
     /// The message as it died.

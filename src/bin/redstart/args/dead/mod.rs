@@ -241,16 +241,19 @@ original. Opens the envelope as JSON in $VISUAL or $EDITOR, unless --patch or --
 change.
 
 Off unless REDSTART_DEAD_LETTER_EDITING is `true`: an edited message no longer says what its
-publisher said. The message passes through JSON: numbers keep 64 bits, the last of equal keys wins,
-MessagePack binaries become arrays, and other keys become texts. Fails when another operator takes
-the dead letter first.",
+publisher said. An edit changes only the parts that it touches. All others stay byte for byte:
+MessagePack binaries and extensions, keys that are not text, numbers of any length. An edit that
+cannot be exact is refused with the name of the part. Fails when another operator takes the dead
+letter first.",
     after_help = "\
 Examples:
   redstart dead edit orders billing 1762957200123-0
   echo '{\"payload\":{\"cents\":1250}}' | redstart dead edit orders billing 1762957200123-0 --patch -
 
 A patch is a JSON merge patch (RFC 7396) of the envelope as on the wire or, if it is an array, a
-JSON patch (RFC 6902). With --json: {\"messageId\"}, the new id.
+JSON patch (RFC 6902). A path names a MessagePack key that is a number or a boolean by its text. The
+editor and --file show binaries as arrays of numbers and extensions as [type, bytes]; only a patch
+replaces or removes them. With --json: {\"messageId\"}, the new id.
 
 Exit codes: 0 brought back, 1 failed, or the message is unchanged, 2 wrong usage, or the input is
 not JSON, not a patch or not an envelope."
