@@ -227,14 +227,21 @@ async fn a_group_that_keeps_up_does_not_lag_after_a_restart() {
         }
     })
     .await;
-    assert_eq!(lag_by_redis(&server), Some(400), "this Redis counts well");
+    // Later servers count well after a restart; the promise is the same on all of them.
+    let info: String = server.command(&["INFO", "server"]);
+    let miscounts = info.contains("redis_version:7.0.");
+    if miscounts {
+        assert_eq!(lag_by_redis(&server), Some(400), "this Redis counts well");
+    }
     assert_eq!(status(&after, &orders, &billing).await.lag, 0);
     // The backlog has free space, whatever Redis reports.
     publish(&after, &orders, 0..100).await;
     assert_eq!(status(&after, &orders, &billing).await.lag, 100);
     consume(&after, &orders, "billing").await;
     drained(&after, &orders, &billing).await;
-    assert_eq!(lag_by_redis(&server), Some(400), "and it does not mend");
+    if miscounts {
+        assert_eq!(lag_by_redis(&server), Some(400), "and it does not mend");
+    }
     finish(after).await;
 }
 

@@ -175,7 +175,9 @@ async fn a_role_without_the_right_is_refused_with_a_clear_error() {
         .await;
     let told = purged.unwrap_err().to_string();
     let line = "`redis.call('HDEL', KEYS[2], unpack(ids))` (dead_move_out.lua, line";
-    assert!(told.contains(line), "{told}");
+    // Valkey 9 names the command and not the line.
+    let is_named = told.contains(line) || told.contains("lacks the right to run HDEL;");
+    assert!(is_named, "{told}");
 
     // Topics of another namespace are as good as absent.
     let other = roles.builder("producer").with_namespace("office");

@@ -44,7 +44,7 @@ pub(in crate::adapters::redis) fn place(
     error: &str,
 ) -> Option<(&'static str, usize, &'static str)> {
     let (hash, rest) = error
-        .split_once("script: ")?
+        .rsplit_once("script: ")?
         .1
         .split_once(", on @user_script:")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
@@ -326,6 +326,11 @@ mod tests {
         let (file, line, source) = at(hash, 1).unwrap();
         assert_eq!((file, line), ("kv_cas.lua", 1));
         assert!(source.starts_with("-- Compare and set"), "{source}");
+        // Redis 8 and Valkey 8 put a text in front that holds the same word.
+        let refused =
+            "ERR ACL failure in script: User ann has no permissions to run the 'get' command";
+        let text = format!("{refused} script: {hash}, on @user_script:1.");
+        assert_eq!(place(&text).map(|(file, ..)| file), Some("kv_cas.lua"));
         assert_eq!(at(hash, 10_000), None);
         assert_eq!(at("00ff", 1), None);
 
