@@ -153,6 +153,62 @@ mod redis {
     }
 }
 
+/// A node of a cluster that holds all slots: it refuses each call whose keys lie in several slots.
+mod one_node {
+    use std::sync::LazyLock;
+
+    use redstart::testing::conformance::Subject;
+    use redstart::{Container, Namespace};
+
+    use crate::support::{cluster::Cluster, group};
+
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(1, 0));
+
+    /// A namespace of the shared cluster.
+    struct OneNode(Namespace);
+
+    impl Subject for OneNode {
+        async fn container(&self, service: &str) -> Container {
+            let builder = CLUSTER.builder(&self.0).with_service(group(service));
+            builder.connect().await.unwrap()
+        }
+    }
+
+    async fn one_node() -> OneNode {
+        OneNode(CLUSTER.namespace())
+    }
+
+    redstart::conformance!(one_node);
+}
+
+/// Three primaries with a replica each.
+mod cluster {
+    use std::sync::LazyLock;
+
+    use redstart::testing::conformance::Subject;
+    use redstart::{Container, Namespace};
+
+    use crate::support::{cluster::Cluster, group};
+
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::start(3, 1));
+
+    /// A namespace of the shared cluster.
+    struct Nodes(Namespace);
+
+    impl Subject for Nodes {
+        async fn container(&self, service: &str) -> Container {
+            let builder = CLUSTER.builder(&self.0).with_service(group(service));
+            builder.connect().await.unwrap()
+        }
+    }
+
+    async fn cluster() -> Nodes {
+        Nodes(CLUSTER.namespace())
+    }
+
+    redstart::conformance!(cluster);
+}
+
 /// The suite once more, every operation done by the role that has it.
 mod roles {
     use std::sync::Arc;

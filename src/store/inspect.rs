@@ -48,6 +48,8 @@ pub struct ServerInfo {
     pub name: String,
     /// Its version, such as `7.2.5`.
     pub version: String,
+    /// Its host and port, or the path of its socket; `None` for a store without a server.
+    pub address: Option<String>,
     /// How far its clock is ahead of this process's, in milliseconds; negative when behind.
     pub clock_offset: i64,
     /// How long the answer about the clock took: `clock_offset` is uncertain by half of it.
@@ -73,6 +75,10 @@ pub struct ServerInfo {
     /// When the append-only file is synced: `always`, `everysec`, `no`; `None` when this user may
     /// not read the setting.
     pub append_sync: Option<String>,
+    /// Whether it refuses all keys while some slots of its cluster are not served, by its setting
+    /// `cluster-require-full-coverage`. `None` outside a cluster, and when this user may not read the
+    /// setting.
+    pub needs_all_slots: Option<bool>,
     /// Errors of its last writes to disk.
     pub persistence_errors: Vec<String>,
     /// How many scripts it has loaded for this process, or why it refused them.

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod batches;
+pub(crate) mod cluster;
 pub(crate) mod roles;
 #[path = "../../src/bin/redstart/demo/server_process.rs"]
 mod server_process;
@@ -157,7 +158,21 @@ impl Server {
         settings: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
-        let settings: Vec<String> = settings.iter().map(|one| (*one).to_owned()).collect();
+        let settings = settings.iter().map(|one| (*one).to_owned()).collect();
+        Self::start_by_in(folder, || Vec::clone(&settings), environment)
+    }
+
+    /// Starts a server whose settings are made anew for each attempt.
+    pub(crate) fn start_by(settings: impl Fn() -> Vec<String>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::start_by_in(folder, settings, &[])
+    }
+
+    fn start_by_in(
+        folder: tempfile::TempDir,
+        settings: impl Fn() -> Vec<String>,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let environment: Vec<(String, String)> = environment
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -169,6 +184,7 @@ impl Server {
                 .local_addr()
                 .unwrap()
                 .port();
+            let settings = settings();
             let mut process = spawn(port, folder.path(), &settings, &environment);
             if comes_up(&mut process, port) {
                 return Self {

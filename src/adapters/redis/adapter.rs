@@ -24,7 +24,7 @@ impl RedisAdapter {
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            net: Net::new(url, tls)?,
+            net: Net::new(url, tls, namespace.as_ref())?,
             keys: Keys::new(namespace),
         })
     }

@@ -73,7 +73,8 @@ impl Migrations {
         tls: &TlsSettings,
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
-        Ok(Self::on(Net::new(url, tls)?, Keys::new(namespace)))
+        let net = Net::new(url, tls, namespace.as_ref())?;
+        Ok(Self::on(net, Keys::new(namespace)))
     }
 
     pub(super) fn on(net: Net, keys: Keys) -> Self {

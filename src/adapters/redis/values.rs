@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 
 use super::adapter::RedisAdapter;
+use super::net::Connection;
 use super::resp::reply;
 use super::scripts;
 use crate::domain::{BoxFuture, Error, ttl_millis};
@@ -17,7 +17,7 @@ impl RedisAdapter {
         &self,
         operation: &'static str,
         key: &str,
-        exchange: impl AsyncFnOnce(&mut MultiplexedConnection, &str) -> Result<T, RedisError>,
+        exchange: impl AsyncFnOnce(&mut Connection, &str) -> Result<T, RedisError> + Clone,
     ) -> Result<T, Error> {
         let name = self.keys.value(operation, key)?;
         self.net

@@ -40,8 +40,8 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// The check: `server`, `version`, `eviction`, `persistence`, `memory`, `clock`,
-    /// `scripts`, `writes`, `layout`, `backlog`, `ids`, `trimming`, `unread`, `groups`, `retries`,
-    /// `deliveries`.
+    /// `scripts`, `cluster`, `writes`, `layout`, `backlog`, `ids`, `trimming`, `unread`, `groups`,
+    /// `retries`, `deliveries`.
     pub check: &'static str,
     /// The fact.
     pub what: String,

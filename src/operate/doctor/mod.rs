@@ -92,7 +92,7 @@ impl Doctor {
         };
         match self.store.inspect().servers().await {
             Ok(servers) if !servers.is_empty() => {
-                findings.extend(servers.iter().flat_map(server::judge));
+                findings.extend(server::judge_all(&servers));
                 let written = self.store.inspect().try_write().await;
                 findings.extend(server::writes(&servers, written));
                 at.now = clock_of(&servers[0], at.now);

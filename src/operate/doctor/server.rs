@@ -13,7 +13,27 @@ const SCARCE: f64 = 0.75;
 /// From this share of the memory limit on, memory is nearly full.
 const NEARLY_FULL: f64 = 0.9;
 
-pub(super) fn judge(facts: &ServerInfo) -> Vec<Finding> {
+/// Judges all servers. A finding that is the same for each stands once; every other one names its
+/// server.
+pub(super) fn judge_all(servers: &[ServerInfo]) -> Vec<Finding> {
+    let each: Vec<Vec<Finding>> = servers.iter().map(judge).collect();
+    let mut all: Vec<Finding> = Vec::new();
+    for (facts, findings) in servers.iter().zip(&each) {
+        for finding in findings {
+            let mut finding = finding.clone();
+            if each.iter().any(|others| !others.contains(&finding)) {
+                let address = facts.address.as_deref().unwrap_or(&facts.name);
+                finding.what = format!("{address}: {}", finding.what);
+            }
+            if !all.contains(&finding) {
+                all.push(finding);
+            }
+        }
+    }
+    all
+}
+
+fn judge(facts: &ServerInfo) -> Vec<Finding> {
     let mut findings = version(facts);
     if facts.is_replica {
         let finding = Finding::new(
@@ -37,7 +57,23 @@ pub(super) fn judge(facts: &ServerInfo) -> Vec<Finding> {
     findings.push(memory(facts));
     findings.push(clock(facts));
     findings.extend(scripts(facts));
+    findings.extend(coverage(facts));
     findings
+}
+
+/// What a failover of one primary of a cluster stops.
+fn coverage(facts: &ServerInfo) -> Option<Finding> {
+    let check = "cluster";
+    if !facts.needs_all_slots? {
+        let what = "a failover of one primary stops only the topics of that primary";
+        return Some(Finding::ok(check, what));
+    }
+    let what = "cluster-require-full-coverage is yes, the default";
+    Some(
+        Finding::new(Severity::Warning, check, what)
+            .because("a failover of one primary stops all topics of the cluster until it is over")
+            .advise("set cluster-require-full-coverage to no on every node"),
+    )
 }
 
 /// Whether the server takes writes from this user, beyond the reasons that its facts name.
@@ -71,7 +107,7 @@ pub(super) fn writes(servers: &[ServerInfo], written: Result<(), Error>) -> Opti
         ("READONLY", "connect to the primary"),
         (
             "Redis Cluster",
-            "connect to a server that is not a node of a cluster",
+            "begin the URL with redis+cluster://, or rediss+cluster:// with TLS",
         ),
     ];
     let fix = fixes.iter().find(|(sign, _)| told.contains(sign));
@@ -318,6 +354,34 @@ mod tests {
             "{findings:?}"
         );
         assert_eq!(findings.len(), 6);
+    }
+
+    #[test]
+    fn a_finding_names_its_server_where_servers_differ() {
+        let at = |port: u16| ServerInfo {
+            address: Some(format!("h:{port}")),
+            ..sound()
+        };
+        let mut servers = vec![at(1), at(2)];
+        assert_eq!(judge_all(&servers).len(), 6);
+        servers[1].eviction_policy = Some("allkeys-lru".to_owned());
+        let findings = judge_all(&servers);
+        assert_eq!(findings.len(), 7);
+        let of = |check| findings.iter().filter(move |one| one.check == check);
+        let what: Vec<&str> = of("eviction").map(|one| &*one.what).collect();
+        assert!(
+            what[0].starts_with("h:1: ") && what[1].starts_with("h:2: "),
+            "{what:?}"
+        );
+        assert!(of("clock").all(|one| !one.what.starts_with("h:")));
+    }
+
+    #[test]
+    fn a_cluster_that_stops_as_a_whole_is_a_warning() {
+        let of = |answer| levels("cluster", |facts| facts.needs_all_slots = answer);
+        assert_eq!(of(None), []);
+        assert_eq!(of(Some(false)), [Severity::Ok]);
+        assert_eq!(of(Some(true)), [Severity::Warning]);
     }
 
     #[test]

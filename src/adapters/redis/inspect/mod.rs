@@ -7,6 +7,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::Value;
 
 use super::adapter::RedisAdapter;
@@ -23,11 +24,14 @@ use crate::store::{
 
 impl RedisAdapter {
     async fn ping_publisher(&self) -> Result<(), Error> {
-        let key = self.keys.schema();
         let mut packed = Vec::new();
         pack(&mut packed, &[b"PING"]);
-        for reply in self.net.publish("ping", &key, packed, 1).await? {
-            reply.map_err(|e| error::sent("ping", e))?;
+        let primaries = self.net.primaries("ping").await?;
+        let asked = primaries.iter().map(|one| one.send("ping", packed.clone(), 1));
+        for replies in join_all(asked).await {
+            for reply in replies? {
+                reply.map_err(|e| error::sent("ping", e))?;
+            }
         }
         Ok(())
     }
@@ -196,7 +200,7 @@ impl Inspect for RedisAdapter {
     }
 
     fn servers(&self) -> BoxFuture<'_, Result<Vec<ServerInfo>, Error>> {
-        Box::pin(async { Ok(vec![self.ask_server().await?]) })
+        Box::pin(self.ask_servers())
     }
 
     fn migrations(&self) -> BoxFuture<'_, Result<Vec<Migration>, Error>> {

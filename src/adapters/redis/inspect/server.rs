@@ -1,72 +1,85 @@
-//! What the server says of itself.
+//! What each server says of itself.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
+
 use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::net::Primary;
 use crate::adapters::redis::scripts;
 use crate::domain::{Error, Timestamp, describe};
 use crate::store::ServerInfo;
 
+const OPERATION: &str = "ask server";
+
 impl RedisAdapter {
-    pub(super) async fn ask_server(&self) -> Result<ServerInfo, Error> {
-        let key = self.keys.schema();
-        let info: String = self
-            .net
-            .run("ask server", &key, async |connection| {
-                redis::cmd("INFO").query_async(connection).await
-            })
-            .await?;
-        let mut facts = read(&info);
-        (facts.clock_offset, facts.round_trip) = self.compare_clocks().await?;
-        if let Some(connected) = connected_replicas(&info) {
-            let wanted = self.setting("min-replicas-to-write").await;
-            // The server reports the number of replicas only if it needs one at least.
-            let wanted = wanted.and_then(|text| text.parse().ok()).unwrap_or(1_u64);
-            facts.lacks_replicas = connected < wanted;
-        }
-        facts.append_sync = self.setting("appendfsync").await;
-        let loaded = self
-            .net
-            .run("load scripts", &key, async |connection| {
-                scripts::load_all(connection).await
-            })
-            .await;
-        facts.scripts = Some(loaded.map_err(|error| describe(&error)));
-        Ok(facts)
+    /// Asks every primary.
+    pub(super) async fn ask_servers(&self) -> Result<Vec<ServerInfo>, Error> {
+        let primaries = self.net.primaries(OPERATION).await?;
+        let clustered = self.net.is_clustered();
+        let asked = primaries.iter().map(|primary| ask(primary, clustered));
+        try_join_all(asked).await
     }
+}
 
-    /// A setting of the server. Not every role may look at the settings, and no role needs to.
-    async fn setting(&self, name: &'static str) -> Option<String> {
-        let asked: Result<Vec<String>, Error> = self
-            .net
-            .run("ask server", &self.keys.schema(), async |connection| {
-                let mut command = redis::cmd("CONFIG");
-                command.arg("GET").arg(name);
-                command.query_async(connection).await
-            })
-            .await;
-        asked.ok().and_then(|pair| pair.into_iter().nth(1))
+async fn ask(primary: &Primary, clustered: bool) -> Result<ServerInfo, Error> {
+    let info: String = primary
+        .run(OPERATION, async |connection| {
+            redis::cmd("INFO").query_async(connection).await
+        })
+        .await?;
+    let mut facts = read(&info);
+    facts.address = Some(primary.address().to_owned());
+    (facts.clock_offset, facts.round_trip) = compare_clocks(primary).await?;
+    if let Some(connected) = connected_replicas(&info) {
+        let wanted = setting(primary, "min-replicas-to-write").await;
+        // The server reports the number of replicas only if it needs one at least.
+        let wanted = wanted.and_then(|text| text.parse().ok()).unwrap_or(1_u64);
+        facts.lacks_replicas = connected < wanted;
     }
+    facts.append_sync = setting(primary, "appendfsync").await;
+    if clustered {
+        let coverage = setting(primary, "cluster-require-full-coverage").await;
+        facts.needs_all_slots = coverage.map(|answer| answer == "yes");
+    }
+    let loaded = primary
+        .run("load scripts", async |connection| {
+            scripts::load_all(connection).await
+        })
+        .await;
+    facts.scripts = Some(loaded.map_err(|error| describe(&error)));
+    Ok(facts)
+}
 
-    /// How far the server's clock is before this one, in milliseconds, and how long it took to ask.
-    async fn compare_clocks(&self) -> Result<(i64, Duration), Error> {
-        let mut times = (Timestamp::now(), Instant::now(), Duration::ZERO);
-        let (seconds, micros): (i64, i64) = self
-            .net
-            .run("ask server", &self.keys.schema(), async |connection| {
-                // From when there is a connection.
-                times = (Timestamp::now(), Instant::now(), Duration::ZERO);
-                let answer = redis::cmd("TIME").query_async(connection).await;
-                times.2 = times.1.elapsed();
-                answer
-            })
-            .await?;
-        let (before, _, took) = times;
-        let server = seconds.saturating_mul(1000).saturating_add(micros / 1000);
-        let half = i64::try_from(took.as_millis() / 2).unwrap_or(i64::MAX);
-        Ok((server - before.as_millis().saturating_add(half), took))
-    }
+/// A setting of the server. Not every role may look at the settings, and no role needs to.
+async fn setting(primary: &Primary, name: &'static str) -> Option<String> {
+    let asked: Result<Vec<String>, Error> = primary
+        .run(OPERATION, async |connection| {
+            let mut command = redis::cmd("CONFIG");
+            command.arg("GET").arg(name);
+            command.query_async(connection).await
+        })
+        .await;
+    asked.ok().and_then(|pair| pair.into_iter().nth(1))
+}
+
+/// How far the server's clock is before this one, in milliseconds, and how long it took to ask.
+async fn compare_clocks(primary: &Primary) -> Result<(i64, Duration), Error> {
+    let mut times = (Timestamp::now(), Instant::now(), Duration::ZERO);
+    let (seconds, micros): (i64, i64) = primary
+        .run(OPERATION, async |connection| {
+            // From when there is a connection.
+            times = (Timestamp::now(), Instant::now(), Duration::ZERO);
+            let answer = redis::cmd("TIME").query_async(connection).await;
+            times.2 = times.1.elapsed();
+            answer
+        })
+        .await?;
+    let (before, _, took) = times;
+    let server = seconds.saturating_mul(1000).saturating_add(micros / 1000);
+    let half = i64::try_from(took.as_millis() / 2).unwrap_or(i64::MAX);
+    Ok((server - before.as_millis().saturating_add(half), took))
 }
 
 /// How many replicas are connected and up to date, if the server needs some to take writes.

@@ -4,6 +4,7 @@
 //! still refuses them for each reason for which it refuses a publish or a value: a full memory, a
 //! failing disk, missing replicas, its being a replica, a missing right, a slot of another node.
 
+use futures_util::future::join_all;
 use redis::RedisError;
 
 use crate::adapters::redis::adapter::RedisAdapter;
@@ -18,6 +19,8 @@ const VALUE: &str = "redstart:health";
 /// How many slots of a cluster are asked for. With this many, a server that lacks a tenth of the
 /// slots goes unnoticed once in 800 times.
 const SLOTS: usize = 64;
+/// How many logs are tried to find one on each primary.
+const LOGS: usize = 4096;
 
 impl RedisAdapter {
     /// Asks on the publisher's link.
@@ -36,7 +39,7 @@ impl RedisAdapter {
             b"1",
         ];
         pack(&mut packed, &write);
-        let mut replies = self.ask(&key, packed, 2).await?.into_iter();
+        let mut replies = self.ask(&key, &packed, 2).await?.into_iter();
         let server = replies.next().and_then(Result::ok);
         let server = server.map(facts).unwrap_or_default();
         let written = replies.next();
@@ -45,7 +48,9 @@ impl RedisAdapter {
         if server.is_replica {
             return Err(Error::new(ErrorKind::Refused, OPERATION, REPLICA));
         }
-        if server.is_clustered {
+        if self.net.is_clustered() {
+            self.try_each_primary(&key).await?;
+        } else if server.is_clustered {
             self.ask_for_slots(&key).await?;
         }
         Ok(())
@@ -56,27 +61,77 @@ impl RedisAdapter {
     async fn ask(
         &self,
         key: &str,
-        packed: Vec<u8>,
+        packed: &[u8],
         commands: usize,
     ) -> Result<Vec<Result<bytes::Bytes, RedisError>>, Error> {
-        let first = self.net.publish(OPERATION, key, packed.clone(), commands);
-        match first.await {
+        match self.net.try_now(OPERATION, key, packed, commands).await {
             Err(failure) if failure.is_outcome_unknown() => {
-                self.net.publish(OPERATION, key, packed, commands).await
+                self.net.try_now(OPERATION, key, packed, commands).await
             }
             answered => answered,
         }
     }
 
-    /// Asks a node of a cluster whether it serves all slots, as Redstart needs.
+    /// Asks each primary of a cluster that does not hold this key, by the log of a topic that never
+    /// exists.
+    async fn try_each_primary(&self, asked: &str) -> Result<(), Error> {
+        let mut primaries = self.net.primaries(OPERATION).await?;
+        let unserved = self.net.unserved_slots();
+        if unserved > 0 {
+            let rule = format!("no node of the cluster serves {unserved} of the 16384 slots");
+            return Err(Error::new(ErrorKind::Unavailable, OPERATION, rule));
+        }
+        primaries.retain(|one| !one.holds(&self.net, asked));
+        let mut keys = Vec::new();
+        for n in 0..LOGS {
+            if primaries.is_empty() {
+                break;
+            }
+            let log = self.log_of_health(n)?;
+            if let Some(at) = primaries.iter().position(|one| one.holds(&self.net, &log)) {
+                primaries.swap_remove(at);
+                keys.push(log);
+            }
+        }
+        let asking = keys.iter().map(|log| async move {
+            let mut packed = Vec::new();
+            let write: [&[u8]; 6] = [
+                b"XADD",
+                log.as_bytes(),
+                b"NOMKSTREAM",
+                b"*",
+                b"health",
+                b"1",
+            ];
+            pack(&mut packed, &write);
+            self.ask(log, &packed, 1).await
+        });
+        for answers in join_all(asking).await {
+            for answer in answers? {
+                match answer {
+                    // The user may write to some topics only.
+                    Err(cause) if error::code(&cause).as_deref() == Some("NOPERM") => {}
+                    answer => drop(answer.map_err(refused)?),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The log of a topic that never exists.
+    fn log_of_health(&self, n: usize) -> Result<String, Error> {
+        let topic = Topic::new(format!("redstart.health.{n}"))?;
+        Ok(self.keys.log(&Partition::of(&topic)))
+    }
+
+    /// Asks a node of a cluster whether it serves all slots, as a URL of one server needs.
     async fn ask_for_slots(&self, key: &str) -> Result<(), Error> {
         let mut packed = Vec::new();
         for n in 0..SLOTS {
-            let topic = Topic::new(format!("redstart.health.{n}"))?;
-            let log = self.keys.log(&Partition::of(&topic));
+            let log = self.log_of_health(n)?;
             pack(&mut packed, &[b"EXISTS", log.as_bytes()]);
         }
-        for answer in self.ask(key, packed, SLOTS).await? {
+        for answer in self.ask(key, &packed, SLOTS).await? {
             match answer {
                 Err(cause) if is_elsewhere(&cause) => return Err(refused(cause)),
                 // A user with rights to some topics only is refused here, and may still publish.
@@ -148,7 +203,8 @@ fn reason(code: &str) -> Option<&'static str> {
         "MISCONF" => "the server cannot save to its disk, so it refuses writes",
         "NOPERM" => "this user may not write",
         "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => {
-            "the server is a node of a Redis Cluster and does not serve all keys"
+            "the server is a node of a Redis Cluster and does not serve all keys; a cluster's URL \
+             begins with redis+cluster://"
         }
         _ => return None,
     })

@@ -71,6 +71,15 @@ pub(in crate::adapters::redis) fn code(error: &RedisError) -> Option<String> {
     Some(errors.first()?.1.code().to_owned())
 }
 
+/// The error that a server's answer of this text is.
+pub(super) fn server_error(text: &str) -> RedisError {
+    match redis::parse_redis_value(format!("-{text}\r\n").as_bytes()) {
+        Ok(redis::Value::ServerError(error)) => error.into(),
+        Ok(_) => RedisError::from((Kind::Parse, "not an error")),
+        Err(error) => error,
+    }
+}
+
 /// Whether a connection can be used again after an error.
 pub(super) fn is_sound(error: &RedisError) -> bool {
     !error.is_io_error()
@@ -96,10 +105,34 @@ pub(super) fn not_done(operation: &'static str, cause: RedisError) -> Error {
     answered(operation, kind, cause)
 }
 
+/// The error of a command that other nodes kept redirecting: it certainly was not done.
+pub(super) fn redirected(operation: &'static str, cause: RedisError) -> Error {
+    let message = "the cluster redirected the command until its time was over";
+    Error::new(ErrorKind::Unavailable, operation, message).because(cause)
+}
+
+/// Replaces a redirect that was followed until the deadline: the cluster was not ready.
+pub(super) fn in_vain(cause: RedisError) -> RedisError {
+    if is_redirect(&cause) {
+        return server_error(&format!("TRYAGAIN redirected in vain: {cause}"));
+    }
+    cause
+}
+
+/// Whether another node answers for the key of a command.
+pub(super) fn is_redirect(cause: &RedisError) -> bool {
+    matches!(code(cause).as_deref(), Some("MOVED" | "ASK"))
+}
+
 fn answered(operation: &'static str, kind: ErrorKind, cause: RedisError) -> Error {
     if let Some(right) = missing_right(&cause) {
         let message = format!("the server refused: its user lacks the right {right}; see ACL LOG");
         return Error::new(ErrorKind::Refused, operation, message).because(cause);
+    }
+    if kind == ErrorKind::Refused && is_redirect(&cause) {
+        let message = "the server is a node of a Redis Cluster, and another node holds the key; a \
+                       cluster's URL begins with redis+cluster://";
+        return Error::new(kind, operation, message).because(cause);
     }
     let message = match kind {
         ErrorKind::Unavailable => "the server is not ready",
@@ -132,6 +165,13 @@ pub(super) enum Step {
 pub(super) struct NoConnection {
     pub(super) step: Step,
     pub(super) cause: RedisError,
+}
+
+impl NoConnection {
+    /// Whether a later attempt, or another node, may do better.
+    pub(super) fn is_passing(&self) -> bool {
+        kind_undone(&self.cause) == ErrorKind::Unavailable
+    }
 }
 
 impl From<RedisError> for NoConnection {

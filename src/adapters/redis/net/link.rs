@@ -6,11 +6,12 @@
 //! can tell commands that were certainly not done from those that may have been.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,8 +22,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::{self, NoConnection, is_sound};
+use super::redirect::undone;
 use super::server::{RESPONSE_TIMEOUT, Server};
 use super::socket::{PART, Socket, timed_out};
+use crate::adapters::redis::resp::{Scan, pack};
 use crate::api::supervise::Watch;
 use crate::domain::Error;
 
@@ -40,20 +43,66 @@ pub(in crate::adapters::redis) type Replies = Vec<Result<Bytes, RedisError>>;
 
 /// Why a caller gets no replies.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     /// Nothing was sent to the server at this address.
     NotSent(Arc<str>, NoConnection),
     /// At least a part was sent.
     Unknown(RedisError),
 }
 
-/// The commands of one caller.
+impl Failure {
+    pub(super) fn into_error(self, operation: &'static str) -> Error {
+        match self {
+            Self::NotSent(address, failure) => error::no_connection(operation, &address, failure),
+            Self::Unknown(cause) => error::sent(operation, cause),
+        }
+    }
+
+    /// The failure of a caller whose task has ended without an answer.
+    pub(super) fn of_ended_task() -> Self {
+        Self::Unknown(io::Error::from(io::ErrorKind::BrokenPipe).into())
+    }
+}
+
+/// What a caller waits for.
+pub(super) type Answer = Result<Replies, Failure>;
+
+/// The commands of one caller, all of one slot.
+#[derive(Debug)]
+pub(super) struct Commands {
+    /// The slot, if the commands return to the link's [`TakesBack`] when they were not done.
+    pub(super) slot: Option<u16>,
+    pub(super) packed: Vec<u8>,
+    pub(super) count: usize,
+    pub(super) caller: oneshot::Sender<Answer>,
+}
+
+/// Packed commands, each behind an ASKING, which holds for one command only.
+pub(super) fn asking_each(commands: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(2 * commands.len());
+    let mut rest = commands;
+    while let Ok(Some(length)) = Scan::new().advance(rest) {
+        pack(&mut packed, &[b"ASKING"]);
+        packed.extend_from_slice(&rest[..length]);
+        rest = &rest[length..];
+    }
+    packed
+}
+
+/// Takes commands that were not done, to repeat them later or on another server.
+///
+/// The link hands them over in the order in which they were sent, and before it answers anything
+/// that was sent after them.
+pub(super) trait TakesBack: fmt::Debug + Send + Sync {
+    /// Takes commands that the server at `address` has not done, or has not done completely. `answer`
+    /// is the caller's answer if they are not repeated.
+    fn take_back(&self, address: &Arc<str>, commands: Commands, answer: Answer);
+}
+
 #[derive(Debug)]
 struct Job {
     number: u64,
-    packed: Vec<u8>,
-    commands: usize,
-    caller: oneshot::Sender<Result<Replies, Failure>>,
+    commands: Commands,
 }
 
 /// What the callers and one task share.
@@ -89,6 +138,7 @@ pub(in crate::adapters::redis) struct Link {
 struct Inner {
     server: Server,
     name: &'static str,
+    takes_back: Weak<dyn TakesBack>,
     current: Mutex<Current>,
     watch: Watch,
 }
@@ -109,10 +159,15 @@ impl Drop for Link {
 }
 
 impl Link {
-    pub(in crate::adapters::redis) fn new(server: Server, name: &'static str) -> Self {
+    pub(super) fn new(
+        server: Server,
+        name: &'static str,
+        takes_back: Weak<dyn TakesBack>,
+    ) -> Self {
         let inner = Inner {
             server,
             name,
+            takes_back,
             current: Mutex::default(),
             watch: Watch::default(),
         };
@@ -125,52 +180,69 @@ impl Link {
     /// in the order of the calls, even when a caller does not wait between two calls.
     ///
     /// Dropping the future may come too late to keep the commands from being sent.
-    pub(in crate::adapters::redis) fn send(
+    pub(super) fn send(
         &self,
-        operation: &'static str,
+        slot: Option<u16>,
         packed: Vec<u8>,
-        commands: usize,
-    ) -> impl Future<Output = Result<Replies, Error>> + Send + use<> {
+        count: usize,
+    ) -> impl Future<Output = Answer> + Send + use<> {
         let (caller, answer) = oneshot::channel();
-        let here = runtime::Handle::try_current().ok().map(|here| here.id());
-        let (number, shared, is_own) = {
-            let mut current = self.inner.current();
-            self.inner.keep_running(&mut current);
-            current.last_number += 1;
-            let number = current.last_number;
-            current.shared.jobs().push_back(Job {
-                number,
-                packed,
-                commands,
-                caller,
-            });
-            current.shared.more.notify_one();
-            // The caller of a runtime drives it, and so the task on it.
-            let is_own = here.is_none() || here == current.runtime;
-            (number, Arc::clone(&current.shared), is_own)
+        let commands = Commands {
+            slot,
+            packed,
+            count,
+            caller,
         };
+        let (number, foreign) = self.put(commands);
         let watch = self.inner.watch.clone();
-        // Only a caller of another runtime needs to watch the task.
-        let foreign = (!is_own).then(|| (Arc::clone(&self.inner), shared));
         async move {
             let answer = match foreign {
                 None => answer.await,
                 Some((inner, shared)) => inner.watch(shared, number, answer).await,
             };
-            match answer {
-                Ok(Ok(replies)) => Ok(replies),
-                Ok(Err(Failure::NotSent(address, failure))) => {
-                    Err(error::no_connection(operation, &address, failure))
-                }
-                Ok(Err(Failure::Unknown(cause))) => Err(error::sent(operation, cause)),
-                // The task has panicked, or it ended together with its runtime.
-                Err(_) => {
-                    let broken = || io::ErrorKind::BrokenPipe.into();
-                    let cause = watch.problem().map_or_else(broken, io::Error::other);
-                    Err(error::sent(operation, cause.into()))
-                }
+            // Without an answer the task has panicked, or it ended together with its runtime.
+            answer.unwrap_or_else(|_| {
+                Err(watch.problem().map_or_else(Failure::of_ended_task, |text| {
+                    Failure::Unknown(io::Error::other(text).into())
+                }))
+            })
+        }
+    }
+
+    /// Puts commands into the queue whose caller waits elsewhere.
+    pub(super) fn forward(&self, commands: Commands) {
+        self.put(commands);
+    }
+
+    /// Waits until all commands that were sent before have been answered or taken back.
+    pub(super) fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
+        let answer = self.is_used().then(|| self.send(None, Vec::new(), 0));
+        async move {
+            if let Some(answer) = answer {
+                // A failure ends the wait, too: nothing is under way then.
+                let _ = answer.await;
             }
         }
+    }
+
+    /// Whether anything was ever sent.
+    pub(super) fn is_used(&self) -> bool {
+        self.inner.current().last_number > 0
+    }
+
+    /// Queues commands. Returns their number, and what a caller of another runtime must watch.
+    fn put(&self, commands: Commands) -> (u64, Option<(Arc<Inner>, Arc<Shared>)>) {
+        let here = runtime::Handle::try_current().ok().map(|here| here.id());
+        let mut current = self.inner.current();
+        self.inner.keep_running(&mut current);
+        current.last_number += 1;
+        let number = current.last_number;
+        current.shared.jobs().push_back(Job { number, commands });
+        current.shared.more.notify_one();
+        // The caller of a runtime drives it, and so the task on it.
+        let is_own = here.is_none() || here == current.runtime;
+        let foreign = (!is_own).then(|| (Arc::clone(&self.inner), Arc::clone(&current.shared)));
+        (number, foreign)
     }
 }
 
@@ -184,8 +256,10 @@ impl Inner {
         if current.task.as_ref().is_none_or(JoinHandle::is_finished) {
             let (server, name) = (self.server.clone(), self.name);
             let shared = Arc::clone(&current.shared);
+            let takes_back = self.takes_back.clone();
             let traffic = self.watch.supervise("the link", move |_| {
-                counted(Traffic::new(server.clone(), name, Arc::clone(&shared)))
+                let (takes_back, shared) = (takes_back.clone(), Arc::clone(&shared));
+                counted(Traffic::new(server.clone(), name, takes_back, shared))
             });
             current.task = Some(tokio::spawn(traffic));
             current.runtime = Some(runtime::Handle::current().id());
@@ -199,8 +273,8 @@ impl Inner {
         &self,
         mut shared: Arc<Shared>,
         number: u64,
-        mut answer: oneshot::Receiver<Result<Replies, Failure>>,
-    ) -> Result<Result<Replies, Failure>, oneshot::error::RecvError> {
+        mut answer: oneshot::Receiver<Answer>,
+    ) -> Result<Answer, oneshot::error::RecvError> {
         loop {
             let polls = shared.polls.load(Ordering::Acquire);
             if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
@@ -250,17 +324,18 @@ async fn counted(traffic: Traffic) {
     .await;
 }
 
-/// A caller whose commands were written.
+/// Commands that were written, and the replies that have come so far.
 struct Waiting {
-    size: usize,
-    commands: usize,
+    commands: Commands,
     replies: Replies,
-    caller: oneshot::Sender<Result<Replies, Failure>>,
+    /// The server has not done one of the commands.
+    undone: bool,
 }
 
 struct Traffic {
     server: Server,
     name: &'static str,
+    takes_back: Weak<dyn TakesBack>,
     shared: Arc<Shared>,
     socket: Option<Socket>,
     connected: u64,
@@ -277,10 +352,16 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn new(server: Server, name: &'static str, shared: Arc<Shared>) -> Self {
+    fn new(
+        server: Server,
+        name: &'static str,
+        takes_back: Weak<dyn TakesBack>,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             server,
             name,
+            takes_back,
             shared,
             socket: None,
             connected: 0,
@@ -352,16 +433,24 @@ impl Traffic {
         let mut taken = Vec::new();
         while let Some(next) = jobs.front() {
             // The caller has given up, and nothing was sent: do not run the commands later.
-            if next.caller.is_closed() {
+            if next.commands.caller.is_closed() {
                 jobs.pop_front();
                 continue;
             }
+            // Nothing is under way, so the caller that waits for this need not wait.
+            if next.commands.count == 0 && taken.is_empty() && self.waiting.is_empty() {
+                if let Some(job) = jobs.pop_front() {
+                    let _ = job.commands.caller.send(Ok(Replies::new()));
+                }
+                continue;
+            }
             // A job larger than a batch goes alone.
-            let fits = self.under_way + size + next.packed.len() <= UNDER_WAY && size < BATCH;
+            let more = next.commands.packed.len();
+            let fits = self.under_way + size + more <= UNDER_WAY && size < BATCH;
             if !fits && (self.under_way > 0 || size > 0) {
                 break;
             }
-            size += next.packed.len();
+            size += more;
             taken.extend(jobs.pop_front());
         }
         taken
@@ -389,7 +478,7 @@ impl Traffic {
                     for job in jobs.into_iter().chain(behind) {
                         let address = Arc::clone(self.server.address());
                         let failure = Failure::NotSent(address, failure.clone());
-                        let _ = job.caller.send(Err(failure));
+                        self.give_back(job.commands, Err(failure));
                     }
                     return;
                 }
@@ -399,24 +488,23 @@ impl Traffic {
             self.heard = Instant::now();
         }
         self.out.clear();
-        let mut alone = None;
         let several = jobs.len() > 1;
         for job in jobs {
-            let size = job.packed.len();
+            let commands = job.commands;
             if several {
-                self.out.extend_from_slice(&job.packed);
-            } else {
-                alone = Some(job.packed);
+                self.out.extend_from_slice(&commands.packed);
             }
-            self.under_way += size;
+            self.under_way += commands.packed.len();
             self.waiting.push_back(Waiting {
-                size,
-                commands: job.commands,
-                replies: Vec::with_capacity(job.commands),
-                caller: job.caller,
+                replies: Vec::with_capacity(commands.count),
+                commands,
+                undone: false,
             });
         }
-        let packed = alone.as_ref().unwrap_or(&self.out);
+        let packed = match self.waiting.back() {
+            Some(alone) if !several => &alone.commands.packed,
+            _ => &self.out,
+        };
         let written = socket.write_unless_silent(packed, RESPONSE_TIMEOUT).await;
         if packed.len() > PART {
             // The server has taken something until now.
@@ -462,19 +550,34 @@ impl Traffic {
     /// Gives each caller its replies once they are complete.
     fn hand_out(&mut self, socket: &mut Socket) -> Result<(), RedisError> {
         while let Some(first) = self.waiting.front_mut() {
-            while first.replies.len() < first.commands {
+            while first.replies.len() < first.commands.count {
                 let Some(reply) = socket.reply()? else {
                     return Ok(());
                 };
-                self.unsound |= reply.as_ref().is_err_and(|e| !is_sound(e));
+                if let Err(cause) = &reply {
+                    self.unsound |= !is_sound(cause);
+                    first.undone |= undone(cause).is_some();
+                }
                 first.replies.push(reply);
             }
             if let Some(done) = self.waiting.pop_front() {
-                self.under_way -= done.size;
-                let _ = done.caller.send(Ok(done.replies));
+                self.under_way -= done.commands.packed.len();
+                if done.undone {
+                    self.give_back(done.commands, Ok(done.replies));
+                } else {
+                    let _ = done.commands.caller.send(Ok(done.replies));
+                }
             }
         }
         Ok(())
+    }
+
+    /// Gives commands that were not done back, if somebody repeats them; else answers their caller.
+    fn give_back(&self, commands: Commands, answer: Answer) {
+        match self.takes_back.upgrade().filter(|_| commands.slot.is_some()) {
+            Some(takes_back) => takes_back.take_back(self.server.address(), commands, answer),
+            None => drop(commands.caller.send(answer)),
+        }
     }
 
     /// Ends a failed connection. The server may have run the unanswered commands.
@@ -482,7 +585,8 @@ impl Traffic {
         self.socket = None;
         self.under_way = 0;
         for waiting in self.waiting.drain(..) {
-            let _ = waiting.caller.send(Err(Failure::Unknown(cause.clone())));
+            let failure = Failure::Unknown(cause.clone());
+            let _ = waiting.commands.caller.send(Err(failure));
         }
     }
 }

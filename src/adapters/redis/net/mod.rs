@@ -4,14 +4,22 @@
 //! decides how certain a failure is: not done, refused, or unknown.
 
 mod address;
+mod attempts;
+mod connection;
 mod denial;
 pub(super) mod error;
+mod gate;
 mod handshake;
 mod link;
+mod node;
+mod nodes;
 mod pool;
 mod progress;
+mod publish;
 mod reader;
+mod redirect;
 mod server;
+mod slots;
 mod socket;
 mod stream;
 mod tls;
@@ -20,17 +28,20 @@ mod url;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
+use redis::aio::ConnectionLike as _;
 use redis::{Cmd, FromRedisValue, RedisError, Value};
 
 use super::resp::reply;
 use super::scripts::{self, Call};
-use crate::domain::{Error, ErrorKind};
-use link::Link;
-use pool::Pool;
+use crate::domain::{Error, ErrorKind, Namespace};
+use attempts::{Attempts, CALL_LIMIT, PUBLISH_LIMIT};
+use nodes::Nodes;
+use redirect::{Undone, undone};
 use server::Server;
 
-pub(super) use reader::{ReaderConnection, Unblock};
+pub(super) use connection::Connection;
+pub(super) use link::Replies;
+pub(super) use reader::{ReadFailure, ReaderConnection, Unblock};
 #[cfg(feature = "testing")]
 pub(crate) use server::check_url;
 pub(super) use socket::refusal_of;
@@ -40,48 +51,140 @@ pub(crate) use url::address_of;
 /// All connections of one namespace. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Net {
-    node: Arc<Node>,
+    nodes: Arc<Nodes>,
 }
 
-/// A server and the connections to it that callers share.
-#[derive(Debug)]
-struct Node {
-    server: Server,
-    pool: Pool,
-    publisher: Link,
-    /// Reads for operators, whose long replies must not delay the publisher.
-    looker: Link,
+/// A primary, for questions that no key routes.
+#[derive(Clone, Debug)]
+pub(super) struct Primary {
+    node: Arc<node::Node>,
+}
+
+impl Primary {
+    /// Its address, without credentials.
+    pub(super) fn address(&self) -> &str {
+        self.node.address()
+    }
+
+    /// Runs commands without keys on a pooled connection.
+    pub(super) async fn run<T>(
+        &self,
+        operation: &'static str,
+        exchange: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
+    ) -> Result<T, Error> {
+        let pool = &self.node.pool;
+        let ran = pool.run(false, exchange).await;
+        ran.map_err(|failure| pool.error(operation, failure))
+    }
+}
+
+impl Primary {
+    /// Whether it holds a key.
+    pub(super) fn holds(&self, net: &Net, key: &str) -> bool {
+        let slot = net.nodes.slot(key);
+        Arc::ptr_eq(&self.node, net.nodes.routes().map.owner(slot))
+    }
+
+    /// Sends packed commands once on the publisher's link.
+    pub(super) async fn send(
+        &self,
+        operation: &'static str,
+        packed: Vec<u8>,
+        commands: usize,
+    ) -> Result<Replies, Error> {
+        let answer = self.node.publisher.send(None, packed, commands).await;
+        answer.map_err(|failure| failure.into_error(operation))
+    }
+}
+
+/// A link of a node.
+#[derive(Clone, Copy)]
+enum Kind {
+    Publisher,
+    /// The publisher's link, for a question that a server must answer now.
+    Impatient,
+    Looker,
+}
+
+/// What is left to do for one command of several.
+enum Single {
+    Done(Value),
+    Again,
 }
 
 impl Net {
     /// Prepares the connections; each is made when it is first used.
-    pub(super) fn new(url: &str, tls: &TlsSettings) -> Result<Self, Error> {
-        let server = Server::new(url, tls)?;
-        let node = Node {
-            pool: Pool::new(server.clone()),
-            publisher: Link::new(server.clone(), "redstart:pub"),
-            looker: Link::new(server.clone(), "redstart:look"),
-            server,
-        };
-        Ok(Self {
-            node: Arc::new(node),
-        })
+    pub(super) fn new(
+        url: &str,
+        tls: &TlsSettings,
+        namespace: Option<&Namespace>,
+    ) -> Result<Self, Error> {
+        let (servers, clustered) = Server::read(url, tls)?;
+        if clustered && namespace.is_none() {
+            let rule = "in a cluster a namespace is required: without one the keys of the bus \
+                        itself lie in different slots";
+            return Err(Error::new(ErrorKind::Invalid, "connect", rule));
+        }
+        let nodes = Nodes::new(servers, clustered);
+        let nodes = nodes.ok_or_else(|| Error::new(ErrorKind::Invalid, "Redis URL", "names no server"))?;
+        Ok(Self { nodes })
     }
 
-    /// The server that holds a key. The only place where a key chooses a server: with one
-    /// server, every key chooses it.
-    fn node(&self, _key: &str) -> &Node {
-        &self.node
+    /// Whether the URL names a cluster.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.nodes.is_clustered()
+    }
+
+    /// Each primary that holds a slot.
+    pub(super) async fn primaries(&self, operation: &'static str) -> Result<Vec<Primary>, Error> {
+        self.nodes.ready(operation).await?;
+        let owners = self.nodes.routes().map.owners();
+        Ok(owners.into_iter().map(|node| Primary { node }).collect())
+    }
+
+    /// How many slots no node serves.
+    pub(super) fn unserved_slots(&self) -> usize {
+        self.nodes.routes().map.unserved()
     }
 
     /// Runs commands on a pooled connection. All their keys lie in the slot of `key`.
+    ///
+    /// While the server answers that it has not done a command, the exchange is repeated from its
+    /// start. An exchange of several commands must allow that.
     pub(super) async fn run<T>(
         &self,
         operation: &'static str,
         key: &str,
-        exchange: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+        exchange: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError> + Clone,
     ) -> Result<T, Error> {
-        self.node(key).pool.run(operation, exchange).await
+        let nodes = &*self.nodes;
+        nodes.ready(operation).await?;
+        let mut attempts = Attempts::new(nodes.slot(key), CALL_LIMIT);
+        loop {
+            let (node, asking) = attempts.node(nodes);
+            let failure = match node.pool.run(asking, exchange.clone()).await {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            let reason = match &failure {
+                pool::Failure::Sent(cause) => undone(cause),
+                pool::Failure::NotSent(cause) if cause.is_passing() => Some(Undone::Unreachable),
+                _ => None,
+            };
+            if let Some(reason) = reason
+                && attempts.prepare(nodes, &node, &reason).await
+            {
+                continue;
+            }
+            return Err(match failure {
+                pool::Failure::Sent(cause)
+                    if nodes.is_clustered() && error::is_redirect(&cause) =>
+                {
+                    error::redirected(operation, cause)
+                }
+                failure => node.pool.error(operation, failure),
+            });
+        }
     }
 
     /// Runs commands whose keys lie in different slots; each names its own. Returns a reply for
@@ -91,20 +194,74 @@ impl Net {
         operation: &'static str,
         commands: Vec<(String, Cmd)>,
     ) -> Result<Vec<T>, Error> {
-        let Some((first, _)) = commands.first() else {
-            return Ok(Vec::new());
-        };
-        // One server holds all the keys, so one pipeline carries all the commands.
-        let node = self.node(first);
+        self.nodes.ready(operation).await?;
+        // One pipeline for each node, then the redirected commands one by one.
+        let mut by_node: Vec<(Arc<node::Node>, Vec<usize>)> = Vec::new();
+        for (number, (key, _)) in commands.iter().enumerate() {
+            let owner = self.nodes.owner(self.nodes.slot(key));
+            match by_node.iter_mut().find(|(node, _)| Arc::ptr_eq(node, &owner)) {
+                Some((_, numbers)) => numbers.push(number),
+                None => by_node.push((owner, vec![number])),
+            }
+        }
+        let portions = by_node.into_iter().map(|(node, numbers)| {
+            let commands = &commands;
+            async move {
+                let portion = numbers.iter().map(|number| &commands[*number].1);
+                let replies = self.run_portion(operation, &node, portion).await?;
+                Ok::<_, Error>(numbers.into_iter().zip(replies))
+            }
+        });
+        let mut replies = futures_util::future::try_join_all(portions)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>();
+        replies.sort_by_key(|(number, _)| *number);
+        let mut all = Vec::with_capacity(commands.len());
+        for ((_, single), (key, command)) in replies.into_iter().zip(&commands) {
+            let value = match single {
+                Single::Done(value) => value,
+                Single::Again => {
+                    let again = self.run(operation, key, async |connection| {
+                        connection.req_packed_command(command).await
+                    });
+                    again.await?
+                }
+            };
+            all.push(reply::typed(value).map_err(|e| error::sent(operation, e))?);
+        }
+        Ok(all)
+    }
+
+    /// Runs commands on one node, and says which of them were certainly not done.
+    async fn run_portion(
+        &self,
+        operation: &'static str,
+        node: &node::Node,
+        commands: impl Iterator<Item = &Cmd>,
+    ) -> Result<Vec<Single>, Error> {
         let mut pipeline = redis::pipe();
-        for (_, command) in &commands {
+        for command in commands {
             pipeline.add_command(command.clone());
         }
-        node.pool
-            .run(operation, async |connection| {
-                pipeline.query_async(connection).await
-            })
-            .await
+        let count = pipeline.len();
+        let ran = node.pool.run(false, async |connection| {
+            connection.req_packed_commands(&pipeline, 0, count).await
+        });
+        let single = |value: Value| match &value {
+            Value::ServerError(cause) if redirect::of_server(cause).is_some() => Single::Again,
+            _ => Single::Done(value),
+        };
+        match ran.await {
+            Ok(replies) => Ok(replies.into_iter().map(single).collect()),
+            Err(pool::Failure::NotSent(cause))
+                if self.is_clustered() && cause.is_passing() =>
+            {
+                Ok((0..count).map(|_| Single::Again).collect())
+            }
+            Err(failure) => Err(node.pool.error(operation, failure)),
+        }
     }
 
     /// Calls a script on a pooled connection and reads its reply. The script's first key routes
@@ -123,25 +280,99 @@ impl Net {
     }
 
     /// Sends packed commands on the publisher's link, in the order of the calls to this function.
+    /// Commands that were certainly not done are repeated in that order.
     pub(super) fn publish(
         &self,
         operation: &'static str,
         key: &str,
         packed: Vec<u8>,
         commands: usize,
-    ) -> impl Future<Output = Result<link::Replies, Error>> + Send + use<> {
-        self.node(key).publisher.send(operation, packed, commands)
+    ) -> impl Future<Output = Result<Replies, Error>> + Send + use<> {
+        let answer = self.nodes.publish(self.nodes.slot(key), packed, commands);
+        async move { answer.await.map_err(|failure| failure.into_error(operation)) }
+    }
+
+    /// Sends packed commands on the publisher's link of the node that holds a key. Follows redirects,
+    /// and does not wait for a server that is not ready.
+    pub(super) async fn try_now(
+        &self,
+        operation: &'static str,
+        key: &str,
+        packed: &[u8],
+        commands: usize,
+    ) -> Result<Replies, Error> {
+        self.nodes.ready(operation).await?;
+        self.send(operation, key, || packed.to_vec(), commands, Kind::Impatient)
+            .await
     }
 
     /// Sends packed commands on the link that reads for operators.
-    pub(super) fn look(
+    pub(super) async fn look(
         &self,
         operation: &'static str,
         key: &str,
         packed: Vec<u8>,
         commands: usize,
-    ) -> impl Future<Output = Result<link::Replies, Error>> + Send + use<> {
-        self.node(key).looker.send(operation, packed, commands)
+    ) -> Result<Replies, Error> {
+        self.nodes.ready(operation).await?;
+        let pack = || packed.clone();
+        self.send(operation, key, pack, commands, Kind::Looker).await
+    }
+
+    /// Sends packed commands on a link, and again while one of them was certainly not done. The
+    /// commands must allow that.
+    async fn send(
+        &self,
+        operation: &'static str,
+        key: &str,
+        pack: impl Fn() -> Vec<u8>,
+        commands: usize,
+        kind: Kind,
+    ) -> Result<Replies, Error> {
+        let nodes = &*self.nodes;
+        let limit = match kind {
+            Kind::Publisher => PUBLISH_LIMIT,
+            Kind::Looker | Kind::Impatient => CALL_LIMIT,
+        };
+        let mut attempts = Attempts::new(nodes.slot(key), limit);
+        loop {
+            let (node, asking) = attempts.node(nodes);
+            let (packed, step) = if asking {
+                (link::asking_each(&pack()), 2)
+            } else {
+                (pack(), 1)
+            };
+            let link = match kind {
+                Kind::Publisher | Kind::Impatient => &node.publisher,
+                Kind::Looker => &node.looker,
+            };
+            let answer = link.send(None, packed, step * commands).await;
+            let answer = answer.map(|replies| -> Replies {
+                replies.into_iter().skip(step - 1).step_by(step).collect()
+            });
+            let reason = match &answer {
+                Ok(replies) => replies.iter().find_map(|one| undone(one.as_ref().err()?)),
+                Err(link::Failure::NotSent(_, cause)) if cause.is_passing() => {
+                    Some(Undone::Unreachable)
+                }
+                Err(_) => None,
+            };
+            let reason = reason.filter(|reason| {
+                let redirect = matches!(reason, Undone::Moved { .. } | Undone::Ask { .. });
+                redirect || !matches!(kind, Kind::Impatient)
+            });
+            if let Some(reason) = reason
+                && attempts.prepare(nodes, &node, &reason).await
+            {
+                continue;
+            }
+            let clustered = nodes.is_clustered();
+            let in_vain = |cause| if clustered { error::in_vain(cause) } else { cause };
+            return match answer {
+                Ok(replies) => Ok(replies.into_iter().map(|one| one.map_err(in_vain)).collect()),
+                Err(failure) => Err(failure.into_error(operation)),
+            };
+        }
     }
 
     /// Calls a script on the publisher's link, and loads it first where the server does not know it.
@@ -150,27 +381,54 @@ impl Net {
         operation: &'static str,
         call: &Call,
     ) -> Result<Bytes, Error> {
-        let ask = async |packed| {
-            let mut replies = self.publish(operation, call.first_key(), packed, 1).await?;
+        self.nodes.ready(operation).await?;
+        let ask = async || {
+            let (key, pack) = (call.first_key(), || call.packed());
+            let answer = self.send(operation, key, pack, 1, Kind::Publisher);
             let missing = || error::sent(operation, reply::unexpected("no reply"));
-            replies.pop().ok_or_else(missing)
+            answer.await?.pop().ok_or_else(missing)
         };
-        match ask(call.packed()).await? {
+        match ask().await? {
             Err(unknown) if scripts::is_unknown(&unknown) => {}
             answer => return answer.map_err(|e| error::sent(operation, e)),
         }
-        // The script has not run, so nothing is published, whatever becomes of the loading.
-        match ask(call.packed_load()).await {
-            Ok(answer) => drop(answer.map_err(|e| error::not_done(operation, e))?),
-            Err(failure) if failure.kind() == ErrorKind::OutcomeUnknown => {
-                let rule = "its script could not be loaded; nothing was published";
-                return Err(Error::new(ErrorKind::Unavailable, operation, rule).because(failure));
+        self.load(operation, call).await?;
+        ask().await?.map_err(|e| error::sent(operation, e))
+    }
+
+    /// Loads a script on every node, because the key may move to any of them meanwhile. Succeeds
+    /// where one node has loaded it.
+    async fn load(&self, operation: &'static str, call: &Call) -> Result<(), Error> {
+        let loading = self.nodes.all().into_iter().map(|node| async move {
+            let answer = node.publisher.send(None, call.packed_load(), 1).await;
+            let mut replies = answer.map_err(|failure| failure.into_error(operation))?;
+            let missing = || Err(reply::unexpected("no reply"));
+            let reply = replies.pop().unwrap_or_else(missing);
+            reply.map_err(|e| error::not_done(operation, e))
+        });
+        let loaded = futures_util::future::join_all(loading).await;
+        let mut failures = Vec::new();
+        let mut succeeded = false;
+        for one in loaded {
+            match one {
+                Ok(_) => succeeded = true,
+                Err(failure) => failures.push(failure),
             }
-            Err(failure) => return Err(failure),
         }
-        ask(call.packed())
-            .await?
-            .map_err(|e| error::sent(operation, e))
+        match failures.pop().filter(|_| !succeeded) {
+            // The script has not run, so nothing is published, whatever becomes of the loading.
+            Some(failure) if failure.kind() == ErrorKind::OutcomeUnknown => {
+                let rule = "its script could not be loaded; nothing was published";
+                Err(Error::new(ErrorKind::Unavailable, operation, rule).because(failure))
+            }
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether one command may name both keys.
+    pub(super) fn share_a_slot(&self, one: &str, other: &str) -> bool {
+        self.nodes.slot(one) == self.nodes.slot(other)
     }
 
     /// Opens a connection for blocking reads of a key's stream.
@@ -180,7 +438,7 @@ impl Net {
         key: &str,
         name: &str,
     ) -> Result<(ReaderConnection, Unblock), Error> {
-        let node = self.node(key);
-        reader::open(operation, &node.server, &node.pool, name).await
+        self.nodes.ready(operation).await?;
+        ReaderConnection::open(&self.nodes, operation, key, name).await
     }
 }

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use redis::RedisError;
-use redis::aio::MultiplexedConnection;
 
-use super::error::{self, is_sound};
+use super::connection::Connection;
+use super::error::{self, NoConnection, is_sound};
 use super::server::{Pooled, Server};
 use crate::domain::{Error, ErrorKind};
 
@@ -42,6 +42,17 @@ impl bb8::ManageConnection for Slots {
     }
 }
 
+/// Why an exchange failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No connection was free. Nothing was sent.
+    Busy,
+    /// Nothing was sent to the server.
+    NotSent(NoConnection),
+    /// At least a part was sent.
+    Sent(RedisError),
+}
+
 /// The pool. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::adapters::redis) struct Pool {
@@ -51,7 +62,7 @@ pub(in crate::adapters::redis) struct Pool {
 
 impl Pool {
     /// Prepares a pool. Callers connect its slots when they need them.
-    pub(in crate::adapters::redis) fn new(server: Server) -> Self {
+    pub(super) fn new(server: Server) -> Self {
         let slots = bb8::Pool::builder()
             .max_size(SIZE)
             .connection_timeout(CHECKOUT_TIMEOUT)
@@ -63,15 +74,12 @@ impl Pool {
     /// Runs one exchange on a connection, and drops a connection that fails below the protocol.
     ///
     /// A connection that died while it was idle is replaced before anything is sent on it.
-    pub(in crate::adapters::redis) async fn run<T>(
+    pub(super) async fn run<T>(
         &self,
-        operation: &'static str,
-        exchange: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> Result<T, Error> {
-        let mut slot = self.slots.get().await.map_err(|_| {
-            let rule = format!("all {SIZE} connections were busy for {CHECKOUT_TIMEOUT:?}");
-            Error::new(ErrorKind::Unavailable, operation, rule)
-        })?;
+        asking: bool,
+        exchange: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
+    ) -> Result<T, Failure> {
+        let mut slot = self.slots.get().await.map_err(|_| Failure::Busy)?;
         // The slot stays empty during the exchange. So a dropped future leaves an empty slot behind,
         // not a connection with an unread reply.
         let mut idle = slot.take().filter(|idle| !idle.is_dead());
@@ -82,18 +90,29 @@ impl Pool {
         }
         let mut pooled = match idle {
             Some(pooled) => pooled,
-            None => self
-                .server
-                .connect("redstart:base")
-                .await
-                .map_err(|failure| {
-                    error::no_connection(operation, self.server.address(), failure)
-                })?,
+            None => {
+                let connecting = self.server.connect("redstart:base");
+                connecting.await.map_err(Failure::NotSent)?
+            }
         };
-        let result = pooled.run(exchange).await;
+        let result = pooled.run(asking, exchange).await;
         if result.as_ref().err().is_none_or(is_sound) {
             *slot = Some(pooled);
         }
-        result.map_err(|cause| error::sent(operation, cause))
+        result.map_err(Failure::Sent)
+    }
+
+    /// The error of an operation that failed on this pool.
+    pub(super) fn error(&self, operation: &'static str, failure: Failure) -> Error {
+        match failure {
+            Failure::Busy => {
+                let rule = format!("all {SIZE} connections were busy for {CHECKOUT_TIMEOUT:?}");
+                Error::new(ErrorKind::Unavailable, operation, rule)
+            }
+            Failure::NotSent(cause) => {
+                error::no_connection(operation, self.server.address(), cause)
+            }
+            Failure::Sent(cause) => error::sent(operation, cause),
+        }
     }
 }

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::socket2::Socket as Socket2;
-use redis::{AsyncConnectionConfig, ConnectionInfo, RedisConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisError,
+};
 use tokio::runtime;
 use tokio::task::JoinHandle;
 
+use super::connection::Connection;
 use super::error::NoConnection;
 use super::progress::{Counted, Progress};
 use super::socket::{Socket, timed_out, within};
@@ -46,8 +49,13 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    pub(in crate::adapters::redis) fn new(url: &str, tls: &TlsSettings) -> Result<Self, Error> {
-        let Target { info, encrypted } = url::read(url)?;
+    /// Reads a URL: the servers that it names, and whether they are nodes of a cluster.
+    pub(super) fn read(url: &str, tls: &TlsSettings) -> Result<(Vec<Self>, bool), Error> {
+        let Target {
+            infos,
+            encrypted,
+            clustered,
+        } = url::read(url)?;
         let tls = match (encrypted, tls.is_empty()) {
             (true, _) => Some(Tls::new(tls)?),
             (false, true) => None,
@@ -56,9 +64,29 @@ impl Server {
                 return Err(Error::new(ErrorKind::Invalid, "Redis URL", rule));
             }
         };
-        let address = address::text(info.addr()).into();
-        let info = Arc::new(info);
-        Ok(Self { info, address, tls })
+        let servers = infos.into_iter().map(|info| Self {
+            address: address::text(info.addr()).into(),
+            info: Arc::new(info),
+            tls: tls.clone(),
+        });
+        Ok((servers.collect(), clustered))
+    }
+
+    /// Another server that takes the same credentials and settings. Without a host it is on the
+    /// host of this one.
+    pub(super) fn at(&self, host: Option<&str>, port: u16) -> Self {
+        let own = match self.info.addr() {
+            ConnectionAddr::Tcp(host, _) => host,
+            _ => "",
+        };
+        let host = host.unwrap_or(own).to_owned();
+        let info = (*self.info).clone();
+        let info = info.set_addr(ConnectionAddr::Tcp(host, port));
+        Self {
+            address: address::text(info.addr()).into(),
+            info: Arc::new(info),
+            tls: self.tls.clone(),
+        }
     }
 
     /// The address as errors show it.
@@ -84,7 +112,7 @@ impl Server {
         let making = MultiplexedConnection::new_with_config(&none, stream, config);
         let (connection, traffic) = within(CONNECT_TIMEOUT, making).await?;
         Ok(Pooled {
-            connection,
+            connection: Connection::new(connection),
             socket,
             // Ends with the last clone of the connection.
             traffic: tokio::spawn(traffic),
@@ -123,7 +151,7 @@ impl Server {
 
 /// A connection for the pool.
 pub(super) struct Pooled {
-    connection: MultiplexedConnection,
+    connection: Connection,
     socket: Socket2,
     /// Carries the connection's commands and replies. It ends with the runtime that spawned it.
     traffic: JoinHandle<()>,
@@ -137,11 +165,14 @@ impl Pooled {
         self.traffic.is_finished() || stream::is_closed(&self.socket)
     }
 
-    /// Runs an exchange, however long its reply takes, unless the server is silent for a time.
+    /// Runs an exchange, however long its reply takes, unless the server is silent for a time. With
+    /// `asking` the server also answers for the keys of a slot that moves to it.
     pub(super) async fn run<T>(
         &mut self,
-        exchange: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<T, RedisError>,
+        asking: bool,
+        exchange: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
     ) -> Result<T, RedisError> {
+        self.connection.set_asking(asking);
         let mut exchange = pin!(exchange(&mut self.connection));
         loop {
             let (before, began) = (self.progress.count(), Instant::now());
@@ -170,31 +201,41 @@ impl Pooled {
 /// Checks a URL.
 #[cfg(feature = "testing")]
 pub(crate) fn check_url(url: &str) -> Result<(), Error> {
-    Server::new(url, &TlsSettings::new()).map(drop)
+    Server::read(url, &TlsSettings::new()).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn server(url: &str) -> Result<Server, Error> {
-        Server::new(url, &TlsSettings::new())
+    fn server(url: &str) -> Server {
+        let (mut servers, _) = Server::read(url, &TlsSettings::new()).unwrap();
+        servers.remove(0)
     }
 
     #[test]
     fn tls_settings_need_an_encrypted_url() {
         let settings = TlsSettings::new().with_ca_file("ca.pem");
-        let error = Server::new("redis://h", &settings).unwrap_err();
+        let error = Server::read("redis://h", &settings).unwrap_err();
         assert!(error.to_string().contains("rediss://"), "{error}");
     }
 
     #[test]
     fn debug_shows_the_address_and_no_credentials() {
-        let shown = format!("{:?}", server("redis://ann:secret@h:7000/3").unwrap());
+        let shown = format!("{:?}", server("redis://ann:secret@h:7000/3"));
         assert!(shown.contains("h:7000"), "{shown}");
         assert!(
             !shown.contains("ann") && !shown.contains("secret"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn a_node_takes_the_credentials_of_the_node_that_named_it() {
+        let seed = server("redis+cluster://ann:secret@h:7000");
+        let node = seed.at(Some("::1"), 7001);
+        assert_eq!(&**node.address(), "[::1]:7001");
+        assert_eq!(node.info.redis_settings().username(), Some("ann"));
+        assert_eq!(&**seed.at(None, 7002).address(), "h:7002");
     }
 }

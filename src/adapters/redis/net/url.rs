@@ -9,24 +9,68 @@ use crate::domain::{Error, ErrorKind};
 /// The query keys of a unix socket's URL. Other URLs have none.
 const UNIX_KEYS: [&str; 3] = ["user", "pass", "db"];
 
+const FORM: &str = "must be redis:// or rediss://[user:password@]host[:port][/database], \
+                    redis+cluster:// or rediss+cluster://[user:password@]host[:port],…, or \
+                    unix:///path; symbols of a user or password are percent-encoded";
+
 /// Where to connect, with which credentials, and whether by TLS.
 #[derive(Debug)]
 pub(super) struct Target {
-    pub(super) info: ConnectionInfo,
+    /// One server, or some nodes of a cluster.
+    pub(super) infos: Vec<ConnectionInfo>,
     pub(super) encrypted: bool,
+    pub(super) clustered: bool,
 }
 
 /// Reads a URL. Errors never quote it, because it may contain a password.
 pub(super) fn read(url: &str) -> Result<Target, Error> {
     // This adapter does TLS itself, so the parser sees the plain form of the URL.
+    for (scheme, encrypted) in [("redis+cluster://", false), ("rediss+cluster://", true)] {
+        if let Some(rest) = url.strip_prefix(scheme) {
+            return Ok(Target {
+                infos: read_nodes(rest)?,
+                encrypted,
+                clustered: true,
+            });
+        }
+    }
     let (plain, encrypted) = match url.strip_prefix("rediss://") {
         Some(rest) => (Cow::Owned(format!("redis://{rest}")), true),
         None => (Cow::Borrowed(url), false),
     };
-    let form = "must be redis:// or rediss://[user:password@]host[:port][/database], or \
-                unix:///path; symbols of a user or password are percent-encoded";
-    let Some(parsed) = redis::parse_redis_url(&plain) else {
-        return Err(invalid(form));
+    Ok(Target {
+        infos: vec![read_one(&plain)?],
+        encrypted,
+        clustered: false,
+    })
+}
+
+/// Reads the rest of a cluster's URL: each host stands for a URL of its own with the same
+/// credentials.
+fn read_nodes(rest: &str) -> Result<Vec<ConnectionInfo>, Error> {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let (credentials, hosts) = match authority.rsplit_once('@') {
+        Some((credentials, hosts)) => (format!("{credentials}@"), hosts),
+        None => (String::new(), authority),
+    };
+    let node = |host: &str| {
+        if host.is_empty() {
+            return Err(invalid(FORM));
+        }
+        let info = read_one(&format!("redis://{credentials}{host}{tail}"))?;
+        if info.redis_settings().db() != 0 {
+            return Err(invalid("names a database, and a cluster has only one"));
+        }
+        Ok(info)
+    };
+    hosts.split(',').map(node).collect()
+}
+
+/// Reads the URL of one server without TLS.
+fn read_one(plain: &str) -> Result<ConnectionInfo, Error> {
+    let Some(parsed) = redis::parse_redis_url(plain) else {
+        return Err(invalid(FORM));
     };
     if parsed.fragment().is_some() {
         return Err(invalid(
@@ -48,7 +92,7 @@ pub(super) fn read(url: &str) -> Result<Target, Error> {
         seen.push(key);
     }
     if unix && !matches!(parsed.host_str(), None | Some("localhost")) {
-        return Err(invalid(form));
+        return Err(invalid(FORM));
     }
     if unix && (!parsed.username().is_empty() || parsed.password().is_some()) {
         return Err(invalid(
@@ -56,7 +100,7 @@ pub(super) fn read(url: &str) -> Result<Target, Error> {
         ));
     }
     // Leave the cause out: it may quote the URL, and so the password.
-    let info = parsed.into_connection_info().map_err(|_| invalid(form))?;
+    let info = parsed.into_connection_info().map_err(|_| invalid(FORM))?;
     let settings = info.redis_settings();
     if settings.username().is_some() && settings.password().is_none() {
         return Err(invalid(
@@ -64,7 +108,7 @@ pub(super) fn read(url: &str) -> Result<Target, Error> {
              `default`; for a user of `nopass` give any password",
         ));
     }
-    Ok(Target { info, encrypted })
+    Ok(info)
 }
 
 /// The host and port of a URL, or the path of its socket; `None` for a URL that is refused.
@@ -181,6 +225,37 @@ mod tests {
         }
         let target = read("rediss://ann:p@h/3").unwrap();
         assert!(target.encrypted);
-        assert_eq!(target.info.redis_settings().db(), 3);
+        assert_eq!(target.infos[0].redis_settings().db(), 3);
+        assert!(!target.clustered);
+    }
+
+    #[test]
+    fn the_url_of_a_cluster_names_some_of_its_nodes() {
+        let target = read("redis+cluster://ann:p%2C@h1:7000,[::1]:7001,h3").unwrap();
+        assert!(target.clustered && !target.encrypted);
+        let addresses: Vec<String> = target.infos.iter().map(|i| i.addr().to_string()).collect();
+        assert_eq!(addresses, ["h1:7000", "::1:7001", "h3:6379"]);
+        for info in &target.infos {
+            assert_eq!(info.redis_settings().username(), Some("ann"));
+            assert_eq!(info.redis_settings().password(), Some("p,"));
+        }
+        assert!(read("rediss+cluster://h1,h2/").unwrap().encrypted);
+    }
+
+    #[test]
+    fn a_cluster_url_that_cannot_be_used_is_refused_without_being_quoted() {
+        for (url, named) in [
+            ("redis+cluster://", "must be"),
+            ("redis+cluster://:secret@h1,,h2", "must be"),
+            ("redis+cluster://:secret@h1:port", "must be"),
+            ("redis+cluster://:secret@h1,h2/3", "a cluster has only one"),
+            ("redis+cluster://:secret@h1?x=1", "`?x=`"),
+            ("rediss+cluster://h1#secret", "no `#` part"),
+            ("redis+cluster://ann@h1,h2", "user without a password"),
+        ] {
+            let told = refused(url);
+            assert!(told.contains(named), "{url}: {told}");
+            assert!(!told.contains("secret"), "{url}: {told}");
+        }
     }
 }

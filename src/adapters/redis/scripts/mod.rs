@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::ConnectionLike;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use redis::{ToRedisArgs, cmd};
 
@@ -127,7 +127,7 @@ impl Call {
     /// Calls the script by its hash. If the server does not know it, loads it and calls it again.
     pub(in crate::adapters::redis) async fn run(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut impl ConnectionLike,
     ) -> RedisResult<Value> {
         self.check();
         match self.command.query_async(connection).await {
@@ -237,7 +237,7 @@ scripts! {
 
 /// Loads every script, and returns their number.
 pub(in crate::adapters::redis) async fn load_all(
-    connection: &mut MultiplexedConnection,
+    connection: &mut impl ConnectionLike,
 ) -> RedisResult<u64> {
     let mut pipeline = redis::pipe();
     let all = all();

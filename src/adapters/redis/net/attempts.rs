@@ -1,0 +1,105 @@
+//! Repeats calls that certainly were not done, until a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::node::Node;
+use super::nodes::Nodes;
+use super::redirect::Undone;
+
+/// How long a call is repeated.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a publish is repeated.
+pub(super) const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// How many redirects are followed without a pause. Two nodes may name each other for a while.
+const REDIRECTS: u32 = 3;
+
+/// A call that is repeated while it certainly was not done.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    slot: u16,
+    limit: Duration,
+    /// Known from the first failure on.
+    deadline: Option<Instant>,
+    redirects: u32,
+    pause: Pause,
+    /// The node that answers the next attempt only, while the slot moves to it.
+    asked: Option<Arc<Node>>,
+}
+
+impl Attempts {
+    pub(super) fn new(slot: u16, limit: Duration) -> Self {
+        Self {
+            slot,
+            limit,
+            deadline: None,
+            redirects: 0,
+            pause: Pause::default(),
+            asked: None,
+        }
+    }
+
+    /// The node for the next attempt, and whether it must be told that the key moves to it.
+    pub(super) fn node(&mut self, nodes: &Nodes) -> (Arc<Node>, bool) {
+        match self.asked.take() {
+            Some(node) => (node, true),
+            None => (nodes.owner(self.slot), false),
+        }
+    }
+
+    /// Prepares the next attempt after one that was not done. Returns false when there is none: the
+    /// time is over, or a repeat cannot help.
+    pub(super) async fn prepare(&mut self, nodes: &Nodes, at: &Node, undone: &Undone) -> bool {
+        let limit = self.limit;
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
+        if Instant::now() >= deadline {
+            return false;
+        }
+        match undone {
+            Undone::NotReady => {}
+            _ if !nodes.is_clustered() => return false,
+            Undone::Unreachable => {}
+            Undone::Moved { slot, to } => {
+                nodes.moved(*slot, to, at);
+                self.redirects += 1;
+                if self.redirects <= REDIRECTS {
+                    return true;
+                }
+            }
+            Undone::Ask { to } => {
+                let node = nodes.named(to, at);
+                node.note_redirect();
+                self.asked = Some(node);
+                self.redirects += 1;
+                if self.redirects <= REDIRECTS {
+                    return true;
+                }
+            }
+        }
+        self.pause.next().await;
+        // Without an answer the next attempt goes to the same node.
+        let _ = nodes.learn().await;
+        true
+    }
+}
+
+/// Pauses that grow.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    count: u32,
+}
+
+impl Pause {
+    pub(super) async fn next(&mut self) {
+        let longest = SHORTEST_PAUSE.saturating_mul(1 << self.count.min(8));
+        self.count += 1;
+        // Many callers wait for the same server.
+        let share = 0.5 + fastrand::f64() / 2.0;
+        sleep(longest.min(LONGEST_PAUSE).mul_f64(share)).await;
+    }
+}

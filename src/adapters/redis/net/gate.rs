@@ -1,0 +1,86 @@
+//! Keeps the publishes of a slot in order while the slot is not served where it was.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::link::{Answer, Commands};
+use super::node::Node;
+
+/// A publish that waits at a gate.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) commands: Commands,
+    /// When it came here.
+    pub(super) since: Instant,
+    /// The answer so far and the node that gave it; `None` when nothing was sent yet.
+    pub(super) answer: Option<(Arc<Node>, Answer)>,
+}
+
+/// The publishes of a slot that wait, the oldest first.
+///
+/// While a slot has a gate, no publish of it goes to a server except by the task that works the
+/// gate off. Publishes that were under way when the gate closed come back before the younger ones,
+/// because that task first waits until the former owners have answered all that they were sent.
+#[derive(Debug)]
+pub(super) struct Gate {
+    former: Vec<Arc<Node>>,
+    waiting: VecDeque<Parked>,
+    /// How many of them were under way when the gate closed.
+    returned: usize,
+    worked_off: bool,
+}
+
+impl Gate {
+    /// A gate behind the node that may still answer publishes of the slot.
+    pub(super) fn behind(former: Arc<Node>) -> Self {
+        Self {
+            former: vec![former],
+            waiting: VecDeque::new(),
+            returned: 0,
+            worked_off: false,
+        }
+    }
+
+    /// Adds a publish that a server has not done.
+    pub(super) fn take_back(&mut self, commands: Commands, by: Arc<Node>, answer: Answer) {
+        let parked = Parked {
+            commands,
+            since: Instant::now(),
+            answer: Some((by, answer)),
+        };
+        self.waiting.insert(self.returned, parked);
+        self.returned += 1;
+    }
+
+    /// Adds a new publish.
+    pub(super) fn park(&mut self, commands: Commands) {
+        self.waiting.push_back(Parked {
+            commands,
+            since: Instant::now(),
+            answer: None,
+        });
+    }
+
+    /// Whether the caller must start the task that works the gate off: true once.
+    pub(super) fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.worked_off, true)
+    }
+
+    /// Whether nothing ever waited here and the former owner is this one.
+    pub(super) fn is_idle_behind(&self, former: &Arc<Node>) -> bool {
+        !self.worked_off && self.former.iter().all(|one| Arc::ptr_eq(one, former))
+    }
+
+    /// The nodes that may still answer publishes of the slot; they are given once.
+    pub(super) fn former(&mut self) -> Vec<Arc<Node>> {
+        std::mem::take(&mut self.former)
+    }
+
+    /// All that waits now, the oldest first.
+    pub(super) fn take(&mut self) -> VecDeque<Parked> {
+        self.returned = 0;
+        std::mem::take(&mut self.waiting)
+    }
+}

@@ -1,0 +1,53 @@
+//! A server, and the connections to it that callers share.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::link::{Link, TakesBack};
+use super::pool::Pool;
+use super::server::Server;
+
+/// How long a node without slots stays known after a redirect to it.
+const KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// A server, and the connections to it that callers share.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) server: Server,
+    pub(super) pool: Pool,
+    pub(super) publisher: Link,
+    /// Reads for operators, whose long replies must not delay the publisher.
+    pub(super) looker: Link,
+    /// When a redirect last named the node.
+    named: Mutex<Option<Instant>>,
+}
+
+impl Node {
+    /// Prepares the connections; each is made when it is first used.
+    pub(super) fn new(server: Server, takes_back: &Weak<impl TakesBack + 'static>) -> Self {
+        let takes_back: Weak<dyn TakesBack> = takes_back.clone();
+        Self {
+            pool: Pool::new(server.clone()),
+            publisher: Link::new(server.clone(), "redstart:pub", takes_back.clone()),
+            looker: Link::new(server.clone(), "redstart:look", takes_back),
+            named: Mutex::new(None),
+            server,
+        }
+    }
+
+    pub(super) fn address(&self) -> &Arc<str> {
+        self.server.address()
+    }
+
+    /// Notes that a redirect named the node.
+    pub(super) fn note_redirect(&self) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        *named = Some(Instant::now());
+    }
+
+    /// Whether a redirect named the node lately.
+    pub(super) fn is_fresh(&self) -> bool {
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        named.is_some_and(|at| at.elapsed() < KEPT_FOR)
+    }
+}

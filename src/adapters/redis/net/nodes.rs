@@ -1,0 +1,337 @@
+//! All nodes, and which of them holds which slot.
+//!
+//! A single server is a map with one node. Only the URL of a cluster lets the map change.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::time::Duration;
+
+use redis::{ErrorKind as Kind, RedisError};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::error;
+use super::gate::Gate;
+use super::link::Failure;
+use super::node::Node;
+use super::redirect::Address;
+use super::server::Server;
+use super::slots::{self, Range, SlotMap};
+use crate::adapters::redis::resp::{pack, reply};
+use crate::domain::{Error, ErrorKind};
+
+/// How long a node may take to say which node holds which slot.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// The shortest time between two questions.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// The age at which the map is asked for again, without a reason.
+const STALE_AFTER: Duration = Duration::from_secs(30);
+
+/// What the routing of a call needs. A publish holds it while it enters the queue of its node.
+#[derive(Debug)]
+pub(super) struct Routes {
+    pub(super) map: SlotMap<Node>,
+    /// The slots whose publishes wait.
+    pub(super) gates: HashMap<u16, Gate>,
+    /// All nodes by address, without slots too.
+    known: HashMap<Arc<str>, Arc<Node>>,
+}
+
+/// All nodes of one URL.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    me: Weak<Self>,
+    seeds: Vec<Server>,
+    clustered: bool,
+    routes: RwLock<Routes>,
+    /// When a node was last asked for the map. Locked by the caller that asks.
+    asked: Mutex<Option<Instant>>,
+    /// How often the map was asked for, with success or without.
+    questions: AtomicU64,
+    learned: AtomicBool,
+    refreshing: AtomicBool,
+}
+
+impl Nodes {
+    pub(super) fn new(seeds: Vec<Server>, clustered: bool) -> Option<Arc<Self>> {
+        let first = seeds.first()?.clone();
+        Some(Arc::new_cyclic(|me: &Weak<Self>| {
+            let node = Arc::new(Node::new(first, me));
+            let known = HashMap::from([(Arc::clone(node.address()), Arc::clone(&node))]);
+            Self {
+                me: me.clone(),
+                seeds,
+                clustered,
+                routes: RwLock::new(Routes {
+                    map: SlotMap::of_one(node),
+                    gates: HashMap::new(),
+                    known,
+                }),
+                asked: Mutex::new(None),
+                questions: AtomicU64::new(0),
+                learned: AtomicBool::new(!clustered),
+                refreshing: AtomicBool::new(false),
+            }
+        }))
+    }
+
+    pub(super) fn weak(&self) -> Weak<Self> {
+        self.me.clone()
+    }
+
+    /// Whether the URL names a cluster, so that redirects are followed.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.clustered
+    }
+
+    pub(super) fn routes(&self) -> RwLockReadGuard<'_, Routes> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Routes> {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The slot of a key. A single server has one.
+    pub(super) fn slot(&self, key: &str) -> u16 {
+        if self.clustered {
+            slots::of(key.as_bytes())
+        } else {
+            0
+        }
+    }
+
+    pub(super) fn owner(&self, slot: u16) -> Arc<Node> {
+        Arc::clone(self.routes().map.owner(slot))
+    }
+
+    /// The node at an address that `by` has named.
+    pub(super) fn named(&self, address: &Address, by: &Node) -> Arc<Node> {
+        self.node(by.server.at(address.host.as_deref(), address.port))
+    }
+
+    fn node(&self, server: Server) -> Arc<Node> {
+        let mut routes = self.change();
+        let node = routes
+            .known
+            .entry(Arc::clone(server.address()))
+            .or_insert_with(|| Arc::new(Node::new(server, &self.me)));
+        Arc::clone(node)
+    }
+
+    /// The known node at an address.
+    pub(super) fn known(routes: &Routes, address: &Arc<str>) -> Option<Arc<Node>> {
+        routes.known.get(address).cloned()
+    }
+
+    /// All nodes that callers may have been sent to.
+    pub(super) fn all(&self) -> Vec<Arc<Node>> {
+        self.routes().known.values().cloned().collect()
+    }
+
+    /// Notes a redirect: from now on the slot belongs to the node at this address.
+    pub(super) fn moved(&self, slot: u16, to: &Address, by: &Node) {
+        let node = self.named(to, by);
+        let former = {
+            let mut routes = self.change();
+            let former = Arc::clone(routes.map.owner(slot));
+            if Arc::ptr_eq(&former, &node) {
+                return;
+            }
+            close(&mut routes, slot, &former);
+            routes.map.set(slot, &node);
+            former
+        };
+        self.open_behind(former);
+        self.refresh();
+    }
+
+    /// Learns the map before the first call.
+    pub(super) async fn ready(&self, operation: &'static str) -> Result<(), Error> {
+        if self.learned.load(Ordering::Acquire) {
+            if self.clustered {
+                self.refresh_if_stale();
+            }
+            return Ok(());
+        }
+        match self.learn().await {
+            // Nobody serves this URL's keys, and no later attempt helps.
+            Err(failure) if !is_passing(&failure) => Err(failure.into_error(operation)),
+            // The call itself meets the same fault and reports it.
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks the cluster for the map, or waits while another caller asks.
+    pub(super) async fn learn(&self) -> Result<(), Failure> {
+        if !self.clustered {
+            return Ok(());
+        }
+        let before = self.questions.load(Ordering::Acquire);
+        let mut asked = self.asked.lock().await;
+        if self.questions.load(Ordering::Acquire) != before {
+            return Ok(());
+        }
+        if let Some(last) = *asked {
+            sleep_until(last + ASK_EVERY).await;
+        }
+        *asked = Some(Instant::now());
+        let learned = self.ask_in_turn().await;
+        self.questions.fetch_add(1, Ordering::AcqRel);
+        learned
+    }
+
+    /// Asks for the map in the background.
+    pub(super) fn refresh(&self) {
+        let Some(me) = self.me.upgrade().filter(|_| self.clustered) else {
+            return;
+        };
+        if tokio::runtime::Handle::try_current().is_err()
+            || self.refreshing.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        tokio::spawn(async move {
+            let _ = me.learn().await;
+            me.refreshing.store(false, Ordering::Release);
+        });
+    }
+
+    fn refresh_if_stale(&self) {
+        let Ok(asked) = self.asked.try_lock() else {
+            return;
+        };
+        let is_stale = asked.is_none_or(|last| last.elapsed() > STALE_AFTER);
+        drop(asked);
+        if is_stale {
+            self.refresh();
+        }
+    }
+
+    async fn ask_in_turn(&self) -> Result<(), Failure> {
+        let mut failure = Failure::of_ended_task();
+        for node in self.candidates() {
+            match timeout(ANSWER_WITHIN, ask(&node)).await {
+                Ok(Ok(ranges)) => {
+                    self.apply(&ranges, &node);
+                    self.learned.store(true, Ordering::Release);
+                    return Ok(());
+                }
+                Ok(Err(one)) => failure = one,
+                Err(_) => {}
+            }
+        }
+        Err(failure)
+    }
+
+    /// The nodes to ask for the map: owners of slots first, then the URL's nodes.
+    fn candidates(&self) -> Vec<Arc<Node>> {
+        let mut candidates: Vec<Arc<Node>> = Vec::new();
+        let learned = self.learned.load(Ordering::Acquire);
+        if learned {
+            candidates.extend(self.routes().map.owners());
+        }
+        candidates.extend(self.seeds.iter().map(|seed| self.node(seed.clone())));
+        let mut seen = HashSet::new();
+        candidates.retain(|node| seen.insert(Arc::clone(node.address())));
+        candidates
+    }
+
+    /// Puts a new map in place.
+    fn apply(&self, ranges: &[Range], asked: &Arc<Node>) {
+        let ranges: Vec<_> = ranges
+            .iter()
+            .map(|(first, last, address)| (*first, *last, self.named(address, asked)))
+            .collect();
+        let map = SlotMap::of_ranges(ranges, Arc::clone(asked));
+        let mut former: Vec<Arc<Node>> = Vec::new();
+        {
+            let mut routes = self.change();
+            for slot in 0..slots::SLOTS {
+                let before = Arc::clone(routes.map.owner(slot));
+                if Arc::ptr_eq(&before, map.owner(slot)) {
+                    continue;
+                }
+                close(&mut routes, slot, &before);
+                if !former.iter().any(|one| Arc::ptr_eq(one, &before)) {
+                    former.push(before);
+                }
+            }
+            routes.map = map;
+            // A node without slots goes once nobody uses it.
+            let seeds = &self.seeds;
+            routes.known.retain(|address, node| {
+                Arc::strong_count(node) > 1
+                    || node.is_fresh()
+                    || seeds.iter().any(|seed| seed.address() == address)
+            });
+        }
+        for node in former {
+            self.open_behind(node);
+        }
+    }
+
+    /// Opens the gates at which nothing waits, once the former owner has answered all.
+    fn open_behind(&self, former: Arc<Node>) {
+        let me = self.me.clone();
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        tokio::spawn(async move {
+            former.publisher.drained().await;
+            if let Some(nodes) = me.upgrade() {
+                let mut routes = nodes.change();
+                routes.gates.retain(|_, gate| !gate.is_idle_behind(&former));
+            }
+        });
+    }
+}
+
+/// Closes the gate of a slot whose owner changes, if the former owner may still answer for it.
+fn close(routes: &mut Routes, slot: u16, former: &Arc<Node>) {
+    if former.publisher.is_used() {
+        let gate = routes.gates.entry(slot);
+        gate.or_insert_with(|| Gate::behind(Arc::clone(former)));
+    }
+}
+
+/// Asks a node which node holds which slot.
+async fn ask(node: &Node) -> Result<Vec<Range>, Failure> {
+    let mut packed = Vec::new();
+    pack(&mut packed, &[b"CLUSTER", b"SLOTS"]);
+    let mut replies = node.looker.send(None, packed, 1).await?;
+    let reply = replies.pop().unwrap_or_else(|| Err(reply::unexpected("no reply")));
+    let ranges = reply
+        .and_then(|reply| redis::parse_redis_value(&reply))
+        .and_then(slots::read)
+        .map_err(|cause| Failure::Unknown(explained(node, cause)))?;
+    if ranges.is_empty() {
+        let text = "CLUSTERDOWN the cluster has no slots";
+        return Err(Failure::Unknown(error::server_error(text)));
+    }
+    Ok(ranges)
+}
+
+/// Says in plain words that a server has no cluster.
+fn explained(node: &Node, cause: RedisError) -> RedisError {
+    if cause.to_string().contains("cluster support disabled") {
+        let text = format!(
+            "the server at {} is not a node of a cluster; its URL begins with redis://",
+            node.address()
+        );
+        return (Kind::InvalidClientConfig, "not a cluster", text).into();
+    }
+    cause
+}
+
+/// Whether the map may be learned later.
+fn is_passing(failure: &Failure) -> bool {
+    match failure {
+        Failure::NotSent(_, cause) => cause.is_passing(),
+        Failure::Unknown(cause) => matches!(
+            error::sent("connect", cause.clone()).kind(),
+            ErrorKind::Unavailable | ErrorKind::OutcomeUnknown
+        ),
+    }
+}

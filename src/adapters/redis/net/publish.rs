@@ -1,0 +1,392 @@
+//! Publishes whose order survives redirects.
+//!
+//! A publish enters the queue of its slot's node at the call, so a node appends in the order of the
+//! calls. When a node has not done a publish, the slot's gate closes: younger publishes of the slot
+//! wait, those that were under way come back in their order, and one task sends all of them again,
+//! the oldest first. The gate opens when a round was done completely.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use futures_util::future::Either;
+use redis::RedisError;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::attempts::{PUBLISH_LIMIT, Pause};
+use super::error;
+use super::gate::Gate;
+use super::link::{Answer, Commands, Failure, Replies, TakesBack, asking_each};
+use super::node::Node;
+use super::nodes::Nodes;
+use super::redirect::{Undone, undone};
+use super::server::RESPONSE_TIMEOUT;
+use crate::adapters::redis::resp::Scan;
+
+impl Nodes {
+    /// Sends packed commands of one slot in the order of the calls, and repeats those that were
+    /// certainly not done.
+    pub(super) fn publish(
+        &self,
+        slot: u16,
+        packed: Vec<u8>,
+        count: usize,
+    ) -> impl Future<Output = Answer> + Send + use<> {
+        {
+            let routes = self.routes();
+            if !routes.gates.contains_key(&slot) {
+                let node = routes.map.owner(slot);
+                return Either::Left(node.publisher.send(Some(slot), packed, count));
+            }
+        }
+        let mut routes = self.change();
+        let (caller, answer) = oneshot::channel();
+        let commands = Commands {
+            slot: Some(slot),
+            packed,
+            count,
+            caller,
+        };
+        match routes.gates.get_mut(&slot) {
+            Some(gate) => {
+                gate.park(commands);
+                self.work_off(slot, gate);
+            }
+            // It has opened meanwhile.
+            None => routes.map.owner(slot).publisher.forward(commands),
+        }
+        Either::Right(async move {
+            // The task ends with its runtime, and it does not run while nobody drives that.
+            let answered = timeout(PUBLISH_LIMIT + 2 * RESPONSE_TIMEOUT, answer).await;
+            let answered = answered.unwrap_or_else(|_| Ok(Err(Failure::of_ended_task())));
+            answered.unwrap_or_else(|_| Err(Failure::of_ended_task()))
+        })
+    }
+
+    /// Starts the task that works a gate off, if none does.
+    fn work_off(&self, slot: u16, gate: &mut Gate) {
+        if gate.begin() {
+            tokio::spawn(work_off(self.weak(), slot, gate.former()));
+        }
+    }
+}
+
+impl TakesBack for Nodes {
+    fn take_back(&self, address: &Arc<str>, commands: Commands, answer: Answer) {
+        let Some(slot) = commands.slot.filter(|_| self.repeats(&answer)) else {
+            let _ = commands.caller.send(answer);
+            return;
+        };
+        let mut routes = self.change();
+        let former = Self::known(&routes, address);
+        let owner = || Arc::clone(routes.map.owner(slot));
+        let former = former.unwrap_or_else(owner);
+        let gate = routes.gates.entry(slot);
+        let gate = gate.or_insert_with(|| Gate::behind(Arc::clone(&former)));
+        gate.take_back(commands, former, answer);
+        self.work_off(slot, gate);
+    }
+}
+
+impl Nodes {
+    /// Whether commands with this answer are repeated.
+    fn repeats(&self, answer: &Answer) -> bool {
+        match answer {
+            Ok(replies) => replies.iter().filter_map(|reply| reply.as_ref().err()).any(
+                |cause| match undone(cause) {
+                    Some(Undone::NotReady) => true,
+                    Some(_) => self.is_clustered(),
+                    None => false,
+                },
+            ),
+            Err(Failure::NotSent(_, cause)) => self.is_clustered() && cause.is_passing(),
+            Err(Failure::Unknown(_)) => false,
+        }
+    }
+}
+
+/// A publish that is repeated.
+#[derive(Debug)]
+struct Repeated {
+    commands: Commands,
+    /// The answers to the commands that were done. The others are still in `commands`.
+    done: Replies,
+    deadline: Instant,
+    /// The last answer to the others.
+    last: Option<Answer>,
+    /// The node that answers the next attempt only.
+    asked: Option<Arc<Node>>,
+}
+
+impl Repeated {
+    fn new(commands: Commands, since: Instant) -> Self {
+        Self {
+            commands,
+            done: Replies::new(),
+            deadline: since + PUBLISH_LIMIT,
+            last: None,
+            asked: None,
+        }
+    }
+
+    /// Takes an answer. Returns the publish and the reason if a repeat may help; else answers its
+    /// caller.
+    fn take(mut self, answer: Answer, nodes: &Nodes) -> Option<(Self, Undone)> {
+        let reason = match &answer {
+            Err(Failure::NotSent(..)) if nodes.repeats(&answer) => Undone::Unreachable,
+            Err(_) => {
+                self.last = Some(answer);
+                self.finish();
+                return None;
+            }
+            Ok(replies) => {
+                let of = |reply: &Result<_, RedisError>| reply.as_ref().err().and_then(undone);
+                let first = replies.iter().position(|reply| of(reply).is_some());
+                let reason = first.and_then(|first| of(&replies[first]));
+                let (Some(first), Some(reason)) = (first, reason) else {
+                    self.last = Some(answer);
+                    self.finish();
+                    return None;
+                };
+                // A younger command was done: repeating the older one would break the order.
+                let in_order = replies[first..].iter().all(|reply| of(reply).is_some());
+                if !in_order || !nodes.repeats(&answer) {
+                    self.last = Some(answer);
+                    self.finish();
+                    return None;
+                }
+                self.cut(first);
+                reason
+            }
+        };
+        let rest = match answer {
+            Ok(mut replies) => {
+                let rest = replies.split_off(replies.len() - self.commands.count);
+                self.done.append(&mut replies);
+                Ok(rest)
+            }
+            failed => failed,
+        };
+        self.last = Some(rest);
+        Some((self, reason))
+    }
+
+    /// Removes the first commands.
+    fn cut(&mut self, count: usize) {
+        let mut at = 0;
+        for _ in 0..count {
+            // The adapter has packed the commands itself, so each is complete.
+            if let Ok(Some(length)) = Scan::new().advance(&self.commands.packed[at..]) {
+                at += length;
+            }
+        }
+        self.commands.packed.drain(..at);
+        self.commands.count -= count;
+    }
+
+    /// Sends the commands. The future gives the answer.
+    fn send(&mut self, nodes: &Nodes) -> (Arc<Node>, impl Future<Output = Answer> + use<>) {
+        let slot = self.commands.slot.unwrap_or_default();
+        let (node, asking) = match self.asked.take() {
+            Some(node) => (node, true),
+            None => (nodes.owner(slot), false),
+        };
+        let (packed, count) = if asking {
+            (asking_each(&self.commands.packed), 2 * self.commands.count)
+        } else {
+            (self.commands.packed.clone(), self.commands.count)
+        };
+        let answer = node.publisher.send(None, packed, count);
+        let answer = async move {
+            let replies = answer.await?;
+            // The answers to ASKING stand before the others.
+            let step = if asking { 2 } else { 1 };
+            Ok(replies.into_iter().skip(step - 1).step_by(step).collect())
+        };
+        (node, answer)
+    }
+
+    /// Answers the caller with what is known.
+    fn finish(self) {
+        let Self {
+            commands,
+            mut done,
+            last,
+            ..
+        } = self;
+        let last = last.unwrap_or_else(|| Ok(not_served(commands.count)));
+        let answer = match last {
+            Ok(replies) => {
+                done.extend(replies.into_iter().map(|reply| reply.map_err(error::in_vain)));
+                Ok(done)
+            }
+            Err(failure) if done.is_empty() => Err(failure),
+            Err(Failure::Unknown(cause)) => {
+                done.extend((0..commands.count).map(|_| Err(cause.clone())));
+                Ok(done)
+            }
+            Err(Failure::NotSent(..)) => {
+                done.extend(not_served(commands.count));
+                Ok(done)
+            }
+        };
+        let _ = commands.caller.send(answer);
+    }
+}
+
+/// Answers for commands that no server took.
+fn not_served(count: usize) -> Replies {
+    let text = "TRYAGAIN no server took the command in time";
+    (0..count).map(|_| Err(error::server_error(text))).collect()
+}
+
+/// Removes the gate when its task ends, however it ends. Publishes that wait then fail.
+struct Working {
+    nodes: Weak<Nodes>,
+    slot: u16,
+    opened: bool,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if let Some(nodes) = self.nodes.upgrade().filter(|_| !self.opened) {
+            let gate = nodes.change().gates.remove(&self.slot);
+            drop(gate);
+        }
+    }
+}
+
+/// The publishes that a gate's task repeats, the oldest first.
+#[derive(Debug, Default)]
+struct Queue {
+    publishes: VecDeque<Repeated>,
+    /// The slot is not served: the oldest publish alone finds out when it is again.
+    probing: bool,
+    /// How many rounds in a row ended in a redirect.
+    redirects: u32,
+    pause: Pause,
+}
+
+/// How many redirects are followed without a pause. Two nodes may name each other for a while.
+const REDIRECTS: u32 = 3;
+
+/// Sends what waits at a gate until the gate can open.
+async fn work_off(nodes: Weak<Nodes>, slot: u16, former: Vec<Arc<Node>>) {
+    let mut working = Working {
+        nodes,
+        slot,
+        opened: false,
+    };
+    for node in former {
+        node.publisher.drained().await;
+    }
+    let mut queue = Queue::default();
+    loop {
+        let Some(nodes) = working.nodes.upgrade() else {
+            return;
+        };
+        let Some(answers) = queue.collect(&nodes, slot) else {
+            working.opened = true;
+            return;
+        };
+        if answers.is_empty() {
+            queue.expire();
+            let sent = queue.send(&nodes);
+            let mut answers = Vec::with_capacity(sent.len());
+            for (one, node, answer) in sent {
+                answers.push((one, node, answer.await));
+            }
+            queue.settle(&nodes, answers);
+        } else {
+            queue.settle(&nodes, answers);
+        }
+        if queue.probing || queue.redirects > REDIRECTS {
+            queue.pause.next().await;
+            let _ = nodes.learn().await;
+        }
+    }
+}
+
+/// A publish, the node that it was sent to, and the answer.
+type Answered = (Repeated, Arc<Node>, Answer);
+
+impl Queue {
+    /// Takes what waits at the gate. Returns the answers that came back, or opens the gate and
+    /// returns `None` when nothing has to be repeated.
+    fn collect(&mut self, nodes: &Nodes, slot: u16) -> Option<Vec<Answered>> {
+        let mut routes = nodes.change();
+        let waiting = routes.gates.get_mut(&slot)?.take();
+        if self.publishes.is_empty() && waiting.iter().all(|parked| parked.answer.is_none()) {
+            routes.gates.remove(&slot);
+            let node = routes.map.owner(slot);
+            for parked in waiting {
+                node.publisher.forward(parked.commands);
+            }
+            return None;
+        }
+        let mut answers = Vec::new();
+        for parked in waiting {
+            let one = Repeated::new(parked.commands, parked.since);
+            match parked.answer {
+                Some((node, answer)) => answers.push((one, node, answer)),
+                None => self.publishes.push_back(one),
+            }
+        }
+        Some(answers)
+    }
+
+    /// Answers the publishes whose time is over, and removes those whose caller has given up.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        for one in std::mem::take(&mut self.publishes) {
+            if one.commands.caller.is_closed() {
+                continue;
+            }
+            if now < one.deadline {
+                self.publishes.push_back(one);
+            } else {
+                one.finish();
+            }
+        }
+    }
+
+    /// Sends the publishes, the oldest first.
+    fn send(
+        &mut self,
+        nodes: &Nodes,
+    ) -> Vec<(Repeated, Arc<Node>, impl Future<Output = Answer> + use<>)> {
+        let all = self.publishes.len();
+        let count = if self.probing { all.min(1) } else { all };
+        let sending = self.publishes.drain(..count).map(|mut one| {
+            let (node, answer) = one.send(nodes);
+            (one, node, answer)
+        });
+        sending.collect()
+    }
+
+    /// Puts the publishes that are repeated back in front of the others.
+    fn settle(&mut self, nodes: &Nodes, answers: Vec<Answered>) {
+        self.probing = false;
+        let mut again = VecDeque::new();
+        let mut redirected = false;
+        for (one, node, answer) in answers {
+            let Some((mut one, reason)) = one.take(answer, nodes) else {
+                continue;
+            };
+            redirected = true;
+            match reason {
+                Undone::Moved { slot, to } => nodes.moved(slot, &to, &node),
+                Undone::Ask { to } => {
+                    let named = nodes.named(&to, &node);
+                    named.note_redirect();
+                    one.asked = Some(named);
+                }
+                Undone::NotReady | Undone::Unreachable => self.probing = true,
+            }
+            again.push_back(one);
+        }
+        self.redirects = if redirected { self.redirects + 1 } else { 0 };
+        again.append(&mut self.publishes);
+        self.publishes = again;
+    }
+}

@@ -1,0 +1,8 @@
+//! Redis Cluster: slots that move the old way, and primaries that die, under load.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod connect;
+mod failover;
+mod moving;
