@@ -14,10 +14,12 @@ use metrics::Counter;
 use tokio::time::Instant;
 
 use crate::domain::{Error, ErrorKind, Topic, TopicSettings};
-use crate::store::{Partition, Store};
+use crate::store::{Partition, Store, Trimmed};
 
 /// How long a credit is valid, in milliseconds. Other processes publish meanwhile.
 const CREDIT_LIVES: u64 = 10_000;
+/// How long a measurement may take while the last one still grants something.
+const MEASURED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a full topic counts as full without a new measurement.
 const FULL_LIVES: Duration = Duration::from_millis(100);
 
@@ -33,6 +35,8 @@ struct Gate {
     /// Resolved once: looking a counter up by its labels costs more than counting.
     published: Counter,
     credit: AtomicU64,
+    /// The rest of a credit that has expired. It is spent where the store cannot measure.
+    expired: AtomicU64,
     /// Messages that are admitted and may not be in the topic yet, where a measurement counts them.
     under_way: AtomicU64,
     measured: tokio::sync::Mutex<Option<Measured>>,
@@ -63,6 +67,7 @@ impl Gate {
             at: Partition::of(topic),
             published: metrics::counter!("redstart_published_total", "topic" => topic.to_string()),
             credit: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             measured: tokio::sync::Mutex::default(),
             expires: AtomicU64::new(0),
@@ -88,8 +93,17 @@ impl Gate {
     /// Cancels the credit if it has expired.
     fn expire(&self) {
         if self.age() > self.expires.load(Ordering::Relaxed) {
-            self.credit.store(0, Ordering::Release);
+            let rest = self.credit.swap(0, Ordering::AcqRel);
+            self.expired.fetch_max(rest, Ordering::AcqRel);
         }
+    }
+
+    /// Grants a credit for its time.
+    fn grant(&self, credit: u64) {
+        self.expires
+            .store(self.age() + CREDIT_LIVES, Ordering::Relaxed);
+        self.expired.store(0, Ordering::Release);
+        self.credit.store(credit, Ordering::Release);
     }
 }
 
@@ -188,13 +202,17 @@ impl Backlog {
                     .map_err(|e| nothing_appended(e, topic))?
             }
         };
-        // A measurement appends nothing, so repeating it after a lost answer is safe.
-        let topics = self.store.topics();
-        let state = match topics.trim(&gate.at).await {
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => topics.trim(&gate.at).await,
-            measured => measured,
-        }
-        .map_err(|e| nothing_appended(e, topic))?;
+        let expired = gate.expired.load(Ordering::Acquire);
+        let state = match self.measure(gate, expired > 0).await {
+            Ok(state) => state,
+            // The slot of the topic moves, or its server fails over. A publish may still work, and
+            // the last measurement bounds it.
+            Err(error) if expired > 0 && error.kind() == ErrorKind::Unavailable => {
+                gate.grant(expired);
+                return Ok(());
+            }
+            Err(error) => return Err(nothing_appended(error, topic)),
+        };
         let settings = if state.known {
             settings
         } else {
@@ -214,10 +232,27 @@ impl Backlog {
         if free == 0 {
             return full();
         }
-        gate.expires
-            .store(gate.age() + CREDIT_LIVES, Ordering::Relaxed);
-        gate.credit.store(credit(free, wanted), Ordering::Release);
+        gate.grant(credit(free, wanted));
         Ok(())
+    }
+
+    async fn measure(&self, gate: &Gate, in_haste: bool) -> Result<Trimmed, Error> {
+        let topics = self.store.topics();
+        let measuring = async {
+            // A measurement appends nothing, so repeating it after a lost answer is safe.
+            match topics.trim(&gate.at).await {
+                Err(error) if error.is_outcome_unknown() => topics.trim(&gate.at).await,
+                measured => measured,
+            }
+        };
+        if !in_haste {
+            return measuring.await;
+        }
+        let measured = tokio::time::timeout(MEASURED_WITHIN, measuring).await;
+        measured.unwrap_or_else(|_| {
+            let rule = "the store did not measure the backlog in time";
+            Err(Error::new(ErrorKind::Unavailable, "publish", rule))
+        })
     }
 }
 
@@ -244,7 +279,8 @@ mod tests {
 
     use super::*;
     use crate::adapters::memory::MemoryStore;
-    use crate::store::NewEntry;
+    use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+    use crate::store::{NewEntry, TopicsOp};
 
     #[test]
     fn a_credit_is_an_eighth_of_the_free_space_or_what_fits_of_the_wish() {
@@ -303,6 +339,45 @@ mod tests {
         let (admitted, refusal) = Backlog::new(store).admit(&topic, 5).await;
         assert_eq!(admitted.count, 3);
         assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
+    }
+
+    /// A store that cannot measure while a flag is set.
+    #[derive(Debug)]
+    struct Moving(std::sync::atomic::AtomicBool);
+
+    impl Decorator for Moving {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            next: Next<'a>,
+        ) -> crate::domain::BoxFuture<'a, Result<Answer, Error>> {
+            if matches!(op, Op::Topics(TopicsOp::Trim { .. })) && self.0.load(Ordering::Acquire) {
+                let error = Error::new(ErrorKind::Unavailable, "trim", "the slot moves");
+                return Box::pin(async { Err(error) });
+            }
+            next.run(op)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_expired_credit_is_spent_while_the_store_cannot_measure() {
+        let (topic, store) = limited_to(80).await;
+        let moving = Arc::new(Moving(false.into()));
+        let backlog = Backlog::new(Arc::new(Decorated::new(moving.clone(), store)));
+        drop(backlog.admit(&topic, 1).await);
+        moving.0.store(true, Ordering::Release);
+        let gate = backlog.gate(&topic);
+        gate.expires.store(0, Ordering::Relaxed);
+        while gate.age() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The measurement granted ten, and one was spent.
+        let (admitted, refusal) = backlog.admit(&topic, 12).await;
+        assert_eq!(admitted.count, 9, "not more than was granted");
+        assert_eq!(refusal.unwrap_err().kind(), ErrorKind::Unavailable);
+        moving.0.store(false, Ordering::Release);
+        let (_, refusal) = backlog.admit(&topic, 12).await;
+        assert!(refusal.is_ok());
     }
 
     #[tokio::test]

@@ -28,7 +28,10 @@ async fn refused(url: &str, namespace: Option<&str>) -> (ErrorKind, String) {
 async fn a_cluster_needs_its_own_url_and_a_namespace() {
     let (kind, told) = refused("redis+cluster://127.0.0.1:1", None).await;
     assert_eq!(kind, ErrorKind::Invalid);
-    assert!(told.contains("in a cluster a namespace is required"), "{told}");
+    assert!(
+        told.contains("in a cluster a namespace is required"),
+        "{told}"
+    );
 
     let server = Server::start();
     let url = server.url().replace("redis://", "redis+cluster://");
@@ -53,7 +56,10 @@ async fn health_and_the_doctor_ask_every_primary() {
     let inspect = container.store();
     inspect.inspect().try_write().await.unwrap();
     let servers = inspect.inspect().servers().await.unwrap();
-    let mut addresses: Vec<_> = servers.into_iter().map(|one| one.address.unwrap()).collect();
+    let mut addresses: Vec<_> = servers
+        .into_iter()
+        .map(|one| one.address.unwrap())
+        .collect();
     let address = |node: &Server| format!("127.0.0.1:{}", node.port());
     let mut expected: Vec<_> = cluster.nodes.iter().map(address).collect();
     addresses.sort();

@@ -162,6 +162,12 @@ impl Cluster {
         for node in [to, from] {
             self.nodes[node].command::<()>(&["CLUSTER", "SETSLOT", &slot, "NODE", &target]);
         }
+        // The new owner has a new epoch. Until all nodes know it, they may quarrel over the next move.
+        let epoch = epoch_of(&self.nodes[to], &target);
+        self.until("all nodes to know the new owner", || {
+            let knows = |node: &Server| epoch_of(node, &target) == epoch;
+            self.nodes.iter().all(knows)
+        });
     }
 
     /// Moves a slot with all its keys, the old way.
@@ -210,6 +216,14 @@ fn lines(node: &Server) -> Vec<String> {
     known.map(str::to_owned).collect()
 }
 
+/// The configuration epoch of a node, as `by` knows it.
+fn epoch_of(by: &Server, id: &str) -> String {
+    let all: String = by.command(&["CLUSTER", "NODES"]);
+    let line = all.lines().find(|line| line.starts_with(id));
+    let epoch = line.and_then(|line| line.split(' ').nth(6));
+    epoch.expect("a known node").to_owned()
+}
+
 fn start_node(settings: &[&str]) -> Server {
     let timeout = NODE_TIMEOUT.as_millis().to_string();
     Server::start_by(|| {
@@ -225,6 +239,8 @@ fn start_node(settings: &[&str]) -> Server {
             ["--appendfsync", "no"],
         ];
         let own = own.iter().flatten().copied();
-        own.chain(settings.iter().copied()).map(str::to_owned).collect()
+        own.chain(settings.iter().copied())
+            .map(str::to_owned)
+            .collect()
     })
 }

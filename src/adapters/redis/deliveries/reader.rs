@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::join_all;
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 use crate::adapters::redis::adapter::RedisAdapter;
 use crate::adapters::redis::net::{ReadFailure, ReaderConnection, Unblock, error};
 use crate::adapters::redis::resp::{Broken, Walk, reply};
@@ -13,6 +9,10 @@ use crate::domain::{BoxFuture, Error, ErrorKind, whole_millis};
 use crate::store::{
     DeliveryId, Fetched, GroupAt, Interrupt, Lane, Opened, Opening, Reader, Source,
 };
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 /// What a reply says of its own length is believed up to this.
 const MAX_RESERVE: usize = 10_000;
@@ -42,7 +42,8 @@ impl RedisAdapter {
                 lane: source.lane,
                 key: key(source),
             };
-            let together = |part: &&mut Part| self.net.share_a_slot(&part.streams[0].key, &stream.key);
+            let together =
+                |part: &&mut Part| self.net.share_a_slot(&part.streams[0].key, &stream.key);
             if let Some(part) = parts.iter_mut().find(together) {
                 part.streams.push(stream);
                 continue;

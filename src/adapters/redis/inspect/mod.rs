@@ -27,7 +27,9 @@ impl RedisAdapter {
         let mut packed = Vec::new();
         pack(&mut packed, &[b"PING"]);
         let primaries = self.net.primaries("ping").await?;
-        let asked = primaries.iter().map(|one| one.send("ping", packed.clone(), 1));
+        let asked = primaries
+            .iter()
+            .map(|one| one.send("ping", packed.clone(), 1));
         for replies in join_all(asked).await {
             for reply in replies? {
                 reply.map_err(|e| error::sent("ping", e))?;

@@ -4,6 +4,7 @@ mod append_once;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,9 @@ use crate::store::{Appended, Fields, Log, NewEntry, Partition};
 /// A pipeline is cut at this many entries or bytes, whichever comes first.
 const PIPELINE_ENTRIES: usize = 512;
 const PIPELINE_BYTES: usize = 1024 * 1024;
+/// Numbers the calls of all publishers.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
 /// How many of a batch are sent before the first one's replies are there.
 const PIPELINES: usize = 2;
 
@@ -61,6 +65,8 @@ impl RedisAdapter {
         entries: &[NewEntry],
     ) -> Vec<Result<Appended, Error>> {
         let log = self.keys.log(at);
+        // Tells the pipelines of this call from those of others.
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
         let mut results = Vec::with_capacity(entries.len());
         let mut under_way = UnderWay(VecDeque::new());
         let mut rest = entries;
@@ -77,7 +83,9 @@ impl RedisAdapter {
                 .max(1);
             let (now, later) = rest.split_at(cut);
             rest = later;
-            under_way.0.push_back(Box::pin(self.append_some(&log, now)));
+            under_way
+                .0
+                .push_back(Box::pin(self.append_some((&log, call), now)));
             if under_way.0.len() > PIPELINES {
                 results.extend(under_way.first().await);
             }
@@ -94,7 +102,7 @@ impl RedisAdapter {
     /// Sends one pipeline at once; the fates of its entries can be waited for.
     fn append_some(
         &self,
-        log: &str,
+        (log, call): (&str, u64),
         entries: &[NewEntry],
     ) -> impl Future<Output = Vec<Result<Appended, Error>>> + Send + use<> {
         let (size, count) = (
@@ -105,7 +113,7 @@ impl RedisAdapter {
         for entry in entries {
             xadd(&mut packed, log, entry);
         }
-        let sent = self.net.publish("publish", log, packed, count);
+        let sent = self.net.publish("publish", (log, call), packed, count);
         async move {
             match sent.await {
                 Ok(replies) => replies.into_iter().map(appended).collect(),

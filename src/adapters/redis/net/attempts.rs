@@ -81,6 +81,9 @@ impl Attempts {
                 }
             }
         }
+        // After a pause the slot may be elsewhere. A node that is told of a key that does not move to it
+        // any more could create that key a second time.
+        self.asked = None;
         self.pause.next().await;
         // Without an answer the next attempt goes to the same node.
         let _ = nodes.learn().await;

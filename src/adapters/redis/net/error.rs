@@ -5,6 +5,7 @@ use std::io;
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 
 use super::denial::missing_right;
+use super::redirect::{Undone, undone};
 use crate::domain::{Error, ErrorKind};
 
 /// Whether the server refused the client's certificate, or its absence, by an alert of TLS.
@@ -28,13 +29,7 @@ const CONNECT: &str = "connect";
 /// Decides by an error of the redis crate what became of a command that was sent.
 fn kind_of(error: &RedisError) -> ErrorKind {
     match error.kind() {
-        Kind::Server(
-            ServerErrorKind::BusyLoading
-            | ServerErrorKind::ReadOnly
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::MasterDown,
-        ) => ErrorKind::Unavailable,
+        _ if undone(error) == Some(Undone::NotReady) => ErrorKind::Unavailable,
         // The server sends this in place of the first reply, and closes the connection.
         Kind::Server(ServerErrorKind::ResponseError)
             if error.detail() == Some("max number of clients reached") =>

@@ -16,6 +16,8 @@ pub(super) struct Parked {
     pub(super) since: Instant,
     /// The answer so far and the node that gave it; `None` when nothing was sent yet.
     pub(super) answer: Option<(Arc<Node>, Answer)>,
+    /// A younger publish of the same call was done, so this one is too late.
+    pub(super) overtaken: bool,
 }
 
 /// The publishes of a slot that wait, the oldest first.
@@ -49,6 +51,7 @@ impl Gate {
             commands,
             since: Instant::now(),
             answer: Some((by, answer)),
+            overtaken: false,
         };
         self.waiting.insert(self.returned, parked);
         self.returned += 1;
@@ -60,7 +63,15 @@ impl Gate {
             commands,
             since: Instant::now(),
             answer: None,
+            overtaken: false,
         });
+    }
+
+    /// Notes that a younger publish of a call was done than those that came back.
+    pub(super) fn overtaken(&mut self, call: u64) {
+        for parked in &mut self.waiting {
+            parked.overtaken |= parked.commands.call == call && parked.answer.is_some();
+        }
     }
 
     /// Whether the caller must start the task that works the gate off: true once.

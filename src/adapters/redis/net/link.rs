@@ -72,6 +72,8 @@ pub(super) type Answer = Result<Replies, Failure>;
 pub(super) struct Commands {
     /// The slot, if the commands return to the link's [`TakesBack`] when they were not done.
     pub(super) slot: Option<u16>,
+    /// The call of the publisher. Its commands keep their order or fail.
+    pub(super) call: u64,
     pub(super) packed: Vec<u8>,
     pub(super) count: usize,
     pub(super) caller: oneshot::Sender<Answer>,
@@ -97,6 +99,10 @@ pub(super) trait TakesBack: fmt::Debug + Send + Sync {
     /// Takes commands that the server at `address` has not done, or has not done completely. `answer`
     /// is the caller's answer if they are not repeated.
     fn take_back(&self, address: &Arc<str>, commands: Commands, answer: Answer);
+
+    /// Says that the server has done younger commands of a call: the older ones that it gave back are
+    /// too late.
+    fn overtaken(&self, slot: u16, call: u64);
 }
 
 #[derive(Debug)]
@@ -159,11 +165,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    pub(super) fn new(
-        server: Server,
-        name: &'static str,
-        takes_back: Weak<dyn TakesBack>,
-    ) -> Self {
+    pub(super) fn new(server: Server, name: &'static str, takes_back: Weak<dyn TakesBack>) -> Self {
         let inner = Inner {
             server,
             name,
@@ -182,13 +184,24 @@ impl Link {
     /// Dropping the future may come too late to keep the commands from being sent.
     pub(super) fn send(
         &self,
+        packed: Vec<u8>,
+        count: usize,
+    ) -> impl Future<Output = Answer> + Send + use<> {
+        self.send_in_order(None, 0, packed, count)
+    }
+
+    /// The same for commands that the link gives back when they were not done.
+    pub(super) fn send_in_order(
+        &self,
         slot: Option<u16>,
+        call: u64,
         packed: Vec<u8>,
         count: usize,
     ) -> impl Future<Output = Answer> + Send + use<> {
         let (caller, answer) = oneshot::channel();
         let commands = Commands {
             slot,
+            call,
             packed,
             count,
             caller,
@@ -216,7 +229,7 @@ impl Link {
 
     /// Waits until all commands that were sent before have been answered or taken back.
     pub(super) fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
-        let answer = self.is_used().then(|| self.send(None, Vec::new(), 0));
+        let answer = self.is_used().then(|| self.send(Vec::new(), 0));
         async move {
             if let Some(answer) = answer {
                 // A failure ends the wait, too: nothing is under way then.
@@ -313,6 +326,11 @@ impl Inner {
     }
 }
 
+/// Whether the server has not run the command of a reply.
+fn is_not_done(reply: &Result<Bytes, RedisError>) -> bool {
+    reply.as_ref().is_err_and(|cause| undone(cause).is_some())
+}
+
 /// Runs the task and counts how often it is polled.
 async fn counted(traffic: Traffic) {
     let shared = Arc::clone(&traffic.shared);
@@ -348,6 +366,8 @@ struct Traffic {
     heard: Instant,
     /// The server has answered that it no longer serves this connection.
     unsound: bool,
+    /// The slots and calls of commands that were given back, while later ones are under way.
+    given_back: Vec<(u16, u64)>,
     out: Vec<u8>,
 }
 
@@ -370,6 +390,7 @@ impl Traffic {
             busy: false,
             heard: Instant::now(),
             unsound: false,
+            given_back: Vec::new(),
             out: Vec::new(),
         }
     }
@@ -556,25 +577,47 @@ impl Traffic {
                 };
                 if let Err(cause) = &reply {
                     self.unsound |= !is_sound(cause);
-                    first.undone |= undone(cause).is_some();
+                    first.undone |= is_not_done(&reply);
                 }
                 first.replies.push(reply);
             }
             if let Some(done) = self.waiting.pop_front() {
                 self.under_way -= done.commands.packed.len();
-                if done.undone {
-                    self.give_back(done.commands, Ok(done.replies));
-                } else {
-                    let _ = done.commands.caller.send(Ok(done.replies));
-                }
+                self.hand_on(done);
             }
         }
+        self.given_back.clear();
         Ok(())
+    }
+
+    fn hand_on(&mut self, done: Waiting) {
+        let Waiting {
+            commands,
+            replies,
+            undone: is_undone,
+        } = done;
+        let place = commands.slot.map(|slot| (slot, commands.call));
+        if let Some((slot, call)) = place.filter(|place| self.given_back.contains(place))
+            && replies.iter().any(|reply| !is_not_done(reply))
+            && let Some(takes_back) = self.takes_back.upgrade()
+        {
+            takes_back.overtaken(slot, call);
+        }
+        if is_undone {
+            self.given_back.extend(place);
+            self.give_back(commands, Ok(replies));
+        } else {
+            let _ = commands.caller.send(Ok(replies));
+        }
     }
 
     /// Gives commands that were not done back, if somebody repeats them; else answers their caller.
     fn give_back(&self, commands: Commands, answer: Answer) {
-        match self.takes_back.upgrade().filter(|_| commands.slot.is_some()) {
+        match self
+            .takes_back
+            .upgrade()
+            .filter(|_| commands.slot.is_some())
+        {
             Some(takes_back) => takes_back.take_back(self.server.address(), commands, answer),
             None => drop(commands.caller.send(answer)),
         }
@@ -584,6 +627,7 @@ impl Traffic {
     fn fail(&mut self, cause: &RedisError) {
         self.socket = None;
         self.under_way = 0;
+        self.given_back.clear();
         for waiting in self.waiting.drain(..) {
             let failure = Failure::Unknown(cause.clone());
             let _ = waiting.commands.caller.send(Err(failure));

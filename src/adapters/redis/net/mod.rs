@@ -92,7 +92,7 @@ impl Primary {
         packed: Vec<u8>,
         commands: usize,
     ) -> Result<Replies, Error> {
-        let answer = self.node.publisher.send(None, packed, commands).await;
+        let answer = self.node.publisher.send(packed, commands).await;
         answer.map_err(|failure| failure.into_error(operation))
     }
 }
@@ -126,7 +126,8 @@ impl Net {
             return Err(Error::new(ErrorKind::Invalid, "connect", rule));
         }
         let nodes = Nodes::new(servers, clustered);
-        let nodes = nodes.ok_or_else(|| Error::new(ErrorKind::Invalid, "Redis URL", "names no server"))?;
+        let nodes =
+            nodes.ok_or_else(|| Error::new(ErrorKind::Invalid, "Redis URL", "names no server"))?;
         Ok(Self { nodes })
     }
 
@@ -199,7 +200,10 @@ impl Net {
         let mut by_node: Vec<(Arc<node::Node>, Vec<usize>)> = Vec::new();
         for (number, (key, _)) in commands.iter().enumerate() {
             let owner = self.nodes.owner(self.nodes.slot(key));
-            match by_node.iter_mut().find(|(node, _)| Arc::ptr_eq(node, &owner)) {
+            match by_node
+                .iter_mut()
+                .find(|(node, _)| Arc::ptr_eq(node, &owner))
+            {
                 Some((_, numbers)) => numbers.push(number),
                 None => by_node.push((owner, vec![number])),
             }
@@ -224,7 +228,10 @@ impl Net {
                 Single::Done(value) => value,
                 Single::Again => {
                     let again = self.run(operation, key, async |connection| {
-                        connection.req_packed_command(command).await
+                        connection
+                            .req_packed_command(command)
+                            .await?
+                            .extract_error()
                     });
                     again.await?
                 }
@@ -255,9 +262,7 @@ impl Net {
         };
         match ran.await {
             Ok(replies) => Ok(replies.into_iter().map(single).collect()),
-            Err(pool::Failure::NotSent(cause))
-                if self.is_clustered() && cause.is_passing() =>
-            {
+            Err(pool::Failure::NotSent(cause)) if self.is_clustered() && cause.is_passing() => {
                 Ok((0..count).map(|_| Single::Again).collect())
             }
             Err(failure) => Err(node.pool.error(operation, failure)),
@@ -280,16 +285,22 @@ impl Net {
     }
 
     /// Sends packed commands on the publisher's link, in the order of the calls to this function.
-    /// Commands that were certainly not done are repeated in that order.
+    /// Commands that were certainly not done are repeated. Those of one publisher's `call` keep their
+    /// order: where a server has done a younger one, the older ones fail.
     pub(super) fn publish(
         &self,
         operation: &'static str,
-        key: &str,
+        (key, call): (&str, u64),
         packed: Vec<u8>,
         commands: usize,
     ) -> impl Future<Output = Result<Replies, Error>> + Send + use<> {
-        let answer = self.nodes.publish(self.nodes.slot(key), packed, commands);
-        async move { answer.await.map_err(|failure| failure.into_error(operation)) }
+        let slot = self.nodes.slot(key);
+        let answer = self.nodes.publish(slot, call, packed, commands);
+        async move {
+            answer
+                .await
+                .map_err(|failure| failure.into_error(operation))
+        }
     }
 
     /// Sends packed commands on the publisher's link of the node that holds a key. Follows redirects,
@@ -302,8 +313,14 @@ impl Net {
         commands: usize,
     ) -> Result<Replies, Error> {
         self.nodes.ready(operation).await?;
-        self.send(operation, key, || packed.to_vec(), commands, Kind::Impatient)
-            .await
+        self.send(
+            operation,
+            key,
+            || packed.to_vec(),
+            commands,
+            Kind::Impatient,
+        )
+        .await
     }
 
     /// Sends packed commands on the link that reads for operators.
@@ -316,7 +333,8 @@ impl Net {
     ) -> Result<Replies, Error> {
         self.nodes.ready(operation).await?;
         let pack = || packed.clone();
-        self.send(operation, key, pack, commands, Kind::Looker).await
+        self.send(operation, key, pack, commands, Kind::Looker)
+            .await
     }
 
     /// Sends packed commands on a link, and again while one of them was certainly not done. The
@@ -346,7 +364,7 @@ impl Net {
                 Kind::Publisher | Kind::Impatient => &node.publisher,
                 Kind::Looker => &node.looker,
             };
-            let answer = link.send(None, packed, step * commands).await;
+            let answer = link.send(packed, step * commands).await;
             let answer = answer.map(|replies| -> Replies {
                 replies.into_iter().skip(step - 1).step_by(step).collect()
             });
@@ -367,9 +385,18 @@ impl Net {
                 continue;
             }
             let clustered = nodes.is_clustered();
-            let in_vain = |cause| if clustered { error::in_vain(cause) } else { cause };
+            let in_vain = |cause| {
+                if clustered {
+                    error::in_vain(cause)
+                } else {
+                    cause
+                }
+            };
             return match answer {
-                Ok(replies) => Ok(replies.into_iter().map(|one| one.map_err(in_vain)).collect()),
+                Ok(replies) => Ok(replies
+                    .into_iter()
+                    .map(|one| one.map_err(in_vain))
+                    .collect()),
                 Err(failure) => Err(failure.into_error(operation)),
             };
         }
@@ -400,7 +427,7 @@ impl Net {
     /// where one node has loaded it.
     async fn load(&self, operation: &'static str, call: &Call) -> Result<(), Error> {
         let loading = self.nodes.all().into_iter().map(|node| async move {
-            let answer = node.publisher.send(None, call.packed_load(), 1).await;
+            let answer = node.publisher.send(call.packed_load(), 1).await;
             let mut replies = answer.map_err(|failure| failure.into_error(operation))?;
             let missing = || Err(reply::unexpected("no reply"));
             let reply = replies.pop().unwrap_or_else(missing);

@@ -300,8 +300,10 @@ fn close(routes: &mut Routes, slot: u16, former: &Arc<Node>) {
 async fn ask(node: &Node) -> Result<Vec<Range>, Failure> {
     let mut packed = Vec::new();
     pack(&mut packed, &[b"CLUSTER", b"SLOTS"]);
-    let mut replies = node.looker.send(None, packed, 1).await?;
-    let reply = replies.pop().unwrap_or_else(|| Err(reply::unexpected("no reply")));
+    let mut replies = node.looker.send(packed, 1).await?;
+    let reply = replies
+        .pop()
+        .unwrap_or_else(|| Err(reply::unexpected("no reply")));
     let ranges = reply
         .and_then(|reply| redis::parse_redis_value(&reply))
         .and_then(slots::read)

@@ -29,6 +29,7 @@ impl Nodes {
     pub(super) fn publish(
         &self,
         slot: u16,
+        call: u64,
         packed: Vec<u8>,
         count: usize,
     ) -> impl Future<Output = Answer> + Send + use<> {
@@ -36,13 +37,15 @@ impl Nodes {
             let routes = self.routes();
             if !routes.gates.contains_key(&slot) {
                 let node = routes.map.owner(slot);
-                return Either::Left(node.publisher.send(Some(slot), packed, count));
+                let publisher = &node.publisher;
+                return Either::Left(publisher.send_in_order(Some(slot), call, packed, count));
             }
         }
         let mut routes = self.change();
         let (caller, answer) = oneshot::channel();
         let commands = Commands {
             slot: Some(slot),
+            call,
             packed,
             count,
             caller,
@@ -86,19 +89,26 @@ impl TakesBack for Nodes {
         gate.take_back(commands, former, answer);
         self.work_off(slot, gate);
     }
+
+    fn overtaken(&self, slot: u16, call: u64) {
+        if let Some(gate) = self.change().gates.get_mut(&slot) {
+            gate.overtaken(call);
+        }
+    }
 }
 
 impl Nodes {
     /// Whether commands with this answer are repeated.
     fn repeats(&self, answer: &Answer) -> bool {
         match answer {
-            Ok(replies) => replies.iter().filter_map(|reply| reply.as_ref().err()).any(
-                |cause| match undone(cause) {
+            Ok(replies) => replies
+                .iter()
+                .filter_map(|reply| reply.as_ref().err())
+                .any(|cause| match undone(cause) {
                     Some(Undone::NotReady) => true,
                     Some(_) => self.is_clustered(),
                     None => false,
-                },
-            ),
+                }),
             Err(Failure::NotSent(_, cause)) => self.is_clustered() && cause.is_passing(),
             Err(Failure::Unknown(_)) => false,
         }
@@ -135,8 +145,7 @@ impl Repeated {
         let reason = match &answer {
             Err(Failure::NotSent(..)) if nodes.repeats(&answer) => Undone::Unreachable,
             Err(_) => {
-                self.last = Some(answer);
-                self.finish();
+                self.finish_with(answer);
                 return None;
             }
             Ok(replies) => {
@@ -144,15 +153,13 @@ impl Repeated {
                 let first = replies.iter().position(|reply| of(reply).is_some());
                 let reason = first.and_then(|first| of(&replies[first]));
                 let (Some(first), Some(reason)) = (first, reason) else {
-                    self.last = Some(answer);
-                    self.finish();
+                    self.finish_with(answer);
                     return None;
                 };
                 // A younger command was done: repeating the older one would break the order.
                 let in_order = replies[first..].iter().all(|reply| of(reply).is_some());
                 if !in_order || !nodes.repeats(&answer) {
-                    self.last = Some(answer);
-                    self.finish();
+                    self.finish_with(answer);
                     return None;
                 }
                 self.cut(first);
@@ -196,7 +203,7 @@ impl Repeated {
         } else {
             (self.commands.packed.clone(), self.commands.count)
         };
-        let answer = node.publisher.send(None, packed, count);
+        let answer = node.publisher.send(packed, count);
         let answer = async move {
             let replies = answer.await?;
             // The answers to ASKING stand before the others.
@@ -204,6 +211,12 @@ impl Repeated {
             Ok(replies.into_iter().skip(step - 1).step_by(step).collect())
         };
         (node, answer)
+    }
+
+    /// Answers the caller with an answer to the commands that are left.
+    fn finish_with(mut self, answer: Answer) {
+        self.last = Some(answer);
+        self.finish();
     }
 
     /// Answers the caller with what is known.
@@ -217,7 +230,11 @@ impl Repeated {
         let last = last.unwrap_or_else(|| Ok(not_served(commands.count)));
         let answer = match last {
             Ok(replies) => {
-                done.extend(replies.into_iter().map(|reply| reply.map_err(error::in_vain)));
+                done.extend(
+                    replies
+                        .into_iter()
+                        .map(|reply| reply.map_err(error::in_vain)),
+                );
                 Ok(done)
             }
             Err(failure) if done.is_empty() => Err(failure),
@@ -301,6 +318,9 @@ async fn work_off(nodes: Weak<Nodes>, slot: u16, former: Vec<Arc<Node>>) {
             queue.settle(&nodes, answers);
         }
         if queue.probing || queue.redirects > REDIRECTS {
+            // After a pause the slot may be elsewhere. A node that is told of a key that does not move
+            // to it any more could create that key a second time.
+            queue.publishes.iter_mut().for_each(|one| one.asked = None);
             queue.pause.next().await;
             let _ = nodes.learn().await;
         }
@@ -328,6 +348,7 @@ impl Queue {
         for parked in waiting {
             let one = Repeated::new(parked.commands, parked.since);
             match parked.answer {
+                Some((_, answer)) if parked.overtaken => one.finish_with(answer),
                 Some((node, answer)) => answers.push((one, node, answer)),
                 None => self.publishes.push_back(one),
             }

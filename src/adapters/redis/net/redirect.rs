@@ -40,6 +40,9 @@ pub(super) enum Undone {
     Unreachable,
 }
 
+/// What a server says of a script that names a key of a moving slot.
+const NOT_LOCAL: &str = "attempted to access a non local key";
+
 /// What an error says of the command that failed; for a pipeline, of its first one. `None` when the
 /// command may have been done, or when a repeat would not help.
 pub(super) fn undone(error: &RedisError) -> Option<Undone> {
@@ -59,6 +62,8 @@ pub(super) fn of_server(error: &ServerError) -> Option<Undone> {
             to: Address::read(words().nth(1)?)?,
         },
         "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "READONLY" => Undone::NotReady,
+        // `trim.lua` alone names keys that its call does not, and a repeat of it does no harm.
+        _ if error.details().is_some_and(|text| text.contains(NOT_LOCAL)) => Undone::NotReady,
         _ => return None,
     })
 }
@@ -107,8 +112,15 @@ mod tests {
             ("TRYAGAIN Multiple keys request", Some(Undone::NotReady)),
             ("CLUSTERDOWN Hash slot not served", Some(Undone::NotReady)),
             ("LOADING Redis is loading", Some(Undone::NotReady)),
-            ("MASTERDOWN Link with MASTER is down", Some(Undone::NotReady)),
+            (
+                "MASTERDOWN Link with MASTER is down",
+                Some(Undone::NotReady),
+            ),
             ("READONLY You can't write", Some(Undone::NotReady)),
+            (
+                "ERR Script attempted to access a non local key in a cluster node script: 00ff",
+                Some(Undone::NotReady),
+            ),
             ("OOM command not allowed", None),
             ("NOGROUP No such key", None),
             ("CROSSSLOT Keys in request", None),

@@ -119,7 +119,10 @@ impl<N> SlotMap<N> {
             numbers.push(0);
         }
         let mut owners: Vec<Arc<N>> = Vec::new();
-        for node in numbers.iter().filter_map(|one| self.nodes.get(usize::from(*one))) {
+        for node in numbers
+            .iter()
+            .filter_map(|one| self.nodes.get(usize::from(*one)))
+        {
             if !owners.iter().any(|known| Arc::ptr_eq(known, node)) {
                 owners.push(Arc::clone(node));
             }
