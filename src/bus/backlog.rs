@@ -349,7 +349,7 @@ mod tests {
         fn call<'a>(
             &'a self,
             op: Op<'a>,
-            next: Next<'a>,
+            mut next: Next<'a>,
         ) -> crate::domain::BoxFuture<'a, Result<Answer, Error>> {
             if matches!(op, Op::Topics(TopicsOp::Trim { .. })) && self.0.load(Ordering::Acquire) {
                 let error = Error::new(ErrorKind::Unavailable, "trim", "the slot moves");

@@ -140,6 +140,9 @@ pub(in crate::adapters::redis) struct Link {
     inner: Arc<Inner>,
 }
 
+/// What a caller of another runtime than the task's must watch.
+type Foreign = (Arc<Inner>, Arc<Shared>);
+
 #[derive(Debug)]
 struct Inner {
     server: Server,
@@ -244,7 +247,7 @@ impl Link {
     }
 
     /// Queues commands. Returns their number, and what a caller of another runtime must watch.
-    fn put(&self, commands: Commands) -> (u64, Option<(Arc<Inner>, Arc<Shared>)>) {
+    fn put(&self, commands: Commands) -> (u64, Option<Foreign>) {
         let here = runtime::Handle::try_current().ok().map(|here| here.id());
         let mut current = self.inner.current();
         self.inner.keep_running(&mut current);
