@@ -98,6 +98,7 @@ impl ContainerBuilder {
     /// | `redis://[user:password@]host[:port][/database]` | in plain text |
     /// | `rediss://…` | by TLS; needs feature `tls` |
     /// | `unix:///path[?user=…&pass=…&db=…]` | through a unix socket |
+    /// | `redis+cluster://[user:password@]host[:port],…`, `rediss+cluster://…` | to a [Redis Cluster](crate::docs::cluster), of which it names some nodes |
     ///
     /// Percent-encode symbols in the user name and the password. [`connect`](Self::connect) refuses
     /// every other part, such as `?db=` after a host, and a user without a password.

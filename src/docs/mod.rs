@@ -8,6 +8,7 @@
 //! | [`reliability`] | how the promises were tested, with the results |
 //! | [`performance`] | how fast Redstart is beside a hand-written loop, and how to measure it |
 //! | [`production`] | running in production: server, settings, units, limits, updates, alerts, the day of dead letters |
+//! | [`cluster`] | Redis Cluster: URL, namespace, what a moving slot and a failover do |
 //! | [`security`] | access rules, TLS, secrets, hostile input |
 //! | [`metrics`] | the metrics, traces and events |
 //! | [`observability`] | metrics, traces, logs, alerts, the dashboard and scaling, and where to look first |
@@ -105,6 +106,9 @@ pub mod performance {}
 
 #[doc = include_str!("production.md")]
 pub mod production {}
+
+#[doc = include_str!("cluster.md")]
+pub mod cluster {}
 
 #[doc = include_str!("reliability.md")]
 pub mod reliability {}

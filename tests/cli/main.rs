@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
 mod dead;
 mod dead_edit;
 mod demo;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use redstart::extract::Payload;
-use redstart::{Container, Envelope, ErrorKind, Topic};
+use redstart::{Container, Delivery, Envelope, ErrorKind, Topic};
 use tokio::sync::mpsc;
 
 use crate::support::cluster::Cluster;
-use crate::support::{PATIENCE, drained, finish, group, topic, until};
+use crate::support::{PATIENCE, drained, finish, group, signal, topic, until};
 
 /// How long replication may be behind: a failover can lose what was acknowledged in this time before
 /// the primary died.
@@ -58,7 +58,7 @@ async fn publishers_and_readers_outlast_a_primary_that_dies() {
     let slot = cluster.slot(&format!("{{{namespace}:orders}}:log"));
     let victim = cluster.owner(0, slot);
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |Payload(n): Payload<u32>| {
+    let handler = move |Payload(n): Payload<u32>, _: Delivery| {
         let _ = sender.send(n);
         async {}
     };
@@ -114,6 +114,55 @@ async fn publishers_and_readers_outlast_a_primary_that_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_stands_still_is_left() {
+    let cluster = Cluster::start_with(3, 1, &["--cluster-require-full-coverage", "no"]);
+    let namespace = cluster.namespace();
+    let container = cluster.builder(&namespace).connect().await.unwrap();
+    let orders = topic("orders");
+    let slot = cluster.slot(&format!("{{{namespace}:orders}}:log"));
+    let victim = cluster.owner(0, slot);
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let handler = move |Payload(n): Payload<u32>, _: Delivery| {
+        let _ = sender.send((n, Instant::now()));
+        async {}
+    };
+    let _subscription = container.bus().subscribe(&orders, handler).await.unwrap();
+
+    let mut stopped: Option<Instant> = None;
+    let mut resumed = 0;
+    let history = publish(&container, &orders, |history| {
+        let count = history.acknowledged.len();
+        match stopped {
+            None if count >= 200 => {
+                signal(cluster.nodes[victim].pid(), "STOP");
+                stopped = Some(Instant::now());
+            }
+            Some(at) => resumed += u32::from(history.acknowledged[count - 1].1 > at),
+            None => {}
+        }
+        resumed >= 200
+    })
+    .await;
+    let last = history.acknowledged[history.acknowledged.len() - 1];
+    // The readers do not wait for the stopped server to break their connections.
+    let at = loop {
+        let (n, at) = crate::support::next(&mut received).await;
+        if n == last.0 {
+            break at;
+        }
+    };
+    println!(
+        "published again after {:?}, the last one handled {:?} later",
+        history.acknowledged[200].1 - stopped.unwrap(),
+        at.saturating_duration_since(last.1)
+    );
+    signal(cluster.nodes[victim].pid(), "CONT");
+    cluster.until_whole();
+    drained(&container, &orders, &group("billing")).await;
+    finish(container).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_comes_back_as_a_replica_is_left() {
     let cluster = Cluster::start_with(3, 1, &["--cluster-require-full-coverage", "no"]);
     let namespace = cluster.namespace();
@@ -122,7 +171,7 @@ async fn a_primary_that_comes_back_as_a_replica_is_left() {
     let slot = cluster.slot(&format!("{{{namespace}:orders}}:log"));
     let victim = cluster.owner(0, slot);
     let (sender, mut received) = mpsc::unbounded_channel();
-    let handler = move |Payload(n): Payload<u32>| {
+    let handler = move |Payload(n): Payload<u32>, _: Delivery| {
         let _ = sender.send(n);
         async {}
     };

@@ -6,3 +6,4 @@ mod support;
 mod connect;
 mod failover;
 mod moving;
+mod roles;

@@ -348,7 +348,7 @@ async fn a_deduplicated_publish_waits_for_its_slot_and_is_done_once() {
         .begin_move(ground.slot, ground.from, ground.to);
     let envelope = Envelope::new("n", &5_u32).unwrap();
     let options = PublishOptions::new().with_deduplication(Duration::from_secs(3600));
-    let publishing = bus.publish_with(&orders, &envelope, options.clone());
+    let publishing = bus.publish_with(&orders, &envelope, options);
     let moving = async {
         // The script meets the slot while it moves.
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -14,6 +14,22 @@ const SHIPPED: [(&str, &str); 6] = [
     ("janitor", include_str!("../../src/docs/acl/janitor.acl")),
 ];
 
+/// The access rules of the roles. The password of each is its name and `-secret`.
+pub(crate) fn acl_file() -> tempfile::NamedTempFile {
+    let mut lines = "user default on nopass ~* &* +@all\n".to_owned();
+    for (role, line) in SHIPPED {
+        assert_eq!(
+            line.matches(" off ").count(),
+            1,
+            "{role}: shipped without a way in"
+        );
+        lines.push_str(&line.replace(" off ", &format!(" on >{role}-secret ")));
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), lines).unwrap();
+    file
+}
+
 pub(crate) struct Roles {
     pub(crate) server: Server,
     _file: tempfile::NamedTempFile,
@@ -22,17 +38,7 @@ pub(crate) struct Roles {
 impl Roles {
     /// Namespace `shop` is set up, which no role but the operator may do.
     pub(crate) async fn start() -> Self {
-        let mut lines = "user default on nopass ~* &* +@all\n".to_owned();
-        for (role, line) in SHIPPED {
-            assert_eq!(
-                line.matches(" off ").count(),
-                1,
-                "{role}: shipped without a way in"
-            );
-            lines.push_str(&line.replace(" off ", &format!(" on >{role}-secret ")));
-        }
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), lines).unwrap();
+        let file = acl_file();
         let path = file.path().to_str().unwrap().to_owned();
         let roles = Self {
             server: Server::start_with(&["--aclfile", &path, "--enable-debug-command", "local"]),

@@ -475,7 +475,7 @@ mod tests {
         for (cause, part) in [
             ("OOM command not allowed", "maxmemory"),
             ("MISCONF unable to persist", "disk"),
-            ("is a node of a Redis Cluster", "not a node of a cluster"),
+            ("is a node of a Redis Cluster", "redis+cluster://"),
             ("BUSY", "the server's log"),
         ] {
             let found = refused(cause);

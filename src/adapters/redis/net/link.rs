@@ -34,6 +34,9 @@ const BATCH: usize = 1024 * 1024;
 /// How many bytes of commands may be unanswered.
 const UNDER_WAY: usize = 4 * BATCH;
 
+/// How often somebody is told of a silent server.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
 /// A task that has not been polled for this long is not driven: it waits for the server no longer
 /// than for a reply.
 const PATIENCE: Duration = RESPONSE_TIMEOUT.saturating_add(Duration::from_secs(1));
@@ -99,6 +102,9 @@ pub(super) trait TakesBack: fmt::Debug + Send + Sync {
     /// Takes commands that the server at `address` has not done, or has not done completely. `answer`
     /// is the caller's answer if they are not repeated.
     fn take_back(&self, address: &Arc<str>, commands: Commands, answer: Answer);
+
+    /// Says that the server has been silent for a while, or has broken the connection.
+    fn silent(&self);
 
     /// Says that the server has done younger commands of a call: the older ones that it gave back are
     /// too late.
@@ -367,6 +373,8 @@ struct Traffic {
     busy: bool,
     /// When the server last sent something, or when the task began to wait for it.
     heard: Instant,
+    /// How long the server must be silent before somebody is told, or the connection fails.
+    patience: Duration,
     /// The server has answered that it no longer serves this connection.
     unsound: bool,
     /// The slots and calls of commands that were given back, while later ones are under way.
@@ -392,6 +400,7 @@ impl Traffic {
             under_way: 0,
             busy: false,
             heard: Instant::now(),
+            patience: TELL_EVERY,
             unsound: false,
             given_back: Vec::new(),
             out: Vec::new(),
@@ -550,17 +559,27 @@ impl Traffic {
         let may_write = self.under_way < UNDER_WAY;
         let shared = Arc::clone(&self.shared);
         let began = std::time::Instant::now();
-        let limit = self.heard + RESPONSE_TIMEOUT;
+        let patience = self.patience.min(RESPONSE_TIMEOUT);
+        let limit = self.heard + patience;
         let remaining = limit.saturating_duration_since(Instant::now());
         let outcome = tokio::select! {
             biased;
             filled = socket.fill() => filled.map(|()| true),
             () = shared.more.notified(), if may_write => Ok(false),
-            () = sleep_until(limit) => Err(timed_out(remaining, began).into()),
+            () = sleep_until(limit) => {
+                if patience < RESPONSE_TIMEOUT {
+                    self.patience = patience + TELL_EVERY;
+                    self.tell_of_silence();
+                    Ok(false)
+                } else {
+                    Err(timed_out(remaining, began).into())
+                }
+            }
         };
         let outcome = outcome.and_then(|filled| {
             if filled {
                 self.heard = Instant::now();
+                self.patience = TELL_EVERY;
                 self.hand_out(&mut socket)?;
             }
             Ok(())
@@ -614,6 +633,12 @@ impl Traffic {
         }
     }
 
+    fn tell_of_silence(&self) {
+        if let Some(takes_back) = self.takes_back.upgrade() {
+            takes_back.silent();
+        }
+    }
+
     /// Gives commands that were not done back, if somebody repeats them; else answers their caller.
     fn give_back(&self, commands: Commands, answer: Answer) {
         match self
@@ -630,7 +655,9 @@ impl Traffic {
     fn fail(&mut self, cause: &RedisError) {
         self.socket = None;
         self.under_way = 0;
+        self.patience = TELL_EVERY;
         self.given_back.clear();
+        self.tell_of_silence();
         for waiting in self.waiting.drain(..) {
             let failure = Failure::Unknown(cause.clone());
             let _ = waiting.commands.caller.send(Err(failure));

@@ -177,6 +177,8 @@ impl Net {
             {
                 continue;
             }
+            // The server may have been replaced.
+            nodes.refresh();
             return Err(match failure {
                 pool::Failure::Sent(cause)
                     if nodes.is_clustered() && error::is_redirect(&cause) =>

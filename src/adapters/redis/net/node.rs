@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::link::{Link, TakesBack};
 use super::pool::Pool;
 use super::server::Server;
@@ -18,6 +20,8 @@ pub(super) struct Node {
     pub(super) publisher: Link,
     /// Reads for operators, whose long replies must not delay the publisher.
     pub(super) looker: Link,
+    /// Cancelled when another node has taken all slots over.
+    left: CancellationToken,
     /// When a redirect last named the node.
     named: Mutex<Option<Instant>>,
 }
@@ -30,6 +34,7 @@ impl Node {
             pool: Pool::new(server.clone()),
             publisher: Link::new(server.clone(), "redstart:pub", takes_back.clone()),
             looker: Link::new(server.clone(), "redstart:look", takes_back),
+            left: CancellationToken::new(),
             named: Mutex::new(None),
             server,
         }
@@ -37,6 +42,16 @@ impl Node {
 
     pub(super) fn address(&self) -> &Arc<str> {
         self.server.address()
+    }
+
+    /// Ends the reads at a node that serves nothing any more. It may be out of reach and never say so.
+    pub(super) fn leave(&self) {
+        self.left.cancel();
+    }
+
+    /// Waits until the node serves nothing any more.
+    pub(super) async fn is_left(&self) {
+        self.left.cancelled().await;
     }
 
     /// Notes that a redirect named the node.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redis::{ErrorKind as Kind, RedisError};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::error;
 use super::gate::Gate;
@@ -25,6 +25,8 @@ use crate::domain::{Error, ErrorKind};
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// The shortest time between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How long a node may take to tell the readers that their slots have moved.
+const LEAVE_AFTER: Duration = Duration::from_millis(500);
 /// The age at which the map is asked for again, without a reason.
 const STALE_AFTER: Duration = Duration::from_secs(30);
 
@@ -268,8 +270,28 @@ impl Nodes {
             });
         }
         for node in former {
+            self.leave_if_empty(Arc::clone(&node));
             self.open_behind(node);
         }
+    }
+
+    /// Ends the reads at a former owner that holds no slot any more, unless it says itself soon that
+    /// they have to go elsewhere.
+    fn leave_if_empty(&self, former: Arc<Node>) {
+        let me = self.me.clone();
+        tokio::spawn(async move {
+            sleep(LEAVE_AFTER).await;
+            let Some(nodes) = me.upgrade() else {
+                return;
+            };
+            let mut routes = nodes.change();
+            let owners = routes.map.owners();
+            if !owners.iter().any(|owner| Arc::ptr_eq(owner, &former)) {
+                // Where it comes back, it is another node.
+                routes.known.remove(former.address());
+                former.leave();
+            }
+        });
     }
 
     /// Opens the gates at which nothing waits, once the former owner has answered all.

@@ -90,6 +90,10 @@ impl TakesBack for Nodes {
         self.work_off(slot, gate);
     }
 
+    fn silent(&self) {
+        self.refresh();
+    }
+
     fn overtaken(&self, slot: u16, call: u64) {
         if let Some(gate) = self.change().gates.get_mut(&slot) {
             gate.overtaken(call);

@@ -1,5 +1,6 @@
 //! A connection for blocking reads, and how to end its read early.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -117,7 +118,14 @@ impl ReaderConnection {
         self.current.interrupted.store(false, Ordering::Release);
         loop {
             let rest = wait.saturating_sub(began.elapsed());
-            let cause = match self.once(asking, &command(rest), rest).await {
+            let (node, _) = self.current.get();
+            let packed = command(rest);
+            let answered = tokio::select! {
+                biased;
+                answered = self.once(asking, &packed, rest) => answered,
+                () = node.is_left() => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+            };
+            let cause = match answered {
                 Ok(reply) => return Ok(reply),
                 Err(cause) => cause,
             };
@@ -129,9 +137,8 @@ impl ReaderConnection {
                 None if cause.code() == Some("UNBLOCKED") => continue,
                 None => return Err(ReadFailure::Sent(cause)),
             };
-            let (at, _) = self.current.get();
             let is_final = self.current.interrupted.load(Ordering::Acquire)
-                || !attempts.prepare(&self.nodes, &at, &reason).await;
+                || !attempts.prepare(&self.nodes, &node, &reason).await;
             if is_final {
                 return Err(if self.nodes.is_clustered() && error::is_redirect(&cause) {
                     ReadFailure::NotDone(error::redirected(operation, cause))
@@ -141,7 +148,7 @@ impl ReaderConnection {
             }
             let to;
             (to, asking) = attempts.node(&self.nodes);
-            if !Arc::ptr_eq(&at, &to) || !is_sound(&cause) {
+            if !Arc::ptr_eq(&node, &to) || !is_sound(&cause) {
                 self.reconnect(operation, to).await?;
             }
         }

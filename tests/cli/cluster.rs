@@ -1,0 +1,50 @@
+//! The tool on a Redis Cluster.
+
+use crate::run::run;
+use crate::support::cluster::Cluster;
+
+#[test]
+fn the_demo_and_the_commands_work_on_a_cluster() {
+    let cluster = Cluster::start(3, 0);
+    let url = cluster.url();
+    let told = run(Some(&url), &["demo", "--json", "--messages", "90"]).ok();
+    let told = told.json();
+    assert_eq!(
+        (&told["lost"], &told["dead"]),
+        (&0.into(), &3.into()),
+        "{told}"
+    );
+    let namespace = told["namespace"].as_str().unwrap();
+
+    let on = |args: &[&str]| {
+        let all: Vec<&str> = ["--namespace", namespace]
+            .iter()
+            .chain(args)
+            .copied()
+            .collect();
+        run(Some(&url), &all)
+    };
+    let groups = on(&["groups", "--json"]).ok().json();
+    assert_eq!(
+        (&groups[0]["dead"], &groups[0]["lag"]),
+        (&3.into(), &0.into())
+    );
+    let topic = groups[0]["topic"].as_str().unwrap();
+    on(&["publish", topic, "tick", "{}"]).ok();
+    let doctor = on(&["doctor", "--json"]);
+    assert!(
+        doctor.out.contains("cluster-require-full-coverage"),
+        "{doctor:?}"
+    );
+    for node in &cluster.nodes {
+        let address = format!("127.0.0.1:{}", node.port());
+        // Findings that are the same for all nodes name none of them.
+        assert!(!doctor.out.contains(&address), "{doctor:?}");
+    }
+
+    let refused = run(Some(&url), &["groups"]);
+    assert!(
+        refused.err.contains("a namespace is required"),
+        "{refused:?}"
+    );
+}
