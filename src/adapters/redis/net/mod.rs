@@ -163,7 +163,15 @@ impl Net {
         let mut attempts = Attempts::new(nodes.slot(key), CALL_LIMIT);
         loop {
             let (node, asking) = attempts.node(nodes);
-            let failure = match node.pool.run(asking, exchange.clone()).await {
+            let ran = tokio::select! {
+                biased;
+                ran = node.pool.run(asking, exchange.clone()) => ran,
+                () = node.is_left() => {
+                    let cause = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+                    Err(pool::Failure::Sent(cause.into()))
+                }
+            };
+            let failure = match ran {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };

@@ -111,9 +111,9 @@ fn read_one(plain: &str) -> Result<ConnectionInfo, Error> {
     Ok(info)
 }
 
-/// The host and port of a URL, or the path of its socket; `None` for a URL that is refused.
+/// The host and port of a URL, of a cluster its first node, or the path of its socket; `None` for a URL that is refused.
 pub(crate) fn address_of(url: &str) -> Option<(String, Option<u16>)> {
-    match read(url).ok()?.info.addr() {
+    match read(url).ok()?.infos.first()?.addr() {
         ConnectionAddr::Tcp(host, port) => Some((host.clone(), Some(*port))),
         ConnectionAddr::Unix(path) => Some((path.display().to_string(), None)),
         _ => None,
