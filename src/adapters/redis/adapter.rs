@@ -4,6 +4,7 @@ use super::keys::Keys;
 use super::migrate::Migrations;
 use super::net::{Net, TlsSettings};
 use crate::domain::{BoxFuture, Error, Namespace, Timestamp};
+use crate::store::decorate::Nowhere;
 use crate::store::{
     Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Log, Opened, Opening, Schedule,
     Store, Topics, Values,
@@ -44,7 +45,8 @@ impl Store for RedisAdapter {
         Capabilities {
             append_once: true,
             values: true,
-            effects: true,
+            // One step writes to several topics, and they lie in different slots.
+            effects: !self.net.is_clustered(),
         }
     }
 
@@ -85,6 +87,10 @@ impl Store for RedisAdapter {
     }
 
     fn effects(&self) -> &dyn EffectStore {
-        self
+        if self.capabilities().effects {
+            self
+        } else {
+            &Nowhere
+        }
     }
 }

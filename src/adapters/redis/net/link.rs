@@ -20,6 +20,7 @@ use tokio::runtime;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::error::{self, NoConnection, is_sound};
 use super::redirect::undone;
@@ -154,6 +155,8 @@ struct Inner {
     server: Server,
     name: &'static str,
     takes_back: Weak<dyn TakesBack>,
+    /// Cancelled when the server serves nothing any more.
+    left: CancellationToken,
     current: Mutex<Current>,
     watch: Watch,
 }
@@ -174,11 +177,17 @@ impl Drop for Link {
 }
 
 impl Link {
-    pub(super) fn new(server: Server, name: &'static str, takes_back: Weak<dyn TakesBack>) -> Self {
+    pub(super) fn new(
+        server: Server,
+        name: &'static str,
+        takes_back: Weak<dyn TakesBack>,
+        left: CancellationToken,
+    ) -> Self {
         let inner = Inner {
             server,
             name,
             takes_back,
+            left,
             current: Mutex::default(),
             watch: Watch::default(),
         };
@@ -278,10 +287,16 @@ impl Inner {
         if current.task.as_ref().is_none_or(JoinHandle::is_finished) {
             let (server, name) = (self.server.clone(), self.name);
             let shared = Arc::clone(&current.shared);
-            let takes_back = self.takes_back.clone();
+            let (takes_back, left) = (self.takes_back.clone(), self.left.clone());
             let traffic = self.watch.supervise("the link", move |_| {
                 let (takes_back, shared) = (takes_back.clone(), Arc::clone(&shared));
-                counted(Traffic::new(server.clone(), name, takes_back, shared))
+                counted(Traffic::new(
+                    server.clone(),
+                    name,
+                    takes_back,
+                    left.clone(),
+                    shared,
+                ))
             });
             current.task = Some(tokio::spawn(traffic));
             current.runtime = Some(runtime::Handle::current().id());
@@ -363,6 +378,7 @@ struct Traffic {
     server: Server,
     name: &'static str,
     takes_back: Weak<dyn TakesBack>,
+    left: CancellationToken,
     shared: Arc<Shared>,
     socket: Option<Socket>,
     connected: u64,
@@ -387,12 +403,14 @@ impl Traffic {
         server: Server,
         name: &'static str,
         takes_back: Weak<dyn TakesBack>,
+        left: CancellationToken,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
             server,
             name,
             takes_back,
+            left,
             shared,
             socket: None,
             connected: 0,
@@ -496,7 +514,7 @@ impl Traffic {
         let open = self.socket.take().filter(|open| !idle || !open.is_closed());
         let mut socket = match open {
             Some(socket) => socket,
-            None => match self.server.connect_socket(self.name).await {
+            None => match self.connect().await {
                 Ok(socket) => {
                     if self.connected > 0 {
                         metrics::counter!("redstart_reconnects_total", "connection" => self.name)
@@ -549,6 +567,17 @@ impl Traffic {
         }
         // Give the memory of a large batch back.
         self.out.shrink_to(BATCH);
+    }
+
+    /// Connects, unless the server serves nothing any more: one that stands still would take its time.
+    async fn connect(&self) -> Result<Socket, NoConnection> {
+        tokio::select! {
+            biased;
+            connected = self.server.connect_socket(self.name) => connected,
+            () = self.left.cancelled() => {
+                Err(io::Error::from(io::ErrorKind::ConnectionAborted).into())
+            }
+        }
     }
 
     /// Reads replies until a new job comes.

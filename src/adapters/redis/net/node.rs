@@ -30,11 +30,13 @@ impl Node {
     /// Prepares the connections; each is made when it is first used.
     pub(super) fn new(server: Server, takes_back: &Weak<impl TakesBack + 'static>) -> Self {
         let takes_back: Weak<dyn TakesBack> = takes_back.clone();
+        let left = CancellationToken::new();
+        let link = |name| Link::new(server.clone(), name, takes_back.clone(), left.clone());
         Self {
             pool: Pool::new(server.clone()),
-            publisher: Link::new(server.clone(), "redstart:pub", takes_back.clone()),
-            looker: Link::new(server.clone(), "redstart:look", takes_back),
-            left: CancellationToken::new(),
+            publisher: link("redstart:pub"),
+            looker: link("redstart:look"),
+            left,
             named: Mutex::new(None),
             server,
         }
