@@ -427,7 +427,7 @@ impl Envelope {
         let failed = |rule| Error::new(ErrorKind::Decode, "decode CloudEvent", rule);
         let draft = decode(json).map_err(failed)?;
         draft
-            .complete(Uuid::now_v7(), Timestamp::now())
+            .complete(Uuid::now_v7, Timestamp::now())
             .map_err(failed)
     }
 }

@@ -133,7 +133,7 @@ pub(super) fn decode_pairs<'a>(
         Form::CloudEvent => cloud_event::decode(bytes)?,
     };
     let appended = entry.time().unwrap_or(Timestamp::MAX);
-    let envelope = draft.complete(envelope::derived_id(topic, entry), appended)?;
+    let envelope = draft.complete(|| envelope::derived_id(topic, entry), appended)?;
     Ok((envelope, form))
 }
 

@@ -269,16 +269,16 @@ fn headers(raw: &RawValue) -> Result<BTreeMap<String, String>, String> {
 impl Draft {
     /// Fills in the fields that the producer left out.
     ///
-    /// `own_id` is derived from topic and entry, so that every delivery of the entry has the same one.
+    /// `own_id` makes the id from topic and entry, so that every delivery of the entry has the same one.
     pub(super) fn complete(
         self,
-        own_id: uuid::Uuid,
+        own_id: impl FnOnce() -> uuid::Uuid,
         appended: Timestamp,
     ) -> Result<Envelope, String> {
         // Some producers write an empty text for an absent one, because their language has no null.
         let id = match self.id.filter(|text| !text.is_empty()) {
             Some(text) => uuid::Uuid::try_parse(&text).map_err(|e| format!("field \"id\": {e}"))?,
-            None => own_id,
+            None => own_id(),
         };
         let created_at = match self.created_at.filter(|text| !text.is_empty()) {
             Some(text) => text

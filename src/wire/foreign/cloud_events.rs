@@ -25,7 +25,7 @@ pub fn cloud_events()
         };
         let draft = cloud_event::decode(event.as_bytes())?;
         draft
-            .complete(entry.message_id(), entry.appended())
+            .complete(|| entry.message_id(), entry.appended())
             .map(Some)
     }
 }
