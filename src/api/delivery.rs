@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::api::Committed;
 use crate::api::lease::Lease;
 use crate::api::publish::PublishPort;
-use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic};
+use crate::domain::{BoxFuture, Effects, EntryId, Envelope, Error, ErrorKind, Group, Topic};
 use crate::store::{DeliveryId, Holder, Member, Store};
 
 /// One delivery of an envelope to a consumer. Cheap to clone.
@@ -30,6 +31,17 @@ pub(crate) struct Home {
     pub(crate) member: Arc<Member>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) publishing: Arc<dyn PublishPort>,
+    pub(crate) effects: Arc<dyn Checkpoint>,
+}
+
+/// Commits the effects of a delivery that goes on.
+pub(crate) trait Checkpoint: Send + Sync {
+    fn checkpoint<'a>(
+        &'a self,
+        id: DeliveryId,
+        lease: &'a Lease,
+        effects: &'a Effects,
+    ) -> BoxFuture<'a, Result<Committed, Error>>;
 }
 
 impl Delivery {
@@ -128,6 +140,29 @@ impl Delivery {
     /// Cancel safe.
     pub async fn cancelled(&self) {
         self.inner.lease.cancelled().await;
+    }
+
+    /// Writes effects now, in one step, all or none, and keeps the delivery: for a handler that takes
+    /// long and must not repeat its first steps.
+    ///
+    /// The store writes them only while this consumer holds the message. When the message is
+    /// delivered again, the handler runs from its beginning: let it read how far it came, such as
+    /// with a key that the checkpoint writes.
+    ///
+    /// If the connection fails, the call repeats the commit until the store answers.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Container::commit`](crate::Container::commit), and [`ErrorKind::LeaseLost`] if
+    /// another consumer holds the message; nothing was written then.
+    ///
+    /// # Cancel safety
+    ///
+    /// After the future is dropped the effects may or may not be written, all or none.
+    pub async fn checkpoint(&self, effects: Effects) -> Result<Committed, Error> {
+        let inner = &self.inner;
+        let port = &inner.home.effects;
+        port.checkpoint(inner.receipt, &inner.lease, &effects).await
     }
 
     /// Restarts the lease now. The subscription does this every third of the lease; call it before

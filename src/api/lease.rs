@@ -92,6 +92,16 @@ impl Lease {
         self.finished.store(true, Ordering::Release);
     }
 
+    /// The handler runs again, because the store did not take its result.
+    pub(crate) fn resume(&self) {
+        self.returned.store(false, Ordering::Release);
+        self.finished.store(false, Ordering::Release);
+        // Another consumer has the message by now.
+        if self.expired.load(Ordering::Acquire) {
+            self.lose();
+        }
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Acquire)
     }

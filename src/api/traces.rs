@@ -202,7 +202,9 @@ pub(crate) fn end(span: &Span, outcome: &'static str) {
 /// Why an attempt failed; `None` for one that did not.
 pub(crate) fn error_type(outcome: &Outcome, timed_out: bool) -> Option<&'static str> {
     match outcome {
-        Outcome::Ack | Outcome::Snooze { .. } | Outcome::BackOff { .. } => None,
+        Outcome::Ack | Outcome::Commit(_) | Outcome::Snooze { .. } | Outcome::BackOff { .. } => {
+            None
+        }
         Outcome::Retry { .. } if timed_out => Some("timeout"),
         Outcome::Retry { .. } => Some("retry"),
         Outcome::DeadLetter { reason, .. } => Some(Reason::as_str(*reason)),

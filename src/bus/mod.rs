@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::wire::foreign::Foreign;
 use crate::wire::{Decoder, Limits};
 
-use effects::committed;
+pub(crate) use effects::{Admission, Prepared, committed, refused};
 use outside::OutsideCommits;
 pub(crate) use publish::Publishing;
 pub(crate) use subscribe::Setup;

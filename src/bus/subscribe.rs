@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::StoreBus;
-use super::publish::closed;
+use super::publish::{Publishing, closed};
 use crate::api::overrides::Override;
 use crate::api::propagator::Telemetry;
-use crate::api::publish::PublishPort;
 use crate::api::{SubscribeOptions, Subscription, Work};
 use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, Topic};
 use crate::store::{Member, Store};
@@ -24,7 +23,7 @@ pub(crate) struct Setup {
     pub(crate) decoder: Decoder,
     pub(crate) telemetry: Option<Arc<Telemetry>>,
     /// Publishes for handlers.
-    pub(crate) publishing: Arc<dyn PublishPort>,
+    pub(crate) publishing: Arc<Publishing>,
     /// Called once, when the subscription has ended.
     pub(crate) ended: Box<dyn FnOnce() + Send>,
 }
@@ -179,7 +178,7 @@ impl StoreBus {
             options,
             decoder: self.decoder.clone(),
             telemetry: self.publishing.telemetry.clone(),
-            publishing: Arc::clone(&self.publishing) as _,
+            publishing: Arc::clone(&self.publishing),
             ended: Box::new(move || {
                 let mut table = subscriptions.table();
                 // Another subscription may have the name of a dead one by now.

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 
+use super::effects::Effects;
 use super::error_rules::ErrorRules;
 use super::outcome::Outcome;
 
@@ -10,7 +11,7 @@ use super::outcome::Outcome;
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
     label = "this says nothing about how the delivery ends",
-    note = "return `()` or `Outcome`, or a `Result` of one of them; `Err` means: try again by the retry policy",
+    note = "return `()`, `Outcome` or `Effects`, or a `Result` of one of them; `Err` means: try again by the retry policy",
     note = "an absent value is not an outcome: end with `Ok(())` or `Outcome::dead_letter(\"…\")`"
 )]
 pub trait IntoOutcome {
@@ -47,6 +48,12 @@ impl IntoOutcome for () {
 impl IntoOutcome for Outcome {
     fn into_outcome(self) -> Outcome {
         self
+    }
+}
+
+impl IntoOutcome for Effects {
+    fn into_outcome(self) -> Outcome {
+        Outcome::Commit(self)
     }
 }
 

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use super::dead_letter::Reason;
+use super::effects::Effects;
 use super::error::{Error, ErrorKind, causes, chain_texts};
 use super::text::cut;
 
@@ -42,6 +43,9 @@ pub enum Outcome {
         /// The error text, at most 4,096 bytes.
         error: String,
     },
+    /// The group is done with the message once the store has written these effects. A handler may
+    /// return [`Effects`] as they are.
+    Commit(Effects),
     /// No further attempt can succeed: the message goes to the dead letters.
     DeadLetter {
         /// The reason on record. [`Outcome::dead_letter`] gives [`Reason::Rejected`]; a router gives
@@ -87,7 +91,7 @@ impl Outcome {
     }
 
     /// The outcome of a handler that returned an error.
-    pub(super) fn of_error(error: &(dyn StdError + 'static)) -> Self {
+    pub(crate) fn of_error(error: &(dyn StdError + 'static)) -> Self {
         let text = describe(error);
         if is_back_pressure(error) {
             return Self::BackOff { error: text };

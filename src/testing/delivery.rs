@@ -7,12 +7,14 @@ use crate::api::lease::Lease;
 use serde::Serialize;
 
 use crate::adapters::memory::MemoryStore;
-use crate::api::delivery::Home;
+use crate::api::delivery::{Checkpoint, Home};
 use crate::api::publish::PublishPort;
-use crate::api::{Bus, Delivery, IntoRouter, Message, PublishHooks, Work};
+use crate::api::{Bus, Committed, Delivery, IntoRouter, Message, PublishHooks, Work};
 use crate::bus::Publishing;
 use crate::domain::BoxFuture;
-use crate::domain::{Codec, ConsumerName, EntryId, Envelope, Error, Group, Outcome, Topic};
+use crate::domain::{
+    Codec, ConsumerName, Effects, EntryId, Envelope, Error, ErrorKind, Group, Outcome, Topic,
+};
 use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use crate::store::{DeliveriesAnswer, DeliveriesOp, DeliveryId, Holder, Lane, Member};
 use crate::wire::Limits;
@@ -185,6 +187,7 @@ impl DeliveryBuilder {
             member: Arc::new(member),
             store: Arc::new(Decorated::new(hand_made, store)),
             publishing,
+            effects: Arc::new(HandMade { lost: self.lost }),
         };
         let delivery = Delivery::new(
             self.envelope,
@@ -207,6 +210,27 @@ fn named<T>(new: impl FnOnce(&'static str) -> Result<T, Error>) -> T {
 #[derive(Debug)]
 struct HandMade {
     lost: bool,
+}
+
+impl Checkpoint for HandMade {
+    /// Checks the effects, and writes nothing.
+    fn checkpoint<'a>(
+        &'a self,
+        _: DeliveryId,
+        _: &'a Lease,
+        effects: &'a Effects,
+    ) -> BoxFuture<'a, Result<Committed, Error>> {
+        let lost = || {
+            let rule = "another consumer holds the message";
+            Error::new(ErrorKind::LeaseLost, "commit", rule)
+        };
+        let done = match (effects.check(), self.lost) {
+            (Err(error), _) => Err(error),
+            (Ok(()), true) => Err(lost()),
+            (Ok(()), false) => Ok(Committed::default()),
+        };
+        Box::pin(std::future::ready(done))
+    }
 }
 
 impl Decorator for HandMade {

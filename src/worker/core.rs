@@ -13,10 +13,13 @@ use crate::api::delivery::Home;
 use crate::api::handler::Work;
 use crate::api::options::SubscribeOptions;
 use crate::api::propagator::Telemetry;
-use crate::api::publish::PublishPort;
+use crate::bus::Publishing;
 use crate::domain::{Error, RetryPolicy, TopicSettings};
-use crate::store::{Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, Member, Store};
+use crate::store::{
+    Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, MAX_COMMITS, Member, Store,
+};
 use crate::wire::Decoder;
+use crate::worker::effect_port::EffectPort;
 use crate::worker::fault::{Faults, Pressure};
 use crate::worker::intake::capacity::Capacity;
 use crate::worker::intake::gate::Gate;
@@ -26,6 +29,7 @@ use crate::worker::intake::queue::{Queue, Queued};
 use crate::worker::intake::weight::Weight;
 use crate::worker::meters::Meters;
 use crate::worker::services::lease_keeper::LeaseKeeper;
+use crate::worker::settle_effects::EffectWrite;
 
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
@@ -52,6 +56,7 @@ pub(crate) struct Core {
     pub(crate) gate: Gate,
     pub(crate) acks: mpsc::Sender<HandOut>,
     pub(crate) writes: mpsc::Sender<Write>,
+    pub(crate) effects: Arc<EffectPort>,
     /// Ends reading.
     pub(crate) stop: CancellationToken,
     /// Ends the background jobs.
@@ -106,6 +111,7 @@ impl Write {
 pub(crate) struct Settlements {
     pub(crate) acks: mpsc::Receiver<HandOut>,
     pub(crate) writes: mpsc::Receiver<Write>,
+    pub(crate) effects: mpsc::Receiver<EffectWrite>,
 }
 
 impl Core {
@@ -116,13 +122,19 @@ impl Core {
         decoder: Decoder,
         settings: TopicSettings,
         work: &Work,
-        publishing: Arc<dyn PublishPort>,
+        publishing: Arc<Publishing>,
     ) -> (Self, Settlements) {
         let (member, in_flight) = (Arc::new(member), Arc::<InFlight>::default());
+        let (effect_writes, effect_queue) = mpsc::channel(2 * MAX_COMMITS);
+        let effects = Arc::new(EffectPort {
+            publishing: Arc::clone(&publishing),
+            writes: effect_writes,
+        });
         let home = Home {
             member: Arc::clone(&member),
             store: Arc::clone(&store),
             publishing,
+            effects: Arc::clone(&effects) as _,
         };
         let (meters, faults) = (Arc::new(Meters::new(&member)), Faults::default());
         let lease = Arc::new(GroupLease::new(options.lease));
@@ -157,6 +169,7 @@ impl Core {
             gate: Gate::default(),
             acks,
             writes,
+            effects,
             stop: CancellationToken::new(),
             halt: CancellationToken::new(),
             only_copies_known: CancellationToken::new(),
@@ -173,6 +186,7 @@ impl Core {
         let settlements = Settlements {
             acks: ack_queue,
             writes: write_queue,
+            effects: effect_queue,
         };
         (core, settlements)
     }

@@ -47,6 +47,7 @@ pub(crate) struct Faults {
     pub(crate) settling: Fault,
     pub(crate) acknowledging: Fault,
     pub(crate) marking: Fault,
+    pub(crate) committing: Fault,
     /// The tasks that died.
     pub(crate) watch: Watch,
 }
@@ -65,6 +66,7 @@ impl Faults {
             ("settling", &self.settling),
             ("acknowledging", &self.acknowledging),
             ("marking attempts", &self.marking),
+            ("committing effects", &self.committing),
         ];
         let failing: Vec<String> = parts
             .into_iter()

@@ -9,6 +9,7 @@
 //! The worker knows the store only through its port.
 
 mod core;
+mod effect_port;
 mod fault;
 #[cfg(test)]
 mod fixture;
@@ -20,6 +21,7 @@ mod scope;
 mod script;
 mod services;
 mod settle;
+mod settle_effects;
 mod shutdown;
 mod subscription;
 mod tasks;

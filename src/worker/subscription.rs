@@ -24,6 +24,7 @@ use crate::worker::services::gauges::Gauges;
 use crate::worker::services::janitor::Janitor;
 use crate::worker::services::promoter::{Due, Promoter};
 use crate::worker::settle::{Batch, Settler};
+use crate::worker::settle_effects::EffectCalls;
 use crate::worker::shutdown;
 use crate::worker::tasks::Tasks;
 
@@ -138,6 +139,14 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         settler(&core.faults.settling),
         Batch::new(settlements.writes),
     );
+    let (committer, calls) = (
+        settler(&core.faults.committing),
+        EffectCalls::new(settlements.effects),
+    );
+    let committing = watch.supervise("the settler of effects", move |_| {
+        committer.clone().commit_effects(Arc::clone(&calls))
+    });
+    tasks.settlers.spawn(committing);
     let noted = Arc::clone(&due);
     let writing = watch.supervise("the settler of writes", move |_| {
         writer

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
 use crate::api::handler::RawBatchHandler;
+use crate::domain::Outcome;
 use crate::worker::core::Core;
 use crate::worker::handle::call::call_batch;
 use crate::worker::handle::in_hand::InHand;
@@ -95,10 +97,15 @@ pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part
     part.iter().for_each(|one| one.record_queue_time(core));
     let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
     let outcomes = call_batch(core, handler, deliveries).await;
+    let mut committing = Vec::new();
     for (begun, outcome) in part.into_iter().zip(outcomes) {
-        // The span of a batch has no outcome: its messages may end in different ways.
-        end(core, begun, outcome, Span::none()).await;
+        match outcome {
+            Outcome::Commit(effects) => committing.push(begun.commit_in_batch(core, effects)),
+            // The span of a batch has no outcome: its messages may end in different ways.
+            outcome => end(core, begun, outcome, Span::none()).await,
+        }
     }
+    join_all(committing).await;
 }
 
 /// Splits a batch, so that a message that makes its whole batch fail dies alone.

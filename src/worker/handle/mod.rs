@@ -9,6 +9,7 @@ mod commit;
 mod count;
 mod decide;
 mod decode;
+mod effects;
 mod in_hand;
 pub(crate) mod pipeline;
 pub(crate) mod suspects;

@@ -10,7 +10,7 @@ use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
 use crate::api::traces;
-use crate::domain::{Envelope, Outcome, Verdict};
+use crate::domain::{Effects, Envelope, Outcome, Verdict};
 use crate::store::{Begin, Holder, Lane};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
@@ -19,6 +19,7 @@ use crate::worker::handle::commit::{commit, commit_undecodable};
 use crate::worker::handle::count::{Count, count};
 use crate::worker::handle::decide::{Chance, Rules, decide, decide_early, wants_another_attempt};
 use crate::worker::handle::decode::{Entry, decode};
+use crate::worker::handle::effects::{self, End, MOST_CONFLICTS, pause};
 use crate::worker::handle::in_hand::InHand;
 use crate::worker::intake::gate::Turn;
 use crate::worker::intake::in_flight::HandOut;
@@ -98,7 +99,38 @@ pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun
     if let Some(begun) = one {
         begun.record_queue_time(core);
         let (outcome, span) = call(core, handler, &begun.delivery).await;
-        end(core, begun, outcome, span).await;
+        match outcome {
+            Outcome::Commit(effects) => commit_one(core, handler, begun, (effects, span)).await,
+            outcome => end(core, begun, outcome, span).await,
+        }
+    }
+}
+
+/// Commits what a handler returned. After a conflict the handler runs again at once, with the same
+/// attempt.
+async fn commit_one(
+    core: &Core,
+    handler: &dyn RawHandler,
+    begun: Begun,
+    (mut effects, mut span): (Effects, Span),
+) {
+    for conflicts in 1.. {
+        let error = match begun.commit(core, &effects).await {
+            End::Ended => return traces::end(&span, "ack"),
+            End::Instead(outcome) => return end(core, begun, outcome, span).await,
+            End::Conflict(error) => error,
+        };
+        if conflicts > MOST_CONFLICTS || begun.lease.is_cancelled() {
+            return end(core, begun, Outcome::retry(error), span).await;
+        }
+        traces::end(&span, "conflict");
+        pause(conflicts).await;
+        let outcome;
+        (outcome, span) = call(core, handler, &begun.delivery).await;
+        effects = match outcome {
+            Outcome::Commit(effects) => effects,
+            outcome => return end(core, begun, outcome, span).await,
+        };
     }
 }
 
@@ -113,6 +145,24 @@ pub(super) struct Begun {
 impl Begun {
     pub(super) fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    async fn commit(&self, core: &Core, effects: &Effects) -> End {
+        self.lease.end_call();
+        effects::commit(core, self.entry.id, &self.lease, effects).await
+    }
+
+    /// Commits what a batch handler returned for this message. After a conflict the message comes
+    /// back at once, uncounted.
+    pub(super) async fn commit_in_batch(self, core: &Core, effects: Effects) {
+        match self.commit(core, &effects).await {
+            End::Ended => {}
+            End::Instead(outcome) => end(core, self, outcome, Span::none()).await,
+            End::Conflict(_) => {
+                let envelope = self.delivery.envelope();
+                reschedule(core, self.entry, &self.lease, envelope, self.count).await;
+            }
+        }
     }
 
     fn hand_out(&self) -> HandOut {

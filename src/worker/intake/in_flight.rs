@@ -207,6 +207,13 @@ impl InFlight {
         since.is_some_and(|since| now.saturating_duration_since(since) < lease)
     }
 
+    /// Whether a delivery is here and no other consumer is known to hold it.
+    pub(crate) fn may_commit(&self, hand_out: HandOut) -> bool {
+        let table = self.table();
+        let lease = table.get(hand_out);
+        lease.is_some_and(|lease| !lease.is_expired())
+    }
+
     /// Lets a delivery go on from memory, because the store lost its record of it. Returns whether
     /// that is news: it is unfinished, and current.
     pub(crate) fn keep_only_copy(&self, hand_out: HandOut) -> bool {

@@ -1,0 +1,62 @@
+//! The way of effects from workers and handlers to their settler.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::Committed;
+use crate::api::delivery::Checkpoint;
+use crate::api::lease::Lease;
+use crate::bus::{Publishing, committed};
+use crate::domain::{BoxFuture, Effects, Error, ErrorKind};
+use crate::store::{DeliveryId, EffectCommit};
+use crate::worker::settle_effects::{Answer, EffectWrite};
+
+/// The way of effects from workers and handlers to the settler.
+#[derive(Debug)]
+pub(crate) struct EffectPort {
+    pub(crate) publishing: Arc<Publishing>,
+    pub(crate) writes: mpsc::Sender<EffectWrite>,
+}
+
+impl EffectPort {
+    /// Passes a commit to the settler and waits for its answer.
+    pub(crate) async fn commit(&self, commit: EffectCommit, token: u64) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let write = EffectWrite {
+            commit,
+            token,
+            answer,
+        };
+        let ended = || {
+            let rule = "the subscription has ended; the effects may be written";
+            Error::new(ErrorKind::OutcomeUnknown, "commit", rule)
+        };
+        self.writes.send(write).await.map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
+    }
+}
+
+impl Checkpoint for EffectPort {
+    fn checkpoint<'a>(
+        &'a self,
+        id: DeliveryId,
+        lease: &'a Lease,
+        effects: &'a Effects,
+    ) -> BoxFuture<'a, Result<Committed, Error>> {
+        Box::pin(async move {
+            let prepared = self.publishing.prepare(effects)?;
+            let admission = self.publishing.admit_all(&prepared).await?;
+            let commit = EffectCommit {
+                delivery: id,
+                acknowledges: false,
+                only_copy: lease.is_only_copy(),
+                effects: prepared.effects().to_vec(),
+            };
+            let fate = self.commit(commit, lease.token()).await;
+            let done = fate.and_then(|fate| committed(prepared.effects(), fate));
+            self.publishing.finish(&prepared, admission, &done);
+            done
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Commit effects: from the effects that a handler returned to the end of its delivery.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::api::lease::Lease;
+use crate::bus::{Admission, Prepared, committed, refused};
+use crate::domain::{Effects, Error, ErrorKind, Outcome};
+use crate::store::{DeliveryId, Effect, EffectCommit, EffectFate, Refusal};
+use crate::worker::core::Core;
+
+/// How long a delivery waits under its lease for a topic that is full.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long it waits before it asks again.
+const WAIT: Duration = Duration::from_millis(100);
+/// How often a handler runs again because of a conflict before its attempt counts as failed.
+pub(super) const MOST_CONFLICTS: u32 = 10;
+/// The pauses before the runs after a conflict take about this long together.
+const CONFLICT_TIME: Duration = Duration::from_millis(100);
+
+/// What became of a handler's effects.
+pub(super) enum End {
+    /// The delivery has ended, or another consumer has it.
+    Ended,
+    /// Nothing was written: a value was changed since the handler read it.
+    Conflict(Error),
+    /// Nothing was written: the delivery ends this way instead.
+    Instead(Outcome),
+}
+
+/// Asks the backlogs, and waits while one of them is full. The delivery stays under its lease, so a
+/// full topic slows down the subscriptions before it and costs no attempt.
+async fn admit(core: &Core, lease: &Lease, prepared: &Prepared) -> Result<Admission, Error> {
+    let began = Instant::now();
+    loop {
+        let error = match core.effects.publishing.admit_all(prepared).await {
+            Ok(admission) => return Ok(admission),
+            Err(error) => error,
+        };
+        let passes = matches!(
+            error.kind(),
+            ErrorKind::BacklogFull | ErrorKind::Unavailable
+        );
+        if !passes || began.elapsed() >= LONGEST_WAIT || lease.is_cancelled() {
+            return Err(error);
+        }
+        core.queue.pass_on();
+        tokio::select! {
+            biased;
+            () = core.stop.cancelled() => return Err(error),
+            () = lease.cancelled() => return Err(error),
+            () = sleep(WAIT) => {}
+        }
+    }
+}
+
+/// Commits the effects of a delivery whose handler has returned.
+pub(super) async fn commit(core: &Core, id: DeliveryId, lease: &Lease, effects: &Effects) -> End {
+    if effects.is_empty() && effects.check().is_ok() {
+        return End::Instead(Outcome::Ack);
+    }
+    let publishing = &core.effects.publishing;
+    let prepared = match publishing.prepare(effects) {
+        Ok(prepared) => prepared,
+        Err(error) => return End::Instead(Outcome::of_error(&error)),
+    };
+    let admission = match admit(core, lease, &prepared).await {
+        Ok(admission) => admission,
+        Err(error) => return End::Instead(Outcome::of_error(&error)),
+    };
+    if lease.is_lost() {
+        core.meters.commits_lost.increment(1);
+        return End::Ended;
+    }
+    lease.finish();
+    core.queue.pass_on();
+    let commit = EffectCommit {
+        delivery: id,
+        acknowledges: true,
+        only_copy: lease.is_only_copy(),
+        effects: prepared.effects().to_vec(),
+    };
+    let answer = core.effects.commit(commit, lease.token()).await;
+    let (end, done) = match answer {
+        Ok(fate) => {
+            let end = end_of(&fate, prepared.effects());
+            (end, committed(prepared.effects(), fate))
+        }
+        Err(error) => (End::Instead(Outcome::of_error(&error)), Err(error)),
+    };
+    publishing.finish(&prepared, admission, &done);
+    match end {
+        End::Ended => core.pressure.clear(),
+        _ => lease.resume(),
+    }
+    end
+}
+
+/// What an answer of the store means for the delivery.
+fn end_of(fate: &EffectFate, effects: &[Effect]) -> End {
+    match fate {
+        EffectFate::Differs(_) => End::Conflict(refused(effects, fate)),
+        // No further attempt can succeed.
+        EffectFate::Refused(_, Refusal::WrongType) => {
+            End::Instead(Outcome::dead_letter(refused(effects, fate)))
+        }
+        EffectFate::Refused(..) => End::Instead(Outcome::retry(refused(effects, fate))),
+        _ => End::Ended,
+    }
+}
+
+/// Waits before a handler runs again after a number of conflicts.
+pub(super) async fn pause(conflicts: u32) {
+    let longest = CONFLICT_TIME * 2 * conflicts / (MOST_CONFLICTS * (MOST_CONFLICTS + 1) / 2);
+    sleep(longest.mul_f64(fastrand::f64())).await;
+}

@@ -1,0 +1,266 @@
+//! Settling deliveries with their effects: one call under way, repeated until the store answers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+
+use crate::api::supervise::log;
+use crate::domain::{Error, ErrorKind, describe};
+use crate::store::{Commit, Commits, EffectCommit, EffectFate, MAX_COMMITS};
+use crate::worker::fault::back_off;
+use crate::worker::intake::in_flight::HandOut;
+use crate::worker::settle::Settler;
+
+/// The most bytes of a call that has more than one commit.
+const CALL_BYTES: usize = 1024 * 1024;
+
+/// What the sender of a commit learns: the store's answer, or the error of a commit that the store
+/// refuses as it is.
+pub(crate) type Answer = Result<EffectFate, Error>;
+
+/// A commit with effects on its way to the settler.
+#[derive(Debug)]
+pub(crate) struct EffectWrite {
+    pub(crate) commit: EffectCommit,
+    pub(crate) token: u64,
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+impl EffectWrite {
+    fn hand_out(&self) -> HandOut {
+        HandOut {
+            id: self.commit.delivery,
+            token: self.token,
+        }
+    }
+}
+
+/// The call that the settler works on. It outlives a settler that panics: the next one sends the call
+/// again under the same number, and the store answers as it answered the first.
+#[derive(Debug)]
+pub(crate) struct EffectCalls {
+    queue: mpsc::Receiver<EffectWrite>,
+    received: VecDeque<EffectWrite>,
+    call: Vec<EffectCommit>,
+    /// The hand-out and the sender of each commit of the call.
+    senders: Vec<(HandOut, oneshot::Sender<Answer>)>,
+    /// The number of the call.
+    number: u64,
+    /// How many of the next commits go alone, because the store refused a call of several.
+    alone: usize,
+}
+
+impl EffectCalls {
+    pub(crate) fn new(queue: mpsc::Receiver<EffectWrite>) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self {
+            queue,
+            received: VecDeque::new(),
+            call: Vec::new(),
+            senders: Vec::new(),
+            number: 0,
+            alone: 0,
+        }))
+    }
+
+    /// Waits for commits, unless some are left. False once every worker has ended.
+    async fn receive(&mut self) -> bool {
+        if self.received.is_empty() && self.call.is_empty() {
+            match self.queue.recv().await {
+                Some(first) => self.received.push_back(first),
+                None => return false,
+            }
+        }
+        while self.received.len() < MAX_COMMITS
+            && let Ok(more) = self.queue.try_recv()
+        {
+            self.received.push_back(more);
+        }
+        true
+    }
+
+    /// Puts the next call together.
+    fn begin_call(&mut self) {
+        let most = if self.alone > 0 { 1 } else { MAX_COMMITS };
+        let mut bytes = 0;
+        while let Some(next) = self.received.front() {
+            bytes += next.commit.weight();
+            if self.call.len() == most || (bytes > CALL_BYTES && !self.call.is_empty()) {
+                break;
+            }
+            let Some(next) = self.received.pop_front() else {
+                break;
+            };
+            self.senders.push((next.hand_out(), next.answer));
+            self.call.push(next.commit);
+        }
+        self.alone = self.alone.saturating_sub(1);
+        self.number += 1;
+    }
+
+    /// Takes the call apart again: the store has certainly not done it. Its commits come first in the
+    /// next calls.
+    fn take_apart(&mut self) {
+        let writes = self.call.drain(..).zip(self.senders.drain(..));
+        let writes: Vec<_> = writes
+            .map(|(commit, (hand_out, answer))| EffectWrite {
+                commit,
+                token: hand_out.token,
+                answer,
+            })
+            .collect();
+        self.alone = writes.len();
+        for write in writes.into_iter().rev() {
+            self.received.push_front(write);
+        }
+    }
+}
+
+impl Settler {
+    /// Commits effects until every worker has ended.
+    ///
+    /// A commit whose lease was lost is dropped before it is sent. While a call is under way its
+    /// deliveries stay in the in-flight table, so this process is not handed their entries again.
+    pub(crate) async fn commit_effects(self, calls: Arc<Mutex<EffectCalls>>) {
+        let calls = &mut *calls.lock().await;
+        while calls.receive().await {
+            if calls.call.is_empty() {
+                self.drop_lost(&mut calls.received);
+                if calls.received.is_empty() {
+                    continue;
+                }
+                calls.begin_call();
+            }
+            match self.send(calls.number, &calls.call).await {
+                Ok(fates) => self.answer(calls, fates).await,
+                Err(_) if calls.call.len() > 1 => calls.take_apart(),
+                Err(error) => {
+                    calls.call.clear();
+                    for (_, answer) in calls.senders.drain(..) {
+                        let _ = answer.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn drop_lost(&self, received: &mut VecDeque<EffectWrite>) {
+        for write in std::mem::take(received) {
+            let hand_out = write.hand_out();
+            if self.in_flight.may_commit(hand_out) {
+                received.push_back(write);
+            } else {
+                self.end_lost(hand_out, write.answer);
+            }
+        }
+    }
+
+    fn end_lost(&self, hand_out: HandOut, answer: oneshot::Sender<Answer>) {
+        self.in_flight.remove([hand_out]);
+        self.meters.commits_lost.increment(1);
+        let _ = answer.send(Ok(EffectFate::Lost));
+    }
+
+    /// Sends a call until the store answers it. Returns an error only if the store certainly did
+    /// nothing and will not as long as the call stays as it is.
+    async fn send(&self, number: u64, call: &[EffectCommit]) -> Result<Vec<EffectFate>, Error> {
+        self.meters.settle_batch.record(call.len() as f64);
+        let (mut failures, mut unknown) = (0, false);
+        loop {
+            let effects = self.store.effects();
+            let error = match effects.commit(&self.member, number, call).await {
+                Ok(fates) if fates.len() == call.len() => {
+                    if failures > 0 {
+                        self.fault.clear();
+                    }
+                    return Ok(fates);
+                }
+                Ok(_) => {
+                    let rule = "the store gave a wrong number of answers";
+                    Error::new(ErrorKind::OutcomeUnknown, "commit", rule)
+                }
+                Err(error) => error,
+            };
+            unknown |= error.is_outcome_unknown();
+            let passes = error.is_outcome_unknown() || error.kind() == ErrorKind::Unavailable;
+            if !passes && !unknown {
+                return Err(error);
+            }
+            failures += 1;
+            self.fault.set(&error);
+            if failures == 1 {
+                log(|| {
+                    let (subscription, error) = (&self.member, describe(&error));
+                    tracing::warn!(%subscription, error, "committing effects failed; retrying until it works");
+                });
+            }
+            sleep(back_off(failures)).await;
+        }
+    }
+
+    /// Tells the senders, and removes ended deliveries from the in-flight table.
+    async fn answer(&self, calls: &mut EffectCalls, fates: Vec<EffectFate>) {
+        let all = calls.call.drain(..).zip(calls.senders.drain(..)).zip(fates);
+        let (mut again, mut abandoned) = (Vec::new(), Vec::new());
+        for ((mut commit, (hand_out, answer)), fate) in all {
+            match fate {
+                EffectFate::Done(_) | EffectFate::Skipped => {
+                    self.meters.committed.increment(1);
+                    if commit.acknowledges {
+                        self.in_flight.remove([hand_out]);
+                        self.settled.fetch_add(1, Ordering::Relaxed);
+                        self.meters.acknowledged.increment(1);
+                    }
+                    let _ = answer.send(Ok(fate));
+                }
+                // Something other than Redstart removed the record, and nobody else can have the
+                // message. The numbered calls tell this from a commit that was done before.
+                EffectFate::NotHeld
+                    if !commit.only_copy
+                        && self
+                            .in_flight
+                            .is_leased(hand_out, self.lease.get(), Instant::now()) =>
+                {
+                    self.meters.lost_entries.increment(1);
+                    commit.only_copy = true;
+                    let token = hand_out.token;
+                    again.push(EffectWrite {
+                        commit,
+                        token,
+                        answer,
+                    });
+                }
+                EffectFate::NotHeld | EffectFate::Lost => self.end_lost(hand_out, answer),
+                fate => {
+                    if matches!(fate, EffectFate::Differs(_)) {
+                        self.meters.commit_conflicts.increment(1);
+                    }
+                    let abandons = answer.send(Ok(fate)).is_err() && commit.acknowledges;
+                    abandoned.extend(abandons.then_some(hand_out));
+                }
+            }
+        }
+        for write in again.into_iter().rev() {
+            calls.received.push_front(write);
+        }
+        self.give_back(&abandoned).await;
+        self.meters.in_flight.set(self.in_flight.len() as f64);
+    }
+
+    /// Gives deliveries back whose worker has ended before it could run the handler again.
+    async fn give_back(&self, hand_outs: &[HandOut]) {
+        if hand_outs.is_empty() {
+            return;
+        }
+        let release = |hand_out: &HandOut| match self.in_flight.begun_before(hand_out.id) {
+            Some(before) => Commit::release_counted(hand_out.id, before),
+            None => Commit::release(hand_out.id),
+        };
+        let commits: Commits = hand_outs.iter().map(release).collect();
+        // If it fails, another consumer takes the deliveries over when their leases have expired.
+        let _ = self.store.deliveries().commit(&self.member, &commits).await;
+        self.in_flight.remove(hand_outs.iter().copied());
+    }
+}
