@@ -52,6 +52,18 @@ const COUNTERS: &[(&str, &str)] = &[
         "Deliveries that ended, by outcome.",
     ),
     (
+        "redstart_commits_total",
+        "Commits of effects that were written.",
+    ),
+    (
+        "redstart_commits_lost_total",
+        "Commits of effects that were dropped, because another consumer had the message.",
+    ),
+    (
+        "redstart_commit_conflicts_total",
+        "Commits of effects that were refused, because a value had changed.",
+    ),
+    (
         "redstart_dead_letters_total",
         "New dead letters, by reason.",
     ),

@@ -264,3 +264,192 @@ impl Settler {
         self.in_flight.remove(hand_outs.iter().copied());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use crate::api::SubscribeOptions;
+    use crate::store::{DeliveryId, Effect};
+    use crate::worker::core::{Core, SettledCount};
+    use crate::worker::fixture::{Fixture, current, hand_out, lose};
+    use crate::worker::script::Failure;
+
+    const COMMIT: &str = "effects.commit";
+
+    /// Starts a settler of effects.
+    fn run(core: &Core, queue: mpsc::Receiver<EffectWrite>) {
+        let settler = Settler {
+            store: Arc::clone(&core.store),
+            member: Arc::clone(&core.member),
+            in_flight: Arc::clone(&core.in_flight),
+            meters: Arc::clone(&core.meters),
+            lease: Arc::clone(&core.lease),
+            settled: SettledCount::default(),
+            fault: core.faults.committing.clone(),
+            telemetry: None,
+        };
+        tokio::spawn(settler.commit_effects(EffectCalls::new(queue)));
+    }
+
+    fn increment(key: &str) -> Effect {
+        Effect::Increment {
+            key: key.to_owned(),
+            by: 1,
+            within: None,
+        }
+    }
+
+    /// Passes the effects of the current hand-out on. Returns the answer's receiver.
+    async fn send(core: &Core, id: DeliveryId, effects: Vec<Effect>) -> oneshot::Receiver<Answer> {
+        send_of(core, current(core, id), effects).await
+    }
+
+    async fn send_of(
+        core: &Core,
+        hand_out: HandOut,
+        effects: Vec<Effect>,
+    ) -> oneshot::Receiver<Answer> {
+        let (answer, answered) = oneshot::channel();
+        let commit = EffectCommit {
+            delivery: hand_out.id,
+            acknowledges: true,
+            only_copy: false,
+            effects,
+        };
+        let token = hand_out.token;
+        let write = EffectWrite {
+            commit,
+            token,
+            answer,
+        };
+        core.effects.writes.send(write).await.unwrap();
+        answered
+    }
+
+    async fn value(fixture: &Fixture, key: &str) -> Option<Bytes> {
+        let found = fixture.store.values().get(&[key]).await.unwrap();
+        found.into_iter().next().flatten()
+    }
+
+    fn one() -> Option<Bytes> {
+        Some(Bytes::from_static(b"1"))
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_is_asked_for_again_and_nothing_is_done_twice() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        fixture.script.fail(COMMIT, Failure::ReplyLost);
+        fixture.script.fail(COMMIT, Failure::NotDone);
+        fixture.script.calls();
+        run(&core, settlements.effects);
+        let answer = send(&core, fetched[0].receipt, vec![increment("n")]).await;
+        assert_eq!(answer.await.unwrap().unwrap(), EffectFate::Done(Vec::new()));
+        assert_eq!(fixture.script.calls(), [COMMIT; 3]);
+        assert_eq!(value(&fixture, "n").await, one());
+        assert!(fixture.pending().await.is_empty() && core.in_flight.len() == 0);
+        assert_eq!(core.faults.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn effects_of_an_earlier_hand_out_are_dropped_before_they_are_sent() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        let earlier = current(&core, fetched[0].receipt);
+        // Given back, and handed to the same consumer again: the store cannot tell them apart.
+        lose(&core, earlier.id);
+        hand_out(&core, &fetched, true);
+        fixture.script.calls();
+        run(&core, settlements.effects);
+        let answer = send_of(&core, earlier, vec![increment("n")]).await;
+        assert_eq!(answer.await.unwrap().unwrap(), EffectFate::Lost);
+        assert_eq!(fixture.script.calls(), [""; 0]);
+        let answer = send(&core, earlier.id, vec![increment("n")]).await;
+        assert_eq!(answer.await.unwrap().unwrap(), EffectFate::Done(Vec::new()));
+        assert_eq!(value(&fixture, "n").await, one());
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_not_handed_out_again_while_its_commit_is_under_way() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        let id = fetched[0].receipt;
+        core.queue.next().await.unwrap().lease.finish();
+        // Another consumer claims it, and this one claims it back, before the call arrives.
+        let (claiming, again) = (Arc::clone(&core), fetched.clone());
+        fixture.script.on(COMMIT, move || {
+            assert_eq!(claiming.in_flight.lose([current(&claiming, id)]), 0);
+            assert_eq!(claiming.accept(again, true, Instant::now()), 0);
+        });
+        run(&core, settlements.effects);
+        let answer = send(&core, id, vec![increment("n")]).await;
+        assert_eq!(answer.await.unwrap().unwrap(), EffectFate::Done(Vec::new()));
+        assert_eq!(value(&fixture, "n").await, one());
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_the_store_refuses_does_not_refuse_the_others() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(3).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        let mut answers = Vec::new();
+        // The adapter refuses a call with such a key as a whole.
+        for (one, key) in fetched.iter().zip(["a", "", "b"]) {
+            answers.push(send(&core, one.receipt, vec![increment(key)]).await);
+        }
+        run(&core, settlements.effects);
+        let mut done = Vec::new();
+        for answer in answers {
+            done.push(answer.await.unwrap().is_ok());
+        }
+        assert_eq!(done, [true, false, true]);
+        assert_eq!(fixture.pending().await, [fetched[1].receipt]);
+        assert!(core.in_flight.contains(fetched[1].receipt));
+    }
+
+    #[tokio::test]
+    async fn an_only_copy_is_committed_once() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        // Something other than Redstart removes the store's record.
+        let commits = [Commit::ack(fetched[0].receipt)].into_iter().collect();
+        let deliveries = fixture.store.deliveries();
+        let _ = deliveries.commit(&core.member, &commits).await.unwrap();
+        run(&core, settlements.effects);
+        fixture.script.fail(COMMIT, Failure::ReplyLost);
+        fixture.script.fail(COMMIT, Failure::ReplyLost);
+        let answer = send(&core, fetched[0].receipt, vec![increment("n")]).await;
+        assert_eq!(answer.await.unwrap().unwrap(), EffectFate::Done(Vec::new()));
+        assert_eq!(value(&fixture, "n").await, one());
+    }
+
+    #[tokio::test]
+    async fn a_conflict_without_its_worker_gives_the_delivery_back() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        let demand = Effect::Unchanged {
+            key: "n".to_owned(),
+            seen: one(),
+        };
+        drop(send(&core, fetched[0].receipt, vec![demand]).await);
+        run(&core, settlements.effects);
+        Fixture::until("the table to be empty", async || core.in_flight.len() == 0).await;
+        let claimed = fixture.claimed_by_another(Duration::from_secs(3600)).await;
+        assert_eq!(claimed, [(fetched[0].receipt, 0)]);
+    }
+}

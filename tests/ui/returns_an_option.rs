@@ -2,7 +2,7 @@
 //!
 //! error: a handler cannot return `Option<()>`
 //! label: this says nothing about how the delivery ends
-//! note: return `()` or `Outcome`
+//! note: return `()`, `Outcome` or `Effects`
 //! note: an absent value is not an outcome
 
 use redstart::{Bus, Error, Message, Topic};

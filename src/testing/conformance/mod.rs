@@ -48,6 +48,7 @@ pub mod deduplication;
 pub mod effects;
 pub mod foreign;
 pub mod groups;
+pub mod handler_effects;
 pub mod health;
 pub mod kv;
 pub mod leases;
@@ -320,6 +321,18 @@ macro_rules! conformance {
             effects_need_no_delivery,
             a_rehearsal_writes_nothing,
         );
+        $crate::conformance_checks!($factory, handler_effects if effects:
+            every_kind_of_handler_returns_effects,
+            a_failed_attempt_writes_no_effects,
+            a_conflict_runs_the_handler_again_with_the_same_attempt,
+            a_lasting_conflict_is_a_failed_attempt,
+            concurrent_replacements_lose_nothing,
+            one_handler_sees_what_the_last_message_wrote,
+            a_full_topic_slows_down_the_one_before,
+            a_checkpoint_is_written_before_the_end,
+            a_lost_lease_drops_the_effects,
+            a_shutdown_writes_returned_effects,
+        );
         $crate::conformance_checks!($factory, commit_unknown if effects:
             a_repeated_call_gets_the_same_answer,
             an_earlier_call_writes_nothing,
@@ -374,7 +387,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 24] = [
+    const CHECKS: [(&str, &str); 25] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -397,6 +410,7 @@ mod tests {
         ("cas", include_str!("cas.rs")),
         ("effects", include_str!("effects.rs")),
         ("commit_unknown", include_str!("commit_unknown.rs")),
+        ("handler_effects", include_str!("handler_effects.rs")),
         ("capabilities", include_str!("capabilities.rs")),
         ("health", include_str!("health.rs")),
     ];
