@@ -3,6 +3,7 @@
 //! | Guide | Explains |
 //! |---|---|
 //! | [`guarantees`] | the promises of Redstart and their limits |
+//! | [`exactly_once`] | effects: messages and values in one step with an acknowledgement, and what they do not cover |
 //! | [`handlers`] | messages, handlers, routers, errors, time limits |
 //! | [`lifecycle`] | the states of a message and the transitions between them |
 //! | [`reliability`] | how the promises were tested, with the results |
@@ -33,6 +34,9 @@ pub mod command_line {}
 
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}
+
+#[doc = include_str!("exactly_once.md")]
+pub mod exactly_once {}
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}

@@ -44,14 +44,8 @@ impl Verdict {
             Outcome::Ack => Self::Ack,
             // The worker commits effects before it decides, so they do not come this far.
             Outcome::Commit(_) => {
-                let error = "the effects were not committed".to_owned();
-                return Self::of(
-                    Outcome::Retry { error, delay: None },
-                    failed,
-                    policy,
-                    random,
-                    pressure,
-                );
+                let outcome = Outcome::retry("the effects were not committed");
+                Self::of(outcome, failed, policy, random, pressure)
             }
             Outcome::Snooze { delay } => Self::Reschedule {
                 delay: delay.min(Outcome::MAX_DELAY),

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use redstart::extract::Payload;
 use redstart::store::{Effect, EffectFate, NewEntry, Partition, Session};
-use redstart::{Effects, Envelope};
+use redstart::{Effects, Envelope, Error};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Server, builder, finish, topic, until};
+use crate::support::{Server, builder, container, finish, group, publish, status, topic, until};
 
 /// Where a call of a script is cut.
 #[derive(Clone, Copy, Debug)]
@@ -207,4 +208,43 @@ async fn a_container_asks_again_until_it_knows() {
     assert!(all.iter().all(Result::is_ok), "{all:?}");
     assert_eq!(stored(&server), (expected + 100, expected + 100));
     finish(container).await;
+}
+
+#[tokio::test]
+async fn handlers_behind_a_connection_that_is_cut_are_exact() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server).await;
+    let builder = builder(&server).with_redis_url(proxy.url.clone());
+    let worker = builder.connect().await.unwrap();
+    let direct = container(&server).await;
+    let (orders, bills) = (topic("orders"), topic("bills"));
+    let handler = move |Payload(n): Payload<u32>| {
+        let (bills, message) = (bills.clone(), Envelope::new("n", &n));
+        async move {
+            let mut effects = Effects::new();
+            effects.publish(&bills, message?).incr("sum", 1);
+            Ok::<_, Error>(effects)
+        }
+    };
+    worker.bus().subscribe(&orders, handler).await.unwrap();
+    publish(&direct, &orders, 0..600).await;
+    let mut cuts = 0;
+    until("the group to drain", async || {
+        let billing = status(&direct, &orders, &group("billing")).await;
+        let done = billing.lag + billing.in_flight + billing.scheduled == 0;
+        if !done && !proxy.waits() {
+            cuts += 1;
+            let bytes = fastrand::usize(0..400);
+            proxy.cut(match cuts % 2 {
+                0 => Cut::Request(bytes),
+                _ => Cut::Answer(bytes % 20),
+            });
+        }
+        done.then_some(())
+    })
+    .await;
+    assert!(cuts > 3, "{cuts} cuts");
+    assert_eq!(stored(&server), (600, 600), "after {cuts} cuts");
+    finish(direct).await;
+    worker.shutdown(std::time::Duration::from_secs(30)).await;
 }

@@ -359,7 +359,7 @@ pub async fn a_lost_lease_drops_the_effects<S: Subject>(subject: &S) {
     let consumers = stage.store.inspect().consumers(&stage.at).await;
     let consumers = consumers.must("listing");
     let holder = consumers.iter().find(|one| one.in_flight > 0);
-    let holder = stage.member(&holder.must("the holder").consumer.to_string());
+    let holder = stage.member(holder.must("the holder").consumer.as_str());
     let ids = deliveries.pending_of(&holder, 10).await.must("listing");
     stage.release(&holder, &ids).await;
     assert_eq!(stage.reclaim(&other, DAY).await.len(), 1);

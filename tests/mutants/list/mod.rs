@@ -1,6 +1,7 @@
 //! The mutants, by the part that they break.
 
 mod attempts;
+mod effects;
 mod intake;
 mod leases;
 mod publishing;
@@ -19,6 +20,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         shutdown::MUTANTS,
         publishing::MUTANTS,
         values::MUTANTS,
+        effects::MUTANTS,
     ];
     lists.concat()
 }
