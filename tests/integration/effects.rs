@@ -440,9 +440,7 @@ async fn killing_scripts_leaves_whole_commits() {
 #[tokio::test]
 async fn a_server_that_is_killed_keeps_whole_commits_and_their_answers() {
     let mut scene = Scene::new(60).await;
-    let mut number = 0;
-    for at in 0..60 {
-        number += 1;
+    for (number, at) in (1..).zip(0..60) {
         let commits = [scene.commit_of(at, vec![publish(&bills()), increment("sum")])];
         if at % 6 == 3 {
             let (store, member) = (Arc::clone(&scene.store), scene.member.clone());
