@@ -14,12 +14,9 @@ use crate::api::propagator::{Operation, OperationKind, Telemetry};
 use crate::api::publish::PublishPort;
 use crate::api::traces;
 use crate::api::{PublishHooks, PublishOptions, Published};
-use crate::domain::{BoxFuture, Codec, Envelope, Error, ErrorKind, Topic};
+use crate::domain::{BoxFuture, Codec, Envelope, Error, ErrorKind, TRACE, Topic};
 use crate::store::{Partition, Store};
 use crate::wire::Limits;
-
-/// The header that joins a message to a trace.
-const TRACE: &str = "traceparent";
 
 /// The publishing side of the bus on a store.
 #[derive(Debug)]
@@ -177,9 +174,11 @@ impl Publishing {
         results
     }
 
-    /// Adds the current span to the headers of messages that have no trace. Copies them only then.
+    /// Adds the current span to the headers of messages that have no trace of their own. Copies them
+    /// only then.
     pub(super) fn with_trace<'a>(&self, envelopes: &'a [Envelope]) -> Cow<'a, [Envelope]> {
-        let lacks_trace = |envelope: &Envelope| !envelope.headers.contains_key(TRACE);
+        let lacks_trace =
+            |envelope: &Envelope| envelope.inherited.0 || !envelope.headers.contains_key(TRACE);
         let Some(telemetry) = &self.telemetry else {
             return Cow::Borrowed(envelopes);
         };
@@ -195,6 +194,8 @@ impl Publishing {
             .iter_mut()
             .filter(|envelope| lacks_trace(envelope))
         {
+            // The state belongs to the span that the message inherited.
+            envelope.headers.remove("tracestate");
             envelope.headers.extend(headers.clone());
         }
         Cow::Owned(envelopes)

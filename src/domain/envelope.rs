@@ -28,7 +28,22 @@ pub struct Envelope {
     pub(crate) last_error: Option<String>,
     /// Fields that this version does not know. They are kept when the envelope is stored again.
     pub(crate) unknown: BTreeMap<String, RawPayload>,
+    pub(crate) inherited: InheritedTrace,
 }
+
+/// Whether an envelope has the trace of the message that it follows from, and none of its own. Says
+/// nothing about the message, so it counts for no comparison.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct InheritedTrace(pub(crate) bool);
+
+impl PartialEq for InheritedTrace {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// The header that names the trace.
+pub(crate) const TRACE: &str = "traceparent";
 
 impl Envelope {
     /// Wraps a payload. Sets a fresh UUIDv7 as id, the current time, and a fresh correlation id.
@@ -63,11 +78,13 @@ impl Envelope {
             failed_attempts: 0,
             last_error: None,
             unknown: BTreeMap::new(),
+            inherited: InheritedTrace::default(),
         })
     }
 
     /// Wraps the payload of a message that follows from this one. Copies the correlation id, the
-    /// tenant, and the `traceparent` and `tracestate` headers.
+    /// tenant, and the `traceparent` and `tracestate` headers. A container with a
+    /// [propagator](crate::ports::Propagator) puts its current span in the place of the copied trace.
     ///
     /// # Errors
     ///
@@ -89,12 +106,13 @@ impl Envelope {
         if self.tenant.is_none() {
             self.tenant.clone_from(&cause.tenant);
         }
-        if !self.headers.contains_key("traceparent") {
-            for name in ["traceparent", "tracestate"] {
+        if !self.headers.contains_key(TRACE) {
+            for name in [TRACE, "tracestate"] {
                 if let Some(value) = cause.headers.get(name) {
                     self.headers.insert(name.to_owned(), value.clone());
                 }
             }
+            self.inherited = InheritedTrace(self.headers.contains_key(TRACE));
         }
         self
     }
@@ -130,13 +148,17 @@ impl Envelope {
     /// Adds a header, or replaces the one with this name. `traceparent` is a header.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.insert(name.into(), value.into());
+        self.set_header(name, value);
         self
     }
 
     /// Adds a header, or replaces the one with this name, as [`with_header`](Self::with_header) does.
     pub fn set_header(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.headers.insert(name.into(), value.into());
+        let name = name.into();
+        if name == TRACE {
+            self.inherited = InheritedTrace(false);
+        }
+        self.headers.insert(name, value.into());
     }
 
     /// The message's id.

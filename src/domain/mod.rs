@@ -46,6 +46,7 @@ pub use effects::{Effects, Read};
 pub(crate) use effects::{Operation, Write};
 pub use entry_id::EntryId;
 pub use envelope::Envelope;
+pub(crate) use envelope::{InheritedTrace, TRACE};
 pub use error::{Error, ErrorKind};
 pub(crate) use error_rules::ErrorRules;
 pub(crate) use fingerprint::fingerprint;

@@ -10,7 +10,9 @@ use rmp::encode as put;
 use serde_json::value::RawValue;
 
 use crate::domain::msgpack::{Cursor, Flaw};
-use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, RawPayload, Timestamp, Topic};
+use crate::domain::{
+    Codec, EntryId, Envelope, Error, ErrorKind, InheritedTrace, RawPayload, Timestamp, Topic,
+};
 
 /// A decoded envelope that may lack fields which the producer left out.
 #[derive(Debug, Default)]
@@ -298,6 +300,7 @@ impl Draft {
             failed_attempts: self.attempts,
             last_error: self.last_error,
             unknown: self.unknown,
+            inherited: InheritedTrace::default(),
         })
     }
 }

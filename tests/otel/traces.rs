@@ -8,7 +8,7 @@ use std::time::Duration;
 use opentelemetry::trace::{SpanId, TraceContextExt as _, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 use redstart::container::ContainerBuilder;
-use redstart::extract::{Attempt, Payload};
+use redstart::extract::{Attempt, Payload, Publisher};
 use redstart::otel::W3c;
 use redstart::{
     Batch, Bus, Container, Envelope, Message, Outcome, RetryPolicy, Router, State, SubscribeOptions,
@@ -209,6 +209,49 @@ async fn a_linked_attempt_begins_a_trace_of_its_own() {
         assert_eq!(links[0].span_id(), publish.span_id());
     }
     finish(container).await;
+}
+
+/// Publishes two messages that follow from the handled one, and expects them in the attempt's trace, as
+/// children of the attempt.
+async fn follow_ups(propagator: W3c) {
+    let collector = Collector::up_to(LevelFilter::INFO);
+    let builder = in_memory().with_propagator(propagator);
+    let container = builder.connect().await.unwrap();
+    let (bus, receipts) = (container.bus(), topic("receipts"));
+    let handler =
+        async |placed: Placed, envelope: Envelope, publisher: Publisher, bus: State<Bus>| {
+            let receipts = topic("receipts");
+            let written = envelope.follow_up(&placed).unwrap();
+            bus.0.publish(&receipts, &written).await.unwrap();
+            publisher.send(&receipts, &placed).await.unwrap();
+        };
+    let router = Router::with_state(bus.clone()).on(handler);
+    bus.subscribe(&topic("orders"), router).await.unwrap();
+    publish_in_a_request(&container).await;
+    let sent = collector.wait("send receipts", 2).await;
+    let attempt = collector.wait("process orders", 1).await.remove(0);
+    let entries = container.topics().entries_after(&receipts, None, 10).await;
+    let headers = entries.unwrap().into_iter().map(|entry| {
+        let envelope = entry.envelope.unwrap();
+        envelope.headers()["traceparent"].clone()
+    });
+    let expected = sent.iter().map(|span| {
+        assert_eq!(span.parent_span_id, attempt.span_context.span_id());
+        let (trace, id) = (attempt.span_context.trace_id(), span.span_context.span_id());
+        format!("00-{trace}-{id}-01")
+    });
+    assert_eq!(headers.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn messages_that_follow_are_children_of_the_attempt() {
+    follow_ups(W3c::new()).await;
+}
+
+#[tokio::test]
+async fn messages_that_follow_from_a_linked_attempt_are_in_its_trace() {
+    follow_ups(W3c::linked()).await;
 }
 
 #[tokio::test]

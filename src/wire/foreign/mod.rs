@@ -19,7 +19,9 @@ pub use cloud_events::cloud_events;
 pub use debezium::debezium;
 pub use plain::plain;
 
-use crate::domain::{EntryId, Envelope, Error, RawPayload, Timestamp, Topic, panic_text_of};
+use crate::domain::{
+    EntryId, Envelope, Error, InheritedTrace, RawPayload, Timestamp, Topic, panic_text_of,
+};
 use crate::wire::Fields;
 use crate::wire::entry::Undecodable;
 use crate::wire::envelope::derived_id;
@@ -120,6 +122,7 @@ impl<'a> ForeignEntry<'a> {
             failed_attempts: 0,
             last_error: None,
             unknown: std::collections::BTreeMap::new(),
+            inherited: InheritedTrace::default(),
         }
     }
 
