@@ -105,8 +105,9 @@ impl OutsideCommits {
                     let _ = answer.send(Ok(fate));
                 }
             }
-            // Nothing was written. A right that one commit lacks is no reason to refuse the others.
-            Err(error) if error.kind() == ErrorKind::Refused && effects.len() > 1 => {
+            // Nothing was written. A right that one commit lacks, or keys of a cluster that no one
+            // server holds, are no reason to refuse the others.
+            Err(error) if is_of_one(&error) && effects.len() > 1 => {
                 for (answer, effects) in answers.into_iter().zip(effects) {
                     let fates = self.apply(&[effects]).await;
                     let _ = answer.send(fates.and_then(only));
@@ -153,6 +154,11 @@ impl OutsideCommits {
             sleep(back_off(tries)).await;
         }
     }
+}
+
+/// Whether the store may have refused a call because of one of its commits.
+fn is_of_one(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Refused | ErrorKind::Invalid)
 }
 
 fn only(fates: Vec<EffectFate>) -> Answer {

@@ -4,6 +4,7 @@
 mod support;
 
 mod connect;
+mod effects;
 mod failover;
 mod moving;
 mod roles;

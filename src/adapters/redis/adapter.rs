@@ -4,7 +4,6 @@ use super::keys::Keys;
 use super::migrate::Migrations;
 use super::net::{Net, TlsSettings};
 use crate::domain::{BoxFuture, Error, Namespace, Timestamp};
-use crate::store::decorate::Nowhere;
 use crate::store::{
     Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Log, Opened, Opening, Schedule,
     Store, Topics, Values,
@@ -45,8 +44,7 @@ impl Store for RedisAdapter {
         Capabilities {
             append_once: true,
             values: true,
-            // One step writes to several topics, and they lie in different slots.
-            effects: !self.net.is_clustered(),
+            effects: true,
         }
     }
 
@@ -87,10 +85,6 @@ impl Store for RedisAdapter {
     }
 
     fn effects(&self) -> &dyn EffectStore {
-        if self.capabilities().effects {
-            self
-        } else {
-            &Nowhere
-        }
+        self
     }
 }

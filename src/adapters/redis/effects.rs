@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use redis::{RedisError, Value};
+use uuid::Uuid;
 
 use super::adapter::RedisAdapter;
 use super::keys::{Keys, lane_name};
@@ -166,6 +167,32 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Refuses keys that lie in several slots of a cluster, before anything is sent.
+fn check_slots<'k>(
+    keys: impl Iterator<Item = &'k str>,
+    slot: impl Fn(&str) -> Option<u16>,
+) -> Result<(), Error> {
+    let mut slots: Vec<(u16, &str)> = Vec::new();
+    for key in keys {
+        if let Some(slot) = slot(key)
+            && slots.iter().all(|(known, _)| *known != slot)
+        {
+            slots.push((slot, key));
+        }
+    }
+    if slots.len() < 2 {
+        return Ok(());
+    }
+    let shown = slots.iter().take(4);
+    let shown: Vec<String> = shown.map(|(slot, key)| format!("{key} ({slot})")).collect();
+    let rule = format!(
+        "its keys lie in {} Cluster slots: {}",
+        slots.len(),
+        shown.join(", ")
+    );
+    Err(Error::new(ErrorKind::Invalid, OPERATION, rule))
+}
+
 /// The smallest and the greatest id of a lane's deliveries; empty words where there are none.
 fn range(commits: &[EffectCommit], lane: Lane) -> [String; 2] {
     let of_lane = || {
@@ -186,9 +213,13 @@ impl RedisAdapter {
     ) -> Result<Vec<EffectFate>, Error> {
         let mut words = Words::new(&self.keys, 3);
         commits.iter().try_for_each(|one| words.commit(one))?;
+        let log = self.keys.log(&by.at.partition);
+        let keys = std::iter::once(&log).chain(&words.names);
+        check_slots(keys.map(String::as_str), |key| self.net.slot(key))
+            .map_err(|e| e.on(by.to_string()))?;
         let call = scripts::commit()
             .with_more_keys(words.names.len())
-            .key(self.keys.log(&by.at.partition))
+            .key(log)
             .key(self.keys.redelivery(&by.at))
             .key(self.keys.session_of(by));
         let mut call = words
@@ -207,12 +238,19 @@ impl RedisAdapter {
 
     async fn apply_effects(
         &self,
-        session: String,
+        session: Uuid,
         number: &str,
         lists: &[&[Effect]],
     ) -> Result<Vec<EffectFate>, Error> {
         let mut words = Words::new(&self.keys, 1);
         lists.iter().try_for_each(|list| words.effects(list))?;
+        check_slots(words.names.iter().map(String::as_str), |key| {
+            self.net.slot(key)
+        })?;
+        let session = match words.names.first() {
+            Some(beside) if self.net.is_clustered() => self.keys.session_beside(beside, session),
+            _ => self.keys.session(session),
+        };
         let call = scripts::apply()
             .with_more_keys(words.names.len())
             .key(session);
@@ -308,18 +346,16 @@ impl EffectStore for RedisAdapter {
         commits: &'a [Vec<Effect>],
     ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
         Box::pin(async move {
-            let name = self.keys.session(session.id);
             let lists: Vec<&[Effect]> = commits.iter().map(|list| &list[..]).collect();
-            self.apply_effects(name, &session.number.to_string(), &lists)
-                .await
+            let number = session.number.to_string();
+            self.apply_effects(session.id, &number, &lists).await
         })
     }
 
     fn rehearse<'a>(&'a self, effects: &'a [Effect]) -> BoxFuture<'a, Result<EffectFate, Error>> {
         Box::pin(async move {
             // A dry call does not use its session.
-            let name = self.keys.session(uuid::Uuid::nil());
-            let fates = self.apply_effects(name, "dry", &[effects]).await?;
+            let fates = self.apply_effects(Uuid::nil(), "dry", &[effects]).await?;
             let missing = || Error::new(ErrorKind::Decode, "rehearse", "the answer is empty");
             fates.into_iter().next().ok_or_else(missing)
         })
@@ -329,6 +365,20 @@ impl EffectStore for RedisAdapter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_in_several_slots_are_named_with_their_slots() {
+        let slot = |key: &str| Some(if key.contains("orders") { 14563 } else { 2646 });
+        let keys = ["{shop:orders}:log", "{shop:orders}:ids", "shop:stock:7"];
+        let error = check_slots(keys.into_iter(), slot).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "commit: its keys lie in 2 Cluster slots: {shop:orders}:log (14563), \
+             shop:stock:7 (2646)"
+        );
+        check_slots(keys[..2].iter().copied(), slot).unwrap();
+        check_slots(keys.into_iter(), |_| None).unwrap();
+    }
 
     #[test]
     fn each_line_of_a_reply_is_a_fate() {

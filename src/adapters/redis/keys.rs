@@ -143,6 +143,15 @@ impl Keys {
         format!("{{{}}}:session:{}", self.namespace(), id.simple())
     }
 
+    /// The same session in the slot of a key: one that a cluster needs, because a call has one slot.
+    pub(super) fn session_beside(&self, key: &str, id: Uuid) -> String {
+        let tag = key
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'));
+        let tag = tag.map_or(key, |(tag, _)| tag);
+        format!("{{{tag}}}:session:{}", id.simple())
+    }
+
     pub(super) fn topics(&self) -> String {
         format!("{{{}}}:topics", self.namespace())
     }
@@ -208,6 +217,18 @@ mod tests {
         }
         assert_eq!(Keys::new(None).log(&at.partition), "{orders:eu}:log");
         assert_eq!(keys.topics(), "{shop}:topics");
+    }
+
+    #[test]
+    fn a_session_can_lie_beside_any_key() {
+        let (keys, id) = (keys("shop"), Uuid::nil());
+        for (key, tag) in [
+            ("shop:stock:7", "{shop:stock:7}:session:"),
+            ("{shop:orders}:log", "{shop:orders}:session:"),
+            ("shop:stock{shop:orders}", "{shop:orders}:session:"),
+        ] {
+            assert!(keys.session_beside(key, id).starts_with(tag), "{key}");
+        }
     }
 
     #[test]

@@ -463,6 +463,11 @@ impl Net {
         }
     }
 
+    /// The slot of a key; `None` where one server holds all keys.
+    pub(super) fn slot(&self, key: &str) -> Option<u16> {
+        self.is_clustered().then(|| self.nodes.slot(key))
+    }
+
     /// Whether one command may name both keys.
     pub(super) fn share_a_slot(&self, one: &str, other: &str) -> bool {
         self.nodes.slot(one) == self.nodes.slot(other)
