@@ -204,17 +204,27 @@ impl Settler {
             let replies = self.store.deliveries().commit(&self.member, batch).await;
             replies.and_then(Replies::answered)
         };
+        self.traced(name, batch.len(), committing).await
+    }
+
+    /// Runs one call that settles a number of deliveries in a span.
+    pub(crate) async fn traced<T>(
+        &self,
+        name: &'static str,
+        count: usize,
+        settling: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let Some(telemetry) = &self.telemetry else {
-            return committing.await;
+            return settling.await;
         };
-        let span = traces::settle(telemetry, &self.member, name, batch.len());
+        let span = traces::settle(telemetry, &self.member, name, count);
         let began = Instant::now();
-        let result = committing.instrument(span.clone()).await;
+        let result = settling.instrument(span.clone()).await;
         let error_type = result.as_ref().err().map(|error| error.kind().as_str());
         if let Some(error_type) = error_type {
             traces::fail(&span, error_type);
         }
-        let messages = batch.len() as u64;
+        let messages = count as u64;
         let operation = Operation {
             kind: OperationKind::Settle,
             name,

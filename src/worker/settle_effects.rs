@@ -169,8 +169,8 @@ impl Settler {
         self.meters.settle_batch.record(call.len() as f64);
         let (mut failures, mut unknown) = (0, false);
         loop {
-            let effects = self.store.effects();
-            let error = match effects.commit(&self.member, number, call).await {
+            let committing = self.store.effects().commit(&self.member, number, call);
+            let error = match self.traced("commit", call.len(), committing).await {
                 Ok(fates) if fates.len() == call.len() => {
                     if failures > 0 {
                         self.fault.clear();

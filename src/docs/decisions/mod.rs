@@ -17,6 +17,7 @@
 //! | [0010](retries_per_group) | a retry returns to its group through a stream of the group's own |
 //! | [0011](unknown_outcomes) | an unknown outcome is an error kind of its own |
 //! | [0012](begun_attempts) | an attempt is a begun handler; claims count nothing |
+//! | [0014](effects_as_a_value) | effects are a value that a handler returns, and the worker waits for their commit |
 
 #[doc = include_str!("0001-own-resp-reader.md")]
 pub mod own_resp_reader {}
@@ -56,3 +57,6 @@ pub mod begun_attempts {}
 
 #[doc = include_str!("0013-middleware.md")]
 pub mod middleware {}
+
+#[doc = include_str!("0014-effects-as-a-value.md")]
+pub mod effects_as_a_value {}

@@ -106,8 +106,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "repeated-call-gets-another-number",
         file: "src/worker/settle_effects.rs",
-        before: "effects.commit(&self.member, number, call).await",
-        after: "effects.commit(&self.member, number + u64::from(failures), call).await",
+        before: "self.store.effects().commit(&self.member, number, call)",
+        after: "self.store.effects().commit(&self.member, number + u64::from(failures), call)",
         breaks: "A call whose outcome is unknown is repeated under its number.",
         target: Target::Lib,
         test: "worker::settle_effects::tests::a_lost_answer_is_asked_for_again_and_nothing_is_done_twice",
