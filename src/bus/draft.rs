@@ -6,9 +6,9 @@ use std::mem;
 use bytes::Bytes;
 
 use crate::api::{PublishOptions, Published};
-use crate::domain::{Codec, Envelope, Error, ErrorKind};
+use crate::domain::{Envelope, Error, ErrorKind};
 use crate::store::{Appended, NewEntry};
-use crate::wire::{Limits, encode_entry};
+use crate::wire::Encoder;
 
 /// The state of one message. The drafts of a call keep the order of its messages.
 #[derive(Debug)]
@@ -26,10 +26,9 @@ pub(super) enum Draft {
 pub(super) fn encode(
     envelopes: &[Envelope],
     options: PublishOptions,
-    codec: Codec,
-    limits: Limits,
+    encoder: &Encoder,
 ) -> Vec<Draft> {
-    let draft = |envelope: &Envelope| match encode_entry(&begin(envelope), codec, limits) {
+    let draft = |envelope: &Envelope| match encoder.encode(&begin(envelope)) {
         Ok((name, bytes)) => Draft::Open {
             entry: NewEntry {
                 id: options.identity(envelope),
@@ -159,8 +158,8 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EntryId, Topic};
-    use crate::wire::decode_entry;
+    use crate::domain::{Codec, EntryId, Topic};
+    use crate::wire::{Limits, decode_entry};
 
     fn envelopes(sizes: &[usize]) -> Vec<Envelope> {
         let envelope = |size: &usize| Envelope::new("t", &"x".repeat(*size)).unwrap();
@@ -170,7 +169,11 @@ mod tests {
     fn drafts(sizes: &[usize]) -> Vec<Draft> {
         let limits = Limits::default().with_max_bytes(1000);
         let options = PublishOptions::new();
-        encode(&envelopes(sizes), options, Codec::MessagePack, limits)
+        encode(
+            &envelopes(sizes),
+            options,
+            &Encoder::new(Codec::MessagePack, limits),
+        )
     }
 
     fn error(kind: ErrorKind) -> Error {
@@ -265,7 +268,11 @@ mod tests {
         received.failed_attempts = 3;
         received.last_error = Some("no".to_owned());
         let limits = Limits::default();
-        let mut drafts = encode(&[received], PublishOptions::new(), Codec::Json, limits);
+        let mut drafts = encode(
+            &[received],
+            PublishOptions::new(),
+            &Encoder::new(Codec::Json, limits),
+        );
         let entry = move_entries(&mut drafts).remove(0);
         let fields = [(Bytes::from_static(entry.name.as_bytes()), entry.value)];
         let (topic, id) = (Topic::new("orders").unwrap(), EntryId::default());

@@ -10,7 +10,7 @@ use super::publish::Publishing;
 use crate::api::{Committed, Published};
 use crate::domain::{Effects, Envelope, Error, ErrorKind, Operation, Topic, Write};
 use crate::store::{Effect, EffectFate, NewEntry, Partition, Refusal};
-use crate::wire::{encode_entry, value};
+use crate::wire::value;
 
 const OPERATION: &str = "commit";
 
@@ -64,7 +64,7 @@ impl Publishing {
         messages: &mut Vec<(Topic, Envelope)>,
     ) -> Result<(&'static str, Bytes), Error> {
         let encode = |envelope: &Envelope| {
-            let (name, bytes) = encode_entry(envelope, self.codec, self.limits)?;
+            let (name, bytes) = self.encoder.encode(envelope)?;
             Ok((name, Bytes::from(bytes)))
         };
         let traced = self.with_trace(std::slice::from_ref(envelope));

@@ -16,14 +16,15 @@ use crate::api::traces;
 use crate::api::{PublishHooks, PublishOptions, Published};
 use crate::domain::{BoxFuture, Codec, Envelope, Error, ErrorKind, TRACE, Topic};
 use crate::store::{Partition, Store};
-use crate::wire::Limits;
+use crate::wire::{Encoder, Limits};
 
 /// The publishing side of the bus on a store.
 #[derive(Debug)]
 pub(crate) struct Publishing {
     pub(super) store: Arc<dyn Store>,
+    /// The codec of values.
     pub(super) codec: Codec,
-    pub(super) limits: Limits,
+    pub(super) encoder: Encoder,
     /// The deduplication window of publishes that set none.
     pub(super) deduplication: Option<Duration>,
     pub(super) hooks: PublishHooks,
@@ -45,12 +46,18 @@ impl Publishing {
             backlog: Backlog::new(Arc::clone(&store)),
             store,
             codec,
-            limits,
+            encoder: Encoder::new(codec, limits),
             deduplication,
             hooks,
             telemetry: None,
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// Publishes CloudEvents with this source; `None`: envelopes.
+    pub(crate) fn with_events(mut self, source: Option<Arc<str>>) -> Self {
+        self.encoder = self.encoder.with_events(source);
+        self
     }
 
     /// Sets the propagator of traces.
@@ -121,12 +128,7 @@ impl Publishing {
         if !self.hooks.is_empty() {
             return self.hooked(topic, envelopes, options, window).await;
         }
-        let drafts = encode(
-            &self.with_trace(envelopes),
-            options,
-            self.codec,
-            self.limits,
-        );
+        let drafts = encode(&self.with_trace(envelopes), options, &self.encoder);
         self.publish_drafts(topic, drafts, window).await
     }
 
@@ -144,7 +146,7 @@ impl Publishing {
             self.hooks.before(topic, envelope)
         };
         let refused: Vec<_> = envelopes.iter_mut().map(before).collect();
-        let mut drafts = encode(&envelopes, options, self.codec, self.limits);
+        let mut drafts = encode(&envelopes, options, &self.encoder);
         for (draft, refused) in drafts.iter_mut().zip(refused) {
             if let Err(error) = refused {
                 *draft = Draft::Done(Err(error));

@@ -12,7 +12,7 @@ use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
 use crate::api::propagator::Telemetry;
 use crate::api::{Propagator, PublishHook, PublishHooks, PublishOptions, StoreKv};
-use crate::domain::{Codec, Error, Group, Namespace};
+use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
 use crate::operate::doctor::Doctor;
 use crate::store::Store;
 use crate::wire::Limits;
@@ -39,6 +39,8 @@ pub struct ContainerBuilder {
     pub(super) namespace: Option<String>,
     pub(super) service: Option<String>,
     pub(super) codec: Codec,
+    /// Unvalidated: `connect` reports an empty source.
+    events: Option<Arc<str>>,
     pub(super) limits: Limits,
     pub(super) deduplication: Option<Duration>,
     setup: bool,
@@ -73,6 +75,7 @@ impl Default for ContainerBuilder {
             namespace: None,
             service: None,
             codec: Codec::default(),
+            events: None,
             limits: Limits::default(),
             deduplication: None,
             setup: true,
@@ -157,6 +160,18 @@ impl ContainerBuilder {
     /// Sets the codec of new messages and values; by default MessagePack. Readers understand both.
     pub fn with_codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
+        self
+    }
+
+    /// Publishes every message as a CloudEvent 1.0: JSON in structured mode, in the field `cloudevents`.
+    /// Every consumer of Redstart reads it, whatever its own setting.
+    ///
+    /// `source` is a URI reference that names the producer, such as `/shop/orders`; an event that came
+    /// from elsewhere keeps its own. [`connect`](Self::connect) reports an empty source. A payload needs
+    /// a JSON form, or the publish fails with [`Encode`](crate::ErrorKind::Encode). The codec still holds
+    /// for values.
+    pub fn with_cloud_events(mut self, source: impl Into<String>) -> Self {
+        self.events = Some(source.into().into());
         self
     }
 
@@ -326,6 +341,10 @@ impl ContainerBuilder {
     /// When the future is dropped, coordinators that have started stay started.
     pub async fn connect(self) -> Result<Container, Error> {
         let deduplication = PublishOptions::new().window(self.deduplication)?;
+        if self.events.as_deref() == Some("") {
+            let rule = "the source of CloudEvents is empty, and an event needs one";
+            return Err(Error::new(ErrorKind::Invalid, "connect", rule));
+        }
         let namespace = self.namespace()?;
         let service = Group::new(self.service.as_deref().unwrap_or("redstart"))?;
         let server = match &self.carrier {
@@ -348,6 +367,7 @@ impl ContainerBuilder {
             kv,
             service,
             codec: self.codec,
+            events: self.events,
             limits: self.limits,
             editing: self.editing,
             deduplication,

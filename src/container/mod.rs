@@ -92,6 +92,8 @@ pub(crate) struct Parts {
     pub(crate) kv: Kv,
     pub(crate) service: Group,
     pub(crate) codec: Codec,
+    /// The source of CloudEvents; `None`: the container publishes envelopes.
+    pub(crate) events: Option<Arc<str>>,
     pub(crate) limits: Limits,
     pub(crate) editing: bool,
     pub(crate) deduplication: Option<Duration>,
@@ -211,6 +213,7 @@ impl Container {
             kv,
             service,
             codec,
+            events,
             limits,
             editing,
             deduplication,
@@ -226,7 +229,7 @@ impl Container {
             Arc::clone(&store),
             service,
             limits,
-            publishing.with_telemetry(telemetry),
+            publishing.with_events(events).with_telemetry(telemetry),
             worker::start,
         );
         let bus = Arc::new(bus.with_overrides(overrides).with_foreign(foreign.clone()));

@@ -210,10 +210,10 @@ role! {
         ) -> Vec<EffectFate>;
 
         /// Writes effects without a delivery, each list all or nothing. Otherwise as
-        /// [`commit`](EffectStore::commit), with the numbers of the session.
+        /// `commit`, with the numbers of the session.
         fn apply as Apply(session: Session, commits: &'a [Vec<Effect>]) -> Vec<EffectFate>;
 
-        /// What [`apply`](EffectStore::apply) would answer now. Writes nothing, and names no
+        /// What `apply` would answer now. Writes nothing, and names no
         /// entries.
         fn rehearse as Rehearse(effects: &'a [Effect]) -> EffectFate;
     }

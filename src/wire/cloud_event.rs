@@ -45,6 +45,9 @@ const TAKEN: [&str; 16] = [
     "redstartattempts",
     "redstartlasterror",
 ];
+/// The name of the field that holds a CloudEvent.
+pub(super) const CLOUD_EVENT: &str = "cloudevents";
+
 const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 
 /// The id of the message of an event whose id is not a UUID.

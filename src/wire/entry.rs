@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::domain::{Codec, EntryId, Envelope, Error, ErrorKind, Timestamp, Topic};
-use crate::wire::{cloud_event, envelope};
+use crate::wire::cloud_event::{self, CLOUD_EVENT};
+use crate::wire::envelope;
 
 /// The size limit of an entry, checked before the entry is decoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,6 +26,14 @@ impl Limits {
     pub fn with_max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
+    }
+
+    /// Refuses a new entry that no reader would take.
+    pub(super) fn check_encoded(self, envelope: &Envelope, bytes: usize) -> Result<(), Error> {
+        let too_large = |Undecodable { rule }| {
+            Error::new(ErrorKind::TooLarge, "encode envelope", rule).on(envelope.id().to_string())
+        };
+        self.check(bytes).map_err(too_large)
     }
 
     pub(super) fn check(self, bytes: usize) -> Result<(), Undecodable> {
@@ -79,16 +88,7 @@ pub fn encode_entry(
     limits: Limits,
 ) -> Result<(&'static str, Vec<u8>), Error> {
     let bytes = envelope::encode(envelope, codec)?;
-    if bytes.len() > limits.max_bytes {
-        let rule = format!(
-            "{} bytes, over the limit of {}",
-            bytes.len(),
-            limits.max_bytes
-        );
-        return Err(
-            Error::new(ErrorKind::TooLarge, "encode envelope", rule).on(envelope.id().to_string())
-        );
-    }
+    limits.check_encoded(envelope, bytes.len())?;
     Ok((codec.name(), bytes))
 }
 
@@ -119,7 +119,7 @@ pub(super) fn decode_pairs<'a>(
 ) -> Result<(Envelope, Form), Undecodable> {
     let mut event = None;
     let found = fields.into_iter().find_map(|(name, value)| {
-        if name == CLOUD_EVENT {
+        if name == CLOUD_EVENT.as_bytes() {
             event.get_or_insert(value);
         }
         Codec::from_name(name).map(|codec| (Form::Envelope(codec), value))
@@ -136,9 +136,6 @@ pub(super) fn decode_pairs<'a>(
     let envelope = draft.complete(|| envelope::derived_id(topic, entry), appended)?;
     Ok((envelope, form))
 }
-
-/// The name of the field that holds a CloudEvent.
-const CLOUD_EVENT: &[u8] = b"cloudevents";
 
 /// How an entry holds its envelope.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

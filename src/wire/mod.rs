@@ -3,6 +3,7 @@
 mod cloud_event;
 pub(crate) mod dead_letter;
 mod decoder;
+mod encoder;
 mod entry;
 mod envelope;
 mod export;
@@ -15,6 +16,7 @@ pub(crate) mod value;
 
 pub use dead_letter::Record;
 pub(crate) use decoder::{Decoded, Decoder, with_envelope, with_later_envelope};
+pub(crate) use encoder::Encoder;
 pub use entry::{Limits, Undecodable, decode_entry, encode_entry};
 pub(crate) use export::FieldBytes;
 

@@ -5,6 +5,7 @@ mod support;
 
 mod batches;
 mod bus;
+mod cloud_events;
 mod connect;
 mod crash;
 mod cuts;

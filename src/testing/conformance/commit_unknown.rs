@@ -129,7 +129,7 @@ pub async fn each_member_has_its_own_numbers<S: Subject>(subject: &S) {
     assert_eq!(sum(&stage).await, Some(4));
 }
 
-/// > Otherwise as [`commit`](EffectStore::commit), with the numbers of the session.
+/// > Otherwise as `commit`, with the numbers of the session.
 pub async fn calls_without_a_delivery_have_sessions<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let store = stage.store.effects();

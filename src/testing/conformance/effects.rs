@@ -542,7 +542,7 @@ pub async fn effects_need_no_delivery<S: Subject>(subject: &S) {
     assert_eq!(lengths(&stage, &[&bills]).await, [1]);
 }
 
-/// > What [`apply`](EffectStore::apply) would answer now. Writes nothing, and names no entries.
+/// > What `apply` would answer now. Writes nothing, and names no entries.
 pub async fn a_rehearsal_writes_nothing<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let bills = Partition::of(&topic("bills"));
