@@ -95,3 +95,63 @@ impl Gate {
         std::mem::take(&mut self.waiting)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::adapters::redis::net::TlsSettings;
+    use crate::adapters::redis::net::nodes::Nodes;
+    use crate::adapters::redis::net::server::Server;
+
+    fn commands(call: u64) -> Commands {
+        let (caller, _) = oneshot::channel();
+        Commands {
+            slot: Some(0),
+            call,
+            packed: Vec::new(),
+            count: 1,
+            caller,
+        }
+    }
+
+    fn gate() -> (Arc<Node>, Gate) {
+        let url = "redis://127.0.0.1:1";
+        let (servers, clustered) = Server::read(url, &TlsSettings::new()).unwrap();
+        let node = Nodes::new(servers, clustered).unwrap().owner(0);
+        (Arc::clone(&node), Gate::behind(node))
+    }
+
+    #[test]
+    fn publishes_that_come_back_stand_before_those_that_never_left() {
+        let (node, mut gate) = gate();
+        gate.take_back(commands(1), Arc::clone(&node), Ok(Vec::new()));
+        gate.park(commands(3));
+        gate.take_back(commands(2), node, Ok(Vec::new()));
+        gate.park(commands(4));
+        let order: Vec<u64> = gate.take().iter().map(|one| one.commands.call).collect();
+        assert_eq!(order, [1, 2, 3, 4]);
+        assert!(gate.take().is_empty());
+    }
+
+    #[test]
+    fn only_older_publishes_of_the_same_call_are_overtaken() {
+        let (node, mut gate) = gate();
+        gate.take_back(commands(1), Arc::clone(&node), Ok(Vec::new()));
+        gate.take_back(commands(2), node, Ok(Vec::new()));
+        gate.park(commands(1));
+        gate.overtaken(1);
+        let overtaken: Vec<bool> = gate.take().iter().map(|one| one.overtaken).collect();
+        assert_eq!(overtaken, [true, false, false]);
+    }
+
+    #[test]
+    fn a_gate_is_worked_off_by_one_task() {
+        let (node, mut gate) = gate();
+        assert!(gate.is_idle_behind(&node));
+        assert_eq!((gate.begin(), gate.begin()), (true, false));
+        assert!(!gate.is_idle_behind(&node), "its task opens it");
+        assert_eq!((gate.former().len(), gate.former().len()), (1, 0));
+    }
+}

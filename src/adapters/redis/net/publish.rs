@@ -415,3 +415,99 @@ impl Queue {
         self.publishes = again;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::adapters::redis::net::TlsSettings;
+    use crate::adapters::redis::net::server::Server;
+    use crate::adapters::redis::resp::pack;
+
+    fn nodes() -> Arc<Nodes> {
+        let url = "redis+cluster://127.0.0.1:1";
+        let (servers, clustered) = Server::read(url, &TlsSettings::new()).unwrap();
+        Nodes::new(servers, clustered).unwrap()
+    }
+
+    /// Three commands, and the end at which their caller waits.
+    fn three() -> (Repeated, oneshot::Receiver<Answer>) {
+        let mut packed = Vec::new();
+        for n in ["1", "22", "333"] {
+            pack(&mut packed, &[b"XADD", n.as_bytes()]);
+        }
+        let (caller, answer) = oneshot::channel();
+        let commands = Commands {
+            slot: Some(7),
+            call: 1,
+            packed,
+            count: 3,
+            caller,
+        };
+        (Repeated::new(commands, Instant::now()), answer)
+    }
+
+    fn done() -> Result<Bytes, RedisError> {
+        Ok(Bytes::from_static(b"+OK\r\n"))
+    }
+
+    fn moved() -> Result<Bytes, RedisError> {
+        Err(error::server_error("MOVED 7 127.0.0.1:2"))
+    }
+
+    #[tokio::test]
+    async fn only_the_commands_that_were_not_done_are_sent_again() {
+        let nodes = nodes();
+        let (publish, answer) = three();
+        let replies = vec![done(), moved(), moved()];
+        let (rest, reason) = publish.take(Ok(replies), &nodes).unwrap();
+        assert!(matches!(reason, Undone::Moved { slot: 7, .. }));
+        let mut expected = Vec::new();
+        pack(&mut expected, &[b"XADD", b"22"]);
+        pack(&mut expected, &[b"XADD", b"333"]);
+        assert_eq!((&rest.commands.packed, rest.commands.count), (&expected, 2));
+        assert!(rest.take(Ok(vec![done(), done()]), &nodes).is_none());
+        let replies = answer.await.unwrap().unwrap();
+        assert_eq!(replies.len(), 3);
+        assert!(replies.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_a_younger_one_overtook_is_not_sent_again() {
+        let nodes = nodes();
+        let (publish, answer) = three();
+        let replies = vec![done(), moved(), done()];
+        assert!(publish.take(Ok(replies), &nodes).is_none());
+        let replies = answer.await.unwrap().unwrap();
+        let failure = replies[1].clone().unwrap_err();
+        let kind = error::sent("publish", failure).kind();
+        assert_eq!(kind, crate::domain::ErrorKind::Unavailable);
+        assert!(replies[0].is_ok() && replies[2].is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_never_repeated_and_keeps_what_was_done() {
+        let nodes = nodes();
+        let (publish, answer) = three();
+        let replies = vec![done(), moved(), moved()];
+        let (rest, _) = publish.take(Ok(replies), &nodes).unwrap();
+        assert!(rest.take(Err(Failure::of_ended_task()), &nodes).is_none());
+        let replies = answer.await.unwrap().unwrap();
+        assert!(replies[0].is_ok());
+        for reply in &replies[1..] {
+            let failure = reply.clone().unwrap_err();
+            assert!(error::sent("publish", failure).is_outcome_unknown());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_publish_that_no_server_took_in_time_certainly_was_not_done() {
+        let (publish, answer) = three();
+        publish.finish();
+        for reply in answer.await.unwrap().unwrap() {
+            let kind = error::sent("publish", reply.unwrap_err()).kind();
+            assert_eq!(kind, crate::domain::ErrorKind::Unavailable);
+        }
+    }
+}
