@@ -123,8 +123,8 @@ mod tests {
         (Arc::clone(&node), Gate::behind(node))
     }
 
-    #[test]
-    fn publishes_that_come_back_stand_before_those_that_never_left() {
+    #[tokio::test]
+    async fn publishes_that_come_back_stand_before_those_that_never_left() {
         let (node, mut gate) = gate();
         gate.take_back(commands(1), Arc::clone(&node), Ok(Vec::new()));
         gate.park(commands(3));
@@ -135,8 +135,8 @@ mod tests {
         assert!(gate.take().is_empty());
     }
 
-    #[test]
-    fn only_older_publishes_of_the_same_call_are_overtaken() {
+    #[tokio::test]
+    async fn only_older_publishes_of_the_same_call_are_overtaken() {
         let (node, mut gate) = gate();
         gate.take_back(commands(1), Arc::clone(&node), Ok(Vec::new()));
         gate.take_back(commands(2), node, Ok(Vec::new()));
@@ -146,8 +146,8 @@ mod tests {
         assert_eq!(overtaken, [true, false, false]);
     }
 
-    #[test]
-    fn a_gate_is_worked_off_by_one_task() {
+    #[tokio::test]
+    async fn a_gate_is_worked_off_by_one_task() {
         let (node, mut gate) = gate();
         assert!(gate.is_idle_behind(&node));
         assert_eq!((gate.begin(), gate.begin()), (true, false));
