@@ -93,6 +93,8 @@ async fn publishers_and_readers_outlast_a_primary_that_dies() {
         history.unavailable
     );
     assert!(history.unknown.len() <= 2, "{:?}", history.unknown);
+    // A publish waits for ten seconds, which is longer than a failover takes unless the machine is busy.
+    assert!(history.unavailable <= 5, "{}", history.unavailable);
     assert!(first_after.0 > last_before);
 
     drained(&container, &orders, &group("billing")).await;
@@ -199,9 +201,8 @@ async fn a_primary_that_comes_back_as_a_replica_is_left() {
         let envelope = Envelope::new("n", &n).unwrap();
         container.bus().publish(&orders, &envelope).await.unwrap();
     }
-    for n in 0..100_u32 {
-        assert_eq!(crate::support::next(&mut received).await, n);
-    }
+    let received = crate::support::some(&mut received, 100).await;
+    assert!(received.into_iter().eq(0..100));
     drained(&container, &orders, &group("billing")).await;
     finish(container).await;
 }
