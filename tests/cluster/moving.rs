@@ -10,7 +10,7 @@ use redstart::extract::Payload;
 use redstart::store::{Member, Opening, StartFrom};
 use redstart::topics::TopicSettings;
 use redstart::{
-    Container, Delivery, Envelope, ErrorKind, Kv, Outcome, PublishOptions, RetryPolicy,
+    Container, Delivery, Envelope, ErrorKind, Kv, Namespace, Outcome, PublishOptions, RetryPolicy,
     SubscribeOptions, Topic,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -23,6 +23,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// A cluster, a container on it, and the slot of topic `orders` with its owner and another node.
 struct Ground {
     cluster: Arc<Cluster>,
+    namespace: Namespace,
     container: Container,
     slot: u16,
     from: usize,
@@ -42,6 +43,7 @@ impl Ground {
         let to = (from + 1) % 3;
         Self {
             cluster,
+            namespace,
             container,
             slot,
             from,
@@ -214,8 +216,15 @@ async fn retries_and_dead_letters_wait_while_a_slot_moves_and_count_nothing() {
         let _ = sender.send((n, delivery.attempt()));
         async { Outcome::retry("always") }
     };
-    let bus = ground.container.bus();
-    let _subscription = bus.subscribe_with(&orders, options, handler).await.unwrap();
+    // The other process takes over what the first one does not keep.
+    let builder = ground.cluster.builder(&ground.namespace);
+    let other = builder.with_codec(Codec::Json).connect().await.unwrap();
+    let mut subscriptions = Vec::new();
+    for container in [&ground.container, &other] {
+        let (bus, options) = (container.bus(), options.clone());
+        let subscribing = bus.subscribe_with(&orders, options, handler.clone());
+        subscriptions.push(subscribing.await.unwrap());
+    }
     // The first publish measures the topic's backlog, which a moving slot does not allow.
     publish_one(&ground.container, 6).await;
     assert_eq!(next(&mut received).await, (6, 1));
@@ -244,6 +253,7 @@ async fn retries_and_dead_letters_wait_while_a_slot_moves_and_count_nothing() {
     let letters = letters(&ground.container, &orders, &billing).await;
     assert_eq!([letters[0].attempts, letters[1].attempts], [2, 2]);
     assert!(received.try_recv().is_err(), "nothing was handled again");
+    finish(other).await;
     finish(ground.container).await;
 }
 
