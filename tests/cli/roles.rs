@@ -141,7 +141,7 @@ fn the_rules_are_printed_for_a_namespace_without_a_server() {
     printed(&["--namespace", "a b"]).failed(2);
     printed(&["--namespace", "office", "everybody"]).failed(2);
     let all = printed(&["--namespace", "office"]).ok().out;
-    assert_eq!(all.lines().count(), 5);
+    assert_eq!(all.lines().count(), 6);
     assert!(!all.contains("shop"), "{all}");
     let two = printed(&["--namespace", "office", "viewer", "producer"])
         .ok()
@@ -153,7 +153,7 @@ fn the_rules_are_printed_for_a_namespace_without_a_server() {
     assert_eq!(names, ["redstart-viewer", "redstart-producer"]);
     let json = printed(&["--namespace", "office", "--json"]).ok().json();
     let roles: BTreeSet<&String> = json.as_object().unwrap().keys().collect();
-    assert_eq!(roles.len(), 5);
+    assert_eq!(roles.len(), 6);
     let viewer: &Value = &json["viewer"];
     assert_eq!(viewer.as_str(), all.lines().nth(3));
 }
