@@ -155,5 +155,5 @@ fn the_rules_are_printed_for_a_namespace_without_a_server() {
     let roles: BTreeSet<&String> = json.as_object().unwrap().keys().collect();
     assert_eq!(roles.len(), 6);
     let viewer: &Value = &json["viewer"];
-    assert_eq!(viewer.as_str(), all.lines().nth(3));
+    assert_eq!(viewer.as_str(), all.lines().nth(4));
 }
