@@ -31,12 +31,7 @@ fn the_demo_and_the_commands_work_on_a_cluster() {
     );
     let topic = groups[0]["topic"].as_str().unwrap();
     let args = ["--namespace", namespace, "publish", topic, "--type", "tick"];
-    run_with(
-        redstart(Some(&url), &args),
-        "1
-",
-    )
-    .ok();
+    run_with(redstart(Some(&url), &args), "1\n").ok();
     let doctor = on(&["doctor", "--json"]);
     // A finding that is the same for all nodes stands once.
     let coverage = doctor.out.matches("cluster-require-full-coverage is yes");

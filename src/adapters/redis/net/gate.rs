@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::link::{Answer, Commands};
+use super::commands::{Answer, Commands};
 use super::node::Node;
 
 /// A publish that waits at a gate.

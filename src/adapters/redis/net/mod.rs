@@ -5,6 +5,7 @@
 
 mod address;
 mod attempts;
+mod commands;
 mod connection;
 mod denial;
 pub(super) mod error;
@@ -39,8 +40,8 @@ use nodes::Nodes;
 use redirect::{Undone, undone};
 use server::Server;
 
+pub(super) use commands::Replies;
 pub(super) use connection::Connection;
-pub(super) use link::Replies;
 pub(super) use reader::{ReadFailure, ReaderConnection, Unblock};
 #[cfg(feature = "testing")]
 pub(crate) use server::check_url;
@@ -366,7 +367,7 @@ impl Net {
         loop {
             let (node, asking) = attempts.node(nodes);
             let (packed, step) = if asking {
-                (link::asking_each(&pack()), 2)
+                (commands::asking_each(&pack()), 2)
             } else {
                 (pack(), 1)
             };
@@ -380,7 +381,7 @@ impl Net {
             });
             let reason = match &answer {
                 Ok(replies) => replies.iter().find_map(|one| undone(one.as_ref().err()?)),
-                Err(link::Failure::NotSent(_, cause)) if cause.is_passing() => {
+                Err(commands::Failure::NotSent(_, cause)) if cause.is_passing() => {
                     Some(Undone::Unreachable)
                 }
                 Err(_) => None,

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Link, TakesBack};
+use super::commands::TakesBack;
+use super::link::Link;
 use super::pool::Pool;
 use super::server::Server;
 

@@ -11,9 +11,9 @@ use redis::{ErrorKind as Kind, RedisError};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::commands::Failure;
 use super::error;
 use super::gate::Gate;
-use super::link::Failure;
 use super::node::Node;
 use super::redirect::Address;
 use super::server::Server;

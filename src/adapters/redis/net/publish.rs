@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::attempts::{PUBLISH_LIMIT, Pause};
+use super::commands::{Answer, Commands, Failure, Replies, TakesBack, asking_each};
 use super::error;
 use super::gate::Gate;
-use super::link::{Answer, Commands, Failure, Replies, TakesBack, asking_each};
 use super::node::Node;
 use super::nodes::Nodes;
 use super::redirect::{Undone, undone};

@@ -1,0 +1,83 @@
+//! The commands of one caller, and their answers.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redis::RedisError;
+use tokio::sync::oneshot;
+
+use super::error::{self, NoConnection};
+use crate::adapters::redis::resp::{Scan, pack};
+use crate::domain::Error;
+
+/// The raw reply to each command, or the error that the server answered.
+pub(in crate::adapters::redis) type Replies = Vec<Result<Bytes, RedisError>>;
+
+/// Why a caller gets no replies.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Nothing was sent to the server at this address.
+    NotSent(Arc<str>, NoConnection),
+    /// At least a part was sent.
+    Unknown(RedisError),
+}
+
+impl Failure {
+    pub(super) fn into_error(self, operation: &'static str) -> Error {
+        match self {
+            Self::NotSent(address, failure) => error::no_connection(operation, &address, failure),
+            Self::Unknown(cause) => error::sent(operation, cause),
+        }
+    }
+
+    /// The failure of a caller whose task has ended without an answer.
+    pub(super) fn of_ended_task() -> Self {
+        Self::Unknown(io::Error::from(io::ErrorKind::BrokenPipe).into())
+    }
+}
+
+/// What a caller waits for.
+pub(super) type Answer = Result<Replies, Failure>;
+
+/// The commands of one caller, all of one slot.
+#[derive(Debug)]
+pub(super) struct Commands {
+    /// The slot, if the commands return to the link's [`TakesBack`] when they were not done.
+    pub(super) slot: Option<u16>,
+    /// The call of the publisher. Its commands keep their order or fail.
+    pub(super) call: u64,
+    pub(super) packed: Vec<u8>,
+    pub(super) count: usize,
+    pub(super) caller: oneshot::Sender<Answer>,
+}
+
+/// Packed commands, each behind an ASKING, which holds for one command only.
+pub(super) fn asking_each(commands: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(2 * commands.len());
+    let mut rest = commands;
+    while let Ok(Some(length)) = Scan::new().advance(rest) {
+        pack(&mut packed, &[b"ASKING"]);
+        packed.extend_from_slice(&rest[..length]);
+        rest = &rest[length..];
+    }
+    packed
+}
+
+/// Takes commands that were not done, to repeat them later or on another server.
+///
+/// The link hands them over in the order in which they were sent, and before it answers anything
+/// that was sent after them.
+pub(super) trait TakesBack: fmt::Debug + Send + Sync {
+    /// Takes commands that the server at `address` has not done, or has not done completely. `answer`
+    /// is the caller's answer if they are not repeated.
+    fn take_back(&self, address: &Arc<str>, commands: Commands, answer: Answer);
+
+    /// Says that the server has been silent for a while, or has broken the connection.
+    fn silent(&self);
+
+    /// Says that the server has done younger commands of a call: the older ones that it gave back are
+    /// too late.
+    fn overtaken(&self, slot: u16, call: u64);
+}
