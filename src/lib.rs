@@ -193,16 +193,19 @@ pub mod kv {
 }
 
 pub mod topics {
-    //! Topics and groups: create a topic, read its entries, see the status of its groups, remove a group.
+    //! Topics and groups: create a topic, read its entries, see the status of its groups, reset or remove a group.
     //!
     //! [`Container::topics`](crate::Container::topics) returns [`Topics`]. Reading entries consumes none of them.
     pub use crate::domain::{ConsumerName, Retention, TopicSettings};
     pub use crate::operate::gauges::{GroupAges, GroupGauges, TopicGauges};
     pub use crate::operate::group_removal::PlannedRemoval;
+    pub use crate::operate::group_reset::PlannedReset;
     pub use crate::operate::housekeeping::Housekeeping;
     pub use crate::operate::plan::{Confirmed, Plan};
     pub use crate::operate::topics::{Entry, Topics};
-    pub use crate::store::{ConsumerStatus, GroupRemoval, GroupStatus, StartFrom, TopicStatus};
+    pub use crate::store::{
+        ConsumerStatus, GroupRemoval, GroupReset, GroupStatus, ResetTo, StartFrom, TopicStatus,
+    };
     pub use crate::wire::Undecodable;
 }
 

@@ -243,6 +243,7 @@ mod roles {
                     &*self.producer
                 }
                 Op::Schedule(ScheduleOp::RunNow { .. } | ScheduleOp::Cancel { .. })
+                | Op::Topics(TopicsOp::ResetGroup { .. })
                 | Op::DeadLetters(_) => &*self.operator,
                 Op::Topics(TopicsOp::List { .. })
                 | Op::Log(_)

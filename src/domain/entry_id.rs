@@ -27,6 +27,17 @@ impl EntryId {
             .ok()
             .and_then(|millis| Timestamp::from_millis(millis).ok())
     }
+
+    /// The largest id below this one; `None` for the smallest.
+    pub(crate) fn before(self) -> Option<Self> {
+        if let Some(sequence) = self.sequence.checked_sub(1) {
+            return Some(Self { sequence, ..self });
+        }
+        Some(Self {
+            millis: self.millis.checked_sub(1)?,
+            sequence: u64::MAX,
+        })
+    }
 }
 
 impl fmt::Display for EntryId {

@@ -8,6 +8,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod doctor;
 pub(crate) mod gauges;
 pub(crate) mod group_removal;
+pub(crate) mod group_reset;
 pub(crate) mod housekeeping;
 pub(crate) mod plan;
 pub(crate) mod retries;

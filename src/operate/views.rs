@@ -9,12 +9,12 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::domain::{
-    Codec, DeadLetterSummary, EntryId, Envelope, Error, ErrorKind, Timestamp, Topic,
+    Codec, DeadLetterSummary, EntryId, Envelope, Error, ErrorKind, Group, Timestamp, Topic,
 };
 use crate::operate::gauges::GroupAges;
 use crate::operate::retries::ScheduledRetry;
 use crate::operate::topics::Entry;
-use crate::store::{DeliveryId, GroupStatus};
+use crate::store::{ConsumerStatus, DeliveryId, GroupReset, GroupStatus, ResetTo};
 use crate::wire::value::{decode, once_state};
 use crate::wire::{FieldBytes, Fields, Limits, encode_entry};
 
@@ -116,6 +116,41 @@ impl<'a> ListedGroup<'a> {
         let oldest = self.oldest_undelivered_ms.max(self.oldest_in_flight_ms);
         oldest.map(Duration::from_millis)
     }
+}
+
+/// A group with its consumers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownGroup<'a> {
+    #[serde(flatten)]
+    group: ListedGroup<'a>,
+    consumers_of: &'a [ConsumerStatus],
+}
+
+impl<'a> ShownGroup<'a> {
+    /// The view of a group and of the consumers that it knows.
+    #[must_use]
+    pub fn new(group: ListedGroup<'a>, consumers: &'a [ConsumerStatus]) -> Self {
+        Self {
+            group,
+            consumers_of: consumers,
+        }
+    }
+}
+
+/// The result of a reset, with the group that it is about.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResetResult<'a> {
+    /// The topic.
+    pub topic: &'a Topic,
+    /// The group.
+    pub group: &'a Group,
+    /// Where the operator sent it.
+    pub to: ResetTo,
+    /// What the store did.
+    #[serde(flatten)]
+    pub reset: GroupReset,
 }
 
 /// A message: its envelope, or for an undecodable one the reason and the fields.

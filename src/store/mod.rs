@@ -54,7 +54,10 @@ pub use schedule::{
     Promoted, Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp, Scheduled, ScheduledPage,
 };
 pub use source::{DeliveryId, GroupAt, Lane, Member, Opening, Partition, Source};
-pub use topics::{GroupRemoval, StartFrom, Topics, TopicsAnswer, TopicsCalls, TopicsOp, Trimmed};
+pub use topics::{
+    GroupRemoval, GroupReset, ResetTo, StartFrom, Topics, TopicsAnswer, TopicsCalls, TopicsOp,
+    Trimmed,
+};
 pub use values::{CasResult, ClaimResult, Values, ValuesAnswer, ValuesCalls, ValuesOp};
 
 use crate::domain::{BoxFuture, Error, Timestamp};

@@ -1,12 +1,13 @@
 //! Topics and groups: creating, listing, removing and trimming.
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::inspect::GroupStatus;
 use super::source::{GroupAt, Member, Partition};
-use crate::domain::{ConsumerName, Topic, TopicSettings};
+use crate::domain::{ConsumerName, EntryId, Topic, TopicSettings};
 
 /// What a group starts with, when it is created.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -17,6 +18,62 @@ pub enum StartFrom {
     Beginning,
     /// Only messages published after the group was created.
     End,
+}
+
+/// Where a group goes on after a reset.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ResetTo {
+    /// At the oldest entry that the topic still holds.
+    Beginning,
+    /// At the entry with this id, or the first one after it.
+    Entry(EntryId),
+    /// After the newest entry.
+    End,
+}
+
+impl fmt::Display for ResetTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Beginning => f.write_str("beginning"),
+            Self::Entry(id) => id.fmt(f),
+            Self::End => f.write_str("end"),
+        }
+    }
+}
+
+impl Serialize for ResetTo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What [`Topics::reset_group`] found, and whether it moved the cursor.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupReset {
+    /// Whether the cursor was moved.
+    pub moved: bool,
+    /// Consumers that were active within the time asked about.
+    pub live_consumers: u64,
+    /// The newest entry that counted as delivered before.
+    pub before: EntryId,
+    /// The newest entry that counts as delivered now.
+    pub after: EntryId,
+}
+
+impl GroupReset {
+    /// The answer for a group that keeps its cursor.
+    #[must_use]
+    pub fn new(cursor: EntryId, live_consumers: u64) -> Self {
+        Self {
+            moved: false,
+            live_consumers,
+            before: cursor,
+            after: cursor,
+        }
+    }
 }
 
 /// What [`Topics::remove_group`] found, and whether it removed the group.
@@ -87,6 +144,15 @@ role! {
         fn remove_group as RemoveGroup(
             at: &'a GroupAt, quiet: Duration, force: bool,
         ) -> Option<GroupRemoval>;
+
+        /// Moves a group's cursor in the log. Unsettled deliveries, scheduled retries and dead letters
+        /// stay as they are. A place after the newest entry is the end.
+        ///
+        /// Leaves the cursor where a consumer was active within `quiet`. The store checks and moves
+        /// in one step. Returns `None` where the group does not exist.
+        fn reset_group as ResetGroup(
+            at: &'a GroupAt, to: ResetTo, quiet: Duration,
+        ) -> Option<GroupReset>;
 
         /// Removes from the log what retention no longer asks for; never an entry that a group has
         /// not settled. Also measures the backlog.

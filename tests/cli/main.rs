@@ -12,6 +12,7 @@ mod demo;
 mod dialect;
 mod doctor;
 mod errors;
+mod groups;
 mod interop;
 mod look;
 mod metrics;

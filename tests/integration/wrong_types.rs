@@ -57,6 +57,7 @@ fn cases() -> Vec<Case> {
         "group_create.lua": &[LOG, REDO], &["other", "next"];
         "group_lease.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["g", "me", "1"];
         "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
+        "group_reset.lua" on "lib/groups.lua": &[LOG, REDO], &["g", "beginning", "", "0"];
         "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g", "0-0", ""];
         "kv_cas.lua": &["k"], &["0", "", "a", "0"];
         "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "extend", "log", "1-1", "", "redo", "1-1", ""];

@@ -11,7 +11,9 @@ use super::state::GroupState;
 use crate::domain::{
     BoxFuture, ConsumerName, EntryId, Error, Retention, Topic, TopicSettings, whole_millis,
 };
-use crate::store::{GroupAt, GroupRemoval, Member, Partition, StartFrom, Topics, Trimmed};
+use crate::store::{
+    GroupAt, GroupRemoval, GroupReset, Member, Partition, ResetTo, StartFrom, Topics, Trimmed,
+};
 
 impl MemoryAdapter {
     fn removal(&self, at: &GroupAt, quiet: Duration, force: bool) -> Option<GroupRemoval> {
@@ -36,6 +38,31 @@ impl MemoryAdapter {
         // A waiting reader then finds that its group is gone.
         arrived.notify_waiters();
         Some(removal)
+    }
+
+    fn move_cursor(&self, at: &GroupAt, to: ResetTo, quiet: Duration) -> Option<GroupReset> {
+        self.with(|space| {
+            let topic = space.topics.get_mut(at.topic())?;
+            let (last, state) = (topic.log.last(), topic.groups.get_mut(&at.group)?);
+            let before = state.log.delivered;
+            let consumers = consumers(state);
+            let live = consumers.iter().filter(|one| one.idle_for < quiet).count() as u64;
+            if live > 0 {
+                return Some(GroupReset::new(before, live));
+            }
+            let after = match to {
+                ResetTo::Beginning => EntryId::default(),
+                ResetTo::Entry(id) => id.before().unwrap_or_default().min(last),
+                ResetTo::End => last,
+            };
+            state.log.delivered = after;
+            Some(GroupReset {
+                moved: true,
+                live_consumers: 0,
+                before,
+                after,
+            })
+        })
     }
 
     fn trim_log(&self, topic: &Topic) -> Trimmed {
@@ -163,6 +190,15 @@ impl Topics for MemoryAdapter {
         force: bool,
     ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
         turn(move || Ok(self.removal(at, quiet, force)))
+    }
+
+    fn reset_group<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        to: ResetTo,
+        quiet: Duration,
+    ) -> BoxFuture<'a, Result<Option<GroupReset>, Error>> {
+        turn(move || Ok(self.move_cursor(at, to, quiet)))
     }
 
     fn trim<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Trimmed, Error>> {

@@ -7,10 +7,12 @@ use super::net::error;
 use super::resp::reply;
 use super::scripts;
 use crate::domain::{
-    BoxFuture, ConsumerName, Error, ErrorKind, Retention, Topic, TopicSettings, whole_millis,
+    BoxFuture, ConsumerName, EntryId, Error, ErrorKind, Retention, Topic, TopicSettings,
+    whole_millis,
 };
 use crate::store::{
-    GroupAt, GroupRemoval, GroupStatus, Member, Partition, StartFrom, Topics, Trimmed,
+    GroupAt, GroupRemoval, GroupReset, GroupStatus, Member, Partition, ResetTo, StartFrom, Topics,
+    Trimmed,
 };
 
 impl RedisAdapter {
@@ -134,6 +136,47 @@ impl RedisAdapter {
                 consumers,
             },
             live_consumers: living,
+        }))
+    }
+
+    async fn move_cursor(
+        &self,
+        at: &GroupAt,
+        to: ResetTo,
+        quiet: Duration,
+    ) -> Result<Option<GroupReset>, Error> {
+        let operation = "reset group";
+        let (first, before) = match to {
+            // No id comes before the smallest one.
+            ResetTo::Entry(id) => match id.before() {
+                Some(before) => (id.to_string(), before.to_string()),
+                None => (ResetTo::Beginning.to_string(), String::new()),
+            },
+            word => (word.to_string(), String::new()),
+        };
+        let call = scripts::group_reset()
+            .key(self.keys.log(&at.partition))
+            .key(self.keys.redelivery(at))
+            .arg(at.group.as_str())
+            .arg(first)
+            .arg(before)
+            .arg(whole_millis(quiet));
+        let read = |reply| match reply {
+            redis::Value::Array(parts) if parts.is_empty() => Ok(None),
+            reply => reply::typed::<(u64, u64, String, String)>(reply).map(Some),
+        };
+        let found = self.net.call(operation, &call, read).await;
+        let Some((moved, live_consumers, before, after)) =
+            found.map_err(|e| e.on(at.to_string()))?
+        else {
+            return Ok(None);
+        };
+        let cursor = |id: &str| id.parse::<EntryId>().map_err(|e| e.on(at.to_string()));
+        Ok(Some(GroupReset {
+            moved: moved == 1,
+            live_consumers,
+            before: cursor(&before)?,
+            after: cursor(&after)?,
         }))
     }
 
@@ -271,6 +314,15 @@ impl Topics for RedisAdapter {
         force: bool,
     ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
         Box::pin(self.take_away_group(at, quiet, force))
+    }
+
+    fn reset_group<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        to: ResetTo,
+        quiet: Duration,
+    ) -> BoxFuture<'a, Result<Option<GroupReset>, Error>> {
+        Box::pin(self.move_cursor(at, to, quiet))
     }
 
     fn trim<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Trimmed, Error>> {

@@ -1,4 +1,4 @@
-//! The journal: what operators did to a group's dead letters.
+//! The journal: what operators did to a group and its dead letters.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use crate::domain::{
     DeadLetterFilter, EntryId, Error, Group, Selection, Sweep, SweepAction, Timestamp, Topic,
 };
 use crate::operate::dead_letters::handle::DeadLetters;
-use crate::store::{GroupAt, JournalRow};
+use crate::store::{GroupAt, JournalRow, ResetTo};
 
 /// The journal leaves the ids of an operation out when there are more than this.
 const MAX_IDS: usize = 1000;
@@ -20,10 +20,13 @@ pub struct JournalEntry {
     /// The operation's id.
     #[serde(rename = "operation")]
     pub id: Uuid,
-    /// `redrive`, `publish`, `purge` or `edit`.
+    /// `redrive`, `publish`, `purge`, `edit` or `reset`.
     pub action: String,
     /// The topic to which the operation published dead letters.
     pub to: Option<Topic>,
+    /// Where a reset moved the group: `beginning`, `end` or an entry's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_to: Option<String>,
     /// Who ran the operation, as the caller named the operator.
     pub operator: String,
     /// The dead letters that the operation selected; `None` for more than 1,000 ids.
@@ -69,6 +72,8 @@ pub(super) struct Order {
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reset_to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<u32>,
     #[serde(default)]
     ramp_millis: u64,
@@ -95,6 +100,7 @@ impl Order {
             filter,
             ids,
             until: until.map(|id| id.to_string()),
+            reset_to: None,
             rate: sweep.rate.map(|(rate, _)| rate),
             ramp_millis: sweep.rate.map_or(0, |(_, ramp)| ramp.as_millis() as u64),
             failure_limit: sweep.failure_limit,
@@ -150,6 +156,18 @@ impl Order {
     }
 }
 
+/// The order of a reset, as the journal stores it.
+pub(in crate::operate) fn reset_order(to: ResetTo, operator: &str, now: Timestamp) -> String {
+    let sweep = Sweep::redrive(Vec::new()).with_operator(operator);
+    let order = Order {
+        action: "reset".to_owned(),
+        ids: None,
+        reset_to: Some(to.to_string()),
+        ..Order::of(&sweep, None, now)
+    };
+    order.encode()
+}
+
 /// An entry from its stored row. `None` for a row that a newer version wrote in another form.
 pub(crate) fn journal_entry(row: JournalRow) -> Option<JournalEntry> {
     let order = Order::decode(&row.order)?;
@@ -159,6 +177,7 @@ pub(crate) fn journal_entry(row: JournalRow) -> Option<JournalEntry> {
         begun: Timestamp::from_millis(order.begun).ok()?,
         until: order.until(),
         to: order.to.as_deref().and_then(|to| Topic::new(to).ok()),
+        reset_to: order.reset_to,
         action: order.action,
         operator: order.by,
         taken: row.taken,
@@ -193,10 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn neither_an_edit_nor_too_many_ids_can_be_resumed() {
+    fn an_edit_a_reset_and_too_many_ids_cannot_be_resumed() {
         let now = Timestamp::from_millis(5).unwrap();
         let edit = Order::edit(EntryId::default(), "ann", now);
         assert_eq!(Order::decode(&edit.encode()).unwrap().sweep(), None);
+        let reset = reset_order(ResetTo::End, "ann", now);
+        assert_eq!(Order::decode(&reset).unwrap().sweep(), None);
         let many = (0..=MAX_IDS as u64).map(|millis| EntryId {
             millis,
             sequence: 0,

@@ -17,6 +17,7 @@ pub use export::DeadLetterPages;
 pub use handle::DeadLetters;
 pub use import::{ImportReport, Imported, PlannedImport};
 pub use journal::JournalEntry;
+pub(in crate::operate) use journal::reset_order;
 pub use patch::EnvelopeEdit;
 pub use plan::PlannedSweep;
 pub(crate) use plan::counted;

@@ -10,9 +10,9 @@ use super::support::{
     DAY, Must as _, SOON, Stage, dead_lettered, group, later, number_in, numbers, receipts, topic,
 };
 use crate::api::{Delivery, SubscribeOptions};
-use crate::domain::Group;
+use crate::domain::{EntryId, Group};
 use crate::extract::Payload;
-use crate::store::{DeliveryId, Disposition, GroupAt, Lane, Partition};
+use crate::store::{DeliveryId, Disposition, GroupAt, Lane, Partition, ResetTo};
 
 /// Consumers of one group share the messages; every group sees all of them.
 pub async fn consumers_share_and_every_group_sees_everything<S: Subject>(subject: &S) {
@@ -378,4 +378,88 @@ pub async fn a_group_in_use_is_not_removed<S: Subject>(subject: &S) {
         .await
         .must("asking");
     assert_eq!(status.must("the topic").groups, []);
+}
+
+/// > Moves a group's cursor in the log.
+/// > Unsettled deliveries, scheduled retries and dead letters stay as they are.
+/// > A place after the newest entry is the end.
+/// > Returns `None` where the group does not exist.
+pub async fn a_reset_group_goes_on_elsewhere<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let other = group("other");
+    stage.create(&other).await;
+    let ids = stage.append(0..6).await;
+    let reset = async |of: &Group, to| {
+        let at = GroupAt::of(&stage.topic, of);
+        let moved = stage.store.topics().reset_group(&at, to, Duration::ZERO);
+        moved.await.must("resetting")
+    };
+    assert_eq!(reset(&group("nobody"), ResetTo::End).await, None);
+    let mut hand = stage.hand("one").await;
+    let fetched = stage.fetch(&mut hand, 4).await;
+    stage
+        .acknowledge(&hand.member, &receipts(&fetched[..1]))
+        .await;
+    let settlements = [
+        later(fetched[1].receipt, DAY, "b"),
+        dead_lettered(fetched[2].receipt, "d"),
+    ];
+    stage.settle(&hand.member, &settlements).await;
+    assert_eq!(stage.counts().await, [2, 1, 1, 1]);
+
+    let back = reset(&stage.group, ResetTo::Beginning).await;
+    let back = back.must("the group");
+    assert!(back.moved);
+    assert_eq!((back.before, back.after), (ids[3], EntryId::default()));
+    assert_eq!(stage.counts().await, [6, 1, 1, 1]);
+    let again = stage.fetch(&mut hand, 6).await;
+    assert_eq!(numbers(&again), (0..6).collect::<Vec<_>>());
+    assert_eq!(
+        stage.counts().await,
+        [0, 6, 1, 1],
+        "the group has an unsettled entry once"
+    );
+    stage.acknowledge(&hand.member, &receipts(&again)).await;
+
+    let into = reset(&stage.group, ResetTo::Entry(ids[4])).await;
+    assert_eq!(into.must("the group").before, ids[5]);
+    assert_eq!(stage.counts().await, [2, 0, 1, 1]);
+    let rest = stage.fetch(&mut hand, 2).await;
+    assert_eq!(numbers(&rest), [4, 5]);
+    stage.acknowledge(&hand.member, &receipts(&rest)).await;
+
+    let far = EntryId {
+        millis: ids[5].millis + 1_000_000,
+        sequence: 0,
+    };
+    for to in [ResetTo::End, ResetTo::Entry(far)] {
+        let beginning = reset(&stage.group, ResetTo::Entry(EntryId::default())).await;
+        assert_eq!(beginning.must("the group").after, EntryId::default());
+        assert_eq!(stage.counts().await, [6, 0, 1, 1]);
+        let end = reset(&stage.group, to).await.must("the group");
+        assert_eq!((end.moved, end.after), (true, ids[5]));
+        assert_eq!(stage.counts().await, [0, 0, 1, 1]);
+    }
+    stage.append(6..8).await;
+    assert_eq!(stage.counts().await, [2, 0, 1, 1]);
+    let new = stage.fetch(&mut hand, 2).await;
+    assert_eq!(numbers(&new), [6, 7]);
+    assert_eq!(stage.status_of(&other).await.lag, 8, "other groups stay");
+}
+
+/// > Leaves the cursor where a consumer was active within `quiet`. The store checks and moves in one
+/// > step.
+pub async fn a_group_with_live_consumers_is_not_reset<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let ids = stage.append(0..3).await;
+    let mut hand = stage.hand("one").await;
+    let fetched = stage.fetch(&mut hand, 2).await;
+    stage.acknowledge(&hand.member, &receipts(&fetched)).await;
+    for to in [ResetTo::Beginning, ResetTo::Entry(ids[0]), ResetTo::End] {
+        let kept = stage.store.topics().reset_group(&stage.at, to, DAY).await;
+        let kept = kept.must("resetting").must("the group");
+        assert_eq!((kept.moved, kept.live_consumers), (false, 1));
+        assert_eq!((kept.before, kept.after), (ids[1], ids[1]));
+        assert_eq!(stage.counts().await, [1, 0, 0, 0]);
+    }
 }

@@ -143,6 +143,8 @@ macro_rules! conformance {
             consumers_of_a_group_are_listed_by_name,
             a_group_is_removed_with_all_of_its_data,
             a_group_in_use_is_not_removed,
+            a_reset_group_goes_on_elsewhere,
+            a_group_with_live_consumers_is_not_reset,
         );
         $crate::conformance_checks!($factory, settle:
             an_acknowledged_message_is_not_redelivered,

@@ -385,6 +385,53 @@ fn group_status() {
 }
 
 #[test]
+fn group_reset() {
+    let server = Server::start();
+    let raw = &mut server.raw();
+    let script = script!("group_reset.lua" on "lib/groups.lua");
+    let keys = [LOG, REDO];
+    let reset = |raw: &mut Connection, args: [&str; 4]| -> (u64, u64, String, String) {
+        call(raw, &script, &keys, &args)
+    };
+    for n in 1..=6 {
+        let _: String = run(raw, &format!("XADD {LOG} {n}-1 json {n}"));
+    }
+    let _: String = run(raw, &format!("XGROUP CREATE {LOG} g 0"));
+    let _: String = run(raw, &format!("XGROUP CREATE {REDO} g 0 MKSTREAM"));
+    let none: Vec<Value> = call(raw, &script, &keys, &["none", "end", "", "0"]);
+    assert!(none.is_empty(), "no such group");
+    let _: Value = run(
+        raw,
+        &format!("XREADGROUP GROUP g me COUNT 4 STREAMS {LOG} >"),
+    );
+    assert_eq!(run::<u64>(raw, &format!("XTRIM {LOG} MAXLEN 5")), 1);
+
+    // A consumer that reads redeliveries alone is live too.
+    let _: u64 = run(raw, &format!("XGROUP CREATECONSUMER {REDO} g heir"));
+    let at =
+        |moved, live, before: &str, after: &str| (moved, live, before.to_owned(), after.to_owned());
+    let kept = reset(raw, ["g", "beginning", "", "3600000"]);
+    assert_eq!(kept, at(0, 2, "4-1", "4-1"));
+
+    // The server knows the lag after each move.
+    let lag = |raw: &mut Connection| -> Option<u64> {
+        let groups: Vec<std::collections::HashMap<String, Value>> =
+            run(raw, &format!("XINFO GROUPS {LOG}"));
+        redis::from_redis_value(groups[0]["lag"].clone()).unwrap()
+    };
+    let moved = reset(raw, ["g", "beginning", "", "0"]);
+    assert_eq!((moved, lag(raw)), (at(1, 0, "4-1", "0-0"), Some(5)));
+    let moved = reset(raw, ["g", "5-0", "4-18446744073709551615", "0"]);
+    let before = "4-18446744073709551615";
+    assert_eq!((moved, lag(raw)), (at(1, 0, "0-0", before), Some(2)));
+    let moved = reset(raw, ["g", "end", "", "0"]);
+    assert_eq!((moved, lag(raw)), (at(1, 0, before, "6-1"), Some(0)));
+    let moved = reset(raw, ["g", "9-0", "8-18446744073709551615", "0"]);
+    assert_eq!((moved, lag(raw)), (at(1, 0, "6-1", "6-1"), Some(0)));
+    assert_eq!(pending(raw, LOG).len(), 4, "unsettled entries stay");
+}
+
+#[test]
 fn schema() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("schema.lua"));

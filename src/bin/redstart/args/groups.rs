@@ -1,14 +1,18 @@
 //! The command line of `groups`.
 
 use clap::{Args as ClapArgs, Subcommand};
+use redstart::envelope::EntryId;
+use redstart::topics::ResetTo;
 use redstart::{Group, Topic};
 
-/// List groups with their status, or remove a group.
+use super::dead::moment;
+
+/// List groups with their status, show one, reset one, or remove one.
 #[derive(Debug, ClapArgs)]
 #[command(
     args_conflicts_with_subcommands = true,
     long_about = "\
-List groups with their status, or remove a group.
+List groups with their status, show one, reset one, or remove one.
 
   lag        entries not yet delivered to the group
   in flight  delivered and unsettled
@@ -21,6 +25,8 @@ List groups with their status, or remove a group.
 Examples:
   redstart groups
   redstart groups orders --json | jq '.[] | select(.dead > 0)'
+  redstart groups show orders billing
+  redstart groups reset orders billing --to 2h
   redstart groups remove orders billing
 
 With --json: one array of {\"topic\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\",
@@ -36,7 +42,118 @@ pub(crate) struct GroupsArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupsAction {
+    Show(ShowGroupArgs),
+    Reset(ResetArgs),
     Remove(RemoveArgs),
+}
+
+/// Show a group and its consumers.
+#[derive(Debug, ClapArgs)]
+#[command(
+    long_about = "\
+Show a group and its consumers.
+
+  oldest     the age of the oldest message that is not yet delivered, or in flight
+  idle       how long ago the consumer last called the server; a running one calls every few seconds",
+    after_help = "\
+Examples:
+  redstart groups show orders billing
+  redstart groups show orders billing --json | jq '.consumersOf[] | select(.idleForMs > 60000)'
+
+With --json: the object of `groups`, and \"consumersOf\":[{\"consumer\",\"inFlight\",\"idleForMs\"}]."
+)]
+pub(crate) struct ShowGroupArgs {
+    /// The topic
+    pub(crate) topic: Topic,
+    /// The group
+    pub(crate) group: Group,
+}
+
+/// Move a group in its topic: back to handle messages again, or forward to skip some.
+#[derive(Debug, ClapArgs)]
+#[command(
+    long_about = "\
+Move a group in its topic: back to handle messages again, or forward to skip some.
+
+Retention has removed older messages by default once every group has settled them; the group can
+go back to those that the topic still holds. Messages that it skips are not delivered to it, and
+retention can then remove them for good. Messages in flight, scheduled retries and dead letters
+stay as they are, so the group can get such a message twice.
+
+Stop the consumers of the group first: the server refuses while one was active in the last 60
+seconds. It checks and moves in one step. The journal of the group keeps who reset it; `dead
+journal` shows it.
+
+Shows what it will do and asks for the group's name.",
+    after_help = "\
+Examples:
+  redstart groups reset orders billing --to beginning --dry-run
+  redstart groups reset orders billing --to 2025-11-12T14:20:00Z
+  redstart groups reset orders billing --to 1763043600000-0 --yes
+
+With --json: {\"topic\",\"group\",\"to\",\"moved\",\"liveConsumers\",\"before\",\"after\"}: before and
+after are the newest ids that count as delivered; with --dry-run, and when a consumer is live,
+{\"topic\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\",\"to\",\"next\",\"more\",
+\"liveConsumers\",\"refused\",\"confirmation\"}.
+
+Exit codes: 0 reset, or with --dry-run resettable, 1 a consumer is live, the group does not exist,
+or it was not confirmed, 2 wrong usage, or stdin is not a terminal."
+)]
+pub(crate) struct ResetArgs {
+    /// The topic
+    pub(crate) topic: Topic,
+    /// The group
+    pub(crate) group: Group,
+    /// Where to go on: beginning, end, an entry's id, a time such as 2025-11-12T14:20:00Z, or an age such as 2h
+    #[arg(long, value_name = "PLACE", value_parser = place, allow_hyphen_values = true)]
+    pub(crate) to: ResetTo,
+    /// Show what would be done, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Skip the prompt
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// The operator's name for the journal [default: $USER or $LOGNAME, else `unknown`]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) operator: Option<String>,
+}
+
+/// A place in a topic. A time is the first id of its millisecond.
+fn place(text: &str) -> Result<ResetTo, String> {
+    match text {
+        "beginning" => return Ok(ResetTo::Beginning),
+        "end" => return Ok(ResetTo::End),
+        _ => {}
+    }
+    if let Ok(id) = text.parse() {
+        return Ok(ResetTo::Entry(id));
+    }
+    let time = moment(text).map_err(|rule| format!("{rule}; or beginning, end, or an id"))?;
+    let millis = u64::try_from(time.as_millis()).unwrap_or(0);
+    let first = EntryId {
+        millis,
+        sequence: 0,
+    };
+    Ok(ResetTo::Entry(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_word_an_id_a_time_or_an_age() {
+        let id = |millis, sequence| ResetTo::Entry(EntryId { millis, sequence });
+        assert_eq!(place("beginning"), Ok(ResetTo::Beginning));
+        assert_eq!(place("end"), Ok(ResetTo::End));
+        assert_eq!(place("17-3"), Ok(id(17, 3)));
+        assert_eq!(place("1970-01-01T00:00:01.5Z"), Ok(id(1500, 0)));
+        assert!(matches!(place("2h"), Ok(ResetTo::Entry(id)) if id.millis > 0));
+        for bad in ["", "17", "start", "-2h"] {
+            let rule = place(bad).unwrap_err();
+            assert!(rule.ends_with("or an id"), "{rule}");
+        }
+    }
 }
 
 /// Remove a group for good, with its retries and its dead letters.

@@ -25,7 +25,7 @@ pub(crate) use dead::{
 };
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use format::{ForeignFormat, Format};
-pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs};
+pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs, ResetArgs, ShowGroupArgs};
 pub(crate) use janitor::JanitorArgs;
 pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
 pub(crate) use metrics::MetricsArgs;
@@ -105,7 +105,8 @@ impl Command {
             },
             Self::Groups(args) => match &args.action {
                 Some(GroupsAction::Remove(args)) => !args.dry_run,
-                None => false,
+                Some(GroupsAction::Reset(args)) => !args.dry_run,
+                Some(GroupsAction::Show(_)) | None => false,
             },
             Self::Retries(args) => match &args.action {
                 RetriesAction::RunNow(args) => !args.dry_run,
@@ -151,7 +152,7 @@ impl Command {
     pub(crate) fn only_shows(&self) -> bool {
         match self {
             Self::Tail(_) | Self::Topics(_) | Self::Print(_) => true,
-            Self::Groups(args) => args.action.is_none(),
+            Self::Groups(args) => matches!(args.action, None | Some(GroupsAction::Show(_))),
             Self::Metrics(args) => args.listen.is_none(),
             Self::Dead(args) => args.action.only_shows(),
             Self::Retries(args) => matches!(args.action, RetriesAction::List(_)),

@@ -4,6 +4,7 @@ mod dead;
 mod doctor;
 mod envelope_line;
 mod group_remove;
+mod group_reset;
 mod groups;
 mod health;
 mod input;

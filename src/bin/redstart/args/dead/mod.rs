@@ -14,6 +14,7 @@ use crate::duration;
 
 use selection::FilterArgs;
 pub(crate) use selection::SelectionArgs;
+pub(in crate::args) use selection::moment;
 
 /// The heading of the options that are not conditions; without it they would come under "Which".
 const HOW: &str = "How";
@@ -381,14 +382,14 @@ pub(crate) struct WatchArgs {
     pub(crate) max: Option<usize>,
 }
 
-/// Show what operators did to a group's dead letters.
+/// Show what operators did to a group and its dead letters.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 The journal keeps the newest hundred operations. One without a result is running or interrupted:
 continue it with `redrive --resume`, a purge with `purge --resume`.
 
 With --json every line is {\"operation\",\"action\",\"to\",\"operator\",\"selection\",\"begun\",\"until\",
-\"taken\",\"cursor\",\"result\"}.")]
+\"taken\",\"cursor\",\"result\"}; a `groups reset` also has \"resetTo\".")]
 pub(crate) struct JournalArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,

@@ -175,7 +175,7 @@ fn not_empty(text: &str) -> Result<(), String> {
 }
 
 /// A time, or an age.
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(in crate::args) fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }

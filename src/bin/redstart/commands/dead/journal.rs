@@ -39,7 +39,17 @@ fn lines(entry: &JournalEntry) -> [String; 3] {
     } else {
         "redrive"
     };
-    let open = format!("running or interrupted; dead {command} --resume continues it");
+    let open = match action.as_str() {
+        "edit" | "reset" => "running or interrupted".to_owned(),
+        _ => format!("running or interrupted; dead {command} --resume continues it"),
+    };
+    if let Some(to) = &entry.reset_to {
+        return [
+            format!("{}  {}", entry.id, entry.begun),
+            format!("  reset to {to} by {operator}"),
+            format!("  {}", entry.result.as_ref().unwrap_or(&open)),
+        ];
+    }
     let to = entry.to.as_ref().map(|to| format!(" to {to}"));
     [
         format!("{}  {}", entry.id, entry.begun),

@@ -67,7 +67,7 @@ async fn find(of: &GroupOf, id: EntryId, dead: &DeadLetters) -> Result<DeadLette
 }
 
 /// The operator's name for the journal.
-fn operator(given: Option<&str>) -> String {
+pub(super) fn operator(given: Option<&str>) -> String {
     let set = |name| {
         std::env::var(name)
             .ok()
