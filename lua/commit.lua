@@ -40,7 +40,7 @@ end
 local group, consumer = ARGV[3], ARGV[4]
 local streams = {log = KEYS[1], redo = KEYS[2]}
 
-local commits, counts, at = {}, {log = 0, redo = 0}, 9
+local commits, counts, at, failed = {}, {log = 0, redo = 0}, 9, nil
 while at <= #ARGV do
   local lane, id = ARGV[at], ARGV[at + 1]
   local effects, next_at = read_effects(at + 5, tonumber(ARGV[at + 4]))
@@ -50,13 +50,13 @@ while at <= #ARGV do
   commits[#commits + 1] = {lane = lane, id = id, acknowledges = ARGV[at + 2] == 'ack',
     only_copy = ARGV[at + 3] == 'only-copy', effects = effects}
   counts[lane] = counts[lane] + 1
-  local failed = denied('XACK', streams[lane], group, id) or denied_effects(effects)
+  failed = counts[lane] == 1 and denied('XACK', streams[lane], group, id) or denied_effects(effects)
   if failed then
     return failed
   end
   at = next_at
 end
-local failed = denied('SET', KEYS[3], 'a', 'PX', '1')
+failed = denied('SET', KEYS[3], 'a', 'PX', '1')
 if failed then
   return failed
 end

@@ -72,12 +72,19 @@ local function denied(command, key, ...)
   end
 end
 
+-- The keys that the caller may write by effects of a kind. Most effects of a call share their keys.
+local writable = {}
+
 -- Returns an error if the caller may not write some of the effects.
 local function denied_effects(effects)
   for _, effect in ipairs(effects) do
     local kind, key = effect.kind, effect.key
+    local of_kind = effect.window and effect.window > 0 and 'identified' or kind
+    local known = writable[of_kind] or {}
     local failed
-    if kind == 'publish' then
+    if known[key] then
+      failed = nil
+    elseif kind == 'publish' then
       failed = denied('XADD', key, '*', 'a', 'a') or denied('XDEL', key, '1-1') or denied('TYPE', key)
       if effect.window > 0 then
         local ids, before = effect.ids, effect.before
@@ -96,12 +103,19 @@ local function denied_effects(effects)
     if failed then
       return failed
     end
+    known[key] = true
+    writable[of_kind] = known
   end
 end
 
+-- The keys whose type was right. No write of these scripts makes another type of them.
+local right_type = {}
 local function has_type(key, kind)
-  local found = redis.call('TYPE', key)['ok']
-  return found == 'none' or found == kind
+  if right_type[key] ~= kind then
+    local found = redis.call('TYPE', key)['ok']
+    right_type[key] = (found == 'none' or found == kind) and kind or nil
+  end
+  return right_type[key] == kind
 end
 
 -- Splits an integer in decimal text into high * 10^9 + low, with low from 0 to 10^9 - 1: a number of

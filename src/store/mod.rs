@@ -79,6 +79,9 @@ pub struct Capabilities {
     pub values: bool,
     /// All of [`EffectStore`]: messages and values that are written in one step.
     pub effects: bool,
+    /// The effects of one commit may name any topic and any value. Otherwise they lie beside each
+    /// other, such as in one slot of a cluster.
+    pub effects_anywhere: bool,
 }
 
 /// A store: the roles of the port, and its clock.

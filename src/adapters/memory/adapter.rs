@@ -52,6 +52,7 @@ impl Store for MemoryAdapter {
             append_once: true,
             values: true,
             effects: true,
+            effects_anywhere: true,
         }
     }
 

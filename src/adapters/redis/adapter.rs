@@ -45,6 +45,7 @@ impl Store for RedisAdapter {
             append_once: true,
             values: true,
             effects: true,
+            effects_anywhere: !self.net.is_clustered(),
         }
     }
 

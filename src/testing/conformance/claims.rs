@@ -38,8 +38,10 @@ pub async fn values<S: Subject>(subject: &S) -> bool {
 /// not must refuse them by name.
 pub async fn effects<S: Subject>(subject: &S) -> bool {
     let stage = Stage::bare(subject).await;
-    if stage.store.capabilities().effects {
-        return true;
+    let capabilities = stage.store.capabilities();
+    if capabilities.effects {
+        // The checks name several topics and values in one commit.
+        return capabilities.effects_anywhere;
     }
     let (effects, session) = (
         stage.store.effects(),

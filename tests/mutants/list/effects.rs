@@ -36,8 +36,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "effects-of-any-type",
         file: "lua/lib/effects.lua",
-        before: "return found == 'none' or found == kind",
-        after: "return true or found == kind",
+        before: "(found == 'none' or found == kind) and kind or nil",
+        after: "kind",
         breaks: "A key of another type leaves nothing of a commit.",
         target: Target::Test("integration"),
         test: "effects::a_key_of_another_type_leaves_nothing",
