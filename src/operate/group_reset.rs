@@ -50,10 +50,16 @@ impl fmt::Display for PlannedReset {
             "will reset group {} of {topic} to {}: {least}{next} to deliver, in place of {}",
             status.group, self.to, status.lag
         )?;
-        if self.next > status.lag || self.more {
+        if self.next > status.lag {
             write!(
                 f,
                 "\nthe group will handle messages again that it has handled before"
+            )?;
+        }
+        if self.next <= status.lag && self.more {
+            write!(
+                f,
+                "\nthe group may handle messages again that it has handled before, or skip some"
             )?;
         }
         if self.next < status.lag && !self.more {
@@ -191,6 +197,10 @@ impl fmt::Display for GroupReset {
         if self.moved {
             let place = |id: EntryId| match id == EntryId::default() {
                 true => "the beginning".to_owned(),
+                // The last id of a millisecond, from a reset to a time.
+                false if id.sequence == u64::MAX => {
+                    format!("before {}-0", id.millis.saturating_add(1))
+                }
                 false => format!("after {id}"),
             };
             write!(
@@ -229,6 +239,10 @@ mod tests {
              the group will handle messages again that it has handled before\n\
              0 in flight, 0 scheduled and 1 dead letter stay as they are"
         );
+        (planned.next, planned.more, planned.status.lag) = (1000, true, 2500);
+        assert!(planned.to_string().contains("at least 1000"), "{planned}");
+        assert!(planned.to_string().contains("may handle"), "{planned}");
+        (planned.more, planned.status.lag) = (false, 5);
         (planned.to, planned.next, planned.status.dead) = (ResetTo::End, 0, 0);
         assert_eq!(
             planned.to_string(),
@@ -244,5 +258,7 @@ mod tests {
         assert_eq!(reset.to_string(), "not moved: 1 live consumer");
         (reset.moved, reset.after) = (true, id("7-1"));
         assert_eq!(reset.to_string(), "moved from the beginning to after 7-1");
+        (reset.before, reset.after) = (id("7-1"), id("4-18446744073709551615"));
+        assert_eq!(reset.to_string(), "moved from after 7-1 to before 5-0");
     }
 }

@@ -27,5 +27,6 @@ mod rules;
 mod run;
 mod secrets;
 mod terminal;
+mod topics;
 mod work;
 mod work_http;

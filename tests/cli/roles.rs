@@ -120,6 +120,7 @@ fn each_role_does_its_commands_and_nothing_is_denied() {
         "retries run-now orders billing --all",
         "retries cancel orders billing --all --yes",
         "groups remove orders billing --dry-run --force",
+        "topics create sales --retention 7d",
         "groups reset orders billing --to beginning --yes",
         "groups reset orders billing --to 1h --yes",
         "groups reset orders billing --to end --yes",

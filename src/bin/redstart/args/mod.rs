@@ -11,6 +11,7 @@ mod number;
 mod pages;
 mod print;
 mod retries;
+mod topics;
 mod work;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -34,6 +35,7 @@ pub(crate) use print::{AclArgs, ExporterArgs, KedaArgs, PrintArgs, PrintWhat, Ro
 pub(crate) use retries::{
     CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which,
 };
+pub(crate) use topics::{CreateArgs, TopicsAction, TopicsArgs};
 pub(crate) use work::WorkArgs;
 
 /// A durable message bus and key-value store on Redis Streams.
@@ -124,6 +126,7 @@ impl Command {
                 | DeadAction::Watch(_)
                 | DeadAction::Journal(_) => false,
             },
+            Self::Topics(args) if args.action.is_some() => return NamespaceAccess::Create,
             Self::Migrate(args) => match &args.action {
                 MigrateAction::Up { .. } => return NamespaceAccess::Create,
                 MigrateAction::Status => false,
@@ -151,7 +154,8 @@ impl Command {
     /// exit code.
     pub(crate) fn only_shows(&self) -> bool {
         match self {
-            Self::Tail(_) | Self::Topics(_) | Self::Print(_) => true,
+            Self::Tail(_) | Self::Print(_) => true,
+            Self::Topics(args) => args.action.is_none(),
             Self::Groups(args) => matches!(args.action, None | Some(GroupsAction::Show(_))),
             Self::Metrics(args) => args.listen.is_none(),
             Self::Dead(args) => args.action.only_shows(),
@@ -296,13 +300,6 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: Option<usize>,
 }
-
-/// List the topics.
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "\
-With --json: one array of {\"topic\",\"entries\",\"retention\",\"backlogLimit\",\"groups\":[{\"group\",\"lag\",
-\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}]}; backlogLimit is null where the limit is off.")]
-pub(crate) struct TopicsArgs {}
 
 /// Show the layout of the namespace, or migrate it.
 #[derive(Debug, ClapArgs)]

@@ -42,7 +42,7 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
         }
         Command::Work(args) => work::run(args, settings, terminal).await,
         Command::Tail(args) => tail::run(args, settings, &connect().await?, terminal).await,
-        Command::Topics(_) => topics::run(&connect().await?, terminal).await,
+        Command::Topics(args) => topics::run(args, &connect().await?, terminal).await,
         Command::Groups(args) => groups::run(args, &connect().await?, terminal).await,
         Command::Retries(args) => retries::run(args, &connect().await?, terminal).await,
         Command::Dead(args) => {
