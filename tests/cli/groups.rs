@@ -28,7 +28,7 @@ fn handled(server: &Server) -> Vec<String> {
         &["tail", "orders", "--from-beginning", "--json"],
     )
     .ok();
-    let lines = listed.out.lines().map(|line| serde_json::from_str(line));
+    let lines = listed.out.lines().map(serde_json::from_str);
     lines
         .map(|line: Result<Value, _>| line.unwrap()["id"].as_str().unwrap().to_owned())
         .collect()
