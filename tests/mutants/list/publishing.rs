@@ -65,8 +65,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "dropped-publish-sent-later",
-        file: "src/adapters/redis/net/link.rs",
-        before: "if next.caller.is_closed() {",
+        file: "src/adapters/redis/net/traffic.rs",
+        before: "if next.commands.caller.is_closed() {",
         after: "if false {",
         breaks: "A publish that was dropped before it was sent is not sent later.",
         target: Target::Test("integration"),

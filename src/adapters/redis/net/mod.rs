@@ -24,6 +24,7 @@ mod slots;
 mod socket;
 mod stream;
 mod tls;
+mod traffic;
 mod url;
 
 use std::sync::Arc;
