@@ -38,6 +38,15 @@ impl<'a> Table<'a> {
 
     /// The lines of the next rows, for a terminal of a width or for a pipe.
     pub(crate) fn portion(&mut self, rows: &[Vec<String>], terminal: Option<u16>) -> Vec<String> {
+        let grouped;
+        let rows = match terminal {
+            Some(_) => {
+                grouped = self.group_digits(rows);
+                &grouped[..]
+            }
+            // A program reads the numbers of a pipe.
+            None => rows,
+        };
         let first = !std::mem::replace(&mut self.begun, true);
         let mut table = self.columns(rows, first || terminal.is_some());
         if let Some(width) = terminal {
@@ -50,6 +59,16 @@ impl<'a> Table<'a> {
             }
         }
         lines(&table)
+    }
+
+    /// The rows with a comma between thousands in the columns of numbers.
+    fn group_digits(&self, rows: &[Vec<String>]) -> Vec<Vec<String>> {
+        let cell = |(at, cell): (usize, &String)| match self.numbers.contains(&at) {
+            true => thousands(cell),
+            false => cell.clone(),
+        };
+        let row = |row: &Vec<String>| row.iter().enumerate().map(cell).collect();
+        rows.iter().map(row).collect()
     }
 
     fn columns(&mut self, rows: &[Vec<String>], header: bool) -> comfy_table::Table {
@@ -102,6 +121,21 @@ impl<'a> Table<'a> {
         }
         all
     }
+}
+
+/// A whole number with a comma between thousands; any other text as it is.
+fn thousands(text: &str) -> String {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.to_owned();
+    }
+    let mut grouped = String::with_capacity(text.len() + text.len() / 3);
+    for (at, digit) in text.chars().enumerate() {
+        if at > 0 && (text.len() - at) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
 }
 
 /// A text after a lead of `indent` columns. A terminal gets it wrapped between words and indented
@@ -266,6 +300,26 @@ mod tests {
             ["one two", "three"]
         );
         assert_eq!(hanging("a ", 2, "", Some(80)), ["a"]);
+    }
+
+    #[test]
+    fn a_terminal_gets_commas_between_thousands_and_a_pipe_gets_none() {
+        let rows = [row(["1795-0", "1234567", "4711"]), row(["9-0", "-", "999"])];
+        let shown = Table::new(&HEADER, 1..2).portion(&rows, Some(60)).join(" ");
+        assert!(shown.contains("1,234,567"), "{shown}");
+        assert!(
+            shown.contains("1795-0") && shown.contains("4711"),
+            "ids and texts stay as they are: {shown}"
+        );
+        let listed = Table::new(&HEADER, 1..2).portion(&rows, Some(18));
+        assert!(
+            listed.contains(&"tries  1,234,567".to_owned()),
+            "{listed:?}"
+        );
+        let piped = Table::new(&HEADER, 1..2).portion(&rows, None).join(" ");
+        assert!(piped.contains("1234567"), "{piped}");
+        let numbers = ["0", "999", "1000", "123456", ""].map(thousands);
+        assert_eq!(numbers, ["0", "999", "1,000", "123,456", ""]);
     }
 
     #[test]
