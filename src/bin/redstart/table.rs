@@ -130,7 +130,7 @@ fn thousands(text: &str) -> String {
     }
     let mut grouped = String::with_capacity(text.len() + text.len() / 3);
     for (at, digit) in text.chars().enumerate() {
-        if at > 0 && (text.len() - at) % 3 == 0 {
+        if at > 0 && (text.len() - at).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
