@@ -19,7 +19,7 @@ use crate::store::{
     Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, MAX_COMMITS, Member, Store,
 };
 use crate::wire::Decoder;
-use crate::worker::effect_port::EffectPort;
+use crate::worker::effect_port::{EffectPort, EffectWrite};
 use crate::worker::fault::{Faults, Pressure};
 use crate::worker::intake::capacity::Capacity;
 use crate::worker::intake::gate::Gate;
@@ -29,7 +29,6 @@ use crate::worker::intake::queue::{Queue, Queued};
 use crate::worker::intake::weight::Weight;
 use crate::worker::meters::Meters;
 use crate::worker::services::lease_keeper::LeaseKeeper;
-use crate::worker::settle_effects::EffectWrite;
 
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,

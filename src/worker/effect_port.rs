@@ -9,8 +9,29 @@ use crate::api::delivery::Checkpoint;
 use crate::api::lease::Lease;
 use crate::bus::{Publishing, committed};
 use crate::domain::{BoxFuture, Effects, Error, ErrorKind};
-use crate::store::{DeliveryId, EffectCommit};
-use crate::worker::settle_effects::{Answer, EffectWrite};
+use crate::store::{DeliveryId, EffectCommit, EffectFate};
+use crate::worker::intake::in_flight::HandOut;
+
+/// What the sender of a commit learns: the store's answer, or the error of a commit that the store
+/// refuses as it is.
+pub(crate) type Answer = Result<EffectFate, Error>;
+
+/// A commit with effects on its way to the settler.
+#[derive(Debug)]
+pub(crate) struct EffectWrite {
+    pub(crate) commit: EffectCommit,
+    pub(crate) token: u64,
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+impl EffectWrite {
+    pub(crate) fn hand_out(&self) -> HandOut {
+        HandOut {
+            id: self.commit.delivery,
+            token: self.token,
+        }
+    }
+}
 
 /// The way of effects from workers and handlers to the settler.
 #[derive(Debug)]

@@ -10,33 +10,13 @@ use tokio::time::{Instant, sleep};
 use crate::api::supervise::log;
 use crate::domain::{Error, ErrorKind, describe};
 use crate::store::{Commit, Commits, EffectCommit, EffectFate, MAX_COMMITS};
+use crate::worker::effect_port::{Answer, EffectWrite};
 use crate::worker::fault::back_off;
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::settle::Settler;
 
 /// The most bytes of a call that has more than one commit.
 const CALL_BYTES: usize = 1024 * 1024;
-
-/// What the sender of a commit learns: the store's answer, or the error of a commit that the store
-/// refuses as it is.
-pub(crate) type Answer = Result<EffectFate, Error>;
-
-/// A commit with effects on its way to the settler.
-#[derive(Debug)]
-pub(crate) struct EffectWrite {
-    pub(crate) commit: EffectCommit,
-    pub(crate) token: u64,
-    pub(crate) answer: oneshot::Sender<Answer>,
-}
-
-impl EffectWrite {
-    fn hand_out(&self) -> HandOut {
-        HandOut {
-            id: self.commit.delivery,
-            token: self.token,
-        }
-    }
-}
 
 /// The call that the settler works on. It outlives a settler that panics: the next one sends the call
 /// again under the same number, and the store answers as it answered the first.

@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use redstart::{Container, Namespace, container::ContainerBuilder};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::args::ForeignFormat;
+use crate::args::format::ForeignFormat;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 

@@ -2,7 +2,7 @@
 
 mod dead;
 mod doctor;
-mod format;
+pub(crate) mod format;
 mod groups;
 mod janitor;
 mod kv;
@@ -25,7 +25,7 @@ pub(crate) use dead::{
     PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs, ShowArgs, SummaryArgs, WatchArgs,
 };
 pub(crate) use doctor::DoctorArgs;
-pub(crate) use format::{ForeignFormat, Format};
+pub(crate) use format::Format;
 pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs, ResetArgs, ShowGroupArgs};
 pub(crate) use janitor::JanitorArgs;
 pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
