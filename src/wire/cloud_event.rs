@@ -22,7 +22,7 @@ const VERSION: &str = "1.0";
 const JSON_VALUES: &str = "ce-json-values";
 /// The content type of a binary payload that names none.
 const BINARY: &str = "application/octet-stream";
-/// Headers that are no attributes, as the text of a JSON object.
+/// The other headers, as the text of a JSON object.
 const HEADERS: &str = "redstartheaders";
 /// Fields of an envelope that this version does not know, as the text of a JSON object.
 const UNKNOWN: &str = "redstartunknown";

@@ -13,7 +13,7 @@ use crate::domain::{Envelope, Error, ErrorKind, Topic};
 ///
 /// The container calls it for each envelope by itself, also for those of a batch, whatever publishes
 /// them: a [`Bus`](crate::Bus), a [`Publisher`](crate::extract::Publisher), or a sweep that publishes dead
-/// letters to another topic. Retries and redriven dead letters are no publishes: no hook sees them.
+/// letters to another topic. The hooks do not run for retries and redriven dead letters.
 /// The tool `redstart` has no hooks.
 ///
 /// Hooks are synchronous and run on the publisher's task: they must not block it. A panic reaches the

@@ -108,7 +108,7 @@ enum Kind {
     Looker,
 }
 
-/// What is left to do for one command of several.
+/// The state of one command of several.
 enum Single {
     Done(Value),
     Again,

@@ -291,7 +291,7 @@ struct Queue {
 /// How many redirects are followed without a pause. Two nodes may name each other for a while.
 const REDIRECTS: u32 = 3;
 
-/// Sends what waits at a gate until the gate can open.
+/// Sends the waiting publishes of a gate until the gate can open.
 async fn work_off(nodes: Weak<Nodes>, slot: u16, former: Vec<Arc<Node>>) {
     let mut working = Working {
         nodes,
@@ -335,7 +335,7 @@ async fn work_off(nodes: Weak<Nodes>, slot: u16, former: Vec<Arc<Node>>) {
 type Answered = (Repeated, Arc<Node>, Answer);
 
 impl Queue {
-    /// Takes what waits at the gate. Returns the answers that came back, or opens the gate and
+    /// Takes the publishes that wait at the gate. Returns the answers that came back, or opens the gate and
     /// returns `None` when nothing has to be repeated.
     fn collect(&mut self, nodes: &Nodes, slot: u16) -> Option<Vec<Answered>> {
         let mut routes = nodes.change();

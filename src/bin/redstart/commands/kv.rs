@@ -75,7 +75,7 @@ async fn stored(kv: &Kv, key: &str) -> Result<Option<Bytes>, Failure> {
     Ok(found.into_iter().next().flatten())
 }
 
-/// A key of `once` is no value; an operator asks whether the work was done, and with which result.
+/// A key of `once` holds a claim: an operator asks whether the work was done, and with which result.
 fn show_once(key: &str, state: &OnceState, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     let OnceState { once, result } = state;
     if terminal.is_json() {
