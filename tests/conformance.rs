@@ -243,7 +243,6 @@ mod roles {
                     &*self.producer
                 }
                 Op::Schedule(ScheduleOp::RunNow { .. } | ScheduleOp::Cancel { .. })
-                | Op::Topics(TopicsOp::ResetGroup { .. })
                 | Op::DeadLetters(_) => &*self.operator,
                 Op::Topics(TopicsOp::List { .. })
                 | Op::Log(_)
@@ -251,7 +250,7 @@ mod roles {
                 | Op::Inspect(InspectOp::Status { .. } | InspectOp::Consumers { .. }) => {
                     &*self.viewer
                 }
-                Op::Topics(TopicsOp::RemoveGroup { .. })
+                Op::Topics(TopicsOp::RemoveGroup { .. } | TopicsOp::ResetGroup { .. })
                 | Op::Inspect(InspectOp::Servers { .. }) => &*self.administrator,
                 Op::EffectStore(_) => &*self.stage,
                 _ => &*self.consumer,
