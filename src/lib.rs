@@ -73,9 +73,17 @@
 //! | To | Read |
 //! |---|---|
 //! | know the promises | [guarantees], [reliability](docs::reliability), [performance](docs::performance) |
-//! | write handlers | [handlers](docs::handlers), [lifecycle of a message](docs::lifecycle), [key-value store](docs::key_value), [exactly once inside Redis](docs::exactly_once), *testing your handlers* (feature `testing`) |
-//! | run it | [production](docs::production), [Redis Cluster](docs::cluster), [security](docs::security), [observability](docs::observability), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
-//! | choose payloads, or publish from other languages | [interoperating](docs::interoperating), [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
+//! | write handlers | [handlers](docs::handlers), [lifecycle of a message](docs::lifecycle), [key-value store](docs::key_value), [exactly once inside Redis](docs::exactly_once) |
+#![cfg_attr(
+    feature = "testing",
+    doc = "| test them | [testing your handlers](docs::testing) |"
+)]
+#![cfg_attr(
+    not(feature = "testing"),
+    doc = "| test them | *testing your handlers*: these pages have it with the feature `testing` |"
+)]
+//! | run it | [running in production](docs::production), [Redis Cluster](docs::cluster), [security](docs::security), [observability](docs::observability), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
+//! | work with other programs and languages, or choose payloads | [interoperating](docs::interoperating), [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
 //! | upgrade or contribute | [versions](docs::semver), [decisions](docs::decisions), and `ARCHITECTURE.md` in the repository |
 //!
 //! [guarantees]: docs::guarantees

@@ -15,8 +15,8 @@ impl Container {
     /// after a crash. Its deliveries return when their leases end, and no destructor runs. Outside of
     /// Unix the signal is Ctrl-C.
     ///
-    /// `grace` is shorter than the time that the orchestrator waits before it kills: 30 seconds in
-    /// Kubernetes, 90 in systemd. A program that has more to stop, such as a web server, adds a
+    /// Choose a `grace` shorter than the time after which the orchestrator kills: by default 30 seconds
+    /// in Kubernetes, 90 in systemd. A program that has more to stop, such as a web server, adds a
     /// [coordinator](super::Coordinator): the example `axum` shows one.
     ///
     /// # Errors

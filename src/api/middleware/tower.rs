@@ -40,7 +40,7 @@ pub struct Tower<L>(pub L);
 
 /// The service that a layer wraps: the middleware after it, and the handler.
 ///
-/// It is always ready, and never fails: how a handler ends is an [`Outcome`].
+/// It is always ready and never fails: a handler that fails returns an [`Outcome`], not an error.
 #[derive(Clone)]
 pub struct HandlerService(());
 

@@ -13,7 +13,7 @@ use crate::duration;
 Check the server, the namespace and its groups for problems: the server's version, memory,
 persistence, clock and scripts, whether it takes writes, the namespace's layout, topics near their
 backlog limit, entry ids ahead of the clock, entries removed before delivery, groups without a
-consumer, overdue retries, deliveries held for long. Changes nothing.
+consumer, overdue retries, deliveries held for long, topics that nobody trims. Changes nothing.
 
   ok       works as it should
   unknown  cannot be checked, for want of a permission

@@ -15,7 +15,7 @@ use crate::failure::{Failure, chain};
 #[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Which")]
 pub(crate) struct FilterArgs {
-    /// exhausted, rejected, undecodable or crashed
+    /// exhausted, rejected, undecodable, crashed or unhandled
     #[arg(long)]
     pub(crate) reason: Option<Reason>,
     /// The folded error, as `summary` shows it
