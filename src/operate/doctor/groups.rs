@@ -25,8 +25,8 @@ pub(super) struct TopicFacts {
     pub(super) many_settled: Option<Timestamp>,
 }
 
-/// So many entries that every group has settled are many. Trimming removes whole nodes of a stream, so
-/// some stay in any case.
+/// The number of settled entries from which the doctor reports a topic. Trimming removes whole nodes
+/// of a stream, so some stay in any case.
 pub(super) const MANY_SETTLED: usize = 200;
 /// A consumer trims at least every 30 seconds.
 const UNTRIMMED: Duration = Duration::from_secs(120);
