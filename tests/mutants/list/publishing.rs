@@ -65,7 +65,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "dropped-publish-sent-later",
-        file: "src/adapters/redis/net/traffic.rs",
+        file: "src/adapters/redis/net/connections/traffic.rs",
         before: "if next.commands.caller.is_closed() {",
         after: "if false {",
         breaks: "A publish that was dropped before it was sent is not sent later.",

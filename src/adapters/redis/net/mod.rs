@@ -3,29 +3,12 @@
 //! Every call names a key, and the server that holds this key runs the call. This folder also
 //! decides how certain a failure is: not done, refused, or unknown.
 
-mod address;
-mod attempts;
 mod commands;
-mod connection;
+mod connections;
 mod denial;
 pub(super) mod error;
-mod gate;
-mod handshake;
-mod link;
-mod node;
-mod nodes;
-mod pool;
-mod progress;
-mod publish;
-mod reader;
 mod redirect;
-mod server;
-mod slots;
-mod socket;
-mod stream;
-mod tls;
-mod traffic;
-mod url;
+mod routing;
 
 use std::sync::Arc;
 
@@ -36,19 +19,21 @@ use redis::{Cmd, FromRedisValue, RedisError, Value};
 use super::resp::reply;
 use super::scripts::{self, Call};
 use crate::domain::{Error, ErrorKind, Namespace};
-use attempts::{Attempts, CALL_LIMIT, PUBLISH_LIMIT};
-use nodes::Nodes;
+use connections::pool::Failure;
+use connections::server::Server;
 use redirect::{Undone, undone};
-use server::Server;
+use routing::attempts::{Attempts, CALL_LIMIT, PUBLISH_LIMIT};
+use routing::node::Node;
+use routing::nodes::Nodes;
 
 pub(super) use commands::Replies;
-pub(super) use connection::Connection;
-pub(super) use reader::{ReadFailure, ReaderConnection, Unblock};
+pub(super) use connections::connection::Connection;
 #[cfg(feature = "testing")]
-pub(crate) use server::check_url;
-pub(super) use socket::refusal_of;
-pub use tls::TlsSettings;
-pub(crate) use url::address_of;
+pub(crate) use connections::server::check_url;
+pub(super) use connections::socket::refusal_of;
+pub use connections::tls::TlsSettings;
+pub(crate) use connections::url::address_of;
+pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
 
 /// All connections of one namespace. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,7 +44,7 @@ pub(super) struct Net {
 /// A primary, for questions that no key routes.
 #[derive(Clone, Debug)]
 pub(super) struct Primary {
-    node: Arc<node::Node>,
+    node: Arc<Node>,
 }
 
 impl Primary {
@@ -170,7 +155,7 @@ impl Net {
                 ran = node.pool.run(asking, exchange.clone()) => ran,
                 () = node.is_left() => {
                     let cause = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
-                    Err(pool::Failure::Sent(cause.into()))
+                    Err(Failure::Sent(cause.into()))
                 }
             };
             let failure = match ran {
@@ -178,8 +163,8 @@ impl Net {
                 Err(failure) => failure,
             };
             let reason = match &failure {
-                pool::Failure::Sent(cause) => undone(cause),
-                pool::Failure::NotSent(cause) if cause.is_passing() => Some(Undone::Unreachable),
+                Failure::Sent(cause) => undone(cause),
+                Failure::NotSent(cause) if cause.is_passing() => Some(Undone::Unreachable),
                 _ => None,
             };
             if let Some(reason) = reason
@@ -190,9 +175,7 @@ impl Net {
             // The server may have been replaced.
             nodes.refresh();
             return Err(match failure {
-                pool::Failure::Sent(cause)
-                    if nodes.is_clustered() && error::is_redirect(&cause) =>
-                {
+                Failure::Sent(cause) if nodes.is_clustered() && error::is_redirect(&cause) => {
                     error::redirected(operation, cause)
                 }
                 failure => node.pool.error(operation, failure),
@@ -209,7 +192,7 @@ impl Net {
     ) -> Result<Vec<T>, Error> {
         self.nodes.ready(operation).await?;
         // One pipeline for each node, then the redirected commands one by one.
-        let mut by_node: Vec<(Arc<node::Node>, Vec<usize>)> = Vec::new();
+        let mut by_node: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
         for (number, (key, _)) in commands.iter().enumerate() {
             let owner = self.nodes.owner(self.nodes.slot(key));
             match by_node
@@ -257,7 +240,7 @@ impl Net {
     async fn run_portion(
         &self,
         operation: &'static str,
-        node: &node::Node,
+        node: &Node,
         commands: impl Iterator<Item = &Cmd>,
     ) -> Result<Vec<Single>, Error> {
         let mut pipeline = redis::pipe();
@@ -274,7 +257,7 @@ impl Net {
         };
         match ran.await {
             Ok(replies) => Ok(replies.into_iter().map(single).collect()),
-            Err(pool::Failure::NotSent(cause)) if self.is_clustered() && cause.is_passing() => {
+            Err(Failure::NotSent(cause)) if self.is_clustered() && cause.is_passing() => {
                 Ok((0..count).map(|_| Single::Again).collect())
             }
             Err(failure) => Err(node.pool.error(operation, failure)),

@@ -3,7 +3,7 @@
 
 use redis::ConnectionAddr;
 
-pub(super) fn text(address: &ConnectionAddr) -> String {
+pub(in crate::adapters::redis::net) fn text(address: &ConnectionAddr) -> String {
     match address {
         // The colons of an IPv6 address would run into the port.
         ConnectionAddr::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),

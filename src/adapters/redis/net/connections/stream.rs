@@ -8,8 +8,8 @@ use redis::{ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::error::NoConnection;
 use super::tls::Tls;
+use crate::adapters::redis::net::error::NoConnection;
 
 /// A byte stream that carries the protocol.
 pub(in crate::adapters::redis) trait Stream:

@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::RedisError;
 
 use super::connection::Connection;
-use super::error::{self, NoConnection, is_sound};
 use super::server::{Pooled, Server};
+use crate::adapters::redis::net::error::{self, NoConnection, is_sound};
 use crate::domain::{Error, ErrorKind};
 
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ impl bb8::ManageConnection for Slots {
 
 /// Why an exchange failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(in crate::adapters::redis::net) enum Failure {
     /// No connection was free. Nothing was sent.
     Busy,
     /// Nothing was sent to the server.
@@ -62,7 +62,7 @@ pub(in crate::adapters::redis) struct Pool {
 
 impl Pool {
     /// Prepares a pool. Callers connect its slots when they need them.
-    pub(super) fn new(server: Server) -> Self {
+    pub(in crate::adapters::redis::net) fn new(server: Server) -> Self {
         let slots = bb8::Pool::builder()
             .max_size(SIZE)
             .connection_timeout(CHECKOUT_TIMEOUT)
@@ -74,7 +74,7 @@ impl Pool {
     /// Runs one exchange on a connection, and drops a connection that fails below the protocol.
     ///
     /// A connection that died while it was idle is replaced before anything is sent on it.
-    pub(super) async fn run<T>(
+    pub(in crate::adapters::redis::net) async fn run<T>(
         &self,
         asking: bool,
         exchange: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
@@ -103,7 +103,11 @@ impl Pool {
     }
 
     /// The error of an operation that failed on this pool.
-    pub(super) fn error(&self, operation: &'static str, failure: Failure) -> Error {
+    pub(in crate::adapters::redis::net) fn error(
+        &self,
+        operation: &'static str,
+        failure: Failure,
+    ) -> Error {
         match failure {
             Failure::Busy => {
                 let rule = format!("all {SIZE} connections were busy for {CHECKOUT_TIMEOUT:?}");

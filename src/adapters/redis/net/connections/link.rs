@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::commands::{Answer, Commands, Failure, TakesBack};
 use super::server::{RESPONSE_TIMEOUT, Server};
 use super::traffic::{Job, Shared, Traffic, counted};
+use crate::adapters::redis::net::commands::{Answer, Commands, Failure, TakesBack};
 use crate::api::supervise::Watch;
 
 /// A task that has not been polled for this long is not driven: it waits for the server no longer
@@ -61,7 +61,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    pub(super) fn new(
+    pub(in crate::adapters::redis::net) fn new(
         server: Server,
         name: &'static str,
         takes_back: Weak<dyn TakesBack>,
@@ -84,7 +84,7 @@ impl Link {
     /// in the order of the calls, even when a caller does not wait between two calls.
     ///
     /// Dropping the future may come too late to keep the commands from being sent.
-    pub(super) fn send(
+    pub(in crate::adapters::redis::net) fn send(
         &self,
         packed: Vec<u8>,
         count: usize,
@@ -93,7 +93,7 @@ impl Link {
     }
 
     /// The same for commands that the link gives back when they were not done.
-    pub(super) fn send_in_order(
+    pub(in crate::adapters::redis::net) fn send_in_order(
         &self,
         slot: Option<u16>,
         call: u64,
@@ -125,12 +125,14 @@ impl Link {
     }
 
     /// Puts commands into the queue whose caller waits elsewhere.
-    pub(super) fn forward(&self, commands: Commands) {
+    pub(in crate::adapters::redis::net) fn forward(&self, commands: Commands) {
         self.put(commands);
     }
 
     /// Waits until all commands that were sent before have been answered or taken back.
-    pub(super) fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(in crate::adapters::redis::net) fn drained(
+        &self,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let answer = self.is_used().then(|| self.send(Vec::new(), 0));
         async move {
             if let Some(answer) = answer {
@@ -141,7 +143,7 @@ impl Link {
     }
 
     /// Whether anything was ever sent.
-    pub(super) fn is_used(&self) -> bool {
+    pub(in crate::adapters::redis::net) fn is_used(&self) -> bool {
         self.inner.current().last_number > 0
     }
 

@@ -11,13 +11,13 @@ use redis::{ErrorKind as Kind, RedisError};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::commands::Failure;
-use super::error;
 use super::gate::Gate;
 use super::node::Node;
-use super::redirect::Address;
-use super::server::Server;
 use super::slots::{self, Range, SlotMap};
+use crate::adapters::redis::net::commands::Failure;
+use crate::adapters::redis::net::connections::server::Server;
+use crate::adapters::redis::net::error;
+use crate::adapters::redis::net::redirect::Address;
 use crate::adapters::redis::resp::{pack, reply};
 use crate::domain::{Error, ErrorKind};
 
@@ -32,17 +32,17 @@ const STALE_AFTER: Duration = Duration::from_secs(30);
 
 /// What the routing of a call needs. A publish holds it while it enters the queue of its node.
 #[derive(Debug)]
-pub(super) struct Routes {
-    pub(super) map: SlotMap<Node>,
+pub(in crate::adapters::redis::net) struct Routes {
+    pub(in crate::adapters::redis::net) map: SlotMap<Node>,
     /// The slots whose publishes wait.
-    pub(super) gates: HashMap<u16, Gate>,
+    pub(in crate::adapters::redis::net) gates: HashMap<u16, Gate>,
     /// All nodes by address, without slots too.
     known: HashMap<Arc<str>, Arc<Node>>,
 }
 
 /// All nodes of one URL.
 #[derive(Debug)]
-pub(super) struct Nodes {
+pub(in crate::adapters::redis::net) struct Nodes {
     me: Weak<Self>,
     seeds: Vec<Server>,
     clustered: bool,
@@ -56,7 +56,10 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    pub(super) fn new(seeds: Vec<Server>, clustered: bool) -> Option<Arc<Self>> {
+    pub(in crate::adapters::redis::net) fn new(
+        seeds: Vec<Server>,
+        clustered: bool,
+    ) -> Option<Arc<Self>> {
         let first = seeds.first()?.clone();
         Some(Arc::new_cyclic(|me: &Weak<Self>| {
             let node = Arc::new(Node::new(first, me));
@@ -78,25 +81,25 @@ impl Nodes {
         }))
     }
 
-    pub(super) fn weak(&self) -> Weak<Self> {
+    pub(in crate::adapters::redis::net) fn weak(&self) -> Weak<Self> {
         self.me.clone()
     }
 
     /// Whether the URL names a cluster, so that redirects are followed.
-    pub(super) fn is_clustered(&self) -> bool {
+    pub(in crate::adapters::redis::net) fn is_clustered(&self) -> bool {
         self.clustered
     }
 
-    pub(super) fn routes(&self) -> RwLockReadGuard<'_, Routes> {
+    pub(in crate::adapters::redis::net) fn routes(&self) -> RwLockReadGuard<'_, Routes> {
         self.routes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Routes> {
+    pub(in crate::adapters::redis::net) fn change(&self) -> RwLockWriteGuard<'_, Routes> {
         self.routes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The slot of a key. A single server has one.
-    pub(super) fn slot(&self, key: &str) -> u16 {
+    pub(in crate::adapters::redis::net) fn slot(&self, key: &str) -> u16 {
         if self.clustered {
             slots::of(key.as_bytes())
         } else {
@@ -104,12 +107,12 @@ impl Nodes {
         }
     }
 
-    pub(super) fn owner(&self, slot: u16) -> Arc<Node> {
+    pub(in crate::adapters::redis::net) fn owner(&self, slot: u16) -> Arc<Node> {
         Arc::clone(self.routes().map.owner(slot))
     }
 
     /// The node at an address that `by` has named.
-    pub(super) fn named(&self, address: &Address, by: &Node) -> Arc<Node> {
+    pub(in crate::adapters::redis::net) fn named(&self, address: &Address, by: &Node) -> Arc<Node> {
         self.node(by.server.at(address.host.as_deref(), address.port))
     }
 
@@ -123,17 +126,20 @@ impl Nodes {
     }
 
     /// The known node at an address.
-    pub(super) fn known(routes: &Routes, address: &Arc<str>) -> Option<Arc<Node>> {
+    pub(in crate::adapters::redis::net) fn known(
+        routes: &Routes,
+        address: &Arc<str>,
+    ) -> Option<Arc<Node>> {
         routes.known.get(address).cloned()
     }
 
     /// All nodes that callers may have been sent to.
-    pub(super) fn all(&self) -> Vec<Arc<Node>> {
+    pub(in crate::adapters::redis::net) fn all(&self) -> Vec<Arc<Node>> {
         self.routes().known.values().cloned().collect()
     }
 
     /// Notes a redirect: from now on the slot belongs to the node at this address.
-    pub(super) fn moved(&self, slot: u16, to: &Address, by: &Node) {
+    pub(in crate::adapters::redis::net) fn moved(&self, slot: u16, to: &Address, by: &Node) {
         let node = self.named(to, by);
         let former = {
             let mut routes = self.change();
@@ -150,7 +156,10 @@ impl Nodes {
     }
 
     /// Learns the map before the first call.
-    pub(super) async fn ready(&self, operation: &'static str) -> Result<(), Error> {
+    pub(in crate::adapters::redis::net) async fn ready(
+        &self,
+        operation: &'static str,
+    ) -> Result<(), Error> {
         if self.learned.load(Ordering::Acquire) {
             if self.clustered {
                 self.refresh_if_stale();
@@ -166,7 +175,7 @@ impl Nodes {
     }
 
     /// Asks the cluster for the map, or waits while another caller asks.
-    pub(super) async fn learn(&self) -> Result<(), Failure> {
+    pub(in crate::adapters::redis::net) async fn learn(&self) -> Result<(), Failure> {
         if !self.clustered {
             return Ok(());
         }
@@ -185,7 +194,7 @@ impl Nodes {
     }
 
     /// Asks for the map in the background.
-    pub(super) fn refresh(&self) {
+    pub(in crate::adapters::redis::net) fn refresh(&self) {
         let Some(me) = self.me.upgrade().filter(|_| self.clustered) else {
             return;
         };

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::commands::{Answer, Commands};
 use super::node::Node;
+use crate::adapters::redis::net::commands::{Answer, Commands};
 
 /// A publish that waits at a gate.
 #[derive(Debug)]
-pub(super) struct Parked {
-    pub(super) commands: Commands,
+pub(in crate::adapters::redis::net) struct Parked {
+    pub(in crate::adapters::redis::net) commands: Commands,
     /// When it came here.
-    pub(super) since: Instant,
+    pub(in crate::adapters::redis::net) since: Instant,
     /// The answer so far and the node that gave it; `None` when nothing was sent yet.
-    pub(super) answer: Option<(Arc<Node>, Answer)>,
+    pub(in crate::adapters::redis::net) answer: Option<(Arc<Node>, Answer)>,
     /// A younger publish of the same call was done, so this one is too late.
-    pub(super) overtaken: bool,
+    pub(in crate::adapters::redis::net) overtaken: bool,
 }
 
 /// The publishes of a slot that wait, the oldest first.
@@ -26,7 +26,7 @@ pub(super) struct Parked {
 /// gate off. Publishes that were under way when the gate closed come back before the younger ones,
 /// because that task first waits until the former owners have answered all that they were sent.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(in crate::adapters::redis::net) struct Gate {
     former: Vec<Arc<Node>>,
     waiting: VecDeque<Parked>,
     /// How many of them were under way when the gate closed.
@@ -36,7 +36,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// A gate behind the node that may still answer publishes of the slot.
-    pub(super) fn behind(former: Arc<Node>) -> Self {
+    pub(in crate::adapters::redis::net) fn behind(former: Arc<Node>) -> Self {
         Self {
             former: vec![former],
             waiting: VecDeque::new(),
@@ -46,7 +46,12 @@ impl Gate {
     }
 
     /// Adds a publish that a server has not done.
-    pub(super) fn take_back(&mut self, commands: Commands, by: Arc<Node>, answer: Answer) {
+    pub(in crate::adapters::redis::net) fn take_back(
+        &mut self,
+        commands: Commands,
+        by: Arc<Node>,
+        answer: Answer,
+    ) {
         let parked = Parked {
             commands,
             since: Instant::now(),
@@ -58,7 +63,7 @@ impl Gate {
     }
 
     /// Adds a new publish.
-    pub(super) fn park(&mut self, commands: Commands) {
+    pub(in crate::adapters::redis::net) fn park(&mut self, commands: Commands) {
         self.waiting.push_back(Parked {
             commands,
             since: Instant::now(),
@@ -68,29 +73,29 @@ impl Gate {
     }
 
     /// Notes that a younger publish of a call was done than those that came back.
-    pub(super) fn overtaken(&mut self, call: u64) {
+    pub(in crate::adapters::redis::net) fn overtaken(&mut self, call: u64) {
         for parked in &mut self.waiting {
             parked.overtaken |= parked.commands.call == call && parked.answer.is_some();
         }
     }
 
     /// Whether the caller must start the task that works the gate off: true once.
-    pub(super) fn begin(&mut self) -> bool {
+    pub(in crate::adapters::redis::net) fn begin(&mut self) -> bool {
         !std::mem::replace(&mut self.worked_off, true)
     }
 
     /// Whether nothing ever waited here and the former owner is this one.
-    pub(super) fn is_idle_behind(&self, former: &Arc<Node>) -> bool {
+    pub(in crate::adapters::redis::net) fn is_idle_behind(&self, former: &Arc<Node>) -> bool {
         !self.worked_off && self.former.iter().all(|one| Arc::ptr_eq(one, former))
     }
 
     /// The nodes that may still answer publishes of the slot; they are given once.
-    pub(super) fn former(&mut self) -> Vec<Arc<Node>> {
+    pub(in crate::adapters::redis::net) fn former(&mut self) -> Vec<Arc<Node>> {
         std::mem::take(&mut self.former)
     }
 
     /// All that waits now, the oldest first.
-    pub(super) fn take(&mut self) -> VecDeque<Parked> {
+    pub(in crate::adapters::redis::net) fn take(&mut self) -> VecDeque<Parked> {
         self.returned = 0;
         std::mem::take(&mut self.waiting)
     }
@@ -102,8 +107,8 @@ mod tests {
 
     use super::*;
     use crate::adapters::redis::net::TlsSettings;
-    use crate::adapters::redis::net::nodes::Nodes;
-    use crate::adapters::redis::net::server::Server;
+    use crate::adapters::redis::net::connections::server::Server;
+    use crate::adapters::redis::net::routing::nodes::Nodes;
 
     fn commands(call: u64) -> Commands {
         let (caller, _) = oneshot::channel();

@@ -14,12 +14,12 @@ use tokio::runtime;
 use tokio::task::JoinHandle;
 
 use super::connection::Connection;
-use super::error::NoConnection;
 use super::progress::{Counted, Progress};
 use super::socket::{Socket, timed_out, within};
 use super::tls::{Tls, TlsSettings};
 use super::url::{self, Target};
 use super::{address, handshake, stream};
+use crate::adapters::redis::net::error::NoConnection;
 use crate::domain::{Error, ErrorKind};
 
 /// How long a connect may take.
@@ -50,7 +50,10 @@ impl fmt::Debug for Server {
 
 impl Server {
     /// Reads a URL: the servers that it names, and whether they are nodes of a cluster.
-    pub(super) fn read(url: &str, tls: &TlsSettings) -> Result<(Vec<Self>, bool), Error> {
+    pub(in crate::adapters::redis::net) fn read(
+        url: &str,
+        tls: &TlsSettings,
+    ) -> Result<(Vec<Self>, bool), Error> {
         let Target {
             infos,
             encrypted,
@@ -74,7 +77,7 @@ impl Server {
 
     /// Another server that takes the same credentials and settings. Without a host it is on the
     /// host of this one.
-    pub(super) fn at(&self, host: Option<&str>, port: u16) -> Self {
+    pub(in crate::adapters::redis::net) fn at(&self, host: Option<&str>, port: u16) -> Self {
         let own = match self.info.addr() {
             ConnectionAddr::Tcp(host, _) => host,
             _ => "",
@@ -150,7 +153,7 @@ impl Server {
 }
 
 /// A connection for the pool.
-pub(super) struct Pooled {
+pub(in crate::adapters::redis::net) struct Pooled {
     connection: Connection,
     socket: Socket2,
     /// Carries the connection's commands and replies. It ends with the runtime that spawned it.
@@ -161,13 +164,13 @@ pub(super) struct Pooled {
 
 impl Pooled {
     /// Whether the idle connection has died.
-    pub(super) fn is_dead(&self) -> bool {
+    pub(in crate::adapters::redis::net) fn is_dead(&self) -> bool {
         self.traffic.is_finished() || stream::is_closed(&self.socket)
     }
 
     /// Runs an exchange, however long its reply takes, unless the server is silent for a time. With
     /// `asking` the server also answers for the keys of a slot that moves to it.
-    pub(super) async fn run<T>(
+    pub(in crate::adapters::redis::net) async fn run<T>(
         &mut self,
         asking: bool,
         exchange: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
@@ -186,7 +189,7 @@ impl Pooled {
 
     /// Whether the connection can be used from this runtime. One that another runtime made is asked
     /// first: if nobody drives that runtime, no command would be sent.
-    pub(super) async fn is_driven(&mut self) -> bool {
+    pub(in crate::adapters::redis::net) async fn is_driven(&mut self) -> bool {
         if self.runtime == runtime::Handle::current().id() {
             return true;
         }

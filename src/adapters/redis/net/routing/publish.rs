@@ -14,19 +14,21 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::attempts::{PUBLISH_LIMIT, Pause};
-use super::commands::{Answer, Commands, Failure, Replies, TakesBack, asking_each};
-use super::error;
 use super::gate::Gate;
 use super::node::Node;
 use super::nodes::Nodes;
-use super::redirect::{Undone, undone};
-use super::server::RESPONSE_TIMEOUT;
+use crate::adapters::redis::net::commands::{
+    Answer, Commands, Failure, Replies, TakesBack, asking_each,
+};
+use crate::adapters::redis::net::connections::server::RESPONSE_TIMEOUT;
+use crate::adapters::redis::net::error;
+use crate::adapters::redis::net::redirect::{Undone, undone};
 use crate::adapters::redis::resp::Scan;
 
 impl Nodes {
     /// Sends packed commands of one slot in the order of the calls, and repeats those that were
     /// certainly not done.
-    pub(super) fn publish(
+    pub(in crate::adapters::redis::net) fn publish(
         &self,
         slot: u16,
         call: u64,
@@ -422,7 +424,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::redis::net::TlsSettings;
-    use crate::adapters::redis::net::server::Server;
+    use crate::adapters::redis::net::connections::server::Server;
     use crate::adapters::redis::resp::pack;
 
     fn nodes() -> Arc<Nodes> {

@@ -2,10 +2,13 @@
 
 use redis::{Cmd, ErrorKind, RedisConnectionInfo, RedisError};
 
-use super::error::{NoConnection, Step};
+use crate::adapters::redis::net::error::{NoConnection, Step};
 
 /// Each command of the handshake, in its order.
-pub(super) fn steps(settings: &RedisConnectionInfo, name: &str) -> Vec<(Step, Cmd)> {
+pub(in crate::adapters::redis::net) fn steps(
+    settings: &RedisConnectionInfo,
+    name: &str,
+) -> Vec<(Step, Cmd)> {
     let mut steps = Vec::with_capacity(3);
     if let Some(password) = settings.password() {
         let mut command = redis::cmd("AUTH");
@@ -28,7 +31,7 @@ pub(super) fn steps(settings: &RedisConnectionInfo, name: &str) -> Vec<(Step, Cm
 
 /// The failure of a step. A cause that repeats the password is left out: a server that does not know
 /// AUTH answers with the arguments it was sent.
-pub(super) fn failed(
+pub(in crate::adapters::redis::net) fn failed(
     step: Step,
     cause: RedisError,
     settings: &RedisConnectionInfo,

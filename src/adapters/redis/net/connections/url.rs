@@ -15,15 +15,15 @@ const FORM: &str = "must be redis:// or rediss://[user:password@]host[:port][/da
 
 /// Where to connect, with which credentials, and whether by TLS.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(in crate::adapters::redis::net) struct Target {
     /// One server, or some nodes of a cluster.
-    pub(super) infos: Vec<ConnectionInfo>,
-    pub(super) encrypted: bool,
-    pub(super) clustered: bool,
+    pub(in crate::adapters::redis::net) infos: Vec<ConnectionInfo>,
+    pub(in crate::adapters::redis::net) encrypted: bool,
+    pub(in crate::adapters::redis::net) clustered: bool,
 }
 
 /// Reads a URL. Errors never quote it, because it may contain a password.
-pub(super) fn read(url: &str) -> Result<Target, Error> {
+pub(in crate::adapters::redis::net) fn read(url: &str) -> Result<Target, Error> {
     // This adapter does TLS itself, so the parser sees the plain form of the URL.
     for (scheme, encrypted) in [("redis+cluster://", false), ("rediss+cluster://", true)] {
         if let Some(rest) = url.strip_prefix(scheme) {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use redis::{RedisError, Value};
 
-use super::redirect::Address;
+use crate::adapters::redis::net::redirect::Address;
 use crate::adapters::redis::resp::reply;
 
 /// The number of slots of every cluster.
-pub(super) const SLOTS: u16 = 16_384;
+pub(in crate::adapters::redis::net) const SLOTS: u16 = 16_384;
 
 /// The table of CRC-16/XMODEM, which Redis computes of a key.
 const TABLE: [u16; 256] = {
@@ -28,7 +28,7 @@ const TABLE: [u16; 256] = {
 };
 
 /// The slot of a key. Keys with the same text in their first braces share a slot.
-pub(super) fn of(key: &[u8]) -> u16 {
+pub(in crate::adapters::redis::net) fn of(key: &[u8]) -> u16 {
     let tag = hash_tag(key).unwrap_or(key);
     let crc = tag.iter().fold(0_u16, |crc, byte| {
         (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)]
@@ -45,7 +45,7 @@ fn hash_tag(key: &[u8]) -> Option<&[u8]> {
 
 /// The node of each slot, or the only node where there is no cluster.
 #[derive(Debug)]
-pub(super) struct SlotMap<N> {
+pub(in crate::adapters::redis::net) struct SlotMap<N> {
     nodes: Vec<Arc<N>>,
     /// The position in `nodes` for each slot. Empty where the first node holds all slots.
     owners: Vec<u16>,
@@ -56,7 +56,7 @@ const NOBODY: u16 = u16::MAX;
 
 impl<N> SlotMap<N> {
     /// The map of a single server, and of a cluster that was not asked yet.
-    pub(super) fn of_one(node: Arc<N>) -> Self {
+    pub(in crate::adapters::redis::net) fn of_one(node: Arc<N>) -> Self {
         Self {
             nodes: vec![node],
             owners: Vec::new(),
@@ -65,7 +65,7 @@ impl<N> SlotMap<N> {
 
     /// Builds a map of ranges of slots. `otherwise` answers for slots that no node serves: any node
     /// of the cluster can say that the slot is not served.
-    pub(super) fn of_ranges(
+    pub(in crate::adapters::redis::net) fn of_ranges(
         ranges: impl IntoIterator<Item = (u16, u16, Arc<N>)>,
         otherwise: Arc<N>,
     ) -> Self {
@@ -83,7 +83,7 @@ impl<N> SlotMap<N> {
     }
 
     /// The node that holds a slot.
-    pub(super) fn owner(&self, slot: u16) -> &Arc<N> {
+    pub(in crate::adapters::redis::net) fn owner(&self, slot: u16) -> &Arc<N> {
         let number = self.owners.get(usize::from(slot)).copied();
         number
             .and_then(|number| self.nodes.get(usize::from(number)))
@@ -91,7 +91,7 @@ impl<N> SlotMap<N> {
     }
 
     /// Notes that a node holds a slot.
-    pub(super) fn set(&mut self, slot: u16, node: &Arc<N>) {
+    pub(in crate::adapters::redis::net) fn set(&mut self, slot: u16, node: &Arc<N>) {
         if slot >= SLOTS {
             return;
         }
@@ -112,7 +112,7 @@ impl<N> SlotMap<N> {
     }
 
     /// Each node that holds a slot, in the order of the slots.
-    pub(super) fn owners(&self) -> Vec<Arc<N>> {
+    pub(in crate::adapters::redis::net) fn owners(&self) -> Vec<Arc<N>> {
         let mut numbers = self.owners.clone();
         numbers.dedup();
         if numbers.is_empty() {
@@ -131,16 +131,16 @@ impl<N> SlotMap<N> {
     }
 
     /// How many slots no node serves.
-    pub(super) fn unserved(&self) -> usize {
+    pub(in crate::adapters::redis::net) fn unserved(&self) -> usize {
         self.owners.iter().filter(|one| **one == NOBODY).count()
     }
 }
 
 /// A range of slots and the primary that holds it.
-pub(super) type Range = (u16, u16, Address);
+pub(in crate::adapters::redis::net) type Range = (u16, u16, Address);
 
 /// Reads the reply of CLUSTER SLOTS: `[[first, last, [host, port, …], replica…], …]`.
-pub(super) fn read(reply: Value) -> Result<Vec<Range>, RedisError> {
+pub(in crate::adapters::redis::net) fn read(reply: Value) -> Result<Vec<Range>, RedisError> {
     let unexpected = || reply::unexpected("CLUSTER SLOTS");
     let slot = |value: &Value| u16::try_from(reply::integer(value)?).map_err(|_| unexpected());
     let mut ranges = Vec::new();

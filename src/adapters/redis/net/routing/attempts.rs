@@ -7,12 +7,12 @@ use tokio::time::{Instant, sleep};
 
 use super::node::Node;
 use super::nodes::Nodes;
-use super::redirect::Undone;
+use crate::adapters::redis::net::redirect::Undone;
 
 /// How long a call is repeated.
-pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
+pub(in crate::adapters::redis::net) const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a publish is repeated.
-pub(super) const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
+pub(in crate::adapters::redis::net) const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -21,7 +21,7 @@ const REDIRECTS: u32 = 3;
 
 /// A call that is repeated while it certainly was not done.
 #[derive(Debug)]
-pub(super) struct Attempts {
+pub(in crate::adapters::redis::net) struct Attempts {
     slot: u16,
     limit: Duration,
     /// Known from the first failure on.
@@ -33,7 +33,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    pub(super) fn new(slot: u16, limit: Duration) -> Self {
+    pub(in crate::adapters::redis::net) fn new(slot: u16, limit: Duration) -> Self {
         Self {
             slot,
             limit,
@@ -45,7 +45,7 @@ impl Attempts {
     }
 
     /// The node for the next attempt, and whether it must be told that the key moves to it.
-    pub(super) fn node(&mut self, nodes: &Nodes) -> (Arc<Node>, bool) {
+    pub(in crate::adapters::redis::net) fn node(&mut self, nodes: &Nodes) -> (Arc<Node>, bool) {
         match self.asked.take() {
             Some(node) => (node, true),
             None => (nodes.owner(self.slot), false),
@@ -54,7 +54,12 @@ impl Attempts {
 
     /// Prepares the next attempt after one that was not done. Returns false when there is none: the
     /// time is over, or a repeat cannot help.
-    pub(super) async fn prepare(&mut self, nodes: &Nodes, at: &Node, undone: &Undone) -> bool {
+    pub(in crate::adapters::redis::net) async fn prepare(
+        &mut self,
+        nodes: &Nodes,
+        at: &Node,
+        undone: &Undone,
+    ) -> bool {
         let limit = self.limit;
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + limit);
         if Instant::now() >= deadline {
@@ -93,12 +98,12 @@ impl Attempts {
 
 /// Pauses that grow.
 #[derive(Debug, Default)]
-pub(super) struct Pause {
+pub(in crate::adapters::redis::net) struct Pause {
     count: u32,
 }
 
 impl Pause {
-    pub(super) async fn next(&mut self) {
+    pub(in crate::adapters::redis::net) async fn next(&mut self) {
         let longest = SHORTEST_PAUSE.saturating_mul(1 << self.count.min(8));
         self.count += 1;
         // Many callers wait for the same server.

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use redis::{Cmd, RedisError, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::error::is_alert;
 use super::stream::{self, Stream};
+use crate::adapters::redis::net::error::is_alert;
 
 use crate::adapters::redis::resp::{Head, Scan, Walk, reply};
 
@@ -16,7 +16,7 @@ use crate::adapters::redis::resp::{Head, Scan, Walk, reply};
 const CHUNK: usize = 64 * 1024;
 
 /// How many bytes one limited write carries. A link that takes longer than a limit for them is too slow.
-pub(super) const PART: usize = 256 * 1024;
+pub(in crate::adapters::redis::net) const PART: usize = 256 * 1024;
 /// How long to read what the server said before it ended the connection.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -30,7 +30,7 @@ pub(in crate::adapters::redis) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+    pub(in crate::adapters::redis::net) fn new(stream: Box<dyn Stream>) -> Self {
         Self {
             stream,
             buffer: BytesMut::with_capacity(CHUNK),
@@ -40,7 +40,7 @@ impl Socket {
 
     /// Whether the server has closed the connection. Only for a connection on which no reply is
     /// due.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::adapters::redis::net) fn is_closed(&self) -> bool {
         stream::is_closed(&self.stream.socket())
     }
 
@@ -55,7 +55,10 @@ impl Socket {
 
     /// The same for a command of the handshake. Where the connection fails, says why the server has
     /// ended it: an alert of TLS may have come before the first write failed.
-    pub(super) async fn introduce(&mut self, command: &Cmd) -> Result<Head, RedisError> {
+    pub(in crate::adapters::redis::net) async fn introduce(
+        &mut self,
+        command: &Cmd,
+    ) -> Result<Head, RedisError> {
         match self.command(command).await {
             Err(cause) if cause.is_io_error() && !is_alert(&cause) => {
                 let reading = async {
@@ -71,7 +74,9 @@ impl Socket {
     }
 
     /// Gives up the socket for its stream. Only for a connection on which no reply is due.
-    pub(super) fn into_stream(self) -> Result<Box<dyn Stream>, RedisError> {
+    pub(in crate::adapters::redis::net) fn into_stream(
+        self,
+    ) -> Result<Box<dyn Stream>, RedisError> {
         if self.buffer.is_empty() {
             return Ok(self.stream);
         }
@@ -106,7 +111,7 @@ impl Socket {
 
     /// Writes packed commands, however long that takes, unless the server takes none for a time. Not
     /// cancel safe.
-    pub(super) async fn write_unless_silent(
+    pub(in crate::adapters::redis::net) async fn write_unless_silent(
         &mut self,
         packed: &[u8],
         limit: Duration,
@@ -161,7 +166,7 @@ fn refusal(reply: &[u8]) -> RedisError {
 }
 
 /// Waits for some work, but no longer than a time; then fails as a connection that timed out.
-pub(super) async fn within<T, E: From<io::Error>>(
+pub(in crate::adapters::redis::net) async fn within<T, E: From<io::Error>>(
     time: Duration,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
@@ -172,7 +177,7 @@ pub(super) async fn within<T, E: From<io::Error>>(
 }
 
 /// The error of a wait that was as long as its limit, by the clock of the runtime.
-pub(super) fn timed_out(limit: Duration, began: Instant) -> io::Error {
+pub(in crate::adapters::redis::net) fn timed_out(limit: Duration, began: Instant) -> io::Error {
     let waited = began.elapsed();
     // The server needs real time, and a paused clock jumps to the limit as soon as every task waits.
     if waited < limit / 2 {

@@ -10,11 +10,11 @@ use redis::{Cmd, RedisError};
 use tokio::time::Instant;
 
 use super::attempts::{Attempts, CALL_LIMIT};
-use super::error::{self, NoConnection, Step, is_sound};
 use super::node::Node;
 use super::nodes::Nodes;
-use super::redirect::{Undone, undone};
-use super::socket::{Socket, within};
+use crate::adapters::redis::net::connections::socket::{Socket, within};
+use crate::adapters::redis::net::error::{self, NoConnection, Step, is_sound};
+use crate::adapters::redis::net::redirect::{Undone, undone};
 use crate::adapters::redis::resp::{Head, reply};
 use crate::domain::Error;
 
@@ -65,7 +65,7 @@ pub(in crate::adapters::redis) enum ReadFailure {
 
 impl ReaderConnection {
     /// Opens a connection to the server that holds a key.
-    pub(super) async fn open(
+    pub(in crate::adapters::redis::net) async fn open(
         nodes: &Arc<Nodes>,
         operation: &'static str,
         key: &str,

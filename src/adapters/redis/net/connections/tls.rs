@@ -74,8 +74,8 @@ mod without {
 
     use tokio::net::TcpStream;
 
-    use super::super::error::NoConnection;
     use super::{TlsSettings, invalid};
+    use crate::adapters::redis::net::error::NoConnection;
     use crate::domain::Error;
 
     /// TLS without the feature `tls`: it has no value.
@@ -117,8 +117,8 @@ mod with {
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, crypto::ring};
 
-    use super::super::error::{NoConnection, Step};
     use super::{TlsSettings, invalid};
+    use crate::adapters::redis::net::error::{NoConnection, Step};
     use crate::api::supervise::log;
     use crate::domain::Error;
 

@@ -14,11 +14,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::commands::{Answer, Commands, Failure, Replies, TakesBack};
-use super::error::{NoConnection, is_sound};
-use super::redirect::undone;
 use super::server::{RESPONSE_TIMEOUT, Server};
 use super::socket::{PART, Socket, timed_out};
+use crate::adapters::redis::net::commands::{Answer, Commands, Failure, Replies, TakesBack};
+use crate::adapters::redis::net::error::{NoConnection, is_sound};
+use crate::adapters::redis::net::redirect::undone;
 
 /// How many bytes the task writes at once.
 const BATCH: usize = 1024 * 1024;
@@ -29,29 +29,29 @@ const UNDER_WAY: usize = 4 * BATCH;
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) number: u64,
-    pub(super) commands: Commands,
+pub(in crate::adapters::redis::net) struct Job {
+    pub(in crate::adapters::redis::net) number: u64,
+    pub(in crate::adapters::redis::net) commands: Commands,
 }
 
 /// What the callers and one task share.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(in crate::adapters::redis::net) struct Shared {
     jobs: Mutex<VecDeque<Job>>,
-    pub(super) more: Notify,
+    pub(in crate::adapters::redis::net) more: Notify,
     closed: AtomicBool,
     /// How often the task has been polled.
-    pub(super) polls: AtomicU64,
+    pub(in crate::adapters::redis::net) polls: AtomicU64,
     /// Set when another task takes the link over: the first job that this one has not taken.
-    pub(super) left_from: OnceLock<u64>,
+    pub(in crate::adapters::redis::net) left_from: OnceLock<u64>,
 }
 
 impl Shared {
-    pub(super) fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
+    pub(in crate::adapters::redis::net) fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn close(&self) {
+    pub(in crate::adapters::redis::net) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.more.notify_one();
     }
@@ -63,7 +63,7 @@ fn is_not_done(reply: &Result<Bytes, RedisError>) -> bool {
 }
 
 /// Runs the task and counts how often it is polled.
-pub(super) async fn counted(traffic: Traffic) {
+pub(in crate::adapters::redis::net) async fn counted(traffic: Traffic) {
     let shared = Arc::clone(&traffic.shared);
     let mut running = pin!(traffic.run());
     poll_fn(|context| {
@@ -81,7 +81,7 @@ struct Waiting {
     undone: bool,
 }
 
-pub(super) struct Traffic {
+pub(in crate::adapters::redis::net) struct Traffic {
     server: Server,
     name: &'static str,
     takes_back: Weak<dyn TakesBack>,
@@ -106,7 +106,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn new(
+    pub(in crate::adapters::redis::net) fn new(
         server: Server,
         name: &'static str,
         takes_back: Weak<dyn TakesBack>,

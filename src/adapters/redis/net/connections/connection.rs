@@ -11,12 +11,12 @@ pub(in crate::adapters::redis) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(inner: MultiplexedConnection) -> Self {
+    pub(in crate::adapters::redis::net) fn new(inner: MultiplexedConnection) -> Self {
         let asking = false;
         Self { inner, asking }
     }
 
-    pub(super) fn set_asking(&mut self, asking: bool) {
+    pub(in crate::adapters::redis::net) fn set_asking(&mut self, asking: bool) {
         self.asking = asking;
     }
 

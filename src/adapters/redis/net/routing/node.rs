@@ -5,22 +5,22 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::commands::TakesBack;
-use super::link::Link;
-use super::pool::Pool;
-use super::server::Server;
+use crate::adapters::redis::net::commands::TakesBack;
+use crate::adapters::redis::net::connections::link::Link;
+use crate::adapters::redis::net::connections::pool::Pool;
+use crate::adapters::redis::net::connections::server::Server;
 
 /// How long a node without slots stays known after a redirect to it.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// A server, and the connections to it that callers share.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) server: Server,
-    pub(super) pool: Pool,
-    pub(super) publisher: Link,
+pub(in crate::adapters::redis::net) struct Node {
+    pub(in crate::adapters::redis::net) server: Server,
+    pub(in crate::adapters::redis::net) pool: Pool,
+    pub(in crate::adapters::redis::net) publisher: Link,
     /// Reads for operators, whose long replies must not delay the publisher.
-    pub(super) looker: Link,
+    pub(in crate::adapters::redis::net) looker: Link,
     /// Cancelled when another node has taken all slots over.
     left: CancellationToken,
     /// When a redirect last named the node.
@@ -29,7 +29,10 @@ pub(super) struct Node {
 
 impl Node {
     /// Prepares the connections; each is made when it is first used.
-    pub(super) fn new(server: Server, takes_back: &Weak<impl TakesBack + 'static>) -> Self {
+    pub(in crate::adapters::redis::net) fn new(
+        server: Server,
+        takes_back: &Weak<impl TakesBack + 'static>,
+    ) -> Self {
         let takes_back: Weak<dyn TakesBack> = takes_back.clone();
         let left = CancellationToken::new();
         let link = |name| Link::new(server.clone(), name, takes_back.clone(), left.clone());
@@ -43,28 +46,28 @@ impl Node {
         }
     }
 
-    pub(super) fn address(&self) -> &Arc<str> {
+    pub(in crate::adapters::redis::net) fn address(&self) -> &Arc<str> {
         self.server.address()
     }
 
     /// Ends the reads at a node that serves nothing any more. It may be out of reach and never say so.
-    pub(super) fn leave(&self) {
+    pub(in crate::adapters::redis::net) fn leave(&self) {
         self.left.cancel();
     }
 
     /// Waits until the node serves nothing any more.
-    pub(super) async fn is_left(&self) {
+    pub(in crate::adapters::redis::net) async fn is_left(&self) {
         self.left.cancelled().await;
     }
 
     /// Notes that a redirect named the node.
-    pub(super) fn note_redirect(&self) {
+    pub(in crate::adapters::redis::net) fn note_redirect(&self) {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         *named = Some(Instant::now());
     }
 
     /// Whether a redirect named the node lately.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(in crate::adapters::redis::net) fn is_fresh(&self) -> bool {
         let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         named.is_some_and(|at| at.elapsed() < KEPT_FOR)
     }

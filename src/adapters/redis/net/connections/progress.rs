@@ -12,10 +12,10 @@ use super::stream::Stream;
 
 /// How often a stream has carried something in either direction.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Arc<AtomicU64>);
+pub(in crate::adapters::redis::net) struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    pub(super) fn count(&self) -> u64 {
+    pub(in crate::adapters::redis::net) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -26,13 +26,13 @@ impl Progress {
 
 /// A stream that counts its progress.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(in crate::adapters::redis::net) struct Counted {
     stream: Box<dyn Stream>,
     progress: Progress,
 }
 
 impl Counted {
-    pub(super) fn new(stream: Box<dyn Stream>) -> (Self, Progress) {
+    pub(in crate::adapters::redis::net) fn new(stream: Box<dyn Stream>) -> (Self, Progress) {
         let progress = Progress::default();
         let counted = Self {
             stream,

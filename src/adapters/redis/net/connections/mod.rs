@@ -1,0 +1,14 @@
+//! Connections to one server, from its URL to a pool, a link and a reader.
+
+mod address;
+pub(super) mod connection;
+mod handshake;
+pub(super) mod link;
+pub(super) mod pool;
+mod progress;
+pub(super) mod server;
+pub(super) mod socket;
+mod stream;
+pub(super) mod tls;
+pub(super) mod traffic;
+pub(super) mod url;

@@ -1,0 +1,9 @@
+//! Which server holds a key, and how a call gets there.
+
+pub(super) mod attempts;
+mod gate;
+pub(super) mod node;
+pub(super) mod nodes;
+mod publish;
+pub(super) mod reader;
+mod slots;
