@@ -1,5 +1,6 @@
 //! A run in little: one process, the memory adapter, a crash in the middle.
 
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::broken::{Broken, Flaw};
 use crate::checker::{Rules, Verdict, check};
-use crate::history::{End, Event, Fate, Journal, Letter, now};
+use crate::history::{End, Event, Fate, Journal, Letter, Line, now};
 use crate::stores::{self, BrokenKv, StoreFlaw};
-use crate::support::{group, letters, topic};
+use crate::support::{PATIENCE, group, letters, topic};
 
 const MAX_ATTEMPTS: u32 = 3;
 const GROUPS: [(&str, &str); 3] = [
@@ -36,6 +37,8 @@ struct Small {
     kv: Kv,
     journal: Journal,
     patience: Duration,
+    /// How long message 7 is held for another consumer to begin it.
+    shared_for: Duration,
 }
 
 /// Runs the story on a store with these flaws, and checks it.
@@ -51,6 +54,11 @@ pub(crate) async fn run(flaw: Flaw, store_flaw: StoreFlaw, patience: Duration) -
         kv: Kv::from(Arc::new(kv) as Arc<dyn KvStore>),
         journal: Journal::open(&folder.path().join("history"), "small"),
         patience,
+        // Sound leases keep the message: one look of the other consumer is enough.
+        shared_for: match flaw {
+            Flaw::LeasesAreNothing => PATIENCE,
+            _ => Duration::from_millis(1500),
+        },
     };
     small.go().await;
     let rules = Rules {
@@ -201,8 +209,10 @@ impl Small {
         });
         match n {
             HANGING.. if name == "crashing" => std::future::pending().await,
-            // Long enough for the other consumer to look for expired leases.
-            7 => tokio::time::sleep(Duration::from_millis(1500)).await,
+            7 => {
+                let other = |by: &str| by != name;
+                let _ = tokio::time::timeout(self.shared_for, self.begun(7..=7, 1, other)).await;
+            }
             _ => tokio::time::sleep(Duration::from_millis(1)).await,
         }
         let end = match n % 5 {
@@ -243,7 +253,11 @@ impl Small {
                 small
                     .consume(&container, "orders", "billing", 4, SHORT, "crashing")
                     .await;
-                let _ = tokio::time::timeout(small.patience, small.some_begun()).await;
+                let _ = tokio::time::timeout(
+                    small.patience,
+                    small.begun(HANGING.., 2, |by| by == "crashing"),
+                )
+                .await;
             });
             let _ = begun.send(());
         });
@@ -254,15 +268,24 @@ impl Small {
         self.journal.write(Event::healed(name));
     }
 
-    async fn some_begun(&self) {
-        let crashing = |line: &crate::history::Line| matches!(&line.event, Event::Begun { consumer, .. } if consumer == "crashing");
+    /// Waits until such consumers have begun so many of these messages.
+    async fn begun(
+        &self,
+        messages: impl RangeBounds<u64>,
+        count: usize,
+        by: impl Fn(&str) -> bool,
+    ) {
+        let counts = |line: &Line| match &line.event {
+            Event::Begun { consumer, n, .. } => by(consumer) && messages.contains(n),
+            _ => false,
+        };
         while self
             .journal
             .read()
             .iter()
-            .filter(|line| crashing(line))
+            .filter(|line| counts(line))
             .count()
-            < 2
+            < count
         {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
