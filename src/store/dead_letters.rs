@@ -20,13 +20,30 @@ pub struct IdRange {
     pub after: Option<EntryId>,
     /// Only those with an id that is not greater.
     pub until: Option<EntryId>,
+    /// Whether a search begins at the newest one and goes back.
+    pub newest_first: bool,
 }
 
 impl IdRange {
     /// All after an id, or all.
     #[must_use]
     pub fn after(after: Option<EntryId>) -> Self {
-        Self { after, until: None }
+        Self {
+            after,
+            ..Self::default()
+        }
+    }
+
+    /// What a search has left of the range once it has come to an id; `None` where nothing can
+    /// follow.
+    #[must_use]
+    pub fn beyond(self, id: EntryId) -> Option<Self> {
+        if self.newest_first {
+            let until = Some(id.before()?);
+            return Some(Self { until, ..self });
+        }
+        let after = Some(id);
+        Some(Self { after, ..self })
     }
 }
 
@@ -70,7 +87,7 @@ pub struct JournalRow {
 /// What [`DeadLetters::search`] found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    /// Matching dead letters, oldest first.
+    /// Matching dead letters, in the order of the search.
     pub items: Vec<(EntryId, DeadLetterSummary)>,
     /// How many the search examined.
     pub looked: u64,
@@ -81,7 +98,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// The id after which to continue; `None` when the range has no more.
+    /// The id beyond which to continue; `None` when the range has no more.
     #[must_use]
     pub fn next(&self) -> Option<EntryId> {
         self.last.filter(|_| self.more)
@@ -103,7 +120,7 @@ pub enum Disposition {
 role! {
     /// Dead letters, each in the group that failed it, and the journal of operators' changes.
     pub trait DeadLetters (dead_letters, DeadLettersOp, DeadLettersAnswer, DeadLettersCalls) {
-        /// The heads of dead letters that match, oldest first, up to `max` of a range. Examines at
+        /// The heads of dead letters that match, up to `max` of a range, in its order. Examines at
         /// most [`LONGEST_SEARCH`](crate::store::LONGEST_SEARCH) and returns how far it has come.
         fn search as Search(
             at: &'a GroupAt, range: IdRange, filter: &'a DeadLetterFilter, max: usize,

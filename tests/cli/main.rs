@@ -16,6 +16,7 @@ mod groups;
 mod interop;
 mod look;
 mod metrics;
+mod newest;
 mod operate;
 mod operators;
 mod print;

@@ -79,25 +79,21 @@ impl MemoryAdapter {
         max: usize,
     ) -> Found {
         let from = range.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let until = range.until.unwrap_or(EntryId {
-            millis: u64::MAX,
-            sequence: u64::MAX,
-        });
         self.in_group(at, |group| {
-            let mut found = Found::default();
-            let records = group.dead.range((from, Bound::Unbounded));
-            for (id, record) in records.take_while(|(id, _)| **id <= until) {
-                if found.items.len() >= max || found.looked >= LONGEST_SEARCH as u64 {
-                    found.more = true;
-                    break;
-                }
-                found.looked += 1;
-                found.last = Some(*id);
-                if filter.matches(*id, &record.head) {
-                    found.items.push((*id, record.head.clone()));
-                }
+            let until = range.until.unwrap_or(EntryId {
+                millis: u64::MAX,
+                sequence: u64::MAX,
+            });
+            // A range whose end lies before its beginning is empty, and no range of a map.
+            if range.after.is_some_and(|after| until <= after) {
+                return Found::default();
             }
-            found
+            let records = group.dead.range((from, Bound::Included(until)));
+            if range.newest_first {
+                search(records.rev(), filter, max)
+            } else {
+                search(records, filter, max)
+            }
         })
     }
 
@@ -174,6 +170,26 @@ impl MemoryAdapter {
             counts.into_iter().collect()
         })
     }
+}
+
+fn search<'a>(
+    records: impl Iterator<Item = (&'a EntryId, &'a Record)>,
+    filter: &DeadLetterFilter,
+    max: usize,
+) -> Found {
+    let mut found = Found::default();
+    for (id, record) in records {
+        if found.items.len() >= max || found.looked >= LONGEST_SEARCH as u64 {
+            found.more = true;
+            break;
+        }
+        found.looked += 1;
+        found.last = Some(*id);
+        if filter.matches(*id, &record.head) {
+            found.items.push((*id, record.head.clone()));
+        }
+    }
+    found
 }
 
 impl DeadLetters for MemoryAdapter {

@@ -112,7 +112,47 @@ impl DeadLetters {
         let range = IdRange {
             after: after.max(since),
             until,
+            newest_first: false,
         };
+        self.page(topic, group, range, filter, max).await
+    }
+
+    /// Lists up to `max` of a group's matching dead letters before the id `before`, newest first.
+    ///
+    /// Otherwise as [`list`](Self::list). Messages that die between two pages are on neither.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn list_newest(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        filter: &DeadLetterFilter,
+        before: Option<EntryId>,
+        max: usize,
+    ) -> Result<DeadLetterPage, Error> {
+        let (since, until) = filter.bounds();
+        let before = match before.map(EntryId::before) {
+            Some(None) => return Ok(DeadLetterPage::default()),
+            before => before.flatten(),
+        };
+        let range = IdRange {
+            after: since,
+            until: before.into_iter().chain(until).min(),
+            newest_first: true,
+        };
+        self.page(topic, group, range, filter, max).await
+    }
+
+    async fn page(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        range: IdRange,
+        filter: &DeadLetterFilter,
+        max: usize,
+    ) -> Result<DeadLetterPage, Error> {
         let found = self
             .port()
             .search(&GroupAt::of(topic, group), range, filter, max.max(1))

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::domain::{EntryId, Error, Group, Selection, SkipReason, Sweep, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
 use crate::operate::dead_letters::sweep::{PAGE, range_of};
-use crate::store::{GroupAt, IdRange, MAX_BATCH};
+use crate::store::{GroupAt, MAX_BATCH};
 
 /// What a sweep would do.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -90,10 +90,7 @@ impl DeadLetters {
                     for (id, summary) in &found.items {
                         preview.enter(*id, sweep.wants(summary));
                     }
-                    rest = found.next().map(|after| IdRange {
-                        after: Some(after),
-                        ..range
-                    });
+                    rest = found.next().and_then(|id| range.beyond(id));
                 }
                 let matching = preview.matching + preview.skipped.values().sum::<u64>();
                 if looked > matching {

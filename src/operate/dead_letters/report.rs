@@ -10,9 +10,9 @@ use crate::domain::{DeadLetterSummary, EntryId};
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct DeadLetterPage {
-    /// The dead letters that match, oldest first.
+    /// The dead letters that match, in the order of the list.
     pub items: Vec<(EntryId, DeadLetterSummary)>,
-    /// The id after which the next page begins; `None` on the last page.
+    /// The id at which this page ended, for the next one; `None` on the last page.
     pub next: Option<EntryId>,
 }
 

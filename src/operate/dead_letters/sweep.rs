@@ -36,6 +36,7 @@ pub(super) fn range_of(
     Some(IdRange {
         after: after.max(since),
         until: Some(watermark?.min(until.unwrap_or(watermark?))),
+        newest_first: false,
     })
 }
 
@@ -236,10 +237,7 @@ impl<'a> RunningSweep<'a> {
                 return Ok(SweepEnd::Stopped);
             }
             (self.report)(self.progress);
-            rest = found.next().map(|after| IdRange {
-                after: Some(after),
-                ..range
-            });
+            rest = found.next().and_then(|id| range.beyond(id));
         }
         Ok(SweepEnd::Done)
     }

@@ -94,7 +94,7 @@ pub async fn a_record_is_stored_unchanged<S: Subject>(subject: &S) {
     assert_eq!(none.await.must("searching"), Found::default());
 }
 
-/// > The heads of dead letters that match, oldest first, up to `max` of a range.
+/// > The heads of dead letters that match, up to `max` of a range, in its order.
 /// > Examines at most [`LONGEST_SEARCH`](crate::store::LONGEST_SEARCH) and returns how far it has come.
 pub async fn summaries_are_found_in_pages<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -142,10 +142,61 @@ pub async fn summaries_are_found_in_pages<S: Subject>(subject: &S) {
     let some = IdRange {
         after: Some(ids[4]),
         until: Some(ids[307]),
+        newest_first: false,
     };
     let found = search(some, &all, 1000).await;
     let found: Vec<_> = found.items.iter().map(|(id, _)| *id).collect();
     assert_eq!(found, ids[5..=307]);
+}
+
+/// > The heads of dead letters that match, up to `max` of a range, in its order.
+pub async fn summaries_are_found_newest_first<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let records = (0..600).map(|n| Record {
+        head: head(if n % 100 == 7 { "rare" } else { "common" }),
+        body: Bytes::new(),
+    });
+    let ids = stage.store_dead_letters(records).await;
+    let backwards: Vec<_> = ids.iter().rev().copied().collect();
+    let newest = IdRange {
+        newest_first: true,
+        ..IdRange::default()
+    };
+    let search = async |range, filter: &DeadLetterFilter, max| {
+        let found = stage.dead_letters().search(&stage.at, range, filter, max);
+        found.await.must("searching")
+    };
+    let all = DeadLetterFilter::default();
+    for size in [7, 250, 300] {
+        let (mut seen, mut rest) = (Vec::new(), Some(newest));
+        while let Some(range) = rest {
+            let found = search(range, &all, size).await;
+            assert!(found.items.len() <= size);
+            seen.extend(found.items.iter().map(|(id, _)| *id));
+            rest = found.next().and_then(|id| range.beyond(id));
+        }
+        assert_eq!(seen, backwards);
+    }
+    let rare = DeadLetterFilter::default().with_fingerprint("rare");
+    let found = search(newest, &rare, 2).await;
+    let expected = [507, 407].map(|at| (ids[at], head("rare")));
+    assert_eq!(found.items, expected);
+    assert_eq!((found.looked, found.last), (193, Some(ids[407])));
+    assert!(found.more);
+    let some = IdRange {
+        after: Some(ids[4]),
+        until: Some(ids[307]),
+        newest_first: true,
+    };
+    let found = search(some, &all, 1000).await;
+    let found: Vec<_> = found.items.iter().map(|(id, _)| *id).collect();
+    assert_eq!(found, backwards[292..595]);
+    let empty = IdRange {
+        after: Some(ids[4]),
+        until: Some(ids[4]),
+        newest_first: true,
+    };
+    assert_eq!(search(empty, &all, 10).await, Found::default());
 }
 
 /// > The dead letters with these ids; absent ones are left out.

@@ -215,6 +215,7 @@ macro_rules! conformance {
         $crate::conformance_checks!($factory, dead_letters:
             a_record_is_stored_unchanged,
             summaries_are_found_in_pages,
+            summaries_are_found_newest_first,
             records_are_found_by_id,
             a_purge_is_final,
             each_dead_letter_is_moved_once,

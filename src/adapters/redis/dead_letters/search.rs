@@ -24,7 +24,7 @@ impl RedisAdapter {
     pub(super) async fn search_dead(
         &self,
         at: &GroupAt,
-        mut span: IdRange,
+        mut range: IdRange,
         filter: &DeadLetterFilter,
         max: usize,
     ) -> Result<Found, Error> {
@@ -35,15 +35,16 @@ impl RedisAdapter {
         } else {
             PAGE
         };
-        let read = async |span: IdRange| {
-            let page = self.read_page(&stream, span, size).await;
+        let read = async |range: IdRange| {
+            let page = self.read_page(&stream, range, size).await;
             page.map_err(|e| e.on(at.to_string()))
         };
         let mut found = Found::default();
-        let mut page = read(span).await?;
+        let mut page = read(range).await?;
         loop {
-            let complete = page.len() < size;
-            span.after = page.last().map(|(id, _)| *id).or(span.after);
+            let rest = page.last().and_then(|(last, _)| range.beyond(*last));
+            let complete = page.len() < size || rest.is_none();
+            range = rest.unwrap_or(range);
             let enough = found.looked as usize + page.len() >= LONGEST_SEARCH
                 || (filter.matches_all() && found.items.len() + page.len() >= max);
             // Asked for before the page is searched, so that server and client work at once.
@@ -51,7 +52,7 @@ impl RedisAdapter {
                 if complete || enough {
                     return Ok(Page::new());
                 }
-                read(span).await
+                read(range).await
             };
             let searching = async { search(filter, max, &page, &mut found) };
             let (following, ()) = tokio::join!(following, searching);
@@ -65,30 +66,36 @@ impl RedisAdapter {
         }
     }
 
-    async fn read_page(&self, stream: &str, span: IdRange, size: usize) -> Result<Page, Error> {
-        let from = span
+    async fn read_page(&self, stream: &str, range: IdRange, size: usize) -> Result<Page, Error> {
+        let from = range
             .after
             .map_or_else(|| "-".to_owned(), |id| format!("({id}"));
-        let until = span
+        let until = range
             .until
             .map_or_else(|| "+".to_owned(), |id| id.to_string());
-        self.read_range(stream, &from, &until, size).await
+        if range.newest_first {
+            return self
+                .read_range(b"XREVRANGE", stream, [&until, &from], size)
+                .await;
+        }
+        self.read_range(b"XRANGE", stream, [&from, &until], size)
+            .await
     }
 
     async fn read_range(
         &self,
+        command: &[u8],
         stream: &str,
-        from: &str,
-        until: &str,
+        [begin, end]: [&str; 2],
         size: usize,
     ) -> Result<Page, Error> {
         let count = size.to_string();
         let mut packed = Vec::with_capacity(128);
         let parts: [&[u8]; 6] = [
-            b"XRANGE",
+            command,
             stream.as_bytes(),
-            from.as_bytes(),
-            until.as_bytes(),
+            begin.as_bytes(),
+            end.as_bytes(),
             b"COUNT",
             count.as_bytes(),
         ];
@@ -117,7 +124,9 @@ impl RedisAdapter {
                 break;
             };
             let (from, until) = (first.to_string(), last.to_string());
-            let read = self.read_range(stream, &from, &until, most).await?;
+            let read = self
+                .read_range(b"XRANGE", stream, [&from, &until], most)
+                .await?;
             let come_to = read.last().map(|(id, _)| *id);
             let come_to = come_to.filter(|_| read.len() >= most);
             page.extend(read.into_iter().filter(|(id, _)| wanted.contains(id)));

@@ -116,11 +116,12 @@ pub(crate) enum By {
     Hour,
 }
 
-/// List dead letters, the oldest first.
+/// List dead letters: on a terminal the newest first, elsewhere the oldest.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   redstart dead list orders billing
+  redstart dead list orders billing --newest --max 5
   redstart dead list orders billing --error 'connection refused' --tenant acme
   redstart dead list orders billing --max 1000000 --json | jq -r .messageId
 
@@ -131,12 +132,30 @@ pub(crate) struct DeadListArgs {
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
-    /// Begin after this id
-    #[arg(help_heading = HOW, long, value_name = "ID")]
+    /// List the newest first; on a terminal the default
+    #[arg(help_heading = HOW, long)]
+    pub(crate) newest: bool,
+    /// List the oldest first; off a terminal and with --json the default
+    #[arg(help_heading = HOW, long, conflicts_with = "newest")]
+    pub(crate) oldest: bool,
+    /// Begin after this id, the oldest first
+    #[arg(help_heading = HOW, long, value_name = "ID", conflicts_with_all = ["newest", "before"])]
     pub(crate) after: Option<EntryId>,
+    /// Begin before this id, the newest first
+    #[arg(help_heading = HOW, long, value_name = "ID", conflicts_with = "oldest")]
+    pub(crate) before: Option<EntryId>,
     /// Stop after N
-    #[arg(help_heading = HOW, long, value_name = "N", default_value_t = 50, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    #[arg(help_heading = HOW, long, short = 'n', visible_alias = "limit", value_name = "N", default_value_t = 50, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,
+}
+
+impl DeadListArgs {
+    /// Whether the newest comes first. A person asks what died just now; a program reads all, and
+    /// for it nothing changes.
+    pub(crate) fn newest_first(&self, for_a_person: bool) -> bool {
+        let said = self.newest || self.before.is_some();
+        said || (for_a_person && !self.oldest && self.after.is_none())
+    }
 }
 
 /// Show one dead letter in full.

@@ -23,14 +23,19 @@ pub(super) async fn run(
     let dead = super::dead_letters_of(&args.of, container).await?;
     let filter = args.filter.filter().map_err(Failure::usage)?;
     let (topic, group) = (&args.of.topic, &args.of.group);
-    let (mut after, mut left) = (args.after, args.max);
+    let newest_first = args.newest_first(terminal.out_is_terminal() && !terminal.is_json());
+    let (mut from, mut left) = (args.after.or(args.before), args.max);
     let header = ["id", "age", "reason", "type", "attempts", "error"];
     let mut table = Table::new(&header, 4..5);
     let (mut last, mut more) = (None, false);
     loop {
         // Reading one more than it shows tells whether there are more.
         let max = PAGE.min(left.saturating_add(1));
-        let page = dead.list(topic, group, &filter, after, max).await?;
+        let page = if newest_first {
+            dead.list_newest(topic, group, &filter, from, max).await?
+        } else {
+            dead.list(topic, group, &filter, from, max).await?
+        };
         let mut rows = Vec::new();
         for (id, summary) in &page.items {
             if left == 0 {
@@ -48,13 +53,16 @@ pub(super) async fn run(
         if !rows.is_empty() {
             terminal.rows(&mut table, &rows)?;
         }
-        after = page.next;
-        if more || after.is_none() {
+        from = page.next;
+        if more || from.is_none() {
             break;
         }
     }
     match last {
-        Some(last) if more => terminal.remark(format_args!("more: --after {last}")),
+        Some(last) if more => {
+            let option = if newest_first { "before" } else { "after" };
+            terminal.remark(format_args!("more: --{option} {last}"));
+        }
         None if !terminal.is_json() => terminal.remark("no dead letters match"),
         _ => {}
     }
