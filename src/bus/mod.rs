@@ -3,6 +3,7 @@
 mod backlog;
 mod deduplicate;
 mod draft;
+mod due;
 mod effects;
 mod outside;
 mod publish;
@@ -20,6 +21,7 @@ use crate::store::Store;
 use crate::wire::foreign::Foreign;
 use crate::wire::{Decoder, Limits};
 
+pub(crate) use due::Due;
 pub(crate) use effects::{Admission, Prepared, committed, refused};
 use outside::OutsideCommits;
 pub(crate) use publish::Publishing;

@@ -10,6 +10,7 @@ use tracing::{Instrument as _, Span};
 
 use super::backlog::{Admitted, Backlog};
 use super::draft::{Draft, alike, encode, finish, move_entries, refuse_after};
+use super::due::DueTable;
 use crate::api::propagator::{Operation, OperationKind, Telemetry};
 use crate::api::publish::PublishPort;
 use crate::api::traces;
@@ -31,6 +32,8 @@ pub(crate) struct Publishing {
     /// Without one, publishes and deliveries carry no trace.
     pub(super) telemetry: Option<Arc<Telemetry>>,
     pub(super) backlog: Backlog,
+    /// Wakes the promoters of this container.
+    dues: DueTable,
     closed: AtomicBool,
 }
 
@@ -50,6 +53,7 @@ impl Publishing {
             deduplication,
             hooks,
             telemetry: None,
+            dues: DueTable::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -64,6 +68,11 @@ impl Publishing {
     pub(crate) fn with_telemetry(mut self, telemetry: Option<Telemetry>) -> Self {
         self.telemetry = telemetry.map(Arc::new);
         self
+    }
+
+    /// The promoters of this container. Tell them of each message that becomes due later.
+    pub(crate) fn dues(&self) -> &DueTable {
+        &self.dues
     }
 
     /// Refuses further publishes with `Closed`.

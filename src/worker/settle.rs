@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 use crate::api::propagator::{Operation, OperationKind, Telemetry};
 use crate::api::supervise::log;
 use crate::api::traces;
+use crate::bus::Due;
 use crate::domain::{Error, describe};
 use crate::store::{Commit, Commits, End, Fate, MAX_BATCH, Member, Replies, Store};
 use crate::worker::core::{SettledCount, Write};
@@ -18,7 +19,6 @@ use crate::worker::fault::{Fault, back_off};
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::lease::GroupLease;
 use crate::worker::meters::Meters;
-use crate::worker::services::promoter::Due;
 
 /// The least time between two small writes: a call of the script costs as much as ten more
 /// settlements in it, and more on a busy server.

@@ -22,7 +22,7 @@ use crate::worker::intake::{fetch, reclaim};
 use crate::worker::services::dead_letter_janitor::DeadLetterJanitor;
 use crate::worker::services::gauges::Gauges;
 use crate::worker::services::janitor::Janitor;
-use crate::worker::services::promoter::{Due, Promoter};
+use crate::worker::services::promoter::Promoter;
 use crate::worker::settle::{Batch, Settler};
 use crate::worker::settle_effects::EffectCalls;
 use crate::worker::shutdown;
@@ -116,7 +116,8 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         }
     }
 
-    let (settled, due) = (SettledCount::default(), Arc::<Due>::default());
+    let settled = SettledCount::default();
+    let due = core.effects.publishing.dues().enter(core.member.topic());
     let settler = |fault: &Fault| Settler {
         lease: Arc::clone(&core.lease),
         store: Arc::clone(&core.store),

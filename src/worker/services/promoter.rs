@@ -1,12 +1,12 @@
 //! The promoter brings retries back to their group when they are due.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::Due;
 use crate::store::{MAX_BATCH, Member, Store};
 use crate::worker::fault::Fault;
 use crate::worker::meters::Meters;
@@ -16,33 +16,6 @@ use crate::worker::meters::Meters;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// The shortest time between two calls, however close together retries are due.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
-
-/// When the next retry of this consumer is due: set by the settler, read by the promoter.
-#[derive(Debug, Default)]
-pub(crate) struct Due {
-    earliest: Mutex<Option<Instant>>,
-    changed: Notify,
-}
-
-impl Due {
-    /// Notes that a retry is due after `delay`; wakes the promoter if none is due sooner.
-    pub(crate) fn set(&self, delay: Duration) {
-        let at = Instant::now() + delay;
-        let mut earliest = self.earliest.lock().unwrap_or_else(PoisonError::into_inner);
-        if earliest.is_none_or(|known| at < known) {
-            *earliest = Some(at);
-            self.changed.notify_one();
-        }
-    }
-
-    /// Returns the earliest time and forgets it.
-    fn drain(&self) -> Option<Instant> {
-        self.earliest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-    }
-}
 
 #[derive(Clone)]
 pub(crate) struct Promoter {
@@ -95,7 +68,7 @@ impl Promoter {
                     () = halt.cancelled() => return,
                     () = sleep_until(until) => break,
                     () = &mut clock_set => break,
-                    () = self.due.changed.notified() => {
+                    () = self.due.changed() => {
                         if let Some(due) = self.due.drain() {
                             until = until.min(due);
                         }
@@ -123,18 +96,6 @@ impl Promoter {
 mod tests {
     use super::*;
     use crate::worker::fixture::Fixture;
-
-    #[tokio::test]
-    async fn the_earliest_due_time_wins_and_is_drained_once() {
-        let due = Due::default();
-        let before = Instant::now();
-        for seconds in [3, 1, 2] {
-            due.set(Duration::from_secs(seconds));
-        }
-        let earliest = due.drain().unwrap();
-        assert!((1..2).contains(&earliest.duration_since(before).as_secs()));
-        assert_eq!(due.drain(), None);
-    }
 
     #[tokio::test]
     async fn a_retry_comes_back_when_the_clock_reaches_its_time() {
