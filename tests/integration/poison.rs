@@ -12,6 +12,7 @@ use crate::support::{Server, container, group, letters, publish, status, topic};
 
 const MESSAGES: u32 = 400;
 const POISON: u32 = 137;
+const WORKERS: usize = 4;
 
 /// What the processes of a test have seen.
 #[derive(Debug, Default)]
@@ -113,7 +114,7 @@ fn a_message_that_kills_its_process_dies_alone_after_its_attempts() {
 fn where_one_attempt_is_allowed_only_begun_messages_die() {
     let options = SubscribeOptions::new()
         .with_prefetch(800)
-        .with_concurrency(4)
+        .with_concurrency(WORKERS)
         .with_lease(Duration::from_millis(300))
         .with_retry(RetryPolicy::default().with_max_attempts(1));
     let (dead, seen) = dead_after_crashes(&options);
