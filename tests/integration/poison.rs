@@ -125,12 +125,12 @@ fn where_one_attempt_is_allowed_only_begun_messages_die() {
         // A handled message dies too where the crash came before its acknowledgement.
         assert!(died.is_some() || handled.contains(&n), "{n} is lost");
         if let Some((_, reason, attempts)) = died {
-            assert_eq!(
-                (*reason, *attempts, seen.begun(n)),
-                (Reason::Crashed, 1, 1),
-                "{n}"
-            );
+            assert_eq!((*reason, *attempts), (Reason::Crashed, 1), "{n}");
+            assert!(seen.begun(n) <= 1, "{n}: {seen:?}");
         }
     }
+    // The mark precedes the call, and a crash may come between the two: at most once per worker.
+    let not_called = dead.iter().filter(|(n, ..)| seen.begun(*n) == 0).count();
+    assert!(not_called < WORKERS, "{dead:?}");
     assert!(dead.iter().any(|(n, ..)| *n == POISON), "{dead:?}");
 }
