@@ -209,6 +209,7 @@ pub mod topics {
     pub use crate::operate::group_removal::PlannedRemoval;
     pub use crate::operate::group_reset::PlannedReset;
     pub use crate::operate::housekeeping::Housekeeping;
+    pub use crate::operate::in_flight::{ConsumerInFlight, InFlightDelivery};
     pub use crate::operate::plan::{Confirmed, Plan};
     pub use crate::operate::topics::{Entry, Topics};
     pub use crate::store::{
@@ -265,8 +266,9 @@ pub use operate::views;
 pub mod doctor {
     //! The doctor: problems of the server and the namespace, their causes and remedies.
     //!
-    //! [`ContainerBuilder::doctor`](crate::container::ContainerBuilder::doctor) returns a [`Doctor`].
-    //! It changes nothing, and it also examines a namespace that `connect` refuses.
+    //! [`Container::doctor`](crate::Container::doctor) returns a [`Doctor`]. It changes nothing. That of
+    //! [`ContainerBuilder::doctor`](crate::container::ContainerBuilder::doctor) also examines a
+    //! namespace that `connect` refuses.
     pub use crate::operate::doctor::{Doctor, DoctorReport, Finding, Severity};
     pub use crate::store::ServerInfo;
 }

@@ -39,6 +39,7 @@ use crate::api::{Bus, Committed, Kv, MessageBus, PublishHooks, Rehearsal};
 use crate::bus::{Publishing, StoreBus};
 use crate::domain::{Codec, Effects, Error, ErrorKind, Group, describe, layout_problem};
 use crate::operate::dead_letters::DeadLetters;
+use crate::operate::doctor::Doctor;
 use crate::operate::retries::Retries;
 use crate::operate::topics::Topics;
 use crate::store::Store;
@@ -350,6 +351,26 @@ impl Container {
     #[must_use]
     pub fn retries(&self) -> Retries {
         Retries::new(Arc::clone(&self.inner.store))
+    }
+
+    /// Returns a doctor for this store and namespace.
+    ///
+    /// [`ContainerBuilder::doctor`] returns one that also examines a namespace which `connect` refuses.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let container = redstart::Container::in_memory().await?;
+    /// let report = container.doctor().run().await;
+    /// println!("{}", serde_json::to_string(&report)?);
+    /// # assert_eq!(report.findings[0].check, "server");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn doctor(&self) -> Doctor {
+        Doctor::new(Arc::clone(&self.inner.store))
     }
 
     /// Returns the adapter's port, for tests and tools. Not covered by semver.

@@ -92,6 +92,7 @@ pub struct Sweep {
     pub(crate) rate: Option<(u32, Duration)>,
     pub(crate) failure_limit: Option<f64>,
     pub(crate) operator: String,
+    pub(crate) watermark: Option<EntryId>,
 }
 
 impl Sweep {
@@ -108,6 +109,7 @@ impl Sweep {
             rate: None,
             failure_limit: None,
             operator: String::new(),
+            watermark: None,
         }
     }
 
@@ -148,6 +150,15 @@ impl Sweep {
     /// Names the operator for the journal; at most 200 bytes.
     pub fn with_operator(mut self, operator: impl Into<String>) -> Self {
         self.operator = operator.into();
+        self
+    }
+
+    /// Takes no dead letter with a greater id, however many die before the sweep begins. A page that
+    /// asks for confirmation passes the id that its preview showed, see
+    /// [`PlannedSweep::watermark`](crate::dead_letters::PlannedSweep::watermark). Default: the newest
+    /// dead letter when the sweep begins. A selection of ids is bounded by itself.
+    pub fn with_watermark(mut self, id: EntryId) -> Self {
+        self.watermark = Some(id);
         self
     }
 

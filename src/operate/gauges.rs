@@ -77,10 +77,16 @@ pub struct GroupAges {
     /// As [`GroupGauges::oldest_in_flight`].
     #[serde(rename = "oldestInFlightMs", serialize_with = "millis")]
     pub oldest_in_flight: Option<Duration>,
+    /// As [`GroupGauges::next_retry`].
+    #[serde(rename = "nextRetryMs")]
+    pub next_retry: Option<i64>,
 }
 
 /// A duration as whole milliseconds.
-fn millis<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn millis<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let whole = |one: &Duration| u64::try_from(one.as_millis()).unwrap_or(u64::MAX);
     duration.as_ref().map(whole).serialize(serializer)
 }
@@ -121,14 +127,14 @@ impl Topics {
         for group in &status.groups {
             let page = self.schedule(topic, &group.group).await?;
             let progress = of_group(progress.as_ref(), &group.group);
-            all.push(self.group_ages(topic, group, progress, page.now).await?);
+            all.push(self.group_ages(topic, group, progress, &page).await?);
         }
         Ok(all)
     }
 
     /// How far the groups have come; `None` where the user may not look. Such a user sees the counts,
     /// but no ages.
-    async fn progress(&self, at: &Partition) -> Result<Option<LogProgress>, Error> {
+    pub(super) async fn progress(&self, at: &Partition) -> Result<Option<LogProgress>, Error> {
         match self.store.inspect().progress(at).await {
             Err(error) if error.kind() == ErrorKind::Refused => Ok(None),
             progress => progress,
@@ -136,7 +142,11 @@ impl Topics {
     }
 
     /// The first scheduled retry of a group, and the time by the store's clock.
-    async fn schedule(&self, topic: &Topic, group: &Group) -> Result<ScheduledPage, Error> {
+    pub(super) async fn schedule(
+        &self,
+        topic: &Topic,
+        group: &Group,
+    ) -> Result<ScheduledPage, Error> {
         let at = GroupAt::of(topic, group);
         self.store.schedule().list(&at, None, 1).await
     }
@@ -146,8 +156,9 @@ impl Topics {
         topic: &Topic,
         status: &GroupStatus,
         progress: Option<&GroupProgress>,
-        now: Timestamp,
+        page: &ScheduledPage,
     ) -> Result<GroupAges, Error> {
+        let now = page.now;
         let undelivered = match progress {
             Some(progress) if status.lag > 0 => self.first_after(topic, progress.delivered).await?,
             _ => None,
@@ -157,6 +168,10 @@ impl Topics {
             group: status.group.clone(),
             oldest_undelivered: undelivered.map(|time| since(time, now)),
             oldest_in_flight: unsettled.map(|one| pending_for(one, now)).max(),
+            next_retry: page
+                .entries
+                .first()
+                .map(|first| first.due.as_millis().saturating_sub(now.as_millis())),
         })
     }
 
@@ -195,8 +210,7 @@ impl Topics {
             .iter()
             .filter(|one| one.idle_for <= Self::LIVE_WITHIN);
         let page = self.schedule(topic, &status.group).await?;
-        let next = page.entries.first().map(|first| first.due.as_millis());
-        let ages = self.group_ages(topic, status, progress, page.now).await?;
+        let ages = self.group_ages(topic, status, progress, &page).await?;
         Ok(GroupGauges {
             group: status.group.clone(),
             lag: status.lag,
@@ -206,7 +220,7 @@ impl Topics {
             consumers: live.count() as u64,
             oldest_undelivered: ages.oldest_undelivered,
             oldest_in_flight: ages.oldest_in_flight,
-            next_retry: next.map(|due| due.saturating_sub(page.now.as_millis())),
+            next_retry: ages.next_retry,
         })
     }
 
@@ -218,7 +232,10 @@ impl Topics {
     }
 }
 
-fn of_group<'a>(progress: Option<&'a LogProgress>, group: &Group) -> Option<&'a GroupProgress> {
+pub(super) fn of_group<'a>(
+    progress: Option<&'a LogProgress>,
+    group: &Group,
+) -> Option<&'a GroupProgress> {
     let mut all = progress?.groups.iter();
     all.find(|one| one.group == *group)
 }

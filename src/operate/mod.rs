@@ -10,6 +10,7 @@ pub(crate) mod gauges;
 pub(crate) mod group_removal;
 pub(crate) mod group_reset;
 pub(crate) mod housekeeping;
+pub(crate) mod in_flight;
 pub(crate) mod plan;
 pub(crate) mod retries;
 pub(crate) mod retry_plan;

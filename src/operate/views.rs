@@ -12,9 +12,10 @@ use crate::domain::{
     Codec, DeadLetterSummary, EntryId, Envelope, Error, ErrorKind, Group, Timestamp, Topic,
 };
 use crate::operate::gauges::GroupAges;
+use crate::operate::in_flight::ConsumerInFlight;
 use crate::operate::retries::ScheduledRetry;
 use crate::operate::topics::Entry;
-use crate::store::{ConsumerStatus, DeliveryId, GroupReset, GroupStatus, ResetTo};
+use crate::store::{DeliveryId, GroupReset, GroupStatus, ResetTo};
 use crate::wire::value::{decode, once_state};
 use crate::wire::{FieldBytes, Fields, Limits, encode_entry};
 
@@ -82,6 +83,7 @@ pub struct ListedGroup<'a> {
     status: &'a GroupStatus,
     oldest_undelivered_ms: Option<u64>,
     oldest_in_flight_ms: Option<u64>,
+    next_retry_ms: Option<i64>,
 }
 
 impl<'a> ListedGroup<'a> {
@@ -95,6 +97,7 @@ impl<'a> ListedGroup<'a> {
             status,
             oldest_undelivered_ms: ages.and_then(|ages| ages.oldest_undelivered.map(millis)),
             oldest_in_flight_ms: ages.and_then(|ages| ages.oldest_in_flight.map(millis)),
+            next_retry_ms: ages.and_then(|ages| ages.next_retry),
         }
     }
 
@@ -110,11 +113,22 @@ impl<'a> ListedGroup<'a> {
         self.status
     }
 
-    /// The age of the group's oldest message that is undelivered or in flight.
+    /// The age of the group's oldest message that is not delivered yet.
     #[must_use]
     pub fn oldest(&self) -> Option<Duration> {
-        let oldest = self.oldest_undelivered_ms.max(self.oldest_in_flight_ms);
-        oldest.map(Duration::from_millis)
+        self.oldest_undelivered_ms.map(Duration::from_millis)
+    }
+
+    /// How long the group's oldest delivery has been in flight.
+    #[must_use]
+    pub fn busy(&self) -> Option<Duration> {
+        self.oldest_in_flight_ms.map(Duration::from_millis)
+    }
+
+    /// Milliseconds until the next scheduled retry is due, negative once it is overdue.
+    #[must_use]
+    pub fn next_retry_ms(&self) -> Option<i64> {
+        self.next_retry_ms
     }
 }
 
@@ -124,13 +138,13 @@ impl<'a> ListedGroup<'a> {
 pub struct ShownGroup<'a> {
     #[serde(flatten)]
     group: ListedGroup<'a>,
-    consumers_of: &'a [ConsumerStatus],
+    consumers_of: &'a [ConsumerInFlight],
 }
 
 impl<'a> ShownGroup<'a> {
     /// The view of a group and of the consumers that it knows.
     #[must_use]
-    pub fn new(group: ListedGroup<'a>, consumers: &'a [ConsumerStatus]) -> Self {
+    pub fn new(group: ListedGroup<'a>, consumers: &'a [ConsumerInFlight]) -> Self {
         Self {
             group,
             consumers_of: consumers,

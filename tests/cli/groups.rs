@@ -44,6 +44,12 @@ fn lag(url: &str) -> u64 {
     groups[0]["lag"].as_u64().unwrap()
 }
 
+/// The newest entry of the topic, as a delivery of the log.
+fn newest(url: &str) -> Value {
+    let told = run(Some(url), &["tail", "orders", "--last", "1", "--json"]).ok();
+    told.json()["id"].clone()
+}
+
 #[test]
 fn a_group_is_shown_with_its_consumers() {
     let server = Server::start();
@@ -65,7 +71,23 @@ fn a_group_is_shown_with_its_consumers() {
         (&one["consumer"], &one["inFlight"]),
         (&json!("one"), &json!(0))
     );
-    assert!(one["idleForMs"].is_u64(), "{told}");
+    assert!(one["idleForMs"].is_u64() && one["live"] == true, "{told}");
+
+    // What a consumer holds, and for how long.
+    publish(&url, &["--type", "t"], "6\n").ok();
+    let _: redis::Value =
+        server.command(&["XREADGROUP", "GROUP", "billing", "one", "STREAMS", LOG, ">"]);
+    let told = run(Some(&url), &[&show[..], &["--json"]].concat())
+        .ok()
+        .json();
+    let one = &told["consumersOf"][0];
+    assert_eq!(
+        (&one["inFlight"], &one["deliveries"][0]["id"]),
+        (&json!(1), &newest(&url))
+    );
+    for age in ["heldForMs", "leaseAgeMs"] {
+        assert!(one["deliveries"][0][age].is_u64(), "{age} in {told}");
+    }
 
     let _: u64 = server.command(&["XGROUP", "DELCONSUMER", LOG, "billing", "one"]);
     let ran = run(Some(&url), &show).ok();

@@ -77,7 +77,7 @@ fn what_is_published_can_be_looked_at() {
             groups,
             json!([{"topic": "orders", "group": "billing", "lag": 5, "inFlight": 0,
                     "scheduled": 0, "dead": 0, "consumers": 0,
-                    "oldestUndeliveredMs": null, "oldestInFlightMs": null}])
+                    "oldestUndeliveredMs": null, "oldestInFlightMs": null, "nextRetryMs": null}])
         );
     }
     let table = run(Some(&url), &["groups"]).ok().out;

@@ -152,6 +152,7 @@ impl Order {
             rate: self.rate.map(|rate| (rate, ramp)),
             failure_limit: self.failure_limit,
             operator: self.by.clone(),
+            watermark: None,
         })
     }
 }

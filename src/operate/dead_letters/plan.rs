@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::domain::{Error, Group, Selection, Sweep, SweepAction, Topic};
+use crate::domain::{EntryId, Error, Group, Selection, Sweep, SweepAction, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
 use crate::operate::dead_letters::preview::Preview;
 use crate::operate::dead_letters::report::{SweepEnd, SweepProgress, SweepReport};
@@ -26,6 +26,9 @@ pub struct PlannedSweep {
     pub to: Option<Topic>,
     /// The dead letters that the sweep takes.
     pub selection: Selection,
+    /// The newest dead letter that the sweep may take: what dies later stays. `None` for ids, and
+    /// where the group had no dead letters.
+    pub watermark: Option<EntryId>,
     /// How many, and why not others.
     #[serde(flatten)]
     pub preview: Preview,
@@ -78,9 +81,9 @@ impl DeadLetters {
     /// Plans a sweep: checks it, previews it, and says which word confirms it. A purge asks for
     /// the count of dead letters; a redrive and a publish ask for nothing.
     ///
-    /// The plan of a purge takes the dead letters that exist now, so that those that an operator
-    /// exports, confirms and removes are the same. Other plans take those that exist when they
-    /// run.
+    /// A plan takes the dead letters that exist now, or up to the watermark of the sweep, so that
+    /// those that an operator sees, exports, confirms and moves are the same. What dies until the
+    /// plan runs stays.
     ///
     /// # Errors
     ///
@@ -96,6 +99,11 @@ impl DeadLetters {
         if sweep.action == SweepAction::Purge {
             sweep.selection = self.snapshot(topic, group, sweep.selection).await?;
         }
+        if matches!(sweep.selection, Selection::Matching(_)) {
+            sweep.watermark = self.watermark(topic, group, &sweep).await?;
+        } else {
+            sweep.watermark = None;
+        }
         let preview = self.preview(topic, group, &sweep).await?;
         let asks = sweep.action == SweepAction::Purge && preview.matching > 0;
         let confirmation = asks.then(|| preview.matching.to_string());
@@ -108,6 +116,7 @@ impl DeadLetters {
                 _ => None,
             },
             selection: sweep.selection.clone(),
+            watermark: sweep.watermark,
             preview,
             sweep,
         };
@@ -149,7 +158,7 @@ impl DeadLetters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EntryId, SkipReason};
+    use crate::domain::SkipReason;
 
     fn planned(sweep: Sweep, preview: Preview) -> PlannedSweep {
         PlannedSweep {
@@ -158,6 +167,7 @@ mod tests {
             action: sweep.action.to_string(),
             to: None,
             selection: sweep.selection.clone(),
+            watermark: sweep.watermark,
             preview,
             sweep,
         }

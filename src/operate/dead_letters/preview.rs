@@ -78,8 +78,8 @@ impl DeadLetters {
                 preview.missing = ids.len() as u64 - found;
             }
             Selection::Matching(filter) => {
-                let newest = self.port().newest(&GroupAt::of(topic, group)).await?;
-                let mut rest = range_of(filter, None, newest);
+                let until = self.watermark(topic, group, sweep).await?;
+                let mut rest = range_of(filter, None, until);
                 let mut looked = 0;
                 while let Some(range) = rest {
                     let found = self

@@ -85,7 +85,7 @@ impl DeadLetters {
         progress: &(dyn Fn(SweepProgress) + Send + Sync),
     ) -> Result<SweepReport, Error> {
         sweep.validate()?;
-        let until = self.port().newest(&GroupAt::of(topic, group)).await?;
+        let until = self.watermark(topic, group, &sweep).await?;
         let operation = Uuid::now_v7();
         let order = Order::of(&sweep, until, self.store.now());
         self.port()
@@ -98,6 +98,17 @@ impl DeadLetters {
         );
         let run = RunningSweep::new(self, topic, group, &sweep, operation, until, progress);
         run.finish(None).await
+    }
+
+    /// The newest dead letter that a sweep may take when it begins now; `None` where there is none.
+    pub(super) async fn watermark(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        sweep: &Sweep,
+    ) -> Result<Option<EntryId>, Error> {
+        let newest = self.port().newest(&GroupAt::of(topic, group)).await?;
+        Ok(newest.map(|newest| newest.min(sweep.watermark.unwrap_or(newest))))
     }
 
     /// Continues an interrupted sweep where it stopped, with its own selection and rate.

@@ -226,6 +226,7 @@ macro_rules! conformance {
         $crate::conformance_checks!($factory, redrive:
             a_redriven_message_starts_over_in_its_group,
             a_sweep_moves_the_matching_dead_letters,
+            a_plan_moves_what_its_preview_showed,
             a_sweep_of_a_time_range_reads_only_that_range,
             a_sweep_ends_when_every_message_dies_again,
             a_sweep_stops_when_too_many_die_again,

@@ -16,7 +16,8 @@ use crate::extract::Payload;
 use crate::domain::{
     DeadLetter, DeadLetterFilter, EntryId, ErrorKind, Reason, Selection, SkipReason, Sweep,
 };
-use crate::operate::dead_letters::{SweepEnd, SweepProgress, SweepReport};
+use crate::operate::dead_letters::{PlannedSweep, SweepEnd, SweepProgress, SweepReport};
+use crate::operate::plan::Plan;
 
 /// A subscription that fails everything while it is told to.
 pub(super) struct Failing {
@@ -156,6 +157,45 @@ pub async fn a_sweep_moves_the_matching_dead_letters<S: Subject>(subject: &S) {
     assert_eq!(operation.taken, 5);
     let result = operation.result.must("the result");
     assert_eq!(result, "done; 5 taken, 5 skipped, 0 missing");
+    stage.finish().await;
+}
+
+/// A plan moves the dead letters that its preview showed, and none that died since.
+pub async fn a_plan_moves_what_its_preview_showed<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    stage.dead(3).await;
+    let dead = stage.container.dead_letters();
+    let shown = stage.letters().await;
+    let plan = async |sweep: Sweep| {
+        let plan = dead.plan(&stage.topic, &stage.group, sweep).await;
+        plan.must("planning")
+    };
+    let run = async |plan: Plan<PlannedSweep>| {
+        let report = dead.run(plan.confirm_unasked(), &|_| {}).await;
+        report.must("running").progress.taken
+    };
+    let purge = plan(Sweep::purge(everything())).await;
+    let redrive = plan(Sweep::redrive(everything())).await;
+    assert_eq!(redrive.preview().watermark, shown.last().map(|one| one.id));
+    stage.dead(2).await;
+    let until_two = Sweep::redrive(everything()).with_watermark(shown[1].id);
+    let until_two = plan(until_two).await;
+    assert_eq!(until_two.preview().preview.matching, 2);
+    assert_eq!(until_two.preview().watermark, Some(shown[1].id));
+    failing.broken.store(false, Ordering::SeqCst);
+    assert_eq!(run(until_two).await, 2);
+    assert_eq!(run(redrive).await, 1);
+    assert_eq!(run(purge).await, 0);
+    let left = stage.letters().await;
+    assert_eq!(left.len(), 2, "those that died after the previews");
+    assert!(left.iter().all(|one| one.id > shown[2].id));
+    let beyond = EntryId {
+        millis: u64::MAX,
+        sequence: 0,
+    };
+    let all = plan(Sweep::purge(everything()).with_watermark(beyond)).await;
+    assert_eq!(all.preview().watermark, left.last().map(|one| one.id));
     stage.finish().await;
 }
 

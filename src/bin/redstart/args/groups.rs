@@ -15,10 +15,11 @@ use super::dead::moment;
 List groups with their status, show one, reset one, or remove one.
 
   lag        entries not yet delivered to the group
+  oldest     the age of the oldest of them; a rising one means that the group does not keep up
   in flight  delivered and unsettled
-  oldest     the age of the oldest of these two; a rising one means that the group stands still or a
-             handler hangs
+  busy       how long the oldest of them has been in flight; a rising one means that a handler hangs
   scheduled  retries and snoozed messages, and redriven messages not yet delivered
+  next due   when the next of the scheduled ones is due
   dead       dead letters
   consumers  consumers that the group knows, live or not",
     after_help = "\
@@ -30,8 +31,8 @@ Examples:
   redstart groups remove orders billing
 
 With --json: one array of {\"topic\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\",
-\"oldestUndeliveredMs\",\"oldestInFlightMs\"}; an age is null without such a message, and for a user who may
-not look."
+\"oldestUndeliveredMs\",\"oldestInFlightMs\",\"nextRetryMs\"}; an age is null without such a message,
+and for a user who may not look; nextRetryMs is negative for a retry that is overdue."
 )]
 pub(crate) struct GroupsArgs {
     /// List the groups of this topic only
@@ -53,14 +54,16 @@ pub(crate) enum GroupsAction {
     long_about = "\
 Show a group and its consumers.
 
-  oldest     the age of the oldest message that is not yet delivered, or in flight
+  busy       how long the consumer has held its oldest delivery at most
   idle       how long ago the consumer last called the server; a running one calls every few seconds",
     after_help = "\
 Examples:
   redstart groups show orders billing
   redstart groups show orders billing --json | jq '.consumersOf[] | select(.idleForMs > 60000)'
 
-With --json: the object of `groups`, and \"consumersOf\":[{\"consumer\",\"inFlight\",\"idleForMs\"}]."
+With --json: the object of `groups`, and \"consumersOf\":[{\"consumer\",\"inFlight\",\"idleForMs\",\"live\",
+\"deliveries\":[{\"id\",\"heldForMs\",\"leaseAgeMs\"}]}]: the longest held first; leaseAgeMs is null for
+a delivery that its consumer gave back."
 )]
 pub(crate) struct ShowGroupArgs {
     /// The topic

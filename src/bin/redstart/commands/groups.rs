@@ -1,6 +1,8 @@
 //! `groups`: the status of the groups, and of one with its consumers.
 
-use redstart::topics::{ConsumerStatus, GroupStatus};
+use std::time::Duration;
+
+use redstart::topics::{ConsumerInFlight, GroupStatus};
 use redstart::views::{ListedGroup, ShownGroup};
 use redstart::{Container, Topic};
 
@@ -10,18 +12,20 @@ use crate::duration;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-const HEADER: [&str; 8] = [
+const HEADER: [&str; 10] = [
     "topic",
     "group",
     "lag",
-    "in flight",
     "oldest",
+    "in flight",
+    "busy",
     "scheduled",
+    "next due",
     "dead",
     "consumers",
 ];
 
-const CONSUMERS: [&str; 3] = ["consumer", "in flight", "idle"];
+const CONSUMERS: [&str; 4] = ["consumer", "in flight", "busy", "idle"];
 
 pub(super) async fn run(
     args: &GroupsArgs,
@@ -43,25 +47,29 @@ async fn show(
 ) -> Result<(), Failure> {
     let (topics, topic) = (container.topics(), &args.topic);
     let status = topics.group(topic, &args.group).await?;
-    let consumers = topics.consumers(topic, &args.group).await?;
+    let consumers = topics.in_flight(topic, &args.group).await?;
     let ages = topics.ages(topic).await?;
     let group = ListedGroup::new(topic, &status, &ages);
     if terminal.is_json() {
         let shown = ShownGroup::new(group, &consumers);
         return Ok(terminal.json(&shown)?);
     }
-    terminal.table(&HEADER, &[row(&group)], 2..8)?;
+    terminal.table(&HEADER, &[row(&group)], 2..10)?;
     if consumers.is_empty() {
         terminal.remark("no consumers");
         return Ok(());
     }
     terminal.line("")?;
-    let row = |one: &ConsumerStatus| {
-        let idle = duration::short(one.idle_for);
-        vec![one.consumer.to_string(), one.in_flight.to_string(), idle]
+    let row = |one: &ConsumerInFlight| {
+        vec![
+            one.consumer.clone(),
+            one.in_flight.to_string(),
+            or_dash(one.longest()),
+            or_dash(one.idle_for),
+        ]
     };
     let rows: Vec<Vec<String>> = consumers.iter().map(row).collect();
-    Ok(terminal.table(&CONSUMERS, &rows, 1..3)?)
+    Ok(terminal.table(&CONSUMERS, &rows, 1..4)?)
 }
 
 async fn list(
@@ -93,7 +101,7 @@ async fn list(
         terminal.remark("no groups; subscribing creates one");
         return Ok(());
     }
-    Ok(terminal.table(&HEADER, &rows, 2..8)?)
+    Ok(terminal.table(&HEADER, &rows, 2..10)?)
 }
 
 fn row(group: &ListedGroup<'_>) -> Vec<String> {
@@ -102,12 +110,40 @@ fn row(group: &ListedGroup<'_>) -> Vec<String> {
         group.topic().to_string(),
         status.group.to_string(),
         status.lag.to_string(),
+        or_dash(group.oldest()),
         status.in_flight.to_string(),
-        group
-            .oldest()
-            .map_or_else(|| "-".to_owned(), duration::short),
+        or_dash(group.busy()),
         status.scheduled.to_string(),
+        next_due(group.next_retry_ms()),
         status.dead.to_string(),
         status.consumers.to_string(),
     ]
+}
+
+fn or_dash(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "-".to_owned(), duration::short)
+}
+
+/// When the next retry is due: in a time, or so long ago.
+fn next_due(millis: Option<i64>) -> String {
+    let Some(millis) = millis else {
+        return "-".to_owned();
+    };
+    let time = duration::short(Duration::from_millis(millis.unsigned_abs()));
+    if millis < 0 {
+        return format!("{time} ago");
+    }
+    format!("in {time}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_is_due_in_a_time_or_overdue() {
+        assert_eq!(next_due(None), "-");
+        assert_eq!(next_due(Some(61_000)), "in 1 min 1 s");
+        assert_eq!(next_due(Some(-2_000)), "2 s ago");
+    }
 }

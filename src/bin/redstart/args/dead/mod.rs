@@ -186,7 +186,7 @@ pub(crate) struct ShowArgs {
 #[command(
     long_about = "\
 Bring dead letters back to the group that failed them, and to no other group. Their attempts
-restart at 1. A message that dies after the command began waits for the next redrive. The server
+restart at 1. A message that dies after the preview waits for the next redrive. The server
 moves and counts each dead letter in one step: two operators at once neither lose nor double one.
 Continue an interrupted run with --resume. The journal records who did what.
 
@@ -201,8 +201,8 @@ Examples:
   redstart dead redrive orders billing --resume 0190163d-8694-739b-aea5-966c26f8ad90
 
 With --json: {\"ended\",\"operation\",\"taken\",\"skipped\",\"missing\",\"diedAgain\"}. With --dry-run:
-{\"topic\",\"group\",\"action\",\"to\",\"selection\",\"matching\",\"skipped\":{\"notMatching\",\"undecodable\"},
-\"missing\",\"oldest\",\"newest\",\"confirmation\"}.
+{\"topic\",\"group\",\"action\",\"to\",\"selection\",\"watermark\",\"matching\",\"skipped\":{\"notMatching\",
+\"undecodable\"},\"missing\",\"oldest\",\"newest\",\"confirmation\"}.
 
 Exit codes: 0 done, 1 failed, or stopped at the failure limit, or a selected id does not exist,
 2 wrong usage, 130 interrupted."
