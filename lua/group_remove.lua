@@ -14,7 +14,8 @@
 -- KEYS[9]  the restored identities, a hash or absent
 -- KEYS[10]  the uncounted sums of removed dead letters, a hash or absent
 -- KEYS[11]  the group's journal, a hash or absent
--- KEYS[12]  the topic's settings, a hash or absent
+-- KEYS[12]  its operators' notes, a hash or absent
+-- KEYS[13]  the topic's settings, a hash or absent
 -- ARGV[1]  the group
 -- ARGV[2]  within how many milliseconds a consumer must have been active to count as live
 -- ARGV[3]  'force' to remove the group in any case, '' to remove it only when it is empty and has no live consumer
@@ -52,10 +53,10 @@ end
 local removed = 0
 if ARGV[3] == 'force' or lag + in_flight + waiting + dead + living == 0 then
   redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
-  if KEYS[12] then
-    redis.pcall('HDEL', KEYS[12], 'lease:' .. ARGV[1])
+  if KEYS[13] then
+    redis.pcall('HDEL', KEYS[13], 'lease:' .. ARGV[1])
   end
-  for key = 2, math.min(#KEYS, 11) do
+  for key = 2, math.min(#KEYS, 12) do
     -- UNLINK frees a million dead letters outside the server's main thread.
     redis.call('UNLINK', KEYS[key])
   end

@@ -243,9 +243,9 @@ pub mod dead_letters {
         DeliveryHistory, FailedAttempt, Moved, Reason, Selection, SkipReason, Sweep, SweepAction,
     };
     pub use crate::operate::dead_letters::{
-        CauseSummary, CountSummary, DeadLetterPage, DeadLetterPages, DeadLetters, EnvelopeEdit,
-        GroupSummary, ImportReport, Imported, JournalEntry, PlannedImport, PlannedSweep, Preview,
-        SweepEnd, SweepProgress, SweepReport,
+        CauseNote, CauseSummary, CountSummary, DeadLetterPage, DeadLetterPages, DeadLetters,
+        EnvelopeEdit, GroupSummary, ImportReport, Imported, JournalEntry, PlannedImport,
+        PlannedSweep, Preview, SweepEnd, SweepProgress, SweepReport,
     };
     pub use crate::operate::plan::{Confirmed, Plan};
 }

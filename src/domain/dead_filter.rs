@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::dead_letter::{DeadLetterSummary, HeadView, Reason};
 use super::entry_id::EntryId;
@@ -62,6 +63,8 @@ pub struct DeadLetterFilter {
     max_attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     redriven: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redriven_by: Option<Uuid>,
 }
 
 impl DeadLetterFilter {
@@ -157,6 +160,13 @@ impl DeadLetterFilter {
         self
     }
 
+    /// Only dead letters that this operation brought back last: the messages that died again.
+    #[must_use]
+    pub fn with_redriven_by(mut self, operation: Uuid) -> Self {
+        self.redriven_by = Some(operation);
+        self
+    }
+
     /// Whether the filter has no condition.
     #[must_use]
     pub fn matches_all(&self) -> bool {
@@ -192,6 +202,9 @@ impl DeadLetterFilter {
             && self
                 .redriven
                 .is_none_or(|redriven| redriven == (head.redriven > 0))
+            && self
+                .redriven_by
+                .is_none_or(|operation| head.redriven_by == Some(operation))
             && self
                 .error
                 .as_ref()
@@ -252,6 +265,8 @@ impl fmt::Display for DeadLetterFilter {
                 };
                 text.to_owned()
             }),
+            self.redriven_by
+                .map(|operation| format!("redriven by operation {operation}")),
         ];
         let set: Vec<String> = conditions.into_iter().flatten().collect();
         if set.is_empty() {
@@ -276,7 +291,7 @@ mod tests {
             reasons,
             (word(), word(), word()),
             (optional(), optional()),
-            (1..5_u32, 0..2_u32),
+            (1..5_u32, 0..3_u32),
         )
             .prop_map(
                 |((millis, sequence), reason, words, optional, (attempts, redriven))| {
@@ -290,7 +305,7 @@ mod tests {
                         error: format!("the {} error", words.2),
                         attempts,
                         redriven,
-                        redriven_by: None,
+                        redriven_by: (redriven > 0).then(|| Uuid::from_u128(redriven.into())),
                         imported_from: None,
                     };
                     (EntryId { millis, sequence }, head)
@@ -344,9 +359,13 @@ mod tests {
             (|f| f.with_max_attempts(3), |_, h| h.attempts <= 3),
             (|f| f.with_redriven(true), |_, h| h.redriven > 0),
             (|f| f.with_redriven(false), |_, h| h.redriven == 0),
+            (
+                |f| f.with_redriven_by(Uuid::from_u128(2)),
+                |_, h| h.redriven == 2,
+            ),
         ];
         // A later condition of the same name replaces the earlier one, so at most one of each.
-        let names = [0, 1, 2, 3, 4, 5, 5, 6, 7, 7, 8, 9, 10, 11, 11];
+        let names = [0, 1, 2, 3, 4, 5, 5, 6, 7, 7, 8, 9, 10, 11, 11, 12];
         prop::sample::subsequence((0..all.len()).collect::<Vec<_>>(), 0..4).prop_map(
             move |picked| {
                 let mut seen = std::collections::HashSet::new();

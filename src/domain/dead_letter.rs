@@ -198,6 +198,7 @@ pub(crate) struct HeadView<'a> {
     pub(crate) error: &'a str,
     pub(crate) attempts: u32,
     pub(crate) redriven: u32,
+    pub(crate) redriven_by: Option<Uuid>,
 }
 
 impl DeadLetterSummary {
@@ -211,6 +212,7 @@ impl DeadLetterSummary {
             error: &self.error,
             attempts: self.attempts,
             redriven: self.redriven,
+            redriven_by: self.redriven_by,
         }
     }
 }

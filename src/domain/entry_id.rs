@@ -28,6 +28,15 @@ impl EntryId {
             .and_then(|millis| Timestamp::from_millis(millis).ok())
     }
 
+    /// The smallest id of a time: all entries of its millisecond and later ones are not below it.
+    #[must_use]
+    pub fn first_of(time: Timestamp) -> Self {
+        Self {
+            millis: u64::try_from(time.as_millis()).unwrap_or(0),
+            sequence: 0,
+        }
+    }
+
     /// The largest id below this one; `None` for the smallest.
     pub(crate) fn before(self) -> Option<Self> {
         if let Some(sequence) = self.sequence.checked_sub(1) {

@@ -66,6 +66,7 @@ pub use payload::RawPayload;
 pub use publish_options::PublishOptions;
 pub use retention::{Retention, TopicSettings};
 pub use retry::RetryPolicy;
+pub(crate) use sweep::{MAX_NOTE, MAX_OPERATOR};
 pub use sweep::{Selection, SkipReason, Sweep, SweepAction};
 pub use timestamp::Timestamp;
 pub(crate) use timestamp::hour_name;

@@ -16,6 +16,12 @@ use super::pace::Pace;
 /// A failure limit applies from this many redriven messages on: a share of fewer says nothing.
 const FEW: u64 = 20;
 
+/// The most bytes of an operator's name.
+pub(crate) const MAX_OPERATOR: usize = 200;
+
+/// The most bytes of a note.
+pub(crate) const MAX_NOTE: usize = 2_000;
+
 /// What a sweep does to dead letters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -93,6 +99,7 @@ pub struct Sweep {
     pub(crate) failure_limit: Option<f64>,
     pub(crate) operator: String,
     pub(crate) watermark: Option<EntryId>,
+    pub(crate) note: String,
 }
 
 impl Sweep {
@@ -110,6 +117,7 @@ impl Sweep {
             failure_limit: None,
             operator: String::new(),
             watermark: None,
+            note: String::new(),
         }
     }
 
@@ -153,6 +161,12 @@ impl Sweep {
         self
     }
 
+    /// Adds a note to the journal, such as the number of a ticket; at most 2,000 bytes.
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into();
+        self
+    }
+
     /// Takes no dead letter with a greater id, however many die before the sweep begins. A page that
     /// asks for confirmation passes the id that its preview showed, see
     /// [`PlannedSweep::watermark`](crate::dead_letters::PlannedSweep::watermark). Default: the newest
@@ -178,8 +192,8 @@ impl Sweep {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`]: a failure limit outside 0 to 1 or without a rate, a rate of 0, or
-    /// an operator's name of more than 200 bytes.
+    /// [`ErrorKind::Invalid`]: a failure limit outside 0 to 1 or without a rate, a rate of 0, an
+    /// operator's name of more than 200 bytes, or a note of more than 2,000 bytes.
     pub fn validate(&self) -> Result<(), Error> {
         let invalid = |what, rule: &str| Err(Error::new(ErrorKind::Invalid, what, rule));
         match (self.failure_limit, self.rate) {
@@ -191,7 +205,10 @@ impl Sweep {
                 "needs a rate: without one the sweep moves all before the first can die again",
             ),
             _ if matches!(self.rate, Some((0, _))) => invalid("rate", "must be at least 1"),
-            _ if self.operator.len() > 200 => invalid("operator", "must be at most 200 bytes"),
+            _ if self.operator.len() > MAX_OPERATOR => {
+                invalid("operator", "must be at most 200 bytes")
+            }
+            _ if self.note.len() > MAX_NOTE => invalid("note", "must be at most 2,000 bytes"),
             _ => Ok(()),
         }
     }

@@ -104,7 +104,7 @@ impl Topics {
             .iter()
             .filter(|one| one.idle_for < Self::LIVE_WITHIN);
         let live_consumers = live.count() as u64;
-        let (next, more) = self.entries_from(topic, to).await?;
+        let (next, more) = self.count_from(topic, to).await?;
         let planned = PlannedReset {
             topic: topic.clone(),
             status,
@@ -118,7 +118,7 @@ impl Topics {
     }
 
     /// How many entries a topic holds from a place on, and whether there are more.
-    async fn entries_from(&self, topic: &Topic, to: ResetTo) -> Result<(u64, bool), Error> {
+    async fn count_from(&self, topic: &Topic, to: ResetTo) -> Result<(u64, bool), Error> {
         let at = Partition::of(topic);
         let first = match to {
             ResetTo::End => return Ok((0, false)),

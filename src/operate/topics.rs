@@ -164,6 +164,39 @@ impl Topics {
         Ok(self.read(topic, entries))
     }
 
+    /// Reads up to `max` entries of a topic before an id, or before the end, newest first. Consumes
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn entries_before(
+        &self,
+        topic: &Topic,
+        before: Option<EntryId>,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        let log = self.store.log();
+        let entries = log.browse_back(&Partition::of(topic), before, max).await?;
+        Ok(self.read(topic, entries))
+    }
+
+    /// Reads up to `max` entries of a topic from an id on, oldest first. Consumes nothing.
+    ///
+    /// [`EntryId::first_of`] is the id to start at a time.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn entries_from(
+        &self,
+        topic: &Topic,
+        from: EntryId,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        self.entries_after(topic, from.before(), max).await
+    }
+
     /// Reads the newest entries of a topic, up to `max`, oldest first. Consumes nothing.
     ///
     /// To continue, call [`entries_after`](Self::entries_after) with the last id.

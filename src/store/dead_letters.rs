@@ -171,6 +171,14 @@ role! {
             at: &'a GroupAt, operation: Uuid, result: &'a str,
         ) -> ();
 
+        /// The notes of the group by name, sorted. A name and a note are texts of the caller.
+        fn notes as Notes(at: &'a GroupAt) -> Vec<(String, String)>;
+
+        /// Writes a note over an earlier one of the same name, or removes it.
+        fn set_note as SetNote(
+            at: &'a GroupAt, name: &'a str, note: Option<&'a str>,
+        ) -> ();
+
         /// The operations in the group's journal, oldest first.
         fn journal as Journal(at: &'a GroupAt) -> Vec<JournalRow>;
     }

@@ -59,6 +59,11 @@ role! {
             at: &'a Partition, after: Option<EntryId>, max: usize,
         ) -> Vec<(EntryId, Fields)>;
 
+        /// Entries before an id, or before the end, newest first, up to `max`.
+        fn browse_back as BrowseBack(
+            at: &'a Partition, before: Option<EntryId>, max: usize,
+        ) -> Vec<(EntryId, Fields)>;
+
         /// The newest entries, up to `max`, oldest first.
         fn latest as Latest(at: &'a Partition, max: usize) -> Vec<(EntryId, Fields)>;
 

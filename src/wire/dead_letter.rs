@@ -89,6 +89,8 @@ impl Head<'_> {
             error: form.6,
             attempts: form.7,
             redriven: form.8,
+            // A head with another text here is unreadable as a whole, see `into_head`.
+            redriven_by: id(form.9).ok().flatten(),
         }
     }
 }

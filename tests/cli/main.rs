@@ -17,6 +17,7 @@ mod interop;
 mod look;
 mod metrics;
 mod newest;
+mod notes;
 mod operate;
 mod operators;
 mod print;

@@ -295,6 +295,27 @@ impl DeadLetters for MemoryAdapter {
         })
     }
 
+    fn notes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<(String, String)>, Error>> {
+        turn(move || Ok(self.in_group(at, |group| group.notes.clone().into_iter().collect())))
+    }
+
+    fn set_note<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        name: &'a str,
+        note: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        turn(move || {
+            self.in_group(at, |group| {
+                match note {
+                    Some(note) => group.notes.insert(name.to_owned(), note.to_owned()),
+                    None => group.notes.remove(name),
+                };
+            });
+            Ok(())
+        })
+    }
+
     fn journal<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<JournalRow>, Error>> {
         turn(move || Ok(self.in_group(at, |group| group.journal.values().cloned().collect())))
     }

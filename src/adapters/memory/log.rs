@@ -91,6 +91,22 @@ impl Log for MemoryAdapter {
         })
     }
 
+    fn browse_back<'a>(
+        &'a self,
+        at: &'a Partition,
+        before: Option<EntryId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
+        turn(move || {
+            Ok(self.with(|space| {
+                let Some(state) = space.topics.get(at.topic()) else {
+                    return Vec::new();
+                };
+                state.log.before(before).take(max).cloned().collect()
+            }))
+        })
+    }
+
     fn latest<'a>(
         &'a self,
         at: &'a Partition,

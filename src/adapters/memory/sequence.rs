@@ -61,6 +61,14 @@ impl Sequence {
         self.entries.range(self.entries.len().saturating_sub(max)..)
     }
 
+    /// Entries before an id, or all, newest first.
+    pub(super) fn before(&self, id: Option<EntryId>) -> impl Iterator<Item = &(EntryId, Fields)> {
+        let end = id.map_or(self.entries.len(), |id| {
+            self.entries.partition_point(|(known, _)| *known < id)
+        });
+        self.entries.range(..end).rev()
+    }
+
     /// How many entries there are from an id on.
     pub(super) fn len_from(&self, id: EntryId) -> u64 {
         let before = self.entries.partition_point(|(known, _)| *known < id);

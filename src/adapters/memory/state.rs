@@ -122,6 +122,8 @@ pub(super) struct GroupState {
     last_dead: EntryId,
     /// Operators' changes to its dead letters.
     pub(super) journal: BTreeMap<Uuid, JournalRow>,
+    /// Operators' notes, by name.
+    pub(super) notes: BTreeMap<String, String>,
     /// The identities of restored dead letters, and the ids that they got.
     pub(super) restored: BTreeMap<String, EntryId>,
     /// Zero until a consumer sets one.

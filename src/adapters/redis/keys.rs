@@ -16,6 +16,7 @@
 //! | `{shop:orders}:group:billing:dead:causes` | hash | dead letters by reason and fingerprint | as the heads |
 //! | `{shop:orders}:group:billing:dead:uncounted` | hash | sums of removed dead letters that these two still count | until a later removal subtracts them |
 //! | `{shop:orders}:group:billing:dead:restored` | hash | identities of restored dead letters | for ever |
+//! | `{shop:orders}:group:billing:dead:notes` | hash | operators' notes on causes, by fingerprint | until removed |
 //! | `{shop:orders}:group:billing:journal` | hash | operators' actions on the dead letters | the newest 100 |
 //! | `{shop:orders}:session:<consumer>` | string | the number of a consumer's last call of effects, and its answer | a day after the call |
 //! | `{shop}:session:<id>` | string | the same of a container's effects without a delivery | a day after the call |
@@ -129,6 +130,10 @@ impl Keys {
         self.of_group(at, "dead:restored")
     }
 
+    pub(super) fn dead_notes(&self, at: &GroupAt) -> String {
+        self.of_group(at, "dead:notes")
+    }
+
     pub(super) fn journal(&self, at: &GroupAt) -> String {
         self.of_group(at, "journal")
     }
@@ -210,6 +215,7 @@ mod tests {
             keys.dead_causes(&at),
             keys.dead_uncounted(&at),
             keys.dead_restored(&at),
+            keys.dead_notes(&at),
             keys.journal(&at),
         ];
         for name in names {

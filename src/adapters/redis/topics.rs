@@ -113,6 +113,7 @@ impl RedisAdapter {
             .key(self.keys.dead_restored(at))
             .key(self.keys.dead_uncounted(at))
             .key(self.keys.journal(at))
+            .key(self.keys.dead_notes(at))
             .key(self.keys.meta(&at.partition))
             .arg(at.group.as_str())
             .arg(whole_millis(quiet))

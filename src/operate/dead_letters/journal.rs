@@ -29,6 +29,8 @@ pub struct JournalEntry {
     pub reset_to: Option<String>,
     /// Who ran the operation, as the caller named the operator.
     pub operator: String,
+    /// The operator's note; empty without one.
+    pub note: String,
     /// The dead letters that the operation selected; `None` for more than 1,000 ids.
     pub selection: Option<Selection>,
     /// When the operation began, by the clock of the process that began it.
@@ -80,6 +82,8 @@ pub(super) struct Order {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(rename = "stopShare")]
     failure_limit: Option<f64>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    note: String,
 }
 
 impl Order {
@@ -104,6 +108,7 @@ impl Order {
             rate: sweep.rate.map(|(rate, _)| rate),
             ramp_millis: sweep.rate.map_or(0, |(_, ramp)| ramp.as_millis() as u64),
             failure_limit: sweep.failure_limit,
+            note: sweep.note.clone(),
         }
     }
 
@@ -153,6 +158,7 @@ impl Order {
             failure_limit: self.failure_limit,
             operator: self.by.clone(),
             watermark: None,
+            note: self.note.clone(),
         })
     }
 }
@@ -181,6 +187,7 @@ pub(crate) fn journal_entry(row: JournalRow) -> Option<JournalEntry> {
         reset_to: order.reset_to,
         action: order.action,
         operator: order.by,
+        note: order.note,
         taken: row.taken,
         cursor: row.cursor,
         result: row.result,
@@ -197,7 +204,9 @@ mod tests {
         let id = |text: &str| text.parse::<EntryId>().unwrap();
         let filter = DeadLetterFilter::default().with_tenant("acme");
         for sweep in [
-            Sweep::redrive(filter.clone()).with_operator("ann"),
+            Sweep::redrive(filter.clone())
+                .with_operator("ann")
+                .with_note("OPS-7"),
             Sweep::publish(Topic::new("other").unwrap(), filter.clone()),
             Sweep::purge(vec![id("1-2"), id("3-4")]),
             Sweep::redrive(filter)

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::domain::{Cause, CountBy, EntryId, Error, Group, Timestamp, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
+use crate::operate::dead_letters::notes::CauseNote;
 
 /// One cause of a group's dead letters, with a dead letter to look at.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -23,6 +24,8 @@ pub struct CauseSummary {
     pub last_died: Option<Timestamp>,
     /// The id of a dead letter that exists; `None` when neither the first nor the last does.
     pub sample: Option<EntryId>,
+    /// An operator's note on it.
+    pub note: Option<CauseNote>,
 }
 
 /// The most frequent causes of a group's dead letters.
@@ -72,6 +75,11 @@ impl DeadLetters {
         let ends = causes.iter().flat_map(|cause| [cause.last, cause.first]);
         let ends: Vec<EntryId> = ends.collect();
         let found = self.get(topic, group, &ends).await?;
+        let notes = self.notes(topic, group).await?;
+        let note = |cause: &Cause| {
+            let mut notes = notes.iter();
+            notes.find(|note| note.fingerprint == cause.fingerprint)
+        };
         let exists = |id: &EntryId| found.iter().any(|letter| letter.id == *id);
         let summary = |cause: Cause| CauseSummary {
             topic: topic.clone(),
@@ -79,6 +87,7 @@ impl DeadLetters {
             first_died: cause.first.time(),
             last_died: cause.last.time(),
             sample: [cause.last, cause.first].into_iter().find(exists),
+            note: note(&cause).cloned(),
             cause,
         };
         Ok(GroupSummary {

@@ -1,5 +1,7 @@
 //! Dead letters: kept, counted, taken out, put in.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -330,6 +332,44 @@ pub async fn an_exported_dead_letter_is_imported_once<S: Subject>(subject: &S) {
             "it is there already"
         );
     }
+}
+
+/// > The notes of the group by name, sorted.
+/// > A name and a note are texts of the caller.
+/// > Writes a note over an earlier one of the same name, or removes it.
+pub async fn notes_are_kept_by_name<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let (dead_letters, at) = (stage.dead_letters(), &stage.at);
+    let notes = async || dead_letters.notes(at).await.must("reading");
+    assert_eq!(notes().await, []);
+    let write = async |name, note| {
+        let written = dead_letters.set_note(at, name, note).await;
+        written.must("writing");
+    };
+    let pairs = |pairs: &[(&str, &str)]| {
+        let owned = |(name, note): &(&str, &str)| ((*name).to_owned(), (*note).to_owned());
+        pairs.iter().map(owned).collect::<Vec<_>>()
+    };
+    write("b # \u{1b}", Some("two\nlines")).await;
+    write("a", Some("first")).await;
+    write("", Some("no name")).await;
+    write("a", Some("second")).await;
+    let expected = pairs(&[
+        ("", "no name"),
+        ("a", "second"),
+        ("b # \u{1b}", "two\nlines"),
+    ]);
+    assert_eq!(notes().await, expected);
+    let other = GroupAt::of(&stage.topic, &group("other"));
+    assert_eq!(dead_letters.notes(&other).await.must("reading"), []);
+    for name in ["a", "", "nobody"] {
+        write(name, None).await;
+    }
+    assert_eq!(notes().await, pairs(&[("b # \u{1b}", "two\nlines")]));
+    let removed = stage.store.topics().remove_group(at, Duration::ZERO, true);
+    assert!(removed.await.must("removing").must("the group").removed);
+    stage.create(&stage.at.group).await;
+    assert_eq!(notes().await, [], "they go with their group");
 }
 
 /// > Writes the order of an operation into the group's journal, which keeps the newest

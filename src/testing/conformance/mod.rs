@@ -220,6 +220,7 @@ macro_rules! conformance {
             a_purge_is_final,
             each_dead_letter_is_moved_once,
             an_exported_dead_letter_is_imported_once,
+            notes_are_kept_by_name,
             the_journal_lists_the_operations,
             a_dead_letter_carries_its_history,
         );
@@ -227,6 +228,7 @@ macro_rules! conformance {
             a_redriven_message_starts_over_in_its_group,
             a_sweep_moves_the_matching_dead_letters,
             a_plan_moves_what_its_preview_showed,
+            causes_and_operations_have_notes,
             a_sweep_of_a_time_range_reads_only_that_range,
             a_sweep_ends_when_every_message_dies_again,
             a_sweep_stops_when_too_many_die_again,

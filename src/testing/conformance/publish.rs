@@ -58,6 +58,7 @@ pub async fn entries_keep_every_byte<S: Subject>(subject: &S) {
 }
 
 /// > Entries after an id, oldest first, up to `max`.
+/// > Entries before an id, or before the end, newest first, up to `max`.
 /// > The newest entries, up to `max`, oldest first.
 /// > The newest entry's id, if there is one.
 pub async fn a_log_can_be_read_in_pages<S: Subject>(subject: &S) {
@@ -90,6 +91,16 @@ pub async fn a_log_can_be_read_in_pages<S: Subject>(subject: &S) {
         let last: Vec<_> = last.into_iter().map(|(id, _)| id).collect();
         assert_eq!(last, ids[ids.len().saturating_sub(max)..]);
     }
+    let (mut seen, mut before) = (Vec::new(), None);
+    loop {
+        let page = store.log().browse_back(stage.partition(), before, 10).await;
+        let page = page.must("browsing back");
+        let Some((last, _)) = page.last() else { break };
+        before = Some(*last);
+        seen.extend(page.iter().map(|(id, _)| *id));
+    }
+    seen.reverse();
+    assert_eq!(seen, ids);
     assert_eq!(stage.status().await.lag, 25, "looking consumes nothing");
 }
 

@@ -199,6 +199,56 @@ pub async fn a_plan_moves_what_its_preview_showed<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
+/// Operators' notes, and the messages of an operation that died again.
+pub async fn causes_and_operations_have_notes<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let _failing = stage.failing(quick(1)).await;
+    stage.dead(4).await;
+    let (dead, topic, group) = (stage.container.dead_letters(), &stage.topic, &stage.group);
+    let even = everything().with_error("on fire, 0").must("a filter");
+    let sweep = Sweep::redrive(even).with_note("OPS-7: mended");
+    let operation = stage.sweep(sweep).await.operation;
+    stage
+        .until("both to die again", async || {
+            (stage.letters().await.len() == 4).then_some(())
+        })
+        .await;
+    let again = everything().with_redriven_by(operation);
+    let page = dead.list_newest(topic, group, &again, None, 10).await;
+    let page = page.must("listing").items;
+    assert_eq!(page.len(), 2);
+    assert!(
+        page.iter()
+            .all(|(_, one)| one.redriven_by == Some(operation))
+    );
+    let other = everything().with_redriven_by(Uuid::nil());
+    let none = dead.list(topic, group, &other, None, 10).await;
+    assert_eq!(none.must("listing").items.len(), 0);
+    let journal = dead.journal(topic, group).await.must("the journal");
+    assert_eq!(journal[0].note, "OPS-7: mended");
+
+    let summary = async || {
+        dead.summary(topic, group, 10)
+            .await
+            .must("a summary")
+            .causes
+    };
+    let cause = summary().await.remove(0).cause.fingerprint;
+    let note = async |text: &str| dead.set_note(topic, group, &cause, text, "ann").await;
+    note(" the bank is down \n").await.must("a note");
+    let shown = summary().await.remove(0).note.must("the note");
+    assert_eq!(
+        (&*shown.text, &*shown.operator),
+        ("the bank is down", "ann")
+    );
+    assert_eq!(shown.fingerprint, cause);
+    let refused = note(&"x".repeat(2_001)).await.map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::Invalid));
+    note(" ").await.must("no note");
+    assert_eq!(summary().await.remove(0).note, None);
+    stage.finish().await;
+}
+
 /// A sweep of a time is about those that died in it, and counts no others.
 pub async fn a_sweep_of_a_time_range_reads_only_that_range<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;

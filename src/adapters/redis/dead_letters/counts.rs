@@ -123,6 +123,7 @@ mod tests {
                         error: "",
                         attempts: 1,
                         redriven: 0,
+                        redriven_by: None,
                     };
                     sums.count(EntryId::default(), head, number);
                 }

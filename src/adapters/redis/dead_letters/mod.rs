@@ -3,6 +3,7 @@
 mod counts;
 mod journal;
 mod move_out;
+mod notes;
 mod search;
 
 use std::collections::HashMap;
@@ -305,6 +306,19 @@ impl DeadLetters for RedisAdapter {
         result: &'a str,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.write_end(at, operation, result))
+    }
+
+    fn notes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<(String, String)>, Error>> {
+        Box::pin(self.read_notes(at))
+    }
+
+    fn set_note<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        name: &'a str,
+        note: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.write_note(at, name, note))
     }
 
     fn journal<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<JournalRow>, Error>> {

@@ -157,28 +157,38 @@ impl RedisAdapter {
             .await
     }
 
-    async fn latest_entries(
+    async fn entries_before(
         &self,
         at: &Partition,
+        before: Option<EntryId>,
         max: usize,
     ) -> Result<Vec<(EntryId, Fields)>, Error> {
         let log = self.keys.log(at);
+        let from = before.map_or_else(|| "+".to_owned(), |id| format!("({id}"));
         self.net
             .run("latest entries", &log, async |connection| {
                 let reply: Value = redis::cmd("XREVRANGE")
                     .arg(&log)
-                    .arg("+")
+                    .arg(from)
                     .arg("-")
                     .arg("COUNT")
                     .arg(max)
                     .query_async(connection)
                     .await?;
-                let mut entries = reply::entries(reply)?;
-                entries.reverse();
-                Ok(entries)
+                reply::entries(reply)
             })
             .await
             .map_err(|e| e.on(at.to_string()))
+    }
+
+    async fn latest_entries(
+        &self,
+        at: &Partition,
+        max: usize,
+    ) -> Result<Vec<(EntryId, Fields)>, Error> {
+        let mut entries = self.entries_before(at, None, max).await?;
+        entries.reverse();
+        Ok(entries)
     }
 
     async fn newest_entry(&self, at: &Partition) -> Result<Option<EntryId>, Error> {
@@ -224,6 +234,15 @@ impl Log for RedisAdapter {
         max: usize,
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
         Box::pin(self.browse_log(at, after, max))
+    }
+
+    fn browse_back<'a>(
+        &'a self,
+        at: &'a Partition,
+        before: Option<EntryId>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
+        Box::pin(self.entries_before(at, before, max))
     }
 
     fn latest<'a>(

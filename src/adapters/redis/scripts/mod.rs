@@ -219,7 +219,7 @@ scripts! {
     dead_subtract = "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 3, args 2, item 2;
     group_create = "group_create.lua", keys 2, args 2, item 0;
     group_lease = "group_lease.lua" on "lib/types.lua" and "lib/groups.lua", keys 3, args 3, item 0;
-    group_remove = "group_remove.lua" on "lib/groups.lua", keys 12, args 3, item 0;
+    group_remove = "group_remove.lua" on "lib/groups.lua", keys 13, args 3, item 0;
     group_reset = "group_reset.lua" on "lib/groups.lua", keys 2, args 4, item 0;
     group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 3, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;

@@ -132,12 +132,7 @@ fn place(text: &str) -> Result<ResetTo, String> {
         return Ok(ResetTo::Entry(id));
     }
     let time = moment(text).map_err(|rule| format!("{rule}; or beginning, end, or an id"))?;
-    let millis = u64::try_from(time.as_millis()).unwrap_or(0);
-    let first = EntryId {
-        millis,
-        sequence: 0,
-    };
-    Ok(ResetTo::Entry(first))
+    Ok(ResetTo::Entry(EntryId::first_of(time)))
 }
 
 #[cfg(test)]

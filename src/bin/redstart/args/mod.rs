@@ -22,7 +22,7 @@ use crate::settings::{NamespaceAccess, Settings};
 
 pub(crate) use dead::{
     By, DeadAction, DeadArgs, DeadListArgs, EditArgs, ExportArgs, ImportArgs, JournalArgs,
-    PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs, ShowArgs, SummaryArgs, WatchArgs,
+    NoteArgs, PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs, ShowArgs, SummaryArgs, WatchArgs,
 };
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use format::Format;
@@ -118,7 +118,7 @@ impl Command {
             Self::Dead(args) => match &args.action {
                 DeadAction::Redrive(args) => !args.dry_run,
                 DeadAction::Purge(args) => !args.dry_run,
-                DeadAction::Edit(_) | DeadAction::Import(_) => true,
+                DeadAction::Edit(_) | DeadAction::Import(_) | DeadAction::Note(_) => true,
                 DeadAction::Summary(_)
                 | DeadAction::List(_)
                 | DeadAction::Show(_)

@@ -46,6 +46,7 @@ pub(crate) enum DeadAction {
     Import(ImportArgs),
     Watch(WatchArgs),
     Journal(JournalArgs),
+    Note(NoteArgs),
 }
 
 impl DeadAction {
@@ -58,7 +59,8 @@ impl DeadAction {
             | Self::Show(_)
             | Self::Edit(_)
             | Self::Watch(_)
-            | Self::Journal(_) => false,
+            | Self::Journal(_)
+            | Self::Note(_) => false,
         }
     }
 
@@ -67,9 +69,12 @@ impl DeadAction {
         match self {
             Self::Export(args) => args.out.is_none(),
             Self::Summary(_) | Self::List(_) | Self::Watch(_) | Self::Journal(_) => true,
-            Self::Show(_) | Self::Redrive(_) | Self::Edit(_) | Self::Purge(_) | Self::Import(_) => {
-                false
-            }
+            Self::Show(_)
+            | Self::Redrive(_)
+            | Self::Edit(_)
+            | Self::Purge(_)
+            | Self::Import(_)
+            | Self::Note(_) => false,
         }
     }
 }
@@ -88,8 +93,8 @@ Examples:
   redstart dead summary --json | jq -r 'max_by(.count).fingerprint'
 
 With --json: one array of {\"topic\",\"group\",\"reason\",\"fingerprint\",\"count\",\"first\",\"last\",
-\"firstDied\",\"lastDied\",\"sample\"}; sample is the id of a dead letter of this cause, or null. With
---by: one array of {\"topic\",\"group\",\"name\",\"count\"}."
+\"firstDied\",\"lastDied\",\"sample\",\"note\":{\"fingerprint\",\"text\",\"operator\",\"written\"}}; sample is
+the id of a dead letter of this cause, or null, and note is null without one. With --by: one array of {\"topic\",\"group\",\"name\",\"count\"}."
 )]
 pub(crate) struct SummaryArgs {
     /// Count this topic only
@@ -250,6 +255,9 @@ pub(crate) struct PaceArgs {
     /// The operator's name for the journal [default: $USER or $LOGNAME, else `unknown`]
     #[arg(help_heading = HOW, long, value_name = "NAME")]
     pub(crate) operator: Option<String>,
+    /// A note for the journal, such as the number of a ticket
+    #[arg(help_heading = HOW, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) note: Option<String>,
 }
 
 /// Edit a dead letter and bring it back as a new message.
@@ -407,8 +415,8 @@ pub(crate) struct WatchArgs {
 The journal keeps the newest hundred operations. One without a result is running or interrupted:
 continue it with `redrive --resume`, a purge with `purge --resume`.
 
-With --json every line is {\"operation\",\"action\",\"to\",\"operator\",\"selection\",\"begun\",\"until\",
-\"taken\",\"cursor\",\"result\"}; a `groups reset` also has \"resetTo\".")]
+With --json every line is {\"operation\",\"action\",\"to\",\"operator\",\"note\",\"selection\",\"begun\",
+\"until\",\"taken\",\"cursor\",\"result\"}; a `groups reset` also has \"resetTo\".")]
 pub(crate) struct JournalArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
@@ -426,4 +434,36 @@ mod tests {
             assert!(percent(bad).is_err(), "{bad}");
         }
     }
+}
+
+/// Write a note on a cause, or remove it.
+#[derive(Debug, ClapArgs)]
+#[command(
+    long_about = "\
+Write a note on a cause, such as the number of a ticket, or remove it. `dead summary` shows it. A note
+stays when the last dead letter of its cause leaves, because the cause may come back.",
+    after_help = "\
+Examples:
+  redstart dead note orders billing --fingerprint 'connect #: refused' 'OPS-7: the bank is down'
+  redstart dead note orders billing --fingerprint 'connect #: refused' --remove"
+)]
+pub(crate) struct NoteArgs {
+    #[command(flatten)]
+    pub(crate) of: GroupOf,
+    /// The cause: the folded error, as `summary` shows it
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) fingerprint: String,
+    /// The note, in place of an earlier one
+    #[arg(
+        required_unless_present = "remove",
+        conflicts_with = "remove",
+        value_name = "NOTE"
+    )]
+    pub(crate) text: Option<String>,
+    /// Remove the note
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// The operator's name [default: $USER or $LOGNAME, else `unknown`]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) operator: Option<String>,
 }

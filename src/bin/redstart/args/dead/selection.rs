@@ -1,6 +1,8 @@
 //! The selection of dead letters on the command line.
 
 use clap::Args as ClapArgs;
+use uuid::Uuid;
+
 use redstart::{
     dead_letters::{DeadLetterFilter, Reason, Selection},
     envelope::{EntryId, Timestamp},
@@ -54,6 +56,9 @@ pub(crate) struct FilterArgs {
     /// Never redriven
     #[arg(long)]
     pub(crate) never_redriven: bool,
+    /// Died again after this operation brought them back
+    #[arg(long, value_name = "OPERATION", conflicts_with = "never_redriven")]
+    pub(crate) redriven_by: Option<Uuid>,
 }
 
 /// Ids, conditions, or all: exactly one of them.
@@ -123,6 +128,9 @@ impl FilterArgs {
         }
         if self.redriven || self.never_redriven {
             filter = filter.with_redriven(self.redriven);
+        }
+        if let Some(operation) = self.redriven_by {
+            filter = filter.with_redriven_by(operation);
         }
         Ok(filter)
     }

@@ -28,7 +28,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-fn lines(entry: &JournalEntry) -> [String; 3] {
+fn lines(entry: &JournalEntry) -> Vec<String> {
     let action = &entry.action;
     let operator = Some(&*entry.operator).filter(|name| !name.is_empty());
     let operator = operator.unwrap_or(UNKNOWN);
@@ -44,14 +44,14 @@ fn lines(entry: &JournalEntry) -> [String; 3] {
         _ => format!("running or interrupted; dead {command} --resume continues it"),
     };
     if let Some(to) = &entry.reset_to {
-        return [
+        return vec![
             format!("{}  {}", entry.id, entry.begun),
             format!("  reset to {to} by {operator}"),
             format!("  {}", entry.result.as_ref().unwrap_or(&open)),
         ];
     }
     let to = entry.to.as_ref().map(|to| format!(" to {to}"));
-    [
+    let mut lines = vec![
         format!("{}  {}", entry.id, entry.begun),
         format!(
             "  {action}{} by {operator}: {selection}",
@@ -62,5 +62,9 @@ fn lines(entry: &JournalEntry) -> [String; 3] {
             entry.taken,
             entry.result.as_ref().unwrap_or(&open)
         ),
-    ]
+    ];
+    if !entry.note.is_empty() {
+        lines.push(format!("  note: {}", entry.note));
+    }
+    lines
 }

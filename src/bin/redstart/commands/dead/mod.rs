@@ -5,6 +5,7 @@ mod export;
 mod import;
 mod journal;
 mod list;
+mod note;
 mod show;
 mod summary;
 mod sweep;
@@ -47,6 +48,7 @@ pub(super) async fn run(
         DeadAction::Import(args) => import::run(args, container, terminal).await,
         DeadAction::Watch(args) => watch::run(args, container, terminal).await,
         DeadAction::Journal(args) => journal::run(args, container, terminal).await,
+        DeadAction::Note(args) => note::run(args, container, terminal).await,
     }
 }
 

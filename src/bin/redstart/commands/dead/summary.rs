@@ -2,13 +2,14 @@
 
 use redstart::{
     Container, Group, Topic,
-    dead_letters::{CauseSummary, CountBy, CountSummary, DeadLetters},
+    dead_letters::{CauseNote, CauseSummary, CountBy, CountSummary, DeadLetters},
     envelope::EntryId,
 };
 
 use super::or_dash;
 use crate::args::{By, SummaryArgs};
 use crate::duration;
+use crate::escape;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -100,9 +101,16 @@ async fn by_cause(
             "{topic}/{group}: {} dead {letters}",
             summary.count
         ))?;
+        let notes: Vec<(String, CauseNote)> = notes_of(&summary.causes);
         let rows: Vec<Vec<String>> = summary.causes.into_iter().map(row).collect();
         let header = ["reason", "count", "first", "last", "sample", "error"];
         terminal.table(&header, &rows, 1..2)?;
+        for (error, note) in &notes {
+            let (text, operator) = (&note.text, &note.operator);
+            terminal.line(escape::text(&format!(
+                "note on {error}: {text} ({operator})"
+            )))?;
+        }
         if summary.rarer > 0 {
             let (rarer, causes) = match summary.rarer {
                 1 => (1, "cause"),
@@ -119,6 +127,18 @@ async fn by_cause(
         terminal.remark("no dead letters");
     }
     Ok(())
+}
+
+/// How many characters of an error stand before its note.
+const NOTED: usize = 40;
+
+/// Notes beside the beginning of the errors that they are about.
+fn notes_of(causes: &[CauseSummary]) -> Vec<(String, CauseNote)> {
+    let noted = causes.iter().filter_map(|one| {
+        let note = one.note.clone()?;
+        Some((escape::excerpt(&one.cause.fingerprint, NOTED), note))
+    });
+    noted.collect()
 }
 
 /// A cause for people, who read ages rather than times.

@@ -1,0 +1,55 @@
+//! `dead note`: an operator's note on a cause.
+
+use redstart::Container;
+use redstart::dead_letters::DeadLetters;
+
+use crate::args::{GroupOf, NoteArgs};
+use crate::escape;
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+pub(super) async fn run(
+    args: &NoteArgs,
+    container: &Container,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Failure> {
+    let dead = super::dead_letters_of(&args.of, container).await?;
+    let GroupOf { topic, group } = &args.of;
+    let fingerprint = fingerprint(args, &dead).await?;
+    let text = args.text.as_deref().unwrap_or_default();
+    let operator = super::operator(args.operator.as_deref());
+    let written = dead.set_note(topic, group, &fingerprint, text, &operator);
+    written.await.map_err(Failure::of_arguments)?;
+    if terminal.is_json() {
+        let notes = dead.notes(topic, group).await?;
+        let note = notes.iter().find(|note| note.fingerprint == fingerprint);
+        return Ok(terminal.json(&note)?);
+    }
+    let done = if text.trim().is_empty() {
+        "removed"
+    } else {
+        "written"
+    };
+    Ok(terminal.line(format_args!("note {done}"))?)
+}
+
+/// The fingerprint of the cause that `summary` shows in this form. A note on a cause that the group
+/// does not have would show nowhere.
+async fn fingerprint(args: &NoteArgs, dead: &DeadLetters) -> Result<String, Failure> {
+    let GroupOf { topic, group } = &args.of;
+    let given = args.fingerprint.as_str();
+    let is_given = |known: &str| known == given || escape::text(known) == given;
+    let causes = dead.causes(topic, group).await?;
+    let causes = causes.into_iter().map(|cause| cause.fingerprint);
+    let notes = dead.notes(topic, group).await?;
+    let notes = notes.into_iter().map(|note| note.fingerprint);
+    causes
+        .chain(notes)
+        .find(|known| is_given(known))
+        .ok_or_else(|| {
+            Failure::new(format!(
+                "{topic}/{group} has no dead letters with this fingerprint; `redstart dead summary \
+                 {topic} {group}` shows them"
+            ))
+        })
+}
