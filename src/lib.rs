@@ -61,6 +61,7 @@
 //! | [`dead_letters`] | dead letters: causes, lists, sweeps, export, import | operators |
 //! | [`doctor`], [`migrations`] | problems of the server and the namespace; the stored layout | operators |
 //! | [`memory`] | the store in this process's memory, and its clocks | tests, demos |
+//! | `console` (feature) | the operators' page, to mount into your own service | operators |
 //! | `asyncapi` (feature `schema`) | an AsyncAPI document from routers | readers of your topics |
 //! | `otel` (feature) | the propagator for OpenTelemetry | `main` |
 //! | `testing` (feature) | a test bus, handmade deliveries, faults, the conformance suite | tests |
@@ -97,6 +98,7 @@
 //! | `schema` | AsyncAPI documents, with JSON Schemas by `schemars` |
 //! | `testing` | the test kit for handlers and the conformance suite for adapters |
 //! | `otel` | traces through OpenTelemetry: a propagator for the header `traceparent` |
+//! | `console` | the operators' page, as a service of tower and as the command `redstart console` |
 //! | `cli` | the command-line tool `redstart`; the library does not use it |
 //!
 //! All features are off by default.
@@ -104,6 +106,8 @@
 mod adapters;
 mod api;
 mod bus;
+#[cfg(feature = "console")]
+pub mod console;
 pub mod container;
 mod domain;
 mod operate;
@@ -261,7 +265,7 @@ pub mod asyncapi {
 }
 
 #[doc(hidden)]
-pub use operate::views;
+pub use operate::{escape, hex, views};
 
 pub mod doctor {
     //! The doctor: problems of the server and the namespace, their causes and remedies.

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// Each folder with the folders that it may import, besides itself.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("domain", &[]),
     ("wire", &["domain"]),
     ("store", &["domain", "wire"]),
@@ -28,6 +28,10 @@ const LAYERS: [(&str, &[&str]); 10] = [
         &[
             "domain", "wire", "store", "api", "bus", "worker", "operate", "adapters",
         ],
+    ),
+    (
+        "console",
+        &["domain", "store", "api", "operate", "container"],
     ),
 ];
 

@@ -6,9 +6,11 @@
 
 pub(crate) mod dead_letters;
 pub(crate) mod doctor;
+pub mod escape;
 pub(crate) mod gauges;
 pub(crate) mod group_removal;
 pub(crate) mod group_reset;
+pub mod hex;
 pub(crate) mod housekeeping;
 pub(crate) mod in_flight;
 pub(crate) mod plan;

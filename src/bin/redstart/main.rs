@@ -5,9 +5,7 @@ mod args;
 mod commands;
 mod demo;
 mod duration;
-mod escape;
 mod failure;
-mod hex;
 mod priority;
 mod settings;
 mod table;
@@ -18,6 +16,8 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser as _};
+// The modules of the commands name them by `crate::`.
+use redstart::{escape, hex};
 
 use args::Args;
 use failure::{FAILED, Failure, USAGE, redact};

@@ -1,5 +1,7 @@
 //! The command line.
 
+#[cfg(feature = "console")]
+mod console;
 mod dead;
 mod doctor;
 pub(crate) mod format;
@@ -20,6 +22,8 @@ use redstart::Topic;
 use crate::demo::{DemoArgs, WorkerArgs};
 use crate::settings::{NamespaceAccess, Settings};
 
+#[cfg(feature = "console")]
+pub(crate) use console::{ConsoleAction, ConsoleArgs, Payloads, ServeArgs};
 pub(crate) use dead::{
     By, DeadAction, DeadArgs, DeadListArgs, EditArgs, ExportArgs, ImportArgs, JournalArgs,
     NoteArgs, PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs, ShowArgs, SummaryArgs, WatchArgs,
@@ -85,6 +89,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     Janitor(JanitorArgs),
     Metrics(MetricsArgs),
+    #[cfg(feature = "console")]
+    Console(Box<ConsoleArgs>),
     Print(PrintArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -132,6 +138,8 @@ impl Command {
                 MigrateAction::Status => false,
             },
             Self::Janitor(_) => true,
+            #[cfg(feature = "console")]
+            Self::Console(args) => !args.serve.read_only,
             Self::Tail(_)
             | Self::Topics(_)
             | Self::Health(_)
@@ -161,6 +169,8 @@ impl Command {
             Self::Dead(args) => args.action.only_shows(),
             Self::Retries(args) => matches!(args.action, RetriesAction::List(_)),
             Self::Migrate(args) => matches!(args.action, MigrateAction::Status),
+            #[cfg(feature = "console")]
+            Self::Console(_) => false,
             Self::Demo(_)
             | Self::DemoWorker(_)
             | Self::Publish(_)

@@ -1,5 +1,7 @@
 //! The commands. Each takes its arguments and a terminal.
 
+#[cfg(feature = "console")]
+mod console;
 mod dead;
 mod doctor;
 mod envelope_line;
@@ -55,6 +57,8 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
         Command::Doctor(args) => doctor::run(args, settings, terminal).await,
         Command::Janitor(args) => janitor::run(args, settings, terminal).await,
         Command::Metrics(args) => metrics::run(args, settings, terminal).await,
+        #[cfg(feature = "console")]
+        Command::Console(args) => console::run(args, settings, terminal).await,
         Command::Print(args) => print::run(args, settings, terminal),
         Command::Completions(args) => pages::completions(args, terminal),
         Command::Man(args) => pages::man(args, terminal),

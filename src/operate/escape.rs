@@ -21,7 +21,7 @@ fn is_unsafe(c: char) -> bool {
 }
 
 /// Plain text on one line: `\n`, `\t` and `\r` by their names, the others as `\u{…}`.
-pub(crate) fn text(raw: &str) -> String {
+pub fn text(raw: &str) -> String {
     let mut safe = String::with_capacity(raw.len());
     for c in raw.chars() {
         match c {
@@ -39,7 +39,7 @@ pub(crate) fn text(raw: &str) -> String {
 }
 
 /// The first `max` characters of a text, escaped, with a mark where it was cut.
-pub(crate) fn excerpt(raw: &str, max: usize) -> String {
+pub fn excerpt(raw: &str, max: usize) -> String {
     match raw.char_indices().nth(max) {
         Some((cut, _)) => format!("{}…", text(&raw[..cut])),
         None => text(raw),
@@ -48,7 +48,7 @@ pub(crate) fn excerpt(raw: &str, max: usize) -> String {
 
 /// JSON on one line: removes the space between tokens and writes unsafe characters in strings as
 /// `\uXXXX`. Numbers keep every digit, because nothing is parsed.
-pub(crate) fn json(raw: &str) -> String {
+pub fn json(raw: &str) -> String {
     let mut safe = String::with_capacity(raw.len());
     let (mut in_text, mut escaped) = (false, false);
     for c in raw.chars() {
@@ -71,7 +71,7 @@ pub(crate) fn json(raw: &str) -> String {
 }
 
 /// JSON text over several lines, indented, as safe as that of [`json`] and with every digit kept.
-pub(crate) fn json_lines(raw: &str) -> Vec<String> {
+pub fn json_lines(raw: &str) -> Vec<String> {
     let raw = json(raw);
     let (mut lines, mut line, mut depth) = (Vec::new(), String::new(), 0_usize);
     let (mut in_text, mut escaped) = (false, false);
@@ -129,7 +129,7 @@ fn push_json(safe: &mut String, c: char) {
 }
 
 /// Serializes a value as one safe line of JSON.
-pub(crate) fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, std::io::Error> {
+pub fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String, std::io::Error> {
     Ok(json(&serde_json::to_string(value)?))
 }
 

@@ -4,12 +4,12 @@
 const ROW: usize = 16;
 
 /// All bytes in one word.
-pub(crate) fn word(bytes: &[u8]) -> String {
+pub fn word(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Rows of sixteen bytes: the offset, the bytes in hexadecimal, and the printable ones as text.
-pub(crate) fn view(bytes: &[u8]) -> Vec<String> {
+pub fn view(bytes: &[u8]) -> Vec<String> {
     let line = |(at, row): (usize, &[u8])| {
         let mut codes = String::new();
         for (at, byte) in row.iter().enumerate() {

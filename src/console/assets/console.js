@@ -1,0 +1,68 @@
+"use strict";
+// Improves pages that work without it: live figures, copying, selection, local times, the scheme.
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const say = (text) => {
+    const said = document.getElementById("said");
+    if (said) said.textContent = text;
+  };
+
+  // Times in the browser's zone, with the time in UTC as the title.
+  const zone = (root) => {
+    for (const time of all("time[data-instant]", root)) {
+      const at = new Date(time.dateTime);
+      const pad = (value, width) => String(value).padStart(width, "0");
+      const day = `${at.getFullYear()}-${pad(at.getMonth() + 1, 2)}-${pad(at.getDate(), 2)}`;
+      const clock = [at.getHours(), at.getMinutes(), at.getSeconds()].map((one) => pad(one, 2)).join(":");
+      time.textContent = `${day} ${clock}.${pad(at.getMilliseconds(), 3)}`;
+    }
+  };
+
+  const copying = (root) => {
+    for (const button of all("[data-copy]", root)) {
+      button.hidden = false;
+      button.addEventListener("click", async () => {
+        const code = button.parentElement.querySelector("code");
+        try {
+          await navigator.clipboard.writeText(code.textContent);
+          say("Copied");
+        } catch {
+          getSelection().selectAllChildren(code);
+          say("Selected; press the keys that copy");
+        }
+      });
+    }
+  };
+
+  // The scheme: as the system has it, light, dark.
+  const theme = document.querySelector("[data-theme-switch]");
+  if (theme) {
+    const names = { "": "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+    const now = () => document.documentElement.dataset.scheme || "";
+    const label = () => { theme.textContent = names[now()]; };
+    theme.hidden = false;
+    label();
+    theme.addEventListener("click", () => {
+      const next = { "": "light", light: "dark", dark: "" }[now()];
+      if (next) document.documentElement.dataset.scheme = next;
+      else delete document.documentElement.dataset.scheme;
+      try {
+        if (next) localStorage.setItem("redstart-scheme", next);
+        else localStorage.removeItem("redstart-scheme");
+      } catch {
+        // Storage is off: the choice lasts for this page.
+      }
+      label();
+    });
+  }
+
+  // A box that selects all rows of its table.
+  for (const box of all("[data-select-all]")) {
+    const rows = all("input[type=checkbox][name=id]", box.closest("form"));
+    box.hidden = false;
+    box.addEventListener("change", () => { for (const row of rows) row.checked = box.checked; });
+  }
+
+  zone(document);
+  copying(document);
+})();

@@ -1,0 +1,186 @@
+//! The dead letters of a group that match a filter.
+
+use axum::extract::{Path, Query as Fields};
+use axum::response::{IntoResponse as _, Response};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::filter::FilterForm;
+use crate::console::failure::Failure;
+use crate::console::page::{Command, Page, ago, counted, excerpt, number, safe};
+use crate::console::visit::{Visit, id_of, pair_of};
+use crate::domain::{CountBy, DeadLetterSummary, EntryId, Error, Group, Timestamp, Topic};
+
+/// How many dead letters a page shows.
+const PAGE: usize = 50;
+
+/// How many types and tenants a page counts.
+const FACETS: usize = 8;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::console) struct Place {
+    /// The last id of the page before.
+    after: String,
+}
+
+pub(in crate::console) async fn page(
+    visit: Visit,
+    Path((topic, group)): Path<(String, String)>,
+    Fields(form): Fields<FilterForm>,
+    Fields(place): Fields<Place>,
+) -> Result<Response, Failure> {
+    let (topic, group) = pair_of(&topic, &group)?;
+    let status = visit.app.container.topics().group(&topic, &group).await?;
+    let address = visit.links().dead(&topic, &group);
+    let after = match place.after.as_str() {
+        "" => None,
+        id => Some(id_of(id)?),
+    };
+    let command = Command::new(&["dead", "list"]).arg(&topic).arg(&group);
+    let (rows, wrong) = match form.filter(visit.now()) {
+        Ok(filter) => {
+            let dead = visit.app.container.dead_letters();
+            let found = dead.list(&topic, &group, &filter, after, PAGE).await?;
+            (Some(found), None)
+        }
+        Err(rule) => (None, Some(rule)),
+    };
+    let body = html! {
+        @if let Some(rule) = &wrong { div.note.bad role="alert" { p { (safe(rule)) } } }
+        (form.show(&address))
+        @if form.is_empty() && after.is_none() { (facets(&visit, &topic, &group).await?) }
+        @if let Some(found) = &rows {
+            @if found.items.is_empty() {
+                (nothing(&visit, &topic, &group, &form, status.dead))
+            } @else {
+                (table(&visit, &topic, &group, &found.items))
+                @if let Some(next) = found.next {
+                    @let query = form.query().with("after", next.to_string());
+                    p { a href=(query.on(&address)) { "Next dead letters" } }
+                }
+            }
+        }
+        (form.on(command).show())
+    };
+    let page = Page::new(&visit, format!("Dead letters of {topic}/{group}"), body)
+        .under("Dead letters", visit.links().to("/dead"));
+    Ok(page.into_response())
+}
+
+fn nothing(visit: &Visit, topic: &Topic, group: &Group, form: &FilterForm, dead: u64) -> Markup {
+    html! {
+        div.empty {
+            @if form.is_empty() {
+                p { strong { "No dead letters." } " This group handled every message, or tries it again." }
+                p { a href=(visit.links().group(topic, group)) { "Go to the group" } }
+            } @else {
+                p { "None of " (counted(dead, "dead letter", "dead letters")) " matches this filter." }
+                p { a href=(visit.links().dead(topic, group)) { "Show all" } }
+            }
+        }
+    }
+}
+
+fn table(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+    items: &[(EntryId, DeadLetterSummary)],
+) -> Markup {
+    let now = visit.now();
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Dead letters" {
+            table {
+                caption { (counted(items.len() as u64, "dead letter", "dead letters")) " on this page" }
+                thead { tr {
+                    th scope="col" { "Id" } th scope="col" { "Died" } th scope="col" { "Reason" }
+                    th scope="col" { "Error" } th scope="col" { "Type" } th.n scope="col" { "Attempts" }
+                } }
+                tbody {
+                    @for (id, summary) in items { (row(visit, topic, group, *id, summary, now)) }
+                }
+            }
+        }
+    }
+}
+
+fn row(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+    id: EntryId,
+    summary: &DeadLetterSummary,
+    now: Timestamp,
+) -> Markup {
+    html! {
+        tr {
+            th scope="row" { a.mono href=(visit.links().letter(topic, group, id)) { (id) } }
+            td { @if let Some(time) = id.time() { (ago(time, now)) } }
+            td { span.badge { (summary.reason) } }
+            td.wrap { (excerpt(&summary.error, 300)) }
+            td.wrap {
+                (excerpt(&summary.message_type, 80))
+                @if let Some(tenant) = &summary.tenant { small { "tenant " (excerpt(tenant, 80)) } }
+            }
+            td.n {
+                (summary.attempts)
+                @if summary.redriven > 0 { small { "redriven " (summary.redriven) "×" } }
+            }
+        }
+    }
+}
+
+/// Counts by cause, type and tenant; each is a link to a filter.
+async fn facets(visit: &Visit, topic: &Topic, group: &Group) -> Result<Markup, Error> {
+    let dead = visit.app.container.dead_letters();
+    let address = visit.links().dead(topic, group);
+    let causes = dead.summary(topic, group, FACETS).await?.causes;
+    if causes.is_empty() {
+        return Ok(html! {});
+    }
+    let types = dead.summary_by(topic, group, CountBy::Type, FACETS).await?;
+    let tenants = dead
+        .summary_by(topic, group, CountBy::Tenant, FACETS)
+        .await?;
+    let by_type = |name: &str| FilterForm {
+        message_type: name.to_owned(),
+        ..FilterForm::default()
+    };
+    let by_tenant = |name: &str| FilterForm {
+        tenant: name.to_owned(),
+        no_tenant: if name.is_empty() {
+            "1".to_owned()
+        } else {
+            String::new()
+        },
+        ..FilterForm::default()
+    };
+    let item = |form: FilterForm, name: String, count: u64| {
+        html! { li { a href=(form.query().on(&address)) { (name) } span.n { (number(count)) } } }
+    };
+    Ok(html! {
+        div.facets {
+            section {
+                h3 { "Causes" }
+                ul { @for one in &causes {
+                    (item(FilterForm::of_cause(&one.cause), super::causes::title(&one.cause.fingerprint), one.cause.count))
+                } }
+            }
+            section {
+                h3 { "Types" }
+                ul { @for one in &types {
+                    @if one.name.is_empty() { li { span.soft { "(none)" } span.n { (number(one.count)) } } }
+                    @else { (item(by_type(&one.name), excerpt(&one.name, 80), one.count)) }
+                } }
+            }
+            section {
+                h3 { "Tenants" }
+                ul { @for one in &tenants {
+                    @let name = if one.name.is_empty() { "(none)".to_owned() } else { excerpt(&one.name, 80) };
+                    (item(by_tenant(&one.name), name, one.count))
+                } }
+            }
+        }
+    })
+}

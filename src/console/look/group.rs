@@ -1,0 +1,120 @@
+//! A group: its figures, its consumers, and when its messages died.
+
+use axum::extract::Path;
+use axum::response::{IntoResponse as _, Response};
+use maud::{Markup, html};
+
+use crate::console::failure::Failure;
+use crate::console::page::{Command, Page, bars, counted, duration, fact, facts, number, safe};
+use crate::console::visit::{Visit, pair_of};
+use crate::domain::{CountBy, Error, Group, Topic, hour_name};
+use crate::operate::topics::Topics;
+use crate::store::ConsumerStatus;
+
+pub(in crate::console) async fn page(
+    visit: Visit,
+    Path((topic, group)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let (topic, group) = pair_of(&topic, &group)?;
+    let region = region(&visit, &topic, &group).await?;
+    let command = Command::new(&["groups", "show"]).arg(&topic).arg(&group);
+    let body = html! {
+        div data-live="group" { (region) }
+        (command.show())
+    };
+    let page = Page::new(&visit, format!("{group} of {topic}"), body)
+        .under("Overview", visit.links().overview())
+        .under(topic.to_string(), visit.links().topic(&topic));
+    Ok(page.into_response())
+}
+
+/// Everything that changes while somebody looks.
+pub(in crate::console) async fn region(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+) -> Result<Markup, Failure> {
+    let topics = visit.app.container.topics();
+    let status = topics.group(topic, group).await?;
+    let ages = topics.ages(topic).await?;
+    let ages = ages.into_iter().find(|ages| ages.group == *group);
+    let consumers = topics.consumers(topic, group).await?;
+    let hours = hours(visit, topic, group).await?;
+    let links = visit.links();
+    Ok(html! {
+        (facts(html! {
+            (fact("Lag", html! { (number(status.lag)) " undelivered"
+                @if let Some(age) = ages.as_ref().and_then(|ages| ages.oldest_undelivered) {
+                    span.soft { ", the oldest for " (duration(age)) }
+                }
+            }))
+            (fact("In flight", html! { (number(status.in_flight))
+                @if let Some(age) = ages.as_ref().and_then(|ages| ages.oldest_in_flight) {
+                    span.soft { ", the longest for " (duration(age)) }
+                }
+            }))
+            (fact("Scheduled retries", html! {
+                a href=(links.retries(topic, group)) { (number(status.scheduled)) }
+            }))
+            (fact("Dead letters", html! {
+                a href=(links.dead(topic, group)) { (number(status.dead)) }
+            }))
+        }))
+        h2 { "Consumers" }
+        (consumer_table(&consumers))
+        @if status.dead > 0 {
+            h2 { "Dead letters by hour of death" }
+            (bars(&hours, "dead letters of the last 24 hours"))
+        }
+    })
+}
+
+fn consumer_table(consumers: &[ConsumerStatus]) -> Markup {
+    if consumers.is_empty() {
+        return html! {
+            div.empty { p { "No consumer has joined this group. Messages wait until a service subscribes." } }
+        };
+    }
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Consumers" {
+            table {
+                caption { (counted(consumers.len() as u64, "consumer", "consumers")) }
+                thead { tr {
+                    th scope="col" { "Consumer" } th scope="col" { "State" }
+                    th.n scope="col" { "In flight" } th.n scope="col" { "Quiet for" }
+                } }
+                tbody {
+                    @for one in consumers {
+                        tr {
+                            th scope="row" { span.mono { (safe(one.consumer.as_str())) } }
+                            td {
+                                @if one.idle_for <= Topics::LIVE_WITHIN { span.badge.good { "living" } }
+                                @else { span.badge { "gone" } }
+                            }
+                            td.n { (number(one.in_flight)) }
+                            td.n { (duration(one.idle_for)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The dead letters of the last 24 hours by hour, the oldest first, with hours of none.
+pub(in crate::console) async fn hours(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+) -> Result<Vec<(String, u64)>, Error> {
+    let dead = visit.app.container.dead_letters();
+    let counts = dead.counts(topic, group, CountBy::Hour).await?;
+    let now = u64::try_from(visit.now().as_millis()).unwrap_or(0) / 3_600_000;
+    let all = (now.saturating_sub(23)..=now).map(hour_name);
+    let all = all.map(|hour| {
+        let count = counts.iter().find(|(name, _)| *name == hour);
+        let count = count.map_or(0, |(_, count)| *count);
+        (hour, count)
+    });
+    Ok(all.collect())
+}

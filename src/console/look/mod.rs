@@ -1,0 +1,9 @@
+//! Pages that show a topic, a group, its retries, the journal, the doctor and the health.
+
+pub(super) mod doctor;
+pub(super) mod entry;
+pub(super) mod group;
+pub(super) mod health;
+pub(super) mod operations;
+pub(super) mod retries;
+pub(super) mod topic;

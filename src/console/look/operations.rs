@@ -1,0 +1,172 @@
+//! The journal: what operators did to groups and their dead letters.
+
+use axum::extract::Path;
+use axum::response::{IntoResponse as _, Response};
+use maud::{Markup, html};
+use uuid::Uuid;
+
+use crate::console::failure::Failure;
+use crate::console::page::{
+    Command, Page, ago, counted, excerpt, fact, facts, instant, number, safe,
+};
+use crate::console::visit::{Visit, pair_of};
+use crate::domain::{Error, Group, Topic};
+use crate::operate::dead_letters::JournalEntry;
+
+/// How many operations the list shows.
+const MOST: usize = 200;
+
+/// An operation with the group that it changed.
+pub(in crate::console) struct Listed {
+    pub(in crate::console) topic: Topic,
+    pub(in crate::console) group: Group,
+    pub(in crate::console) entry: JournalEntry,
+}
+
+/// The operations of all groups, the newest first.
+pub(in crate::console) async fn all(visit: &Visit) -> Result<Vec<Listed>, Error> {
+    let dead = visit.app.container.dead_letters();
+    let mut all = Vec::new();
+    for status in visit.app.container.topics().list().await? {
+        for group in status.groups {
+            for entry in dead.journal(&status.topic, &group.group).await? {
+                all.push(Listed {
+                    topic: status.topic.clone(),
+                    group: group.group.clone(),
+                    entry,
+                });
+            }
+        }
+    }
+    all.sort_by_key(|one| std::cmp::Reverse((one.entry.begun, one.entry.id)));
+    Ok(all)
+}
+
+pub(in crate::console) async fn page(visit: Visit) -> Result<Response, Failure> {
+    let all = all(&visit).await?;
+    let shown = &all[..all.len().min(MOST)];
+    let body = html! {
+        @if shown.is_empty() {
+            div.empty {
+                p { "No operations yet. The journal of a group keeps every redrive, purge and reset, with "
+                    "its operator." }
+                p { a href=(visit.links().to("/dead")) { "Go to the dead letters" } }
+            }
+        } @else {
+            (table(&visit, shown))
+        }
+        (Command::new(&["dead", "journal"]).arg("<topic>").arg("<group>").show())
+    };
+    Ok(Page::new(&visit, "Operations", body).into_response())
+}
+
+fn table(visit: &Visit, shown: &[Listed]) -> Markup {
+    let now = visit.now();
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Operations" {
+            table {
+                caption { (counted(shown.len() as u64, "operation", "operations")) ", the newest first" }
+                thead { tr {
+                    th scope="col" { "Begun" } th scope="col" { "Operation" } th scope="col" { "Group" }
+                    th scope="col" { "Selection" } th.n scope="col" { "Taken" } th scope="col" { "State" }
+                    th scope="col" { "By" }
+                } }
+                tbody {
+                    @for one in shown {
+                        tr {
+                            td { (ago(one.entry.begun, now)) }
+                            th scope="row" {
+                                a href=(visit.links().operation(&one.topic, &one.group, one.entry.id)) {
+                                    (one.entry.action)
+                                }
+                            }
+                            td { (one.topic) "/" (one.group) }
+                            td.wrap { (selection(&one.entry)) }
+                            td.n { (number(one.entry.taken)) }
+                            td { (state(&one.entry)) }
+                            td.wrap { (by(&one.entry)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn selection(entry: &JournalEntry) -> String {
+    let text = match (&entry.selection, &entry.reset_to) {
+        (_, Some(place)) => format!("to {place}"),
+        (Some(selection), None) => selection.to_string(),
+        (None, None) => "too many ids to keep".to_owned(),
+    };
+    excerpt(&text, 200)
+}
+
+fn by(entry: &JournalEntry) -> Markup {
+    html! {
+        @if entry.operator.is_empty() { span.soft { "unknown" } } @else { (safe(&entry.operator)) }
+    }
+}
+
+fn state(entry: &JournalEntry) -> Markup {
+    let result = entry.result.as_deref();
+    html! {
+        @match result {
+            None => span.badge.warn { "not ended" },
+            Some(text) if text.starts_with("stopped") => span.badge.warn { "stopped" },
+            Some(_) => span.badge.good { "done" },
+        }
+    }
+}
+
+pub(in crate::console) async fn one(
+    visit: Visit,
+    Path((topic, group, id)): Path<(String, String, String)>,
+) -> Result<Response, Failure> {
+    let (topic, group) = pair_of(&topic, &group)?;
+    let id: Uuid = id
+        .parse()
+        .map_err(|_| Failure::not_found("the id of an operation is a UUID"))?;
+    let region = region(&visit, &topic, &group, id).await?;
+    let command = Command::new(&["dead", "journal"]).arg(&topic).arg(&group);
+    let body = html! {
+        div data-live="operation" { (region) }
+        (command.show())
+    };
+    let page = Page::new(&visit, format!("Operation on {topic}/{group}"), body)
+        .under("Operations", visit.links().to("/operations"));
+    Ok(page.into_response())
+}
+
+/// Everything that changes while somebody looks.
+pub(in crate::console) async fn region(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+    id: Uuid,
+) -> Result<Markup, Failure> {
+    let entries = visit
+        .app
+        .container
+        .dead_letters()
+        .journal(topic, group)
+        .await?;
+    let entry = entries.into_iter().find(|entry| entry.id == id);
+    let entry =
+        entry.ok_or_else(|| Failure::not_found("the journal does not have this operation"))?;
+    Ok(facts(html! {
+        (fact("Operation", html! { (entry.action) " " code { (entry.id) } }))
+        (fact("State", state(&entry)))
+        (fact("Taken", html! { (number(entry.taken)) }))
+        (fact("By", by(&entry)))
+        (fact("Begun", instant(entry.begun)))
+        (fact("Group", html! { a href=(visit.links().group(topic, group)) { (topic) "/" (group) } }))
+        (fact("Selection", html! { (selection(&entry)) }))
+        @if let Some(until) = entry.until {
+            (fact("Up to", html! { code { (until) }
+                span.soft { ", the newest dead letter when it began" } }))
+        }
+        @if let Some(to) = &entry.to { (fact("Published to", html! { (to) })) }
+        @if let Some(result) = &entry.result { (fact("Result", html! { (safe(result)) })) }
+    }))
+}

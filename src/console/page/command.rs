@@ -1,0 +1,84 @@
+//! The command of the tool that does the same as a page.
+
+use maud::{Markup, html};
+
+use super::format::safe;
+
+/// A command line, built word by word.
+#[derive(Clone, Debug)]
+pub(in crate::console) struct Command(Vec<String>);
+
+impl Command {
+    /// A command of `redstart`.
+    pub(in crate::console) fn new(words: &[&str]) -> Self {
+        let words = words.iter().map(|word| (*word).to_owned());
+        Self(["redstart".to_owned()].into_iter().chain(words).collect())
+    }
+
+    /// Adds an argument.
+    pub(in crate::console) fn arg(mut self, word: impl ToString) -> Self {
+        self.0.push(word.to_string());
+        self
+    }
+
+    /// Adds an option with a value, where there is one.
+    pub(in crate::console) fn option(mut self, name: &str, value: Option<impl ToString>) -> Self {
+        if let Some(value) = value {
+            self.0.push(name.to_owned());
+            self.0.push(value.to_string());
+        }
+        self
+    }
+
+    /// Adds a flag, where it is set.
+    pub(in crate::console) fn flag(mut self, name: &str, set: bool) -> Self {
+        if set {
+            self.0.push(name.to_owned());
+        }
+        self
+    }
+
+    /// The line, quoted for a shell.
+    pub(in crate::console) fn line(&self) -> String {
+        let words = self.0.iter().map(|word| quote(word));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The line with a button that copies it.
+    pub(in crate::console) fn show(&self) -> Markup {
+        html! {
+            div.command {
+                span.hint { "Same as" }
+                code tabindex="0" { (safe(&self.line())) }
+                button.quiet type="button" data-copy hidden { "Copy" }
+            }
+        }
+    }
+}
+
+fn quote(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        let line = Command::new(&["dead", "list"])
+            .arg("orders")
+            .option("--error", Some("it's \"late\""))
+            .option("--tenant", Some(""))
+            .option("--type", None::<&str>)
+            .flag("--redriven", true)
+            .line();
+        let expected =
+            r#"redstart dead list orders --error 'it'\''s "late"' --tenant '' --redriven"#;
+        assert_eq!(line, expected);
+    }
+}

@@ -1,0 +1,11 @@
+//! The console by HTTP, without a browser: on the memory adapter and on a Redis server.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod hostile;
+mod mount;
+mod pages;
+mod server;
+mod site;

@@ -1,0 +1,211 @@
+//! Every page on both adapters.
+
+use redstart::dead_letters::DeadLetterFilter;
+use redstart::{Container, Envelope};
+
+use crate::site::{console, dies, get, in_memory, on_redis, retries};
+use crate::support::{Server, group, topic};
+
+#[tokio::test]
+async fn every_page_shows_its_figures_and_its_command_in_memory() {
+    every_page(in_memory().await).await;
+}
+
+#[tokio::test]
+async fn every_page_shows_its_figures_and_its_command_on_redis() {
+    let server = Server::start();
+    every_page(on_redis(&server).await).await;
+}
+
+async fn every_page(container: Container) {
+    dies(&container, 7).await;
+    retries(&container).await;
+    let idle = topic("idle");
+    let envelope = Envelope::new("tick", &1).unwrap();
+    container.bus().publish(&idle, &envelope).await.unwrap();
+    let console = console(&container);
+
+    let overview = get(&console, "/").await.ok().shows(&[
+        "billing",
+        "of <a href=\"/topics/orders\">orders</a>",
+        "7 this hour",
+        "next in",
+        "no group",
+        "redstart groups",
+        "<svg class=\"spark\"",
+    ]);
+    assert!(
+        overview.text.contains("href=\"/dead/orders/billing\">7<"),
+        "{}",
+        overview.text
+    );
+
+    get(&console, "/topics/orders").await.ok().shows(&[
+        "order.placed",
+        "the newest first",
+        "redstart tail orders --last 50",
+    ]);
+    get(&console, "/topics/idle")
+        .await
+        .ok()
+        .shows(&["none; messages wait for the first one"]);
+    let entries = container
+        .topics()
+        .latest(&topic("orders"), 1)
+        .await
+        .unwrap();
+    let newest = entries[0].id;
+    get(&console, &format!("/topics/orders/entries/{newest}"))
+        .await
+        .ok()
+        .shows(&["cart-6", "region", ">6<", "acme"]);
+    get(&console, &format!("/topics/orders?from={newest}"))
+        .await
+        .ok()
+        .shows(&["No entries after"]);
+    get(&console, "/topics/orders?from=1970-01-01T00:00:00Z")
+        .await
+        .ok()
+        .shows(&["the oldest first"]);
+    assert_eq!(get(&console, "/topics/orders?from=soon").await.status, 400);
+
+    get(&console, "/topics/orders/groups/billing")
+        .await
+        .ok()
+        .shows(&[
+            "7</a>",
+            "dead letters of the last 24 hours: 7 in total",
+            "redstart groups show orders billing",
+            "No consumer has joined",
+        ]);
+    get(&console, "/retries/mails/billing").await.ok().shows(&[
+        "the relay is away",
+        "in 59 min",
+        "redstart retries list mails billing",
+    ]);
+    get(&console, "/dead").await.ok().shows(&[
+        "no stock",
+        "2 causes",
+        "redstart dead summary",
+        "/dead/orders/billing?reason=rejected&amp;fingerprint=no%20stock",
+    ]);
+    get(&console, "/dead/orders/billing").await.ok().shows(&[
+        "7 dead letters",
+        "acme",
+        "globex",
+        "order.placed",
+        "redstart dead list orders billing",
+    ]);
+    let filtered = "/dead/orders/billing?error=DECLINED&tenant=acme";
+    let filtered = get(&console, filtered).await.ok().shows(&[
+        "2 dead letters",
+        "redstart dead list orders billing --error DECLINED --tenant acme",
+    ]);
+    assert!(!filtered.text.contains("no stock"), "{}", filtered.text);
+    get(&console, "/dead/orders/billing?error=nothing")
+        .await
+        .ok()
+        .shows(&["None of 7 dead letters"]);
+    get(&console, "/dead/orders/billing?since=soon")
+        .await
+        .ok()
+        .shows(&["or an age, such as 2h"]);
+
+    let dead = container.dead_letters();
+    let (on, of) = (topic("orders"), group("billing"));
+    let page = dead
+        .list(&on, &of, &DeadLetterFilter::default(), None, 1)
+        .await
+        .unwrap();
+    let id = page.items[0].0;
+    get(&console, &format!("/dead/orders/billing/{id}"))
+        .await
+        .ok()
+        .shows(&[
+            "Timeline",
+            "created",
+            "published",
+            "dead",
+            "cart-",
+            "region",
+            &format!("redstart dead show orders billing {id}"),
+        ]);
+    let file = get(&console, &format!("/dead/orders/billing/{id}/payload"))
+        .await
+        .ok();
+    assert_eq!(file.header("content-type"), "application/octet-stream");
+    assert!(
+        file.header("content-disposition")
+            .starts_with("attachment; filename=\"orders-billing-")
+    );
+
+    get(&console, "/operations")
+        .await
+        .ok()
+        .shows(&["No operations yet"]);
+    dead.redrive(&on, &of, &[id]).await.unwrap();
+    get(&console, "/doctor")
+        .await
+        .ok()
+        .shows(&["redstart doctor", "Findings, the worst first"]);
+    assert_eq!(get(&console, "/healthz").await.ok().text, "ok\n");
+    assert_eq!(get(&console, "/readyz").await.ok().text, "ready\n");
+}
+
+#[tokio::test]
+async fn pages_of_things_that_do_not_exist_say_so() {
+    let container = in_memory().await;
+    dies(&container, 1).await;
+    let console = console(&container);
+    for (path, part) in [
+        ("/nothing", "no page at this address"),
+        ("/topics/order", "did you mean orders?"),
+        ("/topics/orders/groups/biling", "did you mean billing?"),
+        ("/topics/a%20b", "no topic can have this name"),
+        ("/dead/orders/biling", "did you mean billing?"),
+        ("/dead/orders/billing/1-1", "does not have this dead letter"),
+        ("/dead/orders/billing/first", "an id has the form"),
+        ("/topics/orders/entries/1-1", "does not have this entry"),
+        ("/topics/orders/entries/0-0", "does not have this entry"),
+        ("/operations/orders/billing/1", "is a UUID"),
+    ] {
+        let answer = get(&console, path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(answer.text.contains(part), "{path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn the_first_page_of_a_new_namespace_says_what_to_do() {
+    let console = console(&in_memory().await);
+    get(&console, "/")
+        .await
+        .ok()
+        .shows(&["no topics yet", "redstart publish orders"]);
+    get(&console, "/dead")
+        .await
+        .ok()
+        .shows(&["No dead letters."]);
+}
+
+#[tokio::test]
+async fn a_list_goes_on_where_its_page_ends() {
+    let container = in_memory().await;
+    dies(&container, 60).await;
+    let console = console(&container);
+    let first = get(&console, "/dead/orders/billing")
+        .await
+        .ok()
+        .shows(&["50 dead letters"]);
+    let at = first
+        .text
+        .find("/dead/orders/billing?after=")
+        .expect("a link to the next page");
+    let next = first.text[at..].split('"').next().unwrap().to_owned();
+    let second = get(&console, &next).await.ok().shows(&["10 dead letters"]);
+    assert!(
+        !second.text.contains("Next dead letters"),
+        "{}",
+        second.text
+    );
+}
