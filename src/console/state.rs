@@ -1,7 +1,6 @@
 //! What all pages share.
 
 use crate::container::Container;
-use crate::operate::doctor::Doctor;
 
 use super::options::ConsoleOptions;
 use super::page::Links;
@@ -19,7 +18,7 @@ impl App {
     pub(super) fn new(container: Container, options: ConsoleOptions) -> Self {
         Self {
             links: Links::new(&options.base_path),
-            poll: Poll::new(container.clone(), Doctor::new(container.store())),
+            poll: Poll::new(container.clone(), container.doctor()),
             container,
             options,
         }

@@ -133,7 +133,7 @@ async fn large_and_deep_payloads_stay_small_pages() {
     let container = in_memory().await;
     let big = format!("\"{}\"", "x".repeat(900_000));
     let deep = format!("{}1{}", "[".repeat(60), "]".repeat(60));
-    let digits = "[123456789012345678901234567890,1.50,1e400]";
+    let digits = "[123456789012345678901234567890,1.25,1e400]";
     let mut pages = Vec::new();
     for text in [&*big, &deep, digits] {
         let payload = RawValue::from_string(text.to_owned()).unwrap();
@@ -164,7 +164,7 @@ async fn large_and_deep_payloads_stay_small_pages() {
     );
     let deep = &pages[1].text;
     assert!(deep.matches("<details").count() >= 30, "{deep}");
-    for part in ["123456789012345678901234567890", "1.50", "1e400"] {
+    for part in ["123456789012345678901234567890", "1.25", "1e400"] {
         assert!(pages[2].text.contains(part), "{part}");
     }
 }

@@ -94,12 +94,12 @@ async fn every_page(container: Container) {
         "acme",
         "globex",
         "order.placed",
-        "redstart dead list orders billing",
+        "redstart dead list --newest orders billing",
     ]);
     let filtered = "/dead/orders/billing?error=DECLINED&tenant=acme";
     let filtered = get(&console, filtered).await.ok().shows(&[
         "2 dead letters",
-        "redstart dead list orders billing --error DECLINED --tenant acme",
+        "redstart dead list --newest orders billing --error DECLINED --tenant acme",
     ]);
     assert!(!filtered.text.contains("no stock"), "{}", filtered.text);
     get(&console, "/dead/orders/billing?error=nothing")
@@ -199,12 +199,12 @@ async fn a_list_goes_on_where_its_page_ends() {
         .shows(&["50 dead letters"]);
     let at = first
         .text
-        .find("/dead/orders/billing?after=")
+        .find("/dead/orders/billing?before=")
         .expect("a link to the next page");
     let next = first.text[at..].split('"').next().unwrap().to_owned();
     let second = get(&console, &next).await.ok().shows(&["10 dead letters"]);
     assert!(
-        !second.text.contains("Next dead letters"),
+        !second.text.contains("Older dead letters"),
         "{}",
         second.text
     );

@@ -20,8 +20,8 @@ const FACETS: usize = 8;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in crate::console) struct Place {
-    /// The last id of the page before.
-    after: String,
+    /// The last id of the page before. The list goes from the newest to the oldest.
+    before: String,
 }
 
 pub(in crate::console) async fn page(
@@ -33,15 +33,19 @@ pub(in crate::console) async fn page(
     let (topic, group) = pair_of(&topic, &group)?;
     let status = visit.app.container.topics().group(&topic, &group).await?;
     let address = visit.links().dead(&topic, &group);
-    let after = match place.after.as_str() {
+    let before = match place.before.as_str() {
         "" => None,
         id => Some(id_of(id)?),
     };
-    let command = Command::new(&["dead", "list"]).arg(&topic).arg(&group);
+    let command = Command::new(&["dead", "list", "--newest"])
+        .arg(&topic)
+        .arg(&group);
     let (rows, wrong) = match form.filter(visit.now()) {
         Ok(filter) => {
             let dead = visit.app.container.dead_letters();
-            let found = dead.list(&topic, &group, &filter, after, PAGE).await?;
+            let found = dead
+                .list_newest(&topic, &group, &filter, before, PAGE)
+                .await?;
             (Some(found), None)
         }
         Err(rule) => (None, Some(rule)),
@@ -49,15 +53,15 @@ pub(in crate::console) async fn page(
     let body = html! {
         @if let Some(rule) = &wrong { div.note.bad role="alert" { p { (safe(rule)) } } }
         (form.show(&address))
-        @if form.is_empty() && after.is_none() { (facets(&visit, &topic, &group).await?) }
+        @if form.is_empty() && before.is_none() { (facets(&visit, &topic, &group).await?) }
         @if let Some(found) = &rows {
             @if found.items.is_empty() {
                 (nothing(&visit, &topic, &group, &form, status.dead))
             } @else {
                 (table(&visit, &topic, &group, &found.items))
                 @if let Some(next) = found.next {
-                    @let query = form.query().with("after", next.to_string());
-                    p { a href=(query.on(&address)) { "Next dead letters" } }
+                    @let query = form.query().with("before", next.to_string());
+                    p { a href=(query.on(&address)) { "Older dead letters" } }
                 }
             }
         }
@@ -92,7 +96,7 @@ fn table(
     html! {
         div.scroll tabindex="0" role="region" aria-label="Dead letters" {
             table {
-                caption { (counted(items.len() as u64, "dead letter", "dead letters")) " on this page" }
+                caption { (counted(items.len() as u64, "dead letter", "dead letters")) ", the newest first" }
                 thead { tr {
                     th scope="col" { "Id" } th scope="col" { "Died" } th scope="col" { "Reason" }
                     th scope="col" { "Error" } th scope="col" { "Type" } th.n scope="col" { "Attempts" }

@@ -8,8 +8,10 @@ use crate::console::failure::Failure;
 use crate::console::page::{Command, Page, bars, counted, duration, fact, facts, number, safe};
 use crate::console::visit::{Visit, pair_of};
 use crate::domain::{CountBy, Error, Group, Topic, hour_name};
-use crate::operate::topics::Topics;
-use crate::store::ConsumerStatus;
+use crate::operate::in_flight::ConsumerInFlight;
+
+/// How many deliveries in flight the page shows.
+const DELIVERIES: usize = 50;
 
 pub(in crate::console) async fn page(
     visit: Visit,
@@ -38,7 +40,7 @@ pub(in crate::console) async fn region(
     let status = topics.group(topic, group).await?;
     let ages = topics.ages(topic).await?;
     let ages = ages.into_iter().find(|ages| ages.group == *group);
-    let consumers = topics.consumers(topic, group).await?;
+    let consumers = topics.in_flight(topic, group).await?;
     let hours = hours(visit, topic, group).await?;
     let links = visit.links();
     Ok(html! {
@@ -62,6 +64,7 @@ pub(in crate::console) async fn region(
         }))
         h2 { "Consumers" }
         (consumer_table(&consumers))
+        (deliveries(&consumers))
         @if status.dead > 0 {
             h2 { "Dead letters by hour of death" }
             (bars(&hours, "dead letters of the last 24 hours"))
@@ -69,10 +72,12 @@ pub(in crate::console) async fn region(
     })
 }
 
-fn consumer_table(consumers: &[ConsumerStatus]) -> Markup {
+fn consumer_table(consumers: &[ConsumerInFlight]) -> Markup {
     if consumers.is_empty() {
         return html! {
-            div.empty { p { "No consumer has joined this group. Messages wait until a service subscribes." } }
+            div.empty {
+                p { "No consumer has joined this group. Messages wait until a service subscribes." }
+            }
         };
     }
     html! {
@@ -81,18 +86,66 @@ fn consumer_table(consumers: &[ConsumerStatus]) -> Markup {
                 caption { (counted(consumers.len() as u64, "consumer", "consumers")) }
                 thead { tr {
                     th scope="col" { "Consumer" } th scope="col" { "State" }
-                    th.n scope="col" { "In flight" } th.n scope="col" { "Quiet for" }
+                    th.n scope="col" { "In flight" } th.n scope="col" { "Longest held" }
+                    th.n scope="col" { "Quiet for" }
                 } }
                 tbody {
                     @for one in consumers {
                         tr {
-                            th scope="row" { span.mono { (safe(one.consumer.as_str())) } }
+                            th.wrap scope="row" { span.mono { (safe(&one.consumer)) } }
                             td {
-                                @if one.idle_for <= Topics::LIVE_WITHIN { span.badge.good { "living" } }
+                                @if one.live { span.badge.good { "living" } }
                                 @else { span.badge { "gone" } }
                             }
                             td.n { (number(one.in_flight)) }
-                            td.n { (duration(one.idle_for)) }
+                            td.n { @if let Some(age) = one.longest() { (duration(age)) } }
+                            td.n { @if let Some(age) = one.idle_for { (duration(age)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The deliveries that consumers hold, the longest held first.
+fn deliveries(consumers: &[ConsumerInFlight]) -> Markup {
+    let all = consumers.iter();
+    let all = all.flat_map(|one| {
+        one.deliveries
+            .iter()
+            .map(|delivery| (&one.consumer, delivery))
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|(_, delivery)| std::cmp::Reverse(delivery.held_for));
+    if all.is_empty() {
+        return html! {};
+    }
+    let rest = all.len().saturating_sub(DELIVERIES) as u64;
+    html! {
+        h2 { "In flight" }
+        div.scroll tabindex="0" role="region" aria-label="Deliveries in flight" {
+            table {
+                caption {
+                    "Deliveries that are not settled, the longest held first"
+                    @if rest > 0 { "; " (counted(rest, "more is", "more are")) " not shown" }
+                }
+                thead { tr {
+                    th scope="col" { "Delivery" } th scope="col" { "Consumer" }
+                    th.n scope="col" { "Held for" } th.n scope="col" { "Lease" }
+                } }
+                tbody {
+                    @for (consumer, delivery) in all.iter().take(DELIVERIES) {
+                        tr {
+                            th scope="row" { span.mono { (delivery.id) } }
+                            td.wrap { span.mono { (safe(consumer)) } }
+                            td.n { (duration(delivery.held_for)) }
+                            td.n {
+                                @match delivery.lease_age {
+                                    Some(age) => { "extended " (duration(age)) " ago" },
+                                    None => "given back",
+                                }
+                            }
                         }
                     }
                 }

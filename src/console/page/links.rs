@@ -131,9 +131,9 @@ mod tests {
     #[test]
     fn addresses_begin_with_the_base_path_and_keep_names_of_dots() {
         let links = Links::new("/redstart");
-        let (topic, group) = (Topic::new("..").unwrap(), Group::new("a:b").unwrap());
+        let (topic, group) = (Topic::new("..").unwrap(), Group::new("a.b").unwrap());
         let dead = links.dead(&topic, &group);
-        assert_eq!(dead, "/redstart/dead/~../a:b");
+        assert_eq!(dead, "/redstart/dead/~../a.b");
         assert_eq!(Links::name("~.."), "..");
         assert_eq!(Links::new("").overview(), "/");
     }
