@@ -217,7 +217,8 @@ pub mod topics {
     pub use crate::operate::plan::{Confirmed, Plan};
     pub use crate::operate::topics::{Entry, Topics};
     pub use crate::store::{
-        ConsumerStatus, GroupRemoval, GroupReset, GroupStatus, ResetTo, StartFrom, TopicStatus,
+        ConsumerStatus, GroupRemoval, GroupReset, GroupStatus, Reading, ResetTo, StartFrom,
+        TopicStatus,
     };
     pub use crate::wire::Undecodable;
 }

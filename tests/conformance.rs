@@ -209,6 +209,61 @@ mod cluster {
     redstart::conformance!(cluster);
 }
 
+/// The suite once more, every reader on the shared connection.
+mod shared {
+    use std::sync::Arc;
+
+    use redstart::ports::BoxFuture;
+    use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+    use redstart::testing::conformance::Subject;
+    use redstart::topics::Reading;
+    use redstart::{Container, Error};
+
+    use crate::support::{Server, builder, group};
+
+    #[derive(Debug)]
+    struct AllShared;
+
+    impl Decorator for AllShared {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut next: Next<'a>,
+        ) -> BoxFuture<'a, Result<Answer, Error>> {
+            Box::pin(async move {
+                match op {
+                    Op::Open(opening) => {
+                        let opening = opening.clone().with_reading(Reading::Shared);
+                        Ok(Answer::Open(next.store.open(&opening).await?))
+                    }
+                    op => next.run(op).await,
+                }
+            })
+        }
+    }
+
+    struct Shared(Server);
+
+    impl Subject for Shared {
+        async fn container(&self, service: &str) -> Container {
+            let container = builder(&self.0).connect().await.unwrap();
+            let store = Decorated::new(Arc::new(AllShared), container.store());
+            Container::builder()
+                .with_store(Arc::new(store))
+                .with_service(group(service))
+                .connect()
+                .await
+                .unwrap()
+        }
+    }
+
+    async fn shared() -> Shared {
+        Shared(Server::start())
+    }
+
+    redstart::conformance!(shared);
+}
+
 /// The suite once more, every operation done by the role that has it.
 mod roles {
     use std::sync::Arc;

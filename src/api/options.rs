@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::{DeadLetterRetention, Error, ErrorKind, Group, RetryPolicy};
-use crate::store::StartFrom;
+use crate::store::{Reading, StartFrom};
 
 /// The settings of a subscription. Every setting has a default.
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ pub struct SubscribeOptions {
     pub(crate) handler: Option<String>,
     pub(crate) undecodable_retry: bool,
     pub(crate) dead_letter_retention: DeadLetterRetention,
+    pub(crate) reading: Reading,
 }
 
 impl Default for SubscribeOptions {
@@ -36,6 +37,7 @@ impl Default for SubscribeOptions {
             handler: None,
             undecodable_retry: false,
             dead_letter_retention: DeadLetterRetention::forever(),
+            reading: Reading::Automatic,
         }
     }
 }
@@ -158,6 +160,18 @@ impl SubscribeOptions {
     /// removed, and one warning reports it.
     pub fn with_dead_letter_retention(mut self, retention: DeadLetterRetention) -> Self {
         self.dead_letter_retention = retention;
+        self
+    }
+
+    /// Sets which connection the subscription reads on; by default [`Reading::Automatic`].
+    ///
+    /// On a connection of its own a message arrives soonest, and the server hands it to one process of
+    /// the group only. On the shared connection thousands of subscriptions cost no more connections,
+    /// and nothing while no message comes; all processes of the group learn of a message and one gets
+    /// it. Where the server does not let the user listen for changes, every subscription reads on a
+    /// connection of its own. The memory store has no connections.
+    pub fn with_reading(mut self, reading: Reading) -> Self {
+        self.reading = reading;
         self
     }
 

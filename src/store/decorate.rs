@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bell::Bell;
 use super::dead_letters::{DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp};
 use super::deliveries::{
     Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Opened, Reader,
@@ -12,7 +13,7 @@ use super::effects::{EffectStore, EffectStoreAnswer, EffectStoreCalls, EffectSto
 use super::inspect::{Inspect, InspectAnswer, InspectCalls, InspectOp};
 use super::log::{Log, LogAnswer, LogCalls, LogOp};
 use super::schedule::{Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp};
-use super::source::Opening;
+use super::source::{GroupAt, Opening};
 use super::topics::{Topics, TopicsAnswer, TopicsCalls, TopicsOp};
 use super::values::{Values, ValuesAnswer, ValuesCalls, ValuesOp};
 use super::{Capabilities, Store};
@@ -243,6 +244,10 @@ impl Store for Decorated {
         self.inner.clock_set()
     }
 
+    fn bell(&self, at: &GroupAt) -> Option<Arc<Bell>> {
+        self.inner.bell(at)
+    }
+
     fn open<'a>(&'a self, opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>> {
         Box::pin(async move {
             let op = Op::Open(opening);
@@ -317,6 +322,10 @@ impl Reader for DecoratedReader {
                 _ => Err(mismatch(op)),
             }
         })
+    }
+
+    fn ready(&mut self) -> Option<BoxFuture<'_, ()>> {
+        self.inner.ready()
     }
 }
 

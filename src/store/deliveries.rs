@@ -141,6 +141,16 @@ pub trait Reader: Send + fmt::Debug {
     ///
     /// Not cancel safe: entries on their way are then held unseen. Use [`Interrupt`].
     fn fetch(&mut self, max: usize, wait: Duration) -> BoxFuture<'_, Result<Vec<Fetched>, Error>>;
+
+    /// Waits, for any time, until a fetch may find entries. The next fetch then looks at once and does
+    /// not wait. `None` for a reader that can only wait within a fetch.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it takes nothing.
+    fn ready(&mut self) -> Option<BoxFuture<'_, ()>> {
+        None
+    }
 }
 
 /// Ends a reader's wait early, from another task.

@@ -17,6 +17,7 @@
 mod role;
 pub mod decorate;
 
+mod bell;
 mod commit;
 mod dead_letters;
 mod deliveries;
@@ -29,9 +30,11 @@ mod topics;
 mod values;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub(crate) use crate::domain::check_key;
 pub use crate::wire::{Fields, Limits, Record, decode_entry, encode_entry};
+pub use bell::{Bell, Ring};
 pub use commit::{Commit, Commits, End, Fate, Replies};
 pub use dead_letters::{
     DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp, Disposition, Found, IdRange,
@@ -53,7 +56,7 @@ pub use log::{Appended, Log, LogAnswer, LogCalls, LogOp, NewEntry};
 pub use schedule::{
     Promoted, Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp, Scheduled, ScheduledPage,
 };
-pub use source::{DeliveryId, GroupAt, Lane, Member, Opening, Partition, Source};
+pub use source::{DeliveryId, GroupAt, Lane, Member, Opening, Partition, Reading, Source};
 pub use topics::{
     GroupRemoval, GroupReset, ResetTo, StartFrom, Topics, TopicsAnswer, TopicsCalls, TopicsOp,
     Trimmed,
@@ -103,6 +106,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Opens a reader on a set of sources.
     fn open<'a>(&'a self, opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>>;
+
+    /// Tells when something of a group may have changed, for as long as the bell is held. `None` where
+    /// the store cannot tell; the runtime then looks at regular times.
+    fn bell(&self, _at: &GroupAt) -> Option<Arc<Bell>> {
+        None
+    }
 
     /// Topics and groups: creating, listing, removing and trimming.
     fn topics(&self) -> &dyn Topics;

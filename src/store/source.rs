@@ -203,6 +203,24 @@ pub struct Opening {
     pub consumer: ConsumerName,
     /// The sources, in the order in which a fetch returns their entries.
     pub sources: Vec<Source>,
+    /// Which connection the reader uses, where the store has a choice.
+    pub reading: Reading,
+}
+
+/// Which connection a subscription reads on.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Reading {
+    /// The first eight subscriptions of a container read on connections of their own, the others on
+    /// the shared one. The default.
+    #[default]
+    Automatic,
+    /// On a connection of its own, on which the server holds the read until a message comes. A
+    /// message of a busy fleet then wakes one process.
+    Own,
+    /// On a connection that all such subscriptions of the container share. The server tells on
+    /// another one which topics have changed, so a subscription without messages costs nothing.
+    Shared,
 }
 
 impl Opening {
@@ -217,7 +235,15 @@ impl Opening {
             group: member.at.group.clone(),
             consumer: member.consumer.clone(),
             sources: vec![source(Lane::Log), source(Lane::Redelivery)],
+            reading: Reading::default(),
         }
+    }
+
+    /// Sets which connection the reader uses.
+    #[must_use]
+    pub fn with_reading(mut self, reading: Reading) -> Self {
+        self.reading = reading;
+        self
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use crate::api::propagator::Telemetry;
 use crate::bus::Publishing;
 use crate::domain::{Error, RetryPolicy, TopicSettings};
 use crate::store::{
-    Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, MAX_COMMITS, Member, Store,
+    Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, MAX_COMMITS, Member, Opening, Store,
 };
 use crate::wire::Decoder;
 use crate::worker::effect_port::{EffectPort, EffectWrite};
@@ -26,6 +26,7 @@ use crate::worker::intake::gate::Gate;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::lease::GroupLease;
 use crate::worker::intake::queue::{Queue, Queued};
+use crate::worker::intake::unseen::Unseen;
 use crate::worker::intake::weight::Weight;
 use crate::worker::meters::Meters;
 use crate::worker::services::lease_keeper::LeaseKeeper;
@@ -67,7 +68,7 @@ pub(crate) struct Core {
     /// The topic's settings at the start: the topic gets them back after FLUSHALL.
     pub(crate) settings: TopicSettings,
     /// The store may have handed this consumer deliveries whose answer was lost.
-    pub(crate) may_hold_unseen: AtomicBool,
+    pub(crate) unseen: Unseen,
     pub(crate) lease: Arc<GroupLease>,
     pub(crate) lease_keeper: Arc<LeaseKeeper>,
     pub(crate) faults: Faults,
@@ -174,7 +175,7 @@ impl Core {
             only_copies_known: CancellationToken::new(),
             claiming: tokio::sync::Mutex::new(()),
             settings,
-            may_hold_unseen: AtomicBool::new(false),
+            unseen: Unseen::default(),
             lease,
             lease_keeper: Arc::new(lease_keeper),
             faults,
@@ -188,6 +189,11 @@ impl Core {
             effects: effect_queue,
         };
         (core, settlements)
+    }
+
+    /// What the subscription reads.
+    pub(crate) fn opening(&self) -> Opening {
+        Opening::of(&self.member).with_reading(self.options.reading)
     }
 
     /// The retry policy for messages of a type.

@@ -2,7 +2,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -49,7 +48,8 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
         .ensure_topic(member.topic(), TopicSettings::default())
         .await?;
     topics.create_group(&member.at, options.start).await?;
-    let opened = store.open(&Opening::of(&member)).await?;
+    let opening = Opening::of(&member).with_reading(options.reading);
+    let opened = store.open(&opening).await?;
 
     let (mut core, settlements) =
         Core::new(store, member, options, decoder, settings, &work, publishing);
@@ -82,7 +82,7 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
     let reclaimer = watch.supervise("the reclaimer", move |again| {
         // The answer of the reclaim that panicked is lost.
         if again {
-            reclaiming.may_hold_unseen.store(true, Ordering::Release);
+            reclaiming.unseen.note();
         }
         reclaim::run(Arc::clone(&reclaiming))
     });

@@ -30,6 +30,7 @@ mod retries;
 mod roles;
 mod runtimes;
 mod secrets;
+mod shared;
 mod shutdown;
 mod signals;
 mod stale;

@@ -67,6 +67,7 @@ impl MemoryReader {
             group,
             consumer,
             sources,
+            ..
         } = &self.opening;
         // All of them first: a fetch that fails takes nothing.
         for source in sources {

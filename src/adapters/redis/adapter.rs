@@ -1,12 +1,17 @@
 //! The store of one namespace on a Redis server: its roles lie in one file each.
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::bells::{Bells, BellsByRuntime};
 use super::keys::Keys;
 use super::migrate::Migrations;
 use super::net::{Net, TlsSettings};
 use crate::domain::{BoxFuture, Error, Namespace, Timestamp};
 use crate::store::{
-    Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Log, Opened, Opening, Schedule,
-    Store, Topics, Values,
+    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Log, Opened,
+    Opening, Schedule, Store, Topics, Values,
 };
 
 /// Topics as Redis Streams.
@@ -14,7 +19,13 @@ use crate::store::{
 pub(crate) struct RedisAdapter {
     pub(super) net: Net,
     pub(super) keys: Keys,
+    bells: BellsByRuntime,
+    /// One for each reader that gets a connection of its own without asking for it.
+    pub(super) own_readers: Arc<Semaphore>,
 }
+
+/// How many subscriptions of a container read on connections of their own, unless they ask for one.
+const OWN_READERS: usize = 8;
 
 impl RedisAdapter {
     /// Prepares the adapter; connections are made when they are needed.
@@ -26,7 +37,14 @@ impl RedisAdapter {
         Ok(Self {
             net: Net::new(url, tls, namespace.as_ref())?,
             keys: Keys::new(namespace),
+            bells: BellsByRuntime::default(),
+            own_readers: Arc::new(Semaphore::new(OWN_READERS)),
         })
+    }
+
+    /// The bells of the current runtime; `None` outside of one.
+    pub(super) fn bells(&self) -> Option<Arc<Bells>> {
+        self.bells.current(&self.net, &self.keys)
     }
 
     /// The migrations of the namespace, on the same connections.
@@ -55,6 +73,10 @@ impl Store for RedisAdapter {
 
     fn open<'a>(&'a self, opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>> {
         Box::pin(self.open_reader(opening))
+    }
+
+    fn bell(&self, at: &GroupAt) -> Option<Arc<Bell>> {
+        Some(self.bells()?.bell_of(at))
     }
 
     fn topics(&self) -> &dyn Topics {

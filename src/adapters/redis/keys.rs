@@ -165,6 +165,14 @@ impl Keys {
         format!("{{{}}}:schema", self.namespace())
     }
 
+    /// What the keys of all topics begin with, and as few others as possible.
+    pub(super) fn bell_prefixes(&self) -> Vec<String> {
+        vec![match &self.namespace {
+            Some(namespace) => format!("{{{namespace}:"),
+            None => "{".to_owned(),
+        }]
+    }
+
     /// The stream that health asks to write to. It never exists.
     pub(super) fn health(&self) -> String {
         format!("{{{}}}:health", self.namespace())

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod batch;
+mod bells;
 mod dead_letters;
 mod deliveries;
 mod effects;

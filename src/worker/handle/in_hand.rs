@@ -4,8 +4,6 @@
 //! or the store's adapter. Without it the lease keeper would keep a delivery for ever that nobody
 //! handles.
 
-use std::sync::atomic::Ordering;
-
 use crate::worker::core::Core;
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::queue::Queued;
@@ -43,7 +41,7 @@ impl<T: AsRef<[HandOut]>> Drop for InHand<'_, T> {
         if std::thread::panicking() {
             let hand_outs = self.hand_outs.as_ref().iter().copied();
             self.core.in_flight.remove(hand_outs);
-            self.core.may_hold_unseen.store(true, Ordering::Release);
+            self.core.unseen.note();
         }
     }
 }

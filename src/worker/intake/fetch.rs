@@ -1,7 +1,6 @@
 //! The fetcher reads as many deliveries as the capacity allows; one reader per subscription.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -11,7 +10,7 @@ use crate::api::propagator::{Operation, OperationKind};
 use crate::api::traces;
 use crate::domain::{Error, ErrorKind, describe};
 use crate::store::{
-    Commit, Commits, Fetched, Interrupt, Opened, Opening, Reader, ReclaimCursor, Replies, StartFrom,
+    Commit, Commits, Fetched, Interrupt, Opened, Reader, ReclaimCursor, Replies, StartFrom,
 };
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
@@ -35,7 +34,7 @@ pub(crate) const MOST_PENDING: usize = 100_000;
 /// Without a reader an earlier fetcher has panicked, and the answer of its last read is lost.
 pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
     if opened.is_none() {
-        core.may_hold_unseen.store(true, Ordering::Release);
+        core.unseen.note();
     }
     let mut failures = 0;
     // Released and expired deliveries are older than any new one, so they come first.
@@ -54,7 +53,7 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
         };
         // Only between two reads: the store assigns a delivery to this consumer before the read
         // returns it, and recovery would mistake it for an unseen one.
-        if behind || core.may_hold_unseen.load(Ordering::Acquire) {
+        if behind || core.unseen.may_exist() {
             behind = match catch_up(&core).await {
                 Ok(()) => false,
                 Err(error) => {
@@ -63,6 +62,10 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
                     true
                 }
             };
+            opened = Some((reader, interrupt));
+            continue;
+        }
+        if !until_ready(&core, &mut *reader).await {
             opened = Some((reader, interrupt));
             continue;
         }
@@ -89,7 +92,7 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
             }
             Err(error) if ended_while_idle(&error, sent.elapsed()) => {
                 core.faults.reading.clear();
-                core.may_hold_unseen.store(true, Ordering::Release);
+                core.unseen.note();
                 tracing::debug!(subscription = %core.member, %error, "the reader's connection has ended");
                 failures = 0;
                 rest(&core, 1).await;
@@ -104,10 +107,24 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
                 } else {
                     core.weight.ask_for_less();
                     // The read may have claimed deliveries and its answer been lost.
-                    core.may_hold_unseen.store(true, Ordering::Release);
+                    core.unseen.note();
                 }
             }
         }
+    }
+}
+
+/// Waits until a read may find something, where the reader can tell. Returns false when something
+/// comes before the next read.
+async fn until_ready(core: &Core, reader: &mut dyn Reader) -> bool {
+    let Some(ready) = reader.ready() else {
+        return true;
+    };
+    tokio::select! {
+        biased;
+        () = core.stop.cancelled() => false,
+        () = core.unseen.noted() => false,
+        () = ready => true,
     }
 }
 
@@ -155,7 +172,7 @@ async fn give_back_waiting(core: &Core) -> bool {
     if let Err(error) = replies.and_then(Replies::answered) {
         tracing::debug!(subscription = %core.member, %error, "waiting deliveries were not released");
         // They are no longer in flight here: the fetcher releases them once the store answers.
-        core.may_hold_unseen.store(true, Ordering::Release);
+        core.unseen.note();
     }
     true
 }
@@ -252,7 +269,7 @@ async fn rest(core: &Core, failures: u32) {
 }
 
 async fn reopen(core: &Core) -> Result<Opened, Error> {
-    let opened = core.store.open(&Opening::of(&core.member)).await?;
+    let opened = core.store.open(&core.opening()).await?;
     core.meters.reconnects.increment(1);
     Ok(opened)
 }
@@ -266,10 +283,10 @@ async fn catch_up(core: &Core) -> Result<(), Error> {
     // After a standstill it would otherwise reclaim its own deliveries and count a crash.
     core.lease_keeper.extend_all().await;
     loop {
-        if core.may_hold_unseen.swap(false, Ordering::AcqRel)
+        if core.unseen.take()
             && let Err(error) = release_unseen(core).await
         {
-            core.may_hold_unseen.store(true, Ordering::Release);
+            core.unseen.note();
             return Err(error);
         }
         match reclaim::reclaim_some(core, &mut cursor, &mut last_asked).await {
@@ -280,7 +297,7 @@ async fn catch_up(core: &Core) -> Result<(), Error> {
                 }
             }
             // The reclaimer may have lost an answer meanwhile.
-            Ok(reclaim::Next::Done) if core.may_hold_unseen.load(Ordering::Acquire) => {}
+            Ok(reclaim::Next::Done) if core.unseen.may_exist() => {}
             Ok(reclaim::Next::Done) => return Ok(()),
             Err(error) if error.is_retryable() => return Err(error),
             // The reclaimer reports it; reading need not stop for it.
@@ -331,7 +348,7 @@ async fn recreate(core: &Core) {
 mod tests {
     use super::*;
     use crate::api::SubscribeOptions;
-    use crate::store::{Commit, DeliveryId, ReclaimCursor, Unmarked};
+    use crate::store::{Commit, DeliveryId, Opening, ReclaimCursor, Unmarked};
     use crate::worker::fixture::{Fixture, hand_out};
     use crate::worker::script::Failure;
 
@@ -372,7 +389,7 @@ mod tests {
         let fixture = Fixture::new().await;
         let fetched = fixture.fetch(1).await;
         let (core, _settlements) = fixture.core(SubscribeOptions::new());
-        core.may_hold_unseen.store(true, Ordering::Release);
+        core.unseen.note();
         fixture
             .script
             .fail("deliveries.pending_of", Failure::NotDone);

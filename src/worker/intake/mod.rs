@@ -9,4 +9,5 @@ pub(crate) mod policy;
 pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod reclaim;
+pub(crate) mod unseen;
 pub(crate) mod weight;

@@ -1,7 +1,6 @@
 //! The reclaimer takes over deliveries whose lease has expired.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -119,7 +118,7 @@ pub(crate) async fn reclaim_some(
         .inspect_err(|error| {
             // The reclaim may have succeeded and its answer been lost.
             if error.is_outcome_unknown() {
-                core.may_hold_unseen.store(true, Ordering::Release);
+                core.unseen.note();
                 core.weight.ask_for_less();
             }
         })?;
@@ -177,7 +176,7 @@ mod tests {
         for (failure, unseen) in [(Failure::NotDone, false), (Failure::ReplyLost, true)] {
             fixture.script.fail(CLAIM, failure);
             once(&core).await.unwrap_err();
-            assert_eq!(core.may_hold_unseen.load(Ordering::Acquire), unseen);
+            assert_eq!(core.unseen.may_exist(), unseen);
         }
     }
 

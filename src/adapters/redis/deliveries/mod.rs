@@ -1,6 +1,8 @@
 //! What consumers hold, and how each delivery ends: XACK in bulk, the rest by script.
 
+mod entries;
 mod reader;
+mod shared;
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ pub(super) mod error;
 mod redirect;
 mod routing;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use redis::aio::ConnectionLike as _;
@@ -33,6 +33,7 @@ pub(crate) use connections::server::check_url;
 pub(super) use connections::socket::refusal_of;
 pub use connections::tls::TlsSettings;
 pub(crate) use connections::url::address_of;
+pub(super) use routing::bell::{HeardBy, Hears};
 pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
 
 /// All connections of one namespace. Cheap to clone.
@@ -91,6 +92,8 @@ enum Kind {
     /// The publisher's link, for a question that a server must answer now.
     Impatient,
     Looker,
+    /// The link that subscriptions share for reads.
+    Reader,
 }
 
 /// The state of one command of several.
@@ -332,6 +335,33 @@ impl Net {
             .await
     }
 
+    /// Sends one packed read on the link that subscriptions share. The read must not block.
+    pub(super) async fn read(
+        &self,
+        operation: &'static str,
+        key: &str,
+        packed: &[u8],
+    ) -> Result<Bytes, Error> {
+        self.nodes.ready(operation).await?;
+        let node = self.nodes.owner(self.nodes.slot(key));
+        // The semaphore is never closed.
+        let _turn = node.reads.acquire().await;
+        let replies = self.send(operation, key, || packed.to_vec(), 1, Kind::Reader);
+        let missing = || Err(reply::unexpected("no reply"));
+        let reply = replies.await?.pop().unwrap_or_else(missing);
+        reply.map_err(|e| error::sent(operation, e))
+    }
+
+    /// Listens for changes of keys that begin with one of the prefixes, until nobody hears. Prefixes
+    /// must not overlap.
+    pub(super) fn listen(
+        &self,
+        prefixes: Vec<String>,
+        hears: Weak<dyn Hears>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        routing::bell::listen(Arc::clone(&self.nodes), prefixes, hears)
+    }
+
     /// Sends packed commands on a link, and again while one of them was certainly not done. The
     /// commands must allow that.
     async fn send(
@@ -345,7 +375,7 @@ impl Net {
         let nodes = &*self.nodes;
         let limit = match kind {
             Kind::Publisher => PUBLISH_LIMIT,
-            Kind::Looker | Kind::Impatient => CALL_LIMIT,
+            Kind::Looker | Kind::Impatient | Kind::Reader => CALL_LIMIT,
         };
         let mut attempts = Attempts::new(nodes.slot(key), limit);
         loop {
@@ -358,6 +388,7 @@ impl Net {
             let link = match kind {
                 Kind::Publisher | Kind::Impatient => &node.publisher,
                 Kind::Looker => &node.looker,
+                Kind::Reader => &node.reader,
             };
             let answer = link.send(packed, step * commands).await;
             let answer = answer.map(|replies| -> Replies {

@@ -1,4 +1,5 @@
-//! Version 2 of the Redis protocol, read in place: one buffer, no tree of values, no copied payload.
+//! The Redis protocol, read in place: one buffer, no tree of values, no copied payload. Version 2, and
+//! of version 3 what a connection with pushes receives: pushes, maps and nulls.
 //!
 //! A reader spends most of its time on parsing replies, so this parser works in two steps. A
 //! [`Scan`] finds the end of a reply and continues where it stopped when more bytes arrive. A
@@ -155,10 +156,15 @@ impl Scan {
                         }
                     }
                 }
-                b'*' => {
+                b'*' | b'>' => {
                     let values = length(line.rest)?.unwrap_or(0) as u64;
                     self.open += values;
                 }
+                b'%' => {
+                    let pairs = length(line.rest)?.unwrap_or(0) as u64;
+                    self.open += 2 * pairs;
+                }
+                b'_' if line.rest.is_empty() => {}
                 b':' => {
                     number(line.rest)?;
                 }
@@ -172,7 +178,8 @@ impl Scan {
     }
 }
 
-/// A value of a complete reply. The elements of an array follow it in the walk.
+/// A value of a complete reply. The elements of an array follow it in the walk. A push reads as an
+/// array, a map as the array of its keys and values.
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::adapters::redis) enum Head {
     Array(usize),
@@ -198,9 +205,11 @@ impl Walk {
         let line = line(&self.rest, 0)?.ok_or(Broken("it ends early"))?;
         let (kind, end) = (line.kind, line.end);
         let head = match kind {
-            b'$' | b'*' => match length(line.rest)? {
+            b'_' => Head::Nil,
+            b'%' => Head::Array(2 * length(line.rest)?.unwrap_or(0)),
+            b'$' | b'*' | b'>' => match length(line.rest)? {
                 None => Head::Nil,
-                Some(length) if kind == b'*' => Head::Array(length),
+                Some(length) if kind != b'$' => Head::Array(length),
                 Some(length) => {
                     if self.rest.len() < end + length + 2 {
                         return Err(Broken("it ends early"));
@@ -273,6 +282,9 @@ mod tests {
             "+OK\r\n",
             "-ERR x\r\n",
             "$0\r\n\r\n",
+            "_\r\n",
+            ">1\r\n+x\r\n",
+            "%1\r\n+x\r\n:1\r\n",
         ] {
             assert_eq!(
                 scan(simple.as_bytes()),
@@ -315,11 +327,27 @@ mod tests {
             "$9999999999\r\n",
             ":1\n",
             "\r\n",
+            "_x\r\n",
+            "%-2\r\n",
         ] {
             assert!(scan(bad.as_bytes()).is_err(), "{bad:?}");
         }
         let long = vec![b'+'; LONGEST_LINE];
         assert!(scan(&long).is_err());
+    }
+
+    #[test]
+    fn a_push_reads_as_an_array() {
+        let push = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
+        let mut walk = Walk::new(Bytes::from_static(push));
+        assert_eq!(walk.array(), Ok(2));
+        assert_eq!(walk.payload(), Ok(Bytes::from_static(b"invalidate")));
+        assert_eq!(walk.array(), Ok(1));
+        assert_eq!(walk.payload(), Ok(Bytes::from_static(b"k")));
+        let mut walk = Walk::new(Bytes::from_static(b"%1\r\n+x\r\n_\r\n"));
+        assert_eq!(walk.array(), Ok(2));
+        assert_eq!(walk.next(), Ok(Head::Status(Bytes::from_static(b"x"))));
+        assert_eq!(walk.next(), Ok(Head::Nil));
     }
 
     #[test]

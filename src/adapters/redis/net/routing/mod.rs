@@ -1,6 +1,7 @@
 //! Which server holds a key, and how a call gets there.
 
 pub(super) mod attempts;
+pub(super) mod bell;
 mod gate;
 pub(super) mod node;
 pub(super) mod nodes;

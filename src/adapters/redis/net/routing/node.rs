@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::redis::net::commands::TakesBack;
@@ -13,6 +14,10 @@ use crate::adapters::redis::net::connections::server::Server;
 /// How long a node without slots stays known after a redirect to it.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
+/// How many reads may be under way on the shared connection. The server carries out all that it has
+/// received before it turns to another client.
+const READS: usize = 64;
+
 /// A server, and the connections to it that callers share.
 #[derive(Debug)]
 pub(in crate::adapters::redis::net) struct Node {
@@ -21,6 +26,10 @@ pub(in crate::adapters::redis::net) struct Node {
     pub(in crate::adapters::redis::net) publisher: Link,
     /// Reads for operators, whose long replies must not delay the publisher.
     pub(in crate::adapters::redis::net) looker: Link,
+    /// Carries the reads of subscriptions that share a connection. None of them blocks.
+    pub(in crate::adapters::redis::net) reader: Link,
+    /// One for each read that may be under way on it. The waiting reads take turns.
+    pub(in crate::adapters::redis::net) reads: Semaphore,
     /// Cancelled when another node has taken all slots over.
     left: CancellationToken,
     /// When a redirect last named the node.
@@ -40,6 +49,8 @@ impl Node {
             pool: Pool::new(server.clone()),
             publisher: link("redstart:pub"),
             looker: link("redstart:look"),
+            reader: link("redstart:read"),
+            reads: Semaphore::new(READS),
             left,
             named: Mutex::new(None),
             server,

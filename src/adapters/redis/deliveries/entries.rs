@@ -1,0 +1,124 @@
+//! The streams of a reader: the command that reads them, and its reply.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Cmd;
+
+use crate::adapters::redis::keys::Keys;
+use crate::adapters::redis::resp::{Broken, Walk, reply};
+use crate::domain::whole_millis;
+use crate::store::{DeliveryId, Fetched, GroupAt, Lane, Opening, Source};
+
+/// What a reply says of its own length is believed up to this.
+const MAX_RESERVE: usize = 10_000;
+
+/// Streams that one command can read, and who reads them.
+#[derive(Debug)]
+pub(super) struct Streams {
+    group: String,
+    consumer: String,
+    streams: Vec<Stream>,
+}
+
+/// The stream of a source.
+#[derive(Debug)]
+struct Stream {
+    number: u16,
+    lane: Lane,
+    key: String,
+}
+
+/// The key of a source's stream.
+pub(super) fn key_of(keys: &Keys, opening: &Opening, source: &Source) -> String {
+    let at = GroupAt {
+        partition: source.partition.clone(),
+        group: opening.group.clone(),
+    };
+    keys.lane(&at, source.lane)
+}
+
+impl Streams {
+    pub(super) fn new(opening: &Opening) -> Self {
+        Self {
+            group: opening.group.to_string(),
+            consumer: opening.consumer.to_string(),
+            streams: Vec::new(),
+        }
+    }
+
+    /// Adds the stream of the source with this number.
+    pub(super) fn push(&mut self, number: u16, lane: Lane, key: String) {
+        self.streams.push(Stream { number, lane, key });
+    }
+
+    /// The key that routes the command.
+    pub(super) fn first_key(&self) -> &str {
+        self.streams.first().map_or("", |stream| &stream.key)
+    }
+
+    /// Reads up to `max` entries of each stream. Blocks for `wait`, or not at all with zero.
+    pub(super) fn command(&self, max: usize, wait: Duration) -> Cmd {
+        let mut command = redis::cmd("XREADGROUP");
+        command
+            .arg("GROUP")
+            .arg(&self.group)
+            .arg(&self.consumer)
+            .arg("COUNT")
+            .arg(max);
+        // A wait of 0 would be for ever.
+        let millis = whole_millis(wait);
+        if millis > 0 {
+            command.arg("BLOCK").arg(millis);
+        }
+        command.arg("STREAMS");
+        for stream in &self.streams {
+            command.arg(&stream.key);
+        }
+        for _ in &self.streams {
+            command.arg(">");
+        }
+        command
+    }
+
+    /// The stream with this key.
+    fn stream(&self, key: &[u8]) -> Result<&Stream, Broken> {
+        let mut streams = self.streams.iter();
+        let found = streams.find(|stream| stream.key.as_bytes() == key);
+        found.ok_or(Broken::new("a stream that was not asked for"))
+    }
+
+    /// Reads the reply: `[[key, [[id, fields], …]], …]`, or nothing.
+    pub(super) fn fetched(&self, reply: Bytes) -> Result<Vec<Fetched>, Broken> {
+        let mut walk = Walk::new(reply);
+        let mut fetched = Vec::new();
+        for _ in 0..walk.array()? {
+            pair(walk.array()?)?;
+            let Stream { number, lane, .. } = *self.stream(&walk.payload()?)?;
+            let entries = walk.array()?;
+            fetched.reserve(entries.min(MAX_RESERVE));
+            for _ in 0..entries {
+                pair(walk.array()?)?;
+                let id = reply::parse_id(&walk.payload()?).ok_or(Broken::new("no entry id"))?;
+                let mut fields = Vec::with_capacity(1);
+                for _ in 0..walk.array()? / 2 {
+                    fields.push((walk.payload()?, walk.payload()?));
+                }
+                fetched.push(Fetched {
+                    source: number,
+                    receipt: DeliveryId { lane, id },
+                    fields,
+                    begun: 0,
+                });
+            }
+        }
+        Ok(fetched)
+    }
+}
+
+fn pair(length: usize) -> Result<(), Broken> {
+    if length == 2 {
+        return Ok(());
+    }
+    Err(Broken::new("no pair where one was expected"))
+}

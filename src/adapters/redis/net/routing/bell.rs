@@ -1,0 +1,360 @@
+//! The doorbell: one connection per node on which the server tells which keys have changed.
+//!
+//! `CLIENT TRACKING` in its broadcasting mode sends the names of changed keys with a prefix. The
+//! connection speaks version 3 of the protocol, so the names and the replies to its pings come on one
+//! connection, and either of them shows that it lives. It also subscribes to a channel: the server then
+//! bounds the memory that it keeps for a process that stands still, as it does for every subscriber.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Cmd, RedisError};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::node::Node;
+use super::nodes::Nodes;
+use crate::adapters::redis::net::connections::socket::{Socket, timed_out, within};
+use crate::adapters::redis::net::error::NoConnection;
+use crate::adapters::redis::net::redirect::undone;
+use crate::adapters::redis::resp::{Broken, Head, Walk};
+
+/// How often a silent connection is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// How long the server may be silent after that.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
+/// How long the set-up of a connection may take.
+const SET_UP_WITHIN: Duration = Duration::from_secs(2);
+/// How often the owners of slots are compared with the nodes that are listened to.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// The pause after the server has refused.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// The channel on which servers announce changed keys to clients of version 2.
+const CHANNEL: &str = "__redis__:invalidate";
+
+/// The number of the connection that hears the keys of a slot, or 0 while none does.
+pub(in crate::adapters::redis) type HeardBy = Box<dyn Fn(u16) -> u64 + Send + Sync>;
+
+/// Hears the doorbell.
+pub(in crate::adapters::redis) trait Hears:
+    fmt::Debug + Send + Sync
+{
+    /// A key may have changed.
+    fn rang(&self, key: &[u8]);
+
+    /// Which connection hears the keys of each slot from now on. Where it is another one than before,
+    /// every key of the slot may have changed.
+    fn heard_by(&self, connection: HeardBy);
+
+    /// A server does not let this client listen.
+    fn refused(&self, cause: &str);
+}
+
+/// Which connection hears each node.
+#[derive(Debug, Default)]
+struct Connections {
+    by_node: Mutex<Vec<(Arc<Node>, u64)>>,
+    last: AtomicU64,
+    changed: Notify,
+}
+
+impl Connections {
+    /// Notes that a new connection hears a node, or that nothing may be relied on that an earlier one
+    /// has heard.
+    fn begin(&self, node: &Arc<Node>) {
+        let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+        self.end(node);
+        let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
+        by_node.push((Arc::clone(node), number));
+        self.changed.notify_one();
+    }
+
+    fn end(&self, node: &Arc<Node>) {
+        let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
+        by_node.retain(|(known, _)| !Arc::ptr_eq(known, node));
+        self.changed.notify_one();
+    }
+
+    fn get(&self) -> Vec<(Arc<Node>, u64)> {
+        let by_node = self.by_node.lock();
+        by_node.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A task that ends with its handle.
+struct Attending(Arc<Node>, AbortHandle);
+
+impl Drop for Attending {
+    fn drop(&mut self) {
+        self.1.abort();
+    }
+}
+
+/// Listens at each node that holds a slot, until nobody hears.
+pub(in crate::adapters::redis::net) async fn listen(
+    nodes: Arc<Nodes>,
+    prefixes: Vec<String>,
+    hears: Weak<dyn Hears>,
+) {
+    let connections = Arc::<Connections>::default();
+    let tracking = tracking(&prefixes);
+    let mut attended: Vec<Attending> = Vec::new();
+    loop {
+        // A cluster that does not answer is listened to as far as it is known.
+        let _ = nodes.ready("listen").await;
+        let owners = nodes.routes().map.owners();
+        attended.retain(|Attending(node, _)| {
+            let stays = owners.iter().any(|owner| Arc::ptr_eq(owner, node));
+            if !stays {
+                connections.end(node);
+            }
+            stays
+        });
+        for owner in owners {
+            if attended.iter().any(|one| Arc::ptr_eq(&one.0, &owner)) {
+                continue;
+            }
+            let attending = tokio::spawn(attend(
+                Arc::clone(&owner),
+                tracking.clone(),
+                hears.clone(),
+                Arc::clone(&connections),
+            ));
+            attended.push(Attending(owner, attending.abort_handle()));
+        }
+        let Some(listener) = hears.upgrade() else {
+            return;
+        };
+        let (heard, routes) = (connections.get(), Arc::clone(&nodes));
+        listener.heard_by(Box::new(move |slot| {
+            let owner = routes.owner(slot);
+            let connection = heard.iter().find(|(node, _)| Arc::ptr_eq(node, &owner));
+            connection.map_or(0, |(_, number)| *number)
+        }));
+        drop(listener);
+        tokio::select! {
+            () = connections.changed.notified() => {}
+            () = sleep(COMPARE_EVERY) => {}
+        }
+    }
+}
+
+/// Listens at one node. Connects again after a failure.
+async fn attend(
+    node: Arc<Node>,
+    tracking: Cmd,
+    hears: Weak<dyn Hears>,
+    connections: Arc<Connections>,
+) {
+    let mut failures = 0_u32;
+    loop {
+        let pause = match connect(&node, &tracking).await {
+            Ok(socket) => {
+                if failures > 0 {
+                    metrics::counter!("redstart_reconnects_total", "connection" => "redstart:bell")
+                        .increment(1);
+                }
+                failures = 1;
+                connections.begin(&node);
+                let all = || connections.begin(&node);
+                let cause = tokio::select! {
+                    biased;
+                    cause = attend_socket(socket, &hears, all) => cause,
+                    () = node.is_left() => return,
+                };
+                connections.end(&node);
+                tracing::debug!(server = %node.address(), %cause, "the doorbell's connection has ended");
+                SHORTEST_PAUSE
+            }
+            Err(failure) if is_refusal(&failure.cause) => {
+                if let Some(hears) = hears.upgrade() {
+                    hears.refused(&failure.cause.to_string());
+                }
+                REFUSED_PAUSE
+            }
+            Err(_) => {
+                failures = failures.saturating_add(1);
+                SHORTEST_PAUSE
+                    .saturating_mul(1 << failures.min(8))
+                    .min(LONGEST_PAUSE)
+            }
+        };
+        tokio::select! {
+            () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+            () = node.is_left() => return,
+        }
+    }
+}
+
+/// `CLIENT TRACKING` for all keys that begin with one of the prefixes.
+fn tracking(prefixes: &[String]) -> Cmd {
+    let mut tracking = redis::cmd("CLIENT");
+    tracking.arg("TRACKING").arg("ON").arg("BCAST");
+    for prefix in prefixes {
+        tracking.arg("PREFIX").arg(prefix);
+    }
+    tracking
+}
+
+async fn connect(node: &Node, tracking: &Cmd) -> Result<Socket, NoConnection> {
+    let mut socket = node.server.connect_socket("redstart:bell").await?;
+    let hello = redis::cmd("HELLO").arg(3).to_owned();
+    let subscribe = redis::cmd("SUBSCRIBE").arg(CHANNEL).to_owned();
+    let setting_up = async {
+        for command in [&hello, &subscribe, tracking] {
+            socket.exchange(command).await?;
+        }
+        Ok::<_, RedisError>(())
+    };
+    within(SET_UP_WITHIN, setting_up).await?;
+    Ok(socket)
+}
+
+/// Whether a server answers that it does not offer what the doorbell needs, or not to this user.
+fn is_refusal(cause: &RedisError) -> bool {
+    !cause.is_io_error()
+        && undone(cause).is_none()
+        && cause.clone().into_server_errors().is_some()
+        && cause.detail() != Some("max number of clients reached")
+}
+
+/// Passes on what a connection hears, until it fails. `all` notes that every key may have changed.
+async fn attend_socket(mut socket: Socket, hears: &Weak<dyn Hears>, all: impl Fn()) -> RedisError {
+    let ping = redis::cmd("PING").get_packed_command();
+    let (mut pinged, mut deadline) = (None, Instant::now() + PING_EVERY);
+    loop {
+        loop {
+            match socket.reply() {
+                Ok(Some(Ok(reply))) => {
+                    let Some(hears) = hears.upgrade() else {
+                        return io::Error::from(io::ErrorKind::Interrupted).into();
+                    };
+                    match pass_on(reply, &*hears) {
+                        Ok(Told::Keys) => {}
+                        Ok(Told::All) => all(),
+                        Err(broken) => return broken.into(),
+                    }
+                }
+                Ok(Some(Err(cause))) | Err(cause) => return cause,
+                Ok(None) => break,
+            }
+        }
+        let filled = tokio::select! {
+            biased;
+            filled = socket.fill() => Some(filled),
+            () = sleep_until(deadline) => None,
+        };
+        match (filled, pinged) {
+            (Some(Ok(())), _) => {
+                pinged = None;
+                deadline = Instant::now() + PING_EVERY;
+            }
+            (Some(Err(cause)), _) => return cause,
+            (None, Some(began)) => return timed_out(ANSWER_WITHIN, began).into(),
+            (None, None) => {
+                pinged = Some(std::time::Instant::now());
+                deadline = Instant::now() + ANSWER_WITHIN;
+                if let Err(cause) = within(ANSWER_WITHIN, socket.write(&ping)).await {
+                    return cause;
+                }
+            }
+        }
+    }
+}
+
+/// What a message told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Told {
+    /// The names of changed keys, or nothing of keys.
+    Keys,
+    /// All keys may have changed: the server was flushed.
+    All,
+}
+
+/// Passes the keys of a push on: `[invalidate, [key, …]]`. A null in place of the keys means all.
+fn pass_on(message: Bytes, hears: &dyn Hears) -> Result<Told, Broken> {
+    let mut walk = Walk::new(message);
+    // The reply to a ping is no array, and other pushes have other names.
+    if walk.next()? != Head::Array(2) || walk.payload()? != "invalidate" {
+        return Ok(Told::Keys);
+    }
+    match walk.next()? {
+        Head::Nil => Ok(Told::All),
+        Head::Array(keys) => {
+            for _ in 0..keys {
+                hears.rang(&walk.payload()?);
+            }
+            Ok(Told::Keys)
+        }
+        _ => Err(Broken::new("an invalidation without keys")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Hears for Heard {
+        fn rang(&self, key: &[u8]) {
+            let key = String::from_utf8_lossy(key).into_owned();
+            self.0.lock().unwrap().push(key);
+        }
+
+        fn heard_by(&self, _: HeardBy) {}
+
+        fn refused(&self, _: &str) {}
+    }
+
+    #[test]
+    fn the_keys_of_a_push_are_passed_on_and_a_null_means_all() {
+        for (message, told, keys) in [
+            (
+                ">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+                Told::Keys,
+                &["a", "b"][..],
+            ),
+            (">2\r\n$10\r\ninvalidate\r\n_\r\n", Told::All, &[]),
+            ("+PONG\r\n", Told::Keys, &[]),
+            (
+                ">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n",
+                Told::Keys,
+                &[],
+            ),
+        ] {
+            let heard = Heard::default();
+            let bytes = Bytes::from_static(message.as_bytes());
+            assert_eq!(pass_on(bytes, &heard), Ok(told), "{message:?}");
+            assert_eq!(*heard.0.lock().unwrap(), keys, "{message:?}");
+        }
+        let broken = ">2\r\n$10\r\ninvalidate\r\n:1\r\n";
+        assert!(pass_on(Bytes::from_static(broken.as_bytes()), &Heard::default()).is_err());
+    }
+
+    #[test]
+    fn an_answer_of_the_server_is_a_refusal_and_a_broken_connection_is_none() {
+        use crate::adapters::redis::net::error::server_error;
+        for refusal in [
+            "NOPERM User ann has no permissions to run the 'client|tracking' command",
+            "ERR unknown command 'HELLO'",
+            "NOPROTO unsupported protocol version",
+        ] {
+            assert!(is_refusal(&server_error(refusal)), "{refusal}");
+        }
+        assert!(!is_refusal(&server_error("LOADING Redis is loading")));
+        let full = "ERR max number of clients reached";
+        assert!(!is_refusal(&server_error(full)));
+        assert!(!is_refusal(
+            &io::Error::from(io::ErrorKind::BrokenPipe).into()
+        ));
+    }
+}

@@ -1,0 +1,98 @@
+//! How a store tells the runtime that something of a group may have changed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+
+/// What a bell rings for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Ring {
+    /// Entries of the log or of the group's redelivery stream.
+    Entries,
+    /// Scheduled retries and messages for later.
+    Due,
+}
+
+/// Tells that something of one group may have changed.
+///
+/// A ring is a hint: a change rings at least once, and a ring may come without a change. While the
+/// store cannot hear of changes, [`hears`](Self::hears) is false, and the runtime looks at regular
+/// times. When the store begins or ceases to hear, everything rings.
+#[derive(Debug, Default)]
+pub struct Bell {
+    hears: AtomicBool,
+    entries: watch::Sender<u64>,
+    due: watch::Sender<u64>,
+}
+
+impl Bell {
+    fn of(&self, ring: Ring) -> &watch::Sender<u64> {
+        match ring {
+            Ring::Entries => &self.entries,
+            Ring::Due => &self.due,
+        }
+    }
+
+    /// Whether every change rings now.
+    pub fn hears(&self) -> bool {
+        self.hears.load(Ordering::Acquire)
+    }
+
+    /// How often it has rung. Read this before a look, and wait with it after the look.
+    pub fn count(&self, ring: Ring) -> u64 {
+        *self.of(ring).borrow()
+    }
+
+    /// Waits until it has rung since [`count`](Self::count) answered `seen`. Cancel safe.
+    pub async fn rung_since(&self, ring: Ring, seen: u64) {
+        let mut rings = self.of(ring).subscribe();
+        // The sender lives as long as this borrow of the bell.
+        let _ = rings.wait_for(|count| *count != seen).await;
+    }
+
+    /// Rings. Adapters call this.
+    pub fn ring(&self, ring: Ring) {
+        self.of(ring)
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Says whether every change rings from now on, and rings for everything. Adapters call this
+    /// when they begin or cease to hear, and when rings may have been lost.
+    pub fn set_hears(&self, hears: bool) {
+        self.hears.store(hears, Ordering::Release);
+        self.ring(Ring::Entries);
+        self.ring(Ring::Due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ring_between_the_count_and_the_wait_is_not_lost() {
+        let bell = Bell::default();
+        let seen = bell.count(Ring::Entries);
+        assert_eq!(bell.rung_since(Ring::Entries, seen).now_or_never(), None);
+        bell.ring(Ring::Due);
+        assert_eq!(bell.rung_since(Ring::Entries, seen).now_or_never(), None);
+        bell.ring(Ring::Entries);
+        bell.rung_since(Ring::Entries, seen).await;
+    }
+
+    #[tokio::test]
+    async fn everything_rings_when_the_store_begins_or_ceases_to_hear() {
+        let bell = Bell::default();
+        for hears in [true, true, false] {
+            let seen = [Ring::Entries, Ring::Due].map(|ring| (ring, bell.count(ring)));
+            bell.set_hears(hears);
+            assert_eq!(bell.hears(), hears);
+            for (ring, seen) in seen {
+                bell.rung_since(ring, seen).await;
+            }
+        }
+    }
+}

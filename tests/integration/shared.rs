@@ -1,0 +1,183 @@
+//! Subscriptions that share a connection, and the doorbell that tells them of messages.
+
+use std::time::Duration;
+
+use redstart::extract::Payload;
+use redstart::topics::Reading;
+use redstart::{Container, SubscribeOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::support::{
+    Server, builder, container, drained, finish, group, next, publish, topic, until,
+};
+
+fn shared() -> SubscribeOptions {
+    SubscribeOptions::new().with_reading(Reading::Shared)
+}
+
+/// Subscribes to a topic. The receiver gets each message.
+async fn listen(
+    container: &Container,
+    name: &str,
+    options: SubscribeOptions,
+) -> UnboundedReceiver<u32> {
+    let (sender, received) = unbounded_channel();
+    let handler = move |Payload(number): Payload<u32>| {
+        let _ = sender.send(number);
+        async {}
+    };
+    let (bus, topic) = (container.bus(), topic(name));
+    let _ = bus.subscribe_with(&topic, options, handler).await.unwrap();
+    received
+}
+
+/// The ids of the connections whose name begins so.
+fn connections(server: &Server, name: &str) -> Vec<String> {
+    let list: String = server.command(&["CLIENT", "LIST"]);
+    let of = |line: &str| {
+        let id = line.strip_prefix("id=")?.split(' ').next()?.to_owned();
+        line.contains(&format!(" name={name}")).then_some(id)
+    };
+    list.lines().filter_map(of).collect()
+}
+
+#[tokio::test]
+async fn the_first_eight_subscriptions_have_connections_and_the_others_share_one() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let mut all = Vec::new();
+    for number in 0..40 {
+        let name = format!("orders-{number}");
+        all.push(listen(&container, &name, SubscribeOptions::new()).await);
+    }
+    for number in 0..40 {
+        let name = format!("orders-{number}");
+        publish(&container, &topic(&name), number..number + 1).await;
+        assert_eq!(next(&mut all[number as usize]).await, number);
+    }
+    assert_eq!(connections(&server, "redstart:sub").len(), 8);
+    assert_eq!(connections(&server, "redstart:read").len(), 1);
+    assert_eq!(connections(&server, "redstart:bell").len(), 1);
+    assert!(connections(&server, "redstart:").len() <= 32);
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_burst_longer_than_a_read_arrives_completely() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let mut received = listen(&container, "orders", shared()).await;
+    publish(&container, &topic("orders"), 0..1_000).await;
+    let mut numbers = Vec::new();
+    for _ in 0..1_000 {
+        numbers.push(next(&mut received).await);
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
+    drained(&container, &topic("orders"), &group("billing")).await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_killed_bell_loses_no_message() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let mut received = listen(&container, "orders", shared()).await;
+    for number in 0..20 {
+        let bells = until("a bell", async || {
+            let bells = connections(&server, "redstart:bell");
+            (!bells.is_empty()).then_some(bells)
+        })
+        .await;
+        for bell in bells {
+            // It may have gone by itself.
+            let _: i64 = server.command(&["CLIENT", "KILL", "ID", &bell]);
+        }
+        publish(&container, &topic("orders"), number..number + 1).await;
+        let got = tokio::time::timeout(Duration::from_secs(30), received.recv()).await;
+        assert_eq!(
+            got.expect("a message after its bell was killed"),
+            Some(number)
+        );
+    }
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_group_that_a_flush_took_comes_back() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let mut received = listen(&container, "orders", shared()).await;
+    publish(&container, &topic("orders"), 1..2).await;
+    assert_eq!(next(&mut received).await, 1);
+    let _: String = server.command(&["FLUSHALL"]);
+    until("the group to be there again", async || {
+        let exists: i64 = server.command(&["EXISTS", "{shop:orders}:log"]);
+        (exists == 1).then_some(())
+    })
+    .await;
+    publish(&container, &topic("orders"), 2..3).await;
+    assert_eq!(next(&mut received).await, 2);
+    finish(container).await;
+}
+
+/// Without the right to listen every subscription reads on its own connection.
+#[tokio::test]
+async fn a_user_that_may_not_listen_reads_on_connections_of_its_own() {
+    for refused in ["-client|tracking", "-subscribe"] {
+        let server = Server::start();
+        let mut rule = vec![
+            "ACL", "SETUSER", "limited", "on", "nopass", "~*", "&*", "+@all",
+        ];
+        rule.push(refused);
+        let _: String = server.command(&rule);
+        let url = server.url().replace("redis://", "redis://limited:any@");
+        let container = builder(&server)
+            .with_redis_url(url)
+            .connect()
+            .await
+            .unwrap();
+        let mut all = Vec::new();
+        for number in 0..12 {
+            all.push(listen(&container, &format!("orders-{number}"), shared()).await);
+        }
+        for number in 0..12 {
+            let name = format!("orders-{number}");
+            publish(&container, &topic(&name), number..number + 1).await;
+            assert_eq!(next(&mut all[number as usize]).await, number, "{refused}");
+        }
+        assert_eq!(connections(&server, "redstart:sub").len(), 12, "{refused}");
+        assert_eq!(connections(&server, "redstart:read").len(), 0, "{refused}");
+        finish(container).await;
+    }
+}
+
+/// A right that is taken away while subscriptions run.
+#[tokio::test]
+async fn a_user_that_loses_the_right_to_listen_goes_on_with_connections_of_its_own() {
+    let server = Server::start();
+    let allow = [
+        "ACL", "SETUSER", "limited", "on", "nopass", "~*", "&*", "+@all",
+    ];
+    let _: String = server.command(&allow);
+    let url = server.url().replace("redis://", "redis://limited:any@");
+    let container = builder(&server)
+        .with_redis_url(url)
+        .connect()
+        .await
+        .unwrap();
+    let mut received = listen(&container, "orders", shared()).await;
+    publish(&container, &topic("orders"), 1..2).await;
+    assert_eq!(next(&mut received).await, 1);
+    let _: String = server.command(&["ACL", "SETUSER", "limited", "-client|tracking"]);
+    for bell in connections(&server, "redstart:bell") {
+        let _: i64 = server.command(&["CLIENT", "KILL", "ID", &bell]);
+    }
+    until("a connection of its own", async || {
+        (connections(&server, "redstart:sub").len() == 1).then_some(())
+    })
+    .await;
+    publish(&container, &topic("orders"), 2..3).await;
+    assert_eq!(next(&mut received).await, 2);
+    finish(container).await;
+}
