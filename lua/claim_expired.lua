@@ -18,14 +18,17 @@
 -- ARGV[7]  the mark that replaces a mark of 1: '1000001' for one begun attempt, '0' for none
 --
 -- Returns for each stream {next cursor, {{id, fields, mark}, …}, pending ids whose entries are gone
--- from the stream}, and then the group's lease, 0 where it has none.
+-- from the stream}, and then the group's lease, 0 where it has none, and how many entries of both
+-- streams were pending before the call.
 local group, consumer = ARGV[1], ARGV[2]
 -- Check both streams before claiming from either: a stream of another type, or one without the group.
+local pending = 0
 for lane = 1, 2 do
   local found = redis.pcall('XPENDING', KEYS[lane], group)
   if found.err then
     return found
   end
+  pending = pending + found[1]
 end
 local lease = tonumber(redis.call('HGET', KEYS[3], 'lease:' .. group) or '0')
 local longest = math.max(lease, tonumber(ARGV[3]))
@@ -49,4 +52,5 @@ for lane = 1, 2 do
   result[lane] = {found[1], claimed, found[3] or {}}
 end
 result[3] = lease
+result[4] = pending
 return result

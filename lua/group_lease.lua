@@ -2,7 +2,7 @@
 --
 -- The lease belongs to the group, so that no process takes over a delivery by a lease of its own. A
 -- longer lease holds at once. A shorter one holds when no other consumer lives that may rely on the
--- longer one. A live consumer calls the server at least every few seconds.
+-- longer one. A live consumer calls the server at least every 100 seconds.
 --
 -- KEYS[1]  the log, a stream
 -- KEYS[2]  the group's redelivery stream
@@ -27,7 +27,7 @@ if asked < stored then
     end
     for _, flat in ipairs(consumers.err and {} or consumers) do
       local consumer = named(flat)
-      if consumer['name'] ~= ARGV[2] and consumer['idle'] < math.max(stored, 15000) then
+      if consumer['name'] ~= ARGV[2] and consumer['idle'] < math.max(stored, 150000) then
         return stored
       end
     end

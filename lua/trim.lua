@@ -98,6 +98,10 @@ if since >= 0 and since < tonumber(ARGV[3]) then
   return {0, length, 0, known}
 end
 
+if length == 0 and ARGV[2] == '' then
+  return {0, 0, 0, known}
+end
+
 local groups = {}
 if redis.call('EXISTS', KEYS[1]) == 1 then
   for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do

@@ -28,9 +28,9 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// A consumer counts as live when it called the store within this time: 60 seconds. A running
-    /// consumer calls every few seconds.
-    pub const LIVE_WITHIN: Duration = Duration::from_secs(60);
+    /// A consumer counts as live when it called the store within this time: 120 seconds. A running
+    /// consumer calls at least every 100 seconds.
+    pub const LIVE_WITHIN: Duration = Duration::from_secs(120);
 
     pub(crate) fn new(store: Arc<dyn Store>, decoder: Decoder) -> Self {
         Self { store, decoder }

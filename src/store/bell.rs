@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::watch;
+use super::rings::Rings;
 
 /// What a bell rings for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,12 +22,12 @@ pub enum Ring {
 #[derive(Debug, Default)]
 pub struct Bell {
     hears: AtomicBool,
-    entries: watch::Sender<u64>,
-    due: watch::Sender<u64>,
+    entries: Rings,
+    due: Rings,
 }
 
 impl Bell {
-    fn of(&self, ring: Ring) -> &watch::Sender<u64> {
+    fn of(&self, ring: Ring) -> &Rings {
         match ring {
             Ring::Entries => &self.entries,
             Ring::Due => &self.due,
@@ -41,20 +41,17 @@ impl Bell {
 
     /// How often it has rung. Read this before a look, and wait with it after the look.
     pub fn count(&self, ring: Ring) -> u64 {
-        *self.of(ring).borrow()
+        self.of(ring).count()
     }
 
     /// Waits until it has rung since [`count`](Self::count) answered `seen`. Cancel safe.
     pub async fn rung_since(&self, ring: Ring, seen: u64) {
-        let mut rings = self.of(ring).subscribe();
-        // The sender lives as long as this borrow of the bell.
-        let _ = rings.wait_for(|count| *count != seen).await;
+        self.of(ring).since(seen).await;
     }
 
     /// Rings. Adapters call this.
     pub fn ring(&self, ring: Ring) {
-        self.of(ring)
-            .send_modify(|count| *count = count.wrapping_add(1));
+        self.of(ring).ring();
     }
 
     /// Says whether every change rings from now on, and rings for everything. Adapters call this

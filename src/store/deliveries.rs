@@ -75,6 +75,8 @@ pub struct Reclaimed {
     pub missing: u64,
     /// The lease of the group; zero where none is set.
     pub lease: Duration,
+    /// How many entries the members of the group held before the call, expired or not.
+    pub pending: u64,
 }
 
 /// How far a reclaimer has come in each lane.

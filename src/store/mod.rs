@@ -24,6 +24,7 @@ mod deliveries;
 mod effects;
 mod inspect;
 mod log;
+mod rings;
 mod schedule;
 mod source;
 mod topics;
@@ -53,6 +54,7 @@ pub use inspect::{
     LONGEST_UNSETTLED, LogProgress, ServerInfo, TopicStatus, Unsettled,
 };
 pub use log::{Appended, Log, LogAnswer, LogCalls, LogOp, NewEntry};
+pub(crate) use rings::Rings;
 pub use schedule::{
     Promoted, Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp, Scheduled, ScheduledPage,
 };

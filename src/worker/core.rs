@@ -30,6 +30,7 @@ use crate::worker::intake::unseen::Unseen;
 use crate::worker::intake::weight::Weight;
 use crate::worker::meters::Meters;
 use crate::worker::services::lease_keeper::LeaseKeeper;
+use crate::worker::stir::{Moment, Stir};
 
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
@@ -69,6 +70,8 @@ pub(crate) struct Core {
     pub(crate) settings: TopicSettings,
     /// The store may have handed this consumer deliveries whose answer was lost.
     pub(crate) unseen: Unseen,
+    /// What gives the background jobs something to do.
+    pub(crate) stir: Arc<Stir>,
     pub(crate) lease: Arc<GroupLease>,
     pub(crate) lease_keeper: Arc<LeaseKeeper>,
     pub(crate) faults: Faults,
@@ -138,7 +141,9 @@ impl Core {
         };
         let (meters, faults) = (Arc::new(Meters::new(&member)), Faults::default());
         let lease = Arc::new(GroupLease::new(options.lease));
+        let stir = Arc::new(Stir::new(store.bell(&member.at)));
         let lease_keeper = LeaseKeeper {
+            stir: Arc::clone(&stir),
             store: Arc::clone(&store),
             member: Arc::clone(&member),
             in_flight: Arc::clone(&in_flight),
@@ -176,6 +181,7 @@ impl Core {
             claiming: tokio::sync::Mutex::new(()),
             settings,
             unseen: Unseen::default(),
+            stir,
             lease,
             lease_keeper: Arc::new(lease_keeper),
             faults,
@@ -225,6 +231,17 @@ impl Core {
         (!problems.is_empty()).then(|| problems.join("; "))
     }
 
+    /// The present moment, if nothing waits for a first delivery and this consumer holds nothing. Until
+    /// something stirs, the members of the group then hold no more than they hold now.
+    pub(crate) fn still(&self) -> Option<Moment> {
+        let now = self.stir.now();
+        let is_still = self.in_flight.len() == 0
+            && self.stir.has_read_all(now)
+            && !self.faults.reading.is_set()
+            && !self.unseen.may_exist();
+        is_still.then_some(now)
+    }
+
     /// Releases deliveries; no attempt counts. Returns how many this consumer still had.
     pub(crate) async fn release(
         &self,
@@ -268,6 +285,9 @@ impl Core {
             self.queue.push(queued.into_iter());
         } else {
             self.queue.push(queued);
+        }
+        if new > 0 {
+            self.stir.note_accepted();
         }
         self.meters.delivered.increment(new as u64);
         self.meters.in_flight.set(self.in_flight.len() as f64);

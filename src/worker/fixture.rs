@@ -16,7 +16,7 @@ use crate::domain::{
     TopicSettings,
 };
 use crate::store::{
-    Commit, Commits, DeliveryId, Fate, Fetched, Member, NewEntry, Opening, ReclaimCursor,
+    Bell, Commit, Commits, DeliveryId, Fate, Fetched, Member, NewEntry, Opening, ReclaimCursor,
     StartFrom, Store, Unmarked,
 };
 use crate::wire::dead_letter::encode_record;
@@ -28,6 +28,7 @@ use crate::worker::intake::lease::GroupLease;
 use crate::worker::meters::Meters;
 use crate::worker::script::Script;
 use crate::worker::services::lease_keeper::LeaseKeeper;
+use crate::worker::stir::Stir;
 
 pub(crate) fn member() -> Member {
     let topic = crate::domain::Topic::new("orders").unwrap();
@@ -115,12 +116,28 @@ impl Fixture {
 
     /// The shared state of a subscription with these options.
     pub(crate) fn core(&self, options: SubscribeOptions) -> (Arc<Core>, Settlements) {
+        let (core, settlements) = self.new_core(options);
+        (Arc::new(core), settlements)
+    }
+
+    /// The same for a store that tells of changes by a bell.
+    pub(crate) fn core_with_bell(
+        &self,
+        options: SubscribeOptions,
+        bell: &Arc<Bell>,
+    ) -> (Arc<Core>, Settlements) {
+        let (mut core, settlements) = self.new_core(options);
+        core.stir = Arc::new(Stir::new(Some(Arc::clone(bell))));
+        (Arc::new(core), settlements)
+    }
+
+    fn new_core(&self, options: SubscribeOptions) -> (Core, Settlements) {
         let (store, work) = (Arc::clone(&self.store), Work::Each(handler(Outcome::Ack).0));
         let (limits, settings) = (Limits::default(), TopicSettings::default());
         let hooks = PublishHooks::default();
         let publishing = Publishing::new(Arc::clone(&store), Codec::Json, limits, None, hooks);
         let publishing = Arc::new(publishing);
-        let (core, settlements) = Core::new(
+        Core::new(
             store,
             member(),
             options,
@@ -128,8 +145,7 @@ impl Fixture {
             settings,
             &work,
             publishing,
-        );
-        (Arc::new(core), settlements)
+        )
     }
 
     /// Publishes messages with the numbers from 0.
@@ -256,6 +272,7 @@ impl Fixture {
             meters: self.meters(),
             lease: Arc::new(GroupLease::new(Duration::from_secs(30))),
             fault: Fault::default(),
+            stir: Arc::default(),
         }
     }
 }

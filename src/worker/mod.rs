@@ -23,6 +23,7 @@ mod services;
 mod settle;
 mod settle_effects;
 mod shutdown;
+mod stir;
 mod subscription;
 mod tasks;
 

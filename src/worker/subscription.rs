@@ -168,6 +168,7 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
             meters: Arc::clone(&core.meters),
             due,
             fault: core.faults.promoting.clone(),
+            stir: Arc::clone(&core.stir),
         },
         core.halt.clone(),
     );
@@ -178,6 +179,8 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
             store: Arc::clone(&core.store),
             member: Arc::clone(&core.member),
             settled,
+            retention: core.settings.retention(),
+            stir: Arc::clone(&core.stir),
         },
         core.halt.clone(),
     );
@@ -189,6 +192,7 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
             in_flight: Arc::clone(&core.in_flight),
             busy: Arc::clone(&core.busy),
             slots: core.options.concurrency,
+            stir: Arc::clone(&core.stir),
         },
         core.halt.clone(),
     );

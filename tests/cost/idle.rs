@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use redstart::extract::Payload;
+use redstart::topics::Reading;
 use redstart::{Delivery, SubscribeOptions};
 
 use crate::ALONE;
 use crate::proxy::through_proxy;
-use crate::support::{Server, builder, finish, group, topic};
+use crate::support::{Server, builder, finish, group, next, publish, topic, until};
 
 const SUBSCRIPTIONS: u32 = 20;
 
@@ -62,5 +63,50 @@ async fn idle_groups_of_a_topic_do_not_ask_for_each_other() {
     // Each looks at its own redelivery stream, and one of them at the topic, every 30 seconds.
     let most = u64::from(SUBSCRIPTIONS);
     assert!(asked <= most, "{asked} times in eight seconds");
+    finish(container).await;
+}
+
+/// How many commands the server has run.
+fn commands(server: &Server) -> u64 {
+    let stats: String = server.command(&["INFO", "stats"]);
+    let mut lines = stats.lines();
+    let ran = lines.find_map(|line| line.strip_prefix("total_commands_processed:"));
+    ran.unwrap().parse().unwrap()
+}
+
+/// Where the server tells of changes, a subscription without messages asks for nothing: no reads, no
+/// looks for expired leases and due retries, no trims.
+#[tokio::test]
+async fn subscriptions_on_the_shared_connection_come_to_rest() {
+    let _alone = ALONE.lock().await;
+    let server = Server::start();
+    let container = builder(&server).connect().await.unwrap();
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    for number in 0..200 {
+        let sender = sender.clone();
+        let handler = move |Payload(n): Payload<u32>, _: Delivery| {
+            let _ = sender.send(n);
+            std::future::ready(())
+        };
+        let options = SubscribeOptions::new()
+            .with_group(group(&format!("group-{}", number % 10)))
+            .with_reading(Reading::Shared);
+        let (bus, topic) = (container.bus(), topic(&format!("orders-{}", number / 10)));
+        let _ = bus.subscribe_with(&topic, options, handler).await.unwrap();
+    }
+    for round in 0..2 {
+        publish(&container, &topic("orders-7"), round..round + 1).await;
+        for _ in 0..10 {
+            assert_eq!(next(&mut received).await, round);
+        }
+        // Two of the commands are this test's, and the bell pings. Each subscription reads once in
+        // fifty seconds.
+        until("the subscriptions to rest", async || {
+            let before = commands(&server);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            (commands(&server) - before <= 12).then_some(())
+        })
+        .await;
+    }
     finish(container).await;
 }

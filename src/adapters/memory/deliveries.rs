@@ -68,6 +68,7 @@ impl MemoryAdapter {
                     Lane::Redelivery => (cursor.redelivery, &mut reclaimed.cursor.redelivery),
                 };
                 let max = max.min(MAX_BATCH);
+                reclaimed.pending += pending.pending.len() as u64;
                 let origin = (source, lane);
                 let found =
                     pending.take_over(entries, origin, &by.consumer, (lease, unmarked), from, max);

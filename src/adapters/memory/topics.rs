@@ -95,7 +95,7 @@ impl MemoryAdapter {
     }
 }
 
-/// A consumer that was active within this time lives. A live one calls every few seconds.
+/// A consumer that was active within this time lives.
 const LIVE: Duration = Duration::from_secs(15);
 
 /// Removes idle consumers without pending deliveries.

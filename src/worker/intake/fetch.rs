@@ -9,9 +9,7 @@ use tracing::Instrument as _;
 use crate::api::propagator::{Operation, OperationKind};
 use crate::api::traces;
 use crate::domain::{Error, ErrorKind, describe};
-use crate::store::{
-    Commit, Commits, Fetched, Interrupt, Opened, Reader, ReclaimCursor, Replies, StartFrom,
-};
+use crate::store::{Commit, Commits, Fetched, Interrupt, Opened, Reader, Replies, StartFrom};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 use crate::worker::intake::in_flight::HandOut;
@@ -71,7 +69,7 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
         }
         // The store applies the limit to each of the two lanes.
         let max = core.weight.limit((free / 2).max(1));
-        let sent = Instant::now();
+        let (sent, began) = (Instant::now(), core.stir.now());
         match read(&core, &mut *reader, &*interrupt, max).await {
             Ok(fetched) => {
                 failures = 0;
@@ -80,6 +78,9 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
                     tracing::info!(subscription = %core.member, "reading again");
                 }
                 core.weight.note(&fetched, sent.elapsed());
+                if fetched.is_empty() {
+                    core.stir.note_nothing_read(began);
+                }
                 let gather = core.capacity.should_gather(fetched.len(), max);
                 core.accept(fetched, false, sent);
                 core.capacity.adapt(Instant::now());
@@ -279,7 +280,7 @@ async fn reopen(core: &Core) -> Result<Opened, Error> {
 /// With one handler first deliveries therefore keep their order, also after a restart or a broken
 /// connection.
 async fn catch_up(core: &Core) -> Result<(), Error> {
-    let (mut cursor, mut last_asked) = (ReclaimCursor::default(), Instant::now());
+    let mut look = reclaim::Look::default();
     // After a standstill it would otherwise reclaim its own deliveries and count a crash.
     core.lease_keeper.extend_all().await;
     loop {
@@ -289,7 +290,7 @@ async fn catch_up(core: &Core) -> Result<(), Error> {
             core.unseen.note();
             return Err(error);
         }
-        match reclaim::reclaim_some(core, &mut cursor, &mut last_asked).await {
+        match reclaim::reclaim_some(core, &mut look).await {
             Ok(reclaim::Next::Again) => {}
             Ok(reclaim::Next::Full) => {
                 if free_slots(core, &mut false).await.is_none() {

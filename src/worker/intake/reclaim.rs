@@ -28,8 +28,8 @@ pub(crate) async fn run(core: Arc<Core>) {
     // The fetcher has reclaimed once at its start. Subscriptions that begin together look apart.
     let mut ticks = interval_at(Instant::now() + idle.mul_f64(fastrand::f64()), period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut cursor = ReclaimCursor::default();
-    let (mut last_look, mut last_asked) = (Instant::now(), Instant::now());
+    let mut look = Look::default();
+    let mut last_look = Instant::now();
     loop {
         tokio::select! {
             biased;
@@ -43,9 +43,10 @@ pub(crate) async fn run(core: Arc<Core>) {
             core.lease_keeper.extend_all().await;
         }
         last_look = Instant::now();
+        let still = core.still();
         let mut next = Next::Again;
         for _ in 0..MOST_CALLS {
-            next = match reclaim_some(&core, &mut cursor, &mut last_asked).await {
+            next = match reclaim_some(&core, &mut look).await {
                 Ok(next) => next,
                 Err(error) => {
                     warn(&core, &error);
@@ -56,13 +57,49 @@ pub(crate) async fn run(core: Arc<Core>) {
                 break;
             }
         }
-        if next == Next::Full && cursor != ReclaimCursor::default() {
+        // Nobody holds anything and nothing waits for a first delivery: no lease can expire before
+        // something stirs. Deliveries that came in meanwhile are another moment.
+        if let Some(moment) = still.filter(|_| look.found_nothing_pending(next)) {
+            tokio::select! {
+                biased;
+                () = core.stop.cancelled() => return,
+                () = core.stir.since(moment, None) => {}
+            }
+            // Nothing was held here, so nothing has expired meanwhile.
+            last_look = Instant::now();
+            ticks.reset_after(idle.mul_f64(0.5 + fastrand::f64() / 2.0));
+        } else if next == Next::Full && look.cursor != ReclaimCursor::default() {
             // A dead consumer may leave many times this one's capacity: reclaim as slots become
             // free, not once a tick.
             ticks.reset_after(POLICY.reclaim_when_full);
         } else if core.in_flight.len() == 0 {
             ticks.reset_after(idle);
         }
+    }
+}
+
+/// How far the looks have come, and what the last call found.
+#[derive(Debug)]
+pub(crate) struct Look {
+    cursor: ReclaimCursor,
+    last_asked: Instant,
+    /// How many deliveries the members of the group held; `None` after a failure.
+    pending: Option<u64>,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self {
+            cursor: ReclaimCursor::default(),
+            last_asked: Instant::now(),
+            pending: None,
+        }
+    }
+}
+
+impl Look {
+    fn found_nothing_pending(&self, next: Next) -> bool {
+        next == Next::Done && self.pending == Some(0)
     }
 }
 
@@ -89,11 +126,8 @@ fn warn(core: &Core, error: &Error) {
 }
 
 /// Reclaims once, as many as the capacity allows.
-pub(crate) async fn reclaim_some(
-    core: &Core,
-    cursor: &mut ReclaimCursor,
-    last_asked: &mut Instant,
-) -> Result<Next, Error> {
+pub(crate) async fn reclaim_some(core: &Core, look: &mut Look) -> Result<Next, Error> {
+    look.pending = None;
     let _claiming = core.claiming.lock().await;
     // The shutdown releases deliveries once the intake has ended: nothing may come in after it.
     if core.stop.is_cancelled() {
@@ -113,7 +147,7 @@ pub(crate) async fn reclaim_some(
     let reclaimed = core
         .store
         .deliveries()
-        .claim_expired(&core.member, core.lease.get(), unmarked, *cursor, max)
+        .claim_expired(&core.member, core.lease.get(), unmarked, look.cursor, max)
         .await
         .inspect_err(|error| {
             // The reclaim may have succeeded and its answer been lost.
@@ -123,10 +157,11 @@ pub(crate) async fn reclaim_some(
             }
         })?;
     core.weight.note(&reclaimed.taken, sent.elapsed());
-    *cursor = reclaimed.cursor;
+    look.cursor = reclaimed.cursor;
+    look.pending = Some(reclaimed.pending);
     let (found, store) = (reclaimed.lease, &*core.store);
     core.lease
-        .follow(found, last_asked, store, &core.member)
+        .follow(found, &mut look.last_asked, store, &core.member)
         .await;
     if reclaimed.missing > 0 {
         core.meters.lost_entries.increment(reclaimed.missing);
@@ -141,7 +176,7 @@ pub(crate) async fn reclaim_some(
         let new = core.accept(reclaimed.taken, true, sent);
         core.meters.reclaimed.increment(new as u64);
     }
-    if count > 0 || *cursor != ReclaimCursor::default() {
+    if count > 0 || look.cursor != ReclaimCursor::default() {
         return Ok(Next::Again);
     }
     Ok(Next::Done)
@@ -152,6 +187,7 @@ mod tests {
     use super::*;
     use crate::api::SubscribeOptions;
     use crate::domain::RetryPolicy;
+    use crate::store::{Bell, Ring};
     use crate::worker::fixture::{Fixture, hand_out};
     use crate::worker::script::Failure;
 
@@ -166,7 +202,7 @@ mod tests {
     }
 
     async fn once(core: &Core) -> Result<Next, Error> {
-        reclaim_some(core, &mut ReclaimCursor::default(), &mut Instant::now()).await
+        reclaim_some(core, &mut Look::default()).await
     }
 
     #[tokio::test]
@@ -178,6 +214,74 @@ mod tests {
             once(&core).await.unwrap_err();
             assert_eq!(core.unseen.may_exist(), unseen);
         }
+    }
+
+    /// How many looks there are until a time has passed in which several fit.
+    async fn looks_meanwhile(fixture: &Fixture) -> usize {
+        fixture.script.calls();
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        let calls = fixture.script.calls();
+        calls.iter().filter(|call| **call == CLAIM).count()
+    }
+
+    /// A subscription whose bell hears, and whose reader has found nothing.
+    async fn heard(fixture: &Fixture) -> (Arc<Core>, Arc<Bell>, impl Sized) {
+        let bell = Arc::<Bell>::default();
+        bell.set_hears(true);
+        let options = options().with_lease(Duration::from_millis(200));
+        let (core, settlements) = fixture.core_with_bell(options, &bell);
+        core.stir.note_nothing_read(core.stir.now());
+        (core, bell, settlements)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_looked_for_where_nobody_holds_anything_until_an_entry_comes() {
+        let fixture = Fixture::new().await;
+        let (core, bell, _settlements) = heard(&fixture).await;
+        let running = tokio::spawn(run(Arc::clone(&core)));
+        Fixture::until("a look", async || fixture.script.calls().contains(&CLAIM)).await;
+        assert_eq!(looks_meanwhile(&fixture).await, 0);
+        // Another consumer takes the new entry and dies.
+        fixture.fetch(1).await;
+        bell.ring(Ring::Entries);
+        core.stir.note_nothing_read(core.stir.now());
+        Fixture::until("the entry to be reclaimed", async || {
+            core.in_flight.len() == 1
+        })
+        .await;
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn a_delivery_of_another_consumer_is_watched_although_nothing_rings() {
+        let fixture = Fixture::new().await;
+        let one = fixture.fetch(1).await.remove(0);
+        let (core, _bell, _settlements) = heard(&fixture).await;
+        let running = tokio::spawn(run(Arc::clone(&core)));
+        Fixture::until("a look", async || fixture.script.calls().contains(&CLAIM)).await;
+        let release = crate::store::Commit::release(one.receipt);
+        fixture.commit(release).await;
+        Fixture::until("the released one", async || core.in_flight.len() == 1).await;
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn a_deaf_bell_and_an_unread_entry_keep_the_looks_going() {
+        let fixture = Fixture::new().await;
+        let (core, bell, _settlements) = heard(&fixture).await;
+        let running = tokio::spawn(run(Arc::clone(&core)));
+        for stirs in [true, false] {
+            // Each of the two begins from rest.
+            Fixture::until("rest", async || looks_meanwhile(&fixture).await == 0).await;
+            if stirs {
+                bell.ring(Ring::Entries);
+            } else {
+                bell.set_hears(false);
+            }
+            assert!(looks_meanwhile(&fixture).await > 1);
+            core.stir.note_nothing_read(core.stir.now());
+        }
+        running.abort();
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::worker::intake::in_flight::InFlight;
 use crate::worker::meters::Meters;
+use crate::worker::stir::Stir;
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -19,6 +20,7 @@ pub(crate) struct Gauges {
     /// How many calls of handlers run.
     pub(crate) busy: Arc<AtomicUsize>,
     pub(crate) slots: usize,
+    pub(crate) stir: Arc<Stir>,
 }
 
 impl Gauges {
@@ -32,8 +34,18 @@ impl Gauges {
                 () = halt.cancelled() => break,
                 _ = ticks.tick() => {}
             }
+            let moment = self.stir.now();
             let oldest = self.in_flight.progress(Instant::now()).oldest;
-            self.set(self.slots, self.busy.load(Ordering::Relaxed), oldest);
+            let busy = self.busy.load(Ordering::Relaxed);
+            self.set(self.slots, busy, oldest);
+            if busy == 0 && self.in_flight.len() == 0 {
+                // The values stay until a delivery comes in.
+                tokio::select! {
+                    biased;
+                    () = halt.cancelled() => break,
+                    () = self.stir.accepted_since(moment) => {}
+                }
+            }
         }
         self.set(0, 0, Duration::ZERO);
     }

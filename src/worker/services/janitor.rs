@@ -7,19 +7,30 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::Error;
+use crate::domain::{Error, Retention};
 use crate::store::{Member, Store};
 use crate::worker::core::SettledCount;
+use crate::worker::stir::Stir;
 
 const TICK: Duration = Duration::from_secs(1);
 /// While no delivery is settled the janitor trims at every 30th tick, because entries age.
 const QUIET_TICKS: u64 = 30;
 const PRUNE_TICKS: u64 = 60;
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// Consumers that are idle for this long and hold nothing are removed. A live consumer calls the
 /// store every few seconds.
 const PRUNE_AFTER: Duration = Duration::from_secs(300);
 /// The consumers of a topic share the trimming, so a topic with many groups is not trimmed more often.
 const TRIM_PAUSE: Duration = Duration::from_millis(900);
+/// Where the bell is heard: how many ticks after something has stirred the janitor trims a last time. A
+/// trim in between may have left the work to another consumer.
+const LAST_TRIM: u64 = 3;
+/// How many ticks later that is at the start.
+const FIRST_TRIM_WITHIN: u64 = 8;
+/// How often entries that only age are trimmed while nothing stirs, as a part of their age.
+const SHARE_OF_AGE: u32 = 50;
+const SHORTEST_AGING: Duration = Duration::from_secs(30);
+const LONGEST_AGING: Duration = Duration::from_secs(600);
 /// A call trims about 100,000 entries at most. After fewer than this many nothing is left.
 const MORE: u64 = 90_000;
 
@@ -28,6 +39,8 @@ pub(crate) struct Janitor {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
     pub(crate) settled: SettledCount,
+    pub(crate) retention: Retention,
+    pub(crate) stir: Arc<Stir>,
 }
 
 impl Janitor {
@@ -38,20 +51,63 @@ impl Janitor {
         let mut ticks = interval_at(first, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut tick, mut trimmed_at) = (fastrand::u64(..PRUNE_TICKS), 0);
+        // The first trims of many subscriptions that begin together are spread out.
+        let mut stirred_at = tick + fastrand::u64(..FIRST_TRIM_WITHIN);
+        let (mut moment, mut pruned) = (self.stir.now(), Instant::now());
         loop {
             tokio::select! {
                 biased;
                 () = halt.cancelled() => return,
                 _ = ticks.tick() => tick += 1,
             }
+            let now = self.stir.now();
+            if now != moment {
+                (moment, stirred_at) = (now, tick);
+            }
+            let is_heard = self.stir.is_heard();
             let settled = self.settled.load(Ordering::Relaxed);
-            match self.work(Duties::at(tick, settled != trimmed_at)).await {
-                Ok(()) => trimmed_at = settled,
+            let duties = if is_heard {
+                Duties {
+                    trim: settled != trimmed_at || tick == stirred_at + LAST_TRIM,
+                    prune: pruned.elapsed() >= PRUNE_EVERY,
+                }
+            } else {
+                Duties::at(tick, settled != trimmed_at)
+            };
+            match self.work(duties).await {
+                Ok(()) => {
+                    trimmed_at = settled;
+                    if duties.prune {
+                        pruned = Instant::now();
+                    }
+                }
                 Err(error) => {
+                    stirred_at = tick;
                     tracing::debug!(subscription = %self.member, %error, "housekeeping failed");
                 }
             }
+            if !is_heard || tick < stirred_at + LAST_TRIM {
+                continue;
+            }
+            // What is settled is trimmed, and nothing is published or settled here before something
+            // stirs. Entries may age.
+            tokio::select! {
+                biased;
+                () = halt.cancelled() => return,
+                () = self.stir.since(moment, self.aging()) => {}
+            }
+            // The next tick is the last one that trims, unless something has stirred.
+            stirred_at = (tick + 1).saturating_sub(LAST_TRIM);
+            ticks.reset();
         }
+    }
+
+    /// How often entries that only age need a trim.
+    fn aging(&self) -> Option<Duration> {
+        let Retention::Age(age) = self.retention else {
+            return None;
+        };
+        Some((age / SHARE_OF_AGE).clamp(SHORTEST_AGING, LONGEST_AGING))
     }
 
     async fn work(&self, duties: Duties) -> Result<(), Error> {
@@ -109,6 +165,8 @@ mod tests {
             store: Arc::clone(&fixture.store),
             member: Arc::clone(&fixture.member),
             settled: SettledCount::default(),
+            retention: Retention::Settled,
+            stir: Arc::default(),
         };
         let duties = Duties {
             trim: true,

@@ -11,6 +11,7 @@ use crate::worker::fault::Fault;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::lease::GroupLease;
 use crate::worker::meters::Meters;
+use crate::worker::stir::Stir;
 
 pub(crate) struct LeaseKeeper {
     pub(crate) store: Arc<dyn Store>,
@@ -19,6 +20,7 @@ pub(crate) struct LeaseKeeper {
     pub(crate) meters: Arc<Meters>,
     pub(crate) lease: Arc<GroupLease>,
     pub(crate) fault: Fault,
+    pub(crate) stir: Arc<Stir>,
 }
 
 /// The time between two extensions: two of them may fail before the lease expires.
@@ -32,6 +34,16 @@ impl LeaseKeeper {
         let mut changes = self.lease.changes();
         let mut extended = Instant::now();
         loop {
+            let moment = self.stir.now();
+            if self.in_flight.len() == 0 {
+                // There is nothing to extend before a delivery comes in.
+                tokio::select! {
+                    biased;
+                    () = halt.cancelled() => return,
+                    () = self.stir.accepted_since(moment) => {}
+                }
+                extended = Instant::now();
+            }
             let pause = pause(*changes.borrow_and_update());
             tokio::select! {
                 biased;

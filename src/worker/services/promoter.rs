@@ -10,10 +10,19 @@ use crate::bus::Due;
 use crate::store::{MAX_BATCH, Member, Store};
 use crate::worker::fault::Fault;
 use crate::worker::meters::Meters;
+use crate::worker::stir::{LOOK_ANYWAY, Stir};
 
-/// The longest time between two calls. Each process knows when its own retries are due, so only
-/// those of a dead process wait for this.
+/// The longest time between two calls, unless a bell tells of changes. Each process knows when its own
+/// retries are due, so only those of a dead process wait for this.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// The same where a bell tells of changes and the next due time is known. The clock of the store may
+/// run faster than this one.
+const LONGEST_TO_KNOWN: Duration = Duration::from_secs(60);
+/// How long a promoter waits after a ring. All promoters of the group have heard it, and the one whose
+/// process wrote the retry knows the time already.
+const AFTER_RING: Duration = Duration::from_millis(20);
+/// The time between two looks that rings caused.
+const BETWEEN_RINGS: Duration = Duration::from_millis(200);
 /// The shortest time between two calls, however close together retries are due.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
 
@@ -24,13 +33,16 @@ pub(crate) struct Promoter {
     pub(crate) meters: Arc<Meters>,
     pub(crate) due: Arc<Due>,
     pub(crate) fault: Fault,
+    pub(crate) stir: Arc<Stir>,
 }
 
 impl Promoter {
     /// Promotes due retries until the subscription halts.
     pub(crate) async fn run(self, halt: CancellationToken) {
+        let mut rung = Instant::now();
         loop {
             self.due.drain();
+            let rings = self.stir.due_count();
             // Created before the call, so that it also completes for a change during the call.
             let mut clock_set = self.store.clock_set();
             let promoted = tokio::select! {
@@ -38,9 +50,8 @@ impl Promoter {
                 () = halt.cancelled() => return,
                 promoted = self.store.schedule().promote(&self.member.at, MAX_BATCH) => promoted,
             };
-            // Jittered, so that subscriptions that begin together do not look together.
-            let longest = LONGEST_WAIT.mul_f64(1.0 - 0.2 * fastrand::f64());
-            let mut until = Instant::now() + longest;
+            let mut longest = LONGEST_WAIT;
+            let mut next_due = None;
             match promoted {
                 Ok(promoted) => {
                     self.report_missing(promoted.missing);
@@ -48,8 +59,12 @@ impl Promoter {
                         continue;
                     }
                     self.fault.clear();
-                    if let Some(next) = promoted.next {
-                        until = until.min(Instant::now() + next);
+                    next_due = promoted.next;
+                    if self.stir.is_heard() {
+                        longest = match next_due {
+                            Some(_) => LONGEST_TO_KNOWN,
+                            None => LOOK_ANYWAY,
+                        };
                     }
                 }
                 Err(error) => {
@@ -57,17 +72,27 @@ impl Promoter {
                     tracing::debug!(subscription = %self.member, %error, "promoting failed");
                 }
             }
+            // Jittered, so that subscriptions that begin together do not look together.
+            let longest = longest.mul_f64(1.0 - 0.2 * fastrand::f64());
+            let mut until = Instant::now() + next_due.map_or(longest, |next| next.min(longest));
             tokio::select! {
                 biased;
                 () = halt.cancelled() => return,
                 () = sleep(SHORTEST_WAIT) => {}
             }
+            let mut is_rung = false;
             loop {
                 tokio::select! {
                     biased;
                     () = halt.cancelled() => return,
                     () = sleep_until(until) => break,
                     () = &mut clock_set => break,
+                    () = self.stir.due_since(rings), if !is_rung => {
+                        is_rung = true;
+                        let soon = Instant::now() + AFTER_RING.mul_f64(fastrand::f64());
+                        rung = soon.max(rung + BETWEEN_RINGS);
+                        until = until.min(rung);
+                    }
                     () = self.due.changed() => {
                         if let Some(due) = self.due.drain() {
                             until = until.min(due);
@@ -111,6 +136,7 @@ mod tests {
             meters: fixture.meters(),
             due: Arc::default(),
             fault: Fault::default(),
+            stir: Arc::default(),
         };
         let running = tokio::spawn(promoter.run(halt.clone()));
         // The promoter looks once and then waits for its longest wait.

@@ -220,6 +220,8 @@ impl RedisAdapter {
             .call("claim expired", &call, |reply| {
                 let mut reclaimed = Reclaimed::default();
                 let mut lanes = reply::array(reply)?;
+                let pending = lanes.pop().unwrap_or(Value::Nil);
+                reclaimed.pending = reply::count(&pending)?;
                 let lease = lanes.pop().unwrap_or(Value::Nil);
                 reclaimed.lease = Duration::from_millis(reply::count(&lease)?);
                 for (source, (lane, reply)) in (0..).zip(LANES.into_iter().zip(lanes)) {

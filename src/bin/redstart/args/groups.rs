@@ -163,7 +163,7 @@ topic's entries and the other groups stay; retention can then remove entries tha
 had not settled.
 
 The server keeps a group that is in use, unless --force is given: one with undelivered, unsettled,
-scheduled or dead messages, or with a consumer that was active in the last 60 seconds. It checks
+scheduled or dead messages, or with a consumer that was active in the last 120 seconds. It checks
 and removes in one step. With --force, stop the consumers first: live ones create the group again
 and start at the oldest entry of the topic.
 

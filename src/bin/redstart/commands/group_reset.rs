@@ -53,4 +53,4 @@ pub(super) async fn run(
 }
 
 const LIVE: &str = "the group has live consumers; nothing was changed. Stop them, and try \
-                    again 60 seconds later";
+                    again 120 seconds later";

@@ -51,7 +51,7 @@ const OF_GROUPS: [(&str, &str, Value<GroupGauges>); 8] = [
     ),
     (
         "redstart_consumers",
-        "Consumers that called the server within the last 60 seconds.",
+        "Consumers that called the server within the last 120 seconds.",
         |group| Some(count(group.consumers)),
     ),
     (
