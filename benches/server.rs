@@ -139,6 +139,11 @@ impl Server {
         self.info("stats", &["total_commands_processed"])
     }
 
+    /// How many clients are connected, without the one that asks.
+    pub(crate) fn connections(&self) -> f64 {
+        self.info("clients", &["connected_clients"]) - 1.0
+    }
+
     /// Memory of the server's data, in bytes.
     pub(crate) fn memory(&self) -> f64 {
         self.info("memory", &["used_memory"])

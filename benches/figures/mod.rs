@@ -8,6 +8,7 @@ mod kv;
 mod latency;
 mod memory;
 mod throughput;
+mod topics;
 
 use crate::bench::Bench;
 
@@ -24,5 +25,7 @@ pub(crate) async fn all(bench: &mut Bench) {
     flat::backlog(bench).await;
     flat::waiting(bench).await;
     flat::topics(bench).await;
+    topics::idle(bench).await;
+    topics::active(bench).await;
     memory::measure(bench).await;
 }

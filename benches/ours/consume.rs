@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redstart::extract::Payload;
-use redstart::{Batch, Container, Delivery, Router, SubscribeOptions, Topic};
+use redstart::{Batch, Container, Delivery, Group, Router, SubscribeOptions, Topic};
 
 use super::publish::envelope;
 use super::{drained, finish, publish};
@@ -22,6 +22,25 @@ pub(crate) async fn counting(
 ) {
     let count = Arc::clone(handled);
     let options = SubscribeOptions::new().with_concurrency(concurrency);
+    let _subscription = container
+        .bus()
+        .subscribe_with(topic, options, move |_: Payload<Order>, _: Delivery| {
+            count.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(())
+        })
+        .await
+        .expect("subscribed");
+}
+
+/// Subscribes a handler that counts, with default options, as another group.
+pub(crate) async fn counting_as(
+    container: &Container,
+    topic: &Topic,
+    group: &str,
+    handled: &Arc<AtomicU64>,
+) {
+    let count = Arc::clone(handled);
+    let options = SubscribeOptions::new().with_group(Group::new(group).expect("a name"));
     let _subscription = container
         .bus()
         .subscribe_with(topic, options, move |_: Payload<Order>, _: Delivery| {
@@ -101,11 +120,22 @@ pub(crate) async fn both(server: &Server, topic: &Topic, count: u64) -> Spent {
 /// From before a publish until the handler begins, at 1,000 messages a second.
 pub(crate) async fn latencies(server: &Server, topic: &Topic, duration: Duration) -> Vec<Duration> {
     let container = server.container(topic).await;
+    let seen = latencies_in(&container, topic, duration).await;
+    finish(container).await;
+    seen
+}
+
+/// The same in a container that does other work, too.
+pub(crate) async fn latencies_in(
+    container: &Container,
+    topic: &Topic,
+    duration: Duration,
+) -> Vec<Duration> {
     let count = duration.as_millis() as u64;
     let epoch = Instant::now();
     let seen = Arc::new(Mutex::new(Vec::with_capacity(count as usize)));
     let all = Arc::clone(&seen);
-    let _subscription = container
+    let subscription = container
         .bus()
         .subscribe(topic, move |Payload(order): Payload<Order>, _: Delivery| {
             let taken = epoch.elapsed() - Duration::from_nanos(order.id);
@@ -121,8 +151,8 @@ pub(crate) async fn latencies(server: &Server, topic: &Topic, duration: Duration
         let order = envelope(epoch.elapsed().as_nanos() as u64, SIZE);
         bus.publish(topic, &order).await.expect("published");
     }
-    drained(&container, topic, 0).await;
-    finish(container).await;
+    drained(container, topic, 0).await;
+    let _ = subscription.unsubscribe(Duration::from_secs(10)).await;
     let seen = std::mem::take(&mut *seen.lock().expect("not poisoned"));
     assert_eq!(seen.len() as u64, count);
     seen

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use redstart::{Container, Topic};
 
-pub(crate) use consume::{both, consume, consume_batches, counting, latencies, wait_for};
+pub(crate) use consume::{
+    both, consume, consume_batches, counting, counting_as, latencies, latencies_in, wait_for,
+};
 pub(crate) use dead::{add_dead_letters, oldest, removing_overdue, sweep};
 pub(crate) use failing::{consume_failing, fail_all, park, redrive};
 pub(crate) use kv::kv;

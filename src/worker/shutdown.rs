@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::SubscriptionReport;
@@ -35,11 +36,15 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     core.queue.close();
     core.suspects.close();
 
-    if !all_ended(&mut tasks.workers, deadline).await {
+    let mut crew = core.queue.crew.dismiss();
+    let workers = &mut [&mut tasks.workers, &mut crew];
+    if !each_ended(workers, deadline).await {
         find_only_copies(core, Instant::now() + NOTICE).await;
         core.in_flight.cancel_all();
-        if !all_ended(&mut tasks.workers, Instant::now() + NOTICE).await {
-            abort(&mut tasks.workers).await;
+        if !each_ended(workers, Instant::now() + NOTICE).await {
+            for workers in workers {
+                abort(workers).await;
+            }
         }
     }
     // Includes the handlers that returned after the cancellation and gave their delivery back.
@@ -79,6 +84,15 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     // The report must reach the caller whatever the log does.
     log(|| tracing::info!(?report, "unsubscribed"));
     report
+}
+
+/// Waits for all tasks of several sets to end, until a time. Returns whether they did.
+async fn each_ended(sets: &mut [&mut JoinSet<()>], until: Instant) -> bool {
+    let mut ended = true;
+    for tasks in sets {
+        ended &= all_ended(tasks, until).await;
+    }
+    ended
 }
 
 /// Asks the store whether it still has a record of each delivery. A delivery without one cannot be

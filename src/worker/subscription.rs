@@ -96,13 +96,17 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
     tasks.workers.spawn(suspects);
     match work {
         Work::Each(handler) => {
-            for _ in 0..concurrency {
-                let (core, handler) = (Arc::clone(core), Arc::clone(&handler));
-                let worker = watch.supervise("a worker", move |_| {
+            // The crew belongs to the core, so it must not keep the core.
+            let (hiring, watch) = (Arc::downgrade(core), watch.clone());
+            core.queue.crew.hire(concurrency, move |workers| {
+                let Some(core) = hiring.upgrade() else {
+                    return;
+                };
+                let handler = Arc::clone(&handler);
+                workers.spawn(watch.supervise("a worker", move |_| {
                     pipeline::run(Arc::clone(&core), Arc::clone(&handler))
-                });
-                tasks.workers.spawn(worker);
-            }
+                }));
+            });
         }
         Work::Batches(handler) => {
             let batches = Arc::new(Batches::new(handler));

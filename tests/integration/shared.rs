@@ -7,6 +7,7 @@ use redstart::topics::Reading;
 use redstart::{Container, SubscribeOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::support::roles::Roles;
 use crate::support::{
     Server, builder, container, drained, finish, group, next, publish, topic, until,
 };
@@ -150,6 +151,21 @@ async fn a_user_that_may_not_listen_reads_on_connections_of_its_own() {
         assert_eq!(connections(&server, "redstart:read").len(), 0, "{refused}");
         finish(container).await;
     }
+}
+
+#[tokio::test]
+async fn the_consumers_role_may_listen() {
+    let roles = Roles::start().await;
+    let consumer = roles.container("consumer", "billing").await;
+    let mut received = listen(&consumer, "orders", shared()).await;
+    let producer = roles.container("producer", "web").await;
+    publish(&producer, &topic("orders"), 1..2).await;
+    assert_eq!(next(&mut received).await, 1);
+    assert_eq!(connections(&roles.server, "redstart:bell").len(), 1);
+    assert_eq!(connections(&roles.server, "redstart:sub").len(), 0);
+    assert_eq!(roles.denied(), [""; 0]);
+    finish(consumer).await;
+    finish(producer).await;
 }
 
 /// A right that is taken away while subscriptions run.

@@ -1,6 +1,7 @@
 //! The intake: reading, reclaiming, the deliveries in flight, the capacity, and the queue.
 
 pub(crate) mod capacity;
+pub(crate) mod crew;
 pub(crate) mod fetch;
 pub(crate) mod gate;
 pub(crate) mod in_flight;

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Instant as RealInstant;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::api::lease::Lease;
 use crate::store::Fetched;
+use crate::worker::intake::crew::Crew;
 use crate::worker::intake::policy::POLICY;
 
 /// A fetched delivery and the state of its lease.
@@ -32,6 +33,10 @@ pub(crate) struct Queued {
 pub(crate) struct Queue {
     deliveries: Mutex<VecDeque<Queued>>,
     more: Notify,
+    /// How many workers wait for a delivery.
+    waiting: AtomicUsize,
+    /// The workers that begin when none waits.
+    pub(crate) crew: Crew,
     /// How many handlers in a row were quick, up to the streak that counts.
     quick: AtomicU32,
     closed: AtomicBool,
@@ -45,8 +50,29 @@ impl Queue {
     }
 
     pub(crate) fn push(&self, deliveries: impl Iterator<Item = Queued>) {
-        self.deliveries().extend(deliveries);
+        let is_empty = {
+            let mut queue = self.deliveries();
+            queue.extend(deliveries);
+            queue.is_empty()
+        };
+        if !is_empty {
+            self.wake();
+        }
+    }
+
+    /// Wakes a worker, or lets one begin where none waits.
+    fn wake(&self) {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            self.crew.grow();
+        }
         self.more.notify_one();
+    }
+
+    /// Waits until a worker is woken.
+    async fn woken(&self) {
+        let _waiting = Waiting::new(&self.waiting);
+        // `Notify` keeps the permit of a push between the look and the wait.
+        self.more.notified().await;
     }
 
     /// Ends the queue: workers still get the deliveries in it, then `None`.
@@ -61,21 +87,20 @@ impl Queue {
             let next = {
                 let mut deliveries = self.deliveries();
                 let next = deliveries.pop_front();
-                if next.is_some() && !deliveries.is_empty() && !self.are_quick() {
-                    self.more.notify_one();
-                }
-                next
+                (next, !deliveries.is_empty())
             };
-            if next.is_some() {
-                return next;
+            if let (Some(next), more) = next {
+                if more && !self.are_quick() {
+                    self.wake();
+                }
+                return Some(next);
             }
             if self.closed.load(Ordering::Acquire) {
                 // Wakes the next worker, so that every worker learns of the end.
                 self.more.notify_one();
                 return None;
             }
-            // `Notify` keeps the permit of a push between the look and the wait.
-            self.more.notified().await;
+            self.woken().await;
         }
     }
 
@@ -95,7 +120,7 @@ impl Queue {
                 self.more.notify_one();
                 return Vec::new();
             }
-            self.more.notified().await;
+            self.woken().await;
         }
     }
 
@@ -117,8 +142,9 @@ impl Queue {
 
     /// Wakes another worker if deliveries are queued, because this one is about to wait.
     pub(crate) fn pass_on(&self) {
-        if !self.deliveries().is_empty() {
-            self.more.notify_one();
+        let is_empty = self.deliveries().is_empty();
+        if !is_empty {
+            self.wake();
         }
     }
 
@@ -145,6 +171,22 @@ impl Queue {
             }
         })
         .await
+    }
+}
+
+/// Counts a worker that waits, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -186,6 +228,65 @@ mod tests {
         assert!(queue.next().await.is_none());
         assert!(queue.next_up_to(5).await.is_empty());
         assert!(queue.next().await.is_none());
+    }
+
+    /// Hires workers that run until the queue is closed, and counts those that begin.
+    fn hire(queue: &Arc<Queue>, most: usize, all: Arc<tokio::sync::Barrier>) -> Arc<AtomicUsize> {
+        let begun = Arc::<AtomicUsize>::default();
+        let (count, own) = (Arc::clone(&begun), Arc::downgrade(queue));
+        queue.crew.hire(most, move |workers| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (queue, all) = (own.upgrade().unwrap(), Arc::clone(&all));
+            workers.spawn(async move {
+                while queue.next().await.is_some() {
+                    queue.run(all.wait()).await;
+                }
+            });
+        });
+        begun
+    }
+
+    #[tokio::test]
+    async fn workers_begin_as_far_as_handlers_wait_and_serve_the_later_deliveries() {
+        let queue = Arc::new(Queue::default());
+        let all = Arc::new(tokio::sync::Barrier::new(3));
+        let begun = hire(&queue, 64, all);
+        let begun = || begun.load(Ordering::SeqCst);
+        assert_eq!(begun(), 0);
+        for _ in 0..2 {
+            queue.push((0..3).map(queued));
+            while !queue.deliveries().is_empty() || queue.waiting.load(Ordering::SeqCst) < 3 {
+                tokio::task::yield_now().await;
+            }
+            // One that has begun and does not wait yet may let another one begin.
+            assert!((3..10).contains(&begun()), "{} have begun", begun());
+        }
+        queue.close();
+        let mut workers = queue.crew.dismiss();
+        assert_eq!(workers.len(), begun());
+        while let Some(worker) = workers.join_next().await {
+            worker.unwrap();
+        }
+        let before = begun();
+        queue.crew.grow();
+        assert_eq!(begun(), before, "a dismissed crew does not grow");
+    }
+
+    #[tokio::test]
+    async fn no_more_workers_begin_than_were_hired() {
+        let queue = Arc::new(Queue::default());
+        let begun = hire(&queue, 2, Arc::new(tokio::sync::Barrier::new(2)));
+        queue.push((0..10).map(queued));
+        while queue.waiting.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!(queue.deliveries().is_empty());
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
+        queue.close();
+        let mut workers = queue.crew.dismiss();
+        while let Some(worker) = workers.join_next().await {
+            worker.unwrap();
+        }
     }
 
     #[tokio::test]
