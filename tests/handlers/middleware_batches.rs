@@ -273,21 +273,13 @@ async fn messages_do_not_wait_for_one_that_middleware_has_ended() {
     panic!("they always waited");
 }
 
-#[tokio::test]
-async fn a_batch_returns_to_its_middleware_while_a_single_handler_runs() {
+/// Handles a batch beside a handler of another type, which waits until the middleware has seen the
+/// outcome of the batch. Returns what the handlers noted.
+async fn beside(other: impl Fn(Router<Seen>, Arc<Semaphore>) -> Router<Seen>) -> Vec<String> {
     let (test, seen) = (TestBus::start("billing").await, Seen::default());
     let returned = Arc::new(Semaphore::new(0));
-    let until = Arc::clone(&returned);
-    let waits = move |_: Cancelled| {
-        let returned = Arc::clone(&until);
-        async move {
-            let returned = tokio::time::timeout(PATIENCE / 6, returned.acquire()).await;
-            match returned {
-                Ok(_) => Outcome::Ack,
-                Err(_) => Outcome::dead_letter("the batch has not returned"),
-            }
-        }
-    };
+    let router = Router::with_state(seen.clone()).on_batch(store);
+    let router = other(router, Arc::clone(&returned));
     let passes = move |delivery: Delivery, next: Next| {
         let returned = Arc::clone(&returned);
         async move {
@@ -299,13 +291,33 @@ async fn a_batch_returns_to_its_middleware_while_a_single_handler_runs() {
             outcome
         }
     };
-    let router = Router::with_state(seen.clone())
-        .on_batch(store)
-        .on(waits)
-        .with_middleware(passes);
-    run(&test, &[cancellation(1), placed(2)], router).await;
-    assert_eq!(seen.lines(), ["batch [2]"]);
+    let sent = [cancellation(1), placed(2)];
+    run(&test, &sent, router.with_middleware(passes)).await;
     assert!(letters(&test).await.is_empty());
+    seen.lines()
+}
+
+async fn until(returned: Arc<Semaphore>) -> Outcome {
+    match tokio::time::timeout(PATIENCE / 6, returned.acquire()).await {
+        Ok(_) => Outcome::Ack,
+        Err(_) => Outcome::dead_letter("the batch has not returned"),
+    }
+}
+
+#[tokio::test]
+async fn a_batch_returns_to_its_middleware_while_a_single_handler_runs() {
+    let single = |router: Router<Seen>, returned: Arc<Semaphore>| {
+        router.on(move |_: Cancelled| until(Arc::clone(&returned)))
+    };
+    assert_eq!(beside(single).await, ["batch [2]"]);
+}
+
+#[tokio::test]
+async fn a_batch_returns_to_its_middleware_while_a_batch_of_another_type_runs() {
+    let batch = |router: Router<Seen>, returned: Arc<Semaphore>| {
+        router.on_batch(move |_: Batch<Cancelled>| until(Arc::clone(&returned)))
+    };
+    assert_eq!(beside(batch).await, ["batch [2]"]);
 }
 
 #[tokio::test]

@@ -162,8 +162,8 @@ pub(crate) async fn around_batch(
             () = gathering.changed.notified() => {}
             () = wait(until) => {}
         }
-        let ready = gathering.ready(&mut until);
-        if !ready.is_empty() {
+        // A call for each type: a slow handler holds back no message of another one.
+        for ready in by_type(gathering.ready(&mut until)) {
             calls.push(call(handlers, ready));
         }
     }
@@ -172,6 +172,21 @@ pub(crate) async fn around_batch(
     outcomes
         .map(|outcome| outcome.unwrap_or_else(missing))
         .collect()
+}
+
+/// Splits messages by the types that choose their handlers; keeps their order.
+fn by_type(ready: Vec<Arrived>) -> Vec<Vec<Arrived>> {
+    let mut parts: Vec<Vec<Arrived>> = Vec::new();
+    for one in ready {
+        let message_type = one.delivery.envelope().message_type();
+        let is_same =
+            |part: &&mut Vec<Arrived>| part[0].delivery.envelope().message_type() == message_type;
+        match parts.iter_mut().find(is_same) {
+            Some(part) => part.push(one),
+            None => parts.push(vec![one]),
+        }
+    }
+    parts
 }
 
 async fn call(handlers: &Arc<dyn Together>, ready: Vec<Arrived>) {
