@@ -8,9 +8,9 @@ use bytes::Bytes;
 use crate::domain::{BoxFuture, EntryId, Error, Group, Topic};
 use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use crate::store::{
-    Appended, DeliveriesAnswer, DeliveriesOp, DeliveryId, End, Fate, Fetched, Fields, GroupAt,
-    Lane, LogAnswer, LogOp, NewEntry, Partition, ScheduleAnswer, ScheduleOp, Store, TopicsAnswer,
-    TopicsOp,
+    Appended, DeliveriesAnswer, DeliveriesOp, DeliveryId, Effect, EffectFate, EffectStoreAnswer,
+    EffectStoreOp, End, Fate, Fetched, Fields, GroupAt, Lane, LogAnswer, LogOp, NewEntry,
+    Partition, ScheduleAnswer, ScheduleOp, Store, TopicsAnswer, TopicsOp,
 };
 use crate::wire::redelivery::Redelivery;
 
@@ -98,6 +98,24 @@ impl Recorder {
         }
     }
 
+    /// Records the messages of effects. A store that is asked again answers with the same entries.
+    fn committed(&self, effects: &[Effect], fate: &EffectFate) {
+        let EffectFate::Done(appended) = fate else {
+            return;
+        };
+        let messages = effects.iter().filter_map(|effect| match effect {
+            Effect::Publish { at, entry, .. } => Some((at, entry)),
+            _ => None,
+        });
+        for ((at, entry), appended) in messages.zip(appended) {
+            let known = self.published(at.topic());
+            if known.iter().all(|(id, _)| *id != appended.id) {
+                let (entry, appended) = (entry.clone(), appended.clone());
+                self.appended(at, &[entry], &[Ok(appended)]);
+            }
+        }
+    }
+
     fn hand_out<'a>(&self, fetched: impl Iterator<Item = (GroupAt, &'a Fetched)>) {
         let mut books = self.books();
         for (at, one) in fetched {
@@ -146,6 +164,26 @@ impl Recorder {
                 Op::Deliveries(DeliveriesOp::ClaimExpired { by, .. }),
                 Answer::Deliveries(DeliveriesAnswer::ClaimExpired(reclaimed)),
             ) => self.hand_out(reclaimed.taken.iter().map(|one| (by.at.clone(), one))),
+            (
+                Op::EffectStore(EffectStoreOp::Commit { by, commits, .. }),
+                Answer::EffectStore(EffectStoreAnswer::Commit(fates)),
+            ) => {
+                for (commit, fate) in commits.iter().zip(fates) {
+                    self.committed(&commit.effects, fate);
+                    let is_done = matches!(fate, EffectFate::Done(_) | EffectFate::Skipped);
+                    if is_done && commit.acknowledges {
+                        self.acknowledged(&by.at, &[commit.delivery]);
+                    }
+                }
+            }
+            (
+                Op::EffectStore(EffectStoreOp::Apply { commits, .. }),
+                Answer::EffectStore(EffectStoreAnswer::Apply(fates)),
+            ) => {
+                for (effects, fate) in commits.iter().zip(fates) {
+                    self.committed(effects, fate);
+                }
+            }
             _ => {}
         }
     }
@@ -195,6 +233,13 @@ impl Decorator for Recorder {
                     | ScheduleOp::Cancel { at, .. },
                 )
                 | Op::Topics(TopicsOp::RemoveGroup { at, .. }) => at,
+                Op::EffectStore(_) => {
+                    // Once the group is idle, the record is complete: `busy` waits for it.
+                    let _recorded = self.scheduled.lock().await;
+                    let answer = next.run(op).await?;
+                    self.answered(op, &answer);
+                    return Ok(answer);
+                }
                 _ => {
                     let answer = next.run(op).await?;
                     self.answered(op, &answer);

@@ -7,8 +7,8 @@ use futures_util::FutureExt as _;
 use redstart::extract::Attempt;
 use redstart::testing::TestBus;
 use redstart::{
-    Batch, Bus, Delivery, Error, Message, Outcome, RetryPolicy, Router, State, SubscribeOptions,
-    Topic, dead_letters::Reason,
+    Batch, Bus, Delivery, Effects, Error, Message, Outcome, RetryPolicy, Router, State,
+    SubscribeOptions, Topic, dead_letters::Reason,
 };
 use serde::{Deserialize, Serialize};
 
@@ -159,4 +159,32 @@ async fn a_message_that_is_snoozed_for_ever_has_no_end() {
     test.send(&ORDERS, &Placed { id: 1 }).await;
     let endless = failure(test.run_to_end()).await;
     assert_eq!(endless, "messages are still scheduled after 1000 steps");
+}
+
+fn billing(order: u32) -> Effects {
+    let mut effects = Effects::new();
+    effects.send(&BILLS, &Bill { order });
+    effects
+}
+
+#[tokio::test]
+async fn effects_publish_their_messages_and_acknowledge_the_handled_one() {
+    let test = TestBus::start("billing").await;
+    let bill = async |order: Placed, delivery: Delivery| -> Result<Effects, Error> {
+        delivery.checkpoint(billing(order.id)).await?;
+        Ok(billing(order.id + 1))
+    };
+    let bus = test.container().bus();
+    bus.subscribe(&ORDERS, bill).await.unwrap();
+    test.send(&ORDERS, &Placed { id: 7 }).await;
+    let ids = |test: &TestBus| -> Vec<u32> {
+        let bills = test.published(&BILLS).payloads::<Bill>();
+        bills.iter().map(|bill| bill.order).collect()
+    };
+    assert_eq!(ids(&test), [7, 8]);
+    let acknowledged = test.acknowledged::<Placed>(&ORDERS, "billing");
+    assert_eq!(acknowledged, [Placed { id: 7 }]);
+
+    test.container().commit(billing(9)).await.unwrap();
+    assert_eq!(ids(&test), [7, 8, 9]);
 }
