@@ -384,6 +384,39 @@ async fn a_handler_that_shuts_its_container_down_does_not_wait_for_itself() {
     assert_eq!((group.in_flight, group.lag), (0, 0), "{group:?}");
 }
 
+#[tokio::test]
+async fn a_handler_that_shuts_another_container_down_waits_for_it_and_gets_its_report() {
+    let container = Container::in_memory().await.unwrap();
+    let other = Container::in_memory().await.unwrap();
+    let orders = topic("orders");
+    let envelope = Envelope::new("n", &7).unwrap();
+    let (began, mut begun) = mpsc::unbounded_channel();
+    let until_cancelled = move |_: Payload<u32>, delivery: Delivery| {
+        let _ = began.send(());
+        async move { delivery.cancelled().await }
+    };
+    let subscribed = other.bus().subscribe(&orders, until_cancelled).await;
+    subscribed.unwrap();
+    other.bus().publish(&orders, &envelope).await.unwrap();
+    next(&mut begun).await;
+
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let shuts_down = move |_: Payload<u32>| {
+        let (other, sender) = (other.clone(), sender.clone());
+        async move {
+            let report = other.shutdown(Duration::from_millis(10)).await;
+            let _ = sender.send(report);
+        }
+    };
+    let subscribed = container.bus().subscribe(&orders, shuts_down).await;
+    subscribed.unwrap();
+    container.bus().publish(&orders, &envelope).await.unwrap();
+    let report = next(&mut received).await;
+    assert_eq!(report.subscriptions.len(), 1, "{report}");
+    assert!(!report.is_clean(), "its handler still ran");
+    assert!(container.shutdown(HOUR).await.is_clean());
+}
+
 /// A coordinator that panics in one of its functions.
 struct Part {
     name: &'static str,

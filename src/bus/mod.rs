@@ -104,6 +104,11 @@ impl StoreBus {
     }
 
     /// The running subscriptions, in the order in which they started.
+    /// The publish pipeline. No two containers share one.
+    pub(crate) fn publishing(&self) -> &Arc<Publishing> {
+        &self.publishing
+    }
+
     pub(crate) fn running(&self) -> Vec<Subscription> {
         self.subscriptions.running()
     }

@@ -447,8 +447,8 @@ impl Container {
     /// the server does not answer. [`Subscription::unsubscribe`] explains what happens to handlers
     /// that need longer.
     ///
-    /// A handler may call this too. The call then returns an empty report at once, and the shutdown
-    /// goes on in the background: it waits for this handler as for every other.
+    /// A handler of this container may call this too. The call then returns an empty report at once,
+    /// and the shutdown goes on in the background: it waits for this handler as for every other.
     ///
     /// # Cancel safety
     ///
@@ -462,7 +462,7 @@ impl Container {
         let container = self.clone();
         let ending = async move { container.end(grace).await };
         let ending = tokio::spawn(ending.in_current_span());
-        if worker::is_handler() {
+        if worker::is_handler_of(self.inner.bus.publishing()) {
             return ShutdownReport::default();
         }
         // The task can only fail with the runtime that it runs on.

@@ -27,5 +27,5 @@ mod stir;
 mod subscription;
 mod tasks;
 
-pub(crate) use scope::is_handler;
+pub(crate) use scope::is_handler_of;
 pub(crate) use subscription::start;

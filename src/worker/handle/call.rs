@@ -108,7 +108,8 @@ async fn timed<T>(
     started: Instant,
 ) -> Result<T, String> {
     let _busy = Busy::of(&core.busy);
-    let handling = scope::of_handler(AssertUnwindSafe(handling).catch_unwind());
+    let handling = AssertUnwindSafe(handling).catch_unwind();
+    let handling = scope::of_handler(&core.effects.publishing, handling);
     let result = core.queue.run(handling).await;
     core.meters
         .handler_duration
