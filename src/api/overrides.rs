@@ -12,6 +12,9 @@ use crate::domain::{Error, ErrorKind, Group, Topic, parse_duration};
 /// Where the variables of operators begin.
 const PREFIX: &str = "REDSTART_SUB_";
 
+/// The rule of a number of attempts.
+const ATTEMPTS: &str = "must be a whole number from 1";
+
 /// The settings of a subscription that operators can choose; `None` leaves the code's value.
 ///
 /// Times are text, such as `"30s"` or `"1m 30s"`. Subscribing checks the bounds, which are those of
@@ -31,7 +34,8 @@ pub struct SubscriptionConfig {
     #[serde(deserialize_with = "time")]
     pub handler_timeout: Option<Duration>,
     /// [`RetryPolicy::with_max_attempts`](crate::RetryPolicy::with_max_attempts) of the subscription;
-    /// a route's own policy stays.
+    /// a route's own policy stays. serde refuses 0.
+    #[serde(deserialize_with = "attempts")]
     pub max_attempts: Option<u32>,
 }
 
@@ -42,6 +46,14 @@ pub(crate) fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration
     };
     let rule = || serde::de::Error::custom("must be a time such as 30s");
     parse_duration(&text).map(Some).ok_or_else(rule)
+}
+
+/// Reads a number of attempts.
+fn attempts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    match Option::<u32>::deserialize(from)? {
+        Some(0) => Err(serde::de::Error::custom(ATTEMPTS)),
+        attempts => Ok(attempts),
+    }
 }
 
 impl SubscriptionConfig {
@@ -58,7 +70,7 @@ impl SubscriptionConfig {
                 .map(|n| self.prefetch = Some(n))
                 .map_err(|_| count),
             "MAX_ATTEMPTS" => match value.parse() {
-                Ok(0) | Err(_) => Err("must be a whole number from 1"),
+                Ok(0) | Err(_) => Err(ATTEMPTS),
                 Ok(attempts) => {
                     self.max_attempts = Some(attempts);
                     Ok(())
@@ -350,6 +362,7 @@ mod tests {
             r#"{"leases": "1s"}"#,
             r#"{"lease": "1"}"#,
             r#"{"lease": 1}"#,
+            r#"{"max_attempts": 0}"#,
         ] {
             assert!(
                 serde_json::from_str::<SubscriptionConfig>(text).is_err(),
