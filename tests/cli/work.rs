@@ -176,6 +176,49 @@ fn a_command_that_takes_too_long_ends_with_all_its_processes() {
     stop(worker);
 }
 
+#[test]
+fn a_process_that_a_command_leaves_behind_does_not_hold_its_message() {
+    let server = Server::start();
+    let url = server.url();
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join("left");
+    // It keeps the input open and reads nothing of it.
+    let script = r#"exec 3<&0; sleep 1000 <&3 & echo $! > "$LEFT"; exit 0"#;
+    let rest = ["--timeout", "1h", "--grace", "1s"];
+    let worker = worker(&url, script, &rest, &[("LEFT", left.to_str().unwrap())]);
+    let long = "x".repeat(300_000);
+    publish(&url, &["--type", "t"], &format!("{long:?}\n")).ok();
+    until("the end", || waiting(&url) == 0);
+    assert_eq!(counts(&url), (0, 0));
+    signal(
+        std::fs::read_to_string(left)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap(),
+        "KILL",
+    );
+    stop(worker);
+}
+
+#[test]
+fn a_message_whose_headers_no_environment_can_hold_is_a_dead_letter() {
+    let server = Server::start();
+    let url = server.url();
+    let worker = worker(&url, "exit 0", &[], &[]);
+    let headers = json!({ "h": "x".repeat(200_000) });
+    let envelope = json!({ "type": "t", "payload": 1, "headers": headers });
+    publish(&url, &["--envelope"], &format!("{envelope}\n")).ok();
+    until("it to be dead", || counts(&url).0 == 1);
+    let letter = &list(&url, &[])[0];
+    assert_eq!(letter["reason"], "rejected", "{letter}");
+    assert!(
+        letter["error"].as_str().unwrap().contains("headers"),
+        "{letter}"
+    );
+    stop(worker);
+}
+
 /// Starts a worker whose command runs until it is killed, and returns it with the command's process.
 fn busy(url: &str, folder: &std::path::Path, rest: &[&str]) -> (Child, String) {
     let pid = folder.join("pid");

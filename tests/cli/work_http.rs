@@ -30,6 +30,8 @@ impl Request {
 
 /// A header after which the endpoint hangs up, without having said so.
 const HANGS_UP: &str = "x-test: hangs up\r\n";
+/// In place of an answer: the endpoint hangs up without one.
+const NO_ANSWER: &str = "";
 
 /// An endpoint that answers by a function. It keeps connections open.
 struct Endpoint {
@@ -52,7 +54,8 @@ impl Endpoint {
                         all.lock().unwrap().push(request.clone());
                         let text = answer(&request);
                         let written = (&stream).write_all(text.as_bytes());
-                        if written.is_err() || text.contains(HANGS_UP) {
+                        let hangs_up = text == NO_ANSWER || text.contains(HANGS_UP);
+                        if written.is_err() || hangs_up {
                             return;
                         }
                     }
@@ -231,6 +234,27 @@ fn an_endpoint_that_does_not_answer_or_hangs_up_is_no_end() {
         until("the end", || waiting(&url) == 0);
     }
     assert_eq!(counts(&url), (1, 0));
+    signal(worker.id(), "TERM");
+    assert_eq!(wait(&mut worker).code(), Some(0));
+}
+
+#[test]
+fn an_endpoint_that_dies_of_a_message_does_not_get_it_for_ever() {
+    let server = Server::start();
+    let url = server.url();
+    let endpoint = Endpoint::start(|request| match &*request.body {
+        "9" => NO_ANSWER.to_owned(),
+        _ => status("200 OK", "", ""),
+    });
+    let args = ["--http", &endpoint.url, "--max-attempts", "2"];
+    let args = [&args[..], &["--concurrency", "1"]].concat();
+    let mut worker = started(&url, &args, &[]);
+    // The first request leaves a connection open, on which the second one is sent.
+    publish(&url, &["--type", "t"], "1\n9\n").ok();
+    until("it to be dead", || counts(&url).0 == 1);
+    let letter = &list(&url, &[])[0];
+    assert_eq!(letter["attempts"], 2, "{letter}");
+    assert!(letter["error"].as_str().unwrap().contains(&endpoint.url));
     signal(worker.id(), "TERM");
     assert_eq!(wait(&mut worker).code(), Some(0));
 }

@@ -40,7 +40,7 @@ on, named like the variables, and Traceparent. A token in REDSTART_WORK_TOKEN go
   429, 503                  busy: again after Retry-After, or later; no attempt counts
   3xx, 401, 403, 404, 405,  the wrong endpoint, or none: again later, and no attempt counts
   410, no connection
-  others                    the attempt failed: again after Retry-After or by the retry policy, or a
+  others, or none           the attempt failed: again after Retry-After or by the retry policy, or a
                             dead letter after the last attempt
 
 Messages come at least once: after a crash of the worker, a message may be handled again.

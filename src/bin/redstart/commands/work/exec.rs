@@ -1,6 +1,7 @@
 //! Runs a command for a message: payload to its standard input, the end of its process to an outcome.
 
 use std::io::{self, Write as _};
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ impl Program {
         let started = self.start(variables);
         let (mut child, group) = match started {
             Ok(child) => child,
+            Err(error) if error.kind() == io::ErrorKind::ArgumentListTooLong => {
+                let rule = "the message's headers are longer than an environment may be";
+                return Outcome::dead_letter(format!("{rule}: {error}"));
+            }
             // The system lacks processes or memory: later.
             Err(error) => return Outcome::back_off(format!("cannot start /bin/sh: {error}")),
         };
@@ -60,7 +65,13 @@ impl Program {
             }
         };
         let running = async {
-            let ((), (status, told)) = tokio::join!(feed, ended(&mut child, errors));
+            let mut end = pin!(ended(&mut child, errors));
+            let (status, told) = tokio::select! {
+                end = &mut end => end,
+                // A process that the command left behind can hold the input open: the end of the
+                // command counts, not that of its input.
+                () = feed => end.await,
+            };
             status.map(|status| End::of(status, &told))
         };
         let end = tokio::select! {

@@ -135,14 +135,24 @@ impl Endpoint {
                 Ok(response) => return self.read(response, connection).await,
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(chain(failed.error())),
+                    None => return Ok(self.unanswered(failed.error())),
                 },
             }
         }
         let mut connection = self.connect().await?;
-        let response = connection.send_request(request).await;
-        let response = response.map_err(|error| chain(&error))?;
-        self.read(response, connection).await
+        match connection.try_send_request(request).await {
+            Ok(response) => self.read(response, connection).await,
+            Err(mut failed) => match failed.take_message() {
+                Some(_) => Err(chain(failed.error())),
+                None => Ok(self.unanswered(failed.error())),
+            },
+        }
+    }
+
+    /// The outcome of a request that was sent and not answered. The endpoint may have begun, so the
+    /// attempt counts: an endpoint that dies of a message must not get it for ever.
+    fn unanswered(&self, error: &hyper::Error) -> Outcome {
+        Outcome::retry(format!("{}: {}", self.url, chain(error)))
     }
 
     fn take_idle(&self) -> Option<Connection> {
