@@ -116,7 +116,8 @@ impl Faults {
         Self { inner, plan }.store()
     }
 
-    /// Makes publishing the `nth` message from now fail; 1 is the next one.
+    /// Makes publishing the `nth` message from now fail; 1 is the next one. Messages of
+    /// [`Effects`](crate::Effects) do not count: the store writes them with the acknowledgement.
     pub fn fail_publish(&self, nth: u64, fault: PublishFault) {
         let mut publishing = lock(&self.plan.publishing);
         let at = publishing.seen.saturating_add(nth);
