@@ -83,7 +83,7 @@
     not(feature = "testing"),
     doc = "| test them | *testing your handlers*: these pages have it with the feature `testing` |"
 )]
-//! | run it | [running in production](docs::production), [Redis Cluster](docs::cluster), [security](docs::security), [observability](docs::observability), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
+//! | run it | [running in production](docs::production), [Redis Cluster](docs::cluster), [Sentinel](docs::sentinel), [security](docs::security), [observability](docs::observability), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
 //! | work with other programs and languages, or choose payloads | [interoperating](docs::interoperating), [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
 //! | upgrade or contribute | [versions](docs::semver), [decisions](docs::decisions), and `ARCHITECTURE.md` in the repository |
 //!

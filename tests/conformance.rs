@@ -264,6 +264,34 @@ mod shared {
     redstart::conformance!(shared);
 }
 
+/// A primary that a sentinel names.
+mod sentinel {
+    use std::sync::LazyLock;
+
+    use redstart::testing::conformance::Subject;
+    use redstart::{Container, Namespace};
+
+    use crate::support::{group, sentinel::Watched};
+
+    static WATCHED: LazyLock<Watched> = LazyLock::new(|| Watched::start(1, 1));
+
+    /// A namespace of the shared server.
+    struct Service(Namespace);
+
+    impl Subject for Service {
+        async fn container(&self, service: &str) -> Container {
+            let builder = WATCHED.builder(&self.0).with_service(group(service));
+            builder.connect().await.unwrap()
+        }
+    }
+
+    async fn sentinel() -> Service {
+        Service(WATCHED.namespace())
+    }
+
+    redstart::conformance!(sentinel);
+}
+
 /// The suite once more, every operation done by the role that has it.
 mod roles {
     use std::sync::Arc;

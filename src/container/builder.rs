@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Container, Coordinator, Parts};
 use crate::adapters::memory::MemoryStore;
-use crate::adapters::redis::{Migrations, RedisAdapter, TlsSettings, address_of};
+use crate::adapters::redis::{Access, Migrations, RedisAdapter, TlsSettings, address_of};
 #[cfg(feature = "testing")]
 use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
@@ -33,7 +33,7 @@ enum Carrier {
 #[must_use]
 pub struct ContainerBuilder {
     pub(super) url: String,
-    pub(super) tls: TlsSettings,
+    pub(super) access: Access,
     carrier: Carrier,
     /// Unvalidated: `connect` reports a bad name.
     pub(super) namespace: Option<String>,
@@ -70,7 +70,7 @@ impl Default for ContainerBuilder {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
-            tls: TlsSettings::new(),
+            access: Access::default(),
             carrier: Carrier::Redis,
             namespace: None,
             service: None,
@@ -102,6 +102,7 @@ impl ContainerBuilder {
     /// | `rediss://…` | by TLS; needs feature `tls` |
     /// | `unix:///path[?user=…&pass=…&db=…]` | through a unix socket |
     /// | `redis+cluster://[user:password@]host[:port],…`, `rediss+cluster://…` | to a [Redis Cluster](crate::docs::cluster), of which it names some nodes |
+    /// | `redis+sentinel://[user:password@]sentinel[:port],…/service[/database]`, `rediss+sentinel://…` | to the primary that [sentinels](crate::docs::sentinel) name; user and password are those of the servers |
     ///
     /// Percent-encode symbols in the user name and the password. [`connect`](Self::connect) refuses
     /// every other part, such as `?db=` after a host, and a user without a password.
@@ -116,7 +117,23 @@ impl ContainerBuilder {
     /// [`connect`](Self::connect) refuses other settings with a plain-text URL: they would be
     /// ignored, and the connection would not be encrypted.
     pub fn with_tls(mut self, tls: TlsSettings) -> Self {
-        self.tls = tls;
+        self.access.tls = tls;
+        self
+    }
+
+    /// Sets the password of the sentinels of a `redis+sentinel://` URL; by default they need none. It has
+    /// nothing to do with the password of the servers, which stands in the URL.
+    ///
+    /// [`connect`](Self::connect) refuses it with a URL that names no sentinels.
+    pub fn with_sentinel_password(mut self, password: impl Into<String>) -> Self {
+        self.access.sentinel.password = Some(password.into());
+        self
+    }
+
+    /// Sets the user for the log-in at the sentinels, beside
+    /// [`with_sentinel_password`](Self::with_sentinel_password); by default the user `default`.
+    pub fn with_sentinel_user(mut self, user: impl Into<String>) -> Self {
+        self.access.sentinel.user = Some(user.into());
         self
     }
 
@@ -304,7 +321,7 @@ impl ContainerBuilder {
     ///
     /// [`Invalid`](crate::ErrorKind::Invalid) for a bad URL, bad TLS settings or a bad namespace.
     pub fn migrations(&self) -> Result<Migrations, Error> {
-        Migrations::with_tls(&self.url, &self.tls, self.namespace()?)
+        Migrations::with_access(&self.url, &self.access, self.namespace()?)
     }
 
     /// Returns a doctor for this server and namespace. Connects nothing yet and changes nothing.
@@ -317,7 +334,7 @@ impl ContainerBuilder {
     pub fn doctor(self) -> Result<Doctor, Error> {
         let namespace = self.namespace()?;
         let store: Arc<dyn Store> = match self.carrier {
-            Carrier::Redis => Arc::new(RedisAdapter::new(&self.url, &self.tls, namespace)?),
+            Carrier::Redis => Arc::new(RedisAdapter::new(&self.url, &self.access, namespace)?),
             Carrier::Memory(store) => store.store(namespace),
             Carrier::Other(store) => store,
         };
@@ -353,7 +370,7 @@ impl ContainerBuilder {
         };
         let store: Arc<dyn Store> = match self.carrier {
             Carrier::Redis => {
-                let store = RedisAdapter::new(&self.url, &self.tls, namespace)?;
+                let store = RedisAdapter::new(&self.url, &self.access, namespace)?;
                 store.layout().ensure(self.setup, self.migrate).await?;
                 Arc::new(store)
             }

@@ -56,6 +56,10 @@ pub struct Config {
     /// [`with_tls`](ContainerBuilder::with_tls): the second file of
     /// [`with_client_files`](super::TlsSettings::with_client_files).
     pub tls_key_file: Option<PathBuf>,
+    /// [`with_sentinel_user`](ContainerBuilder::with_sentinel_user).
+    pub sentinel_user: Option<String>,
+    /// [`with_sentinel_password`](ContainerBuilder::with_sentinel_password).
+    pub sentinel_password: Option<String>,
     /// [`with_namespace`](ContainerBuilder::with_namespace).
     pub namespace: Option<String>,
     /// [`with_service`](ContainerBuilder::with_service).
@@ -118,15 +122,21 @@ impl ContainerBuilder {
             self = self.with_redis_url(url);
         }
         if let Some(path) = config.tls_ca_file {
-            self.tls = self.tls.with_ca_file(path);
+            self.access.tls = self.access.tls.with_ca_file(path);
         }
         match (config.tls_cert_file, config.tls_key_file) {
             (Some(certificate), Some(key)) => {
-                self.tls = self.tls.with_client_files(certificate, key);
+                self.access.tls = self.access.tls.with_client_files(certificate, key);
             }
             (None, None) => {}
             (Some(_), None) => return Err(missing("tls_key_file")),
             (None, Some(_)) => return Err(missing("tls_cert_file")),
+        }
+        if let Some(user) = config.sentinel_user {
+            self = self.with_sentinel_user(user);
+        }
+        if let Some(password) = config.sentinel_password {
+            self = self.with_sentinel_password(password);
         }
         if let Some(namespace) = config.namespace {
             self = self.with_namespace(namespace);

@@ -80,6 +80,8 @@ impl Config {
             tls_ca_file: file("REDSTART_TLS_CA_FILE")?,
             tls_cert_file,
             tls_key_file,
+            sentinel_user: get("REDSTART_SENTINEL_USER")?,
+            sentinel_password: get("REDSTART_SENTINEL_PASSWORD")?,
             namespace,
             service,
             codec,
@@ -100,6 +102,7 @@ impl ContainerBuilder {
     /// | `REDSTART_REDIS_URL` | [`with_redis_url`](Self::with_redis_url) | `redis://127.0.0.1:6379` |
     /// | `REDSTART_TLS_CA_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_ca_file`](super::TlsSettings::with_ca_file) | the authorities of the machine |
     /// | `REDSTART_TLS_CERT_FILE`, `REDSTART_TLS_KEY_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_client_files`](super::TlsSettings::with_client_files) | none |
+    /// | `REDSTART_SENTINEL_USER`, `REDSTART_SENTINEL_PASSWORD` | [`with_sentinel_user`](Self::with_sentinel_user), [`with_sentinel_password`](Self::with_sentinel_password) | none |
     /// | `REDSTART_NAMESPACE` | [`with_namespace`](Self::with_namespace) | none |
     /// | `REDSTART_SERVICE` | [`with_service`](Self::with_service) | `redstart` |
     /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
@@ -158,6 +161,8 @@ mod tests {
             ("REDSTART_TLS_CA_FILE", "ca.pem"),
             ("REDSTART_TLS_CERT_FILE", "cert.pem"),
             ("REDSTART_TLS_KEY_FILE", "key.pem"),
+            ("REDSTART_SENTINEL_USER", "watcher"),
+            ("REDSTART_SENTINEL_PASSWORD", "secret"),
             ("REDSTART_NAMESPACE", "shop"),
             ("REDSTART_SERVICE", "billing"),
             ("REDSTART_CODEC", "json"),
@@ -169,7 +174,11 @@ mod tests {
         .unwrap();
         assert_eq!(builder.url, "unix:///r.sock");
         let tls = TlsSettings::new().with_ca_file("ca.pem");
-        assert_eq!(builder.tls, tls.with_client_files("cert.pem", "key.pem"));
+        let tls = tls.with_client_files("cert.pem", "key.pem");
+        assert_eq!(builder.access.tls, tls);
+        let login = &builder.access.sentinel;
+        assert_eq!(login.user.as_deref(), Some("watcher"));
+        assert_eq!(login.password.as_deref(), Some("secret"));
         assert_eq!(builder.namespace.as_deref(), Some("shop"));
         assert_eq!(builder.service.as_deref(), Some("billing"));
         assert_eq!(builder.codec, Codec::Json);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::adapters::redis::{RedisAdapter, TlsSettings};
+use crate::adapters::redis::{Access, RedisAdapter, TlsSettings};
 use crate::api::{Kv, StoreKv};
 use crate::domain::{Error, Namespace};
 
@@ -41,7 +41,7 @@ impl Kv {
         tls: &TlsSettings,
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
-        let store = RedisAdapter::new(url, tls, namespace)?;
+        let store = RedisAdapter::new(url, &Access::by(tls), namespace)?;
         Ok(StoreKv::of(Arc::new(store)))
     }
 }

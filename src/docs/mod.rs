@@ -10,6 +10,7 @@
 //! | [`performance`] | how fast Redstart is beside a hand-written loop, and how to measure it |
 //! | [`production`] | running in production: server, settings, units, limits, updates, alerts, the day of dead letters |
 //! | [`cluster`] | Redis Cluster: URL, namespace, what a moving slot and a failover do |
+//! | [`sentinel`] | Redis Sentinel: URL, log-ins, what a failover does and loses |
 //! | [`security`] | access rules, TLS, secrets, hostile input |
 //! | [`metrics`] | the metrics, traces and events |
 //! | [`observability`] | metrics, traces, logs, alerts, the dashboard and scaling, and where to look first |
@@ -113,6 +114,9 @@ pub mod production {}
 
 #[doc = include_str!("cluster.md")]
 pub mod cluster {}
+
+#[doc = include_str!("sentinel.md")]
+pub mod sentinel {}
 
 #[doc = include_str!("reliability.md")]
 pub mod reliability {}

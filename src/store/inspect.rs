@@ -79,6 +79,9 @@ pub struct ServerInfo {
     /// `cluster-require-full-coverage`. `None` outside a cluster, and when this user may not read the
     /// setting.
     pub needs_all_slots: Option<bool>,
+    /// Whether it takes writes while no replica is connected, because its setting
+    /// `min-replicas-to-write` is 0. `None` where no sentinels watch it.
+    pub writes_alone: Option<bool>,
     /// Errors of its last writes to disk.
     pub persistence_errors: Vec<String>,
     /// How many scripts it has loaded for this process, or why it refused them.

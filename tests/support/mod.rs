@@ -6,6 +6,7 @@
 pub(crate) mod batches;
 pub(crate) mod cluster;
 pub(crate) mod roles;
+pub(crate) mod sentinel;
 #[path = "../../src/bin/redstart/demo/server_process.rs"]
 mod server_process;
 pub(crate) mod worker;

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use super::bells::{Bells, BellsByRuntime};
 use super::keys::Keys;
 use super::migrate::Migrations;
-use super::net::{Net, TlsSettings};
+use super::net::{Access, Net};
 use crate::domain::{BoxFuture, Error, Namespace, Timestamp};
 use crate::store::{
     Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Log, Opened,
@@ -31,11 +31,11 @@ impl RedisAdapter {
     /// Prepares the adapter; connections are made when they are needed.
     pub(crate) fn new(
         url: &str,
-        tls: &TlsSettings,
+        access: &Access,
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            net: Net::new(url, tls, namespace.as_ref())?,
+            net: Net::new(url, access, namespace.as_ref())?,
             keys: Keys::new(namespace),
             bells: BellsByRuntime::default(),
             own_readers: Arc::new(Semaphore::new(OWN_READERS)),

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::keys::Keys;
-use super::net::{Net, TlsSettings};
+use super::net::{Access, Net};
 use super::resp::reply;
 use super::scripts;
 use crate::domain::{
@@ -65,15 +65,15 @@ impl Migrations {
     ///
     /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
     pub fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
-        Self::with_tls(url, &TlsSettings::new(), namespace)
+        Self::with_access(url, &Access::default(), namespace)
     }
 
-    pub(crate) fn with_tls(
+    pub(crate) fn with_access(
         url: &str,
-        tls: &TlsSettings,
+        access: &Access,
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
-        let net = Net::new(url, tls, namespace.as_ref())?;
+        let net = Net::new(url, access, namespace.as_ref())?;
         Ok(Self::on(net, Keys::new(namespace)))
     }
 

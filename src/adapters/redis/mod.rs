@@ -20,6 +20,6 @@ mod values;
 pub(crate) use adapter::RedisAdapter;
 pub use migrate::Migrations;
 pub use net::TlsSettings;
-pub(crate) use net::address_of;
+pub(crate) use net::{Access, address_of};
 #[cfg(feature = "testing")]
 pub(crate) use {net::check_url, resp::read_reply};

@@ -40,7 +40,7 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// The check: `server`, `version`, `eviction`, `persistence`, `memory`, `clock`,
-    /// `scripts`, `cluster`, `writes`, `layout`, `backlog`, `ids`, `trimming`, `unread`, `groups`,
+    /// `scripts`, `cluster`, `sentinels`, `writes`, `layout`, `backlog`, `ids`, `trimming`, `unread`, `groups`,
     /// `retries`, `deliveries`.
     pub check: &'static str,
     /// The fact.

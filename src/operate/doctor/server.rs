@@ -58,7 +58,23 @@ fn judge(facts: &ServerInfo) -> Vec<Finding> {
     findings.push(clock(facts));
     findings.extend(scripts(facts));
     findings.extend(coverage(facts));
+    findings.extend(alone(facts));
     findings
+}
+
+/// What a failover behind sentinels loses.
+fn alone(facts: &ServerInfo) -> Option<Finding> {
+    let check = "sentinels";
+    if !facts.writes_alone? {
+        let what = "a primary that has lost its replicas refuses writes";
+        return Some(Finding::ok(check, what));
+    }
+    let what = "min-replicas-to-write is 0, the default";
+    Some(
+        Finding::new(Severity::Warning, check, what)
+            .because("a primary that is cut off takes writes of other programs until it hears of the failover, and all of them are lost")
+            .advise("set min-replicas-to-write to 1 and min-replicas-max-lag to 2 on every server"),
+    )
 }
 
 /// What a failover of one primary of a cluster stops.
@@ -379,6 +395,14 @@ mod tests {
     #[test]
     fn a_cluster_that_stops_as_a_whole_is_a_warning() {
         let of = |answer| levels("cluster", |facts| facts.needs_all_slots = answer);
+        assert_eq!(of(None), []);
+        assert_eq!(of(Some(false)), [Severity::Ok]);
+        assert_eq!(of(Some(true)), [Severity::Warning]);
+    }
+
+    #[test]
+    fn a_primary_behind_sentinels_that_writes_alone_is_a_warning() {
+        let of = |answer| levels("sentinels", |facts| facts.writes_alone = answer);
         assert_eq!(of(None), []);
         assert_eq!(of(Some(false)), [Severity::Ok]);
         assert_eq!(of(Some(true)), [Severity::Warning]);

@@ -17,13 +17,15 @@ impl RedisAdapter {
     /// Asks every primary.
     pub(super) async fn ask_servers(&self) -> Result<Vec<ServerInfo>, Error> {
         let primaries = self.net.primaries(OPERATION).await?;
-        let clustered = self.net.is_clustered();
-        let asked = primaries.iter().map(|primary| ask(primary, clustered));
+        let (clustered, watched) = (self.net.is_clustered(), self.net.has_sentinels());
+        let asked = primaries
+            .iter()
+            .map(|primary| ask(primary, clustered, watched));
         try_join_all(asked).await
     }
 }
 
-async fn ask(primary: &Primary, clustered: bool) -> Result<ServerInfo, Error> {
+async fn ask(primary: &Primary, clustered: bool, watched: bool) -> Result<ServerInfo, Error> {
     let info: String = primary
         .run(OPERATION, async |connection| {
             redis::cmd("INFO").query_async(connection).await
@@ -32,7 +34,9 @@ async fn ask(primary: &Primary, clustered: bool) -> Result<ServerInfo, Error> {
     let mut facts = read(&info);
     facts.address = Some(primary.address().to_owned());
     (facts.clock_offset, facts.round_trip) = compare_clocks(primary).await?;
-    if let Some(connected) = connected_replicas(&info) {
+    let connected = connected_replicas(&info);
+    facts.writes_alone = watched.then_some(connected.is_none());
+    if let Some(connected) = connected {
         let wanted = setting(primary, "min-replicas-to-write").await;
         // The server reports the number of replicas only if it needs one at least.
         let wanted = wanted.and_then(|text| text.parse().ok()).unwrap_or(1_u64);

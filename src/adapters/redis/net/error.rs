@@ -285,6 +285,10 @@ mod tests {
             ),
             ("CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),
             (
+                "NOREPLICAS Not enough good replicas to write.",
+                ErrorKind::Unavailable,
+            ),
+            (
                 "BUSY Redis is busy running a script",
                 ErrorKind::Unavailable,
             ),

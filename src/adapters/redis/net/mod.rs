@@ -20,13 +20,14 @@ use super::resp::reply;
 use super::scripts::{self, Call};
 use crate::domain::{Error, ErrorKind, Namespace};
 use connections::pool::Failure;
-use connections::server::Server;
+use connections::server::{Layout, Server};
 use redirect::{Undone, undone};
 use routing::attempts::{Attempts, CALL_LIMIT, PUBLISH_LIMIT};
 use routing::node::Node;
 use routing::nodes::Nodes;
 
 pub(super) use commands::Replies;
+pub(crate) use connections::access::Access;
 pub(super) use connections::connection::Connection;
 #[cfg(feature = "testing")]
 pub(crate) use connections::server::check_url;
@@ -106,16 +107,16 @@ impl Net {
     /// Prepares the connections; each is made when it is first used.
     pub(super) fn new(
         url: &str,
-        tls: &TlsSettings,
+        access: &Access,
         namespace: Option<&Namespace>,
     ) -> Result<Self, Error> {
-        let (servers, clustered) = Server::read(url, tls)?;
-        if clustered && namespace.is_none() {
+        let found = Server::read(url, access)?;
+        if matches!(found.layout, Layout::Cluster) && namespace.is_none() {
             let rule = "in a cluster a namespace is required: without one the keys of the bus \
                         itself lie in different slots";
             return Err(Error::new(ErrorKind::Invalid, "connect", rule));
         }
-        let nodes = Nodes::new(servers, clustered);
+        let nodes = Nodes::new(found);
         let nodes =
             nodes.ok_or_else(|| Error::new(ErrorKind::Invalid, "Redis URL", "names no server"))?;
         Ok(Self { nodes })
@@ -124,6 +125,11 @@ impl Net {
     /// Whether the URL names a cluster.
     pub(super) fn is_clustered(&self) -> bool {
         self.nodes.is_clustered()
+    }
+
+    /// Whether the URL names sentinels.
+    pub(super) fn has_sentinels(&self) -> bool {
+        self.nodes.has_sentinels()
     }
 
     /// Each primary that holds a slot.
@@ -260,7 +266,7 @@ impl Net {
         };
         match ran.await {
             Ok(replies) => Ok(replies.into_iter().map(single).collect()),
-            Err(Failure::NotSent(cause)) if self.is_clustered() && cause.is_passing() => {
+            Err(Failure::NotSent(cause)) if self.nodes.may_change() && cause.is_passing() => {
                 Ok((0..count).map(|_| Single::Again).collect())
             }
             Err(failure) => Err(node.pool.error(operation, failure)),
@@ -418,6 +424,10 @@ impl Net {
                     cause
                 }
             };
+            if !matches!(answer, Ok(ref replies) if replies.iter().all(Result::is_ok)) {
+                // The server may have been replaced.
+                nodes.refresh();
+            }
             return match answer {
                 Ok(replies) => Ok(replies
                     .into_iter()

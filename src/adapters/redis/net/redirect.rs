@@ -61,7 +61,9 @@ pub(super) fn of_server(error: &ServerError) -> Option<Undone> {
         "ASK" => Undone::Ask {
             to: Address::read(words().nth(1)?)?,
         },
-        "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "READONLY" => Undone::NotReady,
+        "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" => {
+            Undone::NotReady
+        }
         // `trim.lua` alone names keys that its call does not, and a repeat of it does no harm.
         _ if error.details().is_some_and(|text| text.contains(NOT_LOCAL)) => Undone::NotReady,
         _ => return None,
@@ -117,6 +119,10 @@ mod tests {
                 Some(Undone::NotReady),
             ),
             ("READONLY You can't write", Some(Undone::NotReady)),
+            (
+                "NOREPLICAS Not enough good replicas",
+                Some(Undone::NotReady),
+            ),
             (
                 "ERR Script attempted to access a non local key in a cluster node script: 00ff",
                 Some(Undone::NotReady),

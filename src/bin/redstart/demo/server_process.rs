@@ -43,14 +43,23 @@ impl ServerProcess {
     ///
     /// [`io::ErrorKind::NotFound`] when the PATH has no redis-server.
     pub(crate) fn command(folder: &Path) -> io::Result<Command> {
+        let mut command = Self::bare_command(folder)?;
+        command.arg("--dir").arg(folder);
+        Ok(command)
+    }
+
+    /// The same without any argument for the server: a configuration file has to come first.
+    ///
+    /// # Errors
+    ///
+    /// As [`command`](Self::command).
+    pub(crate) fn bare_command(folder: &Path) -> io::Result<Command> {
         let mut command = Command::new("/bin/sh");
         command
             .arg("-c")
             .arg(LAUNCH)
             .arg(folder)
             .arg(redis_server()?)
-            .arg("--dir")
-            .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());

@@ -2,7 +2,8 @@
 
 use redis::{Cmd, ErrorKind, RedisConnectionInfo, RedisError};
 
-use crate::adapters::redis::net::error::{NoConnection, Step};
+use crate::adapters::redis::net::error::{self, NoConnection, Step};
+use crate::adapters::redis::resp::reply;
 
 /// Each command of the handshake, in its order.
 pub(in crate::adapters::redis::net) fn steps(
@@ -27,6 +28,21 @@ pub(in crate::adapters::redis::net) fn steps(
     command.arg("SETNAME").arg(name);
     steps.push((Step::Introduce, command));
     steps
+}
+
+/// Whether the reply of ROLE is a primary's. A replica counts as not ready: sentinels name it while they
+/// make it the primary, and name a former primary until they know better.
+pub(in crate::adapters::redis::net) fn is_primary(role: &[u8]) -> Result<(), RedisError> {
+    let reply = redis::parse_redis_value(role)?;
+    let name = reply::array(reply)?.into_iter().next();
+    let name = name.ok_or_else(|| reply::unexpected("ROLE"))?;
+    match &*reply::text(name)? {
+        "master" => Ok(()),
+        "slave" => Err(error::server_error(
+            "READONLY the server that the sentinels name is a replica",
+        )),
+        _ => Err(reply::unexpected("ROLE")),
+    }
 }
 
 /// The failure of a step. A cause that repeats the password is left out: a server that does not know
@@ -78,6 +94,17 @@ mod tests {
         assert_eq!(sent("redis://ann:secret@h/3"), all);
         let first = (Step::LogIn, "AUTH secret".to_owned());
         assert_eq!(sent("redis://:secret@h")[0], first);
+    }
+
+    #[test]
+    fn only_a_primary_passes_for_one() {
+        assert!(is_primary(b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n").is_ok());
+        let replica = b"*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$9\r\nconnected\r\n:0\r\n";
+        let cause = is_primary(replica).unwrap_err();
+        let step = Step::Introduce;
+        assert!(NoConnection { step, cause }.is_passing(), "ask again");
+        assert!(is_primary(b"*2\r\n$8\r\nsentinel\r\n*0\r\n").is_err());
+        assert!(is_primary(b":1\r\n").is_err());
     }
 
     #[test]

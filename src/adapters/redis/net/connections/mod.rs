@@ -1,5 +1,6 @@
 //! Connections to one server, from its URL to a pool, a link and a reader.
 
+pub(super) mod access;
 mod address;
 pub(super) mod connection;
 mod handshake;

@@ -1,6 +1,7 @@
 //! A server's address and credentials. All connections are made here.
 
 use std::fmt;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,18 +9,20 @@ use std::time::{Duration, Instant};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::socket2::Socket as Socket2;
 use redis::{
-    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisConnectionInfo, RedisError,
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
+    RedisConnectionInfo, RedisError,
 };
 use tokio::runtime;
 use tokio::task::JoinHandle;
 
+use super::access::{self, Access};
 use super::connection::Connection;
 use super::progress::{Counted, Progress};
 use super::socket::{Socket, timed_out, within};
-use super::tls::{Tls, TlsSettings};
-use super::url::{self, Target};
+use super::tls::Tls;
+use super::url::{self, Kind, Target};
 use super::{address, handshake, stream};
-use crate::adapters::redis::net::error::NoConnection;
+use crate::adapters::redis::net::error::{NoConnection, Step};
 use crate::domain::{Error, ErrorKind};
 
 /// How long a connect may take.
@@ -37,6 +40,28 @@ pub(in crate::adapters::redis) struct Server {
     info: Arc<ConnectionInfo>,
     address: Arc<str>,
     tls: Option<Tls>,
+    /// The service whose primary it must be: sentinels may name a server that is none any more.
+    primary_of: Option<Arc<str>>,
+}
+
+/// What a URL names.
+#[derive(Debug)]
+pub(in crate::adapters::redis::net) struct Found {
+    /// One server, some nodes of a cluster, or sentinels.
+    pub(in crate::adapters::redis::net) servers: Vec<Server>,
+    pub(in crate::adapters::redis::net) layout: Layout,
+}
+
+/// How the servers behind a URL hang together.
+#[derive(Debug)]
+pub(in crate::adapters::redis::net) enum Layout {
+    /// One server holds all keys.
+    Single,
+    /// The nodes of a cluster share the slots.
+    Cluster,
+    /// One server holds all keys, and sentinels say which. This is that server, still without its
+    /// address.
+    Sentinels(Server),
 }
 
 impl fmt::Debug for Server {
@@ -49,30 +74,68 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Reads a URL: the servers that it names, and whether they are nodes of a cluster.
+    /// Reads a URL: the servers that it names, and how they hang together.
     pub(in crate::adapters::redis::net) fn read(
         url: &str,
-        tls: &TlsSettings,
-    ) -> Result<(Vec<Self>, bool), Error> {
+        access: &Access,
+    ) -> Result<Found, Error> {
         let Target {
-            infos,
+            mut infos,
             encrypted,
-            clustered,
+            kind,
         } = url::read(url)?;
-        let tls = match (encrypted, tls.is_empty()) {
-            (true, _) => Some(Tls::new(tls)?),
+        let tls = match (encrypted, access.tls.is_empty()) {
+            (true, _) => Some(Tls::new(&access.tls)?),
             (false, true) => None,
             (false, false) => {
                 let rule = "must be rediss:// where TLS is set up";
                 return Err(Error::new(ErrorKind::Invalid, "Redis URL", rule));
             }
         };
+        let layout = match kind {
+            Kind::Server => Layout::Single,
+            Kind::Cluster => Layout::Cluster,
+            Kind::Sentinels { service, settings } => {
+                let login = access.sentinel.settings()?;
+                let log_in = |info: ConnectionInfo| info.set_redis_settings(login.clone());
+                infos = infos.into_iter().map(log_in).collect();
+                let nowhere = ConnectionAddr::Tcp(String::new(), 0);
+                let info = nowhere.into_connection_info();
+                let info =
+                    info.map_err(|e| Error::new(ErrorKind::Invalid, "Redis URL", e.to_string()))?;
+                Layout::Sentinels(Self {
+                    address: format!("the primary of {service}").into(),
+                    info: Arc::new(info.set_redis_settings(settings)),
+                    tls: tls.clone(),
+                    primary_of: Some(service.into()),
+                })
+            }
+        };
+        if !access.sentinel.is_empty() && !matches!(layout, Layout::Sentinels(_)) {
+            return Err(access::invalid(
+                "hold a log-in, and the URL names no sentinels: those begin with redis+sentinel://",
+            ));
+        }
         let servers = infos.into_iter().map(|info| Self {
             address: address::text(info.addr()).into(),
             info: Arc::new(info),
             tls: tls.clone(),
+            primary_of: None,
         });
-        Ok((servers.collect(), clustered))
+        Ok(Found {
+            servers: servers.collect(),
+            layout,
+        })
+    }
+
+    /// The service whose primary it must be.
+    pub(in crate::adapters::redis::net) fn service(&self) -> Option<&Arc<str>> {
+        self.primary_of.as_ref()
+    }
+
+    /// Whether the server has an address. The primary of a service has none until a sentinel names it.
+    fn is_known(&self) -> bool {
+        !matches!(self.info.addr(), ConnectionAddr::Tcp(_, 0))
     }
 
     /// Another server that takes the same credentials and settings. Without a host it is on the
@@ -89,6 +152,7 @@ impl Server {
             address: address::text(info.addr()).into(),
             info: Arc::new(info),
             tls: self.tls.clone(),
+            primary_of: self.primary_of.clone(),
         }
     }
 
@@ -137,6 +201,10 @@ impl Server {
     }
 
     async fn open(&self, name: &str) -> Result<Socket, NoConnection> {
+        if !self.is_known() {
+            let text = "no sentinel has named the primary yet";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, text).into());
+        }
         let connecting = async {
             let stream = stream::open(&self.info, self.tls.as_ref()).await?;
             let mut socket = Socket::new(stream);
@@ -144,6 +212,15 @@ impl Server {
             for (step, command) in handshake::steps(settings, name) {
                 let answer = socket.introduce(&command).await;
                 answer.map_err(|cause| handshake::failed(step, cause, settings))?;
+            }
+            if self.primary_of.is_some() {
+                let unfit = |cause| NoConnection {
+                    step: Step::Introduce,
+                    cause,
+                };
+                let role = socket.exchange(&redis::cmd("ROLE")).await;
+                role.and_then(|role| handshake::is_primary(&role))
+                    .map_err(unfit)?;
             }
             Ok(socket)
         };
@@ -204,23 +281,58 @@ impl Pooled {
 /// Checks a URL.
 #[cfg(feature = "testing")]
 pub(crate) fn check_url(url: &str) -> Result<(), Error> {
-    Server::read(url, &TlsSettings::new()).map(drop)
+    Server::read(url, &Access::default()).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapters::redis::net::TlsSettings;
+    use crate::adapters::redis::net::connections::access::SentinelLogin;
+
+    fn found(url: &str) -> Found {
+        Server::read(url, &Access::default()).unwrap()
+    }
 
     fn server(url: &str) -> Server {
-        let (mut servers, _) = Server::read(url, &TlsSettings::new()).unwrap();
-        servers.remove(0)
+        found(url).servers.remove(0)
     }
 
     #[test]
     fn tls_settings_need_an_encrypted_url() {
         let settings = TlsSettings::new().with_ca_file("ca.pem");
-        let error = Server::read("redis://h", &settings).unwrap_err();
+        let error = Server::read("redis://h", &Access::by(&settings)).unwrap_err();
         assert!(error.to_string().contains("rediss://"), "{error}");
+    }
+
+    #[test]
+    fn sentinels_have_a_log_in_of_their_own() {
+        let access = Access {
+            sentinel: SentinelLogin {
+                user: None,
+                password: Some("watch".to_owned()),
+            },
+            ..Access::default()
+        };
+        let found = Server::read("redis+sentinel://ann:secret@s1,s2/x", &access).unwrap();
+        for sentinel in &found.servers {
+            let settings = sentinel.info.redis_settings();
+            assert_eq!(
+                (settings.username(), settings.password()),
+                (None, Some("watch"))
+            );
+        }
+        let Layout::Sentinels(primary) = found.layout else {
+            panic!("{:?}", found.layout);
+        };
+        let named = primary.at(Some("h"), 7000);
+        assert_eq!(named.info.redis_settings().password(), Some("secret"));
+        assert_eq!(named.service().map(|name| &**name), Some("x"));
+        assert!(named.is_known() && !primary.is_known());
+        for url in ["redis://h", "redis+cluster://h"] {
+            let error = Server::read(url, &access).unwrap_err();
+            assert!(error.to_string().contains("names no sentinels"), "{error}");
+        }
     }
 
     #[test]

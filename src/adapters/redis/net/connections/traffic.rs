@@ -135,6 +135,9 @@ impl Traffic {
     async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
+            if self.left.is_cancelled() {
+                self.give_up();
+            }
             if self.busy && !shared.jobs().is_empty() {
                 // With many senders, let all ready tasks queue their commands first, so that one
                 // write carries them all. The runtime runs the task that was woken last first, and
@@ -161,6 +164,18 @@ impl Traffic {
         }
     }
 
+    /// Ends the work at a server that serves nothing any more: it may still answer, but nobody will ever
+    /// read what it has written.
+    fn give_up(&mut self) {
+        self.fail(&io::Error::from(io::ErrorKind::ConnectionAborted).into());
+        let queued = std::mem::take(&mut *self.shared.jobs());
+        for job in queued {
+            let address = Arc::clone(self.server.address());
+            let cause = io::Error::from(io::ErrorKind::ConnectionAborted);
+            self.give_back(job.commands, Err(Failure::NotSent(address, cause.into())));
+        }
+    }
+
     /// Waits for work. Notices when the server closes the idle connection, before a command is
     /// lost on it.
     async fn idle(&mut self) {
@@ -174,10 +189,13 @@ impl Traffic {
                 None => std::future::pending().await,
             }
         };
+        let left = self.left.clone();
+        let is_left = left.is_cancelled();
         let ended = tokio::select! {
             biased;
             () = shared.more.notified() => false,
             () = closed => true,
+            () = left.cancelled(), if !is_left => true,
         };
         if ended {
             self.socket = None;
@@ -263,7 +281,11 @@ impl Traffic {
             Some(alone) if !several => &alone.commands.packed,
             _ => &self.out,
         };
-        let written = socket.write_unless_silent(packed, RESPONSE_TIMEOUT).await;
+        let written = tokio::select! {
+            biased;
+            written = socket.write_unless_silent(packed, RESPONSE_TIMEOUT) => written,
+            () = self.left.cancelled() => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+        };
         if packed.len() > PART {
             // The server has taken something until now.
             self.heard = Instant::now();
@@ -300,6 +322,9 @@ impl Traffic {
         let remaining = limit.saturating_duration_since(Instant::now());
         let outcome = tokio::select! {
             biased;
+            () = self.left.cancelled() => {
+                Err(io::Error::from(io::ErrorKind::ConnectionAborted).into())
+            }
             filled = socket.fill() => filled.map(|()| true),
             () = shared.more.notified(), if may_write => Ok(false),
             () = sleep_until(limit) => {

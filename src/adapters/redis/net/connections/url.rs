@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo};
 
 use crate::domain::{Error, ErrorKind};
 
@@ -10,16 +10,35 @@ use crate::domain::{Error, ErrorKind};
 const UNIX_KEYS: [&str; 3] = ["user", "pass", "db"];
 
 const FORM: &str = "must be redis:// or rediss://[user:password@]host[:port][/database], \
-                    redis+cluster:// or rediss+cluster://[user:password@]host[:port],…, or \
-                    unix:///path; symbols of a user or password are percent-encoded";
+                    redis+cluster:// or rediss+cluster://[user:password@]host[:port],…, \
+                    redis+sentinel:// or rediss+sentinel://[user:password@]sentinel[:port],…/service, \
+                    or unix:///path; symbols of a user or password are percent-encoded";
+
+/// The port of a sentinel whose URL names none.
+const SENTINEL_PORT: &str = ":26379";
 
 /// Where to connect, with which credentials, and whether by TLS.
 #[derive(Debug)]
 pub(in crate::adapters::redis::net) struct Target {
-    /// One server, or some nodes of a cluster.
+    /// One server, some nodes of a cluster, or sentinels.
     pub(in crate::adapters::redis::net) infos: Vec<ConnectionInfo>,
     pub(in crate::adapters::redis::net) encrypted: bool,
-    pub(in crate::adapters::redis::net) clustered: bool,
+    pub(in crate::adapters::redis::net) kind: Kind,
+}
+
+/// What the hosts of a URL are.
+#[derive(Debug)]
+pub(in crate::adapters::redis::net) enum Kind {
+    /// The server.
+    Server,
+    /// Nodes of a cluster.
+    Cluster,
+    /// Sentinels, which know the primary of a service.
+    Sentinels {
+        service: String,
+        /// The credentials and the database for the primary.
+        settings: RedisConnectionInfo,
+    },
 }
 
 /// Reads a URL. Errors never quote it, because it may contain a password.
@@ -30,7 +49,17 @@ pub(in crate::adapters::redis::net) fn read(url: &str) -> Result<Target, Error> 
             return Ok(Target {
                 infos: read_nodes(rest)?,
                 encrypted,
-                clustered: true,
+                kind: Kind::Cluster,
+            });
+        }
+    }
+    for (scheme, encrypted) in [("redis+sentinel://", false), ("rediss+sentinel://", true)] {
+        if let Some(rest) = url.strip_prefix(scheme) {
+            let (infos, kind) = read_sentinels(rest)?;
+            return Ok(Target {
+                infos,
+                encrypted,
+                kind,
             });
         }
     }
@@ -41,19 +70,14 @@ pub(in crate::adapters::redis::net) fn read(url: &str) -> Result<Target, Error> 
     Ok(Target {
         infos: vec![read_one(&plain)?],
         encrypted,
-        clustered: false,
+        kind: Kind::Server,
     })
 }
 
 /// Reads the rest of a cluster's URL: each host stands for a URL of its own with the same
 /// credentials.
 fn read_nodes(rest: &str) -> Result<Vec<ConnectionInfo>, Error> {
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, tail) = rest.split_at(end);
-    let (credentials, hosts) = match authority.rsplit_once('@') {
-        Some((credentials, hosts)) => (format!("{credentials}@"), hosts),
-        None => (String::new(), authority),
-    };
+    let (credentials, hosts, tail) = split(rest);
     let node = |host: &str| {
         if host.is_empty() {
             return Err(invalid(FORM));
@@ -65,6 +89,64 @@ fn read_nodes(rest: &str) -> Result<Vec<ConnectionInfo>, Error> {
         Ok(info)
     };
     hosts.split(',').map(node).collect()
+}
+
+/// The parts of a URL behind its scheme: the credentials with their `@`, the hosts, and the rest.
+fn split(rest: &str) -> (&str, &str, &str) {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let at = authority.rfind('@').map_or(0, |at| at + 1);
+    let (credentials, hosts) = authority.split_at(at);
+    (credentials, hosts, tail)
+}
+
+/// Reads the rest of a URL of sentinels: `[user:password@]host[:port],…/service[/database]`. The
+/// credentials are those of the servers.
+fn read_sentinels(rest: &str) -> Result<(Vec<ConnectionInfo>, Kind), Error> {
+    let (credentials, hosts, tail) = split(rest);
+    let end = tail.find(['?', '#']).unwrap_or(tail.len());
+    let (path, query) = tail.split_at(end);
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let (service, database) = match path.split_once('/') {
+        Some((service, database)) => (service, format!("/{database}")),
+        None => (path, String::new()),
+    };
+    if service.is_empty() {
+        return Err(invalid(
+            "names no service; the name that the sentinels know stands after the hosts: \
+             redis+sentinel://s1:26379,s2:26379/service",
+        ));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !service.bytes().all(plain) {
+        return Err(invalid(
+            "has a service that no sentinel can know: its name has letters, digits and `.-_` only",
+        ));
+    }
+    // The parser knows no lists, so each host stands for a URL of its own. The first one also checks
+    // what belongs to the servers.
+    let sentinel = |host: &str| {
+        if host.is_empty() {
+            return Err(invalid(FORM));
+        }
+        let after_address = host.rfind(']').map_or(host, |end| &host[end..]);
+        let port = if after_address.contains(':') {
+            ""
+        } else {
+            SENTINEL_PORT
+        };
+        read_one(&format!(
+            "redis://{credentials}{host}{port}{database}{query}"
+        ))
+    };
+    let infos: Vec<ConnectionInfo> = hosts.split(',').map(sentinel).collect::<Result<_, _>>()?;
+    let settings = infos.first().ok_or_else(|| invalid(FORM))?;
+    let kind = Kind::Sentinels {
+        service: service.to_owned(),
+        settings: settings.redis_settings().clone(),
+    };
+    let bare = |info: ConnectionInfo| info.set_redis_settings(RedisConnectionInfo::default());
+    Ok((infos.into_iter().map(bare).collect(), kind))
 }
 
 /// Reads the URL of one server without TLS.
@@ -111,8 +193,12 @@ fn read_one(plain: &str) -> Result<ConnectionInfo, Error> {
     Ok(info)
 }
 
-/// The host and port of a URL, of a cluster its first node, or the path of its socket; `None` for a URL that is refused.
+/// The host and port of a URL, of a cluster its first node, or the path of its socket; `None` for a
+/// URL that is refused, and for sentinels: the server that they name changes.
 pub(crate) fn address_of(url: &str) -> Option<(String, Option<u16>)> {
+    if url.contains("+sentinel://") {
+        return None;
+    }
     match read(url).ok()?.infos.first()?.addr() {
         ConnectionAddr::Tcp(host, port) => Some((host.clone(), Some(*port))),
         ConnectionAddr::Unix(path) => Some((path.display().to_string(), None)),
@@ -226,13 +312,13 @@ mod tests {
         let target = read("rediss://ann:p@h/3").unwrap();
         assert!(target.encrypted);
         assert_eq!(target.infos[0].redis_settings().db(), 3);
-        assert!(!target.clustered);
+        assert!(matches!(target.kind, Kind::Server));
     }
 
     #[test]
     fn the_url_of_a_cluster_names_some_of_its_nodes() {
         let target = read("redis+cluster://ann:p%2C@h1:7000,[::1]:7001,h3").unwrap();
-        assert!(target.clustered && !target.encrypted);
+        assert!(matches!(target.kind, Kind::Cluster) && !target.encrypted);
         let addresses: Vec<String> = target.infos.iter().map(|i| i.addr().to_string()).collect();
         assert_eq!(addresses, ["h1:7000", "::1:7001", "h3:6379"]);
         for info in &target.infos {
@@ -252,6 +338,47 @@ mod tests {
             ("redis+cluster://:secret@h1?x=1", "`?x=`"),
             ("rediss+cluster://h1#secret", "no `#` part"),
             ("redis+cluster://ann@h1,h2", "user without a password"),
+        ] {
+            let told = refused(url);
+            assert!(told.contains(named), "{url}: {told}");
+            assert!(!told.contains("secret"), "{url}: {told}");
+        }
+    }
+
+    #[test]
+    fn the_url_of_sentinels_names_a_service() {
+        let url = "redis+sentinel://ann:p%2C@s1:7000,[::1],s3/my-service.1/3";
+        let target = read(url).unwrap();
+        let addresses: Vec<String> = target.infos.iter().map(|i| i.addr().to_string()).collect();
+        assert_eq!(addresses, ["s1:7000", "::1:26379", "s3:26379"]);
+        // The sentinels never see the password of the servers.
+        for info in &target.infos {
+            assert_eq!(info.redis_settings().password(), None);
+            assert_eq!(info.redis_settings().db(), 0);
+        }
+        let Kind::Sentinels { service, settings } = target.kind else {
+            panic!("{:?}", target.kind);
+        };
+        assert_eq!(service, "my-service.1");
+        assert_eq!(settings.username(), Some("ann"));
+        assert_eq!((settings.password(), settings.db()), (Some("p,"), 3));
+        assert!(read("rediss+sentinel://s1/x").unwrap().encrypted);
+        assert_eq!(address_of(url), None);
+    }
+
+    #[test]
+    fn a_sentinel_url_that_cannot_be_used_is_refused_without_being_quoted() {
+        for (url, named) in [
+            ("redis+sentinel://:secret@s1", "names no service"),
+            ("redis+sentinel://:secret@s1,s2/", "names no service"),
+            ("redis+sentinel://s1/secret%20x", "letters, digits"),
+            ("redis+sentinel://:secret@s1,,s2/x", "must be"),
+            ("redis+sentinel:///x", "must be"),
+            ("redis+sentinel://:secret@s1:port/x", "must be"),
+            ("redis+sentinel://s1/x/secret", "must be"),
+            ("redis+sentinel://:secret@s1/x?db=1", "`?db=`"),
+            ("rediss+sentinel://s1/x#secret", "no `#` part"),
+            ("redis+sentinel://ann@s1/x", "user without a password"),
         ] {
             let told = refused(url);
             assert!(told.contains(named), "{url}: {told}");

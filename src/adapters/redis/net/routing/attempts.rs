@@ -67,8 +67,9 @@ impl Attempts {
         }
         match undone {
             Undone::NotReady => {}
-            _ if !nodes.is_clustered() => return false,
+            _ if !nodes.may_change() => return false,
             Undone::Unreachable => {}
+            _ if !nodes.is_clustered() => return false,
             Undone::Moved { slot, to } => {
                 nodes.moved(*slot, to, at);
                 self.redirects += 1;

@@ -106,7 +106,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::adapters::redis::net::TlsSettings;
+    use crate::adapters::redis::net::connections::access::Access;
     use crate::adapters::redis::net::connections::server::Server;
     use crate::adapters::redis::net::routing::nodes::Nodes;
 
@@ -123,8 +123,8 @@ mod tests {
 
     fn gate() -> (Arc<Node>, Gate) {
         let url = "redis://127.0.0.1:1";
-        let (servers, clustered) = Server::read(url, &TlsSettings::new()).unwrap();
-        let node = Nodes::new(servers, clustered).unwrap().owner(0);
+        let found = Server::read(url, &Access::default()).unwrap();
+        let node = Nodes::new(found).unwrap().owner(0);
         (Arc::clone(&node), Gate::behind(node))
     }
 

@@ -7,4 +7,5 @@ pub(super) mod node;
 pub(super) mod nodes;
 mod publish;
 pub(super) mod reader;
+mod sentinels;
 mod slots;

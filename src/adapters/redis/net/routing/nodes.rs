@@ -1,6 +1,7 @@
 //! All nodes, and which of them holds which slot.
 //!
-//! A single server is a map with one node. Only the URL of a cluster lets the map change.
+//! A single server is a map with one node. A cluster changes the map, and sentinels change the address of
+//! its one node.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,11 +12,13 @@ use redis::{ErrorKind as Kind, RedisError};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::attempts::{CALL_LIMIT, Pause};
 use super::gate::Gate;
 use super::node::Node;
+use super::sentinels::Sentinels;
 use super::slots::{self, Range, SlotMap};
 use crate::adapters::redis::net::commands::Failure;
-use crate::adapters::redis::net::connections::server::Server;
+use crate::adapters::redis::net::connections::server::{Found, Layout, Server};
 use crate::adapters::redis::net::error;
 use crate::adapters::redis::net::redirect::Address;
 use crate::adapters::redis::resp::{pack, reply};
@@ -29,6 +32,8 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 const LEAVE_AFTER: Duration = Duration::from_millis(500);
 /// The age at which the map is asked for again, without a reason.
 const STALE_AFTER: Duration = Duration::from_secs(30);
+/// The same while no sentinel can be heard, so that none tells of a change.
+const DEAF_STALE_AFTER: Duration = Duration::from_secs(1);
 
 /// What the routing of a call needs. A publish holds it while it enters the queue of its node.
 #[derive(Debug)]
@@ -45,7 +50,7 @@ pub(in crate::adapters::redis::net) struct Routes {
 pub(in crate::adapters::redis::net) struct Nodes {
     me: Weak<Self>,
     seeds: Vec<Server>,
-    clustered: bool,
+    changes: Changes,
     routes: RwLock<Routes>,
     /// When a node was last asked for the map. Locked by the caller that asks.
     asked: Mutex<Option<Instant>>,
@@ -55,19 +60,36 @@ pub(in crate::adapters::redis::net) struct Nodes {
     refreshing: AtomicBool,
 }
 
+/// Who says that the map has changed.
+#[derive(Debug)]
+enum Changes {
+    Never,
+    /// Every node of the cluster.
+    ByNodes,
+    BySentinels(Sentinels),
+}
+
 impl Nodes {
-    pub(in crate::adapters::redis::net) fn new(
-        seeds: Vec<Server>,
-        clustered: bool,
-    ) -> Option<Arc<Self>> {
+    pub(in crate::adapters::redis::net) fn new(found: Found) -> Option<Arc<Self>> {
+        let mut seeds = found.servers;
         let first = seeds.first()?.clone();
+        let (first, changes) = match found.layout {
+            Layout::Single => (first, Changes::Never),
+            Layout::Cluster => (first, Changes::ByNodes),
+            Layout::Sentinels(primary) => {
+                let sentinels = std::mem::take(&mut seeds);
+                let sentinels = Sentinels::new(sentinels, primary.clone())?;
+                (primary, Changes::BySentinels(sentinels))
+            }
+        };
         Some(Arc::new_cyclic(|me: &Weak<Self>| {
             let node = Arc::new(Node::new(first, me));
             let known = HashMap::from([(Arc::clone(node.address()), Arc::clone(&node))]);
             Self {
                 me: me.clone(),
+                learned: AtomicBool::new(matches!(changes, Changes::Never)),
                 seeds,
-                clustered,
+                changes,
                 routes: RwLock::new(Routes {
                     map: SlotMap::of_one(node),
                     gates: HashMap::new(),
@@ -75,7 +97,6 @@ impl Nodes {
                 }),
                 asked: Mutex::new(None),
                 questions: AtomicU64::new(0),
-                learned: AtomicBool::new(!clustered),
                 refreshing: AtomicBool::new(false),
             }
         }))
@@ -87,7 +108,24 @@ impl Nodes {
 
     /// Whether the URL names a cluster, so that redirects are followed.
     pub(in crate::adapters::redis::net) fn is_clustered(&self) -> bool {
-        self.clustered
+        matches!(self.changes, Changes::ByNodes)
+    }
+
+    /// Whether the map may change, so that a call that failed may find another server.
+    pub(in crate::adapters::redis::net) fn may_change(&self) -> bool {
+        !matches!(self.changes, Changes::Never)
+    }
+
+    pub(super) fn sentinels(&self) -> Option<&Sentinels> {
+        match &self.changes {
+            Changes::BySentinels(sentinels) => Some(sentinels),
+            Changes::Never | Changes::ByNodes => None,
+        }
+    }
+
+    /// Whether sentinels name the server.
+    pub(in crate::adapters::redis::net) fn has_sentinels(&self) -> bool {
+        self.sentinels().is_some()
     }
 
     pub(in crate::adapters::redis::net) fn routes(&self) -> RwLockReadGuard<'_, Routes> {
@@ -100,7 +138,7 @@ impl Nodes {
 
     /// The slot of a key. A single server has one.
     pub(in crate::adapters::redis::net) fn slot(&self, key: &str) -> u16 {
-        if self.clustered {
+        if self.is_clustered() {
             slots::of(key.as_bytes())
         } else {
             0
@@ -160,11 +198,17 @@ impl Nodes {
         &self,
         operation: &'static str,
     ) -> Result<(), Error> {
+        if let Some(sentinels) = self.sentinels() {
+            sentinels.keep_listening(&self.me);
+        }
         if self.learned.load(Ordering::Acquire) {
-            if self.clustered {
+            if self.may_change() {
                 self.refresh_if_stale();
             }
             return Ok(());
+        }
+        if self.has_sentinels() {
+            return self.find_primary(operation).await;
         }
         match self.learn().await {
             // Nobody serves this URL's keys, and no later attempt helps.
@@ -174,9 +218,31 @@ impl Nodes {
         }
     }
 
-    /// Asks the cluster for the map, or waits while another caller asks.
+    /// Asks the sentinels before the first call, until one of them names a primary.
+    async fn find_primary(&self, operation: &'static str) -> Result<(), Error> {
+        let deadline = Instant::now() + CALL_LIMIT;
+        let mut pause = Pause::default();
+        loop {
+            let failure = match self.learn().await {
+                Err(failure) => failure,
+                Ok(()) if self.learned.load(Ordering::Acquire) => return Ok(()),
+                Ok(()) => Failure::of_ended_task(),
+            };
+            if !is_passing(&failure) {
+                return Err(failure.into_error(operation));
+            }
+            if Instant::now() >= deadline {
+                let message = "no sentinel answers, so the primary is not known";
+                let error = Error::new(ErrorKind::Unavailable, operation, message);
+                return Err(error.because(failure.into_error("ask sentinel")));
+            }
+            pause.next().await;
+        }
+    }
+
+    /// Asks the cluster or the sentinels for the map, or waits while another caller asks.
     pub(in crate::adapters::redis::net) async fn learn(&self) -> Result<(), Failure> {
-        if !self.clustered {
+        if !self.may_change() {
             return Ok(());
         }
         let before = self.questions.load(Ordering::Acquire);
@@ -188,14 +254,17 @@ impl Nodes {
             sleep_until(last + ASK_EVERY).await;
         }
         *asked = Some(Instant::now());
-        let learned = self.ask_in_turn().await;
+        let learned = match self.sentinels() {
+            Some(sentinels) => self.ask_sentinels(sentinels).await,
+            None => self.ask_in_turn().await,
+        };
         self.questions.fetch_add(1, Ordering::AcqRel);
         learned
     }
 
     /// Asks for the map in the background.
     pub(in crate::adapters::redis::net) fn refresh(&self) {
-        let Some(me) = self.me.upgrade().filter(|_| self.clustered) else {
+        let Some(me) = self.me.upgrade().filter(|_| self.may_change()) else {
             return;
         };
         if tokio::runtime::Handle::try_current().is_err()
@@ -213,7 +282,11 @@ impl Nodes {
         let Ok(asked) = self.asked.try_lock() else {
             return;
         };
-        let is_stale = asked.is_none_or(|last| last.elapsed() > STALE_AFTER);
+        let age = match self.sentinels() {
+            Some(sentinels) if sentinels.is_deaf() => DEAF_STALE_AFTER,
+            _ => STALE_AFTER,
+        };
+        let is_stale = asked.is_none_or(|last| last.elapsed() > age);
         drop(asked);
         if is_stale {
             self.refresh();
@@ -234,6 +307,30 @@ impl Nodes {
             }
         }
         Err(failure)
+    }
+
+    async fn ask_sentinels(&self, sentinels: &Sentinels) -> Result<(), Failure> {
+        if let Some(primary) = sentinels.ask().await? {
+            self.hand_over(primary);
+        }
+        Ok(())
+    }
+
+    /// Makes a server the holder of all keys, and ends all connections to the former one.
+    pub(super) fn hand_over(&self, primary: Server) {
+        self.learned.store(true, Ordering::Release);
+        let node = Arc::new(Node::new(primary, &self.me));
+        let former = {
+            let mut routes = self.change();
+            let former = Arc::clone(routes.map.owner(0));
+            close(&mut routes, 0, &former);
+            routes.map = SlotMap::of_one(Arc::clone(&node));
+            routes.known.clear();
+            routes.known.insert(Arc::clone(node.address()), node);
+            former
+        };
+        former.leave();
+        self.open_behind(former);
     }
 
     /// The nodes to ask for the map: owners of slots first, then the URL's nodes.
@@ -359,7 +456,7 @@ fn explained(node: &Node, cause: RedisError) -> RedisError {
 }
 
 /// Whether the map may be learned later.
-fn is_passing(failure: &Failure) -> bool {
+pub(super) fn is_passing(failure: &Failure) -> bool {
     match failure {
         Failure::NotSent(_, cause) => cause.is_passing(),
         Failure::Unknown(cause) => matches!(

@@ -115,7 +115,7 @@ impl Nodes {
                     Some(_) => self.is_clustered(),
                     None => false,
                 }),
-            Err(Failure::NotSent(_, cause)) => self.is_clustered() && cause.is_passing(),
+            Err(Failure::NotSent(_, cause)) => self.may_change() && cause.is_passing(),
             Err(Failure::Unknown(_)) => false,
         }
     }
@@ -423,14 +423,13 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::adapters::redis::net::TlsSettings;
+    use crate::adapters::redis::net::connections::access::Access;
     use crate::adapters::redis::net::connections::server::Server;
     use crate::adapters::redis::resp::pack;
 
     fn nodes() -> Arc<Nodes> {
         let url = "redis+cluster://127.0.0.1:1";
-        let (servers, clustered) = Server::read(url, &TlsSettings::new()).unwrap();
-        Nodes::new(servers, clustered).unwrap()
+        Nodes::new(Server::read(url, &Access::default()).unwrap()).unwrap()
     }
 
     /// Three commands, and the end at which their caller waits.

@@ -1,0 +1,260 @@
+//! Private servers behind sentinels. Each ends with the test as every server does.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redstart::{Container, Namespace, container::ContainerBuilder};
+
+use super::server_process::ServerProcess;
+use super::{PATIENCE, Server, comes_up, group};
+
+/// The service that the sentinels watch.
+pub(crate) const SERVICE: &str = "shop-redis";
+
+/// How long a server may be silent before a sentinel calls it down.
+const DOWN_AFTER: Duration = Duration::from_secs(1);
+
+/// A running sentinel. Dropping it ends the process.
+pub(crate) struct Sentinel {
+    process: ServerProcess,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Sentinel {
+    fn start(primary: u16, quorum: usize, settings: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for _ in 0..20 {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            let mut process = spawn(folder.path(), port, primary, quorum, settings);
+            if comes_up(&mut process, port) {
+                return Self {
+                    process,
+                    port,
+                    _folder: folder,
+                };
+            }
+        }
+        panic!("the sentinel did not come up on twenty ports");
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Runs a command on a raw connection.
+    pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query(&mut self.raw()).unwrap()
+    }
+
+    fn raw(&self) -> redis::Connection {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).unwrap();
+        client.get_connection().unwrap()
+    }
+
+    /// The port of the primary, as this sentinel knows it.
+    pub(crate) fn primary(&self) -> u16 {
+        let command = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE];
+        let (_, port): (String, u16) = self.command(&command);
+        port
+    }
+
+    /// A fact about the service.
+    fn fact(&self, name: &str) -> u64 {
+        let facts: Vec<String> = self.command(&["SENTINEL", "MASTER", SERVICE]);
+        let at = facts.iter().position(|one| one == name).expect("the fact");
+        facts[at + 1].parse().unwrap()
+    }
+}
+
+fn spawn(folder: &Path, port: u16, primary: u16, quorum: usize, settings: &str) -> ServerProcess {
+    // A sentinel keeps what it knows in its configuration file.
+    let path = folder.join("sentinel.conf");
+    let down_after = DOWN_AFTER.as_millis();
+    let shown = folder.display();
+    let text = format!(
+        "port {port}\nbind 127.0.0.1\ndir {shown}\n\
+         sentinel monitor {SERVICE} 127.0.0.1 {primary} {quorum}\n\
+         sentinel down-after-milliseconds {SERVICE} {down_after}\n\
+         sentinel failover-timeout {SERVICE} 4000\n{settings}"
+    );
+    std::fs::write(&path, text).unwrap();
+    let mut command = ServerProcess::bare_command(folder).expect("tests/run installs redis-server");
+    command.arg(path).arg("--sentinel");
+    ServerProcess::spawn(&mut command).expect("a shell")
+}
+
+/// One primary, its replicas and their sentinels.
+pub(crate) struct Watched {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) sentinels: Vec<Sentinel>,
+    namespaces: AtomicU32,
+}
+
+impl Watched {
+    /// Starts servers, of which the first is the primary, and sentinels.
+    pub(crate) fn start(servers: usize, sentinels: usize) -> Self {
+        Self::start_with(servers, sentinels, &[], "")
+    }
+
+    /// The same, with settings of each server and lines for the file of each sentinel.
+    ///
+    /// # Panics
+    ///
+    /// When they do not come up or do not find each other: a failure, never a skip.
+    pub(crate) fn start_with(
+        servers: usize,
+        sentinels: usize,
+        settings: &[&str],
+        lines: &str,
+    ) -> Self {
+        let own = ["--repl-diskless-sync-delay", "0", "--repl-timeout", "10"];
+        let all: Vec<&str> = own.iter().chain(settings).copied().collect();
+        let servers: Vec<Server> = (0..servers).map(|_| Server::start_with(&all)).collect();
+        let primary = servers[0].port();
+        for replica in &servers[1..] {
+            replica.command::<()>(&["REPLICAOF", "127.0.0.1", &primary.to_string()]);
+        }
+        let quorum = sentinels / 2 + 1;
+        let sentinels = (0..sentinels)
+            .map(|_| Sentinel::start(primary, quorum, lines))
+            .collect();
+        let watched = Self {
+            servers,
+            sentinels,
+            namespaces: AtomicU32::new(0),
+        };
+        watched.until_known();
+        watched
+    }
+
+    /// Waits until every sentinel knows the others and all replicas, and these follow the primary.
+    pub(crate) fn until_known(&self) {
+        let replicas = self.servers.len() as u64 - 1;
+        let others = self.sentinels.len() as u64 - 1;
+        wait("the sentinels to know everybody", || {
+            self.sentinels.iter().all(|one| {
+                one.fact("num-slaves") == replicas && one.fact("num-other-sentinels") == others
+            })
+        });
+        wait("all replicas to follow the primary", || {
+            let follows = self.servers.iter().filter(|server| follows(server));
+            follows.count() as u64 == replicas
+        });
+    }
+
+    /// The URL of the service.
+    pub(crate) fn url(&self) -> String {
+        let hosts: Vec<String> = self
+            .sentinels
+            .iter()
+            .map(|one| format!("127.0.0.1:{}", one.port()))
+            .collect();
+        format!("redis+sentinel://{}/{SERVICE}", hosts.join(","))
+    }
+
+    /// The number of the server at a port.
+    pub(crate) fn number(&self, port: u16) -> usize {
+        let found = self.servers.iter().position(|one| one.port() == port);
+        found.expect("a server of this service")
+    }
+
+    /// A namespace that nobody has used.
+    pub(crate) fn namespace(&self) -> Namespace {
+        let number = self.namespaces.fetch_add(1, Ordering::Relaxed);
+        Namespace::new(format!("shop{number}")).unwrap()
+    }
+
+    /// Settings for a container of service `billing`.
+    pub(crate) fn builder(&self, namespace: &Namespace) -> ContainerBuilder {
+        Container::builder()
+            .with_redis_url(self.url())
+            .with_namespace(namespace.clone())
+            .with_service(group("billing"))
+    }
+
+    /// Asks a sentinel for a planned failover, until it can begin one: it must have heard of the replicas
+    /// lately.
+    pub(crate) fn fail_over(&self, by: usize) {
+        wait("a planned failover", || {
+            let mut command = redis::cmd("SENTINEL");
+            command.arg("FAILOVER").arg(SERVICE);
+            command.exec(&mut self.sentinels[by].raw()).is_ok()
+        });
+    }
+
+    /// Waits until all sentinels name the same other primary. Returns its number.
+    pub(crate) fn until_failed_over(&self, from: usize) -> usize {
+        let old = self.servers[from].port();
+        let mut new = old;
+        wait("the failover", || {
+            new = self.sentinels[0].primary();
+            new != old && self.sentinels.iter().all(|one| one.primary() == new)
+        });
+        self.number(new)
+    }
+
+    /// Waits until a server follows the primary.
+    pub(crate) fn until_replica(&self, number: usize) {
+        wait("the former primary to be a replica", || {
+            follows(&self.servers[number])
+        });
+    }
+
+    /// Says when the first sentinel tells of the end of a failover.
+    pub(crate) fn first_switch(&self) -> mpsc::Receiver<Instant> {
+        let (sender, receiver) = mpsc::channel();
+        for sentinel in &self.sentinels {
+            let (mut connection, sender) = (sentinel.raw(), sender.clone());
+            let (ready, is_ready) = mpsc::channel();
+            thread::spawn(move || {
+                let mut listening = connection.as_pubsub();
+                listening.subscribe("+switch-master").unwrap();
+                ready.send(()).unwrap();
+                // The sentinel may die with the test.
+                if listening.get_message().is_ok() {
+                    let _ = sender.send(Instant::now());
+                }
+            });
+            is_ready.recv().unwrap();
+        }
+        receiver
+    }
+}
+
+/// Whether a server follows a primary. One that is told to ends its connections.
+fn follows(server: &Server) -> bool {
+    let asked = redis::Client::open(server.url()).and_then(|client| {
+        let mut connection = client.get_connection()?;
+        redis::cmd("INFO")
+            .arg("replication")
+            .query::<String>(&mut connection)
+    });
+    asked.is_ok_and(|info| info.contains("role:slave") && info.contains("master_link_status:up"))
+}
+
+fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
