@@ -11,7 +11,8 @@ use redstart::container::ContainerBuilder;
 use redstart::extract::{Attempt, Payload, Publisher};
 use redstart::otel::W3c;
 use redstart::{
-    Batch, Bus, Container, Envelope, Message, Outcome, RetryPolicy, Router, State, SubscribeOptions,
+    Batch, Bus, Container, Effects, Envelope, Message, Outcome, RetryPolicy, Router, State,
+    SubscribeOptions,
 };
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
@@ -252,6 +253,47 @@ async fn messages_that_follow_are_children_of_the_attempt() {
 #[tokio::test]
 async fn messages_that_follow_from_a_linked_attempt_are_in_its_trace() {
     follow_ups(W3c::linked()).await;
+}
+
+fn receipt(placed: &Placed) -> Effects {
+    let mut effects = Effects::new();
+    effects.send(&topic("receipts"), placed);
+    effects
+}
+
+/// Handles a message whose handler returns effects with another one.
+async fn effects_follow(router: Router) {
+    let collector = Collector::up_to(LevelFilter::INFO);
+    let builder = in_memory().with_propagator(W3c::new());
+    let container = builder.connect().await.unwrap();
+    let subscribed = container.bus().subscribe(&topic("orders"), router).await;
+    subscribed.unwrap();
+    publish_in_a_request(&container).await;
+    let attempt = collector.wait("process orders", 1).await.remove(0);
+    let receipts = topic("receipts");
+    let entries = container.topics().entries_after(&receipts, None, 10).await;
+    let entry = entries.unwrap().remove(0);
+    let context = &attempt.span_context;
+    let expected = format!("00-{}-{}-01", context.trace_id(), context.span_id());
+    assert_eq!(
+        entry.envelope.unwrap().headers().get("traceparent"),
+        Some(&expected)
+    );
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn messages_of_effects_are_children_of_the_attempt() {
+    let bill = async |placed: Placed| receipt(&placed);
+    effects_follow(Router::new().on(bill)).await;
+}
+
+#[tokio::test]
+async fn messages_of_effects_of_a_batch_are_children_of_its_call() {
+    let bill = async |placed: Batch<Placed>| -> Vec<Effects> {
+        placed.messages().iter().map(receipt).collect()
+    };
+    effects_follow(Router::new().on_batch(bill)).await;
 }
 
 #[tokio::test]

@@ -96,11 +96,13 @@ pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part
     }
     part.iter().for_each(|one| one.record_queue_time(core));
     let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
-    let outcomes = call_batch(core, handler, deliveries).await;
+    let (outcomes, span) = call_batch(core, handler, deliveries).await;
     let mut committing = Vec::new();
     for (begun, outcome) in part.into_iter().zip(outcomes) {
         match outcome {
-            Outcome::Commit(effects) => committing.push(begun.commit_in_batch(core, effects)),
+            Outcome::Commit(effects) => {
+                committing.push(begun.commit_in_batch(core, effects, &span));
+            }
             // The span of a batch has no outcome: its messages may end in different ways.
             outcome => end(core, begun, outcome, Span::none()).await,
         }

@@ -39,12 +39,13 @@ pub(super) async fn call(
     (outcome, span)
 }
 
-/// Calls a batch handler. Returns one outcome for each delivery, in their order.
+/// Calls a batch handler. Returns one outcome for each delivery, in their order, and the span of the
+/// call, which ends when it is dropped.
 pub(super) async fn call_batch(
     core: &Core,
     handler: &dyn RawBatchHandler,
     deliveries: Vec<Delivery>,
-) -> Vec<Outcome> {
+) -> (Vec<Outcome>, Span) {
     let count = deliveries.len();
     let span = traces::handle_batch(core.telemetry.as_deref(), &core.member, &deliveries);
     let telemetry = core.telemetry.as_deref();
@@ -73,7 +74,7 @@ pub(super) async fn call_batch(
             began,
         );
     }
-    outcomes
+    (outcomes, span)
 }
 
 /// Tells the propagator how a call ended, and marks the span of a failed one. Takes how many messages

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tracing::Span;
 
 use crate::api::lease::Lease;
 use crate::bus::{Admission, Prepared, committed, refused};
@@ -56,12 +57,18 @@ async fn admit(core: &Core, lease: &Lease, prepared: &Prepared) -> Result<Admiss
 }
 
 /// Commits the effects of a delivery whose handler has returned.
-pub(super) async fn commit(core: &Core, id: DeliveryId, lease: &Lease, effects: &Effects) -> End {
+pub(super) async fn commit(
+    core: &Core,
+    id: DeliveryId,
+    lease: &Lease,
+    (effects, span): (&Effects, &Span),
+) -> End {
     if effects.is_empty() && effects.check().is_ok() {
         return End::Instead(Outcome::Ack);
     }
     let publishing = &core.effects.publishing;
-    let prepared = match publishing.prepare(effects) {
+    // The messages belong to the trace of the attempt.
+    let prepared = match span.in_scope(|| publishing.prepare(effects)) {
         Ok(prepared) => prepared,
         Err(error) => return End::Instead(Outcome::of_error(&error)),
     };

@@ -115,7 +115,7 @@ async fn commit_one(
     (mut effects, mut span): (Effects, Span),
 ) {
     for conflicts in 1.. {
-        let error = match begun.commit(core, &effects).await {
+        let error = match begun.commit(core, &effects, &span).await {
             End::Ended => return traces::end(&span, "ack"),
             End::Instead(outcome) => return end(core, begun, outcome, span).await,
             End::Conflict(error) => error,
@@ -147,15 +147,15 @@ impl Begun {
         &self.lease
     }
 
-    async fn commit(&self, core: &Core, effects: &Effects) -> End {
+    async fn commit(&self, core: &Core, effects: &Effects, span: &Span) -> End {
         self.lease.end_call();
-        effects::commit(core, self.entry.id, &self.lease, effects).await
+        effects::commit(core, self.entry.id, &self.lease, (effects, span)).await
     }
 
     /// Commits what a batch handler returned for this message. After a conflict the message comes
     /// back at once, uncounted.
-    pub(super) async fn commit_in_batch(self, core: &Core, effects: Effects) {
-        match self.commit(core, &effects).await {
+    pub(super) async fn commit_in_batch(self, core: &Core, effects: Effects, span: &Span) {
+        match self.commit(core, &effects, span).await {
             End::Ended => {}
             End::Instead(outcome) => end(core, self, outcome, Span::none()).await,
             End::Conflict(_) => {
