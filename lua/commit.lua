@@ -27,7 +27,7 @@
 --   not-held          nobody holds it
 --   skipped           the key of a `once` exists; acknowledged, nothing else written
 --   differs <n>       the effect n, from 0, demands another value
---   wrong-type <n>, not-an-integer <n>, out-of-range <n>, stream-full <n>
+--   wrong-type <n>, not-an-integer <n>, out-of-range <n>, stream-full <n>, later-full <n>
 --                     the effect n cannot be written
 local wrong = check_types({'stream', 'stream'})
 if wrong then

@@ -1,16 +1,16 @@
--- Lists scheduled retries, earliest first, after a position in this order.
+-- Lists scheduled retries or messages for later, earliest first, after a position in this order.
 --
--- Retries leave at the front at any time, so a position is a due time and a member, never a rank.
+-- They leave at the front at any time, so a position is a due time and a member, never a rank.
 -- Members with the same due time are in the order of their bytes; Lua's own comparison uses the locale.
 --
--- KEYS[1]  the group's retries by due time, a sorted set
--- KEYS[2]  their redeliveries, a hash
+-- KEYS[1]  the group's retries, or the topic's messages for later, by due time, a sorted set
+-- KEYS[2]  their redeliveries or bodies, a hash
 -- ARGV[1]  the due time of the position, '' to begin at the front
 -- ARGV[2]  the member of the position
 -- ARGV[3]  how many to list at most
--- ARGV[4]  after how many bytes of redeliveries to stop
+-- ARGV[4]  after how many bytes of redeliveries or bodies to stop
 --
--- Returns {the time in milliseconds, {member, due time, redelivery}, …}.
+-- Returns {the time in milliseconds, {member, due time, redelivery or body}, …}.
 local function is_after(a, b)
   for at = 1, math.min(#a, #b) do
     local one, other = string.byte(a, at), string.byte(b, at)

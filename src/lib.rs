@@ -223,6 +223,19 @@ pub mod topics {
     pub use crate::wire::Undecodable;
 }
 
+pub mod schedules {
+    //! Messages for later: published at a time, by the caller's id, and cancelled or rescheduled until
+    //! then.
+    //!
+    //! [`Bus::publish_at`](crate::Bus::publish_at) and [`Bus::publish_after`](crate::Bus::publish_after)
+    //! schedule a message, [`Effects::publish_after`](crate::Effects::publish_after) does so in one step
+    //! with an acknowledgement. [`Container::schedules`](crate::Container::schedules) returns
+    //! [`Schedules`], which lists them. The guide [messages for later](crate::docs::later) shows all of
+    //! it.
+    pub use crate::domain::{ScheduleId, ScheduleOptions, Scheduled, When};
+    pub use crate::operate::schedules::{ScheduledMessage, Schedules};
+}
+
 pub mod retries {
     //! Scheduled retries and snoozed messages: list them, run them now, cancel them.
     //!

@@ -53,6 +53,7 @@ mod lean {
             let mut capabilities = self.0.capabilities();
             capabilities.values = false;
             capabilities.effects = false;
+            capabilities.later = false;
             capabilities
         }
 
@@ -298,7 +299,7 @@ mod roles {
 
     use redstart::ports::BoxFuture;
     use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
-    use redstart::store::{InspectOp, LogOp, ScheduleOp, Store, TopicsOp};
+    use redstart::store::{InspectOp, LaterOp, LogOp, ScheduleOp, Store, TopicsOp};
     use redstart::testing::conformance::Subject;
     use redstart::{Container, Error};
 
@@ -327,8 +328,13 @@ mod roles {
                 }
                 Op::Schedule(ScheduleOp::RunNow { .. } | ScheduleOp::Cancel { .. })
                 | Op::DeadLetters(_) => &*self.operator,
+                Op::Later(
+                    LaterOp::Put { .. } | LaterOp::Promote { .. } | LaterOp::Reschedule { .. },
+                ) => &*self.producer,
+                Op::Later(LaterOp::Cancel { .. }) => &*self.operator,
                 Op::Topics(TopicsOp::List { .. })
                 | Op::Log(_)
+                | Op::Later(_)
                 | Op::Schedule(ScheduleOp::List { .. })
                 | Op::Inspect(InspectOp::Status { .. } | InspectOp::Consumers { .. }) => {
                     &*self.viewer

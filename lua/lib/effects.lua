@@ -18,9 +18,12 @@
 --   replace <key> <seen> <value> <time to live>
 --   unchanged <key> <seen>
 --   once <key> <time to live>                leaves all effects out if the key exists
+--   schedule <later> <bodies> <settings> <id> <'at' or 'after'> <milliseconds> <'replace' or 'keep'> <body>
+--                     schedules a message for later, as later_put.lua does
+--   cancel <later> <bodies> <id>             removes a message for later
 
 local SIZES = {publish = 7, set = 3, insert = 3, delete = 1, increment = 4, replace = 5,
-  unchanged = 3, once = 2}
+  unchanged = 3, once = 2, schedule = 8, cancel = 3}
 local TTL_AT = {set = 3, insert = 3, replace = 5, once = 2}
 
 -- Reads a number of effects from an argument on. Returns them and where the next argument stands, or
@@ -38,6 +41,13 @@ local function read_effects(at, count)
       effect.ids, effect.before = KEYS[tonumber(ARGV[at + 2])], KEYS[tonumber(ARGV[at + 3])]
       effect.window = tonumber(ARGV[at + 5])
       if not (effect.ids and effect.before and effect.window) then
+        return nil
+      end
+    elseif kind == 'schedule' or kind == 'cancel' then
+      effect.bodies = KEYS[tonumber(ARGV[at + 2])]
+      effect.settings = kind == 'schedule' and KEYS[tonumber(ARGV[at + 3])]
+      effect.due = kind == 'schedule' and tonumber(ARGV[at + 6])
+      if not effect.bodies or kind == 'schedule' and not (effect.settings and effect.due) then
         return nil
       end
     elseif TTL_AT[kind] then
@@ -93,6 +103,14 @@ local function denied_effects(effects)
           or denied('UNLINK', before) or denied('RENAME', ids, before)
           or denied('TYPE', ids) or denied('TYPE', before)
       end
+    elseif kind == 'schedule' then
+      failed = denied('ZADD', key, '1', 'a') or denied('HSET', effect.bodies, 'a', 'a')
+        or denied('ZSCORE', key, 'a') or denied('ZCARD', key)
+        or denied('HMGET', effect.settings, 'a') or denied('TYPE', key)
+        or denied('TYPE', effect.bodies) or denied('TYPE', effect.settings)
+    elseif kind == 'cancel' then
+      failed = denied('ZREM', key, 'a') or denied('HDEL', effect.bodies, 'a')
+        or denied('TYPE', key) or denied('TYPE', effect.bodies)
     elseif kind == 'delete' then
       failed = denied('DEL', key)
     else
@@ -172,6 +190,17 @@ local function problem_of(effect)
     local right = has_type(effect.key, 'stream')
       and (effect.window == 0 or has_type(effect.ids, 'hash') and has_type(effect.before, 'hash'))
     return not right and 'wrong-type' or nil
+  elseif kind == 'schedule' or kind == 'cancel' then
+    if not has_type(effect.key, 'zset') or not has_type(effect.bodies, 'hash') then
+      return 'wrong-type'
+    elseif kind == 'cancel' then
+      return nil
+    elseif not has_type(effect.settings, 'hash') then
+      return 'wrong-type'
+    end
+    local limit = redis.call('HMGET', effect.settings, 'backlogLimit')[1]
+    local full = redis.call('ZCARD', effect.key) >= (tonumber(limit or '') or math.huge)
+    return full and not redis.call('ZSCORE', effect.key, ARGV[at + 4]) and 'later-full' or nil
   elseif kind == 'set' or kind == 'delete' then
     return nil
   end
@@ -278,12 +307,32 @@ local function store(key, value, ttl)
   return write('SET', key, value)
 end
 
+-- Schedules the messages for later of a commit. Returns the error of the call, or nil.
+local function write_schedules(effects, now)
+  for _, effect in ipairs(effects) do
+    local at, key = effect.at, effect.key
+    if effect.kind == 'schedule'
+      and not (ARGV[at + 7] == 'keep' and redis.call('ZSCORE', key, ARGV[at + 4])) then
+      local due = effect.due + (ARGV[at + 5] == 'after' and now or 0)
+      local _, refused = write('ZADD', key, string.format('%.0f', due), ARGV[at + 4])
+      if refused then
+        return refused
+      end
+      redis.call('HSET', effect.bodies, ARGV[at + 4], ARGV[at + 8])
+    end
+  end
+end
+
 -- Writes the effects of a commit after all checks. Returns its line of the reply, or nil and the
 -- error of the call, which has then written nothing.
 local function write_effects(effects, now)
   local ids, line, failed = append_entries(effects, now)
   if not ids then
     return line, failed
+  end
+  failed = write_schedules(effects, now)
+  if failed then
+    return nil, failed
   end
   for _, effect in ipairs(effects) do
     local kind, at, key = effect.kind, effect.at, effect.key
@@ -313,6 +362,12 @@ local function write_effects(effects, now)
       if refused then
         return nil, refused
       end
+    elseif effect.kind == 'cancel' then
+      local _, refused = write('ZREM', effect.key, ARGV[effect.at + 3])
+      if refused then
+        return nil, refused
+      end
+      redis.call('HDEL', effect.bodies, ARGV[effect.at + 3])
     end
   end
   return 'done' .. (#ids > 0 and ' ' .. table.concat(ids, ' ') or '')

@@ -263,7 +263,7 @@ fn credit(free: u64, wanted: u64) -> u64 {
 }
 
 /// Turns an unknown outcome into a definite failure: no message has been sent yet.
-fn nothing_appended(error: Error, topic: &Topic) -> Error {
+pub(super) fn nothing_appended(error: Error, topic: &Topic) -> Error {
     if !error.is_outcome_unknown() {
         return error;
     }

@@ -65,11 +65,12 @@ impl DueTable {
         due
     }
 
-    /// Makes this container's promoters of a topic look after `delay`; with zero, now.
-    pub(crate) fn look(&self, topic: &Topic, delay: Duration) {
+    /// Makes this container's promoters of a topic look after `delay`; with zero, now. Returns whether
+    /// there are any.
+    pub(crate) fn look(&self, topic: &Topic, delay: Duration) -> bool {
         let mut by_topic = self.by_topic();
         let Some(promoters) = by_topic.get_mut(topic) else {
-            return;
+            return false;
         };
         promoters.retain(|one| match one.upgrade() {
             Some(due) => {
@@ -78,9 +79,11 @@ impl DueTable {
             }
             None => false,
         });
-        if promoters.is_empty() {
+        let any = !promoters.is_empty();
+        if !any {
             by_topic.remove(topic);
         }
+        any
     }
 }
 
@@ -107,11 +110,11 @@ mod tests {
         let (table, orders) = (DueTable::default(), Topic::new("orders").unwrap());
         let (one, two) = (table.enter(&orders), table.enter(&orders));
         let other = table.enter(&Topic::new("bills").unwrap());
-        table.look(&orders, Duration::ZERO);
+        assert!(table.look(&orders, Duration::ZERO));
         assert!(one.drain().is_some() && two.drain().is_some());
         assert_eq!(other.drain(), None);
         drop((one, two));
-        table.look(&orders, Duration::ZERO);
+        assert!(!table.look(&orders, Duration::ZERO));
         assert_eq!(table.by_topic().len(), 1, "ended promoters leave the table");
     }
 }

@@ -1,6 +1,7 @@
 //! Effects on their way to a store: encode → admit; and from the store's answer to a result.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -8,11 +9,13 @@ use super::backlog::Admitted;
 use super::draft::begin;
 use super::publish::Publishing;
 use crate::api::{Committed, Published};
-use crate::domain::{Effects, Envelope, Error, ErrorKind, Operation, Topic, Write};
+use crate::domain::{Effects, Envelope, Error, ErrorKind, Operation, Topic, When, Write};
 use crate::store::{Effect, EffectFate, NewEntry, Partition, Refusal};
 use crate::wire::value;
 
 const OPERATION: &str = "commit";
+/// How far the clocks of this machine and of the store may be apart for an exact first look.
+const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// Effects as the store writes them.
 #[derive(Debug)]
@@ -103,6 +106,23 @@ impl Publishing {
                     window: options.window(self.deduplication)?,
                 }
             }
+            Operation::PublishLater {
+                topic,
+                envelope,
+                due,
+                options,
+            } => {
+                let traced = self.with_trace(std::slice::from_ref(envelope));
+                let envelope = traced.first().unwrap_or(envelope);
+                Effect::Schedule {
+                    at: Partition::of(topic),
+                    message: self.encode_later(topic, envelope, *due, options)?,
+                }
+            }
+            Operation::Cancel { topic, id } => Effect::Cancel {
+                at: Partition::of(topic),
+                id: id.clone(),
+            },
             Operation::Unchanged { key, seen } => Effect::Unchanged {
                 key: key.clone(),
                 seen: seen.clone(),
@@ -150,8 +170,11 @@ impl Publishing {
     pub(crate) async fn admit_all(&self, prepared: &Prepared) -> Result<Admission, Error> {
         let mut messages: BTreeMap<&Topic, u64> = BTreeMap::new();
         for effect in prepared.effects() {
-            if let Effect::Publish { at, .. } = effect {
-                *messages.entry(at.topic()).or_default() += 1;
+            match effect {
+                Effect::Publish { at, .. } => *messages.entry(at.topic()).or_default() += 1,
+                // The store checks the number of messages for later, in the same step.
+                Effect::Schedule { at, .. } => self.later.ensure_topic(at.topic()).await?,
+                _ => {}
             }
         }
         let mut admission = Admission::default();
@@ -174,6 +197,7 @@ impl Publishing {
             for admitted in &admission.0 {
                 admitted.count_published(admitted.count);
             }
+            self.count_scheduled(prepared);
         }
         for (at, (topic, envelope)) in prepared.messages.iter().enumerate() {
             let result = match done {
@@ -181,6 +205,30 @@ impl Publishing {
                 Err(error) => Err(error.clone()),
             };
             self.hooks.after(topic, envelope, &result);
+        }
+    }
+}
+
+impl Publishing {
+    /// Counts the scheduled messages of a commit, and looks at their topics when they are due.
+    fn count_scheduled(&self, prepared: &Prepared) {
+        for effect in prepared.effects() {
+            let Effect::Schedule { at, message } = effect else {
+                continue;
+            };
+            metrics::counter!("redstart_scheduled_total", "topic" => at.topic().to_string())
+                .increment(1);
+            let delay = match message.due {
+                When::After(delay) => delay,
+                When::At(time) => {
+                    let now = self.store.now().as_millis();
+                    let millis = time.as_millis().saturating_sub(now);
+                    let until = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+                    // The store's clock may be ahead. A look tells how long is left.
+                    until.saturating_sub(CLOCK_SKEW)
+                }
+            };
+            self.due_in(at.topic(), delay);
         }
     }
 }
@@ -225,6 +273,9 @@ pub(crate) fn refused(effects: &[Effect], fate: &EffectFate) -> Error {
                 Refusal::WrongType => "the key has another type; nothing was written",
                 Refusal::NotAnInteger => "the value is not an integer; nothing was written",
                 Refusal::OutOfRange => "the sum is out of range; nothing was written",
+                Refusal::LaterFull => {
+                    return super::later::full_of(effects.get(*at).map_or("", Effect::subject));
+                }
                 Refusal::StreamFull => "the stream has given its last id; nothing was written",
             };
             (Some(*at), ErrorKind::Refused, rule)

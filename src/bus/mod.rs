@@ -4,7 +4,9 @@ mod backlog;
 mod deduplicate;
 mod draft;
 mod due;
+mod due_watch;
 mod effects;
+mod later;
 mod outside;
 mod publish;
 mod subscribe;
@@ -16,7 +18,9 @@ use crate::api::overrides::Overrides;
 use crate::api::{Committed, MessageBus, PublishOptions, Published, Rehearsal};
 use crate::api::{RawBatchHandler, RawHandler, SubscribeOptions, Subscription, Work};
 use crate::domain::BoxFuture;
-use crate::domain::{Effects, Envelope, Error, Group, Topic};
+use crate::domain::{
+    Effects, Envelope, Error, Group, ScheduleId, ScheduleOptions, Scheduled, Timestamp, Topic, When,
+};
 use crate::store::Store;
 use crate::wire::foreign::Foreign;
 use crate::wire::{Decoder, Limits};
@@ -164,6 +168,33 @@ impl MessageBus for StoreBus {
         options: PublishOptions,
     ) -> BoxFuture<'a, Vec<Result<Published, Error>>> {
         Box::pin(self.publishing.publish_many(topic, envelopes, options))
+    }
+
+    fn publish_later<'a>(
+        &'a self,
+        topic: &'a Topic,
+        envelopes: &'a [Envelope],
+        due: When,
+        options: &'a ScheduleOptions,
+    ) -> BoxFuture<'a, Vec<Result<Scheduled, Error>>> {
+        Box::pin(self.publishing.schedule(topic, envelopes, due, options))
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        topic: &'a Topic,
+        id: &'a ScheduleId,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.publishing.cancel(topic, id))
+    }
+
+    fn reschedule<'a>(
+        &'a self,
+        topic: &'a Topic,
+        id: &'a ScheduleId,
+        due: When,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
+        Box::pin(self.publishing.reschedule(topic, id, due))
     }
 
     fn configured(&self, topic: &Topic, options: SubscribeOptions) -> SubscribeOptions {

@@ -11,6 +11,7 @@ use tracing::{Instrument as _, Span};
 use super::backlog::{Admitted, Backlog};
 use super::draft::{Draft, alike, encode, finish, move_entries, refuse_after};
 use super::due::DueTable;
+use super::later::LaterDesk;
 use crate::api::propagator::{Operation, OperationKind, Telemetry};
 use crate::api::publish::PublishPort;
 use crate::api::traces;
@@ -34,6 +35,7 @@ pub(crate) struct Publishing {
     pub(super) backlog: Backlog,
     /// Wakes the promoters of this container.
     dues: DueTable,
+    pub(super) later: LaterDesk,
     closed: AtomicBool,
 }
 
@@ -47,6 +49,7 @@ impl Publishing {
     ) -> Self {
         Self {
             backlog: Backlog::new(Arc::clone(&store)),
+            later: LaterDesk::new(Arc::clone(&store)),
             store,
             codec,
             encoder: Encoder::new(codec, limits),
@@ -78,6 +81,7 @@ impl Publishing {
     /// Refuses further publishes with `Closed`.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.later.watch.close();
     }
 
     /// Fails with `Closed` after the container was shut down.

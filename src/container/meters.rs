@@ -32,8 +32,12 @@ const COUNTERS: &[(&str, &str)] = &[
         "Messages that the server has accepted.",
     ),
     (
+        "redstart_scheduled_total",
+        "Messages for later that the server has accepted; they are published when they are due.",
+    ),
+    (
         "redstart_publish_failed_total",
-        "Messages that were not published, or whose outcome is unknown.",
+        "Messages that were not published or scheduled, or whose outcome is unknown.",
     ),
     (
         "redstart_publish_duplicates_total",

@@ -41,6 +41,7 @@ use crate::domain::{Codec, Effects, Error, ErrorKind, Group, describe, layout_pr
 use crate::operate::dead_letters::DeadLetters;
 use crate::operate::doctor::Doctor;
 use crate::operate::retries::Retries;
+use crate::operate::schedules::Schedules;
 use crate::operate::topics::Topics;
 use crate::store::Store;
 use crate::wire::foreign::Foreign;
@@ -345,6 +346,12 @@ impl Container {
     #[must_use]
     pub fn topics(&self) -> Topics {
         Topics::new(Arc::clone(&self.inner.store), self.inner.decoder.clone())
+    }
+
+    /// Returns the handle for messages for later.
+    #[must_use]
+    pub fn schedules(&self) -> Schedules {
+        Schedules::new(self.store(), self.bus(), self.inner.decoder.clone())
     }
 
     /// Returns the handle for scheduled retries and snoozed messages.

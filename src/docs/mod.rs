@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`guarantees`] | the promises of Redstart and their limits |
 //! | [`exactly_once`] | effects: messages and values in one step with an acknowledgement, and what they do not cover |
+//! | [`later`] | messages for later: publish at a time, by your id; reschedule, cancel |
 //! | [`handlers`] | messages, handlers, routers, errors, time limits |
 //! | [`lifecycle`] | the states of a message and the transitions between them |
 //! | [`reliability`] | how the promises were tested, with the results |
@@ -93,6 +94,9 @@ pub mod key_value {}
 
 #[doc = include_str!("keys.md")]
 pub mod keys {}
+
+#[doc = include_str!("later.md")]
+pub mod later {}
 
 #[doc = include_str!("lifecycle.md")]
 pub mod lifecycle {}

@@ -13,7 +13,7 @@ pub struct Moved<Id> {
     pub missing: Vec<Id>,
 }
 
-impl<Id: Copy> Moved<Id> {
+impl<Id: Clone> Moved<Id> {
     /// Adds the results of some ids, in their order.
     pub(crate) fn add(&mut self, ids: &[Id], moved: &[bool]) {
         for (id, moved) in ids.iter().zip(moved) {
@@ -22,7 +22,7 @@ impl<Id: Copy> Moved<Id> {
             } else {
                 &mut self.missing
             };
-            list.push(*id);
+            list.push(id.clone());
         }
     }
 }

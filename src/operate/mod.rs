@@ -16,6 +16,7 @@ pub(crate) mod in_flight;
 pub(crate) mod plan;
 pub(crate) mod retries;
 pub(crate) mod retry_plan;
+pub(crate) mod schedules;
 mod suggest;
 pub(crate) mod topics;
 pub mod views;

@@ -9,11 +9,13 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::domain::{
-    Codec, DeadLetterSummary, EntryId, Envelope, Error, ErrorKind, Group, Timestamp, Topic,
+    Codec, DeadLetterSummary, EntryId, Envelope, Error, ErrorKind, Group, ScheduleId, Timestamp,
+    Topic,
 };
 use crate::operate::gauges::GroupAges;
 use crate::operate::in_flight::ConsumerInFlight;
 use crate::operate::retries::ScheduledRetry;
+use crate::operate::schedules::ScheduledMessage;
 use crate::operate::topics::Entry;
 use crate::store::{DeliveryId, GroupReset, GroupStatus, ResetTo};
 use crate::wire::value::{decode, once_state};
@@ -261,6 +263,35 @@ impl From<&ScheduledRetry> for ListedRetry {
 impl Serialize for ScheduledRetry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         ListedRetry::from(self).serialize(serializer)
+    }
+}
+
+/// A message for later in a list.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedSchedule {
+    id: ScheduleId,
+    due: Timestamp,
+    due_in_ms: u64,
+    #[serde(flatten)]
+    message: MessageView,
+}
+
+impl From<&ScheduledMessage> for ListedSchedule {
+    fn from(message: &ScheduledMessage) -> Self {
+        Self {
+            id: message.id.clone(),
+            due: message.due,
+            due_in_ms: u64::try_from(message.due_in.as_millis()).unwrap_or(u64::MAX),
+            message: MessageView::new(message.envelope.as_ref(), &message.fields),
+        }
+    }
+}
+
+/// As [`ListedSchedule`].
+impl Serialize for ScheduledMessage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ListedSchedule::from(self).serialize(serializer)
     }
 }
 

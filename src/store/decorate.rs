@@ -11,6 +11,7 @@ use super::deliveries::{
 };
 use super::effects::{EffectStore, EffectStoreAnswer, EffectStoreCalls, EffectStoreOp};
 use super::inspect::{Inspect, InspectAnswer, InspectCalls, InspectOp};
+use super::later::{Later, LaterAnswer, LaterCalls, LaterOp};
 use super::log::{Log, LogAnswer, LogCalls, LogOp};
 use super::schedule::{Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp};
 use super::source::{GroupAt, Opening};
@@ -181,6 +182,7 @@ roles! {
     DeadLetters(dead_letters, DeadLettersOp, DeadLettersAnswer, DeadLettersCalls),
     Inspect(inspect, InspectOp, InspectAnswer, InspectCalls),
     Values(values, ValuesOp, ValuesAnswer, ValuesCalls),
+    Later(later, LaterOp, LaterAnswer, LaterCalls),
     EffectStore(effects, EffectStoreOp, EffectStoreAnswer, EffectStoreCalls),
 }
 
@@ -288,6 +290,10 @@ impl Store for Decorated {
     }
 
     fn values(&self) -> &dyn Values {
+        self
+    }
+
+    fn later(&self) -> &dyn Later {
         self
     }
 

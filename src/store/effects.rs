@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::later::NewLater;
 use super::log::{Appended, NewEntry};
 use super::source::{DeliveryId, Member, Partition};
+use crate::domain::ScheduleId;
 
 /// The most commits in one call.
 pub const MAX_COMMITS: usize = 32;
@@ -78,6 +80,20 @@ pub enum Effect {
         /// What the key must hold.
         seen: Option<Bytes>,
     },
+    /// Schedules a message, as [`Later::put`](super::Later::put) does. The topic exists.
+    Schedule {
+        /// The partition that keeps the message.
+        at: Partition,
+        /// The message.
+        message: NewLater,
+    },
+    /// Removes a message for later, if it is scheduled.
+    Cancel {
+        /// The partition that keeps the message.
+        at: Partition,
+        /// Its id.
+        id: ScheduleId,
+    },
     /// Creates a key as the mark of completed work. If it exists, no effect of the commit is
     /// written.
     Once {
@@ -93,7 +109,9 @@ impl Effect {
     #[must_use]
     pub fn subject(&self) -> &str {
         match self {
-            Self::Publish { at, .. } => at.topic().as_str(),
+            Self::Publish { at, .. } | Self::Schedule { at, .. } | Self::Cancel { at, .. } => {
+                at.topic().as_str()
+            }
             Self::Set { key, .. }
             | Self::Insert { key, .. }
             | Self::Delete { key }
@@ -110,6 +128,8 @@ impl Effect {
         let seen_weight = |seen: &Option<Bytes>| seen.as_ref().map_or(0, Bytes::len);
         match self {
             Self::Publish { entry, .. } => entry.value.len(),
+            Self::Schedule { message, .. } => message.id.as_str().len() + message.value.len(),
+            Self::Cancel { id, .. } => id.as_str().len(),
             Self::Set { key, value, .. } | Self::Insert { key, value, .. } => {
                 key.len() + value.len()
             }
@@ -167,6 +187,8 @@ pub enum Refusal {
     OutOfRange,
     /// The topic's stream has given its last id.
     StreamFull,
+    /// The topic keeps as many messages for later as its backlog limit.
+    LaterFull,
 }
 
 /// The result of one commit.

@@ -131,6 +131,8 @@ pub struct TopicStatus {
     pub topic: Topic,
     /// Entries in its log.
     pub entries: u64,
+    /// Its messages for later.
+    pub later: u64,
     /// Its settings, fixed when it was created.
     #[serde(flatten)]
     pub settings: TopicSettings,
@@ -145,6 +147,7 @@ impl TopicStatus {
         Self {
             topic,
             entries: 0,
+            later: 0,
             settings,
             groups: Vec::new(),
         }

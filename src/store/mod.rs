@@ -23,6 +23,7 @@ mod dead_letters;
 mod deliveries;
 mod effects;
 mod inspect;
+mod later;
 mod log;
 mod rings;
 mod schedule;
@@ -52,6 +53,9 @@ pub use effects::{
 pub use inspect::{
     ConsumerStatus, GroupProgress, GroupStatus, Inspect, InspectAnswer, InspectCalls, InspectOp,
     LONGEST_UNSETTLED, LogProgress, ServerInfo, TopicStatus, Unsettled,
+};
+pub use later::{
+    Later, LaterAnswer, LaterCalls, LaterEntry, LaterOp, LaterPage, LaterPut, NewLater,
 };
 pub use log::{Appended, Log, LogAnswer, LogCalls, LogOp, NewEntry};
 pub(crate) use rings::Rings;
@@ -87,6 +91,8 @@ pub struct Capabilities {
     /// The effects of one commit may name any topic and any value. Otherwise they lie beside each
     /// other, such as in one slot of a cluster.
     pub effects_anywhere: bool,
+    /// All of [`Later`]: messages that are due at a time.
+    pub later: bool,
 }
 
 /// A store: the roles of the port, and its clock.
@@ -126,6 +132,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Retries and snoozed messages that are not due yet.
     fn schedule(&self) -> &dyn Schedule;
+
+    /// Messages for later; by default the store refuses them.
+    fn later(&self) -> &dyn Later {
+        &decorate::Nowhere
+    }
 
     /// Dead letters, and the journal of operators' changes.
     fn dead_letters(&self) -> &dyn DeadLetters;

@@ -7,14 +7,17 @@ use bytes::Bytes;
 use super::source::{DeliveryId, GroupAt};
 use crate::domain::Timestamp;
 
-/// What [`Schedule::promote`] moved.
+/// What [`Schedule::promote`] or [`Later::promote`](super::Later::promote_messages) moved.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Promoted {
     /// How many entries went to the redelivery stream.
     pub moved: u64,
+    /// How many messages for later went to the log.
+    pub published: u64,
     /// How long until the next one is due; zero when one is due already.
     pub next: Option<Duration>,
-    /// How many due retries had lost their message: something other than Redstart removed it.
+    /// How many due retries and messages for later had lost their message: something other than
+    /// Redstart removed it.
     pub missing: u64,
 }
 
@@ -41,7 +44,8 @@ pub struct ScheduledPage {
 role! {
     /// Retries and snoozed messages that are not due yet.
     pub trait Schedule (schedule, ScheduleOp, ScheduleAnswer, ScheduleCalls) {
-        /// Moves up to `max` due entries to the redelivery stream, earliest first.
+        /// Moves up to `max` due entries to the redelivery stream, earliest first, and up to `max`
+        /// due messages for later to the log of the partition.
         fn promote as Promote(at: &'a GroupAt, max: usize) -> Promoted;
 
         /// Scheduled entries after a position in their order, earliest first. Up to `max` of them,

@@ -9,6 +9,8 @@ use crate::store::Member;
 pub(crate) struct Meters {
     topic: String,
     group: String,
+    /// Messages for later that the promoter published.
+    pub(crate) published: Counter,
     pub(crate) delivered: Counter,
     pub(crate) acknowledged: Counter,
     pub(crate) retried: Counter,
@@ -41,6 +43,7 @@ impl Meters {
             };
         }
         Self {
+            published: counter!("redstart_published_total", "topic" => topic.clone()),
             delivered: meter!(counter "redstart_delivered_total"),
             acknowledged: meter!(counter "redstart_settled_total", "outcome" => "ack"),
             retried: meter!(counter "redstart_settled_total", "outcome" => "retry"),

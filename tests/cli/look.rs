@@ -65,7 +65,7 @@ fn what_is_published_can_be_looked_at() {
     let topics = run(Some(&url), &["topics", "--json"]).ok().json();
     assert_eq!(
         topics,
-        json!([{"topic": "orders", "entries": 5, "retention": "settled",
+        json!([{"topic": "orders", "entries": 5, "later": 0, "retention": "settled",
                 "backlogLimit": 1_000_000, "groups": []}])
     );
     let () = server.command(&["XGROUP", "CREATE", "{shop:orders}:log", "billing", "0"]);

@@ -27,6 +27,7 @@ mod retries;
 mod roles;
 mod rules;
 mod run;
+mod schedules;
 mod secrets;
 mod terminal;
 mod topics;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::state::{Shared, Space};
 use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Timestamp};
 use crate::store::{
-    Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Log, Opened, Opening, Schedule,
-    Store, Topics, Values,
+    Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Later, Log, Opened, Opening,
+    Schedule, Store, Topics, Values,
 };
 
 /// One namespace of a store in memory.
@@ -53,6 +53,7 @@ impl Store for MemoryAdapter {
             values: true,
             effects: true,
             effects_anywhere: true,
+            later: true,
         }
     }
 
@@ -81,6 +82,10 @@ impl Store for MemoryAdapter {
     }
 
     fn schedule(&self) -> &dyn Schedule {
+        self
+    }
+
+    fn later(&self) -> &dyn Later {
         self
     }
 

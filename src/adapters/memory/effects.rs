@@ -17,7 +17,7 @@ use crate::store::{
 fn check(effects: &[Effect]) -> Result<(), Error> {
     for effect in effects {
         let (key, ttl) = match effect {
-            Effect::Publish { .. } => continue,
+            Effect::Publish { .. } | Effect::Schedule { .. } | Effect::Cancel { .. } => continue,
             Effect::Set { key, ttl, .. }
             | Effect::Insert { key, ttl, .. }
             | Effect::Replace { key, ttl, .. } => (key, *ttl),
@@ -34,6 +34,7 @@ fn check(effects: &[Effect]) -> Result<(), Error> {
 
 /// Why the effects cannot be written, if they cannot.
 fn refusal(space: &mut Space, effects: &[Effect], now: u64) -> Option<EffectFate> {
+    let topics = &space.topics;
     let values = Now {
         table: &mut space.values,
         now,
@@ -64,6 +65,14 @@ fn refusal(space: &mut Space, effects: &[Effect], now: u64) -> Option<EffectFate
                 Some(sum) if (least..=greatest).contains(&sum) => None,
                 _ => refused(Refusal::OutOfRange),
             }
+        }
+        Effect::Schedule {
+            at: partition,
+            message,
+        } => {
+            let topic = topics.get(partition.topic());
+            let is_full = topic.is_some_and(|topic| topic.has_no_room_for(&message.id));
+            is_full.then_some(EffectFate::Refused(at, Refusal::LaterFull))
         }
         _ => None,
     };
@@ -120,6 +129,15 @@ fn write(space: &mut Space, effects: &[Effect], now: u64) -> Vec<Appended> {
                 let current = values.get(key).and_then(|bytes| integer(&bytes));
                 let sum = current.unwrap_or(0).saturating_add(*by);
                 values.replace(key, sum.to_string().into());
+            }
+            Effect::Schedule { at, message } => {
+                let topic = space.topics.entry(at.topic().clone()).or_default();
+                topic.later.put(message, now);
+            }
+            Effect::Cancel { at, id } => {
+                if let Some(topic) = space.topics.get_mut(at.topic()) {
+                    topic.later.remove(id);
+                }
             }
             Effect::Unchanged { .. } => {}
         }

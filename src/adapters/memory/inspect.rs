@@ -106,6 +106,7 @@ impl Inspect for MemoryAdapter {
                 Some(TopicStatus {
                     topic: at.topic().clone(),
                     entries: state.log.len(),
+                    later: state.later.len(),
                     settings: state.settings.unwrap_or_default(),
                     groups: groups
                         .map(|(name, group)| group_status(state, name, group))

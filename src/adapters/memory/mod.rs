@@ -12,6 +12,7 @@ mod deliveries;
 mod effects;
 mod ids;
 mod inspect;
+mod later;
 mod log;
 mod reader;
 mod schedule;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::adapter::{MemoryAdapter, turn};
+use super::later::promote_later;
 use super::state::{GroupState, redelivery_entry};
 use crate::domain::{BoxFuture, Error, Timestamp};
 use crate::store::{DeliveryId, GroupAt, MAX_BATCH, Promoted, Schedule, Scheduled, ScheduledPage};
@@ -69,7 +70,7 @@ fn take_each(
     receipts.iter().map(&mut take).collect()
 }
 
-fn time(millis: u64) -> Timestamp {
+pub(super) fn time(millis: u64) -> Timestamp {
     let time = i64::try_from(millis).ok();
     time.and_then(|millis| Timestamp::from_millis(millis).ok())
         .unwrap_or(Timestamp::MAX)
@@ -87,7 +88,17 @@ impl Schedule for MemoryAdapter {
                 let promoted = promote(group, now, max);
                 (promoted, promoted.moved > 0)
             });
-            Ok(promoted.unwrap_or_default())
+            let mut promoted = promoted.unwrap_or_default();
+            let messages = self.with(|space| {
+                let topic = space.topics.get_mut(at.topic())?;
+                Some(promote_later(topic, now, max))
+            });
+            if let Some(messages) = messages {
+                promoted.published = messages.published;
+                let next = [promoted.next, messages.next];
+                promoted.next = next.into_iter().flatten().min();
+            }
+            Ok(promoted)
         })
     }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ids::Ids;
+use super::later::LaterState;
 use super::sequence::{Cursor, Sequence, next_id};
 use super::sessions::Sessions;
 use super::table::Table;
@@ -86,6 +87,7 @@ pub(super) struct TopicState {
     pub(super) settings: Option<TopicSettings>,
     pub(super) log: Sequence,
     pub(super) ids: Ids,
+    pub(super) later: LaterState,
     pub(super) groups: BTreeMap<Group, GroupState>,
     /// Notified when the log or a redelivery stream has a new entry.
     pub(super) arrived: Arc<Notify>,

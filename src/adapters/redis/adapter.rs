@@ -10,7 +10,7 @@ use super::migrate::Migrations;
 use super::net::{Access, Net};
 use crate::domain::{BoxFuture, Error, Namespace, Timestamp};
 use crate::store::{
-    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Log, Opened,
+    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Later, Log, Opened,
     Opening, Schedule, Store, Topics, Values,
 };
 
@@ -64,6 +64,7 @@ impl Store for RedisAdapter {
             values: true,
             effects: true,
             effects_anywhere: !self.net.is_clustered(),
+            later: true,
         }
     }
 
@@ -92,6 +93,10 @@ impl Store for RedisAdapter {
     }
 
     fn schedule(&self) -> &dyn Schedule {
+        self
+    }
+
+    fn later(&self) -> &dyn Later {
         self
     }
 

@@ -139,6 +139,7 @@ impl Bells {
             (log, Ring::Entries),
             (self.keys.redelivery(at), Ring::Entries),
             (self.keys.retry(at), Ring::Due),
+            (self.keys.later(&at.partition), Ring::Due),
         ] {
             let rung = table.by_key.entry(key.into_bytes()).or_default();
             rung.retain(|(bell, _)| bell.strong_count() > 0);

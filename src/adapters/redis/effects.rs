@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::adapter::RedisAdapter;
 use super::keys::{Keys, lane_name};
+use super::later::{due_words, keep_word};
 use super::resp::reply;
 use super::scripts::{self, Call};
 use crate::domain::{BoxFuture, Error, ErrorKind, describe, ttl_millis, whole_millis};
@@ -92,6 +93,24 @@ impl<'a> Words<'a> {
                 self.number(window.map_or(0, whole_millis));
                 self.push(entry.name);
                 self.push(&entry.value);
+            }
+            Effect::Schedule { at, message } => {
+                self.push("schedule");
+                self.key(self.keys.later(at));
+                self.key(self.keys.later_body(at));
+                self.key(self.keys.meta(at));
+                self.push(message.id.as_str());
+                let (word, millis) = due_words(message.due);
+                self.push(word);
+                self.number(millis);
+                self.push(keep_word(message));
+                self.push([message.name.as_bytes(), b" ", &message.value].concat());
+            }
+            Effect::Cancel { at, id } => {
+                self.push("cancel");
+                self.key(self.keys.later(at));
+                self.key(self.keys.later_body(at));
+                self.push(id.as_str());
             }
             Effect::Set { key, value, ttl } => {
                 self.push("set");
@@ -326,6 +345,7 @@ fn fate(line: &str) -> Option<EffectFate> {
         "not-an-integer" => refused(&mut words, Refusal::NotAnInteger),
         "out-of-range" => refused(&mut words, Refusal::OutOfRange),
         "stream-full" => refused(&mut words, Refusal::StreamFull),
+        "later-full" => refused(&mut words, Refusal::LaterFull),
         _ => None,
     }
 }
@@ -384,7 +404,7 @@ mod tests {
     fn each_line_of_a_reply_is_a_fate() {
         let of = |text: &str| fates(&Value::BulkString(text.into()));
         let text = "done 5-0 =4-1\ndone\nlost\nnot-held\nskipped\ndiffers 3\nwrong-type 0\n\
-                    not-an-integer 1\nout-of-range 2\nstream-full 4";
+                    not-an-integer 1\nout-of-range 2\nstream-full 4\nlater-full 5";
         let entry = |id: &str, duplicate| Appended {
             id: id.parse().unwrap(),
             duplicate,
@@ -402,6 +422,7 @@ mod tests {
                 EffectFate::Refused(1, Refusal::NotAnInteger),
                 EffectFate::Refused(2, Refusal::OutOfRange),
                 EffectFate::Refused(4, Refusal::StreamFull),
+                EffectFate::Refused(5, Refusal::LaterFull),
             ]
         );
         assert_eq!(of("").unwrap(), []);

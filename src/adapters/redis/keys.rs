@@ -7,6 +7,8 @@
 //! | `{shop:orders}:log` | stream | the topic's entries | until retention removes them |
 //! | `{shop:orders}:meta` | hash | the settings that the topic was created with, and the lease of each group | for ever |
 //! | `{shop:orders}:ids`, `…:ids:before` | hash | ids of messages published once, 16 bytes each, and their entry ids; `since` and `span` in milliseconds | at least a window, at most two |
+//! | `{shop:orders}:later` | sorted set | ids of messages for later by due time in milliseconds | until due |
+//! | `{shop:orders}:later:body` | hash | these messages by id: the field's name, a space, the value | until due |
 //! | `{shop:orders}:group:billing:redo` | stream | due retries and redriven dead letters | until settled |
 //! | `{shop:orders}:group:billing:retry` | sorted set | retries by due time in milliseconds | until due |
 //! | `{shop:orders}:group:billing:retry:body` | hash | the redeliveries of these retries | until due |
@@ -80,6 +82,15 @@ impl Keys {
 
     pub(super) fn meta(&self, at: &Partition) -> String {
         self.of_partition(at, "meta")
+    }
+
+    /// Ids of messages for later by due time.
+    pub(super) fn later(&self, at: &Partition) -> String {
+        self.of_partition(at, "later")
+    }
+
+    pub(super) fn later_body(&self, at: &Partition) -> String {
+        self.of_partition(at, "later:body")
     }
 
     /// Both generations of message ids, the current one first.
@@ -214,6 +225,8 @@ mod tests {
             keys.meta(&at.partition),
             ids,
             before,
+            keys.later(&at.partition),
+            keys.later_body(&at.partition),
             keys.redelivery(&at),
             keys.retry(&at),
             keys.retry_body(&at),

@@ -8,6 +8,7 @@ mod deliveries;
 mod effects;
 mod inspect;
 mod keys;
+mod later;
 mod log;
 mod migrate;
 mod net;

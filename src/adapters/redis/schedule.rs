@@ -14,7 +14,7 @@ use crate::store::{
 };
 
 /// A page ends after this number of bytes, which are enough for one reply.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 impl RedisAdapter {
     async fn promote_due(&self, at: &GroupAt, max: usize) -> Result<Promoted, Error> {
@@ -22,8 +22,11 @@ impl RedisAdapter {
             .key(self.keys.retry(at))
             .key(self.keys.retry_body(at))
             .key(self.keys.redelivery(at))
+            .key(self.keys.later(&at.partition))
+            .key(self.keys.later_body(&at.partition))
+            .key(self.keys.log(&at.partition))
             .arg(max.min(MAX_BATCH));
-        let (moved, next, missing): (u64, i64, u64) = self
+        let (moved, published, next, missing): (u64, u64, i64, u64) = self
             .net
             .call("promote", &call, reply::typed)
             .await
@@ -31,6 +34,7 @@ impl RedisAdapter {
         let next = u64::try_from(next).ok().map(Duration::from_millis);
         Ok(Promoted {
             moved,
+            published,
             next,
             missing,
         })
@@ -107,7 +111,7 @@ fn receipt(member: &[u8]) -> Option<DeliveryId> {
     })
 }
 
-fn time(value: &Value) -> Result<Timestamp, RedisError> {
+pub(super) fn time(value: &Value) -> Result<Timestamp, RedisError> {
     Timestamp::from_millis(reply::integer(value)?).map_err(|_| reply::unexpected("no time"))
 }
 

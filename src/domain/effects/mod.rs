@@ -12,9 +12,11 @@ use serde::de::DeserializeOwned;
 use super::duration::ttl_millis;
 use super::envelope::Envelope;
 use super::error::{Error, ErrorKind};
+use super::later::{ScheduleId, ScheduleOptions, When};
 use super::names::{Topic, check_key};
 use super::payload::Portable;
 use super::publish_options::PublishOptions;
+use super::timestamp::Timestamp;
 
 pub(crate) use operation::{Operation, Write};
 pub use read::Read;
@@ -42,6 +44,7 @@ const OPERATION: &str = "effects";
 /// | operations | 256 |
 /// | payloads, keys and values together | 1 MiB |
 /// | writes to one key | 1 |
+/// | operations on one message for later | 1 |
 ///
 /// # Example
 ///
@@ -105,6 +108,72 @@ impl Effects {
             topic: topic.clone(),
             envelope: Box::new(envelope),
             options,
+        })
+    }
+
+    /// Publishes a message at a time. A time in the past is due at once. See
+    /// [`Bus::publish_at`](crate::Bus::publish_at).
+    pub fn publish_at(&mut self, at: Timestamp, topic: &Topic, envelope: Envelope) -> &mut Self {
+        self.publish_at_with(at, topic, envelope, ScheduleOptions::new())
+    }
+
+    /// Publishes a message at a time, with options.
+    pub fn publish_at_with(
+        &mut self,
+        at: Timestamp,
+        topic: &Topic,
+        envelope: Envelope,
+        options: ScheduleOptions,
+    ) -> &mut Self {
+        self.publish_later(When::At(at), topic, envelope, options)
+    }
+
+    /// Publishes a message after a time, by the clock of the store. See
+    /// [`Bus::publish_after`](crate::Bus::publish_after).
+    pub fn publish_after(
+        &mut self,
+        delay: Duration,
+        topic: &Topic,
+        envelope: Envelope,
+    ) -> &mut Self {
+        self.publish_after_with(delay, topic, envelope, ScheduleOptions::new())
+    }
+
+    /// Publishes a message after a time, with options.
+    pub fn publish_after_with(
+        &mut self,
+        delay: Duration,
+        topic: &Topic,
+        envelope: Envelope,
+        options: ScheduleOptions,
+    ) -> &mut Self {
+        self.publish_later(When::After(delay), topic, envelope, options)
+    }
+
+    fn publish_later(
+        &mut self,
+        due: When,
+        topic: &Topic,
+        envelope: Envelope,
+        options: ScheduleOptions,
+    ) -> &mut Self {
+        if let Err(error) = due.check(OPERATION) {
+            return self.refuse(error.on(topic.as_str()));
+        }
+        self.add(Operation::PublishLater {
+            topic: topic.clone(),
+            envelope: Box::new(envelope),
+            due,
+            options,
+        })
+    }
+
+    /// Cancels a message for later, if it is scheduled. Effects name an id of a topic once: they do not
+    /// schedule and cancel it.
+    pub fn cancel(&mut self, topic: &Topic, id: &ScheduleId) -> &mut Self {
+        self.add(Operation::Cancel {
+            topic: topic.clone(),
+            id: id.clone(),
         })
     }
 
@@ -232,6 +301,29 @@ impl Effects {
             })
     }
 
+    /// The messages for later, with their topics and due times.
+    pub fn scheduled(&self) -> impl Iterator<Item = (&Topic, &Envelope, When)> {
+        self.operations
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::PublishLater {
+                    topic,
+                    envelope,
+                    due,
+                    ..
+                } => Some((topic, &**envelope, *due)),
+                _ => None,
+            })
+    }
+
+    /// Whether [`cancel`](Self::cancel) removes a message for later.
+    #[must_use]
+    pub fn cancels(&self, topic: &Topic, id: &ScheduleId) -> bool {
+        self.operations.iter().any(|operation| {
+            matches!(operation, Operation::Cancel { topic: of, id: one } if of == topic && one == id)
+        })
+    }
+
     /// The value that [`set`](Self::set), [`insert`](Self::insert) or [`replace`](Self::replace)
     /// stores under a key; `None` if none of them does.
     ///
@@ -270,7 +362,7 @@ impl Effects {
     /// # Errors
     ///
     /// The first broken rule: [`ErrorKind::Invalid`] for a bad key, time to live or range, for a
-    /// second write to a key, and for effects beyond the limits; [`ErrorKind::Encode`] for a value
+    /// second write to a key or a message for later, and for effects beyond the limits; [`ErrorKind::Encode`] for a value
     /// that cannot be encoded.
     pub fn check(&self) -> Result<(), Error> {
         match &self.error {
@@ -328,6 +420,12 @@ impl Effects {
         };
         if key.is_some_and(written) {
             let error = invalid("effects write a key once").on(operation.subject());
+            return self.refuse(error);
+        }
+        let scheduled = operation.scheduled_id();
+        let is_named = |other: &Operation| other.scheduled_id() == scheduled;
+        if scheduled.is_some() && self.operations.iter().any(is_named) {
+            let error = invalid("effects schedule or cancel an id once").on(operation.subject());
             return self.refuse(error);
         }
         self.bytes += operation.size();
@@ -409,6 +507,32 @@ mod tests {
         );
         assert!(effects.deletes("e") && !effects.deletes("c"));
         assert_eq!(effects, effects.clone());
+    }
+
+    #[test]
+    fn a_message_for_later_is_named_once() {
+        let (orders, day) = (topic(), 86_400 * SECOND);
+        let id = ScheduleId::new("7").unwrap();
+        let named = || ScheduleOptions::new().with_id(id.clone());
+        let envelope = Envelope::new("order.unpaid", &7).unwrap();
+        let mut effects = Effects::new();
+        effects
+            .publish_after_with(day, &orders, envelope.clone(), named())
+            .cancel(&Topic::new("bills").unwrap(), &id);
+        effects.check().unwrap();
+        let scheduled: Vec<_> = effects.scheduled().collect();
+        assert_eq!(scheduled, [(&orders, &envelope, When::After(day))]);
+        assert!(!effects.cancels(&orders, &id));
+        assert!(effects.cancels(&Topic::new("bills").unwrap(), &id));
+        effects.cancel(&orders, &id);
+        assert_eq!(
+            effects.check().unwrap_err().to_string(),
+            "effects \"orders\": effects schedule or cancel an id once"
+        );
+        let late = broken(|effects| {
+            effects.publish_after(Duration::MAX, &orders, envelope);
+        });
+        assert_eq!(late, "effects \"orders\": a delay is at most 100 years");
     }
 
     #[test]

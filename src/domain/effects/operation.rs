@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::domain::envelope::Envelope;
+use crate::domain::later::{ScheduleId, ScheduleOptions, When};
 use crate::domain::names::Topic;
 use crate::domain::payload::Portable;
 use crate::domain::publish_options::PublishOptions;
@@ -17,6 +18,15 @@ pub(crate) enum Operation {
         envelope: Box<Envelope>,
         options: PublishOptions,
     },
+    /// Schedules a message for later.
+    PublishLater {
+        topic: Topic,
+        envelope: Box<Envelope>,
+        due: When,
+        options: ScheduleOptions,
+    },
+    /// Cancels a message for later.
+    Cancel { topic: Topic, id: ScheduleId },
     /// Writes a key; an [`Effects`](super::Effects) writes each key once.
     Write { key: String, write: Write },
     /// Demands that a key still has the bytes that were read.
@@ -56,14 +66,30 @@ impl Operation {
     pub(crate) fn written_key(&self) -> Option<&str> {
         match self {
             Self::Write { key, .. } | Self::Once { key, .. } => Some(key),
-            Self::Publish { .. } | Self::Unchanged { .. } => None,
+            _ => None,
+        }
+    }
+
+    /// The message for later that the operation schedules or cancels.
+    pub(super) fn scheduled_id(&self) -> Option<(&Topic, ScheduleId)> {
+        match self {
+            Self::PublishLater {
+                topic,
+                envelope,
+                options,
+                ..
+            } => Some((topic, options.id_of(envelope))),
+            Self::Cancel { topic, id } => Some((topic, id.clone())),
+            _ => None,
         }
     }
 
     /// What an error about the operation names: its topic or key.
     pub(crate) fn subject(&self) -> &str {
         match self {
-            Self::Publish { topic, .. } => topic.as_str(),
+            Self::Publish { topic, .. }
+            | Self::PublishLater { topic, .. }
+            | Self::Cancel { topic, .. } => topic.as_str(),
             Self::Write { key, .. } | Self::Once { key, .. } | Self::Unchanged { key, .. } => key,
         }
     }
@@ -72,7 +98,10 @@ impl Operation {
     pub(super) fn size(&self) -> usize {
         let seen_size = |seen: &Option<Bytes>| seen.as_ref().map_or(0, Bytes::len);
         match self {
-            Self::Publish { envelope, .. } => envelope.payload.as_bytes().len(),
+            Self::Publish { envelope, .. } | Self::PublishLater { envelope, .. } => {
+                envelope.payload.as_bytes().len()
+            }
+            Self::Cancel { id, .. } => id.as_str().len(),
             Self::Once { key, .. } => key.len(),
             Self::Unchanged { key, seen } => key.len() + seen_size(seen),
             Self::Write { key, write } => {

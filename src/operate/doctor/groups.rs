@@ -8,7 +8,7 @@ use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::operate::doctor::progress::{self, Circumstances, GroupFacts};
 use crate::store::{GroupProgress, GroupStatus, Lane, LogProgress, TopicStatus};
 
-/// A retry that is overdue for longer than this has no consumer that promotes it.
+/// A retry or message for later that is overdue for longer than this has no consumer that promotes it.
 const OVERDUE: Duration = Duration::from_secs(60);
 
 /// A topic, and the facts of each of its groups, in their order.
@@ -23,6 +23,8 @@ pub(super) struct TopicFacts {
     pub(super) settled: Option<u64>,
     /// The time of the entry that makes the settled ones many; `None` where there are few.
     pub(super) many_settled: Option<Timestamp>,
+    /// How long its first message for later has been due, zero before; `None` without one.
+    pub(super) later_overdue: Option<Duration>,
 }
 
 /// The number of settled entries from which the doctor reports a topic. Trimming removes whole nodes
@@ -42,6 +44,7 @@ pub(super) fn judge(
         let (name, log) = (&topic.status.topic, topic.progress.as_ref());
         findings.extend(log.and_then(|log| progress::ahead(name, log, at)));
         findings.extend(log.and_then(|log| untrimmed(topic, log, at)));
+        findings.extend(schedules(topic));
         for (status, facts) in topic.status.groups.iter().zip(&topic.groups) {
             let groups = log.map_or(&[][..], |log| &log.groups);
             let group = groups.iter().find(|one| one.group == status.group);
@@ -64,6 +67,35 @@ pub(super) fn judge(
     findings.append(&mut stuck);
     findings.append(&mut late);
     findings
+}
+
+/// Whether messages for later of a topic are overdue, or as many as the topic may keep.
+fn schedules(topic: &TopicFacts) -> Option<Finding> {
+    let (status, name) = (&topic.status, &topic.status.topic);
+    let overdue = topic.later_overdue.unwrap_or_default();
+    if overdue > OVERDUE {
+        let what = format!(
+            "{name}: the first of {} is overdue by {}",
+            counted(status.later, "message for later", "messages for later"),
+            roughly(overdue)
+        );
+        let why = "subscriptions to the topic publish what is due, and none runs";
+        let finding = Finding::new(Severity::Problem, "schedules", what).because(why);
+        let fix = format!(
+            "start a consumer of {name}; redstart schedules list {name} shows the messages"
+        );
+        return Some(finding.advise(fix));
+    }
+    if status.later < status.settings.backlog_limit() {
+        return None;
+    }
+    let what = format!(
+        "{name}: keeps {} messages for later, its limit",
+        status.later
+    );
+    let why = "scheduling another message fails";
+    let finding = Finding::new(Severity::Problem, "schedules", what).because(why);
+    Some(finding.advise("cancel messages, or move to a topic with a higher backlog limit"))
 }
 
 /// From when on a backlog is close to its limit: four fifths, without overflow.
@@ -268,6 +300,7 @@ mod tests {
             status: TopicStatus {
                 topic: Topic::new("orders").unwrap(),
                 entries: 100,
+                later: 0,
                 settings: TopicSettings::default().with_backlog_limit(100),
                 groups: vec![GroupStatus {
                     group: Group::new("billing").unwrap(),
@@ -282,6 +315,7 @@ mod tests {
             progress: None,
             settled: None,
             many_settled: None,
+            later_overdue: None,
         }
     }
 
@@ -299,6 +333,27 @@ mod tests {
             .iter()
             .map(|one| (one.check, one.severity))
             .collect()
+    }
+
+    #[test]
+    fn messages_for_later_are_overdue_without_a_subscription() {
+        let found = |later, overdue| {
+            let mut topic = facts([0, 0, 0], GroupFacts::default());
+            topic.status.later = later;
+            topic.later_overdue = overdue;
+            schedules(&topic).map(|one| (one.severity, one.what))
+        };
+        assert_eq!(found(0, None), None);
+        assert_eq!(found(3, Some(Duration::ZERO)), None);
+        assert_eq!(found(3, Some(MINUTE)), None);
+        let (severity, what) = found(3, Some(3 * MINUTE)).unwrap();
+        assert_eq!(severity, Severity::Problem);
+        assert!(
+            what.starts_with("orders: the first of 3 messages for later is overdue"),
+            "{what}"
+        );
+        let (_, what) = found(100, Some(Duration::ZERO)).unwrap();
+        assert_eq!(what, "orders: keeps 100 messages for later, its limit");
     }
 
     #[test]

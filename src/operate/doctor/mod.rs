@@ -188,11 +188,28 @@ impl Doctor {
             None => None,
         };
         Ok(Some(TopicFacts {
+            later_overdue: self.later_overdue(&at, &status).await?,
             status,
             groups,
             progress,
             settled,
             many_settled,
+        }))
+    }
+
+    /// How long the first message for later has been due, zero before; `None` without one.
+    async fn later_overdue(
+        &self,
+        at: &Partition,
+        status: &TopicStatus,
+    ) -> Result<Option<Duration>, Error> {
+        if status.later == 0 {
+            return Ok(None);
+        }
+        let page = self.store.later().list(at, None, 1).await?;
+        Ok(page.entries.first().map(|first| {
+            let millis = page.now.as_millis().saturating_sub(first.due.as_millis());
+            Duration::from_millis(u64::try_from(millis).unwrap_or(0))
         }))
     }
 

@@ -63,6 +63,19 @@ pub async fn effects<S: Subject>(subject: &S) -> bool {
     false
 }
 
+/// Whether the store claims [`later`](crate::store::Capabilities::later). A store that does not must
+/// refuse messages for later by name.
+pub async fn later<S: Subject>(subject: &S) -> bool {
+    let stage = Stage::bare(subject).await;
+    if stage.store.capabilities().later {
+        return true;
+    }
+    let (later, at) = (stage.store.later(), stage.partition());
+    must_refuse("later.put", later.put(at, &[]).await.map(drop));
+    must_refuse("later.promote", later.promote(at, 1).await.map(drop));
+    false
+}
+
 fn must_refuse(name: &str, answer: Result<(), Error>) {
     let error = answer
         .err()

@@ -61,6 +61,7 @@ pub mod publish;
 pub mod redrive;
 pub mod retention;
 pub mod retries;
+pub mod schedules;
 pub mod settle;
 pub mod shutdown;
 pub mod subscribe;
@@ -203,6 +204,21 @@ macro_rules! conformance {
             a_page_of_scheduled_retries_ends_somewhere,
             scheduled_retries_can_run_now,
             scheduled_retries_can_be_cancelled,
+        );
+        $crate::conformance_checks!($factory, schedules if later:
+            an_id_names_one_message,
+            messages_for_later_are_bounded,
+            due_messages_go_to_the_log_in_their_order,
+            a_group_promotes_the_messages_of_its_topic,
+            messages_for_later_are_listed_in_pages,
+            a_cancelled_message_never_comes,
+            a_rescheduled_message_comes_at_its_new_time,
+            a_scheduled_message_arrives_when_it_is_due,
+            a_container_brings_what_it_scheduled,
+            the_callers_id_replaces_or_keeps,
+            bad_schedules_are_refused,
+            effects_schedule_and_cancel,
+            a_handler_schedules_with_its_acknowledgement,
         );
         $crate::conformance_checks!($factory, dead_letter_counts:
             causes_are_counted,
@@ -393,7 +409,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 25] = [
+    const CHECKS: [(&str, &str); 26] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -402,6 +418,7 @@ mod tests {
         ("leases", include_str!("leases.rs")),
         ("attempts", include_str!("attempts.rs")),
         ("retries", include_str!("retries.rs")),
+        ("schedules", include_str!("schedules.rs")),
         ("dead_letter_counts", include_str!("dead_letter_counts.rs")),
         ("dead_letters", include_str!("dead_letters.rs")),
         ("redrive", include_str!("redrive.rs")),
@@ -420,7 +437,7 @@ mod tests {
         ("capabilities", include_str!("capabilities.rs")),
         ("health", include_str!("health.rs")),
     ];
-    const PORTS: [&str; 11] = [
+    const PORTS: [&str; 12] = [
         include_str!("../../store/mod.rs"),
         include_str!("../../store/topics.rs"),
         include_str!("../../store/log.rs"),
@@ -432,6 +449,7 @@ mod tests {
         include_str!("../../store/commit.rs"),
         include_str!("../../store/values.rs"),
         include_str!("../../store/effects.rs"),
+        include_str!("../../store/later.rs"),
     ];
 
     /// The documentation in a text, in one line.
@@ -536,6 +554,7 @@ mod tests {
             (PORTS[6], "pub trait Inspect", role),
             (PORTS[7], "pub trait KvStore:", "\n}"),
             (PORTS[10], "pub trait EffectStore", role),
+            (PORTS[11], "pub trait Later", role),
         ] {
             let start = text.find(first).unwrap();
             let body = &text[start..][..text[start..].find(last).unwrap()];

@@ -183,7 +183,8 @@ pub async fn a_retry_that_is_not_due_stays<S: Subject>(subject: &S) {
     assert_eq!(stage.counts().await, [0, 2, 1, 0]);
 }
 
-/// > Moves up to `max` due entries to the redelivery stream, earliest first.
+/// > Moves up to `max` due entries to the redelivery stream, earliest first, and up to `max` due
+/// > messages for later to the log of the partition.
 pub async fn the_earliest_is_promoted_first<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     stage.append(0..3).await;

@@ -1,4 +1,5 @@
-//! The promoter brings retries back to their group when they are due.
+//! The promoter brings retries back to their group when they are due, and messages for later to their
+//! topic.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +56,9 @@ impl Promoter {
             match promoted {
                 Ok(promoted) => {
                     self.report_missing(promoted.missing);
-                    if (promoted.moved + promoted.missing) as usize >= MAX_BATCH {
+                    self.meters.published.increment(promoted.published);
+                    let done = promoted.moved + promoted.published + promoted.missing;
+                    if done as usize >= MAX_BATCH {
                         continue;
                     }
                     self.fault.clear();
@@ -111,7 +114,7 @@ impl Promoter {
             tracing::error!(
                 subscription = %self.member,
                 missing,
-                "data loss: scheduled retries lost their messages to something other than Redstart",
+                "data loss: scheduled retries or messages for later lost their content to something other than Redstart",
             );
         }
     }

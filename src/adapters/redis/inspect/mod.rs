@@ -50,8 +50,11 @@ impl RedisAdapter {
             .cmd("XLEN")
             .arg(&log)
             .cmd("EXISTS")
-            .arg(&log);
-        let (settings, length, exists): ((Option<String>, Option<String>), u64, bool) = self
+            .arg(&log)
+            .cmd("ZCARD")
+            .arg(self.keys.later(at));
+        type Found = ((Option<String>, Option<String>), u64, bool, u64);
+        let (settings, length, exists, later): Found = self
             .net
             .run(operation, &log, async |connection| {
                 first.query_async(connection).await
@@ -87,6 +90,7 @@ impl RedisAdapter {
         Ok(Some(TopicStatus {
             topic: at.topic().clone(),
             entries: length,
+            later,
             settings,
             groups,
         }))

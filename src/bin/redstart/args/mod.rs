@@ -13,13 +13,19 @@ mod number;
 mod pages;
 mod print;
 mod retries;
+mod schedules;
 mod topics;
 mod work;
 
+use std::time::Duration;
+
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use redstart::Topic;
+use redstart::envelope::Timestamp;
+use redstart::schedules::ScheduleId;
 
 use crate::demo::{DemoArgs, WorkerArgs};
+use crate::duration;
 use crate::settings::{NamespaceAccess, Settings};
 
 #[cfg(feature = "console")]
@@ -38,6 +44,9 @@ pub(crate) use pages::{CompletionsArgs, ManArgs};
 pub(crate) use print::{AclArgs, ExporterArgs, KedaArgs, PrintArgs, PrintWhat, Role, SystemdArgs};
 pub(crate) use retries::{
     CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which,
+};
+pub(crate) use schedules::{
+    CancelSchedulesArgs, ListSchedulesArgs, RescheduleArgs, SchedulesAction, SchedulesArgs, when,
 };
 pub(crate) use topics::{CreateArgs, TopicsAction, TopicsArgs};
 pub(crate) use work::WorkArgs;
@@ -83,6 +92,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "dlq")]
     Dead(Box<DeadArgs>),
     Retries(RetriesArgs),
+    Schedules(SchedulesArgs),
     Kv(KvArgs),
     Migrate(MigrateArgs),
     Health(HealthArgs),
@@ -121,6 +131,7 @@ impl Command {
                 RetriesAction::Cancel(args) => !args.dry_run,
                 RetriesAction::List(_) => false,
             },
+            Self::Schedules(args) => !matches!(args.action, SchedulesAction::List(_)),
             Self::Dead(args) => match &args.action {
                 DeadAction::Redrive(args) => !args.dry_run,
                 DeadAction::Purge(args) => !args.dry_run,
@@ -168,6 +179,7 @@ impl Command {
             Self::Metrics(args) => args.listen.is_none(),
             Self::Dead(args) => args.action.only_shows(),
             Self::Retries(args) => matches!(args.action, RetriesAction::List(_)),
+            Self::Schedules(args) => matches!(args.action, SchedulesAction::List(_)),
             Self::Migrate(args) => matches!(args.action, MigrateAction::Status),
             #[cfg(feature = "console")]
             Self::Console(_) => false,
@@ -201,6 +213,10 @@ With --format cloudevents each line is a CloudEvent 1.0 as JSON. The message kee
 and all of its attributes; the options fill the subject, tenantid and correlationid that it leaves
 out.
 
+With --at or --after the server keeps the messages and publishes them when they are due. They wait
+under the ids of their envelopes, or under --id; `redstart schedules` lists them. A message with the
+id of one that waits replaces it.
+
 The tool reports a line that fails on stderr, with its number and the rule that it breaks, and
 publishes the others, unless --stop-on-error is set.",
     after_help = "\
@@ -209,12 +225,13 @@ Examples:
   redstart publish orders --envelope < orders.ndjson
   redstart tail orders --from-beginning --envelope | redstart publish copy --envelope --keep-unknown
   curl -s https://example.org/events | redstart publish orders --format cloudevents
+  echo '{\"order\":7}' | redstart publish reminders --type order.unpaid --after 1d --id order-7
 
 With --json: {\"published\",\"duplicates\",\"failed\",\"unknown\"}, four counts. A duplicate was published
 before, within the deduplication window. An unknown message may have been published: the connection
-broke after the tool sent it.
+broke after the tool sent it. With --at and --after also \"scheduled\"; \"published\" is then 0.
 
-Exit codes: 0 all published, 1 a message failed or is unknown, 2 wrong usage, 130 interrupted."
+Exit codes: 0 all published or scheduled, 1 a message failed or is unknown, 2 wrong usage, 130 interrupted."
 )]
 pub(crate) struct PublishArgs {
     /// The topic; publishing creates a missing one
@@ -247,6 +264,16 @@ pub(crate) struct PublishArgs {
     /// With --envelope, publish fields that this version does not know as they are
     #[arg(long, requires = "envelope")]
     pub(crate) keep_unknown: bool,
+    /// Publish the messages at this time, as RFC 3339
+    #[arg(long, value_name = "TIME", conflicts_with = "after")]
+    pub(crate) at: Option<Timestamp>,
+    /// Publish the messages after this time, such as 90s, 15m, 2h or 7d
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(crate) after: Option<Duration>,
+    /// With --at or --after, the id of the message for later; only for one line [default: the id of
+    /// the envelope]
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<ScheduleId>,
     /// Stop at the first line that fails
     #[arg(long)]
     pub(crate) stop_on_error: bool,

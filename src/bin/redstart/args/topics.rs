@@ -14,8 +14,8 @@ Examples:
   redstart topics
   redstart topics create orders --retention 7d --backlog-limit 200000
 
-With --json: one array of {\"topic\",\"entries\",\"retention\",\"backlogLimit\",\"groups\":[{\"group\",\"lag\",
-\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}]}; backlogLimit is null where the limit is off.")]
+With --json: one array of {\"topic\",\"entries\",\"later\",\"retention\",\"backlogLimit\",\"groups\":[{\"group\",
+\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}]}; later counts messages for later; backlogLimit is null where the limit is off.")]
 pub(crate) struct TopicsArgs {
     #[command(subcommand)]
     pub(crate) action: Option<TopicsAction>,

@@ -221,6 +221,9 @@ mod tests {
             correlation: None,
             headers: vec![("a".to_owned(), "option".to_owned())],
             keep_unknown: false,
+            at: None,
+            after: None,
+            id: None,
             stop_on_error: false,
         }
     }

@@ -18,6 +18,7 @@ mod pages;
 mod print;
 mod publish;
 mod retries;
+mod schedules;
 mod tail;
 mod topics;
 mod work;
@@ -47,6 +48,7 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
         Command::Topics(args) => topics::run(args, &connect().await?, terminal).await,
         Command::Groups(args) => groups::run(args, &connect().await?, terminal).await,
         Command::Retries(args) => retries::run(args, &connect().await?, terminal).await,
+        Command::Schedules(args) => schedules::run(args, &connect().await?, terminal).await,
         Command::Dead(args) => {
             dead::check_usage(&args.action)?;
             dead::run(args, &connect().await?, terminal).await

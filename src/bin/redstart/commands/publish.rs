@@ -3,12 +3,13 @@
 use std::io::BufRead;
 
 use indicatif::ProgressBar;
-use redstart::{Container, Envelope, ErrorKind};
+use redstart::schedules::{ScheduleOptions, When};
+use redstart::{Container, Envelope, Error, ErrorKind};
 use serde::Serialize;
 
 use super::envelope_line;
 use super::input::{self, InputLine};
-use crate::args::PublishArgs;
+use crate::args::{PublishArgs, when};
 use crate::failure::{FAILED, Failure, INTERRUPTED, chain, written};
 use crate::settings::{NamespaceAccess, Settings};
 use crate::terminal::Terminal;
@@ -20,6 +21,9 @@ const BATCH: usize = 500;
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct PublishReport {
     published: u64,
+    /// Only where the messages are for later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduled: Option<u64>,
     /// Published before, within the deduplication window: the topic has one entry of each.
     duplicates: u64,
     failed: u64,
@@ -32,13 +36,21 @@ pub(super) async fn run(
     terminal: &mut Terminal<'_>,
     input: impl BufRead + Send + 'static,
 ) -> Result<(), Failure> {
+    let due = when(args.at, args.after);
+    if args.id.is_some() && due.is_none() {
+        return Err(Failure::usage("--id needs --at or --after"));
+    }
     let container = settings.connect_for(NamespaceAccess::Create).await?;
     let bar = terminal.progress(None, "{spinner} {msg}, {elapsed}");
     let mut publishing = Publishing {
         args,
         container,
         bar,
-        count: PublishReport::default(),
+        count: PublishReport {
+            scheduled: due.map(|_| 0),
+            ..PublishReport::default()
+        },
+        due,
         refused: Vec::new(),
         reported: None,
     };
@@ -48,6 +60,7 @@ pub(super) async fn run(
     let count = publishing.count;
     let PublishReport {
         published,
+        scheduled,
         duplicates,
         failed,
         unknown,
@@ -55,7 +68,10 @@ pub(super) async fn run(
     let told = if terminal.is_json() {
         terminal.json(&count)
     } else {
-        let mut text = format!("{published} published to {}", args.topic);
+        let mut text = match scheduled {
+            Some(scheduled) => format!("{scheduled} scheduled for {}", args.topic),
+            None => format!("{published} published to {}", args.topic),
+        };
         for (count, what) in [
             (duplicates, "already published"),
             (failed, "failed"),
@@ -84,6 +100,8 @@ struct RefusedLines {
 
 struct Publishing<'a> {
     args: &'a PublishArgs,
+    /// `None`: now.
+    due: Option<When>,
     container: Container,
     bar: ProgressBar,
     count: PublishReport,
@@ -169,8 +187,8 @@ impl Publishing<'_> {
             self.refuse(number, rule, String::new());
         }
         stop |= self.publish(&numbers, &envelopes).await && self.args.stop_on_error;
-        let done = self.count.published;
-        self.bar.set_message(format!("published {done}"));
+        let done = self.count.published + self.count.scheduled.unwrap_or_default();
+        self.bar.set_message(format!("{done} done"));
         self.bar.tick();
         match failure {
             Some(failure) => Err(failure),
@@ -180,20 +198,14 @@ impl Publishing<'_> {
 
     /// Returns whether a message failed or has an unknown outcome.
     async fn publish(&mut self, numbers: &[u64], envelopes: &[Envelope]) -> bool {
-        let bus = self.container.bus();
-        let results = bus.publish_all(&self.args.topic, envelopes).await;
+        let results = match self.due {
+            Some(due) => self.schedule(envelopes, due).await,
+            None => self.publish_now(envelopes).await,
+        };
         let mut any = false;
         for (number, result) in numbers.iter().zip(results) {
-            let error = match result {
-                Ok(receipt) if receipt.duplicate => {
-                    self.count.duplicates += 1;
-                    continue;
-                }
-                Ok(_) => {
-                    self.count.published += 1;
-                    continue;
-                }
-                Err(error) => error,
+            let Err(error) = result else {
+                continue;
             };
             any = true;
             if error.kind() == ErrorKind::OutcomeUnknown {
@@ -204,6 +216,42 @@ impl Publishing<'_> {
             self.refuse(*number, error.to_string(), chain(&error));
         }
         any
+    }
+
+    async fn publish_now(&mut self, envelopes: &[Envelope]) -> Vec<Result<(), Error>> {
+        let bus = self.container.bus();
+        let results = bus.publish_all(&self.args.topic, envelopes).await;
+        let count = &mut self.count;
+        let counted = results.into_iter().map(|result| {
+            match result?.duplicate {
+                true => count.duplicates += 1,
+                false => count.published += 1,
+            }
+            Ok(())
+        });
+        counted.collect()
+    }
+
+    /// Leaves the messages with the server until they are due.
+    async fn schedule(&mut self, envelopes: &[Envelope], due: When) -> Vec<Result<(), Error>> {
+        let (bus, topic) = (self.container.bus(), &self.args.topic);
+        let mut options = ScheduleOptions::new();
+        // An id names one message, whatever the number of lines in a batch.
+        let mut allowed = envelopes.len();
+        if let Some(id) = &self.args.id {
+            options = options.with_id(id.clone());
+            allowed = allowed.min(usize::from(self.count.scheduled == Some(0)));
+        }
+        let (first, others) = envelopes.split_at(allowed);
+        let done = bus.publish_later(topic, first, due, options).await;
+        let refused = others.iter().map(|_| {
+            let rule = "--id names one message; leave it out to schedule several";
+            Err(Error::new(ErrorKind::Invalid, "schedule", rule))
+        });
+        let scheduled = done.iter().flatten().count() as u64;
+        self.count.scheduled = self.count.scheduled.map(|count| count + scheduled);
+        let done = done.into_iter().map(|result| result.map(drop));
+        done.chain(refused).collect()
     }
 
     fn refuse(&mut self, number: u64, rule: String, cause: String) {

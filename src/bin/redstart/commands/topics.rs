@@ -8,7 +8,14 @@ use crate::args::{CreateArgs, TopicsAction, TopicsArgs};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-const HEADER: [&str; 5] = ["topic", "retention", "groups", "entries", "backlog limit"];
+const HEADER: [&str; 6] = [
+    "topic",
+    "retention",
+    "groups",
+    "entries",
+    "later",
+    "backlog limit",
+];
 
 pub(super) async fn run(
     args: &TopicsArgs,
@@ -52,7 +59,7 @@ async fn list(container: &Container, terminal: &mut Terminal<'_>) -> Result<(), 
         return Ok(());
     }
     let rows: Vec<Vec<String>> = topics.iter().map(row).collect();
-    Ok(terminal.table(&HEADER, &rows, 3..5)?)
+    Ok(terminal.table(&HEADER, &rows, 3..6)?)
 }
 
 fn row(status: &TopicStatus) -> Vec<String> {
@@ -66,6 +73,7 @@ fn row(status: &TopicStatus) -> Vec<String> {
             groups.join(", ")
         },
         status.entries.to_string(),
+        status.later.to_string(),
         limit(&status.settings),
     ]
 }

@@ -1,0 +1,42 @@
+-- Schedules messages for later.
+--
+-- KEYS[1]  the topic's messages for later by due time, a sorted set or absent
+-- KEYS[2]  their bodies, a hash or absent
+-- KEYS[3]  the topic's settings, a hash or absent
+-- then for each message:
+-- ITEM[1]  its id
+-- ITEM[2]  'at' or 'after'
+-- ITEM[3]  the due time, or the delay, in milliseconds
+-- ITEM[4]  'replace', or 'keep' to leave a known message of the same id as it is
+-- ITEM[5]  the name of the field of its entry
+-- ITEM[6]  the value of that field
+--
+-- Returns {the time in milliseconds, then for each message 'new <due>', 'replaced <due>', 'kept <due>',
+-- 'full' where the topic keeps as many messages for later as its backlog limit, or 'no-topic'}.
+local wrong = check_types({'zset', 'hash', 'hash'})
+if wrong then
+  return wrong
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local settings = redis.call('HMGET', KEYS[3], 'topic', 'backlogLimit')
+local limit = tonumber(settings[2] or '') or math.huge
+local count = redis.call('ZCARD', KEYS[1])
+local result = {string.format('%.0f', now)}
+for at = 1, #ARGV, 6 do
+  local id = ARGV[at]
+  if not settings[1] then
+    result[#result + 1] = 'no-topic'
+  elseif count >= limit and not redis.call('ZSCORE', KEYS[1], id) then
+    result[#result + 1] = 'full'
+  else
+    local due = tonumber(ARGV[at + 2]) + (ARGV[at + 1] == 'after' and now or 0)
+    local when, what = schedule(KEYS[1], KEYS[2], id, due, ARGV[at + 3] == 'keep',
+      ARGV[at + 4] .. ' ' .. ARGV[at + 5])
+    if what == 'new' then
+      count = count + 1
+    end
+    result[#result + 1] = what .. ' ' .. when
+  end
+end
+return result

@@ -1,0 +1,16 @@
+-- Changes when a message for later is due.
+--
+-- KEYS[1]  the topic's messages for later by due time, a sorted set or absent
+-- ARGV[1]  the message's id
+-- ARGV[2]  'at' or 'after'
+-- ARGV[3]  the due time, or the delay, in milliseconds
+--
+-- Returns {the time in milliseconds, the new due time}, or an empty list when it is not scheduled.
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  return {}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local due = string.format('%.0f', tonumber(ARGV[3]) + (ARGV[2] == 'after' and now or 0))
+redis.call('ZADD', KEYS[1], due, ARGV[1])
+return {string.format('%.0f', now), due}

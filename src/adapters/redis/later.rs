@@ -1,0 +1,308 @@
+//! Messages for later: a sorted set by due time and a hash of bodies, beside the topic's log.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{RedisError, Value};
+
+use super::adapter::RedisAdapter;
+use super::batch::batches;
+use super::resp::reply;
+use super::schedule::{PAGE_BYTES, time};
+use super::scripts;
+use crate::domain::{BoxFuture, Error, ScheduleId, Timestamp, When, whole_millis};
+use crate::store::{
+    Fields, Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
+};
+
+impl RedisAdapter {
+    async fn put_later(
+        &self,
+        at: &Partition,
+        messages: &[NewLater],
+    ) -> Result<Vec<LaterPut>, Error> {
+        let mut done = Vec::with_capacity(messages.len());
+        for batch in batches(messages, |message| message.value.len()) {
+            let mut call = scripts::later_put()
+                .key(self.keys.later(at))
+                .key(self.keys.later_body(at))
+                .key(self.keys.meta(at));
+            for message in batch {
+                let (word, millis) = due_words(message.due);
+                call.push(message.id.as_str());
+                call.push(word);
+                call.push(millis);
+                call.push(keep_word(message));
+                call.push(message.name);
+                call.push(&message.value[..]);
+            }
+            let read = |reply| puts(reply, batch.len());
+            let answered = self.net.call("schedule", &call, read).await;
+            done.extend(answered.map_err(|e| e.on(at.to_string()))?);
+        }
+        Ok(done)
+    }
+
+    async fn list_later(
+        &self,
+        at: &Partition,
+        after: Option<(Timestamp, &ScheduleId)>,
+        max: usize,
+    ) -> Result<LaterPage, Error> {
+        let (due, place) = match after {
+            Some((due, id)) => (due.as_millis().to_string(), id.as_str()),
+            None => (String::new(), ""),
+        };
+        let call = scripts::retry_list()
+            .key(self.keys.later(at))
+            .key(self.keys.later_body(at))
+            .arg(due)
+            .arg(place)
+            .arg(max.min(MAX_BATCH))
+            .arg(PAGE_BYTES);
+        let read = |reply| {
+            let mut reply = reply::array(reply)?.into_iter();
+            let now = reply.next().ok_or_else(|| reply::unexpected("no time"))?;
+            Ok(LaterPage {
+                now: time(&now)?,
+                entries: reply.map(entry).collect::<Result<_, RedisError>>()?,
+            })
+        };
+        let page = self.net.call("list messages for later", &call, read).await;
+        page.map_err(|e| e.on(at.to_string()))
+    }
+
+    async fn cancel_later(&self, at: &Partition, ids: &[ScheduleId]) -> Result<Vec<bool>, Error> {
+        let mut done = Vec::with_capacity(ids.len());
+        for batch in ids.chunks(MAX_BATCH) {
+            let mut call = scripts::later_cancel()
+                .key(self.keys.later(at))
+                .key(self.keys.later_body(at));
+            batch.iter().for_each(|id| call.push(id.as_str()));
+            let flags = self.net.call("cancel", &call, reply::flags).await;
+            done.extend(flags.map_err(|e| e.on(at.to_string()))?);
+        }
+        Ok(done)
+    }
+
+    async fn reschedule_later(
+        &self,
+        at: &Partition,
+        id: &ScheduleId,
+        due: When,
+    ) -> Result<Option<(Timestamp, Duration)>, Error> {
+        let (word, millis) = due_words(due);
+        let call = scripts::later_reschedule()
+            .key(self.keys.later(at))
+            .arg(id.as_str())
+            .arg(word)
+            .arg(millis);
+        let read = |reply| {
+            let texts: Vec<String> = reply::typed(reply)?;
+            match &texts[..] {
+                [] => Ok(None),
+                [now, due] => {
+                    let due_at = time_of(due)?;
+                    Ok(Some((due_at, until(due_at, time_of(now)?))))
+                }
+                _ => Err(reply::unexpected("later_reschedule.lua")),
+            }
+        };
+        let done = self.net.call("reschedule", &call, read).await;
+        done.map_err(|e| e.on(format!("{at}/{id}")))
+    }
+
+    async fn promote_later(&self, at: &Partition, max: usize) -> Result<Promoted, Error> {
+        let call = scripts::later_promote()
+            .key(self.keys.later(at))
+            .key(self.keys.later_body(at))
+            .key(self.keys.log(at))
+            .arg(max.min(MAX_BATCH));
+        let answer = self.net.call("promote", &call, reply::typed).await;
+        let (published, next, missing): (u64, i64, u64) =
+            answer.map_err(|e| e.on(at.to_string()))?;
+        Ok(Promoted {
+            moved: 0,
+            published,
+            next: u64::try_from(next).ok().map(Duration::from_millis),
+            missing,
+        })
+    }
+}
+
+/// A due time as two arguments of the scripts.
+pub(super) fn due_words(due: When) -> (&'static str, u64) {
+    match due {
+        When::At(_) => ("at", due.millis(0)),
+        When::After(delay) => ("after", whole_millis(delay)),
+    }
+}
+
+/// Whether a message replaces a known one, as an argument of the scripts.
+pub(super) fn keep_word(message: &NewLater) -> &'static str {
+    if message.keeps { "keep" } else { "replace" }
+}
+
+fn until(due: Timestamp, now: Timestamp) -> Duration {
+    let millis = due.as_millis().saturating_sub(now.as_millis());
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// A time in milliseconds, as a script or a score writes it.
+fn time_of(text: &str) -> Result<Timestamp, RedisError> {
+    let millis: f64 = text
+        .parse()
+        .map_err(|_| reply::unexpected("a time that is not a number"))?;
+    Ok(Timestamp::from_millis(millis as i64).unwrap_or(Timestamp::MAX))
+}
+
+fn puts(reply: Value, count: usize) -> Result<Vec<LaterPut>, RedisError> {
+    let unexpected = || reply::unexpected("later_put.lua");
+    let texts: Vec<String> = reply::typed(reply)?;
+    let [now, lines @ ..] = &texts[..] else {
+        return Err(unexpected());
+    };
+    if lines.len() != count {
+        return Err(unexpected());
+    }
+    let now = time_of(now)?;
+    let read = |line: &String| {
+        let (what, due) = line.split_once(' ').unwrap_or((line, ""));
+        Ok(match what {
+            "full" => LaterPut::Full,
+            "no-topic" => LaterPut::NoTopic,
+            "kept" => {
+                let due = time_of(due)?;
+                let due_in = until(due, now);
+                LaterPut::Kept { due, due_in }
+            }
+            "new" | "replaced" => {
+                let due = time_of(due)?;
+                LaterPut::Scheduled {
+                    due,
+                    due_in: until(due, now),
+                    replaced: what == "replaced",
+                }
+            }
+            _ => return Err(unexpected()),
+        })
+    };
+    lines.iter().map(read).collect()
+}
+
+/// The field of an entry in the log, from the body that `later_put.lua` stored.
+fn fields(body: &Bytes) -> Fields {
+    let space = body.iter().position(|byte| *byte == b' ');
+    let pair = space.map(|at| (body.slice(..at), body.slice(at + 1..)));
+    pair.into_iter().collect()
+}
+
+fn entry(row: Value) -> Result<LaterEntry, RedisError> {
+    let unexpected = || reply::unexpected("retry_list.lua");
+    let mut parts = reply::array(row)?.into_iter();
+    let (Some(id), Some(due), Some(body)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(unexpected());
+    };
+    Ok(LaterEntry {
+        id: ScheduleId::new(reply::text(id)?).map_err(|_| unexpected())?,
+        due: time_of(&reply::text(due)?)?,
+        fields: fields(&reply::bytes(body)?),
+    })
+}
+
+impl Later for RedisAdapter {
+    fn put<'a>(
+        &'a self,
+        at: &'a Partition,
+        messages: &'a [NewLater],
+    ) -> BoxFuture<'a, Result<Vec<LaterPut>, Error>> {
+        Box::pin(self.put_later(at, messages))
+    }
+
+    fn list<'a>(
+        &'a self,
+        at: &'a Partition,
+        after: Option<(Timestamp, &'a ScheduleId)>,
+        max: usize,
+    ) -> BoxFuture<'a, Result<LaterPage, Error>> {
+        Box::pin(self.list_later(at, after, max))
+    }
+
+    fn cancel<'a>(
+        &'a self,
+        at: &'a Partition,
+        ids: &'a [ScheduleId],
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        Box::pin(self.cancel_later(at, ids))
+    }
+
+    fn reschedule<'a>(
+        &'a self,
+        at: &'a Partition,
+        id: &'a ScheduleId,
+        due: When,
+    ) -> BoxFuture<'a, Result<Option<(Timestamp, Duration)>, Error>> {
+        Box::pin(self.reschedule_later(at, id, due))
+    }
+
+    fn promote<'a>(
+        &'a self,
+        at: &'a Partition,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Promoted, Error>> {
+        Box::pin(self.promote_later(at, max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_a_reply_is_an_answer() {
+        let reply = |lines: &[&str]| {
+            let bulk = |line: &&str| Value::BulkString(line.as_bytes().to_vec());
+            Value::Array(lines.iter().map(bulk).collect())
+        };
+        let time = |millis| Timestamp::from_millis(millis).unwrap();
+        let lines = [
+            "1000",
+            "new 1500",
+            "replaced 900",
+            "kept 1.2e3",
+            "full",
+            "no-topic",
+        ];
+        let scheduled = |due, due_in, replaced| LaterPut::Scheduled {
+            due: time(due),
+            due_in: Duration::from_millis(due_in),
+            replaced,
+        };
+        assert_eq!(
+            puts(reply(&lines), 5).unwrap(),
+            [
+                scheduled(1500, 500, false),
+                scheduled(900, 0, true),
+                LaterPut::Kept {
+                    due: time(1200),
+                    due_in: Duration::from_millis(200),
+                },
+                LaterPut::Full,
+                LaterPut::NoTopic,
+            ]
+        );
+        assert!(puts(reply(&lines), 4).is_err(), "another number of lines");
+        assert!(puts(reply(&["1", "perhaps"]), 1).is_err());
+    }
+
+    #[test]
+    fn a_body_is_one_field() {
+        let body = Bytes::from_static(b"json {\"a\": 1}");
+        let field = (
+            Bytes::from_static(b"json"),
+            Bytes::from_static(b"{\"a\": 1}"),
+        );
+        assert_eq!(fields(&body), [field]);
+        assert_eq!(fields(&Bytes::new()), []);
+    }
+}

@@ -1,0 +1,106 @@
+//! Messages for later: a topic keeps them beside its log until they are due.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::schedule::Promoted;
+use super::source::Partition;
+use crate::domain::{ScheduleId, Timestamp, When};
+use crate::wire::Fields;
+
+/// A message on its way to the messages for later of a partition.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NewLater {
+    /// Its id within the partition.
+    pub id: ScheduleId,
+    /// When it is due.
+    pub due: When,
+    /// Whether a scheduled message with the same id stays as it is.
+    pub keeps: bool,
+    /// The name of its field in the log: the codec.
+    pub name: &'static str,
+    /// The encoded envelope.
+    pub value: Bytes,
+}
+
+/// What [`Later::put`] did with a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum LaterPut {
+    /// It is scheduled.
+    Scheduled {
+        /// When it is due.
+        due: Timestamp,
+        /// How long until then; zero when it is due already.
+        due_in: Duration,
+        /// Whether it replaced a message with the same id.
+        replaced: bool,
+    },
+    /// A message with the same id stays as it was.
+    Kept {
+        /// When that message is due.
+        due: Timestamp,
+        /// How long until then; zero when it is due already.
+        due_in: Duration,
+    },
+    /// The partition keeps as many messages for later as its topic's backlog limit allows.
+    Full,
+    /// The topic does not exist.
+    NoTopic,
+}
+
+/// A message for later.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LaterEntry {
+    /// Its id.
+    pub id: ScheduleId,
+    /// When it is due, by the store's clock.
+    pub due: Timestamp,
+    /// The fields that its entry in the log will have; none where something other than Redstart
+    /// removed them.
+    pub fields: Fields,
+}
+
+/// A page of messages for later, from [`Later::list`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LaterPage {
+    /// The store's time at this moment.
+    pub now: Timestamp,
+    /// Earliest first, and by id where due times are equal.
+    pub entries: Vec<LaterEntry>,
+}
+
+role! {
+    /// Messages for later: a topic keeps them beside its log until they are due.
+    pub trait Later (later, LaterOp, LaterAnswer, LaterCalls) {
+        /// Schedules messages, each in one atomic step. A message replaces a scheduled one with the
+        /// same id, or leaves it as it is. A new id is refused where the partition keeps as many
+        /// messages for later as the backlog limit of its topic. A time in the past is accepted:
+        /// the message is due at once.
+        ///
+        /// After an error some messages may be scheduled; a repeated call replaces them.
+        fn put as Put(at: &'a Partition, messages: &'a [NewLater]) -> Vec<LaterPut>;
+
+        /// Messages for later after a position in their order, earliest first. Up to `max` of them,
+        /// fewer where they are heavy, none only at the end.
+        fn list as List(
+            at: &'a Partition, after: Option<(Timestamp, &'a ScheduleId)>, max: usize,
+        ) -> LaterPage;
+
+        /// Removes these messages for good. For each, whether it was scheduled.
+        fn cancel as Cancel(at: &'a Partition, ids: &'a [ScheduleId]) -> Vec<bool>;
+
+        /// Changes when a scheduled message is due. Returns the new time and how long until then;
+        /// `None` where no message with the id is scheduled.
+        fn reschedule as Reschedule(
+            at: &'a Partition, id: &'a ScheduleId, due: When,
+        ) -> Option<(Timestamp, Duration)>;
+
+        /// Appends up to `max` due messages to the log and removes them here, earliest first, each
+        /// exactly once among concurrent calls. The backlog limit does not apply.
+        /// [`Schedule::promote`](crate::store::Schedule::promote) does the same for the group's
+        /// topic.
+        fn promote as Promote(at: &'a Partition, max: usize) -> Promoted;
+    }
+}

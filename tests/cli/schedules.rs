@@ -1,0 +1,102 @@
+//! `publish --at`, `--after` and `--id`, and `schedules`.
+
+use serde_json::{Value, json};
+
+use crate::run::{publish, run};
+use crate::support::Server;
+
+fn listed(url: &str) -> Vec<Value> {
+    let lines = run(Some(url), &["schedules", "list", "orders", "--json"]);
+    let lines = lines.ok().out;
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_message_for_later_is_scheduled_listed_changed_and_cancelled() {
+    let server = Server::start();
+    let url = server.url();
+    let later =
+        |rest: &[&str], lines: &str| publish(&url, &[&["--type", "t"], rest].concat(), lines);
+    let ran = later(&["--after", "1d", "--id", "order-7", "--json"], "1\n").ok();
+    assert_eq!(
+        ran.json(),
+        json!({"published": 0, "scheduled": 1, "duplicates": 0, "failed": 0, "unknown": 0})
+    );
+    let ran = later(&["--at", "2099-05-01T08:00:00Z"], "2\n3\n").ok();
+    assert_eq!(ran.out, "2 scheduled for orders\n");
+    // The id replaces the message that waits.
+    later(&["--after", "2d", "--id", "order-7"], "4\n").ok();
+    let all = listed(&url);
+    assert_eq!(all.len(), 3);
+    assert_eq!(
+        (&all[0]["id"], &all[0]["envelope"]["payload"]),
+        (&json!("order-7"), &json!(4))
+    );
+    assert!(all[0]["dueInMs"].as_u64().unwrap() > 86_400_000);
+    assert_eq!(all[2]["due"], "2099-05-01T08:00:00.000Z");
+    let topics = run(Some(&url), &["topics", "--json"]).ok().json();
+    assert_eq!(
+        (&topics[0]["later"], &topics[0]["entries"]),
+        (&json!(3), &json!(0))
+    );
+    let shown = run(Some(&url), &["schedules", "list", "orders", "--max", "1"]).ok();
+    assert!(
+        shown.out.starts_with("id ") && shown.out.contains("order-7"),
+        "{shown:?}"
+    );
+    assert!(shown.err.contains("more than 1"), "{shown:?}");
+
+    let move_to = |rest: &[&str]| {
+        let args = [&["schedules", "reschedule", "orders"], rest].concat();
+        run(Some(&url), &args)
+    };
+    let moved = move_to(&["order-7", "--at", "2100-01-01T00:00:00Z", "--json"]).ok();
+    assert_eq!(
+        moved.json(),
+        json!({"id": "order-7", "due": "2100-01-01T00:00:00.000Z"})
+    );
+    let missing = move_to(&["order-8", "--after", "1h"]).failed(1);
+    assert!(
+        missing.err.contains("no message for later has this id"),
+        "{missing:?}"
+    );
+    move_to(&["order-7"]).failed(2);
+
+    let cancel = [
+        "schedules",
+        "cancel",
+        "orders",
+        "order-7",
+        "order-8",
+        "--json",
+    ];
+    let ran = run(Some(&url), &cancel).failed(1);
+    assert_eq!(ran.json(), json!({"cancelled": 1, "missing": 1}));
+    assert_eq!(listed(&url).len(), 2);
+}
+
+#[test]
+fn bad_schedules_are_refused_by_their_rule() {
+    let server = Server::start();
+    let url = server.url();
+    let later =
+        |rest: &[&str], lines: &str| publish(&url, &[&["--type", "t"], rest].concat(), lines);
+    later(&["--after", "1d", "--at", "2099-05-01T08:00:00Z"], "1\n").failed(2);
+    later(&["--after", "soon"], "1\n").failed(2);
+    later(&["--id", "a"], "1\n").failed(2);
+    let ran = later(&["--after", "1d", "--id", "a", "--json"], "1\n2\n").failed(1);
+    assert_eq!(
+        ran.json(),
+        json!({"published": 0, "scheduled": 1, "duplicates": 0, "failed": 1, "unknown": 0})
+    );
+    assert!(
+        ran.err.contains("line 2: ") && ran.err.contains("--id names one message"),
+        "{ran:?}"
+    );
+    let ran = later(&["--after", "200y"], "1\n");
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    run(Some(&url), &["schedules", "list", "ordres"]).failed(1);
+}
