@@ -15,6 +15,10 @@
 -- ARGV[2]  the consumer
 -- ARGV[3]  'held' where the consumer must hold each delivery; 'only-copy' where nobody else may,
 --          because the consumer has the only copy of the messages
+-- ARGV[4]  the smallest id of the log's deliveries, or ''
+-- ARGV[5]  the greatest
+-- ARGV[6]  the smallest id of the redelivery stream's deliveries, or ''
+-- ARGV[7]  the greatest
 -- then for each delivery:
 -- ITEM[1]  'log' or 'redo', the stream of the entry
 -- ITEM[2]  the entry's id
@@ -33,35 +37,12 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local group, consumer = ARGV[1], ARGV[2]
 local streams = {log = KEYS[1], redo = KEYS[2]}
 
--- Finds who holds the ids of a stream. For many ids one XPENDING over their range finds most of those
--- that the consumer holds. The others are looked up one by one, so the result does not depend on that
--- shortcut.
-local function holders(key, ids)
-  local found = {}
-  if #ids >= 32 then
-    local rows = redis.pcall('XPENDING', key, group, ids[1], ids[#ids], 2 * #ids, consumer)
-    for _, row in ipairs(rows) do
-      found[row[1]] = 1
-    end
-  end
-  for _, id in ipairs(ids) do
-    if not found[id] then
-      local holder, failed = holder_of(key, group, consumer, id)
-      if not holder then
-        return nil, failed
-      end
-      found[id] = holder
-    end
-  end
-  return found
-end
-
 local only_copy = ARGV[3] == 'only-copy'
 if not only_copy and ARGV[3] ~= 'held' then
   return redis.error_reply('ERR unknown holder ' .. ARGV[3])
 end
 local ids, held_by = {log = {}, redo = {}}, {}
-for at = 4, #ARGV, 5 do
+for at = 8, #ARGV, 5 do
   local lane, ending = ids[ARGV[at]], ARGV[at + 2]
   if not lane or ending ~= 'reschedule' and ending ~= 'dead-letter' then
     return redis.error_reply('ERR unknown stream or ending ' .. ARGV[at] .. ' ' .. ending)
@@ -69,7 +50,8 @@ for at = 4, #ARGV, 5 do
   lane[#lane + 1] = ARGV[at + 1]
 end
 for lane, key in pairs(streams) do
-  local found, failed = holders(key, ids[lane])
+  local range = lane == 'log' and 4 or 6
+  local found, failed = holders_of(key, group, consumer, ids[lane], ARGV[range], ARGV[range + 1])
   if not found then
     return failed
   end
@@ -79,7 +61,7 @@ end
 -- One command writes the records of many deliveries: a call from a script costs more than most commands.
 local bodies, dues, dead_bodies, acks = {}, {}, {}, {log = {}, redo = {}}
 local done = {}
-for at = 4, #ARGV, 5 do
+for at = 8, #ARGV, 5 do
   local lane, id = ARGV[at], ARGV[at + 1]
   local holder = held_by[lane][id]
   if holder ~= 1 and not (only_copy and holder == -1) then

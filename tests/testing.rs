@@ -422,5 +422,5 @@ async fn a_message_reclaimed_during_a_shutdown_is_released() {
         .await;
     let again = again.unwrap().taken;
     assert_eq!(again.len(), 3, "claimable at once");
-    assert!(again.iter().all(|one| one.begun == 0), "uncounted");
+    assert!(again.iter().all(|one| one.attempts.begun == 0), "uncounted");
 }

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::store::Attempts;
+
 /// The state of one delivery's lease. The in-flight table, the worker and the handler share it.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
     /// Tells this hand-out of the entry from every other one in this process.
     token: u64,
-    /// How many attempts at the entry were begun before this hand-out.
-    before: u32,
-    /// Another hand-out came before this one.
+    /// The attempts at the entry before this one.
+    before: Attempts,
+    /// Another hand-out of the entry, or another attempt at it, came before.
     taken_over: bool,
     /// A time before the store began the lease.
     since: Option<Instant>,
@@ -38,17 +40,23 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn new(token: u64, before: u32, taken_over: bool, since: Instant) -> Self {
+    pub(crate) fn new(
+        token: u64,
+        before: impl Into<Attempts>,
+        taken_over: bool,
+        since: Instant,
+    ) -> Self {
         Self {
             token,
-            before,
+            before: before.into(),
             taken_over,
             since: Some(since),
             ..Self::default()
         }
     }
 
-    pub(crate) fn before(&self) -> u32 {
+    /// The attempts at the entry before this one.
+    pub(crate) fn before(&self) -> Attempts {
         self.before
     }
 
@@ -73,6 +81,10 @@ impl Lease {
 
     pub(crate) fn mark(&self) {
         self.marked.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked.load(Ordering::Acquire)
     }
 
     /// Whether the next claim of the entry counts this hand-out as a begun attempt.

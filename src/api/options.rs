@@ -16,6 +16,7 @@ pub struct SubscribeOptions {
     pub(crate) batch: (usize, Duration),
     pub(crate) lease: Duration,
     pub(crate) retry: RetryPolicy,
+    pub(crate) hold_back: Duration,
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) handler: Option<String>,
     pub(crate) undecodable_retry: bool,
@@ -33,6 +34,7 @@ impl Default for SubscribeOptions {
             batch: (100, Duration::from_millis(100)),
             lease: Duration::from_secs(30),
             retry: RetryPolicy::default(),
+            hold_back: Duration::from_secs(3),
             handler_timeout: Some(Duration::from_secs(30 * 60)),
             handler: None,
             undecodable_retry: false,
@@ -109,6 +111,23 @@ impl SubscribeOptions {
     /// Sets the retry policy; by default [`RetryPolicy::default`].
     pub fn with_retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
+        self
+    }
+
+    /// Sets up to which delay a failed message waits in this process, at most one minute; by default
+    /// 3 seconds. Zero sends every retry through the store.
+    ///
+    /// Such a message stays in flight: the subscription notes the failure in the store, extends the
+    /// lease, and runs the handler again when the delay has passed. That costs the server about half
+    /// as much as a retry that the store schedules. In return another process cannot take the
+    /// retry, and the topic keeps the entry as long as for a slow handler. A shutdown gives the
+    /// message back to the group with the rest of its delay. If the process dies, another one
+    /// continues when the lease has expired; it knows the number of attempts and not their errors.
+    ///
+    /// At most 1,024 messages and 8 MiB of a subscription wait so. Beyond that, and for longer delays,
+    /// snoozes and messages that this version does not understand, the store schedules the retry.
+    pub fn with_hold_back(mut self, longest: Duration) -> Self {
+        self.hold_back = longest;
         self
     }
 
@@ -195,6 +214,9 @@ impl SubscribeOptions {
         if !lease.contains(&self.lease) {
             return bad("the lease must be 100 milliseconds to one day");
         }
+        if self.hold_back > Duration::from_secs(60) {
+            return bad("messages may be held back for at most one minute");
+        }
         let limit = self.handler_timeout;
         if limit.is_some_and(|limit| limit < Duration::from_millis(1)) {
             return bad("the timeout of a handler must be at least 1 millisecond");
@@ -240,6 +262,10 @@ mod tests {
             (
                 SubscribeOptions::new().with_handler_timeout(Duration::ZERO),
                 "timeout",
+            ),
+            (
+                SubscribeOptions::new().with_hold_back(Duration::from_secs(61)),
+                "held back",
             ),
             (
                 SubscribeOptions::new()

@@ -33,6 +33,9 @@ pub struct SubscriptionConfig {
     /// [`with_handler_timeout`](SubscribeOptions::with_handler_timeout).
     #[serde(deserialize_with = "time")]
     pub handler_timeout: Option<Duration>,
+    /// [`with_hold_back`](SubscribeOptions::with_hold_back).
+    #[serde(deserialize_with = "time")]
+    pub hold_back: Option<Duration>,
     /// [`RetryPolicy::with_max_attempts`](crate::RetryPolicy::with_max_attempts) of the subscription;
     /// a route's own policy stays. serde refuses 0.
     #[serde(deserialize_with = "attempts")]
@@ -56,6 +59,12 @@ fn attempts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error>
     }
 }
 
+fn set_time(setting: &mut Option<Duration>, value: &str) -> Result<(), &'static str> {
+    let time = parse_duration(value).ok_or("must be a time such as 30s")?;
+    *setting = Some(time);
+    Ok(())
+}
+
 impl SubscriptionConfig {
     /// Sets what the name of a variable ends with. `None` for an unknown end.
     fn set(&mut self, end: &str, value: &str) -> Option<Result<(), &'static str>> {
@@ -76,17 +85,9 @@ impl SubscriptionConfig {
                     Ok(())
                 }
             },
-            "LEASE" | "HANDLER_TIMEOUT" => match parse_duration(value) {
-                None => Err("must be a time such as 30s"),
-                Some(time) if end == "LEASE" => {
-                    self.lease = Some(time);
-                    Ok(())
-                }
-                Some(time) => {
-                    self.handler_timeout = Some(time);
-                    Ok(())
-                }
-            },
+            "LEASE" => set_time(&mut self.lease, value),
+            "HANDLER_TIMEOUT" => set_time(&mut self.handler_timeout, value),
+            "HOLD_BACK" => set_time(&mut self.hold_back, value),
             _ => return None,
         };
         Some(set)
@@ -99,6 +100,7 @@ impl SubscriptionConfig {
             prefetch: self.prefetch.or(other.prefetch),
             lease: self.lease.or(other.lease),
             handler_timeout: self.handler_timeout.or(other.handler_timeout),
+            hold_back: self.hold_back.or(other.hold_back),
             max_attempts: self.max_attempts.or(other.max_attempts),
         }
     }
@@ -121,7 +123,7 @@ impl SubscriptionConfig {
                 })*
             };
         }
-        fill!(concurrency prefetch lease handler_timeout max_attempts);
+        fill!(concurrency prefetch lease handler_timeout hold_back max_attempts);
     }
 }
 
@@ -152,11 +154,12 @@ impl Overrides {
         variables: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, Error> {
         let mut read = Self::default();
-        const ENDS: [&str; 5] = [
+        const ENDS: [&str; 6] = [
             "CONCURRENCY",
             "PREFETCH",
             "LEASE",
             "HANDLER_TIMEOUT",
+            "HOLD_BACK",
             "MAX_ATTEMPTS",
         ];
         for (name, value) in variables.filter(|(_, value)| !value.is_empty()) {
@@ -231,12 +234,14 @@ impl Overrides {
             prefetch,
             lease,
             handler_timeout,
+            hold_back,
             max_attempts,
         } = merged;
         options.concurrency = concurrency.unwrap_or(options.concurrency);
         options.prefetch = prefetch.or(options.prefetch);
         options.lease = lease.unwrap_or(options.lease);
         options.handler_timeout = handler_timeout.or(options.handler_timeout);
+        options.hold_back = hold_back.unwrap_or(options.hold_back);
         if let Some(attempts) = max_attempts {
             options.retry = options.retry.with_max_attempts(attempts);
         }

@@ -114,7 +114,7 @@ impl ContainerBuilder {
     /// Operators choose the settings of subscriptions by `REDSTART_SUB_<SETTING>` for all, and by
     /// `REDSTART_SUB_<TOPIC>_<SETTING>` for those of a topic: its name in upper case, with `_` for every
     /// character that is not a letter or a digit. The settings are `CONCURRENCY`, `PREFETCH`, `LEASE`,
-    /// `HANDLER_TIMEOUT` and `MAX_ATTEMPTS`. They win over code and over
+    /// `HANDLER_TIMEOUT`, `HOLD_BACK` and `MAX_ATTEMPTS`. They win over code and over
     /// [`with_config`](Self::with_config), and subscribing logs each.
     ///
     /// # Errors

@@ -134,6 +134,11 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         "Deliveries that this consumer holds.",
     ),
     (
+        "redstart_held_back",
+        Unit::Count,
+        "Deliveries that have failed and wait in this process for their next attempt.",
+    ),
+    (
         "redstart_oldest_in_flight_seconds",
         Unit::Seconds,
         "Time since the oldest of them was handed out; 0 without one.",

@@ -65,8 +65,10 @@ impl RetryPolicy {
 
     /// Waits the same time after every failure.
     ///
-    /// With a delay of zero the message goes straight to the end of the group's redelivery stream,
-    /// which costs the server half as much as a scheduled retry.
+    /// A message with a short delay waits in its process, as
+    /// [`with_hold_back`](crate::SubscribeOptions::with_hold_back) says. With a delay of zero a message
+    /// that is not held back goes straight to the end of the group's redelivery stream, which costs
+    /// the server half as much as a scheduled retry.
     pub fn fixed(delay: Duration) -> Self {
         Self::with_delay(Delay::Fixed(delay))
     }

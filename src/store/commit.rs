@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::attempts::Attempts;
 use super::source::DeliveryId;
 use crate::domain::Error;
 use crate::wire::Record;
@@ -26,10 +27,10 @@ pub enum End {
     DeadLetter(Box<Record>),
     /// Is given back: [`claim_expired`](super::Deliveries::claim_expired) can take it at once.
     Release {
-        /// How many attempts at the entry count as begun from now on. `None` takes nothing back but
-        /// the member's own unmarked hand-out, and leaves a mark as it is. Giving back twice, as
-        /// after a lost answer, is the same as once.
-        begun: Option<u32>,
+        /// The attempts at the entry from now on. `None` takes nothing back but the member's own
+        /// unmarked hand-out, and leaves a mark as it is. Giving back twice, as after a lost answer,
+        /// is the same as once.
+        attempts: Option<Attempts>,
     },
 }
 
@@ -63,13 +64,14 @@ impl Commit {
     /// Gives a delivery back at which the member has begun no attempt.
     #[must_use]
     pub fn release(delivery: DeliveryId) -> Self {
-        Self::new(delivery, End::Release { begun: None })
+        Self::new(delivery, End::Release { attempts: None })
     }
 
-    /// Gives a delivery back, with the number of attempts that count as begun.
+    /// Gives a delivery back, with the attempts at it that count.
     #[must_use]
-    pub fn release_counted(delivery: DeliveryId, begun: u32) -> Self {
-        Self::new(delivery, End::Release { begun: Some(begun) })
+    pub fn release_counted(delivery: DeliveryId, attempts: impl Into<Attempts>) -> Self {
+        let attempts = Some(attempts.into());
+        Self::new(delivery, End::Release { attempts })
     }
 
     fn new(delivery: DeliveryId, end: End) -> Self {

@@ -242,6 +242,10 @@ impl Store for Decorated {
         self.inner.now()
     }
 
+    fn keeps_time(&self) -> bool {
+        self.inner.keeps_time()
+    }
+
     fn clock_set(&self) -> BoxFuture<'_, ()> {
         self.inner.clock_set()
     }

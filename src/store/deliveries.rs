@@ -4,13 +4,15 @@
 //! next of the same entry to the same member. The runtime's in-flight table does that by tokens of
 //! its own, so the port carries none.
 //!
-//! A store counts the attempts at an entry that were begun. A hand-out counts nothing. The runtime
-//! marks an attempt with [`Deliveries::begin`] where it needs an exact count, and leaves the first
-//! attempt at an entry unmarked, because a mark costs a call.
+//! A store counts the attempts at an entry that were begun, and those among them that are known to
+//! have failed. A hand-out counts nothing. The runtime marks an attempt with [`Deliveries::begin`]
+//! where it needs an exact count, and leaves the first attempt at an entry unmarked, because a mark
+//! costs a call. It also notes a failure with it when the next attempt runs from memory.
 
 use std::fmt;
 use std::time::Duration;
 
+use super::attempts::Attempts;
 use super::commit::{Commits, Replies};
 use super::source::{DeliveryId, Member};
 use crate::domain::{BoxFuture, EntryId, Error};
@@ -26,8 +28,8 @@ pub struct Fetched {
     pub receipt: DeliveryId,
     /// Its fields. Those of a redelivery were given to [`End::Reschedule`](super::End::Reschedule) or a redrive.
     pub fields: Fields,
-    /// How many attempts at the entry were begun before; 0 for an entry that no member was given.
-    pub begun: u32,
+    /// The attempts at the entry before; none for an entry that no member was given.
+    pub attempts: Attempts,
 }
 
 /// Who holds a delivery, as the store answers the member that asks about it.
@@ -45,13 +47,13 @@ pub enum Holder {
     Other,
 }
 
-/// An attempt that begins.
+/// An attempt that begins, or that has failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Begin {
     /// The delivery.
     pub delivery: DeliveryId,
-    /// How many attempts at the entry have begun with this one, at least 1.
-    pub attempts: u32,
+    /// The attempts at the entry from now on. At least one was begun.
+    pub attempts: Attempts,
 }
 
 /// How [`Deliveries::claim_expired`] counts an entry that was fetched and whose attempt was never
@@ -104,9 +106,9 @@ role! {
         /// every commit is unknown. Repeating the same call is safe in either case.
         fn commit as Commit(by: &'a Member, commits: &'a Commits) -> Replies;
 
-        /// Records that attempts begin, and restarts the leases. Answers who holds each delivery;
-        /// where the member does not, nothing is written. The count is absolute, so repeating the
-        /// call is safe.
+        /// Records the attempts at entries, because one begins or has failed, and restarts the
+        /// leases. Answers who holds each delivery; where the member does not, nothing is written.
+        /// The counts are absolute, so repeating the call is safe.
         fn begin as Begin(by: &'a Member, begins: &'a [Begin]) -> Vec<Holder>;
 
         /// Restarts the lease of deliveries. Answers who holds each.

@@ -18,6 +18,7 @@ mod role;
 pub mod decorate;
 
 mod bell;
+mod attempts;
 mod commit;
 mod dead_letters;
 mod deliveries;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 pub(crate) use crate::domain::check_key;
 pub use crate::wire::{Fields, Limits, Record, decode_entry, encode_entry};
 pub use bell::{Bell, Ring};
+pub use attempts::Attempts;
 pub use commit::{Commit, Commits, End, Fate, Replies};
 pub use dead_letters::{
     DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp, Disposition, Found, IdRange,
@@ -105,6 +107,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The time from which failure times are taken.
     fn now(&self) -> Timestamp;
+
+    /// Whether the adapter itself keeps the time by which delays go: that of [`now`](Self::now). By
+    /// default the time that really passes counts.
+    fn keeps_time(&self) -> bool {
+        false
+    }
 
     /// Completes when the clock has been set forward since the call. Where time only passes by
     /// itself, as it does by default, never.

@@ -21,6 +21,7 @@ use crate::store::{
 use crate::wire::Decoder;
 use crate::worker::effect_port::{EffectPort, EffectWrite};
 use crate::worker::fault::{Faults, Pressure};
+use crate::worker::hold_back::waiting::{HoldBack, Note};
 use crate::worker::intake::capacity::Capacity;
 use crate::worker::intake::gate::Gate;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
@@ -58,6 +59,7 @@ pub(crate) struct Core {
     pub(crate) acks: mpsc::Sender<HandOut>,
     pub(crate) writes: mpsc::Sender<Write>,
     pub(crate) effects: Arc<EffectPort>,
+    pub(crate) hold_back: Arc<HoldBack>,
     /// Ends reading.
     pub(crate) stop: CancellationToken,
     /// Ends the background jobs.
@@ -115,6 +117,7 @@ pub(crate) struct Settlements {
     pub(crate) acks: mpsc::Receiver<HandOut>,
     pub(crate) writes: mpsc::Receiver<Write>,
     pub(crate) effects: mpsc::Receiver<EffectWrite>,
+    pub(crate) notes: mpsc::Receiver<Note>,
 }
 
 impl Core {
@@ -155,6 +158,7 @@ impl Core {
         // Bounded: a worker whose settlement finds the channel full waits.
         let (acks, ack_queue) = mpsc::channel(2 * MAX_BATCH);
         let (writes, write_queue) = mpsc::channel(2 * MAX_BATCH);
+        let (hold_back, note_queue) = HoldBack::new(options.hold_back, Arc::clone(&store));
         let core = Self {
             work: work.clone(),
             handler_name: handler_name(&options, work, &member),
@@ -175,6 +179,7 @@ impl Core {
             acks,
             writes,
             effects,
+            hold_back: Arc::new(hold_back),
             stop: CancellationToken::new(),
             halt: CancellationToken::new(),
             only_copies_known: CancellationToken::new(),
@@ -193,6 +198,7 @@ impl Core {
             acks: ack_queue,
             writes: write_queue,
             effects: effect_queue,
+            notes: note_queue,
         };
         (core, settlements)
     }
@@ -268,19 +274,23 @@ impl Core {
     /// Returns how many were new. `taken_over` says that other hand-outs came before; `since` is a
     /// time before the store handed them out.
     pub(crate) fn accept(&self, fetched: Vec<Fetched>, taken_over: bool, since: Instant) -> usize {
-        let entries = fetched.iter().map(|one| (one.receipt, one.begun));
+        let entries = fetched.iter().map(|one| (one.receipt, one.attempts));
         let leases = self.in_flight.enter(entries, taken_over, since);
         let new = leases.iter().flatten().count();
         self.capacity.occupy(new);
         let queued = fetched.into_iter().zip(leases);
         let queued = queued.filter_map(|(fetched, lease)| {
             let lease = lease?;
-            Some(Queued { fetched, lease })
+            Some(Queued {
+                fetched,
+                lease,
+                again: None,
+            })
         });
         if taken_over {
             let alone_from = alone_from(self.options.retry.max_attempts());
             let (suspects, queued): (Vec<_>, Vec<_>) =
-                queued.partition(|one| one.lease.before() >= alone_from);
+                queued.partition(|one| one.lease.before().unexplained() >= alone_from);
             self.suspects.push(suspects.into_iter());
             self.queue.push(queued.into_iter());
         } else {
@@ -331,7 +341,7 @@ mod tests {
     use super::*;
     use crate::api::{IntoRouter, Message, Payload, RouteOptions, Router};
     use crate::domain::Outcome;
-    use crate::store::Holder;
+    use crate::store::{Attempts, Holder};
     use crate::worker::fixture::{Fixture, hand_out, member};
 
     #[test]
@@ -344,7 +354,7 @@ mod tests {
         let fixture = Fixture::new().await;
         let mut fetched = fixture.fetch(3).await;
         for (crashes, one) in (0..).zip(&mut fetched) {
-            one.begun = crashes;
+            one.attempts = Attempts::from(crashes);
         }
         let (core, _settlements) = fixture.core(SubscribeOptions::new());
         hand_out(&core, &fetched, true);
@@ -355,7 +365,7 @@ mod tests {
         let crashes = |queued: &[Queued]| {
             queued
                 .iter()
-                .map(|one| one.lease.before())
+                .map(|one| one.lease.before().begun)
                 .collect::<Vec<_>>()
         };
         assert_eq!(
@@ -374,7 +384,7 @@ mod tests {
         core.in_flight.enter([(id, 1)].into_iter(), true, now);
         let begins = [crate::store::Begin {
             delivery: id,
-            attempts: 2,
+            attempts: 2.into(),
         }];
         let begun = fixture
             .store

@@ -47,6 +47,7 @@ pub(crate) struct Faults {
     pub(crate) settling: Fault,
     pub(crate) acknowledging: Fault,
     pub(crate) marking: Fault,
+    pub(crate) noting: Fault,
     pub(crate) committing: Fault,
     /// The tasks that died.
     pub(crate) watch: Watch,
@@ -66,6 +67,7 @@ impl Faults {
             ("settling", &self.settling),
             ("acknowledging", &self.acknowledging),
             ("marking attempts", &self.marking),
+            ("noting failures", &self.noting),
             ("committing effects", &self.committing),
         ];
         let failing: Vec<String> = parts

@@ -193,7 +193,7 @@ impl Fixture {
         let (deliveries, other) = (self.store.deliveries(), other());
         let reclaimed = deliveries.claim_expired(&other, lease, Unmarked::Begun, cursor, 100);
         let taken = reclaimed.await.unwrap().taken.into_iter();
-        taken.map(|one| (one.receipt, one.begun)).collect()
+        taken.map(|one| (one.receipt, one.attempts.begun)).collect()
     }
 
     /// What the store assigns to the subscription's consumer.

@@ -2,6 +2,7 @@
 //!
 //! - `intake/` reads deliveries, reclaims expired ones, and queues them within the capacity.
 //! - `handle/` is the pipeline of one delivery: decode → count → call → decide → commit.
+//! - `hold_back/` keeps failed deliveries that are tried again soon.
 //! - `settle` writes to the store, in batches, how deliveries ended.
 //! - `services/` holds the background jobs: lease keeper, promoter, janitor, dead-letter janitor,
 //!   gauges.
@@ -14,6 +15,7 @@ mod fault;
 #[cfg(test)]
 mod fixture;
 mod handle;
+mod hold_back;
 mod intake;
 mod meters;
 mod scope;

@@ -22,9 +22,9 @@ use crate::worker::meters::Meters;
 
 /// The least time between two small writes: a call of the script costs as much as ten more
 /// settlements in it, and more on a busy server.
-const BETWEEN_WRITES: Duration = Duration::from_millis(5);
+pub(crate) const BETWEEN_WRITES: Duration = Duration::from_millis(5);
 /// A write with fewer settlements is small.
-const SMALL_WRITE: usize = 64;
+pub(crate) const SMALL_WRITE: usize = 64;
 /// What the span of settlements is called that end in different ways.
 const MIXED: &str = "settle";
 

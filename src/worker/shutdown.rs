@@ -47,6 +47,11 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
             }
         }
     }
+    // The noter gives held-back messages back. Where it cannot, the release below does.
+    let until = limit.min(Instant::now() + NOTICE);
+    while core.hold_back.messages() > 0 && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     // Includes the handlers that returned after the cancellation and gave their delivery back.
     let cancelled = core.in_flight.begun();
 

@@ -17,6 +17,8 @@ use crate::worker::core::{Core, SettledCount, Settlements};
 use crate::worker::fault::Fault;
 use crate::worker::handle::batch::{self, Batches};
 use crate::worker::handle::{pipeline, suspects};
+use crate::worker::hold_back::note::{self, Notes};
+use crate::worker::hold_back::timer;
 use crate::worker::intake::{fetch, reclaim};
 use crate::worker::services::dead_letter_janitor::DeadLetterJanitor;
 use crate::worker::services::gauges::Gauges;
@@ -160,6 +162,18 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
     });
     tasks.settlers.spawn(writing);
 
+    let (noter, notes) = (settler(&core.faults.noting), Notes::new(settlements.notes));
+    let noting_for = Arc::clone(core);
+    let noting = watch.supervise("the noter of failures", move |_| {
+        note::run(Arc::clone(&noting_for), noter.clone(), Arc::clone(&notes))
+    });
+    tasks.settlers.spawn(noting);
+    let (waiting, halt) = (Arc::clone(core), core.halt.clone());
+    let timing = watch.supervise("the timer of retries", move |_| {
+        timer::run(Arc::clone(&waiting), halt.clone())
+    });
+    tasks.services.spawn(timing);
+
     let (keeper, halt) = (Arc::clone(&core.lease_keeper), core.halt.clone());
     let keeping = watch.supervise("the lease keeper", move |_| {
         Arc::clone(&keeper).run(halt.clone())
@@ -194,6 +208,7 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         Gauges {
             meters: Arc::clone(&core.meters),
             in_flight: Arc::clone(&core.in_flight),
+            hold_back: Arc::clone(&core.hold_back),
             busy: Arc::clone(&core.busy),
             slots: core.options.concurrency,
             stir: Arc::clone(&core.stir),

@@ -63,11 +63,21 @@ async fn handle_all(
     messages: u64,
     failures: u32,
 ) -> Subscription {
+    let options = SubscribeOptions::new();
+    handle_all_with(options, container, topic, messages, failures).await
+}
+
+/// The same, with further settings.
+async fn handle_all_with(
+    options: SubscribeOptions,
+    container: &Container,
+    topic: &Topic,
+    messages: u64,
+    failures: u32,
+) -> Subscription {
     let handled = Arc::new(AtomicU64::new(0));
     let done = Arc::clone(&handled);
-    let options = SubscribeOptions::new()
-        .with_concurrency(16)
-        .with_prefetch(1000);
+    let options = options.with_concurrency(16).with_prefetch(1000);
     let handler = move |_: Payload<String>, delivery: Delivery| {
         std::future::ready(if delivery.attempt() <= failures {
             Outcome::retry_after(Duration::from_millis(1), "again")

@@ -1,10 +1,13 @@
 //! The cost of publishing, consuming and failing per message.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redstart::SubscribeOptions;
 
 use crate::proxy::through_proxy;
 use crate::support::{Server, container, finish, topic};
-use crate::{ALONE, MESSAGES, allocations, assert_each, handle_all, publish};
+use crate::{ALONE, MESSAGES, allocations, assert_each, handle_all, handle_all_with, publish};
 
 #[tokio::test]
 async fn a_published_message_is_one_command() {
@@ -68,13 +71,36 @@ fn done(server: &Server) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test]
-async fn one_failure_costs_little_more_than_one_publish() {
+async fn a_message_that_fails_once_is_seldom_moved() {
     let _alone = ALONE.lock().await;
     let server = Server::start();
     let (container, orders) = (container(&server).await, topic("orders"));
     publish(&container, &orders, MESSAGES).await;
     let before = done(&server);
     let subscription = handle_all(&container, &orders, MESSAGES, 1).await;
+    let _ = subscription.unsubscribe(crate::support::PATIENCE).await;
+    let after = done(&server);
+    let spent = |name: &str| {
+        let count = |all: &BTreeMap<String, u64>| all.get(name).copied().unwrap_or(0);
+        count(&after) - count(&before)
+    };
+    // More messages fail at once here than a subscription keeps.
+    assert_each("moved", spent("xadd"), 0.5);
+    for name in ["xclaim", "evalsha", "xpending"] {
+        assert_each(name, spent(name), 0.2);
+    }
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn one_failure_costs_little_more_than_one_publish() {
+    let _alone = ALONE.lock().await;
+    let server = Server::start();
+    let (container, orders) = (container(&server).await, topic("orders"));
+    publish(&container, &orders, MESSAGES).await;
+    let before = done(&server);
+    let options = SubscribeOptions::new().with_hold_back(Duration::ZERO);
+    let subscription = handle_all_with(options, &container, &orders, MESSAGES, 1).await;
     let _ = subscription.unsubscribe(crate::support::PATIENCE).await;
     let after = done(&server);
     let spent = |name: &str| {

@@ -47,7 +47,7 @@ fn cases() -> Vec<Case> {
     cases! {
         "append_once.lua" on "lib/ids.lua": &[LOG, "{t}:ids", "{t}:ids:before"], &["9", "0123456789abcdef", "json", "{}"];
         "apply.lua" on "lib/ids.lua" and "lib/effects.lua": &["k"], &["1", "1000", "0"];
-        "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/ids.lua" and "lib/effects.lua": &[LOG, REDO, "k"], &["1", "1000", "g", "me", "1-1", "1-1", "", "", "log", "1-1", "ack", "held", "0"];
+        "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/ids.lua" and "lib/effects.lua": &[LOG, REDO, "k"], &["1", "1000", "g", "me", "1-1", "1-1", "", "", "1-1", "log ack held 0"];
         "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua": &["{t}:uncounted", COUNTS, CAUSES], &["0", "1", "type:k", "1"];
         "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["op", "requeue", "me", "0", "sums", "1-1", ""];
@@ -60,9 +60,9 @@ fn cases() -> Vec<Case> {
         "group_reset.lua" on "lib/groups.lua": &[LOG, REDO], &["g", "beginning", "", "0"];
         "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g", "0-0", ""];
         "kv_cas.lua": &["k"], &["0", "", "a", "0"];
-        "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "extend", "log", "1-1", "", "redo", "1-1", ""];
-        "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "release", "log", "1-1", "", "redo", "1-1", "0"];
-        "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "begin", "log", "1-1", "2", "redo", "1-1", "2"];
+        "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "extend", "1-1", "1-1", "1-1", "1-1", "log", "1-1", "", "redo", "1-1", ""];
+        "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "release", "1-1", "1-1", "1-1", "1-1", "log", "1-1", "", "redo", "1-1", "0"];
+        "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "begin", "1-1", "1-1", "1-1", "1-1", "log", "1-1", "2", "redo", "1-1", "2"];
         "once_claim.lua": &["k"], &["token", "1000"];
         "once_settle.lua": &["k"], &["token", "complete", "1000", "result"];
         "promote.lua": &[RETRY, BODY, REDO], &["10"];
@@ -72,9 +72,9 @@ fn cases() -> Vec<Case> {
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
         "retry_move_out.lua": &[RETRY, BODY, REDO], &["run", "log:9-1"];
         "retry_move_out.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];
-        "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "log", "1-1", "reschedule", "1000", "parcel"];
-        "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "log", "1-1", "reschedule", "0", "parcel"];
-        "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "log", "1-1", "dead-letter", "head", "body"];
+        "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "1-1", "1-1", "", "", "log", "1-1", "reschedule", "1000", "parcel"];
+        "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "1-1", "1-1", "", "", "log", "1-1", "reschedule", "0", "parcel"];
+        "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "1-1", "1-1", "", "", "log", "1-1", "dead-letter", "head", "body"];
         "topic_create.lua": &[META], &["shop", "t", "settled", "9"];
     }
     .into()

@@ -122,7 +122,7 @@ impl System {
         for one in fetched {
             let label = label_of(&one);
             self.receipts.insert((group, label.clone()), one.receipt);
-            handed.push((one.receipt.lane, label, one.begun));
+            handed.push((one.receipt.lane, label, one.attempts.begun));
         }
         // The log before the redelivery stream, whatever the adapter's order.
         handed.sort_by_key(|(lane, ..)| *lane);

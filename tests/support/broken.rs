@@ -334,13 +334,13 @@ impl Decorator for Broken {
                     found.taken = self.given(store.deliveries(), by, taken).await;
                     if flaw == Flaw::CountsClaims {
                         for one in &mut found.taken {
-                            one.begun += 2;
+                            one.attempts.begun += 2;
                         }
                     }
                     if flaw == Flaw::CountsReleases {
                         let released = self.released.lock().unwrap();
                         for one in &mut found.taken {
-                            one.begun += u32::from(released.contains(&one.receipt));
+                            one.attempts.begun += u32::from(released.contains(&one.receipt));
                         }
                     }
                 }

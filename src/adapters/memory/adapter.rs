@@ -61,6 +61,10 @@ impl Store for MemoryAdapter {
         self.shared.clock.now()
     }
 
+    fn keeps_time(&self) -> bool {
+        true
+    }
+
     fn clock_set(&self) -> BoxFuture<'_, ()> {
         self.shared.clock.set()
     }

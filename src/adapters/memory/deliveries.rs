@@ -85,9 +85,9 @@ fn commit_one(group: &mut GroupState, by: &Member, commit: &Commit, now: u64) ->
     let receipt = commit.delivery();
     let cursor = group.cursor(receipt.lane);
     match (cursor.holder(receipt.id, &by.consumer), commit.end()) {
-        (Holder::Member, End::Release { begun }) => {
+        (Holder::Member, End::Release { attempts }) => {
             if let Some(pending) = cursor.pending_of(receipt.id, &by.consumer) {
-                pending.release(*begun);
+                pending.release(*attempts);
             }
             group.set_active(&by.consumer);
             return Fate::Done;
@@ -146,7 +146,7 @@ impl Deliveries for MemoryAdapter {
                     let cursor = group.cursor(begin.delivery.lane);
                     if let Some(pending) = cursor.pending_of(begin.delivery.id, &by.consumer) {
                         pending.since = since;
-                        pending.begun = Some(begin.attempts);
+                        pending.attempts = Some(begin.attempts);
                     }
                     cursor.holder(begin.delivery.id, &by.consumer)
                 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::{ConsumerName, EntryId};
-use crate::store::{DeliveryId, Fetched, Fields, Holder, Lane};
+use crate::store::{Attempts, DeliveryId, Fetched, Fields, Holder, Lane};
 
 /// The id that follows `last` at a time in milliseconds: it always grows.
 pub(super) fn next_id(last: EntryId, now: u64) -> EntryId {
@@ -108,14 +108,14 @@ pub(super) struct Pending {
     pub(super) consumer: ConsumerName,
     /// When its lease began; `None` after a release.
     pub(super) since: Option<Instant>,
-    /// How many attempts were begun; `None` for a fetched entry without a mark.
-    pub(super) begun: Option<u32>,
+    /// The attempts so far; `None` for a fetched entry without a mark.
+    pub(super) attempts: Option<Attempts>,
 }
 
 impl Pending {
-    pub(super) fn release(&mut self, begun: Option<u32>) {
+    pub(super) fn release(&mut self, attempts: Option<Attempts>) {
         self.since = None;
-        self.begun = Some(begun.or(self.begun).unwrap_or(0));
+        self.attempts = Some(attempts.or(self.attempts).unwrap_or_default());
     }
 }
 
@@ -164,14 +164,14 @@ impl Cursor {
             let pending = Pending {
                 consumer: consumer.clone(),
                 since,
-                begun: None,
+                attempts: None,
             };
             self.pending.insert(*id, pending);
             fetched.push(Fetched {
                 source,
                 receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
-                begun: 0,
+                attempts: Attempts::default(),
             });
         }
         if let Some(last) = fetched.last() {
@@ -230,12 +230,12 @@ impl Cursor {
             };
             pending.consumer = consumer.clone();
             pending.since = Some(now);
-            let begun = *pending.begun.get_or_insert(unmarked);
+            let attempts = *pending.attempts.get_or_insert(unmarked.into());
             result.taken.push(Fetched {
                 source,
                 receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
-                begun,
+                attempts,
             });
         }
         result.missing = gone.len() as u64;

@@ -18,6 +18,7 @@
 //! | [0011](unknown_outcomes) | an unknown outcome is an error kind of its own |
 //! | [0012](begun_attempts) | an attempt is a begun handler; claims count nothing |
 //! | [0014](effects_as_a_value) | effects are a value that a handler returns, and the worker waits for their commit |
+//! | [0015](hold_back) | a failed message that is tried again soon stays with its consumer |
 
 #[doc = include_str!("0001-own-resp-reader.md")]
 pub mod own_resp_reader {}
@@ -60,3 +61,6 @@ pub mod middleware {}
 
 #[doc = include_str!("0014-effects-as-a-value.md")]
 pub mod effects_as_a_value {}
+
+#[doc = include_str!("0015-hold-back.md")]
+pub mod hold_back {}

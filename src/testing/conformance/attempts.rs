@@ -14,9 +14,9 @@ use crate::domain::{Envelope, Outcome, Reason, RetryPolicy, TopicSettings};
 use crate::extract::Payload;
 use crate::store::{Commit, DeliveryId, Fetched, Holder, Member, Partition, Unmarked};
 
-/// > Records that attempts begin, and restarts the leases. Answers who holds each delivery;
-/// > where the member does not, nothing is written. The count is absolute, so repeating the
-/// > call is safe.
+/// > Records the attempts at entries, because one begins or has failed, and restarts the leases. Answers
+/// > who holds each delivery; where the member does not, nothing is written. The counts are absolute,
+/// > so repeating the call is safe.
 /// > Counts no attempt but the one that `unmarked` says.
 pub async fn claims_count_nothing_and_marks_do<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
@@ -30,7 +30,12 @@ pub async fn claims_count_nothing_and_marks_do<S: Subject>(subject: &S) {
         begun.must("beginning")
     };
     assert_eq!(begin(&dying.member, fetched[1], 1).await, [Holder::Member]);
-    let begun = |taken: &[Fetched]| taken.iter().map(|one| one.begun).collect::<Vec<_>>();
+    let begun = |taken: &[Fetched]| {
+        taken
+            .iter()
+            .map(|one| one.attempts.begun)
+            .collect::<Vec<_>>()
+    };
     let heirs = ["a", "b", "c"].map(|heir| stage.member(heir));
     for heir in &heirs {
         let taken = stage.reclaim(heir, Duration::ZERO).await;

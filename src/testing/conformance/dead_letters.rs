@@ -244,7 +244,10 @@ pub async fn a_purge_is_final<S: Subject>(subject: &S) {
     let mut hand = stage.hand("two").await;
     let came = stage.fetch(&mut hand, 2).await;
     for one in &came {
-        assert_eq!((one.receipt.lane, one.begun), (Lane::Redelivery, 0));
+        assert_eq!(
+            (one.receipt.lane, one.attempts.begun),
+            (Lane::Redelivery, 0)
+        );
     }
     let field = |name: &'static str, value: &str| {
         (

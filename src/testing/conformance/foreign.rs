@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::Subject;
-use super::support::{Must as _, Stage, fields, new_entry, quick};
+use super::support::{Must as _, Stage, fields, new_entry, through_the_store};
 use crate::api::Delivery;
 use crate::container::Container;
 use crate::domain::{DeadLetter, Envelope, Outcome, Reason, Selection, Sweep};
@@ -52,7 +52,7 @@ async fn handle<S: Subject>(
         })
     };
     let bus = container.bus();
-    let made = bus.subscribe_with(&stage.topic, quick(2), handler);
+    let made = bus.subscribe_with(&stage.topic, through_the_store(2), handler);
     made.await.must("subscribing");
     received
 }
@@ -170,7 +170,7 @@ pub async fn every_group_sees_one_id_of_a_foreign_entry<S: Subject>(subject: &S)
             let _ = sender.send(delivery.envelope().id());
             std::future::ready(())
         };
-        let options = quick(1).with_group(super::support::group(name));
+        let options = through_the_store(1).with_group(super::support::group(name));
         let bus = container.bus();
         let made = bus.subscribe_with(&stage.topic, options, handler);
         made.await.must("subscribing");

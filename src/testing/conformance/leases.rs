@@ -35,7 +35,7 @@ pub async fn an_expired_lease_is_taken_over_and_counted<S: Subject>(subject: &S)
             .await;
         assert_eq!(receipts(&taken), receipts(&fetched));
         assert_eq!(numbers(&taken), [0, 1, 2]);
-        assert!(taken.iter().all(|one| one.begun == begun));
+        assert!(taken.iter().all(|one| one.attempts.begun == begun));
     }
     assert_eq!(stage.counts().await, [0, 3, 0, 0]);
 }
@@ -99,7 +99,7 @@ pub async fn a_released_message_is_claimable_at_once_and_uncounted<S: Subject>(s
         }
         let taken = stage.reclaim(to, DAY).await;
         assert_eq!(receipts(&taken), fetched[..2]);
-        assert!(taken.iter().all(|one| one.begun == 0), "{taken:?}");
+        assert!(taken.iter().all(|one| one.attempts.begun == 0), "{taken:?}");
     }
     let held = stage.store.deliveries().pending_of(&hand.member, 10).await;
     assert_eq!(held.must("asking"), fetched);
@@ -155,7 +155,7 @@ pub async fn the_redelivery_stream_has_leases<S: Subject>(subject: &S) {
     let taken = stage.reclaim(&heir, Duration::ZERO).await;
     assert_eq!(receipts(&taken), receipts(&fetched));
     assert_eq!(taken[0].fields, fetched[0].fields);
-    assert_eq!(taken[0].begun, 1);
+    assert_eq!(taken[0].attempts.begun, 1);
     let own = stage
         .store
         .deliveries()

@@ -50,6 +50,7 @@ pub mod foreign;
 pub mod groups;
 pub mod handler_effects;
 pub mod health;
+pub mod hold_back;
 pub mod kv;
 pub mod leases;
 pub mod once;
@@ -219,6 +220,16 @@ macro_rules! conformance {
             bad_schedules_are_refused,
             effects_schedule_and_cancel,
             a_handler_schedules_with_its_acknowledgement,
+        );
+        $crate::conformance_checks!($factory, hold_back:
+            noted_failures_are_counted_and_told_from_crashes,
+            a_message_that_failed_waits_with_its_consumer,
+            a_message_waits_for_its_whole_delay,
+            longer_delays_wait_in_the_store,
+            a_subscription_holds_back_a_bounded_number,
+            a_shutdown_returns_waiting_messages,
+            a_dead_consumers_failures_are_counted,
+            a_lost_message_is_not_tried_again_here,
         );
         $crate::conformance_checks!($factory, dead_letter_counts:
             causes_are_counted,
@@ -409,7 +420,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 26] = [
+    const CHECKS: [(&str, &str); 27] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("subscribe", include_str!("subscribe.rs")),
@@ -435,6 +446,7 @@ mod tests {
         ("commit_unknown", include_str!("commit_unknown.rs")),
         ("handler_effects", include_str!("handler_effects.rs")),
         ("capabilities", include_str!("capabilities.rs")),
+        ("hold_back", include_str!("hold_back.rs")),
         ("health", include_str!("health.rs")),
     ];
     const PORTS: [&str; 12] = [

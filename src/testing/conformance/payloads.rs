@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{Must as _, Stage, quick};
+use super::support::{Must as _, Stage, through_the_store};
 use crate::api::Delivery;
 use crate::container::Container;
 use crate::domain::{Codec, DeadLetter, Envelope, ErrorKind};
@@ -74,7 +74,9 @@ async fn survives<S: Subject>(subject: &S, codec: Codec) {
         async move { if fails { Err("on fire") } else { Ok(()) } }
     };
     let bus = container.bus();
-    let made = bus.subscribe_with(&stage.topic, quick(2), handler).await;
+    let made = bus
+        .subscribe_with(&stage.topic, through_the_store(2), handler)
+        .await;
     let _subscription = made.must("subscribing");
     let order = Order::new();
     let envelope = Envelope::new("order", &order).must("an envelope");

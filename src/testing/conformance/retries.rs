@@ -7,7 +7,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{DAY, Hand, Must as _, SOON, Stage, group, later, quick, receipts};
+use super::support::{
+    DAY, Hand, Must as _, SOON, Stage, group, later, receipts, through_the_store,
+};
 use crate::api::Delivery;
 use crate::domain::{EntryId, Outcome, Reason, Timestamp};
 use crate::extract::Payload;
@@ -36,7 +38,9 @@ pub async fn a_failed_message_is_redelivered_until_it_is_exhausted<S: Subject>(s
         async move { Err::<(), _>(format!("failure {}", delivery.attempt())) }
     };
     let bus = stage.container.bus();
-    let made = bus.subscribe_with(&stage.topic, quick(3), handler).await;
+    let made = bus
+        .subscribe_with(&stage.topic, through_the_store(3), handler)
+        .await;
     let _subscription = made.must("subscribing");
     stage.publish(0..1).await;
     let error = |n: u32| Some(format!("failure {n}"));
@@ -56,7 +60,9 @@ pub async fn a_panic_is_a_failure<S: Subject>(subject: &S) {
         async move { assert!(delivery.attempt() > 1, "deliberate") }
     };
     let bus = stage.container.bus();
-    let made = bus.subscribe_with(&stage.topic, quick(2), handler).await;
+    let made = bus
+        .subscribe_with(&stage.topic, through_the_store(2), handler)
+        .await;
     let _subscription = made.must("subscribing");
     stage.publish(0..1).await;
     assert_eq!(stage.some(&mut received, 2).await, [1, 2]);
@@ -80,7 +86,9 @@ pub async fn a_snooze_does_not_count_and_a_rejection_is_final<S: Subject>(subjec
         }
     };
     let bus = stage.container.bus();
-    let made = bus.subscribe_with(&stage.topic, quick(1), handler).await;
+    let made = bus
+        .subscribe_with(&stage.topic, through_the_store(1), handler)
+        .await;
     let _subscription = made.must("subscribing");
     stage.publish(0..1).await;
     assert_eq!(stage.some(&mut received, 4).await, [1; 4]);
@@ -105,7 +113,7 @@ pub async fn a_retry_comes_back_to_its_group_alone<S: Subject>(subject: &S) {
             async move { if fails { Err("not yet") } else { Ok(()) } }
         };
         let bus = stage.container.bus();
-        let options = quick(4).with_group(group(name));
+        let options = through_the_store(4).with_group(group(name));
         let made = bus.subscribe_with(&stage.topic, options, handler).await;
         let _subscription = made.must("subscribing");
     }
@@ -138,7 +146,7 @@ pub async fn a_due_retry_returns_through_the_redelivery_stream<S: Subject>(subje
     stage.nothing(&mut stranger).await;
     let again = stage.fetch(&mut hand, 1).await;
     assert_eq!(
-        (again[0].receipt.lane, again[0].begun),
+        (again[0].receipt.lane, again[0].attempts.begun),
         (Lane::Redelivery, 0)
     );
     assert_eq!(again[0].fields.len(), 1);
@@ -371,7 +379,7 @@ pub async fn scheduled_retries_can_run_now<S: Subject>(subject: &S) {
             .iter()
             .all(|one| one.receipt.lane == Lane::Redelivery)
     );
-    assert_eq!(fetched[0].begun, 0);
+    assert_eq!(fetched[0].attempts.begun, 0);
     let mut brought = redeliveries(&fetched);
     brought.sort_unstable();
     assert_eq!(brought, ["a", "c"]);

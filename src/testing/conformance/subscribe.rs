@@ -240,7 +240,7 @@ pub async fn a_fetch_keeps_to_its_limit<S: Subject>(subject: &S) {
     let lanes = |lane| fetched.iter().filter(move |one| one.receipt.lane == lane);
     assert_eq!(lanes(crate::store::Lane::Log).count(), 3);
     assert_eq!(lanes(crate::store::Lane::Redelivery).count(), 3);
-    assert!(fetched.iter().all(|one| one.begun == 0));
+    assert!(fetched.iter().all(|one| one.attempts.begun == 0));
 }
 
 /// > Waits up to `wait` while there are none, then returns an empty list.

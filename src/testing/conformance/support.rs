@@ -101,7 +101,7 @@ pub(super) fn receipts(fetched: &[Fetched]) -> Vec<DeliveryId> {
 pub(super) fn begins(deliveries: &[DeliveryId], attempts: u32) -> Vec<Begin> {
     let begin = |delivery: &DeliveryId| Begin {
         delivery: *delivery,
-        attempts,
+        attempts: attempts.into(),
     };
     deliveries.iter().map(begin).collect()
 }
@@ -140,6 +140,11 @@ pub(super) fn dead_lettered(receipt: DeliveryId, body: &str) -> Commit {
 /// Tries again soon, this many attempts in all.
 pub(super) fn quick(attempts: u32) -> SubscribeOptions {
     SubscribeOptions::new().with_retry(RetryPolicy::fixed(SOON).with_max_attempts(attempts))
+}
+
+/// The same, where the store schedules every retry.
+pub(super) fn through_the_store(attempts: u32) -> SubscribeOptions {
+    quick(attempts).with_hold_back(Duration::ZERO)
 }
 
 /// A reader of one consumer.

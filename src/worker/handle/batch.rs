@@ -77,10 +77,16 @@ async fn handle(core: &Core, handler: &dyn RawBatchHandler, batch: Vec<Queued>) 
         }
     }
     for part in split(prepared, core) {
-        let Some(_turn) = enter(core).await else {
-            return;
-        };
-        handle_part(core, handler, part).await;
+        match enter(core).await {
+            Some(_turn) => handle_part(core, handler, part).await,
+            None => leave(core, part).await,
+        }
+    }
+}
+
+async fn leave(core: &Core, part: Vec<Begun>) {
+    for one in part {
+        one.leave(core).await;
     }
 }
 
@@ -88,7 +94,7 @@ async fn handle(core: &Core, handler: &dyn RawBatchHandler, batch: Vec<Queued>) 
 pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part: Vec<Begun>) {
     // An earlier part may have taken long.
     if core.stop.is_cancelled() {
-        return;
+        return leave(core, part).await;
     }
     let part = begin(core, part).await;
     if part.is_empty() {
@@ -204,7 +210,7 @@ mod tests {
     async fn holding(fixture: &Fixture, crashes: &[u32]) -> (Arc<Core>, Settlements, Vec<Fetched>) {
         let mut fetched = fixture.fetch(crashes.len()).await;
         for (one, crashes) in fetched.iter_mut().zip(crashes) {
-            one.begun = *crashes;
+            one.attempts.begun = *crashes;
         }
         let options = SubscribeOptions::new().with_batch(10, Duration::ZERO);
         let (core, settlements) = fixture.core(options);

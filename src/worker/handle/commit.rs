@@ -14,6 +14,7 @@ use crate::wire::dead_letter::encode_record;
 use crate::wire::redelivery::Redelivery;
 use crate::wire::{Limits, Undecodable, encode_entry, with_envelope, with_later_envelope};
 use crate::worker::core::{Core, Write};
+use crate::worker::handle::count::LOST_ERROR;
 use crate::worker::handle::decode::Entry;
 use crate::worker::intake::in_flight::HandOut;
 
@@ -47,6 +48,30 @@ pub(super) async fn commit(
     write(core, lease, id, ending).await;
 }
 
+/// Lets a message come back to its group after a delay. Counts and logs nothing, because no attempt
+/// has ended.
+pub(super) async fn put_back(
+    core: &Core,
+    lease: &Lease,
+    entry: Entry,
+    envelope: &Envelope,
+    failed: u32,
+    delay: Duration,
+) {
+    let id = entry.id;
+    let consumer = Consumer::of(core, Some(&envelope.message_type));
+    let ending = consumer.reschedule(entry, envelope, delay, failed, None);
+    if matches!(ending, Ending::DeadLetter(_)) {
+        report(core, &ending);
+    }
+    pass_on(core, lease, id, ending).await;
+}
+
+/// Adds the failure of an attempt to the history of its message.
+pub(super) fn record_failure(core: &Core, history: &mut DeliveryHistory, number: u32, error: &str) {
+    Consumer::of(core, None).record(history, number, error);
+}
+
 /// Passes an entry whose envelope does not decode on to the dead letters.
 pub(super) async fn commit_undecodable(
     core: &Core,
@@ -72,6 +97,10 @@ async fn acknowledge(core: &Core, lease: &Lease, id: DeliveryId) {
 
 async fn write(core: &Core, lease: &Lease, id: DeliveryId, ending: Ending) {
     report(core, &ending);
+    pass_on(core, lease, id, ending).await;
+}
+
+async fn pass_on(core: &Core, lease: &Lease, id: DeliveryId, ending: Ending) {
     if lease.is_lost() {
         return;
     }
@@ -196,8 +225,8 @@ impl<'a> Consumer<'a> {
         attempts: u32,
         error: String,
     ) -> Ending {
-        // The count step has recorded a crash already.
-        if reason != Reason::Crashed {
+        // The count step has recorded a crash and a lost failure already.
+        if reason != Reason::Crashed && error != LOST_ERROR {
             self.record(&mut entry.history, attempts, &error);
         }
         self.bare_dead_letter(entry, Some(envelope), reason, attempts, error)

@@ -27,15 +27,28 @@ pub(super) struct Rules<'a> {
 pub(super) fn decide(outcome: Outcome, count: Count, rules: Rules<'_>, chance: Chance) -> Verdict {
     let policy = rules.retry;
     let attempts_left = count.attempt() < policy.max_attempts();
+    let is_not_understood = is_not_understood(&outcome);
     let outcome = match outcome {
-        Outcome::DeadLetter {
-            reason: Reason::Undecodable | Reason::Unhandled,
-            error,
-        } if rules.undecodable_retry && attempts_left => Outcome::Retry { error, delay: None },
+        Outcome::DeadLetter { error, .. }
+            if is_not_understood && rules.undecodable_retry && attempts_left =>
+        {
+            Outcome::Retry { error, delay: None }
+        }
         outcome => outcome,
     };
     let Chance { random, pressure } = chance;
     Verdict::of(outcome, count.failed, policy, random, pressure)
+}
+
+/// Whether this version does not understand the message.
+pub(super) fn is_not_understood(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::DeadLetter {
+            reason: Reason::Undecodable | Reason::Unhandled,
+            ..
+        }
+    )
 }
 
 /// Whether the handler has not ended its delivery.
@@ -78,7 +91,7 @@ mod tests {
     #[test]
     fn an_undecodable_payload_goes_to_the_dead_letters_at_its_first_attempt() {
         let outcome = Outcome::dead_letter_as(Reason::Undecodable, "not a u32");
-        let verdict = decide(outcome, count(0, 0));
+        let verdict = decide(outcome, count(0, 0.into()));
         let Verdict::DeadLetter {
             reason,
             attempts,
@@ -101,7 +114,7 @@ mod tests {
         for reason in [Reason::Undecodable, Reason::Unhandled] {
             let after = |failed| {
                 let outcome = Outcome::dead_letter_as(reason, "not a u32");
-                super::decide(outcome, count(failed, 0), rules, Chance::default())
+                super::decide(outcome, count(failed, 0.into()), rules, Chance::default())
             };
             assert!(matches!(after(0), Verdict::Reschedule { attempts: 1, .. }));
             assert!(matches!(after(1), Verdict::Reschedule { attempts: 2, .. }));
@@ -117,7 +130,7 @@ mod tests {
         }
         let rejected = super::decide(
             Outcome::dead_letter("no"),
-            count(0, 0),
+            count(0, 0.into()),
             rules,
             Chance::default(),
         );
@@ -127,9 +140,9 @@ mod tests {
     #[test]
     fn earlier_crashes_use_up_attempts() {
         let failed = || Outcome::retry("no");
-        let retried = decide(failed(), count(0, 1));
+        let retried = decide(failed(), count(0, 1.into()));
         assert!(matches!(retried, Verdict::Reschedule { attempts: 2, .. }));
-        let exhausted = decide(failed(), count(0, 2));
+        let exhausted = decide(failed(), count(0, 2.into()));
         assert!(matches!(
             exhausted,
             Verdict::DeadLetter {
@@ -152,13 +165,16 @@ mod tests {
                 None
             }
         };
-        assert_eq!(early(count(0, 2), None), None);
+        assert_eq!(early(count(0, 2.into()), None), None);
         let crashed = (Reason::Crashed, 3, CRASH.to_owned());
-        assert_eq!(early(count(1, 2), Some("disk full")), Some(crashed));
-        assert_eq!(early(count(9, 0), None), None, "a foreign count");
+        assert_eq!(early(count(1, 2.into()), Some("disk full")), Some(crashed));
+        assert_eq!(early(count(9, 0.into()), None), None, "a foreign count");
         // The maximum was higher when these attempts were made.
-        assert_eq!(early(count(2, 0), Some("disk full")), None);
+        assert_eq!(early(count(2, 0.into()), Some("disk full")), None);
         let exhausted = (Reason::Exhausted, 3, "disk full".to_owned());
-        assert_eq!(early(count(3, 0), Some("disk full")), Some(exhausted));
+        assert_eq!(
+            early(count(3, 0.into()), Some("disk full")),
+            Some(exhausted)
+        );
     }
 }

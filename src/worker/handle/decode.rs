@@ -4,6 +4,7 @@ use crate::domain::{DeliveryHistory, Envelope, Topic};
 use crate::store::{DeliveryId, Fetched, Fields, Lane};
 use crate::wire::redelivery::Redelivery;
 use crate::wire::{Decoded, Decoder, Undecodable};
+use crate::worker::hold_back::again::Again;
 
 /// The entry of a delivery, whether or not its envelope decodes.
 #[derive(Debug)]
@@ -15,6 +16,40 @@ pub(super) struct Entry {
     /// Whether the fields hold the message in a form that the wire format does not have: a retry and
     /// a dead letter then have the envelope too.
     pub(super) is_foreign: bool,
+}
+
+/// Decodes a message again that this process has decoded before.
+pub(super) fn decode_again(
+    topic: &Topic,
+    fetched: Fetched,
+    again: Again,
+    decoder: &Decoder,
+) -> (Entry, Result<Envelope, Undecodable>) {
+    let Fetched {
+        receipt: id,
+        fields,
+        ..
+    } = fetched;
+    let history = again.history;
+    let Decoded {
+        mut envelope,
+        is_foreign,
+    } = match id.lane {
+        Lane::Log => decoder.decode(topic, id.id, &fields),
+        Lane::Redelivery => decoder.decode_retry(topic, history.origin, &fields),
+    };
+    // As in the redelivery of a retry that the store scheduled.
+    if let Ok(envelope) = &mut envelope {
+        envelope.failed_attempts = again.failed;
+        envelope.last_error = Some(again.error);
+    }
+    let entry = Entry {
+        id,
+        fields,
+        history,
+        is_foreign,
+    };
+    (entry, envelope)
 }
 
 /// Decodes a fetched entry of either lane.
@@ -79,6 +114,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::domain::{Codec, EntryId, FailedAttempt, Timestamp};
+    use crate::store::Attempts;
     use crate::wire::{Limits, encode_entry};
 
     pub(crate) fn envelope(failed: u32) -> Envelope {
@@ -103,7 +139,7 @@ pub(super) mod tests {
             source: 0,
             receipt: DeliveryId { lane, id },
             fields,
-            begun: 0,
+            attempts: Attempts::default(),
         }
     }
 

@@ -10,6 +10,7 @@ mod count;
 mod decide;
 mod decode;
 mod effects;
+mod hold;
 mod in_hand;
 pub(crate) mod pipeline;
 pub(crate) mod suspects;

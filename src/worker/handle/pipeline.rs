@@ -11,15 +11,18 @@ use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
 use crate::api::traces;
 use crate::domain::{Effects, Envelope, Outcome, Verdict};
-use crate::store::{Begin, Holder, Lane};
+use crate::store::{Attempts, Begin, Holder, Lane};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 use crate::worker::handle::call::call;
-use crate::worker::handle::commit::{commit, commit_undecodable};
-use crate::worker::handle::count::{Count, count};
-use crate::worker::handle::decide::{Chance, Rules, decide, decide_early, wants_another_attempt};
-use crate::worker::handle::decode::{Entry, decode};
+use crate::worker::handle::commit::{commit, commit_undecodable, put_back};
+use crate::worker::handle::count::{Count, LOST_ERROR, count, record};
+use crate::worker::handle::decide::{
+    Chance, Rules, decide, decide_early, is_not_understood, wants_another_attempt,
+};
+use crate::worker::handle::decode::{Entry, decode, decode_again};
 use crate::worker::handle::effects::{self, End, MOST_CONFLICTS, pause};
+use crate::worker::handle::hold::hold_back;
 use crate::worker::handle::in_hand::InHand;
 use crate::worker::intake::gate::Turn;
 use crate::worker::intake::in_flight::HandOut;
@@ -44,14 +47,27 @@ async fn handle(core: &Core, handler: &dyn RawHandler, queued: Queued) {
     let Some(begun) = prepare(core, queued).await else {
         return;
     };
-    if let Some(_turn) = enter(core).await {
-        handle_one(core, handler, begun).await;
+    match enter(core).await {
+        Some(_turn) => handle_one(core, handler, begun).await,
+        None => begun.leave(core).await,
     }
 }
 
-/// Gives an only copy back to the store, which has no record to release.
+/// Gives a held-back message back to its group, which gets it after a delay.
+pub(crate) async fn give_back_message(core: &Core, message: Queued, delay: Duration) {
+    if let Some(one) = prepare(core, message).await {
+        let (envelope, failed) = (one.delivery.envelope(), one.count.failed);
+        put_back(core, &one.lease, one.entry, envelope, failed, delay).await;
+    }
+}
+
+/// Gives a queued delivery back that the shutdown cannot release: the store has no record of an only
+/// copy, and not all that this process knows of a held-back message.
 pub(super) async fn give_back(core: &Core, queued: Queued) {
     core.only_copies_known.cancelled().await;
+    if queued.again.is_some() && !queued.lease.is_only_copy() {
+        return give_back_message(core, queued, Duration::ZERO).await;
+    }
     if queued.lease.is_only_copy()
         && let Some(one) = prepare(core, queued).await
     {
@@ -140,6 +156,8 @@ pub(super) struct Begun {
     pub(super) count: Count,
     entry: Entry,
     lease: Arc<Lease>,
+    /// This process tries the message again from memory.
+    is_again: bool,
 }
 
 impl Begun {
@@ -150,6 +168,23 @@ impl Begun {
     async fn commit(&self, core: &Core, effects: &Effects, span: &Span) -> End {
         self.lease.end_call();
         effects::commit(core, self.entry.id, &self.lease, (effects, span)).await
+    }
+
+    /// Gives the delivery back where the subscription stops before its handler begins: the shutdown
+    /// releases the others.
+    pub(super) async fn leave(self, core: &Core) {
+        if self.is_again {
+            let (envelope, failed) = (self.delivery.envelope(), self.count.failed);
+            put_back(
+                core,
+                &self.lease,
+                self.entry,
+                envelope,
+                failed,
+                Duration::ZERO,
+            )
+            .await;
+        }
     }
 
     /// Commits what a batch handler returned for this message. After a conflict the message comes
@@ -185,7 +220,9 @@ impl Begun {
 
     /// Whether the store must know of the attempt before the handler is called.
     fn needs_mark(&self, core: &Core) -> bool {
-        (self.lease.is_taken_over() || core.marks_attempts) && !self.lease.is_only_copy()
+        (self.lease.is_taken_over() || core.marks_attempts)
+            && !self.lease.is_marked()
+            && !self.lease.is_only_copy()
     }
 }
 
@@ -197,7 +234,10 @@ pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Vec<Begun> {
         .map(|one| {
             let begin = Begin {
                 delivery: one.entry.id,
-                attempts: one.lease.before().saturating_add(1),
+                attempts: Attempts {
+                    begun: one.lease.before().begun.saturating_add(1),
+                    ..one.lease.before()
+                },
             };
             (one.hand_out(), begin)
         })
@@ -244,25 +284,43 @@ async fn mark(core: &Core, begins: &[Begin]) -> Option<Vec<Holder>> {
 
 /// Decode and count. Commits, and returns `None` for, a delivery that no handler may see.
 pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
-    let Queued { fetched, lease } = queued;
-    let begun = lease.before();
-    let (mut entry, envelope) = decode(core.member.topic(), fetched, &core.decoder);
+    let Queued {
+        fetched,
+        lease,
+        again,
+    } = queued;
+    let before = lease.before();
+    let is_again = again.is_some();
+    let (mut entry, envelope) = match again {
+        Some(again) => decode_again(core.member.topic(), fetched, *again, &core.decoder),
+        None => decode(core.member.topic(), fetched, &core.decoder),
+    };
     let envelope = match envelope {
         Ok(envelope) => envelope,
         Err(error) => {
-            let attempts = count(0, begun).attempt();
+            let attempts = count(0, before).attempt();
             commit_undecodable(core, &lease, entry, attempts, &error).await;
             return None;
         }
     };
-    let count = count(envelope.failed_attempts(), begun);
-    if count.crashed {
-        let (now, consumer) = (core.store.now(), core.member.consumer.as_str());
-        entry.history.record(count.crash(now, consumer));
+    // This process has counted and recorded the attempts at a message that it held back.
+    let recorded = envelope.failed_attempts();
+    let before = if is_again {
+        Attempts::default()
+    } else {
+        before
+    };
+    let count = count(recorded, before);
+    if before.begun > 0 {
+        let signed = (core.store.now(), core.member.consumer.as_str());
+        record(&mut entry.history, recorded, before, signed);
     }
     // A foreign producer may count attempts of its own, so a log entry gets one attempt at least.
     let is_retry = entry.id.lane == Lane::Redelivery;
-    let last_error = envelope.last_error().filter(|_| is_retry);
+    let last_error = match before.failed {
+        0 => envelope.last_error().filter(|_| is_retry),
+        _ => Some(LOST_ERROR),
+    };
     let retry = core.retry(envelope.message_type());
     if let Some(verdict) = decide_early(count, last_error, retry) {
         commit(core, &lease, entry, &envelope, verdict).await;
@@ -281,6 +339,7 @@ pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
         entry,
         count,
         lease,
+        is_again,
     })
 }
 
@@ -292,16 +351,22 @@ pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome, span: Span)
         entry,
         count,
         lease,
+        is_again,
     } = begun;
     lease.end_call();
     if lease.is_cancelled() && wants_another_attempt(&outcome) {
         traces::end(&span, "release");
         drop(span);
+        let envelope = delivery.envelope();
         if lease.is_only_copy() {
-            reschedule(core, entry, &lease, delivery.envelope(), count).await;
+            reschedule(core, entry, &lease, envelope, count).await;
+        } else if is_again {
+            put_back(core, &lease, entry, envelope, count.failed, Duration::ZERO).await;
         }
         return;
     }
+    // Another process may understand it.
+    let may_stay = !is_not_understood(&outcome);
     let pressure = match &outcome {
         Outcome::BackOff { error } => {
             tracing::debug!(subscription = %core.member, %error, "a handler backs off");
@@ -320,7 +385,14 @@ pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome, span: Span)
     let verdict = decide(outcome, count, rules, chance);
     traces::end(&span, traces::outcome_name(&verdict));
     drop(span);
-    commit(core, &lease, entry, delivery.envelope(), verdict).await;
+    let envelope = delivery.envelope();
+    let rest = match may_stay {
+        true => hold_back(core, &lease, entry, envelope, verdict),
+        false => Some((entry, verdict)),
+    };
+    if let Some((entry, verdict)) = rest {
+        commit(core, &lease, entry, envelope, verdict).await;
+    }
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ mod tests {
     /// A subscription with one suspect.
     async fn suspecting(fixture: &Fixture) -> Arc<Core> {
         let mut fetched = fixture.fetch(1).await;
-        fetched[0].begun = 2;
+        fetched[0].attempts.begun = 2;
         let (core, _) = fixture.core(SubscribeOptions::new());
         hand_out(&core, &fetched, true);
         core.suspects.close();

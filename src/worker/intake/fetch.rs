@@ -12,6 +12,7 @@ use crate::domain::{Error, ErrorKind, describe};
 use crate::store::{Commit, Commits, Fetched, Interrupt, Opened, Reader, Replies, StartFrom};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
+use crate::worker::handle::pipeline::give_back_message;
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::policy::POLICY;
 use crate::worker::intake::reclaim;
@@ -156,9 +157,15 @@ async fn give_back_waiting(core: &Core) -> bool {
         return false;
     }
     let _claiming = core.claiming.lock().await;
+    let (again, waiting): (Vec<_>, Vec<_>) =
+        waiting.into_iter().partition(|one| one.again.is_some());
+    core.capacity.give_back(again.len() + waiting.len());
+    for one in again {
+        give_back_message(core, one, Duration::ZERO).await;
+    }
     let releases = waiting.iter().map(|one| {
-        let (id, begun) = (one.fetched.receipt, one.lease.before());
-        Commit::release_counted(id, begun)
+        let (id, before) = (one.fetched.receipt, one.lease.before());
+        Commit::release_counted(id, before)
     });
     let releases: Commits = releases.collect();
     let hand_outs = waiting.iter().map(|one| HandOut {
@@ -166,8 +173,10 @@ async fn give_back_waiting(core: &Core) -> bool {
         token: one.lease.token(),
     });
     core.in_flight.remove(hand_outs);
-    core.capacity.give_back(waiting.len());
     core.meters.in_flight.set(core.in_flight.len() as f64);
+    if releases.is_empty() {
+        return true;
+    }
     let deliveries = core.store.deliveries();
     let replies = deliveries.commit(&core.member, &releases).await;
     if let Err(error) = replies.and_then(Replies::answered) {
@@ -349,7 +358,7 @@ async fn recreate(core: &Core) {
 mod tests {
     use super::*;
     use crate::api::SubscribeOptions;
-    use crate::store::{Commit, DeliveryId, Opening, ReclaimCursor, Unmarked};
+    use crate::store::{Attempts, Commit, DeliveryId, Opening, ReclaimCursor, Unmarked};
     use crate::worker::fixture::{Fixture, hand_out};
     use crate::worker::script::Failure;
 
@@ -360,7 +369,7 @@ mod tests {
     async fn queued(core: &Core) -> DeliveryId {
         let next = tokio::time::timeout(Duration::from_secs(20), core.queue.next()).await;
         let queued = next.expect("a delivery before its lease ends").unwrap();
-        assert_eq!(queued.lease.before(), 0);
+        assert_eq!(queued.lease.before(), Attempts::default());
         queued.fetched.receipt
     }
 

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use crate::api::lease::Lease;
-use crate::store::DeliveryId;
+use crate::store::{Attempts, DeliveryId};
 use crate::worker::intake::progress::Progress;
 
 /// How many lost deliveries are remembered.
@@ -50,18 +50,17 @@ impl Table {
 
     fn enter(
         &mut self,
-        (id, begun): (DeliveryId, u32),
+        (id, mut before): (DeliveryId, Attempts),
         taken_over: bool,
         since: Instant,
     ) -> Option<Arc<Lease>> {
-        let mut before = begun;
         if let Some(lost) = self.lost.get(&id) {
             if lost.is_running() {
                 return None;
             }
             // A process that lost its lease in a stall and claims the entry back has not crashed.
             if taken_over && lost.counts() {
-                before = before.saturating_sub(1);
+                before.begun = before.begun.saturating_sub(1);
             }
             self.lost.remove(&id);
         }
@@ -96,17 +95,32 @@ impl InFlight {
     /// or whose handler still runs since this process lost an earlier hand-out of it. The store
     /// hands such an entry out again when its lease has expired.
     ///
-    /// `entries` name the attempts that were begun before; `since` is a time before the store handed
-    /// them out.
-    pub(crate) fn enter(
+    /// `entries` name the attempts before; `since` is a time before the store handed them out.
+    pub(crate) fn enter<A: Into<Attempts>>(
         &self,
-        entries: impl Iterator<Item = (DeliveryId, u32)>,
+        entries: impl Iterator<Item = (DeliveryId, A)>,
         taken_over: bool,
         since: Instant,
     ) -> Vec<Option<Arc<Lease>>> {
         let mut table = self.table();
-        let enter = |entry| table.enter(entry, taken_over, since);
+        let enter = |(id, before): (_, A)| table.enter((id, before.into()), taken_over, since);
         entries.map(enter).collect()
+    }
+
+    /// Enters the next attempt at a delivery that this consumer keeps, in place of the last one, from
+    /// which nothing more counts. `None` where that is not the current one.
+    pub(crate) fn keep(&self, hand_out: HandOut, attempts: Attempts) -> Option<Arc<Lease>> {
+        let mut table = self.table();
+        let last = table.get(hand_out)?;
+        let extended = table
+            .extended
+            .filter(|(_, last_token)| hand_out.token <= *last_token);
+        let since = last.since().max(extended.map(|(since, _)| since))?;
+        table.last_token += 1;
+        let next = Lease::new(table.last_token, attempts, true, since);
+        let next = Arc::new(next);
+        table.current.insert(hand_out.id, Arc::clone(&next));
+        Some(next)
     }
 
     /// Removes deliveries that the store has settled.
@@ -151,9 +165,9 @@ impl InFlight {
         self.table().current.contains_key(&id)
     }
 
-    /// How many attempts were begun before the hand-out that this process has or had. `None` for an
-    /// entry that this process never saw.
-    pub(crate) fn begun_before(&self, id: DeliveryId) -> Option<u32> {
+    /// The attempts before the hand-out that this process has or had. `None` for an entry that this
+    /// process never saw.
+    pub(crate) fn begun_before(&self, id: DeliveryId) -> Option<Attempts> {
         let table = self.table();
         let lease = table.current.get(&id).or_else(|| table.lost.get(&id));
         lease.map(|lease| lease.before())
@@ -422,22 +436,22 @@ mod tests {
                 .remove(0);
             lease.unwrap().before()
         };
-        assert_eq!(again(false, 1), 0);
-        assert_eq!(again(true, 1), 0);
-        assert_eq!(again(false, 2), 1, "another consumer has crashed");
+        assert_eq!(again(false, 1), 0.into());
+        assert_eq!(again(true, 1), 0.into());
+        assert_eq!(again(false, 2), 1.into(), "another consumer has crashed");
         let in_flight = InFlight::default();
         let taken = in_flight
             .enter([(id(1), 2)].into_iter(), true, Instant::now())
             .remove(0);
         let token = taken.unwrap().token();
         in_flight.lose([HandOut { id: id(1), token }]);
-        assert_eq!(in_flight.begun_before(id(1)), Some(2));
+        assert_eq!(in_flight.begun_before(id(1)), Some(2.into()));
         let again = in_flight
             .enter([(id(1), 2)].into_iter(), true, Instant::now())
             .remove(0);
         assert_eq!(
             again.unwrap().before(),
-            2,
+            2.into(),
             "an unmarked claim counts nothing"
         );
     }

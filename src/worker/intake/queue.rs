@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::api::lease::Lease;
 use crate::store::Fetched;
 use crate::worker::intake::crew::Crew;
+use crate::worker::hold_back::again::Again;
 use crate::worker::intake::policy::POLICY;
 
 /// A fetched delivery and the state of its lease.
@@ -27,6 +28,20 @@ use crate::worker::intake::policy::POLICY;
 pub(crate) struct Queued {
     pub(crate) fetched: Fetched,
     pub(crate) lease: Arc<Lease>,
+    /// The last attempt, where this process tries the message again from memory.
+    pub(crate) again: Option<Box<Again>>,
+}
+
+impl Queued {
+    /// Whether it waits here since before a time. A message that is tried again waits since it was
+    /// due.
+    fn waits_since_before(&self, time: Instant) -> bool {
+        let since = match &self.again {
+            Some(again) => again.queued,
+            None => self.lease.since(),
+        };
+        since.is_some_and(|since| since < time)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +88,15 @@ impl Queue {
         let _waiting = Waiting::new(&self.waiting);
         // `Notify` keeps the permit of a push between the look and the wait.
         self.more.notified().await;
+    }
+
+    /// Puts deliveries before all others.
+    pub(crate) fn push_first(&self, first: Vec<Queued>) {
+        let mut deliveries = self.deliveries();
+        for one in first.into_iter().rev() {
+            deliveries.push_front(one);
+        }
+        self.more.notify_one();
     }
 
     /// Ends the queue: workers still get the deliveries in it, then `None`.
@@ -126,9 +150,7 @@ impl Queue {
 
     /// Removes the deliveries that were handed out before a time, but no only copies.
     pub(crate) fn remove_before(&self, time: Instant) -> Vec<Queued> {
-        let stays = |one: &Queued| {
-            one.lease.is_only_copy() || one.lease.since().is_none_or(|since| since >= time)
-        };
+        let stays = |one: &Queued| one.lease.is_only_copy() || !one.waits_since_before(time);
         let mut deliveries = self.deliveries();
         let (stay, old): (VecDeque<_>, VecDeque<_>) = deliveries.drain(..).partition(stays);
         *deliveries = stay;
@@ -194,7 +216,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
     use crate::domain::EntryId;
-    use crate::store::{DeliveryId, Lane};
+    use crate::store::{Attempts, DeliveryId, Lane};
 
     fn queued(sequence: u64) -> Queued {
         let id = EntryId {
@@ -210,9 +232,10 @@ mod tests {
                 source: 0,
                 receipt,
                 fields: Vec::new(),
-                begun: 0,
+                attempts: Attempts::default(),
             },
             lease: Arc::default(),
+            again: None,
         }
     }
 

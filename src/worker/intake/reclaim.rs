@@ -330,7 +330,7 @@ mod tests {
             })
             .await;
             let queued = core.queue.next().await.unwrap();
-            assert_eq!(queued.lease.before(), begun, "of {most} attempts");
+            assert_eq!(queued.lease.before().begun, begun, "of {most} attempts");
         }
     }
 

@@ -76,7 +76,7 @@ impl Weight {
 mod tests {
     use super::*;
     use crate::domain::EntryId;
-    use crate::store::{DeliveryId, Lane};
+    use crate::store::{Attempts, DeliveryId, Lane};
 
     const QUICK: Duration = Duration::from_millis(1);
 
@@ -91,7 +91,7 @@ mod tests {
                 },
             },
             fields: vec![(bytes::Bytes::new(), vec![0; size].into())],
-            begun: 0,
+            attempts: Attempts::default(),
         };
         (0..count as u64).map(one).collect()
     }

@@ -1,4 +1,4 @@
-//! Measures the slots and the age of the oldest delivery, once a second.
+//! Measures the slots, the messages that are held back and the age of the oldest delivery, once a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::worker::hold_back::waiting::HoldBack;
 use crate::worker::intake::in_flight::InFlight;
 use crate::worker::meters::Meters;
 use crate::worker::stir::Stir;
@@ -17,6 +18,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) struct Gauges {
     pub(crate) meters: Arc<Meters>,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) hold_back: Arc<HoldBack>,
     /// How many calls of handlers run.
     pub(crate) busy: Arc<AtomicUsize>,
     pub(crate) slots: usize,
@@ -35,6 +37,7 @@ impl Gauges {
                 _ = ticks.tick() => {}
             }
             let moment = self.stir.now();
+            self.meters.held_back.set(self.hold_back.messages() as f64);
             let oldest = self.in_flight.progress(Instant::now()).oldest;
             let busy = self.busy.load(Ordering::Relaxed);
             self.set(self.slots, busy, oldest);
@@ -47,6 +50,7 @@ impl Gauges {
                 }
             }
         }
+        self.meters.held_back.set(0.0);
         self.set(0, 0, Duration::ZERO);
     }
 

@@ -64,7 +64,11 @@ fn settle() {
         &bytes(&[
             "g",
             "me",
-            "held", // a retry, a burial, one that is not pending, one of another lane
+            "held",
+            "1-1",
+            "4-1",
+            "3-1",
+            "3-1", // a retry, a burial, one that is not pending, one of another lane
             "log",
             "1-1",
             "reschedule",
@@ -121,6 +125,10 @@ fn settle() {
             group,
             consumer,
             needed,
+            "",
+            "",
+            "",
+            "",
             "log",
             id,
             "dead-letter",
@@ -131,9 +139,37 @@ fn settle() {
         assert_eq!(codes, [code], "{nothing:?}");
     }
     for unknown in [
-        ["g", "me", "any", "log", "3-1", "dead-letter", "HEAD", "b"],
-        ["g", "me", "held", "log", "3-1", "release", "HEAD", "b"],
-        ["g", "me", "held", "dead", "3-1", "dead-letter", "HEAD", "b"],
+        [
+            "g",
+            "me",
+            "any",
+            "",
+            "",
+            "",
+            "",
+            "log",
+            "3-1",
+            "dead-letter",
+            "HEAD",
+            "b",
+        ],
+        [
+            "g", "me", "held", "", "", "", "", "log", "3-1", "release", "HEAD", "b",
+        ],
+        [
+            "g",
+            "me",
+            "held",
+            "",
+            "",
+            "",
+            "",
+            "dead",
+            "3-1",
+            "dead-letter",
+            "HEAD",
+            "b",
+        ],
     ] {
         let refused = fails(raw, &script, &keys, &bytes(&unknown));
         assert!(refused.contains("unknown"), "{refused}");

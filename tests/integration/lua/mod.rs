@@ -125,14 +125,20 @@ fn lease() {
     let _: Value = run(raw, &format!("XCLAIM {LOG} g me 0 1-1 IDLE 5000000 JUSTID"));
     let _: Value = run(raw, &format!("XCLAIM {LOG} g you 0 2-1 JUSTID"));
     let three = ["log", "1-1", "", "log", "2-1", "", "log", "4-1", ""];
-    let extend: Vec<&str> = ["g", "me", "extend"].into_iter().chain(three).collect();
+    let extend: Vec<&str> = ["g", "me", "extend", "1-1", "4-1", "", ""]
+        .into_iter()
+        .chain(three)
+        .collect();
     assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &extend), [1, 0, -1]);
     let held = pending(raw, LOG);
     assert!(held[0].2 < 5_000_000, "the lease starts anew");
     assert_eq!(held[0].3, 1, "and no delivery is counted");
     assert_eq!(held[1].1, "you");
 
-    let release: Vec<&str> = ["g", "me", "release"].into_iter().chain(three).collect();
+    let release: Vec<&str> = ["g", "me", "release", "1-1", "4-1", "", ""]
+        .into_iter()
+        .chain(three)
+        .collect();
     assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &release), [1, 0, -1]);
     let held = pending(raw, LOG);
     assert!(held[0].2 > 86_400_000, "no lease is as long");
@@ -144,28 +150,28 @@ fn lease() {
         ("release", "2", 2),
         ("release", "0", 0),
     ] {
-        let change = ["g", "me", action, "log", "1-1", mark];
+        let change = ["g", "me", action, "", "", "", "", "log", "1-1", mark];
         assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &change), [1]);
         assert_eq!(pending(raw, LOG)[0].3, stored, "{action} {mark}");
     }
-    let stranger = ["g", "you", "begin", "log", "1-1", "9"];
+    let stranger = ["g", "you", "begin", "", "", "", "", "log", "1-1", "9"];
     assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &stranger), [0]);
     assert_eq!(pending(raw, LOG)[0].3, 0);
 
-    let unknown = ["g", "me", "hold", "log", "1-1", ""];
+    let unknown = ["g", "me", "hold", "", "", "", "", "log", "1-1", ""];
     assert!(fails(raw, &script, &keys, &unknown).contains("unknown"));
-    let gone = ["none", "me", "extend", "log", "1-1", ""];
+    let gone = ["none", "me", "extend", "", "", "", "", "log", "1-1", ""];
     assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &gone), [0]);
     // One stream without the group: something else deleted it.
     let _: u64 = run(raw, &format!("DEL {REDO}"));
-    let deleted = ["g", "me", "extend", "redo", "1-1", ""];
+    let deleted = ["g", "me", "extend", "", "", "", "", "redo", "1-1", ""];
     assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &deleted), [-1]);
     let _: u64 = run(raw, &format!("XDEL {LOG} 1-1"));
-    let trimmed = ["g", "me", "extend", "log", "1-1", ""];
+    let trimmed = ["g", "me", "extend", "", "", "", "", "log", "1-1", ""];
     assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &trimmed), [2]);
     assert_eq!(call::<Vec<i64>>(raw, &script, &keys, &trimmed), [-1]);
     let _: Value = run(raw, &format!("SET {REDO} mine"));
-    let wrong = ["g", "me", "extend", "redo", "1-1", ""];
+    let wrong = ["g", "me", "extend", "", "", "", "", "redo", "1-1", ""];
     assert!(fails(raw, &script, &keys, &wrong).contains("WRONGTYPE"));
 }
 

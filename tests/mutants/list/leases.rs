@@ -66,7 +66,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "own-hand-out-counts-as-a-crash",
         file: "src/worker/intake/in_flight.rs",
-        before: "before = before.saturating_sub(1);",
+        before: "before.begun = before.begun.saturating_sub(1);",
         after: "",
         breaks: "A process that claims its own lost entry back has not crashed.",
         target: Target::Lib,
@@ -139,8 +139,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "extending-counts-an-attempt",
         file: "lua/lease.lua",
-        before: "consumer, 0, id, 'JUSTID')",
-        after: "consumer, 0, id)",
+        before: "  words[#words + 1] = 'JUSTID'",
+        after: "  words[#words + 1] = action ~= 'extend' and 'JUSTID' or nil",
         breaks: "Extending a lease counts no attempt.",
         target: Target::Test("integration"),
         test: "lua::lease",

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod effects;
+mod hold_back;
 mod intake;
 mod leases;
 mod publishing;
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         publishing::MUTANTS,
         values::MUTANTS,
         effects::MUTANTS,
+        hold_back::MUTANTS,
     ];
     lists.concat()
 }

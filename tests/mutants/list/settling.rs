@@ -4,11 +4,11 @@ use crate::mutant::{Mutant, Target};
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
-        name: "settle-large-batches-of-anyone",
-        file: "lua/settle.lua",
+        name: "settle-several-of-anyone",
+        file: "lua/lib/holders.lua",
         before: ", 2 * #ids, consumer)",
         after: ", 2 * #ids)",
-        breaks: "In batches of 32 and more only the holder of a delivery settles it.",
+        breaks: "In a call of several deliveries only the holder of each settles it.",
         target: Target::Test("conformance"),
         test: "redis::settle::a_large_stale_settlement_is_rejected",
         quick: false,

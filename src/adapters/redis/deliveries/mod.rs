@@ -15,8 +15,8 @@ use super::resp::reply;
 use super::scripts;
 use crate::domain::{BoxFuture, Error, whole_millis};
 use crate::store::{
-    Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Holder, Lane, MAX_BATCH,
-    Member, ReclaimCursor, Reclaimed, Replies, Unmarked,
+    Attempts, Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Holder, Lane,
+    MAX_BATCH, Member, ReclaimCursor, Reclaimed, Replies, Unmarked,
 };
 use crate::wire::dead_letter::encode_head;
 
@@ -103,6 +103,7 @@ impl RedisAdapter {
             .arg(at.group.as_str())
             .arg(by.consumer.as_str())
             .arg(needed);
+        push_ranges(&mut call, batch.iter().map(Commit::delivery));
         for commit in batch {
             let receipt = commit.delivery();
             let name = |call: &mut scripts::Call| {
@@ -147,6 +148,7 @@ impl RedisAdapter {
                 .arg(member.group().as_str())
                 .arg(member.consumer.as_str())
                 .arg(action);
+            push_ranges(&mut call, batch.iter().map(|change| change.delivery));
             for Change { delivery, mark } in batch {
                 call.push(lane_name(delivery.lane));
                 call.push(delivery.id.to_string());
@@ -204,7 +206,7 @@ impl RedisAdapter {
         cursor: ReclaimCursor,
         max: usize,
     ) -> Result<Reclaimed, Error> {
-        let unmarked = mark_of(u32::from(unmarked == Unmarked::Begun));
+        let unmarked = mark_of(u32::from(unmarked == Unmarked::Begun).into());
         let call = scripts::claim_expired()
             .key(self.keys.log(&member.at.partition))
             .key(self.keys.redelivery(&member.at))
@@ -302,7 +304,7 @@ struct Change {
 
 fn release_change(commit: &Commit) -> Change {
     let mark = match commit.end() {
-        End::Release { begun } => begun.map(mark_of),
+        End::Release { attempts } => attempts.map(mark_of),
         _ => None,
     };
     Change {
@@ -311,23 +313,41 @@ fn release_change(commit: &Commit) -> Change {
     }
 }
 
-/// The mark of exactly one begun attempt. A plain read stores 1, so 1 cannot be a mark.
-const ONE: u64 = 1_000_001;
+/// Marks count begun attempts below this number, and failed ones in multiples of it.
+const MILLION: u64 = 1_000_000;
 
-/// The delivery count of Redis that stands for a number of begun attempts; the head of
-/// `lua/lease.lua` lists the values.
-fn mark_of(begun: u32) -> u64 {
-    match begun {
-        1 => ONE,
-        begun => u64::from(begun),
+/// The delivery count of Redis that stands for attempts; the head of `lua/lease.lua` lists the
+/// values. A plain read stores 1, so 1 cannot be a mark.
+fn mark_of(attempts: Attempts) -> u64 {
+    let begun = u64::from(attempts.begun).min(MILLION - 1);
+    match (attempts.failed, begun) {
+        (0, 1) => MILLION + 1,
+        (0, begun) => begun,
+        (failed, begun) => (u64::from(failed) + 1) * MILLION + begun,
     }
 }
 
-/// The number of begun attempts that a delivery count stands for.
-fn begun_of(mark: u64) -> u32 {
-    match mark {
-        ONE => 1,
-        mark => u32::try_from(mark).unwrap_or(u32::MAX),
+/// The attempts that a delivery count stands for.
+fn attempts_of(mark: u64) -> Attempts {
+    let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+    Attempts {
+        begun: number(mark % MILLION),
+        failed: number((mark / MILLION).saturating_sub(1)),
+    }
+}
+
+/// Passes the smallest and the greatest id of each lane's deliveries; empty words where there are
+/// none.
+pub(super) fn push_ranges(
+    call: &mut scripts::Call,
+    deliveries: impl Iterator<Item = DeliveryId> + Clone,
+) {
+    for lane in LANES {
+        let of_lane = deliveries.clone().filter(|one| one.lane == lane);
+        let ids = || of_lane.clone().map(|one| one.id);
+        for id in [ids().min(), ids().max()] {
+            call.push(id.map_or_else(String::new, |id| id.to_string()));
+        }
     }
 }
 
@@ -343,7 +363,7 @@ fn taken_over(source: u16, lane: Lane, entry: Value) -> Result<Fetched, redis::R
             id: reply::entry_id(&id)?,
         },
         fields: reply::fields(fields)?,
-        begun: begun_of(reply::count(&mark)?),
+        attempts: attempts_of(reply::count(&mark)?),
     })
 }
 
@@ -409,5 +429,28 @@ impl Deliveries for RedisAdapter {
         max: usize,
     ) -> BoxFuture<'a, Result<Reclaimed, Error>> {
         Box::pin(self.take_over(by, lease, unmarked, cursor, max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_tells_begun_and_failed_attempts() {
+        let attempts = |begun, failed| Attempts { begun, failed };
+        for (known, mark) in [
+            (attempts(0, 0), 0),
+            (attempts(1, 0), 1_000_001),
+            (attempts(3, 0), 3),
+            (attempts(1, 1), 2_000_001),
+            (attempts(3, 2), 3_000_003),
+            (attempts(999_999, 998_000), 998_001_999_999),
+        ] {
+            assert_eq!((mark_of(known), attempts_of(mark)), (mark, known));
+        }
+        assert_eq!(attempts_of(1), attempts(1, 0), "a plain read");
+        assert_eq!(mark_of(attempts(u32::MAX, 0)), 999_999);
+        assert_eq!(attempts_of(u64::MAX).failed, u32::MAX, "written by others");
     }
 }

@@ -227,7 +227,7 @@ scripts! {
     later_promote = "later_promote.lua" on "lib/later.lua", keys 3, args 1, item 0;
     later_put = "later_put.lua" on "lib/types.lua" and "lib/later.lua", keys 3, args 0, item 6;
     later_reschedule = "later_reschedule.lua", keys 1, args 3, item 0;
-    lease = "lease.lua" on "lib/types.lua" and "lib/holders.lua", keys 2, args 3, item 3;
+    lease = "lease.lua" on "lib/types.lua" and "lib/holders.lua", keys 2, args 7, item 3;
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
     once_settle = "once_settle.lua", keys 1, args 4, item 0;
     promote = "promote.lua" on "lib/later.lua", keys 6, args 1, item 0;
@@ -235,7 +235,7 @@ scripts! {
     retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
     retry_move_out = "retry_move_out.lua", keys 3, args 1, item 1;
     schema = "schema.lua", keys 1, args 5, item 0;
-    settle = "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua", keys 8, args 3, item 5;
+    settle = "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua", keys 8, args 7, item 5;
     topic_create = "topic_create.lua", keys 1, args 4, item 0;
     trim = "trim.lua" on "lib/groups.lua", keys 2, args 3, item 0;
 }

@@ -1,0 +1,66 @@
+//! Messages that failed and wait with their consumer.
+
+use crate::mutant::{Mutant, Target};
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "note-of-anyone",
+        file: "lua/lease.lua",
+        before: "  if holders[lane][id] == 1 then",
+        after: "  if holders[lane][id] == 1 or (tonumber(mark) or 0) > 1000001 then",
+        breaks: "Only the holder of a delivery notes a failure.",
+        target: Target::Test("conformance"),
+        test: "redis::hold_back::noted_failures_are_counted_and_told_from_crashes",
+        quick: false,
+    },
+    Mutant {
+        name: "note-does-not-count-the-next-attempt",
+        file: "src/worker/handle/hold.rs",
+        before: "u32::from(counts_next)",
+        after: "u32::from(false)",
+        breaks: "A crash of an attempt from memory counts.",
+        target: Target::Lib,
+        test: "worker::hold_back::note::tests::a_failure_is_noted_and_counts_the_next_attempt_unless_that_is_the_last",
+        quick: false,
+    },
+    Mutant {
+        name: "waiting-uses-up-the-last-attempt",
+        file: "src/worker/handle/hold.rs",
+        before: "attempts.saturating_add(1) < retry.max_attempts()",
+        after: "attempts < retry.max_attempts()",
+        breaks: "A process that dies while a message waits uses up no last attempt.",
+        target: Target::Lib,
+        test: "worker::hold_back::note::tests::a_failure_is_noted_and_counts_the_next_attempt_unless_that_is_the_last",
+        quick: false,
+    },
+    Mutant {
+        name: "lost-message-runs-again",
+        file: "src/worker/hold_back/timer.rs",
+        before: "due.retain(|message| !message.lease.is_cancelled());",
+        after: "due.retain(|_| true);",
+        breaks: "A held-back message that another consumer has taken over is queued no more.",
+        target: Target::Lib,
+        test: "worker::hold_back::note::tests::a_message_that_another_consumer_has_taken_over_takes_no_room",
+        quick: false,
+    },
+    Mutant {
+        name: "earlier-attempt-still-commits",
+        file: "src/worker/intake/in_flight.rs",
+        before: "        table.last_token += 1;\n        let next",
+        after: "        let next",
+        breaks: "What an earlier attempt of a held-back message sends is dropped.",
+        target: Target::Lib,
+        test: "worker::hold_back::note::tests::a_lost_attempt_cannot_note_for_the_one_after_it",
+        quick: false,
+    },
+    Mutant {
+        name: "failure-taken-for-a-crash",
+        file: "src/store/attempts.rs",
+        before: "self.begun.saturating_sub(self.failed)",
+        after: "self.begun",
+        breaks: "A noted failure is no crash.",
+        target: Target::Lib,
+        test: "worker::handle::count::tests::an_attempt_that_began_and_never_ended_is_a_crash",
+        quick: false,
+    },
+];
