@@ -17,8 +17,8 @@
 mod role;
 pub mod decorate;
 
-mod bell;
 mod attempts;
+mod bell;
 mod commit;
 mod dead_letters;
 mod deliveries;
@@ -37,8 +37,8 @@ use std::sync::Arc;
 
 pub(crate) use crate::domain::check_key;
 pub use crate::wire::{Fields, Limits, Record, decode_entry, encode_entry};
-pub use bell::{Bell, Ring};
 pub use attempts::Attempts;
+pub use bell::{Bell, Ring};
 pub use commit::{Commit, Commits, End, Fate, Replies};
 pub use dead_letters::{
     DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp, Disposition, Found, IdRange,

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::api::lease::Lease;
 use crate::store::Fetched;
-use crate::worker::intake::crew::Crew;
 use crate::worker::hold_back::again::Again;
+use crate::worker::intake::crew::Crew;
 use crate::worker::intake::policy::POLICY;
 
 /// A fetched delivery and the state of its lease.
@@ -92,11 +92,16 @@ impl Queue {
 
     /// Puts deliveries before all others.
     pub(crate) fn push_first(&self, first: Vec<Queued>) {
-        let mut deliveries = self.deliveries();
-        for one in first.into_iter().rev() {
-            deliveries.push_front(one);
+        if first.is_empty() {
+            return;
         }
-        self.more.notify_one();
+        {
+            let mut deliveries = self.deliveries();
+            for one in first.into_iter().rev() {
+                deliveries.push_front(one);
+            }
+        }
+        self.wake();
     }
 
     /// Ends the queue: workers still get the deliveries in it, then `None`.

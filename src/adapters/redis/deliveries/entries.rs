@@ -8,7 +8,7 @@ use redis::Cmd;
 use crate::adapters::redis::keys::Keys;
 use crate::adapters::redis::resp::{Broken, Walk, reply};
 use crate::domain::whole_millis;
-use crate::store::{DeliveryId, Fetched, GroupAt, Lane, Opening, Source};
+use crate::store::{Attempts, DeliveryId, Fetched, GroupAt, Lane, Opening, Source};
 
 /// What a reply says of its own length is believed up to this.
 const MAX_RESERVE: usize = 10_000;
@@ -108,7 +108,7 @@ impl Streams {
                     source: number,
                     receipt: DeliveryId { lane, id },
                     fields,
-                    begun: 0,
+                    attempts: Attempts::default(),
                 });
             }
         }
