@@ -279,7 +279,7 @@ pub mod asyncapi {
 }
 
 #[doc(hidden)]
-pub use operate::{escape, hex, views};
+pub use operate::{escape, exposition, hex, views};
 
 pub mod doctor {
     //! The doctor: problems of the server and the namespace, their causes and remedies.

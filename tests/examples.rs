@@ -48,6 +48,7 @@ fn sources() -> BTreeMap<String, String> {
 fn build() -> BTreeMap<String, PathBuf> {
     let features = [
         ("cli", cfg!(feature = "cli")),
+        ("console", cfg!(feature = "console")),
         ("otel", cfg!(feature = "otel")),
         ("schema", cfg!(feature = "schema")),
         ("testing", cfg!(feature = "testing")),

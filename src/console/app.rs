@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use super::failure::Failure;
 use super::state::App;
-use super::{assets, dead, look, overview};
+use super::{act, api, assets, dead, live, look, overview};
 
 /// All routes. With `read_only` none of them changes anything.
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -23,6 +23,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/retries/{topic}/{group}", get(look::retries::page))
         .route("/dead", get(dead::causes::page))
         .route("/dead/{topic}/{group}", get(dead::list::page))
+        .route("/dead/{topic}/{group}/sweep", get(act::sweep::preview))
+        .route("/dead/{topic}/{group}/export", get(dead::export::get))
         .route("/dead/{topic}/{group}/{id}", get(dead::letter::page))
         .route(
             "/dead/{topic}/{group}/{id}/payload",
@@ -33,12 +35,42 @@ pub(super) fn router(app: Arc<App>) -> Router {
             "/operations/{topic}/{group}/{id}",
             get(look::operations::one),
         )
+        .route("/events", get(live::events))
         .route("/doctor", get(look::doctor::page))
         .route("/healthz", get(look::health::alive))
         .route("/readyz", get(look::health::ready))
         .route("/assets/{version}/{name}", get(assets::get))
         .route("/favicon.ico", get(assets::icon));
-    pages
-        .fallback(async || Failure::not_found("the console has no page at this address"))
+    let pages = pages.merge(api::reads());
+    let all = match app.options.read_only {
+        true => pages,
+        false => pages.merge(changes()).merge(api::changes()),
+    };
+    all.fallback(async || Failure::not_found("the console has no page at this address"))
         .with_state(app)
+}
+
+/// Every route that changes something, with the pages that only lead there.
+fn changes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/topics/{topic}/publish", post(act::publish::run))
+        .route(
+            "/topics/{topic}/groups/{group}/remove",
+            get(act::removal::preview).post(act::removal::run),
+        )
+        .route("/retries/{topic}/{group}", post(act::retries::run))
+        .route("/retries/{topic}/{group}/plan", get(act::retries::preview))
+        .route("/dead/{topic}/{group}/sweep", post(act::sweep::run))
+        .route(
+            "/dead/{topic}/{group}/{id}/edit",
+            get(act::edit::page).post(act::edit::run),
+        )
+        .route(
+            "/operations/{topic}/{group}/{id}/stop",
+            post(act::sweep::stop),
+        )
+        .route(
+            "/operations/{topic}/{group}/{id}/resume",
+            post(act::sweep::resume),
+        )
 }

@@ -27,11 +27,14 @@
 //! command of the tool that does the same.
 
 mod access;
+mod act;
+mod api;
 mod app;
 mod assets;
 mod dead;
 mod failure;
 mod headers;
+mod live;
 mod look;
 mod options;
 mod overview;

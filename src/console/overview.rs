@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
-use super::page::{Command, Page, counted, duration, instant, meter, number, safe, sparkline};
+use super::page::{
+    Command, Page, counted, duration, instant, live, meter, number, safe, sparkline,
+};
 use super::poll::{Figures, Seen};
 use super::visit::Visit;
 use crate::domain::Topic;
@@ -15,10 +17,10 @@ use crate::operate::gauges::{GroupGauges, TopicGauges};
 pub(super) async fn page(visit: Visit) -> Response {
     let region = region(&visit).await;
     let body = html! {
-        div data-live="overview" { (region) }
+        (live(&visit, "/", region))
         (Command::new(&["groups"]).show())
     };
-    Page::new(&visit, "Overview", body).into_response()
+    Page::new(&visit, "Overview", body).live().into_response()
 }
 
 /// Everything that changes while somebody looks.

@@ -43,12 +43,15 @@ pub(super) struct Seen {
     pub(super) figures: Option<Arc<Figures>>,
     /// The age of the figures and the reason, where the newest measurement failed.
     pub(super) stale: Option<(Duration, String)>,
+    /// How long the newest measurement took.
+    pub(super) took: Duration,
 }
 
 #[derive(Default)]
 struct State {
     latest: Option<(Instant, Arc<Figures>)>,
     failed: Option<(Instant, String)>,
+    took: Duration,
 }
 
 /// Measures for visitors, and keeps the result for a moment.
@@ -84,12 +87,16 @@ impl Poll {
         let at = state.latest.as_ref().map(|(at, _)| *at);
         let tried = at.max(state.failed.as_ref().map(|(at, _)| *at));
         if tried.is_none_or(|at| at.elapsed() >= FRESH) {
-            match timeout(LIMIT, self.measure()).await {
+            let began = Instant::now();
+            let measured = timeout(LIMIT, self.measure()).await;
+            state.took = began.elapsed();
+            match measured {
                 Ok(Ok(figures)) => {
                     self.remember(&figures);
                     *state = State {
                         latest: Some((Instant::now(), Arc::new(figures))),
                         failed: None,
+                        took: state.took,
                     };
                 }
                 Ok(Err(error)) => state.failed = Some((Instant::now(), describe(&error))),
@@ -109,6 +116,7 @@ impl Poll {
                 .failed
                 .as_ref()
                 .map(|(_, why)| (age.unwrap_or_default(), why.clone())),
+            took: state.took,
         }
     }
 

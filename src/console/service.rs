@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tower_service::Service;
 
 use super::access::{Access, CHALLENGE, origin};
+use super::api;
 use super::app::router;
 use super::failure::Failure;
 use super::headers;
@@ -92,6 +93,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (app, router) = (Arc::clone(&self.app), self.router.clone());
         let request = request.map(axum::body::Body::new);
+        app.tick();
         Box::pin(async move {
             let mut response = answer(&app, router, request).await;
             headers::protect(response.headers_mut());
@@ -161,7 +163,9 @@ fn allow(parts: &http::request::Parts, visit: &Visit) -> Result<(), Failure> {
     if reads {
         return Ok(());
     }
-    if !origin::is_own(parts) {
+    let by_program =
+        api::is_api(&visit.path) && api::is_json(&parts.headers) && !origin::is_of_a_browser(parts);
+    if !by_program && !origin::is_own(parts) {
         let message = "the request does not come from a page of this console";
         return Err(Failure::new(StatusCode::FORBIDDEN, message));
     }
@@ -174,7 +178,10 @@ fn allow(parts: &http::request::Parts, visit: &Visit) -> Result<(), Failure> {
 
 fn render(visit: &Visit, failure: Failure) -> Response<axum::body::Body> {
     let status = failure.status;
-    let mut response = page::failed(visit, &failure).into_response();
+    let mut response = match api::is_api(&visit.path) {
+        true => api::failed(&failure),
+        false => page::failed(visit, &failure).into_response(),
+    };
     *response.status_mut() = status;
     let headers = response.headers_mut();
     if status == StatusCode::UNAUTHORIZED {

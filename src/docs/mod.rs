@@ -16,6 +16,7 @@
 //! | [`metrics`] | the metrics, traces and events |
 //! | [`observability`] | metrics, traces, logs, alerts, the dashboard and scaling, and where to look first |
 //! | [`command_line`] | the tool `redstart`: commands and exit codes |
+//! | `console` | the operators' page: actions, log-in, systemd, Kubernetes, your own service; these pages have it with the feature `console` |
 //! | [`dead_letters`] | how to find out why messages died, and how to bring them back |
 //! | [`interoperating`] | producers and consumers in other languages, Debezium, CloudEvents |
 //! | [`key_value`] | values, counters, compare-and-set, `once` |
@@ -33,6 +34,10 @@ pub mod decisions;
 
 #[doc = include_str!("command_line.md")]
 pub mod command_line {}
+
+#[cfg(feature = "console")]
+#[doc = include_str!("console.md")]
+pub mod console {}
 
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}

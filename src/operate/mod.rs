@@ -7,6 +7,7 @@
 pub(crate) mod dead_letters;
 pub(crate) mod doctor;
 pub mod escape;
+pub mod exposition;
 pub(crate) mod gauges;
 pub(crate) mod group_removal;
 pub(crate) mod group_reset;

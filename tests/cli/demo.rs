@@ -52,6 +52,41 @@ fn the_demo_on_a_given_server_keeps_to_a_namespace_of_its_own() {
     assert_eq!(told.json()[0]["lag"], 0);
 }
 
+#[cfg(feature = "console")]
+#[test]
+fn the_demo_opens_a_console_with_its_data_also_in_memory() {
+    use std::io::{Read as _, Write as _};
+
+    for in_memory in [false, true] {
+        let args = ["demo", "--messages", "60", "--console", "127.0.0.1:0"];
+        let mut command = redstart(None, &args);
+        if in_memory {
+            command.env("PATH", "");
+        }
+        let mut child = command.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = line_with(&mut log, "console on http://");
+        let address = line
+            .split("http://")
+            .nth(1)
+            .unwrap()
+            .split(';')
+            .next()
+            .unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = "GET /dead HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        for part in ["HTTP/1.1 200", "demo/demo-workers", "demo · operator"] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        signal(child.id(), "INT");
+        assert_eq!(wait(&mut child).code(), Some(130));
+    }
+}
+
 #[test]
 fn the_demo_tells_its_story() {
     let ran = run(None, &["demo", "--messages", "60"]).ok();

@@ -4,7 +4,10 @@
 mod support;
 
 mod access;
+mod act;
+mod api;
 mod hostile;
+mod live;
 mod mount;
 mod pages;
 mod server;

@@ -99,6 +99,8 @@ pub(crate) async fn on_redis(server: &Server) -> Container {
 /// Publishes `count` messages that die, of two causes and two tenants, and waits for it.
 pub(crate) async fn dies(container: &Container, count: u32) {
     let (on, of) = (topic("orders"), group("billing"));
+    let before = container.topics().group(&on, &of).await;
+    let expected = before.map_or(0, |status| status.dead) + u64::from(count);
     let all: Vec<Envelope> = (0..count)
         .map(|n| {
             let envelope = Envelope::new("order.placed", &n).unwrap();
@@ -121,7 +123,7 @@ pub(crate) async fn dies(container: &Container, count: u32) {
     let subscription = container.bus().subscribe(&on, handler).await.unwrap();
     until("the messages to die", async || {
         let status = container.topics().group(&on, &of).await.unwrap();
-        (status.dead >= u64::from(count)).then_some(())
+        (status.dead >= expected).then_some(())
     })
     .await;
     subscription.unsubscribe(PATIENCE).await;
@@ -146,4 +148,41 @@ pub(crate) async fn retries(container: &Container) {
     })
     .await;
     subscription.unsubscribe(PATIENCE).await;
+}
+
+/// Sends a form as the console's own page does.
+pub(crate) async fn post(console: &ConsoleService, path: &str, fields: &[(&str, &str)]) -> Answer {
+    let headers = [("sec-fetch-site", "same-origin")];
+    post_with(console, path, fields, &headers).await
+}
+
+pub(crate) async fn post_with(
+    console: &ConsoleService,
+    path: &str,
+    fields: &[(&str, &str)],
+    headers: &[(&str, &str)],
+) -> Answer {
+    let encode = |text: &str| {
+        let bytes = text.bytes();
+        bytes.map(|byte| format!("%{byte:02X}")).collect::<String>()
+    };
+    let pairs = fields
+        .iter()
+        .map(|(name, value)| format!("{}={}", encode(name), encode(value)));
+    let body = pairs.collect::<Vec<_>>().join("&");
+    let mut request = http::Request::post(path)
+        .header("host", "console.test")
+        .header("content-type", "application/x-www-form-urlencoded");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    send(console, request.body(body).unwrap()).await
+}
+
+/// The value of a hidden field of a form.
+pub(crate) fn hidden(page: &Answer, name: &str) -> String {
+    let mark = format!("name=\"{name}\" value=\"");
+    let at = page.text.find(&mark);
+    let at = at.unwrap_or_else(|| panic!("no field {name} in {}", page.text)) + mark.len();
+    page.text[at..].split('"').next().unwrap().to_owned()
 }

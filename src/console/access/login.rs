@@ -154,6 +154,11 @@ async fn by_users(
         failure.retry_after = Some(left);
         return Err(failure);
     }
+    // A browser adds a password to requests by itself, but never a token.
+    let is_api = parts.uri.path().contains("/api/v1/");
+    if is_api && !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(unknown("the API takes a bearer token"));
+    }
     let found = if scheme.eq_ignore_ascii_case("basic") {
         let pair = STANDARD.decode(secret.trim()).ok();
         let pair = pair.and_then(|pair| String::from_utf8(pair).ok());

@@ -25,6 +25,11 @@ pub(in crate::console) fn is_own(parts: &Parts) -> bool {
     }
 }
 
+/// Whether a browser sends the request for a page: it then says for which one. A program says nothing.
+pub(in crate::console) fn is_of_a_browser(parts: &Parts) -> bool {
+    parts.headers.contains_key("sec-fetch-site") || parts.headers.contains_key(ORIGIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

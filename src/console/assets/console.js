@@ -63,6 +63,70 @@
     box.addEventListener("change", () => { for (const row of rows) row.checked = box.checked; });
   }
 
+  // Live regions. An update waits while text of the region is selected, and keeps the focus.
+  const same = (one) => (one.id ? `#${one.id}` : `${one.tagName}|${one.getAttribute("href") || one.name || one.textContent}`);
+  const replace = (region, html) => {
+    const chosen = getSelection();
+    if (!chosen.isCollapsed && region.contains(chosen.anchorNode)) return;
+    const focus = region.contains(document.activeElement) ? same(document.activeElement) : null;
+    region.innerHTML = html;
+    zone(region);
+    copying(region);
+    if (!focus) return;
+    const again = all("a, button, input, [tabindex]", region).find((one) => same(one) === focus);
+    if (again) again.focus({ preventScroll: true });
+  };
+  const follow = (region) => {
+    const stale = region.previousElementSibling;
+    let source = null;
+    let last = region.innerHTML;
+    const warn = (html) => {
+      stale.innerHTML = html;
+      zone(stale);
+    };
+    const stop = () => { if (source) source.close(); source = null; };
+    const start = () => {
+      if (source) return;
+      source = new EventSource(`${region.dataset.events}?of=${encodeURIComponent(region.dataset.live)}`);
+      source.addEventListener("region", (event) => {
+        warn("");
+        if (event.data === last) return;
+        last = event.data;
+        replace(region, event.data);
+      });
+      source.addEventListener("stale", (event) => warn(event.data));
+      source.addEventListener("error", () => {
+        const why = source && source.readyState === EventSource.CLOSED
+          ? "The console answers no live requests. Reload the page for new figures."
+          : "No connection to the console. The figures are old; the page tries again.";
+        warn(`<div class="note bad"><p>${why}</p></div>`);
+      });
+    };
+    return { start, stop };
+  };
+  const regions = all("[data-live]").map(follow);
+  const pause = document.querySelector("[data-pause]");
+  let paused = false;
+  const apply = () => {
+    for (const one of regions) {
+      if (paused || document.hidden) one.stop();
+      else one.start();
+    }
+  };
+  if (pause) {
+    pause.hidden = false;
+    pause.addEventListener("click", () => {
+      paused = !paused;
+      pause.setAttribute("aria-pressed", String(paused));
+      pause.textContent = paused ? "Paused" : "Pause";
+      apply();
+    });
+  }
+  document.addEventListener("visibilitychange", apply);
+  addEventListener("pagehide", () => { for (const one of regions) one.stop(); });
+  addEventListener("pageshow", apply);
+
   zone(document);
   copying(document);
+  apply();
 })();

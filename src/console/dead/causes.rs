@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::filter::FilterForm;
 use crate::console::failure::Failure;
 use crate::console::look::group::hours;
-use crate::console::page::{Command, Page, ago, bars, counted, excerpt, number};
+use crate::console::page::{Command, Page, ago, bars, counted, excerpt, live, number};
 use crate::console::visit::Visit;
 use crate::domain::{Group, Topic};
 use crate::operate::dead_letters::CauseSummary;
@@ -20,10 +20,12 @@ const PICTURES: usize = 6;
 pub(in crate::console) async fn page(visit: Visit) -> Result<Response, Failure> {
     let region = region(&visit).await?;
     let body = html! {
-        div data-live="causes" { (region) }
+        (live(&visit, "/dead", region))
         (Command::new(&["dead", "summary"]).show())
     };
-    Ok(Page::new(&visit, "Dead letters", body).into_response())
+    Ok(Page::new(&visit, "Dead letters", body)
+        .live()
+        .into_response())
 }
 
 /// Everything that changes while somebody looks.

@@ -47,6 +47,14 @@ impl FilterForm {
         }
     }
 
+    /// Whether a form's field is one of the filter.
+    pub(in crate::console) fn has(name: &str) -> bool {
+        Self::default()
+            .fields()
+            .iter()
+            .any(|(known, _)| *known == name)
+    }
+
     fn fields(&self) -> [(&'static str, &str); 13] {
         [
             ("reason", &self.reason),

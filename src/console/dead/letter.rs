@@ -51,6 +51,7 @@ pub(in crate::console) async fn page(
             p { span.badge.bad { (letter.reason) } " after " (counted(letter.attempts.into(), "attempt", "attempts")) }
             p.mono { (safe(&letter.error)) }
         }
+        @if visit.may_change() { (actions(&address, &visit.links().dead(&topic, &group), id, envelope.is_ok() && visit.app.options.payloads)) }
         (about(&visit, &letter, envelope.as_ref().ok()))
         h2 { "Timeline" }
         (timeline(&letter, envelope.as_ref().ok()))
@@ -80,6 +81,17 @@ pub(in crate::console) async fn payload(
         &letter.fields,
         &name,
     )
+}
+
+fn actions(address: &str, list: &str, id: EntryId, editable: bool) -> Markup {
+    html! {
+        form.row method="get" action={ (list) "/sweep" } {
+            input type="hidden" name="id" value=(id);
+            button type="submit" name="action" value="redrive" { "Redrive…" }
+            button.quiet type="submit" name="action" value="purge" { "Purge…" }
+            @if editable { a.button.quiet href={ (address) "/edit" } { "Edit…" } }
+        }
+    }
 }
 
 fn about(visit: &Visit, letter: &DeadLetter, envelope: Option<&Envelope>) -> Markup {

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::filter::FilterForm;
+use crate::console::act::said::Said;
 use crate::console::failure::Failure;
 use crate::console::page::{Command, Page, ago, counted, excerpt, number, safe};
 use crate::console::visit::{Visit, id_of, pair_of};
@@ -29,6 +30,7 @@ pub(in crate::console) async fn page(
     Path((topic, group)): Path<(String, String)>,
     Fields(form): Fields<FilterForm>,
     Fields(place): Fields<Place>,
+    Fields(said): Fields<Said>,
 ) -> Result<Response, Failure> {
     let (topic, group) = pair_of(&topic, &group)?;
     let status = visit.app.container.topics().group(&topic, &group).await?;
@@ -51,6 +53,7 @@ pub(in crate::console) async fn page(
         Err(rule) => (None, Some(rule)),
     };
     let body = html! {
+        (said.show())
         @if let Some(rule) = &wrong { div.note.bad role="alert" { p { (safe(rule)) } } }
         (form.show(&address))
         @if form.is_empty() && before.is_none() { (facets(&visit, &topic, &group).await?) }
@@ -58,6 +61,7 @@ pub(in crate::console) async fn page(
             @if found.items.is_empty() {
                 (nothing(&visit, &topic, &group, &form, status.dead))
             } @else {
+                (choose_all(&visit, &topic, &group, &form, status.dead))
                 (table(&visit, &topic, &group, &found.items))
                 @if let Some(next) = found.next {
                     @let query = form.query().with("before", next.to_string());
@@ -92,18 +96,62 @@ fn table(
     group: &Group,
     items: &[(EntryId, DeadLetterSummary)],
 ) -> Markup {
-    let now = visit.now();
-    html! {
+    let (now, may) = (visit.now(), visit.may_change());
+    let address = format!("{}/sweep", visit.links().dead(topic, group));
+    let rows = html! {
         div.scroll tabindex="0" role="region" aria-label="Dead letters" {
             table {
                 caption { (counted(items.len() as u64, "dead letter", "dead letters")) ", the newest first" }
                 thead { tr {
+                    @if may { th scope="col" {
+                        input type="checkbox" data-select-all hidden aria-label="Select all on this page";
+                        span.hidden { "Select" }
+                    } }
                     th scope="col" { "Id" } th scope="col" { "Died" } th scope="col" { "Reason" }
                     th scope="col" { "Error" } th scope="col" { "Type" } th.n scope="col" { "Attempts" }
                 } }
                 tbody {
                     @for (id, summary) in items { (row(visit, topic, group, *id, summary, now)) }
                 }
+            }
+        }
+    };
+    html! {
+        @if may {
+            form method="get" action=(address) {
+                (rows)
+                div.row {
+                    button type="submit" name="action" value="redrive" { "Redrive selected…" }
+                    button.quiet type="submit" name="action" value="purge" { "Purge selected…" }
+                }
+            }
+        } @else { (rows) }
+    }
+}
+
+/// Buttons for everything that matches, also beyond this page.
+fn choose_all(visit: &Visit, topic: &Topic, group: &Group, form: &FilterForm, dead: u64) -> Markup {
+    let address = format!("{}/sweep", visit.links().dead(topic, group));
+    let export = format!("{}/export", visit.links().dead(topic, group));
+    let query = form.query();
+    let what = match form.is_empty() {
+        true => format!("all {}", number(dead)),
+        false => "all that match".to_owned(),
+    };
+    html! {
+        div.row {
+            @if visit.may_change() {
+                form.inline method="get" action=(address) {
+                    input type="hidden" name="all" value="1";
+                    @for (name, value) in query.fields() {
+                        input type="hidden" name=(name) value=(value);
+                    }
+                    button type="submit" name="action" value="redrive" { "Redrive " (what) "…" }
+                    button.quiet type="submit" name="action" value="purge" { "Purge " (what) "…" }
+                }
+            }
+            @if visit.app.options.payloads {
+                a.button.quiet href=(query.on(&export)) download { "Export " (what) }
             }
         }
     }
@@ -119,6 +167,9 @@ fn row(
 ) -> Markup {
     html! {
         tr {
+            @if visit.may_change() { td {
+                input type="checkbox" name="id" value=(id) aria-label={ "Select " (id) };
+            } }
             th scope="row" { a.mono href=(visit.links().letter(topic, group, id)) { (id) } }
             td { @if let Some(time) = id.time() { (ago(time, now)) } }
             td { span.badge { (summary.reason) } }

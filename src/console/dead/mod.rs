@@ -1,7 +1,8 @@
 //! Pages of dead letters.
 
 pub(super) mod causes;
-mod filter;
+pub(super) mod export;
+pub(super) mod filter;
 pub(super) mod letter;
 pub(super) mod list;
 pub(super) mod payload;

@@ -5,7 +5,9 @@ use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
 use crate::console::failure::Failure;
-use crate::console::page::{Command, Page, bars, counted, duration, fact, facts, number, safe};
+use crate::console::page::{
+    Command, Page, bars, counted, duration, fact, facts, live, number, safe,
+};
 use crate::console::visit::{Visit, pair_of};
 use crate::domain::{CountBy, Error, Group, Topic, hour_name};
 use crate::operate::in_flight::ConsumerInFlight;
@@ -21,10 +23,14 @@ pub(in crate::console) async fn page(
     let region = region(&visit, &topic, &group).await?;
     let command = Command::new(&["groups", "show"]).arg(&topic).arg(&group);
     let body = html! {
-        div data-live="group" { (region) }
+        (live(&visit, &visit.path, region))
+        @if visit.may_change() {
+            p { a.button.quiet href={ (visit.links().group(&topic, &group)) "/remove" } { "Remove the group…" } }
+        }
         (command.show())
     };
     let page = Page::new(&visit, format!("{group} of {topic}"), body)
+        .live()
         .under("Overview", visit.links().overview())
         .under(topic.to_string(), visit.links().topic(&topic));
     Ok(page.into_response())

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use crate::console::act::said::Said;
 use crate::console::failure::Failure;
 use crate::console::page::{Command, Page, Query, ago, counted, excerpt, safe};
 use crate::console::visit::{Visit, pair_of};
@@ -43,6 +44,7 @@ pub(in crate::console) async fn page(
     visit: Visit,
     Path((topic, group)): Path<(String, String)>,
     Fields(after): Fields<After>,
+    Fields(said): Fields<Said>,
 ) -> Result<Response, Failure> {
     let (topic, group) = pair_of(&topic, &group)?;
     let status = visit.app.container.topics().group(&topic, &group).await?;
@@ -51,6 +53,7 @@ pub(in crate::console) async fn page(
     let list = retries.list(&topic, &group, after.as_ref(), PAGE).await?;
     let command = Command::new(&["retries", "list"]).arg(&topic).arg(&group);
     let body = html! {
+        (said.show())
         p.soft { "Failed messages before their next attempt, and snoozed messages: "
             (counted(status.scheduled, "message", "messages")) "." }
         (table(&visit, &topic, &group, &list))
@@ -67,18 +70,39 @@ fn table(visit: &Visit, topic: &Topic, group: &Group, list: &[ScheduledRetry]) -
     if list.is_empty() {
         return html! { div.empty { p { "No retries are scheduled here." } } };
     }
-    let now = visit.now();
-    html! {
+    let (now, may) = (visit.now(), visit.may_change());
+    let plan = format!("{}/plan", visit.links().retries(topic, group));
+    let rows = html! {
         div.scroll tabindex="0" role="region" aria-label="Retries" {
             table {
                 caption { (counted(list.len() as u64, "retry", "retries")) ", the next first" }
                 thead { tr {
+                    @if may { th scope="col" {
+                        input type="checkbox" data-select-all hidden aria-label="Select all on this page";
+                        span.hidden { "Select" }
+                    } }
                     th scope="col" { "Id" } th scope="col" { "Due" } th.n scope="col" { "Attempts" }
                     th scope="col" { "Type" } th scope="col" { "Last error" }
                 } }
-                tbody { @for retry in list { (row(retry, now)) } }
+                tbody { @for retry in list { (row(retry, now, may)) } }
             }
         }
+    };
+    html! {
+        @if may {
+            form method="get" action=(plan) {
+                (rows)
+                div.row {
+                    button type="submit" name="action" value="run-now" { "Run selected now…" }
+                    button.quiet type="submit" name="action" value="cancel" { "Cancel selected…" }
+                }
+            }
+            form.row method="get" action=(plan) {
+                input type="hidden" name="all" value="1";
+                button.quiet type="submit" name="action" value="run-now" { "Run all now…" }
+                button.quiet type="submit" name="action" value="cancel" { "Cancel all…" }
+            }
+        } @else { (rows) }
         @if list.len() == PAGE { @if let Some(last) = list.last() {
             @let next = Query::default()
                 .with("due", last.due.as_millis().to_string())
@@ -88,12 +112,15 @@ fn table(visit: &Visit, topic: &Topic, group: &Group, list: &[ScheduledRetry]) -
     }
 }
 
-fn row(retry: &ScheduledRetry, now: Timestamp) -> Markup {
+fn row(retry: &ScheduledRetry, now: Timestamp, may_change: bool) -> Markup {
     let envelope = retry.envelope.as_ref().ok();
     let kind = envelope.map_or("undecodable", Envelope::message_type);
     let error = envelope.and_then(Envelope::last_error).unwrap_or_default();
     html! {
         tr {
+            @if may_change { td {
+                input type="checkbox" name="id" value=(retry.id) aria-label={ "Select " (retry.id) };
+            } }
             th scope="row" { span.mono { (retry.id) } }
             td { (ago(retry.due, now)) }
             td.n { @if let Some(one) = envelope { (one.failed_attempts()) } }

@@ -5,6 +5,9 @@ use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use crate::console::act::fields::FormFields;
+use crate::console::act::publish;
+use crate::console::act::said::Said;
 use crate::console::failure::Failure;
 use crate::console::page::{
     Command, Page, Query, ago, counted, excerpt, fact, facts, meter, number, safe,
@@ -29,6 +32,7 @@ pub(in crate::console) async fn page(
     visit: Visit,
     Path(topic): Path<String>,
     Fields(from): Fields<From>,
+    Fields(said): Fields<Said>,
 ) -> Result<Response, Failure> {
     let topic = topic_of(&topic)?;
     let topics = visit.app.container.topics();
@@ -49,6 +53,7 @@ pub(in crate::console) async fn page(
         .arg(&topic)
         .option("--last", Some(PAGE));
     let body = html! {
+        (said.show())
         (summary(&visit, &status))
         h2 { "Entries" }
         form.row method="get" action=(visit.links().topic(&topic)) {
@@ -58,6 +63,12 @@ pub(in crate::console) async fn page(
             @if after.is_some() { a href=(visit.links().topic(&topic)) { "Show the newest" } }
         }
         (list(&visit, &topic, &entries, after.is_some()))
+        @if visit.may_change() {
+            details.publish {
+                summary { "Publish a message" }
+                (publish::form(&visit, &topic, &FormFields::default()))
+            }
+        }
         (command.show())
     };
     let page = Page::new(&visit, topic.to_string(), body);

@@ -25,6 +25,7 @@ pub(in crate::console) struct Page<'a> {
     /// Links to the pages above this one.
     above: Vec<(String, String)>,
     body: Markup,
+    live: bool,
 }
 
 impl<'a> Page<'a> {
@@ -38,12 +39,19 @@ impl<'a> Page<'a> {
             title: title.into(),
             above: Vec::new(),
             body,
+            live: false,
         }
     }
 
     /// Adds a page above this one: its name and address.
     pub(in crate::console) fn under(mut self, name: impl Into<String>, address: String) -> Self {
         self.above.push((name.into(), address));
+        self
+    }
+
+    /// Says that a region of the page follows the figures.
+    pub(in crate::console) fn live(mut self) -> Self {
+        self.live = true;
         self
     }
 
@@ -85,6 +93,9 @@ impl<'a> Page<'a> {
                             }
                         } }
                         div.tools {
+                            @if self.live {
+                                button.quiet type="button" data-pause hidden aria-pressed="false" { "Pause" }
+                            }
                             button.quiet type="button" data-theme-switch hidden { "Theme" }
                             @if inside { span.who { (who(visit)) } }
                         }
@@ -178,4 +189,12 @@ pub(in crate::console) fn facts(rows: Markup) -> Markup {
 /// A fact: a name and its value.
 pub(in crate::console) fn fact(name: &str, value: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
+}
+
+/// A region that the script replaces whenever it changes. `path` is that of the page.
+pub(in crate::console) fn live(visit: &Visit, path: &str, region: Markup) -> Markup {
+    html! {
+        div data-stale {}
+        div data-live=(path) data-events=(visit.links().to("/events")) { (region) }
+    }
 }

@@ -104,7 +104,6 @@ impl Query {
     }
 
     /// The fields, for the hidden inputs of a form.
-    #[cfg(test)]
     pub(in crate::console) fn fields(&self) -> &[(String, String)] {
         &self.0
     }

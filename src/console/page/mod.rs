@@ -8,6 +8,6 @@ mod picture;
 
 pub(super) use command::Command;
 pub(super) use format::{ago, counted, duration, excerpt, instant, number, safe};
-pub(super) use frame::{Page, fact, facts, failed};
+pub(super) use frame::{Page, fact, facts, failed, live};
 pub(super) use links::{Links, Query};
 pub(super) use picture::{bars, meter, sparkline};

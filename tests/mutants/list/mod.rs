@@ -1,6 +1,7 @@
 //! The mutants, by the part that they break.
 
 mod attempts;
+mod console;
 mod effects;
 mod hold_back;
 mod intake;
@@ -23,6 +24,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         values::MUTANTS,
         effects::MUTANTS,
         hold_back::MUTANTS,
+        console::MUTANTS,
     ];
     lists.concat()
 }

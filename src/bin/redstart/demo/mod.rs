@@ -40,6 +40,7 @@ Examples:
   redstart demo
   redstart demo --messages 50000 --workers 5
   redstart demo --keep               then look around with topics, groups, tail
+  redstart demo --console            then look around in a browser
 
 With --json: one object with published, handled, dead, duplicates,
 lost, retries, workersKilled, seconds, messagesPerSecond, adapter, namespace, addsUp.
@@ -57,6 +58,10 @@ pub(crate) struct DemoArgs {
     /// Leave the private server running, and show how to inspect and stop it
     #[arg(long)]
     keep: bool,
+    /// Afterwards serve the console on this address [default: 127.0.0.1:8087]
+    #[cfg(feature = "console")]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8087", conflicts_with = "keep")]
+    console: Option<std::net::SocketAddr>,
 }
 
 /// Runs the demo. However it ends, it ends the processes that it started.

@@ -85,10 +85,10 @@ pub(super) async fn play(
     let handling = began.elapsed();
     // The account comes out in any case: after a failure it is the first thing to read.
     scene.dismiss(&mut show).await?;
-    let sums = match (scene.close().await, &drained) {
-        (Ok(sums), _) => sums,
+    let (sums, drained) = match (scene.close().await, drained) {
+        (Ok(sums), drained) => (sums, drained),
         // The first failure says more than its consequences.
-        (Err(_), Err(_)) => return drained,
+        (Err(_), Err(first)) => return Err(first),
         (Err(failure), Ok(())) => return Err(failure),
     };
     if drained.is_ok() && sums.adds_up() {
@@ -109,7 +109,34 @@ pub(super) async fn play(
     if !sums.adds_up() {
         return Err(Failure::new(sums.complaint()));
     }
+    #[cfg(feature = "console")]
+    if let Some(address) = args.console {
+        return look_at(container, &ground, address, &mut show).await;
+    }
     look_further(args, ground, &mut show)
+}
+
+/// Serves the console until a signal, which ends the demo with everything that it left.
+#[cfg(feature = "console")]
+async fn look_at(
+    container: Container,
+    ground: &Ground,
+    address: std::net::SocketAddr,
+    show: &mut Show<'_, '_>,
+) -> Result<(), Failure> {
+    use redstart::console::{Access, ConsoleOptions, ConsoleServer, Login};
+
+    // The server's log-in decides.
+    let options =
+        ConsoleOptions::with_access(|_| Access::Forbidden).with_title(ground.namespace.as_str());
+    let server = ConsoleServer::bind(container, options, address, Login::local("demo")).await;
+    let server = server.map_err(Failure::of_arguments)?;
+    show.remark(format_args!(
+        "console on http://{}; ctrl-c ends it",
+        server.address()
+    ));
+    server.run(std::future::pending()).await;
+    Ok(())
 }
 
 async fn publish(

@@ -2,9 +2,9 @@
 
 mod poll;
 mod serve;
-mod text;
 
 use redstart::container::Signals;
+use redstart::exposition as text;
 
 use crate::args::MetricsArgs;
 use crate::failure::Failure;

@@ -8,9 +8,9 @@ use redstart::topics::TopicGauges;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::text;
 use crate::failure::Failure;
 use crate::settings::{NamespaceAccess, Settings};
+use redstart::exposition as text;
 
 /// The time limit of a measurement: shorter than the 10 s that Prometheus waits for an answer, so
 /// that it sees `redstart_up 0`.

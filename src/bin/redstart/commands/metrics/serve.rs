@@ -18,8 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::poll::Poll;
-use super::text;
 use crate::failure::Failure;
+use redstart::exposition as text;
 
 /// Connections at once. Further clients wait until one closes.
 const CONNECTIONS: usize = 64;

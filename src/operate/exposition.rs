@@ -3,10 +3,10 @@
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
-use redstart::topics::{GroupGauges, TopicGauges};
+use crate::operate::gauges::{GroupGauges, TopicGauges};
 
 /// The format's media type.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Value<T> = fn(&T) -> Option<f64>;
 
@@ -77,7 +77,7 @@ fn count(count: u64) -> f64 {
 }
 
 /// The exposition of a measurement.
-pub(super) fn of(gauges: &[TopicGauges]) -> String {
+pub fn of(gauges: &[TopicGauges]) -> String {
     let mut text = String::new();
     for (name, help, value) in OF_TOPICS {
         head(&mut text, name, help);
@@ -105,7 +105,7 @@ pub(super) fn of(gauges: &[TopicGauges]) -> String {
 }
 
 /// The exposition of a measurement for a scrape; `None` for one that failed.
-pub(super) fn of_poll(gauges: Option<&[TopicGauges]>, took: Duration) -> String {
+pub fn of_poll(gauges: Option<&[TopicGauges]>, took: Duration) -> String {
     let mut text = String::new();
     let up = "redstart_up";
     head(

@@ -1,0 +1,74 @@
+//! The fields of a form. A name may occur several times.
+
+use axum::extract::{Form, FromRequest, Request};
+use axum::response::{IntoResponse as _, Response};
+use http::header::LOCATION;
+use http::{HeaderValue, StatusCode};
+
+use crate::console::failure::Failure;
+
+/// The fields of a form, in their order.
+#[derive(Clone, Debug, Default)]
+pub(in crate::console) struct FormFields(pub(in crate::console) Vec<(String, String)>);
+
+impl FormFields {
+    /// The first value of a field; empty where the form has none.
+    pub(in crate::console) fn get(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// All values of a field.
+    pub(in crate::console) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let found = self.0.iter().filter(move |(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// Reads the body of a POST, or the query of a GET.
+impl<S: Send + Sync> FromRequest<S> for FormFields {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        match Form::<Vec<(String, String)>>::from_request(request, state).await {
+            Ok(Form(fields)) => Ok(Self(fields)),
+            Err(rejection) => {
+                let status = rejection.status();
+                Err(Failure::new(
+                    status,
+                    "the form cannot be read, or is longer than 2 MiB",
+                ))
+            }
+        }
+    }
+}
+
+/// Answers a change: the browser asks for the page, and a reload repeats nothing.
+pub(in crate::console) fn see_other(address: &str) -> Response {
+    // Addresses of the console are encoded, and so valid in a header.
+    match HeaderValue::from_str(address) {
+        Ok(address) => (StatusCode::SEE_OTHER, [(LOCATION, address)]).into_response(),
+        Err(_) => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+/// A count as people type it: `48,211`.
+pub(in crate::console) fn typed(text: &str) -> String {
+    let kept = text
+        .chars()
+        .filter(|c| !matches!(c, ',' | ' ' | '\u{a0}' | '_' | '\''));
+    kept.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typed_count_may_have_separators() {
+        for text in ["48211", "48,211", " 48 211 ", "48'211"] {
+            assert_eq!(typed(text), "48211", "{text}");
+        }
+        assert_eq!(typed("billing"), "billing");
+    }
+}

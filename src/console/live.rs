@@ -1,0 +1,237 @@
+//! Live regions: one task renders a region for all browsers that show it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Query as Fields;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use maud::{Markup, html};
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout};
+
+use super::access::Access;
+use super::failure::Failure;
+use super::page::{duration, instant, safe};
+use super::state::App;
+use super::visit::{Visit, pair_of};
+use super::{dead, look, overview};
+use crate::domain::Timestamp;
+
+/// Between two renderings.
+const PACE: Duration = Duration::from_secs(1);
+
+/// The time limit of a rendering.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A comment in this time finds out that a browser has gone.
+const PULSE: Duration = Duration::from_secs(15);
+
+/// A region of a page, by the page's path within the console, and for whom it is.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Region {
+    path: String,
+    may_change: bool,
+}
+
+/// What browsers get: an event and its HTML.
+type Event = Arc<str>;
+
+/// The regions that somebody looks at.
+pub(super) struct Live {
+    tasks: Mutex<HashMap<Region, watch::Receiver<Event>>>,
+    clients: Arc<Semaphore>,
+}
+
+impl Live {
+    pub(super) fn new(max_clients: usize) -> Self {
+        Self {
+            tasks: Mutex::default(),
+            clients: Arc::new(Semaphore::new(max_clients.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Follows a region. The first visitor of a region starts its task, and the task ends with the last.
+    fn follow(&self, app: &Arc<App>, region: &Region) -> watch::Receiver<Event> {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // A task that has ended has dropped its sender.
+        tasks.retain(|_, task| task.has_changed().is_ok());
+        if let Some(task) = tasks.get(region) {
+            return task.clone();
+        }
+        let (sender, receiver) = watch::channel(Event::from(""));
+        // The table keeps one receiver; the task counts the others.
+        tasks.insert(region.clone(), receiver.clone());
+        tokio::spawn(keep(Arc::downgrade(app), region.clone(), sender));
+        receiver
+    }
+}
+
+/// Renders a region as long as somebody follows it.
+async fn keep(app: Weak<App>, region: Region, sender: watch::Sender<Event>) {
+    let (mut good, mut at): (Instant, Option<Timestamp>) = (Instant::now(), None);
+    // One receiver is that of the table.
+    while sender.receiver_count() > 1 {
+        let Some(app) = app.upgrade() else { return };
+        let visit = Visit::of_region(&app, &region.path, region.may_change);
+        let now = visit.now();
+        let event = match timeout(LIMIT, render(&visit)).await {
+            Ok(Ok(html)) => {
+                (good, at) = (Instant::now(), Some(now));
+                event("region", html)
+            }
+            Ok(Err(failure)) if failure.status == StatusCode::NOT_FOUND => {
+                event("stale", gone(&failure.message))
+            }
+            Ok(Err(failure)) => event("stale", stale(at, good.elapsed(), &failure.message)),
+            Err(_) => {
+                let why = format!("the server did not answer within {} s", LIMIT.as_secs());
+                event("stale", stale(at, good.elapsed(), &why))
+            }
+        };
+        drop((visit, app));
+        sender.send_if_modified(|last| {
+            let is_new = **last != *event;
+            if is_new {
+                *last = event.into();
+            }
+            is_new
+        });
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+fn gone(why: &str) -> Markup {
+    html! { div.note.warn { p { (safe(why)) } } }
+}
+
+fn stale(at: Option<Timestamp>, age: Duration, why: &str) -> Markup {
+    html! {
+        div.note.bad {
+            p {
+                @match at {
+                    Some(at) => { strong { "Figures of " (instant(at)) } ", no connection for " (duration(age)) "." },
+                    None => strong { "No connection to the server." },
+                }
+            }
+            p.soft { (safe(why)) }
+        }
+    }
+}
+
+fn event(name: &str, html: Markup) -> String {
+    // A line break ends a field of an event.
+    let lines = html.into_string().replace('\r', "");
+    let lines = lines.lines().map(|line| format!("data: {line}\n"));
+    format!("event: {name}\n{}\n", lines.collect::<String>())
+}
+
+async fn render(visit: &Visit) -> Result<Markup, Failure> {
+    let parts: Vec<&str> = visit.path.split('/').skip(1).collect();
+    match parts[..] {
+        [""] => Ok(overview::region(visit).await),
+        ["dead"] => dead::causes::region(visit).await,
+        ["operations"] => look::operations::list(visit).await,
+        ["topics", topic, "groups", group] => {
+            let (topic, group) = pair_of(topic, group)?;
+            look::group::region(visit, &topic, &group).await
+        }
+        ["operations", topic, group, id] => {
+            let (topic, group) = pair_of(topic, group)?;
+            let id = id.parse();
+            let id = id.map_err(|_| Failure::not_found("the id of an operation is a UUID"))?;
+            look::operations::region(visit, &topic, &group, id).await
+        }
+        _ => Err(Failure::not_found("this page has no live region")),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Of {
+    of: String,
+}
+
+/// A stream of events: the region whenever it changes.
+pub(super) async fn events(visit: Visit, Fields(of): Fields<Of>) -> Result<Response, Failure> {
+    let region = Region {
+        path: of.of,
+        may_change: visit.may_change(),
+    };
+    let live = &visit.app.live;
+    let Ok(permit) = Arc::clone(&live.clients).try_acquire_owned() else {
+        let message = "too many pages follow this console";
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    };
+    let receiver = live.follow(&visit.app, &region);
+    let follower = Follower {
+        receiver,
+        first: true,
+        _permit: permit,
+    };
+    let events = stream::unfold(follower, |mut follower| async {
+        let event = follower.next().await?;
+        Some((event, follower))
+    });
+    let body = Body::from_stream(events.map(Ok::<Bytes, std::convert::Infallible>));
+    Ok(([(CONTENT_TYPE, "text/event-stream")], body).into_response())
+}
+
+struct Follower {
+    receiver: watch::Receiver<Event>,
+    first: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    /// The next event, or a comment after a while without one. `None` when the task has ended.
+    async fn next(&mut self) -> Option<Bytes> {
+        if std::mem::take(&mut self.first) {
+            let event = self.receiver.borrow_and_update().clone();
+            if !event.is_empty() {
+                return Some(Bytes::copy_from_slice(event.as_bytes()));
+            }
+        }
+        match timeout(PULSE, self.receiver.changed()).await {
+            Ok(Ok(())) => {
+                let event = self.receiver.borrow_and_update().clone();
+                Some(Bytes::copy_from_slice(event.as_bytes()))
+            }
+            Ok(Err(_)) => None,
+            Err(_) => Some(Bytes::from_static(b": \n\n")),
+        }
+    }
+}
+
+impl Visit {
+    /// A visit that renders a region for everybody with the same right. Its name shows nowhere.
+    fn of_region(app: &Arc<App>, path: &str, may_change: bool) -> Self {
+        Self {
+            app: Arc::clone(app),
+            access: match may_change {
+                true => Access::Operator(String::new()),
+                false => Access::Viewer(String::new()),
+            },
+            path: path.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_a_region_is_a_field_of_its_event() {
+        let event = event("region", html! { "a\r\nb\n\nc" });
+        assert_eq!(
+            event,
+            "event: region\ndata: a\ndata: b\ndata: \ndata: c\n\n"
+        );
+    }
+}

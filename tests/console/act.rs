@@ -1,0 +1,502 @@
+//! What operators do: previews, confirmations, the journal, and who may.
+
+use redstart::console::{ConsoleService, service};
+use redstart::dead_letters::DeadLetterFilter;
+use redstart::envelope::EntryId;
+use redstart::{Container, Envelope};
+
+use crate::site::{
+    Answer, console, dies, get, hidden, in_memory, on_redis, options, post, post_with, retries,
+};
+use crate::support::{Server, group, topic, until};
+
+async fn dead(container: &Container) -> u64 {
+    let status = container
+        .topics()
+        .group(&topic("orders"), &group("billing"))
+        .await;
+    status.unwrap().dead
+}
+
+async fn ids(container: &Container) -> Vec<EntryId> {
+    let all = DeadLetterFilter::default();
+    let (on, of) = (topic("orders"), group("billing"));
+    let page = container
+        .dead_letters()
+        .list(&on, &of, &all, None, 1_000)
+        .await
+        .unwrap();
+    page.items.iter().map(|(id, _)| *id).collect()
+}
+
+/// Waits for the end of the operation to which an answer leads, and returns its page.
+async fn ended(console: &ConsoleService, answer: &Answer) -> Answer {
+    assert_eq!(answer.status, 303, "{}", answer.text);
+    let address = answer.header("location").to_owned();
+    until("the operation to end", async || {
+        let page = get(console, &address).await.ok();
+        page.text.contains("<dt>Result</dt>").then_some(page)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn all_that_match_are_redriven_up_to_the_preview_in_memory() {
+    all_that_match(in_memory().await).await;
+}
+
+#[tokio::test]
+async fn all_that_match_are_redriven_up_to_the_preview_on_redis() {
+    let server = Server::start();
+    all_that_match(on_redis(&server).await).await;
+}
+
+async fn all_that_match(container: Container) {
+    dies(&container, 12).await;
+    let console = console(&container);
+    let sweep = "/dead/orders/billing/sweep";
+    let preview = get(
+        &console,
+        &format!("{sweep}?action=redrive&error=no+stock&tenant=acme"),
+    )
+    .await
+    .ok();
+    let preview = preview.shows(&[
+        "4 dead letters",
+        "what dies from now on stays",
+        "Redrive 4 dead letters",
+        "redstart dead redrive orders billing --error 'no stock' --tenant acme",
+    ]);
+    let up_to = hidden(&preview, "up_to");
+    // Four more of these die between the look and the click.
+    dies(&container, 12).await;
+    let confirmed = |typed: &'static str| {
+        [
+            ("action", "redrive"),
+            ("all", "1"),
+            ("error", "no stock"),
+            ("tenant", "acme"),
+            ("typed", typed),
+        ]
+    };
+    let with = |typed: &'static str| [&confirmed(typed)[..], &[("up_to", up_to.as_str())]].concat();
+    for (typed, part) in [("", "type 4 to confirm"), ("8", "4 dead letters match now")] {
+        let refused = post(&console, sweep, &with(typed)).await;
+        assert_eq!(refused.status, 422, "{}", refused.text);
+        refused.shows(&[part, "nothing was changed"]);
+    }
+    // Without the watermark of a preview nothing runs.
+    assert_eq!(post(&console, sweep, &confirmed("4")).await.status, 400);
+    assert_eq!(dead(&container).await, 24);
+    let begun = post(&console, sweep, &with("4")).await;
+    ended(&console, &begun).await.shows(&[
+        "redrive",
+        "<dd>ann</dd>",
+        "<dd>4</dd>",
+        "done; 4 taken, 8 skipped, 0 missing",
+    ]);
+    assert_eq!(dead(&container).await, 20);
+    get(&console, "/operations")
+        .await
+        .ok()
+        .shows(&["1 operation", "ann", "done"]);
+}
+
+#[tokio::test]
+async fn selected_dead_letters_are_redriven_and_purged() {
+    let container = in_memory().await;
+    dies(&container, 6).await;
+    let console = console(&container);
+    let all: Vec<String> = ids(&container)
+        .await
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let sweep = "/dead/orders/billing/sweep";
+    let chosen = format!("{sweep}?action=redrive&id={}&id={}", all[0], all[1]);
+    let preview = get(&console, &chosen)
+        .await
+        .ok()
+        .shows(&["Redrive 2 dead letters"]);
+    assert!(!preview.text.contains("name=\"typed\""), "{}", preview.text);
+    let begun = post(
+        &console,
+        sweep,
+        &[("action", "redrive"), ("id", &all[0]), ("id", &all[1])],
+    )
+    .await;
+    ended(&console, &begun).await.shows(&["done; 2 taken"]);
+    // A purge asks for the count, also for one.
+    let chosen = format!("{sweep}?action=purge&id={}", all[2]);
+    get(&console, &chosen)
+        .await
+        .ok()
+        .shows(&["removes messages for good", "Export them first"]);
+    let fields = [("action", "purge"), ("id", all[2].as_str())];
+    assert_eq!(post(&console, sweep, &fields).await.status, 422);
+    assert_eq!(dead(&container).await, 4);
+    let begun = post(&console, sweep, &[&fields[..], &[("typed", "1")]].concat()).await;
+    ended(&console, &begun)
+        .await
+        .shows(&["purge", "done; 1 taken"]);
+    assert_eq!(dead(&container).await, 3);
+    // Ids that are gone begin nothing.
+    let gone = post(&console, sweep, &[("action", "redrive"), ("id", &all[0])]).await;
+    assert!(
+        gone.header("location").contains("did=nothing-matched"),
+        "{gone:?}"
+    );
+    get(&console, gone.header("location"))
+        .await
+        .ok()
+        .shows(&["Nothing was changed"]);
+    let nothing = get(&console, &format!("{sweep}?action=redrive")).await;
+    assert_eq!(nothing.status, 422);
+    nothing.shows(&["select dead letters first"]);
+}
+
+#[tokio::test]
+async fn a_sweep_is_stopped_and_resumed() {
+    let container = in_memory().await;
+    dies(&container, 60).await;
+    let console = console(&container);
+    let sweep = "/dead/orders/billing/sweep";
+    let preview = get(&console, &format!("{sweep}?action=redrive&all=1"))
+        .await
+        .ok();
+    let up_to = hidden(&preview, "up_to");
+    let begun = post(
+        &console,
+        sweep,
+        &[
+            ("action", "redrive"),
+            ("all", "1"),
+            ("typed", "60"),
+            ("up_to", &up_to),
+            ("rate", "40"),
+        ],
+    )
+    .await;
+    let operation = begun.header("location").to_owned();
+    get(&console, &operation)
+        .await
+        .ok()
+        .shows(&["running", " of 60", ">Stop<", "<progress"]);
+    let stopped = post(&console, &format!("{operation}/stop"), &[]).await;
+    assert_eq!(stopped.status, 303);
+    get(&console, stopped.header("location"))
+        .await
+        .ok()
+        .shows(&["is stopped", "not ended", ">Resume<"]);
+    let left = dead(&container).await;
+    assert!(left > 0, "the sweep stopped before its end");
+    // It runs no more: a second stop has nothing to stop.
+    assert_eq!(
+        post(&console, &format!("{operation}/stop"), &[])
+            .await
+            .status,
+        409
+    );
+    let resumed = post(&console, &format!("{operation}/resume"), &[]).await;
+    ended(&console, &resumed).await.shows(&["<dd>60</dd>"]);
+    assert_eq!(dead(&container).await, 0);
+    assert_eq!(
+        post(&console, &format!("{operation}/resume"), &[])
+            .await
+            .status,
+        400
+    );
+}
+
+#[tokio::test]
+async fn retries_run_now_or_are_cancelled() {
+    let container = in_memory().await;
+    retries(&container).await;
+    let console = console(&container);
+    let scheduled = async || {
+        let retries = container.retries();
+        let all = retries
+            .list(&topic("mails"), &group("billing"), None, 9)
+            .await;
+        all.unwrap().len()
+    };
+    let plan = "/retries/mails/billing/plan?all=1";
+    get(&console, &format!("{plan}&action=run-now"))
+        .await
+        .ok()
+        .shows(&["tried at once", "--all"]);
+    get(&console, &format!("{plan}&action=cancel"))
+        .await
+        .ok()
+        .shows(&["removed for good"]);
+    let cancel = [("action", "cancel"), ("all", "1")];
+    let refused = post(&console, "/retries/mails/billing", &cancel).await;
+    assert_eq!(refused.status, 422);
+    assert_eq!(scheduled().await, 1);
+    let run = [("action", "run-now"), ("all", "1"), ("typed", "1")];
+    let ran = post(&console, "/retries/mails/billing", &run).await;
+    assert_eq!(ran.status, 303, "{}", ran.text);
+    get(&console, ran.header("location"))
+        .await
+        .ok()
+        .shows(&["1 retry run now."]);
+    assert_eq!(scheduled().await, 0);
+    assert_eq!(
+        post(&console, "/retries/mails/billing", &[("action", "cancel")])
+            .await
+            .status,
+        400
+    );
+}
+
+#[tokio::test]
+async fn a_message_is_published_with_all_of_its_parts() {
+    let container = in_memory().await;
+    let tick = Envelope::new("tick", &1).unwrap();
+    container
+        .bus()
+        .publish(&topic("idle"), &tick)
+        .await
+        .unwrap();
+    let console = console(&container);
+    let fields = [
+        ("type", "order.placed"),
+        ("key", "k"),
+        ("tenant", "acme"),
+        ("correlation", "c"),
+        ("payload", "{\"n\":12345678901234567890}"),
+        ("headers", "a=b=c\n\nd=e"),
+    ];
+    let done = post(&console, "/topics/idle/publish", &fields).await;
+    assert_eq!(done.status, 303, "{}", done.text);
+    get(&console, done.header("location"))
+        .await
+        .ok()
+        .shows(&["The message is published."]);
+    let newest = container
+        .topics()
+        .latest(&topic("idle"), 1)
+        .await
+        .unwrap()
+        .pop()
+        .unwrap();
+    let envelope = newest.envelope.unwrap();
+    assert_eq!(envelope.message_type(), "order.placed");
+    assert_eq!(
+        (envelope.key(), envelope.tenant()),
+        (Some("k"), Some("acme"))
+    );
+    assert_eq!(envelope.headers()["a"], "b=c");
+    let bad = [("type", "order.placed"), ("payload", "{\"n\":")];
+    let refused = post(&console, "/topics/idle/publish", &bad).await;
+    assert_eq!(refused.status, 422);
+    // The form keeps what the operator typed.
+    refused.shows(&["Nothing was published.", "{&quot;n&quot;:"]);
+    // A misspelt topic is not created.
+    assert_eq!(
+        post(&console, "/topics/idel/publish", &fields).await.status,
+        404
+    );
+    assert_eq!(container.topics().names().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn only_an_unused_group_is_removed_by_its_name() {
+    let container = in_memory().await;
+    dies(&container, 1).await;
+    let console = console(&container);
+    let remove = "/topics/orders/groups/billing/remove";
+    get(&console, remove)
+        .await
+        .ok()
+        .shows(&["A group in use stays", "redstart groups remove"]);
+    let used = post(&console, remove, &[("typed", "billing")]).await;
+    assert_eq!(used.status, 409);
+    let all = ids(&container).await;
+    let (on, of) = (topic("orders"), group("billing"));
+    container
+        .dead_letters()
+        .purge(&on, &of, &all)
+        .await
+        .unwrap();
+    get(&console, remove)
+        .await
+        .ok()
+        .shows(&["Type <strong>billing</strong>"]);
+    assert_eq!(
+        post(&console, remove, &[("typed", "bill")]).await.status,
+        422
+    );
+    assert_eq!(container.topics().groups(&on).await.unwrap().len(), 1);
+    let removed = post(&console, remove, &[("typed", "billing")]).await;
+    get(&console, removed.header("location"))
+        .await
+        .ok()
+        .shows(&["The group is removed."]);
+    assert!(container.topics().groups(&on).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_edited_and_goes_back() {
+    let container = in_memory().await;
+    dies(&container, 1).await;
+    let console = console(&container);
+    let id = ids(&container).await[0];
+    let edit = format!("/dead/orders/billing/{id}/edit");
+    get(&console, &edit)
+        .await
+        .ok()
+        .shows(&["As it died", "order.placed"]);
+    let broken = post(&console, &edit, &[("envelope", "{")]).await;
+    assert_eq!(broken.status, 422);
+    assert_eq!(dead(&container).await, 1);
+    let envelope = "{\"type\":\"order.placed\",\"payload\":7}";
+    let done = post(&console, &edit, &[("envelope", envelope)]).await;
+    assert_eq!(done.status, 303, "{}", done.text);
+    assert_eq!(dead(&container).await, 0);
+    get(&console, "/operations")
+        .await
+        .ok()
+        .shows(&["edit", "ann"]);
+}
+
+/// Each route that changes something, with fields that would be right.
+async fn changes(container: &Container) -> Vec<(String, Vec<(&'static str, String)>)> {
+    let id = ids(container).await[0];
+    let text = |pairs: &[(&'static str, &str)]| {
+        pairs
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect()
+    };
+    vec![
+        (
+            "/dead/orders/billing/sweep".to_owned(),
+            text(&[("action", "purge"), ("id", &id.to_string()), ("typed", "1")]),
+        ),
+        (
+            format!("/dead/orders/billing/{id}/edit"),
+            text(&[("envelope", "{\"type\":\"order.placed\",\"payload\":7}")]),
+        ),
+        (
+            "/retries/mails/billing".to_owned(),
+            text(&[("action", "cancel"), ("all", "1"), ("typed", "1")]),
+        ),
+        (
+            "/topics/orders/publish".to_owned(),
+            text(&[("type", "t"), ("payload", "1")]),
+        ),
+        (
+            "/topics/orders/groups/billing/remove".to_owned(),
+            text(&[("typed", "billing")]),
+        ),
+        (
+            format!("/operations/orders/billing/{}/stop", uuid::Uuid::nil()),
+            Vec::new(),
+        ),
+        (
+            format!("/operations/orders/billing/{}/resume", uuid::Uuid::nil()),
+            Vec::new(),
+        ),
+    ]
+}
+
+/// Everything that a change could change.
+async fn figures(container: &Container) -> String {
+    format!("{:?}", container.topics().list().await.unwrap())
+}
+
+#[tokio::test]
+async fn nobody_changes_anything_without_the_right() {
+    let container = in_memory().await;
+    dies(&container, 1).await;
+    retries(&container).await;
+    let (own, before) = (console(&container), figures(&container).await);
+    let same = ("sec-fetch-site", "same-origin");
+    for (path, fields) in changes(&container).await {
+        let fields: Vec<(&str, &str)> = fields
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        for headers in [
+            vec![],
+            vec![("sec-fetch-site", "cross-site")],
+            vec![("sec-fetch-site", "same-site")],
+            vec![("sec-fetch-site", "none")],
+            vec![("origin", "http://evil.test")],
+            vec![("origin", "null")],
+            vec![same, ("x-role", "viewer")],
+            vec![same, ("x-role", "nobody")],
+        ] {
+            let answer = post_with(&own, &path, &fields, &headers).await;
+            assert_eq!(answer.status, 403, "{path} {headers:?}: {}", answer.text);
+        }
+        assert_eq!(figures(&container).await, before, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_console_has_no_route_that_changes() {
+    let container = in_memory().await;
+    dies(&container, 1).await;
+    retries(&container).await;
+    let before = figures(&container).await;
+    let console = service(container.clone(), options().with_read_only(true));
+    for (path, fields) in changes(&container).await {
+        let fields: Vec<(&str, &str)> = fields
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let answer = post(&console, &path, &fields).await;
+        assert!(
+            [404, 405].contains(&answer.status),
+            "{path}: {}",
+            answer.status
+        );
+    }
+    assert_eq!(figures(&container).await, before);
+    // Pages offer nothing, and an operator still sees what a sweep would do.
+    let id = ids(&container).await[0];
+    for path in [
+        "/".to_owned(),
+        "/topics/orders".to_owned(),
+        "/topics/orders/groups/billing".to_owned(),
+        "/retries/mails/billing".to_owned(),
+        "/dead/orders/billing".to_owned(),
+        format!("/dead/orders/billing/{id}"),
+        "/dead/orders/billing/sweep?all=1&action=purge".to_owned(),
+    ] {
+        let page = get(&console, &path).await.ok();
+        assert!(
+            !page.text.contains("method=\"post\""),
+            "{path}: {}",
+            page.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_export_has_what_the_tool_imports() {
+    let container = in_memory().await;
+    dies(&container, 6).await;
+    let console = console(&container);
+    let file = get(&console, "/dead/orders/billing/export?error=declined")
+        .await
+        .ok();
+    assert_eq!(
+        file.header("content-disposition"),
+        "attachment; filename=\"orders-billing.ndjson\""
+    );
+    let lines = file
+        .text
+        .lines()
+        .map(redstart::dead_letters::DeadLetter::from_json);
+    let letters = lines.collect::<Result<Vec<_>, _>>().unwrap();
+    assert_eq!(letters.len(), 2);
+    let id = ids(&container).await[3];
+    let one = get(&console, &format!("/dead/orders/billing/export?id={id}"))
+        .await
+        .ok();
+    assert_eq!(one.text.lines().count(), 1);
+    assert!(one.text.contains(&id.to_string()), "{}", one.text);
+}
