@@ -302,6 +302,7 @@ fn fields(value: &Value) -> Result<(FormFields, bool), String> {
             "errorPattern" => "error_pattern",
             "minAttempts" => "min_attempts",
             "maxAttempts" => "max_attempts",
+            "redrivenBy" => "redriven_by",
             name @ ("action" | "all" | "to" | "rate" | "ramp" | "note" | "reason"
             | "fingerprint" | "error" | "type" | "tenant" | "correlation" | "since"
             | "until" | "redriven") => name,

@@ -61,6 +61,7 @@ fn changes() -> Router<Arc<App>> {
         .route("/retries/{topic}/{group}", post(act::retries::run))
         .route("/retries/{topic}/{group}/plan", get(act::retries::preview))
         .route("/dead/{topic}/{group}/sweep", post(act::sweep::run))
+        .route("/dead/{topic}/{group}/note", post(act::note::run))
         .route(
             "/dead/{topic}/{group}/{id}/edit",
             get(act::edit::page).post(act::edit::run),

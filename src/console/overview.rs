@@ -14,6 +14,9 @@ use crate::domain::Topic;
 use crate::operate::doctor::Severity;
 use crate::operate::gauges::{GroupGauges, TopicGauges};
 
+/// How many problems stand above the figures.
+const PROBLEMS: usize = 3;
+
 pub(super) async fn page(visit: Visit) -> Response {
     let region = region(&visit).await;
     let body = html! {
@@ -30,21 +33,29 @@ pub(super) async fn region(visit: &Visit) -> Markup {
         None => Some(visit.app.poll.examine().await),
         Some(_) => None,
     };
-    let problems = report.iter().flat_map(|report| &report.findings);
-    let problems = problems.filter(|finding| finding.severity >= Severity::Warning);
+    let found = report.iter().flat_map(|report| &report.findings);
+    let problems = found
+        .clone()
+        .filter(|finding| finding.severity == Severity::Problem);
+    let warnings = found.filter(|finding| finding.severity == Severity::Warning);
     html! {
         (connection(&seen))
-        @for finding in problems.clone().take(3) {
-            @let kind = if finding.severity == Severity::Problem { "bad" } else { "warn" };
-            div class={ "note " (kind) } {
-                p { strong { (finding.severity.as_str()) ": " } (safe(&finding.what)) }
+        @for finding in problems.clone().take(PROBLEMS) {
+            div.note.bad {
+                p { strong { "Problem: " } (safe(&finding.what)) }
                 @if !finding.advice.is_empty() { p.soft { (safe(&finding.advice)) } }
             }
         }
-        @if problems.clone().count() > 3 {
-            p { a href=(visit.links().to("/doctor")) {
-                (counted(problems.count() as u64 - 3, "more finding", "more findings")) " of the doctor"
-            } }
+        @let (more, warned) = (problems.count().saturating_sub(PROBLEMS), warnings.count());
+        @if more + warned > 0 {
+            p.soft {
+                "The doctor has "
+                a href=(visit.links().to("/doctor")) {
+                    @if more > 0 { (counted(more as u64, "more problem", "more problems")) }
+                    @if more > 0 && warned > 0 { " and " }
+                    @if warned > 0 { (counted(warned as u64, "warning", "warnings")) }
+                }
+            }
         }
         @if let Some(figures) = &seen.figures { (tables(visit, figures)) }
     }

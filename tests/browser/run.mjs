@@ -55,6 +55,7 @@ async function tabTo(page, name) {
     await page.keyboard.press("Tab");
     const text = await page.evaluate(() => {
       const one = document.activeElement;
+      if (!["A", "BUTTON", "INPUT"].includes(one.tagName)) return "";
       return [one.textContent, one.name, one.getAttribute("aria-label")].join(" ");
     });
     if (text.includes(name)) return;
@@ -98,7 +99,8 @@ test("hostile text is text in every field", async () => {
     assert.equal(await page.locator("script:not([src])").count(), 0, path);
     const text = await page.locator("body").innerText();
     assert.ok(!/[\u202e\u200b]/u.test(text), path);
-    if (!path.startsWith("/topics")) assert.ok(text.includes(HOSTILE.slice(0, 20)), path);
+    // A list of causes folds quoted text.
+    if (paths.includes(path)) assert.ok(text.includes(HOSTILE.slice(0, 20)), path);
   }
   assert.deepEqual(page.faults, []);
   await page.context().close();
@@ -274,8 +276,8 @@ test("exactly the right 48,211 of 60,000 are brought back, watched, stopped, cut
   const bob = await open(chrome, { tolerant: true });
   await bob.goto(ann.url());
   const taken = async (page) => {
-    const text = await page.locator("[data-live] progress").innerText().catch(() => "0");
-    return Number(text.replaceAll(",", ""));
+    const bar = page.locator("[data-live] progress");
+    return await bar.count() ? Number(await bar.getAttribute("value")) : 0;
   };
   await until("both to see the progress", async () => await taken(ann) > 1000 && await taken(bob) > 1000);
   await picture(ann, "progress");

@@ -387,6 +387,10 @@ async fn changes(container: &Container) -> Vec<(String, Vec<(&'static str, Strin
             text(&[("type", "t"), ("payload", "1")]),
         ),
         (
+            "/dead/orders/billing/note".to_owned(),
+            text(&[("fingerprint", "f"), ("note", "n")]),
+        ),
+        (
             "/topics/orders/groups/billing/remove".to_owned(),
             text(&[("typed", "billing")]),
         ),
@@ -499,4 +503,44 @@ async fn an_export_has_what_the_tool_imports() {
         .ok();
     assert_eq!(one.text.lines().count(), 1);
     assert!(one.text.contains(&id.to_string()), "{}", one.text);
+}
+
+#[tokio::test]
+async fn causes_and_operations_carry_notes() {
+    let container = in_memory().await;
+    dies(&container, 3).await;
+    let console = console(&container);
+    let note = "/dead/orders/billing/note";
+    let fields = [
+        ("reason", "rejected"),
+        ("fingerprint", "no stock"),
+        ("note", "OPS-7 <b>late</b>"),
+    ];
+    let saved = post(&console, note, &fields).await;
+    assert_eq!(saved.status, 303, "{}", saved.text);
+    let address = saved.header("location").to_owned();
+    get(&console, &address).await.ok().shows(&[
+        "OPS-7 &lt;b&gt;late",
+        "ann, now",
+        "2 dead letters",
+    ]);
+    get(&console, "/dead")
+        .await
+        .ok()
+        .shows(&["OPS-7 &lt;b&gt;late"]);
+    let gone = post(&console, note, &[("fingerprint", "no stock"), ("note", "")]).await;
+    assert_eq!(gone.status, 303);
+    let page = get(&console, &address).await.ok();
+    assert!(!page.text.contains("OPS-7"), "{}", page.text);
+    let id = ids(&container).await[0].to_string();
+    let sweep = [
+        ("action", "redrive"),
+        ("id", id.as_str()),
+        ("note", "OPS-8"),
+    ];
+    let begun = post(&console, "/dead/orders/billing/sweep", &sweep).await;
+    ended(&console, &begun)
+        .await
+        .shows(&["OPS-8", "redriven_by="]);
+    get(&console, "/operations").await.ok().shows(&["OPS-8"]);
 }

@@ -86,7 +86,8 @@ async fn regions_follow_their_figures() {
     publish(&container, "orders").await;
     group.next("region", "1 undelivered").await;
     dies(&container, 2).await;
-    causes.next("region", ">4<").await;
+    // The two, and the message before them.
+    causes.next("region", ">5<").await;
     Events::of(&console, "/doctor")
         .await
         .next("stale", "no live region")

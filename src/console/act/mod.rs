@@ -2,6 +2,7 @@
 
 pub(super) mod edit;
 pub(super) mod fields;
+pub(super) mod note;
 pub(super) mod publish;
 pub(super) mod removal;
 pub(super) mod retries;

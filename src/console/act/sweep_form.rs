@@ -134,7 +134,7 @@ impl SweepForm {
         if let Some(id) = self.up_to.filter(|_| !self.by_ids()) {
             sweep = sweep.with_watermark(id);
         }
-        sweep = sweep.with_operator(operator);
+        sweep = sweep.with_operator(operator).with_note(&self.note);
         sweep
             .validate()
             .map_err(|error| format!("{}: {}", error.operation(), error.message()))?;
@@ -166,6 +166,7 @@ impl SweepForm {
                 "--failure-limit",
                 set(&self.stop).map(|stop| format!("{stop}%")),
             )
+            .option("--note", set(&self.note))
     }
 
     /// The fields that the confirmation hands on, beside those that it asks for.
@@ -227,6 +228,7 @@ mod tests {
             ("id", "1-1"),
             ("tenant", "acme"),
             ("up_to", "9-9"),
+            ("note", "OPS-7"),
             ("rate", "1,000"),
             ("ramp", "30s"),
             ("stop", "5 %"),
@@ -236,6 +238,7 @@ mod tests {
             .with_rate(1_000, Duration::from_secs(30))
             .with_failure_limit(0.05)
             .with_watermark(id("9-9"))
+            .with_note("OPS-7")
             .with_operator("ann");
         assert_eq!(matching.unwrap(), expected);
     }

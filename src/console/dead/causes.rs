@@ -101,6 +101,9 @@ fn table(visit: &Visit, causes: &[CauseSummary], rarer: u64) -> Markup {
                             td.n { (number(one.cause.count)) }
                             th.wrap scope="row" {
                                 a href=(form.query().on(&list)) { (title(&one.cause.fingerprint)) }
+                                @if let Some(note) = &one.note {
+                                    p.soft { (excerpt(&note.text, 200)) " – " (excerpt(&note.operator, 60)) }
+                                }
                             }
                             td { span.badge { (one.cause.reason) } }
                             td { a href=(list) { (one.topic) "/" (one.group) } }

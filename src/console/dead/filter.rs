@@ -11,8 +11,8 @@ use crate::domain::{Cause, DeadLetterFilter, Error, Reason, Timestamp, describe}
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(default)]
 pub(in crate::console) struct FilterForm {
-    pub(super) reason: String,
-    pub(super) fingerprint: String,
+    pub(in crate::console) reason: String,
+    pub(in crate::console) fingerprint: String,
     pub(super) error: String,
     pub(super) error_pattern: String,
     #[serde(rename = "type")]
@@ -27,6 +27,8 @@ pub(in crate::console) struct FilterForm {
     pub(super) max_attempts: String,
     /// `yes`, `no` or empty.
     pub(super) redriven: String,
+    /// The operation that redrove them before they died again.
+    pub(in crate::console) redriven_by: String,
 }
 
 const REASONS: [Reason; 6] = [
@@ -55,7 +57,7 @@ impl FilterForm {
             .any(|(known, _)| *known == name)
     }
 
-    fn fields(&self) -> [(&'static str, &str); 13] {
+    fn fields(&self) -> [(&'static str, &str); 14] {
         [
             ("reason", &self.reason),
             ("fingerprint", &self.fingerprint),
@@ -70,6 +72,7 @@ impl FilterForm {
             ("min_attempts", &self.min_attempts),
             ("max_attempts", &self.max_attempts),
             ("redriven", &self.redriven),
+            ("redriven_by", &self.redriven_by),
         ]
     }
 
@@ -143,6 +146,12 @@ impl FilterForm {
             "no" => filter = filter.with_redriven(false),
             _ => return Err("redriven: must be yes or no".to_owned()),
         }
+        if !self.redriven_by.is_empty() {
+            let operation = self.redriven_by.parse();
+            let operation =
+                operation.map_err(|_| "redriven by: must be an operation".to_owned())?;
+            filter = filter.with_redriven_by(operation);
+        }
         Ok(filter)
     }
 
@@ -167,6 +176,7 @@ impl FilterForm {
             .option("--max-attempts", set(&self.max_attempts))
             .flag("--redriven", self.redriven == "yes")
             .flag("--never-redriven", self.redriven == "no")
+            .option("--redriven-by", set(&self.redriven_by))
     }
 
     /// The form. It asks for a page with its fields in the address.
@@ -204,6 +214,7 @@ impl FilterForm {
                                 option value="no" selected[self.redriven == "no"] { "no" }
                             }
                         }
+                        (text("Redriven by operation", "redriven_by", &self.redriven_by, ""))
                         @if !self.no_tenant.is_empty() {
                             label { input type="checkbox" name="no_tenant" value="1" checked; " Without a tenant" }
                         }
@@ -263,6 +274,7 @@ mod tests {
             min_attempts: "2".into(),
             max_attempts: "9".into(),
             redriven: "no".into(),
+            redriven_by: uuid::Uuid::nil().to_string(),
         };
         let expected = DeadLetterFilter::default()
             .with_reason(Reason::Rejected)
@@ -278,11 +290,12 @@ mod tests {
             .with_until("2026-03-01T13:00:00Z".parse().unwrap())
             .with_min_attempts(2)
             .with_max_attempts(9)
-            .with_redriven(false);
+            .with_redriven(false)
+            .with_redriven_by(uuid::Uuid::nil());
         assert_eq!(all.filter(now()).unwrap(), expected);
-        assert_eq!(all.query().fields().len(), 12);
+        assert_eq!(all.query().fields().len(), 13);
         let line = all.on(Command::new(&["dead", "list"])).line();
-        assert_eq!(line.matches(" --").count(), 12, "{line}");
+        assert_eq!(line.matches(" --").count(), 13, "{line}");
     }
 
     #[test]

@@ -1,19 +1,28 @@
 //! The dead letters of a group that match a filter.
 
+use std::time::Duration;
+
 use axum::extract::{Path, Query as Fields};
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::filter::FilterForm;
 use crate::console::act::said::Said;
 use crate::console::failure::Failure;
-use crate::console::page::{Command, Page, ago, counted, excerpt, number, safe};
+use crate::console::page::{Command, Page, ago, counted, excerpt, instant, number, safe};
 use crate::console::visit::{Visit, id_of, pair_of};
-use crate::domain::{CountBy, DeadLetterSummary, EntryId, Error, Group, Timestamp, Topic};
+use crate::domain::{
+    CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Group, Timestamp, Topic,
+};
+use crate::operate::dead_letters::DeadLetterPage;
 
 /// How many dead letters a page shows.
 const PAGE: usize = 50;
+
+/// How long a page searches before it shows what it has.
+const SEARCH: Duration = Duration::from_millis(300);
 
 /// How many types and tenants a page counts.
 const FACETS: usize = 8;
@@ -44,10 +53,7 @@ pub(in crate::console) async fn page(
         .arg(&group);
     let (rows, wrong) = match form.filter(visit.now()) {
         Ok(filter) => {
-            let dead = visit.app.container.dead_letters();
-            let found = dead
-                .list_newest(&topic, &group, &filter, before, PAGE)
-                .await?;
+            let found = search(&visit, &topic, &group, &filter, before).await?;
             (Some(found), None)
         }
         Err(rule) => (None, Some(rule)),
@@ -56,16 +62,23 @@ pub(in crate::console) async fn page(
         (said.show())
         @if let Some(rule) = &wrong { div.note.bad role="alert" { p { (safe(rule)) } } }
         (form.show(&address))
+        (note(&visit, &topic, &group, &form).await?)
         @if form.is_empty() && before.is_none() { (facets(&visit, &topic, &group).await?) }
         @if let Some(found) = &rows {
-            @if found.items.is_empty() {
+            @let cut = found.next.filter(|_| found.items.len() < PAGE);
+            @if let Some(time) = cut.and_then(EntryId::time) {
+                p.soft { "Searched what died since " (instant(time)) " so far." }
+            }
+            @if found.items.is_empty() && cut.is_none() {
                 (nothing(&visit, &topic, &group, &form, status.dead))
             } @else {
                 (choose_all(&visit, &topic, &group, &form, status.dead))
-                (table(&visit, &topic, &group, &found.items))
+                @if !found.items.is_empty() { (table(&visit, &topic, &group, &found.items)) }
                 @if let Some(next) = found.next {
                     @let query = form.query().with("before", next.to_string());
-                    p { a href=(query.on(&address)) { "Older dead letters" } }
+                    p { a href=(query.on(&address)) {
+                        @if cut.is_some() { "Search on" } @else { "Older dead letters" }
+                    } }
                 }
             }
         }
@@ -74,6 +87,74 @@ pub(in crate::console) async fn page(
     let page = Page::new(&visit, format!("Dead letters of {topic}/{group}"), body)
         .under("Dead letters", visit.links().to("/dead"));
     Ok(page.into_response())
+}
+
+/// A page of the matching dead letters, the newest first. A filter that finds little ends early, so
+/// that the visitor sees what it has found.
+async fn search(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+    filter: &DeadLetterFilter,
+    before: Option<EntryId>,
+) -> Result<DeadLetterPage, Error> {
+    let dead = visit.app.container.dead_letters();
+    let (began, mut from) = (Instant::now(), before);
+    let mut found = DeadLetterPage::default();
+    loop {
+        let left = PAGE - found.items.len();
+        let page = dead.list_newest(topic, group, filter, from, left).await?;
+        found.items.extend(page.items);
+        found.next = page.next;
+        from = page.next;
+        let is_full = found.items.len() >= PAGE;
+        if from.is_none() || is_full || began.elapsed() >= SEARCH {
+            return Ok(found);
+        }
+    }
+}
+
+/// The note on the cause that the filter names, and for operators its form.
+async fn note(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+    form: &FilterForm,
+) -> Result<Markup, Error> {
+    if form.fingerprint.is_empty() {
+        return Ok(html! {});
+    }
+    let notes = visit
+        .app
+        .container
+        .dead_letters()
+        .notes(topic, group)
+        .await?;
+    let note = notes
+        .into_iter()
+        .find(|note| note.fingerprint == form.fingerprint);
+    let text = note.as_ref().map_or("", |note| &note.text);
+    let address = format!("{}/note", visit.links().dead(topic, group));
+    Ok(html! {
+        @if let Some(note) = &note {
+            div.note {
+                p { (safe(&note.text)) }
+                p.soft { (safe(&note.operator)) ", " (ago(note.written, visit.now())) }
+            }
+        }
+        @if visit.may_change() {
+            details {
+                summary { @if note.is_some() { "Change the note" } @else { "Add a note on this cause" } }
+                form.row method="post" action=(address) {
+                    input type="hidden" name="reason" value=(form.reason);
+                    input type="hidden" name="fingerprint" value=(form.fingerprint);
+                    label { "Note, such as the number of a ticket; an empty one removes it"
+                        input name="note" value=(text) maxlength="500" autocomplete="off"; }
+                    button.quiet type="submit" { "Save the note" }
+                }
+            }
+        }
+    })
 }
 
 fn nothing(visit: &Visit, topic: &Topic, group: &Group, form: &FilterForm, dead: u64) -> Markup {
@@ -217,20 +298,20 @@ async fn facets(visit: &Visit, topic: &Topic, group: &Group) -> Result<Markup, E
     Ok(html! {
         div.facets {
             section {
-                h3 { "Causes" }
+                h2 { "Causes" }
                 ul { @for one in &causes {
                     (item(FilterForm::of_cause(&one.cause), super::causes::title(&one.cause.fingerprint), one.cause.count))
                 } }
             }
             section {
-                h3 { "Types" }
+                h2 { "Types" }
                 ul { @for one in &types {
                     @if one.name.is_empty() { li { span.soft { "(none)" } span.n { (number(one.count)) } } }
                     @else { (item(by_type(&one.name), excerpt(&one.name, 80), one.count)) }
                 } }
             }
             section {
-                h3 { "Tenants" }
+                h2 { "Tenants" }
                 ul { @for one in &tenants {
                     @let name = if one.name.is_empty() { "(none)".to_owned() } else { excerpt(&one.name, 80) };
                     (item(by_tenant(&one.name), name, one.count))

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::console::act::running::RunningNow;
 use crate::console::act::said::Said;
+use crate::console::dead::filter::FilterForm;
 use crate::console::failure::Failure;
 use crate::console::page::{
     Command, Page, ago, counted, excerpt, fact, facts, instant, live, number, safe,
@@ -91,7 +92,10 @@ fn table(visit: &Visit, shown: &[Listed]) -> Markup {
                                 }
                             }
                             td { (one.topic) "/" (one.group) }
-                            td.wrap { (selection(&one.entry)) }
+                            td.wrap {
+                                (selection(&one.entry))
+                                @if !one.entry.note.is_empty() { p.soft { (excerpt(&one.entry.note, 200)) } }
+                            }
                             td.n { (number(one.entry.taken)) }
                             td { (state(&one.entry, visit.app.sweeps.get(one.entry.id).is_some())) }
                             td.wrap { (by(&one.entry)) }
@@ -257,6 +261,13 @@ fn about(
                 span.soft { ", the newest dead letter when it began" } }))
         }
         @if let Some(to) = &entry.to { (fact("Published to", html! { (to) })) }
+        @if !entry.note.is_empty() { (fact("Note", html! { (safe(&entry.note)) })) }
+        @if entry.action == "redrive" {
+            @let again = FilterForm { redriven_by: entry.id.to_string(), ..FilterForm::default() };
+            (fact("Died again", html! {
+                a href=(again.query().on(&visit.links().dead(topic, group))) { "Show those of this operation" }
+            }))
+        }
         @if let Some(result) = &entry.result { (fact("Result", html! { (safe(result)) })) }
     })
 }

@@ -26,6 +26,8 @@ const PAGE: usize = 50;
 pub(in crate::console) struct From {
     /// An entry id or a time: the list begins after it, the oldest first.
     from: String,
+    /// An entry id: the list begins before it, the newest first.
+    before: String,
 }
 
 pub(in crate::console) async fn page(
@@ -44,9 +46,9 @@ pub(in crate::console) async fn page(
     let entries = match after {
         Some(after) => topics.entries_after(&topic, Some(after), PAGE).await?,
         None => {
-            let mut newest = topics.latest(&topic, PAGE).await?;
-            newest.sort_by_key(|entry| std::cmp::Reverse(entry.id));
-            newest
+            topics
+                .entries_before(&topic, start(&from.before)?, PAGE)
+                .await?
         }
     };
     let command = Command::new(&["tail"])
@@ -169,12 +171,11 @@ fn list(visit: &Visit, topic: &Topic, entries: &[Entry], from_a_place: bool) -> 
                 }
             }
         }
-        @if from_a_place && entries.len() == PAGE {
-            @if let Some(last) = entries.last() {
-                @let next = Query::default().with("from", last.id.to_string());
-                p { a href=(next.on(&visit.links().topic(topic))) { "Next entries" } }
-            }
-        }
+        @if entries.len() == PAGE { @if let Some(last) = entries.last() {
+            @let (field, name) = if from_a_place { ("from", "Newer entries") } else { ("before", "Older entries") };
+            @let next = Query::default().with(field, last.id.to_string());
+            p { a href=(next.on(&visit.links().topic(topic))) { (name) } }
+        } }
     }
 }
 

@@ -18,6 +18,13 @@ pub(in crate::console) fn sparkline(values: &[u64], places: usize, name: &str) -
         let share = value as f64 / (*most).max(1) as f64;
         (HEIGHT - 2) as f64 - share * (HEIGHT - 4) as f64
     };
+    // One value alone has no line: it gets a short one.
+    let values = if let [one] = values {
+        &[*one, *one]
+    } else {
+        values
+    };
+    let begin = begin.min(WIDTH as f64 - step);
     let points = values.iter().enumerate().map(|(at, value)| {
         let x = begin + step * at as f64;
         format!("{x:.1},{:.1}", height(*value))
