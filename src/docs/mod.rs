@@ -17,6 +17,7 @@
 //! | [`observability`] | metrics, traces, logs, alerts, the dashboard and scaling, and where to look first |
 //! | [`command_line`] | the tool `redstart`: commands and exit codes |
 //! | `console` | the operators' page: actions, log-in, systemd, Kubernetes, your own service; these pages have it with the feature `console` |
+//! | `day` | a day of operations in the console, with pictures |
 //! | [`dead_letters`] | how to find out why messages died, and how to bring them back |
 //! | [`interoperating`] | producers and consumers in other languages, Debezium, CloudEvents |
 //! | [`key_value`] | values, counters, compare-and-set, `once` |
@@ -38,6 +39,10 @@ pub mod command_line {}
 #[cfg(feature = "console")]
 #[doc = include_str!("console.md")]
 pub mod console {}
+
+#[cfg(feature = "console")]
+#[doc = include_str!("day.md")]
+pub mod day {}
 
 #[doc = include_str!("dead_letters.md")]
 pub mod dead_letters {}

@@ -257,10 +257,13 @@ test("Redis stops and starts again under an open page", async () => {
 
 test("exactly the right 48,211 of 60,000 are brought back, watched, stopped, cut off and resumed", async () => {
   run(redis, ["dead", "purge", "orders", "billing", "--all", "--yes"]);
+  run(redis, ["dead", "purge", "hostile", "victim", "--all", "--yes"]);
   incident(redis);
   const dead = () => group(redis, "orders", "billing").dead;
   assert.equal(dead(), 60_000);
   const ann = await open(chrome, { tolerant: true });
+  await ann.goto(`${site.url}/`);
+  await picture(ann, "overview");
   await ann.goto(`${site.url}/dead`);
   await picture(ann, "causes");
   await ann.getByRole("link", { name: "gateway timeout" }).click();

@@ -521,7 +521,7 @@ async fn causes_and_operations_carry_notes() {
     let address = saved.header("location").to_owned();
     get(&console, &address).await.ok().shows(&[
         "OPS-7 &lt;b&gt;late",
-        "ann, now",
+        "ann, <time",
         "2 dead letters",
     ]);
     get(&console, "/dead")

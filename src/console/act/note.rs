@@ -23,11 +23,7 @@ pub(in crate::console) async fn run(
     let dead = visit.app.container.dead_letters();
     dead.set_note(&topic, &group, fingerprint, text, visit.access.name())
         .await?;
-    let cause = FilterForm {
-        reason: fields.get("reason").to_owned(),
-        fingerprint: fingerprint.to_owned(),
-        ..FilterForm::default()
-    };
+    let cause = FilterForm::of(fields.get("reason"), fingerprint);
     Ok(see_other(
         &cause.query().on(&visit.links().dead(&topic, &group)),
     ))

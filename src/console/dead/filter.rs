@@ -3,6 +3,7 @@
 use jiff::{Span, SpanRelativeTo};
 use maud::{Markup, html};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use crate::console::page::{Command, Query};
 use crate::domain::{Cause, DeadLetterFilter, Error, Reason, Timestamp, describe};
@@ -11,8 +12,8 @@ use crate::domain::{Cause, DeadLetterFilter, Error, Reason, Timestamp, describe}
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(default)]
 pub(in crate::console) struct FilterForm {
-    pub(in crate::console) reason: String,
-    pub(in crate::console) fingerprint: String,
+    pub(super) reason: String,
+    pub(super) fingerprint: String,
     pub(super) error: String,
     pub(super) error_pattern: String,
     #[serde(rename = "type")]
@@ -28,7 +29,7 @@ pub(in crate::console) struct FilterForm {
     /// `yes`, `no` or empty.
     pub(super) redriven: String,
     /// The operation that redrove them before they died again.
-    pub(in crate::console) redriven_by: String,
+    pub(super) redriven_by: String,
 }
 
 const REASONS: [Reason; 6] = [
@@ -41,6 +42,23 @@ const REASONS: [Reason; 6] = [
 ];
 
 impl FilterForm {
+    /// The dead letters of a cause, by the names of an address.
+    pub(in crate::console) fn of(reason: &str, fingerprint: &str) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The dead letters that an operation redrove and that died again.
+    pub(in crate::console) fn died_again(operation: Uuid) -> Self {
+        Self {
+            redriven_by: operation.to_string(),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn of_cause(cause: &Cause) -> Self {
         Self {
             reason: cause.reason.to_string(),
@@ -274,7 +292,7 @@ mod tests {
             min_attempts: "2".into(),
             max_attempts: "9".into(),
             redriven: "no".into(),
-            redriven_by: uuid::Uuid::nil().to_string(),
+            redriven_by: Uuid::nil().to_string(),
         };
         let expected = DeadLetterFilter::default()
             .with_reason(Reason::Rejected)
@@ -291,7 +309,7 @@ mod tests {
             .with_min_attempts(2)
             .with_max_attempts(9)
             .with_redriven(false)
-            .with_redriven_by(uuid::Uuid::nil());
+            .with_redriven_by(Uuid::nil());
         assert_eq!(all.filter(now()).unwrap(), expected);
         assert_eq!(all.query().fields().len(), 13);
         let line = all.on(Command::new(&["dead", "list"])).line();

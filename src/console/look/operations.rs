@@ -263,7 +263,7 @@ fn about(
         @if let Some(to) = &entry.to { (fact("Published to", html! { (to) })) }
         @if !entry.note.is_empty() { (fact("Note", html! { (safe(&entry.note)) })) }
         @if entry.action == "redrive" {
-            @let again = FilterForm { redriven_by: entry.id.to_string(), ..FilterForm::default() };
+            @let again = FilterForm::died_again(entry.id);
             (fact("Died again", html! {
                 a href=(again.query().on(&visit.links().dead(topic, group))) { "Show those of this operation" }
             }))
