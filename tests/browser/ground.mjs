@@ -83,6 +83,8 @@ function environment(redis) {
     REDSTART_NAMESPACE: "shop",
     REDSTART_CODEC: "json",
     REDSTART_DEAD_LETTER_EDITING: "true",
+    // Failed messages wait in the store, where the pages show them.
+    REDSTART_SUB_HOLD_BACK: "0s",
     USER: "ann",
   };
 }
