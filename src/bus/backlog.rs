@@ -177,6 +177,32 @@ impl Backlog {
         }
     }
 
+    /// Admits all of `wanted`, or none.
+    ///
+    /// Refuses more messages than the limit as [`Invalid`](ErrorKind::Invalid): waiting cannot help.
+    pub(super) async fn admit_together(
+        &self,
+        topic: &Topic,
+        wanted: u64,
+    ) -> Result<Admitted, Error> {
+        let (admitted, refusal) = self.admit(topic, wanted).await;
+        let Err(error) = refusal else {
+            return Ok(admitted);
+        };
+        let measured = *admitted.gate.measured.lock().await;
+        let limit = measured.map(|last| last.settings.backlog_limit());
+        match limit.filter(|limit| *limit < wanted) {
+            Some(limit) => {
+                let rule = format!(
+                    "{wanted} messages of one commit can never fit into the topic's backlog limit \
+                     of {limit}"
+                );
+                Err(Error::new(ErrorKind::Invalid, "publish", rule).on(topic.as_str()))
+            }
+            None => Err(error),
+        }
+    }
+
     async fn refill(&self, topic: &Topic, gate: &Gate, wanted: u64) -> Result<(), Error> {
         let mut measured = gate.measured.lock().await;
         let full = || {
@@ -323,6 +349,18 @@ mod tests {
         tokio::time::sleep(FULL_LIVES).await;
         let (third, refusal) = backlog.admit(&topic, 10).await;
         assert_eq!((third.count, refusal.is_ok()), (10, true));
+    }
+
+    #[tokio::test]
+    async fn messages_that_go_together_are_refused_for_good_where_they_can_never_fit() {
+        let (topic, store) = limited_to(3).await;
+        let backlog = Backlog::new(store);
+        let admitted = backlog.admit_together(&topic, 3).await.unwrap();
+        let full = backlog.admit_together(&topic, 1).await.unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::BacklogFull);
+        drop(admitted);
+        let never = backlog.admit_together(&topic, 4).await.unwrap_err();
+        assert_eq!(never.kind(), ErrorKind::Invalid, "{never}");
     }
 
     #[tokio::test]

@@ -179,8 +179,7 @@ impl Publishing {
         }
         let mut admission = Admission::default();
         for (topic, count) in messages {
-            let (admitted, refusal) = self.backlog.admit(topic, count).await;
-            refusal?;
+            let admitted = self.backlog.admit_together(topic, count).await?;
             admission.0.push(admitted);
         }
         Ok(admission)
