@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::iter::successors;
 use std::sync::Arc;
 
@@ -257,9 +258,21 @@ pub(super) fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
-        (**error).source()
+        cause(*error)
     })
     .take(1 + MAX_CAUSES)
+}
+
+/// The cause of an error. The source of an [`io::Error`] is that of the error which it wraps, so it
+/// would leave that one out.
+fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    let wrapped = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match wrapped {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
 }
 
 /// The text of an error and of each of its causes, outermost first.
@@ -283,6 +296,17 @@ pub(crate) fn chain_texts<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_that_an_io_error_wraps_is_a_cause_and_its_text_stands_once() {
+        let inner =
+            Error::new(ErrorKind::Unavailable, "publish", "no connection").because(refused());
+        let outer = io::Error::other(inner);
+        let found = causes(&outer).any(|cause| cause.is::<Error>());
+        assert!(found, "rules by cause see it");
+        let texts: Vec<String> = chain_texts(&outer).collect();
+        assert_eq!(texts, ["publish: no connection", "connection refused"]);
+    }
 
     fn refused() -> std::io::Error {
         std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused")
