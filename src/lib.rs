@@ -215,10 +215,12 @@ pub mod topics {
     pub use crate::operate::housekeeping::Housekeeping;
     pub use crate::operate::in_flight::{ConsumerInFlight, InFlightDelivery};
     pub use crate::operate::plan::{Confirmed, Plan};
+    pub use crate::operate::topic_removal::PlannedTopicRemoval;
+    pub use crate::operate::topic_settings::PlannedSettings;
     pub use crate::operate::topics::{Entry, Topics};
     pub use crate::store::{
         ConsumerStatus, GroupRemoval, GroupReset, GroupStatus, Reading, ResetTo, StartFrom,
-        TopicStatus,
+        TopicRemoval, TopicStatus,
     };
     pub use crate::wire::Undecodable;
 }

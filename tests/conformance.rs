@@ -314,7 +314,7 @@ mod roles {
         stage: Arc<dyn Store>,
         operator: Arc<dyn Store>,
         viewer: Arc<dyn Store>,
-        /// Operations that no role may run: removing a group, and CONFIG GET, which the server facts need.
+        /// Operations that no role may run: removing a group or a topic, and CONFIG GET, which the server facts need.
         administrator: Arc<dyn Store>,
     }
 
@@ -339,7 +339,12 @@ mod roles {
                 | Op::Inspect(InspectOp::Status { .. } | InspectOp::Consumers { .. }) => {
                     &*self.viewer
                 }
-                Op::Topics(TopicsOp::RemoveGroup { .. } | TopicsOp::ResetGroup { .. })
+                Op::Topics(
+                    TopicsOp::RemoveGroup { .. }
+                    | TopicsOp::ResetGroup { .. }
+                    | TopicsOp::RemoveTopic { .. }
+                    | TopicsOp::ChangeSettings { .. },
+                )
                 | Op::Inspect(InspectOp::Servers { .. }) => &*self.administrator,
                 Op::EffectStore(_) => &*self.stage,
                 _ => &*self.consumer,

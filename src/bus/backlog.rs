@@ -22,6 +22,8 @@ const CREDIT_LIVES: u64 = 10_000;
 const MEASURED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a full topic counts as full without a new measurement.
 const FULL_LIVES: Duration = Duration::from_millis(100);
+/// How long a publisher goes by the settings that it has read.
+const SETTINGS_LIVE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Backlog {
@@ -49,6 +51,8 @@ struct Gate {
 struct Measured {
     at: Instant,
     settings: TopicSettings,
+    /// When the settings were read: an operator can change them.
+    read: Instant,
     full: bool,
 }
 
@@ -217,15 +221,19 @@ impl Backlog {
         if measured.is_some_and(|last| last.full && last.at.elapsed() < FULL_LIVES) {
             return full();
         }
-        let settings = match *measured {
-            Some(last) => last.settings,
-            None => {
-                let defaults = TopicSettings::default();
-                self.store
-                    .topics()
-                    .ensure_topic(topic, defaults)
-                    .await
-                    .map_err(|e| nothing_appended(e, topic))?
+        let (settings, read) = match *measured {
+            // Of a full topic, an operator may have raised the limit.
+            Some(last) if !last.full && last.read.elapsed() < SETTINGS_LIVE => {
+                (last.settings, last.read)
+            }
+            last => {
+                let last = last.map(|last| last.settings).unwrap_or_default();
+                let topics = self.store.topics();
+                let settings = topics.ensure_topic(topic, last).await;
+                (
+                    settings.map_err(|e| nothing_appended(e, topic))?,
+                    Instant::now(),
+                )
             }
         };
         let expired = gate.expired.load(Ordering::Acquire);
@@ -253,6 +261,7 @@ impl Backlog {
         *measured = Some(Measured {
             at: Instant::now(),
             settings,
+            read,
             full: free == 0,
         });
         if free == 0 {
@@ -377,6 +386,30 @@ mod tests {
         let (admitted, refusal) = Backlog::new(store).admit(&topic, 5).await;
         assert_eq!(admitted.count, 3);
         assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
+    }
+
+    #[tokio::test]
+    async fn a_full_topic_takes_messages_once_its_limit_is_raised() {
+        let (topic, store) = limited_to(1).await;
+        let entry = NewEntry {
+            id: uuid::Uuid::nil(),
+            name: "json",
+            value: Bytes::from_static(b"{}"),
+        };
+        let at = Partition::of(&topic);
+        store.log().append(&at, &[entry]).await.unwrap();
+        let backlog = Backlog::new(Arc::clone(&store));
+        let (_, refusal) = backlog.admit(&topic, 1).await;
+        assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
+        let raised = TopicSettings::default().with_backlog_limit(10);
+        store
+            .topics()
+            .change_settings(&topic, raised)
+            .await
+            .unwrap();
+        tokio::time::sleep(FULL_LIVES).await;
+        let (admitted, refusal) = backlog.admit(&topic, 1).await;
+        assert_eq!((admitted.count, refusal.is_ok()), (1, true));
     }
 
     /// A store that cannot measure while a flag is set.

@@ -38,7 +38,8 @@ impl EntryId {
     }
 
     /// The largest id below this one; `None` for the smallest.
-    pub(crate) fn before(self) -> Option<Self> {
+    #[must_use]
+    pub fn before(self) -> Option<Self> {
         if let Some(sequence) = self.sequence.checked_sub(1) {
             return Some(Self { sequence, ..self });
         }

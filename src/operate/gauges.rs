@@ -24,6 +24,9 @@ pub struct TopicGauges {
     pub topic: Topic,
     /// Entries in its log.
     pub entries: u64,
+    /// Entries that its log has received so far; `None` where the store does not know, or the user may
+    /// not look.
+    pub appended: Option<u64>,
     /// Unsettled messages that the topic keeps for its groups. Exact from four fifths of the limit
     /// on; below, at least this many.
     pub backlog: u64,
@@ -42,6 +45,9 @@ pub struct GroupGauges {
     pub group: Group,
     /// Entries not yet delivered to it.
     pub lag: u64,
+    /// Entries of the log that it was given so far, or skipped; `None` where the store does not know,
+    /// or the user may not look. A restart of the server can lower it.
+    pub delivered: Option<u64>,
     /// Deliveries that its consumers have and have not settled.
     pub in_flight: u64,
     /// Retries and snoozed messages: scheduled, or due and not yet read again.
@@ -192,6 +198,7 @@ impl Topics {
         Ok(Some(TopicGauges {
             topic: topic.clone(),
             entries: status.entries,
+            appended: progress.as_ref().and_then(|progress| progress.appended),
             backlog,
             backlog_limit: limit(&status),
             groups,
@@ -214,6 +221,7 @@ impl Topics {
         Ok(GroupGauges {
             group: status.group.clone(),
             lag: status.lag,
+            delivered: progress.and_then(|progress| progress.read),
             in_flight: status.in_flight,
             scheduled: status.scheduled,
             dead: status.dead,

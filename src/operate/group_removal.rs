@@ -49,7 +49,7 @@ impl fmt::Display for PlannedRemoval {
 }
 
 /// The messages and live consumers of a group, in words.
-fn describe(status: &GroupStatus, live_consumers: u64) -> String {
+pub(super) fn describe(status: &GroupStatus, live_consumers: u64) -> String {
     let GroupStatus {
         lag,
         in_flight,
@@ -62,7 +62,7 @@ fn describe(status: &GroupStatus, live_consumers: u64) -> String {
     format!("{lag} not delivered, {in_flight} in flight, {scheduled} scheduled, {dead}, {live}")
 }
 
-fn is_in_use(status: &GroupStatus, live_consumers: u64) -> bool {
+pub(super) fn is_in_use(status: &GroupStatus, live_consumers: u64) -> bool {
     status.lag + status.in_flight + status.scheduled + status.dead + live_consumers > 0
 }
 

@@ -19,5 +19,7 @@ pub(crate) mod retries;
 pub(crate) mod retry_plan;
 pub(crate) mod schedules;
 mod suggest;
+pub(crate) mod topic_removal;
+pub(crate) mod topic_settings;
 pub(crate) mod topics;
 pub mod views;

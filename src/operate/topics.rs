@@ -92,8 +92,13 @@ impl Topics {
     /// [`ErrorKind::NotFound`] when the topic does not exist; the error names a topic that is spelt
     /// much like it.
     pub async fn groups(&self, topic: &Topic) -> Result<Vec<GroupStatus>, Error> {
-        match self.store.inspect().status(&Partition::of(topic)).await? {
-            Some(status) => Ok(status.groups),
+        Ok(self.existing(topic).await?.groups)
+    }
+
+    /// The status of a topic that must exist.
+    pub(super) async fn existing(&self, topic: &Topic) -> Result<TopicStatus, Error> {
+        match self.get(topic).await? {
+            Some(status) => Ok(status),
             None => Err(self.no_topic(topic).await),
         }
     }

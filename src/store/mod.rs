@@ -66,8 +66,8 @@ pub use schedule::{
 };
 pub use source::{DeliveryId, GroupAt, Lane, Member, Opening, Partition, Reading, Source};
 pub use topics::{
-    GroupRemoval, GroupReset, ResetTo, StartFrom, Topics, TopicsAnswer, TopicsCalls, TopicsOp,
-    Trimmed,
+    GroupRemoval, GroupReset, ResetTo, StartFrom, TopicRemoval, Topics, TopicsAnswer, TopicsCalls,
+    TopicsOp, Trimmed,
 };
 pub use values::{CasResult, ClaimResult, Values, ValuesAnswer, ValuesCalls, ValuesOp};
 

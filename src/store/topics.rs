@@ -102,6 +102,32 @@ impl GroupRemoval {
     }
 }
 
+/// What [`Topics::remove_topic`] found, and whether it removed the topic.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct TopicRemoval {
+    /// Whether the topic was removed.
+    pub removed: bool,
+    /// Entries in its log.
+    pub entries: u64,
+    /// Its groups.
+    pub groups: u64,
+}
+
+impl TopicRemoval {
+    /// The answer for a topic with so many entries and groups, which only one without groups does not
+    /// outlive.
+    #[must_use]
+    pub fn new(entries: u64, groups: u64) -> Self {
+        Self {
+            removed: groups == 0,
+            entries,
+            groups,
+        }
+    }
+}
+
 /// What [`Topics::trim`] removed and found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Trimmed {
@@ -123,6 +149,16 @@ role! {
         /// Creates a topic, or finds it: an existing topic keeps its settings. Returns the
         /// settings in force.
         fn ensure_topic as EnsureTopic(topic: &'a Topic, settings: TopicSettings) -> TopicSettings;
+
+        /// Changes the settings of a topic, and returns the earlier ones; `None` where it does not
+        /// exist.
+        fn change_settings as ChangeSettings(
+            topic: &'a Topic, settings: TopicSettings,
+        ) -> Option<TopicSettings>;
+
+        /// Removes a topic with its entries, but keeps one that has groups. The store checks and
+        /// removes in one step. Returns `None` where it does not exist.
+        fn remove_topic as RemoveTopic(topic: &'a Topic) -> Option<TopicRemoval>;
 
         /// The topics of the namespace, by name.
         fn list as List() -> Vec<Topic>;

@@ -12,7 +12,8 @@ use crate::domain::{
     BoxFuture, ConsumerName, EntryId, Error, Retention, Topic, TopicSettings, whole_millis,
 };
 use crate::store::{
-    GroupAt, GroupRemoval, GroupReset, Member, Partition, ResetTo, StartFrom, Topics, Trimmed,
+    GroupAt, GroupRemoval, GroupReset, Member, Partition, ResetTo, StartFrom, TopicRemoval, Topics,
+    Trimmed,
 };
 
 impl MemoryAdapter {
@@ -123,6 +124,39 @@ impl Topics for MemoryAdapter {
             Ok(self.with(|space| {
                 let state = space.topics.entry(topic.clone()).or_default();
                 *state.settings.get_or_insert(settings)
+            }))
+        })
+    }
+
+    fn change_settings<'a>(
+        &'a self,
+        topic: &'a Topic,
+        settings: TopicSettings,
+    ) -> BoxFuture<'a, Result<Option<TopicSettings>, Error>> {
+        turn(move || {
+            Ok(self.with(|space| {
+                let state = space.topics.get_mut(topic)?;
+                state
+                    .settings
+                    .as_mut()
+                    .map(|stored| std::mem::replace(stored, settings))
+            }))
+        })
+    }
+
+    fn remove_topic<'a>(
+        &'a self,
+        topic: &'a Topic,
+    ) -> BoxFuture<'a, Result<Option<TopicRemoval>, Error>> {
+        turn(move || {
+            Ok(self.with(|space| {
+                let state = space.topics.get(topic)?;
+                let (entries, groups) = (state.log.len(), state.groups.len() as u64);
+                let removal = TopicRemoval::new(entries, groups);
+                if removal.removed {
+                    space.topics.remove(topic);
+                }
+                Some(removal)
             }))
         })
     }

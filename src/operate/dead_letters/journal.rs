@@ -20,7 +20,8 @@ pub struct JournalEntry {
     /// The operation's id.
     #[serde(rename = "operation")]
     pub id: Uuid,
-    /// `redrive`, `publish`, `purge`, `edit` or `reset`.
+    /// `redrive`, `publish`, `purge`, `edit`, `reset`, or `settings` for a change of the topic's
+    /// settings, with the change as its note.
     pub action: String,
     /// The topic to which the operation published dead letters.
     pub to: Option<Topic>,
@@ -170,6 +171,19 @@ pub(in crate::operate) fn reset_order(to: ResetTo, operator: &str, now: Timestam
         action: "reset".to_owned(),
         ids: None,
         reset_to: Some(to.to_string()),
+        ..Order::of(&sweep, None, now)
+    };
+    order.encode()
+}
+
+/// The order of a change of the topic's settings, as the journal stores it.
+pub(in crate::operate) fn settings_order(change: &str, operator: &str, now: Timestamp) -> String {
+    let sweep = Sweep::redrive(Vec::new())
+        .with_operator(operator)
+        .with_note(change);
+    let order = Order {
+        action: "settings".to_owned(),
+        ids: None,
         ..Order::of(&sweep, None, now)
     };
     order.encode()

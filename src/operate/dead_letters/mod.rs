@@ -18,7 +18,7 @@ pub use export::DeadLetterPages;
 pub use handle::DeadLetters;
 pub use import::{ImportReport, Imported, PlannedImport};
 pub use journal::JournalEntry;
-pub(in crate::operate) use journal::reset_order;
+pub(in crate::operate) use journal::{reset_order, settings_order};
 pub use notes::CauseNote;
 pub use patch::EnvelopeEdit;
 pub use plan::PlannedSweep;

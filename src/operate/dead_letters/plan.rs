@@ -203,7 +203,7 @@ mod tests {
             json,
             serde_json::json!({
                 "topic": "orders", "group": "billing", "action": "purge", "to": null,
-                "selection": "0-0", "matching": 0, "missing": 0, "oldest": null, "newest": null,
+                "selection": "0-0", "watermark": null, "matching": 0, "missing": 0, "oldest": null, "newest": null,
                 "skipped": {"notMatching": 0, "undecodable": 0}, "confirmation": "7",
             })
         );

@@ -95,6 +95,8 @@ macro_rules! conformance {
             entries_keep_every_byte,
             a_log_can_be_read_in_pages,
             a_topics_settings_are_fixed_when_it_is_created,
+            a_topics_settings_can_change,
+            a_topic_without_groups_is_removed,
             topics_are_listed_by_name,
             a_message_arrives_as_it_was_published,
             concurrent_publishers_lose_nothing,

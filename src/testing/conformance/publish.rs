@@ -10,7 +10,7 @@ use super::support::{self, Must as _, Stage, entry, group, new_entry, number, to
 use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Envelope, ErrorKind, Retention, TopicSettings};
 use crate::extract::Payload;
-use crate::store::{GroupAt, StartFrom};
+use crate::store::{GroupAt, StartFrom, TopicRemoval};
 
 /// > Whether the store answers on the connection that publishes.
 /// > Asks, on the connection that publishes, whether the store takes writes from this user
@@ -221,4 +221,55 @@ pub async fn a_group_can_start_at_the_end<S: Subject>(subject: &S) {
     let mut hand = stage.hand_of(&late, "one").await;
     let fetched = stage.fetch(&mut hand, 2).await;
     assert_eq!(super::support::numbers(&fetched), [3, 4]);
+}
+
+/// > Changes the settings of a topic, and returns the earlier ones; `None` where it does not exist.
+pub async fn a_topics_settings_can_change<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let topics = stage.store.topics();
+    let first = TopicSettings::default()
+        .with_retention(Retention::Count(2))
+        .with_backlog_limit(9);
+    let change = async |settings| {
+        let changed = topics.change_settings(&stage.topic, settings).await;
+        changed.must("changing")
+    };
+    assert_eq!(change(first).await, None);
+    let created = topics.ensure_topic(&stage.topic, first).await;
+    assert_eq!(created.must("creating"), first);
+    let next = TopicSettings::default().with_retention(Retention::Count(4));
+    assert_eq!(change(next).await, Some(first));
+    assert_eq!(change(next).await, Some(next));
+    let held = topics.ensure_topic(&stage.topic, first).await;
+    assert_eq!(held.must("asking"), next);
+    let status = stage.store.inspect().status(stage.partition()).await;
+    assert_eq!(status.must("asking").must("the topic").settings, next);
+}
+
+/// > Removes a topic with its entries, but keeps one that has groups.
+/// > The store checks and removes in one step.
+/// > Returns `None` where it does not exist.
+pub async fn a_topic_without_groups_is_removed<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let topics = stage.store.topics();
+    let settings = TopicSettings::default().with_backlog_limit(9);
+    topics
+        .ensure_topic(&stage.topic, settings)
+        .await
+        .must("creating");
+    stage.append(0..3).await;
+    let remove = async || topics.remove_topic(&stage.topic).await.must("removing");
+    assert_eq!(remove().await, Some(TopicRemoval::new(3, 1)));
+    assert_eq!(stage.status().await.lag, 3, "it stays as it was");
+    let group = topics.remove_group(&stage.at, Duration::ZERO, true).await;
+    assert!(group.must("removing").must("the group").removed);
+    assert_eq!(remove().await, Some(TopicRemoval::new(3, 0)));
+    assert_eq!(remove().await, None);
+    assert!(!topics.list().await.must("listing").contains(&stage.topic));
+    let status = stage.store.inspect().status(stage.partition()).await;
+    assert_eq!(status.must("asking"), None);
+    let again = topics
+        .ensure_topic(&stage.topic, TopicSettings::default())
+        .await;
+    assert_eq!(again.must("creating"), TopicSettings::default());
 }

@@ -114,6 +114,48 @@ fn topic_create() {
 }
 
 #[test]
+fn topic_settings() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("topic_settings.lua"));
+    let mut change = |args: &[&str]| call::<Vec<String>>(raw, &script, &[META], args);
+    assert_eq!(change(&["shop", "orders", "settled", "7"]), [""; 0]);
+    let create = script!("topic_create.lua");
+    let args = ["shop", "orders", "length:5", "100"];
+    let _: Vec<String> = call(&mut server.raw(), &create, &[META], &args);
+    let before = change(&["shop", "orders", "settled", "7"]);
+    assert_eq!(before, ["ok", "length:5", "100"]);
+    let taken = change(&["", "shop:orders", "settled", "100"]);
+    assert_eq!(taken, ["taken", "shop", "orders"]);
+    let before = change(&["shop", "orders", "settled", "7"]);
+    assert_eq!(before, ["ok", "settled", "7"]);
+}
+
+#[test]
+fn topic_remove() {
+    let server = Server::start();
+    let (raw, script) = (&mut server.raw(), script!("topic_remove.lua"));
+    let keys = [LOG, META, "{t}:ids", "{t}:ids:before"];
+    let remove =
+        |raw: &mut Connection, args: &[&str]| -> Vec<String> { call(raw, &script, &keys, args) };
+    assert_eq!(remove(raw, &["shop", "orders"]), [""; 0]);
+    let create = script!("topic_create.lua");
+    let args = ["shop", "orders", "settled", "100"];
+    let _: Vec<String> = call(raw, &create, &[META], &args);
+    let _: Value = run(raw, &format!("XADD {LOG} * json 1"));
+    let _: Value = run(raw, "HSET {t}:ids a b");
+    let taken = remove(raw, &["", "shop:orders"]);
+    assert_eq!(taken, ["taken", "shop", "orders"]);
+    let _: Value = run(raw, &format!("XGROUP CREATE {LOG} g 0"));
+    assert_eq!(remove(raw, &["shop", "orders"]), ["ok", "0", "1", "1"]);
+    let _: Value = run(raw, &format!("XGROUP DESTROY {LOG} g"));
+    assert_eq!(remove(raw, &["shop", "orders"]), ["ok", "1", "1", "0"]);
+    assert_eq!(run::<u64>(raw, "DBSIZE"), 0);
+    // A log that another program made has no settings.
+    let _: Value = run(raw, &format!("XADD {LOG} * json 1"));
+    assert_eq!(remove(raw, &["shop", "orders"]), ["ok", "1", "1", "0"]);
+}
+
+#[test]
 fn lease() {
     let server = Server::start();
     let (raw, script) = (

@@ -1,0 +1,19 @@
+-- Changes a topic's settings.
+--
+-- KEYS[1]  the topic's settings, a hash or absent
+-- ARGV[1]  the namespace, '' for none
+-- ARGV[2]  the topic
+-- ARGV[3]  retention
+-- ARGV[4]  backlog limit
+--
+-- Returns {'ok', retention, backlog limit} as they were before, {'taken', namespace, topic} when the keys
+-- belong to another topic, or an empty list when the topic does not exist.
+local found = redis.call('HMGET', KEYS[1], 'namespace', 'topic', 'retention', 'backlogLimit')
+if not found[2] then
+  return {}
+end
+if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then
+  return {'taken', found[1] or '', found[2]}
+end
+redis.call('HSET', KEYS[1], 'retention', ARGV[3], 'backlogLimit', ARGV[4])
+return {'ok', found[3] or 'settled', found[4] or '0'}
