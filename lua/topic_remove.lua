@@ -6,6 +6,8 @@
 -- KEYS[2]  the topic's settings, a hash or absent
 -- KEYS[3]  the ids of messages published once, a hash or absent
 -- KEYS[4]  their earlier generation, a hash or absent
+-- KEYS[5]  the messages for later by due time, a sorted set or absent
+-- KEYS[6]  these messages, a hash or absent
 -- ARGV[1]  the namespace, '' for none
 -- ARGV[2]  the topic
 --
@@ -17,7 +19,7 @@ local found = redis.call('HMGET', KEYS[2], 'namespace', 'topic')
 if found[2] and (found[1] ~= ARGV[1] or found[2] ~= ARGV[2]) then
   return {'taken', found[1] or '', found[2]}
 end
-if not log and not found[2] then
+if not log and not found[2] and redis.call('EXISTS', KEYS[5]) == 0 then
   return {}
 end
 local entries, groups = 0, 0
@@ -27,7 +29,7 @@ end
 local removed = '0'
 if groups == 0 then
   -- UNLINK frees a long log outside the server's main thread.
-  redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+  redis.call('UNLINK', unpack(KEYS))
   removed = '1'
 end
 return {'ok', removed, tostring(entries), tostring(groups)}

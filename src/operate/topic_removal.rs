@@ -21,13 +21,16 @@ pub struct PlannedTopicRemoval {
     pub topic: Topic,
     /// Entries in its log, which go for good.
     pub entries: u64,
+    /// Messages for later, which are not published any more.
+    pub later: u64,
     /// Its groups and the messages that they would lose.
     pub groups: Vec<GroupStatus>,
     /// Consumers of all groups that called the store within [`Topics::LIVE_WITHIN`].
     pub live_consumers: u64,
     /// Whether the removal goes on although the topic is in use.
     pub force: bool,
-    /// Whether the removal will be refused: a group is in use, and `force` is not set.
+    /// Whether the removal will be refused: a group is in use, or messages wait
+    /// for later, and `force` is not set.
     pub refused: bool,
 }
 
@@ -37,6 +40,10 @@ impl fmt::Display for PlannedTopicRemoval {
         let groups = counted(self.groups.len() as u64, "group", "groups");
         let topic = &self.topic;
         write!(f, "will remove topic {topic} for good: {entries}, {groups}")?;
+        if self.later > 0 {
+            let later = counted(self.later, "message", "messages");
+            write!(f, "\n{later} for later will never be published")?;
+        }
         for group in &self.groups {
             write!(f, "\n  {}: {}", group.group, describe(group, 0))?;
         }
@@ -64,7 +71,7 @@ impl Topics {
         force: bool,
     ) -> Result<Plan<PlannedTopicRemoval>, Error> {
         let status = self.existing(topic).await?;
-        let (mut live_consumers, mut in_use) = (0, false);
+        let (mut live_consumers, mut in_use) = (0, status.later > 0);
         for group in &status.groups {
             let consumers = self.consumers(topic, &group.group).await?;
             let live = consumers
@@ -77,6 +84,7 @@ impl Topics {
         let planned = PlannedTopicRemoval {
             topic: topic.clone(),
             entries: status.entries,
+            later: status.later,
             groups: status.groups,
             live_consumers,
             force,

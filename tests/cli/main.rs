@@ -6,6 +6,7 @@
 mod support;
 
 mod cluster;
+mod contexts;
 mod dead;
 mod dead_edit;
 mod demo;
@@ -30,6 +31,7 @@ mod run;
 mod schedules;
 mod secrets;
 mod terminal;
+mod top;
 mod topics;
 mod work;
 mod work_http;

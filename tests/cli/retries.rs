@@ -90,10 +90,12 @@ fn what_waits_is_listed_with_its_error_made_harmless() {
     run(Some(&url), &["retries", "list", "orders", "nobody"]).failed(1);
     run(Some(&url), &["retries", "list", "nowhere", "billing"]).failed(1);
 
-    // A terminal's table is as wide as the terminal, and breaks no id.
+    // A list is as wide as the terminal, and breaks no id; a wide one gets a table.
     let (code, screen) = Terminal::start(&url, 80, &LIST[..4]).ends();
     assert_eq!(code, 0, "{screen}");
-    assert!(screen.contains('│'), "{screen}");
+    assert!(screen.contains("  attempts 1  "), "{screen}");
+    let table = Terminal::start(&url, 120, &LIST[..4]).ends().1;
+    assert!(table.contains('│') && table.contains(id), "{table}");
     let widest = screen
         .lines()
         .map(|line| line.trim_end().chars().count())

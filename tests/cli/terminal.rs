@@ -91,6 +91,12 @@ impl Terminal {
         }
     }
 
+    /// Presses keys.
+    pub(crate) fn presses(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+        self.keyboard.flush().unwrap();
+    }
+
     /// Types a line.
     pub(crate) fn types(&mut self, line: &str) {
         self.keyboard

@@ -86,6 +86,8 @@ impl RedisAdapter {
             .key(self.keys.meta(&at))
             .key(ids)
             .key(before)
+            .key(self.keys.later(&at))
+            .key(self.keys.later_body(&at))
             .arg(self.keys.namespace())
             .arg(topic.as_str());
         let reply: Vec<String> = self

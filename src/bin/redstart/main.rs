@@ -3,6 +3,8 @@
 
 mod args;
 mod commands;
+mod complete;
+mod context;
 mod demo;
 mod duration;
 mod failure;
@@ -15,17 +17,20 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory as _, Parser as _};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 // The modules of the commands name them by `crate::`.
 use redstart::{escape, hex};
 
-use args::Args;
+use args::{Args, help};
 use failure::{FAILED, Failure, USAGE, redact};
 use terminal::Terminal;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
+    // Answers a shell that completes a command line, and ends the process then.
+    clap_complete::CompleteEnv::with_factory(complete::command).complete();
+    let read = |parsed: ArgMatches| Ok((Args::from_arg_matches(&parsed)?, parsed));
+    let (mut args, parsed) = match help::command().try_get_matches().and_then(read) {
+        Ok(read) => read,
         Err(error) => return usage(error),
     };
     args.settings.start_logging();
@@ -44,6 +49,11 @@ fn main() -> ExitCode {
     };
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let mut terminal = Terminal::of_process(&mut out, &mut err, args.settings.json);
+    if args.command.uses_context()
+        && let Err(failure) = args.settings.resolve(&parsed)
+    {
+        return report(&failure, &mut terminal);
+    }
     args.settings.warn_of_a_password(&mut terminal);
     let result = runtime.block_on(commands::run(&args, &mut terminal));
     let result = result.and_then(|()| Ok(terminal.flush()?));

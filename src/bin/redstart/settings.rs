@@ -2,13 +2,21 @@
 
 use std::io;
 
-use clap::Args as ClapArgs;
-use redstart::{Container, Namespace, container::ContainerBuilder};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args as ClapArgs};
+use clap_complete::engine::ArgValueCompleter;
+use redstart::container::{ContainerBuilder, TlsSettings};
+use redstart::{Container, Namespace};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::format::ForeignFormat;
+use crate::complete;
+use crate::context::{self, Context, holds_password, with_password};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
+
+/// The server where nothing else is set.
+pub(crate) const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
 
 /// How a command uses its namespace; decides what connecting may do to the layout.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,6 +70,19 @@ pub(crate) struct Settings {
         value_parser = ForeignFormat::parse
     )]
     pub(crate) foreign: Vec<ForeignFormat>,
+    /// Use the server and the namespace of this context, see `redstart context`
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "REDSTART_CONTEXT",
+        hide_env_values = true,
+        add = ArgValueCompleter::new(complete::contexts)
+    )]
+    pub(crate) context: Option<String>,
+    /// The context in force, with its name.
+    #[arg(skip)]
+    in_force: Option<(String, Context)>,
     /// Write results as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -82,6 +103,7 @@ impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings")
             .field("namespace", &self.namespace)
+            .field("context", &self.context_name())
             .field("json", &self.json)
             .field("log", &self.log)
             .finish_non_exhaustive()
@@ -94,12 +116,79 @@ impl Settings {
         self.redis_url.as_deref().filter(|url| !url.is_empty())
     }
 
+    /// Looks which context is in force. An option wins over the environment, and the environment over
+    /// the current context. A context counts as a whole: its password must not reach another server.
+    pub(crate) fn resolve(&mut self, parsed: &ArgMatches) -> Result<(), Failure> {
+        let is_option = |id| parsed.value_source(id) == Some(ValueSource::CommandLine);
+        let wanted = self.context.as_deref().filter(|name| !name.is_empty());
+        let named = is_option("context") && wanted.is_some();
+        if named && is_option("redis_url") {
+            let rule = "--context and --redis-url both name a server; give one of them";
+            return Err(Failure::usage(rule));
+        }
+        if self.redis_url().is_some() && !named {
+            return Ok(());
+        }
+        let all = match context::path() {
+            Ok(path) => context::load(&path)?,
+            // Without a home there is no file, and nobody asks for a context.
+            Err(_) if wanted.is_none() => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        let Some(name) = wanted.or(all.current.as_deref()) else {
+            return Ok(());
+        };
+        let found = all.get(name)?.clone();
+        if found.namespace.is_some() && !is_option("namespace") {
+            let of_environment = self.namespace.as_deref().is_some_and(|one| !one.is_empty());
+            if named || !of_environment {
+                self.namespace.clone_from(&found.namespace);
+            }
+        }
+        self.redis_url = None;
+        self.in_force = Some((name.to_owned(), found));
+        Ok(())
+    }
+
+    /// The name of the context in force.
+    pub(crate) fn context_name(&self) -> Option<&str> {
+        self.in_force.as_ref().map(|(name, _)| name.as_str())
+    }
+
+    /// The context in force.
+    pub(crate) fn context(&self) -> Option<&Context> {
+        self.in_force.as_ref().map(|(_, context)| context)
+    }
+
+    fn add_context(&self, mut builder: ContainerBuilder) -> Result<ContainerBuilder, Failure> {
+        let Some((name, context)) = &self.in_force else {
+            return Ok(builder);
+        };
+        let url = context.redis_url.as_deref().unwrap_or(DEFAULT_URL);
+        builder = builder.with_redis_url(match &context.password_command {
+            Some(command) => with_password(url, &context::password(name, command)?),
+            None => url.to_owned(),
+        });
+        let mut tls = TlsSettings::default();
+        if let Some(file) = &context.tls_ca_file {
+            tls = tls.with_ca_file(file);
+        }
+        if let (Some(cert), Some(key)) = (&context.tls_cert_file, &context.tls_key_file) {
+            tls = tls.with_client_files(cert, key);
+        }
+        if tls != TlsSettings::default() {
+            builder = builder.with_tls(tls);
+        }
+        Ok(builder)
+    }
+
     /// A builder with the settings of the environment, overridden by the command line.
     pub(crate) fn builder(&self) -> Result<ContainerBuilder, Failure> {
         let mut builder = ContainerBuilder::from_env().map_err(Failure::of_settings)?;
         if let Some(url) = self.redis_url() {
             builder = builder.with_redis_url(url);
         }
+        builder = self.add_context(builder)?;
         if let Some(name) = self.namespace.as_deref().filter(|name| !name.is_empty()) {
             builder = builder.with_namespace(Namespace::new(name).map_err(Failure::of_settings)?);
         }
@@ -149,28 +238,9 @@ impl Settings {
     }
 }
 
-fn holds_password(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
-    let in_authority = authority
-        .rsplit_once('@')
-        .is_some_and(|(user, _)| user.contains(':'));
-    in_authority || rest.contains("pass=")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_is_recognised_in_a_url() {
-        for url in ["redis://:p@h/", "redis://u:p@h:1/0", "unix:///s?pass=p"] {
-            assert!(holds_password(url), "{url}");
-        }
-        for url in ["redis://h:6379/", "redis://u@h:1", "unix:///a@b:c"] {
-            assert!(!holds_password(url), "{url}");
-        }
-    }
 
     #[test]
     fn settings_never_show_the_url() {
@@ -178,6 +248,8 @@ mod tests {
             redis_url: Some("redis://:canary@h/".to_owned()),
             namespace: None,
             foreign: Vec::new(),
+            context: None,
+            in_force: None,
             json: false,
             log: LevelFilter::OFF,
         };

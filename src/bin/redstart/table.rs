@@ -1,4 +1,4 @@
-//! Tables: in plain columns, with lines on a terminal, or as a list of fields where that is narrow.
+//! Tables: in plain columns, with lines on a terminal, or without columns where that is narrow.
 
 use std::ops::Range;
 
@@ -7,14 +7,16 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Width};
 
 use crate::escape;
 
-/// The narrowest last column that is wrapped.
+/// The narrowest text after a lead that is wrapped beside it.
 const NARROWEST: usize = 12;
+/// The narrowest last column of a table that is wrapped: a text of a few words a line is hard to read.
+const NARROWEST_COLUMN: usize = 36;
 
 /// A table that is written in portions, so that a long one needs little memory.
 ///
 /// A terminal gets the last column wrapped to the remaining width. The other columns stay whole,
-/// because nobody can copy a wrapped id. Where they do not fit, each row becomes a list of its
-/// fields.
+/// because nobody can copy a wrapped id. Where they leave too little to the last column, each row
+/// becomes a line of its cells, with the last one below.
 pub(crate) struct Table<'a> {
     header: &'a [&'a str],
     numbers: Range<usize>,
@@ -55,7 +57,7 @@ impl<'a> Table<'a> {
                 self.listed = !fits && !self.header.is_empty();
             }
             if self.listed {
-                return self.list(rows, width, first);
+                return self.list(rows, width);
             }
         }
         lines(&table)
@@ -99,32 +101,49 @@ impl<'a> Table<'a> {
         table
     }
 
-    /// Each row as lines of a name and a value, with an empty line between two rows.
-    fn list(&self, rows: &[Vec<String>], width: u16, first: bool) -> Vec<String> {
+    /// Each row as its cells, and its text below them.
+    fn list(&self, rows: &[Vec<String>], width: u16) -> Vec<String> {
+        let last = self.header.len().saturating_sub(1);
+        let has_text = !self.numbers.contains(&last);
         let mut all = Vec::new();
-        for (at, row) in rows.iter().enumerate() {
-            if !first || at > 0 {
-                all.push(String::new());
+        for row in rows {
+            let cells = row.iter().enumerate();
+            let cells = cells.filter(|(at, cell)| !(has_text && *at == last) && *cell != "-");
+            let words = cells.map(|(at, cell)| match self.numbers.contains(&at) {
+                true => format!("{} {cell}", self.header[at]),
+                false => escape::text(cell),
+            });
+            all.extend(flow(words, width));
+            if let Some(text) = row.get(last).filter(|_| has_text) {
+                all.extend(hanging("  ", 2, text, Some(width)));
             }
-            let mut fields = comfy_table::Table::new();
-            fields.load_preset(NOTHING);
-            for (name, value) in self.header.iter().zip(row) {
-                fields.add_row([(*name).to_owned(), escape::text(value)]);
-            }
-            fields
-                .set_content_arrangement(ContentArrangement::Dynamic)
-                .set_width(width);
-            if let Some(names) = fields.column_mut(0) {
-                names.set_constraint(ColumnConstraint::ContentWidth);
-            }
-            all.extend(lines(&fields));
         }
         all
     }
 }
 
+/// Words that stay whole, two spaces apart; further lines are indented.
+fn flow(words: impl Iterator<Item = String>, width: u16) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    let mut columns = 0;
+    for word in words {
+        let wide = word.chars().count();
+        if columns > 0 && columns + 2 + wide > usize::from(width) {
+            lines.push(std::mem::replace(&mut line, "  ".to_owned()));
+            columns = 2;
+        } else if columns > 0 {
+            line.push_str("  ");
+            columns += 2;
+        }
+        line.push_str(&word);
+        columns += wide;
+    }
+    lines.push(line);
+    lines
+}
+
 /// A whole number with a comma between thousands; any other text as it is.
-fn thousands(text: &str) -> String {
+pub(crate) fn thousands(text: &str) -> String {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.to_owned();
     }
@@ -183,7 +202,7 @@ fn fit(table: &mut comfy_table::Table, width: u16) -> bool {
     };
     // A column has a space on either side, and lines stand around all of them.
     let fixed: usize = fixed.iter().map(|width| usize::from(*width) + 2).sum();
-    let needed = fixed + usize::from(*last).min(NARROWEST) + 2;
+    let needed = fixed + usize::from(*last).min(NARROWEST_COLUMN) + 2;
     let lines = widths.len() + 1;
     if needed > usize::from(width) {
         return false;
@@ -243,41 +262,49 @@ mod tests {
             assert_eq!(lines[0], "┌──────┬───────┬────────────────┐");
             assert!(lines[1].contains("error"), "{lines:?}");
         }
-        let lines =
-            Table::new(&HEADER, 1..2).portion(&[row(["17-0", "3", "refused by all"])], Some(28));
+        let text = "refused by all of the servers that answered in time";
+        let lines = Table::new(&HEADER, 1..2).portion(&[row(["17-0", "3", text])], Some(51));
         assert_eq!(
             lines,
             [
                 "id    tries  error",
-                "17-0      3  refused by",
-                "             all"
+                "17-0      3  refused by all of the servers that",
+                "             answered in time"
             ]
         );
     }
 
     #[test]
-    fn a_narrow_terminal_gets_a_list_of_fields() {
+    fn a_narrow_terminal_gets_the_text_below_its_cells() {
         let mut table = Table::new(&HEADER, 1..2);
         let rows = [
-            row(["17-0", "3", "refused by all\u{1b}"]),
-            row(["9-0", "1", "x"]),
+            row(["17-0", "3", "refused by all of the servers\u{1b}"]),
+            row(["9-0", "-", "x"]),
         ];
-        let lines = table.portion(&rows, Some(20));
+        let lines = table.portion(&rows, Some(30));
         assert_eq!(
             lines,
             [
-                "id     17-0",
-                "tries  3",
-                "error  refused by",
-                "       all\\u{1b}",
-                "",
-                "id     9-0",
-                "tries  1",
-                "error  x",
+                "17-0  tries 3",
+                "  refused by all of the",
+                "  servers\\u{1b}",
+                "9-0",
+                "  x",
             ]
         );
-        let lines = table.portion(&rows[1..], Some(20));
-        assert_eq!(lines, ["", "id     9-0", "tries  1", "error  x"]);
+        assert_eq!(table.portion(&rows[1..], Some(30)), ["9-0", "  x"]);
+    }
+
+    #[test]
+    fn cells_that_do_not_fit_a_line_go_on_in_the_next() {
+        let mut table = Table::new(&["topic", "group", "lag", "dead"], 2..4);
+        let rows = [["orders", "billing", "1500", "7"]
+            .map(str::to_owned)
+            .to_vec()];
+        assert_eq!(
+            table.portion(&rows, Some(24)),
+            ["orders  billing", "  lag 1,500  dead 7"]
+        );
     }
 
     #[test]
@@ -313,7 +340,7 @@ mod tests {
         );
         let listed = Table::new(&HEADER, 1..2).portion(&rows, Some(18));
         assert!(
-            listed.contains(&"tries  1,234,567".to_owned()),
+            listed.contains(&"  tries 1,234,567".to_owned()),
             "{listed:?}"
         );
         let piped = Table::new(&HEADER, 1..2).portion(&rows, None).join(" ");

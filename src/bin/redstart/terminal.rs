@@ -75,6 +75,11 @@ impl<'a> Terminal<'a> {
         self.out_is_terminal
     }
 
+    /// Whether the error output is a terminal.
+    pub(crate) fn err_is_terminal(&self) -> bool {
+        self.err_is_terminal
+    }
+
     /// Whether the standard output was closed when the process began, as by `>&-`.
     pub(crate) fn out_is_closed(&self) -> bool {
         self.out_is_closed
@@ -156,6 +161,20 @@ impl<'a> Terminal<'a> {
         numbers: Range<usize>,
     ) -> io::Result<()> {
         self.rows(&mut Table::new(header, numbers), rows)
+    }
+
+    /// Shortens a list to what the user asked for; returns how many it leaves out.
+    pub(crate) fn cut<T>(list: &mut Vec<T>, max: Option<usize>) -> usize {
+        let more = list.len().saturating_sub(max.unwrap_or(usize::MAX));
+        list.truncate(list.len() - more);
+        more
+    }
+
+    /// Says how many a list leaves out.
+    pub(crate) fn remark_more(&mut self, more: usize) {
+        if more > 0 {
+            self.remark(format_args!("{more} more; raise --max to see them"));
+        }
     }
 
     /// Writes the next rows of a table.

@@ -134,7 +134,14 @@ fn topic_settings() {
 fn topic_remove() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("topic_remove.lua"));
-    let keys = [LOG, META, "{t}:ids", "{t}:ids:before"];
+    let keys = [
+        LOG,
+        META,
+        "{t}:ids",
+        "{t}:ids:before",
+        "{t}:later",
+        "{t}:later:body",
+    ];
     let remove =
         |raw: &mut Connection, args: &[&str]| -> Vec<String> { call(raw, &script, &keys, args) };
     assert_eq!(remove(raw, &["shop", "orders"]), [""; 0]);
@@ -143,6 +150,8 @@ fn topic_remove() {
     let _: Vec<String> = call(raw, &create, &[META], &args);
     let _: Value = run(raw, &format!("XADD {LOG} * json 1"));
     let _: Value = run(raw, "HSET {t}:ids a b");
+    let _: Value = run(raw, "ZADD {t}:later 1 a");
+    let _: Value = run(raw, "HSET {t}:later:body a b");
     let taken = remove(raw, &["", "shop:orders"]);
     assert_eq!(taken, ["taken", "shop", "orders"]);
     let _: Value = run(raw, &format!("XGROUP CREATE {LOG} g 0"));

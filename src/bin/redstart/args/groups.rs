@@ -1,11 +1,14 @@
 //! The command line of `groups`.
 
 use clap::{Args as ClapArgs, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use redstart::envelope::EntryId;
 use redstart::topics::ResetTo;
 use redstart::{Group, Topic};
 
 use super::dead::moment;
+use super::number;
+use crate::complete;
 
 /// List groups with their status, show one, reset one, or remove one.
 #[derive(Debug, ClapArgs)]
@@ -36,7 +39,11 @@ and for a user who may not look; nextRetryMs is negative for a retry that is ove
 )]
 pub(crate) struct GroupsArgs {
     /// List the groups of this topic only
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Option<Topic>,
+    /// Show at most N
+    #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    pub(crate) max: Option<usize>,
     #[command(subcommand)]
     pub(crate) action: Option<GroupsAction>,
 }
@@ -67,8 +74,10 @@ a delivery that its consumer gave back."
 )]
 pub(crate) struct ShowGroupArgs {
     /// The topic
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// The group
+    #[arg(add = ArgValueCompleter::new(complete::groups))]
     pub(crate) group: Group,
 }
 
@@ -104,8 +113,10 @@ or it was not confirmed, 2 wrong usage, or stdin is not a terminal."
 )]
 pub(crate) struct ResetArgs {
     /// The topic
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// The group
+    #[arg(add = ArgValueCompleter::new(complete::groups))]
     pub(crate) group: Group,
     /// Where to go on: beginning, end, an entry's id, a time such as 2025-11-12T14:20:00Z, or an age such as 2h
     #[arg(long, value_name = "PLACE", value_parser = place, allow_hyphen_values = true)]
@@ -119,6 +130,16 @@ pub(crate) struct ResetArgs {
     /// The operator's name for the journal [default: $USER or $LOGNAME, else `unknown`]
     #[arg(long, value_name = "NAME")]
     pub(crate) operator: Option<String>,
+}
+
+/// The entry that an id, a time or an age names, or the next one.
+pub(in crate::args) fn entry_at(text: &str) -> Result<EntryId, String> {
+    match text.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => moment(text)
+            .map(EntryId::first_of)
+            .map_err(|rule| format!("{rule}, or an id")),
+    }
 }
 
 /// A place in a topic. A time is the first id of its millisecond.
@@ -182,8 +203,10 @@ not confirmed, 2 wrong usage, or stdin is not a terminal."
 )]
 pub(crate) struct RemoveArgs {
     /// The topic
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// The group
+    #[arg(add = ArgValueCompleter::new(complete::groups))]
     pub(crate) group: Group,
     /// Remove the group even if it is in use
     #[arg(long)]

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use clap_complete::engine::ArgValueCompleter;
 use redstart::Topic;
 
+use crate::complete;
 use crate::duration;
 
 /// Keep house for topics that no consumer of Redstart reads.
@@ -40,6 +42,7 @@ Exit codes: 0 stopped by a signal, or with --once done, 1 failed, 2 wrong usage.
 pub(crate) struct JanitorArgs {
     /// The topics [default: all]
     #[arg(value_name = "TOPIC")]
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topics: Vec<Topic>,
     /// The time from one round to the next
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, allow_hyphen_values = true)]

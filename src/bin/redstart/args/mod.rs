@@ -2,10 +2,12 @@
 
 #[cfg(feature = "console")]
 mod console;
+mod context;
 mod dead;
 mod doctor;
 pub(crate) mod format;
 mod groups;
+pub(crate) mod help;
 mod janitor;
 mod kv;
 mod metrics;
@@ -14,22 +16,26 @@ mod pages;
 mod print;
 mod retries;
 mod schedules;
+mod top;
 mod topics;
 mod work;
 
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use redstart::Topic;
-use redstart::envelope::Timestamp;
+use redstart::envelope::{EntryId, Timestamp};
 use redstart::schedules::ScheduleId;
 
+use crate::complete;
 use crate::demo::{DemoArgs, WorkerArgs};
 use crate::duration;
 use crate::settings::{NamespaceAccess, Settings};
 
 #[cfg(feature = "console")]
 pub(crate) use console::{ConsoleAction, ConsoleArgs, Payloads, ServeArgs};
+pub(crate) use context::{AddContextArgs, ContextAction, ContextArgs, UseContextArgs};
 pub(crate) use dead::{
     By, DeadAction, DeadArgs, DeadListArgs, EditArgs, ExportArgs, ImportArgs, JournalArgs,
     NoteArgs, PaceArgs, PurgeArgs, RedriveArgs, SelectionArgs, ShowArgs, SummaryArgs, WatchArgs,
@@ -48,7 +54,8 @@ pub(crate) use retries::{
 pub(crate) use schedules::{
     CancelSchedulesArgs, ListSchedulesArgs, RescheduleArgs, SchedulesAction, SchedulesArgs, when,
 };
-pub(crate) use topics::{CreateArgs, TopicsAction, TopicsArgs};
+pub(crate) use top::TopArgs;
+pub(crate) use topics::{CreateArgs, RemoveTopicArgs, TopicSettingsArgs, TopicsAction, TopicsArgs};
 pub(crate) use work::WorkArgs;
 
 /// A durable message bus and key-value store on Redis Streams.
@@ -58,8 +65,9 @@ pub(crate) use work::WorkArgs;
     version,
     propagate_version = true,
     arg_required_else_help = true,
+    max_term_width = 100,
     after_help = "\
-Settings come from the environment; `redstart <command> --help` lists those of a command:
+Settings come from the environment or a context; `redstart help settings` explains them:
   REDSTART_REDIS_URL   the server; put a password here, not on the command line, which every
                        user of the machine can read
   REDSTART_NAMESPACE   the prefix of all keys
@@ -69,7 +77,7 @@ Examples:
   redstart demo
   echo '{\"cents\":1250}' | redstart publish orders --type order.placed
   redstart tail orders --follow
-  redstart groups --json
+  redstart top
   redstart doctor
 
 Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong, 130 interrupted."
@@ -89,6 +97,7 @@ pub(crate) enum Command {
     Tail(TailArgs),
     Topics(TopicsArgs),
     Groups(GroupsArgs),
+    Top(TopArgs),
     #[command(visible_alias = "dlq")]
     Dead(Box<DeadArgs>),
     Retries(RetriesArgs),
@@ -102,6 +111,8 @@ pub(crate) enum Command {
     #[cfg(feature = "console")]
     Console(Box<ConsoleArgs>),
     Print(PrintArgs),
+    Context(ContextArgs),
+    Settings(SettingsArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
     /// A worker process of `demo`.
@@ -143,7 +154,12 @@ impl Command {
                 | DeadAction::Watch(_)
                 | DeadAction::Journal(_) => false,
             },
-            Self::Topics(args) if args.action.is_some() => return NamespaceAccess::Create,
+            Self::Topics(args) => match &args.action {
+                Some(TopicsAction::Create(_)) => return NamespaceAccess::Create,
+                Some(TopicsAction::Settings(args)) => args.changes(),
+                Some(TopicsAction::Remove(args)) => !args.dry_run,
+                None => false,
+            },
             Self::Migrate(args) => match &args.action {
                 MigrateAction::Up { .. } => return NamespaceAccess::Create,
                 MigrateAction::Status => false,
@@ -152,11 +168,13 @@ impl Command {
             #[cfg(feature = "console")]
             Self::Console(args) => !args.serve.read_only,
             Self::Tail(_)
-            | Self::Topics(_)
+            | Self::Top(_)
             | Self::Health(_)
             | Self::Doctor(_)
             | Self::Metrics(_)
             | Self::Print(_)
+            | Self::Context(_)
+            | Self::Settings(_)
             | Self::Completions(_)
             | Self::Man(_) => false,
         };
@@ -173,7 +191,7 @@ impl Command {
     /// exit code.
     pub(crate) fn only_shows(&self) -> bool {
         match self {
-            Self::Tail(_) | Self::Print(_) => true,
+            Self::Tail(_) | Self::Print(_) | Self::Settings(_) => true,
             Self::Topics(args) => args.action.is_none(),
             Self::Groups(args) => matches!(args.action, None | Some(GroupsAction::Show(_))),
             Self::Metrics(args) => args.listen.is_none(),
@@ -191,9 +209,24 @@ impl Command {
             | Self::Health(_)
             | Self::Doctor(_)
             | Self::Janitor(_)
+            | Self::Top(_)
+            | Self::Context(_)
             | Self::Completions(_)
             | Self::Man(_) => false,
         }
+    }
+
+    /// Whether a context can name the server of the command. The demo brings its own, and must not
+    /// reach another one unasked.
+    pub(crate) fn uses_context(&self) -> bool {
+        !matches!(
+            self,
+            Self::Demo(_)
+                | Self::DemoWorker(_)
+                | Self::Context(_)
+                | Self::Completions(_)
+                | Self::Man(_)
+        )
     }
 }
 
@@ -235,6 +268,7 @@ Exit codes: 0 all published or scheduled, 1 a message failed or is unknown, 2 wr
 )]
 pub(crate) struct PublishArgs {
     /// The topic; publishing creates a missing one
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// The messages' type, such as order.placed
     #[arg(
@@ -301,6 +335,7 @@ consumers --follow misses some.",
 Examples:
   redstart tail orders                       the newest ten entries
   redstart tail orders --last 0 --follow     new entries only
+  redstart tail orders --from 2h --max 20    the first twenty of the last two hours
   redstart tail orders --from-beginning --max 100 --json | jq .envelope.payload
   redstart tail orders --from-beginning --format cloudevents
 
@@ -313,12 +348,16 @@ Exit codes: 0 shown, 1 failed, or with --envelope or
 )]
 pub(crate) struct TailArgs {
     /// The topic
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// Start at the oldest entry
     #[arg(long, conflicts_with = "last")]
     pub(crate) from_beginning: bool,
+    /// Start at an entry's id, a time such as 2025-11-12T14:20:00Z, or an age such as 2h
+    #[arg(long, value_name = "PLACE", value_parser = groups::entry_at, conflicts_with_all = ["from_beginning", "last"], allow_hyphen_values = true)]
+    pub(crate) from: Option<EntryId>,
     /// Start with the newest N entries
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = number::from_zero::<usize>, allow_negative_numbers = true)]
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = number::from_zero::<usize>, allow_negative_numbers = true)]
     pub(crate) last: usize,
     /// Keep showing new entries; waits for a topic that does not exist yet
     #[arg(long, short)]
@@ -334,7 +373,7 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "URI", requires = "format")]
     pub(crate) source: Option<String>,
     /// Stop after N entries
-    #[arg(long, value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "limit", value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: Option<usize>,
 }
 
@@ -371,6 +410,25 @@ With --json: {\"ok\",\"bus\":{\"ok\",\"reasons\"},\"kv\":{\"ok\",\"reasons\"}}.
 
 Exit codes: 0 both work, 1 one does not, 2 wrong usage.")]
 pub(crate) struct HealthArgs {}
+
+/// Show the settings in force, and explain them.
+#[derive(Debug, ClapArgs)]
+#[command(
+    long_about = "\
+Show the settings in force and where each comes from: an option, the environment, a context, or the
+default. The tool never shows a password.
+
+An option wins over the environment, the environment over a context. Services and the tool read the
+same variables; the guide \"Running in production\" lists all of them.",
+    after_help = "\
+Examples:
+  redstart settings
+  redstart settings --context staging
+  redstart help settings
+
+With --json: one array of {\"name\",\"value\",\"source\"}."
+)]
+pub(crate) struct SettingsArgs {}
 
 #[cfg(test)]
 mod tests {

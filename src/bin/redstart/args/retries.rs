@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use redstart::{Group, Topic, retries::DeliveryId};
 
 use super::number;
+use crate::complete;
 
 /// List scheduled retries, run them now, or cancel them.
 #[derive(Debug, ClapArgs)]
@@ -41,7 +43,7 @@ pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
     /// Stop after N
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,
 }
 
@@ -112,8 +114,10 @@ pub(crate) struct CancelArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct GroupOf {
     /// The topic
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// The group
+    #[arg(add = ArgValueCompleter::new(complete::groups))]
     pub(crate) group: Group,
 }
 

@@ -93,6 +93,7 @@ async fn list(
             .map(|status| ListedGroup::new(topic, status, &ages));
         groups.extend(listed);
     }
+    let more = Terminal::cut(&mut groups, args.max);
     if terminal.is_json() {
         return Ok(terminal.json(&groups)?);
     }
@@ -101,7 +102,9 @@ async fn list(
         terminal.remark("no groups; subscribing creates one");
         return Ok(());
     }
-    Ok(terminal.table(&HEADER, &rows, 2..10)?)
+    terminal.table(&HEADER, &rows, 2..10)?;
+    terminal.remark_more(more);
+    Ok(())
 }
 
 fn row(group: &ListedGroup<'_>) -> Vec<String> {

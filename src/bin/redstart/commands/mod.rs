@@ -2,6 +2,7 @@
 
 #[cfg(feature = "console")]
 mod console;
+mod context;
 mod dead;
 mod doctor;
 mod envelope_line;
@@ -19,13 +20,17 @@ mod print;
 mod publish;
 mod retries;
 mod schedules;
+mod settings;
 mod tail;
+mod top;
+mod topic_change;
 mod topics;
 mod work;
 
 use crate::args::{Args, Command};
 use crate::demo;
 use crate::failure::Failure;
+use crate::settings::NamespaceAccess;
 use crate::terminal::Terminal;
 
 /// Runs one command.
@@ -34,6 +39,12 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
     if args.command.only_shows() && terminal.out_is_closed() {
         let rule = "the standard output is closed, so that nothing can be shown";
         return Err(Failure::new(rule));
+    }
+    if let Some(name) = settings.context_name()
+        && terminal.err_is_terminal()
+        && args.command.access() != NamespaceAccess::Read
+    {
+        terminal.remark(format_args!("context {name}"));
     }
     let connect = || settings.connect_for(args.command.access());
     match &args.command {
@@ -47,6 +58,7 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
         Command::Tail(args) => tail::run(args, settings, &connect().await?, terminal).await,
         Command::Topics(args) => topics::run(args, &connect().await?, terminal).await,
         Command::Groups(args) => groups::run(args, &connect().await?, terminal).await,
+        Command::Top(args) => top::run(args, settings, terminal).await,
         Command::Retries(args) => retries::run(args, &connect().await?, terminal).await,
         Command::Schedules(args) => schedules::run(args, &connect().await?, terminal).await,
         Command::Dead(args) => {
@@ -62,6 +74,8 @@ pub(crate) async fn run(args: &Args, terminal: &mut Terminal<'_>) -> Result<(), 
         #[cfg(feature = "console")]
         Command::Console(args) => console::run(args, settings, terminal).await,
         Command::Print(args) => print::run(args, settings, terminal),
+        Command::Context(args) => context::run(args, terminal),
+        Command::Settings(_) => settings::run(settings, terminal),
         Command::Completions(args) => pages::completions(args, terminal),
         Command::Man(args) => pages::man(args, terminal),
     }

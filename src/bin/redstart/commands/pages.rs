@@ -3,6 +3,7 @@
 use std::fs;
 
 use clap::{Command, CommandFactory as _};
+use clap_complete::env::Shells;
 
 use crate::args::{Args, CompletionsArgs, ManArgs};
 use crate::failure::Failure;
@@ -13,6 +14,15 @@ pub(super) fn completions(
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let mut script = Vec::new();
+    if !args.fixed {
+        let shell = args.shell.to_string();
+        let shells = Shells::builtins();
+        let writer = shells
+            .completer(&shell)
+            .ok_or_else(|| Failure::usage(format!("{shell} completes no names; give --static")))?;
+        writer.write_registration("COMPLETE", "redstart", "redstart", "redstart", &mut script)?;
+        return Ok(terminal.bytes(&script)?);
+    }
     clap_complete::generate(args.shell, &mut visible(), "redstart", &mut script);
     Ok(terminal.bytes(&script)?)
 }

@@ -51,7 +51,9 @@ pub(super) async fn run(
         left: args.max.unwrap_or(usize::MAX),
         omitted: false,
     };
-    if !args.from_beginning {
+    if let Some(from) = args.from {
+        tail.after = from.before();
+    } else if !args.from_beginning {
         tail.newest(terminal).await?;
     }
     loop {
@@ -106,7 +108,7 @@ impl Tail<'_> {
 
     /// Shows the entries after the last one, to the end.
     async fn pages(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-        if !self.args.follow && !self.args.from_beginning {
+        if !self.args.follow && !self.args.from_beginning && self.args.from.is_none() {
             return Ok(());
         }
         while self.left > 0 {

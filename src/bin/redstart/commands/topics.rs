@@ -4,6 +4,7 @@ use redstart::Container;
 use redstart::topics::{TopicSettings, TopicStatus};
 use redstart::views::OfTopic;
 
+use super::topic_change;
 use crate::args::{CreateArgs, TopicsAction, TopicsArgs};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
@@ -24,7 +25,11 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     match &args.action {
         Some(TopicsAction::Create(args)) => create(args, container, terminal).await,
-        None => list(container, terminal).await,
+        Some(TopicsAction::Settings(args)) => {
+            topic_change::settings(args, container, terminal).await
+        }
+        Some(TopicsAction::Remove(args)) => topic_change::remove(args, container, terminal).await,
+        None => list(args, container, terminal).await,
     }
 }
 
@@ -49,8 +54,13 @@ async fn create(
     Ok(terminal.line(text)?)
 }
 
-async fn list(container: &Container, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-    let topics = container.topics().list().await?;
+async fn list(
+    args: &TopicsArgs,
+    container: &Container,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Failure> {
+    let mut topics = container.topics().list().await?;
+    let more = Terminal::cut(&mut topics, args.max);
     if terminal.is_json() {
         return Ok(terminal.json(&topics)?);
     }
@@ -59,7 +69,9 @@ async fn list(container: &Container, terminal: &mut Terminal<'_>) -> Result<(), 
         return Ok(());
     }
     let rows: Vec<Vec<String>> = topics.iter().map(row).collect();
-    Ok(terminal.table(&HEADER, &rows, 3..6)?)
+    terminal.table(&HEADER, &rows, 3..6)?;
+    terminal.remark_more(more);
+    Ok(())
 }
 
 fn row(status: &TopicStatus) -> Vec<String> {
@@ -78,7 +90,7 @@ fn row(status: &TopicStatus) -> Vec<String> {
     ]
 }
 
-fn limit(settings: &TopicSettings) -> String {
+pub(super) fn limit(settings: &TopicSettings) -> String {
     match settings.backlog_limit() {
         u64::MAX => "none".to_owned(),
         limit => limit.to_string(),

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 use redstart::{Group, Topic, envelope::EntryId};
 use uuid::Uuid;
 
 use super::{GroupOf, number};
+use crate::complete;
 use crate::duration;
 
 use selection::FilterArgs;
@@ -98,14 +100,16 @@ the id of a dead letter of this cause, or null, and note is null without one. Wi
 )]
 pub(crate) struct SummaryArgs {
     /// Count this topic only
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Option<Topic>,
     /// Count this group only
+    #[arg(add = ArgValueCompleter::new(complete::groups))]
     pub(crate) group: Option<Group>,
     /// The dimension to count by
     #[arg(long, value_enum, default_value_t = By::Cause)]
     pub(crate) by: By,
     /// Show at most N for each group
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", default_value_t = 20, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,
 }
 
@@ -222,6 +226,7 @@ pub(crate) struct RedriveArgs {
     pub(crate) resume: Option<Uuid>,
     /// Publish them to this topic, and so to all its groups, instead
     #[arg(help_heading = HOW, long, value_name = "TOPIC")]
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) to: Option<Topic>,
     /// Stop when more than this share of the redriven messages dies again, such as 10%; needs --rate
     #[arg(help_heading = HOW, long, value_name = "PERCENT", requires = "rate", value_parser = percent, allow_hyphen_values = true)]
@@ -363,8 +368,11 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     /// Write to a new file [default: stdout]
-    #[arg(help_heading = HOW, long, value_name = "FILE")]
+    #[arg(help_heading = HOW, long, short, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Stop after the oldest N
+    #[arg(help_heading = HOW, long, short = 'n', visible_alias = "limit", value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    pub(crate) max: Option<usize>,
 }
 
 /// Add exported dead letters to a group.
@@ -405,7 +413,7 @@ pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
     /// Stop after N
-    #[arg(help_heading = HOW, long, value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    #[arg(help_heading = HOW, long, short = 'n', visible_alias = "limit", value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: Option<usize>,
 }
 
@@ -420,6 +428,9 @@ With --json every line is {\"operation\",\"action\",\"to\",\"operator\",\"note\"
 pub(crate) struct JournalArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
+    /// Show the newest N
+    #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    pub(crate) max: usize,
 }
 
 #[cfg(test)]

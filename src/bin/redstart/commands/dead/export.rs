@@ -26,11 +26,13 @@ pub(super) async fn run(
     let (topic, group) = (&args.of.topic, &args.of.group);
     let selection = dead.snapshot(topic, group, filter.into()).await?;
     if let Some(path) = &args.out {
-        let count = to_file(&args.of, &selection, &dead, path, terminal).await?;
+        let max = args.max.unwrap_or(usize::MAX);
+        let count = to_file(&args.of, &selection, (&dead, max), path, terminal).await?;
         terminal.remark(format_args!("exported {count} to {}", path.display()));
         return Ok(());
     }
-    let written = each(&args.of, &selection, &dead, |letter| {
+    let max = args.max.unwrap_or(usize::MAX);
+    let written = each(&args.of, &selection, (&dead, max), |letter| {
         // A terminal would obey control characters: they go out as JSON escapes of the same text.
         Ok(terminal.line(escape::json(&letter.to_json()))?)
     });
@@ -41,12 +43,12 @@ pub(super) async fn run(
     }
 }
 
-/// Writes the selected dead letters to a new file, syncs it to the disk, and returns their
-/// number.
+/// Writes the selected dead letters, up to a number, to a new file, syncs it to the disk, and returns
+/// their number.
 pub(super) async fn to_file(
     of: &GroupOf,
     selection: &Selection,
-    dead: &DeadLetters,
+    dead: (&DeadLetters, usize),
     path: &Path,
     terminal: &mut Terminal<'_>,
 ) -> Result<u64, Failure> {
@@ -79,18 +81,22 @@ pub(super) async fn to_file(
     count
 }
 
-/// Calls `work` with every selected dead letter, and returns their number.
+/// Calls `work` with every selected dead letter, up to a number, and returns their number.
 async fn each(
     of: &GroupOf,
     selection: &Selection,
-    dead: &DeadLetters,
+    (dead, max): (&DeadLetters, usize),
     mut work: impl FnMut(DeadLetter) -> Result<(), Failure>,
 ) -> Result<u64, Failure> {
     let mut pages = dead.pages(&of.topic, &of.group, selection);
     let mut count = 0;
-    while let Some(letters) = pages.next().await? {
-        count += letters.len() as u64;
+    while let Some(mut letters) = pages.next().await? {
+        letters.truncate(max - count);
+        count += letters.len();
         letters.into_iter().try_for_each(&mut work)?;
+        if count == max {
+            break;
+        }
     }
-    Ok(count)
+    Ok(count as u64)
 }

@@ -14,7 +14,9 @@ pub(super) async fn run(
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let dead = super::dead_letters_of(&args.of, container).await?;
-    let all = dead.journal(&args.of.topic, &args.of.group).await?;
+    let mut all = dead.journal(&args.of.topic, &args.of.group).await?;
+    let older = all.len().saturating_sub(args.max);
+    all.drain(..older);
     if terminal.is_json() {
         return Ok(all.iter().try_for_each(|entry| terminal.json(entry))?);
     }
@@ -40,13 +42,20 @@ fn lines(entry: &JournalEntry) -> Vec<String> {
         "redrive"
     };
     let open = match action.as_str() {
-        "edit" | "reset" => "running or interrupted".to_owned(),
+        "edit" | "reset" | "settings" => "running or interrupted".to_owned(),
         _ => format!("running or interrupted; dead {command} --resume continues it"),
     };
     if let Some(to) = &entry.reset_to {
         return vec![
             format!("{}  {}", entry.id, entry.begun),
             format!("  reset to {to} by {operator}"),
+            format!("  {}", entry.result.as_ref().unwrap_or(&open)),
+        ];
+    }
+    if action == "settings" {
+        return vec![
+            format!("{}  {}", entry.id, entry.begun),
+            format!("  settings by {operator}: {}", entry.note),
             format!("  {}", entry.result.as_ref().unwrap_or(&open)),
         ];
     }

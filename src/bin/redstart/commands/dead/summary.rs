@@ -104,7 +104,7 @@ async fn by_cause(
         let notes: Vec<(String, CauseNote)> = notes_of(&summary.causes);
         let rows: Vec<Vec<String>> = summary.causes.into_iter().map(row).collect();
         let header = ["reason", "count", "first", "last", "sample", "error"];
-        terminal.table(&header, &rows, 1..2)?;
+        terminal.table(&header, &rows, 1..4)?;
         for (error, note) in &notes {
             let (text, operator) = (&note.text, &note.operator);
             terminal.line(escape::text(&format!(

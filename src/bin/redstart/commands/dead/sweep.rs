@@ -105,7 +105,7 @@ async fn keep_copy(
     path: &Path,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let written = export::to_file(of, &planned.selection, dead, path, terminal).await;
+    let written = export::to_file(of, &planned.selection, (dead, usize::MAX), path, terminal).await;
     if written.is_err() {
         terminal.remark("nothing was removed");
     }

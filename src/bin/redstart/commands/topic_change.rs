@@ -1,0 +1,110 @@
+//! `topics settings` and `topics remove`.
+
+use redstart::topics::TopicSettings;
+use redstart::views::OfTopic;
+use redstart::{Container, Topic};
+
+use super::dead::operator;
+use super::topics::limit;
+use crate::args::{RemoveTopicArgs, TopicSettingsArgs};
+use crate::failure::{Failure, written};
+use crate::terminal::Terminal;
+
+pub(super) async fn settings(
+    args: &TopicSettingsArgs,
+    container: &Container,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Failure> {
+    let (topics, topic) = (container.topics(), &args.topic);
+    // Its error names a topic that is spelt much like a missing one.
+    topics.groups(topic).await?;
+    let found = topics.get(topic).await?;
+    let mut after = found.map(|status| status.settings).unwrap_or_default();
+    if let Some(retention) = args.retention {
+        after = after.with_retention(retention);
+    }
+    if let Some(limit) = args.backlog_limit {
+        after = after.with_backlog_limit(limit);
+    }
+    if args.retention.is_none() && args.backlog_limit.is_none() {
+        return tell(topic, &after, terminal);
+    }
+    let plan = topics.plan_settings(topic, after).await?;
+    let preview = plan.preview();
+    if args.dry_run {
+        if terminal.is_json() {
+            return Ok(terminal.json(&plan)?);
+        }
+        let text = preview.to_string();
+        let mut lines = text.lines();
+        return Ok(lines.try_for_each(|line| terminal.hanging("", 0, line))?);
+    }
+    terminal.remark_wrapped(&preview.to_string());
+    if !preview.is_empty() {
+        let confirmed = terminal.confirm(plan, args.yes)?;
+        let operator = operator(args.operator.as_deref());
+        topics.run_settings(confirmed, &operator).await?;
+    }
+    tell(topic, &after, terminal)
+}
+
+fn tell(
+    topic: &Topic,
+    settings: &TopicSettings,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Failure> {
+    if terminal.is_json() {
+        let value = settings;
+        return Ok(terminal.json(&OfTopic { topic, value })?);
+    }
+    let (retention, limit) = (settings.retention(), limit(settings));
+    let text = format!("topic {topic}: retention {retention}, backlog limit {limit}");
+    Ok(terminal.line(text)?)
+}
+
+pub(super) async fn remove(
+    args: &RemoveTopicArgs,
+    container: &Container,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Failure> {
+    let topics = container.topics();
+    let plan = topics.plan_topic_removal(&args.topic, args.force).await?;
+    let preview = plan.preview();
+    if args.dry_run || preview.refused {
+        let told = if terminal.is_json() {
+            terminal.json(&plan)
+        } else {
+            let text = preview.to_string();
+            text.lines()
+                .try_for_each(|line| terminal.hanging("", 0, line))
+        };
+        let mut ended = Ok(());
+        if preview.refused {
+            let rule = "the topic is in use; nothing was changed. --force removes it anyway";
+            ended = Err(Failure::new(rule));
+        }
+        return written(told, ended);
+    }
+    terminal.remark_wrapped(&preview.to_string());
+    let confirmed = terminal.confirm(plan, args.yes)?;
+    let operator = operator(args.operator.as_deref());
+    let removal = topics.run_topic_removal(confirmed, &operator).await?;
+    let mut told = Ok(());
+    if terminal.is_json() {
+        let (topic, value) = (&args.topic, &removal);
+        told = terminal.json(&OfTopic { topic, value });
+    }
+    if !removal.removed {
+        let rule = format!(
+            "topic {} is in use: it has {} groups that were kept or have come since; --force removes \
+             it anyway",
+            args.topic, removal.groups
+        );
+        return written(told, Err(Failure::new(rule)));
+    }
+    told?;
+    if !terminal.is_json() {
+        terminal.line(format_args!("removed topic {}", args.topic))?;
+    }
+    Ok(())
+}

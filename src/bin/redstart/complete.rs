@@ -1,0 +1,124 @@
+//! Completion of names that the server or the file of contexts has.
+
+use std::ffi::{OsStr, OsString};
+use std::time::Duration;
+
+use clap::{Command, CommandFactory as _, FromArgMatches as _};
+use clap_complete::CompletionCandidate;
+use redstart::{Container, Topic};
+
+use crate::args::Args;
+use crate::context;
+use crate::settings::{NamespaceAccess, Settings};
+
+/// A shell waits for the answer: a server that takes longer completes nothing.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// The definition of the command line, without its hidden commands.
+pub(crate) fn command() -> Command {
+    Args::command()
+}
+
+/// The names of contexts.
+pub(crate) fn contexts(current: &OsStr) -> Vec<CompletionCandidate> {
+    let all = context::path().and_then(|path| context::load(&path));
+    let names = all.map(|all| all.contexts.into_keys().collect());
+    matching(names.unwrap_or_default(), current)
+}
+
+/// The names of topics.
+pub(crate) fn topics(current: &OsStr) -> Vec<CompletionCandidate> {
+    let names = asked(async |container, _| {
+        let topics = container.topics().names().await.ok()?;
+        Some(topics.iter().map(Topic::to_string).collect())
+    });
+    matching(names.unwrap_or_default(), current)
+}
+
+/// The names of groups: of the topics that the command line names, or of all topics.
+pub(crate) fn groups(current: &OsStr) -> Vec<CompletionCandidate> {
+    let names = asked(async |container, line| {
+        let topics = container.topics();
+        let all = topics.names().await.ok()?;
+        let is_named = |topic: &&Topic| line.iter().any(|word| *word == *topic.as_str());
+        let named: Vec<&Topic> = all.iter().filter(is_named).collect();
+        let wanted = if named.is_empty() {
+            all.iter().collect()
+        } else {
+            named
+        };
+        let mut names = Vec::new();
+        for topic in wanted {
+            let groups = topics.groups(topic).await.unwrap_or_default();
+            names.extend(groups.iter().map(|one| one.group.to_string()));
+        }
+        names.sort();
+        names.dedup();
+        Some(names)
+    });
+    matching(names.unwrap_or_default(), current)
+}
+
+fn matching(names: Vec<String>, current: &OsStr) -> Vec<CompletionCandidate> {
+    let begun = current.to_string_lossy();
+    let fit = names.into_iter().filter(|name| name.starts_with(&*begun));
+    fit.map(CompletionCandidate::new).collect()
+}
+
+/// Asks the server of the command line that is being completed.
+fn asked(
+    ask: impl AsyncFnOnce(Container, &[OsString]) -> Option<Vec<String>>,
+) -> Option<Vec<String>> {
+    let line: Vec<OsString> = std::env::args_os()
+        .skip_while(|word| word != "--")
+        .skip(1)
+        .collect();
+    let settings = settings(&line)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .ok()?;
+    let asking = async {
+        let container = settings.connect_for(NamespaceAccess::Read).await.ok()?;
+        ask(container, &line).await
+    };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, asking).await.ok()? })
+}
+
+/// The settings of an unfinished command line.
+fn settings(line: &[OsString]) -> Option<Settings> {
+    let command = Args::command().ignore_errors(true);
+    let parsed = command.try_get_matches_from(line).ok()?;
+    let mut settings = Settings::from_arg_matches(&parsed).ok()?;
+    settings.resolve(&parsed).ok()?;
+    Some(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfinished_command_line_has_its_settings() {
+        let words = [
+            "redstart",
+            "dead",
+            "list",
+            "--namespace",
+            "shop",
+            "orders",
+            "",
+        ];
+        let line: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+        let settings = settings(&line).unwrap();
+        assert_eq!(settings.namespace.as_deref(), Some("shop"));
+    }
+
+    #[test]
+    fn a_name_is_completed_from_its_beginning() {
+        let names = ["billing", "shipping"].map(str::to_owned).to_vec();
+        let fit = matching(names, OsStr::new("b"));
+        let fit: Vec<_> = fit.iter().map(CompletionCandidate::get_value).collect();
+        assert_eq!(fit, ["billing"]);
+    }
+}
