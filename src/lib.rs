@@ -175,7 +175,7 @@ pub mod effects {
     //! [`Container::commit`](crate::Container::commit) writes them without a delivery and returns
     //! [`Committed`]; [`Container::rehearse`](crate::Container::rehearse) returns a [`Rehearsal`].
     //! [`Kv::read`](crate::Kv::read) returns a [`Read`], which an effect can demand to be unchanged.
-    pub use crate::api::{Committed, Rehearsal};
+    pub use crate::api::{Committed, Rehearsal, Rehearsed};
     pub use crate::domain::Read;
 }
 

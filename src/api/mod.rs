@@ -17,6 +17,7 @@ pub(crate) mod overrides;
 pub(crate) mod propagator;
 pub(crate) mod publish;
 mod publisher;
+pub(crate) mod rehearsal;
 mod router;
 #[cfg(feature = "schema")]
 mod schema;
@@ -46,6 +47,7 @@ pub use overrides::SubscriptionConfig;
 pub use propagator::{Operation, OperationKind, Propagator};
 pub use publish::{PublishOptions, Published};
 pub use publisher::Publisher;
+pub use rehearsal::Rehearsed;
 pub use router::{Batch, BatchRouted, IntoBatchRoute, IntoRoute, IntoRouter, RouteOptions, Router};
 pub(crate) use store_kv::StoreKv;
 pub use subscription::{Subscription, SubscriptionReport};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::api::rehearsal::{Rehearsed, Shadow};
 use crate::domain::{DeadLetterRetention, Error, ErrorKind, Group, RetryPolicy};
 use crate::store::{Reading, StartFrom};
 
@@ -22,6 +23,8 @@ pub struct SubscribeOptions {
     pub(crate) undecodable_retry: bool,
     pub(crate) dead_letter_retention: DeadLetterRetention,
     pub(crate) reading: Reading,
+    /// Set for a shadow group.
+    pub(crate) shadow: Option<Shadow>,
 }
 
 impl Default for SubscribeOptions {
@@ -40,6 +43,7 @@ impl Default for SubscribeOptions {
             undecodable_retry: false,
             dead_letter_retention: DeadLetterRetention::forever(),
             reading: Reading::Automatic,
+            shadow: None,
         }
     }
 }
@@ -191,6 +195,37 @@ impl SubscribeOptions {
     /// connection of its own. The memory store has no connections.
     pub fn with_reading(mut self, reading: Reading) -> Self {
         self.reading = reading;
+        self
+    }
+
+    /// Makes the group a shadow group: its handlers run on live traffic, and nothing comes of it.
+    ///
+    /// **Calls inside a handler cannot be prevented**: [`Bus::publish`](crate::Bus::publish),
+    /// [`Publisher`](crate::extract::Publisher), the methods of [`Kv`](crate::Kv) and requests to other
+    /// systems do what they always do. Give a shadow group a handler that returns
+    /// [`Effects`](crate::Effects) and calls nothing else that writes.
+    ///
+    /// The store checks the effects that a handler returns, or passes to
+    /// [`checkpoint`](crate::Delivery::checkpoint), and writes none of them. A conflict does not run
+    /// the handler again. Every message is acknowledged, whatever the handler returns: a failure is
+    /// neither tried again nor a dead letter. Only a message that meets back-pressure or a shutdown
+    /// comes back. The metric `redstart_rehearsed_total` counts the results;
+    /// [`with_rehearsal_observer`](Self::with_rehearsal_observer) sees each of them.
+    ///
+    /// Give it a [group](Self::with_group) of its own: in the group of real handlers it would take
+    /// messages away from them.
+    pub fn with_rehearsal(mut self) -> Self {
+        self.shadow.get_or_insert_default();
+        self
+    }
+
+    /// As [`with_rehearsal`](Self::with_rehearsal), and calls a function with the result of each
+    /// message. It runs on the worker's task and must not block it.
+    pub fn with_rehearsal_observer(
+        mut self,
+        observe: impl Fn(&Rehearsed) + Send + Sync + 'static,
+    ) -> Self {
+        self.shadow = Some(Shadow::observed(observe));
         self
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::backlog::Admitted;
 use super::draft::begin;
 use super::publish::Publishing;
-use crate::api::{Committed, Published};
+use crate::api::{Committed, Published, Rehearsal};
 use crate::domain::{Effects, Envelope, Error, ErrorKind, Operation, Topic, When, Write};
 use crate::store::{Effect, EffectFate, NewEntry, Partition, Refusal};
 use crate::wire::value;
@@ -183,6 +183,17 @@ impl Publishing {
             admission.0.push(admitted);
         }
         Ok(admission)
+    }
+
+    /// Says what a commit of effects would do now.
+    pub(crate) async fn rehearse(&self, effects: &Effects) -> Result<Rehearsal, Error> {
+        let prepared = self.prepare(effects)?;
+        let effects = prepared.effects();
+        let fate = self.store.effects().rehearse(effects).await?;
+        Ok(match committed(effects, fate)?.skipped {
+            true => Rehearsal::Skips,
+            false => Rehearsal::Writes,
+        })
     }
 
     /// Counts the messages of a commit, and tells the hooks what became of them.

@@ -98,13 +98,7 @@ impl StoreBus {
 
     /// Says what a commit of effects would do now.
     pub(crate) async fn rehearse(&self, effects: &Effects) -> Result<Rehearsal, Error> {
-        let prepared = self.publishing.prepare(effects)?;
-        let effects = prepared.effects();
-        let fate = self.store.effects().rehearse(effects).await?;
-        Ok(match committed(effects, fate)?.skipped {
-            true => Rehearsal::Skips,
-            false => Rehearsal::Writes,
-        })
+        self.publishing.rehearse(effects).await
     }
 
     /// The running subscriptions, in the order in which they started.

@@ -68,6 +68,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Commits of effects that were refused, because a value had changed.",
     ),
     (
+        "redstart_rehearsed_total",
+        "Messages that shadow groups rehearsed, by result.",
+    ),
+    (
         "redstart_dead_letters_total",
         "New dead letters, by reason.",
     ),

@@ -135,6 +135,7 @@ impl Core {
         let effects = Arc::new(EffectPort {
             publishing: Arc::clone(&publishing),
             writes: effect_writes,
+            is_shadow: options.shadow.is_some(),
         });
         let home = Home {
             member: Arc::clone(&member),

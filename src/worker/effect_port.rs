@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::Committed;
 use crate::api::delivery::Checkpoint;
 use crate::api::lease::Lease;
+use crate::api::{Committed, Rehearsal};
 use crate::bus::{Publishing, committed};
 use crate::domain::{BoxFuture, Effects, Error, ErrorKind};
 use crate::store::{DeliveryId, EffectCommit, EffectFate};
@@ -38,6 +38,8 @@ impl EffectWrite {
 pub(crate) struct EffectPort {
     pub(crate) publishing: Arc<Publishing>,
     pub(crate) writes: mpsc::Sender<EffectWrite>,
+    /// Whether effects are only checked: the group is a shadow group.
+    pub(crate) is_shadow: bool,
 }
 
 impl EffectPort {
@@ -66,6 +68,13 @@ impl Checkpoint for EffectPort {
         effects: &'a Effects,
     ) -> BoxFuture<'a, Result<Committed, Error>> {
         Box::pin(async move {
+            if self.is_shadow {
+                let skipped = self.publishing.rehearse(effects).await? == Rehearsal::Skips;
+                return Ok(Committed {
+                    skipped,
+                    ..Committed::default()
+                });
+            }
             let prepared = self.publishing.prepare(effects)?;
             let admission = self.publishing.admit_all(&prepared).await?;
             let commit = EffectCommit {

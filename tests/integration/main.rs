@@ -15,6 +15,7 @@ mod effects_cuts;
 mod foreign;
 mod health;
 mod kv;
+mod later;
 mod links;
 mod lua;
 mod meters;

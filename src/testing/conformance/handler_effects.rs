@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{DAY, Must as _, Stage, quick, topic};
+use super::support::{DAY, Must as _, Stage, number, quick, topic};
+use crate::api::Rehearsed;
 use crate::api::{Batch, Delivery, Handler, Kv, Message, Payload, Router, SubscribeOptions};
 use crate::domain::{Effects, Error, ErrorKind, Outcome, TopicSettings};
+use crate::store::Partition;
 
 #[derive(Deserialize, Serialize)]
 struct Number(u32);
@@ -396,4 +398,51 @@ pub async fn a_shutdown_writes_returned_effects<S: Subject>(subject: &S) {
         i64::try_from(lag + in_flight).must("a number"),
         200 - called
     );
+}
+
+/// A shadow group sees every message and checks its effects; nothing comes of them.
+pub async fn a_shadow_group_writes_nothing<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let observe = move |one: &Rehearsed| {
+        let payload = one.envelope.as_ref().map(|one| one.payload::<u32>());
+        let _ = sender.send((payload.must("an envelope").must("a number"), one.result()));
+    };
+    let kv = stage.container.kv();
+    kv.set("taken", &1).await.must("storing");
+    let handler = async |Payload(n): Payload<u32>, delivery: Delivery| {
+        let mut effects = Effects::new();
+        effects.incr("seen", 1).publish(&topic("others"), number(n));
+        match n {
+            1 => {
+                let early = delivery.checkpoint(effects.clone()).await;
+                assert!(early.must("a checkpoint").published.is_empty());
+                Outcome::Commit(effects)
+            }
+            2 => Outcome::retry("not now"),
+            3 => {
+                effects.insert("taken", &2, None);
+                Outcome::Commit(effects)
+            }
+            4 => Outcome::Ack,
+            _ => Outcome::dead_letter("never"),
+        }
+    };
+    let options = quick(5).with_rehearsal_observer(observe);
+    let bus = stage.container.bus();
+    let made = bus.subscribe_with(&stage.topic, options, handler).await;
+    let _subscription = made.must("subscribing");
+    stage.publish(1..6).await;
+    let mut seen = stage.some(&mut received, 5).await;
+    seen.sort_unstable();
+    let results = ["writes", "failed", "conflict", "ack", "failed"];
+    assert_eq!(seen, (1..6).zip(results).collect::<Vec<_>>());
+    assert_eq!(stage.drained().await.dead, 0);
+    assert_eq!(kv.get::<i64>("seen").await.must("reading"), None);
+    assert_eq!(kv.get::<i64>("taken").await.must("reading"), Some(1));
+    let others = Partition::of(&topic("others"));
+    let newest = stage.store.log().newest(&others).await;
+    assert_eq!(newest.must("asking"), None);
+    stage.finish().await;
+    assert!(received.try_recv().is_err(), "each message once");
 }

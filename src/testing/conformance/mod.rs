@@ -367,6 +367,7 @@ macro_rules! conformance {
             a_checkpoint_is_written_before_the_end,
             a_lost_lease_drops_the_effects,
             a_shutdown_writes_returned_effects,
+            a_shadow_group_writes_nothing,
         );
         $crate::conformance_checks!($factory, commit_unknown if effects:
             a_repeated_call_gets_the_same_answer,

@@ -85,7 +85,7 @@ pub(super) async fn commit_undecodable(
     write(core, lease, id, ending).await;
 }
 
-async fn acknowledge(core: &Core, lease: &Lease, id: DeliveryId) {
+pub(super) async fn acknowledge(core: &Core, lease: &Lease, id: DeliveryId) {
     lease.finish();
     core.pressure.clear();
     let token = lease.token();

@@ -13,4 +13,5 @@ mod effects;
 mod hold;
 mod in_hand;
 pub(crate) mod pipeline;
+mod shadow;
 pub(crate) mod suspects;

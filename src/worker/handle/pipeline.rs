@@ -10,12 +10,12 @@ use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
 use crate::api::traces;
-use crate::domain::{Effects, Envelope, Outcome, Verdict};
+use crate::domain::{Effects, Envelope, Outcome, Reason, Verdict};
 use crate::store::{Attempts, Begin, Holder, Lane};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 use crate::worker::handle::call::call;
-use crate::worker::handle::commit::{commit, commit_undecodable, put_back};
+use crate::worker::handle::commit::{acknowledge, commit, commit_undecodable, put_back};
 use crate::worker::handle::count::{Count, LOST_ERROR, count, record};
 use crate::worker::handle::decide::{
     Chance, Rules, decide, decide_early, is_not_understood, wants_another_attempt,
@@ -24,6 +24,7 @@ use crate::worker::handle::decode::{Entry, decode, decode_again};
 use crate::worker::handle::effects::{self, End, MOST_CONFLICTS, pause};
 use crate::worker::handle::hold::hold_back;
 use crate::worker::handle::in_hand::InHand;
+use crate::worker::handle::shadow;
 use crate::worker::intake::gate::Turn;
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::queue::Queued;
@@ -130,6 +131,9 @@ async fn commit_one(
     begun: Begun,
     (mut effects, mut span): (Effects, Span),
 ) {
+    if let Some(outcome) = begun.rehearse(core, &effects).await {
+        return end_as(core, begun, outcome, span).await;
+    }
     for conflicts in 1.. {
         let error = match begun.commit(core, &effects, &span).await {
             End::Ended => return traces::end(&span, "ack"),
@@ -165,6 +169,11 @@ impl Begun {
         &self.lease
     }
 
+    /// Checks the effects in a shadow group. Returns how the delivery ends; `None` in other groups.
+    async fn rehearse(&self, core: &Core, effects: &Effects) -> Option<Outcome> {
+        shadow::rehearse(core, self.delivery.envelope(), effects).await
+    }
+
     async fn commit(&self, core: &Core, effects: &Effects, span: &Span) -> End {
         self.lease.end_call();
         effects::commit(core, self.entry.id, &self.lease, (effects, span)).await
@@ -190,6 +199,9 @@ impl Begun {
     /// Commits what a batch handler returned for this message. After a conflict the message comes
     /// back at once, uncounted.
     pub(super) async fn commit_in_batch(self, core: &Core, effects: Effects, span: &Span) {
+        if let Some(outcome) = self.rehearse(core, &effects).await {
+            return end_as(core, self, outcome, Span::none()).await;
+        }
         match self.commit(core, &effects, span).await {
             End::Ended => {}
             End::Instead(outcome) => end(core, self, outcome, Span::none()).await,
@@ -299,6 +311,12 @@ pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
         Ok(envelope) => envelope,
         Err(error) => {
             let attempts = count(0, before).attempt();
+            if core.options.shadow.is_some() {
+                let outcome = Outcome::dead_letter_as(Reason::Undecodable, error.to_string());
+                let _ = shadow::settle(core, None, outcome);
+                acknowledge(core, &lease, entry.id).await;
+                return None;
+            }
             commit_undecodable(core, &lease, entry, attempts, &error).await;
             return None;
         }
@@ -323,6 +341,7 @@ pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
     };
     let retry = core.retry(envelope.message_type());
     if let Some(verdict) = decide_early(count, last_error, retry) {
+        let verdict = shadow::verdict(core, &envelope, verdict);
         commit(core, &lease, entry, &envelope, verdict).await;
         return None;
     }
@@ -344,8 +363,17 @@ pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
 }
 
 /// Decide and commit. A cancelled delivery whose handler asks for another attempt stays as it is:
-/// the shutdown gives it back, uncounted.
+/// the shutdown gives it back, uncounted. In a shadow group the outcome is only reported.
 pub(super) async fn end(core: &Core, begun: Begun, outcome: Outcome, span: Span) {
+    let comes_back = begun.lease.is_cancelled() && wants_another_attempt(&outcome);
+    let outcome = match comes_back {
+        true => outcome,
+        false => shadow::settle(core, Some(begun.delivery.envelope()), outcome),
+    };
+    end_as(core, begun, outcome, span).await;
+}
+
+async fn end_as(core: &Core, begun: Begun, outcome: Outcome, span: Span) {
     let Begun {
         delivery,
         entry,
