@@ -17,17 +17,13 @@ if not dry then
     return answer or stale
   end
 end
-local lists, at = {}, 3
+local count, at = 0, 3
 while at <= #ARGV do
-  local effects, next_at = read_effects(at + 1, tonumber(ARGV[at]))
-  if not effects then
-    return redis.error_reply('ERR not a list of effects at argument ' .. at)
+  count = count + 1
+  local next_at, failed = read_effects(count, at + 1, tonumber(ARGV[at]))
+  if not next_at then
+    return failed or redis.error_reply('ERR not a list of effects at argument ' .. at)
   end
-  local failed = denied_effects(effects)
-  if failed then
-    return failed
-  end
-  lists[#lists + 1] = effects
   at = next_at
 end
 local failed = not dry and denied('SET', KEYS[1], 'a', 'PX', '1')
@@ -35,8 +31,8 @@ if failed then
   return failed
 end
 local now, lines = not dry and now_in_millis(), {}
-for n, effects in ipairs(lists) do
-  local line, refused = commit_effects(effects, now)
+for n = 1, count do
+  local line, refused = commit_effects(n, now)
   if not line then
     return refused
   end

@@ -16,9 +16,10 @@
 -- ARGV[6]  the greatest
 -- ARGV[7]  the smallest id of the redelivery stream's deliveries, or ''
 -- ARGV[8]  the greatest
--- then, word by word, each commit: 'log' or 'redo', the entry's id, 'ack' or 'keep', 'held' or
--- 'only-copy' (commits where nobody holds the delivery, too), the number of effects, the effects
--- ITEM[1]  a word
+-- then each commit: the entry's id; a word of 'log' or 'redo', 'ack' or 'keep', 'held' or 'only-copy'
+-- (commits where nobody holds the delivery, too) and the number of effects, with one space between
+-- two of them; the effects
+-- ITEM[1]  an argument of a commit
 --
 -- Returns a line for each commit:
 --
@@ -40,20 +41,31 @@ end
 local group, consumer = ARGV[3], ARGV[4]
 local streams = {log = KEYS[1], redo = KEYS[2]}
 
-local commits, counts, at, failed = {}, {log = 0, redo = 0}, 9, nil
+local ids, id_of, head_of = {log = {}, redo = {}}, {}, {}
+local heads, count, at, failed = {}, 0, 9, nil
 while at <= #ARGV do
-  local lane, id = ARGV[at], ARGV[at + 1]
-  local effects, next_at = read_effects(at + 5, tonumber(ARGV[at + 4]))
-  if not streams[lane] or not effects then
+  local id, word, next_at = ARGV[at], ARGV[at + 1], nil
+  count = count + 1
+  -- Most commits of a call have the same word.
+  local head = word and heads[word]
+  if word and not head then
+    local lane, action, holder, effects = string.match(word, '^(%a+) (%a+) ([%a-]+) (%d+)$')
+    head = {lane = lane, ids = ids[lane], acknowledges = action == 'ack',
+      only_copy = holder == 'only-copy', effects = tonumber(effects)}
+    heads[word] = head
+  end
+  if head and head.ids then
+    next_at, failed = read_effects(count, at + 2, head.effects)
+    failed = failed or #head.ids == 0 and denied('XACK', streams[head.lane], group, id)
+    if failed then
+      return failed
+    end
+  end
+  if not next_at then
     return redis.error_reply('ERR not a commit at argument ' .. at)
   end
-  commits[#commits + 1] = {lane = lane, id = id, acknowledges = ARGV[at + 2] == 'ack',
-    only_copy = ARGV[at + 3] == 'only-copy', effects = effects}
-  counts[lane] = counts[lane] + 1
-  failed = counts[lane] == 1 and denied('XACK', streams[lane], group, id) or denied_effects(effects)
-  if failed then
-    return failed
-  end
+  id_of[count], head_of[count] = id, head
+  head.ids[#head.ids + 1] = id
   at = next_at
 end
 failed = denied('SET', KEYS[3], 'a', 'PX', '1')
@@ -61,46 +73,34 @@ if failed then
   return failed
 end
 
--- One XPENDING over the range of the ids finds most of those that the consumer holds.
-local holders = {log = {}, redo = {}}
+local holders = {}
 for lane, key in pairs(streams) do
-  local first = lane == 'log' and 5 or 7
-  if counts[lane] > 1 then
-    local rows = redis.pcall('XPENDING', key, group, ARGV[first], ARGV[first + 1], 2 * counts[lane],
-      consumer)
-    for _, row in ipairs(rows) do
-      holders[lane][row[1]] = 1
-    end
+  local range = lane == 'log' and 5 or 7
+  local found, unknown = holders_of(key, group, consumer, ids[lane], ARGV[range], ARGV[range + 1])
+  if not found then
+    return unknown
   end
-end
-for _, commit in ipairs(commits) do
-  local found = holders[commit.lane]
-  if not found[commit.id] then
-    local holder, unknown = holder_of(streams[commit.lane], group, consumer, commit.id)
-    if not holder then
-      return unknown
-    end
-    found[commit.id] = holder
-  end
+  holders[lane] = found
 end
 
 local now, lines, acks = now_in_millis(), {}, {log = {}, redo = {}}
-for n, commit in ipairs(commits) do
-  local found = holders[commit.lane]
-  local holder = found[commit.id]
-  if holder ~= 1 and not (commit.only_copy and holder == -1) then
+for n = 1, count do
+  local head, id = head_of[n], id_of[n]
+  local found = holders[head.lane]
+  local holder = found[id]
+  if holder ~= 1 and not (head.only_copy and holder == -1) then
     lines[n] = holder == -1 and 'not-held' or 'lost'
   else
-    local line, refused = commit_effects(commit.effects, now)
+    local line, refused = commit_effects(n, now)
     if not line then
       return refused
     end
     lines[n] = line
-    local ends = line == 'skipped' or string.sub(line, 1, 4) == 'done'
-    if ends and commit.acknowledges then
+    if head.acknowledges and (line == 'skipped' or string.sub(line, 1, 4) == 'done') then
       -- A delivery ends once, however often the caller passed it.
-      found[commit.id] = 0
-      acks[commit.lane][#acks[commit.lane] + 1] = commit.id
+      found[id] = 0
+      local acked = acks[head.lane]
+      acked[#acked + 1] = id
     end
   end
 end

@@ -5,66 +5,30 @@
 -- write for memory, for missing replicas or on a replica. The first write of a call may fail; then
 -- nothing was written, and the call returns the error.
 --
--- An effect is a word and its arguments, each one of the script's arguments. A key is given as its
--- number among the script's keys, a time to live in milliseconds ('0' for ever). 'seen' is two
--- arguments: '1' and the bytes that the key must hold, or '0' and '' where it must be absent.
+-- An effect is a word of its fields, with one space between two of them, and its values as arguments
+-- of their own. A key is given as its number among the script's keys, a time to live in milliseconds
+-- ('0' for ever), a bound or a value that is missing as '-'. Most effects of a call have the same word,
+-- which is read and checked once.
 --
---   publish <log> <ids> <ids before> <message id> <window> <name> <value>
+--   publish <log> <ids> <ids before> <window> <name>: <message id> <value>
 --                     appends an entry; <window> is '0', and <ids> any key, without deduplication
---   set <key> <value> <time to live>
---   insert <key> <value> <time to live>      the key must be absent
---   delete <key>
---   increment <key> <by> <low> <high>        the sum lies between both, or both are ''
---   replace <key> <seen> <value> <time to live>
---   unchanged <key> <seen>
---   once <key> <time to live>                leaves all effects out if the key exists
---   schedule <later> <bodies> <settings> <id> <'at' or 'after'> <milliseconds> <'replace' or 'keep'> <body>
+--   set <key> <time to live>: <value>
+--   insert <key> <time to live>: <value>     the key must be absent
+--   delete <key>:
+--   increment <key> <by> <low> <high>:       the sum lies between both, or both are '-'
+--   replace <key> <time to live> <seen>: <value that was seen> <value>
+--                     <seen> is 'seen', or '-' where the key must be absent
+--   unchanged <key> <seen>: <value that was seen>
+--   once <key> <time to live>:               leaves all effects out if the key exists
+--   schedule <later> <bodies> <settings> <'at' or 'after'> <milliseconds> <'replace' or 'keep'>: <id> <body>
 --                     schedules a message for later, as later_put.lua does
---   cancel <later> <bodies> <id>             removes a message for later
+--   cancel <later> <bodies>: <id>            removes a message for later
 
-local SIZES = {publish = 7, set = 3, insert = 3, delete = 1, increment = 4, replace = 5,
-  unchanged = 3, once = 2, schedule = 8, cancel = 3}
-local TTL_AT = {set = 3, insert = 3, replace = 5, once = 2}
-
--- Reads a number of effects from an argument on. Returns them and where the next argument stands, or
--- nil where the arguments are not effects.
-local function read_effects(at, count)
-  local effects = {}
-  for n = 1, count or -1 do
-    local kind = ARGV[at]
-    local size = SIZES[kind]
-    if not size or not ARGV[at + size] then
-      return nil
-    end
-    local effect = {kind = kind, at = at, key = KEYS[tonumber(ARGV[at + 1])]}
-    if kind == 'publish' then
-      effect.ids, effect.before = KEYS[tonumber(ARGV[at + 2])], KEYS[tonumber(ARGV[at + 3])]
-      effect.window = tonumber(ARGV[at + 5])
-      if not (effect.ids and effect.before and effect.window) then
-        return nil
-      end
-    elseif kind == 'schedule' or kind == 'cancel' then
-      effect.bodies = KEYS[tonumber(ARGV[at + 2])]
-      effect.settings = kind == 'schedule' and KEYS[tonumber(ARGV[at + 3])]
-      effect.due = kind == 'schedule' and tonumber(ARGV[at + 6])
-      if not effect.bodies or kind == 'schedule' and not (effect.settings and effect.due) then
-        return nil
-      end
-    elseif TTL_AT[kind] then
-      -- A greater one would overflow when Redis adds the time to it.
-      effect.ttl = tonumber(ARGV[at + TTL_AT[kind]])
-      if not effect.ttl or effect.ttl < 0 or effect.ttl > 4611686018427387904 then
-        return nil
-      end
-    end
-    if not effect.key then
-      return nil
-    end
-    effects[n] = effect
-    at = at + size + 1
-  end
-  return count and effects, at
-end
+-- The number of fields and of values.
+local FIELDS = {publish = 6, set = 3, insert = 3, delete = 2, increment = 5, replace = 4, unchanged = 3,
+  once = 3, schedule = 7, cancel = 3}
+local VALUES = {publish = 2, set = 1, insert = 1, delete = 0, increment = 0, replace = 2, unchanged = 1,
+  once = 0, schedule = 2, cancel = 1}
 
 -- Returns an error if the caller may not run a command. Without this check Redis would refuse the
 -- command in the middle of the writes.
@@ -82,48 +46,118 @@ local function denied(command, key, ...)
   end
 end
 
--- The keys that the caller may write by effects of a kind. Most effects of a call share their keys.
-local writable = {}
-
--- Returns an error if the caller may not write some of the effects.
-local function denied_effects(effects)
-  for _, effect in ipairs(effects) do
-    local kind, key = effect.kind, effect.key
-    local of_kind = effect.window and effect.window > 0 and 'identified' or kind
-    local known = writable[of_kind] or {}
-    local failed
-    if known[key] then
-      failed = nil
-    elseif kind == 'publish' then
-      failed = denied('XADD', key, '*', 'a', 'a') or denied('XDEL', key, '1-1') or denied('TYPE', key)
-      if effect.window > 0 then
-        local ids, before = effect.ids, effect.before
-        failed = failed or denied('HMGET', ids, 'a', 'a') or denied('HMGET', before, 'a', 'a')
-          or denied('HSET', ids, 'a', 'a') or denied('PEXPIREAT', ids, '1')
-          or denied('UNLINK', before) or denied('RENAME', ids, before)
-          or denied('TYPE', ids) or denied('TYPE', before)
-      end
-    elseif kind == 'schedule' then
-      failed = denied('ZADD', key, '1', 'a') or denied('HSET', effect.bodies, 'a', 'a')
-        or denied('ZSCORE', key, 'a') or denied('ZCARD', key)
-        or denied('HMGET', effect.settings, 'a') or denied('TYPE', key)
-        or denied('TYPE', effect.bodies) or denied('TYPE', effect.settings)
-    elseif kind == 'cancel' then
-      failed = denied('ZREM', key, 'a') or denied('HDEL', effect.bodies, 'a')
-        or denied('TYPE', key) or denied('TYPE', effect.bodies)
-    elseif kind == 'delete' then
-      failed = denied('DEL', key)
-    else
-      failed = kind ~= 'set' and denied('GET', key)
-        or kind == 'increment' and denied('INCRBY', key, '1')
-        or kind ~= 'increment' and kind ~= 'unchanged' and denied('SET', key, 'a', 'PX', '1')
-    end
-    if failed then
+-- Returns an error if the caller may not write an effect.
+local function denied_effect(effect)
+  local kind, key, ids, before = effect.kind, effect.key, effect.ids, effect.before
+  if kind == 'publish' then
+    local failed = denied('XADD', key, '*', 'a', 'a') or denied('XDEL', key, '1-1')
+      or denied('TYPE', key)
+    if failed or not effect.has_window then
       return failed
     end
-    known[key] = true
-    writable[of_kind] = known
+    return denied('HMGET', ids, 'a', 'a') or denied('HMGET', before, 'a', 'a')
+      or denied('HSET', ids, 'a', 'a') or denied('PEXPIREAT', ids, '1')
+      or denied('UNLINK', before) or denied('RENAME', ids, before)
+      or denied('TYPE', ids) or denied('TYPE', before)
+  elseif kind == 'schedule' then
+    return denied('ZADD', key, '1', 'a') or denied('HSET', effect.bodies, 'a', 'a')
+      or denied('ZSCORE', key, 'a') or denied('ZCARD', key)
+      or denied('HMGET', effect.settings, 'a') or denied('TYPE', key)
+      or denied('TYPE', effect.bodies) or denied('TYPE', effect.settings)
+  elseif kind == 'cancel' then
+    return denied('ZREM', key, 'a') or denied('HDEL', effect.bodies, 'a')
+      or denied('TYPE', key) or denied('TYPE', effect.bodies)
+  elseif kind == 'delete' then
+    return denied('DEL', key)
   end
+  return kind ~= 'set' and denied('GET', key)
+    or kind == 'increment' and denied('INCRBY', key, '1')
+    or kind ~= 'increment' and kind ~= 'unchanged' and denied('SET', key, 'a', 'PX', '1')
+    or nil
+end
+
+-- Reads the word of an effect. Returns its fields by name, or nil and the error where the caller may
+-- not write the effect. Returns nothing for any other word.
+local function read_word(word)
+  local fields = {}
+  for field in string.gmatch(word, '%S+') do
+    fields[#fields + 1] = field
+  end
+  local kind, key = fields[1], KEYS[tonumber(fields[2])]
+  if not key or #fields ~= FIELDS[kind] then
+    return nil
+  end
+  local effect = {kind = kind, key = key, values = VALUES[kind]}
+  if kind == 'publish' then
+    effect.ids, effect.before = KEYS[tonumber(fields[3])], KEYS[tonumber(fields[4])]
+    effect.window, effect.name = tonumber(fields[5]), fields[6]
+    if not (effect.ids and effect.before and effect.window) then
+      return nil
+    end
+    effect.has_window = effect.window > 0
+  elseif kind == 'increment' then
+    effect.by, effect.low, effect.high = fields[3], fields[4], fields[5]
+  elseif kind == 'unchanged' then
+    effect.has_seen = fields[3] == 'seen'
+  elseif kind == 'schedule' or kind == 'cancel' then
+    effect.bodies = KEYS[tonumber(fields[3])]
+    effect.settings, effect.is_delay = KEYS[tonumber(fields[4] or '')], fields[5] == 'after'
+    effect.due, effect.keeps = tonumber(fields[6] or ''), fields[7] == 'keep'
+    if not effect.bodies or kind == 'schedule' and not (effect.settings and effect.due) then
+      return nil
+    end
+  elseif kind ~= 'delete' then
+    -- A greater time would overflow when Redis adds it to its own.
+    effect.ttl, effect.has_seen = tonumber(fields[3]), fields[4] == 'seen'
+    if not effect.ttl or effect.ttl < 0 or effect.ttl > 4611686018427387904 then
+      return nil
+    end
+  end
+  local failed = denied_effect(effect)
+  if failed then
+    return nil, failed
+  end
+  return effect
+end
+
+-- What the words of the call stand for.
+local known_words = {}
+-- The effects of the call, one after the other: the fields of each, and where its word stands. A table
+-- for each effect would cost more than the commands that write it.
+local effects, places = {}, {}
+-- The commits: their first and last effect, whether one is a `once`, and whether all are messages
+-- without a window.
+local first_of, last_of, has_once, is_plain = {}, {}, {}, {}
+
+-- Reads the effects of the commit `n` from an argument on. Returns where the next argument stands; or
+-- nil where the arguments are not effects, and the error where the caller may not write them.
+local function read_effects(n, at, count)
+  local last = last_of[n - 1] or 0
+  first_of[n], has_once[n], is_plain[n] = last + 1, false, true
+  for _ = 1, count or -1 do
+    local word = ARGV[at]
+    local effect = known_words[word]
+    if not effect then
+      local failed
+      effect, failed = read_word(word or '')
+      if not effect then
+        return nil, failed
+      end
+      known_words[word] = effect
+    end
+    if not ARGV[at + effect.values] then
+      return nil
+    end
+    if effect.kind ~= 'publish' or effect.has_window then
+      is_plain[n] = false
+      has_once[n] = has_once[n] or effect.kind == 'once'
+    end
+    last = last + 1
+    effects[last], places[last] = effect, at
+    at = at + effect.values + 1
+  end
+  last_of[n] = last
+  return count and at
 end
 
 -- The keys whose type was right. No write of these scripts makes another type of them.
@@ -178,20 +212,20 @@ local function sum_problem(value, by, low_bound, high_bound)
     high, low = high + 1, low - 1000000000
   end
   if not is_within(high, low, LEAST, GREATEST)
-    or low_bound ~= '' and not is_within(high, low, low_bound, high_bound) then
+    or low_bound ~= '-' and not is_within(high, low, low_bound, high_bound) then
     return 'out-of-range'
   end
 end
 
 -- Returns why an effect cannot be written, or nil.
-local function problem_of(effect)
-  local kind, at = effect.kind, effect.at
+local function problem_of(effect, at)
+  local kind, key = effect.kind, effect.key
   if kind == 'publish' then
-    local right = has_type(effect.key, 'stream')
-      and (effect.window == 0 or has_type(effect.ids, 'hash') and has_type(effect.before, 'hash'))
+    local right = has_type(key, 'stream') and (not effect.has_window
+      or has_type(effect.ids, 'hash') and has_type(effect.before, 'hash'))
     return not right and 'wrong-type' or nil
   elseif kind == 'schedule' or kind == 'cancel' then
-    if not has_type(effect.key, 'zset') or not has_type(effect.bodies, 'hash') then
+    if not has_type(key, 'zset') or not has_type(effect.bodies, 'hash') then
       return 'wrong-type'
     elseif kind == 'cancel' then
       return nil
@@ -199,38 +233,41 @@ local function problem_of(effect)
       return 'wrong-type'
     end
     local limit = redis.call('HMGET', effect.settings, 'backlogLimit')[1]
-    local full = redis.call('ZCARD', effect.key) >= (tonumber(limit or '') or math.huge)
-    return full and not redis.call('ZSCORE', effect.key, ARGV[at + 4]) and 'later-full' or nil
+    local full = redis.call('ZCARD', key) >= (tonumber(limit or '') or math.huge)
+    return full and not redis.call('ZSCORE', key, ARGV[at + 1]) and 'later-full' or nil
   elseif kind == 'set' or kind == 'delete' then
     return nil
   end
-  local value = redis.pcall('GET', effect.key)
+  local value = redis.pcall('GET', key)
   if type(value) == 'table' then
     return 'wrong-type'
   elseif kind == 'insert' then
     return value and 'differs' or nil
   elseif kind == 'increment' then
-    return sum_problem(value or '0', ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+    return sum_problem(value or '0', effect.by, effect.low, effect.high)
   elseif kind == 'replace' or kind == 'unchanged' then
-    local seen = ARGV[at + 2] == '1' and ARGV[at + 3]
+    local seen = effect.has_seen and ARGV[at + 1]
     return value ~= seen and 'differs' or nil
   end
 end
 
 -- Returns why a commit cannot be written, as a line of the reply, or nil.
-local function refusal(effects)
-  for n, effect in ipairs(effects) do
-    if effect.kind == 'once' then
-      local value = redis.pcall('GET', effect.key)
-      if value then
-        return type(value) == 'table' and 'wrong-type ' .. n - 1 or 'skipped'
+local function refusal(n)
+  local first, last = first_of[n], last_of[n]
+  if has_once[n] then
+    for at = first, last do
+      if effects[at].kind == 'once' then
+        local value = redis.pcall('GET', effects[at].key)
+        if value then
+          return type(value) == 'table' and 'wrong-type ' .. at - first or 'skipped'
+        end
       end
     end
   end
-  for n, effect in ipairs(effects) do
-    local problem = problem_of(effect)
+  for at = first, last do
+    local problem = problem_of(effects[at], places[at])
     if problem then
-      return problem .. ' ' .. n - 1
+      return problem .. ' ' .. at - first
     end
   end
 end
@@ -251,136 +288,154 @@ local function write(...)
   return reply
 end
 
--- Appends the entries of a commit. Returns their ids in the form of the reply, '=' before that of a
--- duplicate. Where that fails nothing is left: returns nil and a line of the reply, or nil, nil and
--- the error of the call.
-local function append_entries(effects, now)
-  local ids, added, remembered = {}, {}, {}
-  for n, effect in ipairs(effects) do
-    if effect.kind == 'publish' then
-      local id, at, window = nil, effect.at, effect.window
-      local current, before, known
-      if window > 0 then
-        current = redis.call('HMGET', effect.ids, 'since', 'span', ARGV[at + 4])
-        before = redis.call('HMGET', effect.before, 'span', ARGV[at + 4])
-        known = remembered[effect.key .. ARGV[at + 4]] or current[3] or before[2]
-      end
-      if known and now - string.match(known, '^%d+') < window then
-        ids[#ids + 1] = '=' .. known
-      else
-        -- By pcall: a stream that has given its last id refuses the entry.
-        local entry = redis.pcall('XADD', effect.key, '*', ARGV[at + 6], ARGV[at + 7])
-        if type(entry) == 'table' then
-          for _, one in ipairs(added) do
-            redis.call('XDEL', one.key, one.id)
-          end
-          if string.find(entry.err, 'exhausted', 1, true) or wrote then
-            return nil, 'stream-full ' .. n - 1
-          end
-          return nil, nil, entry
-        end
-        ids[#ids + 1] = entry
-        added[#added + 1] = {key = effect.key, id = entry, effect = effect, current = current,
-          before = before}
-        remembered[effect.key .. ARGV[at + 4]] = entry
-      end
-    end
+-- Finds the entry that a message became within its window: in an earlier commit, or in the same one,
+-- which has not stored it yet. Returns it as the reply has it, or nil.
+local function duplicate_of(effect, id, now, remembered)
+  local known = remembered[effect.key .. id] or redis.call('HMGET', effect.ids, id)[1]
+    or redis.call('HMGET', effect.before, id)[1]
+  if known and now - string.match(known, '^%d+') < effect.window then
+    return '=' .. known
   end
-  wrote = wrote or #added > 0
-  for _, one in ipairs(added) do
-    local effect = one.effect
-    if effect.window > 0 then
+end
+
+-- Remembers the messages that have a window and were appended.
+local function remember(n, appended, now)
+  for at = first_of[n], last_of[n] do
+    local effect = effects[at]
+    if effect.has_window and appended[at] then
       -- An earlier entry of the commit may have begun a generation.
       local current = redis.call('HMGET', effect.ids, 'since', 'span')
       local before = redis.call('HMGET', effect.before, 'span')
       remember_ids(effect.ids, effect.before, now, effect.window, current[1], current[2], before[1],
-        {ARGV[effect.at + 4], one.id})
+        {ARGV[places[at] + 1], appended[at]})
     end
   end
-  return ids
 end
 
-local function store(key, value, ttl)
-  if ttl > 0 then
-    return write('SET', key, value, 'PX', string.format('%.0f', ttl))
-  end
-  return write('SET', key, value)
-end
+-- The line of a commit, and the entry that each effect of the call has appended.
+local words, appended = {'done'}, {}
 
--- Schedules the messages for later of a commit. Returns the error of the call, or nil.
-local function write_schedules(effects, now)
-  for _, effect in ipairs(effects) do
-    local at, key = effect.at, effect.key
-    if effect.kind == 'schedule'
-      and not (ARGV[at + 7] == 'keep' and redis.call('ZSCORE', key, ARGV[at + 4])) then
-      local due = effect.due + (ARGV[at + 5] == 'after' and now or 0)
-      local _, refused = write('ZADD', key, string.format('%.0f', due), ARGV[at + 4])
-      if refused then
-        return refused
+-- Appends the entries of a commit. Returns its line of the reply, with their ids, '=' before that of a
+-- duplicate. Where that fails nothing is left: returns nil and a line of the reply, or nil, nil and the
+-- error of the call.
+local function append_entries(n, now)
+  local first, count, added = first_of[n], 1, false
+  local remembered = not is_plain[n] and {}
+  for at = first, last_of[n] do
+    local effect, place = effects[at], places[at]
+    if effect.kind == 'publish' then
+      local id = effect.has_window and duplicate_of(effect, ARGV[place + 1], now, remembered)
+      if not id then
+        -- By pcall: a stream that has given its last id refuses the entry.
+        id = redis.pcall('XADD', effect.key, '*', effect.name, ARGV[place + 2])
+        if type(id) == 'table' then
+          for earlier = first, at - 1 do
+            if appended[earlier] then
+              redis.call('XDEL', effects[earlier].key, appended[earlier])
+            end
+          end
+          if string.find(id.err, 'exhausted', 1, true) or wrote then
+            return nil, 'stream-full ' .. at - first
+          end
+          return nil, nil, id
+        end
+        appended[at], added = id, true
+        if effect.has_window then
+          remembered[effect.key .. ARGV[place + 1]] = id
+        end
       end
-      redis.call('HSET', effect.bodies, ARGV[at + 4], ARGV[at + 8])
+      count = count + 1
+      words[count] = id
+    end
+  end
+  wrote = wrote or added
+  if remembered and added then
+    remember(n, appended, now)
+  end
+  return table.concat(words, ' ', 1, count)
+end
+
+local function store(effect, value)
+  if effect.ttl > 0 then
+    return write('SET', effect.key, value, 'PX', string.format('%.0f', effect.ttl))
+  end
+  return write('SET', effect.key, value)
+end
+
+-- Schedules a message for later. Returns the error of the call.
+local function schedule_later(effect, place, now)
+  local key, id = effect.key, ARGV[place + 1]
+  if effect.keeps and redis.call('ZSCORE', key, id) then
+    return nil
+  end
+  local due = effect.due + (effect.is_delay and now or 0)
+  local _, refused = write('ZADD', key, string.format('%.0f', due), id)
+  if not refused then
+    redis.call('HSET', effect.bodies, id, ARGV[place + 2])
+  end
+  return refused
+end
+
+-- Removes a message for later. Returns the error of the call.
+local function cancel_later(effect, place)
+  local _, refused = write('ZREM', effect.key, ARGV[place + 1])
+  if not refused then
+    redis.call('HDEL', effect.bodies, ARGV[place + 1])
+  end
+  return refused
+end
+
+-- Writes the effects of a commit that one command writes. Returns the error of the call.
+local function write_all(n, command, now)
+  for at = first_of[n], last_of[n] do
+    local effect, place = effects[at], places[at]
+    local kind, _, refused = effect.kind, nil, nil
+    if command == 'ZADD' and kind == 'schedule' then
+      refused = schedule_later(effect, place, now)
+    elseif command == 'SET' and (kind == 'set' or kind == 'insert') then
+      _, refused = store(effect, ARGV[place + 1])
+    elseif command == 'SET' and kind == 'replace' then
+      _, refused = store(effect, ARGV[place + 2])
+    elseif command == 'SET' and kind == 'once' then
+      _, refused = store(effect, 'true')
+    elseif command == 'INCRBY' and kind == 'increment' then
+      _, refused = write('INCRBY', effect.key, effect.by)
+    elseif command == 'DEL' and kind == 'delete' then
+      _, refused = write('DEL', effect.key)
+    elseif command == 'DEL' and kind == 'cancel' then
+      refused = cancel_later(effect, place)
+    end
+    if refused then
+      return refused
     end
   end
 end
 
 -- Writes the effects of a commit after all checks. Returns its line of the reply, or nil and the
 -- error of the call, which has then written nothing.
-local function write_effects(effects, now)
-  local ids, line, failed = append_entries(effects, now)
-  if not ids then
-    return line, failed
+local function write_effects(n, now)
+  local line, full, failed = append_entries(n, now)
+  if not line then
+    return full, failed
   end
-  failed = write_schedules(effects, now)
-  if failed then
-    return nil, failed
-  end
-  for _, effect in ipairs(effects) do
-    local kind, at, key = effect.kind, effect.at, effect.key
-    local _, refused
-    if kind == 'set' or kind == 'insert' then
-      _, refused = store(key, ARGV[at + 2], effect.ttl)
-    elseif kind == 'replace' then
-      _, refused = store(key, ARGV[at + 4], effect.ttl)
-    elseif kind == 'once' then
-      _, refused = store(key, 'true', effect.ttl)
-    end
+  if not is_plain[n] then
+    local refused = write_all(n, 'ZADD', now) or write_all(n, 'SET') or write_all(n, 'INCRBY')
+      or write_all(n, 'DEL')
     if refused then
       return nil, refused
     end
   end
-  for _, effect in ipairs(effects) do
-    if effect.kind == 'increment' then
-      local _, refused = write('INCRBY', effect.key, ARGV[effect.at + 2])
-      if refused then
-        return nil, refused
-      end
-    end
-  end
-  for _, effect in ipairs(effects) do
-    if effect.kind == 'delete' then
-      local _, refused = write('DEL', effect.key)
-      if refused then
-        return nil, refused
-      end
-    elseif effect.kind == 'cancel' then
-      local _, refused = write('ZREM', effect.key, ARGV[effect.at + 3])
-      if refused then
-        return nil, refused
-      end
-      redis.call('HDEL', effect.bodies, ARGV[effect.at + 3])
-    end
-  end
-  return 'done' .. (#ids > 0 and ' ' .. table.concat(ids, ' ') or '')
+  return line
 end
 
--- Checks and writes a commit; without `now` it only checks. Returns its line of the reply, or nil and
--- the error of the call.
-local function commit_effects(effects, now)
-  local refused = refusal(effects)
+-- Checks and writes the commit `n`; without `now` it only checks. Returns its line of the reply, or nil
+-- and the error of the call.
+local function commit_effects(n, now)
+  local refused = refusal(n)
   if refused or not now then
     return refused or 'done'
   end
-  return write_effects(effects, now)
+  return write_effects(n, now)
 end
 
 local function now_in_millis()

@@ -377,7 +377,8 @@ async fn a_time_to_live_out_of_range_leaves_nothing() {
     let before = scene.state();
     for ttl in ["9223372036854775807", "-1", "x"] {
         let keys = ["{shop}:session:s", "shop:a", "shop:b"];
-        let words = ["1", "1000", "2", "set", "2", "v", "0", "set", "3", "v", ttl];
+        let last = format!("set 3 {ttl}");
+        let words = ["1", "1000", "2", "set 2 0", "v", &last, "v"];
         let mut call = redis::cmd("EVAL");
         call.arg(script).arg(keys.len()).arg(&keys).arg(&words);
         let told = call.query::<redis::Value>(&mut scene.server.raw());

@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use redis::{RedisError, Value};
 use uuid::Uuid;
 
 use super::adapter::RedisAdapter;
+use super::deliveries::push_ranges;
 use super::keys::{Keys, lane_name};
 use super::later::{due_words, keep_word};
 use super::resp::reply;
 use super::scripts::{self, Call};
 use crate::domain::{BoxFuture, Error, ErrorKind, describe, ttl_millis, whole_millis};
 use crate::store::{
-    Appended, Effect, EffectCommit, EffectFate, EffectStore, Lane, Member, Refusal, SESSION_LIVES,
+    Appended, Effect, EffectCommit, EffectFate, EffectStore, Member, Refusal, SESSION_LIVES,
     Session,
 };
 
@@ -43,99 +45,76 @@ impl<'a> Words<'a> {
         self.words.push(word.as_ref().to_vec());
     }
 
-    fn number(&mut self, number: impl ToString) {
-        self.push(number.to_string());
-    }
-
-    /// Names a key by its number among the script's keys.
-    fn key(&mut self, name: String) {
+    /// The number of a key among the script's keys.
+    fn key(&mut self, name: String) -> usize {
         let next = self.before + self.names.len() + 1;
         let number = *self.numbers.entry(name.clone()).or_insert(next);
         if number == next {
             self.names.push(name);
         }
-        self.number(number);
+        number
     }
 
-    fn value_key(&mut self, key: &str) -> Result<(), Error> {
-        let name = self.keys.value(OPERATION, key)?;
-        self.key(name);
-        Ok(())
-    }
-
-    fn seen(&mut self, seen: Option<&[u8]>) {
-        self.push(if seen.is_some() { "1" } else { "0" });
-        self.push(seen.unwrap_or_default());
+    fn value_key(&mut self, key: &str) -> Result<usize, Error> {
+        Ok(self.key(self.keys.value(OPERATION, key)?))
     }
 
     fn effects(&mut self, effects: &[Effect]) -> Result<(), Error> {
-        self.number(effects.len());
-        for effect in effects {
-            self.effect(effect)?;
-        }
-        Ok(())
+        effects.iter().try_for_each(|effect| self.effect(effect))
     }
 
     fn effect(&mut self, effect: &Effect) -> Result<(), Error> {
         let millis = |key: &str, ttl| ttl_millis(OPERATION, ttl).map_err(|e| e.on(key));
         match effect {
             Effect::Publish { at, entry, window } => {
-                self.push("publish");
                 let log = self.keys.log(at);
-                self.key(log.clone());
                 let [ids, before] = match window {
                     Some(_) => self.keys.ids(at),
-                    None => [log.clone(), log],
+                    None => [log.clone(), log.clone()],
                 };
-                self.key(ids);
-                self.key(before);
+                let keys = [log, ids, before].map(|name| self.key(name));
+                let [log, ids, before] = keys;
+                let (window, name) = (window.map_or(0, whole_millis), entry.name);
+                self.push(format!("publish {log} {ids} {before} {window} {name}"));
                 self.push(entry.id.as_bytes());
-                self.number(window.map_or(0, whole_millis));
-                self.push(entry.name);
                 self.push(&entry.value);
             }
             Effect::Schedule { at, message } => {
-                self.push("schedule");
-                self.key(self.keys.later(at));
-                self.key(self.keys.later_body(at));
-                self.key(self.keys.meta(at));
-                self.push(message.id.as_str());
+                let names = [self.keys.later(at), self.keys.later_body(at), self.keys.meta(at)];
+                let [later, bodies, settings] = names.map(|name| self.key(name));
                 let (word, millis) = due_words(message.due);
-                self.push(word);
-                self.number(millis);
-                self.push(keep_word(message));
+                let keep = keep_word(message);
+                self.push(format!("schedule {later} {bodies} {settings} {word} {millis} {keep}"));
+                self.push(message.id.as_str());
                 self.push([message.name.as_bytes(), b" ", &message.value].concat());
             }
             Effect::Cancel { at, id } => {
-                self.push("cancel");
-                self.key(self.keys.later(at));
-                self.key(self.keys.later_body(at));
+                let names = [self.keys.later(at), self.keys.later_body(at)];
+                let [later, bodies] = names.map(|name| self.key(name));
+                self.push(format!("cancel {later} {bodies}"));
                 self.push(id.as_str());
             }
             Effect::Set { key, value, ttl } => {
-                self.push("set");
-                self.value_key(key)?;
+                let (number, ttl) = (self.value_key(key)?, millis(key, *ttl)?);
+                self.push(format!("set {number} {ttl}"));
                 self.push(value);
-                self.number(millis(key, *ttl)?);
             }
             Effect::Insert { key, value, ttl } => {
-                self.push("insert");
-                self.value_key(key)?;
+                let (number, ttl) = (self.value_key(key)?, millis(key, *ttl)?);
+                self.push(format!("insert {number} {ttl}"));
                 self.push(value);
-                self.number(millis(key, *ttl)?);
             }
             Effect::Delete { key } => {
-                self.push("delete");
-                self.value_key(key)?;
+                let number = self.value_key(key)?;
+                self.push(format!("delete {number}"));
             }
             Effect::Increment { key, by, within } => {
-                self.push("increment");
-                self.value_key(key)?;
-                self.number(by);
+                let number = self.value_key(key)?;
                 let bound =
-                    |bound: Option<i64>| bound.map_or_else(String::new, |it| it.to_string());
-                self.push(bound(within.map(|(low, _)| low)));
-                self.push(bound(within.map(|(_, high)| high)));
+                    |bound: Option<i64>| bound.map_or_else(|| "-".to_owned(), |it| it.to_string());
+                let low = bound(within.map(|(low, _)| low));
+                let high = bound(within.map(|(_, high)| high));
+                self.push(format!("increment {number} {by} {low} {high}"));
             }
             Effect::Replace {
                 key,
@@ -143,36 +122,45 @@ impl<'a> Words<'a> {
                 value,
                 ttl,
             } => {
-                self.push("replace");
-                self.value_key(key)?;
-                self.seen(seen.as_deref());
+                let (number, ttl) = (self.value_key(key)?, millis(key, *ttl)?);
+                self.push(format!(
+                    "replace {number} {ttl} {}",
+                    seen_word(seen.as_ref())
+                ));
+                self.push(seen.as_deref().unwrap_or_default());
                 self.push(value);
-                self.number(millis(key, *ttl)?);
             }
             Effect::Unchanged { key, seen } => {
-                self.push("unchanged");
-                self.value_key(key)?;
-                self.seen(seen.as_deref());
+                let number = self.value_key(key)?;
+                self.push(format!("unchanged {number} {}", seen_word(seen.as_ref())));
+                self.push(seen.as_deref().unwrap_or_default());
             }
             Effect::Once { key, ttl } => {
-                self.push("once");
-                self.value_key(key)?;
-                self.number(millis(key, Some(*ttl))?);
+                let (number, ttl) = (self.value_key(key)?, millis(key, Some(*ttl))?);
+                self.push(format!("once {number} {ttl}"));
             }
         }
         Ok(())
     }
 
     fn commit(&mut self, commit: &EffectCommit) -> Result<(), Error> {
-        self.push(lane_name(commit.delivery.lane));
-        self.number(commit.delivery.id);
-        self.push(if commit.acknowledges { "ack" } else { "keep" });
-        self.push(if commit.only_copy {
+        let lane = lane_name(commit.delivery.lane);
+        let action = if commit.acknowledges { "ack" } else { "keep" };
+        let holder = if commit.only_copy {
             "only-copy"
         } else {
             "held"
-        });
+        };
+        let count = commit.effects.len();
+        self.push(commit.delivery.id.to_string());
+        self.push(format!("{lane} {action} {holder} {count}"));
         self.effects(&commit.effects)
+    }
+
+    /// Adds a list of effects without a delivery.
+    fn list(&mut self, effects: &[Effect]) -> Result<(), Error> {
+        self.push(effects.len().to_string());
+        self.effects(effects)
     }
 
     /// Adds the keys to a call that has its own.
@@ -184,6 +172,11 @@ impl<'a> Words<'a> {
     fn add_words(&self, call: &mut Call) {
         self.words.iter().for_each(|word| call.push(&word[..]));
     }
+}
+
+/// Whether an effect demands a value, as `lua/lib/effects.lua` names it.
+fn seen_word(seen: Option<&Bytes>) -> &'static str {
+    if seen.is_some() { "seen" } else { "-" }
 }
 
 /// Refuses keys that lie in several slots of a cluster, before anything is sent.
@@ -212,17 +205,6 @@ fn check_slots<'k>(
     Err(Error::new(ErrorKind::Invalid, OPERATION, rule))
 }
 
-/// The smallest and the greatest id of a lane's deliveries; empty words where there are none.
-fn range(commits: &[EffectCommit], lane: Lane) -> [String; 2] {
-    let of_lane = || {
-        let deliveries = commits.iter().map(|commit| commit.delivery);
-        deliveries.filter(|one| one.lane == lane).map(|one| one.id)
-    };
-    let word =
-        |id: Option<_>| id.map_or_else(String::new, |id: crate::domain::EntryId| id.to_string());
-    [word(of_lane().min()), word(of_lane().max())]
-}
-
 impl RedisAdapter {
     async fn commit_effects(
         &self,
@@ -247,9 +229,7 @@ impl RedisAdapter {
             .arg(whole_millis(SESSION_LIVES))
             .arg(by.group().as_str())
             .arg(by.consumer.as_str());
-        for lane in [Lane::Log, Lane::Redelivery] {
-            range(commits, lane).iter().for_each(|id| call.push(id));
-        }
+        push_ranges(&mut call, commits.iter().map(|commit| commit.delivery));
         words.add_words(&mut call);
         let fates = self.call_effects(&call, commits.len()).await;
         fates.map_err(|e| e.on(by.to_string()))
@@ -262,7 +242,7 @@ impl RedisAdapter {
         lists: &[&[Effect]],
     ) -> Result<Vec<EffectFate>, Error> {
         let mut words = Words::new(&self.keys, 1);
-        lists.iter().try_for_each(|list| words.effects(list))?;
+        lists.iter().try_for_each(|list| words.list(list))?;
         check_slots(words.names.iter().map(String::as_str), |key| {
             self.net.slot(key)
         })?;
