@@ -80,11 +80,17 @@ impl<'a> Words<'a> {
                 self.push(&entry.value);
             }
             Effect::Schedule { at, message } => {
-                let names = [self.keys.later(at), self.keys.later_body(at), self.keys.meta(at)];
+                let names = [
+                    self.keys.later(at),
+                    self.keys.later_body(at),
+                    self.keys.meta(at),
+                ];
                 let [later, bodies, settings] = names.map(|name| self.key(name));
                 let (word, millis) = due_words(message.due);
                 let keep = keep_word(message);
-                self.push(format!("schedule {later} {bodies} {settings} {word} {millis} {keep}"));
+                self.push(format!(
+                    "schedule {later} {bodies} {settings} {word} {millis} {keep}"
+                ));
                 self.push(message.id.as_str());
                 self.push([message.name.as_bytes(), b" ", &message.value].concat());
             }
