@@ -263,6 +263,7 @@ test("exactly the right 48,211 of 60,000 are brought back, watched, stopped, cut
   assert.equal(dead(), 60_000);
   const ann = await open(chrome, { tolerant: true });
   await ann.goto(`${site.url}/`);
+  await ann.getByRole("link", { name: "60,000" }).waitFor();
   await picture(ann, "overview");
   await ann.goto(`${site.url}/dead`);
   await picture(ann, "causes");

@@ -3,7 +3,7 @@
 use redstart::{Container, Delivery, Envelope, Outcome};
 use serde_json::value::RawValue;
 
-use crate::site::{console, get, in_memory};
+use crate::site::{console, get, in_memory, keep_entries};
 use crate::support::{PATIENCE, group, letters, topic, until};
 
 const SCRIPT: &str =
@@ -23,6 +23,7 @@ fn elements(html: &str) -> std::collections::BTreeMap<String, usize> {
 }
 
 async fn message(container: &Container, text: &str) {
+    keep_entries(container).await;
     let envelope = Envelope::new(text, &text).unwrap();
     let envelope = envelope
         .with_tenant(text)

@@ -4,6 +4,7 @@ use redstart::console::{Access, ConsoleOptions, ConsoleService, service};
 use redstart::envelope::Codec;
 use redstart::extract::Payload;
 use redstart::memory::MemoryStore;
+use redstart::topics::{Retention, TopicSettings};
 use redstart::{Container, Delivery, Envelope, Namespace, Outcome, RetryPolicy, SubscribeOptions};
 use tower::ServiceExt as _;
 
@@ -96,9 +97,17 @@ pub(crate) async fn on_redis(server: &Server) -> Container {
         .unwrap()
 }
 
+/// Lets the topic keep its entries after their group has settled them, so that pages show them.
+pub(crate) async fn keep_entries(container: &Container) {
+    let settings = TopicSettings::default().with_retention(Retention::Count(10_000));
+    let (topics, on) = (container.topics(), topic("orders"));
+    topics.create(&on, settings).await.unwrap();
+}
+
 /// Publishes `count` messages that die, of two causes and two tenants, and waits for it.
 pub(crate) async fn dies(container: &Container, count: u32) {
     let (on, of) = (topic("orders"), group("billing"));
+    keep_entries(container).await;
     let before = container.topics().group(&on, &of).await;
     let expected = before.map_or(0, |status| status.dead) + u64::from(count);
     let all: Vec<Envelope> = (0..count)
