@@ -120,8 +120,8 @@ mod wire;
 mod worker;
 
 pub use api::{
-    Batch, Bus, Delivery, Handler, Kv, Message, PublishOptions, Published, Router, State,
-    SubscribeOptions, Subscription,
+    Batch, Bus, Delivery, Durability, Handler, Kv, Message, PublishOptions, Published, Router,
+    State, SubscribeOptions, Subscription,
 };
 pub use container::Container;
 pub use domain::{

@@ -322,7 +322,12 @@ mod roles {
         fn user(&self, op: Op<'_>) -> &dyn Store {
             match op {
                 Op::Topics(TopicsOp::EnsureTopic { .. })
-                | Op::Log(LogOp::Append { .. } | LogOp::AppendOnce { .. })
+                | Op::Log(
+                    LogOp::Append { .. }
+                    | LogOp::AppendOnce { .. }
+                    | LogOp::AppendDurably { .. }
+                    | LogOp::CanKeep { .. },
+                )
                 | Op::Inspect(InspectOp::Ping { .. } | InspectOp::TryWrite { .. }) => {
                     &*self.producer
                 }

@@ -26,6 +26,7 @@ pub(crate) mod subscription;
 pub(crate) mod supervise;
 pub(crate) mod traces;
 
+pub use crate::domain::Durability;
 pub use crate::store::{CasResult, ClaimResult};
 pub use bus::{Bus, MessageBus};
 pub use delivery::Delivery;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::draft::{Draft, alike, copy_entries, note_try};
 use super::publish::Publishing;
-use crate::domain::{Error, RetryPolicy};
+use crate::domain::{Durability, Error, RetryPolicy};
 use crate::store::{Appended, NewEntry, Partition};
 
 /// The delay before the second try. It doubles before each further try.
@@ -18,10 +18,17 @@ const TRIES: u32 = 5;
 
 impl Publishing {
     /// Appends the open drafts, and tries again while the outcome of any is unknown.
-    pub(super) async fn append_once(&self, at: &Partition, window: Duration, drafts: &mut [Draft]) {
+    pub(super) async fn append_once(
+        &self,
+        at: &Partition,
+        (window, level): (Duration, Durability),
+        drafts: &mut [Draft],
+    ) {
         let began = Instant::now();
         for tries in 1.. {
-            let results = self.try_once(at, window, &copy_entries(drafts)).await;
+            let results = self
+                .try_once(at, (window, level), &copy_entries(drafts))
+                .await;
             note_try(drafts, results);
             if !drafts.iter().any(Draft::is_unknown) {
                 return;
@@ -37,10 +44,14 @@ impl Publishing {
     async fn try_once(
         &self,
         at: &Partition,
-        window: Duration,
+        (window, level): (Duration, Durability),
         entries: &[NewEntry],
     ) -> Vec<Result<Appended, Error>> {
-        let appended = self.store.log().append_once(at, window, entries).await;
+        let log = self.store.log();
+        let appended = match level {
+            Durability::Accepted => log.append_once(at, window, entries).await,
+            level => log.append_durably(at, level, Some(window), entries).await,
+        };
         let appended = appended.unwrap_or_else(|error| alike(&error, entries.len()));
         let duplicates = appended.iter().flatten().filter(|done| done.duplicate);
         let duplicates = duplicates.count() as u64;

@@ -16,7 +16,7 @@ use crate::api::propagator::{Operation, OperationKind, Telemetry};
 use crate::api::publish::PublishPort;
 use crate::api::traces;
 use crate::api::{PublishHooks, PublishOptions, Published};
-use crate::domain::{BoxFuture, Codec, Envelope, Error, ErrorKind, TRACE, Topic};
+use crate::domain::{BoxFuture, Codec, Durability, Envelope, Error, ErrorKind, TRACE, Topic};
 use crate::store::{Partition, Store};
 use crate::wire::{Encoder, Limits};
 
@@ -29,6 +29,8 @@ pub(crate) struct Publishing {
     pub(super) encoder: Encoder,
     /// The deduplication window of publishes that set none.
     pub(super) deduplication: Option<Duration>,
+    /// The level of publishes that set none.
+    durability: Durability,
     pub(super) hooks: PublishHooks,
     /// Without one, publishes and deliveries carry no trace.
     pub(super) telemetry: Option<Arc<Telemetry>>,
@@ -54,6 +56,7 @@ impl Publishing {
             codec,
             encoder: Encoder::new(codec, limits),
             deduplication,
+            durability: Durability::Accepted,
             hooks,
             telemetry: None,
             dues: DueTable::default(),
@@ -64,6 +67,12 @@ impl Publishing {
     /// Publishes CloudEvents with this source; `None`: envelopes.
     pub(crate) fn with_events(mut self, source: Option<Arc<str>>) -> Self {
         self.encoder = self.encoder.with_events(source);
+        self
+    }
+
+    /// Sets the level of publishes that set none.
+    pub(crate) fn with_durability(mut self, level: Durability) -> Self {
+        self.durability = level;
         self
     }
 
@@ -134,15 +143,15 @@ impl Publishing {
         envelopes: &[Envelope],
         options: PublishOptions,
     ) -> Vec<Result<Published, Error>> {
-        let window = match self.validate(topic, options) {
-            Ok(window) => window,
+        let route = match self.validate(topic, options) {
+            Ok(route) => route,
             Err(error) => return envelopes.iter().map(|_| Err(error.clone())).collect(),
         };
         if !self.hooks.is_empty() {
-            return self.hooked(topic, envelopes, options, window).await;
+            return self.hooked(topic, envelopes, options, route).await;
         }
         let drafts = encode(&self.with_trace(envelopes), options, &self.encoder);
-        self.publish_drafts(topic, drafts, window).await
+        self.publish_drafts(topic, drafts, route).await
     }
 
     /// Publishes copies of the envelopes, which the hooks may change.
@@ -151,7 +160,7 @@ impl Publishing {
         topic: &Topic,
         envelopes: &[Envelope],
         options: PublishOptions,
-        window: Option<Duration>,
+        route: Route,
     ) -> Vec<Result<Published, Error>> {
         let mut envelopes = self.with_trace(envelopes).into_owned();
         let before = |envelope: &mut Envelope| {
@@ -165,7 +174,7 @@ impl Publishing {
                 *draft = Draft::Done(Err(error));
             }
         }
-        let results = self.publish_drafts(topic, drafts, window).await;
+        let results = self.publish_drafts(topic, drafts, route).await;
         for (envelope, result) in envelopes.iter().zip(&results) {
             self.hooks.after(topic, envelope, result);
         }
@@ -176,11 +185,10 @@ impl Publishing {
         &self,
         topic: &Topic,
         mut drafts: Vec<Draft>,
-        window: Option<Duration>,
+        route: Route,
     ) -> Vec<Result<Published, Error>> {
         let admitted = self.admit(topic, &mut drafts).await;
         if admitted.count > 0 {
-            let route = route(window);
             self.append(admitted.at(), route, &mut drafts).await;
         }
         let results: Vec<_> = drafts.into_iter().map(Draft::into_result).collect();
@@ -245,13 +253,15 @@ impl Publishing {
         span.in_scope(|| telemetry.propagator.record(&operation));
     }
 
-    /// Checks that the bus is open, and the options. Returns the deduplication window.
-    fn validate(&self, topic: &Topic, options: PublishOptions) -> Result<Option<Duration>, Error> {
-        self.check_open("bus")
-            .map_err(|error| error.on(topic.as_str()))?;
-        options
-            .window(self.deduplication)
-            .map_err(|error| error.on(topic.as_str()))
+    /// Checks that the bus is open, and the options. Returns where the drafts go.
+    fn validate(&self, topic: &Topic, options: PublishOptions) -> Result<Route, Error> {
+        let validated = self.check_open("bus").and_then(|()| {
+            Ok(Route {
+                window: options.window(self.deduplication)?,
+                level: options.durability(self.durability)?,
+            })
+        });
+        validated.map_err(|error| error.on(topic.as_str()))
     }
 
     /// Asks the backlog for the open drafts and fails those beyond the limit.
@@ -266,17 +276,20 @@ impl Publishing {
 
     /// Appends the open drafts.
     async fn append(&self, at: &Partition, route: Route, drafts: &mut [Draft]) {
-        match route {
-            Route::Log => {
-                let entries = move_entries(drafts);
-                let appended = self.store.log().append(at, &entries).await;
-                finish(
-                    drafts,
-                    appended.unwrap_or_else(|error| alike(&error, entries.len())),
-                );
-            }
-            Route::LogOnce(window) => self.append_once(at, window, drafts).await,
+        let Route { window, level } = route;
+        if let Some(window) = window {
+            return self.append_once(at, (window, level), drafts).await;
         }
+        let entries = move_entries(drafts);
+        let log = self.store.log();
+        let appended = match level {
+            Durability::Accepted => log.append(at, &entries).await,
+            level => log.append_durably(at, level, None, &entries).await,
+        };
+        finish(
+            drafts,
+            appended.unwrap_or_else(|error| alike(&error, entries.len())),
+        );
     }
 }
 
@@ -291,16 +304,12 @@ impl PublishPort for Publishing {
     }
 }
 
-/// Where open drafts go.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Route {
-    Log,
-    /// To the log, unless the message was published less than this window ago.
-    LogOnce(Duration),
-}
-
-fn route(window: Option<Duration>) -> Route {
-    window.map_or(Route::Log, Route::LogOnce)
+/// How open drafts go to the log.
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    /// Not at all, if the message was published less than this ago.
+    window: Option<Duration>,
+    level: Durability,
 }
 
 const CLOSED: &str = "the container was shut down";

@@ -12,7 +12,7 @@ use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
 use crate::api::propagator::Telemetry;
 use crate::api::{Propagator, PublishHook, PublishHooks, PublishOptions, StoreKv};
-use crate::domain::{Codec, Error, ErrorKind, Group, Namespace};
+use crate::domain::{Codec, Durability, Error, ErrorKind, Group, Namespace};
 use crate::operate::doctor::Doctor;
 use crate::store::Store;
 use crate::wire::Limits;
@@ -43,6 +43,7 @@ pub struct ContainerBuilder {
     events: Option<Arc<str>>,
     pub(super) limits: Limits,
     pub(super) deduplication: Option<Duration>,
+    durability: Durability,
     setup: bool,
     pub(super) migrate: bool,
     pub(super) editing: bool,
@@ -78,6 +79,7 @@ impl Default for ContainerBuilder {
             events: None,
             limits: Limits::default(),
             deduplication: None,
+            durability: Durability::Accepted,
             setup: true,
             migrate: false,
             editing: false,
@@ -207,6 +209,18 @@ impl ContainerBuilder {
     /// [`PublishOptions::with_deduplication`] sets the window for one call and has the details.
     pub fn with_deduplication(mut self, window: Duration) -> Self {
         self.deduplication = Some(window);
+        self
+    }
+
+    /// Sets what a message must survive before its publish counts as done; by default
+    /// [`Durability::Accepted`]. [`PublishOptions::with_durability`] sets it for one call, and the guide
+    /// [durability](crate::docs::durability) says what each level survives and costs.
+    ///
+    /// [`connect`](Self::connect) asks every server whether it can give the level, and fails if one
+    /// cannot: with [`Unsupported`](crate::ErrorKind::Unsupported) if it never can, with
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if replicas are missing.
+    pub fn with_durability(mut self, level: Durability) -> Self {
+        self.durability = level;
         self
     }
 
@@ -378,6 +392,10 @@ impl ContainerBuilder {
             Carrier::Other(store) => store,
         };
         store.inspect().ping().await?;
+        let durability = self.durability.check()?;
+        if durability != Durability::Accepted {
+            store.log().can_keep(durability).await?;
+        }
         let kv = StoreKv::of(Arc::clone(&store)).with_codec(self.codec);
         let container = Container::new(Parts {
             store,
@@ -388,6 +406,7 @@ impl ContainerBuilder {
             limits: self.limits,
             editing: self.editing,
             deduplication,
+            durability,
             read_only: self.read_only,
             overrides: self.overrides,
             hooks: self.hooks,

@@ -37,7 +37,9 @@ use crate::api::overrides::Overrides;
 use crate::api::propagator::Telemetry;
 use crate::api::{Bus, Committed, Kv, MessageBus, PublishHooks, Rehearsal};
 use crate::bus::{Publishing, StoreBus};
-use crate::domain::{Codec, Effects, Error, ErrorKind, Group, describe, layout_problem};
+use crate::domain::{
+    Codec, Durability, Effects, Error, ErrorKind, Group, describe, layout_problem,
+};
 use crate::operate::dead_letters::DeadLetters;
 use crate::operate::doctor::Doctor;
 use crate::operate::retries::Retries;
@@ -99,6 +101,7 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     pub(crate) editing: bool,
     pub(crate) deduplication: Option<Duration>,
+    pub(crate) durability: Durability,
     pub(crate) read_only: bool,
     pub(crate) overrides: Overrides,
     pub(crate) hooks: PublishHooks,
@@ -219,6 +222,7 @@ impl Container {
             limits,
             editing,
             deduplication,
+            durability,
             read_only,
             overrides,
             hooks,
@@ -231,7 +235,10 @@ impl Container {
             Arc::clone(&store),
             service,
             limits,
-            publishing.with_events(events).with_telemetry(telemetry),
+            publishing
+                .with_events(events)
+                .with_durability(durability)
+                .with_telemetry(telemetry),
             worker::start,
         );
         let bus = Arc::new(bus.with_overrides(overrides).with_foreign(foreign.clone()));

@@ -11,6 +11,7 @@
 //! | [`performance`] | how fast Redstart is beside a hand-written loop, and how to measure it |
 //! | [`production`] | running in production: server, settings, units, limits, updates, alerts, the day of dead letters |
 //! | [`cluster`] | Redis Cluster: URL, namespace, what a moving slot and a failover do |
+//! | [`durability`] | what a published message survives, by level |
 //! | [`sentinel`] | Redis Sentinel: URL, log-ins, what a failover does and loses |
 //! | [`security`] | access rules, TLS, secrets, hostile input |
 //! | [`metrics`] | the metrics, traces and events |
@@ -128,6 +129,9 @@ pub mod production {}
 
 #[doc = include_str!("cluster.md")]
 pub mod cluster {}
+
+#[doc = include_str!("durability.md")]
+pub mod durability {}
 
 #[doc = include_str!("sentinel.md")]
 pub mod sentinel {}

@@ -6,6 +6,7 @@ mod codec;
 mod dead_filter;
 mod dead_letter;
 mod dead_letter_retention;
+mod durability;
 mod duration;
 mod effects;
 mod entry_id;
@@ -42,6 +43,7 @@ pub use dead_letter::{
     Cause, CountBy, DeadLetter, DeadLetterSummary, DeliveryHistory, FailedAttempt, Reason,
 };
 pub use dead_letter_retention::DeadLetterRetention;
+pub use durability::Durability;
 pub(crate) use duration::{parse_duration, ttl_millis, whole_millis};
 pub use effects::{Effects, Read};
 pub(crate) use effects::{Operation, Write};

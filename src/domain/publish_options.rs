@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::durability::Durability;
 use super::envelope::Envelope;
 use super::error::{Error, ErrorKind};
 use super::retry::RetryPolicy;
@@ -16,6 +17,8 @@ pub struct PublishOptions {
     deduplication: Option<Option<Duration>>,
     /// The identity for deduplication; `None`: the envelope's id.
     instance: Option<Uuid>,
+    /// `None`: the default of the bus.
+    durability: Option<Durability>,
 }
 
 impl PublishOptions {
@@ -48,6 +51,23 @@ impl PublishOptions {
     pub fn without_deduplication(mut self) -> Self {
         self.deduplication = Some(None);
         self
+    }
+
+    /// Sets what the message must survive before the publish counts as done; by default the setting of
+    /// the [container](crate::container::ContainerBuilder::with_durability).
+    ///
+    /// A message that is in the topic and did not reach the level in time fails with
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown), and the error says so. With deduplication the
+    /// bus asks again, as for every unknown outcome. A level that the server never can give fails with
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), and nothing is published.
+    pub fn with_durability(mut self, level: Durability) -> Self {
+        self.durability = Some(level);
+        self
+    }
+
+    /// The level of durability, given the default of the bus.
+    pub(crate) fn durability(self, default: Durability) -> Result<Durability, Error> {
+        self.durability.unwrap_or(default).check()
     }
 
     /// Like [`with_deduplication`](Self::with_deduplication), but recognises repeats by `instance`

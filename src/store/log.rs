@@ -6,7 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::source::Partition;
-use crate::domain::{EntryId, Error};
+use crate::domain::{Durability, EntryId, Error};
 use crate::wire::Fields;
 
 /// A message on its way into a log.
@@ -52,6 +52,20 @@ role! {
         /// so that a caller can repeat the rest in its order.
         fn append_once as AppendOnce(
             at: &'a Partition, window: Duration, entries: &'a [NewEntry],
+        ) -> Vec<Result<Appended, Error>>;
+
+        /// Whether the store can give a level of durability now. The error says why not, and is
+        /// [`Unsupported`](crate::ErrorKind::Unsupported) where it never can.
+        fn can_keep as CanKeep(level: Durability) -> ();
+
+        /// Appends messages as [`append`](Log::append) does, or with a window as
+        /// [`append_once`](Log::append_once), and waits until they are as durable as the level says.
+        ///
+        /// An error of a message that is in the log and not as durable in time is an
+        /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown), and its text says so. A level that the
+        /// store never can give is [`Unsupported`](crate::ErrorKind::Unsupported), and nothing is appended.
+        fn append_durably as AppendDurably(
+            at: &'a Partition, level: Durability, window: Option<Duration>, entries: &'a [NewEntry],
         ) -> Vec<Result<Appended, Error>>;
 
         /// Entries after an id, oldest first, up to `max`.

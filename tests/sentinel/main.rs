@@ -4,4 +4,5 @@
 mod support;
 
 mod connect;
+mod durability;
 mod failover;

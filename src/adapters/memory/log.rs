@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::adapter::{MemoryAdapter, turn};
 use super::state::TopicState;
-use crate::domain::{BoxFuture, EntryId, Error, whole_millis};
+use crate::domain::{BoxFuture, Durability, EntryId, Error, ErrorKind, whole_millis};
 use crate::store::{Appended, Fields, Log, NewEntry, Partition};
 
 /// The fields of an entry in the log.
@@ -34,6 +34,17 @@ impl MemoryAdapter {
         arrived.notify_waiters();
         appended
     }
+}
+
+/// The refusal of a level that memory cannot give.
+fn refuse(level: Durability) -> Result<(), Error> {
+    if level == Durability::Accepted {
+        return Ok(());
+    }
+    let text = format!(
+        "the store in memory cannot give level {level}: it loses everything with its process"
+    );
+    Err(Error::new(ErrorKind::Unsupported, "durability", text))
 }
 
 impl Log for MemoryAdapter {
@@ -72,6 +83,26 @@ impl Log for MemoryAdapter {
                     duplicate: false,
                 }
             }))
+        })
+    }
+
+    fn can_keep(&self, level: Durability) -> BoxFuture<'_, Result<(), Error>> {
+        turn(move || refuse(level))
+    }
+
+    fn append_durably<'a>(
+        &'a self,
+        at: &'a Partition,
+        level: Durability,
+        window: Option<Duration>,
+        entries: &'a [NewEntry],
+    ) -> BoxFuture<'a, Result<Vec<Result<Appended, Error>>, Error>> {
+        Box::pin(async move {
+            refuse(level)?;
+            match window {
+                None => self.append(at, entries).await,
+                Some(window) => self.append_once(at, window, entries).await,
+            }
         })
     }
 

@@ -45,6 +45,7 @@ pub mod commit_unknown;
 pub mod dead_letter_counts;
 pub mod dead_letters;
 pub mod deduplication;
+pub mod durability;
 pub mod effects;
 pub mod foreign;
 pub mod groups;
@@ -102,6 +103,10 @@ macro_rules! conformance {
             concurrent_publishers_lose_nothing,
             a_closed_publisher_returns_an_error,
             a_group_can_start_at_the_end,
+        );
+        $crate::conformance_checks!($factory, durability if append_once:
+            a_level_is_given_or_refused_before_anything_is_appended,
+            durable_messages_keep_their_order_and_repeats_are_known,
         );
         $crate::conformance_checks!($factory, deduplication if append_once:
             a_duplicate_adds_nothing,
@@ -426,6 +431,7 @@ mod tests {
     const CHECKS: [(&str, &str); 27] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
+        ("durability", include_str!("durability.rs")),
         ("subscribe", include_str!("subscribe.rs")),
         ("groups", include_str!("groups.rs")),
         ("settle", include_str!("settle.rs")),

@@ -8,7 +8,7 @@ use crate::adapters::redis::adapter::RedisAdapter;
 use crate::adapters::redis::batch::batches;
 use crate::adapters::redis::net::{error, refusal_of};
 use crate::adapters::redis::resp::{Broken, Head, Walk, reply};
-use crate::adapters::redis::scripts;
+use crate::adapters::redis::scripts::{self, Call};
 use crate::domain::{Error, ErrorKind, whole_millis};
 use crate::store::{Appended, NewEntry, Partition};
 
@@ -23,17 +23,7 @@ impl RedisAdapter {
     ) -> Vec<Result<Appended, Error>> {
         let mut results = Vec::with_capacity(entries.len());
         for batch in batches(entries, |entry| entry.value.len()) {
-            let [ids, before] = self.keys.ids(at);
-            let mut call = scripts::append_once()
-                .key(self.keys.log(at))
-                .key(ids)
-                .key(before)
-                .arg(whole_millis(window));
-            for entry in batch {
-                call.push(&entry.id.as_bytes()[..]);
-                call.push(entry.name);
-                call.push(&entry.value[..]);
-            }
+            let call = self.append_once_call(at, window, batch);
             let answered = match self.net.publish_by(OPERATION, &call).await {
                 Ok(reply) => appended(reply, batch.len()),
                 Err(failure) => Err(failure),
@@ -56,13 +46,36 @@ impl RedisAdapter {
     }
 }
 
+impl RedisAdapter {
+    /// The script's call for a batch of messages.
+    pub(super) fn append_once_call(
+        &self,
+        at: &Partition,
+        window: Duration,
+        batch: &[NewEntry],
+    ) -> Call {
+        let [ids, before] = self.keys.ids(at);
+        let mut call = scripts::append_once()
+            .key(self.keys.log(at))
+            .key(ids)
+            .key(before)
+            .arg(whole_millis(window));
+        for entry in batch {
+            call.push(&entry.id.as_bytes()[..]);
+            call.push(entry.name);
+            call.push(&entry.value[..]);
+        }
+        call
+    }
+}
+
 /// The same failure for several messages.
-fn alike<T>(failure: &Error, count: usize) -> Vec<Result<T, Error>> {
+pub(super) fn alike<T>(failure: &Error, count: usize) -> Vec<Result<T, Error>> {
     (0..count).map(|_| Err(failure.clone())).collect()
 }
 
 /// What the script answered for each entry.
-fn appended(reply: Bytes, count: usize) -> Result<Vec<Result<Appended, Error>>, Error> {
+pub(super) fn appended(reply: Bytes, count: usize) -> Result<Vec<Result<Appended, Error>>, Error> {
     let unexpected = || error::sent(OPERATION, reply::unexpected("append_once.lua"));
     let id = |payload: &Bytes| reply::parse_id(payload).ok_or_else(unexpected);
     let broken = |e: Broken| error::sent(OPERATION, e.into());

@@ -1,6 +1,7 @@
 //! The log of a partition: XADD on the publisher's link, and reading without a group.
 
 mod append_once;
+mod durable;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -13,7 +14,7 @@ use redis::{RedisError, Value};
 use super::adapter::RedisAdapter;
 use super::net::error;
 use super::resp::{Head, Walk, pack, reply};
-use crate::domain::{BoxFuture, EntryId, Error};
+use crate::domain::{BoxFuture, Durability, EntryId, Error};
 use crate::store::{Appended, Fields, Log, NewEntry, Partition};
 
 /// A pipeline is cut at this many entries or bytes, whichever comes first.
@@ -225,6 +226,20 @@ impl Log for RedisAdapter {
         entries: &'a [NewEntry],
     ) -> BoxFuture<'a, Result<Vec<Result<Appended, Error>>, Error>> {
         Box::pin(async move { Ok(self.append_identified(at, window, entries).await) })
+    }
+
+    fn can_keep(&self, level: Durability) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.net.can_keep("durability", level))
+    }
+
+    fn append_durably<'a>(
+        &'a self,
+        at: &'a Partition,
+        level: Durability,
+        window: Option<Duration>,
+        entries: &'a [NewEntry],
+    ) -> BoxFuture<'a, Result<Vec<Result<Appended, Error>>, Error>> {
+        Box::pin(self.append_at_level(at, level, window, entries))
     }
 
     fn browse<'a>(

@@ -6,11 +6,13 @@
 mod commands;
 mod connections;
 mod denial;
+mod durably;
 pub(super) mod error;
 mod redirect;
 mod routing;
 
-use std::sync::{Arc, Weak};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use redis::aio::ConnectionLike as _;
@@ -18,7 +20,7 @@ use redis::{Cmd, FromRedisValue, RedisError, Value};
 
 use super::resp::reply;
 use super::scripts::{self, Call};
-use crate::domain::{Error, ErrorKind, Namespace};
+use crate::domain::{Durability, Error, ErrorKind, Namespace};
 use connections::pool::Failure;
 use connections::server::{Layout, Server};
 use redirect::{Undone, undone};
@@ -41,6 +43,8 @@ pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
 #[derive(Clone, Debug)]
 pub(super) struct Net {
     nodes: Arc<Nodes>,
+    /// The levels of durability that every server has shown that it can give.
+    levels: Arc<Mutex<HashSet<Durability>>>,
 }
 
 /// A primary, for questions that no key routes.
@@ -119,7 +123,8 @@ impl Net {
         let nodes = Nodes::new(found);
         let nodes =
             nodes.ok_or_else(|| Error::new(ErrorKind::Invalid, "Redis URL", "names no server"))?;
-        Ok(Self { nodes })
+        let levels = Arc::default();
+        Ok(Self { nodes, levels })
     }
 
     /// Whether the URL names a cluster.
@@ -461,7 +466,11 @@ impl Net {
 
     /// Loads a script on every node, because the key may move to any of them meanwhile. Succeeds
     /// where one node has loaded it.
-    async fn load(&self, operation: &'static str, call: &Call) -> Result<(), Error> {
+    pub(in crate::adapters::redis::net) async fn load(
+        &self,
+        operation: &'static str,
+        call: &Call,
+    ) -> Result<(), Error> {
         let loading = self.nodes.all().into_iter().map(|node| async move {
             let answer = node.publisher.send(call.packed_load(), 1).await;
             let mut replies = answer.map_err(|failure| failure.into_error(operation))?;

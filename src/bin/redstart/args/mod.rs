@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
-use redstart::Topic;
 use redstart::envelope::{EntryId, Timestamp};
 use redstart::schedules::ScheduleId;
+use redstart::{Durability, Topic};
 
 use crate::complete;
 use crate::demo::{DemoArgs, WorkerArgs};
@@ -295,6 +295,10 @@ pub(crate) struct PublishArgs {
     /// A header; repeat for several
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     pub(crate) headers: Vec<(String, String)>,
+    /// What a message must survive before it counts as published: accepted, fsynced,
+    /// replicated:REPLICAS or replicated:REPLICAS:TIME
+    #[arg(long, value_name = "LEVEL", default_value = "accepted")]
+    pub(crate) durability: Durability,
     /// With --envelope, publish fields that this version does not know as they are
     #[arg(long, requires = "envelope")]
     pub(crate) keep_unknown: bool,

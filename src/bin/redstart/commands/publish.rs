@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use indicatif::ProgressBar;
 use redstart::schedules::{ScheduleOptions, When};
-use redstart::{Container, Envelope, Error, ErrorKind};
+use redstart::{Container, Envelope, Error, ErrorKind, PublishOptions};
 use serde::Serialize;
 
 use super::envelope_line;
@@ -220,7 +220,9 @@ impl Publishing<'_> {
 
     async fn publish_now(&mut self, envelopes: &[Envelope]) -> Vec<Result<(), Error>> {
         let bus = self.container.bus();
-        let results = bus.publish_all(&self.args.topic, envelopes).await;
+        let options = PublishOptions::new().with_durability(self.args.durability);
+        let publishing = bus.publish_all_with(&self.args.topic, envelopes, options);
+        let results = publishing.await;
         let count = &mut self.count;
         let counted = results.into_iter().map(|result| {
             match result?.duplicate {

@@ -2,6 +2,7 @@
 
 pub(super) mod attempts;
 pub(super) mod bell;
+mod durable;
 mod gate;
 pub(super) mod node;
 pub(super) mod nodes;

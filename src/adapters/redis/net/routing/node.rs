@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::durable::Durable;
 use crate::adapters::redis::net::commands::TakesBack;
 use crate::adapters::redis::net::connections::link::Link;
 use crate::adapters::redis::net::connections::pool::Pool;
@@ -30,6 +31,8 @@ pub(in crate::adapters::redis::net) struct Node {
     pub(in crate::adapters::redis::net) reader: Link,
     /// One for each read that may be under way on it. The waiting reads take turns.
     pub(in crate::adapters::redis::net) reads: Semaphore,
+    /// Publishes that wait until they are durable, which must not delay the others.
+    pub(in crate::adapters::redis::net) durable: Durable,
     /// Cancelled when another node has taken all slots over.
     left: CancellationToken,
     /// When a redirect last named the node.
@@ -49,6 +52,7 @@ impl Node {
             pool: Pool::new(server.clone()),
             publisher: link("redstart:pub"),
             looker: link("redstart:look"),
+            durable: Durable::new(link("redstart:durable")),
             reader: link("redstart:read"),
             reads: Semaphore::new(READS),
             left,

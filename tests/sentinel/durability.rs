@@ -1,0 +1,168 @@
+//! Levels of durability: what a failover leaves of them, unmet levels, and refusals.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use redstart::{Container, Durability, Envelope, ErrorKind, PublishOptions};
+
+use crate::support::sentinel::Watched;
+use crate::support::{Server, builder, finish, signal, topic, until};
+
+const REPLICATED: Durability = Durability::replicated(1, Duration::from_secs(2));
+
+/// Publishes numbers at a level until one is not acknowledged. Returns those that were.
+async fn until_it_fails(container: &Container, level: Durability) -> BTreeSet<u32> {
+    let orders = topic("orders");
+    let options = PublishOptions::new().with_durability(level);
+    let mut done = BTreeSet::new();
+    for n in 0.. {
+        // More than the buffers of a connection hold: the replica reads those even after its primary died.
+        let envelope = Envelope::new("n", &(n, "x".repeat(100_000))).unwrap();
+        let bus = container.bus();
+        let publishing = bus.publish_with(&orders, &envelope, options);
+        match tokio::time::timeout(Duration::from_millis(500), publishing).await {
+            Ok(Ok(_)) => done.insert(n),
+            Ok(Err(_)) | Err(_) => break,
+        };
+    }
+    done
+}
+
+/// Publishes at a level while the replica is cut off from the primary, lets the primary die, and counts
+/// the acknowledged messages that the new primary does not have.
+async fn lost_with_its_primary(level: Durability) -> (usize, usize) {
+    let mut watched = Watched::start(2, 3);
+    let namespace = watched.namespace();
+    let container = watched.builder(&namespace).connect().await.unwrap();
+    let replica = watched.servers[1].pid();
+    let publishing = until_it_fails(&container, level);
+    let faults = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        // What the primary acknowledges now, it cannot send.
+        signal(replica, "STOP");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        watched.servers[0].kill();
+        signal(replica, "CONT");
+    };
+    let (done, ()) = tokio::join!(publishing, faults);
+    finish(container).await;
+    watched.until_failed_over(0);
+    let log = format!("{{{namespace}:orders}}:log");
+    let kept: usize = watched.servers[1].command(&["XLEN", &log]);
+    (done.len(), done.len().saturating_sub(kept))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replicated_message_outlives_the_primary_and_an_accepted_one_may_not() {
+    let (done, lost) = lost_with_its_primary(REPLICATED).await;
+    println!("replicated: {done} acknowledged, {lost} lost");
+    assert!(done > 0);
+    assert_eq!(lost, 0);
+    let (done, lost) = lost_with_its_primary(Durability::Accepted).await;
+    println!("accepted: {done} acknowledged, {lost} lost");
+    // The fault is one that loses messages: without it the first half would show nothing.
+    assert!(lost > 0);
+}
+
+#[tokio::test]
+async fn an_unmet_level_is_unknown_and_says_so() {
+    let watched = Watched::start(2, 1);
+    let namespace = watched.namespace();
+    let short = Durability::replicated(1, Duration::from_millis(100));
+    let builder = watched.builder(&namespace).with_durability(short);
+    let container = builder.connect().await.unwrap();
+    let orders = topic("orders");
+    let publish = async |n: u32, options| {
+        let envelope = Envelope::new("n", &n).unwrap();
+        container
+            .bus()
+            .publish_with(&orders, &envelope, options)
+            .await
+    };
+    publish(1, PublishOptions::new()).await.unwrap();
+    let replica = watched.servers[1].pid();
+    signal(replica, "STOP");
+    let error = publish(2, PublishOptions::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    let told = error.to_string();
+    assert!(
+        told.contains("0 of 1 replicas had it after 100ms"),
+        "{told}"
+    );
+    // A call may ask for less than its bus.
+    let accepted = PublishOptions::new().with_durability(Durability::Accepted);
+    publish(3, accepted).await.unwrap();
+    // With deduplication the bus asks again until the replica is back, and adds nothing twice.
+    let options = PublishOptions::new().with_deduplication(Duration::from_secs(60));
+    let publishing = publish(4, options);
+    let continuing = async {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        signal(replica, "CONT");
+    };
+    let (published, ()) = tokio::join!(publishing, continuing);
+    published.unwrap();
+    let at = redstart::store::Partition::of(&orders);
+    let store = container.store();
+    assert_eq!(store.log().browse(&at, None, 100).await.unwrap().len(), 4);
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_repeat_is_durable_only_with_what_it_repeats() {
+    let watched = Watched::start(2, 1);
+    let namespace = watched.namespace();
+    let container = watched.builder(&namespace).connect().await.unwrap();
+    let orders = topic("orders");
+    let window = PublishOptions::new().with_deduplication(Duration::from_secs(60));
+    let envelope = Envelope::new("n", &1).unwrap();
+    let (bus, replica) = (container.bus(), watched.servers[1].pid());
+    let level = Durability::replicated(1, Duration::from_millis(50));
+    // The connection has been used, and the level has been shown.
+    let other = Envelope::new("n", &0).unwrap();
+    let durable = window.with_durability(level);
+    bus.publish_with(&orders, &other, durable).await.unwrap();
+    signal(replica, "STOP");
+    bus.publish_with(&orders, &envelope, window).await.unwrap();
+    let error = bus.publish_with(&orders, &envelope, durable).await;
+    let error = error.expect_err("the replica does not have the first one");
+    assert!(error.is_outcome_unknown(), "{error}");
+    signal(replica, "CONT");
+    let published = until("the replica", async || {
+        bus.publish_with(&orders, &envelope, durable).await.ok()
+    })
+    .await;
+    assert!(published.duplicate);
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_level_that_the_server_cannot_give_is_refused_when_the_bus_is_built() {
+    let server = Server::start();
+    let refused = async |level| {
+        let connecting = builder(&server).with_durability(level).connect().await;
+        let error = connecting.expect_err("a refusal");
+        (error.kind(), error.to_string())
+    };
+    let (kind, told) = refused(REPLICATED).await;
+    assert_eq!(kind, ErrorKind::Unavailable);
+    assert!(told.contains("0 connected replicas"), "{told}");
+    let (kind, told) = refused(Durability::replicated(0, Duration::from_secs(1))).await;
+    assert_eq!(kind, ErrorKind::Invalid, "{told}");
+    // Asked, not guessed from the version.
+    let known: Vec<redis::Value> = server.command(&["COMMAND", "INFO", "WAITAOF"]);
+    if known[0] == redis::Value::Nil {
+        let (kind, told) = refused(Durability::Fsynced).await;
+        assert_eq!(kind, ErrorKind::Unsupported);
+        assert!(told.contains("level fsynced"), "{told}");
+    } else {
+        let fsynced = builder(&server).with_durability(Durability::Fsynced);
+        let container = fsynced.connect().await.unwrap();
+        let envelope = Envelope::new("n", &1).unwrap();
+        let bus = container.bus();
+        bus.publish(&topic("orders"), &envelope).await.unwrap();
+        finish(container).await;
+        server.command::<()>(&["CONFIG", "SET", "appendonly", "no"]);
+        let (kind, told) = refused(Durability::Fsynced).await;
+        assert_eq!(kind, ErrorKind::Unsupported, "{told}");
+    }
+}
