@@ -17,7 +17,7 @@ async fn until_it_fails(container: &Container, level: Durability) -> BTreeSet<u3
     let mut done = BTreeSet::new();
     for n in 0.. {
         // More than the buffers of a connection hold: the replica reads those even after its primary died.
-        let envelope = Envelope::new("n", &(n, "x".repeat(100_000))).unwrap();
+        let envelope = Envelope::new("n", &(n, "x".repeat(500_000))).unwrap();
         let bus = container.bus();
         let publishing = bus.publish_with(&orders, &envelope, options);
         match tokio::time::timeout(Duration::from_millis(500), publishing).await {
@@ -40,7 +40,7 @@ async fn lost_with_its_primary(level: Durability) -> (usize, usize) {
         tokio::time::sleep(Duration::from_millis(300)).await;
         // What the primary acknowledges now, it cannot send.
         signal(replica, "STOP");
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         watched.servers[0].kill();
         signal(replica, "CONT");
     };
