@@ -25,6 +25,12 @@ impl RedisAdapter {
         window: Option<Duration>,
         entries: &[NewEntry],
     ) -> Result<Outcomes, Error> {
+        if level == Durability::Accepted {
+            return Ok(match window {
+                None => self.append_entries(at, entries).await,
+                Some(window) => self.append_identified(at, window, entries).await,
+            });
+        }
         // Before anything is appended that the server then cannot keep.
         self.net.can_keep(OPERATION, level).await?;
         let mut outcomes = Outcomes::with_capacity(entries.len());
