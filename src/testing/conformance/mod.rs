@@ -428,7 +428,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 27] = [
+    const CHECKS: [(&str, &str); 28] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("durability", include_str!("durability.rs")),

@@ -66,7 +66,7 @@ enum Changes {
     Never,
     /// Every node of the cluster.
     ByNodes,
-    BySentinels(Sentinels),
+    BySentinels(Box<Sentinels>),
 }
 
 impl Nodes {
@@ -79,7 +79,7 @@ impl Nodes {
             Layout::Sentinels(primary) => {
                 let sentinels = std::mem::take(&mut seeds);
                 let sentinels = Sentinels::new(sentinels, primary.clone())?;
-                (primary, Changes::BySentinels(sentinels))
+                (primary, Changes::BySentinels(Box::new(sentinels)))
             }
         };
         Some(Arc::new_cyclic(|me: &Weak<Self>| {
