@@ -220,6 +220,7 @@ mod tests {
             tenant: None,
             correlation: None,
             headers: vec![("a".to_owned(), "option".to_owned())],
+            durability: redstart::Durability::Accepted,
             keep_unknown: false,
             at: None,
             after: None,
