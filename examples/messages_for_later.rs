@@ -56,8 +56,9 @@ async fn main() -> Result<(), Error> {
     }
 
     let (sender, mut reminded) = mpsc::unbounded_channel();
-    let remind = async move |unpaid: Unpaid| {
+    let remind = move |unpaid: Unpaid| {
         let _ = sender.send(unpaid.order);
+        async {}
     };
     bus.subscribe(&REMINDERS, remind).await?;
     clock.advance(2 * DAY);
