@@ -332,6 +332,7 @@ mod roles {
                     &*self.producer
                 }
                 Op::Schedule(ScheduleOp::RunNow { .. } | ScheduleOp::Cancel { .. })
+                | Op::Topics(TopicsOp::ChangeSettings { .. })
                 | Op::DeadLetters(_) => &*self.operator,
                 Op::Later(
                     LaterOp::Put { .. } | LaterOp::Promote { .. } | LaterOp::Reschedule { .. },
@@ -347,8 +348,7 @@ mod roles {
                 Op::Topics(
                     TopicsOp::RemoveGroup { .. }
                     | TopicsOp::ResetGroup { .. }
-                    | TopicsOp::RemoveTopic { .. }
-                    | TopicsOp::ChangeSettings { .. },
+                    | TopicsOp::RemoveTopic { .. },
                 )
                 | Op::Inspect(InspectOp::Servers { .. }) => &*self.administrator,
                 Op::EffectStore(_) => &*self.stage,

@@ -110,7 +110,7 @@ impl Recorder {
         for ((at, entry), appended) in messages.zip(appended) {
             let known = self.published(at.topic());
             if known.iter().all(|(id, _)| *id != appended.id) {
-                let (entry, appended) = (entry.clone(), appended.clone());
+                let (entry, appended) = (entry.clone(), *appended);
                 self.appended(at, &[entry], &[Ok(appended)]);
             }
         }

@@ -31,17 +31,50 @@ pub(crate) fn command() -> Command {
     all
 }
 
-/// Says at the end of each help where the settings are.
+/// Says at the end of each help where the settings are, and lets paragraphs wrap at the terminal's
+/// width rather than at that of the source.
 fn point(command: &mut Command) {
     let told = command.get_after_help().map(|text| format!("{text}\n\n"));
-    let told = told.unwrap_or_default() + POINTER;
-    *command = std::mem::take(command).after_help(told);
+    let told = unbroken(&told.unwrap_or_default()) + POINTER;
+    let mut pointed = std::mem::take(command).after_help(told);
+    if let Some(text) = pointed
+        .get_long_about()
+        .map(|text| unbroken(&text.to_string()))
+    {
+        pointed = pointed.long_about(text);
+    }
+    *command = pointed;
     command.get_subcommands_mut().for_each(point);
+}
+
+/// A text with each paragraph in one line. Indented lines stay as they are.
+fn unbroken(text: &str) -> String {
+    let mut whole = String::with_capacity(text.len());
+    let mut before = "";
+    for line in text.lines() {
+        let goes_on = |line: &str| !line.is_empty() && !line.starts_with(' ');
+        if goes_on(before) && goes_on(line) {
+            whole.push(' ');
+        } else if !whole.is_empty() {
+            whole.push('\n');
+        }
+        whole.push_str(line);
+        before = line;
+    }
+    whole + if text.ends_with("\n\n") { "\n" } else { "" }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paragraphs_are_whole_and_examples_keep_their_lines() {
+        let text = "One\ntwo.\n\nExamples:\n  a b\n  c\n\nWith\nJSON.\n\n";
+        let whole = "One two.\n\nExamples:\n  a b\n  c\n\nWith JSON.\n\n";
+        assert_eq!(unbroken(text), whole);
+        assert_eq!(unbroken(""), "");
+    }
 
     fn help(line: &str) -> String {
         let words = ["redstart"].into_iter().chain(line.split_whitespace());

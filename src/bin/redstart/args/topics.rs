@@ -76,9 +76,8 @@ pub(crate) struct CreateArgs {
 Show the settings of a topic, or change them.
 
 Retention goes by new settings at once, publishers within 30 seconds. Services that create the topic
-in their code with other settings fail when they start: change the code too. An administrator changes
-settings; the role operator may not. The journal of each group keeps who changed them; `dead journal`
-shows it.
+in their code with other settings fail when they start: change the code too. The journal of each group
+keeps who changed them; `dead journal` shows it.
 
 Shows what it will change and asks for the topic's name.",
     after_help = "\

@@ -1,6 +1,7 @@
 //! `settings`: the settings in force.
 
 use serde::Serialize;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::context::without_password;
 use crate::failure::Failure;
@@ -96,7 +97,12 @@ fn shown(settings: &Settings) -> Vec<Shown> {
         Shown {
             name: "log",
             value: Some(settings.log.to_string()),
-            source: variable("REDSTART_LOG", Some(&settings.log.to_string())),
+            source: match variable("REDSTART_LOG", Some(&settings.log.to_string())) {
+                source if source == "option" && settings.log == LevelFilter::ERROR => {
+                    "default".to_owned()
+                }
+                source => source,
+            },
         },
     ]
 }

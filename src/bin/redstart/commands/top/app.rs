@@ -136,11 +136,7 @@ impl App {
         }
         match key.code {
             KeyCode::Char('q') => return Wish::Quit,
-            KeyCode::Esc | KeyCode::Backspace | KeyCode::Left => {
-                if self.opened.take().is_none() {
-                    self.filter.clear();
-                }
-            }
+            KeyCode::Esc | KeyCode::Backspace | KeyCode::Left => self.back(),
             KeyCode::Down | KeyCode::Char('j') => self.select(1),
             KeyCode::Up | KeyCode::Char('k') => self.select(-1),
             KeyCode::PageDown => self.select(10),
@@ -152,6 +148,13 @@ impl App {
             _ => {}
         }
         Wish::Nothing
+    }
+
+    /// Leaves an opened group, or else clears the filter.
+    fn back(&mut self) {
+        if self.opened.take().is_none() {
+            self.filter.clear();
+        }
     }
 
     fn type_key(&mut self, code: KeyCode) -> Wish {
