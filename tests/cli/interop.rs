@@ -180,7 +180,7 @@ fn the_janitor_works_until_a_signal_with_the_rights_of_its_role() {
         .spawn()
         .unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-    line_with(&mut out, "orders: 0 entries removed, 1 retries promoted");
+    line_with(&mut out, ", 1 retry promoted, ");
     signal(child.id(), "TERM");
     assert_eq!(wait(&mut child).code(), Some(0));
     let log: Vec<redis::Value> = server.command(&["ACL", "LOG"]);

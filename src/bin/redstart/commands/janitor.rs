@@ -132,8 +132,13 @@ fn show(done: &Housekeeping, terminal: &mut Terminal<'_>) -> Result<(), Failure>
             pruned,
             ..
         } = done;
+        let noun = |count: &u64, one, many| if *count == 1 { one } else { many };
+        let entries = noun(removed, "entry", "entries");
+        let retries = noun(promoted, "retry", "retries");
+        let consumers = noun(pruned, "consumer", "consumers");
         terminal.line(format_args!(
-            "{topic}: {removed} entries removed, {promoted} retries promoted, {pruned} consumers removed"
+            "{topic}: {removed} {entries} removed, {promoted} {retries} promoted, \
+             {pruned} {consumers} removed"
         ))?;
     }
     Ok(terminal.flush()?)

@@ -96,8 +96,7 @@ pub(super) async fn remove(
     }
     if !removal.removed {
         let rule = format!(
-            "topic {} is in use: it has {} groups that were kept or have come since; --force removes \
-             it anyway",
+            "topic {} is in use, groups kept or created meanwhile: {}; --force removes it anyway",
             args.topic, removal.groups
         );
         return written(told, Err(Failure::new(rule)));
