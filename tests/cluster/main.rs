@@ -8,3 +8,4 @@ mod effects;
 mod failover;
 mod moving;
 mod roles;
+mod shared;

@@ -1,10 +1,14 @@
 //! Subscriptions that share a connection, and the doorbell that tells them of messages.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redstart::extract::Payload;
 use redstart::topics::Reading;
 use redstart::{Container, SubscribeOptions};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::support::roles::Roles;
@@ -196,4 +200,121 @@ async fn a_user_that_loses_the_right_to_listen_goes_on_with_connections_of_its_o
     publish(&container, &topic("orders"), 2..3).await;
     assert_eq!(next(&mut received).await, 2);
     finish(container).await;
+}
+
+/// Passes connections on to a server. Those that listen for changes fall silent at a call, and stay open.
+struct Muffler {
+    port: u16,
+    generation: Arc<AtomicUsize>,
+}
+
+impl Muffler {
+    async fn before(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, to) = (listener.local_addr().unwrap().port(), server.port());
+        let generation = Arc::<AtomicUsize>::default();
+        let current = Arc::clone(&generation);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+                let (generation, born) = (Arc::clone(&current), current.load(Ordering::SeqCst));
+                tokio::spawn(pass_on(client, server, generation, born));
+            }
+        });
+        Self { port, generation }
+    }
+
+    /// Silences the connections that are open now.
+    fn muffle(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+async fn pass_on(
+    client: TcpStream,
+    server: TcpStream,
+    generation: Arc<AtomicUsize>,
+    born: usize,
+) -> std::io::Result<()> {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let listens = Arc::<AtomicBool>::default();
+    let heard = Arc::clone(&listens);
+    let forth = async move {
+        let mut bytes = vec![0; 65_536];
+        loop {
+            let length = from_client.read(&mut bytes).await?;
+            if length == 0 {
+                return Err::<(), _>(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            if bytes[..length].windows(8).any(|word| word == b"TRACKING") {
+                listens.store(true, Ordering::SeqCst);
+            }
+            to_server.write_all(&bytes[..length]).await?;
+        }
+    };
+    let back = async move {
+        let mut bytes = vec![0; 65_536];
+        loop {
+            let length = from_server.read(&mut bytes).await?;
+            if length == 0 {
+                return Err::<(), _>(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            let is_old = generation.load(Ordering::SeqCst) > born;
+            if !(is_old && heard.load(Ordering::SeqCst)) {
+                to_client.write_all(&bytes[..length]).await?;
+            }
+        }
+    };
+    tokio::try_join!(forth, back).map(drop)
+}
+
+#[tokio::test]
+async fn a_bell_that_falls_silent_is_noticed_and_loses_no_message() {
+    let server = Server::start();
+    let muffler = Muffler::before(&server).await;
+    let url = format!("redis://127.0.0.1:{}", muffler.port);
+    let container = builder(&server)
+        .with_redis_url(url)
+        .connect()
+        .await
+        .unwrap();
+    let mut received = listen(&container, "orders", shared()).await;
+    for number in 0..2 {
+        publish(&container, &topic("orders"), number..number + 1).await;
+        let got = tokio::time::timeout(Duration::from_secs(30), received.recv()).await;
+        assert_eq!(
+            got.expect("a message before the look of every minute"),
+            Some(number)
+        );
+        muffler.muffle();
+    }
+    finish(container).await;
+}
+
+/// A process that only listens must not be the last to look: what another process held and gave back is
+/// taken over although nothing rings.
+#[tokio::test]
+async fn a_quiet_subscription_takes_over_what_another_process_held() {
+    let server = Server::start();
+    let (one, two) = (container(&server).await, container(&server).await);
+    let (sender, mut began) = unbounded_channel();
+    let options = shared().with_lease(Duration::from_millis(500));
+    let stuck = move |Payload(number): Payload<u32>| {
+        let _ = sender.send(number);
+        std::future::pending::<()>()
+    };
+    let (orders, bus) = (topic("orders"), one.bus());
+    let first = bus
+        .subscribe_with(&orders, options.clone(), stuck)
+        .await
+        .unwrap();
+    publish(&one, &orders, 7..8).await;
+    assert_eq!(next(&mut began).await, 7);
+    let mut received = listen(&two, "orders", options).await;
+    // Its deliveries go back to the group, which rings nobody.
+    let _ = first.unsubscribe(Duration::ZERO).await;
+    assert_eq!(next(&mut received).await, 7);
+    finish(one).await;
+    finish(two).await;
 }

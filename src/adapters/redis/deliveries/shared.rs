@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::entries::{Streams, key_of};
 use crate::adapters::redis::adapter::RedisAdapter;
@@ -17,6 +17,23 @@ use crate::store::{Bell, Fetched, GroupAt, Interrupt, Opened, Opening, Reader, R
 const MOST_AT_ONCE: usize = 100;
 /// How often a reader looks while the server does not tell of changes.
 const LOOK_DEAF: Duration = Duration::from_secs(2);
+
+/// How many reads in a row may find that other processes were quicker, before a reader lets them go
+/// first.
+const MISSES: u32 = 4;
+const SHORTEST_COURTESY: Duration = Duration::from_millis(2);
+const LONGEST_COURTESY: Duration = Duration::from_millis(20);
+
+/// The longest wait between a ring and a read. All processes of a group hear a ring, and each read that
+/// comes too late costs the server as much as one that finds the message.
+fn courtesy(misses: u32) -> Duration {
+    match misses.checked_sub(MISSES) {
+        None => Duration::ZERO,
+        Some(more) => SHORTEST_COURTESY
+            .saturating_mul(1 << more.min(8))
+            .min(LONGEST_COURTESY),
+    }
+}
 
 impl RedisAdapter {
     /// Opens a reader on the shared connection. `None` where the server does not tell of changes, or
@@ -53,6 +70,7 @@ impl RedisAdapter {
             one_of: bells.enter_reader(),
             bells,
             is_ready: false,
+            misses: 0,
             looked: Instant::now(),
             interrupted: Arc::clone(&interrupted),
         };
@@ -72,6 +90,8 @@ struct SharedReader {
     seen: u64,
     /// The next fetch looks once and does not wait.
     is_ready: bool,
+    /// How many reads after a ring have found nothing since the last that found something.
+    misses: u32,
     looked: Instant,
     interrupted: Arc<Notify>,
 }
@@ -89,7 +109,11 @@ impl SharedReader {
         tokio::select! {
             biased;
             () = self.bell.rung_since(Ring::Entries, self.seen) => {}
-            () = sleep_until(look) => {}
+            () = sleep_until(look) => return,
+        }
+        let courtesy = courtesy(self.misses);
+        if !courtesy.is_zero() {
+            sleep(courtesy.mul_f64(fastrand::f64())).await;
         }
     }
 
@@ -134,6 +158,10 @@ impl SharedReader {
             fetched.map_err(|broken| error::sent("read", broken.into()))
         });
         let fetched = fetched.map_err(|e| e.on(self.opening.to_string()))?;
+        self.misses = match fetched.is_empty() {
+            true => self.misses.saturating_add(1),
+            false => 0,
+        };
         // A full stream may hold more.
         if fetched.len() < max {
             self.seen = rings;
@@ -166,5 +194,17 @@ impl Interrupt for SharedInterrupt {
             self.0.notify_waiters();
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_always_comes_too_late_lets_others_go_first() {
+        let millis: Vec<_> = (0..10).map(|n| courtesy(n).as_millis()).collect();
+        assert_eq!(millis, [0, 0, 0, 0, 2, 4, 8, 16, 20, 20]);
+        assert_eq!(courtesy(u32::MAX), LONGEST_COURTESY);
     }
 }
