@@ -93,6 +93,12 @@ impl Drop for Bells {
         if let Some(task) = self.listening().task.take() {
             task.abort();
         }
+        // Who still holds a bell must not wait for it.
+        for listed in self.table().groups.values() {
+            if let Some(bell) = listed.bell.upgrade() {
+                bell.set_hears(false);
+            }
+        }
     }
 }
 

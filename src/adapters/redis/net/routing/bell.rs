@@ -57,11 +57,14 @@ pub(in crate::adapters::redis) trait Hears:
     fn refused(&self, cause: &str);
 }
 
+/// The number of the last connection of this process. A task that starts again must not use the numbers
+/// of an earlier one.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
 /// Which connection hears each node.
 #[derive(Debug, Default)]
 struct Connections {
     by_node: Mutex<Vec<(Arc<Node>, u64)>>,
-    last: AtomicU64,
     changed: Notify,
 }
 
@@ -69,7 +72,7 @@ impl Connections {
     /// Notes that a new connection hears a node, or that nothing may be relied on that an earlier one
     /// has heard.
     fn begin(&self, node: &Arc<Node>) {
-        let number = self.last.fetch_add(1, Ordering::AcqRel) + 1;
+        let number = LAST.fetch_add(1, Ordering::AcqRel) + 1;
         self.end(node);
         let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
         by_node.push((Arc::clone(node), number));
