@@ -11,7 +11,8 @@ use crate::domain::{DeadLetterFilter, TopicSettings};
 use crate::store::decorate::Op;
 use crate::store::{
     Commit, Commits, DeadLettersOp, DeliveriesOp, Disposition, GroupAt, IdRange, Lane, LogOp,
-    Opening, ReclaimCursor, Restoring, ScheduleOp, StartFrom, TopicsOp, Unmarked, ValuesOp,
+    Opening, Reading, ReclaimCursor, Restoring, Ring, ScheduleOp, StartFrom, TopicsOp, Unmarked,
+    ValuesOp,
 };
 
 /// Dropping the future of an operation before its first poll does nothing.
@@ -185,4 +186,82 @@ pub async fn a_reader_reads_all_of_its_sources<S: Subject>(subject: &S) {
             .any(|(id, _)| *id == one.receipt.id);
         assert!(here, "{one:?} is not in {}", source.partition);
     }
+}
+
+/// > Tells when something of a group may have changed, for as long as the bell is held. `None` where
+/// > the store cannot tell; the runtime then looks at regular times.
+///
+/// > Waits, for any time, until a fetch may find entries. The next fetch then looks at once and does
+/// > not wait. `None` for a reader that can only wait within a fetch.
+pub async fn a_bell_rings_for_entries_and_retries<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let Some(bell) = stage.store.bell(&stage.at) else {
+        return;
+    };
+    let by = stage.member("one");
+    let opening = Opening::of(&by).with_reading(Reading::Shared);
+    let opened = stage.store.open(&opening).await;
+    let (mut reader, _) = opened.must("opening a reader");
+    stage
+        .until("the store to tell of changes", async || {
+            bell.hears().then_some(())
+        })
+        .await;
+    let rung = async |ring, seen| {
+        let rung = bell.rung_since(ring, seen);
+        let rung = tokio::time::timeout(subject.patience(), rung).await;
+        assert!(rung.is_ok(), "no ring of {ring:?}");
+    };
+    let seen = bell.count(Ring::Entries);
+    stage.append(0..1).await;
+    rung(Ring::Entries, seen).await;
+    let fetched = stage
+        .until("the entry", async || {
+            let ready = reader.ready().must("waiting without a fetch");
+            let ready = tokio::time::timeout(subject.patience(), ready).await;
+            assert!(ready.is_ok(), "an entry makes no reader ready");
+            let fetched = reader.fetch(10, DAY).await.must("fetching");
+            fetched.first().map(|one| one.receipt)
+        })
+        .await;
+    let seen = bell.count(Ring::Due);
+    let later = Commit::reschedule(fetched, DAY, Bytes::from_static(b"p"));
+    stage.settle(&by, &[later]).await;
+    rung(Ring::Due, seen).await;
+    // What comes back from the schedule rings as an entry.
+    let seen = bell.count(Ring::Entries);
+    let moved = stage.store.schedule().run_now(&stage.at, &[fetched]).await;
+    assert_eq!(moved.must("running a retry"), [true]);
+    rung(Ring::Entries, seen).await;
+}
+
+/// A claim says how many entries the members of the group hold, whether their lease has expired or not.
+pub async fn a_claim_counts_what_the_group_holds<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let (one, two) = (stage.member("one"), stage.member("two"));
+    let pending = async || {
+        let (unmarked, cursor) = (Unmarked::Begun, ReclaimCursor::default());
+        let deliveries = stage.store.deliveries();
+        let claimed = deliveries.claim_expired(&two, DAY, unmarked, cursor, 10);
+        claimed.await.must("claiming").pending
+    };
+    assert_eq!(pending().await, 0);
+    stage.append(0..2).await;
+    assert_eq!(pending().await, 0, "nobody holds them");
+    let mut hand = stage.hand("one").await;
+    let fetched = receipts(&stage.fetch(&mut hand, 2).await);
+    assert_eq!(pending().await, 2);
+    let retry = Commit::reschedule(fetched[0], DAY, Bytes::from_static(b"p"));
+    stage.settle(&one, &[retry]).await;
+    let moved = stage
+        .store
+        .schedule()
+        .run_now(&stage.at, &fetched[..1])
+        .await;
+    assert_eq!(moved.must("running a retry"), [true]);
+    assert_eq!(pending().await, 1);
+    stage.fetch(&mut hand, 1).await;
+    assert_eq!(pending().await, 2, "a redelivery counts as well");
+    stage.acknowledge(&one, &fetched[1..]).await;
+    assert_eq!(pending().await, 1);
 }

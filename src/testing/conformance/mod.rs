@@ -381,6 +381,8 @@ macro_rules! conformance {
             calls_without_a_delivery_have_sessions,
         );
         $crate::conformance_checks!($factory, capabilities:
+            a_bell_rings_for_entries_and_retries,
+            a_claim_counts_what_the_group_holds,
             a_dropped_operation_does_nothing,
             a_reader_reads_all_of_its_sources,
         );
