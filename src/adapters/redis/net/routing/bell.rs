@@ -32,6 +32,9 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 const SET_UP_WITHIN: Duration = Duration::from_secs(2);
 /// How often the owners of slots are compared with the nodes that are listened to.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// After how many comparisons without a change the listener is told anyway: it then forgets groups that
+/// nobody reads any more.
+const TELL_ANYWAY: u32 = 60;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The pause after the server has refused.
@@ -109,6 +112,8 @@ pub(in crate::adapters::redis::net) async fn listen(
     let connections = Arc::<Connections>::default();
     let tracking = tracking(&prefixes);
     let mut attended: Vec<Attending> = Vec::new();
+    // What the listener was last told of, and how often it was not told since.
+    let (mut told, mut untold) = (None, 0);
     loop {
         // A cluster that does not answer is listened to as far as it is known.
         let _ = nodes.ready("listen").await;
@@ -136,11 +141,17 @@ pub(in crate::adapters::redis::net) async fn listen(
             return;
         };
         let (heard, routes) = (connections.get(), Arc::clone(&nodes));
-        listener.heard_by(Box::new(move |slot| {
-            let owner = routes.owner(slot);
-            let connection = heard.iter().find(|(node, _)| Arc::ptr_eq(node, &owner));
-            connection.map_or(0, |(_, number)| *number)
-        }));
+        let numbers: Vec<u64> = heard.iter().map(|(_, number)| *number).collect();
+        let now = Some((nodes.routes().map.fingerprint(), numbers));
+        untold += 1;
+        if told != now || untold >= TELL_ANYWAY {
+            (told, untold) = (now, 0);
+            listener.heard_by(Box::new(move |slot| {
+                let owner = routes.owner(slot);
+                let connection = heard.iter().find(|(node, _)| Arc::ptr_eq(node, &owner));
+                connection.map_or(0, |(_, number)| *number)
+            }));
+        }
         drop(listener);
         tokio::select! {
             () = connections.changed.notified() => {}

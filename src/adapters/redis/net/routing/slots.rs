@@ -1,5 +1,6 @@
 //! The hash slots of a cluster, and which node holds which.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use redis::{RedisError, Value};
@@ -130,6 +131,16 @@ impl<N> SlotMap<N> {
         owners
     }
 
+    /// A number that changes when a slot gets another owner.
+    pub(in crate::adapters::redis::net) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.owners.hash(&mut hasher);
+        for node in &self.nodes {
+            Arc::as_ptr(node).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// How many slots no node serves.
     pub(in crate::adapters::redis::net) fn unserved(&self) -> usize {
         self.owners.iter().filter(|one| **one == NOBODY).count()
@@ -192,7 +203,9 @@ mod tests {
         assert_eq!((**map.owner(0), **map.owner(16_383)), (1, 2));
         assert_eq!(**map.owner(150), 1, "any node answers for it");
         assert_eq!(map.unserved(), 100);
+        let before = map.fingerprint();
         map.set(5_000, &three);
+        assert_ne!(map.fingerprint(), before);
         assert_eq!((**map.owner(5_000), **map.owner(5_001)), (3, 2));
         let owners = map.owners();
         assert_eq!(owners, [one, two, three]);
