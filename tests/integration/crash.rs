@@ -362,3 +362,50 @@ async fn a_takeover_larger_than_the_capacity_proceeds_as_capacity_frees() {
     drained(&container, &orders, &group("billing")).await;
     finish(container).await;
 }
+
+#[test]
+fn failures_that_a_dead_process_held_back_count_and_no_attempt_that_it_did_not_begin() {
+    let server = Server::start();
+    // The mark counts the next attempt, unless that is the last one.
+    for (name, most, mark, next_attempt) in [("orders", 5, 2_000_002, 3), ("mail", 2, 2_000_001, 2)]
+    {
+        let (topic, retry) = (topic(name), RetryPolicy::fixed(Duration::from_secs(50)));
+        let options = SubscribeOptions::new()
+            .with_hold_back(Duration::from_secs(60))
+            .with_lease(Duration::from_millis(500))
+            .with_retry(retry.with_max_attempts(most));
+        let dying = tokio::runtime::Runtime::new().unwrap();
+        let _container = dying.block_on(async {
+            let container = container(&server).await;
+            publish(&container, &topic, 0..1).await;
+            let fails = async |_: Payload<u32>| Err::<(), _>("disk full");
+            let bus = container.bus();
+            let made = bus.subscribe_with(&topic, options.clone(), fails);
+            let _subscription = made.await.unwrap();
+            let log = format!("{{shop:{name}}}:log");
+            until("the failure to be noted", async || {
+                let pending: Vec<(String, String, u64, u64)> =
+                    server.command(&["XPENDING", &log, "billing", "-", "+", "1"]);
+                (pending.first()?.3 == mark).then_some(())
+            })
+            .await;
+            container
+        });
+        // Everything that the process had in memory ends with it.
+        drop(dying);
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let container = container(&server).await;
+            let (sender, mut received) = mpsc::unbounded_channel();
+            let handler = move |_: Payload<u32>, delivery: Delivery| {
+                let _ = sender.send(delivery.attempt());
+                async {}
+            };
+            let bus = container.bus();
+            let made = bus.subscribe_with(&topic, options, handler);
+            let _subscription = made.await.unwrap();
+            assert_eq!(next(&mut received).await, next_attempt, "of {most}");
+            drained(&container, &topic, &group("billing")).await;
+            finish(container).await;
+        });
+    }
+}
