@@ -72,7 +72,7 @@ const FORMER_WORDS: [&str; 32] = [
 ];
 
 /// Whole names that no item has.
-const FORMER_NAMES: [&str; 6] = ["Ended", "Later", "Left", "Receipt", "Redriven", "retain"];
+const FORMER_NAMES: [&str; 5] = ["Ended", "Left", "Receipt", "Redriven", "retain"];
 
 /// Names that stay: the key of a stored stream, and a method named like the one of `Vec`.
 const KEPT: [(&str, &str); 2] = [

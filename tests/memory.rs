@@ -523,6 +523,7 @@ async fn a_clock_that_is_set_back_delays_no_retry() {
     let orders = topic("orders");
     let (sender, mut received) = mpsc::unbounded_channel();
     let options = SubscribeOptions::new()
+        .with_hold_back(Duration::ZERO)
         .with_retry(RetryPolicy::fixed(Duration::from_secs(1)).with_max_attempts(3));
     let _subscription = container
         .bus()

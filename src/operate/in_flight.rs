@@ -160,7 +160,7 @@ mod tests {
         let counts = all.iter().map(|one| (one.in_flight, one.live));
         assert_eq!(
             counts.collect::<Vec<_>>(),
-            [(1, false), (7, false), (0, true)]
+            [(1, false), (7, true), (0, true)]
         );
         let held: Vec<u128> = all[1]
             .deliveries

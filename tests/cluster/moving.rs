@@ -211,7 +211,10 @@ async fn retries_and_dead_letters_wait_while_a_slot_moves_and_count_nothing() {
     let (sender, mut received) = mpsc::unbounded_channel();
     let retry = RetryPolicy::fixed(Duration::from_millis(5)).with_max_attempts(2);
     let lease = Duration::from_secs(1);
-    let options = SubscribeOptions::new().with_retry(retry).with_lease(lease);
+    let options = SubscribeOptions::new()
+        .with_hold_back(Duration::ZERO)
+        .with_retry(retry)
+        .with_lease(lease);
     let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
         let _ = sender.send((n, delivery.attempt()));
         async { Outcome::retry("always") }

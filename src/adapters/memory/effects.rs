@@ -71,7 +71,7 @@ fn refusal(space: &mut Space, effects: &[Effect], now: u64) -> Option<EffectFate
             message,
         } => {
             let topic = topics.get(partition.topic());
-            let is_full = topic.is_some_and(|topic| topic.has_no_room_for(&message.id));
+            let is_full = topic.is_some_and(|topic| topic.is_full_for(&message.id));
             is_full.then_some(EffectFate::Refused(at, Refusal::LaterFull))
         }
         _ => None,

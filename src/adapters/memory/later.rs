@@ -77,7 +77,7 @@ impl LaterState {
 
 impl TopicState {
     /// Whether the topic keeps as many messages for later as it may, and none of this id.
-    pub(super) fn has_no_room_for(&self, id: &ScheduleId) -> bool {
+    pub(super) fn is_full_for(&self, id: &ScheduleId) -> bool {
         let settings = self.settings.unwrap_or_default();
         self.later.len() >= settings.backlog_limit() && !self.later.due_of.contains_key(id)
     }
@@ -108,7 +108,7 @@ fn put(topic: &mut TopicState, message: &NewLater, now: u64) -> LaterPut {
     if topic.settings.is_none() {
         return LaterPut::NoTopic;
     }
-    if topic.has_no_room_for(&message.id) {
+    if topic.is_full_for(&message.id) {
         return LaterPut::Full;
     }
     let (due, known) = topic.later.put(message, now);

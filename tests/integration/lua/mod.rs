@@ -29,6 +29,8 @@ const BODY: &str = "{t}:body";
 const DEAD: &str = "{t}:dead";
 const COUNTS: &str = "{t}:counts";
 const META: &str = "{t}:meta";
+const LATER: &str = "{t}:later";
+const LATER_BODY: &str = "{t}:later:body";
 
 fn call<T: FromRedisValue>(
     raw: &mut Connection,
@@ -240,7 +242,7 @@ fn claim_expired() {
     }
     let _: u64 = run(raw, &format!("XDEL {LOG} 2-1"));
     let keys = [LOG, REDO, META];
-    let none: (Lane, Lane, u64) = call(
+    let none: (Lane, Lane, u64, u64) = call(
         raw,
         &script,
         &keys,
@@ -252,8 +254,9 @@ fn claim_expired() {
             .all(|(next, taken, _)| next == "0-0" && taken.is_empty())
     );
     assert_eq!(none.0.2, ["2-1"], "pending, and removed by someone");
+    assert_eq!(none.3, 4, "pending in both streams");
 
-    let first: (Lane, Lane, u64) = call(
+    let first: (Lane, Lane, u64, u64) = call(
         raw,
         &script,
         &keys,
@@ -270,7 +273,7 @@ fn claim_expired() {
     assert_eq!(first.0.1, [entry("1-1", "1")]);
     assert_eq!(first.1.1[0].0, "9-1");
     let next = first.0.0.as_str();
-    let rest: (Lane, Lane, u64) = call(
+    let rest: (Lane, Lane, u64, u64) = call(
         raw,
         &script,
         &keys,
@@ -293,7 +296,7 @@ fn claim_expired() {
     let _: Value = run(raw, &format!("XCLAIM {LOG} g me 0 1-1 RETRYCOUNT 1 JUSTID"));
     let _: Value = run(raw, &format!("XCLAIM {LOG} g me 0 3-1 RETRYCOUNT 5 JUSTID"));
     let again = ["g", "you", "0", "10", "0-0", "0-0", "0"];
-    let again: (Lane, Lane, u64) = call(raw, &script, &keys, &again);
+    let again: (Lane, Lane, u64, u64) = call(raw, &script, &keys, &again);
     let told: Vec<u64> = again.0.1.iter().map(|(.., mark)| *mark).collect();
     assert_eq!(told, [0, 5], "a mark stays as it is");
     assert_eq!(marks(raw), [0, 5]);
@@ -309,10 +312,13 @@ fn claim_expired() {
 #[test]
 fn promote() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("promote.lua"));
-    let keys = [RETRY, BODY, REDO];
-    type Promoted = (i64, i64, i64);
-    assert_eq!(call::<Promoted>(raw, &script, &keys, &["10"]), (0, -1, 0));
+    let (raw, script) = (&mut server.raw(), script!("promote.lua" on "lib/later.lua"));
+    let keys = [RETRY, BODY, REDO, LATER, LATER_BODY, LOG];
+    type Promoted = (i64, i64, i64, i64);
+    assert_eq!(
+        call::<Promoted>(raw, &script, &keys, &["10"]),
+        (0, 0, -1, 0)
+    );
     for n in 1..=3 {
         let _: u64 = run(raw, &format!("ZADD {RETRY} {n} log:{n}-1"));
         let _: u64 = run(raw, &format!("HSET {BODY} log:{n}-1 p{n}"));
@@ -320,15 +326,32 @@ fn promote() {
     let _: u64 = run(raw, &format!("ZADD {RETRY} 4 log:without-body"));
     let _: u64 = run(raw, &format!("ZADD {RETRY} 99999999999999 log:late"));
     let _: u64 = run(raw, &format!("HSET {BODY} log:late p"));
-    assert_eq!(call::<Promoted>(raw, &script, &keys, &["2"]), (2, 0, 0));
-    let (moved, wait, missing) = call::<Promoted>(raw, &script, &keys, &["10"]);
-    assert_eq!((moved, missing), (1, 1));
+    assert_eq!(call::<Promoted>(raw, &script, &keys, &["2"]), (2, 0, 0, 0));
+    let (moved, published, wait, missing) = call::<Promoted>(raw, &script, &keys, &["10"]);
+    assert_eq!((moved, published, missing), (1, 0, 1));
     assert!(wait > 1_000_000_000, "{wait}");
     let redo: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {REDO} - +"));
     let bodies: Vec<&str> = redo.iter().map(|(_, fields)| fields[1].as_str()).collect();
     assert_eq!(bodies, ["p1", "p2", "p3"], "earliest first");
     assert_eq!(run::<u64>(raw, &format!("HLEN {BODY}")), 1);
     assert_eq!(run::<u64>(raw, &format!("ZCARD {RETRY}")), 1);
+
+    let _: u64 = run(
+        raw,
+        &format!("ZADD {LATER} 5 due 6 bare 99999999999999 late"),
+    );
+    let _: u64 = run(raw, &format!("HSET {LATER_BODY} late l"));
+    let _: Value = call(
+        raw,
+        &Script::new("return redis.call('HSET', KEYS[1], 'due', 'json {}')"),
+        &[LATER_BODY],
+        &[""; 0],
+    );
+    let (moved, published, _, missing) = call::<Promoted>(raw, &script, &keys, &["10"]);
+    assert_eq!((moved, published, missing), (0, 1, 1));
+    let log: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {LOG} - +"));
+    assert_eq!(log[0].1, ["json", "{}"]);
+    assert_eq!(run::<u64>(raw, &format!("ZCARD {LATER}")), 1);
 
     // The redelivery stream cannot be written: due retries stay.
     let _: u64 = run(raw, &format!("ZADD {RETRY} 1 log:late"));

@@ -17,7 +17,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "lost-read-not-recovered",
         file: "src/worker/intake/fetch.rs",
         before: r#"answer been lost.
-                    core.may_hold_unseen.store(true, Ordering::Release);
+                    core.unseen.note();
 "#,
         after: r#"answer been lost.
 "#,
@@ -29,7 +29,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "failed-recovery-forgotten",
         file: "src/worker/intake/fetch.rs",
-        before: r#"core.may_hold_unseen.store(true, Ordering::Release);
+        before: r#"core.unseen.note();
             return Err(error);"#,
         after: "return Err(error);",
         breaks: "A recovery that failed is repeated.",
