@@ -55,15 +55,15 @@ role! {
         ) -> Vec<Result<Appended, Error>>;
 
         /// Whether the store can give a level of durability now. The error says why not, and is
-        /// [`Unsupported`](crate::ErrorKind::Unsupported) where it never can.
+        /// `Unsupported` where it never can.
         fn can_keep as CanKeep(level: Durability) -> ();
 
-        /// Appends messages as [`append`](Log::append) does, or with a window as
-        /// [`append_once`](Log::append_once), and waits until they are as durable as the level says.
+        /// Appends messages as `append` does, or with a window as
+        /// `append_once`, and waits until they are as durable as the level says.
         ///
         /// An error of a message that is in the log and not as durable in time is an
         /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown), and its text says so. A level that the
-        /// store never can give is [`Unsupported`](crate::ErrorKind::Unsupported), and nothing is appended.
+        /// store never can give is `Unsupported`, and nothing is appended.
         fn append_durably as AppendDurably(
             at: &'a Partition, level: Durability, window: Option<Duration>, entries: &'a [NewEntry],
         ) -> Vec<Result<Appended, Error>>;

@@ -108,7 +108,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The time from which failure times are taken.
     fn now(&self) -> Timestamp;
 
-    /// Whether the adapter itself keeps the time by which delays go: that of [`now`](Self::now). By
+    /// Whether the adapter itself keeps the time by which delays go: that of `now`. By
     /// default the time that really passes counts.
     fn keeps_time(&self) -> bool {
         false

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::source::{DeliveryId, GroupAt};
 use crate::domain::Timestamp;
 
-/// What [`Schedule::promote`] or [`Later::promote`](super::Later::promote_messages) moved.
+/// What [`Schedule::promote`] or [`Later::promote`](super::Later::promote) moved.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Promoted {
     /// How many entries went to the redelivery stream.

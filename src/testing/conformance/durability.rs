@@ -10,8 +10,8 @@ use crate::domain::{Durability, ErrorKind};
 const UNREACHABLE: Durability = Durability::replicated(50, Duration::from_millis(20));
 
 /// > Whether the store can give a level of durability now. The error says why not, and is
-/// > [`Unsupported`] where it never can.
-/// > A level that the store never can give is [`Unsupported`], and nothing is appended.
+/// > `Unsupported` where it never can.
+/// > A level that the store never can give is `Unsupported`, and nothing is appended.
 pub async fn a_level_is_given_or_refused_before_anything_is_appended<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let log = stage.store.log();
@@ -46,7 +46,7 @@ pub async fn a_level_is_given_or_refused_before_anything_is_appended<S: Subject>
     assert!(log.can_keep(UNREACHABLE).await.is_err());
 }
 
-/// > Appends messages as [`append`] does, or with a window as [`append_once`], and waits until they
+/// > Appends messages as `append` does, or with a window as `append_once`, and waits until they
 /// > are as durable as the level says.
 pub async fn durable_messages_keep_their_order_and_repeats_are_known<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;

@@ -147,7 +147,7 @@ pub async fn a_message_that_failed_waits_with_its_consumer<S: Subject>(subject: 
     stage.finish().await;
 }
 
-/// > Whether the adapter itself keeps the time by which delays go: that of [`now`]. By default the time
+/// > Whether the adapter itself keeps the time by which delays go: that of `now`. By default the time
 /// > that really passes counts.
 pub async fn a_message_waits_for_its_whole_delay<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
