@@ -1,6 +1,6 @@
 //! Adapters that are broken on purpose: a decorator with one flaw at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::slice;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -67,6 +67,8 @@ pub(crate) struct Broken {
     /// Up to where a topic was trimmed.
     trimmed: Mutex<HashMap<Partition, EntryId>>,
     released: Mutex<Vec<DeliveryId>>,
+    /// The bodies that have died once.
+    buried: Mutex<HashSet<(GroupAt, Vec<u8>)>>,
     ids: Mutex<HashMap<(Partition, Uuid), EntryId>>,
 }
 
@@ -78,6 +80,7 @@ impl Broken {
             seen: Mutex::default(),
             trimmed: Mutex::default(),
             released: Mutex::default(),
+            buried: Mutex::default(),
             ids: Mutex::default(),
         };
         Arc::new(Decorated::new(Arc::new(broken), inner))
@@ -165,7 +168,11 @@ impl Broken {
         let comes_again = match commit.end() {
             End::Reschedule { .. } => to_all,
             // Each message dies a second time, and no more often.
-            End::DeadLetter(_) => self.flaw == Flaw::BuriesAgain && receipt.lane == Lane::Log,
+            End::DeadLetter(_) if self.flaw == Flaw::BuriesAgain && receipt.lane == Lane::Log => {
+                let fields = &self.seen.lock().unwrap()[&(by.at.clone(), receipt)];
+                let body = (by.at.clone(), fields[0].1.to_vec());
+                self.buried.lock().unwrap().insert(body)
+            }
             _ => false,
         };
         if comes_again {
