@@ -211,8 +211,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "cancelled-attempt-counts",
         file: "src/worker/handle/pipeline.rs",
-        before: "lease.is_cancelled() && wants_another_attempt(&outcome)",
-        after: "false && wants_another_attempt(&outcome)",
+        before: "if lease.is_cancelled() && wants_another_attempt(&outcome)",
+        after: "if false && wants_another_attempt(&outcome)",
         breaks: "An attempt that was cancelled does not count.",
         target: Target::Lib,
         test: "worker::handle::pipeline::tests::a_cancelled_handler_ends_its_delivery_only_by_saying_so",
