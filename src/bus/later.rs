@@ -1,60 +1,19 @@
 //! Scheduling messages: validate → hooks → encode → put beside the topic's log.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::time::Instant;
 
 use super::backlog::nothing_appended;
 use super::draft::begin;
-use super::due_watch::DueWatch;
 use super::publish::Publishing;
 use crate::domain::{
     Envelope, Error, ErrorKind, ScheduleId, ScheduleOptions, Scheduled, Timestamp, Topic,
     TopicSettings, When,
 };
-use crate::store::{LaterPut, NewLater, Partition, Store};
+use crate::store::{LaterPut, NewLater, Partition};
 
 const OPERATION: &str = "schedule";
-/// How long a topic counts as existing without another look.
-const KNOWN_FOR: Duration = Duration::from_secs(10);
-
-/// What scheduling needs beside the pipeline of publishes.
-#[derive(Debug)]
-pub(super) struct LaterDesk {
-    store: Arc<dyn Store>,
-    /// Looks at topics to which this container has no subscription.
-    pub(super) watch: DueWatch,
-    known: Mutex<HashMap<Topic, Instant>>,
-}
-
-impl LaterDesk {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self {
-            watch: DueWatch::new(Arc::clone(&store)),
-            store,
-            known: Mutex::default(),
-        }
-    }
-
-    /// Creates a topic, unless this container knows it.
-    pub(super) async fn ensure_topic(&self, topic: &Topic) -> Result<(), Error> {
-        let is_known = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.get(topic).is_some_and(|at| at.elapsed() < KNOWN_FOR)
-        };
-        if !is_known {
-            let settings = TopicSettings::default();
-            let ensured = self.store.topics().ensure_topic(topic, settings).await;
-            ensured.map_err(|error| nothing_appended(error, topic))?;
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(topic.clone(), Instant::now());
-        }
-        Ok(())
-    }
-}
 
 /// The error of a topic that keeps as many messages for later as it may.
 pub(super) fn full_of(topic: &str) -> Error {

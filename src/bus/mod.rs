@@ -7,6 +7,7 @@ mod due;
 mod due_watch;
 mod effects;
 mod later;
+mod later_desk;
 mod outside;
 mod publish;
 mod subscribe;

@@ -11,7 +11,7 @@ use tracing::{Instrument as _, Span};
 use super::backlog::{Admitted, Backlog};
 use super::draft::{Draft, alike, encode, finish, move_entries, refuse_after};
 use super::due::DueTable;
-use super::later::LaterDesk;
+use super::later_desk::LaterDesk;
 use crate::api::propagator::{Operation, OperationKind, Telemetry};
 use crate::api::publish::PublishPort;
 use crate::api::traces;

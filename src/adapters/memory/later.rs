@@ -1,107 +1,22 @@
 //! Messages for later, beside the log of their topic.
 
-use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
 use super::adapter::{MemoryAdapter, turn};
-use super::log::fields;
-use super::schedule::time;
+use super::schedule::{promote_later, time, until};
 use super::state::TopicState;
 use crate::domain::{BoxFuture, Error, ScheduleId, Timestamp, When};
 use crate::store::{
-    Fields, Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewEntry, NewLater, Partition,
-    Promoted,
+    Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
 };
-
-/// The messages for later of one topic.
-#[derive(Debug, Default)]
-pub(super) struct LaterState {
-    by_due: BTreeMap<(u64, ScheduleId), Fields>,
-    due_of: HashMap<ScheduleId, u64>,
-}
-
-impl LaterState {
-    pub(super) fn len(&self) -> u64 {
-        self.by_due.len() as u64
-    }
-
-    /// When the earliest is due.
-    pub(super) fn first_due(&self) -> Option<u64> {
-        self.by_due.keys().next().map(|(due, _)| *due)
-    }
-
-    pub(super) fn remove(&mut self, id: &ScheduleId) -> Option<Fields> {
-        let due = self.due_of.remove(id)?;
-        self.by_due.remove(&(due, id.clone()))
-    }
-
-    /// Schedules a message. Returns when the message of this id is due, and whether there was one.
-    pub(super) fn put(&mut self, message: &NewLater, now: u64) -> (u64, bool) {
-        let known = self.due_of.get(&message.id).copied();
-        if let Some(due) = known.filter(|_| message.keeps) {
-            return (due, true);
-        }
-        let entry = NewEntry {
-            id: uuid::Uuid::nil(),
-            name: message.name,
-            value: message.value.clone(),
-        };
-        let due = message.due.millis(now);
-        self.remove(&message.id);
-        self.due_of.insert(message.id.clone(), due);
-        self.by_due
-            .insert((due, message.id.clone()), fields(&entry));
-        (due, known.is_some())
-    }
-
-    fn reschedule(&mut self, id: &ScheduleId, due: u64) -> bool {
-        let Some(fields) = self.remove(id) else {
-            return false;
-        };
-        self.due_of.insert(id.clone(), due);
-        self.by_due.insert((due, id.clone()), fields);
-        true
-    }
-
-    fn pop_due(&mut self, now: u64) -> Option<Fields> {
-        let first = self.by_due.first_entry()?;
-        if first.key().0 > now {
-            return None;
-        }
-        let ((_, id), fields) = first.remove_entry();
-        self.due_of.remove(&id);
-        Some(fields)
-    }
-}
 
 impl TopicState {
     /// Whether the topic keeps as many messages for later as it may, and none of this id.
     pub(super) fn is_full_for(&self, id: &ScheduleId) -> bool {
         let settings = self.settings.unwrap_or_default();
-        self.later.len() >= settings.backlog_limit() && !self.later.due_of.contains_key(id)
+        self.later.len() >= settings.backlog_limit() && !self.later.contains(id)
     }
-}
-
-/// Appends due messages to the topic's log. Wakes its readers.
-pub(super) fn promote_later(topic: &mut TopicState, now: u64, max: usize) -> Promoted {
-    let mut promoted = Promoted::default();
-    while promoted.published < max.min(MAX_BATCH) as u64
-        && let Some(fields) = topic.later.pop_due(now)
-    {
-        topic.log.push(now, fields);
-        promoted.published += 1;
-    }
-    if promoted.published > 0 {
-        topic.arrived.notify_waiters();
-    }
-    let next = topic.later.first_due();
-    promoted.next = next.map(|due| until(due, now));
-    promoted
-}
-
-fn until(due: u64, now: u64) -> Duration {
-    Duration::from_millis(due.saturating_sub(now))
 }
 
 fn put(topic: &mut TopicState, message: &NewLater, now: u64) -> LaterPut {

@@ -13,6 +13,7 @@ mod effects;
 mod ids;
 mod inspect;
 mod later;
+mod later_state;
 mod log;
 mod reader;
 mod schedule;

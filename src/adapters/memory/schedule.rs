@@ -9,8 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::adapter::{MemoryAdapter, turn};
-use super::later::promote_later;
-use super::state::{GroupState, redelivery_entry};
+use super::state::{GroupState, TopicState, redelivery_entry};
 use crate::domain::{BoxFuture, Error, Timestamp};
 use crate::store::{DeliveryId, GroupAt, MAX_BATCH, Promoted, Schedule, Scheduled, ScheduledPage};
 
@@ -74,6 +73,27 @@ pub(super) fn time(millis: u64) -> Timestamp {
     let time = i64::try_from(millis).ok();
     time.and_then(|millis| Timestamp::from_millis(millis).ok())
         .unwrap_or(Timestamp::MAX)
+}
+
+/// Appends due messages to the topic's log. Wakes its readers.
+pub(super) fn promote_later(topic: &mut TopicState, now: u64, max: usize) -> Promoted {
+    let mut promoted = Promoted::default();
+    while promoted.published < max.min(MAX_BATCH) as u64
+        && let Some(fields) = topic.later.pop_due(now)
+    {
+        topic.log.push(now, fields);
+        promoted.published += 1;
+    }
+    if promoted.published > 0 {
+        topic.arrived.notify_waiters();
+    }
+    let next = topic.later.first_due();
+    promoted.next = next.map(|due| until(due, now));
+    promoted
+}
+
+pub(super) fn until(due: u64, now: u64) -> Duration {
+    Duration::from_millis(due.saturating_sub(now))
 }
 
 impl Schedule for MemoryAdapter {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ids::Ids;
-use super::later::LaterState;
+use super::later_state::LaterState;
 use super::sequence::{Cursor, Sequence, next_id};
 use super::sessions::Sessions;
 use super::table::Table;

@@ -5,7 +5,6 @@ use redstart::views::OfTopic;
 use redstart::{Container, Topic};
 
 use super::dead::operator;
-use super::topics::limit;
 use crate::args::{RemoveTopicArgs, TopicSettingsArgs};
 use crate::failure::{Failure, written};
 use crate::terminal::Terminal;
@@ -106,4 +105,12 @@ pub(super) async fn remove(
         terminal.line(format_args!("removed topic {}", args.topic))?;
     }
     Ok(())
+}
+
+/// A topic's backlog limit as a table shows it.
+pub(super) fn limit(settings: &TopicSettings) -> String {
+    match settings.backlog_limit() {
+        u64::MAX => "none".to_owned(),
+        limit => limit.to_string(),
+    }
 }

@@ -4,7 +4,7 @@ use redstart::Container;
 use redstart::topics::{TopicSettings, TopicStatus};
 use redstart::views::OfTopic;
 
-use super::topic_change;
+use super::topic_change::{self, limit};
 use crate::args::{CreateArgs, TopicsAction, TopicsArgs};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
@@ -88,11 +88,4 @@ fn row(status: &TopicStatus) -> Vec<String> {
         status.later.to_string(),
         limit(&status.settings),
     ]
-}
-
-pub(super) fn limit(settings: &TopicSettings) -> String {
-    match settings.backlog_limit() {
-        u64::MAX => "none".to_owned(),
-        limit => limit.to_string(),
-    }
 }
