@@ -1,7 +1,6 @@
 //! Live regions: one task renders a region for all browsers that show it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,12 +12,13 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use maud::{Markup, html};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout};
 
 use super::access::Access;
 use super::failure::Failure;
 use super::page::{duration, instant, safe};
+use super::regions::{Event, Region};
 use super::state::App;
 use super::visit::{Visit, pair_of};
 use super::{dead, look, overview};
@@ -32,46 +32,6 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// A comment in this time finds out that a browser has gone.
 const PULSE: Duration = Duration::from_secs(15);
-
-/// A region of a page, by the page's path within the console, and for whom it is.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Region {
-    path: String,
-    may_change: bool,
-}
-
-/// What browsers get: an event and its HTML.
-type Event = Arc<str>;
-
-/// The regions that somebody looks at.
-pub(super) struct Live {
-    tasks: Mutex<HashMap<Region, watch::Receiver<Event>>>,
-    clients: Arc<Semaphore>,
-}
-
-impl Live {
-    pub(super) fn new(max_clients: usize) -> Self {
-        Self {
-            tasks: Mutex::default(),
-            clients: Arc::new(Semaphore::new(max_clients.min(Semaphore::MAX_PERMITS))),
-        }
-    }
-
-    /// Follows a region. The first visitor of a region starts its task, and the task ends with the last.
-    fn follow(&self, app: &Arc<App>, region: &Region) -> watch::Receiver<Event> {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        // A task that has ended has dropped its sender.
-        tasks.retain(|_, task| task.has_changed().is_ok());
-        if let Some(task) = tasks.get(region) {
-            return task.clone();
-        }
-        let (sender, receiver) = watch::channel(Event::from(""));
-        // The table keeps one receiver; the task counts the others.
-        tasks.insert(region.clone(), receiver.clone());
-        tokio::spawn(keep(Arc::downgrade(app), region.clone(), sender));
-        receiver
-    }
-}
 
 /// Renders a region as long as somebody follows it.
 async fn keep(app: Weak<App>, region: Region, sender: watch::Sender<Event>) {
@@ -164,11 +124,14 @@ pub(super) async fn events(visit: Visit, Fields(of): Fields<Of>) -> Result<Respo
         may_change: visit.may_change(),
     };
     let live = &visit.app.live;
-    let Ok(permit) = Arc::clone(&live.clients).try_acquire_owned() else {
+    let Some(permit) = live.admit() else {
         let message = "too many pages follow this console";
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, message));
     };
-    let receiver = live.follow(&visit.app, &region);
+    let app = Arc::downgrade(&visit.app);
+    let receiver = live.follow(&region, |region, sender| {
+        tokio::spawn(keep(app, region, sender));
+    });
     let follower = Follower {
         receiver,
         first: true,

@@ -40,6 +40,7 @@ mod options;
 mod overview;
 mod page;
 mod poll;
+mod regions;
 mod server;
 mod service;
 mod state;

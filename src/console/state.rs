@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::container::Container;
 
 use super::act::running::Sweeps;
-use super::live::Live;
 use super::options::ConsoleOptions;
 use super::page::Links;
 use super::poll::Poll;
+use super::regions::Live;
 
 /// One console.
 pub(super) struct App {

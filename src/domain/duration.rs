@@ -6,6 +6,9 @@ use jiff::{Span, SpanRelativeTo};
 
 use super::error::{Error, ErrorKind};
 
+/// The longest delay of a message: a hundred years.
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// A duration in whole milliseconds, rounded up, so that nothing happens too early.
 pub(crate) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::as_text::as_text;
+use super::duration::LONGEST_DELAY;
 use super::duration::whole_millis;
 use super::envelope::Envelope;
 use super::error::{Error, ErrorKind};
-use super::outcome::Outcome;
 use super::timestamp::Timestamp;
 
 /// The id of a message for later, within its topic. Cheap to clone.
@@ -90,7 +90,7 @@ pub enum When {
 
 impl When {
     /// The longest delay: 100 years of 365 days.
-    pub const MAX_DELAY: Duration = Outcome::MAX_DELAY;
+    pub const MAX_DELAY: Duration = LONGEST_DELAY;
 
     /// Checks the bounds.
     pub(crate) fn check(self, operation: &'static str) -> Result<(), Error> {

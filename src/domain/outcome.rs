@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use super::dead_letter::Reason;
+use super::duration::LONGEST_DELAY;
 use super::effects::Effects;
 use super::error::{Error, ErrorKind, causes, chain_texts};
 use super::text::cut;
@@ -58,7 +59,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The longest delay that a handler can name: 100 years of 365 days. A longer one becomes this.
-    pub const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    pub const MAX_DELAY: Duration = LONGEST_DELAY;
 
     /// The attempt failed: try again by the retry policy.
     pub fn retry(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

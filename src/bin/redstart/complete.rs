@@ -1,29 +1,26 @@
 //! Completion of names that the server or the file of contexts has.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use clap::{Command, CommandFactory as _, FromArgMatches as _};
+use clap::{Command, FromArgMatches as _};
 use clap_complete::CompletionCandidate;
 use redstart::{Container, Topic};
 
-use crate::args::Args;
-use crate::context;
+use crate::candidates::matching;
 use crate::settings::{NamespaceAccess, Settings};
 
 /// A shell waits for the answer: a server that takes longer completes nothing.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// The definition of the command line, without its hidden commands.
-pub(crate) fn command() -> Command {
-    Args::command()
-}
+/// The definition of the command line, which the completers of its values read again.
+static COMMAND: OnceLock<fn() -> Command> = OnceLock::new();
 
-/// The names of contexts.
-pub(crate) fn contexts(current: &OsStr) -> Vec<CompletionCandidate> {
-    let all = context::path().and_then(|path| context::load(&path));
-    let names = all.map(|all| all.contexts.into_keys().collect());
-    matching(names.unwrap_or_default(), current)
+/// Answers a shell that completes a command line, and ends the process then.
+pub(crate) fn answer(command: fn() -> Command) {
+    let command = COMMAND.get_or_init(|| command);
+    clap_complete::CompleteEnv::with_factory(command).complete();
 }
 
 /// The names of topics.
@@ -59,12 +56,6 @@ pub(crate) fn groups(current: &OsStr) -> Vec<CompletionCandidate> {
     matching(names.unwrap_or_default(), current)
 }
 
-fn matching(names: Vec<String>, current: &OsStr) -> Vec<CompletionCandidate> {
-    let begun = current.to_string_lossy();
-    let fit = names.into_iter().filter(|name| name.starts_with(&*begun));
-    fit.map(CompletionCandidate::new).collect()
-}
-
 /// Asks the server of the command line that is being completed.
 fn asked(
     ask: impl AsyncFnOnce(Container, &[OsString]) -> Option<Vec<String>>,
@@ -73,7 +64,7 @@ fn asked(
         .skip_while(|word| word != "--")
         .skip(1)
         .collect();
-    let settings = settings(&line)?;
+    let settings = settings(COMMAND.get()?(), &line)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -86,9 +77,9 @@ fn asked(
 }
 
 /// The settings of an unfinished command line.
-fn settings(line: &[OsString]) -> Option<Settings> {
-    let command = Args::command().ignore_errors(true);
-    let parsed = command.try_get_matches_from(line).ok()?;
+fn settings(command: Command, line: &[OsString]) -> Option<Settings> {
+    let parsed = command.ignore_errors(true).try_get_matches_from(line);
+    let parsed = parsed.ok()?;
     let mut settings = Settings::from_arg_matches(&parsed).ok()?;
     settings.resolve(&parsed).ok()?;
     Some(settings)
@@ -110,15 +101,10 @@ mod tests {
             "",
         ];
         let line: Vec<OsString> = words.into_iter().map(OsString::from).collect();
-        let settings = settings(&line).unwrap();
+        let list = Command::new("list").arg(clap::Arg::new("topic"));
+        let dead = Command::new("dead").subcommand(list);
+        let command = <Settings as clap::Args>::augment_args(Command::new("redstart"));
+        let settings = settings(command.subcommand(dead), &line).unwrap();
         assert_eq!(settings.namespace.as_deref(), Some("shop"));
-    }
-
-    #[test]
-    fn a_name_is_completed_from_its_beginning() {
-        let names = ["billing", "shipping"].map(str::to_owned).to_vec();
-        let fit = matching(names, OsStr::new("b"));
-        let fit: Vec<_> = fit.iter().map(CompletionCandidate::get_value).collect();
-        assert_eq!(fit, ["billing"]);
     }
 }

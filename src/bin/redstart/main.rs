@@ -2,6 +2,7 @@
 //! the library returns.
 
 mod args;
+mod candidates;
 mod commands;
 mod complete;
 mod context;
@@ -26,8 +27,7 @@ use failure::{FAILED, Failure, USAGE, redact};
 use terminal::Terminal;
 
 fn main() -> ExitCode {
-    // Answers a shell that completes a command line, and ends the process then.
-    clap_complete::CompleteEnv::with_factory(complete::command).complete();
+    complete::answer(Args::command);
     let read = |parsed: ArgMatches| Ok((Args::from_arg_matches(&parsed)?, parsed));
     let (mut args, parsed) = match help::command().try_get_matches().and_then(read) {
         Ok(read) => read,

@@ -10,7 +10,7 @@ use redstart::{Container, Namespace};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::format::ForeignFormat;
-use crate::complete;
+use crate::candidates;
 use crate::context::{self, Context, holds_password, with_password};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
@@ -77,7 +77,7 @@ pub(crate) struct Settings {
         value_name = "NAME",
         env = "REDSTART_CONTEXT",
         hide_env_values = true,
-        add = ArgValueCompleter::new(complete::contexts)
+        add = ArgValueCompleter::new(candidates::contexts)
     )]
     pub(crate) context: Option<String>,
     /// The context in force, with its name.

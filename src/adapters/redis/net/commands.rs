@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::error::{self, NoConnection};
 use crate::adapters::redis::resp::{Scan, pack};
-use crate::domain::Error;
+use crate::domain::{Error, ErrorKind};
 
 /// The raw reply to each command, or the error that the server answered.
 pub(in crate::adapters::redis) type Replies = Vec<Result<Bytes, RedisError>>;
@@ -29,6 +29,17 @@ impl Failure {
         match self {
             Self::NotSent(address, failure) => error::no_connection(operation, &address, failure),
             Self::Unknown(cause) => error::sent(operation, cause),
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::NotSent(_, cause) => cause.is_passing(),
+            Self::Unknown(cause) => matches!(
+                error::sent("connect", cause.clone()).kind(),
+                ErrorKind::Unavailable | ErrorKind::OutcomeUnknown
+            ),
         }
     }
 

@@ -24,9 +24,10 @@ use crate::domain::{Durability, Error, ErrorKind, Namespace};
 use connections::pool::Failure;
 use connections::server::{Layout, Server};
 use redirect::{Undone, undone};
-use routing::attempts::{Attempts, CALL_LIMIT, PUBLISH_LIMIT};
+use routing::attempts::Attempts;
 use routing::node::Node;
 use routing::nodes::Nodes;
+use routing::pause::{CALL_LIMIT, PUBLISH_LIMIT};
 
 pub(super) use commands::Replies;
 pub(crate) use connections::access::Access;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
 
-use crate::complete;
+use crate::candidates;
 use crate::context::name;
 
 /// Name servers, and choose one of them.
@@ -53,7 +53,7 @@ Examples:
       --password-command 'op read op://ops/redis/password'")]
 pub(crate) struct AddContextArgs {
     /// The name
-    #[arg(value_parser = name, add = ArgValueCompleter::new(complete::contexts))]
+    #[arg(value_parser = name, add = ArgValueCompleter::new(candidates::contexts))]
     pub(crate) name: String,
     /// The server's URL, without a password
     #[arg(long, value_name = "URL")]
@@ -86,7 +86,7 @@ Examples:
   redstart context use --none")]
 pub(crate) struct UseContextArgs {
     /// The name
-    #[arg(required_unless_present = "none", conflicts_with = "none", value_parser = name, add = ArgValueCompleter::new(complete::contexts))]
+    #[arg(required_unless_present = "none", conflicts_with = "none", value_parser = name, add = ArgValueCompleter::new(candidates::contexts))]
     pub(crate) name: Option<String>,
     /// Use no context from now on
     #[arg(long)]
@@ -97,6 +97,6 @@ pub(crate) struct UseContextArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RemoveContextArgs {
     /// The name
-    #[arg(value_parser = name, add = ArgValueCompleter::new(complete::contexts))]
+    #[arg(value_parser = name, add = ArgValueCompleter::new(candidates::contexts))]
     pub(crate) name: String,
 }

@@ -3,19 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::node::Node;
 use super::nodes::Nodes;
+use super::pause::Pause;
 use crate::adapters::redis::net::redirect::Undone;
 
-/// How long a call is repeated.
-pub(in crate::adapters::redis::net) const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// How long a publish is repeated.
-pub(in crate::adapters::redis::net) const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
-
-const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How many redirects are followed without a pause. Two nodes may name each other for a while.
 const REDIRECTS: u32 = 3;
 
@@ -94,21 +88,5 @@ impl Attempts {
         // Without an answer the next attempt goes to the same node.
         let _ = nodes.learn().await;
         true
-    }
-}
-
-/// Pauses that grow.
-#[derive(Debug, Default)]
-pub(in crate::adapters::redis::net) struct Pause {
-    count: u32,
-}
-
-impl Pause {
-    pub(in crate::adapters::redis::net) async fn next(&mut self) {
-        let longest = SHORTEST_PAUSE.saturating_mul(1 << self.count.min(8));
-        self.count += 1;
-        // Many callers wait for the same server.
-        let share = 0.5 + fastrand::f64() / 2.0;
-        sleep(longest.min(LONGEST_PAUSE).mul_f64(share)).await;
     }
 }

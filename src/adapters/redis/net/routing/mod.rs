@@ -6,6 +6,7 @@ mod durable;
 mod gate;
 pub(super) mod node;
 pub(super) mod nodes;
+pub(super) mod pause;
 mod publish;
 pub(super) mod reader;
 mod sentinels;

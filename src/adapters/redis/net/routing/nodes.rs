@@ -12,10 +12,10 @@ use redis::{ErrorKind as Kind, RedisError};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::attempts::{CALL_LIMIT, Pause};
 use super::gate::Gate;
 use super::node::Node;
-use super::sentinels::Sentinels;
+use super::pause::{CALL_LIMIT, Pause};
+use super::sentinels::{Follower, Sentinels};
 use super::slots::{self, Range, SlotMap};
 use crate::adapters::redis::net::commands::Failure;
 use crate::adapters::redis::net::connections::server::{Found, Layout, Server};
@@ -116,13 +116,6 @@ impl Nodes {
         !matches!(self.changes, Changes::Never)
     }
 
-    pub(super) fn sentinels(&self) -> Option<&Sentinels> {
-        match &self.changes {
-            Changes::BySentinels(sentinels) => Some(sentinels),
-            Changes::Never | Changes::ByNodes => None,
-        }
-    }
-
     /// Whether sentinels name the server.
     pub(in crate::adapters::redis::net) fn has_sentinels(&self) -> bool {
         self.sentinels().is_some()
@@ -199,7 +192,8 @@ impl Nodes {
         operation: &'static str,
     ) -> Result<(), Error> {
         if let Some(sentinels) = self.sentinels() {
-            sentinels.keep_listening(&self.me);
+            let me: Weak<dyn Follower> = self.me.clone();
+            sentinels.keep_listening(&me);
         }
         if self.learned.load(Ordering::Acquire) {
             if self.may_change() {
@@ -212,7 +206,7 @@ impl Nodes {
         }
         match self.learn().await {
             // Nobody serves this URL's keys, and no later attempt helps.
-            Err(failure) if !is_passing(&failure) => Err(failure.into_error(operation)),
+            Err(failure) if !failure.is_passing() => Err(failure.into_error(operation)),
             // The call itself meets the same fault and reports it.
             _ => Ok(()),
         }
@@ -228,7 +222,7 @@ impl Nodes {
                 Ok(()) if self.learned.load(Ordering::Acquire) => return Ok(()),
                 Ok(()) => Failure::of_ended_task(),
             };
-            if !is_passing(&failure) {
+            if !failure.is_passing() {
                 return Err(failure.into_error(operation));
             }
             if Instant::now() >= deadline {
@@ -316,23 +310,6 @@ impl Nodes {
         Ok(())
     }
 
-    /// Makes a server the holder of all keys, and ends all connections to the former one.
-    pub(super) fn hand_over(&self, primary: Server) {
-        self.learned.store(true, Ordering::Release);
-        let node = Arc::new(Node::new(primary, &self.me));
-        let former = {
-            let mut routes = self.change();
-            let former = Arc::clone(routes.map.owner(0));
-            close(&mut routes, 0, &former);
-            routes.map = SlotMap::of_one(Arc::clone(&node));
-            routes.known.clear();
-            routes.known.insert(Arc::clone(node.address()), node);
-            former
-        };
-        former.leave();
-        self.open_behind(former);
-    }
-
     /// The nodes to ask for the map: owners of slots first, then the URL's nodes.
     fn candidates(&self) -> Vec<Arc<Node>> {
         let mut candidates: Vec<Arc<Node>> = Vec::new();
@@ -416,6 +393,32 @@ impl Nodes {
     }
 }
 
+impl Follower for Nodes {
+    fn sentinels(&self) -> Option<&Sentinels> {
+        match &self.changes {
+            Changes::BySentinels(sentinels) => Some(sentinels),
+            Changes::Never | Changes::ByNodes => None,
+        }
+    }
+
+    /// Makes a server the holder of all keys, and ends all connections to the former one.
+    fn hand_over(&self, primary: Server) {
+        self.learned.store(true, Ordering::Release);
+        let node = Arc::new(Node::new(primary, &self.me));
+        let former = {
+            let mut routes = self.change();
+            let former = Arc::clone(routes.map.owner(0));
+            close(&mut routes, 0, &former);
+            routes.map = SlotMap::of_one(Arc::clone(&node));
+            routes.known.clear();
+            routes.known.insert(Arc::clone(node.address()), node);
+            former
+        };
+        former.leave();
+        self.open_behind(former);
+    }
+}
+
 /// Closes the gate of a slot whose owner changes, if the former owner may still answer for it.
 fn close(routes: &mut Routes, slot: u16, former: &Arc<Node>) {
     if former.publisher.is_used() {
@@ -453,15 +456,4 @@ fn explained(node: &Node, cause: RedisError) -> RedisError {
         return (Kind::InvalidClientConfig, "not a cluster", text).into();
     }
     cause
-}
-
-/// Whether the map may be learned later.
-pub(super) fn is_passing(failure: &Failure) -> bool {
-    match failure {
-        Failure::NotSent(_, cause) => cause.is_passing(),
-        Failure::Unknown(cause) => matches!(
-            error::sent("connect", cause.clone()).kind(),
-            ErrorKind::Unavailable | ErrorKind::OutcomeUnknown
-        ),
-    }
 }

@@ -13,10 +13,10 @@ use redis::RedisError;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::attempts::{PUBLISH_LIMIT, Pause};
 use super::gate::Gate;
 use super::node::Node;
 use super::nodes::Nodes;
+use super::pause::{PUBLISH_LIMIT, Pause};
 use crate::adapters::redis::net::commands::{
     Answer, Commands, Failure, Replies, TakesBack, asking_each,
 };

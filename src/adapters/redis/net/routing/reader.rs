@@ -9,9 +9,10 @@ use bytes::Bytes;
 use redis::{Cmd, RedisError};
 use tokio::time::Instant;
 
-use super::attempts::{Attempts, CALL_LIMIT};
+use super::attempts::Attempts;
 use super::node::Node;
 use super::nodes::Nodes;
+use super::pause::CALL_LIMIT;
 use crate::adapters::redis::net::connections::socket::{Socket, within};
 use crate::adapters::redis::net::error::{self, NoConnection, Step, is_sound};
 use crate::adapters::redis::net::redirect::{Undone, undone};

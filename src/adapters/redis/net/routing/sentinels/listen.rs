@@ -8,12 +8,11 @@ use redis::{RedisError, Value};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Sentinels, ask};
+use super::{Follower, Sentinels, ask};
 use crate::adapters::redis::net::connections::server::Server;
 use crate::adapters::redis::net::connections::socket::{Socket, within};
 use crate::adapters::redis::net::error::NoConnection;
 use crate::adapters::redis::net::redirect::Address;
-use crate::adapters::redis::net::routing::nodes::Nodes;
 use crate::adapters::redis::resp::{pack, reply};
 
 /// The pause before a sentinel that cannot be heard is tried again. Until then it is asked as often.
@@ -34,7 +33,7 @@ const PROMOTING: &str = "+failover-state-wait-promotion";
 
 /// Listens to one sentinel.
 pub(super) struct Listener {
-    pub(super) nodes: Weak<Nodes>,
+    pub(super) nodes: Weak<dyn Follower>,
     pub(super) sentinel: Server,
     pub(super) service: Arc<str>,
     pub(super) ended: CancellationToken,
@@ -58,9 +57,9 @@ impl Listener {
     }
 
     /// Does something with the sentinels that all listeners share, while somebody uses them.
-    fn with<T>(&self, act: impl FnOnce(&Nodes, &Sentinels) -> T) -> Option<T> {
+    fn with<T>(&self, act: impl FnOnce(&dyn Follower, &Sentinels) -> T) -> Option<T> {
         let nodes = self.nodes.upgrade()?;
-        nodes.sentinels().map(|sentinels| act(&nodes, sentinels))
+        nodes.sentinels().map(|sentinels| act(&*nodes, sentinels))
     }
 
     /// Asks this sentinel for the primary. Returns whether it has answered.
@@ -85,9 +84,9 @@ impl Listener {
         // A failover may have ended before the sentinel was heard.
         self.ask().await;
         if let Ok(others) = ask::others(&self.sentinel, &self.service).await {
-            self.with(|nodes, sentinels| {
+            self.with(|_, sentinels| {
                 sentinels.add(&self.sentinel, &others);
-                sentinels.keep_listening(&nodes.weak());
+                sentinels.keep_listening(&self.nodes);
             });
         }
         loop {

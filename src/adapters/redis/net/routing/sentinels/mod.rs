@@ -18,7 +18,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::nodes::{Nodes, is_passing};
 use crate::adapters::redis::net::commands::Failure;
 use crate::adapters::redis::net::connections::server::Server;
 use crate::adapters::redis::net::redirect::Address;
@@ -28,6 +27,15 @@ use belief::{Belief, Statement};
 const OTHERS_WITHIN: Duration = Duration::from_millis(250);
 /// How long no sentinel may have been heard before calls look for a change themselves.
 const DEAF_AFTER: Duration = Duration::from_secs(3);
+
+/// Who follows the primary that sentinels name.
+pub(super) trait Follower: Send + Sync {
+    /// The sentinels that it asks.
+    fn sentinels(&self) -> Option<&Sentinels>;
+
+    /// Takes another server as the primary.
+    fn hand_over(&self, primary: Server);
+}
 
 /// The sentinels of a service.
 #[derive(Debug)]
@@ -85,7 +93,7 @@ impl Sentinels {
         let asked = known.iter().map(|one| ask::primary(one, &self.service));
         let mut answers: FuturesUnordered<_> = asked.collect();
         let mut statements = Vec::new();
-        let mut failure = None;
+        let mut failure: Option<Failure> = None;
         loop {
             let next = match statements.is_empty() {
                 true => Ok(answers.next().await),
@@ -95,7 +103,7 @@ impl Sentinels {
                 Ok(Some(Ok(statement))) => statements.push(statement),
                 // One that may answer later counts for more than one that does not know the service.
                 Ok(Some(Err(one))) => {
-                    if failure.as_ref().is_none_or(|before| !is_passing(before)) {
+                    if failure.as_ref().is_none_or(|before| !before.is_passing()) {
                         failure = Some(one);
                     }
                 }
@@ -149,7 +157,7 @@ impl Sentinels {
     }
 
     /// Sees to it that a task listens to each known sentinel. A task ends with its runtime.
-    pub(super) fn keep_listening(&self, nodes: &Weak<Nodes>) {
+    pub(super) fn keep_listening(&self, nodes: &Weak<dyn Follower>) {
         if tokio::runtime::Handle::try_current().is_err() {
             return;
         }
