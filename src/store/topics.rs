@@ -116,8 +116,7 @@ pub struct TopicRemoval {
 }
 
 impl TopicRemoval {
-    /// The answer for a topic with so many entries and groups, which only one without groups does not
-    /// outlive.
+    /// The answer for a topic with this many entries and groups. A topic that has groups stays.
     #[must_use]
     pub fn new(entries: u64, groups: u64) -> Self {
         Self {

@@ -60,7 +60,7 @@ pub(crate) async fn get(console: &ConsoleService, path: &str) -> Answer {
     send(console, request.body(String::new()).unwrap()).await
 }
 
-/// Whoever the header names: `operator`, `viewer`, or nobody.
+/// The visitor that the header names: `operator`, `viewer`, or nobody.
 pub(crate) fn options() -> ConsoleOptions {
     ConsoleOptions::with_access(|parts| {
         match parts.headers.get("x-role").map(|role| role.as_bytes()) {

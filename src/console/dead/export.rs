@@ -26,7 +26,7 @@ struct Export {
     rest: Rest,
 }
 
-/// What is left to write.
+/// The rest of the export.
 enum Rest {
     Ids(VecDeque<EntryId>),
     Matching {

@@ -1,4 +1,4 @@
-//! A new JSON form of a value: only the parts that differ are written anew.
+//! A new JSON form of a value: only the parts that differ are rewritten.
 
 use std::collections::{HashMap, VecDeque};
 

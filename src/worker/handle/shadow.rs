@@ -27,7 +27,7 @@ pub(super) fn verdict(core: &Core, envelope: &Envelope, verdict: Verdict) -> Ver
 }
 
 /// Checks the effects of a message and reports the result. Returns how the delivery ends; `None`
-/// where the group is no shadow group.
+/// where the group writes its effects.
 pub(super) async fn rehearse(
     core: &Core,
     envelope: &Envelope,

@@ -38,7 +38,7 @@ impl Notes {
 }
 
 /// Notes failures. Once the subscription stops, gives all messages back to their group instead, each
-/// with what is left of its delay.
+/// with the rest of its delay.
 pub(crate) async fn run(core: Arc<Core>, settler: Settler, notes: Arc<Mutex<Notes>>) {
     let notes = &mut *notes.lock().await;
     let mut next = Instant::now();

@@ -268,7 +268,7 @@ impl Small {
         self.journal.write(Event::healed(name));
     }
 
-    /// Waits until such consumers have begun so many of these messages.
+    /// Waits until the journal has `count` begins of these messages by consumers that `by` accepts.
     async fn begun(
         &self,
         messages: impl RangeBounds<u64>,

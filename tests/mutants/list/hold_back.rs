@@ -58,7 +58,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "src/store/attempts.rs",
         before: "self.begun.saturating_sub(self.failed)",
         after: "self.begun",
-        breaks: "A noted failure is no crash.",
+        breaks: "A noted failure does not count as a crash.",
         target: Target::Lib,
         test: "worker::handle::count::tests::an_attempt_that_began_and_never_ended_is_a_crash",
         quick: false,

@@ -65,7 +65,7 @@ pub(super) struct App {
     pub(super) selected: Option<String>,
     /// The opened row.
     pub(super) opened: Option<(Row, Detail)>,
-    /// Why there are no new figures.
+    /// The error of the last look, while it fails.
     pub(super) fault: Option<String>,
 }
 
