@@ -236,7 +236,7 @@ fn start_node(settings: &[&str]) -> Server {
             ["--cluster-node-timeout", &timeout],
             ["--cluster-replica-validity-factor", "0"],
             ["--repl-diskless-sync-delay", "0"],
-            ["--appendfsync", "no"],
+            ["--appendfsync", "everysec"],
         ];
         let own = own.iter().flatten().copied();
         own.chain(settings.iter().copied())
