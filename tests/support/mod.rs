@@ -295,19 +295,34 @@ fn comes_up(process: &mut ServerProcess, port: u16) -> bool {
         if process.try_wait().unwrap().is_some() {
             return false;
         }
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            let url = format!("redis://127.0.0.1:{port}/");
-            let ping = redis::Client::open(url)
-                .and_then(|client| client.get_connection())
-                .and_then(|mut connection| redis::cmd("PING").exec(&mut connection));
-            // Another process may answer on the port only if ours has failed to bind it.
-            if ping.is_ok() && process.try_wait().unwrap().is_none() {
-                return true;
+        match process_at(port) {
+            Some(answering) if answering == process.pid() => return true,
+            // Another server has taken the port before ours could.
+            Some(_) => {
+                process.kill();
+                return false;
             }
+            None => {}
         }
         std::thread::sleep(Duration::from_millis(10));
     }
     false
+}
+
+/// The process of the server that answers on a port and has loaded its data.
+fn process_at(port: u16) -> Option<u32> {
+    TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).ok()?;
+    let mut connection = client.get_connection().ok()?;
+    redis::cmd("PING").exec(&mut connection).ok()?;
+    let info: String = redis::cmd("INFO")
+        .arg("server")
+        .query(&mut connection)
+        .ok()?;
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("process_id:"))?;
+    pid.trim().parse().ok()
 }
 
 /// A group's dead letters, up to a thousand.
