@@ -237,6 +237,9 @@ impl Backlog {
             }
         };
         let expired = gate.expired.load(Ordering::Acquire);
+        // Read before the measurement. A message that arrives between the two then counts twice; read
+        // after it, the message would not count at all.
+        let under_way = gate.under_way.load(Ordering::Acquire);
         let state = match self.measure(gate, expired > 0).await {
             Ok(state) => state,
             // The slot of the topic moves, or its server fails over. A publish may still work, and
@@ -256,7 +259,7 @@ impl Backlog {
                 .await
                 .map_err(|e| nothing_appended(e, topic))?
         };
-        let used = state.backlog + gate.under_way.load(Ordering::Acquire);
+        let used = state.backlog + under_way;
         let free = settings.backlog_limit().saturating_sub(used);
         *measured = Some(Measured {
             at: Instant::now(),
@@ -344,6 +347,16 @@ mod tests {
         (topic, store)
     }
 
+    async fn append(store: &Arc<dyn Store>, at: &Partition, count: usize) {
+        let entry = NewEntry {
+            id: uuid::Uuid::nil(),
+            name: "json",
+            value: Bytes::from_static(b"{}"),
+        };
+        let appended = store.log().append(at, &vec![entry; count]).await;
+        assert_eq!(appended.unwrap().len(), count);
+    }
+
     #[tokio::test]
     async fn messages_under_way_count_against_the_limit_until_they_are_dropped() {
         let (topic, store) = limited_to(10).await;
@@ -375,14 +388,7 @@ mod tests {
     #[tokio::test]
     async fn the_backlog_of_the_topic_counts() {
         let (topic, store) = limited_to(10).await;
-        let entry = NewEntry {
-            id: uuid::Uuid::nil(),
-            name: "json",
-            value: Bytes::from_static(b"{}"),
-        };
-        let (at, entries) = (Partition::of(&topic), vec![entry; 7]);
-        let appended = store.log().append(&at, &entries).await;
-        assert_eq!(appended.unwrap().len(), 7);
+        append(&store, &Partition::of(&topic), 7).await;
         let (admitted, refusal) = Backlog::new(store).admit(&topic, 5).await;
         assert_eq!(admitted.count, 3);
         assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
@@ -391,13 +397,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_topic_takes_messages_once_its_limit_is_raised() {
         let (topic, store) = limited_to(1).await;
-        let entry = NewEntry {
-            id: uuid::Uuid::nil(),
-            name: "json",
-            value: Bytes::from_static(b"{}"),
-        };
-        let at = Partition::of(&topic);
-        store.log().append(&at, &[entry]).await.unwrap();
+        append(&store, &Partition::of(&topic), 1).await;
         let backlog = Backlog::new(Arc::clone(&store));
         let (_, refusal) = backlog.admit(&topic, 1).await;
         assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
@@ -410,6 +410,47 @@ mod tests {
         tokio::time::sleep(FULL_LIVES).await;
         let (admitted, refusal) = backlog.admit(&topic, 1).await;
         assert_eq!((admitted.count, refusal.is_ok()), (1, true));
+    }
+
+    /// A store where messages arrive right after a measurement, before their publisher reads its answer.
+    #[derive(Debug)]
+    struct Arriving {
+        store: Arc<dyn Store>,
+        admitted: std::sync::Mutex<Option<Admitted>>,
+    }
+
+    impl Decorator for Arriving {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut next: Next<'a>,
+        ) -> crate::domain::BoxFuture<'a, Result<Answer, Error>> {
+            let measures = matches!(op, Op::Topics(TopicsOp::Trim { .. }));
+            Box::pin(async move {
+                let answer = next.run(op).await;
+                let arrives = self.admitted.lock().unwrap().take_if(|_| measures);
+                if let Some(admitted) = arrives {
+                    append(&self.store, admitted.at(), admitted.count as usize).await;
+                }
+                answer
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_that_arrive_during_a_measurement_count() {
+        let (topic, store) = limited_to(5).await;
+        let arriving = Arc::new(Arriving {
+            store: Arc::clone(&store),
+            admitted: std::sync::Mutex::default(),
+        });
+        let backlog = Backlog::new(Arc::new(Decorated::new(arriving.clone(), store)));
+        let (first, refusal) = backlog.admit(&topic, 3).await;
+        assert_eq!((first.count, refusal.is_ok()), (3, true));
+        *arriving.admitted.lock().unwrap() = Some(first);
+        let (second, refusal) = backlog.admit(&topic, 3).await;
+        assert_eq!(second.count, 2);
+        assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
     }
 
     /// A store that cannot measure while a flag is set.
@@ -458,13 +499,7 @@ mod tests {
         let (first, refusal) = backlog.admit(&topic, 1).await;
         assert!(refusal.is_ok());
         drop(first);
-        let entry = NewEntry {
-            id: uuid::Uuid::nil(),
-            name: "json",
-            value: Bytes::from_static(b"{}"),
-        };
-        let (at, entries) = (Partition::of(&topic), vec![entry; 80]);
-        store.log().append(&at, &entries).await.unwrap();
+        append(&store, &Partition::of(&topic), 80).await;
         let (second, refusal) = backlog.admit(&topic, 1).await;
         assert_eq!(
             (second.count, refusal.is_ok()),
