@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::Fields;
 use crate::domain::{
     Codec, DeadLetter, DeliveryHistory, Envelope, Error, ErrorKind, FailedAttempt, Group,
     RawPayload, Timestamp, Topic,
@@ -98,6 +99,14 @@ impl FieldBytes {
         let fields = fields.iter();
         fields
             .map(|(name, value)| (name.into(), value.into()))
+            .collect()
+    }
+
+    /// The fields of an entry from their JSON form.
+    pub(crate) fn into_fields(fields: Vec<(Self, Self)>) -> Result<Fields, Error> {
+        let fields = fields.into_iter();
+        fields
+            .map(|(name, value)| Ok((name.into_bytes()?, value.into_bytes()?)))
             .collect()
     }
 
@@ -218,11 +227,7 @@ impl DeadLetter {
                     redriven: line.redriven,
                     redriven_by: line.redriven_by,
                 },
-                fields: line
-                    .fields
-                    .into_iter()
-                    .map(|(name, value)| Ok((name.into_bytes()?, value.into_bytes()?)))
-                    .collect::<Result<_, Error>>()?,
+                fields: FieldBytes::into_fields(line.fields)?,
                 imported_from: line.imported_from,
             })
         };

@@ -21,6 +21,7 @@ mod newest;
 mod notes;
 mod operate;
 mod operators;
+mod pair;
 mod print;
 mod production;
 mod publish;

@@ -20,6 +20,7 @@ mod top;
 mod topics;
 mod work;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -246,6 +247,11 @@ With --format cloudevents each line is a CloudEvent 1.0 as JSON. The message kee
 and all of its attributes; the options fill the subject, tenantid and correlationid that it leaves
 out.
 
+With --from each line of the file is one of `redstart tail --json`. The copy has every part of the
+message, byte for byte and in its own codec: binary values, long numbers, unknown fields, id and
+time. It begins with no failed attempts. The tool reports a line without a message, and an undecodable
+one.
+
 With --at or --after the server keeps the messages and publishes them when they are due. They wait
 under the ids of their envelopes, or under --id; `redstart schedules` lists them. A message with the
 id of one that waits replaces it.
@@ -256,7 +262,7 @@ publishes the others, unless --stop-on-error is set.",
 Examples:
   echo '{\"cents\":1250}' | redstart publish orders --type order.placed --key order-7
   redstart publish orders --envelope < orders.ndjson
-  redstart tail orders --from-beginning --envelope | redstart publish copy --envelope --keep-unknown
+  redstart tail orders --from-beginning --json | redstart publish copy --from -
   curl -s https://example.org/events | redstart publish orders --format cloudevents
   echo '{\"order\":7}' | redstart publish reminders --type order.unpaid --after 1d --id order-7
 
@@ -274,7 +280,7 @@ pub(crate) struct PublishArgs {
     #[arg(
         long = "type",
         value_name = "TYPE",
-        required_unless_present_any = ["envelope", "format"]
+        required_unless_present_any = ["envelope", "format", "from"]
     )]
     pub(crate) message_type: Option<String>,
     /// Read each line as an envelope, not only a payload
@@ -283,6 +289,9 @@ pub(crate) struct PublishArgs {
     /// Read each line as a message in this format
     #[arg(long, value_enum, conflicts_with_all = ["envelope", "message_type"])]
     pub(crate) format: Option<Format>,
+    /// Publish the messages of this file, lines of `redstart tail --json`; - reads stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["envelope", "format", "message_type", "key", "tenant", "correlation", "headers"])]
+    pub(crate) from: Option<PathBuf>,
     /// The messages' ordering key
     #[arg(long)]
     pub(crate) key: Option<String>,
@@ -341,11 +350,13 @@ Examples:
   redstart tail orders --last 0 --follow     new entries only
   redstart tail orders --from 2h --max 20    the first twenty of the last two hours
   redstart tail orders --from-beginning --max 100 --json | jq .envelope.payload
+  redstart tail orders --from-beginning --json | redstart publish copy --from -
   redstart tail orders --from-beginning --format cloudevents
 
-With --json every line is {\"id\",\"envelope\":{…}}, the envelope as on the wire; an undecodable entry
-is {\"id\",\"undecodable\",\"fields\":[…]}. With --envelope and
-with --format the tool reports an undecodable entry on stderr.
+With --json every line is {\"id\",\"codec\",\"envelope\":{…}}, the envelope as on the wire. Where that
+JSON loses a part of the message, such as a binary value, \"fields\" holds the message exactly. An
+undecodable entry is {\"id\",\"undecodable\",\"fields\":[…]}. `redstart publish --from` takes these
+lines back. With --envelope and with --format the tool reports an undecodable entry on stderr.
 
 Exit codes: 0 shown, 1 failed, or with --envelope or
 --format an entry was undecodable, 2 wrong usage."

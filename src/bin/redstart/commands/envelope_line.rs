@@ -6,6 +6,7 @@ use std::fmt;
 use redstart::Envelope;
 use redstart::envelope::EntryId;
 use redstart::store::{Limits, decode_entry};
+use redstart::views::EntryLine;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::{RawValue, to_raw_value};
@@ -17,14 +18,24 @@ use crate::failure::chain;
 /// A published envelope has these; a new message gets its own.
 const REPLACED: [&str; 3] = ["ts", "attempts", "lastError"];
 
-/// The envelope of a line, or the rule that the line breaks; `None` for an empty line.
-pub(super) fn parse(line: &[u8], args: &PublishArgs) -> Result<Option<Envelope>, String> {
+/// The message of a line, or the rule that the line breaks; `None` for an empty line.
+pub(super) fn parse(line: &[u8], args: &PublishArgs) -> Result<Option<EntryLine>, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("is not UTF-8: {error}"))?;
     if text.trim().is_empty() {
         return Ok(None);
     }
+    if args.from.is_some() {
+        return EntryLine::parse(text)
+            .map(Some)
+            .map_err(|error| chain(&error));
+    }
+    let envelope = envelope(text, args)?;
+    Ok(Some(EntryLine::of(envelope)))
+}
+
+fn envelope(text: &str, args: &PublishArgs) -> Result<Envelope, String> {
     if args.format == Some(Format::CloudEvents) {
-        return event(text, args).map(Some);
+        return event(text, args);
     }
     let line = if args.envelope {
         EnvelopeLine::read(text)?
@@ -35,7 +46,7 @@ pub(super) fn parse(line: &[u8], args: &PublishArgs) -> Result<Option<Envelope>,
             ..EnvelopeLine::default()
         }
     };
-    line.envelope(args).map(Some)
+    line.envelope(args)
 }
 
 /// The message of a CloudEvent; the options fill what it leaves out.
@@ -210,12 +221,17 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    fn parse(line: &[u8], args: &PublishArgs) -> Result<Option<Envelope>, String> {
+        super::parse(line, args).map(|line| line.map(|line| line.envelope))
+    }
+
     fn args(envelope: bool) -> PublishArgs {
         PublishArgs {
             topic: redstart::Topic::new("orders").unwrap(),
             message_type: Some("default".to_owned()),
             envelope,
             format: None,
+            from: None,
             key: Some("k".to_owned()),
             tenant: None,
             correlation: None,

@@ -1,10 +1,13 @@
 //! `publish`: publishes lines of the input as messages.
 
-use std::io::BufRead;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 
 use indicatif::ProgressBar;
 use redstart::schedules::{ScheduleOptions, When};
-use redstart::{Container, Envelope, Error, ErrorKind, PublishOptions};
+use redstart::views::EntryLine;
+use redstart::{Bus, Container, Envelope, Error, ErrorKind, PublishOptions, envelope::Codec};
 use serde::Serialize;
 
 use super::envelope_line;
@@ -36,15 +39,24 @@ pub(super) async fn run(
     terminal: &mut Terminal<'_>,
     input: impl BufRead + Send + 'static,
 ) -> Result<(), Failure> {
+    let from = args.from.as_deref().filter(|path| *path != Path::new("-"));
+    let input: Box<dyn BufRead + Send> = match from {
+        Some(path) => Box::new(BufReader::new(open(path)?)),
+        None => Box::new(input),
+    };
     let due = when(args.at, args.after);
     if args.id.is_some() && due.is_none() {
         return Err(Failure::usage("--id needs --at or --after"));
     }
-    let container = settings.connect_for(NamespaceAccess::Create).await?;
+    let containers = Containers {
+        settings,
+        plain: settings.connect_for(NamespaceAccess::Create).await?,
+        of_codec: Vec::new(),
+    };
     let bar = terminal.progress(None, "{spinner} {msg}, {elapsed}");
     let mut publishing = Publishing {
         args,
-        container,
+        containers,
         bar,
         count: PublishReport {
             scheduled: due.map(|_| 0),
@@ -102,11 +114,60 @@ struct Publishing<'a> {
     args: &'a PublishArgs,
     /// `None`: now.
     due: Option<When>,
-    container: Container,
+    containers: Containers<'a>,
     bar: ProgressBar,
     count: PublishReport,
     refused: Vec<RefusedLines>,
     reported: Option<Reported>,
+}
+
+/// Consecutive messages of one codec, with the numbers of their lines.
+struct Run {
+    codec: Option<Codec>,
+    numbers: Vec<u64>,
+    envelopes: Vec<Envelope>,
+}
+
+impl Run {
+    fn of(codec: Option<Codec>, number: u64, envelope: Envelope) -> Self {
+        Self {
+            codec,
+            numbers: vec![number],
+            envelopes: vec![envelope],
+        }
+    }
+
+    fn push(&mut self, number: u64, envelope: Envelope) {
+        self.numbers.push(number);
+        self.envelopes.push(envelope);
+    }
+}
+
+/// The containers that publish: one of the settings, and one for each codec that a line names.
+struct Containers<'a> {
+    settings: &'a Settings,
+    plain: Container,
+    of_codec: Vec<(Codec, Container)>,
+}
+
+impl Containers<'_> {
+    async fn get(&mut self, codec: Option<Codec>) -> Result<Container, Failure> {
+        let Some(codec) = codec else {
+            return Ok(self.plain.clone());
+        };
+        if let Some((_, container)) = self.of_codec.iter().find(|(of, _)| *of == codec) {
+            return Ok(container.clone());
+        }
+        let builder = self.settings.builder_for(NamespaceAccess::Create)?;
+        let connected = builder.with_codec(codec).connect().await;
+        let container = connected.map_err(Failure::of_settings)?;
+        self.of_codec.push((codec, container.clone()));
+        Ok(container)
+    }
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
 /// The lines reported last, and the later ones that failed by the same rule: without it, a server
@@ -153,7 +214,7 @@ impl Publishing<'_> {
         &mut self,
         batch: &mut Vec<std::io::Result<InputLine>>,
     ) -> Result<bool, Failure> {
-        let (mut numbers, mut envelopes) = (Vec::new(), Vec::new());
+        let mut runs: Vec<Run> = Vec::new();
         let mut bad = Vec::new();
         let mut failure = None;
         for line in batch.drain(..) {
@@ -169,9 +230,15 @@ impl Publishing<'_> {
                 .and_then(|bytes| envelope_line::parse(&bytes, self.args));
             match parsed {
                 Ok(None) => {}
-                Ok(Some(envelope)) => {
-                    numbers.push(line.number);
-                    envelopes.push(envelope);
+                Ok(Some(EntryLine {
+                    envelope, codec, ..
+                })) => {
+                    // Messages of one codec go together, and all keep their order.
+                    let same = runs.last_mut().filter(|run| run.codec == codec);
+                    match same {
+                        Some(run) => run.push(line.number, envelope),
+                        None => runs.push(Run::of(codec, line.number, envelope)),
+                    }
                 }
                 Err(rule) => {
                     bad.push((line.number, rule));
@@ -186,7 +253,14 @@ impl Publishing<'_> {
             self.count.failed += 1;
             self.refuse(number, rule, String::new());
         }
-        stop |= self.publish(&numbers, &envelopes).await && self.args.stop_on_error;
+        for run in runs {
+            let container = self.containers.get(run.codec).await?;
+            let failed = self.publish(&container, &run).await;
+            if failed && self.args.stop_on_error {
+                stop = true;
+                break;
+            }
+        }
         let done = self.count.published + self.count.scheduled.unwrap_or_default();
         self.bar.set_message(format!("{done} done"));
         self.bar.tick();
@@ -197,13 +271,14 @@ impl Publishing<'_> {
     }
 
     /// Returns whether a message failed or has an unknown outcome.
-    async fn publish(&mut self, numbers: &[u64], envelopes: &[Envelope]) -> bool {
+    async fn publish(&mut self, container: &Container, run: &Run) -> bool {
+        let bus = container.bus();
         let results = match self.due {
-            Some(due) => self.schedule(envelopes, due).await,
-            None => self.publish_now(envelopes).await,
+            Some(due) => self.schedule(&bus, &run.envelopes, due).await,
+            None => self.publish_now(&bus, &run.envelopes).await,
         };
         let mut any = false;
-        for (number, result) in numbers.iter().zip(results) {
+        for (number, result) in run.numbers.iter().zip(results) {
             let Err(error) = result else {
                 continue;
             };
@@ -218,8 +293,7 @@ impl Publishing<'_> {
         any
     }
 
-    async fn publish_now(&mut self, envelopes: &[Envelope]) -> Vec<Result<(), Error>> {
-        let bus = self.container.bus();
+    async fn publish_now(&mut self, bus: &Bus, envelopes: &[Envelope]) -> Vec<Result<(), Error>> {
         let options = PublishOptions::new().with_durability(self.args.durability);
         let publishing = bus.publish_all_with(&self.args.topic, envelopes, options);
         let results = publishing.await;
@@ -235,8 +309,13 @@ impl Publishing<'_> {
     }
 
     /// Leaves the messages with the server until they are due.
-    async fn schedule(&mut self, envelopes: &[Envelope], due: When) -> Vec<Result<(), Error>> {
-        let (bus, topic) = (self.container.bus(), &self.args.topic);
+    async fn schedule(
+        &mut self,
+        bus: &Bus,
+        envelopes: &[Envelope],
+        due: When,
+    ) -> Vec<Result<(), Error>> {
+        let topic = &self.args.topic;
         let mut options = ScheduleOptions::new();
         // An id names one message, whatever the number of lines in a batch.
         let mut allowed = envelopes.len();

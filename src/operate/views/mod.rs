@@ -3,23 +3,26 @@
 //! Reports, previews and status values of the library serialise by themselves. The views here
 //! join several of them in one object. Not covered by semver.
 
+mod entry;
+mod message;
+
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::domain::{
-    Codec, DeadLetterSummary, EntryId, Envelope, Error, ErrorKind, Group, ScheduleId, Timestamp,
-    Topic,
-};
+use crate::domain::{DeadLetterSummary, EntryId, Envelope, Group, ScheduleId, Timestamp, Topic};
 use crate::operate::gauges::GroupAges;
 use crate::operate::in_flight::ConsumerInFlight;
 use crate::operate::retries::ScheduledRetry;
 use crate::operate::schedules::ScheduledMessage;
-use crate::operate::topics::Entry;
 use crate::store::{DeliveryId, GroupReset, GroupStatus, ResetTo};
 use crate::wire::value::{decode, once_state};
-use crate::wire::{FieldBytes, Fields, Limits, encode_entry};
+
+use self::message::MessageView;
+
+pub use self::entry::{EntryLine, ListedEntry};
+pub use self::message::envelope_json;
 
 /// A key of [`once`](crate::kv::once).
 #[derive(Clone, Debug, Serialize)]
@@ -169,63 +172,6 @@ pub struct ResetResult<'a> {
     pub reset: GroupReset,
 }
 
-/// A message: its envelope, or for an undecodable one the reason and the fields.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct MessageView {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    envelope: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    undecodable: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fields: Option<Vec<(FieldBytes, FieldBytes)>>,
-}
-
-impl MessageView {
-    fn new<E: std::fmt::Display>(envelope: Result<&Envelope, E>, fields: &Fields) -> Self {
-        let json = envelope
-            .map_err(|flaw| flaw.to_string())
-            .and_then(|envelope| envelope_json(envelope).map_err(|error| format!("{error:#}")));
-        match json {
-            Ok(envelope) => Self {
-                envelope: Some(envelope),
-                undecodable: None,
-                fields: None,
-            },
-            Err(flaw) => Self {
-                envelope: None,
-                undecodable: Some(flaw),
-                fields: Some(FieldBytes::of(fields)),
-            },
-        }
-    }
-}
-
-/// An entry of a topic.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ListedEntry {
-    id: EntryId,
-    #[serde(flatten)]
-    message: MessageView,
-}
-
-impl From<&Entry> for ListedEntry {
-    fn from(entry: &Entry) -> Self {
-        Self {
-            id: entry.id,
-            message: MessageView::new(entry.envelope.as_ref(), &entry.fields),
-        }
-    }
-}
-
-/// As [`ListedEntry`].
-impl Serialize for Entry {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        ListedEntry::from(self).serialize(serializer)
-    }
-}
-
 /// A scheduled retry in a list.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -295,18 +241,6 @@ impl Serialize for ScheduledMessage {
     }
 }
 
-/// The envelope as the wire has it, as JSON whatever its codec.
-///
-/// # Errors
-///
-/// [`ErrorKind::Encode`] for a payload that JSON cannot express.
-pub fn envelope_json(envelope: &Envelope) -> Result<Box<RawValue>, Error> {
-    let limits = Limits::default().with_max_bytes(usize::MAX);
-    let (_, bytes) = encode_entry(envelope, Codec::Json, limits)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| Error::new(ErrorKind::Encode, "envelope", "has no JSON form").because(e))
-}
-
 /// JSON on many lines. Keeps every digit, every escape and equal keys.
 pub fn pretty_json(json: &RawValue) -> String {
     crate::domain::pretty(json.get())
@@ -343,19 +277,5 @@ mod tests {
                 "redrivenBy": null, "importedFrom": null,
             })
         );
-    }
-
-    #[test]
-    fn an_undecodable_entry_shows_its_reason_and_its_fields() {
-        let entry = Entry {
-            id: "1-2".parse().unwrap(),
-            envelope: Err("no field".to_owned().into()),
-            fields: vec![(b"a"[..].into(), b"\xff"[..].into())],
-        };
-        let expected =
-            json!({"id": "1-2", "undecodable": "no field", "fields": [["a", {"base64": "/w=="}]]});
-        let listed = serde_json::to_value(ListedEntry::from(&entry));
-        assert_eq!(listed.unwrap(), expected);
-        assert_eq!(serde_json::to_value(&entry).unwrap(), expected);
     }
 }
