@@ -9,7 +9,7 @@ use super::dead_letter::{DeadLetterSummary, HeadView, Reason};
 use super::entry_id::EntryId;
 use super::error::Error;
 use super::text::as_text;
-use super::text_match::{Exact, Pattern, Words};
+use super::text_match::{Cause, Exact, Pattern, Words};
 use super::timestamp::Timestamp;
 
 /// Selects the dead letters of a group that meet every condition; without a condition, all.
@@ -42,7 +42,7 @@ pub struct DeadLetterFilter {
     #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fingerprint: Option<Exact>,
+    fingerprint: Option<Cause>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Words>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,15 +75,16 @@ impl DeadLetterFilter {
         self
     }
 
-    /// Only dead letters with exactly this fingerprint.
+    /// Only dead letters with exactly this fingerprint, or with that of an error which has this text.
     #[must_use]
     pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
-        self.fingerprint = Some(Exact::new(fingerprint.into()));
+        self.fingerprint = Some(Cause::new(fingerprint.into()));
         self
     }
 
     /// Only dead letters whose error contains this text, ignoring case. A `…` at the end of the text
-    /// matches the rest of a longer error.
+    /// matches the rest of a longer error. A text that is the fingerprint of a cause selects the dead
+    /// letters of that cause too, because summaries show it in the place of an error.
     ///
     /// # Errors
     ///
@@ -191,7 +192,10 @@ impl DeadLetterFilter {
         };
         let (after, until) = self.bounds();
         self.reason.is_none_or(|reason| reason == head.reason)
-            && is(&self.fingerprint, head.fingerprint)
+            && self
+                .fingerprint
+                .as_ref()
+                .is_none_or(|cause| cause.is(head.fingerprint))
             && is(&self.message_type, head.message_type)
             && is(&self.tenant, head.tenant)
             && is(&self.correlation, head.correlation)
@@ -208,7 +212,7 @@ impl DeadLetterFilter {
             && self
                 .error
                 .as_ref()
-                .is_none_or(|words| words.are_in(head.error))
+                .is_none_or(|words| words.are_in(head.error) || words.are_cause(head.fingerprint))
             && self
                 .error_pattern
                 .as_ref()

@@ -94,6 +94,12 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_fingerprint_folds_to_itself(text in "\\PC{0,400}|[\\x00-\\x7f]{0,400}|[a-z0-9 :.…#\"]{100,300}") {
+            let print = fingerprint(&text);
+            prop_assert_eq!(fingerprint(&print), print);
+        }
+
+        #[test]
         fn any_text_has_a_short_fingerprint_without_control_characters(text in "\\PC{0,400}|[\\x00-\\x7f]{0,400}") {
             let print = fingerprint(&text);
             prop_assert!(print.len() <= 160);

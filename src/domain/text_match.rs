@@ -8,6 +8,7 @@ use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, ErrorKind};
+use super::fingerprint::fingerprint;
 
 /// The memory limit of a compiled pattern, in bytes. Patterns come from outside.
 const PATTERN_SIZE: usize = 1024 * 1024;
@@ -63,10 +64,54 @@ impl From<Exact> for String {
     }
 }
 
+/// The fingerprint of a cause, or an error of that cause.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(from = "String", into = "String")]
+pub(super) struct Cause {
+    exact: Exact,
+    /// What the text folds to, as it is and with its escapes read, where it is no fingerprint.
+    folded: [Option<String>; 2],
+}
+
+impl Cause {
+    pub(super) fn new(text: String) -> Self {
+        let fold = |error: &str| {
+            let folded = fingerprint(error);
+            (folded != text && !folded.is_empty()).then_some(folded)
+        };
+        let folded = [fold(&text), fold(&unescaped(&text))];
+        Self {
+            exact: Exact::new(text),
+            folded,
+        }
+    }
+
+    pub(super) fn is(&self, found: &str) -> bool {
+        let mut folded = self.folded.iter().flatten();
+        self.exact.is(found) || folded.any(|folded| folded == found)
+    }
+
+    pub(super) fn text(&self) -> &str {
+        self.exact.text()
+    }
+}
+
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<Cause> for String {
+    fn from(cause: Cause) -> Self {
+        cause.exact.text
+    }
+}
+
 /// A text to find, ignoring case, with the expression that finds it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub(super) struct Words(Regex, String);
+pub(super) struct Words(Regex, Exact);
 
 impl Words {
     pub(super) fn new(text: String) -> Result<Self, Error> {
@@ -79,15 +124,20 @@ impl Words {
             "error text",
             RegexBuilder::new(&pattern).case_insensitive(true),
         )?;
-        Ok(Self(regex, text))
+        Ok(Self(regex, Exact::new(text)))
     }
 
     pub(super) fn are_in(&self, found: &str) -> bool {
         self.0.is_match(found)
     }
 
+    /// Whether the text is this fingerprint, which summaries show in a column of errors.
+    pub(super) fn are_cause(&self, fingerprint: &str) -> bool {
+        self.1.is(fingerprint)
+    }
+
     pub(super) fn text(&self) -> &str {
-        &self.1
+        self.1.text()
     }
 }
 
@@ -107,7 +157,7 @@ impl TryFrom<String> for Words {
 
 impl From<Words> for String {
     fn from(words: Words) -> Self {
-        words.1
+        words.1.text
     }
 }
 
@@ -189,6 +239,20 @@ fn printed(text: &str) -> String {
     pattern
 }
 
+/// A text with its escapes read.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        plain.push_str(&rest[..at]);
+        let (symbol, length) = escape(&rest[at..]).unwrap_or(('\\', 1));
+        plain.push(symbol);
+        rest = &rest[at + length..];
+    }
+    plain.push_str(rest);
+    plain
+}
+
 /// Reads the escape at the beginning of a text, of the tool's tables or of JSON: the character, and
 /// the length of the escape in bytes.
 fn escape(text: &str) -> Option<(char, usize)> {
@@ -263,6 +327,32 @@ mod tests {
         assert!(finds("line one…", "line one\nline two"));
         assert!(!finds("refused by…", "refused by"));
         assert!(!finds("…", "refused"), "alone it is a text");
+    }
+
+    #[test]
+    fn a_cause_is_named_by_its_fingerprint_or_by_one_of_its_errors() {
+        let found = "connect #: refused";
+        for text in [
+            "connect #: refused",
+            "connect 10.0.0.3:5432: refused",
+            r"connect 10.0.0.3:5432:\nrefused",
+            r"connect 10.0.0.3:5432:\u{1b}refused",
+        ] {
+            assert!(Cause::new(text.to_owned()).is(found), "{text}");
+        }
+        for text in [
+            "connect #",
+            "connect",
+            "",
+            " ",
+            "refused",
+            "connect #: refused…",
+        ] {
+            assert!(!Cause::new(text.to_owned()).is(found), "{text}");
+        }
+        assert!(!Cause::new(" ".to_owned()).is(""), "a space names no cause");
+        assert!(Words::new(found.to_owned()).unwrap().are_cause(found));
+        assert!(!Words::new("refused".to_owned()).unwrap().are_cause(found));
     }
 
     #[test]

@@ -136,6 +136,19 @@ fn a_shell_completes_the_names_of_topics_groups_and_contexts() {
             .all(|one| groups.contains(&(*one).to_owned())),
         "{groups:?}"
     );
+    for id in ["order-7", "order-8", "mail-7"] {
+        publish(&url, &["--type", "t", "--after", "1d", "--id", id], "1\n").ok();
+    }
+    assert_eq!(complete(&url, &["schedules", "list", "or"]), ["orders"]);
+    let ids = |words: &[&str]| {
+        let mut ids = complete(&url, &[&["schedules"], words].concat());
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&["cancel", "orders", "order"]), ["order-7", "order-8"]);
+    assert_eq!(ids(&["cancel", "orders", "order-7", "m"]), ["mail-7"]);
+    assert_eq!(ids(&["reschedule", "orders", "mail"]), ["mail-7"]);
+    assert_eq!(ids(&["reschedule", "nowhere", "mail"]), [""; 0]);
     assert_eq!(complete(&url, &["context", "use", "s"]), ["staging"]);
     assert!(complete(&url, &["dea"]).contains(&"dead".to_owned()));
     // Without a server there are no names, and no error.

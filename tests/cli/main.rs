@@ -23,6 +23,7 @@ mod operate;
 mod operators;
 mod pair;
 mod print;
+mod printed;
 mod production;
 mod publish;
 mod retries;

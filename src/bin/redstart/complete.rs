@@ -14,6 +14,9 @@ use crate::settings::{NamespaceAccess, Settings};
 /// A shell waits for the answer: a server that takes longer completes nothing.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// How many ids a topic has candidates of.
+const MOST: usize = 500;
+
 /// The definition of the command line, which the completers of its values read again.
 static COMMAND: OnceLock<fn() -> Command> = OnceLock::new();
 
@@ -54,6 +57,26 @@ pub(crate) fn groups(current: &OsStr) -> Vec<CompletionCandidate> {
         Some(names)
     });
     matching(names.unwrap_or_default(), current)
+}
+
+/// The ids of messages for later, of the topics that the command line names: of each the earliest.
+pub(crate) fn schedules(current: &OsStr) -> Vec<CompletionCandidate> {
+    let ids = asked(async |container, line| {
+        let mut ids = Vec::new();
+        for topic in named(&container, line).await? {
+            let page = container.schedules().list(&topic, None, MOST).await;
+            ids.extend(page.ok()?.into_iter().map(|one| one.id.to_string()));
+        }
+        Some(ids)
+    });
+    matching(ids.unwrap_or_default(), current)
+}
+
+/// The topics that a command line names.
+async fn named(container: &Container, line: &[OsString]) -> Option<Vec<Topic>> {
+    let mut all = container.topics().names().await.ok()?;
+    all.retain(|topic| line.iter().any(|word| *word == *topic.as_str()));
+    Some(all)
 }
 
 /// Asks the server of the command line that is being completed.

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use redstart::Topic;
 use redstart::envelope::Timestamp;
 use redstart::schedules::{ScheduleId, When};
 
 use super::number;
+use crate::complete;
 use crate::duration;
 
 /// List messages for later, reschedule them, or cancel them.
@@ -40,6 +42,7 @@ undecodable message has \"undecodable\" and \"fields\" in place of \"envelope\".
 )]
 pub(crate) struct ListSchedulesArgs {
     /// The topic
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// Stop after N
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
@@ -58,9 +61,10 @@ With --json: {\"cancelled\",\"missing\"}, two counts. A message that has been du
 Exit codes: 0 all cancelled, 1 an id is not scheduled, 2 wrong usage.")]
 pub(crate) struct CancelSchedulesArgs {
     /// The topic
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// Ids, as `list` shows them
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required = true, add = ArgValueCompleter::new(complete::schedules))]
     pub(crate) ids: Vec<ScheduleId>,
 }
 
@@ -77,8 +81,10 @@ With --json: {\"id\",\"due\"}.
 Exit codes: 0 rescheduled, 1 the id is not scheduled, 2 wrong usage.")]
 pub(crate) struct RescheduleArgs {
     /// The topic
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// The id, as `list` shows it
+    #[arg(add = ArgValueCompleter::new(complete::schedules))]
     pub(crate) id: ScheduleId,
     #[command(flatten)]
     pub(crate) when: WhenArgs,

@@ -92,6 +92,7 @@ a million.",
 Examples:
   redstart dead summary
   redstart dead summary orders billing --by hour
+  redstart dead summary orders billing --wide
   redstart dead summary --json | jq -r 'max_by(.count).fingerprint'
 
 With --json: one array of {\"topic\",\"group\",\"reason\",\"fingerprint\",\"count\",\"first\",\"last\",
@@ -108,6 +109,9 @@ pub(crate) struct SummaryArgs {
     /// The dimension to count by
     #[arg(long, value_enum, default_value_t = By::Cause)]
     pub(crate) by: By,
+    /// Also show the id of one dead letter of each cause, for `dead show`
+    #[arg(long)]
+    pub(crate) wide: bool,
     /// Show at most N for each group
     #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", default_value_t = 20, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,

@@ -20,10 +20,10 @@ pub(crate) struct FilterArgs {
     /// exhausted, rejected, undecodable, crashed or unhandled
     #[arg(long)]
     pub(crate) reason: Option<Reason>,
-    /// The folded error, as `summary` shows it
+    /// The folded error, as `summary` shows it, or one error of that cause
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) fingerprint: Option<String>,
-    /// A part of the error, in upper or lower case, or as `list` shows it
+    /// A part of the error, in upper or lower case, or as `list` or `summary` shows it
     #[arg(long, value_name = "TEXT", value_parser = part, allow_hyphen_values = true)]
     pub(crate) error: Option<String>,
     /// A regular expression for the error

@@ -102,9 +102,13 @@ async fn by_cause(
             summary.count
         ))?;
         let notes: Vec<(String, CauseNote)> = notes_of(&summary.causes);
-        let rows: Vec<Vec<String>> = summary.causes.into_iter().map(row).collect();
-        let header = ["reason", "count", "first", "last", "sample", "error"];
-        terminal.table(&header, &rows, 1..4)?;
+        let rows = summary.causes.into_iter().map(|one| row(one, args.wide));
+        let rows: Vec<Vec<String>> = rows.collect();
+        let header: &[&str] = match args.wide {
+            true => &["reason", "count", "first", "last", "sample", "error"],
+            false => &["reason", "count", "first", "last", "error"],
+        };
+        terminal.table(header, &rows, 1..4)?;
         for (error, note) in &notes {
             let (text, operator) = (&note.text, &note.operator);
             terminal.line(escape::text(&format!(
@@ -129,29 +133,29 @@ async fn by_cause(
     Ok(())
 }
 
-/// How many characters of an error stand before its note.
-const NOTED: usize = 40;
-
-/// Notes beside the beginning of the errors that they are about.
+/// Notes beside the causes that they are about, whole, so that `--fingerprint` takes the text.
 fn notes_of(causes: &[CauseSummary]) -> Vec<(String, CauseNote)> {
     let noted = causes.iter().filter_map(|one| {
         let note = one.note.clone()?;
-        Some((escape::excerpt(&one.cause.fingerprint, NOTED), note))
+        Some((one.cause.fingerprint.clone(), note))
     });
     noted.collect()
 }
 
 /// A cause for people, who read ages rather than times.
-fn row(summary: CauseSummary) -> Vec<String> {
+fn row(summary: CauseSummary, wide: bool) -> Vec<String> {
     let cause = summary.cause;
     let age = |id: EntryId| duration::short(duration::since(id.millis));
-    let sample = summary.sample.map(|id| id.to_string());
-    vec![
+    let mut cells = vec![
         cause.reason.to_string(),
         cause.count.to_string(),
         age(cause.first),
         age(cause.last),
-        sample.unwrap_or_else(|| "-".to_owned()),
-        cause.fingerprint,
-    ]
+    ];
+    if wide {
+        let sample = summary.sample.map(|id| id.to_string());
+        cells.push(sample.unwrap_or_else(|| "-".to_owned()));
+    }
+    cells.push(cause.fingerprint);
+    cells
 }
