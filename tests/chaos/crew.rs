@@ -112,9 +112,12 @@ impl Crew {
     fn target(&mut self, step: Step) -> &mut Member {
         let can_be = |role| match step.fault {
             Fault::Poison => role == Role::Publisher,
-            Fault::Redeploy => matches!(role, Role::Consumer | Role::Victim | Role::Single),
+            Fault::Redeploy => matches!(
+                role,
+                Role::Consumer | Role::Victim | Role::Single | Role::Stages
+            ),
             // Another worker of the group is left, to claim.
-            Fault::LostClaims => matches!(role, Role::Consumer | Role::Victim),
+            Fault::LostClaims => matches!(role, Role::Consumer | Role::Victim | Role::Stages),
             _ => true,
         };
         let targets = self.members.iter_mut().filter(|member| can_be(member.role));

@@ -196,6 +196,19 @@ pub(crate) enum Event {
         topic: String,
         missing: u64,
     },
+    /// A message has entered the pipeline.
+    Entered {
+        n: u64,
+    },
+    /// A stage of the pipeline at the end: what it has counted, and the messages that it has passed on.
+    Stage {
+        stage: String,
+        count: u64,
+        sum: u64,
+        /// How many messages replaced the shared value.
+        shared: u64,
+        passed: Vec<u64>,
+    },
     /// The clock of a worker is wrong.
     WrongClock,
     /// The server executed a claim, and the connection broke before its reply.

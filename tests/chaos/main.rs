@@ -8,12 +8,14 @@ mod support;
 
 mod checker;
 mod crew;
+mod exact;
 mod ground;
 mod history;
 mod load;
 mod nature;
 mod operator;
 mod overload;
+mod pipeline;
 mod plan;
 mod power;
 mod proxy;
@@ -27,6 +29,7 @@ mod worker;
 
 use std::time::Duration;
 
+use exact::How;
 use plan::{Fault, Plan};
 use proxy::Weather;
 use run::Run;
@@ -47,6 +50,8 @@ const FORGETFUL: [Fault; 4] = [
 
 /// How many messages the suite publishes over power cuts.
 const FEW: u64 = 6000;
+/// How many messages it sends through the pipeline by itself.
+const PARCELS: u64 = 400;
 
 fn main() {
     if let Ok(spec) = std::env::var(worker::VARIABLE) {
@@ -72,7 +77,7 @@ fn main() {
 async fn short(settings: &Settings) -> bool {
     let mut all_hold = true;
     if settings.wants("power") {
-        let (messages, least) = (settings.messages, Duration::from_secs(3));
+        let (messages, least) = (settings.messages.unwrap_or(FEW), Duration::from_secs(3));
         let always = power::cut("always", messages, 3, Duration::ZERO).await;
         all_hold &= report::power(settings, &always);
         if messages > FEW {
@@ -97,14 +102,35 @@ async fn short(settings: &Settings) -> bool {
         }
     }
     let seed = settings.seed.unwrap_or(1);
+    let name = format!("exact, seed {seed}");
+    if settings.wants(&name) {
+        all_hold &= exact(settings, &name, seed).await;
+    }
     let name = format!("flushall, seed {seed}");
     if settings.wants(&name) {
         let plan = brief(seed, &[Fault::Freeze, Fault::Restart], &FORGETFUL);
-        // The data of registers and claims is lost by definition.
-        let crew = run::crew().into_iter().filter(|role| *role != Role::Client);
+        // The data of registers and claims is lost by definition, and so is that of the pipeline.
+        let crew = run::crew().into_iter();
+        let crew = crew.filter(|role| !matches!(role, Role::Client | Role::Stages));
         all_hold &= chaos(settings, &name, seed, plan, crew.collect()).await;
     }
     all_hold
+}
+
+/// The pipeline by itself; where a number of messages is given, also without faults and without effects.
+async fn exact(settings: &Settings, name: &str, seed: u64) -> bool {
+    let messages = settings.messages.unwrap_or(PARCELS);
+    let figures = exact::run(settings, seed, messages, How::WithFaults).await;
+    let mut holds = report::exact(settings, name, &figures);
+    if settings.messages.is_some() {
+        let quiet = exact::run(settings, seed, messages, How::WithoutFaults).await;
+        holds &= report::exact(settings, &format!("{name}, without faults"), &quiet);
+        holds &= report::equal(&figures, &quiet);
+        let calls = exact::run(settings, seed, messages, How::WithoutEffects).await;
+        report::exact(settings, &format!("{name}, without effects"), &calls);
+        holds &= report::repeats(&calls);
+    }
+    holds
 }
 
 /// A plan for the suite.

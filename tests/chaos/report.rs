@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::exact::Figures as ExactFigures;
 use crate::overload::{BACKLOG, Figures};
 use crate::plan::{Fault, Plan};
 use crate::power::Loss;
@@ -109,4 +110,32 @@ pub(crate) fn overload(settings: &Settings, name: &str, figures: &Figures) -> bo
         println!("chaos: {name}\n  {}", line["figures"]);
     }
     figures.lost + figures.invented == 0 && figures.most_backlog <= BACKLOG
+}
+
+/// Prints the figures of the pipeline; returns whether they are exact.
+pub(crate) fn exact(settings: &Settings, name: &str, figures: &ExactFigures) -> bool {
+    let line = serde_json::json!({ "name": name, "figures": figures });
+    if settings.json {
+        println!("{line}");
+    } else {
+        println!("chaos: {name}\n  {}", line["figures"]);
+    }
+    figures.broken.is_empty()
+}
+
+/// Whether two runs of the pipeline have left the same.
+pub(crate) fn equal(one: &ExactFigures, other: &ExactFigures) -> bool {
+    let equal = one.stages == other.stages;
+    if !equal {
+        eprintln!("  BROKEN: exact: what the stages have left differs from the run without faults");
+    }
+    equal
+}
+
+/// Whether faults repeat work in a pipeline without effects; otherwise the run shows nothing.
+pub(crate) fn repeats(figures: &ExactFigures) -> bool {
+    if figures.again == 0 {
+        eprintln!("  the faults repeat nothing without effects");
+    }
+    figures.again > 0
 }

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use redstart::{
     Container, Group, Namespace, Topic,
+    container::ContainerBuilder,
     topics::{Retention, TopicSettings},
 };
 use tokio::sync::Mutex;
@@ -17,6 +19,7 @@ use crate::history::{Event, Journal};
 use crate::load::max_attempts;
 use crate::nature::{Nature, ORDERED, ORDERS, TOXIC};
 use crate::operator::{Known, list, redrive_some, told};
+use crate::pipeline::{self, STAGES};
 use crate::plan::{Fault, Plan, Step};
 use crate::proxy::Proxy;
 use crate::shim::Shim;
@@ -47,6 +50,11 @@ pub(crate) struct Outcome {
     pub(crate) worker_memory: (u64, u64),
 }
 
+/// One message enters the pipeline for so many of the others.
+const SHARE: u32 = 6;
+/// How many messages enter the pipeline at once.
+const AT_ONCE: u32 = 10;
+
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
 /// A connection that is dead without a sign is noticed after some ten seconds, and only then is
@@ -71,14 +79,17 @@ pub(crate) fn rules() -> Rules {
         ordered: vec![ORDERED.to_owned()],
         aftermath: AFTERMATH,
         drains_within: DRAINS_WITHIN,
+        stages: STAGES.len(),
+        is_shared: pipeline::is_shared,
     }
 }
 
 /// A crew of the usual size.
 pub(crate) fn crew() -> Vec<Role> {
-    use Role::{Client, Consumer, Operator, Publisher, Single, Victim};
+    use Role::{Client, Consumer, Operator, Publisher, Single, Stages, Victim};
     vec![
-        Publisher, Publisher, Consumer, Consumer, Single, Victim, Victim, Client, Operator,
+        Publisher, Publisher, Consumer, Consumer, Single, Victim, Victim, Client, Operator, Stages,
+        Stages,
     ]
 }
 
@@ -90,8 +101,9 @@ impl Run {
             let name = name.to_owned();
             journal.write(Event::Phase { name });
         };
-        for (topic, group) in GROUPS {
-            let (topic, group) = (topic.to_owned(), group.to_owned());
+        let groups = self.groups();
+        for (topic, group) in &groups {
+            let (topic, group) = ((*topic).to_owned(), (*group).to_owned());
             journal.write(Event::Group { topic, group });
         }
         phase("quiet");
@@ -106,16 +118,24 @@ impl Run {
         {
             keep_everything(&direct).await;
         }
+        if self.has_pipeline() {
+            let container = connect(&direct).await.expect("the server has just started");
+            pipeline::create(&container).await;
+            container.shutdown(Duration::from_secs(1)).await;
+        }
         let server = resident(ground.pid());
         let publishers = self.crew.iter().filter(|role| **role == Role::Publisher);
         let rate = self.rate / publishers.count().max(1) as u32;
-        let mut crew = Crew::new(url, self.journal.clone(), self.seed, rate, shim);
+        let mut crew = Crew::new(url.clone(), self.journal.clone(), self.seed, rate, shim);
         for role in &self.crew {
             crew.start(*role);
         }
         crew.all_work().await;
         let workers = crew.memory();
         let probing = tokio::spawn(probe(direct.clone(), journal.clone()));
+        let entering = self
+            .has_pipeline()
+            .then(|| tokio::spawn(enter(url, self.rate / SHARE, journal.clone())));
         let (ground, crew) = (Arc::new(Mutex::new(ground)), Arc::new(Mutex::new(crew)));
         let replacing = tokio::spawn(replace_victims(Arc::clone(&crew), journal.clone()));
         tokio::time::sleep(self.quiet).await;
@@ -125,9 +145,10 @@ impl Run {
         journal.write(Event::healed(RESTART));
 
         phase("faults");
+        let done = AtomicBool::new(false);
         tokio::join!(
-            strike_workers(&crew, &proxy, &self.plan.workers, &journal),
-            strike_ground(&ground, &self.plan.ground, &journal),
+            strike_workers(&crew, &proxy, &self.plan.workers, &journal, &done),
+            strike_ground(&ground, &self.plan.ground, &journal, &done),
         );
 
         phase("heal");
@@ -140,9 +161,17 @@ impl Run {
         let onlooker = onlooker(&direct, &journal, self.seed).await;
         std::fs::write(cure(&self.journal), "").unwrap();
         // Those that publish and redrive end first: whoever looks on finishes their work.
-        let at_work = |role| matches!(role, Role::Consumer | Role::Single | Role::Victim);
+        let at_work = |role| {
+            matches!(
+                role,
+                Role::Consumer | Role::Single | Role::Victim | Role::Stages
+            )
+        };
         crew.lock().await.dismiss(|role| !at_work(role)).await;
-        drain(&onlooker, ended).await;
+        if let Some(entering) = entering {
+            entering.await.unwrap();
+        }
+        drain(&onlooker, &groups, ended).await;
         replacing.abort();
         let mut crew = crew.lock().await;
         let worker_memory = (workers, crew.memory());
@@ -151,6 +180,9 @@ impl Run {
 
         phase("check");
         record_dead_letters(&onlooker).await;
+        if self.has_pipeline() {
+            pipeline::record(&onlooker.container, &journal).await;
+        }
         let ground = ground.lock().await;
         let outcome = Outcome {
             verdict: check(&journal.read(), &rules()),
@@ -162,6 +194,43 @@ impl Run {
         onlooker.container.shutdown(Duration::from_secs(1)).await;
         outcome
     }
+
+    fn has_pipeline(&self) -> bool {
+        self.crew.contains(&Role::Stages)
+    }
+
+    /// The groups that must settle everything.
+    fn groups(&self) -> Vec<(&'static str, &'static str)> {
+        let stages = STAGES.iter().filter(|_| self.has_pipeline());
+        let stages = stages.map(|stage| (*stage, pipeline::GROUP));
+        GROUPS.into_iter().chain(stages).collect()
+    }
+}
+
+/// A container that recognises repeated messages.
+pub(crate) async fn entrance(url: &str) -> Container {
+    loop {
+        let building = builder(url).with_deduplication(pipeline::WINDOW);
+        match building.connect().await {
+            Ok(container) => return container,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Lets messages enter the pipeline until there is to be calm. The faults of workers spare the process
+/// of the run, so it knows every message that has entered.
+async fn enter(url: String, per_second: u32, journal: Journal) {
+    let container = entrance(&url).await;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) * AT_ONCE / per_second.max(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut from = 0;
+    while !calm(journal.path()).exists() {
+        ticks.tick().await;
+        pipeline::enter(&container, &journal, from..from + u64::from(AT_ONCE)).await;
+        from += u64::from(AT_ONCE);
+    }
+    container.shutdown(Duration::from_secs(1)).await;
 }
 
 /// Lets topics keep what is settled. A flush takes the groups along, and what one of them settles
@@ -176,14 +245,15 @@ async fn keep_everything(url: &str) {
     container.shutdown(Duration::from_secs(1)).await;
 }
 
-async fn connect(url: &str) -> Option<Container> {
+fn builder(url: &str) -> ContainerBuilder {
     Container::builder()
         .with_redis_url(url)
         .with_namespace(Namespace::new("chaos").unwrap())
         .with_service(group("onlooker"))
-        .connect()
-        .await
-        .ok()
+}
+
+pub(crate) async fn connect(url: &str) -> Option<Container> {
+    builder(url).connect().await.ok()
 }
 
 /// What the history calls a fault of a worker.
@@ -191,8 +261,18 @@ fn name_of(fault: Fault) -> String {
     format!("{fault:?} of a worker")
 }
 
-async fn strike_workers(crew: &Mutex<Crew>, proxy: &Proxy, steps: &[Step], journal: &Journal) {
+/// Strikes workers until the plan ends or everything is `done`.
+pub(crate) async fn strike_workers(
+    crew: &Mutex<Crew>,
+    proxy: &Proxy,
+    steps: &[Step],
+    journal: &Journal,
+    done: &AtomicBool,
+) {
     for step in steps {
+        if done.load(Ordering::Acquire) {
+            return;
+        }
         tokio::time::sleep(step.wait).await;
         let name = name_of(step.fault);
         journal.write(Event::fault(&name));
@@ -215,8 +295,17 @@ async fn replace_victims(crew: Arc<Mutex<Crew>>, journal: Journal) {
     }
 }
 
-async fn strike_ground(ground: &Mutex<Ground>, steps: &[Step], journal: &Journal) {
+/// Strikes the server and the network until the plan ends or everything is `done`.
+pub(crate) async fn strike_ground(
+    ground: &Mutex<Ground>,
+    steps: &[Step],
+    journal: &Journal,
+    done: &AtomicBool,
+) {
     for step in steps {
+        if done.load(Ordering::Acquire) {
+            return;
+        }
         tokio::time::sleep(step.wait).await;
         let mut ground = ground.lock().await;
         let name = format!("{:?}", step.fault);
@@ -273,8 +362,8 @@ async fn onlooker(url: &str, journal: &Journal, seed: u64) -> Work {
 }
 
 /// Redrives the curable dead letters and waits until the groups have drained; gives up after a while.
-async fn drain(onlooker: &Work, since: Instant) {
-    let mut open: Vec<(Topic, Group)> = GROUPS
+async fn drain(onlooker: &Work, groups: &[(&str, &str)], since: Instant) {
+    let mut open: Vec<(Topic, Group)> = groups
         .iter()
         .map(|(on, of)| (topic(on), group(of)))
         .collect();
@@ -282,7 +371,15 @@ async fn drain(onlooker: &Work, since: Instant) {
     while !open.is_empty() && since.elapsed() < 2 * DRAINS_WITHIN {
         let mut still_open = Vec::new();
         for (on, of) in open {
-            if is_drained(onlooker, &on, &of, &mut known).await {
+            // The groups before it are drained, or a stage may pass more messages on to it.
+            let waits = of.as_str() == pipeline::GROUP
+                && still_open.iter().any(|(_, before)| *before == of);
+            let drained = !waits
+                && match of.as_str() {
+                    pipeline::GROUP => pipeline::is_idle(&onlooker.container, on.as_str()).await,
+                    _ => is_drained(onlooker, &on, &of, &mut known).await,
+                };
+            if drained {
                 onlooker.journal.write(Event::Drained {
                     topic: on.to_string(),
                     group: of.to_string(),

@@ -13,7 +13,8 @@ Without --minutes, the short runs of the suite, or those whose name contains NAM
   --rate R           messages a second (300)
   --every SECONDS    about how often something goes wrong, to a worker and to the ground each (20)
   --messages N       how many messages `power` publishes over its three cuts (6000); with more, also
-                     under appendfsync everysec and no
+                     under appendfsync everysec and no. How many messages `exact` sends through its
+                     pipeline (400); where given, also without faults and without effects
   --overload SECONDS how long each overload lasts (3)
   --history FOLDER   where histories are kept (a temporary folder)
   --json             the verdict as one line of JSON";
@@ -24,8 +25,8 @@ pub(crate) struct Settings {
     pub(crate) seed: Option<u64>,
     pub(crate) rate: u32,
     pub(crate) every: Duration,
-    /// Messages over power cuts.
-    pub(crate) messages: u64,
+    /// Messages over power cuts, and through the pipeline.
+    pub(crate) messages: Option<u64>,
     /// How long each overload lasts.
     pub(crate) overload: Duration,
     pub(crate) json: bool,
@@ -42,7 +43,7 @@ impl Settings {
             seed: None,
             rate: 300,
             every: Duration::from_secs(20),
-            messages: crate::FEW,
+            messages: None,
             overload: Duration::from_secs(3),
             json: false,
             folder: std::env::temp_dir().join("redstart-chaos"),
@@ -60,7 +61,7 @@ impl Settings {
                 "--rate" => settings.rate = number(&value()),
                 "--every" => settings.every = Duration::from_secs_f64(number(&value())),
                 "--history" => settings.folder = value().into(),
-                "--messages" => settings.messages = number(&value()),
+                "--messages" => settings.messages = Some(number(&value())),
                 "--overload" => settings.overload = Duration::from_secs_f64(number(&value())),
                 "--json" => settings.json = true,
                 "--help" => {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redstart::{Container, Namespace};
+use redstart::{Container, ErrorKind, Namespace};
 use serde::{Deserialize, Serialize};
 
 use crate::history::{Event, Journal, now};
 use crate::nature::{ORDERED, ORDERS, TOXIC};
+use crate::pipeline::{self, Writing};
 use crate::support::worker::{END, orders, say};
 use crate::support::{PATIENCE, group};
 use crate::{load, operator, stores};
@@ -27,6 +28,10 @@ pub(crate) enum Role {
     Victim,
     Client,
     Operator,
+    /// A consumer of all stages of the pipeline.
+    Stages,
+    /// The same, which writes one call after the other.
+    Calls,
 }
 
 /// The settings of a worker process.
@@ -201,5 +206,18 @@ async fn begin(work: &Work) {
         Role::Victim => load::consume(work, TOXIC, "billing", 4).await,
         Role::Client => stores::use_them(work),
         Role::Operator => operator::redrive(work),
+        Role::Stages => stages(work, Writing::Effects).await,
+        Role::Calls => stages(work, Writing::Calls).await,
+    }
+}
+
+/// Subscribes all stages of the pipeline; retries until it succeeds.
+async fn stages(work: &Work, writing: Writing) {
+    let (container, lease) = (&work.container, work.spec.lease);
+    while let Err(error) = pipeline::subscribe(container, lease, writing).await {
+        if error.kind() == ErrorKind::Closed {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

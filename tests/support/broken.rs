@@ -8,9 +8,9 @@ use std::time::Duration;
 use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use redstart::store::{
     Appended, Commit, Commits, DeadLettersAnswer, DeadLettersOp, Deliveries, DeliveriesAnswer,
-    DeliveriesOp, DeliveryId, End, Fate, Fetched, Fields, GroupAt, Lane, Log, LogAnswer, LogOp,
-    Member, NewEntry, Partition, ReclaimCursor, Replies, ScheduleAnswer, ScheduleOp, Store,
-    TopicsAnswer, TopicsOp, Unmarked,
+    DeliveriesOp, DeliveryId, EffectStoreOp, End, Fate, Fetched, Fields, GroupAt, Lane, Log,
+    LogAnswer, LogOp, Member, NewEntry, Partition, ReclaimCursor, Replies, ScheduleAnswer,
+    ScheduleOp, Session, Store, TopicsAnswer, TopicsOp, Unmarked,
 };
 use redstart::{Error, ErrorKind, envelope::EntryId, ports::BoxFuture};
 use uuid::Uuid;
@@ -57,6 +57,8 @@ pub(crate) enum Flaw {
     RemovesWithoutProof,
     /// Brings back what was to be removed.
     CancelsNothing,
+    /// Writes the effects of a repeated call again.
+    RepeatsEffects,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,8 @@ pub(crate) struct Broken {
     /// The bodies that have died once.
     buried: Mutex<HashSet<(GroupAt, Vec<u8>)>>,
     ids: Mutex<HashMap<(Partition, Uuid), EntryId>>,
+    /// The calls of effects whose first answer was lost.
+    unanswered: Mutex<HashSet<(Member, u64)>>,
 }
 
 impl Broken {
@@ -82,6 +86,7 @@ impl Broken {
             released: Mutex::default(),
             buried: Mutex::default(),
             ids: Mutex::default(),
+            unanswered: Mutex::default(),
         };
         Arc::new(Decorated::new(Arc::new(broken), inner))
     }
@@ -207,6 +212,38 @@ impl Broken {
     }
 }
 
+/// Loses the first answer to every second call, and writes its effects again when it is repeated.
+async fn repeat_effects(
+    unanswered: &Mutex<HashSet<(Member, u64)>>,
+    store: &dyn Store,
+    op: EffectStoreOp<'_>,
+    mut next: Next<'_>,
+) -> Result<Answer, Error> {
+    let EffectStoreOp::Commit {
+        by,
+        number,
+        commits,
+    } = op
+    else {
+        return next.run(Op::EffectStore(op)).await;
+    };
+    let loses = number % 2 == 0 && unanswered.lock().unwrap().insert((by.clone(), number));
+    let answer = next.run(Op::EffectStore(op)).await?;
+    if loses {
+        let rule = "the answer was lost";
+        return Err(Error::new(ErrorKind::OutcomeUnknown, "commit", rule));
+    }
+    if number % 2 == 0 {
+        let session = Session {
+            id: Uuid::now_v7(),
+            number: 1,
+        };
+        let lists: Vec<_> = commits.iter().map(|one| one.effects.clone()).collect();
+        store.effects().apply(session, &lists).await?;
+    }
+    Ok(answer)
+}
+
 async fn commit_one(
     deliveries: &dyn Deliveries,
     by: &Member,
@@ -239,6 +276,9 @@ impl Decorator for Broken {
                 {
                     let appended = self.append_unknown(store.log(), at, entries).await;
                     return Ok(Answer::Log(LogAnswer::AppendOnce(appended)));
+                }
+                Op::EffectStore(op) if flaw == Flaw::RepeatsEffects => {
+                    return repeat_effects(&self.unanswered, store, op, next).await;
                 }
                 Op::Deliveries(DeliveriesOp::Commit { by, commits }) => {
                     if flaw != Flaw::AcknowledgesNothing {

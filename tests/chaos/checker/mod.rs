@@ -1,6 +1,7 @@
 //! Checks the history of a run against the promises of the bus.
 
 mod attempts;
+mod exact;
 mod messages;
 mod records;
 pub(crate) mod register;
@@ -44,6 +45,8 @@ pub(crate) enum Promise {
     Linearizable,
     /// Every message is settled within a stated time after publishing has ended.
     Drains,
+    /// With effects, each stage of a pipeline counts each message once and passes it on once.
+    Exact,
 }
 
 impl fmt::Display for Promise {
@@ -62,6 +65,7 @@ impl fmt::Display for Promise {
             Self::TrimsSettledOnly => "trims settled only",
             Self::Linearizable => "linearizable",
             Self::Drains => "drains",
+            Self::Exact => "exact",
         })
     }
 }
@@ -81,6 +85,9 @@ pub(crate) struct Rules {
     /// detected.
     pub(crate) aftermath: Duration,
     pub(crate) drains_within: Duration,
+    /// The stages of the pipeline, and whether a message replaces the value that they share.
+    pub(crate) stages: usize,
+    pub(crate) is_shared: fn(u64) -> bool,
 }
 
 /// Counts of the events in a history.
@@ -114,6 +121,10 @@ pub(crate) struct Counts {
     pub(crate) forgotten: u64,
     pub(crate) register_operations: u64,
     pub(crate) once_completed: u64,
+    /// Messages that entered the pipeline, that its stages have passed on, and those passed on twice.
+    pub(crate) entered: u64,
+    pub(crate) passed: u64,
+    pub(crate) passed_twice: u64,
     pub(crate) faults: u64,
     pub(crate) drained_in_ms: u64,
 }
@@ -205,6 +216,7 @@ pub(crate) fn check(history: &[Line], rules: &Rules) -> Verdict {
     messages::check(history, rules, &faults, forgotten_at, &mut verdict);
     records::check(history, forgotten_at, &mut verdict);
     stores::check(history, &mut verdict);
+    exact::check(history, rules, forgotten_at, &mut verdict);
     drains(history, rules, &mut verdict);
     verdict
 }

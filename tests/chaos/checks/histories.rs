@@ -2,7 +2,7 @@
 
 use crate::checker::{Promise, check};
 use crate::history::{Claimed, End, Event, Fate, Op, Told};
-use crate::story::{Story, rules};
+use crate::story::{SHARED, Story, rules};
 
 #[test]
 fn every_published_message_is_handled_or_dead() {
@@ -271,4 +271,72 @@ fn everything_drains_in_time() {
     assert_eq!(undrained.broken(), [Promise::Drains]);
     let late = check(&Story::new().drained(1001).0, &rules());
     assert_eq!(late.broken(), [Promise::Drains]);
+}
+
+/// A stage at the end, which has passed these messages on.
+fn stage(count: u64, shared: u64, passed: &[u64]) -> Event {
+    Event::Stage {
+        stage: "placed".to_owned(),
+        count,
+        sum: passed.iter().sum(),
+        shared,
+        passed: passed.to_vec(),
+    }
+}
+
+#[test]
+fn a_stage_counts_each_message_once_and_passes_it_on_once() {
+    let entered = || {
+        let mut story = Story::new();
+        for n in [3, SHARED, 5] {
+            story.add(Event::Entered { n });
+        }
+        story
+    };
+    let exact = stage(3, 1, &[5, 3, SHARED]);
+    assert_eq!(entered().add(exact).broken(), []);
+    for wrong in [
+        // Counted and passed on twice, counted twice, passed on twice.
+        stage(4, 1, &[3, SHARED, 5, 5]),
+        stage(4, 1, &[3, SHARED, 5]),
+        stage(3, 1, &[3, SHARED, 5, 5]),
+        // One is missing; one never entered.
+        stage(2, 1, &[3, SHARED]),
+        stage(4, 1, &[3, SHARED, 5, 6]),
+        // A replacement was lost.
+        stage(3, 0, &[3, SHARED, 5]),
+    ] {
+        let what = format!("{wrong:?}");
+        assert_eq!(entered().add(wrong).broken(), [Promise::Exact], "{what}");
+    }
+    assert_eq!(
+        entered().broken(),
+        [Promise::Exact],
+        "no stage was examined"
+    );
+}
+
+#[test]
+fn after_a_data_loss_the_counters_of_a_stage_agree_with_its_messages() {
+    let lossy = || {
+        let mut story = Story::new();
+        story.add(Event::Entered { n: 3 });
+        story.fault("a power cut", true).healed("a power cut");
+        story.add(Event::Entered { n: 5 });
+        story
+    };
+    let mut story = lossy();
+    story.add(stage(1, 0, &[5]));
+    assert_eq!(story.broken(), []);
+    assert_eq!(check(&story.0, &rules()).counts.forgotten, 1);
+    assert_eq!(lossy().add(stage(2, 0, &[3, 5])).broken(), []);
+    for wrong in [
+        stage(1, 0, &[3]),
+        stage(2, 0, &[5]),
+        stage(1, 0, &[3, 5]),
+        stage(3, 0, &[3, 3, 5]),
+    ] {
+        let what = format!("{wrong:?}");
+        assert_eq!(lossy().add(wrong).broken(), [Promise::Exact], "{what}");
+    }
 }

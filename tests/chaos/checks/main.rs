@@ -11,6 +11,12 @@ mod checker;
 #[path = "../history.rs"]
 mod history;
 #[allow(dead_code)]
+#[path = "../nature.rs"]
+mod nature;
+#[allow(dead_code)]
+#[path = "../pipeline.rs"]
+mod pipeline;
+#[allow(dead_code)]
 #[path = "../traps.rs"]
 mod proxied;
 #[path = "../../support/mod.rs"]

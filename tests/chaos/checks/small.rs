@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::broken::{Broken, Flaw};
 use crate::checker::{Rules, Verdict, check};
 use crate::history::{End, Event, Fate, Journal, Letter, Line, now};
+use crate::pipeline::{self, STAGES, Writing};
 use crate::stores::{self, BrokenKv, StoreFlaw};
 use crate::support::{PATIENCE, group, letters, topic};
 
@@ -68,6 +69,8 @@ pub(crate) async fn run(flaw: Flaw, store_flaw: StoreFlaw, patience: Duration) -
         ordered: vec!["ordered".to_owned()],
         aftermath: Duration::from_secs(5),
         drains_within: Duration::from_secs(60),
+        stages: STAGES.len(),
+        is_shared: pipeline::is_shared,
     };
     check(&small.journal.read(), &rules)
 }
@@ -109,6 +112,7 @@ impl Small {
         two.shutdown(Duration::ZERO).await;
 
         self.crash().await;
+        self.pipeline().await;
 
         let last = self.container().await;
         self.publish(&last, "ordered", 2000..2030).await;
@@ -177,13 +181,17 @@ impl Small {
         lease: Duration,
         name: &'static str,
     ) {
-        let options = SubscribeOptions::new()
+        let mut options = SubscribeOptions::new()
             .with_group(group(of))
             .with_concurrency(handlers)
             .with_lease(lease)
             .with_retry(
                 RetryPolicy::fixed(Duration::from_millis(2)).with_max_attempts(MAX_ATTEMPTS),
             );
+        if handlers == 1 {
+            // One read brings several messages, or their order would not show.
+            options = options.with_prefetch(8);
+        }
         let small = self.clone();
         let handler = move |Payload(n): Payload<u64>, delivery: Delivery| {
             let small = small.clone();
@@ -266,6 +274,26 @@ impl Small {
         self.journal.write(Event::fault(name));
         thread.join().unwrap();
         self.journal.write(Event::healed(name));
+    }
+
+    /// Messages pass the stages, and so do their effects.
+    async fn pipeline(&self) {
+        let building = Container::builder().with_store(Arc::clone(&self.store));
+        let building = building.with_service(group("billing"));
+        let building = building.with_deduplication(pipeline::WINDOW);
+        let container = building.connect().await.unwrap();
+        pipeline::create(&container).await;
+        let subscribed = pipeline::subscribe(&container, LONG, Writing::Effects).await;
+        subscribed.unwrap();
+        pipeline::enter(&container, &self.journal, 0..60).await;
+        let deadline = Instant::now() + self.patience;
+        for stage in STAGES {
+            while !pipeline::is_idle(&container, stage).await && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        pipeline::record(&container, &self.journal).await;
+        container.shutdown(Duration::ZERO).await;
     }
 
     /// Waits until the journal has `count` begins of these messages by consumers that `by` accepts.

@@ -7,6 +7,8 @@ use crate::history::{End, Event, Fate, Letter, Line};
 
 /// Messages from here on may not become dead letters.
 pub(crate) const LIVES: u64 = 100;
+/// The message that replaces the shared value.
+pub(crate) const SHARED: u64 = 4;
 
 pub(crate) fn rules() -> Rules {
     Rules {
@@ -16,6 +18,8 @@ pub(crate) fn rules() -> Rules {
         ordered: vec!["ordered".to_owned()],
         aftermath: Duration::from_micros(10),
         drains_within: Duration::from_secs(1),
+        stages: 1,
+        is_shared: |n| n == SHARED,
     }
 }
 

@@ -12,10 +12,10 @@ use crate::support::PATIENCE;
 const BRIEFLY: Duration = Duration::from_secs(4);
 
 /// What is broken, and which promise that breaks.
-const FLAWS: [(Flaw, StoreFlaw, Promise); 13] = {
+const FLAWS: [(Flaw, StoreFlaw, Promise); 14] = {
     use Promise::{
-        Attempts, Begun, Drains, Linearizable, NeighboursLive, NoNeedlessRepeat, NothingInvented,
-        NothingLost, Once, OneEntry, Order, RedriveConserves, TrimsSettledOnly,
+        Attempts, Begun, Drains, Exact, Linearizable, NeighboursLive, NoNeedlessRepeat,
+        NothingInvented, NothingLost, Once, OneEntry, Order, RedriveConserves, TrimsSettledOnly,
     };
     use StoreFlaw::{AsksNoToken, ComparesThenSets};
     [
@@ -32,6 +32,7 @@ const FLAWS: [(Flaw, StoreFlaw, Promise); 13] = {
         (Flaw::TrimsWithoutFloor, StoreFlaw::Sound, TrimsSettledOnly),
         (Flaw::Sound, ComparesThenSets, Linearizable),
         (Flaw::AcknowledgesNothing, StoreFlaw::Sound, Drains),
+        (Flaw::RepeatsEffects, StoreFlaw::Sound, Exact),
     ]
 };
 
@@ -43,6 +44,7 @@ async fn a_sound_bus_keeps_every_promise() {
     assert_eq!((counts.published, counts.lost), (78, 0));
     assert!(counts.dead > 0 && counts.redriven > 0, "{counts:?}");
     assert!(counts.register_operations > 100, "{counts:?}");
+    assert_eq!((counts.entered, counts.passed), (60, 180), "{counts:?}");
 }
 
 // All at once: they mostly wait.
