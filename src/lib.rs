@@ -125,7 +125,7 @@ pub use api::{
 };
 pub use container::Container;
 pub use domain::{
-    Effects, Envelope, Error, ErrorKind, Group, Namespace, Outcome, RetryPolicy, Topic,
+    Effects, Envelope, Error, ErrorKind, Group, Namespace, Outcome, Placement, RetryPolicy, Topic,
 };
 
 pub mod handler {

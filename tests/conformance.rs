@@ -180,6 +180,35 @@ mod one_node {
     }
 
     redstart::conformance!(one_node);
+
+    /// A namespace of the same cluster whose keys have one slot.
+    mod together {
+        use redstart::testing::conformance::Subject;
+        use redstart::{Container, Namespace, Placement};
+
+        use super::CLUSTER;
+        use crate::support::group;
+
+        struct Together(Namespace);
+
+        impl Subject for Together {
+            async fn container(&self, service: &str) -> Container {
+                let builder = CLUSTER.builder(&self.0).with_service(group(service));
+                let builder = builder.with_placement(Placement::Together);
+                builder.connect().await.unwrap()
+            }
+        }
+
+        async fn together() -> Together {
+            Together(CLUSTER.namespace())
+        }
+
+        // Every kind of key has a check among these.
+        redstart::conformance!(together:
+            publish, deduplication, settle, retries, schedules, dead_letters, redrive, retention,
+            kv, cas, once, effects, handler_effects, commit_unknown, capabilities, health
+        );
+    }
 }
 
 /// Three primaries with a replica each.
@@ -208,6 +237,31 @@ mod cluster {
     }
 
     redstart::conformance!(cluster);
+
+    /// A namespace of the same cluster whose keys have one slot.
+    mod together {
+        use redstart::testing::conformance::Subject;
+        use redstart::{Container, Namespace, Placement};
+
+        use super::CLUSTER;
+        use crate::support::group;
+
+        struct Together(Namespace);
+
+        impl Subject for Together {
+            async fn container(&self, service: &str) -> Container {
+                let builder = CLUSTER.builder(&self.0).with_service(group(service));
+                let builder = builder.with_placement(Placement::Together);
+                builder.connect().await.unwrap()
+            }
+        }
+
+        async fn together() -> Together {
+            Together(CLUSTER.namespace())
+        }
+
+        redstart::conformance!(together: effects, handler_effects, schedules, groups);
+    }
 }
 
 /// The suite once more, every reader on the shared connection.
@@ -342,9 +396,11 @@ mod roles {
                 | Op::Log(_)
                 | Op::Later(_)
                 | Op::Schedule(ScheduleOp::List { .. })
-                | Op::Inspect(InspectOp::Status { .. } | InspectOp::Consumers { .. }) => {
-                    &*self.viewer
-                }
+                | Op::Inspect(
+                    InspectOp::Status { .. }
+                    | InspectOp::Consumers { .. }
+                    | InspectOp::Placement { .. },
+                ) => &*self.viewer,
                 Op::Topics(
                     TopicsOp::RemoveGroup { .. }
                     | TopicsOp::ResetGroup { .. }
@@ -404,4 +460,20 @@ mod roles {
     }
 
     redstart::conformance!(roles);
+
+    /// The same with the rules of placement `together`.
+    mod together {
+        use redstart::Placement;
+
+        use super::Roles;
+
+        async fn together() -> Roles {
+            Roles::start_as(Placement::Together).await
+        }
+
+        redstart::conformance!(together:
+            publish, deduplication, settle, leases, retries, schedules, dead_letters, redrive,
+            retention, kv, cas, once, once_completion, effects, commit_unknown, health
+        );
+    }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::{Container, Coordinator, Parts};
 use crate::adapters::memory::MemoryStore;
-use crate::adapters::redis::{Access, Migrations, RedisAdapter, TlsSettings, address_of};
+use crate::adapters::redis::{Access, Migrations, TlsSettings, address_of, connect, unplaced};
 #[cfg(feature = "testing")]
 use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
 use crate::api::propagator::Telemetry;
 use crate::api::{Propagator, PublishHook, PublishHooks, PublishOptions, StoreKv};
-use crate::domain::{Codec, Durability, Error, ErrorKind, Group, Namespace};
+use crate::domain::{Codec, Durability, Error, ErrorKind, Group, Namespace, Placement};
 use crate::operate::doctor::Doctor;
 use crate::store::Store;
 use crate::wire::Limits;
@@ -44,6 +44,7 @@ pub struct ContainerBuilder {
     pub(super) limits: Limits,
     pub(super) deduplication: Option<Duration>,
     durability: Durability,
+    pub(super) placement: Option<Placement>,
     setup: bool,
     pub(super) migrate: bool,
     pub(super) editing: bool,
@@ -80,6 +81,7 @@ impl Default for ContainerBuilder {
             limits: Limits::default(),
             deduplication: None,
             durability: Durability::Accepted,
+            placement: None,
             setup: true,
             migrate: false,
             editing: false,
@@ -149,8 +151,9 @@ impl ContainerBuilder {
     /// Uses a store of another adapter, or a decorated one. Not covered by semver.
     ///
     /// The store decides about its namespace and its layout, so
-    /// [`with_namespace`](Self::with_namespace), [`with_namespace_creation`](Self::with_namespace_creation)
-    /// and [`with_migrate_on_connect`](Self::with_migrate_on_connect) have no effect. The conformance suite
+    /// [`with_namespace`](Self::with_namespace), [`with_namespace_creation`](Self::with_namespace_creation),
+    /// [`with_placement`](Self::with_placement) and
+    /// [`with_migrate_on_connect`](Self::with_migrate_on_connect) have no effect. The conformance suite
     /// of feature `testing` checks whether an adapter keeps the contract.
     pub fn with_store(mut self, store: Arc<dyn Store>) -> Self {
         self.carrier = Carrier::Other(store);
@@ -241,6 +244,18 @@ impl ContainerBuilder {
     /// so that a misspelt name creates nothing.
     pub fn with_namespace_creation(mut self, set_up: bool) -> Self {
         self.setup = set_up;
+        self
+    }
+
+    /// Sets where the keys of the namespace lie in a cluster; by default a container takes the placement
+    /// that its namespace has, and sets a new one up with [`Placement::Spread`].
+    ///
+    /// The container that sets the namespace up fixes the placement for ever. [`connect`](Self::connect)
+    /// refuses another one with [`Invalid`](crate::ErrorKind::Invalid), and
+    /// [`Placement::Together`] without a namespace. The guide [cluster](crate::docs::cluster) says when
+    /// to choose which.
+    pub fn with_placement(mut self, placement: Placement) -> Self {
+        self.placement = Some(placement);
         self
     }
 
@@ -335,7 +350,7 @@ impl ContainerBuilder {
     ///
     /// [`Invalid`](crate::ErrorKind::Invalid) for a bad URL, bad TLS settings or a bad namespace.
     pub fn migrations(&self) -> Result<Migrations, Error> {
-        Migrations::with_access(&self.url, &self.access, self.namespace()?)
+        Migrations::with_access(&self.url, &self.access, self.namespace()?, self.placement)
     }
 
     /// Returns a doctor for this server and namespace. Connects nothing yet and changes nothing.
@@ -348,7 +363,11 @@ impl ContainerBuilder {
     pub fn doctor(self) -> Result<Doctor, Error> {
         let namespace = self.namespace()?;
         let store: Arc<dyn Store> = match self.carrier {
-            Carrier::Redis => Arc::new(RedisAdapter::new(&self.url, &self.access, namespace)?),
+            // The doctor shows the placement, and refuses none.
+            Carrier::Redis => {
+                let layout = Migrations::with_access(&self.url, &self.access, namespace, None)?;
+                unplaced(layout)
+            }
             Carrier::Memory(store) => store.store(namespace),
             Carrier::Other(store) => store,
         };
@@ -361,7 +380,7 @@ impl ContainerBuilder {
     ///
     /// | Kind | Means |
     /// |---|---|
-    /// | [`Invalid`](crate::ErrorKind::Invalid) | a setting breaks a rule: a name, the URL, TLS, the window |
+    /// | [`Invalid`](crate::ErrorKind::Invalid) | a setting breaks a rule: a name, the URL, TLS, the window, or the placement that the namespace has |
     /// | [`Unavailable`](crate::ErrorKind::Unavailable) | the server cannot be reached or is not ready |
     /// | [`Refused`](crate::ErrorKind::Refused) | the server refused: wrong password, missing permission |
     /// | [`Layout`](crate::ErrorKind::Layout) | the namespace's layout is newer than this version, or older and [`with_migrate_on_connect`](Self::with_migrate_on_connect) is off |
@@ -384,11 +403,11 @@ impl ContainerBuilder {
         };
         let store: Arc<dyn Store> = match self.carrier {
             Carrier::Redis => {
-                let store = RedisAdapter::new(&self.url, &self.access, namespace)?;
-                store.layout().ensure(self.setup, self.migrate).await?;
-                Arc::new(store)
+                let layout =
+                    Migrations::with_access(&self.url, &self.access, namespace, self.placement)?;
+                connect(layout, self.setup, self.migrate).await?
             }
-            Carrier::Memory(store) => store.store(namespace),
+            Carrier::Memory(store) => store.connect(namespace, self.placement, self.setup)?,
             Carrier::Other(store) => store,
         };
         store.inspect().ping().await?;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::builder::ContainerBuilder;
 use crate::api::SubscriptionConfig;
 use crate::api::overrides::{Overrides, time};
-use crate::domain::{Codec, Error, ErrorKind};
+use crate::domain::{Codec, Error, ErrorKind, Placement};
 
 /// The settings of a container, as a configuration file has them. Every field is optional; serde
 /// refuses unknown ones. Times are text, such as `"10m"`.
@@ -71,6 +71,8 @@ pub struct Config {
     /// [`with_deduplication`](ContainerBuilder::with_deduplication).
     #[serde(deserialize_with = "time")]
     pub deduplication: Option<Duration>,
+    /// [`with_placement`](ContainerBuilder::with_placement): `spread` or `together`.
+    pub placement: Option<String>,
     /// [`with_migrate_on_connect`](ContainerBuilder::with_migrate_on_connect).
     pub migrate_on_connect: Option<bool>,
     /// [`with_dead_letter_editing`](ContainerBuilder::with_dead_letter_editing).
@@ -111,12 +113,15 @@ impl ContainerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown codec, and for a certificate without its
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown codec or placement, and for a certificate without its
     /// key or a key without its certificate. [`connect`](Self::connect) and subscribing check the other
     /// values; the error of a subscription names the setting and its source.
     pub fn with_config(mut self, config: Config) -> Result<Self, Error> {
         if let Some(codec) = config.codec {
             self = self.with_codec(codec.parse::<Codec>()?);
+        }
+        if let Some(placement) = config.placement {
+            self = self.with_placement(placement.parse::<Placement>()?);
         }
         if let Some(url) = config.redis_url {
             self = self.with_redis_url(url);
@@ -181,11 +186,10 @@ mod tests {
         let config = read(r#"{"redis_url": "redis://:canary@h", "deduplication": "10m"}"#).unwrap();
         assert!(!format!("{config:?}").contains("canary"));
         assert_eq!(config.deduplication, Some(Duration::from_secs(600)));
-        let bad = Config {
-            codec: Some("xml".to_owned()),
-            ..Config::default()
-        };
-        assert!(ContainerBuilder::default().with_config(bad).is_err());
+        for bad in [r#"{"codec": "xml"}"#, r#"{"placement": "apart"}"#] {
+            let config = read(bad).unwrap();
+            assert!(ContainerBuilder::default().with_config(config).is_err());
+        }
         let certificate = read(r#"{"tls_cert_file": "cert.pem"}"#).unwrap();
         let error = ContainerBuilder::default().with_config(certificate);
         let error = error.unwrap_err().to_string();

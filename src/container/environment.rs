@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::builder::ContainerBuilder;
 use super::config::Config;
 use crate::api::overrides::Overrides;
-use crate::domain::{Codec, Error, ErrorKind, Group, Namespace, parse_duration};
+use crate::domain::{Codec, Error, ErrorKind, Group, Namespace, Placement, parse_duration};
 
 impl Config {
     /// Reads the variables of [`ContainerBuilder::from_env`]. An empty
@@ -59,6 +59,11 @@ impl Config {
             name.parse::<Codec>()
                 .map_err(|_| invalid("REDSTART_CODEC", "must be msgpack or json"))?;
         }
+        let placement = get("REDSTART_PLACEMENT")?;
+        if let Some(name) = &placement {
+            name.parse::<Placement>()
+                .map_err(|_| invalid("REDSTART_PLACEMENT", "must be spread or together"))?;
+        }
         let bytes = "REDSTART_MAX_MESSAGE_BYTES";
         let number = |text: String| {
             text.parse()
@@ -87,6 +92,7 @@ impl Config {
             codec,
             max_message_bytes: get(bytes)?.map(number).transpose()?,
             deduplication: get(window)?.map(time).transpose()?,
+            placement,
             migrate_on_connect: switch("REDSTART_MIGRATE_ON_CONNECT")?,
             dead_letter_editing: switch("REDSTART_DEAD_LETTER_EDITING")?,
             ..Self::default()
@@ -108,6 +114,7 @@ impl ContainerBuilder {
     /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |
     /// | `REDSTART_MAX_MESSAGE_BYTES` | [`with_max_message_bytes`](Self::with_max_message_bytes): the largest envelope in bytes | 1048576 |
     /// | `REDSTART_DEDUPLICATION` | [`with_deduplication`](Self::with_deduplication): the window, such as `10m` | off |
+    /// | `REDSTART_PLACEMENT` | [`with_placement`](Self::with_placement): `spread` or `together` | that of the namespace |
     /// | `REDSTART_MIGRATE_ON_CONNECT` | [`with_migrate_on_connect`](Self::with_migrate_on_connect): `true` or `false` | `false` |
     /// | `REDSTART_DEAD_LETTER_EDITING` | [`with_dead_letter_editing`](Self::with_dead_letter_editing): `true` or `false` | `false` |
     ///
@@ -168,6 +175,7 @@ mod tests {
             ("REDSTART_CODEC", "json"),
             ("REDSTART_MAX_MESSAGE_BYTES", "4096"),
             ("REDSTART_DEDUPLICATION", "10m"),
+            ("REDSTART_PLACEMENT", "together"),
             ("REDSTART_MIGRATE_ON_CONNECT", "true"),
             ("REDSTART_DEAD_LETTER_EDITING", "true"),
         ])
@@ -187,6 +195,7 @@ mod tests {
             crate::wire::Limits::default().with_max_bytes(4096)
         );
         assert_eq!(builder.deduplication, Some(Duration::from_secs(600)));
+        assert_eq!(builder.placement, Some(Placement::Together));
         assert!(builder.migrate && builder.editing);
     }
 
@@ -198,6 +207,7 @@ mod tests {
             ("REDSTART_CODEC", "xml"),
             ("REDSTART_MAX_MESSAGE_BYTES", "1k"),
             ("REDSTART_DEDUPLICATION", "600"),
+            ("REDSTART_PLACEMENT", "apart"),
             ("REDSTART_MIGRATE_ON_CONNECT", "yes"),
             ("REDSTART_DEAD_LETTER_EDITING", "1"),
         ] {

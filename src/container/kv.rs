@@ -1,13 +1,13 @@
 //! A key-value store without a container.
 
-use std::sync::Arc;
-
-use crate::adapters::redis::{Access, RedisAdapter, TlsSettings};
+use crate::adapters::redis::{Access, Migrations, TlsSettings, unplaced};
 use crate::api::{Kv, StoreKv};
 use crate::domain::{Error, Namespace};
 
 impl Kv {
-    /// Returns a key-value store on a Redis server, without a bus. It connects when it is first used.
+    /// Returns a key-value store on a Redis server, without a bus. It connects when it is first used,
+    /// and then asks for the [placement](crate::Placement) of the namespace. Until a container sets the
+    /// namespace up, it has the names of [`Placement::Spread`](crate::Placement::Spread).
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl Kv {
         tls: &TlsSettings,
         namespace: Option<Namespace>,
     ) -> Result<Self, Error> {
-        let store = RedisAdapter::new(url, &Access::by(tls), namespace)?;
-        Ok(StoreKv::of(Arc::new(store)))
+        let layout = Migrations::with_access(url, &Access::by(tls), namespace, None)?;
+        Ok(StoreKv::of(unplaced(layout)))
     }
 }

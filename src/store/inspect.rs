@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::source::{DeliveryId, GroupAt, Partition};
-use crate::domain::{ConsumerName, EntryId, Group, Migration, Timestamp, Topic, TopicSettings};
+use crate::domain::{
+    ConsumerName, EntryId, Group, Migration, Placement, Timestamp, Topic, TopicSettings,
+};
 
 /// A duration as whole milliseconds.
 fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -214,6 +216,9 @@ role! {
         /// The migrations of the namespace's layout, known or applied, by number; none for a store
         /// whose layout never changes.
         fn migrations as Migrations() -> Vec<Migration>;
+
+        /// Where the keys of the namespace lie; `None` for a namespace that is not set up.
+        fn placement as Placement() -> Option<Placement>;
 
         /// The state of a partition and of its groups; `None` when it does not exist.
         fn status as Status(at: &'a Partition) -> Option<TopicStatus>;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::state::{Shared, Space};
-use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Timestamp};
+use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Placement, Timestamp};
 use crate::store::{
     Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Later, Log, Opened, Opening,
     Schedule, Store, Topics, Values,
@@ -23,6 +23,20 @@ impl MemoryAdapter {
 
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Space) -> T) -> T {
         self.shared.with(&self.namespace, work)
+    }
+
+    /// Fixes the placement of a new namespace where `set_up` is set. It changes nothing here: memory has
+    /// no slots. Refuses another placement than the namespace has.
+    pub(super) fn place(&self, wanted: Option<Placement>, set_up: bool) -> Result<(), Error> {
+        Placement::check(wanted, self.namespace.as_ref())?;
+        let placement = self.with(|space| {
+            if set_up && space.placement.is_none() {
+                space.placement = Some(wanted.unwrap_or_default());
+            }
+            space.placement
+        });
+        let agree = |placement: Placement| placement.agree(wanted, self.namespace.as_ref());
+        placement.map_or(Ok(()), agree)
     }
 }
 

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use super::adapter::{MemoryAdapter, turn};
 use super::sequence::Cursor;
 use super::state::{GroupState, TopicState};
-use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, Group, Migration, Timestamp};
+use crate::domain::{
+    BoxFuture, ConsumerName, EntryId, Error, Group, Migration, Placement, Timestamp,
+};
 use crate::store::{
     ConsumerStatus, DeliveryId, GroupAt, GroupProgress, GroupStatus, Inspect, LONGEST_UNSETTLED,
     Lane, LogProgress, Partition, ServerInfo, TopicStatus, Unsettled,
@@ -93,6 +95,10 @@ impl Inspect for MemoryAdapter {
 
     fn migrations(&self) -> BoxFuture<'_, Result<Vec<Migration>, Error>> {
         turn(|| Ok(Vec::new()))
+    }
+
+    fn placement(&self) -> BoxFuture<'_, Result<Option<Placement>, Error>> {
+        turn(|| Ok(self.with(|space| space.placement)))
     }
 
     fn status<'a>(

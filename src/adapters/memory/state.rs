@@ -14,7 +14,9 @@ use super::later_state::LaterState;
 use super::sequence::{Cursor, Sequence, next_id};
 use super::sessions::Sessions;
 use super::table::Table;
-use crate::domain::{Clock, ConsumerName, EntryId, Group, Namespace, Topic, TopicSettings};
+use crate::domain::{
+    Clock, ConsumerName, EntryId, Group, Namespace, Placement, Topic, TopicSettings,
+};
 use crate::store::{DeliveryId, Fields, GroupAt, JournalRow, Lane, Record};
 use crate::wire::redelivery::RETRY_FIELD;
 
@@ -73,6 +75,8 @@ pub(super) struct Space {
     pub(super) topics: BTreeMap<Topic, TopicState>,
     pub(super) values: Table,
     pub(super) sessions: Sessions,
+    /// `None` until a container has set the namespace up.
+    pub(super) placement: Option<Placement>,
 }
 
 impl Space {

@@ -7,7 +7,7 @@ use super::adapter::MemoryAdapter;
 use super::state::Shared;
 use super::steady::Steady;
 use crate::api::{Kv, StoreKv};
-use crate::domain::{Clock, Namespace, SystemClock};
+use crate::domain::{Clock, Error, Namespace, Placement, SystemClock};
 use crate::store::Store;
 
 /// A store in this process's memory. Cheap to clone; clones are the same store.
@@ -79,6 +79,19 @@ impl MemoryStore {
     #[must_use]
     pub fn store(&self, namespace: Option<Namespace>) -> Arc<dyn Store> {
         Arc::new(MemoryAdapter::new(Arc::clone(&self.shared), namespace))
+    }
+
+    /// The store of a namespace that has the wanted placement, or gets it where it is new and `set_up`
+    /// is set.
+    pub(crate) fn connect(
+        &self,
+        namespace: Option<Namespace>,
+        wanted: Option<Placement>,
+        set_up: bool,
+    ) -> Result<Arc<dyn Store>, Error> {
+        let store = MemoryAdapter::new(Arc::clone(&self.shared), namespace);
+        store.place(wanted, set_up)?;
+        Ok(Arc::new(store))
     }
 
     /// The key-value store of a namespace.

@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 use super::bells::{Bells, BellsByRuntime};
 use super::keys::Keys;
 use super::migrate::Migrations;
-use super::net::{Access, Net};
-use crate::domain::{BoxFuture, Error, Namespace, Timestamp};
+use super::net::Net;
+use crate::domain::{BoxFuture, Error, Namespace, Placement, Timestamp};
 use crate::store::{
     Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Later, Log, Opened,
     Opening, Schedule, Store, Topics, Values,
@@ -19,6 +19,7 @@ use crate::store::{
 pub(crate) struct RedisAdapter {
     pub(super) net: Net,
     pub(super) keys: Keys,
+    namespace: Option<Namespace>,
     bells: BellsByRuntime,
     /// One for each reader that gets a connection of its own without asking for it.
     pub(super) own_readers: Arc<Semaphore>,
@@ -29,17 +30,14 @@ const OWN_READERS: usize = 8;
 
 impl RedisAdapter {
     /// Prepares the adapter; connections are made when they are needed.
-    pub(crate) fn new(
-        url: &str,
-        access: &Access,
-        namespace: Option<Namespace>,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            net: Net::new(url, access, namespace.as_ref())?,
-            keys: Keys::new(namespace),
+    pub(super) fn on(net: Net, namespace: Option<Namespace>, placement: Placement) -> Self {
+        Self {
+            net,
+            keys: Keys::new(namespace.clone(), placement),
+            namespace,
             bells: BellsByRuntime::default(),
             own_readers: Arc::new(Semaphore::new(OWN_READERS)),
-        })
+        }
     }
 
     /// The bells of the current runtime; `None` outside of one.
@@ -48,8 +46,8 @@ impl RedisAdapter {
     }
 
     /// The migrations of the namespace, on the same connections.
-    pub(crate) fn layout(&self) -> Migrations {
-        Migrations::on(self.net.clone(), self.keys.clone())
+    pub(super) fn layout(&self) -> Migrations {
+        Migrations::on(self.net.clone(), self.namespace.clone(), None)
     }
 }
 
@@ -63,7 +61,7 @@ impl Store for RedisAdapter {
             append_once: true,
             values: true,
             effects: true,
-            effects_anywhere: !self.net.is_clustered(),
+            effects_anywhere: self.keys.are_together() || !self.net.is_clustered(),
             later: true,
         }
     }

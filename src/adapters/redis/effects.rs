@@ -204,7 +204,7 @@ fn check_slots<'k>(
     let shown = slots.iter().take(4);
     let shown: Vec<String> = shown.map(|(slot, key)| format!("{key} ({slot})")).collect();
     let rule = format!(
-        "its keys lie in {} Cluster slots: {}",
+        "its keys lie in {} Cluster slots: {}; a namespace set up with Placement::Together has one",
         slots.len(),
         shown.join(", ")
     );
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "commit: its keys lie in 2 Cluster slots: {shop:orders}:log (14563), \
-             shop:stock:7 (2646)"
+             shop:stock:7 (2646); a namespace set up with Placement::Together has one"
         );
         check_slots(keys[..2].iter().copied(), slot).unwrap();
         check_slots(keys.into_iter(), |_| None).unwrap();

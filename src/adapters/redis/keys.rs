@@ -1,6 +1,7 @@
 //! The one place that builds key names.
 //!
-//! All keys of a topic carry its hash tag, `{namespace:topic}`, so they lie in one Cluster slot.
+//! All keys of a topic carry its hash tag, `{namespace:topic}`, so they lie in one Cluster slot. This
+//! is placement `spread`:
 //!
 //! | Key | Type | Holds | Lives |
 //! |---|---|---|---|
@@ -26,13 +27,17 @@
 //! | `{shop}:schema` | hash | applied migrations | for ever |
 //! | `shop:<key>` | string | a value of the key-value store | its time to live |
 //!
+//! With placement `together` every key has the hash tag `{shop}`. `{shop}:t:orders:` stands in the place
+//! of `{shop:orders}:`, and `{shop}:v:` in the place of `shop:`; the other names are the same. `t:` and
+//! `v:` keep a topic `v` and a value `log` apart.
+//!
 //! The message ids of a topic lie in two hashes, the current generation and the previous one, and
 //! expire a generation at a time. An id takes about 108 bytes. One key per id, with its own time to
 //! live, takes 197 bytes and 1.7 times the server's time.
 
 use uuid::Uuid;
 
-use crate::domain::{Error, Namespace};
+use crate::domain::{Error, Namespace, Placement};
 use crate::store::{GroupAt, Lane, Member, Partition, check_key};
 
 const REDELIVERY: &str = "redo";
@@ -49,19 +54,30 @@ pub(super) fn lane_name(lane: Lane) -> &'static str {
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     namespace: Option<Namespace>,
+    placement: Placement,
 }
 
 impl Keys {
-    pub(super) fn new(namespace: Option<Namespace>) -> Self {
-        Self { namespace }
+    /// Placement `together` needs a namespace.
+    pub(super) fn new(namespace: Option<Namespace>, placement: Placement) -> Self {
+        Self {
+            namespace,
+            placement,
+        }
     }
 
     pub(super) fn namespace(&self) -> &str {
         self.namespace.as_ref().map_or("", Namespace::as_str)
     }
 
+    /// Whether all keys lie in one slot.
+    pub(super) fn are_together(&self) -> bool {
+        self.placement == Placement::Together
+    }
+
     fn of_partition(&self, at: &Partition, rest: &str) -> String {
         match &self.namespace {
+            Some(namespace) if self.are_together() => format!("{{{namespace}}}:t:{at}:{rest}"),
             Some(namespace) => format!("{{{namespace}:{at}}}:{rest}"),
             None => format!("{{{at}}}:{rest}"),
         }
@@ -179,6 +195,7 @@ impl Keys {
     /// What the keys of all topics begin with, and as few others as possible.
     pub(super) fn bell_prefixes(&self) -> Vec<String> {
         vec![match &self.namespace {
+            Some(namespace) if self.are_together() => format!("{{{namespace}}}:t:"),
             Some(namespace) => format!("{{{namespace}:"),
             None => "{".to_owned(),
         }]
@@ -189,10 +206,12 @@ impl Keys {
         format!("{{{}}}:health", self.namespace())
     }
 
-    /// `shop:<key>`, or `<key>` without a namespace: a string, for as long as its time to live.
+    /// `shop:<key>` or `{shop}:v:<key>`, or `<key>` without a namespace: a string, for as long as its
+    /// time to live.
     pub(super) fn value(&self, operation: &'static str, key: &str) -> Result<String, Error> {
         check_key(operation, key)?;
         Ok(match &self.namespace {
+            Some(namespace) if self.are_together() => format!("{{{namespace}}}:v:{key}"),
             Some(namespace) => format!("{namespace}:{key}"),
             None => key.to_owned(),
         })
@@ -202,48 +221,90 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ErrorKind;
+    use crate::domain::{ConsumerName, ErrorKind};
     use proptest::prelude::*;
 
     fn keys(namespace: &str) -> Keys {
-        Keys::new(Some(Namespace::new(namespace).unwrap()))
+        Keys::new(Some(Namespace::new(namespace).unwrap()), Placement::Spread)
     }
 
-    #[test]
-    fn values_have_the_namespace_as_prefix() {
-        assert_eq!(keys("shop").value("get", "a:b").unwrap(), "shop:a:b");
-        assert_eq!(Keys::new(None).value("get", "a").unwrap(), "a");
+    fn together(namespace: &str) -> Keys {
+        let namespace = Some(Namespace::new(namespace).unwrap());
+        Keys::new(namespace, Placement::Together)
     }
 
-    #[test]
-    fn a_topics_keys_share_one_slot() {
-        let (topic, group) = ("orders:eu".parse().unwrap(), "billing".parse().unwrap());
-        let (keys, at) = (keys("shop"), GroupAt::of(&topic, &group));
+    fn without_namespace() -> Keys {
+        Keys::new(None, Placement::Spread)
+    }
+
+    fn of_group(keys: &Keys, at: &GroupAt) -> Vec<String> {
         let [ids, before] = keys.ids(&at.partition);
-        let names = [
+        vec![
             keys.log(&at.partition),
             keys.meta(&at.partition),
             ids,
             before,
             keys.later(&at.partition),
             keys.later_body(&at.partition),
-            keys.redelivery(&at),
-            keys.retry(&at),
-            keys.retry_body(&at),
-            keys.dead(&at),
-            keys.dead_body(&at),
-            keys.dead_counts(&at),
-            keys.dead_causes(&at),
-            keys.dead_uncounted(&at),
-            keys.dead_restored(&at),
-            keys.dead_notes(&at),
-            keys.journal(&at),
-        ];
-        for name in names {
+            keys.redelivery(at),
+            keys.retry(at),
+            keys.retry_body(at),
+            keys.dead(at),
+            keys.dead_body(at),
+            keys.dead_counts(at),
+            keys.dead_causes(at),
+            keys.dead_uncounted(at),
+            keys.dead_restored(at),
+            keys.dead_notes(at),
+            keys.journal(at),
+            keys.session_of(&Member {
+                at: at.clone(),
+                consumer: ConsumerName::from_static("billing-1"),
+            }),
+        ]
+    }
+
+    #[test]
+    fn values_have_the_namespace_as_prefix() {
+        assert_eq!(keys("shop").value("get", "a:b").unwrap(), "shop:a:b");
+        assert_eq!(
+            together("shop").value("get", "a:b").unwrap(),
+            "{shop}:v:a:b"
+        );
+        assert_eq!(without_namespace().value("get", "a").unwrap(), "a");
+    }
+
+    #[test]
+    fn a_topics_keys_share_one_slot() {
+        let (topic, group) = ("orders:eu".parse().unwrap(), "billing".parse().unwrap());
+        let at = GroupAt::of(&topic, &group);
+        for name in of_group(&keys("shop"), &at) {
             assert!(name.starts_with("{shop:orders:eu}:"), "{name}");
         }
-        assert_eq!(Keys::new(None).log(&at.partition), "{orders:eu}:log");
-        assert_eq!(keys.topics(), "{shop}:topics");
+        let log = without_namespace().log(&at.partition);
+        assert_eq!(log, "{orders:eu}:log");
+        assert_eq!(keys("shop").topics(), "{shop}:topics");
+    }
+
+    #[test]
+    fn together_all_keys_have_the_tag_of_the_namespace() {
+        let (topic, group) = ("orders:eu".parse().unwrap(), "billing".parse().unwrap());
+        let (keys, at) = (together("shop"), GroupAt::of(&topic, &group));
+        let own = of_group(&keys, &at);
+        for name in &own {
+            assert!(name.starts_with("{shop}:t:orders:eu:"), "{name}");
+        }
+        let spread = of_group(&super::tests::keys("shop"), &at);
+        let renamed = spread.iter();
+        let renamed = renamed.map(|name| name.replace("{shop:orders:eu}:", "{shop}:t:orders:eu:"));
+        assert!(own.iter().cloned().eq(renamed));
+        let log = keys.log(&at.partition);
+        let session = keys.session(Uuid::nil());
+        assert_eq!(keys.session_beside(&log, Uuid::nil()), session);
+        for name in [keys.topics(), keys.schema(), keys.health(), session] {
+            assert!(name.starts_with("{shop}:"), "{name}");
+        }
+        assert_eq!(keys.bell_prefixes(), ["{shop}:t:"]);
     }
 
     #[test]
@@ -261,7 +322,7 @@ mod tests {
     #[test]
     fn values_cannot_reach_the_keys_of_the_bus() {
         for bad in ["", "{shop:orders}:log"] {
-            let error = Keys::new(None).value("set", bad).unwrap_err();
+            let error = without_namespace().value("set", bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid);
         }
     }
@@ -271,8 +332,37 @@ mod tests {
         fn two_keys_never_share_a_name(
             one in "[a-z.]{1,5}", two in "[a-z.]{1,5}", a in "[a-z:]{1,8}", b in "[a-z:]{1,8}"
         ) {
-            let same = keys(&one).value("get", &a).unwrap() == keys(&two).value("get", &b).unwrap();
-            prop_assert_eq!(same, one == two && a == b);
+            for keys in [keys, together] {
+                let name = |of: &str, key: &str| keys(of).value("get", key).unwrap();
+                prop_assert_eq!(name(&one, &a) == name(&two, &b), one == two && a == b);
+            }
+        }
+
+        #[test]
+        fn the_keys_of_two_groups_and_of_a_value_never_share_a_name(
+            one in "(a|b|group|v|t|:){1,6}", two in "(a|b|group|v|t|:){1,6}",
+            first in "(a|b|group|redo|retry|later|log)", second in "(a|b|group|redo|retry|later|log)",
+            value in "(a|b|group|redo|v|t|log|:){1,9}"
+        ) {
+            let at = |topic: &str, group: &str| {
+                GroupAt::of(&topic.parse().unwrap(), &group.parse().unwrap())
+            };
+            let (one, two) = (at(&one, &first), at(&two, &second));
+            for keys in [keys("shop"), together("shop")] {
+                // Groups of one topic share the keys of the topic.
+                let own = |at: &GroupAt| {
+                    let prefix = keys.groups(&at.partition);
+                    let all = of_group(&keys, at).into_iter();
+                    all.filter(|name| one.partition != two.partition || name.starts_with(&prefix))
+                        .collect::<Vec<_>>()
+                };
+                let (ours, theirs) = (own(&one), own(&two));
+                let value = keys.value("get", &value).unwrap();
+                prop_assert!(!ours.contains(&value), "{}", value);
+                if one != two {
+                    prop_assert!(ours.iter().all(|name| !theirs.contains(name)), "{:?}", ours);
+                }
+            }
         }
     }
 }

@@ -12,7 +12,8 @@ use super::net::{Access, Net};
 use super::resp::reply;
 use super::scripts;
 use crate::domain::{
-    Error, ErrorKind, Migration, MigrationState, Namespace, Timestamp, layout_problem, unfinished,
+    Error, ErrorKind, Migration, MigrationState, Namespace, Placement, Timestamp, layout_problem,
+    unfinished,
 };
 
 /// How long a migration may take before another process may take the lock.
@@ -24,19 +25,29 @@ struct Known {
     number: u32,
     name: &'static str,
     text: &'static str,
+    /// Namespaces of the other placement do not have the migration.
+    placement: Placement,
 }
 
 /// All migrations that this version knows, in their order.
-const KNOWN: [Known; 2] = [
+static KNOWN: [Known; 3] = [
     Known {
         number: 1,
         name: "layout",
         text: include_str!("../../../migrations/0001_layout.lua"),
+        placement: Placement::Spread,
     },
     Known {
         number: 2,
         name: "claims",
         text: include_str!("../../../migrations/0002_claims.lua"),
+        placement: Placement::Spread,
+    },
+    Known {
+        number: 3,
+        name: "together",
+        text: include_str!("../../../migrations/0003_together.lua"),
+        placement: Placement::Together,
     },
 ];
 
@@ -55,8 +66,15 @@ impl Known {
 #[derive(Clone, Debug)]
 pub struct Migrations {
     net: Net,
+    /// The names of the schema and of the registry, which every placement has.
     keys: Keys,
+    namespace: Option<Namespace>,
+    /// The placement that the caller asks for; `None` takes the one that the namespace has.
+    wanted: Option<Placement>,
 }
+
+/// The schema of a namespace, as it is stored.
+type Held = HashMap<String, String>;
 
 impl Migrations {
     /// Prepares to look at a namespace's migrations.
@@ -65,87 +83,102 @@ impl Migrations {
     ///
     /// [`ErrorKind::Invalid`] when the URL cannot be parsed.
     pub fn new(url: &str, namespace: Option<Namespace>) -> Result<Self, Error> {
-        Self::with_access(url, &Access::default(), namespace)
+        Self::with_access(url, &Access::default(), namespace, None)
     }
 
     pub(crate) fn with_access(
         url: &str,
         access: &Access,
         namespace: Option<Namespace>,
+        wanted: Option<Placement>,
     ) -> Result<Self, Error> {
+        Placement::check(wanted, namespace.as_ref())?;
         let net = Net::new(url, access, namespace.as_ref())?;
-        Ok(Self::on(net, Keys::new(namespace)))
+        Ok(Self::on(net, namespace, wanted))
     }
 
-    pub(super) fn on(net: Net, keys: Keys) -> Self {
-        Self { net, keys }
+    pub(super) fn on(net: Net, namespace: Option<Namespace>, wanted: Option<Placement>) -> Self {
+        Self {
+            net,
+            keys: Keys::new(namespace.clone(), Placement::Spread),
+            namespace,
+            wanted,
+        }
     }
 
     /// All migrations, known or applied, by number.
     ///
     /// # Errors
     ///
-    /// The kinds of the connection.
+    /// The kinds of the connection, and [`ErrorKind::Layout`] for a placement of a newer version.
     pub async fn status(&self) -> Result<Vec<Migration>, Error> {
-        self.status_for("migration status").await
+        let operation = "migration status";
+        let held = self.held(operation).await?;
+        Ok(states(&held, self.placement_in(&held, operation)?))
+    }
+
+    /// Where the keys of the namespace lie; `None` for a namespace that is not set up.
+    ///
+    /// # Errors
+    ///
+    /// As [`status`](Self::status).
+    pub async fn placement(&self) -> Result<Option<Placement>, Error> {
+        self.placement_for("placement").await
     }
 
     /// The same as a part of another operation, which an error names.
-    async fn status_for(&self, operation: &'static str) -> Result<Vec<Migration>, Error> {
+    pub(super) async fn placement_for(
+        &self,
+        operation: &'static str,
+    ) -> Result<Option<Placement>, Error> {
+        placement_of(&self.held(operation).await?, operation)
+    }
+
+    async fn held(&self, operation: &'static str) -> Result<Held, Error> {
         let key = self.keys.schema();
-        let held: HashMap<String, String> = self
-            .net
+        self.net
             .run(operation, &key, async |connection| {
                 redis::cmd("HGETALL")
                     .arg(&key)
                     .query_async(connection)
                     .await
             })
-            .await?;
-        let dirty = held.get("dirty").and_then(|id| id.parse().ok());
-        let mut all: Vec<Migration> = KNOWN
-            .iter()
-            .map(|known| {
-                let id = known.id();
-                let state = match held.get(&format!("applied:{id}")) {
-                    Some(checksum) if *checksum != known.checksum() => MigrationState::Changed,
-                    Some(_) => MigrationState::Applied(applied_at(&held, &id)),
-                    None if dirty == Some(known.number) => MigrationState::Dirty,
-                    None => MigrationState::Pending,
-                };
-                Migration {
-                    number: known.number,
-                    name: known.name.to_owned(),
-                    state,
-                }
-            })
-            .collect();
-        for number in held
-            .keys()
-            .filter_map(|field| field.strip_prefix("applied:")?.parse().ok())
-            .chain(dirty)
-        {
-            if all.iter().all(|migration| migration.number != number) {
-                all.push(Migration {
-                    number,
-                    name: String::new(),
-                    state: MigrationState::Unknown,
-                });
-            }
-        }
-        all.sort_by_key(|migration| migration.number);
-        Ok(all)
+            .await
+    }
+
+    /// The placement that decides which migrations count: that of the namespace, or for a new one the
+    /// wanted one.
+    fn placement_in(&self, held: &Held, operation: &'static str) -> Result<Placement, Error> {
+        let placement = placement_of(held, operation)?;
+        Ok(placement.or(self.wanted).unwrap_or_default())
+    }
+
+    /// The connections and the namespace.
+    pub(super) fn place(&self) -> (Net, Option<Namespace>) {
+        (self.net.clone(), self.namespace.clone())
+    }
+
+    /// The placement for calls while the namespace is not set up.
+    pub(super) fn expected(&self) -> Placement {
+        self.wanted.unwrap_or_default()
+    }
+
+    pub(super) fn agree(&self, placement: Placement) -> Result<(), Error> {
+        placement.agree(self.wanted, self.namespace.as_ref())
     }
 
     /// Applies what is pending, and returns the numbers of what was applied.
     ///
     /// Waits while another process does the same. With `repair` a migration that was begun
-    /// and not finished is applied again, which every migration allows.
+    /// and not finished is applied again, which every migration allows. A new namespace gets its
+    /// placement: the builder's, or else [`Placement::Spread`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Layout`] when a migration is dirty and `repair` is not set, when the
-    /// namespace was migrated by a newer version, or when another process takes too long.
+    /// | Kind | Means |
+    /// |---|---|
+    /// | [`ErrorKind::Layout`] | a migration is dirty and `repair` is not set, the namespace was migrated by a newer version, or another process takes too long |
+    /// | [`ErrorKind::Invalid`] | the namespace has another placement than the builder asks for |
     ///
     /// # Cancel safety
     ///
@@ -153,7 +186,10 @@ impl Migrations {
     pub async fn up(&self, repair: bool) -> Result<Vec<u32>, Error> {
         let operation = "migrate";
         let refuse = |rule: String| Err(Error::new(ErrorKind::Layout, operation, rule));
-        let mut all = self.status_for(operation).await?;
+        let held = self.held(operation).await?;
+        let placement = self.placement_in(&held, operation)?;
+        self.agree(placement)?;
+        let mut all = states(&held, placement);
         all.retain(is_final);
         if let Some(rule) = layout_problem(&all) {
             return refuse(rule);
@@ -161,7 +197,7 @@ impl Migrations {
         let token = Uuid::new_v4().to_string();
         let patience = Instant::now() + PATIENCE;
         let mut applied = Vec::new();
-        for known in &KNOWN {
+        for known in known(placement) {
             loop {
                 let action = if repair { "repair" } else { "begin" };
                 match self.mark(action, &token, known).await?.as_str() {
@@ -186,6 +222,12 @@ impl Migrations {
                     "locked" => {
                         return refuse("another process is applying migrations".to_owned());
                     }
+                    // Another process has set the namespace up meanwhile.
+                    "placed" => {
+                        let placement = self.placement_for(operation).await?;
+                        self.agree(placement.unwrap_or_default())?;
+                        return Box::pin(self.up(repair)).await;
+                    }
                     _ => return refuse(unfinished(known.number)),
                 }
             }
@@ -201,11 +243,13 @@ impl Migrations {
     ) -> Result<String, Error> {
         let call = scripts::schema()
             .key(self.keys.schema())
+            .key(self.keys.topics())
             .arg(action)
             .arg(token)
             .arg(known.id())
             .arg(known.checksum())
-            .arg(LOCK.as_millis() as u64);
+            .arg(LOCK.as_millis() as u64)
+            .arg(known.placement.as_str());
         self.net
             .call("migrate", &call, reply::typed)
             .await
@@ -225,28 +269,98 @@ impl Migrations {
             .map_err(|e| e.on(format!("{} {}", known.id(), known.name)))
     }
 
-    /// Makes sure that the namespace has the layout that this version works on.
+    /// Makes sure that the namespace has the layout that this version works on, and the wanted
+    /// placement. Returns its placement; `None` for a new namespace that stays untouched.
     ///
-    /// A namespace without any is new and gets it, unless `set_up` is not set; an older one only when
-    /// `migrate` is set.
-    pub(crate) async fn ensure(&self, set_up: bool, migrate: bool) -> Result<(), Error> {
+    /// A namespace without any layout is new and gets it, unless `set_up` is not set; an older one only
+    /// when `migrate` is set.
+    pub(crate) async fn ensure(
+        &self,
+        set_up: bool,
+        migrate: bool,
+    ) -> Result<Option<Placement>, Error> {
         let operation = "connect";
-        let all = self.status_for(operation).await?;
+        let held = self.held(operation).await?;
+        let found = placement_of(&held, operation)?;
+        let placement = self.placement_in(&held, operation)?;
+        self.agree(placement)?;
+        let all = states(&held, placement);
         let is_applied = |m: &Migration| matches!(m.state, MigrationState::Applied(_));
         if all.iter().all(is_applied) {
-            return Ok(());
+            return Ok(Some(placement));
         }
         let is_new = !all.iter().any(is_applied);
         let may_apply = (is_new && set_up) || migrate;
         // A dirty state may be another process that is at it: `up` tells the two apart.
         if may_apply && !all.iter().any(is_final) && (set_up || !is_new) {
-            return self.up(false).await.map(|_| ());
+            self.up(false).await?;
+            // Another process may have set the namespace up with its own placement.
+            return self.placement_for(operation).await;
         }
         match layout_problem(&all) {
             Some(rule) => Err(Error::new(ErrorKind::Layout, operation, rule)),
-            None => Ok(()),
+            None => Ok(found),
         }
     }
+}
+
+/// The migrations of a placement.
+fn known(placement: Placement) -> impl Iterator<Item = &'static Known> {
+    KNOWN
+        .iter()
+        .filter(move |known| known.placement == placement)
+}
+
+/// The placement in a schema; `None` where no process has set the namespace up.
+fn placement_of(held: &Held, operation: &'static str) -> Result<Option<Placement>, Error> {
+    let Some(name) = held.get("placement") else {
+        // Versions that did not know placements set it up.
+        return Ok((!held.is_empty()).then_some(Placement::Spread));
+    };
+    let placement = name.parse().map_err(|_| {
+        let shown: String = name.chars().take(64).collect();
+        let rule = format!(
+            "the namespace has placement {shown:?}, which this version does not know: update redstart"
+        );
+        Error::new(ErrorKind::Layout, operation, rule)
+    })?;
+    Ok(Some(placement))
+}
+
+/// The migrations of a placement, and what a schema has beside them, by number.
+fn states(held: &Held, placement: Placement) -> Vec<Migration> {
+    let dirty = held.get("dirty").and_then(|id| id.parse().ok());
+    let state = |known: &Known| {
+        let id = known.id();
+        match held.get(&format!("applied:{id}")) {
+            Some(checksum) if *checksum != known.checksum() => MigrationState::Changed,
+            Some(_) => MigrationState::Applied(applied_at(held, &id)),
+            None if dirty == Some(known.number) => MigrationState::Dirty,
+            None => MigrationState::Pending,
+        }
+    };
+    let mut all: Vec<Migration> = known(placement)
+        .map(|known| Migration {
+            number: known.number,
+            name: known.name.to_owned(),
+            state: state(known),
+        })
+        .collect();
+    for number in held
+        .keys()
+        .filter_map(|field| field.strip_prefix("applied:")?.parse().ok())
+        .chain(dirty)
+    {
+        if all.iter().all(|migration| migration.number != number) {
+            all.push(Migration {
+                number,
+                name: String::new(),
+                state: MigrationState::Unknown,
+            });
+        }
+    }
+    all.sort_by_key(|migration| migration.number);
+    all
 }
 
 /// Whether no migration of this version can help.
@@ -255,7 +369,7 @@ fn is_final(migration: &Migration) -> bool {
     matches!(state, MigrationState::Unknown | MigrationState::Changed)
 }
 
-fn applied_at(held: &HashMap<String, String>, id: &str) -> Timestamp {
+fn applied_at(held: &Held, id: &str) -> Timestamp {
     let millis = held
         .get(&format!("appliedAt:{id}"))
         .and_then(|text| text.parse().ok());
@@ -264,4 +378,46 @@ fn applied_at(held: &HashMap<String, String>, id: &str) -> Timestamp {
         .and_then(|millis| Timestamp::from_millis(millis).ok())
         .or_else(epoch)
         .unwrap_or_else(Timestamp::now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(fields: &[(&str, &str)]) -> Held {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        fields.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn a_version_refuses_the_migration_of_a_placement_that_it_does_not_know() {
+        let together = held(&[
+            ("placement", "together"),
+            ("layout", "3"),
+            ("applied:0003", &KNOWN[2].checksum()),
+        ]);
+        // Versions of before know the migrations of `spread` alone, and read no placement.
+        let problem = layout_problem(&states(&together, Placement::Spread)).unwrap();
+        assert!(
+            problem.contains("0003") && problem.contains("update"),
+            "{problem}"
+        );
+        let begun = held(&[("placement", "together"), ("dirty", "0003")]);
+        let problem = layout_problem(&states(&begun, Placement::Spread)).unwrap();
+        assert!(problem.contains("update"), "{problem}");
+        assert_eq!(
+            layout_problem(&states(&together, Placement::Together)),
+            None
+        );
+    }
+
+    #[test]
+    fn a_placement_of_a_newer_version_is_refused() {
+        let of = |fields: &[(&str, &str)]| placement_of(&held(fields), "connect");
+        assert_eq!(of(&[]).unwrap(), None);
+        assert_eq!(of(&[("layout", "2")]).unwrap(), Some(Placement::Spread));
+        let error = of(&[("placement", "by-tenant")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Layout);
+        assert!(error.to_string().contains("by-tenant"), "{error}");
+    }
 }

@@ -16,11 +16,12 @@ mod resp;
 mod schedule;
 mod scripts;
 mod topics;
+mod unplaced;
 mod values;
 
-pub(crate) use adapter::RedisAdapter;
 pub use migrate::Migrations;
 pub use net::TlsSettings;
 pub(crate) use net::{Access, address_of};
+pub(crate) use unplaced::{connect, unplaced};
 #[cfg(feature = "testing")]
 pub(crate) use {net::check_url, resp::read_reply};

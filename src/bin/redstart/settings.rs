@@ -6,7 +6,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as ClapArgs};
 use clap_complete::engine::ArgValueCompleter;
 use redstart::container::{ContainerBuilder, TlsSettings};
-use redstart::{Container, Namespace};
+use redstart::{Container, Namespace, Placement};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::format::ForeignFormat;
@@ -55,6 +55,19 @@ pub(crate) struct Settings {
         hide_env_values = true
     )]
     pub(crate) namespace: Option<String>,
+    /// Where the keys lie in a cluster: spread or together; a command that sets the namespace up fixes it
+    ///
+    /// Spread: each topic and each value in a slot of its own. Together: all keys in one slot, so that a
+    /// handler's effects reach every topic and value. A namespace of the other placement is refused
+    /// [default: that of the namespace; spread for a new one].
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "REDSTART_PLACEMENT",
+        hide_env_values = true
+    )]
+    pub(crate) placement: Option<String>,
     /// Also read entries that other programs write in this format: debezium, cloudevents, plain:TYPE
     ///
     /// Debezium: as the Redis sink of Debezium Server writes them. Cloudevents: CloudEvents 1.0 as JSON,
@@ -182,6 +195,13 @@ impl Settings {
         Ok(builder)
     }
 
+    /// The placement, where one is set. An empty variable counts as unset.
+    pub(crate) fn placement(&self) -> Result<Option<Placement>, Failure> {
+        let named = self.placement.as_deref().filter(|name| !name.is_empty());
+        let placement = named.map(str::parse).transpose();
+        placement.map_err(Failure::of_settings)
+    }
+
     /// A builder with the settings of the environment, overridden by the command line.
     pub(crate) fn builder(&self) -> Result<ContainerBuilder, Failure> {
         let mut builder = ContainerBuilder::from_env().map_err(Failure::of_settings)?;
@@ -191,6 +211,9 @@ impl Settings {
         builder = self.add_context(builder)?;
         if let Some(name) = self.namespace.as_deref().filter(|name| !name.is_empty()) {
             builder = builder.with_namespace(Namespace::new(name).map_err(Failure::of_settings)?);
+        }
+        if let Some(placement) = self.placement()? {
+            builder = builder.with_placement(placement);
         }
         for format in &self.foreign {
             builder = format.add_to(builder);
@@ -247,6 +270,7 @@ mod tests {
         let settings = Settings {
             redis_url: Some("redis://:canary@h/".to_owned()),
             namespace: None,
+            placement: None,
             foreign: Vec::new(),
             context: None,
             in_force: None,

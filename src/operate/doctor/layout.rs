@@ -1,9 +1,9 @@
 //! Findings on the migrations of a namespace.
 
-use crate::domain::{Migration, MigrationState};
+use crate::domain::{Migration, MigrationState, Placement};
 use crate::operate::doctor::finding::{Finding, Severity};
 
-pub(super) fn judge(all: &[Migration]) -> Finding {
+pub(super) fn judge(all: &[Migration], placement: Option<Placement>) -> Finding {
     let check = "layout";
     let find = |state: fn(&MigrationState) -> bool| all.iter().find(|one| state(&one.state));
     let problem = |one: &Migration, what: &str| {
@@ -26,7 +26,13 @@ pub(super) fn judge(all: &[Migration]) -> Finding {
         .filter(|one| matches!(one.state, MigrationState::Applied(_)))
         .count();
     match find(|state| *state == MigrationState::Pending) {
-        None => Finding::ok(check, "all migrations applied"),
+        None => {
+            let placement = placement.unwrap_or_default();
+            Finding::ok(
+                check,
+                format!("all migrations applied, placement {placement}"),
+            )
+        }
         Some(_) if applied == 0 => Finding::ok(
             check,
             "the namespace does not exist yet; the first service creates it",
@@ -49,7 +55,7 @@ mod tests {
                 state: state.clone(),
             })
             .collect();
-        judge(&all).severity
+        judge(&all, None).severity
     }
 
     #[test]

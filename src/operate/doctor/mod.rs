@@ -114,7 +114,10 @@ impl Doctor {
         match self.store.inspect().migrations().await {
             // Without migrations, the store has no layout that could be wrong.
             Ok(all) if all.is_empty() => {}
-            Ok(all) => findings.push(layout::judge(&all)),
+            Ok(all) => findings.push(match self.store.inspect().placement().await {
+                Ok(placement) => layout::judge(&all, placement),
+                Err(error) => failed("layout", &error),
+            }),
             Err(error) => findings.push(failed("layout", &error)),
         }
         let mut denied = None;

@@ -65,3 +65,13 @@ pub async fn the_migrations_of_a_working_store_are_applied<S: Subject>(subject: 
         assert!(applied, "{one:?}");
     }
 }
+
+/// > Where the keys of the namespace lie; `None` for a namespace that is not set up.
+pub async fn the_placement_stays_as_it_was_set_up<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let placement = stage.store.inspect().placement().await.must("looking");
+    stage.append(0..1).await;
+    let other = subject.container("other").await;
+    let same = other.store().inspect().placement().await.must("looking");
+    assert_eq!(placement, same);
+}

@@ -82,7 +82,8 @@ pub trait Subject: Send + Sync {
     }
 }
 
-/// Turns every check of the conformance suite into a test.
+/// Turns every check of the conformance suite into a test; with names of modules, such as
+/// `conformance!(memory: effects, kv)`, the checks of these.
 ///
 /// Takes the name of an async function without arguments that is in scope and returns a fresh
 /// [`Subject`](crate::testing::conformance::Subject), with an empty store, for each test. The
@@ -90,6 +91,24 @@ pub trait Subject: Send + Sync {
 #[macro_export]
 macro_rules! conformance {
     ($factory:ident) => {
+        $crate::conformance!($factory:
+            publish, durability, deduplication, subscribe, foreign, groups, settle, leases,
+            attempts, retries, schedules, hold_back, dead_letter_counts, dead_letters,
+            redrive, operators, retention, ordering, shutdown, payloads, kv, once,
+            once_completion, cas, effects, handler_effects, commit_unknown, capabilities,
+            health
+        );
+    };
+    ($factory:ident: $($concern:ident),* $(,)?) => {
+        $($crate::conformance_concern!($concern, $factory);)*
+    };
+}
+
+/// The checks of one concern of [`conformance!`]. Use [`conformance!`] instead.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_concern {
+    (publish, $factory:ident) => {
         $crate::conformance_checks!($factory, publish:
             a_working_store_answers_a_ping,
             entries_keep_their_order,
@@ -104,10 +123,14 @@ macro_rules! conformance {
             a_closed_publisher_returns_an_error,
             a_group_can_start_at_the_end,
         );
+    };
+    (durability, $factory:ident) => {
         $crate::conformance_checks!($factory, durability if append_once:
             a_level_is_given_or_refused_before_anything_is_appended,
             durable_messages_keep_their_order_and_repeats_are_known,
         );
+    };
+    (deduplication, $factory:ident) => {
         $crate::conformance_checks!($factory, deduplication if append_once:
             a_duplicate_adds_nothing,
             of_concurrent_duplicates_one_is_added,
@@ -117,6 +140,8 @@ macro_rules! conformance {
             topics_know_their_own_messages,
             the_bus_reports_a_duplicate,
         );
+    };
+    (subscribe, $factory:ident) => {
         $crate::conformance_checks!($factory, subscribe:
             a_new_subscriber_gets_old_messages,
             of_concurrent_subscribes_one_wins,
@@ -135,12 +160,16 @@ macro_rules! conformance {
             without_its_group_a_reader_returns_an_error,
             a_failing_handler_does_not_disturb_other_handlers,
         );
+    };
+    (foreign, $factory:ident) => {
         $crate::conformance_checks!($factory, foreign:
             a_foreign_entry_is_retried_with_its_id,
             a_dead_foreign_entry_can_be_redriven_without_its_reader,
             a_bad_reader_costs_its_own_entry_only,
             every_group_sees_one_id_of_a_foreign_entry,
         );
+    };
+    (groups, $factory:ident) => {
         $crate::conformance_checks!($factory, groups:
             consumers_share_and_every_group_sees_everything,
             no_entry_is_given_to_two_members,
@@ -155,6 +184,8 @@ macro_rules! conformance {
             a_reset_group_goes_on_elsewhere,
             a_group_with_live_consumers_is_not_reset,
         );
+    };
+    (settle, $factory:ident) => {
         $crate::conformance_checks!($factory, settle:
             an_acknowledged_message_is_not_redelivered,
             a_late_acknowledgement_counts,
@@ -168,6 +199,8 @@ macro_rules! conformance {
             an_unsettled_message_is_redelivered,
             groups_settle_independently,
         );
+    };
+    (leases, $factory:ident) => {
         $crate::conformance_checks!($factory, leases:
             an_expired_lease_is_taken_over_and_counted,
             a_running_lease_is_not_taken_over,
@@ -184,6 +217,8 @@ macro_rules! conformance {
             only_one_of_two_takes_over,
             a_long_handler_keeps_its_lease,
         );
+    };
+    (attempts, $factory:ident) => {
         $crate::conformance_checks!($factory, attempts:
             claims_count_nothing_and_marks_do,
             a_message_that_never_began_has_its_attempts_left,
@@ -198,6 +233,8 @@ macro_rules! conformance {
             a_lowered_maximum_holds_at_once,
             an_undecodable_payload_waits_for_another_version,
         );
+    };
+    (retries, $factory:ident) => {
         $crate::conformance_checks!($factory, retries:
             a_failed_message_is_redelivered_until_it_is_exhausted,
             a_panic_is_a_failure,
@@ -213,6 +250,8 @@ macro_rules! conformance {
             scheduled_retries_can_run_now,
             scheduled_retries_can_be_cancelled,
         );
+    };
+    (schedules, $factory:ident) => {
         $crate::conformance_checks!($factory, schedules if later:
             an_id_names_one_message,
             messages_for_later_are_bounded,
@@ -228,6 +267,8 @@ macro_rules! conformance {
             effects_schedule_and_cancel,
             a_handler_schedules_with_its_acknowledgement,
         );
+    };
+    (hold_back, $factory:ident) => {
         $crate::conformance_checks!($factory, hold_back:
             noted_failures_are_counted_and_told_from_crashes,
             a_message_that_failed_waits_with_its_consumer,
@@ -238,6 +279,8 @@ macro_rules! conformance {
             a_dead_consumers_failures_are_counted,
             a_lost_message_is_not_tried_again_here,
         );
+    };
+    (dead_letter_counts, $factory:ident) => {
         $crate::conformance_checks!($factory, dead_letter_counts:
             causes_are_counted,
             types_tenants_and_hours_are_counted,
@@ -246,6 +289,8 @@ macro_rules! conformance {
             counts_are_right_while_dead_letters_move,
             each_of_many_causes_is_counted,
         );
+    };
+    (dead_letters, $factory:ident) => {
         $crate::conformance_checks!($factory, dead_letters:
             a_record_is_stored_unchanged,
             summaries_are_found_in_pages,
@@ -258,6 +303,8 @@ macro_rules! conformance {
             the_journal_lists_the_operations,
             a_dead_letter_carries_its_history,
         );
+    };
+    (redrive, $factory:ident) => {
         $crate::conformance_checks!($factory, redrive:
             a_redriven_message_starts_over_in_its_group,
             a_sweep_moves_the_matching_dead_letters,
@@ -273,11 +320,15 @@ macro_rules! conformance {
             dead_letters_can_go_to_another_topic,
             missing_ids_are_reported,
         );
+    };
+    (operators, $factory:ident) => {
         $crate::conformance_checks!($factory, operators:
             a_list_shows_the_matching_dead_letters,
             editing_is_off_by_default,
             an_export_can_be_imported_once,
         );
+    };
+    (retention, $factory:ident) => {
         $crate::conformance_checks!($factory, retention:
             entries_that_every_group_settled_are_removed,
             nothing_unsettled_is_removed,
@@ -292,12 +343,16 @@ macro_rules! conformance {
             overdue_dead_letters_are_removed,
             a_redriven_dead_letter_is_not_removed_as_overdue,
         );
+    };
+    (ordering, $factory:ident) => {
         $crate::conformance_checks!($factory, ordering:
             a_single_handler_sees_the_order_of_publishing,
             the_order_outlives_a_subscription,
             fetches_follow_the_log,
             the_redelivery_stream_keeps_its_order,
         );
+    };
+    (shutdown, $factory:ident) => {
         $crate::conformance_checks!($factory, shutdown:
             running_handlers_finish_and_are_settled,
             an_unstarted_message_is_released_uncounted,
@@ -305,11 +360,15 @@ macro_rules! conformance {
             nothing_is_lost_while_subscriptions_come_and_go,
             a_closed_subscriber_returns_an_error,
         );
+    };
+    (payloads, $factory:ident) => {
         $crate::conformance_checks!($factory, payloads:
             accepted_payloads_survive_retry_and_redrive_in_messagepack,
             accepted_payloads_survive_retry_and_redrive_in_json,
             unreadable_payloads_are_refused,
         );
+    };
+    (kv, $factory:ident) => {
         $crate::conformance_checks!($factory, kv if values:
             values_are_stored_read_and_removed,
             values_keep_every_byte_and_the_last_one_wins,
@@ -321,6 +380,8 @@ macro_rules! conformance {
             the_rule_for_keys_holds_everywhere,
             containers_share_values,
         );
+    };
+    (once, $factory:ident) => {
         $crate::conformance_checks!($factory, once if values:
             every_state_of_once,
             true_counts_as_done_and_another_value_is_refused,
@@ -329,6 +390,8 @@ macro_rules! conformance {
             completion_is_fenced,
             concurrent_callers_run_once,
         );
+    };
+    (once_completion, $factory:ident) => {
         $crate::conformance_checks!($factory, once_completion if values:
             bad_times_are_refused_before_the_function_runs,
             an_unreadable_result_is_left_out,
@@ -339,6 +402,8 @@ macro_rules! conformance {
             a_begun_claim_outlives_its_lease,
             a_run_that_may_not_repeat_is_refused_after_a_crash,
         );
+    };
+    (cas, $factory:ident) => {
         $crate::conformance_checks!($factory, cas if values:
             a_value_is_replaced_only_if_it_is_as_expected,
             a_swap_sets_the_time_to_live,
@@ -347,6 +412,8 @@ macro_rules! conformance {
             another_number_is_never_equal,
             concurrent_updates_lose_nothing,
         );
+    };
+    (effects, $factory:ident) => {
         $crate::conformance_checks!($factory, effects if effects:
             effects_are_written_with_their_acknowledgement,
             a_refused_effect_leaves_nothing,
@@ -361,6 +428,8 @@ macro_rules! conformance {
             effects_need_no_delivery,
             a_rehearsal_writes_nothing,
         );
+    };
+    (handler_effects, $factory:ident) => {
         $crate::conformance_checks!($factory, handler_effects if effects:
             every_kind_of_handler_returns_effects,
             a_failed_attempt_writes_no_effects,
@@ -374,23 +443,30 @@ macro_rules! conformance {
             a_shutdown_writes_returned_effects,
             a_shadow_group_writes_nothing,
         );
+    };
+    (commit_unknown, $factory:ident) => {
         $crate::conformance_checks!($factory, commit_unknown if effects:
             a_repeated_call_gets_the_same_answer,
             an_earlier_call_writes_nothing,
             each_member_has_its_own_numbers,
             calls_without_a_delivery_have_sessions,
         );
+    };
+    (capabilities, $factory:ident) => {
         $crate::conformance_checks!($factory, capabilities:
             a_bell_rings_for_entries_and_retries,
             a_claim_counts_what_the_group_holds,
             a_dropped_operation_does_nothing,
             a_reader_reads_all_of_its_sources,
         );
+    };
+    (health, $factory:ident) => {
         $crate::conformance_checks!($factory, health:
             a_working_container_is_healthy,
             failure_times_use_the_stores_clock,
             a_server_reports_its_state,
             the_migrations_of_a_working_store_are_applied,
+            the_placement_stays_as_it_was_set_up,
         );
     };
 }
@@ -534,6 +610,10 @@ mod tests {
                 .filter(|line| !line.is_empty())
                 .collect();
             assert_eq!(defined, listed, "{concern}");
+            let all = LIST.split_once("conformance!($factory:\n").unwrap().1;
+            let (all, _) = all.split_once(");").unwrap();
+            let mut all = all.split(',').map(str::trim);
+            assert!(all.any(|one| one == concern), "{concern}");
         }
     }
 

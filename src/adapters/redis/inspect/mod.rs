@@ -16,7 +16,9 @@ use super::resp::pack;
 use super::resp::reply::{self, Flat};
 use super::scripts;
 use super::topics::read_settings;
-use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Group, Migration, TopicSettings};
+use crate::domain::{
+    BoxFuture, ConsumerName, Error, ErrorKind, Group, Migration, Placement, TopicSettings,
+};
 use crate::store::{
     ConsumerStatus, GroupAt, GroupStatus, Inspect, Lane, LogProgress, Partition, ServerInfo,
     TopicStatus,
@@ -211,6 +213,10 @@ impl Inspect for RedisAdapter {
 
     fn migrations(&self) -> BoxFuture<'_, Result<Vec<Migration>, Error>> {
         Box::pin(async { self.layout().status().await })
+    }
+
+    fn placement(&self) -> BoxFuture<'_, Result<Option<Placement>, Error>> {
+        Box::pin(async { self.layout().placement().await })
     }
 
     fn status<'a>(

@@ -1,16 +1,11 @@
 //! `print exporter`: settings of redis_exporter.
 
-use redstart::Namespace;
-
-use super::fill;
+use super::{Names, fill};
 use crate::args::ExporterArgs;
 
 /// The file's name and its text.
-pub(super) fn file(args: &ExporterArgs, namespace: Option<&Namespace>) -> (String, String) {
-    let tag = match namespace {
-        Some(namespace) => format!("{{{}:*}}", namespace.as_str()),
-        None => "{*}".to_owned(),
-    };
+pub(super) fn file(args: &ExporterArgs, names: &Names) -> (String, String) {
+    let tag = names.topic("*");
     let database = args.database;
     let searched = |patterns: &[&str]| {
         let patterns = patterns

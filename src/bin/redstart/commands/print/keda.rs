@@ -1,17 +1,12 @@
 //! `print keda`: a ScaledObject for the consumers of a group.
 
-use redstart::Namespace;
-
-use super::fill;
+use super::{Names, fill};
 use crate::args::KedaArgs;
 
 /// The file's name and its text.
-pub(super) fn file(args: &KedaArgs, namespace: Option<&Namespace>) -> (String, String) {
+pub(super) fn file(args: &KedaArgs, names: &Names) -> (String, String) {
     let (topic, group) = (args.of.topic.as_str(), args.of.group.as_str());
-    let tag = match namespace {
-        Some(namespace) => format!("{{{}:{topic}}}", namespace.as_str()),
-        None => format!("{{{topic}}}"),
-    };
+    let tag = names.topic(topic);
     let keys = [
         format!("{tag}:log"),
         format!("{tag}:group:{group}:redo"),

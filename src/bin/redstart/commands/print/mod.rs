@@ -7,7 +7,7 @@ mod systemd;
 
 use std::collections::BTreeMap;
 
-use redstart::Namespace;
+use redstart::{Namespace, Placement};
 
 use crate::args::{PrintArgs, PrintWhat};
 use crate::failure::Failure;
@@ -29,8 +29,8 @@ pub(super) fn run(
             "redstart.json".to_owned(),
             include_str!("../../../../docs/ops/dashboard.json").to_owned(),
         ),
-        PrintWhat::Exporter(args) => exporter::file(args, namespace(settings)?.as_ref()),
-        PrintWhat::Keda(args) => keda::file(args, namespace(settings)?.as_ref()),
+        PrintWhat::Exporter(args) => exporter::file(args, &Names::of(settings)?),
+        PrintWhat::Keda(args) => keda::file(args, &Names::of(settings)?),
         PrintWhat::Systemd(args) => systemd::file(args)?,
     };
     if terminal.is_json() {
@@ -49,6 +49,36 @@ fn namespace(settings: &Settings) -> Result<Option<Namespace>, Failure> {
         .map(Namespace::new)
         .transpose()
         .map_err(Failure::of_settings)
+}
+
+/// The names of keys, as the settings have them.
+struct Names {
+    namespace: Option<Namespace>,
+    is_together: bool,
+}
+
+impl Names {
+    fn of(settings: &Settings) -> Result<Self, Failure> {
+        let is_together = settings.placement()? == Some(Placement::Together);
+        let namespace = namespace(settings)?;
+        if is_together && namespace.is_none() {
+            let rule = "set --namespace or REDSTART_NAMESPACE: placement together needs one";
+            return Err(Failure::usage(rule));
+        }
+        Ok(Self {
+            namespace,
+            is_together,
+        })
+    }
+
+    /// What the keys of a topic begin with, before a colon; `*` for all topics.
+    fn topic(&self, topic: &str) -> String {
+        match &self.namespace {
+            Some(namespace) if self.is_together => format!("{{{namespace}}}:t:{topic}"),
+            Some(namespace) => format!("{{{namespace}:{topic}}}"),
+            None => format!("{{{topic}}}"),
+        }
+    }
 }
 
 /// Replaces `%NAME%` by values, each once over the whole text.
