@@ -24,6 +24,7 @@ mod middleware;
 mod migrations;
 mod order;
 mod outages;
+mod placements;
 mod poison;
 mod removed;
 mod retention;
