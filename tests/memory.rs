@@ -7,7 +7,7 @@ use std::time::Duration;
 use redstart::extract::Payload;
 use redstart::store::Partition;
 use redstart::{
-    Container, Delivery, Envelope, Outcome, RetryPolicy, SubscribeOptions, Subscription,
+    Container, Delivery, Envelope, Outcome, Placement, RetryPolicy, SubscribeOptions, Subscription,
     container::Coordinator,
     dead_letters::{DeadLetterRetention, Sweep},
     envelope::Timestamp,
@@ -549,4 +549,31 @@ async fn a_clock_that_is_set_back_delays_no_retry() {
         .store(86_400_000, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(next(&mut received).await, 2);
     finish(container).await;
+}
+
+#[tokio::test]
+async fn the_other_placement_is_refused() {
+    let store = MemoryStore::new();
+    let builder = || Container::builder().with_memory(store.clone());
+    let shop = || builder().with_namespace("shop");
+    let together = |builder: redstart::container::ContainerBuilder| {
+        builder.with_placement(Placement::Together).connect()
+    };
+    let first = together(shop()).await.unwrap();
+    let placement = first.store().inspect().placement().await.unwrap();
+    assert_eq!(placement, Some(Placement::Together));
+    shop().connect().await.unwrap();
+    let spread = shop().with_placement(Placement::Spread).connect().await;
+    assert_eq!(
+        spread.unwrap_err().to_string(),
+        "setup: namespace \"shop\" was set up with placement together, not spread; choose another \
+         namespace or leave the placement out"
+    );
+    // A namespace that is set up without one is spread, and one without a name is never together.
+    let office = || builder().with_namespace("office");
+    office().connect().await.unwrap();
+    assert!(together(office()).await.is_err());
+    assert!(together(builder()).await.is_err());
+    store.clear();
+    together(office()).await.unwrap();
 }

@@ -230,6 +230,45 @@ async fn keda_keeps_a_pod_while_a_group_has_messages_or_retries() {
     assert!(bare.contains("\"{orders}:log\""), "{bare}");
 }
 
+#[tokio::test]
+async fn together_the_printed_names_are_those_of_the_server() {
+    let server = Server::start();
+    let url = server.url();
+    let together = ["--namespace", "shop", "--placement", "together"];
+    let made = [&["migrate", "up"], &together[..]].concat();
+    assert_eq!(run(Some(&url), &made).ok().out, "applied 0003\n");
+    let container = builder(&server).with_service("billing").connect().await;
+    let container = container.unwrap();
+    publish(&container, &topic("orders"), 0..1).await;
+    let name = |args: &[&str]| {
+        let all = [&["print"], args, &together[..]].concat();
+        run(None, &all).ok().out
+    };
+    let keys: Vec<String> = server.command(&["KEYS", "*:log"]);
+    assert_eq!(keys, ["{shop}:t:orders:log"]);
+    let keda = name(&["keda", "orders", "billing"]);
+    assert!(keda.contains("\"{shop}:t:orders:log\""), "{keda}");
+    let exporter = name(&["exporter"]);
+    assert!(exporter.contains("db0={shop}:t:*:log,"), "{exporter}");
+    let acl = name(&["acl", "viewer"]);
+    assert!(acl.contains("~{shop}:t:* "), "{acl}");
+    finish(container).await;
+
+    let doctor = run(Some(&url), &["doctor", "--namespace", "shop"]).out;
+    assert!(doctor.contains("placement together"), "{doctor}");
+    let other = ["topics", "--namespace", "shop", "--placement", "spread"];
+    let refused = run(Some(&url), &other).failed(2);
+    assert!(
+        refused.err.contains("placement together, not spread"),
+        "{refused:?}"
+    );
+    run(
+        None,
+        &["print", "keda", "a", "b", "--placement", "together"],
+    )
+    .failed(2);
+}
+
 /// Runs redis_exporter with the printed settings until it has measured the server.
 #[tokio::test]
 #[cfg(target_os = "linux")]

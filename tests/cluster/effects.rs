@@ -85,7 +85,7 @@ async fn together_effects_reach_every_topic_and_value() {
         let builder = cluster.builder(&shop).with_redis_url(url);
         builder.with_placement(Placement::Together).connect().await
     };
-    finish(connect("operator").await.unwrap()).await;
+    let operator = connect("operator").await.unwrap();
     let container = connect("stage").await.unwrap();
     let (orders, bills) = (topic("orders"), topic("bills"));
     let handler = |Payload(n): Payload<u32>| async move {
@@ -104,7 +104,7 @@ async fn together_effects_reach_every_topic_and_value() {
     let bus = container.bus();
     let subscription = bus.subscribe(&orders, handler).await.unwrap();
     publish(&container, &orders, 0..50).await;
-    drained(&container, &orders, &group("billing")).await;
+    drained(&operator, &orders, &group("billing")).await;
     let mut effects = Effects::new();
     let more = Envelope::new("n", &50_u32).unwrap();
     effects.publish(&bills, more.clone()).incr("handled", 1);
@@ -114,7 +114,7 @@ async fn together_effects_reach_every_topic_and_value() {
         .unwrap();
     let kv = container.kv();
     let length = async |topic: &redstart::Topic| {
-        let all = container.topics().list().await.unwrap();
+        let all = operator.topics().list().await.unwrap();
         let found = all.into_iter().find(|one| one.topic == *topic);
         found.map_or((0, 0), |one| (one.entries, one.later))
     };
@@ -129,6 +129,7 @@ async fn together_effects_reach_every_topic_and_value() {
     assert_eq!(one, Some(7));
     assert!(subscription.unsubscribe(PATIENCE).await.is_clean());
     finish(container).await;
+    finish(operator).await;
 
     // All of it has one slot, on one primary.
     let slot = cluster.slot("{shop}:schema");

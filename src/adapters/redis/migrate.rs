@@ -74,7 +74,7 @@ pub struct Migrations {
 }
 
 /// The schema of a namespace, as it is stored.
-type Held = HashMap<String, String>;
+type Schema = HashMap<String, String>;
 
 impl Migrations {
     /// Prepares to look at a namespace's migrations.
@@ -113,8 +113,8 @@ impl Migrations {
     /// The kinds of the connection, and [`ErrorKind::Layout`] for a placement of a newer version.
     pub async fn status(&self) -> Result<Vec<Migration>, Error> {
         let operation = "migration status";
-        let held = self.held(operation).await?;
-        Ok(states(&held, self.placement_in(&held, operation)?))
+        let schema = self.schema(operation).await?;
+        Ok(states(&schema, self.placement_in(&schema, operation)?))
     }
 
     /// Where the keys of the namespace lie; `None` for a namespace that is not set up.
@@ -131,10 +131,10 @@ impl Migrations {
         &self,
         operation: &'static str,
     ) -> Result<Option<Placement>, Error> {
-        placement_of(&self.held(operation).await?, operation)
+        placement_of(&self.schema(operation).await?, operation)
     }
 
-    async fn held(&self, operation: &'static str) -> Result<Held, Error> {
+    async fn schema(&self, operation: &'static str) -> Result<Schema, Error> {
         let key = self.keys.schema();
         self.net
             .run(operation, &key, async |connection| {
@@ -148,8 +148,8 @@ impl Migrations {
 
     /// The placement that decides which migrations count: that of the namespace, or for a new one the
     /// wanted one.
-    fn placement_in(&self, held: &Held, operation: &'static str) -> Result<Placement, Error> {
-        let placement = placement_of(held, operation)?;
+    fn placement_in(&self, schema: &Schema, operation: &'static str) -> Result<Placement, Error> {
+        let placement = placement_of(schema, operation)?;
         Ok(placement.or(self.wanted).unwrap_or_default())
     }
 
@@ -186,10 +186,10 @@ impl Migrations {
     pub async fn up(&self, repair: bool) -> Result<Vec<u32>, Error> {
         let operation = "migrate";
         let refuse = |rule: String| Err(Error::new(ErrorKind::Layout, operation, rule));
-        let held = self.held(operation).await?;
-        let placement = self.placement_in(&held, operation)?;
+        let schema = self.schema(operation).await?;
+        let placement = self.placement_in(&schema, operation)?;
         self.agree(placement)?;
-        let mut all = states(&held, placement);
+        let mut all = states(&schema, placement);
         all.retain(is_final);
         if let Some(rule) = layout_problem(&all) {
             return refuse(rule);
@@ -280,11 +280,11 @@ impl Migrations {
         migrate: bool,
     ) -> Result<Option<Placement>, Error> {
         let operation = "connect";
-        let held = self.held(operation).await?;
-        let found = placement_of(&held, operation)?;
-        let placement = self.placement_in(&held, operation)?;
+        let schema = self.schema(operation).await?;
+        let found = placement_of(&schema, operation)?;
+        let placement = self.placement_in(&schema, operation)?;
         self.agree(placement)?;
-        let all = states(&held, placement);
+        let all = states(&schema, placement);
         let is_applied = |m: &Migration| matches!(m.state, MigrationState::Applied(_));
         if all.iter().all(is_applied) {
             return Ok(Some(placement));
@@ -312,10 +312,10 @@ fn known(placement: Placement) -> impl Iterator<Item = &'static Known> {
 }
 
 /// The placement in a schema; `None` where no process has set the namespace up.
-fn placement_of(held: &Held, operation: &'static str) -> Result<Option<Placement>, Error> {
-    let Some(name) = held.get("placement") else {
+fn placement_of(schema: &Schema, operation: &'static str) -> Result<Option<Placement>, Error> {
+    let Some(name) = schema.get("placement") else {
         // Versions that did not know placements set it up.
-        return Ok((!held.is_empty()).then_some(Placement::Spread));
+        return Ok((!schema.is_empty()).then_some(Placement::Spread));
     };
     let placement = name.parse().map_err(|_| {
         let shown: String = name.chars().take(64).collect();
@@ -328,13 +328,13 @@ fn placement_of(held: &Held, operation: &'static str) -> Result<Option<Placement
 }
 
 /// The migrations of a placement, and what a schema has beside them, by number.
-fn states(held: &Held, placement: Placement) -> Vec<Migration> {
-    let dirty = held.get("dirty").and_then(|id| id.parse().ok());
+fn states(schema: &Schema, placement: Placement) -> Vec<Migration> {
+    let dirty = schema.get("dirty").and_then(|id| id.parse().ok());
     let state = |known: &Known| {
         let id = known.id();
-        match held.get(&format!("applied:{id}")) {
+        match schema.get(&format!("applied:{id}")) {
             Some(checksum) if *checksum != known.checksum() => MigrationState::Changed,
-            Some(_) => MigrationState::Applied(applied_at(held, &id)),
+            Some(_) => MigrationState::Applied(applied_at(schema, &id)),
             None if dirty == Some(known.number) => MigrationState::Dirty,
             None => MigrationState::Pending,
         }
@@ -346,7 +346,7 @@ fn states(held: &Held, placement: Placement) -> Vec<Migration> {
             state: state(known),
         })
         .collect();
-    for number in held
+    for number in schema
         .keys()
         .filter_map(|field| field.strip_prefix("applied:")?.parse().ok())
         .chain(dirty)
@@ -369,8 +369,8 @@ fn is_final(migration: &Migration) -> bool {
     matches!(state, MigrationState::Unknown | MigrationState::Changed)
 }
 
-fn applied_at(held: &Held, id: &str) -> Timestamp {
-    let millis = held
+fn applied_at(schema: &Schema, id: &str) -> Timestamp {
+    let millis = schema
         .get(&format!("appliedAt:{id}"))
         .and_then(|text| text.parse().ok());
     let epoch = || Timestamp::from_millis(0).ok();
@@ -384,14 +384,14 @@ fn applied_at(held: &Held, id: &str) -> Timestamp {
 mod tests {
     use super::*;
 
-    fn held(fields: &[(&str, &str)]) -> Held {
+    fn schema(fields: &[(&str, &str)]) -> Schema {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         fields.iter().map(owned).collect()
     }
 
     #[test]
     fn a_version_refuses_the_migration_of_a_placement_that_it_does_not_know() {
-        let together = held(&[
+        let together = schema(&[
             ("placement", "together"),
             ("layout", "3"),
             ("applied:0003", &KNOWN[2].checksum()),
@@ -402,7 +402,7 @@ mod tests {
             problem.contains("0003") && problem.contains("update"),
             "{problem}"
         );
-        let begun = held(&[("placement", "together"), ("dirty", "0003")]);
+        let begun = schema(&[("placement", "together"), ("dirty", "0003")]);
         let problem = layout_problem(&states(&begun, Placement::Spread)).unwrap();
         assert!(problem.contains("update"), "{problem}");
         assert_eq!(
@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_placement_of_a_newer_version_is_refused() {
-        let of = |fields: &[(&str, &str)]| placement_of(&held(fields), "connect");
+        let of = |fields: &[(&str, &str)]| placement_of(&schema(fields), "connect");
         assert_eq!(of(&[]).unwrap(), None);
         assert_eq!(of(&[("layout", "2")]).unwrap(), Some(Placement::Spread));
         let error = of(&[("placement", "by-tenant")]).unwrap_err();

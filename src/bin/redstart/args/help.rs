@@ -8,7 +8,14 @@ use super::Args;
 const POINTER: &str = "Settings (server, namespace, context): redstart help settings";
 
 /// The settings that each command has in common; `--json` stays in the help of each.
-const SHARED: [&str; 5] = ["redis_url", "namespace", "foreign", "log", "context"];
+const SHARED: [&str; 6] = [
+    "redis_url",
+    "namespace",
+    "placement",
+    "foreign",
+    "log",
+    "context",
+];
 
 /// The command that shows the settings in full.
 const FULL: &str = "settings";
