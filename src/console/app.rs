@@ -41,6 +41,10 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(look::health::ready))
         .route("/assets/{version}/{name}", get(assets::get))
         .route("/favicon.ico", get(assets::icon));
+    let pages = match app.options.values && app.container.store().capabilities().values {
+        true => pages.route("/kv", get(look::value::page)),
+        false => pages,
+    };
     let pages = pages.merge(api::reads());
     let all = match app.options.read_only {
         true => pages,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 
@@ -37,8 +38,10 @@ pub struct ConsoleOptions {
     pub(super) title: String,
     pub(super) read_only: bool,
     pub(super) payloads: bool,
+    pub(super) values: bool,
     pub(super) trace_url: Option<String>,
     pub(super) max_clients: usize,
+    pub(super) search_time: Duration,
 }
 
 impl ConsoleOptions {
@@ -53,8 +56,10 @@ impl ConsoleOptions {
             title: String::new(),
             read_only: false,
             payloads: true,
+            values: false,
             trace_url: None,
             max_clients: 100,
+            search_time: Duration::from_millis(300),
         }
     }
 
@@ -120,6 +125,13 @@ impl ConsoleOptions {
         self
     }
 
+    /// Adds a page that shows a value of the key-value store by its key, also to viewers. It changes
+    /// nothing. Default: off.
+    pub fn with_values(mut self, shown: bool) -> Self {
+        self.values = shown;
+        self
+    }
+
     /// Sets the address of a trace, with `{trace_id}` in it. A message with a trace then has a link.
     ///
     /// # Errors
@@ -142,6 +154,13 @@ impl ConsoleOptions {
         self.max_clients = clients;
         self
     }
+
+    /// Sets how long a page searches among dead letters before it shows what it has found, with a
+    /// link that continues. It searches one portion at least. Default: 300 milliseconds.
+    pub fn with_search_time(mut self, time: Duration) -> Self {
+        self.search_time = time;
+        self
+    }
 }
 
 impl fmt::Debug for ConsoleOptions {
@@ -151,6 +170,7 @@ impl fmt::Debug for ConsoleOptions {
             .field("title", &self.title)
             .field("read_only", &self.read_only)
             .field("payloads", &self.payloads)
+            .field("values", &self.values)
             .field("trace_url", &self.trace_url)
             .field("max_clients", &self.max_clients)
             .finish_non_exhaustive()

@@ -138,7 +138,7 @@ fn count(value: u64) -> Markup {
 }
 
 fn below(text: Option<String>) -> Markup {
-    html! { @if let Some(text) = text { small { (text) } } }
+    html! { @if let Some(text) = text { " " small { (text) } } }
 }
 
 fn row(visit: &Visit, figures: &Figures, topic: &Topic, group: &GroupGauges) -> Markup {
@@ -157,7 +157,7 @@ fn row(visit: &Visit, figures: &Figures, topic: &Topic, group: &GroupGauges) -> 
         tr {
             th scope="row" {
                 a href=(links.group(topic, &group.group)) { (group.group) }
-                small { "of " a href=(links.topic(topic)) { (topic) } }
+                " " small { "of " a href=(links.topic(topic)) { (topic) } }
             }
             td.n { (count(group.lag)) (below(oldest(group.oldest_undelivered))) }
             td { (sparkline(&visit.app.poll.lags(&pair), 60, "lag in 15 minutes")) }

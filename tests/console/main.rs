@@ -6,6 +6,7 @@ mod support;
 mod access;
 mod act;
 mod api;
+mod commands;
 mod hostile;
 mod live;
 mod mount;

@@ -31,8 +31,8 @@ enum Kind {
 }
 
 impl Login {
-    /// No log-in: every visitor is an operator with this name. The server then listens on this
-    /// machine only.
+    /// No log-in: every visitor is an operator with this name; empty where nobody knows it. The server
+    /// then listens on this machine only.
     pub fn local(name: impl Into<String>) -> Self {
         Self::of(Kind::Local(name.into()))
     }

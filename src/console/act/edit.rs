@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use super::fields::{FormFields, see_other};
 use super::said::{Deed, Said};
 use crate::console::failure::Failure;
-use crate::console::page::{Page, safe};
+use crate::console::page::{Command, Page, safe};
 use crate::console::visit::{Visit, id_of, pair_of};
 use crate::domain::{DeadLetter, EntryId, Group, Topic, describe};
 use crate::operate::dead_letters::EnvelopeEdit;
@@ -67,6 +67,7 @@ fn show(visit: &Visit, letter: &DeadLetter, now: &str, new: &str, wrong: Option<
                 a.button.quiet href=(address) { "Cancel" }
             }
         }
+        (Command::new(&["dead", "edit"]).arg(topic).arg(group).arg(id).show())
     };
     let page = Page::new(visit, format!("Edit dead letter {id}"), body)
         .under("Dead letters", visit.links().to("/dead"))

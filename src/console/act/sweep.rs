@@ -9,7 +9,7 @@ use super::fields::{FormFields, see_other};
 use super::running::Begun;
 use super::said::{Deed, Said};
 use super::sweep_form::SweepForm;
-use super::sweep_page::{asks, show};
+use super::sweep_page::{SoFar, asks, show, show_part};
 use crate::console::failure::Failure;
 use crate::console::page::number;
 use crate::console::visit::{Visit, pair_of};
@@ -37,20 +37,25 @@ pub(in crate::console) async fn preview(
             )));
         }
     };
-    let plan = visit
-        .app
-        .container
-        .dead_letters()
-        .plan(&topic, &group, sweep)
-        .await?;
-    Ok(show(
-        &visit,
-        &topic,
-        &group,
-        &form,
-        Some(plan.preview()),
-        None,
-    ))
+    let dead = visit.app.container.dead_letters();
+    if form.count_all {
+        let plan = dead.plan(&topic, &group, sweep).await?;
+        let planned = Some(plan.preview());
+        return Ok(show(&visit, &topic, &group, &form, planned, None));
+    }
+    let within = visit.app.options.search_time;
+    let survey = dead.survey(&topic, &group, sweep, within).await?;
+    let Some(searched) = survey.searched else {
+        let planned = Some(&survey.planned);
+        return Ok(show(&visit, &topic, &group, &form, planned, None));
+    };
+    let status = visit.app.container.topics().group(&topic, &group).await?;
+    let so_far = SoFar {
+        planned: &survey.planned,
+        searched,
+        dead: status.dead,
+    };
+    Ok(show_part(&visit, &topic, &group, &form, &so_far))
 }
 
 /// How a sweep was tried.

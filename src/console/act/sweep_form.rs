@@ -32,6 +32,8 @@ pub(in crate::console) struct SweepForm {
     pub(super) note: String,
     /// What the operator typed to confirm.
     pub(super) typed: String,
+    /// Set to look at everything, however long that takes.
+    pub(super) count_all: bool,
 }
 
 impl SweepForm {
@@ -85,6 +87,7 @@ impl SweepForm {
                 .to_owned(),
             note: fields.get("note").trim().to_owned(),
             typed: typed(fields.get("typed")),
+            count_all: !fields.get("count_all").is_empty(),
         })
     }
 
@@ -160,7 +163,7 @@ impl SweepForm {
         }
         command
             .option("--to", set(&self.to).filter(|_| self.action == "publish"))
-            .option("--rate", set(&self.rate))
+            .option("--rate", set(&typed(&self.rate)))
             .option("--ramp", set(&self.ramp))
             .option(
                 "--failure-limit",

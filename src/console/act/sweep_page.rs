@@ -18,13 +18,12 @@ pub(super) fn show(
     planned: Option<&PlannedSweep>,
     wrong: Option<&str>,
 ) -> Response {
-    let verb = verb(&form.action);
     let list = visit.links().dead(topic, group);
     let body = html! {
         @if let Some(rule) = wrong { div.note.bad role="alert" { p { (safe(rule)) } } }
         @match planned {
             Some(planned) => {
-                (preview(planned))
+                (preview(planned, "Would be taken"))
                 @if planned.is_empty() {
                     div.empty {
                         p { "Nothing would be changed." }
@@ -38,15 +37,63 @@ pub(super) fn show(
             }
             None => p { a href=(form.filter.query().on(&list)) { "Go back to the dead letters" } },
         }
+    };
+    page(visit, topic, group, form, body)
+}
+
+/// What a look that ended early found so far.
+pub(super) struct SoFar<'a> {
+    pub(super) planned: &'a PlannedSweep,
+    pub(super) searched: u64,
+    /// How many dead letters the group has.
+    pub(super) dead: u64,
+}
+
+/// The page of a preview that did not reach every dead letter in its time. Nobody can confirm it,
+/// because its count may be too small.
+pub(super) fn show_part(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+    form: &SweepForm,
+    so_far: &SoFar<'_>,
+) -> Response {
+    let address = format!("{}/sweep", visit.links().dead(topic, group));
+    let list = visit.links().dead(topic, group);
+    let body = html! {
+        (preview(so_far.planned, "Found so far"))
+        div.note {
+            p {
+                "The preview searched " (number(so_far.searched)) " of "
+                (counted(so_far.dead, "dead letter", "dead letters")) " in its time. "
+                "Let it count all of them before you continue."
+            }
+            form.row method="get" action=(address) {
+                @for (name, value) in form.hidden() { input type="hidden" name=(name) value=(value); }
+                @if !form.to.is_empty() { input type="hidden" name="to" value=(form.to); }
+                button type="submit" name="count_all" value="1" { "Count all" }
+                a.button.quiet href=(form.filter.query().on(&list)) { "Cancel" }
+            }
+        }
+    };
+    page(visit, topic, group, form, body)
+}
+
+fn page(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+    form: &SweepForm,
+    content: Markup,
+) -> Response {
+    let body = html! {
+        (content)
         (form.command(topic.as_str(), group.as_str()).show())
     };
-    let page = Page::new(
-        visit,
-        format!("{verb} dead letters of {topic}/{group}"),
-        body,
-    )
-    .under("Dead letters", visit.links().to("/dead"))
-    .under(format!("{topic}/{group}"), list);
+    let title = format!("{} dead letters of {topic}/{group}", verb(&form.action));
+    let page = Page::new(visit, title, body)
+        .under("Dead letters", visit.links().to("/dead"))
+        .under(format!("{topic}/{group}"), visit.links().dead(topic, group));
     page.into_response()
 }
 
@@ -58,14 +105,14 @@ fn verb(action: &str) -> &'static str {
     }
 }
 
-fn preview(planned: &PlannedSweep) -> Markup {
+fn preview(planned: &PlannedSweep, taken: &str) -> Markup {
     let preview = &planned.preview;
     let at = |id: Option<EntryId>| {
         let id = id.and_then(|id| Some((id, id.time()?)));
         html! { @if let Some((id, time)) = id { (instant(time)) " " code { (id) } } @else { "–" } }
     };
     facts(html! {
-        (fact("Would be taken", html! {
+        (fact(taken, html! {
             strong { (counted(preview.matching, "dead letter", "dead letters")) }
         }))
         @for (reason, count) in &preview.skipped {

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::filter::FilterForm;
 use crate::console::failure::Failure;
 use crate::console::look::group::hours;
-use crate::console::page::{Command, Page, ago, bars, counted, excerpt, live, number};
+use crate::console::page::{Command, Page, ago, bars, counted, excerpt, live, number, person};
 use crate::console::visit::Visit;
 use crate::domain::{Group, Topic};
 use crate::operate::dead_letters::CauseSummary;
@@ -102,7 +102,7 @@ fn table(visit: &Visit, causes: &[CauseSummary], rarer: u64) -> Markup {
                             th.wrap scope="row" {
                                 a href=(form.query().on(&list)) { (title(&one.cause.fingerprint)) }
                                 @if let Some(note) = &one.note {
-                                    p.soft { (excerpt(&note.text, 200)) " – " (excerpt(&note.operator, 60)) }
+                                    p.soft { (excerpt(&note.text, 200)) " – " (person(&note.operator)) }
                                 }
                             }
                             td { span.badge { (one.cause.reason) } }

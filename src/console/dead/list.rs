@@ -1,7 +1,5 @@
 //! The dead letters of a group that match a filter.
 
-use std::time::Duration;
-
 use axum::extract::{Path, Query as Fields};
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
@@ -11,7 +9,7 @@ use tokio::time::Instant;
 use super::filter::FilterForm;
 use crate::console::act::said::Said;
 use crate::console::failure::Failure;
-use crate::console::page::{Command, Page, ago, counted, excerpt, instant, number, safe};
+use crate::console::page::{Command, Page, ago, counted, excerpt, instant, number, person, safe};
 use crate::console::visit::{Visit, id_of, pair_of};
 use crate::domain::{
     CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Group, Timestamp, Topic,
@@ -20,9 +18,6 @@ use crate::operate::dead_letters::DeadLetterPage;
 
 /// How many dead letters a page shows.
 const PAGE: usize = 50;
-
-/// How long a page searches before it shows what it has.
-const SEARCH: Duration = Duration::from_millis(300);
 
 /// How many types and tenants a page counts.
 const FACETS: usize = 8;
@@ -67,7 +62,10 @@ pub(in crate::console) async fn page(
         @if let Some(found) = &rows {
             @let cut = found.next.filter(|_| found.items.len() < PAGE);
             @if let Some(time) = cut.and_then(EntryId::time) {
-                p.soft { "Searched what died since " (instant(time)) " so far." }
+                p.soft {
+                    "This page searched " (number(found.looked)) " of "
+                    (counted(status.dead, "dead letter", "dead letters")) ", back to " (instant(time)) "."
+                }
             }
             @if found.items.is_empty() && cut.is_none() {
                 (nothing(&visit, &topic, &group, &form, status.dead))
@@ -82,7 +80,7 @@ pub(in crate::console) async fn page(
                 }
             }
         }
-        (form.on(command).show())
+        (form.on(command).option("--before", before).show())
     };
     let page = Page::new(&visit, format!("Dead letters of {topic}/{group}"), body)
         .under("Dead letters", visit.links().to("/dead"));
@@ -105,10 +103,11 @@ async fn search(
         let left = PAGE - found.items.len();
         let page = dead.list_newest(topic, group, filter, from, left).await?;
         found.items.extend(page.items);
+        found.looked += page.looked;
         found.next = page.next;
         from = page.next;
         let is_full = found.items.len() >= PAGE;
-        if from.is_none() || is_full || began.elapsed() >= SEARCH {
+        if from.is_none() || is_full || began.elapsed() >= visit.app.options.search_time {
             return Ok(found);
         }
     }
@@ -139,7 +138,7 @@ async fn note(
         @if let Some(note) = &note {
             div.note {
                 p { (safe(&note.text)) }
-                p.soft { (safe(&note.operator)) ", " (ago(note.written, visit.now())) }
+                p.soft { (person(&note.operator)) ", " (ago(note.written, visit.now())) }
             }
         }
         @if visit.may_change() {
@@ -257,11 +256,11 @@ fn row(
             td.wrap { (excerpt(&summary.error, 300)) }
             td.wrap {
                 (excerpt(&summary.message_type, 80))
-                @if let Some(tenant) = &summary.tenant { small { "tenant " (excerpt(tenant, 80)) } }
+                @if let Some(tenant) = &summary.tenant { " " small { "tenant " (excerpt(tenant, 80)) } }
             }
             td.n {
                 (summary.attempts)
-                @if summary.redriven > 0 { small { "redriven " (summary.redriven) "×" } }
+                @if summary.redriven > 0 { " " small { "redriven " (summary.redriven) "×" } }
             }
         }
     }

@@ -66,28 +66,38 @@ fn payload(envelope: &Envelope, address: &str) -> Markup {
     };
     let size = counted(payload.as_bytes().len() as u64, "byte", "bytes");
     let shown = match payload.to_codec(Codec::Json) {
-        Ok(json) if json.as_bytes().len() <= SHOWN => {
-            let text = String::from_utf8_lossy(json.as_bytes()).into_owned();
-            html! { div.tree tabindex="0" role="region" aria-label="Payload" { (tree(&text)) } }
-        }
-        Ok(json) => {
-            let text = String::from_utf8_lossy(&json.as_bytes()[..SHOWN]);
-            let left = (json.as_bytes().len() - SHOWN) as u64;
+        Ok(text) => {
+            let text = String::from_utf8_lossy(text.as_bytes());
             html! {
-                pre tabindex="0" role="region" aria-label="Payload" { (escape::json(&text)) "…" }
-                p.soft { (counted(left, "more byte", "more bytes")) ". The download has all of them." }
+                (json(&text, "Payload"))
+                @if text.len() > SHOWN { p.soft { "The download has all of it." } }
             }
         }
         // MessagePack has values that JSON cannot express.
         Err(_) => html! {
             p.soft { "JSON cannot express this payload." }
             (bytes(payload.as_bytes()))
+            @if payload.as_bytes().len() > HEX { p.soft { "The download has all of it." } }
         },
     };
     html! {
         h2 { "Payload" }
         p.soft { (codec) ", " (size) " · " a href={ (address) "/payload" } { "Download" } }
         (shown)
+    }
+}
+
+/// A JSON text as a tree; the beginning of a long one as text.
+pub(in crate::console) fn json(text: &str, label: &str) -> Markup {
+    if text.len() <= SHOWN {
+        return html! { div.tree tabindex="0" role="region" aria-label=(label) { (tree(text)) } };
+    }
+    let end = (0..=SHOWN).rev().find(|end| text.is_char_boundary(*end));
+    let shown = &text[..end.unwrap_or(0)];
+    let left = (text.len() - shown.len()) as u64;
+    html! {
+        pre tabindex="0" role="region" aria-label=(label) { (escape::json(shown)) "…" }
+        p.soft { (counted(left, "more byte", "more bytes")) "." }
     }
 }
 
@@ -101,12 +111,13 @@ fn raw(fields: &Fields) -> Markup {
     }
 }
 
-fn bytes(bytes: &[u8]) -> Markup {
+/// The beginning of bytes in hexadecimal.
+pub(in crate::console) fn bytes(bytes: &[u8]) -> Markup {
     let end = bytes.len().min(HEX);
     html! {
         pre tabindex="0" role="region" aria-label="Bytes" { (hex::view(&bytes[..end]).join("\n")) }
         @if end < bytes.len() {
-            p.soft { (number((bytes.len() - end) as u64)) " more bytes. The download has all of them." }
+            p.soft { (counted((bytes.len() - end) as u64, "more byte", "more bytes")) "." }
         }
     }
 }

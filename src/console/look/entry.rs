@@ -35,7 +35,8 @@ pub(in crate::console) async fn page(
     let address = visit.links().entry(&topic, entry.id);
     let command = Command::new(&["tail"])
         .arg(&topic)
-        .flag("--from-beginning", true);
+        .option("--from", Some(entry.id))
+        .option("--max", Some(1));
     let body = html! {
         (facts(html! {
             @if let Some(time) = entry.id.time() { (fact("Published", instant(time))) }

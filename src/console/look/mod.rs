@@ -7,3 +7,4 @@ pub(super) mod health;
 pub(super) mod operations;
 pub(super) mod retries;
 pub(super) mod topic;
+pub(super) mod value;

@@ -10,7 +10,7 @@ use crate::console::act::said::Said;
 use crate::console::dead::filter::FilterForm;
 use crate::console::failure::Failure;
 use crate::console::page::{
-    Command, Page, ago, counted, excerpt, fact, facts, instant, live, number, safe,
+    Command, Page, ago, counted, excerpt, fact, facts, instant, live, number, person, safe,
 };
 use crate::console::visit::{Visit, pair_of};
 use crate::domain::{Error, Group, Topic};
@@ -49,7 +49,7 @@ pub(in crate::console) async fn page(visit: Visit) -> Result<Response, Failure> 
     let region = list(&visit).await?;
     let body = html! {
         (live(&visit, "/operations", region))
-        (Command::new(&["dead", "journal"]).arg("<topic>").arg("<group>").show())
+        (Command::new(&["dead", "journal"]).show())
     };
     Ok(Page::new(&visit, "Operations", body).live().into_response())
 }
@@ -98,7 +98,7 @@ fn table(visit: &Visit, shown: &[Listed]) -> Markup {
                             }
                             td.n { (number(one.entry.taken)) }
                             td { (state(&one.entry, visit.app.sweeps.get(one.entry.id).is_some())) }
-                            td.wrap { (by(&one.entry)) }
+                            td.wrap { (person(&one.entry.operator)) }
                         }
                     }
                 }
@@ -114,12 +114,6 @@ fn selection(entry: &JournalEntry) -> String {
         (None, None) => "too many ids to keep".to_owned(),
     };
     excerpt(&text, 200)
-}
-
-fn by(entry: &JournalEntry) -> Markup {
-    html! {
-        @if entry.operator.is_empty() { span.soft { "unknown" } } @else { (safe(&entry.operator)) }
-    }
 }
 
 fn state(entry: &JournalEntry, runs_here: bool) -> Markup {
@@ -252,7 +246,7 @@ fn about(
         (fact("Operation", html! { (entry.action) " " code { (entry.id) } }))
         (fact("State", state(entry, runs_here)))
         (fact("Taken", html! { (number(entry.taken)) }))
-        (fact("By", by(entry)))
+        (fact("By", person(&entry.operator)))
         (fact("Begun", instant(entry.begun)))
         (fact("Group", html! { a href=(visit.links().group(topic, group)) { (topic) "/" (group) } }))
         (fact("Selection", html! { (selection(entry)) }))

@@ -51,9 +51,14 @@ pub(in crate::console) async fn page(
                 .await?
         }
     };
-    let command = Command::new(&["tail"])
-        .arg(&topic)
-        .option("--last", Some(PAGE));
+    let command = Command::new(&["tail"]).arg(&topic);
+    let oldest = entries.iter().map(|entry| entry.id).min();
+    let command = match oldest.filter(|_| after.is_some() || !from.before.is_empty()) {
+        Some(oldest) => command
+            .option("--from", Some(oldest))
+            .option("--max", Some(entries.len())),
+        None => command.option("--last", Some(PAGE)),
+    };
     let body = html! {
         (said.show())
         (summary(&visit, &status))

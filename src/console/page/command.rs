@@ -23,9 +23,14 @@ impl Command {
 
     /// Adds an option with a value, where there is one.
     pub(in crate::console) fn option(mut self, name: &str, value: Option<impl ToString>) -> Self {
-        if let Some(value) = value {
-            self.0.push(name.to_owned());
-            self.0.push(value.to_string());
+        let Some(value) = value.map(|value| value.to_string()) else {
+            return self;
+        };
+        // A value of its own that begins with a dash would be another option.
+        if value.starts_with('-') {
+            self.0.push(format!("{name}={value}"));
+        } else {
+            self.0.extend([name.to_owned(), value]);
         }
         self
     }
@@ -75,10 +80,10 @@ mod tests {
             .option("--error", Some("it's \"late\""))
             .option("--tenant", Some(""))
             .option("--type", None::<&str>)
+            .option("--until", Some("-x"))
             .flag("--redriven", true)
             .line();
-        let expected =
-            r#"redstart dead list orders --error 'it'\''s "late"' --tenant '' --redriven"#;
+        let expected = r#"redstart dead list orders --error 'it'\''s "late"' --tenant '' --until=-x --redriven"#;
         assert_eq!(line, expected);
     }
 }

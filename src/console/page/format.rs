@@ -48,6 +48,11 @@ pub(in crate::console) fn excerpt(text: &str, max: usize) -> String {
     escape::excerpt(text, max)
 }
 
+/// An operator's name, where somebody knows it.
+pub(in crate::console) fn person(name: &str) -> Markup {
+    html! { @if name.is_empty() { span.soft { "unknown" } } @else { (excerpt(name, 60)) } }
+}
+
 /// A time relative to now, with the time in UTC as its title.
 pub(in crate::console) fn ago(time: Timestamp, now: Timestamp) -> Markup {
     let millis = now.as_millis().saturating_sub(time.as_millis());

@@ -11,12 +11,20 @@ use crate::console::visit::Visit;
 use super::format::safe;
 
 /// The navigation: name and path.
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 5] = [
     ("Overview", "/"),
     ("Dead letters", "/dead"),
     ("Operations", "/operations"),
+    ("Values", "/kv"),
     ("Doctor", "/doctor"),
 ];
+
+/// The pages of the navigation, with or without that of values.
+fn pages(values: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    PAGES
+        .into_iter()
+        .filter(move |(_, path)| values || *path != "/kv")
+}
 
 /// A page before it is rendered.
 pub(in crate::console) struct Page<'a> {
@@ -87,7 +95,7 @@ impl<'a> Page<'a> {
                             span.place { (safe(&options.title)) }
                         }
                         @if inside { nav aria-label="Pages" {
-                            @for (name, path) in PAGES {
+                            @for (name, path) in pages(options.values) {
                                 @let here = is_here(&visit.path, path);
                                 a href=(links.to(path)) aria-current=[here.then_some("page")] { (name) }
                             }
@@ -154,7 +162,7 @@ fn who(visit: &Visit) -> String {
         false => "viewer",
     };
     match visit.access.name() {
-        "" => role.to_owned(),
+        "" => format!("anonymous · {role}"),
         name => format!("{} · {role}", safe(name)),
     }
 }

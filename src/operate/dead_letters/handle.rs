@@ -159,6 +159,7 @@ impl DeadLetters {
             .await?;
         Ok(DeadLetterPage {
             next: found.next(),
+            looked: found.looked,
             items: found.items,
         })
     }

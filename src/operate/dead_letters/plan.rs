@@ -1,6 +1,7 @@
 //! Plans of sweeps: what a sweep will do, for an operator to confirm.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -72,6 +73,15 @@ impl fmt::Display for PlannedSweep {
     }
 }
 
+/// What a look that may have ended early found.
+#[cfg(feature = "console")]
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) planned: PlannedSweep,
+    /// How many dead letters the look reached before its time was over; `None`: it reached all.
+    pub(crate) searched: Option<u64>,
+}
+
 /// A count and its noun.
 pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
@@ -93,8 +103,39 @@ impl DeadLetters {
         &self,
         topic: &Topic,
         group: &Group,
-        mut sweep: Sweep,
+        sweep: Sweep,
     ) -> Result<Plan<PlannedSweep>, Error> {
+        let (planned, _) = self.planned(topic, group, sweep, None).await?;
+        let asks = planned.sweep.action == SweepAction::Purge && planned.preview.matching > 0;
+        let confirmation = asks.then(|| planned.preview.matching.to_string());
+        Ok(Plan::new(planned, confirmation))
+    }
+
+    /// As [`plan`](Self::plan), for people who look first: ends the look after `within`. Nobody can
+    /// confirm its result, because the counts may be too small.
+    #[cfg(feature = "console")]
+    pub(crate) async fn survey(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        sweep: Sweep,
+        within: Duration,
+    ) -> Result<Survey, Error> {
+        let looked = self.planned(topic, group, sweep, Some(within)).await?;
+        let (planned, (searched, ended_early)) = looked;
+        Ok(Survey {
+            planned,
+            searched: ended_early.then_some(searched),
+        })
+    }
+
+    async fn planned(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        mut sweep: Sweep,
+        within: Option<Duration>,
+    ) -> Result<(PlannedSweep, (u64, bool)), Error> {
         sweep.validate()?;
         if sweep.action == SweepAction::Purge {
             sweep.selection = self.snapshot(topic, group, sweep.selection).await?;
@@ -104,9 +145,7 @@ impl DeadLetters {
         } else {
             sweep.watermark = None;
         }
-        let preview = self.preview(topic, group, &sweep).await?;
-        let asks = sweep.action == SweepAction::Purge && preview.matching > 0;
-        let confirmation = asks.then(|| preview.matching.to_string());
+        let looked = self.look(topic, group, &sweep, within).await?;
         let planned = PlannedSweep {
             topic: topic.clone(),
             group: group.clone(),
@@ -117,10 +156,10 @@ impl DeadLetters {
             },
             selection: sweep.selection.clone(),
             watermark: sweep.watermark,
-            preview,
+            preview: looked.preview,
             sweep,
         };
-        Ok(Plan::new(planned, confirmation))
+        Ok((planned, (looked.searched, looked.ended_early)))
     }
 
     /// Runs a confirmed sweep, see [`sweep`](Self::sweep). A plan without matching dead letters

@@ -1,8 +1,10 @@
 //! Previews: what a sweep would do.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use tokio::time::Instant;
 
 use crate::domain::{EntryId, Error, Group, Selection, SkipReason, Sweep, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
@@ -64,41 +66,65 @@ impl DeadLetters {
         group: &Group,
         sweep: &Sweep,
     ) -> Result<Preview, Error> {
+        Ok(self.look(topic, group, sweep, None).await?.preview)
+    }
+
+    /// Looks what a sweep would do, no longer than `within` and at one portion at least.
+    pub(super) async fn look(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        sweep: &Sweep,
+        within: Option<Duration>,
+    ) -> Result<Looked, Error> {
         sweep.validate()?;
-        let mut preview = Preview::default();
+        let mut looked = Looked::default();
         match &sweep.selection {
             Selection::Ids(ids) => {
-                let mut found = 0;
                 for ids in ids.chunks(MAX_BATCH) {
                     for (id, _) in self.port().find(&GroupAt::of(topic, group), ids).await? {
-                        found += 1;
-                        preview.enter(id, Ok(()));
+                        looked.searched += 1;
+                        looked.preview.enter(id, Ok(()));
                     }
                 }
-                preview.missing = ids.len() as u64 - found;
+                looked.preview.missing = ids.len() as u64 - looked.searched;
             }
             Selection::Matching(filter) => {
+                let began = Instant::now();
                 let until = self.watermark(topic, group, sweep).await?;
                 let mut rest = range_of(filter, None, until);
-                let mut looked = 0;
                 while let Some(range) = rest {
                     let found = self
                         .port()
                         .search(&GroupAt::of(topic, group), range, filter, PAGE)
                         .await?;
-                    looked += found.looked;
+                    looked.searched += found.looked;
                     for (id, summary) in &found.items {
-                        preview.enter(*id, sweep.wants(summary));
+                        looked.preview.enter(*id, sweep.wants(summary));
                     }
                     rest = found.next().and_then(|id| range.beyond(id));
+                    if within.is_some_and(|within| began.elapsed() >= within) && rest.is_some() {
+                        looked.ended_early = true;
+                        break;
+                    }
                 }
+                let preview = &mut looked.preview;
                 let matching = preview.matching + preview.skipped.values().sum::<u64>();
-                if looked > matching {
-                    let others = looked - matching;
+                if looked.searched > matching {
+                    let others = looked.searched - matching;
                     preview.skipped.insert(SkipReason::NotMatching, others);
                 }
             }
         }
-        Ok(preview)
+        Ok(looked)
     }
+}
+
+/// What a look at a selection found.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    pub(super) preview: Preview,
+    /// How many dead letters it looked at.
+    pub(super) searched: u64,
+    pub(super) ended_early: bool,
 }

@@ -14,6 +14,8 @@ pub struct DeadLetterPage {
     pub items: Vec<(EntryId, DeadLetterSummary)>,
     /// The id at which this page ended, for the next one; `None` on the last page.
     pub next: Option<EntryId>,
+    /// How many dead letters the store looked at for this page.
+    pub looked: u64,
 }
 
 /// How far a sweep has come.

@@ -65,6 +65,7 @@ fn options(args: &ServeArgs, settings: &Settings) -> Result<ConsoleOptions, Fail
         .with_title(settings.namespace.as_deref().unwrap_or_default())
         .with_read_only(args.read_only)
         .with_payloads(args.payloads == Payloads::Show)
+        .with_values(args.kv)
         .with_max_clients(args.max_clients);
     if let Some(url) = &args.trace_url {
         options = options.with_trace_url(url).map_err(Failure::of_arguments)?;
@@ -91,7 +92,7 @@ fn login(args: &ServeArgs) -> Result<Login, Failure> {
         }
         Login::proxy(proxy)
     } else {
-        Login::local(super::dead::operator(None))
+        Login::local(super::dead::known_operator(None).unwrap_or_default())
     };
     for host in &args.allowed_host {
         login = login.with_allowed_host(host);

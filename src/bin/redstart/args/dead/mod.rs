@@ -421,17 +421,27 @@ pub(crate) struct WatchArgs {
     pub(crate) max: Option<usize>,
 }
 
-/// Show what operators did to a group and its dead letters.
+/// Show what operators did to groups and their dead letters.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-The journal keeps the newest hundred operations. One without a result is running or interrupted:
+Examples:
+  redstart dead journal
+  redstart dead journal orders billing --json | tail -n 1
+
+Without a group it shows the operations of all groups, of the topic if one is given. The journal of a
+group keeps the newest hundred operations. One without a result is running or interrupted:
 continue it with `redrive --resume`, a purge with `purge --resume`.
 
 With --json every line is {\"operation\",\"action\",\"to\",\"operator\",\"note\",\"selection\",\"begun\",
-\"until\",\"taken\",\"cursor\",\"result\"}; a `groups reset` also has \"resetTo\".")]
+\"until\",\"taken\",\"cursor\",\"result\"}; a `groups reset` also has \"resetTo\". Without a group every
+line also has \"topic\" and \"group\".")]
 pub(crate) struct JournalArgs {
-    #[command(flatten)]
-    pub(crate) of: GroupOf,
+    /// Show this topic only
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
+    pub(crate) topic: Option<Topic>,
+    /// Show this group only
+    #[arg(add = ArgValueCompleter::new(complete::groups))]
+    pub(crate) group: Option<Group>,
     /// Show the newest N
     #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,

@@ -1,6 +1,7 @@
 //! `dead journal`: who did what.
 
-use redstart::{Container, dead_letters::JournalEntry};
+use redstart::{Container, Group, Topic, dead_letters::JournalEntry};
+use serde::Serialize;
 
 use super::UNKNOWN;
 use crate::args::JournalArgs;
@@ -8,26 +9,74 @@ use crate::escape;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
+/// An operation, with its group where the list has several.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    of: Option<GroupOf<'a>>,
+    #[serde(flatten)]
+    entry: &'a JournalEntry,
+}
+
+#[derive(Serialize)]
+struct GroupOf<'a> {
+    topic: &'a Topic,
+    group: &'a Group,
+}
+
 pub(super) async fn run(
     args: &JournalArgs,
     container: &Container,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let dead = super::dead_letters_of(&args.of, container).await?;
-    let mut all = dead.journal(&args.of.topic, &args.of.group).await?;
-    let older = all.len().saturating_sub(args.max);
-    all.drain(..older);
-    if terminal.is_json() {
-        return Ok(all.iter().try_for_each(|entry| terminal.json(entry))?);
+    let (groups, dead) = (groups(args, container).await?, container.dead_letters());
+    let mut all = Vec::new();
+    for (topic, group) in &groups {
+        let entries = dead.journal(topic, group).await?;
+        all.extend(entries.into_iter().map(|entry| (topic, group, entry)));
     }
-    if all.is_empty() {
+    all.sort_by_key(|(_, _, entry)| (entry.begun, entry.id));
+    all.drain(..all.len().saturating_sub(args.max));
+    if !terminal.is_json() && all.is_empty() {
         terminal.remark("the journal is empty");
         return Ok(());
     }
-    for text in all.iter().flat_map(lines) {
-        terminal.line(escape::text(&text))?;
+    for (topic, group, entry) in &all {
+        let of = args.group.is_none().then_some(GroupOf { topic, group });
+        if terminal.is_json() {
+            terminal.json(&Listed { of, entry })?;
+            continue;
+        }
+        let mut lines = lines(entry);
+        if of.is_some() {
+            lines[0] = format!("{}  {topic}/{group}", lines[0]);
+        }
+        for text in lines {
+            terminal.line(escape::text(&text))?;
+        }
     }
     Ok(())
+}
+
+/// The groups whose journals are shown.
+async fn groups(args: &JournalArgs, container: &Container) -> Result<Vec<(Topic, Group)>, Failure> {
+    let topics = container.topics();
+    let all = match (&args.topic, &args.group) {
+        (Some(topic), Some(group)) => {
+            vec![(topic.clone(), vec![topics.group(topic, group).await?])]
+        }
+        (Some(topic), None) => vec![(topic.clone(), topics.groups(topic).await?)],
+        (None, _) => {
+            let all = topics.list().await?.into_iter();
+            all.map(|one| (one.topic, one.groups)).collect()
+        }
+    };
+    let pairs = all.into_iter().flat_map(|(topic, groups)| {
+        groups
+            .into_iter()
+            .map(move |status| (topic.clone(), status.group))
+    });
+    Ok(pairs.collect())
 }
 
 fn lines(entry: &JournalEntry) -> Vec<String> {

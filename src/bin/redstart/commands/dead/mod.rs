@@ -70,6 +70,11 @@ async fn find(of: &GroupOf, id: EntryId, dead: &DeadLetters) -> Result<DeadLette
 
 /// The operator's name for the journal.
 pub(super) fn operator(given: Option<&str>) -> String {
+    known_operator(given).unwrap_or_else(|| UNKNOWN.to_owned())
+}
+
+/// The operator's name, where somebody knows it.
+pub(super) fn known_operator(given: Option<&str>) -> Option<String> {
     let set = |name| {
         std::env::var(name)
             .ok()
@@ -79,7 +84,6 @@ pub(super) fn operator(given: Option<&str>) -> String {
         .map(str::to_owned)
         .or_else(|| set("USER"))
         .or_else(|| set("LOGNAME"))
-        .unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
 /// A text, or a dash in place of an empty one.

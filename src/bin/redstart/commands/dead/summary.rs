@@ -6,7 +6,7 @@ use redstart::{
     envelope::EntryId,
 };
 
-use super::or_dash;
+use super::{UNKNOWN, or_dash};
 use crate::args::{By, SummaryArgs};
 use crate::duration;
 use crate::escape;
@@ -110,7 +110,11 @@ async fn by_cause(
         };
         terminal.table(header, &rows, 1..4)?;
         for (error, note) in &notes {
-            let (text, operator) = (&note.text, &note.operator);
+            let operator = match note.operator.as_str() {
+                "" => UNKNOWN,
+                name => name,
+            };
+            let text = &note.text;
             terminal.line(escape::text(&format!(
                 "note on {error}: {text} ({operator})"
             )))?;
