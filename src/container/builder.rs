@@ -395,6 +395,10 @@ impl ContainerBuilder {
             let rule = "the source of CloudEvents is empty, and an event needs one";
             return Err(Error::new(ErrorKind::Invalid, "connect", rule));
         }
+        if self.limits == Limits::default().with_max_bytes(0) {
+            let rule = "the largest envelope has 0 bytes, so no message could be published or read";
+            return Err(Error::new(ErrorKind::Invalid, "connect", rule).on("max_message_bytes"));
+        }
         let namespace = self.namespace()?;
         let service = Group::new(self.service.as_deref().unwrap_or("redstart"))?;
         let server = match &self.carrier {
@@ -451,5 +455,13 @@ mod tests {
     fn a_password_is_not_shown() {
         let builder = ContainerBuilder::default().with_redis_url("redis://:canary@h/");
         assert!(!format!("{builder:?}").contains("canary"));
+    }
+
+    #[tokio::test]
+    async fn a_limit_of_no_bytes_is_refused() {
+        let builder = ContainerBuilder::default().with_memory(MemoryStore::new());
+        let error = builder.with_max_message_bytes(0).connect().await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("max_message_bytes"), "{error}");
     }
 }

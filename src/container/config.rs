@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::builder::ContainerBuilder;
 use crate::api::SubscriptionConfig;
 use crate::api::overrides::{Overrides, time};
-use crate::domain::{Codec, Error, ErrorKind, Placement};
+use crate::domain::{Codec, Error, ErrorKind, Group, Placement, Topic};
 
 /// The settings of a container, as a configuration file has them. Every field is optional; serde
 /// refuses unknown ones. Times are text, such as `"10m"`.
@@ -113,8 +113,9 @@ impl ContainerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown codec or placement, and for a certificate without its
-    /// key or a key without its certificate. [`connect`](Self::connect) and subscribing check the other
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown codec or placement, for a certificate without
+    /// its key or a key without its certificate, and for a subscription whose name cannot be a topic or
+    /// `topic/group`. [`connect`](Self::connect) and subscribing check the other
     /// values; the error of a subscription names the setting and its source.
     pub fn with_config(mut self, config: Config) -> Result<Self, Error> {
         if let Some(codec) = config.codec {
@@ -161,12 +162,28 @@ impl ContainerBuilder {
         if let Some(editing) = config.dead_letter_editing {
             self = self.with_dead_letter_editing(editing);
         }
+        config.subscriptions.keys().try_for_each(check_name)?;
         let mut settings = config.variables;
         settings.all = config.subscribe;
         settings.named = config.subscriptions;
         self.overrides.extend(settings);
         Ok(self)
     }
+}
+
+/// Refuses a name that no subscription can have: its settings would silently not hold.
+fn check_name(name: &String) -> Result<(), Error> {
+    let (topic, group) = match name.split_once('/') {
+        Some((topic, group)) => (topic, Some(group)),
+        None => (name.as_str(), None),
+    };
+    let checked = Topic::new(topic).and_then(|_| group.map(Group::new).transpose());
+    checked.map(drop).map_err(|error| {
+        let rule = "the name of a subscription is a topic, or topic/group";
+        Error::new(ErrorKind::Invalid, "configuration", rule)
+            .on(format!("subscriptions.{name}"))
+            .because(error)
+    })
 }
 
 fn missing(field: &str) -> Error {
@@ -189,6 +206,12 @@ mod tests {
         for bad in [r#"{"codec": "xml"}"#, r#"{"placement": "apart"}"#] {
             let config = read(bad).unwrap();
             assert!(ContainerBuilder::default().with_config(config).is_err());
+        }
+        for name in ["a b", "orders/", "/billing", "orders/billing/x"] {
+            let named = format!(r#"{{"subscriptions": {{"{name}": {{"concurrency": 8}}}}}}"#);
+            let error = ContainerBuilder::default().with_config(read(&named).unwrap());
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(&format!("subscriptions.{name}")), "{error}");
         }
         let certificate = read(r#"{"tls_cert_file": "cert.pem"}"#).unwrap();
         let error = ContainerBuilder::default().with_config(certificate);

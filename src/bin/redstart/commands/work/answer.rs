@@ -16,7 +16,8 @@ pub(super) fn outcome(status: u16, retry_after: Option<&str>, told: &str) -> Out
         "" => format!("status {status}"),
         told => format!("status {status}: {told}"),
     };
-    let delay = retry_after.and_then(delay);
+    // A server that says "at once" does not know when: asking again without a pause would not help it.
+    let delay = retry_after.and_then(delay).filter(|delay| !delay.is_zero());
     match (status, delay) {
         (200..=299, _) => Outcome::Ack,
         // The endpoint has judged the message itself.
@@ -74,10 +75,8 @@ mod tests {
     fn retry_after_is_honoured() {
         let second = Duration::from_secs(1);
         assert_eq!(outcome(503, Some("7"), ""), Outcome::snooze(7 * second));
-        assert_eq!(
-            outcome(429, Some(" 0 "), ""),
-            Outcome::snooze(Duration::ZERO)
-        );
+        let busy = outcome(429, Some(" 0 "), "");
+        assert_eq!(busy, Outcome::back_off("status 429"));
         let retry = Outcome::retry_after(7 * second, "status 500");
         assert_eq!(outcome(500, Some("7"), ""), retry);
         assert_eq!(
