@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
+use crate::grounds::Place;
 use crate::history::{Event, Journal};
 use crate::nature::TOXIC;
 use crate::plan::{Fault, Step};
@@ -24,6 +25,9 @@ pub(crate) const fn leases(role: Role) -> [Duration; 2] {
     }
 }
 
+/// The level of a publisher that asks for a replica.
+const REPLICATED: &str = "replicated:1:1s";
+
 struct Member {
     role: Role,
     worker: Worker,
@@ -40,6 +44,7 @@ pub(crate) struct Crew {
     /// Messages a second, of a publisher.
     rate: u32,
     shim: Shim,
+    place: Place,
     members: Vec<Member>,
     started: u32,
     sender: UnboundedSender<(u32, String)>,
@@ -47,7 +52,13 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    pub(crate) fn new(url: String, journal: PathBuf, seed: u64, rate: u32, shim: Shim) -> Self {
+    pub(crate) fn new(
+        (place, url): (Place, String),
+        journal: PathBuf,
+        seed: u64,
+        rate: u32,
+        shim: Shim,
+    ) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
         Self {
             url,
@@ -55,6 +66,7 @@ impl Crew {
             seed,
             rate,
             shim,
+            place,
             members: Vec::new(),
             started: 0,
             sender,
@@ -73,6 +85,8 @@ impl Crew {
     fn spawn(&mut self, role: Role, has_long_lease: bool) -> Member {
         self.started += 1;
         let number = self.started;
+        // Of two publishers, one asks for a replica.
+        let is_replicated = self.place != Place::Server && has_long_lease;
         let spec = Spec {
             url: self.url.clone(),
             journal: self.journal.clone(),
@@ -81,6 +95,8 @@ impl Crew {
             seed: self.seed ^ u64::from(number),
             rate: self.rate,
             lease: leases(role)[usize::from(has_long_lease)],
+            level: ["accepted", REPLICATED][usize::from(is_replicated)].to_owned(),
+            may_lose: self.place != Place::Server && role == Role::Publisher && !is_replicated,
         };
         let text = serde_json::to_string(&spec).unwrap();
         let shim = self.shim.another();

@@ -2,6 +2,7 @@
 //! effects.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::checker::{Promise, check};
 use crate::crew::Crew;
-use crate::ground::Ground;
+use crate::grounds::{Ground, Place};
 use crate::history::{Event, Journal, Line};
 use crate::pipeline::{self, STAGES};
 use crate::plan::{Fault, Plan};
@@ -71,11 +72,11 @@ pub(crate) async fn run(settings: &Settings, seed: u64, messages: u64, how: How)
     let path = settings.journal(&format!("exact {how:?}, seed {seed}"));
     let journal = Journal::open(&path, "run");
     let shim = Shim::build();
-    let ground = Ground::start(seed, shim.another(), &journal).await;
-    let (url, direct, proxy) = (ground.url(), ground.direct_url(), ground.proxy());
+    let ground = Ground::start(Place::Server, seed, shim.another(), &journal).await;
+    let (url, direct, proxies) = (ground.url(), ground.direct_url(), ground.proxies());
     let onlooker = connect(&direct).await.expect("the server has just started");
     pipeline::create(&onlooker).await;
-    let mut crew = Crew::new(url.clone(), path, seed, 0, shim);
+    let mut crew = Crew::new((Place::Server, url.clone()), path, seed, 0, shim);
     for _ in 0..WORKERS {
         crew.start(match how {
             How::WithoutEffects => Role::Calls,
@@ -85,7 +86,7 @@ pub(crate) async fn run(settings: &Settings, seed: u64, messages: u64, how: How)
     crew.all_work().await;
     let began = Instant::now();
     let plan = plan(seed, messages, how);
-    let (ground, crew) = (Mutex::new(ground), Mutex::new(crew));
+    let (ground, crew) = (Arc::new(Mutex::new(ground)), Mutex::new(crew));
     let done = AtomicBool::new(false);
     let working = async {
         let entrance = entrance(&url).await;
@@ -106,7 +107,7 @@ pub(crate) async fn run(settings: &Settings, seed: u64, messages: u64, how: How)
         drained
     };
     let (_, _, drained) = tokio::join!(
-        strike_workers(&crew, &proxy, &plan.workers, &journal, &done),
+        strike_workers(&crew, &proxies, &plan.workers, &journal, &done),
         strike_ground(&ground, &plan.ground, &journal, &done),
         working,
     );
@@ -177,7 +178,7 @@ fn figures(history: &[Line], messages: u64, (seconds, drained): (f64, bool)) -> 
             _ => {}
         }
     }
-    let mut broken: Vec<String> = check(history, &rules())
+    let mut broken: Vec<String> = check(history, &rules(Place::Server))
         .violations
         .into_iter()
         .map(|one| format!("{}: {}", one.promise, one.what))

@@ -1,7 +1,4 @@
 //! The environment of the workers: one server behind a proxy, and its faults.
-//!
-//! A run uses the public methods only. Several servers with a sentinel, or a cluster, can be another
-//! ground with the same methods.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +11,7 @@ use crate::support::{Server, signal};
 const LOG: &str = "{chaos:orders}:log";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) struct Ground {
+pub(crate) struct OneServer {
     server: Server,
     shim: Shim,
     proxy: Proxy,
@@ -23,7 +20,7 @@ pub(crate) struct Ground {
     clock: i64,
 }
 
-impl Ground {
+impl OneServer {
     pub(crate) async fn start(seed: u64, shim: Shim, journal: &Journal) -> Self {
         let environment = shim.environment();
         let environment = environment
@@ -64,8 +61,8 @@ impl Ground {
         self.server.url()
     }
 
-    pub(crate) fn connections(&self) -> u64 {
-        self.proxy.connections()
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
     }
 
     /// The server's process, for its memory.
@@ -138,6 +135,9 @@ impl Ground {
             Fault::Malformed => self.malformed(journal),
             Fault::FlushAll => self.command(&["FLUSHALL"]),
             Fault::Weather(weather) => self.proxy.set(weather, step.pick),
+            Fault::KillReplica | Fault::Failover | Fault::MoveSlot => {
+                unreachable!("a fault of several servers")
+            }
             Fault::Kill
             | Fault::Freeze
             | Fault::DropRuntime
@@ -243,17 +243,5 @@ impl Ground {
             let topic = "orders".to_owned();
             journal.write(Event::Malformed { topic, entry });
         }
-    }
-
-    /// Counts the entries that are missing from a log although a group has not settled them.
-    pub(crate) fn probe(url: &str, topic: &str) -> Option<u64> {
-        let client = redis::Client::open(url).ok()?;
-        let patience = Duration::from_secs(2);
-        let mut raw = client.get_connection_with_timeout(patience).ok()?;
-        raw.set_read_timeout(Some(patience)).ok()?;
-        let mut probe = redis::cmd("EVAL");
-        probe.arg(include_str!("probe.lua")).arg(1);
-        probe.arg(format!("{{chaos:{topic}}}:log"));
-        probe.query(&mut raw).ok()
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use redstart::extract::Payload;
 use redstart::handler::IntoOutcome;
 use redstart::{
-    Delivery, Envelope, Error, ErrorKind, Outcome, Published, RetryPolicy, SubscribeOptions,
+    Delivery, Envelope, Error, ErrorKind, Outcome, PublishOptions, Published, RetryPolicy,
+    SubscribeOptions,
 };
 use tokio::time::Instant;
 
@@ -95,9 +96,11 @@ async fn publish_numbers(work: &Work, to: &str, numbers: &[u64]) -> Vec<Fate> {
     };
     work.journal.write_all(numbers.iter().map(event));
     let bus = work.container.bus();
+    let level = work.spec.level.parse().expect("a level of durability");
+    let options = PublishOptions::new().with_durability(level);
     let results = match &*envelopes {
-        [one] => vec![bus.publish(&topic(to), one).await],
-        all => bus.publish_all(&topic(to), all).await,
+        [one] => vec![bus.publish_with(&topic(to), one, options).await],
+        all => bus.publish_all_with(&topic(to), all, options).await,
     };
     let fates: Vec<Fate> = results.iter().map(fate).collect();
     let events = numbers

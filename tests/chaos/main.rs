@@ -10,6 +10,7 @@ mod checker;
 mod crew;
 mod exact;
 mod ground;
+mod grounds;
 mod history;
 mod load;
 mod nature;
@@ -30,6 +31,7 @@ mod worker;
 use std::time::Duration;
 
 use exact::How;
+use grounds::Place;
 use plan::{Fault, Plan};
 use proxy::Weather;
 use run::Run;
@@ -47,6 +49,26 @@ const FORGETFUL: [Fault; 4] = [
     Fault::Weather(Weather::Cut),
     Fault::ScriptFlush,
 ];
+
+/// The faults of workers beside several servers, in short runs. Poison messages take long to end.
+const WORKERS: &[Fault] = &[
+    Fault::Kill,
+    Fault::Freeze,
+    Fault::DropRuntime,
+    Fault::Restart,
+    Fault::LostClaims,
+];
+
+/// The faults of the short run on a cluster.
+const CLUSTER: &[Fault] = &[
+    Fault::KillServer,
+    Fault::FreezeServer,
+    Fault::MoveSlot,
+    Fault::Weather(Weather::Cut),
+];
+
+/// The same behind sentinels.
+const SENTINEL: &[Fault] = &[Fault::KillServer, Fault::FreezeServer, Fault::Failover];
 
 /// How many messages the suite publishes over power cuts.
 const FEW: u64 = 6000;
@@ -75,6 +97,9 @@ fn main() {
 }
 
 async fn short(settings: &Settings) -> bool {
+    if settings.place != Place::Server {
+        return short_of_several(settings).await;
+    }
     let mut all_hold = true;
     if settings.wants("power") {
         let (messages, least) = (settings.messages.unwrap_or(FEW), Duration::from_secs(3));
@@ -98,7 +123,7 @@ async fn short(settings: &Settings) -> bool {
         let name = format!("mixed, seed {seed}");
         if settings.wants(&name) {
             let plan = brief(seed, plan::OF_WORKERS, plan::OF_GROUND);
-            all_hold &= chaos(settings, &name, seed, plan, run::crew()).await;
+            all_hold &= chaos(settings, &name, seed, plan, run::crew(Place::Server)).await;
         }
     }
     let seed = settings.seed.unwrap_or(1);
@@ -110,7 +135,7 @@ async fn short(settings: &Settings) -> bool {
     if settings.wants(&name) {
         let plan = brief(seed, &[Fault::Freeze, Fault::Restart], &FORGETFUL);
         // The data of registers and claims is lost by definition, and so is that of the pipeline.
-        let crew = run::crew().into_iter();
+        let crew = run::crew(Place::Server).into_iter();
         let crew = crew.filter(|role| !matches!(role, Role::Client | Role::Stages));
         all_hold &= chaos(settings, &name, seed, plan, crew.collect()).await;
     }
@@ -133,6 +158,25 @@ async fn exact(settings: &Settings, name: &str, seed: u64) -> bool {
     holds
 }
 
+/// The short run of a cluster, or of a primary behind sentinels.
+async fn short_of_several(settings: &Settings) -> bool {
+    let deck = match settings.place {
+        Place::Cluster => CLUSTER,
+        _ => SENTINEL,
+    };
+    let (time, every) = (Duration::from_secs(11), Duration::from_millis(1500));
+    let plan = |seed| Plan::once(seed, time, every, WORKERS, deck);
+    let fails_over = |seed: &u64| {
+        let plan = plan(*seed);
+        plan.ground.into_iter().all(grounds::waits_for_failover)
+    };
+    let seed = settings.seed.or_else(|| (1..).find(fails_over));
+    let seed = seed.expect("a seed whose faults wait for failovers");
+    let name = format!("{:?}, seed {seed}", settings.place);
+    let plan = plan(seed);
+    chaos(settings, &name, seed, plan, run::crew(settings.place)).await
+}
+
 /// A plan for the suite.
 fn brief(seed: u64, of_workers: &[Fault], of_ground: &[Fault]) -> Plan {
     let (time, every) = (Duration::from_secs(11), Duration::from_millis(1500));
@@ -146,16 +190,21 @@ async fn long(settings: &Settings, minutes: f64) -> bool {
         Duration::from_secs_f64(minutes * 60.0),
         settings.every,
         plan::OF_WORKERS,
-        plan::OF_GROUND,
+        settings.place.faults(),
     );
-    let name = format!("mixed, seed {seed}, {minutes} minutes");
-    chaos(settings, &name, seed, plan, run::crew()).await
+    let kind = match settings.place {
+        Place::Server => "mixed".to_owned(),
+        several => format!("{several:?}"),
+    };
+    let name = format!("{kind}, seed {seed}, {minutes} minutes");
+    chaos(settings, &name, seed, plan, run::crew(settings.place)).await
 }
 
 async fn chaos(settings: &Settings, name: &str, seed: u64, plan: Plan, crew: Vec<Role>) -> bool {
     let journal = settings.journal(name);
     report::begin(settings, name, &plan, &journal);
     let run = Run {
+        place: settings.place,
         seed,
         quiet: Duration::from_millis(1600),
         plan,

@@ -19,6 +19,17 @@ pub(crate) const fn poison(n: u64) -> u64 {
     n | POISON
 }
 
+/// Marks the number of a message that its publisher asked no replica to have.
+const ACCEPTED: u64 = 1 << 59;
+
+pub(crate) const fn that_may_be_lost(n: u64) -> u64 {
+    n | ACCEPTED
+}
+
+pub(crate) const fn may_be_lost(n: u64) -> bool {
+    n & ACCEPTED != 0
+}
+
 /// A message's payload.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Message {

@@ -53,6 +53,14 @@ pub(crate) enum Fault {
     Malformed,
     FlushAll,
 
+    // Of several servers.
+    /// A replica is killed.
+    KillReplica,
+    /// A primary hands over to its replica, as planned.
+    Failover,
+    /// The slot of a topic moves to another primary, key by key.
+    MoveSlot,
+
     // Of the network.
     Weather(Weather),
 }
@@ -95,6 +103,33 @@ pub(crate) const OF_GROUND: &[Fault] = &[
     Fault::Weather(Weather::Refuse),
 ];
 
+/// The faults around the workers of a cluster. A server is a primary.
+pub(crate) const OF_CLUSTER: &[Fault] = &[
+    Fault::KillServer,
+    Fault::FreezeServer,
+    Fault::KillReplica,
+    Fault::Failover,
+    Fault::MoveSlot,
+    Fault::MoveSlot,
+    Fault::Weather(Weather::Slow),
+    Fault::Weather(Weather::Cut),
+    Fault::Weather(Weather::Reset),
+    Fault::Weather(Weather::HalfOpen),
+    Fault::Weather(Weather::Refuse),
+];
+
+/// The same behind sentinels.
+pub(crate) const OF_SENTINEL: &[Fault] = &[
+    Fault::KillServer,
+    Fault::FreezeServer,
+    Fault::KillReplica,
+    Fault::Failover,
+    Fault::Weather(Weather::Cut),
+    Fault::Weather(Weather::Reset),
+    Fault::Weather(Weather::HalfOpen),
+    Fault::Weather(Weather::Refuse),
+];
+
 impl Fault {
     /// Whether the fault ends at once.
     pub(crate) fn is_momentary(self) -> bool {
@@ -105,6 +140,7 @@ impl Fault {
             Self::ClockForward,
             Self::Malformed,
             Self::FlushAll,
+            Self::Failover,
             Self::Poison,
         ];
         momentary.contains(&self)
@@ -154,6 +190,21 @@ impl Plan {
             workers: steps(&mut random.fork(), time, every, of_workers),
             ground: steps(&mut random, time, every, of_ground),
         }
+    }
+
+    /// A plan with each fault of a deck around the workers once.
+    pub(crate) fn once(
+        seed: u64,
+        time: Duration,
+        every: Duration,
+        of_workers: &[Fault],
+        of_ground: &[Fault],
+    ) -> Self {
+        let long = every * 4 * of_ground.len() as u32;
+        let mut plan = Self::new(seed, long, every, &[], of_ground);
+        plan.ground.truncate(of_ground.len());
+        plan.workers = Self::new(seed, time, every, of_workers, &[]).workers;
+        plan
     }
 
     /// How often a fault is in the plan.

@@ -110,6 +110,10 @@ impl Proxy {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Sets the weather; `pick` chooses how narrow a narrow link is.
     pub(crate) fn set(&self, weather: Weather, pick: u32) {
         let rate = [24, 64, 160][pick as usize % 3] * 1024;

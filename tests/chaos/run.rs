@@ -13,11 +13,11 @@ use redstart::{
 use tokio::sync::Mutex;
 
 use crate::checker::{Rules, Verdict, check};
-use crate::crew::{Crew, leases, resident};
-use crate::ground::Ground;
+use crate::crew::{Crew, leases};
+use crate::grounds::{Ground, Place, Watcher};
 use crate::history::{Event, Journal};
 use crate::load::max_attempts;
-use crate::nature::{Nature, ORDERED, ORDERS, TOXIC};
+use crate::nature::{Nature, ORDERED, ORDERS, TOXIC, may_be_lost};
 use crate::operator::{Known, list, redrive_some, told};
 use crate::pipeline::{self, STAGES};
 use crate::plan::{Fault, Plan, Step};
@@ -29,6 +29,7 @@ use crate::worker::{Numbers, Role, Spec, Work, calm, cure};
 /// The settings of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
+    pub(crate) place: Place,
     pub(crate) seed: u64,
     pub(crate) quiet: Duration,
     pub(crate) plan: Plan,
@@ -45,7 +46,7 @@ pub(crate) struct Outcome {
     pub(crate) verdict: Verdict,
     pub(crate) took: Duration,
     pub(crate) connections: u64,
-    /// Resident memory in KiB at the start and at the end: of the server, and of all workers.
+    /// Resident memory in KiB at the start and at the end: of all servers, and of all workers.
     pub(crate) server_memory: (u64, u64),
     pub(crate) worker_memory: (u64, u64),
 }
@@ -71,11 +72,13 @@ const GROUPS: [(&str, &str); 4] = [
 /// uncounted.
 const RESTART: &str = "Restart of a consumer in the quiet";
 
-pub(crate) fn rules() -> Rules {
+pub(crate) fn rules(place: Place) -> Rules {
     Rules {
         max_attempts,
         may_die: |topic, n| Nature::of(topic, n).may_die(),
         gives_back: |fault| fault == RESTART || fault == name_of(Fault::Restart),
+        takes_back: place.takes_back(),
+        may_be_lost,
         ordered: vec![ORDERED.to_owned()],
         aftermath: AFTERMATH,
         drains_within: DRAINS_WITHIN,
@@ -85,12 +88,16 @@ pub(crate) fn rules() -> Rules {
 }
 
 /// A crew of the usual size.
-pub(crate) fn crew() -> Vec<Role> {
+pub(crate) fn crew(place: Place) -> Vec<Role> {
     use Role::{Client, Consumer, Operator, Publisher, Single, Stages, Victim};
-    vec![
-        Publisher, Publisher, Consumer, Consumer, Single, Victim, Victim, Client, Operator, Stages,
-        Stages,
-    ]
+    let mut crew = vec![
+        Publisher, Publisher, Consumer, Consumer, Single, Victim, Victim, Client, Operator,
+    ];
+    if place == Place::Server {
+        // The topics of the pipeline lie in several slots, and a failover can take back what it wrote.
+        crew.extend([Stages, Stages]);
+    }
+    crew
 }
 
 impl Run {
@@ -108,8 +115,8 @@ impl Run {
         }
         phase("quiet");
         let shim = Shim::build();
-        let ground = Ground::start(self.seed, shim.another(), &journal).await;
-        let (url, direct, proxy) = (ground.url(), ground.direct_url(), ground.proxy());
+        let ground = Ground::start(self.place, self.seed, shim.another(), &journal).await;
+        let (url, direct, proxies) = (ground.url(), ground.direct_url(), ground.proxies());
         if self
             .plan
             .ground
@@ -123,16 +130,22 @@ impl Run {
             pipeline::create(&container).await;
             container.shutdown(Duration::from_secs(1)).await;
         }
-        let server = resident(ground.pid());
+        let server = ground.memory();
         let publishers = self.crew.iter().filter(|role| **role == Role::Publisher);
         let rate = self.rate / publishers.count().max(1) as u32;
-        let mut crew = Crew::new(url.clone(), self.journal.clone(), self.seed, rate, shim);
+        let mut crew = Crew::new(
+            (self.place, url.clone()),
+            self.journal.clone(),
+            self.seed,
+            rate,
+            shim,
+        );
         for role in &self.crew {
             crew.start(*role);
         }
         crew.all_work().await;
         let workers = crew.memory();
-        let probing = tokio::spawn(probe(direct.clone(), journal.clone()));
+        let probing = tokio::spawn(probe(ground.watcher(), journal.clone()));
         let entering = self
             .has_pipeline()
             .then(|| tokio::spawn(enter(url, self.rate / SHARE, journal.clone())));
@@ -147,7 +160,7 @@ impl Run {
         phase("faults");
         let done = AtomicBool::new(false);
         tokio::join!(
-            strike_workers(&crew, &proxy, &self.plan.workers, &journal, &done),
+            strike_workers(&crew, &proxies, &self.plan.workers, &journal, &done),
             strike_ground(&ground, &self.plan.ground, &journal, &done),
         );
 
@@ -185,10 +198,10 @@ impl Run {
         }
         let ground = ground.lock().await;
         let outcome = Outcome {
-            verdict: check(&journal.read(), &rules()),
+            verdict: check(&journal.read(), &rules(self.place)),
             took: began.elapsed(),
             connections: ground.connections(),
-            server_memory: (server, resident(ground.pid())),
+            server_memory: (server, ground.memory()),
             worker_memory,
         };
         onlooker.container.shutdown(Duration::from_secs(1)).await;
@@ -264,11 +277,12 @@ fn name_of(fault: Fault) -> String {
 /// Strikes workers until the plan ends or everything is `done`.
 pub(crate) async fn strike_workers(
     crew: &Mutex<Crew>,
-    proxy: &Proxy,
+    proxies: &[Proxy],
     steps: &[Step],
     journal: &Journal,
     done: &AtomicBool,
 ) {
+    let lose_claims = |loses| proxies.iter().for_each(|proxy| proxy.lose_claims(loses));
     for step in steps {
         if done.load(Ordering::Acquire) {
             return;
@@ -276,13 +290,13 @@ pub(crate) async fn strike_workers(
         tokio::time::sleep(step.wait).await;
         let name = name_of(step.fault);
         journal.write(Event::fault(&name));
-        proxy.lose_claims(step.fault == Fault::LostClaims);
+        lose_claims(step.fault == Fault::LostClaims);
         crew.lock().await.strike(*step);
         if !step.fault.is_momentary() {
             tokio::time::sleep(step.lasts).await;
         }
         crew.lock().await.heal(*step);
-        proxy.lose_claims(false);
+        lose_claims(false);
         journal.write(Event::healed(&name));
     }
 }
@@ -295,9 +309,9 @@ async fn replace_victims(crew: Arc<Mutex<Crew>>, journal: Journal) {
     }
 }
 
-/// Strikes the server and the network until the plan ends or everything is `done`.
+/// Strikes the servers and the network until the plan ends or everything is `done`.
 pub(crate) async fn strike_ground(
-    ground: &Mutex<Ground>,
+    ground: &Arc<Mutex<Ground>>,
     steps: &[Step],
     journal: &Journal,
     done: &AtomicBool,
@@ -307,7 +321,8 @@ pub(crate) async fn strike_ground(
             return;
         }
         tokio::time::sleep(step.wait).await;
-        let mut ground = ground.lock().await;
+        let step = *step;
+        let mut ground = Arc::clone(ground).lock_owned().await;
         let name = format!("{:?}", step.fault);
         let loses_data = step.fault == Fault::FlushAll;
         let fault = Event::Fault {
@@ -316,27 +331,42 @@ pub(crate) async fn strike_ground(
             topic: None,
         };
         journal.write(fault);
-        tokio::task::block_in_place(|| ground.strike(*step, journal));
+        // In a thread of its own: it takes long, and the workers' faults go on.
+        let writing = journal.clone();
+        ground = blocking(move || {
+            ground.strike(step, &writing);
+            ground
+        })
+        .await;
         if !step.fault.is_momentary() {
             tokio::time::sleep(step.lasts).await;
         }
-        tokio::task::block_in_place(|| ground.heal(*step));
+        blocking(move || ground.heal(step)).await;
         journal.write(Event::Healed { name });
     }
 }
 
-/// Probes the logs until the run ends.
-async fn probe(url: String, journal: Journal) {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let working = tokio::task::spawn_blocking(work).await;
+    working.expect("every fault begins and ends")
+}
+
+/// Looks at the servers and probes the logs until the run ends.
+async fn probe(mut watcher: Watcher, journal: Journal) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        for topic in [ORDERS, ORDERED, TOXIC] {
-            let url = url.clone();
-            let looking = tokio::task::spawn_blocking(move || Ground::probe(&url, topic));
-            if let Ok(Some(missing)) = looking.await {
-                let topic = topic.to_owned();
-                journal.write(Event::Trimmed { topic, missing });
+        let journal = journal.clone();
+        watcher = blocking(move || {
+            watcher.look(&journal);
+            for topic in [ORDERS, ORDERED, TOXIC] {
+                for missing in watcher.probe(topic) {
+                    let topic = topic.to_owned();
+                    journal.write(Event::Trimmed { topic, missing });
+                }
             }
-        }
+            watcher
+        })
+        .await;
     }
 }
 
@@ -350,6 +380,8 @@ async fn onlooker(url: &str, journal: &Journal, seed: u64) -> Work {
         seed,
         rate: 0,
         lease: leases(Role::Operator)[1],
+        level: String::new(),
+        may_lose: false,
     };
     Work {
         container: until("the server to serve", async || connect(url).await).await,

@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::grounds::Place;
+
 const HELP: &str = "\
-tests/chaos/run [--minutes M] [--seed S] [--rate R] [--every SECONDS] [--messages N]
-                [--overload SECONDS] [--history FOLDER] [--json] [NAME]
+tests/chaos/run [--ground GROUND] [--minutes M] [--seed S] [--rate R] [--every SECONDS]
+                [--messages N] [--overload SECONDS] [--history FOLDER] [--json] [NAME]
 
 Without --minutes, the short runs of the suite, or those whose name contains NAME.
+  --ground GROUND    what the workers use: one `server` (the default), a `cluster` of three primaries
+                     with a replica each, or a primary with a replica behind `sentinel`s
   --minutes M        one run with faults for so long
   --seed S           the seed of its plan; random where none is given
   --rate R           messages a second (300)
@@ -21,6 +25,7 @@ Without --minutes, the short runs of the suite, or those whose name contains NAM
 
 #[derive(Debug)]
 pub(crate) struct Settings {
+    pub(crate) place: Place,
     pub(crate) minutes: Option<f64>,
     pub(crate) seed: Option<u64>,
     pub(crate) rate: u32,
@@ -39,6 +44,7 @@ impl Settings {
     /// program.
     pub(crate) fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Self {
         let mut settings = Self {
+            place: Place::Server,
             minutes: None,
             seed: None,
             rate: 300,
@@ -56,6 +62,7 @@ impl Settings {
                     .unwrap_or_else(|| wrong(&format!("{argument} needs a value")))
             };
             match &*argument {
+                "--ground" => settings.place = place(&value()),
                 "--minutes" => settings.minutes = Some(number(&value())),
                 "--seed" => settings.seed = Some(number(&value())),
                 "--rate" => settings.rate = number(&value()),
@@ -85,6 +92,15 @@ impl Settings {
         let name = name.replace(|c: char| !c.is_alphanumeric(), "-");
         let process = std::process::id();
         self.folder.join(format!("{name}-{process}.jsonl"))
+    }
+}
+
+fn place(name: &str) -> Place {
+    match name {
+        "server" => Place::Server,
+        "cluster" => Place::Cluster,
+        "sentinel" => Place::Sentinel,
+        _ => wrong(&format!("{name} is not a ground")),
     }
 }
 

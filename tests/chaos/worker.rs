@@ -9,7 +9,7 @@ use redstart::{Container, ErrorKind, Namespace};
 use serde::{Deserialize, Serialize};
 
 use crate::history::{Event, Journal, now};
-use crate::nature::{ORDERED, ORDERS, TOXIC};
+use crate::nature::{self, ORDERED, ORDERS, TOXIC};
 use crate::pipeline::{self, Writing};
 use crate::support::worker::{END, orders, say};
 use crate::support::{PATIENCE, group};
@@ -46,6 +46,11 @@ pub(crate) struct Spec {
     /// Messages a second, of a publisher.
     pub(crate) rate: u32,
     pub(crate) lease: Duration,
+    /// The level of durability of a publisher.
+    pub(crate) level: String,
+    /// Whether the numbers of its messages say that they may be lost: the ground has several servers,
+    /// and the level is accepted.
+    pub(crate) may_lose: bool,
 }
 
 /// The order to publish poison messages; their number follows.
@@ -63,7 +68,15 @@ pub(crate) struct Numbers {
 
 impl Numbers {
     pub(crate) fn of(process: u32) -> Self {
-        let first = u64::from(process) << 32;
+        Self::from(u64::from(process) << 32)
+    }
+
+    /// The same, for messages that may be lost.
+    pub(crate) fn that_may_be_lost(process: u32) -> Self {
+        Self::from(nature::that_may_be_lost(u64::from(process) << 32))
+    }
+
+    fn from(first: u64) -> Self {
         Self {
             next: Arc::new(AtomicU64::new(first)),
         }
@@ -113,7 +126,10 @@ pub(crate) fn run(spec: &str) {
     let spec: Spec = serde_json::from_str(spec).unwrap();
     let spec = Arc::new(spec);
     let journal = Journal::open(&spec.journal, &format!("{:?}-{}", spec.role, spec.number));
-    let numbers = Numbers::of(spec.number);
+    let numbers = match spec.may_lose {
+        true => Numbers::that_may_be_lost(spec.number),
+        false => Numbers::of(spec.number),
+    };
     let mut orders = orders();
     let poison = Arc::<AtomicU32>::default();
     loop {

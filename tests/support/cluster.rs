@@ -15,6 +15,8 @@ pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A running cluster. The primaries come first, and each has as many replicas as was asked for.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Server>,
+    /// The ids of the nodes, which they keep.
+    ids: Vec<String>,
     primaries: usize,
     namespaces: AtomicU32,
 }
@@ -34,7 +36,9 @@ impl Cluster {
         let nodes: Vec<Server> = (0..primaries * (1 + replicas))
             .map(|_| start_node(settings))
             .collect();
+        let ids = nodes.iter().map(|node| node.command(&["CLUSTER", "MYID"]));
         let cluster = Self {
+            ids: ids.collect(),
             nodes,
             primaries,
             namespaces: AtomicU32::new(0),
@@ -74,18 +78,23 @@ impl Cluster {
     /// Waits until every node calls the cluster whole and every replica follows its primary.
     pub(crate) fn until_whole(&self) {
         self.until("the cluster to be whole", || {
-            self.nodes.iter().all(|node| {
+            let mut following = 0;
+            let whole = self.nodes.iter().all(|node| {
                 let info: String = node.command(&["CLUSTER", "INFO"]);
                 let links: String = node.command(&["INFO", "replication"]);
                 let slots = "cluster_slots_ok:16384";
+                let follows = links.contains("master_link_status:up");
+                following += usize::from(follows);
                 info.contains("cluster_state:ok")
                     && info.contains(slots)
-                    && (links.contains("role:master") || links.contains("master_link_status:up"))
-            })
+                    && (links.contains("role:master") || follows)
+            });
+            // A former primary that has just come back still takes itself for one.
+            whole && following == self.nodes.len() - self.primaries
         });
     }
 
-    fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !holds() {
             assert!(Instant::now() < deadline, "timed out waiting for {what}");
@@ -106,7 +115,7 @@ impl Cluster {
 
     /// The id of a node.
     pub(crate) fn id(&self, number: usize) -> String {
-        self.nodes[number].command(&["CLUSTER", "MYID"])
+        self.ids[number].clone()
     }
 
     /// The number of the primary that holds a slot, as `by` sees it.
@@ -120,10 +129,10 @@ impl Cluster {
                 panic!("a node is a list");
             };
             node.truncate(3);
-            let (first, last, (_, port, _)) =
+            let (first, last, (_, _, id)) =
                 Row::from_redis_value(redis::Value::Array(row)).unwrap();
             if (first..=last).contains(&slot) {
-                let at = self.nodes.iter().position(|node| node.port() == port);
+                let at = self.ids.iter().position(|known| *known == id);
                 return at.expect("a node of this cluster");
             }
         }

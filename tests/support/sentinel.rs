@@ -105,6 +105,8 @@ fn spawn(folder: &Path, port: u16, primary: u16, quorum: usize, settings: &str) 
 /// One primary, its replicas and their sentinels.
 pub(crate) struct Watched {
     pub(crate) servers: Vec<Server>,
+    /// The ports by which the servers are known.
+    ports: Vec<u16>,
     pub(crate) sentinels: Vec<Sentinel>,
     namespaces: AtomicU32,
 }
@@ -126,10 +128,26 @@ impl Watched {
         settings: &[&str],
         lines: &str,
     ) -> Self {
+        Self::start_behind(servers, sentinels, settings, lines, Server::port)
+    }
+
+    /// The same, with servers that are known by other ports than their own: those of proxies.
+    pub(crate) fn start_behind(
+        servers: usize,
+        sentinels: usize,
+        settings: &[&str],
+        lines: &str,
+        known_by: impl FnMut(&Server) -> u16,
+    ) -> Self {
         let own = ["--repl-diskless-sync-delay", "0", "--repl-timeout", "10"];
         let all: Vec<&str> = own.iter().chain(settings).copied().collect();
         let servers: Vec<Server> = (0..servers).map(|_| Server::start_with(&all)).collect();
-        let primary = servers[0].port();
+        let ports: Vec<u16> = servers.iter().map(known_by).collect();
+        let primary = ports[0];
+        for (server, port) in servers.iter().zip(&ports) {
+            let port = port.to_string();
+            server.command::<()>(&["CONFIG", "SET", "replica-announce-port", &port]);
+        }
         for replica in &servers[1..] {
             replica.command::<()>(&["REPLICAOF", "127.0.0.1", &primary.to_string()]);
         }
@@ -139,6 +157,7 @@ impl Watched {
             .collect();
         let watched = Self {
             servers,
+            ports,
             sentinels,
             namespaces: AtomicU32::new(0),
         };
@@ -173,7 +192,7 @@ impl Watched {
 
     /// The number of the server at a port.
     pub(crate) fn number(&self, port: u16) -> usize {
-        let found = self.servers.iter().position(|one| one.port() == port);
+        let found = self.ports.iter().position(|one| *one == port);
         found.expect("a server of this service")
     }
 
@@ -203,7 +222,7 @@ impl Watched {
 
     /// Waits until all sentinels name the same other primary. Returns its number.
     pub(crate) fn until_failed_over(&self, from: usize) -> usize {
-        let old = self.servers[from].port();
+        let old = self.ports[from];
         let mut new = old;
         wait("the failover", || {
             new = self.sentinels[0].primary();

@@ -7,6 +7,7 @@ use crate::history::{End, Event, Fate, Letter, Line};
 
 struct Published {
     begun: u64,
+    ended: u64,
     fate: Fate,
 }
 
@@ -56,9 +57,12 @@ pub(super) fn check(
             Fate::Unknown => &mut verdict.counts.unknown,
         };
         *counter += 1;
+        let may_be_lost = (rules.may_be_lost)(*n);
+        verdict.counts.published_accepted += u64::from(may_be_lost && published.fate == Fate::Ok);
         let stories = seen.groups.iter().filter(|(of, _)| of == topic);
         let stories = stories.map(|(_, group)| (group, seen.stories.get(&(topic, group, *n))));
         let mut known = false;
+        let mut is_lost = false;
         for (group, story) in stories {
             known |= story.is_some();
             let settled = story.is_some_and(Story::is_settled);
@@ -67,12 +71,17 @@ pub(super) fn check(
                     verdict.counts.forgotten += 1;
                     continue;
                 }
+                if may_be_lost && faults.took_back(published.begun, published.ended) {
+                    is_lost = true;
+                    continue;
+                }
                 verdict.counts.lost += 1;
                 let state = if story.is_some() { "begun" } else { "not seen" };
                 let what = format!("{topic} {n} by {group}: {state}");
                 verdict.breaks(Promise::NothingLost, what);
             }
         }
+        verdict.counts.lost_accepted += u64::from(is_lost);
         match published.fate {
             Fate::Unknown => verdict.counts.unknown_seen += u64::from(known),
             Fate::No if known => {
@@ -123,13 +132,14 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                 // Until more is known.
                 let published = Published {
                     begun: line.at,
+                    ended: u64::MAX,
                     fate: Fate::Unknown,
                 };
                 seen.published.insert((topic, *n), published);
             }
             Event::Published { topic, n, fate } => {
                 if let Some(published) = seen.published.get_mut(&(&**topic, *n)) {
-                    published.fate = *fate;
+                    (published.ended, published.fate) = (line.at, *fate);
                 }
             }
             Event::Begun {

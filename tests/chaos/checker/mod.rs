@@ -79,6 +79,11 @@ pub(crate) struct Rules {
     pub(crate) may_die: fn(&str, u64) -> bool,
     /// Whether workers give back what they hold during a fault of a name, and nothing else fails.
     pub(crate) gives_back: fn(&str) -> bool,
+    /// Whether a server may take back what it acknowledged shortly before and during a fault of a
+    /// name: another one, which did not have it, takes over.
+    pub(crate) takes_back: fn(&str) -> bool,
+    /// Whether a message may be lost by such a fault: its publisher asked for no replica.
+    pub(crate) may_be_lost: fn(u64) -> bool,
     /// Topics whose consumers have one handler.
     pub(crate) ordered: Vec<String>,
     /// How long after its end a fault explains a redelivery: leases end, and dead connections are
@@ -117,6 +122,9 @@ pub(crate) struct Counts {
     pub(crate) cut_short: u64,
     pub(crate) redriven: u64,
     pub(crate) lost: u64,
+    /// Lost as they may be, of those published at level accepted.
+    pub(crate) lost_accepted: u64,
+    pub(crate) published_accepted: u64,
     /// Published before a fault that loses data by definition.
     pub(crate) forgotten: u64,
     pub(crate) register_operations: u64,
@@ -167,7 +175,12 @@ struct Spell<'a> {
     /// The one topic that it can affect; `None` for all of them.
     topic: Option<&'a str>,
     gives_back: bool,
+    /// Between these moments a server may acknowledge what it then takes back.
+    takes_back: Option<(u64, u64)>,
 }
+
+/// How far replication may be behind, in microseconds.
+const BEHIND: u64 = 3_000_000;
 
 #[derive(Debug, Default)]
 struct Faults<'a>(Vec<Spell<'a>>);
@@ -181,6 +194,12 @@ impl Faults<'_> {
     /// Whether such a fault can have kept a worker from giving back what it held.
     fn keep_from_giving_back(&self, topic: &str, from: u64, to: u64) -> bool {
         self.of(topic, from, to).any(|spell| !spell.gives_back)
+    }
+
+    /// Whether a server may have taken something back that it acknowledged between two moments.
+    fn took_back(&self, from: u64, to: u64) -> bool {
+        let mut spells = self.0.iter().filter_map(|spell| spell.takes_back);
+        spells.any(|(begin, end)| begin <= to && from <= end)
     }
 
     fn of(&self, topic: &str, from: u64, to: u64) -> impl Iterator<Item = &Spell<'_>> {
@@ -214,8 +233,8 @@ pub(crate) fn check(history: &[Line], rules: &Rules) -> Verdict {
         .max()
         .unwrap_or(0);
     messages::check(history, rules, &faults, forgotten_at, &mut verdict);
-    records::check(history, forgotten_at, &mut verdict);
-    stores::check(history, &mut verdict);
+    records::check(history, &faults, forgotten_at, &mut verdict);
+    stores::check(history, &faults, &mut verdict);
     exact::check(history, rules, forgotten_at, &mut verdict);
     drains(history, rules, &mut verdict);
     verdict
@@ -235,12 +254,20 @@ fn faults<'a>(history: &'a [Line], rules: &Rules, counts: &mut Counts) -> Faults
                     end: u64::MAX,
                     topic: topic.as_deref(),
                     gives_back: (rules.gives_back)(name),
+                    takes_back: (rules.takes_back)(name)
+                        .then_some((line.at.saturating_sub(BEHIND), u64::MAX)),
                 });
             }
             Event::Healed { name } => {
                 if let Some(spell) = open.get_mut(&**name).and_then(Vec::pop) {
                     let end = line.at.saturating_add(aftermath);
-                    faults.push(Spell { end, ..spell });
+                    let takes_back = spell.takes_back.map(|(begin, _)| (begin, line.at));
+                    let spell = Spell {
+                        end,
+                        takes_back,
+                        ..spell
+                    };
+                    faults.push(spell);
                 }
             }
             Event::WrongClock => counts.wrong_clocks += 1,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Promise, Verdict};
+use super::{Faults, Promise, Verdict};
 use crate::history::{Event, Line};
 
 type Record<'a> = (&'a str, &'a str, &'a str);
@@ -16,8 +16,14 @@ struct Redrive<'a> {
     done: Option<&'a [String]>,
 }
 
-pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) {
-    let mut seen: BTreeSet<Record<'_>> = BTreeSet::new();
+pub(super) fn check(
+    history: &[Line],
+    faults: &Faults<'_>,
+    forgotten_at: u64,
+    verdict: &mut Verdict,
+) {
+    // With the time of the first look.
+    let mut seen: BTreeMap<Record<'_>, u64> = BTreeMap::new();
     let mut left: BTreeSet<Record<'_>> = BTreeSet::new();
     let mut calls: BTreeMap<u64, Redrive<'_>> = BTreeMap::new();
     let mut malformed: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
@@ -34,8 +40,10 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
                 since,
                 letters,
             } if *since > forgotten_at => {
-                let records = letters.iter().map(|letter| &*letter.record);
-                seen.extend(records.map(|record| (&**topic, &**group, record)));
+                for letter in letters {
+                    let record = (&**topic, &**group, &*letter.record);
+                    seen.entry(record).or_insert(*since);
+                }
             }
             Event::Redrive {
                 topic,
@@ -86,8 +94,13 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
             None => perhaps.extend(redrive.records.iter().map(|id| record(id))),
         }
     }
+    // What a server took back is there again, or gone as if it had never been.
+    let was_taken_back = |record: &Record<'_>| {
+        let since = seen.get(record).copied().unwrap_or(0);
+        faults.took_back(since, u64::MAX)
+    };
     for (record, times) in &moved {
-        if *times > 1 || left.contains(record) {
+        if (*times > 1 || left.contains(record)) && !was_taken_back(record) {
             let stays = if left.contains(record) {
                 " and stayed"
             } else {
@@ -97,9 +110,9 @@ pub(super) fn check(history: &[Line], forgotten_at: u64, verdict: &mut Verdict) 
             verdict.breaks(Promise::RedriveConserves, what);
         }
     }
-    for record in seen {
-        let known = moved.contains_key(&record) || perhaps.contains(&record);
-        if !known && !left.contains(&record) {
+    for record in seen.keys() {
+        let known = moved.contains_key(record) || perhaps.contains(record);
+        if !known && !left.contains(record) && !was_taken_back(record) {
             let what = format!("{record:?} vanished");
             verdict.breaks(Promise::RedriveConserves, what);
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::register::{Operation, linearizable};
-use super::{Promise, Verdict};
+use super::{Faults, Promise, Verdict};
 use crate::history::{Claimed, Event, Line, Told};
 
 /// The claims and completions of one key, which must be completed once.
@@ -16,12 +16,21 @@ struct Key {
     completed: Vec<u64>,
     /// Tokens of completions that other clients saw.
     told: BTreeSet<u64>,
+    /// The time of the first event and of the last one.
+    life: Option<(u64, u64)>,
 }
 
-pub(super) fn check(history: &[Line], verdict: &mut Verdict) {
+pub(super) fn check(history: &[Line], faults: &Faults<'_>, verdict: &mut Verdict) {
     let mut registers: BTreeMap<&str, BTreeMap<u64, Operation>> = BTreeMap::new();
     let mut keys: BTreeMap<&str, Key> = BTreeMap::new();
     for line in history {
+        if let Event::Claim { key, .. }
+        | Event::Complete { key, .. }
+        | Event::Completed { key, .. } = &line.event
+        {
+            let life = &mut keys.entry(key).or_default().life;
+            *life = Some((life.map_or(line.at, |(first, _)| first), line.at));
+        }
         match &line.event {
             Event::Asked { key, call, op } => {
                 let operation = Operation {
@@ -70,6 +79,13 @@ pub(super) fn check(history: &[Line], verdict: &mut Verdict) {
     for (name, register) in registers {
         let operations: Vec<Operation> = register.into_values().collect();
         verdict.counts.register_operations += operations.len() as u64;
+        let asked = operations.iter().map(|operation| operation.asked);
+        let told = operations.iter().map(|operation| operation.told_at);
+        let ends = told.filter(|at| *at != u64::MAX);
+        let last = ends.chain(asked.clone()).max().unwrap_or(0);
+        if faults.took_back(asked.min().unwrap_or(0), last) {
+            continue;
+        }
         match linearizable(&operations) {
             Ok(true) => {}
             Ok(false) => {
@@ -83,6 +99,10 @@ pub(super) fn check(history: &[Line], verdict: &mut Verdict) {
         }
     }
     for (name, key) in keys {
+        let (first, last) = key.life.unwrap_or_default();
+        if faults.took_back(first, last) {
+            continue;
+        }
         key.check(name, verdict);
     }
 }

@@ -37,6 +37,72 @@ fn a_message_published_before_a_data_loss_does_not_count_as_lost() {
 }
 
 #[test]
+fn a_failover_loses_at_level_accepted_only() {
+    let published = |n| {
+        let mut story = Story::new();
+        story.published(n, Fate::Ok);
+        story
+    };
+    let accepted = |mut story: Story| {
+        story.fault("a failover", false).healed("a failover");
+        let broken = story.broken();
+        (broken, check(&story.0, &rules()).counts.lost_accepted)
+    };
+    // In these stories the publishers of odd numbers asked for no replica.
+    assert_eq!(accepted(published(1)), (vec![], 1));
+    assert_eq!(accepted(published(2)), (vec![Promise::NothingLost], 0));
+    // Without a failover nothing may be lost.
+    assert_eq!(published(1).broken(), [Promise::NothingLost]);
+    let mut later = Story::new();
+    later.fault("a failover", false).healed("a failover");
+    later.published(1, Fate::Ok);
+    assert_eq!(later.broken(), [Promise::NothingLost]);
+}
+
+#[test]
+fn a_failover_can_take_a_redrive_a_register_and_a_claim_back() {
+    let twice = |fault: &str| {
+        let mut story = Story::new();
+        story
+            .published(1, Fate::Ok)
+            .handled(1, 1, End::Reject)
+            .listed(1);
+        story.redrive(1, 1, Some(true));
+        story.fault(fault, false).healed(fault);
+        story.redrive(2, 1, Some(true)).handled(1, 1, End::Ack);
+        let (key, token) = ("once".to_owned(), 7);
+        for token in [token, token + 1] {
+            let (key, claimed) = (key.clone(), Claimed::Mine);
+            story.add(Event::Completed {
+                key,
+                token,
+                claimed,
+            });
+        }
+        for (call, told) in [(1, Told::Set), (2, Told::Got(None))] {
+            let key = "register".to_owned();
+            let op = [Op::Get, Op::Set(3)][usize::from(call == 1)];
+            story.add(Event::Asked { key, call, op });
+            let key = "register".to_owned();
+            story.add(Event::Told { key, call, told });
+        }
+        story
+    };
+    let broken = [
+        Promise::Once,
+        Promise::RedriveConserves,
+        Promise::Linearizable,
+    ];
+    assert_eq!(twice("a cut").broken(), broken);
+    // The register and the claim of this story came after the failover.
+    let after = [Promise::Once, Promise::Linearizable];
+    assert_eq!(twice("a failover").broken(), after);
+    let mut later = twice("a cut");
+    later.fault("a failover", false).healed("a failover");
+    assert_eq!(later.broken(), []);
+}
+
+#[test]
 fn an_unpublished_message_is_not_seen() {
     for story in [
         Story::new().published(1, Fate::No).handled(1, 1, End::Ack),

@@ -66,6 +66,8 @@ pub(crate) async fn run(flaw: Flaw, store_flaw: StoreFlaw, patience: Duration) -
         max_attempts: |_| MAX_ATTEMPTS,
         may_die: |topic, n| topic == "orders" && (n % 5 == 1 || n == 13),
         gives_back: |_| false,
+        takes_back: |_| false,
+        may_be_lost: |_| false,
         ordered: vec!["ordered".to_owned()],
         aftermath: Duration::from_secs(5),
         drains_within: Duration::from_secs(60),

@@ -15,6 +15,8 @@ pub(crate) fn rules() -> Rules {
         max_attempts: |_| 3,
         may_die: |_, n| n < LIVES,
         gives_back: |fault| fault == "a restart",
+        takes_back: |fault| fault == "a failover",
+        may_be_lost: |n| n % 2 == 1,
         ordered: vec!["ordered".to_owned()],
         aftermath: Duration::from_micros(10),
         drains_within: Duration::from_secs(1),

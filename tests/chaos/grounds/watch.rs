@@ -1,0 +1,79 @@
+//! Looks at servers past their proxies: for failovers that nobody planned, and at their logs.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::history::{Event, Journal};
+
+/// What the history calls the moment in which a new primary was found.
+pub(super) const FAILOVER: &str = "a new primary";
+
+/// How long a server may take to answer. A stopped one does not.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+pub(crate) struct Watcher {
+    ports: Vec<u16>,
+    /// The servers that said last that they are primaries. `None` before the first look.
+    primaries: Option<BTreeSet<u16>>,
+}
+
+impl Watcher {
+    pub(super) fn of(ports: Vec<u16>) -> Self {
+        let primaries = None;
+        Self { ports, primaries }
+    }
+
+    /// Writes to the history when a server has become a primary: a busy machine can cause a failover.
+    pub(crate) fn look(&mut self, journal: &Journal) {
+        let mut primaries = self.primaries.clone().unwrap_or_default();
+        for port in &self.ports {
+            match is_primary(*port) {
+                Some(true) => drop(primaries.insert(*port)),
+                Some(false) => drop(primaries.remove(port)),
+                None => {}
+            }
+        }
+        let known = self.primaries.as_ref();
+        if known.is_some_and(|known| !primaries.is_subset(known)) {
+            journal.write(Event::fault(FAILOVER));
+            journal.write(Event::healed(FAILOVER));
+        }
+        self.primaries = Some(primaries);
+    }
+
+    /// Counts the entries that are missing from a log although a group has not settled them, at each
+    /// server that has the log.
+    pub(crate) fn probe(&self, topic: &str) -> Vec<u64> {
+        let ports = self.ports.iter();
+        ports.filter_map(|port| probe(*port, topic)).collect()
+    }
+}
+
+fn is_primary(port: u16) -> Option<bool> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut raw = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+    raw.set_read_timeout(Some(PATIENCE)).ok()?;
+    raw.write_all(b"INFO replication\r\n").ok()?;
+    let mut answer = String::new();
+    let mut piece = [0; 4096];
+    while !answer.contains("role:") {
+        match raw.read(&mut piece).ok()? {
+            0 => return None,
+            length => answer.push_str(&String::from_utf8_lossy(&piece[..length])),
+        }
+    }
+    Some(answer.contains("role:master"))
+}
+
+fn probe(port: u16, topic: &str) -> Option<u64> {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).ok()?;
+    let patience = Duration::from_secs(2);
+    let mut raw = client.get_connection_with_timeout(patience).ok()?;
+    raw.set_read_timeout(Some(patience)).ok()?;
+    let mut probe = redis::cmd("EVAL");
+    probe.arg(include_str!("../probe.lua")).arg(1);
+    probe.arg(format!("{{chaos:{topic}}}:log"));
+    probe.query(&mut raw).ok()
+}
