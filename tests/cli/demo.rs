@@ -103,21 +103,22 @@ fn the_demo_tells_its_story() {
 }
 
 /// Starts the demo, ends it by a signal, and waits for the end of its server and its workers.
-fn end_by_signal(name: &str) -> Option<i32> {
-    let mut child = redstart(None, &["demo", "--messages", "5000"])
-        .spawn()
-        .unwrap();
+fn end_by_signal(name: &str, args: &[&str], servers: usize) -> Option<i32> {
+    let args = [&["demo", "--messages", "5000"], args].concat();
+    let mut child = redstart(None, &args).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let server = line_with(&mut lines, "redis-server (pid");
+    let server = line_with(&mut lines, "redis-server");
     let workers = line_with(&mut lines, "worker processes (pids");
     let numbers = |line: &str, after: &str| -> Vec<String> {
         let list = line.split_once(after).unwrap().1;
-        let list = list.split([')', 'u']).next().unwrap();
-        list.split(',').map(|pid| pid.trim().to_owned()).collect()
+        let list = list.split(')').next().unwrap();
+        let words = list.split([',', ' ']).map(str::to_owned);
+        words.filter(|word| word.parse::<u32>().is_ok()).collect()
     };
     let mut pids = numbers(&workers, "(pids ");
     assert_eq!(pids.len(), 3, "{workers}");
-    pids.extend(numbers(&server, "(pid "));
+    pids.extend(numbers(&server, "("));
+    assert_eq!(pids.len(), 3 + servers, "{server}");
     signal(child.id(), name);
     let code = wait(&mut child).code();
     let deadline = Instant::now() + PATIENCE;
@@ -130,12 +131,21 @@ fn end_by_signal(name: &str) -> Option<i32> {
 
 #[test]
 fn an_interrupted_demo_ends_its_processes() {
-    assert_eq!(end_by_signal("INT"), Some(130));
+    assert_eq!(end_by_signal("INT", &[], 1), Some(130));
 }
 
 #[test]
 fn a_killed_demo_leaves_no_process() {
-    assert_eq!(end_by_signal("KILL"), None);
+    assert_eq!(end_by_signal("KILL", &[], 1), None);
+    assert_eq!(end_by_signal("KILL", &["--cluster"], 6), None);
+}
+
+#[test]
+fn the_demo_on_a_cluster_of_its_own_loses_a_primary_and_no_message() {
+    let ran = run(None, &["demo", "--cluster", "--json", "--messages", "90"]).ok();
+    let told = ran.json();
+    adds_up(&told, 90, "redis");
+    assert_eq!(told["primariesKilled"], 1, "{told}");
 }
 
 /// The demo as it is where there is no redis-server on the PATH and no server was given.
@@ -160,7 +170,7 @@ fn the_demo_in_memory_says_so_and_what_it_would_need() {
         "no redis-server on the PATH: running on the memory adapter",
         "Started 3 worker threads",
         "its runtime was dropped",
-        "The other workers took them over",
+        "The other workers took over the messages of worker",
         "Every message was handled or is a dead letter",
         "set REDSTART_REDIS_URL",
     ] {

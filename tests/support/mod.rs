@@ -251,11 +251,16 @@ impl Server {
 
     /// Runs a command on a raw connection.
     pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut command = redis::cmd(words[0]);
-        for word in &words[1..] {
-            command.arg(*word);
-        }
-        command.query(&mut self.raw()).unwrap()
+        self.try_command(words).unwrap()
+    }
+
+    /// The same, of a server that may not be able to.
+    pub(crate) fn try_command<T: redis::FromRedisValue>(
+        &self,
+        words: &[&str],
+    ) -> redis::RedisResult<T> {
+        let mut connection = redis::Client::open(self.url())?.get_connection()?;
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
     }
 
     /// A raw connection, to inspect the server without the library.

@@ -47,6 +47,9 @@ impl Crew {
                 Place::Private(server) => {
                     Body::Process(ProcessWorker::start(at, server.url(), orders, &sender)?)
                 }
+                Place::Cluster(cluster) => {
+                    Body::Process(ProcessWorker::start(at, &cluster.url(), orders, &sender)?)
+                }
                 Place::Memory(store) => {
                     Body::Thread(ThreadWorker::start(at, store, orders, &sender)?)
                 }

@@ -1,6 +1,7 @@
 //! `demo`: messages, workers, a kill, and an account that adds up.
 
 mod account;
+mod cluster;
 mod crew;
 mod ground;
 mod orders;
@@ -34,16 +35,21 @@ them, and accounts for every message: handled, or a dead letter.
 Runs on the server of REDSTART_REDIS_URL, in a new namespace, which stays there. Without that
 variable it starts a private redis-server, with an append-only file in a temporary folder, and
 removes it at the end. Without redis-server on the PATH it runs on the memory adapter, with threads
-for workers.",
+for workers.
+
+With --cluster it starts a private Redis Cluster instead, of three primaries with a replica each,
+publishes at level replicated, and also kills the primary that has the messages.",
     after_help = "\
 Examples:
   redstart demo
   redstart demo --messages 50000 --workers 5
+  redstart demo --cluster            on a private Redis Cluster, of which one primary dies
   redstart demo --keep               then look around with topics, groups, tail
   redstart demo --console            then look around in a browser
 
 With --json: one object with published, handled, dead, duplicates,
-lost, retries, workersKilled, seconds, messagesPerSecond, adapter, namespace, addsUp.
+lost, retries, workersKilled, primariesKilled, seconds, messagesPerSecond, adapter, namespace,
+addsUp.
 
 Exit codes: 0 the account adds up, 1 it does not or the demo failed, 2 wrong usage,
 130 interrupted."
@@ -55,6 +61,9 @@ pub(crate) struct DemoArgs {
     /// How many workers to start
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=64), allow_negative_numbers = true)]
     workers: u64,
+    /// Run on a private Redis Cluster, and kill one of its primaries as well
+    #[arg(long)]
+    cluster: bool,
     /// Leave the private server running, and show how to inspect and stop it
     #[arg(long)]
     keep: bool,

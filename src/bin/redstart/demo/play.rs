@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 use super::DemoArgs;
 use super::account::{Account, Sums};
+use super::cluster::Fallen;
 use super::crew::Crew;
 use super::ground::{Ground, Place};
 use super::orders::{Event, Orders};
 use super::plan::{self, CONCURRENCY, Fails, LEASE, Message};
 use super::report::Report;
-use super::server::PrivateServer;
 use super::show::{Circumstances, Show};
 use crate::failure::{Failure, chain};
 use crate::settings::Settings;
@@ -37,7 +37,7 @@ pub(super) async fn play(
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let mut show = Show::new(terminal, args.messages);
-    let mut ground = Ground::choose(settings)?;
+    let mut ground = Ground::choose(settings, args.cluster).await?;
     let container = ground.connect().await?;
     show.tell(ground.describe())?;
 
@@ -67,16 +67,15 @@ pub(super) async fn play(
 
     let mut scene = Scene {
         container: &container,
-        server: match &mut ground.place {
-            Place::Private(server) => Some(server),
-            Place::Given(_) | Place::Memory(_) => None,
-        },
+        ground: &mut ground,
         topic: &topic,
         group: &group,
         crew,
         account,
         kill_at: args.messages / 3,
         killed: None,
+        fall_at: args.messages / 2,
+        fallen: None,
         dismissed: false,
         status: None,
         is_failing: false,
@@ -99,10 +98,11 @@ pub(super) async fn play(
         &Circumstances {
             drained: drained.is_ok(),
             killed: u64::from(scene.killed.is_some()),
+            primaries_killed: args.cluster.then_some(u64::from(scene.fallen.is_some())),
             publishing,
             handling,
             adapter: container.adapter_name(),
-            namespace: ground.namespace.as_str(),
+            namespace: scene.ground.namespace.as_str(),
         },
     )?;
     drained?;
@@ -181,13 +181,16 @@ struct Killed {
 
 struct Scene<'a> {
     container: &'a Container,
-    server: Option<&'a mut PrivateServer>,
+    ground: &'a mut Ground,
     topic: &'a Topic,
     group: &'a Group,
     crew: Crew,
     account: Account,
     kill_at: u64,
     killed: Option<Killed>,
+    /// How many messages are handled when a primary of a private cluster is killed.
+    fall_at: u64,
+    fallen: Option<Fallen>,
     dismissed: bool,
     status: Option<GroupStatus>,
     /// Whether the last request for the status failed; the demo reports it once.
@@ -203,7 +206,10 @@ impl Scene<'_> {
         loop {
             tokio::select! {
                 event = self.crew.next() => match event {
-                    Some((at, event)) => self.on(at, event, show)?,
+                    Some((at, event)) => {
+                        self.on(at, event, show)?;
+                        self.kill_primary(show).await?;
+                    }
                     None => return Err(Failure::new("all workers ended before the work was done")),
                 },
                 _ = looks.tick() => {
@@ -233,16 +239,15 @@ impl Scene<'_> {
             Ok(groups) => {
                 self.status = groups.into_iter().find(|row| row.group == *self.group);
                 self.is_failing = false;
+                self.replaced(show)?;
             }
             Err(error) if error.is_retryable() => {
-                if self
-                    .server
-                    .as_mut()
-                    .is_some_and(|server| !server.is_running())
-                {
-                    return Err(Failure::new("the private redis-server ended unexpectedly"));
+                if let Some(fault) = self.ground.fault() {
+                    return Err(fault);
                 }
-                if !self.is_failing {
+                // The story has told of the primary that the demo killed.
+                let is_told = self.fallen.as_ref().is_some_and(|one| !one.is_replaced);
+                if !self.is_failing && !is_told {
                     show.remark(format_args!("{}; trying again", chain(&error)));
                 }
                 self.is_failing = true;
@@ -295,6 +300,39 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// Kills the primary of the topic in a private cluster, in the middle of the work.
+    async fn kill_primary(&mut self, show: &mut Show<'_, '_>) -> Result<(), Failure> {
+        let handled = self.account.distinct();
+        if self.fallen.is_some() || handled < self.fall_at {
+            return Ok(());
+        }
+        let Place::Cluster(cluster) = &mut self.ground.place else {
+            return Ok(());
+        };
+        let namespace = &self.ground.namespace;
+        let fallen = cluster.kill_primary_of(namespace, self.topic).await?;
+        show.tell(format_args!(
+            "Killed the primary that has the messages (port {}, pid {}): SIGKILL, after {handled} \
+             handled messages.",
+            fallen.port, fallen.pid,
+        ))?;
+        self.fallen = Some(fallen);
+        Ok(())
+    }
+
+    /// Tells that the replica of the killed primary has taken over: it answers for the topic.
+    fn replaced(&mut self, show: &mut Show<'_, '_>) -> Result<(), Failure> {
+        let Some(fallen) = self.fallen.as_mut().filter(|one| !one.is_replaced) else {
+            return Ok(());
+        };
+        fallen.is_replaced = true;
+        show.tell(format_args!(
+            "Its replica took over; {:.1} s after the kill it answers for the topic.",
+            fallen.when.elapsed().as_secs_f64()
+        ))?;
+        Ok(())
+    }
+
     /// Handles the end of a worker's output. It makes certain which messages the killed worker
     /// left: the demo has read every report that the worker sent.
     fn ended(&mut self, at: usize, show: &mut Show<'_, '_>) -> Result<(), Failure> {
@@ -328,8 +366,10 @@ impl Scene<'_> {
         };
         if left.remove(&id) && left.is_empty() && !killed.announced {
             killed.announced = true;
+            let number = self.crew.workers[killed.at].number;
             show.tell(format_args!(
-                "The other workers took them over {:.1} s after the kill, when its leases expired.",
+                "The other workers took over the messages of worker {number} {:.1} s after the kill, \
+                 when its leases expired.",
                 killed.when.elapsed().as_secs_f64()
             ))?;
         }
@@ -394,8 +434,23 @@ fn look_further(args: &DemoArgs, ground: Ground, show: &mut Show<'_, '_>) -> Res
                 Some(format!("kill {pid} && rm -r {folder}    # to stop it")),
             )
         }
+        Place::Cluster(cluster) if args.keep => {
+            let url = cluster.url();
+            let (pids, folders) = cluster.keep();
+            let (pids, folders) = (pids.join(" "), folders.join(" "));
+            (
+                "The cluster keeps running, without the killed primary. To inspect it:",
+                format!("export REDSTART_REDIS_URL={url}"),
+                Some(format!("kill {pids}; rm -r {folders}    # to stop it")),
+            )
+        }
         Place::Private(_) => {
             let hint = "`redstart demo --keep` leaves the server running, to inspect it.";
+            return Ok(show.epilogue(&[hint.to_owned()])?);
+        }
+        Place::Cluster(_) => {
+            let hint =
+                "`redstart demo --cluster --keep` leaves the cluster running, to inspect it.";
             return Ok(show.epilogue(&[hint.to_owned()])?);
         }
         Place::Memory(_) => {

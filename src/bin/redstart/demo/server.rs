@@ -127,7 +127,8 @@ fn folder() -> io::Result<TempDir> {
         .tempdir_in("/tmp")
 }
 
-fn last_line(log: &Path) -> String {
+/// The last line of a server's log.
+pub(super) fn last_line(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let last = text.lines().rfind(|line| !line.trim().is_empty());
     last.unwrap_or("its log is empty").to_owned()

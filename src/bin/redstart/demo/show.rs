@@ -23,6 +23,8 @@ pub(super) struct Circumstances<'a> {
     /// Whether the workers did all the work.
     pub(super) drained: bool,
     pub(super) killed: u64,
+    /// The primaries that were killed; `None` without a private cluster.
+    pub(super) primaries_killed: Option<u64>,
     pub(super) publishing: Duration,
     pub(super) handling: Duration,
     pub(super) adapter: &'a str,
@@ -40,6 +42,7 @@ struct DemoReport<'a> {
     lost: u64,
     retries: u64,
     workers_killed: u64,
+    primaries_killed: u64,
     seconds: f64,
     messages_per_second: u64,
     adapter: &'a str,
@@ -107,6 +110,7 @@ impl<'s, 'c> Show<'s, 'c> {
                 lost: sums.lost,
                 retries: sums.retries,
                 workers_killed: of.killed,
+                primaries_killed: of.primaries_killed.unwrap_or(0),
                 seconds: (seconds * 1000.0).round() / 1000.0,
                 messages_per_second: rate,
                 adapter: of.adapter,
@@ -123,7 +127,7 @@ impl<'s, 'c> Show<'s, 'c> {
         } else {
             "not yet handled when the demo gave up"
         };
-        let rows = [
+        let mut rows = vec![
             row("published", sums.published.to_string(), &publishing),
             row("handled", sums.handled.to_string(), "each at least once"),
             row(
@@ -150,6 +154,9 @@ impl<'s, 'c> Show<'s, 'c> {
             row("time", format!("{seconds:.1} s"), &handling),
             row("adapter", of.adapter.to_owned(), ""),
         ];
+        if let Some(count) = of.primaries_killed {
+            rows.insert(7, row("primaries killed", count.to_string(), ""));
+        }
         self.terminal.line("")?;
         self.terminal.table(&[], &rows, 1..2)
     }
