@@ -50,7 +50,6 @@ impl Place {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "a run has one")]
 pub(crate) enum Ground {
     Server(OneServer),
     Cluster(cluster::Ground),
