@@ -201,7 +201,9 @@ role! {
         fn trim_redelivery as TrimRedelivery(at: &'a GroupAt) -> ();
 
         /// Removes consumers that were not active for `idle` and have no pending deliveries; with
-        /// `only`, that consumer alone. Returns how many.
+        /// `only`, that consumer alone. Returns how many. The store then forgets the number of the
+        /// consumer's last call of effects, if `only` names it or if the group's lease has passed since
+        /// the consumer was active.
         fn prune_consumers as PruneConsumers(
             at: &'a GroupAt, idle: Duration, only: Option<&'a ConsumerName>,
         ) -> u64;

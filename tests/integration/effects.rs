@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use redstart::extract::Payload;
 use redstart::store::{
     DeliveryId, Effect, EffectCommit, EffectFate, Member, NewEntry, Opening, Partition, Refusal,
     StartFrom, Store,
 };
 use redstart::topics::{ConsumerName, TopicSettings};
-use redstart::{Error, ErrorKind};
+use redstart::{Effects, Error, ErrorKind};
 
-use crate::support::{Server, builder, container, group, topic, until};
+use crate::support::{
+    self, PATIENCE, Server, builder, container, drained, finish, group, topic, until,
+};
 
 const LIST: &str = "shop:list";
 
@@ -493,4 +496,26 @@ async fn an_append_only_file_that_ends_inside_a_commit_has_nothing_of_it() {
         );
         scene.server.kill();
     }
+}
+
+/// The keys of a consumer's numbered calls go with the consumer.
+#[tokio::test]
+async fn unsubscribing_leaves_no_session() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    let handler = |Payload(_): Payload<u32>| async {
+        let mut effects = Effects::new();
+        effects.incr("handled", 1);
+        Ok::<_, Error>(effects)
+    };
+    let bus = container.bus();
+    let subscription = bus.subscribe(&orders, handler).await.unwrap();
+    support::publish(&container, &orders, 0..5).await;
+    drained(&container, &orders, &group("billing")).await;
+    let sessions = || server.command::<Vec<String>>(&["KEYS", "{shop:orders}:session:*"]);
+    assert_eq!(sessions().len(), 1);
+    assert!(subscription.unsubscribe(PATIENCE).await.is_clean());
+    assert_eq!(sessions(), [""; 0]);
+    finish(container).await;
 }

@@ -52,7 +52,7 @@ fn cases() -> Vec<Case> {
         "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["op", "requeue", "me", "0", "sums", "1-1", ""];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["", "discard", "me", "0", "sums", "1-1", ""];
-        "prune_consumers.lua": &[LOG, REDO], &["g", "0", ""];
+        "prune_consumers.lua": &[LOG, REDO, META], &["g", "0", "", "{t}:session:"];
         "group_create.lua": &[LOG, REDO], &["other", "beginning"];
         "group_create.lua": &[LOG, REDO], &["other", "next"];
         "group_lease.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["g", "me", "1"];
@@ -68,7 +68,7 @@ fn cases() -> Vec<Case> {
         "promote.lua": &[RETRY, BODY, REDO], &["10"];
         "claim_expired.lua": &[LOG, REDO, META], &["g", "heir", "0", "10", "0-0", "0-0", "2"];
         "trim.lua" on "lib/groups.lua": &[LOG, META], &["", "{t}:group:", "0"];
-        "schema.lua": &["{s}:schema"], &["begin", "token", "0001", "sum", "1000"];
+        "schema.lua": &["{s}:schema", "({s}:topics)"], &["begin", "token", "0001", "sum", "1000", "spread"];
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
         "retry_move_out.lua": &[RETRY, BODY, REDO], &["run", "log:9-1"];
         "retry_move_out.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::adapter::{MemoryAdapter, turn};
 use super::log::fields;
+use super::sessions::session_of;
 use super::state::Space;
 use super::table::{Now, TRUE};
 use super::values::integer;
@@ -209,7 +210,7 @@ impl MemoryAdapter {
         commits: &[EffectCommit],
     ) -> Result<Vec<EffectFate>, Error> {
         commits.iter().try_for_each(|one| check(&one.effects))?;
-        let session = format!("{}/{}", by, by.consumer);
+        let session = session_of(&by.at, &by.consumer);
         self.in_session(session, number, |space, now| {
             let mut ended = Vec::new();
             let commit = |one: &EffectCommit| {

@@ -2,11 +2,16 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{Error, ErrorKind, whole_millis};
-use crate::store::{EffectFate, SESSION_LIVES};
+use crate::domain::{ConsumerName, Error, ErrorKind, whole_millis};
+use crate::store::{EffectFate, GroupAt, SESSION_LIVES};
 
 /// Below this many sessions, expired ones are only removed when they are met.
 const SWEEP: usize = 256;
+
+/// The name of a consumer's session.
+pub(super) fn session_of(at: &GroupAt, consumer: &ConsumerName) -> String {
+    format!("{at}/{consumer}")
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
@@ -39,6 +44,10 @@ impl Sessions {
             }
             _ => Ok(None),
         }
+    }
+
+    pub(super) fn forget(&mut self, session: &str) {
+        self.calls.remove(session);
     }
 
     pub(super) fn note(&mut self, session: String, number: u64, answer: &[EffectFate], now: u64) {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, gone, turn};
 use super::inspect::{consumers, group_status};
+use super::sessions::session_of;
 use super::state::GroupState;
 use crate::domain::{
     BoxFuture, ConsumerName, EntryId, Error, Retention, Topic, TopicSettings, whole_millis,
@@ -100,18 +101,33 @@ impl MemoryAdapter {
 const LIVE: Duration = Duration::from_secs(15);
 
 /// Removes idle consumers without pending deliveries.
-fn prune(group: &mut GroupState, idle: Duration, only: Option<&ConsumerName>) -> u64 {
+/// Removes consumers, and returns them with how long each was idle.
+fn prune(
+    group: &mut GroupState,
+    idle: Duration,
+    only: Option<&ConsumerName>,
+) -> Vec<(ConsumerName, Duration)> {
     let now = Instant::now();
     let pending = [&group.log, &group.redelivered].map(|cursor| cursor.pending.values());
     let pending = pending.into_iter().flatten();
     let busy: BTreeSet<&ConsumerName> = pending.map(|pending| &pending.consumer).collect();
-    let before = group.consumers.len();
+    let mut removed = Vec::new();
     group.consumers.retain(|name, active| {
-        busy.contains(name)
-            || now.saturating_duration_since(*active) < idle
-            || only.is_some_and(|only| only != name)
+        let silent = now.saturating_duration_since(*active);
+        let stays = busy.contains(name) || silent < idle || only.is_some_and(|only| only != name);
+        if !stays {
+            removed.push((name.clone(), silent));
+        }
+        stays
     });
-    (before - group.consumers.len()) as u64
+    removed
+}
+
+/// Whether a consumer has pending deliveries.
+fn holds(group: &GroupState, name: &ConsumerName) -> bool {
+    let lanes = [&group.log, &group.redelivered];
+    let mut pending = lanes.iter().flat_map(|cursor| cursor.pending.values());
+    pending.any(|one| one.consumer == *name)
 }
 
 impl Topics for MemoryAdapter {
@@ -276,8 +292,17 @@ impl Topics for MemoryAdapter {
     ) -> BoxFuture<'a, Result<u64, Error>> {
         turn(move || {
             Ok(self.with(|space| {
-                let group = space.group(at);
-                group.map_or(0, |group| prune(group, idle, only))
+                let Some(group) = space.group(at) else {
+                    return 0;
+                };
+                let removed = prune(group, idle, only);
+                let lease = group.lease;
+                let has_ended = only.filter(|name| !holds(group, name));
+                let silent = removed.iter().filter(|(_, silent)| *silent >= lease);
+                for name in silent.map(|(name, _)| name).chain(has_ended) {
+                    space.sessions.forget(&session_of(at, name));
+                }
+                removed.len() as u64
             }))
         })
     }

@@ -21,7 +21,7 @@
 //! | `{shop:orders}:group:billing:dead:restored` | hash | identities of restored dead letters | for ever |
 //! | `{shop:orders}:group:billing:dead:notes` | hash | operators' notes on causes, by fingerprint | until removed |
 //! | `{shop:orders}:group:billing:journal` | hash | operators' actions on the dead letters | the newest 100 |
-//! | `{shop:orders}:session:<consumer>` | string | the number of a consumer's last call of effects, and its answer | a day after the call |
+//! | `{shop:orders}:session:<consumer>` | string | the number of a consumer's last call of effects, and its answer | until the consumer ends, at most a day after the call |
 //! | `{shop}:session:<id>` | string | the same of a container's effects without a delivery | a day after the call |
 //! | `{shop}:topics` | set | the names of all topics | for ever |
 //! | `{shop}:schema` | hash | applied migrations | for ever |
@@ -167,7 +167,12 @@ impl Keys {
 
     /// The session of a consumer's effects.
     pub(super) fn session_of(&self, by: &Member) -> String {
-        self.of_partition(&by.at.partition, &format!("session:{}", by.consumer))
+        format!("{}{}", self.sessions(&by.at.partition), by.consumer)
+    }
+
+    /// The first part of the keys of consumers' sessions.
+    pub(super) fn sessions(&self, at: &Partition) -> String {
+        self.of_partition(at, "session:")
     }
 
     /// A session of effects without a delivery.

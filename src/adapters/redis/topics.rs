@@ -302,9 +302,11 @@ impl RedisAdapter {
         let call = scripts::prune_consumers()
             .key(self.keys.log(&at.partition))
             .key(self.keys.redelivery(at))
+            .key(self.keys.meta(&at.partition))
             .arg(at.group.as_str())
             .arg(whole_millis(idle))
-            .arg(only.map_or("", ConsumerName::as_str));
+            .arg(only.map_or("", ConsumerName::as_str))
+            .arg(self.keys.sessions(&at.partition));
         self.net
             .call("prune consumers", &call, reply::typed)
             .await

@@ -1,9 +1,11 @@
 //! Effects whose answer was lost: numbered calls, sent again under the same number.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::Subject;
-use super::support::{Must as _, Stage, entry, receipts, topic};
+use super::support::{DAY, Must as _, Stage, entry, receipts, topic};
 use crate::domain::ErrorKind;
 use crate::store::{Effect, EffectCommit, EffectFate, Member, Partition, Session};
 
@@ -127,6 +129,57 @@ pub async fn each_member_has_its_own_numbers<S: Subject>(subject: &S) {
         }
     }
     assert_eq!(sum(&stage).await, Some(4));
+}
+
+/// > The store then forgets the number of the consumer's last call of effects, if `only` names it or if
+/// > the group's lease has passed since the consumer was active.
+pub async fn a_removed_consumer_leaves_no_numbers<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let (one, of_one) = holding(&stage, "one").await;
+    let (two, of_two) = holding(&stage, "two").await;
+    let (topics, effects) = (stage.store.topics(), stage.store.effects());
+    let prune = async |only| {
+        let pruned = topics.prune_consumers(&one.at, Duration::ZERO, only).await;
+        pruned.must("pruning")
+    };
+    let knows = async |member: &Member| {
+        let earlier = effects.commit(member, 1, &[]).await;
+        let known = earlier.err().map(|error| error.kind());
+        known.inspect(|kind| assert_eq!(*kind, ErrorKind::Refused))
+    };
+    effects.commit(&one, 5, &of_one).await.must("committing");
+    effects
+        .commit(&two, 5, &of_two[..2])
+        .await
+        .must("committing");
+    // The lease has not passed, so a consumer that is out of reach may still ask again.
+    topics.set_lease(&one, DAY).await.must("setting");
+    assert_eq!(prune(None).await, 1);
+    assert!(knows(&one).await.is_some());
+    assert_eq!(prune(Some(&one.consumer)).await, 0, "it is gone");
+    assert!(knows(&one).await.is_none());
+    // A consumer that holds something is no longer needed only when that has ended.
+    assert_eq!(prune(Some(&two.consumer)).await, 0);
+    assert!(knows(&two).await.is_some());
+    stage.acknowledge(&two, &[of_two[2].delivery]).await;
+    assert_eq!(prune(Some(&two.consumer)).await, 1);
+    assert!(knows(&two).await.is_none());
+
+    // With a short lease.
+    let (three, of_three) = holding(&stage, "three").await;
+    let short = Duration::from_millis(1);
+    topics.set_lease(&three, short).await.must("setting");
+    effects
+        .commit(&three, 5, &of_three)
+        .await
+        .must("committing");
+    stage
+        .until("the lease to pass", async || {
+            let pruned = topics.prune_consumers(&three.at, short, None).await;
+            (pruned.must("pruning") == 1).then_some(())
+        })
+        .await;
+    assert!(knows(&three).await.is_none());
 }
 
 /// > Otherwise as `commit`, with the numbers of the session.

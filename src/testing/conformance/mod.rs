@@ -450,6 +450,7 @@ macro_rules! conformance_concern {
             an_earlier_call_writes_nothing,
             each_member_has_its_own_numbers,
             calls_without_a_delivery_have_sessions,
+            a_removed_consumer_leaves_no_numbers,
         );
     };
     (capabilities, $factory:ident) => {

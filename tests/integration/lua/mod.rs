@@ -29,6 +29,7 @@ const BODY: &str = "{t}:body";
 const DEAD: &str = "{t}:dead";
 const COUNTS: &str = "{t}:counts";
 const META: &str = "{t}:meta";
+const SESSION: &str = "{t}:session:";
 const LATER: &str = "{t}:later";
 const LATER_BODY: &str = "{t}:later:body";
 
@@ -365,13 +366,24 @@ fn promote() {
 fn forget() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("prune_consumers.lua"));
-    let keys = [LOG, REDO];
+    let keys = [LOG, REDO, META];
     assert_eq!(
-        call::<u64>(raw, &script, &keys, &["g", "0", ""]),
+        call::<u64>(raw, &script, &keys, &["g", "0", "", SESSION]),
         0,
         "no lanes"
     );
     lanes(raw);
+    for name in ["empty", "busy-in-redo", "other", "me", "never-there"] {
+        let _: Value = run(raw, &format!("SET {SESSION}{name} 1"));
+    }
+    let sessions = |raw: &mut redis::Connection| -> Vec<String> {
+        let mut keys: Vec<String> = run(raw, &format!("KEYS {SESSION}*"));
+        keys.sort();
+        keys.iter()
+            .map(|key| key[SESSION.len()..].to_owned())
+            .collect()
+    };
+    let _: u64 = run(raw, &format!("HSET {META} lease:g 3600000"));
     for name in ["empty", "busy-in-redo", "other"] {
         let _: u64 = run(raw, &format!("XGROUP CREATECONSUMER {LOG} g {name}"));
     }
@@ -381,22 +393,38 @@ fn forget() {
         &format!("XREADGROUP GROUP g busy-in-redo STREAMS {REDO} >"),
     );
     assert_eq!(
-        call::<u64>(raw, &script, &keys, &["g", "3600000", ""]),
+        call::<u64>(raw, &script, &keys, &["g", "3600000", "", SESSION]),
         0,
         "heard of"
     );
-    assert_eq!(call::<u64>(raw, &script, &keys, &["g", "0", "empty"]), 1);
-    assert_eq!(call::<u64>(raw, &script, &keys, &["g", "0", "empty"]), 0);
     assert_eq!(
-        call::<u64>(raw, &script, &keys, &["g", "0", "me"]),
+        call::<u64>(raw, &script, &keys, &["g", "0", "empty", SESSION]),
+        1
+    );
+    assert_eq!(
+        call::<u64>(raw, &script, &keys, &["g", "0", "empty", SESSION]),
+        0
+    );
+    assert_eq!(
+        call::<u64>(raw, &script, &keys, &["g", "0", "me", SESSION]),
         0,
         "holds something"
     );
     assert_eq!(
-        call::<u64>(raw, &script, &keys, &["g", "0", ""]),
+        call::<u64>(raw, &script, &keys, &["g", "0", "", SESSION]),
         1,
         "only `other` is left"
     );
+    // The lease of `other` may run, as that of every consumer that did not end by itself.
+    let left = ["busy-in-redo", "me", "never-there", "other"];
+    assert_eq!(sessions(raw), left);
+    let gone = &["g", "0", "never-there", SESSION];
+    assert_eq!(call::<u64>(raw, &script, &keys, gone), 0);
+    let _: u64 = run(raw, &format!("HSET {META} lease:g 0"));
+    let _: u64 = run(raw, &format!("XGROUP CREATECONSUMER {LOG} g other"));
+    let all = &["g", "0", "", SESSION];
+    assert_eq!(call::<u64>(raw, &script, &keys, all), 1);
+    assert_eq!(sessions(raw), ["busy-in-redo", "me"]);
     assert_eq!(pending(raw, LOG).len(), 3);
     assert_eq!(pending(raw, REDO).len(), 1);
 }
@@ -519,8 +547,8 @@ fn schema() {
         call(
             raw,
             &script,
-            &["{t}:schema"],
-            &[action, token, number, "sum", lock],
+            &["{t}:schema", "{t}:topics"],
+            &[action, token, number, "sum", lock, "spread"],
         )
     };
     assert_eq!(mark("begin", "a", "0001", "60000"), "ok");

@@ -231,7 +231,7 @@ scripts! {
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
     once_settle = "once_settle.lua", keys 1, args 4, item 0;
     promote = "promote.lua" on "lib/later.lua", keys 6, args 1, item 0;
-    prune_consumers = "prune_consumers.lua", keys 2, args 3, item 0;
+    prune_consumers = "prune_consumers.lua", keys 3, args 4, item 0;
     refresh_ids = "refresh_ids.lua", keys 2, args 0, item 0;
     retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
     retry_move_out = "retry_move_out.lua", keys 3, args 1, item 1;
