@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod bench;
+mod later;
 mod meter;
 mod options;
 mod ours;
@@ -44,6 +45,7 @@ struct Case {
 }
 
 async fn measure(bench: &mut Bench) {
+    later::measure(bench).await;
     let looking = [
         ("tool/summary", "ms"),
         ("tool/list/common", "ms"),
