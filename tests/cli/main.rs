@@ -6,6 +6,7 @@
 mod support;
 
 mod cluster;
+mod console_guide;
 mod contexts;
 mod dead;
 mod dead_edit;

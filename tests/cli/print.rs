@@ -18,7 +18,7 @@ fn printed(args: &[&str]) -> Ran {
 }
 
 /// Runs a checker in a folder.
-fn checked(folder: &Path, program: &str, args: &[&str]) -> Ran {
+pub(crate) fn checked(folder: &Path, program: &str, args: &[&str]) -> Ran {
     let mut command = Command::new(program);
     command.args(args).current_dir(folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -116,7 +116,7 @@ fn the_deployment_of_the_guide_gives_the_shutdown_its_time() {
 }
 
 /// Parses documents of YAML.
-fn parse(text: &str) -> Value {
+pub(crate) fn parse(text: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
     assert!(folder.join("node_modules").is_dir(), "run tests/install");
     let mut node = Command::new("node");

@@ -260,8 +260,10 @@ async fn the_command_of_a_filter_lists_the_same_dead_letters() {
         assert_eq!(shown.len(), count, "{filter}");
         assert_eq!(shell.ids(&page), shown, "{}", line(&page));
     }
-    for text in STRANGE {
-        for field in ["error", "fingerprint", "type", "tenant", "correlation"] {
+    let fields = ["error", "fingerprint", "type", "tenant", "correlation"];
+    for (number, text) in STRANGE.into_iter().enumerate() {
+        // Two fields of each text: a run of the tool takes its time.
+        for field in [fields[number % 5], fields[(number + 2) % 5]] {
             let address = format!("/dead/strange/billing?{field}={}", encode(text));
             let page = get(&console, &address).await.ok();
             let shown = linked(&page, "/dead/strange/billing");

@@ -27,7 +27,7 @@ async fn every_page(container: Container) {
 
     let overview = get(&console, "/").await.ok().shows(&[
         "billing",
-        "of <a href=\"/topics/orders\">orders</a>",
+        "billing</a> <small>of <a href=\"/topics/orders\">orders</a>",
         "7 this hour",
         "next in",
         "no group",
@@ -208,4 +208,63 @@ async fn a_list_goes_on_where_its_page_ends() {
         "{}",
         second.text
     );
+}
+
+#[tokio::test]
+async fn a_value_is_shown_by_its_key_to_viewers_and_only_where_asked_for() {
+    use redstart::console::{Access, ConsoleOptions, service};
+    let container = in_memory().await;
+    let kv = container.kv();
+    let hostile = "</div><script>alert(1)</script>\u{202e}";
+    kv.set("plain", &serde_json::json!({"n": [1, hostile]}))
+        .await
+        .unwrap();
+    kv.set(hostile, &hostile).await.unwrap();
+    let raw = [("raw", bytes::Bytes::from_static(b"\xff\xfe"))];
+    kv.port().set_bytes(raw.to_vec(), None).await.unwrap();
+    let day = std::time::Duration::from_secs(86_400);
+    let run = async || Ok::<_, std::io::Error>(7);
+    let done = redstart::kv::once(&kv, "charged", day, run).await;
+    assert!(done.is_ok());
+    assert_eq!(get(&console(&container), "/kv?key=plain").await.status, 404);
+    let viewer = ConsoleOptions::with_access(|_| Access::Viewer(String::new()));
+    let console = service(container.clone(), viewer.with_values(true));
+    get(&console, "/kv").await.ok().shows(&[
+        "Give the whole key",
+        "anonymous · viewer",
+        "<a href=\"/kv\" aria-current=\"page\">Values</a>",
+    ]);
+    let shown = get(&console, "/kv?key=plain").await.ok().shows(&[
+        "redstart kv get plain",
+        "<dd>JSON</dd>",
+        "&lt;script&gt;",
+    ]);
+    assert!(!shown.text.contains("method=\"post\""), "{}", shown.text);
+    let key: String = hostile.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let strange = get(&console, &format!("/kv?key={key}")).await.ok();
+    for page in [&shown, &strange] {
+        assert_eq!(page.text.matches("<script").count(), 2, "{}", page.text);
+    }
+    assert!(!shown.text.contains('\u{202e}'), "{}", shown.text);
+    // The field of the form has the key as it is, and nothing else has.
+    assert_eq!(
+        strange.text.matches('\u{202e}').count(),
+        1,
+        "{}",
+        strange.text
+    );
+    get(&console, "/kv?key=raw").await.ok().shows(&[
+        "neither JSON nor MessagePack nor text",
+        "ff fe",
+        "2 bytes",
+    ]);
+    get(&console, "/kv?key=charged").await.ok().shows(&[
+        ">done<",
+        ">7<",
+        "redstart kv get charged",
+    ]);
+    let missing = get(&console, "/kv?key=nothing").await;
+    assert_eq!(missing.status, 404);
+    missing.shows(&["does not exist"]);
+    assert_eq!(get(&console, "/kv?key=%7Bshop%7D").await.status, 400);
 }
