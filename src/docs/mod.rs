@@ -18,6 +18,7 @@
 //! | [`observability`] | metrics, traces, logs, alerts, the dashboard and scaling, and where to look first |
 //! | [`command_line`] | the tool `redstart`: commands and exit codes |
 //! | `console` | the operators' page: actions, log-in, systemd, Kubernetes, your own service; these pages have it with the feature `console` |
+//! | `operators` | what operators ask a page for, and the test that checks each of it |
 //! | `day` | a day of operations in the console, with pictures |
 //! | [`dead_letters`] | how to find out why messages died, and how to bring them back |
 //! | [`interoperating`] | producers and consumers in other languages, Debezium, CloudEvents |
@@ -40,6 +41,10 @@ pub mod command_line {}
 #[cfg(feature = "console")]
 #[doc = include_str!("console.md")]
 pub mod console {}
+
+#[cfg(feature = "console")]
+#[doc = include_str!("operators.md")]
+pub mod operators {}
 
 #[cfg(feature = "console")]
 #[doc = include_str!("day.md")]

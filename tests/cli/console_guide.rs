@@ -261,3 +261,32 @@ async fn connect(from: SocketAddr, to: SocketAddr) -> TcpStream {
     stream.set_nonblocking(false).unwrap();
     stream
 }
+
+#[test]
+fn each_task_of_operators_names_a_test_that_exists() {
+    let page = include_str!("../../src/docs/operators.md");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut rows = 0;
+    for row in page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| #"))
+    {
+        rows += 1;
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [number, _, state, check] = cells[..] else {
+            panic!("{row}");
+        };
+        assert_eq!(number, rows.to_string());
+        let named: Vec<&str> = check.split('`').skip(1).step_by(2).collect();
+        // What is not there has no test, and everything else has one or says that it has none.
+        let is_open = state == "no" || state.starts_with("no:") || check.starts_with("no test");
+        assert_eq!(named.is_empty(), is_open, "{row}");
+        if let [file, name, ..] = named[..] {
+            let text = fs::read_to_string(root.join(file)).unwrap();
+            let is_there =
+                text.contains(&format!("fn {name}(")) || text.contains(&format!("test(\"{name}\""));
+            assert!(is_there, "{file} has no test {name}");
+        }
+    }
+    assert_eq!(rows, 50);
+}

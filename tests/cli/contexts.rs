@@ -48,6 +48,8 @@ fn a_context_names_a_server_a_namespace_and_a_password_command() {
     tool(&["context", "use", "here"]).ok();
     assert_eq!(topics(&[]).ok().json()[0]["topic"], "orders");
     assert_eq!(topics(&["--namespace", "empty"]).ok().json(), json!([]));
+    let both = ["--context", "here", "--namespace", "empty"];
+    assert_eq!(topics(&both).ok().json(), json!([]), "an option wins");
 
     // A server of the environment or an option is used without the context, and its password.
     let elsewhere = ("REDSTART_REDIS_URL", "redis://127.0.0.1:1");

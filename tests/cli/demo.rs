@@ -79,8 +79,54 @@ fn the_demo_opens_a_console_with_its_data_also_in_memory() {
         stream.write_all(head.as_bytes()).unwrap();
         let mut page = String::new();
         stream.read_to_string(&mut page).unwrap();
-        for part in ["HTTP/1.1 200", "demo/demo-workers", "demo · operator"] {
+        for part in [
+            "HTTP/1.1 200",
+            "demo/demo-workers",
+            "demo · operator",
+            "orders/billing",
+            "connect #: connection refused",
+            "card of order # declined",
+            "an order without a price",
+        ] {
             assert!(page.contains(part), "{part}: {page}");
+        }
+        // The pages show commands: the demo says how to run them.
+        let mut story = BufReader::new(child.stdout.take().unwrap()).lines();
+        if in_memory {
+            line_with(&mut story, "this demo runs in memory");
+        } else {
+            let url = line_with(&mut story, "export REDSTART_REDIS_URL=");
+            let url = url.split('=').nth(1).unwrap();
+            let namespace = line_with(&mut story, "export REDSTART_NAMESPACE=");
+            let namespace = namespace.split('=').nth(1).unwrap();
+            // Of the mixture exactly one cause comes back, and is handled.
+            let tool = |args: &[&str]| {
+                let mut command = redstart(Some(url), args);
+                command.env("REDSTART_NAMESPACE", namespace);
+                run_with(command, "").ok().json()
+            };
+            let of = ["orders", "billing"];
+            let causes = tool(&["dead", "summary", "orders", "billing", "--json"]);
+            let count = |cause: &str, of: &Value| {
+                let all = of.as_array().unwrap();
+                let found = all.iter().find(|one| one["fingerprint"] == cause);
+                found.map_or(0, |one| one["count"].as_u64().unwrap())
+            };
+            let refused = "connect #: connection refused";
+            let expected = count(refused, &causes);
+            assert_eq!(
+                (expected, count("an order without a price", &causes)),
+                (72, 12)
+            );
+            let redrive = [
+                &["dead", "redrive"],
+                &of[..],
+                &["--fingerprint", refused, "--json"],
+            ];
+            assert_eq!(tool(&redrive.concat())["taken"], expected);
+            let left = tool(&["dead", "summary", "orders", "billing", "--json"]);
+            assert_eq!(count(refused, &left), 0);
+            assert_eq!(count("card of order # declined", &left), 36);
         }
         signal(child.id(), "INT");
         assert_eq!(wait(&mut child).code(), Some(130));

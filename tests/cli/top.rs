@@ -15,7 +15,7 @@ fn groups_are_watched_opened_and_left() {
     terminal.sees("orders/billing");
     terminal.sees("1 group, by lag");
     terminal.presses("s");
-    terminal.sees("oldest");
+    terminal.sees("1 group, by oldest");
     terminal.presses("\r");
     terminal.sees("dead letters by cause");
     terminal.sees("exhausted");

@@ -3,12 +3,13 @@
 use redstart::console::{ConsoleService, service};
 use redstart::dead_letters::DeadLetterFilter;
 use redstart::envelope::EntryId;
-use redstart::{Container, Envelope};
+use redstart::extract::Payload;
+use redstart::{Container, Envelope, Outcome};
 
 use crate::site::{
     Answer, console, dies, get, hidden, in_memory, on_redis, options, post, post_with, retries,
 };
-use crate::support::{Server, group, topic, until};
+use crate::support::{PATIENCE, Server, group, topic, until};
 
 async fn dead(container: &Container) -> u64 {
     let status = container
@@ -206,6 +207,38 @@ async fn a_sweep_is_stopped_and_resumed() {
             .status,
         400
     );
+}
+
+#[tokio::test]
+async fn a_sweep_stops_by_itself_when_its_messages_die_again() {
+    let container = in_memory().await;
+    dies(&container, 60).await;
+    let console = console(&container);
+    let handler = async |_: Payload<u32>| Outcome::dead_letter("no stock");
+    let bus = container.bus();
+    let subscription = bus.subscribe(&topic("orders"), handler).await.unwrap();
+    let sweep = "/dead/orders/billing/sweep";
+    let preview = get(&console, &format!("{sweep}?action=redrive&all=1"))
+        .await
+        .ok();
+    let up_to = hidden(&preview, "up_to");
+    let fields = [
+        ("action", "redrive"),
+        ("all", "1"),
+        ("typed", "60"),
+        ("up_to", &up_to),
+        ("rate", "40"),
+        ("stop", "5"),
+    ];
+    let begun = post(&console, sweep, &fields).await;
+    let page = ended(&console, &begun).await;
+    assert!(page.text.contains("stopped: "), "{}", page.text);
+    assert!(page.text.contains(" died again"), "{}", page.text);
+    until("the rest to die again", async || {
+        (dead(&container).await == 60).then_some(())
+    })
+    .await;
+    subscription.unsubscribe(PATIENCE).await;
 }
 
 #[tokio::test]

@@ -23,9 +23,13 @@ async fn every_page(container: Container) {
     let idle = topic("idle");
     let envelope = Envelope::new("tick", &1).unwrap();
     container.bus().publish(&idle, &envelope).await.unwrap();
+    // Nobody takes it, so it grows old.
+    let mails = topic("mails");
+    container.bus().publish(&mails, &envelope).await.unwrap();
     let console = console(&container);
 
     let overview = get(&console, "/").await.ok().shows(&[
+        "<small>oldest ",
         "billing",
         "billing</a> <small>of <a href=\"/topics/orders\">orders</a>",
         "7 this hour",

@@ -4,6 +4,8 @@ mod account;
 mod cluster;
 mod crew;
 mod ground;
+#[cfg(feature = "console")]
+mod mixture;
 mod orders;
 mod plan;
 mod play;

@@ -129,14 +129,43 @@ async fn look_at(
     // The server's log-in decides.
     let options =
         ConsoleOptions::with_access(|_| Access::Forbidden).with_title(ground.namespace.as_str());
+    super::mixture::bury(&container).await?;
     let server = ConsoleServer::bind(container, options, address, Login::local("demo")).await;
     let server = server.map_err(Failure::of_arguments)?;
+    show.epilogue(&look_hint(ground))?;
     show.remark(format_args!(
         "console on http://{}; ctrl-c ends it",
         server.address()
     ));
     server.run(std::future::pending()).await;
     Ok(())
+}
+
+/// How to run the commands that the pages show, and what there is to try.
+#[cfg(feature = "console")]
+fn look_hint(ground: &Ground) -> Vec<String> {
+    let namespace = format!("  export REDSTART_NAMESPACE={}", ground.namespace);
+    let mut lines = match &ground.place {
+        Place::Memory(_) => vec![
+            "The commands that the pages show need a server, and this demo runs in memory."
+                .to_owned(),
+        ],
+        Place::Given(_) => vec![
+            "To run the commands that the pages show:".to_owned(),
+            namespace,
+        ],
+        Place::Private(server) => vec![
+            "To run the commands that the pages show, in another shell:".to_owned(),
+            format!("  export REDSTART_REDIS_URL={}", server.url()),
+            namespace,
+        ],
+    };
+    lines.push(
+        "To try: orders/billing has dead letters of three causes. The bank is back, so redriven orders \
+         succeed; those without a price die again."
+            .to_owned(),
+    );
+    lines
 }
 
 async fn publish(
