@@ -44,14 +44,14 @@ pub(in crate::console) async fn preview(
         return Ok(show(&visit, &topic, &group, &form, planned, None));
     }
     let within = visit.app.options.search_time;
-    let survey = dead.survey(&topic, &group, sweep, within).await?;
-    let Some(searched) = survey.searched else {
-        let planned = Some(&survey.planned);
+    let look = dead.look_within(&topic, &group, sweep, within).await?;
+    let Some(searched) = look.searched else {
+        let planned = Some(&look.planned);
         return Ok(show(&visit, &topic, &group, &form, planned, None));
     };
     let status = visit.app.container.topics().group(&topic, &group).await?;
     let so_far = SoFar {
-        planned: &survey.planned,
+        planned: &look.planned,
         searched,
         dead: status.dead,
     };

@@ -14,8 +14,7 @@ use crate::console::dead::payload;
 use crate::console::failure::Failure;
 use crate::console::page::{Command, Page, counted, fact, facts, safe};
 use crate::console::visit::Visit;
-use crate::operate::views::OnceState;
-use crate::wire::value::decode;
+use crate::operate::views::{OnceState, value_json};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -66,10 +65,10 @@ pub(in crate::console) async fn page(
 }
 
 fn value(bytes: &Bytes) -> Markup {
-    let (form, shown) = match (OnceState::of(bytes), decode::<Box<RawValue>>(bytes)) {
+    let (form, shown) = match (OnceState::of(bytes), value_json(bytes)) {
         (Some(state), _) => ("the mark of a run that happens once", once(&state)),
-        (None, Ok(value)) => (form(bytes), payload::json(value.get(), "Value")),
-        (None, Err(_)) => (
+        (None, Some(value)) => (form(bytes), payload::json(value.get(), "Value")),
+        (None, None) => (
             "neither JSON nor MessagePack nor text",
             payload::bytes(bytes),
         ),

@@ -76,7 +76,7 @@ impl fmt::Display for PlannedSweep {
 /// What a look that may have ended early found.
 #[cfg(feature = "console")]
 #[derive(Debug)]
-pub(crate) struct Survey {
+pub(crate) struct BoundedLook {
     pub(crate) planned: PlannedSweep,
     /// How many dead letters the look reached before its time was over; `None`: it reached all.
     pub(crate) searched: Option<u64>,
@@ -114,16 +114,16 @@ impl DeadLetters {
     /// As [`plan`](Self::plan), for people who look first: ends the look after `within`. Nobody can
     /// confirm its result, because the counts may be too small.
     #[cfg(feature = "console")]
-    pub(crate) async fn survey(
+    pub(crate) async fn look_within(
         &self,
         topic: &Topic,
         group: &Group,
         sweep: Sweep,
         within: Duration,
-    ) -> Result<Survey, Error> {
+    ) -> Result<BoundedLook, Error> {
         let looked = self.planned(topic, group, sweep, Some(within)).await?;
         let (planned, (searched, ended_early)) = looked;
-        Ok(Survey {
+        Ok(BoundedLook {
             planned,
             searched: ended_early.then_some(searched),
         })

@@ -43,6 +43,12 @@ impl OnceState {
     }
 }
 
+/// A stored value of the key-value store as JSON; `None` for bytes that are no readable value.
+#[cfg(feature = "console")]
+pub(crate) fn value_json(bytes: &bytes::Bytes) -> Option<Box<RawValue>> {
+    decode(bytes).ok()
+}
+
 /// A dead letter in a list.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -46,7 +46,7 @@ impl Order {
 
 /// Lets orders die of three causes. Afterwards the bank is back: a redriven order succeeds, unless it
 /// has no price.
-pub(super) async fn bury(container: &Container) -> Result<(), Failure> {
+pub(super) async fn prepare(container: &Container) -> Result<(), Failure> {
     let orders: Vec<Envelope> = (1..=COUNT)
         .map(|order| {
             let tenant = if order % 4 == 0 { "acme" } else { "globex" };

@@ -129,7 +129,7 @@ async fn look_at(
     // The server's log-in decides.
     let options =
         ConsoleOptions::with_access(|_| Access::Forbidden).with_title(ground.namespace.as_str());
-    super::mixture::bury(&container).await?;
+    super::mixture::prepare(&container).await?;
     let server = ConsoleServer::bind(container, options, address, Login::local("demo")).await;
     let server = server.map_err(Failure::of_arguments)?;
     show.epilogue(&look_hint(ground))?;
