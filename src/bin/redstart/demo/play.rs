@@ -159,6 +159,11 @@ fn look_hint(ground: &Ground) -> Vec<String> {
             format!("  export REDSTART_REDIS_URL={}", server.url()),
             namespace,
         ],
+        Place::Cluster(cluster) => vec![
+            "To run the commands that the pages show, in another shell:".to_owned(),
+            format!("  export REDSTART_REDIS_URL={}", cluster.url()),
+            namespace,
+        ],
     };
     lines.push(
         "To try: orders/billing has dead letters of three causes. The bank is back, so redriven orders \
