@@ -30,7 +30,7 @@ pub(super) struct Story<'a> {
 }
 
 /// Entry ids by topic, group and consumer, in the order of their first deliveries.
-type Order<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<(u64, u64)>>;
+type Order<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<((u64, u64), u64)>>;
 
 #[derive(Default)]
 struct Seen<'a> {
@@ -38,7 +38,7 @@ struct Seen<'a> {
     published: BTreeMap<(&'a str, u64), Published>,
     stories: BTreeMap<(&'a str, &'a str, u64), Story<'a>>,
     entries: BTreeMap<(&'a str, u64), BTreeSet<&'a str>>,
-    /// Of ordered topics.
+    /// Of ordered topics, with the time of each delivery.
     order: Order<'a>,
 }
 
@@ -113,11 +113,13 @@ pub(super) fn check(
         }
     }
     for ((topic, group, consumer), entries) in &seen.order {
-        if let Some(pair) = entries.windows(2).find(|pair| pair[0] >= pair[1]) {
-            let what = format!(
-                "{topic}/{group}: {consumer} saw {:?} before {:?}",
-                pair[0], pair[1]
-            );
+        let mut pairs = entries.windows(2).filter_map(|pair| match pair {
+            [(one, at), (next, then)] if one >= next => Some((one, next, *at, *then)),
+            _ => None,
+        });
+        // Of two primaries, the reader left one for the other.
+        if let Some((one, next, ..)) = pairs.find(|(.., at, then)| !faults.took_back(*at, *then)) {
+            let what = format!("{topic}/{group}: {consumer} saw {one:?} before {next:?}");
             verdict.breaks(Promise::Order, what);
         }
     }
@@ -155,7 +157,7 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                 let story = seen.stories.entry((topic, group, *n)).or_default();
                 if story.calls.is_empty() && *attempt == 1 && rules.ordered.contains(topic) {
                     let order = seen.order.entry((topic, group, consumer)).or_default();
-                    order.push(entry_id(entry));
+                    order.push((entry_id(entry), line.at));
                 }
                 story.calls.push(Call {
                     at: line.at,
@@ -259,7 +261,13 @@ impl Story<'_> {
         let acks = acks.filter(|(_, end)| *end == End::Ack).count() as u64;
         verdict.counts.acked += acks.min(1);
         verdict.counts.duplicates += acks.saturating_sub(1);
-        if self.dead_letters > 1 {
+        // A delivery that was taken back comes again, beside the retry of its message.
+        let life = self.calls.iter().map(|call| call.at);
+        let was_taken_back = match (life.clone().min(), life.max()) {
+            (Some(first), Some(last)) => faults.took_back(first, last),
+            _ => false,
+        };
+        if self.dead_letters > 1 && !was_taken_back {
             let what = format!("{name} has {} dead letters", self.dead_letters);
             verdict.breaks(Promise::Attempts, what);
         }

@@ -60,6 +60,27 @@ fn a_failover_loses_at_level_accepted_only() {
 }
 
 #[test]
+fn a_failover_can_take_a_delivery_back_and_disturb_the_order() {
+    let disturbed = |fault: &str| {
+        let mut story = Story::new();
+        story.published(1, Fate::Ok).handled(1, 1, End::Reject);
+        for n in [2, 3] {
+            let topic = "ordered".to_owned();
+            story.add(Event::Publish { topic, n });
+        }
+        story.begun("ordered", 2, "10-0", 1);
+        story.fault(fault, false).healed(fault);
+        story.begun("ordered", 3, "9-0", 1);
+        story.dead_as("rejected", Some(1), "1-0", 1);
+        story.dead_as("rejected", Some(1), "2-0", 1);
+        story
+    };
+    let broken = [Promise::Attempts, Promise::Order];
+    assert_eq!(disturbed("a cut").broken(), broken);
+    assert_eq!(disturbed("a failover").broken(), []);
+}
+
+#[test]
 fn a_failover_can_take_a_redrive_a_register_and_a_claim_back() {
     let twice = |fault: &str| {
         let mut story = Story::new();

@@ -15,32 +15,47 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(crate) struct Watcher {
     ports: Vec<u16>,
-    /// The servers that said last that they are primaries. `None` before the first look.
-    primaries: Option<BTreeSet<u16>>,
+    /// The servers that said last that they are primaries.
+    primaries: BTreeSet<u16>,
+    /// How many primaries the first look found.
+    count: usize,
+    /// A former primary has not yet become a replica: clients may still use it.
+    is_open: bool,
 }
 
 impl Watcher {
     pub(super) fn of(ports: Vec<u16>) -> Self {
-        let primaries = None;
-        Self { ports, primaries }
+        Self {
+            ports,
+            primaries: BTreeSet::new(),
+            count: 0,
+            is_open: false,
+        }
     }
 
-    /// Writes to the history when a server has become a primary: a busy machine can cause a failover.
+    /// Writes to the history when a server has become a primary, and when the former one is none any
+    /// more: a busy machine can cause a failover.
     pub(crate) fn look(&mut self, journal: &Journal) {
-        let mut primaries = self.primaries.clone().unwrap_or_default();
+        let mut primaries = self.primaries.clone();
         for port in &self.ports {
             match is_primary(*port) {
                 Some(true) => drop(primaries.insert(*port)),
                 Some(false) => drop(primaries.remove(port)),
+                // Stopped or dead: it may come back as what it was.
                 None => {}
             }
         }
-        let known = self.primaries.as_ref();
-        if known.is_some_and(|known| !primaries.is_subset(known)) {
+        if self.count == 0 {
+            self.count = primaries.len();
+        } else if !self.is_open && !primaries.is_subset(&self.primaries) {
             journal.write(Event::fault(FAILOVER));
-            journal.write(Event::healed(FAILOVER));
+            self.is_open = true;
         }
-        self.primaries = Some(primaries);
+        if self.is_open && primaries.len() <= self.count {
+            journal.write(Event::healed(FAILOVER));
+            self.is_open = false;
+        }
+        self.primaries = primaries;
     }
 
     /// Counts the entries that are missing from a log although a group has not settled them, at each
