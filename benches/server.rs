@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Group, Topic, topics::TopicSettings};
+use redstart::{Container, Durability, Error, Group, Topic, topics::TopicSettings};
 use server_process::ServerProcess;
 
 pub(crate) struct Server {
@@ -67,12 +67,29 @@ impl Server {
     }
 
     pub(crate) async fn connect(&self) -> Container {
+        let connected = self.connect_at(Durability::Accepted).await;
+        connected.expect("the server is up")
+    }
+
+    /// Connects with a level of durability, which the server may not be able to give.
+    pub(crate) async fn connect_at(&self, level: Durability) -> Result<Container, Error> {
         Container::builder()
             .with_redis_url(&self.url)
             .with_service(bench_group())
+            .with_durability(level)
             .connect()
             .await
-            .expect("the server is up")
+    }
+
+    /// Makes it a replica of another server.
+    pub(crate) fn follow(&self, primary: &Self) {
+        let port = primary.url.trim_end_matches('/').rsplit(':').next();
+        let mut connection = self.client().get_connection().expect("the server is up");
+        redis::cmd("REPLICAOF")
+            .arg("127.0.0.1")
+            .arg(port.expect("a port"))
+            .exec(&mut connection)
+            .expect("a replica");
     }
 
     /// A container, and a topic without a limit.

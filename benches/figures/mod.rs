@@ -1,6 +1,7 @@
 //! The figures, in the order in which they are printed.
 
 mod dead;
+mod durability;
 mod failing;
 mod flat;
 mod idle;
@@ -16,6 +17,8 @@ pub(crate) async fn all(bench: &mut Bench) {
     throughput::publishing(bench).await;
     throughput::consuming(bench).await;
     throughput::both(bench).await;
+    durability::fsynced(bench).await;
+    durability::replicated(bench).await;
     latency::measure(bench).await;
     kv::measure(bench).await;
     failing::retries(bench).await;

@@ -30,6 +30,8 @@ mod worker;
 
 use std::time::Duration;
 
+use redstart::Durability;
+
 use exact::How;
 use grounds::Place;
 use plan::{Fault, Plan};
@@ -103,12 +105,20 @@ async fn short(settings: &Settings) -> bool {
     let mut all_hold = true;
     if settings.wants("power") {
         let (messages, least) = (settings.messages.unwrap_or(FEW), Duration::from_secs(3));
-        let always = power::cut("always", messages, 3, Duration::ZERO).await;
+        let level = settings.level;
+        let always = power::cut(("always", level), messages, 3, Duration::ZERO).await;
         all_hold &= report::power(settings, &always);
-        if messages > FEW {
+        let everysec = async || power::cut(("everysec", level), messages, 3, least).await;
+        if level == Durability::Fsynced {
+            // The level waits for the sync of each second.
+            all_hold &= report::power(settings, &everysec().await);
+        } else if messages > FEW {
             // These settings lose data; the run measures how much.
-            report::power(settings, &power::cut("everysec", messages, 3, least).await);
-            report::power(settings, &power::cut("no", messages, 3, least).await);
+            report::power(settings, &everysec().await);
+            report::power(
+                settings,
+                &power::cut(("no", level), messages, 3, least).await,
+            );
         }
     }
     for overload in overload::OVERLOADS {

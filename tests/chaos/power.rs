@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Envelope, topics::TopicSettings};
+use redstart::{Container, Durability, Envelope, topics::TopicSettings};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
@@ -22,6 +22,8 @@ const BATCH: u64 = 64;
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Loss {
     pub(crate) fsync: String,
+    /// The level of durability of the publishes.
+    pub(crate) level: String,
     pub(crate) cuts: u32,
     pub(crate) published: u64,
     pub(crate) unknown: u64,
@@ -33,9 +35,14 @@ pub(crate) struct Loss {
     pub(crate) invented: u64,
 }
 
-/// Publishes at least `messages` messages over some power cuts, and for at least `least` before each:
+/// Publishes at least `messages` messages at a level over some power cuts, and for at least `least` before each:
 /// with a sync per second, a shorter time shows nothing.
-pub(crate) async fn cut(fsync: &str, messages: u64, cuts: u32, least: Duration) -> Loss {
+pub(crate) async fn cut(
+    (fsync, level): (&str, Durability),
+    messages: u64,
+    cuts: u32,
+    least: Duration,
+) -> Loss {
     let shim = Shim::build();
     let environment = shim.environment();
     let environment = environment
@@ -47,6 +54,7 @@ pub(crate) async fn cut(fsync: &str, messages: u64, cuts: u32, least: Duration) 
     let mut server = Server::start_in(folder, &settings, &environment);
     let mut loss = Loss {
         fsync: fsync.to_owned(),
+        level: level.to_string(),
         cuts,
         ..Loss::default()
     };
@@ -55,7 +63,7 @@ pub(crate) async fn cut(fsync: &str, messages: u64, cuts: u32, least: Duration) 
         let name = format!("orders-{cut}");
         let goal = messages / u64::from(cuts);
         let began = Instant::now();
-        let told = publish(&server, &name, first, (goal, least)).await;
+        let told = publish((&server, level), &name, first, (goal, least)).await;
         server.kill();
         loss.seconds += began.elapsed().as_secs_f64();
         let told = told.finish().await;
@@ -91,10 +99,16 @@ struct UnderWay {
 }
 
 /// Returns while publishing continues, after a number of replies and a time.
-async fn publish(server: &Server, name: &str, first: u64, goal: (u64, Duration)) -> UnderWay {
+async fn publish(
+    (server, level): (&Server, Durability),
+    name: &str,
+    first: u64,
+    goal: (u64, Duration),
+) -> UnderWay {
     let container = Container::builder()
         .with_redis_url(server.url())
         .with_service(group("power"))
+        .with_durability(level)
         .connect()
         .await
         .unwrap();

@@ -87,9 +87,10 @@ pub(crate) fn power(settings: &Settings, loss: &Loss) -> bool {
         println!("{}", serde_json::json!({ "name": "power", "loss": loss }));
     } else {
         println!(
-            "chaos: power, {} cuts, appendfsync {}\n  published {} in {:.1} s, lost {}, unknown {}, of them there {}, invented {}",
+            "chaos: power, {} cuts, appendfsync {}, level {}\n  published {} in {:.1} s, lost {}, unknown {}, of them there {}, invented {}",
             loss.cuts,
             loss.fsync,
+            loss.level,
             loss.published,
             loss.seconds,
             loss.lost,

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use redstart::Durability;
+
 use crate::grounds::Place;
 
 const HELP: &str = "\
 tests/chaos/run [--ground GROUND] [--minutes M] [--seed S] [--rate R] [--every SECONDS]
-                [--messages N] [--overload SECONDS] [--history FOLDER] [--json] [NAME]
+                [--messages N] [--level LEVEL] [--overload SECONDS] [--history FOLDER] [--json] [NAME]
 
 Without --minutes, the short runs of the suite, or those whose name contains NAME.
   --ground GROUND    what the workers use: one `server` (the default), a `cluster` of three primaries
@@ -19,6 +21,8 @@ Without --minutes, the short runs of the suite, or those whose name contains NAM
   --messages N       how many messages `power` publishes over its three cuts (6000); with more, also
                      under appendfsync everysec and no. How many messages `exact` sends through its
                      pipeline (400); where given, also without faults and without effects
+  --level LEVEL      the level of durability of `power` (accepted); with `fsynced`, which needs Redis
+                     7.2 or Valkey in the PATH, also under appendfsync everysec
   --overload SECONDS how long each overload lasts (3)
   --history FOLDER   where histories are kept (a temporary folder)
   --json             the verdict as one line of JSON";
@@ -32,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) every: Duration,
     /// Messages over power cuts, and through the pipeline.
     pub(crate) messages: Option<u64>,
+    /// The level of durability of publishes over power cuts.
+    pub(crate) level: Durability,
     /// How long each overload lasts.
     pub(crate) overload: Duration,
     pub(crate) json: bool,
@@ -50,6 +56,7 @@ impl Settings {
             rate: 300,
             every: Duration::from_secs(20),
             messages: None,
+            level: Durability::Accepted,
             overload: Duration::from_secs(3),
             json: false,
             folder: std::env::temp_dir().join("redstart-chaos"),
@@ -62,6 +69,7 @@ impl Settings {
                     .unwrap_or_else(|| wrong(&format!("{argument} needs a value")))
             };
             match &*argument {
+                "--level" => settings.level = level(&value()),
                 "--ground" => settings.place = place(&value()),
                 "--minutes" => settings.minutes = Some(number(&value())),
                 "--seed" => settings.seed = Some(number(&value())),
@@ -102,6 +110,11 @@ fn place(name: &str) -> Place {
         "sentinel" => Place::Sentinel,
         _ => wrong(&format!("{name} is not a ground")),
     }
+}
+
+fn level(text: &str) -> Durability {
+    text.parse()
+        .unwrap_or_else(|_| wrong(&format!("{text} is not a level of durability")))
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> T {

@@ -168,3 +168,47 @@ fn a_line_is_published_before_the_input_ends() {
     let out = read_all(child.stdout.take().unwrap()).join().unwrap();
     assert_eq!(out, "1 published to orders\n");
 }
+
+#[test]
+fn a_level_of_durability_that_is_not_met_is_unknown_and_says_why() {
+    let server = Server::start();
+    let url = server.url();
+    let at = |level: &str| {
+        let args = ["--type", "t", "--json", "--durability", level];
+        publish(&url, &args, "1\n")
+    };
+    // The server has no replica, so it is asked and nothing is published.
+    let refused = at("replicated:1:50ms").failed(1);
+    assert!(refused.err.contains("0 connected replicas"), "{refused:?}");
+    assert_eq!(refused.json()["published"], 0);
+    let length = || server.command::<u32>(&["XLEN", "{shop:orders}:log"]);
+    assert_eq!(length(), 0);
+
+    let port = server.port().to_string();
+    let replica = Server::start();
+    replica.command::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+    let deadline = Instant::now() + PATIENCE;
+    let follows = || {
+        let links: String = server.command(&["INFO", "replication"]);
+        links.contains("state=online")
+    };
+    while !follows() {
+        assert!(Instant::now() < deadline, "the replica does not follow");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(at("replicated:1:4s").ok().json()["published"], 1);
+    assert_eq!(length(), 1);
+    // It stays connected and acknowledges nothing.
+    signal(replica.pid(), "STOP");
+    let unmet = at("replicated:1:50ms").failed(1);
+    assert_eq!(unmet.json()["unknown"], 1, "{unmet:?}");
+    assert!(
+        unmet.err.contains("0 of 1 replicas had it after 50ms"),
+        "{unmet:?}"
+    );
+    assert_eq!(length(), 2);
+    assert_eq!(at("accepted").ok().json()["published"], 1);
+    // A usage error names the levels.
+    let wrong = at("twice").failed(2);
+    assert!(wrong.err.contains("accepted, fsynced"), "{wrong:?}");
+}

@@ -1,8 +1,9 @@
-//! Redis Cluster: slots that move the old way, and primaries that die, under load.
+//! Redis Cluster: slots that move, and primaries that die, under load.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod atomic;
 mod connect;
 mod effects;
 mod failover;

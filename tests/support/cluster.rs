@@ -198,6 +198,30 @@ impl Cluster {
         self.end_move(slot, from, to);
     }
 
+    /// Whether the nodes can move a slot at once.
+    pub(crate) fn moves_at_once(&self) -> bool {
+        let help: Vec<String> = self.nodes[0].command(&["CLUSTER", "HELP"]);
+        help.iter().any(|line| line.starts_with("MIGRATESLOTS"))
+    }
+
+    /// Moves a slot with all its keys at once, and waits until all nodes know its new owner.
+    pub(crate) fn move_slot_at_once(&self, slot: u16, from: usize, to: usize) {
+        let (range, target) = (slot.to_string(), self.id(to));
+        let words = [
+            "CLUSTER",
+            "MIGRATESLOTS",
+            "SLOTSRANGE",
+            &range,
+            &range,
+            "NODE",
+            &target,
+        ];
+        self.nodes[from].command::<()>(&words);
+        self.until("all nodes to know the new owner", || {
+            (0..self.nodes.len()).all(|by| self.owner(by, slot) == to)
+        });
+    }
+
     /// A namespace that nobody has used.
     pub(crate) fn namespace(&self) -> Namespace {
         let number = self.namespaces.fetch_add(1, Ordering::Relaxed);

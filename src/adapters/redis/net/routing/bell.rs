@@ -24,10 +24,11 @@ use crate::adapters::redis::net::error::NoConnection;
 use crate::adapters::redis::net::redirect::undone;
 use crate::adapters::redis::resp::{Broken, Head, Walk};
 
-/// How often a silent connection is asked whether it lives.
-const PING_EVERY: Duration = Duration::from_secs(2);
-/// How long the server may be silent after that.
-const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
+/// How long a silent connection is relied on.
+const PATIENCE: Patience = Patience {
+    ping_every: Duration::from_secs(2),
+    answer_within: Duration::from_millis(1500),
+};
 /// How long the set-up of a connection may take.
 const SET_UP_WITHIN: Duration = Duration::from_secs(2);
 /// How often the owners of slots are compared with the nodes that are listened to.
@@ -44,6 +45,15 @@ const CHANNEL: &str = "__redis__:invalidate";
 
 /// The number of the connection that hears the keys of a slot, or 0 while none does.
 pub(in crate::adapters::redis) type HeardBy = Box<dyn Fn(u16) -> u64 + Send + Sync>;
+
+/// How long a silent connection is relied on.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// How often it is asked whether it lives.
+    ping_every: Duration,
+    /// How long the server may be silent after that.
+    answer_within: Duration,
+}
 
 /// Hears the doorbell.
 pub(in crate::adapters::redis) trait Hears:
@@ -180,7 +190,7 @@ async fn attend(
                 let all = || connections.begin(&node);
                 let cause = tokio::select! {
                     biased;
-                    cause = attend_socket(socket, &hears, all) => cause,
+                    cause = attend_socket(socket, PATIENCE, &hears, all) => cause,
                     () = node.is_left() => return,
                 };
                 connections.end(&node);
@@ -240,9 +250,18 @@ fn is_refusal(cause: &RedisError) -> bool {
 }
 
 /// Passes on what a connection hears, until it fails. `all` notes that every key may have changed.
-async fn attend_socket(mut socket: Socket, hears: &Weak<dyn Hears>, all: impl Fn()) -> RedisError {
+async fn attend_socket(
+    mut socket: Socket,
+    patience: Patience,
+    hears: &Weak<dyn Hears>,
+    all: impl Fn(),
+) -> RedisError {
+    let Patience {
+        ping_every,
+        answer_within,
+    } = patience;
     let ping = redis::cmd("PING").get_packed_command();
-    let (mut pinged, mut deadline) = (None, Instant::now() + PING_EVERY);
+    let (mut pinged, mut deadline) = (None, Instant::now() + ping_every);
     loop {
         loop {
             match socket.reply() {
@@ -268,14 +287,14 @@ async fn attend_socket(mut socket: Socket, hears: &Weak<dyn Hears>, all: impl Fn
         match (filled, pinged) {
             (Some(Ok(())), _) => {
                 pinged = None;
-                deadline = Instant::now() + PING_EVERY;
+                deadline = Instant::now() + ping_every;
             }
             (Some(Err(cause)), _) => return cause,
-            (None, Some(began)) => return timed_out(ANSWER_WITHIN, began).into(),
+            (None, Some(began)) => return timed_out(answer_within, began).into(),
             (None, None) => {
                 pinged = Some(std::time::Instant::now());
-                deadline = Instant::now() + ANSWER_WITHIN;
-                if let Err(cause) = within(ANSWER_WITHIN, socket.write(&ping)).await {
+                deadline = Instant::now() + answer_within;
+                if let Err(cause) = within(answer_within, socket.write(&ping)).await {
                     return cause;
                 }
             }
@@ -313,7 +332,14 @@ fn pass_on(message: Bytes, hears: &dyn Hears) -> Result<Told, Broken> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use redis::io::tcp::socket2::SockRef;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
     use super::*;
+    use crate::adapters::redis::net::connections::stream::Stream;
 
     #[derive(Debug, Default)]
     struct Heard(Mutex<Vec<String>>);
@@ -327,6 +353,91 @@ mod tests {
         fn heard_by(&self, _: HeardBy) {}
 
         fn refused(&self, _: &str) {}
+    }
+
+    /// A connection on which the server says nothing. It has ended, or lasts.
+    #[derive(Debug)]
+    struct Silent {
+        socket: std::net::UdpSocket,
+        writes: Arc<AtomicU64>,
+        ends: bool,
+    }
+
+    impl AsyncRead for Silent {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            match self.ends {
+                true => Poll::Ready(Ok(())),
+                false => Poll::Pending,
+            }
+        }
+    }
+
+    impl AsyncWrite for Silent {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Silent {
+        fn socket(&self) -> SockRef<'_> {
+            SockRef::from(&self.socket)
+        }
+    }
+
+    /// Listens to a dead connection until it is left. Returns for how long, and how often it was asked.
+    async fn listened_to(ends: bool, patience: Patience) -> (Duration, u64) {
+        let hears: Arc<dyn Hears> = Arc::new(Heard::default());
+        let writes = Arc::new(AtomicU64::new(0));
+        let silent = Silent {
+            socket: std::net::UdpSocket::bind("127.0.0.1:0").unwrap(),
+            writes: Arc::clone(&writes),
+            ends,
+        };
+        let socket = Socket::new(Box::new(silent));
+        let hears = Arc::downgrade(&hears);
+        let began = Instant::now();
+        let listening = attend_socket(socket, patience, &hears, || {});
+        let left = tokio::time::timeout(Duration::from_secs(60), listening).await;
+        left.expect("a dead connection is left");
+        (began.elapsed(), writes.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_is_asked_once_and_left_and_a_broken_one_is_left_at_once() {
+        let patience = Patience {
+            ping_every: Duration::from_millis(20),
+            answer_within: Duration::from_millis(10),
+        };
+        let (silent, asked) = listened_to(false, patience).await;
+        assert!(silent >= Duration::from_millis(30), "{silent:?}");
+        assert_eq!(asked, 1);
+        let (_, asked) = listened_to(true, PATIENCE).await;
+        assert_eq!(asked, 0);
+    }
+
+    #[test]
+    fn a_dead_connection_is_made_good_within_five_seconds() {
+        // The next connection to a server that is there is set up well within a second.
+        let set_up = Duration::from_secs(1);
+        let left = PATIENCE.ping_every + PATIENCE.answer_within;
+        assert!(left + SHORTEST_PAUSE + set_up <= Duration::from_secs(5));
     }
 
     #[test]
