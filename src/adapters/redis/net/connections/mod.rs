@@ -9,7 +9,7 @@ pub(super) mod pool;
 mod progress;
 pub(super) mod server;
 pub(super) mod socket;
-mod stream;
+pub(super) mod stream;
 pub(super) mod tls;
 pub(super) mod traffic;
 pub(super) mod url;
