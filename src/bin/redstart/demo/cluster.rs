@@ -204,12 +204,18 @@ impl PrivateCluster {
         namespace: &Namespace,
         topic: &Topic,
     ) -> Result<Fallen, Failure> {
-        let log = format!("{{{namespace}:{topic}}}:log");
+        // With each placement of the namespace.
+        let logs = [
+            format!("{{{namespace}:{topic}}}:log"),
+            format!("{{{namespace}}}:t:{topic}:log"),
+        ];
         let mut owner = None;
         for (at, node) in self.nodes.iter().enumerate() {
-            // Every other node answers with a redirect.
-            if let Ok(1) = self.ask::<u32>(node, &["EXISTS", &log]).await {
-                owner = Some(at);
+            for log in &logs {
+                // Every other node answers with a redirect.
+                if let Ok(1) = self.ask::<u32>(node, &["EXISTS", log]).await {
+                    owner = Some(at);
+                }
             }
         }
         let owner = owner.and_then(|at| self.nodes.get_mut(at));
