@@ -48,6 +48,11 @@ fn a_message_for_later_is_scheduled_listed_changed_and_cancelled() {
         "{shown:?}"
     );
     assert!(shown.err.contains("more than 1"), "{shown:?}");
+    assert_eq!(
+        shown.out.lines().count(),
+        2,
+        "the head and one message: {shown:?}"
+    );
 
     let move_to = |rest: &[&str]| {
         let args = [&["schedules", "reschedule", "orders"], rest].concat();
