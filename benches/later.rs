@@ -18,8 +18,6 @@ use crate::server::Server;
 const AHEAD: std::ops::Range<u64> = 250..750;
 /// How long the commands of an idle container are counted.
 const IDLE: Duration = Duration::from_secs(20);
-/// How many messages are set where no change is heard.
-const UNHEARD: u32 = 10;
 const CHUNK: u64 = 1_000;
 
 pub(super) async fn measure(bench: &mut Bench) {
@@ -27,7 +25,6 @@ pub(super) async fn measure(bench: &mut Bench) {
         ("later/late-p50", "ms"),
         ("later/late-p99", "ms"),
         ("later/late-max", "ms"),
-        ("later/unheard-max", "ms"),
         ("later/idle-commands", "commands/s"),
         ("later/idle-server-cpu", "% of a core"),
     ];
@@ -52,8 +49,8 @@ pub(super) async fn measure(bench: &mut Bench) {
             let bus = container.bus();
             // As every subscription of a container with more than eight.
             let options = SubscribeOptions::new().with_reading(Reading::Shared);
-            let subscribing = bus.subscribe_with(&topic, options, handler.clone());
-            let subscription = subscribing.await.expect("subscribed");
+            let subscribing = bus.subscribe_with(&topic, options, handler);
+            let _subscription = subscribing.await.expect("subscribed");
             tokio::time::sleep(Duration::from_secs(5)).await;
 
             let (commands, cpu) = (server.commands(), server.cpu());
@@ -68,22 +65,10 @@ pub(super) async fn measure(bench: &mut Bench) {
                 let millis = received.recv().await.expect("the handler's sender");
                 late.push(Duration::from_millis(millis));
             }
-            // A container that reads on connections of its own hears no changes.
-            subscription.unsubscribe(Duration::from_secs(5)).await;
-            let options = SubscribeOptions::new().with_reading(Reading::Own);
-            let subscribing = bus.subscribe_with(&topic, options, handler);
-            let _subscription = subscribing.await.expect("subscribed");
-            let mut unheard = Duration::ZERO;
-            for _ in 0..UNHEARD {
-                set_and_exit(server, &topic, fastrand::u64(AHEAD)).await;
-                let millis = received.recv().await.expect("the handler's sender");
-                unheard = unheard.max(Duration::from_millis(millis));
-            }
             crate::ours::finish(container).await;
             server.flush();
-            let unheard = unheard.as_secs_f64() * 1e3;
             let [p50, p99, most] = percentiles(&mut late, [0.5, 0.99, 1.0]);
-            [p50, p99, most, unheard, commands, cpu]
+            [p50, p99, most, commands, cpu]
         })
         .await;
 }
