@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use crate::api::lease::Lease;
@@ -39,6 +39,19 @@ struct Table {
     last_token: u64,
     /// A time before the store last extended leases, and the last token at that time.
     extended: Option<(Instant, u64)>,
+    /// While a claim is under way, the deliveries that ended here since it was sent: the store may have
+    /// claimed them before.
+    ended: Option<FxHashSet<DeliveryId>>,
+}
+
+/// A claim whose answer is not entered yet.
+#[derive(Debug)]
+pub(crate) struct ClaimUnderWay<'a>(&'a InFlight);
+
+impl Drop for ClaimUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.table().ended = None;
+    }
 }
 
 impl Table {
@@ -54,6 +67,9 @@ impl Table {
         taken_over: bool,
         since: Instant,
     ) -> Option<Arc<Lease>> {
+        if taken_over && self.ended.as_ref().is_some_and(|ended| ended.contains(&id)) {
+            return None;
+        }
         if let Some(lost) = self.lost.get(&id) {
             if lost.is_running() {
                 return None;
@@ -91,8 +107,15 @@ impl InFlight {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes that a claim is about to be sent, until its answer is entered and the guard is dropped.
+    /// One claim is under way at a time.
+    pub(crate) fn begin_claim(&self) -> ClaimUnderWay<'_> {
+        self.table().ended = Some(FxHashSet::default());
+        ClaimUnderWay(self)
+    }
+
     /// Enters fetched deliveries. Returns the lease of each; `None` for one that is already here,
-    /// or whose handler still runs since this process lost an earlier hand-out of it. The store
+    /// for one that was taken over and has ended here since its claim was sent, or one whose handler still runs since this process lost an earlier hand-out of it. The store
     /// hands such an entry out again when its lease has expired.
     ///
     /// `entries` name the attempts before; `since` is a time before the store handed them out.
@@ -129,6 +152,9 @@ impl InFlight {
         for hand_out in hand_outs {
             if table.get(hand_out).is_some() {
                 table.current.remove(&hand_out.id);
+                if let Some(ended) = &mut table.ended {
+                    ended.insert(hand_out.id);
+                }
             }
         }
     }
@@ -317,6 +343,23 @@ mod tests {
         assert!(enter(&in_flight, &[1])[0].is_none());
         in_flight.remove([hand_out]);
         assert!(enter(&in_flight, &[1])[0].is_some());
+    }
+
+    #[test]
+    fn a_delivery_that_ends_while_its_claim_is_under_way_is_not_entered_again() {
+        let in_flight = InFlight::default();
+        let claimed = |in_flight: &InFlight| {
+            let entries = [(id(1), 0)].into_iter();
+            in_flight.enter(entries, true, Instant::now()).remove(0)
+        };
+        let (_, hand_out) = enter_one(&in_flight);
+        let claim = in_flight.begin_claim();
+        // The store claims it; then the settler's answer comes, and after it that of the claim.
+        in_flight.remove([hand_out]);
+        assert!(claimed(&in_flight).is_none());
+        drop(claim);
+        let _next = in_flight.begin_claim();
+        assert!(claimed(&in_flight).is_some());
     }
 
     #[test]

@@ -144,6 +144,7 @@ pub(crate) async fn reclaim_some(core: &Core, look: &mut Look) -> Result<Next, E
         false => Unmarked::Begun,
     };
     let sent = Instant::now();
+    let _claim = core.in_flight.begin_claim();
     let reclaimed = core
         .store
         .deliveries()
@@ -159,10 +160,6 @@ pub(crate) async fn reclaim_some(core: &Core, look: &mut Look) -> Result<Next, E
     core.weight.note(&reclaimed.taken, sent.elapsed());
     look.cursor = reclaimed.cursor;
     look.pending = Some(reclaimed.pending);
-    let (found, store) = (reclaimed.lease, &*core.store);
-    core.lease
-        .follow(found, &mut look.last_asked, store, &core.member)
-        .await;
     if reclaimed.missing > 0 {
         core.meters.lost_entries.increment(reclaimed.missing);
         tracing::error!(
@@ -176,6 +173,10 @@ pub(crate) async fn reclaim_some(core: &Core, look: &mut Look) -> Result<Next, E
         let new = core.accept(reclaimed.taken, true, sent);
         core.meters.reclaimed.increment(new as u64);
     }
+    let (found, store) = (reclaimed.lease, &*core.store);
+    core.lease
+        .follow(found, &mut look.last_asked, store, &core.member)
+        .await;
     if count > 0 || look.cursor != ReclaimCursor::default() {
         return Ok(Next::Again);
     }
