@@ -26,7 +26,7 @@ while at <= #ARGV do
   end
   at = next_at
 end
-local failed = not dry and denied('SET', KEYS[1], 'a', 'PX', '1')
+local failed = not dry and session_problem(KEYS[1], ARGV[2])
 if failed then
   return failed
 end

@@ -68,7 +68,7 @@ while at <= #ARGV do
   head.ids[#head.ids + 1] = id
   at = next_at
 end
-failed = denied('SET', KEYS[3], 'a', 'PX', '1')
+failed = session_problem(KEYS[3], ARGV[2])
 if failed then
   return failed
 end

@@ -76,6 +76,34 @@ local function denied_effect(effect)
     or nil
 end
 
+-- Splits an integer in decimal text into high * 10^9 + low, with low from 0 to 10^9 - 1: a number of
+-- Lua is exact only up to 2^53. Returns nil for any other text.
+local function split(text)
+  local sign, digits = string.match(text, '^(%-?)(%d+)$')
+  if not digits or #digits > 19 or string.find(digits, '^0.') or sign .. digits == '-0' then
+    return nil
+  end
+  local high = tonumber(string.sub(digits, 1, -10)) or 0
+  local low = tonumber(string.sub(digits, -9))
+  if sign == '-' then
+    high, low = -high, -low
+    if low < 0 then
+      high, low = high - 1, low + 1000000000
+    end
+  end
+  return high, low
+end
+
+-- Whether a number of milliseconds is a time that Redis takes, also when the script adds it to its own.
+local function is_time(millis)
+  return millis ~= nil and millis >= 0 and millis <= 9007199254740992
+end
+
+-- Whether the sum's addend and bounds are integers: another one would end the script in the middle.
+local function is_sum(by, low, high)
+  return split(by) and (low == '-' and high == '-' or split(low) and split(high))
+end
+
 -- Reads the word of an effect. Returns its fields by name, or nil and the error where the caller may
 -- not write the effect. Returns nothing for any other word.
 local function read_word(word)
@@ -91,25 +119,28 @@ local function read_word(word)
   if kind == 'publish' then
     effect.ids, effect.before = KEYS[tonumber(fields[3])], KEYS[tonumber(fields[4])]
     effect.window, effect.name = tonumber(fields[5]), fields[6]
-    if not (effect.ids and effect.before and effect.window) then
+    if not (effect.ids and effect.before and is_time(effect.window)) then
       return nil
     end
     effect.has_window = effect.window > 0
   elseif kind == 'increment' then
     effect.by, effect.low, effect.high = fields[3], fields[4], fields[5]
+    if not is_sum(effect.by, effect.low, effect.high) then
+      return nil
+    end
   elseif kind == 'unchanged' then
     effect.has_seen = fields[3] == 'seen'
   elseif kind == 'schedule' or kind == 'cancel' then
     effect.bodies = KEYS[tonumber(fields[3])]
     effect.settings, effect.is_delay = KEYS[tonumber(fields[4] or '')], fields[5] == 'after'
     effect.due, effect.keeps = tonumber(fields[6] or ''), fields[7] == 'keep'
-    if not effect.bodies or kind == 'schedule' and not (effect.settings and effect.due) then
+    if not effect.bodies or kind == 'schedule' and not (effect.settings and is_time(effect.due)) then
       return nil
     end
   elseif kind ~= 'delete' then
     -- A greater time would overflow when Redis adds it to its own.
     effect.ttl, effect.has_seen = tonumber(fields[3]), fields[4] == 'seen'
-    if not effect.ttl or effect.ttl < 0 or effect.ttl > 4611686018427387904 then
+    if not (effect.ttl and effect.ttl >= 0 and effect.ttl <= 4611686018427387904) then
       return nil
     end
   end
@@ -168,24 +199,6 @@ local function has_type(key, kind)
     right_type[key] = (found == 'none' or found == kind) and kind or nil
   end
   return right_type[key] == kind
-end
-
--- Splits an integer in decimal text into high * 10^9 + low, with low from 0 to 10^9 - 1: a number of
--- Lua is exact only up to 2^53. Returns nil for any other text.
-local function split(text)
-  local sign, digits = string.match(text, '^(%-?)(%d+)$')
-  if not digits or #digits > 19 or string.find(digits, '^0.') or sign .. digits == '-0' then
-    return nil
-  end
-  local high = tonumber(string.sub(digits, 1, -10)) or 0
-  local low = tonumber(string.sub(digits, -9))
-  if sign == '-' then
-    high, low = -high, -low
-    if low < 0 then
-      high, low = high - 1, low + 1000000000
-    end
-  end
-  return high, low
 end
 
 local function is_below(high, low, other_high, other_low)
@@ -436,6 +449,15 @@ local function commit_effects(n, now)
     return refused or 'done'
   end
   return write_effects(n, now)
+end
+
+-- Returns an error if the session cannot be stored at the end of the call.
+local function session_problem(session, ttl)
+  local millis = tonumber(ttl)
+  if not is_time(millis) or millis < 1 then
+    return redis.error_reply('ERR not a time to live of a session')
+  end
+  return denied('SET', session, 'a', 'PX', '1')
 end
 
 local function now_in_millis()

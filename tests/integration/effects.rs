@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redstart::extract::Payload;
+use redstart::schedules::{ScheduleId, When};
 use redstart::store::{
-    DeliveryId, Effect, EffectCommit, EffectFate, Member, NewEntry, Opening, Partition, Refusal,
-    StartFrom, Store,
+    DeliveryId, Effect, EffectCommit, EffectFate, Member, NewEntry, NewLater, Opening, Partition,
+    Refusal, StartFrom, Store,
 };
 use redstart::topics::{ConsumerName, TopicSettings};
 use redstart::{Effects, Error, ErrorKind};
@@ -18,11 +19,11 @@ use crate::support::{
 
 const LIST: &str = "shop:list";
 
-fn bills() -> Partition {
+pub(crate) fn bills() -> Partition {
     Partition::of(&topic("bills"))
 }
 
-fn publish(at: &Partition) -> Effect {
+pub(crate) fn publish(at: &Partition) -> Effect {
     Effect::Publish {
         at: at.clone(),
         entry: NewEntry {
@@ -53,11 +54,32 @@ fn set(key: &str, value: impl Into<Bytes>) -> Effect {
     }
 }
 
-fn increment(key: &str) -> Effect {
+pub(crate) fn increment(key: &str) -> Effect {
     Effect::Increment {
         key: key.to_owned(),
         by: 1,
         within: None,
+    }
+}
+
+/// Schedules a message that stays scheduled.
+fn schedule(at: &Partition) -> Effect {
+    Effect::Schedule {
+        at: at.clone(),
+        message: NewLater {
+            id: ScheduleId::new("new").unwrap(),
+            due: When::After(Duration::from_secs(86_400)),
+            keeps: false,
+            name: "json",
+            value: Bytes::from_static(b"{}"),
+        },
+    }
+}
+
+fn cancel(at: &Partition) -> Effect {
+    Effect::Cancel {
+        at: at.clone(),
+        id: ScheduleId::new("old").unwrap(),
     }
 }
 
@@ -67,26 +89,28 @@ fn delete(key: &str) -> Effect {
 }
 
 /// Effects of every kind that writes, which end with a removal.
-fn of_every_kind() -> Vec<Effect> {
+pub(crate) fn of_every_kind() -> Vec<Effect> {
     vec![
         publish(&bills()),
         identified(&bills()),
         set("name", "ann"),
         increment("sum"),
         delete("gone"),
+        schedule(&bills()),
+        cancel(&bills()),
     ]
 }
 
 /// A server, and a consumer that holds messages.
-struct Scene {
-    server: Server,
-    store: Arc<dyn Store>,
-    member: Member,
+pub(crate) struct Scene {
+    pub(crate) server: Server,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) member: Member,
     fetched: Vec<DeliveryId>,
 }
 
 impl Scene {
-    async fn new(messages: usize) -> Self {
+    pub(crate) async fn new(messages: usize) -> Self {
         Self::on(Server::start(), messages).await
     }
 
@@ -119,14 +143,16 @@ impl Scene {
             fetched,
         };
         scene.run(&["SET", "shop:gone", "x"]);
+        scene.run(&["ZADD", "{shop:bills}:later", "9000000000000", "old"]);
+        scene.run(&["HSET", "{shop:bills}:later:body", "old", "json {}"]);
         scene
     }
 
-    fn run(&self, words: &[&str]) {
+    pub(crate) fn run(&self, words: &[&str]) {
         let _: redis::Value = self.server.command(words);
     }
 
-    fn commit_of(&self, at: usize, effects: Vec<Effect>) -> EffectCommit {
+    pub(crate) fn commit_of(&self, at: usize, effects: Vec<Effect>) -> EffectCommit {
         EffectCommit {
             delivery: self.fetched[at],
             acknowledges: true,
@@ -135,7 +161,7 @@ impl Scene {
         }
     }
 
-    async fn commit(
+    pub(crate) async fn commit(
         &self,
         number: u64,
         commits: &[EffectCommit],
@@ -156,7 +182,7 @@ impl Scene {
         (dumps, self.pending())
     }
 
-    fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         let log = "{shop:orders}:log";
         let rows: Vec<redis::Value> = self
             .server
@@ -165,44 +191,56 @@ impl Scene {
     }
 
     /// What the effects of every kind change.
-    fn facts(&self) -> (Vec<String>, i64, usize) {
+    pub(crate) fn facts(&self) -> (Vec<String>, i64, Vec<String>, usize) {
         let mut keys: Vec<String> = self.server.command(&["KEYS", "*"]);
         keys.sort();
         let length = self.server.command(&["XLEN", "{shop:bills}:log"]);
-        (keys, length, self.pending())
+        let later = ["ZRANGE", "{shop:bills}:later", "0", "-1"];
+        let mut later: Vec<String> = self.server.command(&later);
+        let bodies = ["HKEYS", "{shop:bills}:later:body"];
+        later.extend(self.server.command::<Vec<String>>(&bodies));
+        (keys, length, later, self.pending())
     }
 
-    /// The error of a commit that left nothing.
-    async fn leaves_nothing(&self, number: u64, commit: EffectCommit) -> Error {
+    /// The error of a call that left nothing.
+    async fn leaves_nothing(&self, number: u64, commits: &[EffectCommit]) -> Error {
         let before = self.state();
-        let error = self.commit(number, &[commit]).await.unwrap_err();
+        let error = self.commit(number, commits).await.unwrap_err();
         assert!(self.state() == before, "{error} left something");
         error
     }
 }
 
-fn done(fates: &[EffectFate]) -> bool {
+pub(crate) fn done(fates: &[EffectFate]) -> bool {
     fates.iter().all(|fate| matches!(fate, EffectFate::Done(_)))
 }
 
 #[tokio::test]
 async fn a_key_of_another_type_leaves_nothing() {
-    let scene = Scene::new(4).await;
+    let (scene, other) = (Scene::new(4).await, Partition::of(&topic("other")));
     for (number, (key, bad)) in (1..).zip([
-        ("{shop:other}:log", publish(&Partition::of(&topic("other")))),
-        (
-            "{shop:other}:ids",
-            identified(&Partition::of(&topic("other"))),
-        ),
+        ("{shop:other}:log", publish(&other)),
+        ("{shop:other}:ids", identified(&other)),
+        ("{shop:other}:ids:before", identified(&other)),
         (LIST, increment("list")),
+        ("{shop:other}:later", schedule(&other)),
+        ("{shop:other}:later:body", schedule(&other)),
+        ("{shop:other}:meta", schedule(&other)),
+        ("{shop:other}:later", cancel(&other)),
+        ("{shop:other}:later:body", cancel(&other)),
     ]) {
         scene.run(&["LPUSH", key, "x"]);
         let mut effects = of_every_kind();
+        let place = effects.len();
         effects.push(bad);
         let (before, pending) = scene.state();
         let commits = [scene.commit_of(0, effects)];
         let fates = scene.commit(number, &commits).await.unwrap();
-        assert_eq!(fates, [EffectFate::Refused(5, Refusal::WrongType)], "{key}");
+        assert_eq!(
+            fates,
+            [EffectFate::Refused(place, Refusal::WrongType)],
+            "{key}"
+        );
         let (mut after, still) = scene.state();
         after.retain(|(key, _)| !key.contains(":session:"));
         let before: Vec<_> = before
@@ -215,7 +253,7 @@ async fn a_key_of_another_type_leaves_nothing() {
     // These replace or remove a key of any type.
     scene.run(&["LPUSH", LIST, "x"]);
     let commits = [scene.commit_of(0, vec![set("list", "now")])];
-    assert!(done(&scene.commit(9, &commits).await.unwrap()));
+    assert!(done(&scene.commit(99, &commits).await.unwrap()));
 }
 
 #[tokio::test]
@@ -245,20 +283,47 @@ async fn a_stream_at_its_last_id_takes_the_other_entries_back() {
 
 #[tokio::test]
 async fn a_command_that_the_user_may_not_run_leaves_nothing() {
-    let mut scene = Scene::new(1).await;
-    for command in ["del", "incrby", "set", "xadd", "xack", "hset", "pexpireat"] {
-        let denied = format!("-{command}");
-        let user = ["reset", "on", ">secret", "~*", "+@all", &denied];
-        scene.run(&[&["ACL", "SETUSER", "limited"], &user[..]].concat());
-        let url = scene.server.url();
-        let url = url.replace("redis://", "redis://limited:secret@");
-        let limited = builder(&scene.server).with_redis_url(url).connect().await;
-        scene.store = limited.unwrap().store();
-        let commit = scene.commit_of(0, of_every_kind());
-        let error = scene.leaves_nothing(1, commit).await;
-        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
-        let told = error.to_string();
-        assert!(told.contains(&command.to_uppercase()), "{told}");
+    let mut scene = Scene::new(2).await;
+    let scheduling = ["zadd", "zcard", "zscore", "hset", "hmget", "type"];
+    let remembering = [
+        "xadd",
+        "xdel",
+        "hset",
+        "hmget",
+        "pexpireat",
+        "unlink",
+        "rename",
+        "type",
+    ];
+    for (effect, commands) in [
+        (publish(&bills()), &["xadd", "xdel", "type"][..]),
+        (identified(&bills()), &remembering),
+        (set("name", "ann"), &["set", "xack"]),
+        (increment("sum"), &["get", "incrby"]),
+        (delete("gone"), &["del"]),
+        (schedule(&bills()), &scheduling),
+        (cancel(&bills()), &["zrem", "hdel", "type"]),
+    ] {
+        for command in commands {
+            let denied = format!("-{command}");
+            let user = ["reset", "on", ">secret", "~*", "+@all", &denied];
+            scene.run(&[&["ACL", "SETUSER", "limited"], &user[..]].concat());
+            let url = scene.server.url();
+            let url = url.replace("redis://", "redis://limited:secret@");
+            let limited = builder(&scene.server).with_redis_url(url).connect().await;
+            scene.store = limited.unwrap().store();
+            // The commit before it may run its own commands.
+            let first = match *command {
+                "del" => set("first", "x"),
+                _ => delete("gone"),
+            };
+            let commits = [vec![first], vec![effect.clone()]];
+            let commits = [0, 1].map(|at| scene.commit_of(at, commits[at].clone()));
+            let error = scene.leaves_nothing(1, &commits).await;
+            assert_eq!(error.kind(), ErrorKind::Refused, "{command}: {error}");
+            let told = error.to_string();
+            assert!(told.contains(&command.to_uppercase()), "{told}");
+        }
     }
     scene.store = container(&scene.server).await.store();
     let commits = [scene.commit_of(0, of_every_kind())];
@@ -267,11 +332,12 @@ async fn a_command_that_the_user_may_not_run_leaves_nothing() {
 
 #[tokio::test]
 async fn a_full_memory_leaves_nothing_and_the_same_call_is_done_later() {
-    let scene = Scene::new(3).await;
+    let scene = Scene::new(4).await;
     scene.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let commits = [
         of_every_kind(),
         vec![increment("sum")],
+        vec![schedule(&bills())],
         vec![Effect::Unchanged {
             key: "absent".to_owned(),
             seen: None,
@@ -279,7 +345,7 @@ async fn a_full_memory_leaves_nothing_and_the_same_call_is_done_later() {
     ];
     for (at, effects) in commits.iter().enumerate() {
         let commit = scene.commit_of(at, effects.clone());
-        let error = scene.leaves_nothing(1, commit).await;
+        let error = scene.leaves_nothing(1, &[commit]).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
     scene.run(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -356,7 +422,7 @@ async fn a_server_that_takes_no_writes_leaves_nothing() {
     ]) {
         scene.run(begin);
         let commit = scene.commit_of(0, of_every_kind());
-        let error = scene.leaves_nothing(number, commit).await;
+        let error = scene.leaves_nothing(number, &[commit]).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{begin:?}: {error}");
         scene.run(end);
     }
@@ -366,136 +432,6 @@ async fn a_server_that_takes_no_writes_leaves_nothing() {
     })
     .await;
     assert_eq!(scene.pending(), 0);
-}
-
-#[tokio::test]
-async fn a_time_to_live_out_of_range_leaves_nothing() {
-    let scene = Scene::new(1).await;
-    // The adapter refuses such a time before, so only another caller of the script can pass it.
-    let script = concat!(
-        include_str!("../../lua/lib/ids.lua"),
-        include_str!("../../lua/lib/effects.lua"),
-        include_str!("../../lua/apply.lua")
-    );
-    let before = scene.state();
-    for ttl in ["9223372036854775807", "-1", "x"] {
-        let keys = ["{shop}:session:s", "shop:a", "shop:b"];
-        let last = format!("set 3 {ttl}");
-        let words = ["1", "1000", "2", "set 2 0", "v", &last, "v"];
-        let mut call = redis::cmd("EVAL");
-        call.arg(script).arg(keys.len()).arg(&keys).arg(&words);
-        let told = call.query::<redis::Value>(&mut scene.server.raw());
-        assert!(told.is_err(), "{ttl}: {told:?}");
-        assert!(scene.state() == before, "{ttl}");
-    }
-}
-
-/// Kills the scripts of a server until it is dropped.
-struct Killer(Arc<std::sync::atomic::AtomicBool>);
-
-impl Killer {
-    fn of(server: &Server) -> Self {
-        let running = Arc::new(std::sync::atomic::AtomicBool::new(true));
-        let (go_on, mut raw) = (Arc::clone(&running), server.raw());
-        std::thread::spawn(move || {
-            while go_on.load(std::sync::atomic::Ordering::Relaxed) {
-                let _ = redis::cmd("SCRIPT")
-                    .arg("KILL")
-                    .query::<redis::Value>(&mut raw);
-            }
-        });
-        Self(running)
-    }
-}
-
-impl Drop for Killer {
-    fn drop(&mut self) {
-        self.0.store(false, std::sync::atomic::Ordering::Relaxed);
-    }
-}
-
-#[tokio::test]
-async fn killing_scripts_leaves_whole_commits() {
-    let scene = Scene::new(32 * 4).await;
-    scene.run(&["CONFIG", "SET", "busy-reply-threshold", "1"]);
-    let killer = Killer::of(&scene.server);
-    for call in 0..4 {
-        let commits: Vec<_> = (32 * call..32 * (call + 1))
-            .map(|at| {
-                let keys = (0..100).map(|k| increment(&format!("k{k}")));
-                scene.commit_of(at, keys.collect())
-            })
-            .collect();
-        let number = call as u64 + 1;
-        let fates = until("a call to be done", async || {
-            scene.commit(number, &commits).await.ok()
-        })
-        .await;
-        assert!(done(&fates));
-        let sums: Vec<i64> = (0..100)
-            .map(|k| scene.server.command(&["GET", &format!("shop:k{k}")]))
-            .collect();
-        assert_eq!(sums, [32 * (call as i64 + 1); 100]);
-    }
-    drop(killer);
-    assert_eq!(scene.pending(), 0);
-}
-
-#[tokio::test]
-async fn a_server_that_is_killed_keeps_whole_commits_and_their_answers() {
-    let mut scene = Scene::new(60).await;
-    for (number, at) in (1..).zip(0..60) {
-        let commits = [scene.commit_of(at, vec![publish(&bills()), increment("sum")])];
-        if at % 6 == 3 {
-            let (store, member) = (Arc::clone(&scene.store), scene.member.clone());
-            let sent = commits.clone();
-            let sending =
-                tokio::spawn(async move { store.effects().commit(&member, number, &sent).await });
-            tokio::time::sleep(Duration::from_micros(u64::from(fastrand::u16(0..3000)))).await;
-            scene.server.restart();
-            let _ = sending.await.unwrap();
-        }
-        let fates = until("the call to be answered", async || {
-            scene.commit(number, &commits).await.ok()
-        })
-        .await;
-        assert!(done(&fates), "{fates:?}");
-    }
-    let sum: i64 = scene.server.command(&["GET", "shop:sum"]);
-    let length: i64 = scene.server.command(&["XLEN", "{shop:bills}:log"]);
-    assert_eq!((sum, length, scene.pending()), (60, 60, 0));
-}
-
-#[tokio::test]
-async fn an_append_only_file_that_ends_inside_a_commit_has_nothing_of_it() {
-    let mut scene = Scene::new(1).await;
-    let file = || {
-        let files = std::fs::read_dir(scene.server.folder().join("appendonlydir")).unwrap();
-        let mut paths = files.map(|file| file.unwrap().path());
-        let path = paths.find(|path| path.to_string_lossy().ends_with(".incr.aof"));
-        path.unwrap()
-    };
-    let path = file();
-    let before = std::fs::metadata(&path).unwrap().len();
-    let state = scene.facts();
-    let commits = [scene.commit_of(0, of_every_kind())];
-    assert!(done(&scene.commit(1, &commits).await.unwrap()));
-    let written = scene.facts();
-    scene.server.kill();
-    let whole = std::fs::read(&path).unwrap();
-    let after = whole.len() as u64;
-    assert!(after > before + 200, "the commit is in the file");
-    let cuts = (before..after).step_by(23).chain([after]);
-    for cut in cuts {
-        std::fs::write(&path, &whole[..usize::try_from(cut).unwrap()]).unwrap();
-        scene.server.start_again();
-        let expected = if cut == after { &written } else { &state };
-        assert!(
-            scene.facts() == *expected,
-            "cut at {cut} of {before} to {after}"
-        );
-        scene.server.kill();
-    }
 }
 
 /// The keys of a consumer's numbered calls go with the consumer.

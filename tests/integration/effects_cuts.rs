@@ -2,11 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use redstart::extract::Payload;
-use redstart::store::{Effect, EffectFate, NewEntry, Partition, Session};
-use redstart::{Effects, Envelope, Error, SubscribeOptions};
+use redstart::store::{
+    DeliveryId, Effect, EffectCommit, EffectFate, Member, NewEntry, Opening, Partition, Session,
+    StartFrom, Store,
+};
+use redstart::topics::ConsumerName;
+use redstart::{Container, Effects, Envelope, Error, SubscribeOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,6 +24,8 @@ enum Cut {
     Request(usize),
     /// The server has answered, and this many bytes of the answer reach the client.
     Answer(usize),
+    /// The network keeps the request for later.
+    Late,
 }
 
 #[derive(Default)]
@@ -26,6 +33,8 @@ struct Plan {
     cuts: VecDeque<Cut>,
     /// The length of the last call that passed, and of its answer.
     lengths: (usize, usize),
+    /// The connections with requests that the network keeps.
+    late: Vec<(TcpStream, Vec<u8>)>,
 }
 
 /// Passes all traffic on, and cuts calls of scripts on request.
@@ -61,6 +70,19 @@ impl Proxy {
         !self.plan.lock().unwrap().cuts.is_empty()
     }
 
+    /// Lets the requests arrive that the network keeps, and waits for their answers.
+    async fn arrive(&self) -> Vec<String> {
+        let late = std::mem::take(&mut self.plan.lock().unwrap().late);
+        let mut answers = Vec::new();
+        for (mut server, request) in late {
+            server.write_all(&request).await.unwrap();
+            let mut answer = vec![0; 64 * 1024];
+            let got = server.read(&mut answer).await.unwrap();
+            answers.push(String::from_utf8_lossy(&answer[..got]).into_owned());
+        }
+        answers
+    }
+
     fn lengths(&self) -> (usize, usize) {
         self.plan.lock().unwrap().lengths
     }
@@ -89,6 +111,10 @@ async fn pass(
                     None => server.write_all(sent).await?,
                     Some(Cut::Request(bytes)) => {
                         server.write_all(&sent[..bytes.min(sent.len())]).await?;
+                        return Ok(());
+                    }
+                    Some(Cut::Late) => {
+                        plan.lock().unwrap().late.push((server, sent.to_vec()));
                         return Ok(());
                     }
                     Some(Cut::Answer(bytes)) => {
@@ -176,6 +202,136 @@ async fn a_commit_that_is_cut_anywhere_is_done_once() {
         assert_eq!(stored(&server), (expected, expected), "{cut:?}");
         number += 1;
     }
+    finish(container).await;
+}
+
+/// A consumer behind the proxy, which holds these messages, and its commit of one of them.
+async fn holding(server: &Server, proxy: &Proxy, messages: u32) -> (Holder, Container) {
+    let builder = builder(server).with_redis_url(proxy.url.clone());
+    let container = builder.connect().await.unwrap();
+    let store = container.store();
+    let consumer = ConsumerName::new("one").unwrap();
+    let member = Member::of(&topic("orders"), &group("billing"), consumer);
+    publish(&container, &topic("orders"), 0..messages).await;
+    let groups = store.topics();
+    let start = StartFrom::Beginning;
+    groups.create_group(&member.at, start).await.unwrap();
+    let (mut reader, _) = store.open(&Opening::of(&member)).await.unwrap();
+    let mut held = Vec::new();
+    while held.len() < messages as usize {
+        let some = reader.fetch(1000, Duration::from_secs(1)).await.unwrap();
+        held.extend(some.iter().map(|one| one.receipt));
+    }
+    let holder = Holder {
+        store,
+        member,
+        held,
+    };
+    (holder, container)
+}
+
+struct Holder {
+    store: Arc<dyn Store>,
+    member: Member,
+    held: Vec<DeliveryId>,
+}
+
+impl Holder {
+    async fn commit(&self, number: u64) -> Result<Vec<EffectFate>, Error> {
+        let commit = EffectCommit {
+            delivery: self.held[usize::try_from(number).unwrap()],
+            acknowledges: true,
+            only_copy: false,
+            effects: effects(),
+        };
+        let effects = self.store.effects();
+        effects.commit(&self.member, number, &[commit]).await
+    }
+
+    /// Repeats a call until it is answered. Returns whether a sending failed, and the answer.
+    async fn repeat(&self, number: u64) -> (bool, Vec<EffectFate>) {
+        let mut failed = false;
+        let fates = until("an answer", async || {
+            let told = self.commit(number).await;
+            failed |= told.is_err();
+            told.ok()
+        });
+        let fates = fates.await;
+        (failed, fates)
+    }
+}
+
+fn is_done(fates: &[EffectFate]) -> bool {
+    matches!(fates, [EffectFate::Done(one)] if one.len() == 1)
+}
+
+#[tokio::test]
+async fn a_commit_of_a_delivery_that_is_cut_anywhere_is_done_once() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server).await;
+    let (holder, container) = holding(&server, &proxy, 1000).await;
+    // The first call loads the script; the second one is measured.
+    for number in [1, 2] {
+        assert!(is_done(&holder.commit(number).await.unwrap()));
+    }
+    let (request, answer) = proxy.lengths();
+    assert!(request > 100 && answer > 10, "{request}, {answer}");
+    let cuts = (0..request).map(Cut::Request);
+    let mut number = 2;
+    for cut in cuts.chain((0..answer).map(Cut::Answer)) {
+        number += 1;
+        proxy.cut(cut);
+        let (failed, fates) = holder.repeat(number).await;
+        assert!(is_done(&fates), "{cut:?}: {fates:?}");
+        assert!(failed && !proxy.waits(), "{cut:?} was not made");
+        let expected = i64::try_from(number).unwrap();
+        assert_eq!(stored(&server), (expected, expected), "{cut:?}");
+    }
+    let billing = status(&container, &topic("orders"), &group("billing")).await;
+    assert_eq!(billing.in_flight, 1000 - number);
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_first_sending_that_arrives_late_writes_nothing() {
+    let server = Server::start();
+    let proxy = Proxy::before(&server).await;
+    let (holder, container) = holding(&server, &proxy, 10).await;
+    assert!(is_done(&holder.commit(1).await.unwrap()));
+    // Before its repetition: the repetition gets the same answer.
+    proxy.cut(Cut::Late);
+    assert!(holder.commit(2).await.is_err());
+    let answers = proxy.arrive().await;
+    assert!(answers[0].contains("done"), "{answers:?}");
+    let (failed, fates) = holder.repeat(2).await;
+    assert!(!failed && is_done(&fates), "{fates:?}");
+    assert_eq!(stored(&server), (2, 2));
+    // After its repetition.
+    proxy.cut(Cut::Late);
+    let (failed, fates) = holder.repeat(3).await;
+    assert!(failed && is_done(&fates), "{fates:?}");
+    let answers = proxy.arrive().await;
+    assert!(answers[0].contains("done"), "{answers:?}");
+    assert_eq!(stored(&server), (3, 3));
+    // After the next call.
+    proxy.cut(Cut::Late);
+    let (failed, fates) = holder.repeat(4).await;
+    assert!(failed && is_done(&fates), "{fates:?}");
+    assert!(is_done(&holder.commit(5).await.unwrap()));
+    let answers = proxy.arrive().await;
+    assert!(answers[0].contains("STALE"), "{answers:?}");
+    assert_eq!(stored(&server), (5, 5));
+    // Two sendings of one call, both late.
+    for _ in 0..2 {
+        proxy.cut(Cut::Late);
+        assert!(holder.commit(6).await.is_err());
+    }
+    let answers = proxy.arrive().await;
+    assert!(
+        answers.len() == 2 && answers[0] == answers[1],
+        "{answers:?}"
+    );
+    assert_eq!(stored(&server), (6, 6));
     finish(container).await;
 }
 

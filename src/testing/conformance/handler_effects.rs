@@ -358,10 +358,7 @@ pub async fn a_lost_lease_drops_the_effects<S: Subject>(subject: &S) {
         .await;
     // Another member takes the message over.
     let (other, deliveries) = (stage.member("other"), stage.store.deliveries());
-    let consumers = stage.store.inspect().consumers(&stage.at).await;
-    let consumers = consumers.must("listing");
-    let holder = consumers.iter().find(|one| one.in_flight > 0);
-    let holder = stage.member(holder.must("the holder").consumer.as_str());
+    let holder = stage.holder().await;
     let ids = deliveries.pending_of(&holder, 10).await.must("listing");
     stage.release(&holder, &ids).await;
     assert_eq!(stage.reclaim(&other, DAY).await.len(), 1);

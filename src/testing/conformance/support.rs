@@ -261,6 +261,14 @@ impl<'a, S: Subject> Stage<'a, S> {
         Member::of(&self.topic, group, consumer)
     }
 
+    /// The member that holds deliveries.
+    pub(super) async fn holder(&self) -> Member {
+        let consumers = self.store.inspect().consumers(&self.at).await;
+        let consumers = consumers.must("listing");
+        let holder = consumers.iter().find(|one| one.in_flight > 0);
+        self.member(holder.must("the holder").consumer.as_str())
+    }
+
     pub(super) async fn hand(&self, consumer: &str) -> Hand {
         self.hand_of(&self.group, consumer).await
     }
