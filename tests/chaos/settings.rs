@@ -20,7 +20,8 @@ Without --minutes, the short runs of the suite, or those whose name contains NAM
   --every SECONDS    about how often something goes wrong, to a worker and to the ground each (20)
   --messages N       how many messages `power` publishes over its three cuts (6000); with more, also
                      under appendfsync everysec and no. How many messages `exact` sends through its
-                     pipeline (400); where given, also without faults and without effects
+                     pipeline (400); where given, also without faults, and a tenth of them without
+                     effects
   --level LEVEL      the level of durability of `power` (accepted); with `fsynced`, which needs Redis
                      7.2 or Valkey in the PATH, also under appendfsync everysec
   --overload SECONDS how long each overload lasts (3)
