@@ -7,11 +7,13 @@ use serde_json::Value;
 use crate::run::{redstart, run, run_with};
 use crate::support::Server;
 
+/// The stored fields of an entry.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The stored fields of every entry of a topic.
-fn stored(server: &Server, topic: &str) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
+fn stored(server: &Server, topic: &str) -> Vec<Fields> {
     let log = format!("{{shop:{topic}}}:log");
-    let entries: Vec<(String, Vec<(Vec<u8>, Vec<u8>)>)> =
-        server.command(&["XRANGE", &log, "-", "+"]);
+    let entries: Vec<(String, Fields)> = server.command(&["XRANGE", &log, "-", "+"]);
     entries.into_iter().map(|(_, fields)| fields).collect()
 }
 
