@@ -16,7 +16,7 @@ pub(crate) struct Lease {
     before: Attempts,
     /// Another hand-out of the entry, or another attempt at it, came before.
     taken_over: bool,
-    /// A time before the store began the lease.
+    /// A time before the store began the lease. `None` where the store may end it early.
     since: Option<Instant>,
     /// The store lost its record of the delivery, and no other consumer can get the message.
     only_copy: AtomicBool,
@@ -44,13 +44,13 @@ impl Lease {
         token: u64,
         before: impl Into<Attempts>,
         taken_over: bool,
-        since: Instant,
+        since: impl Into<Option<Instant>>,
     ) -> Self {
         Self {
             token,
             before: before.into(),
             taken_over,
-            since: Some(since),
+            since: since.into(),
             ..Self::default()
         }
     }
@@ -64,7 +64,7 @@ impl Lease {
         self.taken_over
     }
 
-    /// A time before the store began the lease.
+    /// A time before the store began the lease. `None` where the store may end it early.
     pub(crate) fn since(&self) -> Option<Instant> {
         self.since
     }

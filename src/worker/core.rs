@@ -16,7 +16,8 @@ use crate::api::propagator::Telemetry;
 use crate::bus::Publishing;
 use crate::domain::{Error, RetryPolicy, TopicSettings};
 use crate::store::{
-    Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, MAX_COMMITS, Member, Opening, Store,
+    Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, MAX_COMMITS, Member, Opening, Replies,
+    Store,
 };
 use crate::wire::Decoder;
 use crate::worker::effect_port::{EffectPort, EffectWrite};
@@ -262,13 +263,15 @@ impl Core {
         if commits.is_empty() {
             return Ok(0);
         }
-        let replies = self
-            .store
-            .deliveries()
-            .commit(&self.member, &commits)
-            .await?;
-        let fates = replies.answered()?;
+        let fates = self.commit_releases(&commits).await?;
         Ok(fates.iter().filter(|fate| **fate == Fate::Done).count() as u64)
+    }
+
+    /// Releases deliveries, as the commits say.
+    pub(crate) async fn commit_releases(&self, commits: &Commits) -> Result<Vec<Fate>, Error> {
+        let replies = self.store.deliveries().commit(&self.member, commits).await;
+        let replies = replies.and_then(Replies::answered);
+        replies.inspect_err(|error| self.in_flight.note_late_releases(error, commits))
     }
 
     /// Enters fetched deliveries and queues them for the workers; skips those in flight already.

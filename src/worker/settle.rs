@@ -199,12 +199,17 @@ impl Settler {
     }
 
     /// Passes a batch to the store once.
-    async fn try_commit(&self, batch: &Commits, name: &'static str) -> Result<Vec<Fate>, Error> {
+    pub(super) async fn try_commit(
+        &self,
+        batch: &Commits,
+        name: &'static str,
+    ) -> Result<Vec<Fate>, Error> {
         let committing = async {
             let replies = self.store.deliveries().commit(&self.member, batch).await;
             replies.and_then(Replies::answered)
         };
-        self.traced(name, batch.len(), committing).await
+        let committed = self.traced(name, batch.len(), committing).await;
+        committed.inspect_err(|error| self.in_flight.note_late_releases(error, batch))
     }
 
     /// Runs one call that settles a number of deliveries in a span.

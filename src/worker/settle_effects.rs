@@ -240,7 +240,7 @@ impl Settler {
         };
         let commits: Commits = hand_outs.iter().map(release).collect();
         // If it fails, another consumer takes the deliveries over when their leases have expired.
-        let _ = self.store.deliveries().commit(&self.member, &commits).await;
+        let _ = self.try_commit(&commits, "release").await;
         self.in_flight.remove(hand_outs.iter().copied());
     }
 }
@@ -414,6 +414,26 @@ mod tests {
         let answer = send(&core, fetched[0].receipt, vec![increment("n")]).await;
         assert_eq!(answer.await.unwrap().unwrap(), EffectFate::Done(Vec::new()));
         assert_eq!(value(&fixture, "n").await, one());
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_a_late_call_may_have_released_is_lost_with_its_record() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        let id = fetched[0].receipt;
+        fixture.script.fail("deliveries.commit", Failure::ReplyLost);
+        core.release([id].into_iter()).await.unwrap_err();
+        core.in_flight.remove([current(&core, id)]);
+        // Taken over again. The call that lost its answer arrives now, and another consumer claims the
+        // delivery and ends it.
+        hand_out(&core, &fetched, true);
+        fixture.commit(Commit::ack(id)).await;
+        run(&core, settlements.effects);
+        let answer = send(&core, id, vec![increment("n")]).await;
+        assert_eq!(answer.await.unwrap().unwrap(), EffectFate::Lost);
+        assert_eq!(value(&fixture, "n").await, None);
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use crate::api::propagator::{Operation, OperationKind};
 use crate::api::traces;
 use crate::domain::{Error, ErrorKind, describe};
-use crate::store::{Commit, Commits, Fetched, Interrupt, Opened, Reader, Replies, StartFrom};
+use crate::store::{Commit, Commits, Fetched, Interrupt, Opened, Reader, StartFrom};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 use crate::worker::handle::pipeline::give_back_message;
@@ -177,9 +177,7 @@ async fn give_back_waiting(core: &Core) -> bool {
     if releases.is_empty() {
         return true;
     }
-    let deliveries = core.store.deliveries();
-    let replies = deliveries.commit(&core.member, &releases).await;
-    if let Err(error) = replies.and_then(Replies::answered) {
+    if let Err(error) = core.commit_releases(&releases).await {
         tracing::debug!(subscription = %core.member, %error, "waiting deliveries were not released");
         // They are no longer in flight here: the fetcher releases them once the store answers.
         core.unseen.note();

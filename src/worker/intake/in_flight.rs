@@ -13,10 +13,11 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use crate::api::lease::Lease;
-use crate::store::{Attempts, DeliveryId};
+use crate::domain::Error;
+use crate::store::{Attempts, Commit, Commits, DeliveryId, End};
 use crate::worker::intake::progress::Progress;
 
-/// How many lost deliveries are remembered.
+/// How many lost deliveries are remembered, and how many that a late call may release.
 const MOST_LOST: usize = 10_000;
 
 /// One hand-out of an entry to this process.
@@ -36,6 +37,9 @@ struct Table {
     current: FxHashMap<DeliveryId, Arc<Lease>>,
     /// Deliveries that this process lost, until it gets the entry again.
     lost: FxHashMap<DeliveryId, Arc<Lease>>,
+    /// Deliveries that a call whose answer was lost may still release. The store takes it for one of the
+    /// hand-out after it, so nothing says how long another consumer stays away from that one.
+    released_late: FxHashSet<DeliveryId>,
     last_token: u64,
     /// A time before the store last extended leases, and the last token at that time.
     extended: Option<(Instant, u64)>,
@@ -84,6 +88,7 @@ impl Table {
             return None;
         };
         self.last_token += 1;
+        let since = Some(since).filter(|_| !self.released_late.contains(&id));
         let lease = Lease::new(self.last_token, before, taken_over, since);
         let lease = Arc::new(lease);
         vacant.insert(Arc::clone(&lease));
@@ -138,7 +143,8 @@ impl InFlight {
         let extended = table
             .extended
             .filter(|(_, last_token)| hand_out.token <= *last_token);
-        let since = last.since().max(extended.map(|(since, _)| since))?;
+        let since = last.since();
+        let since = since.map(|since| extended.map_or(since, |(at, _)| at.max(since)));
         table.last_token += 1;
         let next = Lease::new(table.last_token, attempts, true, since);
         let next = Arc::new(next);
@@ -232,8 +238,22 @@ impl InFlight {
         self.table().extended = Some((since, last_token));
     }
 
+    /// Notes deliveries that a call may still release, if its error says that its outcome is unknown.
+    pub(crate) fn note_late_releases(&self, error: &Error, commits: &Commits) {
+        if !error.is_outcome_unknown() {
+            return;
+        }
+        let releases = |commit: &&Commit| matches!(commit.end(), End::Release { .. });
+        let releases = commits.fenced().iter().filter(releases);
+        let mut table = self.table();
+        if table.released_late.len() >= MOST_LOST {
+            table.released_late.clear();
+        }
+        table.released_late.extend(releases.map(Commit::delivery));
+    }
+
     /// Whether no other consumer can have claimed a delivery by `now`, because its lease has not
-    /// expired.
+    /// expired and nothing can have released it.
     pub(crate) fn is_leased(&self, hand_out: HandOut, lease: Duration, now: Instant) -> bool {
         let table = self.table();
         let current = table.get(hand_out).filter(|lease| !lease.is_expired());
@@ -243,8 +263,10 @@ impl InFlight {
         let extended = table
             .extended
             .filter(|(_, last_token)| entry.token() <= *last_token);
-        let since = entry.since().max(extended.map(|(since, _)| since));
-        since.is_some_and(|since| now.saturating_duration_since(since) < lease)
+        entry.since().is_some_and(|since| {
+            let since = extended.map_or(since, |(at, _)| at.max(since));
+            now.saturating_duration_since(since) < lease
+        })
     }
 
     /// Whether a delivery is here and no other consumer is known to hold it.
