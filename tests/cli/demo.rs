@@ -216,7 +216,7 @@ fn the_demo_in_memory_says_so_and_what_it_would_need() {
         "no redis-server on the PATH: running on the memory adapter",
         "Started 3 worker threads",
         "its runtime was dropped",
-        "The other workers took over the messages of worker",
+        "the other workers took over the messages of worker",
         "Every message was handled or is a dead letter",
         "set REDSTART_REDIS_URL",
     ] {

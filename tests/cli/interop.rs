@@ -157,13 +157,14 @@ fn the_janitor_works_until_a_signal_with_the_rights_of_its_role() {
         .trim()
         .strip_prefix("user redstart-janitor off ")
         .unwrap();
-    let (rules, selector) = rules.split_once(" (").unwrap();
-    let selector = format!("({selector}");
+    let (rules, selectors) = rules.split_once(" (").unwrap();
+    let selectors = selectors.trim_end_matches(')').split(") (");
+    let selectors: Vec<String> = selectors.map(|one| format!("({one})")).collect();
     let words = ["ACL", "SETUSER", "janitor", "on", ">secret"];
     let words: Vec<&str> = words
         .into_iter()
         .chain(rules.split(' '))
-        .chain([&*selector])
+        .chain(selectors.iter().map(String::as_str))
         .collect();
     let () = server.command(&words);
     let url = admin.replace("redis://", "redis://janitor:secret@");

@@ -46,7 +46,7 @@ impl Sessions {
         }
     }
 
-    pub(super) fn forget(&mut self, session: &str) {
+    pub(super) fn remove(&mut self, session: &str) {
         self.calls.remove(session);
     }
 

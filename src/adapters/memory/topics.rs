@@ -300,7 +300,7 @@ impl Topics for MemoryAdapter {
                 let has_ended = only.filter(|name| !holds(group, name));
                 let silent = removed.iter().filter(|(_, silent)| *silent >= lease);
                 for name in silent.map(|(name, _)| name).chain(has_ended) {
-                    space.sessions.forget(&session_of(at, name));
+                    space.sessions.remove(&session_of(at, name));
                 }
                 removed.len() as u64
             }))

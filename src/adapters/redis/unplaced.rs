@@ -28,8 +28,12 @@ pub(crate) async fn connect(
     })
 }
 
-/// The store of a namespace that the first call asks for its placement.
+/// The store of a namespace that the first call asks for its placement. Keys without a namespace have
+/// one placement only.
 pub(crate) fn unplaced(layout: Migrations) -> Arc<dyn Store> {
+    if layout.place().1.is_none() {
+        return Arc::new(adapter(&layout, Placement::Spread));
+    }
     Arc::new(Unplaced {
         expected: adapter(&layout, layout.expected()),
         layout,

@@ -402,8 +402,8 @@ impl Scene<'_> {
             killed.announced = true;
             let number = self.crew.workers[killed.at].number;
             show.tell(format_args!(
-                "The other workers took over the messages of worker {number} {:.1} s after the kill, \
-                 when its leases expired.",
+                "{:.1} s after the kill, when its leases had expired, the other workers took over the \
+                 messages of worker {number}.",
                 killed.when.elapsed().as_secs_f64()
             ))?;
         }
