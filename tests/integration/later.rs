@@ -8,7 +8,8 @@ use redstart::topics::Reading;
 use redstart::{Envelope, SubscribeOptions};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::support::{Server, container, finish, next, topic};
+use crate::shared::connections;
+use crate::support::{Server, container, finish, next, publish, topic, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -46,4 +47,38 @@ async fn a_message_that_an_ended_process_scheduled_rings() {
     let waiting = listening.topics().get(&orders).await.unwrap().unwrap();
     assert_eq!(waiting.later, 1000);
     finish(listening).await;
+}
+
+/// A listening connection costs publishers, so a subscription has it only where it needs it.
+#[tokio::test]
+async fn a_subscription_listens_once_its_topic_keeps_messages_for_later() {
+    let server = Server::start();
+    let (container, ending) = (container(&server).await, container(&server).await);
+    let (sender, mut received) = unbounded_channel();
+    let orders = topic("orders");
+    let handler = move |Payload(number): Payload<u32>| {
+        let _ = sender.send(number);
+        async {}
+    };
+    let bus = container.bus();
+    let _subscription = bus.subscribe(&orders, handler).await.unwrap();
+    publish(&container, &orders, 0..1).await;
+    assert_eq!(next(&mut received).await, 0);
+    assert_eq!(connections(&server, "redstart:bell").len(), 0);
+    let (late, soon) = (Envelope::new("n", &1), Envelope::new("n", &2));
+    let bus = ending.bus();
+    bus.publish_after(DAY, &orders, &late.unwrap())
+        .await
+        .unwrap();
+    until("a listening connection", async || {
+        (connections(&server, "redstart:bell").len() == 1).then_some(())
+    })
+    .await;
+    let now = Duration::ZERO;
+    bus.publish_after(now, &orders, &soon.unwrap())
+        .await
+        .unwrap();
+    finish(ending).await;
+    assert_eq!(next(&mut received).await, 2);
+    finish(container).await;
 }

@@ -37,7 +37,7 @@ async fn listen(
 }
 
 /// The ids of the connections whose name begins so.
-fn connections(server: &Server, name: &str) -> Vec<String> {
+pub(crate) fn connections(server: &Server, name: &str) -> Vec<String> {
     let list: String = server.command(&["CLIENT", "LIST"]);
     let of = |line: &str| {
         let id = line.strip_prefix("id=")?.split(' ').next()?.to_owned();

@@ -175,6 +175,17 @@ impl Bells {
         self.listening().refusal.is_none()
     }
 
+    /// Begins to listen for a group whose bell somebody holds, if nobody listens yet.
+    pub(super) fn attend(self: &Arc<Self>, at: &GroupAt) {
+        let table = self.table();
+        let held = table.groups.get(at);
+        let held = held.is_some_and(|listed| listed.bell.strong_count() > 0);
+        drop(table);
+        if held && self.listening().refusal.is_none() {
+            self.begin();
+        }
+    }
+
     fn begin(self: &Arc<Self>) {
         let mut listening = self.listening();
         let task = listening.task.as_ref();

@@ -315,10 +315,10 @@ fn promote() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("promote.lua" on "lib/later.lua"));
     let keys = [RETRY, BODY, REDO, LATER, LATER_BODY, LOG];
-    type Promoted = (i64, i64, i64, i64);
+    type Promoted = (i64, i64, i64, i64, i64);
     assert_eq!(
         call::<Promoted>(raw, &script, &keys, &["10"]),
-        (0, 0, -1, 0)
+        (0, 0, -1, 0, 0)
     );
     for n in 1..=3 {
         let _: u64 = run(raw, &format!("ZADD {RETRY} {n} log:{n}-1"));
@@ -327,9 +327,12 @@ fn promote() {
     let _: u64 = run(raw, &format!("ZADD {RETRY} 4 log:without-body"));
     let _: u64 = run(raw, &format!("ZADD {RETRY} 99999999999999 log:late"));
     let _: u64 = run(raw, &format!("HSET {BODY} log:late p"));
-    assert_eq!(call::<Promoted>(raw, &script, &keys, &["2"]), (2, 0, 0, 0));
-    let (moved, published, wait, missing) = call::<Promoted>(raw, &script, &keys, &["10"]);
-    assert_eq!((moved, published, missing), (1, 0, 1));
+    assert_eq!(
+        call::<Promoted>(raw, &script, &keys, &["2"]),
+        (2, 0, 0, 0, 0)
+    );
+    let (moved, published, wait, missing, keeps) = call::<Promoted>(raw, &script, &keys, &["10"]);
+    assert_eq!((moved, published, missing, keeps), (1, 0, 1, 0));
     assert!(wait > 1_000_000_000, "{wait}");
     let redo: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {REDO} - +"));
     let bodies: Vec<&str> = redo.iter().map(|(_, fields)| fields[1].as_str()).collect();
@@ -348,8 +351,8 @@ fn promote() {
         &[LATER_BODY],
         &[""; 0],
     );
-    let (moved, published, _, missing) = call::<Promoted>(raw, &script, &keys, &["10"]);
-    assert_eq!((moved, published, missing), (0, 1, 1));
+    let (moved, published, _, missing, keeps) = call::<Promoted>(raw, &script, &keys, &["10"]);
+    assert_eq!((moved, published, missing, keeps), (0, 1, 1, 1));
     let log: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {LOG} - +"));
     assert_eq!(log[0].1, ["json", "{}"]);
     assert_eq!(run::<u64>(raw, &format!("ZCARD {LATER}")), 1);
