@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::bells::{Bells, BellsByRuntime};
+use super::clocks::Clocks;
 use super::keys::Keys;
 use super::migrate::Migrations;
 use super::net::Net;
 use crate::domain::{BoxFuture, Error, Namespace, Placement, Timestamp};
 use crate::store::{
     Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Later, Log, Opened,
-    Opening, Schedule, Store, Topics, Values,
+    Opening, Partition, Schedule, Store, Topics, Values,
 };
 
 /// Topics as Redis Streams.
@@ -21,6 +23,7 @@ pub(crate) struct RedisAdapter {
     pub(super) keys: Keys,
     namespace: Option<Namespace>,
     bells: BellsByRuntime,
+    clocks: Clocks,
     /// One for each reader that gets a connection of its own without asking for it.
     pub(super) own_readers: Arc<Semaphore>,
 }
@@ -36,8 +39,30 @@ impl RedisAdapter {
             keys: Keys::new(namespace.clone(), placement),
             namespace,
             bells: BellsByRuntime::default(),
+            clocks: Clocks::default(),
             own_readers: Arc::new(Semaphore::new(OWN_READERS)),
         }
+    }
+
+    /// Notes the time that an answer of a topic's server tells. Returns whether its clock was set forward.
+    pub(super) fn note_clock(&self, at: &Partition, sent: Instant, millis: u64) -> bool {
+        let slot = self.net.slot(&self.keys.log(at)).unwrap_or_default();
+        self.clocks.note(slot, sent, millis, Instant::now())
+    }
+
+    /// Whether a topic's server may have ended leases early, because its clock was set forward. Asked
+    /// only where nobody holds a delivery of this consumer. An error becomes that of the call: its caller
+    /// repeats it.
+    pub(super) async fn ended_leases_early(&self, at: &Partition) -> Result<bool, Error> {
+        let sent = Instant::now();
+        let log = self.keys.log(at);
+        let asked = self.net.run("read the clock", &log, async |connection| {
+            redis::cmd("TIME")
+                .query_async::<(u64, u64)>(connection)
+                .await
+        });
+        let (seconds, micros) = asked.await?;
+        Ok(self.note_clock(at, sent, seconds * 1000 + micros / 1000))
     }
 
     /// The bells of the current runtime; `None` outside of one.

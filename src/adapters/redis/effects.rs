@@ -238,7 +238,14 @@ impl RedisAdapter {
         push_ranges(&mut call, commits.iter().map(|commit| commit.delivery));
         words.add_words(&mut call);
         let fates = self.call_effects(&call, commits.len()).await;
-        fates.map_err(|e| e.on(by.to_string()))
+        let mut fates = fates.map_err(|e| e.on(by.to_string()))?;
+        // Another consumer may have had them, and has ended them since.
+        if fates.contains(&EffectFate::NotHeld) && self.ended_leases_early(&by.at.partition).await?
+        {
+            let not_held = fates.iter_mut().filter(|one| **one == EffectFate::NotHeld);
+            not_held.for_each(|fate| *fate = EffectFate::Lost);
+        }
+        Ok(fates)
     }
 
     async fn apply_effects(

@@ -3,6 +3,7 @@
 mod adapter;
 mod batch;
 mod bells;
+mod clocks;
 mod dead_letters;
 mod deliveries;
 mod effects;

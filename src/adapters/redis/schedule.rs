@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::{RedisError, Value};
+use tokio::time::Instant;
 
 use super::adapter::RedisAdapter;
 use super::keys::lane_name;
@@ -26,11 +27,13 @@ impl RedisAdapter {
             .key(self.keys.later_body(&at.partition))
             .key(self.keys.log(&at.partition))
             .arg(max.min(MAX_BATCH));
-        let (moved, published, next, missing, keeps): (u64, u64, i64, u64, u8) = self
+        let sent = Instant::now();
+        let (moved, published, next, missing, keeps, now): (u64, u64, i64, u64, u8, u64) = self
             .net
             .call("promote", &call, reply::typed)
             .await
             .map_err(|e| e.on(at.to_string()))?;
+        self.note_clock(&at.partition, sent, now);
         if keeps == 1
             && let Some(bells) = self.bells()
         {

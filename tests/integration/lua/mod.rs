@@ -315,11 +315,10 @@ fn promote() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("promote.lua" on "lib/later.lua"));
     let keys = [RETRY, BODY, REDO, LATER, LATER_BODY, LOG];
-    type Promoted = (i64, i64, i64, i64, i64);
-    assert_eq!(
-        call::<Promoted>(raw, &script, &keys, &["10"]),
-        (0, 0, -1, 0, 0)
-    );
+    type Promoted = (i64, i64, i64, i64, i64, i64);
+    let (moved, published, wait, missing, keeps, _) =
+        call::<Promoted>(raw, &script, &keys, &["10"]);
+    assert_eq!((moved, published, wait, missing, keeps), (0, 0, -1, 0, 0));
     for n in 1..=3 {
         let _: u64 = run(raw, &format!("ZADD {RETRY} {n} log:{n}-1"));
         let _: u64 = run(raw, &format!("HSET {BODY} log:{n}-1 p{n}"));
@@ -327,13 +326,13 @@ fn promote() {
     let _: u64 = run(raw, &format!("ZADD {RETRY} 4 log:without-body"));
     let _: u64 = run(raw, &format!("ZADD {RETRY} 99999999999999 log:late"));
     let _: u64 = run(raw, &format!("HSET {BODY} log:late p"));
-    assert_eq!(
-        call::<Promoted>(raw, &script, &keys, &["2"]),
-        (2, 0, 0, 0, 0)
-    );
-    let (moved, published, wait, missing, keeps) = call::<Promoted>(raw, &script, &keys, &["10"]);
+    let (moved, published, wait, missing, keeps, _) = call::<Promoted>(raw, &script, &keys, &["2"]);
+    assert_eq!((moved, published, wait, missing, keeps), (2, 0, 0, 0, 0));
+    let (moved, published, wait, missing, keeps, now) =
+        call::<Promoted>(raw, &script, &keys, &["10"]);
     assert_eq!((moved, published, missing, keeps), (1, 0, 1, 0));
     assert!(wait > 1_000_000_000, "{wait}");
+    assert_eq!(now + wait, 99_999_999_999_999);
     let redo: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {REDO} - +"));
     let bodies: Vec<&str> = redo.iter().map(|(_, fields)| fields[1].as_str()).collect();
     assert_eq!(bodies, ["p1", "p2", "p3"], "earliest first");
@@ -351,7 +350,7 @@ fn promote() {
         &[LATER_BODY],
         &[""; 0],
     );
-    let (moved, published, _, missing, keeps) = call::<Promoted>(raw, &script, &keys, &["10"]);
+    let (moved, published, _, missing, keeps, _) = call::<Promoted>(raw, &script, &keys, &["10"]);
     assert_eq!((moved, published, missing, keeps), (0, 1, 1, 1));
     let log: Vec<(String, Vec<String>)> = run(raw, &format!("XRANGE {LOG} - +"));
     assert_eq!(log[0].1, ["json", "{}"]);

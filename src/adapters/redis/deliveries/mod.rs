@@ -131,7 +131,13 @@ impl RedisAdapter {
             .net
             .call("settle", &call, |reply| codes(reply, fate_of_code))
             .await;
-        fates.map_err(|e| e.on(by.to_string()))
+        let mut fates = fates.map_err(|e| e.on(by.to_string()))?;
+        // Another consumer may have had them, and has ended them since.
+        if fates.contains(&Fate::NotHeld) && self.ended_leases_early(&at.partition).await? {
+            let not_held = fates.iter_mut().filter(|one| **one == Fate::NotHeld);
+            not_held.for_each(|fate| *fate = Fate::Lost);
+        }
+        Ok(fates)
     }
 
     async fn change_leases(
@@ -160,6 +166,13 @@ impl RedisAdapter {
                 .await
                 .map_err(|e| e.on(member.to_string()))?;
             holders.extend(batch);
+        }
+        // Another consumer may have had them, and has ended them since.
+        if holders.contains(&Holder::Nobody)
+            && self.ended_leases_early(&member.at.partition).await?
+        {
+            let nobody = holders.iter_mut().filter(|one| **one == Holder::Nobody);
+            nobody.for_each(|holder| *holder = Holder::Other);
         }
         Ok(holders)
     }
