@@ -69,7 +69,7 @@ impl From<Exact> for String {
 #[serde(from = "String", into = "String")]
 pub(super) struct Cause {
     exact: Exact,
-    /// What the text folds to, as it is and with its escapes read, where it is no fingerprint.
+    /// What the text folds to, as it is and with its escapes read, unless it is a fingerprint.
     folded: [Option<String>; 2],
 }
 

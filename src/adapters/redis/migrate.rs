@@ -327,7 +327,7 @@ fn placement_of(schema: &Schema, operation: &'static str) -> Result<Option<Place
     Ok(Some(placement))
 }
 
-/// The migrations of a placement, and what a schema has beside them, by number.
+/// The migrations of a placement, and what else a schema has, by number.
 fn states(schema: &Schema, placement: Placement) -> Vec<Migration> {
     let dirty = schema.get("dirty").and_then(|id| id.parse().ok());
     let state = |known: &Known| {

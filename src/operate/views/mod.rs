@@ -43,7 +43,7 @@ impl OnceState {
     }
 }
 
-/// A stored value of the key-value store as JSON; `None` for bytes that are no readable value.
+/// A stored value of the key-value store as JSON; `None` for other bytes.
 #[cfg(feature = "console")]
 pub(crate) fn value_json(bytes: &bytes::Bytes) -> Option<Box<RawValue>> {
     decode(bytes).ok()

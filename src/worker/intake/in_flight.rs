@@ -119,9 +119,12 @@ impl InFlight {
         ClaimUnderWay(self)
     }
 
-    /// Enters fetched deliveries. Returns the lease of each; `None` for one that is already here,
-    /// for one that was taken over and has ended here since its claim was sent, or one whose handler still runs since this process lost an earlier hand-out of it. The store
-    /// hands such an entry out again when its lease has expired.
+    /// Enters fetched deliveries. Returns the lease of each, and `None` for one
+    ///
+    /// - that is already here;
+    /// - that was taken over and has ended here since its claim was sent;
+    /// - whose handler still runs since this process lost an earlier hand-out of it: the store hands such
+    ///   an entry out again when its lease has expired.
     ///
     /// `entries` name the attempts before; `since` is a time before the store handed them out.
     pub(crate) fn enter<A: Into<Attempts>>(
