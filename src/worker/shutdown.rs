@@ -36,7 +36,7 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     core.queue.close();
     core.suspects.close();
 
-    let mut crew = core.queue.crew.dismiss();
+    let mut crew = core.queue.dismiss();
     let workers = &mut [&mut tasks.workers, &mut crew];
     if !each_ended(workers, deadline).await {
         find_only_copies(core, Instant::now() + NOTICE).await;

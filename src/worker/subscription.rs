@@ -100,7 +100,7 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         Work::Each(handler) => {
             // The crew belongs to the core, so it must not keep the core.
             let (hiring, watch) = (Arc::downgrade(core), watch.clone());
-            core.queue.crew.hire(concurrency, move |workers| {
+            core.queue.hire(concurrency, move |workers| {
                 let Some(core) = hiring.upgrade() else {
                     return;
                 };

@@ -15,6 +15,7 @@ use std::task::Poll;
 use std::time::Instant as RealInstant;
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::lease::Lease;
@@ -51,7 +52,7 @@ pub(crate) struct Queue {
     /// How many workers wait for a delivery.
     waiting: AtomicUsize,
     /// The workers that begin when none waits.
-    pub(crate) crew: Crew,
+    crew: Crew,
     /// How many handlers in a row were quick, up to the streak that counts.
     quick: AtomicU32,
     closed: AtomicBool,
@@ -73,6 +74,18 @@ impl Queue {
         if !is_empty {
             self.wake();
         }
+    }
+
+    /// Lets up to `most` workers begin, each by a call of `begin`. One begins at once if deliveries came
+    /// before: their push found no worker to wake.
+    pub(crate) fn hire(&self, most: usize, begin: impl Fn(&mut JoinSet<()>) + Send + 'static) {
+        self.crew.hire(most, begin);
+        self.pass_on();
+    }
+
+    /// Gives the workers away. No more begin.
+    pub(crate) fn dismiss(&self) -> JoinSet<()> {
+        self.crew.dismiss()
     }
 
     /// Wakes a worker, or lets one begin where none waits.
@@ -262,7 +275,7 @@ mod tests {
     fn hire(queue: &Arc<Queue>, most: usize, all: Arc<tokio::sync::Barrier>) -> Arc<AtomicUsize> {
         let begun = Arc::<AtomicUsize>::default();
         let (count, own) = (Arc::clone(&begun), Arc::downgrade(queue));
-        queue.crew.hire(most, move |workers| {
+        queue.hire(most, move |workers| {
             count.fetch_add(1, Ordering::SeqCst);
             let (queue, all) = (own.upgrade().unwrap(), Arc::clone(&all));
             workers.spawn(async move {
@@ -290,7 +303,7 @@ mod tests {
             assert!((3..10).contains(&begun()), "{} have begun", begun());
         }
         queue.close();
-        let mut workers = queue.crew.dismiss();
+        let mut workers = queue.dismiss();
         assert_eq!(workers.len(), begun());
         while let Some(worker) = workers.join_next().await {
             worker.unwrap();
@@ -298,6 +311,14 @@ mod tests {
         let before = begun();
         queue.crew.grow();
         assert_eq!(begun(), before, "a dismissed crew does not grow");
+    }
+
+    #[tokio::test]
+    async fn a_worker_begins_for_deliveries_that_came_before_the_crew() {
+        let queue = Arc::new(Queue::default());
+        queue.push((0..1).map(queued));
+        let begun = hire(&queue, 64, Arc::new(tokio::sync::Barrier::new(1)));
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
@@ -311,7 +332,7 @@ mod tests {
         assert!(queue.deliveries().is_empty());
         assert_eq!(begun.load(Ordering::SeqCst), 2);
         queue.close();
-        let mut workers = queue.crew.dismiss();
+        let mut workers = queue.dismiss();
         while let Some(worker) = workers.join_next().await {
             worker.unwrap();
         }
