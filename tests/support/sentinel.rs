@@ -270,8 +270,10 @@ fn follows(server: &Server) -> bool {
     asked.is_ok_and(|info| info.contains("role:slave") && info.contains("master_link_status:up"))
 }
 
+/// Waits for the sentinels and servers. A sentinel that a busy machine has held up does nothing for
+/// thirty seconds (it calls this tilt), and that can happen more than once.
 fn wait(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + 3 * PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(20));
