@@ -13,7 +13,7 @@ use crate::api::{Delivery, IntoRouter, Payload, PublishHooks, RawHandler, Subscr
 use crate::bus::Publishing;
 use crate::domain::{
     Codec, ConsumerName, DeadLetter, DeliveryHistory, Envelope, Group, Outcome, Reason,
-    TopicSettings,
+    RetryPolicy, TopicSettings,
 };
 use crate::store::{
     Bell, Commit, Commits, DeliveryId, Fate, Fetched, Member, NewEntry, Opening, ReclaimCursor,
@@ -61,6 +61,12 @@ pub(crate) fn each<Marker>(function: impl IntoRouter<Marker>) -> Arc<dyn RawHand
         Work::Each(handler) => handler,
         Work::Batches(_) => panic!("a batch handler"),
     }
+}
+
+/// Options with at most so many attempts, without delays between them.
+pub(crate) fn at_most(attempts: u32) -> SubscribeOptions {
+    let retry = RetryPolicy::fixed(Duration::ZERO).with_max_attempts(attempts);
+    SubscribeOptions::new().with_retry(retry)
 }
 
 /// Hands messages to a subscription.
@@ -173,6 +179,20 @@ impl Fixture {
         let fetched = reader.fetch(count, Duration::ZERO).await.unwrap();
         assert_eq!(fetched.len(), count);
         fetched
+    }
+
+    /// A subscription that holds messages, and these as they were handed out.
+    pub(crate) async fn holding(
+        &self,
+        options: SubscribeOptions,
+        (count, taken_over): (usize, bool),
+    ) -> (Arc<Core>, Settlements, Vec<Fetched>) {
+        let fetched = self.fetch(count).await;
+        let (core, settlements) = self.core(options);
+        hand_out(&core, &fetched, taken_over);
+        core.queue.close();
+        self.script.calls();
+        (core, settlements, fetched)
     }
 
     /// Lets another consumer of the group take a delivery over.

@@ -75,6 +75,13 @@ impl Finding {
         self.advice = advice.into();
         self
     }
+
+    /// A warning and a problem say why it matters and what to do.
+    #[cfg(test)]
+    pub(super) fn assert_helpful(&self) {
+        let is_helpful = !self.advice.is_empty() && !self.why.is_empty();
+        assert!(is_helpful || self.severity < Severity::Warning, "{self:?}");
+    }
 }
 
 /// The findings of one run.

@@ -1,7 +1,7 @@
 //! The doctor: finds problems of the server, the namespace and its groups before they cost
 //! messages.
 //!
-//! The doctor collects facts here. Pure functions turn them into findings: `server` for the server,
+//! The doctor collects facts here. Pure functions turn them into findings: `server` and `version` for the server,
 //! `layout` for the namespace, `groups` and `progress` for topics and their groups.
 
 mod finding;
@@ -9,6 +9,7 @@ mod groups;
 mod layout;
 mod progress;
 mod server;
+mod version;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -11,9 +11,10 @@ use tracing::Span;
 use crate::api::handler::RawBatchHandler;
 use crate::domain::Outcome;
 use crate::worker::core::Core;
+use crate::worker::handle::begin::{Begun, begin};
 use crate::worker::handle::call::call_batch;
 use crate::worker::handle::in_hand::InHand;
-use crate::worker::handle::pipeline::{Begun, begin, end, enter, give_back, prepare};
+use crate::worker::handle::pipeline::{end, enter, give_back, prepare};
 use crate::worker::intake::queue::{Queue, Queued};
 
 /// The state that the workers of a batch subscription share.

@@ -1,9 +1,10 @@
-//! The pipeline of one delivery: decode → count → call → decide → commit.
+//! The pipeline of one delivery: decode → count → begin → call → decide → commit.
 //!
 //! One file per step. `decode`, `count`, `decide` and the endings that `commit` builds are pure;
 //! `pipeline` runs the steps for one delivery, `batch` for many, and `suspects` for one alone.
 
 pub(crate) mod batch;
+mod begin;
 mod call;
 mod commit;
 mod count;

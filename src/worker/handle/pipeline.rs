@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::Span;
 
 use crate::api::delivery::Delivery;
@@ -11,9 +11,9 @@ use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
 use crate::api::traces;
 use crate::domain::{Effects, Envelope, Outcome, Reason, Verdict};
-use crate::store::{Attempts, Begin, Holder, Lane};
+use crate::store::{Attempts, Lane};
 use crate::worker::core::Core;
-use crate::worker::fault::back_off;
+use crate::worker::handle::begin::{Begun, begin};
 use crate::worker::handle::call::call;
 use crate::worker::handle::commit::{acknowledge, commit, commit_undecodable, put_back};
 use crate::worker::handle::count::{Count, LOST_ERROR, count, record};
@@ -26,7 +26,6 @@ use crate::worker::handle::hold::hold_back;
 use crate::worker::handle::in_hand::InHand;
 use crate::worker::handle::shadow;
 use crate::worker::intake::gate::Turn;
-use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::queue::Queued;
 
 /// Handles deliveries one after the other until the queue is closed.
@@ -154,21 +153,7 @@ async fn commit_one(
     }
 }
 
-/// A delivery that a handler is called with.
-pub(super) struct Begun {
-    pub(super) delivery: Delivery,
-    pub(super) count: Count,
-    entry: Entry,
-    lease: Arc<Lease>,
-    /// This process tries the message again from memory.
-    is_again: bool,
-}
-
 impl Begun {
-    pub(super) fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
     /// Checks the effects in a shadow group. Returns how the delivery ends; `None` in other groups.
     async fn rehearse(&self, core: &Core, effects: &Effects) -> Option<Outcome> {
         shadow::rehearse(core, self.delivery.envelope(), effects).await
@@ -211,87 +196,6 @@ impl Begun {
             }
         }
     }
-
-    fn hand_out(&self) -> HandOut {
-        HandOut {
-            id: self.entry.id,
-            token: self.lease.token(),
-        }
-    }
-
-    /// Records the time from the publish to this call, unless the message was handled or put off
-    /// before.
-    pub(super) fn record_queue_time(&self, core: &Core) {
-        let id = self.entry.id;
-        if id.lane == Lane::Log && self.count.attempt() == 1 {
-            let now = u64::try_from(core.store.now().as_millis()).unwrap_or(0);
-            let waited = Duration::from_millis(now.saturating_sub(id.id.millis));
-            core.meters.queue_time.record(waited.as_secs_f64());
-        }
-    }
-
-    /// Whether the store must know of the attempt before the handler is called.
-    fn needs_mark(&self, core: &Core) -> bool {
-        (self.lease.is_taken_over() || core.marks_attempts)
-            && !self.lease.is_marked()
-            && !self.lease.is_only_copy()
-    }
-}
-
-/// Begins deliveries: marks the attempts that need it. Returns those that this consumer still holds,
-/// and none when the subscription stops.
-pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Vec<Begun> {
-    let marking = || deliveries.iter().filter(|one| one.needs_mark(core));
-    let (hand_outs, begins): (Vec<_>, Vec<_>) = marking()
-        .map(|one| {
-            let begin = Begin {
-                delivery: one.entry.id,
-                attempts: Attempts {
-                    begun: one.lease.before().begun.saturating_add(1),
-                    ..one.lease.before()
-                },
-            };
-            (one.hand_out(), begin)
-        })
-        .unzip();
-    let Some(holders) = mark(core, &begins).await else {
-        return Vec::new();
-    };
-    marking().for_each(|one| one.lease.mark());
-    core.lease_keeper.note_holders(&hand_outs, &holders);
-    let begun = deliveries.into_iter();
-    let begun = begun.filter(|one| !one.lease.is_cancelled());
-    begun.inspect(|one| one.lease.begin()).collect()
-}
-
-/// Marks attempts as begun. Repeats until the store answers: a handler whose attempt is not marked
-/// could be called more often than the policy allows. `None` when the subscription stops.
-async fn mark(core: &Core, begins: &[Begin]) -> Option<Vec<Holder>> {
-    if begins.is_empty() {
-        return Some(Vec::new());
-    }
-    let mut failures = 0;
-    while !core.stop.is_cancelled() {
-        match core.store.deliveries().begin(&core.member, begins).await {
-            Ok(marked) => {
-                if failures > 0 {
-                    core.faults.marking.clear();
-                }
-                return Some(marked).filter(|_| !core.stop.is_cancelled());
-            }
-            Err(error) => {
-                failures += 1;
-                core.faults.marking.set(&error);
-                tracing::debug!(subscription = %core.member, %error, "an attempt could not be marked");
-                tokio::select! {
-                    biased;
-                    () = core.stop.cancelled() => {}
-                    () = sleep(back_off(failures)) => {}
-                }
-            }
-        }
-    }
-    None
 }
 
 /// Decode and count. Commits, and returns `None` for, a delivery that no handler may see.
@@ -426,38 +330,14 @@ async fn end_as(core: &Core, begun: Begun, outcome: Outcome, span: Span) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Payload, SubscribeOptions};
-    use crate::domain::{IntoOutcome, RetryPolicy};
-    use crate::store::Fetched;
-    use crate::worker::core::Settlements;
-    use crate::worker::fixture::{Fixture, all, each, hand_out, handler, lose};
-    use crate::worker::script::Failure;
-
-    const BEGIN: &str = "deliveries.begin";
-
-    fn at_most(attempts: u32) -> SubscribeOptions {
-        let retry = RetryPolicy::fixed(Duration::ZERO).with_max_attempts(attempts);
-        SubscribeOptions::new().with_retry(retry)
-    }
-
-    /// A subscription that holds messages, and these as they were handed out.
-    async fn holding(
-        fixture: &Fixture,
-        options: SubscribeOptions,
-        (count, taken_over): (usize, bool),
-    ) -> (Arc<Core>, Settlements, Vec<Fetched>) {
-        let fetched = fixture.fetch(count).await;
-        let (core, settlements) = fixture.core(options);
-        hand_out(&core, &fetched, taken_over);
-        core.queue.close();
-        fixture.script.calls();
-        (core, settlements, fetched)
-    }
+    use crate::api::Payload;
+    use crate::domain::IntoOutcome;
+    use crate::worker::fixture::{Fixture, all, at_most, each, handler, lose};
 
     #[tokio::test]
     async fn a_delivery_that_was_lost_in_the_queue_does_not_begin() {
         let fixture = Fixture::new().await;
-        let (core, _settlements, fetched) = holding(&fixture, at_most(5), (3, false)).await;
+        let (core, _settlements, fetched) = fixture.holding(at_most(5), (3, false)).await;
         lose(&core, fetched[1].receipt);
         let (handler, mut calls) = handler(Outcome::Ack);
         run(core, handler).await;
@@ -467,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_begins_after_a_stop() {
         let fixture = Fixture::new().await;
-        let (core, _settlements, _) = holding(&fixture, at_most(5), (2, false)).await;
+        let (core, _settlements, _) = fixture.holding(at_most(5), (2, false)).await;
         core.stop.cancel();
         core.only_copies_known.cancel();
         let (handler, mut calls) = handler(Outcome::Ack);
@@ -480,78 +360,13 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn an_attempt_is_marked_where_the_entry_was_taken_over_or_one_is_allowed() {
-        for (most, taken_over, marks) in [(5, false, 0), (5, true, 1), (1, false, 1)] {
-            let fixture = Fixture::new().await;
-            let held = holding(&fixture, at_most(most), (1, taken_over)).await;
-            let (core, _settlements, fetched) = held;
-            let (handler, mut calls) = handler(Outcome::Ack);
-            run(core, handler).await;
-            let case = format!("{most} attempts, taken over: {taken_over}");
-            assert_eq!(all(&mut calls), [(0, 1)], "{case}");
-            assert_eq!(fixture.script.calls(), vec![BEGIN; marks], "{case}");
-            if marks == 1 {
-                let claimed = fixture.claimed_by_another(Duration::ZERO).await;
-                assert_eq!(claimed, [(fetched[0].receipt, 1)], "{case}");
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_delivery_that_another_consumer_holds_does_not_begin() {
-        let fixture = Fixture::new().await;
-        let (core, _settlements, fetched) = holding(&fixture, at_most(5), (2, true)).await;
-        fixture.take_over(fetched[0].receipt).await;
-        let (handler, mut calls) = handler(Outcome::Ack);
-        run(Arc::clone(&core), handler).await;
-        assert_eq!(all(&mut calls), [(1, 1)]);
-        assert!(!core.in_flight.contains(fetched[0].receipt));
-    }
-
-    #[tokio::test]
-    async fn a_handler_waits_until_the_store_has_marked_its_attempt() {
-        let fixture = Fixture::new().await;
-        let (core, _settlements, _) = holding(&fixture, at_most(5), (1, true)).await;
-        fixture.script.fail(BEGIN, Failure::NotDone);
-        let (handler, mut calls) = handler(Outcome::Ack);
-        run(Arc::clone(&core), handler).await;
-        assert_eq!(all(&mut calls), [(0, 1)]);
-        assert_eq!(fixture.script.calls(), [BEGIN, BEGIN]);
-        assert_eq!(core.faults.problem(), None);
-    }
-
-    #[tokio::test]
-    async fn a_delivery_that_is_lost_while_its_attempt_is_marked_does_not_begin() {
-        let fixture = Fixture::new().await;
-        let (core, _settlements, fetched) = holding(&fixture, at_most(5), (1, true)).await;
-        let losing = Arc::clone(&core);
-        fixture
-            .script
-            .on(BEGIN, move || lose(&losing, fetched[0].receipt));
-        let (handler, mut calls) = handler(Outcome::Ack);
-        run(core, handler).await;
-        assert_eq!(all(&mut calls), []);
-    }
-
-    #[tokio::test]
-    async fn nothing_begins_whose_attempt_was_marked_during_a_stop() {
-        let fixture = Fixture::new().await;
-        let (core, _settlements, _) = holding(&fixture, at_most(5), (1, true)).await;
-        let stop = core.stop.clone();
-        fixture.script.on(BEGIN, move || stop.cancel());
-        let (handler, mut calls) = handler(Outcome::Ack);
-        run(core, handler).await;
-        assert_eq!(all(&mut calls), []);
-    }
-
     /// How a delivery ends whose handler was cancelled and returns this.
     async fn after_a_cancellation<T>(value: T) -> &'static str
     where
         T: IntoOutcome + Clone + Send + Sync + 'static,
     {
         let fixture = Fixture::new().await;
-        let (core, mut settlements, _) = holding(&fixture, at_most(5), (1, false)).await;
+        let (core, mut settlements, _) = fixture.holding(at_most(5), (1, false)).await;
         let cancelling = Arc::clone(&core);
         let function = move |_: Payload<u32>| {
             cancelling.in_flight.cancel_all();

@@ -79,7 +79,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "batch-begins-what-was-lost",
-        file: "src/worker/handle/pipeline.rs",
+        file: "src/worker/handle/begin.rs",
         before: "begun.filter(|one| !one.lease.is_cancelled());",
         after: "begun.filter(|_| true);",
         breaks: "A part of a batch begins without the deliveries that were lost while it waited.",
@@ -89,12 +89,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "begins-what-was-lost-while-marking",
-        file: "src/worker/handle/pipeline.rs",
+        file: "src/worker/handle/begin.rs",
         before: "begun.filter(|one| !one.lease.is_cancelled());",
         after: "begun.filter(|_| true);",
         breaks: "A delivery that was lost while its attempt was marked does not begin.",
         target: Target::Lib,
-        test: "worker::handle::pipeline::tests::a_delivery_that_is_lost_while_its_attempt_is_marked_does_not_begin",
+        test: "worker::handle::begin::tests::a_delivery_that_is_lost_while_its_attempt_is_marked_does_not_begin",
         quick: false,
     },
     Mutant {

@@ -28,12 +28,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "marked-begins-after-a-stop",
-        file: "src/worker/handle/pipeline.rs",
+        file: "src/worker/handle/begin.rs",
         before: "Some(marked).filter(|_| !core.stop.is_cancelled())",
         after: "Some(marked)",
         breaks: "Nothing begins whose attempt was marked while the subscription stopped.",
         target: Target::Lib,
-        test: "worker::handle::pipeline::tests::nothing_begins_whose_attempt_was_marked_during_a_stop",
+        test: "worker::handle::begin::tests::nothing_begins_whose_attempt_was_marked_during_a_stop",
         quick: false,
     },
     Mutant {

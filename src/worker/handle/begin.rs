@@ -1,0 +1,188 @@
+//! Begins deliveries, and marks the attempts that the store must know of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::api::delivery::Delivery;
+use crate::api::lease::Lease;
+use crate::store::{Attempts, Begin, Holder, Lane};
+use crate::worker::core::Core;
+use crate::worker::fault::back_off;
+use crate::worker::handle::count::Count;
+use crate::worker::handle::decode::Entry;
+use crate::worker::intake::in_flight::HandOut;
+
+/// A delivery that a handler is called with.
+pub(super) struct Begun {
+    pub(super) delivery: Delivery,
+    pub(super) count: Count,
+    pub(super) entry: Entry,
+    pub(super) lease: Arc<Lease>,
+    /// This process tries the message again from memory.
+    pub(super) is_again: bool,
+}
+
+impl Begun {
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    fn hand_out(&self) -> HandOut {
+        HandOut {
+            id: self.entry.id,
+            token: self.lease.token(),
+        }
+    }
+
+    /// Records the time from the publish to this call, unless the message was handled or put off
+    /// before.
+    pub(super) fn record_queue_time(&self, core: &Core) {
+        let id = self.entry.id;
+        if id.lane == Lane::Log && self.count.attempt() == 1 {
+            let now = u64::try_from(core.store.now().as_millis()).unwrap_or(0);
+            let waited = Duration::from_millis(now.saturating_sub(id.id.millis));
+            core.meters.queue_time.record(waited.as_secs_f64());
+        }
+    }
+
+    /// Whether the store must know of the attempt before the handler is called.
+    pub(super) fn needs_mark(&self, core: &Core) -> bool {
+        (self.lease.is_taken_over() || core.marks_attempts)
+            && !self.lease.is_marked()
+            && !self.lease.is_only_copy()
+    }
+}
+
+/// Begins deliveries: marks the attempts that need it. Returns those that this consumer still holds,
+/// and none when the subscription stops.
+pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Vec<Begun> {
+    let marking = || deliveries.iter().filter(|one| one.needs_mark(core));
+    let (hand_outs, begins): (Vec<_>, Vec<_>) = marking()
+        .map(|one| {
+            let begin = Begin {
+                delivery: one.entry.id,
+                attempts: Attempts {
+                    begun: one.lease.before().begun.saturating_add(1),
+                    ..one.lease.before()
+                },
+            };
+            (one.hand_out(), begin)
+        })
+        .unzip();
+    let Some(holders) = mark(core, &begins).await else {
+        return Vec::new();
+    };
+    marking().for_each(|one| one.lease.mark());
+    core.lease_keeper.note_holders(&hand_outs, &holders);
+    let begun = deliveries.into_iter();
+    let begun = begun.filter(|one| !one.lease.is_cancelled());
+    begun.inspect(|one| one.lease.begin()).collect()
+}
+
+/// Marks attempts as begun. Repeats until the store answers: a handler whose attempt is not marked
+/// could be called more often than the policy allows. `None` when the subscription stops.
+async fn mark(core: &Core, begins: &[Begin]) -> Option<Vec<Holder>> {
+    if begins.is_empty() {
+        return Some(Vec::new());
+    }
+    let mut failures = 0;
+    while !core.stop.is_cancelled() {
+        match core.store.deliveries().begin(&core.member, begins).await {
+            Ok(marked) => {
+                if failures > 0 {
+                    core.faults.marking.clear();
+                }
+                return Some(marked).filter(|_| !core.stop.is_cancelled());
+            }
+            Err(error) => {
+                failures += 1;
+                core.faults.marking.set(&error);
+                tracing::debug!(subscription = %core.member, %error, "an attempt could not be marked");
+                tokio::select! {
+                    biased;
+                    () = core.stop.cancelled() => {}
+                    () = sleep(back_off(failures)) => {}
+                }
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Outcome;
+    use crate::worker::fixture::{Fixture, all, at_most, handler, lose};
+    use crate::worker::handle::pipeline::run;
+    use crate::worker::script::Failure;
+
+    const BEGIN: &str = "deliveries.begin";
+
+    #[tokio::test]
+    async fn an_attempt_is_marked_where_the_entry_was_taken_over_or_one_is_allowed() {
+        for (most, taken_over, marks) in [(5, false, 0), (5, true, 1), (1, false, 1)] {
+            let fixture = Fixture::new().await;
+            let held = fixture.holding(at_most(most), (1, taken_over)).await;
+            let (core, _settlements, fetched) = held;
+            let (handler, mut calls) = handler(Outcome::Ack);
+            run(core, handler).await;
+            let case = format!("{most} attempts, taken over: {taken_over}");
+            assert_eq!(all(&mut calls), [(0, 1)], "{case}");
+            assert_eq!(fixture.script.calls(), vec![BEGIN; marks], "{case}");
+            if marks == 1 {
+                let claimed = fixture.claimed_by_another(Duration::ZERO).await;
+                assert_eq!(claimed, [(fetched[0].receipt, 1)], "{case}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_another_consumer_holds_does_not_begin() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, fetched) = fixture.holding(at_most(5), (2, true)).await;
+        fixture.take_over(fetched[0].receipt).await;
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(Arc::clone(&core), handler).await;
+        assert_eq!(all(&mut calls), [(1, 1)]);
+        assert!(!core.in_flight.contains(fetched[0].receipt));
+    }
+
+    #[tokio::test]
+    async fn a_handler_waits_until_the_store_has_marked_its_attempt() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, _) = fixture.holding(at_most(5), (1, true)).await;
+        fixture.script.fail(BEGIN, Failure::NotDone);
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(Arc::clone(&core), handler).await;
+        assert_eq!(all(&mut calls), [(0, 1)]);
+        assert_eq!(fixture.script.calls(), [BEGIN, BEGIN]);
+        assert_eq!(core.faults.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_is_lost_while_its_attempt_is_marked_does_not_begin() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, fetched) = fixture.holding(at_most(5), (1, true)).await;
+        let losing = Arc::clone(&core);
+        fixture
+            .script
+            .on(BEGIN, move || lose(&losing, fetched[0].receipt));
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(core, handler).await;
+        assert_eq!(all(&mut calls), []);
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_whose_attempt_was_marked_during_a_stop() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, _) = fixture.holding(at_most(5), (1, true)).await;
+        let stop = core.stop.clone();
+        fixture.script.on(BEGIN, move || stop.cancel());
+        let (handler, mut calls) = handler(Outcome::Ack);
+        run(core, handler).await;
+        assert_eq!(all(&mut calls), []);
+    }
+}
