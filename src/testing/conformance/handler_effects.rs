@@ -359,9 +359,7 @@ pub async fn a_lost_lease_drops_the_effects<S: Subject>(subject: &S) {
     // Another member takes the message over.
     let (other, deliveries) = (stage.member("other"), stage.store.deliveries());
     let holder = stage.holder().await;
-    let ids = deliveries.pending_of(&holder, 10).await.must("listing");
-    stage.release(&holder, &ids).await;
-    assert_eq!(stage.reclaim(&other, DAY).await.len(), 1);
+    let ids = stage.take_over(&holder, &other).await;
     assert!(stage.next(&mut returned).await, "the handler is cancelled");
     stage.finish().await;
     assert_eq!(value(&stage, "n").await, 0);

@@ -288,13 +288,7 @@ pub async fn a_lost_message_is_not_tried_again_here<S: Subject>(subject: &S) {
     let consumer = consumers.must("asking").remove(0).consumer;
     let owner = stage.member(consumer.as_str());
     let heir = stage.member("heir");
-    let taken = stage.until("the message to be taken over", async || {
-        let held = stage.store.deliveries().pending_of(&owner, 9).await;
-        stage.release(&owner, &held.must("asking")).await;
-        Some(stage.reclaim(&heir, DAY).await).filter(|taken| !taken.is_empty())
-    });
-    let taken = taken.await;
-    let taken = receipts(&taken);
+    let taken = stage.take_over(&owner, &heir).await;
     subscription.unsubscribe(subject.patience()).await;
     assert_eq!(stage.counts().await, [0, 1, 0, 0]);
     let pending = stage.store.deliveries().pending_of(&heir, 9).await;

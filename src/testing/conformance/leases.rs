@@ -276,16 +276,7 @@ pub async fn a_lost_lease_cancels_the_delivery<S: Subject>(subject: &S) {
     assert_eq!(stage.next(&mut received).await, "begun");
     let thief = stage.member("thief");
     let owner = stage.member(subscription.consumer().as_str());
-    // The owner may claim it back before the thief looks.
-    let mut stolen = stage
-        .until("the theft", async || {
-            let held = stage.store.deliveries().pending_of(&owner, 10).await;
-            stage.release(&owner, &held.must("asking")).await;
-            let stolen = stage.reclaim(&thief, Duration::ZERO).await;
-            (stolen.len() == 1).then_some(stolen)
-        })
-        .await;
-    let stolen = receipts(&stolen.split_off(0));
+    let stolen = stage.take_over(&owner, &thief).await;
     // The thief keeps the entry until the first handler is cancelled.
     let told = tokio::select! {
         told = stage.next(&mut received) => told,

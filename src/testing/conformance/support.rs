@@ -348,6 +348,17 @@ impl<'a, S: Subject> Stage<'a, S> {
         fates.filter(|fate| *fate == Fate::Done).count() as u64
     }
 
+    /// Gives all that a running subscription holds back in its consumer's name, until another member
+    /// has it: the subscription may be the first to claim it again.
+    pub(super) async fn take_over(&self, owner: &Member, thief: &Member) -> Vec<DeliveryId> {
+        let taken = self.until("another member to take over", async || {
+            let held = self.store.deliveries().pending_of(owner, 10).await;
+            self.release(owner, &held.must("asking")).await;
+            Some(self.reclaim(thief, DAY).await).filter(|taken| !taken.is_empty())
+        });
+        receipts(&taken.await)
+    }
+
     /// Reclaims every delivery older than a lease, in one round.
     pub(super) async fn reclaim(&self, member: &Member, lease: Duration) -> Vec<Fetched> {
         self.claim(member, lease, Unmarked::Begun).await
