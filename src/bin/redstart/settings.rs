@@ -35,7 +35,8 @@ pub(crate) enum NamespaceAccess {
 pub(crate) struct Settings {
     /// The server's URL; put one with a password into the variable
     ///
-    /// redis://[user:password@]host[:port][/database] or unix:///path [default:
+    /// redis://[user:password@]host[:port][/database], unix:///path, redis+cluster://host:port,… or
+    /// redis+sentinel://host:port,…/service; rediss in place of redis for TLS [default:
     /// redis://127.0.0.1:6379]. Every user of the machine can read a command line: put a URL with
     /// a password into the variable.
     #[arg(

@@ -13,7 +13,7 @@ pub enum Severity {
     Ok,
     /// Cannot be checked, for want of a permission.
     Unknown,
-    /// Messages are safe now; this can cost some later.
+    /// Messages are safe now, and could be lost later.
     Warning,
     /// Messages are lost or work stands still, or soon will.
     Problem,

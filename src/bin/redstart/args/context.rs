@@ -14,7 +14,7 @@ use crate::context::name;
     long_about = "\
 Name servers, and choose one of them.
 
-A context has a server, a namespace, and how to log in. It counts where neither --redis-url nor
+A context has a server, a namespace, and how to log in. It applies where neither --redis-url nor
 REDSTART_REDIS_URL names a server; --context and REDSTART_CONTEXT choose one for a single command.
 `demo` uses none. A command that changes something says on a terminal which context it uses.
 

@@ -16,8 +16,8 @@ backlog limit, entry ids ahead of the clock, entries removed before delivery, gr
 consumer, overdue retries, deliveries held for long, topics that nobody trims. Changes nothing.
 
   ok       works as it should
-  unknown  cannot be checked, for want of a permission
-  warning  messages are safe now; this can cost some later
+  unknown  cannot be checked, because the user lacks a permission
+  warning  messages are safe now, and could be lost later
   problem  messages are lost or work stands still, or soon will",
     after_help = "\
 Examples:

@@ -87,12 +87,12 @@ pub(crate) struct ShowGroupArgs {
     long_about = "\
 Move a group in its topic: back to handle messages again, or forward to skip some.
 
-Retention has removed older messages by default once every group has settled them; the group can
-go back to those that the topic still holds. Messages that it skips are not delivered to it, and
+By default retention removes messages once every group has settled them: the group can go back only
+to those that the topic still holds. Messages that it skips are not delivered to it, and
 retention can then remove them for good. Messages in flight, scheduled retries and dead letters
 stay as they are, so the group can get such a message twice.
 
-Stop the consumers of the group first: the server refuses while one was active in the last 60
+Stop the consumers of the group first: the server refuses while one was active in the last 120
 seconds. It checks and moves in one step. The journal of the group keeps who reset it; `dead
 journal` shows it.
 

@@ -13,8 +13,8 @@ use crate::duration;
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Keep house for topics that no consumer of Redstart reads: only such consumers do this beside their
-work. Each round removes the entries that a topic's retention no longer asks for, brings due retries
+Keep house for topics that no consumer of Redstart reads; for all other topics such consumers do it.
+Each round removes the entries that a topic's retention no longer asks for, brings due retries
 back to their groups, and removes consumers that have been inactive for 5 minutes and hold nothing.
 Entries that a group has not settled stay.
 
@@ -24,7 +24,7 @@ write to: the first round then enters it in the namespace, with the settings of 
 The janitor does not take deliveries from a consumer that died. The other consumers of its group do
 that, with XAUTOCLAIM.
 
-It writes a line for each topic where it did something. A server that is away is tried again. On
+It writes a line for each topic where it did something. While the server is away it tries again. On
 SIGTERM or ctrl-c it ends after the topic in hand. Several janitors may run at once. The rights of the
 role `janitor` are enough.",
     after_help = "\

@@ -249,8 +249,8 @@ out.
 
 With --from each line of the file is one of `redstart tail --json`. The copy has every part of the
 message, byte for byte and in its own codec: binary values, long numbers, unknown fields, id and
-time. It begins with no failed attempts. The tool reports a line without a message, and an undecodable
-one.
+time. It begins with no failed attempts. The tool reports a line without a message or with an
+undecodable one.
 
 With --at or --after the server keeps the messages and publishes them when they are due. They wait
 under the ids of their envelopes, or under --id; `redstart schedules` lists them. A message with the

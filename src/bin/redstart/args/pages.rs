@@ -11,7 +11,7 @@ use clap_complete::Shell;
     long_about = "\
 Write a completion script for a shell. It also completes the names of topics, groups and contexts:
 at each completion the shell runs the tool, which asks the server for at most 1.5 seconds.
---static completes commands and options only, and asks nobody.",
+--static completes commands and options only, and never asks the server.",
     after_help = "\
 Examples:
   redstart completions bash > ~/.local/share/bash-completion/completions/redstart

@@ -42,7 +42,7 @@ of `redstart metrics --listen`. With --json: one object, the text by file name."
 #[command(
     long_about = "\
 Print the environment of redis_exporter for the streams and sorted sets of a namespace, and the access
-rules of its user: for where redis_exporter runs anyway. It knows neither ages nor causes; `redstart
+rules of its user: for a system where redis_exporter runs anyway. It does not measure ages; `redstart
 metrics --listen` does. Needs no server.",
     after_help = "\
 Examples:
@@ -143,7 +143,7 @@ pub(crate) struct SystemdArgs {
     long_about = "\
 Print the access rules of the roles in a namespace, one line for each: for Redis's ACL file, or
 without the word `user` for ACL SETUSER. The lines are switched off and have no password: add one
-(`>` and the password, or `#` and its SHA-256), and replace `off` by `on`. Needs no server.",
+(`>` and the password, or `#` and its SHA-256), and replace `off` with `on`. Needs no server.",
     after_help = "\
 Examples:
   redstart print acl --namespace shop

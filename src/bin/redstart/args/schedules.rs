@@ -45,7 +45,7 @@ pub(crate) struct ListSchedulesArgs {
     #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
     /// Stop after N
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,
 }
 
@@ -54,9 +54,9 @@ pub(crate) struct ListSchedulesArgs {
 #[command(after_help = "\
 Examples:
   redstart schedules cancel reminders order-7
-  redstart schedules list reminders --json > copy.ndjson    # a copy before
+  redstart schedules list reminders --json > copy.ndjson    # keep a copy first
 
-With --json: {\"cancelled\",\"missing\"}, two counts. A message that has been due is missing.
+With --json: {\"cancelled\",\"missing\"}, two counts. A message that has become due is missing.
 
 Exit codes: 0 all cancelled, 1 an id is not scheduled, 2 wrong usage.")]
 pub(crate) struct CancelSchedulesArgs {

@@ -43,8 +43,8 @@ pub(crate) enum TopicsAction {
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Create a topic with its settings, which stay as they are from then on. Publishing and subscribing
-create a missing topic with the defaults, so create one with other settings first.
+Create a topic with its settings. Publishing and subscribing create a missing topic with the
+defaults, so create one with other settings first; `topics settings` changes them later.
 
 A topic that exists with the same settings counts as created. One that exists with other settings
 keeps them, and the command fails. Whatever the retention, a topic keeps each entry until every group
@@ -75,7 +75,7 @@ pub(crate) struct CreateArgs {
     long_about = "\
 Show the settings of a topic, or change them.
 
-Retention goes by new settings at once, publishers within 30 seconds. Services that create the topic
+New settings apply to retention at once, and to publishers within 30 seconds. Services that create the topic
 in their code with other settings fail when they start: change the code too. The journal of each group
 keeps who changed them; `dead journal` shows it.
 
@@ -89,7 +89,7 @@ Examples:
 With --json: {\"topic\",\"retention\",\"backlogLimit\"}; with --dry-run {\"topic\",
 \"before\":{\"retention\",\"backlogLimit\"},\"after\":{…},\"entries\",\"backlog\",\"confirmation\"}.
 
-Exit codes: 0 shown, changed or as wanted already, 1 failed or not confirmed, 2 wrong usage, or stdin is
+Exit codes: 0 shown, changed or already as wanted, 1 failed or not confirmed, 2 wrong usage, or stdin is
 not a terminal."
 )]
 pub(crate) struct TopicSettingsArgs {
@@ -127,7 +127,7 @@ impl TopicSettingsArgs {
 Remove a topic for good, with its entries and its groups, their retries and their dead letters.
 
 The server keeps a topic that is in use, unless --force is given: one with a group that has
-undelivered, unsettled, scheduled or dead messages, or a consumer that was active in the last 60
+undelivered, unsettled, scheduled or dead messages, or a consumer that was active in the last 120
 seconds. Stop publishers and consumers first: they create the topic again. An administrator removes
 topics; the role operator may not.
 

@@ -145,10 +145,10 @@ pub(crate) struct DeadListArgs {
     pub(crate) of: GroupOf,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
-    /// List the newest first; on a terminal the default
+    /// List the newest first; the default on a terminal
     #[arg(help_heading = HOW, long)]
     pub(crate) newest: bool,
-    /// List the oldest first; off a terminal and with --json the default
+    /// List the oldest first; the default without a terminal and with --json
     #[arg(help_heading = HOW, long, conflicts_with = "newest")]
     pub(crate) oldest: bool,
     /// Begin after this id, the oldest first
@@ -200,7 +200,7 @@ pub(crate) struct ShowArgs {
     long_about = "\
 Bring dead letters back to the group that failed them, and to no other group. Their attempts
 restart at 1. A message that dies after the preview waits for the next redrive. The server
-moves and counts each dead letter in one step: two operators at once neither lose nor double one.
+moves and counts each dead letter in one step: two operators at once neither lose nor duplicate one.
 Continue an interrupted run with --resume. The journal records who did what.
 
 Undecodable messages would only die again and stay, unless the selection names their id or
@@ -385,7 +385,7 @@ pub(crate) struct ExportArgs {
     long_about = "\
 Add exported dead letters from stdin to a group, as its newest. However often you import a line, the
 group gets it once. A dead letter that an earlier import added, and that left the group since by a
-redrive, a purge or retention, is counted as gone, and its line is named; --reimport adds it again.
+redrive, a purge or retention, counts as gone, and the tool names its line; --reimport adds it again.
 A line with an unknown field fails, because the import would lose the field.",
     after_help = "\
 Examples:
@@ -398,7 +398,7 @@ Exit codes: 0 all are in the group, 1 a line failed or is gone, 2 wrong usage, 1
 pub(crate) struct ImportArgs {
     #[command(flatten)]
     pub(crate) of: GroupOf,
-    /// Add those again that an earlier import added and that left the group since
+    /// Also add dead letters that an earlier import added and that left the group since
     #[arg(long)]
     pub(crate) reimport: bool,
 }
