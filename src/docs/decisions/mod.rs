@@ -17,6 +17,7 @@
 //! | [0010](retries_per_group) | a retry returns to its group through a stream of the group's own |
 //! | [0011](unknown_outcomes) | an unknown outcome is an error kind of its own |
 //! | [0012](begun_attempts) | an attempt is a begun handler; claims count nothing |
+//! | [0013](middleware) | middleware is functions around one delivery |
 //! | [0014](effects_as_a_value) | effects are a value that a handler returns, and the worker waits for their commit |
 //! | [0015](hold_back) | a failed message that is tried again soon stays with its consumer |
 
