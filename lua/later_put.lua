@@ -3,6 +3,7 @@
 -- KEYS[1]  the topic's messages for later by due time, a sorted set or absent
 -- KEYS[2]  their bodies, a hash or absent
 -- KEYS[3]  the topic's settings, a hash or absent
+-- KEYS[4]  the bell of the messages for later, a stream or absent
 -- then for each message:
 -- ITEM[1]  its id
 -- ITEM[2]  'at' or 'after'
@@ -37,6 +38,9 @@ for at = 1, #ARGV, 6 do
       count = count + 1
     end
     result[#result + 1] = what .. ' ' .. when
+    if what ~= 'kept' then
+      ring_if_near(KEYS[4], due, now)
+    end
   end
 end
 return result

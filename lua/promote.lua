@@ -13,8 +13,7 @@
 --
 -- Returns {how many retries were moved, how many messages were appended, milliseconds until the next
 -- of both is due or -1 when there is none, how many had no redelivery or body: something other than
--- Redstart removed it, 1 where the topic keeps or kept messages for later or else 0, the time in
--- milliseconds}.
+-- Redstart removed it, the time in milliseconds}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -64,8 +63,7 @@ local published, next_message, without_body = promote_later(KEYS[4], KEYS[5], KE
 if not published then
   return next_message
 end
-local keeps = (published > 0 or next_message >= 0) and 1 or 0
 if next < 0 or next_message >= 0 and next_message < next then
   next = next_message
 end
-return {moved, published, next, missing + without_body, keeps, now}
+return {moved, published, next, missing + without_body, now}

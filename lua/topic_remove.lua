@@ -8,6 +8,7 @@
 -- KEYS[4]  their earlier generation, a hash or absent
 -- KEYS[5]  the messages for later by due time, a sorted set or absent
 -- KEYS[6]  these messages, a hash or absent
+-- KEYS[7]  their bell, a stream or absent
 -- ARGV[1]  the namespace, '' for none
 -- ARGV[2]  the topic
 --

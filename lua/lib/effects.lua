@@ -20,13 +20,13 @@
 --                     <seen> is 'seen', or '-' where the key must be absent
 --   unchanged <key> <seen>: <value that was seen>
 --   once <key> <time to live>:               leaves all effects out if the key exists
---   schedule <later> <bodies> <settings> <'at' or 'after'> <milliseconds> <'replace' or 'keep'>: <id> <body>
---                     schedules a message for later, as later_put.lua does
+--   schedule <later> <bodies> <settings> <bell> <'at' or 'after'> <milliseconds> <'replace' or 'keep'>:
+--                     <id> <body>            schedules a message for later, as later_put.lua does
 --   cancel <later> <bodies>: <id>            removes a message for later
 
 -- The number of fields and of values.
 local FIELDS = {publish = 6, set = 3, insert = 3, delete = 2, increment = 5, replace = 4, unchanged = 3,
-  once = 3, schedule = 7, cancel = 3}
+  once = 3, schedule = 8, cancel = 3}
 local VALUES = {publish = 2, set = 1, insert = 1, delete = 0, increment = 0, replace = 2, unchanged = 1,
   once = 0, schedule = 2, cancel = 1}
 
@@ -132,9 +132,11 @@ local function read_word(word)
     effect.has_seen = fields[3] == 'seen'
   elseif kind == 'schedule' or kind == 'cancel' then
     effect.bodies = KEYS[tonumber(fields[3])]
-    effect.settings, effect.is_delay = KEYS[tonumber(fields[4] or '')], fields[5] == 'after'
-    effect.due, effect.keeps = tonumber(fields[6] or ''), fields[7] == 'keep'
-    if not effect.bodies or kind == 'schedule' and not (effect.settings and is_time(effect.due)) then
+    effect.settings, effect.bell = KEYS[tonumber(fields[4] or '')], KEYS[tonumber(fields[5] or '')]
+    effect.is_delay, effect.due = fields[6] == 'after', tonumber(fields[7] or '')
+    effect.keeps = fields[8] == 'keep'
+    local is_whole = effect.settings and effect.bell and is_time(effect.due)
+    if not effect.bodies or kind == 'schedule' and not is_whole then
       return nil
     end
   elseif kind ~= 'delete' then
@@ -385,6 +387,7 @@ local function schedule_later(effect, place, now)
   local _, refused = write('ZADD', key, string.format('%.0f', due), id)
   if not refused then
     redis.call('HSET', effect.bodies, id, ARGV[place + 2])
+    ring_if_near(effect.bell, due, now)
   end
   return refused
 end

@@ -6,6 +6,7 @@ use crate::support::Server;
 
 const APPLY: &str = concat!(
     include_str!("../../lua/lib/ids.lua"),
+    include_str!("../../lua/lib/bell.lua"),
     include_str!("../../lua/lib/effects.lua"),
     include_str!("../../lua/apply.lua")
 );
@@ -13,10 +14,11 @@ const COMMIT: &str = concat!(
     include_str!("../../lua/lib/types.lua"),
     include_str!("../../lua/lib/holders.lua"),
     include_str!("../../lua/lib/ids.lua"),
+    include_str!("../../lua/lib/bell.lua"),
     include_str!("../../lua/lib/effects.lua"),
     include_str!("../../lua/commit.lua")
 );
-const KEYS: [&str; 7] = ["s", "a", "b", "log", "ids", "before", "later"];
+const KEYS: [&str; 8] = ["s", "a", "b", "log", "ids", "before", "later", "bell"];
 
 fn keys(server: &Server) -> Vec<String> {
     server.command(&["KEYS", "*"])
@@ -48,10 +50,14 @@ fn a_number_out_of_range_leaves_nothing() {
         &["publish 4 5 6 9223372036854775807 json", "id", "{}"],
         &["publish 4 5 6 nan json", "id", "{}"],
         &["publish 4 5 6 -1 json", "id", "{}"],
-        &["schedule 7 5 6 at nan replace", "id", "json {}"],
-        &["schedule 7 5 6 at -inf replace", "id", "json {}"],
-        &["schedule 7 5 6 after inf replace", "id", "json {}"],
-        &["schedule 7 5 6 at -5 keep", "id", "json {}"],
+        &["schedule 7 5 6 8 at nan replace", "id", "json {}"],
+        &["schedule 7 5 6 8 at -inf replace", "id", "json {}"],
+        &["schedule 7 5 6 8 after inf replace", "id", "json {}"],
+        &["schedule 7 5 6 8 at -5 keep", "id", "json {}"],
+        &["schedule 7 5 6 9 at 5 keep", "id", "json {}"],
+        &["schedule 7 5 9 8 at 5 keep", "id", "json {}"],
+        &["schedule 7 9 6 8 at 5 keep", "id", "json {}"],
+        &["cancel 7 9", "id"],
     ] {
         let told = apply(&server, "1000", words);
         assert!(told.is_err(), "{words:?}: {told:?}");

@@ -46,8 +46,8 @@ fn cases() -> Vec<Case> {
     let put: &[&str] = &[DEAD, BODIES, COUNTS, CAUSES, "{t}:restored"];
     cases! {
         "append_once.lua" on "lib/ids.lua": &[LOG, "{t}:ids", "{t}:ids:before"], &["9", "0123456789abcdef", "json", "{}"];
-        "apply.lua" on "lib/ids.lua" and "lib/effects.lua": &["k"], &["1", "1000", "0"];
-        "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/ids.lua" and "lib/effects.lua": &[LOG, REDO, "k"], &["1", "1000", "g", "me", "1-1", "1-1", "", "", "1-1", "log ack held 0"];
+        "apply.lua" on "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua": &["k"], &["1", "1000", "0"];
+        "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua": &[LOG, REDO, "k"], &["1", "1000", "g", "me", "1-1", "1-1", "", "", "1-1", "log ack held 0"];
         "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua": &["{t}:uncounted", COUNTS, CAUSES], &["0", "1", "type:k", "1"];
         "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["op", "requeue", "me", "0", "sums", "1-1", ""];
@@ -76,7 +76,7 @@ fn cases() -> Vec<Case> {
         "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "1-1", "1-1", "", "", "log", "1-1", "reschedule", "0", "parcel"];
         "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "1-1", "1-1", "", "", "log", "1-1", "dead-letter", "head", "body"];
         "topic_create.lua": &[META], &["shop", "t", "settled", "9"];
-        "topic_remove.lua": &[LOG, META, "({t}:ids)", "({t}:ids:before)", "({t}:later)", "({t}:later:body)"], &["", "t"];
+        "topic_remove.lua": &[LOG, META, "({t}:ids)", "({t}:ids:before)", "({t}:later)", "({t}:later:body)", "({t}:later:bell)"], &["", "t"];
         "topic_settings.lua": &[META], &["", "t", "settled", "9"];
     }
     .into()

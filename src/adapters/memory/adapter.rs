@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::state::{Shared, Space};
 use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Placement, Timestamp};
 use crate::store::{
-    Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Later, Log, Opened, Opening,
-    Schedule, Store, Topics, Values,
+    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Later, Log, Opened,
+    Opening, Schedule, Store, Topics, Values,
 };
 
 /// One namespace of a store in memory.
@@ -19,6 +19,10 @@ pub(super) struct MemoryAdapter {
 impl MemoryAdapter {
     pub(super) fn new(shared: Arc<Shared>, namespace: Option<Namespace>) -> Self {
         Self { shared, namespace }
+    }
+
+    pub(super) fn namespace(&self) -> &Option<Namespace> {
+        &self.namespace
     }
 
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Space) -> T) -> T {
@@ -85,6 +89,10 @@ impl Store for MemoryAdapter {
 
     fn open<'a>(&'a self, opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>> {
         turn(move || Ok(self.open_reader(opening)))
+    }
+
+    fn bell(&self, at: &GroupAt) -> Option<Arc<Bell>> {
+        Some(self.shared.bells.bell_of(&self.namespace, at))
     }
 
     fn topics(&self) -> &dyn Topics {

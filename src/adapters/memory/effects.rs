@@ -236,7 +236,11 @@ impl EffectStore for MemoryAdapter {
         number: u64,
         commits: &'a [EffectCommit],
     ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
-        turn(move || self.commit_effects(by, number, commits))
+        turn(move || {
+            let fates = self.commit_effects(by, number, commits)?;
+            self.ring_for(commits.iter().flat_map(|commit| &commit.effects));
+            Ok(fates)
+        })
     }
 
     fn apply<'a>(
@@ -247,10 +251,12 @@ impl EffectStore for MemoryAdapter {
         turn(move || {
             commits.iter().try_for_each(|effects| check(effects))?;
             let name = session.id.simple().to_string();
-            self.in_session(name, session.number, |space, now| {
+            let fates = self.in_session(name, session.number, |space, now| {
                 let apply = |effects: &Vec<Effect>| apply_one(space, effects, now);
                 commits.iter().map(apply).collect()
-            })
+            })?;
+            self.ring_for(commits.iter().flatten());
+            Ok(fates)
         })
     }
 

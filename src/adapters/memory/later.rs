@@ -46,14 +46,16 @@ impl Later for MemoryAdapter {
         messages: &'a [NewLater],
     ) -> BoxFuture<'a, Result<Vec<LaterPut>, Error>> {
         turn(move || {
-            Ok(self.with(|space| {
+            let done = self.with(|space| {
                 let now = self.shared.now();
                 let Some(topic) = space.topics.get_mut(at.topic()) else {
                     return vec![LaterPut::NoTopic; messages.len()];
                 };
                 let each = messages.iter();
                 each.map(|message| put(topic, message, now)).collect()
-            }))
+            });
+            self.ring_due(at.topic());
+            Ok(done)
         })
     }
 
@@ -109,13 +111,15 @@ impl Later for MemoryAdapter {
         due: When,
     ) -> BoxFuture<'a, Result<Option<(Timestamp, Duration)>, Error>> {
         turn(move || {
-            Ok(self.with(|space| {
+            let done = self.with(|space| {
                 let now = self.shared.now();
                 let due = due.millis(now);
                 let topic = space.topics.get_mut(at.topic())?;
                 let changed = topic.later.reschedule(id, due);
                 changed.then(|| (time(due), until(due, now)))
-            }))
+            });
+            self.ring_due(at.topic());
+            Ok(done)
         })
     }
 

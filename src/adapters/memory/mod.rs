@@ -6,6 +6,7 @@
 //! message from a running handler.
 
 mod adapter;
+mod bells;
 mod clock;
 mod dead_letters;
 mod deliveries;

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::bells::Bells;
 use super::ids::Ids;
 use super::later_state::LaterState;
 use super::sequence::{Cursor, Sequence, next_id};
@@ -26,6 +27,7 @@ type Spaces = HashMap<Option<Namespace>, Space>;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) bells: Bells,
     spaces: Mutex<Spaces>,
 }
 
@@ -33,6 +35,7 @@ impl Shared {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
+            bells: Bells::default(),
             spaces: Mutex::default(),
         }
     }

@@ -12,10 +12,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::keys::Keys;
+use super::later_bells::{Awaited, LaterBells};
 use super::net::{HeardBy, Hears, Net};
 use crate::api::supervise::{Watch, log};
 use crate::domain::{Error, ErrorKind};
-use crate::store::{Bell, GroupAt, Ring};
+use crate::store::{Bell, GroupAt, Partition, Ring};
 
 /// How long a reader waits for the server to say whether it tells of changes. After that it reads
 /// as if the connection were broken.
@@ -54,6 +55,7 @@ pub(super) struct Bells {
     changed: Notify,
     listening: Mutex<Listening>,
     readers: Arc<AtomicUsize>,
+    later: LaterBells,
     watch: Watch,
 }
 
@@ -111,6 +113,7 @@ impl Bells {
             changed: Notify::new(),
             listening: Mutex::default(),
             readers: Arc::default(),
+            later: LaterBells::default(),
             watch: Watch::default(),
         }
     }
@@ -146,6 +149,7 @@ impl Bells {
             (self.keys.redelivery(at), Ring::Entries),
             (self.keys.retry(at), Ring::Due),
             (self.keys.later(&at.partition), Ring::Due),
+            (self.keys.later_bell(&at.partition), Ring::Due),
         ] {
             let rung = table.by_key.entry(key.into_bytes()).or_default();
             rung.retain(|(bell, _)| bell.strong_count() > 0);
@@ -175,15 +179,12 @@ impl Bells {
         self.listening().refusal.is_none()
     }
 
-    /// Begins to listen for a group whose bell somebody holds, if nobody listens yet.
-    pub(super) fn attend(self: &Arc<Self>, at: &GroupAt) {
-        let table = self.table();
-        let held = table.groups.get(at);
-        let held = held.is_some_and(|listed| listed.bell.strong_count() > 0);
-        drop(table);
-        if held && self.listening().refusal.is_none() {
-            self.begin();
-        }
+    /// Rings for messages for later of a partition that are due soon, also while no server tells of
+    /// changes, until the result is dropped.
+    pub(super) fn wait_for_later(self: &Arc<Self>, at: &Partition) -> Awaited {
+        let me = Arc::downgrade(self);
+        let key = self.keys.later_bell(at);
+        self.later.wait_for(&self.net, me, key)
     }
 
     fn begin(self: &Arc<Self>) {

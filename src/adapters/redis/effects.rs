@@ -84,12 +84,13 @@ impl<'a> Words<'a> {
                     self.keys.later(at),
                     self.keys.later_body(at),
                     self.keys.meta(at),
+                    self.keys.later_bell(at),
                 ];
-                let [later, bodies, settings] = names.map(|name| self.key(name));
+                let [later, bodies, settings, bell] = names.map(|name| self.key(name));
                 let (word, millis) = due_words(message.due);
                 let keep = keep_word(message);
                 self.push(format!(
-                    "schedule {later} {bodies} {settings} {word} {millis} {keep}"
+                    "schedule {later} {bodies} {settings} {bell} {word} {millis} {keep}"
                 ));
                 self.push(message.id.as_str());
                 self.push([message.name.as_bytes(), b" ", &message.value].concat());

@@ -10,6 +10,7 @@
 //! | `{shop:orders}:ids`, `…:ids:before` | hash | ids of messages published once, 16 bytes each, and their entry ids; `since` and `span` in milliseconds | at least a window, at most two |
 //! | `{shop:orders}:later` | sorted set | ids of messages for later by due time in milliseconds | until due |
 //! | `{shop:orders}:later:body` | hash | these messages by id: the field's name, a space, the value | until due |
+//! | `{shop:orders}:later:bell` | stream | when the last message that was scheduled for soon is due | with the topic |
 //! | `{shop:orders}:group:billing:redo` | stream | due retries and redriven dead letters | until settled |
 //! | `{shop:orders}:group:billing:retry` | sorted set | retries by due time in milliseconds | until due |
 //! | `{shop:orders}:group:billing:retry:body` | hash | the redeliveries of these retries | until due |
@@ -107,6 +108,11 @@ impl Keys {
 
     pub(super) fn later_body(&self, at: &Partition) -> String {
         self.of_partition(at, "later:body")
+    }
+
+    /// The stream that tells of messages for later that are due soon.
+    pub(super) fn later_bell(&self, at: &Partition) -> String {
+        self.of_partition(at, "later:bell")
     }
 
     /// Both generations of message ids, the current one first.
@@ -251,6 +257,7 @@ mod tests {
             before,
             keys.later(&at.partition),
             keys.later_body(&at.partition),
+            keys.later_bell(&at.partition),
             keys.redelivery(at),
             keys.retry(at),
             keys.retry_body(at),

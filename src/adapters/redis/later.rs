@@ -26,7 +26,8 @@ impl RedisAdapter {
             let mut call = scripts::later_put()
                 .key(self.keys.later(at))
                 .key(self.keys.later_body(at))
-                .key(self.keys.meta(at));
+                .key(self.keys.meta(at))
+                .key(self.keys.later_bell(at));
             for message in batch {
                 let (word, millis) = due_words(message.due);
                 call.push(message.id.as_str());
@@ -94,6 +95,7 @@ impl RedisAdapter {
         let (word, millis) = due_words(due);
         let call = scripts::later_reschedule()
             .key(self.keys.later(at))
+            .key(self.keys.later_bell(at))
             .arg(id.as_str())
             .arg(word)
             .arg(millis);

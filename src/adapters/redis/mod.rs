@@ -10,6 +10,7 @@ mod effects;
 mod inspect;
 mod keys;
 mod later;
+mod later_bells;
 mod log;
 mod migrate;
 mod net;

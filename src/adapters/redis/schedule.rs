@@ -28,18 +28,12 @@ impl RedisAdapter {
             .key(self.keys.log(&at.partition))
             .arg(max.min(MAX_BATCH));
         let sent = Instant::now();
-        let (moved, published, next, missing, keeps, now): (u64, u64, i64, u64, u8, u64) = self
+        let (moved, published, next, missing, now): (u64, u64, i64, u64, u64) = self
             .net
             .call("promote", &call, reply::typed)
             .await
             .map_err(|e| e.on(at.to_string()))?;
         self.note_clock(&at.partition, sent, now);
-        if keeps == 1
-            && let Some(bells) = self.bells()
-        {
-            // A process that ends at once may schedule the next message.
-            bells.attend(at);
-        }
         let next = u64::try_from(next).ok().map(Duration::from_millis);
         Ok(Promoted {
             moved,

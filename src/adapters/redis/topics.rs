@@ -88,6 +88,7 @@ impl RedisAdapter {
             .key(before)
             .key(self.keys.later(&at))
             .key(self.keys.later_body(&at))
+            .key(self.keys.later_bell(&at))
             .arg(self.keys.namespace())
             .arg(topic.as_str());
         let reply: Vec<String> = self

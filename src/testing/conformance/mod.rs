@@ -260,6 +260,7 @@ macro_rules! conformance_concern {
             messages_for_later_are_listed_in_pages,
             a_cancelled_message_never_comes,
             a_rescheduled_message_comes_at_its_new_time,
+            a_message_that_is_due_soon_rings,
             a_scheduled_message_arrives_when_it_is_due,
             a_container_brings_what_it_scheduled,
             the_callers_id_replaces_or_keeps,

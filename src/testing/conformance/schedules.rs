@@ -11,7 +11,8 @@ use crate::api::{Delivery, SubscribeOptions};
 use crate::domain::{Effects, EntryId, ErrorKind, ScheduleId, Timestamp, TopicSettings, When};
 use crate::extract::Payload;
 use crate::schedules::ScheduleOptions;
-use crate::store::{Fields, LaterPut, NewLater, Promoted};
+use crate::store::{Bell, Fields, LaterPut, NewLater, Opening, Promoted, Ring};
+use crate::topics::Reading;
 
 fn id(text: &str) -> ScheduleId {
     ScheduleId::new(text).must("an id")
@@ -38,7 +39,16 @@ fn value(fields: &Fields) -> String {
     String::from_utf8(value.must("the entry's field")).must("reading the entry")
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+
 impl<S: Subject> Stage<'_, S> {
+    /// Waits until a bell has rung since a count of its rings for due messages.
+    async fn rung(&self, bell: &Bell, seen: u64) {
+        let rung = bell.rung_since(Ring::Due, seen);
+        let rung = tokio::time::timeout(self.subject.patience(), rung).await;
+        assert!(rung.is_ok(), "no ring");
+    }
+
     async fn put(&self, messages: &[NewLater]) -> Vec<LaterPut> {
         let put = self.store.later().put(self.partition(), messages).await;
         put.must("scheduling")
@@ -275,6 +285,41 @@ pub async fn a_rescheduled_message_comes_at_its_new_time<S: Subject>(subject: &S
     for gone in [&known, &unknown] {
         let none = later.reschedule(stage.partition(), gone, past(1)).await;
         assert_eq!(none.must("rescheduling"), None);
+    }
+}
+
+/// > Tells when something of a group may have changed, for as long as the bell is held.
+///
+/// Also while the store does not tell of every change: the first message of a topic, one that a
+/// new time brings nearer, and one of effects come from a process that ends at once.
+pub async fn a_message_that_is_due_soon_rings<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let Some(bell) = stage.store.bell(&stage.at) else {
+        return;
+    };
+    let opening = Opening::of(&stage.member("one")).with_reading(Reading::Own);
+    let _opened = stage.store.open(&opening).await.must("opening a reader");
+    let later = stage.store.later();
+    for n in 0..2 {
+        let seen = bell.count(Ring::Due);
+        match n {
+            0 => drop(stage.put(&[message("a", When::After(SECOND))]).await),
+            _ => {
+                let due = When::After(SECOND);
+                let sooner = later.reschedule(stage.partition(), &id("b"), due).await;
+                sooner.must("rescheduling").must("the message");
+            }
+        }
+        stage.rung(&bell, seen).await;
+        stage.put(&[message("b", When::After(DAY))]).await;
+    }
+    if stage.store.capabilities().effects {
+        let seen = bell.count(Ring::Due);
+        let mut effects = Effects::new();
+        effects.publish_after(SECOND, &stage.topic, number(1));
+        let done = stage.container.commit(effects).await;
+        done.must("committing");
+        stage.rung(&bell, seen).await;
     }
 }
 

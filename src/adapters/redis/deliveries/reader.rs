@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::entries::{Streams, key_of};
 use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::bells::Bells;
+use crate::adapters::redis::later_bells::Awaited;
 use crate::adapters::redis::net::{ReadFailure, ReaderConnection, Unblock, error};
 use crate::domain::{BoxFuture, Error, ErrorKind};
-use crate::store::{Fetched, Interrupt, Opened, Opening, Reader, Reading};
+use crate::store::{Fetched, Interrupt, Lane, Opened, Opening, Reader, Reading};
 
 const OPENING: &str = "open reader";
 
@@ -73,11 +75,19 @@ impl RedisAdapter {
                 streams,
             });
         }
+        let logs = opening.sources.iter().filter(|one| one.lane == Lane::Log);
+        let bells = self.bells();
+        let wait = |bells: &Arc<Bells>| {
+            logs.map(|log| bells.wait_for_later(&log.partition))
+                .collect()
+        };
         let unblock = parts.iter().map(|part| part.unblock.clone()).collect();
         let reader = RedisReader {
             parts,
             opening: opening.clone(),
             _own: own,
+            _awaited: bells.as_ref().map_or_else(Vec::new, wait),
+            _bells: bells,
         };
         Ok((Box::new(reader), Box::new(Interrupts(unblock))))
     }
@@ -90,6 +100,9 @@ struct RedisReader {
     parts: Vec<Part>,
     /// One of the readers that have connections of their own without asking for them.
     _own: Option<OwnedSemaphorePermit>,
+    /// The messages for later of its topics.
+    _awaited: Vec<Awaited>,
+    _bells: Option<Arc<Bells>>,
 }
 
 /// The sources whose streams one command can read.

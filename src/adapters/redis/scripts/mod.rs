@@ -211,9 +211,9 @@ macro_rules! scripts {
 
 scripts! {
     append_once = "append_once.lua" on "lib/ids.lua", keys 3, args 1, item 3;
-    apply = "apply.lua" on "lib/ids.lua" and "lib/effects.lua", keys 1, args 2, item 1;
+    apply = "apply.lua" on "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 1, args 2, item 1;
     claim_expired = "claim_expired.lua", keys 3, args 7, item 0;
-    commit = "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/ids.lua" and "lib/effects.lua", keys 3, args 8, item 1;
+    commit = "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 3, args 8, item 1;
     dead_move_out = "dead_move_out.lua" on "lib/types.lua", keys 5, args 5, item 2;
     dead_restore = "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 5, args 1, item 4;
     dead_subtract = "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 3, args 2, item 2;
@@ -225,8 +225,8 @@ scripts! {
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     later_cancel = "later_cancel.lua" on "lib/types.lua", keys 2, args 0, item 1;
     later_promote = "later_promote.lua" on "lib/later.lua", keys 3, args 1, item 0;
-    later_put = "later_put.lua" on "lib/types.lua" and "lib/later.lua", keys 3, args 0, item 6;
-    later_reschedule = "later_reschedule.lua", keys 1, args 3, item 0;
+    later_put = "later_put.lua" on "lib/types.lua" and "lib/later.lua" and "lib/bell.lua", keys 4, args 0, item 6;
+    later_reschedule = "later_reschedule.lua" on "lib/bell.lua", keys 2, args 3, item 0;
     lease = "lease.lua" on "lib/types.lua" and "lib/holders.lua", keys 2, args 7, item 3;
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
     once_settle = "once_settle.lua", keys 1, args 4, item 0;
@@ -238,7 +238,7 @@ scripts! {
     schema = "schema.lua", keys 2, args 6, item 0;
     settle = "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua", keys 8, args 7, item 5;
     topic_create = "topic_create.lua", keys 1, args 4, item 0;
-    topic_remove = "topic_remove.lua", keys 6, args 2, item 0;
+    topic_remove = "topic_remove.lua", keys 7, args 2, item 0;
     topic_settings = "topic_settings.lua", keys 1, args 4, item 0;
     trim = "trim.lua" on "lib/groups.lua", keys 2, args 3, item 0;
 }
