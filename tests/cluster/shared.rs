@@ -10,6 +10,7 @@ use redstart::{Container, Delivery, Envelope, SubscribeOptions, Topic};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::support::cluster::Cluster;
+use crate::support::soon::Soon;
 use crate::support::{PATIENCE, finish, next, topic, until};
 
 /// Subscribes to a topic on the shared connections.
@@ -90,6 +91,11 @@ async fn the_replica_of_a_primary_that_died_tells_of_its_topics() {
     let orders = topic("orders");
     let victim = cluster.owner(0, cluster.slot(&format!("{{{namespace}:orders}}:log")));
     let mut received = listen(&container, &orders).await;
+    let there = (0..).map(|n| format!("soon-{n}")).find(|name| {
+        let log = format!("{{{namespace}:{name}}}:log");
+        cluster.owner(0, cluster.slot(&log)) == victim
+    });
+    let mut soon = Soon::subscribe(&container, topic(&there.unwrap())).await;
     publish(&container, &orders, 0).await;
     assert_eq!(next(&mut received).await, 0);
     cluster.nodes[victim].kill();
@@ -100,5 +106,7 @@ async fn the_replica_of_a_primary_that_died_tells_of_its_topics() {
         let received = tokio::time::timeout(PATIENCE, receiving).await;
         received.expect("a message after the failover");
     }
+    soon.come_at_their_time(|| cluster.builder(&namespace))
+        .await;
     finish(container).await;
 }

@@ -12,6 +12,7 @@ use redstart::{Container, Delivery, Envelope, ErrorKind, Topic};
 use tokio::sync::mpsc;
 
 use crate::support::sentinel::Watched;
+use crate::support::soon::Soon;
 use crate::support::{PATIENCE, drained, finish, group, signal, topic, until};
 
 /// How long after the first word of a failover a publish may still reach the former primary.
@@ -116,6 +117,7 @@ async fn check(watched: &mut Watched, fault: impl AsyncFnOnce(&mut Watched) -> u
         async {}
     };
     let _subscription = container.bus().subscribe(&orders, handler).await.unwrap();
+    let mut soon = Soon::subscribe(&container, topic("soon")).await;
     let stop = Arc::new(AtomicBool::new(false));
     let publishing = publish(container.clone(), orders.clone(), Arc::clone(&stop));
     let publishing = tokio::spawn(publishing);
@@ -139,6 +141,8 @@ async fn check(watched: &mut Watched, fault: impl AsyncFnOnce(&mut Watched) -> u
     .await;
     stop.store(true, Ordering::Release);
     let history = publishing.await.unwrap();
+    soon.come_at_their_time(|| watched.builder(&namespace))
+        .await;
     // Another process finds the new primary by itself, whatever this one believes.
     let other = watched.builder(&namespace).connect().await.unwrap();
     drained(&other, &orders, &group("billing")).await;

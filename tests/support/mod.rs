@@ -9,6 +9,7 @@ pub(crate) mod roles;
 pub(crate) mod sentinel;
 #[path = "../../src/bin/redstart/demo/server_process.rs"]
 mod server_process;
+pub(crate) mod soon;
 pub(crate) mod worker;
 
 use std::net::{TcpListener, TcpStream};
