@@ -201,7 +201,9 @@ pub mod kv {
     //! [`once`] runs a function once per key and remembers its result; [`once_with`] does so with
     //! options. [`first_time`] tells whether an id is new, and marks it before any work is done. The
     //! page [key-value store](crate::docs::key_value) shows both and states their limits.
+    //! [`Kv::keys`](crate::Kv::keys) lists keys, a [`KeyPage`] at a time.
     pub use crate::api::{Once, OnceError, OnceOptions, first_time, once, once_with};
+    pub use crate::store::{KeyCursor, KeyPage, Peeked};
 }
 
 pub mod topics {

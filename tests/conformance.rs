@@ -206,7 +206,7 @@ mod one_node {
         // Every kind of key has a check among these.
         redstart::conformance!(together:
             publish, deduplication, settle, retries, schedules, dead_letters, redrive, retention,
-            kv, cas, once, effects, handler_effects, commit_unknown, capabilities, health
+            kv, listing, cas, once, effects, handler_effects, commit_unknown, capabilities, health
         );
     }
 }
@@ -353,7 +353,7 @@ mod roles {
 
     use redstart::ports::BoxFuture;
     use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
-    use redstart::store::{InspectOp, LaterOp, LogOp, ScheduleOp, Store, TopicsOp};
+    use redstart::store::{InspectOp, LaterOp, LogOp, ScheduleOp, Store, TopicsOp, ValuesOp};
     use redstart::testing::conformance::Subject;
     use redstart::{Container, Error};
 
@@ -368,7 +368,7 @@ mod roles {
         stage: Arc<dyn Store>,
         operator: Arc<dyn Store>,
         viewer: Arc<dyn Store>,
-        /// Operations that no role may run: removing a group or a topic, and CONFIG GET, which the server facts need.
+        /// Operations that no role may run: removing a group or a topic, listing keys, and CONFIG GET, which the server facts need.
         administrator: Arc<dyn Store>,
     }
 
@@ -400,13 +400,15 @@ mod roles {
                     InspectOp::Status { .. }
                     | InspectOp::Consumers { .. }
                     | InspectOp::Placement { .. },
-                ) => &*self.viewer,
+                )
+                | Op::Values(ValuesOp::Peek { .. }) => &*self.viewer,
                 Op::Topics(
                     TopicsOp::RemoveGroup { .. }
                     | TopicsOp::ResetGroup { .. }
                     | TopicsOp::RemoveTopic { .. },
                 )
-                | Op::Inspect(InspectOp::Servers { .. }) => &*self.administrator,
+                | Op::Inspect(InspectOp::Servers { .. })
+                | Op::Values(ValuesOp::Scan { .. }) => &*self.administrator,
                 Op::EffectStore(_) => &*self.stage,
                 _ => &*self.consumer,
             }
@@ -473,7 +475,7 @@ mod roles {
 
         redstart::conformance!(together:
             publish, deduplication, settle, leases, retries, schedules, dead_letters, redrive,
-            retention, kv, cas, once, once_completion, effects, commit_unknown, health
+            retention, kv, listing, cas, once, once_completion, effects, commit_unknown, health
         );
     }
 }

@@ -1,16 +1,20 @@
 //! The key-value store.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::domain::{BoxFuture, Codec, Error, ErrorKind, Read};
-use crate::store::{CasResult, ClaimResult};
+use crate::store::{CasResult, ClaimResult, KeyCursor, KeyPage, LONGEST_SCAN, Peeked};
 use crate::wire::value;
+
+/// How long one page of a listing of keys takes.
+const LISTING: Duration = Duration::from_millis(300);
 
 /// The object-safe port behind a [`Kv`], in bytes, for decorators.
 ///
@@ -23,6 +27,36 @@ pub trait KvStore: Send + Sync + fmt::Debug {
         &'a self,
         keys: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, Error>>;
+
+    /// Takes one step of a listing of the keys that begin with `prefix`, from a cursor on. `count`
+    /// says about how many keys of the store the step looks at: it may find more, fewer or none.
+    /// Over all steps, the listing has each key that exists from its first step to its last at
+    /// least once. Keys that are no text are left out. A cursor of other origin, or one that the
+    /// store's servers no longer know, is an error.
+    fn scan_keys<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Option<&'a KeyCursor>,
+        count: usize,
+    ) -> BoxFuture<'a, Result<KeyPage, Error>> {
+        let _ = (from, count);
+        let rule = "this decorator of the store does not forward `scan_keys`";
+        let error = Error::new(ErrorKind::Unsupported, "scan", rule).on(prefix);
+        Box::pin(std::future::ready(Err(error)))
+    }
+
+    /// Reads the first `most` bytes of several values, their lengths and times to live, in the order
+    /// of the keys. The parts of one value may come from two moments.
+    fn peek_bytes<'a>(
+        &'a self,
+        keys: &'a [&'a str],
+        most: usize,
+    ) -> BoxFuture<'a, Result<Vec<Option<Peeked>>, Error>> {
+        let _ = most;
+        let rule = "this decorator of the store does not forward `peek_bytes`";
+        let error = Error::new(ErrorKind::Unsupported, "peek", rule).on(keys.join(" "));
+        Box::pin(std::future::ready(Err(error)))
+    }
 
     /// Stores several values, in their order. Each write is atomic; all together are not.
     fn set_bytes<'a>(
@@ -195,6 +229,61 @@ impl Kv {
             .zip(found)
             .map(|(key, bytes)| typed(key, bytes))
             .collect()
+    }
+
+    /// Lists about `count` keys that begin with `prefix`, in no order, from a cursor on. An empty
+    /// prefix lists all keys.
+    ///
+    /// A page may have more keys than `count`, or fewer: it ends with the listing, or once the
+    /// search has taken 300 milliseconds. [`KeyPage::next`] then continues the listing, in this or in
+    /// another process. Over all its pages, a listing has each key that exists from its beginning to
+    /// its end at least once. A key that is written or removed meanwhile may be missing. A key may
+    /// occur on two pages, and never twice on one.
+    ///
+    /// On Redis this runs `SCAN`: one page costs up to 1,000 keys of the whole server for each
+    /// command, other namespaces and applications included. It is for people who look around, not for
+    /// a service's daily work. The user needs the right to run `SCAN`, which no shipped role has; the
+    /// guide [security](crate::docs::security) says why. In a cluster the listing visits each
+    /// primary. Slots that move and servers that restart during a listing can hide keys from it.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](ErrorKind::Invalid) for a prefix that begins with `{`, for a cursor of another
+    /// store, and for one from before a failover: begin the listing again.
+    /// [`Refused`](ErrorKind::Refused) if the user may not run `SCAN`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn keys(
+        &self,
+        prefix: &str,
+        from: Option<&KeyCursor>,
+        count: usize,
+    ) -> Result<KeyPage, Error> {
+        let began = Instant::now();
+        let (mut from, mut seen) = (from.cloned(), HashSet::new());
+        let mut page = KeyPage::default();
+        // A step that finds nothing is followed by a longer one, up to the bound.
+        let mut step = count.clamp(10, LONGEST_SCAN);
+        loop {
+            let found = self.port.scan_keys(prefix, from.as_ref(), step).await?;
+            if found.keys.is_empty() {
+                step = (step * 2).min(LONGEST_SCAN);
+            }
+            page.keys.extend(
+                found
+                    .keys
+                    .into_iter()
+                    .filter(|key| seen.insert(key.clone())),
+            );
+            from = found.next;
+            let is_done = from.is_none() || page.keys.len() >= count.max(1);
+            if is_done || began.elapsed() >= LISTING {
+                page.next = from;
+                return Ok(page);
+            }
+        }
     }
 
     /// Stores a value without a time to live, and removes the one that the key had.

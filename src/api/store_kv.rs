@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::api::{Kv, KvStore};
 use crate::domain::{BoxFuture, Error};
-use crate::store::{CasResult, ClaimResult, Store};
+use crate::store::{CasResult, ClaimResult, KeyCursor, KeyPage, Peeked, Store};
 
 /// Turns the values of a store into the port that users decorate.
 #[derive(Debug)]
@@ -29,6 +29,23 @@ impl KvStore for StoreKv {
         keys: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Vec<Option<Bytes>>, Error>> {
         self.store.values().get(keys)
+    }
+
+    fn scan_keys<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Option<&'a KeyCursor>,
+        count: usize,
+    ) -> BoxFuture<'a, Result<KeyPage, Error>> {
+        self.store.values().scan(prefix, from, count)
+    }
+
+    fn peek_bytes<'a>(
+        &'a self,
+        keys: &'a [&'a str],
+        most: usize,
+    ) -> BoxFuture<'a, Result<Vec<Option<Peeked>>, Error>> {
+        self.store.values().peek(keys, most)
     }
 
     fn set_bytes<'a>(

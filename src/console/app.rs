@@ -41,14 +41,21 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(look::health::ready))
         .route("/assets/{version}/{name}", get(assets::get))
         .route("/favicon.ico", get(assets::icon));
-    let pages = match app.options.values && app.container.store().capabilities().values {
+    let values = app.options.values && app.container.store().capabilities().values;
+    let pages = match values {
         true => pages.route("/kv", get(look::value::page)),
         false => pages,
     };
     let pages = pages.merge(api::reads());
-    let all = match app.options.read_only {
-        true => pages,
-        false => pages.merge(changes()).merge(api::changes()),
+    let all = match (app.options.read_only, values) {
+        (true, _) => pages,
+        (false, false) => pages.merge(changes()).merge(api::changes()),
+        (false, true) => {
+            let values = Router::new()
+                .route("/kv/set", post(act::value::set))
+                .route("/kv/delete", post(act::value::delete));
+            pages.merge(changes()).merge(api::changes()).merge(values)
+        }
     };
     all.fallback(async || Failure::not_found("the console has no page at this address"))
         .with_state(app)

@@ -125,8 +125,8 @@ impl ConsoleOptions {
         self
     }
 
-    /// Adds a page that shows a value of the key-value store by its key, also to viewers. It changes
-    /// nothing. Default: off.
+    /// Adds pages that list keys of the key-value store and show values, also to viewers. Operators
+    /// may store and delete values there. Default: off.
     pub fn with_values(mut self, shown: bool) -> Self {
         self.values = shown;
         self

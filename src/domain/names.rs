@@ -191,6 +191,15 @@ pub(crate) fn check_key(operation: &'static str, key: &str) -> Result<(), Error>
     Ok(())
 }
 
+/// Checks the beginning of keys in a listing. An empty one stands for all keys.
+pub(crate) fn check_prefix(operation: &'static str, prefix: &str) -> Result<(), Error> {
+    if prefix.starts_with('{') {
+        let rule = "a key may not begin with `{`, so no key has this prefix";
+        return Err(Error::new(ErrorKind::Invalid, operation, rule).on(prefix));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -35,7 +35,7 @@ mod values;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use crate::domain::check_key;
+pub(crate) use crate::domain::{check_key, check_prefix};
 pub use crate::wire::{Fields, Limits, Record, decode_entry, encode_entry};
 pub use attempts::Attempts;
 pub use bell::{Bell, Ring};
@@ -69,7 +69,10 @@ pub use topics::{
     GroupRemoval, GroupReset, ResetTo, StartFrom, TopicRemoval, Topics, TopicsAnswer, TopicsCalls,
     TopicsOp, Trimmed,
 };
-pub use values::{CasResult, ClaimResult, Values, ValuesAnswer, ValuesCalls, ValuesOp};
+pub use values::{
+    CasResult, ClaimResult, KeyCursor, KeyPage, LONGEST_SCAN, Peeked, Values, ValuesAnswer,
+    ValuesCalls, ValuesOp,
+};
 
 use crate::domain::{BoxFuture, Error, Timestamp};
 

@@ -1,5 +1,6 @@
 //! The key-value store, in bytes.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +30,74 @@ pub enum ClaimResult {
     Value,
 }
 
+/// Where a listing of keys continues. The text is the store's own; others pass it on unchanged.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct KeyCursor(String);
+
+impl KeyCursor {
+    /// A cursor of a text that a store has made. The store checks it.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A part of a listing of keys.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct KeyPage {
+    /// The keys, in no order. No key is twice on one page.
+    pub keys: Vec<String>,
+    /// Where the listing continues; `None` at its end. A page without keys may have a next one.
+    pub next: Option<KeyCursor>,
+}
+
+impl KeyPage {
+    /// A page of keys, for adapters.
+    #[must_use]
+    pub fn new(keys: Vec<String>, next: Option<KeyCursor>) -> Self {
+        Self { keys, next }
+    }
+}
+
+/// The beginning of a stored value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Peeked {
+    /// The first bytes of the value.
+    pub bytes: Bytes,
+    /// The length of the whole value, in bytes.
+    pub len: u64,
+    /// The time until the value expires, in milliseconds; `None`: never.
+    pub expires_in: Option<Duration>,
+}
+
+impl Peeked {
+    /// The beginning of a value, for adapters.
+    #[must_use]
+    pub fn new(bytes: Bytes, len: u64, expires_in: Option<Duration>) -> Self {
+        Self {
+            bytes,
+            len,
+            expires_in,
+        }
+    }
+}
+
+/// The most keys that one step of a listing asks for.
+pub const LONGEST_SCAN: usize = 1000;
+
 role! {
     /// The key-value store, in bytes.
     ///
@@ -47,6 +116,18 @@ role! {
 
         /// Removes a key. Returns whether it existed; removing an absent key succeeds.
         fn delete as Delete(key: &'a str) -> bool;
+
+        /// Takes one step of a listing of the keys that begin with `prefix`, from a cursor on.
+        /// `count` is at most [`LONGEST_SCAN`], and says about how many keys of the store the step
+        /// looks at: it may find more, fewer or none. Over all steps, the listing has each key
+        /// that exists from its first step to its last at least once. Keys that are no text are left
+        /// out. A cursor of other origin, or one that the store's servers no longer know, is an
+        /// error.
+        fn scan as Scan(prefix: &'a str, from: Option<&'a KeyCursor>, count: usize) -> KeyPage;
+
+        /// Reads the first `most` bytes of several values, their lengths and times to live, in the
+        /// order of the keys. The parts of one value may come from two moments.
+        fn peek as Peek(keys: &'a [&'a str], most: usize) -> Vec<Option<Peeked>>;
 
         /// Whether the key exists.
         fn exists as Exists(key: &'a str) -> bool;

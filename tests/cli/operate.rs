@@ -1,6 +1,8 @@
 //! `groups remove`, `kv`, `completions` and `man`.
 
-use serde_json::json;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use crate::run::{publish, redstart, run, run_with};
 use crate::support::{Server, container, finish};
@@ -93,6 +95,50 @@ fn a_group_is_removed_when_nobody_needs_it_or_when_told() {
         2,
         "the topic keeps its entries"
     );
+}
+
+#[test]
+fn keys_are_listed_with_their_values() {
+    let server = Server::start();
+    let url = server.url();
+    let list = |args: &[&str]| run(Some(&url), &[&["kv", "list"], args].concat());
+    assert_eq!(list(&[]).ok().err, "no keys\n");
+    for n in 0..1_200 {
+        let key = format!("shop:cart:{n:04}");
+        let _: String = server.command(&["SET", &key, "{\"n\":1}", "PX", "7300000"]);
+    }
+    let _: String = server.command(&["SET", "office:cart:1", "1"]);
+    let _: String = server.command(&["SET", "shop:long", &"y".repeat(3_000)]);
+    let _: i64 = server.command(&["LPUSH", "shop:cart:list", "1"]);
+    let all = list(&["--prefix", "cart:", "--max", "5000", "--json"]).ok();
+    let all: Vec<Value> = all
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let keys: BTreeSet<&str> = all.iter().map(|one| one["key"].as_str().unwrap()).collect();
+    assert_eq!((keys.len(), all.len()), (1_200, 1_200));
+    let one = all.iter().find(|one| one["key"] == "cart:0007").unwrap();
+    assert_eq!((&one["form"], &one["bytes"]), (&json!("json"), &json!(7)));
+    assert_eq!(one["value"], json!({"n": 1}));
+    assert!(one["expiresInMs"].as_u64().unwrap() > 3_600_000);
+    for (max, more) in [("3", true), ("1200", false)] {
+        let some = list(&["--prefix", "cart:", "--max", max]).ok();
+        let rows = some.out.lines().filter(|line| line.starts_with("cart:"));
+        assert_eq!(rows.count().to_string(), max);
+        assert_eq!(some.err.contains("raise --max"), more, "{}", some.err);
+    }
+    let long = list(&["--prefix", "long"]).ok();
+    assert!(
+        long.out.contains("text  3000   never       yyy"),
+        "{}",
+        long.out
+    );
+    assert!(long.out.trim_end().ends_with("yyy…"), "{}", long.out);
+    let none = list(&["--prefix", "nothing"]).ok();
+    assert_eq!(none.err, "no key begins with \"nothing\"\n");
+    list(&["--prefix", "{shop"]).failed(2);
+    list(&["--max", "0"]).failed(2);
 }
 
 #[test]

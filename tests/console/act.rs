@@ -577,3 +577,109 @@ async fn causes_and_operations_carry_notes() {
         .shows(&["OPS-8", "redriven_by="]);
     get(&console, "/operations").await.ok().shows(&["OPS-8"]);
 }
+
+/// A value is changed only while it is as its page has shown it.
+#[tokio::test]
+async fn values_are_stored_and_deleted_as_they_were_shown() {
+    let container = in_memory().await;
+    let kv = container.kv();
+    let hour = std::time::Duration::from_secs(3_600);
+    kv.set_with_ttl("stock", &40, hour).await.unwrap();
+    let console = service(container.clone(), options().with_values(true));
+    let page = get(&console, "/kv?key=stock").await.ok();
+    let page = page.shows(&[
+        "Change the value",
+        ">40</textarea>",
+        "name=\"ttl\" value=\"3",
+    ]);
+    let seen = hidden(&page, "seen");
+    let set = async |value: &str, ttl: &str, seen: &str| {
+        let fields = [
+            ("key", "stock"),
+            ("seen", seen),
+            ("value", value),
+            ("ttl", ttl),
+        ];
+        post(&console, "/kv/set", &fields).await
+    };
+    for (value, ttl, part) in [
+        ("forty", "", "not JSON"),
+        ("", "", "not JSON"),
+        ("41", "soon", "time to live: must be a time such as"),
+        ("41", "-5s", "time to live: must be a time such as"),
+        ("41", "0s", "at least one millisecond"),
+    ] {
+        let refused = set(value, ttl, &seen).await;
+        let refused = refused.shows(&[part, "Nothing was changed", "action=\"/kv/set\""]);
+        assert!(matches!(refused.status, 400 | 422), "{value} {ttl}");
+    }
+    let stored = set(" 18446744073709551616 ", "2h", &seen).await;
+    assert_eq!(stored.status, 303, "{}", stored.text);
+    let stored = get(&console, stored.header("location")).await.ok();
+    stored.shows(&[
+        "The value is stored",
+        "18446744073709551616",
+        "<dd>in 1 h</dd>",
+    ]);
+    // The form of an older page changes nothing.
+    for path in ["/kv/set", "/kv/delete"] {
+        let fields = [
+            ("key", "stock"),
+            ("seen", seen.as_str()),
+            ("value", "7"),
+            ("ttl", ""),
+        ];
+        let late = post(&console, path, &fields).await;
+        assert_eq!(late.status, 409, "{path}: {}", late.text);
+        late.shows(&["has changed since the page showed it", "7"]);
+    }
+    let page = get(&console, "/kv?key=stock").await.ok();
+    let fields = [("key", "stock"), ("seen", &hidden(&page, "seen"))];
+    let deleted = post(&console, "/kv/delete", &fields).await;
+    let deleted = get(&console, deleted.header("location")).await.ok();
+    deleted.shows(&["The value is deleted", "No keys here"]);
+    // An absent key is created, and not over one that came meanwhile.
+    let absent = get(&console, "/kv?key=stock")
+        .await
+        .shows(&["Create the value"]);
+    let seen = hidden(&absent, "seen");
+    kv.set("stock", &1).await.unwrap();
+    assert_eq!(set("2", "", &seen).await.status, 409);
+    kv.delete("stock").await.unwrap();
+    assert_eq!(set("{\"a\":1}", "", &seen).await.status, 303);
+    assert!(kv.exists("stock").await.unwrap());
+
+    let run = async || Ok::<_, std::io::Error>(7);
+    assert!(redstart::kv::once(&kv, "charged", hour, run).await.is_ok());
+    let page = get(&console, "/kv?key=charged").await.ok();
+    let page = page.shows(&["the next caller runs the work again"]);
+    assert!(!page.text.contains("/kv/set"), "{}", page.text);
+    let fields = [
+        ("key", "charged"),
+        ("seen", &hidden(&page, "seen")),
+        ("value", "1"),
+    ];
+    let refused = post(&console, "/kv/set", &fields).await;
+    assert_eq!(refused.status, 422);
+    refused.shows(&["mark of a run"]);
+    assert_eq!(post(&console, "/kv/delete", &fields).await.status, 303);
+
+    // Viewers, other sites and a console that only reads change nothing.
+    let fields = [("key", "stock"), ("seen", "absent"), ("value", "1")];
+    let read_only = options().with_values(true).with_read_only(true);
+    let read_only = service(container.clone(), read_only);
+    let without = service(container.clone(), options());
+    for path in ["/kv/set", "/kv/delete"] {
+        let viewer = [("sec-fetch-site", "same-origin"), ("x-role", "viewer")];
+        for headers in [&viewer[..], &[("sec-fetch-site", "cross-site")]] {
+            assert_eq!(
+                post_with(&console, path, &fields, headers).await.status,
+                403
+            );
+        }
+        assert_eq!(post(&read_only, path, &fields).await.status, 404);
+        assert_eq!(post(&without, path, &fields).await.status, 404);
+    }
+    let page = get(&read_only, "/kv?key=stock").await.ok();
+    assert!(!page.text.contains("method=\"post\""), "{}", page.text);
+}

@@ -216,6 +216,10 @@ async fn commands_of_pages_that_show_give_the_same() {
         assert_eq!(shown["value"], value);
     }
 
+    let page = get(&console, "/kv?prefix=-x").await.ok();
+    let listed = shell.json(&page, "");
+    assert_eq!((listed.len(), &listed[0]["key"]), (1, &Value::from("-x '")));
+
     let letter = letters(&container, &topic("strange"), &group("billing")).await[0].id;
     let page = get(&console, &format!("/dead/strange/billing/{letter}"))
         .await

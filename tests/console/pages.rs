@@ -1,9 +1,12 @@
 //! Every page on both adapters.
 
+use std::collections::BTreeSet;
+
+use redstart::console::service;
 use redstart::dead_letters::DeadLetterFilter;
 use redstart::{Container, Envelope};
 
-use crate::site::{console, dies, get, in_memory, on_redis, retries};
+use crate::site::{console, dies, get, in_memory, on_redis, options, retries};
 use crate::support::{Server, group, topic};
 
 #[tokio::test]
@@ -216,7 +219,7 @@ async fn a_list_goes_on_where_its_page_ends() {
 
 #[tokio::test]
 async fn a_value_is_shown_by_its_key_to_viewers_and_only_where_asked_for() {
-    use redstart::console::{Access, ConsoleOptions, service};
+    use redstart::console::{Access, ConsoleOptions};
     let container = in_memory().await;
     let kv = container.kv();
     let hostile = "</div><script>alert(1)</script>\u{202e}";
@@ -234,7 +237,12 @@ async fn a_value_is_shown_by_its_key_to_viewers_and_only_where_asked_for() {
     let viewer = ConsoleOptions::with_access(|_| Access::Viewer(String::new()));
     let console = service(container.clone(), viewer.with_values(true));
     get(&console, "/kv").await.ok().shows(&[
-        "Give the whole key",
+        "4 keys",
+        "href=\"/kv?key=charged\"",
+        "<td>mark of a run that happens once</td>",
+        "done, 7",
+        "0xfffe",
+        "redstart kv list<",
         "anonymous · viewer",
         "<a href=\"/kv\" aria-current=\"page\">Values</a>",
     ]);
@@ -271,4 +279,69 @@ async fn a_value_is_shown_by_its_key_to_viewers_and_only_where_asked_for() {
     assert_eq!(missing.status, 404);
     missing.shows(&["does not exist"]);
     assert_eq!(get(&console, "/kv?key=%7Bshop%7D").await.status, 400);
+}
+
+/// Pages of keys lead through all that begin with a text, and no page is without bounds.
+#[tokio::test]
+async fn keys_are_listed_page_by_page() {
+    let server = Server::start();
+    for container in [in_memory().await, on_redis(&server).await] {
+        let kv = container.kv();
+        let hour = std::time::Duration::from_secs(3_600);
+        let keys: Vec<String> = (0..130).map(|n| format!("cart:{n}*<b>")).collect();
+        for key in &keys {
+            kv.set_with_ttl(key, &1, hour).await.unwrap();
+        }
+        kv.set("other", &"x".repeat(5_000)).await.unwrap();
+        let console = service(container.clone(), options().with_values(true));
+        let (mut seen, mut address) = (BTreeSet::new(), "/kv?prefix=cart%3A".to_owned());
+        for round in 0.. {
+            let page = get(&console, &address)
+                .await
+                .ok()
+                .shows(&["value=\"cart:\"", "redstart kv list --prefix cart:"]);
+            assert!(
+                !page.text.contains("<b>") && !page.text.contains("other"),
+                "{}",
+                page.text
+            );
+            let links = page.text.split("href=\"/kv?key=").skip(1);
+            let links: Vec<&str> = links.map(|link| link.split('"').next().unwrap()).collect();
+            assert!(!links.is_empty() && links.len() < 130, "{}", page.text);
+            seen.extend(links.iter().map(|link| (*link).to_owned()));
+            assert!(round < 10, "the pages do not end");
+            let Some(next) = page.text.split("href=\"/kv?prefix=").nth(1) else {
+                break;
+            };
+            let next = next.split('"').next().unwrap().replace("&amp;", "&");
+            address = format!("/kv?prefix={next}");
+        }
+        assert_eq!(seen.len(), 130);
+        let one = get(&console, "/kv?key=cart%3A7%2A%3Cb%3E").await.ok();
+        one.shows(&["<dd>in 59 min</dd>", "cart:7*&lt;b&gt;"]);
+        get(&console, "/kv?prefix=oth")
+            .await
+            .ok()
+            .shows(&["1 key<", "never", "5,000", "xxx…"]);
+        let none = get(&console, "/kv?prefix=nothing").await.ok();
+        none.shows(&["No key here begins with"]);
+        for bad in ["prefix=%7Bshop", "from=x", "key=%7Bshop"] {
+            let refused = get(&console, &format!("/kv?{bad}")).await;
+            assert_eq!(refused.status, 400, "{bad}");
+        }
+        // A value beyond 1 MiB is not read whole.
+        let large = vec![("large", bytes::Bytes::from(vec![0xff_u8; 2 << 20]))];
+        kv.port().set_bytes(large, None).await.unwrap();
+        let page = get(&console, "/kv?key=large").await.ok();
+        let page = page.shows(&[
+            "too long to be shown whole",
+            "2,097,152 bytes",
+            "more bytes",
+        ]);
+        assert!(
+            page.text.len() < 40_000 && !page.text.contains("/kv/set"),
+            "{}",
+            page.text.len()
+        );
+    }
 }

@@ -400,3 +400,27 @@ async fn a_process_that_publishes_and_consumes_has_the_rules_of_both() {
     finish(container).await;
     assert_eq!(roles.denied(), [""; 0], "the server's ACL LOG");
 }
+
+#[tokio::test]
+async fn listing_keys_takes_one_right_more() {
+    let roles = Roles::start().await;
+    let administrator = crate::support::builder(&roles.server)
+        .connect()
+        .await
+        .unwrap();
+    administrator.kv().set("stock", &40).await.unwrap();
+    for role in ["viewer", "operator"] {
+        let kv = roles.container(role, "billing").await.kv();
+        let error = kv.keys("", None, 10).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains("SCAN"), "{error}");
+        let peeked = kv.port().peek_bytes(&["stock"], 10).await.unwrap();
+        assert_eq!(peeked[0].as_ref().map(|one| one.len), Some(2));
+        roles.denied();
+        let user = format!("redstart-{role}");
+        let _: String = roles.server.command(&["ACL", "SETUSER", &user, "+scan"]);
+        let page = kv.keys("", None, 10).await.unwrap();
+        assert_eq!(page.keys, ["stock"]);
+        assert_eq!(roles.denied(), [""; 0], "the server's ACL LOG");
+    }
+}

@@ -1,6 +1,6 @@
 //! The values of a namespace at a moment, byte for byte as the Redis adapter holds them.
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 
 use bytes::Bytes;
 
@@ -76,6 +76,39 @@ impl Now<'_> {
     pub(super) fn get(&self, key: &str) -> Option<Bytes> {
         let value = self.table.values.get(key)?;
         value.lives(self.now).then(|| value.bytes.clone())
+    }
+
+    /// A value and the time until it expires, in milliseconds.
+    pub(super) fn get_with_ttl(&self, key: &str) -> Option<(Bytes, Option<u64>)> {
+        let bytes = self.get(key)?;
+        let expires = self.table.values.get(key)?.expires;
+        let ttl = expires.map(|expires| expires.saturating_sub(self.now));
+        Some((bytes, ttl))
+    }
+
+    /// The first `count` keys in their order that begin with `prefix` and come after a key, and
+    /// whether there are more.
+    pub(super) fn keys(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        count: usize,
+    ) -> (Vec<String>, bool) {
+        // A heap of the smallest keys seen so far: its greatest leaves first.
+        let mut first = BinaryHeap::with_capacity(count + 1);
+        let mut more = false;
+        for (key, value) in &self.table.values {
+            let is_next = after.is_none_or(|after| key.as_str() > after);
+            if is_next && key.starts_with(prefix) && value.lives(self.now) {
+                first.push(key.as_str());
+                if first.len() > count {
+                    first.pop();
+                    more = true;
+                }
+            }
+        }
+        let keys = first.into_sorted_vec();
+        (keys.into_iter().map(str::to_owned).collect(), more)
     }
 
     /// Stores a value; a `ttl` of 0 is for ever.

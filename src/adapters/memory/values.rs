@@ -7,7 +7,10 @@ use bytes::Bytes;
 use super::adapter::{MemoryAdapter, turn};
 use super::table::{Begun, CLAIM, DONE, Now, TRUE, done, marked};
 use crate::domain::{BoxFuture, Error, ErrorKind, ttl_millis};
-use crate::store::{CasResult, ClaimResult, Values, check_key};
+use crate::store::{
+    CasResult, ClaimResult, KeyCursor, KeyPage, LONGEST_SCAN, Peeked, Values, check_key,
+    check_prefix,
+};
 use crate::wire::value::once_result;
 
 impl MemoryAdapter {
@@ -53,6 +56,9 @@ impl MemoryAdapter {
         })
     }
 }
+
+/// What a cursor begins with; the last key follows.
+const AFTER: &str = "after:";
 
 /// What counts as an integer: plain decimal text, as `INCR` has it.
 pub(super) fn integer(bytes: &[u8]) -> Option<i64> {
@@ -106,6 +112,52 @@ impl Values for MemoryAdapter {
 
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, Error>> {
         self.on_key("delete", key, None, move |mut now, _| Ok(now.remove(key)))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Option<&'a KeyCursor>,
+        count: usize,
+    ) -> BoxFuture<'a, Result<KeyPage, Error>> {
+        turn(move || {
+            check_prefix("scan", prefix)?;
+            // The cursor is the last key of the page before.
+            let after = match from.map(|from| from.as_str().strip_prefix(AFTER)) {
+                Some(None) => {
+                    let rule = "the cursor is not one of this store";
+                    return Err(Error::new(ErrorKind::Invalid, "scan", rule));
+                }
+                Some(after) => after,
+                None => None,
+            };
+            let count = count.clamp(1, LONGEST_SCAN);
+            let (keys, more) = self.with_values(|now| now.keys(prefix, after, count));
+            let last = keys.last().filter(|_| more);
+            let next = last.map(|last| KeyCursor::new(format!("{AFTER}{last}")));
+            Ok(KeyPage::new(keys, next))
+        })
+    }
+
+    fn peek<'a>(
+        &'a self,
+        keys: &'a [&'a str],
+        most: usize,
+    ) -> BoxFuture<'a, Result<Vec<Option<Peeked>>, Error>> {
+        turn(move || {
+            keys.iter().try_for_each(|key| check_key("peek", key))?;
+            let peek = |now: &Now<'_>, key: &&str| {
+                let (bytes, ttl) = now.get_with_ttl(key)?;
+                let len = bytes.len();
+                let bytes = bytes.slice(..len.min(most));
+                Some(Peeked::new(
+                    bytes,
+                    len as u64,
+                    ttl.map(Duration::from_millis),
+                ))
+            };
+            Ok(self.with_values(|now| keys.iter().map(|key| peek(&now, key)).collect()))
+        })
     }
 
     fn exists<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, Error>> {

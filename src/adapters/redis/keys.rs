@@ -227,6 +227,15 @@ impl Keys {
             None => key.to_owned(),
         })
     }
+
+    /// The first part of the keys of all values.
+    pub(super) fn values(&self) -> String {
+        match &self.namespace {
+            Some(namespace) if self.are_together() => format!("{{{namespace}}}:v:"),
+            Some(namespace) => format!("{namespace}:"),
+            None => String::new(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -284,6 +293,12 @@ mod tests {
             "{shop}:v:a:b"
         );
         assert_eq!(without_namespace().value("get", "a").unwrap(), "a");
+        for keys in [keys("shop"), together("shop"), without_namespace()] {
+            assert_eq!(
+                keys.value("get", "a").unwrap(),
+                format!("{}a", keys.values())
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The fields of a form. A name may occur several times.
 
+use std::time::Duration;
+
 use axum::extract::{Form, FromRequest, Request};
 use axum::response::{IntoResponse as _, Response};
 use http::header::LOCATION;
@@ -50,6 +52,14 @@ pub(in crate::console) fn see_other(address: &str) -> Response {
         Ok(address) => (StatusCode::SEE_OTHER, [(LOCATION, address)]).into_response(),
         Err(_) => StatusCode::NO_CONTENT.into_response(),
     }
+}
+
+/// A time such as `30s`, of the field with a name.
+pub(in crate::console) fn duration(name: &str, text: &str) -> Result<Duration, String> {
+    let rule = || format!("{name}: must be a time such as 30s, 5m or 2h, without a sign");
+    let span: jiff::Span = text.parse().map_err(|_| rule())?;
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    Duration::try_from(duration.map_err(|_| rule())?).map_err(|_| rule())
 }
 
 /// A count as people type it: `48,211`.

@@ -11,3 +11,4 @@ pub(super) mod said;
 pub(super) mod sweep;
 pub(super) mod sweep_form;
 pub(super) mod sweep_page;
+pub(super) mod value;

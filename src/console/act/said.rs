@@ -16,6 +16,8 @@ pub(in crate::console) enum Deed {
     Edited,
     Stopped,
     NothingMatched,
+    Stored,
+    Deleted,
 }
 
 impl Deed {
@@ -28,6 +30,8 @@ impl Deed {
             Self::Edited => "edited",
             Self::Stopped => "stopped",
             Self::NothingMatched => "nothing-matched",
+            Self::Stored => "stored",
+            Self::Deleted => "deleted",
         }
     }
 }
@@ -60,6 +64,8 @@ impl Said {
             Deed::RanNow => format!("{retries} run now."),
             Deed::Cancelled => format!("{retries} cancelled."),
             Deed::Removed => "The group is removed.".to_owned(),
+            Deed::Stored => "The value is stored.".to_owned(),
+            Deed::Deleted => "The value is deleted.".to_owned(),
             Deed::Edited => "The message is edited and goes back to its group.".to_owned(),
             Deed::Stopped => "The operation is stopped. Resume continues it.".to_owned(),
             Deed::NothingMatched => {

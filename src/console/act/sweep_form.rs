@@ -6,7 +6,7 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error as FieldError, MapDeserializer};
 
-use super::fields::{FormFields, typed};
+use super::fields::{FormFields, duration, typed};
 use crate::console::dead::filter::FilterForm;
 use crate::console::page::Command;
 use crate::domain::{EntryId, Selection, Sweep, SweepAction, Timestamp, Topic};
@@ -123,7 +123,7 @@ impl SweepForm {
             let rate: u32 = typed(&self.rate)
                 .parse()
                 .map_err(|_| "rate: must be a whole number from 1".to_owned())?;
-            sweep = sweep.with_rate(rate, duration(&self.ramp)?);
+            sweep = sweep.with_rate(rate, ramp(&self.ramp)?);
         } else if !self.ramp.is_empty() {
             return Err("a ramp needs a rate".to_owned());
         }
@@ -185,15 +185,12 @@ impl SweepForm {
     }
 }
 
-/// A time such as `30s`; empty for none.
-fn duration(text: &str) -> Result<Duration, String> {
-    if text.is_empty() {
-        return Ok(Duration::ZERO);
+/// The time of a ramp; none where the field is empty.
+fn ramp(text: &str) -> Result<Duration, String> {
+    match text {
+        "" => Ok(Duration::ZERO),
+        text => duration("ramp", text),
     }
-    let rule = || "ramp: must be a time such as 30s or 5m".to_owned();
-    let span: jiff::Span = text.parse().map_err(|_| rule())?;
-    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
-    Duration::try_from(duration.map_err(|_| rule())?).map_err(|_| rule())
 }
 
 /// Whether an action destroys: the operator then types the count also for ids.

@@ -22,7 +22,7 @@ const SHOWN: usize = 64 * 1024;
 const DEPTH: usize = 32;
 
 /// How many bytes of a field a page shows in hexadecimal.
-const HEX: usize = 1024;
+pub(in crate::console) const HEX: usize = 1024;
 
 /// Headers and payload; of an undecodable message the reason and the fields.
 pub(in crate::console) fn message(

@@ -8,3 +8,4 @@ pub(super) mod operations;
 pub(super) mod retries;
 pub(super) mod topic;
 pub(super) mod value;
+mod values;

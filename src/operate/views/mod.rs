@@ -5,6 +5,7 @@
 
 mod entry;
 mod message;
+mod value;
 
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use self::message::MessageView;
 
 pub use self::entry::{EntryLine, ListedEntry};
 pub use self::message::envelope_json;
+#[cfg(feature = "console")]
+pub(crate) use self::value::form;
+pub use self::value::{LISTED_BYTES, ListedValue};
 
 /// A key of [`once`](crate::kv::once).
 #[derive(Clone, Debug, Serialize)]
@@ -44,7 +48,6 @@ impl OnceState {
 }
 
 /// A stored value of the key-value store as JSON; `None` for other bytes.
-#[cfg(feature = "console")]
 pub(crate) fn value_json(bytes: &bytes::Bytes) -> Option<Box<RawValue>> {
     decode(bytes).ok()
 }

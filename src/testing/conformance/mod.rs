@@ -54,6 +54,7 @@ pub mod health;
 pub mod hold_back;
 pub mod kv;
 pub mod leases;
+pub mod listing;
 pub mod once;
 pub mod once_completion;
 pub mod operators;
@@ -94,7 +95,7 @@ macro_rules! conformance {
         $crate::conformance!($factory:
             publish, durability, deduplication, subscribe, foreign, groups, settle, leases,
             attempts, retries, schedules, hold_back, dead_letter_counts, dead_letters,
-            redrive, operators, retention, ordering, shutdown, payloads, kv, once,
+            redrive, operators, retention, ordering, shutdown, payloads, kv, listing, once,
             once_completion, cas, effects, handler_effects, commit_unknown, capabilities,
             health
         );
@@ -382,6 +383,14 @@ macro_rules! conformance_concern {
             containers_share_values,
         );
     };
+    (listing, $factory:ident) => {
+        $crate::conformance_checks!($factory, listing if values:
+            keys_are_listed_by_their_prefix,
+            a_listing_has_every_key_that_stays,
+            a_cursor_of_other_origin_is_refused,
+            a_value_shows_its_beginning_its_length_and_its_time,
+        );
+    };
     (once, $factory:ident) => {
         $crate::conformance_checks!($factory, once if values:
             every_state_of_once,
@@ -508,7 +517,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 28] = [
+    const CHECKS: [(&str, &str); 29] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("durability", include_str!("durability.rs")),
@@ -516,6 +525,7 @@ mod tests {
         ("groups", include_str!("groups.rs")),
         ("settle", include_str!("settle.rs")),
         ("leases", include_str!("leases.rs")),
+        ("listing", include_str!("listing.rs")),
         ("attempts", include_str!("attempts.rs")),
         ("retries", include_str!("retries.rs")),
         ("schedules", include_str!("schedules.rs")),

@@ -70,7 +70,7 @@ pub(crate) struct ServeArgs {
     /// Show or hide payloads and headers of messages
     #[arg(long, value_enum, default_value = "show")]
     pub(crate) payloads: Payloads,
-    /// Add a page that shows a value of the key-value store by its key, also to viewers
+    /// Add pages of the key-value store: viewers list keys and see values, operators change them
     #[arg(long)]
     pub(crate) kv: bool,
     /// Log visitors in with the users of this file

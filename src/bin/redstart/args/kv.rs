@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use super::number;
 use crate::duration;
 
 /// Read and write values of the key-value store.
@@ -18,11 +19,35 @@ pub(crate) struct KvArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KvAction {
+    #[command(visible_alias = "ls")]
+    List(KvListArgs),
     Get(GetArgs),
     Set(SetArgs),
     #[command(visible_alias = "del")]
     Delete(DeleteArgs),
     Cas(CasArgs),
+}
+
+/// List keys with their values.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  redstart kv list
+  redstart kv list --prefix charge: --max 1000
+  redstart kv list --prefix cache: --json | jq -r .key
+
+Lists keys in no order. A key that exists during the whole listing is in it; one that is written or
+deleted meanwhile may be missing. The command reads through the names of all keys of the server with
+SCAN, in small steps, and needs the right to run it.
+With --json, one line for each key: {\"key\",\"form\",\"bytes\",\"expiresInMs\",\"value\"}; `value` is null
+where the value is longer than 1024 bytes, or JSON cannot express it. A key of `once` has \"once\" too.")]
+pub(crate) struct KvListArgs {
+    /// List keys that begin with this text [default: all keys]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, value_parser = prefix, allow_hyphen_values = true)]
+    pub(crate) prefix: String,
+    /// Stop after N
+    #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
+    pub(crate) max: usize,
 }
 
 /// Show a value.
@@ -123,6 +148,14 @@ pub(crate) struct Form {
     /// Take values as plain text, not as JSON
     #[arg(long)]
     pub(crate) text: bool,
+}
+
+/// Applies the store's rule for the beginning of keys.
+fn prefix(text: &str) -> Result<String, &'static str> {
+    if text.starts_with('{') {
+        return Err("a key may not begin with `{`, so no key has this prefix");
+    }
+    Ok(text.to_owned())
 }
 
 /// Applies the store's rule before the command deletes the first of several keys.

@@ -45,7 +45,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use format::Format;
 pub(crate) use groups::{GroupsAction, GroupsArgs, RemoveArgs, ResetArgs, ShowGroupArgs};
 pub(crate) use janitor::JanitorArgs;
-pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
+pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, KvListArgs, SetArgs};
 pub(crate) use metrics::MetricsArgs;
 pub(crate) use pages::{CompletionsArgs, ManArgs};
 pub(crate) use print::{AclArgs, ExporterArgs, KedaArgs, PrintArgs, PrintWhat, Role, SystemdArgs};
@@ -131,7 +131,7 @@ impl Command {
             Self::Kv(args) => match &args.action {
                 KvAction::Set(_) | KvAction::Cas(_) => return NamespaceAccess::Create,
                 KvAction::Delete(_) => true,
-                KvAction::Get(_) => false,
+                KvAction::Get(_) | KvAction::List(_) => false,
             },
             Self::Groups(args) => match &args.action {
                 Some(GroupsAction::Remove(args)) => !args.dry_run,

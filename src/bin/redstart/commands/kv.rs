@@ -1,22 +1,30 @@
 //! `kv`: values of the key-value store.
 
+use std::collections::HashSet;
 use std::io::Read;
+use std::time::Duration;
 
 use bytes::Bytes;
-use redstart::views::OnceState;
+use redstart::views::{LISTED_BYTES, ListedValue, OnceState};
 use redstart::{Container, Error, ErrorKind, Kv};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::args::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, SetArgs};
-use crate::escape;
+use crate::args::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, KvListArgs, SetArgs};
 use crate::failure::{FAILED, Failure, chain, written};
-use crate::hex;
+use crate::table::Table;
 use crate::terminal::Terminal;
+use crate::{duration, escape, hex};
 
 /// The longest value that is read from the standard input, in bytes: what a server accepts as one
 /// string by default, less the few bytes that encoding a text adds.
 const LONGEST: u64 = 512 * 1024 * 1024 - 64;
+
+/// How many keys a listing asks for at once.
+const PAGE: usize = 500;
+
+/// How many characters of a value a list shows.
+const VALUE: usize = 60;
 
 pub(super) async fn run(
     args: &KvArgs,
@@ -25,11 +33,70 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let kv = container.kv();
     match &args.action {
+        KvAction::List(args) => list(args, &kv, terminal).await,
         KvAction::Get(args) => get(args, &kv, terminal).await,
         KvAction::Set(args) => set(args, &kv, terminal).await,
         KvAction::Delete(args) => delete(args, &kv, terminal).await,
         KvAction::Cas(args) => cas(args, &kv, terminal).await,
     }
+}
+
+async fn list(args: &KvListArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    let header = ["key", "form", "bytes", "expires in", "value"];
+    let mut table = Table::new(&header, 2..3);
+    let (mut seen, mut from, mut more) = (HashSet::new(), None, false);
+    loop {
+        // One more than asked for tells whether there are more.
+        let wanted = (args.max - seen.len()).saturating_add(1).min(PAGE);
+        let page = kv.keys(&args.prefix, from.as_ref(), wanted).await?;
+        let mut keys: Vec<String> = page.keys;
+        keys.retain(|key| !seen.contains(key));
+        keys.sort_unstable();
+        more |= keys.len() > args.max - seen.len();
+        keys.truncate(args.max - seen.len());
+        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let peeked = kv.port().peek_bytes(&names, LISTED_BYTES).await?;
+        // A value that has expired meanwhile is left out.
+        let found = names.iter().zip(peeked);
+        let found = found.filter_map(|(key, peeked)| Some(ListedValue::new(*key, peeked?)));
+        let found: Vec<ListedValue> = found.collect();
+        if terminal.is_json() {
+            for value in &found {
+                terminal.json(value)?;
+            }
+        } else if !found.is_empty() {
+            let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+            terminal.rows(&mut table, &rows)?;
+        }
+        seen.extend(keys);
+        from = page.next;
+        if from.is_none() || more {
+            break;
+        }
+    }
+    if more {
+        terminal.remark(format_args!(
+            "more than {}; raise --max to see them",
+            args.max
+        ));
+    } else if seen.is_empty() && !terminal.is_json() {
+        terminal.remark(match args.prefix.as_str() {
+            "" => "no keys".to_owned(),
+            prefix => format!("no key begins with {prefix:?}"),
+        });
+    }
+    Ok(())
+}
+
+fn row(value: &ListedValue) -> Vec<String> {
+    let expires = value.expires_in_ms().map(Duration::from_millis);
+    vec![
+        value.key().to_owned(),
+        value.form().to_owned(),
+        value.bytes().to_string(),
+        expires.map_or_else(|| "never".to_owned(), duration::short),
+        value.excerpt(VALUE),
+    ]
 }
 
 async fn get(args: &GetArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(), Failure> {

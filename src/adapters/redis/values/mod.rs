@@ -1,16 +1,18 @@
 //! The key-value store on Redis strings.
 
+mod listing;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{RedisError, Value};
 
-use super::adapter::RedisAdapter;
-use super::net::Connection;
-use super::resp::reply;
-use super::scripts;
+use crate::adapters::redis::adapter::RedisAdapter;
+use crate::adapters::redis::net::Connection;
+use crate::adapters::redis::resp::reply;
+use crate::adapters::redis::scripts;
 use crate::domain::{BoxFuture, Error, ttl_millis};
-use crate::store::{CasResult, ClaimResult, Values};
+use crate::store::{CasResult, ClaimResult, KeyCursor, KeyPage, Peeked, Values};
 
 impl RedisAdapter {
     async fn on_key<T>(
@@ -143,6 +145,23 @@ impl Values for RedisAdapter {
         Box::pin(self.on_key("delete", key, async |connection, name| {
             redis::cmd("DEL").arg(name).query_async(connection).await
         }))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Option<&'a KeyCursor>,
+        count: usize,
+    ) -> BoxFuture<'a, Result<KeyPage, Error>> {
+        Box::pin(self.scan_keys(prefix, from, count))
+    }
+
+    fn peek<'a>(
+        &'a self,
+        keys: &'a [&'a str],
+        most: usize,
+    ) -> BoxFuture<'a, Result<Vec<Option<Peeked>>, Error>> {
+        Box::pin(self.peek_values(keys, most))
     }
 
     fn exists<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<bool, Error>> {
