@@ -130,7 +130,7 @@ fn keys_are_listed_with_their_values() {
     }
     let long = list(&["--prefix", "long"]).ok();
     assert!(
-        long.out.contains("text  3000   never       yyy"),
+        long.out.contains("text   3000  never       yyy"),
         "{}",
         long.out
     );

@@ -292,7 +292,8 @@ async fn keys_are_listed_page_by_page() {
         for key in &keys {
             kv.set_with_ttl(key, &1, hour).await.unwrap();
         }
-        kv.set("other", &"x".repeat(5_000)).await.unwrap();
+        let other = vec![("other", bytes::Bytes::from("x".repeat(5_000)))];
+        kv.port().set_bytes(other, None).await.unwrap();
         let console = service(container.clone(), options().with_values(true));
         let (mut seen, mut address) = (BTreeSet::new(), "/kv?prefix=cart%3A".to_owned());
         for round in 0.. {

@@ -421,6 +421,16 @@ async fn listing_keys_takes_one_right_more() {
         let _: String = roles.server.command(&["ACL", "SETUSER", &user, "+scan"]);
         let page = kv.keys("", None, 10).await.unwrap();
         assert_eq!(page.keys, ["stock"]);
+        // The guide's rights to change values.
+        let change = async || -> Result<bool, redstart::Error> {
+            kv.cas("stock", Some(&40), &40, None).await?;
+            kv.delete("other").await
+        };
+        assert!(change().await.is_err());
+        roles.denied();
+        let right = "(%RW~shop:* -@all +del +evalsha +get +set)";
+        let _: String = roles.server.command(&["ACL", "SETUSER", &user, right]);
+        change().await.unwrap();
         assert_eq!(roles.denied(), [""; 0], "the server's ACL LOG");
     }
 }

@@ -8,6 +8,7 @@ use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 
 use crate::console::failure::Failure;
+use crate::domain::parse_duration;
 
 /// The fields of a form, in their order.
 #[derive(Clone, Debug, Default)]
@@ -57,9 +58,7 @@ pub(in crate::console) fn see_other(address: &str) -> Response {
 /// A time such as `30s`, of the field with a name.
 pub(in crate::console) fn duration(name: &str, text: &str) -> Result<Duration, String> {
     let rule = || format!("{name}: must be a time such as 30s, 5m or 2h, without a sign");
-    let span: jiff::Span = text.parse().map_err(|_| rule())?;
-    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours());
-    Duration::try_from(duration.map_err(|_| rule())?).map_err(|_| rule())
+    parse_duration(text).ok_or_else(rule)
 }
 
 /// A count as people type it: `48,211`.

@@ -198,7 +198,7 @@ pub(in crate::console) async fn delete(
 /// The page of a change that was not made. It keeps what the operator typed.
 fn refused(visit: &Visit, fields: &FormFields, not: Not, again: bool) -> Response {
     let key = fields.get("key");
-    let again = again && not.status == StatusCode::UNPROCESSABLE_ENTITY;
+    let again = again && matches!(not.status.as_u16(), 400 | 422);
     let address = Query::default()
         .with("key", key)
         .on(&visit.links().to("/kv"));
