@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::store::Attempts;
 
 /// The state of one delivery's lease. The in-flight table, the worker and the handler share it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lease {
     /// Tells this hand-out of the entry from every other one in this process.
     token: u64,
@@ -16,8 +16,10 @@ pub(crate) struct Lease {
     before: Attempts,
     /// Another hand-out of the entry, or another attempt at it, came before.
     taken_over: bool,
-    /// A time before the store began the lease. `None` where the store may end it early.
-    since: Option<Instant>,
+    /// A time before the store began the lease.
+    since: Instant,
+    /// The store may end the lease early: a call may still release it.
+    may_end_early: bool,
     /// The store lost its record of the delivery, and no other consumer can get the message.
     only_copy: AtomicBool,
     /// The store has a mark of this hand-out's attempt.
@@ -44,14 +46,24 @@ impl Lease {
         token: u64,
         before: impl Into<Attempts>,
         taken_over: bool,
-        since: impl Into<Option<Instant>>,
+        since: Instant,
     ) -> Self {
         Self {
             token,
             before: before.into(),
             taken_over,
-            since: since.into(),
-            ..Self::default()
+            since,
+            may_end_early: false,
+            only_copy: AtomicBool::default(),
+            marked: AtomicBool::default(),
+            begun: AtomicBool::default(),
+            returned: AtomicBool::default(),
+            finished: AtomicBool::default(),
+            lost: AtomicBool::default(),
+            expired: AtomicBool::default(),
+            cancelled: AtomicBool::default(),
+            timed_out: AtomicBool::default(),
+            notify: Notify::default(),
         }
     }
 
@@ -64,8 +76,18 @@ impl Lease {
         self.taken_over
     }
 
-    /// A time before the store began the lease. `None` where the store may end it early.
-    pub(crate) fn since(&self) -> Option<Instant> {
+    /// Says whether the store may end the lease early.
+    pub(crate) fn with_early_end(mut self, may_end_early: bool) -> Self {
+        self.may_end_early = may_end_early;
+        self
+    }
+
+    pub(crate) fn may_end_early(&self) -> bool {
+        self.may_end_early
+    }
+
+    /// A time before the store began the lease.
+    pub(crate) fn since(&self) -> Instant {
         self.since
     }
 
@@ -184,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancellation_reaches_every_waiter_and_later_ones() {
-        let lease = Arc::new(Lease::default());
+        let lease = Arc::new(Lease::new(1, 0, false, Instant::now()));
         let waiting: Vec<_> = (0..3)
             .map(|_| {
                 let lease = Arc::clone(&lease);

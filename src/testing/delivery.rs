@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::api::handler::message;
 use crate::api::lease::Lease;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::adapters::memory::MemoryStore;
 use crate::api::delivery::{Checkpoint, Home};
@@ -106,7 +107,7 @@ impl DeliveryBuilder {
             topic: None,
             group: None,
             lost: false,
-            cancelled: Arc::default(),
+            cancelled: Arc::new(Lease::new(0, 0, false, Instant::now())),
             publishing: None,
         }
     }

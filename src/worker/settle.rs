@@ -154,6 +154,7 @@ impl Settler {
             return;
         }
         let (now, lease) = (Instant::now(), self.lease.get());
+        let mut count = 0;
         let all = batch.fenced().iter().zip(hand_outs).zip(fates);
         let removed: Commits = all
             .filter(|((commit, hand_out), fate)| {
@@ -161,10 +162,12 @@ impl Settler {
                     && !commit.is_of_only_copy()
                     && self.in_flight.is_leased(**hand_out, lease, now)
             })
+            .inspect(|((_, hand_out), _)| {
+                count += u64::from(self.in_flight.shows_removal(**hand_out));
+            })
             .map(|((commit, _), _)| commit.clone().of_only_copy())
             .collect();
-        if !removed.is_empty() {
-            let count = removed.len() as u64;
+        if count > 0 {
             self.meters.lost_entries.increment(count);
             log(|| {
                 tracing::error!(
@@ -173,6 +176,8 @@ impl Settler {
                     "something other than Redstart removed entries or the consumer; writing their endings from memory",
                 );
             });
+        }
+        if !removed.is_empty() {
             let _ = self.commit(&removed, MIXED).await;
         }
     }

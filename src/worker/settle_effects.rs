@@ -132,13 +132,20 @@ impl Settler {
             if self.in_flight.may_commit(hand_out) {
                 received.push_back(write);
             } else {
-                self.end_lost(hand_out, write.answer);
+                self.end_lost(hand_out, write.commit.acknowledges, write.answer);
             }
         }
     }
 
-    fn end_lost(&self, hand_out: HandOut, answer: oneshot::Sender<Answer>) {
-        self.in_flight.remove([hand_out]);
+    /// Another consumer has the message. A handler that waits for its checkpoint still runs: it is
+    /// cancelled, and the entry stays away from this process until the handler has returned.
+    fn end_lost(&self, hand_out: HandOut, acknowledges: bool, answer: oneshot::Sender<Answer>) {
+        if acknowledges {
+            self.in_flight.remove([hand_out]);
+        } else {
+            let lost = self.in_flight.lose([hand_out]);
+            self.meters.leases_lost.increment(lost);
+        }
         self.meters.commits_lost.increment(1);
         let _ = answer.send(Ok(EffectFate::Lost));
     }
@@ -203,7 +210,8 @@ impl Settler {
                             .in_flight
                             .is_leased(hand_out, self.lease.get(), Instant::now()) =>
                 {
-                    self.meters.lost_entries.increment(1);
+                    let shown = self.in_flight.shows_removal(hand_out);
+                    self.meters.lost_entries.increment(u64::from(shown));
                     commit.only_copy = true;
                     let token = hand_out.token;
                     again.push(EffectWrite {
@@ -212,7 +220,9 @@ impl Settler {
                         answer,
                     });
                 }
-                EffectFate::NotHeld | EffectFate::Lost => self.end_lost(hand_out, answer),
+                EffectFate::NotHeld | EffectFate::Lost => {
+                    self.end_lost(hand_out, commit.acknowledges, answer);
+                }
                 fate => {
                     if matches!(fate, EffectFate::Differs(_)) {
                         self.meters.commit_conflicts.increment(1);
@@ -375,6 +385,39 @@ mod tests {
         let answer = send(&core, id, vec![increment("n")]).await;
         assert_eq!(answer.await.unwrap().unwrap(), EffectFate::Done(Vec::new()));
         assert_eq!(value(&fixture, "n").await, one());
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_of_a_message_that_another_consumer_has_cancels_its_handler() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(1).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        let lease = core.queue.next().await.unwrap().lease;
+        lease.begin();
+        fixture.take_over(fetched[0].receipt).await;
+        run(&core, settlements.effects);
+        let hand_out = current(&core, fetched[0].receipt);
+        let (answer, answered) = oneshot::channel();
+        let commit = EffectCommit {
+            delivery: hand_out.id,
+            acknowledges: false,
+            only_copy: false,
+            effects: vec![increment("n")],
+        };
+        let token = hand_out.token;
+        let write = EffectWrite {
+            commit,
+            token,
+            answer,
+        };
+        core.effects.writes.send(write).await.unwrap();
+        assert_eq!(answered.await.unwrap().unwrap(), EffectFate::Lost);
+        assert!(lease.is_lost() && lease.is_cancelled());
+        let again = core.accept(fetched.clone(), true, Instant::now());
+        assert_eq!(again, 0, "the handler still runs");
+        lease.end_call();
+        assert_eq!(core.accept(fetched, true, Instant::now()), 1);
     }
 
     #[tokio::test]

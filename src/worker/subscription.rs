@@ -168,9 +168,9 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         note::run(Arc::clone(&noting_for), noter.clone(), Arc::clone(&notes))
     });
     tasks.settlers.spawn(noting);
-    let (waiting, halt) = (Arc::clone(core), core.halt.clone());
+    let waiting = Arc::clone(core);
     let timing = watch.supervise("the timer of retries", move |_| {
-        timer::run(Arc::clone(&waiting), halt.clone())
+        timer::run(Arc::clone(&waiting))
     });
     tasks.services.spawn(timing);
 

@@ -14,7 +14,7 @@ use crate::worker::core::Core;
 use crate::worker::handle::begin::{Begun, begin};
 use crate::worker::handle::call::call_batch;
 use crate::worker::handle::in_hand::InHand;
-use crate::worker::handle::pipeline::{end, enter, give_back, prepare};
+use crate::worker::handle::pipeline::{end, enter, give_back, leave, prepare};
 use crate::worker::intake::queue::{Queue, Queued};
 
 /// The state that the workers of a batch subscription share.
@@ -85,22 +85,17 @@ async fn handle(core: &Core, handler: &dyn RawBatchHandler, batch: Vec<Queued>) 
     }
 }
 
-async fn leave(core: &Core, part: Vec<Begun>) {
-    for one in part {
-        one.leave(core).await;
-    }
-}
-
 /// Begins, calls and ends the deliveries of one call.
 pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part: Vec<Begun>) {
     // An earlier part may have taken long.
     if core.stop.is_cancelled() {
         return leave(core, part).await;
     }
-    let part = begin(core, part).await;
-    if part.is_empty() {
-        return;
-    }
+    let part = match begin(core, part).await {
+        Ok(part) if part.is_empty() => return,
+        Ok(part) => part,
+        Err(stopped) => return leave(core, stopped).await,
+    };
     part.iter().for_each(|one| one.record_queue_time(core));
     let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
     let (outcomes, span) = call_batch(core, handler, deliveries).await;
@@ -158,9 +153,9 @@ mod tests {
     use super::*;
     use crate::api::{Batch, IntoRouter, Message, Router, SubscribeOptions, Work};
     use crate::domain::{IntoOutcomes, Outcome};
-    use crate::store::Fetched;
+    use crate::store::{End, Fetched};
     use crate::worker::core::Settlements;
-    use crate::worker::fixture::{Fixture, hand_out, lose};
+    use crate::worker::fixture::{Fixture, current, hand_out, lose};
 
     #[test]
     fn a_failed_batch_comes_back_in_halves_and_each_message_has_its_last_attempt_alone() {
@@ -242,6 +237,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_only_copy_beside_an_attempt_that_is_marked_comes_back_after_a_stop() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(2).await;
+        let options = SubscribeOptions::new().with_batch(10, Duration::ZERO);
+        let (core, mut settlements) = fixture.core(options);
+        hand_out(&core, &fetched[..1], true);
+        hand_out(&core, &fetched[1..], false);
+        core.queue.close();
+        let only_copy = current(&core, fetched[1].receipt);
+        assert!(core.in_flight.keep_only_copy(only_copy));
+        let stop = core.stop.clone();
+        fixture.script.on("deliveries.begin", move || stop.cancel());
+        core.only_copies_known.cancel();
+        let (batches, calls) = recording(|| {}, ());
+        run(core, batches).await;
+        assert!(calls.lock().unwrap().is_empty());
+        let write = settlements.writes.try_recv().unwrap();
+        assert_eq!(write.commit.delivery(), only_copy.id);
+        assert!(matches!(write.commit.end(), End::Reschedule { .. }));
+        assert!(settlements.writes.try_recv().is_err());
+    }
+
+    #[tokio::test]
     async fn messages_with_different_numbers_of_failed_attempts_share_no_call() {
         let fixture = Fixture::new().await;
         let (core, _settlements, _) = holding(&fixture, &[0, 1, 0]).await;
@@ -254,6 +272,7 @@ mod tests {
     async fn no_further_part_of_a_batch_begins_after_a_stop() {
         let fixture = Fixture::new().await;
         let (core, _settlements, _) = holding(&fixture, &[0, 1]).await;
+        core.only_copies_known.cancel();
         let stop = core.stop.clone();
         let (batches, calls) = recording(move || stop.cancel(), ());
         run(core, batches).await;

@@ -55,9 +55,9 @@ impl Begun {
     }
 }
 
-/// Begins deliveries: marks the attempts that need it. Returns those that this consumer still holds,
-/// and none when the subscription stops.
-pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Vec<Begun> {
+/// Begins deliveries: marks the attempts that need it. Returns those that this consumer still holds;
+/// when the subscription stops, an error with all of them.
+pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Result<Vec<Begun>, Vec<Begun>> {
     let marking = || deliveries.iter().filter(|one| one.needs_mark(core));
     let (hand_outs, begins): (Vec<_>, Vec<_>) = marking()
         .map(|one| {
@@ -72,13 +72,13 @@ pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Vec<Begun> {
         })
         .unzip();
     let Some(holders) = mark(core, &begins).await else {
-        return Vec::new();
+        return Err(deliveries);
     };
     marking().for_each(|one| one.lease.mark());
     core.lease_keeper.note_holders(&hand_outs, &holders);
     let begun = deliveries.into_iter();
     let begun = begun.filter(|one| !one.lease.is_cancelled());
-    begun.inspect(|one| one.lease.begin()).collect()
+    Ok(begun.inspect(|one| one.lease.begin()).collect())
 }
 
 /// Marks attempts as begun. Repeats until the store answers: a handler whose attempt is not marked
@@ -181,6 +181,7 @@ mod tests {
         let (core, _settlements, _) = fixture.holding(at_most(5), (1, true)).await;
         let stop = core.stop.clone();
         fixture.script.on(BEGIN, move || stop.cancel());
+        core.only_copies_known.cancel();
         let (handler, mut calls) = handler(Outcome::Ack);
         run(core, handler).await;
         assert_eq!(all(&mut calls), []);

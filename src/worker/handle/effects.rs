@@ -10,6 +10,7 @@ use crate::bus::{Admission, Prepared, committed, refused};
 use crate::domain::{Effects, Error, ErrorKind, Outcome};
 use crate::store::{DeliveryId, Effect, EffectCommit, EffectFate, Refusal};
 use crate::worker::core::Core;
+use crate::worker::intake::in_flight::HandOut;
 
 /// How long a delivery waits under its lease for a topic that is full.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -99,9 +100,20 @@ pub(super) async fn commit(
     publishing.finish(&prepared, admission, &done);
     match end {
         End::Ended => core.pressure.clear(),
-        _ => lease.resume(),
+        _ => resume(core, id, lease),
     }
     end
+}
+
+/// Lets the delivery go on. Where its lease was lost meanwhile, this process may have got the entry
+/// again and not taken it, because it was still here: the fetcher looks for such entries.
+fn resume(core: &Core, id: DeliveryId, lease: &Lease) {
+    lease.resume();
+    if lease.is_lost() {
+        let token = lease.token();
+        core.in_flight.remove([HandOut { id, token }]);
+        core.unseen.note();
+    }
 }
 
 /// What an answer of the store means for the delivery.
@@ -121,4 +133,33 @@ fn end_of(fate: &EffectFate, effects: &[Effect]) -> End {
 pub(super) async fn pause(conflicts: u32) {
     let longest = CONFLICT_TIME * 2 * conflicts / (MOST_CONFLICTS * (MOST_CONFLICTS + 1) / 2);
     sleep(longest.mul_f64(fastrand::f64())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::fixture::{Fixture, at_most, current};
+
+    #[tokio::test]
+    async fn a_conflict_frees_a_delivery_that_another_consumer_had_meanwhile() {
+        let fixture = Fixture::new().await;
+        let (core, mut settlements, fetched) = fixture.holding(at_most(5), (1, false)).await;
+        let id = fetched[0].receipt;
+        let lease = core.queue.next().await.unwrap().lease;
+        let mut effects = Effects::new();
+        effects.incr("n", 1);
+        let span = Span::none();
+        let answering = async {
+            let write = settlements.effects.recv().await.unwrap();
+            // Another consumer claims it and gives it back, and this one claims it again.
+            core.in_flight.lose([current(&core, id)]);
+            assert_eq!(core.accept(fetched.clone(), true, Instant::now()), 0);
+            write.answer.send(Ok(EffectFate::Differs(0))).unwrap();
+        };
+        let committing = commit(&core, id, &lease, (&effects, &span));
+        let (end, ()) = tokio::join!(committing, answering);
+        assert!(matches!(end, End::Conflict(_)));
+        assert!(!core.in_flight.contains(id), "nothing extends its lease");
+        assert!(core.unseen.may_exist(), "the fetcher gives it back");
+    }
 }

@@ -65,20 +65,10 @@ pub(crate) async fn give_back_message(core: &Core, message: Queued, delay: Durat
 /// copy, and not all that this process knows of a held-back message.
 pub(super) async fn give_back(core: &Core, queued: Queued) {
     core.only_copies_known.cancelled().await;
-    if queued.again.is_some() && !queued.lease.is_only_copy() {
-        return give_back_message(core, queued, Duration::ZERO).await;
-    }
-    if queued.lease.is_only_copy()
+    if (queued.again.is_some() || queued.lease.is_only_copy())
         && let Some(one) = prepare(core, queued).await
     {
-        reschedule(
-            core,
-            one.entry,
-            &one.lease,
-            one.delivery.envelope(),
-            one.count,
-        )
-        .await;
+        one.leave(core).await;
     }
 }
 
@@ -107,7 +97,10 @@ pub(super) async fn enter(core: &Core) -> Option<Turn<'_>> {
 /// Begins, calls and ends one delivery.
 pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun) {
     let one = if one.needs_mark(core) {
-        begin(core, vec![one]).await.pop()
+        match begin(core, vec![one]).await {
+            Ok(mut begun) => begun.pop(),
+            Err(stopped) => return leave(core, stopped).await,
+        }
     } else {
         one.lease.begin();
         Some(one)
@@ -119,6 +112,13 @@ pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun
             Outcome::Commit(effects) => commit_one(core, handler, begun, (effects, span)).await,
             outcome => end(core, begun, outcome, span).await,
         }
+    }
+}
+
+/// Gives deliveries back where the subscription stops before their handler begins.
+pub(super) async fn leave(core: &Core, deliveries: Vec<Begun>) {
+    for one in deliveries {
+        one.leave(core).await;
     }
 }
 
@@ -167,7 +167,11 @@ impl Begun {
     /// Gives the delivery back where the subscription stops before its handler begins: the shutdown
     /// releases the others.
     pub(super) async fn leave(self, core: &Core) {
-        if self.is_again {
+        core.only_copies_known.cancelled().await;
+        if self.lease.is_only_copy() {
+            let envelope = self.delivery.envelope();
+            reschedule(core, self.entry, &self.lease, envelope, self.count).await;
+        } else if self.is_again {
             let (envelope, failed) = (self.delivery.envelope(), self.count.failed);
             put_back(
                 core,
@@ -329,10 +333,13 @@ async fn end_as(core: &Core, begun: Begun, outcome: Outcome, span: Span) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::api::Payload;
     use crate::domain::IntoOutcome;
-    use crate::worker::fixture::{Fixture, all, at_most, each, handler, lose};
+    use crate::store::End as StoredEnd;
+    use crate::worker::fixture::{Fixture, all, at_most, current, each, handler, lose};
 
     #[tokio::test]
     async fn a_delivery_that_was_lost_in_the_queue_does_not_begin() {
@@ -342,6 +349,25 @@ mod tests {
         let (handler, mut calls) = handler(Outcome::Ack);
         run(core, handler).await;
         assert_eq!(all(&mut calls), [(0, 1), (2, 1)]);
+    }
+
+    #[tokio::test]
+    async fn an_only_copy_that_waits_for_the_gate_comes_back_after_a_stop() {
+        let fixture = Fixture::new().await;
+        let (core, mut settlements, fetched) = fixture.holding(at_most(5), (1, false)).await;
+        let alone = core.gate.alone().await;
+        let (handler, mut calls) = handler(Outcome::Ack);
+        let mut running = Box::pin(run(Arc::clone(&core), handler));
+        assert!((&mut running).now_or_never().is_none(), "it waits");
+        let id = fetched[0].receipt;
+        assert!(core.in_flight.keep_only_copy(current(&core, id)));
+        core.stop.cancel();
+        core.only_copies_known.cancel();
+        running.await;
+        drop(alone);
+        assert_eq!(all(&mut calls), []);
+        let write = settlements.writes.try_recv().unwrap();
+        assert!(matches!(write.commit.end(), StoredEnd::Reschedule { .. }));
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use crate::api::handler::Work;
 use crate::worker::core::Core;
 use crate::worker::handle::batch::handle_part;
 use crate::worker::handle::in_hand::InHand;
-use crate::worker::handle::pipeline::{handle_one, prepare};
+use crate::worker::handle::pipeline::{give_back, handle_one, prepare};
 
 /// The longest time that other handlers get between two suspects.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -24,24 +24,30 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
     while let Some(queued) = core.suspects.next().await {
         let _slot = core.capacity.slots(1);
         let _in_hand = InHand::one(&core, &queued);
-        if core.stop.is_cancelled() || queued.lease.is_cancelled() {
+        if core.stop.is_cancelled() {
+            give_back(&core, queued).await;
+            continue;
+        }
+        if queued.lease.is_cancelled() {
             continue;
         }
         let Some(suspect) = prepare(&core, queued).await else {
             continue;
         };
+        let getting_alone = async {
+            let alone = core.gate.alone().await;
+            endings_written(&core).await;
+            alone
+        };
         let alone = tokio::select! {
             biased;
-            () = core.stop.cancelled() => continue,
+            () = core.stop.cancelled() => {
+                suspect.leave(&core).await;
+                continue;
+            }
             () = suspect.lease().cancelled() => continue,
-            alone = core.gate.alone() => alone,
+            alone = getting_alone => alone,
         };
-        tokio::select! {
-            biased;
-            () = core.stop.cancelled() => continue,
-            () = suspect.lease().cancelled() => continue,
-            () = endings_written(&core) => {}
-        }
         let began = Instant::now();
         match &work {
             Work::Each(handler) => handle_one(&core, &**handler, suspect).await,
@@ -68,25 +74,29 @@ async fn endings_written(core: &Core) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::api::{Payload, SubscribeOptions};
     use crate::domain::Outcome;
+    use crate::store::End;
+    use crate::worker::core::Settlements;
     use crate::worker::fixture::{Fixture, all, current, each, hand_out, handler};
 
     /// A subscription with one suspect.
-    async fn suspecting(fixture: &Fixture) -> Arc<Core> {
+    async fn suspecting(fixture: &Fixture) -> (Arc<Core>, Settlements) {
         let mut fetched = fixture.fetch(1).await;
         fetched[0].attempts.begun = 2;
-        let (core, _) = fixture.core(SubscribeOptions::new());
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
         hand_out(&core, &fetched, true);
         core.suspects.close();
-        core
+        (core, settlements)
     }
 
     #[tokio::test]
     async fn a_suspect_begins_when_the_endings_of_its_neighbours_are_written() {
         let fixture = Fixture::new().await;
-        let core = suspecting(&fixture).await;
+        let (core, _settlements) = suspecting(&fixture).await;
         let neighbour = fixture.fetch(1).await;
         hand_out(&core, &neighbour, false);
         core.queue.next().await.unwrap().lease.finish();
@@ -106,7 +116,7 @@ mod tests {
     #[tokio::test]
     async fn a_suspect_begins_when_nothing_runs_and_nothing_begins_beside_it() {
         let fixture = Fixture::new().await;
-        let core = suspecting(&fixture).await;
+        let (core, _settlements) = suspecting(&fixture).await;
         let turn = core.gate.try_enter().unwrap();
         let (sender, mut beside) = tokio::sync::mpsc::unbounded_channel();
         let inside = Arc::clone(&core);
@@ -130,10 +140,34 @@ mod tests {
     #[tokio::test]
     async fn no_suspect_begins_after_a_stop() {
         let fixture = Fixture::new().await;
-        let core = suspecting(&fixture).await;
+        let (core, _settlements) = suspecting(&fixture).await;
         core.stop.cancel();
+        core.only_copies_known.cancel();
         let (handler, mut calls) = handler(Outcome::Ack);
         run(core, Work::Each(handler)).await;
         assert_eq!(all(&mut calls), []);
+    }
+
+    #[tokio::test]
+    async fn a_suspect_that_is_an_only_copy_comes_back_after_a_stop() {
+        for waits in [false, true] {
+            let fixture = Fixture::new().await;
+            let (core, mut settlements) = suspecting(&fixture).await;
+            let id = fixture.pending().await[0];
+            let turn = core.gate.try_enter().unwrap();
+            let (handler, mut calls) = handler(Outcome::Ack);
+            let mut running = Box::pin(run(Arc::clone(&core), Work::Each(handler)));
+            if waits {
+                assert!((&mut running).now_or_never().is_none(), "it waits");
+            }
+            assert!(core.in_flight.keep_only_copy(current(&core, id)));
+            core.stop.cancel();
+            core.only_copies_known.cancel();
+            running.await;
+            drop(turn);
+            assert_eq!(all(&mut calls), []);
+            let write = settlements.writes.try_recv().unwrap();
+            assert!(matches!(write.commit.end(), End::Reschedule { .. }));
+        }
     }
 }

@@ -188,7 +188,7 @@ mod tests {
             };
             tokio::spawn(pipeline::run(Arc::clone(&core), handler));
             tokio::spawn(run(Arc::clone(&core), settler, Notes::new(notes)));
-            tokio::spawn(timer::run(Arc::clone(&core), core.halt.clone()));
+            tokio::spawn(timer::run(Arc::clone(&core)));
             Self {
                 core,
                 calls,
@@ -299,6 +299,30 @@ mod tests {
             .await;
         assert_eq!(holders.unwrap(), [crate::store::Holder::Other]);
         assert_eq!(attempts(&fixture).await, [(0, 0)]);
+    }
+
+    #[test]
+    fn a_message_that_is_due_at_a_stop_leaves_the_thread_to_others() {
+        let (ended, told) = std::sync::mpsc::channel();
+        // A thread of its own: a task that never yields would keep the test's thread.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let fixture = Fixture::new().await;
+                let mut running = Running::start(&fixture, failing(MINUTE, 5), 1).await;
+                running.called(1).await;
+                running.noted(1).await;
+                running.core.stop.cancel();
+                fixture.clock.advance(MINUTE);
+                timer::run(Arc::clone(&running.core)).await;
+                let _ = ended.send(());
+            });
+        });
+        let wait = Duration::from_secs(20);
+        told.recv_timeout(wait).expect("the timer ends at a stop");
     }
 
     #[tokio::test]

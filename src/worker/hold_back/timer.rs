@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 use crate::worker::core::Core;
 
 /// The shortest time between two looks, where the clock stands still.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// Queues due messages until the subscription halts.
-pub(crate) async fn run(core: Arc<Core>, halt: CancellationToken) {
+/// Queues due messages until the subscription stops. From then on the noter gives them back.
+pub(crate) async fn run(core: Arc<Core>) {
     loop {
         // Created before the look, so that it also completes for a change after it.
         let mut clock_set = core.store.clock_set();
@@ -27,7 +26,7 @@ pub(crate) async fn run(core: Arc<Core>, halt: CancellationToken) {
         };
         tokio::select! {
             biased;
-            () = halt.cancelled() => return,
+            () = core.stop.cancelled() => return,
             () = core.hold_back.changed.notified() => continue,
             () = &mut clock_set => {}
             () = due => {}
@@ -38,10 +37,6 @@ pub(crate) async fn run(core: Arc<Core>, halt: CancellationToken) {
 
 /// Queues the due messages for the workers, before those that no handler has seen.
 fn queue_due(core: &Core) {
-    // From now on the noter gives them back.
-    if core.stop.is_cancelled() {
-        return;
-    }
     let mut due = core.hold_back.take_due();
     // Another consumer has the others.
     due.retain(|message| !message.lease.is_cancelled());

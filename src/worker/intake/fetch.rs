@@ -447,6 +447,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_single_slow_handler_does_not_keep_its_subscription_from_catching_up() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements) = fixture.core(SubscribeOptions::new().with_concurrency(1));
+        core.capacity.give_back(0);
+        let caught_up = tokio::time::timeout(Duration::from_secs(20), catch_up(&core)).await;
+        caught_up.expect("the end of catching up").unwrap();
+    }
+
+    #[tokio::test]
     async fn a_recreated_group_gets_its_lease_back() {
         let fixture = Fixture::new().await;
         let options = SubscribeOptions::new().with_lease(Duration::from_secs(7));

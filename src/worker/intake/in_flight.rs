@@ -88,9 +88,8 @@ impl Table {
             return None;
         };
         self.last_token += 1;
-        let since = Some(since).filter(|_| !self.released_late.contains(&id));
         let lease = Lease::new(self.last_token, before, taken_over, since);
-        let lease = Arc::new(lease);
+        let lease = Arc::new(lease.with_early_end(self.released_late.contains(&id)));
         vacant.insert(Arc::clone(&lease));
         Some(lease)
     }
@@ -146,11 +145,11 @@ impl InFlight {
         let extended = table
             .extended
             .filter(|(_, last_token)| hand_out.token <= *last_token);
-        let since = last.since();
-        let since = since.map(|since| extended.map_or(since, |(at, _)| at.max(since)));
+        let since = extended.map_or(last.since(), |(at, _)| at.max(last.since()));
+        let may_end_early = last.may_end_early();
         table.last_token += 1;
         let next = Lease::new(table.last_token, attempts, true, since);
-        let next = Arc::new(next);
+        let next = Arc::new(next.with_early_end(may_end_early));
         table.current.insert(hand_out.id, Arc::clone(&next));
         Some(next)
     }
@@ -259,17 +258,24 @@ impl InFlight {
     /// expired and nothing can have released it.
     pub(crate) fn is_leased(&self, hand_out: HandOut, lease: Duration, now: Instant) -> bool {
         let table = self.table();
-        let current = table.get(hand_out).filter(|lease| !lease.is_expired());
-        let Some(entry) = current else {
+        let current = table.get(hand_out);
+        let Some(entry) = current.filter(|lease| !lease.is_expired() && !lease.may_end_early())
+        else {
             return false;
         };
         let extended = table
             .extended
             .filter(|(_, last_token)| entry.token() <= *last_token);
-        entry.since().is_some_and(|since| {
-            let since = extended.map_or(since, |(at, _)| at.max(since));
-            now.saturating_duration_since(since) < lease
-        })
+        let since = extended.map_or(entry.since(), |(at, _)| at.max(entry.since()));
+        now.saturating_duration_since(since) < lease
+    }
+
+    /// Whether a missing record shows that something other than Redstart removed it. The record of a
+    /// delivery that was taken over may be missing because its former owner has acknowledged it late.
+    pub(crate) fn shows_removal(&self, hand_out: HandOut) -> bool {
+        let table = self.table();
+        let lease = table.get(hand_out);
+        lease.is_some_and(|lease| !lease.is_taken_over())
     }
 
     /// Whether a delivery is here and no other consumer is known to hold it.
@@ -336,7 +342,7 @@ impl InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::EntryId;
+    use crate::domain::{EntryId, ErrorKind};
     use crate::store::Lane;
 
     fn id(sequence: u64) -> DeliveryId {
@@ -368,6 +374,19 @@ mod tests {
         assert!(enter(&in_flight, &[1])[0].is_none());
         in_flight.remove([hand_out]);
         assert!(enter(&in_flight, &[1])[0].is_some());
+    }
+
+    #[test]
+    fn a_delivery_that_a_late_call_may_release_grows_old_like_others() {
+        let in_flight = InFlight::default();
+        let error = Error::new(ErrorKind::OutcomeUnknown, "release", "cut");
+        let release = [Commit::release(id(1))].into_iter().collect();
+        in_flight.note_late_releases(&error, &release);
+        let (_, hand_out) = enter_one(&in_flight);
+        let minute = Duration::from_secs(60);
+        let later = Instant::now() + minute;
+        assert!(in_flight.progress(later).oldest >= minute);
+        assert!(!in_flight.is_leased(hand_out, 2 * minute, later));
     }
 
     #[test]

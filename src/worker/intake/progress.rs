@@ -27,7 +27,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Adds a delivery.
     pub(super) fn add(&mut self, id: DeliveryId, lease: &Lease, now: Instant) {
-        let since = lease.since().unwrap_or(now);
+        let since = lease.since();
         let age = now.saturating_duration_since(since);
         self.oldest = self.oldest.max(age);
         if lease.is_running() {

@@ -39,7 +39,7 @@ impl Queued {
     fn waits_since_before(&self, time: Instant) -> bool {
         let since = match &self.again {
             Some(again) => again.queued,
-            None => self.lease.since(),
+            None => Some(self.lease.since()),
         };
         since.is_some_and(|since| since < time)
     }
@@ -252,7 +252,7 @@ mod tests {
                 fields: Vec::new(),
                 attempts: Attempts::default(),
             },
-            lease: Arc::default(),
+            lease: Arc::new(Lease::new(0, 0, false, Instant::now())),
             again: None,
         }
     }

@@ -133,12 +133,12 @@ pub(crate) async fn reclaim_some(core: &Core, look: &mut Look) -> Result<Next, E
     if core.stop.is_cancelled() {
         return Ok(Next::Done);
     }
-    // The store applies the limit to each of the two lanes.
-    let max = core.capacity.reclaimable() / 2;
-    if max == 0 {
+    let free = core.capacity.reclaimable();
+    if free == 0 {
         return Ok(Next::Full);
     }
-    let max = core.weight.limit(max);
+    // The store applies the limit to each of the two lanes.
+    let max = core.weight.limit((free / 2).max(1));
     let unmarked = match core.marks_attempts {
         true => Unmarked::NotBegun,
         false => Unmarked::Begun,

@@ -100,8 +100,12 @@ impl LeaseKeeper {
         let mut removed = 0;
         let answers = || hand_outs.iter().zip(holders);
         for (hand_out, holder) in answers() {
-            if *holder != Holder::Member && !is_lost(hand_out, holder) {
-                removed += u64::from(self.in_flight.keep_only_copy(*hand_out));
+            if *holder != Holder::Member
+                && !is_lost(hand_out, holder)
+                && self.in_flight.keep_only_copy(*hand_out)
+            {
+                let shown = *holder == Holder::Trimmed || self.in_flight.shows_removal(*hand_out);
+                removed += u64::from(shown);
             }
         }
         if removed > 0 {
@@ -129,6 +133,8 @@ impl LeaseKeeper {
 
 #[cfg(test)]
 mod tests {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
     use super::*;
     use crate::worker::fixture::{Fixture, other};
     use crate::worker::script::Failure;
@@ -155,6 +161,33 @@ mod tests {
         assert!(keeper.extend_all().await);
         assert!(leased.is_only_copy() && !leased.is_cancelled());
         assert!(expired.is_lost() && !expired.is_only_copy());
+    }
+
+    #[tokio::test]
+    async fn a_late_acknowledgement_by_the_former_owner_is_no_data_loss() {
+        for (taken_over, counted) in [(true, 0), (false, 1)] {
+            let recorder = DebuggingRecorder::new();
+            let fixture = Fixture::new().await;
+            let fetched = fixture.fetch(1).await;
+            let mut keeper = fixture.lease_keeper();
+            keeper.meters = metrics::with_local_recorder(&recorder, || fixture.meters());
+            let entry = [(fetched[0].receipt, 0)].into_iter();
+            let held = keeper.in_flight.enter(entry, taken_over, Instant::now());
+            fixture.acknowledge(fetched[0].receipt).await;
+            assert!(keeper.extend_all().await);
+            assert!(held[0].as_ref().unwrap().is_only_copy());
+            let metrics = recorder.snapshotter().snapshot().into_vec();
+            let of = |(key, _, _, value)| {
+                let key: metrics_util::CompositeKey = key;
+                (key.key().name() == "redstart_lost_entries_total").then_some(value)
+            };
+            let lost: Vec<_> = metrics.into_iter().filter_map(of).collect();
+            assert_eq!(
+                lost,
+                [DebugValue::Counter(counted)],
+                "taken over: {taken_over}"
+            );
+        }
     }
 
     #[test]
