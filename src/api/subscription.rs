@@ -91,8 +91,9 @@ impl Subscription {
     /// bringing retries back, settling, acknowledging, and background tasks that died. `None` while
     /// all of them work. The subscription retries each of them until it works.
     ///
-    /// It also says when a delivery has waited in this process for ten minutes, because the handlers
-    /// hang or are too slow.
+    /// It also says when a handler hangs or is too slow: when one has run for more than half of its
+    /// [time limit](crate::SubscribeOptions::with_handler_timeout) and for more than ten minutes, or for
+    /// 30 minutes without a time limit.
     ///
     /// A subscription ends with the runtime on which it was made. Then this says so, and the
     /// container accepts a new subscription in its place.
