@@ -128,12 +128,18 @@ async fn release_unfinished(core: &Core) -> Result<u64, Error> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::api::{Delivery, Payload, SubscribeOptions};
     use crate::domain::Outcome;
-    use crate::worker::core::Settlements;
+    use crate::store::{Effect, EffectCommit};
+    use crate::worker::core::{SettledCount, Settlements};
+    use crate::worker::effect_port::EffectWrite;
     use crate::worker::fixture::{Fixture, each, hand_out};
     use crate::worker::handle::pipeline;
+    use crate::worker::settle::Settler;
+    use crate::worker::settle_effects::EffectCalls;
 
     /// A subscription that holds messages.
     async fn holding(fixture: &Fixture, count: usize) -> (Arc<Core>, Settlements) {
@@ -193,6 +199,56 @@ mod tests {
             core.in_flight.contains(finished.fetched.receipt),
             "the settler has it"
         );
+    }
+
+    /// The grace is over and the worker has gone: only the settler has the effects.
+    #[tokio::test]
+    async fn a_shutdown_waits_for_the_effects_of_handlers_that_have_returned() {
+        let fixture = Fixture::new().await;
+        let (core, settlements) = holding(&fixture, 1).await;
+        let returned = core.queue.next().await.unwrap();
+        returned.lease.begin();
+        returned.lease.finish();
+        let (answer, _) = tokio::sync::oneshot::channel();
+        let commit = EffectCommit {
+            delivery: returned.fetched.receipt,
+            acknowledges: true,
+            only_copy: false,
+            effects: vec![Effect::Set {
+                key: "handled".to_owned(),
+                value: Bytes::from_static(b"1"),
+                ttl: None,
+            }],
+        };
+        let token = returned.lease.token();
+        let write = EffectWrite {
+            commit,
+            token,
+            answer,
+        };
+        core.effects.writes.send(write).await.unwrap();
+        let settler = Settler {
+            store: Arc::clone(&core.store),
+            member: Arc::clone(&core.member),
+            in_flight: Arc::clone(&core.in_flight),
+            meters: Arc::clone(&core.meters),
+            lease: Arc::clone(&core.lease),
+            settled: SettledCount::default(),
+            fault: core.faults.committing.clone(),
+            telemetry: None,
+        };
+        let mut tasks = Tasks::default();
+        tasks.settlers.spawn(async move {
+            // A call is under way before it.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            settler
+                .commit_effects(EffectCalls::new(settlements.effects))
+                .await;
+        });
+        let report = run(&core, tasks, Duration::ZERO).await;
+        assert_eq!((report.unsettled, report.released), (0, 0));
+        let handled = fixture.store.values().get(&["handled"]).await.unwrap();
+        assert!(handled[0].is_some() && fixture.pending().await.is_empty());
     }
 
     #[tokio::test]

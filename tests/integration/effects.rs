@@ -281,32 +281,102 @@ async fn a_stream_at_its_last_id_takes_the_other_entries_back() {
     assert_eq!((sum, scene.pending()), (None, 1));
 }
 
+/// Every key that effects of any kind name, and those that a commit itself uses.
+const KEYS: [&str; 12] = [
+    "{shop:orders}:log",
+    "{shop:orders}:group:billing:redo",
+    "{shop:orders}:session:one",
+    "{shop:bills}:log",
+    "{shop:bills}:ids",
+    "{shop:bills}:ids:before",
+    "{shop:bills}:later",
+    "{shop:bills}:later:body",
+    "{shop:bills}:meta",
+    "shop:name",
+    "shop:sum",
+    "shop:gone",
+];
+
+/// Each command on each key: without one of the rights, a commit that needs it leaves nothing, and
+/// neither does the one before it in the call.
 #[tokio::test]
 async fn a_command_that_the_user_may_not_run_leaves_nothing() {
     let mut scene = Scene::new(2).await;
-    let scheduling = ["zadd", "zcard", "zscore", "hset", "hmget", "type"];
+    let [
+        log,
+        _,
+        session,
+        bills_log,
+        ids,
+        before,
+        later,
+        bodies,
+        meta,
+        name,
+        sum,
+        gone,
+    ] = KEYS;
     let remembering = [
-        "xadd",
-        "xdel",
-        "hset",
-        "hmget",
-        "pexpireat",
-        "unlink",
-        "rename",
-        "type",
+        ("xadd", bills_log),
+        ("xdel", bills_log),
+        ("type", bills_log),
+        ("hmget", ids),
+        ("hmget", before),
+        ("hset", ids),
+        ("pexpireat", ids),
+        ("unlink", before),
+        ("rename", ids),
+        ("rename", before),
+        ("type", ids),
+        ("type", before),
     ];
-    for (effect, commands) in [
-        (publish(&bills()), &["xadd", "xdel", "type"][..]),
+    let scheduling = [
+        ("zadd", later),
+        ("hset", bodies),
+        ("zscore", later),
+        ("zcard", later),
+        ("hmget", meta),
+        ("type", later),
+        ("type", bodies),
+        ("type", meta),
+    ];
+    let cancelling = [
+        ("zrem", later),
+        ("hdel", bodies),
+        ("type", later),
+        ("type", bodies),
+    ];
+    let unchanged = Effect::Unchanged {
+        key: "name".to_owned(),
+        seen: None,
+    };
+    let insert = Effect::Insert {
+        key: "name".to_owned(),
+        value: Bytes::from_static(b"ann"),
+        ttl: None,
+    };
+    for (effect, rights) in [
+        (publish(&bills()), &remembering[..3]),
         (identified(&bills()), &remembering),
-        (set("name", "ann"), &["set", "xack"]),
-        (increment("sum"), &["get", "incrby"]),
-        (delete("gone"), &["del"]),
+        (
+            set("name", "ann"),
+            &[("set", name), ("set", session), ("xack", log)],
+        ),
+        (insert, &[("get", name), ("set", name)]),
+        (unchanged, &[("get", name)]),
+        (increment("sum"), &[("get", sum), ("incrby", sum)]),
+        (delete("gone"), &[("del", gone)]),
         (schedule(&bills()), &scheduling),
-        (cancel(&bills()), &["zrem", "hdel", "type"]),
+        (cancel(&bills()), &cancelling),
     ] {
-        for command in commands {
-            let denied = format!("-{command}");
-            let user = ["reset", "on", ">secret", "~*", "+@all", &denied];
+        for (command, denied) in rights {
+            let others = KEYS.iter().filter(|key| *key != denied);
+            let others: String = others.map(|key| format!("~{key} ")).collect();
+            let without = format!("-{command}");
+            let on_others = format!("({others}~shop:first +@all)");
+            let user = [
+                "reset", "on", ">secret", "~*", "+@all", &without, &on_others,
+            ];
             scene.run(&[&["ACL", "SETUSER", "limited"], &user[..]].concat());
             let url = scene.server.url();
             let url = url.replace("redis://", "redis://limited:secret@");
@@ -320,13 +390,31 @@ async fn a_command_that_the_user_may_not_run_leaves_nothing() {
             let commits = [vec![first], vec![effect.clone()]];
             let commits = [0, 1].map(|at| scene.commit_of(at, commits[at].clone()));
             let error = scene.leaves_nothing(1, &commits).await;
-            assert_eq!(error.kind(), ErrorKind::Refused, "{command}: {error}");
+            assert_eq!(
+                error.kind(),
+                ErrorKind::Refused,
+                "{command} {denied}: {error}"
+            );
             let told = error.to_string();
-            assert!(told.contains(&command.to_uppercase()), "{told}");
+            assert!(told.contains(&command.to_uppercase()), "{denied}: {told}");
         }
     }
     scene.store = container(&scene.server).await.store();
     let commits = [scene.commit_of(0, of_every_kind())];
+    assert!(done(&scene.commit(1, &commits).await.unwrap()));
+}
+
+/// A stream that refuses an entry is full only if it has given its last id. Another commit of the call
+/// writes what a full memory does not refuse.
+#[tokio::test]
+async fn a_full_memory_is_not_taken_for_a_full_stream() {
+    let scene = Scene::new(2).await;
+    scene.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    let commits = [vec![publish(&bills())], vec![delete("gone")]];
+    let commits = [0, 1].map(|at| scene.commit_of(at, commits[at].clone()));
+    let error = scene.leaves_nothing(1, &commits).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    scene.run(&["CONFIG", "SET", "maxmemory", "0"]);
     assert!(done(&scene.commit(1, &commits).await.unwrap()));
 }
 

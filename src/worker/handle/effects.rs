@@ -77,10 +77,6 @@ pub(super) async fn commit(
         Ok(admission) => admission,
         Err(error) => return End::Instead(Outcome::of_error(&error)),
     };
-    if lease.is_lost() {
-        core.meters.commits_lost.increment(1);
-        return End::Ended;
-    }
     lease.finish();
     core.queue.pass_on();
     let commit = EffectCommit {

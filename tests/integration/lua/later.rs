@@ -120,8 +120,11 @@ fn messages_are_put_once_within_the_limit() {
     let _: Value = run(raw, &format!("SET {LATER_BODY} mine"));
     let script = script!("later_put.lua" on "lib/types.lua" and "lib/later.lua" and "lib/bell.lua");
     let keys = [LATER, LATER_BODY, META, LATER_BELL];
-    let told = fails(raw, &script, &keys, &message("a", "replace", "6"));
+    let sooner = ["a", "at", "5", "replace", "json", "6"];
+    let told = fails(raw, &script, &keys, &sooner);
     assert!(told.contains("WRONGTYPE"), "{told}");
+    let due: u64 = run(raw, &format!("ZSCORE {LATER} a"));
+    assert_eq!(due, FAR, "nothing was written");
 }
 
 #[test]
