@@ -286,15 +286,13 @@ impl RedisAdapter {
     }
 }
 
-/// Turns a refusal that ends by itself into an error that callers wait on. The script has then written
+/// Turns the refusal of a full memory into an error that callers wait on. The script has then written
 /// nothing.
 fn not_ready(error: Error) -> Error {
-    let text = describe(&error);
-    let mut passing = ["\"OOM\"", "\"NOREPLICAS\""].iter();
-    if error.kind() != ErrorKind::Refused || !passing.any(|code| text.contains(code)) {
+    if error.kind() != ErrorKind::Refused || !describe(&error).contains("\"OOM\"") {
         return error;
     }
-    let rule = "the server takes no writes now; nothing was written";
+    let rule = "the server's memory is full; nothing was written";
     Error::new(ErrorKind::Unavailable, OPERATION, rule).because(error)
 }
 
