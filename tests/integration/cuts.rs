@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redstart::{Container, Envelope, Error, ErrorKind, PublishOptions, Published, Topic};
+use redstart::{
+    Container, Durability, Envelope, Error, ErrorKind, PublishOptions, Published, Topic,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Server, builder, finish, topic};
+use crate::support::{Server, builder, finish, topic, until};
 
 /// Where a publish is cut.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +27,35 @@ struct Proxy {
     plan: Arc<Mutex<Plan>>,
 }
 
+/// What the proxy does after the last cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum After {
+    #[default]
+    Forward,
+    /// It answers each command of a publisher: the server is loading.
+    Loading,
+    /// It accepts connections and forwards nothing.
+    Silent,
+}
+
 #[derive(Default)]
 struct Plan {
     /// One for each time that the publisher sends something.
     cuts: VecDeque<Cut>,
     /// The length of the last command that was passed on whole.
     length: usize,
+    after: After,
+    /// How often the proxy has done what it does after the last cut.
+    disturbed: usize,
+}
+
+impl Plan {
+    /// Whether the proxy now disturbs in this way.
+    fn disturbs(&mut self, how: After) -> bool {
+        let disturbs = self.cuts.is_empty() && self.after == how;
+        self.disturbed += usize::from(disturbs);
+        disturbs
+    }
 }
 
 impl Proxy {
@@ -43,6 +68,9 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 let plan = Arc::clone(&shared);
                 tokio::spawn(async move {
+                    while plan.lock().unwrap().disturbs(After::Silent) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
                     if let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await {
                         let _ = pass(client, server, &plan).await;
                     }
@@ -59,6 +87,20 @@ impl Proxy {
     /// Which cuts were not used.
     fn left(&self) -> usize {
         self.plan.lock().unwrap().cuts.len()
+    }
+
+    /// Cuts the next reply, and then disturbs.
+    fn cut_and(&self, after: After) {
+        let mut plan = self.plan.lock().unwrap();
+        (plan.cuts, plan.after, plan.disturbed) = ([Cut::Reply(0)].into(), after, 0);
+    }
+
+    fn calm(&self) {
+        self.plan.lock().unwrap().after = After::Forward;
+    }
+
+    fn disturbed(&self) -> usize {
+        self.plan.lock().unwrap().disturbed
     }
 
     fn length(&self) -> usize {
@@ -81,6 +123,10 @@ async fn pass(
                 if sent.is_empty() {
                     return Ok(());
                 }
+                if publisher && plan.lock().unwrap().disturbs(After::Loading) {
+                    client.write_all(b"-LOADING for a while\r\n").await?;
+                    continue;
+                }
                 let cut = match publisher {
                     true => plan.lock().unwrap().cuts.pop_front(),
                     false => None,
@@ -101,8 +147,10 @@ async fn pass(
                         return Ok(());
                     }
                 }
-                let name = b"redstart:pub";
-                publisher |= sent.windows(name.len()).any(|part| part == name);
+                let sent = String::from_utf8_lossy(sent);
+                publisher |= ["redstart:pub", "redstart:durable"]
+                    .iter()
+                    .any(|name| sent.contains(name));
             }
             read = server.read(&mut down) => {
                 let got = read?;
@@ -267,6 +315,64 @@ async fn a_publish_stays_unknown_when_no_retry_gets_through() {
     assert!(again.unwrap().duplicate);
     assert_eq!(entries(&server).len(), 3);
     finish(container).await;
+}
+
+/// The first try is appended and its reply is cut. The second try finds no way to the server before
+/// the window has ended.
+async fn no_try_reaches_the_server_after_the_window(after: After, level: Durability) {
+    const WINDOW: Duration = Duration::from_secs(1);
+    let server = Server::start_with(&["--repl-diskless-sync-delay", "0"]);
+    let primary = format!("127.0.0.1 {}", server.port());
+    let _replica = Server::start_with(&["--replicaof", &primary]);
+    let (proxy, container) = start(&server).await;
+    let orders = topic("orders");
+    let options = PublishOptions::new()
+        .with_deduplication(WINDOW)
+        .with_durability(level);
+    until("the replica", async || {
+        publish(&container, &orders, options).await.1.ok()
+    })
+    .await;
+    // On a busy machine the first half of a window may end before the second try.
+    until("a second try", async || {
+        let before = entries(&server).len();
+        proxy.cut_and(after);
+        let publishing = publish(&container, &orders, options);
+        let ending = async {
+            until("the end of the window", async || {
+                let held = entries(&server);
+                let added = held.get(before)?.0.split_once('-')?.0.parse().ok()?;
+                let now: (u64, u64) = server.command(&["TIME"]);
+                let passed = (now.0 * 1000 + now.1 / 1000).checked_sub(added)?;
+                (u128::from(passed) > WINDOW.as_millis()).then_some(())
+            })
+            .await;
+            let disturbed = proxy.disturbed();
+            proxy.calm();
+            disturbed
+        };
+        let ((_, result), disturbed) = tokio::join!(publishing, ending);
+        // A command that still waited for its connection would reach the server before this one.
+        publish(&container, &orders, options).await.1.unwrap();
+        assert_eq!(entries(&server).len(), before + 2, "{result:?}");
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+        (disturbed > 0).then_some(())
+    })
+    .await;
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn no_try_reaches_a_server_that_loads_until_the_window_has_ended() {
+    no_try_reaches_the_server_after_the_window(After::Loading, Durability::Accepted).await;
+}
+
+#[tokio::test]
+async fn no_try_reaches_a_server_whose_connection_comes_after_the_window() {
+    let replicated = Durability::replicated(1, Durability::MAX_TIMEOUT);
+    for level in [Durability::Accepted, replicated] {
+        no_try_reaches_the_server_after_the_window(After::Silent, level).await;
+    }
 }
 
 #[tokio::test]

@@ -54,6 +54,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: false,
     },
     Mutant {
+        name: "try-outlives-the-window",
+        file: "src/bus/deduplicate.rs",
+        before: "if tries == 1 {",
+        after: "if tries >= 1 {",
+        breaks: "A try that the store repeats ends with the first half of the deduplication window.",
+        target: Target::Test("integration"),
+        test: "cuts::no_try_reaches_a_server_that_loads_until_the_window_has_ended",
+        quick: false,
+    },
+    Mutant {
         name: "unknown-outcome-forgotten",
         file: "src/bus/draft.rs",
         before: "Err(_) if error.as_ref().is_some_and(Error::is_outcome_unknown) => {}",

@@ -232,7 +232,7 @@ impl Traffic {
         taken
     }
 
-    async fn write(&mut self, jobs: Vec<Job>) {
+    async fn write(&mut self, mut jobs: Vec<Job>) {
         // The wait for work may have seen the new job before it saw that the server closed the
         // connection.
         let idle = self.waiting.is_empty();
@@ -260,6 +260,12 @@ impl Traffic {
                 }
             },
         };
+        // A caller may have given up while the task connected.
+        jobs.retain(|job| !job.commands.caller.is_closed());
+        if jobs.is_empty() {
+            self.socket = Some(socket);
+            return;
+        }
         if self.waiting.is_empty() {
             self.heard = Instant::now();
         }

@@ -146,7 +146,7 @@ impl Inner {
         Some(batch)
     }
 
-    async fn exchange(&self, batch: Vec<Pending>) {
+    async fn exchange(&self, mut batch: Vec<Pending>) {
         let Some(level) = batch.first().map(|one| one.level) else {
             return;
         };
@@ -156,7 +156,13 @@ impl Inner {
         }
         pack_wait(&mut packed, level);
         let count = batch.iter().map(|one| one.count).sum::<usize>() + 1;
-        match self.link.send(packed, count).await {
+        // What was not written yet when all callers have given up is not written later.
+        let answer = tokio::select! {
+            biased;
+            answer = self.link.send(packed, count) => answer,
+            () = all_closed(&mut batch) => return,
+        };
+        match answer {
             Ok(mut replies) => {
                 let waited = replies.pop();
                 let mut replies = replies.into_iter();
@@ -180,6 +186,13 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+/// Waits until all callers have given up.
+async fn all_closed(batch: &mut [Pending]) {
+    for one in batch {
+        one.caller.closed().await;
     }
 }
 
