@@ -45,6 +45,13 @@ async fn effects_stay_within_one_slot() {
     let value = format!("shop:sent ({slot}); a namespace set up with Placement::Together has one");
     assert!(told.ends_with(&value), "{told}");
 
+    // Braces in keys: the session of a call lies beside each.
+    for key in ["cart}7", "user:{}", "stock{7}", "a{b"] {
+        let mut effects = Effects::new();
+        effects.incr(key, 1);
+        container.commit(effects).await.unwrap();
+    }
+
     // Commits of different slots, side by side: none refuses the others.
     let commits = (0..40).map(|n| {
         let mut effects = Effects::new();

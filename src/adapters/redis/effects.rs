@@ -257,13 +257,12 @@ impl RedisAdapter {
     ) -> Result<Vec<EffectFate>, Error> {
         let mut words = Words::new(&self.keys, 1);
         lists.iter().try_for_each(|list| words.list(list))?;
-        check_slots(words.names.iter().map(String::as_str), |key| {
-            self.net.slot(key)
-        })?;
         let session = match words.names.first() {
             Some(beside) if self.net.is_clustered() => self.keys.session_beside(beside, session),
             _ => self.keys.session(session),
         };
+        let keys = words.names.iter().chain([&session]);
+        check_slots(keys.map(String::as_str), |key| self.net.slot(key))?;
         let call = scripts::apply()
             .with_more_keys(words.names.len())
             .key(session);

@@ -6,7 +6,7 @@
 //! | Key | Type | Holds | Lives |
 //! |---|---|---|---|
 //! | `{shop:orders}:log` | stream | the topic's entries | until retention removes them |
-//! | `{shop:orders}:meta` | hash | the settings that the topic was created with, and the lease of each group | for ever |
+//! | `{shop:orders}:meta` | hash | the topic's settings, and the lease of each group | for ever |
 //! | `{shop:orders}:ids`, `…:ids:before` | hash | ids of messages published once, 16 bytes each, and their entry ids; `since` and `span` in milliseconds | at least a window, at most two |
 //! | `{shop:orders}:later` | sorted set | ids of messages for later by due time in milliseconds | until due |
 //! | `{shop:orders}:later:body` | hash | these messages by id: the field's name, a space, the value | until due |
@@ -36,8 +36,11 @@
 //! expire a generation at a time. An id takes about 108 bytes. One key per id, with its own time to
 //! live, takes 197 bytes and 1.7 times the server's time.
 
+use std::fmt::Write as _;
+
 use uuid::Uuid;
 
+use super::net::{hashed, slot_of};
 use crate::domain::{Error, Namespace, Placement};
 use crate::store::{GroupAt, Lane, Member, Partition, check_key};
 
@@ -188,11 +191,29 @@ impl Keys {
 
     /// The same session in the slot of a key: one that a cluster needs, because a call has one slot.
     pub(super) fn session_beside(&self, key: &str, id: Uuid) -> String {
-        let tag = key
-            .split_once('{')
-            .and_then(|(_, rest)| rest.split_once('}'));
-        let tag = tag.map_or(key, |(tag, _)| tag);
-        format!("{{{tag}}}:session:{}", id.simple())
+        format!("{{{}}}:session:{}", self.tag_beside(key), id.simple())
+    }
+
+    /// A hash tag of the namespace in the slot of a key. The access rules allow no session outside of
+    /// the namespace, and a brace in a tag would end it.
+    fn tag_beside(&self, key: &str) -> String {
+        let (namespace, slot) = (self.namespace(), slot_of(key.as_bytes()));
+        let own = String::from_utf8_lossy(hashed(key.as_bytes()));
+        let rest = own.strip_prefix(namespace).unwrap_or("-");
+        if (rest.is_empty() || rest.starts_with(':')) && !own.contains('}') {
+            return own.into_owned();
+        }
+        // One in 16,384 numbers is in the slot.
+        let mut tag = String::new();
+        for number in 0_u64.. {
+            tag.clear();
+            // Writing to memory does not fail.
+            let _ = write!(tag, "{namespace}:{number}");
+            if slot_of(tag.as_bytes()) == slot {
+                break;
+            }
+        }
+        tag
     }
 
     pub(super) fn topics(&self) -> String {
@@ -341,8 +362,20 @@ mod tests {
             ("shop:stock:7", "{shop:stock:7}:session:"),
             ("{shop:orders}:log", "{shop:orders}:session:"),
             ("shop:stock{shop:orders}", "{shop:orders}:session:"),
+            ("shop:stock{shop}", "{shop}:session:"),
+            // The access rules allow no session outside of the namespace.
+            ("shop:stock{7}", "{shop:"),
+            ("shop:stock{shopper}", "{shop:"),
+            ("shop:cart}7", "{shop:"),
+            ("shop:user:{}", "{shop:"),
         ] {
-            assert!(keys.session_beside(key, id).starts_with(tag), "{key}");
+            let session = keys.session_beside(key, id);
+            assert!(session.starts_with(tag), "{key}: {session}");
+            assert_eq!(
+                slot_of(session.as_bytes()),
+                slot_of(key.as_bytes()),
+                "{key}"
+            );
         }
     }
 
@@ -355,6 +388,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_session_lies_in_the_slot_of_its_value(key in "[a}:][a{}:]{0,7}") {
+            for keys in [keys("shop"), together("shop")] {
+                let value = keys.value("set", &key).unwrap();
+                let session = keys.session_beside(&value, Uuid::nil());
+                let slot = |key: &str| slot_of(key.as_bytes());
+                prop_assert_eq!(slot(&session), slot(&value), "{}", session);
+                prop_assert!(session.starts_with("{shop"), "{}", session);
+            }
+        }
+
         #[test]
         fn two_keys_never_share_a_name(
             one in "[a-z.]{1,5}", two in "[a-z.]{1,5}", a in "[a-z:]{1,8}", b in "[a-z:]{1,8}"

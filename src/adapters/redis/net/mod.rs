@@ -39,6 +39,7 @@ pub use connections::tls::TlsSettings;
 pub(crate) use connections::url::address_of;
 pub(super) use routing::bell::{HeardBy, Hears};
 pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
+pub(super) use routing::slots::{hashed, of as slot_of};
 
 /// All connections of one namespace. Cheap to clone.
 #[derive(Clone, Debug)]

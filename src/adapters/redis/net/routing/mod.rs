@@ -10,4 +10,4 @@ pub(super) mod pause;
 mod publish;
 pub(super) mod reader;
 mod sentinels;
-mod slots;
+pub(super) mod slots;

@@ -29,12 +29,16 @@ const TABLE: [u16; 256] = {
 };
 
 /// The slot of a key. Keys with the same text in their first braces share a slot.
-pub(in crate::adapters::redis::net) fn of(key: &[u8]) -> u16 {
-    let tag = hash_tag(key).unwrap_or(key);
-    let crc = tag.iter().fold(0_u16, |crc, byte| {
+pub(in crate::adapters::redis) fn of(key: &[u8]) -> u16 {
+    let crc = hashed(key).iter().fold(0_u16, |crc, byte| {
         (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)]
     });
     crc % SLOTS
+}
+
+/// The part of a key that decides on its slot: the text in its first braces, or else the whole key.
+pub(in crate::adapters::redis) fn hashed(key: &[u8]) -> &[u8] {
+    hash_tag(key).unwrap_or(key)
 }
 
 /// The text between the first brace and its end. Empty braces count as no braces.
