@@ -88,7 +88,8 @@ impl OwnedClaim {
         Ok(Ok(held))
     }
 
-    /// Marks the claim as begun for `ttl`. From then on the function does not run a second time.
+    /// Marks the claim as begun for `ttl`. From then on the function does not run a second time. Where
+    /// the claim is lost, nothing has run: `LeaseLost` would say that the function has.
     pub(super) async fn begin(&self, ttl: Duration) -> Result<(), Error> {
         let begun = self
             .port
@@ -96,8 +97,8 @@ impl OwnedClaim {
         if begun.await? {
             return Ok(());
         }
-        let rule = "the claim expired before the function ran";
-        Err(Error::new(ErrorKind::LeaseLost, "once", rule).on(&self.key))
+        let rule = "the claim expired before the function ran; nothing was done";
+        Err(Error::new(ErrorKind::Unavailable, "once", rule).on(&self.key))
     }
 
     /// Runs the function's future. It may block this thread, which may own the timers and sockets of

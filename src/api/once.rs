@@ -171,8 +171,9 @@ impl<E: StdError + 'static> StdError for OnceError<E> {
 /// [`Decode`](ErrorKind::Decode) when the stored result is not a `T`, [`Refused`](ErrorKind::Refused)
 /// when the key holds a value that `once` did not write, [`Begun`](ErrorKind::Begun) when a run with
 /// [`with_at_most_once`](OnceOptions::with_at_most_once) was begun and never recorded,
-/// [`LeaseLost`](ErrorKind::LeaseLost) when the claim passed to another caller, and the kinds of the
-/// connection.
+/// [`LeaseLost`](ErrorKind::LeaseLost) when the claim passed to another caller while the function ran,
+/// [`Unavailable`](ErrorKind::Unavailable) when it expired before the function ran, and the kinds of
+/// the connection.
 ///
 /// # Panics
 ///

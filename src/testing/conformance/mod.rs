@@ -411,6 +411,7 @@ macro_rules! conformance_concern {
             a_result_of_another_type_says_so,
             a_begun_claim_outlives_its_lease,
             a_run_that_may_not_repeat_is_refused_after_a_crash,
+            a_function_whose_claim_expired_before_it_did_not_run,
         );
     };
     (cas, $factory:ident) => {

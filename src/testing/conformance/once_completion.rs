@@ -99,6 +99,8 @@ enum Failure {
     ReplyLost,
     /// The server is out of reach for completions and extensions.
     Away,
+    /// The process stands still between the claim and the begin, and the claim expires.
+    StandsStill,
 }
 
 fn away(operation: &'static str) -> Error {
@@ -169,6 +171,21 @@ impl KvStore for Failing {
         self.inner.claim(key, token, lease)
     }
 
+    fn begin_claim<'a>(
+        &'a self,
+        key: &'a str,
+        token: &'a str,
+        lease: Duration,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            if let Failure::StandsStill = self.failure {
+                self.inner.release_claim(key, token).await?;
+            }
+            self.inner.begin_claim(key, token, lease, ttl).await
+        })
+    }
+
     fn extend_claim<'a>(
         &'a self,
         key: &'a str,
@@ -194,6 +211,7 @@ impl KvStore for Failing {
                 Failure::Refused(count) => before < count,
                 Failure::TooMuch => !result.is_empty(),
                 Failure::Away => return Err(away("complete")),
+                Failure::StandsStill => false,
                 Failure::ReplyLost => {
                     let done = self.inner.complete_claim(key, token, result, ttl).await;
                     if before == 0 {
@@ -428,4 +446,23 @@ pub async fn a_run_that_may_not_repeat_is_refused_after_a_crash<S: Subject>(subj
     assert!(read.to_string().contains("begun"), "{read}");
     kv.delete("job").await.must("deleting");
     assert_eq!(run(Ok(7)).await.must("once"), Once::Executed(7));
+}
+
+/// Where the claim expires before the function begins, the error says that nothing has run.
+pub async fn a_function_whose_claim_expired_before_it_did_not_run<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let kv = stage.container.kv();
+    let stands_still: Arc<dyn KvStore> = Arc::new(Failing {
+        inner: Arc::clone(kv.port()),
+        failure: Failure::StandsStill,
+        completions: AtomicU32::new(0),
+    });
+    let options = OnceOptions::new(DAY).with_at_most_once();
+    let run = async |kv: Kv| once_with(&kv, "job", options, async || Ok::<_, &str>(1)).await;
+    let Err(OnceError::Store(error)) = run(Kv::from(stands_still)).await else {
+        panic!("the claim was lost")
+    };
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.is_retryable() && !error.is_outcome_unknown());
+    assert_eq!(run(kv).await.must("once"), Once::Executed(1));
 }
