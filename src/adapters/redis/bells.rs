@@ -275,14 +275,12 @@ impl Hears for Bells {
             });
         }
         // Wakes the readers on the shared connection: they open connections of their own.
-        let bells: Vec<_> = self
-            .table()
-            .groups
-            .values()
-            .filter_map(|one| one.bell.upgrade())
-            .collect();
-        for bell in bells {
-            bell.set_hears(false);
+        for listed in self.table().groups.values_mut() {
+            // The connection of another node may hear this group again under the same number.
+            listed.heard_by = 0;
+            if let Some(bell) = listed.bell.upgrade() {
+                bell.set_hears(false);
+            }
         }
         self.changed.notify_waiters();
     }
@@ -305,5 +303,27 @@ impl SharedReaders {
 impl Drop for SharedReaders {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::redis::net::Access;
+    use crate::domain::Placement;
+
+    #[tokio::test]
+    async fn a_group_is_heard_again_after_a_refusal_by_another_node() {
+        let net = Net::new("redis://127.0.0.1:1", &Access::default(), None).unwrap();
+        let bells = Bells::new(net, Keys::new(None, Placement::Spread));
+        let at = GroupAt::of(&"orders".parse().unwrap(), &"billing".parse().unwrap());
+        let bell = bells.bell_of(&at);
+        let same_connection = || -> HeardBy { Box::new(|_| 7) };
+        bells.heard_by(same_connection());
+        assert!(bell.hears());
+        bells.refused("NOPERM");
+        assert!(!bell.hears() && bells.refusal().is_some());
+        bells.heard_by(same_connection());
+        assert!(bell.hears() && bells.refusal().is_none());
     }
 }
