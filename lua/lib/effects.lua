@@ -33,12 +33,10 @@ local VALUES = {publish = 2, set = 1, insert = 1, delete = 0, increment = 0, rep
 -- Returns an error if the caller may not run a command. Without this check Redis would refuse the
 -- command in the middle of the writes.
 local permitted = {}
--- Some servers lack it, and most of these have no rights either.
-local check_right = redis.acl_check_cmd
 local function denied(command, key, ...)
   local name = command .. ' ' .. key
   if permitted[name] == nil then
-    permitted[name] = not check_right or check_right(command, key, ...)
+    permitted[name] = may(command, key, ...)
   end
   if not permitted[name] then
     return redis.error_reply("NOPERM this user has no permissions to run the '" ..

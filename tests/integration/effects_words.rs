@@ -7,6 +7,7 @@ use crate::support::Server;
 const APPLY: &str = concat!(
     include_str!("../../lua/lib/ids.lua"),
     include_str!("../../lua/lib/bell.lua"),
+    include_str!("../../lua/lib/rights.lua"),
     include_str!("../../lua/lib/effects.lua"),
     include_str!("../../lua/apply.lua")
 );
@@ -15,6 +16,7 @@ const COMMIT: &str = concat!(
     include_str!("../../lua/lib/holders.lua"),
     include_str!("../../lua/lib/ids.lua"),
     include_str!("../../lua/lib/bell.lua"),
+    include_str!("../../lua/lib/rights.lua"),
     include_str!("../../lua/lib/effects.lua"),
     include_str!("../../lua/commit.lua")
 );

@@ -46,13 +46,13 @@ fn cases() -> Vec<Case> {
     let put: &[&str] = &[DEAD, BODIES, COUNTS, CAUSES, "{t}:restored"];
     cases! {
         "append_once.lua" on "lib/ids.lua": &[LOG, "{t}:ids", "{t}:ids:before"], &["9", "0123456789abcdef", "json", "{}"];
-        "apply.lua" on "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua": &["k"], &["1", "1000", "0"];
-        "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua": &[LOG, REDO, "k"], &["1", "1000", "g", "me", "1-1", "1-1", "", "", "1-1", "log ack held 0"];
+        "apply.lua" on "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua": &["k"], &["1", "1000", "0"];
+        "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua": &[LOG, REDO, "k"], &["1", "1000", "g", "me", "1-1", "1-1", "", "", "1-1", "log ack held 0"];
         "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua": &["{t}:uncounted", COUNTS, CAUSES], &["0", "1", "type:k", "1"];
         "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["op", "requeue", "me", "0", "sums", "1-1", ""];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["", "discard", "me", "0", "sums", "1-1", ""];
-        "prune_consumers.lua": &[LOG, REDO, META], &["g", "0", "", "{t}:session:"];
+        "prune_consumers.lua" on "lib/rights.lua": &[LOG, REDO, META], &["g", "0", "", "{t}:session:"];
         "group_create.lua": &[LOG, REDO], &["other", "beginning"];
         "group_create.lua": &[LOG, REDO], &["other", "next"];
         "group_lease.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["g", "me", "1"];

@@ -233,8 +233,7 @@ fn a_cancelled_message_leaves_nothing() {
 fn an_effect_that_is_due_soon_rings() {
     let server = Server::start();
     let raw = &mut server.raw();
-    let script: Script =
-        script!("apply.lua" on "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua");
+    let script: Script = script!("apply.lua" on "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua");
     let keys = ["session", LATER, LATER_BODY, META, LATER_BELL];
     let schedule = |number: &str, word: &str, count: usize| -> String {
         let word = format!("schedule 2 3 4 5 {word}");

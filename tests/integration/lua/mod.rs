@@ -233,6 +233,31 @@ fn lease() {
     assert!(fails(raw, &script, &keys, &wrong).contains("WRONGTYPE"));
 }
 
+/// Stands before the text of a script: the server does not say what a user may run.
+const HIDES_RIGHTS: &str = "local real = redis\n\
+    local redis = setmetatable({}, {__index = function(_, name)\n\
+      return name ~= 'acl_check_cmd' and real[name] or nil\n\
+    end})\n";
+
+#[test]
+fn consumers_are_removed_where_the_server_does_not_tell_rights() {
+    let server = Server::start();
+    let raw = &mut server.raw();
+    let script = [
+        HIDES_RIGHTS,
+        include_str!("../../../lua/lib/rights.lua"),
+        include_str!("../../../lua/prune_consumers.lua"),
+    ];
+    let script = Script::new(&script.concat());
+    lanes(raw);
+    let _: u64 = run(raw, &format!("XGROUP CREATECONSUMER {LOG} g gone"));
+    let _: Value = run(raw, &format!("SET {SESSION}gone 1"));
+    let args = ["g", "0", "gone", SESSION];
+    let removed: u64 = call(raw, &script, &[LOG, REDO, META], &args);
+    assert_eq!(removed, 1);
+    assert_eq!(run::<u64>(raw, &format!("EXISTS {SESSION}gone")), 0);
+}
+
 type Lane = (String, Vec<(String, Vec<String>, u64)>, Vec<String>);
 
 #[test]
@@ -369,7 +394,10 @@ fn promote() {
 #[test]
 fn forget() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("prune_consumers.lua"));
+    let (raw, script) = (
+        &mut server.raw(),
+        script!("prune_consumers.lua" on "lib/rights.lua"),
+    );
     let keys = [LOG, REDO, META];
     assert_eq!(
         call::<u64>(raw, &script, &keys, &["g", "0", "", SESSION]),

@@ -76,7 +76,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "effects-without-rights",
         file: "lua/lib/effects.lua",
-        before: "permitted[name] = not check_right or check_right(command, key, ...)",
+        before: "permitted[name] = may(command, key, ...)",
         after: "permitted[name] = true",
         breaks: "A missing right leaves nothing of a commit.",
         target: Target::Test("integration"),

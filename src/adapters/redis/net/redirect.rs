@@ -64,7 +64,8 @@ pub(super) fn of_server(error: &ServerError) -> Option<Undone> {
         "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" => {
             Undone::NotReady
         }
-        // `trim.lua` alone names keys that its call does not, and a repeat of it does no harm.
+        // `trim.lua` and `prune_consumers.lua` name keys that their calls do not, and a repeat of them
+        // does no harm.
         _ if error.details().is_some_and(|text| text.contains(NOT_LOCAL)) => Undone::NotReady,
         _ => return None,
     })

@@ -211,9 +211,9 @@ macro_rules! scripts {
 
 scripts! {
     append_once = "append_once.lua" on "lib/ids.lua", keys 3, args 1, item 3;
-    apply = "apply.lua" on "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 1, args 2, item 1;
+    apply = "apply.lua" on "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 1, args 2, item 1;
     claim_expired = "claim_expired.lua", keys 3, args 7, item 0;
-    commit = "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 3, args 8, item 1;
+    commit = "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 3, args 8, item 1;
     dead_move_out = "dead_move_out.lua" on "lib/types.lua", keys 5, args 5, item 2;
     dead_restore = "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 5, args 1, item 4;
     dead_subtract = "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 3, args 2, item 2;
@@ -231,7 +231,7 @@ scripts! {
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
     once_settle = "once_settle.lua", keys 1, args 4, item 0;
     promote = "promote.lua" on "lib/later.lua", keys 6, args 1, item 0;
-    prune_consumers = "prune_consumers.lua", keys 3, args 4, item 0;
+    prune_consumers = "prune_consumers.lua" on "lib/rights.lua", keys 3, args 4, item 0;
     refresh_ids = "refresh_ids.lua", keys 2, args 0, item 0;
     retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
     retry_move_out = "retry_move_out.lua", keys 3, args 1, item 1;
