@@ -81,7 +81,8 @@ impl Topics {
         loop {
             let promoted = self.store.schedule().promote(at, MAX_BATCH).await?;
             done.promoted += promoted.moved;
-            if promoted.moved + promoted.missing < MAX_BATCH as u64 {
+            let moved = promoted.moved + promoted.published + promoted.missing;
+            if moved < MAX_BATCH as u64 {
                 break;
             }
         }
@@ -89,5 +90,41 @@ impl Topics {
         topics.trim_redelivery(at).await?;
         done.pruned += topics.prune_consumers(at, PRUNE_AFTER, None).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::memory::MemoryStore;
+    use crate::domain::{Group, Timestamp, When};
+    use crate::store::{NewLater, StartFrom};
+    use crate::wire::Decoder;
+
+    #[tokio::test]
+    async fn all_messages_that_are_due_are_published() {
+        let store = MemoryStore::new().store(None);
+        let topics = Topics::new(store.clone(), Decoder::default());
+        let (topic, group) = (Topic::new("orders").unwrap(), Group::new("g").unwrap());
+        topics
+            .create(&topic, TopicSettings::default())
+            .await
+            .unwrap();
+        let at = GroupAt::of(&topic, &group);
+        let start = StartFrom::Beginning;
+        store.topics().create_group(&at, start).await.unwrap();
+        let due: Vec<NewLater> = (0..2 * MAX_BATCH + 1)
+            .map(|n| NewLater {
+                id: n.to_string().parse().unwrap(),
+                due: When::At(Timestamp::from_millis(1).unwrap()),
+                keeps: false,
+                name: "json",
+                value: "{}".into(),
+            })
+            .collect();
+        store.later().put(&at.partition, &due).await.unwrap();
+        topics.keep_house(&topic).await.unwrap();
+        let left = store.later().list(&at.partition, None, 1).await.unwrap();
+        assert_eq!(left.entries, []);
     }
 }

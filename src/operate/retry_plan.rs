@@ -106,7 +106,8 @@ impl Retries {
             RetrySelection::Ids(ids) => Some(ids.into_iter().collect()),
             RetrySelection::All => None,
         };
-        let mut ids = Vec::new();
+        // A retry that is scheduled anew meanwhile can be on a second page.
+        let (mut ids, mut seen) = (Vec::new(), HashSet::new());
         let mut last: Option<ScheduledRetry> = None;
         // The store has no lookup by id: the list ends early once every id is found.
         while wanted
@@ -116,7 +117,8 @@ impl Retries {
             let page = self.list(topic, group, last.as_ref(), MAX_BATCH).await?;
             let is_wanted =
                 |id: &DeliveryId| wanted.as_ref().is_none_or(|wanted| wanted.contains(id));
-            ids.extend(page.iter().map(|retry| retry.id).filter(is_wanted));
+            let found = page.iter().map(|retry| retry.id).filter(is_wanted);
+            ids.extend(found.filter(|id| seen.insert(*id)));
             last = page.into_iter().next_back();
             if last.is_none() {
                 break;
@@ -161,7 +163,64 @@ impl Retries {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::adapters::memory::MemoryStore;
+    use crate::domain::{BoxFuture, Timestamp};
+    use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+    use crate::store::{ScheduleAnswer, ScheduleOp, Scheduled, ScheduledPage};
+
+    /// A retry that is scheduled anew while an operator's pages pass it.
+    #[derive(Debug)]
+    struct Moves;
+
+    impl Decorator for Moves {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut to: Next<'a>,
+        ) -> BoxFuture<'a, Result<Answer, Error>> {
+            Box::pin(async move {
+                let Op::Schedule(ScheduleOp::List { after, .. }) = op else {
+                    return to.run(op).await;
+                };
+                let at = |millis| Timestamp::from_millis(millis).unwrap();
+                let retry = |due: i64, id: &str| Scheduled {
+                    receipt: id.parse().unwrap(),
+                    due: at(due),
+                    redelivery: "".into(),
+                };
+                let entries = match after.map_or(0, |(due, _)| due.as_millis()) {
+                    0 => vec![retry(1, "1-1")],
+                    1 => vec![retry(5, "1-1"), retry(6, "2-1"), retry(7, "3-1")],
+                    _ => Vec::new(),
+                };
+                let now = at(0);
+                let page = ScheduledPage { now, entries };
+                Ok(Answer::Schedule(ScheduleAnswer::List(page)))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_retry_on_two_pages_counts_once() {
+        let inner = MemoryStore::new().store(None);
+        let retries = Retries::new(Arc::new(Decorated::new(Arc::new(Moves), inner)));
+        let (topic, group) = ("orders".parse().unwrap(), "billing".parse().unwrap());
+        let ids = |all: &[&str]| all.iter().map(|id| id.parse().unwrap()).collect();
+        for (selection, matching, missing) in [
+            (RetrySelection::Ids(ids(&["1-1", "3-1"])), 2, 0),
+            (RetrySelection::Ids(ids(&["1-1", "9-1"])), 1, 1),
+            (RetrySelection::All, 3, 0),
+        ] {
+            let action = RetryAction::Cancel;
+            let plan = retries.plan(&topic, &group, action, selection);
+            let plan = plan.await.unwrap();
+            let planned = plan.preview();
+            assert_eq!((planned.matching, planned.missing), (matching, missing));
+        }
+    }
 
     #[test]
     fn a_plan_says_what_will_happen() {

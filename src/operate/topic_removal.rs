@@ -94,8 +94,10 @@ impl Topics {
     }
 
     /// Runs a confirmed removal: group by group, then the topic. The store checks and removes each of
-    /// them in one step. Without `force` it keeps a group that is in use, and then the topic; groups
-    /// that came before are gone. Stop publishers and consumers first: they create the topic again.
+    /// them in one step. Without `force` it keeps a topic that has messages for later, and a group that
+    /// is in use, and then the topic; groups that came before are gone. Stop publishers and consumers
+    /// first: they create the topic again, and a message for later that is scheduled during the removal
+    /// of its topic goes with it.
     ///
     /// # Errors
     ///
@@ -111,7 +113,13 @@ impl Topics {
     ) -> Result<TopicRemoval, Error> {
         let plan = plan.into_plan();
         let (topic, force) = (&plan.topic, plan.force);
-        for status in self.groups(topic).await? {
+        let status = self.existing(topic).await?;
+        if status.later > 0 && !force {
+            let mut kept = TopicRemoval::new(status.entries, status.groups.len() as u64);
+            kept.removed = false;
+            return Ok(kept);
+        }
+        for status in status.groups {
             match self.remove_group(topic, &status.group, force).await {
                 // Another operator removed it meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -127,5 +135,49 @@ impl Topics {
         } = removal;
         tracing::warn!(%topic, operator, force, removed, entries, "topic removed");
         Ok(removal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::adapters::memory::MemoryStore;
+    use crate::domain::{TopicSettings, When};
+    use crate::store::{NewLater, Partition};
+    use crate::wire::Decoder;
+
+    #[tokio::test]
+    async fn a_topic_with_messages_for_later_stays_without_force() {
+        let store = MemoryStore::new().store(None);
+        let topics = Topics::new(store.clone(), Decoder::default());
+        let topic = Topic::new("orders").unwrap();
+        topics
+            .create(&topic, TopicSettings::default())
+            .await
+            .unwrap();
+        let plan = topics.plan_topic_removal(&topic, false).await.unwrap();
+        assert!(!plan.preview().refused);
+        // A publisher comes before the operator has confirmed.
+        let later = NewLater {
+            id: "a".parse().unwrap(),
+            due: When::After(Duration::from_secs(3600)),
+            keeps: false,
+            name: "json",
+            value: "{}".into(),
+        };
+        let at = Partition::of(&topic);
+        store.later().put(&at, &[later]).await.unwrap();
+        let confirmed = plan.confirm("orders").unwrap();
+        let removal = topics.run_topic_removal(confirmed, "ann").await.unwrap();
+        assert!(!removal.removed, "{removal:?}");
+        let left = store.later().list(&at, None, 10).await.unwrap();
+        assert_eq!(left.entries.len(), 1);
+
+        let plan = topics.plan_topic_removal(&topic, true).await.unwrap();
+        let confirmed = plan.confirm("orders").unwrap();
+        let removal = topics.run_topic_removal(confirmed, "ann").await.unwrap();
+        assert!(removal.removed && topics.get(&topic).await.unwrap().is_none());
     }
 }

@@ -47,7 +47,7 @@ impl Topics {
             return Ok(());
         }
         let rule = format!(
-            "exists with retention {} and backlog limit {}, fixed at its creation",
+            "exists with retention {} and backlog limit {}; `redstart topics settings` changes them",
             stored.retention(),
             stored.backlog_limit()
         );

@@ -100,8 +100,7 @@ impl MemoryAdapter {
 /// A consumer that was active within this time lives.
 const LIVE: Duration = Duration::from_secs(15);
 
-/// Removes idle consumers without pending deliveries.
-/// Removes consumers, and returns them with how long each was idle.
+/// Removes idle consumers without pending deliveries, and returns them with how long each was idle.
 fn prune(
     group: &mut GroupState,
     idle: Duration,

@@ -95,7 +95,8 @@ pub(super) async fn remove(
     }
     if !removal.removed {
         let rule = format!(
-            "topic {} is in use, groups kept or created meanwhile: {}; --force removes it anyway",
+            "topic {} is in use: it has messages for later, or groups were kept or created meanwhile \
+             ({} groups); --force removes it anyway",
             args.topic, removal.groups
         );
         return written(told, Err(Failure::new(rule)));
