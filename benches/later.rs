@@ -20,17 +20,35 @@ const AHEAD: std::ops::Range<u64> = 250..750;
 const IDLE: Duration = Duration::from_secs(20);
 const CHUNK: u64 = 1_000;
 
+const SHARED: [(&str, &str); 5] = [
+    ("later/late-p50", "ms"),
+    ("later/late-p99", "ms"),
+    ("later/late-max", "ms"),
+    ("later/idle-commands", "commands/s"),
+    ("later/idle-server-cpu", "% of a core"),
+];
+const OWN: [(&str, &str); 5] = [
+    ("later/own/late-p50", "ms"),
+    ("later/own/late-p99", "ms"),
+    ("later/own/late-max", "ms"),
+    ("later/own/idle-commands", "commands/s"),
+    ("later/own/idle-server-cpu", "% of a core"),
+];
+
 pub(super) async fn measure(bench: &mut Bench) {
-    let figures = [
-        ("later/late-p50", "ms"),
-        ("later/late-p99", "ms"),
-        ("later/late-max", "ms"),
-        ("later/idle-commands", "commands/s"),
-        ("later/idle-server-cpu", "% of a core"),
-    ];
-    if !bench.options.wants_any_long(&figures) {
-        return;
+    // As every subscription of a container with more than eight, and as the first eight.
+    for (figures, reading) in [(SHARED, Reading::Shared), (OWN, Reading::Own)] {
+        if bench.options.wants_any_long(&figures) {
+            measure_with(bench, figures, reading).await;
+        }
     }
+}
+
+async fn measure_with(
+    bench: &mut Bench,
+    figures: [(&'static str, &'static str); 5],
+    reading: Reading,
+) {
     let (waiting, count) = (bench.options.count(1_000_000), bench.options.count(100));
     let server = &bench.server;
     bench
@@ -47,8 +65,7 @@ pub(super) async fn measure(bench: &mut Bench) {
                 std::future::ready(())
             };
             let bus = container.bus();
-            // As every subscription of a container with more than eight.
-            let options = SubscribeOptions::new().with_reading(Reading::Shared);
+            let options = SubscribeOptions::new().with_reading(reading);
             let subscribing = bus.subscribe_with(&topic, options, handler);
             let _subscription = subscribing.await.expect("subscribed");
             tokio::time::sleep(Duration::from_secs(5)).await;

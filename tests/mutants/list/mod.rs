@@ -5,6 +5,7 @@ mod console;
 mod effects;
 mod hold_back;
 mod intake;
+mod later;
 mod leases;
 mod publishing;
 mod settling;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         values::MUTANTS,
         effects::MUTANTS,
         hold_back::MUTANTS,
+        later::MUTANTS,
         console::MUTANTS,
     ];
     lists.concat()
