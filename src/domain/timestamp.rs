@@ -68,9 +68,12 @@ impl FromStr for Timestamp {
         match text.parse::<jiff::Timestamp>() {
             Ok(parsed) => Self::from_millis(parsed.as_millisecond().min(Self::MAX.as_millis())),
             Err(_) if is_after_the_last(text) => Ok(Self::MAX),
-            Err(e) => {
-                Err(Error::new(ErrorKind::Invalid, "timestamp", "is not RFC 3339").because(e))
-            }
+            Err(e) => Err(Error::new(
+                ErrorKind::Invalid,
+                "timestamp",
+                "must be RFC 3339 with a zone, such as 2031-05-01T08:00:00Z",
+            )
+            .because(e)),
         }
     }
 }

@@ -315,7 +315,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "TIME", conflicts_with = "after")]
     pub(crate) at: Option<Timestamp>,
     /// Publish the messages after this time, such as 90s, 15m, 2h or 7d
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) after: Option<Duration>,
     /// With --at or --after, the id of the message for later; only for one line [default: the id of
     /// the envelope]

@@ -98,7 +98,7 @@ pub(crate) struct WhenArgs {
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<Timestamp>,
     /// The new time, from now on, such as 90s, 15m, 2h or 7d
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) after: Option<Duration>,
 }
 
