@@ -20,8 +20,9 @@ if wrong then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local settings = redis.call('HMGET', KEYS[3], 'topic', 'backlogLimit')
-local limit = tonumber(settings[2] or '') or math.huge
+local settings = redis.call('HMGET', KEYS[3], 'topic', 'backlogLimit', 'partitions')
+-- Each partition has an equal part of the topic's limit.
+local limit = math.ceil((tonumber(settings[2] or '') or math.huge) / (tonumber(settings[3] or '') or 1))
 local count = redis.call('ZCARD', KEYS[1])
 local result = {string.format('%.0f', now)}
 for at = 1, #ARGV, 6 do

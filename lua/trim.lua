@@ -85,11 +85,16 @@ local function first_younger(floor, oldest)
   return threshold
 end
 
-local settings = redis.call('HMGET', KEYS[2], 'topic', 'retention', 'backlogLimit', 'trimmed')
+local settings = redis.call('HMGET', KEYS[2], 'topic', 'retention', 'backlogLimit', 'trimmed', 'partitions')
 local known = settings[1] and 1 or 0
-local limit = tonumber(settings[3] or '') or math.huge
+-- Each partition has an equal part of the topic's limits.
+local partitions = tonumber(settings[5] or '') or 1
+local limit = math.ceil((tonumber(settings[3] or '') or math.huge) / partitions)
 local retention = ARGV[1] ~= '' and ARGV[1] or settings[2] or 'settled'
 local kind, amount = string.match(retention, '^(%a+):(%d+)$')
+if kind == 'length' and partitions > 1 then
+  amount = string.format('%.0f', math.ceil(amount / partitions))
+end
 local length = redis.call('XLEN', KEYS[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

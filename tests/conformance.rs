@@ -375,6 +375,10 @@ mod roles {
     impl ByRole {
         fn user(&self, op: Op<'_>) -> &dyn Store {
             match op {
+                // The first topic with several partitions raises the layout of the namespace.
+                Op::Topics(TopicsOp::EnsureTopic { settings, .. }) if settings.partitions() > 1 => {
+                    &*self.administrator
+                }
                 Op::Topics(TopicsOp::EnsureTopic { .. })
                 | Op::Log(
                     LogOp::Append { .. }

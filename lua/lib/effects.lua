@@ -245,8 +245,9 @@ local function problem_of(effect, at)
     elseif not has_type(effect.settings, 'hash') then
       return 'wrong-type'
     end
-    local limit = redis.call('HMGET', effect.settings, 'backlogLimit')[1]
-    local full = redis.call('ZCARD', key) >= (tonumber(limit or '') or math.huge)
+    local settings = redis.call('HMGET', effect.settings, 'backlogLimit', 'partitions')
+    local limit = (tonumber(settings[1] or '') or math.huge) / (tonumber(settings[2] or '') or 1)
+    local full = redis.call('ZCARD', key) >= math.ceil(limit)
     return full and not redis.call('ZSCORE', key, ARGV[at + 1]) and 'later-full' or nil
   elseif kind == 'set' or kind == 'delete' then
     return nil

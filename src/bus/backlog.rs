@@ -352,6 +352,7 @@ mod tests {
             id: uuid::Uuid::nil(),
             name: "json",
             value: Bytes::from_static(b"{}"),
+            slot: None,
         };
         let appended = store.log().append(at, &vec![entry; count]).await;
         assert_eq!(appended.unwrap().len(), count);

@@ -34,6 +34,7 @@ pub(super) fn encode(
                 id: options.identity(envelope),
                 name,
                 value: Bytes::from(bytes),
+                slot: envelope.slot(),
             },
             error: None,
         },
@@ -181,10 +182,7 @@ mod tests {
     }
 
     fn appended(sequence: u64, duplicate: bool) -> Appended {
-        let id = EntryId {
-            millis: 1,
-            sequence,
-        };
+        let id = EntryId::new(1, sequence);
         Appended { id, duplicate }
     }
 

@@ -196,6 +196,7 @@ mod tests {
             keeps: false,
             name: "json",
             value: bytes::Bytes::from_static(b"{}"),
+            slot: None,
         }
     }
 

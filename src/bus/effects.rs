@@ -65,10 +65,15 @@ impl Publishing {
         topic: &Topic,
         envelope: &Envelope,
         messages: &mut Vec<(Topic, Envelope)>,
-    ) -> Result<(&'static str, Bytes), Error> {
+    ) -> Result<NewEntry, Error> {
         let encode = |envelope: &Envelope| {
             let (name, bytes) = self.encoder.encode(envelope)?;
-            Ok((name, Bytes::from(bytes)))
+            Ok(NewEntry {
+                id: envelope.id(),
+                name,
+                value: Bytes::from(bytes),
+                slot: envelope.slot(),
+            })
         };
         let traced = self.with_trace(std::slice::from_ref(envelope));
         let envelope = traced.first().unwrap_or(envelope);
@@ -95,13 +100,12 @@ impl Publishing {
                 envelope,
                 options,
             } => {
-                let (name, value) = self.encode_message(topic, envelope, messages)?;
+                let encoded = self.encode_message(topic, envelope, messages)?;
                 Effect::Publish {
                     at: Partition::of(topic),
                     entry: NewEntry {
                         id: options.identity(envelope),
-                        name,
-                        value,
+                        ..encoded
                     },
                     window: options.window(self.deduplication)?,
                 }

@@ -97,8 +97,11 @@ impl Publishing {
         due: When,
         options: &ScheduleOptions,
     ) -> Result<NewLater, Error> {
-        let encode = |envelope: &Envelope| self.encoder.encode(envelope);
-        let (name, value) = if self.hooks.is_empty() {
+        let encode = |envelope: &Envelope| {
+            let (name, value) = self.encoder.encode(envelope)?;
+            Ok::<_, Error>((name, value, envelope.slot()))
+        };
+        let (name, value, slot) = if self.hooks.is_empty() {
             encode(&begin(envelope))?
         } else {
             let mut envelope = envelope.clone();
@@ -112,6 +115,7 @@ impl Publishing {
             keeps: options.keeps(),
             name,
             value: value.into(),
+            slot,
         })
     }
 

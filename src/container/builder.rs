@@ -14,7 +14,7 @@ use crate::api::propagator::Telemetry;
 use crate::api::{Propagator, PublishHook, PublishHooks, PublishOptions, StoreKv};
 use crate::domain::{Codec, Durability, Error, ErrorKind, Group, Namespace, Placement};
 use crate::operate::doctor::Doctor;
-use crate::store::Store;
+use crate::store::{Partitioned, Store};
 use crate::wire::Limits;
 use crate::wire::foreign::{Foreign, ForeignAnswer, ForeignEntry};
 
@@ -366,7 +366,7 @@ impl ContainerBuilder {
             // The doctor shows the placement, and refuses none.
             Carrier::Redis => {
                 let layout = Migrations::with_access(&self.url, &self.access, namespace, None)?;
-                unplaced(layout)
+                Arc::new(Partitioned::new(unplaced(layout)))
             }
             Carrier::Memory(store) => store.store(namespace),
             Carrier::Other(store) => store,
@@ -409,7 +409,8 @@ impl ContainerBuilder {
             Carrier::Redis => {
                 let layout =
                     Migrations::with_access(&self.url, &self.access, namespace, self.placement)?;
-                connect(layout, self.setup, self.migrate).await?
+                let store = connect(layout, self.setup, self.migrate).await?;
+                Arc::new(Partitioned::new(store))
             }
             Carrier::Memory(store) => store.connect(namespace, self.placement, self.setup)?,
             Carrier::Other(store) => store,

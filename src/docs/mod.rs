@@ -11,6 +11,7 @@
 //! | [`performance`] | how fast Redstart is beside a hand-written loop, and how to measure it |
 //! | [`production`] | running in production: server, settings, units, limits, updates, alerts, the day of dead letters |
 //! | [`cluster`] | Redis Cluster: URL, namespace, what a moving slot and a failover do |
+//! | [`partitions`] | topics with several logs: keys, ids, limits, operating |
 //! | [`durability`] | what a published message survives, by level |
 //! | [`sentinel`] | Redis Sentinel: URL, log-ins, what a failover does and loses |
 //! | [`security`] | access rules, TLS, secrets, hostile input |
@@ -58,6 +59,9 @@ pub mod exactly_once {}
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
+
+#[doc = include_str!("partitions.md")]
+pub mod partitions {}
 
 #[doc = include_str!("handlers.md")]
 pub mod handlers {}

@@ -221,10 +221,7 @@ impl DeadLetterFilter {
 
     /// The id range of the time conditions: after the first, up to and including the second.
     pub(crate) fn bounds(&self) -> (Option<EntryId>, Option<EntryId>) {
-        let last_of = |millis: u64| EntryId {
-            millis,
-            sequence: u64::MAX,
-        };
+        let last_of = |millis: u64| EntryId::new(millis, u64::MAX);
         let millis = |time: Timestamp| u64::try_from(time.as_millis()).unwrap_or(0);
         let after = self.since.map(millis).filter(|since| *since > 0);
         (
@@ -312,7 +309,7 @@ mod tests {
                         redriven_by: (redriven > 0).then(|| Uuid::from_u128(redriven.into())),
                         imported_from: None,
                     };
-                    (EntryId { millis, sequence }, head)
+                    (EntryId::new(millis, sequence), head)
                 },
             )
     }

@@ -101,10 +101,7 @@ mod tests {
     use super::*;
 
     fn ids(times: &[u64]) -> Vec<EntryId> {
-        let id = |millis: &u64| EntryId {
-            millis: *millis,
-            sequence: 0,
-        };
+        let id = |millis: &u64| EntryId::new(*millis, 0);
         times.iter().map(id).collect()
     }
 

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::codec::Codec;
+use super::crc16::crc16;
 use super::error::Error;
 use super::payload::RawPayload;
 use super::timestamp::Timestamp;
@@ -189,6 +190,11 @@ impl Envelope {
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
+    }
+
+    /// The slot of the ordering key: its CRC-16. It decides the message's partition.
+    pub(crate) fn slot(&self) -> Option<u16> {
+        self.key.as_deref().map(|key| crc16(key.as_bytes()))
     }
 
     /// The ordering key.

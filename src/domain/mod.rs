@@ -3,6 +3,7 @@
 pub(crate) mod as_text;
 mod clock;
 mod codec;
+mod crc16;
 mod dead_filter;
 mod dead_letter;
 mod dead_letter_retention;
@@ -38,6 +39,7 @@ mod verdict;
 
 pub use clock::{Clock, SystemClock};
 pub use codec::Codec;
+pub(crate) use crc16::crc16;
 pub use dead_filter::DeadLetterFilter;
 pub(crate) use dead_letter::HeadView;
 pub use dead_letter::{

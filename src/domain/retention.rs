@@ -66,6 +66,9 @@ impl FromStr for Retention {
     }
 }
 
+/// The most partitions that a topic can have.
+const MOST_PARTITIONS: u16 = 256;
+
 /// The settings of a topic. They are fixed when it is created.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -74,6 +77,7 @@ pub struct TopicSettings {
     /// `null` as JSON where the limit is off.
     #[serde(serialize_with = "null_for_no_limit")]
     pub(crate) backlog_limit: u64,
+    pub(crate) partitions: u16,
 }
 
 fn null_for_no_limit<S: Serializer>(limit: &u64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -86,6 +90,7 @@ impl Default for TopicSettings {
         Self {
             retention: Retention::Settled,
             backlog_limit: 1_000_000,
+            partitions: 1,
         }
     }
 }
@@ -115,6 +120,40 @@ impl TopicSettings {
     pub fn with_backlog_limit(mut self, entries: u64) -> Self {
         self.backlog_limit = entries;
         self
+    }
+
+    /// Sets into how many partitions the topic is split, from 1 to 256; by default 1. Larger and
+    /// smaller numbers are refused when the topic is created.
+    ///
+    /// Each partition is a log of its own, on a server of its own in a cluster. Messages with the same
+    /// key go to the same partition. The number never changes.
+    #[must_use]
+    pub fn with_partitions(mut self, partitions: u16) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// The number of partitions.
+    #[must_use]
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// Checks the number of partitions.
+    pub(crate) fn check(&self, operation: &'static str) -> Result<(), Error> {
+        if (1..=MOST_PARTITIONS).contains(&self.partitions) {
+            return Ok(());
+        }
+        let rule = format!("a topic has from 1 to {MOST_PARTITIONS} partitions");
+        Err(Error::new(ErrorKind::Invalid, operation, rule))
+    }
+
+    /// The part of a number of entries that each partition has, rounded up.
+    pub(crate) fn share(&self, entries: u64) -> u64 {
+        match entries {
+            u64::MAX => u64::MAX,
+            entries => entries.div_ceil(self.partitions.max(1).into()),
+        }
     }
 
     /// How long entries are kept.

@@ -128,12 +128,11 @@ impl Topics {
         let Some(status) = self.store.inspect().status(&at).await? else {
             return Ok(Vec::new());
         };
-        let progress = self.progress(&at).await?;
+        let progress = self.progress_of_each(&status).await?;
         let mut all = Vec::with_capacity(status.groups.len());
         for group in &status.groups {
             let page = self.schedule(topic, &group.group).await?;
-            let progress = of_group(progress.as_ref(), &group.group);
-            all.push(self.group_ages(topic, group, progress, &page).await?);
+            all.push(self.group_ages(group, &progress, &page).await?);
         }
         Ok(all)
     }
@@ -145,6 +144,19 @@ impl Topics {
             Err(error) if error.kind() == ErrorKind::Refused => Ok(None),
             progress => progress,
         }
+    }
+
+    /// How far the groups have come on each partition.
+    async fn progress_of_each(
+        &self,
+        status: &TopicStatus,
+    ) -> Result<Vec<(Partition, Option<LogProgress>)>, Error> {
+        let mut all = Vec::new();
+        for at in status.partitions() {
+            let progress = self.progress(&at).await?;
+            all.push((at, progress));
+        }
+        Ok(all)
     }
 
     /// The first scheduled retry of a group, and the time by the store's clock.
@@ -159,21 +171,27 @@ impl Topics {
 
     async fn group_ages(
         &self,
-        topic: &Topic,
         status: &GroupStatus,
-        progress: Option<&GroupProgress>,
+        partitions: &[(Partition, Option<LogProgress>)],
         page: &ScheduledPage,
     ) -> Result<GroupAges, Error> {
         let now = page.now;
-        let undelivered = match progress {
-            Some(progress) if status.lag > 0 => self.first_after(topic, progress.delivered).await?,
-            _ => None,
-        };
-        let unsettled = progress.iter().flat_map(|progress| &progress.unsettled);
+        let (mut undelivered, mut in_flight) = (None, None);
+        for (at, progress) in partitions {
+            let Some(progress) = of_group(progress.as_ref(), &status.group) else {
+                continue;
+            };
+            if status.lag > 0 {
+                let first = self.first_after(at, progress.delivered).await?;
+                undelivered = undelivered.max(first.map(|time| since(time, now)));
+            }
+            let unsettled = progress.unsettled.iter();
+            in_flight = in_flight.max(unsettled.map(|one| pending_for(one, now)).max());
+        }
         Ok(GroupAges {
             group: status.group.clone(),
-            oldest_undelivered: undelivered.map(|time| since(time, now)),
-            oldest_in_flight: unsettled.map(|one| pending_for(one, now)).max(),
+            oldest_undelivered: undelivered,
+            oldest_in_flight: in_flight,
             next_retry: page
                 .entries
                 .first()
@@ -188,12 +206,16 @@ impl Topics {
             return Ok(None);
         };
         let progress = self.progress(&at).await?;
+        let each = match status.settings.partitions() {
+            1 => vec![(at.clone(), progress.clone())],
+            _ => self.progress_of_each(&status).await?,
+        };
         let doctor = Doctor::new(self.store.clone());
         let backlog = doctor.backlog(&at, &status, progress.as_ref()).await?;
         let mut groups = Vec::with_capacity(status.groups.len());
         for group in &status.groups {
             let progress = of_group(progress.as_ref(), &group.group);
-            groups.push(self.group_gauges(topic, group, progress).await?);
+            groups.push(self.group_gauges(topic, group, progress, &each).await?);
         }
         Ok(Some(TopicGauges {
             topic: topic.clone(),
@@ -210,6 +232,7 @@ impl Topics {
         topic: &Topic,
         status: &GroupStatus,
         progress: Option<&GroupProgress>,
+        partitions: &[(Partition, Option<LogProgress>)],
     ) -> Result<GroupGauges, Error> {
         let at = GroupAt::of(topic, &status.group);
         let consumers = self.store.inspect().consumers(&at).await?;
@@ -217,7 +240,7 @@ impl Topics {
             .iter()
             .filter(|one| one.idle_for <= Self::LIVE_WITHIN);
         let page = self.schedule(topic, &status.group).await?;
-        let ages = self.group_ages(topic, status, progress, &page).await?;
+        let ages = self.group_ages(status, partitions, &page).await?;
         Ok(GroupGauges {
             group: status.group.clone(),
             lag: status.lag,
@@ -233,9 +256,8 @@ impl Topics {
     }
 
     /// When the first entry after an id was published.
-    async fn first_after(&self, topic: &Topic, id: EntryId) -> Result<Option<Timestamp>, Error> {
-        let at = Partition::of(topic);
-        let first = self.store.log().browse(&at, Some(id), 1).await?;
+    async fn first_after(&self, at: &Partition, id: EntryId) -> Result<Option<Timestamp>, Error> {
+        let first = self.store.log().browse(at, Some(id), 1).await?;
         Ok(first.first().and_then(|(id, _)| id.time()))
     }
 }

@@ -131,10 +131,7 @@ mod tests {
     use crate::store::Lane;
 
     fn held(consumer: &str, millis: u64, idle: Option<u64>) -> Unsettled {
-        let id = EntryId {
-            millis,
-            sequence: 0,
-        };
+        let id = EntryId::new(millis, 0);
         Unsettled {
             id: DeliveryId::new(Lane::Log, id),
             consumer: consumer.to_owned(),

@@ -115,7 +115,8 @@ impl Topics {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] when the topic does not exist, and the kinds of the connection.
+    /// [`ErrorKind::NotFound`] when the topic does not exist, [`ErrorKind::Invalid`] when the settings
+    /// have another number of partitions, and the kinds of the connection.
     pub async fn plan_settings(
         &self,
         topic: &Topic,
@@ -123,6 +124,13 @@ impl Topics {
     ) -> Result<Plan<PlannedSettings>, Error> {
         let at = Partition::of(topic);
         let status = self.existing(topic).await?;
+        let partitions = status.settings.partitions();
+        if after.partitions() != partitions {
+            let count = counted(partitions.into(), "partition", "partitions");
+            let rule = format!("has {count}; the number is fixed at its creation");
+            let error = Error::new(ErrorKind::Invalid, "change topic settings", rule);
+            return Err(error.on(topic.as_str()));
+        }
         let progress = self.progress(&at).await?;
         let doctor = Doctor::new(self.store.clone());
         let backlog = doctor.backlog(&at, &status, progress.as_ref()).await?;

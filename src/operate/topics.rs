@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic, TopicSettings};
+use crate::operate::dead_letters::counted;
 use crate::operate::suggest::closest;
 use crate::store::{ConsumerStatus, Fields, GroupAt, GroupStatus, Partition, Store, TopicStatus};
 use crate::wire::{Decoder, Undecodable};
@@ -47,9 +48,10 @@ impl Topics {
             return Ok(());
         }
         let rule = format!(
-            "exists with retention {} and backlog limit {}; `redstart topics settings` changes them",
+            "exists with retention {}, backlog limit {} and {}; `redstart topics settings` changes the first two",
             stored.retention(),
-            stored.backlog_limit()
+            stored.backlog_limit(),
+            counted(stored.partitions().into(), "partition", "partitions"),
         );
         Err(Error::new(ErrorKind::Invalid, "create topic", rule).on(topic.as_str()))
     }
@@ -150,7 +152,8 @@ impl Topics {
             .await
     }
 
-    /// Reads up to `max` entries of a topic after an id, oldest first. Consumes nothing.
+    /// Reads up to `max` entries of a topic after an id, oldest first. Consumes nothing. To follow a topic
+    /// with several partitions, use [`entries_of_partition`](Self::entries_of_partition).
     ///
     /// # Errors
     ///
@@ -224,6 +227,71 @@ impl Topics {
             }
         };
         entries.into_iter().map(read).collect()
+    }
+
+    /// The number of a topic's partitions; 1 when the topic does not exist.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn partitions(&self, topic: &Topic) -> Result<u16, Error> {
+        Ok(self.store.topics().partitions(topic).await?.unwrap_or(1))
+    }
+
+    /// Reads up to `max` entries of one partition after an id, oldest first. Consumes nothing.
+    ///
+    /// To follow a topic with several partitions, follow each: a message can come to one partition with a
+    /// lower id than another has already shown.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn entries_of_partition(
+        &self,
+        topic: &Topic,
+        partition: u16,
+        after: Option<EntryId>,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        let at = Partition::numbered(topic, partition);
+        let entries = self.store.log().browse(&at, after, max).await?;
+        Ok(self.read(topic, entries))
+    }
+
+    /// Reads the newest entries of one partition, up to `max`, oldest first. Consumes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn latest_of_partition(
+        &self,
+        topic: &Topic,
+        partition: u16,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        let at = Partition::numbered(topic, partition);
+        let entries = self.store.log().latest(&at, max).await?;
+        Ok(self.read(topic, entries))
+    }
+
+    /// The status of a topic's groups on one partition, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] when the partition does not exist, and the kinds of the connection.
+    pub async fn groups_of_partition(
+        &self,
+        topic: &Topic,
+        partition: u16,
+    ) -> Result<Vec<GroupStatus>, Error> {
+        let at = Partition::numbered(topic, partition);
+        match self.store.inspect().status(&at).await? {
+            Some(status) => Ok(status.groups),
+            None => {
+                let error = Error::new(ErrorKind::NotFound, "partition", "does not exist");
+                Err(error.on(at.to_string()))
+            }
+        }
     }
 
     /// The id of a topic's newest entry, if it has one.

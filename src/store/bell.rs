@@ -1,6 +1,7 @@
 //! How a store tells the runtime that something of a group may have changed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::rings::Rings;
 
@@ -24,9 +25,30 @@ pub struct Bell {
     hears: AtomicBool,
     entries: Rings,
     due: Rings,
+    /// This bell rings with each of them.
+    parts: Vec<Arc<Bell>>,
+    /// The bells that this one is a part of.
+    wholes: Mutex<Vec<Weak<Bell>>>,
+    is_part: AtomicBool,
 }
 
 impl Bell {
+    /// A bell that rings with each of several, and hears while all of them do.
+    #[must_use]
+    pub fn over(parts: Vec<Arc<Self>>) -> Arc<Self> {
+        let whole = Arc::new(Self {
+            parts,
+            ..Self::default()
+        });
+        for part in &whole.parts {
+            let mut wholes = part.wholes.lock().unwrap_or_else(PoisonError::into_inner);
+            wholes.retain(|whole| whole.strong_count() > 0);
+            wholes.push(Arc::downgrade(&whole));
+            part.is_part.store(true, Ordering::SeqCst);
+        }
+        whole
+    }
+
     fn of(&self, ring: Ring) -> &Rings {
         match ring {
             Ring::Entries => &self.entries,
@@ -36,7 +58,10 @@ impl Bell {
 
     /// Whether every change rings now.
     pub fn hears(&self) -> bool {
-        self.hears.load(Ordering::Acquire)
+        match &self.parts[..] {
+            [] => self.hears.load(Ordering::Acquire),
+            parts => parts.iter().all(|part| part.hears()),
+        }
     }
 
     /// How often it has rung. Read this before a look, and wait with it after the look.
@@ -52,6 +77,12 @@ impl Bell {
     /// Rings. Adapters call this.
     pub fn ring(&self, ring: Ring) {
         self.of(ring).ring();
+        if self.is_part.load(Ordering::SeqCst) {
+            let wholes = self.wholes.lock().unwrap_or_else(PoisonError::into_inner);
+            for whole in wholes.iter().filter_map(Weak::upgrade) {
+                whole.ring(ring);
+            }
+        }
     }
 
     /// Says whether every change rings from now on, and rings for everything. Adapters call this
@@ -78,6 +109,26 @@ mod tests {
         assert_eq!(bell.rung_since(Ring::Entries, seen).now_or_never(), None);
         bell.ring(Ring::Entries);
         bell.rung_since(Ring::Entries, seen).await;
+    }
+
+    #[tokio::test]
+    async fn a_bell_over_others_rings_with_each_and_hears_with_all() {
+        let parts = [Arc::<Bell>::default(), Arc::default()];
+        let whole = Bell::over(parts.to_vec());
+        for part in &parts {
+            assert!(!whole.hears());
+            part.set_hears(true);
+            let seen = whole.count(Ring::Entries);
+            part.ring(Ring::Due);
+            assert_eq!(whole.rung_since(Ring::Entries, seen).now_or_never(), None);
+            part.ring(Ring::Entries);
+            whole.rung_since(Ring::Entries, seen).await;
+        }
+        assert!(whole.hears());
+        let seen = whole.count(Ring::Due);
+        parts[0].set_hears(false);
+        whole.rung_since(Ring::Due, seen).await;
+        assert!(!whole.hears());
     }
 
     #[tokio::test]

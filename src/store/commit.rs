@@ -99,6 +99,13 @@ impl Commit {
         self.delivery
     }
 
+    /// The same end of another delivery.
+    #[must_use]
+    pub(crate) fn of(mut self, delivery: DeliveryId) -> Self {
+        self.delivery = delivery;
+        self
+    }
+
     /// How it ends.
     #[must_use]
     pub fn end(&self) -> &End {
@@ -231,10 +238,7 @@ mod tests {
     fn delivery(sequence: u64) -> DeliveryId {
         DeliveryId {
             lane: Lane::Log,
-            id: EntryId {
-                millis: 1,
-                sequence,
-            },
+            id: EntryId::new(1, sequence),
         }
     }
 

@@ -154,6 +154,14 @@ impl TopicStatus {
             groups: Vec::new(),
         }
     }
+
+    /// The topic's partitions, in their order.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<Partition> {
+        let numbers = 0..self.settings.partitions();
+        let numbered = |number| Partition::numbered(&self.topic, number);
+        numbers.map(numbered).collect()
+    }
 }
 
 /// The most unsettled deliveries that [`Inspect::progress`] returns of each stream of a group.

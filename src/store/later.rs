@@ -22,6 +22,8 @@ pub struct NewLater {
     pub name: &'static str,
     /// The encoded envelope.
     pub value: Bytes,
+    /// The slot of the message's key, which decides its partition; `None` without a key.
+    pub slot: Option<u16>,
 }
 
 /// What [`Later::put`] did with a message.

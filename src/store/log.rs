@@ -18,6 +18,8 @@ pub struct NewEntry {
     pub name: &'static str,
     /// The encoded envelope.
     pub value: Bytes,
+    /// The slot of the message's key, which decides its partition; `None` without a key.
+    pub slot: Option<u16>,
 }
 
 /// Where the log has a message.

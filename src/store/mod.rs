@@ -26,6 +26,7 @@ mod effects;
 mod inspect;
 mod later;
 mod log;
+mod partitions;
 mod rings;
 mod schedule;
 mod source;
@@ -60,6 +61,7 @@ pub use later::{
     Later, LaterAnswer, LaterCalls, LaterEntry, LaterOp, LaterPage, LaterPut, NewLater,
 };
 pub use log::{Appended, Log, LogAnswer, LogCalls, LogOp, NewEntry};
+pub use partitions::Partitioned;
 pub(crate) use rings::Rings;
 pub use schedule::{
     Promoted, Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp, Scheduled, ScheduledPage,

@@ -3,26 +3,41 @@
 //! Every call of the port names one partition, one group on a partition, or one member of such a
 //! group. The partition decides which server keeps the keys, so a call never spans two of them.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use crate::domain::as_text::as_text;
 use crate::domain::{ConsumerName, EntryId, Error, ErrorKind, Group, Topic};
 
-/// One partition of a topic. Every topic has exactly one, number 0.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+/// One partition of a topic, or all of them.
+///
+/// [`Partition::of`] means the topic as a whole. The runtime's store splits calls for it among the
+/// partitions. An adapter knows single partitions only: it takes a whole topic for its partition 0,
+/// which is the only one of most topics. The two are therefore equal.
+#[derive(Clone, Debug)]
 pub struct Partition {
     topic: Topic,
-    number: u16,
+    number: Option<u16>,
 }
 
 impl Partition {
-    /// The only partition of a topic.
+    /// The topic as a whole.
     #[must_use]
     pub fn of(topic: &Topic) -> Self {
         Self {
             topic: topic.clone(),
-            number: 0,
+            number: None,
+        }
+    }
+
+    /// The partition with a number, from 0.
+    #[must_use]
+    pub fn numbered(topic: &Topic, number: u16) -> Self {
+        Self {
+            topic: topic.clone(),
+            number: Some(number),
         }
     }
 
@@ -32,16 +47,52 @@ impl Partition {
         &self.topic
     }
 
-    /// The partition's number within its topic, from 0.
+    /// The partition's number within its topic, from 0; 0 for a whole topic.
     #[must_use]
     pub fn number(&self) -> u16 {
-        self.number
+        self.number.unwrap_or(0)
+    }
+
+    /// Whether this means the topic as a whole.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.number.is_none()
+    }
+
+    fn place(&self) -> (&Topic, u16) {
+        (&self.topic, self.number())
+    }
+}
+
+impl PartialEq for Partition {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Partition {}
+
+impl Ord for Partition {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl PartialOrd for Partition {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for Partition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.place().hash(state);
     }
 }
 
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.number {
+        match self.number() {
             0 => write!(f, "{}", self.topic),
             number => write!(f, "{}/{number}", self.topic),
         }
@@ -130,7 +181,7 @@ pub enum Lane {
 /// What identifies a fetched entry within its group.
 ///
 /// Written as `1762957200123-0` where it came from the log, as `redo:1762957200123-0` where it
-/// came from the group's redelivery stream.
+/// came from the group's redelivery stream, and with its partition before the id where that is not 0.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub struct DeliveryId {
@@ -166,7 +217,7 @@ impl FromStr for DeliveryId {
             None => (Lane::Log, text),
         };
         let id = id.parse().map_err(|_| {
-            let rule = "must be <milliseconds>-<sequence> or redo:<milliseconds>-<sequence>";
+            let rule = "must be [redo:][<partition>/]<milliseconds>-<sequence>";
             let shown: String = text.chars().take(64).collect();
             Error::new(ErrorKind::Invalid, "delivery id", rule).on(shown)
         })?;
@@ -283,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_delivery_id_is_read_as_it_is_written() {
-        for text in ["17-0", "redo:17-3"] {
+        for text in ["17-0", "redo:17-3", "3/17-0", "redo:3/17-3"] {
             assert_eq!(text.parse::<DeliveryId>().unwrap().to_string(), text);
         }
         for bad in ["", "redo:", "log:17-0", "17"] {

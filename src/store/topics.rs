@@ -145,12 +145,12 @@ pub struct Trimmed {
 role! {
     /// Topics and groups: creating, listing, removing and trimming.
     pub trait Topics (topics, TopicsOp, TopicsAnswer, TopicsCalls) {
-        /// Creates a topic, or finds it: an existing topic keeps its settings. Returns the
-        /// settings in force.
+        /// Creates a topic with all of its partitions, or finds it: an existing topic keeps its
+        /// settings. Returns the settings in force.
         fn ensure_topic as EnsureTopic(topic: &'a Topic, settings: TopicSettings) -> TopicSettings;
 
-        /// Changes the settings of a topic, and returns the earlier ones; `None` where it does not
-        /// exist.
+        /// Changes the settings of a topic but the number of its partitions, and returns the earlier
+        /// ones; `None` where it does not exist.
         fn change_settings as ChangeSettings(
             topic: &'a Topic, settings: TopicSettings,
         ) -> Option<TopicSettings>;
@@ -158,6 +158,9 @@ role! {
         /// Removes a topic with its entries, but keeps one that has groups. The store checks and
         /// removes in one step. Returns `None` where it does not exist.
         fn remove_topic as RemoveTopic(topic: &'a Topic) -> Option<TopicRemoval>;
+
+        /// The number of a topic's partitions; `None` where it does not exist.
+        fn partitions as Partitions(topic: &'a Topic) -> Option<u16>;
 
         /// The topics of the namespace, by name.
         fn list as List() -> Vec<Topic>;

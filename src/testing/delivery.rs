@@ -98,10 +98,10 @@ impl DeliveryBuilder {
     /// A first attempt at an envelope.
     pub fn from_envelope(envelope: Envelope) -> Self {
         Self {
-            entry: EntryId {
-                millis: u64::try_from(envelope.created_at().as_millis()).unwrap_or(1),
-                sequence: 0,
-            },
+            entry: EntryId::new(
+                u64::try_from(envelope.created_at().as_millis()).unwrap_or(1),
+                0,
+            ),
             attempt: envelope.failed_attempts().saturating_add(1),
             envelope,
             topic: None,

@@ -36,10 +36,7 @@ pub fn entry(bytes: &[u8]) {
         return;
     };
     let name: &[u8] = if first % 2 == 0 { b"msgpack" } else { b"json" };
-    let id = EntryId {
-        millis: 1,
-        sequence: 2,
-    };
+    let id = EntryId::new(1, 2);
     let read =
         |name: &[u8], value: &[u8]| decode_entry(&topic(), id, [(name, value)], Limits::default());
     let Ok(envelope) = read(name, rest) else {

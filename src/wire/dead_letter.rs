@@ -207,7 +207,7 @@ mod tests {
         ) {
             let fields: Fields = fields.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
             let (topic, group) = (Topic::new("t").unwrap(), Group::new("g").unwrap());
-            let id = EntryId { millis: 1, sequence: 2 };
+            let id = EntryId::new(1, 2);
             let dead_letter = DeadLetter {
                 id, topic: topic.clone(), group: group.clone(), reason: Reason::Crashed, error,
                 fingerprint: "f".into(), handler: "h".into(), consumer: "c".into(),

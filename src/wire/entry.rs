@@ -150,10 +150,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    const ENTRY: EntryId = EntryId {
-        millis: 1_762_957_200_123,
-        sequence: 7,
-    };
+    const ENTRY: EntryId = EntryId::new(1_762_957_200_123, 7);
 
     fn topic() -> Topic {
         Topic::new("orders").unwrap()

@@ -292,10 +292,7 @@ mod tests {
     fn dead_letter(fields: Vec<(Vec<u8>, Vec<u8>)>, error: String) -> DeadLetter {
         let at = Timestamp::from_millis(1_762_957_200_123).unwrap();
         DeadLetter {
-            id: EntryId {
-                millis: 7,
-                sequence: 1,
-            },
+            id: EntryId::new(7, 1),
             topic: Topic::new("orders").unwrap(),
             group: Group::new("billing").unwrap(),
             reason: Reason::Exhausted,

@@ -102,7 +102,7 @@ pub(super) mod tests {
         )
             .prop_map(
                 |((millis, sequence), history, redriven, by)| DeliveryHistory {
-                    origin: EntryId { millis, sequence },
+                    origin: EntryId::new(millis, sequence),
                     first_failure: history.first().map(|attempt| attempt.at),
                     failures: history,
                     redriven,

@@ -163,6 +163,7 @@ impl Fixture {
                 id: envelope.id(),
                 name,
                 value: Bytes::from(bytes),
+                slot: envelope.slot(),
             }
         });
         let (at, entries) = (&self.member.at.partition, entries.collect::<Vec<_>>());

@@ -66,7 +66,7 @@ fn what_is_published_can_be_looked_at() {
     assert_eq!(
         topics,
         json!([{"topic": "orders", "entries": 5, "later": 0, "retention": "settled",
-                "backlogLimit": 1_000_000, "groups": []}])
+                "backlogLimit": 1_000_000, "partitions": 1, "groups": []}])
     );
     let () = server.command(&["XGROUP", "CREATE", "{shop:orders}:log", "billing", "0"]);
     for args in [&["groups", "orders", "--json"][..], &["groups", "--json"]] {

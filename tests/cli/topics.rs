@@ -30,7 +30,7 @@ fn a_topic_is_created_once_with_its_settings() {
     ]);
     assert_eq!(
         told.ok().json(),
-        json!({"topic": "orders", "retention": "age:604800000", "backlogLimit": 3})
+        json!({"topic": "orders", "retention": "age:604800000", "backlogLimit": 3, "partitions": 1})
     );
     let ran = create(&["orders"]).failed(1);
     assert!(ran.err.contains("backlog limit 3"), "{ran:?}");
@@ -127,7 +127,7 @@ fn a_topics_settings_are_changed_with_a_preview() {
     ]);
     assert_eq!(
         told.ok().json(),
-        json!({"topic": "orders", "retention": "age:604800000", "backlogLimit": 2})
+        json!({"topic": "orders", "retention": "age:604800000", "backlogLimit": 2, "partitions": 1})
     );
     publish(&url, &["--type", "t"], "3\n").failed(1);
     let same = settings(&["--backlog-limit", "2"]).ok();

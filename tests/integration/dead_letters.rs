@@ -69,10 +69,7 @@ async fn redrive_returns_messages_to_the_group_that_failed_them() {
     mended.store(true, Ordering::SeqCst);
 
     let dead = container.dead_letters();
-    let unknown = EntryId {
-        millis: 1,
-        sequence: 1,
-    };
+    let unknown = EntryId::new(1, 1);
     let asked: Vec<EntryId> = ids[..7].iter().copied().chain([unknown]).collect();
     let result = dead
         .redrive(&orders, &group("failing"), &asked)

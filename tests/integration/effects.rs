@@ -30,6 +30,7 @@ pub(crate) fn publish(at: &Partition) -> Effect {
             id: uuid::Uuid::now_v7(),
             name: "json",
             value: Bytes::from_static(b"{}"),
+            slot: None,
         },
         window: None,
     }
@@ -464,6 +465,7 @@ async fn a_memory_that_becomes_full_in_the_middle_refuses_nothing() {
             id: uuid::Uuid::nil(),
             name: "json",
             value: Bytes::from(vec![b'x'; 100_000]),
+            slot: None,
         },
         window: None,
     };

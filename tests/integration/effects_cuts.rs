@@ -149,6 +149,7 @@ fn effects() -> Vec<Effect> {
                 id: uuid::Uuid::nil(),
                 name: "json",
                 value: Bytes::from_static(b"{}"),
+                slot: None,
             },
             window: None,
         },

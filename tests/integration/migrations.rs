@@ -1,8 +1,8 @@
 //! Migrations of a namespace.
 
-use redstart::{ErrorKind, migrations::MigrationState};
+use redstart::{ErrorKind, migrations::MigrationState, topics::TopicSettings};
 
-use crate::support::{Server, builder};
+use crate::support::{Server, builder, topic};
 
 const SCHEMA: &str = "{shop}:schema";
 
@@ -43,7 +43,7 @@ async fn a_read_only_connection_sets_nothing_up_and_applies_the_same_checks() {
     assert_eq!(container.topics().list().await.unwrap(), []);
     assert!(container.health().await.ok);
     assert_eq!(server.command::<u64>(&["DBSIZE"]), 0);
-    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0003", "beef"]);
+    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0009", "beef"]);
     let error = looking().connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layout);
 }
@@ -54,10 +54,10 @@ async fn a_newer_or_changed_namespace_is_refused() {
     builder(&server).connect().await.unwrap();
     let checksum: String = server.command(&["HGET", SCHEMA, "applied:0001"]);
     assert_eq!(checksum.len(), 40);
-    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0003", "beef"]);
+    let _: u64 = server.command(&["HSET", SCHEMA, "applied:0009", "beef"]);
     let error = builder(&server).connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layout);
-    assert!(error.to_string().contains("0003"), "{error}");
+    assert!(error.to_string().contains("0009"), "{error}");
     let migrations = builder(&server).migrations().unwrap();
     assert_eq!(
         migrations.status().await.unwrap()[2].state,
@@ -68,7 +68,7 @@ async fn a_newer_or_changed_namespace_is_refused() {
         ErrorKind::Layout
     );
 
-    let _: u64 = server.command(&["HDEL", SCHEMA, "applied:0003"]);
+    let _: u64 = server.command(&["HDEL", SCHEMA, "applied:0009"]);
     let _: u64 = server.command(&["HSET", SCHEMA, "applied:0001", "beef"]);
     let error = builder(&server).connect().await.unwrap_err();
     assert!(error.to_string().contains("another form"), "{error}");
@@ -120,4 +120,30 @@ async fn a_migration_that_fails_leaves_its_mark_and_says_why() {
         migrations.status().await.unwrap()[0].state,
         MigrationState::Dirty
     );
+}
+
+#[tokio::test]
+async fn a_topic_with_several_partitions_sets_the_layout_that_older_versions_refuse() {
+    let server = Server::start();
+    let container = builder(&server).connect().await.unwrap();
+    let (migrations, topics) = (builder(&server).migrations().unwrap(), container.topics());
+    let create = async |name: &str, partitions: u16| {
+        let settings = TopicSettings::default().with_partitions(partitions);
+        topics.create(&topic(name), settings).await.unwrap();
+    };
+    create("one", 1).await;
+    assert!(migrations.up(false).await.unwrap().is_empty());
+    assert_eq!(migrations.status().await.unwrap().len(), 2);
+    create("four", 4).await;
+    let all = migrations.status().await.unwrap();
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[2].name, "partitions");
+    assert!(matches!(all[2].state, MigrationState::Applied(_)));
+    let layout: String = server.command(&["HGET", SCHEMA, "layout"]);
+    assert_eq!(layout, "4");
+    let third = "{shop:four/3}:meta";
+    let number: String = server.command(&["HGET", third, "partition"]);
+    assert_eq!(number, "3");
+    assert!(migrations.up(false).await.unwrap().is_empty());
+    builder(&server).connect().await.unwrap();
 }

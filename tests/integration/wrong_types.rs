@@ -75,7 +75,7 @@ fn cases() -> Vec<Case> {
         "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "1-1", "1-1", "", "", "log", "1-1", "reschedule", "1000", "parcel"];
         "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "1-1", "1-1", "", "", "log", "1-1", "reschedule", "0", "parcel"];
         "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua": eight, &["g", "me", "held", "1-1", "1-1", "", "", "log", "1-1", "dead-letter", "head", "body"];
-        "topic_create.lua": &[META], &["shop", "t", "settled", "9"];
+        "topic_create.lua": &[META], &["shop", "t", "settled", "9", "1", "0"];
         "topic_remove.lua": &[LOG, META, "({t}:ids)", "({t}:ids:before)", "({t}:later)", "({t}:later:body)", "({t}:later:bell)"], &["", "t"];
         "topic_settings.lua": &[META], &["", "t", "settled", "9"];
     }

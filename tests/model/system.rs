@@ -109,6 +109,7 @@ impl System {
             id: uuid::Uuid::nil(),
             name: "json",
             value: label.clone().into(),
+            slot: None,
         };
         let drafts: Vec<_> = labels.iter().map(draft).collect();
         let at = Partition::of(&self.topic);

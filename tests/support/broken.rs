@@ -187,6 +187,7 @@ impl Broken {
                 id: Uuid::nil(),
                 name: if is_json { "json" } else { "msgpack" },
                 value: fields[0].1.clone(),
+                slot: None,
             };
             append_one(store.log(), &by.at.partition, &entry).await;
             if to_all {

@@ -36,7 +36,7 @@ impl MemoryAdapter {
         let now = self.shared.now();
         let (moved, arrived) = self.with(|space| {
             let none = || (vec![false; items.len()], None);
-            let Some(topic) = space.topics.get_mut(at.topic()) else {
+            let Some(topic) = space.topics.get_mut(&at.partition) else {
                 return none();
             };
             let Some(group) = topic.groups.get_mut(&at.group) else {
@@ -80,10 +80,7 @@ impl MemoryAdapter {
     ) -> Found {
         let from = range.after.map_or(Bound::Unbounded, Bound::Excluded);
         self.in_group(at, |group| {
-            let until = range.until.unwrap_or(EntryId {
-                millis: u64::MAX,
-                sequence: u64::MAX,
-            });
+            let until = range.until.unwrap_or(EntryId::new(u64::MAX, u64::MAX));
             // A range whose end lies before its beginning is empty, and no range of a map.
             if range.after.is_some_and(|after| until <= after) {
                 return Found::default();

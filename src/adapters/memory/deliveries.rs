@@ -21,7 +21,7 @@ impl MemoryAdapter {
     fn commit_all(&self, by: &Member, commits: &Commits) -> Vec<Fate> {
         let now = self.shared.now();
         let (fates, arrived) = self.with(|space| {
-            let found = space.topics.get_mut(by.topic()).and_then(|topic| {
+            let found = space.topics.get_mut(&by.at.partition).and_then(|topic| {
                 let group = topic.groups.get_mut(by.group())?;
                 Some((Arc::clone(&topic.arrived), group))
             });
@@ -53,7 +53,7 @@ impl MemoryAdapter {
         let unmarked = u32::from(unmarked == Unmarked::Begun);
         let missing = || gone("claim expired").on(by.to_string());
         self.with(|space| {
-            let topic = space.topics.get_mut(by.topic()).ok_or_else(missing)?;
+            let topic = space.topics.get_mut(&by.at.partition).ok_or_else(missing)?;
             let group = topic.groups.get_mut(by.group()).ok_or_else(missing)?;
             group.set_active(&by.consumer);
             let mut reclaimed = Reclaimed {

@@ -71,7 +71,7 @@ fn refusal(space: &mut Space, effects: &[Effect], now: u64) -> Option<EffectFate
             at: partition,
             message,
         } => {
-            let topic = topics.get(partition.topic());
+            let topic = topics.get(partition);
             let is_full = topic.is_some_and(|topic| topic.is_full_for(&message.id));
             is_full.then_some(EffectFate::Refused(at, Refusal::LaterFull))
         }
@@ -86,7 +86,7 @@ fn append(
     window: Option<u64>,
     now: u64,
 ) -> Appended {
-    let state = space.topics.entry(at.topic().clone()).or_default();
+    let state = space.topics.entry(at.clone()).or_default();
     let known = window.and_then(|window| state.ids.within(entry.id, window, now));
     if let Some(id) = known {
         let duplicate = true;
@@ -132,11 +132,11 @@ fn write(space: &mut Space, effects: &[Effect], now: u64) -> Vec<Appended> {
                 values.replace(key, sum.to_string().into());
             }
             Effect::Schedule { at, message } => {
-                let topic = space.topics.entry(at.topic().clone()).or_default();
+                let topic = space.topics.entry(at.clone()).or_default();
                 topic.later.put(message, now);
             }
             Effect::Cancel { at, id } => {
-                if let Some(topic) = space.topics.get_mut(at.topic()) {
+                if let Some(topic) = space.topics.get_mut(at) {
                     topic.later.remove(id);
                 }
             }

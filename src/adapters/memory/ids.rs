@@ -42,10 +42,7 @@ mod tests {
     fn an_id_is_known_for_its_window_and_then_takes_no_memory() {
         let mut ids = Ids::default();
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let entry = |millis| EntryId {
-            millis,
-            sequence: 0,
-        };
+        let entry = |millis| EntryId::new(millis, 0);
         ids.remember(one, entry(100), 10, 100);
         assert_eq!(ids.within(one, 10, 109), Some(entry(100)));
         assert_eq!(ids.within(one, 10, 110), None);

@@ -107,7 +107,7 @@ impl Inspect for MemoryAdapter {
     ) -> BoxFuture<'a, Result<Option<TopicStatus>, Error>> {
         turn(move || {
             Ok(self.with(|space| {
-                let state = space.topics.get(at.topic())?;
+                let state = space.topics.get(at)?;
                 let groups = state.groups.iter();
                 Some(TopicStatus {
                     topic: at.topic().clone(),
@@ -129,7 +129,7 @@ impl Inspect for MemoryAdapter {
         turn(move || {
             let now = self.shared.now();
             Ok(self.with(|space| {
-                let state = space.topics.get(at.topic())?;
+                let state = space.topics.get(at)?;
                 let is_empty = state.log.last() == EntryId::default() && state.groups.is_empty();
                 (!is_empty).then(|| progress(state, now))
             }))

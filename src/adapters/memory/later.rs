@@ -15,7 +15,7 @@ impl TopicState {
     /// Whether the topic keeps as many messages for later as it may, and none of this id.
     pub(super) fn is_full_for(&self, id: &ScheduleId) -> bool {
         let settings = self.settings.unwrap_or_default();
-        self.later.len() >= settings.backlog_limit() && !self.later.contains(id)
+        self.later.len() >= settings.share(settings.backlog_limit()) && !self.later.contains(id)
     }
 }
 
@@ -48,7 +48,7 @@ impl Later for MemoryAdapter {
         turn(move || {
             let done = self.with(|space| {
                 let now = self.shared.now();
-                let Some(topic) = space.topics.get_mut(at.topic()) else {
+                let Some(topic) = space.topics.get_mut(at) else {
                     return vec![LaterPut::NoTopic; messages.len()];
                 };
                 let each = messages.iter();
@@ -71,7 +71,7 @@ impl Later for MemoryAdapter {
         });
         turn(move || {
             let entries = self.with(|space| {
-                let Some(topic) = space.topics.get(at.topic()) else {
+                let Some(topic) = space.topics.get(at) else {
                     return Vec::new();
                 };
                 let range = topic.later.by_due.range((from, Bound::Unbounded));
@@ -94,7 +94,7 @@ impl Later for MemoryAdapter {
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
         turn(move || {
             Ok(self.with(|space| {
-                let mut topic = space.topics.get_mut(at.topic());
+                let mut topic = space.topics.get_mut(at);
                 let mut cancel = |id: &ScheduleId| {
                     let topic = topic.as_deref_mut();
                     topic.is_some_and(|topic| topic.later.remove(id).is_some())
@@ -114,7 +114,7 @@ impl Later for MemoryAdapter {
             let done = self.with(|space| {
                 let now = self.shared.now();
                 let due = due.millis(now);
-                let topic = space.topics.get_mut(at.topic())?;
+                let topic = space.topics.get_mut(at)?;
                 let changed = topic.later.reschedule(id, due);
                 changed.then(|| (time(due), until(due, now)))
             });
@@ -131,7 +131,7 @@ impl Later for MemoryAdapter {
         turn(move || {
             Ok(self.with(|space| {
                 let now = self.shared.now();
-                let topic = space.topics.get_mut(at.topic());
+                let topic = space.topics.get_mut(at);
                 topic.map_or_else(Promoted::default, |topic| promote_later(topic, now, max))
             }))
         })

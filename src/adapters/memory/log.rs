@@ -25,7 +25,7 @@ impl MemoryAdapter {
         append: impl Fn(&mut TopicState, u64, &NewEntry) -> Appended,
     ) -> Vec<Result<Appended, Error>> {
         let (appended, arrived) = self.with(|space| {
-            let state = space.topics.entry(at.topic().clone()).or_default();
+            let state = space.topics.entry(at.clone()).or_default();
             // Under the lock, so that ids grow as the clock does.
             let now = self.shared.now();
             let appended = drafts.iter().map(|draft| Ok(append(state, now, draft)));
@@ -114,7 +114,7 @@ impl Log for MemoryAdapter {
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
         turn(move || {
             Ok(self.with(|space| {
-                let Some(state) = space.topics.get(at.topic()) else {
+                let Some(state) = space.topics.get(at) else {
                     return Vec::new();
                 };
                 state.log.after(after).take(max).cloned().collect()
@@ -130,7 +130,7 @@ impl Log for MemoryAdapter {
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
         turn(move || {
             Ok(self.with(|space| {
-                let Some(state) = space.topics.get(at.topic()) else {
+                let Some(state) = space.topics.get(at) else {
                     return Vec::new();
                 };
                 state.log.before(before).take(max).cloned().collect()
@@ -145,7 +145,7 @@ impl Log for MemoryAdapter {
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
         turn(move || {
             Ok(self.with(|space| {
-                let Some(state) = space.topics.get(at.topic()) else {
+                let Some(state) = space.topics.get(at) else {
                     return Vec::new();
                 };
                 state.log.latest(max).cloned().collect()
@@ -154,6 +154,6 @@ impl Log for MemoryAdapter {
     }
 
     fn newest<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
-        turn(move || Ok(self.with(|space| space.topics.get(at.topic())?.log.newest())))
+        turn(move || Ok(self.with(|space| space.topics.get(at)?.log.newest())))
     }
 }

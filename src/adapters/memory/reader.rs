@@ -1,5 +1,6 @@
 //! Reading: entries that are there at once, or that arrive while the reader waits.
 
+use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::adapter::{MemoryAdapter, gone};
 use super::state::Space;
-use crate::domain::{BoxFuture, Error, Topic};
+use crate::domain::{BoxFuture, Error};
 use crate::store::{Fetched, Interrupt, Opened, Opening, Reader};
 
 impl MemoryAdapter {
@@ -32,7 +33,7 @@ struct MemoryReader {
     interrupted: Arc<Notify>,
 }
 
-/// The result of one look: entries, or what completes at the next arrival in each topic.
+/// The result of one look: entries, or what completes at the next arrival in each partition.
 enum Look {
     Found(Vec<Fetched>),
     Nothing(Vec<Pin<Box<OwnedNotified>>>),
@@ -47,14 +48,9 @@ impl MemoryReader {
                 return Ok(Look::Found(fetched));
             }
             // Made under the lock: later appends complete them.
-            let mut topics: Vec<&Topic> = Vec::new();
             let sources = self.opening.sources.iter();
-            for topic in sources.map(|source| source.partition.topic()) {
-                if !topics.contains(&topic) {
-                    topics.push(topic);
-                }
-            }
-            let states = topics.iter().filter_map(|topic| space.topics.get(*topic));
+            let partitions: BTreeSet<_> = sources.map(|source| &source.partition).collect();
+            let states = partitions.iter().filter_map(|at| space.topics.get(*at));
             let arrivals =
                 states.map(|state| Box::pin(Arc::clone(&state.arrived).notified_owned()));
             Ok(Look::Nothing(arrivals.collect()))
@@ -71,12 +67,12 @@ impl MemoryReader {
         } = &self.opening;
         // All of them first: a fetch that fails takes nothing.
         for source in sources {
-            let topic = space.topics.get_mut(source.partition.topic())?;
+            let topic = space.topics.get_mut(&source.partition)?;
             topic.groups.get_mut(group)?.set_active(consumer);
         }
         let mut fetched = Vec::new();
         for (number, source) in (0..).zip(sources) {
-            let topic = space.topics.get_mut(source.partition.topic())?;
+            let topic = space.topics.get_mut(&source.partition)?;
             let (entries, cursor) = topic.lane(group, source.lane)?;
             fetched.extend(cursor.take(entries, (number, source.lane), consumer, max));
         }

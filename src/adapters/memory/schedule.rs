@@ -21,7 +21,7 @@ impl MemoryAdapter {
         change: impl FnOnce(&mut GroupState) -> (T, bool),
     ) -> Option<T> {
         let (changed, wake): (T, Option<Arc<Notify>>) = self.with(|space| {
-            let topic = space.topics.get_mut(at.topic())?;
+            let topic = space.topics.get_mut(&at.partition)?;
             let (changed, wakes) = change(topic.groups.get_mut(&at.group)?);
             Some((changed, wakes.then(|| Arc::clone(&topic.arrived))))
         })?;
@@ -110,7 +110,7 @@ impl Schedule for MemoryAdapter {
             });
             let mut promoted = promoted.unwrap_or_default();
             let messages = self.with(|space| {
-                let topic = space.topics.get_mut(at.topic())?;
+                let topic = space.topics.get_mut(&at.partition)?;
                 Some(promote_later(topic, now, max))
             });
             if let Some(messages) = messages {

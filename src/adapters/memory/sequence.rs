@@ -10,21 +10,15 @@ use crate::store::{Attempts, DeliveryId, Fetched, Fields, Holder, Lane};
 
 /// The id that follows `last` at a time in milliseconds: it always grows.
 pub(super) fn next_id(last: EntryId, now: u64) -> EntryId {
-    let fresh = EntryId {
-        millis: now,
-        sequence: 0,
-    };
+    let fresh = EntryId::new(now, 0);
     if fresh > last { fresh } else { after(last) }
 }
 
 /// The smallest id above another.
 fn after(id: EntryId) -> EntryId {
     match id.sequence.checked_add(1) {
-        Some(sequence) => EntryId { sequence, ..id },
-        None => EntryId {
-            millis: id.millis.saturating_add(1),
-            sequence: 0,
-        },
+        Some(sequence) => EntryId::new(id.millis, sequence),
+        None => EntryId::new(id.millis.saturating_add(1), 0),
     }
 }
 
@@ -251,7 +245,7 @@ mod tests {
     use super::*;
 
     fn id(millis: u64, sequence: u64) -> EntryId {
-        EntryId { millis, sequence }
+        EntryId::new(millis, sequence)
     }
 
     #[test]

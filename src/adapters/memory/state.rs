@@ -15,10 +15,8 @@ use super::later_state::LaterState;
 use super::sequence::{Cursor, Sequence, next_id};
 use super::sessions::Sessions;
 use super::table::Table;
-use crate::domain::{
-    Clock, ConsumerName, EntryId, Group, Namespace, Placement, Topic, TopicSettings,
-};
-use crate::store::{DeliveryId, Fields, GroupAt, JournalRow, Lane, Record};
+use crate::domain::{Clock, ConsumerName, EntryId, Group, Namespace, Placement, TopicSettings};
+use crate::store::{DeliveryId, Fields, GroupAt, JournalRow, Lane, Partition, Record};
 use crate::wire::redelivery::RETRY_FIELD;
 
 type Spaces = HashMap<Option<Namespace>, Space>;
@@ -75,7 +73,7 @@ impl Shared {
 /// The contents of one namespace.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    pub(super) topics: BTreeMap<Topic, TopicState>,
+    pub(super) topics: BTreeMap<Partition, TopicState>,
     pub(super) values: Table,
     pub(super) sessions: Sessions,
     /// `None` until a container has set the namespace up.
@@ -84,11 +82,14 @@ pub(super) struct Space {
 
 impl Space {
     pub(super) fn group(&mut self, at: &GroupAt) -> Option<&mut GroupState> {
-        self.topics.get_mut(at.topic())?.groups.get_mut(&at.group)
+        self.topics
+            .get_mut(&at.partition)?
+            .groups
+            .get_mut(&at.group)
     }
 }
 
-/// A topic. It has no settings when a publish created it before `ensure_topic` did.
+/// A partition. It has no settings when a publish created it before `ensure_topic` did.
 #[derive(Debug, Default)]
 pub(super) struct TopicState {
     pub(super) settings: Option<TopicSettings>,

@@ -8,7 +8,7 @@ use super::state::Shared;
 use super::steady::Steady;
 use crate::api::{Kv, StoreKv};
 use crate::domain::{Clock, Error, Namespace, Placement, SystemClock};
-use crate::store::Store;
+use crate::store::{Partitioned, Store};
 
 /// A store in this process's memory. Cheap to clone; clones are the same store.
 ///
@@ -78,7 +78,8 @@ impl MemoryStore {
     /// The store of a namespace, for use without a container; a container makes its own.
     #[must_use]
     pub fn store(&self, namespace: Option<Namespace>) -> Arc<dyn Store> {
-        Arc::new(MemoryAdapter::new(Arc::clone(&self.shared), namespace))
+        let adapter = MemoryAdapter::new(Arc::clone(&self.shared), namespace);
+        Arc::new(Partitioned::new(Arc::new(adapter)))
     }
 
     /// The store of a namespace that has the wanted placement, or gets it where it is new and `set_up`
@@ -91,7 +92,7 @@ impl MemoryStore {
     ) -> Result<Arc<dyn Store>, Error> {
         let store = MemoryAdapter::new(Arc::clone(&self.shared), namespace);
         store.place(wanted, set_up)?;
-        Ok(Arc::new(store))
+        Ok(Arc::new(Partitioned::new(Arc::new(store))))
     }
 
     /// The key-value store of a namespace.

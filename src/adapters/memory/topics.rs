@@ -20,7 +20,7 @@ use crate::store::{
 impl MemoryAdapter {
     fn removal(&self, at: &GroupAt, quiet: Duration, force: bool) -> Option<GroupRemoval> {
         let (removal, arrived) = self.with(|space| {
-            let topic = space.topics.get_mut(at.topic())?;
+            let topic = space.topics.get_mut(&at.partition)?;
             let state = topic.groups.get(&at.group)?;
             let status = group_status(topic, &at.group, state);
             let consumers = consumers(state);
@@ -44,7 +44,7 @@ impl MemoryAdapter {
 
     fn move_cursor(&self, at: &GroupAt, to: ResetTo, quiet: Duration) -> Option<GroupReset> {
         self.with(|space| {
-            let topic = space.topics.get_mut(at.topic())?;
+            let topic = space.topics.get_mut(&at.partition)?;
             let (last, state) = (topic.log.last(), topic.groups.get_mut(&at.group)?);
             let before = state.log.delivered;
             let consumers = consumers(state);
@@ -67,10 +67,10 @@ impl MemoryAdapter {
         })
     }
 
-    fn trim_log(&self, topic: &Topic) -> Trimmed {
+    fn trim_log(&self, at: &Partition) -> Trimmed {
         let now = self.shared.now();
         self.with(|space| {
-            let Some(topic) = space.topics.get_mut(topic) else {
+            let Some(topic) = space.topics.get_mut(at) else {
                 return Trimmed::default();
             };
             // The smallest id that a group still needs: the log keeps everything from there on.
@@ -79,9 +79,13 @@ impl MemoryAdapter {
             let later = topic.groups.values().map(GroupState::later);
             let later: u64 = later.sum();
             let backlog = later + topic.log.len_from(floor.unwrap_or_default());
-            let removed = match topic.settings.unwrap_or_default().retention() {
+            let settings = topic.settings.unwrap_or_default();
+            let removed = match settings.retention() {
                 Retention::Settled => topic.log.trim(|id, _| floor.is_some() && settled(id)),
-                Retention::Count(keep) => topic.log.trim(|id, len| len > keep && settled(id)),
+                Retention::Count(keep) => {
+                    let keep = settings.share(keep);
+                    topic.log.trim(|id, len| len > keep && settled(id))
+                }
                 Retention::Age(age) => {
                     let oldest = now.saturating_sub(whole_millis(age));
                     topic.log.trim(|id, _| id.millis < oldest && settled(id))
@@ -136,9 +140,18 @@ impl Topics for MemoryAdapter {
         settings: TopicSettings,
     ) -> BoxFuture<'a, Result<TopicSettings, Error>> {
         turn(move || {
+            settings
+                .check("create topic")
+                .map_err(|e| e.on(topic.as_str()))?;
             Ok(self.with(|space| {
-                let state = space.topics.entry(topic.clone()).or_default();
-                *state.settings.get_or_insert(settings)
+                let state = space.topics.entry(Partition::of(topic)).or_default();
+                let held = *state.settings.get_or_insert(settings);
+                for number in 1..held.partitions() {
+                    let at = Partition::numbered(topic, number);
+                    let state = space.topics.entry(at).or_default();
+                    state.settings.get_or_insert(held);
+                }
+                held
             }))
         })
     }
@@ -150,11 +163,16 @@ impl Topics for MemoryAdapter {
     ) -> BoxFuture<'a, Result<Option<TopicSettings>, Error>> {
         turn(move || {
             Ok(self.with(|space| {
-                let state = space.topics.get_mut(topic)?;
-                state
-                    .settings
-                    .as_mut()
-                    .map(|stored| std::mem::replace(stored, settings))
+                let first = space.topics.get(&Partition::of(topic))?;
+                let before = first.settings?;
+                let settings = settings.with_partitions(before.partitions());
+                for number in 0..before.partitions() {
+                    let at = Partition::numbered(topic, number);
+                    if let Some(state) = space.topics.get_mut(&at) {
+                        state.settings = Some(settings);
+                    }
+                }
+                Some(before)
             }))
         })
     }
@@ -165,13 +183,27 @@ impl Topics for MemoryAdapter {
     ) -> BoxFuture<'a, Result<Option<TopicRemoval>, Error>> {
         turn(move || {
             Ok(self.with(|space| {
-                let state = space.topics.get(topic)?;
-                let (entries, groups) = (state.log.len(), state.groups.len() as u64);
-                let removal = TopicRemoval::new(entries, groups);
+                let first = space.topics.get(&Partition::of(topic))?;
+                let groups = first.groups.len() as u64;
+                let count = first.settings.unwrap_or_default().partitions();
+                let all: Vec<_> = (0..count)
+                    .map(|number| Partition::numbered(topic, number))
+                    .collect();
+                let logs = all.iter().filter_map(|at| space.topics.get(at));
+                let removal = TopicRemoval::new(logs.map(|one| one.log.len()).sum(), groups);
                 if removal.removed {
-                    space.topics.remove(topic);
+                    space.topics.retain(|at, _| !all.contains(at));
                 }
                 Some(removal)
+            }))
+        })
+    }
+
+    fn partitions<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<u16>, Error>> {
+        turn(move || {
+            Ok(self.with(|space| {
+                let first = space.topics.get(&Partition::of(topic))?;
+                first.settings.map(|settings| settings.partitions())
             }))
         })
     }
@@ -180,8 +212,9 @@ impl Topics for MemoryAdapter {
         turn(|| {
             Ok(self.with(|space| {
                 let topics = space.topics.iter();
-                let known = topics.filter(|(_, state)| state.settings.is_some());
-                known.map(|(topic, _)| topic.clone()).collect()
+                let known =
+                    topics.filter(|(at, state)| at.number() == 0 && state.settings.is_some());
+                known.map(|(at, _)| at.topic().clone()).collect()
             }))
         })
     }
@@ -193,7 +226,7 @@ impl Topics for MemoryAdapter {
     ) -> BoxFuture<'a, Result<(), Error>> {
         turn(move || {
             self.with(|space| {
-                let state = space.topics.entry(at.topic().clone()).or_default();
+                let state = space.topics.entry(at.partition.clone()).or_default();
                 let delivered = match start {
                     StartFrom::Beginning => EntryId::default(),
                     StartFrom::End => state.log.last(),
@@ -251,7 +284,7 @@ impl Topics for MemoryAdapter {
     }
 
     fn trim<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Trimmed, Error>> {
-        turn(move || Ok(self.trim_log(at.topic())))
+        turn(move || Ok(self.trim_log(at)))
     }
 
     fn trim_in_turn<'a>(
@@ -261,13 +294,13 @@ impl Topics for MemoryAdapter {
     ) -> BoxFuture<'a, Result<u64, Error>> {
         turn(move || {
             let mine = self.with(|space| {
-                let topic = space.topics.get_mut(at.topic())?;
+                let topic = space.topics.get_mut(at)?;
                 let now = Instant::now();
                 let recent = |last: &Instant| now.saturating_duration_since(*last) < pause;
                 let mine = !topic.trimmed.as_ref().is_some_and(recent);
                 mine.then(|| topic.trimmed = Some(now))
             });
-            Ok(mine.map_or(0, |()| self.trim_log(at.topic()).removed))
+            Ok(mine.map_or(0, |()| self.trim_log(at).removed))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
 use super::bells::{Bells, BellsByRuntime};
@@ -26,6 +26,8 @@ pub(crate) struct RedisAdapter {
     clocks: Clocks,
     /// One for each reader that gets a connection of its own without asking for it.
     pub(super) own_readers: Arc<Semaphore>,
+    /// Set once the namespace has the layout of topics with several partitions.
+    pub(super) partitions_layout: OnceCell<()>,
 }
 
 /// How many subscriptions of a container read on connections of their own, unless they ask for one.
@@ -41,6 +43,7 @@ impl RedisAdapter {
             bells: BellsByRuntime::default(),
             clocks: Clocks::default(),
             own_readers: Arc::new(Semaphore::new(OWN_READERS)),
+            partitions_layout: OnceCell::new(),
         }
     }
 

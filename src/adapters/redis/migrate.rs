@@ -21,8 +21,13 @@ const LOCK: Duration = Duration::from_secs(60);
 /// How long to wait for another process that is applying migrations.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The migration for topics with several partitions.
+const PARTITIONS: &str = "partitions";
+
 struct Known {
     number: u32,
+    /// Applied only when the namespace begins to use what it is for.
+    on_demand: bool,
     name: &'static str,
     text: &'static str,
     /// Namespaces of the other placement do not have the migration.
@@ -30,23 +35,40 @@ struct Known {
 }
 
 /// All migrations that this version knows, in their order.
-static KNOWN: [Known; 3] = [
+static KNOWN: [Known; 5] = [
     Known {
         number: 1,
+        on_demand: false,
         name: "layout",
         text: include_str!("../../../migrations/0001_layout.lua"),
         placement: Placement::Spread,
     },
     Known {
         number: 2,
+        on_demand: false,
         name: "claims",
         text: include_str!("../../../migrations/0002_claims.lua"),
         placement: Placement::Spread,
     },
     Known {
         number: 3,
+        on_demand: false,
         name: "together",
         text: include_str!("../../../migrations/0003_together.lua"),
+        placement: Placement::Together,
+    },
+    Known {
+        number: 4,
+        on_demand: true,
+        name: PARTITIONS,
+        text: include_str!("../../../migrations/0004_partitions.lua"),
+        placement: Placement::Spread,
+    },
+    Known {
+        number: 5,
+        on_demand: true,
+        name: PARTITIONS,
+        text: include_str!("../../../migrations/0004_partitions.lua"),
         placement: Placement::Together,
     },
 ];
@@ -184,12 +206,36 @@ impl Migrations {
     ///
     /// The migration that was under way may be left dirty when the future is dropped.
     pub async fn up(&self, repair: bool) -> Result<Vec<u32>, Error> {
+        self.apply_all(repair, None).await
+    }
+
+    /// Applies the migration for topics with several partitions, unless the namespace has it. Versions
+    /// that do not know such topics refuse the namespace from then on.
+    pub(super) async fn partitions(&self) -> Result<(), Error> {
+        let all = self.status().await?;
+        let is_applied = |one: &Migration| {
+            one.name == PARTITIONS && matches!(one.state, MigrationState::Applied(_))
+        };
+        // A user who may read the layout need not be allowed to change it.
+        if all.iter().any(is_applied) {
+            return Ok(());
+        }
+        self.apply_all(false, Some(PARTITIONS)).await.map(|_| ())
+    }
+
+    /// Applies what is pending, and one migration that is applied on demand.
+    async fn apply_all(
+        &self,
+        repair: bool,
+        demanded: Option<&'static str>,
+    ) -> Result<Vec<u32>, Error> {
         let operation = "migrate";
         let refuse = |rule: String| Err(Error::new(ErrorKind::Layout, operation, rule));
         let schema = self.schema(operation).await?;
         let placement = self.placement_in(&schema, operation)?;
         self.agree(placement)?;
         let mut all = states(&schema, placement);
+        let begun: Vec<u32> = all.iter().map(|one| one.number).collect();
         all.retain(is_final);
         if let Some(rule) = layout_problem(&all) {
             return refuse(rule);
@@ -197,7 +243,10 @@ impl Migrations {
         let token = Uuid::new_v4().to_string();
         let patience = Instant::now() + PATIENCE;
         let mut applied = Vec::new();
-        for known in known(placement) {
+        let wanted = |known: &&Known| {
+            !known.on_demand || demanded == Some(known.name) || begun.contains(&known.number)
+        };
+        for known in known(placement).filter(wanted) {
             loop {
                 let action = if repair { "repair" } else { "begin" };
                 match self.mark(action, &token, known).await?.as_str() {
@@ -226,7 +275,7 @@ impl Migrations {
                     "placed" => {
                         let placement = self.placement_for(operation).await?;
                         self.agree(placement.unwrap_or_default())?;
-                        return Box::pin(self.up(repair)).await;
+                        return Box::pin(self.apply_all(repair, demanded)).await;
                     }
                     _ => return refuse(unfinished(known.number)),
                 }
@@ -339,7 +388,13 @@ fn states(schema: &Schema, placement: Placement) -> Vec<Migration> {
             None => MigrationState::Pending,
         }
     };
+    let counts = |known: &&Known| {
+        !known.on_demand
+            || dirty == Some(known.number)
+            || schema.contains_key(&format!("applied:{}", known.id()))
+    };
     let mut all: Vec<Migration> = known(placement)
+        .filter(counts)
         .map(|known| Migration {
             number: known.number,
             name: known.name.to_owned(),

@@ -8,18 +8,12 @@ use crate::console::dead::payload;
 use crate::console::failure::Failure;
 use crate::console::page::{Command, Page, fact, facts, instant, safe};
 use crate::console::visit::{Visit, id_of, topic_of};
-use crate::domain::{EntryId, Topic};
+use crate::domain::Topic;
 use crate::operate::topics::Entry;
 
 async fn find(visit: &Visit, topic: &str, id: &str) -> Result<(Topic, Entry), Failure> {
     let (topic, id) = (topic_of(topic)?, id_of(id)?);
-    let before = match id {
-        EntryId {
-            millis: 0,
-            sequence: 0,
-        } => None,
-        id => id.before(),
-    };
+    let before = id.before();
     let topics = visit.app.container.topics();
     let found = topics.entries_after(&topic, before, 1).await?;
     let entry = found.into_iter().find(|entry| entry.id == id);

@@ -97,10 +97,7 @@ fn start(text: &str) -> Result<Option<EntryId>, Failure> {
         Failure::invalid("give a time as RFC 3339, such as 2026-03-01T14:00:00Z, or an entry id")
     })?;
     let millis = u64::try_from(time.as_millis()).unwrap_or(0);
-    Ok(Some(EntryId {
-        millis: millis.saturating_sub(1),
-        sequence: u64::MAX,
-    }))
+    Ok(Some(EntryId::new(millis.saturating_sub(1), u64::MAX)))
 }
 
 fn summary(visit: &Visit, status: &TopicStatus) -> Markup {
@@ -114,6 +111,9 @@ fn summary(visit: &Visit, status: &TopicStatus) -> Markup {
     facts(html! {
         (fact("Entries", html! { (number(status.entries)) }))
         (fact("Retention", html! { (status.settings.retention()) }))
+        @if status.settings.partitions() > 1 {
+            (fact("Partitions", html! { (status.settings.partitions()) }))
+        }
         @if limit == u64::MAX {
             (fact("Backlog limit", html! { "none" }))
         } @else {

@@ -19,6 +19,11 @@ fn segment(name: &str) -> String {
     }
 }
 
+/// An id as a segment of a path: the slash after its partition is not one of the path.
+fn id_segment(id: EntryId) -> String {
+    id.to_string().replace('/', "%2F")
+}
+
 impl Links {
     pub(in crate::console) fn new(base: &str) -> Self {
         Self {
@@ -45,7 +50,7 @@ impl Links {
     }
 
     pub(in crate::console) fn entry(&self, topic: &Topic, id: EntryId) -> String {
-        format!("{}/entries/{id}", self.topic(topic))
+        format!("{}/entries/{}", self.topic(topic), id_segment(id))
     }
 
     pub(in crate::console) fn group(&self, topic: &Topic, group: &Group) -> String {
@@ -66,7 +71,7 @@ impl Links {
     }
 
     pub(in crate::console) fn letter(&self, topic: &Topic, group: &Group, id: EntryId) -> String {
-        format!("{}/{id}", self.dead(topic, group))
+        format!("{}/{}", self.dead(topic, group), id_segment(id))
     }
 
     pub(in crate::console) fn operation(
@@ -133,6 +138,8 @@ mod tests {
         let (topic, group) = (Topic::new("..").unwrap(), Group::new("a.b").unwrap());
         let dead = links.dead(&topic, &group);
         assert_eq!(dead, "/redstart/dead/~../a.b");
+        let id = EntryId::new(7, 0).in_partition(3);
+        assert!(links.letter(&topic, &group, id).ends_with("/3%2F7-0"));
         assert_eq!(Links::name("~.."), "..");
         assert_eq!(Links::new("").overview(), "/");
     }

@@ -242,10 +242,7 @@ mod tests {
         assert_eq!(Order::decode(&edit.encode()).unwrap().sweep(), None);
         let reset = reset_order(ResetTo::End, "ann", now);
         assert_eq!(Order::decode(&reset).unwrap().sweep(), None);
-        let many = (0..=MAX_IDS as u64).map(|millis| EntryId {
-            millis,
-            sequence: 0,
-        });
+        let many = (0..=MAX_IDS as u64).map(|millis| EntryId::new(millis, 0));
         let many = Sweep::purge(many.collect::<Vec<_>>());
         let order = Order::of(&many, None, now);
         assert_eq!(Order::decode(&order.encode()).unwrap().sweep(), None);

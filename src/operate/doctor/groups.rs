@@ -121,10 +121,11 @@ pub(super) fn backlog_of(status: &TopicStatus, settled: Option<u64>) -> u64 {
 
 /// The smallest id that a group still needs, of an entry now or later.
 pub(super) fn floor(group: &GroupProgress) -> EntryId {
-    let next = EntryId {
-        sequence: group.delivered.sequence.saturating_add(1),
-        ..group.delivered
-    };
+    let EntryId {
+        millis, sequence, ..
+    } = group.delivered;
+    let next = EntryId::new(millis, sequence.saturating_add(1));
+    let next = next.in_partition(group.delivered.partition());
     let in_log = group
         .unsettled
         .iter()

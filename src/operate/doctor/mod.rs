@@ -155,6 +155,18 @@ impl Doctor {
             }
             progress => progress?,
         };
+        let each = match status.settings.partitions() {
+            1 => vec![(at.clone(), progress.clone())],
+            _ if progress.is_none() => Vec::new(),
+            _ => {
+                let mut each = Vec::new();
+                for at in status.partitions() {
+                    let progress = self.store.inspect().progress(&at).await?;
+                    each.push((at, progress));
+                }
+                each
+            }
+        };
         let oldest = self.first_after(&at, None).await?;
         let mut groups = Vec::new();
         for group in &status.groups {
@@ -172,10 +184,13 @@ impl Doctor {
                 let millis = page.now.as_millis().saturating_sub(time.as_millis());
                 Duration::from_millis(u64::try_from(millis).unwrap_or(0))
             };
-            let behind = match progress_of(progress.as_ref(), group) {
-                Some(progress) => self.first_unsettled(&at, progress, group.lag).await?,
-                None => None,
-            };
+            let mut behind: Option<Timestamp> = None;
+            for (at, progress) in &each {
+                if let Some(progress) = progress_of(progress.as_ref(), group) {
+                    let first = self.first_unsettled(at, progress, group.lag).await?;
+                    behind = behind.into_iter().chain(first).min();
+                }
+            }
             groups.push(GroupFacts {
                 idle_for: consumers.iter().map(|one| one.idle_for).min(),
                 oldest: oldest.map(since),
@@ -187,10 +202,21 @@ impl Doctor {
             Some(progress) => self.settled(&at, &status, progress).await?,
             None => None,
         };
-        let many_settled = match &progress {
-            Some(progress) => self.many_settled(&at, &status, progress).await?,
-            None => None,
-        };
+        let mut many_settled = None;
+        for (at, progress) in &each {
+            let Some(progress) = progress else { continue };
+            let entries = match each.len() {
+                1 => Some(status.entries),
+                _ => self
+                    .store
+                    .inspect()
+                    .status(at)
+                    .await?
+                    .map(|one| one.entries),
+            };
+            let many = self.many_settled(at, entries.unwrap_or(0), progress);
+            many_settled = many_settled.or(many.await?);
+        }
         Ok(Some(TopicFacts {
             later_overdue: self.later_overdue(&at, &status).await?,
             status,
@@ -240,9 +266,32 @@ impl Doctor {
         status: &TopicStatus,
         progress: &LogProgress,
     ) -> Result<Option<u64>, Error> {
-        let floor = progress.groups.iter().map(groups::floor).min();
-        let may_be_close = groups::is_close(groups::backlog_of(status, Some(0)), status);
-        let Some(floor) = floor.filter(|_| may_be_close) else {
+        if !groups::is_close(groups::backlog_of(status, Some(0)), status) {
+            return Ok(None);
+        }
+        if !at.is_whole() || status.settings.partitions() == 1 {
+            return self.settled_of(at, progress).await;
+        }
+        let mut sum = 0;
+        for at in status.partitions() {
+            let Some(progress) = self.store.inspect().progress(&at).await? else {
+                continue;
+            };
+            match self.settled_of(&at, &progress).await? {
+                Some(count) => sum += count,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(sum))
+    }
+
+    /// The same of one partition.
+    async fn settled_of(
+        &self,
+        at: &Partition,
+        progress: &LogProgress,
+    ) -> Result<Option<u64>, Error> {
+        let Some(floor) = progress.groups.iter().map(groups::floor).min() else {
             return Ok(None);
         };
         let (mut count, mut after) = (0, None);
@@ -262,11 +311,11 @@ impl Doctor {
     async fn many_settled(
         &self,
         at: &Partition,
-        status: &TopicStatus,
+        entries: u64,
         progress: &LogProgress,
     ) -> Result<Option<Timestamp>, Error> {
         let floor = progress.groups.iter().map(groups::floor).min();
-        let Some(floor) = floor.filter(|_| status.entries > groups::MANY_SETTLED as u64) else {
+        let Some(floor) = floor.filter(|_| entries > groups::MANY_SETTLED as u64) else {
             return Ok(None);
         };
         let (mut after, mut left) = (None, groups::MANY_SETTLED);

@@ -232,10 +232,7 @@ mod tests {
     }
 
     fn id(millis: u64) -> EntryId {
-        EntryId {
-            millis,
-            sequence: 0,
-        }
+        EntryId::new(millis, 0)
     }
 
     fn group(read: Option<u64>, unsettled: Vec<Unsettled>) -> GroupProgress {

@@ -15,10 +15,7 @@ use crate::store::{
     Record, Restored, Restoring,
 };
 
-pub(super) const NOWHERE: EntryId = EntryId {
-    millis: 1,
-    sequence: 1,
-};
+pub(super) const NOWHERE: EntryId = EntryId::new(1, 1);
 
 impl<S: Subject> Stage<'_, S> {
     pub(super) fn dead_letters(&self) -> &dyn DeadLetters {

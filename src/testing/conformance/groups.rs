@@ -428,10 +428,7 @@ pub async fn a_reset_group_goes_on_elsewhere<S: Subject>(subject: &S) {
     assert_eq!(numbers(&rest), [4, 5]);
     stage.acknowledge(&hand.member, &receipts(&rest)).await;
 
-    let far = EntryId {
-        millis: ids[5].millis + 1_000_000,
-        sequence: 0,
-    };
+    let far = EntryId::new(ids[5].millis + 1_000_000, 0);
     for to in [ResetTo::End, ResetTo::Entry(far)] {
         let beginning = reset(&stage.group, ResetTo::Entry(EntryId::default())).await;
         assert_eq!(beginning.must("the group").after, EntryId::default());

@@ -59,6 +59,7 @@ pub mod once;
 pub mod once_completion;
 pub mod operators;
 pub mod ordering;
+pub mod partitions;
 pub mod payloads;
 pub mod publish;
 pub mod redrive;
@@ -95,7 +96,8 @@ macro_rules! conformance {
         $crate::conformance!($factory:
             publish, durability, deduplication, subscribe, foreign, groups, settle, leases,
             attempts, retries, schedules, hold_back, dead_letter_counts, dead_letters,
-            redrive, operators, retention, ordering, shutdown, payloads, kv, listing, once,
+            redrive, operators, retention, ordering, partitions, shutdown, payloads, kv, listing,
+            once,
             once_completion, cas, effects, handler_effects, commit_unknown, capabilities,
             health
         );
@@ -354,6 +356,20 @@ macro_rules! conformance_concern {
             the_redelivery_stream_keeps_its_order,
         );
     };
+    (partitions, $factory:ident) => {
+        $crate::conformance_checks!($factory, partitions:
+            the_number_of_partitions_is_fixed,
+            messages_of_one_key_stay_together,
+            a_key_keeps_its_order,
+            a_topic_is_read_as_one_log,
+            deliveries_return_to_their_partition,
+            dead_letters_stay_in_their_partition,
+            messages_for_later_follow_their_key,
+            limits_hold_for_all_partitions_together,
+            a_group_is_removed_from_all_partitions,
+            effects_go_to_the_partition_of_their_key,
+        );
+    };
     (shutdown, $factory:ident) => {
         $crate::conformance_checks!($factory, shutdown:
             running_handlers_finish_and_are_settled,
@@ -536,6 +552,7 @@ mod tests {
         ("operators", include_str!("operators.rs")),
         ("retention", include_str!("retention.rs")),
         ("ordering", include_str!("ordering.rs")),
+        ("partitions", include_str!("partitions.rs")),
         ("shutdown", include_str!("shutdown.rs")),
         ("payloads", include_str!("payloads.rs")),
         ("kv", include_str!("kv.rs")),

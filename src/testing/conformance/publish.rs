@@ -104,7 +104,7 @@ pub async fn a_log_can_be_read_in_pages<S: Subject>(subject: &S) {
     assert_eq!(stage.status().await.lag, 25, "looking consumes nothing");
 }
 
-/// > Creates a topic, or finds it: an existing topic keeps its settings.
+/// > Creates a topic with all of its partitions, or finds it: an existing topic keeps its settings.
 /// > Returns the settings in force.
 pub async fn a_topics_settings_are_fixed_when_it_is_created<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
@@ -223,7 +223,8 @@ pub async fn a_group_can_start_at_the_end<S: Subject>(subject: &S) {
     assert_eq!(super::support::numbers(&fetched), [3, 4]);
 }
 
-/// > Changes the settings of a topic, and returns the earlier ones; `None` where it does not exist.
+/// > Changes the settings of a topic but the number of its partitions, and returns the earlier ones;
+/// > `None` where it does not exist.
 pub async fn a_topics_settings_can_change<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let topics = stage.store.topics();

@@ -190,10 +190,7 @@ pub async fn a_plan_moves_what_its_preview_showed<S: Subject>(subject: &S) {
     let left = stage.letters().await;
     assert_eq!(left.len(), 2, "those that died after the previews");
     assert!(left.iter().all(|one| one.id > shown[2].id));
-    let beyond = EntryId {
-        millis: u64::MAX,
-        sequence: 0,
-    };
+    let beyond = EntryId::new(u64::MAX, 0);
     let all = plan(Sweep::purge(everything()).with_watermark(beyond)).await;
     assert_eq!(all.preview().watermark, left.last().map(|one| one.id));
     stage.finish().await;

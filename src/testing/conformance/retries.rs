@@ -277,10 +277,7 @@ pub async fn a_retry_without_a_delay_does_not_wait<S: Subject>(subject: &S) {
 /// An id without a scheduled retry.
 const NOWHERE: DeliveryId = DeliveryId {
     lane: Lane::Redelivery,
-    id: EntryId {
-        millis: 1,
-        sequence: 1,
-    },
+    id: EntryId::new(1, 1),
 };
 
 /// Schedules a retry per delay, in hours, in one call.

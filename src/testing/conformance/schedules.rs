@@ -26,6 +26,7 @@ fn message(text: &str, due: When) -> NewLater {
         keeps: false,
         name: "json",
         value: Bytes::from(text.to_owned()),
+        slot: None,
     }
 }
 

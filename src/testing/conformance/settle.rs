@@ -91,10 +91,7 @@ pub async fn an_entry_that_was_not_fetched_cannot_be_settled<S: Subject>(subject
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 1).await;
     let receipt = |lane, id| DeliveryId { lane, id };
-    let far = EntryId {
-        millis: u64::MAX / 4,
-        sequence: 7,
-    };
+    let far = EntryId::new(u64::MAX / 4, 7);
     let strange = [
         receipt(Lane::Redelivery, fetched[0].receipt.id),
         receipt(Lane::Log, ids[1]),

@@ -68,6 +68,7 @@ pub(super) fn new_entry(name: &'static str, value: impl Into<Bytes>) -> NewEntry
         id: Uuid::nil(),
         name,
         value: value.into(),
+        slot: None,
     }
 }
 

@@ -230,10 +230,7 @@ pub(super) mod tests {
     use super::*;
     use crate::wire::{Decoder, Limits};
 
-    pub(in crate::wire) const ENTRY: EntryId = EntryId {
-        millis: 1_762_957_200_123,
-        sequence: 7,
-    };
+    pub(in crate::wire) const ENTRY: EntryId = EntryId::new(1_762_957_200_123, 7);
 
     pub(super) fn fields(pairs: &[(&str, &str)]) -> Fields {
         let owned = |(name, value): &(&str, &str)| {

@@ -131,10 +131,7 @@ pub(super) mod tests {
     }
 
     pub(crate) fn fetched(lane: Lane, fields: Fields) -> Fetched {
-        let id = EntryId {
-            millis: 1_762_957_200_123,
-            sequence: 1,
-        };
+        let id = EntryId::new(1_762_957_200_123, 1);
         Fetched {
             source: 0,
             receipt: DeliveryId { lane, id },
@@ -144,10 +141,7 @@ pub(super) mod tests {
     }
 
     pub(crate) fn history() -> DeliveryHistory {
-        let mut history = DeliveryHistory::from(EntryId {
-            millis: 1_762_957_100_000,
-            sequence: 0,
-        });
+        let mut history = DeliveryHistory::from(EntryId::new(1_762_957_100_000, 0));
         history.record(FailedAttempt {
             number: 1,
             at: Timestamp::from_millis(1_762_957_150_000).unwrap(),

@@ -346,10 +346,7 @@ mod tests {
     use crate::store::Lane;
 
     fn id(sequence: u64) -> DeliveryId {
-        let id = EntryId {
-            millis: 1,
-            sequence,
-        };
+        let id = EntryId::new(1, sequence);
         DeliveryId {
             lane: Lane::Log,
             id,

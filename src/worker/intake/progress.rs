@@ -68,13 +68,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn id(sequence: u64) -> DeliveryId {
-        DeliveryId::new(
-            Lane::Log,
-            EntryId {
-                millis: 7,
-                sequence,
-            },
-        )
+        DeliveryId::new(Lane::Log, EntryId::new(7, sequence))
     }
 
     /// Deliveries whose handlers have run for so many minutes.

@@ -237,10 +237,7 @@ mod tests {
     use crate::store::{Attempts, DeliveryId, Lane};
 
     fn queued(sequence: u64) -> Queued {
-        let id = EntryId {
-            millis: 1,
-            sequence,
-        };
+        let id = EntryId::new(1, sequence);
         let receipt = DeliveryId {
             lane: Lane::Log,
             id,

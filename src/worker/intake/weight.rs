@@ -85,10 +85,7 @@ mod tests {
             source: 0,
             receipt: DeliveryId {
                 lane: Lane::Log,
-                id: EntryId {
-                    millis: 1,
-                    sequence,
-                },
+                id: EntryId::new(1, sequence),
             },
             fields: vec![(bytes::Bytes::new(), vec![0; size].into())],
             attempts: Attempts::default(),

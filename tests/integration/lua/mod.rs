@@ -108,14 +108,16 @@ fn topic_create() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("topic_create.lua"));
     let mut create = |args: &[&str]| call::<Vec<String>>(raw, &script, &[META], args);
-    let made = create(&["shop", "orders", "settled", "100"]);
-    assert_eq!(made, ["ok", "settled", "100"]);
-    let held = create(&["shop", "orders", "length:5", "7"]);
-    assert_eq!(held, ["ok", "settled", "100"], "settings stay");
-    let taken = create(&["", "shop:orders", "settled", "100"]);
+    let made = create(&["shop", "orders", "settled", "100", "1", "0"]);
+    assert_eq!(made, ["ok", "settled", "100", "1"]);
+    let held = create(&["shop", "orders", "length:5", "7", "4", "0"]);
+    assert_eq!(held, ["ok", "settled", "100", "1"], "settings stay");
+    let taken = create(&["", "shop:orders", "settled", "100", "1", "0"]);
     assert_eq!(taken, ["taken", "shop", "orders"]);
     let _: Value = run(raw, &format!("SET {META} x EX 100"));
-    assert!(fails(raw, &script, &[META], &["a", "b", "settled", "1"]).contains("WRONGTYPE"));
+    assert!(
+        fails(raw, &script, &[META], &["a", "b", "settled", "1", "1", "0"]).contains("WRONGTYPE")
+    );
 }
 
 #[test]
@@ -125,14 +127,14 @@ fn topic_settings() {
     let mut change = |args: &[&str]| call::<Vec<String>>(raw, &script, &[META], args);
     assert_eq!(change(&["shop", "orders", "settled", "7"]), [""; 0]);
     let create = script!("topic_create.lua");
-    let args = ["shop", "orders", "length:5", "100"];
+    let args = ["shop", "orders", "length:5", "100", "1", "0"];
     let _: Vec<String> = call(&mut server.raw(), &create, &[META], &args);
     let before = change(&["shop", "orders", "settled", "7"]);
-    assert_eq!(before, ["ok", "length:5", "100"]);
+    assert_eq!(before, ["ok", "length:5", "100", "1"]);
     let taken = change(&["", "shop:orders", "settled", "100"]);
     assert_eq!(taken, ["taken", "shop", "orders"]);
     let before = change(&["shop", "orders", "settled", "7"]);
-    assert_eq!(before, ["ok", "settled", "7"]);
+    assert_eq!(before, ["ok", "settled", "7", "1"]);
 }
 
 #[test]
@@ -152,7 +154,7 @@ fn topic_remove() {
         |raw: &mut Connection, args: &[&str]| -> Vec<String> { call(raw, &script, &keys, args) };
     assert_eq!(remove(raw, &["shop", "orders"]), [""; 0]);
     let create = script!("topic_create.lua");
-    let args = ["shop", "orders", "settled", "100"];
+    let args = ["shop", "orders", "settled", "100", "1", "0"];
     let _: Vec<String> = call(raw, &create, &[META], &args);
     let _: Value = run(raw, &format!("XADD {LOG} * json 1"));
     let _: Value = run(raw, "HSET {t}:ids a b");

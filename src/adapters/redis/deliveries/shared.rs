@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::entries::{Streams, key_of};
 use crate::adapters::redis::adapter::RedisAdapter;
 use crate::adapters::redis::bells::{Bells, SharedReaders};
-use crate::adapters::redis::net::error;
+use crate::adapters::redis::net::{Net, error};
 use crate::domain::{BoxFuture, Error, ErrorKind};
 use crate::store::{Bell, Fetched, GroupAt, Interrupt, Opened, Opening, Reader, Ring};
 
@@ -36,40 +37,57 @@ fn courtesy(misses: u32) -> Duration {
 }
 
 impl RedisAdapter {
-    /// Opens a reader on the shared connection. `None` where the server does not tell of changes, or
-    /// where the sources lie in several slots.
+    /// Opens a reader on the shared connections. `None` where a server does not tell of changes.
     pub(in crate::adapters::redis) async fn shared_reader(
         &self,
         opening: &Opening,
     ) -> Option<Opened> {
-        let mut streams = Streams::new(opening);
-        for (number, source) in (0..).zip(&opening.sources) {
-            let key = key_of(&self.keys, opening, source);
-            if number > 0 && !self.net.share_a_slot(streams.first_key(), &key) {
-                return None;
-            }
-            streams.push(number, source.lane, key);
-        }
-        let at = GroupAt {
-            partition: opening.sources.first()?.partition.clone(),
-            group: opening.group.clone(),
-        };
         let bells = self.bells()?;
-        let bell = bells.bell_of(&at);
-        if !bells.listen(&bell).await {
-            return None;
+        let mut parts: Vec<Part> = Vec::new();
+        for (number, source) in (0..).zip(&opening.sources) {
+            let at = GroupAt {
+                partition: source.partition.clone(),
+                group: opening.group.clone(),
+            };
+            let key = key_of(&self.keys, opening, source);
+            let known = parts.iter_mut().find(|part| part.at == at);
+            let part = match known {
+                Some(part) => part,
+                None => {
+                    let bell = bells.bell_of(&at);
+                    if !bells.listen(&bell).await {
+                        return None;
+                    }
+                    // Entries may be there already.
+                    let seen = bell.count(Ring::Entries).wrapping_sub(1);
+                    let streams = Streams::new(opening);
+                    parts.push(Part {
+                        at,
+                        streams,
+                        bell,
+                        seen,
+                    });
+                    parts.last_mut()?
+                }
+            };
+            part.streams.push(number, source.lane, key);
         }
+        let bell = match &parts[..] {
+            [] => return None,
+            [part] => Arc::clone(&part.bell),
+            parts => Bell::over(parts.iter().map(|part| Arc::clone(&part.bell)).collect()),
+        };
         let interrupted = Arc::<Notify>::default();
         let reader = SharedReader {
-            adapter: self.net.clone(),
+            net: self.net.clone(),
             opening: opening.clone(),
-            streams,
-            // Entries may be there already.
+            parts,
             seen: bell.count(Ring::Entries).wrapping_sub(1),
             bell,
             one_of: bells.enter_reader(),
             bells,
             is_ready: false,
+            has_rung: false,
             misses: 0,
             looked: Instant::now(),
             interrupted: Arc::clone(&interrupted),
@@ -78,11 +96,47 @@ impl RedisAdapter {
     }
 }
 
+/// The streams of one partition, which one command reads.
+#[derive(Debug)]
+struct Part {
+    at: GroupAt,
+    streams: Streams,
+    bell: Arc<Bell>,
+    /// The count of rings before the last read that found all that there was.
+    seen: u64,
+}
+
+impl Part {
+    /// Whether it has rung since the last read that found all that there was.
+    fn has_rung(&self) -> bool {
+        self.bell.count(Ring::Entries) != self.seen
+    }
+
+    async fn read(&mut self, net: &Net, max: usize) -> Result<Vec<Fetched>, Error> {
+        let rings = self.bell.count(Ring::Entries);
+        let command = self.streams.command(max, Duration::ZERO);
+        let command = command.get_packed_command();
+        let reply = net.read("read", self.streams.first_key(), &command).await;
+        let fetched = reply.and_then(|reply| {
+            let fetched = self.streams.fetched(reply);
+            fetched.map_err(|broken| error::sent("read", broken.into()))
+        });
+        let fetched = fetched.map_err(|e| e.on(self.at.to_string()))?;
+        // A full stream may hold more.
+        self.seen = match fetched.len() < max {
+            true => rings,
+            false => rings.wrapping_sub(1),
+        };
+        Ok(fetched)
+    }
+}
+
 #[derive(Debug)]
 struct SharedReader {
-    adapter: crate::adapters::redis::net::Net,
+    net: Net,
     opening: Opening,
-    streams: Streams,
+    parts: Vec<Part>,
+    /// Rings with the bell of each part.
     bell: Arc<Bell>,
     bells: Arc<Bells>,
     one_of: SharedReaders,
@@ -90,6 +144,8 @@ struct SharedReader {
     seen: u64,
     /// The next fetch looks once and does not wait.
     is_ready: bool,
+    /// It does so because of a ring.
+    has_rung: bool,
     /// How many reads after a ring have found nothing since the last that found something.
     misses: u32,
     looked: Instant,
@@ -97,8 +153,8 @@ struct SharedReader {
 }
 
 impl SharedReader {
-    /// Waits until a read may find something.
-    async fn wait_for_ring(&self) {
+    /// Waits until a read may find something. Returns whether it rang.
+    async fn wait_for_ring(&self) -> bool {
         let pause = if self.bell.hears() {
             self.one_of.pause()
         } else {
@@ -109,17 +165,19 @@ impl SharedReader {
         tokio::select! {
             biased;
             () = self.bell.rung_since(Ring::Entries, self.seen) => {}
-            () = sleep_until(look) => return,
+            () = sleep_until(look) => return false,
         }
         let courtesy = courtesy(self.misses);
         if !courtesy.is_zero() {
             sleep(courtesy.mul_f64(fastrand::f64())).await;
         }
+        true
     }
 
     async fn read(&mut self, max: usize, wait: Duration) -> Result<Vec<Fetched>, Error> {
         let until = Instant::now() + wait;
         let mut only_once = std::mem::take(&mut self.is_ready) || wait.is_zero();
+        let mut look_at_all = self.parts.len() == 1 || !std::mem::take(&mut self.has_rung);
         loop {
             if let Some(cause) = self.bells.refusal() {
                 let error = Error::new(
@@ -129,46 +187,58 @@ impl SharedReader {
                 );
                 return Err(error.because(cause).on(self.opening.to_string()));
             }
-            let fetched = self.look(max).await?;
+            let fetched = self.look(max, look_at_all).await?;
             if !fetched.is_empty() || only_once {
                 return Ok(fetched);
             }
             tokio::select! {
                 biased;
                 () = self.interrupted.notified() => return Ok(Vec::new()),
-                () = self.wait_for_ring() => {}
+                rang = self.wait_for_ring() => look_at_all = !rang || self.parts.len() == 1,
                 // A last look: a ring may be late.
-                () = sleep_until(until) => only_once = true,
+                () = sleep_until(until) => (only_once, look_at_all) = (true, true),
             }
         }
     }
 
-    async fn look(&mut self, max: usize) -> Result<Vec<Fetched>, Error> {
+    /// Reads the parts that may have something. A look that comes of itself reads all of them, because a ring
+    /// may be lost.
+    async fn look(&mut self, max: usize, all: bool) -> Result<Vec<Fetched>, Error> {
         let max = max.min(MOST_AT_ONCE);
         let rings = self.bell.count(Ring::Entries);
         self.looked = Instant::now();
-        let command = self
-            .streams
-            .command(max, Duration::ZERO)
-            .get_packed_command();
-        let key = self.streams.first_key();
-        let reply = self.adapter.read("read", key, &command).await;
-        let fetched = reply.and_then(|reply| {
-            let fetched = self.streams.fetched(reply);
-            fetched.map_err(|broken| error::sent("read", broken.into()))
-        });
-        let fetched = fetched.map_err(|e| e.on(self.opening.to_string()))?;
+        let net = &self.net;
+        let parts = self.parts.iter_mut();
+        let parts = parts.filter(|part| all || part.has_rung() || !part.bell.hears());
+        let mut reads = join_all(parts.map(|part| part.read(net, max))).await;
+        let fetched = match reads.len() {
+            1 => reads.swap_remove(0)?,
+            _ => joined(reads)?,
+        };
         self.misses = match fetched.is_empty() {
             true => self.misses.saturating_add(1),
             false => 0,
         };
-        // A full stream may hold more.
-        if fetched.len() < max {
-            self.seen = rings;
-        } else {
-            self.seen = rings.wrapping_sub(1);
-        }
+        self.seen = match self.parts.iter().any(Part::has_rung) {
+            true => rings.wrapping_sub(1),
+            false => rings,
+        };
         Ok(fetched)
+    }
+}
+
+/// What several reads brought. The next read of a part that failed fails, too.
+fn joined(reads: Vec<Result<Vec<Fetched>, Error>>) -> Result<Vec<Fetched>, Error> {
+    let (mut all, mut failure) = (Vec::new(), None);
+    for read in reads {
+        match read {
+            Ok(fetched) => all.extend(fetched),
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(failure) if all.is_empty() => Err(failure),
+        _ => Ok(all),
     }
 }
 
@@ -179,7 +249,7 @@ impl Reader for SharedReader {
 
     fn ready(&mut self) -> Option<BoxFuture<'_, ()>> {
         Some(Box::pin(async {
-            self.wait_for_ring().await;
+            self.has_rung = self.wait_for_ring().await;
             self.is_ready = true;
         }))
     }

@@ -40,7 +40,10 @@ impl RedisAdapter {
         Ok(())
     }
 
-    async fn topic_status(&self, at: &Partition) -> Result<Option<TopicStatus>, Error> {
+    pub(in crate::adapters::redis) async fn topic_status(
+        &self,
+        at: &Partition,
+    ) -> Result<Option<TopicStatus>, Error> {
         let operation = "topic status";
         let log = self.keys.log(at);
         let mut first = redis::pipe();
@@ -49,13 +52,15 @@ impl RedisAdapter {
             .arg(self.keys.meta(at))
             .arg("retention")
             .arg("backlogLimit")
+            .arg("partitions")
             .cmd("XLEN")
             .arg(&log)
             .cmd("EXISTS")
             .arg(&log)
             .cmd("ZCARD")
             .arg(self.keys.later(at));
-        type Found = ((Option<String>, Option<String>), u64, bool, u64);
+        type Settings = (Option<String>, Option<String>, Option<String>);
+        type Found = (Settings, u64, bool, u64);
         let (settings, length, exists, later): Found = self
             .net
             .run(operation, &log, async |connection| {
@@ -64,8 +69,9 @@ impl RedisAdapter {
             .await
             .map_err(|e| e.on(at.to_string()))?;
         let settings = match settings {
-            (Some(retention), Some(limit)) => {
-                read_settings(&retention, &limit).map_err(|e| e.on(at.to_string()))?
+            (Some(retention), Some(limit), partitions) => {
+                let partitions = partitions.as_deref().unwrap_or("1");
+                read_settings(&retention, &limit, partitions).map_err(|e| e.on(at.to_string()))?
             }
             // A foreign producer may have made the log: the defaults hold.
             _ if exists => TopicSettings::default(),

@@ -237,7 +237,7 @@ scripts! {
     retry_move_out = "retry_move_out.lua", keys 3, args 1, item 1;
     schema = "schema.lua", keys 2, args 6, item 0;
     settle = "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua", keys 8, args 7, item 5;
-    topic_create = "topic_create.lua", keys 1, args 4, item 0;
+    topic_create = "topic_create.lua", keys 1, args 6, item 0;
     topic_remove = "topic_remove.lua", keys 7, args 2, item 0;
     topic_settings = "topic_settings.lua", keys 1, args 4, item 0;
     trim = "trim.lua" on "lib/groups.lua", keys 2, args 3, item 0;

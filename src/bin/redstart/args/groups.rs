@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_place_is_a_word_an_id_a_time_or_an_age() {
-        let id = |millis, sequence| ResetTo::Entry(EntryId { millis, sequence });
+        let id = |millis, sequence| ResetTo::Entry(EntryId::new(millis, sequence));
         assert_eq!(place("beginning"), Ok(ResetTo::Beginning));
         assert_eq!(place("end"), Ok(ResetTo::End));
         assert_eq!(place("17-3"), Ok(id(17, 3)));

@@ -20,9 +20,9 @@ Examples:
   redstart topics settings orders --retention 30d
   redstart topics remove orders --dry-run
 
-With --json: one array of {\"topic\",\"entries\",\"later\",\"retention\",\"backlogLimit\",\"groups\":[{\"group\",
-\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}]}; later counts messages for later; backlogLimit
-is null where the limit is off."
+With --json: one array of {\"topic\",\"entries\",\"later\",\"retention\",\"backlogLimit\",\"partitions\",
+\"groups\":[{\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}]}; later counts messages for
+later; backlogLimit is null where the limit is off."
 )]
 pub(crate) struct TopicsArgs {
     /// Show at most N
@@ -54,8 +54,9 @@ Examples:
   redstart topics create orders
   redstart topics create orders --retention 7d
   redstart topics create metrics --retention 1000000 --backlog-limit none
+  redstart topics create orders --partitions 12
 
-With --json: {\"topic\",\"retention\",\"backlogLimit\"}; backlogLimit is null where the limit is off."
+With --json: {\"topic\",\"retention\",\"backlogLimit\",\"partitions\"}; backlogLimit is null where the limit is off."
 )]
 pub(crate) struct CreateArgs {
     /// The topic
@@ -67,6 +68,9 @@ pub(crate) struct CreateArgs {
     /// Publishing fails from this number of unsettled entries on; none to switch the limit off
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = limit, allow_hyphen_values = true)]
     pub(crate) backlog_limit: u64,
+    /// Into how many partitions it is split, from 1 to 256; the number never changes
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256), allow_negative_numbers = true)]
+    pub(crate) partitions: u16,
 }
 
 /// Show the settings of a topic, or change them.
@@ -86,8 +90,8 @@ Examples:
   redstart topics settings orders --retention 7d --dry-run
   redstart topics settings orders --backlog-limit 2000000 --yes
 
-With --json: {\"topic\",\"retention\",\"backlogLimit\"}; with --dry-run {\"topic\",
-\"before\":{\"retention\",\"backlogLimit\"},\"after\":{…},\"entries\",\"backlog\",\"confirmation\"}.
+With --json: {\"topic\",\"retention\",\"backlogLimit\",\"partitions\"}; with --dry-run {\"topic\",
+\"before\":{\"retention\",\"backlogLimit\",\"partitions\"},\"after\":{…},\"entries\",\"backlog\",\"confirmation\"}.
 
 Exit codes: 0 shown, changed or already as wanted, 1 failed or not confirmed, 2 wrong usage, or stdin is
 not a terminal."

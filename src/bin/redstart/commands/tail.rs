@@ -47,19 +47,20 @@ pub(super) async fn run(
         args,
         topics,
         source: source(args, settings),
-        after: None,
+        after: Vec::new(),
         left: args.max.unwrap_or(usize::MAX),
         omitted: false,
     };
+    tail.look_for_partitions().await?;
     if let Some(from) = args.from {
-        tail.after = from.before();
+        tail.after.fill(from.before());
     } else if !args.from_beginning {
         tail.newest(terminal).await?;
     }
     loop {
         tail.pages(terminal).await?;
         if !args.follow || tail.left == 0 {
-            if tail.after.is_none() && !terminal.is_json() {
+            if tail.has_shown_none() && !terminal.is_json() {
                 terminal.remark("the topic has no entries");
             }
             if tail.omitted {
@@ -87,21 +88,41 @@ struct Tail<'a> {
     topics: Topics,
     /// The source of events whose message has none.
     source: String,
-    after: Option<EntryId>,
+    /// The last entry shown of each partition.
+    after: Vec<Option<EntryId>>,
     left: usize,
     /// Whether an entry has no envelope to show.
     omitted: bool,
 }
 
 impl Tail<'_> {
+    /// Learns how many partitions the topic has. Entries before the first look of a partition count as not
+    /// shown.
+    async fn look_for_partitions(&mut self) -> Result<(), Failure> {
+        let count = self.topics.partitions(&self.args.topic).await?;
+        self.after.resize(usize::from(count), None);
+        Ok(())
+    }
+
+    fn has_shown_none(&self) -> bool {
+        self.after.iter().all(Option::is_none)
+    }
+
     /// Shows the newest entries. Reads at least one, because following begins after the newest.
     async fn newest(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         let wanted = self.args.last;
-        let mut entries = self.topics.latest(&self.args.topic, wanted.max(1)).await?;
-        self.after = entries.last().map(|entry| entry.id);
-        if wanted == 0 {
-            entries.clear();
+        let mut entries = Vec::new();
+        for (partition, after) in (0..).zip(&mut self.after) {
+            let topic = &self.args.topic;
+            let latest = self
+                .topics
+                .latest_of_partition(topic, partition, wanted.max(1));
+            let latest = latest.await?;
+            *after = latest.last().map(|entry| entry.id);
+            entries.extend(latest);
         }
+        entries.sort_by_key(|entry| entry.id);
+        entries.drain(..entries.len().saturating_sub(wanted));
         self.show(entries, terminal)?;
         Ok(())
     }
@@ -112,24 +133,42 @@ impl Tail<'_> {
             return Ok(());
         }
         while self.left > 0 {
+            if self.has_shown_none() {
+                // The topic may have been created meanwhile.
+                self.look_for_partitions().await?;
+            }
             let max = PAGE.min(self.left);
-            let entries = self.page(max, terminal).await?;
-            let Some(last) = entries.last() else {
+            let mut entries = Vec::new();
+            for partition in 0..self.after.len() {
+                let page = self.page(partition, max, terminal).await?;
+                if let Some(last) = page.last() {
+                    self.after[partition] = Some(last.id);
+                }
+                entries.extend(page);
+            }
+            if entries.is_empty() {
                 return Ok(());
-            };
-            self.after = Some(last.id);
+            }
+            // Each partition has its own clock, so one page is in the order of time and two may not be.
+            entries.sort_by_key(|entry| entry.id);
             self.show(entries, terminal)?;
         }
         Ok(())
     }
 
-    /// Reads one page. With --follow it waits for a server that is away.
-    async fn page(&self, max: usize, terminal: &mut Terminal<'_>) -> Result<Vec<Entry>, Failure> {
+    /// Reads one page of a partition. With --follow it waits for a server that is away.
+    async fn page(
+        &self,
+        partition: usize,
+        max: usize,
+        terminal: &mut Terminal<'_>,
+    ) -> Result<Vec<Entry>, Failure> {
         let mut pause = POLL;
+        let (number, after) = (partition as u16, self.after[partition]);
         loop {
             match self
                 .topics
-                .entries_after(&self.args.topic, self.after, max)
+                .entries_of_partition(&self.args.topic, number, after, max)
                 .await
             {
                 // Reading changes nothing, so every retryable error is worth another try.

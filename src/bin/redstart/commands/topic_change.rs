@@ -47,7 +47,7 @@ pub(super) async fn settings(
     tell(topic, &after, terminal)
 }
 
-fn tell(
+pub(super) fn tell(
     topic: &Topic,
     settings: &TopicSettings,
     terminal: &mut Terminal<'_>,
@@ -57,7 +57,10 @@ fn tell(
         return Ok(terminal.json(&OfTopic { topic, value })?);
     }
     let (retention, limit) = (settings.retention(), limit(settings));
-    let text = format!("topic {topic}: retention {retention}, backlog limit {limit}");
+    let mut text = format!("topic {topic}: retention {retention}, backlog limit {limit}");
+    if settings.partitions() > 1 {
+        text = format!("{text}, {} partitions", settings.partitions());
+    }
     Ok(terminal.line(text)?)
 }
 

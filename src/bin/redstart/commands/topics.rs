@@ -2,7 +2,6 @@
 
 use redstart::Container;
 use redstart::topics::{TopicSettings, TopicStatus};
-use redstart::views::OfTopic;
 
 use super::topic_change::{self, limit};
 use crate::args::{CreateArgs, TopicsAction, TopicsArgs};
@@ -41,17 +40,10 @@ async fn create(
     let topic = &args.topic;
     let settings = TopicSettings::default()
         .with_retention(args.retention)
-        .with_backlog_limit(args.backlog_limit);
+        .with_backlog_limit(args.backlog_limit)
+        .with_partitions(args.partitions);
     container.topics().create(topic, settings).await?;
-    if terminal.is_json() {
-        return Ok(terminal.json(&OfTopic {
-            topic,
-            value: &settings,
-        })?);
-    }
-    let (retention, limit) = (settings.retention(), limit(&settings));
-    let text = format!("topic {topic}: retention {retention}, backlog limit {limit}");
-    Ok(terminal.line(text)?)
+    topic_change::tell(topic, &settings, terminal)
 }
 
 async fn list(
@@ -68,8 +60,19 @@ async fn list(
         terminal.remark("no topics; publishing or subscribing creates one");
         return Ok(());
     }
-    let rows: Vec<Vec<String>> = topics.iter().map(row).collect();
-    terminal.table(&HEADER, &rows, 3..6)?;
+    // A column for what no topic has would be noise.
+    if topics.iter().all(|one| one.settings.partitions() == 1) {
+        let rows: Vec<Vec<String>> = topics.iter().map(row).collect();
+        terminal.table(&HEADER, &rows, 3..6)?;
+    } else {
+        let rows = topics.iter().map(|one| {
+            let mut row = row(one);
+            row.push(one.settings.partitions().to_string());
+            row
+        });
+        let header = [&HEADER[..], &["partitions"]].concat();
+        terminal.table(&header, &rows.collect::<Vec<_>>(), 3..7)?;
+    }
     terminal.remark_more(more);
     Ok(())
 }

@@ -7,33 +7,14 @@ use redis::{RedisError, Value};
 
 use crate::adapters::redis::net::redirect::Address;
 use crate::adapters::redis::resp::reply;
+use crate::domain::crc16;
 
 /// The number of slots of every cluster.
 pub(in crate::adapters::redis::net) const SLOTS: u16 = 16_384;
 
-/// The table of CRC-16/XMODEM, which Redis computes of a key.
-const TABLE: [u16; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = (byte as u16) << 8;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 };
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
-};
-
 /// The slot of a key. Keys with the same text in their first braces share a slot.
 pub(in crate::adapters::redis) fn of(key: &[u8]) -> u16 {
-    let crc = hashed(key).iter().fold(0_u16, |crc, byte| {
-        (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)]
-    });
-    crc % SLOTS
+    crc16(hashed(key)) % SLOTS
 }
 
 /// The part of a key that decides on its slot: the text in its first braces, or else the whole key.

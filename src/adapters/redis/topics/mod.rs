@@ -1,126 +1,21 @@
 //! Topics and groups: creating, listing, removing and trimming.
 
+mod settings;
+
 use std::time::Duration;
 
+pub(super) use settings::read_settings;
+
 use super::adapter::RedisAdapter;
-use super::net::error;
 use super::resp::reply;
 use super::scripts;
-use crate::domain::{
-    BoxFuture, ConsumerName, EntryId, Error, ErrorKind, Retention, Topic, TopicSettings,
-    whole_millis,
-};
+use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, Topic, TopicSettings, whole_millis};
 use crate::store::{
     GroupAt, GroupRemoval, GroupReset, GroupStatus, Member, Partition, ResetTo, StartFrom,
     TopicRemoval, Topics, Trimmed,
 };
 
 impl RedisAdapter {
-    async fn create_topic(
-        &self,
-        topic: &Topic,
-        settings: TopicSettings,
-    ) -> Result<TopicSettings, Error> {
-        let operation = "create topic";
-        // The registry lies in another slot, so the script cannot write it. It comes first: a name
-        // without a topic does no harm, but a topic without its name would be hidden.
-        let registry = self.keys.topics();
-        self.net
-            .run(operation, &registry, async |connection| {
-                redis::cmd("SADD")
-                    .arg(&registry)
-                    .arg(topic.as_str())
-                    .exec_async(connection)
-                    .await
-            })
-            .await
-            .map_err(|e| e.on(topic.as_str()))?;
-        let call = scripts::topic_create()
-            .key(self.keys.meta(&Partition::of(topic)))
-            .arg(self.keys.namespace())
-            .arg(topic.as_str())
-            .arg(settings.retention().to_string())
-            .arg(settings.backlog_limit());
-        let reply: Vec<String> = self
-            .net
-            .call(operation, &call, reply::typed)
-            .await
-            .map_err(|e| e.on(topic.as_str()))?;
-        match reply.as_slice() {
-            [ok, retention, limit] if ok == "ok" => read_settings(retention, limit),
-            reply => Err(not_own(operation, reply)),
-        }
-        .map_err(|e| e.on(topic.as_str()))
-    }
-
-    async fn replace_settings(
-        &self,
-        topic: &Topic,
-        settings: TopicSettings,
-    ) -> Result<Option<TopicSettings>, Error> {
-        let operation = "change topic settings";
-        let call = scripts::topic_settings()
-            .key(self.keys.meta(&Partition::of(topic)))
-            .arg(self.keys.namespace())
-            .arg(topic.as_str())
-            .arg(settings.retention().to_string())
-            .arg(settings.backlog_limit());
-        let reply: Vec<String> = self
-            .net
-            .call(operation, &call, reply::typed)
-            .await
-            .map_err(|e| e.on(topic.as_str()))?;
-        match reply.as_slice() {
-            [] => Ok(None),
-            [ok, retention, limit] if ok == "ok" => read_settings(retention, limit).map(Some),
-            reply => Err(not_own(operation, reply)),
-        }
-        .map_err(|e| e.on(topic.as_str()))
-    }
-
-    async fn take_away_topic(&self, topic: &Topic) -> Result<Option<TopicRemoval>, Error> {
-        let (operation, at) = ("remove topic", Partition::of(topic));
-        let [ids, before] = self.keys.ids(&at);
-        let call = scripts::topic_remove()
-            .key(self.keys.log(&at))
-            .key(self.keys.meta(&at))
-            .key(ids)
-            .key(before)
-            .key(self.keys.later(&at))
-            .key(self.keys.later_body(&at))
-            .key(self.keys.later_bell(&at))
-            .arg(self.keys.namespace())
-            .arg(topic.as_str());
-        let reply: Vec<String> = self
-            .net
-            .call(operation, &call, reply::typed)
-            .await
-            .map_err(|e| e.on(topic.as_str()))?;
-        let removal = match reply.as_slice() {
-            [] => None,
-            [ok, _, entries, groups] if ok == "ok" => {
-                let number = |text: &String| text.parse().unwrap_or(0);
-                Some(TopicRemoval::new(number(entries), number(groups)))
-            }
-            reply => return Err(not_own(operation, reply).on(topic.as_str())),
-        };
-        if removal.is_none_or(|removal| removal.removed) {
-            // Last: a name without a topic does no harm, but a topic without its name is hidden.
-            let registry = self.keys.topics();
-            self.net
-                .run(operation, &registry, async |connection| {
-                    redis::cmd("SREM")
-                        .arg(&registry)
-                        .arg(topic.as_str())
-                        .exec_async(connection)
-                        .await
-                })
-                .await
-                .map_err(|e| e.on(topic.as_str()))?;
-        }
-        Ok(removal)
-    }
-
     async fn list_topics(&self) -> Result<Vec<Topic>, Error> {
         let registry = self.keys.topics();
         let mut names: Vec<String> = self
@@ -315,32 +210,6 @@ impl RedisAdapter {
     }
 }
 
-/// The error for the keys of another topic, and for a reply of another form.
-fn not_own(operation: &'static str, reply: &[String]) -> Error {
-    let [_, namespace, other] = reply else {
-        return error::sent(operation, reply::unexpected("the script of a topic"));
-    };
-    let rule = format!(
-        "its keys belong to topic {other:?} of namespace {namespace:?}; choose another name"
-    );
-    Error::new(ErrorKind::Invalid, operation, rule)
-}
-
-/// The settings as the store holds them.
-pub(super) fn read_settings(retention: &str, limit: &str) -> Result<TopicSettings, Error> {
-    let retention: Retention = retention.parse()?;
-    let limit = limit.parse().map_err(|_| {
-        Error::new(
-            ErrorKind::Decode,
-            "topic settings",
-            "the backlog limit is not a number",
-        )
-    })?;
-    Ok(TopicSettings::default()
-        .with_retention(retention)
-        .with_backlog_limit(limit))
-}
-
 impl Topics for RedisAdapter {
     fn ensure_topic<'a>(
         &'a self,
@@ -363,6 +232,10 @@ impl Topics for RedisAdapter {
         topic: &'a Topic,
     ) -> BoxFuture<'a, Result<Option<TopicRemoval>, Error>> {
         Box::pin(self.take_away_topic(topic))
+    }
+
+    fn partitions<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<u16>, Error>> {
+        Box::pin(self.count_partitions(topic))
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>> {

@@ -1,0 +1,195 @@
+//! Effects over partitions: messages go to the partitions of their keys, and a delivery's effects are
+//! written in its partition's session.
+
+use super::{Partitioned, bare_delivery, by_partition, member_at, numbered, route};
+use crate::domain::{BoxFuture, Error, ErrorKind};
+use crate::store::source::{Member, Partition};
+use crate::store::{Effect, EffectCommit, EffectFate, EffectStore, Session};
+
+/// Effects on single partitions.
+struct Routed {
+    effects: Vec<Effect>,
+    /// For each of them, which effect of the caller it stands for.
+    origins: Vec<usize>,
+    /// The partition of each message.
+    numbers: Vec<u16>,
+}
+
+impl Routed {
+    /// The fate as the caller knows the effects.
+    fn fate(&self, fate: EffectFate) -> EffectFate {
+        let origin = |place: usize| self.origins.get(place).copied().unwrap_or(place);
+        match fate {
+            EffectFate::Done(mut appended) => {
+                for (one, number) in appended.iter_mut().zip(&self.numbers) {
+                    one.id = one.id.in_partition(*number);
+                }
+                EffectFate::Done(appended)
+            }
+            EffectFate::Differs(place) => EffectFate::Differs(origin(place)),
+            EffectFate::Refused(place, why) => EffectFate::Refused(origin(place), why),
+            other => other,
+        }
+    }
+}
+
+impl Partitioned {
+    /// Whether all effects go to topics that have one partition.
+    fn are_single(&self, effects: &[Effect]) -> bool {
+        effects.iter().all(|effect| match effect {
+            Effect::Publish { at, .. }
+            | Effect::Schedule { at, .. }
+            | Effect::Cancel { at, .. } => self.is_single(at),
+            _ => true,
+        })
+    }
+
+    /// Effects on the partitions of their messages. Messages without a key stay in the partition of the
+    /// delivery, where they go to its topic.
+    async fn routed(
+        &self,
+        effects: &[Effect],
+        delivery: Option<&Partition>,
+    ) -> Result<Routed, Error> {
+        let mut routed = Routed {
+            effects: Vec::with_capacity(effects.len()),
+            origins: Vec::with_capacity(effects.len()),
+            numbers: Vec::new(),
+        };
+        for (origin, effect) in effects.iter().enumerate() {
+            let mut push = |effect| {
+                routed.effects.push(effect);
+                routed.origins.push(origin);
+            };
+            match effect {
+                Effect::Publish { at, entry, window } => {
+                    let beside = delivery.filter(|delivery| delivery.topic() == at.topic());
+                    let number = match (entry.slot, window, beside) {
+                        _ if !at.is_whole() => at.number(),
+                        (None, None, Some(beside)) => beside.number(),
+                        _ => route(
+                            self.count(at.topic()).await?,
+                            entry.slot,
+                            entry.id.as_bytes(),
+                        ),
+                    };
+                    push(Effect::Publish {
+                        at: numbered(at, number),
+                        entry: entry.clone(),
+                        window: *window,
+                    });
+                    routed.numbers.push(number);
+                }
+                Effect::Schedule { at, message } => {
+                    let id = message.id.as_str().as_bytes();
+                    let number = match at.is_whole() {
+                        true => route(self.count(at.topic()).await?, message.slot, id),
+                        false => at.number(),
+                    };
+                    push(Effect::Schedule {
+                        at: numbered(at, number),
+                        message: message.clone(),
+                    });
+                }
+                Effect::Cancel { at, id } => {
+                    for at in self.span(at).await? {
+                        let id = id.clone();
+                        push(Effect::Cancel { at, id });
+                    }
+                }
+                other => push(other.clone()),
+            }
+        }
+        Ok(routed)
+    }
+
+    /// Commits one partition after the other. A repeated call gets the remembered answers of the
+    /// partitions that have written.
+    async fn commit_routed(
+        &self,
+        by: &Member,
+        number: u64,
+        commits: &[EffectCommit],
+    ) -> Result<Vec<EffectFate>, Error> {
+        let parts = commits.iter().map(|one| (one.delivery.id.partition(), one));
+        let mut fates: Vec<(usize, EffectFate)> = Vec::with_capacity(commits.len());
+        for (partition, commits) in by_partition(parts) {
+            let by = member_at(by, partition);
+            let (mut routes, mut sent) = (Vec::new(), Vec::new());
+            for (place, commit) in commits {
+                let routed = self.routed(&commit.effects, Some(&by.at.partition)).await;
+                let routed = routed.map_err(|error| begun(error, &fates))?;
+                sent.push(EffectCommit {
+                    delivery: bare_delivery(commit.delivery),
+                    effects: routed.effects.clone(),
+                    ..*commit
+                });
+                routes.push((place, routed));
+            }
+            let answers = self.inner.effects().commit(&by, number, &sent).await;
+            let answers = answers.map_err(|error| begun(error, &fates))?;
+            for ((place, routed), fate) in routes.into_iter().zip(answers) {
+                fates.push((place, routed.fate(fate)));
+            }
+        }
+        fates.sort_by_key(|(place, _)| *place);
+        Ok(fates.into_iter().map(|(_, fate)| fate).collect())
+    }
+}
+
+/// The error of a call of which some partitions have been written: the caller repeats it.
+fn begun(error: Error, fates: &[(usize, EffectFate)]) -> Error {
+    if fates.is_empty() || error.is_outcome_unknown() {
+        return error;
+    }
+    let rule = "one partition was written and another was not";
+    Error::new(ErrorKind::OutcomeUnknown, "commit", rule).because(error)
+}
+
+impl EffectStore for Partitioned {
+    fn commit<'a>(
+        &'a self,
+        by: &'a Member,
+        number: u64,
+        commits: &'a [EffectCommit],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        let single =
+            |one: &EffectCommit| one.delivery.id.partition() == 0 && self.are_single(&one.effects);
+        if commits.iter().all(single) {
+            return self.inner.effects().commit(by, number, commits);
+        }
+        Box::pin(self.commit_routed(by, number, commits))
+    }
+
+    fn apply<'a>(
+        &'a self,
+        session: Session,
+        commits: &'a [Vec<Effect>],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        if commits.iter().all(|effects| self.are_single(effects)) {
+            return self.inner.effects().apply(session, commits);
+        }
+        Box::pin(async move {
+            let (mut routes, mut sent) = (Vec::new(), Vec::new());
+            for effects in commits {
+                let routed = self.routed(effects, None).await?;
+                sent.push(routed.effects.clone());
+                routes.push(routed);
+            }
+            let fates = self.inner.effects().apply(session, &sent).await?;
+            let fates = routes.into_iter().zip(fates);
+            Ok(fates.map(|(routed, fate)| routed.fate(fate)).collect())
+        })
+    }
+
+    fn rehearse<'a>(&'a self, effects: &'a [Effect]) -> BoxFuture<'a, Result<EffectFate, Error>> {
+        if self.are_single(effects) {
+            return self.inner.effects().rehearse(effects);
+        }
+        Box::pin(async move {
+            let routed = self.routed(effects, None).await?;
+            let fate = self.inner.effects().rehearse(&routed.effects).await?;
+            Ok(routed.fate(fate))
+        })
+    }
+}

@@ -1,0 +1,273 @@
+//! A store whose calls for a whole topic are split among the topic's partitions.
+//!
+//! This is the only place that knows that a topic can have several partitions. An adapter keeps single
+//! partitions, and the runtime and the operators' tasks speak of topics. The ids of entries tell the two
+//! apart: an adapter writes and reads them without a partition, and this store adds it to each answer and
+//! takes it out of each call.
+//!
+//! A topic with one partition costs nothing here: its calls go to the adapter as they are.
+
+mod dead_letters;
+mod deliveries;
+mod effects;
+mod inspect;
+mod later;
+mod log;
+mod merge;
+mod reader;
+mod schedule;
+mod topics;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::future::join_all;
+
+use super::source::{DeliveryId, GroupAt, Member, Opening, Partition};
+use super::{
+    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Later, Log, Opened,
+    Schedule, Store, Topics, Values,
+};
+use crate::domain::{BoxFuture, EntryId, Error, Timestamp, Topic, crc16};
+
+/// Splits the calls for whole topics among their partitions.
+///
+/// Calls for a [numbered](Partition::numbered) partition go to that partition. The stores of this crate
+/// come with it; put it around a store of your own whose topics have several partitions.
+#[derive(Debug)]
+pub struct Partitioned {
+    inner: Arc<dyn Store>,
+    counts: RwLock<HashMap<Topic, u16>>,
+}
+
+impl Partitioned {
+    /// Puts it around a store that knows single partitions.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            counts: RwLock::default(),
+        }
+    }
+
+    fn known(&self, topic: &Topic) -> Option<u16> {
+        let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
+        counts.get(topic).copied()
+    }
+
+    /// Remembers the number of a topic's partitions, or that it is gone.
+    fn note(&self, topic: &Topic, count: Option<u16>) {
+        if self.known(topic) == count {
+            return;
+        }
+        let mut counts = self.counts.write().unwrap_or_else(PoisonError::into_inner);
+        match count {
+            Some(count) => counts.insert(topic.clone(), count),
+            None => counts.remove(topic),
+        };
+    }
+
+    /// Whether a call goes to one partition with ids as they are.
+    fn is_single(&self, at: &Partition) -> bool {
+        match at.is_whole() {
+            true => self.known(at.topic()) == Some(1),
+            false => at.number() == 0,
+        }
+    }
+
+    /// The number of a topic's partitions; 1 for a topic that does not exist.
+    async fn count(&self, topic: &Topic) -> Result<u16, Error> {
+        if let Some(count) = self.known(topic) {
+            return Ok(count);
+        }
+        let count = self.inner.topics().partitions(topic).await?;
+        self.note(topic, count);
+        Ok(count.unwrap_or(1))
+    }
+
+    /// The partitions that a call means, in their order.
+    async fn span(&self, at: &Partition) -> Result<Vec<Partition>, Error> {
+        if !at.is_whole() {
+            return Ok(vec![at.clone()]);
+        }
+        let numbers = 0..self.count(at.topic()).await?;
+        let numbered = |number| Partition::numbered(at.topic(), number);
+        Ok(numbers.map(numbered).collect())
+    }
+
+    /// Asks every partition that a call means, all at once. Returns the answers in the order of the
+    /// partitions, or the first error once all have answered.
+    async fn each<'a, R>(
+        &'a self,
+        at: &Partition,
+        call: impl Fn(&'a dyn Store, Partition) -> BoxFuture<'a, Result<R, Error>> + Send,
+    ) -> Result<Vec<(u16, R)>, Error> {
+        let calls = self.span(at).await?.into_iter().map(|at| {
+            let number = at.number();
+            let answer = call(&*self.inner, at);
+            async move { answer.await.map(|answer| (number, answer)) }
+        });
+        join_all(calls).await.into_iter().collect()
+    }
+
+    /// The same for a group.
+    async fn each_group<'a, R>(
+        &'a self,
+        at: &'a GroupAt,
+        call: impl Fn(&'a dyn Store, GroupAt) -> BoxFuture<'a, Result<R, Error>> + Send + Sync,
+    ) -> Result<Vec<(u16, R)>, Error> {
+        self.each(&at.partition, |store, partition| {
+            let group = at.group.clone();
+            call(store, GroupAt { partition, group })
+        })
+        .await
+    }
+}
+
+/// The partition of a message: by its key, or else by its id.
+fn route(count: u16, slot: Option<u16>, id: &[u8]) -> u16 {
+    slot.unwrap_or_else(|| crc16(id)) % count.max(1)
+}
+
+fn numbered(at: &Partition, number: u16) -> Partition {
+    Partition::numbered(at.topic(), number)
+}
+
+fn group_at(at: &GroupAt, number: u16) -> GroupAt {
+    GroupAt {
+        partition: numbered(&at.partition, number),
+        group: at.group.clone(),
+    }
+}
+
+fn member_at(by: &Member, number: u16) -> Member {
+    Member {
+        at: group_at(&by.at, number),
+        consumer: by.consumer.clone(),
+    }
+}
+
+/// The id as the adapter knows it.
+fn bare(id: EntryId) -> EntryId {
+    id.in_partition(0)
+}
+
+fn bare_delivery(id: DeliveryId) -> DeliveryId {
+    DeliveryId::new(id.lane, bare(id.id))
+}
+
+fn delivery_in(id: DeliveryId, number: u16) -> DeliveryId {
+    DeliveryId::new(id.lane, id.id.in_partition(number))
+}
+
+/// Items by their partition, each with its place among all.
+fn by_partition<T>(items: impl IntoIterator<Item = (u16, T)>) -> BTreeMap<u16, Vec<(usize, T)>> {
+    let mut parts: BTreeMap<u16, Vec<(usize, T)>> = BTreeMap::new();
+    for (place, (number, item)) in items.into_iter().enumerate() {
+        parts.entry(number).or_default().push((place, item));
+    }
+    parts
+}
+
+/// Sends each item to its partition, and returns the answers in the order of the items. `failed` makes the
+/// answers of a partition whose call failed; where it makes none, its error is that of the whole.
+async fn scatter<'a, T, R>(
+    items: impl IntoIterator<Item = (u16, T)>,
+    call: impl Fn(u16, Vec<T>) -> BoxFuture<'a, Result<Vec<R>, Error>>,
+    failed: impl Fn(&Error) -> Option<R>,
+) -> Result<Vec<R>, Error> {
+    let calls = by_partition(items).into_iter().map(|(number, items)| {
+        let (places, items): (Vec<usize>, Vec<T>) = items.into_iter().unzip();
+        let answer = call(number, items);
+        async move { (places, answer.await) }
+    });
+    let calls: Vec<_> = calls.collect();
+    let mut all = Vec::new();
+    for (places, answer) in join_all(calls).await {
+        match answer {
+            Ok(answers) => all.extend(places.into_iter().zip(answers)),
+            Err(error) => {
+                for place in places {
+                    let answer = failed(&error).ok_or_else(|| error.clone())?;
+                    all.push((place, answer));
+                }
+            }
+        }
+    }
+    all.sort_by_key(|(place, _)| *place);
+    Ok(all.into_iter().map(|(_, answer)| answer).collect())
+}
+
+impl Store for Partitioned {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+
+    fn keeps_time(&self) -> bool {
+        self.inner.keeps_time()
+    }
+
+    fn clock_set(&self) -> BoxFuture<'_, ()> {
+        self.inner.clock_set()
+    }
+
+    fn open<'a>(&'a self, opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>> {
+        Box::pin(self.open_spread(opening))
+    }
+
+    fn bell(&self, at: &GroupAt) -> Option<Arc<Bell>> {
+        let count = match at.partition.is_whole() {
+            true => self.known(at.topic())?,
+            false => 1,
+        };
+        if count == 1 {
+            return self.inner.bell(at);
+        }
+        let parts = (0..count).map(|number| self.inner.bell(&group_at(at, number)));
+        Some(Bell::over(parts.collect::<Option<Vec<_>>>()?))
+    }
+
+    fn topics(&self) -> &dyn Topics {
+        self
+    }
+
+    fn log(&self) -> &dyn Log {
+        self
+    }
+
+    fn deliveries(&self) -> &dyn Deliveries {
+        self
+    }
+
+    fn schedule(&self) -> &dyn Schedule {
+        self
+    }
+
+    fn later(&self) -> &dyn Later {
+        self
+    }
+
+    fn dead_letters(&self) -> &dyn DeadLetters {
+        self
+    }
+
+    fn inspect(&self) -> &dyn Inspect {
+        self
+    }
+
+    fn values(&self) -> &dyn Values {
+        self.inner.values()
+    }
+
+    fn effects(&self) -> &dyn EffectStore {
+        self
+    }
+}

@@ -1,0 +1,286 @@
+//! Topics and groups over partitions.
+
+use std::time::Duration;
+
+use super::merge::{first_in, join_groups};
+use super::{Partitioned, group_at, member_at};
+use crate::domain::{BoxFuture, ConsumerName, Error, Topic, TopicSettings};
+use crate::store::source::{GroupAt, Member, Partition};
+use crate::store::{
+    GroupRemoval, GroupReset, GroupStatus, Inspect, ResetTo, StartFrom, TopicRemoval, Topics,
+    Trimmed,
+};
+
+impl Partitioned {
+    /// Removes a group from its partitions, from partition 0 last. Without `force` it first looks at
+    /// all of them, because a removal from several partitions is not one step.
+    async fn remove_spread(
+        &self,
+        at: &GroupAt,
+        quiet: Duration,
+        force: bool,
+    ) -> Result<Option<GroupRemoval>, Error> {
+        let partitions = self.span(&at.partition).await?;
+        if !force && partitions.len() > 1 {
+            let stands = self.stands(at, quiet).await?;
+            if let Some(found) = &stands
+                && needed(&found.status) + found.live_consumers > 0
+            {
+                return Ok(stands);
+            }
+        }
+        let mut whole: Option<GroupRemoval> = None;
+        for partition in partitions.iter().rev() {
+            let at = group_at(at, partition.number());
+            let removal = self.inner.topics().remove_group(&at, quiet, force).await?;
+            let Some(found) = removal else { continue };
+            let kept = !found.removed;
+            whole = Some(match whole {
+                None => found,
+                Some(before) => GroupRemoval {
+                    removed: before.removed && found.removed,
+                    live_consumers: before.live_consumers.max(found.live_consumers),
+                    status: join_groups(before.status, found.status),
+                },
+            });
+            if kept {
+                break;
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Where a group stands on all partitions; `None` where it does not exist.
+    async fn stands(&self, at: &GroupAt, quiet: Duration) -> Result<Option<GroupRemoval>, Error> {
+        let inspect: &dyn Inspect = self;
+        let Some(topic) = inspect.status(&at.partition).await? else {
+            return Ok(None);
+        };
+        let Some(status) = topic.groups.into_iter().find(|one| one.group == at.group) else {
+            return Ok(None);
+        };
+        let consumers = inspect.consumers(at).await?;
+        let live = consumers.iter().filter(|one| one.idle_for < quiet).count();
+        Ok(Some(GroupRemoval {
+            removed: false,
+            status,
+            live_consumers: live as u64,
+        }))
+    }
+
+    async fn reset_spread(
+        &self,
+        at: &GroupAt,
+        to: ResetTo,
+        quiet: Duration,
+    ) -> Result<Option<GroupReset>, Error> {
+        let mut whole: Option<GroupReset> = None;
+        for partition in self.span(&at.partition).await? {
+            let number = partition.number();
+            let to = match to {
+                ResetTo::Entry(id) => ResetTo::Entry(first_in(id, number)),
+                to => to,
+            };
+            let at = group_at(at, number);
+            let Some(reset) = self.inner.topics().reset_group(&at, to, quiet).await? else {
+                continue;
+            };
+            let (before, after) = (
+                reset.before.in_partition(number),
+                reset.after.in_partition(number),
+            );
+            let kept = !reset.moved;
+            whole = Some(match whole {
+                None => GroupReset {
+                    before,
+                    after,
+                    ..reset
+                },
+                Some(all) => GroupReset {
+                    moved: all.moved && reset.moved,
+                    live_consumers: all.live_consumers.max(reset.live_consumers),
+                    before: all.before.max(before),
+                    after: all.after.max(after),
+                },
+            });
+            if kept {
+                break;
+            }
+        }
+        Ok(whole)
+    }
+}
+
+fn needed(status: &GroupStatus) -> u64 {
+    status.lag + status.in_flight + status.scheduled + status.dead
+}
+
+impl Topics for Partitioned {
+    fn ensure_topic<'a>(
+        &'a self,
+        topic: &'a Topic,
+        settings: TopicSettings,
+    ) -> BoxFuture<'a, Result<TopicSettings, Error>> {
+        Box::pin(async move {
+            let held = self.inner.topics().ensure_topic(topic, settings).await?;
+            self.note(topic, Some(held.partitions()));
+            Ok(held)
+        })
+    }
+
+    fn change_settings<'a>(
+        &'a self,
+        topic: &'a Topic,
+        settings: TopicSettings,
+    ) -> BoxFuture<'a, Result<Option<TopicSettings>, Error>> {
+        self.inner.topics().change_settings(topic, settings)
+    }
+
+    fn remove_topic<'a>(
+        &'a self,
+        topic: &'a Topic,
+    ) -> BoxFuture<'a, Result<Option<TopicRemoval>, Error>> {
+        Box::pin(async move {
+            let removal = self.inner.topics().remove_topic(topic).await?;
+            if removal.is_none_or(|removal| removal.removed) {
+                self.note(topic, None);
+            }
+            Ok(removal)
+        })
+    }
+
+    fn partitions<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<Option<u16>, Error>> {
+        Box::pin(async move {
+            let count = self.inner.topics().partitions(topic).await?;
+            self.note(topic, count);
+            Ok(count)
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Topic>, Error>> {
+        self.inner.topics().list()
+    }
+
+    fn create_group<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        start: StartFrom,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        if self.is_single(&at.partition) {
+            return self.inner.topics().create_group(at, start);
+        }
+        Box::pin(async move {
+            let made = self.each_group(at, |store, at| {
+                Box::pin(async move { store.topics().create_group(&at, start).await })
+            });
+            made.await.map(|_| ())
+        })
+    }
+
+    fn set_lease<'a>(
+        &'a self,
+        by: &'a Member,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<Duration, Error>> {
+        if self.is_single(&by.at.partition) {
+            return self.inner.topics().set_lease(by, lease);
+        }
+        Box::pin(async move {
+            let set = self.each(&by.at.partition, |store, at| {
+                Box::pin(async move {
+                    let by = member_at(by, at.number());
+                    store.topics().set_lease(&by, lease).await
+                })
+            });
+            let leases = set.await?.into_iter().map(|(_, lease)| lease);
+            Ok(leases.max().unwrap_or(lease))
+        })
+    }
+
+    fn remove_group<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        quiet: Duration,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Option<GroupRemoval>, Error>> {
+        Box::pin(self.remove_spread(at, quiet, force))
+    }
+
+    fn reset_group<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        to: ResetTo,
+        quiet: Duration,
+    ) -> BoxFuture<'a, Result<Option<GroupReset>, Error>> {
+        Box::pin(self.reset_spread(at, to, quiet))
+    }
+
+    fn trim<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Trimmed, Error>> {
+        if self.is_single(at) {
+            return self.inner.topics().trim(at);
+        }
+        Box::pin(async move {
+            let trimmed = self.each(at, |store, at| {
+                Box::pin(async move { store.topics().trim(&at).await })
+            });
+            let mut sum = Trimmed {
+                known: true,
+                ..Trimmed::default()
+            };
+            for (_, one) in trimmed.await? {
+                sum.removed += one.removed;
+                sum.length += one.length;
+                sum.backlog += one.backlog;
+                sum.known &= one.known;
+            }
+            Ok(sum)
+        })
+    }
+
+    fn trim_in_turn<'a>(
+        &'a self,
+        at: &'a Partition,
+        pause: Duration,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        if self.is_single(at) {
+            return self.inner.topics().trim_in_turn(at, pause);
+        }
+        Box::pin(async move {
+            let trimmed = self.each(at, |store, at| {
+                Box::pin(async move { store.topics().trim_in_turn(&at, pause).await })
+            });
+            Ok(trimmed.await?.into_iter().map(|(_, removed)| removed).sum())
+        })
+    }
+
+    fn trim_redelivery<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<(), Error>> {
+        if self.is_single(&at.partition) {
+            return self.inner.topics().trim_redelivery(at);
+        }
+        Box::pin(async move {
+            let trimmed = self.each_group(at, |store, at| {
+                Box::pin(async move { store.topics().trim_redelivery(&at).await })
+            });
+            trimmed.await.map(|_| ())
+        })
+    }
+
+    fn prune_consumers<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        idle: Duration,
+        only: Option<&'a ConsumerName>,
+    ) -> BoxFuture<'a, Result<u64, Error>> {
+        if self.is_single(&at.partition) {
+            return self.inner.topics().prune_consumers(at, idle, only);
+        }
+        Box::pin(async move {
+            let pruned = self.each_group(at, |store, at| {
+                Box::pin(async move { store.topics().prune_consumers(&at, idle, only).await })
+            });
+            // A consumer is known on every partition.
+            let most = pruned.await?.into_iter().map(|(_, pruned)| pruned).max();
+            Ok(most.unwrap_or(0))
+        })
+    }
+}
