@@ -93,10 +93,7 @@ fn of_fields(pairs: &[(&[u8], &[u8])]) -> Result<Envelope, Error> {
         decode_entry(&topic, id, pairs, limits()).map_err(|flaw| refused(flaw.to_string()))
     };
     let envelope = decode(EntryId::default())?;
-    let other = decode(EntryId {
-        millis: 1,
-        sequence: 1,
-    })?;
+    let other = decode(EntryId::new(1, 1))?;
     match envelope.id() == other.id() {
         true => Ok(envelope),
         false => Err(refused("the envelope has no `id`")),

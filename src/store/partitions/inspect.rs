@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::merge::join_groups;
 use super::{Partitioned, delivery_in};
-use crate::domain::{BoxFuture, Error, Group, Migration};
+use crate::domain::{BoxFuture, Error, Group, Migration, Placement};
 use crate::store::source::{GroupAt, Partition};
 use crate::store::{
     ConsumerStatus, GroupProgress, GroupStatus, Inspect, LogProgress, ServerInfo, TopicStatus,
@@ -115,6 +115,10 @@ impl Inspect for Partitioned {
 
     fn migrations(&self) -> BoxFuture<'_, Result<Vec<Migration>, Error>> {
         self.inner.inspect().migrations()
+    }
+
+    fn placement(&self) -> BoxFuture<'_, Result<Option<Placement>, Error>> {
+        self.inner.inspect().placement()
     }
 
     fn status<'a>(
