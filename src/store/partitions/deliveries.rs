@@ -74,7 +74,7 @@ impl Partitioned {
         cursor: ReclaimCursor,
         max: usize,
     ) -> Result<Reclaimed, Error> {
-        let partitions = self.span(&by.at.partition).await?;
+        let partitions = self.partitions_meant(&by.at.partition).await?;
         let mut all = Reclaimed::default();
         let mut failure = None;
         let begin = cursor.log.partition().max(cursor.redelivery.partition());

@@ -92,7 +92,7 @@ impl Partitioned {
                     });
                 }
                 Effect::Cancel { at, id } => {
-                    for at in self.span(at).await? {
+                    for at in self.partitions_meant(at).await? {
                         let id = id.clone();
                         push(Effect::Cancel { at, id });
                     }

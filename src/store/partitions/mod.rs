@@ -86,7 +86,7 @@ impl Partitioned {
     }
 
     /// The partitions that a call means, in their order.
-    async fn span(&self, at: &Partition) -> Result<Vec<Partition>, Error> {
+    async fn partitions_meant(&self, at: &Partition) -> Result<Vec<Partition>, Error> {
         if !at.is_whole() {
             return Ok(vec![at.clone()]);
         }
@@ -102,7 +102,7 @@ impl Partitioned {
         at: &Partition,
         call: impl Fn(&'a dyn Store, Partition) -> BoxFuture<'a, Result<R, Error>> + Send,
     ) -> Result<Vec<(u16, R)>, Error> {
-        let calls = self.span(at).await?.into_iter().map(|at| {
+        let calls = self.partitions_meant(at).await?.into_iter().map(|at| {
             let number = at.number();
             let answer = call(&*self.inner, at);
             async move { answer.await.map(|answer| (number, answer)) }

@@ -12,7 +12,7 @@ impl Partitioned {
         let mut sources = Vec::new();
         let mut origins = Vec::new();
         for (source, asked) in (0..).zip(&opening.sources) {
-            for partition in self.span(&asked.partition).await? {
+            for partition in self.partitions_meant(&asked.partition).await? {
                 origins.push(Origin {
                     source,
                     partition: partition.number(),

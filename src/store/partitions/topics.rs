@@ -20,7 +20,7 @@ impl Partitioned {
         quiet: Duration,
         force: bool,
     ) -> Result<Option<GroupRemoval>, Error> {
-        let partitions = self.span(&at.partition).await?;
+        let partitions = self.partitions_meant(&at.partition).await?;
         if !force && partitions.len() > 1 {
             let stands = self.stands(at, quiet).await?;
             if let Some(found) = &stands
@@ -75,7 +75,7 @@ impl Partitioned {
         quiet: Duration,
     ) -> Result<Option<GroupReset>, Error> {
         let mut whole: Option<GroupReset> = None;
-        for partition in self.span(&at.partition).await? {
+        for partition in self.partitions_meant(&at.partition).await? {
             let number = partition.number();
             let to = match to {
                 ResetTo::Entry(id) => ResetTo::Entry(first_in(id, number)),
