@@ -73,6 +73,7 @@ fn schedule(at: &Partition) -> Effect {
             keeps: false,
             name: "json",
             value: Bytes::from_static(b"{}"),
+            slot: None,
         },
     }
 }
