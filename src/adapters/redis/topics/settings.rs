@@ -131,12 +131,17 @@ impl RedisAdapter {
         let (name, count): (Option<String>, Option<u16>) = self
             .net
             .run("topic partitions", &key, async |connection| {
-                redis::cmd("HMGET")
+                let found = redis::cmd("HMGET")
                     .arg(&key)
                     .arg("topic")
                     .arg("partitions")
                     .query_async(connection)
-                    .await
+                    .await;
+                match found {
+                    // A key of another type is no topic of Redstart.
+                    Err(error) if error.code() == Some("WRONGTYPE") => Ok((None, None)),
+                    found => found,
+                }
             })
             .await
             .map_err(|e| e.on(topic.as_str()))?;
