@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,6 +34,10 @@ pub(super) struct Backlog {
 /// The backlog limit of one topic.
 struct Gate {
     at: Partition,
+    /// The only partition of most topics. A call for it needs no look-up of how many there are.
+    first: Partition,
+    /// Whether the topic has several partitions, by the settings last read.
+    is_split: AtomicBool,
     /// Resolved once: looking a counter up by its labels costs more than counting.
     published: Counter,
     credit: AtomicU64,
@@ -69,6 +73,8 @@ impl Gate {
     fn new(topic: &Topic) -> Self {
         Self {
             at: Partition::of(topic),
+            first: Partition::numbered(topic, 0),
+            is_split: AtomicBool::new(false),
             published: metrics::counter!("redstart_published_total", "topic" => topic.to_string()),
             credit: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -119,9 +125,12 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// Where the messages may be appended.
+    /// Where the messages may be appended: the topic as a whole if it has several partitions.
     pub(super) fn at(&self) -> &Partition {
-        &self.gate.at
+        match self.gate.is_split.load(Ordering::Acquire) {
+            true => &self.gate.at,
+            false => &self.gate.first,
+        }
     }
 
     /// Counts published messages.
@@ -228,12 +237,7 @@ impl Backlog {
             }
             last => {
                 let last = last.map(|last| last.settings).unwrap_or_default();
-                let topics = self.store.topics();
-                let settings = topics.ensure_topic(topic, last).await;
-                (
-                    settings.map_err(|e| nothing_appended(e, topic))?,
-                    Instant::now(),
-                )
+                (self.ensure(topic, gate, last).await?, Instant::now())
             }
         };
         let expired = gate.expired.load(Ordering::Acquire);
@@ -253,11 +257,7 @@ impl Backlog {
         let settings = if state.known {
             settings
         } else {
-            self.store
-                .topics()
-                .ensure_topic(topic, settings)
-                .await
-                .map_err(|e| nothing_appended(e, topic))?
+            self.ensure(topic, gate, settings).await?
         };
         let used = state.backlog + under_way;
         let free = settings.backlog_limit().saturating_sub(used);
@@ -272,6 +272,20 @@ impl Backlog {
         }
         gate.grant(credit(free, wanted));
         Ok(())
+    }
+
+    /// Creates the topic if it is missing, and notes how many partitions it has.
+    async fn ensure(
+        &self,
+        topic: &Topic,
+        gate: &Gate,
+        settings: TopicSettings,
+    ) -> Result<TopicSettings, Error> {
+        let held = self.store.topics().ensure_topic(topic, settings).await;
+        let held = held.map_err(|e| nothing_appended(e, topic))?;
+        gate.is_split
+            .store(held.partitions() > 1, Ordering::Release);
+        Ok(held)
     }
 
     async fn measure(&self, gate: &Gate, in_haste: bool) -> Result<Trimmed, Error> {
@@ -393,6 +407,22 @@ mod tests {
         let (admitted, refusal) = Backlog::new(store).admit(&topic, 5).await;
         assert_eq!(admitted.count, 3);
         assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
+    }
+
+    #[tokio::test]
+    async fn a_topic_with_one_partition_is_published_to_without_a_look_for_others() {
+        for (partitions, is_whole) in [(1, false), (4, true)] {
+            let (topic, store) = limited_to(10).await;
+            let (orders, bills) = (topic, Topic::new("bills").unwrap());
+            let settings = TopicSettings::default().with_partitions(partitions);
+            let made = store.topics().ensure_topic(&bills, settings).await;
+            assert_eq!(made.unwrap().partitions(), partitions);
+            let backlog = Backlog::new(store);
+            let (admitted, _) = backlog.admit(&bills, 1).await;
+            assert_eq!(admitted.at().is_whole(), is_whole, "{partitions}");
+            let (admitted, _) = backlog.admit(&orders, 1).await;
+            assert!(!admitted.at().is_whole());
+        }
     }
 
     #[tokio::test]

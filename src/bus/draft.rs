@@ -34,13 +34,22 @@ pub(super) fn encode(
                 id: options.identity(envelope),
                 name,
                 value: Bytes::from(bytes),
-                slot: envelope.slot(),
+                slot: None,
             },
             error: None,
         },
         Err(error) => Draft::Done(Err(error)),
     };
     envelopes.iter().map(draft).collect()
+}
+
+/// Adds the slots of the messages' keys to their drafts. Only a topic with several partitions needs them.
+pub(super) fn add_slots(drafts: &mut [Draft], envelopes: &[Envelope]) {
+    for (draft, envelope) in drafts.iter_mut().zip(envelopes) {
+        if let Draft::Open { entry, .. } = draft {
+            entry.slot = envelope.slot();
+        }
+    }
 }
 
 /// A message begins at attempt 0 in each topic, whatever it failed as in another. Copies only an

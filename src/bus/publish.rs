@@ -9,7 +9,7 @@ use metrics::counter;
 use tracing::{Instrument as _, Span};
 
 use super::backlog::{Admitted, Backlog};
-use super::draft::{Draft, alike, encode, finish, move_entries, refuse_after};
+use super::draft::{Draft, add_slots, alike, encode, finish, move_entries, refuse_after};
 use super::due::DueTable;
 use super::later_desk::LaterDesk;
 use crate::api::propagator::{Operation, OperationKind, Telemetry};
@@ -151,7 +151,7 @@ impl Publishing {
             return self.hooked(topic, envelopes, options, route).await;
         }
         let drafts = encode(&self.with_trace(envelopes), options, &self.encoder);
-        self.publish_drafts(topic, drafts, route).await
+        self.publish_drafts(topic, envelopes, drafts, route).await
     }
 
     /// Publishes copies of the envelopes, which the hooks may change.
@@ -174,21 +174,26 @@ impl Publishing {
                 *draft = Draft::Done(Err(error));
             }
         }
-        let results = self.publish_drafts(topic, drafts, route).await;
+        let results = self.publish_drafts(topic, &envelopes, drafts, route).await;
         for (envelope, result) in envelopes.iter().zip(&results) {
             self.hooks.after(topic, envelope, result);
         }
         results
     }
 
+    /// Publishes the drafts of envelopes.
     async fn publish_drafts(
         &self,
         topic: &Topic,
+        envelopes: &[Envelope],
         mut drafts: Vec<Draft>,
         route: Route,
     ) -> Vec<Result<Published, Error>> {
         let admitted = self.admit(topic, &mut drafts).await;
         if admitted.count > 0 {
+            if admitted.at().is_whole() {
+                add_slots(&mut drafts, envelopes);
+            }
             self.append(admitted.at(), route, &mut drafts).await;
         }
         let results: Vec<_> = drafts.into_iter().map(Draft::into_result).collect();
