@@ -17,8 +17,10 @@
 -- part is a text.
 local log = redis.call('EXISTS', KEYS[1]) == 1
 local found = redis.call('HMGET', KEYS[2], 'namespace', 'topic')
-if found[2] and (found[1] ~= ARGV[1] or found[2] ~= ARGV[2]) then
-  return {'taken', found[1] or '', found[2]}
+-- The number of partitions may follow the name.
+local name = found[2] and string.match(found[2], '^[^/]*')
+if name and (found[1] ~= ARGV[1] or name ~= ARGV[2]) then
+  return {'taken', found[1] or '', name}
 end
 if not log and not found[2] and redis.call('EXISTS', KEYS[5]) == 0 then
   return {}

@@ -13,8 +13,10 @@ local found = redis.call('HMGET', KEYS[1], 'namespace', 'topic', 'retention', 'b
 if not found[2] then
   return {}
 end
-if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then
-  return {'taken', found[1] or '', found[2]}
+-- The number of partitions may follow the name.
+local name = string.match(found[2], '^[^/]*')
+if found[1] ~= ARGV[1] or name ~= ARGV[2] then
+  return {'taken', found[1] or '', name}
 end
 redis.call('HSET', KEYS[1], 'retention', ARGV[3], 'backlogLimit', ARGV[4])
 return {'ok', found[3] or 'settled', found[4] or '0', found[5] or '1'}

@@ -121,6 +121,38 @@ fn topic_create() {
 }
 
 #[test]
+fn versions_without_partitions_take_a_split_topic_for_another_topic() {
+    let server = Server::start();
+    let raw = &mut server.raw();
+    let (create, change) = (script!("topic_create.lua"), script!("topic_settings.lua"));
+    let remove = script!("topic_remove.lua");
+    let keys = [
+        LOG,
+        META,
+        "{t}:ids",
+        "{t}:ids:before",
+        "{t}:later",
+        "{t}:later:body",
+    ];
+    for partitions in ["4", "5"] {
+        let args = ["shop", "orders", "settled", "100", partitions, "0"];
+        let held: Vec<String> = call(raw, &create, &[META], &args);
+        assert_eq!(held, ["ok", "settled", "100", "4"]);
+    }
+    // They compare this field with the name of the topic before they publish or subscribe.
+    let name: String = run(raw, &format!("HGET {META} topic"));
+    assert_eq!(name, "orders/4");
+    let args = ["shop", "orders", "settled", "7"];
+    let before: Vec<String> = call(raw, &change, &[META], &args);
+    assert_eq!(before, ["ok", "settled", "100", "4"]);
+    let args = ["", "shop:orders", "settled", "7", "1", "0"];
+    let taken: Vec<String> = call(raw, &create, &[META], &args);
+    assert_eq!(taken, ["taken", "shop", "orders"]);
+    let removed: Vec<String> = call(raw, &remove, &keys, &["shop", "orders"]);
+    assert_eq!(removed, ["ok", "1", "0", "0"]);
+}
+
+#[test]
 fn topic_settings() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("topic_settings.lua"));
