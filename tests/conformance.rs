@@ -377,7 +377,7 @@ mod roles {
             match op {
                 // The first topic with several partitions raises the layout of the namespace.
                 Op::Topics(TopicsOp::EnsureTopic { settings, .. }) if settings.partitions() > 1 => {
-                    &*self.administrator
+                    &*self.operator
                 }
                 Op::Topics(TopicsOp::EnsureTopic { .. })
                 | Op::Log(

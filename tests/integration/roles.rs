@@ -356,6 +356,47 @@ async fn a_script_that_a_role_loads_itself_has_no_more_rights_than_the_role() {
 }
 
 #[tokio::test]
+async fn the_first_topic_with_several_partitions_takes_an_operator() {
+    let roles = Roles::start().await;
+    let settings = TopicSettings::default().with_partitions(4);
+    let create = async |role: &str, name: &str| {
+        let container = roles.container(role, "billing").await;
+        container.topics().create(&topic(name), settings).await
+    };
+    let refused = create("producer", "orders").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused);
+    let told = refused.to_string();
+    assert!(told.contains("orders") && told.contains("operator"), "{told}");
+    assert!(!roles.denied().is_empty());
+    let names: Vec<String> = roles.server.command(&["SMEMBERS", "{shop}:topics"]);
+    assert_eq!(names, [""; 0], "nothing was written");
+    create("operator", "orders").await.unwrap();
+    create("producer", "bills").await.unwrap();
+    let publishing = roles.container("producer", "billing").await;
+    for name in ["orders", "bills"] {
+        let message = |n: u32| Envelope::new("n", &n).unwrap().with_key(n.to_string());
+        let all: Vec<Envelope> = (0..20).map(message).collect();
+        for done in publishing.bus().publish_all(&topic(name), &all).await {
+            done.unwrap();
+        }
+        let consuming = roles.container("consumer", "billing").await;
+        let (sender, mut received) = mpsc::unbounded_channel();
+        let handler = move |Payload(n): Payload<u32>| {
+            let _ = sender.send(n);
+            std::future::ready(Outcome::Ack)
+        };
+        let bus = consuming.bus();
+        let _subscription = bus.subscribe(&topic(name), handler).await.unwrap();
+        for _ in 0..20 {
+            next(&mut received).await;
+        }
+        finish(consuming).await;
+    }
+    let denied = roles.denied();
+    assert!(denied.is_empty(), "{denied:?}");
+}
+
+#[tokio::test]
 async fn a_process_that_publishes_and_consumes_has_the_rules_of_both() {
     let roles = Roles::start().await;
     let rules = |line: &'static str| line.split_once(" off ").unwrap().1.trim();
