@@ -61,20 +61,27 @@ impl EffectCalls {
         true
     }
 
-    /// Puts the next call together.
+    /// Puts the next call together, of commits in one partition. The store writes each partition by itself,
+    /// so a refusal of one must not leave the call half done.
     fn begin_call(&mut self) {
         let most = if self.alone > 0 { 1 } else { MAX_COMMITS };
-        let mut bytes = 0;
-        while let Some(next) = self.received.front() {
+        let partition = self.received.front().map(partition_of);
+        let (mut bytes, mut others) = (0, Vec::new());
+        while let Some(next) = self.received.pop_front() {
+            if Some(partition_of(&next)) != partition {
+                others.push(next);
+                continue;
+            }
             bytes += next.commit.weight();
             if self.call.len() == most || (bytes > CALL_BYTES && !self.call.is_empty()) {
+                self.received.push_front(next);
                 break;
             }
-            let Some(next) = self.received.pop_front() else {
-                break;
-            };
             self.senders.push((next.hand_out(), next.answer));
             self.call.push(next.commit);
+        }
+        for other in others.into_iter().rev() {
+            self.received.push_front(other);
         }
         self.alone = self.alone.saturating_sub(1);
         self.number += 1;
@@ -96,6 +103,10 @@ impl EffectCalls {
             self.received.push_front(write);
         }
     }
+}
+
+fn partition_of(write: &EffectWrite) -> u16 {
+    write.commit.delivery.id.partition()
 }
 
 impl Settler {
@@ -263,7 +274,8 @@ mod tests {
     use bytes::Bytes;
 
     use crate::api::SubscribeOptions;
-    use crate::store::{DeliveryId, Effect};
+    use crate::domain::EntryId;
+    use crate::store::{DeliveryId, Effect, Lane};
     use crate::worker::core::{Core, SettledCount};
     use crate::worker::fixture::{Fixture, current, hand_out, lose};
     use crate::worker::script::Failure;
@@ -385,6 +397,41 @@ mod tests {
         let answer = send(&core, id, vec![increment("n")]).await;
         assert_eq!(answer.await.unwrap().unwrap(), EffectFate::Done(Vec::new()));
         assert_eq!(value(&fixture, "n").await, one());
+    }
+
+    #[test]
+    fn a_call_has_commits_of_one_partition() {
+        let calls = EffectCalls::new(mpsc::channel(1).1);
+        let calls = &mut *calls.try_lock().unwrap();
+        let id = |number: u64, partition| EntryId::new(number, 0).in_partition(partition);
+        let all = [id(1, 0), id(2, 3), id(3, 0), id(4, 5), id(5, 3)];
+        for id in all {
+            let commit = EffectCommit {
+                delivery: DeliveryId::new(Lane::Log, id),
+                acknowledges: true,
+                only_copy: false,
+                effects: Vec::new(),
+            };
+            let token = 0;
+            let answer = oneshot::channel().0;
+            calls.received.push_back(EffectWrite {
+                commit,
+                token,
+                answer,
+            });
+        }
+        let mut sent = Vec::new();
+        while !calls.received.is_empty() {
+            calls.begin_call();
+            calls.senders.clear();
+            sent.push(Vec::from_iter(
+                calls.call.drain(..).map(|one| one.delivery.id),
+            ));
+        }
+        assert_eq!(
+            sent,
+            [vec![all[0], all[2]], vec![all[1], all[4]], vec![all[3]]]
+        );
     }
 
     #[tokio::test]

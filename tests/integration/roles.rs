@@ -366,7 +366,10 @@ async fn the_first_topic_with_several_partitions_takes_an_operator() {
     let refused = create("producer", "orders").await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Refused);
     let told = refused.to_string();
-    assert!(told.contains("orders") && told.contains("operator"), "{told}");
+    assert!(
+        told.contains("orders") && told.contains("operator"),
+        "{told}"
+    );
     assert!(!roles.denied().is_empty());
     let names: Vec<String> = roles.server.command(&["SMEMBERS", "{shop}:topics"]);
     assert_eq!(names, [""; 0], "nothing was written");

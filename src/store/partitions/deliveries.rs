@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::{Partitioned, bare, bare_delivery, by_partition, delivery_in, member_at, scatter};
+use super::{
+    Partitioned, bare, bare_delivery, by_partition, delivery_in, member_at, scatter, worse,
+};
 use crate::domain::{BoxFuture, EntryId, Error};
 use crate::store::source::{DeliveryId, Member};
 use crate::store::{
@@ -101,7 +103,7 @@ impl Partitioned {
                 Ok(claimed) => claimed,
                 // The other partitions have expired entries, too.
                 Err(error) => {
-                    failure = Some(error);
+                    failure = Some(worse(failure, error));
                     continue;
                 }
             };

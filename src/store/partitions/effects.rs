@@ -1,8 +1,8 @@
 //! Effects over partitions: messages go to the partitions of their keys, and a delivery's effects are
 //! written in its partition's session.
 
-use super::{Partitioned, bare_delivery, by_partition, member_at, numbered, route};
-use crate::domain::{BoxFuture, Error, ErrorKind};
+use super::{Partitioned, bare_delivery, by_partition, half_done, member_at, numbered, route};
+use crate::domain::{BoxFuture, Error};
 use crate::store::source::{Member, Partition};
 use crate::store::{Effect, EffectCommit, EffectFate, EffectStore, Session};
 
@@ -104,7 +104,8 @@ impl Partitioned {
     }
 
     /// Commits one partition after the other. A repeated call gets the remembered answers of the
-    /// partitions that have written.
+    /// partitions that have written. A caller that sends one partition at a time learns of a lasting
+    /// refusal; of a call that is half done, the outcome stays unknown.
     async fn commit_routed(
         &self,
         by: &Member,
@@ -118,7 +119,7 @@ impl Partitioned {
             let (mut routes, mut sent) = (Vec::new(), Vec::new());
             for (place, commit) in commits {
                 let routed = self.routed(&commit.effects, Some(&by.at.partition)).await;
-                let routed = routed.map_err(|error| begun(error, &fates))?;
+                let routed = routed.map_err(|error| half_done(error, !fates.is_empty()))?;
                 sent.push(EffectCommit {
                     delivery: bare_delivery(commit.delivery),
                     effects: routed.effects.clone(),
@@ -127,7 +128,7 @@ impl Partitioned {
                 routes.push((place, routed));
             }
             let answers = self.inner.effects().commit(&by, number, &sent).await;
-            let answers = answers.map_err(|error| begun(error, &fates))?;
+            let answers = answers.map_err(|error| half_done(error, !fates.is_empty()))?;
             for ((place, routed), fate) in routes.into_iter().zip(answers) {
                 fates.push((place, routed.fate(fate)));
             }
@@ -135,15 +136,6 @@ impl Partitioned {
         fates.sort_by_key(|(place, _)| *place);
         Ok(fates.into_iter().map(|(_, fate)| fate).collect())
     }
-}
-
-/// The error of a call of which some partitions have been written: the caller repeats it.
-fn begun(error: Error, fates: &[(usize, EffectFate)]) -> Error {
-    if fates.is_empty() || error.is_outcome_unknown() {
-        return error;
-    }
-    let rule = "one partition was written and another was not";
-    Error::new(ErrorKind::OutcomeUnknown, "commit", rule).because(error)
 }
 
 impl EffectStore for Partitioned {

@@ -28,7 +28,7 @@ use super::{
     Bell, Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Later, Log, Opened,
     Schedule, Store, Topics, Values,
 };
-use crate::domain::{BoxFuture, EntryId, Error, Timestamp, Topic, crc16};
+use crate::domain::{BoxFuture, EntryId, Error, ErrorKind, Timestamp, Topic, crc16};
 
 /// Splits the calls for whole topics among their partitions.
 ///
@@ -170,7 +170,8 @@ fn by_partition<T>(items: impl IntoIterator<Item = (u16, T)>) -> BTreeMap<u16, V
 }
 
 /// Sends each item to its partition, and returns the answers in the order of the items. `failed` makes the
-/// answers of a partition whose call failed; where it makes none, its error is that of the whole.
+/// answers of a partition whose call failed; where it makes none, its error is that of the whole, and says
+/// that the outcome is unknown if another partition may have done its part.
 async fn scatter<'a, T, R>(
     items: impl IntoIterator<Item = (u16, T)>,
     call: impl Fn(u16, Vec<T>) -> BoxFuture<'a, Result<Vec<R>, Error>>,
@@ -182,20 +183,45 @@ async fn scatter<'a, T, R>(
         async move { (places, answer.await) }
     });
     let calls: Vec<_> = calls.collect();
-    let mut all = Vec::new();
+    let (mut all, mut failure) = (Vec::new(), None);
     for (places, answer) in join_all(calls).await {
         match answer {
             Ok(answers) => all.extend(places.into_iter().zip(answers)),
             Err(error) => {
-                for place in places {
-                    let answer = failed(&error).ok_or_else(|| error.clone())?;
-                    all.push((place, answer));
+                let answers = places
+                    .into_iter()
+                    .map(|place| Some((place, failed(&error)?)));
+                match answers.collect::<Option<Vec<_>>>() {
+                    Some(answers) => all.extend(answers),
+                    None => failure = Some(worse(failure, error)),
                 }
             }
         }
     }
+    if let Some(error) = failure {
+        return Err(half_done(error, !all.is_empty()));
+    }
     all.sort_by_key(|(place, _)| *place);
     Ok(all.into_iter().map(|(_, answer)| answer).collect())
+}
+
+/// The error that says more about what may have been done.
+fn worse(one: Option<Error>, other: Error) -> Error {
+    one.filter(Error::is_outcome_unknown).unwrap_or(other)
+}
+
+/// The error of a call of which some partitions are done.
+fn half_done(error: Error, some_done: bool) -> Error {
+    if !some_done || error.is_outcome_unknown() {
+        return error;
+    }
+    let rule = "one partition was written and another was not";
+    let subject = error.subject().map(str::to_owned);
+    let whole = Error::new(ErrorKind::OutcomeUnknown, "write", rule).because(error);
+    match subject {
+        Some(subject) => whole.on(subject),
+        None => whole,
+    }
 }
 
 impl Store for Partitioned {
@@ -269,5 +295,38 @@ impl Store for Partitioned {
 
     fn effects(&self) -> &dyn EffectStore {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends an item to each of two partitions, which end as given.
+    async fn sent(ends: [Result<(), ErrorKind>; 2]) -> Result<usize, ErrorKind> {
+        let call = |number: u16, items: Vec<()>| -> BoxFuture<'static, Result<Vec<()>, Error>> {
+            let end = ends[usize::from(number)];
+            let end = end.map_err(|kind| Error::new(kind, "put", "no").on("orders"));
+            Box::pin(async move { end.map(|()| items) })
+        };
+        let items = [(0, ()), (1, ()), (0, ())];
+        let answers = scatter(items, call, |_| None).await;
+        answers.map(|all| all.len()).map_err(|error| {
+            assert_eq!(error.subject(), Some("orders"));
+            error.kind()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_call_that_one_partition_has_done_certainly_is_not_certainly_undone() {
+        use ErrorKind::{OutcomeUnknown, Refused, Unavailable};
+
+        assert_eq!(sent([Ok(()), Ok(())]).await, Ok(3));
+        assert_eq!(sent([Ok(()), Err(Unavailable)]).await, Err(OutcomeUnknown));
+        assert_eq!(sent([Err(Refused), Ok(())]).await, Err(OutcomeUnknown));
+        let ends = [Err(OutcomeUnknown), Err(Unavailable)];
+        assert_eq!(sent(ends).await, Err(OutcomeUnknown));
+        let ends = [Err(Unavailable), Err(Unavailable)];
+        assert_eq!(sent(ends).await, Err(Unavailable));
     }
 }

@@ -85,6 +85,7 @@ impl RedisAdapter {
         let reader = RedisReader {
             parts,
             opening: opening.clone(),
+            failure: None,
             _own: own,
             _awaited: bells.as_ref().map_or_else(Vec::new, wait),
             _bells: bells,
@@ -98,6 +99,9 @@ struct RedisReader {
     opening: Opening,
     /// One read for each slot. A single server has one slot.
     parts: Vec<Part>,
+    /// Of a part whose last read failed while others brought something. The caller must learn that
+    /// deliveries may have been lost on their way.
+    failure: Option<Error>,
     /// One of the readers that have connections of their own without asking for them.
     _own: Option<OwnedSemaphorePermit>,
     /// The messages for later of its topics.
@@ -117,17 +121,34 @@ impl RedisReader {
     async fn read(&mut self, max: usize, wait: Duration) -> Result<Vec<Fetched>, Error> {
         let fetched = match &mut self.parts[..] {
             [part] => part.read(max, wait).await,
-            parts => match read_each(parts, max, Duration::ZERO).await {
-                Ok(none) if none.is_empty() && !wait.is_zero() => read_each(parts, max, wait).await,
-                fetched => fetched,
+            parts => match self.failure.take() {
+                Some(failure) => Err(failure),
+                None => {
+                    let (mut all, mut failure) = read_each(parts, max, Duration::ZERO).await;
+                    if all.is_empty() && failure.is_none() && !wait.is_zero() {
+                        (all, failure) = read_each(parts, max, wait).await;
+                    }
+                    match failure {
+                        Some(failure) if all.is_empty() => Err(failure),
+                        failure => {
+                            self.failure = failure;
+                            Ok(all)
+                        }
+                    }
+                }
             },
         };
         fetched.map_err(|e| e.on(self.opening.to_string()))
     }
 }
 
-/// Reads all parts at once. As soon as one has something, ends the other reads.
-async fn read_each(parts: &mut [Part], max: usize, wait: Duration) -> Result<Vec<Fetched>, Error> {
+/// Reads all parts at once. As soon as one has something, ends the other reads. Returns the error of a part
+/// beside what the others brought.
+async fn read_each(
+    parts: &mut [Part],
+    max: usize,
+    wait: Duration,
+) -> (Vec<Fetched>, Option<Error>) {
     let found = CancellationToken::new();
     let reads = parts.iter_mut().map(|part| {
         let (found, unblock) = (&found, part.unblock.clone());
@@ -159,12 +180,7 @@ async fn read_each(parts: &mut [Part], max: usize, wait: Duration) -> Result<Vec
         }
     }
     all.sort_by_key(|one| one.source);
-    match failure {
-        // The next read of that part fails, too.
-        Some(_) if !all.is_empty() => Ok(all),
-        Some(failure) => Err(failure),
-        None => Ok(all),
-    }
+    (all, failure)
 }
 
 impl Part {

@@ -88,6 +88,7 @@ impl RedisAdapter {
             bells,
             is_ready: false,
             has_rung: false,
+            failure: None,
             misses: 0,
             looked: Instant::now(),
             interrupted: Arc::clone(&interrupted),
@@ -146,6 +147,9 @@ struct SharedReader {
     is_ready: bool,
     /// It does so because of a ring.
     has_rung: bool,
+    /// Of a part whose last read failed while others brought something. The caller must learn that
+    /// deliveries may have been lost on their way.
+    failure: Option<Error>,
     /// How many reads after a ring have found nothing since the last that found something.
     misses: u32,
     looked: Instant,
@@ -175,6 +179,9 @@ impl SharedReader {
     }
 
     async fn read(&mut self, max: usize, wait: Duration) -> Result<Vec<Fetched>, Error> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         let until = Instant::now() + wait;
         let mut only_once = std::mem::take(&mut self.is_ready) || wait.is_zero();
         let mut look_at_all = self.parts.len() == 1 || !std::mem::take(&mut self.has_rung);
@@ -213,7 +220,7 @@ impl SharedReader {
         let mut reads = join_all(parts.map(|part| part.read(net, max))).await;
         let fetched = match reads.len() {
             1 => reads.swap_remove(0)?,
-            _ => joined(reads)?,
+            _ => self.joined(reads)?,
         };
         self.misses = match fetched.is_empty() {
             true => self.misses.saturating_add(1),
@@ -225,20 +232,23 @@ impl SharedReader {
         };
         Ok(fetched)
     }
-}
 
-/// What several reads brought. The next read of a part that failed fails, too.
-fn joined(reads: Vec<Result<Vec<Fetched>, Error>>) -> Result<Vec<Fetched>, Error> {
-    let (mut all, mut failure) = (Vec::new(), None);
-    for read in reads {
-        match read {
-            Ok(fetched) => all.extend(fetched),
-            Err(error) => failure = Some(error),
+    /// What several reads brought.
+    fn joined(&mut self, reads: Vec<Result<Vec<Fetched>, Error>>) -> Result<Vec<Fetched>, Error> {
+        let (mut all, mut failure) = (Vec::new(), None);
+        for read in reads {
+            match read {
+                Ok(fetched) => all.extend(fetched),
+                Err(error) => failure = Some(error),
+            }
         }
-    }
-    match failure {
-        Some(failure) if all.is_empty() => Err(failure),
-        _ => Ok(all),
+        match failure {
+            Some(failure) if all.is_empty() => Err(failure),
+            failure => {
+                self.failure = failure;
+                Ok(all)
+            }
+        }
     }
 }
 

@@ -24,9 +24,7 @@ impl RedisAdapter {
             let needed = self
                 .partitions_layout
                 .get_or_try_init(|| layout.partitions());
-            needed
-                .await
-                .map_err(|e| no_layout(e).on(topic.as_str()))?;
+            needed.await.map_err(|e| no_layout(e).on(topic.as_str()))?;
         }
         // The registry lies in another slot, so the script cannot write it. It comes first: a name
         // without a topic does no harm, but a topic without its name would be hidden.
