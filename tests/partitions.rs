@@ -184,7 +184,7 @@ mod cluster {
 
     use redstart::extract::Payload;
     use redstart::topics::TopicSettings;
-    use redstart::{Envelope, Outcome};
+    use redstart::{Envelope, Outcome, SubscribeOptions, store::Reading};
     use tokio::sync::mpsc;
 
     use crate::support::{cluster::Cluster, group, some, topic};
@@ -199,13 +199,20 @@ mod cluster {
         let orders = topic("orders");
         let settings = TopicSettings::default().with_partitions(8);
         container.topics().create(&orders, settings).await.unwrap();
-        let (sender, mut received) = mpsc::unbounded_channel();
-        let handler = move |Payload(n): Payload<u32>| {
-            let _ = sender.send(n);
-            std::future::ready(Outcome::Ack)
-        };
+        // One group reads on the shared connections, the other on one for each slot.
         let bus = container.bus();
-        let _subscription = bus.subscribe(&orders, handler).await.unwrap();
+        let mut groups = Vec::new();
+        for (name, reading) in [("shared", Reading::Automatic), ("own", Reading::Own)] {
+            let (sender, received) = mpsc::unbounded_channel();
+            let handler = move |Payload(n): Payload<u32>| {
+                let _ = sender.send(n);
+                std::future::ready(Outcome::Ack)
+            };
+            let options = SubscribeOptions::new().with_group(group(name));
+            let options = options.with_reading(reading);
+            let subscription = bus.subscribe_with(&orders, options, handler).await;
+            groups.push((subscription.unwrap(), received));
+        }
         let message = |n: u32| Envelope::new("n", &n).unwrap().with_key(n.to_string());
         let all: Vec<Envelope> = (0..200).map(message).collect();
         let mut used = BTreeSet::new();
@@ -213,9 +220,16 @@ mod cluster {
             used.insert(done.unwrap().id.partition());
         }
         assert_eq!(used, (0..8).collect());
-        let mut seen = some(&mut received, 200).await;
-        seen.sort_unstable();
-        assert_eq!(seen, (0..200).collect::<Vec<_>>());
+        for (_, received) in &mut groups {
+            let mut seen = some(received, 200).await;
+            seen.sort_unstable();
+            assert_eq!(seen, (0..200).collect::<Vec<_>>());
+        }
+        let clients = cluster.nodes.iter().map(|node| {
+            let clients: String = node.command(&["CLIENT", "LIST"]);
+            clients.matches("name=redstart:sub:").count()
+        });
+        assert_eq!(clients.sum::<usize>(), 8, "one for each slot of one group");
         let report = container.shutdown(std::time::Duration::from_secs(20)).await;
         assert!(report.is_clean(), "{report:?}");
         let tags = (0..8).map(|number| match number {

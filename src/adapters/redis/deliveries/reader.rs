@@ -23,7 +23,8 @@ const END_AGAIN: Duration = Duration::from_millis(10);
 
 impl RedisAdapter {
     /// Opens a reader on the connection that the opening asks for. Without a choice the first readers
-    /// have connections of their own. Where a server does not let this client listen, all have.
+    /// have connections of their own, unless they need one for each of several slots. Where a server does
+    /// not let this client listen, all have.
     pub(in crate::adapters::redis) async fn open_reader(
         &self,
         opening: &Opening,
@@ -35,12 +36,24 @@ impl RedisAdapter {
         let own = match opening.reading {
             Reading::Own => None,
             Reading::Shared => return self.open_shared(opening).await,
+            Reading::Automatic if self.needs_several_slots(opening) => {
+                return self.open_shared(opening).await;
+            }
             _ => match Arc::clone(&self.own_readers).try_acquire_owned() {
                 Ok(permit) => Some(permit),
                 Err(_) => return self.open_shared(opening).await,
             },
         };
         self.open_own(opening, own).await
+    }
+
+    fn needs_several_slots(&self, opening: &Opening) -> bool {
+        let mut keys = opening
+            .sources
+            .iter()
+            .map(|one| key_of(&self.keys, opening, one));
+        let first = keys.next().unwrap_or_default();
+        keys.any(|key| !self.net.share_a_slot(&first, &key))
     }
 
     async fn open_shared(&self, opening: &Opening) -> Result<Opened, Error> {
