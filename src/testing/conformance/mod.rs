@@ -534,7 +534,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     const LIST: &str = include_str!("mod.rs");
-    const CHECKS: [(&str, &str); 29] = [
+    const CHECKS: [(&str, &str); 30] = [
         ("publish", include_str!("publish.rs")),
         ("deduplication", include_str!("deduplication.rs")),
         ("durability", include_str!("durability.rs")),
