@@ -120,6 +120,7 @@ mod tests {
                 keeps: false,
                 name: "json",
                 value: "{}".into(),
+                slot: None,
             })
             .collect();
         store.later().put(&at.partition, &due).await.unwrap();

@@ -166,6 +166,7 @@ mod tests {
             keeps: false,
             name: "json",
             value: "{}".into(),
+            slot: None,
         };
         let at = Partition::of(&topic);
         store.later().put(&at, &[later]).await.unwrap();
