@@ -63,7 +63,7 @@ pub enum SkipReason {
     /// The dead letter does not match the filter.
     NotMatching,
     /// The message is undecodable and would only die again. A redrive takes it when the selection
-    /// names its reason or its id.
+    /// names its reason or its id; it cannot be published.
     Undecodable,
 }
 
@@ -129,7 +129,8 @@ impl Sweep {
     /// Publishes dead letters to another topic and removes them here.
     ///
     /// The two are separate steps, but the topic remembers each dead letter for ten minutes:
-    /// neither another operator nor a resumed operation publishes one twice within that time.
+    /// neither another operator nor a resumed operation publishes one twice within that time. An
+    /// undecodable dead letter stays.
     pub fn publish(to: Topic, selection: impl Into<Selection>) -> Self {
         Self::new(SweepAction::Publish(to), selection)
     }
@@ -217,15 +218,14 @@ impl Sweep {
         self.rate.map(|(rate, ramp)| Pace::new(rate, ramp))
     }
 
-    /// Whether the sweep takes a matching dead letter, and if not, why.
+    /// Whether the sweep takes a selected dead letter, and if not, why.
     pub(crate) fn wants(&self, summary: &DeadLetterSummary) -> Result<(), SkipReason> {
-        let Selection::Matching(filter) = &self.selection else {
-            return Ok(());
-        };
-        let may_go = match self.action {
-            SweepAction::Purge => true,
-            SweepAction::Redrive => filter.names(Reason::Undecodable),
-            SweepAction::Publish(_) => false,
+        let may_go = match (&self.action, &self.selection) {
+            (SweepAction::Purge, _) | (SweepAction::Redrive, Selection::Ids(_)) => true,
+            (SweepAction::Redrive, Selection::Matching(filter)) => {
+                filter.names(Reason::Undecodable)
+            }
+            (SweepAction::Publish(_), _) => false,
         };
         if summary.reason == Reason::Undecodable && !may_go {
             return Err(SkipReason::Undecodable);

@@ -82,9 +82,10 @@ impl DeadLetters {
         match &sweep.selection {
             Selection::Ids(ids) => {
                 for ids in ids.chunks(MAX_BATCH) {
-                    for (id, _) in self.port().find(&GroupAt::of(topic, group), ids).await? {
+                    let at = GroupAt::of(topic, group);
+                    for (id, record) in self.port().find(&at, ids).await? {
                         looked.searched += 1;
-                        looked.preview.enter(id, Ok(()));
+                        looked.preview.enter(id, sweep.wants(&record.head));
                     }
                 }
                 looked.preview.missing = ids.len() as u64 - looked.searched;

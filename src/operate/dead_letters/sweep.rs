@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::api::PublishOptions;
 use crate::domain::{
-    DeadLetterFilter, DeadLetterSummary, EntryId, Error, ErrorKind, Group, Selection, Sweep,
-    SweepAction, Topic,
+    DeadLetterFilter, DeadLetterSummary, EntryId, Error, ErrorKind, Group, Reason, Selection,
+    Sweep, SweepAction, Topic,
 };
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
 use crate::operate::dead_letters::journal::Order;
@@ -269,42 +269,53 @@ impl<'a> RunningSweep<'a> {
             if self.exceeds_failure_limit().await? {
                 return Ok(SweepEnd::Stopped);
             }
-            let taken = self.take(ids, known).await?;
+            let (taken, left) = self.take(ids, known).await?;
             self.progress.taken += taken;
-            self.progress.missing += ids.len() as u64 - taken;
+            self.progress.skipped += left;
+            self.progress.missing += (ids.len() as u64).saturating_sub(taken + left);
             (self.report)(self.progress);
         }
         Ok(SweepEnd::Done)
     }
 
+    /// Returns how many it took, and how many it left because they cannot be published.
     async fn take(
         &self,
         ids: &[EntryId],
         known: &[(EntryId, DeadLetterSummary)],
-    ) -> Result<u64, Error> {
+    ) -> Result<(u64, u64), Error> {
         let (topic, group, operation) = (self.topic, self.group, Some(self.operation));
-        let disposition = match &self.sweep.action {
-            SweepAction::Redrive => Disposition::Requeue,
-            SweepAction::Purge => Disposition::Discard,
+        let published;
+        let mut left = 0;
+        let (ids, disposition) = match &self.sweep.action {
+            SweepAction::Redrive => (ids, Disposition::Requeue),
+            SweepAction::Purge => (ids, Disposition::Discard),
             SweepAction::Publish(to) => {
-                self.publish(to, ids).await?;
-                Disposition::Discard
+                (published, left) = self.publish(to, ids).await?;
+                (&published[..], Disposition::Discard)
             }
         };
         let taken = self
             .dead_letters
             .move_all(topic, group, ids, known, disposition, operation)
             .await?;
-        Ok(taken.len() as u64)
+        Ok((taken.len() as u64, left))
     }
 
     /// Publishes before it removes, so that an interruption loses nothing. The topic remembers
     /// each dead letter, not its envelope: neither a resumed sweep nor another operator publishes
-    /// a dead letter again, and an envelope that the topic has had before still goes out.
-    async fn publish(&self, to: &Topic, ids: &[EntryId]) -> Result<(), Error> {
+    /// a dead letter again, and an envelope that the topic has had before still goes out. Returns the
+    /// ids of those that it published, and how many it left.
+    async fn publish(&self, to: &Topic, ids: &[EntryId]) -> Result<(Vec<EntryId>, u64), Error> {
         let letters = self.dead_letters.get(self.topic, self.group, ids).await?;
         let mut messages = Vec::with_capacity(letters.len());
+        let (mut sent, mut left) = (Vec::with_capacity(letters.len()), 0);
         for letter in letters {
+            if letter.reason == Reason::Undecodable {
+                left += 1;
+                continue;
+            }
+            sent.push(letter.id);
             let mut envelope = letter.envelope()?;
             envelope.reset_attempts();
             let instance = format!("{}/{}/{}", self.topic, self.group, letter.id);
@@ -318,7 +329,7 @@ impl<'a> RunningSweep<'a> {
         for published in join_all(published).await {
             published?;
         }
-        Ok(())
+        Ok((sent, left))
     }
 
     /// Whether more redriven messages died again than the failure limit allows.

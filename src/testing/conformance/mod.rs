@@ -322,6 +322,7 @@ macro_rules! conformance_concern {
             a_resumed_sweep_skips_what_it_moved_before,
             undecodable_dead_letters_move_only_by_id,
             dead_letters_can_go_to_another_topic,
+            undecodable_dead_letters_stay_where_others_are_published,
             missing_ids_are_reported,
         );
     };

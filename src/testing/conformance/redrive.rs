@@ -513,6 +513,35 @@ pub async fn dead_letters_can_go_to_another_topic<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
+/// What cannot be decoded cannot be published, and holds nothing else up.
+pub async fn undecodable_dead_letters_stay_where_others_are_published<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let failing = stage.failing(quick(1)).await;
+    stage.dead(1).await;
+    let flaw = new_entry("json", &b"{"[..]);
+    stage.append_entries(&[flaw]).await;
+    let two = async || {
+        let letters = stage.letters().await;
+        (letters.len() == 2).then_some(letters)
+    };
+    let letters = stage.until("the undecodable one", two).await;
+    let ids: Vec<EntryId> = letters.iter().map(|letter| letter.id).collect();
+    let sweep = Sweep::publish(topic("other"), ids);
+    let dead = stage.container.dead_letters();
+    let preview = dead.preview(&stage.topic, &stage.group, &sweep).await;
+    let preview = preview.must("previewing");
+    assert_eq!(preview.matching, 1);
+    assert_eq!(preview.skipped[&SkipReason::Undecodable], 1);
+    let progress = stage.sweep(sweep).await.progress;
+    assert_eq!((progress.taken, progress.skipped), (1, 1));
+    assert_eq!(progress.missing, 0);
+    let left = stage.letters().await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].reason, Reason::Undecodable);
+    drop(failing);
+    stage.finish().await;
+}
+
 /// Ids that are asked for and not there are told.
 pub async fn missing_ids_are_reported<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
