@@ -397,6 +397,12 @@ impl Queue {
         let mut again = VecDeque::new();
         let mut redirected = false;
         for (one, node, answer) in answers {
+            if answer
+                .as_ref()
+                .is_ok_and(|replies| replies.iter().any(Result::is_ok))
+            {
+                finish_call(&mut again, one.commands.call);
+            }
             let Some((mut one, reason)) = one.take(answer, nodes) else {
                 continue;
             };
@@ -415,6 +421,18 @@ impl Queue {
         self.redirects = if redirected { self.redirects + 1 } else { 0 };
         again.append(&mut self.publishes);
         self.publishes = again;
+    }
+}
+
+/// Answers the publishes of a call of which a server has done a younger one: a repeat would break the
+/// order.
+fn finish_call(older: &mut VecDeque<Repeated>, call: u64) {
+    for one in std::mem::take(older) {
+        if one.commands.call == call {
+            one.finish();
+        } else {
+            older.push_back(one);
+        }
     }
 }
 
@@ -485,6 +503,33 @@ mod tests {
         let kind = error::sent("publish", failure).kind();
         assert_eq!(kind, crate::domain::ErrorKind::Unavailable);
         assert!(replies[0].is_ok() && replies[2].is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_publish_that_a_younger_one_of_its_call_overtook_is_not_sent_again() {
+        let nodes = nodes();
+        let node = nodes.owner(7);
+        for (younger_call, repeated) in [(1, 0), (2, 1)] {
+            let ((older, answer), (mut younger, _answer)) = (three(), three());
+            younger.commands.call = younger_call;
+            let mut queue = Queue::default();
+            let answers = vec![
+                (
+                    older,
+                    Arc::clone(&node),
+                    Ok(vec![moved(), moved(), moved()]),
+                ),
+                (younger, Arc::clone(&node), Ok(vec![done(), done(), done()])),
+            ];
+            queue.settle(&nodes, answers);
+            assert_eq!(queue.publishes.len(), repeated);
+            if repeated == 0 {
+                for reply in answer.await.unwrap().unwrap() {
+                    let kind = error::sent("publish", reply.unwrap_err()).kind();
+                    assert_eq!(kind, crate::domain::ErrorKind::Unavailable);
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -30,7 +30,15 @@ pub(super) struct Belief {
 }
 
 impl Belief {
-    /// Takes what sentinels say. Returns the primary if it is another one now.
+    /// Takes what one sentinel says, which may be behind alone. Returns the primary if it is another one
+    /// now.
+    pub(super) fn learn_of_one(&mut self, statement: Statement) -> Option<Address> {
+        let counts = self.primary.is_none() || statement.epoch > self.epoch;
+        counts.then(|| self.accept(statement)).flatten()
+    }
+
+    /// Takes what the sentinels say that have answered of all. Returns the primary if it is another one
+    /// now.
     pub(super) fn learn(
         &mut self,
         statements: impl IntoIterator<Item = Statement>,
@@ -120,6 +128,22 @@ mod tests {
         // The doubt has ended, so it begins again.
         let later = now + Duration::from_secs(11);
         assert_eq!(belief.learn([says(1, 3)], later), None);
+    }
+
+    #[test]
+    fn one_sentinel_alone_brings_back_no_former_primary() {
+        let (mut belief, now) = (Belief::default(), Instant::now());
+        assert_eq!(belief.learn_of_one(says(1, 3)), at(1));
+        assert_eq!(belief.learn_of_one(says(2, 4)), at(2));
+        belief.learn([says(1, 3), says(2, 4)], now);
+        for passed in [Duration::ZERO, DOUBT, 3 * DOUBT] {
+            assert_eq!(belief.learn_of_one(says(1, 3)), None);
+            // It begins no doubt either, which a later answer of all would end.
+            let all = [says(2, 4), says(1, 3)];
+            assert_eq!(belief.learn(all, now + passed), None);
+        }
+        assert_eq!(belief.learn([says(1, 3)], now + 4 * DOUBT), None);
+        assert_eq!(belief.learn_of_one(says(1, 5)), at(1));
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Listener {
             return false;
         };
         self.with(|nodes, sentinels| {
-            if let Some(primary) = sentinels.learn(vec![statement]) {
+            if let Some(primary) = sentinels.learn_of_one(statement) {
                 nodes.hand_over(primary);
             }
         });

@@ -116,7 +116,14 @@ impl Sentinels {
         }
     }
 
-    /// Takes what sentinels say. Returns the primary if it is another one now.
+    /// Takes what one sentinel says. Returns the primary if it is another one now.
+    fn learn_of_one(&self, statement: Statement) -> Option<Server> {
+        let mut state = self.state();
+        let primary = state.belief.learn_of_one(statement)?;
+        Some(self.at(&primary))
+    }
+
+    /// Takes what all sentinels say that have answered. Returns the primary if it is another one now.
     fn learn(&self, statements: Vec<Statement>) -> Option<Server> {
         let mut state = self.state();
         let primary = state.belief.learn(statements, Instant::now())?;
