@@ -229,7 +229,7 @@ fn a_delivery_that_is_held_for_long_is_named_with_its_consumer() {
     let text = told(&url, &["--held-after", "0s"], "deliveries");
     for part in [
         "warning  deliveries   orders/billing: c1 has held 2 entries, the oldest ",
-        "; it extended its lease 0 s ago",
+        "; it extended its lease ",
         "fix: read the log of c1",
     ] {
         assert!(text.contains(part), "{part}: {text}");

@@ -113,6 +113,40 @@ fn calls_end_and_work_where_nobody_drives_the_runtime_of_the_connections() {
     assert_eq!(length, 5, "nothing is published twice");
 }
 
+#[test]
+fn publishes_go_on_where_nobody_drives_the_task_that_repeats_them() {
+    let server = Server::start();
+    let orders = topic("orders");
+    let envelope = Envelope::new("n", &1).unwrap();
+    let first = single();
+    let container = first.block_on(async {
+        let container = container(&server).await;
+        publish(&container, &orders, 0..1).await;
+        let () = server.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        let bus = container.bus();
+        let repeated = bus.publish(&orders, &envelope);
+        // The caller gives up while the server refuses, and the runtime stands still.
+        let given_up = tokio::time::timeout(Duration::from_secs(1), repeated).await;
+        assert!(given_up.is_err());
+        container
+    });
+    let () = server.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    single().block_on(async {
+        let bus = container.bus();
+        let publishing = async {
+            // The first ones find out that nobody repeats them.
+            let mut results = Vec::new();
+            while results.last() != Some(&true) {
+                let result = bus.publish(&orders, &envelope).await;
+                results.push(result.is_ok());
+            }
+            results.len()
+        };
+        let tries = tokio::time::timeout(Duration::from_secs(90), publishing).await;
+        assert!(tries.expect("a publish that is done") <= 3);
+    });
+}
+
 /// Panics when a reconnect is counted.
 #[derive(Debug)]
 struct Broken;

@@ -141,8 +141,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "suspect-beside-others",
         file: "src/worker/handle/suspects.rs",
-        before: "alone = core.gate.alone() => alone,",
-        after: "alone = async {} => alone,",
+        before: "let alone = core.gate.alone().await;",
+        after: "let alone = core.gate.try_enter();",
         breaks: "A message behind two crashes runs alone.",
         target: Target::Lib,
         test: "worker::handle::suspects::tests::a_suspect_begins_when_nothing_runs_and_nothing_begins_beside_it",

@@ -28,8 +28,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "console-read-only-mounts-posts",
         file: "src/console/app.rs",
-        before: "true => pages,",
-        after: "true => pages.merge(changes()),",
+        before: "(true, _) => pages,",
+        after: "(true, _) => pages.merge(changes()),",
         breaks: "A read-only console has no route that changes anything.",
         target: CONSOLE,
         test: "act::a_read_only_console_has_no_route_that_changes",

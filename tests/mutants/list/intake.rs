@@ -50,8 +50,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "claims-without-capacity",
         file: "src/worker/intake/reclaim.rs",
-        before: "core.capacity.reclaimable() / 2;",
-        after: "core.capacity.reclaimable() / 2 + 100;",
+        before: "core.weight.limit((free / 2).max(1));",
+        after: "core.weight.limit(free / 2 + 100);",
         breaks: "The reclaimer takes no more than there is capacity for.",
         target: Target::Lib,
         test: "worker::intake::reclaim::tests::no_more_is_claimed_than_there_is_capacity_for",
@@ -60,7 +60,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "claims-when-full",
         file: "src/worker/intake/reclaim.rs",
-        before: "if max == 0 {",
+        before: "if free == 0 {",
         after: "if false {",
         breaks: "A full consumer claims nothing.",
         target: Target::Lib,

@@ -27,6 +27,8 @@ pub(in crate::adapters::redis::net) struct Parked {
 /// because that task first waits until the former owners have answered all that they were sent.
 #[derive(Debug)]
 pub(in crate::adapters::redis::net) struct Gate {
+    /// Tells this gate from an earlier one of the slot.
+    identity: Arc<()>,
     former: Vec<Arc<Node>>,
     waiting: VecDeque<Parked>,
     /// How many of them were under way when the gate closed.
@@ -38,11 +40,16 @@ impl Gate {
     /// A gate behind the node that may still answer publishes of the slot.
     pub(in crate::adapters::redis::net) fn behind(former: Arc<Node>) -> Self {
         Self {
+            identity: Arc::default(),
             former: vec![former],
             waiting: VecDeque::new(),
             returned: 0,
             worked_off: false,
         }
+    }
+
+    pub(in crate::adapters::redis::net) fn identity(&self) -> &Arc<()> {
+        &self.identity
     }
 
     /// Adds a publish that a server has not done.

@@ -52,26 +52,45 @@ impl Nodes {
             count,
             caller,
         };
-        match routes.gates.get_mut(&slot) {
+        let gate = match routes.gates.get_mut(&slot) {
             Some(gate) => {
                 gate.park(commands);
                 self.work_off(slot, gate);
+                Some(Arc::clone(gate.identity()))
             }
             // It has opened meanwhile.
-            None => routes.map.owner(slot).publisher.forward(commands),
-        }
+            None => {
+                routes.map.owner(slot).publisher.forward(commands);
+                None
+            }
+        };
+        let nodes = self.weak();
         Either::Right(async move {
             // The task ends with its runtime, and it does not run while nobody drives that.
             let answered = timeout(PUBLISH_LIMIT + 2 * RESPONSE_TIMEOUT, answer).await;
+            if let (Err(_), Some(gate), Some(nodes)) = (&answered, gate, nodes.upgrade()) {
+                nodes.remove_gate(slot, &gate);
+            }
             let answered = answered.unwrap_or_else(|_| Ok(Err(Failure::of_ended_task())));
             answered.unwrap_or_else(|_| Err(Failure::of_ended_task()))
         })
     }
 
+    /// Removes a gate that nobody works off any more. Publishes that wait there fail; later ones go to the
+    /// slot's owner.
+    fn remove_gate(&self, slot: u16, identity: &Arc<()>) {
+        let mut routes = self.change();
+        let is_this = |gate: &Gate| Arc::ptr_eq(gate.identity(), identity);
+        if routes.gates.get(&slot).is_some_and(is_this) {
+            routes.gates.remove(&slot);
+        }
+    }
+
     /// Starts the task that works a gate off, if none does.
     fn work_off(&self, slot: u16, gate: &mut Gate) {
         if gate.begin() {
-            tokio::spawn(work_off(self.weak(), slot, gate.former()));
+            let identity = Arc::clone(gate.identity());
+            tokio::spawn(work_off(self.weak(), (slot, identity), gate.former()));
         }
     }
 }
@@ -267,14 +286,13 @@ fn not_served(count: usize) -> Replies {
 struct Working {
     nodes: Weak<Nodes>,
     slot: u16,
-    opened: bool,
+    identity: Arc<()>,
 }
 
 impl Drop for Working {
     fn drop(&mut self) {
-        if let Some(nodes) = self.nodes.upgrade().filter(|_| !self.opened) {
-            let gate = nodes.change().gates.remove(&self.slot);
-            drop(gate);
+        if let Some(nodes) = self.nodes.upgrade() {
+            nodes.remove_gate(self.slot, &self.identity);
         }
     }
 }
@@ -294,11 +312,11 @@ struct Queue {
 const REDIRECTS: u32 = 3;
 
 /// Sends the waiting publishes of a gate until the gate can open.
-async fn work_off(nodes: Weak<Nodes>, slot: u16, former: Vec<Arc<Node>>) {
-    let mut working = Working {
+async fn work_off(nodes: Weak<Nodes>, (slot, identity): (u16, Arc<()>), former: Vec<Arc<Node>>) {
+    let working = Working {
         nodes,
         slot,
-        opened: false,
+        identity,
     };
     for node in former {
         node.publisher.drained().await;
@@ -308,8 +326,7 @@ async fn work_off(nodes: Weak<Nodes>, slot: u16, former: Vec<Arc<Node>>) {
         let Some(nodes) = working.nodes.upgrade() else {
             return;
         };
-        let Some(answers) = queue.collect(&nodes, slot) else {
-            working.opened = true;
+        let Some(answers) = queue.collect(&nodes, slot, &working.identity) else {
             return;
         };
         if answers.is_empty() {
@@ -339,9 +356,13 @@ type Answered = (Repeated, Arc<Node>, Answer);
 impl Queue {
     /// Takes the publishes that wait at the gate. Returns the answers that came back, or opens the gate and
     /// returns `None` when nothing has to be repeated.
-    fn collect(&mut self, nodes: &Nodes, slot: u16) -> Option<Vec<Answered>> {
+    ///
+    /// `None` also for a gate that was removed while its task stood still with its runtime.
+    fn collect(&mut self, nodes: &Nodes, slot: u16, identity: &Arc<()>) -> Option<Vec<Answered>> {
         let mut routes = nodes.change();
-        let waiting = routes.gates.get_mut(&slot)?.take();
+        let gate = routes.gates.get_mut(&slot);
+        let gate = gate.filter(|gate| Arc::ptr_eq(gate.identity(), identity))?;
+        let waiting = gate.take();
         if self.publishes.is_empty() && waiting.iter().all(|parked| parked.answer.is_none()) {
             routes.gates.remove(&slot);
             let node = routes.map.owner(slot);
