@@ -24,6 +24,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/dead", get(dead::causes::page))
         .route("/dead/{topic}/{group}", get(dead::list::page))
         .route("/dead/{topic}/{group}/sweep", get(act::sweep::preview))
+        .route("/dead/{topic}/{group}/search", get(dead::search::events))
         .route("/dead/{topic}/{group}/export", get(dead::export::get))
         .route("/dead/{topic}/{group}/{id}", get(dead::letter::page))
         .route(

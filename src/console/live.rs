@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::access::Access;
 use super::failure::Failure;
 use super::page::{duration, instant, safe};
-use super::regions::{Event, Region};
+use super::regions::{Event, Region, event};
 use super::state::App;
 use super::visit::{Visit, pair_of};
 use super::{dead, look, overview};
@@ -83,13 +83,6 @@ fn stale(at: Option<Timestamp>, age: Duration, why: &str) -> Markup {
             p.soft { (safe(why)) }
         }
     }
-}
-
-fn event(name: &str, html: Markup) -> String {
-    // A line break ends a field of an event.
-    let lines = html.into_string().replace('\r', "");
-    let lines = lines.lines().map(|line| format!("data: {line}\n"));
-    format!("event: {name}\n{}\n", lines.collect::<String>())
 }
 
 async fn render(visit: &Visit) -> Result<Markup, Failure> {
@@ -182,19 +175,5 @@ impl Visit {
             },
             path: path.to_owned(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_line_of_a_region_is_a_field_of_its_event() {
-        let event = event("region", html! { "a\r\nb\n\nc" });
-        assert_eq!(
-            event,
-            "event: region\ndata: a\ndata: b\ndata: \ndata: c\n\n"
-        );
     }
 }

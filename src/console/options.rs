@@ -156,7 +156,9 @@ impl ConsoleOptions {
     }
 
     /// Sets how long a page searches among dead letters before it shows what it has found, with a
-    /// link that continues. It searches one portion at least. Default: 300 milliseconds.
+    /// link that continues. It searches one portion at least. A browser with JavaScript follows the
+    /// rest of the search and shows its progress in this time again and again. Default: 300
+    /// milliseconds.
     pub fn with_search_time(mut self, time: Duration) -> Self {
         self.search_time = time;
         self

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use maud::Markup;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// A region of a page, by the page's path within the console, and for whom it is.
@@ -51,5 +52,28 @@ impl Live {
         tasks.insert(region.clone(), receiver.clone());
         start(region.clone(), sender);
         receiver
+    }
+}
+
+/// An event of a stream. Its data is the HTML.
+pub(super) fn event(name: &str, html: Markup) -> String {
+    // A line break ends a field of an event.
+    let lines = html.into_string().replace('\r', "");
+    let lines = lines.lines().map(|line| format!("data: {line}\n"));
+    format!("event: {name}\n{}\n", lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maud::html;
+
+    #[test]
+    fn each_line_of_a_region_is_a_field_of_its_event() {
+        let event = event("region", html! { "a\r\nb\n\nc" });
+        assert_eq!(
+            event,
+            "event: region\ndata: a\ndata: b\ndata: \ndata: c\n\n"
+        );
     }
 }

@@ -57,21 +57,27 @@
   }
 
   // A box that selects all rows of its table.
-  for (const box of all("[data-select-all]")) {
-    const rows = all("input[type=checkbox][name=id]", box.closest("form"));
-    box.hidden = false;
-    box.addEventListener("change", () => { for (const row of rows) row.checked = box.checked; });
-  }
+  const selecting = (root) => {
+    for (const box of all("[data-select-all]", root)) {
+      const rows = all("input[type=checkbox][name=id]", box.closest("form"));
+      box.hidden = false;
+      box.addEventListener("change", () => { for (const row of rows) row.checked = box.checked; });
+    }
+  };
 
   // Live regions. An update waits while text of the region is selected, and keeps the focus.
-  const same = (one) => (one.id ? `#${one.id}` : `${one.tagName}|${one.getAttribute("href") || one.name || one.textContent}`);
+  const same = (one) => (one.id ? `#${one.id}`
+    : `${one.tagName}|${one.getAttribute("href") || (one.type === "checkbox" ? one.value : one.name) || one.textContent}`);
   const replace = (region, html) => {
     const chosen = getSelection();
     if (!chosen.isCollapsed && region.contains(chosen.anchorNode)) return;
     const focus = region.contains(document.activeElement) ? same(document.activeElement) : null;
+    const checked = new Set(all("input:checked", region).map((one) => one.value));
     region.innerHTML = html;
     zone(region);
     copying(region);
+    selecting(region);
+    for (const one of all("input[name=id]", region)) one.checked = checked.has(one.value);
     if (!focus) return;
     const again = all("a, button, input, [tabindex]", region).find((one) => same(one) === focus);
     if (again) again.focus({ preventScroll: true });
@@ -105,6 +111,26 @@
     return { start, stop };
   };
   const regions = all("[data-live]").map(follow);
+
+  // A search that the page has cut goes on until it ends, or until the visitor follows its link.
+  for (const region of all("[data-search]")) {
+    const source = new EventSource(region.dataset.search);
+    const stop = () => source.close();
+    source.addEventListener("region", (event) => replace(region, event.data));
+    source.addEventListener("done", (event) => {
+      stop();
+      getSelection().removeAllRanges();
+      replace(region, event.data);
+      say("The search has ended");
+    });
+    source.addEventListener("error", () => {
+      stop();
+      for (const bar of all("progress", region)) bar.remove();
+      say("The search has stopped; its link continues it");
+    });
+    addEventListener("pagehide", stop);
+  }
+
   const pause = document.querySelector("[data-pause]");
   let paused = false;
   const apply = () => {
@@ -128,5 +154,6 @@
 
   zone(document);
   copying(document);
+  selecting(document);
   apply();
 })();

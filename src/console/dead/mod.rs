@@ -6,3 +6,5 @@ pub(super) mod filter;
 pub(super) mod letter;
 pub(super) mod list;
 pub(super) mod payload;
+mod rows;
+pub(super) mod search;
