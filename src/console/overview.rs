@@ -150,6 +150,13 @@ fn row(visit: &Visit, figures: &Figures, topic: &Topic, group: &GroupGauges) -> 
         Ok(due) if due > 0 => format!("next in {}", duration(Duration::from_millis(due))),
         _ => "next due now".to_owned(),
     });
+    let lags: Vec<u64> = visit
+        .app
+        .poll
+        .history(&pair)
+        .iter()
+        .map(|one| one.lag)
+        .collect();
     let died = figures.died.get(&pair);
     let died = died.map(|count| format!("{} this hour", number(*count)));
     let waits = group.lag + group.in_flight > 0;
@@ -160,7 +167,7 @@ fn row(visit: &Visit, figures: &Figures, topic: &Topic, group: &GroupGauges) -> 
                 " " small { "of " a href=(links.topic(topic)) { (topic) } }
             }
             td.n { (count(group.lag)) (below(oldest(group.oldest_undelivered))) }
-            td { (sparkline(&visit.app.poll.lags(&pair), 60, "lag in 15 minutes")) }
+            td { (sparkline(&lags, 60, "lag in 15 minutes")) }
             td.n { (count(group.in_flight)) (below(oldest(group.oldest_in_flight))) }
             td.n {
                 @if group.scheduled > 0 {

@@ -63,10 +63,56 @@ pub(super) struct Poll {
     history: Mutex<History>,
 }
 
+/// A group at one of the last moments, 15 seconds or more apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Point {
+    pub(super) lag: u64,
+    /// Entries delivered a minute since the point before; `None` where the store does not know.
+    pub(super) delivered: Option<u64>,
+    /// The age of the oldest undelivered entry, in seconds.
+    pub(super) oldest: u64,
+}
+
+/// The points of each group, and its newest counter of delivered entries.
 #[derive(Default)]
 struct History {
     last: Option<Instant>,
-    lags: BTreeMap<Pair, VecDeque<u64>>,
+    points: BTreeMap<Pair, (VecDeque<Point>, Option<u64>)>,
+}
+
+impl History {
+    /// Adds a point to each group, if the last one is old enough.
+    fn remember(&mut self, figures: &Figures, now: Instant) {
+        let apart = self.last.map(|last| now - last);
+        if apart.is_some_and(|apart| apart < POINT) {
+            return;
+        }
+        self.last = Some(now);
+        let mut all = BTreeMap::new();
+        for topic in &figures.topics {
+            for group in &topic.groups {
+                let pair = (topic.topic.clone(), group.group.clone());
+                let (mut points, before) = self.points.remove(&pair).unwrap_or_default();
+                // A counter that fell was reset, and says nothing.
+                let grown = || group.delivered?.checked_sub(before?);
+                let per_minute = |grown: u64| {
+                    let seconds = apart.unwrap_or(POINT).as_secs_f64();
+                    (grown as f64 * 60.0 / seconds).round() as u64
+                };
+                if points.len() == POINTS {
+                    points.pop_front();
+                }
+                points.push_back(Point {
+                    lag: group.lag,
+                    delivered: grown().map(per_minute),
+                    oldest: group.oldest_undelivered.map_or(0, |age| age.as_secs()),
+                });
+                all.insert(pair, (points, group.delivered));
+            }
+        }
+        // Groups that no longer exist leave with the old map.
+        self.points = all;
+    }
 }
 
 impl Poll {
@@ -142,31 +188,14 @@ impl Poll {
 
     fn remember(&self, figures: &Figures) {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        if history.last.is_some_and(|last| last.elapsed() < POINT) {
-            return;
-        }
-        history.last = Some(Instant::now());
-        let mut lags = BTreeMap::new();
-        for topic in &figures.topics {
-            for group in &topic.groups {
-                let pair = (topic.topic.clone(), group.group.clone());
-                let mut points = history.lags.remove(&pair).unwrap_or_default();
-                if points.len() == POINTS {
-                    points.pop_front();
-                }
-                points.push_back(group.lag);
-                lags.insert(pair, points);
-            }
-        }
-        // Groups that no longer exist leave with the old map.
-        history.lags = lags;
+        history.remember(figures, Instant::now());
     }
 
-    /// The lags of a group, the oldest first, a point for each 15 seconds.
-    pub(super) fn lags(&self, pair: &Pair) -> Vec<u64> {
+    /// The last 15 minutes of a group, the oldest first.
+    pub(super) fn history(&self, pair: &Pair) -> Vec<Point> {
         let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        let points = history.lags.get(pair);
-        points.map_or_else(Vec::new, |points| points.iter().copied().collect())
+        let points = history.points.get(pair);
+        points.map_or_else(Vec::new, |(points, _)| points.iter().copied().collect())
     }
 
     /// The doctor's report, at most 15 seconds old.
@@ -180,5 +209,81 @@ impl Poll {
         let examined = Arc::new(self.doctor.run().await);
         *report = Some((Instant::now(), Arc::clone(&examined)));
         examined
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operate::gauges::GroupGauges;
+
+    fn figures(lag: u64, delivered: Option<u64>, oldest: Option<u64>) -> Figures {
+        let group = GroupGauges {
+            group: Group::from_static("billing"),
+            lag,
+            delivered,
+            in_flight: 0,
+            scheduled: 0,
+            dead: 0,
+            consumers: 1,
+            oldest_undelivered: oldest.map(Duration::from_secs),
+            oldest_in_flight: None,
+            next_retry: None,
+        };
+        Figures {
+            at: Timestamp::from_millis(0).unwrap(),
+            topics: vec![TopicGauges {
+                topic: Topic::from_static("orders"),
+                entries: 0,
+                appended: None,
+                backlog: 0,
+                backlog_limit: None,
+                groups: vec![group],
+            }],
+            died: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_history_has_lag_rate_and_age_of_the_last_moments() {
+        let (mut history, begin) = (History::default(), Instant::now());
+        let pair = (Topic::from_static("orders"), Group::from_static("billing"));
+        for (second, figures) in [
+            (0, figures(9, Some(100), Some(70))),
+            // Too early for a point.
+            (14, figures(1, Some(120), None)),
+            (20, figures(4, Some(150), Some(5))),
+            // The server was started anew.
+            (40, figures(0, Some(3), None)),
+            (60, figures(0, None, None)),
+        ] {
+            history.remember(&figures, begin + Duration::from_secs(second));
+        }
+        let point = |lag, delivered, oldest| Point {
+            lag,
+            delivered,
+            oldest,
+        };
+        let expected = [
+            point(9, None, 70),
+            point(4, Some(150), 5),
+            point(0, None, 0),
+            point(0, None, 0),
+        ];
+        assert!(
+            history.points[&pair].0.iter().eq(&expected),
+            "{:?}",
+            history.points
+        );
+        for n in 0..80 {
+            let at = begin + Duration::from_secs(100 + n * 15);
+            history.remember(&figures(n, None, None), at);
+        }
+        let (points, _) = &history.points[&pair];
+        assert_eq!((points.len(), points[0].lag), (POINTS, 20));
+        let mut none = figures(0, None, None);
+        none.topics.clear();
+        history.remember(&none, begin + Duration::from_secs(10_000));
+        assert!(history.points.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
-use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -24,6 +24,7 @@ use super::page;
 use super::state::App;
 use super::visit::Visit;
 use crate::container::Container;
+use crate::operate::escape;
 
 /// The console of a container, as a service of tower.
 ///
@@ -131,6 +132,9 @@ async fn answer(
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         return render(&visit, failure);
     }
+    if let Some(failure) = rejected(&mut response).await {
+        return render(&visit, failure);
+    }
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let message = "this page does not take requests of this kind";
         let mut page = render(
@@ -143,6 +147,26 @@ async fn answer(
         return page;
     }
     response
+}
+
+/// The failure in a plain answer by which the framework refuses an address: a field twice, a number out
+/// of range, bytes that are no text.
+async fn rejected(response: &mut Response<axum::body::Body>) -> Option<Failure> {
+    let kind = response.headers().get(CONTENT_TYPE)?;
+    if response.status() != StatusCode::BAD_REQUEST || !kind.as_bytes().starts_with(b"text/plain") {
+        return None;
+    }
+    let body = std::mem::take(response.body_mut());
+    let text = axum::body::to_bytes(body, 16 << 10).await.ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let rule = text
+        .strip_prefix("Failed to deserialize query string: ")
+        .or_else(|| text.strip_prefix("Invalid URL: "))
+        .unwrap_or(&text);
+    let rule = escape::excerpt(rule, 300);
+    Some(Failure::invalid(format!(
+        "the address is not valid: {rule}"
+    )))
 }
 
 fn reads(method: &Method) -> bool {

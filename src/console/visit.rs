@@ -10,7 +10,8 @@ use super::access::Access;
 use super::failure::Failure;
 use super::page::Links;
 use super::state::App;
-use crate::domain::{EntryId, Group, Timestamp, Topic};
+use crate::domain::{EntryId, Group, Timestamp, Topic, describe};
+use crate::operate::escape;
 
 /// A request of a visitor.
 #[derive(Clone)]
@@ -53,18 +54,21 @@ impl FromRequestParts<Arc<App>> for Visit {
 
 /// A topic's name of a path.
 pub(super) fn topic_of(segment: &str) -> Result<Topic, Failure> {
-    let name = Links::name(segment);
-    Topic::new(name).map_err(|_| Failure::not_found("no topic can have this name"))
+    let topic = Topic::new(Links::name(segment));
+    topic.map_err(|error| Failure::not_found(describe(&error)))
 }
 
 /// Names of a topic and of a group of a path.
 pub(super) fn pair_of(topic: &str, group: &str) -> Result<(Topic, Group), Failure> {
     let group = Group::new(Links::name(group));
-    let group = group.map_err(|_| Failure::not_found("no group can have this name"))?;
+    let group = group.map_err(|error| Failure::not_found(describe(&error)))?;
     Ok((topic_of(topic)?, group))
 }
 
 pub(super) fn id_of(segment: &str) -> Result<EntryId, Failure> {
-    let wrong = |_| Failure::not_found("an id has the form <milliseconds>-<sequence>");
-    segment.parse().map_err(wrong)
+    segment.parse().map_err(|_| {
+        let shown = escape::excerpt(segment, 80);
+        let rule = format!("id \"{shown}\": must be <milliseconds>-<sequence>");
+        Failure::not_found(rule)
+    })
 }

@@ -69,6 +69,9 @@ async fn all_that_match(container: Container) {
         "redstart dead redrive orders billing --error 'no stock' --tenant acme",
     ]);
     let up_to = hidden(&preview, "up_to");
+    let command = format!("--tenant acme --up-to {up_to}<");
+    let preview = preview.shows(&[command.as_str()]);
+    assert!(!preview.text.contains("--rate"), "{}", preview.text);
     // Four more of these die between the look and the click.
     dies(&container, 12).await;
     let confirmed = |typed: &'static str| {
@@ -536,6 +539,54 @@ async fn an_export_has_what_the_tool_imports() {
         .ok();
     assert_eq!(one.text.lines().count(), 1);
     assert!(one.text.contains(&id.to_string()), "{}", one.text);
+}
+
+#[tokio::test]
+async fn what_was_purged_comes_back_from_its_export() {
+    let container = in_memory().await;
+    dies(&container, 6).await;
+    let console = console(&container);
+    let sweep = "/dead/orders/billing/sweep";
+    let preview = get(
+        &console,
+        "/dead/orders/billing/sweep?action=purge&error=declined&all=1",
+    );
+    let preview = preview.await.ok().shows(&["Export them first"]);
+    let file = preview
+        .text
+        .split("A purge removes messages for good. <a href=\"")
+        .nth(1);
+    let file = file
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .replace("&amp;", "&");
+    let file = get(&console, &file).await.ok();
+    let up_to = hidden(&preview, "up_to");
+    let fields = [
+        ("action", "purge"),
+        ("all", "1"),
+        ("error", "declined"),
+        ("typed", "2"),
+        ("up_to", up_to.as_str()),
+    ];
+    let begun = post(&console, sweep, &fields).await;
+    ended(&console, &begun).await.shows(&["done; 2 taken"]);
+    assert_eq!(dead(&container).await, 4);
+    let lines = file.text.lines();
+    let letters = lines.map(redstart::dead_letters::DeadLetter::from_json);
+    let letters = letters.collect::<Result<Vec<_>, _>>().unwrap();
+    let (on, of) = (topic("orders"), group("billing"));
+    let back = container
+        .dead_letters()
+        .import(&on, &of, &letters, false)
+        .await;
+    assert_eq!((back.unwrap().len(), dead(&container).await), (2, 6));
+    let again = get(&console, "/dead/orders/billing?error=declined")
+        .await
+        .ok();
+    again.shows(&["2 dead letters, the newest first"]);
 }
 
 #[tokio::test]

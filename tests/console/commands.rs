@@ -348,15 +348,45 @@ async fn commands_of_pages_that_change_do_what_their_preview_says() {
     )
     .await
     .ok();
+    // What dies after the preview stays.
+    dies(&container, 12).await;
     shell.run(&line(&page), "");
-    assert_eq!(dead("orders").await, 10);
+    assert_eq!(dead("orders").await, 22);
     let id = letters(&container, &topic("orders"), &group("billing")).await[0].id;
     let edit = get(&console, &format!("/dead/orders/billing/{id}/edit"))
         .await
         .ok();
     let patch = r#"echo '{"tenantId":"other"}' |"#;
     shell.run(&format!("{patch} {}", line(&edit)), "--patch -");
-    assert_eq!(dead("orders").await, 9);
+    assert_eq!(dead("orders").await, 21);
+
+    // A form that was refused for one line shows the command with all others.
+    let fields = [
+        ("type", "it's placed"),
+        ("key", "-k"),
+        ("tenant", "acme <b>"),
+        (
+            "payload",
+            "{\n  \"cents\": 18446744073709551615,\r\n \"t\": \"it's $(exit 3)\"\n}",
+        ),
+        ("headers", "region=eu west\nwrong\nempty="),
+    ];
+    let refused = post(&console, "/topics/orders/publish", &fields).await;
+    assert_eq!(refused.status, 422, "{}", refused.text);
+    shell.run(&line(&refused), "");
+    let newest = shell.run("redstart tail orders --last 1 --json", "");
+    let newest: Value = serde_json::from_str(&newest).unwrap();
+    let envelope = &newest["envelope"];
+    assert_eq!(
+        (&envelope["type"], &envelope["tenantId"]),
+        (&"it's placed".into(), &"acme <b>".into())
+    );
+    assert_eq!(envelope["headers"]["region"], "eu west");
+    assert_eq!(envelope["payload"]["t"], "it's $(exit 3)");
+    assert!(
+        newest.to_string().contains("18446744073709551615"),
+        "{newest}"
+    );
 
     // The journal of all groups has both, and the page of each has its group's.
     let operations = get(&console, "/operations").await.ok();

@@ -1,9 +1,10 @@
 //! Hostile text in every field of a message: pages show it and gain no element by it.
 
+use redstart::console::service;
 use redstart::{Container, Delivery, Envelope, Outcome};
 use serde_json::value::RawValue;
 
-use crate::site::{console, get, in_memory, keep_entries};
+use crate::site::{console, dies, get, in_memory, keep_entries, options, post, send};
 use crate::support::{PATIENCE, group, letters, topic, until};
 
 const SCRIPT: &str =
@@ -168,4 +169,81 @@ async fn large_and_deep_payloads_stay_small_pages() {
     for part in ["123456789012345678901234567890", "1.25", "1e400"] {
         assert!(pages[2].text.contains(part), "{part}");
     }
+}
+
+/// Every address and form that breaks a rule gets a page that names the input and the rule.
+#[tokio::test]
+async fn a_wrong_address_or_form_is_told_what_is_wrong() {
+    let container = crate::site::in_memory().await;
+    dies(&container, 2).await;
+    let console = service(container, options().with_values(true));
+    for (path, status, parts) in [
+        ("/topics/a%0Ab", 404, &["a\\nb", "letters"][..]),
+        ("/topics/a%00b", 404, &["a\\0b"]),
+        ("/topics/100%25", 404, &["100%", "letters"]),
+        ("/topics/%E2%80%AEx", 404, &["u{202e}"]),
+        ("/topics/%ff", 400, &["the address is not valid", "UTF-8"]),
+        ("/dead/orders/%22", 404, &["group"]),
+        ("/dead/orders/billing/xx", 404, &["xx", "milliseconds"]),
+        (
+            "/dead/orders/billing?before=xx",
+            404,
+            &["xx", "milliseconds"],
+        ),
+        ("/topics/orders?from=soon", 400, &["soon", "RFC 3339"]),
+        (
+            "/topics/orders?from=99999999999999999999-1",
+            400,
+            &["99999999999999999999-1"],
+        ),
+        (
+            "/topics/orders?before=1-1&before=2-2",
+            400,
+            &["duplicate field", "before"],
+        ),
+        (
+            "/retries/orders/billing?due=99999999999999999999",
+            400,
+            &["due", "too large"],
+        ),
+        ("/kv?key=a&key=b", 400, &["duplicate field", "key"]),
+        ("/kv?from=x", 400, &["cursor"]),
+    ] {
+        let page = get(&console, path).await;
+        assert_eq!(page.status, status, "{path}: {}", page.text);
+        assert!(
+            page.header("content-type").starts_with("text/html"),
+            "{path}"
+        );
+        page.shows(parts).shows(&["<h1>", "role=\"alert\""]);
+    }
+    let publish = "/topics/orders/publish";
+    let twice = [("type", "a"), ("type", "b"), ("payload", "1")];
+    let page = post(&console, publish, &twice).await;
+    assert_eq!(page.status, 400, "{}", page.text);
+    page.shows(&["the field", "type", "twice"]);
+    for (kind, length, status, part) in [
+        (
+            "application/json",
+            2,
+            415,
+            "application/x-www-form-urlencoded",
+        ),
+        (
+            "application/x-www-form-urlencoded",
+            3 << 20,
+            413,
+            "longer than 2 MiB",
+        ),
+    ] {
+        let request = http::Request::post(publish)
+            .header("host", "console.test")
+            .header("sec-fetch-site", "same-origin")
+            .header("content-type", kind);
+        let page = send(&console, request.body("a".repeat(length)).unwrap()).await;
+        assert_eq!(page.status, status, "{}", page.text);
+        page.shows(&[part]);
+    }
+    let entries = get(&console, "/topics/orders").await.ok();
+    entries.shows(&["2 entries"]);
 }

@@ -7,7 +7,7 @@ use redstart::dead_letters::DeadLetterFilter;
 use redstart::{Container, Envelope};
 
 use crate::site::{console, dies, get, in_memory, on_redis, options, retries};
-use crate::support::{Server, group, topic};
+use crate::support::{Server, group, topic, until};
 
 #[tokio::test]
 async fn every_page_shows_its_figures_and_its_command_in_memory() {
@@ -168,10 +168,10 @@ async fn pages_of_things_that_do_not_exist_say_so() {
         ("/nothing", "no page at this address"),
         ("/topics/order", "did you mean orders?"),
         ("/topics/orders/groups/biling", "did you mean billing?"),
-        ("/topics/a%20b", "no topic can have this name"),
+        ("/topics/a%20b", "topic &quot;a b&quot;"),
         ("/dead/orders/biling", "did you mean billing?"),
         ("/dead/orders/billing/1-1", "does not have this dead letter"),
-        ("/dead/orders/billing/first", "an id has the form"),
+        ("/dead/orders/billing/first", "must be &lt;milliseconds&gt;"),
         ("/topics/orders/entries/1-1", "does not have this entry"),
         ("/topics/orders/entries/0-0", "does not have this entry"),
         ("/operations/orders/billing/1", "is a UUID"),
@@ -345,4 +345,47 @@ async fn keys_are_listed_page_by_page() {
             page.text.len()
         );
     }
+}
+
+#[tokio::test]
+async fn the_dead_letters_of_a_conversation_are_one_link_away() {
+    let container = in_memory().await;
+    dies(&container, 6).await;
+    // The carts come again.
+    dies(&container, 6).await;
+    let console = console(&container);
+    let of_cart = get(&console, "/dead/orders/billing?correlation=cart-4")
+        .await
+        .ok();
+    let of_cart = of_cart.shows(&["2 dead letters, the newest first"]);
+    let letter = of_cart
+        .text
+        .split("class=\"mono\" href=\"/dead/orders/billing/")
+        .nth(1)
+        .unwrap();
+    let letter = letter.split('"').next().unwrap();
+    let letter = get(&console, &format!("/dead/orders/billing/{letter}"))
+        .await
+        .ok();
+    letter.shows(&["href=\"/dead/orders/billing?correlation=cart-4\""]);
+}
+
+/// The figures of a group come as charts, too.
+#[tokio::test]
+async fn a_group_shows_lag_rate_and_latency_as_charts() {
+    let container = in_memory().await;
+    dies(&container, 2).await;
+    let console = console(&container);
+    // The overview measures.
+    get(&console, "/").await.ok();
+    until("the first point", async || {
+        let page = get(&console, "/topics/orders/groups/billing").await.ok();
+        page.text.contains("The last 15 minutes").then_some(page)
+    })
+    .await
+    .shows(&[
+        "lag in 15 minutes: between 0 and 0",
+        "<dt>Delivered a minute</dt>",
+        "<dt>Age of the oldest undelivered</dt>",
+    ]);
 }

@@ -1,5 +1,6 @@
 //! The fields of a form. A name may occur several times.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::extract::{Form, FromRequest, Request};
@@ -15,7 +16,23 @@ use crate::domain::parse_duration;
 pub(in crate::console) struct FormFields(pub(in crate::console) Vec<(String, String)>);
 
 impl FormFields {
-    /// The first value of a field; empty where the form has none.
+    /// Refuses a form that says two things of one field: only ids may repeat.
+    fn checked(fields: Vec<(String, String)>) -> Result<Self, Failure> {
+        let mut seen = HashSet::new();
+        let twice = fields
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .find(|name| *name != "id" && !seen.insert(*name));
+        match twice {
+            Some(name) => {
+                let rule = format!("the form has the field {name:?} twice");
+                Err(Failure::invalid(rule))
+            }
+            None => Ok(Self(fields)),
+        }
+    }
+
+    /// The value of a field, the first of several; empty where the form has none.
     pub(in crate::console) fn get(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value)
@@ -34,13 +51,15 @@ impl<S: Send + Sync> FromRequest<S> for FormFields {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         match Form::<Vec<(String, String)>>::from_request(request, state).await {
-            Ok(Form(fields)) => Ok(Self(fields)),
+            Ok(Form(fields)) => Self::checked(fields),
             Err(rejection) => {
                 let status = rejection.status();
-                Err(Failure::new(
-                    status,
-                    "the form cannot be read, or is longer than 2 MiB",
-                ))
+                let rule = match status.as_u16() {
+                    413 => "the form is longer than 2 MiB",
+                    415 => "a form has the content type application/x-www-form-urlencoded",
+                    _ => "the form cannot be read",
+                };
+                Err(Failure::new(status, rule))
             }
         }
     }

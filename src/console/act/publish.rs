@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::fields::{FormFields, see_other};
 use super::said::{Deed, Said};
 use crate::console::failure::Failure;
-use crate::console::page::{Page, safe};
+use crate::console::page::{Command, Page, safe};
 use crate::console::visit::{Visit, topic_of};
 use crate::domain::{Envelope, Topic};
 
@@ -33,7 +33,31 @@ pub(in crate::console) fn form(visit: &Visit, topic: &Topic, fields: &FormFields
                 textarea.short name="headers" spellcheck="false" { (fields.get("headers")) } }
             div.row { button type="submit" { "Publish to " (topic) } }
         }
+        (command(topic, fields).show())
     }
+}
+
+/// The command that publishes what the form has. Capitals stand for an empty field.
+fn command(topic: &Topic, fields: &FormFields) -> Command {
+    let value = |name: &str| match fields.get(name).trim() {
+        "" => None,
+        text => Some(text.to_owned()),
+    };
+    let kind = value("type").unwrap_or_else(|| "TYPE".to_owned());
+    // The tool reads a message from each line. In JSON, line breaks separate only.
+    let payload = value("payload").unwrap_or_else(|| "JSON".to_owned());
+    let command = Command::new(&["publish"])
+        .arg(topic)
+        .option("--type", Some(kind))
+        .option("--key", value("key"))
+        .option("--tenant", value("tenant"))
+        .option("--correlation", value("correlation"))
+        .reads(payload.replace(['\n', '\r'], " "));
+    let headers = fields.get("headers").lines().map(str::trim);
+    let headers = headers.filter(|line| line.contains('='));
+    headers.fold(command, |command, line| {
+        command.option("--header", Some(line))
+    })
 }
 
 /// Publishes the message of the form.

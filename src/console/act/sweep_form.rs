@@ -144,8 +144,8 @@ impl SweepForm {
         Ok(sweep)
     }
 
-    /// The command that does the same.
-    pub(super) fn command(&self, topic: &str, group: &str) -> Command {
+    /// The command that does the same, up to the watermark of a preview.
+    pub(super) fn command(&self, topic: &str, group: &str, up_to: Option<EntryId>) -> Command {
         let verb = if self.action == "purge" {
             "purge"
         } else {
@@ -162,6 +162,7 @@ impl SweepForm {
                 .flag("--all", self.filter.is_empty());
         }
         command
+            .option("--up-to", up_to.filter(|_| !self.by_ids()))
             .option("--to", set(&self.to).filter(|_| self.action == "publish"))
             .option("--rate", set(&typed(&self.rate)))
             .option("--ramp", set(&self.ramp))

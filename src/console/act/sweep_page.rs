@@ -38,7 +38,8 @@ pub(super) fn show(
             None => p { a href=(form.filter.query().on(&list)) { "Go back to the dead letters" } },
         }
     };
-    page(visit, topic, group, form, body)
+    let up_to = planned.and_then(|planned| planned.watermark);
+    page(visit, topic, group, (form, up_to), body)
 }
 
 /// What a look that ended early found so far.
@@ -76,19 +77,19 @@ pub(super) fn show_part(
             }
         }
     };
-    page(visit, topic, group, form, body)
+    page(visit, topic, group, (form, so_far.planned.watermark), body)
 }
 
 fn page(
     visit: &Visit,
     topic: &Topic,
     group: &Group,
-    form: &SweepForm,
+    (form, up_to): (&SweepForm, Option<EntryId>),
     content: Markup,
 ) -> Response {
     let body = html! {
         (content)
-        (form.command(topic.as_str(), group.as_str()).show())
+        (form.command(topic.as_str(), group.as_str(), up_to).show())
     };
     let title = format!("{} dead letters of {topic}/{group}", verb(&form.action));
     let page = Page::new(visit, title, body)

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use crate::console::failure::Failure;
 use crate::console::page::{
-    Command, Page, bars, counted, duration, fact, facts, live, number, safe,
+    Command, Page, bars, counted, duration, fact, facts, live, number, safe, sparkline,
 };
 use crate::console::visit::{Visit, pair_of};
 use crate::domain::{CountBy, Error, Group, Topic, hour_name};
@@ -34,6 +34,33 @@ pub(in crate::console) async fn page(
         .under("Overview", visit.links().overview())
         .under(topic.to_string(), visit.links().topic(&topic));
     Ok(page.into_response())
+}
+
+/// Lag, rate and latency of the last 15 minutes.
+fn charts(visit: &Visit, topic: &Topic, group: &Group) -> Markup {
+    let history = visit.app.poll.history(&(topic.clone(), group.clone()));
+    let lags: Vec<u64> = history.iter().map(|one| one.lag).collect();
+    let rates: Vec<u64> = history.iter().filter_map(|one| one.delivered).collect();
+    let ages: Vec<u64> = history.iter().map(|one| one.oldest).collect();
+    html! {
+        @if !history.is_empty() {
+            h2 { "The last 15 minutes" }
+            (facts(html! {
+                (fact("Lag", chart(&lags, "", "lag in 15 minutes")))
+                (fact("Delivered a minute", chart(&rates, "", "delivered a minute in 15 minutes")))
+                (fact("Age of the oldest undelivered", chart(&ages, " s", "seconds that the oldest has waited in 15 minutes")))
+            }))
+        }
+    }
+}
+
+fn chart(values: &[u64], unit: &str, name: &str) -> Markup {
+    html! {
+        @match values.last() {
+            Some(last) => { (sparkline(values, 60, name)) " " (number(*last)) (unit) },
+            None => span.soft { "not known yet" },
+        }
+    }
 }
 
 /// Everything that changes while somebody looks.
@@ -68,6 +95,7 @@ pub(in crate::console) async fn region(
                 a href=(links.dead(topic, group)) { (number(status.dead)) }
             }))
         }))
+        (charts(visit, topic, group))
         h2 { "Consumers" }
         (consumer_table(&consumers))
         (deliveries(&consumers))

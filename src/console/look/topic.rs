@@ -70,13 +70,13 @@ pub(in crate::console) async fn page(
             @if after.is_some() { a href=(visit.links().topic(&topic)) { "Show the newest" } }
         }
         (list(&visit, &topic, &entries, after.is_some()))
+        (command.show())
         @if visit.may_change() {
             details.publish {
                 summary { "Publish a message" }
                 (publish::form(&visit, &topic, &FormFields::default()))
             }
         }
-        (command.show())
     };
     let page = Page::new(&visit, topic.to_string(), body);
     Ok(page
@@ -94,7 +94,10 @@ fn start(text: &str) -> Result<Option<EntryId>, Failure> {
         return Ok(Some(id));
     }
     let time: Timestamp = text.parse().map_err(|_| {
-        Failure::invalid("give a time as RFC 3339, such as 2026-03-01T14:00:00Z, or an entry id")
+        let shown = excerpt(text, 80);
+        Failure::invalid(format!(
+            "\"{shown}\": give a time as RFC 3339, such as 2026-03-01T14:00:00Z, or an entry id"
+        ))
     })?;
     let millis = u64::try_from(time.as_millis()).unwrap_or(0);
     Ok(Some(EntryId::new(millis.saturating_sub(1), u64::MAX)))

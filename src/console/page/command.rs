@@ -6,18 +6,31 @@ use super::format::safe;
 
 /// A command line, built word by word.
 #[derive(Clone, Debug)]
-pub(in crate::console) struct Command(Vec<String>);
+pub(in crate::console) struct Command {
+    words: Vec<String>,
+    /// The line of its standard input.
+    input: Option<String>,
+}
 
 impl Command {
     /// A command of `redstart`.
     pub(in crate::console) fn new(words: &[&str]) -> Self {
         let words = words.iter().map(|word| (*word).to_owned());
-        Self(["redstart".to_owned()].into_iter().chain(words).collect())
+        Self {
+            words: ["redstart".to_owned()].into_iter().chain(words).collect(),
+            input: None,
+        }
+    }
+
+    /// Gives the command a line to read.
+    pub(in crate::console) fn reads(mut self, line: impl Into<String>) -> Self {
+        self.input = Some(line.into());
+        self
     }
 
     /// Adds an argument.
     pub(in crate::console) fn arg(mut self, word: impl ToString) -> Self {
-        self.0.push(word.to_string());
+        self.words.push(word.to_string());
         self
     }
 
@@ -28,9 +41,9 @@ impl Command {
         };
         // A value of its own that begins with a dash would be another option.
         if value.starts_with('-') {
-            self.0.push(format!("{name}={value}"));
+            self.words.push(format!("{name}={value}"));
         } else {
-            self.0.extend([name.to_owned(), value]);
+            self.words.extend([name.to_owned(), value]);
         }
         self
     }
@@ -38,15 +51,19 @@ impl Command {
     /// Adds a flag, where it is set.
     pub(in crate::console) fn flag(mut self, name: &str, set: bool) -> Self {
         if set {
-            self.0.push(name.to_owned());
+            self.words.push(name.to_owned());
         }
         self
     }
 
     /// The line, quoted for a shell.
     pub(in crate::console) fn line(&self) -> String {
-        let words = self.0.iter().map(|word| quote(word));
-        words.collect::<Vec<_>>().join(" ")
+        let words = self.words.iter().map(|word| quote(word));
+        let line = words.collect::<Vec<_>>().join(" ");
+        match &self.input {
+            Some(input) => format!("printf '%s\\n' {} | {line}", quote(input)),
+            None => line,
+        }
     }
 
     /// The line with a button that copies it.
@@ -85,5 +102,12 @@ mod tests {
             .line();
         let expected = r#"redstart dead list orders --error 'it'\''s "late"' --tenant '' --until=-x --redriven"#;
         assert_eq!(line, expected);
+        let fed = Command::new(&["publish", "orders"])
+            .reads("{\"a\": \"it's\"}")
+            .line();
+        assert_eq!(
+            fed,
+            r#"printf '%s\n' '{"a": "it'\''s"}' | redstart publish orders"#
+        );
     }
 }

@@ -255,6 +255,10 @@ fn percent(text: &str) -> Result<f64, &'static str> {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PaceArgs {
+    /// Leave dead letters newer than this id, such as the watermark of a preview [default: the newest
+    /// one now]
+    #[arg(help_heading = HOW, long, value_name = "ID", conflicts_with = "ids")]
+    pub(crate) up_to: Option<EntryId>,
     /// Take at most N a second [default: no limit]
     #[arg(help_heading = HOW, long, value_name = "N", value_parser = number::from_one::<u32>, allow_negative_numbers = true)]
     pub(crate) rate: Option<u32>,

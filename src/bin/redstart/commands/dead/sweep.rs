@@ -141,6 +141,10 @@ fn selection(which: &SelectionArgs) -> Result<Selection, Failure> {
 fn paced(sweep: Sweep, pace: &PaceArgs) -> Sweep {
     let sweep = sweep.with_operator(super::operator(pace.operator.as_deref()));
     let sweep = sweep.with_note(pace.note.as_deref().unwrap_or_default());
+    let sweep = match pace.up_to {
+        Some(id) => sweep.with_watermark(id),
+        None => sweep,
+    };
     match pace.rate {
         Some(rate) => sweep.with_rate(rate, pace.ramp),
         None => sweep,
