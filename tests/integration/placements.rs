@@ -211,3 +211,37 @@ async fn values_and_monitors_follow_the_placement() {
     let seen = |topics: Vec<redstart::topics::TopicStatus>| topics.len();
     assert_eq!(seen(monitor.topics().list().await.unwrap()), 1);
 }
+
+#[tokio::test]
+async fn a_failed_log_in_decides_no_placement() {
+    let server = Server::start();
+    let together = builder(&server).with_placement(Placement::Together);
+    together.connect().await.unwrap();
+    let connect = |user: &str| {
+        let url = server.url();
+        let url = url.replace("redis://", &format!("redis://{user}:secret@"));
+        Kv::connect(&url, Some(Namespace::new("shop").unwrap())).unwrap()
+    };
+    let allow = |user: &str, rules: &[&str]| {
+        let words = ["ACL", "SETUSER", user, ">secret", "~*", "+@all"];
+        let _: String = server.command(&[&words, rules].concat());
+    };
+    for (user, before, after) in [
+        ("early", "off", "on"),
+        ("nameless", "-client|setname", "+client|setname"),
+    ] {
+        server.command::<u64>(&["DEL", "{shop}:v:a"]);
+        allow(user, &["on", before]);
+        let kv = connect(user);
+        let error = kv.get::<u32>("a").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        allow(user, &[after]);
+        kv.set("a", &1).await.unwrap();
+        assert_eq!(server.command::<u64>(&["EXISTS", "{shop}:v:a"]), 1);
+        assert_eq!(server.command::<u64>(&["EXISTS", "shop:a"]), 0);
+    }
+    // A user that may not read the schema has the names of `spread`.
+    allow("values", &["on", "-hgetall"]);
+    connect("values").set("a", &1).await.unwrap();
+    assert_eq!(server.command::<u64>(&["EXISTS", "shop:a"]), 1);
+}

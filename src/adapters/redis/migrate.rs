@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use redis::Script;
+use redis::{RedisError, Script};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::keys::Keys;
-use super::net::{Access, Net};
+use super::net::{Access, Connection, Net, missing_right};
 use super::resp::reply;
 use super::scripts;
 use crate::domain::{
@@ -156,14 +156,30 @@ impl Migrations {
         placement_of(&self.schema(operation).await?, operation)
     }
 
+    /// The same for a user that may lack the right to read the schema.
+    pub(super) async fn placement_shown(
+        &self,
+        operation: &'static str,
+    ) -> Result<PlacementShown, Error> {
+        let key = self.keys.schema();
+        let asked = self.net.run(operation, &key, async |connection| {
+            match read_schema(connection, &key).await {
+                // The server has answered the command itself, so the user is logged in.
+                Err(cause) if missing_right(&cause).is_some() => Ok(None),
+                read => read.map(Some),
+            }
+        });
+        Ok(match asked.await? {
+            Some(schema) => PlacementShown::Is(placement_of(&schema, operation)?),
+            None => PlacementShown::Denied,
+        })
+    }
+
     async fn schema(&self, operation: &'static str) -> Result<Schema, Error> {
         let key = self.keys.schema();
         self.net
             .run(operation, &key, async |connection| {
-                redis::cmd("HGETALL")
-                    .arg(&key)
-                    .query_async(connection)
-                    .await
+                read_schema(connection, &key).await
             })
             .await
     }
@@ -351,6 +367,19 @@ impl Migrations {
             None => Ok(found),
         }
     }
+}
+
+/// What the server says about the placement of a namespace.
+#[derive(Debug)]
+pub(super) enum PlacementShown {
+    /// The placement; `None` for a namespace that is not set up.
+    Is(Option<Placement>),
+    /// The user lacks the right to read the schema.
+    Denied,
+}
+
+async fn read_schema(connection: &mut Connection, key: &str) -> Result<Schema, RedisError> {
+    redis::cmd("HGETALL").arg(key).query_async(connection).await
 }
 
 /// The migrations of a placement.

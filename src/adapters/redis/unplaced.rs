@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::adapter::RedisAdapter;
-use super::migrate::Migrations;
-use crate::domain::{BoxFuture, Error, ErrorKind, Placement, Timestamp};
+use super::migrate::{Migrations, PlacementShown};
+use crate::domain::{BoxFuture, Error, Placement, Timestamp};
 use crate::store::{
     Bell, Capabilities, DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp,
     Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, EffectStore, EffectStoreAnswer,
@@ -78,22 +78,21 @@ impl Unplaced {
         }
         // An error names the method without its role, as the errors of the method itself do.
         let operation = operation.rsplit('.').next().unwrap_or(operation);
-        match self.layout.placement_for(operation).await {
-            Ok(Some(placement)) => {
+        match self.layout.placement_shown(operation).await? {
+            PlacementShown::Is(Some(placement)) => {
                 self.layout.agree(placement)?;
                 Ok(self.known.get_or_init(|| adapter(&self.layout, placement)))
             }
-            Ok(None) => {
+            PlacementShown::Is(None) => {
                 let mut seen = self.seen_new.lock().unwrap_or_else(PoisonError::into_inner);
                 *seen = Some(Instant::now());
                 Ok(&self.expected)
             }
             // A user that may reach values alone has always had the names of `spread`.
-            Err(error) if error.kind() == ErrorKind::Refused => {
+            PlacementShown::Denied => {
                 let spread = || adapter(&self.layout, Placement::Spread);
                 Ok(self.known.get_or_init(spread))
             }
-            Err(error) => Err(error),
         }
     }
 }

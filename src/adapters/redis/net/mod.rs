@@ -35,6 +35,7 @@ pub(super) use connections::connection::Connection;
 #[cfg(feature = "testing")]
 pub(crate) use connections::server::check_url;
 pub(super) use connections::socket::refusal_of;
+pub(super) use denial::missing_right;
 pub use connections::tls::TlsSettings;
 pub(crate) use connections::url::address_of;
 pub(super) use routing::bell::{HeardBy, Hears};
