@@ -45,7 +45,7 @@ impl Net {
                         replies.into_iter().skip(step - 1).step_by(step).collect();
                     let of = |one: &Result<_, _>| one.as_ref().err().and_then(undone);
                     let first = replies.iter().position(|one| of(one).is_some());
-                    if first != Some(0) {
+                    if waited_for_any(&replies) {
                         durable = durable.and(kept.map_err(|cause| not_durable(operation, cause)));
                     }
                     match first {
@@ -172,6 +172,11 @@ impl Net {
     }
 }
 
+/// Whether the wait behind these replies counts: any command was done that it may not have covered.
+fn waited_for_any(replies: &[Result<Bytes, redis::RedisError>]) -> bool {
+    replies.iter().any(Result::is_ok)
+}
+
 /// Removes the first commands.
 fn cut(packed: &mut Vec<u8>, count: usize) {
     let rest = mem::take(packed);
@@ -194,5 +199,22 @@ fn not_durable(operation: &'static str, cause: redis::RedisError) -> Error {
             Error::new(ErrorKind::OutcomeUnknown, operation, text)
         }
         _ => error.because(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_counts_where_any_command_before_it_was_done() {
+        let done = || Ok(Bytes::from_static(b"$3\r\n1-1\r\n"));
+        let undone = || Err(error::server_error("NOREPLICAS Not enough good replicas"));
+        let refused = || Err(error::server_error("OOM command not allowed"));
+        assert!(waited_for_any(&[done(), undone()]));
+        assert!(waited_for_any(&[undone(), done()]));
+        assert!(waited_for_any(&[refused(), done(), undone()]));
+        assert!(!waited_for_any(&[undone(), undone()]));
+        assert!(!waited_for_any(&[refused(), undone()]));
     }
 }
