@@ -11,6 +11,7 @@ use crate::domain::{
     Envelope, Error, ErrorKind, ScheduleId, ScheduleOptions, Scheduled, Timestamp, Topic,
     TopicSettings, When,
 };
+use crate::store::batch::batches;
 use crate::store::{LaterPut, NewLater, Partition};
 
 const OPERATION: &str = "schedule";
@@ -20,6 +21,11 @@ pub(super) fn full_of(topic: &str) -> Error {
     let rule = "the topic keeps as many messages for later as its backlog limit; \
                 nothing was scheduled";
     Error::new(ErrorKind::BacklogFull, OPERATION, rule).on(topic)
+}
+
+fn no_result(topic: &Topic) -> Error {
+    let rule = "the store gave no result for this message";
+    Error::new(ErrorKind::OutcomeUnknown, OPERATION, rule).on(topic.as_str())
 }
 
 impl Publishing {
@@ -75,15 +81,10 @@ impl Publishing {
             .map(|envelope| self.encode_later(topic, envelope, due, options));
         let encoded: Vec<Result<NewLater, Error>> = encoded.collect();
         let messages: Vec<NewLater> = encoded.iter().flatten().cloned().collect();
-        let mut puts = self.put(topic, &messages).await.map(Vec::into_iter);
+        let mut puts = self.put(topic, &messages).await.into_iter();
         let done = encoded.into_iter().map(|encoded| {
             let message = encoded?;
-            let puts = puts.as_mut().map_err(|error| error.clone())?;
-            let missing = || {
-                let rule = "the store gave no result for this message";
-                Error::new(ErrorKind::OutcomeUnknown, OPERATION, rule).on(topic.as_str())
-            };
-            let put = puts.next().ok_or_else(missing)?;
+            let put = puts.next().unwrap_or_else(|| Err(no_result(topic)))?;
             self.scheduled(topic, message.id, put)
         });
         done.collect()
@@ -126,11 +127,34 @@ impl Publishing {
         }
     }
 
-    /// Puts messages beside the log. Creates the topic if it is missing.
-    async fn put(&self, topic: &Topic, messages: &[NewLater]) -> Result<Vec<LaterPut>, Error> {
-        if messages.is_empty() {
-            return Ok(Vec::new());
+    /// Puts messages beside the log, in as many calls of the store as they need. One result for each:
+    /// after a failed call no other is made.
+    async fn put(&self, topic: &Topic, messages: &[NewLater]) -> Vec<Result<LaterPut, Error>> {
+        let mut results = Vec::with_capacity(messages.len());
+        for batch in batches(messages, |message| message.value.len()) {
+            let asked_for = results.len() + batch.len();
+            match self.put_batch(topic, batch).await {
+                Ok(puts) => results.extend(puts.into_iter().map(Ok)),
+                Err(error) => {
+                    results.resize(asked_for, Err(error));
+                    let rule = "a message before it in the same call failed; it was not sent";
+                    let skipped = Error::new(ErrorKind::Unavailable, OPERATION, rule);
+                    results.resize(messages.len(), Err(skipped.on(topic.as_str())));
+                    break;
+                }
+            }
+            // A store that answers too little must not shift the results of the messages after it.
+            results.resize(asked_for, Err(no_result(topic)));
         }
+        results
+    }
+
+    /// Puts messages in one call. Creates the topic if it is missing.
+    async fn put_batch(
+        &self,
+        topic: &Topic,
+        messages: &[NewLater],
+    ) -> Result<Vec<LaterPut>, Error> {
         let at = Partition::of(topic);
         let puts = self.store.later().put(&at, messages).await?;
         if !puts.contains(&LaterPut::NoTopic) {
@@ -199,5 +223,89 @@ impl Publishing {
             self.due_in(topic, due_in);
             due
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::adapters::memory::MemoryStore;
+    use crate::api::PublishHooks;
+    use crate::domain::{BoxFuture, Codec};
+    use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+    use crate::store::{LaterOp, MAX_BATCH, Store as _};
+    use crate::wire::Limits;
+
+    /// Refuses one of the calls that put messages.
+    #[derive(Debug)]
+    struct Refusing {
+        refused: usize,
+        calls: AtomicUsize,
+    }
+
+    impl Decorator for Refusing {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut to: Next<'a>,
+        ) -> BoxFuture<'a, Result<Answer, Error>> {
+            Box::pin(async move {
+                if matches!(op, Op::Later(LaterOp::Put { .. }))
+                    && self.calls.fetch_add(1, Ordering::Relaxed) == self.refused
+                {
+                    return Err(Error::new(ErrorKind::Refused, OPERATION, "memory is full"));
+                }
+                to.run(op).await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_batch_fails_neither_those_before_it_nor_their_watch() {
+        let topic = Topic::new("orders").unwrap();
+        let refusing = Refusing {
+            refused: 1,
+            calls: AtomicUsize::new(0),
+        };
+        let store = MemoryStore::new().store(None);
+        let settings = TopicSettings::default();
+        store.topics().ensure_topic(&topic, settings).await.unwrap();
+        let store = Arc::new(Decorated::new(Arc::new(refusing), store));
+        let (limits, hooks) = (Limits::default(), PublishHooks::default());
+        let bus = Publishing::new(Arc::clone(&store) as _, Codec::Json, limits, None, hooks);
+        let messages: Vec<_> = (0..3 * MAX_BATCH as u64 - 7)
+            .map(|n| Envelope::new("n", &n).unwrap())
+            .collect();
+        let soon = When::After(Duration::from_millis(1));
+        let options = ScheduleOptions::new();
+        let results = bus.schedule(&topic, &messages, soon, &options).await;
+        assert_eq!(results.len(), messages.len());
+        for (number, result) in results.iter().enumerate() {
+            let kind = result.as_ref().err().map(Error::kind);
+            let expected = match number / MAX_BATCH {
+                0 => None,
+                1 => Some(ErrorKind::Refused),
+                _ => Some(ErrorKind::Unavailable),
+            };
+            assert_eq!(kind, expected, "{number}: {result:?}");
+        }
+        // The container brings what it has scheduled without another call.
+        let at = Partition::of(&topic);
+        let looking = async {
+            loop {
+                let kept = store.later().list(&at, None, 1).await.unwrap();
+                if kept.entries.is_empty() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let came = tokio::time::timeout(Duration::from_secs(30), looking).await;
+        came.expect("the due messages are published");
+        let entries = store.log().browse(&at, None, 2 * MAX_BATCH).await.unwrap();
+        assert_eq!(entries.len(), MAX_BATCH);
     }
 }

@@ -18,6 +18,7 @@ mod role;
 pub mod decorate;
 
 mod attempts;
+pub(crate) mod batch;
 mod bell;
 mod commit;
 mod dead_letters;

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use redis::{RedisError, Value};
 
 use super::adapter::RedisAdapter;
-use super::batch::batches;
 use super::resp::reply;
 use super::schedule::{PAGE_BYTES, time};
 use super::scripts;
 use crate::domain::{BoxFuture, Error, ScheduleId, Timestamp, When, whole_millis};
+use crate::store::batch::batches;
 use crate::store::{
     Fields, Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
 };

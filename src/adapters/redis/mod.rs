@@ -1,7 +1,6 @@
 //! The Redis adapter. Nothing outside this folder sees a type of the redis crate.
 
 mod adapter;
-mod batch;
 mod bells;
 mod clocks;
 mod dead_letters;

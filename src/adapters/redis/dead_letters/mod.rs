@@ -13,13 +13,13 @@ use redis::Value;
 use uuid::Uuid;
 
 use super::adapter::RedisAdapter;
-use super::batch::batches;
 use super::net::error;
 use super::resp::reply;
 use super::scripts;
 use crate::domain::{
     BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, hour_name,
 };
+use crate::store::batch::batches;
 use crate::store::{
     DeadLetters, Disposition, Fields, Found, GroupAt, IdRange, JournalRow, MAX_BATCH, Record,
     Restored, Restoring,

@@ -20,10 +20,10 @@ use uuid::Uuid;
 
 use super::counts::Sums;
 use crate::adapters::redis::adapter::RedisAdapter;
-use crate::adapters::redis::batch::batches_of;
 use crate::adapters::redis::resp::reply;
 use crate::adapters::redis::scripts;
 use crate::domain::{DeadLetterSummary, EntryId, Error, describe};
+use crate::store::batch::batches_of;
 use crate::store::{Disposition, GroupAt};
 use crate::wire::dead_letter::{read_head, stands_in};
 

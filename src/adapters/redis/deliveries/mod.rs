@@ -9,11 +9,11 @@ use std::time::Duration;
 use redis::Value;
 
 use super::adapter::RedisAdapter;
-use super::batch::batches;
 use super::keys::lane_name;
 use super::resp::reply;
 use super::scripts;
 use crate::domain::{BoxFuture, Error, whole_millis};
+use crate::store::batch::batches;
 use crate::store::{
     Attempts, Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Holder, Lane,
     MAX_BATCH, Member, ReclaimCursor, Reclaimed, Replies, Unmarked,

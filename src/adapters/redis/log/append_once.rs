@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::adapters::redis::adapter::RedisAdapter;
-use crate::adapters::redis::batch::batches;
 use crate::adapters::redis::net::{error, refusal_of};
 use crate::adapters::redis::resp::{Broken, Head, Walk, reply};
 use crate::adapters::redis::scripts::{self, Call};
 use crate::domain::{Error, ErrorKind, whole_millis};
+use crate::store::batch::batches;
 use crate::store::{Appended, NewEntry, Partition};
 
 const OPERATION: &str = "publish";

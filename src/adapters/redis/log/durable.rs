@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::append_once::{alike, appended as appended_once};
 use super::{appended, xadd};
 use crate::adapters::redis::adapter::RedisAdapter;
-use crate::adapters::redis::batch::batches;
 use crate::adapters::redis::net::error;
 use crate::adapters::redis::resp::reply;
 use crate::adapters::redis::scripts;
 use crate::domain::{Durability, Error, ErrorKind};
+use crate::store::batch::batches;
 use crate::store::{Appended, NewEntry, Partition};
 
 const OPERATION: &str = "publish";

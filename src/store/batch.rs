@@ -1,17 +1,17 @@
 //! Cuts what one call carries into batches of a bounded number and weight.
 
-use crate::store::MAX_BATCH;
+use super::MAX_BATCH;
 
 /// A script's arguments are cut at some 1 MiB: it blocks the server, and it has to get there.
 const BATCH_BYTES: usize = 1024 * 1024;
 
 /// Cuts items into batches of a bounded number and weight; a heavy one goes alone.
-pub(super) fn batches<T>(items: &[T], weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
+pub(crate) fn batches<T>(items: &[T], weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
     batches_of(items, MAX_BATCH, weight)
 }
 
 /// As [`batches`], with at most `most` items each.
-pub(super) fn batches_of<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
+pub(crate) fn batches_of<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let mut batches = Vec::new();
     let mut rest = items;
     while !rest.is_empty() {
