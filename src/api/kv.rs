@@ -155,7 +155,7 @@ pub trait KvStore: Send + Sync + fmt::Debug {
 /// | [`Decode`](crate::ErrorKind::Decode) | a stored value does not have the shape of `T` | read only |
 /// | [`Refused`](crate::ErrorKind::Refused) | the stored value is not an integer, or the server refuses | no |
 /// | [`Unavailable`](crate::ErrorKind::Unavailable) | the server could not be reached | no |
-/// | [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) | the connection failed after the request was sent | maybe |
+/// | [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) | the connection failed after the request was sent; for [`set_many`](Self::set_many) also: the value of the key that the error names failed, and others may be written | maybe |
 ///
 /// # Cancel safety
 ///

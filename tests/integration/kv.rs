@@ -416,3 +416,20 @@ async fn an_unreachable_server_means_not_published_and_shows_no_secret() {
         assert!(!shown.contains("canary-secret"), "{shown}");
     }
 }
+
+#[tokio::test]
+async fn several_values_are_maybe_written_where_one_is_refused() {
+    let server = Server::start();
+    let words = ["ACL", "SETUSER", "narrow", "on", ">secret", "~a", "+@all"];
+    let _: String = server.command(&words);
+    let url = server.url();
+    let url = url.replace("redis://", "redis://narrow:secret@");
+    let kv = Kv::connect(&url, None).unwrap();
+    let error = kv.set_many(&[("a", 1), ("b", 2)], None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    let told = "the value of \"b\" failed; values of other keys may be written";
+    assert!(error.to_string().contains(told), "{error}");
+    assert_eq!(raw_get(&server, "a").as_deref(), Some(&b"1"[..]));
+    let error = kv.set_many(&[("b", 1), ("c", 2)], None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+}

@@ -7,6 +7,7 @@ mod commands;
 mod connections;
 mod denial;
 mod durably;
+mod each;
 pub(super) mod error;
 mod redirect;
 mod routing;
@@ -15,8 +16,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
-use redis::aio::ConnectionLike as _;
-use redis::{Cmd, FromRedisValue, RedisError, Value};
+use redis::{RedisError, Value};
 
 use super::resp::reply;
 use super::scripts::{self, Call};
@@ -35,9 +35,9 @@ pub(super) use connections::connection::Connection;
 #[cfg(feature = "testing")]
 pub(crate) use connections::server::check_url;
 pub(super) use connections::socket::refusal_of;
-pub(super) use denial::missing_right;
 pub use connections::tls::TlsSettings;
 pub(crate) use connections::url::address_of;
+pub(super) use denial::missing_right;
 pub(super) use routing::bell::{HeardBy, Hears};
 pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
 pub(super) use routing::slots::{hashed, of as slot_of};
@@ -102,12 +102,6 @@ enum Kind {
     Looker,
     /// The link that subscriptions share for reads.
     Reader,
-}
-
-/// The state of one command of several.
-enum Single {
-    Done(Value),
-    Again,
 }
 
 impl Net {
@@ -197,87 +191,6 @@ impl Net {
                 }
                 failure => node.pool.error(operation, failure),
             });
-        }
-    }
-
-    /// Runs commands whose keys lie in different slots; each names its own. Returns a reply for
-    /// each, in the order of the commands.
-    pub(super) async fn run_each<T: FromRedisValue>(
-        &self,
-        operation: &'static str,
-        commands: Vec<(String, Cmd)>,
-    ) -> Result<Vec<T>, Error> {
-        self.nodes.ready(operation).await?;
-        // One pipeline for each node, then the redirected commands one by one.
-        let mut by_node: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
-        for (number, (key, _)) in commands.iter().enumerate() {
-            let owner = self.nodes.owner(self.nodes.slot(key));
-            match by_node
-                .iter_mut()
-                .find(|(node, _)| Arc::ptr_eq(node, &owner))
-            {
-                Some((_, numbers)) => numbers.push(number),
-                None => by_node.push((owner, vec![number])),
-            }
-        }
-        let portions = by_node.into_iter().map(|(node, numbers)| {
-            let commands = &commands;
-            async move {
-                let portion = numbers.iter().map(|number| &commands[*number].1);
-                let replies = self.run_portion(operation, &node, portion).await?;
-                Ok::<_, Error>(numbers.into_iter().zip(replies))
-            }
-        });
-        let mut replies = futures_util::future::try_join_all(portions)
-            .await?
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>();
-        replies.sort_by_key(|(number, _)| *number);
-        let mut all = Vec::with_capacity(commands.len());
-        for ((_, single), (key, command)) in replies.into_iter().zip(&commands) {
-            let value = match single {
-                Single::Done(value) => value,
-                Single::Again => {
-                    let again = self.run(operation, key, async |connection| {
-                        connection
-                            .req_packed_command(command)
-                            .await?
-                            .extract_error()
-                    });
-                    again.await?
-                }
-            };
-            all.push(reply::typed(value).map_err(|e| error::sent(operation, e))?);
-        }
-        Ok(all)
-    }
-
-    /// Runs commands on one node, and says which of them were certainly not done.
-    async fn run_portion(
-        &self,
-        operation: &'static str,
-        node: &Node,
-        commands: impl Iterator<Item = &Cmd>,
-    ) -> Result<Vec<Single>, Error> {
-        let mut pipeline = redis::pipe();
-        for command in commands {
-            pipeline.add_command(command.clone());
-        }
-        let count = pipeline.len();
-        let ran = node.pool.run(false, async |connection| {
-            connection.req_packed_commands(&pipeline, 0, count).await
-        });
-        let single = |value: Value| match &value {
-            Value::ServerError(cause) if redirect::of_server(cause).is_some() => Single::Again,
-            _ => Single::Done(value),
-        };
-        match ran.await {
-            Ok(replies) => Ok(replies.into_iter().map(single).collect()),
-            Err(Failure::NotSent(cause)) if self.nodes.may_change() && cause.is_passing() => {
-                Ok((0..count).map(|_| Single::Again).collect())
-            }
-            Err(failure) => Err(node.pool.error(operation, failure)),
         }
     }
 

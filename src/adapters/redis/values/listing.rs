@@ -178,11 +178,9 @@ impl RedisAdapter {
             of("STRLEN", &[]);
             of("PTTL", &[]);
         }
-        let replies: Vec<redis::Value> = self
-            .net
-            .run_each(PEEK, commands)
-            .await
-            .map_err(|e| e.on(keys.join(" ")))?;
+        let replies = self.net.run_each(PEEK, &commands).await.into_iter();
+        let replies: Result<Vec<redis::Value>, Error> = replies.collect();
+        let replies = replies.map_err(|e| e.on(keys.join(" ")))?;
         let peeked = replies.chunks_exact(4).map(|parts| {
             let [exists, bytes, len, ttl] = parts else {
                 return None;

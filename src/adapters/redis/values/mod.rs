@@ -11,7 +11,7 @@ use crate::adapters::redis::adapter::RedisAdapter;
 use crate::adapters::redis::net::Connection;
 use crate::adapters::redis::resp::reply;
 use crate::adapters::redis::scripts;
-use crate::domain::{BoxFuture, Error, ttl_millis};
+use crate::domain::{BoxFuture, Error, ErrorKind, ttl_millis};
 use crate::store::{CasResult, ClaimResult, KeyCursor, KeyPage, Peeked, Values};
 
 impl RedisAdapter {
@@ -29,6 +29,34 @@ impl RedisAdapter {
             .await
             .map_err(|e| e.on(key))
     }
+}
+
+/// The result of several writes. An error that says that nothing was written is returned only where
+/// this holds for every key.
+fn all_set<'a>(writes: impl Iterator<Item = (&'a str, Result<(), Error>)>) -> Result<(), Error> {
+    let (mut first, mut maybe_written) = (None, false);
+    for (key, write) in writes {
+        match write {
+            Ok(()) => maybe_written = true,
+            Err(error) => {
+                maybe_written |= may_be_done(error.kind());
+                first.get_or_insert((key, error));
+            }
+        }
+    }
+    match first {
+        None => Ok(()),
+        Some((key, error)) if maybe_written => {
+            let rule = format!("the value of {key:?} failed; values of other keys may be written");
+            Err(Error::new(ErrorKind::OutcomeUnknown, "set", rule).because(error))
+        }
+        Some((_, error)) => Err(error),
+    }
+}
+
+/// Whether a command that failed with this kind may have been done.
+fn may_be_done(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::OutcomeUnknown | ErrorKind::Decode)
 }
 
 /// What stands before the owner's token in a claim, as `once_claim.lua` says.
@@ -62,15 +90,11 @@ impl Values for RedisAdapter {
                 let command = redis::Cmd::get(&name);
                 commands.push((name, command));
             }
-            let found: Vec<Option<Vec<u8>>> = self
-                .net
-                .run_each("get", commands)
-                .await
-                .map_err(|e| e.on(keys.join(" ")))?;
-            Ok(found
-                .into_iter()
-                .map(|value| value.map(Bytes::from))
-                .collect())
+            let found = self.net.run_each::<Option<Vec<u8>>>("get", &commands);
+            let values = found.await.into_iter();
+            let values = values.map(|value| Ok(value?.map(Bytes::from)));
+            let values: Result<Vec<_>, Error> = values.collect();
+            values.map_err(|e| e.on(keys.join(" ")))
         })
     }
 
@@ -111,8 +135,9 @@ impl Values for RedisAdapter {
             for (key, value) in entries {
                 commands.push(command(key, value)?);
             }
-            let set = self.net.run_each::<()>("set", commands).await;
-            set.map(drop).map_err(|e| e.on(names()))
+            let set = self.net.run_each::<()>("set", &commands).await;
+            let keys = entries.iter().map(|(key, _)| *key);
+            all_set(keys.zip(set)).map_err(|e| e.on(names()))
         })
     }
 
@@ -307,5 +332,36 @@ impl RedisAdapter {
             reply::typed(call.run(connection).await?)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_writes_are_not_done_only_where_none_of_them_may_be() {
+        let failed = |kind| Err(Error::new(kind, "set", "it failed"));
+        let all = |writes: Vec<Result<(), Error>>| all_set(["a", "b", "c"].into_iter().zip(writes));
+        assert!(all(vec![Ok(()), Ok(()), Ok(())]).is_ok());
+        let (unknown, refused) = (ErrorKind::OutcomeUnknown, ErrorKind::Refused);
+        let unavailable = ErrorKind::Unavailable;
+        for (writes, kind) in [
+            (vec![failed(refused), failed(unavailable)], refused),
+            (vec![failed(unavailable), failed(unavailable)], unavailable),
+            (vec![Ok(()), failed(refused)], unknown),
+            (vec![failed(unavailable), Ok(())], unknown),
+            (vec![failed(unavailable), failed(unknown)], unknown),
+        ] {
+            let error = all(writes).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+        let error = all(vec![Ok(()), failed(refused), Ok(())]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "set: the value of \"b\" failed; values of other keys may be written"
+        );
+        let cause = std::error::Error::source(&error).unwrap();
+        assert_eq!(cause.to_string(), "set: it failed");
     }
 }
