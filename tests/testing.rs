@@ -424,3 +424,40 @@ async fn a_message_reclaimed_during_a_shutdown_is_released() {
     assert_eq!(again.len(), 3, "claimable at once");
     assert!(again.iter().all(|one| one.attempts.begun == 0), "uncounted");
 }
+
+#[tokio::test]
+async fn messages_for_later_are_listed_once_they_are_published() {
+    for listens in [true, false] {
+        let bus = TestBus::start("billing").await;
+        let orders = topic("orders");
+        let container = bus.container();
+        let mut subscription = None;
+        if listens {
+            let handler = |_: Payload<u32>, _: Delivery| async {};
+            subscription = Some(container.bus().subscribe(&orders, handler).await.unwrap());
+        }
+        let envelope = |n: u32| Envelope::new("n", &n).unwrap();
+        let later = container.bus();
+        later
+            .publish_after(HOUR, &orders, &envelope(2))
+            .await
+            .unwrap();
+        later
+            .publish_after(HOUR, &orders, &envelope(3))
+            .await
+            .unwrap();
+        later.publish(&orders, &envelope(1)).await.unwrap();
+        assert_eq!(bus.published(&orders).payloads::<u32>(), [1]);
+        bus.advance(HOUR).await;
+        until("all messages", async || {
+            let mut seen = bus.published(&orders).payloads::<u32>();
+            seen[1..].sort_unstable();
+            (seen == [1, 2, 3]).then_some(())
+        })
+        .await;
+        later.publish(&orders, &envelope(4)).await.unwrap();
+        let seen = bus.published(&orders).payloads::<u32>();
+        assert_eq!((seen.len(), seen[3]), (4, 4));
+        drop(subscription);
+    }
+}

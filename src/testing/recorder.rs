@@ -9,14 +9,17 @@ use crate::domain::{BoxFuture, EntryId, Error, Group, Topic};
 use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
 use crate::store::{
     Appended, DeliveriesAnswer, DeliveriesOp, DeliveryId, Effect, EffectFate, EffectStoreAnswer,
-    EffectStoreOp, End, Fate, Fetched, Fields, GroupAt, Lane, LogAnswer, LogOp, NewEntry,
-    Partition, ScheduleAnswer, ScheduleOp, Store, TopicsAnswer, TopicsOp,
+    EffectStoreOp, End, Fate, Fetched, Fields, GroupAt, Lane, LaterAnswer, LaterOp, LogAnswer,
+    LogOp, MAX_BATCH, NewEntry, Partition, ScheduleAnswer, ScheduleOp, Store, TopicsAnswer,
+    TopicsOp,
 };
 use crate::wire::redelivery::Redelivery;
 
 #[derive(Debug, Default)]
 struct Books {
     published: HashMap<Topic, Vec<(EntryId, Fields)>>,
+    /// An entry can come twice: from its publish, and from a promotion at the same time.
+    listed: HashSet<(Topic, EntryId)>,
     /// The fields of each delivery.
     handed: HashMap<(GroupAt, DeliveryId), Fields>,
     settled: HashMap<GroupAt, Vec<(EntryId, Fields)>>,
@@ -86,15 +89,26 @@ impl Recorder {
     }
 
     fn appended(&self, at: &Partition, entries: &[NewEntry], results: &[Result<Appended, Error>]) {
-        let mut books = self.books();
-        let published = books.published.entry(at.topic().clone()).or_default();
         for (draft, result) in entries.iter().zip(results) {
             if let Ok(appended) = result
                 && !appended.duplicate
             {
                 let name = Bytes::from_static(draft.name.as_bytes());
-                published.push((appended.id, vec![(name, draft.value.clone())]));
+                self.list(at, appended.id, vec![(name, draft.value.clone())]);
             }
+        }
+    }
+
+    fn list(&self, at: &Partition, id: EntryId, fields: Fields) {
+        let mut books = self.books();
+        // Of a topic as a whole, the store has put the partition into the id.
+        let name = match at.is_whole() {
+            true => id,
+            false => id.in_partition(at.number()),
+        };
+        if books.listed.insert((at.topic().clone(), name)) {
+            let published = books.published.entry(at.topic().clone()).or_default();
+            published.push((id, fields));
         }
     }
 
@@ -108,10 +122,22 @@ impl Recorder {
             _ => None,
         });
         for ((at, entry), appended) in messages.zip(appended) {
-            let known = self.published(at.topic());
-            if known.iter().all(|(id, _)| *id != appended.id) {
-                let (entry, appended) = (entry.clone(), *appended);
-                self.appended(at, &[entry], &[Ok(appended)]);
+            let (entry, appended) = (entry.clone(), *appended);
+            self.appended(at, &[entry], &[Ok(appended)]);
+        }
+    }
+
+    /// Records the entries after an id: those that a promotion has appended, and those of publishes
+    /// at the same time.
+    async fn promoted(&self, at: &Partition, mut after: Option<EntryId>) -> Result<(), Error> {
+        loop {
+            let page = self.inner.log().browse(at, after, MAX_BATCH).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            after = Some(*last);
+            for (id, fields) in page {
+                self.list(at, id, fields);
             }
         }
     }
@@ -147,8 +173,16 @@ impl Recorder {
     fn answered(&self, op: Op<'_>, answer: &Answer) {
         match (op, answer) {
             (
-                Op::Log(LogOp::Append { at, entries } | LogOp::AppendOnce { at, entries, .. }),
-                Answer::Log(LogAnswer::Append(results) | LogAnswer::AppendOnce(results)),
+                Op::Log(
+                    LogOp::Append { at, entries }
+                    | LogOp::AppendOnce { at, entries, .. }
+                    | LogOp::AppendDurably { at, entries, .. },
+                ),
+                Answer::Log(
+                    LogAnswer::Append(results)
+                    | LogAnswer::AppendOnce(results)
+                    | LogAnswer::AppendDurably(results),
+                ),
             ) => self.appended(at, entries, results),
             (Op::Fetch { opening, .. }, Answer::Fetch(fetched)) => {
                 self.hand_out(fetched.iter().filter_map(|one| {
@@ -214,6 +248,15 @@ fn moved(op: Op<'_>, answer: &Answer) -> (u64, u64) {
     }
 }
 
+/// Whether an answer says that messages for later are in the log now.
+fn published(answer: &Answer) -> bool {
+    match answer {
+        Answer::Schedule(ScheduleAnswer::Promote(promoted))
+        | Answer::Later(LaterAnswer::Promote(promoted)) => promoted.published > 0,
+        _ => false,
+    }
+}
+
 impl Decorator for Recorder {
     fn call<'a>(&'a self, op: Op<'a>, mut next: Next<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
         Box::pin(async move {
@@ -233,6 +276,15 @@ impl Decorator for Recorder {
                     | ScheduleOp::Cancel { at, .. },
                 )
                 | Op::Topics(TopicsOp::RemoveGroup { at, .. }) => at,
+                Op::Later(LaterOp::Promote { at, .. }) => {
+                    let _recorded = self.scheduled.lock().await;
+                    let newest = self.inner.log().newest(at).await?;
+                    let answer = next.run(op).await?;
+                    if published(&answer) {
+                        self.promoted(at, newest).await?;
+                    }
+                    return Ok(answer);
+                }
                 Op::EffectStore(_) => {
                     // Once the group is idle, the record is complete: `busy` waits for it.
                     let _recorded = self.scheduled.lock().await;
@@ -247,7 +299,15 @@ impl Decorator for Recorder {
                 }
             };
             let mut scheduled = self.scheduled.lock().await;
+            let at = &moves.partition;
+            let newest = match op {
+                Op::Schedule(ScheduleOp::Promote { .. }) => self.inner.log().newest(at).await?,
+                _ => None,
+            };
             let answer = next.run(op).await?;
+            if published(&answer) {
+                self.promoted(at, newest).await?;
+            }
             let (more, fewer) = moved(op, &answer);
             let count = scheduled.entry(moves.clone()).or_default();
             *count = (*count + more).saturating_sub(fewer);
