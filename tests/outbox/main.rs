@@ -1,14 +1,22 @@
 //! Runs the example of an outbox on PostgreSQL, and kills its relay between the publish and the commit.
 
 mod postgres;
+#[path = "../../examples/outbox/src/round.rs"]
+mod round;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use postgres::Postgres;
-use redstart::{Container, Topic};
+use redstart::memory::MemoryStore;
+use redstart::ports::BoxFuture;
+use redstart::store::LogOp;
+use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+use redstart::{Container, Error, ErrorKind, Topic};
 use support::{Server, container, finish, signal, until};
 
 const ORDERS: Topic = Topic::from_static("orders");
@@ -136,4 +144,56 @@ async fn a_relay_killed_between_publish_and_commit_doubles_no_message() {
     let ended = until("the relay to end", async || relay.0.try_wait().unwrap()).await;
     assert!(ended.success());
     finish(container).await;
+}
+
+/// Refuses the first publish.
+#[derive(Debug, Default)]
+struct RefusesOnce(AtomicBool);
+
+impl Decorator for RefusesOnce {
+    fn call<'a>(&'a self, op: Op<'a>, mut next: Next<'a>) -> BoxFuture<'a, Result<Answer, Error>> {
+        Box::pin(async move {
+            let is_publish = matches!(op, Op::Log(LogOp::AppendOnce { .. }));
+            if is_publish && !self.0.swap(true, Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::Refused, "publish", "memory is full"));
+            }
+            next.run(op).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_fails_holds_back_the_later_rows_of_its_topic() {
+    let refusing = Arc::new(RefusesOnce::default());
+    let store = Decorated::new(refusing, MemoryStore::new().store(None));
+    let container = Container::builder().with_store(Arc::new(store));
+    let container = container.connect().await.unwrap();
+    let row = |number: i64, topic: &str, payload: &str| {
+        let id = format!("00000000-0000-4000-8000-{number:012}");
+        let (topic, payload) = (topic.to_owned(), payload.to_owned());
+        (number, id, topic, "x".to_owned(), None, payload)
+    };
+    let rows = [
+        row(1, "orders", "{\"id\":1}"),
+        row(2, "bills", "1"),
+        row(3, "bills", "no JSON"),
+        row(4, "orders", "{\"id\":2}"),
+    ];
+    let first = round::publish(&container.bus(), &rows).await;
+    assert_eq!(first.published, [2]);
+    assert_eq!(first.refused[0].0, 3);
+    assert_eq!(first.failure.unwrap().kind(), ErrorKind::Refused);
+    assert_eq!(entries(&container).await, []);
+    let left = [rows[0].clone(), rows[3].clone()];
+    let second = round::publish(&container.bus(), &left).await;
+    assert_eq!(
+        (second.published, second.failure.is_none()),
+        (vec![1, 4], true)
+    );
+    let payloads = entries(&container)
+        .await
+        .into_iter()
+        .map(|(_, payload)| payload);
+    let payloads: Vec<_> = payloads.collect();
+    assert_eq!(payloads, ["{\"id\":1}", "{\"id\":2}"]);
 }
