@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::node::Node;
 use super::nodes::Nodes;
@@ -86,7 +86,26 @@ impl Attempts {
         self.asked = None;
         self.pause.next().await;
         // Without an answer the next attempt goes to the same node.
-        let _ = nodes.learn().await;
-        true
+        timeout_at(deadline, nodes.learn()).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::redis::net::connections::access::Access;
+    use crate::adapters::redis::net::connections::server::Server;
+
+    #[tokio::test]
+    async fn a_call_does_not_ask_for_nodes_beyond_its_deadline() {
+        // The system accepts the connections of a listener that nobody serves.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis+cluster://{}", silent.local_addr().unwrap());
+        let nodes = Nodes::new(Server::read(&url, &Access::default()).unwrap()).unwrap();
+        let mut attempts = Attempts::new(7, Duration::from_millis(100));
+        let (node, _) = attempts.node(&nodes);
+        let again = attempts.prepare(&nodes, &node, &Undone::Unreachable).await;
+        assert!(!again, "its time is over");
+        assert!(nodes.learn().await.is_err(), "another caller can ask");
     }
 }

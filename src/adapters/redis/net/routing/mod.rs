@@ -1,5 +1,6 @@
 //! Which server holds a key, and how a call gets there.
 
+mod ask;
 pub(super) mod attempts;
 pub(super) mod bell;
 mod durable;

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;
 
-use redis::{ErrorKind as Kind, RedisError};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::ask;
 use super::gate::Gate;
 use super::node::Node;
 use super::pause::{CALL_LIMIT, Pause};
@@ -19,13 +19,11 @@ use super::sentinels::{Follower, Sentinels};
 use super::slots::{self, Range, SlotMap};
 use crate::adapters::redis::net::commands::Failure;
 use crate::adapters::redis::net::connections::server::{Found, Layout, Server};
-use crate::adapters::redis::net::error;
 use crate::adapters::redis::net::redirect::Address;
-use crate::adapters::redis::resp::{pack, reply};
 use crate::domain::{Error, ErrorKind};
 
-/// How long a node may take to say which node holds which slot.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How long a caller waits for another one that asks.
+const ASKED_WITHIN: Duration = Duration::from_secs(3);
 /// The shortest time between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// How long a node may take to tell the readers that their slots have moved.
@@ -240,7 +238,10 @@ impl Nodes {
             return Ok(());
         }
         let before = self.questions.load(Ordering::Acquire);
-        let mut asked = self.asked.lock().await;
+        // Another runtime may hold it, and not run.
+        let Ok(mut asked) = timeout(ASKED_WITHIN, self.asked.lock()).await else {
+            return Err(Failure::of_ended_task());
+        };
         if self.questions.load(Ordering::Acquire) != before {
             return Ok(());
         }
@@ -250,7 +251,7 @@ impl Nodes {
         *asked = Some(Instant::now());
         let learned = match self.sentinels() {
             Some(sentinels) => self.ask_sentinels(sentinels).await,
-            None => self.ask_in_turn().await,
+            None => self.ask_nodes().await,
         };
         self.questions.fetch_add(1, Ordering::AcqRel);
         learned
@@ -266,9 +267,9 @@ impl Nodes {
         {
             return;
         }
+        let refreshing = Refreshing(me);
         tokio::spawn(async move {
-            let _ = me.learn().await;
-            me.refreshing.store(false, Ordering::Release);
+            let _ = refreshing.0.learn().await;
         });
     }
 
@@ -287,20 +288,11 @@ impl Nodes {
         }
     }
 
-    async fn ask_in_turn(&self) -> Result<(), Failure> {
-        let mut failure = Failure::of_ended_task();
-        for node in self.candidates() {
-            match timeout(ANSWER_WITHIN, ask(&node)).await {
-                Ok(Ok(ranges)) => {
-                    self.apply(&ranges, &node);
-                    self.learned.store(true, Ordering::Release);
-                    return Ok(());
-                }
-                Ok(Err(one)) => failure = one,
-                Err(_) => {}
-            }
-        }
-        Err(failure)
+    async fn ask_nodes(&self) -> Result<(), Failure> {
+        let (node, ranges) = ask::any(self.candidates()).await?;
+        self.apply(&ranges, &node);
+        self.learned.store(true, Ordering::Release);
+        Ok(())
     }
 
     async fn ask_sentinels(&self, sentinels: &Sentinels) -> Result<(), Failure> {
@@ -419,6 +411,15 @@ impl Follower for Nodes {
     }
 }
 
+/// A refresh that is under way. Its task may end with its runtime at any time.
+struct Refreshing(Arc<Nodes>);
+
+impl Drop for Refreshing {
+    fn drop(&mut self) {
+        self.0.refreshing.store(false, Ordering::Release);
+    }
+}
+
 /// Closes the gate of a slot whose owner changes, if the former owner may still answer for it.
 fn close(routes: &mut Routes, slot: u16, former: &Arc<Node>) {
     if former.publisher.is_used() {
@@ -427,33 +428,24 @@ fn close(routes: &mut Routes, slot: u16, former: &Arc<Node>) {
     }
 }
 
-/// Asks a node which node holds which slot.
-async fn ask(node: &Node) -> Result<Vec<Range>, Failure> {
-    let mut packed = Vec::new();
-    pack(&mut packed, &[b"CLUSTER", b"SLOTS"]);
-    let mut replies = node.looker.send(packed, 1).await?;
-    let reply = replies
-        .pop()
-        .unwrap_or_else(|| Err(reply::unexpected("no reply")));
-    let ranges = reply
-        .and_then(|reply| redis::parse_redis_value(&reply))
-        .and_then(slots::read)
-        .map_err(|cause| Failure::Unknown(explained(node, cause)))?;
-    if ranges.is_empty() {
-        let text = "CLUSTERDOWN the cluster has no slots";
-        return Err(Failure::Unknown(error::server_error(text)));
-    }
-    Ok(ranges)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::redis::net::connections::access::Access;
 
-/// Says in plain words that a server has no cluster.
-fn explained(node: &Node, cause: RedisError) -> RedisError {
-    if cause.to_string().contains("cluster support disabled") {
-        let text = format!(
-            "the server at {} is not a node of a cluster; its URL begins with redis://",
-            node.address()
-        );
-        return (Kind::InvalidClientConfig, "not a cluster", text).into();
+    #[test]
+    fn a_refresh_can_begin_again_after_its_runtime_has_ended() {
+        let url = "redis+cluster://127.0.0.1:1";
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().build().unwrap()
+        };
+        let (lasting, runtime) = (runtime(), runtime());
+        let found = Server::read(url, &Access::default()).unwrap();
+        let nodes = lasting.block_on(async { Nodes::new(found) }).unwrap();
+        runtime.block_on(async { nodes.refresh() });
+        assert!(nodes.refreshing.load(Ordering::Acquire));
+        drop(runtime);
+        assert!(!nodes.refreshing.load(Ordering::Acquire));
     }
-    cause
 }
