@@ -97,6 +97,26 @@ impl Topics {
         Ok(self.existing(topic).await?.groups)
     }
 
+    /// The status of a topic's groups on each of its partitions, by group and partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`groups`](Self::groups).
+    pub async fn groups_by_partition(
+        &self,
+        topic: &Topic,
+    ) -> Result<Vec<(u16, GroupStatus)>, Error> {
+        let mut all = Vec::new();
+        for at in self.existing(topic).await?.partitions() {
+            // Of a topic that is removed meanwhile, nothing is left.
+            let status = self.store.inspect().status(&at).await?;
+            let groups = status.map(|status| status.groups).unwrap_or_default();
+            all.extend(groups.into_iter().map(|group| (at.number(), group)));
+        }
+        all.sort_by(|(one, a), (other, b)| (&a.group, one).cmp(&(&b.group, other)));
+        Ok(all)
+    }
+
     /// The status of a topic that must exist.
     pub(super) async fn existing(&self, topic: &Topic) -> Result<TopicStatus, Error> {
         match self.get(topic).await? {

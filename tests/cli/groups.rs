@@ -165,3 +165,53 @@ fn a_group_without_live_consumers_goes_back_and_forward() {
     let lines = journal.out.lines().filter(|line| line.contains("reset to"));
     assert_eq!(lines.count(), 4, "{journal:?}");
 }
+
+#[test]
+fn groups_are_shown_on_each_partition() {
+    let server = Server::start();
+    let url = server.url();
+    let create = ["topics", "create", "orders", "--partitions", "3"];
+    run(Some(&url), &create).ok();
+    for key in [
+        "{shop:orders}:log",
+        "{shop:orders/1}:log",
+        "{shop:orders/2}:log",
+    ] {
+        let made = ["XGROUP", "CREATE", key, "billing", "0", "MKSTREAM"];
+        let () = server.command(&made);
+    }
+    for number in 0..2 {
+        let _: String = server.command(&[
+            "XADD",
+            "{shop:orders/2}:log",
+            "*",
+            "json",
+            &number.to_string(),
+        ]);
+    }
+    let list = ["groups", "orders", "--partitions"];
+    let shown = run(Some(&url), &list).ok().out;
+    assert!(
+        shown.starts_with("topic   group    partition  lag"),
+        "{shown}"
+    );
+    let told = run(Some(&url), &[&list[..], &["--json"]].concat())
+        .ok()
+        .json();
+    let lags = told
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["lag"].as_u64());
+    assert_eq!(
+        lags.collect::<Vec<_>>(),
+        [Some(0), Some(0), Some(2)],
+        "{told}"
+    );
+    assert_eq!(
+        told[2],
+        json!({"topic": "orders", "partition": 2, "group": "billing", "lag": 2, "inFlight": 0,
+               "scheduled": 0, "dead": 0, "consumers": 0})
+    );
+    run(Some(&url), &["groups", "--partitions"]).failed(2);
+}

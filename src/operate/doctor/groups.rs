@@ -25,6 +25,8 @@ pub(super) struct TopicFacts {
     pub(super) many_settled: Option<Timestamp>,
     /// How long its first message for later has been due, zero before; `None` without one.
     pub(super) later_overdue: Option<Duration>,
+    /// The status of each partition, if there are several.
+    pub(super) parts: Vec<TopicStatus>,
 }
 
 /// The number of settled entries from which the doctor reports a topic. Trimming removes whole nodes
@@ -317,6 +319,7 @@ mod tests {
             settled: None,
             many_settled: None,
             later_overdue: None,
+            parts: Vec::new(),
         }
     }
 

@@ -2,11 +2,12 @@
 //! messages.
 //!
 //! The doctor collects facts here. Pure functions turn them into findings: `server` and `version` for the server,
-//! `layout` for the namespace, `groups` and `progress` for topics and their groups.
+//! `layout` for the namespace, `groups`, `partitions` and `progress` for topics and their groups.
 
 mod finding;
 mod groups;
 mod layout;
+mod partitions;
 mod progress;
 mod server;
 mod version;
@@ -123,7 +124,11 @@ impl Doctor {
         }
         let mut denied = None;
         match self.topics(&mut denied).await {
-            Ok(topics) => findings.extend(groups::judge(&topics, self.stuck_after, &at)),
+            Ok(topics) => {
+                findings.extend(groups::judge(&topics, self.stuck_after, &at));
+                let parts = topics.iter().map(|topic| &topic.parts[..]);
+                findings.extend(parts.filter_map(partitions::skew));
+            }
             Err(error) => findings.push(failed("groups", &error)),
         }
         findings.extend(denied);
@@ -155,6 +160,12 @@ impl Doctor {
             }
             progress => progress?,
         };
+        let mut parts = Vec::new();
+        if status.settings.partitions() > 1 {
+            for at in status.partitions() {
+                parts.extend(self.store.inspect().status(&at).await?);
+            }
+        }
         let each = match status.settings.partitions() {
             1 => vec![(at.clone(), progress.clone())],
             _ if progress.is_none() => Vec::new(),
@@ -205,20 +216,13 @@ impl Doctor {
         let mut many_settled = None;
         for (at, progress) in &each {
             let Some(progress) = progress else { continue };
-            let entries = match each.len() {
-                1 => Some(status.entries),
-                _ => self
-                    .store
-                    .inspect()
-                    .status(at)
-                    .await?
-                    .map(|one| one.entries),
-            };
-            let many = self.many_settled(at, entries.unwrap_or(0), progress);
+            let part = parts.get(usize::from(at.number())).unwrap_or(&status);
+            let many = self.many_settled(at, part.entries, progress);
             many_settled = many_settled.or(many.await?);
         }
         Ok(Some(TopicFacts {
             later_overdue: self.later_overdue(&at, &status).await?,
+            parts,
             status,
             groups,
             progress,

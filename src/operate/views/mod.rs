@@ -146,6 +146,30 @@ impl<'a> ListedGroup<'a> {
     }
 }
 
+/// A group on one partition of its topic.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupOnPartition<'a> {
+    topic: &'a Topic,
+    /// The number of the partition, from 0.
+    pub partition: u16,
+    /// The group's status there.
+    #[serde(flatten)]
+    pub status: &'a GroupStatus,
+}
+
+impl<'a> GroupOnPartition<'a> {
+    /// The view of a group's status on a partition.
+    #[must_use]
+    pub fn new(topic: &'a Topic, partition: u16, status: &'a GroupStatus) -> Self {
+        Self {
+            topic,
+            partition,
+            status,
+        }
+    }
+}
+
 /// A group with its consumers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

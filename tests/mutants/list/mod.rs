@@ -7,6 +7,7 @@ mod hold_back;
 mod intake;
 mod later;
 mod leases;
+mod partitions;
 mod publishing;
 mod settling;
 mod shutdown;
@@ -26,6 +27,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         effects::MUTANTS,
         hold_back::MUTANTS,
         later::MUTANTS,
+        partitions::MUTANTS,
         console::MUTANTS,
     ];
     lists.concat()

@@ -29,13 +29,15 @@ List groups with their status, show one, reset one, or remove one.
 Examples:
   redstart groups
   redstart groups orders --json | jq '.[] | select(.dead > 0)'
+  redstart groups orders --partitions
   redstart groups show orders billing
   redstart groups reset orders billing --to 2h
   redstart groups remove orders billing
 
 With --json: one array of {\"topic\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\",
 \"oldestUndeliveredMs\",\"oldestInFlightMs\",\"nextRetryMs\"}; an age is null without such a message,
-and for a user who may not look; nextRetryMs is negative for a retry that is overdue."
+and for a user who may not look; nextRetryMs is negative for a retry that is overdue. With --partitions
+an array of {\"topic\",\"partition\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}."
 )]
 pub(crate) struct GroupsArgs {
     /// List the groups of this topic only
@@ -44,6 +46,9 @@ pub(crate) struct GroupsArgs {
     /// Show at most N
     #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: Option<usize>,
+    /// Show each group on each partition of the topic
+    #[arg(long, requires = "topic")]
+    pub(crate) partitions: bool,
     #[command(subcommand)]
     pub(crate) action: Option<GroupsAction>,
 }

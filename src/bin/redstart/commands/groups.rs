@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redstart::topics::{ConsumerInFlight, GroupStatus};
-use redstart::views::{ListedGroup, ShownGroup};
+use redstart::views::{GroupOnPartition, ListedGroup, ShownGroup};
 use redstart::{Container, Topic};
 
 use super::{group_remove, group_reset};
@@ -25,6 +25,17 @@ const HEADER: [&str; 10] = [
     "consumers",
 ];
 
+const ON_PARTITIONS: [&str; 8] = [
+    "topic",
+    "group",
+    "partition",
+    "lag",
+    "in flight",
+    "scheduled",
+    "dead",
+    "consumers",
+];
+
 const CONSUMERS: [&str; 4] = ["consumer", "in flight", "busy", "idle"];
 
 pub(super) async fn run(
@@ -36,8 +47,54 @@ pub(super) async fn run(
         Some(GroupsAction::Remove(args)) => group_remove::run(args, container, terminal).await,
         Some(GroupsAction::Reset(args)) => group_reset::run(args, container, terminal).await,
         Some(GroupsAction::Show(args)) => show(args, container, terminal).await,
-        None => list(args, container, terminal).await,
+        None => match &args.topic {
+            Some(topic) if args.partitions => partitions(args, topic, container, terminal).await,
+            _ => list(args, container, terminal).await,
+        },
     }
+}
+
+async fn partitions(
+    args: &GroupsArgs,
+    topic: &Topic,
+    container: &Container,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Failure> {
+    let all = container.topics().groups_by_partition(topic).await?;
+    let mut parts: Vec<GroupOnPartition<'_>> = all
+        .iter()
+        .map(|(partition, status)| GroupOnPartition::new(topic, *partition, status))
+        .collect();
+    let more = Terminal::cut(&mut parts, args.max);
+    if terminal.is_json() {
+        return Ok(terminal.json(&parts)?);
+    }
+    if parts.is_empty() {
+        terminal.remark("no groups; subscribing creates one");
+        return Ok(());
+    }
+    let row = |one: &GroupOnPartition<'_>| {
+        let GroupStatus {
+            group,
+            lag,
+            in_flight,
+            scheduled,
+            dead,
+            consumers,
+            ..
+        } = one.status;
+        let numbers = [lag, in_flight, scheduled, dead, consumers].map(u64::to_string);
+        let names = [
+            topic.to_string(),
+            group.to_string(),
+            one.partition.to_string(),
+        ];
+        names.into_iter().chain(numbers).collect()
+    };
+    let rows: Vec<Vec<String>> = parts.iter().map(row).collect();
+    terminal.table(&ON_PARTITIONS, &rows, 2..8)?;
+    terminal.remark_more(more);
+    Ok(())
 }
 
 async fn show(
