@@ -364,6 +364,7 @@ macro_rules! conformance_concern {
             a_key_keeps_its_order,
             a_topic_is_read_as_one_log,
             deliveries_return_to_their_partition,
+            trimming_reaches_every_partition,
             dead_letters_stay_in_their_partition,
             messages_for_later_follow_their_key,
             limits_hold_for_all_partitions_together,

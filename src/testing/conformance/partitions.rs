@@ -237,6 +237,34 @@ pub async fn deliveries_return_to_their_partition<S: Subject>(subject: &S) {
     assert_eq!(consumers.must("listing").len(), 2);
 }
 
+/// Trimming a topic trims every partition.
+pub async fn trimming_reaches_every_partition<S: Subject>(subject: &S) {
+    const EACH: u32 = 250;
+
+    let stage = Stage::bare(subject).await;
+    let (topics, settings) = (
+        stage.store.topics(),
+        four().with_retention(Retention::Count(40)),
+    );
+    let made = topics.ensure_topic(&stage.topic, settings).await;
+    made.must("creating the topic");
+    for at in 0..FOUR {
+        let entries: Vec<NewEntry> = (0..EACH).map(|n| entry_of(at, n)).collect();
+        stage.append_entries(&entries).await;
+    }
+    let trimmed = topics.trim(stage.partition()).await.must("trimming");
+    assert!(trimmed.removed > 0);
+    let mut left = Vec::new();
+    for number in 0..FOUR {
+        let at = Partition::numbered(&stage.topic, number);
+        let status = stage.store.inspect().status(&at).await.must("asking");
+        left.push(status.must("the partition").entries);
+    }
+    // A server removes whole nodes of a stream.
+    let shrank = |entries: &u64| (10..u64::from(EACH)).contains(entries);
+    assert!(left.iter().all(shrank), "{left:?}");
+}
+
 /// Retries and dead letters stay in the partition of their message; lists, counts, sweeps and the journal
 /// cover all partitions.
 pub async fn dead_letters_stay_in_their_partition<S: Subject>(subject: &S) {

@@ -40,7 +40,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         after: "store.topics().trim(&Partition::of(at.topic())).await",
         breaks: "Trimming a topic trims every partition.",
         target: Target::Test("conformance"),
-        test: "memory::partitions::deliveries_return_to_their_partition",
+        test: "memory::partitions::trimming_reaches_every_partition",
         quick: false,
     },
     Mutant {
