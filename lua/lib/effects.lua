@@ -230,8 +230,9 @@ local function sum_problem(value, by, low_bound, high_bound)
   end
 end
 
--- Returns why an effect cannot be written, or nil.
-local function problem_of(effect, at)
+-- Returns why an effect cannot be written, or nil. `new_messages` counts the new messages for later
+-- of the commit, by key.
+local function problem_of(effect, at, new_messages)
   local kind, key = effect.kind, effect.key
   if kind == 'publish' then
     local right = has_type(key, 'stream') and (not effect.has_window
@@ -247,8 +248,12 @@ local function problem_of(effect, at)
     end
     local settings = redis.call('HMGET', effect.settings, 'backlogLimit', 'partitions')
     local limit = (tonumber(settings[1] or '') or math.huge) / (tonumber(settings[2] or '') or 1)
-    local full = redis.call('ZCARD', key) >= math.ceil(limit)
-    return full and not redis.call('ZSCORE', key, ARGV[at + 1]) and 'later-full' or nil
+    if redis.call('ZSCORE', key, ARGV[at + 1]) then
+      return nil
+    end
+    -- Effects schedule an id once, so each of those before it is another message.
+    new_messages[key] = (new_messages[key] or 0) + 1
+    return redis.call('ZCARD', key) + new_messages[key] > math.ceil(limit) and 'later-full' or nil
   elseif kind == 'set' or kind == 'delete' then
     return nil
   end
@@ -278,8 +283,9 @@ local function refusal(n)
       end
     end
   end
+  local new_messages = {}
   for at = first, last do
-    local problem = problem_of(effects[at], places[at])
+    local problem = problem_of(effects[at], places[at], new_messages)
     if problem then
       return problem .. ' ' .. at - first
     end

@@ -71,8 +71,16 @@ fn refusal(space: &mut Space, effects: &[Effect], now: u64) -> Option<EffectFate
             at: partition,
             message,
         } => {
-            let topic = topics.get(partition);
-            let is_full = topic.is_some_and(|topic| topic.is_full_for(&message.id));
+            let topic = topics.get(partition)?;
+            if topic.later.contains(&message.id) {
+                return None;
+            }
+            // Effects schedule an id once, so each of those before it is another message.
+            let before = effects[..at].iter().filter(|effect| {
+                matches!(effect, Effect::Schedule { at, message }
+                    if at == partition && !topic.later.contains(&message.id))
+            });
+            let is_full = before.count() as u64 >= topic.left_for_later();
             is_full.then_some(EffectFate::Refused(at, Refusal::LaterFull))
         }
         _ => None,

@@ -14,8 +14,14 @@ use crate::store::{
 impl TopicState {
     /// Whether the topic keeps as many messages for later as it may, and none of this id.
     pub(super) fn is_full_for(&self, id: &ScheduleId) -> bool {
+        self.left_for_later() == 0 && !self.later.contains(id)
+    }
+
+    /// How many more messages for later the topic may keep.
+    pub(super) fn left_for_later(&self) -> u64 {
         let settings = self.settings.unwrap_or_default();
-        self.later.len() >= settings.share(settings.backlog_limit()) && !self.later.contains(id)
+        let limit = settings.share(settings.backlog_limit());
+        limit.saturating_sub(self.later.len())
     }
 }
 

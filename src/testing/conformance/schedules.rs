@@ -445,6 +445,15 @@ pub async fn effects_schedule_and_cancel<S: Subject>(subject: &S) {
         .publish_after_with(DAY, topic, number(2), named("b"));
     container.rehearse(&first).await.must("rehearsing");
     assert_eq!(stage.waiting().await, []);
+    let mut three = first.clone();
+    three.publish_after_with(DAY, topic, number(3), named("c"));
+    for refused in [
+        container.rehearse(&three).await.err(),
+        container.commit(three).await.err(),
+    ] {
+        assert_eq!(refused.must("a refusal").kind(), ErrorKind::BacklogFull);
+    }
+    assert_eq!(stage.waiting().await, [], "three at once do not fit either");
     container.commit(first).await.must("committing");
     assert_eq!(stage.waiting().await.len(), 2);
 
