@@ -92,12 +92,31 @@ async fn a_users_file_asks_for_name_and_password() {
         assert!(wrong.starts_with("HTTP/1.1 401"), "{wrong}");
     }
     let guess = running
-        .ask("GET / HTTP/1.1\r\nhost: h\r\nauthorization: Basic YW5uOnNlY3JldA==")
+        .ask("GET / HTTP/1.1\r\nhost: h\r\nauthorization: Basic YW5uOmd1ZXNz")
         .await;
     assert!(
         guess.starts_with("HTTP/1.1 429") && guess.contains("retry-after: "),
         "{guess}"
     );
+    // Behind a proxy all visitors have one address: a guess must not lock out those who are logged in.
+    let known = running
+        .ask("GET / HTTP/1.1\r\nhost: h\r\nauthorization: Basic YW5uOnNlY3JldA==")
+        .await;
+    assert!(known.starts_with("HTTP/1.1 200"), "{known}");
+}
+
+#[tokio::test]
+async fn guesses_at_once_count_like_guesses_in_turn() {
+    let hash = hash_password("secret").unwrap();
+    let login = Login::users(&format!("ann:operator:{hash}\n")).unwrap();
+    let running = Running::start(login).await;
+    let guess = "GET / HTTP/1.1\r\nhost: h\r\nauthorization: Basic YW5uOmd1ZXNz";
+    let answers = futures_util::future::join_all((0..30).map(|_| running.ask(guess))).await;
+    let of = |status: &str| {
+        let head = format!("HTTP/1.1 {status}");
+        answers.iter().filter(|one| one.starts_with(&head)).count()
+    };
+    assert_eq!((of("401"), of("429")), (5, 25), "{answers:?}");
 }
 
 #[tokio::test]

@@ -1,15 +1,19 @@
 //! Users of a file: who they are, and whether a password or a token is theirs.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Access;
+use super::attempts::Attempts;
 use crate::domain::{Error, ErrorKind};
 
 /// How many verified passwords the console remembers.
@@ -138,19 +142,39 @@ impl Users {
         Ok(users)
     }
 
-    /// Whose password it is. `None` for a wrong one.
-    pub(super) async fn of_password(&self, name: &str, password: &str) -> Option<Access> {
+    /// Whose password it is, where it was verified before.
+    fn remembered(&self, name: &str, pair: &[u8; 32]) -> Option<Access> {
+        let (role, _) = self.by_password.get(name)?;
+        self.is_verified(pair, name).then(|| role.access(name))
+    }
+
+    /// Whose password it is. `None` for a wrong one. `attempts` counts the passwords that the console
+    /// does not know yet; the error is the time to wait before the next one.
+    pub(super) async fn of_password(
+        &self,
+        name: &str,
+        password: &str,
+        attempts: &Attempts,
+        peer: IpAddr,
+    ) -> Result<Option<Access>, Duration> {
+        let pair = self.keyed(name, password);
+        if let Some(access) = self.remembered(name, &pair) {
+            return Ok(Some(access));
+        }
+        let Ok(permit) = self.hashing.acquire().await else {
+            return Ok(None);
+        };
+        // A browser sends several requests at once after a log-in: the first one verifies for all.
+        if let Some(access) = self.remembered(name, &pair) {
+            return Ok(Some(access));
+        }
+        let attempt = attempts.begin(peer, Instant::now())?;
         if password.len() > MAX_PASSWORD {
-            return None;
+            return Ok(None);
         }
         let known = self.by_password.get(name);
-        let pair = self.keyed(name, password);
-        if let (Some((role, _)), true) = (known, self.is_verified(&pair, name)) {
-            return Some(role.access(name));
-        }
         let hash = known.map_or_else(|| NOBODY.clone(), |(_, hash)| hash.clone());
         let password = password.to_owned();
-        let permit = self.hashing.acquire().await.ok()?;
         let is_right = tokio::task::spawn_blocking(move || {
             PasswordHash::new(&hash).is_ok_and(|hash| {
                 Argon2::default()
@@ -160,13 +184,16 @@ impl Users {
         });
         let is_right = is_right.await.unwrap_or(false);
         drop(permit);
-        let (role, _) = known.filter(|_| is_right)?;
+        let Some((role, _)) = known.filter(|_| is_right) else {
+            return Ok(None);
+        };
+        attempts.forgive(attempt);
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         if verified.len() >= REMEMBERED {
             verified.clear();
         }
         verified.insert(pair, name.to_owned());
-        Some(role.access(name))
+        Ok(Some(role.access(name)))
     }
 
     fn is_verified(&self, pair: &[u8; 32], name: &str) -> bool {
@@ -231,19 +258,22 @@ mod tests {
             format!("# ours\nann:operator:{ann}\n\nbob:viewer:{bob}\nkeda:viewer:bearer:{token}\n");
         let users = Users::parse(&file).unwrap();
         let operator = Some(Access::Operator("ann".into()));
+        let attempts = Attempts::default();
+        let peer = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        let of = async |name, password| users.of_password(name, password, &attempts, peer).await;
         // The second time comes from memory.
         for _ in 0..2 {
-            assert_eq!(users.of_password("ann", "a secret").await, operator);
+            assert_eq!(of("ann", "a secret").await, Ok(operator.clone()));
         }
         let viewer = Some(Access::Viewer("bob".into()));
-        assert_eq!(users.of_password("bob", "other").await, viewer);
+        assert_eq!(of("bob", "other").await, Ok(viewer));
         for (name, password) in [
             ("ann", "other"),
             ("bob", "a secret"),
             ("eve", "nobody"),
             ("keda", "t0ken"),
         ] {
-            assert_eq!(users.of_password(name, password).await, None, "{name}");
+            assert_eq!(of(name, password).await, Ok(None), "{name}");
         }
         assert_eq!(users.of_token("t0ken"), Some(Access::Viewer("keda".into())));
         assert_eq!(users.of_token("token"), None);
