@@ -189,6 +189,28 @@ fn the_janitor_works_until_a_signal_with_the_rights_of_its_role() {
 }
 
 #[test]
+fn a_signal_in_the_first_round_of_the_janitor_ends_it() {
+    let server = Server::start();
+    let url = server.url();
+    publish(&url, &["--type", "t"], "1\n").ok();
+    // The server answers reads only, so that the first round does not end.
+    let () = server.command(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+    let connections = || {
+        let all: String = server.command(&["CLIENT", "LIST"]);
+        all.lines().count()
+    };
+    let before = connections();
+    let mut child = redstart(Some(&url), &["janitor", "--every", "100ms"])
+        .spawn()
+        .unwrap();
+    // It listens for signals before it connects.
+    until("the janitor to connect", || connections() > before);
+    signal(child.id(), "TERM");
+    let () = server.command(&["CLIENT", "UNPAUSE"]);
+    assert_eq!(wait(&mut child).code(), Some(0));
+}
+
+#[test]
 fn the_janitor_refuses_what_makes_no_sense() {
     let server = Server::start();
     let url = server.url();

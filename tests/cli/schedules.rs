@@ -105,3 +105,13 @@ fn bad_schedules_are_refused_by_their_rule() {
     assert_ne!(ran.code, Some(0), "{ran:?}");
     run(Some(&url), &["schedules", "list", "ordres"]).failed(1);
 }
+
+#[test]
+fn the_greatest_number_is_a_limit_like_any_other() {
+    let server = Server::start();
+    let url = server.url();
+    publish(&url, &["--type", "t", "--after", "1d"], "1\n").ok();
+    let most = usize::MAX.to_string();
+    let args = ["schedules", "list", "orders", "--json", "--max", &most];
+    assert_eq!(run(Some(&url), &args).ok().out.lines().count(), 1);
+}

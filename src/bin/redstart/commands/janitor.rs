@@ -28,8 +28,8 @@ pub(super) async fn run(
     let topics = container.topics();
     // The first round shows whether topics and rights are as they should be.
     let mut failing = false;
-    round(args, &topics, terminal, &mut signals).await?;
-    if args.once {
+    let first = round(args, &topics, terminal, &mut signals).await?;
+    if args.once || matches!(first, Round::Stopped) {
         return Ok(());
     }
     terminal.remark("keeping house; stop it with ctrl-c or SIGTERM");

@@ -42,7 +42,7 @@ async fn list(
     let mut table = Table::new(&["id", "due", "due in", "type"], 3..3);
     let (mut last, mut count): (Option<ScheduledMessage>, usize) = (None, 0);
     loop {
-        let left = (args.max + 1 - count).min(PAGE);
+        let left = (args.max - count).saturating_add(1).min(PAGE);
         let schedules = container.schedules();
         let mut page = schedules.list(&args.topic, last.as_ref(), left).await?;
         let Some(end) = page.last().cloned() else {
