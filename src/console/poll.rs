@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::container::Container;
-use crate::domain::{CountBy, Error, Group, Timestamp, Topic, describe, hour_name};
+use crate::domain::{Error, Group, Timestamp, Topic, describe};
 use crate::operate::doctor::{Doctor, DoctorReport};
 use crate::operate::gauges::TopicGauges;
 
@@ -170,15 +170,12 @@ impl Poll {
         let topics = self.container.topics().gauges().await?;
         let at = self.container.store().now();
         let hour = u64::try_from(at.as_millis()).unwrap_or(0) / 3_600_000;
-        let (hour, dead) = (hour_name(hour), self.container.dead_letters());
+        let dead = self.container.dead_letters();
         let mut died = BTreeMap::new();
         for topic in &topics {
             for group in topic.groups.iter().filter(|group| group.dead > 0) {
-                let counts = dead
-                    .counts(&topic.topic, &group.group, CountBy::Hour)
-                    .await?;
-                let count = counts.iter().find(|(name, _)| *name == hour);
-                if let Some((_, count)) = count {
+                let counts = dead.hours(&topic.topic, &group.group, &[hour]).await?;
+                if let Some(count) = counts.first().filter(|count| **count > 0) {
                     died.insert((topic.topic.clone(), group.group.clone()), *count);
                 }
             }

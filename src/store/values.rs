@@ -145,6 +145,9 @@ role! {
             key: &'a str, expected: Option<&'a Bytes>, new: &'a Bytes, ttl: Option<Duration>,
         ) -> CasResult;
 
+        /// Removes a key if its value equals `expected`, byte for byte. Returns whether it did.
+        fn delete_if as DeleteIf(key: &'a str, expected: &'a Bytes) -> bool;
+
         /// Claims a key for an owner's token. Claiming again with the same token succeeds.
         fn claim as Claim(key: &'a str, token: &'a str, lease: Duration) -> ClaimResult;
 

@@ -252,6 +252,22 @@ impl DeadLetters for MemoryAdapter {
         turn(move || Ok(self.count_by(at, by)))
     }
 
+    fn hours<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        hours: &'a [u64],
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
+        turn(move || {
+            let mut counts: Vec<u64> = self.in_group(at, |group| {
+                let of = |hour: u64| group.dead.keys().filter(move |id| id.millis / HOUR == hour);
+                hours.iter().map(|hour| of(*hour).count() as u64).collect()
+            });
+            // A group that does not exist has none.
+            counts.resize(hours.len(), 0);
+            Ok(counts)
+        })
+    }
+
     fn begin_operation<'a>(
         &'a self,
         at: &'a GroupAt,

@@ -204,6 +204,16 @@ impl Values for MemoryAdapter {
         })
     }
 
+    fn delete_if<'a>(
+        &'a self,
+        key: &'a str,
+        expected: &'a Bytes,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.on_key("delete", key, None, move |mut now, _| {
+            Ok(now.get(key).as_ref() == Some(expected) && now.remove(key))
+        })
+    }
+
     fn claim<'a>(
         &'a self,
         key: &'a str,

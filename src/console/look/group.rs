@@ -9,7 +9,7 @@ use crate::console::page::{
     Command, Page, bars, counted, duration, fact, facts, live, number, safe, sparkline,
 };
 use crate::console::visit::{Visit, pair_of};
-use crate::domain::{CountBy, Error, Group, Topic, hour_name};
+use crate::domain::{Error, Group, Topic, hour_name};
 use crate::operate::in_flight::ConsumerInFlight;
 
 /// How many deliveries in flight the page shows.
@@ -195,13 +195,9 @@ pub(in crate::console) async fn hours(
     group: &Group,
 ) -> Result<Vec<(String, u64)>, Error> {
     let dead = visit.app.container.dead_letters();
-    let counts = dead.counts(topic, group, CountBy::Hour).await?;
     let now = u64::try_from(visit.now().as_millis()).unwrap_or(0) / 3_600_000;
-    let all = (now.saturating_sub(23)..=now).map(hour_name);
-    let all = all.map(|hour| {
-        let count = counts.iter().find(|(name, _)| *name == hour);
-        let count = count.map_or(0, |(_, count)| *count);
-        (hour, count)
-    });
-    Ok(all.collect())
+    let hours: Vec<u64> = (now.saturating_sub(23)..=now).collect();
+    let counts = dead.hours(topic, group, &hours).await?;
+    let names = hours.into_iter().map(hour_name);
+    Ok(names.zip(counts).collect())
 }

@@ -91,6 +91,22 @@ impl DeadLetters {
         self.port().counts(&GroupAt::of(topic, group), by).await
     }
 
+    /// How many dead letters a group has of each of some hours since 1970. [`counts`](Self::counts)
+    /// reads the counts of all types, tenants and hours; this reads these hours only.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    #[cfg(feature = "console")]
+    pub(crate) async fn hours(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        hours: &[u64],
+    ) -> Result<Vec<u64>, Error> {
+        self.port().hours(&GroupAt::of(topic, group), hours).await
+    }
+
     /// Lists up to `max` of a group's matching dead letters after the id `after`, oldest first.
     ///
     /// Ids grow, so dead letters that come or go between two pages shift nothing. One call looks

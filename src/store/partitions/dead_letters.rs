@@ -299,6 +299,28 @@ impl DeadLetters for Partitioned {
         })
     }
 
+    fn hours<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        hours: &'a [u64],
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
+        if self.is_single(&at.partition) {
+            return self.inner.dead_letters().hours(at, hours);
+        }
+        Box::pin(async move {
+            let all = self.each_group(at, |store, at| {
+                Box::pin(async move { store.dead_letters().hours(&at, hours).await })
+            });
+            let mut sums = vec![0; hours.len()];
+            for (_, counts) in all.await? {
+                for (sum, count) in sums.iter_mut().zip(counts) {
+                    *sum += count;
+                }
+            }
+            Ok(sums)
+        })
+    }
+
     fn begin_operation<'a>(
         &'a self,
         at: &'a GroupAt,

@@ -40,6 +40,29 @@ pub async fn a_value_is_replaced_only_if_it_is_as_expected<S: Subject>(subject: 
     assert_eq!(cas(Some(""), "2").await, CasResult::Swapped);
 }
 
+/// > Removes a key if its value equals `expected`, byte for byte. Returns whether it did.
+pub async fn a_value_is_deleted_only_if_it_is_as_expected<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let (kv, store) = (stage.container.kv(), stage.container.store());
+    let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let delete = async |expected: &'static str| {
+        let expected = bytes(expected);
+        let done = store.values().delete_if("k", &expected).await;
+        done.must("deleting")
+    };
+    assert!(!delete("").await);
+    let entries = vec![("k", bytes("1"))];
+    kv.port().set_bytes(entries, None).await.must("setting");
+    for other in ["", "2", "11"] {
+        assert!(!delete(other).await, "{other}");
+    }
+    let held = kv.port().get_bytes(&["k"]).await.must("getting");
+    assert_eq!(held, [Some(bytes("1"))]);
+    assert!(delete("1").await);
+    assert!(!kv.exists("k").await.must("asking"));
+    assert!(!delete("1").await);
+}
+
 /// The new value has the time to live that was given, or none.
 pub async fn a_swap_sets_the_time_to_live<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;

@@ -75,9 +75,19 @@ pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
         stage.counts_by(CountBy::Hour).await,
         hours.into_iter().collect::<Vec<_>>()
     );
+    let of_hours = async || {
+        let (first, last) = (ids[0].millis / 3_600_000, ids[2].millis / 3_600_000);
+        let hours: Vec<u64> = (first..=last).chain([0]).collect();
+        let dead_letters = stage.dead_letters();
+        let mut counts = dead_letters.hours(&stage.at, &hours).await.must("counting");
+        assert_eq!((counts.len(), counts.pop()), (hours.len(), Some(0)));
+        counts.iter().sum::<u64>()
+    };
+    assert_eq!(of_hours().await, 3);
     stage
         .take(&[(ids[0], Disposition::Discard), (ids[1], redelivery())])
         .await;
+    assert_eq!(of_hours().await, 1);
     assert_eq!(stage.counts_by(CountBy::Type).await, named(&[("a", 1)]));
     assert_eq!(stage.counts_by(CountBy::Tenant).await, named(&[("", 1)]));
     stage.take(&[(ids[2], Disposition::Discard)]).await;

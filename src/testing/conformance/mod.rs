@@ -438,6 +438,7 @@ macro_rules! conformance_concern {
             a_swap_sets_the_time_to_live,
             equal_values_are_equal,
             forms_of_other_programs_are_equal,
+            a_value_is_deleted_only_if_it_is_as_expected,
             another_number_is_never_equal,
             concurrent_updates_lose_nothing,
         );

@@ -13,8 +13,19 @@ fn kv_cas() {
     assert_eq!(cas(&["0", "", "b", "0"]), (0, Some("a".into())), "present");
     assert_eq!(cas(&["1", "x", "b", "0"]), (0, Some("a".into())), "differs");
     assert_eq!(cas(&["1", "a", "b", "60000"]), (1, None), "swapped");
+    assert_eq!(
+        cas(&["1", "a", "", "delete"]),
+        (0, Some("b".into())),
+        "differs"
+    );
     let left: i64 = run(raw, "PTTL k");
     assert!((1..=60_000).contains(&left));
+    let mut delete = || {
+        let args = ["1", "b", "", "delete"];
+        call::<(u64, Option<String>)>(raw, &padded(&script), &["k"], &args)
+    };
+    assert_eq!(delete(), (1, None), "deleted");
+    assert_eq!(delete(), (0, None), "absent");
     let _: u64 = run(raw, "LPUSH list x");
     assert!(fails(raw, &script, &["list"], &["0", "", "a", "0"]).contains("WRONGTYPE"));
 }

@@ -147,7 +147,7 @@ impl RedisAdapter {
         key: String,
         at: &GroupAt,
     ) -> Result<(Vec<(String, String)>, Sums), Error> {
-        let (fields, uncounted): (_, Vec<(Vec<u8>, Vec<u8>)>) = self
+        let (fields, uncounted): (_, Uncounted) = self
             .net
             .run("count dead letters", &key, async |connection| {
                 redis::pipe()
@@ -158,12 +158,45 @@ impl RedisAdapter {
             })
             .await
             .map_err(|e| e.on(at.to_string()))?;
-        let mut sums = Sums::default();
-        for (_, some) in uncounted {
-            sums.add(&Sums::decode(&some));
-        }
-        Ok((fields, sums))
+        Ok((fields, sum(uncounted)))
     }
+
+    /// Some hours only: the hash of counts has a field for each tenant, too.
+    async fn counts_of_hours(&self, at: &GroupAt, hours: &[u64]) -> Result<Vec<u64>, Error> {
+        let key = self.keys.dead_counts(at);
+        let names: Vec<String> = hours.iter().map(|hour| format!("hour:{hour}")).collect();
+        let mut replies: Vec<Value> = self
+            .net
+            .run("count dead letters", &key, async |connection| {
+                let mut pipeline = redis::pipe();
+                for name in &names {
+                    pipeline.hget(&key, name);
+                }
+                pipeline.hgetall(self.keys.dead_uncounted(at));
+                pipeline.query_async(connection).await
+            })
+            .await
+            .map_err(|e| e.on(at.to_string()))?;
+        let read = |e| error::sent("count dead letters", e).on(at.to_string());
+        let uncounted = replies.pop().unwrap_or(Value::Nil);
+        let gone = sum(reply::typed(uncounted).map_err(read)?);
+        let counts = names.iter().zip(replies).map(|(name, reply)| {
+            let count: Option<String> = reply::typed(reply).map_err(read)?;
+            let count = count.and_then(|count| left(&count, gone.counts.get(name)));
+            Ok(count.unwrap_or(0))
+        });
+        counts.collect()
+    }
+}
+
+type Uncounted = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn sum(uncounted: Uncounted) -> Sums {
+    let mut sums = Sums::default();
+    for (_, some) in uncounted {
+        sums.add(&Sums::decode(&some));
+    }
+    sums
 }
 
 fn head(fields: &Fields) -> DeadLetterSummary {
@@ -288,6 +321,14 @@ impl DeadLetters for RedisAdapter {
             let key = self.keys.dead_counts(at);
             Ok(read_counts(self.hash_of_counts(key, at).await?, by))
         })
+    }
+
+    fn hours<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        hours: &'a [u64],
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
+        Box::pin(self.counts_of_hours(at, hours))
     }
 
     fn begin_operation<'a>(

@@ -237,6 +237,27 @@ impl Values for RedisAdapter {
         })
     }
 
+    fn delete_if<'a>(
+        &'a self,
+        key: &'a str,
+        expected: &'a Bytes,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let reply: Vec<Value> = self
+                .on_key("delete", key, async |connection, name| {
+                    let call = scripts::kv_cas()
+                        .key(name)
+                        .arg(1)
+                        .arg(&expected[..])
+                        .arg("")
+                        .arg("delete");
+                    reply::array(call.run(connection).await?)
+                })
+                .await?;
+            Ok(matches!(reply.first(), Some(Value::Int(1))))
+        })
+    }
+
     fn claim<'a>(
         &'a self,
         key: &'a str,
