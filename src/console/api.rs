@@ -6,8 +6,8 @@ use axum::Router;
 use axum::extract::{Path, Query as Fields};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::header::{CONTENT_TYPE, LINK};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -16,7 +16,8 @@ use super::act::sweep::{self, Tried};
 use super::act::sweep_form::SweepForm;
 use super::dead::filter::FilterForm;
 use super::failure::Failure;
-use super::look::operations;
+use super::look::{self, operations};
+use super::page::Links;
 use super::state::App;
 use super::visit::{Visit, id_of, pair_of};
 use crate::domain::{Group, Topic};
@@ -27,6 +28,9 @@ use crate::operate::{escape, exposition};
 /// How many items a list has at most, and by default.
 const MOST: usize = 1_000;
 const PAGE: usize = 50;
+
+/// A list of retries ends where their messages are this large together, in bytes.
+const LARGEST: usize = 16 << 20;
 
 /// The routes that read.
 pub(super) fn reads() -> Router<Arc<App>> {
@@ -200,16 +204,54 @@ async fn letter(
         .into_response())
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Most {
+    max: Option<usize>,
+}
+
+/// Ends at a number or a size. The header `link` then has the address of the next ones.
 async fn retries(
     visit: Visit,
     Path((topic, group)): Path<(String, String)>,
+    Fields(after): Fields<look::retries::After>,
+    Fields(most): Fields<Most>,
 ) -> Result<Response, Failure> {
     let (topic, group) = pair_of(&topic, &group)?;
     if !visit.app.options.payloads {
         return Err(Failure::not_found("this console hides payloads"));
     }
     let retries = visit.app.container.retries();
-    Ok(answer(&retries.list(&topic, &group, None, MOST).await?))
+    let most = most.max.unwrap_or(MOST).clamp(1, MOST);
+    let (mut all, mut last, mut size) = (Vec::new(), after.retry()?, 0);
+    while all.len() < most && size < LARGEST {
+        let left = most - all.len();
+        let page = retries.list(&topic, &group, last.as_ref(), left).await?;
+        let Some(end) = page.last() else {
+            return Ok(answer(&all));
+        };
+        last = Some(end.clone());
+        let fields = page.iter().flat_map(|retry| &retry.fields);
+        size += fields.map(|(_, value)| value.len()).sum::<usize>();
+        all.extend(page);
+    }
+    let mut answer = answer(&all);
+    let Some(last) = last else {
+        return Ok(answer);
+    };
+    if !retries
+        .list(&topic, &group, Some(&last), 1)
+        .await?
+        .is_empty()
+    {
+        let list = format!("/api/v1{}", Links::new("").retries(&topic, &group));
+        let next = look::retries::after(&last, &visit.links().to(&list));
+        let next = HeaderValue::try_from(format!("<{next}>; rel=\"next\""));
+        answer
+            .headers_mut()
+            .extend(next.ok().map(|next| (LINK, next)));
+    }
+    Ok(answer)
 }
 
 /// An operation with the group that it changed.

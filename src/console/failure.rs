@@ -34,6 +34,28 @@ impl Failure {
     }
 }
 
+/// Whether one operation of the store that failed did nothing for certain.
+pub(super) fn is_certain(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Invalid
+            | ErrorKind::Encode
+            | ErrorKind::TooLarge
+            | ErrorKind::Unavailable
+            | ErrorKind::Refused
+            | ErrorKind::NotFound
+            | ErrorKind::BacklogFull
+            | ErrorKind::Closed
+            | ErrorKind::Unsupported
+            | ErrorKind::Conflict
+    )
+}
+
+/// What a page says where it does not know whether a change was made; `done` such as `published`.
+pub(super) fn doubt(done: &str) -> String {
+    format!("It may have been {done}; look before you send again.")
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match error.kind() {

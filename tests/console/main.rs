@@ -7,6 +7,7 @@ mod access;
 mod act;
 mod api;
 mod commands;
+mod faulty;
 mod hostile;
 mod live;
 mod mount;

@@ -7,10 +7,10 @@ use maud::{Markup, html};
 
 use super::fields::{FormFields, see_other};
 use super::said::{Deed, Said};
-use crate::console::failure::Failure;
+use crate::console::failure::{Failure, doubt, is_certain};
 use crate::console::page::{Command, Page, safe};
 use crate::console::visit::{Visit, id_of, pair_of};
-use crate::domain::{DeadLetter, EntryId, Group, Topic, describe};
+use crate::domain::{DeadLetter, EntryId, Error, ErrorKind, Group, Topic, describe};
 use crate::operate::dead_letters::EnvelopeEdit;
 use crate::operate::views::{envelope_json, pretty_json};
 
@@ -48,12 +48,20 @@ fn text(letter: &DeadLetter) -> Result<String, Failure> {
     Ok(pretty_json(&envelope_json(&letter.envelope()?)?))
 }
 
-fn show(visit: &Visit, letter: &DeadLetter, now: &str, new: &str, wrong: Option<&str>) -> Response {
+fn show(
+    visit: &Visit,
+    letter: &DeadLetter,
+    now: &str,
+    new: &str,
+    wrong: Option<&Error>,
+) -> Response {
     let (topic, group, id) = (&letter.topic, &letter.group, letter.id);
     let address = visit.links().letter(topic, group, id);
     let body = html! {
-        @if let Some(rule) = wrong {
-            div.note.bad role="alert" { p { (safe(rule)) } p { "Nothing was changed." } }
+        @if let Some(error) = wrong {
+            div.note.bad role="alert" { p { (safe(&describe(error))) } p {
+                @if changed_nothing(error) { "Nothing was changed." } @else { (doubt("sent")) }
+            } }
         }
         form method="post" action={ (address) "/edit" } {
             div.panes {
@@ -74,6 +82,12 @@ fn show(visit: &Visit, letter: &DeadLetter, now: &str, new: &str, wrong: Option<
         .under(format!("{topic}/{group}"), visit.links().dead(topic, group))
         .under(id.to_string(), address.clone());
     page.into_response()
+}
+
+/// Whether an edit that failed changed nothing for certain. Of its steps, any may have met an error of
+/// the connection.
+fn changed_nothing(error: &Error) -> bool {
+    is_certain(error) && error.kind() != ErrorKind::Unavailable
 }
 
 /// JSON with invisible characters as its own escapes: the text has the same value.
@@ -101,14 +115,11 @@ pub(in crate::console) async fn run(
         Err(error) => Err(error),
     };
     if let Err(error) = edited {
-        let mut page = show(
-            &visit,
-            &letter,
-            &text(&letter)?,
-            new,
-            Some(&describe(&error)),
-        );
-        *page.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+        let mut page = show(&visit, &letter, &text(&letter)?, new, Some(&error));
+        *page.status_mut() = match changed_nothing(&error) {
+            true => StatusCode::UNPROCESSABLE_ENTITY,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
         return Ok(page);
     }
     let list = visit.links().dead(&topic, &group);

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{FormFields, see_other};
 use super::said::{Deed, Said};
-use crate::console::failure::Failure;
+use crate::console::failure::{Failure, doubt, is_certain};
 use crate::console::page::{Command, Page, safe};
 use crate::console::visit::{Visit, topic_of};
 use crate::domain::{Envelope, Topic};
@@ -72,19 +72,26 @@ pub(in crate::console) async fn run(
     let published = match envelope(&fields) {
         Ok(envelope) => {
             let published = visit.app.container.bus().publish(&topic, &envelope).await;
-            published.map_err(|error| crate::domain::describe(&error))
+            published.map_err(|error| (crate::domain::describe(&error), is_certain(&error)))
         }
-        Err(rule) => Err(rule),
+        Err(rule) => Err((rule, true)),
     };
-    if let Err(rule) = published {
+    if let Err((rule, certain)) = published {
+        let (status, end) = match certain {
+            true => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Nothing was published.".to_owned(),
+            ),
+            false => (StatusCode::SERVICE_UNAVAILABLE, doubt("published")),
+        };
         let body = html! {
-            div.note.bad role="alert" { p { (safe(&rule)) } p { "Nothing was published." } }
+            div.note.bad role="alert" { p { (safe(&rule)) } p { (end) } }
             (form(&visit, &topic, &fields))
         };
         let page = Page::new(&visit, format!("Publish to {topic}"), body)
             .under(topic.to_string(), visit.links().topic(&topic));
         let mut page = page.into_response();
-        *page.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+        *page.status_mut() = status;
         return Ok(page);
     }
     tracing::info!(%topic, by = visit.access.name(), "message published from the console");

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::fields::{FormFields, duration, see_other};
 use super::said::{Deed, Said};
-use crate::console::failure::Failure;
+use crate::console::failure::{Failure, doubt, is_certain};
 use crate::console::page::{Page, Query, safe};
 use crate::console::visit::Visit;
 use crate::domain::describe;
@@ -91,16 +91,20 @@ fn time(ttl: Duration) -> String {
     }
 }
 
-/// A change that was not made.
+/// A change that was not made, or that may not have been made.
 struct Not {
     status: StatusCode,
     rule: String,
+    certain: bool,
 }
 
 impl Not {
     fn invalid(rule: impl Into<String>) -> Self {
-        let (status, rule) = (StatusCode::UNPROCESSABLE_ENTITY, rule.into());
-        Self { status, rule }
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            rule: rule.into(),
+            certain: true,
+        }
     }
 
     fn changed() -> Self {
@@ -108,6 +112,7 @@ impl Not {
         Self {
             status: StatusCode::CONFLICT,
             rule: rule.to_owned(),
+            certain: true,
         }
     }
 }
@@ -117,6 +122,7 @@ impl From<crate::domain::Error> for Not {
         Self {
             status: Failure::from(error.clone()).status,
             rule: describe(&error),
+            certain: is_certain(&error),
         }
     }
 }
@@ -179,10 +185,15 @@ pub(in crate::console) async fn delete(
         if seen(now.as_deref()) != fields.get("seen") {
             return Err(Not::changed());
         }
-        Ok::<_, Not>(visit.app.container.kv().delete(key).await?)
+        let Some(now) = now else { return Ok(()) };
+        let store = visit.app.container.store();
+        match store.values().delete_if(key, &now).await? {
+            true => Ok(()),
+            false => Err(Not::changed()),
+        }
     };
     match deleted.await {
-        Ok(_) => {
+        Ok(()) => {
             tracing::info!(
                 key,
                 by = visit.access.name(),
@@ -195,7 +206,7 @@ pub(in crate::console) async fn delete(
     }
 }
 
-/// The page of a change that was not made. It keeps what the operator typed.
+/// The page of a change that failed. It keeps what the operator typed.
 fn refused(visit: &Visit, fields: &FormFields, not: Not, again: bool) -> Response {
     let key = fields.get("key");
     let again = again && matches!(not.status.as_u16(), 400 | 422);
@@ -203,7 +214,9 @@ fn refused(visit: &Visit, fields: &FormFields, not: Not, again: bool) -> Respons
         .with("key", key)
         .on(&visit.links().to("/kv"));
     let body = html! {
-        div.note.bad role="alert" { p { (safe(&not.rule)) } p { "Nothing was changed." } }
+        div.note.bad role="alert" { p { (safe(&not.rule)) } p {
+            @if not.certain { "Nothing was changed." } @else { (doubt("changed")) }
+        } }
         @if again {
             (set_form(visit, key, fields.get("seen"), fields.get("value"), fields.get("ttl")))
         } @else if !fields.get("value").is_empty() {

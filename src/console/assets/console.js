@@ -68,9 +68,11 @@
   // Live regions. An update waits while text of the region is selected, and keeps the focus.
   const same = (one) => (one.id ? `#${one.id}`
     : `${one.tagName}|${one.getAttribute("href") || (one.type === "checkbox" ? one.value : one.name) || one.textContent}`);
-  const replace = (region, html) => {
+  const isSelected = (region) => {
     const chosen = getSelection();
-    if (!chosen.isCollapsed && region.contains(chosen.anchorNode)) return;
+    return !chosen.isCollapsed && region.contains(chosen.anchorNode);
+  };
+  const replace = (region, html) => {
     const focus = region.contains(document.activeElement) ? same(document.activeElement) : null;
     const checked = new Set(all("input:checked", region).map((one) => one.value));
     region.innerHTML = html;
@@ -86,6 +88,14 @@
     const stale = region.previousElementSibling;
     let source = null;
     let last = region.innerHTML;
+    let next = last;
+    // The server sends a region only when it changes: an update that waits may be the last one.
+    const show = () => {
+      if (next === last || isSelected(region)) return;
+      last = next;
+      replace(region, next);
+    };
+    document.addEventListener("selectionchange", show);
     const warn = (html) => {
       stale.innerHTML = html;
       zone(stale);
@@ -96,9 +106,8 @@
       source = new EventSource(`${region.dataset.events}?of=${encodeURIComponent(region.dataset.live)}`);
       source.addEventListener("region", (event) => {
         warn("");
-        if (event.data === last) return;
-        last = event.data;
-        replace(region, event.data);
+        next = event.data;
+        show();
       });
       source.addEventListener("stale", (event) => warn(event.data));
       source.addEventListener("error", () => {

@@ -111,6 +111,8 @@ fn selection(entry: &JournalEntry) -> String {
     let text = match (&entry.selection, &entry.reset_to) {
         (_, Some(place)) => format!("to {place}"),
         (Some(selection), None) => selection.to_string(),
+        // A change of settings selects nothing: its note says what it changed.
+        (None, None) if entry.action == "settings" => String::new(),
         (None, None) => "too many ids to keep".to_owned(),
     };
     excerpt(&text, 200)
@@ -249,7 +251,8 @@ fn about(
         (fact("By", person(&entry.operator)))
         (fact("Begun", instant(entry.begun)))
         (fact("Group", html! { a href=(visit.links().group(topic, group)) { (topic) "/" (group) } }))
-        (fact("Selection", html! { (selection(entry)) }))
+        @let selection = selection(entry);
+        @if !selection.is_empty() { (fact("Selection", html! { (selection) })) }
         @if let Some(until) = entry.until {
             (fact("Up to", html! { code { (until) }
                 span.soft { ", the newest dead letter when it began" } }))

@@ -23,8 +23,14 @@ pub(in crate::console) struct After {
     id: String,
 }
 
+/// The address of the list after a retry.
+pub(in crate::console) fn after(last: &ScheduledRetry, list: &str) -> String {
+    let query = Query::default().with("due", last.due.as_millis().to_string());
+    query.with("id", last.id.to_string()).on(list)
+}
+
 impl After {
-    fn retry(&self) -> Result<Option<ScheduledRetry>, Failure> {
+    pub(in crate::console) fn retry(&self) -> Result<Option<ScheduledRetry>, Failure> {
         let Some(due) = self.due else { return Ok(None) };
         let wrong = || Failure::invalid("the address names no place in the list");
         let due = Timestamp::from_millis(due).map_err(|_| wrong())?;
@@ -51,12 +57,20 @@ pub(in crate::console) async fn page(
     let after = after.retry()?;
     let retries = visit.app.container.retries();
     let list = retries.list(&topic, &group, after.as_ref(), PAGE).await?;
+    // The store returns fewer where messages are large, so that the number does not tell the end.
+    let more = match list.last() {
+        Some(last) => !retries
+            .list(&topic, &group, Some(last), 1)
+            .await?
+            .is_empty(),
+        None => false,
+    };
     let command = Command::new(&["retries", "list"]).arg(&topic).arg(&group);
     let body = html! {
         (said.show())
         p.soft { "Failed messages before their next attempt, and snoozed messages: "
             (counted(status.scheduled, "message", "messages")) "." }
-        (table(&visit, &topic, &group, &list))
+        (table(&visit, &topic, &group, &list, more))
         (command.show())
     };
     let page = Page::new(&visit, format!("Retries of {topic}/{group}"), body)
@@ -66,7 +80,13 @@ pub(in crate::console) async fn page(
     Ok(page.into_response())
 }
 
-fn table(visit: &Visit, topic: &Topic, group: &Group, list: &[ScheduledRetry]) -> Markup {
+fn table(
+    visit: &Visit,
+    topic: &Topic,
+    group: &Group,
+    list: &[ScheduledRetry],
+    more: bool,
+) -> Markup {
     if list.is_empty() {
         return html! { div.empty { p { "No retries are scheduled here." } } };
     }
@@ -103,12 +123,9 @@ fn table(visit: &Visit, topic: &Topic, group: &Group, list: &[ScheduledRetry]) -
                 button.quiet type="submit" name="action" value="cancel" { "Cancel all…" }
             }
         } @else { (rows) }
-        @if list.len() == PAGE { @if let Some(last) = list.last() {
-            @let next = Query::default()
-                .with("due", last.due.as_millis().to_string())
-                .with("id", last.id.to_string());
-            p { a href=(next.on(&visit.links().retries(topic, group))) { "Next retries" } }
-        } }
+        @if let Some(last) = list.last().filter(|_| more) {
+            p { a href=(after(last, &visit.links().retries(topic, group))) { "Next retries" } }
+        }
     }
 }
 
