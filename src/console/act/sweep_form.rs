@@ -273,13 +273,13 @@ mod tests {
             ("stop", "10"),
         ]));
         assert_eq!(
-            form.unwrap().command("orders", "billing").line(),
+            form.unwrap().command("orders", "billing", None).line(),
             "redstart dead redrive orders billing --error 'no stock' --to repair --rate 5 --ramp 30s \
              --failure-limit 10%"
         );
         let all = SweepForm::read(&fields(&[("action", "purge"), ("all", "1")])).unwrap();
         assert_eq!(
-            all.command("o", "g").line(),
+            all.command("o", "g", None).line(),
             "redstart dead purge o g --all"
         );
     }
