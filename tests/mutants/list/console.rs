@@ -47,7 +47,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "console-markup-of-others",
-        file: "src/console/dead/list.rs",
+        file: "src/console/dead/rows.rs",
         before: "td.wrap { (excerpt(&summary.error, 300)) }",
         after: "td.wrap { (maud::PreEscaped(excerpt(&summary.error, 300))) }",
         breaks: "Text of others adds no element to a page.",
@@ -108,8 +108,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "console-guesses-without-limit",
         file: "src/console/access/attempts.rs",
-        before: "(*count >= ALLOWED).then_some(left)",
-        after: "(*count > u32::MAX - 1).then_some(left)",
+        before: "} else if *count >= ALLOWED {",
+        after: "} else if *count == u32::MAX {",
         breaks: "After five wrong passwords in a minute an address waits.",
         target: Target::Lib,
         test: "console::access::attempts::tests::an_address_waits_after_five_wrong_passwords_in_a_minute",
