@@ -200,6 +200,8 @@ fn a_level_of_durability_that_the_server_cannot_give_is_refused_and_says_why() {
     assert_eq!(length(), 1);
     // It stays connected and acknowledges nothing.
     signal(replica.pid(), "STOP");
+    // What it has acknowledged by then must not be all that there is.
+    server.command::<()>(&["SET", "more", "1"]);
     at("replicated:1:50ms").failed(1);
     assert_eq!(length(), 1);
     assert_eq!(at("accepted").ok().json()["published"], 1);
