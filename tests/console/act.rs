@@ -11,7 +11,7 @@ use crate::site::{
 };
 use crate::support::{PATIENCE, Server, group, topic, until};
 
-async fn dead(container: &Container) -> u64 {
+pub(crate) async fn dead(container: &Container) -> u64 {
     let status = container
         .topics()
         .group(&topic("orders"), &group("billing"))
@@ -19,7 +19,7 @@ async fn dead(container: &Container) -> u64 {
     status.unwrap().dead
 }
 
-async fn ids(container: &Container) -> Vec<EntryId> {
+pub(crate) async fn ids(container: &Container) -> Vec<EntryId> {
     let all = DeadLetterFilter::default();
     let (on, of) = (topic("orders"), group("billing"));
     let page = container
@@ -31,7 +31,7 @@ async fn ids(container: &Container) -> Vec<EntryId> {
 }
 
 /// Waits for the end of the operation to which an answer leads, and returns its page.
-async fn ended(console: &ConsoleService, answer: &Answer) -> Answer {
+pub(crate) async fn ended(console: &ConsoleService, answer: &Answer) -> Answer {
     assert_eq!(answer.status, 303, "{}", answer.text);
     let address = answer.header("location").to_owned();
     until("the operation to end", async || {
@@ -269,7 +269,14 @@ async fn retries_run_now_or_are_cancelled() {
     let refused = post(&console, "/retries/mails/billing", &cancel).await;
     assert_eq!(refused.status, 422);
     assert_eq!(scheduled().await, 1);
-    let run = [("action", "run-now"), ("all", "1"), ("typed", "1")];
+    let preview = get(&console, &format!("{plan}&action=run-now")).await.ok();
+    let shown = hidden(&preview, "shown");
+    let run = [
+        ("action", "run-now"),
+        ("all", "1"),
+        ("shown", &shown),
+        ("typed", "1"),
+    ];
     let ran = post(&console, "/retries/mails/billing", &run).await;
     assert_eq!(ran.status, 303, "{}", ran.text);
     get(&console, ran.header("location"))
@@ -283,6 +290,42 @@ async fn retries_run_now_or_are_cancelled() {
             .status,
         400
     );
+}
+
+#[tokio::test]
+async fn only_the_retries_of_the_preview_are_run_or_cancelled() {
+    let container = in_memory().await;
+    let console = console(&container);
+    let (on, of) = (topic("mails"), group("billing"));
+    let list = async || {
+        let all = container.retries().list(&on, &of, None, 9).await.unwrap();
+        all.iter().map(|retry| retry.id).collect::<Vec<_>>()
+    };
+    retries(&container).await;
+    let plan = "/retries/mails/billing/plan?all=1&action=cancel";
+    let shown = hidden(&get(&console, plan).await.ok(), "shown");
+    // Another retry takes the place of the one that the preview showed.
+    let gone = container.retries().cancel(&on, &of, &list().await).await;
+    assert_eq!(gone.unwrap().moved.len(), 1);
+    retries(&container).await;
+    let fields = |action, shown| {
+        [
+            ("action", action),
+            ("all", "1"),
+            ("typed", "1"),
+            ("shown", shown),
+        ]
+    };
+    for (action, shown) in [("cancel", &*shown), ("run-now", &shown), ("cancel", "")] {
+        let answer = post(&console, "/retries/mails/billing", &fields(action, shown)).await;
+        assert_eq!(answer.status, 422, "{}", answer.text);
+        answer.shows(&["not the retries of the preview", "1 retry"]);
+        assert_eq!(list().await.len(), 1);
+    }
+    let shown = hidden(&get(&console, plan).await.ok(), "shown");
+    let answer = post(&console, "/retries/mails/billing", &fields("cancel", &shown)).await;
+    assert_eq!(answer.status, 303, "{}", answer.text);
+    assert_eq!(list().await, Vec::new());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use maud::html;
+use sha2::{Digest as _, Sha256};
 
 use super::fields::{FormFields, see_other, typed};
 use super::said::{Deed, Said};
@@ -11,6 +12,7 @@ use crate::console::failure::Failure;
 use crate::console::page::{Command, Page, counted, number, safe};
 use crate::console::visit::{Visit, pair_of};
 use crate::domain::{Group, Topic};
+use crate::operate::hex;
 use crate::operate::plan::Plan;
 use crate::operate::retry_plan::{PlannedRetries, RetryAction, RetrySelection};
 use crate::store::DeliveryId;
@@ -49,6 +51,13 @@ impl Asked {
             false => RetrySelection::Ids(self.ids.clone()),
         }
     }
+}
+
+/// What a form hands on of a preview, so that its POST takes the same retries.
+fn digest(ids: &[DeliveryId]) -> String {
+    let mut ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    ids.sort_unstable();
+    hex::word(&Sha256::digest(ids.join("\n")))
 }
 
 /// Shows what would be run or cancelled.
@@ -102,6 +111,7 @@ fn confirmation(
                 input type="hidden" name="action" value=(code);
                 @if asked.all { input type="hidden" name="all" value="1"; }
                 @else { @for id in &asked.ids { input type="hidden" name="id" value=(id); } }
+                input type="hidden" name="shown" value=(digest(&plan.preview().ids));
                 div.row {
                     @if cancels || asked.all {
                         label { "Type " strong { (number(count)) } " to confirm"
@@ -135,8 +145,13 @@ pub(in crate::console) async fn run(
         .await?;
     let count = plan.preview().matching;
     let asks = asked.all || asked.action == RetryAction::Cancel;
-    if asks && typed(fields.get("typed")) != count.to_string() {
-        let rule = format!("type {} to confirm; nothing was changed", number(count));
+    let typed_count = typed(fields.get("typed")) == count.to_string();
+    let same = fields.get("shown") == digest(&plan.preview().ids);
+    if asks && !(typed_count && same) {
+        let rule = match fields.get("shown").is_empty() && !typed_count || same {
+            true => format!("type {} to confirm; nothing was changed", number(count)),
+            false => "these are not the retries of the preview; nothing was changed".to_owned(),
+        };
         let mut page = confirmation(&visit, &topic, &group, &asked, &plan, Some(&rule));
         *page.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
         return Ok(page);
