@@ -21,7 +21,8 @@ use super::page::Links;
 use super::state::App;
 use super::visit::{Visit, id_of, pair_of};
 use crate::domain::{Group, Topic};
-use crate::operate::dead_letters::JournalEntry;
+use crate::operate::dead_letters::{JournalEntry, PlannedSweep};
+use crate::operate::plan::Plan;
 use crate::operate::views::{ListedDeadLetter, ListedGroup, ShownGroup};
 use crate::operate::{escape, exposition};
 
@@ -282,6 +283,17 @@ async fn doctor(visit: Visit) -> Response {
     answer(&*visit.app.poll.examine().await)
 }
 
+/// A plan with the times that its confirmation sends.
+#[derive(Serialize)]
+struct PlannedOrder<'a> {
+    #[serde(flatten)]
+    plan: Plan<PlannedSweep>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    since: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    until: &'a str,
+}
+
 /// Plans or begins a sweep. The body has the fields of the form; `confirm` is what an operator types,
 /// and with `dryRun` the answer is the plan.
 async fn begin(
@@ -300,6 +312,7 @@ async fn begin(
     let (fields, dry_run) = fields(&value).map_err(Failure::invalid)?;
     let form = SweepForm::read(&fields).map_err(Failure::invalid)?;
     if dry_run {
+        let form = form.at(visit.now());
         let sweep = form
             .sweep(visit.access.name(), visit.now())
             .map_err(Failure::invalid)?;
@@ -309,7 +322,8 @@ async fn begin(
             .dead_letters()
             .plan(&topic, &group, sweep)
             .await?;
-        return Ok(answer(&plan));
+        let (since, until) = (&*form.filter.since, &*form.filter.until);
+        return Ok(answer(&PlannedOrder { plan, since, until }));
     }
     match sweep::attempt(&visit, &topic, &group, &form).await? {
         Tried::Begun(id) => Ok(answer(&json!({"operation": id}))),

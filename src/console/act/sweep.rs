@@ -24,6 +24,7 @@ pub(in crate::console) async fn preview(
 ) -> Result<Response, Failure> {
     let (topic, group) = pair_of(&topic, &group)?;
     let form = SweepForm::read(&fields).map_err(Failure::invalid)?;
+    let form = form.at(visit.now());
     let sweep = match form.sweep(visit.access.name(), visit.now()) {
         Ok(sweep) => sweep,
         Err(rule) => {
@@ -84,6 +85,12 @@ pub(in crate::console) async fn attempt(
         // Without it the sweep would take dead letters that no preview has shown.
         return Err(Failure::invalid(
             "the sweep has no watermark; look at the preview first",
+        ));
+    }
+    if !form.by_ids() && form.filter.has_ages() {
+        return Err(Failure::invalid(
+            "since and until: an age such as 2h selects other dead letters than in the preview; \
+             send the times of the plan",
         ));
     }
     let plan = dead.plan(topic, group, sweep).await?;

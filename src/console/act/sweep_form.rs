@@ -23,7 +23,7 @@ pub(in crate::console) struct SweepForm {
     pub(in crate::console) ids: Vec<EntryId>,
     /// Set by the button for everything that matches.
     pub(super) all: bool,
-    pub(super) filter: FilterForm,
+    pub(in crate::console) filter: FilterForm,
     /// The newest dead letter that the preview showed.
     pub(super) up_to: Option<EntryId>,
     pub(super) rate: String,
@@ -89,6 +89,12 @@ impl SweepForm {
             typed: typed(fields.get("typed")),
             count_all: !fields.get("count_all").is_empty(),
         })
+    }
+
+    /// The same form with times in place of ages: what a preview shows is what runs later.
+    pub(in crate::console) fn at(mut self, now: Timestamp) -> Self {
+        self.filter = self.filter.at(now);
+        self
     }
 
     /// Whether the form selects by ids.

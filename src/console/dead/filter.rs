@@ -22,8 +22,8 @@ pub(in crate::console) struct FilterForm {
     /// Messages without a tenant.
     pub(super) no_tenant: String,
     pub(super) correlation: String,
-    pub(super) since: String,
-    pub(super) until: String,
+    pub(in crate::console) since: String,
+    pub(in crate::console) until: String,
     pub(super) min_attempts: String,
     pub(super) max_attempts: String,
     /// `yes`, `no` or empty.
@@ -103,6 +103,23 @@ impl FilterForm {
         fields.fold(Query::default(), |query, (name, value)| {
             query.with(name, value)
         })
+    }
+
+    /// The same filter with times in place of ages, so that it means the same later. Fields that break
+    /// a rule stay as they are.
+    pub(in crate::console) fn at(mut self, now: Timestamp) -> Self {
+        for field in [&mut self.since, &mut self.until] {
+            if let Ok(Some(time)) = moment(field, now) {
+                *field = time.to_string();
+            }
+        }
+        self
+    }
+
+    /// Whether a field has an age, which means another time at each request.
+    pub(in crate::console) fn has_ages(&self) -> bool {
+        let mut fields = [&self.since, &self.until].into_iter();
+        fields.any(|text| !text.trim().is_empty() && text.trim().parse::<Timestamp>().is_err())
     }
 
     /// The filter, or the rule that a field breaks. `now` turns ages into times.
@@ -314,6 +331,30 @@ mod tests {
         assert_eq!(all.query().fields().len(), 13);
         let line = all.on(Command::new(&["dead", "list"])).line();
         assert_eq!(line.matches(" --").count(), 13, "{line}");
+    }
+
+    #[test]
+    fn ages_become_times_that_mean_the_same_later() {
+        let form = FilterForm {
+            since: " 2h".into(),
+            until: "2026-03-01T13:00:00Z".into(),
+            error: "e".into(),
+            ..FilterForm::default()
+        };
+        let fixed = form.clone().at(now());
+        assert_eq!(
+            (&*fixed.since, &*fixed.until, &*fixed.error),
+            ("2026-03-01T12:00:00.000Z", "2026-03-01T13:00:00.000Z", "e")
+        );
+        assert!(form.has_ages() && !fixed.has_ages());
+        let later = "2026-03-02T14:00:00Z".parse().unwrap();
+        assert_eq!(form.filter(now()).unwrap(), fixed.filter(later).unwrap());
+        let wrong = FilterForm {
+            since: "soon".into(),
+            ..FilterForm::default()
+        };
+        assert_eq!(wrong.clone().at(now()), wrong);
+        assert!(!FilterForm::default().has_ages());
     }
 
     #[test]
