@@ -2,6 +2,7 @@
 //! stopped here, with their progress.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -21,7 +22,7 @@ pub(in crate::console) struct RunningNow {
     pub(in crate::console) progress: SweepProgress,
     /// How many dead letters its preview counted. A resumed sweep has no preview.
     pub(in crate::console) total: Option<u64>,
-    task: Option<AbortHandle>,
+    task: AbortHandle,
 }
 
 #[derive(Default)]
@@ -66,12 +67,6 @@ impl Sweeps {
         group: Group,
         operation: Uuid,
     ) -> Result<Begun, Error> {
-        if self.table().running.contains_key(&operation) {
-            let rule = "runs already";
-            return Err(
-                Error::new(ErrorKind::Refused, "resume sweep", rule).on(operation.to_string())
-            );
-        }
         let job = Job::Resume(dead, topic, group, operation);
         self.spawn(None, job).await
     }
@@ -79,14 +74,24 @@ impl Sweeps {
     async fn spawn(&self, total: Option<u64>, job: Job) -> Result<Begun, Error> {
         let (begun, began) = oneshot::channel();
         let begun = Mutex::new(Some(begun));
-        let sweeps = self.clone();
+        let (hand_over, handed_over) = oneshot::channel::<AbortHandle>();
+        let (sweeps, resumed) = (self.clone(), job.operation());
         let task = tokio::spawn(async move {
-            let operation = Mutex::new(None);
+            // Stop can end the sweep from its first step on, also when its visitor leaves early.
+            let Ok(task) = handed_over.await else {
+                return;
+            };
+            let operation = Mutex::new(resumed);
             let report = |progress: SweepProgress| {
                 *operation.lock().unwrap_or_else(PoisonError::into_inner) =
                     Some(progress.operation);
-                sweeps.enter(progress, total);
                 let begun = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+                // A resumed sweep has its row since the click. A report after Stop adds none.
+                if begun.is_some() && resumed.is_none() {
+                    let _ = sweeps.enter(progress, total, task.clone());
+                } else {
+                    sweeps.update(progress, &task);
+                }
                 if let Some(begun) = begun {
                     // The visitor may have left.
                     let _ = begun.send(Ok(Begun::Operation(progress.operation)));
@@ -94,39 +99,71 @@ impl Sweeps {
             };
             let ended = job.run(&report).await;
             let operation = *operation.lock().unwrap_or_else(PoisonError::into_inner);
-            sweeps.leave(operation, ended.as_ref().err());
             let begun = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // The visitor hears of a failure before the begin.
+            let failure = ended.as_ref().err().filter(|_| begun.is_none());
+            sweeps.leave(operation, &task, failure);
             if let Some(begun) = begun {
                 let _ = begun.send(ended.map(|_: SweepReport| Begun::Nothing));
             }
         });
-        let begun = began.await.unwrap_or_else(|_| {
+        if let Some(operation) = resumed {
+            let progress = SweepProgress {
+                operation,
+                ..SweepProgress::default()
+            };
+            self.enter(progress, total, task.abort_handle())?;
+        }
+        // No await lies between the spawn and this: a future that is dropped leaves no task behind
+        // that Stop cannot end.
+        let _ = hand_over.send(task.abort_handle());
+        began.await.unwrap_or_else(|_| {
             let rule = "ended before it began";
             Err(Error::new(ErrorKind::Unavailable, "sweep", rule))
-        })?;
-        if let Begun::Operation(operation) = begun {
-            // A sweep that has ended meanwhile is no longer there.
-            if let Some(running) = self.table().running.get_mut(&operation) {
-                running.task = Some(task.abort_handle());
+        })
+    }
+
+    /// Adds a sweep, unless it runs already.
+    fn enter(
+        &self,
+        progress: SweepProgress,
+        total: Option<u64>,
+        task: AbortHandle,
+    ) -> Result<(), Error> {
+        let operation = progress.operation;
+        match self.table().running.entry(operation) {
+            Entry::Vacant(row) => {
+                row.insert(RunningNow {
+                    progress,
+                    total,
+                    task,
+                });
+                Ok(())
+            }
+            Entry::Occupied(_) => {
+                let error = Error::new(ErrorKind::Refused, "resume sweep", "runs already");
+                Err(error.on(operation.to_string()))
             }
         }
-        Ok(begun)
     }
 
-    fn enter(&self, progress: SweepProgress, total: Option<u64>) {
+    /// Shows how far the sweep of a task is, unless Stop has ended it.
+    fn update(&self, progress: SweepProgress, task: &AbortHandle) {
         let mut table = self.table();
-        let running = table.running.entry(progress.operation);
-        let running = running.or_insert(RunningNow {
-            progress,
-            total,
-            task: None,
-        });
-        running.progress = progress;
+        let row = table.running.get_mut(&progress.operation);
+        if let Some(row) = row.filter(|row| row.task.id() == task.id()) {
+            row.progress = progress;
+        }
     }
 
-    fn leave(&self, operation: Option<Uuid>, failure: Option<&Error>) {
+    fn leave(&self, operation: Option<Uuid>, task: &AbortHandle, failure: Option<&Error>) {
         let Some(operation) = operation else { return };
         let mut table = self.table();
+        let row = table.running.get(&operation);
+        // After Stop the row may be that of another task, which has resumed the sweep.
+        if row.is_none_or(|row| row.task.id() != task.id()) {
+            return;
+        }
         table.running.remove(&operation);
         table.failed.retain(|(id, _)| *id != operation);
         if let Some(error) = failure {
@@ -143,9 +180,7 @@ impl Sweeps {
         let Some(running) = table.running.remove(&operation) else {
             return false;
         };
-        if let Some(task) = running.task {
-            task.abort();
-        }
+        running.task.abort();
         tracing::info!(%operation, "sweep of dead letters stopped");
         true
     }
@@ -169,6 +204,14 @@ enum Job {
 }
 
 impl Job {
+    /// The operation that a resumed sweep has already.
+    fn operation(&self) -> Option<Uuid> {
+        match self {
+            Self::Run(..) => None,
+            Self::Resume(_, _, _, operation) => Some(*operation),
+        }
+    }
+
     async fn run(
         self,
         report: &(dyn Fn(SweepProgress) + Send + Sync),
