@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use uuid::Uuid;
 
 use crate::api::MessageBus;
@@ -14,6 +15,9 @@ use crate::operate::dead_letters::report::DeadLetterPage;
 use crate::store::{Disposition, GroupAt, IdRange, Store};
 use crate::wire::Limits;
 use crate::wire::dead_letter::decode_record;
+
+/// How many heads are read at once.
+const HEADS: usize = 64;
 
 /// The dead letters of a namespace. Cheap to clone.
 ///
@@ -63,6 +67,32 @@ impl DeadLetters {
 
     pub(super) fn port(&self) -> &dyn crate::store::DeadLetters {
         self.store.dead_letters()
+    }
+
+    /// The heads of the dead letters with these ids; absent ones are left out. Reads no bodies, which
+    /// can be long.
+    pub(super) async fn heads(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: &[EntryId],
+    ) -> Result<Vec<(EntryId, DeadLetterSummary)>, Error> {
+        let (at, all) = (GroupAt::of(topic, group), DeadLetterFilter::default());
+        let mut heads = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(HEADS) {
+            let found = ids.iter().map(|id| {
+                let range = IdRange {
+                    after: id.before(),
+                    until: Some(*id),
+                    newest_first: false,
+                };
+                self.port().search(&at, range, &all, 1)
+            });
+            for found in try_join_all(found).await? {
+                heads.extend(found.items);
+            }
+        }
+        Ok(heads)
     }
 
     /// Lists the causes of a group's dead letters, the most frequent first.

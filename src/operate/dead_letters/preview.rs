@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::domain::{EntryId, Error, Group, Selection, SkipReason, Sweep, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
 use crate::operate::dead_letters::sweep::{PAGE, range_of};
-use crate::store::{GroupAt, MAX_BATCH};
+use crate::store::GroupAt;
 
 /// What a sweep would do.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -81,12 +81,9 @@ impl DeadLetters {
         let mut looked = Looked::default();
         match &sweep.selection {
             Selection::Ids(ids) => {
-                for ids in ids.chunks(MAX_BATCH) {
-                    let at = GroupAt::of(topic, group);
-                    for (id, record) in self.port().find(&at, ids).await? {
-                        looked.searched += 1;
-                        looked.preview.enter(id, sweep.wants(&record.head));
-                    }
+                for (id, summary) in self.heads(topic, group, ids).await? {
+                    looked.searched += 1;
+                    looked.preview.enter(id, sweep.wants(&summary));
                 }
                 looked.preview.missing = ids.len() as u64 - looked.searched;
             }

@@ -1,5 +1,7 @@
 //! Summaries: how many dead letters a group has, and of which causes.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use crate::domain::{Cause, CountBy, EntryId, Error, Group, Timestamp, Topic};
@@ -72,15 +74,19 @@ impl DeadLetters {
         let count = causes.iter().map(|cause| cause.count).sum();
         let rarer = causes.len().saturating_sub(max);
         causes.truncate(max);
-        let ends = causes.iter().flat_map(|cause| [cause.last, cause.first]);
-        let ends: Vec<EntryId> = ends.collect();
-        let found = self.get(topic, group, &ends).await?;
+        let lasts: Vec<EntryId> = causes.iter().map(|cause| cause.last).collect();
+        let found = self.heads(topic, group, &lasts).await?;
+        let mut found: HashSet<EntryId> = found.into_iter().map(|(id, _)| id).collect();
+        let gone = causes.iter().filter(|cause| !found.contains(&cause.last));
+        let firsts: Vec<EntryId> = gone.map(|cause| cause.first).collect();
+        let firsts = self.heads(topic, group, &firsts).await?;
+        found.extend(firsts.into_iter().map(|(id, _)| id));
         let notes = self.notes(topic, group).await?;
         let note = |cause: &Cause| {
             let mut notes = notes.iter();
             notes.find(|note| note.fingerprint == cause.fingerprint)
         };
-        let exists = |id: &EntryId| found.iter().any(|letter| letter.id == *id);
+        let exists = |id: &EntryId| found.contains(id);
         let summary = |cause: Cause| CauseSummary {
             topic: topic.clone(),
             group: group.clone(),
