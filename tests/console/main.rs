@@ -14,3 +14,4 @@ mod mount;
 mod pages;
 mod server;
 mod site;
+mod sweeps;
