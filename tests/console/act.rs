@@ -323,7 +323,12 @@ async fn only_the_retries_of_the_preview_are_run_or_cancelled() {
         assert_eq!(list().await.len(), 1);
     }
     let shown = hidden(&get(&console, plan).await.ok(), "shown");
-    let answer = post(&console, "/retries/mails/billing", &fields("cancel", &shown)).await;
+    let answer = post(
+        &console,
+        "/retries/mails/billing",
+        &fields("cancel", &shown),
+    )
+    .await;
     assert_eq!(answer.status, 303, "{}", answer.text);
     assert_eq!(list().await, Vec::new());
 }
