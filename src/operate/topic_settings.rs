@@ -153,7 +153,8 @@ impl Topics {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] when the topic does not exist any more, and the kinds of the connection.
+    /// [`ErrorKind::NotFound`] when the topic does not exist any more, [`ErrorKind::Conflict`] when its
+    /// settings have changed since the plan, and the kinds of the connection.
     ///
     /// # Cancel safety
     ///
@@ -169,6 +170,16 @@ impl Topics {
             after,
             ..
         } = plan.into_plan();
+        // Between the plan and its confirmation another operator may have changed them.
+        let now = self.existing(&topic).await?.settings;
+        if now != before {
+            let rule = format!(
+                "the settings have changed since the plan: {}",
+                changes(&before, &now)
+            );
+            let error = Error::new(ErrorKind::Conflict, "change topic settings", rule);
+            return Err(error.on(topic.as_str()));
+        }
         let change = changes(&before, &after);
         let groups = self.groups(&topic).await?;
         let (journal, operation) = (self.store.dead_letters(), Uuid::now_v7());

@@ -161,7 +161,7 @@ role! {
         fn counts as Counts(at: &'a GroupAt, by: CountBy) -> Vec<(String, u64)>;
 
         /// How many dead letters there are of each of some hours since 1970, in the order of the
-        /// hours. Exact, as for `causes`. Reads nothing else, whatever there is of other counts.
+        /// hours. Exact, as for `causes`.
         fn hours as Hours(at: &'a GroupAt, hours: &'a [u64]) -> Vec<u64>;
 
         /// Writes the order of an operation into the group's journal, which keeps the newest

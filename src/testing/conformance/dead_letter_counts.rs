@@ -44,6 +44,8 @@ pub async fn causes_are_counted<S: Subject>(subject: &S) {
 
 /// > How many dead letters there are by type, by tenant or by the hour of their failure, by name.
 /// > Exact, as for `causes`.
+/// > How many dead letters there are of each of some hours since 1970, in the order of the hours.
+/// > Exact, as for `causes`.
 pub async fn types_tenants_and_hours_are_counted<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let records = [("a", Some("t")), ("b", None), ("a", None)].map(|(kind, tenant)| {

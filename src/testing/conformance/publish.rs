@@ -243,8 +243,24 @@ pub async fn a_topics_settings_can_change<S: Subject>(subject: &S) {
     assert_eq!(change(next).await, Some(next));
     let held = topics.ensure_topic(&stage.topic, first).await;
     assert_eq!(held.must("asking"), next);
-    let status = stage.store.inspect().status(stage.partition()).await;
-    assert_eq!(status.must("asking").must("the topic").settings, next);
+    let held = async || {
+        let status = stage.store.inspect().status(stage.partition()).await;
+        status.must("asking").must("the topic").settings
+    };
+    assert_eq!(held().await, next);
+    // A plan is old once another operator has changed the settings.
+    let operating = stage.container.topics();
+    let plan = async |settings| {
+        let plan = operating.plan_settings(&stage.topic, settings).await;
+        let plan = plan.must("planning");
+        plan.confirm(stage.topic.as_str()).must("confirming")
+    };
+    let (ann, bob) = (plan(next.with_backlog_limit(5)).await, plan(first).await);
+    let changed = operating.run_settings(bob, "bob").await;
+    assert_eq!(changed.must("changing"), next);
+    let late = operating.run_settings(ann, "ann").await.err();
+    assert_eq!(late.must("an error").kind(), ErrorKind::Conflict);
+    assert_eq!(held().await, first);
 }
 
 /// > Removes a topic with its entries, but keeps one that has groups.
