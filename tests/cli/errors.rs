@@ -60,11 +60,15 @@ fn programs_get_errors_as_json() {
         })
     );
     let absent = error(&["dead", "show", "orders", "billing", "1-1", "--json"], 1);
-    assert_eq!(
-        absent["message"],
-        "dead letter 1-1 of orders/billing does not exist"
-    );
-    assert_eq!(absent["kind"], "failed");
+    let not_found = |operation: &str, subject: &str| {
+        json!({
+            "kind": "not-found", "operation": operation, "subject": subject,
+            "message": "does not exist",
+        })
+    };
+    assert_eq!(absent, not_found("dead letter", "1-1 of orders/billing"));
+    let absent = error(&["kv", "get", "nothing", "--json"], 1);
+    assert_eq!(absent, not_found("key", "nothing"));
     let unconfirmed = error(&["groups", "remove", "orders", "billing", "--json"], 2);
     assert_eq!(unconfirmed["kind"], "usage");
     // Text of others stays harmless, and is still JSON.

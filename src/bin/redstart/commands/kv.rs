@@ -219,7 +219,9 @@ async fn cas(args: &CasArgs, kv: &Kv, terminal: &mut Terminal<'_>) -> Result<(),
 }
 
 fn absent(key: &str) -> Failure {
-    Failure::new(format!("key {key:?} does not exist"))
+    Error::new(ErrorKind::NotFound, "key", "does not exist")
+        .on(key)
+        .into()
 }
 
 /// Reads the whole input, or refuses it.

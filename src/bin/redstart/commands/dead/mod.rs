@@ -14,7 +14,7 @@ mod watch;
 pub(super) use sweep::check_usage;
 
 use redstart::{
-    Container,
+    Container, Error, ErrorKind,
     dead_letters::{DeadLetter, DeadLetters},
     envelope::EntryId,
 };
@@ -62,9 +62,10 @@ async fn find(of: &GroupOf, id: EntryId, dead: &DeadLetters) -> Result<DeadLette
     let found = dead.get(&of.topic, &of.group, &[id]).await?.pop();
     found.ok_or_else(|| {
         let GroupOf { topic, group } = of;
-        Failure::new(format!(
-            "dead letter {id} of {topic}/{group} does not exist"
-        ))
+        let subject = format!("{id} of {topic}/{group}");
+        Error::new(ErrorKind::NotFound, "dead letter", "does not exist")
+            .on(subject)
+            .into()
     })
 }
 
