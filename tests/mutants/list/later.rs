@@ -54,16 +54,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: false,
     },
     Mutant {
-        name: "new-topic-waits-for-the-next-read",
-        file: "src/adapters/redis/later_bells.rs",
-        before: "        if *count == 1 {\n            topics.changed.notify_one();",
-        after: "        if *count == 0 {\n            topics.changed.notify_one();",
-        breaks: "A read that waits for other topics ends when one more is read.",
-        target: Target::Test("integration"),
-        test: "later::the_topics_of_a_container_share_the_connection_that_waits",
-        quick: false,
-    },
-    Mutant {
         name: "due-message-stays",
         file: "lua/lib/later.lua",
         before: "redis.call('ZREM', later, unpack(done))",
