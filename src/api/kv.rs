@@ -31,8 +31,8 @@ pub trait KvStore: Send + Sync + fmt::Debug {
     /// Takes one step of a listing of the keys that begin with `prefix`, from a cursor on. `count`
     /// says about how many keys of the store the step looks at: it may find more, fewer or none.
     /// Over all steps, the listing has each key that exists from its first step to its last at
-    /// least once. Keys that are no text are left out. A cursor of other origin, or one that the
-    /// store's servers no longer know, is an error.
+    /// least once. The listing leaves out keys that are not UTF-8. A cursor that did not come from this
+    /// listing, or that the store's servers no longer know, is an error.
     fn scan_keys<'a>(
         &'a self,
         prefix: &'a str,

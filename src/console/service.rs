@@ -149,8 +149,8 @@ async fn answer(
     response
 }
 
-/// The failure in a plain answer by which the framework refuses an address: a field twice, a number out
-/// of range, bytes that are no text.
+/// The failure in the plain answer with which the framework refuses an address: a repeated field, a
+/// number out of range, bytes that are not UTF-8.
 async fn rejected(response: &mut Response<axum::body::Body>) -> Option<Failure> {
     let kind = response.headers().get(CONTENT_TYPE)?;
     if response.status() != StatusCode::BAD_REQUEST || !kind.as_bytes().starts_with(b"text/plain") {

@@ -106,7 +106,7 @@ impl Retries {
             RetrySelection::Ids(ids) => Some(ids.into_iter().collect()),
             RetrySelection::All => None,
         };
-        // A retry that is scheduled anew meanwhile can be on a second page.
+        // A retry that fails again meanwhile can be on a second page.
         let (mut ids, mut seen) = (Vec::new(), HashSet::new());
         let mut last: Option<ScheduledRetry> = None;
         // The store has no lookup by id: the list ends early once every id is found.
@@ -171,7 +171,7 @@ mod tests {
     use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
     use crate::store::{ScheduleAnswer, ScheduleOp, Scheduled, ScheduledPage};
 
-    /// A retry that is scheduled anew while an operator's pages pass it.
+    /// A retry that fails again, and is scheduled for later, while an operator reads the pages.
     #[derive(Debug)]
     struct Moves;
 

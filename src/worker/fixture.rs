@@ -63,7 +63,7 @@ pub(crate) fn each<Marker>(function: impl IntoRouter<Marker>) -> Arc<dyn RawHand
     }
 }
 
-/// Options with at most so many attempts, without delays between them.
+/// Options for a number of attempts without delays between them.
 pub(crate) fn at_most(attempts: u32) -> SubscribeOptions {
     let retry = RetryPolicy::fixed(Duration::ZERO).with_max_attempts(attempts);
     SubscribeOptions::new().with_retry(retry)

@@ -14,7 +14,7 @@ use crate::api::traces;
 use crate::bus::Due;
 use crate::domain::{Error, describe};
 use crate::store::{Commit, Commits, End, Fate, MAX_BATCH, Member, Replies, Store};
-use crate::worker::core::{SettledCount, Write};
+use crate::worker::core::{Core, SettledCount, Write};
 use crate::worker::fault::{Fault, back_off};
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::lease::GroupLease;
@@ -84,6 +84,20 @@ impl<T> Batch<T> {
 }
 
 impl Settler {
+    /// A settler of a subscription, which reports its errors as a fault.
+    pub(crate) fn new(core: &Core, fault: &Fault, settled: &SettledCount) -> Self {
+        Self {
+            store: Arc::clone(&core.store),
+            member: Arc::clone(&core.member),
+            telemetry: core.telemetry.clone(),
+            in_flight: Arc::clone(&core.in_flight),
+            meters: Arc::clone(&core.meters),
+            lease: Arc::clone(&core.lease),
+            settled: Arc::clone(settled),
+            fault: fault.clone(),
+        }
+    }
+
     /// Acknowledges until every worker has ended.
     ///
     /// Drops the acknowledgement of an entry that was handed to this process again: the current
@@ -292,31 +306,23 @@ fn soonest_retry(batch: &[Commit]) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::api::SubscribeOptions;
-    use crate::worker::core::{Core, Settlements};
+    use crate::worker::core::Settlements;
     use crate::worker::fixture::{Fixture, current, hand_out};
     use crate::worker::script::Failure;
 
     const COMMIT: &str = "deliveries.commit";
 
-    fn settler(core: &Core, fault: &Fault) -> Settler {
-        Settler {
-            store: Arc::clone(&core.store),
-            member: Arc::clone(&core.member),
-            telemetry: None,
-            in_flight: Arc::clone(&core.in_flight),
-            meters: Arc::clone(&core.meters),
-            lease: Arc::clone(&core.lease),
-            settled: SettledCount::default(),
-            fault: fault.clone(),
-        }
-    }
-
     fn run(core: &Core, settlements: Settlements) {
         let acks = Batch::new(settlements.acks);
         let writes = Batch::new(settlements.writes);
         let faults = &core.faults;
-        tokio::spawn(settler(core, &faults.acknowledging).acknowledge(acks));
-        tokio::spawn(settler(core, &faults.settling).write(writes, Arc::default()));
+        tokio::spawn(
+            Settler::new(core, &faults.acknowledging, &SettledCount::default()).acknowledge(acks),
+        );
+        tokio::spawn(
+            Settler::new(core, &faults.settling, &SettledCount::default())
+                .write(writes, Arc::default()),
+        );
     }
 
     fn later(HandOut { id, token }: HandOut) -> Write {

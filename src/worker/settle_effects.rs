@@ -284,16 +284,7 @@ mod tests {
 
     /// Starts a settler of effects.
     fn run(core: &Core, queue: mpsc::Receiver<EffectWrite>) {
-        let settler = Settler {
-            store: Arc::clone(&core.store),
-            member: Arc::clone(&core.member),
-            in_flight: Arc::clone(&core.in_flight),
-            meters: Arc::clone(&core.meters),
-            lease: Arc::clone(&core.lease),
-            settled: SettledCount::default(),
-            fault: core.faults.committing.clone(),
-            telemetry: None,
-        };
+        let settler = Settler::new(core, &core.faults.committing, &SettledCount::default());
         tokio::spawn(settler.commit_effects(EffectCalls::new(queue)));
     }
 

@@ -227,16 +227,7 @@ mod tests {
             answer,
         };
         core.effects.writes.send(write).await.unwrap();
-        let settler = Settler {
-            store: Arc::clone(&core.store),
-            member: Arc::clone(&core.member),
-            in_flight: Arc::clone(&core.in_flight),
-            meters: Arc::clone(&core.meters),
-            lease: Arc::clone(&core.lease),
-            settled: SettledCount::default(),
-            fault: core.faults.committing.clone(),
-            telemetry: None,
-        };
+        let settler = Settler::new(&core, &core.faults.committing, &SettledCount::default());
         let mut tasks = Tasks::default();
         tasks.settlers.spawn(async move {
             // A call is under way before it.

@@ -124,16 +124,7 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
 
     let settled = SettledCount::default();
     let due = core.effects.publishing.dues().enter(core.member.topic());
-    let settler = |fault: &Fault| Settler {
-        lease: Arc::clone(&core.lease),
-        store: Arc::clone(&core.store),
-        member: Arc::clone(&core.member),
-        telemetry: core.telemetry.clone(),
-        in_flight: Arc::clone(&core.in_flight),
-        meters: Arc::clone(&core.meters),
-        settled: Arc::clone(&settled),
-        fault: fault.clone(),
-    };
+    let settler = |fault: &Fault| Settler::new(core, fault, &settled);
     let (acker, acks) = (
         settler(&core.faults.acknowledging),
         Batch::new(settlements.acks),

@@ -23,7 +23,7 @@ use crate::shim::Shim;
 use crate::worker::Role;
 
 const WORKERS: usize = 3;
-/// How many messages enter at once in a long run; in a short one, they enter in so many batches.
+/// The size of a batch of messages in a long run, and the number of batches in a short one.
 const BATCH: u64 = 500;
 const BATCHES: u32 = 20;
 /// How long messages enter in a short run.

@@ -51,7 +51,7 @@ pub(crate) struct Outcome {
     pub(crate) worker_memory: (u64, u64),
 }
 
-/// One message enters the pipeline for so many of the others.
+/// How many other messages are published for each message that enters the pipeline.
 const SHARE: u32 = 6;
 /// How many messages enter the pipeline at once.
 const AT_ONCE: u32 = 10;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::state::{Shared, Space};
-use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Placement, Timestamp};
+use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Placement, Timestamp, Topic};
 use crate::store::{
-    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Later, Log, Opened,
-    Opening, Schedule, Store, Topics, Values,
+    Bell, Capabilities, DeadLetters, Deliveries, Effect, EffectStore, GroupAt, Inspect, Later, Log,
+    Opened, Opening, Schedule, Store, Topics, Values,
 };
 
 /// One namespace of a store in memory.
@@ -41,6 +41,20 @@ impl MemoryAdapter {
         });
         let agree = |placement: Placement| placement.agree(wanted, self.namespace.as_ref());
         placement.map_or(Ok(()), agree)
+    }
+
+    /// Rings for messages for later of a topic.
+    pub(super) fn ring_due(&self, topic: &Topic) {
+        self.shared.bells.ring_due(self.namespace(), topic);
+    }
+
+    /// Rings for the messages for later that effects schedule.
+    pub(super) fn ring_for<'e>(&self, effects: impl IntoIterator<Item = &'e Effect>) {
+        for effect in effects {
+            if let Effect::Schedule { at, .. } = effect {
+                self.ring_due(at.topic());
+            }
+        }
     }
 }
 

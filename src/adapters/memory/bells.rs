@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::domain::{Group, Namespace, Topic};
-use crate::store::{Bell, Effect, GroupAt, Ring};
-
-use super::adapter::MemoryAdapter;
+use crate::store::{Bell, GroupAt, Ring};
 
 type BellsOfTopic = HashMap<Group, Weak<Bell>>;
 
@@ -31,27 +29,11 @@ impl Bells {
         })
     }
 
-    fn ring_due(&self, namespace: &Option<Namespace>, topic: &Topic) {
+    pub(super) fn ring_due(&self, namespace: &Option<Namespace>, topic: &Topic) {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bells) = topics.get(&(namespace.clone(), topic.clone())) {
             for bell in bells.values().filter_map(Weak::upgrade) {
                 bell.ring(Ring::Due);
-            }
-        }
-    }
-}
-
-impl MemoryAdapter {
-    /// Rings for messages for later of a topic.
-    pub(super) fn ring_due(&self, topic: &Topic) {
-        self.shared.bells.ring_due(self.namespace(), topic);
-    }
-
-    /// Rings for the messages for later that effects schedule.
-    pub(super) fn ring_for<'e>(&self, effects: impl IntoIterator<Item = &'e Effect>) {
-        for effect in effects {
-            if let Effect::Schedule { at, .. } = effect {
-                self.ring_due(at.topic());
             }
         }
     }

@@ -26,7 +26,7 @@ const PARTITIONS: &str = "partitions";
 
 struct Known {
     number: u32,
-    /// Applied only when the namespace begins to use what it is for.
+    /// Applied only when the namespace first uses the feature that needs it.
     on_demand: bool,
     name: &'static str,
     text: &'static str,

@@ -96,6 +96,19 @@ pub(super) fn merged<T, K: Ord>(
     all
 }
 
+impl Partitioned {
+    /// Changes scheduled deliveries, each in its partition.
+    fn change_each<'a>(
+        &'a self,
+        receipts: &'a [DeliveryId],
+        change: impl Fn(u16, Vec<DeliveryId>) -> BoxFuture<'a, Result<Vec<bool>, Error>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+        let receipts = receipts.iter();
+        let receipts = receipts.map(|id| (id.id.partition(), bare_delivery(*id)));
+        Box::pin(scatter(receipts, change, |_| None))
+    }
+}
+
 impl Schedule for Partitioned {
     fn promote<'a>(
         &'a self,
@@ -131,16 +144,11 @@ impl Schedule for Partitioned {
         at: &'a GroupAt,
         receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(async move {
-            let receipts = receipts.iter();
-            let receipts = receipts.map(|id| (id.id.partition(), bare_delivery(*id)));
-            let call = |number, ids: Vec<DeliveryId>| -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-                Box::pin(async move {
-                    let at = group_at(at, number);
-                    self.inner.schedule().run_now(&at, &ids).await
-                })
-            };
-            scatter(receipts, call, |_| None).await
+        self.change_each(receipts, move |number, ids| {
+            Box::pin(async move {
+                let at = group_at(at, number);
+                self.inner.schedule().run_now(&at, &ids).await
+            })
         })
     }
 
@@ -149,16 +157,11 @@ impl Schedule for Partitioned {
         at: &'a GroupAt,
         receipts: &'a [DeliveryId],
     ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-        Box::pin(async move {
-            let receipts = receipts.iter();
-            let receipts = receipts.map(|id| (id.id.partition(), bare_delivery(*id)));
-            let call = |number, ids: Vec<DeliveryId>| -> BoxFuture<'a, Result<Vec<bool>, Error>> {
-                Box::pin(async move {
-                    let at = group_at(at, number);
-                    self.inner.schedule().cancel(&at, &ids).await
-                })
-            };
-            scatter(receipts, call, |_| None).await
+        self.change_each(receipts, move |number, ids| {
+            Box::pin(async move {
+                let at = group_at(at, number);
+                self.inner.schedule().cancel(&at, &ids).await
+            })
         })
     }
 }

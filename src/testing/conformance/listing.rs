@@ -30,7 +30,7 @@ async fn listed(kv: &Kv, prefix: &str, count: usize) -> (BTreeSet<String>, usize
 
 /// > Takes one step of a listing of the keys that begin with `prefix`, from a cursor on. `count`
 /// > says about how many keys of the store the step looks at: it may find more, fewer or none.
-/// > Keys that are no text are left out.
+/// > The listing leaves out keys that are not UTF-8.
 pub async fn keys_are_listed_by_their_prefix<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();

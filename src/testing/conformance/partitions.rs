@@ -91,7 +91,7 @@ pub async fn the_number_of_partitions_is_fixed<S: Subject>(subject: &S) {
     topics
         .create(&stage.topic, TopicSettings::default())
         .await
-        .must("creating it anew");
+        .must("creating it again");
     let left = stage.store.log().browse(stage.partition(), None, 100).await;
     assert!(left.must("browsing").is_empty(), "nothing is left");
 }

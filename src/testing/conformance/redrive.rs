@@ -513,7 +513,7 @@ pub async fn dead_letters_can_go_to_another_topic<S: Subject>(subject: &S) {
     stage.finish().await;
 }
 
-/// What cannot be decoded cannot be published, and holds nothing else up.
+/// A sweep that publishes skips dead letters that cannot be decoded, and publishes the others.
 pub async fn undecodable_dead_letters_stay_where_others_are_published<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let failing = stage.failing(quick(1)).await;

@@ -176,16 +176,7 @@ mod tests {
             let (handler, calls) = handler(Outcome::retry("disk full"));
             let (_, none) = mpsc::channel(1);
             let notes = std::mem::replace(&mut settlements.notes, none);
-            let settler = Settler {
-                store: Arc::clone(&core.store),
-                member: Arc::clone(&core.member),
-                telemetry: None,
-                in_flight: Arc::clone(&core.in_flight),
-                meters: Arc::clone(&core.meters),
-                lease: Arc::clone(&core.lease),
-                settled: SettledCount::default(),
-                fault: core.faults.noting.clone(),
-            };
+            let settler = Settler::new(&core, &core.faults.noting, &SettledCount::default());
             tokio::spawn(pipeline::run(Arc::clone(&core), handler));
             tokio::spawn(run(Arc::clone(&core), settler, Notes::new(notes)));
             tokio::spawn(timer::run(Arc::clone(&core)));

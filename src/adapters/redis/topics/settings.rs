@@ -28,17 +28,7 @@ impl RedisAdapter {
         }
         // The registry lies in another slot, so the script cannot write it. It comes first: a name
         // without a topic does no harm, but a topic without its name would be hidden.
-        let registry = self.keys.topics();
-        self.net
-            .run(operation, &registry, async |connection| {
-                redis::cmd("SADD")
-                    .arg(&registry)
-                    .arg(topic.as_str())
-                    .exec_async(connection)
-                    .await
-            })
-            .await
-            .map_err(|e| e.on(topic.as_str()))?;
+        self.change_registry(operation, "SADD", topic).await?;
         // Partition 0 decides between callers that ask for different numbers of partitions.
         let held = self
             .create_partition(&Partition::of(topic), &settings)
@@ -174,18 +164,26 @@ impl RedisAdapter {
             }
         }
         // Last: a name without a topic does no harm, but a topic without its name is hidden.
-        let registry = self.keys.topics();
-        self.net
-            .run("remove topic", &registry, async |connection| {
-                redis::cmd("SREM")
-                    .arg(&registry)
-                    .arg(topic.as_str())
-                    .exec_async(connection)
-                    .await
-            })
-            .await
-            .map_err(|e| e.on(topic.as_str()))?;
+        self.change_registry("remove topic", "SREM", topic).await?;
         Ok(whole)
+    }
+
+    /// Adds a name to the registry of topics, or removes it.
+    async fn change_registry(
+        &self,
+        operation: &'static str,
+        command: &str,
+        topic: &Topic,
+    ) -> Result<(), Error> {
+        let registry = self.keys.topics();
+        let changed = self.net.run(operation, &registry, async |connection| {
+            redis::cmd(command)
+                .arg(&registry)
+                .arg(topic.as_str())
+                .exec_async(connection)
+                .await
+        });
+        changed.await.map_err(|e| e.on(topic.as_str()))
     }
 
     async fn take_away_partition(&self, at: &Partition) -> Result<Option<TopicRemoval>, Error> {
