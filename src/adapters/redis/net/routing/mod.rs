@@ -10,5 +10,6 @@ pub(super) mod nodes;
 pub(super) mod pause;
 mod publish;
 pub(super) mod reader;
+mod repeat;
 mod sentinels;
 pub(super) mod slots;
