@@ -6,6 +6,7 @@ mod support;
 mod access;
 mod act;
 mod api;
+mod changes;
 mod commands;
 mod faulty;
 mod hostile;
