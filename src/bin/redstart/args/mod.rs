@@ -14,24 +14,17 @@ mod metrics;
 mod number;
 mod pages;
 mod print;
+mod publish;
 mod retries;
 mod schedules;
+mod tail;
 mod top;
 mod topics;
 mod work;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use clap_complete::engine::ArgValueCompleter;
-use redstart::envelope::{EntryId, Timestamp};
-use redstart::schedules::ScheduleId;
-use redstart::{Durability, Topic};
 
-use crate::complete;
 use crate::demo::{DemoArgs, WorkerArgs};
-use crate::duration;
 use crate::settings::{NamespaceAccess, Settings};
 
 #[cfg(feature = "console")]
@@ -49,12 +42,14 @@ pub(crate) use kv::{CasArgs, DeleteArgs, Form, GetArgs, KvAction, KvArgs, KvList
 pub(crate) use metrics::MetricsArgs;
 pub(crate) use pages::{CompletionsArgs, ManArgs};
 pub(crate) use print::{AclArgs, ExporterArgs, KedaArgs, PrintArgs, PrintWhat, Role, SystemdArgs};
+pub(crate) use publish::PublishArgs;
 pub(crate) use retries::{
     CancelArgs, GroupOf, ListArgs, RetriesAction, RetriesArgs, RunNowArgs, Which,
 };
 pub(crate) use schedules::{
     CancelSchedulesArgs, ListSchedulesArgs, RescheduleArgs, SchedulesAction, SchedulesArgs, when,
 };
+pub(crate) use tail::TailArgs;
 pub(crate) use top::TopArgs;
 pub(crate) use topics::{CreateArgs, RemoveTopicArgs, TopicSettingsArgs, TopicsAction, TopicsArgs};
 pub(crate) use work::WorkArgs;
@@ -231,167 +226,6 @@ impl Command {
     }
 }
 
-/// Publish lines of JSON from stdin.
-#[derive(Debug, ClapArgs)]
-#[command(
-    long_about = "\
-Publish lines of JSON from stdin, in their order.
-
-Each line is the payload of one message; the options set the other fields. With --envelope each
-line is an envelope as on the wire: type, payload, and optionally id, corrId, tenantId, key,
-headers. The options then fill the fields that a line leaves out. The tool ignores ts, attempts and
-lastError, because it publishes a new message. A line with any other field fails, unless
---keep-unknown is given. It skips empty lines.
-
-With --format cloudevents each line is a CloudEvent 1.0 as JSON. The message keeps its id, its time
-and all of its attributes; the options fill the subject, tenantid and correlationid that it leaves
-out.
-
-With --from each line of the file is one of `redstart tail --json`. The copy has every part of the
-message, byte for byte and in its own codec: binary values, long numbers, unknown fields, id and
-time. It begins with no failed attempts. The tool reports a line without a message or with an
-undecodable one.
-
-With --at or --after the server keeps the messages and publishes them when they are due. They wait
-under the ids of their envelopes, or under --id; `redstart schedules` lists them. A message with the
-id of one that waits replaces it.
-
-The tool reports a line that fails on stderr, with its number and the rule that it breaks, and
-publishes the others, unless --stop-on-error is set.",
-    after_help = "\
-Examples:
-  echo '{\"cents\":1250}' | redstart publish orders --type order.placed --key order-7
-  redstart publish orders --envelope < orders.ndjson
-  redstart tail orders --from-beginning --json | redstart publish copy --from -
-  curl -s https://example.org/events | redstart publish orders --format cloudevents
-  echo '{\"order\":7}' | redstart publish reminders --type order.unpaid --after 1d --id order-7
-
-With --json: {\"published\",\"duplicates\",\"failed\",\"unknown\"}, four counts. A duplicate was published
-before, within the deduplication window. An unknown message may have been published: the connection
-broke after the tool sent it. With --at and --after also \"scheduled\"; \"published\" is then 0.
-
-Exit codes: 0 all published or scheduled, 1 a message failed or is unknown, 2 wrong usage, 130 interrupted."
-)]
-pub(crate) struct PublishArgs {
-    /// The topic; publishing creates a missing one
-    #[arg(add = ArgValueCompleter::new(complete::topics))]
-    pub(crate) topic: Topic,
-    /// The messages' type, such as order.placed
-    #[arg(
-        long = "type",
-        value_name = "TYPE",
-        required_unless_present_any = ["envelope", "format", "from"]
-    )]
-    pub(crate) message_type: Option<String>,
-    /// Read each line as an envelope, not only a payload
-    #[arg(long)]
-    pub(crate) envelope: bool,
-    /// Read each line as a message in this format
-    #[arg(long, value_enum, conflicts_with_all = ["envelope", "message_type"])]
-    pub(crate) format: Option<Format>,
-    /// Publish the messages of this file, lines of `redstart tail --json`; - reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["envelope", "format", "message_type", "key", "tenant", "correlation", "headers"])]
-    pub(crate) from: Option<PathBuf>,
-    /// The messages' ordering key
-    #[arg(long)]
-    pub(crate) key: Option<String>,
-    /// The messages' tenant
-    #[arg(long, value_name = "ID")]
-    pub(crate) tenant: Option<String>,
-    /// The messages' correlation id [default: a new one for each]
-    #[arg(long, value_name = "ID")]
-    pub(crate) correlation: Option<String>,
-    /// A header; repeat for several
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
-    pub(crate) headers: Vec<(String, String)>,
-    /// What a message must survive before it counts as published: accepted, fsynced,
-    /// replicated:REPLICAS or replicated:REPLICAS:TIME
-    #[arg(long, value_name = "LEVEL", default_value = "accepted")]
-    pub(crate) durability: Durability,
-    /// With --envelope, publish fields that this version does not know as they are
-    #[arg(long, requires = "envelope")]
-    pub(crate) keep_unknown: bool,
-    /// Publish the messages at this time, as RFC 3339
-    #[arg(long, value_name = "TIME", conflicts_with = "after")]
-    pub(crate) at: Option<Timestamp>,
-    /// Publish the messages after this time, such as 90s, 15m, 2h or 7d
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
-    pub(crate) after: Option<Duration>,
-    /// With --at or --after, the id of the message for later; only for one line [default: the id of
-    /// the envelope]
-    #[arg(long, value_name = "ID")]
-    pub(crate) id: Option<ScheduleId>,
-    /// Stop at the first line that fails
-    #[arg(long)]
-    pub(crate) stop_on_error: bool,
-}
-
-fn header(text: &str) -> Result<(String, String), &'static str> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("must be NAME=VALUE"),
-    }
-}
-
-/// Show the entries of a topic, without consuming them.
-#[derive(Debug, ClapArgs)]
-#[command(
-    long_about = "\
-Show the entries of a topic, without consuming them.
-
-Each line has the entry's id, the time of the envelope, its type, and the payload as JSON. An
-undecodable entry shows the reason and its fields. The tool escapes control characters.
-
-A topic with retention `settled` removes entries once every group has settled them: with busy
-consumers --follow misses some.",
-    after_help = "\
-Examples:
-  redstart tail orders                       the newest ten entries
-  redstart tail orders --last 0 --follow     new entries only
-  redstart tail orders --from 2h --max 20    the first twenty of the last two hours
-  redstart tail orders --from-beginning --max 100 --json | jq .envelope.payload
-  redstart tail orders --from-beginning --json | redstart publish copy --from -
-  redstart tail orders --from-beginning --format cloudevents
-
-With --json every line is {\"id\",\"codec\",\"envelope\":{…}}, the envelope as on the wire. Where that
-JSON loses a part of the message, such as a binary value, \"fields\" holds the message exactly. An
-undecodable entry is {\"id\",\"undecodable\",\"fields\":[…]}. `redstart publish --from` takes these
-lines back. With --envelope and with --format the tool reports an undecodable entry on stderr.
-
-Exit codes: 0 shown, 1 failed, or with --envelope or
---format an entry was undecodable, 2 wrong usage."
-)]
-pub(crate) struct TailArgs {
-    /// The topic
-    #[arg(add = ArgValueCompleter::new(complete::topics))]
-    pub(crate) topic: Topic,
-    /// Start at the oldest entry
-    #[arg(long, conflicts_with = "last")]
-    pub(crate) from_beginning: bool,
-    /// Start at an entry's id, a time such as 2025-11-12T14:20:00Z, or an age such as 2h
-    #[arg(long, value_name = "PLACE", value_parser = groups::entry_at, conflicts_with_all = ["from_beginning", "last"], allow_hyphen_values = true)]
-    pub(crate) from: Option<EntryId>,
-    /// Start with the newest N entries
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 10, value_parser = number::from_zero::<usize>, allow_negative_numbers = true)]
-    pub(crate) last: usize,
-    /// Keep showing new entries; waits for a topic that does not exist yet
-    #[arg(long, short)]
-    pub(crate) follow: bool,
-    /// Write the envelopes alone, as JSON on the wire, for `publish --envelope`
-    #[arg(long)]
-    pub(crate) envelope: bool,
-    /// Write each message in this format, for `publish --format`
-    #[arg(long, value_enum, conflicts_with = "envelope")]
-    pub(crate) format: Option<Format>,
-    /// With --format cloudevents, the source of messages without one of their own [default: of the
-    /// namespace and the topic, as urn:redstart:shop:orders]
-    #[arg(long, value_name = "URI", requires = "format")]
-    pub(crate) source: Option<String>,
-    /// Stop after N entries
-    #[arg(long, visible_alias = "limit", value_name = "N", value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
-    pub(crate) max: Option<usize>,
-}
-
 /// Show the layout of the namespace, or migrate it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct MigrateArgs {
@@ -557,14 +391,6 @@ mod tests {
             .find(|argument| argument.get_id() == "redis_url")
             .unwrap();
         assert!(url.is_hide_env_values_set());
-    }
-
-    #[test]
-    fn a_header_has_a_name_and_any_value() {
-        assert_eq!(header("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
-        assert_eq!(header("a="), Ok(("a".to_owned(), String::new())));
-        assert!(header("=b").is_err());
-        assert!(header("a").is_err());
     }
 
     #[test]
