@@ -83,7 +83,8 @@ pub async fn a_listing_has_every_key_that_stays<S: Subject>(subject: &S) {
     assert!(found.is_superset(&stays), "{:?}", stays.difference(&found));
 }
 
-/// > A cursor of other origin, or one that the store's servers no longer know, is an error.
+/// > A cursor that did not come from this listing, or that the store's servers no longer know, is an
+/// > error.
 pub async fn a_cursor_of_other_origin_is_refused<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let kv = stage.container.kv();
