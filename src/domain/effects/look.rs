@@ -56,7 +56,7 @@ impl Effects {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] if the value is not a `T`.
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the value is not a `T`.
     pub fn value_of<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         match self.write_of(key) {
             Some(
