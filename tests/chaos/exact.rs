@@ -72,7 +72,7 @@ pub(crate) async fn run(settings: &Settings, seed: u64, messages: u64, how: How)
     let path = settings.journal(&format!("exact {how:?}, seed {seed}"));
     let journal = Journal::open(&path, "run");
     let shim = Shim::build();
-    let ground = Ground::start(Place::Server, seed, shim.another(), &journal).await;
+    let ground = Ground::start(Place::Server, seed, 1, shim.another(), &journal).await;
     let (url, direct, proxies) = (ground.url(), ground.direct_url(), ground.proxies());
     let onlooker = connect(&direct).await.expect("the server has just started");
     pipeline::create(&onlooker).await;

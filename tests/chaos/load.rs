@@ -88,7 +88,13 @@ async fn publish_some(work: &Work, to: &str, count: usize) {
 async fn publish_numbers(work: &Work, to: &str, numbers: &[u64]) -> Vec<Fate> {
     let envelopes: Vec<Envelope> = numbers
         .iter()
-        .map(|n| Envelope::new("chaos", &Message::new(*n)).unwrap())
+        .map(|n| {
+            let envelope = Envelope::new("chaos", &Message::new(*n)).unwrap();
+            match nature::key(*n) {
+                Some(key) => envelope.with_key(key),
+                None => envelope,
+            }
+        })
         .collect();
     let event = |n: &u64| Event::Publish {
         topic: to.to_owned(),

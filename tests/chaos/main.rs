@@ -221,6 +221,7 @@ async fn chaos(settings: &Settings, name: &str, seed: u64, plan: Plan, crew: Vec
         quiet: Duration::from_millis(1600),
         plan,
         rate: settings.rate,
+        partitions: settings.partitions,
         crew,
         journal,
     };

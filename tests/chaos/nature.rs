@@ -30,6 +30,12 @@ pub(crate) const fn may_be_lost(n: u64) -> bool {
     n & ACCEPTED != 0
 }
 
+/// The key of a message. One in four has none.
+pub(crate) fn key(n: u64) -> Option<String> {
+    let mixed = mixed(n) >> 16;
+    (!mixed.is_multiple_of(4)).then(|| format!("customer-{}", mixed % 997))
+}
+
 /// A message's payload.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Message {

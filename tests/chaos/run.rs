@@ -35,6 +35,8 @@ pub(crate) struct Run {
     pub(crate) plan: Plan,
     /// Messages a second.
     pub(crate) rate: u32,
+    /// Of each topic, but for those of the pipeline.
+    pub(crate) partitions: u16,
     pub(crate) crew: Vec<Role>,
     /// Where the history is kept.
     pub(crate) journal: PathBuf,
@@ -115,15 +117,17 @@ impl Run {
         }
         phase("quiet");
         let shim = Shim::build();
-        let ground = Ground::start(self.place, self.seed, shim.another(), &journal).await;
+        let ground = Ground::start(
+            self.place,
+            self.seed,
+            self.partitions,
+            shim.another(),
+            &journal,
+        )
+        .await;
         let (url, direct, proxies) = (ground.url(), ground.direct_url(), ground.proxies());
-        if self
-            .plan
-            .ground
-            .iter()
-            .any(|step| step.fault == Fault::FlushAll)
-        {
-            keep_everything(&direct).await;
+        if let Some(settings) = self.topic_settings() {
+            create_topics(&direct, &settings).await;
         }
         if self.has_pipeline() {
             let container = connect(&direct).await.expect("the server has just started");
@@ -145,7 +149,7 @@ impl Run {
         }
         crew.all_work().await;
         let workers = crew.memory();
-        let probing = tokio::spawn(probe(ground.watcher(), journal.clone()));
+        let probing = tokio::spawn(probe(ground.watcher(), self.partitions, journal.clone()));
         let entering = self
             .has_pipeline()
             .then(|| tokio::spawn(enter(url, self.rate / SHARE, journal.clone())));
@@ -212,6 +216,18 @@ impl Run {
         self.crew.contains(&Role::Stages)
     }
 
+    /// The settings of topics that must exist before a worker uses them.
+    fn topic_settings(&self) -> Option<TopicSettings> {
+        let settings = TopicSettings::default().with_partitions(self.partitions);
+        let mut faults = self.plan.ground.iter();
+        if faults.any(|step| step.fault == Fault::FlushAll) {
+            // A flush takes the groups along, and entries that one of them settles before another one
+            // connects would be removed.
+            return Some(settings.with_retention(Retention::Count(10_000_000)));
+        }
+        (self.partitions > 1).then_some(settings)
+    }
+
     /// The groups that must settle everything.
     fn groups(&self) -> Vec<(&'static str, &'static str)> {
         let stages = STAGES.iter().filter(|_| self.has_pipeline());
@@ -246,13 +262,10 @@ async fn enter(url: String, per_second: u32, journal: Journal) {
     container.shutdown(Duration::from_secs(1)).await;
 }
 
-/// Lets topics keep what is settled. A flush takes the groups along, and what one of them settles
-/// before another one connects would be removed.
-async fn keep_everything(url: &str) {
+async fn create_topics(url: &str, settings: &TopicSettings) {
     let container = connect(url).await.expect("the server has just started");
-    let settings = TopicSettings::default().with_retention(Retention::Count(10_000_000));
     for (on, _) in GROUPS {
-        let created = container.topics().create(&topic(on), settings).await;
+        let created = container.topics().create(&topic(on), *settings).await;
         created.expect("nothing has gone wrong yet");
     }
     container.shutdown(Duration::from_secs(1)).await;
@@ -352,14 +365,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Looks at the servers and probes the logs until the run ends.
-async fn probe(mut watcher: Watcher, journal: Journal) {
+async fn probe(mut watcher: Watcher, partitions: u16, journal: Journal) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let journal = journal.clone();
         watcher = blocking(move || {
             watcher.look(&journal);
             for topic in [ORDERS, ORDERED, TOXIC] {
-                for missing in watcher.probe(topic) {
+                for missing in watcher.probe(topic, partitions) {
                     let topic = topic.to_owned();
                     journal.write(Event::Trimmed { topic, missing });
                 }

@@ -29,8 +29,8 @@ pub(super) struct Story<'a> {
     pub(super) letters: Vec<(u64, &'a Letter)>,
 }
 
-/// Entry ids by topic, group and consumer, in the order of their first deliveries.
-type Order<'a> = BTreeMap<(&'a str, &'a str, &'a str), Vec<((u64, u64), u64)>>;
+/// Entry ids by topic, partition, group and consumer, in the order of their first deliveries.
+type Order<'a> = BTreeMap<(&'a str, &'a str, &'a str, &'a str), Vec<((u64, u64), u64)>>;
 
 #[derive(Default)]
 struct Seen<'a> {
@@ -112,14 +112,16 @@ pub(super) fn check(
             verdict.breaks(Promise::OneEntry, what);
         }
     }
-    for ((topic, group, consumer), entries) in &seen.order {
+    for ((topic, partition, group, consumer), entries) in &seen.order {
         let mut pairs = entries.windows(2).filter_map(|pair| match pair {
             [(one, at), (next, then)] if one >= next => Some((one, next, *at, *then)),
             _ => None,
         });
         // Of two primaries, the reader left one for the other.
         if let Some((one, next, ..)) = pairs.find(|(.., at, then)| !faults.took_back(*at, *then)) {
-            let what = format!("{topic}/{group}: {consumer} saw {one:?} before {next:?}");
+            let what = format!(
+                "{topic}/{group}, partition {partition}: {consumer} saw {one:?} before {next:?}"
+            );
             verdict.breaks(Promise::Order, what);
         }
     }
@@ -156,8 +158,9 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                 seen.entries.entry((topic, *n)).or_default().insert(entry);
                 let story = seen.stories.entry((topic, group, *n)).or_default();
                 if story.calls.is_empty() && *attempt == 1 && rules.ordered.contains(topic) {
-                    let order = seen.order.entry((topic, group, consumer)).or_default();
-                    order.push((entry_id(entry), line.at));
+                    let (partition, id) = entry_id(entry);
+                    let place = (&**topic, partition, &**group, &**consumer);
+                    seen.order.entry(place).or_default().push((id, line.at));
                 }
                 story.calls.push(Call {
                     at: line.at,
@@ -220,9 +223,12 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
     seen
 }
 
-fn entry_id(text: &str) -> (u64, u64) {
-    let (millis, sequence) = text.split_once('-').expect("an entry id");
-    (millis.parse().unwrap(), sequence.parse().unwrap())
+/// The partition of an entry, and its place there.
+fn entry_id(text: &str) -> (&str, (u64, u64)) {
+    let (partition, id) = text.split_once('/').unwrap_or(("0", text));
+    let (millis, sequence) = id.split_once('-').expect("an entry id");
+    let id = (millis.parse().unwrap(), sequence.parse().unwrap());
+    (partition, id)
 }
 
 impl<'a> Seen<'a> {

@@ -2,6 +2,7 @@
 
 use tokio::task::block_in_place;
 
+use super::watch::log;
 use super::{clear_weather, set_weather, waits_for_failover};
 use crate::history::Journal;
 use crate::nature::{ORDERED, ORDERS, TOXIC};
@@ -24,8 +25,8 @@ const SETTINGS: [&str; 6] = [
 pub(crate) struct Ground {
     cluster: Cluster,
     pub(super) proxies: Vec<Proxy>,
-    /// The slots of the topics.
-    slots: [u16; 3],
+    /// The slots of the topics' partitions.
+    slots: [Vec<u16>; 3],
     /// The node that the present fault has hit, and the slot for which it was chosen.
     hit: usize,
     slot: u16,
@@ -34,21 +35,23 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    pub(super) async fn start(seed: u64, journal: &Journal) -> Self {
+    pub(super) async fn start(seed: u64, partitions: u16, journal: &Journal) -> Self {
         let cluster = block_in_place(|| Cluster::start_with(PRIMARIES, 1, &SETTINGS));
         let mut proxies = Vec::new();
         for (number, node) in cluster.nodes.iter().enumerate() {
             let seed = seed ^ (number as u64) << 40;
             proxies.push(Proxy::start(node.port(), seed, journal.clone()).await);
         }
-        let slot = |topic| cluster.slot(&format!("{{chaos:{topic}}}:log"));
-        let slots = [ORDERS, ORDERED, TOXIC].map(slot);
+        let slots = [ORDERS, ORDERED, TOXIC].map(|topic| {
+            let logs = (0..partitions).map(|partition| log(topic, partition));
+            logs.map(|log| cluster.slot(&log)).collect::<Vec<_>>()
+        });
         let ground = Self {
             cluster,
             proxies,
+            slot: slots[0][0],
             slots,
             hit: 0,
-            slot: slots[0],
             moving: None,
         };
         block_in_place(|| ground.announce());
@@ -110,7 +113,8 @@ impl Ground {
 
     pub(super) fn strike(&mut self, step: Step) {
         // Half of the time that of the busiest topic.
-        let slot = self.slots[[0, 0, 1, 2][(step.pick >> 8) as usize % 4]];
+        let slots = &self.slots[[0, 0, 1, 2][(step.pick >> 8) as usize % 4]];
+        let slot = slots[(step.pick >> 16) as usize % slots.len()];
         let owner = self.owner(slot);
         self.slot = slot;
         match step.fault {

@@ -57,10 +57,19 @@ pub(crate) enum Ground {
 }
 
 impl Ground {
-    pub(crate) async fn start(place: Place, seed: u64, shim: Shim, journal: &Journal) -> Self {
+    /// Starts the servers of a run whose topics have so many partitions.
+    pub(crate) async fn start(
+        place: Place,
+        seed: u64,
+        partitions: u16,
+        shim: Shim,
+        journal: &Journal,
+    ) -> Self {
         match place {
             Place::Server => Self::Server(OneServer::start(seed, shim, journal).await),
-            Place::Cluster => Self::Cluster(cluster::Ground::start(seed, journal).await),
+            Place::Cluster => {
+                Self::Cluster(cluster::Ground::start(seed, partitions, journal).await)
+            }
             Place::Sentinel => Self::Sentinel(sentinel::Ground::start(seed, journal).await),
         }
     }

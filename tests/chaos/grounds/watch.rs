@@ -58,11 +58,13 @@ impl Watcher {
         self.primaries = primaries;
     }
 
-    /// Counts the entries that are missing from a log although a group has not settled them, at each
-    /// server that has the log.
-    pub(crate) fn probe(&self, topic: &str) -> Vec<u64> {
-        let ports = self.ports.iter();
-        ports.filter_map(|port| probe(*port, topic)).collect()
+    /// Counts the entries that are missing from the logs of a topic although a group has not settled
+    /// them, at each server that has the log.
+    pub(crate) fn probe(&self, topic: &str, partitions: u16) -> Vec<u64> {
+        let logs = (0..partitions).map(|partition| log(topic, partition));
+        let looks =
+            logs.flat_map(|log| self.ports.iter().filter_map(move |port| probe(*port, &log)));
+        looks.collect()
     }
 }
 
@@ -82,13 +84,21 @@ fn is_primary(port: u16) -> Option<bool> {
     Some(answer.contains("role:master"))
 }
 
-fn probe(port: u16, topic: &str) -> Option<u64> {
+/// The key of the log of a partition.
+pub(super) fn log(topic: &str, partition: u16) -> String {
+    match partition {
+        0 => format!("{{chaos:{topic}}}:log"),
+        _ => format!("{{chaos:{topic}/{partition}}}:log"),
+    }
+}
+
+fn probe(port: u16, log: &str) -> Option<u64> {
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).ok()?;
     let patience = Duration::from_secs(2);
     let mut raw = client.get_connection_with_timeout(patience).ok()?;
     raw.set_read_timeout(Some(patience)).ok()?;
     let mut probe = redis::cmd("EVAL");
     probe.arg(include_str!("../probe.lua")).arg(1);
-    probe.arg(format!("{{chaos:{topic}}}:log"));
+    probe.arg(log);
     probe.query(&mut raw).ok()
 }
