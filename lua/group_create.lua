@@ -6,16 +6,23 @@
 --
 -- KEYS[1]  the log, a stream or absent
 -- KEYS[2]  the group's redelivery stream, or absent
+-- KEYS[3]  the topic's settings, a hash or absent
 -- ARGV[1]  the group
 -- ARGV[2]  where the group starts in the log: 'beginning' or 'next'
+-- ARGV[3]  'shared' or 'owned'
 --
--- Returns 1 when the group was created, 0 when it existed.
+-- Returns 1 when the group was created, 0 when it existed, -1 when it exists as the other kind.
 -- Check every key's type before the first write: Redis does not roll a script back.
-for at, kind in pairs({'stream', 'stream'}) do
+for at, kind in pairs({'stream', 'stream', 'hash'}) do
   local found = redis.call('TYPE', KEYS[at]).ok
   if found ~= 'none' and found ~= kind then
     return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. found .. ', not a ' .. kind)
   end
+end
+local kind_field = 'owned:' .. ARGV[1]
+local is_owned = redis.call('HGET', KEYS[3], kind_field) == '1'
+if is_owned and ARGV[3] ~= 'owned' then
+  return -1
 end
 local create = {'XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM'}
 if ARGV[2] == 'next' then
@@ -42,8 +49,14 @@ for _, command in ipairs({create, {'XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'M
       return done
     end
     if command == create then
+      if ARGV[3] == 'owned' and not is_owned then
+        return -1
+      end
       created = 0
     end
   end
+end
+if ARGV[3] == 'owned' and not is_owned then
+  redis.call('HSET', KEYS[3], kind_field, '1')
 end
 return created

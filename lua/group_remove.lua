@@ -16,6 +16,11 @@
 -- KEYS[11]  the group's journal, a hash or absent
 -- KEYS[12]  its operators' notes, a hash or absent
 -- KEYS[13]  the topic's settings, a hash or absent
+-- KEYS[14]  the members of an owned group, a sorted set or absent
+-- KEYS[15]  their partitions, a hash or absent
+-- KEYS[16]  the last token of each partition, a hash or absent
+-- KEYS[17]  the cursor of the partition, a hash or absent
+-- KEYS[18]  the notes of unsettled messages, a hash or absent
 -- ARGV[1]  the group
 -- ARGV[2]  within how many milliseconds a consumer must have been active to count as live
 -- ARGV[3]  'force' to remove the group in any case, '' to remove it only when it is empty and has no live consumer
@@ -50,15 +55,23 @@ for lane = 1, 2 do
   end
 end
 
+if KEYS[14] then
+  local time = redis.call('TIME')
+  local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  living = living + #redis.call('ZRANGE', KEYS[14], '(' .. now, '+inf', 'BYSCORE')
+end
+
 local removed = 0
 if ARGV[3] == 'force' or lag + in_flight + waiting + dead + living == 0 then
   redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
   if KEYS[13] then
-    redis.pcall('HDEL', KEYS[13], 'lease:' .. ARGV[1])
+    redis.pcall('HDEL', KEYS[13], 'lease:' .. ARGV[1], 'owned:' .. ARGV[1])
   end
-  for key = 2, math.min(#KEYS, 12) do
-    -- UNLINK frees a million dead letters outside the server's main thread.
-    redis.call('UNLINK', KEYS[key])
+  for key = 2, #KEYS do
+    if key ~= 13 then
+      -- UNLINK frees a million dead letters outside the server's main thread.
+      redis.call('UNLINK', KEYS[key])
+    end
   end
   removed = 1
 end

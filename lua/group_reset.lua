@@ -8,6 +8,8 @@
 --
 -- KEYS[1]  the log, a stream
 -- KEYS[2]  the group's redelivery stream, or absent
+-- KEYS[3]  the cursor of an owned group, a hash or absent
+-- KEYS[4]  the members of an owned group, a sorted set or absent
 -- ARGV[1]  the group
 -- ARGV[2]  where the group goes on: 'beginning', 'end', or the id of the first entry to read next
 -- ARGV[3]  the id before that one, '' for the words
@@ -34,6 +36,9 @@ for lane = 1, 2 do
     end
   end
 end
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+living = living + #redis.call('ZRANGE', KEYS[4], '(' .. now, '+inf', 'BYSCORE')
 local before = group['last-delivered-id']
 if living > 0 then
   return {0, living, before, before}
@@ -55,4 +60,9 @@ if ahead then
   move[6], move[7] = 'ENTRIESREAD', string.format('%.0f', log['entries-added'] - ahead)
 end
 redis.call(unpack(move))
+local token = tonumber(redis.call('HGET', KEYS[3], 'token') or '')
+if token then
+  -- Whoever owns the partition must take the cursor again, and then follows it.
+  redis.call('HSET', KEYS[3], 'token', string.format('%.0f', token + 1), 'owner', '')
+end
 return {1, 0, before, to}

@@ -54,6 +54,7 @@ mod lean {
             capabilities.values = false;
             capabilities.effects = false;
             capabilities.later = false;
+            capabilities.ownership = false;
             capabilities
         }
 

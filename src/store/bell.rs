@@ -13,6 +13,8 @@ pub enum Ring {
     Entries,
     /// Scheduled retries and messages for later.
     Due,
+    /// The members of an owned group, and what they own. Rings with partition 0.
+    Owners,
 }
 
 /// Tells that something of one group may have changed.
@@ -25,6 +27,7 @@ pub struct Bell {
     hears: AtomicBool,
     entries: Rings,
     due: Rings,
+    owners: Rings,
     /// This bell rings with each of them.
     parts: Vec<Arc<Bell>>,
     /// The bells that this one is a part of.
@@ -53,6 +56,7 @@ impl Bell {
         match ring {
             Ring::Entries => &self.entries,
             Ring::Due => &self.due,
+            Ring::Owners => &self.owners,
         }
     }
 
@@ -91,6 +95,7 @@ impl Bell {
         self.hears.store(hears, Ordering::Release);
         self.ring(Ring::Entries);
         self.ring(Ring::Due);
+        self.ring(Ring::Owners);
     }
 }
 

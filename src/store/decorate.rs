@@ -13,6 +13,7 @@ use super::effects::{EffectStore, EffectStoreAnswer, EffectStoreCalls, EffectSto
 use super::inspect::{Inspect, InspectAnswer, InspectCalls, InspectOp};
 use super::later::{Later, LaterAnswer, LaterCalls, LaterOp};
 use super::log::{Log, LogAnswer, LogCalls, LogOp};
+use super::owners::{Owners, OwnersAnswer, OwnersCalls, OwnersOp};
 use super::schedule::{Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp};
 use super::source::{GroupAt, Opening};
 use super::topics::{Topics, TopicsAnswer, TopicsCalls, TopicsOp};
@@ -184,6 +185,7 @@ roles! {
     Values(values, ValuesOp, ValuesAnswer, ValuesCalls),
     Later(later, LaterOp, LaterAnswer, LaterCalls),
     EffectStore(effects, EffectStoreOp, EffectStoreAnswer, EffectStoreCalls),
+    Owners(owners, OwnersOp, OwnersAnswer, OwnersCalls),
 }
 
 fn mismatch(op: Op<'_>) -> Error {
@@ -302,6 +304,10 @@ impl Store for Decorated {
     }
 
     fn effects(&self) -> &dyn EffectStore {
+        self
+    }
+
+    fn owners(&self) -> &dyn Owners {
         self
     }
 }

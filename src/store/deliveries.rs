@@ -30,6 +30,22 @@ pub struct Fetched {
     pub fields: Fields,
     /// The attempts at the entry before; none for an entry that no member was given.
     pub attempts: Attempts,
+    /// What came before this hand-out.
+    pub kind: Kind,
+}
+
+/// What came before a hand-out, in an owned group. A shared group has fresh hand-outs only:
+/// [`Deliveries::claim_expired`] gives the others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Nothing.
+    #[default]
+    Fresh,
+    /// An earlier attempt may have begun: the next one is marked.
+    TakenOver,
+    /// The message failed and has kept its place. The fields are those of a redelivery.
+    Kept,
 }
 
 /// Who holds a delivery, as the store answers the member that asks about it.

@@ -27,6 +27,7 @@ mod effects;
 mod inspect;
 mod later;
 mod log;
+mod owners;
 mod partitions;
 mod rings;
 mod schedule;
@@ -37,6 +38,7 @@ mod values;
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::domain::Cursor;
 pub(crate) use crate::domain::{check_key, check_prefix};
 pub use crate::wire::{Fields, Limits, Record, decode_entry, encode_entry};
 pub use attempts::Attempts;
@@ -48,7 +50,7 @@ pub use dead_letters::{
 };
 pub use deliveries::{
     Begin, Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Holder, Interrupt,
-    Opened, Reader, ReclaimCursor, Reclaimed, Unmarked,
+    Kind, Opened, Reader, ReclaimCursor, Reclaimed, Unmarked,
 };
 pub use effects::{
     Effect, EffectCommit, EffectFate, EffectStore, EffectStoreAnswer, EffectStoreCalls,
@@ -62,6 +64,11 @@ pub use later::{
     Later, LaterAnswer, LaterCalls, LaterEntry, LaterOp, LaterPage, LaterPut, NewLater,
 };
 pub use log::{Appended, Log, LogAnswer, LogCalls, LogOp, NewEntry};
+pub(crate) use owners::wrong_kind;
+pub use owners::{
+    Attendance, LaneStep, Note, Owner, Owners, OwnersAnswer, OwnersCalls, OwnersOp, Roster, Step,
+    Stepped, Taken,
+};
 pub use partitions::Partitioned;
 pub(crate) use rings::Rings;
 pub use schedule::{
@@ -101,6 +108,8 @@ pub struct Capabilities {
     pub effects_anywhere: bool,
     /// All of [`Later`]: messages that are due at a time.
     pub later: bool,
+    /// All of [`Owners`]: groups whose partitions have one owner each.
+    pub ownership: bool,
 }
 
 /// A store: the roles of the port, and its clock.
@@ -149,6 +158,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Messages for later; by default the store refuses them.
     fn later(&self) -> &dyn Later {
+        &decorate::Nowhere
+    }
+
+    /// Owned groups; by default the store refuses them.
+    fn owners(&self) -> &dyn Owners {
         &decorate::Nowhere
     }
 

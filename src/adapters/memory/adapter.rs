@@ -6,7 +6,7 @@ use super::state::{Shared, Space};
 use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Placement, Timestamp, Topic};
 use crate::store::{
     Bell, Capabilities, DeadLetters, Deliveries, Effect, EffectStore, GroupAt, Inspect, Later, Log,
-    Opened, Opening, Schedule, Store, Topics, Values,
+    Opened, Opening, Owners, Schedule, Store, Topics, Values,
 };
 
 /// One namespace of a store in memory.
@@ -86,6 +86,7 @@ impl Store for MemoryAdapter {
             effects: true,
             effects_anywhere: true,
             later: true,
+            ownership: true,
         }
     }
 
@@ -142,6 +143,10 @@ impl Store for MemoryAdapter {
     }
 
     fn effects(&self) -> &dyn EffectStore {
+        self
+    }
+
+    fn owners(&self) -> &dyn Owners {
         self
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::{ConsumerName, EntryId};
-use crate::store::{Attempts, DeliveryId, Fetched, Fields, Holder, Lane};
+use crate::store::{Attempts, DeliveryId, Fetched, Fields, Holder, Kind, Lane};
 
 /// The id that follows `last` at a time in milliseconds: it always grows.
 pub(super) fn next_id(last: EntryId, now: u64) -> EntryId {
@@ -166,6 +166,7 @@ impl Cursor {
                 receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
                 attempts: Attempts::default(),
+                kind: Kind::Fresh,
             });
         }
         if let Some(last) = fetched.last() {
@@ -230,6 +231,7 @@ impl Cursor {
                 receipt: DeliveryId { lane, id: *id },
                 fields: fields.clone(),
                 attempts,
+                kind: Kind::Fresh,
             });
         }
         result.missing = gone.len() as u64;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::bells::Bells;
 use super::ids::Ids;
 use super::later_state::LaterState;
+use super::owners::Owned;
 use super::sequence::{Cursor, Sequence, next_id};
 use super::sessions::Sessions;
 use super::table::Table;
@@ -138,6 +139,8 @@ pub(super) struct GroupState {
     pub(super) restored: BTreeMap<String, EntryId>,
     /// Zero until a consumer sets one.
     pub(super) lease: Duration,
+    /// Set for an owned group.
+    pub(super) owned: Option<Owned>,
     /// When each consumer was last active.
     pub(super) consumers: BTreeMap<ConsumerName, Instant>,
 }

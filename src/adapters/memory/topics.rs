@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, gone, turn};
 use super::inspect::{consumers, group_status};
+use super::owners::{Owned, live_members};
 use super::sessions::session_of;
 use super::state::GroupState;
 use crate::domain::{
@@ -14,17 +15,19 @@ use crate::domain::{
 };
 use crate::store::{
     GroupAt, GroupRemoval, GroupReset, Member, Partition, ResetTo, StartFrom, TopicRemoval, Topics,
-    Trimmed,
+    Trimmed, wrong_kind,
 };
 
 impl MemoryAdapter {
     fn removal(&self, at: &GroupAt, quiet: Duration, force: bool) -> Option<GroupRemoval> {
         let (removal, arrived) = self.with(|space| {
+            let members = live_members(space, at);
             let topic = space.topics.get_mut(&at.partition)?;
             let state = topic.groups.get(&at.group)?;
             let status = group_status(topic, &at.group, state);
             let consumers = consumers(state);
             let live = consumers.iter().filter(|one| one.idle_for < quiet).count() as u64;
+            let live = live + members;
             let needed = status.lag + status.in_flight + status.scheduled + status.dead;
             let removed = force || needed + live == 0;
             if removed {
@@ -44,11 +47,13 @@ impl MemoryAdapter {
 
     fn move_cursor(&self, at: &GroupAt, to: ResetTo, quiet: Duration) -> Option<GroupReset> {
         self.with(|space| {
+            let members = live_members(space, at);
             let topic = space.topics.get_mut(&at.partition)?;
             let (last, state) = (topic.log.last(), topic.groups.get_mut(&at.group)?);
             let before = state.log.delivered;
             let consumers = consumers(state);
             let live = consumers.iter().filter(|one| one.idle_for < quiet).count() as u64;
+            let live = live + members;
             if live > 0 {
                 return Some(GroupReset::new(before, live));
             }
@@ -58,6 +63,10 @@ impl MemoryAdapter {
                 ResetTo::End => last,
             };
             state.log.delivered = after;
+            if let Some(owned) = &mut state.owned {
+                // A member that has joined since must read from the new place.
+                owned.fence_off();
+            }
             Some(GroupReset {
                 moved: true,
                 live_consumers: 0,
@@ -65,6 +74,33 @@ impl MemoryAdapter {
                 after,
             })
         })
+    }
+
+    /// Creates a group of a kind, or finds it.
+    pub(super) fn make_group(
+        &self,
+        at: &GroupAt,
+        start: StartFrom,
+        owned: bool,
+    ) -> Result<(), Error> {
+        let is_owned = self.with(|space| {
+            let state = space.topics.entry(at.partition.clone()).or_default();
+            let delivered = match start {
+                StartFrom::Beginning => EntryId::default(),
+                StartFrom::End => state.log.last(),
+            };
+            let group = state.groups.entry(at.group.clone()).or_insert_with(|| {
+                let mut made = GroupState::default();
+                made.log.delivered = delivered;
+                made.owned = owned.then(Owned::default);
+                made
+            });
+            group.owned.is_some()
+        });
+        match is_owned == owned {
+            true => Ok(()),
+            false => Err(wrong_kind("create group", is_owned).on(at.to_string())),
+        }
     }
 
     fn trim_log(&self, at: &Partition) -> Trimmed {
@@ -224,21 +260,7 @@ impl Topics for MemoryAdapter {
         at: &'a GroupAt,
         start: StartFrom,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        turn(move || {
-            self.with(|space| {
-                let state = space.topics.entry(at.partition.clone()).or_default();
-                let delivered = match start {
-                    StartFrom::Beginning => EntryId::default(),
-                    StartFrom::End => state.log.last(),
-                };
-                state.groups.entry(at.group.clone()).or_insert_with(|| {
-                    let mut made = GroupState::default();
-                    made.log.delivered = delivered;
-                    made
-                });
-            });
-            Ok(())
-        })
+        turn(move || self.make_group(at, start, false))
     }
 
     fn set_lease<'a>(

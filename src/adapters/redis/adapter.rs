@@ -13,7 +13,7 @@ use super::net::Net;
 use crate::domain::{BoxFuture, Error, Namespace, Placement, Timestamp};
 use crate::store::{
     Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Later, Log, Opened,
-    Opening, Partition, Schedule, Store, Topics, Values,
+    Opening, Owners, Partition, Schedule, Store, Topics, Values,
 };
 
 /// Topics as Redis Streams.
@@ -91,6 +91,7 @@ impl Store for RedisAdapter {
             effects: true,
             effects_anywhere: self.keys.are_together() || !self.net.is_clustered(),
             later: true,
+            ownership: true,
         }
     }
 
@@ -139,6 +140,10 @@ impl Store for RedisAdapter {
     }
 
     fn effects(&self) -> &dyn EffectStore {
+        self
+    }
+
+    fn owners(&self) -> &dyn Owners {
         self
     }
 }

@@ -150,6 +150,7 @@ impl Bells {
             (self.keys.retry(at), Ring::Due),
             (self.keys.later(&at.partition), Ring::Due),
             (self.keys.later_bell(&at.partition), Ring::Due),
+            (self.keys.owners(at), Ring::Owners),
         ] {
             let rung = table.by_key.entry(key.into_bytes()).or_default();
             rung.retain(|(bell, _)| bell.strong_count() > 0);

@@ -6,7 +6,7 @@
 //! | Key | Type | Holds | Lives |
 //! |---|---|---|---|
 //! | `{shop:orders}:log` | stream | the topic's entries | until retention removes them |
-//! | `{shop:orders}:meta` | hash | the topic's settings, and the lease of each group | for ever |
+//! | `{shop:orders}:meta` | hash | the topic's settings, the lease of each group, and which groups are owned | for ever |
 //! | `{shop:orders}:ids`, `…:ids:before` | hash | ids of messages published once, 16 bytes each, and their entry ids; `since` and `span` in milliseconds | at least a window, at most two |
 //! | `{shop:orders}:later` | sorted set | ids of messages for later by due time in milliseconds | until due |
 //! | `{shop:orders}:later:body` | hash | these messages by id: the field's name, a space, the value | until due |
@@ -22,6 +22,11 @@
 //! | `{shop:orders}:group:billing:dead:restored` | hash | identities of restored dead letters | for ever |
 //! | `{shop:orders}:group:billing:dead:notes` | hash | operators' notes on causes, by fingerprint | until removed |
 //! | `{shop:orders}:group:billing:journal` | hash | operators' actions on the dead letters | the newest 100 |
+//! | `{shop:orders}:group:billing:members` | sorted set | members of an owned group by the end of their lease in milliseconds | until they leave or the lease ends |
+//! | `{shop:orders}:group:billing:owners` | hash | the member that owns each partition; `changes` counts joins and departures | as the members |
+//! | `{shop:orders}:group:billing:tokens` | hash | the last token of each partition | for ever |
+//! | `{shop:orders}:group:billing:cursor` | hash | how far the owner of the partition has come: token, owner, number of its last step, and of each lane `low`, `high`, `done`, `read` | for ever |
+//! | `{shop:orders}:group:billing:held` | hash | attempts at unsettled messages, and the messages that keep their place: `begun:failed:due:message` | until settled |
 //! | `{shop:orders}:session:<consumer>` | string | the number of a consumer's last call of effects, and its answer | until the consumer ends, at most a day after the call |
 //! | `{shop}:session:<id>` | string | the same of a container's effects without a delivery | a day after the call |
 //! | `{shop}:topics` | set | the names of all topics | for ever |
@@ -170,6 +175,31 @@ impl Keys {
         self.of_group(at, "dead:notes")
     }
 
+    /// The members of an owned group by the end of their lease; with partition 0.
+    pub(super) fn members(&self, at: &GroupAt) -> String {
+        self.of_group(at, "members")
+    }
+
+    /// The owner of each partition; with partition 0.
+    pub(super) fn owners(&self, at: &GroupAt) -> String {
+        self.of_group(at, "owners")
+    }
+
+    /// The last token of each partition; with partition 0.
+    pub(super) fn tokens(&self, at: &GroupAt) -> String {
+        self.of_group(at, "tokens")
+    }
+
+    /// How far the owner of the partition has come.
+    pub(super) fn cursor(&self, at: &GroupAt) -> String {
+        self.of_group(at, "cursor")
+    }
+
+    /// The attempts at unsettled messages of the partition, and those that keep their place.
+    pub(super) fn held(&self, at: &GroupAt) -> String {
+        self.of_group(at, "held")
+    }
+
     pub(super) fn journal(&self, at: &GroupAt) -> String {
         self.of_group(at, "journal")
     }
@@ -299,6 +329,11 @@ mod tests {
             keys.dead_restored(at),
             keys.dead_notes(at),
             keys.journal(at),
+            keys.members(at),
+            keys.owners(at),
+            keys.tokens(at),
+            keys.cursor(at),
+            keys.held(at),
             keys.session_of(&Member {
                 at: at.clone(),
                 consumer: ConsumerName::from_static("billing-1"),

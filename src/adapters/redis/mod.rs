@@ -13,6 +13,7 @@ mod later_bells;
 mod log;
 mod migrate;
 mod net;
+mod owners;
 mod resp;
 mod schedule;
 mod scripts;

@@ -12,8 +12,9 @@ use crate::store::{
     Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, EffectStore, EffectStoreAnswer,
     EffectStoreCalls, EffectStoreOp, GroupAt, Inspect, InspectAnswer, InspectCalls, InspectOp,
     Later, LaterAnswer, LaterCalls, LaterOp, Log, LogAnswer, LogCalls, LogOp, Opened, Opening,
-    Schedule, ScheduleAnswer, ScheduleCalls, ScheduleOp, Store, Topics, TopicsAnswer, TopicsCalls,
-    TopicsOp, Values, ValuesAnswer, ValuesCalls, ValuesOp,
+    Owners, OwnersAnswer, OwnersCalls, OwnersOp, Schedule, ScheduleAnswer, ScheduleCalls,
+    ScheduleOp, Store, Topics, TopicsAnswer, TopicsCalls, TopicsOp, Values, ValuesAnswer,
+    ValuesCalls, ValuesOp,
 };
 
 /// The store of a namespace that is or gets set up as the settings say: see [`Migrations::ensure`].
@@ -119,6 +120,7 @@ roles! {
     DeadLetters, dead_letters, DeadLettersOp, DeadLettersAnswer, DeadLettersCalls;
     Values, values, ValuesOp, ValuesAnswer, ValuesCalls;
     EffectStore, effects, EffectStoreOp, EffectStoreAnswer, EffectStoreCalls;
+    Owners, owners, OwnersOp, OwnersAnswer, OwnersCalls;
 }
 
 impl InspectCalls for Unplaced {
@@ -191,6 +193,10 @@ impl Store for Unplaced {
     }
 
     fn effects(&self) -> &dyn EffectStore {
+        self
+    }
+
+    fn owners(&self) -> &dyn Owners {
         self
     }
 }

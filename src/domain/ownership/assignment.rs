@@ -37,7 +37,10 @@ pub(crate) fn plan<N: Ord>(
     let Some(rank) = order.iter().position(|(name, _)| *name == me) else {
         return Plan::default();
     };
-    let (base, more) = (partitions.len() / order.len(), partitions.len() % order.len());
+    let (base, more) = (
+        partitions.len() / order.len(),
+        partitions.len() % order.len(),
+    );
     let share = |rank: usize| base + usize::from(rank < more);
     let owned = of(me);
     if owned.len() > share(rank) {

@@ -102,7 +102,10 @@ mod tests {
         assert_eq!((lines.next(), lines.waiting()), (Some(2), 0));
         lines.end(2, Some("a"));
         lines.end(4, Some("b"));
-        assert!(lines.by_key.is_empty(), "a key without messages takes no memory");
+        assert!(
+            lines.by_key.is_empty(),
+            "a key without messages takes no memory"
+        );
     }
 
     proptest! {

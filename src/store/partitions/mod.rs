@@ -25,7 +25,7 @@ use futures_util::future::join_all;
 
 use super::source::{DeliveryId, GroupAt, Member, Opening, Partition};
 use super::{
-    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Later, Log, Opened,
+    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Later, Log, Opened, Owners,
     Schedule, Store, Topics, Values,
 };
 use crate::domain::{BoxFuture, EntryId, Error, ErrorKind, Timestamp, Topic, crc16};
@@ -295,6 +295,11 @@ impl Store for Partitioned {
 
     fn effects(&self) -> &dyn EffectStore {
         self
+    }
+
+    /// The runtime names one partition in each call of this role.
+    fn owners(&self) -> &dyn Owners {
+        self.inner.owners()
     }
 }
 

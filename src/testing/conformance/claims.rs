@@ -76,6 +76,20 @@ pub async fn later<S: Subject>(subject: &S) -> bool {
     false
 }
 
+/// Whether the store claims [`ownership`](crate::store::Capabilities::ownership). A store that does not
+/// must refuse owned groups by name.
+pub async fn ownership<S: Subject>(subject: &S) -> bool {
+    let stage = Stage::bare(subject).await;
+    if stage.store.capabilities().ownership {
+        return true;
+    }
+    let owned = stage.store.owners();
+    let made = owned.create(&stage.at, crate::store::StartFrom::Beginning);
+    must_refuse("owners.create", made.await);
+    must_refuse("owners.roster", owned.roster(&stage.at).await.map(drop));
+    false
+}
+
 fn must_refuse(name: &str, answer: Result<(), Error>) {
     let error = answer
         .err()

@@ -59,6 +59,7 @@ pub mod once;
 pub mod once_completion;
 pub mod operators;
 pub mod ordering;
+pub mod owned;
 pub mod partitions;
 pub mod payloads;
 pub mod publish;
@@ -98,7 +99,7 @@ macro_rules! conformance {
         $crate::conformance!($factory:
             publish, durability, deduplication, subscribe, foreign, groups, settle, leases,
             attempts, retries, schedules, hold_back, dead_letter_counts, dead_letters,
-            redrive, operators, retention, ordering, partitions, shutdown, payloads, kv, listing,
+            redrive, operators, retention, ordering, partitions, owned, shutdown, payloads, kv, listing,
             once,
             once_completion, cas, effects, handler_effects, commit_unknown, capabilities,
             health
@@ -372,6 +373,18 @@ macro_rules! conformance_concern {
             limits_hold_for_all_partitions_together,
             a_group_is_removed_from_all_partitions,
             effects_go_to_the_partition_of_their_key,
+        );
+    };
+    (owned, $factory:ident) => {
+        $crate::conformance_checks!($factory, owned if ownership:
+            a_group_is_owned_or_shared_for_ever,
+            a_partition_has_one_owner_and_growing_tokens,
+            a_member_that_leaves_owns_nothing,
+            only_the_last_owner_moves_the_cursor,
+            endings_and_notes_belong_to_the_owner,
+            entries_are_read_in_their_order_and_kept_until_settled,
+            a_reset_moves_the_cursor_of_an_owned_group,
+            a_change_of_owners_rings,
         );
     };
     (shutdown, $factory:ident) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const LIST: &str = include_str!("mod.rs");
-const CHECKS: [(&str, &str); 30] = [
+const CHECKS: [(&str, &str); 31] = [
     ("publish", include_str!("publish.rs")),
     ("deduplication", include_str!("deduplication.rs")),
     ("durability", include_str!("durability.rs")),
@@ -22,6 +22,7 @@ const CHECKS: [(&str, &str); 30] = [
     ("retention", include_str!("retention.rs")),
     ("ordering", include_str!("ordering.rs")),
     ("partitions", include_str!("partitions.rs")),
+    ("owned", include_str!("owned.rs")),
     ("shutdown", include_str!("shutdown.rs")),
     ("payloads", include_str!("payloads.rs")),
     ("kv", include_str!("kv.rs")),
@@ -35,7 +36,7 @@ const CHECKS: [(&str, &str); 30] = [
     ("hold_back", include_str!("hold_back.rs")),
     ("health", include_str!("health.rs")),
 ];
-const PORTS: [&str; 12] = [
+const PORTS: [&str; 13] = [
     include_str!("../../store/mod.rs"),
     include_str!("../../store/topics.rs"),
     include_str!("../../store/log.rs"),
@@ -48,6 +49,7 @@ const PORTS: [&str; 12] = [
     include_str!("../../store/values.rs"),
     include_str!("../../store/effects.rs"),
     include_str!("../../store/later.rs"),
+    include_str!("../../store/owners.rs"),
 ];
 
 /// The documentation in a text, in one line.
@@ -157,6 +159,7 @@ fn every_promise_of_the_ports_is_quoted() {
         (PORTS[7], "pub trait KvStore:", "\n}"),
         (PORTS[10], "pub trait EffectStore", role),
         (PORTS[11], "pub trait Later", role),
+        (PORTS[12], "pub trait Owners", role),
     ] {
         let start = text.find(first).unwrap();
         let body = &text[start..][..text[start..].find(last).unwrap()];

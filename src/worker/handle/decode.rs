@@ -1,7 +1,7 @@
 //! Decode: from a fetched entry to its envelope and its history. Pure.
 
 use crate::domain::{DeliveryHistory, Envelope, Topic};
-use crate::store::{DeliveryId, Fetched, Fields, Lane};
+use crate::store::{DeliveryId, Fetched, Fields, Kind, Lane};
 use crate::wire::redelivery::Redelivery;
 use crate::wire::{Decoded, Decoder, Undecodable};
 use crate::worker::hold_back::again::Again;
@@ -16,6 +16,8 @@ pub(super) struct Entry {
     /// Whether the fields hold the message in a form that the wire format does not have: a retry and
     /// a dead letter then have the envelope too.
     pub(super) is_foreign: bool,
+    /// Whether the message comes back with its attempts, and not from its producer.
+    pub(super) is_redelivery: bool,
 }
 
 /// Decodes a message again that this process has decoded before.
@@ -48,6 +50,7 @@ pub(super) fn decode_again(
         fields,
         history,
         is_foreign,
+        is_redelivery: id.lane == Lane::Redelivery,
     };
     (entry, envelope)
 }
@@ -61,8 +64,10 @@ pub(super) fn decode(
     let Fetched {
         receipt: id,
         fields,
+        kind,
         ..
     } = fetched;
+    let is_redelivery = id.lane == Lane::Redelivery || kind == Kind::Kept;
     let undecodable = |fields, error| {
         let history = DeliveryHistory::from(id.id);
         let entry = Entry {
@@ -70,10 +75,11 @@ pub(super) fn decode(
             fields,
             history,
             is_foreign: false,
+            is_redelivery,
         };
         (entry, Err(error))
     };
-    let (fields, history, starts_over, decoded) = if id.lane == Lane::Log {
+    let (fields, history, starts_over, decoded) = if !is_redelivery {
         let history = DeliveryHistory::from(id.id);
         let decoded = decoder.decode(topic, id.id, &fields);
         (fields, history, false, decoded)
@@ -104,6 +110,7 @@ pub(super) fn decode(
         fields,
         history,
         is_foreign,
+        is_redelivery,
     };
     (entry, envelope)
 }
@@ -137,6 +144,7 @@ pub(super) mod tests {
             receipt: DeliveryId { lane, id },
             fields,
             attempts: Attempts::default(),
+            kind: Kind::Fresh,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::api::lease::Lease;
 use crate::domain::{Envelope, Verdict};
-use crate::store::{Attempts, Begin, Fetched};
+use crate::store::{Attempts, Begin, Fetched, Kind};
 use crate::worker::core::Core;
 use crate::worker::handle::commit::record_failure;
 use crate::worker::handle::decode::Entry;
@@ -66,6 +66,7 @@ pub(super) fn hold_back(
         receipt: entry.id,
         fields: compact(&entry.fields),
         attempts: failed,
+        kind: Kind::Fresh,
     };
     core.hold_back.note(Note {
         begin: Begin {

@@ -242,9 +242,8 @@ pub(super) async fn prepare(core: &Core, queued: Queued) -> Option<Begun> {
         record(&mut entry.history, recorded, before, signed);
     }
     // A foreign producer may count attempts of its own, so a log entry gets one attempt at least.
-    let is_retry = entry.id.lane == Lane::Redelivery;
     let last_error = match before.failed {
-        0 => envelope.last_error().filter(|_| is_retry),
+        0 => envelope.last_error().filter(|_| entry.is_redelivery),
         _ => Some(LOST_ERROR),
     };
     let retry = core.retry(envelope.message_type());

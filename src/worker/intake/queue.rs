@@ -234,7 +234,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
     use crate::domain::EntryId;
-    use crate::store::{Attempts, DeliveryId, Lane};
+    use crate::store::{Attempts, DeliveryId, Kind, Lane};
 
     fn queued(sequence: u64) -> Queued {
         let id = EntryId::new(1, sequence);
@@ -248,6 +248,7 @@ mod tests {
                 receipt,
                 fields: Vec::new(),
                 attempts: Attempts::default(),
+                kind: Kind::Fresh,
             },
             lease: Arc::new(Lease::new(0, 0, false, Instant::now())),
             again: None,

@@ -76,7 +76,7 @@ impl Weight {
 mod tests {
     use super::*;
     use crate::domain::EntryId;
-    use crate::store::{Attempts, DeliveryId, Lane};
+    use crate::store::{Attempts, DeliveryId, Kind, Lane};
 
     const QUICK: Duration = Duration::from_millis(1);
 
@@ -89,6 +89,7 @@ mod tests {
             },
             fields: vec![(bytes::Bytes::new(), vec![0; size].into())],
             attempts: Attempts::default(),
+            kind: Kind::Fresh,
         };
         (0..count as u64).map(one).collect()
     }

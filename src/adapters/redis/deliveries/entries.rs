@@ -8,7 +8,7 @@ use redis::Cmd;
 use crate::adapters::redis::keys::Keys;
 use crate::adapters::redis::resp::{Broken, Walk, reply};
 use crate::domain::whole_millis;
-use crate::store::{Attempts, DeliveryId, Fetched, GroupAt, Lane, Opening, Source};
+use crate::store::{Attempts, DeliveryId, Fetched, GroupAt, Kind, Lane, Opening, Source};
 
 /// What a reply says of its own length is believed up to this.
 const MAX_RESERVE: usize = 10_000;
@@ -98,17 +98,13 @@ impl Streams {
             let entries = walk.array()?;
             fetched.reserve(entries.min(MAX_RESERVE));
             for _ in 0..entries {
-                pair(walk.array()?)?;
-                let id = reply::parse_id(&walk.payload()?).ok_or(Broken::new("no entry id"))?;
-                let mut fields = Vec::with_capacity(1);
-                for _ in 0..walk.array()? / 2 {
-                    fields.push((walk.payload()?, walk.payload()?));
-                }
+                let (id, fields) = reply::walk_entry(&mut walk)?;
                 fetched.push(Fetched {
                     source: number,
                     receipt: DeliveryId { lane, id },
                     fields,
                     attempts: Attempts::default(),
+                    kind: Kind::Fresh,
                 });
             }
         }

@@ -15,8 +15,8 @@ use super::scripts;
 use crate::domain::{BoxFuture, Error, whole_millis};
 use crate::store::batch::batches;
 use crate::store::{
-    Attempts, Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Holder, Lane,
-    MAX_BATCH, Member, ReclaimCursor, Reclaimed, Replies, Unmarked,
+    Attempts, Begin, Commit, Commits, Deliveries, DeliveryId, End, Fate, Fetched, Holder, Kind,
+    Lane, MAX_BATCH, Member, ReclaimCursor, Reclaimed, Replies, Unmarked,
 };
 use crate::wire::dead_letter::encode_head;
 
@@ -377,6 +377,7 @@ fn taken_over(source: u16, lane: Lane, entry: Value) -> Result<Fetched, redis::R
         },
         fields: reply::fields(fields)?,
         attempts: attempts_of(reply::count(&mark)?),
+        kind: Kind::Fresh,
     })
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use bytes::Bytes;
 use redis::{ErrorKind, FromRedisValue, RedisError, Value};
 
-use super::Broken;
+use super::{Broken, Walk};
 use crate::domain::EntryId;
 use crate::store::Fields;
 
@@ -13,6 +13,19 @@ impl From<Broken> for RedisError {
     fn from(broken: Broken) -> Self {
         io::Error::new(io::ErrorKind::InvalidData, broken).into()
     }
+}
+
+/// Reads an entry of a stream in place: its id and its fields.
+pub(in crate::adapters::redis) fn walk_entry(walk: &mut Walk) -> Result<(EntryId, Fields), Broken> {
+    if walk.array()? != 2 {
+        return Err(Broken::new("no pair where one was expected"));
+    }
+    let id = parse_id(&walk.payload()?).ok_or(Broken::new("no entry id"))?;
+    let mut fields = Vec::with_capacity(1);
+    for _ in 0..walk.array()? / 2 {
+        fields.push((walk.payload()?, walk.payload()?));
+    }
+    Ok((id, fields))
 }
 
 pub(in crate::adapters::redis) fn unexpected(what: &'static str) -> RedisError {

@@ -214,13 +214,15 @@ scripts! {
     apply = "apply.lua" on "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 1, args 2, item 1;
     claim_expired = "claim_expired.lua", keys 3, args 7, item 0;
     commit = "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 3, args 8, item 1;
+    cursor_step = "cursor_step.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 10, args 12, item 5;
+    cursor_take = "cursor_take.lua" on "lib/types.lua" and "lib/groups.lua", keys 4, args 3, item 0;
     dead_move_out = "dead_move_out.lua" on "lib/types.lua", keys 5, args 5, item 2;
     dead_restore = "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 5, args 1, item 4;
     dead_subtract = "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 3, args 2, item 2;
-    group_create = "group_create.lua", keys 2, args 2, item 0;
+    group_create = "group_create.lua", keys 3, args 3, item 0;
     group_lease = "group_lease.lua" on "lib/types.lua" and "lib/groups.lua", keys 3, args 3, item 0;
-    group_remove = "group_remove.lua" on "lib/groups.lua", keys 13, args 3, item 0;
-    group_reset = "group_reset.lua" on "lib/groups.lua", keys 2, args 4, item 0;
+    group_remove = "group_remove.lua" on "lib/groups.lua", keys 18, args 3, item 0;
+    group_reset = "group_reset.lua" on "lib/groups.lua", keys 4, args 4, item 0;
     group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 3, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     later_cancel = "later_cancel.lua" on "lib/types.lua", keys 2, args 0, item 1;
@@ -231,10 +233,12 @@ scripts! {
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
     once_settle = "once_settle.lua", keys 1, args 4, item 0;
     promote = "promote.lua" on "lib/later.lua", keys 6, args 1, item 0;
+    own = "own.lua" on "lib/types.lua", keys 4, args 4, item 3;
     prune_consumers = "prune_consumers.lua" on "lib/rights.lua", keys 3, args 4, item 0;
     refresh_ids = "refresh_ids.lua", keys 2, args 0, item 0;
     retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
     retry_move_out = "retry_move_out.lua", keys 3, args 1, item 1;
+    roster = "roster.lua", keys 4, args 1, item 0, reads;
     schema = "schema.lua", keys 2, args 6, item 0;
     settle = "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua", keys 8, args 7, item 5;
     topic_create = "topic_create.lua", keys 1, args 6, item 0;
@@ -295,6 +299,7 @@ mod tests {
                 "EXISTS",
                 "GET",
                 "HGET",
+                "HGETALL",
                 "HMGET",
                 "TIME",
                 "TYPE",

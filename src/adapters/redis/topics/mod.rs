@@ -12,7 +12,7 @@ use super::scripts;
 use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, Topic, TopicSettings, whole_millis};
 use crate::store::{
     GroupAt, GroupRemoval, GroupReset, GroupStatus, Member, Partition, ResetTo, StartFrom,
-    TopicRemoval, Topics, Trimmed,
+    TopicRemoval, Topics, Trimmed, wrong_kind,
 };
 
 impl RedisAdapter {
@@ -35,7 +35,13 @@ impl RedisAdapter {
             .collect())
     }
 
-    async fn ensure_group(&self, at: &GroupAt, start: StartFrom) -> Result<(), Error> {
+    /// Creates a group of a kind, or finds it.
+    pub(super) async fn ensure_group(
+        &self,
+        at: &GroupAt,
+        start: StartFrom,
+        owned: bool,
+    ) -> Result<(), Error> {
         let start = match start {
             StartFrom::Beginning => "beginning",
             StartFrom::End => "next",
@@ -43,13 +49,16 @@ impl RedisAdapter {
         let call = scripts::group_create()
             .key(self.keys.log(&at.partition))
             .key(self.keys.redelivery(at))
+            .key(self.keys.meta(&at.partition))
             .arg(at.group.as_str())
-            .arg(start);
-        self.net
-            .call("create group", &call, reply::typed::<bool>)
-            .await
-            .map(|_| ())
-            .map_err(|e| e.on(at.to_string()))
+            .arg(start)
+            .arg(if owned { "owned" } else { "shared" });
+        let operation = "create group";
+        let made = self.net.call(operation, &call, reply::typed::<i64>).await;
+        match made.map_err(|e| e.on(at.to_string()))? {
+            -1 => Err(wrong_kind(operation, !owned).on(at.to_string())),
+            _ => Ok(()),
+        }
     }
 
     async fn take_away_group(
@@ -72,6 +81,11 @@ impl RedisAdapter {
             .key(self.keys.journal(at))
             .key(self.keys.dead_notes(at))
             .key(self.keys.meta(&at.partition))
+            .key(self.keys.members(at))
+            .key(self.keys.owners(at))
+            .key(self.keys.tokens(at))
+            .key(self.keys.cursor(at))
+            .key(self.keys.held(at))
             .arg(at.group.as_str())
             .arg(whole_millis(quiet))
             .arg(if force { "force" } else { "" });
@@ -115,6 +129,8 @@ impl RedisAdapter {
         let call = scripts::group_reset()
             .key(self.keys.log(&at.partition))
             .key(self.keys.redelivery(at))
+            .key(self.keys.cursor(at))
+            .key(self.keys.members(at))
             .arg(at.group.as_str())
             .arg(first)
             .arg(before)
@@ -247,7 +263,7 @@ impl Topics for RedisAdapter {
         at: &'a GroupAt,
         start: StartFrom,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.ensure_group(at, start))
+        Box::pin(self.ensure_group(at, start, false))
     }
 
     fn set_lease<'a>(

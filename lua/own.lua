@@ -1,0 +1,90 @@
+-- Keeps a member of an owned group for another lease, gives partitions up, and grants claims; or lets the
+-- member leave.
+--
+-- A partition belongs to a member until the member gives it up, leaves, or its lease ends. The script
+-- grants a claim only on a partition without an owner, with a token that is greater than every earlier one.
+-- The first write needs no memory: Redis then refuses none of the others, so members stay members while
+-- the server's memory is full.
+--
+-- KEYS[1]  the members by the end of their lease in milliseconds, a sorted set or absent
+-- KEYS[2]  the owners by partition, a hash or absent; its field `changes` counts joins and departures
+-- KEYS[3]  the last token of each partition, a hash or absent
+-- KEYS[4]  the topic's settings, a hash
+-- ARGV[1]  the group
+-- ARGV[2]  the member
+-- ARGV[3]  'attend' or 'leave'
+-- ARGV[4]  the lease in milliseconds
+-- then for each partition:
+-- ITEM[1]  'give' or 'claim'
+-- ITEM[2]  the partition's number
+-- ITEM[3]  claim: the number that the token must exceed; give: ''
+--
+-- Returns {members, {partition, owner, token, …}}, or an empty list when there is no such group.
+local wrong = check_types({'zset', 'hash', 'hash', 'hash'})
+if wrong then
+  return wrong
+end
+if not redis.call('HGET', KEYS[4], 'owned:' .. ARGV[1]) then
+  return {}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local me = ARGV[2]
+local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
+-- Also where nobody has expired: this write needs no memory.
+expired[#expired + 1] = ARGV[3] == 'leave' and me or ''
+local changed = redis.call('ZREM', KEYS[1], unpack(expired)) > 0
+if ARGV[3] == 'attend' then
+  -- A member that is late keeps what it owns, if no other call has come first.
+  changed = redis.call('ZADD', KEYS[1], now + ARGV[4], me) == 1 or changed
+end
+
+local lives, members = {}, redis.call('ZRANGE', KEYS[1], 0, -1)
+for _, name in ipairs(members) do
+  lives[name] = true
+end
+local owners, flat = {}, redis.call('HGETALL', KEYS[2])
+local free = {}
+for at = 1, #flat, 2 do
+  if flat[at] ~= 'changes' then
+    if lives[flat[at + 1]] then
+      owners[flat[at]] = flat[at + 1]
+    else
+      free[#free + 1] = flat[at]
+    end
+  end
+end
+local granted = {}
+for at = 5, #ARGV, 3 do
+  local action, partition = ARGV[at], ARGV[at + 1]
+  if action == 'give' and owners[partition] == me then
+    owners[partition] = nil
+    free[#free + 1] = partition
+  elseif action == 'claim' and (not owners[partition] or owners[partition] == me) then
+    local token = tonumber(redis.call('HGET', KEYS[3], partition) or '0')
+    local above = tonumber(ARGV[at + 2])
+    if not owners[partition] or token <= above then
+      local raised = string.format('%.0f', math.max(token, above) + 1)
+      redis.call('HSET', KEYS[3], partition, raised)
+      owners[partition] = me
+      granted[#granted + 1], granted[#granted + 2] = partition, me
+    end
+  end
+end
+if #free > 0 then
+  redis.call('HDEL', KEYS[2], unpack(free))
+end
+if #granted > 0 then
+  redis.call('HSET', KEYS[2], unpack(granted))
+end
+-- A change of this key wakes the members, a renewal does not.
+if changed then
+  redis.call('HINCRBY', KEYS[2], 'changes', 1)
+end
+
+local owned = {}
+for partition, owner in pairs(owners) do
+  owned[#owned + 1], owned[#owned + 2] = partition, owner
+  owned[#owned + 1] = redis.call('HGET', KEYS[3], partition) or '0'
+end
+return {members, owned}

@@ -1,0 +1,307 @@
+//! Owned groups: members, partitions and fenced cursors.
+//!
+//! Leases go by the time that really passes, delays by the store's clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::adapter::{MemoryAdapter, gone, turn};
+use super::state::{GroupState, Space, redelivery_entry};
+use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, whole_millis};
+use crate::store::{
+    Attempts, Attendance, Commit, Cursor, DeliveryId, End, Fields, GroupAt, Lane, Member, Note,
+    Owner, Owners, Partition, Roster, StartFrom, Step, Stepped, Taken,
+};
+
+const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
+
+/// What an owned group has beside a shared one.
+#[derive(Debug, Default)]
+pub(super) struct Owned {
+    /// The members, and when the lease of each ends. Those of partition 0 count.
+    members: BTreeMap<ConsumerName, Instant>,
+    owners: BTreeMap<u16, ConsumerName>,
+    tokens: BTreeMap<u16, u64>,
+    /// The token that last took the cursor, its owner, and the number of its last step.
+    token: u64,
+    owner: Option<ConsumerName>,
+    number: u64,
+    cursors: [Cursor; 2],
+    notes: BTreeMap<DeliveryId, StoredNote>,
+}
+
+#[derive(Debug)]
+struct StoredNote {
+    attempts: Attempts,
+    /// When it is due, by the store's clock, and the message.
+    kept: Option<(u64, Bytes)>,
+}
+
+impl Owned {
+    /// The number of members whose lease has not ended.
+    pub(super) fn live(&self) -> u64 {
+        let now = Instant::now();
+        self.members.values().filter(|ends| **ends > now).count() as u64
+    }
+
+    /// Refuses the steps of the owner, which must take the cursor again.
+    pub(super) fn fence_off(&mut self) {
+        self.token += 1;
+        self.owner = None;
+    }
+
+    fn drop_expired(&mut self, now: Instant) {
+        self.members.retain(|_, ends| *ends > now);
+        let members = &self.members;
+        self.owners.retain(|_, owner| members.contains_key(owner));
+    }
+
+    fn attend(&mut self, by: &ConsumerName, attendance: &Attendance) {
+        let now = Instant::now();
+        self.members.insert(by.clone(), now + attendance.lease);
+        self.drop_expired(now);
+        for at in &attendance.gives {
+            if self.owners.get(at) == Some(by) {
+                self.owners.remove(at);
+            }
+        }
+        for (at, above) in &attendance.claims {
+            let token = self.tokens.entry(*at).or_default();
+            match self.owners.get(at) {
+                Some(owner) if owner != by => {}
+                Some(_) if *token > *above => {}
+                _ => {
+                    *token = (*token).max(*above) + 1;
+                    self.owners.insert(*at, by.clone());
+                }
+            }
+        }
+    }
+
+    fn roster(&self, now: Instant) -> Roster {
+        let lives = |name: &ConsumerName| self.members.get(name).is_some_and(|ends| *ends > now);
+        let owners = self.owners.iter().filter(|(_, owner)| lives(owner));
+        Roster {
+            members: self
+                .members
+                .keys()
+                .filter(|name| lives(name))
+                .cloned()
+                .collect(),
+            owners: owners
+                .map(|(at, owner)| {
+                    let token = self.tokens.get(at).copied().unwrap_or(0);
+                    let consumer = owner.clone();
+                    (*at, Owner { consumer, token })
+                })
+                .collect(),
+        }
+    }
+}
+
+fn first_of(at: &GroupAt) -> GroupAt {
+    GroupAt {
+        partition: Partition::numbered(at.topic(), 0),
+        group: at.group.clone(),
+    }
+}
+
+/// How many members an owned group has; none for a shared one.
+pub(super) fn live_members(space: &mut Space, at: &GroupAt) -> u64 {
+    let group = space.group(&first_of(at));
+    group
+        .and_then(|group| group.owned.as_ref())
+        .map_or(0, Owned::live)
+}
+
+impl MemoryAdapter {
+    fn owned<T>(
+        &self,
+        operation: &'static str,
+        at: &GroupAt,
+        work: impl FnOnce(&mut GroupState) -> T,
+    ) -> Result<T, Error> {
+        self.with(|space| {
+            space
+                .group(at)
+                .filter(|group| group.owned.is_some())
+                .map(work)
+        })
+        .ok_or_else(|| gone(operation).on(at.to_string()))
+    }
+
+    fn take_cursor(&self, by: &Member, token: u64) -> Result<Taken, Error> {
+        let now = self.shared.now();
+        self.owned("take", &by.at, |group| {
+            let delivered = LANES.map(|lane| group.cursor(lane).delivered);
+            let Some(owned) = &mut group.owned else {
+                return Taken::Stale(0);
+            };
+            let is_other = owned.owner.as_ref() != Some(&by.consumer);
+            if owned.token > token || owned.token == token && is_other {
+                return Taken::Stale(owned.token);
+            }
+            if owned.token < token {
+                (owned.token, owned.owner, owned.number) = (token, Some(by.consumer.clone()), 0);
+            }
+            for (cursor, delivered) in owned.cursors.iter_mut().zip(delivered) {
+                if cursor.low != delivered {
+                    *cursor = Cursor::at(delivered);
+                }
+            }
+            let notes = owned.notes.iter().map(|(delivery, note)| Note {
+                delivery: *delivery,
+                attempts: note.attempts,
+                kept: note.kept.as_ref().map(|(due, message)| {
+                    let left = due.saturating_sub(now);
+                    (Duration::from_millis(left), message.clone())
+                }),
+            });
+            Taken::Taken {
+                cursors: owned.cursors.clone(),
+                notes: notes.collect(),
+            }
+        })
+    }
+
+    fn write_step(&self, by: &Member, step: &Step) -> Result<Stepped, Error> {
+        let now = self.shared.now();
+        let done = self.owned("step", &by.at, |group| {
+            let Some(owned) = &mut group.owned else {
+                return Stepped::Stale;
+            };
+            if owned.token != step.token || owned.owner.as_ref() != Some(&by.consumer) {
+                return Stepped::Stale;
+            }
+            if owned.number == step.number {
+                return Stepped::Done;
+            }
+            owned.number = step.number;
+            for (cursor, lane) in owned.cursors.iter_mut().zip(&step.lanes) {
+                if let Some(lane) = lane {
+                    cursor.clone_from(&lane.cursor);
+                }
+            }
+            for delivery in &step.forgets {
+                owned.notes.remove(delivery);
+            }
+            for note in &step.notes {
+                let due = |delay| now.saturating_add(whole_millis(delay));
+                let kept = note.kept.clone();
+                let stored = StoredNote {
+                    attempts: note.attempts,
+                    kept: kept.map(|(delay, message)| (due(delay), message)),
+                };
+                owned.notes.insert(note.delivery, stored);
+            }
+            let lows = [0, 1].map(|at| owned.cursors[at].low);
+            for (lane, low) in LANES.into_iter().zip(lows) {
+                group.cursor(lane).delivered = low;
+            }
+            step.ends.iter().for_each(|one| write_end(group, one, now));
+            Stepped::Done
+        })?;
+        if !step.ends.is_empty() {
+            self.with(|space| {
+                if let Some(topic) = space.topics.get(&by.at.partition) {
+                    Arc::clone(&topic.arrived).notify_waiters();
+                }
+            });
+        }
+        Ok(done)
+    }
+}
+
+fn write_end(group: &mut GroupState, commit: &Commit, now: u64) {
+    match commit.end() {
+        End::Reschedule { delay, redelivery } if delay.is_zero() => {
+            let entry = redelivery_entry(redelivery.clone());
+            group.redelivery.push(now, entry);
+        }
+        End::Reschedule { delay, redelivery } => {
+            let due = now.saturating_add(whole_millis(*delay));
+            let place = (due, commit.delivery());
+            group.scheduled.insert(place, redelivery.clone());
+        }
+        End::DeadLetter(record) => {
+            group.dead_letter((**record).clone(), now);
+        }
+        End::Ack | End::Release { .. } => {}
+    }
+}
+
+impl Owners for MemoryAdapter {
+    fn create<'a>(&'a self, at: &'a GroupAt, start: StartFrom) -> BoxFuture<'a, Result<(), Error>> {
+        turn(move || self.make_group(at, start, true))
+    }
+
+    fn attend<'a>(
+        &'a self,
+        by: &'a Member,
+        attendance: &'a Attendance,
+    ) -> BoxFuture<'a, Result<Roster, Error>> {
+        turn(move || {
+            self.owned("attend", &by.at, |group| {
+                let owned = group.owned.get_or_insert_default();
+                owned.attend(&by.consumer, attendance);
+                owned.roster(Instant::now())
+            })
+        })
+    }
+
+    fn leave<'a>(&'a self, by: &'a Member) -> BoxFuture<'a, Result<(), Error>> {
+        turn(move || {
+            let left = self.owned("leave", &by.at, |group| {
+                let owned = group.owned.get_or_insert_default();
+                owned.members.remove(&by.consumer);
+                owned.drop_expired(Instant::now());
+            });
+            // A group that is gone has no members.
+            Ok(left.unwrap_or_default())
+        })
+    }
+
+    fn roster<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Roster, Error>> {
+        turn(move || {
+            self.owned("roster", at, |group| {
+                let owned = group.owned.as_ref();
+                owned
+                    .map(|owned| owned.roster(Instant::now()))
+                    .unwrap_or_default()
+            })
+        })
+    }
+
+    fn take<'a>(&'a self, by: &'a Member, token: u64) -> BoxFuture<'a, Result<Taken, Error>> {
+        turn(move || self.take_cursor(by, token))
+    }
+
+    fn read<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        lane: Lane,
+        after: EntryId,
+        max: usize,
+    ) -> BoxFuture<'a, Result<Vec<(EntryId, Fields)>, Error>> {
+        turn(move || {
+            let found = self.with(|space| {
+                let topic = space.topics.get_mut(&at.partition)?;
+                let (entries, _) = topic.lane(&at.group, lane)?;
+                Some(entries.after(Some(after)).take(max).cloned().collect())
+            });
+            found.ok_or_else(|| gone("read").on(at.to_string()))
+        })
+    }
+
+    fn listen<'a>(&'a self, _at: &'a GroupAt) -> BoxFuture<'a, Result<bool, Error>> {
+        turn(|| Ok(false))
+    }
+
+    fn step<'a>(&'a self, by: &'a Member, step: &'a Step) -> BoxFuture<'a, Result<Stepped, Error>> {
+        turn(move || self.write_step(by, step))
+    }
+}

@@ -1,0 +1,270 @@
+//! Membership: stays in the group, claims partitions and gives them up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::group::{OwnedGroup, member_at};
+use super::partition::{OwnedPartition, Start};
+use crate::api::Fence;
+use crate::api::ownership::Tenure;
+use crate::domain::{ConsumerName, Error, ErrorKind, describe, plan};
+use crate::store::{Attendance, Bell, Member, Ring, Roster, StartFrom, Taken};
+use crate::worker::core::Core;
+use crate::worker::fault::back_off;
+
+/// How often a member looks where the store does not tell of changes.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The part of a lease in which a member begins handlers.
+fn tenure_of(lease: Duration) -> Duration {
+    lease * 4 / 5
+}
+
+/// Stays in the group until the subscription halts.
+pub(crate) async fn run(core: Arc<Core>, group: Arc<OwnedGroup>, halt: CancellationToken) {
+    let first = member_at(&group.member, 0);
+    let mut membership = Membership {
+        attendance: Attendance {
+            lease: group.lease,
+            ..Attendance::default()
+        },
+        taken: BTreeMap::new(),
+        count: None,
+        bell: group.store.bell(&first.at),
+        core,
+        group,
+        first,
+    };
+    let mut failures = 0;
+    while !halt.is_cancelled() {
+        let rings = membership.rings();
+        let changes = membership.group.changed.count();
+        match membership.attend().await {
+            Ok(again) => {
+                if failures > 0 {
+                    membership.core.faults.owning.clear();
+                }
+                failures = 0;
+                if again {
+                    continue;
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                membership.fail(&error, failures).await;
+            }
+        }
+        tokio::select! {
+            biased;
+            () = halt.cancelled() => {}
+            () = membership.wait(rings, changes, failures) => {}
+        }
+    }
+}
+
+struct Membership {
+    core: Arc<Core>,
+    group: Arc<OwnedGroup>,
+    /// The member on partition 0.
+    first: Member,
+    bell: Option<Arc<Bell>>,
+    /// What the next call says.
+    attendance: Attendance,
+    /// The token under which each partition was last taken. A partition is never taken twice under
+    /// one token: the store would take the steps of the two for each other's.
+    taken: BTreeMap<u16, u64>,
+    count: Option<u16>,
+}
+
+impl Membership {
+    fn rings(&self) -> u64 {
+        let bell = self.bell.as_ref();
+        bell.map_or(0, |bell| bell.count(Ring::Owners))
+    }
+
+    fn owns(&self, roster: &Roster, number: u16) -> Option<u64> {
+        let owner = roster.owners.get(&number)?;
+        (owner.consumer == self.first.consumer).then_some(owner.token)
+    }
+
+    /// Attends once. Returns whether there is more to say at once.
+    async fn attend(&mut self) -> Result<bool, Error> {
+        let count = match self.count {
+            Some(count) => count,
+            None => *self.count.insert(self.group.count().await?),
+        };
+        let sent = Instant::now();
+        let owners = self.group.store.owners();
+        let roster = owners.attend(&self.first, &self.attendance).await?;
+        self.attendance.gives.clear();
+        self.attendance.claims.clear();
+        self.renew(&roster, sent).await;
+        for number in 0..count {
+            if let Some(token) = self.owns(&roster, number) {
+                self.take(number, token, sent).await?;
+            }
+        }
+        if !self.core.stop.is_cancelled() {
+            self.share(&roster, count);
+        }
+        self.let_go().await;
+        Ok(!self.attendance.gives.is_empty() || !self.attendance.claims.is_empty())
+    }
+
+    /// Renews the partitions that this process still owns, and cancels the handlers of the others.
+    async fn renew(&self, roster: &Roster, sent: Instant) {
+        let until = sent + tenure_of(self.group.lease);
+        let mut is_lost = false;
+        for partition in self.group.all() {
+            let fence = partition.tenure.fence();
+            if self.owns(roster, fence.partition) != Some(fence.token) {
+                partition.tenure.end();
+            }
+            is_lost |= !partition.tenure.renew(until);
+        }
+        if is_lost {
+            self.lose().await;
+        }
+    }
+
+    /// Cancels the handlers of partitions that this process no longer owns.
+    async fn lose(&self) {
+        self.core.lease_keeper.extend_all().await;
+        for partition in self.group.all() {
+            if partition.is_fenced_off() {
+                self.group.remove(partition.tenure.fence().partition);
+            }
+        }
+    }
+
+    /// Takes a partition whose claim was granted, or claims it again under a new token.
+    async fn take(&mut self, number: u16, token: u64, sent: Instant) -> Result<(), Error> {
+        let held = self.group.get(number);
+        if held.is_some_and(|held| !held.tenure.is_over()) {
+            return Ok(());
+        }
+        let taken = self.taken.get(&number).copied().unwrap_or(0);
+        if token <= taken {
+            self.attendance.claims.push((number, taken));
+            return Ok(());
+        }
+        let member = member_at(&self.first, number);
+        let found = self.group.store.owners().take(&member, token).await?;
+        self.taken.insert(number, token);
+        match found {
+            Taken::Taken { cursors, notes } => {
+                let fence = Fence {
+                    partition: number,
+                    token,
+                };
+                let until = sent + tenure_of(self.group.lease);
+                let start = Start {
+                    member,
+                    tenure: Arc::new(Tenure::new(fence, until)),
+                    cursors,
+                    notes,
+                };
+                let (store, rules) = (Arc::clone(&self.group.store), self.group.rules.clone());
+                let partition = OwnedPartition::new(store, rules, start);
+                self.group.insert(number, partition);
+                tracing::debug!(subscription = %self.group.member, partition = number, token, "owns a partition");
+            }
+            Taken::Stale(other) => {
+                self.taken.insert(number, other.max(token));
+                self.attendance.claims.push((number, other));
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides what to give up and what to claim.
+    fn share(&mut self, roster: &Roster, count: u16) {
+        let owners = roster.owners.iter();
+        let owners: BTreeMap<u16, ConsumerName> = owners
+            .map(|(number, owner)| (*number, owner.consumer.clone()))
+            .collect();
+        let plan = plan(&self.first.consumer, &roster.members, &owners, count);
+        for partition in self.group.all() {
+            let number = partition.tenure.fence().partition;
+            let gives = plan.gives.contains(&number);
+            if gives != partition.set_closing(gives) && gives {
+                self.core.take_back(number);
+            }
+        }
+        for number in plan.claims {
+            let above = self.taken.get(&number).copied().unwrap_or(0);
+            self.attendance.claims.push((number, above));
+        }
+    }
+
+    /// Lets partitions go that are to be given up and of which no handler runs.
+    async fn let_go(&mut self) {
+        for partition in self.group.all() {
+            if !partition.is_closing() || !partition.is_idle() {
+                continue;
+            }
+            // Until the store has it, the next owner must take messages for begun that are not.
+            if partition.let_go().await.is_ok() {
+                let number = partition.tenure.fence().partition;
+                partition.tenure.end();
+                self.group.remove(number);
+                self.attendance.gives.push(number);
+            }
+        }
+    }
+
+    async fn fail(&mut self, error: &Error, failures: u32) {
+        self.core.faults.owning.set(error);
+        tracing::debug!(subscription = %self.group.member, error = %describe(error), "attending failed");
+        if error.kind() == ErrorKind::NotFound && !self.core.stop.is_cancelled() {
+            // The fetcher reports it.
+            let _ = self.group.create(StartFrom::Beginning).await;
+        }
+        if failures > 0 && self.group.all().iter().any(|one| one.tenure.is_over()) {
+            self.lose().await;
+        }
+    }
+
+    /// Waits until there may be something to say.
+    async fn wait(&self, rings: u64, changes: u64, failures: u32) {
+        let all = self.group.all();
+        let mut until = Instant::now() + self.group.lease / 5;
+        if failures > 0 {
+            until = until.min(Instant::now() + back_off(failures));
+        }
+        let ends = all.iter().filter_map(|one| one.tenure.until()).min();
+        until = ends.map_or(until, |ends| until.min(ends));
+        if self.bell.is_none() {
+            until = until.min(Instant::now() + LOOK);
+        }
+        let rung = async {
+            match &self.bell {
+                Some(bell) if failures == 0 => bell.rung_since(Ring::Owners, rings).await,
+                _ => std::future::pending().await,
+            }
+        };
+        let is_closing = all.iter().any(|one| one.is_closing());
+        let idle = async {
+            loop {
+                let seen = self.group.changed.count();
+                let is_idle = |one: &Arc<OwnedPartition>| one.is_closing() && one.is_idle();
+                if seen != changes && self.group.all().iter().any(is_idle) {
+                    return;
+                }
+                self.group.changed.since(seen).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = rung => {}
+            () = idle, if is_closing && failures == 0 => {}
+            () = sleep_until(until) => {}
+        }
+        // Several changes often come together.
+        sleep(Duration::from_millis(1)).await;
+    }
+}

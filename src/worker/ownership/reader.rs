@@ -1,0 +1,116 @@
+//! Reads the partitions that this process owns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::group::OwnedGroup;
+use crate::domain::{BoxFuture, Error};
+use crate::store::{Bell, Fetched, Interrupt, Opened, Reader, Ring};
+
+/// How often the reader looks where the store tells of no changes.
+const LOOK: Duration = Duration::from_millis(10);
+/// The same where it does, and does not hear at the moment.
+const LOOK_DEAF: Duration = Duration::from_millis(250);
+
+pub(super) fn open(group: &Arc<OwnedGroup>) -> Opened {
+    let interrupted = Arc::<Notify>::default();
+    let reader = OwnedReader {
+        bell: group.store.bell(&group.member.at),
+        group: Arc::clone(group),
+        interrupted: Arc::clone(&interrupted),
+        first: 0,
+    };
+    (Box::new(reader), Box::new(OwnedInterrupt(interrupted)))
+}
+
+#[derive(Debug)]
+struct OwnedReader {
+    group: Arc<OwnedGroup>,
+    /// Rings for every partition.
+    bell: Option<Arc<Bell>>,
+    interrupted: Arc<Notify>,
+    /// Which partition comes first, so that they take turns.
+    first: usize,
+}
+
+impl OwnedReader {
+    /// Hands out messages of all partitions in turn.
+    async fn look(&mut self, max: usize) -> Result<Vec<Fetched>, Error> {
+        let mut partitions = self.group.all();
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.first = (self.first + 1) % partitions.len();
+        partitions.rotate_left(self.first);
+        let (mut all, mut failure) = (Vec::new(), None);
+        for partition in partitions {
+            if all.len() >= max {
+                break;
+            }
+            match partition.hand_out(max - all.len()).await {
+                Ok(fetched) => all.extend(fetched),
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(failure) if all.is_empty() => Err(failure),
+            _ => Ok(all),
+        }
+    }
+
+    async fn read(&mut self, max: usize, wait: Duration) -> Result<Vec<Fetched>, Error> {
+        let until = Instant::now() + wait;
+        let interrupted = Arc::clone(&self.interrupted);
+        loop {
+            let interrupted = interrupted.notified();
+            let rings = self.bell.as_ref().map_or(0, |bell| bell.count(Ring::Entries));
+            let changes = self.group.changed.count();
+            let fetched = self.look(max).await?;
+            if !fetched.is_empty() || Instant::now() >= until {
+                return Ok(fetched);
+            }
+            let look = match &self.bell {
+                None => Some(LOOK),
+                Some(bell) if !bell.hears() => Some(LOOK_DEAF),
+                Some(_) => None,
+            };
+            let look = look.map(|look| Instant::now() + look);
+            let due = self.group.all().iter().filter_map(|one| one.next_due()).min();
+            let next = [look, due].into_iter().flatten().fold(until, Instant::min);
+            let rung = async {
+                match &self.bell {
+                    Some(bell) => bell.rung_since(Ring::Entries, rings).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = interrupted => return Ok(Vec::new()),
+                () = rung => {}
+                () = self.group.changed.since(changes) => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+}
+
+impl Reader for OwnedReader {
+    fn fetch(&mut self, max: usize, wait: Duration) -> BoxFuture<'_, Result<Vec<Fetched>, Error>> {
+        Box::pin(self.read(max, wait))
+    }
+}
+
+#[derive(Debug)]
+struct OwnedInterrupt(Arc<Notify>);
+
+impl Interrupt for OwnedInterrupt {
+    fn interrupt(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async {
+            self.0.notify_waiters();
+            Ok(())
+        })
+    }
+}
