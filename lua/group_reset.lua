@@ -59,8 +59,8 @@ local move = {'XGROUP', 'SETID', KEYS[1], ARGV[1], to}
 if ahead then
   move[6], move[7] = 'ENTRIESREAD', string.format('%.0f', log['entries-added'] - ahead)
 end
-redis.call(unpack(move))
 local token = tonumber(redis.call('HGET', KEYS[3], 'token') or '')
+redis.call(unpack(move))
 if token then
   -- Whoever owns the partition must take the cursor again, and then follows it.
   redis.call('HSET', KEYS[3], 'token', string.format('%.0f', token + 1), 'owner', '')

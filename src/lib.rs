@@ -227,6 +227,14 @@ pub mod topics {
     pub use crate::wire::Undecodable;
 }
 
+pub mod ownership {
+    //! Owned groups: one process at a time for each partition, and the messages of a key in their order.
+    //!
+    //! [`SubscribeOptions::with_ownership`](crate::SubscribeOptions::with_ownership) takes [`Ownership`];
+    //! [`Delivery::fence`](crate::Delivery::fence) returns a [`Fence`].
+    pub use crate::api::{Fence, Ownership};
+}
+
 pub mod schedules {
     //! Messages for later: published at a time, by the caller's id, and cancelled or rescheduled until
     //! then.

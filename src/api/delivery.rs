@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::api::Committed;
 use crate::api::lease::Lease;
+use crate::api::ownership::{Fence, Tenure};
 use crate::api::publish::PublishPort;
 use crate::domain::{BoxFuture, Effects, EntryId, Envelope, Error, ErrorKind, Group, Topic};
 use crate::store::{DeliveryId, Holder, Member, Store};
@@ -116,6 +117,15 @@ impl Delivery {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.inner.attempt
+    }
+
+    /// In an owned group, what tells the writes of this process from those of an earlier owner of the
+    /// message's partition. `None` in a shared group.
+    ///
+    /// Write it with your own data, and refuse a write whose token is smaller than the stored one.
+    #[must_use]
+    pub fn fence(&self) -> Option<Fence> {
+        self.inner.lease.tenure().map(Tenure::fence)
     }
 
     /// Whether the result will be discarded: the lease is lost, or the grace of a shutdown is over.

@@ -1,10 +1,12 @@
 //! The state of one delivery's lease.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::api::ownership::Tenure;
 use crate::store::Attempts;
 
 /// The state of one delivery's lease. The in-flight table, the worker and the handler share it.
@@ -38,6 +40,8 @@ pub(crate) struct Lease {
     cancelled: AtomicBool,
     /// The handler was dropped at its time limit.
     timed_out: AtomicBool,
+    /// Set in an owned group: nothing begins after it has ended.
+    tenure: OnceLock<Arc<Tenure>>,
     notify: Notify,
 }
 
@@ -63,6 +67,7 @@ impl Lease {
             expired: AtomicBool::default(),
             cancelled: AtomicBool::default(),
             timed_out: AtomicBool::default(),
+            tenure: OnceLock::new(),
             notify: Notify::default(),
         }
     }
@@ -186,7 +191,16 @@ impl Lease {
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        self.cancelled.load(Ordering::Acquire) || self.tenure().is_some_and(Tenure::is_over)
+    }
+
+    /// Ties the delivery to the time in which this process owns its partition.
+    pub(crate) fn bind(&self, tenure: Arc<Tenure>) {
+        let _ = self.tenure.set(tenure);
+    }
+
+    pub(crate) fn tenure(&self) -> Option<&Tenure> {
+        self.tenure.get().map(|tenure| &**tenure)
     }
 
     pub(crate) async fn cancelled(&self) {
@@ -200,8 +214,6 @@ impl Lease {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[tokio::test]

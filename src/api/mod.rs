@@ -14,6 +14,7 @@ pub(crate) mod observe;
 pub(crate) mod once;
 pub(crate) mod options;
 pub(crate) mod overrides;
+pub(crate) mod ownership;
 pub(crate) mod propagator;
 pub(crate) mod publish;
 mod publisher;
@@ -45,6 +46,7 @@ pub use middleware::{IntoMiddleware, Middleware, MiddlewareOutcome, Next, Publis
 pub use once::{Once, OnceError, OnceOptions, first_time, once, once_with};
 pub use options::SubscribeOptions;
 pub use overrides::SubscriptionConfig;
+pub use ownership::{Fence, Ownership};
 pub use propagator::{Operation, OperationKind, Propagator};
 pub use publish::{PublishOptions, Published};
 pub use publisher::Publisher;

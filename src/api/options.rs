@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::api::ownership::Ownership;
 use crate::api::rehearsal::{Rehearsed, Shadow};
 use crate::domain::{DeadLetterRetention, Error, ErrorKind, Group, RetryPolicy};
 use crate::store::{Reading, StartFrom};
@@ -23,6 +24,8 @@ pub struct SubscribeOptions {
     pub(crate) undecodable_retry: bool,
     pub(crate) dead_letter_retention: DeadLetterRetention,
     pub(crate) reading: Reading,
+    /// Set for an owned group.
+    pub(crate) ownership: Option<Ownership>,
     /// Set for a shadow group.
     pub(crate) shadow: Option<Shadow>,
 }
@@ -43,6 +46,7 @@ impl Default for SubscribeOptions {
             undecodable_retry: false,
             dead_letter_retention: DeadLetterRetention::forever(),
             reading: Reading::Automatic,
+            ownership: None,
             shadow: None,
         }
     }
@@ -198,6 +202,26 @@ impl SubscribeOptions {
         self
     }
 
+    /// Makes the group an owned group: each partition of the topic has one process at a time, which
+    /// handles the messages of a key one after the other, in the order in which they were published.
+    ///
+    /// Messages of different keys, and those without a key, run at once up to the
+    /// [concurrency](Self::with_concurrency). A message that failed waits for its next attempt and holds
+    /// back the later messages of its key, unless [`Ownership::letting_pass`] is set; so does a snoozed
+    /// one. A process that joins gets its share of the partitions when their handlers have returned; the
+    /// partitions of one that leaves have a new owner at once, and after a crash when its lease has ended.
+    /// A topic with one partition has one owner, and the other processes stand by.
+    ///
+    /// Nothing that a former owner writes reaches the store; [`Delivery::fence`](crate::Delivery::fence)
+    /// gives the same protection to your own data. A group is owned or shared for ever. Handlers of an
+    /// owned group cannot return [`Effects`](crate::Effects).
+    ///
+    /// Subscribing fails with [`ErrorKind::Refused`] where the group exists and is shared.
+    pub fn with_ownership(mut self, ownership: Ownership) -> Self {
+        self.ownership = Some(ownership);
+        self
+    }
+
     /// Makes the group a shadow group: its handlers run on live traffic, and nothing comes of it.
     ///
     /// **Calls inside a handler cannot be prevented**: [`Bus::publish`](crate::Bus::publish),
@@ -255,6 +279,9 @@ impl SubscribeOptions {
         let limit = self.handler_timeout;
         if limit.is_some_and(|limit| limit < Duration::from_millis(1)) {
             return bad("the timeout of a handler must be at least 1 millisecond");
+        }
+        if let Some(ownership) = &self.ownership {
+            ownership.check()?;
         }
         self.dead_letter_retention.check()
     }

@@ -137,25 +137,22 @@ impl Tenure {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_tenure_that_has_ended_is_not_renewed() {
-        let second = Duration::from_secs(1);
+    #[test]
+    fn a_tenure_that_has_ended_is_not_renewed() {
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
         let fence = Fence {
             partition: 3,
             token: 7,
         };
-        let tenure = Tenure::new(fence, Instant::now() + second);
-        tokio::time::advance(second / 2).await;
-        assert!(tenure.renew(Instant::now() + second));
-        tokio::time::advance(second / 2 + second / 4).await;
-        assert!(!tenure.is_over(), "it was renewed");
-        assert!(tenure.renew(Instant::now()), "an earlier end changes nothing");
-        tokio::time::advance(second / 4).await;
-        assert!(tenure.is_over());
-        assert!(!tenure.renew(Instant::now() + second));
-        let other = Tenure::new(fence, Instant::now() + second);
-        other.end();
-        assert!(other.is_over() && !other.renew(Instant::now() + second));
+        let tenure = Tenure::new(fence, now + hour);
+        assert!(tenure.renew(now), "an earlier end changes nothing");
+        assert_eq!(tenure.until(), Some(now + hour));
+        assert!(tenure.renew(now + 2 * hour));
+        assert_eq!(tenure.until(), Some(now + 2 * hour));
+        tenure.end();
+        assert!(tenure.is_over() && !tenure.renew(now + 3 * hour));
+        let late = Tenure::new(fence, now);
+        assert!(late.is_over() && !late.renew(now + hour) && late.is_over());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`production`] | running in production: server, settings, units, limits, updates, alerts, the day of dead letters |
 //! | [`cluster`] | Redis Cluster: URL, namespace, what a moving slot and a failover do |
 //! | [`partitions`] | topics with several logs: keys, ids, limits, operating |
+//! | [`owned_groups`] | one process for each partition, the order of each key, and the fence |
 //! | [`durability`] | what a published message survives, by level |
 //! | [`sentinel`] | Redis Sentinel: URL, log-ins, what a failover does and loses |
 //! | [`security`] | access rules, TLS, secrets, hostile input |
@@ -59,6 +60,9 @@ pub mod exactly_once {}
 
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
+
+#[doc = include_str!("owned_groups.md")]
+pub mod owned_groups {}
 
 #[doc = include_str!("partitions.md")]
 pub mod partitions {}

@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::delivery::Home;
 use crate::api::handler::Work;
+use crate::api::lease::Lease;
 use crate::api::options::SubscribeOptions;
 use crate::api::propagator::Telemetry;
 use crate::bus::Publishing;
 use crate::domain::{Error, RetryPolicy, TopicSettings};
 use crate::store::{
-    Commit, Commits, DeliveryId, Fate, Fetched, MAX_BATCH, MAX_COMMITS, Member, Opening, Replies,
-    Store,
+    Commit, Commits, DeliveryId, Fate, Fetched, Kind, MAX_BATCH, MAX_COMMITS, Member, Opening,
+    Replies, Store,
 };
 use crate::wire::Decoder;
 use crate::worker::effect_port::{EffectPort, EffectWrite};
@@ -31,6 +32,7 @@ use crate::worker::intake::queue::{Queue, Queued};
 use crate::worker::intake::unseen::Unseen;
 use crate::worker::intake::weight::Weight;
 use crate::worker::meters::Meters;
+use crate::worker::ownership::OwnedGroup;
 use crate::worker::services::lease_keeper::LeaseKeeper;
 use crate::worker::stir::{Moment, Stir};
 
@@ -82,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) busy: Arc<AtomicUsize>,
     pub(crate) pressure: Pressure,
     pub(crate) weight: Weight,
+    /// Set in an owned group.
+    pub(crate) owned: Option<Arc<OwnedGroup>>,
 }
 
 /// Counts settled deliveries. The settlers count, the janitor compares.
@@ -94,6 +98,9 @@ impl fmt::Debug for Core {
             .finish_non_exhaustive()
     }
 }
+
+/// How long a message waits whose handler of an earlier hand-out still runs.
+const RUNS_STILL: Duration = Duration::from_millis(100);
 
 /// A commit on its way to the settler, and the hand-out that it ends.
 #[derive(Debug)]
@@ -195,6 +202,7 @@ impl Core {
             busy: Arc::default(),
             pressure: Pressure::default(),
             weight: Weight::default(),
+            owned: None,
         };
         let settlements = Settlements {
             acks: ack_queue,
@@ -274,6 +282,33 @@ impl Core {
         replies.inspect_err(|error| self.in_flight.note_late_releases(error, commits))
     }
 
+    /// Takes queued deliveries of a partition back from the workers, because another process gets it.
+    pub(crate) fn take_back(&self, partition: u16) {
+        let is_of = |one: &Queued| one.fetched.receipt.id.partition() == partition;
+        let mut waiting = self.queue.remove_if(is_of);
+        waiting.extend(self.suspects.remove_if(is_of));
+        drop(self.capacity.slots(waiting.len()));
+        self.in_flight.remove(waiting.iter().map(|one| HandOut {
+            id: one.fetched.receipt,
+            token: one.lease.token(),
+        }));
+        if let Some(owned) = &self.owned {
+            let ids = waiting.iter().map(|one| one.fetched.receipt);
+            owned.put_back(ids, Duration::ZERO);
+        }
+        self.meters.in_flight.set(self.in_flight.len() as f64);
+    }
+
+    /// Enters fetched deliveries, those of an owned group by what came before them.
+    pub(crate) fn accept_all(&self, fetched: Vec<Fetched>, since: Instant) -> usize {
+        if self.owned.is_none() {
+            return self.accept(fetched, false, since);
+        }
+        let is_fresh = |one: &Fetched| one.kind == Kind::Fresh;
+        let (fresh, again): (Vec<_>, Vec<_>) = fetched.into_iter().partition(is_fresh);
+        self.accept(again, true, since) + self.accept(fresh, false, since)
+    }
+
     /// Enters fetched deliveries and queues them for the workers; skips those in flight already.
     /// Returns how many were new. `taken_over` says that other hand-outs came before; `since` is a
     /// time before the store handed them out.
@@ -282,6 +317,9 @@ impl Core {
         let leases = self.in_flight.enter(entries, taken_over, since);
         let new = leases.iter().flatten().count();
         self.capacity.occupy(new);
+        if let Some(owned) = &self.owned {
+            bind(owned, &fetched, &leases);
+        }
         let queued = fetched.into_iter().zip(leases);
         let queued = queued.filter_map(|(fetched, lease)| {
             let lease = lease?;
@@ -309,13 +347,25 @@ impl Core {
     }
 }
 
+/// Ties deliveries to the time in which this process owns their partitions.
+fn bind(owned: &OwnedGroup, fetched: &[Fetched], leases: &[Option<Arc<Lease>>]) {
+    for (fetched, lease) in fetched.iter().zip(leases) {
+        match (lease, owned.tenure_of(fetched.receipt)) {
+            (Some(lease), Some(tenure)) => lease.bind(tenure),
+            (Some(lease), None) => lease.cancel(),
+            // A handler of an earlier hand-out still runs here.
+            (None, _) => owned.put_back([fetched.receipt].into_iter(), RUNS_STILL),
+        }
+    }
+}
+
 /// How many crashes make a message run alone: two, or one where the next would be the last.
 fn alone_from(max_attempts: u32) -> u32 {
     max_attempts.saturating_sub(1).clamp(1, 2)
 }
 
 /// Whether the subscription or one of its routes allows one attempt only.
-fn may_have_one_attempt(options: &SubscribeOptions, work: &Work) -> bool {
+pub(crate) fn may_have_one_attempt(options: &SubscribeOptions, work: &Work) -> bool {
     let routes = work.routes();
     let of_routes = routes.iter().filter_map(|route| route.retry.as_ref());
     of_routes

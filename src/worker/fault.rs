@@ -49,6 +49,7 @@ pub(crate) struct Faults {
     pub(crate) marking: Fault,
     pub(crate) noting: Fault,
     pub(crate) committing: Fault,
+    pub(crate) owning: Fault,
     /// The tasks that died.
     pub(crate) watch: Watch,
 }
@@ -69,6 +70,7 @@ impl Faults {
             ("marking attempts", &self.marking),
             ("noting failures", &self.noting),
             ("committing effects", &self.committing),
+            ("owning partitions", &self.owning),
         ];
         let failing: Vec<String> = parts
             .into_iter()

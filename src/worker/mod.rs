@@ -4,6 +4,7 @@
 //! - `handle/` is the pipeline of one delivery: decode → count → call → decide → commit.
 //! - `hold_back/` keeps failed deliveries that are tried again soon.
 //! - `settle` writes to the store, in batches, how deliveries ended.
+//! - `ownership/` stands between the intake and the store in an owned group.
 //! - `services/` holds the background jobs: lease keeper, promoter, janitor, dead-letter janitor,
 //!   gauges.
 //!
@@ -18,6 +19,7 @@ mod handle;
 mod hold_back;
 mod intake;
 mod meters;
+mod ownership;
 mod scope;
 #[cfg(test)]
 mod script;

@@ -74,6 +74,10 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     abort(&mut tasks.settlers).await;
     let unsettled = core.in_flight.len() as u64;
 
+    if let Some(owned) = &core.owned {
+        // On failure the partitions wait for the end of the lease.
+        let _ = timeout_at(limit, owned.leave()).await;
+    }
     let (topics, consumer) = (core.store.topics(), Some(&core.member.consumer));
     let pruning = topics.prune_consumers(&core.member.at, Duration::ZERO, consumer);
     // On failure another consumer's janitor removes this one later.

@@ -12,14 +12,15 @@ use crate::api::subscription::{Running, SubscriptionReport};
 use crate::api::supervise::log;
 use crate::bus::Setup;
 use crate::domain::{BoxFuture, Error, TopicSettings, panic_text_of};
-use crate::store::{Member, Opened, Opening};
-use crate::worker::core::{Core, SettledCount, Settlements};
+use crate::store::{Member, Opened, Opening, Store};
+use crate::worker::core::{Core, SettledCount, Settlements, may_have_one_attempt};
 use crate::worker::fault::Fault;
 use crate::worker::handle::batch::{self, Batches};
 use crate::worker::handle::{pipeline, suspects};
 use crate::worker::hold_back::note::{self, Notes};
 use crate::worker::hold_back::timer;
 use crate::worker::intake::{fetch, reclaim};
+use crate::worker::ownership::{OwnedGroup, OwnedStore, membership};
 use crate::worker::services::dead_letter_janitor::DeadLetterJanitor;
 use crate::worker::services::gauges::Gauges;
 use crate::worker::services::janitor::Janitor;
@@ -39,7 +40,7 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
         store,
         member,
         work,
-        options,
+        mut options,
         decoder,
         publishing,
         telemetry,
@@ -49,14 +50,38 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
     let settings = topics
         .ensure_topic(member.topic(), TopicSettings::default())
         .await?;
-    topics.create_group(&member.at, options.start).await?;
+    let owned = match &options.ownership {
+        Some(ownership) => {
+            let ways = (decoder.clone(), may_have_one_attempt(&options, &work));
+            let member = Arc::new(member.clone());
+            let owned = OwnedGroup::new(Arc::clone(&store), member, ownership, ways);
+            owned.create(options.start).await?;
+            // Every failure waits in its place or in the store.
+            options.hold_back = Duration::ZERO;
+            Some(Arc::new(owned))
+        }
+        None => {
+            topics.create_group(&member.at, options.start).await?;
+            None
+        }
+    };
+    let store = match &owned {
+        Some(owned) => {
+            owned.listen().await?;
+            Arc::new(OwnedStore(Arc::clone(owned))) as Arc<dyn Store>
+        }
+        None => store,
+    };
     let opening = Opening::of(&member).with_reading(options.reading);
     let opened = store.open(&opening).await?;
 
     let (mut core, settlements) =
         Core::new(store, member, options, decoder, settings, &work, publishing);
     core.telemetry = telemetry;
-    core.lease.set(&*core.store, &core.member).await?;
+    core.owned = owned;
+    if core.owned.is_none() {
+        core.lease.set(&*core.store, &core.member).await?;
+    }
     let core = Arc::new(core);
     let tasks = spawn(&core, opened, work, settlements);
     log(|| {
@@ -165,6 +190,13 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
     });
     tasks.services.spawn(timing);
 
+    if let Some(owned) = &core.owned {
+        let (member, owned, halt) = (Arc::clone(core), Arc::clone(owned), core.halt.clone());
+        let owning = watch.supervise("the membership", move |_| {
+            membership::run(Arc::clone(&member), Arc::clone(&owned), halt.clone())
+        });
+        tasks.services.spawn(owning);
+    }
     let (keeper, halt) = (Arc::clone(&core.lease_keeper), core.halt.clone());
     let keeping = watch.supervise("the lease keeper", move |_| {
         Arc::clone(&keeper).run(halt.clone())

@@ -38,6 +38,10 @@ const BODIES: &str = "{t}:dead:body";
 const CAUSES: &str = "{t}:causes";
 const JOURNAL: &str = "{t}:journal";
 const COUNTS: &str = "{t}:counts";
+const CURSOR: &str = "{t}:cursor";
+const MEMBERS: &str = "{t}:members";
+const OWNERS: &str = "{t}:owners";
+const OWNED: &str = "{t}:owned";
 
 /// Every script, in calls that would write if they could.
 fn cases() -> Vec<Case> {
@@ -52,12 +56,15 @@ fn cases() -> Vec<Case> {
         "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["op", "requeue", "me", "0", "sums", "1-1", ""];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["", "discard", "me", "0", "sums", "1-1", ""];
+        "cursor_step.lua" on "lib/types.lua" and "lib/dead_counts.lua": &[LOG, REDO, CURSOR, "{t}:held", RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES], &["g", "me", "1", "2", "1-1", "1-1", "", "1", "", "", "", "", "reschedule", "log:1-1", "1000", "parcel", ""];
+        "cursor_take.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, CURSOR, "{t}:held"], &["g", "me", "2"];
+        "own.lua" on "lib/types.lua": &[MEMBERS, OWNERS, "{t}:tokens", OWNED], &["g", "heir", "attend", "1000", "claim", "1", "0"];
         "prune_consumers.lua" on "lib/rights.lua": &[LOG, REDO, META], &["g", "0", "", "{t}:session:"];
-        "group_create.lua": &[LOG, REDO], &["other", "beginning"];
-        "group_create.lua": &[LOG, REDO], &["other", "next"];
+        "group_create.lua": &[LOG, REDO, META], &["other", "beginning", "shared"];
+        "group_create.lua": &[LOG, REDO, META], &["other", "next", "owned"];
         "group_lease.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["g", "me", "1"];
         "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
-        "group_reset.lua" on "lib/groups.lua": &[LOG, REDO], &["g", "beginning", "", "0"];
+        "group_reset.lua" on "lib/groups.lua": &[LOG, REDO, CURSOR, "{t}:nobody"], &["g", "beginning", "", "0"];
         "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g", "0-0", ""];
         "kv_cas.lua": &["k"], &["0", "", "a", "0"];
         "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "extend", "1-1", "1-1", "1-1", "1-1", "log", "1-1", "", "redo", "1-1", ""];
@@ -69,6 +76,7 @@ fn cases() -> Vec<Case> {
         "claim_expired.lua": &[LOG, REDO, META], &["g", "heir", "0", "10", "0-0", "0-0", "2"];
         "trim.lua" on "lib/groups.lua": &[LOG, META], &["", "{t}:group:", "0"];
         "schema.lua": &["{s}:schema", "({s}:topics)"], &["begin", "token", "0001", "sum", "1000", "spread"];
+        "roster.lua": &[MEMBERS, OWNERS, "{t}:tokens", OWNED], &["g"];
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
         "retry_move_out.lua": &[RETRY, BODY, REDO], &["run", "log:9-1"];
         "retry_move_out.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];
@@ -103,6 +111,10 @@ fn furnish(raw: &mut Connection) {
     let _: u64 = run(raw, &format!("HSET {BODY} log:9-1 parcel"));
     let _: String = run(raw, &format!("XADD {DEAD} 1-1 reason rejected record body"));
     let _: u64 = run(raw, &format!("HSET {COUNTS} reason:rejected 1"));
+    let _: u64 = run(raw, &format!("HSET {CURSOR} token 1 owner me number 1"));
+    let _: u64 = run(raw, &format!("ZADD {MEMBERS} 99999999999999 me"));
+    let _: u64 = run(raw, &format!("HSET {OWNERS} 0 me"));
+    let _: u64 = run(raw, &format!("HSET {OWNED} owned:g 1"));
 }
 
 fn everything(raw: &mut Connection) -> BTreeMap<String, Vec<u8>> {

@@ -196,7 +196,7 @@ impl Keys {
     }
 
     /// The attempts at unsettled messages of the partition, and those that keep their place.
-    pub(super) fn held(&self, at: &GroupAt) -> String {
+    pub(super) fn unsettled_notes(&self, at: &GroupAt) -> String {
         self.of_group(at, "held")
     }
 
@@ -333,7 +333,7 @@ mod tests {
             keys.owners(at),
             keys.tokens(at),
             keys.cursor(at),
-            keys.held(at),
+            keys.unsettled_notes(at),
             keys.session_of(&Member {
                 at: at.clone(),
                 consumer: ConsumerName::from_static("billing-1"),

@@ -166,7 +166,7 @@ impl RedisAdapter {
             .key(self.keys.log(&at.partition))
             .key(self.keys.redelivery(at))
             .key(self.keys.cursor(at))
-            .key(self.keys.held(at))
+            .key(self.keys.unsettled_notes(at))
             .arg(at.group.as_str())
             .arg(by.consumer.as_str())
             .arg(token);
@@ -204,7 +204,7 @@ impl RedisAdapter {
             .key(self.keys.log(&at.partition))
             .key(self.keys.redelivery(at))
             .key(self.keys.cursor(at))
-            .key(self.keys.held(at))
+            .key(self.keys.unsettled_notes(at))
             .key(self.keys.retry(at))
             .key(self.keys.retry_body(at))
             .key(self.keys.dead(at))

@@ -10,7 +10,6 @@ pub(crate) struct Lines<P> {
     /// Of each key that has one: the message whose turn it is, then those that wait.
     by_key: HashMap<Box<str>, VecDeque<P>>,
     ready: VecDeque<P>,
-    waiting: usize,
 }
 
 impl<P> Default for Lines<P> {
@@ -18,7 +17,6 @@ impl<P> Default for Lines<P> {
         Self {
             by_key: HashMap::new(),
             ready: VecDeque::new(),
-            waiting: 0,
         }
     }
 }
@@ -29,7 +27,6 @@ impl<P: Copy + PartialEq> Lines<P> {
         if let Some(key) = key {
             if let Some(line) = self.by_key.get_mut(key) {
                 line.push_back(message);
-                self.waiting += 1;
                 return;
             }
             self.by_key.insert(key.into(), VecDeque::from([message]));
@@ -45,11 +42,6 @@ impl<P: Copy + PartialEq> Lines<P> {
     /// How many messages are ready.
     pub(crate) fn ready(&self) -> usize {
         self.ready.len()
-    }
-
-    /// How many messages wait behind another one of their key.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting
     }
 
     /// Makes a message ready again whose turn it still is, before all others.
@@ -70,7 +62,6 @@ impl<P: Copy + PartialEq> Lines<P> {
         match line.front() {
             Some(next) => {
                 self.ready.push_back(*next);
-                self.waiting -= 1;
             }
             None => {
                 self.by_key.remove(key);
@@ -90,7 +81,7 @@ mod tests {
         for (n, key) in [(1, Some("a")), (2, Some("a")), (3, None), (4, Some("b"))] {
             lines.enter(n, key);
         }
-        assert_eq!((lines.ready(), lines.waiting()), (3, 1));
+        assert_eq!(lines.ready(), 3);
         let ready: Vec<_> = std::iter::from_fn(|| lines.next()).collect();
         assert_eq!(ready, [1, 3, 4]);
         lines.put_back(1);
@@ -99,7 +90,7 @@ mod tests {
         lines.end(2, Some("a"));
         assert_eq!(lines.next(), None, "2 had no turn to end");
         lines.end(1, Some("a"));
-        assert_eq!((lines.next(), lines.waiting()), (Some(2), 0));
+        assert_eq!(lines.next(), Some(2));
         lines.end(2, Some("a"));
         lines.end(4, Some("b"));
         assert!(

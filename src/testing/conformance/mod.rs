@@ -385,6 +385,11 @@ macro_rules! conformance_concern {
             entries_are_read_in_their_order_and_kept_until_settled,
             a_reset_moves_the_cursor_of_an_owned_group,
             a_change_of_owners_rings,
+            the_messages_of_a_key_are_handled_in_their_order,
+            a_failed_message_holds_back_its_key,
+            a_failed_message_lets_its_key_pass,
+            partitions_move_with_joins_and_departures,
+            a_former_owner_settles_nothing,
         );
     };
     (shutdown, $factory:ident) => {

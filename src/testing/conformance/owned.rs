@@ -1,12 +1,16 @@
 //! Owned groups: members, partitions, and cursors that only their owner moves.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{DAY, Must as _, Stage, dead_lettered, later};
-use crate::domain::{EntryId, ErrorKind};
+use super::support::{DAY, Must as _, Stage, dead_lettered, later, number, quick};
+use crate::api::{Delivery, Ownership, Payload, SubscribeOptions, Subscription};
+use crate::container::Container;
+use crate::domain::{EntryId, Envelope, ErrorKind, Outcome, TopicSettings};
 use crate::store::{
     Attempts, Attendance, Cursor, DeliveryId, GroupAt, Lane, LaneStep, Member, Note, Owners,
     ResetTo, Roster, StartFrom, Step, Stepped, Taken,
@@ -429,7 +433,7 @@ pub async fn a_change_of_owners_rings<S: Subject>(subject: &S) {
     if !stage.owners().listen(&stage.at).await.must("listening") {
         return;
     }
-    let bell = bell.must("the bell that rings");
+    let Some(bell) = bell else { return };
     stage
         .until("the bell to hear", async || bell.hears().then_some(()))
         .await;
@@ -439,4 +443,251 @@ pub async fn a_change_of_owners_rings<S: Subject>(subject: &S) {
         stage.attend(&one, &attendance).await;
         bell.rung_since(Ring::Owners, seen).await;
     }
+}
+
+const FOUR: u16 = 4;
+
+fn owning(attempts: u32) -> SubscribeOptions {
+    quick(attempts)
+        .with_start(StartFrom::Beginning)
+        .with_ownership(Ownership::new().with_lease(LEASE))
+}
+
+/// Message `n` has key `n % 10`.
+fn keyed(n: u32) -> Envelope {
+    number(n).with_key(format!("k{}", n % 10))
+}
+
+/// What a handler sends: the message's number, and its attempt.
+type Seen = mpsc::UnboundedReceiver<(u32, u32)>;
+
+impl<S: Subject> Stage<'_, S> {
+    /// Topic `orders` with four partitions and no group.
+    async fn four(subject: &S) -> Stage<'_, S> {
+        let stage = Stage::bare(subject).await;
+        let settings = TopicSettings::default().with_partitions(FOUR);
+        let made = stage.store.topics().ensure_topic(&stage.topic, settings);
+        made.await.must("creating the topic");
+        stage
+    }
+
+    async fn publish_keys(&self, numbers: Range<u32>) {
+        let all: Vec<Envelope> = numbers.map(keyed).collect();
+        let results = self.container.bus().publish_all(&self.topic, &all).await;
+        for result in results {
+            result.must("publishing");
+        }
+    }
+
+    /// Subscribes a handler that fails as often as `fails` says.
+    async fn own(
+        &self,
+        container: &Container,
+        options: SubscribeOptions,
+        fails: impl Fn(u32) -> u32 + Send + Sync + 'static,
+    ) -> (Subscription, Seen) {
+        let (sender, seen) = mpsc::unbounded_channel();
+        let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
+            assert!(delivery.fence().is_some_and(|fence| fence.token > 0));
+            let _ = sender.send((n, delivery.attempt()));
+            let fails = delivery.attempt() <= fails(n);
+            async move {
+                tokio::task::yield_now().await;
+                if fails { Err("not yet") } else { Ok(()) }
+            }
+        };
+        let bus = container.bus();
+        let made = bus.subscribe_with(&self.topic, options, handler).await;
+        (made.must("subscribing"), seen)
+    }
+
+    async fn owners_of(&self) -> Vec<(u16, String)> {
+        let roster = self.owners().roster(&self.at).await.must("asking");
+        let owners = roster.owners.iter();
+        owners
+            .map(|(at, owner)| (*at, owner.consumer.to_string()))
+            .collect()
+    }
+}
+
+/// The numbers of each key in the order in which they came, without repeated attempts.
+fn of_keys(seen: &[(u32, u32)]) -> Vec<Vec<u32>> {
+    let of = |key| {
+        let of_key = seen.iter().filter(|(n, _)| n % 10 == key);
+        let mut numbers: Vec<u32> = of_key.map(|(n, _)| *n).collect();
+        numbers.dedup();
+        numbers
+    };
+    (0..10).map(of).collect()
+}
+
+/// The messages of a key are handled in the order in which they were published, those of different keys
+/// at once; with several partitions, and with one.
+pub async fn the_messages_of_a_key_are_handled_in_their_order<S: Subject>(subject: &S) {
+    for partitions in [FOUR, 1] {
+        let mut stage = Stage::bare(subject).await;
+        stage.move_to(super::support::topic(&format!("orders-{partitions}")));
+        let settings = TopicSettings::default().with_partitions(partitions);
+        let made = stage.store.topics().ensure_topic(&stage.topic, settings);
+        made.await.must("creating the topic");
+        stage.publish_keys(0..200).await;
+        let (subscription, mut seen) = stage.own(&stage.container, owning(3), |_| 0).await;
+        stage.publish_keys(200..400).await;
+        let seen = stage.some(&mut seen, 400).await;
+        for (key, numbers) in (0..).zip(of_keys(&seen)) {
+            let expected: Vec<u32> = (0..40).map(|n| 10 * n + key).collect();
+            assert_eq!(numbers, expected, "key {key} of {partitions}");
+        }
+        stage.drained().await;
+        let report = subscription.unsubscribe(subject.patience()).await;
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(stage.owners_of().await, [], "it has left");
+    }
+}
+
+/// A failed message holds back the later ones of its key and no others; after its last attempt it is a
+/// dead letter with the error of each attempt, and its key goes on.
+pub async fn a_failed_message_holds_back_its_key<S: Subject>(subject: &S) {
+    let stage = Stage::four(subject).await;
+    stage.publish_keys(0..40).await;
+    let fails = |n| match n {
+        3 => 2,
+        4 => 9,
+        _ => 0,
+    };
+    let (_subscription, mut seen) = stage.own(&stage.container, owning(3), fails).await;
+    let seen = stage.some(&mut seen, 40 + 4).await;
+    for (key, numbers) in (0..).zip(of_keys(&seen)) {
+        assert_eq!(numbers, [key, key + 10, key + 20, key + 30], "key {key}");
+    }
+    for n in [3, 4] {
+        let attempts = seen.iter().filter(|one| one.0 == n).map(|one| one.1);
+        assert_eq!(attempts.collect::<Vec<_>>(), [1, 2, 3], "{n}");
+    }
+    stage.drained().await;
+    let letters = stage.letters().await;
+    let [letter] = &letters[..] else {
+        panic!("{letters:?}");
+    };
+    assert_eq!((letter.attempts, &letter.error[..]), (3, "not yet"));
+    assert_eq!(letter.history.failures.len(), 3);
+    assert_eq!(stage.status().await.dead, 1);
+    stage.finish().await;
+}
+
+/// With [`Ownership::letting_pass`], later messages of the key pass the failed one, which comes back
+/// through the store.
+pub async fn a_failed_message_lets_its_key_pass<S: Subject>(subject: &S) {
+    let stage = Stage::four(subject).await;
+    stage.publish_keys(0..40).await;
+    let options = owning(3).with_ownership(Ownership::new().with_lease(LEASE).letting_pass());
+    let (_subscription, mut seen) = stage
+        .own(&stage.container, options, |n| u32::from(n == 3))
+        .await;
+    let seen = stage.some(&mut seen, 41).await;
+    let of_key = seen.iter().filter(|(n, _)| n % 10 == 3);
+    let numbers: Vec<u32> = of_key.map(|(n, _)| *n).collect();
+    assert_eq!(numbers.len(), 5, "{numbers:?}");
+    assert!(
+        numbers[..2] == [3, 13],
+        "the next one did not wait: {numbers:?}"
+    );
+    stage.drained().await;
+    stage.finish().await;
+}
+
+/// A process that joins gets its share, and one that leaves gives its partitions back. Nothing is handled
+/// twice or out of order meanwhile.
+pub async fn partitions_move_with_joins_and_departures<S: Subject>(subject: &S) {
+    let stage = Stage::four(subject).await;
+    let (one, mut first) = stage.own(&stage.container, owning(3), |_| 0).await;
+    stage
+        .until("the first to own all", async || {
+            (stage.owners_of().await.len() == 4).then_some(())
+        })
+        .await;
+    stage.publish_keys(0..100).await;
+    let other = subject.container("billing").await;
+    let (two, mut second) = stage.own(&other, owning(3), |_| 0).await;
+    stage.publish_keys(100..200).await;
+    stage
+        .until("even shares", async || {
+            let owners = stage.owners_of().await;
+            let own = owners
+                .iter()
+                .filter(|(_, name)| *name == one.consumer().as_str());
+            (owners.len() == 4 && own.count() == 2).then_some(())
+        })
+        .await;
+    stage.publish_keys(200..300).await;
+    stage
+        .until("the second to have its part", async || {
+            (!second.is_empty()).then_some(())
+        })
+        .await;
+    let report = one.unsubscribe(subject.patience()).await;
+    assert!(report.is_clean(), "{report:?}");
+    stage.publish_keys(300..400).await;
+    let mut seen = Vec::new();
+    stage
+        .until("every message", async || {
+            while let Ok(one) = first.try_recv() {
+                seen.push(one);
+            }
+            while let Ok(one) = second.try_recv() {
+                seen.push(one);
+            }
+            (seen.len() >= 400).then_some(())
+        })
+        .await;
+    stage.drained().await;
+    let mut numbers: Vec<u32> = seen.iter().map(|(n, _)| *n).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..400).collect::<Vec<_>>(), "each of them once");
+    assert!(seen.iter().all(|(_, attempt)| *attempt == 1));
+    let report = two.unsubscribe(subject.patience()).await;
+    assert!(report.is_clean(), "{report:?}");
+    stage.end(&other).await;
+    stage.finish().await;
+}
+
+/// An owner whose partition was taken settles nothing more; its message comes again, as the next attempt.
+pub async fn a_former_owner_settles_nothing<S: Subject>(subject: &S) {
+    let stage = Stage::bare(subject).await;
+    let made = stage
+        .store
+        .topics()
+        .ensure_topic(&stage.topic, <_>::default());
+    made.await.must("creating the topic");
+    stage.publish_keys(0..1).await;
+    let (sender, mut begun) = mpsc::unbounded_channel();
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let waits = std::sync::Arc::clone(&go);
+    let handler = move |delivery: Delivery| {
+        let (sender, go) = (sender.clone(), std::sync::Arc::clone(&waits));
+        async move {
+            let token = delivery.fence().map(|fence| fence.token);
+            let _ = sender.send((delivery.attempt(), token));
+            if delivery.attempt() == 1 {
+                go.notified().await;
+            }
+            Outcome::Ack
+        }
+    };
+    let bus = stage.container.bus();
+    let made = bus.subscribe_with(&stage.topic, owning(5), handler).await;
+    let subscription = made.must("subscribing");
+    let (attempt, token) = stage.next(&mut begun).await;
+    assert_eq!(attempt, 1);
+    let token = token.must("the fence");
+    let thief = stage.member("thief");
+    stage.take_cursor(&thief, token + 3).await;
+    go.notify_one();
+    let (attempt, next) = stage.next(&mut begun).await;
+    assert_eq!(attempt, 2, "the first one was not acknowledged");
+    assert!(next.must("the fence") > token + 3);
+    stage.drained().await;
+    let report = subscription.unsubscribe(subject.patience()).await;
+    assert!(report.is_clean(), "{report:?}");
+    stage.finish().await;
 }

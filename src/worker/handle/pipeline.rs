@@ -9,9 +9,10 @@ use tracing::Span;
 use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
+use crate::api::ownership::Tenure;
 use crate::api::traces;
 use crate::domain::{Effects, Envelope, Outcome, Reason, Verdict};
-use crate::store::{Attempts, Lane};
+use crate::store::Attempts;
 use crate::worker::core::Core;
 use crate::worker::handle::begin::{Begun, begin};
 use crate::worker::handle::call::call;
@@ -101,6 +102,8 @@ pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun
             Ok(mut begun) => begun.pop(),
             Err(stopped) => return leave(core, stopped).await,
         }
+    } else if one.lease.tenure().is_some_and(Tenure::is_over) {
+        None
     } else {
         one.lease.begin();
         Some(one)

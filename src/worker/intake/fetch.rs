@@ -83,7 +83,7 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
                     core.stir.note_nothing_read(began);
                 }
                 let gather = core.capacity.should_gather(fetched.len(), max);
-                core.accept(fetched, false, sent);
+                core.accept_all(fetched, sent);
                 core.capacity.adapt(Instant::now());
                 // With slow handlers the reclaimer finds no free slot.
                 behind = core.capacity.is_slow();
@@ -340,6 +340,9 @@ async fn recreate(core: &Core) {
     let recreating = async {
         let topics = core.store.topics();
         topics.ensure_topic(member.topic(), core.settings).await?;
+        if let Some(owned) = &core.owned {
+            return owned.create(StartFrom::Beginning).await;
+        }
         topics
             .create_group(&member.at, StartFrom::Beginning)
             .await?;

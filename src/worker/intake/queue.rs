@@ -175,6 +175,15 @@ impl Queue {
         old.into()
     }
 
+    /// Removes the deliveries for which a condition holds.
+    pub(crate) fn remove_if(&self, goes: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let mut deliveries = self.deliveries();
+        let (gone, stay): (VecDeque<_>, VecDeque<_>) =
+            deliveries.drain(..).partition(|one| goes(one));
+        *deliveries = stay;
+        gone.into()
+    }
+
     /// Whether the last handlers were all quick.
     fn are_quick(&self) -> bool {
         self.quick.load(Ordering::Relaxed) >= POLICY.quick_streak

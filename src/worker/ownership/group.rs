@@ -103,6 +103,23 @@ impl OwnedGroup {
         Ok(())
     }
 
+    /// Lets the bells of the partitions ring.
+    pub(crate) async fn listen(&self) -> Result<(), Error> {
+        for number in 0..self.count().await? {
+            let at = member_at(&self.member, number).at;
+            self.store.owners().listen(&at).await?;
+        }
+        Ok(())
+    }
+
+    /// How often to look while the store does not tell of changes. A look into memory costs nothing.
+    pub(super) fn pause_between_looks(&self) -> Duration {
+        match self.store.keeps_time() {
+            true => Duration::from_millis(10),
+            false => Duration::from_millis(250),
+        }
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<OwnedPartition>> {
         self.partitions().values().cloned().collect()
     }
@@ -152,7 +169,11 @@ impl OwnedGroup {
     async fn commit_all(&self, commits: &Commits) -> Replies {
         let mut parts: BTreeMap<u16, (Vec<DeliveryId>, Vec<Commit>, Vec<usize>)> = BTreeMap::new();
         for id in commits.acks() {
-            parts.entry(partition_of(*id)).or_default().0.push(bare(*id));
+            parts
+                .entry(partition_of(*id))
+                .or_default()
+                .0
+                .push(bare(*id));
         }
         for (place, commit) in commits.fenced().iter().enumerate() {
             let id = commit.delivery();
@@ -199,16 +220,23 @@ impl OwnedGroup {
         let mut holders = vec![Holder::Other; begins.len()];
         let mut parts: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (place, begin) in begins.iter().enumerate() {
-            parts.entry(partition_of(begin.delivery)).or_default().push(place);
+            parts
+                .entry(partition_of(begin.delivery))
+                .or_default()
+                .push(place);
         }
         for (number, places) in parts {
             let Some(partition) = self.get(number) else {
                 continue;
             };
             let begun = places.iter().map(|place| begins[*place]);
-            let begun = begun.map(|one| (bare(one.delivery), one.attempts)).collect();
+            let begun = begun
+                .map(|one| (bare(one.delivery), one.attempts))
+                .collect();
             if partition.begin(begun).await? {
-                places.into_iter().for_each(|place| holders[place] = Holder::Member);
+                places
+                    .into_iter()
+                    .for_each(|place| holders[place] = Holder::Member);
             }
         }
         Ok(holders)

@@ -16,9 +16,6 @@ use crate::store::{Attendance, Bell, Member, Ring, Roster, StartFrom, Taken};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 
-/// How often a member looks where the store does not tell of changes.
-const LOOK: Duration = Duration::from_millis(10);
-
 /// The part of a lease in which a member begins handlers.
 fn tenure_of(lease: Duration) -> Duration {
     lease * 4 / 5
@@ -238,8 +235,8 @@ impl Membership {
         }
         let ends = all.iter().filter_map(|one| one.tenure.until()).min();
         until = ends.map_or(until, |ends| until.min(ends));
-        if self.bell.is_none() {
-            until = until.min(Instant::now() + LOOK);
+        if !self.bell.as_ref().is_some_and(|bell| bell.hears()) {
+            until = until.min(Instant::now() + self.group.pause_between_looks());
         }
         let rung = async {
             match &self.bell {

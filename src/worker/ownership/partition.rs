@@ -79,6 +79,9 @@ struct State {
     notes: HashMap<DeliveryId, Note>,
     /// Up to where an owner before may have begun.
     begun: [Cursor; 2],
+    /// The last entry of each lane that was handed out, and how many the next hand-out may bring.
+    handed_out: [EntryId; 2],
+    ahead: usize,
     bytes: usize,
     out: usize,
     /// The rings of the bell before the last read that found all that there was.
@@ -116,7 +119,10 @@ struct Change {
 }
 
 fn weight(fields: &Fields) -> usize {
-    fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+    fields
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum()
 }
 
 impl State {
@@ -151,6 +157,18 @@ impl State {
         change.begun.retain(|(id, _)| is_out(id));
     }
 
+    /// Lets a step that is written anyway allow the next hand-out, so that a hand-out needs no step of
+    /// its own.
+    fn look_ahead(&self, change: &mut Change) {
+        if change.settled.is_empty() || change.lower {
+            return;
+        }
+        for (at, window) in self.windows.iter().enumerate() {
+            let ahead = window.ahead(self.handed_out[at], self.ahead);
+            change.raise[at] = change.raise[at].max(ahead);
+        }
+    }
+
     /// What the store must write for a change. `None` where it has all of it.
     fn step(&self, change: &Change, token: u64, number: u64) -> Option<Step> {
         let mut step = Step {
@@ -181,7 +199,9 @@ impl State {
         let released = change.released.iter();
         let released = released.filter_map(|(id, attempts)| {
             // Without a note, an entry after `high` has no attempts.
-            attempts.filter(|one| one.begun > 0).map(|attempts| (*id, attempts))
+            attempts
+                .filter(|one| one.begun > 0)
+                .map(|attempts| (*id, attempts))
         });
         for (delivery, attempts) in released.chain(change.begun.iter().copied()) {
             let message = self.messages.get(&delivery);
@@ -267,7 +287,7 @@ impl State {
         }
     }
 
-    fn has_room(&self, lane: Lane) -> usize {
+    fn free_entries(&self, lane: Lane) -> usize {
         match self.bytes < MOST_BYTES {
             true => MOST_ENTRIES.saturating_sub(self.windows[place(lane)].len()),
             false => 0,
@@ -358,7 +378,10 @@ impl OwnedPartition {
         let state = State {
             windows: [0, 1].map(|at| Window::at(&cursors[at])),
             stored: cursors.clone().map(|cursor| (cursor, 0)),
-            notes: notes.into_iter().map(|note| (note.delivery, note)).collect(),
+            notes: notes
+                .into_iter()
+                .map(|note| (note.delivery, note))
+                .collect(),
             begun: cursors,
             ..State::default()
         };
@@ -409,6 +432,7 @@ impl OwnedPartition {
         let step = {
             let mut state = self.state();
             state.restrict(&mut change);
+            state.look_ahead(&mut change);
             state.step(&change, self.tenure.fence().token, turn.last + 1)
         };
         match step {
@@ -473,10 +497,11 @@ impl OwnedPartition {
                 };
                 let window = &state.windows[at];
                 if last > window.high() {
-                    // Also for the next hand-outs, so that not each of them takes a step.
                     change.raise[at] = window.ahead(last, max);
                 }
+                state.handed_out[at] = state.handed_out[at].max(last);
             }
+            state.ahead = max;
             for id in &taken {
                 if let Some(message) = state.messages.get_mut(id) {
                     message.is_out = true;
@@ -495,9 +520,10 @@ impl OwnedPartition {
         };
         let mut state = self.state();
         match written {
-            Ok((Stepped::Done, _)) if !self.tenure.is_over() => {
-                Ok(taken.iter().filter_map(|id| self.fetched(&state, *id)).collect())
-            }
+            Ok((Stepped::Done, _)) if !self.tenure.is_over() => Ok(taken
+                .iter()
+                .filter_map(|id| self.fetched(&state, *id))
+                .collect()),
             failed => {
                 for id in taken.iter().rev() {
                     if let Some(message) = state.messages.get_mut(id) {
@@ -535,13 +561,19 @@ impl OwnedPartition {
                     return Ok(());
                 }
                 LANES.map(|lane| {
-                    let room = state.has_room(lane).min(max).min(MOST_AT_ONCE);
+                    // Also for the next hand-out, whose entries may begin with the same step.
+                    let room = state.free_entries(lane).min(2 * max).min(MOST_AT_ONCE);
                     (lane, state.windows[place(lane)].last(), room)
                 })
             };
             let read = async |(lane, after, room): (Lane, EntryId, usize)| match room {
                 0 => Ok(Vec::new()),
-                room => self.store.owners().read(&self.member.at, lane, after, room).await,
+                room => {
+                    self.store
+                        .owners()
+                        .read(&self.member.at, lane, after, room)
+                        .await
+                }
             };
             let [log, redelivery] = reads;
             let found = join(read(log), read(redelivery)).await;
@@ -563,7 +595,7 @@ impl OwnedPartition {
                 return Ok(());
             }
             // The messages read may all wait behind others of their keys.
-            let rooms = LANES.map(|lane| state.has_room(lane));
+            let rooms = LANES.map(|lane| state.free_entries(lane));
             if state.lines.ready() > 0 || rooms.contains(&0) {
                 return Ok(());
             }
@@ -672,5 +704,212 @@ impl OwnedPartition {
             ..Change::default()
         };
         self.write(change).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::memory::MemoryStore;
+    use crate::api::Fence;
+    use crate::domain::{Codec, Envelope};
+    use crate::store::{Capabilities, NewEntry, StartFrom, Taken};
+    use crate::wire::{Limits, encode_entry};
+    use crate::worker::fixture::member;
+    use crate::worker::script::{Failure, Script};
+
+    const STEP: &str = "owners.step";
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// An owned group in memory, and messages with these keys.
+    struct Ground {
+        script: Script,
+        store: Arc<dyn Store>,
+        member: Member,
+    }
+
+    impl Ground {
+        async fn with(keys: &[Option<&str>]) -> Self {
+            let script = Script::default();
+            let store = script.before(MemoryStore::new().store(None));
+            assert!(matches!(
+                store.capabilities(),
+                Capabilities {
+                    ownership: true,
+                    ..
+                }
+            ));
+            let member = member();
+            let topics = store.topics();
+            topics
+                .ensure_topic(member.topic(), <_>::default())
+                .await
+                .unwrap();
+            let start = StartFrom::Beginning;
+            store.owners().create(&member.at, start).await.unwrap();
+            for (n, key) in keys.iter().enumerate() {
+                let mut envelope = Envelope::new("n", &n).unwrap();
+                if let Some(key) = key {
+                    envelope = envelope.with_key(*key);
+                }
+                let (name, value) =
+                    encode_entry(&envelope, Codec::Json, Limits::default()).unwrap();
+                let entry = NewEntry {
+                    id: envelope.id(),
+                    name,
+                    value: value.into(),
+                    slot: None,
+                };
+                let appended = store.log().append(&member.at.partition, &[entry]).await;
+                appended.unwrap().remove(0).unwrap();
+            }
+            Self {
+                script,
+                store,
+                member,
+            }
+        }
+
+        /// The partition under a token.
+        async fn own(&self, token: u64) -> OwnedPartition {
+            let taken = self.store.owners().take(&self.member, token).await.unwrap();
+            let Taken::Taken { cursors, notes } = taken else {
+                panic!("{taken:?}");
+            };
+            let fence = Fence {
+                partition: 0,
+                token,
+            };
+            let tenure = Tenure::new(fence, Instant::now() + MINUTE);
+            let rules = Rules {
+                decoder: Decoder::default(),
+                lets_pass: false,
+                marks_attempts: false,
+            };
+            let start = Start {
+                member: self.member.clone(),
+                tenure: Arc::new(tenure),
+                cursors,
+                notes,
+            };
+            self.script.calls();
+            OwnedPartition::new(Arc::clone(&self.store), rules, start)
+        }
+
+        fn steps(&self) -> usize {
+            let calls = self.script.calls();
+            calls.iter().filter(|call| **call == STEP).count()
+        }
+    }
+
+    fn ids(fetched: &[Fetched]) -> Vec<DeliveryId> {
+        fetched.iter().map(|one| one.receipt).collect()
+    }
+
+    fn failed(id: DeliveryId) -> Vec<Commit> {
+        let message = Bytes::from_static(b"again");
+        vec![Commit::reschedule(id, Duration::ZERO, message)]
+    }
+
+    #[tokio::test]
+    async fn the_next_owner_knows_what_may_have_begun() {
+        let ground = Ground::with(&[None; 6]).await;
+        let first = ground.own(1).await;
+        let out = first.hand_out(2).await.unwrap();
+        assert_eq!((out.len(), ground.steps()), (2, 1));
+        first.commit(ids(&out[1..]), Vec::new()).await.unwrap();
+        // The process dies. The look-ahead counts, too.
+        let next = ground.own(2).await;
+        let all = next.hand_out(9).await.unwrap();
+        let attempts: Vec<u32> = all.iter().map(|one| one.attempts.begun).collect();
+        assert_eq!(attempts, [1, 1, 1, 0, 0]);
+        assert_eq!(all[0].receipt, out[0].receipt);
+        let late = first.commit(ids(&out[..1]), Vec::new()).await.unwrap();
+        assert_eq!(late.0, Fate::Lost);
+        assert!(first.is_fenced_off() && first.tenure.is_over());
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_lets_go_leaves_nothing_begun() {
+        let ground = Ground::with(&[None; 3]).await;
+        let first = ground.own(1).await;
+        let out = first.hand_out(2).await.unwrap();
+        first.put_back(ids(&out).into_iter(), Duration::ZERO);
+        assert!(first.is_idle());
+        first.let_go().await.unwrap();
+        let all = ground.own(2).await.hand_out(9).await.unwrap();
+        assert!(
+            all.iter()
+                .all(|one| one.attempts.begun == 0 && one.kind == Kind::Fresh)
+        );
+        assert_eq!(all.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn the_next_message_of_a_key_waits_until_the_store_has_the_end_of_the_one_before() {
+        let ground = Ground::with(&[Some("a"), Some("a"), Some("b")]).await;
+        let owner = ground.own(1).await;
+        let out = owner.hand_out(9).await.unwrap();
+        assert_eq!(out.len(), 2, "one of each key");
+        ground.script.fail(STEP, Failure::NotDone);
+        owner.commit(ids(&out[..1]), Vec::new()).await.unwrap_err();
+        assert_eq!(owner.hand_out(9).await.unwrap().len(), 0);
+        owner.commit(ids(&out[..1]), Vec::new()).await.unwrap();
+        assert_eq!(owner.hand_out(9).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_message_keeps_its_place_for_the_next_owner_too() {
+        let ground = Ground::with(&[Some("a"), Some("a")]).await;
+        let first = ground.own(1).await;
+        let out = first.hand_out(9).await.unwrap();
+        let id = out[0].receipt;
+        first.commit(Vec::new(), failed(id)).await.unwrap();
+        let next = ground.own(2).await;
+        let again = next.hand_out(9).await.unwrap();
+        assert_eq!((ids(&again), again[0].kind), (vec![id], Kind::Kept));
+        assert_eq!(again[0].fields[0].1, Bytes::from_static(b"again"));
+        let begun = Attempts::from(1);
+        assert!(next.begin(vec![(id, begun)]).await.unwrap());
+        let last = ground.own(3).await;
+        let again = last.hand_out(9).await.unwrap();
+        assert_eq!((again[0].attempts, again[0].kind), (begun, Kind::Kept));
+        assert!(
+            !next.begin(vec![(id, begun)]).await.unwrap(),
+            "it has a new owner"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_step_whose_answer_is_lost_is_done_once() {
+        let ground = Ground::with(&[Some("a"), None]).await;
+        let owner = ground.own(1).await;
+        let out = owner.hand_out(1).await.unwrap();
+        let id = out[0].receipt;
+        ground.script.fail(STEP, Failure::ReplyLost);
+        owner.commit(Vec::new(), failed(id)).await.unwrap_err();
+        // Another call comes before the repetition, and the message is handed out again.
+        let other = owner.hand_out(1).await.unwrap();
+        owner.commit(ids(&other), Vec::new()).await.unwrap();
+        let again = owner.hand_out(9).await.unwrap();
+        assert_eq!(ids(&again), [id]);
+        let (_, fates, _) = owner.commit(Vec::new(), failed(id)).await.unwrap();
+        assert_eq!(fates, [Fate::Done]);
+        assert_eq!(owner.out(), [id], "the attempt under way goes on");
+        owner.commit(vec![id], Vec::new()).await.unwrap();
+        assert!(owner.is_idle());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_handed_out_after_the_time_of_the_owner() {
+        let ground = Ground::with(&[None; 2]).await;
+        let owner = ground.own(1).await;
+        let out = owner.hand_out(1).await.unwrap();
+        owner.tenure.end();
+        assert_eq!(owner.hand_out(9).await.unwrap().len(), 0);
+        assert!(!owner.begin(vec![(out[0].receipt, 1.into())]).await.unwrap());
+        // Nobody has taken the partition, so finished work counts.
+        let (fate, ..) = owner.commit(ids(&out), Vec::new()).await.unwrap();
+        assert_eq!(fate, Fate::Done);
     }
 }

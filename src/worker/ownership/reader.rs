@@ -10,11 +10,6 @@ use super::group::OwnedGroup;
 use crate::domain::{BoxFuture, Error};
 use crate::store::{Bell, Fetched, Interrupt, Opened, Reader, Ring};
 
-/// How often the reader looks where the store tells of no changes.
-const LOOK: Duration = Duration::from_millis(10);
-/// The same where it does, and does not hear at the moment.
-const LOOK_DEAF: Duration = Duration::from_millis(250);
-
 pub(super) fn open(group: &Arc<OwnedGroup>) -> Opened {
     let interrupted = Arc::<Notify>::default();
     let reader = OwnedReader {
@@ -66,19 +61,23 @@ impl OwnedReader {
         let interrupted = Arc::clone(&self.interrupted);
         loop {
             let interrupted = interrupted.notified();
-            let rings = self.bell.as_ref().map_or(0, |bell| bell.count(Ring::Entries));
+            let rings = self
+                .bell
+                .as_ref()
+                .map_or(0, |bell| bell.count(Ring::Entries));
             let changes = self.group.changed.count();
             let fetched = self.look(max).await?;
             if !fetched.is_empty() || Instant::now() >= until {
                 return Ok(fetched);
             }
-            let look = match &self.bell {
-                None => Some(LOOK),
-                Some(bell) if !bell.hears() => Some(LOOK_DEAF),
-                Some(_) => None,
-            };
-            let look = look.map(|look| Instant::now() + look);
-            let due = self.group.all().iter().filter_map(|one| one.next_due()).min();
+            let hears = self.bell.as_ref().is_some_and(|bell| bell.hears());
+            let look = (!hears).then(|| Instant::now() + self.group.pause_between_looks());
+            let due = self
+                .group
+                .all()
+                .iter()
+                .filter_map(|one| one.next_due())
+                .min();
             let next = [look, due].into_iter().flatten().fold(until, Instant::min);
             let rung = async {
                 match &self.bell {

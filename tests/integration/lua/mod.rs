@@ -499,8 +499,10 @@ fn forget() {
 fn group_create() {
     let server = Server::start();
     let (raw, script) = (&mut server.raw(), script!("group_create.lua"));
-    let create =
-        |raw: &mut Connection, args: &[&str]| -> u64 { call(raw, &script, &[LOG, REDO], args) };
+    let create = |raw: &mut Connection, args: &[&str]| -> i64 {
+        let args = [args, &["shared"]].concat();
+        call(raw, &script, &[LOG, REDO, META], &args)
+    };
     assert_eq!(create(raw, &["early", "next"]), 1, "there is no log yet");
     for n in 1..=4 {
         let _: String = run(raw, &format!("XADD {LOG} {n}-1 json {n}"));
@@ -528,8 +530,21 @@ fn group_create() {
     let read: Pending = run(raw, &format!("XPENDING {REDO} late - + 100"));
     assert_eq!(ids(&read), ["9-1"]);
     let _: u64 = run(raw, "SADD text x");
-    let error = attempt::<Value>(raw, &script, &["text", REDO], &["g", "next"]);
+    let args = ["g", "next", "shared"];
+    let error = attempt::<Value>(raw, &script, &["text", REDO, META], &args);
     assert!(error.unwrap_err().to_string().contains("WRONGTYPE"));
+
+    let own = |raw: &mut Connection, group: &str| -> i64 {
+        call(
+            raw,
+            &script,
+            &[LOG, REDO, META],
+            &[group, "beginning", "owned"],
+        )
+    };
+    assert_eq!(own(raw, "all"), -1, "it is shared");
+    assert_eq!([own(raw, "mine"), own(raw, "mine")], [1, 0]);
+    assert_eq!(create(raw, &["mine", "next"]), -1, "it is owned");
 }
 
 #[test]
@@ -563,7 +578,7 @@ fn group_reset() {
     let server = Server::start();
     let raw = &mut server.raw();
     let script = script!("group_reset.lua" on "lib/groups.lua");
-    let keys = [LOG, REDO];
+    let keys = [LOG, REDO, "{t}:cursor", "{t}:members"];
     let reset = |raw: &mut Connection, args: [&str; 4]| -> (u64, u64, String, String) {
         call(raw, &script, &keys, &args)
     };

@@ -7,6 +7,7 @@ mod hold_back;
 mod intake;
 mod later;
 mod leases;
+mod owned;
 mod partitions;
 mod publishing;
 mod settling;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Mutant> {
         later::MUTANTS,
         partitions::MUTANTS,
         console::MUTANTS,
+        owned::MUTANTS,
     ];
     lists.concat()
 }

@@ -85,7 +85,7 @@ impl RedisAdapter {
             .key(self.keys.owners(at))
             .key(self.keys.tokens(at))
             .key(self.keys.cursor(at))
-            .key(self.keys.held(at))
+            .key(self.keys.unsettled_notes(at))
             .arg(at.group.as_str())
             .arg(whole_millis(quiet))
             .arg(if force { "force" } else { "" });
