@@ -389,6 +389,7 @@ macro_rules! conformance_concern {
             a_failed_message_holds_back_its_key,
             a_failed_message_lets_its_key_pass,
             partitions_move_with_joins_and_departures,
+            a_partition_is_given_up_when_its_handlers_have_returned,
             a_former_owner_settles_nothing,
         );
     };

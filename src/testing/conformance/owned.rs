@@ -479,6 +479,11 @@ impl<S: Subject> Stage<'_, S> {
         }
     }
 
+    /// The partition of a message of [`keyed`].
+    fn partition_of(&self, n: u32) -> u16 {
+        crate::domain::crc16(format!("k{}", n % 10).as_bytes()) % FOUR
+    }
+
     /// Subscribes a handler that fails as often as `fails` says.
     async fn own(
         &self,
@@ -647,6 +652,65 @@ pub async fn partitions_move_with_joins_and_departures<S: Subject>(subject: &S) 
     assert!(seen.iter().all(|(_, attempt)| *attempt == 1));
     let report = two.unsubscribe(subject.patience()).await;
     assert!(report.is_clean(), "{report:?}");
+    stage.end(&other).await;
+    stage.finish().await;
+}
+
+/// A partition keeps its owner until the handlers have returned.
+pub async fn a_partition_is_given_up_when_its_handlers_have_returned<S: Subject>(subject: &S) {
+    let stage = Stage::four(subject).await;
+    let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let (sender, mut begun) = mpsc::unbounded_channel();
+    let handler = |name: &'static str| {
+        let (sender, go) = (sender.clone(), std::sync::Arc::clone(&go));
+        move |Payload(n): Payload<u32>, _: Delivery| {
+            let (sender, go) = (sender.clone(), std::sync::Arc::clone(&go));
+            async move {
+                let _ = sender.send((name, n));
+                let _ = go.acquire().await;
+            }
+        }
+    };
+    let bus = stage.container.bus();
+    let one = bus.subscribe_with(&stage.topic, owning(3), handler("one"));
+    let one = one.await.must("subscribing");
+    stage.publish_keys(0..10).await;
+    stage.some(&mut begun, 10).await;
+    let other = subject.container("billing").await;
+    let others = other.bus();
+    let two = others.subscribe_with(&stage.topic, owning(3), handler("two"));
+    let two = two.await.must("subscribing");
+    stage
+        .until("the second to be a member", async || {
+            let roster = stage.owners().roster(&stage.at).await.must("asking");
+            (roster.members.len() == 2).then_some(())
+        })
+        .await;
+    // Keys have at most four partitions here, and a partition without a message moves at once.
+    let busy: std::collections::BTreeSet<u16> = (0..10).map(|n| stage.partition_of(n)).collect();
+    tokio::time::sleep(LEASE / 2).await;
+    for (at, owner) in stage.owners_of().await {
+        assert!(
+            !busy.contains(&at) || owner == one.consumer().as_str(),
+            "{at}"
+        );
+    }
+    assert!(
+        begun.try_recv().is_err(),
+        "nothing runs beside its first handler"
+    );
+    go.close();
+    stage
+        .until("even shares", async || {
+            let owners = stage.owners_of().await;
+            let second = owners
+                .iter()
+                .filter(|(_, name)| *name == two.consumer().as_str());
+            (second.count() == 2).then_some(())
+        })
+        .await;
+    stage.drained().await;
+    assert!(begun.try_recv().is_err(), "each message was handled once");
     stage.end(&other).await;
     stage.finish().await;
 }

@@ -39,8 +39,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         before: "if !partition.is_closing() || !partition.is_idle() {",
         after: "if !partition.is_closing() {",
         breaks: "A partition has another owner only when the handlers of the one before have returned.",
-        target: Target::Test("owned"),
-        test: "the_messages_of_a_key_keep_their_order_whatever_happens_to_processes",
+        target: Target::Test("conformance"),
+        test: "memory::owned::a_partition_is_given_up_when_its_handlers_have_returned",
         quick: false,
     },
     Mutant {
