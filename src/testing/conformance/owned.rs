@@ -202,7 +202,7 @@ pub async fn a_member_that_leaves_owns_nothing<S: Subject>(subject: &S) {
     }
     let roster = stage.attend(&two, &attendance(DAY, &[0])).await;
     assert_eq!(owners(&roster), [(0, "two", 2)]);
-    assert_eq!(roster.members, [two.consumer.clone()]);
+    assert_eq!(roster.members, std::slice::from_ref(&two.consumer));
 }
 
 /// > Takes the cursor of a partition under a token. Taking it again under the same token, as after a lost

@@ -61,6 +61,9 @@ fn partition_of(id: DeliveryId) -> u16 {
     id.id.partition()
 }
 
+/// The acknowledgements and the other commits of one partition, and the places of these among all.
+type Part = (Vec<DeliveryId>, Vec<Commit>, Vec<usize>);
+
 impl OwnedGroup {
     pub(crate) fn new(
         store: Arc<dyn Store>,
@@ -167,7 +170,7 @@ impl OwnedGroup {
     }
 
     async fn commit_all(&self, commits: &Commits) -> Replies {
-        let mut parts: BTreeMap<u16, (Vec<DeliveryId>, Vec<Commit>, Vec<usize>)> = BTreeMap::new();
+        let mut parts: BTreeMap<u16, Part> = BTreeMap::new();
         for id in commits.acks() {
             parts
                 .entry(partition_of(*id))
