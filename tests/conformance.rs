@@ -354,7 +354,9 @@ mod roles {
 
     use redstart::ports::BoxFuture;
     use redstart::store::decorate::{Answer, Decorated, Decorator, Next, Op};
-    use redstart::store::{InspectOp, LaterOp, LogOp, ScheduleOp, Store, TopicsOp, ValuesOp};
+    use redstart::store::{
+        InspectOp, LaterOp, LogOp, OwnersOp, ScheduleOp, Store, TopicsOp, ValuesOp,
+    };
     use redstart::testing::conformance::Subject;
     use redstart::{Container, Error};
 
@@ -427,7 +429,14 @@ mod roles {
             mut next: Next<'a>,
         ) -> BoxFuture<'a, Result<Answer, Error>> {
             next.store = self.user(op);
-            next.run(op)
+            let Op::Owners(OwnersOp::Create { at, start }) = op else {
+                return next.run(op);
+            };
+            // The first owned group raises the layout of the namespace. Consumers create the others.
+            Box::pin(async move {
+                self.operator.owners().create(at, start).await?;
+                next.run(op).await
+            })
         }
     }
 

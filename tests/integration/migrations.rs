@@ -1,8 +1,11 @@
 //! Migrations of a namespace.
 
-use redstart::{ErrorKind, migrations::MigrationState, topics::TopicSettings};
+use redstart::{
+    Delivery, ErrorKind, Outcome, SubscribeOptions, migrations::MigrationState,
+    ownership::Ownership, topics::TopicSettings,
+};
 
-use crate::support::{Server, builder, topic};
+use crate::support::{Server, builder, finish, topic};
 
 const SCHEMA: &str = "{shop}:schema";
 
@@ -146,4 +149,35 @@ async fn a_topic_with_several_partitions_sets_the_layout_that_older_versions_ref
     assert_eq!(number, "3");
     assert!(migrations.up(false).await.unwrap().is_empty());
     builder(&server).connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_owned_group_sets_the_layout_that_older_versions_refuse() {
+    let server = Server::start();
+    let container = builder(&server).connect().await.unwrap();
+    let migrations = builder(&server).migrations().unwrap();
+    let subscribe = async |name: &str, options: SubscribeOptions| {
+        let handler = async |_: Delivery| Outcome::Ack;
+        let bus = container.bus();
+        bus.subscribe_with(&topic(name), options, handler).await
+    };
+    let names = async || -> Vec<String> {
+        let all = migrations.status().await.unwrap();
+        all.into_iter().map(|one| one.name).collect()
+    };
+    subscribe("shared", SubscribeOptions::new()).await.unwrap();
+    assert_eq!(names().await, ["layout", "claims"]);
+    let owned = SubscribeOptions::new().with_ownership(Ownership::new());
+    subscribe("owned", owned).await.unwrap();
+    assert_eq!(names().await, ["layout", "claims", "owned-groups"]);
+    let layout: String = server.command(&["HGET", SCHEMA, "layout"]);
+    assert_eq!(layout, "6");
+    assert!(migrations.up(false).await.unwrap().is_empty());
+    // Partitions come after it, and both stay.
+    let settings = TopicSettings::default().with_partitions(2);
+    container.topics().create(&topic("two"), settings).await.unwrap();
+    assert_eq!(names().await, ["layout", "claims", "partitions", "owned-groups"]);
+    assert!(migrations.allow_owned_groups().await.unwrap().is_empty());
+    builder(&server).connect().await.unwrap();
+    finish(container).await;
 }

@@ -9,6 +9,7 @@ use redstart::{
     Delivery, Envelope, ErrorKind, Outcome, PublishOptions, RetryPolicy, SubscribeOptions,
     dead_letters::{DeadLetterFilter, DeadLetterRetention},
     kv::first_time,
+    ownership::Ownership,
     ports::ClaimResult,
     topics::TopicSettings,
 };
@@ -477,4 +478,25 @@ async fn listing_keys_takes_one_right_more() {
         change().await.unwrap();
         assert_eq!(roles.denied(), [""; 0], "the server's ACL LOG");
     }
+}
+
+#[tokio::test]
+async fn a_consumer_gets_an_owned_group_once_an_operator_has_allowed_them() {
+    let roles = Roles::start().await;
+    let orders = topic("orders");
+    let consumer = roles.container("consumer", "billing").await;
+    let subscribe = async || {
+        let options = SubscribeOptions::new().with_ownership(Ownership::new());
+        let handler = async |_: Delivery| Outcome::Ack;
+        let bus = consumer.bus();
+        bus.subscribe_with(&orders, options, handler).await
+    };
+    let error = subscribe().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    let told = error.to_string();
+    assert!(told.contains("migrate up --owned-groups"), "{told}");
+    let migrations = roles.builder("operator").migrations().unwrap();
+    assert_eq!(migrations.allow_owned_groups().await.unwrap(), [6]);
+    subscribe().await.unwrap();
+    finish(consumer).await;
 }

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::bells::{Bells, BellsByRuntime};
 use super::clocks::Clocks;
 use super::keys::Keys;
-use super::migrate::Migrations;
+use super::migrate::{Migrations, OWNED_GROUPS, PARTITIONS};
 use super::net::Net;
-use crate::domain::{BoxFuture, Error, Namespace, Placement, Timestamp};
+use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Placement, Timestamp};
 use crate::store::{
     Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Later, Log, Opened,
     Opening, Owners, Partition, Schedule, Store, Topics, Values,
@@ -27,7 +27,9 @@ pub(crate) struct RedisAdapter {
     /// One for each reader that gets a connection of its own without asking for it.
     pub(super) own_readers: Arc<Semaphore>,
     /// Set once the namespace has the layout of topics with several partitions.
-    pub(super) partitions_layout: OnceCell<()>,
+    partitions_layout: OnceCell<()>,
+    /// The same of owned groups.
+    owned_groups_layout: OnceCell<()>,
 }
 
 /// How many subscriptions of a container read on connections of their own, unless they ask for one.
@@ -44,6 +46,7 @@ impl RedisAdapter {
             clocks: Clocks::default(),
             own_readers: Arc::new(Semaphore::new(OWN_READERS)),
             partitions_layout: OnceCell::new(),
+            owned_groups_layout: OnceCell::new(),
         }
     }
 
@@ -71,6 +74,38 @@ impl RedisAdapter {
     /// The bells of the current runtime; `None` outside of one.
     pub(super) fn bells(&self) -> Option<Arc<Bells>> {
         self.bells.current(&self.net, &self.keys)
+    }
+
+    /// Makes sure that the namespace has the layout of topics with several partitions.
+    pub(super) async fn need_partitions(&self, operation: &'static str) -> Result<(), Error> {
+        let rule = "the first topic with several partitions changes the layout of the namespace, which this \
+                    user may not do; create it as an operator";
+        let layout = &self.partitions_layout;
+        self.need(layout, PARTITIONS, (operation, rule)).await
+    }
+
+    /// Makes sure that the namespace has the layout of owned groups.
+    pub(super) async fn need_owned_groups(&self, operation: &'static str) -> Result<(), Error> {
+        let rule = "the first owned group changes the layout of the namespace, which this user may not do; \
+                    run `redstart migrate up --owned-groups` as an operator";
+        let layout = &self.owned_groups_layout;
+        self.need(layout, OWNED_GROUPS, (operation, rule)).await
+    }
+
+    async fn need(
+        &self,
+        has: &OnceCell<()>,
+        migration: &'static str,
+        (operation, rule): (&'static str, &'static str),
+    ) -> Result<(), Error> {
+        let layout = self.layout();
+        let needed = has.get_or_try_init(async || layout.demand(migration).await.map(|_| ()));
+        match needed.await {
+            Err(error) if error.kind() == ErrorKind::Refused => {
+                Err(Error::new(ErrorKind::Refused, operation, rule).because(error))
+            }
+            needed => needed.map(|()| ()),
+        }
     }
 
     /// The migrations of the namespace, on the same connections.

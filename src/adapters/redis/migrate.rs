@@ -22,7 +22,9 @@ const LOCK: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The migration for topics with several partitions.
-const PARTITIONS: &str = "partitions";
+pub(super) const PARTITIONS: &str = "partitions";
+/// The migration for owned groups.
+pub(super) const OWNED_GROUPS: &str = "owned-groups";
 
 struct Known {
     number: u32,
@@ -35,7 +37,7 @@ struct Known {
 }
 
 /// All migrations that this version knows, in their order.
-static KNOWN: [Known; 5] = [
+static KNOWN: [Known; 7] = [
     Known {
         number: 1,
         on_demand: false,
@@ -69,6 +71,20 @@ static KNOWN: [Known; 5] = [
         on_demand: true,
         name: PARTITIONS,
         text: include_str!("../../../migrations/0004_partitions.lua"),
+        placement: Placement::Together,
+    },
+    Known {
+        number: 6,
+        on_demand: true,
+        name: OWNED_GROUPS,
+        text: include_str!("../../../migrations/0006_owned_groups.lua"),
+        placement: Placement::Spread,
+    },
+    Known {
+        number: 7,
+        on_demand: true,
+        name: OWNED_GROUPS,
+        text: include_str!("../../../migrations/0006_owned_groups.lua"),
         placement: Placement::Together,
     },
 ];
@@ -225,18 +241,35 @@ impl Migrations {
         self.apply_all(repair, None).await
     }
 
-    /// Applies the migration for topics with several partitions, unless the namespace has it. Versions
-    /// that do not know such topics refuse the namespace from then on.
-    pub(super) async fn partitions(&self) -> Result<(), Error> {
+    /// Applies the migration for [owned groups](crate::docs::owned_groups), unless the namespace has it.
+    /// Versions that do not know such groups refuse the namespace from then on.
+    ///
+    /// The first owned group of a namespace does the same. Call this as an operator where the services
+    /// may not change the layout.
+    ///
+    /// # Errors
+    ///
+    /// As [`up`](Self::up).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`up`](Self::up).
+    pub async fn allow_owned_groups(&self) -> Result<Vec<u32>, Error> {
+        self.demand(OWNED_GROUPS).await
+    }
+
+    /// Applies a migration that is applied on demand, unless the namespace has it. Versions that do not
+    /// know it refuse the namespace from then on.
+    pub(super) async fn demand(&self, name: &'static str) -> Result<Vec<u32>, Error> {
         let all = self.status().await?;
         let is_applied = |one: &Migration| {
-            one.name == PARTITIONS && matches!(one.state, MigrationState::Applied(_))
+            one.name == name && matches!(one.state, MigrationState::Applied(_))
         };
         // A user who may read the layout need not be allowed to change it.
         if all.iter().any(is_applied) {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        self.apply_all(false, Some(PARTITIONS)).await.map(|_| ())
+        self.apply_all(false, Some(name)).await
     }
 
     /// Applies what is pending, and one migration that is applied on demand.

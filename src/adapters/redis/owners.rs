@@ -280,7 +280,11 @@ fn push_end(call: &mut scripts::Call, commit: &Commit) {
 
 impl Owners for RedisAdapter {
     fn create<'a>(&'a self, at: &'a GroupAt, start: StartFrom) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.ensure_group(at, start, true))
+        Box::pin(async move {
+            let needed = self.need_owned_groups("create group").await;
+            needed.map_err(|e| e.on(at.to_string()))?;
+            self.ensure_group(at, start, true).await
+        })
     }
 
     fn attend<'a>(

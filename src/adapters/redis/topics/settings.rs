@@ -20,11 +20,8 @@ impl RedisAdapter {
             .check(operation)
             .map_err(|e| e.on(topic.as_str()))?;
         if settings.partitions() > 1 {
-            let layout = self.layout();
-            let needed = self
-                .partitions_layout
-                .get_or_try_init(|| layout.partitions());
-            needed.await.map_err(|e| no_layout(e).on(topic.as_str()))?;
+            let needed = self.need_partitions(operation).await;
+            needed.map_err(|e| e.on(topic.as_str()))?;
         }
         // The registry lies in another slot, so the script cannot write it. It comes first: a name
         // without a topic does no harm, but a topic without its name would be hidden.
@@ -213,16 +210,6 @@ impl RedisAdapter {
             reply => Err(not_own(operation, reply).on(at.to_string())),
         }
     }
-}
-
-/// The error of a namespace that does not get the layout of topics with several partitions.
-fn no_layout(error: Error) -> Error {
-    if error.kind() != ErrorKind::Refused {
-        return error;
-    }
-    let rule = "the first topic with several partitions changes the layout of the namespace, which this user \
-                may not do; create it as an operator";
-    Error::new(ErrorKind::Refused, "create topic", rule).because(error)
 }
 
 /// The error for the keys of another topic, and for a reply of another form.

@@ -249,6 +249,10 @@ Waits while another process migrates. With --json: {\"applied\":[numbers]}.")]
         /// Apply a dirty migration again
         #[arg(long)]
         repair: bool,
+        /// Also apply the migration for owned groups, as their first subscription does; versions that
+        /// do not know such groups then refuse the namespace
+        #[arg(long)]
+        owned_groups: bool,
     },
 }
 

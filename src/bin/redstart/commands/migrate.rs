@@ -27,8 +27,14 @@ pub(super) async fn run(
             let rows: Vec<Vec<String>> = all.iter().map(row).collect();
             terminal.table(&["number", "name", "state", "applied at"], &rows, 0..0)?;
         }
-        MigrateAction::Up { repair } => {
-            let applied = migrations.up(repair).await?;
+        MigrateAction::Up {
+            repair,
+            owned_groups,
+        } => {
+            let mut applied = migrations.up(repair).await?;
+            if owned_groups {
+                applied.extend(migrations.allow_owned_groups().await?);
+            }
             if terminal.is_json() {
                 terminal.json(&json!({ "applied": applied }))?;
                 return Ok(());
