@@ -175,8 +175,15 @@ async fn an_owned_group_sets_the_layout_that_older_versions_refuse() {
     assert!(migrations.up(false).await.unwrap().is_empty());
     // Partitions come after it, and both stay.
     let settings = TopicSettings::default().with_partitions(2);
-    container.topics().create(&topic("two"), settings).await.unwrap();
-    assert_eq!(names().await, ["layout", "claims", "partitions", "owned-groups"]);
+    container
+        .topics()
+        .create(&topic("two"), settings)
+        .await
+        .unwrap();
+    assert_eq!(
+        names().await,
+        ["layout", "claims", "partitions", "owned-groups"]
+    );
     assert!(migrations.allow_owned_groups().await.unwrap().is_empty());
     builder(&server).connect().await.unwrap();
     finish(container).await;

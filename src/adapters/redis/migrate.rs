@@ -262,9 +262,8 @@ impl Migrations {
     /// know it refuse the namespace from then on.
     pub(super) async fn demand(&self, name: &'static str) -> Result<Vec<u32>, Error> {
         let all = self.status().await?;
-        let is_applied = |one: &Migration| {
-            one.name == name && matches!(one.state, MigrationState::Applied(_))
-        };
+        let is_applied =
+            |one: &Migration| one.name == name && matches!(one.state, MigrationState::Applied(_));
         // A user who may read the layout need not be allowed to change it.
         if all.iter().any(is_applied) {
             return Ok(Vec::new());
