@@ -130,7 +130,9 @@ impl Sweep {
     ///
     /// The two are separate steps, but the topic remembers each dead letter for ten minutes:
     /// neither another operator nor a resumed operation publishes one twice within that time. An
-    /// undecodable dead letter stays.
+    /// undecodable dead letter stays, and so does one that is too large or that a publish hook
+    /// refuses by a rule; the sweep counts these as skipped. Any other error ends the sweep, after it
+    /// has removed the dead letters that it published.
     pub fn publish(to: Topic, selection: impl Into<Selection>) -> Self {
         Self::new(SweepAction::Publish(to), selection)
     }

@@ -13,6 +13,7 @@ mod publish_hooks;
 mod publisher;
 mod routing;
 mod send;
+mod sweeps;
 mod timeouts;
 #[cfg(feature = "tower")]
 mod tower;

@@ -232,18 +232,29 @@ impl DeadLetters {
         group: &Group,
         ids: &[EntryId],
     ) -> Result<Vec<DeadLetter>, Error> {
+        let found = self.find(topic, group, ids).await?;
+        found.into_iter().map(|(_, letter)| letter).collect()
+    }
+
+    /// Reads whole dead letters, as [`get`](Self::get); each record that this version cannot read
+    /// is an error of its own.
+    pub(super) async fn find(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: &[EntryId],
+    ) -> Result<Vec<(EntryId, Result<DeadLetter, Error>)>, Error> {
         let records = self.port().find(&GroupAt::of(topic, group), ids).await?;
-        records
-            .into_iter()
-            .map(|(id, record)| {
-                decode_record(topic, group, id, record).map_err(|flaw| {
-                    let rule = "the record is undecodable";
-                    Error::new(ErrorKind::Decode, "dead letter", rule)
-                        .on(format!("{topic}/{group} {id}"))
-                        .because(flaw)
-                })
-            })
-            .collect()
+        let decode = |(id, record)| {
+            let letter = decode_record(topic, group, id, record).map_err(|flaw| {
+                let rule = "the record is undecodable";
+                Error::new(ErrorKind::Decode, "dead letter", rule)
+                    .on(format!("{topic}/{group} {id}"))
+                    .because(flaw)
+            });
+            (id, letter)
+        };
+        Ok(records.into_iter().map(decode).collect())
     }
 
     /// Brings dead letters back to the group that failed them, and to no other group. Attempts

@@ -10,6 +10,7 @@ mod notes;
 mod patch;
 mod plan;
 mod preview;
+mod publish;
 mod report;
 mod summary;
 mod sweep;

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-use crate::api::PublishOptions;
 use crate::domain::{
-    DeadLetterFilter, DeadLetterSummary, EntryId, Error, ErrorKind, Group, Reason, Selection,
-    Sweep, SweepAction, Topic,
+    DeadLetterFilter, DeadLetterSummary, EntryId, Error, ErrorKind, Group, Selection, Sweep,
+    SweepAction, Topic, describe,
 };
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
 use crate::operate::dead_letters::journal::Order;
+use crate::operate::dead_letters::publish::PublishedPortion;
 use crate::operate::dead_letters::report::{SweepEnd, SweepProgress, SweepReport};
 use crate::store::{Disposition, GroupAt, IdRange, MAX_BATCH};
 
@@ -22,8 +21,8 @@ pub(super) const PAGE: usize = 1000;
 /// How often a sweep counts the redriven messages that died again.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// For how long a topic remembers the dead letters that a sweep published to it.
-const REMEMBERED: Duration = Duration::from_secs(600);
+/// How much of an error the journal keeps, in characters.
+const LONGEST_REFUSAL: usize = 300;
 
 /// The ids after `after` that lie within a filter's times and up to a watermark. `None` without
 /// a watermark: the group had no dead letters then.
@@ -57,6 +56,8 @@ struct RunningSweep<'a> {
     /// The newest dead letter among which the sweep looked for messages that died again.
     looked: Option<EntryId>,
     next_look: Instant,
+    /// The first dead letter that could not be published, and the error.
+    refused: Option<String>,
 }
 
 impl DeadLetters {
@@ -150,7 +151,12 @@ impl DeadLetters {
         let mut run = RunningSweep::new(self, topic, group, &sweep, operation, until, progress);
         // The failure limit compares with all messages that died again since the beginning.
         run.before = row.taken;
-        run.finish(row.cursor).await
+        let after = match &sweep.action {
+            // Before the cursor may be dead letters whose publish failed.
+            SweepAction::Publish(_) => None,
+            SweepAction::Redrive | SweepAction::Purge => row.cursor,
+        };
+        run.finish(after).await
     }
 }
 
@@ -181,6 +187,7 @@ impl<'a> RunningSweep<'a> {
             report,
             looked: until,
             next_look: now,
+            refused: None,
         }
     }
 
@@ -207,6 +214,9 @@ impl<'a> RunningSweep<'a> {
         result.push_str(&format!(
             "; {taken} taken, {skipped} skipped, {missing} missing"
         ));
+        if let Some(refused) = &self.refused {
+            result.push_str(&format!("; {refused}"));
+        }
         let (topic, group, operation) = (self.topic, self.group, self.operation);
         tracing::info!(%topic, %group, %operation, result, "sweep of dead letters ended");
         metrics::counter!("redstart_sweeps_total",
@@ -280,56 +290,34 @@ impl<'a> RunningSweep<'a> {
 
     /// Returns how many it took, and how many it left because they cannot be published.
     async fn take(
-        &self,
+        &mut self,
         ids: &[EntryId],
         known: &[(EntryId, DeadLetterSummary)],
     ) -> Result<(u64, u64), Error> {
         let (topic, group, operation) = (self.topic, self.group, Some(self.operation));
-        let published;
-        let mut left = 0;
+        let mut portion = PublishedPortion::default();
         let (ids, disposition) = match &self.sweep.action {
             SweepAction::Redrive => (ids, Disposition::Requeue),
             SweepAction::Purge => (ids, Disposition::Discard),
             SweepAction::Publish(to) => {
-                (published, left) = self.publish(to, ids).await?;
-                (&published[..], Disposition::Discard)
+                portion = self.dead_letters.publish(topic, group, ids, to).await?;
+                (&portion.published[..], Disposition::Discard)
             }
         };
         let taken = self
             .dead_letters
             .move_all(topic, group, ids, known, disposition, operation)
             .await?;
-        Ok((taken.len() as u64, left))
-    }
-
-    /// Publishes before it removes, so that an interruption loses nothing. The topic remembers
-    /// each dead letter, not its envelope: neither a resumed sweep nor another operator publishes
-    /// a dead letter again, and an envelope that the topic has had before still goes out. Returns the
-    /// ids of those that it published, and how many it left.
-    async fn publish(&self, to: &Topic, ids: &[EntryId]) -> Result<(Vec<EntryId>, u64), Error> {
-        let letters = self.dead_letters.get(self.topic, self.group, ids).await?;
-        let mut messages = Vec::with_capacity(letters.len());
-        let (mut sent, mut left) = (Vec::with_capacity(letters.len()), 0);
-        for letter in letters {
-            if letter.reason == Reason::Undecodable {
-                left += 1;
-                continue;
-            }
-            sent.push(letter.id);
-            let mut envelope = letter.envelope()?;
-            envelope.reset_attempts();
-            let instance = format!("{}/{}/{}", self.topic, self.group, letter.id);
-            let instance = Uuid::new_v5(&Uuid::NAMESPACE_URL, instance.as_bytes());
-            messages.push((envelope, instance));
+        if let Some((id, error)) = portion.refused.first() {
+            self.refused.get_or_insert_with(|| {
+                let error: String = describe(error).chars().take(LONGEST_REFUSAL).collect();
+                format!("{id} was refused: {error}")
+            });
         }
-        let published = messages.iter().map(|(envelope, instance)| {
-            let options = PublishOptions::new().with_instance(*instance, REMEMBERED);
-            self.dead_letters.bus.publish_with(to, envelope, options)
-        });
-        for published in join_all(published).await {
-            published?;
+        match portion.failed {
+            Some(error) => Err(error),
+            None => Ok((taken.len() as u64, portion.refused.len() as u64)),
         }
-        Ok((sent, left))
     }
 
     /// Whether more redriven messages died again than the failure limit allows.
