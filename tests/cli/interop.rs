@@ -234,6 +234,24 @@ fn the_janitor_refuses_what_makes_no_sense() {
 }
 
 #[test]
+fn the_janitor_keeps_the_house_of_the_topics_after_one_that_fails() {
+    let server = Server::start();
+    let url = server.url();
+    for topic in ["a", "b", "c"] {
+        run(Some(&url), &["topics", "create", topic]).ok();
+    }
+    let () = server.command(&["SET", "{shop:b}:log", "a text"]);
+    let ran = run(Some(&url), &["janitor", "--once"]).failed(1);
+    let kept: Vec<&str> = ran
+        .out
+        .lines()
+        .filter_map(|line| line.split(':').next())
+        .collect();
+    assert_eq!(kept, ["a", "c"], "{ran:?}");
+    assert!(ran.err.contains("\"b\""), "{ran:?}");
+}
+
+#[test]
 fn events_come_out_as_they_came_in() {
     let server = Server::start();
     let url = server.url();

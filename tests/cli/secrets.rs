@@ -43,7 +43,18 @@ fn a_password_is_never_told() {
         format!("redis://:{CANARY}@127.0.0.1:1/{CANARY}"),
         format!("unix:///nowhere.sock?pass={CANARY}"),
     ];
-    for url in &others {
+    // Passwords that are not percent-encoded.
+    let raw = [
+        format!("redis://ann:1/{CANARY}@127.0.0.1:1/"),
+        format!("redis://ann:{CANARY}/x@127.0.0.1:1/"),
+        format!("redis://ann:x?{CANARY}@127.0.0.1:1/"),
+    ];
+    for url in &raw {
+        let ran = run(Some(url), &["settings"]).ok();
+        assert!(ran.out.contains('…'), "{ran:?}");
+        told.push_str(&ran.out);
+    }
+    for url in others.iter().chain(&raw) {
         for args in [
             &["topics"][..],
             &["doctor", "--json"],

@@ -254,7 +254,12 @@ fn an_endpoint_that_dies_of_a_message_does_not_get_it_for_ever() {
     until("it to be dead", || counts(&url).0 == 1);
     let letter = &list(&url, &[])[0];
     assert_eq!(letter["attempts"], 2, "{letter}");
-    assert!(letter["error"].as_str().unwrap().contains(&endpoint.url));
+    // The error is stored, and the query may hold a key of the endpoint.
+    let (told, (name, _)) = (
+        letter["error"].as_str().unwrap(),
+        endpoint.url.split_once('?').unwrap(),
+    );
+    assert!(told.contains(name) && !told.contains("x=1"), "{told}");
     signal(worker.id(), "TERM");
     assert_eq!(wait(&mut worker).code(), Some(0));
 }

@@ -43,6 +43,9 @@ on, named like the variables, and Traceparent. A token in REDSTART_WORK_TOKEN go
   others, or none           the attempt failed: again after Retry-After or by the retry policy, or a
                             dead letter after the last attempt
 
+The time of an attempt begins once a connection is open; connecting may take 10 s, or --timeout if
+that is less. A status counts also where the rest of the answer does not come.
+
 Messages come at least once: after a crash of the worker, a message may be handled again.
 
 On SIGTERM or ctrl-c the worker takes no more messages, and waits for the running handlers until

@@ -81,7 +81,8 @@ impl From<RoundError> for Failure {
     }
 }
 
-/// Keeps house for each topic. A signal ends the round after the topic in hand.
+/// Keeps house for each topic, also after one that fails, and returns the first error then. A signal
+/// ends the round after the topic in hand.
 async fn round(
     args: &JanitorArgs,
     topics: &Topics,
@@ -93,17 +94,27 @@ async fn round(
         true => topics.names().await?,
     };
     let mut signalled = std::pin::pin!(async { _ = signals.next().await });
-    let mut stopped = false;
+    let (mut stopped, mut failed) = (false, None);
     for name in names {
-        let done = one(topics, &name, signalled.as_mut(), &mut stopped).await?;
-        if args.once || done.removed + done.promoted + done.pruned > 0 {
-            show(&done, terminal).map_err(RoundError::Output)?;
+        match one(topics, &name, signalled.as_mut(), &mut stopped).await {
+            Ok(done) if args.once || done.removed + done.promoted + done.pruned > 0 => {
+                show(&done, terminal).map_err(RoundError::Output)?;
+            }
+            Ok(_) => {}
+            // One topic must not keep the house of the others from being kept.
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
         }
         if stopped {
-            return Ok(Round::Stopped);
+            break;
         }
     }
-    Ok(Round::Done)
+    match failed {
+        Some(error) => Err(error.into()),
+        None if stopped => Ok(Round::Stopped),
+        None => Ok(Round::Done),
+    }
 }
 
 async fn one(

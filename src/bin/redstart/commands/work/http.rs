@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use redstart::{Delivery, Outcome};
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer;
 use super::metadata::fields;
@@ -21,6 +21,8 @@ use crate::failure::chain;
 
 /// The longest answer that leaves a connection usable, in bytes.
 const LONGEST: usize = 64 * 1024;
+/// How long connecting may take. A shorter `--timeout` holds for it too.
+const CONNECTING: Duration = Duration::from_secs(10);
 
 type Connection = SendRequest<Full<Bytes>>;
 
@@ -28,6 +30,8 @@ type Connection = SendRequest<Full<Bytes>>;
 #[derive(Debug)]
 pub(super) struct Endpoint {
     url: Uri,
+    /// The URL in errors, which are stored: without its query, which may hold a key of the endpoint.
+    name: String,
     host: String,
     port: u16,
     limit: Duration,
@@ -57,7 +61,9 @@ impl Endpoint {
         }
         let host = url.host().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| rule("must name a host"))?;
+        let authority = url.authority().map_or("", |one| one.as_str());
         Ok(Self {
+            name: format!("http://{authority}{}", url.path()),
             host: host.trim_matches(['[', ']']).to_owned(),
             port: url.port_u16().unwrap_or(80),
             limit,
@@ -76,11 +82,10 @@ impl Endpoint {
             biased;
             // The outcome is discarded, and dropping the request closes its connection.
             () = delivery.cancelled() => Outcome::retry("cancelled"),
-            answered = timeout(self.limit, self.post(request)) => match answered {
-                Ok(Ok(outcome)) => outcome,
+            answered = self.post(request) => match answered {
+                Ok(outcome) => outcome,
                 // The endpoint is away: no fault of the message.
-                Ok(Err(error)) => Outcome::back_off(format!("{}: {error}", self.url)),
-                Err(_) => Outcome::retry(format!("timed out after {:?}", self.limit)),
+                Err(error) => Outcome::back_off(format!("{}: {error}", self.name)),
             },
         }
     }
@@ -124,26 +129,53 @@ impl Endpoint {
         Ok(request)
     }
 
+    /// Returns the outcome of the attempt, or why no attempt began.
     async fn post(&self, request: Request<Full<Bytes>>) -> Result<Outcome, String> {
         let mut request = request;
         // An idle connection may have been closed by now: what was not sent is sent by a fresh one.
         while let Some(mut connection) = self.take_idle() {
-            if connection.ready().await.is_err() {
+            // A connection whose endpoint answered without reading the whole request is never ready.
+            let is_ready = timeout(self.connecting(), connection.ready()).await;
+            if !matches!(is_ready, Ok(Ok(()))) {
                 continue;
             }
-            match connection.try_send_request(request).await {
-                Ok(response) => return self.read(response, connection).await,
-                Err(mut failed) => match failed.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Ok(self.unanswered(failed.error())),
-                },
+            match self.send(request, connection).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(unsent) => request = unsent.request,
             }
         }
-        let mut connection = self.connect().await?;
-        match connection.try_send_request(request).await {
-            Ok(response) => self.read(response, connection).await,
-            Err(mut failed) => match failed.take_message() {
-                Some(_) => Err(chain(failed.error())),
+        let connection = timeout(self.connecting(), self.connect());
+        let connection = connection.await.map_err(|_| {
+            let limit = self.connecting();
+            format!("no connection after {limit:?}")
+        })??;
+        let sent = self.send(request, connection).await;
+        sent.map_err(|unsent| unsent.error)
+    }
+
+    fn connecting(&self) -> Duration {
+        self.limit.min(CONNECTING)
+    }
+
+    /// Sends a request and reads the answer. The attempt and its time begin here.
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        mut connection: Connection,
+    ) -> Result<Outcome, Unsent> {
+        let began = Instant::now();
+        let answered = timeout(self.limit, connection.try_send_request(request)).await;
+        match answered {
+            Err(_) => Ok(Outcome::retry(format!("timed out after {:?}", self.limit))),
+            Ok(Ok(response)) => {
+                let left = self.limit.saturating_sub(began.elapsed());
+                Ok(self.read(response, connection, left).await)
+            }
+            Ok(Err(mut failed)) => match failed.take_message() {
+                Some(request) => Err(Unsent {
+                    request,
+                    error: chain(failed.error()),
+                }),
                 None => Ok(self.unanswered(failed.error())),
             },
         }
@@ -152,7 +184,7 @@ impl Endpoint {
     /// The outcome of a request that was sent and not answered. The endpoint may have begun, so the
     /// attempt counts: an endpoint that dies of a message must not get it for ever.
     fn unanswered(&self, error: &hyper::Error) -> Outcome {
-        Outcome::retry(format!("{}: {}", self.url, chain(error)))
+        Outcome::retry(format!("{}: {}", self.name, chain(error)))
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -174,30 +206,38 @@ impl Endpoint {
         Ok(sender)
     }
 
-    /// Reads an answer to its end, so that the connection can be used again.
+    /// Reads an answer to its end, so that the connection can be used again. The status has come, and it
+    /// counts also where the body does not end in time.
     async fn read(
         &self,
         response: Response<Incoming>,
         connection: Connection,
-    ) -> Result<Outcome, String> {
+        left: Duration,
+    ) -> Outcome {
         let status = response.status().as_u16();
         let after = response.headers().get(RETRY_AFTER);
         let after = after
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
-        let body = Limited::new(response.into_body(), LONGEST).collect().await;
-        let told = match body {
-            Ok(body) => {
+        let body = Limited::new(response.into_body(), LONGEST).collect();
+        let told = match timeout(left, body).await {
+            Ok(Ok(body)) => {
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
                 idle.push(connection);
                 String::from_utf8_lossy(&body.to_bytes()).into_owned()
             }
-            Err(error) if error.is::<LengthLimitError>() => String::new(),
-            // The status has come, and it counts.
-            Err(_) => String::new(),
+            // Too long, cut off or too slow.
+            Ok(Err(_)) | Err(_) => String::new(),
         };
-        Ok(answer::outcome(status, after.as_deref(), &told))
+        answer::outcome(status, after.as_deref(), &told)
     }
+}
+
+/// A request of which the endpoint has seen nothing.
+#[derive(Debug)]
+struct Unsent {
+    request: Request<Full<Bytes>>,
+    error: String,
 }
 
 /// The variable with the token of the endpoint.
@@ -206,6 +246,8 @@ pub(super) const TOKEN: &str = "REDSTART_WORK_TOKEN";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpSocket};
 
     #[test]
     fn a_url_that_cannot_be_posted_to_is_refused_by_a_rule() {
@@ -225,5 +267,45 @@ mod tests {
         let one = new("http://[::1]:8080/charge?x=1").unwrap();
         assert_eq!((&*one.host, one.port), ("::1", 8080));
         assert_eq!(new("http://bank").unwrap().port, 80);
+    }
+
+    async fn posted(listener: &TcpListener, limit: Duration) -> Result<Outcome, String> {
+        let url = format!("http://{}/charge", listener.local_addr().unwrap());
+        let endpoint = Endpoint::new(&url, limit).unwrap();
+        let request = Request::post("/charge").body(Full::new(Bytes::new()));
+        endpoint.post(request.unwrap()).await
+    }
+
+    /// A system that takes no more connections lets the next one wait, or refuses it.
+    #[tokio::test]
+    async fn an_endpoint_that_takes_no_connection_costs_no_attempt() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) =
+            timeout(Duration::from_millis(100), TcpStream::connect(address)).await
+        {
+            waiting.push(stream);
+        }
+        let error = posted(&listener, Duration::from_millis(100)).await;
+        assert!(error.is_err(), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_status_counts_whose_body_does_not_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let limit = Duration::from_millis(300);
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            stream.read(&mut head).await.unwrap();
+            let begun = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbeg";
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            stream
+        };
+        let (outcome, _stream) = tokio::join!(posted(&listener, limit), answering);
+        assert_eq!(outcome.unwrap(), Outcome::Ack);
     }
 }
