@@ -10,8 +10,8 @@ use super::unfit::Unfit;
 
 /// The extension type of a long number. It is never stored or sent.
 const LONG: i8 = 78;
-/// The digits that identify a double: printing one with 17 digits and reading it back gives the same.
-const DOUBLE_DIGITS: usize = 17;
+/// A double keeps every decimal of this many digits.
+const DOUBLE_DIGITS: usize = 15;
 
 /// A JSON number as MessagePack sees it.
 #[derive(Debug, PartialEq)]
@@ -36,10 +36,7 @@ impl Number {
         let value: f64 = text
             .parse()
             .map_err(|_| Unfit::new(format!("{text:.40?} is not a number")))?;
-        let significant = significant_digits(digits);
-        let fits =
-            value.is_finite() && significant <= DOUBLE_DIGITS && (value != 0.0 || significant == 0);
-        Ok(if fits {
+        Ok(if value.is_finite() && is_print_of(digits, value) {
             Self::Double(value)
         } else {
             Self::Long
@@ -47,10 +44,45 @@ impl Number {
     }
 }
 
-fn significant_digits(text: &str) -> usize {
-    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
-    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-    digits.trim_matches('0').len()
+/// Whether a decimal without a sign is what a program prints for the double that it reads as: with as few
+/// digits as identify the double, or with the 17 that identify every double. Another decimal of 16 or 17
+/// digits, such as 12345678901234.567, would read back as another one.
+fn is_print_of(text: &str, value: f64) -> bool {
+    let Some(decimal) = Decimal::of(text) else {
+        return false;
+    };
+    if decimal.digits.len() <= DOUBLE_DIGITS && value.is_normal() {
+        return true;
+    }
+    let value = value.abs();
+    let mut prints = [format!("{value:e}"), format!("{value:.16e}")].into_iter();
+    prints.any(|print| Decimal::of(&print).as_ref() == Some(&decimal))
+}
+
+/// A decimal: `0.digits` times ten to the power of `point`. Equal decimals are equal.
+#[derive(Debug, PartialEq)]
+struct Decimal {
+    /// Without zeros at either end; empty for zero.
+    digits: String,
+    point: i64,
+}
+
+impl Decimal {
+    /// `None` if the exponent has more digits than any decimal needs.
+    fn of(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = [whole, part].concat();
+        let begun = all.trim_start_matches('0');
+        let digits = begun.trim_end_matches('0').to_owned();
+        if digits.is_empty() {
+            return Some(Self { digits, point: 0 });
+        }
+        let zeros = all.len() - begun.len();
+        let point = i64::try_from(whole.len()).ok()? - i64::try_from(zeros).ok()?;
+        let point = point.checked_add(exponent.parse().ok()?)?;
+        Some(Self { digits, point })
+    }
 }
 
 /// Writes a JSON number as MessagePack, and says whether it is a long one.
@@ -86,6 +118,7 @@ pub(super) fn long(kind: i8, bytes: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_number_is_exact_or_long() {
@@ -103,7 +136,24 @@ mod tests {
             ("1e400", Number::Long),
             ("1e-400", Number::Long),
             ("0e9", Number::Double(0.0)),
+            ("0e99999999999999999999", Number::Double(0.0)),
+            ("1e99999999999999999999", Number::Long),
             ("12345678901234567.89", Number::Long),
+            // Between 15 and 17 digits, some decimals are prints of a double and others are not.
+            ("123456789012.345", Number::Double(123_456_789_012.345)),
+            ("1234567890123.456", Number::Double(1_234_567_890_123.456)),
+            ("12345678901234.566", Number::Double(12_345_678_901_234.566)),
+            ("12345678901234.567", Number::Long),
+            ("9007199254740993.0", Number::Long),
+            ("0.30000000000000004", Number::Double(0.1 + 0.2)),
+            (
+                "0.3000000000000001",
+                Number::Double(0.300_000_000_000_000_1),
+            ),
+            ("0.30000000000000002", Number::Long),
+            ("4.9406564584124654e-324", Number::Double(f64::from_bits(1))),
+            ("5e-324", Number::Double(f64::from_bits(1))),
+            ("4.94e-324", Number::Long),
         ];
         for (text, number) in cases {
             assert_eq!(Number::of(text).unwrap(), number, "{text}");
@@ -113,5 +163,33 @@ mod tests {
         };
         assert!(zero.is_sign_negative());
         assert!(Number::of("x").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_print_of_a_double_is_that_double(bits: u64) {
+            let value = f64::from_bits(bits);
+            prop_assume!(value.is_finite());
+            for text in [format!("{value:e}"), format!("{value:.16e}"), format!("{value:?}")] {
+                prop_assert_eq!(Number::of(&text).unwrap(), Number::Double(value), "{}", text);
+            }
+        }
+
+        #[test]
+        fn a_decimal_that_becomes_a_double_reads_back_as_it_was(
+            whole in 0_u64..100_000_000_000_000_000, places in 1_usize..17
+        ) {
+            let digits = format!("{whole:017}");
+            let (before, after) = digits.split_at(17 - places);
+            let text = format!("{before}.{after}");
+            if let Number::Double(value) = Number::of(&text).unwrap() {
+                let decimal = Decimal::of(&text);
+                let written = Decimal::of(&format!("{value:?}")) == decimal;
+                // The text of a program that prints every double with 17 digits.
+                let full = Decimal::of(&format!("{value:.16e}")) == decimal;
+                let digits = decimal.unwrap().digits.len();
+                prop_assert!(written || (full && digits == 17), "{text} {value:?}");
+            }
+        }
     }
 }
