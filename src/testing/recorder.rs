@@ -232,8 +232,10 @@ fn moved(op: Op<'_>, answer: &Answer) -> (u64, u64) {
             Answer::Deliveries(DeliveriesAnswer::Commit(replies)),
         ) => {
             let ends = commits.fenced().iter().zip(&replies.fenced);
+            // Without a delay it is in the redelivery stream at once, and counts as undelivered there.
             let rescheduled = ends.filter(|(commit, fate)| {
-                matches!(commit.end(), End::Reschedule { .. }) && matches!(fate, Ok(Fate::Done))
+                matches!(commit.end(), End::Reschedule { delay, .. } if !delay.is_zero())
+                    && matches!(fate, Ok(Fate::Done))
             });
             (rescheduled.count() as u64, 0)
         }
@@ -313,5 +315,34 @@ impl Decorator for Recorder {
             *count = (*count + more).saturating_sub(fewer);
             Ok(answer)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::ConsumerName;
+    use crate::store::{Commit, Commits, Member, Replies};
+
+    #[test]
+    fn a_retry_without_a_delay_does_not_count_as_scheduled() {
+        let (topic, group) = ("orders".parse().unwrap(), "billing".parse().unwrap());
+        let by = Member::of(&topic, &group, ConsumerName::new("c").unwrap());
+        let mut commits = Commits::default();
+        for (millis, delay) in [(1, Duration::ZERO), (2, Duration::from_secs(1))] {
+            let delivery = DeliveryId::new(Lane::Log, EntryId::new(millis, 0));
+            commits.push(Commit::reschedule(delivery, delay, Bytes::new()));
+        }
+        let answer = Answer::Deliveries(DeliveriesAnswer::Commit(Replies {
+            acks: Ok(Fate::Done),
+            fenced: vec![Ok(Fate::Done), Ok(Fate::Done)],
+        }));
+        let op = DeliveriesOp::Commit {
+            by: &by,
+            commits: &commits,
+        };
+        assert_eq!(moved(Op::Deliveries(op), &answer), (1, 0));
     }
 }
