@@ -80,6 +80,16 @@ impl EntryId {
             ..self
         })
     }
+
+    /// The largest id of all partitions below this one; `None` for the smallest. An entry of any partition
+    /// is at or after this id where it is after the one before in the topic.
+    #[must_use]
+    pub fn before_in_topic(self) -> Option<Self> {
+        if let Some(partition) = self.partition.checked_sub(1) {
+            return Some(self.in_partition(partition));
+        }
+        Some(self.before()?.in_partition(u16::MAX))
+    }
 }
 
 impl fmt::Display for EntryId {
@@ -138,6 +148,18 @@ mod tests {
             prop_assert_eq!(id(a).to_string().parse::<EntryId>().unwrap(), id(a));
             prop_assert_eq!(id(a).cmp(&id(b)), a.cmp(&b));
         }
+
+        #[test]
+        fn no_id_of_the_topic_lies_between_an_id_and_the_one_before(
+            a in (0..3_u64, 0..2_u64, 0..3_u16), b in (0..3_u64, 0..2_u64, 0..3_u16)
+        ) {
+            let id = |(millis, sequence, partition)| {
+                EntryId::new(millis, sequence).in_partition(partition)
+            };
+            let (id, other) = (id(a), id(b));
+            let is_after = id.before_in_topic().is_none_or(|before| other > before);
+            prop_assert_eq!(is_after, other >= id);
+        }
     }
 
     #[test]
@@ -149,6 +171,8 @@ mod tests {
             id.in_partition(3).before(),
             Some(EntryId::new(7, 0).in_partition(3))
         );
+        assert_eq!(id.in_partition(3).before_in_topic(), Some(id.in_partition(2)));
+        assert_eq!(EntryId::default().before_in_topic(), None);
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Topics {
         let at = Partition::of(topic);
         let first = match to {
             ResetTo::End => return Ok((0, false)),
-            ResetTo::Entry(id) => id.before(),
+            ResetTo::Entry(id) => id.before_in_topic(),
             ResetTo::Beginning => None,
         };
         if first.is_none() {

@@ -222,7 +222,7 @@ impl Topics {
         from: EntryId,
         max: usize,
     ) -> Result<Vec<Entry>, Error> {
-        self.entries_after(topic, from.before(), max).await
+        self.entries_after(topic, from.before_in_topic(), max).await
     }
 
     /// Reads the newest entries of a topic, up to `max`, oldest first. Consumes nothing.

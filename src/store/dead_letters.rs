@@ -39,7 +39,7 @@ impl IdRange {
     #[must_use]
     pub fn beyond(self, id: EntryId) -> Option<Self> {
         if self.newest_first {
-            let until = Some(id.before()?);
+            let until = Some(id.before_in_topic()?);
             return Some(Self { until, ..self });
         }
         let after = Some(id);

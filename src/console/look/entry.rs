@@ -13,9 +13,11 @@ use crate::operate::topics::Entry;
 
 async fn find(visit: &Visit, topic: &str, id: &str) -> Result<(Topic, Entry), Failure> {
     let (topic, id) = (topic_of(topic)?, id_of(id)?);
-    let before = id.before();
     let topics = visit.app.container.topics();
-    let found = topics.entries_after(&topic, before, 1).await?;
+    let (partition, before) = (id.partition(), id.before());
+    let found = topics
+        .entries_of_partition(&topic, partition, before, 1)
+        .await?;
     let entry = found.into_iter().find(|entry| entry.id == id);
     let gone = || Failure::not_found("the topic does not have this entry, or no longer has it");
     Ok((topic, entry.ok_or_else(gone)?))

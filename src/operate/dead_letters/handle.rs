@@ -12,7 +12,7 @@ use crate::domain::{
     Group, Moved, Topic,
 };
 use crate::operate::dead_letters::report::DeadLetterPage;
-use crate::store::{Disposition, GroupAt, IdRange, Store};
+use crate::store::{Disposition, GroupAt, IdRange, Partition, Store};
 use crate::wire::Limits;
 use crate::wire::dead_letter::decode_record;
 
@@ -77,16 +77,20 @@ impl DeadLetters {
         group: &Group,
         ids: &[EntryId],
     ) -> Result<Vec<(EntryId, DeadLetterSummary)>, Error> {
-        let (at, all) = (GroupAt::of(topic, group), DeadLetterFilter::default());
+        let all = &DeadLetterFilter::default();
         let mut heads = Vec::with_capacity(ids.len());
         for ids in ids.chunks(HEADS) {
-            let found = ids.iter().map(|id| {
+            let found = ids.iter().map(|id| async move {
                 let range = IdRange {
                     after: id.before(),
                     until: Some(*id),
                     newest_first: false,
                 };
-                self.port().search(&at, range, &all, 1)
+                let at = GroupAt {
+                    partition: Partition::numbered(topic, id.partition()),
+                    group: group.clone(),
+                };
+                self.port().search(&at, range, all, 1).await
             });
             for found in try_join_all(found).await? {
                 heads.extend(found.items);
@@ -179,7 +183,7 @@ impl DeadLetters {
         max: usize,
     ) -> Result<DeadLetterPage, Error> {
         let (since, until) = filter.bounds();
-        let before = match before.map(EntryId::before) {
+        let before = match before.map(EntryId::before_in_topic) {
             Some(None) => return Ok(DeadLetterPage::default()),
             before => before.flatten(),
         };

@@ -334,7 +334,7 @@ impl DeadLetters for Partitioned {
                 .begin_operation(at, operation, order);
         }
         Box::pin(async move {
-            let begun = self.each_group(at, |store, at| {
+            let begun = self.write_each_group(at, |store, at| {
                 Box::pin(async move {
                     store
                         .dead_letters()
@@ -359,7 +359,7 @@ impl DeadLetters for Partitioned {
                 .end_operation(at, operation, result);
         }
         Box::pin(async move {
-            let ended = self.each_group(at, |store, at| {
+            let ended = self.write_each_group(at, |store, at| {
                 Box::pin(async move {
                     store
                         .dead_letters()

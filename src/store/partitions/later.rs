@@ -85,7 +85,7 @@ impl Later for Partitioned {
             return self.inner.later().cancel(at, ids);
         }
         Box::pin(async move {
-            let cancelled = self.each(at, |store, at| {
+            let cancelled = self.write_each(at, |store, at| {
                 Box::pin(async move { store.later().cancel(&at, ids).await })
             });
             let mut any = vec![false; ids.len()];
@@ -108,7 +108,7 @@ impl Later for Partitioned {
             return self.inner.later().reschedule(at, id, due);
         }
         Box::pin(async move {
-            let changed = self.each(at, |store, at| {
+            let changed = self.write_each(at, |store, at| {
                 Box::pin(async move { store.later().reschedule(&at, id, due).await })
             });
             Ok(changed.await?.into_iter().find_map(|(_, changed)| changed))

@@ -102,21 +102,63 @@ impl Partitioned {
         at: &Partition,
         call: impl Fn(&'a dyn Store, Partition) -> BoxFuture<'a, Result<R, Error>> + Send,
     ) -> Result<Vec<(u16, R)>, Error> {
+        self.answers(at, call).await?.into_iter().collect()
+    }
+
+    /// The same for a call that writes: its error says that the outcome is unknown where a partition may
+    /// have done its part.
+    async fn write_each<'a, R>(
+        &'a self,
+        at: &Partition,
+        call: impl Fn(&'a dyn Store, Partition) -> BoxFuture<'a, Result<R, Error>> + Send,
+    ) -> Result<Vec<(u16, R)>, Error> {
+        let (mut done, mut failure) = (Vec::new(), None);
+        for answer in self.answers(at, call).await? {
+            match answer {
+                Ok(answer) => done.push(answer),
+                Err(error) => failure = Some(worse(failure, error)),
+            }
+        }
+        match failure {
+            Some(error) => Err(half_done(error, !done.is_empty())),
+            None => Ok(done),
+        }
+    }
+
+    /// What every partition that a call means answers, in their order.
+    async fn answers<'a, R>(
+        &'a self,
+        at: &Partition,
+        call: impl Fn(&'a dyn Store, Partition) -> BoxFuture<'a, Result<R, Error>> + Send,
+    ) -> Result<Vec<Result<(u16, R), Error>>, Error> {
         let calls = self.partitions_meant(at).await?.into_iter().map(|at| {
             let number = at.number();
             let answer = call(&*self.inner, at);
             async move { answer.await.map(|answer| (number, answer)) }
         });
-        join_all(calls).await.into_iter().collect()
+        Ok(join_all(calls).await)
     }
 
-    /// The same for a group.
+    /// Asks a group on every partition that a call means, as [`each`](Self::each) does.
     async fn each_group<'a, R>(
         &'a self,
         at: &'a GroupAt,
         call: impl Fn(&'a dyn Store, GroupAt) -> BoxFuture<'a, Result<R, Error>> + Send + Sync,
     ) -> Result<Vec<(u16, R)>, Error> {
         self.each(&at.partition, |store, partition| {
+            let group = at.group.clone();
+            call(store, GroupAt { partition, group })
+        })
+        .await
+    }
+
+    /// Writes to a group on every partition that a call means, as [`write_each`](Self::write_each) does.
+    async fn write_each_group<'a, R>(
+        &'a self,
+        at: &'a GroupAt,
+        call: impl Fn(&'a dyn Store, GroupAt) -> BoxFuture<'a, Result<R, Error>> + Send + Sync,
+    ) -> Result<Vec<(u16, R)>, Error> {
+        self.write_each(&at.partition, |store, partition| {
             let group = at.group.clone();
             call(store, GroupAt { partition, group })
         })

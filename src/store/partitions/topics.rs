@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use super::merge::{first_in, join_groups};
-use super::{Partitioned, group_at, member_at};
-use crate::domain::{BoxFuture, ConsumerName, Error, Topic, TopicSettings};
+use super::{Partitioned, group_at, half_done, member_at};
+use crate::domain::{BoxFuture, ConsumerName, Error, ErrorKind, Topic, TopicSettings};
 use crate::store::source::{GroupAt, Member, Partition};
 use crate::store::{
-    GroupRemoval, GroupReset, GroupStatus, Inspect, ResetTo, StartFrom, TopicRemoval, Topics,
-    Trimmed,
+    GroupProgress, GroupRemoval, GroupReset, GroupStatus, Inspect, ResetTo, StartFrom,
+    TopicRemoval, Topics, Trimmed,
 };
+
+/// Within which time a live consumer has called the store.
+const LIVES: Duration = Duration::from_secs(150);
 
 impl Partitioned {
     /// Removes a group from its partitions, from partition 0 last. Without `force` it first looks at
@@ -32,9 +35,14 @@ impl Partitioned {
         let mut whole: Option<GroupRemoval> = None;
         for partition in partitions.iter().rev() {
             let at = group_at(at, partition.number());
-            let removal = self.inner.topics().remove_group(&at, quiet, force).await?;
+            let removal = self.inner.topics().remove_group(&at, quiet, force);
+            let some_done = whole.as_ref().is_some_and(|whole| whole.removed);
+            let removal = removal.await.map_err(|error| half_done(error, some_done))?;
             let Some(found) = removal else { continue };
             let kept = !found.removed;
+            if kept && some_done {
+                return Err(stirred("remove group", &at));
+            }
             whole = Some(match whole {
                 None => found,
                 Some(before) => GroupRemoval {
@@ -68,23 +76,38 @@ impl Partitioned {
         }))
     }
 
+    /// Moves a group on its partitions, from partition 0 on. It first looks at all of them, because a
+    /// consumer is active only where it has messages.
     async fn reset_spread(
         &self,
         at: &GroupAt,
         to: ResetTo,
         quiet: Duration,
     ) -> Result<Option<GroupReset>, Error> {
+        let partitions = self.partitions_meant(&at.partition).await?;
+        if partitions.len() > 1
+            && let Some(found) = self.stands(at, quiet).await?
+            && found.live_consumers > 0
+        {
+            let cursor = self.group_progress(at).await?.map(|group| group.delivered);
+            let cursor = cursor.unwrap_or_default();
+            return Ok(Some(GroupReset::new(cursor, found.live_consumers)));
+        }
         let mut whole: Option<GroupReset> = None;
-        for partition in self.partitions_meant(&at.partition).await? {
+        for partition in partitions {
             let number = partition.number();
             let to = match to {
                 ResetTo::Entry(id) => ResetTo::Entry(first_in(id, number)),
                 to => to,
             };
             let at = group_at(at, number);
-            let Some(reset) = self.inner.topics().reset_group(&at, to, quiet).await? else {
-                continue;
-            };
+            let some_done = whole.is_some_and(|whole| whole.moved);
+            let reset = self.inner.topics().reset_group(&at, to, quiet).await;
+            let reset = reset.map_err(|error| half_done(error, some_done))?;
+            let Some(reset) = reset else { continue };
+            if !reset.moved && some_done {
+                return Err(stirred("reset group", &at));
+            }
             let (before, after) = (
                 reset.before.in_partition(number),
                 reset.after.in_partition(number),
@@ -109,6 +132,57 @@ impl Partitioned {
         }
         Ok(whole)
     }
+}
+
+impl Partitioned {
+    /// How far a group has come on all partitions.
+    async fn group_progress(&self, at: &GroupAt) -> Result<Option<GroupProgress>, Error> {
+        let inspect: &dyn Inspect = self;
+        let progress = inspect.progress(&at.partition).await?;
+        let mut groups = progress.into_iter().flat_map(|log| log.groups);
+        Ok(groups.find(|group| group.group == at.group))
+    }
+
+    /// Sets one lease on all partitions. A partition sees only those consumers that have messages of it,
+    /// so a shorter lease first waits for the consumers of all partitions.
+    async fn set_lease_spread(&self, by: &Member, asked: Duration) -> Result<Duration, Error> {
+        let stored = self.group_progress(&by.at).await?;
+        let stored = stored.and_then(|group| group.lease).unwrap_or_default();
+        let lease = match asked < stored && self.relies_on(by, stored).await? {
+            true => stored,
+            false => asked,
+        };
+        let set = self.write_each(&by.at.partition, |store, at| {
+            Box::pin(async move {
+                let by = member_at(by, at.number());
+                store.topics().set_lease(&by, lease).await
+            })
+        });
+        let set = set.await?;
+        // A consumer may have come to one of them meanwhile.
+        let longest = set.iter().map(|(_, lease)| *lease).max().unwrap_or(lease);
+        for (number, _) in set.into_iter().filter(|(_, lease)| *lease < longest) {
+            let by = member_at(by, number);
+            let raised = self.inner.topics().set_lease(&by, longest).await;
+            raised.map_err(|error| half_done(error, true))?;
+        }
+        Ok(longest)
+    }
+
+    /// Whether another consumer may rely on a lease, on any partition.
+    async fn relies_on(&self, by: &Member, lease: Duration) -> Result<bool, Error> {
+        let inspect: &dyn Inspect = self;
+        let consumers = inspect.consumers(&by.at).await?;
+        let mut others = consumers.iter().filter(|one| one.consumer != by.consumer);
+        Ok(others.any(|one| one.idle_for < lease.max(LIVES)))
+    }
+}
+
+/// The error of an operation that a consumer interrupted between two partitions.
+fn stirred(operation: &'static str, at: &GroupAt) -> Error {
+    let rule = "a consumer became active meanwhile: earlier partitions are done, this one and those after \
+                it are not; run it again once the consumer has stopped";
+    Error::new(ErrorKind::OutcomeUnknown, operation, rule).on(at.to_string())
 }
 
 fn needed(status: &GroupStatus) -> u64 {
@@ -170,7 +244,7 @@ impl Topics for Partitioned {
             return self.inner.topics().create_group(at, start);
         }
         Box::pin(async move {
-            let made = self.each_group(at, |store, at| {
+            let made = self.write_each_group(at, |store, at| {
                 Box::pin(async move { store.topics().create_group(&at, start).await })
             });
             made.await.map(|_| ())
@@ -185,16 +259,7 @@ impl Topics for Partitioned {
         if self.is_single(&by.at.partition) {
             return self.inner.topics().set_lease(by, lease);
         }
-        Box::pin(async move {
-            let set = self.each(&by.at.partition, |store, at| {
-                Box::pin(async move {
-                    let by = member_at(by, at.number());
-                    store.topics().set_lease(&by, lease).await
-                })
-            });
-            let leases = set.await?.into_iter().map(|(_, lease)| lease);
-            Ok(leases.max().unwrap_or(lease))
-        })
+        Box::pin(self.set_lease_spread(by, lease))
     }
 
     fn remove_group<'a>(
@@ -258,7 +323,7 @@ impl Topics for Partitioned {
             return self.inner.topics().trim_redelivery(at);
         }
         Box::pin(async move {
-            let trimmed = self.each_group(at, |store, at| {
+            let trimmed = self.write_each_group(at, |store, at| {
                 Box::pin(async move { store.topics().trim_redelivery(&at).await })
             });
             trimmed.await.map(|_| ())
@@ -275,7 +340,7 @@ impl Topics for Partitioned {
             return self.inner.topics().prune_consumers(at, idle, only);
         }
         Box::pin(async move {
-            let pruned = self.each_group(at, |store, at| {
+            let pruned = self.write_each_group(at, |store, at| {
                 Box::pin(async move { store.topics().prune_consumers(&at, idle, only).await })
             });
             // A consumer is known on every partition.

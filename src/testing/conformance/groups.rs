@@ -52,15 +52,18 @@ pub async fn no_entry_is_given_to_two_members<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let mut hands = [stage.hand("one").await, stage.hand("two").await];
     stage.append(0..60).await;
-    let mut seen = Vec::new();
-    for round in 0..10 {
-        seen.extend(numbers(&stage.fetch(&mut hands[round % 2], 6).await));
+    let (mut seen, mut turn) = (Vec::new(), 0);
+    while seen.len() < 60 {
+        turn = 1 - turn;
+        seen.extend(numbers(&stage.fetch_some(&mut hands[turn], 6).await));
     }
+    seen.sort_unstable();
     assert_eq!(seen, (0..60).collect::<Vec<_>>());
     let other = group("other");
     stage.create(&other).await;
     let mut hand = stage.hand_of(&other, "one").await;
-    let seen = numbers(&stage.fetch(&mut hand, 60).await);
+    let mut seen = numbers(&stage.fetch(&mut hand, 60).await);
+    seen.sort_unstable();
     assert_eq!(seen, (0..60).collect::<Vec<_>>());
 }
 
@@ -77,10 +80,11 @@ pub async fn a_status_accounts_for_every_message<S: Subject>(subject: &S) {
         .await;
     assert_eq!(nowhere.must("asking"), None);
     assert_eq!(stage.counts().await, [0, 0, 0, 0]);
-    stage.append(0..10).await;
-    assert_eq!(stage.counts().await, [10, 0, 0, 0]);
+    stage.append(0..6).await;
+    assert_eq!(stage.counts().await, [6, 0, 0, 0]);
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 6).await;
+    stage.append(6..10).await;
     assert_eq!(stage.counts().await, [4, 6, 0, 0]);
     stage.acknowledge(&hand.member, &[fetched[0].receipt]).await;
     let settlements = [
@@ -199,17 +203,18 @@ pub async fn only_consumers_without_pending_entries_are_pruned<S: Subject>(subje
 /// > The deliveries that the member holds, up to `max`, oldest first in each lane.
 pub async fn a_member_lists_its_pending_entries<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
-    stage.append(0..6).await;
+    stage.append(0..24).await;
     let (mut one, mut two) = (stage.hand("one").await, stage.hand("two").await);
     let mut held = BTreeMap::new();
     for _ in 0..3 {
         for (name, hand) in [("one", &mut one), ("two", &mut two)] {
-            let fetched = stage.fetch(hand, 1).await;
+            let fetched = stage.fetch_some(hand, 1).await;
             let of: &mut Vec<_> = held.entry(name).or_default();
             of.extend(receipts(&fetched));
-            assert!(number_in(&fetched[0]) < 6);
+            assert!(number_in(&fetched[0]) < 24);
         }
     }
+    held.values_mut().for_each(|of| of.sort_unstable());
     for (name, hand) in [("one", &one), ("two", &two)] {
         let own = stage.store.deliveries().pending_of(&hand.member, 100).await;
         assert_eq!(own.must("asking"), held[name]);
@@ -275,9 +280,10 @@ pub async fn a_group_is_removed_with_all_of_its_data<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let other = group("other");
     stage.create(&other).await;
-    stage.append(0..6).await;
+    stage.append(0..5).await;
     let mut hand = stage.hand("one").await;
     let fetched = stage.fetch(&mut hand, 5).await;
+    stage.append(5..6).await;
     let settlements = [
         later(fetched[0].receipt, SOON, "a"),
         later(fetched[1].receipt, SOON, "b"),
@@ -287,7 +293,7 @@ pub async fn a_group_is_removed_with_all_of_its_data<S: Subject>(subject: &S) {
     stage.settle(&hand.member, &settlements).await;
     stage.promote(2).await;
     let mut stranger = stage.hand_of(&other, "one").await;
-    stage.fetch(&mut stranger, 2).await;
+    stage.fetch_some(&mut stranger, 2).await;
     let (before, others) = (stage.status().await, stage.status_of(&other).await);
 
     let remove = async |of: &Group| {
@@ -314,8 +320,9 @@ pub async fn a_group_is_removed_with_all_of_its_data<S: Subject>(subject: &S) {
     let consumers = stage.store.inspect().consumers(&stage.at).await;
     assert_eq!(consumers.must("listing consumers"), []);
     let mut hand = stage.hand("two").await;
-    let fetched = stage.fetch(&mut hand, 6).await;
-    assert_eq!(numbers(&fetched), (0..6).collect::<Vec<_>>());
+    let mut fetched = numbers(&stage.fetch(&mut hand, 6).await);
+    fetched.sort_unstable();
+    assert_eq!(fetched, (0..6).collect::<Vec<_>>());
     stage.nothing(&mut hand).await;
 }
 

@@ -369,6 +369,7 @@ macro_rules! conformance_concern {
             deliveries_return_to_their_partition,
             trimming_reaches_every_partition,
             dead_letters_stay_in_their_partition,
+            a_place_lies_between_partitions,
             messages_for_later_follow_their_key,
             limits_hold_for_all_partitions_together,
             a_group_is_removed_from_all_partitions,

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{DAY, Must as _, Stage, entry, number, quick, receipts, topic};
+use super::support::{DAY, Must as _, Stage, dead_lettered, entry, number, quick, receipts, topic};
 use crate::api::{Delivery, Payload};
 use crate::api::{PublishOptions, SubscribeOptions};
 use crate::domain::{
     DeadLetterFilter, EntryId, Envelope, ErrorKind, Outcome, Retention, ScheduleOptions, Sweep,
     TopicSettings, When,
 };
-use crate::store::{NewEntry, Partition, Unmarked};
+use crate::store::{Commit, IdRange, NewEntry, Partition, ResetTo, Unmarked};
 
 const FOUR: u16 = 4;
 
@@ -333,6 +333,79 @@ pub async fn dead_letters_stay_in_their_partition<S: Subject>(subject: &S) {
     assert_eq!(journal.len(), 1);
     assert_eq!(stage.status().await.dead, 0);
     stage.finish().await;
+}
+
+/// Partitions give out the same ids, and a place between two of them belongs to one.
+pub async fn a_place_lies_between_partitions<S: Subject>(subject: &S) {
+    let stage = Stage::with(subject, four()).await;
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.extend(stage.append_to_each().await);
+    }
+    ids.sort_unstable();
+    let topics = stage.container.topics();
+    for (place, id) in ids.iter().enumerate() {
+        let from = topics.entries_from(&stage.topic, *id, 1).await;
+        assert_eq!(from.must("browsing")[0].id, *id);
+        let (topic, to) = (&stage.topic, ResetTo::Entry(*id));
+        let plan = topics.plan_group_reset(topic, &stage.group, to).await;
+        let next = plan.must("planning").preview().next;
+        assert_eq!(next, (ids.len() - place) as u64, "{id}");
+    }
+
+    let mut hand = stage.hand("one").await;
+    let held = receipts(&stage.fetch(&mut hand, 40).await);
+    let buried: Vec<Commit> = held.iter().map(|id| dead_lettered(*id, "body")).collect();
+    let done = stage.settle(&hand.member, &buried).await;
+    assert!(done.iter().all(|done| *done));
+    let letters = stage.listed(IdRange::default()).await;
+    assert_eq!(letters.len(), 40);
+    let (dead, all) = (stage.container.dead_letters(), DeadLetterFilter::default());
+    for size in [1, 3, 7] {
+        let (mut forth, mut after) = (Vec::new(), None);
+        loop {
+            let page = dead.list(&stage.topic, &stage.group, &all, after, size);
+            let page = page.await.must("listing");
+            forth.extend(page.items.into_iter().map(|(id, _)| id));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(forth, letters);
+        let (mut back, mut before) = (Vec::new(), None);
+        loop {
+            let page = dead.list_newest(&stage.topic, &stage.group, &all, before, size);
+            let page = page.await.must("listing");
+            back.extend(page.items.into_iter().map(|(id, _)| id));
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        back.reverse();
+        assert_eq!(back, letters);
+        let newest = IdRange {
+            newest_first: true,
+            ..IdRange::default()
+        };
+        let (mut back, mut rest) = (Vec::new(), Some(newest));
+        while let Some(range) = rest {
+            let found = stage.dead_letters().search(&stage.at, range, &all, size);
+            let found = found.await.must("searching");
+            rest = found.next().and_then(|id| range.beyond(id));
+            back.extend(found.items.into_iter().map(|(id, _)| id));
+        }
+        back.reverse();
+        assert_eq!(back, letters);
+    }
+    for id in letters {
+        let sweep = Sweep::purge(vec![id]);
+        let preview = dead.preview(&stage.topic, &stage.group, &sweep).await;
+        let preview = preview.must("previewing");
+        assert_eq!((preview.matching, preview.missing), (1, 0));
+        assert_eq!(preview.oldest, Some(id));
+    }
 }
 
 /// A message for later waits in the partition of its key, and is found by its id.

@@ -317,6 +317,16 @@ impl<'a, S: Subject> Stage<'a, S> {
         all
     }
 
+    /// Fetches until some entries come. A topic with several partitions may give more than `max`.
+    pub(super) async fn fetch_some(&self, hand: &mut Hand, max: usize) -> Vec<Fetched> {
+        self.until("entries", async || {
+            let wait = Duration::from_millis(50);
+            let fetched = hand.reader.fetch(max, wait).await.must("fetching");
+            Some(fetched).filter(|fetched| !fetched.is_empty())
+        })
+        .await
+    }
+
     /// Fetches and expects no entry.
     pub(super) async fn nothing(&self, hand: &mut Hand) {
         let wait = Duration::from_millis(1);

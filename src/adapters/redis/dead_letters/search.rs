@@ -42,7 +42,7 @@ impl RedisAdapter {
         let mut found = Found::default();
         let mut page = read(range).await?;
         loop {
-            let rest = page.last().and_then(|(last, _)| range.beyond(*last));
+            let rest = page.last().and_then(|(last, _)| rest_of(range, *last));
             let complete = page.len() < size || rest.is_none();
             range = rest.unwrap_or(range);
             let enough = found.looked as usize + page.len() >= LONGEST_SEARCH
@@ -161,6 +161,20 @@ impl RedisAdapter {
         }
         Ok(page)
     }
+}
+
+/// What a read has left of the range of one partition once it has come to an id.
+fn rest_of(range: IdRange, last: EntryId) -> Option<IdRange> {
+    Some(match range.newest_first {
+        true => IdRange {
+            until: Some(last.before()?),
+            ..range
+        },
+        false => IdRange {
+            after: Some(last),
+            ..range
+        },
+    })
 }
 
 /// `[[id, [name, head]], …]`.

@@ -53,7 +53,7 @@ pub(super) async fn run(
     };
     tail.look_for_partitions().await?;
     if let Some(from) = args.from {
-        tail.after.fill(from.before());
+        tail.after.fill(from.before_in_topic());
     } else if !args.from_beginning {
         tail.newest(terminal).await?;
     }
