@@ -171,7 +171,10 @@ mod tests {
             id.in_partition(3).before(),
             Some(EntryId::new(7, 0).in_partition(3))
         );
-        assert_eq!(id.in_partition(3).before_in_topic(), Some(id.in_partition(2)));
+        assert_eq!(
+            id.in_partition(3).before_in_topic(),
+            Some(id.in_partition(2))
+        );
         assert_eq!(EntryId::default().before_in_topic(), None);
     }
 

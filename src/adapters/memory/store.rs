@@ -82,6 +82,12 @@ impl MemoryStore {
         Arc::new(Partitioned::new(Arc::new(adapter)))
     }
 
+    /// A store of single partitions.
+    #[cfg(test)]
+    pub(crate) fn single(&self) -> Arc<dyn Store> {
+        Arc::new(MemoryAdapter::new(Arc::clone(&self.shared), None))
+    }
+
     /// The store of a namespace that has the wanted placement, or gets it where it is new and `set_up`
     /// is set.
     pub(crate) fn connect(

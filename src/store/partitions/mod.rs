@@ -347,7 +347,128 @@ impl Store for Partitioned {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use uuid::Uuid;
+
     use super::*;
+    use crate::adapters::memory::MemoryStore;
+    use crate::domain::{ConsumerName, Group, TopicSettings};
+    use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
+    use crate::store::{
+        DeadLettersOp, DeliveriesOp, LaterOp, NewEntry, ScheduleOp, StartFrom, TopicsOp,
+    };
+
+    /// Lets the calls to one partition fail.
+    #[derive(Clone, Debug, Default)]
+    struct Away(Arc<Mutex<Option<(u16, ErrorKind)>>>);
+
+    impl Decorator for Away {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut next: Next<'a>,
+        ) -> BoxFuture<'a, Result<Answer, Error>> {
+            let away = *self.0.lock().unwrap();
+            Box::pin(async move {
+                match away.filter(|(number, _)| place_of(&op) == Some(*number)) {
+                    Some((_, kind)) => Err(Error::new(kind, op.name(), "by order of a test")),
+                    None => next.run(op).await,
+                }
+            })
+        }
+    }
+
+    fn place_of(op: &Op<'_>) -> Option<u16> {
+        use DeliveriesOp::{Begin, ClaimExpired, Commit, Extend, PendingOf};
+        use TopicsOp::{CreateGroup, RemoveGroup, ResetGroup, SetLease};
+
+        Some(match op {
+            Op::Deliveries(
+                Begin { by, .. }
+                | ClaimExpired { by, .. }
+                | Commit { by, .. }
+                | Extend { by, .. }
+                | PendingOf { by, .. },
+            )
+            | Op::Topics(SetLease { by, .. }) => by.at.partition.number(),
+            Op::Topics(CreateGroup { at, .. } | RemoveGroup { at, .. } | ResetGroup { at, .. })
+            | Op::DeadLetters(DeadLettersOp::BeginOperation { at, .. })
+            | Op::Schedule(ScheduleOp::List { at, .. }) => at.partition.number(),
+            Op::Later(
+                LaterOp::Cancel { at, .. }
+                | LaterOp::List { at, .. }
+                | LaterOp::Put { at, .. }
+                | LaterOp::Reschedule { at, .. },
+            ) => at.number(),
+            _ => return None,
+        })
+    }
+
+    /// A topic with four partitions, and a group of it.
+    pub(super) struct Four {
+        pub(super) store: Partitioned,
+        pub(super) at: GroupAt,
+        away: Away,
+    }
+
+    impl Four {
+        pub(super) async fn new() -> Self {
+            let (orders, billing) = (
+                Topic::new("orders").unwrap(),
+                Group::new("billing").unwrap(),
+            );
+            let away = Away::default();
+            let single = MemoryStore::new().single();
+            let store = Partitioned::new(Arc::new(Decorated::new(Arc::new(away.clone()), single)));
+            let settings = TopicSettings::default().with_partitions(4);
+            store
+                .topics()
+                .ensure_topic(&orders, settings)
+                .await
+                .unwrap();
+            let at = GroupAt::of(&orders, &billing);
+            let start = StartFrom::Beginning;
+            store.topics().create_group(&at, start).await.unwrap();
+            Self { store, at, away }
+        }
+
+        /// From now on calls to a partition fail.
+        pub(super) fn take_away(&self, number: u16, kind: ErrorKind) {
+            *self.away.0.lock().unwrap() = Some((number, kind));
+        }
+
+        pub(super) fn bring_back(&self) {
+            *self.away.0.lock().unwrap() = None;
+        }
+
+        pub(super) fn member(&self, name: &str) -> Member {
+            Member {
+                at: self.at.clone(),
+                consumer: ConsumerName::new(name).unwrap(),
+            }
+        }
+
+        /// Appends so many entries to each partition.
+        pub(super) async fn append(&self, count: u16) {
+            let entry = |slot| NewEntry {
+                id: Uuid::nil(),
+                name: "json",
+                value: bytes::Bytes::from_static(b"{}"),
+                slot: Some(slot),
+            };
+            let entries: Vec<NewEntry> = (0..4 * count).map(|n| entry(n % 4)).collect();
+            let appended = self.store.log().append(&self.at.partition, &entries).await;
+            assert!(appended.unwrap().iter().all(Result::is_ok));
+        }
+
+        /// Takes all entries of the partitions that a member is named on.
+        pub(super) async fn fetch(&self, by: &Member) -> Vec<DeliveryId> {
+            let (mut reader, _) = self.store.open(&Opening::of(by)).await.unwrap();
+            let fetched = reader.fetch(1000, std::time::Duration::ZERO).await.unwrap();
+            fetched.into_iter().map(|one| one.receipt).collect()
+        }
+    }
 
     /// Sends an item to each of two partitions, which end as given.
     async fn sent(ends: [Result<(), ErrorKind>; 2]) -> Result<usize, ErrorKind> {

@@ -349,3 +349,115 @@ impl Topics for Partitioned {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::tests::Four;
+    use super::*;
+    use crate::domain::{ScheduleId, When};
+    use crate::store::Store as _;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    async fn lags(four: &Four) -> Vec<u64> {
+        let mut lags = Vec::new();
+        for number in 0..4 {
+            let at = Partition::numbered(four.at.topic(), number);
+            let status = four.store.inspect().status(&at).await.unwrap().unwrap();
+            lags.push(status.groups.iter().map(|group| group.lag).sum());
+        }
+        lags
+    }
+
+    #[tokio::test]
+    async fn a_consumer_of_one_partition_keeps_the_group_where_it_is() {
+        let four = Four::new().await;
+        four.append(2).await;
+        four.fetch(&member_at(&four.member("one"), 3)).await;
+        let topics = four.store.topics();
+        let reset = topics.reset_group(&four.at, ResetTo::End, DAY).await;
+        let reset = reset.unwrap().unwrap();
+        assert_eq!((reset.moved, reset.live_consumers), (false, 1));
+        assert_eq!((reset.before, reset.before.partition()), (reset.after, 3));
+        assert_eq!(lags(&four).await, [2, 2, 2, 0]);
+        let reset = topics.reset_group(&four.at, ResetTo::End, Duration::ZERO);
+        assert!(reset.await.unwrap().unwrap().moved);
+        assert_eq!(lags(&four).await, [0; 4]);
+    }
+
+    #[tokio::test]
+    async fn a_consumer_of_one_partition_keeps_the_lease_of_all() {
+        let four = Four::new().await;
+        four.append(1).await;
+        let (one, two) = (four.member("one"), four.member("two"));
+        let topics = four.store.topics();
+        assert_eq!(topics.set_lease(&two, DAY).await.unwrap(), DAY);
+        four.fetch(&member_at(&two, 3)).await;
+        assert_eq!(topics.set_lease(&one, MINUTE).await.unwrap(), DAY);
+        let leases = async || {
+            let mut leases = Vec::new();
+            for number in 0..4 {
+                let at = Partition::numbered(four.at.topic(), number);
+                let log = four.store.inspect().progress(&at).await.unwrap().unwrap();
+                leases.push(log.groups[0].lease.unwrap());
+            }
+            leases
+        };
+        assert_eq!(leases().await, [DAY; 4]);
+        // One partition has lost its lease.
+        let third = group_at(&four.at, 3);
+        let forced = topics.remove_group(&third, DAY, true).await;
+        assert!(forced.unwrap().unwrap().removed);
+        topics.create_group(&third, StartFrom::End).await.unwrap();
+        let set = topics.set_lease(&member_at(&two, 3), MINUTE).await;
+        assert_eq!(set.unwrap(), MINUTE);
+        four.append(1).await;
+        four.fetch(&member_at(&two, 0)).await;
+        assert_eq!(topics.set_lease(&one, MINUTE).await.unwrap(), DAY);
+        assert_eq!(leases().await, [DAY; 4]);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_some_partitions_have_done_certainly_is_of_unknown_outcome() {
+        let four = Four::new().await;
+        let (topics, at) = (four.store.topics(), &four.at);
+        let id = [ScheduleId::new("a").unwrap()];
+        for kind in [ErrorKind::Unavailable, ErrorKind::Refused] {
+            four.take_away(2, kind);
+            let later = four.store.later();
+            let errors = [
+                topics.create_group(at, StartFrom::End).await.err(),
+                later.cancel(&at.partition, &id).await.err(),
+                later
+                    .reschedule(&at.partition, &id[0], When::After(DAY))
+                    .await
+                    .err(),
+                four.store
+                    .dead_letters()
+                    .begin_operation(at, Uuid::nil(), "order")
+                    .await
+                    .err(),
+                topics
+                    .reset_group(at, ResetTo::End, Duration::ZERO)
+                    .await
+                    .err(),
+                topics.remove_group(at, Duration::ZERO, true).await.err(),
+            ];
+            for error in errors {
+                assert!(error.unwrap().is_outcome_unknown());
+            }
+            four.bring_back();
+            topics.create_group(at, StartFrom::End).await.unwrap();
+        }
+        // Partition 0 is moved first, and removed last.
+        four.take_away(0, ErrorKind::Unavailable);
+        let reset = topics.reset_group(at, ResetTo::End, Duration::ZERO).await;
+        assert_eq!(reset.unwrap_err().kind(), ErrorKind::Unavailable);
+        four.take_away(3, ErrorKind::Unavailable);
+        let removal = topics.remove_group(at, Duration::ZERO, true).await;
+        assert_eq!(removal.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+}
