@@ -12,7 +12,9 @@ use crate::api::observe::Observer;
 use crate::api::overrides::Overrides;
 use crate::api::propagator::Telemetry;
 use crate::api::{Propagator, PublishHook, PublishHooks, PublishOptions, StoreKv};
-use crate::domain::{Codec, Durability, Error, ErrorKind, Group, Namespace, Placement};
+use crate::domain::{
+    Codec, Durability, Error, ErrorKind, Group, Namespace, NativeCommands, Placement,
+};
 use crate::operate::doctor::Doctor;
 use crate::store::{Partitioned, Store};
 use crate::wire::Limits;
@@ -112,6 +114,23 @@ impl ContainerBuilder {
     /// every other part, such as `?db=` after a host, and a user without a password.
     pub fn with_redis_url(mut self, url: impl Into<String>) -> Self {
         self.url = url.into();
+        self
+    }
+
+    /// Sets the [native commands](crate::docs::servers) to use at servers that have them; by default
+    /// none. Replaces the ones that were set before.
+    ///
+    /// Each server is asked which ones it has when a connection to it is made. At a server that lacks one, or
+    /// that does not let this user ask, Redstart works as it does without it.
+    ///
+    /// ```
+    /// use redstart::{Container, container::NativeCommand};
+    ///
+    /// let builder = Container::builder().with_native(NativeCommand::XaddIdmp);
+    /// # let _ = builder;
+    /// ```
+    pub fn with_native(mut self, commands: impl Into<NativeCommands>) -> Self {
+        self.access.native = commands.into();
         self
     }
 

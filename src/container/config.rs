@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::builder::ContainerBuilder;
 use crate::api::SubscriptionConfig;
 use crate::api::overrides::{Overrides, time};
-use crate::domain::{Codec, Error, ErrorKind, Group, Placement, Topic};
+use crate::domain::{Codec, Error, ErrorKind, Group, NativeCommands, Placement, Topic};
 
 /// The settings of a container, as a configuration file has them. Every field is optional; serde
 /// refuses unknown ones. Times are text, such as `"10m"`.
@@ -60,6 +60,8 @@ pub struct Config {
     pub sentinel_user: Option<String>,
     /// [`with_sentinel_password`](ContainerBuilder::with_sentinel_password).
     pub sentinel_password: Option<String>,
+    /// [`with_native`](ContainerBuilder::with_native): `none`, `all`, or names with commas between them.
+    pub native: Option<String>,
     /// [`with_namespace`](ContainerBuilder::with_namespace).
     pub namespace: Option<String>,
     /// [`with_service`](ContainerBuilder::with_service).
@@ -113,7 +115,7 @@ impl ContainerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown codec or placement, for a certificate without
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown codec, placement or native command, for a certificate without
     /// its key or a key without its certificate, and for a subscription whose name cannot be a topic or
     /// `topic/group`. [`connect`](Self::connect) and subscribing check the other
     /// values; the error of a subscription names the setting and its source.
@@ -123,6 +125,9 @@ impl ContainerBuilder {
         }
         if let Some(placement) = config.placement {
             self = self.with_placement(placement.parse::<Placement>()?);
+        }
+        if let Some(commands) = config.native {
+            self = self.with_native(commands.parse::<NativeCommands>()?);
         }
         if let Some(url) = config.redis_url {
             self = self.with_redis_url(url);
@@ -203,7 +208,11 @@ mod tests {
         let config = read(r#"{"redis_url": "redis://:canary@h", "deduplication": "10m"}"#).unwrap();
         assert!(!format!("{config:?}").contains("canary"));
         assert_eq!(config.deduplication, Some(Duration::from_secs(600)));
-        for bad in [r#"{"codec": "xml"}"#, r#"{"placement": "apart"}"#] {
+        for bad in [
+            r#"{"codec": "xml"}"#,
+            r#"{"placement": "apart"}"#,
+            r#"{"native": "xadd"}"#,
+        ] {
             let config = read(bad).unwrap();
             assert!(ContainerBuilder::default().with_config(config).is_err());
         }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use super::builder::ContainerBuilder;
 use super::config::Config;
 use crate::api::overrides::Overrides;
-use crate::domain::{Codec, Error, ErrorKind, Group, Namespace, Placement, parse_duration};
+use crate::domain::{
+    Codec, Error, ErrorKind, Group, Namespace, NativeCommands, Placement, parse_duration,
+};
 
 impl Config {
     /// Reads the variables of [`ContainerBuilder::from_env`]. An empty
@@ -64,6 +66,12 @@ impl Config {
             name.parse::<Placement>()
                 .map_err(|_| invalid("REDSTART_PLACEMENT", "must be spread or together"))?;
         }
+        let native = get("REDSTART_NATIVE")?;
+        if let Some(names) = &native {
+            names
+                .parse::<NativeCommands>()
+                .map_err(|e| invalid("REDSTART_NATIVE", "names no native commands").because(e))?;
+        }
         let bytes = "REDSTART_MAX_MESSAGE_BYTES";
         let number = |text: String| {
             text.parse()
@@ -87,6 +95,7 @@ impl Config {
             tls_key_file,
             sentinel_user: get("REDSTART_SENTINEL_USER")?,
             sentinel_password: get("REDSTART_SENTINEL_PASSWORD")?,
+            native,
             namespace,
             service,
             codec,
@@ -109,6 +118,7 @@ impl ContainerBuilder {
     /// | `REDSTART_TLS_CA_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_ca_file`](super::TlsSettings::with_ca_file) | the authorities of the machine |
     /// | `REDSTART_TLS_CERT_FILE`, `REDSTART_TLS_KEY_FILE` | [`with_tls`](Self::with_tls): [`TlsSettings::with_client_files`](super::TlsSettings::with_client_files) | none |
     /// | `REDSTART_SENTINEL_USER`, `REDSTART_SENTINEL_PASSWORD` | [`with_sentinel_user`](Self::with_sentinel_user), [`with_sentinel_password`](Self::with_sentinel_password) | none |
+    /// | `REDSTART_NATIVE` | [`with_native`](Self::with_native): `none`, `all`, or names with commas between them | `none` |
     /// | `REDSTART_NAMESPACE` | [`with_namespace`](Self::with_namespace) | none |
     /// | `REDSTART_SERVICE` | [`with_service`](Self::with_service) | `redstart` |
     /// | `REDSTART_CODEC` | [`with_codec`](Self::with_codec): `msgpack` or `json` | `msgpack` |

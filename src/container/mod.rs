@@ -30,6 +30,7 @@ pub use signals::Signals;
 
 pub use crate::adapters::redis::TlsSettings;
 pub use crate::api::{SubscriptionConfig, SubscriptionReport};
+pub use crate::domain::{NativeCommand, NativeCommands};
 
 use crate::adapters::memory::MemoryStore;
 use crate::api::Subscription;

@@ -10,6 +10,7 @@
 //! | [`reliability`] | how the promises were tested, with the results |
 //! | [`performance`] | how fast Redstart is beside a hand-written loop, and how to measure it |
 //! | [`production`] | running in production: server, settings, units, limits, updates, alerts, the day of dead letters |
+//! | [`servers`] | the servers that Redstart is tested on, and which newer commands it uses |
 //! | [`cluster`] | Redis Cluster: URL, namespace, what a moving slot and a failover do |
 //! | [`partitions`] | topics with several logs: keys, ids, limits, operating |
 //! | [`owned_groups`] | one process for each partition, the order of each key, and the fence |
@@ -118,6 +119,9 @@ pub mod key_value {}
 
 #[doc = include_str!("keys.md")]
 pub mod keys {}
+
+#[doc = include_str!("servers.md")]
+pub mod servers {}
 
 #[doc = include_str!("later.md")]
 pub mod later {}

@@ -14,7 +14,7 @@ use crate::support::{Server, builder, finish, topic, until};
 
 /// Where a publish is cut.
 #[derive(Clone, Copy, Debug)]
-enum Cut {
+pub(crate) enum Cut {
     /// After this many bytes of the request have reached the server.
     Command(usize),
     /// The server has answered, and this many bytes of the answer reach the client.
@@ -22,20 +22,22 @@ enum Cut {
 }
 
 /// Forwards all traffic and cuts the publisher's connection on request.
-struct Proxy {
-    url: String,
+pub(crate) struct Proxy {
+    pub(crate) url: String,
     plan: Arc<Mutex<Plan>>,
 }
 
 /// What the proxy does after the last cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum After {
+pub(crate) enum After {
     #[default]
     Forward,
     /// It answers each command of a publisher: the server is loading.
     Loading,
     /// It accepts connections and forwards nothing.
     Silent,
+    /// It closes each new connection.
+    Refused,
 }
 
 #[derive(Default)]
@@ -60,13 +62,21 @@ impl Plan {
 
 impl Proxy {
     async fn before(server: &Server) -> Self {
+        Self::to(server.port()).await
+    }
+
+    /// Forwards to a port of this machine.
+    pub(crate) async fn to(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}/", listener.local_addr().unwrap());
         let plan = Arc::new(Mutex::new(Plan::default()));
-        let (target, shared) = (server.port(), Arc::clone(&plan));
+        let shared = Arc::clone(&plan);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let plan = Arc::clone(&shared);
+                if plan.lock().unwrap().disturbs(After::Refused) {
+                    continue;
+                }
                 tokio::spawn(async move {
                     while plan.lock().unwrap().disturbs(After::Silent) {
                         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -80,30 +90,30 @@ impl Proxy {
         Self { url, plan }
     }
 
-    fn cut(&self, cuts: impl IntoIterator<Item = Cut>) {
+    pub(crate) fn cut(&self, cuts: impl IntoIterator<Item = Cut>) {
         self.plan.lock().unwrap().cuts = cuts.into_iter().collect();
     }
 
     /// Which cuts were not used.
-    fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.plan.lock().unwrap().cuts.len()
     }
 
     /// Cuts the next reply, and then disturbs.
-    fn cut_and(&self, after: After) {
+    pub(crate) fn cut_and(&self, after: After) {
         let mut plan = self.plan.lock().unwrap();
         (plan.cuts, plan.after, plan.disturbed) = ([Cut::Reply(0)].into(), after, 0);
     }
 
-    fn calm(&self) {
+    pub(crate) fn calm(&self) {
         self.plan.lock().unwrap().after = After::Forward;
     }
 
-    fn disturbed(&self) -> usize {
+    pub(crate) fn disturbed(&self) -> usize {
         self.plan.lock().unwrap().disturbed
     }
 
-    fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.plan.lock().unwrap().length
     }
 }
@@ -173,7 +183,7 @@ async fn start(server: &Server) -> (Proxy, Container) {
     (proxy, container)
 }
 
-fn entries(server: &Server) -> Vec<(String, redis::Value)> {
+pub(crate) fn entries(server: &Server) -> Vec<(String, redis::Value)> {
     server.command(&["XRANGE", "{shop:orders}:log", "-", "+"])
 }
 
@@ -181,7 +191,7 @@ fn once() -> PublishOptions {
     PublishOptions::new().with_deduplication(Duration::from_secs(3600))
 }
 
-async fn publish(
+pub(crate) async fn publish(
     container: &Container,
     on: &Topic,
     options: PublishOptions,

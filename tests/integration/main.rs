@@ -34,6 +34,7 @@ mod retries;
 mod roles;
 mod runtimes;
 mod secrets;
+mod sent_again;
 mod shared;
 mod shutdown;
 mod signals;

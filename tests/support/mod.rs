@@ -5,6 +5,7 @@
 
 pub(crate) mod batches;
 pub(crate) mod cluster;
+pub(crate) mod numbered;
 pub(crate) mod roles;
 pub(crate) mod sentinel;
 #[path = "../../src/bin/redstart/demo/server_process.rs"]

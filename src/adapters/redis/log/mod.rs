@@ -12,7 +12,7 @@ use bytes::Bytes;
 use redis::{RedisError, Value};
 
 use super::adapter::RedisAdapter;
-use super::net::error;
+use super::net::{Numbers, error};
 use super::resp::{Head, Walk, pack, reply};
 use crate::domain::{BoxFuture, Durability, EntryId, Error};
 use crate::store::{Appended, Fields, Log, NewEntry, Partition};
@@ -46,6 +46,26 @@ impl<F> Drop for UnderWay<F> {
     fn drop(&mut self) {
         while self.0.pop_back().is_some() {}
     }
+}
+
+/// Packs the same with numbers, by which a server adds a message only once.
+fn xadd_numbered(out: &mut Vec<u8>, log: &str, entries: &[NewEntry], numbers: &Numbers) {
+    let mut entries = entries.iter();
+    numbers.each(|producer, id| {
+        if let Some(entry) = entries.next() {
+            let parts = [
+                b"XADD",
+                log.as_bytes(),
+                b"IDMP",
+                producer.as_bytes(),
+                id.as_bytes(),
+                b"*",
+                entry.name.as_bytes(),
+                &entry.value,
+            ];
+            pack(out, &parts);
+        }
+    });
 }
 
 fn xadd(out: &mut Vec<u8>, log: &str, entry: &NewEntry) {
@@ -111,10 +131,16 @@ impl RedisAdapter {
             entries.len(),
         );
         let mut packed = Vec::with_capacity(size + count * (log.len() + 64));
-        for entry in entries {
-            xadd(&mut packed, log, entry);
+        let numbers = self.net.numbers(log, count);
+        match &numbers {
+            Some(numbers) => xadd_numbered(&mut packed, log, entries, numbers),
+            None => entries
+                .iter()
+                .for_each(|entry| xadd(&mut packed, log, entry)),
         }
-        let sent = self.net.publish("publish", (log, call), packed, count);
+        let sent = self
+            .net
+            .publish("publish", (log, call), packed, count, numbers);
         async move {
             match sent.await {
                 Ok(replies) => replies.into_iter().map(appended).collect(),

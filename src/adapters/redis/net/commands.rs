@@ -9,6 +9,7 @@ use redis::RedisError;
 use tokio::sync::oneshot;
 
 use super::error::{self, NoConnection};
+use super::numbers::Numbers;
 use crate::adapters::redis::resp::{Scan, pack};
 use crate::domain::{Error, ErrorKind};
 
@@ -61,7 +62,18 @@ pub(super) struct Commands {
     pub(super) call: u64,
     pub(super) packed: Vec<u8>,
     pub(super) count: usize,
+    /// The numbers by which a server adds the messages only once, also if they are sent again. `None` for
+    /// commands without numbers, which are not sent again after an unknown outcome.
+    pub(super) numbers: Option<Box<Numbers>>,
     pub(super) caller: oneshot::Sender<Answer>,
+}
+
+impl Commands {
+    /// Whether the commands may be sent again although they may have been done.
+    pub(super) fn may_repeat(&self) -> bool {
+        let numbers = self.numbers.as_ref();
+        numbers.is_some_and(|numbers| numbers.are_remembered())
+    }
 }
 
 /// Packed commands, each behind an ASKING, which holds for one command only.

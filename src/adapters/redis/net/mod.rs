@@ -9,6 +9,7 @@ mod denial;
 mod durably;
 mod each;
 pub(super) mod error;
+mod numbers;
 mod redirect;
 mod routing;
 
@@ -38,6 +39,7 @@ pub(super) use connections::socket::refusal_of;
 pub use connections::tls::TlsSettings;
 pub(crate) use connections::url::address_of;
 pub(super) use denial::missing_right;
+pub(super) use numbers::Numbers;
 pub(super) use routing::bell::{HeardBy, Hears};
 pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
 pub(super) use routing::slots::{hashed, of as slot_of};
@@ -209,18 +211,25 @@ impl Net {
         read(reply.await?).map_err(|e| error::sent(operation, e))
     }
 
+    /// Numbers for messages of a key's stream, if its server adds numbered messages only once.
+    pub(super) fn numbers(&self, key: &str, count: usize) -> Option<Numbers> {
+        self.nodes.numbers(self.nodes.slot(key), count)
+    }
+
     /// Sends packed commands on the publisher's link, in the order of the calls to this function.
     /// Commands that were certainly not done are repeated. Those of one publisher's `call` keep their
-    /// order: where a server has done a younger one, the older ones fail.
+    /// order: where a server has done a younger one, the older ones fail. Commands with numbers are also
+    /// repeated when their outcome is unknown.
     pub(super) fn publish(
         &self,
         operation: &'static str,
         (key, call): (&str, u64),
         packed: Vec<u8>,
         commands: usize,
+        numbers: Option<Numbers>,
     ) -> impl Future<Output = Result<Replies, Error>> + Send + use<> {
-        let slot = self.nodes.slot(key);
-        let answer = self.nodes.publish(slot, call, packed, commands);
+        let (slot, numbers) = (self.nodes.slot(key), numbers.map(Box::new));
+        let answer = self.nodes.publish(slot, call, packed, commands, numbers);
         async move {
             answer
                 .await

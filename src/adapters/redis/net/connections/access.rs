@@ -5,13 +5,15 @@ use std::fmt;
 use redis::RedisConnectionInfo;
 
 use super::tls::TlsSettings;
-use crate::domain::{Error, ErrorKind};
+use crate::domain::{Error, ErrorKind, NativeCommands};
 
 /// The settings of connections beside the URL.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Access {
     pub(crate) tls: TlsSettings,
     pub(crate) sentinel: SentinelLogin,
+    /// The native commands that are switched on.
+    pub(crate) native: NativeCommands,
 }
 
 impl Access {
@@ -19,7 +21,7 @@ impl Access {
     pub(crate) fn by(tls: &TlsSettings) -> Self {
         Self {
             tls: tls.clone(),
-            sentinel: SentinelLogin::default(),
+            ..Self::default()
         }
     }
 }

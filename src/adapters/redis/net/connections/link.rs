@@ -16,9 +16,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::natives::Natives;
 use super::server::{RESPONSE_TIMEOUT, Server};
 use super::traffic::{Job, Shared, Traffic, counted};
 use crate::adapters::redis::net::commands::{Answer, Commands, Failure, TakesBack};
+use crate::adapters::redis::net::numbers::Numbers;
 use crate::api::supervise::Watch;
 
 /// A task that has not been polled for this long is not driven: it waits for the server no longer
@@ -41,6 +43,8 @@ struct Inner {
     takes_back: Weak<dyn TakesBack>,
     /// Cancelled when the server serves nothing any more.
     left: CancellationToken,
+    /// Asked on each connection of a link that uses native commands.
+    natives: Option<Arc<Natives>>,
     current: Mutex<Current>,
     watch: Watch,
 }
@@ -72,12 +76,21 @@ impl Link {
             name,
             takes_back,
             left,
+            natives: None,
             current: Mutex::default(),
             watch: Watch::default(),
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// A link that asks the server of each of its connections for native commands.
+    pub(in crate::adapters::redis::net) fn asking(mut self, natives: &Arc<Natives>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.natives = Some(Arc::clone(natives));
+        }
+        self
     }
 
     /// Sends packed commands and waits for the reply to each. The commands of several calls go out
@@ -89,7 +102,7 @@ impl Link {
         packed: Vec<u8>,
         count: usize,
     ) -> impl Future<Output = Answer> + Send + use<> {
-        self.send_in_order(None, 0, packed, count)
+        self.send_in_order(None, 0, packed, count, None)
     }
 
     /// The same for commands that the link gives back when they were not done.
@@ -99,6 +112,7 @@ impl Link {
         call: u64,
         packed: Vec<u8>,
         count: usize,
+        numbers: Option<Box<Numbers>>,
     ) -> impl Future<Output = Answer> + Send + use<> {
         let (caller, answer) = oneshot::channel();
         let commands = Commands {
@@ -106,6 +120,7 @@ impl Link {
             call,
             packed,
             count,
+            numbers,
             caller,
         };
         let (number, foreign) = self.put(commands);
@@ -174,6 +189,7 @@ impl Inner {
             let (server, name) = (self.server.clone(), self.name);
             let shared = Arc::clone(&current.shared);
             let (takes_back, left) = (self.takes_back.clone(), self.left.clone());
+            let natives = self.natives.clone();
             let traffic = self.watch.supervise("the link", move |_| {
                 let (takes_back, shared) = (takes_back.clone(), Arc::clone(&shared));
                 counted(Traffic::new(
@@ -181,6 +197,7 @@ impl Inner {
                     name,
                     takes_back,
                     left.clone(),
+                    natives.clone(),
                     shared,
                 ))
             });

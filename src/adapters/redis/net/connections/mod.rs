@@ -5,6 +5,7 @@ mod address;
 pub(super) mod connection;
 mod handshake;
 pub(super) mod link;
+pub(super) mod natives;
 pub(super) mod pool;
 mod progress;
 pub(super) mod server;

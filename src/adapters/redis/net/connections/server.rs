@@ -23,7 +23,7 @@ use super::tls::Tls;
 use super::url::{self, Kind, Target};
 use super::{address, handshake, stream};
 use crate::adapters::redis::net::error::{NoConnection, Step};
-use crate::domain::{Error, ErrorKind};
+use crate::domain::{Error, ErrorKind, NativeCommands};
 
 /// How long a connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,6 +50,8 @@ pub(in crate::adapters::redis::net) struct Found {
     /// One server, some nodes of a cluster, or sentinels.
     pub(in crate::adapters::redis::net) servers: Vec<Server>,
     pub(in crate::adapters::redis::net) layout: Layout,
+    /// The native commands that are switched on.
+    pub(in crate::adapters::redis::net) native: NativeCommands,
 }
 
 /// How the servers behind a URL hang together.
@@ -125,6 +127,7 @@ impl Server {
         Ok(Found {
             servers: servers.collect(),
             layout,
+            native: access.native,
         })
     }
 

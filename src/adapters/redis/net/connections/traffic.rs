@@ -14,8 +14,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::natives::Natives;
 use super::server::{RESPONSE_TIMEOUT, Server};
-use super::socket::{PART, Socket, timed_out};
+use super::socket::{PART, Socket, timed_out, within};
 use crate::adapters::redis::net::commands::{Answer, Commands, Failure, Replies, TakesBack};
 use crate::adapters::redis::net::error::{NoConnection, is_sound};
 use crate::adapters::redis::net::redirect::undone;
@@ -86,6 +87,7 @@ pub(in crate::adapters::redis::net) struct Traffic {
     name: &'static str,
     takes_back: Weak<dyn TakesBack>,
     left: CancellationToken,
+    natives: Option<Arc<Natives>>,
     shared: Arc<Shared>,
     socket: Option<Socket>,
     connected: u64,
@@ -111,6 +113,7 @@ impl Traffic {
         name: &'static str,
         takes_back: Weak<dyn TakesBack>,
         left: CancellationToken,
+        natives: Option<Arc<Natives>>,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
@@ -118,6 +121,7 @@ impl Traffic {
             name,
             takes_back,
             left,
+            natives,
             shared,
             socket: None,
             connected: 0,
@@ -308,11 +312,19 @@ impl Traffic {
     async fn connect(&self) -> Result<Socket, NoConnection> {
         tokio::select! {
             biased;
-            connected = self.server.connect_socket(self.name) => connected,
+            connected = self.connect_and_ask() => connected,
             () = self.left.cancelled() => {
                 Err(io::Error::from(io::ErrorKind::ConnectionAborted).into())
             }
         }
+    }
+
+    async fn connect_and_ask(&self) -> Result<Socket, NoConnection> {
+        let mut socket = self.server.connect_socket(self.name).await?;
+        if let Some(natives) = &self.natives {
+            within(RESPONSE_TIMEOUT, natives.ask(&mut socket)).await?;
+        }
+        Ok(socket)
     }
 
     /// Reads replies until a new job comes.
@@ -425,9 +437,13 @@ impl Traffic {
         self.patience = TELL_EVERY;
         self.given_back.clear();
         self.tell_of_silence();
-        for waiting in self.waiting.drain(..) {
+        for Waiting { commands, .. } in std::mem::take(&mut self.waiting) {
             let failure = Failure::Unknown(cause.clone());
-            let _ = waiting.commands.caller.send(Err(failure));
+            if commands.may_repeat() && !commands.caller.is_closed() {
+                self.give_back(commands, Err(failure));
+            } else {
+                let _ = commands.caller.send(Err(failure));
+            }
         }
     }
 }

@@ -124,6 +124,7 @@ mod tests {
             call,
             packed: Vec::new(),
             count: 1,
+            numbers: None,
             caller,
         }
     }

@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::durable::Durable;
 use crate::adapters::redis::net::commands::TakesBack;
 use crate::adapters::redis::net::connections::link::Link;
+use crate::adapters::redis::net::connections::natives::Natives;
 use crate::adapters::redis::net::connections::pool::Pool;
 use crate::adapters::redis::net::connections::server::Server;
+use crate::domain::NativeCommands;
 
 /// How long a node without slots stays known after a redirect to it.
 const KEPT_FOR: Duration = Duration::from_secs(60);
@@ -25,6 +27,8 @@ pub(in crate::adapters::redis::net) struct Node {
     pub(in crate::adapters::redis::net) server: Server,
     pub(in crate::adapters::redis::net) pool: Pool,
     pub(in crate::adapters::redis::net) publisher: Link,
+    /// The native commands that the publisher may use.
+    pub(in crate::adapters::redis::net) natives: Arc<Natives>,
     /// Reads for operators, whose long replies must not delay the publisher.
     pub(in crate::adapters::redis::net) looker: Link,
     /// Carries the reads of subscriptions that share a connection. None of them blocks.
@@ -44,13 +48,16 @@ impl Node {
     pub(in crate::adapters::redis::net) fn new(
         server: Server,
         takes_back: &Weak<impl TakesBack + 'static>,
+        native: NativeCommands,
     ) -> Self {
         let takes_back: Weak<dyn TakesBack> = takes_back.clone();
         let left = CancellationToken::new();
         let link = |name| Link::new(server.clone(), name, takes_back.clone(), left.clone());
+        let natives = Arc::new(Natives::new(native));
         Self {
             pool: Pool::new(server.clone()),
-            publisher: link("redstart:pub"),
+            publisher: link("redstart:pub").asking(&natives),
+            natives,
             looker: link("redstart:look"),
             durable: Durable::new(link("redstart:durable")),
             reader: link("redstart:read"),

@@ -19,8 +19,9 @@ use super::sentinels::{Follower, Sentinels};
 use super::slots::{self, Range, SlotMap};
 use crate::adapters::redis::net::commands::Failure;
 use crate::adapters::redis::net::connections::server::{Found, Layout, Server};
+use crate::adapters::redis::net::numbers::{Numbering, Numbers};
 use crate::adapters::redis::net::redirect::Address;
-use crate::domain::{Error, ErrorKind};
+use crate::domain::{Error, ErrorKind, NativeCommand, NativeCommands};
 
 /// How long a caller waits for another one that asks.
 const ASKED_WITHIN: Duration = Duration::from_secs(3);
@@ -48,6 +49,8 @@ pub(in crate::adapters::redis::net) struct Routes {
 pub(in crate::adapters::redis::net) struct Nodes {
     me: Weak<Self>,
     seeds: Vec<Server>,
+    native: NativeCommands,
+    numbering: Numbering,
     changes: Changes,
     routes: RwLock<Routes>,
     /// When a node was last asked for the map. Locked by the caller that asks.
@@ -71,6 +74,7 @@ impl Nodes {
     pub(in crate::adapters::redis::net) fn new(found: Found) -> Option<Arc<Self>> {
         let mut seeds = found.servers;
         let first = seeds.first()?.clone();
+        let native = found.native;
         let (first, changes) = match found.layout {
             Layout::Single => (first, Changes::Never),
             Layout::Cluster => (first, Changes::ByNodes),
@@ -81,12 +85,14 @@ impl Nodes {
             }
         };
         Some(Arc::new_cyclic(|me: &Weak<Self>| {
-            let node = Arc::new(Node::new(first, me));
+            let node = Arc::new(Node::new(first, me, native));
             let known = HashMap::from([(Arc::clone(node.address()), Arc::clone(&node))]);
             Self {
                 me: me.clone(),
                 learned: AtomicBool::new(matches!(changes, Changes::Never)),
                 seeds,
+                native,
+                numbering: Numbering::default(),
                 changes,
                 routes: RwLock::new(Routes {
                     map: SlotMap::of_one(node),
@@ -98,6 +104,20 @@ impl Nodes {
                 refreshing: AtomicBool::new(false),
             }
         }))
+    }
+
+    /// Numbers for messages of a slot, if its node adds numbered messages only once.
+    pub(in crate::adapters::redis::net) fn numbers(
+        &self,
+        slot: u16,
+        count: usize,
+    ) -> Option<Numbers> {
+        // Without a lock of its own where it is switched off.
+        if !self.native.contains(NativeCommand::XaddIdmp) {
+            return None;
+        }
+        let has = self.owner(slot).natives.has(NativeCommand::XaddIdmp);
+        has.then(|| self.numbering.give(count)).flatten()
     }
 
     pub(in crate::adapters::redis::net) fn weak(&self) -> Weak<Self> {
@@ -150,7 +170,7 @@ impl Nodes {
         let node = routes
             .known
             .entry(Arc::clone(server.address()))
-            .or_insert_with(|| Arc::new(Node::new(server, &self.me)));
+            .or_insert_with(|| Arc::new(Node::new(server, &self.me, self.native)));
         Arc::clone(node)
     }
 
@@ -396,7 +416,7 @@ impl Follower for Nodes {
     /// Makes a server the holder of all keys, and ends all connections to the former one.
     fn hand_over(&self, primary: Server) {
         self.learned.store(true, Ordering::Release);
-        let node = Arc::new(Node::new(primary, &self.me));
+        let node = Arc::new(Node::new(primary, &self.me, self.native));
         let former = {
             let mut routes = self.change();
             let former = Arc::clone(routes.map.owner(0));

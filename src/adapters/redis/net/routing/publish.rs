@@ -17,6 +17,7 @@ use super::pause::PUBLISH_LIMIT;
 use super::repeat::work_off;
 use crate::adapters::redis::net::commands::{Answer, Commands, Failure, TakesBack};
 use crate::adapters::redis::net::connections::server::RESPONSE_TIMEOUT;
+use crate::adapters::redis::net::numbers::Numbers;
 use crate::adapters::redis::net::redirect::{Undone, undone};
 
 impl Nodes {
@@ -28,13 +29,20 @@ impl Nodes {
         call: u64,
         packed: Vec<u8>,
         count: usize,
+        numbers: Option<Box<Numbers>>,
     ) -> impl Future<Output = Answer> + Send + use<> {
         {
             let routes = self.routes();
             if !routes.gates.contains_key(&slot) {
                 let node = routes.map.owner(slot);
                 let publisher = &node.publisher;
-                return Either::Left(publisher.send_in_order(Some(slot), call, packed, count));
+                return Either::Left(publisher.send_in_order(
+                    Some(slot),
+                    call,
+                    packed,
+                    count,
+                    numbers,
+                ));
             }
         }
         let mut routes = self.change();
@@ -44,6 +52,7 @@ impl Nodes {
             call,
             packed,
             count,
+            numbers,
             caller,
         };
         let gate = match routes.gates.get_mut(&slot) {
@@ -91,7 +100,9 @@ impl Nodes {
 
 impl TakesBack for Nodes {
     fn take_back(&self, address: &Arc<str>, commands: Commands, answer: Answer) {
-        let Some(slot) = commands.slot.filter(|_| self.repeats(&answer)) else {
+        let repeats = self.repeats(&answer)
+            || matches!(answer, Err(Failure::Unknown(_))) && commands.may_repeat();
+        let Some(slot) = commands.slot.filter(|_| repeats) else {
             let _ = commands.caller.send(answer);
             return;
         };
@@ -117,7 +128,7 @@ impl TakesBack for Nodes {
 }
 
 impl Nodes {
-    /// Whether commands with this answer are repeated.
+    /// Whether commands with this answer are repeated, numbered or not.
     pub(super) fn repeats(&self, answer: &Answer) -> bool {
         match answer {
             Ok(replies) => replies

@@ -1,6 +1,7 @@
 //! Repeats the publishes of a slot, the oldest first, until its gate can open.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Weak};
 
 use redis::RedisError;
@@ -10,7 +11,7 @@ use super::node::Node;
 use super::nodes::Nodes;
 use super::pause::{PUBLISH_LIMIT, Pause};
 use crate::adapters::redis::net::commands::{Answer, Commands, Failure, Replies, asking_each};
-use crate::adapters::redis::net::error;
+use crate::adapters::redis::net::error::{self, NoConnection};
 use crate::adapters::redis::net::redirect::{Undone, undone};
 use crate::adapters::redis::resp::Scan;
 
@@ -23,6 +24,8 @@ struct Repeated {
     deadline: Instant,
     /// The last answer to the others.
     last: Option<Answer>,
+    /// Why the outcome of an earlier attempt is unknown. Another server may have done it.
+    unsure: Option<RedisError>,
     /// The node that answers the next attempt only.
     asked: Option<Arc<Node>>,
 }
@@ -34,6 +37,7 @@ impl Repeated {
             done: Replies::new(),
             deadline: since + PUBLISH_LIMIT,
             last: None,
+            unsure: None,
             asked: None,
         }
     }
@@ -43,6 +47,13 @@ impl Repeated {
     fn take(mut self, answer: Answer, nodes: &Nodes) -> Option<(Self, Undone)> {
         let reason = match &answer {
             Err(Failure::NotSent(..)) if nodes.repeats(&answer) => Undone::Unreachable,
+            Err(Failure::NotSent(_, cause)) if self.unsure.is_some() && cause.is_passing() => {
+                Undone::Unreachable
+            }
+            Err(Failure::Unknown(cause)) if self.commands.may_repeat() => {
+                self.unsure = Some(cause.clone());
+                Undone::Unreachable
+            }
             Err(_) => {
                 self.finish_with(answer);
                 return None;
@@ -68,7 +79,10 @@ impl Repeated {
         let rest = match answer {
             Ok(mut replies) => {
                 let rest = replies.split_off(replies.len() - self.commands.count);
-                self.done.append(&mut replies);
+                self.done.extend(match &self.unsure {
+                    Some(earlier) => still_unsure(replies, earlier),
+                    None => replies,
+                });
                 Ok(rest)
             }
             failed => failed,
@@ -124,9 +138,17 @@ impl Repeated {
             commands,
             mut done,
             last,
+            unsure,
             ..
         } = self;
         let last = last.unwrap_or_else(|| Ok(not_served(commands.count)));
+        let last = match (last, unsure) {
+            (Ok(replies), Some(earlier)) => Ok(still_unsure(replies, &earlier)),
+            (Err(Failure::NotSent(_, later)), Some(earlier)) => {
+                Err(Failure::Unknown(unsure_again(&earlier, &later.cause)))
+            }
+            (last, _) => last,
+        };
         let answer = match last {
             Ok(replies) => {
                 done.extend(
@@ -148,6 +170,20 @@ impl Repeated {
         };
         let _ = commands.caller.send(answer);
     }
+}
+
+/// The answers to commands of which an earlier attempt may have been done: where this one was not, the
+/// outcome stays unknown.
+fn still_unsure(replies: Replies, earlier: &RedisError) -> Replies {
+    let replies = replies.into_iter();
+    let judged = replies.map(|one| one.map_err(|later| unsure_again(earlier, &later)));
+    judged.collect()
+}
+
+/// The failure of a connection that may have done a command which then failed again.
+fn unsure_again(earlier: &RedisError, later: &RedisError) -> RedisError {
+    let text = format!("{earlier}; then, when the message was sent again: {later}");
+    io::Error::new(io::ErrorKind::ConnectionAborted, text).into()
 }
 
 /// Answers for commands that no server took.
@@ -268,7 +304,8 @@ impl Queue {
             if one.commands.caller.is_closed() {
                 continue;
             }
-            if now < one.deadline {
+            let forgotten = one.unsure.is_some() && !one.commands.may_repeat();
+            if now < one.deadline && !forgotten {
                 self.publishes.push_back(one);
             } else {
                 one.finish();
@@ -295,7 +332,11 @@ impl Queue {
         self.probing = false;
         let mut again = VecDeque::new();
         let mut redirected = false;
+        let mut out_of_reach = None;
         for (one, node, answer) in answers {
+            if let Err(Failure::NotSent(address, cause)) = &answer {
+                out_of_reach = Some((Arc::clone(address), cause.clone()));
+            }
             if answer
                 .as_ref()
                 .is_ok_and(|replies| replies.iter().any(Result::is_ok))
@@ -320,6 +361,22 @@ impl Queue {
         self.redirects = if redirected { self.redirects + 1 } else { 0 };
         again.append(&mut self.publishes);
         self.publishes = again;
+        if let Some((address, cause)) = out_of_reach.filter(|_| !nodes.may_change()) {
+            self.fail_unsent(&address, &cause);
+        }
+    }
+
+    /// Answers those that were never sent to a single server which cannot be reached: they would fail at once
+    /// if nothing stood before them.
+    fn fail_unsent(&mut self, address: &Arc<str>, cause: &NoConnection) {
+        for one in std::mem::take(&mut self.publishes) {
+            if one.unsure.is_some() {
+                self.publishes.push_back(one);
+            } else {
+                let failure = Failure::NotSent(Arc::clone(address), cause.clone());
+                one.finish_with(Err(failure));
+            }
+        }
     }
 }
 
@@ -362,6 +419,7 @@ mod tests {
             call: 1,
             packed,
             count: 3,
+            numbers: None,
             caller,
         };
         (Repeated::new(commands, Instant::now()), answer)
