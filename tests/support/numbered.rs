@@ -75,8 +75,8 @@ async fn pass(client: TcpStream, server: TcpStream) -> std::io::Result<()> {
 /// Takes the first command, once it is complete.
 fn command(buffer: &mut BytesMut) -> Option<Vec<Vec<u8>>> {
     let mut at = 0;
-    let mut number = |at: &mut usize| -> Option<usize> {
-        let rest = &buffer[*at..];
+    let number = |at: &mut usize| -> Option<usize> {
+        let rest = buffer.get(*at..)?;
         let end = rest.windows(2).position(|two| two == b"\r\n")?;
         let text = std::str::from_utf8(&rest[1..end]).unwrap();
         *at += end + 2;
