@@ -1,7 +1,7 @@
 //! A publish whose connection breaks is sent again where the server adds numbered messages only once.
 
 use redstart::container::{NativeCommand, NativeCommands};
-use redstart::{Container, Envelope, ErrorKind, PublishOptions};
+use redstart::{Container, Durability, Envelope, ErrorKind, PublishOptions};
 
 use crate::cuts::{After, Cut, Proxy, entries, publish};
 use crate::support::{Server, builder, finish, numbered, topic, until};
@@ -119,4 +119,28 @@ async fn without_the_command_the_outcome_stays_unknown() {
         assert!(cut.unwrap_err().is_outcome_unknown(), "{case}");
         finish(container).await;
     }
+}
+
+#[tokio::test]
+async fn a_durable_publish_is_added_once_and_is_durable_after_a_cut() {
+    let server = Server::start_with(&["--repl-diskless-sync-delay", "0"]);
+    let primary = format!("127.0.0.1 {}", server.port());
+    let replica = Server::start_with(&["--replicaof", &primary]);
+    let (proxy, container) = start(&server).await;
+    let orders = topic("orders");
+    let level = Durability::replicated(1, Durability::MAX_TIMEOUT);
+    let durable = PublishOptions::new().with_durability(level);
+    until("the replica", async || {
+        publish(&container, &orders, durable).await.1.ok()
+    })
+    .await;
+    let before = entries(&server).len();
+    proxy.cut([Cut::Reply(0)]);
+    let published = publish(&container, &orders, durable).await.1.unwrap();
+    assert_eq!(proxy.left(), 0);
+    let held = entries(&server);
+    assert_eq!(held.len(), before + 1);
+    assert_eq!(held[before].0, published.id.to_string());
+    assert_eq!(entries(&replica), held, "the replica has it");
+    finish(container).await;
 }

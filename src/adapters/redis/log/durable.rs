@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::append_once::{alike, appended as appended_once};
-use super::{appended, xadd};
+use super::{appended, xadd_all};
 use crate::adapters::redis::adapter::RedisAdapter;
 use crate::adapters::redis::net::error;
 use crate::adapters::redis::resp::reply;
@@ -62,13 +62,12 @@ impl RedisAdapter {
     ) -> Result<Outcomes, Error> {
         let log = self.keys.log(at);
         let mut packed = Vec::new();
-        for entry in batch {
-            xadd(&mut packed, &log, entry);
-        }
+        let numbers = self.net.numbers(&log, batch.len());
+        xadd_all(&mut packed, &log, batch, numbers.as_ref());
         let sent = (packed, batch.len());
         let (replies, durable) = self
             .net
-            .publish_durably(OPERATION, &log, sent, level)
+            .publish_durably(OPERATION, &log, sent, level, numbers)
             .await?;
         Ok(judged(
             replies.into_iter().map(appended).collect(),

@@ -48,7 +48,18 @@ impl<F> Drop for UnderWay<F> {
     }
 }
 
-/// Packs the same with numbers, by which a server adds a message only once.
+fn xadd(out: &mut Vec<u8>, log: &str, entry: &NewEntry) {
+    let parts = [
+        b"XADD",
+        log.as_bytes(),
+        b"*",
+        entry.name.as_bytes(),
+        &entry.value,
+    ];
+    pack(out, &parts);
+}
+
+/// Packs entries with their numbers, by which a server adds each only once.
 fn xadd_numbered(out: &mut Vec<u8>, log: &str, entries: &[NewEntry], numbers: &Numbers) {
     let mut entries = entries.iter();
     numbers.each(|producer, id| {
@@ -68,15 +79,11 @@ fn xadd_numbered(out: &mut Vec<u8>, log: &str, entries: &[NewEntry], numbers: &N
     });
 }
 
-fn xadd(out: &mut Vec<u8>, log: &str, entry: &NewEntry) {
-    let parts = [
-        b"XADD",
-        log.as_bytes(),
-        b"*",
-        entry.name.as_bytes(),
-        &entry.value,
-    ];
-    pack(out, &parts);
+fn xadd_all(out: &mut Vec<u8>, log: &str, entries: &[NewEntry], numbers: Option<&Numbers>) {
+    match numbers {
+        Some(numbers) => xadd_numbered(out, log, entries, numbers),
+        None => entries.iter().for_each(|entry| xadd(out, log, entry)),
+    }
 }
 
 impl RedisAdapter {
@@ -132,12 +139,7 @@ impl RedisAdapter {
         );
         let mut packed = Vec::with_capacity(size + count * (log.len() + 64));
         let numbers = self.net.numbers(log, count);
-        match &numbers {
-            Some(numbers) => xadd_numbered(&mut packed, log, entries, numbers),
-            None => entries
-                .iter()
-                .for_each(|entry| xadd(&mut packed, log, entry)),
-        }
+        xadd_all(&mut packed, log, entries, numbers.as_ref());
         let sent = self
             .net
             .publish("publish", (log, call), packed, count, numbers);

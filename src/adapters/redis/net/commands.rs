@@ -76,6 +76,20 @@ impl Commands {
     }
 }
 
+/// The answers to commands of which an earlier attempt may have been done: where this one was not, the
+/// outcome stays unknown.
+pub(super) fn still_unsure(replies: Replies, earlier: &RedisError) -> Replies {
+    let replies = replies.into_iter();
+    let judged = replies.map(|one| one.map_err(|later| unsure_again(earlier, &later)));
+    judged.collect()
+}
+
+/// The failure of a connection that may have done a command which then failed again.
+pub(super) fn unsure_again(earlier: &RedisError, later: &dyn fmt::Display) -> RedisError {
+    let text = format!("{earlier}; then, when the message was sent again: {later}");
+    io::Error::new(io::ErrorKind::ConnectionAborted, text).into()
+}
+
 /// Packed commands, each behind an ASKING, which holds for one command only.
 pub(super) fn asking_each(commands: &[u8]) -> Vec<u8> {
     let mut packed = Vec::with_capacity(2 * commands.len());

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::Net;
 use super::commands::{self, Failure, Replies};
 use super::error::{self, is_redirect};
+use super::numbers::Numbers;
 use super::redirect::{Undone, undone};
 use super::routing::attempts::Attempts;
 use super::routing::pause::PUBLISH_LIMIT;
@@ -19,13 +20,44 @@ impl Net {
     /// Sends packed commands, and waits until the level is reached. Repeats those that were certainly
     /// not done. The second result says whether all that were done are durable.
     ///
-    /// The order of two calls is kept only where the caller waits between them.
+    /// The order of two calls is kept only where the caller waits between them. Commands with numbers are
+    /// also repeated when their outcome is unknown: the wait behind the repeat covers them too, because a
+    /// server writes down that it has seen a number again.
     pub(in crate::adapters::redis) async fn publish_durably(
+        &self,
+        operation: &'static str,
+        key: &str,
+        sent: (Vec<u8>, usize),
+        level: Durability,
+        numbers: Option<Numbers>,
+    ) -> Result<(Replies, Result<(), Error>), Error> {
+        let mut unsure = None;
+        let numbers = numbers.as_ref();
+        let sending = self.send_durably(operation, key, sent, level, (numbers, &mut unsure));
+        let answered = sending.await;
+        let Some(Unsure { from, earlier }) = unsure else {
+            return answered;
+        };
+        match answered {
+            Ok((mut replies, durable)) => {
+                let open = replies.split_off(from);
+                replies.extend(commands::still_unsure(open, &earlier));
+                Ok((replies, durable))
+            }
+            Err(later) => Err(error::sent(
+                operation,
+                commands::unsure_again(&earlier, &later),
+            )),
+        }
+    }
+
+    async fn send_durably(
         &self,
         operation: &'static str,
         key: &str,
         (mut packed, mut count): (Vec<u8>, usize),
         level: Durability,
+        (numbers, unsure): (Option<&Numbers>, &mut Option<Unsure>),
     ) -> Result<(Replies, Result<(), Error>), Error> {
         let nodes = &*self.nodes;
         nodes.ready(operation).await?;
@@ -58,6 +90,16 @@ impl Net {
                 }
                 Err(Failure::NotSent(_, cause)) if nodes.may_change() && cause.is_passing() => {
                     (Some(Undone::Unreachable), Replies::new())
+                }
+                Err(Failure::NotSent(_, cause)) if unsure.is_some() && cause.is_passing() => {
+                    (Some(Undone::NotReady), Replies::new())
+                }
+                Err(Failure::Unknown(cause)) if numbers.is_some_and(Numbers::are_remembered) => {
+                    unsure.get_or_insert(Unsure {
+                        from: done.len(),
+                        earlier: cause,
+                    });
+                    (Some(Undone::NotReady), Replies::new())
                 }
                 Err(failure) if done.is_empty() => return Err(failure.into_error(operation)),
                 // What was done stays done, and the rest fails by itself.
@@ -114,7 +156,7 @@ impl Net {
     ) -> Result<(Bytes, Result<(), Error>), Error> {
         let ask = async || {
             let (key, packed) = (call.first_key(), call.packed());
-            let sent = self.publish_durably(operation, key, (packed, 1), level);
+            let sent = self.publish_durably(operation, key, (packed, 1), level, None);
             let (mut replies, durable) = sent.await?;
             let missing = || Err(reply::unexpected("no reply"));
             Ok::<_, Error>((replies.pop().unwrap_or_else(missing), durable))
@@ -170,6 +212,13 @@ impl Net {
         levels().insert(level);
         Ok(())
     }
+}
+
+/// Which commands an attempt may have done, and why that is unknown.
+struct Unsure {
+    /// The number of commands before them.
+    from: usize,
+    earlier: redis::RedisError,
 }
 
 /// Whether the wait behind these replies counts: any command was done that it may not have covered.

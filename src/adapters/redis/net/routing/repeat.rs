@@ -1,7 +1,6 @@
 //! Repeats the publishes of a slot, the oldest first, until its gate can open.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Weak};
 
 use redis::RedisError;
@@ -10,7 +9,9 @@ use tokio::time::Instant;
 use super::node::Node;
 use super::nodes::Nodes;
 use super::pause::{PUBLISH_LIMIT, Pause};
-use crate::adapters::redis::net::commands::{Answer, Commands, Failure, Replies, asking_each};
+use crate::adapters::redis::net::commands::{
+    Answer, Commands, Failure, Replies, asking_each, still_unsure, unsure_again,
+};
 use crate::adapters::redis::net::error::{self, NoConnection};
 use crate::adapters::redis::net::redirect::{Undone, undone};
 use crate::adapters::redis::resp::Scan;
@@ -170,20 +171,6 @@ impl Repeated {
         };
         let _ = commands.caller.send(answer);
     }
-}
-
-/// The answers to commands of which an earlier attempt may have been done: where this one was not, the
-/// outcome stays unknown.
-fn still_unsure(replies: Replies, earlier: &RedisError) -> Replies {
-    let replies = replies.into_iter();
-    let judged = replies.map(|one| one.map_err(|later| unsure_again(earlier, &later)));
-    judged.collect()
-}
-
-/// The failure of a connection that may have done a command which then failed again.
-fn unsure_again(earlier: &RedisError, later: &RedisError) -> RedisError {
-    let text = format!("{earlier}; then, when the message was sent again: {later}");
-    io::Error::new(io::ErrorKind::ConnectionAborted, text).into()
 }
 
 /// Answers for commands that no server took.
@@ -400,11 +387,17 @@ mod tests {
     use super::*;
     use crate::adapters::redis::net::connections::access::Access;
     use crate::adapters::redis::net::connections::server::Server;
+    use crate::adapters::redis::net::numbers::Numbering;
     use crate::adapters::redis::resp::pack;
+    use crate::domain::ErrorKind;
 
     fn nodes() -> Arc<Nodes> {
         let url = "redis+cluster://127.0.0.1:1";
         Nodes::new(Server::read(url, &Access::default()).unwrap()).unwrap()
+    }
+
+    fn single() -> Arc<Nodes> {
+        Nodes::new(Server::read("redis://127.0.0.1:1", &Access::default()).unwrap()).unwrap()
     }
 
     /// Three commands, and the end at which their caller waits.
@@ -503,6 +496,75 @@ mod tests {
             let failure = reply.clone().unwrap_err();
             assert!(error::sent("publish", failure).is_outcome_unknown());
         }
+    }
+
+    fn numbered() -> (Repeated, oneshot::Receiver<Answer>) {
+        let (mut publish, answer) = three();
+        let numbers = Numbering::default().give(3);
+        publish.commands.numbers = numbers.map(Box::new);
+        (publish, answer)
+    }
+
+    fn unreachable() -> Answer {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        Err(Failure::NotSent("h:1".into(), refused.into()))
+    }
+
+    async fn kinds(answer: oneshot::Receiver<Answer>) -> Vec<Option<ErrorKind>> {
+        let kind = |one: Result<_, _>| one.err().map(|cause| error::sent("publish", cause).kind());
+        match answer.await.unwrap() {
+            Ok(replies) => replies.into_iter().map(kind).collect(),
+            Err(failure) => vec![Some(failure.into_error("publish").kind())],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_numbered_publish_is_repeated_after_a_broken_connection() {
+        let nodes = single();
+        let (publish, answer) = numbered();
+        let (again, reason) = publish.take(Err(Failure::of_ended_task()), &nodes).unwrap();
+        assert_eq!((reason, again.commands.count), (Undone::Unreachable, 3));
+        let (again, _) = again.take(unreachable(), &nodes).unwrap();
+        assert!(
+            again
+                .take(Ok(vec![done(), done(), done()]), &nodes)
+                .is_none()
+        );
+        assert_eq!(kinds(answer).await, [None, None, None]);
+    }
+
+    #[tokio::test]
+    async fn a_repeat_that_fails_leaves_the_outcome_of_the_first_attempt_unknown() {
+        let nodes = single();
+        let full = || Err(error::server_error("OOM command not allowed"));
+        let unknown = Some(ErrorKind::OutcomeUnknown);
+        for (replies, expected) in [
+            (vec![full(), full(), full()], vec![unknown; 3]),
+            (vec![done(), full(), done()], vec![None, unknown, None]),
+        ] {
+            let (publish, answer) = numbered();
+            let (again, _) = publish.take(Err(Failure::of_ended_task()), &nodes).unwrap();
+            assert!(again.take(Ok(replies), &nodes).is_none());
+            assert_eq!(kinds(answer).await, expected);
+        }
+        // Its time ends while no server can be reached.
+        let (publish, answer) = numbered();
+        let (again, _) = publish.take(Err(Failure::of_ended_task()), &nodes).unwrap();
+        let (again, _) = again.take(unreachable(), &nodes).unwrap();
+        again.finish();
+        assert_eq!(kinds(answer).await, [unknown]);
+    }
+
+    #[tokio::test]
+    async fn what_was_never_sent_does_not_wait_for_a_single_server() {
+        let nodes = single();
+        let ((older, _older), (younger, answer)) = (numbered(), numbered());
+        let (older, _) = older.take(Err(Failure::of_ended_task()), &nodes).unwrap();
+        let mut queue = Queue::default();
+        queue.publishes.push_back(younger);
+        queue.settle(&nodes, vec![(older, nodes.owner(0), unreachable())]);
+        assert_eq!(queue.publishes.len(), 1, "the older one may have been done");
+        assert_eq!(kinds(answer).await, [Some(ErrorKind::Unavailable)]);
     }
 
     #[tokio::test]
