@@ -11,5 +11,6 @@ pub(super) mod pause;
 mod publish;
 pub(super) mod reader;
 mod repeat;
+mod repeated;
 mod sentinels;
 pub(super) mod slots;
