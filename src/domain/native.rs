@@ -112,6 +112,13 @@ impl FromIterator<NativeCommand> for NativeCommands {
     }
 }
 
+impl Serialize for NativeCommands {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let all = NativeCommand::ALL.iter();
+        serializer.collect_seq(all.filter(|one| self.contains(**one)))
+    }
+}
+
 /// `none`, or the names with commas between them.
 impl fmt::Display for NativeCommands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

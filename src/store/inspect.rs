@@ -6,7 +6,8 @@ use serde::{Serialize, Serializer};
 
 use super::source::{DeliveryId, GroupAt, Partition};
 use crate::domain::{
-    ConsumerName, EntryId, Group, Migration, Placement, Timestamp, Topic, TopicSettings,
+    ConsumerName, EntryId, Group, Migration, NativeCommands, Placement, Timestamp, Topic,
+    TopicSettings,
 };
 
 /// A duration as whole milliseconds.
@@ -84,6 +85,13 @@ pub struct ServerInfo {
     /// Whether it takes writes while no replica is connected, because its setting
     /// `min-replicas-to-write` is 0. `None` where no sentinels watch it.
     pub writes_alone: Option<bool>,
+    /// The native commands that it has; `None` when this user may not ask.
+    pub native: Option<NativeCommands>,
+    /// The native commands that are switched on in this process.
+    pub native_chosen: NativeCommands,
+    /// Whether its settings `stream-idmp-maxsize` and `stream-idmp-duration` let it forget the number of a
+    /// message that Redstart may still send again. `false` when this user may not read the settings.
+    pub forgets_numbers: bool,
     /// Errors of its last writes to disk.
     pub persistence_errors: Vec<String>,
     /// How many scripts it has loaded for this process, or why it refused them.

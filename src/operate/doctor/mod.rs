@@ -7,6 +7,7 @@
 mod finding;
 mod groups;
 mod layout;
+mod native;
 mod partitions;
 mod progress;
 mod server;

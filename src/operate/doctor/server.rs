@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::domain::{Error, describe};
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
+use crate::operate::doctor::native;
 use crate::operate::doctor::version::version;
 use crate::store::ServerInfo;
 
@@ -60,6 +61,7 @@ fn judge(facts: &ServerInfo) -> Vec<Finding> {
     findings.extend(scripts(facts));
     findings.extend(coverage(facts));
     findings.extend(alone(facts));
+    findings.extend(native::judge(facts));
     findings
 }
 

@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use redis::Value;
 
 use crate::adapters::redis::adapter::RedisAdapter;
-use crate::adapters::redis::net::Primary;
+use crate::adapters::redis::net::{
+    Primary, REMEMBERED, REPEATED_FOR, native_found, native_questions,
+};
 use crate::adapters::redis::scripts;
-use crate::domain::{Error, Timestamp, describe};
+use crate::domain::{Error, NativeCommands, Timestamp, describe};
 use crate::store::ServerInfo;
 
 const OPERATION: &str = "ask server";
@@ -21,7 +24,11 @@ impl RedisAdapter {
         let asked = primaries
             .iter()
             .map(|primary| ask(primary, clustered, watched));
-        try_join_all(asked).await
+        let mut all = try_join_all(asked).await?;
+        for facts in &mut all {
+            facts.native_chosen = self.net.native();
+        }
+        Ok(all)
     }
 }
 
@@ -43,6 +50,8 @@ async fn ask(primary: &Primary, clustered: bool, watched: bool) -> Result<Server
         facts.lacks_replicas = connected < wanted;
     }
     facts.append_sync = setting(primary, "appendfsync").await;
+    facts.native = native(primary).await;
+    facts.forgets_numbers = forgets_numbers(primary).await;
     if clustered {
         let coverage = setting(primary, "cluster-require-full-coverage").await;
         facts.needs_all_slots = coverage.map(|answer| answer == "yes");
@@ -66,6 +75,33 @@ async fn setting(primary: &Primary, name: &'static str) -> Option<String> {
         })
         .await;
     asked.ok().and_then(|pair| pair.into_iter().nth(1))
+}
+
+/// The native commands of the server. Not every role may ask for them.
+async fn native(primary: &Primary) -> Option<NativeCommands> {
+    let [info, docs] = native_questions();
+    let asked = primary.run(OPERATION, async |connection| {
+        let info: Value = info.query_async(connection).await?;
+        let docs: Value = docs.query_async(connection).await?;
+        Ok(native_found(&info, &docs))
+    });
+    asked.await.ok()
+}
+
+/// Whether a stream without settings of its own forgets numbers while they may be sent again.
+async fn forgets_numbers(primary: &Primary) -> bool {
+    let limits = [
+        ("stream-idmp-maxsize", u64::from(REMEMBERED)),
+        ("stream-idmp-duration", REPEATED_FOR.as_secs()),
+    ];
+    for (name, least) in limits {
+        let value = setting(primary, name).await;
+        let value = value.and_then(|text| text.parse::<u64>().ok());
+        if value.is_some_and(|value| value < least) {
+            return true;
+        }
+    }
+    false
 }
 
 /// How far the server's clock is before this one, in milliseconds, and how long it took to ask.

@@ -21,7 +21,7 @@ use redis::{RedisError, Value};
 
 use super::resp::reply;
 use super::scripts::{self, Call};
-use crate::domain::{Durability, Error, ErrorKind, Namespace};
+use crate::domain::{Durability, Error, ErrorKind, Namespace, NativeCommands};
 use connections::pool::Failure;
 use connections::server::{Layout, Server};
 use redirect::{Undone, undone};
@@ -33,13 +33,14 @@ use routing::pause::{CALL_LIMIT, PUBLISH_LIMIT};
 pub(super) use commands::Replies;
 pub(crate) use connections::access::Access;
 pub(super) use connections::connection::Connection;
+pub(super) use connections::natives::{found as native_found, questions as native_questions};
 #[cfg(feature = "testing")]
 pub(crate) use connections::server::check_url;
 pub(super) use connections::socket::refusal_of;
 pub use connections::tls::TlsSettings;
 pub(crate) use connections::url::address_of;
 pub(super) use denial::missing_right;
-pub(super) use numbers::Numbers;
+pub(super) use numbers::{Numbers, REMEMBERED, REPEATED_FOR};
 pub(super) use routing::bell::{HeardBy, Hears};
 pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
 pub(super) use routing::slots::{hashed, of as slot_of};
@@ -134,6 +135,11 @@ impl Net {
     /// Whether the URL names sentinels.
     pub(super) fn has_sentinels(&self) -> bool {
         self.nodes.has_sentinels()
+    }
+
+    /// The native commands that are switched on.
+    pub(super) fn native(&self) -> NativeCommands {
+        self.nodes.native()
     }
 
     /// Each primary that holds a slot.

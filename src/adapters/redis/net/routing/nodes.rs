@@ -106,6 +106,11 @@ impl Nodes {
         }))
     }
 
+    /// The native commands that are switched on.
+    pub(in crate::adapters::redis::net) fn native(&self) -> NativeCommands {
+        self.native
+    }
+
     /// Numbers for messages of a slot, if its node adds numbered messages only once.
     pub(in crate::adapters::redis::net) fn numbers(
         &self,
