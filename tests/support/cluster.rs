@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::FromRedisValue as _;
-use redstart::{Container, Namespace, container::ContainerBuilder};
+use redstart::{Namespace, container::ContainerBuilder};
 
-use super::{PATIENCE, Server, group};
+use super::{PATIENCE, Server, group, settings};
 
 /// How long a primary may be silent before the others fail it over.
 pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -230,7 +230,7 @@ impl Cluster {
 
     /// Settings for a container of service `billing`.
     pub(crate) fn builder(&self, namespace: &Namespace) -> ContainerBuilder {
-        Container::builder()
+        settings()
             .with_redis_url(self.url())
             .with_namespace(namespace.clone())
             .with_service(group("billing"))

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use redstart::{
     Container, Envelope, Group, Namespace, Topic,
-    container::ContainerBuilder,
+    container::{ContainerBuilder, NativeCommands},
     dead_letters::{DeadLetter, DeadLetterFilter},
     envelope::EntryId,
     topics::GroupStatus,
@@ -77,8 +77,18 @@ pub(crate) fn group(name: &str) -> Group {
 }
 
 /// Settings for a container of service `billing` in namespace `shop`.
+/// Settings with the native commands of `REDSTART_NATIVE`, with which `tests/servers` runs conformance once
+/// more.
+pub(crate) fn settings() -> ContainerBuilder {
+    let builder = Container::builder();
+    match std::env::var("REDSTART_NATIVE") {
+        Ok(names) => builder.with_native(names.parse::<NativeCommands>().unwrap()),
+        Err(_) => builder,
+    }
+}
+
 pub(crate) fn builder(server: &Server) -> ContainerBuilder {
-    Container::builder()
+    settings()
         .with_redis_url(server.url())
         .with_namespace(Namespace::new("shop").unwrap())
         .with_service(group("billing"))

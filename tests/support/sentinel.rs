@@ -7,10 +7,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redstart::{Container, Namespace, container::ContainerBuilder};
+use redstart::{Namespace, container::ContainerBuilder};
 
 use super::server_process::ServerProcess;
-use super::{PATIENCE, Server, comes_up, group};
+use super::{PATIENCE, Server, comes_up, group, settings};
 
 /// The service that the sentinels watch.
 pub(crate) const SERVICE: &str = "shop-redis";
@@ -204,7 +204,7 @@ impl Watched {
 
     /// Settings for a container of service `billing`.
     pub(crate) fn builder(&self, namespace: &Namespace) -> ContainerBuilder {
-        Container::builder()
+        settings()
             .with_redis_url(self.url())
             .with_namespace(namespace.clone())
             .with_service(group("billing"))
