@@ -122,6 +122,29 @@ async fn without_the_command_the_outcome_stays_unknown() {
 }
 
 #[tokio::test]
+async fn a_server_is_asked_anew_on_each_connection() {
+    let server = Server::start();
+    let (proxy, container) = start(&server).await;
+    let (orders, plain) = (topic("orders"), PublishOptions::new());
+    publish(&container, &orders, plain).await.1.unwrap();
+    // The next server at this address refuses the question.
+    let rule = match numbered::is_real(&server) {
+        true => "-command",
+        false => "-eval",
+    };
+    let _: String = server.command(&["ACL", "SETUSER", "default", rule]);
+    let _: u64 = server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    until("a plain publish", async || {
+        publish(&container, &orders, plain).await.1.ok()
+    })
+    .await;
+    proxy.cut([Cut::Reply(0)]);
+    let (_, cut) = publish(&container, &orders, plain).await;
+    assert!(cut.unwrap_err().is_outcome_unknown());
+    finish(container).await;
+}
+
+#[tokio::test]
 async fn a_durable_publish_is_added_once_and_is_durable_after_a_cut() {
     let server = Server::start_with(&["--repl-diskless-sync-delay", "0"]);
     let primary = format!("127.0.0.1 {}", server.port());

@@ -20,6 +20,7 @@
 //! | [0013](middleware) | middleware is functions around one delivery |
 //! | [0014](effects_as_a_value) | effects are a value that a handler returns, and the worker waits for their commit |
 //! | [0015](hold_back) | a failed message that is tried again soon stays with its consumer |
+//! | [0016](native_commands) | commands of newer servers are asked for, and off by default |
 
 #[doc = include_str!("0001-own-resp-reader.md")]
 pub mod own_resp_reader {}
@@ -65,3 +66,6 @@ pub mod effects_as_a_value {}
 
 #[doc = include_str!("0015-hold-back.md")]
 pub mod hold_back {}
+
+#[doc = include_str!("0016-native-commands.md")]
+pub mod native_commands {}

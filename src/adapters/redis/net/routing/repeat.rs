@@ -248,6 +248,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_forgotten_number_is_not_sent_again() {
+        let nodes = single();
+        let (older, answer) = numbered();
+        let (mut older, _) = older.take(Err(Failure::of_ended_task()), &nodes).unwrap();
+        let mut queue = Queue::default();
+        if let Some(numbers) = &mut older.commands.numbers {
+            numbers.forget();
+        }
+        queue.publishes.push_back(older);
+        queue.expire();
+        assert!(queue.publishes.is_empty());
+        assert_eq!(kinds(answer).await, [Some(ErrorKind::OutcomeUnknown)]);
+        // Nor is it sent again when the connection breaks late.
+        let (mut late, answer) = numbered();
+        if let Some(numbers) = &mut late.commands.numbers {
+            numbers.forget();
+        }
+        assert!(late.take(Err(Failure::of_ended_task()), &nodes).is_none());
+        assert_eq!(kinds(answer).await, [Some(ErrorKind::OutcomeUnknown)]);
+    }
+
+    #[tokio::test]
     async fn what_was_never_sent_does_not_wait_for_a_single_server() {
         let nodes = single();
         let ((older, _older), (younger, answer)) = (numbered(), numbered());
