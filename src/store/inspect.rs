@@ -91,7 +91,7 @@ pub struct ServerInfo {
     pub native_chosen: NativeCommands,
     /// Whether its settings `stream-idmp-maxsize` and `stream-idmp-duration` let it forget the number of a
     /// message that Redstart may still send again. `false` when this user may not read the settings.
-    pub forgets_numbers: bool,
+    pub drops_numbers: bool,
     /// Errors of its last writes to disk.
     pub persistence_errors: Vec<String>,
     /// How many scripts it has loaded for this process, or why it refused them.

@@ -32,7 +32,7 @@ pub(super) fn judge(facts: &ServerInfo) -> Option<Finding> {
             .advise("use Redis 8.6.2 or later, or set REDSTART_NATIVE to none"),
         );
     }
-    if facts.forgets_numbers && chosen.contains(NativeCommand::XaddIdmp) {
+    if facts.drops_numbers && chosen.contains(NativeCommand::XaddIdmp) {
         return Some(
             Finding::new(
                 Severity::Warning,
@@ -63,11 +63,11 @@ mod tests {
     #[test]
     fn what_is_switched_on_is_compared_with_what_the_server_has() {
         let (none, all) = (NativeCommands::none(), NativeCommands::all());
-        let of = |native, native_chosen, forgets_numbers| {
+        let of = |native, native_chosen, drops_numbers| {
             let facts = ServerInfo {
                 native,
                 native_chosen,
-                forgets_numbers,
+                drops_numbers,
                 ..ServerInfo::default()
             };
             judge(&facts).map(|found| {

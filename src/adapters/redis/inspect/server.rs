@@ -51,7 +51,7 @@ async fn ask(primary: &Primary, clustered: bool, watched: bool) -> Result<Server
     }
     facts.append_sync = setting(primary, "appendfsync").await;
     facts.native = native(primary).await;
-    facts.forgets_numbers = forgets_numbers(primary).await;
+    facts.drops_numbers = drops_numbers(primary).await;
     if clustered {
         let coverage = setting(primary, "cluster-require-full-coverage").await;
         facts.needs_all_slots = coverage.map(|answer| answer == "yes");
@@ -89,7 +89,7 @@ async fn native(primary: &Primary) -> Option<NativeCommands> {
 }
 
 /// Whether a stream without settings of its own forgets numbers while they may be sent again.
-async fn forgets_numbers(primary: &Primary) -> bool {
+async fn drops_numbers(primary: &Primary) -> bool {
     let limits = [
         ("stream-idmp-maxsize", u64::from(REMEMBERED)),
         ("stream-idmp-duration", REPEATED_FOR.as_secs()),

@@ -55,7 +55,7 @@ impl Inner {
 impl State {
     /// The numbers that the current producer may still give out. Where it has none left, another takes its
     /// place; 0 if there are too many.
-    fn room(&mut self) -> u32 {
+    fn capacity(&mut self) -> u32 {
         if let Some(current) = self.producers.get(self.current)
             && current.given < REMEMBERED
         {
@@ -97,12 +97,12 @@ impl Numbering {
         let mut left = count;
         let mut state = self.inner.state();
         while left > 0 {
-            let room = state.room();
-            if room == 0 {
+            let most = state.capacity();
+            if most == 0 {
                 drop(state);
                 return None;
             }
-            let count = room.min(u32::try_from(left).unwrap_or(u32::MAX));
+            let count = most.min(u32::try_from(left).unwrap_or(u32::MAX));
             let (producer, first) = (state.current, state.last + 1);
             state.last += u64::from(count);
             let current = &mut state.producers[producer];
@@ -161,7 +161,7 @@ impl Numbers {
 #[cfg(test)]
 impl Numbers {
     /// Lets the time pass in which servers remember them.
-    pub(in crate::adapters::redis::net) fn forget(&mut self) {
+    pub(in crate::adapters::redis::net) fn end(&mut self) {
         self.until = SystemTime::UNIX_EPOCH;
     }
 }

@@ -125,8 +125,8 @@ impl Queue {
             if one.commands.caller.is_closed() {
                 continue;
             }
-            let forgotten = one.unsure.is_some() && !one.commands.may_repeat();
-            if now < one.deadline && !forgotten {
+            let is_over = one.unsure.is_some() && !one.commands.may_repeat();
+            if now < one.deadline && !is_over {
                 self.publishes.push_back(one);
             } else {
                 one.finish();
@@ -254,7 +254,7 @@ mod tests {
         let (mut older, _) = older.take(Err(Failure::of_ended_task()), &nodes).unwrap();
         let mut queue = Queue::default();
         if let Some(numbers) = &mut older.commands.numbers {
-            numbers.forget();
+            numbers.end();
         }
         queue.publishes.push_back(older);
         queue.expire();
@@ -263,7 +263,7 @@ mod tests {
         // Nor is it sent again when the connection breaks late.
         let (mut late, answer) = numbered();
         if let Some(numbers) = &mut late.commands.numbers {
-            numbers.forget();
+            numbers.end();
         }
         assert!(late.take(Err(Failure::of_ended_task()), &nodes).is_none());
         assert_eq!(kinds(answer).await, [Some(ErrorKind::OutcomeUnknown)]);
