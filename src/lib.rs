@@ -1,8 +1,9 @@
 //! A durable message bus and key-value store for Rust services, on Redis Streams.
 //!
-//! A published message waits for its listeners. Redstart delivers it until a handler succeeds. If the
-//! last attempt fails, the message becomes a dead letter, which operators can inspect and send back.
-//! To scale, start more processes. If a process dies, no message is lost.
+//! Redstart keeps a published message until your handlers have handled it, even if no handler exists
+//! yet. If a handler fails, Redstart tries the message again. If the last attempt fails, the message
+//! becomes a dead letter, which operators can inspect and send back. To scale, start more processes.
+//! If a process dies, no message is lost.
 //!
 //! ```
 //! use redstart::{Container, Delivery, Message, Outcome, Topic};
@@ -24,7 +25,7 @@
 //!         return Outcome::dead_letter("an order without a price");
 //!     }
 //!     println!("{} cents, attempt {}", order.cents, delivery.attempt());
-//!     Outcome::Ack // an error or a panic means: try again, by the retry policy
+//!     Outcome::Ack // after an error or a panic, Redstart tries the message again
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -33,7 +34,7 @@
 //! let container = Container::in_memory().await?;
 //! let bus = container.bus();
 //!
-//! // Nobody listens yet. The message waits.
+//! // Nobody subscribes yet. The topic keeps the message.
 //! bus.send(&ORDERS, &Placed { cents: 1250 }).await?;
 //! bus.subscribe(&ORDERS, bill).await?;
 //!
@@ -52,6 +53,8 @@
 //! | root | [`Container`], [`Bus`], [`Kv`], [`Topic`], [`Message`], [`Envelope`], [`Delivery`], [`Router`], [`Outcome`], options, [`Error`] | every service |
 //! | [`handler`], [`extract`] | the traits of handlers and of their return values; the parts of a delivery that a handler takes | handlers |
 //! | [`middleware`] | code around handlers, layers of tower, hooks around publishes | services with rules for every message |
+//! | [`effects`], [`schedules`] | messages and values in one step with an acknowledgement; messages for later | services that publish from handlers or at a time |
+//! | [`ownership`] | owned groups, which keep the order of each key | services that need that order |
 //! | [`envelope`] | codec, entry id, timestamp, raw payload | producers that set these parts themselves |
 //! | [`foreign`] | readers of entries that other programs write | services beside other programs |
 //! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose effects must not repeat |
@@ -73,8 +76,8 @@
 //!
 //! | To | Read |
 //! |---|---|
-//! | know the promises | [guarantees], [reliability](docs::reliability), [performance](docs::performance) |
-//! | write handlers | [handlers](docs::handlers), [lifecycle of a message](docs::lifecycle), [key-value store](docs::key_value), [exactly once inside Redis](docs::exactly_once) |
+//! | know the promises | [guarantees], [durability](docs::durability), [reliability](docs::reliability), [performance](docs::performance) |
+//! | write handlers | [handlers](docs::handlers), [lifecycle of a message](docs::lifecycle), [messages for later](docs::later), [key-value store](docs::key_value), [exactly once inside Redis](docs::exactly_once) |
 #![cfg_attr(
     feature = "testing",
     doc = "| test them | [testing your handlers](docs::testing) |"
@@ -83,7 +86,8 @@
     not(feature = "testing"),
     doc = "| test them | *testing your handlers*: these pages have it with the feature `testing` |"
 )]
-//! | run it | [running in production](docs::production), [Redis Cluster](docs::cluster), [Sentinel](docs::sentinel), [security](docs::security), [observability](docs::observability), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
+//! | grow | [Redis Cluster](docs::cluster), [partitions](docs::partitions), [owned groups](docs::owned_groups), [Sentinel](docs::sentinel) |
+//! | run it | [running in production](docs::production), [security](docs::security), [observability](docs::observability), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
 //! | work with other programs and languages, or choose payloads | [interoperating](docs::interoperating), [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
 //! | upgrade or contribute | [versions](docs::semver), [decisions](docs::decisions), and `ARCHITECTURE.md` in the repository |
 //!
