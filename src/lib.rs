@@ -86,7 +86,7 @@
     not(feature = "testing"),
     doc = "| test them | *testing your handlers*: these pages have it with the feature `testing` |"
 )]
-//! | grow | [Redis Cluster](docs::cluster), [partitions](docs::partitions), [owned groups](docs::owned_groups), [Sentinel](docs::sentinel) |
+//! | grow | [Redis Cluster](docs::cluster), [partitions](docs::partitions), [owned groups](docs::owned_groups), [Sentinel](docs::sentinel), [native commands](docs::servers) |
 //! | run it | [running in production](docs::production), [security](docs::security), [observability](docs::observability), [metrics and traces](docs::metrics), [command line](docs::command_line), [dead letters](docs::dead_letters) |
 //! | work with other programs and languages, or choose payloads | [interoperating](docs::interoperating), [payloads](docs::payloads), [wire format](docs::wire_format), [stored keys](docs::keys) |
 //! | upgrade or contribute | [versions](docs::semver), [decisions](docs::decisions), and `ARCHITECTURE.md` in the repository |
