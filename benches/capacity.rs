@@ -31,7 +31,24 @@ use crate::cluster::Cluster;
 use crate::pair::Side;
 use crate::work::{Order, SIZE};
 
-const UNIT: &str = "µs/message";
+const FIGURES: usize = 13;
+/// The names of the prices. Replicated bytes are those that each replica gets; those that go out do
+/// not count them.
+const NAMES: [&str; FIGURES] = [
+    "publish/server-cpu",
+    "publish/in",
+    "publish/out",
+    "publish/replicated",
+    "shared/server-cpu",
+    "shared/in",
+    "shared/out",
+    "shared/replicated",
+    "owned/server-cpu",
+    "owned/in",
+    "owned/out",
+    "owned/replicated",
+    "publish/memory",
+];
 /// On each primary.
 const PARTITIONS: u16 = 2;
 const PRIMARIES: u16 = 3;
@@ -44,12 +61,18 @@ fn main() {
 
 async fn measure(bench: &mut Bench) {
     for replicas in 0..=2 {
-        let names = ["publish", "shared", "owned"].map(|what| match replicas {
-            0 => format!("capacity/{what}"),
-            1 => format!("capacity/{what}/1-replica"),
-            more => format!("capacity/{what}/{more}-replicas"),
+        let names = NAMES.map(|name| match replicas {
+            0 => format!("capacity/{name}"),
+            1 => format!("capacity/1-replica/{name}"),
+            more => format!("capacity/{more}-replicas/{name}"),
         });
-        let figures = [(&*names[0], UNIT), (&*names[1], UNIT), (&*names[2], UNIT)];
+        let figures: [_; FIGURES] = std::array::from_fn(|at| {
+            let unit = match names[at].ends_with("cpu") {
+                true => "µs/message",
+                false => "B/message",
+            };
+            (&*names[at], unit)
+        });
         if !bench.options.wants_any_long(&figures) {
             continue;
         }
@@ -81,11 +104,17 @@ async fn measure(bench: &mut Bench) {
                 let [publish, shared] = run.prices(&fresh(), shared).await;
                 let [_, owned] = run.prices(&fresh(), owned).await;
                 ours::finish(container).await;
-                [publish, shared, owned]
+                let memory = [publish[4]];
+                let prices = [&publish[..4], &shared[..4], &owned[..4], &memory].concat();
+                prices.try_into().expect("a figure for each name")
             })
             .await;
     }
 }
+
+/// What a message costs in one phase: microseconds of the server's processor, bytes in and out, bytes
+/// to each replica, bytes of memory.
+type Price = [f64; 5];
 
 struct Run<'a> {
     cluster: &'a Cluster,
@@ -96,16 +125,16 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// The price of publishing a message, and of handling it.
-    async fn prices(&self, topic: &Topic, options: SubscribeOptions) -> [f64; 2] {
+    async fn prices(&self, topic: &Topic, options: SubscribeOptions) -> [Price; 2] {
         let (container, count) = (self.container, self.count);
         let settings = TopicSettings::default()
             .with_backlog_limit(u64::MAX)
             .with_partitions(PARTITIONS * self.primaries);
         let created = container.topics().create(topic, settings).await;
         created.expect("a topic");
-        let began = self.cluster.cpu();
+        let began = self.spent();
         self.publish(topic).await;
-        let published = self.cluster.cpu();
+        let published = self.spent();
         let handled: Arc<AtomicU64> = Arc::default();
         let counted = Arc::clone(&handled);
         let handler = move |_: Payload<Order>, _: Delivery| {
@@ -117,11 +146,25 @@ impl Run<'_> {
         let subscription = subscription.expect("subscribed");
         ours::wait_for(&handled, count).await;
         ours::drained(container, topic, 0).await;
-        let consumed = self.cluster.cpu();
+        let consumed = self.spent();
         let _ = subscription.unsubscribe(Duration::from_secs(10)).await;
         assert_eq!(handled.load(Ordering::Relaxed), count);
-        let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / count as f64;
-        [each(published - began), each(consumed - published)]
+        let each =
+            |from: Price, to: Price| std::array::from_fn(|at| (to[at] - from[at]) / count as f64);
+        [each(began, published), each(published, consumed)]
+    }
+
+    /// What all primaries have spent so far.
+    fn spent(&self) -> Price {
+        let cluster = self.cluster;
+        let threads = ["used_cpu_user_main_thread", "used_cpu_sys_main_thread"];
+        [
+            cluster.info("cpu", &threads) * 1e6,
+            cluster.info("stats", &["total_net_input_bytes"]),
+            cluster.info("stats", &["total_net_output_bytes"]),
+            cluster.info("replication", &["master_repl_offset"]),
+            cluster.info("memory", &["used_memory"]),
+        ]
     }
 
     /// Publishes messages with different keys, in batches.

@@ -88,9 +88,10 @@ impl Cluster {
         connecting.await.expect("the cluster is up")
     }
 
-    /// Processor time of the main threads of all primaries.
-    pub(crate) fn cpu(&self) -> Duration {
-        self.primaries.iter().map(Server::cpu).sum()
+    /// The sum of some values of INFO, over all primaries.
+    pub(crate) fn info(&self, section: &str, names: &[&str]) -> f64 {
+        let primaries = self.primaries.iter();
+        primaries.map(|node| node.info(section, names)).sum()
     }
 }
 

@@ -142,7 +142,7 @@ impl Server {
     }
 
     /// The sum of some values of INFO.
-    fn info(&self, section: &str, names: &[&str]) -> f64 {
+    pub(crate) fn info(&self, section: &str, names: &[&str]) -> f64 {
         let mut connection = self.client().get_connection().expect("the server is up");
         let info: String = redis::cmd("INFO")
             .arg(section)
