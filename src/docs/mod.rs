@@ -13,6 +13,7 @@
 //! | [`servers`] | the servers that Redstart is tested on, and which newer commands it uses |
 //! | [`cluster`] | Redis Cluster: URL, namespace, what a moving slot and a failover do |
 //! | [`partitions`] | topics with several logs: keys, ids, limits, operating |
+//! | [`capacity`] | how many servers a load needs: a million messages a second, on paper |
 //! | [`owned_groups`] | one process for each partition, the order of each key, and the fence |
 //! | [`durability`] | what a published message survives, by level |
 //! | [`sentinel`] | Redis Sentinel: URL, log-ins, what a failover does and loses |
@@ -64,6 +65,9 @@ pub mod guarantees {}
 
 #[doc = include_str!("owned_groups.md")]
 pub mod owned_groups {}
+
+#[doc = include_str!("capacity.md")]
+pub mod capacity {}
 
 #[doc = include_str!("partitions.md")]
 pub mod partitions {}

@@ -207,7 +207,7 @@ pub async fn a_member_that_leaves_owns_nothing<S: Subject>(subject: &S) {
 
 /// > Takes the cursor of a partition under a token. Taking it again under the same token, as after a lost
 /// > answer, is the same as once. A cursor that was moved from outside, such as by
-/// > [`reset_group`](super::Topics::reset_group), is where it was moved to. Fails with
+/// > [`reset_group`](crate::store::Topics::reset_group), is where it was moved to. Fails with
 /// > [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
 /// > Writes a step, all or nothing, if the token holds. A step of settled entries only succeeds also while
 /// > the server's memory is full. Fails with [`NotFound`](crate::ErrorKind::NotFound) when the group or
@@ -424,7 +424,7 @@ pub async fn a_reset_moves_the_cursor_of_an_owned_group<S: Subject>(subject: &S)
     stage.create(&stage.group).await;
 }
 
-/// > Lets the [bell](super::Store::bell) of the group ring from now on. Returns whether it does; otherwise
+/// > Lets the [bell](crate::store::Store::bell) of the group ring from now on. Returns whether it does; otherwise
 /// > the runtime looks at regular times.
 pub async fn a_change_of_owners_rings<S: Subject>(subject: &S) {
     use crate::store::Ring;
