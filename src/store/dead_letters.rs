@@ -129,6 +129,10 @@ role! {
         /// The dead letters with these ids; absent ones are left out.
         fn find as Find(at: &'a GroupAt, ids: &'a [EntryId]) -> Vec<(EntryId, Record)>;
 
+        /// How many bytes the records of the dead letters with these ids have, in the order of the
+        /// ids; 0 for an absent one. Reads no records.
+        fn weigh as Weigh(at: &'a GroupAt, ids: &'a [EntryId]) -> Vec<u64>;
+
         /// The newest dead letter's id, if there is one.
         fn newest as Newest(at: &'a GroupAt) -> Option<EntryId>;
 

@@ -213,6 +213,22 @@ impl DeadLetters for MemoryAdapter {
         })
     }
 
+    fn weigh<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
+        turn(move || {
+            let mut weights: Vec<u64> = self.in_group(at, |group| {
+                let weigh = |id: &EntryId| group.dead.get(id).map_or(0, |one| one.body.len());
+                ids.iter().map(|id| weigh(id) as u64).collect()
+            });
+            // A group that does not exist has none.
+            weights.resize(ids.len(), 0);
+            Ok(weights)
+        })
+    }
+
     fn count<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<u64, Error>> {
         turn(move || Ok(self.in_group(at, |group| group.dead.len() as u64)))
     }

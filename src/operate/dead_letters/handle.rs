@@ -224,7 +224,8 @@ impl DeadLetters {
         self.port().newest(&GroupAt::of(topic, group)).await
     }
 
-    /// Reads whole dead letters, in the order of the ids; leaves out ids that do not exist.
+    /// Reads whole dead letters, in the order of the ids; leaves out ids that do not exist. Holds all
+    /// of them at once; [`pages`](Self::pages) reads many in pages of a bounded size.
     ///
     /// # Errors
     ///

@@ -145,6 +145,26 @@ impl DeadLetters for Partitioned {
         })
     }
 
+    fn weigh<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
+        if ids.iter().all(|id| id.partition() == 0) {
+            return self.inner.dead_letters().weigh(at, ids);
+        }
+        Box::pin(async move {
+            let call = |number: u16, ids: Vec<EntryId>| -> BoxFuture<'a, _> {
+                Box::pin(async move {
+                    let at = group_at(at, number);
+                    self.inner.dead_letters().weigh(&at, &ids).await
+                })
+            };
+            let ids = ids.iter().map(|id| (id.partition(), bare(*id)));
+            scatter(ids, call, |_| None).await
+        })
+    }
+
     fn newest<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
         if self.is_single(&at.partition) {
             return self.inner.dead_letters().newest(at);

@@ -68,6 +68,26 @@ impl RedisAdapter {
         Ok(found)
     }
 
+    async fn weigh_dead(&self, at: &GroupAt, ids: &[EntryId]) -> Result<Vec<u64>, Error> {
+        let bodies = self.keys.dead_body(at);
+        let mut weights = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(MAX_BATCH) {
+            let mut pipeline = redis::pipe();
+            for id in ids {
+                pipeline.cmd("HSTRLEN").arg(&bodies).arg(id.to_string());
+            }
+            let some: Vec<u64> = self
+                .net
+                .run("weigh dead letters", &bodies, async |connection| {
+                    pipeline.query_async(connection).await
+                })
+                .await
+                .map_err(|e| e.on(at.to_string()))?;
+            weights.extend(some);
+        }
+        Ok(weights)
+    }
+
     async fn count_dead(&self, at: &GroupAt) -> Result<u64, Error> {
         let stream = self.keys.dead(at);
         self.net
@@ -276,6 +296,14 @@ impl DeadLetters for RedisAdapter {
         ids: &'a [EntryId],
     ) -> BoxFuture<'a, Result<Vec<(EntryId, Record)>, Error>> {
         Box::pin(self.dead_records(at, ids))
+    }
+
+    fn weigh<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
+        Box::pin(self.weigh_dead(at, ids))
     }
 
     fn count<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<u64, Error>> {
