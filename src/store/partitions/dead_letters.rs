@@ -1,7 +1,8 @@
 //! Dead letters over partitions: each stays in the partition of its message. Lists merge by id, counts are
 //! sums, and an operation has a row in the journal of each partition.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::HashMap;
 
 use uuid::Uuid;
 
@@ -11,7 +12,7 @@ use crate::domain::{
     BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, crc16,
 };
 use crate::store::source::GroupAt;
-use crate::store::{DeadLetters, Disposition, Found, IdRange, JournalRow, Restored, Restoring};
+use crate::store::{Counted, DeadLetters, Disposition, Found, IdRange, JournalRow, Restored, Restoring};
 use crate::wire::Record;
 
 type Summary = (EntryId, DeadLetterSummary);
@@ -267,7 +268,7 @@ impl DeadLetters for Partitioned {
         })
     }
 
-    fn causes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
+    fn causes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Counted<Cause>, Error>> {
         if self.is_single(&at.partition) {
             return self.inner.dead_letters().causes(at);
         }
@@ -275,27 +276,29 @@ impl DeadLetters for Partitioned {
             let all = self.each_group(at, |store, at| {
                 Box::pin(async move { store.dead_letters().causes(&at).await })
             });
-            let mut causes: Vec<Cause> = Vec::new();
+            let (mut causes, mut others) = (BTreeMap::new(), 0);
             for (number, part) in all.await? {
-                for mut cause in part {
+                others += part.others;
+                for mut cause in part.items {
                     cause.first = cause.first.in_partition(number);
                     cause.last = cause.last.in_partition(number);
-                    let mut known = causes.iter_mut();
-                    let same = |one: &&mut Cause| {
-                        one.reason == cause.reason && one.fingerprint == cause.fingerprint
-                    };
-                    match known.find(same) {
-                        Some(known) => {
+                    let name = (cause.reason.as_str(), cause.fingerprint.clone());
+                    match causes.entry(name) {
+                        Entry::Vacant(place) => drop(place.insert(cause)),
+                        Entry::Occupied(mut place) => {
+                            let known: &mut Cause = place.get_mut();
                             known.count += cause.count;
                             known.first = known.first.min(cause.first);
                             known.last = known.last.max(cause.last);
                         }
-                        None => causes.push(cause),
                     }
                 }
             }
+            let mut causes: Vec<Cause> = causes.into_values().collect();
             causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
-            Ok(causes)
+            let mut counted = Counted::first(causes);
+            counted.others += others;
+            Ok(counted)
         })
     }
 
@@ -303,7 +306,7 @@ impl DeadLetters for Partitioned {
         &'a self,
         at: &'a GroupAt,
         by: CountBy,
-    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
+    ) -> BoxFuture<'a, Result<Counted<(String, u64)>, Error>> {
         if self.is_single(&at.partition) {
             return self.inner.dead_letters().counts(at, by);
         }
@@ -311,11 +314,16 @@ impl DeadLetters for Partitioned {
             let all = self.each_group(at, |store, at| {
                 Box::pin(async move { store.dead_letters().counts(&at, by).await })
             });
-            let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-            for (name, count) in all.await?.into_iter().flat_map(|(_, counts)| counts) {
-                *counts.entry(name).or_default() += count;
+            let (mut counts, mut others) = (BTreeMap::<String, u64>::new(), 0);
+            for (_, part) in all.await? {
+                others += part.others;
+                for (name, count) in part.items {
+                    *counts.entry(name).or_default() += count;
+                }
             }
-            Ok(counts.into_iter().collect())
+            let mut counted = Counted::chosen(counts.into_iter().collect(), by);
+            counted.others += others;
+            Ok(counted)
         })
     }
 

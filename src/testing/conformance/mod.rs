@@ -296,6 +296,7 @@ macro_rules! conformance_concern {
             counts_are_the_same_where_summaries_are_known,
             counts_are_right_while_dead_letters_move,
             each_of_many_causes_is_counted,
+            of_very_many_causes_the_most_frequent_are_named,
         );
     };
     (dead_letters, $factory:ident) => {
@@ -304,6 +305,7 @@ macro_rules! conformance_concern {
             summaries_are_found_in_pages,
             summaries_are_found_newest_first,
             records_are_found_by_id,
+            records_are_weighed_by_id,
             a_purge_is_final,
             each_dead_letter_is_moved_once,
             an_exported_dead_letter_is_imported_once,
