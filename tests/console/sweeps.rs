@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::act::{dead, ended, ids};
 use crate::site::{console, dies, get, hidden, post, send};
-use crate::support::{until, PATIENCE, group, topic};
+use crate::support::{PATIENCE, group, topic, until};
 
 const SWEEP: &str = "/dead/orders/billing/sweep";
 

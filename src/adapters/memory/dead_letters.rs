@@ -14,8 +14,8 @@ use crate::domain::{
     BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, hour_name,
 };
 use crate::store::{
-    Counted, DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH,
-    Record, Restored, Restoring,
+    Counted, DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL,
+    LONGEST_SEARCH, Record, Restored, Restoring,
 };
 use crate::wire::redelivery::{DEAD_LETTER_FIELD, OPERATION_FIELD};
 

@@ -10,8 +10,8 @@ use super::resp::reply;
 use super::schedule::time;
 use super::scripts;
 use crate::domain::{BoxFuture, Error, ScheduleId, Timestamp, When, whole_millis};
-use crate::store::batch::batches;
 use crate::store::batch::READ_BYTES;
+use crate::store::batch::batches;
 use crate::store::{
     Fields, Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
 };

@@ -1,8 +1,8 @@
 //! Dead letters over partitions: each stays in the partition of its message. Lists merge by id, counts are
 //! sums, and an operation has a row in the journal of each partition.
 
-use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use uuid::Uuid;
 
@@ -12,7 +12,9 @@ use crate::domain::{
     BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, crc16,
 };
 use crate::store::source::GroupAt;
-use crate::store::{Counted, DeadLetters, Disposition, Found, IdRange, JournalRow, Restored, Restoring};
+use crate::store::{
+    Counted, DeadLetters, Disposition, Found, IdRange, JournalRow, Restored, Restoring,
+};
 use crate::wire::Record;
 
 type Summary = (EntryId, DeadLetterSummary);

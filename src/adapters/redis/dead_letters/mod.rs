@@ -20,8 +20,8 @@ use crate::domain::{
 };
 use crate::store::batch::batches;
 use crate::store::{
-    Counted, DeadLetters, Disposition, Fields, Found, GroupAt, IdRange, JournalRow, MAX_BATCH, Record,
-    Restored, Restoring,
+    Counted, DeadLetters, Disposition, Fields, Found, GroupAt, IdRange, JournalRow, MAX_BATCH,
+    Record, Restored, Restoring,
 };
 use crate::wire::dead_letter::{decode_head, encode_head, unreadable};
 

@@ -178,7 +178,11 @@ impl RedisAdapter {
     }
 
     /// Some hours only: the hash of counts has a field for each tenant, too.
-    pub(super) async fn counts_of_hours(&self, at: &GroupAt, hours: &[u64]) -> Result<Vec<u64>, Error> {
+    pub(super) async fn counts_of_hours(
+        &self,
+        at: &GroupAt,
+        hours: &[u64],
+    ) -> Result<Vec<u64>, Error> {
         let key = self.keys.dead_counts(at);
         let names: Vec<String> = hours.iter().map(|hour| format!("hour:{hour}")).collect();
         let mut replies: Vec<Value> = self

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+
+use crate::duration;
 
 /// Serve the operators' page: topics, groups, dead letters, retries and the doctor in a browser.
 #[derive(Debug, ClapArgs)]
@@ -108,6 +111,10 @@ pub(crate) struct ServeArgs {
     /// The number of pages that may have live figures at once
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) max_clients: usize,
+    /// How long a page searches dead letters before it shows what it has found; the search goes on
+    /// while the page is open
+    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = duration::parse)]
+    pub(crate) search_time: Duration,
 }
 
 /// Whether payloads are shown.

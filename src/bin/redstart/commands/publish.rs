@@ -210,10 +210,7 @@ impl Publishing<'_> {
     }
 
     /// Publishes the lines that arrived; returns whether to stop.
-    async fn batch(
-        &mut self,
-        batch: &mut Vec<HeldLine>,
-    ) -> Result<bool, Failure> {
+    async fn batch(&mut self, batch: &mut Vec<HeldLine>) -> Result<bool, Failure> {
         let mut runs: Vec<Run> = Vec::new();
         let mut bad = Vec::new();
         let mut failure = None;
