@@ -137,7 +137,7 @@ impl<T> Counted<T> {
 impl Counted<(String, u64)> {
     /// Keeps the most frequent [`LONGEST_COUNTS`] of all counts, or the newest hours, by name.
     #[must_use]
-    pub fn chosen(mut counts: Vec<(String, u64)>, by: CountBy) -> Self {
+    pub fn largest(mut counts: Vec<(String, u64)>, by: CountBy) -> Self {
         match by {
             // An hour's name sorts as its time does.
             CountBy::Hour => counts.sort_unstable_by(|one, other| other.cmp(one)),

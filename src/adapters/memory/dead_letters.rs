@@ -164,7 +164,7 @@ impl MemoryAdapter {
                 };
                 *counts.entry(name).or_default() += 1;
             }
-            Counted::chosen(counts.into_iter().collect(), by)
+            Counted::largest(counts.into_iter().collect(), by)
         })
     }
 }

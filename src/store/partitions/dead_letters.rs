@@ -323,7 +323,7 @@ impl DeadLetters for Partitioned {
                     *counts.entry(name).or_default() += count;
                 }
             }
-            let mut counted = Counted::chosen(counts.into_iter().collect(), by);
+            let mut counted = Counted::largest(counts.into_iter().collect(), by);
             counted.others += others;
             Ok(counted)
         })

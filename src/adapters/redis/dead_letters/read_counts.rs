@@ -60,7 +60,7 @@ impl Largest {
 
     fn choose(&mut self) -> Counted<(String, u64)> {
         let all = mem::take(&mut self.counts).into_iter().collect();
-        let mut counted = Counted::chosen(all, self.by);
+        let mut counted = Counted::largest(all, self.by);
         counted.others += self.others;
         counted
     }

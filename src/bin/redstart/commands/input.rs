@@ -14,7 +14,7 @@ const LONGEST: usize = 64 * 1024 * 1024;
 /// How many lines the thread reads ahead.
 const AHEAD: usize = 1024;
 /// How many bytes of lines the thread and the command hold together. A longer line comes alone.
-const HELD: usize = 4 * 1024 * 1024;
+const AHEAD_BYTES: usize = 4 * 1024 * 1024;
 
 /// A line of the input, counted from 1.
 #[derive(Debug, Eq, PartialEq)]
@@ -24,26 +24,26 @@ pub(super) struct InputLine {
     pub(super) bytes: Result<Vec<u8>, String>,
 }
 
-/// A line that counts as held until it is dropped.
+/// A line that counts against the limit until it is dropped.
 #[derive(Debug)]
-pub(super) struct HeldLine {
+pub(super) struct CountedLine {
     pub(super) line: io::Result<InputLine>,
-    _held: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Starts to read, inside a runtime. The channel ends with the input, or with an error.
-pub(super) fn read(input: impl BufRead + Send + 'static) -> mpsc::Receiver<HeldLine> {
+pub(super) fn read(input: impl BufRead + Send + 'static) -> mpsc::Receiver<CountedLine> {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let (free, runtime) = (Arc::new(Semaphore::new(HELD)), Handle::current());
+    let (free, runtime) = (Arc::new(Semaphore::new(AHEAD_BYTES)), Handle::current());
     std::thread::spawn(move || {
         for line in (Lines { input, number: 0 }) {
             let failed = line.is_err();
             let free = Arc::clone(&free).acquire_many_owned(weight(&line));
             // Nothing closes the semaphore.
-            let Ok(_held) = runtime.block_on(free) else {
+            let Ok(_permit) = runtime.block_on(free) else {
                 return;
             };
-            if sender.blocking_send(HeldLine { line, _held }).is_err() || failed {
+            if sender.blocking_send(CountedLine { line, _permit }).is_err() || failed {
                 return;
             }
         }
@@ -53,7 +53,7 @@ pub(super) fn read(input: impl BufRead + Send + 'static) -> mpsc::Receiver<HeldL
 
 fn weight(line: &io::Result<InputLine>) -> u32 {
     let bytes = line.as_ref().ok().and_then(|line| line.bytes.as_ref().ok());
-    let length = bytes.map_or(0, Vec::len).min(HELD);
+    let length = bytes.map_or(0, Vec::len).min(AHEAD_BYTES);
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
