@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::backlog::Admitted;
 use super::draft::begin;
 use super::publish::Publishing;
-use crate::api::{Committed, Published, Rehearsal};
+use crate::api::{Committed, PublishOptions, Published, Rehearsal};
 use crate::domain::{Effects, Envelope, Error, ErrorKind, Operation, Topic, When, Write};
 use crate::store::{Effect, EffectFate, NewEntry, Partition, Refusal};
 use crate::wire::value;
@@ -21,8 +21,18 @@ const CLOCK_SKEW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Prepared {
     effects: Vec<Effect>,
-    /// The messages as the hooks left them; empty without hooks.
-    messages: Vec<(Topic, Envelope)>,
+    /// Empty without hooks.
+    messages: Vec<Hooked>,
+}
+
+/// A message that has passed the hooks, or that one of them refused.
+#[derive(Debug)]
+pub(super) struct Hooked {
+    pub(super) topic: Topic,
+    /// As the hooks left it.
+    pub(super) envelope: Envelope,
+    /// A message for later has no entry yet.
+    pub(super) is_later: bool,
 }
 
 impl Prepared {
@@ -36,40 +46,59 @@ impl Prepared {
 pub(crate) struct Admission(Vec<Admitted>);
 
 impl Publishing {
-    /// Runs the hooks and encodes effects.
+    /// Runs the hooks and encodes effects. Where this fails, the hooks learn it of each message that they
+    /// have seen.
     ///
     /// # Errors
     ///
     /// The first rule that the effects break, or the error of a hook; nothing was done.
     pub(crate) fn prepare(&self, effects: &Effects) -> Result<Prepared, Error> {
-        self.check_open("commit")?;
-        effects.check()?;
+        let (prepared, failed) = self.encode_effects(effects);
+        match failed {
+            Some(error) => {
+                self.fail(&prepared, &error);
+                Err(error)
+            }
+            None => Ok(prepared),
+        }
+    }
+
+    /// Encodes effects up to the first error.
+    fn encode_effects(&self, effects: &Effects) -> (Prepared, Option<Error>) {
         let operations = effects.operations();
         let mut prepared = Prepared {
             effects: Vec::with_capacity(operations.len()),
             messages: Vec::new(),
         };
-        for operation in operations {
-            let encoded = self.encode_operation(operation, &mut prepared.messages);
-            let encoded = encoded.map_err(|error| match error.subject() {
-                None => error.on(operation.subject()),
-                Some(_) => error,
-            });
-            prepared.effects.push(encoded?);
+        let valid = self.check_open("commit").and_then(|()| effects.check());
+        if let Err(error) = valid {
+            return (prepared, Some(error));
         }
-        Ok(prepared)
+        for operation in operations {
+            match self.encode_operation(operation, &mut prepared.messages) {
+                Ok(effect) => prepared.effects.push(effect),
+                Err(error) => {
+                    let error = match error.subject() {
+                        None => error.on(operation.subject()),
+                        Some(_) => error,
+                    };
+                    return (prepared, Some(error));
+                }
+            }
+        }
+        (prepared, None)
     }
 
     fn encode_message(
         &self,
         topic: &Topic,
-        envelope: &Envelope,
-        messages: &mut Vec<(Topic, Envelope)>,
+        (envelope, options): (&Envelope, PublishOptions),
+        messages: &mut Vec<Hooked>,
     ) -> Result<NewEntry, Error> {
         let encode = |envelope: &Envelope| {
             let (name, bytes) = self.encoder.encode(envelope)?;
             Ok(NewEntry {
-                id: envelope.id(),
+                id: options.identity(envelope),
                 name,
                 value: Bytes::from(bytes),
                 slot: envelope.slot(),
@@ -82,16 +111,20 @@ impl Publishing {
         }
         let mut envelope = envelope.clone();
         envelope.reset_attempts();
-        self.hooks.before(topic, &mut envelope)?;
-        let encoded = encode(&envelope)?;
-        messages.push((topic.clone(), envelope));
-        Ok(encoded)
+        let accepted = self.hooks.before(topic, &mut envelope);
+        let encoded = accepted.and_then(|()| encode(&envelope));
+        messages.push(Hooked {
+            topic: topic.clone(),
+            envelope,
+            is_later: false,
+        });
+        encoded
     }
 
     fn encode_operation(
         &self,
         operation: &Operation,
-        messages: &mut Vec<(Topic, Envelope)>,
+        messages: &mut Vec<Hooked>,
     ) -> Result<Effect, Error> {
         let encode = |portable| value::encode_portable(self.codec, portable);
         Ok(match operation {
@@ -99,17 +132,11 @@ impl Publishing {
                 topic,
                 envelope,
                 options,
-            } => {
-                let encoded = self.encode_message(topic, envelope, messages)?;
-                Effect::Publish {
-                    at: Partition::of(topic),
-                    entry: NewEntry {
-                        id: options.identity(envelope),
-                        ..encoded
-                    },
-                    window: options.window(self.deduplication)?,
-                }
-            }
+            } => Effect::Publish {
+                at: Partition::of(topic),
+                entry: self.encode_message(topic, (envelope, *options), messages)?,
+                window: options.window(self.deduplication)?,
+            },
             Operation::PublishLater {
                 topic,
                 envelope,
@@ -120,7 +147,7 @@ impl Publishing {
                 let envelope = traced.first().unwrap_or(envelope);
                 Effect::Schedule {
                     at: Partition::of(topic),
-                    message: self.encode_later(topic, envelope, *due, options)?,
+                    message: self.encode_later(topic, envelope, (*due, options), messages)?,
                 }
             }
             Operation::Cancel { topic, id } => Effect::Cancel {
@@ -189,9 +216,13 @@ impl Publishing {
         Ok(admission)
     }
 
-    /// Says what a commit of effects would do now.
+    /// Says what a commit of effects would do now. Nothing is published, so `after` of the hooks does not
+    /// run.
     pub(crate) async fn rehearse(&self, effects: &Effects) -> Result<Rehearsal, Error> {
-        let prepared = self.prepare(effects)?;
+        let (prepared, failed) = self.encode_effects(effects);
+        if let Some(error) = failed {
+            return Err(error);
+        }
         let effects = prepared.effects();
         let fate = self.store.effects().rehearse(effects).await?;
         Ok(match committed(effects, fate)?.skipped {
@@ -213,13 +244,22 @@ impl Publishing {
             }
             self.count_scheduled(prepared);
         }
-        for (at, (topic, envelope)) in prepared.messages.iter().enumerate() {
+        let mut published = done.iter().flat_map(|done| &done.published).copied();
+        let is_skipped = done.as_ref().is_ok_and(|done| done.skipped);
+        for message in &prepared.messages {
             let result = match done {
-                Ok(done) => done.published.get(at).copied().ok_or_else(skipped_message),
                 Err(error) => Err(error.clone()),
+                Ok(_) if message.is_later && !is_skipped => continue,
+                Ok(_) if message.is_later => Err(skipped_message()),
+                Ok(_) => published.next().ok_or_else(skipped_message),
             };
-            self.hooks.after(topic, envelope, &result);
+            self.hooks.after(&message.topic, &message.envelope, &result);
         }
+    }
+
+    /// Tells the hooks that the messages of some effects were not published.
+    pub(crate) fn fail(&self, prepared: &Prepared, error: &Error) {
+        self.finish(prepared, Admission::default(), &Err(error.clone()));
     }
 }
 

@@ -6,6 +6,7 @@ use metrics::counter;
 
 use super::backlog::nothing_appended;
 use super::draft::begin;
+use super::effects::Hooked;
 use super::publish::Publishing;
 use crate::domain::{
     Envelope, Error, ErrorKind, ScheduleId, ScheduleOptions, Scheduled, Timestamp, Topic,
@@ -76,9 +77,10 @@ impl Publishing {
         options: &ScheduleOptions,
     ) -> Vec<Result<Scheduled, Error>> {
         let traced = self.with_trace(envelopes);
+        let mut hooked = Vec::new();
         let encoded = traced
             .iter()
-            .map(|envelope| self.encode_later(topic, envelope, due, options));
+            .map(|envelope| self.encode_later(topic, envelope, (due, options), &mut hooked));
         let encoded: Vec<Result<NewLater, Error>> = encoded.collect();
         let messages: Vec<NewLater> = encoded.iter().flatten().cloned().collect();
         let mut puts = self.put(topic, &messages).await.into_iter();
@@ -87,16 +89,24 @@ impl Publishing {
             let put = puts.next().unwrap_or_else(|| Err(no_result(topic)))?;
             self.scheduled(topic, message.id, put)
         });
-        done.collect()
+        let done: Vec<Result<Scheduled, Error>> = done.collect();
+        for (message, done) in hooked.iter().zip(&done) {
+            if let Err(error) = done {
+                let refused = Err(error.clone());
+                self.hooks.after(topic, &message.envelope, &refused);
+            }
+        }
+        done
     }
 
-    /// A hook may change the envelope; the id is that of the envelope which the caller passed.
+    /// A hook may change the envelope; the id is that of the envelope which the caller passed, who cancels
+    /// the message by it. With hooks, adds the message to those that they have seen.
     pub(super) fn encode_later(
         &self,
         topic: &Topic,
         envelope: &Envelope,
-        due: When,
-        options: &ScheduleOptions,
+        (due, options): (When, &ScheduleOptions),
+        hooked: &mut Vec<Hooked>,
     ) -> Result<NewLater, Error> {
         let encode = |envelope: &Envelope| {
             let (name, value) = self.encoder.encode(envelope)?;
@@ -107,8 +117,14 @@ impl Publishing {
         } else {
             let mut envelope = envelope.clone();
             envelope.reset_attempts();
-            self.hooks.before(topic, &mut envelope)?;
-            encode(&envelope)?
+            let accepted = self.hooks.before(topic, &mut envelope);
+            let encoded = accepted.and_then(|()| encode(&envelope));
+            hooked.push(Hooked {
+                topic: topic.clone(),
+                envelope,
+                is_later: true,
+            });
+            encoded?
         };
         Ok(NewLater {
             id: options.id_of(envelope),

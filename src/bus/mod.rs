@@ -41,7 +41,7 @@ pub(crate) struct StoreBus {
     decoder: Decoder,
     publishing: Arc<Publishing>,
     overrides: Overrides,
-    outside: Arc<OutsideCommits>,
+    outside: OutsideCommits,
     subscriptions: Arc<Subscriptions>,
     start: Start,
     /// Sees how each delivery ends; tests set one.
@@ -57,7 +57,7 @@ impl StoreBus {
         start: Start,
     ) -> Self {
         Self {
-            outside: Arc::new(OutsideCommits::new(Arc::clone(&store))),
+            outside: OutsideCommits::new(Arc::clone(&store)),
             store,
             service,
             decoder: Decoder::new(limits),
@@ -90,7 +90,8 @@ impl StoreBus {
     /// Commits effects without a delivery.
     pub(crate) async fn commit(&self, effects: &Effects) -> Result<Committed, Error> {
         let prepared = self.publishing.prepare(effects)?;
-        let admission = self.publishing.admit_all(&prepared).await?;
+        let admitted = self.publishing.admit_all(&prepared).await;
+        let admission = admitted.inspect_err(|error| self.publishing.fail(&prepared, error))?;
         let fate = self.outside.commit(prepared.effects().to_vec()).await;
         let done = fate.and_then(|fate| committed(prepared.effects(), fate));
         self.publishing.finish(&prepared, admission, &done);
@@ -102,12 +103,12 @@ impl StoreBus {
         self.publishing.rehearse(effects).await
     }
 
-    /// The running subscriptions, in the order in which they started.
     /// The publish pipeline. No two containers share one.
     pub(crate) fn publishing(&self) -> &Arc<Publishing> {
         &self.publishing
     }
 
+    /// The running subscriptions, in the order in which they started.
     pub(crate) fn running(&self) -> Vec<Subscription> {
         self.subscriptions.running()
     }

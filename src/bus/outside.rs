@@ -1,10 +1,10 @@
 //! Commits without a delivery: numbered calls, one at a time, each repeated until it is answered.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -17,18 +17,31 @@ use crate::store::{Effect, EffectFate, MAX_COMMITS, Session, Store};
 const REPEATS: Duration = Duration::from_secs(12 * 60 * 60);
 /// The most bytes of a call that has more than one commit.
 const CALL_BYTES: usize = 1024 * 1024;
+/// The space of a lane: two calls of the largest size, or 2,048 small commits. Further callers wait with
+/// their own effects; dropped, they have committed nothing.
+const LANE_KIBIBYTES: u32 = 2 * 1024;
 
 type Answer = Result<EffectFate, Error>;
 
-/// The commits of a container.
-///
-/// While a call is under way, further commits wait and go into the next one. After an unknown outcome
-/// the same call is sent again under the same number: the store answers a repetition as it answered
-/// the first, so each commit is written once.
+/// The commits of a container, in lanes: a server that is away holds up the commits of its own slots only.
 #[derive(Debug)]
 pub(super) struct OutsideCommits {
     store: Arc<dyn Store>,
+    lanes: Mutex<HashMap<u16, Arc<Lane>>>,
+}
+
+/// The commits of one lane.
+///
+/// While a call is under way, further commits wait and go into the next one. After an unknown outcome
+/// the same call is sent again under the same number: the store answers a repetition as it answered
+/// the first, so each commit is written once. The lane has a session of its own, so that the numbers of
+/// its calls grow in the order in which the store gets them.
+#[derive(Debug)]
+struct Lane {
+    store: Arc<dyn Store>,
     session: Uuid,
+    /// The space for commits that wait or are under way, in kibibytes.
+    space: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -45,27 +58,71 @@ struct State {
 struct Waiting {
     effects: Vec<Effect>,
     answer: oneshot::Sender<Answer>,
+    /// Its share of the lane's space, until it is answered.
+    space: OwnedSemaphorePermit,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn weight(effects: &[Effect]) -> usize {
+    effects.iter().map(Effect::weight).sum()
 }
 
 impl OutsideCommits {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
+            lanes: Mutex::default(),
+        }
+    }
+
+    /// Commits effects. The call goes on if the future is dropped, once its lane has space for it.
+    pub(super) async fn commit(&self, effects: Vec<Effect>) -> Answer {
+        let lane = self.store.lane_of(&effects);
+        self.commit_in(lane, effects).await
+    }
+
+    async fn commit_in(&self, lane: u16, effects: Vec<Effect>) -> Answer {
+        let lane = {
+            let mut lanes = lock(&self.lanes);
+            let new = || Arc::new(Lane::new(Arc::clone(&self.store)));
+            Arc::clone(lanes.entry(lane).or_insert_with(new))
+        };
+        lane.commit(effects).await
+    }
+}
+
+impl Lane {
+    fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
             session: Uuid::now_v7(),
+            space: Arc::new(Semaphore::new(LANE_KIBIBYTES as usize)),
             state: Mutex::default(),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    /// Commits effects. The call goes on if the future is dropped.
-    pub(super) async fn commit(self: &Arc<Self>, effects: Vec<Effect>) -> Answer {
+    async fn commit(self: &Arc<Self>, effects: Vec<Effect>) -> Answer {
+        let kibibytes = u32::try_from(weight(&effects) / 1024).unwrap_or(u32::MAX);
+        let share = kibibytes.saturating_add(1).min(LANE_KIBIBYTES);
+        let space = Arc::clone(&self.space).acquire_many_owned(share).await;
+        let rule = "the container accepts no more commits; nothing was written";
+        let closed = |_| Error::new(ErrorKind::Closed, "commit", rule);
+        let space = space.map_err(closed)?;
         let (answer, answered) = oneshot::channel();
         let starts = {
             let mut state = self.state();
-            state.waiting.push_back(Waiting { effects, answer });
+            state.waiting.push_back(Waiting {
+                effects,
+                answer,
+                space,
+            });
             !std::mem::replace(&mut state.sending, true)
         };
         if starts {
@@ -84,7 +141,7 @@ impl OutsideCommits {
         let mut state = self.state();
         let (mut call, mut bytes) = (Vec::new(), 0);
         while let Some(next) = state.waiting.front() {
-            bytes += next.effects.iter().map(Effect::weight).sum::<usize>();
+            bytes += weight(&next.effects);
             if call.len() == MAX_COMMITS || (bytes > CALL_BYTES && !call.is_empty()) {
                 break;
             }
@@ -95,10 +152,12 @@ impl OutsideCommits {
     }
 
     async fn send(&self, call: Vec<Waiting>) {
-        let (effects, answers): (Vec<_>, Vec<_>) = call
-            .into_iter()
-            .map(|waiting| (waiting.effects, waiting.answer))
-            .unzip();
+        let (mut effects, mut answers, mut spaces) = (Vec::new(), Vec::new(), Vec::new());
+        for waiting in call {
+            effects.push(waiting.effects);
+            answers.push(waiting.answer);
+            spaces.push(waiting.space);
+        }
         match self.apply(&effects).await {
             Ok(fates) => {
                 for (answer, fate) in answers.into_iter().zip(fates) {
@@ -168,7 +227,7 @@ fn only(fates: Vec<EffectFate>) -> Answer {
 
 /// The task that sends.
 struct Sender {
-    commits: Arc<OutsideCommits>,
+    commits: Arc<Lane>,
     ended: bool,
 }
 
@@ -193,5 +252,97 @@ impl Drop for Sender {
             state.sending = false;
             state.waiting.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::sync::watch;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::adapters::memory::MemoryStore;
+    use crate::domain::BoxFuture;
+    use crate::store::EffectStoreOp;
+    use crate::store::decorate::{Answer as Reply, Decorated, Decorator, Next, Op};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A server that is away: calls of keys that begin with `away` wait. Counts the commits that it has.
+    #[derive(Debug)]
+    struct Away {
+        back: watch::Receiver<bool>,
+        commits: AtomicU64,
+    }
+
+    impl Decorator for Away {
+        fn call<'a>(&'a self, op: Op<'a>, mut to: Next<'a>) -> BoxFuture<'a, Result<Reply, Error>> {
+            Box::pin(async move {
+                if let Op::EffectStore(EffectStoreOp::Apply { commits, .. }) = op {
+                    let mut effects = commits.iter().flatten();
+                    if effects.any(|effect| effect.subject().starts_with("away")) {
+                        let _ = self.back.clone().wait_for(|back| *back).await;
+                    }
+                    let count = commits.len() as u64;
+                    self.commits.fetch_add(count, Ordering::Relaxed);
+                }
+                to.run(op).await
+            })
+        }
+    }
+
+    fn fixture() -> (watch::Sender<bool>, Arc<Away>, Arc<OutsideCommits>) {
+        let (bring_back, back) = watch::channel(false);
+        let commits = AtomicU64::new(0);
+        let away = Arc::new(Away { back, commits });
+        let decorator: Arc<dyn Decorator> = away.clone();
+        let store = Arc::new(Decorated::new(decorator, MemoryStore::new().store(None)));
+        (bring_back, away, Arc::new(OutsideCommits::new(store)))
+    }
+
+    fn set(key: &str, bytes: usize) -> Vec<Effect> {
+        vec![Effect::Set {
+            key: key.to_owned(),
+            value: vec![b'x'; bytes].into(),
+            ttl: None,
+        }]
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_holds_up_its_own_lane_only() {
+        let (bring_back, _, commits) = fixture();
+        let held = {
+            let commits = Arc::clone(&commits);
+            tokio::spawn(async move { commits.commit_in(1, set("away", 1)).await })
+        };
+        // Its call is under way before the others.
+        while lock(&commits.lanes).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..3 {
+            let done = timeout(PATIENCE, commits.commit_in(2, set("here", 1))).await;
+            let done = done.expect("the other lane goes on").unwrap();
+            assert_eq!(done, EffectFate::Done(Vec::new()));
+        }
+        assert!(!held.is_finished());
+        bring_back.send_replace(true);
+        assert!(held.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn callers_that_find_no_space_and_leave_have_committed_nothing() {
+        let (bring_back, away, commits) = fixture();
+        // Each but the last fits; the store gets those, although their callers have left.
+        let size = LANE_KIBIBYTES as usize * 1024 / 4 - 2 * 1024;
+        for n in 0..8 {
+            let mut leaving = Box::pin(commits.commit_in(1, set(&format!("away:{n}"), size)));
+            assert!(futures_util::poll!(&mut leaving).is_pending());
+        }
+        bring_back.send_replace(true);
+        let last = timeout(PATIENCE, commits.commit_in(1, set("away:last", 1))).await;
+        assert!(last.expect("space is free again").is_ok());
+        assert_eq!(away.commits.load(Ordering::Relaxed), 4 + 1);
     }
 }

@@ -303,7 +303,8 @@ impl Container {
     /// Writes effects in one step, all or none: messages together with the state that they tell of.
     ///
     /// When this returns `Ok`, the store has all of it. While a commit is under way, further commits of
-    /// this container wait and share the next call to the store.
+    /// this container wait and share the next call to the store; in a cluster this holds for each slot by
+    /// itself. Of one slot at most 2 MiB wait; further callers wait for space first.
     ///
     /// If the connection fails, the container asks again until the store says what became of the
     /// commit, for up to 12 hours. To wait for a shorter time, drop the future; the commit may then be

@@ -9,7 +9,7 @@ use super::dead_letters::{DeadLetters, DeadLettersAnswer, DeadLettersCalls, Dead
 use super::deliveries::{
     Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Opened, Reader,
 };
-use super::effects::{EffectStore, EffectStoreAnswer, EffectStoreCalls, EffectStoreOp};
+use super::effects::{Effect, EffectStore, EffectStoreAnswer, EffectStoreCalls, EffectStoreOp};
 use super::inspect::{Inspect, InspectAnswer, InspectCalls, InspectOp};
 use super::later::{Later, LaterAnswer, LaterCalls, LaterOp};
 use super::log::{Log, LogAnswer, LogCalls, LogOp};
@@ -250,6 +250,10 @@ impl Store for Decorated {
 
     fn clock_set(&self) -> BoxFuture<'_, ()> {
         self.inner.clock_set()
+    }
+
+    fn lane_of(&self, effects: &[Effect]) -> u16 {
+        self.inner.lane_of(effects)
     }
 
     fn bell(&self, at: &GroupAt) -> Option<Arc<Bell>> {

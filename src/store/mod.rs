@@ -45,8 +45,8 @@ pub use attempts::Attempts;
 pub use bell::{Bell, Ring};
 pub use commit::{Commit, Commits, End, Fate, Replies};
 pub use dead_letters::{
-    Counted, DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp, Disposition, Found,
-    IdRange, JournalRow, LONGEST_COUNTS, LONGEST_JOURNAL, LONGEST_SEARCH, Restored, Restoring,
+    DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp, Disposition, Found, IdRange,
+    JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Restored, Restoring,
 };
 pub use deliveries::{
     Begin, Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Holder, Interrupt,
@@ -178,5 +178,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// What is written in one step; by default the store refuses it.
     fn effects(&self) -> &dyn EffectStore {
         &decorate::Nowhere
+    }
+
+    /// The lane of effects without a delivery. Effects of different lanes may lie on different servers: a
+    /// caller that gives each lane a session of its own can have a call of each under way, and a server
+    /// that is away holds up no other lane. By default all effects have one lane.
+    fn lane_of(&self, _effects: &[Effect]) -> u16 {
+        0
     }
 }

@@ -76,7 +76,8 @@ impl Checkpoint for EffectPort {
                 });
             }
             let prepared = self.publishing.prepare(effects)?;
-            let admission = self.publishing.admit_all(&prepared).await?;
+            let admitted = self.publishing.admit_all(&prepared).await;
+            let admission = admitted.inspect_err(|error| self.publishing.fail(&prepared, error))?;
             let commit = EffectCommit {
                 delivery: id,
                 acknowledges: false,

@@ -1,12 +1,16 @@
 //! Hooks around publishes.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use redstart::extract::Publisher;
 use redstart::memory::MemoryStore;
 use redstart::middleware::PublishHook;
 use redstart::testing::DeliveryBuilder;
-use redstart::{Container, Envelope, Error, ErrorKind, Message, Published, Topic};
+use redstart::topics::TopicSettings;
+use redstart::{
+    Container, Effects, Envelope, Error, ErrorKind, Message, PublishOptions, Published, Topic,
+};
 
 use crate::{Cancelled, ORDERS, PATIENCE, Placed, Seen};
 
@@ -200,4 +204,115 @@ async fn a_hook_sees_a_received_message_as_it_is_published_again() {
     let bus = container.bus();
     bus.publish(&ORDERS, received.envelope()).await.unwrap();
     assert_eq!(seen.in_order(), ["0 None"]);
+}
+
+#[tokio::test]
+async fn each_message_of_refused_effects_has_its_result() {
+    let seen = Seen::default();
+    let container = container(&seen).await;
+    let mut effects = Effects::new();
+    let day = Duration::from_secs(86_400);
+    effects
+        .publish(&ORDERS, placed("1"))
+        .publish_after(day, &BILLS, placed("2"))
+        .publish(&ORDERS, placed(""));
+    let error = container.rehearse(&effects).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(seen.in_order().is_empty(), "a rehearsal has no results");
+    container.commit(effects).await.unwrap_err();
+    let of_a = |seen: &Seen| {
+        let lines = seen.in_order().into_iter();
+        lines
+            .filter(|line| line.starts_with("a "))
+            .collect::<Vec<_>>()
+    };
+    let refused = [
+        "a orders Some(\"1\") \"ab\" Err(Invalid)",
+        "a bills Some(\"2\") \"ab\" Err(Invalid)",
+        "a orders None \"\" Err(Invalid)",
+    ];
+    assert_eq!(of_a(&seen), refused);
+
+    // Of accepted ones, the message for later has its result when it is due, from the store alone.
+    let (seen, mut effects) = (Seen::default(), Effects::new());
+    let container = self::container(&seen).await;
+    effects
+        .publish_after(day, &BILLS, placed("2"))
+        .publish(&ORDERS, placed("1"));
+    container.commit(effects).await.unwrap();
+    assert_eq!(of_a(&seen), ["a orders Some(\"1\") \"ab\" Ok(())"]);
+}
+
+#[tokio::test]
+async fn a_message_for_later_that_is_not_scheduled_has_its_result() {
+    let seen = Seen::default();
+    let container = container(&seen).await;
+    let (bus, day) = (container.bus(), Duration::from_secs(86_400));
+    bus.publish_after(day, &ORDERS, &placed("1")).await.unwrap();
+    bus.publish_after(day, &ORDERS, &placed(""))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        seen.in_order(),
+        [
+            "b orders None \"\" Err(Invalid)",
+            "a orders None \"\" Err(Invalid)"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn effects_for_which_a_topic_has_no_space_tell_the_hooks() {
+    let seen = Seen::default();
+    let container = container(&seen).await;
+    let settings = TopicSettings::default().with_backlog_limit(1);
+    container.topics().create(&ORDERS, settings).await.unwrap();
+    container
+        .bus()
+        .publish(&ORDERS, &placed("1"))
+        .await
+        .unwrap();
+    let mut effects = Effects::new();
+    effects.publish(&ORDERS, placed("2"));
+    let error = container.commit(effects).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BacklogFull);
+    let lines = &seen.in_order()[2..];
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines.iter().all(|line| line.ends_with("Err(BacklogFull)")),
+        "{lines:?}"
+    );
+}
+
+/// Gives every message the same id.
+struct OneId(uuid::Uuid);
+
+impl PublishHook for OneId {
+    fn before(
+        &self,
+        _: &Topic,
+        envelope: &mut Envelope,
+    ) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        *envelope = envelope.clone().with_id(self.0);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn deduplication_goes_by_the_id_that_the_hooks_left() {
+    let builder = Container::builder()
+        .with_memory(MemoryStore::new())
+        .with_publish_hook(OneId(uuid::Uuid::from_u128(7)));
+    let container = builder.connect().await.unwrap();
+    let options = PublishOptions::new().with_deduplication(Duration::from_secs(60));
+    let bus = container.bus();
+    let first = bus
+        .publish_with(&ORDERS, &placed("1"), options)
+        .await
+        .unwrap();
+    let mut effects = Effects::new();
+    effects.publish_with(&ORDERS, placed("2"), options);
+    let done = container.commit(effects).await.unwrap();
+    assert_eq!(done.published[0].id, first.id);
+    assert!(done.published[0].duplicate);
 }

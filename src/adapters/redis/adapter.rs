@@ -12,8 +12,8 @@ use super::migrate::{Migrations, OWNED_GROUPS, PARTITIONS};
 use super::net::Net;
 use crate::domain::{BoxFuture, Error, ErrorKind, Namespace, Placement, Timestamp};
 use crate::store::{
-    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Later, Log, Opened,
-    Opening, Owners, Partition, Schedule, Store, Topics, Values,
+    Bell, Capabilities, DeadLetters, Deliveries, Effect, EffectStore, GroupAt, Inspect, Later, Log,
+    Opened, Opening, Owners, Partition, Schedule, Store, Topics, Values,
 };
 
 /// Topics as Redis Streams.
@@ -104,8 +104,7 @@ impl RedisAdapter {
             Err(error) if error.kind() == ErrorKind::Refused => {
                 Err(Error::new(ErrorKind::Refused, operation, rule).because(error))
             }
-            Ok(()) => Ok(()),
-            Err(error) => Err(error),
+            needed => needed.map(|()| ()),
         }
     }
 
@@ -137,6 +136,10 @@ impl Store for RedisAdapter {
 
     fn open<'a>(&'a self, opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>> {
         Box::pin(self.open_reader(opening))
+    }
+
+    fn lane_of(&self, effects: &[Effect]) -> u16 {
+        self.lane_of_effects(effects)
     }
 
     fn bell(&self, at: &GroupAt) -> Option<Arc<Bell>> {

@@ -28,7 +28,7 @@
 //! | `{shop:orders}:group:billing:cursor` | hash | how far the owner of the partition has come: token, owner, number of its last step, and of each lane `low`, `high`, `done`, `read` | for ever |
 //! | `{shop:orders}:group:billing:held` | hash | attempts at unsettled messages, and the messages that keep their place: `begun:failed:due:message` | until settled |
 //! | `{shop:orders}:session:<consumer>` | string | the number of a consumer's last call of effects, and its answer | until the consumer ends, at most a day after the call |
-//! | `{shop}:session:<id>` | string | the same of a container's effects without a delivery | a day after the call |
+//! | `{shop}:session:<id>` | string | the same of a container's effects without a delivery; in a cluster `{shop:<number>}:session:<id>`, one in each slot with such effects | a day after the call |
 //! | `{shop}:topics` | set | the names of all topics | for ever |
 //! | `{shop}:schema` | hash | applied migrations | for ever |
 //! | `shop:<key>` | string | a value of the key-value store | its time to live |
@@ -41,11 +41,10 @@
 //! expire a generation at a time. An id takes about 108 bytes. One key per id, with its own time to
 //! live, takes 197 bytes and 1.7 times the server's time.
 
-use std::fmt::Write as _;
-
 use uuid::Uuid;
 
-use super::net::{hashed, slot_of};
+use super::net::slot_of;
+use super::slot_tags::SlotTags;
 use crate::domain::{Error, Namespace, Placement};
 use crate::store::{GroupAt, Lane, Member, Partition, check_key};
 
@@ -64,6 +63,7 @@ pub(super) fn lane_name(lane: Lane) -> &'static str {
 pub(super) struct Keys {
     namespace: Option<Namespace>,
     placement: Placement,
+    tags: SlotTags,
 }
 
 impl Keys {
@@ -72,6 +72,7 @@ impl Keys {
         Self {
             namespace,
             placement,
+            tags: SlotTags::default(),
         }
     }
 
@@ -219,31 +220,16 @@ impl Keys {
         format!("{{{}}}:session:{}", self.namespace(), id.simple())
     }
 
-    /// The same session in the slot of a key: one that a cluster needs, because a call has one slot.
+    /// The same session in the slot of a key: a cluster needs it there, because a call has one slot. One
+    /// for each slot, and not one for each value: it lives for a day after its last call. The access rules
+    /// allow no session outside of the namespace.
     pub(super) fn session_beside(&self, key: &str, id: Uuid) -> String {
-        format!("{{{}}}:session:{}", self.tag_beside(key), id.simple())
-    }
-
-    /// A hash tag of the namespace in the slot of a key. The access rules allow no session outside of
-    /// the namespace, and a brace in a tag would end it.
-    fn tag_beside(&self, key: &str) -> String {
-        let (namespace, slot) = (self.namespace(), slot_of(key.as_bytes()));
-        let own = String::from_utf8_lossy(hashed(key.as_bytes()));
-        let rest = own.strip_prefix(namespace).unwrap_or("-");
-        if (rest.is_empty() || rest.starts_with(':')) && !own.contains('}') {
-            return own.into_owned();
+        if self.are_together() {
+            return self.session(id);
         }
-        // One in 16,384 numbers is in the slot.
-        let mut tag = String::new();
-        for number in 0_u64.. {
-            tag.clear();
-            // Writing to memory does not fail.
-            let _ = write!(tag, "{namespace}:{number}");
-            if slot_of(tag.as_bytes()) == slot {
-                break;
-            }
-        }
-        tag
+        let slot = slot_of(key.as_bytes());
+        let tag = self.tags.tag(self.namespace(), slot);
+        format!("{{{tag}}}:session:{}", id.simple())
     }
 
     pub(super) fn topics(&self) -> String {
@@ -291,6 +277,8 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::domain::{ConsumerName, ErrorKind};
     use proptest::prelude::*;
@@ -393,25 +381,34 @@ mod tests {
     #[test]
     fn a_session_can_lie_beside_any_key() {
         let (keys, id) = (keys("shop"), Uuid::nil());
-        for (key, tag) in [
-            ("shop:stock:7", "{shop:stock:7}:session:"),
-            ("{shop:orders}:log", "{shop:orders}:session:"),
-            ("shop:stock{shop:orders}", "{shop:orders}:session:"),
-            ("shop:stock{shop}", "{shop}:session:"),
+        for key in [
+            "shop:stock:7",
+            "{shop:orders}:log",
+            "shop:stock{shop:orders}",
+            "shop:stock{shop}",
             // The access rules allow no session outside of the namespace.
-            ("shop:stock{7}", "{shop:"),
-            ("shop:stock{shopper}", "{shop:"),
-            ("shop:cart}7", "{shop:"),
-            ("shop:user:{}", "{shop:"),
+            "shop:stock{7}",
+            "shop:stock{shopper}",
+            "shop:cart}7",
+            "shop:user:{}",
         ] {
             let session = keys.session_beside(key, id);
-            assert!(session.starts_with(tag), "{key}: {session}");
-            assert_eq!(
-                slot_of(session.as_bytes()),
-                slot_of(key.as_bytes()),
-                "{key}"
-            );
+            assert!(session.starts_with("{shop:"), "{key}: {session}");
+            let slots = [&session, key].map(|name| slot_of(name.as_bytes()));
+            assert_eq!(slots[0], slots[1], "{key}");
         }
+    }
+
+    #[test]
+    fn the_values_of_a_slot_share_a_session() {
+        let (keys, id) = (keys("shop"), Uuid::nil());
+        let values = ["7", "8", "9"].map(|n| format!("shop:stock:{n}{{shop:orders}}"));
+        let others = ["shop:sent{shop:orders}", "{shop:orders}:log"].map(str::to_owned);
+        let all = values.iter().chain(&others);
+        let sessions: BTreeSet<_> = all.map(|key| keys.session_beside(key, id)).collect();
+        assert_eq!(sessions.len(), 1, "{sessions:?}");
+        let many = (0..40_000).map(|n| keys.session_beside(&format!("shop:stock:{n}"), id));
+        assert!(many.collect::<BTreeSet<_>>().len() <= 16_384);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod owners;
 mod resp;
 mod schedule;
 mod scripts;
+mod slot_tags;
 mod topics;
 mod unplaced;
 mod values;

@@ -9,12 +9,12 @@ use super::migrate::{Migrations, PlacementShown};
 use crate::domain::{BoxFuture, Error, Placement, Timestamp};
 use crate::store::{
     Bell, Capabilities, DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp,
-    Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, EffectStore, EffectStoreAnswer,
-    EffectStoreCalls, EffectStoreOp, GroupAt, Inspect, InspectAnswer, InspectCalls, InspectOp,
-    Later, LaterAnswer, LaterCalls, LaterOp, Log, LogAnswer, LogCalls, LogOp, Opened, Opening,
-    Owners, OwnersAnswer, OwnersCalls, OwnersOp, Schedule, ScheduleAnswer, ScheduleCalls,
-    ScheduleOp, Store, Topics, TopicsAnswer, TopicsCalls, TopicsOp, Values, ValuesAnswer,
-    ValuesCalls, ValuesOp,
+    Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Effect, EffectStore,
+    EffectStoreAnswer, EffectStoreCalls, EffectStoreOp, GroupAt, Inspect, InspectAnswer,
+    InspectCalls, InspectOp, Later, LaterAnswer, LaterCalls, LaterOp, Log, LogAnswer, LogCalls,
+    LogOp, Opened, Opening, Owners, OwnersAnswer, OwnersCalls, OwnersOp, Schedule, ScheduleAnswer,
+    ScheduleCalls, ScheduleOp, Store, Topics, TopicsAnswer, TopicsCalls, TopicsOp, Values,
+    ValuesAnswer, ValuesCalls, ValuesOp,
 };
 
 /// The store of a namespace that is or gets set up as the settings say: see [`Migrations::ensure`].
@@ -154,6 +154,10 @@ impl Store for Unplaced {
 
     fn open<'a>(&'a self, opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>> {
         Box::pin(async move { self.store("open").await?.open(opening).await })
+    }
+
+    fn lane_of(&self, effects: &[Effect]) -> u16 {
+        self.known.get().map_or(0, |store| store.lane_of(effects))
     }
 
     fn bell(&self, at: &GroupAt) -> Option<Arc<Bell>> {

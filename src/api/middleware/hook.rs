@@ -16,6 +16,14 @@ use crate::domain::{Envelope, Error, ErrorKind, Topic};
 /// letters to another topic. The hooks do not run for retries and redriven dead letters.
 /// The tool `redstart` has no hooks.
 ///
+/// Messages of [`Effects`](crate::Effects) pass the hooks when the effects are committed. They share one
+/// fate: an error of one message is the result of each. Where a conflict runs a handler again, the hooks
+/// run again. A rehearsal runs `before` only.
+///
+/// Messages for later pass `before` when they are scheduled, and keep the schedule id that they had
+/// before it. The store publishes them when they are due, so `after` runs only for one that was not
+/// scheduled.
+///
 /// Hooks are synchronous and run on the publisher's task: they must not block it. A panic reaches the
 /// publisher; the message may have been published if `after` panics.
 ///
@@ -66,7 +74,8 @@ pub trait PublishHook: Send + Sync + 'static {
 
     /// Runs after the store has answered, with the envelope as the hooks left it and the result that
     /// the publisher gets. The hooks run in the reverse order of adding. It also runs for a message
-    /// that a hook refused. It does not run if the publisher drops its future before.
+    /// that a hook refused or for which its topic has no space. It does not run if the publisher drops
+    /// its future before.
     fn after(&self, topic: &Topic, envelope: &Envelope, result: &Result<Published, Error>) {
         let _ = (topic, envelope, result);
     }

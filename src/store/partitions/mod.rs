@@ -25,8 +25,8 @@ use futures_util::future::join_all;
 
 use super::source::{DeliveryId, GroupAt, Member, Opening, Partition};
 use super::{
-    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, Inspect, Later, Log, Opened, Owners,
-    Schedule, Store, Topics, Values,
+    Bell, Capabilities, DeadLetters, Deliveries, Effect, EffectStore, Inspect, Later, Log, Opened,
+    Owners, Schedule, Store, Topics, Values,
 };
 use crate::domain::{BoxFuture, EntryId, Error, ErrorKind, Timestamp, Topic, crc16};
 
@@ -289,6 +289,11 @@ impl Store for Partitioned {
 
     fn open<'a>(&'a self, opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>> {
         Box::pin(self.open_spread(opening))
+    }
+
+    /// The lane of the first effect's topic or value; its other partitions share it.
+    fn lane_of(&self, effects: &[Effect]) -> u16 {
+        self.inner.lane_of(effects)
     }
 
     fn bell(&self, at: &GroupAt) -> Option<Arc<Bell>> {

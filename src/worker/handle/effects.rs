@@ -75,7 +75,10 @@ pub(super) async fn commit(
     };
     let admission = match admit(core, lease, &prepared).await {
         Ok(admission) => admission,
-        Err(error) => return End::Instead(Outcome::of_error(&error)),
+        Err(error) => {
+            publishing.fail(&prepared, &error);
+            return End::Instead(Outcome::of_error(&error));
+        }
     };
     lease.finish();
     core.queue.pass_on();

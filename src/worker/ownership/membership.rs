@@ -153,11 +153,7 @@ impl Membership {
         let found = self.group.store.owners().take(&member, token).await?;
         self.taken.insert(number, token);
         match found {
-            Taken::Taken {
-                cursors,
-                notes,
-                settled: marks,
-            } => {
+            Taken::Taken { cursors, notes } => {
                 let fence = Fence {
                     partition: number,
                     token,
@@ -168,7 +164,6 @@ impl Membership {
                     tenure: Arc::new(Tenure::new(fence, until)),
                     cursors,
                     notes,
-                    marks,
                 };
                 let (store, rules) = (Arc::clone(&self.group.store), self.group.rules.clone());
                 let partition = OwnedPartition::new(store, rules, start);

@@ -6,7 +6,7 @@ use super::group::OwnedGroup;
 use super::reader;
 use crate::domain::{BoxFuture, Error, Timestamp};
 use crate::store::{
-    Bell, Capabilities, DeadLetters, Deliveries, EffectStore, GroupAt, Inspect, Later, Log, Opened,
+    Bell, Capabilities, DeadLetters, Deliveries, Effect, GroupAt, Inspect, Later, Log, Opened,
     Opening, Owners, Schedule, Store, Topics, Values,
 };
 
@@ -25,8 +25,12 @@ impl Store for OwnedStore {
         self.inner().name()
     }
 
+    /// The store cannot check the fence of a call of effects yet, so it refuses them.
     fn capabilities(&self) -> Capabilities {
-        self.inner().capabilities()
+        Capabilities {
+            effects: false,
+            ..self.inner().capabilities()
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -43,6 +47,10 @@ impl Store for OwnedStore {
 
     fn open<'a>(&'a self, _opening: &'a Opening) -> BoxFuture<'a, Result<Opened, Error>> {
         Box::pin(async { Ok(reader::open(&self.0)) })
+    }
+
+    fn lane_of(&self, effects: &[Effect]) -> u16 {
+        self.inner().lane_of(effects)
     }
 
     fn bell(&self, at: &GroupAt) -> Option<Arc<Bell>> {
@@ -71,10 +79,6 @@ impl Store for OwnedStore {
 
     fn owners(&self) -> &dyn Owners {
         self.inner().owners()
-    }
-
-    fn effects(&self) -> &dyn EffectStore {
-        &*self.0
     }
 
     fn dead_letters(&self) -> &dyn DeadLetters {

@@ -43,7 +43,7 @@ pub(super) use denial::missing_right;
 pub(super) use numbers::{Numbers, REMEMBERED, REPEATED_FOR};
 pub(super) use routing::bell::{HeardBy, Hears};
 pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
-pub(super) use routing::slots::{hashed, of as slot_of};
+pub(super) use routing::slots::of as slot_of;
 
 /// All connections of one namespace. Cheap to clone.
 #[derive(Clone, Debug)]
