@@ -6,11 +6,11 @@ use std::ops::AddAssign;
 
 use serde::Serialize;
 
-use crate::domain::{DeadLetter, EntryId, Error, ErrorKind, Group, Topic};
+use crate::domain::{DeadLetter, EntryId, Error, Group, Topic};
 use crate::operate::dead_letters::handle::{DeadLetters, subject};
 use crate::operate::dead_letters::plan::counted;
 use crate::operate::plan::{Confirmed, Plan};
-use crate::store::{GroupAt, Partition, Restored, Restoring};
+use crate::store::{GroupAt, Restored, Restoring};
 use crate::wire::dead_letter::encode_record;
 
 /// What an import did with one dead letter.
@@ -151,7 +151,7 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotFound`] when the group does not exist, and the kinds of the connection.
+    /// [`NotFound`](crate::ErrorKind::NotFound) when the group does not exist, and the kinds of the connection.
     ///
     /// # Cancel safety
     ///
@@ -163,12 +163,8 @@ impl DeadLetters {
         letters: &[DeadLetter],
         reimport: bool,
     ) -> Result<Vec<Imported>, Error> {
-        let status = self.store.inspect().status(&Partition::of(topic)).await?;
-        if !status.is_some_and(|status| status.groups.iter().any(|one| one.group == *group)) {
-            let rule = "the group does not exist; subscribe once to create it";
-            let error = Error::new(ErrorKind::NotFound, "import dead letters", rule);
-            return Err(error.on(subject(topic, group)));
-        }
+        self.check_group("import dead letters", topic, group)
+            .await?;
         let restoring = |letter: &DeadLetter| {
             let own = letter.topic == *topic && letter.group == *group;
             let identity = letter.identity();

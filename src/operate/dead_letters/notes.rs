@@ -51,7 +51,8 @@ impl DeadLetters {
     /// # Errors
     ///
     /// [`Invalid`](ErrorKind::Invalid) for a text, an operator's name or a fingerprint that is too
-    /// long, and for a note beyond the limit; the kinds of the connection.
+    /// long, and for a note beyond the limit; [`NotFound`](ErrorKind::NotFound) for a note on a group
+    /// that does not exist; the kinds of the connection.
     ///
     /// # Cancel safety
     ///
@@ -82,6 +83,7 @@ impl DeadLetters {
         if fingerprint.len() > MAX_NOTE {
             return invalid("fingerprint", "must be at most 2,000 bytes");
         }
+        self.check_group("note", topic, group).await?;
         let known = port.notes(&at).await?;
         let is_new = known.iter().all(|(name, _)| name != fingerprint);
         if is_new && known.len() >= MAX_NOTES {

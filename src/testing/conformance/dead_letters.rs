@@ -6,7 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::Subject;
-use super::support::{Must as _, Stage, group, head, quick, receipts, record};
+use super::support::{Must as _, Stage, group, head, quick, receipts, record, topic};
 use crate::api::Delivery;
 use crate::domain::{Cause, CountBy, DeadLetterFilter, EntryId, Reason};
 use crate::extract::Payload;
@@ -62,12 +62,12 @@ impl<S: Subject> Stage<'_, S> {
 
     pub(super) async fn causes(&self) -> Vec<Cause> {
         let causes = self.dead_letters().causes(&self.at);
-        causes.await.must("counting causes").items
+        causes.await.must("counting causes")
     }
 
     pub(super) async fn counts_by(&self, by: CountBy) -> Vec<(String, u64)> {
         let counts = self.dead_letters().counts(&self.at, by);
-        counts.await.must("counting").items
+        counts.await.must("counting")
     }
 }
 
@@ -216,19 +216,6 @@ pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     assert_eq!(last().await.must("asking"), Some(ids[1]));
     let count = stage.dead_letters().count(&stage.at).await;
     assert_eq!(count.must("counting"), 2);
-}
-
-/// > How many bytes the records of the dead letters with these ids have, in the order of the ids; 0 for an absent one.
-pub async fn records_are_weighed_by_id<S: Subject>(subject: &S) {
-    let stage = Stage::new(subject).await;
-    let records = ["", "four", "a longer body"].map(record);
-    let ids = stage.store_dead_letters(records.into_iter()).await;
-    let wanted = [ids[2], NOWHERE, ids[1], ids[0], ids[2]];
-    let weights = stage.dead_letters().weigh(&stage.at, &wanted).await;
-    assert_eq!(weights.must("weighing"), [13, 0, 4, 0, 13]);
-    let nobody = GroupAt::of(&stage.topic, &group("nobody"));
-    let weights = stage.dead_letters().weigh(&nobody, &wanted).await;
-    assert_eq!(weights.must("weighing"), [0; 5]);
 }
 
 /// > Moves dead letters out, each atomically.
@@ -388,7 +375,7 @@ pub async fn notes_are_kept_by_name<S: Subject>(subject: &S) {
 
 /// > Writes the order of an operation into the group's journal, which keeps the newest
 /// > [`LONGEST_JOURNAL`].
-/// > Writes the result of an operation into the group's journal.
+/// > Writes the result of an operation into the group's journal, if the journal has the operation.
 /// > The operations in the group's journal, oldest first.
 /// > The journal of `operation` counts them in the same step.
 pub async fn the_journal_lists_the_operations<S: Subject>(subject: &S) {
@@ -441,7 +428,33 @@ pub async fn the_journal_lists_the_operations<S: Subject>(subject: &S) {
         .move_out(at, &[(ids[2], Disposition::Discard)], &[], Some(one))
         .await;
     assert_eq!(taken.must("taking out"), [true]);
+    let ended = dead_letters.end_operation(at, one, "late").await;
+    ended.must("ending");
     assert_eq!(journal().await, rows);
+}
+
+/// > A group that does not exist gets no journal.
+/// > A group that does not exist gets no notes.
+///
+/// A group that is created later begins without them, and a misspelt name leaves nothing behind.
+pub async fn a_group_that_does_not_exist_gets_no_journal_and_no_notes<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let dead_letters = stage.dead_letters();
+    let (other, operation) = (group("other"), Uuid::from_u128(1));
+    let misspelt = GroupAt::of(&stage.topic, &other);
+    let nowhere = GroupAt::of(&topic("nowhere"), &other);
+    for at in [&misspelt, &nowhere] {
+        let begun = dead_letters.begin_operation(at, operation, "order").await;
+        begun.must("beginning");
+        let ended = dead_letters.end_operation(at, operation, "done").await;
+        ended.must("ending");
+        let written = dead_letters.set_note(at, "cause", Some("note")).await;
+        written.must("writing");
+    }
+    stage.create(&other).await;
+    let journal = dead_letters.journal(&misspelt).await;
+    assert_eq!(journal.must("reading"), []);
+    assert_eq!(dead_letters.notes(&misspelt).await.must("reading"), []);
 }
 
 /// A dead letter carries its message, its error and its history.

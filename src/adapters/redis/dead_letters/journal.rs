@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::adapters::redis::adapter::RedisAdapter;
-use crate::adapters::redis::resp::reply;
+use crate::adapters::redis::inspect::is_absent;
+use crate::adapters::redis::resp::reply::{self, Flat};
 use crate::domain::Error;
 use crate::store::{GroupAt, JournalRow, LONGEST_JOURNAL};
 
@@ -19,6 +20,9 @@ impl RedisAdapter {
         operation: Uuid,
         order: &str,
     ) -> Result<(), Error> {
+        if !self.has_group(at).await? {
+            return Ok(());
+        }
         let rows = self.read_journal(at).await?;
         let over = (rows.len() + 1).saturating_sub(LONGEST_JOURNAL);
         let mut pipeline = redis::pipe();
@@ -54,6 +58,12 @@ impl RedisAdapter {
         let key = self.keys.journal(at);
         self.net
             .run("end operation", &key, async |connection| {
+                let mut known = redis::cmd("HEXISTS");
+                let known = known.arg(&key).arg(operation.to_string());
+                // The group may be gone by now, or the journal full of newer operations.
+                if !known.query_async::<bool>(&mut *connection).await? {
+                    return Ok(());
+                }
                 redis::cmd("HSET")
                     .arg(&key)
                     .arg(format!("{operation}:result"))
@@ -65,6 +75,28 @@ impl RedisAdapter {
             .map_err(|e| e.on(at.to_string()))?;
         self.count_taken(at, 1).await;
         Ok(())
+    }
+
+    /// Whether a group exists. The keys of its journal and its notes must not be made for another: nothing
+    /// would ever remove them.
+    pub(super) async fn has_group(&self, at: &GroupAt) -> Result<bool, Error> {
+        let log = self.keys.log(&at.partition);
+        let rows = self.net.run("find group", &log, async |connection| {
+            let mut command = redis::cmd("XINFO");
+            match command
+                .arg("GROUPS")
+                .arg(&log)
+                .query_async(connection)
+                .await
+            {
+                Err(error) if is_absent(&error) => Ok(Vec::new()),
+                groups => reply::array(groups?),
+            }
+        });
+        let rows = rows.await.map_err(|e| e.on(at.to_string()))?;
+        let name = |row| Flat::new(row).ok()?.text("name");
+        let mut names = rows.into_iter().filter_map(name);
+        Ok(names.any(|name| name == at.group.as_str()))
     }
 
     pub(super) async fn read_journal(&self, at: &GroupAt) -> Result<Vec<JournalRow>, Error> {

@@ -28,6 +28,9 @@ impl RedisAdapter {
         name: &str,
         note: Option<&str>,
     ) -> Result<(), Error> {
+        if note.is_some() && !self.has_group(at).await? {
+            return Ok(());
+        }
         let key = self.keys.dead_notes(at);
         let mut command = redis::cmd(if note.is_some() { "HSET" } else { "HDEL" });
         command.arg(&key).arg(name);

@@ -179,7 +179,7 @@ impl RedisAdapter {
     }
 }
 
-fn is_absent(error: &redis::RedisError) -> bool {
+pub(in crate::adapters::redis) fn is_absent(error: &redis::RedisError) -> bool {
     let text = error.to_string();
     text.contains("NOGROUP") || text.contains("no such key")
 }
