@@ -13,6 +13,9 @@ use super::fingerprint::fingerprint;
 /// The memory limit of a compiled pattern, in bytes. Patterns come from outside.
 const PATTERN_SIZE: usize = 1024 * 1024;
 
+/// The name of a text to find, in errors.
+const WORDS: &str = "error text";
+
 /// The mark at the end of a text that the tool has cut.
 const CUT: char = '…';
 
@@ -27,7 +30,7 @@ pub(super) struct Exact {
 
 impl Exact {
     pub(super) fn new(text: String) -> Self {
-        let printed = text.contains('\\').then(|| {
+        let printed = (text.contains('\\') && text.len() <= PATTERN_SIZE).then(|| {
             let pattern = format!("^{}$", printed(&text));
             // A text of such a length is no printed one.
             RegexBuilder::new(&pattern).size_limit(PATTERN_SIZE).build()
@@ -115,15 +118,13 @@ pub(super) struct Words(Regex, Exact);
 
 impl Words {
     pub(super) fn new(text: String) -> Result<Self, Error> {
+        check_length(WORDS, &text)?;
         let whole = text.strip_suffix(CUT).filter(|kept| !kept.is_empty());
         let pattern = match whole {
             Some(kept) => format!("{}(?s:.)", printed(kept)),
             None => printed(&text),
         };
-        let regex = compile(
-            "error text",
-            RegexBuilder::new(&pattern).case_insensitive(true),
-        )?;
+        let regex = compile(WORDS, RegexBuilder::new(&pattern).case_insensitive(true))?;
         Ok(Self(regex, Exact::new(text)))
     }
 
@@ -168,6 +169,7 @@ pub(super) struct Pattern(Regex);
 
 impl Pattern {
     pub(super) fn new(pattern: String) -> Result<Self, Error> {
+        check_length("error pattern", &pattern)?;
         let mut builder = RegexBuilder::new(&pattern);
         let compiled = compile("error pattern", builder.dot_matches_new_line(true));
         compiled
@@ -204,6 +206,15 @@ impl From<Pattern> for String {
     }
 }
 
+/// Refuses a text that no pattern of the allowed size matches, before a pattern is made of it.
+fn check_length(what: &'static str, text: &str) -> Result<(), Error> {
+    if text.len() <= PATTERN_SIZE {
+        return Ok(());
+    }
+    let rule = "must be at most 1 MiB long";
+    Err(Error::new(ErrorKind::Invalid, what, rule))
+}
+
 fn compile(what: &'static str, builder: &mut RegexBuilder) -> Result<Regex, Error> {
     builder.size_limit(PATTERN_SIZE).build().map_err(|cause| {
         let rule = "must be a regular expression that takes at most 1 MiB";
@@ -225,8 +236,10 @@ fn printed(text: &str) -> String {
         match escape(rest) {
             Some((symbol, length)) => {
                 let (written, after) = rest.split_at(length);
-                let symbol = regex::escape(symbol.encode_utf8(&mut [0; 4]));
-                pattern = format!("{pattern}(?:{}|{symbol})", regex::escape(written));
+                let symbol = &regex::escape(symbol.encode_utf8(&mut [0; 4]));
+                for part in ["(?:", &regex::escape(written), "|", symbol, ")"] {
+                    pattern.push_str(part);
+                }
                 rest = after;
             }
             None => {
@@ -274,7 +287,9 @@ fn escape(text: &str) -> Option<(char, usize)> {
 /// Reads `\u{1b}`, `\u001b`, or two units of UTF-16 such as `\ud83d\ude00`.
 fn code(text: &str) -> Option<(char, usize)> {
     if let Some(rest) = text.strip_prefix("\\u{") {
-        let (digits, _) = rest.split_once('}')?;
+        // A code has six digits at most. Without this bound a text of many openings is read over and over.
+        let end = rest.bytes().take(9).position(|byte| byte == b'}')?;
+        let digits = rest.get(..end)?;
         let symbol = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
         return Some((symbol, digits.len() + 4));
     }
@@ -318,6 +333,16 @@ mod tests {
         assert!(!finds(r"\d", "7"), "a text is not a pattern");
         assert!(!Exact::new("a.".to_owned()).is("ab"));
         assert!(!Exact::new(r"a\n".to_owned()).is("xa\n"));
+    }
+
+    #[test]
+    fn a_text_longer_than_a_pattern_may_be_is_refused_before_it_becomes_one() {
+        // A pattern that grows by a copy for each escape would take hours here.
+        let text = r"\n".repeat(PATTERN_SIZE);
+        let told = Words::new(text.clone()).unwrap_err().to_string();
+        assert!(told.contains("at most 1 MiB"), "{told}");
+        assert!(Pattern::new(text.clone()).is_err());
+        assert!(Exact::new(text.clone()).is(&text));
     }
 
     #[test]

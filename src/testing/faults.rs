@@ -229,6 +229,21 @@ impl Decorator for Faults {
                     let results = Self::append_each(entries, faults, true, append).await;
                     Ok(Answer::Log(LogAnswer::AppendOnce(results)))
                 }
+                Op::Log(LogOp::AppendDurably {
+                    at,
+                    level,
+                    window,
+                    entries,
+                }) => {
+                    self.pass(PUBLISH).await?;
+                    let Some(faults) = self.faults_of_next(entries.len()) else {
+                        return next.run(op).await;
+                    };
+                    let append = |draft| log.append_durably(at, level, window, draft);
+                    let ordered = window.is_some();
+                    let results = Self::append_each(entries, faults, ordered, append).await;
+                    Ok(Answer::Log(LogAnswer::AppendDurably(results)))
+                }
                 Op::Fetch { .. } => {
                     self.pass("read").await?;
                     let mut connected = self.plan.connected.subscribe();
@@ -246,5 +261,43 @@ impl Decorator for Faults {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::adapters::memory::MemoryStore;
+    use crate::domain::{Durability, Topic, TopicSettings};
+    use crate::store::Partition;
+
+    #[tokio::test]
+    async fn a_publish_of_any_durability_fails_on_demand() {
+        let faults = Faults::on(MemoryStore::new().store(None));
+        let (store, topic) = (faults.store(), Topic::from_static("orders"));
+        let (topics, at) = (store.topics(), Partition::of(&topic));
+        let created = topics.ensure_topic(&topic, TopicSettings::default()).await;
+        created.unwrap();
+        let entry = |id| NewEntry {
+            id: Uuid::from_u128(id),
+            name: "json",
+            value: Bytes::new(),
+            slot: None,
+        };
+        let entries: Vec<NewEntry> = (1..=3).map(entry).collect();
+        for window in [None, Some(Duration::from_secs(60))] {
+            faults.fail_publish(2, PublishFault::NotPublished);
+            let level = Durability::Accepted;
+            let appending = store.log().append_durably(&at, level, window, &entries);
+            let results = appending.await.unwrap();
+            assert!(results[0].is_ok());
+            let error = results[1].as_ref().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            // With a window the first error ends the appending.
+            assert_eq!(results[2].is_ok(), window.is_none());
+        }
     }
 }

@@ -330,6 +330,10 @@ impl Effects {
     }
 
     fn add(&mut self, operation: Operation) -> &mut Self {
+        // Effects that break a rule are never written: more of them would only take memory.
+        if self.error.is_some() {
+            return self;
+        }
         let key = operation.written_key();
         let written = |key| {
             let mut others = self.operations.iter();
@@ -527,6 +531,11 @@ mod tests {
             let told = broken(build);
             assert!(told.contains(rule), "{told}");
         }
+        let mut beyond = Effects::new();
+        for n in 0..1000 {
+            beyond.incr(&format!("k{n}"), 1);
+        }
+        assert_eq!(beyond.operations().len(), Effects::MAX_OPERATIONS + 1);
         let mut at_the_limit = Effects::new();
         for n in 0..256 {
             at_the_limit.incr(&format!("k{n}"), 1);
