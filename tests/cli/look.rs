@@ -150,12 +150,16 @@ fn what_is_not_there_is_told_in_the_same_words_everywhere() {
 
 #[test]
 fn a_tail_that_follows_sees_what_is_published_later() {
-    let server = Server::start();
+    let mut server = Server::start();
     let url = server.url();
     let args = ["tail", "orders", "--follow", "--last", "0", "--max", "2"];
     let mut child = redstart(Some(&url), &args).spawn().unwrap();
     let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
     line_with(&mut err, "waiting for it");
+    // It waits for the server too.
+    server.kill();
+    line_with(&mut err, "trying again");
+    server.start_again();
     publish(&url, &["--type", "t"], "1\n").ok();
     publish(&url, &["--type", "t"], "2\n3\n").ok();
     assert_eq!(wait(&mut child).code(), Some(0));

@@ -55,6 +55,25 @@ fn stop(mut child: Child) -> String {
 }
 
 #[test]
+fn a_worker_whose_standard_error_nobody_reads_goes_on() {
+    let server = Server::start();
+    let url = server.url();
+    let script = "cat > /dev/null; head -c 300000 /dev/zero | tr '\\0' x >&2";
+    let args = ["work", "orders", "billing", "--exec", script];
+    let mut child = redstart(Some(&url), &args).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut first = String::new();
+    err.read_line(&mut first).unwrap();
+    assert!(first.contains("working on"), "{first}");
+    publish(&url, &["--type", "t"], "1\n2\n3\n4\n").ok();
+    until("the messages to be handled", || waiting(&url) == 0);
+    assert_eq!(counts(&url), (0, 0));
+    signal(child.id(), "TERM");
+    assert_eq!(wait(&mut child).code(), Some(0));
+    drop(err);
+}
+
+#[test]
 fn a_command_gets_the_message_and_its_exit_code_ends_the_attempt() {
     let server = Server::start();
     let url = server.url();

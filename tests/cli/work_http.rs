@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::dead::{counts, list};
+use crate::dead::{counts, dead, id, list};
 use crate::run::{publish, redstart, run, run_with, wait};
 use crate::support::{Server, signal};
 use crate::work::{started, until, waiting};
@@ -260,6 +260,8 @@ fn an_endpoint_that_dies_of_a_message_does_not_get_it_for_ever() {
         endpoint.url.split_once('?').unwrap(),
     );
     assert!(told.contains(name) && !told.contains("x=1"), "{told}");
+    let shown = dead(&url, "show", &[&id(letter), "--json"]).ok().json();
+    assert_eq!(shown["handler"], name);
     signal(worker.id(), "TERM");
     assert_eq!(wait(&mut worker).code(), Some(0));
 }

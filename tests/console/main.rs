@@ -9,7 +9,6 @@ mod api;
 mod changes;
 mod commands;
 mod faulty;
-mod heavy;
 mod hostile;
 mod live;
 mod mount;

@@ -9,7 +9,7 @@ use redstart::Topic;
 use crate::complete;
 use crate::duration;
 
-/// Trim topics that no consumer of Redstart reads, and bring their due retries back.
+/// Keep house for topics that no consumer of Redstart reads.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
@@ -44,7 +44,7 @@ pub(crate) struct JanitorArgs {
     #[arg(value_name = "TOPIC")]
     #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topics: Vec<Topic>,
-    /// The time between two rounds
+    /// The time from one round to the next
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) every: Duration,
     /// Do one round and end

@@ -11,7 +11,7 @@ use redstart::{Bus, Container, Envelope, Error, ErrorKind, PublishOptions, envel
 use serde::Serialize;
 
 use super::envelope_line;
-use super::input::{self, CountedLine};
+use super::input::{self, InputLine};
 use crate::args::{PublishArgs, when};
 use crate::failure::{FAILED, Failure, INTERRUPTED, chain, written};
 use crate::settings::{NamespaceAccess, Settings};
@@ -210,12 +210,15 @@ impl Publishing<'_> {
     }
 
     /// Publishes the lines that arrived; returns whether to stop.
-    async fn batch(&mut self, batch: &mut Vec<CountedLine>) -> Result<bool, Failure> {
+    async fn batch(
+        &mut self,
+        batch: &mut Vec<std::io::Result<InputLine>>,
+    ) -> Result<bool, Failure> {
         let mut runs: Vec<Run> = Vec::new();
         let mut bad = Vec::new();
         let mut failure = None;
-        for counted in batch.drain(..) {
-            let line = match counted.line {
+        for line in batch.drain(..) {
+            let line = match line {
                 Ok(line) => line,
                 Err(error) => {
                     failure = Some(Failure::from(error));

@@ -49,10 +49,9 @@ pub(super) async fn run(
         source: source(args, settings),
         after: Vec::new(),
         left: args.max.unwrap_or(usize::MAX),
-        reads_on: true,
         omitted: false,
     };
-    tail.look_for_partitions().await?;
+    tail.look_for_partitions(terminal).await?;
     if let Some(from) = args.from {
         tail.after.fill(from.before_in_topic());
     } else if !args.from_beginning {
@@ -92,8 +91,6 @@ struct Tail<'a> {
     /// The last entry shown of each partition.
     after: Vec<Option<EntryId>>,
     left: usize,
-    /// Whether there is something to show after the last entry shown.
-    reads_on: bool,
     /// Whether an entry has no envelope to show.
     omitted: bool,
 }
@@ -101,10 +98,33 @@ struct Tail<'a> {
 impl Tail<'_> {
     /// Learns how many partitions the topic has. Entries before the first look of a partition count as not
     /// shown.
-    async fn look_for_partitions(&mut self) -> Result<(), Failure> {
-        let count = self.topics.partitions(&self.args.topic).await?;
+    async fn look_for_partitions(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+        let look = async || self.topics.partitions(&self.args.topic).await;
+        let count = self.patiently(look, terminal).await?;
         self.after.resize(usize::from(count), None);
         Ok(())
+    }
+
+    /// Reads from the server. With --follow it waits for one that is away.
+    async fn patiently<T>(
+        &self,
+        read: impl AsyncFn() -> Result<T, Error>,
+        terminal: &mut Terminal<'_>,
+    ) -> Result<T, Failure> {
+        let mut pause = POLL;
+        loop {
+            match read().await {
+                // Reading changes nothing, so every retryable error is worth another try.
+                Err(error) if self.args.follow && error.is_retryable() => {
+                    if pause == POLL {
+                        terminal.remark(format_args!("{}; trying again", chain(&error)));
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (2 * pause).min(LONGEST_PAUSE);
+                }
+                done => return Ok(done?),
+            }
+        }
     }
 
     fn has_shown_none(&self) -> bool {
@@ -114,60 +134,31 @@ impl Tail<'_> {
     /// Shows the newest entries. Reads at least one, because following begins after the newest.
     async fn newest(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         let wanted = self.args.last;
-        let topic = &self.args.topic;
         let mut entries = Vec::new();
         for (partition, after) in (0..).zip(&mut self.after) {
+            let topic = &self.args.topic;
             let latest = self
                 .topics
                 .latest_of_partition(topic, partition, wanted.max(1));
             let latest = latest.await?;
             *after = latest.last().map(|entry| entry.id);
-            if latest.len() < wanted
-                && let Some(first) = latest.first()
-            {
-                let oldest = self
-                    .topics
-                    .entries_of_partition(topic, partition, None, 1)
-                    .await?;
-                // Heavy entries come in short pages.
-                if oldest.first().is_some_and(|oldest| oldest.id < first.id) {
-                    return self.newest_of_heavy(wanted).await;
-                }
-            }
             entries.extend(latest);
         }
-        self.reads_on = self.args.follow;
         entries.sort_by_key(|entry| entry.id);
         entries.drain(..entries.len().saturating_sub(wanted));
         self.show(entries, terminal)?;
         Ok(())
     }
 
-    /// Goes back to the oldest of the newest entries, and holds one page of them at a time.
-    async fn newest_of_heavy(&mut self, wanted: usize) -> Result<(), Failure> {
-        let (mut before, mut left) = (None, wanted);
-        while left > 0 {
-            let topic = &self.args.topic;
-            let page = self.topics.entries_before(topic, before, left).await?;
-            let Some(last) = page.last() else { break };
-            (before, left) = (Some(last.id), left - page.len());
-        }
-        self.after.fill(before.and_then(EntryId::before));
-        if !self.args.follow {
-            self.left = self.left.min(wanted);
-        }
-        Ok(())
-    }
-
     /// Shows the entries after the last one, to the end.
     async fn pages(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-        if !self.reads_on {
+        if !self.args.follow && !self.args.from_beginning && self.args.from.is_none() {
             return Ok(());
         }
         while self.left > 0 {
             if self.has_shown_none() {
                 // The topic may have been created meanwhile.
-                self.look_for_partitions().await?;
+                self.look_for_partitions(terminal).await?;
             }
             let max = PAGE.min(self.left);
             let mut entries = Vec::new();
@@ -188,32 +179,17 @@ impl Tail<'_> {
         Ok(())
     }
 
-    /// Reads one page of a partition. With --follow it waits for a server that is away.
+    /// Reads one page of a partition.
     async fn page(
         &self,
         partition: usize,
         max: usize,
         terminal: &mut Terminal<'_>,
     ) -> Result<Vec<Entry>, Failure> {
-        let mut pause = POLL;
         let (number, after) = (partition as u16, self.after[partition]);
-        loop {
-            match self
-                .topics
-                .entries_of_partition(&self.args.topic, number, after, max)
-                .await
-            {
-                // Reading changes nothing, so every retryable error is worth another try.
-                Err(error) if self.args.follow && error.is_retryable() => {
-                    if pause == POLL {
-                        terminal.remark(format_args!("{}; trying again", chain(&error)));
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(LONGEST_PAUSE);
-                }
-                page => return Ok(page?),
-            }
-        }
+        let (topics, topic) = (&self.topics, &self.args.topic);
+        let read = async || topics.entries_of_partition(topic, number, after, max).await;
+        self.patiently(read, terminal).await
     }
 
     fn show(&mut self, entries: Vec<Entry>, terminal: &mut Terminal<'_>) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ use crate::failure::{Failure, chain};
 #[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Which")]
 pub(crate) struct FilterArgs {
-    /// The reason: exhausted, rejected, undecodable, crashed or unhandled
+    /// exhausted, rejected, undecodable, crashed or unhandled
     #[arg(long)]
     pub(crate) reason: Option<Reason>,
     /// The folded error, as `summary` shows it, or one error of that cause
@@ -56,7 +56,7 @@ pub(crate) struct FilterArgs {
     /// Never redriven
     #[arg(long)]
     pub(crate) never_redriven: bool,
-    /// Died again after this operation redrove them
+    /// Died again after this operation brought them back
     #[arg(long, value_name = "OPERATION", conflicts_with = "never_redriven")]
     pub(crate) redriven_by: Option<Uuid>,
 }

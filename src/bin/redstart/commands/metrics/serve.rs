@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::poll::Poll;
 use crate::failure::Failure;
@@ -26,6 +28,12 @@ const CONNECTIONS: usize = 64;
 
 /// How long a client may take for the head of a request, also of the next one on its connection.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a client may keep its connection. It opens another one then.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long the answer to its last request may take after that.
+const LAST_ANSWER: Duration = Duration::from_secs(30);
 
 /// Until the next try where the system has no connection to give.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -80,17 +88,35 @@ impl Server {
 }
 
 async fn serve(stream: TcpStream, poll: Arc<Poll>) {
-    let service = service_fn(move |request| {
-        let poll = Arc::clone(&poll);
-        async move { Ok::<_, Infallible>(answer(&request, &poll).await) }
-    });
-    let served = http1::Builder::new()
+    let answering = async move |request: Request<Incoming>| answer(&request, &poll).await;
+    converse(stream, answering, [CONNECTION_LIMIT, LAST_ANSWER]).await;
+}
+
+/// Answers the requests of a connection until its time is over, and then the one in hand. A client that
+/// does not read its answer must not hold its place for ever.
+async fn converse(
+    stream: TcpStream,
+    answer: impl AsyncFn(Request<Incoming>) -> Response<Full<Bytes>>,
+    [limit, last]: [Duration; 2],
+) {
+    let answer = &answer;
+    let service = service_fn(async |request| Ok::<_, Infallible>(answer(request).await));
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection failed");
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let served = match timeout(limit, connection.as_mut()).await {
+        Ok(served) => Ok(served),
+        Err(_) => {
+            connection.as_mut().graceful_shutdown();
+            timeout(last, connection).await
+        }
+    };
+    match served {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection failed"),
+        Err(_) => tracing::debug!("a client does not read its answer"),
     }
 }
 
@@ -117,4 +143,29 @@ fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Ful
     let kind = HeaderValue::from_static(kind);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_answer_loses_its_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+            .await
+            .unwrap();
+        // More than the system takes for a client that does not read.
+        let long = Bytes::from(vec![b'x'; 64 * 1024 * 1024]);
+        let answer = async |_| response(StatusCode::OK, PLAIN, long.clone());
+        let limits = [Duration::from_millis(100); 2];
+        let ended = timeout(Duration::from_secs(30), converse(stream, answer, limits)).await;
+        assert!(ended.is_ok(), "the connection stays open");
+        drop(client);
+    }
 }

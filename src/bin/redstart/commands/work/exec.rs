@@ -1,6 +1,6 @@
 //! Runs a command for a message: payload to its standard input, the end of its process to an outcome.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::end::End;
 use super::metadata::{optional_variables, variables};
+use super::told::Told;
 
 /// How much of the standard error becomes the error of the attempt, in bytes.
 const TOLD: usize = 4096;
@@ -30,14 +31,21 @@ pub(super) struct Program {
     limit: Duration,
     /// Takes the reason when the command cannot run.
     stop: mpsc::Sender<String>,
+    told: Told,
 }
 
 impl Program {
-    pub(super) fn new(command: &str, limit: Duration, stop: mpsc::Sender<String>) -> Self {
+    pub(super) fn new(
+        command: &str,
+        limit: Duration,
+        stop: mpsc::Sender<String>,
+        told: Told,
+    ) -> Self {
         Self {
             command: command.to_owned(),
             limit,
             stop,
+            told,
         }
     }
 
@@ -65,7 +73,7 @@ impl Program {
             }
         };
         let running = async {
-            let mut end = pin!(ended(&mut child, errors));
+            let mut end = pin!(ended(&mut child, errors, &self.told));
             let (status, told) = tokio::select! {
                 end = &mut end => end,
                 // A process that the command left behind can hold the input open: the end of the
@@ -119,7 +127,11 @@ impl Program {
 }
 
 /// Waits for the end of a command; passes its standard error on, and returns the end of that.
-async fn ended(child: &mut Child, errors: Option<ChildStderr>) -> (io::Result<ExitStatus>, String) {
+async fn ended(
+    child: &mut Child,
+    errors: Option<ChildStderr>,
+    out: &Told,
+) -> (io::Result<ExitStatus>, String) {
     let mut told = Vec::new();
     let Some(mut errors) = errors else {
         return (child.wait().await, String::new());
@@ -127,7 +139,7 @@ async fn ended(child: &mut Child, errors: Option<ChildStderr>) -> (io::Result<Ex
     let mut part = [0; 1024];
     let mut read = async |told: &mut Vec<u8>| {
         let count = errors.read(&mut part).await.unwrap_or(0);
-        let _ = io::stderr().write_all(&part[..count]);
+        out.pass(&part[..count]);
         told.extend_from_slice(&part[..count]);
         let surplus = told.len().saturating_sub(TOLD);
         told.drain(..surplus);

@@ -5,8 +5,10 @@ mod end;
 mod exec;
 mod http;
 mod metadata;
+mod told;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redstart::container::Signals;
 use redstart::{Delivery, Outcome, RetryPolicy, SubscribeOptions, extract::Payload};
@@ -20,9 +22,12 @@ use crate::settings::{NamespaceAccess, Settings};
 use crate::terminal::Terminal;
 use exec::Program;
 use http::Endpoint;
+use told::Told;
 
 /// How many characters of the command name the handler.
 const NAME: usize = 80;
+/// How long the worker waits at its end for a reader of its standard error.
+const FLUSHING: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(
     args: &WorkArgs,
@@ -34,7 +39,8 @@ pub(super) async fn run(
     }
     let mut signals = Signals::listen()?;
     let (stop, mut stopped) = mpsc::channel(1);
-    let worker = Arc::new(Worker::of(args, stop)?);
+    let told = Told::start().map_err(|error| Failure::new(format!("no thread: {error}")))?;
+    let worker = Arc::new(Worker::of(args, stop, told.clone())?);
     let container = settings.connect_for(NamespaceAccess::Create).await?;
     let mut retry = RetryPolicy::default();
     if let Some(most) = args.max_attempts {
@@ -56,21 +62,24 @@ pub(super) async fn run(
     let _subscription = subscribed.map_err(Failure::of_settings)?;
     let (topic, group) = (&args.of.topic, &args.of.group);
     terminal.remark(format_args!("working on {topic}/{group}"));
+    // From here on the worker has leases, and writes past its terminal.
     let failure = tokio::select! {
         _ = signals.next() => None,
         Some(cannot_run) = stopped.recv() => Some(cannot_run),
     };
     if failure.is_none() {
-        terminal.remark("stopping; waiting for what runs");
+        told.say("stopping; waiting for what runs");
     }
     let report = tokio::select! {
         biased;
         _ = signals.next() => {
-            terminal.remark("stopped at once; what runs is cut off");
+            told.say("stopped at once; what runs is cut off");
+            told.flush(FLUSHING).await;
             return Err(Failure::Said(INTERRUPTED));
         }
         report = container.shutdown(args.grace) => report,
     };
+    told.flush(FLUSHING).await;
     if let Some(failure) = failure {
         return Err(Failure::new(failure));
     }
@@ -82,9 +91,10 @@ pub(super) async fn run(
 }
 
 /// The name of the handler in dead letters: the command's first line or the URL, cut where it is
-/// long.
+/// long. A query may hold a key of the endpoint.
 fn name_of(args: &WorkArgs) -> String {
-    let by = args.exec.as_ref().or(args.http.as_ref());
+    let url = args.http.as_deref().and_then(|url| url.split('?').next());
+    let by = args.exec.as_deref().or(url);
     let first = by.and_then(|by| by.trim().lines().next());
     escape::excerpt(first.unwrap_or_default(), NAME)
 }
@@ -97,9 +107,9 @@ enum Worker {
 }
 
 impl Worker {
-    fn of(args: &WorkArgs, stop: mpsc::Sender<String>) -> Result<Self, Failure> {
+    fn of(args: &WorkArgs, stop: mpsc::Sender<String>, told: Told) -> Result<Self, Failure> {
         if let Some(command) = &args.exec {
-            return Ok(Self::Exec(Program::new(command, args.timeout, stop)));
+            return Ok(Self::Exec(Program::new(command, args.timeout, stop, told)));
         }
         let url = args.http.as_deref().unwrap_or_default();
         let endpoint = Endpoint::new(url, args.timeout).map_err(Failure::usage)?;
