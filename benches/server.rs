@@ -20,6 +20,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(fsync: &str) -> Self {
+        Self::start_with(fsync, &[])
+    }
+
+    /// Starts a server with further settings.
+    pub(crate) fn start_with(fsync: &str, settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
@@ -39,6 +44,7 @@ impl Server {
         command.args(["--appendonly", if fsync == "off" { "no" } else { "yes" }]);
         // A rewrite in the middle of a pair would be measured on one side only.
         command.args(["--auto-aof-rewrite-percentage", "0"]);
+        command.args(settings);
         let mut process = ServerProcess::spawn(&mut command).expect("a shell");
         let url = format!("redis://127.0.0.1:{port}/");
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -83,13 +89,17 @@ impl Server {
 
     /// Makes it a replica of another server.
     pub(crate) fn follow(&self, primary: &Self) {
-        let port = primary.url.trim_end_matches('/').rsplit(':').next();
         let mut connection = self.client().get_connection().expect("the server is up");
         redis::cmd("REPLICAOF")
             .arg("127.0.0.1")
-            .arg(port.expect("a port"))
+            .arg(primary.port())
             .exec(&mut connection)
             .expect("a replica");
+    }
+
+    pub(crate) fn port(&self) -> &str {
+        let port = self.url.trim_end_matches('/').rsplit(':').next();
+        port.expect("a port")
     }
 
     /// A container, and a topic without a limit.
@@ -132,7 +142,7 @@ impl Server {
     }
 
     /// The sum of some values of INFO.
-    fn info(&self, section: &str, names: &[&str]) -> f64 {
+    pub(crate) fn info(&self, section: &str, names: &[&str]) -> f64 {
         let mut connection = self.client().get_connection().expect("the server is up");
         let info: String = redis::cmd("INFO")
             .arg(section)

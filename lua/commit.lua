@@ -16,9 +16,7 @@
 -- ARGV[6]  the greatest
 -- ARGV[7]  the smallest id of the redelivery stream's deliveries, or ''
 -- ARGV[8]  the greatest
--- then each commit: the entry's id; a word of 'log' or 'redo', 'ack' or 'keep', 'held' or 'only-copy'
--- (commits where nobody holds the delivery, too) and the number of effects, with one space between
--- two of them; the effects
+-- then each commit, as lib/commits.lua reads it
 -- ITEM[1]  an argument of a commit
 --
 -- Returns a line for each commit:
@@ -41,34 +39,10 @@ end
 local group, consumer = ARGV[3], ARGV[4]
 local streams = {log = KEYS[1], redo = KEYS[2]}
 
-local ids, id_of, head_of = {log = {}, redo = {}}, {}, {}
-local heads, count, at, failed = {}, 0, 9, nil
-while at <= #ARGV do
-  local id, word, next_at = ARGV[at], ARGV[at + 1], nil
-  count = count + 1
-  -- Most commits of a call have the same word.
-  local head = word and heads[word]
-  if word and not head then
-    local lane, action, holder, effects = string.match(word, '^(%a+) (%a+) ([%a-]+) (%d+)$')
-    head = {lane = lane, ids = ids[lane], acknowledges = action == 'ack',
-      only_copy = holder == 'only-copy', effects = tonumber(effects)}
-    heads[word] = head
-  end
-  if head and head.ids then
-    next_at, failed = read_effects(count, at + 2, head.effects)
-    failed = failed or #head.ids == 0 and denied('XACK', streams[head.lane], group, id)
-    if failed then
-      return failed
-    end
-  end
-  if not next_at then
-    return redis.error_reply('ERR not a commit at argument ' .. at)
-  end
-  id_of[count], head_of[count] = id, head
-  head.ids[#head.ids + 1] = id
-  at = next_at
-end
-failed = session_problem(KEYS[3], ARGV[2])
+local count, failed = read_commits(9, function(lane, id)
+  return denied('XACK', streams[lane], group, id)
+end)
+failed = failed or session_problem(KEYS[3], ARGV[2])
 if failed then
   return failed
 end
@@ -96,7 +70,7 @@ for n = 1, count do
       return refused
     end
     lines[n] = line
-    if head.acknowledges and (line == 'skipped' or string.sub(line, 1, 4) == 'done') then
+    if head.acknowledges and has_ended(line) then
       -- A delivery ends once, however often the caller passed it.
       found[id] = 0
       local acked = acks[head.lane]
@@ -104,9 +78,8 @@ for n = 1, count do
     end
   end
 end
-local reply = table.concat(lines, '\n')
 -- Before the acknowledgements: memory can refuse it where no commit has written anything.
-local _, refused = write('SET', KEYS[3], ARGV[1] .. ' ' .. reply, 'PX', ARGV[2])
+local reply, refused = answered(KEYS[3], ARGV[1], ARGV[2], lines)
 if refused then
   return refused
 end

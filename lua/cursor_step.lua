@@ -26,7 +26,7 @@
 -- ARGV[10]  its second
 -- ARGV[11]  its third
 -- ARGV[12]  its fourth
--- then for each retry, dead letter, note, or end of a note:
+-- then for each retry, dead letter, note, or end of a note or mark:
 -- ITEM[1]  'reschedule', 'dead-letter', 'note' or 'forget'
 -- ITEM[2]  the message: 'log' or 'redo', a colon, the entry's id
 -- ITEM[3]  reschedule: the delay in milliseconds, '0' for none; dead-letter: the head; note: the attempts

@@ -6,7 +6,7 @@
 -- KEYS[1]  the log, a stream
 -- KEYS[2]  the group's redelivery stream
 -- KEYS[3]  the cursor, a hash or absent
--- KEYS[4]  the notes of unsettled messages, a hash or absent
+-- KEYS[4]  the notes of unsettled messages and the marks of settled ones, a hash or absent
 -- ARGV[1]  the group
 -- ARGV[2]  the owner
 -- ARGV[3]  its token
@@ -29,13 +29,14 @@ if token > asked or token == asked and stored[2] ~= ARGV[2] then
 end
 -- Needs no memory. Redis then does not refuse the next write either.
 redis.call('HDEL', KEYS[3], token < asked and 'number' or '')
-local fields, lanes = {'token', ARGV[3], 'owner', ARGV[2]}, {'log', 'redo'}
+local fields, lanes, moved = {'token', ARGV[3], 'owner', ARGV[2]}, {'log', 'redo'}, {}
 local time = redis.call('TIME')
 local answer = {'taken', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))}
 for at, lane in ipairs(lanes) do
   local low = groups[at]['last-delivered-id']
   local cursor = redis.call('HMGET', KEYS[3], lane .. ':low', lane .. ':high', lane .. ':done')
   if cursor[1] ~= low then
+    moved[lane] = cursor[1]
     cursor = {low, low, ''}
     local read = groups[at]['entries-read']
     for name, value in pairs({low = low, high = low, done = '', read = read and string.format('%.0f', read) or ''}) do
@@ -47,5 +48,14 @@ for at, lane in ipairs(lanes) do
   end
 end
 redis.call('HSET', KEYS[3], unpack(fields))
-answer[#answer + 1] = redis.call('HGETALL', KEYS[4])
+local kept, notes = {}, redis.call('HGETALL', KEYS[4])
+for at = 1, #notes, 2 do
+  -- Entries that effects have settled are handled again where the cursor was moved.
+  if notes[at + 1] == 'done' and moved[string.match(notes[at], '^%a+')] then
+    redis.call('HDEL', KEYS[4], notes[at])
+  else
+    kept[#kept + 1], kept[#kept + 2] = notes[at], notes[at + 1]
+  end
+end
+answer[#answer + 1] = kept
 return answer

@@ -76,7 +76,7 @@
 //!
 //! | To | Read |
 //! |---|---|
-//! | know the promises | [guarantees], [durability](docs::durability), [reliability](docs::reliability), [performance](docs::performance) |
+//! | know the promises | [guarantees], [durability](docs::durability), [reliability](docs::reliability), [performance](docs::performance), [capacity](docs::capacity) |
 //! | write handlers | [handlers](docs::handlers), [lifecycle of a message](docs::lifecycle), [messages for later](docs::later), [key-value store](docs::key_value), [exactly once inside Redis](docs::exactly_once) |
 #![cfg_attr(
     feature = "testing",

@@ -208,15 +208,15 @@ impl SubscribeOptions {
     /// Messages of different keys, and those without a key, run at once up to the
     /// [concurrency](Self::with_concurrency). A message that failed waits for its next attempt and holds
     /// back the later messages of its key, unless [`Ownership::letting_pass`] is set; so does a snoozed
-    /// one. A process that joins gets its share of the partitions when their handlers have returned; the
-    /// partitions of one that leaves have a new owner at once, and after a crash when its lease has ended.
+    /// one. A process that joins gets its share of the partitions when their handlers have returned. When
+    /// a process leaves, its partitions have new owners at once; after a crash, when its lease has ended.
     /// A topic with one partition has one owner, and the other processes stand by.
     ///
-    /// Nothing that a former owner writes reaches the store; [`Delivery::fence`](crate::Delivery::fence)
-    /// gives the same protection to your own data. A group is owned or shared for ever. Handlers of an
-    /// owned group cannot return [`Effects`](crate::Effects).
+    /// The store refuses everything that a former owner writes, [`Effects`](crate::Effects) included;
+    /// [`Delivery::fence`](crate::Delivery::fence) gives the same protection to your own data. A group is
+    /// owned or shared for ever. The guide [owned groups](crate::docs::owned_groups) has the details.
     ///
-    /// Subscribing fails with [`ErrorKind::Refused`] where the group exists and is shared.
+    /// Subscribing fails with [`ErrorKind::Refused`] if the group exists and is shared.
     pub fn with_ownership(mut self, ownership: Ownership) -> Self {
         self.ownership = Some(ownership);
         self

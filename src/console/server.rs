@@ -156,6 +156,11 @@ async fn serve(stream: TcpStream, peer: IpAddr, console: ConsoleService, login: 
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
+        // The library answers these itself, with a status and without a page.
+        if error.is_parse_too_large() {
+            tracing::warn!(%peer, %error, "refused a request with too long an address or head");
+            return;
+        }
         tracing::debug!(%error, "a connection failed");
     }
 }

@@ -123,8 +123,18 @@ async fn answer(
     {
         return render(&visit, failure);
     }
-    if let Err(failure) = allow(&parts, &visit) {
-        return render(&visit, failure);
+    let reads = reads(&parts.method);
+    if visit.access == Access::Forbidden && !(reads && is_probe(&visit.path)) {
+        let message = "you may not see this console; ask its operators for access";
+        return render(&visit, Failure::new(StatusCode::FORBIDDEN, message));
+    }
+    if !reads {
+        if let Some(refused) = refuse_method(&mut router, &parts, &visit).await {
+            return refused;
+        }
+        if let Err(failure) = allow_change(&parts, &visit) {
+            return render(&visit, failure);
+        }
     }
     parts.extensions.insert(access);
     // The router is always ready, and never fails.
@@ -136,17 +146,43 @@ async fn answer(
         return render(&visit, failure);
     }
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let message = "this page does not take requests of this kind";
-        let mut page = render(
-            &visit,
-            Failure::new(StatusCode::METHOD_NOT_ALLOWED, message),
-        );
-        if let Some(allow) = response.headers_mut().remove(ALLOW) {
-            page.headers_mut().insert(ALLOW, allow);
-        }
-        return page;
+        return render_methods(&visit, response.headers_mut().remove(ALLOW));
     }
     response
+}
+
+/// Refuses a method that the page does not have, and an address without a page. No page has the method
+/// OPTIONS, so the router answers it with those that a page has.
+async fn refuse_method(
+    router: &mut axum::Router,
+    parts: &http::request::Parts,
+    visit: &Visit,
+) -> Option<Response<axum::body::Body>> {
+    let mut question = Request::new(axum::body::Body::empty());
+    *question.method_mut() = Method::OPTIONS;
+    *question.uri_mut() = parts.uri.clone();
+    let Ok(mut answer) = router.call(question).await;
+    if let Some(failure) = answer.extensions_mut().remove::<Failure>() {
+        return Some(render(visit, failure));
+    }
+    let methods = answer.headers_mut().remove(ALLOW);
+    let text = methods.as_ref().and_then(|methods| methods.to_str().ok());
+    let mut each = text.unwrap_or_default().split(',').map(str::trim);
+    if each.any(|method| method == parts.method.as_str()) {
+        return None;
+    }
+    Some(render_methods(visit, methods))
+}
+
+/// The answer to a method that the page does not have, with those that it has.
+fn render_methods(visit: &Visit, methods: Option<HeaderValue>) -> Response<axum::body::Body> {
+    let message = "this page does not take requests of this kind";
+    let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, message);
+    let mut page = render(visit, failure);
+    if let Some(methods) = methods {
+        page.headers_mut().insert(ALLOW, methods);
+    }
+    page
 }
 
 /// The failure in the plain answer with which the framework refuses an address: a repeated field, a
@@ -178,15 +214,7 @@ fn is_probe(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
-fn allow(parts: &http::request::Parts, visit: &Visit) -> Result<(), Failure> {
-    let reads = reads(&parts.method);
-    if visit.access == Access::Forbidden && !(reads && is_probe(&visit.path)) {
-        let message = "you may not see this console; ask its operators for access";
-        return Err(Failure::new(StatusCode::FORBIDDEN, message));
-    }
-    if reads {
-        return Ok(());
-    }
+fn allow_change(parts: &http::request::Parts, visit: &Visit) -> Result<(), Failure> {
     let by_program =
         api::is_api(&visit.path) && api::is_json(&parts.headers) && !origin::is_of_a_browser(parts);
     if !by_program && !origin::is_own(parts) {

@@ -5,15 +5,16 @@
 //! | [`guarantees`] | the promises of Redstart and their limits |
 //! | [`exactly_once`] | effects: messages and values in one step with an acknowledgement, and what they do not cover |
 //! | [`later`] | messages for later: publish at a time, by your id; reschedule, cancel |
-//! | [`handlers`] | messages, handlers, routers, errors, time limits |
+//! | [`handlers`] | messages, handlers, routers, errors, time limits, middleware, hooks |
 //! | [`lifecycle`] | the states of a message and the transitions between them |
-//! | [`reliability`] | how the promises were tested, with the results |
-//! | [`performance`] | how fast Redstart is beside a hand-written loop, and how to measure it |
+//! | [`reliability`] | how we tested the promises, with the results |
+//! | [`performance`] | how fast Redstart is, compared with a hand-written loop and other libraries, and how to measure it |
 //! | [`production`] | running in production: server, settings, units, limits, updates, alerts, the day of dead letters |
 //! | [`servers`] | the servers that Redstart is tested on, and which newer commands it uses |
-//! | [`cluster`] | Redis Cluster: URL, namespace, what a moving slot and a failover do |
-//! | [`partitions`] | topics with several logs: keys, ids, limits, operating |
-//! | [`owned_groups`] | one process for each partition, the order of each key, and the fence |
+//! | [`cluster`] | Redis Cluster: URL, namespace, placement, and what happens when a slot moves or a primary fails |
+//! | [`partitions`] | topics with several logs: where messages go, ids, limits, operating |
+//! | [`capacity`] | how many servers a load needs, calculated for a million messages a second |
+//! | [`owned_groups`] | groups that keep the order of each key, and the fence for your own data |
 //! | [`durability`] | what a published message survives, by level |
 //! | [`sentinel`] | Redis Sentinel: URL, log-ins, what a failover does and loses |
 //! | [`security`] | access rules, TLS, secrets, hostile input |
@@ -21,7 +22,7 @@
 //! | [`observability`] | metrics, traces, logs, alerts, the dashboard and scaling, and where to look first |
 //! | [`command_line`] | the tool `redstart`: commands and exit codes |
 //! | `console` | the operators' page: actions, log-in, systemd, Kubernetes, your own service; these pages have it with the feature `console` |
-//! | `operators` | what operators ask a page for, and the test that checks each of it |
+//! | `operators` | tasks of operators, whether the console does them, and the test that checks each |
 //! | `day` | a day of operations in the console, with pictures |
 //! | [`dead_letters`] | how to find out why messages died, and how to bring them back |
 //! | [`interoperating`] | producers and consumers in other languages, Debezium, CloudEvents |
@@ -64,6 +65,9 @@ pub mod guarantees {}
 
 #[doc = include_str!("owned_groups.md")]
 pub mod owned_groups {}
+
+#[doc = include_str!("capacity.md")]
+pub mod capacity {}
 
 #[doc = include_str!("partitions.md")]
 pub mod partitions {}

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::{EntryId, Error, ErrorKind, Group, Topic};
 use crate::operate::dead_letters::{counted, reset_order};
+use crate::operate::log_pages;
 use crate::operate::plan::{Confirmed, Plan};
 use crate::operate::topics::Topics;
 use crate::store::{GroupAt, GroupReset, GroupStatus, Partition, ResetTo};
@@ -131,7 +132,7 @@ impl Topics {
         }
         let (mut counted, mut after) = (0, first);
         while counted < MOST_COUNTED {
-            let page = self.store.log().browse(&at, after, PAGE).await?;
+            let page = log_pages::after(&*self.store, &at, after, PAGE).await?;
             counted += page.len() as u64;
             match page.last() {
                 Some((last, _)) => after = Some(*last),

@@ -14,6 +14,7 @@ pub(crate) mod group_reset;
 pub mod hex;
 pub(crate) mod housekeeping;
 pub(crate) mod in_flight;
+mod log_pages;
 pub(crate) mod plan;
 pub(crate) mod retries;
 pub(crate) mod retry_plan;

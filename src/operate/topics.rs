@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::domain::{EntryId, Envelope, Error, ErrorKind, Group, Topic, TopicSettings};
 use crate::operate::dead_letters::counted;
+use crate::operate::log_pages;
 use crate::operate::suggest::closest;
 use crate::store::{ConsumerStatus, Fields, GroupAt, GroupStatus, Partition, Store, TopicStatus};
 use crate::wire::{Decoder, Undecodable};
@@ -172,8 +173,9 @@ impl Topics {
             .await
     }
 
-    /// Reads up to `max` entries of a topic after an id, oldest first. Consumes nothing. To follow a topic
-    /// with several partitions, use [`entries_of_partition`](Self::entries_of_partition).
+    /// Reads up to `max` entries of a topic after an id, oldest first: fewer where they are heavy, because
+    /// a page ends after about four megabytes, and none only at the end. Consumes nothing. To follow a
+    /// topic with several partitions, use [`entries_of_partition`](Self::entries_of_partition).
     ///
     /// # Errors
     ///
@@ -184,16 +186,13 @@ impl Topics {
         after: Option<EntryId>,
         max: usize,
     ) -> Result<Vec<Entry>, Error> {
-        let entries = self
-            .store
-            .log()
-            .browse(&Partition::of(topic), after, max)
-            .await?;
+        let at = Partition::of(topic);
+        let entries = log_pages::after(&*self.store, &at, after, max).await?;
         Ok(self.read(topic, entries))
     }
 
-    /// Reads up to `max` entries of a topic before an id, or before the end, newest first. Consumes
-    /// nothing.
+    /// Reads up to `max` entries of a topic before an id, or before the end, newest first: fewer where
+    /// they are heavy, none only at the end. Consumes nothing.
     ///
     /// # Errors
     ///
@@ -204,12 +203,13 @@ impl Topics {
         before: Option<EntryId>,
         max: usize,
     ) -> Result<Vec<Entry>, Error> {
-        let log = self.store.log();
-        let entries = log.browse_back(&Partition::of(topic), before, max).await?;
+        let at = Partition::of(topic);
+        let entries = log_pages::before(&*self.store, &at, before, max).await?;
         Ok(self.read(topic, entries))
     }
 
-    /// Reads up to `max` entries of a topic from an id on, oldest first. Consumes nothing.
+    /// Reads up to `max` entries of a topic from an id on, oldest first: fewer where they are heavy, none
+    /// only at the end. Consumes nothing.
     ///
     /// [`EntryId::first_of`] is the id to start at a time.
     ///
@@ -225,7 +225,8 @@ impl Topics {
         self.entries_after(topic, from.before_in_topic(), max).await
     }
 
-    /// Reads the newest entries of a topic, up to `max`, oldest first. Consumes nothing.
+    /// Reads the newest entries of a topic, up to `max`, oldest first: fewer where they are heavy.
+    /// Consumes nothing.
     ///
     /// To continue, call [`entries_after`](Self::entries_after) with the last id.
     ///
@@ -233,8 +234,7 @@ impl Topics {
     ///
     /// The kinds of the connection.
     pub async fn latest(&self, topic: &Topic, max: usize) -> Result<Vec<Entry>, Error> {
-        let entries = self.store.log().latest(&Partition::of(topic), max).await?;
-        Ok(self.read(topic, entries))
+        self.latest_at(topic, &Partition::of(topic), max).await
     }
 
     fn read(&self, topic: &Topic, entries: Vec<(EntryId, Fields)>) -> Vec<Entry> {
@@ -258,7 +258,8 @@ impl Topics {
         Ok(self.store.topics().partitions(topic).await?.unwrap_or(1))
     }
 
-    /// Reads up to `max` entries of one partition after an id, oldest first. Consumes nothing.
+    /// Reads up to `max` entries of one partition after an id, oldest first: fewer where they are heavy,
+    /// none only at the end. Consumes nothing.
     ///
     /// To follow a topic with several partitions, follow each: a message can come to one partition with a
     /// lower id than another has already shown.
@@ -274,11 +275,12 @@ impl Topics {
         max: usize,
     ) -> Result<Vec<Entry>, Error> {
         let at = Partition::numbered(topic, partition);
-        let entries = self.store.log().browse(&at, after, max).await?;
+        let entries = log_pages::after(&*self.store, &at, after, max).await?;
         Ok(self.read(topic, entries))
     }
 
-    /// Reads the newest entries of one partition, up to `max`, oldest first. Consumes nothing.
+    /// Reads the newest entries of one partition, up to `max`, oldest first: fewer where they are heavy.
+    /// Consumes nothing.
     ///
     /// # Errors
     ///
@@ -290,7 +292,17 @@ impl Topics {
         max: usize,
     ) -> Result<Vec<Entry>, Error> {
         let at = Partition::numbered(topic, partition);
-        let entries = self.store.log().latest(&at, max).await?;
+        self.latest_at(topic, &at, max).await
+    }
+
+    async fn latest_at(
+        &self,
+        topic: &Topic,
+        at: &Partition,
+        max: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        let mut entries = log_pages::before(&*self.store, at, None, max).await?;
+        entries.reverse();
         Ok(self.read(topic, entries))
     }
 

@@ -11,6 +11,8 @@ use super::rings::Rings;
 pub enum Ring {
     /// Entries of the log or of the group's redelivery stream.
     Entries,
+    /// Entries of the redelivery stream. [`Entries`](Self::Entries) rings with it.
+    Redeliveries,
     /// Scheduled retries and messages for later.
     Due,
     /// The members of an owned group, and what they own. Rings with partition 0.
@@ -26,6 +28,7 @@ pub enum Ring {
 pub struct Bell {
     hears: AtomicBool,
     entries: Rings,
+    redeliveries: Rings,
     due: Rings,
     owners: Rings,
     /// This bell rings with each of them.
@@ -55,6 +58,7 @@ impl Bell {
     fn of(&self, ring: Ring) -> &Rings {
         match ring {
             Ring::Entries => &self.entries,
+            Ring::Redeliveries => &self.redeliveries,
             Ring::Due => &self.due,
             Ring::Owners => &self.owners,
         }
@@ -81,6 +85,9 @@ impl Bell {
     /// Rings. Adapters call this.
     pub fn ring(&self, ring: Ring) {
         self.of(ring).ring();
+        if ring == Ring::Redeliveries {
+            self.entries.ring();
+        }
         if self.is_part.load(Ordering::SeqCst) {
             let wholes = self.wholes.lock().unwrap_or_else(PoisonError::into_inner);
             for whole in wholes.iter().filter_map(Weak::upgrade) {
@@ -93,7 +100,7 @@ impl Bell {
     /// when they begin or cease to hear, and when rings may have been lost.
     pub fn set_hears(&self, hears: bool) {
         self.hears.store(hears, Ordering::Release);
-        self.ring(Ring::Entries);
+        self.ring(Ring::Redeliveries);
         self.ring(Ring::Due);
         self.ring(Ring::Owners);
     }
@@ -140,7 +147,8 @@ mod tests {
     async fn everything_rings_when_the_store_begins_or_ceases_to_hear() {
         let bell = Bell::default();
         for hears in [true, true, false] {
-            let seen = [Ring::Entries, Ring::Due].map(|ring| (ring, bell.count(ring)));
+            let seen =
+                [Ring::Entries, Ring::Redeliveries, Ring::Due].map(|ring| (ring, bell.count(ring)));
             bell.set_hears(hears);
             assert_eq!(bell.hears(), hears);
             for (ring, seen) in seen {

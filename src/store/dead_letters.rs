@@ -10,6 +10,9 @@ use crate::wire::Record;
 /// How many dead letters one search examines.
 pub const LONGEST_SEARCH: usize = 20_000;
 
+/// How many causes, types, tenants or hours a store names at once.
+pub const LONGEST_COUNTS: usize = 10_000;
+
 /// How many operations a group's journal keeps: the newest.
 pub const LONGEST_JOURNAL: usize = 100;
 
@@ -105,6 +108,49 @@ impl Found {
     }
 }
 
+/// Counts of dead letters, from [`DeadLetters::causes`] and [`DeadLetters::counts`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Counted<T> {
+    /// Those that the store names.
+    pub items: Vec<T>,
+    /// How many more there are. A store that counts while dead letters come and go may tell a few
+    /// too many.
+    pub others: u64,
+}
+
+impl<T> Default for Counted<T> {
+    fn default() -> Self {
+        Self::first(Vec::new())
+    }
+}
+
+impl<T> Counted<T> {
+    /// Keeps the first [`LONGEST_COUNTS`] of all items.
+    #[must_use]
+    pub fn first(mut items: Vec<T>) -> Self {
+        let others = items.len().saturating_sub(LONGEST_COUNTS) as u64;
+        items.truncate(LONGEST_COUNTS);
+        Self { items, others }
+    }
+}
+
+impl Counted<(String, u64)> {
+    /// Keeps the most frequent [`LONGEST_COUNTS`] of all counts, or the newest hours, by name.
+    #[must_use]
+    pub fn largest(mut counts: Vec<(String, u64)>, by: CountBy) -> Self {
+        match by {
+            // An hour's name sorts as its time does.
+            CountBy::Hour => counts.sort_unstable_by(|one, other| other.cmp(one)),
+            CountBy::Type | CountBy::Tenant => {
+                counts.sort_unstable_by(|one, other| (other.1, &one.0).cmp(&(one.1, &other.0)));
+            }
+        }
+        let mut counted = Self::first(counts);
+        counted.items.sort_unstable();
+        counted
+    }
+}
+
 /// Where a dead letter goes when it is moved out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Disposition {
@@ -128,6 +174,10 @@ role! {
 
         /// The dead letters with these ids; absent ones are left out.
         fn find as Find(at: &'a GroupAt, ids: &'a [EntryId]) -> Vec<(EntryId, Record)>;
+
+        /// How many bytes the records of the dead letters with these ids have, in the order of the
+        /// ids; 0 for an absent one.
+        fn weigh as Weigh(at: &'a GroupAt, ids: &'a [EntryId]) -> Vec<u64>;
 
         /// The newest dead letter's id, if there is one.
         fn newest as Newest(at: &'a GroupAt) -> Option<EntryId>;
@@ -153,12 +203,14 @@ role! {
         fn count as Count(at: &'a GroupAt) -> u64;
 
         /// How many dead letters there are of each cause, the most frequent first. Exact at any
-        /// number of dead letters: the store counts as they come and go.
-        fn causes as Causes(at: &'a GroupAt) -> Vec<Cause>;
+        /// number of dead letters: the store counts as they come and go. Names at most
+        /// [`LONGEST_COUNTS`](crate::store::LONGEST_COUNTS), and says how many others there are.
+        fn causes as Causes(at: &'a GroupAt) -> Counted<Cause>;
 
         /// How many dead letters there are by type, by tenant or by the hour of their failure, by
-        /// name. Exact, as for `causes`.
-        fn counts as Counts(at: &'a GroupAt, by: CountBy) -> Vec<(String, u64)>;
+        /// name. Exact, as for `causes`. Names as many, the most frequent types and tenants, and the
+        /// newest hours.
+        fn counts as Counts(at: &'a GroupAt, by: CountBy) -> Counted<(String, u64)>;
 
         /// How many dead letters there are of each of some hours since 1970, in the order of the
         /// hours. Exact, as for `causes`.

@@ -231,6 +231,15 @@ role! {
             by: &'a Member, number: u64, commits: &'a [EffectCommit],
         ) -> Vec<EffectFate>;
 
+        /// Writes the effects of deliveries of a partition of an owned group, under the token of the
+        /// partition's owner. Under any other token than the one that last took the cursor every
+        /// commit is [`Lost`](EffectFate::Lost), and the store writes nothing. So is a commit of a
+        /// delivery that is settled. A delivery that a commit acknowledges counts as settled, and
+        /// [`take`](super::Owners::take) tells it, until a step forgets it. Otherwise as `commit`.
+        fn commit_owned as CommitOwned(
+            by: &'a Member, token: u64, number: u64, commits: &'a [EffectCommit],
+        ) -> Vec<EffectFate>;
+
         /// Writes effects without a delivery, each list all or nothing. Otherwise as
         /// `commit`, with the numbers of the session.
         fn apply as Apply(session: Session, commits: &'a [Vec<Effect>]) -> Vec<EffectFate>;

@@ -45,8 +45,8 @@ pub use attempts::Attempts;
 pub use bell::{Bell, Ring};
 pub use commit::{Commit, Commits, End, Fate, Replies};
 pub use dead_letters::{
-    DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp, Disposition, Found, IdRange,
-    JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH, Restored, Restoring,
+    Counted, DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp, Disposition, Found,
+    IdRange, JournalRow, LONGEST_COUNTS, LONGEST_JOURNAL, LONGEST_SEARCH, Restored, Restoring,
 };
 pub use deliveries::{
     Begin, Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Fetched, Holder, Interrupt,

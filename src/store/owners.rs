@@ -73,6 +73,8 @@ pub enum Taken {
         cursors: [Cursor; 2],
         /// What they noted of messages that are not settled.
         notes: Vec<Note>,
+        /// Messages that [effects](super::EffectStore::commit_owned) have settled since the last step.
+        settled: Vec<DeliveryId>,
     },
     /// Another member took the cursor with this token, which is not smaller. Nothing was changed.
     Stale(u64),
@@ -101,7 +103,7 @@ pub struct Step {
     pub ends: Vec<Commit>,
     /// Notes to write.
     pub notes: Vec<Note>,
-    /// Messages whose notes go.
+    /// Messages whose notes go, and those settled by effects that the cursors count from now on.
     pub forgets: Vec<DeliveryId>,
 }
 

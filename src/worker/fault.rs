@@ -50,6 +50,7 @@ pub(crate) struct Faults {
     pub(crate) noting: Fault,
     pub(crate) committing: Fault,
     pub(crate) owning: Fault,
+    pub(crate) flushing: Fault,
     /// The tasks that died.
     pub(crate) watch: Watch,
 }
@@ -71,6 +72,7 @@ impl Faults {
             ("noting failures", &self.noting),
             ("committing effects", &self.committing),
             ("owning partitions", &self.owning),
+            ("writing acknowledgements", &self.flushing),
         ];
         let failing: Vec<String> = parts
             .into_iter()

@@ -72,11 +72,12 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     abort(&mut tasks.settlers).await;
-    let unsettled = core.in_flight.len() as u64;
+    let mut unsettled = core.in_flight.len() as u64;
 
     if let Some(owned) = &core.owned {
         // On failure the partitions wait for the end of the lease.
         let _ = timeout_at(limit, owned.leave()).await;
+        unsettled += owned.unwritten_acks();
     }
     let (topics, consumer) = (core.store.topics(), Some(&core.member.consumer));
     let pruning = topics.prune_consumers(&core.member.at, Duration::ZERO, consumer);

@@ -20,7 +20,7 @@ use crate::worker::handle::{pipeline, suspects};
 use crate::worker::hold_back::note::{self, Notes};
 use crate::worker::hold_back::timer;
 use crate::worker::intake::{fetch, reclaim};
-use crate::worker::ownership::{OwnedGroup, OwnedStore, membership};
+use crate::worker::ownership::{OwnedGroup, OwnedStore, flusher, membership};
 use crate::worker::services::dead_letter_janitor::DeadLetterJanitor;
 use crate::worker::services::gauges::Gauges;
 use crate::worker::services::janitor::Janitor;
@@ -191,11 +191,17 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
     tasks.services.spawn(timing);
 
     if let Some(owned) = &core.owned {
-        let (member, owned, halt) = (Arc::clone(core), Arc::clone(owned), core.halt.clone());
+        let (member, halt) = (Arc::clone(core), core.halt.clone());
+        let group = Arc::clone(owned);
         let owning = watch.supervise("the membership", move |_| {
-            membership::run(Arc::clone(&member), Arc::clone(&owned), halt.clone())
+            membership::run(Arc::clone(&member), Arc::clone(&group), halt.clone())
         });
         tasks.services.spawn(owning);
+        let (flushing, owned, halt) = (Arc::clone(core), Arc::clone(owned), core.halt.clone());
+        let flushing = watch.supervise("the flusher", move |_| {
+            flusher::run(Arc::clone(&flushing), Arc::clone(&owned), halt.clone())
+        });
+        tasks.services.spawn(flushing);
     }
     let (keeper, halt) = (Arc::clone(&core.lease_keeper), core.halt.clone());
     let keeping = watch.supervise("the lease keeper", move |_| {

@@ -174,6 +174,39 @@ test("figures change by themselves, keep the focus, and pause", async () => {
   await page.context().close();
 });
 
+test("an update waits while text is selected", async () => {
+  const page = await open(chrome);
+  // Keeps the newest figures that the page was sent.
+  await page.addInitScript(() => {
+    const Native = EventSource;
+    window.EventSource = class extends Native {
+      constructor(...of) {
+        super(...of);
+        this.addEventListener("region", (event) => { window.sent = event.data; });
+      }
+    };
+  });
+  await page.goto(`${site.url}/`);
+  const row = page.getByRole("row").filter({ hasText: "of orders" });
+  const lag = async () => Number.parseInt(await row.locator("td").first().innerText(), 10);
+  const sent = () => page.evaluate(() => {
+    const rows = [...new DOMParser().parseFromString(window.sent ?? "", "text/html").querySelectorAll("tr")];
+    return Number.parseInt(rows.find((one) => one.textContent.includes("of orders"))?.querySelector("td").textContent, 10);
+  });
+  const first = await lag();
+  await row.locator("th").evaluate((cell) => getSelection().selectAllChildren(cell));
+  const selected = await page.evaluate(() => getSelection().toString());
+  run(redis, ["publish", "orders", "--type", "order.placed"], "{}");
+  await until("the page to be sent the lag", async () => (await sent()) === first + 1);
+  assert.equal(await lag(), first, "the page waits");
+  assert.equal(await page.evaluate(() => getSelection().toString()), selected);
+  // Nothing more is sent: the update that waited comes with the end of the selection.
+  await page.evaluate(() => getSelection().removeAllRanges());
+  await until("the lag to follow", async () => (await lag()) === first + 1);
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+});
+
 test("the scheme is chosen and kept", async () => {
   const page = await open(chrome, { colorScheme: "light" });
   await page.goto(`${site.url}/`);
@@ -255,10 +288,57 @@ test("Redis stops and starts again under an open page", async () => {
   await page.context().close();
 });
 
-test("exactly the right 48,211 of 60,000 are brought back, watched, stopped, cut off and resumed", async () => {
+let isAfterIncident = false;
+
+/** Makes the group's 60,000 dead letters once. */
+function afterIncident() {
+  if (isAfterIncident) return;
   run(redis, ["dead", "purge", "orders", "billing", "--all", "--yes"]);
   run(redis, ["dead", "purge", "hostile", "victim", "--all", "--yes"]);
   incident(redis);
+  isAfterIncident = true;
+}
+
+test("a search that a page has cut goes on live, with and without JavaScript", async () => {
+  afterIncident();
+  // Each page and each event searches one portion of 20,000.
+  const own = await Console.start(redis, ["--search-time", "0ms"]);
+  // One of the oldest: the third portion has it.
+  const address = `${own.url}/dead/orders/billing?error=after+7+ms`;
+  const found = "gateway timeout after 7 ms";
+  const plain = await open(chrome, { javaScriptEnabled: false });
+  await plain.goto(address);
+  for (let step = 0; step < 2; step += 1) {
+    await plain.getByText("This page searched 20,000 of 60,000 dead letters").waitFor();
+    assert.equal(await plain.getByText(found).count(), 0);
+    await plain.getByRole("link", { name: "Search on" }).click();
+  }
+  await plain.getByText(found).first().waitFor();
+  await plain.context().close();
+
+  const page = await open(chrome);
+  await page.goto(address);
+  await page.getByText(found).first().waitFor();
+  await page.getByText("The search has ended").waitFor();
+  assert.equal(await page.getByRole("link", { name: "Search on" }).count(), 0);
+  assert.equal(await page.locator("progress").count(), 0);
+  assert.deepEqual(await violations(page), []);
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+
+  // The console is away: what the page has stays, and its link leads on.
+  const cut = await open(chrome, { tolerant: true });
+  await cut.route("**/search?*", (route) => route.abort());
+  await cut.goto(address);
+  await cut.getByText("The search has stopped; its link continues it").waitFor();
+  await cut.getByRole("link", { name: "Search on" }).click();
+  await cut.waitForURL(/before=/);
+  await cut.context().close();
+  await own.kill();
+});
+
+test("exactly the right 48,211 of 60,000 are brought back, watched, stopped, cut off and resumed", async () => {
+  afterIncident();
   const dead = () => group(redis, "orders", "billing").dead;
   assert.equal(dead(), 60_000);
   const ann = await open(chrome, { tolerant: true });

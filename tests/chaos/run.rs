@@ -23,7 +23,7 @@ use crate::pipeline::{self, STAGES};
 use crate::plan::{Fault, Plan, Step};
 use crate::proxy::Proxy;
 use crate::shim::Shim;
-use crate::support::{group, topic, until};
+use crate::support::{group, settings, topic, until};
 use crate::worker::{Numbers, Role, Spec, Work, calm, cure};
 
 /// The settings of a run.
@@ -272,7 +272,7 @@ async fn create_topics(url: &str, settings: &TopicSettings) {
 }
 
 fn builder(url: &str) -> ContainerBuilder {
-    Container::builder()
+    settings()
         .with_redis_url(url)
         .with_namespace(Namespace::new("chaos").unwrap())
         .with_service(group("onlooker"))

@@ -27,7 +27,9 @@ Without --minutes, the short runs of the suite, or those whose name contains NAM
                      7.2 or Valkey in the PATH, also under appendfsync everysec
   --overload SECONDS how long each overload lasts (3)
   --history FOLDER   where histories are kept (a temporary folder)
-  --json             the verdict as one line of JSON";
+  --json             the verdict as one line of JSON
+
+REDSTART_NATIVE switches native commands on, for servers that have them.";
 
 #[derive(Debug)]
 pub(crate) struct Settings {

@@ -12,7 +12,7 @@ use crate::history::{Event, Journal, now};
 use crate::nature::{self, ORDERED, ORDERS, TOXIC};
 use crate::pipeline::{self, Writing};
 use crate::support::worker::{END, orders, say};
-use crate::support::{PATIENCE, group};
+use crate::support::{PATIENCE, group, settings};
 use crate::{load, operator, stores};
 
 /// The environment variable that makes this program a worker.
@@ -198,7 +198,7 @@ async fn watch_clock(journal: Journal) {
 
 async fn connect(spec: &Spec) -> Container {
     loop {
-        let connecting = Container::builder()
+        let connecting = settings()
             .with_redis_url(&spec.url)
             .with_namespace(Namespace::new("chaos").unwrap())
             .with_service(group("billing"))

@@ -69,6 +69,63 @@ fn programs_get_errors_as_json() {
     assert_eq!(absent, not_found("dead letter", "1-1 of orders/billing"));
     let absent = error(&["kv", "get", "nothing", "--json"], 1);
     assert_eq!(absent, not_found("key", "nothing"));
+    let nobody = "01a21b32-9fc6-71aa-a72d-000000000000";
+    for absent in [
+        &["topics", "settings", "odrers"][..],
+        &["topics", "settings", "odrers", "--retention", "5"],
+        &["topics", "remove", "odrers", "--yes"],
+        &["groups", "odrers"],
+        &["groups", "show", "orders", "biling"],
+        &[
+            "groups", "reset", "orders", "biling", "--to", "end", "--yes",
+        ],
+        &["groups", "remove", "orders", "biling", "--yes"],
+        &["tail", "odrers"],
+        &["retries", "list", "orders", "biling"],
+        &["retries", "run-now", "orders", "biling", "--all"],
+        &["dead", "list", "orders", "biling"],
+        &["dead", "summary", "orders", "biling"],
+        &["dead", "journal", "orders", "biling"],
+        &["dead", "export", "orders", "biling"],
+        &["dead", "redrive", "orders", "biling", "--all"],
+        &["dead", "redrive", "orders", "billing", "--resume", nobody],
+        &[
+            "dead",
+            "note",
+            "orders",
+            "billing",
+            "--fingerprint",
+            "none",
+            "text",
+        ],
+        &["schedules", "reschedule", "orders", "none", "--after", "1s"],
+    ] {
+        let all = [absent, &["--json"]].concat();
+        let ran = run(Some(&url), &all);
+        let last = ran.err.lines().last().unwrap_or_default();
+        let told: Value = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+        let error = &told["error"];
+        assert_eq!(
+            (&error["kind"], ran.code),
+            (&json!("not-found"), Some(1)),
+            "{absent:?}: {told}"
+        );
+        assert!(error["subject"].is_string(), "{absent:?}: {told}");
+    }
+    for (wrong, message) in [
+        (
+            &["topics", "settings", "--json"][..],
+            "the following required arguments were not provided: <TOPIC>",
+        ),
+        (
+            &["--json", "tail", "orders", "--last", "x"],
+            "invalid value 'x' for '--last <N>': must be a whole number from 0",
+        ),
+    ] {
+        let told = error(wrong, 2);
+        assert_eq!(told["kind"], "usage", "{wrong:?}");
+        assert_eq!(told["message"], message, "{wrong:?}");
+    }
     let unconfirmed = error(&["groups", "remove", "orders", "billing", "--json"], 2);
     assert_eq!(unconfirmed["kind"], "usage");
     // Text of others stays harmless, and is still JSON.

@@ -114,3 +114,42 @@ async fn payloads_can_be_hidden() {
         .ok()
         .shows(&["hidden"]);
 }
+
+#[tokio::test]
+async fn a_method_that_a_page_does_not_have_is_refused_with_those_that_it_has() {
+    let container = in_memory().await;
+    dies(&container, 1).await;
+    let console = console(&container);
+    let own = [("sec-fetch-site", "same-origin")];
+    let sweep = "/dead/orders/billing/sweep";
+    for (method, path, status, allow) in [
+        ("DELETE", "/", 405, "GET,HEAD"),
+        ("OPTIONS", "/topics/orders", 405, "GET,HEAD"),
+        ("PUT", sweep, 405, "GET,HEAD,POST"),
+        ("PATCH", "/healthz", 405, "GET,HEAD"),
+        ("POST", "/dead", 405, "GET,HEAD"),
+        ("DELETE", "/topics/orders/publish", 405, "POST"),
+        ("DELETE", "/api/v1/dead", 405, "GET,HEAD"),
+        ("DELETE", "/nothing", 404, ""),
+        ("POST", "/nothing", 404, ""),
+        ("POST", sweep, 403, ""),
+    ] {
+        let answer = send(&console, request(method, path, &[])).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
+        let mut methods: Vec<&str> = answer.header("allow").split(',').collect();
+        methods.sort_unstable();
+        assert_eq!(methods.join(","), allow, "{method} {path}");
+        if path == "/api/v1/dead" {
+            let told: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+            assert!(told["error"]["message"].is_string(), "{told}");
+        } else {
+            answer.shows(&["</html>"]);
+        }
+        let nobody = send(&console, request(method, path, &[("x-role", "nobody")])).await;
+        assert_eq!((nobody.status, nobody.header("allow")), (403, ""));
+    }
+    // A console that only reads has no other method at all.
+    let read_only = service(container, options().with_read_only(true));
+    let answer = send(&read_only, request("POST", sweep, &own)).await;
+    assert_eq!((answer.status, answer.header("allow")), (405, "GET,HEAD"));
+}

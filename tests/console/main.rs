@@ -9,6 +9,7 @@ mod api;
 mod changes;
 mod commands;
 mod faulty;
+mod heavy;
 mod hostile;
 mod live;
 mod mount;

@@ -45,7 +45,7 @@ pub(crate) async fn send(console: &ConsoleService, request: http::Request<String
     let request = request.map(axum::body::Body::from);
     let answer = console.clone().oneshot(request).await.unwrap();
     let (parts, body) = answer.into_parts();
-    let bytes = axum::body::to_bytes(axum::body::Body::new(body), 16 << 20)
+    let bytes = axum::body::to_bytes(axum::body::Body::new(body), 64 << 20)
         .await
         .unwrap();
     Answer {

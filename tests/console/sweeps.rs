@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::act::{dead, ended, ids};
 use crate::site::{console, dies, get, hidden, post, send};
-use crate::support::{PATIENCE, group, topic};
+use crate::support::{PATIENCE, group, topic, until};
 
 const SWEEP: &str = "/dead/orders/billing/sweep";
 
@@ -219,4 +219,53 @@ async fn causes_and_previews_read_no_whole_dead_letters() {
     let page = get(&console, &two).await.ok();
     page.shows(&["2 dead letters", "No longer there"]);
     assert_eq!(bodies.0.load(Ordering::SeqCst), 0);
+}
+
+/// Panics at the first move of dead letters.
+#[derive(Debug, Default)]
+struct Panics(AtomicUsize);
+
+impl Decorator for Panics {
+    fn call<'a>(&'a self, op: Op<'a>, mut to: Next<'a>) -> BoxFuture<'a, Result<Told, Error>> {
+        Box::pin(async move {
+            if let Op::DeadLetters(DeadLettersOp::MoveOut { .. }) = op {
+                let moves = self.0.fetch_add(1, Ordering::SeqCst);
+                assert!(moves > 0, "the store is broken");
+            }
+            to.run(op).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_that_panics_says_so_and_can_be_resumed() {
+    let store = MemoryStore::new().store(None);
+    let store = Decorated::new(Arc::new(Panics::default()), store);
+    let builder = Container::builder().with_service(group("billing"));
+    let container = builder.with_store(Arc::new(store)).connect().await.unwrap();
+    dies(&container, 2).await;
+    let console = console(&container);
+    let page = get(&console, &format!("{SWEEP}?action=purge&all=1")).await;
+    let up_to = hidden(&page.ok(), "up_to");
+    let fields = [
+        ("action", "purge"),
+        ("all", "1"),
+        ("typed", "2"),
+        ("up_to", up_to.as_str()),
+    ];
+    let begun = post(&console, SWEEP, &fields).await;
+    assert_eq!(begun.status, 303, "{}", begun.text);
+    let path = begun.header("location").to_owned();
+    until("the page to say why the sweep failed", async || {
+        let page = get(&console, &path).await.ok();
+        page.text.contains("the store is broken").then_some(())
+    })
+    .await;
+    let page = get(&console, &path).await.ok();
+    assert!(!page.text.contains(">Stop<"), "{}", page.text);
+    page.shows(&["not ended", ">Resume<"]);
+    let resumed = post(&console, &format!("{path}/resume"), &[]).await;
+    assert_eq!(resumed.status, 303, "{}", resumed.text);
+    ended(&console, &resumed).await.shows(&["done; 2 taken"]);
+    assert_eq!(dead(&container).await, 0);
 }

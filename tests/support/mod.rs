@@ -77,8 +77,8 @@ pub(crate) fn group(name: &str) -> Group {
 }
 
 /// Settings for a container of service `billing` in namespace `shop`.
-/// Settings with the native commands of `REDSTART_NATIVE`, with which `tests/servers` runs conformance once
-/// more.
+/// Settings with the native commands of `REDSTART_NATIVE`: `tests/servers` runs conformance once more with
+/// them, and chaos can run with them.
 pub(crate) fn settings() -> ContainerBuilder {
     let builder = Container::builder();
     match std::env::var("REDSTART_NATIVE") {

@@ -14,8 +14,8 @@ use crate::domain::{
     BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, hour_name,
 };
 use crate::store::{
-    DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL, LONGEST_SEARCH,
-    Record, Restored, Restoring,
+    Counted, DeadLetters, Disposition, Found, GroupAt, IdRange, JournalRow, LONGEST_JOURNAL,
+    LONGEST_SEARCH, Record, Restored, Restoring,
 };
 use crate::wire::redelivery::{DEAD_LETTER_FIELD, OPERATION_FIELD};
 
@@ -127,7 +127,7 @@ impl MemoryAdapter {
         })
     }
 
-    fn count_causes(&self, at: &GroupAt) -> Vec<Cause> {
+    fn count_causes(&self, at: &GroupAt) -> Counted<Cause> {
         self.in_group(at, |group| {
             let mut causes: BTreeMap<(&str, &str), Cause> = BTreeMap::new();
             for (id, Record { head, .. }) in &group.dead {
@@ -149,11 +149,11 @@ impl MemoryAdapter {
             }
             let mut causes: Vec<Cause> = causes.into_values().collect();
             causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
-            causes
+            Counted::first(causes)
         })
     }
 
-    fn count_by(&self, at: &GroupAt, by: CountBy) -> Vec<(String, u64)> {
+    fn count_by(&self, at: &GroupAt, by: CountBy) -> Counted<(String, u64)> {
         self.in_group(at, |group| {
             let mut counts: BTreeMap<String, u64> = BTreeMap::new();
             for (id, Record { head, .. }) in &group.dead {
@@ -164,7 +164,7 @@ impl MemoryAdapter {
                 };
                 *counts.entry(name).or_default() += 1;
             }
-            counts.into_iter().collect()
+            Counted::largest(counts.into_iter().collect(), by)
         })
     }
 }
@@ -213,6 +213,22 @@ impl DeadLetters for MemoryAdapter {
         })
     }
 
+    fn weigh<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
+        turn(move || {
+            let mut weights: Vec<u64> = self.in_group(at, |group| {
+                let weigh = |id: &EntryId| group.dead.get(id).map_or(0, |one| one.body.len());
+                ids.iter().map(|id| weigh(id) as u64).collect()
+            });
+            // A group that does not exist has none.
+            weights.resize(ids.len(), 0);
+            Ok(weights)
+        })
+    }
+
     fn count<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<u64, Error>> {
         turn(move || Ok(self.in_group(at, |group| group.dead.len() as u64)))
     }
@@ -240,7 +256,7 @@ impl DeadLetters for MemoryAdapter {
         turn(move || Ok(self.restore_each(at, records, again)))
     }
 
-    fn causes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
+    fn causes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Counted<Cause>, Error>> {
         turn(move || Ok(self.count_causes(at)))
     }
 
@@ -248,7 +264,7 @@ impl DeadLetters for MemoryAdapter {
         &'a self,
         at: &'a GroupAt,
         by: CountBy,
-    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
+    ) -> BoxFuture<'a, Result<Counted<(String, u64)>, Error>> {
         turn(move || Ok(self.count_by(at, by)))
     }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::adapter::{MemoryAdapter, turn};
 use super::log::fields;
+use super::owners::Owned;
 use super::sessions::session_of;
 use super::state::Space;
 use super::table::{Now, TRUE};
@@ -192,6 +193,33 @@ fn commit_one(space: &mut Space, by: &Member, commit: &EffectCommit, now: u64) -
     fate
 }
 
+/// The same of a delivery of an owned partition.
+fn commit_one_owned(
+    space: &mut Space,
+    (by, token): (&Member, u64),
+    commit: &EffectCommit,
+    now: u64,
+) -> EffectFate {
+    let delivery = commit.delivery;
+    let may_end = |owned: &mut Owned| owned.may_end((&by.consumer, token), delivery);
+    if !owned_at(space, by).is_some_and(may_end) {
+        return EffectFate::Lost;
+    }
+    let fate = apply_one(space, &commit.effects, now);
+    let ends = matches!(fate, EffectFate::Done(_) | EffectFate::Skipped);
+    if ends
+        && commit.acknowledges
+        && let Some(owned) = owned_at(space, by)
+    {
+        owned.mark_settled(delivery);
+    }
+    fate
+}
+
+fn owned_at<'s>(space: &'s mut Space, by: &Member) -> Option<&'s mut Owned> {
+    space.group(&by.at)?.owned.as_mut()
+}
+
 impl MemoryAdapter {
     /// Carries out a numbered call, or finds the answer that it got before.
     fn in_session(
@@ -213,7 +241,7 @@ impl MemoryAdapter {
 
     fn commit_effects(
         &self,
-        by: &Member,
+        (by, token): (&Member, Option<u64>),
         number: u64,
         commits: &[EffectCommit],
     ) -> Result<Vec<EffectFate>, Error> {
@@ -225,7 +253,10 @@ impl MemoryAdapter {
                 if ended.contains(&one.delivery) {
                     return EffectFate::Lost;
                 }
-                let fate = commit_one(space, by, one, now);
+                let fate = match token {
+                    Some(token) => commit_one_owned(space, (by, token), one, now),
+                    None => commit_one(space, by, one, now),
+                };
                 let ends = matches!(fate, EffectFate::Done(_) | EffectFate::Skipped);
                 if ends && one.acknowledges {
                     ended.push(one.delivery);
@@ -245,7 +276,21 @@ impl EffectStore for MemoryAdapter {
         commits: &'a [EffectCommit],
     ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
         turn(move || {
-            let fates = self.commit_effects(by, number, commits)?;
+            let fates = self.commit_effects((by, None), number, commits)?;
+            self.ring_for(commits.iter().flat_map(|commit| &commit.effects));
+            Ok(fates)
+        })
+    }
+
+    fn commit_owned<'a>(
+        &'a self,
+        by: &'a Member,
+        token: u64,
+        number: u64,
+        commits: &'a [EffectCommit],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        turn(move || {
+            let fates = self.commit_effects((by, Some(token)), number, commits)?;
             self.ring_for(commits.iter().flat_map(|commit| &commit.effects));
             Ok(fates)
         })

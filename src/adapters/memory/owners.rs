@@ -2,7 +2,7 @@
 //!
 //! Leases go by the time that really passes, delays by the store's clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(super) struct Owned {
     number: u64,
     cursors: [Cursor; 2],
     notes: BTreeMap<DeliveryId, StoredNote>,
+    /// What effects have settled and the cursors do not count yet.
+    settled: BTreeSet<DeliveryId>,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,24 @@ impl Owned {
     pub(super) fn fence_off(&mut self) {
         self.token += 1;
         self.owner = None;
+    }
+
+    /// Whether the owner under a token may end a delivery with effects.
+    pub(super) fn may_end(
+        &self,
+        (owner, token): (&ConsumerName, u64),
+        delivery: DeliveryId,
+    ) -> bool {
+        let is_owner = self.token == token && self.owner.as_ref() == Some(owner);
+        let lane = LANES.iter().position(|lane| *lane == delivery.lane);
+        let cursor = lane.map(|at| &self.cursors[at]);
+        is_owner
+            && !self.settled.contains(&delivery)
+            && !cursor.is_some_and(|cursor| cursor.is_done(delivery.id))
+    }
+
+    pub(super) fn mark_settled(&mut self, delivery: DeliveryId) {
+        self.settled.insert(delivery);
     }
 
     fn drop_expired(&mut self, now: Instant) {
@@ -148,9 +168,11 @@ impl MemoryAdapter {
             if owned.token < token {
                 (owned.token, owned.owner, owned.number) = (token, Some(by.consumer.clone()), 0);
             }
-            for (cursor, delivered) in owned.cursors.iter_mut().zip(delivered) {
+            for ((lane, cursor), delivered) in LANES.iter().zip(&mut owned.cursors).zip(delivered) {
                 if cursor.low != delivered {
                     *cursor = Cursor::at(delivered);
+                    // Its entries are handled again.
+                    owned.settled.retain(|one| one.lane != *lane);
                 }
             }
             let notes = owned.notes.iter().map(|(delivery, note)| Note {
@@ -164,6 +186,7 @@ impl MemoryAdapter {
             Taken::Taken {
                 cursors: owned.cursors.clone(),
                 notes: notes.collect(),
+                settled: owned.settled.iter().copied().collect(),
             }
         })
     }
@@ -188,6 +211,7 @@ impl MemoryAdapter {
             }
             for delivery in &step.forgets {
                 owned.notes.remove(delivery);
+                owned.settled.remove(delivery);
             }
             for note in &step.notes {
                 let due = |delay| now.saturating_add(whole_millis(delay));

@@ -104,7 +104,8 @@ impl RedisAdapter {
             Err(error) if error.kind() == ErrorKind::Refused => {
                 Err(Error::new(ErrorKind::Refused, operation, rule).because(error))
             }
-            needed => needed.map(|()| ()),
+            Ok(()) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -146,7 +146,7 @@ impl Bells {
         table.groups.insert(at.clone(), listed);
         for (key, ring) in [
             (log, Ring::Entries),
-            (self.keys.redelivery(at), Ring::Entries),
+            (self.keys.redelivery(at), Ring::Redeliveries),
             (self.keys.retry(at), Ring::Due),
             (self.keys.later(&at.partition), Ring::Due),
             (self.keys.later_bell(&at.partition), Ring::Due),

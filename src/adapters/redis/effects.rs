@@ -263,6 +263,34 @@ impl RedisAdapter {
         Ok(fates)
     }
 
+    async fn commit_owned_effects(
+        &self,
+        (by, token): (&Member, u64),
+        number: u64,
+        commits: &[EffectCommit],
+    ) -> Result<Vec<EffectFate>, Error> {
+        let mut words = Words::new(&self.keys, 3);
+        commits.iter().try_for_each(|one| words.commit(one))?;
+        let cursor = self.keys.cursor(&by.at);
+        let keys = std::iter::once(&cursor).chain(&words.names);
+        check_slots(keys.map(String::as_str), |key| self.net.slot(key))
+            .map_err(|e| e.on(by.to_string()))?;
+        let call = scripts::cursor_commit()
+            .with_more_keys(words.names.len())
+            .key(cursor)
+            .key(self.keys.unsettled_notes(&by.at))
+            .key(self.keys.session_of(by));
+        let mut call = words
+            .add_keys(call)
+            .arg(number)
+            .arg(whole_millis(SESSION_LIVES))
+            .arg(by.consumer.as_str())
+            .arg(token);
+        words.add_words(&mut call);
+        let fates = self.call_effects(&call, commits.len()).await;
+        fates.map_err(|e| e.on(by.to_string()))
+    }
+
     async fn apply_effects(
         &self,
         session: Uuid,
@@ -363,6 +391,16 @@ impl EffectStore for RedisAdapter {
         commits: &'a [EffectCommit],
     ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
         Box::pin(self.commit_effects(by, number, commits))
+    }
+
+    fn commit_owned<'a>(
+        &'a self,
+        by: &'a Member,
+        token: u64,
+        number: u64,
+        commits: &'a [EffectCommit],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        Box::pin(self.commit_owned_effects((by, token), number, commits))
     }
 
     fn apply<'a>(

@@ -7,9 +7,10 @@ use redis::{RedisError, Value};
 
 use super::adapter::RedisAdapter;
 use super::resp::reply;
-use super::schedule::{PAGE_BYTES, time};
+use super::schedule::time;
 use super::scripts;
 use crate::domain::{BoxFuture, Error, ScheduleId, Timestamp, When, whole_millis};
+use crate::store::batch::READ_BYTES;
 use crate::store::batch::batches;
 use crate::store::{
     Fields, Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
@@ -60,7 +61,7 @@ impl RedisAdapter {
             .arg(due)
             .arg(place)
             .arg(max.min(MAX_BATCH))
-            .arg(PAGE_BYTES);
+            .arg(READ_BYTES);
         let read = |reply| {
             let mut reply = reply::array(reply)?.into_iter();
             let now = reply.next().ok_or_else(|| reply::unexpected("no time"))?;

@@ -19,6 +19,9 @@ use crate::wire::dead_letter::encode_head;
 
 const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
 
+/// The mark of a message that effects have settled, in the place of a note.
+const SETTLED: &[u8] = b"done";
+
 fn gone(operation: &'static str, at: &GroupAt) -> Error {
     Error::new(ErrorKind::NotFound, operation, "the group is gone").on(at.to_string())
 }
@@ -78,14 +81,21 @@ fn read_taken(value: Value) -> Result<Option<Taken>, RedisError> {
         (cursor.low, cursor.high) = (id()?, id()?);
         cursor.done = Cursor::parse_done(&text()?).ok_or_else(broken)?;
     }
-    let mut notes = Vec::new();
+    let (mut notes, mut settled) = (Vec::new(), Vec::new());
     let mut flat = reply::array(parts.next().unwrap_or(Value::Nil))?.into_iter();
     while let (Some(name), Some(value)) = (flat.next(), flat.next()) {
         let delivery = parse_message(&reply::text(name)?).ok_or_else(broken)?;
         let value = reply::bytes(value)?;
-        notes.push(parse_note(delivery, &value, now).ok_or_else(broken)?);
+        match &value[..] {
+            SETTLED => settled.push(delivery),
+            _ => notes.push(parse_note(delivery, &value, now).ok_or_else(broken)?),
+        }
     }
-    Ok(Some(Taken::Taken { cursors, notes }))
+    Ok(Some(Taken::Taken {
+        cursors,
+        notes,
+        settled,
+    }))
 }
 
 fn read_roster(value: Value) -> Result<Option<Roster>, RedisError> {

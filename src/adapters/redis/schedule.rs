@@ -10,12 +10,10 @@ use super::keys::lane_name;
 use super::resp::reply;
 use super::scripts;
 use crate::domain::{BoxFuture, Error, Timestamp};
+use crate::store::batch::READ_BYTES;
 use crate::store::{
     DeliveryId, GroupAt, Lane, MAX_BATCH, Promoted, Schedule, Scheduled, ScheduledPage,
 };
-
-/// A page ends after this number of bytes, which are enough for one reply.
-pub(super) const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 impl RedisAdapter {
     async fn promote_due(&self, at: &GroupAt, max: usize) -> Result<Promoted, Error> {
@@ -59,7 +57,7 @@ impl RedisAdapter {
             .arg(due)
             .arg(place)
             .arg(max.min(MAX_BATCH))
-            .arg(PAGE_BYTES);
+            .arg(READ_BYTES);
         self.net
             .call("list scheduled", &call, |reply| {
                 let mut reply = reply::array(reply)?.into_iter();

@@ -14,6 +14,7 @@ mod settings;
 mod table;
 mod terminal;
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -81,13 +82,34 @@ fn report(failure: &Failure, terminal: &mut Terminal<'_>) -> ExitCode {
 fn usage(mut error: clap::Error) -> ExitCode {
     if error.use_stderr() {
         leave_hidden_out(&mut error);
-        for line in redact(&error.render().to_string()).lines() {
+        let text = redact(&error.render().to_string());
+        if asks_for_json(std::env::args_os())
+            && let Some(told) = Failure::usage(rule_of(&text)).json()
+        {
+            let line = escape::to_json(&told).unwrap_or_default();
+            let _ = writeln!(io::stderr(), "{line}");
+            return ExitCode::from(USAGE);
+        }
+        for line in text.lines() {
             let _ = writeln!(io::stderr(), "{}", escape::text(line));
         }
         return ExitCode::from(USAGE);
     }
     let _ = error.print();
     ExitCode::SUCCESS
+}
+
+/// Whether arguments that cannot be parsed ask for errors as JSON.
+fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
+    args.take_while(|arg| arg != "--")
+        .any(|arg| arg == "--json")
+}
+
+/// The rule of a usage error, without the help around it.
+fn rule_of(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let lines = text.lines().take_while(|line| !line.is_empty());
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 /// Takes hidden commands out of the suggestions of an error.

@@ -33,12 +33,12 @@ pub(crate) enum NamespaceAccess {
 #[derive(ClapArgs, Clone)]
 #[command(next_help_heading = "Settings")]
 pub(crate) struct Settings {
-    /// The server's URL; put one with a password into the variable
+    /// The server's URL; put a URL with a password into REDSTART_REDIS_URL
     ///
     /// redis://[user:password@]host[:port][/database], unix:///path, redis+cluster://host:port,… or
     /// redis+sentinel://host:port,…/service; rediss in place of redis for TLS [default:
     /// redis://127.0.0.1:6379]. Every user of the machine can read a command line: put a URL with
-    /// a password into the variable.
+    /// a password into the variable REDSTART_REDIS_URL.
     #[arg(
         long,
         global = true,
@@ -56,11 +56,11 @@ pub(crate) struct Settings {
         hide_env_values = true
     )]
     pub(crate) namespace: Option<String>,
-    /// Where the keys lie in a cluster: spread or together; a command that sets the namespace up fixes it
+    /// Where the keys lie in a cluster: spread or together; the command that sets the namespace up fixes it
     ///
     /// Spread: each topic and each value in a slot of its own. Together: all keys in one slot, so that a
-    /// handler's effects reach every topic and value. A namespace of the other placement is refused
-    /// [default: that of the namespace; spread for a new one].
+    /// handler's effects reach every topic and value. The tool refuses a namespace with the other
+    /// placement [default: that of the namespace; spread for a new one].
     #[arg(
         long,
         global = true,
@@ -71,9 +71,9 @@ pub(crate) struct Settings {
     pub(crate) placement: Option<String>,
     /// Also read entries that other programs write in this format: debezium, cloudevents, plain:TYPE
     ///
-    /// Debezium: as the Redis sink of Debezium Server writes them. Cloudevents: CloudEvents 1.0 as JSON,
-    /// in a field with any name. Plain: one text for each field, as a message of the type. Several
-    /// formats stand with commas between them.
+    /// Debezium: entries as the Redis sink of Debezium Server writes them. Cloudevents: CloudEvents 1.0
+    /// as JSON, in a field with any name. Plain: one text in each field; the message has the type TYPE.
+    /// Separate several formats with commas.
     #[arg(
         long,
         global = true,

@@ -3,13 +3,15 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
-use crate::domain::{Error, ErrorKind, Group, Topic, describe};
+use crate::domain::{Error, ErrorKind, Group, Topic, describe, panic_text};
 use crate::operate::dead_letters::{DeadLetters, PlannedSweep, SweepProgress, SweepReport};
 use crate::operate::plan::Confirmed;
 
@@ -97,7 +99,12 @@ impl Sweeps {
                     let _ = begun.send(Ok(Begun::Operation(progress.operation)));
                 }
             };
-            let ended = job.run(&report).await;
+            let ended = AssertUnwindSafe(job.run(&report)).catch_unwind().await;
+            let ended = ended.unwrap_or_else(|panic| {
+                let why = panic_text(panic);
+                tracing::error!(error = why, "sweep of dead letters panicked");
+                Err(Error::new(ErrorKind::OutcomeUnknown, "sweep", why))
+            });
             let operation = *operation.lock().unwrap_or_else(PoisonError::into_inner);
             let begun = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
             // The visitor hears of a failure before the begin.

@@ -51,6 +51,13 @@ pub(in crate::console) async fn page(
                 .await?
         }
     };
+    // Heavy entries come in short pages, so that the number does not tell the end.
+    let has_more = match (entries.last().map(|entry| entry.id), after) {
+        (None, _) => false,
+        (Some(_), _) if entries.len() == PAGE => true,
+        (last, Some(_)) => !topics.entries_after(&topic, last, 1).await?.is_empty(),
+        (last, None) => !topics.entries_before(&topic, last, 1).await?.is_empty(),
+    };
     let command = Command::new(&["tail"]).arg(&topic);
     let oldest = entries.iter().map(|entry| entry.id).min();
     let command = match oldest.filter(|_| after.is_some() || !from.before.is_empty()) {
@@ -69,7 +76,7 @@ pub(in crate::console) async fn page(
             button.quiet type="submit" { "Show" }
             @if after.is_some() { a href=(visit.links().topic(&topic)) { "Show the newest" } }
         }
-        (list(&visit, &topic, &entries, after.is_some()))
+        (list(&visit, &topic, (&entries, has_more), after.is_some()))
         (command.show())
         @if visit.may_change() {
             details.publish {
@@ -135,7 +142,12 @@ fn summary(visit: &Visit, status: &TopicStatus) -> Markup {
     })
 }
 
-fn list(visit: &Visit, topic: &Topic, entries: &[Entry], from_a_place: bool) -> Markup {
+fn list(
+    visit: &Visit,
+    topic: &Topic,
+    (entries, has_more): (&[Entry], bool),
+    from_a_place: bool,
+) -> Markup {
     if entries.is_empty() {
         return html! {
             div.empty {
@@ -179,7 +191,7 @@ fn list(visit: &Visit, topic: &Topic, entries: &[Entry], from_a_place: bool) -> 
                 }
             }
         }
-        @if entries.len() == PAGE { @if let Some(last) = entries.last() {
+        @if has_more { @if let Some(last) = entries.last() {
             @let (field, name) = if from_a_place { ("from", "Newer entries") } else { ("before", "Older entries") };
             @let next = Query::default().with(field, last.id.to_string());
             p { a href=(next.on(&visit.links().topic(topic))) { (name) } }

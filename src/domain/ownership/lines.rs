@@ -49,6 +49,11 @@ impl<P: Copy + PartialEq> Lines<P> {
         self.ready.push_front(message);
     }
 
+    /// Whether a message waits for the end of another one of its key.
+    pub(crate) fn has_next(&self, key: &str) -> bool {
+        self.by_key.get(key).is_some_and(|line| line.len() > 1)
+    }
+
     /// Ends the turn of a message: the next one of its key is ready.
     pub(crate) fn end(&mut self, message: P, key: Option<&str>) {
         let Some(key) = key else { return };

@@ -1,44 +1,66 @@
 //! Reading many whole dead letters, to export them.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::domain::{DeadLetter, EntryId, Error, Group, Selection, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
+use crate::store::GroupAt;
+use crate::store::batch::pages;
 
 /// How many dead letters a page holds at most.
 const PAGE: usize = 500;
 
-/// The whole dead letters of a selection, page by page.
+/// The whole dead letters of a selection, page by page. A page holds about four megabytes of records
+/// at most; a heavier dead letter is on a page of its own.
 #[derive(Debug)]
-pub struct DeadLetterPages<'a> {
-    dead_letters: &'a DeadLetters,
-    topic: &'a Topic,
-    group: &'a Group,
-    selection: &'a Selection,
+pub struct DeadLetterPages {
+    dead_letters: DeadLetters,
+    topic: Topic,
+    group: Group,
+    selection: Selection,
     /// How many ids of a selection by id came so far.
     ids: usize,
     after: Option<EntryId>,
+    /// The pages that a look has found and that are still to be read.
+    found: VecDeque<Vec<EntryId>>,
     ended: bool,
 }
 
 impl DeadLetters {
     /// Opens the whole dead letters of a selection, oldest first or in the order of its ids. Take
     /// a [`snapshot`](Self::snapshot) first to leave out messages that die meanwhile.
-    pub fn pages<'a>(
-        &'a self,
-        topic: &'a Topic,
-        group: &'a Group,
-        selection: &'a Selection,
-    ) -> DeadLetterPages<'a> {
+    #[must_use]
+    pub fn pages(&self, topic: &Topic, group: &Group, selection: &Selection) -> DeadLetterPages {
         DeadLetterPages {
-            dead_letters: self,
-            topic,
-            group,
-            selection,
+            dead_letters: self.clone(),
+            topic: topic.clone(),
+            group: group.clone(),
+            selection: selection.clone(),
             ids: 0,
             after: None,
+            found: VecDeque::new(),
             ended: false,
         }
+    }
+
+    /// Cuts ids into portions whose records are read at once, without too much memory.
+    pub(super) async fn portions(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: &[EntryId],
+    ) -> Result<VecDeque<Vec<EntryId>>, Error> {
+        if ids.len() <= 1 {
+            return Ok(ids.iter().map(|id| vec![*id]).collect());
+        }
+        let weights = self.port().weigh(&GroupAt::of(topic, group), ids).await?;
+        let weighed: Vec<(EntryId, u64)> = ids.iter().copied().zip(weights).collect();
+        let weight = |(_, bytes): &(EntryId, u64)| usize::try_from(*bytes).unwrap_or(usize::MAX);
+        let portions = pages(&weighed, weight).into_iter();
+        Ok(portions
+            .map(|portion| portion.iter().map(|(id, _)| *id).collect())
+            .collect())
     }
 
     /// Bounds a selection to the dead letters that exist now.
@@ -68,7 +90,7 @@ impl DeadLetters {
     }
 }
 
-impl DeadLetterPages<'_> {
+impl DeadLetterPages {
     /// Reads the next page; `None` at the end. A page can be empty.
     ///
     /// # Errors
@@ -76,29 +98,38 @@ impl DeadLetterPages<'_> {
     /// [`Decode`](crate::ErrorKind::Decode) for a record that this version cannot read, and the kinds of the
     /// connection.
     pub async fn next(&mut self) -> Result<Option<Vec<DeadLetter>>, Error> {
-        if self.ended {
-            return Ok(None);
+        if self.found.is_empty() {
+            if self.ended {
+                return Ok(None);
+            }
+            self.find_more().await?;
         }
-        let (topic, group) = (self.topic, self.group);
-        match self.selection {
+        let ids = self.found.pop_front().unwrap_or_default();
+        let letters = self.dead_letters.get(&self.topic, &self.group, &ids);
+        letters.await.map(Some)
+    }
+
+    async fn find_more(&mut self) -> Result<(), Error> {
+        let (topic, group) = (&self.topic, &self.group);
+        let ids: Vec<EntryId> = match &self.selection {
             Selection::Ids(ids) => {
                 let rest = &ids[self.ids..];
-                let page = &rest[..rest.len().min(PAGE)];
-                self.ids += page.len();
+                let some = &rest[..rest.len().min(PAGE)];
+                self.ids += some.len();
                 self.ended = self.ids == ids.len();
-                self.dead_letters.get(topic, group, page).await.map(Some)
+                some.to_vec()
             }
             Selection::Matching(filter) => {
                 let page = self
                     .dead_letters
                     .list(topic, group, filter, self.after, PAGE)
                     .await?;
-                let ids: Vec<EntryId> = page.items.iter().map(|(id, _)| *id).collect();
-                let letters = self.dead_letters.get(topic, group, &ids).await?;
                 self.after = page.next;
                 self.ended = page.next.is_none();
-                Ok(Some(letters))
+                page.items.iter().map(|(id, _)| *id).collect()
             }
-        }
+        };
+        self.found = self.dead_letters.portions(topic, group, &ids).await?;
+        Ok(())
     }
 }

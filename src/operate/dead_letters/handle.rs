@@ -12,7 +12,7 @@ use crate::domain::{
     Group, Moved, Topic,
 };
 use crate::operate::dead_letters::report::DeadLetterPage;
-use crate::store::{Disposition, GroupAt, IdRange, Partition, Store};
+use crate::store::{Counted, Disposition, GroupAt, IdRange, Partition, Store};
 use crate::wire::Limits;
 use crate::wire::dead_letter::decode_record;
 
@@ -114,7 +114,7 @@ impl DeadLetters {
         Ok(heads)
     }
 
-    /// Lists the causes of a group's dead letters, the most frequent first.
+    /// Lists the causes of a group's dead letters, the most frequent first: at most 10,000 of them.
     ///
     /// The store counts a dead letter when a message dies and when the dead letter leaves, so
     /// this call costs the same for a hundred dead letters and for a million.
@@ -123,10 +123,19 @@ impl DeadLetters {
     ///
     /// The kinds of the connection.
     pub async fn causes(&self, topic: &Topic, group: &Group) -> Result<Vec<Cause>, Error> {
+        Ok(self.counted_causes(topic, group).await?.items)
+    }
+
+    pub(super) async fn counted_causes(
+        &self,
+        topic: &Topic,
+        group: &Group,
+    ) -> Result<Counted<Cause>, Error> {
         self.port().causes(&GroupAt::of(topic, group)).await
     }
 
-    /// Counts a group's dead letters by type, tenant or hour; sorted by name.
+    /// Counts a group's dead letters by type, tenant or hour; sorted by name. Of more than 10,000, the
+    /// most frequent types and tenants, and the newest hours.
     ///
     /// # Errors
     ///
@@ -137,7 +146,8 @@ impl DeadLetters {
         group: &Group,
         by: CountBy,
     ) -> Result<Vec<(String, u64)>, Error> {
-        self.port().counts(&GroupAt::of(topic, group), by).await
+        let counted = self.port().counts(&GroupAt::of(topic, group), by).await?;
+        Ok(counted.items)
     }
 
     /// How many dead letters a group has of each of some hours since 1970. [`counts`](Self::counts)
@@ -239,7 +249,8 @@ impl DeadLetters {
         self.port().newest(&GroupAt::of(topic, group)).await
     }
 
-    /// Reads whole dead letters, in the order of the ids; leaves out ids that do not exist.
+    /// Reads whole dead letters, in the order of the ids; leaves out ids that do not exist. Holds all
+    /// of them at once; [`pages`](Self::pages) reads many in pages of a bounded size.
     ///
     /// # Errors
     ///

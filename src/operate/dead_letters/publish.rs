@@ -55,6 +55,23 @@ impl DeadLetters {
         to: &Topic,
     ) -> Result<PublishedPortion, Error> {
         let mut portion = PublishedPortion::default();
+        for ids in self.portions(topic, group, ids).await? {
+            self.publish_some(topic, group, &ids, (to, &mut portion))
+                .await?;
+            if portion.failed.is_some() {
+                break;
+            }
+        }
+        Ok(portion)
+    }
+
+    async fn publish_some(
+        &self,
+        topic: &Topic,
+        group: &Group,
+        ids: &[EntryId],
+        (to, portion): (&Topic, &mut PublishedPortion),
+    ) -> Result<(), Error> {
         let mut messages: Vec<(EntryId, Envelope)> = Vec::with_capacity(ids.len());
         for (id, letter) in self.find(topic, group, ids).await? {
             let envelope = letter.and_then(|letter| match letter.reason {
@@ -82,7 +99,7 @@ impl DeadLetters {
                 Err(error) => portion.note(id, error),
             }
         }
-        Ok(portion)
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::domain::{Cause, CountBy, EntryId, Error, Group, Timestamp, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
 use crate::operate::dead_letters::notes::CauseNote;
+use crate::store::{Counted, GroupAt};
 
 /// One cause of a group's dead letters, with a dead letter to look at.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -70,9 +71,16 @@ impl DeadLetters {
         group: &Group,
         max: usize,
     ) -> Result<GroupSummary, Error> {
-        let mut causes = self.causes(topic, group).await?;
-        let count = causes.iter().map(|cause| cause.count).sum();
-        let rarer = causes.len().saturating_sub(max);
+        let Counted {
+            items: mut causes,
+            others,
+        } = self.counted_causes(topic, group).await?;
+        let count = match others {
+            0 => causes.iter().map(|cause| cause.count).sum(),
+            _ => self.port().count(&GroupAt::of(topic, group)).await?,
+        };
+        let others = usize::try_from(others).unwrap_or(usize::MAX);
+        let rarer = causes.len().saturating_sub(max).saturating_add(others);
         causes.truncate(max);
         let lasts: Vec<EntryId> = causes.iter().map(|cause| cause.last).collect();
         let found = self.heads(topic, group, &lasts).await?;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{EntryId, Error, ErrorKind, Timestamp, Topic, describe};
+use crate::operate::log_pages;
 use crate::store::{
     GroupAt, GroupProgress, GroupStatus, Lane, LogProgress, Partition, ServerInfo, Store,
     TopicStatus,
@@ -301,10 +302,10 @@ impl Doctor {
         };
         let (mut count, mut after) = (0, None);
         while count < MOST_SETTLED {
-            let page = self.store.log().browse(at, after, PAGE).await?;
+            let page = log_pages::after(&*self.store, at, after, PAGE).await?;
             let before = page.iter().take_while(|(id, _)| *id < floor).count();
             count += before as u64;
-            if before < PAGE {
+            if page.is_empty() || before < page.len() {
                 return Ok(Some(count));
             }
             after = page.last().map(|(id, _)| *id);
@@ -326,7 +327,7 @@ impl Doctor {
         let (mut after, mut left) = (None, groups::MANY_SETTLED);
         // Heavy entries come in smaller pages.
         while left > 0 {
-            let page = self.store.log().browse(at, after, left).await?;
+            let page = log_pages::after(&*self.store, at, after, left).await?;
             let Some((last, _)) = page.last() else {
                 return Ok(None);
             };

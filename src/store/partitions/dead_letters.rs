@@ -1,18 +1,20 @@
 //! Dead letters over partitions: each stays in the partition of its message. Lists merge by id, counts are
 //! sums, and an operation has a row in the journal of each partition.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use uuid::Uuid;
 
 use super::merge::{after_in, until_in};
 use super::{Partitioned, bare, group_at, scatter};
 use crate::domain::{
-    BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, Reason, crc16,
+    BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, crc16,
 };
 use crate::store::source::GroupAt;
-use crate::store::{DeadLetters, Disposition, Found, IdRange, JournalRow, Restored, Restoring};
+use crate::store::{
+    Counted, DeadLetters, Disposition, Found, IdRange, JournalRow, Restored, Restoring,
+};
 use crate::wire::Record;
 
 type Summary = (EntryId, DeadLetterSummary);
@@ -146,6 +148,26 @@ impl DeadLetters for Partitioned {
         })
     }
 
+    fn weigh<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        ids: &'a [EntryId],
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
+        if ids.iter().all(|id| id.partition() == 0) {
+            return self.inner.dead_letters().weigh(at, ids);
+        }
+        Box::pin(async move {
+            let call = |number: u16, ids: Vec<EntryId>| -> BoxFuture<'a, _> {
+                Box::pin(async move {
+                    let at = group_at(at, number);
+                    self.inner.dead_letters().weigh(&at, &ids).await
+                })
+            };
+            let ids = ids.iter().map(|id| (id.partition(), bare(*id)));
+            scatter(ids, call, |_| None).await
+        })
+    }
+
     fn newest<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Option<EntryId>, Error>> {
         if self.is_single(&at.partition) {
             return self.inner.dead_letters().newest(at);
@@ -248,7 +270,7 @@ impl DeadLetters for Partitioned {
         })
     }
 
-    fn causes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Vec<Cause>, Error>> {
+    fn causes<'a>(&'a self, at: &'a GroupAt) -> BoxFuture<'a, Result<Counted<Cause>, Error>> {
         if self.is_single(&at.partition) {
             return self.inner.dead_letters().causes(at);
         }
@@ -256,28 +278,29 @@ impl DeadLetters for Partitioned {
             let all = self.each_group(at, |store, at| {
                 Box::pin(async move { store.dead_letters().causes(&at).await })
             });
-            let mut causes: Vec<Cause> = Vec::new();
-            let mut places: HashMap<(Reason, String), usize> = HashMap::new();
+            let (mut causes, mut others) = (BTreeMap::new(), 0);
             for (number, part) in all.await? {
-                for mut cause in part {
+                others += part.others;
+                for mut cause in part.items {
                     cause.first = cause.first.in_partition(number);
                     cause.last = cause.last.in_partition(number);
-                    match places.entry((cause.reason, cause.fingerprint.clone())) {
-                        Entry::Occupied(place) => {
-                            let known = &mut causes[*place.get()];
+                    let name = (cause.reason.as_str(), cause.fingerprint.clone());
+                    match causes.entry(name) {
+                        Entry::Vacant(place) => drop(place.insert(cause)),
+                        Entry::Occupied(mut place) => {
+                            let known: &mut Cause = place.get_mut();
                             known.count += cause.count;
                             known.first = known.first.min(cause.first);
                             known.last = known.last.max(cause.last);
                         }
-                        Entry::Vacant(place) => {
-                            place.insert(causes.len());
-                            causes.push(cause);
-                        }
                     }
                 }
             }
+            let mut causes: Vec<Cause> = causes.into_values().collect();
             causes.sort_by_key(|cause| std::cmp::Reverse(cause.count));
-            Ok(causes)
+            let mut counted = Counted::first(causes);
+            counted.others += others;
+            Ok(counted)
         })
     }
 
@@ -285,7 +308,7 @@ impl DeadLetters for Partitioned {
         &'a self,
         at: &'a GroupAt,
         by: CountBy,
-    ) -> BoxFuture<'a, Result<Vec<(String, u64)>, Error>> {
+    ) -> BoxFuture<'a, Result<Counted<(String, u64)>, Error>> {
         if self.is_single(&at.partition) {
             return self.inner.dead_letters().counts(at, by);
         }
@@ -293,11 +316,16 @@ impl DeadLetters for Partitioned {
             let all = self.each_group(at, |store, at| {
                 Box::pin(async move { store.dead_letters().counts(&at, by).await })
             });
-            let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-            for (name, count) in all.await?.into_iter().flat_map(|(_, counts)| counts) {
-                *counts.entry(name).or_default() += count;
+            let (mut counts, mut others) = (BTreeMap::<String, u64>::new(), 0);
+            for (_, part) in all.await? {
+                others += part.others;
+                for (name, count) in part.items {
+                    *counts.entry(name).or_default() += count;
+                }
             }
-            Ok(counts.into_iter().collect())
+            let mut counted = Counted::largest(counts.into_iter().collect(), by);
+            counted.others += others;
+            Ok(counted)
         })
     }
 

@@ -108,7 +108,7 @@ impl Partitioned {
     /// refusal; of a call that is half done, the outcome stays unknown.
     async fn commit_routed(
         &self,
-        by: &Member,
+        (by, token): (&Member, Option<u64>),
         number: u64,
         commits: &[EffectCommit],
     ) -> Result<Vec<EffectFate>, Error> {
@@ -127,7 +127,11 @@ impl Partitioned {
                 });
                 routes.push((place, routed));
             }
-            let answers = self.inner.effects().commit(&by, number, &sent).await;
+            let effects = self.inner.effects();
+            let answers = match token {
+                Some(token) => effects.commit_owned(&by, token, number, &sent).await,
+                None => effects.commit(&by, number, &sent).await,
+            };
             let answers = answers.map_err(|error| half_done(error, !fates.is_empty()))?;
             for ((place, routed), fate) in routes.into_iter().zip(answers) {
                 fates.push((place, routed.fate(fate)));
@@ -150,7 +154,25 @@ impl EffectStore for Partitioned {
         if commits.iter().all(single) {
             return self.inner.effects().commit(by, number, commits);
         }
-        Box::pin(self.commit_routed(by, number, commits))
+        Box::pin(self.commit_routed((by, None), number, commits))
+    }
+
+    fn commit_owned<'a>(
+        &'a self,
+        by: &'a Member,
+        token: u64,
+        number: u64,
+        commits: &'a [EffectCommit],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        let single =
+            |one: &EffectCommit| one.delivery.id.partition() == 0 && self.are_single(&one.effects);
+        if commits.iter().all(single) {
+            return self
+                .inner
+                .effects()
+                .commit_owned(by, token, number, commits);
+        }
+        Box::pin(self.commit_routed((by, Some(token)), number, commits))
     }
 
     fn apply<'a>(

@@ -90,6 +90,22 @@ pub async fn ownership<S: Subject>(subject: &S) -> bool {
     false
 }
 
+/// Whether the store claims both [`effects`](crate::store::Capabilities::effects) and
+/// [`ownership`](crate::store::Capabilities::ownership). A store that does not must refuse the effects of
+/// owned groups by name.
+pub async fn owned_effects<S: Subject>(subject: &S) -> bool {
+    let stage = Stage::bare(subject).await;
+    let capabilities = stage.store.capabilities();
+    if capabilities.effects && capabilities.ownership {
+        // The checks name several topics and values in one commit.
+        return capabilities.effects_anywhere;
+    }
+    let (effects, member) = (stage.store.effects(), stage.member("one"));
+    let committed = effects.commit_owned(&member, 1, 1, &[]).await;
+    must_refuse("effects.commit_owned", committed.map(drop));
+    false
+}
+
 fn must_refuse(name: &str, answer: Result<(), Error>) {
     let error = answer
         .err()

@@ -6,7 +6,7 @@ use super::Subject;
 use super::dead_letters::{NOWHERE, redelivery};
 use super::support::{Must as _, Stage, head, record};
 use crate::domain::{Cause, CountBy, DeadLetterFilter, Reason, hour_name};
-use crate::store::{Disposition, IdRange, Record};
+use crate::store::{Disposition, IdRange, LONGEST_COUNTS, Record, Restoring};
 
 /// > How many dead letters there are of each cause, the most frequent first. Exact at any number of
 /// > dead letters: the store counts as they come and go.
@@ -240,4 +240,39 @@ pub async fn each_of_many_causes_is_counted<S: Subject>(subject: &S) {
     assert_eq!(names.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     assert_eq!(stage.counts_by(CountBy::Tenant).await.len(), 20);
     assert_eq!(stage.counts_by(CountBy::Type).await, [("n".to_owned(), 20)]);
+}
+
+/// > Names at most [`LONGEST_COUNTS`](crate::store::LONGEST_COUNTS), and says how many others there are.
+/// > Names as many, the most frequent types and tenants, and the newest hours.
+pub async fn of_very_many_causes_the_most_frequent_are_named<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let rare = LONGEST_COUNTS + 50;
+    let often = (0..2).map(|_| "often".to_owned());
+    let names = (0..rare).map(|n| format!("rare {n}")).chain(often);
+    let restoring = names.enumerate().map(|(n, name)| {
+        let mut record = record("");
+        record.head.fingerprint.clone_from(&name);
+        record.head.tenant = Some(name);
+        Restoring {
+            identity: n.to_string(),
+            own: None,
+            record,
+        }
+    });
+    let restoring: Vec<Restoring> = restoring.collect();
+    let dead = stage.dead_letters();
+    let restored = dead.restore(&stage.at, &restoring, false).await;
+    assert_eq!(restored.must("restoring").len(), rare + 2);
+
+    let causes = dead.causes(&stage.at).await.must("counting");
+    assert_eq!((causes.items.len(), causes.others), (LONGEST_COUNTS, 51));
+    let first = &causes.items[0];
+    assert_eq!((&*first.fingerprint, first.count), ("often", 2));
+    assert!(first.first < first.last);
+    let tenants = dead.counts(&stage.at, CountBy::Tenant).await;
+    let tenants = tenants.must("counting");
+    assert_eq!((tenants.items.len(), tenants.others), (LONGEST_COUNTS, 51));
+    assert!(tenants.items.is_sorted());
+    assert!(tenants.items.contains(&("often".to_owned(), 2)));
+    assert_eq!(stage.counts_by(CountBy::Type).await.len(), 1);
 }

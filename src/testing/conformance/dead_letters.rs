@@ -62,12 +62,12 @@ impl<S: Subject> Stage<'_, S> {
 
     pub(super) async fn causes(&self) -> Vec<Cause> {
         let causes = self.dead_letters().causes(&self.at);
-        causes.await.must("counting causes")
+        causes.await.must("counting causes").items
     }
 
     pub(super) async fn counts_by(&self, by: CountBy) -> Vec<(String, u64)> {
         let counts = self.dead_letters().counts(&self.at, by);
-        counts.await.must("counting")
+        counts.await.must("counting").items
     }
 }
 
@@ -216,6 +216,19 @@ pub async fn records_are_found_by_id<S: Subject>(subject: &S) {
     assert_eq!(last().await.must("asking"), Some(ids[1]));
     let count = stage.dead_letters().count(&stage.at).await;
     assert_eq!(count.must("counting"), 2);
+}
+
+/// > How many bytes the records of the dead letters with these ids have, in the order of the ids; 0 for an absent one.
+pub async fn records_are_weighed_by_id<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let records = ["", "four", "a longer body"].map(record);
+    let ids = stage.store_dead_letters(records.into_iter()).await;
+    let wanted = [ids[2], NOWHERE, ids[1], ids[0], ids[2]];
+    let weights = stage.dead_letters().weigh(&stage.at, &wanted).await;
+    assert_eq!(weights.must("weighing"), [13, 0, 4, 0, 13]);
+    let nobody = GroupAt::of(&stage.topic, &group("nobody"));
+    let weights = stage.dead_letters().weigh(&nobody, &wanted).await;
+    assert_eq!(weights.must("weighing"), [0; 5]);
 }
 
 /// > Moves dead letters out, each atomically.

@@ -316,7 +316,7 @@ pub async fn a_group_is_removed_with_all_of_its_data<S: Subject>(subject: &S) {
     stage.create(&stage.group).await;
     assert_eq!(stage.counts().await, [6, 0, 0, 0]);
     let causes = stage.store.dead_letters().causes(&stage.at);
-    assert_eq!(causes.await.must("counting"), []);
+    assert_eq!(causes.await.must("counting").items, []);
     let consumers = stage.store.inspect().consumers(&stage.at).await;
     assert_eq!(consumers.must("listing consumers"), []);
     let mut hand = stage.hand("two").await;

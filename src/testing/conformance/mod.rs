@@ -60,6 +60,7 @@ pub mod once_completion;
 pub mod operators;
 pub mod ordering;
 pub mod owned;
+pub mod owned_effects;
 pub mod partitions;
 pub mod payloads;
 pub mod publish;
@@ -99,7 +100,7 @@ macro_rules! conformance {
         $crate::conformance!($factory:
             publish, durability, deduplication, subscribe, foreign, groups, settle, leases,
             attempts, retries, schedules, hold_back, dead_letter_counts, dead_letters,
-            redrive, operators, retention, ordering, partitions, owned, shutdown, payloads, kv, listing,
+            redrive, operators, retention, ordering, partitions, owned, owned_effects, shutdown, payloads, kv, listing,
             once,
             once_completion, cas, effects, handler_effects, commit_unknown, capabilities,
             health
@@ -295,6 +296,7 @@ macro_rules! conformance_concern {
             counts_are_the_same_where_summaries_are_known,
             counts_are_right_while_dead_letters_move,
             each_of_many_causes_is_counted,
+            of_very_many_causes_the_most_frequent_are_named,
         );
     };
     (dead_letters, $factory:ident) => {
@@ -303,6 +305,7 @@ macro_rules! conformance_concern {
             summaries_are_found_in_pages,
             summaries_are_found_newest_first,
             records_are_found_by_id,
+            records_are_weighed_by_id,
             a_purge_is_final,
             each_dead_letter_is_moved_once,
             an_exported_dead_letter_is_imported_once,
@@ -393,6 +396,14 @@ macro_rules! conformance_concern {
             partitions_move_with_joins_and_departures,
             a_partition_is_given_up_when_its_handlers_have_returned,
             a_former_owner_settles_nothing,
+        );
+    };
+    (owned_effects, $factory:ident) => {
+        $crate::conformance_checks!($factory, owned_effects if owned_effects:
+            only_the_owner_commits_effects,
+            effects_end_a_delivery_once,
+            handlers_of_an_owned_group_return_effects,
+            a_former_owner_commits_no_effects,
         );
     };
     (shutdown, $factory:ident) => {

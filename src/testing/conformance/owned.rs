@@ -27,7 +27,7 @@ fn attendance(lease: Duration, claims: &[u16]) -> Attendance {
     }
 }
 
-fn log(id: EntryId) -> DeliveryId {
+pub(super) fn log(id: EntryId) -> DeliveryId {
     DeliveryId::new(Lane::Log, id)
 }
 
@@ -39,7 +39,7 @@ fn owners(roster: &Roster) -> Vec<(u16, &str, u64)> {
 }
 
 /// A step that settles the log up to an entry.
-fn up_to(token: u64, number: u64, low: EntryId, passed: u64) -> Step {
+pub(super) fn up_to(token: u64, number: u64, low: EntryId, passed: u64) -> Step {
     let lane = LaneStep {
         cursor: Cursor::at(low),
         passed,
@@ -54,7 +54,7 @@ fn up_to(token: u64, number: u64, low: EntryId, passed: u64) -> Step {
 
 impl<'a, S: Subject> Stage<'a, S> {
     /// An owned group on topic `orders`.
-    async fn owned(subject: &'a S) -> Self {
+    pub(super) async fn owned(subject: &'a S) -> Self {
         let stage = Self::bare(subject).await;
         let topics = stage.store.topics();
         let made = topics.ensure_topic(&stage.topic, <_>::default()).await;
@@ -64,7 +64,7 @@ impl<'a, S: Subject> Stage<'a, S> {
         stage
     }
 
-    fn owners(&self) -> &dyn Owners {
+    pub(super) fn owners(&self) -> &dyn Owners {
         self.store.owners()
     }
 
@@ -73,13 +73,13 @@ impl<'a, S: Subject> Stage<'a, S> {
         roster.must("attending")
     }
 
-    async fn write_step(&self, by: &Member, step: &Step) -> Stepped {
+    pub(super) async fn write_step(&self, by: &Member, step: &Step) -> Stepped {
         self.owners().step(by, step).await.must("a step")
     }
 
-    async fn take_cursor(&self, by: &Member, token: u64) -> ([Cursor; 2], Vec<Note>) {
+    pub(super) async fn take_cursor(&self, by: &Member, token: u64) -> ([Cursor; 2], Vec<Note>) {
         match self.owners().take(by, token).await.must("taking") {
-            Taken::Taken { cursors, notes } => (cursors, notes),
+            Taken::Taken { cursors, notes, .. } => (cursors, notes),
             Taken::Stale(other) => panic!("{token} is stale beside {other}"),
         }
     }
@@ -207,7 +207,7 @@ pub async fn a_member_that_leaves_owns_nothing<S: Subject>(subject: &S) {
 
 /// > Takes the cursor of a partition under a token. Taking it again under the same token, as after a lost
 /// > answer, is the same as once. A cursor that was moved from outside, such as by
-/// > [`reset_group`](super::Topics::reset_group), is where it was moved to. Fails with
+/// > [`reset_group`](crate::store::Topics::reset_group), is where it was moved to. Fails with
 /// > [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
 /// > Writes a step, all or nothing, if the token holds. A step of settled entries only succeeds also while
 /// > the server's memory is full. Fails with [`NotFound`](crate::ErrorKind::NotFound) when the group or
@@ -424,7 +424,7 @@ pub async fn a_reset_moves_the_cursor_of_an_owned_group<S: Subject>(subject: &S)
     stage.create(&stage.group).await;
 }
 
-/// > Lets the [bell](super::Store::bell) of the group ring from now on. Returns whether it does; otherwise
+/// > Lets the [bell](crate::store::Store::bell) of the group ring from now on. Returns whether it does; otherwise
 /// > the runtime looks at regular times.
 pub async fn a_change_of_owners_rings<S: Subject>(subject: &S) {
     use crate::store::Ring;
@@ -447,14 +447,14 @@ pub async fn a_change_of_owners_rings<S: Subject>(subject: &S) {
 
 const FOUR: u16 = 4;
 
-fn owning(attempts: u32) -> SubscribeOptions {
+pub(super) fn owning(attempts: u32) -> SubscribeOptions {
     quick(attempts)
         .with_start(StartFrom::Beginning)
         .with_ownership(Ownership::new().with_lease(LEASE))
 }
 
 /// Message `n` has key `n % 10`.
-fn keyed(n: u32) -> Envelope {
+pub(super) fn keyed(n: u32) -> Envelope {
     number(n).with_key(format!("k{}", n % 10))
 }
 
@@ -463,7 +463,7 @@ type Seen = mpsc::UnboundedReceiver<(u32, u32)>;
 
 impl<S: Subject> Stage<'_, S> {
     /// Topic `orders` with four partitions and no group.
-    async fn four(subject: &S) -> Stage<'_, S> {
+    pub(super) async fn four(subject: &S) -> Stage<'_, S> {
         let stage = Stage::bare(subject).await;
         let settings = TopicSettings::default().with_partitions(FOUR);
         let made = stage.store.topics().ensure_topic(&stage.topic, settings);
@@ -471,7 +471,7 @@ impl<S: Subject> Stage<'_, S> {
         stage
     }
 
-    async fn publish_keys(&self, numbers: Range<u32>) {
+    pub(super) async fn publish_keys(&self, numbers: Range<u32>) {
         let all: Vec<Envelope> = numbers.map(keyed).collect();
         let results = self.container.bus().publish_all(&self.topic, &all).await;
         for result in results {

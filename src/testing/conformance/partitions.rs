@@ -316,7 +316,12 @@ pub async fn dead_letters_stay_in_their_partition<S: Subject>(subject: &S) {
     }
     assert_eq!(origins, ids.iter().copied().collect());
     let causes = stage.store.dead_letters().causes(&stage.at).await;
-    let counts: Vec<u64> = causes.must("asking").iter().map(|one| one.count).collect();
+    let counts: Vec<u64> = causes
+        .must("asking")
+        .items
+        .iter()
+        .map(|one| one.count)
+        .collect();
     assert_eq!(counts, [40]);
 
     works.store(true, Ordering::SeqCst);

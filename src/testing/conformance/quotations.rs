@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 const LIST: &str = include_str!("mod.rs");
-const CHECKS: [(&str, &str); 31] = [
+const CHECKS: [(&str, &str); 32] = [
     ("publish", include_str!("publish.rs")),
     ("deduplication", include_str!("deduplication.rs")),
     ("durability", include_str!("durability.rs")),
@@ -23,6 +23,7 @@ const CHECKS: [(&str, &str); 31] = [
     ("ordering", include_str!("ordering.rs")),
     ("partitions", include_str!("partitions.rs")),
     ("owned", include_str!("owned.rs")),
+    ("owned_effects", include_str!("owned_effects.rs")),
     ("shutdown", include_str!("shutdown.rs")),
     ("payloads", include_str!("payloads.rs")),
     ("kv", include_str!("kv.rs")),

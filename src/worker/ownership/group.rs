@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::effects::LastCall;
 use super::partition::{OwnedPartition, Rules};
 use crate::api::Ownership;
 use crate::api::ownership::Tenure;
@@ -30,6 +31,10 @@ pub(crate) struct OwnedGroup {
     partitions: Mutex<BTreeMap<u16, Arc<OwnedPartition>>>,
     /// Counts what may make more messages ready, or a partition idle.
     pub(super) changed: Rings,
+    /// Counts acknowledgements that no step has told the store yet.
+    pub(super) unwritten: Rings,
+    /// The last call of effects.
+    pub(super) effects: Mutex<Option<LastCall>>,
 }
 
 impl fmt::Debug for OwnedGroup {
@@ -53,16 +58,27 @@ pub(super) fn member_at(member: &Member, number: u16) -> Member {
 }
 
 /// The id as the partition knows it.
-fn bare(id: DeliveryId) -> DeliveryId {
+pub(super) fn bare(id: DeliveryId) -> DeliveryId {
     DeliveryId::new(id.lane, id.id.in_partition(0))
 }
 
-fn partition_of(id: DeliveryId) -> u16 {
+pub(super) fn partition_of(id: DeliveryId) -> u16 {
     id.id.partition()
 }
 
 /// The acknowledgements and the other commits of one partition, and the places of these among all.
 type Part = (Vec<DeliveryId>, Vec<Commit>, Vec<usize>);
+
+/// How many entries may begin without another step, beyond those that are handed out.
+const AHEAD: usize = 100;
+
+/// How often to look while the store does not tell of changes. A look into memory costs nothing.
+fn pause_between_looks(store: &dyn Store) -> Duration {
+    match store.keeps_time() {
+        true => Duration::from_millis(10),
+        false => Duration::from_millis(250),
+    }
+}
 
 impl OwnedGroup {
     pub(crate) fn new(
@@ -72,16 +88,20 @@ impl OwnedGroup {
         (decoder, marks_attempts): (Decoder, bool),
     ) -> Self {
         Self {
-            store,
             member,
             rules: Rules {
                 decoder,
                 lets_pass: options.lets_pass,
                 marks_attempts,
+                ahead: AHEAD,
+                pause: pause_between_looks(&*store),
             },
+            store,
             lease: options.lease,
             partitions: Mutex::default(),
             changed: Rings::default(),
+            unwritten: Rings::default(),
+            effects: Mutex::default(),
         }
     }
 
@@ -115,12 +135,8 @@ impl OwnedGroup {
         Ok(())
     }
 
-    /// How often to look while the store does not tell of changes. A look into memory costs nothing.
     pub(super) fn pause_between_looks(&self) -> Duration {
-        match self.store.keeps_time() {
-            true => Duration::from_millis(10),
-            false => Duration::from_millis(250),
-        }
+        self.rules.pause
     }
 
     pub(super) fn all(&self) -> Vec<Arc<OwnedPartition>> {
@@ -169,6 +185,11 @@ impl OwnedGroup {
         self.store.owners().leave(&member_at(&self.member, 0)).await
     }
 
+    /// How many acknowledgements the store does not know.
+    pub(crate) fn unwritten_acks(&self) -> u64 {
+        self.all().iter().map(|one| one.unwritten()).sum()
+    }
+
     async fn commit_all(&self, commits: &Commits) -> Replies {
         let mut parts: BTreeMap<u16, Part> = BTreeMap::new();
         for id in commits.acks() {
@@ -190,7 +211,13 @@ impl OwnedGroup {
                 let lost = (Fate::Lost, vec![Fate::Lost; commits.len()], false);
                 let has_acks = !acks.is_empty();
                 let answer = match partition {
-                    Some(partition) => partition.commit(acks, commits).await,
+                    Some(partition) => {
+                        let answer = partition.commit(acks, commits).await;
+                        if partition.is_unwritten() {
+                            self.unwritten.ring();
+                        }
+                        answer
+                    }
                     None => Ok(lost),
                 };
                 (has_acks, places, answer)

@@ -153,7 +153,11 @@ impl Membership {
         let found = self.group.store.owners().take(&member, token).await?;
         self.taken.insert(number, token);
         match found {
-            Taken::Taken { cursors, notes } => {
+            Taken::Taken {
+                cursors,
+                notes,
+                settled: marks,
+            } => {
                 let fence = Fence {
                     partition: number,
                     token,
@@ -164,6 +168,7 @@ impl Membership {
                     tenure: Arc::new(Tenure::new(fence, until)),
                     cursors,
                     notes,
+                    marks,
                 };
                 let (store, rules) = (Arc::clone(&self.group.store), self.group.rules.clone());
                 let partition = OwnedPartition::new(store, rules, start);

@@ -19,7 +19,7 @@
 //! | Key | Holds |
 //! |---|---|
 //! | `cursor` | the token that last took it, its owner, the number of its last step; and for the log and the redelivery stream `low`, `high` and `done` |
-//! | `held` | attempts at unsettled messages, and failed messages that keep their place |
+//! | `held` | attempts at unsettled messages, failed messages that keep their place, and marks of messages that effects have settled |
 //!
 //! The group's own last delivered id in each stream equals `low`, so lag, status and retention work as for
 //! shared groups.
@@ -32,8 +32,9 @@
 //! 2. **`high` before a handler.** No entry after `high` has begun. The owner writes `high` before it hands a
 //!    message to a worker. The next owner takes each entry up to `high` that is not settled for one that may
 //!    have begun: it counts one attempt, and marks the next one before it begins.
-//! 3. **`low` and `done`.** Every entry up to `low` is settled, and above it exactly those in `done`. What is
-//!    settled is never handed out again.
+//! 3. **`low` and `done`.** Every entry up to `low` is settled, and above it exactly those in `done` and those
+//!    with a mark in `held`. The owner's next step counts the marked ones in the cursor and removes the marks. What
+//!    is settled is never handed out again.
 //! 4. **One step, one number.** A step has a number, and the store does it once. One step is under way for a
 //!    partition. After an unknown outcome the owner sends the same step again before any other.
 //! 5. **Let go before another claims.** The store grants a claim only on a partition without an owner. An
@@ -51,7 +52,9 @@
 //! | File | Does |
 //! |---|---|
 //! | `membership.rs` | stays in the group, claims partitions, gives them up |
-//! | `partition.rs` | one owned partition: windows, order by key, steps |
+//! | `partition/` | one owned partition: windows, order by key, steps |
+//! | `flusher.rs` | tells the store of acknowledgements that no other step has told it |
+//! | `effects.rs` | commits effects under the token of their partition |
 //! | `group.rs` | the owned partitions as [`Deliveries`](crate::store::Deliveries) |
 //! | `reader.rs` | the owned partitions as a [`Reader`](crate::store::Reader) |
 //! | `store.rs` | the store with these two in place of its own |
@@ -59,6 +62,8 @@
 //! The rules without I/O are in `domain/ownership/`. The rest of the runtime does not know of ownership, except
 //! that a delivery's lease ends with the time in which its process owns the partition.
 
+mod effects;
+pub(crate) mod flusher;
 mod group;
 pub(crate) mod membership;
 mod partition;

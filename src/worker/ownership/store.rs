@@ -6,8 +6,8 @@ use super::group::OwnedGroup;
 use super::reader;
 use crate::domain::{BoxFuture, Error, Timestamp};
 use crate::store::{
-    Bell, Capabilities, DeadLetters, Deliveries, Effect, GroupAt, Inspect, Later, Log, Opened,
-    Opening, Owners, Schedule, Store, Topics, Values,
+    Bell, Capabilities, DeadLetters, Deliveries, Effect, EffectStore, GroupAt, Inspect, Later, Log,
+    Opened, Opening, Owners, Schedule, Store, Topics, Values,
 };
 
 /// The store of a subscription that owns partitions: its deliveries come from them.
@@ -25,12 +25,8 @@ impl Store for OwnedStore {
         self.inner().name()
     }
 
-    /// The store cannot check the fence of a call of effects yet, so it refuses them.
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            effects: false,
-            ..self.inner().capabilities()
-        }
+        self.inner().capabilities()
     }
 
     fn now(&self) -> Timestamp {
@@ -79,6 +75,10 @@ impl Store for OwnedStore {
 
     fn owners(&self) -> &dyn Owners {
         self.inner().owners()
+    }
+
+    fn effects(&self) -> &dyn EffectStore {
+        &*self.0
     }
 
     fn dead_letters(&self) -> &dyn DeadLetters {

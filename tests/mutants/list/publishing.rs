@@ -183,4 +183,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "sent_again::a_server_is_asked_anew_on_each_connection",
         quick: false,
     },
+    Mutant {
+        name: "queued-publish-overtakes",
+        file: "src/adapters/redis/net/connections/traffic.rs",
+        before: "self.give_back_unsent(&slots);",
+        after: "",
+        breaks: "A queued publish does not overtake one that is sent again.",
+        target: Target::Lib,
+        test: "adapters::redis::net::routing::publish::tests::a_queued_publish_does_not_overtake_one_that_is_sent_again",
+        quick: false,
+    },
 ];

@@ -111,6 +111,9 @@ pub(super) trait TakesBack: fmt::Debug + Send + Sync {
     /// is the caller's answer if they are not repeated.
     fn take_back(&self, address: &Arc<str>, commands: Commands, answer: Answer);
 
+    /// Takes commands that were never sent, behind those of their slot that were handed over before.
+    fn take_back_unsent(&self, address: &Arc<str>, commands: Commands);
+
     /// Says that the server has been silent for a while, or has broken the connection.
     fn silent(&self);
 

@@ -213,7 +213,8 @@ scripts! {
     append_once = "append_once.lua" on "lib/ids.lua", keys 3, args 1, item 3;
     apply = "apply.lua" on "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 1, args 2, item 1;
     claim_expired = "claim_expired.lua", keys 3, args 7, item 0;
-    commit = "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua", keys 3, args 8, item 1;
+    commit = "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua" and "lib/commits.lua", keys 3, args 8, item 1;
+    cursor_commit = "cursor_commit.lua" on "lib/types.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua" and "lib/commits.lua", keys 3, args 4, item 1;
     cursor_step = "cursor_step.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 10, args 12, item 5;
     cursor_take = "cursor_take.lua" on "lib/types.lua" and "lib/groups.lua", keys 4, args 3, item 0;
     dead_move_out = "dead_move_out.lua" on "lib/types.lua", keys 5, args 5, item 2;

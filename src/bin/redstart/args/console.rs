@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+
+use crate::duration;
 
 /// Serve the operators' page: topics, groups, dead letters, retries and the doctor in a browser.
 #[derive(Debug, ClapArgs)]
@@ -96,18 +99,22 @@ pub(crate) struct ServeArgs {
     /// The group whose members are operators
     #[arg(long, value_name = "NAME", requires = "groups_header")]
     pub(crate) operator_group: Option<String>,
-    /// An address or a network of the proxy; repeat for several
+    /// An address or a network from which the proxy connects; repeat for several
     #[arg(long, value_name = "CIDR", requires = "user_header")]
     pub(crate) trusted_proxy: Vec<String>,
     /// A host name by which visitors without log-in may address the page; repeat for several
     #[arg(long, value_name = "NAME")]
     pub(crate) allowed_host: Vec<String>,
-    /// The address of a trace, with {trace_id} in it
+    /// Link messages to their traces at this address, in which {trace_id} stands for the trace's id
     #[arg(long, value_name = "URL")]
     pub(crate) trace_url: Option<String>,
-    /// How many pages may have live figures at once
+    /// The number of pages that may have live figures at once
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) max_clients: usize,
+    /// How long a page searches dead letters before it shows what it has found; the search goes on
+    /// while the page is open
+    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = duration::parse)]
+    pub(crate) search_time: Duration,
 }
 
 /// Whether payloads are shown.

@@ -52,7 +52,7 @@ Examples:
   redstart context add production --server rediss://ann@redis.example.org:6380 --prefix shop \\
       --password-command 'op read op://ops/redis/password'")]
 pub(crate) struct AddContextArgs {
-    /// The name
+    /// The name of the context
     #[arg(value_parser = name, add = ArgValueCompleter::new(candidates::contexts))]
     pub(crate) name: String,
     /// The server's URL, without a password
@@ -85,7 +85,7 @@ Examples:
   redstart context use staging
   redstart context use --none")]
 pub(crate) struct UseContextArgs {
-    /// The name
+    /// The name of the context
     #[arg(required_unless_present = "none", conflicts_with = "none", value_parser = name, add = ArgValueCompleter::new(candidates::contexts))]
     pub(crate) name: Option<String>,
     /// Use no context from now on
@@ -96,7 +96,7 @@ pub(crate) struct UseContextArgs {
 /// Remove a context. The server stays as it is.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RemoveContextArgs {
-    /// The name
+    /// The name of the context
     #[arg(value_parser = name, add = ArgValueCompleter::new(candidates::contexts))]
     pub(crate) name: String,
 }

@@ -31,10 +31,10 @@ severity is the worst of all findings.
 Exit codes: 0 no problem, 1 a problem, or with --strict a warning, 2 wrong usage."
 )]
 pub(crate) struct DoctorArgs {
-    /// A group with waiting messages is stuck when no consumer was active for this long
+    /// Report a group with undelivered messages if no consumer was active for this long
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) stuck_after: Duration,
-    /// A consumer holds a delivery for long from this time on [default: 15m, or ten leases of the
+    /// Report a delivery that a consumer has held for this long [default: 15m, or ten leases of the
     /// group if that is longer]
     #[arg(long = "held-after", value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) longest_pending: Option<Duration>,

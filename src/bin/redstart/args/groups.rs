@@ -123,7 +123,7 @@ pub(crate) struct ResetArgs {
     /// The group
     #[arg(add = ArgValueCompleter::new(complete::groups))]
     pub(crate) group: Group,
-    /// Where to go on: beginning, end, an entry's id, a time such as 2025-11-12T14:20:00Z, or an age such as 2h
+    /// The place to move the group to: beginning, end, an entry's id, a time such as 2025-11-12T14:20:00Z, or an age such as 2h
     #[arg(long, value_name = "PLACE", value_parser = place, allow_hyphen_values = true)]
     pub(crate) to: ResetTo,
     /// Show what would be done, and stop

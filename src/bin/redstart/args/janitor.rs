@@ -9,7 +9,7 @@ use redstart::Topic;
 use crate::complete;
 use crate::duration;
 
-/// Keep house for topics that no consumer of Redstart reads.
+/// Trim topics that no consumer of Redstart reads, and bring their due retries back.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
@@ -44,7 +44,7 @@ pub(crate) struct JanitorArgs {
     #[arg(value_name = "TOPIC")]
     #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topics: Vec<Topic>,
-    /// The time from one round to the next
+    /// The time between two rounds
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) every: Duration,
     /// Do one round and end

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use super::GroupOf;
 use crate::duration;
 
-/// Print files that help to run Redstart.
+/// Print access rules, alert rules, a dashboard, and settings for other programs.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PrintArgs {
     #[command(subcommand)]
@@ -56,7 +56,7 @@ pub(crate) struct ExporterArgs {
     /// The server's host and port, as the exporter reaches it
     #[arg(long, value_name = "HOST:PORT", default_value = "redis:6379", value_parser = host_and_port)]
     pub(crate) address: String,
-    /// The database of the keys
+    /// The number of the database that has the keys
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(crate) database: u16,
 }
@@ -129,10 +129,10 @@ pub(crate) struct SystemdArgs {
     /// The unit's name [default: the command's file name]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// The grace that the command gives its shutdown
+    /// How long the shutdown of the command may take (its grace)
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) grace: Duration,
-    /// The command, with the whole path of its program
+    /// The command, with the full path of its program
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
@@ -171,6 +171,6 @@ pub(crate) enum Role {
     Operator,
     /// Inspects
     Viewer,
-    /// Keeps house for topics that no consumer of Redstart reads
+    /// Trims topics that no consumer of Redstart reads, and brings due retries back
     Janitor,
 }

@@ -65,7 +65,7 @@ pub(crate) struct PublishArgs {
         required_unless_present_any = ["envelope", "format", "from"]
     )]
     pub(crate) message_type: Option<String>,
-    /// Read each line as an envelope, not only a payload
+    /// Read each line as an envelope and not as a payload
     #[arg(long)]
     pub(crate) envelope: bool,
     /// Read each line as a message in this format
@@ -93,7 +93,7 @@ pub(crate) struct PublishArgs {
     /// With --envelope, publish fields that this version does not know as they are
     #[arg(long, requires = "envelope")]
     pub(crate) keep_unknown: bool,
-    /// Publish the messages at this time, as RFC 3339
+    /// Publish the messages at this time, in the form of RFC 3339
     #[arg(long, value_name = "TIME", conflicts_with = "after")]
     pub(crate) at: Option<Timestamp>,
     /// Publish the messages after this time, such as 90s, 15m, 2h or 7d

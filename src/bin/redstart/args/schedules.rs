@@ -94,10 +94,10 @@ pub(crate) struct RescheduleArgs {
 #[derive(Debug, ClapArgs)]
 #[group(required = true, multiple = false)]
 pub(crate) struct WhenArgs {
-    /// The new time, as RFC 3339
+    /// The new time, in the form of RFC 3339
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<Timestamp>,
-    /// The new time, from now on, such as 90s, 15m, 2h or 7d
+    /// The new time, counted from now, such as 90s, 15m, 2h or 7d
     #[arg(long, value_name = "TIME", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(crate) after: Option<Duration>,
 }

@@ -53,14 +53,14 @@ pub(crate) struct TailArgs {
     /// Keep showing new entries; waits for a topic that does not exist yet
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// Write the envelopes alone, as JSON on the wire, for `publish --envelope`
+    /// Write only the envelopes, as JSON, for `publish --envelope`
     #[arg(long)]
     pub(crate) envelope: bool,
     /// Write each message in this format, for `publish --format`
     #[arg(long, value_enum, conflicts_with = "envelope")]
     pub(crate) format: Option<Format>,
-    /// With --format cloudevents, the source of messages without one of their own [default: of the
-    /// namespace and the topic, as urn:redstart:shop:orders]
+    /// With --format cloudevents, the source of messages that have none [default: a URN of the
+    /// namespace and the topic, such as urn:redstart:shop:orders]
     #[arg(long, value_name = "URI", requires = "format")]
     pub(crate) source: Option<String>,
     /// Stop after N entries

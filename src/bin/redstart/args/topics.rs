@@ -62,13 +62,13 @@ pub(crate) struct CreateArgs {
     /// The topic
     #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
-    /// How long it keeps settled entries: settled (not at all), a time such as 7d, or a number of entries
+    /// Which settled entries the topic keeps: settled (none), those of a time such as 7d, or a number of entries
     #[arg(long, value_name = "KEEP", default_value = "settled", value_parser = retention, allow_hyphen_values = true)]
     pub(crate) retention: Retention,
-    /// Publishing fails from this number of unsettled entries on; none to switch the limit off
+    /// Refuse publishes from this number of unsettled messages on; `none` switches the limit off
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = limit, allow_hyphen_values = true)]
     pub(crate) backlog_limit: u64,
-    /// Into how many partitions it is split, from 1 to 256; the number never changes
+    /// The number of partitions, from 1 to 256; it never changes
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256), allow_negative_numbers = true)]
     pub(crate) partitions: u16,
 }
@@ -100,10 +100,10 @@ pub(crate) struct TopicSettingsArgs {
     /// The topic
     #[arg(add = ArgValueCompleter::new(complete::topics))]
     pub(crate) topic: Topic,
-    /// How long it keeps settled entries: settled (not at all), a time such as 7d, or a number of entries
+    /// Which settled entries the topic keeps: settled (none), those of a time such as 7d, or a number of entries
     #[arg(long, value_name = "KEEP", value_parser = retention, allow_hyphen_values = true)]
     pub(crate) retention: Option<Retention>,
-    /// Publishing fails from this number of unsettled entries on; none to switch the limit off
+    /// Refuse publishes from this number of unsettled messages on; `none` switches the limit off
     #[arg(long, value_name = "N", value_parser = limit, allow_hyphen_values = true)]
     pub(crate) backlog_limit: Option<u64>,
     /// Show what would be changed, and stop

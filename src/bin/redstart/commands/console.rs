@@ -66,7 +66,8 @@ fn options(args: &ServeArgs, settings: &Settings) -> Result<ConsoleOptions, Fail
         .with_read_only(args.read_only)
         .with_payloads(args.payloads == Payloads::Show)
         .with_values(args.kv)
-        .with_max_clients(args.max_clients);
+        .with_max_clients(args.max_clients)
+        .with_search_time(args.search_time);
     if let Some(url) = &args.trace_url {
         options = options.with_trace_url(url).map_err(Failure::of_arguments)?;
     }

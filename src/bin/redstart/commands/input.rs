@@ -4,13 +4,17 @@
 //! works on the lines that arrived while the thread waits for the next one.
 
 use std::io::{self, BufRead};
+use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// The longest line, in bytes. A longer one is reported by its number and dropped.
 const LONGEST: usize = 64 * 1024 * 1024;
 /// How many lines the thread reads ahead.
 const AHEAD: usize = 1024;
+/// How many bytes of lines the thread and the command hold together. A longer line comes alone.
+const AHEAD_BYTES: usize = 4 * 1024 * 1024;
 
 /// A line of the input, counted from 1.
 #[derive(Debug, Eq, PartialEq)]
@@ -20,18 +24,37 @@ pub(super) struct InputLine {
     pub(super) bytes: Result<Vec<u8>, String>,
 }
 
-/// Starts to read. The channel ends with the input, or with an error.
-pub(super) fn read(input: impl BufRead + Send + 'static) -> mpsc::Receiver<io::Result<InputLine>> {
+/// A line that counts against the limit until it is dropped.
+#[derive(Debug)]
+pub(super) struct CountedLine {
+    pub(super) line: io::Result<InputLine>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Starts to read, inside a runtime. The channel ends with the input, or with an error.
+pub(super) fn read(input: impl BufRead + Send + 'static) -> mpsc::Receiver<CountedLine> {
     let (sender, receiver) = mpsc::channel(AHEAD);
+    let (free, runtime) = (Arc::new(Semaphore::new(AHEAD_BYTES)), Handle::current());
     std::thread::spawn(move || {
         for line in (Lines { input, number: 0 }) {
             let failed = line.is_err();
-            if sender.blocking_send(line).is_err() || failed {
+            let free = Arc::clone(&free).acquire_many_owned(weight(&line));
+            // Nothing closes the semaphore.
+            let Ok(_permit) = runtime.block_on(free) else {
+                return;
+            };
+            if sender.blocking_send(CountedLine { line, _permit }).is_err() || failed {
                 return;
             }
         }
     });
     receiver
+}
+
+fn weight(line: &io::Result<InputLine>) -> u32 {
+    let bytes = line.as_ref().ok().and_then(|line| line.bytes.as_ref().ok());
+    let length = bytes.map_or(0, Vec::len).min(AHEAD_BYTES);
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 struct Lines<R> {
@@ -107,6 +130,28 @@ mod tests {
         assert_eq!(found[2].number, 3);
         assert!(lines(b"").is_empty());
         assert_eq!(lines(b"a\n").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn lines_that_wait_for_the_command_are_bounded_in_bytes() {
+        const MIB: usize = 1024 * 1024;
+        let one = [vec![b'x'; MIB], b"\n".to_vec()].concat();
+        let all = io::Cursor::new([one.repeat(20), vec![b'y'; 6 * MIB]].concat());
+        let mut lines = read(io::BufReader::new(all));
+        let (mut count, mut batch) = (0, Vec::new());
+        while lines.recv_many(&mut batch, 500).await > 0 {
+            // The thread cannot get further while the command holds these.
+            while batch.len() < 4 && count + batch.len() < 20 {
+                lines.recv_many(&mut batch, 500).await;
+            }
+            assert!(lines.try_recv().is_err() || count == 20);
+            let held = batch.drain(..).map(|one| one.line.unwrap());
+            let bytes = held.map(|line| line.bytes.unwrap().len());
+            let bytes: Vec<usize> = bytes.collect();
+            assert!(bytes.len() <= 4 && bytes.iter().all(|one| *one >= MIB));
+            count += bytes.len();
+        }
+        assert_eq!(count, 21);
     }
 
     #[test]

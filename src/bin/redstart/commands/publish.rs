@@ -11,7 +11,7 @@ use redstart::{Bus, Container, Envelope, Error, ErrorKind, PublishOptions, envel
 use serde::Serialize;
 
 use super::envelope_line;
-use super::input::{self, InputLine};
+use super::input::{self, CountedLine};
 use crate::args::{PublishArgs, when};
 use crate::failure::{FAILED, Failure, INTERRUPTED, chain, written};
 use crate::settings::{NamespaceAccess, Settings};
@@ -210,15 +210,12 @@ impl Publishing<'_> {
     }
 
     /// Publishes the lines that arrived; returns whether to stop.
-    async fn batch(
-        &mut self,
-        batch: &mut Vec<std::io::Result<InputLine>>,
-    ) -> Result<bool, Failure> {
+    async fn batch(&mut self, batch: &mut Vec<CountedLine>) -> Result<bool, Failure> {
         let mut runs: Vec<Run> = Vec::new();
         let mut bad = Vec::new();
         let mut failure = None;
-        for line in batch.drain(..) {
-            let line = match line {
+        for counted in batch.drain(..) {
+            let line = match counted.line {
                 Ok(line) => line,
                 Err(error) => {
                     failure = Some(Failure::from(error));

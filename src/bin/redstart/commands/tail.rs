@@ -49,6 +49,7 @@ pub(super) async fn run(
         source: source(args, settings),
         after: Vec::new(),
         left: args.max.unwrap_or(usize::MAX),
+        reads_on: true,
         omitted: false,
     };
     tail.look_for_partitions(terminal).await?;
@@ -91,6 +92,8 @@ struct Tail<'a> {
     /// The last entry shown of each partition.
     after: Vec<Option<EntryId>>,
     left: usize,
+    /// Whether there is something to show after the last entry shown.
+    reads_on: bool,
     /// Whether an entry has no envelope to show.
     omitted: bool,
 }
@@ -134,25 +137,54 @@ impl Tail<'_> {
     /// Shows the newest entries. Reads at least one, because following begins after the newest.
     async fn newest(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         let wanted = self.args.last;
+        let topic = &self.args.topic;
         let mut entries = Vec::new();
         for (partition, after) in (0..).zip(&mut self.after) {
-            let topic = &self.args.topic;
             let latest = self
                 .topics
                 .latest_of_partition(topic, partition, wanted.max(1));
             let latest = latest.await?;
             *after = latest.last().map(|entry| entry.id);
+            if latest.len() < wanted
+                && let Some(first) = latest.first()
+            {
+                let oldest = self
+                    .topics
+                    .entries_of_partition(topic, partition, None, 1)
+                    .await?;
+                // Heavy entries come in short pages.
+                if oldest.first().is_some_and(|oldest| oldest.id < first.id) {
+                    return self.newest_of_heavy(wanted).await;
+                }
+            }
             entries.extend(latest);
         }
+        self.reads_on = self.args.follow;
         entries.sort_by_key(|entry| entry.id);
         entries.drain(..entries.len().saturating_sub(wanted));
         self.show(entries, terminal)?;
         Ok(())
     }
 
+    /// Goes back to the oldest of the newest entries, and holds one page of them at a time.
+    async fn newest_of_heavy(&mut self, wanted: usize) -> Result<(), Failure> {
+        let (mut before, mut left) = (None, wanted);
+        while left > 0 {
+            let topic = &self.args.topic;
+            let page = self.topics.entries_before(topic, before, left).await?;
+            let Some(last) = page.last() else { break };
+            (before, left) = (Some(last.id), left - page.len());
+        }
+        self.after.fill(before.and_then(EntryId::before));
+        if !self.args.follow {
+            self.left = self.left.min(wanted);
+        }
+        Ok(())
+    }
+
     /// Shows the entries after the last one, to the end.
     async fn pages(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
-        if !self.args.follow && !self.args.from_beginning && self.args.from.is_none() {
+        if !self.reads_on {
             return Ok(());
         }
         while self.left > 0 {

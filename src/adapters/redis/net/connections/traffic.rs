@@ -437,13 +437,35 @@ impl Traffic {
         self.patience = TELL_EVERY;
         self.given_back.clear();
         self.tell_of_silence();
+        let mut slots = Vec::new();
         for Waiting { commands, .. } in std::mem::take(&mut self.waiting) {
             let failure = Failure::Unknown(cause.clone());
             if commands.may_repeat() && !commands.caller.is_closed() {
+                slots.extend(commands.slot);
                 self.give_back(commands, Err(failure));
             } else {
                 let _ = commands.caller.send(Err(failure));
             }
+        }
+        self.give_back_unsent(&slots);
+    }
+
+    /// Gives queued commands of these slots back, which must not overtake the ones that were given back
+    /// before.
+    fn give_back_unsent(&self, slots: &[u16]) {
+        let Some(takes_back) = self.takes_back.upgrade().filter(|_| !slots.is_empty()) else {
+            return;
+        };
+        let queued = std::mem::take(&mut *self.shared.jobs());
+        let is_behind = |job: &Job| job.commands.slot.is_some_and(|slot| slots.contains(&slot));
+        let (behind, others): (VecDeque<Job>, _) = queued.into_iter().partition(is_behind);
+        for job in behind {
+            takes_back.take_back_unsent(self.server.address(), job.commands);
+        }
+        // More may have come meanwhile.
+        let mut jobs = self.shared.jobs();
+        for job in others.into_iter().rev() {
+            jobs.push_front(job);
         }
     }
 }

@@ -59,10 +59,19 @@ impl Gate {
         by: Arc<Node>,
         answer: Answer,
     ) {
+        self.put_back(commands, Some((by, answer)));
+    }
+
+    /// Adds a publish that was never sent, behind those that came back before.
+    pub(in crate::adapters::redis::net) fn take_back_unsent(&mut self, commands: Commands) {
+        self.put_back(commands, None);
+    }
+
+    fn put_back(&mut self, commands: Commands, answer: Option<(Arc<Node>, Answer)>) {
         let parked = Parked {
             commands,
             since: Instant::now(),
-            answer: Some((by, answer)),
+            answer,
             overtaken: false,
         };
         self.waiting.insert(self.returned, parked);
@@ -141,11 +150,17 @@ mod tests {
         let (node, mut gate) = gate();
         gate.take_back(commands(1), Arc::clone(&node), Ok(Vec::new()));
         gate.park(commands(3));
+        let other = Arc::clone(&node);
         gate.take_back(commands(2), node, Ok(Vec::new()));
         gate.park(commands(4));
         let order: Vec<u64> = gate.take().iter().map(|one| one.commands.call).collect();
         assert_eq!(order, [1, 2, 3, 4]);
         assert!(gate.take().is_empty());
+        gate.take_back(commands(1), Arc::clone(&other), Ok(Vec::new()));
+        gate.park(commands(3));
+        gate.take_back_unsent(commands(2));
+        let order: Vec<u64> = gate.take().iter().map(|one| one.commands.call).collect();
+        assert_eq!(order, [1, 2, 3]);
     }
 
     #[tokio::test]

@@ -116,6 +116,19 @@ impl TakesBack for Nodes {
         self.work_off(slot, gate);
     }
 
+    fn take_back_unsent(&self, address: &Arc<str>, commands: Commands) {
+        let Some(slot) = commands.slot else {
+            return;
+        };
+        let mut routes = self.change();
+        let former = Self::known(&routes, address);
+        let former = former.unwrap_or_else(|| Arc::clone(routes.map.owner(slot)));
+        let gate = routes.gates.entry(slot);
+        let gate = gate.or_insert_with(|| Gate::behind(former));
+        gate.take_back_unsent(commands);
+        self.work_off(slot, gate);
+    }
+
     fn silent(&self) {
         self.refresh();
     }
@@ -142,5 +155,76 @@ impl Nodes {
             Err(Failure::NotSent(_, cause)) => self.may_change() && cause.is_passing(),
             Err(Failure::Unknown(_)) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::adapters::redis::net::connections::access::Access;
+    use crate::adapters::redis::net::connections::server::Server;
+    use crate::adapters::redis::net::numbers::Numbering;
+    use crate::adapters::redis::resp::pack;
+
+    fn command(filling: usize, word: &str) -> Vec<u8> {
+        let mut packed = Vec::new();
+        pack(
+            &mut packed,
+            &[b"XADD", &vec![b'x'; filling], word.as_bytes()],
+        );
+        packed
+    }
+
+    /// Reads until a command ends with one of the words. Answers nothing. Returns the words in their order.
+    async fn read_until(stream: &mut TcpStream, words: &[&str]) -> Vec<String> {
+        let ends: Vec<String> = words.iter().map(|word| format!("{word}\r\n")).collect();
+        let mut read = Vec::new();
+        while !ends.iter().any(|end| read.ends_with(end.as_bytes())) {
+            assert!(stream.read_buf(&mut read).await.unwrap() > 0, "the end");
+        }
+        let lines = read.split(|byte| *byte == b'\n');
+        let lines = lines.map(|line| String::from_utf8_lossy(line).trim_end().to_owned());
+        lines.filter(|line| words.contains(&&**line)).collect()
+    }
+
+    async fn accept(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_until(&mut stream, &["redstart:pub"]).await;
+        stream.write_all(b"+OK\r\n").await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_queued_publish_does_not_overtake_one_that_is_sent_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let nodes = Nodes::new(Server::read(&url, &Access::default()).unwrap()).unwrap();
+        let numbering = Numbering::default();
+        let numbers = || numbering.give(1).map(Box::new);
+        // So long that the link sends nothing more before its reply.
+        let older = nodes.publish(0, 1, command(5 << 20, "older"), 1, numbers());
+        let younger = nodes.publish(0, 2, command(1, "younger"), 1, numbers());
+        let words = ["older", "younger"];
+        let serving = async {
+            let mut stream = accept(&listener).await;
+            assert_eq!(read_until(&mut stream, &words).await, ["older"]);
+            drop(stream);
+            let mut stream = accept(&listener).await;
+            let mut order = Vec::new();
+            while order.len() < 2 {
+                for word in read_until(&mut stream, &words).await {
+                    stream.write_all(b"$3\r\n1-1\r\n").await.unwrap();
+                    order.push(word);
+                }
+            }
+            order
+        };
+        let (order, older, younger) = tokio::join!(serving, older, younger);
+        assert_eq!(order, words);
+        assert!(older.is_ok_and(|replies| replies[0].is_ok()));
+        assert!(younger.is_ok_and(|replies| replies[0].is_ok()));
     }
 }

@@ -17,7 +17,7 @@ use crate::failure::{Failure, chain};
 #[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Which")]
 pub(crate) struct FilterArgs {
-    /// exhausted, rejected, undecodable, crashed or unhandled
+    /// The reason: exhausted, rejected, undecodable, crashed or unhandled
     #[arg(long)]
     pub(crate) reason: Option<Reason>,
     /// The folded error, as `summary` shows it, or one error of that cause
@@ -56,7 +56,7 @@ pub(crate) struct FilterArgs {
     /// Never redriven
     #[arg(long)]
     pub(crate) never_redriven: bool,
-    /// Died again after this operation brought them back
+    /// Died again after this operation redrove them
     #[arg(long, value_name = "OPERATION", conflicts_with = "never_redriven")]
     pub(crate) redriven_by: Option<Uuid>,
 }

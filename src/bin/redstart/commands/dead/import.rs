@@ -134,14 +134,14 @@ impl GoneLines {
 /// The dead letters of the valid lines with the lines' numbers, and the error that ended the input.
 /// Tells the rule that each invalid line breaks.
 fn parse(
-    batch: &mut Vec<std::io::Result<input::InputLine>>,
+    batch: &mut Vec<input::CountedLine>,
     report: &mut LinesReport,
     bar: &ProgressBar,
     terminal: &mut Terminal<'_>,
 ) -> (Vec<u64>, Vec<DeadLetter>, Option<Failure>) {
     let (mut numbers, mut letters) = (Vec::new(), Vec::with_capacity(batch.len()));
-    for line in batch.drain(..) {
-        let line = match line {
+    for counted in batch.drain(..) {
+        let line = match counted.line {
             Ok(line) => line,
             Err(error) => return (numbers, letters, Some(error.into())),
         };

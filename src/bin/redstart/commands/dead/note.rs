@@ -1,7 +1,7 @@
 //! `dead note`: an operator's note on a cause.
 
-use redstart::Container;
-use redstart::dead_letters::DeadLetters;
+use redstart::dead_letters::{DeadLetterFilter, DeadLetters};
+use redstart::{Container, Error, ErrorKind};
 
 use crate::args::{GroupOf, NoteArgs};
 use crate::escape;
@@ -43,13 +43,25 @@ async fn fingerprint(args: &NoteArgs, dead: &DeadLetters) -> Result<String, Fail
     let causes = causes.into_iter().map(|cause| cause.fingerprint);
     let notes = dead.notes(topic, group).await?;
     let notes = notes.into_iter().map(|note| note.fingerprint);
-    causes
-        .chain(notes)
-        .find(|known| is_given(known))
-        .ok_or_else(|| {
-            Failure::new(format!(
-                "{topic}/{group} has no dead letters with this fingerprint; `redstart dead summary \
-                 {topic} {group}` shows them"
-            ))
-        })
+    if let Some(known) = causes.chain(notes).find(|known| is_given(known)) {
+        return Ok(known);
+    }
+    // A group can have more causes than it lists.
+    let (filter, mut after) = (DeadLetterFilter::default().with_fingerprint(given), None);
+    loop {
+        let page = dead.list(topic, group, &filter, after, 1).await?;
+        if let Some((_, letter)) = page.items.into_iter().next() {
+            return Ok(letter.fingerprint);
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let rule = format!(
+        "no dead letter has this fingerprint; `redstart dead summary {topic} {group}` shows those \
+         that they have"
+    );
+    let absent = Error::new(ErrorKind::NotFound, "cause", rule);
+    Err(absent.on(format!("{given:?} of {topic}/{group}")).into())
 }

@@ -1,38 +1,25 @@
 //! One partition that this process owns: what was read and not settled, and the steps to the store.
 
-use std::collections::{BTreeSet, HashMap};
+mod state;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::join;
 use tokio::time::Instant;
 
+use self::state::{Change, LANES, State, place};
 use crate::api::ownership::Tenure;
-use crate::domain::{Cursor, EntryId, Error, Lines, Window};
+use crate::domain::{Cursor, EntryId, Error};
 use crate::store::{
-    Attempts, Bell, Commit, DeliveryId, End, Fate, Fetched, Fields, Kind, Lane, LaneStep, Member,
-    Note, Ring, Step, Stepped, Store,
+    Attempts, Bell, Commit, DeliveryId, End, Fate, Fetched, Lane, Member, Note, Ring, Step,
+    Stepped, Store,
 };
 use crate::wire::Decoder;
-use crate::wire::redelivery::{RETRY_FIELD, Redelivery};
 
-/// The most entries of a lane that are read and not settled.
-const MOST_ENTRIES: usize = 1024;
-/// The same in bytes, of the whole partition.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// The most entries that one call reads.
-const MOST_AT_ONCE: usize = 500;
-
-const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
-
-fn place(lane: Lane) -> usize {
-    match lane {
-        Lane::Log => 0,
-        Lane::Redelivery => 1,
-    }
-}
+/// The fewest entries that a read asks for, and the most.
+const READ: (usize, usize) = (200, 500);
 
 /// How a subscription treats what it reads.
 #[derive(Clone, Debug)]
@@ -42,6 +29,10 @@ pub(super) struct Rules {
     pub(super) lets_pass: bool,
     /// Every attempt is marked, so an entry without a mark was not begun.
     pub(super) marks_attempts: bool,
+    /// How many entries may begin without another step, beyond those that are handed out.
+    pub(super) ahead: usize,
+    /// How often to look while the store does not tell of changes.
+    pub(super) pause: Duration,
 }
 
 /// A partition that this process owns.
@@ -66,305 +57,14 @@ struct Turn {
     unanswered: Option<(Step, Change)>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    windows: [Window; 2],
-    /// The cursors that the store has, and how many entries `low` had passed then.
-    stored: [(Cursor, u64); 2],
-    messages: HashMap<DeliveryId, Message>,
-    lines: Lines<DeliveryId>,
-    /// Messages that failed, by the time when they are due.
-    waiting: BTreeSet<(Instant, DeliveryId)>,
-    /// Notes of the owners before, for entries that are not read yet.
-    notes: HashMap<DeliveryId, Note>,
-    /// Up to where an owner before may have begun.
-    begun: [Cursor; 2],
-    /// The last entry of each lane that was handed out, and how many the next hand-out may bring.
-    handed_out: [EntryId; 2],
-    ahead: usize,
-    bytes: usize,
-    out: usize,
-    /// The rings of the bell before the last read that found all that there was.
-    read_all: Option<u64>,
-    closing: bool,
-}
-
-#[derive(Debug)]
-struct Message {
-    fields: Fields,
-    key: Option<Box<str>>,
-    kind: Kind,
-    attempts: Attempts,
-    /// Handed to the workers.
-    is_out: bool,
-    has_note: bool,
-    /// Its failure was written by a step whose outcome was unknown, and will be committed once more.
-    repeats: bool,
-}
-
-/// What a step changes here once the store has done it.
-#[derive(Debug, Default)]
-struct Change {
-    settled: Vec<DeliveryId>,
-    ends: Vec<Commit>,
-    /// Messages that failed and keep their place.
-    kept: Vec<(DeliveryId, Duration, Bytes)>,
-    /// Deliveries that are given back, with the attempts that count.
-    released: Vec<(DeliveryId, Option<Attempts>)>,
-    begun: Vec<(DeliveryId, Attempts)>,
-    /// Entries up to these may begin.
-    raise: [EntryId; 2],
-    /// Nothing has begun that is not settled.
-    lower: bool,
-}
-
-fn weight(fields: &Fields) -> usize {
-    fields
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum()
-}
-
-impl State {
-    /// The windows after a change.
-    fn after(&self, change: &Change) -> [Window; 2] {
-        let mut windows = self.windows.clone();
-        for id in &change.settled {
-            windows[place(id.lane)].settle(id.id);
-        }
-        for (window, high) in windows.iter_mut().zip(change.raise) {
-            window.raise(high);
-            if change.lower {
-                window.lower();
-            }
-        }
-        windows
-    }
-
-    /// Leaves out of a change what this owner does not hold, and what an earlier step has written.
-    fn restrict(&mut self, change: &mut Change) {
-        change.kept.retain(|(id, ..)| {
-            let message = self.messages.get_mut(id);
-            !message.is_some_and(|one| std::mem::take(&mut one.repeats))
-        });
-        let is_out = |id: &DeliveryId| self.messages.get(id).is_some_and(|one| one.is_out);
-        change.settled.retain(is_out);
-        change.settled.sort_unstable();
-        change.settled.dedup();
-        change.ends.retain(|one| is_out(&one.delivery()));
-        change.kept.retain(|(id, ..)| is_out(id));
-        change.released.retain(|(id, _)| is_out(id));
-        change.begun.retain(|(id, _)| is_out(id));
-    }
-
-    /// Lets a step that is written anyway allow the next hand-out, so that a hand-out needs no step of
-    /// its own.
-    fn look_ahead(&self, change: &mut Change) {
-        if change.settled.is_empty() || change.lower {
-            return;
-        }
-        for (at, window) in self.windows.iter().enumerate() {
-            let ahead = window.ahead(self.handed_out[at], self.ahead);
-            change.raise[at] = change.raise[at].max(ahead);
-        }
-    }
-
-    /// What the store must write for a change. `None` where it has all of it.
-    fn step(&self, change: &Change, token: u64, number: u64) -> Option<Step> {
-        let mut step = Step {
-            token,
-            number,
-            ends: change.ends.clone(),
-            ..Step::default()
-        };
-        let windows = self.after(change);
-        for (at, window) in windows.iter().enumerate() {
-            let (stored, passed) = &self.stored[at];
-            let cursor = window.cursor();
-            if cursor != *stored {
-                let passed = window.passed() - passed;
-                step.lanes[at] = Some(LaneStep { cursor, passed });
-            }
-        }
-        let noted = change.settled.iter();
-        let noted = noted.filter(|id| self.messages.get(id).is_some_and(|one| one.has_note));
-        step.forgets.extend(noted.copied());
-        for (delivery, delay, message) in &change.kept {
-            step.notes.push(Note {
-                delivery: *delivery,
-                attempts: Attempts::default(),
-                kept: Some((*delay, message.clone())),
-            });
-        }
-        let released = change.released.iter();
-        let released = released.filter_map(|(id, attempts)| {
-            // Without a note, an entry after `high` has no attempts.
-            attempts
-                .filter(|one| one.begun > 0)
-                .map(|attempts| (*id, attempts))
-        });
-        for (delivery, attempts) in released.chain(change.begun.iter().copied()) {
-            let message = self.messages.get(&delivery);
-            let kept = message.filter(|one| one.kind == Kind::Kept);
-            let kept = kept.and_then(|one| one.fields.first());
-            step.notes.push(Note {
-                delivery,
-                attempts,
-                kept: kept.map(|(_, message)| (Duration::ZERO, message.clone())),
-            });
-        }
-        let is_empty = step.lanes.iter().all(Option::is_none)
-            && step.ends.is_empty()
-            && step.notes.is_empty()
-            && step.forgets.is_empty();
-        (!is_empty).then_some(step)
-    }
-
-    /// Carries out a change that the store has. Returns whether more messages are ready.
-    fn apply(&mut self, change: &Change, step: &Step) -> bool {
-        let ready = self.lines.ready();
-        for (at, lane) in step.lanes.iter().enumerate() {
-            if let Some(lane) = lane {
-                self.stored[at].0.clone_from(&lane.cursor);
-                self.stored[at].1 += lane.passed;
-            }
-        }
-        for id in &change.settled {
-            self.windows[place(id.lane)].settle(id.id);
-            if let Some(message) = self.messages.remove(id) {
-                self.out -= usize::from(message.is_out);
-                self.bytes -= weight(&message.fields);
-                self.lines.end(*id, message.key.as_deref());
-            }
-        }
-        for (at, high) in change.raise.into_iter().enumerate() {
-            self.windows[at].raise(high);
-            if change.lower {
-                self.windows[at].lower();
-            }
-        }
-        for (id, delay, message) in &change.kept {
-            if let Some(one) = self.messages.get_mut(id) {
-                self.bytes -= weight(&one.fields);
-                one.fields = vec![(Bytes::from_static(RETRY_FIELD), message.clone())];
-                self.bytes += weight(&one.fields);
-                (one.kind, one.attempts, one.has_note) = (Kind::Kept, Attempts::default(), true);
-                one.is_out = false;
-                self.out -= 1;
-                self.waiting.insert((Instant::now() + *delay, *id));
-            }
-        }
-        for (id, attempts) in &change.begun {
-            if let Some(one) = self.messages.get_mut(id) {
-                (one.attempts, one.has_note) = (*attempts, true);
-            }
-        }
-        for (id, attempts) in change.released.iter().rev() {
-            if let Some(one) = self.messages.get_mut(id) {
-                one.is_out = false;
-                self.out -= 1;
-                if let Some(attempts) = attempts {
-                    one.attempts = *attempts;
-                    one.has_note |= attempts.begun > 0;
-                }
-                if one.attempts.begun > 0 && one.kind == Kind::Fresh {
-                    one.kind = Kind::TakenOver;
-                }
-                self.lines.put_back(*id);
-            }
-        }
-        self.lines.ready() > ready
-    }
-
-    /// Makes messages ready that have waited long enough.
-    fn wake(&mut self, now: Instant) {
-        while let Some((due, id)) = self.waiting.first().copied() {
-            if due > now {
-                break;
-            }
-            self.waiting.remove(&(due, id));
-            self.lines.put_back(id);
-        }
-    }
-
-    fn free_entries(&self, lane: Lane) -> usize {
-        match self.bytes < MOST_BYTES {
-            true => MOST_ENTRIES.saturating_sub(self.windows[place(lane)].len()),
-            false => 0,
-        }
-    }
-
-    /// Enters an entry that was read.
-    fn enter(&mut self, member: &Member, rules: &Rules, lane: Lane, id: EntryId, fields: Fields) {
-        let (at, delivery) = (place(lane), DeliveryId::new(lane, id));
-        let is_done = self.begun[at].is_done(id);
-        self.windows[at].enter(id, is_done);
-        let note = self.notes.remove(&delivery);
-        if is_done {
-            return;
-        }
-        let may_have_begun = self.begun[at].may_have_begun(id);
-        let mut message = Message {
-            key: key_of(member, rules, lane, id, &fields),
-            fields,
-            kind: Kind::Fresh,
-            attempts: Attempts::default(),
-            is_out: false,
-            has_note: note.is_some(),
-            repeats: false,
-        };
-        let mut delay = Duration::ZERO;
-        match note {
-            Some(note) => {
-                (message.kind, message.attempts) = (Kind::TakenOver, note.attempts);
-                if let Some((left, kept)) = note.kept {
-                    message.kind = Kind::Kept;
-                    message.fields = vec![(Bytes::from_static(RETRY_FIELD), kept)];
-                    delay = left;
-                }
-            }
-            None if may_have_begun => {
-                message.kind = Kind::TakenOver;
-                message.attempts = u32::from(!rules.marks_attempts).into();
-            }
-            None => {}
-        }
-        self.bytes += weight(&message.fields);
-        self.lines.enter(delivery, message.key.as_deref());
-        if !delay.is_zero() {
-            message.has_note = true;
-            self.waiting.insert((Instant::now() + delay, delivery));
-        }
-        self.messages.insert(delivery, message);
-    }
-}
-
-/// The key of a message; `None` for one without a key, or that does not decode.
-fn key_of(
-    member: &Member,
-    rules: &Rules,
-    lane: Lane,
-    id: EntryId,
-    fields: &Fields,
-) -> Option<Box<str>> {
-    let topic = member.topic();
-    let envelope = match lane {
-        Lane::Log => rules.decoder.decode(topic, id, fields).envelope,
-        Lane::Redelivery => {
-            let redelivery = Redelivery::decode(fields).ok()?;
-            let decoded = rules.decoder.decode_retry(topic, id, &redelivery.fields);
-            decoded.envelope
-        }
-    };
-    envelope.ok()?.key.map(String::into_boxed_str)
-}
-
 /// What the owner of a partition begins with.
 pub(super) struct Start {
     pub(super) member: Member,
     pub(super) tenure: Arc<Tenure>,
     pub(super) cursors: [Cursor; 2],
     pub(super) notes: Vec<Note>,
+    /// Messages that effects have settled.
+    pub(super) marks: Vec<DeliveryId>,
 }
 
 impl OwnedPartition {
@@ -374,17 +74,9 @@ impl OwnedPartition {
             tenure,
             cursors,
             notes,
+            marks,
         } = start;
-        let state = State {
-            windows: [0, 1].map(|at| Window::at(&cursors[at])),
-            stored: cursors.clone().map(|cursor| (cursor, 0)),
-            notes: notes
-                .into_iter()
-                .map(|note| (note.delivery, note))
-                .collect(),
-            begun: cursors,
-            ..State::default()
-        };
+        let state = State::new((&member, &rules), cursors, notes, marks);
         Self {
             bell: store.bell(&member.at),
             store,
@@ -432,7 +124,7 @@ impl OwnedPartition {
         let step = {
             let mut state = self.state();
             state.restrict(&mut change);
-            state.look_ahead(&mut change);
+            state.gather(&mut change);
             state.step(&change, self.tenure.fence().token, turn.last + 1)
         };
         match step {
@@ -466,8 +158,15 @@ impl OwnedPartition {
                 self.tenure.end();
                 Ok((stale, false))
             }
-            Err(error) if error.is_outcome_unknown() => return Err(error),
-            Err(error) => Err(error),
+            Err(error) => {
+                let mut state = self.state();
+                if error.is_outcome_unknown() {
+                    state.is_awaited = true;
+                    return Err(error);
+                }
+                state.regain(change);
+                Err(error)
+            }
         };
         turn.unanswered = None;
         result
@@ -482,14 +181,11 @@ impl OwnedPartition {
             if state.closing || self.tenure.is_over() {
                 return Ok(Vec::new());
             }
-            state.wake(Instant::now());
-            let mut taken = Vec::new();
-            while taken.len() < max
-                && let Some(id) = state.lines.next()
-            {
-                taken.push(id);
-            }
+            let now = Instant::now();
+            state.wake(now);
+            let taken: Vec<_> = std::iter::from_fn(|| state.next(now)).take(max).collect();
             let mut change = Change::default();
+            state.ahead = self.ahead(max);
             for (at, lane) in LANES.into_iter().enumerate() {
                 let ids = taken.iter().filter(|one| one.lane == lane);
                 let Some(last) = ids.map(|one| one.id).max() else {
@@ -497,17 +193,10 @@ impl OwnedPartition {
                 };
                 let window = &state.windows[at];
                 if last > window.high() {
-                    change.raise[at] = window.ahead(last, max);
+                    change.raise[at] = window.ahead(last, state.ahead);
                 }
                 state.handed_out[at] = state.handed_out[at].max(last);
             }
-            state.ahead = max;
-            for id in &taken {
-                if let Some(message) = state.messages.get_mut(id) {
-                    message.is_out = true;
-                }
-            }
-            state.out += taken.len();
             (taken, change)
         };
         if taken.is_empty() {
@@ -548,27 +237,43 @@ impl OwnedPartition {
         })
     }
 
+    /// How many entries beyond those handed out may begin without another step.
+    fn ahead(&self, max: usize) -> usize {
+        match self.rules.ahead {
+            0 => 0,
+            ahead => ahead.max(max),
+        }
+    }
+
     /// Reads on, unless enough messages are ready or nothing has come since the last read.
     async fn read(&self, max: usize) -> Result<(), Error> {
         loop {
-            let rings = self.bell.as_ref().filter(|bell| bell.hears());
-            let rings = rings.map(|bell| bell.count(Ring::Entries));
+            let bell = self.bell.as_ref().filter(|bell| bell.hears());
+            let rings = bell.map(|bell| bell.count(Ring::Entries));
+            let redelivery_rings = bell.map(|bell| bell.count(Ring::Redeliveries));
             let reads = {
-                let mut state = self.state();
-                state.wake(Instant::now());
-                let has_read_all = rings.is_some() && state.read_all == rings;
+                let (mut state, now) = (self.state(), Instant::now());
+                state.wake(now);
+                let has_read_all = rings.is_some() && state.looks.read_all == rings;
                 if has_read_all || state.closing || state.lines.ready() >= max {
                     return Ok(());
                 }
                 LANES.map(|lane| {
-                    // Also for the next hand-out, whose entries may begin with the same step.
-                    let room = state.free_entries(lane).min(2 * max).min(MOST_AT_ONCE);
-                    (lane, state.windows[place(lane)].last(), room)
+                    let looks = lane == Lane::Log
+                        || state.looks.may_have_redeliveries(redelivery_rings, now);
+                    // Also for the next hand-outs, whose entries may begin with the same step.
+                    let most = (2 * max).clamp(READ.0, READ.1);
+                    let room = state.free_entries(lane).min(most);
+                    (
+                        lane,
+                        state.windows[place(lane)].last(),
+                        looks.then_some(room),
+                    )
                 })
             };
-            let read = async |(lane, after, room): (Lane, EntryId, usize)| match room {
-                0 => Ok(Vec::new()),
-                room => {
+            let read = async |(lane, after, room): (Lane, EntryId, Option<usize>)| match room {
+                None | Some(0) => Ok(Vec::new()),
+                Some(room) => {
                     self.store
                         .owners()
                         .read(&self.member.at, lane, after, room)
@@ -581,17 +286,21 @@ impl OwnedPartition {
             let mut state = self.state();
             let mut is_full = false;
             for ((lane, after, room), entries) in reads.into_iter().zip(found) {
-                is_full |= room == 0 || entries.len() == room;
+                let Some(room) = room else { continue };
+                let has_more = room == 0 || entries.len() == room;
+                is_full |= has_more;
                 if state.windows[place(lane)].last() != after {
                     // Another call has read the same.
                     continue;
                 }
-                for (id, fields) in entries {
-                    state.enter(&self.member, &self.rules, lane, id, fields);
+                state.enter_all((&self.member, &self.rules), lane, entries, !has_more);
+                if lane == Lane::Redelivery && !has_more {
+                    state.looks.read_redeliveries = redelivery_rings;
+                    state.looks.redeliveries_at = Some(Instant::now() + self.rules.pause);
                 }
             }
             if !is_full {
-                state.read_all = rings;
+                state.looks.read_all = rings;
                 return Ok(());
             }
             // The messages read may all wait behind others of their keys.
@@ -604,20 +313,20 @@ impl OwnedPartition {
 
     /// When the next failed message is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.state().waiting.first().map(|(due, _)| *due)
+        self.state().next_due()
     }
 
     /// Ends deliveries: acknowledgements first. Returns the fate of each other commit, whether the
     /// acknowledgements count, and whether more messages are ready.
+    ///
+    /// Acknowledgements for which no later message waits are written with the next step, which
+    /// [`flush`](Self::flush) brings at the latest.
     pub(super) async fn commit(
         &self,
         acks: Vec<DeliveryId>,
         commits: Vec<Commit>,
     ) -> Result<(Fate, Vec<Fate>, bool), Error> {
-        let mut change = Change {
-            settled: acks,
-            ..Change::default()
-        };
+        let mut change = Change::default();
         let count = commits.len();
         for commit in commits {
             let id = commit.delivery();
@@ -626,19 +335,55 @@ impl OwnedPartition {
                 End::Reschedule { delay, redelivery } if !self.rules.lets_pass => {
                     change.kept.push((id, *delay, redelivery.clone()));
                 }
-                End::Ack => change.settled.push(id),
-                End::Reschedule { .. } | End::DeadLetter(_) => {
-                    change.settled.push(id);
-                    change.ends.push(commit);
-                }
+                _ => change.ends.push(commit),
             }
         }
-        let (stepped, ready) = self.write(change).await?;
+        let is_urgent = {
+            let mut state = self.state();
+            acks.into_iter().for_each(|id| state.acknowledge(id));
+            count > 0 || state.is_urgent()
+        };
+        let (stepped, ready) = match is_urgent {
+            true => self.write(change).await?,
+            false if self.is_fenced_off() => (Stepped::Stale, false),
+            false => (Stepped::Done, false),
+        };
         let fate = match stepped {
             Stepped::Done => Fate::Done,
             _ => Fate::Lost,
         };
         Ok((fate, vec![fate; count], ready))
+    }
+
+    /// Whether the store does not know of an acknowledgement yet.
+    pub(super) fn is_unwritten(&self) -> bool {
+        let state = self.state();
+        (state.unwritten > 0 || state.is_awaited) && !self.is_fenced_off()
+    }
+
+    /// Asks the store whether this process still owns the partition, and ends its time where not.
+    pub(super) async fn verify(&self) -> Result<(), Error> {
+        let change = Change {
+            verifies: true,
+            ..Change::default()
+        };
+        self.write(change).await.map(|_| ())
+    }
+
+    /// How many acknowledgements the store does not know.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.state().unwritten as u64
+    }
+
+    /// Ends deliveries whose effects the store has written with them.
+    pub(super) fn end_marked(&self, ids: impl Iterator<Item = DeliveryId>) {
+        let mut state = self.state();
+        ids.for_each(|id| state.end_marked(id));
+    }
+
+    /// Tells the store of the acknowledgements. Returns whether more messages are ready.
+    pub(super) async fn flush(&self) -> Result<bool, Error> {
+        Ok(self.write(Change::default()).await?.1)
     }
 
     /// Notes that attempts begin. Returns whether this process may begin them.
@@ -654,19 +399,7 @@ impl OwnedPartition {
     /// Puts messages back that were handed out and not begun, for a later time.
     pub(super) fn put_back(&self, ids: impl Iterator<Item = DeliveryId>, delay: Duration) {
         let mut state = self.state();
-        let due = Instant::now() + delay;
-        for id in ids {
-            if let Some(message) = state.messages.get_mut(&id).filter(|one| one.is_out) {
-                message.is_out = false;
-                state.out -= 1;
-                match delay.is_zero() {
-                    true => state.lines.put_back(id),
-                    false => {
-                        state.waiting.insert((due, id));
-                    }
-                }
-            }
-        }
+        ids.for_each(|id| state.put_back(id, delay));
     }
 
     /// The deliveries that were handed out and have not ended.
@@ -709,11 +442,13 @@ impl OwnedPartition {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::adapters::memory::MemoryStore;
     use crate::api::Fence;
     use crate::domain::{Codec, Envelope};
-    use crate::store::{Capabilities, NewEntry, StartFrom, Taken};
+    use crate::store::{Capabilities, Kind, NewEntry, StartFrom, Taken};
     use crate::wire::{Limits, encode_entry};
     use crate::worker::fixture::member;
     use crate::worker::script::{Failure, Script};
@@ -747,6 +482,16 @@ mod tests {
                 .unwrap();
             let start = StartFrom::Beginning;
             store.owners().create(&member.at, start).await.unwrap();
+            let ground = Self {
+                script,
+                store,
+                member,
+            };
+            ground.append(keys).await;
+            ground
+        }
+
+        async fn append(&self, keys: &[Option<&str>]) {
             for (n, key) in keys.iter().enumerate() {
                 let mut envelope = Envelope::new("n", &n).unwrap();
                 if let Some(key) = key {
@@ -760,20 +505,21 @@ mod tests {
                     value: value.into(),
                     slot: None,
                 };
-                let appended = store.log().append(&member.at.partition, &[entry]).await;
+                let log = self.store.log();
+                let appended = log.append(&self.member.at.partition, &[entry]).await;
                 appended.unwrap().remove(0).unwrap();
-            }
-            Self {
-                script,
-                store,
-                member,
             }
         }
 
         /// The partition under a token.
         async fn own(&self, token: u64) -> OwnedPartition {
             let taken = self.store.owners().take(&self.member, token).await.unwrap();
-            let Taken::Taken { cursors, notes } = taken else {
+            let Taken::Taken {
+                cursors,
+                notes,
+                settled: marks,
+            } = taken
+            else {
                 panic!("{taken:?}");
             };
             let fence = Fence {
@@ -785,12 +531,15 @@ mod tests {
                 decoder: Decoder::default(),
                 lets_pass: false,
                 marks_attempts: false,
+                ahead: 1,
+                pause: MINUTE,
             };
             let start = Start {
                 member: self.member.clone(),
                 tenure: Arc::new(tenure),
                 cursors,
                 notes,
+                marks,
             };
             self.script.calls();
             OwnedPartition::new(Arc::clone(&self.store), rules, start)
@@ -818,14 +567,15 @@ mod tests {
         let out = first.hand_out(2).await.unwrap();
         assert_eq!((out.len(), ground.steps()), (2, 1));
         first.commit(ids(&out[1..]), Vec::new()).await.unwrap();
+        first.flush().await.unwrap();
         // The process dies. The look-ahead counts, too.
         let next = ground.own(2).await;
         let all = next.hand_out(9).await.unwrap();
         let attempts: Vec<u32> = all.iter().map(|one| one.attempts.begun).collect();
         assert_eq!(attempts, [1, 1, 1, 0, 0]);
         assert_eq!(all[0].receipt, out[0].receipt);
-        let late = first.commit(ids(&out[..1]), Vec::new()).await.unwrap();
-        assert_eq!(late.0, Fate::Lost);
+        first.commit(ids(&out[..1]), Vec::new()).await.unwrap();
+        first.flush().await.unwrap();
         assert!(first.is_fenced_off() && first.tenure.is_over());
     }
 
@@ -856,6 +606,82 @@ mod tests {
         assert_eq!(owner.hand_out(9).await.unwrap().len(), 0);
         owner.commit(ids(&out[..1]), Vec::new()).await.unwrap();
         assert_eq!(owner.hand_out(9).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn acknowledgements_wait_for_a_step_unless_a_message_waits_for_them() {
+        let ground = Ground::with(&[None, Some("a"), Some("b"), Some("b")]).await;
+        let owner = ground.own(1).await;
+        let out = owner.hand_out(9).await.unwrap();
+        assert_eq!((out.len(), ground.steps()), (3, 1));
+        let (fate, ..) = owner.commit(ids(&out[..2]), Vec::new()).await.unwrap();
+        assert_eq!((fate, ground.steps()), (Fate::Done, 0));
+        assert!(owner.is_unwritten());
+        assert_eq!(owner.unwritten(), 2);
+        // The second message of the key is ready once the store has the first.
+        let (.., ready) = owner.commit(ids(&out[2..]), Vec::new()).await.unwrap();
+        assert!(ready && !owner.is_unwritten());
+        assert_eq!(ground.steps(), 1);
+        let out = owner.hand_out(9).await.unwrap();
+        assert_eq!((out.len(), ground.steps()), (1, 0), "allowed by that step");
+        owner.commit(ids(&out), Vec::new()).await.unwrap();
+        owner.flush().await.unwrap();
+        assert_eq!(ground.steps(), 1);
+        assert_eq!(ground.own(2).await.hand_out(9).await.unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_message_of_a_key_waits_for_an_acknowledgement_that_the_store_does_not_know() {
+        let ground = Ground::with(&[Some("a")]).await;
+        let owner = ground.own(1).await;
+        let out = owner.hand_out(9).await.unwrap();
+        owner.commit(ids(&out), Vec::new()).await.unwrap();
+        ground.append(&[Some("a")]).await;
+        assert_eq!(owner.hand_out(9).await.unwrap().len(), 0);
+        assert!(owner.flush().await.unwrap(), "the next one is ready");
+        assert_eq!(owner.hand_out(9).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_message_waits_for_its_time_at_the_next_owner_too() {
+        let ground = Ground::with(&[Some("a"), Some("a")]).await;
+        let first = ground.own(1).await;
+        let out = first.hand_out(9).await.unwrap();
+        let later = Commit::reschedule(out[0].receipt, MINUTE, Bytes::from_static(b"again"));
+        first.commit(Vec::new(), vec![later]).await.unwrap();
+        let next = ground.own(2).await;
+        assert_eq!(next.hand_out(9).await.unwrap().len(), 0);
+        let due = next.next_due().unwrap();
+        assert!(due > Instant::now() + MINUTE / 2);
+        next.state().wake(due);
+        assert_eq!(ids(&next.hand_out(9).await.unwrap()), [out[0].receipt]);
+    }
+
+    #[tokio::test]
+    async fn the_redelivery_stream_is_read_again_when_it_may_have_more() {
+        const READ: &str = "owners.read";
+        let ground = Ground::with(&[None; 3]).await;
+        let mut owner = ground.own(1).await;
+        owner.rules.lets_pass = true;
+        let reads = || {
+            ground
+                .script
+                .calls()
+                .iter()
+                .filter(|call| **call == READ)
+                .count()
+        };
+        let out = owner.hand_out(1).await.unwrap();
+        assert_eq!(reads(), 2);
+        owner.hand_out(9).await.unwrap();
+        assert_eq!(reads(), 1, "the log alone");
+        owner
+            .commit(Vec::new(), failed(out[0].receipt))
+            .await
+            .unwrap();
+        let again = owner.hand_out(9).await.unwrap();
+        assert_eq!(reads(), 2);
+        assert_eq!(again[0].receipt.lane, Lane::Redelivery);
     }
 
     #[tokio::test]

@@ -1,0 +1,99 @@
+//! Effects in an owned group: they are committed under the token of the partition of their deliveries.
+
+use std::sync::PoisonError;
+
+use super::group::{OwnedGroup, member_at, partition_of};
+use crate::domain::{BoxFuture, Error};
+use crate::store::{Effect, EffectCommit, EffectFate, EffectStore, Member, Session};
+
+/// The last call of effects: a repetition is sent under the same token, whoever owns the partition then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastCall {
+    number: u64,
+    partition: u16,
+    token: u64,
+}
+
+impl OwnedGroup {
+    /// The partition and the token of a call; `None` where this process does not own the partition.
+    fn call_of(&self, number: u64, commits: &[EffectCommit]) -> Option<LastCall> {
+        let mut last = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(call) = last.filter(|last| last.number == number) {
+            return Some(call);
+        }
+        let partition = partition_of(commits.first()?.delivery);
+        let call = LastCall {
+            number,
+            partition,
+            token: self.get(partition)?.tenure.fence().token,
+        };
+        *last = Some(call);
+        Some(call)
+    }
+
+    /// Commits the effects of deliveries of one partition.
+    async fn commit_effects(
+        &self,
+        number: u64,
+        commits: &[EffectCommit],
+    ) -> Result<Vec<EffectFate>, Error> {
+        let Some(call) = self.call_of(number, commits) else {
+            return Ok(vec![EffectFate::Lost; commits.len()]);
+        };
+        let by = member_at(&self.member, call.partition);
+        let effects = self.store.effects();
+        let fates = effects.commit_owned(&by, call.token, number, commits);
+        let fates = fates.await?;
+        // Another time of this process has learnt of it with the cursor.
+        let partition = self.get(call.partition);
+        let partition = partition.filter(|one| one.tenure.fence().token == call.token);
+        if let Some(partition) = partition {
+            let ended = commits.iter().zip(&fates).filter(|(commit, fate)| {
+                let is_done = matches!(fate, EffectFate::Done(_) | EffectFate::Skipped);
+                commit.acknowledges && is_done
+            });
+            partition.end_marked(ended.map(|(commit, _)| super::group::bare(commit.delivery)));
+            self.unwritten.ring();
+            if fates.contains(&EffectFate::Lost) {
+                // On failure the next step tells it.
+                let _ = partition.verify().await;
+            }
+        }
+        self.changed.ring();
+        Ok(fates)
+    }
+}
+
+impl EffectStore for OwnedGroup {
+    fn commit<'a>(
+        &'a self,
+        _by: &'a Member,
+        number: u64,
+        commits: &'a [EffectCommit],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        Box::pin(self.commit_effects(number, commits))
+    }
+
+    fn commit_owned<'a>(
+        &'a self,
+        by: &'a Member,
+        token: u64,
+        number: u64,
+        commits: &'a [EffectCommit],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        let effects = self.store.effects();
+        effects.commit_owned(by, token, number, commits)
+    }
+
+    fn apply<'a>(
+        &'a self,
+        session: Session,
+        commits: &'a [Vec<Effect>],
+    ) -> BoxFuture<'a, Result<Vec<EffectFate>, Error>> {
+        self.store.effects().apply(session, commits)
+    }
+
+    fn rehearse<'a>(&'a self, effects: &'a [Effect]) -> BoxFuture<'a, Result<EffectFate, Error>> {
+        self.store.effects().rehearse(effects)
+    }
+}
