@@ -57,7 +57,7 @@
 //! | [`ownership`] | owned groups, which keep the order of each key | services that need that order |
 //! | [`envelope`] | codec, entry id, timestamp, raw payload | producers that set these parts themselves |
 //! | [`foreign`] | readers of entries that other programs write | services beside other programs |
-//! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose effects must not repeat |
+//! | [`kv`] | [`once`](kv::once) and [`first_time`](kv::first_time) | handlers whose work must not repeat |
 //! | [`container`] | builder, coordinators, health, shutdown reports, TLS | `main` |
 //! | [`topics`] | topics, their settings and retention, groups, consumers | operators |
 //! | [`retries`] | scheduled retries: list, run now, cancel | operators |
@@ -173,7 +173,7 @@ pub mod middleware {
 }
 
 pub mod effects {
-    //! Effects: messages and values that are written in one step with an acknowledgement.
+    //! Effects: messages and values that the store writes in one step with an acknowledgement.
     //!
     //! A handler returns [`Effects`](crate::Effects).
     //! [`Container::commit`](crate::Container::commit) writes them without a delivery and returns
@@ -191,7 +191,7 @@ pub mod envelope {
 }
 
 pub mod foreign {
-    //! Foreign entries: entries that a program wrote which does not know Redstart's wire format.
+    //! Foreign entries: entries of programs that do not know Redstart's wire format.
     //!
     //! [`ContainerBuilder::with_foreign`](crate::container::ContainerBuilder::with_foreign) takes a
     //! function that turns such an entry into an envelope. The functions here read common formats.
@@ -200,7 +200,7 @@ pub mod foreign {
 }
 
 pub mod kv {
-    //! Effects that must not repeat, on a [`Kv`](crate::Kv).
+    //! Work that must not repeat, on a [`Kv`](crate::Kv).
     //!
     //! [`once`] runs a function once per key and remembers its result; [`once_with`] does so with
     //! options. [`first_time`] tells whether an id is new, and marks it before any work is done. The
@@ -232,7 +232,7 @@ pub mod topics {
 }
 
 pub mod ownership {
-    //! Owned groups: one process at a time for each partition, and the messages of a key in their order.
+    //! Owned groups, which keep the order of each key: each partition has one process at a time.
     //!
     //! [`SubscribeOptions::with_ownership`](crate::SubscribeOptions::with_ownership) takes [`Ownership`];
     //! [`Delivery::fence`](crate::Delivery::fence) returns a [`Fence`].
@@ -240,14 +240,14 @@ pub mod ownership {
 }
 
 pub mod schedules {
-    //! Messages for later: published at a time, by the caller's id, and cancelled or rescheduled until
-    //! then.
+    //! Messages for later: the store publishes them at a time that the caller names. Until then the
+    //! caller can cancel or reschedule them by an id.
     //!
     //! [`Bus::publish_at`](crate::Bus::publish_at) and [`Bus::publish_after`](crate::Bus::publish_after)
     //! schedule a message, [`Effects::publish_after`](crate::Effects::publish_after) does so in one step
     //! with an acknowledgement. [`Container::schedules`](crate::Container::schedules) returns
     //! [`Schedules`], which lists them. The guide [messages for later](crate::docs::later) shows all of
-    //! it.
+    //! this.
     pub use crate::domain::{ScheduleId, ScheduleOptions, Scheduled, When};
     pub use crate::operate::schedules::{ScheduledMessage, Schedules};
 }
@@ -300,8 +300,8 @@ pub use operate::{escape, exposition, hex, views};
 pub mod doctor {
     //! The doctor: problems of the server and the namespace, their causes and remedies.
     //!
-    //! [`Container::doctor`](crate::Container::doctor) returns a [`Doctor`]. It changes nothing. That of
-    //! [`ContainerBuilder::doctor`](crate::container::ContainerBuilder::doctor) also examines a
+    //! [`Container::doctor`](crate::Container::doctor) returns a [`Doctor`], which changes nothing. The
+    //! one of [`ContainerBuilder::doctor`](crate::container::ContainerBuilder::doctor) also examines a
     //! namespace that `connect` refuses.
     pub use crate::operate::doctor::{Doctor, DoctorReport, Finding, Severity};
     pub use crate::store::ServerInfo;
@@ -315,7 +315,7 @@ pub mod metrics {
 }
 
 pub mod migrations {
-    //! The layout of a namespace: shows the applied migrations and applies the pending ones.
+    //! The layout of a namespace: list the applied migrations, and apply the pending ones.
     //!
     //! [`ContainerBuilder::migrations`](crate::container::ContainerBuilder::migrations) returns
     //! [`Migrations`]. The page [stored keys](crate::docs::keys) explains when a migration is due.
