@@ -112,6 +112,9 @@ fn programs_get_errors_as_json() {
         );
         assert!(error["subject"].is_string(), "{absent:?}: {told}");
     }
+    let note = ["dead", "note", "orders", "billing", "--fingerprint"];
+    let unknown = error(&[&note[..], &["none", "text", "--json"]].concat(), 1);
+    assert_eq!(unknown["subject"], "none of orders/billing");
     for (wrong, message) in [
         (
             &["topics", "settings", "--json"][..],

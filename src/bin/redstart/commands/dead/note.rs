@@ -63,5 +63,5 @@ async fn fingerprint(args: &NoteArgs, dead: &DeadLetters) -> Result<String, Fail
          that they have"
     );
     let absent = Error::new(ErrorKind::NotFound, "cause", rule);
-    Err(absent.on(format!("{given:?} of {topic}/{group}")).into())
+    Err(absent.on(format!("{given} of {topic}/{group}")).into())
 }
