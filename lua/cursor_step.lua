@@ -1,8 +1,9 @@
 -- Writes how far the owner of a partition has come, under its token: what is settled, what may have begun,
 -- and the retries, dead letters and notes that belong to it.
 --
--- The writes that Redis can refuse for memory come first. A step without retries and dead letters begins
--- with a write that needs no memory, so the group goes on settling while the server's memory is full.
+-- The writes that Redis can refuse for memory come first. A step without retries, dead letters and messages
+-- that have just failed begins with a write that needs no memory. So the group goes on settling, and marks the
+-- attempts that begin, while the server's memory is full.
 --
 -- KEYS[1]   the log, a stream
 -- KEYS[2]   the group's redelivery stream
@@ -35,8 +36,8 @@
 --          milliseconds, '' for a note of attempts alone; forget: ''
 -- ITEM[5]  note: the message as it comes back; otherwise ''
 --
--- Returns 1 when the step is done, also by an earlier call; 0 when another member has taken the cursor; -1
--- when there is no such cursor.
+-- Returns 1 when the step is done, also by an earlier call; 0 when another member has taken the cursor, and
+-- when the step before this one is missing; -1 when there is no such cursor.
 local stored = redis.call('HMGET', KEYS[3], 'token', 'owner', 'number', 'log:low', 'redo:low', 'log:read',
   'redo:read')
 if not stored[1] then
@@ -45,8 +46,12 @@ end
 if stored[1] ~= ARGV[3] or stored[2] ~= ARGV[2] then
   return 0
 end
-if stored[3] == ARGV[4] then
+local number, last = tonumber(ARGV[4]), tonumber(stored[3] or '0')
+if number == last then
   return 1
+elseif number ~= last + 1 then
+  -- A failover has lost steps: the owner believes settled what the store does not have.
+  return 0
 end
 if #ARGV > 12 then
   local wrong = check_types({'stream', 'stream', 'hash', 'hash', 'zset', 'hash', 'stream', 'hash', 'hash', 'hash'})
@@ -64,6 +69,16 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local bodies, dues, dead_bodies, notes, forgets = {}, {}, {}, {}, {}
+local grows = false
+for at = 13, #ARGV, 5 do
+  local kind, delay = ARGV[at], ARGV[at + 3]
+  grows = grows or kind == 'reschedule' or kind == 'dead-letter'
+    or kind == 'note' and delay ~= '' and delay ~= '0'
+end
+if not grows then
+  -- Redis then does not refuse the next write either.
+  redis.call('HDEL', KEYS[3], 'number')
+end
 for at = 13, #ARGV, 5 do
   local kind, message = ARGV[at], ARGV[at + 1]
   if kind == 'reschedule' and ARGV[at + 2] == '0' then
@@ -114,8 +129,6 @@ for lane = 1, 2 do
     end
   end
 end
--- Needs no memory. Redis then does not refuse the next write either.
-redis.call('HDEL', KEYS[3], 'number')
 redis.call('HSET', KEYS[3], unpack(fields))
 if #forgets > 0 then
   redis.call('HDEL', KEYS[4], unpack(forgets))

@@ -36,7 +36,7 @@ for at, lane in ipairs(lanes) do
   local low = groups[at]['last-delivered-id']
   local cursor = redis.call('HMGET', KEYS[3], lane .. ':low', lane .. ':high', lane .. ':done')
   if cursor[1] ~= low then
-    moved[lane] = cursor[1]
+    moved[lane] = true
     cursor = {low, low, ''}
     local read = groups[at]['entries-read']
     for name, value in pairs({low = low, high = low, done = '', read = read and string.format('%.0f', read) or ''}) do

@@ -64,5 +64,6 @@ redis.call(unpack(move))
 if token then
   -- Whoever owns the partition must take the cursor again, and then follows it.
   redis.call('HSET', KEYS[3], 'token', string.format('%.0f', token + 1), 'owner', '')
+  redis.call('HDEL', KEYS[3], 'log:low', 'log:high', 'log:done')
 end
 return {1, 0, before, to}

@@ -152,8 +152,9 @@ role! {
         /// otherwise the runtime looks at regular times.
         fn listen as Listen(at: &'a GroupAt) -> bool;
 
-        /// Writes a step, all or nothing, if the token holds. A step of settled entries only
-        /// succeeds also while the server's memory is full. Fails with
+        /// Writes a step, all or nothing, if the token holds. A step whose number is neither the
+        /// last one nor the next is stale, as after a failover that lost steps. A step of settled
+        /// entries and begun attempts only succeeds also while the server's memory is full. Fails with
         /// [`NotFound`](crate::ErrorKind::NotFound) when the group or its cursor is gone.
         fn step as Step(by: &'a Member, step: &'a Step) -> Stepped;
     }

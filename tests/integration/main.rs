@@ -26,6 +26,7 @@ mod middleware;
 mod migrations;
 mod order;
 mod outages;
+mod owned;
 mod placements;
 mod poison;
 mod removed;

@@ -50,10 +50,12 @@ impl Owned {
         self.members.values().filter(|ends| **ends > now).count() as u64
     }
 
-    /// Refuses the steps of the owner, which must take the cursor again.
-    pub(super) fn fence_off(&mut self) {
+    /// Moves the cursor of the log. The owner must take it again: its steps are refused.
+    pub(super) fn move_to(&mut self, low: EntryId) {
         self.token += 1;
         self.owner = None;
+        self.cursors[0] = Cursor::at(low);
+        self.settled.retain(|one| one.lane != Lane::Log);
     }
 
     /// Whether the owner under a token may end a delivery with effects.
@@ -202,6 +204,9 @@ impl MemoryAdapter {
             }
             if owned.number == step.number {
                 return Stepped::Done;
+            }
+            if owned.number + 1 != step.number {
+                return Stepped::Stale;
             }
             owned.number = step.number;
             for (cursor, lane) in owned.cursors.iter_mut().zip(&step.lanes) {

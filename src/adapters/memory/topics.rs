@@ -65,7 +65,7 @@ impl MemoryAdapter {
             state.log.delivered = after;
             if let Some(owned) = &mut state.owned {
                 // A member that has joined since must read from the new place.
-                owned.fence_off();
+                owned.move_to(after);
             }
             Some(GroupReset {
                 moved: true,

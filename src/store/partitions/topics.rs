@@ -69,11 +69,24 @@ impl Partitioned {
         };
         let consumers = inspect.consumers(at).await?;
         let live = consumers.iter().filter(|one| one.idle_for < quiet).count();
+        let live = live + self.members_of(at).await?;
         Ok(Some(GroupRemoval {
             removed: false,
             status,
             live_consumers: live as u64,
         }))
+    }
+
+    /// How many members an owned group has; none for a shared one. Partition 0 knows them.
+    async fn members_of(&self, at: &GroupAt) -> Result<usize, Error> {
+        if !self.inner.capabilities().ownership {
+            return Ok(0);
+        }
+        match self.inner.owners().roster(&group_at(at, 0)).await {
+            Ok(roster) => Ok(roster.members.len()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
     }
 
     /// Moves a group on its partitions, from partition 0 on. It first looks at all of them, because a

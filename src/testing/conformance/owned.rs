@@ -209,8 +209,9 @@ pub async fn a_member_that_leaves_owns_nothing<S: Subject>(subject: &S) {
 /// > answer, is the same as once. A cursor that was moved from outside, such as by
 /// > [`reset_group`](crate::store::Topics::reset_group), is where it was moved to. Fails with
 /// > [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
-/// > Writes a step, all or nothing, if the token holds. A step of settled entries only succeeds also while
-/// > the server's memory is full. Fails with [`NotFound`](crate::ErrorKind::NotFound) when the group or
+/// > Writes a step, all or nothing, if the token holds. A step whose number is neither the last one nor
+/// > the next is stale, as after a failover that lost steps. A step of settled entries and begun attempts
+/// > only succeeds also while the server's memory is full. Fails with [`NotFound`](crate::ErrorKind::NotFound) when the group or
 /// > its cursor is gone.
 pub async fn only_the_last_owner_moves_the_cursor<S: Subject>(subject: &S) {
     let stage = Stage::owned(subject).await;
@@ -241,6 +242,14 @@ pub async fn only_the_last_owner_moves_the_cursor<S: Subject>(subject: &S) {
     assert_eq!(stage.write_step(&one, &step).await, Stepped::Done);
     assert_eq!(stage.counts().await, [4, 0, 0, 0]);
 
+    for number in [1, 4] {
+        assert_eq!(
+            stage.write_step(&one, &up_to(3, number, ids[5], 4)).await,
+            Stepped::Stale,
+            "{number} after 2"
+        );
+    }
+    assert_eq!(stage.counts().await, [4, 0, 0, 0], "nothing was written");
     assert_eq!(stage.is_stale(&two, 2).await, 3);
     assert_eq!(stage.is_stale(&two, 3).await, 3, "another member has it");
     let (cursors, _) = stage.take_cursor(&two, 4).await;
@@ -422,6 +431,31 @@ pub async fn a_reset_moves_the_cursor_of_an_owned_group<S: Subject>(subject: &S)
     let forced = topics.remove_group(&stage.at, Duration::ZERO, true).await;
     assert!(forced.must("removing").must("the group").removed);
     stage.create(&stage.group).await;
+}
+
+/// A group with members is neither removed nor reset on any of its partitions.
+pub async fn a_group_with_members_stays<S: Subject>(subject: &S) {
+    let stage = Stage::four(subject).await;
+    let (_subscription, _seen) = stage.own(&stage.container, owning(3), |_| 0).await;
+    stage
+        .until("a member", async || {
+            (!stage.owners_of().await.is_empty()).then_some(())
+        })
+        .await;
+    let topics = stage.store.topics();
+    let removal = topics.remove_group(&stage.at, DAY, false).await;
+    let removal = removal.must("removing").must("the group");
+    assert_eq!((removal.removed, removal.live_consumers), (false, 1));
+    let reset = topics.reset_group(&stage.at, ResetTo::End, DAY).await;
+    let reset = reset.must("resetting").must("the group");
+    assert_eq!((reset.moved, reset.live_consumers), (false, 1));
+    let operator = stage.container.topics();
+    let plan = operator.plan_group_reset(&stage.topic, &stage.group, ResetTo::End);
+    assert!(plan.await.must("planning").preview().refused);
+    // The partitions still have the group.
+    stage.publish_keys(0..20).await;
+    stage.drained().await;
+    stage.finish().await;
 }
 
 /// > Lets the [bell](crate::store::Store::bell) of the group ring from now on. Returns whether it does; otherwise

@@ -335,7 +335,7 @@ async fn release_unseen(core: &Core) -> Result<(), Error> {
 }
 
 /// Recreates the group at the beginning, after the store has lost it.
-async fn recreate(core: &Core) {
+pub(crate) async fn recreate(core: &Core) {
     let member = &core.member;
     let recreating = async {
         let topics = core.store.topics();

@@ -12,9 +12,10 @@ use super::partition::{OwnedPartition, Start};
 use crate::api::Fence;
 use crate::api::ownership::Tenure;
 use crate::domain::{ConsumerName, Error, ErrorKind, describe, plan};
-use crate::store::{Attendance, Bell, Member, Ring, Roster, StartFrom, Taken};
+use crate::store::{Attendance, Bell, Member, Ring, Roster, Taken};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
+use crate::worker::intake::fetch::recreate;
 
 /// The part of a lease in which a member begins handlers.
 fn tenure_of(lease: Duration) -> Duration {
@@ -223,8 +224,8 @@ impl Membership {
         self.core.faults.owning.set(error);
         tracing::debug!(subscription = %self.group.member, error = %describe(error), "attending failed");
         if error.kind() == ErrorKind::NotFound && !self.core.stop.is_cancelled() {
-            // The fetcher reports it.
-            let _ = self.group.create(StartFrom::Beginning).await;
+            self.count = None;
+            recreate(&self.core).await;
         }
         if failures > 0 && self.group.all().iter().any(|one| one.tenure.is_over()) {
             self.lose().await;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use self::state::{Change, LANES, State, place};
 use crate::api::ownership::Tenure;
-use crate::domain::{Cursor, EntryId, Error};
+use crate::domain::{Cursor, EntryId, Error, ErrorKind, describe};
 use crate::store::{
     Attempts, Bell, Commit, DeliveryId, End, Fate, Fetched, Lane, Member, Note, Ring, Step,
     Stepped, Store,
@@ -55,6 +55,13 @@ pub(super) struct OwnedPartition {
 struct Turn {
     last: u64,
     unanswered: Option<(Step, Change)>,
+    /// A try of that step had an unknown outcome.
+    is_unknown: bool,
+}
+
+/// Whether the server refused a step in its script: it is certainly not done, by no try.
+fn is_of_full_memory(error: &Error) -> bool {
+    error.kind() == ErrorKind::Refused && describe(error).contains("OOM")
 }
 
 /// What the owner of a partition begins with.
@@ -147,6 +154,7 @@ impl OwnedPartition {
     ) -> Result<(Stepped, bool), Error> {
         // Kept where this future is dropped meanwhile.
         let (step, change) = turn.unanswered.insert((step, change));
+        self.state().lowering = change.lower;
         let answer = self.store.owners().step(&self.member, step).await;
         let result = match answer {
             Ok(Stepped::Done) => {
@@ -154,22 +162,34 @@ impl OwnedPartition {
                 Ok((Stepped::Done, self.state().apply(change, step)))
             }
             Ok(stale) => {
-                self.is_fenced_off.store(true, Ordering::SeqCst);
-                self.tenure.end();
+                self.end();
                 Ok((stale, false))
             }
             Err(error) => {
                 let mut state = self.state();
-                if error.is_outcome_unknown() {
+                turn.is_unknown |= error.is_outcome_unknown();
+                if error.kind() == ErrorKind::NotFound {
+                    // The cursor is gone: this process claims the partition again.
+                    drop(state);
+                    self.end();
+                } else if turn.is_unknown && !is_of_full_memory(&error) {
+                    // Also where this try did nothing: an earlier one may have done the step.
                     state.is_awaited = true;
                     return Err(error);
+                } else {
+                    state.regain(change);
                 }
-                state.regain(change);
                 Err(error)
             }
         };
-        turn.unanswered = None;
+        (turn.unanswered, turn.is_unknown) = (None, false);
         result
+    }
+
+    /// Writes nothing more: the store has refused this owner.
+    fn end(&self) {
+        self.is_fenced_off.store(true, Ordering::SeqCst);
+        self.tenure.end();
     }
 
     /// Hands out up to `max` messages whose turn it is. The store knows before that they may have
@@ -178,7 +198,7 @@ impl OwnedPartition {
         self.read(max).await?;
         let (taken, change) = {
             let mut state = self.state();
-            if state.closing || self.tenure.is_over() {
+            if state.closing || state.lowering || self.tenure.is_over() {
                 return Ok(Vec::new());
             }
             let now = Instant::now();
@@ -511,6 +531,14 @@ mod tests {
             }
         }
 
+        /// The notes that an owner finds.
+        async fn notes(&self, token: u64) -> Vec<Note> {
+            match self.store.owners().take(&self.member, token).await.unwrap() {
+                Taken::Taken { notes, .. } => notes,
+                stale => panic!("{stale:?}"),
+            }
+        }
+
         /// The partition under a token.
         async fn own(&self, token: u64) -> OwnedPartition {
             let taken = self.store.owners().take(&self.member, token).await.unwrap();
@@ -724,6 +752,84 @@ mod tests {
         assert_eq!(owner.out(), [id], "the attempt under way goes on");
         owner.commit(vec![id], Vec::new()).await.unwrap();
         assert!(owner.is_idle());
+    }
+
+    #[tokio::test]
+    async fn a_step_of_unknown_outcome_keeps_its_number_also_after_a_try_that_did_nothing() {
+        let ground = Ground::with(&[None, None]).await;
+        let mut owner = ground.own(1).await;
+        owner.rules.lets_pass = true;
+        let out = owner.hand_out(2).await.unwrap();
+        let later = |at: usize| {
+            let message = Bytes::from_static(b"again");
+            vec![Commit::reschedule(out[at].receipt, MINUTE, message)]
+        };
+        ground.script.fail(STEP, Failure::ReplyLost);
+        owner.commit(Vec::new(), later(0)).await.unwrap_err();
+        ground.script.fail(STEP, Failure::NotDone);
+        owner.commit(Vec::new(), later(1)).await.unwrap_err();
+        owner.commit(Vec::new(), later(1)).await.unwrap();
+        let status = ground.store.inspect().status(&ground.member.at.partition);
+        let status = status.await.unwrap().unwrap();
+        assert_eq!((status.groups[0].scheduled, status.groups[0].lag), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_is_given_back_before_it_began_leaves_no_mark() {
+        let ground = Ground::with(&[None, None]).await;
+        let mut owner = ground.own(1).await;
+        owner.rules.marks_attempts = true;
+        let out = owner.hand_out(2).await.unwrap();
+        let begun = out.iter().map(|one| (one.receipt, Attempts::from(1)));
+        assert!(owner.begin(begun.collect()).await.unwrap());
+        let released = Commit::release_counted(out[0].receipt, Attempts::default());
+        owner.commit(Vec::new(), vec![released]).await.unwrap();
+        let notes = ground.notes(2).await;
+        let noted: Vec<_> = notes.iter().map(|note| note.delivery).collect();
+        assert_eq!(noted, [out[1].receipt]);
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_lets_go_tells_of_attempts_that_began_before_it() {
+        let ground = Ground::with(&[None; 3]).await;
+        ground.own(1).await.hand_out(1).await.unwrap();
+        // That process dies. The next one has the messages and begins none.
+        let second = ground.own(2).await;
+        let out = second.hand_out(9).await.unwrap();
+        second.put_back(ids(&out).into_iter(), Duration::ZERO);
+        second.let_go().await.unwrap();
+        let all = ground.own(3).await.hand_out(9).await.unwrap();
+        let attempts: Vec<u32> = all.iter().map(|one| one.attempts.begun).collect();
+        assert_eq!(attempts, [1, 1, 0], "the crash counts once");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_handed_out_while_the_store_may_know_that_nothing_has_begun() {
+        let ground = Ground::with(&[None; 3]).await;
+        let owner = ground.own(1).await;
+        let out = owner.hand_out(1).await.unwrap();
+        owner.put_back(ids(&out).into_iter(), Duration::ZERO);
+        ground.script.fail(STEP, Failure::ReplyLost);
+        owner.let_go().await.unwrap_err();
+        assert_eq!(owner.hand_out(1).await.unwrap().len(), 0);
+        owner.flush().await.unwrap();
+        assert_eq!(owner.hand_out(1).await.unwrap().len(), 1);
+        let next = ground.own(2).await.hand_out(9).await.unwrap();
+        assert_eq!(next[0].attempts.begun, 1);
+    }
+
+    #[tokio::test]
+    async fn an_owner_whose_cursor_is_gone_writes_nothing_more() {
+        let ground = Ground::with(&[None]).await;
+        let owner = ground.own(1).await;
+        let out = owner.hand_out(1).await.unwrap();
+        let topics = ground.store.topics();
+        let removed = topics.remove_group(&ground.member.at, Duration::ZERO, true);
+        assert!(removed.await.unwrap().unwrap().removed);
+        owner.commit(ids(&out), Vec::new()).await.unwrap();
+        let error = owner.flush().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(owner.is_fenced_off() && owner.tenure.is_over());
     }
 
     #[tokio::test]

@@ -15,6 +15,8 @@ use crate::wire::redelivery::{RETRY_FIELD, Redelivery};
 
 /// The most entries of a lane that are read and not settled.
 const MOST_ENTRIES: usize = 1024;
+/// The most entries from the first unsettled one to the last one read.
+const LONGEST: usize = 32 * 1024;
 /// The same in bytes, of the whole partition.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
@@ -60,6 +62,8 @@ pub(super) struct State {
     bytes: usize,
     pub(super) out: usize,
     pub(super) closing: bool,
+    /// A step says that nothing has begun, and the store may have done it: nothing is handed out.
+    pub(super) lowering: bool,
     pub(super) looks: Looks,
 }
 
@@ -248,7 +252,7 @@ impl State {
     pub(super) fn regain(&mut self, change: &mut Change) {
         self.ended.append(&mut change.ended);
         self.unwritten += std::mem::take(&mut change.acks);
-        self.is_awaited = true;
+        (self.is_awaited, self.lowering) = (true, false);
     }
 
     /// What the store must write for a change. `None` where it has all of it.
@@ -280,13 +284,28 @@ impl State {
             });
         }
         let released = change.released.iter();
-        let released = released.filter_map(|(id, attempts)| {
-            // Without a note, an entry after `high` has no attempts.
-            attempts
-                .filter(|one| one.begun > 0)
-                .map(|attempts| (*id, attempts))
-        });
-        for (delivery, attempts) in released.chain(change.begun.iter().copied()) {
+        let released = released.filter_map(|(id, attempts)| Some((*id, (*attempts)?)));
+        let mut noted: Vec<(DeliveryId, Attempts)> = Vec::new();
+        for (id, attempts) in released {
+            let message = self.messages.get(&id);
+            let has_note = message.is_some_and(|one| one.has_note);
+            let is_kept = message.is_some_and(|one| one.kind == Kind::Kept);
+            if attempts.begun > 0 || has_note && is_kept {
+                noted.push((id, attempts));
+            } else if has_note {
+                // Without a note, an entry after `high` has no attempts.
+                step.forgets.push(id);
+            }
+        }
+        if change.lower {
+            // The next owner must not take an attempt that has begun for one that has not.
+            let begun = self
+                .messages
+                .iter()
+                .filter(|(_, one)| !one.is_out && !one.has_note && one.attempts.begun > 0);
+            noted.extend(begun.map(|(id, one)| (*id, one.attempts)));
+        }
+        for (delivery, attempts) in noted.into_iter().chain(change.begun.iter().copied()) {
             let message = self.messages.get(&delivery);
             let kept = message.filter(|one| one.kind == Kind::Kept);
             let kept = kept.and_then(|one| one.fields.first());
@@ -306,6 +325,7 @@ impl State {
     /// Carries out a change that the store has. Returns whether more messages are ready.
     pub(super) fn apply(&mut self, change: &Change, step: &Step) -> bool {
         let ready = self.lines.ready();
+        self.lowering = false;
         for (at, lane) in step.lanes.iter().enumerate() {
             if let Some(lane) = lane {
                 self.stored[at].0.clone_from(&lane.cursor);
@@ -354,7 +374,7 @@ impl State {
                 self.out -= 1;
                 if let Some(attempts) = attempts {
                     one.attempts = *attempts;
-                    one.has_note |= attempts.begun > 0;
+                    one.has_note = attempts.begun > 0 || one.has_note && one.kind == Kind::Kept;
                 }
                 if one.attempts.begun > 0 && one.kind == Kind::Fresh {
                     one.kind = Kind::TakenOver;
@@ -400,7 +420,7 @@ impl State {
     pub(super) fn next(&mut self, now: Instant) -> Option<DeliveryId> {
         loop {
             let id = self.lines.next()?;
-            let Some(message) = self.messages.get_mut(&id) else {
+            let Some(message) = self.messages.get_mut(&id).filter(|one| !one.is_out) else {
                 continue;
             };
             match message.due.take().filter(|due| *due > now) {
@@ -418,7 +438,11 @@ impl State {
 
     pub(super) fn free_entries(&self, lane: Lane) -> usize {
         match self.bytes < MOST_BYTES {
-            true => MOST_ENTRIES.saturating_sub(self.windows[place(lane)].len()),
+            true => {
+                let window = &self.windows[place(lane)];
+                let room = MOST_ENTRIES.saturating_sub(window.unsettled());
+                room.min(LONGEST.saturating_sub(window.len()))
+            }
             false => 0,
         }
     }
