@@ -1,5 +1,8 @@
 //! Runs every example and compares what it prints with the output that its head comment states.
 
+#[path = "support/cargo.rs"]
+mod cargo;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -62,7 +65,7 @@ fn build() -> BTreeMap<String, PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
         .expect("a folder of targets");
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = cargo::cargo();
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--examples", "--message-format=json"])

@@ -3,6 +3,8 @@
 //! Without arguments, as the suite runs it, only checks that every edit still applies and that the
 //! table in `README.md` is the list. `tests/mutants/run` builds and tests the mutants.
 
+#[path = "../support/cargo.rs"]
+mod cargo;
 mod list;
 mod mutant;
 mod tree;

@@ -9,6 +9,7 @@ use std::{env, fs, thread};
 
 use serde_json::Value;
 
+use crate::cargo::cargo;
 use crate::mutant::Target;
 
 /// How long a test may run. A mutant that hangs its test is caught.
@@ -20,7 +21,6 @@ const SKIPPED: [&str; 2] = ["target", ".git"];
 pub(crate) struct Tree {
     root: PathBuf,
     target: PathBuf,
-    cargo: String,
 }
 
 /// How a run of tests ended.
@@ -41,12 +41,7 @@ impl Tree {
         let target = env::var_os("CARGO_TARGET_DIR").map_or(package.join("target"), PathBuf::from);
         let root = target.join("mutants");
         synchronise(package, &root)?;
-        let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        Ok(Self {
-            root,
-            target,
-            cargo,
-        })
+        Ok(Self { root, target })
     }
 
     pub(crate) fn read(&self, file: &str) -> io::Result<String> {
@@ -59,7 +54,7 @@ impl Tree {
 
     /// Builds the tests of a target. Returns the path of the program, or what the compiler said.
     pub(crate) fn build(&self, target: Target) -> io::Result<Result<PathBuf, String>> {
-        let output = Command::new(&self.cargo)
+        let output = cargo()
             .args([
                 "test",
                 "--no-run",

@@ -1,5 +1,7 @@
 //! Runs the example of an outbox on PostgreSQL, and kills its relay between the publish and the commit.
 
+#[path = "../support/cargo.rs"]
+mod cargo;
 mod postgres;
 #[path = "../../examples/outbox/src/round.rs"]
 mod round;
@@ -49,7 +51,7 @@ impl Drop for Relay {
 fn build() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let output = Command::new(env!("CARGO"))
+    let output = cargo::cargo()
         .args(["build", "--quiet", "--locked", "--message-format=json"])
         .arg("--manifest-path")
         .arg(root.join("examples/outbox/Cargo.toml"))
