@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,8 @@ use crate::api::propagator::Telemetry;
 use crate::bus::Publishing;
 use crate::domain::{Error, RetryPolicy, TopicSettings};
 use crate::store::{
-    Commit, Commits, DeliveryId, Fate, Fetched, Kind, MAX_BATCH, MAX_COMMITS, Member, Opening,
-    Replies, Store,
+    Commit, Commits, DeliveryId, Fate, Fetched, Holder, Kind, MAX_BATCH, MAX_COMMITS, Member,
+    Opening, Replies, Store,
 };
 use crate::wire::Decoder;
 use crate::worker::effect_port::{EffectPort, EffectWrite};
@@ -29,12 +30,11 @@ use crate::worker::intake::gate::Gate;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::lease::GroupLease;
 use crate::worker::intake::queue::{Queue, Queued};
-use crate::worker::intake::unseen::Unseen;
 use crate::worker::intake::weight::Weight;
 use crate::worker::meters::Meters;
 use crate::worker::ownership::OwnedGroup;
-use crate::worker::services::lease_keeper::LeaseKeeper;
 use crate::worker::stir::{Moment, Stir};
+use crate::worker::tracks::{Senders, Shared, Track, Tracks, channels};
 
 pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
@@ -59,8 +59,8 @@ pub(crate) struct Core {
     /// Deliveries that run alone, because crashes lie behind them.
     pub(crate) suspects: Queue,
     pub(crate) gate: Gate,
-    pub(crate) acks: mpsc::Sender<HandOut>,
-    pub(crate) writes: mpsc::Sender<Write>,
+    pub(crate) acks: Senders<HandOut>,
+    pub(crate) writes: Senders<Write>,
     pub(crate) effects: Arc<EffectPort>,
     pub(crate) hold_back: Arc<HoldBack>,
     /// Ends reading.
@@ -69,16 +69,13 @@ pub(crate) struct Core {
     pub(crate) halt: CancellationToken,
     /// Set once a shutdown has asked the store which queued deliveries it has a record of.
     pub(crate) only_copies_known: CancellationToken,
-    /// Held by whichever claims deliveries: recovery or a reclaim.
-    pub(crate) claiming: tokio::sync::Mutex<()>,
     /// The topic's settings at the start: the topic gets them back after FLUSHALL.
     pub(crate) settings: TopicSettings,
-    /// The store may have handed this consumer deliveries whose answer was lost.
-    pub(crate) unseen: Unseen,
+    pub(crate) tracks: Tracks,
     /// What gives the background jobs something to do.
     pub(crate) stir: Arc<Stir>,
     pub(crate) lease: Arc<GroupLease>,
-    pub(crate) lease_keeper: Arc<LeaseKeeper>,
+    /// The faults of the first track, with those of parts that work for all.
     pub(crate) faults: Faults,
     /// How many calls of handlers run.
     pub(crate) busy: Arc<AtomicUsize>,
@@ -120,7 +117,7 @@ impl Write {
     }
 }
 
-/// The settlers' ends of the channels.
+/// The settlers' ends of the channels of one track.
 pub(crate) struct Settlements {
     pub(crate) acks: mpsc::Receiver<HandOut>,
     pub(crate) writes: mpsc::Receiver<Write>,
@@ -137,9 +134,28 @@ impl Core {
         settings: TopicSettings,
         work: &Work,
         publishing: Arc<Publishing>,
-    ) -> (Self, Settlements) {
+    ) -> (Self, Vec<Settlements>) {
         let (member, in_flight) = (Arc::new(member), Arc::<InFlight>::default());
-        let (effect_writes, effect_queue) = mpsc::channel(2 * MAX_COMMITS);
+        let partitions = match options.ownership {
+            None => settings.partitions(),
+            // It reads and settles each partition by itself in its own way.
+            Some(_) => 1,
+        };
+        let (meters, faults) = (Arc::new(Meters::new(&member)), Faults::default());
+        let lease = Arc::new(GroupLease::new(options.lease));
+        let stir = Arc::new(Stir::new(store.bell(&member.at)));
+        let shared = Shared {
+            store: &store,
+            member: &member,
+            in_flight: &in_flight,
+            meters: &meters,
+            lease: &lease,
+            stir: &stir,
+            faults: &faults,
+        };
+        let tracks = Tracks::new(partitions, &shared);
+        let count = tracks.count();
+        let (effect_writes, effect_queues) = channels(count, 2 * MAX_COMMITS);
         let effects = Arc::new(EffectPort {
             publishing: Arc::clone(&publishing),
             writes: effect_writes,
@@ -151,23 +167,11 @@ impl Core {
             publishing,
             effects: Arc::clone(&effects) as _,
         };
-        let (meters, faults) = (Arc::new(Meters::new(&member)), Faults::default());
-        let lease = Arc::new(GroupLease::new(options.lease));
-        let stir = Arc::new(Stir::new(store.bell(&member.at)));
-        let lease_keeper = LeaseKeeper {
-            stir: Arc::clone(&stir),
-            store: Arc::clone(&store),
-            member: Arc::clone(&member),
-            in_flight: Arc::clone(&in_flight),
-            meters: Arc::clone(&meters),
-            lease: Arc::clone(&lease),
-            fault: faults.extending.clone(),
-        };
         let at_once = options.concurrency * work.most_at_once(&options);
         // Bounded: a worker whose settlement finds the channel full waits.
-        let (acks, ack_queue) = mpsc::channel(2 * MAX_BATCH);
-        let (writes, write_queue) = mpsc::channel(2 * MAX_BATCH);
-        let (hold_back, note_queue) = HoldBack::new(options.hold_back, Arc::clone(&store));
+        let (acks, ack_queues) = channels(count, 2 * MAX_BATCH);
+        let (writes, write_queues) = channels(count, 2 * MAX_BATCH);
+        let (hold_back, note_queues) = HoldBack::new(options.hold_back, Arc::clone(&store), count);
         let core = Self {
             work: work.clone(),
             handler_name: handler_name(&options, work, &member),
@@ -192,30 +196,41 @@ impl Core {
             stop: CancellationToken::new(),
             halt: CancellationToken::new(),
             only_copies_known: CancellationToken::new(),
-            claiming: tokio::sync::Mutex::new(()),
             settings,
-            unseen: Unseen::default(),
+            tracks,
             stir,
             lease,
-            lease_keeper: Arc::new(lease_keeper),
             faults,
             busy: Arc::default(),
             pressure: Pressure::default(),
             weight: Weight::default(),
             owned: None,
         };
-        let settlements = Settlements {
-            acks: ack_queue,
-            writes: write_queue,
-            effects: effect_queue,
-            notes: note_queue,
-        };
-        (core, settlements)
+        let queues = ack_queues.into_iter().zip(write_queues);
+        let queues = queues.zip(effect_queues).zip(note_queues);
+        let settlements = queues.map(|(((acks, writes), effects), notes)| Settlements {
+            acks,
+            writes,
+            effects,
+            notes,
+        });
+        (core, settlements.collect())
     }
 
-    /// What the subscription reads.
-    pub(crate) fn opening(&self) -> Opening {
-        Opening::of(&self.member).with_reading(self.options.reading)
+    /// What a track reads.
+    pub(crate) fn opening(&self, track: &Track) -> Opening {
+        let reading = self.tracks.reading(self.options.reading);
+        Opening::of(&track.member).with_reading(reading)
+    }
+
+    /// Notes who holds deliveries, of any track, as the store has answered.
+    pub(crate) fn note_holders(&self, hand_outs: &[HandOut], holders: &[Holder]) {
+        self.tracks.first().keeper.note_holders(hand_outs, holders);
+    }
+
+    /// Extends the leases of all tracks once.
+    pub(crate) async fn extend_all(&self) {
+        join_all(self.tracks.iter().map(|track| track.keeper.extend_all())).await;
     }
 
     /// The retry policy for messages of a type.
@@ -243,18 +258,20 @@ impl Core {
 
     fn problem_at(&self, now: Instant) -> Option<String> {
         let hanging = self.in_flight.progress(now).problem(self.longest_run);
-        let problems: Vec<String> = self.faults.problem().into_iter().chain(hanging).collect();
+        let tracks = self.tracks.iter().map(|track| &track.faults);
+        let failing = self.faults.problem_of(tracks);
+        let problems: Vec<String> = failing.into_iter().chain(hanging).collect();
         (!problems.is_empty()).then(|| problems.join("; "))
     }
 
-    /// The present moment, if nothing waits for a first delivery and this consumer holds nothing. Until
-    /// something stirs, the members of the group then hold no more than they hold now.
-    pub(crate) fn still(&self) -> Option<Moment> {
-        let now = self.stir.now();
+    /// The present moment, if nothing waits for a first delivery in a track and this consumer holds nothing.
+    /// Until something stirs, the members of the group then hold no more than they hold now.
+    pub(crate) fn still(&self, track: &Track) -> Option<Moment> {
+        let now = track.stir.now();
         let is_still = self.in_flight.len() == 0
-            && self.stir.has_read_all(now)
-            && !self.faults.reading.is_set()
-            && !self.unseen.may_exist();
+            && track.stir.has_read_all(now)
+            && !track.faults.reading.is_set()
+            && !track.unseen.may_exist();
         is_still.then_some(now)
     }
 
@@ -316,6 +333,13 @@ impl Core {
         let entries = fetched.iter().map(|one| (one.receipt, one.attempts));
         let leases = self.in_flight.enter(entries, taken_over, since);
         let new = leases.iter().flatten().count();
+        if let Some(first) = fetched.first()
+            && new > 0
+            && self.tracks.count() > 1
+        {
+            // One track has fetched all of them.
+            self.tracks.of(first.receipt).stir.note_accepted();
+        }
         self.capacity.occupy(new);
         if let Some(owned) = &self.owned {
             bind(owned, &fetched, &leases);

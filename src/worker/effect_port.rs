@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::api::delivery::Checkpoint;
 use crate::api::lease::Lease;
@@ -11,6 +11,7 @@ use crate::bus::{Publishing, committed};
 use crate::domain::{BoxFuture, Effects, Error, ErrorKind};
 use crate::store::{DeliveryId, EffectCommit, EffectFate};
 use crate::worker::intake::in_flight::HandOut;
+use crate::worker::tracks::Senders;
 
 /// What the sender of a commit learns: the store's answer, or the error of a commit that the store
 /// refuses as it is.
@@ -37,7 +38,7 @@ impl EffectWrite {
 #[derive(Debug)]
 pub(crate) struct EffectPort {
     pub(crate) publishing: Arc<Publishing>,
-    pub(crate) writes: mpsc::Sender<EffectWrite>,
+    pub(crate) writes: Senders<EffectWrite>,
     /// Whether effects are only checked: the group is a shadow group.
     pub(crate) is_shadow: bool,
 }
@@ -55,7 +56,8 @@ impl EffectPort {
             let rule = "the subscription has ended; the effects may be written";
             Error::new(ErrorKind::OutcomeUnknown, "commit", rule)
         };
-        self.writes.send(write).await.map_err(|_| ended())?;
+        let writes = self.writes.of(write.commit.delivery);
+        writes.send(write).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 }

@@ -56,27 +56,47 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    /// The faults of the parts of another track. The tasks of all tracks have one watch.
+    pub(crate) fn of_another_track(&self) -> Self {
+        Self {
+            watch: self.watch.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Names each part that fails at the moment, with its error, and each task that died.
+    #[cfg(test)]
     pub(crate) fn problem(&self) -> Option<String> {
+        self.problem_of([self].into_iter())
+    }
+
+    /// The same for the parts of several tracks: a part that fails in some of them is named once.
+    pub(crate) fn problem_of<'a>(
+        &'a self,
+        tracks: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Option<String> {
         if self.watch.has_lost_its_runtime() {
             let rule = "its runtime has ended, so nothing reads; subscribe again";
             return Some(rule.to_owned());
         }
-        let parts = [
-            ("reading", &self.reading),
-            ("extending leases", &self.extending),
-            ("bringing retries back", &self.promoting),
-            ("settling", &self.settling),
-            ("acknowledging", &self.acknowledging),
-            ("marking attempts", &self.marking),
-            ("noting failures", &self.noting),
-            ("committing effects", &self.committing),
-            ("owning partitions", &self.owning),
-            ("writing acknowledgements", &self.flushing),
+        let parts: [(&str, fn(&Self) -> &Fault); 10] = [
+            ("reading", |track| &track.reading),
+            ("extending leases", |track| &track.extending),
+            ("bringing retries back", |track| &track.promoting),
+            ("settling", |track| &track.settling),
+            ("acknowledging", |track| &track.acknowledging),
+            ("marking attempts", |track| &track.marking),
+            ("noting failures", |track| &track.noting),
+            ("committing effects", |track| &track.committing),
+            ("owning partitions", |track| &track.owning),
+            ("writing acknowledgements", |track| &track.flushing),
         ];
         let failing: Vec<String> = parts
             .into_iter()
-            .filter_map(|(part, fault)| Some(format!("{part}: {}", fault.text()?)))
+            .filter_map(|(part, fault)| {
+                let text = tracks.clone().find_map(|track| fault(track).text())?;
+                Some(format!("{part}: {text}"))
+            })
             .chain(self.watch.problem())
             .collect();
         (!failing.is_empty()).then(|| failing.join("; "))

@@ -134,6 +134,7 @@ impl Fixture {
     ) -> (Arc<Core>, Settlements) {
         let (mut core, settlements) = self.new_core(options);
         core.stir = Arc::new(Stir::new(Some(Arc::clone(bell))));
+        core.tracks.set_stir(&core.stir);
         (Arc::new(core), settlements)
     }
 
@@ -143,7 +144,7 @@ impl Fixture {
         let hooks = PublishHooks::default();
         let publishing = Publishing::new(Arc::clone(&store), Codec::Json, limits, None, hooks);
         let publishing = Arc::new(publishing);
-        Core::new(
+        let (core, mut settlements) = Core::new(
             store,
             member(),
             options,
@@ -151,7 +152,8 @@ impl Fixture {
             settings,
             &work,
             publishing,
-        )
+        );
+        (core, settlements.remove(0))
     }
 
     /// Publishes messages with the numbers from 0.
@@ -287,6 +289,7 @@ impl Fixture {
 
     pub(crate) fn lease_keeper(&self) -> LeaseKeeper {
         LeaseKeeper {
+            partition: None,
             store: Arc::clone(&self.store),
             member: Arc::clone(&self.member),
             in_flight: Arc::default(),

@@ -30,6 +30,7 @@ mod shutdown;
 mod stir;
 mod subscription;
 mod tasks;
+mod tracks;
 
 pub(crate) use scope::is_handler_of;
 pub(crate) use subscription::start;

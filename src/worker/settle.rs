@@ -60,9 +60,9 @@ impl<T> Batch<T> {
     pub(crate) fn new(queue: mpsc::Receiver<T>) -> Arc<Mutex<Self>> {
         Arc::new(Mutex::new(Self {
             queue,
-            received: Vec::with_capacity(MAX_BATCH),
+            received: Vec::new(),
             commits: Commits::default(),
-            hand_outs: Vec::with_capacity(MAX_BATCH),
+            hand_outs: Vec::new(),
             name: MIXED,
         }))
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -12,6 +13,7 @@ use crate::domain::{Error, ErrorKind};
 use crate::worker::core::Core;
 use crate::worker::intake::fetch::MOST_PENDING;
 use crate::worker::tasks::{NOTICE, Tasks, abort, all_ended};
+use crate::worker::tracks::Track;
 
 /// How long the last writes together may take once the grace is over.
 const LAST_WRITES: Duration = Duration::from_secs(1);
@@ -63,8 +65,7 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     if !all_ended(&mut tasks.services, half).await {
         abort(&mut tasks.services).await;
     }
-    let released = timeout_at(limit, release_unfinished(core)).await;
-    let released = released.ok().and_then(Result::ok);
+    let released = release_unfinished(core, limit).await;
 
     // The finished deliveries leave when the settlers have written them.
     let unfinished = core.in_flight.unfinished();
@@ -87,7 +88,7 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
 
     let report = SubscriptionReport {
         name: core.member.to_string(),
-        released: released.unwrap_or(0).saturating_sub(cancelled),
+        released: released.saturating_sub(cancelled),
         cancelled,
         unsettled,
     };
@@ -108,16 +109,24 @@ async fn each_ended(sets: &mut [&mut JoinSet<()>], until: Instant) -> bool {
 /// Asks the store whether it still has a record of each delivery. A delivery without one cannot be
 /// released: its worker writes it from memory.
 async fn find_only_copies(core: &Core, until: Instant) {
-    let _ = timeout_at(until, core.lease_keeper.extend_all()).await;
+    let _ = timeout_at(until, core.extend_all()).await;
 }
 
 /// Releases, uncounted, every delivery that the store assigns to this consumer and no handler has
-/// finished, including those of a read or reclaim whose answer was lost. Returns how many.
-async fn release_unfinished(core: &Core) -> Result<u64, Error> {
+/// finished, including those of a read or reclaim whose answer was lost. Returns how many. A track that does
+/// not answer until a time keeps its deliveries.
+async fn release_unfinished(core: &Core, until: Instant) -> u64 {
+    let tracks = core.tracks.iter();
+    let releases = tracks.map(|track| timeout_at(until, release_track(core, track)));
+    let released = join_all(releases).await.into_iter();
+    released.flatten().flatten().sum()
+}
+
+async fn release_track(core: &Core, track: &Track) -> Result<u64, Error> {
     let pending = match core
         .store
         .deliveries()
-        .pending_of(&core.member, MOST_PENDING)
+        .pending_of(&track.member, MOST_PENDING)
         .await
     {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -127,7 +136,7 @@ async fn release_unfinished(core: &Core) -> Result<u64, Error> {
         .into_iter()
         .filter(|id| !core.in_flight.is_finished(*id));
     let released = core.release(unfinished).await?;
-    core.in_flight.remove_unfinished();
+    core.in_flight.remove_unfinished(track.partition);
     Ok(released)
 }
 
@@ -197,7 +206,8 @@ mod tests {
         let finished = core.queue.next().await.unwrap();
         finished.lease.begin();
         finished.lease.finish();
-        assert_eq!(release_unfinished(&core).await.unwrap(), 2);
+        let until = Instant::now() + Duration::from_secs(20);
+        assert_eq!(release_unfinished(&core, until).await, 2);
         assert_eq!(fixture.given_back().await.len(), 2);
         assert_eq!(fixture.pending().await, [finished.fetched.receipt]);
         assert!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::try_join_all;
 
 use crate::api::Subscription;
 use crate::api::handler::Work;
@@ -29,6 +30,7 @@ use crate::worker::settle::{Batch, Settler};
 use crate::worker::settle_effects::EffectCalls;
 use crate::worker::shutdown;
 use crate::worker::tasks::Tasks;
+use crate::worker::tracks::Track;
 
 /// Creates the topic and the group if they are missing, and begins to read.
 pub(crate) fn start(setup: Setup) -> BoxFuture<'static, Result<Subscription, Error>> {
@@ -72,11 +74,14 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
         }
         None => store,
     };
-    let opening = Opening::of(&member).with_reading(options.reading);
-    let opened = store.open(&opening).await?;
-
     let (mut core, settlements) =
         Core::new(store, member, options, decoder, settings, &work, publishing);
+    let openings: Vec<Opening> = core
+        .tracks
+        .iter()
+        .map(|track| core.opening(track))
+        .collect();
+    let opened = try_join_all(openings.iter().map(|one| core.store.open(one))).await?;
     core.telemetry = telemetry;
     core.owned = owned;
     if core.owned.is_none() {
@@ -97,23 +102,20 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
 }
 
 /// Spawns the tasks of a subscription, each under supervision.
-fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements) -> Tasks {
+fn spawn(
+    core: &Arc<Core>,
+    opened: Vec<Opened>,
+    work: Work,
+    settlements: Vec<Settlements>,
+) -> Tasks {
     let mut tasks = Tasks::default();
     let watch = &core.faults.watch;
-    let (fetching, mut opened) = (Arc::clone(core), Some(opened));
-    let fetcher = watch.supervise("the fetcher", move |_| {
-        fetch::run(Arc::clone(&fetching), opened.take())
-    });
-    tasks.intake.spawn(fetcher);
-    let reclaiming = Arc::clone(core);
-    let reclaimer = watch.supervise("the reclaimer", move |again| {
-        // The answer of the reclaim that panicked is lost.
-        if again {
-            reclaiming.unseen.note();
-        }
-        reclaim::run(Arc::clone(&reclaiming))
-    });
-    tasks.intake.spawn(reclaimer);
+    let settled = SettledCount::default();
+    let tracks = core.tracks.iter().zip(opened.into_iter().zip(settlements));
+    for (track, (opened, settlements)) in tracks {
+        spawn_intake(core, track, opened, &mut tasks);
+        spawn_settlers(core, track, settlements, &settled, &mut tasks);
+    }
 
     let concurrency = core.options.concurrency;
     let (alone, all) = (Arc::clone(core), work.clone());
@@ -147,43 +149,6 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         }
     }
 
-    let settled = SettledCount::default();
-    let due = core.effects.publishing.dues().enter(core.member.topic());
-    let settler = |fault: &Fault| Settler::new(core, fault, &settled);
-    let (acker, acks) = (
-        settler(&core.faults.acknowledging),
-        Batch::new(settlements.acks),
-    );
-    let acknowledging = watch.supervise("the settler of acknowledgements", move |_| {
-        acker.clone().acknowledge(Arc::clone(&acks))
-    });
-    tasks.settlers.spawn(acknowledging);
-    let (writer, writes) = (
-        settler(&core.faults.settling),
-        Batch::new(settlements.writes),
-    );
-    let (committer, calls) = (
-        settler(&core.faults.committing),
-        EffectCalls::new(settlements.effects),
-    );
-    let committing = watch.supervise("the settler of effects", move |_| {
-        committer.clone().commit_effects(Arc::clone(&calls))
-    });
-    tasks.settlers.spawn(committing);
-    let noted = Arc::clone(&due);
-    let writing = watch.supervise("the settler of writes", move |_| {
-        writer
-            .clone()
-            .write(Arc::clone(&writes), Arc::clone(&noted))
-    });
-    tasks.settlers.spawn(writing);
-
-    let (noter, notes) = (settler(&core.faults.noting), Notes::new(settlements.notes));
-    let noting_for = Arc::clone(core);
-    let noting = watch.supervise("the noter of failures", move |_| {
-        note::run(Arc::clone(&noting_for), noter.clone(), Arc::clone(&notes))
-    });
-    tasks.settlers.spawn(noting);
     let waiting = Arc::clone(core);
     let timing = watch.supervise("the timer of retries", move |_| {
         timer::run(Arc::clone(&waiting))
@@ -203,24 +168,6 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         });
         tasks.services.spawn(flushing);
     }
-    let (keeper, halt) = (Arc::clone(&core.lease_keeper), core.halt.clone());
-    let keeping = watch.supervise("the lease keeper", move |_| {
-        Arc::clone(&keeper).run(halt.clone())
-    });
-    tasks.services.spawn(keeping);
-    let (promoter, halt) = (
-        Promoter {
-            store: Arc::clone(&core.store),
-            member: Arc::clone(&core.member),
-            meters: Arc::clone(&core.meters),
-            due,
-            fault: core.faults.promoting.clone(),
-            stir: Arc::clone(&core.stir),
-        },
-        core.halt.clone(),
-    );
-    let promoting = watch.supervise("the promoter", move |_| promoter.clone().run(halt.clone()));
-    tasks.services.spawn(promoting);
     let (janitor, halt) = (
         Janitor {
             store: Arc::clone(&core.store),
@@ -262,6 +209,84 @@ fn spawn(core: &Arc<Core>, opened: Opened, work: Work, settlements: Settlements)
         tasks.services.spawn(keeping);
     }
     tasks
+}
+
+/// Spawns what brings the deliveries of a track in, and keeps their leases.
+fn spawn_intake(core: &Arc<Core>, track: &Arc<Track>, opened: Opened, tasks: &mut Tasks) {
+    let watch = &core.faults.watch;
+    let (fetching, on, mut opened) = (Arc::clone(core), Arc::clone(track), Some(opened));
+    let fetcher = watch.supervise("the fetcher", move |_| {
+        fetch::run(Arc::clone(&fetching), Arc::clone(&on), opened.take())
+    });
+    tasks.intake.spawn(fetcher);
+    let (reclaiming, on) = (Arc::clone(core), Arc::clone(track));
+    let reclaimer = watch.supervise("the reclaimer", move |again| {
+        // The answer of the reclaim that panicked is lost.
+        if again {
+            on.unseen.note();
+        }
+        reclaim::run(Arc::clone(&reclaiming), Arc::clone(&on))
+    });
+    tasks.intake.spawn(reclaimer);
+    let (keeper, halt) = (Arc::clone(&track.keeper), core.halt.clone());
+    let keeping = watch.supervise("the lease keeper", move |_| {
+        Arc::clone(&keeper).run(halt.clone())
+    });
+    tasks.services.spawn(keeping);
+}
+
+/// Spawns what tells the store how the deliveries of a track ended, and brings its retries back.
+fn spawn_settlers(
+    core: &Arc<Core>,
+    track: &Arc<Track>,
+    settlements: Settlements,
+    settled: &SettledCount,
+    tasks: &mut Tasks,
+) {
+    let (watch, faults) = (&core.faults.watch, &track.faults);
+    let due = core.effects.publishing.dues().enter(core.member.topic());
+    let settler = |fault: &Fault| Settler::new(core, fault, settled);
+    let (acker, acks) = (settler(&faults.acknowledging), Batch::new(settlements.acks));
+    let acknowledging = watch.supervise("the settler of acknowledgements", move |_| {
+        acker.clone().acknowledge(Arc::clone(&acks))
+    });
+    tasks.settlers.spawn(acknowledging);
+    let (writer, writes) = (settler(&faults.settling), Batch::new(settlements.writes));
+    let (committer, calls) = (
+        settler(&faults.committing),
+        EffectCalls::new(settlements.effects),
+    );
+    let committing = watch.supervise("the settler of effects", move |_| {
+        committer.clone().commit_effects(Arc::clone(&calls))
+    });
+    tasks.settlers.spawn(committing);
+    let noted = Arc::clone(&due);
+    let writing = watch.supervise("the settler of writes", move |_| {
+        writer
+            .clone()
+            .write(Arc::clone(&writes), Arc::clone(&noted))
+    });
+    tasks.settlers.spawn(writing);
+
+    let (noter, notes) = (settler(&faults.noting), Notes::new(settlements.notes));
+    let noting_for = Arc::clone(core);
+    let noting = watch.supervise("the noter of failures", move |_| {
+        note::run(Arc::clone(&noting_for), noter.clone(), Arc::clone(&notes))
+    });
+    tasks.settlers.spawn(noting);
+    let (promoter, halt) = (
+        Promoter {
+            store: Arc::clone(&core.store),
+            member: Arc::clone(&track.member),
+            meters: Arc::clone(&core.meters),
+            due,
+            fault: faults.promoting.clone(),
+            stir: Arc::clone(&track.stir),
+        },
+        core.halt.clone(),
+    );
+    let promoting = watch.supervise("the promoter", move |_| promoter.clone().run(halt.clone()));
+    tasks.services.spawn(promoting);
 }
 
 enum Stage {

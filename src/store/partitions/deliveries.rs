@@ -133,7 +133,7 @@ impl Partitioned {
                 break;
             }
         }
-        if begin > 0 {
+        if begin > 0 && partitions.len() > 1 {
             // Nobody knows what the partitions before hold now.
             all.pending = all.pending.max(1);
         }

@@ -1,8 +1,10 @@
 //! Begins deliveries, and marks the attempts that the store must know of.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use crate::api::delivery::Delivery;
@@ -13,6 +15,7 @@ use crate::worker::fault::back_off;
 use crate::worker::handle::count::Count;
 use crate::worker::handle::decode::Entry;
 use crate::worker::intake::in_flight::HandOut;
+use crate::worker::tracks::Track;
 
 /// A delivery that a handler is called with.
 pub(super) struct Begun {
@@ -71,35 +74,68 @@ pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Result<Vec<Beg
             (one.hand_out(), begin)
         })
         .unzip();
-    let Some(holders) = mark(core, &begins).await else {
+    let leases: Vec<&Lease> = marking().map(|one| &*one.lease).collect();
+    let Some(holders) = mark(core, &begins, &leases).await else {
         return Err(deliveries);
     };
     marking().for_each(|one| one.lease.mark());
-    core.lease_keeper.note_holders(&hand_outs, &holders);
+    core.note_holders(&hand_outs, &holders);
     let begun = deliveries.into_iter();
     let begun = begun.filter(|one| !one.lease.is_cancelled());
     Ok(begun.inspect(|one| one.lease.begin()).collect())
 }
 
-/// Marks attempts as begun. Repeats until the store answers: a handler whose attempt is not marked
-/// could be called more often than the policy allows. `None` when the subscription stops.
-async fn mark(core: &Core, begins: &[Begin]) -> Option<Vec<Holder>> {
+/// Marks attempts as begun, those of each track by themselves. `None` when the subscription stops.
+async fn mark(core: &Core, begins: &[Begin], leases: &[&Lease]) -> Option<Vec<Holder>> {
     if begins.is_empty() {
         return Some(Vec::new());
     }
+    if core.tracks.count() == 1 {
+        return mark_in(core, core.tracks.first(), begins, leases).await;
+    }
+    let mut parts: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+    for (place, begin) in begins.iter().enumerate() {
+        let number = begin.delivery.id.partition();
+        parts.entry(number).or_default().push(place);
+    }
+    let marks = parts.into_values().map(|places| async move {
+        let begins: Vec<Begin> = places.iter().map(|place| begins[*place]).collect();
+        let leases: Vec<&Lease> = places.iter().map(|place| leases[*place]).collect();
+        let track = core.tracks.of(begins[0].delivery);
+        let holders = mark_in(core, track, &begins, &leases).await?;
+        Some(places.into_iter().zip(holders))
+    });
+    let marked: Option<Vec<_>> = join_all(marks).await.into_iter().collect();
+    let mut marked: Vec<_> = marked?.into_iter().flatten().collect();
+    marked.sort_unstable_by_key(|(place, _)| *place);
+    Some(marked.into_iter().map(|(_, holder)| holder).collect())
+}
+
+/// Marks the attempts of one track. Repeats until the store answers or every lease is lost: a handler whose
+/// attempt is not marked could be called more often than the policy allows.
+async fn mark_in(
+    core: &Core,
+    track: &Track,
+    begins: &[Begin],
+    leases: &[&Lease],
+) -> Option<Vec<Holder>> {
     let mut failures = 0;
     while !core.stop.is_cancelled() {
         match core.store.deliveries().begin(&core.member, begins).await {
             Ok(marked) => {
                 if failures > 0 {
-                    core.faults.marking.clear();
+                    track.faults.marking.clear();
                 }
                 return Some(marked).filter(|_| !core.stop.is_cancelled());
             }
+            Err(_) if leases.iter().all(|lease| lease.is_lost()) => {
+                track.faults.marking.clear();
+                return Some(vec![Holder::Other; begins.len()]);
+            }
             Err(error) => {
                 failures += 1;
-                core.faults.marking.set(&error);
-                tracing::debug!(subscription = %core.member, %error, "an attempt could not be marked");
+                track.faults.marking.set(&error);
+                tracing::debug!(subscription = %track.member, %error, "an attempt could not be marked");
                 tokio::select! {
                     biased;
                     () = core.stop.cancelled() => {}

@@ -88,10 +88,10 @@ pub(super) async fn commit_undecodable(
 pub(super) async fn acknowledge(core: &Core, lease: &Lease, id: DeliveryId) {
     lease.finish();
     core.pressure.clear();
-    let token = lease.token();
-    if let Err(full) = core.acks.try_send(HandOut { id, token }) {
+    let (acks, token) = (core.acks.of(id), lease.token());
+    if let Err(full) = acks.try_send(HandOut { id, token }) {
         core.queue.pass_on();
-        let _ = core.acks.send(full.into_inner()).await;
+        let _ = acks.send(full.into_inner()).await;
     }
 }
 
@@ -116,9 +116,10 @@ async fn pass_on(core: &Core, lease: &Lease, id: DeliveryId, ending: Ending) {
         name,
     };
     // The settlers outlive the workers, so sending succeeds.
-    if let Err(full) = core.writes.try_send(write) {
+    let writes = core.writes.of(id);
+    if let Err(full) = writes.try_send(write) {
         core.queue.pass_on();
-        let _ = core.writes.send(full.into_inner()).await;
+        let _ = writes.send(full.into_inner()).await;
     }
 }
 

@@ -111,7 +111,7 @@ fn resume(core: &Core, id: DeliveryId, lease: &Lease) {
     if lease.is_lost() {
         let token = lease.token();
         core.in_flight.remove([HandOut { id, token }]);
-        core.unseen.note();
+        core.tracks.of(id).unseen.note();
     }
 }
 
@@ -159,6 +159,9 @@ mod tests {
         let (end, ()) = tokio::join!(committing, answering);
         assert!(matches!(end, End::Conflict(_)));
         assert!(!core.in_flight.contains(id), "nothing extends its lease");
-        assert!(core.unseen.may_exist(), "the fetcher gives it back");
+        assert!(
+            core.tracks.first().unseen.may_exist(),
+            "the fetcher gives it back"
+        );
     }
 }

@@ -39,9 +39,11 @@ fn hand_out(queued: &Queued) -> HandOut {
 impl<T: AsRef<[HandOut]>> Drop for InHand<'_, T> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let hand_outs = self.hand_outs.as_ref().iter().copied();
-            self.core.in_flight.remove(hand_outs);
-            self.core.unseen.note();
+            let hand_outs = self.hand_outs.as_ref();
+            self.core.in_flight.remove(hand_outs.iter().copied());
+            for hand_out in hand_outs {
+                self.core.tracks.of(hand_out.id).unseen.note();
+            }
         }
     }
 }

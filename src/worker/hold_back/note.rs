@@ -24,7 +24,7 @@ pub(crate) struct Notes {
 
 impl Notes {
     pub(crate) fn new(queue: mpsc::Receiver<Note>) -> Arc<Mutex<Self>> {
-        let received = Vec::with_capacity(MAX_BATCH);
+        let received = Vec::new();
         Arc::new(Mutex::new(Self { queue, received }))
     }
 
@@ -93,7 +93,7 @@ async fn note(core: &Core, settler: &Settler, received: &mut Vec<Note>) {
             Ok(holders) => break holders,
             Err(error) => {
                 failures += 1;
-                core.faults.noting.set(&error);
+                settler.fault.set(&error);
                 tracing::debug!(subscription = %core.member, %error, "failures could not be noted");
                 tokio::select! {
                     biased;
@@ -104,12 +104,12 @@ async fn note(core: &Core, settler: &Settler, received: &mut Vec<Note>) {
         }
     };
     if failures > 0 {
-        core.faults.noting.clear();
+        settler.fault.clear();
     }
     let hand_outs: Vec<HandOut> = received.iter().map(Note::hand_out).collect();
     let counted = received.iter().filter(|note| note.counts_next);
     counted.for_each(|note| note.message.lease.mark());
-    core.lease_keeper.note_holders(&hand_outs, &holders);
+    core.note_holders(&hand_outs, &holders);
     for note in received.drain(..) {
         // Another consumer has the others.
         if !note.message.lease.is_cancelled()

@@ -12,6 +12,7 @@ use crate::store::{Begin, Store};
 use crate::worker::hold_back::space::{MESSAGES, Space, Taken};
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::queue::Queued;
+use crate::worker::tracks::{Senders, channels};
 
 /// A failure on its way to the store, and the message that then waits.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub(crate) struct HoldBack {
     /// The longest delay; zero holds nothing back.
     longest: Duration,
     space: Arc<Space>,
-    notes: mpsc::Sender<Note>,
+    notes: Senders<Note>,
     waiting: Mutex<Waiting>,
     /// Wakes the timer.
     pub(crate) changed: Notify,
@@ -60,10 +61,14 @@ struct Waiting {
 }
 
 impl HoldBack {
-    /// What a subscription holds back, and the queue of its notes.
-    pub(crate) fn new(longest: Duration, store: Arc<dyn Store>) -> (Self, mpsc::Receiver<Note>) {
-        // Each note has its space, so the channel is never full.
-        let (notes, queue) = mpsc::channel(MESSAGES);
+    /// What a subscription holds back, and the queue of the notes of each track.
+    pub(crate) fn new(
+        longest: Duration,
+        store: Arc<dyn Store>,
+        tracks: usize,
+    ) -> (Self, Vec<mpsc::Receiver<Note>>) {
+        // Each note has its space, so the channels are never full.
+        let (notes, queues) = channels(tracks, MESSAGES);
         let hold_back = Self {
             longest,
             space: Arc::default(),
@@ -73,7 +78,7 @@ impl HoldBack {
             store,
             began: Instant::now(),
         };
-        (hold_back, queue)
+        (hold_back, queues)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -100,7 +105,7 @@ impl HoldBack {
     /// Passes a failure on to the store.
     pub(crate) fn note(&self, note: Note) {
         // It fails after the end of a shutdown, which has given the delivery back.
-        let _ = self.notes.try_send(note);
+        let _ = self.notes.of(note.begin.delivery).try_send(note);
     }
 
     /// The time by the store's clock where the store keeps one, as for its own retries.

@@ -68,6 +68,7 @@ impl Capacity {
     pub(crate) fn give_back(&self, count: usize) {
         self.slow.store(true, Ordering::SeqCst);
         self.occupied.fetch_sub(count, Ordering::SeqCst);
+        self.freed.notify_waiters();
     }
 
     fn total(&self) -> usize {
@@ -121,32 +122,33 @@ impl Capacity {
     ///
     /// Comparing for equality wakes the fetcher once instead of at every release, and misses
     /// nothing: the free slots grow by one at a time, because this is the only place that frees
-    /// one, so a release always sees the exact value at which the fetcher has to wake. The
-    /// prefetch, and with it that value, changes only on the fetcher's own task, which looks at the
-    /// free slots before it sleeps. All of it is sequentially consistent: a release that still
-    /// compares with the old value has freed its slot before that look.
+    /// one, so a release always sees the exact value at which a fetcher has to wake. The prefetch, and
+    /// with it that value, changes only on a fetcher's own task, which looks at the free slots before it
+    /// sleeps and wakes the fetchers of the other tracks. All of it is sequentially consistent: a release
+    /// that still compares with the old value has freed its slot before that look.
     fn release(&self) {
         self.finished.fetch_add(1, Ordering::Relaxed);
         let occupied = self.occupied.fetch_sub(1, Ordering::SeqCst) - 1;
         if self.total().saturating_sub(occupied) == self.worthwhile() {
-            self.freed.notify_one();
+            self.freed.notify_waiters();
         }
     }
 
-    /// Waits until a read is worthwhile. Returns the free slots.
+    /// Waits until a read is worthwhile. Returns the free slots. The fetchers of all tracks wait here.
     pub(crate) async fn ready(&self) -> usize {
         loop {
+            // Created before the look: it hears every release from now on.
+            let freed = self.freed.notified();
             let free = self.free();
             if free >= self.worthwhile() {
                 return free;
             }
-            // `Notify` keeps the permit of a release between the look and the wait.
-            self.freed.notified().await;
+            freed.await;
         }
     }
 
     /// Adapts the prefetch to the handlers' pace: quick handlers get reads of hundreds, slow
-    /// handlers keep nothing from other processes. Only the fetcher's task calls this.
+    /// handlers keep nothing from other processes. Only fetchers call this.
     pub(crate) fn adapt(&self, now: Instant) {
         let mut last = self.adapted.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_duration_since(last.0);
@@ -163,6 +165,7 @@ impl Capacity {
         if pace >= self.concurrency as f64 / POLICY.quick_again.as_secs_f64() {
             self.slow.store(false, Ordering::SeqCst);
         }
+        self.freed.notify_waiters();
     }
 }
 

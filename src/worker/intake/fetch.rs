@@ -1,4 +1,4 @@
-//! The fetcher reads as many deliveries as the capacity allows; one reader per subscription.
+//! The fetcher reads as many deliveries as the capacity allows; one reader for each track.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::worker::handle::pipeline::give_back_message;
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::policy::POLICY;
 use crate::worker::intake::reclaim;
+use crate::worker::tracks::Track;
 
 /// How long a read waits on the server. A silently dead connection is noticed after this plus the
 /// adapter's grace.
@@ -31,56 +32,57 @@ pub(crate) const MOST_PENDING: usize = 100_000;
 /// Reads until the subscription stops.
 ///
 /// Without a reader an earlier fetcher has panicked, and the answer of its last read is lost.
-pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
+pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<Opened>) {
+    let track = &*track;
     if opened.is_none() {
-        core.unseen.note();
+        track.unseen.note();
     }
     let mut failures = 0;
     // Released and expired deliveries are older than any new one, so they come first.
     let mut behind = true;
-    while let Some(free) = free_slots(&core, &mut behind).await {
+    while let Some(free) = free_slots(&core, track, &mut behind).await {
         let (mut reader, interrupt) = match opened.take() {
             Some(opened) => opened,
-            None => match reopen(&core).await {
+            None => match reopen(&core, track).await {
                 Ok(opened) => opened,
                 Err(error) => {
                     failures += 1;
-                    pause(&core, &error, failures).await;
+                    pause(&core, track, &error, failures).await;
                     continue;
                 }
             },
         };
         // Only between two reads: the store assigns a delivery to this consumer before the read
         // returns it, and recovery would mistake it for an unseen one.
-        if behind || core.unseen.may_exist() {
-            behind = match catch_up(&core).await {
+        if behind || track.unseen.may_exist() {
+            behind = match catch_up(&core, track).await {
                 Ok(()) => false,
                 Err(error) => {
                     failures += 1;
-                    pause(&core, &error, failures).await;
+                    pause(&core, track, &error, failures).await;
                     true
                 }
             };
             opened = Some((reader, interrupt));
             continue;
         }
-        if !until_ready(&core, &mut *reader).await {
+        if !until_ready(&core, track, &mut *reader).await {
             opened = Some((reader, interrupt));
             continue;
         }
-        // The store applies the limit to each of the two lanes.
-        let max = core.weight.limit((free / 2).max(1));
-        let (sent, began) = (Instant::now(), core.stir.now());
+        // The store applies the limit to the log and to the redelivery stream.
+        let max = core.weight.limit((free / 2 / core.tracks.count()).max(1));
+        let (sent, began) = (Instant::now(), track.stir.now());
         match read(&core, &mut *reader, &*interrupt, max).await {
             Ok(fetched) => {
                 failures = 0;
-                if core.faults.reading.is_set() {
-                    core.faults.reading.clear();
-                    tracing::info!(subscription = %core.member, "reading again");
+                if track.faults.reading.is_set() {
+                    track.faults.reading.clear();
+                    tracing::info!(subscription = %track.member, "reading again");
                 }
                 core.weight.note(&fetched, sent.elapsed());
                 if fetched.is_empty() {
-                    core.stir.note_nothing_read(began);
+                    track.stir.note_nothing_read(began);
                 }
                 let gather = core.capacity.should_gather(fetched.len(), max);
                 core.accept_all(fetched, sent);
@@ -93,23 +95,23 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
                 opened = Some((reader, interrupt));
             }
             Err(error) if ended_while_idle(&error, sent.elapsed()) => {
-                core.faults.reading.clear();
-                core.unseen.note();
-                tracing::debug!(subscription = %core.member, %error, "the reader's connection has ended");
+                track.faults.reading.clear();
+                track.unseen.note();
+                tracing::debug!(subscription = %track.member, %error, "the reader's connection has ended");
                 failures = 0;
                 rest(&core, 1).await;
             }
             Err(error) => {
                 failures += 1;
                 let group_is_missing = error.kind() == ErrorKind::NotFound;
-                pause(&core, &error, failures).await;
+                pause(&core, track, &error, failures).await;
                 if group_is_missing {
-                    recreate(&core).await;
+                    recreate(&core, track).await;
                     opened = Some((reader, interrupt));
                 } else {
                     core.weight.ask_for_less();
                     // The read may have claimed deliveries and its answer been lost.
-                    core.unseen.note();
+                    track.unseen.note();
                 }
             }
         }
@@ -118,28 +120,28 @@ pub(crate) async fn run(core: Arc<Core>, mut opened: Option<Opened>) {
 
 /// Waits until a read may find something, where the reader can tell. Returns false when something
 /// comes before the next read.
-async fn until_ready(core: &Core, reader: &mut dyn Reader) -> bool {
+async fn until_ready(core: &Core, track: &Track, reader: &mut dyn Reader) -> bool {
     let Some(ready) = reader.ready() else {
         return true;
     };
     tokio::select! {
         biased;
         () = core.stop.cancelled() => false,
-        () = core.unseen.noted() => false,
+        () = track.unseen.noted() => false,
         () = ready => true,
     }
 }
 
 /// Waits for free slots; `None` when the subscription stops. Meanwhile gives deliveries back that
 /// wait behind slow handlers, and then sets `behind`: they are older than any new one.
-async fn free_slots(core: &Core, behind: &mut bool) -> Option<usize> {
+async fn free_slots(core: &Core, track: &Track, behind: &mut bool) -> Option<usize> {
     loop {
         tokio::select! {
             biased;
             () = core.stop.cancelled() => return None,
             free = core.capacity.ready() => return Some(free),
             () = sleep(POLICY.give_back_after) => {
-                *behind |= give_back_waiting(core).await;
+                *behind |= give_back_waiting(core, track).await;
             }
         }
     }
@@ -147,16 +149,16 @@ async fn free_slots(core: &Core, behind: &mut bool) -> Option<usize> {
 
 /// Gives deliveries back that wait behind slow handlers, so that another process can handle them.
 /// Returns whether there were any.
-async fn give_back_waiting(core: &Core) -> bool {
+async fn give_back_waiting(core: &Core, track: &Track) -> bool {
     let before = Instant::now().checked_sub(POLICY.give_back_after);
     let Some(before) = before.filter(|_| core.capacity.gives_back()) else {
         return false;
     };
-    let waiting = core.queue.remove_before(before);
+    let waiting = core.queue.remove_before(before, |id| track.has(id));
     if waiting.is_empty() {
         return false;
     }
-    let _claiming = core.claiming.lock().await;
+    let _claiming = track.claiming.lock().await;
     let (again, waiting): (Vec<_>, Vec<_>) =
         waiting.into_iter().partition(|one| one.again.is_some());
     core.capacity.give_back(again.len() + waiting.len());
@@ -178,9 +180,9 @@ async fn give_back_waiting(core: &Core) -> bool {
         return true;
     }
     if let Err(error) = core.commit_releases(&releases).await {
-        tracing::debug!(subscription = %core.member, %error, "waiting deliveries were not released");
+        tracing::debug!(subscription = %track.member, %error, "waiting deliveries were not released");
         // They are no longer in flight here: the fetcher releases them once the store answers.
-        core.unseen.note();
+        track.unseen.note();
     }
     true
 }
@@ -252,16 +254,16 @@ fn ended_while_idle(error: &Error, after: Duration) -> bool {
 
 /// Reports the first of several failures in a row, then waits. One lost connection is not a fault
 /// yet: the fetcher opens the next.
-async fn pause(core: &Core, error: &Error, failures: u32) {
+async fn pause(core: &Core, track: &Track, error: &Error, failures: u32) {
     if failures == 1 && error.is_outcome_unknown() {
-        tracing::debug!(subscription = %core.member, %error, "the reader's connection has ended");
+        tracing::debug!(subscription = %track.member, %error, "the reader's connection has ended");
         return rest(core, failures).await;
     }
-    let is_first = !core.faults.reading.is_set();
-    core.faults.reading.set(error);
+    let is_first = !track.faults.reading.is_set();
+    track.faults.reading.set(error);
     if is_first {
         tracing::warn!(
-            subscription = %core.member,
+            subscription = %track.member,
             error = %describe(error),
             "reading failed; retrying until it works",
         );
@@ -276,8 +278,8 @@ async fn rest(core: &Core, failures: u32) {
     }
 }
 
-async fn reopen(core: &Core) -> Result<Opened, Error> {
-    let opened = core.store.open(&core.opening()).await?;
+async fn reopen(core: &Core, track: &Track) -> Result<Opened, Error> {
+    let opened = core.store.open(&core.opening(track)).await?;
     core.meters.reconnects.increment(1);
     Ok(opened)
 }
@@ -286,26 +288,26 @@ async fn reopen(core: &Core) -> Result<Opened, Error> {
 ///
 /// With one handler first deliveries therefore keep their order, also after a restart or a broken
 /// connection.
-async fn catch_up(core: &Core) -> Result<(), Error> {
+async fn catch_up(core: &Core, track: &Track) -> Result<(), Error> {
     let mut look = reclaim::Look::default();
     // After a standstill it would otherwise reclaim its own deliveries and count a crash.
-    core.lease_keeper.extend_all().await;
+    track.keeper.extend_all().await;
     loop {
-        if core.unseen.take()
-            && let Err(error) = release_unseen(core).await
+        if track.unseen.take()
+            && let Err(error) = release_unseen(core, track).await
         {
-            core.unseen.note();
+            track.unseen.note();
             return Err(error);
         }
-        match reclaim::reclaim_some(core, &mut look).await {
+        match reclaim::reclaim_some(core, track, &mut look).await {
             Ok(reclaim::Next::Again) => {}
             Ok(reclaim::Next::Full) => {
-                if free_slots(core, &mut false).await.is_none() {
+                if free_slots(core, track, &mut false).await.is_none() {
                     return Ok(());
                 }
             }
             // The reclaimer may have lost an answer meanwhile.
-            Ok(reclaim::Next::Done) if core.unseen.may_exist() => {}
+            Ok(reclaim::Next::Done) if track.unseen.may_exist() => {}
             Ok(reclaim::Next::Done) => return Ok(()),
             Err(error) if error.is_retryable() => return Err(error),
             // The reclaimer reports it; reading need not stop for it.
@@ -316,12 +318,12 @@ async fn catch_up(core: &Core) -> Result<(), Error> {
 
 /// Releases, uncounted, the deliveries that the store assigns to this consumer and that are not in
 /// flight here: their answer was lost.
-async fn release_unseen(core: &Core) -> Result<(), Error> {
-    let _claiming = core.claiming.lock().await;
+async fn release_unseen(core: &Core, track: &Track) -> Result<(), Error> {
+    let _claiming = track.claiming.lock().await;
     let pending = match core
         .store
         .deliveries()
-        .pending_of(&core.member, MOST_PENDING)
+        .pending_of(&track.member, MOST_PENDING)
         .await
     {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -334,19 +336,26 @@ async fn release_unseen(core: &Core) -> Result<(), Error> {
     Ok(())
 }
 
-/// Recreates the group at the beginning, after the store has lost it.
-pub(crate) async fn recreate(core: &Core) {
-    let member = &core.member;
+/// Recreates the group of a track at the beginning, after the store has lost it.
+pub(crate) async fn recreate(core: &Core, track: &Track) {
+    let member = &track.member;
     let recreating = async {
         let topics = core.store.topics();
-        topics.ensure_topic(member.topic(), core.settings).await?;
+        let held = topics.ensure_topic(member.topic(), core.settings).await?;
         if let Some(owned) = &core.owned {
             return owned.create(StartFrom::Beginning).await;
+        }
+        if track
+            .partition
+            .is_some_and(|number| number >= held.partitions())
+        {
+            let rule = "the topic was created again with fewer partitions; subscribe again";
+            return Err(Error::new(ErrorKind::NotFound, "read", rule).on(member.to_string()));
         }
         topics
             .create_group(&member.at, StartFrom::Beginning)
             .await?;
-        core.lease.set(&*core.store, member).await
+        core.lease.set(&*core.store, &core.member).await
     };
     // After a failure the next read fails too, and the fetcher waits longer before it comes here.
     if recreating.await.is_ok() {
@@ -380,7 +389,8 @@ mod tests {
             .open(&Opening::of(&core.member))
             .await
             .unwrap();
-        tokio::spawn(run(Arc::clone(core), Some(opened)))
+        let track = Arc::clone(core.tracks.first());
+        tokio::spawn(run(Arc::clone(core), track, Some(opened)))
     }
 
     #[tokio::test]
@@ -389,7 +399,7 @@ mod tests {
         let fetched = fixture.fetch(3).await;
         let (core, _settlements) = fixture.core(SubscribeOptions::new());
         hand_out(&core, &fetched[..1], false);
-        release_unseen(&core).await.unwrap();
+        release_unseen(&core, core.tracks.first()).await.unwrap();
         let unseen = ids(&fetched[1..]).into_iter().map(|id| (id, 0));
         assert_eq!(fixture.given_back().await, unseen.collect::<Vec<_>>());
         assert_eq!(fixture.pending().await, ids(&fetched[..1]));
@@ -400,12 +410,12 @@ mod tests {
         let fixture = Fixture::new().await;
         let fetched = fixture.fetch(1).await;
         let (core, _settlements) = fixture.core(SubscribeOptions::new());
-        core.unseen.note();
+        core.tracks.first().unseen.note();
         fixture
             .script
             .fail("deliveries.pending_of", Failure::NotDone);
-        catch_up(&core).await.unwrap_err();
-        catch_up(&core).await.unwrap();
+        catch_up(&core, core.tracks.first()).await.unwrap_err();
+        catch_up(&core, core.tracks.first()).await.unwrap();
         assert_eq!(queued(&core).await, fetched[0].receipt);
     }
 
@@ -441,7 +451,7 @@ mod tests {
         let (core, _settlements) = fixture.core(SubscribeOptions::new());
         hand_out(&core, &fetched, false);
         fixture.script.calls();
-        catch_up(&core).await.unwrap();
+        catch_up(&core, core.tracks.first()).await.unwrap();
         let calls = fixture.script.calls();
         assert_eq!(
             calls[..2],
@@ -454,7 +464,11 @@ mod tests {
         let fixture = Fixture::new().await;
         let (core, _settlements) = fixture.core(SubscribeOptions::new().with_concurrency(1));
         core.capacity.give_back(0);
-        let caught_up = tokio::time::timeout(Duration::from_secs(20), catch_up(&core)).await;
+        let caught_up = tokio::time::timeout(
+            Duration::from_secs(20),
+            catch_up(&core, core.tracks.first()),
+        )
+        .await;
         caught_up.expect("the end of catching up").unwrap();
     }
 
@@ -469,7 +483,7 @@ mod tests {
             .topics()
             .remove_group(at, Duration::ZERO, force);
         assert!(removing.await.unwrap().unwrap().removed);
-        recreate(&core).await;
+        recreate(&core, core.tracks.first()).await;
         let found = fixture
             .store
             .deliveries()

@@ -5,6 +5,7 @@
 //! identifies nothing. Here each hand-out has a token of its own, and a settlement counts only
 //! while its token is the current one.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,20 +42,24 @@ struct Table {
     /// hand-out after it, so nothing says how long another consumer stays away from that one.
     released_late: FxHashSet<DeliveryId>,
     last_token: u64,
-    /// A time before the store last extended leases, and the last token at that time.
-    extended: Option<(Instant, u64)>,
-    /// While a claim is under way, the deliveries that ended here since it was sent: the store may have
-    /// claimed them before.
-    ended: Option<FxHashSet<DeliveryId>>,
+    /// A time before the store last extended leases, and the last token at that time: of the track of each
+    /// partition, or of the only track.
+    extended: BTreeMap<Option<u16>, (Instant, u64)>,
+    /// While a claim of a track is under way, the deliveries that ended here since it was sent: the store may
+    /// have claimed them before.
+    ended: BTreeMap<Option<u16>, FxHashSet<DeliveryId>>,
 }
 
 /// A claim whose answer is not entered yet.
 #[derive(Debug)]
-pub(crate) struct ClaimUnderWay<'a>(&'a InFlight);
+pub(crate) struct ClaimUnderWay<'a> {
+    in_flight: &'a InFlight,
+    partition: Option<u16>,
+}
 
 impl Drop for ClaimUnderWay<'_> {
     fn drop(&mut self) {
-        self.0.table().ended = None;
+        self.in_flight.table().ended.remove(&self.partition);
     }
 }
 
@@ -65,13 +70,23 @@ impl Table {
         lease.filter(|lease| lease.token() == hand_out.token)
     }
 
+    /// A time before the store began a lease, or last extended it.
+    fn leased_since(&self, id: DeliveryId, lease: &Lease) -> Instant {
+        let of = |partition| self.extended.get(&partition);
+        let extended = of(None).or_else(|| of(Some(id.id.partition())));
+        match extended.filter(|(_, last_token)| lease.token() <= *last_token) {
+            Some((at, _)) => lease.since().max(*at),
+            None => lease.since(),
+        }
+    }
+
     fn enter(
         &mut self,
         (id, mut before): (DeliveryId, Attempts),
         taken_over: bool,
         since: Instant,
     ) -> Option<Arc<Lease>> {
-        if taken_over && self.ended.as_ref().is_some_and(|ended| ended.contains(&id)) {
+        if taken_over && self.ended.values().any(|ended| ended.contains(&id)) {
             return None;
         }
         if let Some(lost) = self.lost.get(&id) {
@@ -112,10 +127,13 @@ impl InFlight {
     }
 
     /// Notes that a claim is about to be sent, until its answer is entered and the guard is dropped.
-    /// One claim is under way at a time.
-    pub(crate) fn begin_claim(&self) -> ClaimUnderWay<'_> {
-        self.table().ended = Some(FxHashSet::default());
-        ClaimUnderWay(self)
+    /// One claim of each track is under way at a time.
+    pub(crate) fn begin_claim(&self, partition: Option<u16>) -> ClaimUnderWay<'_> {
+        self.table().ended.insert(partition, FxHashSet::default());
+        ClaimUnderWay {
+            in_flight: self,
+            partition,
+        }
     }
 
     /// Enters fetched deliveries. Returns the lease of each, and `None` for one
@@ -142,10 +160,7 @@ impl InFlight {
     pub(crate) fn keep(&self, hand_out: HandOut, attempts: Attempts) -> Option<Arc<Lease>> {
         let mut table = self.table();
         let last = table.get(hand_out)?;
-        let extended = table
-            .extended
-            .filter(|(_, last_token)| hand_out.token <= *last_token);
-        let since = extended.map_or(last.since(), |(at, _)| at.max(last.since()));
+        let since = table.leased_since(hand_out.id, last);
         let may_end_early = last.may_end_early();
         table.last_token += 1;
         let next = Lease::new(table.last_token, attempts, true, since);
@@ -160,8 +175,10 @@ impl InFlight {
         for hand_out in hand_outs {
             if table.get(hand_out).is_some() {
                 table.current.remove(&hand_out.id);
-                if let Some(ended) = &mut table.ended {
-                    ended.insert(hand_out.id);
+                for (partition, ended) in &mut table.ended {
+                    if partition.is_none_or(|number| number == hand_out.id.id.partition()) {
+                        ended.insert(hand_out.id);
+                    }
                 }
             }
         }
@@ -224,10 +241,17 @@ impl InFlight {
     }
 
     /// The hand-outs that the store has a record of, and the last token.
+    #[cfg(test)]
     pub(crate) fn hand_outs(&self) -> (Vec<HandOut>, u64) {
+        self.hand_outs_of(None)
+    }
+
+    /// The hand-outs of a partition, or of all, that the store has a record of, and the last token.
+    pub(crate) fn hand_outs_of(&self, partition: Option<u16>) -> (Vec<HandOut>, u64) {
         let table = self.table();
-        let recorded = table.current.iter();
-        let recorded = recorded.filter(|(_, lease)| !lease.is_only_copy());
+        let recorded = table.current.iter().filter(|(id, lease)| {
+            partition.is_none_or(|number| number == id.id.partition()) && !lease.is_only_copy()
+        });
         let hand_outs = recorded.map(|(id, lease)| HandOut {
             id: *id,
             token: lease.token(),
@@ -235,9 +259,10 @@ impl InFlight {
         (hand_outs.collect(), table.last_token)
     }
 
-    /// Notes that the store has extended the leases of the hand-outs up to a token, after `since`.
-    pub(crate) fn note_extended(&self, since: Instant, last_token: u64) {
-        self.table().extended = Some((since, last_token));
+    /// Notes that the store has extended the leases of a track's hand-outs up to a token, after `since`.
+    pub(crate) fn note_extended(&self, partition: Option<u16>, since: Instant, last_token: u64) {
+        let extended = (since, last_token);
+        self.table().extended.insert(partition, extended);
     }
 
     /// Notes deliveries that a call may still release, if its error says that its outcome is unknown.
@@ -263,10 +288,7 @@ impl InFlight {
         else {
             return false;
         };
-        let extended = table
-            .extended
-            .filter(|(_, last_token)| entry.token() <= *last_token);
-        let since = extended.map_or(entry.since(), |(at, _)| at.max(entry.since()));
+        let since = table.leased_since(hand_out.id, entry);
         now.saturating_duration_since(since) < lease
     }
 
@@ -313,9 +335,11 @@ impl InFlight {
         table.current.values().filter(begun).count() as u64
     }
 
-    /// Removes the deliveries whose ending is not decided.
-    pub(crate) fn remove_unfinished(&self) {
-        self.table().current.retain(|_, lease| lease.is_finished());
+    /// Removes the deliveries of a partition, or of all, whose ending is not decided.
+    pub(crate) fn remove_unfinished(&self, partition: Option<u16>) {
+        self.table().current.retain(|id, lease| {
+            lease.is_finished() || partition.is_some_and(|number| number != id.id.partition())
+        });
     }
 
     /// The number of deliveries whose ending is not decided.
@@ -394,12 +418,12 @@ mod tests {
             in_flight.enter(entries, true, Instant::now()).remove(0)
         };
         let (_, hand_out) = enter_one(&in_flight);
-        let claim = in_flight.begin_claim();
+        let claim = in_flight.begin_claim(None);
         // The store claims it; then the settler's answer comes, and after it that of the claim.
         in_flight.remove([hand_out]);
         assert!(claimed(&in_flight).is_none());
         drop(claim);
-        let _next = in_flight.begin_claim();
+        let _next = in_flight.begin_claim(None);
         assert!(claimed(&in_flight).is_some());
     }
 
@@ -456,7 +480,7 @@ mod tests {
         };
         let leased = |one, after| in_flight.is_leased(one, second, began + after);
         assert!(leased(first, second / 2) && !leased(first, second));
-        in_flight.note_extended(began + second, first.token);
+        in_flight.note_extended(None, began + second, first.token);
         assert!(leased(first, second * 3 / 2) && !leased(first, 2 * second));
         let later = in_flight.enter([(id(2), 0)].into_iter(), false, began);
         let later = HandOut {
@@ -474,11 +498,11 @@ mod tests {
         let (lease, hand_out) = enter_one(&in_flight);
         lease.finish();
         let leased = || in_flight.is_leased(hand_out, Duration::from_secs(60), began);
-        in_flight.note_extended(began, hand_out.token);
+        in_flight.note_extended(None, began, hand_out.token);
         assert!(leased());
         assert_eq!(in_flight.lose([hand_out]), 0);
         // The same answer of the store extended other leases.
-        in_flight.note_extended(began, hand_out.token);
+        in_flight.note_extended(None, began, hand_out.token);
         assert!(!leased() && in_flight.is_finished(hand_out.id));
     }
 

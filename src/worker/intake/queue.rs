@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::lease::Lease;
-use crate::store::Fetched;
+use crate::store::{DeliveryId, Fetched};
 use crate::worker::hold_back::again::Again;
 use crate::worker::intake::crew::Crew;
 use crate::worker::intake::policy::POLICY;
@@ -166,13 +166,15 @@ impl Queue {
         }
     }
 
-    /// Removes the deliveries that were handed out before a time, but no only copies.
-    pub(crate) fn remove_before(&self, time: Instant) -> Vec<Queued> {
-        let stays = |one: &Queued| one.lease.is_only_copy() || !one.waits_since_before(time);
-        let mut deliveries = self.deliveries();
-        let (stay, old): (VecDeque<_>, VecDeque<_>) = deliveries.drain(..).partition(stays);
-        *deliveries = stay;
-        old.into()
+    /// Removes those of some deliveries that were handed out before a time, but no only copies.
+    pub(crate) fn remove_before(
+        &self,
+        time: Instant,
+        of: impl Fn(DeliveryId) -> bool,
+    ) -> Vec<Queued> {
+        self.remove_if(|one| {
+            of(one.fetched.receipt) && !one.lease.is_only_copy() && one.waits_since_before(time)
+        })
     }
 
     /// Removes the deliveries for which a condition holds.

@@ -9,6 +9,7 @@ use crate::domain::{Error, ErrorKind, describe};
 use crate::store::{ReclaimCursor, Unmarked};
 use crate::worker::core::Core;
 use crate::worker::intake::policy::POLICY;
+use crate::worker::tracks::Track;
 
 /// How many calls one look may use to get through all pending deliveries.
 const MOST_CALLS: usize = 64;
@@ -20,8 +21,9 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The bound while nothing is in flight: these looks are most of an idle subscription's cost.
 const LONGEST_IDLE: Duration = Duration::from_secs(2);
 
-/// Looks for expired leases until the subscription stops.
-pub(crate) async fn run(core: Arc<Core>) {
+/// Looks for expired leases of a track until the subscription stops.
+pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>) {
+    let track = &*track;
     let quarter = core.options.lease / 4;
     let period = quarter.clamp(SHORTEST, LONGEST);
     let idle = quarter.clamp(SHORTEST, LONGEST_IDLE);
@@ -40,16 +42,16 @@ pub(crate) async fn run(core: Arc<Core>) {
         // After a standstill of the process its own leases have expired: extend them first, or it
         // would reclaim its own deliveries and count a crash.
         if last_look.elapsed() > lease / 3 {
-            core.lease_keeper.extend_all().await;
+            track.keeper.extend_all().await;
         }
         last_look = Instant::now();
-        let still = core.still();
+        let still = core.still(track);
         let mut next = Next::Again;
         for _ in 0..MOST_CALLS {
-            next = match reclaim_some(&core, &mut look).await {
+            next = match reclaim_some(&core, track, &mut look).await {
                 Ok(next) => next,
                 Err(error) => {
-                    warn(&core, &error);
+                    warn(track, &error);
                     Next::Done
                 }
             };
@@ -63,7 +65,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             tokio::select! {
                 biased;
                 () = core.stop.cancelled() => return,
-                () = core.stir.since(moment, None) => {}
+                () = track.stir.since(moment, None) => {}
             }
             // Nothing was held here, so nothing has expired meanwhile.
             last_look = Instant::now();
@@ -114,11 +116,11 @@ pub(crate) enum Next {
     Done,
 }
 
-fn warn(core: &Core, error: &Error) {
+fn warn(track: &Track, error: &Error) {
     // The fetcher recreates a missing group, and reports it.
     if error.kind() != ErrorKind::NotFound && !error.is_retryable() {
         tracing::warn!(
-            subscription = %core.member,
+            subscription = %track.member,
             error = %describe(error),
             "expired leases could not be reclaimed",
         );
@@ -126,9 +128,13 @@ fn warn(core: &Core, error: &Error) {
 }
 
 /// Reclaims once, as many as the capacity allows.
-pub(crate) async fn reclaim_some(core: &Core, look: &mut Look) -> Result<Next, Error> {
+pub(crate) async fn reclaim_some(
+    core: &Core,
+    track: &Track,
+    look: &mut Look,
+) -> Result<Next, Error> {
     look.pending = None;
-    let _claiming = core.claiming.lock().await;
+    let _claiming = track.claiming.lock().await;
     // The shutdown releases deliveries once the intake has ended: nothing may come in after it.
     if core.stop.is_cancelled() {
         return Ok(Next::Done);
@@ -137,23 +143,23 @@ pub(crate) async fn reclaim_some(core: &Core, look: &mut Look) -> Result<Next, E
     if free == 0 {
         return Ok(Next::Full);
     }
-    // The store applies the limit to each of the two lanes.
-    let max = core.weight.limit((free / 2).max(1));
+    // The store applies the limit to the log and to the redelivery stream.
+    let max = core.weight.limit((free / 2 / core.tracks.count()).max(1));
     let unmarked = match core.marks_attempts {
         true => Unmarked::NotBegun,
         false => Unmarked::Begun,
     };
     let sent = Instant::now();
-    let _claim = core.in_flight.begin_claim();
+    let _claim = core.in_flight.begin_claim(track.partition);
     let reclaimed = core
         .store
         .deliveries()
-        .claim_expired(&core.member, core.lease.get(), unmarked, look.cursor, max)
+        .claim_expired(&track.member, core.lease.get(), unmarked, look.cursor, max)
         .await
         .inspect_err(|error| {
             // The reclaim may have succeeded and its answer been lost.
             if error.is_outcome_unknown() {
-                core.unseen.note();
+                track.unseen.note();
                 core.weight.ask_for_less();
             }
         })?;
@@ -163,7 +169,7 @@ pub(crate) async fn reclaim_some(core: &Core, look: &mut Look) -> Result<Next, E
     if reclaimed.missing > 0 {
         core.meters.lost_entries.increment(reclaimed.missing);
         tracing::error!(
-            subscription = %core.member,
+            subscription = %track.member,
             missing = reclaimed.missing,
             "data loss: unsettled entries were removed from the topic by something other than Redstart",
         );
@@ -172,6 +178,10 @@ pub(crate) async fn reclaim_some(core: &Core, look: &mut Look) -> Result<Next, E
     if count > 0 {
         let new = core.accept(reclaimed.taken, true, sent);
         core.meters.reclaimed.increment(new as u64);
+    }
+    if track.partition.is_some_and(|number| number > 0) {
+        // The first track asks for a shorter lease, for all.
+        look.last_asked = Instant::now();
     }
     let (found, store) = (reclaimed.lease, &*core.store);
     core.lease
@@ -203,7 +213,7 @@ mod tests {
     }
 
     async fn once(core: &Core) -> Result<Next, Error> {
-        reclaim_some(core, &mut Look::default()).await
+        reclaim_some(core, core.tracks.first(), &mut Look::default()).await
     }
 
     #[tokio::test]
@@ -213,7 +223,7 @@ mod tests {
         for (failure, unseen) in [(Failure::NotDone, false), (Failure::ReplyLost, true)] {
             fixture.script.fail(CLAIM, failure);
             once(&core).await.unwrap_err();
-            assert_eq!(core.unseen.may_exist(), unseen);
+            assert_eq!(core.tracks.first().unseen.may_exist(), unseen);
         }
     }
 
@@ -239,7 +249,7 @@ mod tests {
     async fn nothing_is_looked_for_where_nobody_holds_anything_until_an_entry_comes() {
         let fixture = Fixture::new().await;
         let (core, bell, _settlements) = heard(&fixture).await;
-        let running = tokio::spawn(run(Arc::clone(&core)));
+        let running = tokio::spawn(run(Arc::clone(&core), Arc::clone(core.tracks.first())));
         Fixture::until("a look", async || fixture.script.calls().contains(&CLAIM)).await;
         assert_eq!(looks_meanwhile(&fixture).await, 0);
         // Another consumer takes the new entry and dies.
@@ -258,7 +268,7 @@ mod tests {
         let fixture = Fixture::new().await;
         let one = fixture.fetch(1).await.remove(0);
         let (core, _bell, _settlements) = heard(&fixture).await;
-        let running = tokio::spawn(run(Arc::clone(&core)));
+        let running = tokio::spawn(run(Arc::clone(&core), Arc::clone(core.tracks.first())));
         Fixture::until("a look", async || fixture.script.calls().contains(&CLAIM)).await;
         let release = crate::store::Commit::release(one.receipt);
         fixture.commit(release).await;
@@ -270,7 +280,7 @@ mod tests {
     async fn a_deaf_bell_and_an_unread_entry_keep_the_looks_going() {
         let fixture = Fixture::new().await;
         let (core, bell, _settlements) = heard(&fixture).await;
-        let running = tokio::spawn(run(Arc::clone(&core)));
+        let running = tokio::spawn(run(Arc::clone(&core), Arc::clone(core.tracks.first())));
         for stirs in [true, false] {
             // Each of the two begins from rest.
             Fixture::until("rest", async || looks_meanwhile(&fixture).await == 0).await;
@@ -341,7 +351,7 @@ mod tests {
         let fetched = fixture.fetch(1).await;
         let (core, _settlements) = fixture.core(options());
         hand_out(&core, &fetched, false);
-        let running = tokio::spawn(run(Arc::clone(&core)));
+        let running = tokio::spawn(run(Arc::clone(&core), Arc::clone(core.tracks.first())));
         Fixture::until("a look", async || fixture.script.calls().contains(&CLAIM)).await;
         // Longer than a third of the lease, and nothing else runs on this thread.
         std::thread::sleep(Duration::from_millis(150));

@@ -131,7 +131,7 @@ impl Membership {
 
     /// Cancels the handlers of partitions that this process no longer owns.
     async fn lose(&self) {
-        self.core.lease_keeper.extend_all().await;
+        self.core.extend_all().await;
         for partition in self.group.all() {
             if partition.is_fenced_off() {
                 self.group.remove(partition.tenure.fence().partition);
@@ -225,7 +225,7 @@ impl Membership {
         tracing::debug!(subscription = %self.group.member, error = %describe(error), "attending failed");
         if error.kind() == ErrorKind::NotFound && !self.core.stop.is_cancelled() {
             self.count = None;
-            recreate(&self.core).await;
+            recreate(&self.core, self.core.tracks.first()).await;
         }
         if failures > 0 && self.group.all().iter().any(|one| one.tenure.is_over()) {
             self.lose().await;

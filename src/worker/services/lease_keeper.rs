@@ -13,7 +13,10 @@ use crate::worker::intake::lease::GroupLease;
 use crate::worker::meters::Meters;
 use crate::worker::stir::Stir;
 
+/// Keeps the leases of one track.
 pub(crate) struct LeaseKeeper {
+    /// The partition of the track; `None` for all.
+    pub(crate) partition: Option<u16>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) member: Arc<Member>,
     pub(crate) in_flight: Arc<InFlight>,
@@ -57,7 +60,7 @@ impl LeaseKeeper {
             } else if extended.elapsed() > self.lease.get() {
                 // The leases have expired, so other consumers may reclaim the deliveries: no
                 // handler may begin one or go on with one.
-                self.lose(self.in_flight.hand_outs().0.into_iter());
+                self.lose(self.in_flight.hand_outs_of(self.partition).0.into_iter());
             }
         }
     }
@@ -65,7 +68,7 @@ impl LeaseKeeper {
     /// Extends every lease once and cancels the handlers whose lease is lost. Returns whether the
     /// store answered.
     pub(crate) async fn extend_all(&self) -> bool {
-        let (hand_outs, last_token) = self.in_flight.hand_outs();
+        let (hand_outs, last_token) = self.in_flight.hand_outs_of(self.partition);
         if hand_outs.is_empty() {
             self.fault.clear();
             return true;
@@ -75,7 +78,8 @@ impl LeaseKeeper {
         match self.store.deliveries().extend(&self.member, &ids).await {
             Ok(holders) => {
                 self.note_holders(&hand_outs, &holders);
-                self.in_flight.note_extended(sent, last_token);
+                let in_flight = &self.in_flight;
+                in_flight.note_extended(self.partition, sent, last_token);
                 self.fault.clear();
                 true
             }
