@@ -8,5 +8,6 @@ mod connect;
 mod effects;
 mod failover;
 mod moving;
+mod partitions;
 mod roles;
 mod shared;
