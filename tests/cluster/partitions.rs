@@ -51,7 +51,10 @@ async fn a_primary_that_is_down_stops_its_own_partitions_only() {
     let (down, up): (Vec<u16>, Vec<u16>) = (0..PARTITIONS).partition(|one| owner(*one) == victim);
     assert!(!up.is_empty(), "{down:?}");
 
-    let (gate, is_down) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicBool::new(false)));
+    let (gate, is_down) = (
+        Arc::new(Semaphore::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let (sender, mut seen) = mpsc::unbounded_channel();
     let names = ["shared", "own"];
     let mut subscriptions = Vec::new();
@@ -91,8 +94,12 @@ async fn a_primary_that_is_down_stops_its_own_partitions_only() {
     let mut keys: BTreeMap<u16, u32> = BTreeMap::new();
     let mut first = 0;
     while keys.len() < usize::from(PARTITIONS) {
-        let published = container.bus().publish(&orders, &message(first, first)).await;
-        keys.entry(published.unwrap().id.partition()).or_insert(first);
+        let published = container
+            .bus()
+            .publish(&orders, &message(first, first))
+            .await;
+        keys.entry(published.unwrap().id.partition())
+            .or_insert(first);
         first += 1;
     }
     for _ in 0..2 * first {
@@ -106,7 +113,10 @@ async fn a_primary_that_is_down_stops_its_own_partitions_only() {
     for n in 1000..1040 {
         for number in &up {
             let n = n * 10 + u32::from(*number);
-            let published = container.bus().publish(&orders, &message(keys[number], n)).await;
+            let published = container
+                .bus()
+                .publish(&orders, &message(keys[number], n))
+                .await;
             assert_eq!(published.unwrap().id.partition(), *number);
             wanted.extend(names.map(|name| (name, *number, n, "done")));
         }
@@ -122,7 +132,10 @@ async fn a_primary_that_is_down_stops_its_own_partitions_only() {
         let (_, number, n, end) = next(&mut seen).await;
         if n < first {
             ended += 1;
-            assert!(end == "done" || down.contains(&number), "{n} of {number}: {end}");
+            assert!(
+                end == "done" || down.contains(&number),
+                "{n} of {number}: {end}"
+            );
         }
     }
     for name in names {
