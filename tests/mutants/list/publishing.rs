@@ -176,8 +176,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "native-of-an-earlier-server",
         file: "src/adapters/redis/net/connections/natives.rs",
-        before: "self.had.store(0, Ordering::Release);",
-        after: "",
+        before: "self.had.store(has.bits(), Ordering::Release);",
+        after: "self.had.fetch_or(has.bits(), Ordering::AcqRel);",
         breaks: "A server is asked for native commands on each connection.",
         target: Target::Test("integration"),
         test: "sent_again::a_server_is_asked_anew_on_each_connection",

@@ -39,20 +39,21 @@ impl Natives {
         if self.wanted.is_empty() {
             return Ok(());
         }
-        // The server may be another one than that of the last connection.
-        self.had.store(0, Ordering::Release);
-        let [info, docs] = questions();
         let mut answers = Vec::with_capacity(2);
-        for question in [info, docs] {
+        for question in questions() {
             match socket.exchange(&question).await {
                 Ok(answer) => answers.push(redis::parse_redis_value(&answer)?),
-                Err(refusal) if is_sound(&refusal) => return Ok(()),
+                Err(refusal) if is_sound(&refusal) => {}
                 Err(failure) => return Err(failure),
             }
         }
-        if let [info, docs] = &answers[..] {
-            self.had.store(found(info, docs).bits(), Ordering::Release);
-        }
+        let has = match &answers[..] {
+            [info, docs] => found(info, docs),
+            _ => NativeCommands::none(),
+        };
+        // Until here the last server's answer counted: publishes that are packed while a connection breaks
+        // again and again are numbered, too.
+        self.had.store(has.bits(), Ordering::Release);
         Ok(())
     }
 }
