@@ -32,9 +32,11 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let topics = container.topics();
     let newest = topics.newest_id(&args.topic).await?;
+    let mut is_missing = false;
     if newest.is_none()
         && let Err(error) = topics.groups(&args.topic).await
     {
+        is_missing = true;
         if !args.follow || error.kind() != ErrorKind::NotFound {
             return Err(error.into());
         }
@@ -55,7 +57,8 @@ pub(super) async fn run(
     tail.look_for_partitions(terminal).await?;
     if let Some(from) = args.from {
         tail.after.fill(from.before_in_topic());
-    } else if !args.from_beginning {
+    } else if !args.from_beginning && !is_missing {
+        // Of a topic that did not exist, every entry has come since.
         tail.newest(terminal).await?;
     }
     loop {
