@@ -104,7 +104,7 @@ impl Topics {
         let live = consumers
             .iter()
             .filter(|one| one.idle_for < Self::LIVE_WITHIN);
-        let live_consumers = live.count() as u64 + self.members(topic, group).await?;
+        let live_consumers = live.count() as u64;
         let (next, more) = self.count_from(topic, to).await?;
         let planned = PlannedReset {
             topic: topic.clone(),
@@ -116,19 +116,6 @@ impl Topics {
             refused: live_consumers > 0,
         };
         Ok(Plan::new(planned, Some(group.to_string())))
-    }
-
-    /// How many processes are members of an owned group; none of a shared one.
-    async fn members(&self, topic: &Topic, group: &Group) -> Result<u64, Error> {
-        if !self.store.capabilities().ownership {
-            return Ok(0);
-        }
-        let at = GroupAt::of(topic, group);
-        match self.store.owners().roster(&at).await {
-            Ok(roster) => Ok(roster.members.len() as u64),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(error),
-        }
     }
 
     /// How many entries a topic holds from a place on, and whether there are more.

@@ -79,7 +79,8 @@ impl Faults {
             let rule = "its runtime has ended, so nothing reads; subscribe again";
             return Some(rule.to_owned());
         }
-        let parts: [(&str, fn(&Self) -> &Fault); 10] = [
+        type Part = (&'static str, fn(&Faults) -> &Fault);
+        let parts: [Part; 10] = [
             ("reading", |track| &track.reading),
             ("extending leases", |track| &track.extending),
             ("bringing retries back", |track| &track.promoting),

@@ -149,15 +149,23 @@ impl Inspect for Partitioned {
         &'a self,
         at: &'a GroupAt,
     ) -> BoxFuture<'a, Result<Vec<ConsumerStatus>, Error>> {
-        if self.is_single(&at.partition) {
-            return self.inner.inspect().consumers(at);
-        }
         Box::pin(async move {
-            let all = self.each_group(at, |store, at| {
-                Box::pin(async move { store.inspect().consumers(&at).await })
-            });
+            let all = match self.is_single(&at.partition) {
+                true => self.inner.inspect().consumers(at).await?,
+                false => {
+                    let all = self.each_group(at, |store, at| {
+                        Box::pin(async move { store.inspect().consumers(&at).await })
+                    });
+                    let all = all.await?.into_iter();
+                    all.flat_map(|(_, consumers)| consumers).collect()
+                }
+            };
             let mut consumers: BTreeMap<_, ConsumerStatus> = BTreeMap::new();
-            for one in all.await?.into_iter().flat_map(|(_, consumers)| consumers) {
+            // The members of an owned group are no consumers of its streams.
+            for member in self.members_of(at).await? {
+                consumers.insert(member.clone(), ConsumerStatus::new(member));
+            }
+            for one in all {
                 let known = consumers.entry(one.consumer.clone());
                 known
                     .and_modify(|known| {

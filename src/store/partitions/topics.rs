@@ -69,7 +69,6 @@ impl Partitioned {
         };
         let consumers = inspect.consumers(at).await?;
         let live = consumers.iter().filter(|one| one.idle_for < quiet).count();
-        let live = live + self.members_of(at).await?;
         Ok(Some(GroupRemoval {
             removed: false,
             status,
@@ -77,14 +76,14 @@ impl Partitioned {
         }))
     }
 
-    /// How many members an owned group has; none for a shared one. Partition 0 knows them.
-    async fn members_of(&self, at: &GroupAt) -> Result<usize, Error> {
+    /// The members of an owned group; none of a shared one. Partition 0 knows them.
+    pub(super) async fn members_of(&self, at: &GroupAt) -> Result<Vec<ConsumerName>, Error> {
         if !self.inner.capabilities().ownership {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         match self.inner.owners().roster(&group_at(at, 0)).await {
-            Ok(roster) => Ok(roster.members.len()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            Ok(roster) => Ok(roster.members),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
@@ -369,8 +368,8 @@ mod tests {
 
     use super::super::tests::Four;
     use super::*;
-    use crate::domain::{ScheduleId, When};
-    use crate::store::Store as _;
+    use crate::domain::{Group, ScheduleId, When};
+    use crate::store::{Attendance, Store as _};
 
     const DAY: Duration = Duration::from_secs(86_400);
     const MINUTE: Duration = Duration::from_secs(60);
@@ -383,6 +382,37 @@ mod tests {
             lags.push(status.groups.iter().map(|group| group.lag).sum());
         }
         lags
+    }
+
+    #[tokio::test]
+    async fn members_of_an_owned_group_are_listed_as_its_consumers() {
+        let four = Four::new().await;
+        let mut at = four.at.clone();
+        at.group = Group::new("owned").unwrap();
+        let owners = four.store.owners();
+        for number in 0..4 {
+            let at = group_at(&at, number);
+            let created = owners.create(&at, StartFrom::Beginning).await;
+            created.unwrap();
+        }
+        let names = async || -> Vec<String> {
+            let listed = four.store.inspect().consumers(&at).await.unwrap();
+            listed.iter().map(|one| one.consumer.to_string()).collect()
+        };
+        assert!(names().await.is_empty());
+        let one = Member {
+            at: group_at(&at, 0),
+            ..four.member("one")
+        };
+        let attendance = Attendance {
+            lease: DAY,
+            ..Attendance::default()
+        };
+        owners.attend(&one, &attendance).await.unwrap();
+        assert_eq!(names().await, ["one"]);
+        let topics = four.store.topics();
+        let kept = topics.remove_group(&at, DAY, false).await.unwrap().unwrap();
+        assert_eq!((kept.removed, kept.live_consumers), (false, 1));
     }
 
     #[tokio::test]
