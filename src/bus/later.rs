@@ -172,15 +172,25 @@ impl Publishing {
         messages: &[NewLater],
     ) -> Result<Vec<LaterPut>, Error> {
         let at = Partition::of(topic);
-        let puts = self.store.later().put(&at, messages).await?;
+        let known = self.later.know_partitions(topic).await;
+        known.map_err(|error| nothing_appended(error, topic))?;
+        let mut puts = self.store.later().put(&at, messages).await?;
         if !puts.contains(&LaterPut::NoTopic) {
             return Ok(puts);
         }
         let settings = TopicSettings::default();
         let ensured = self.store.topics().ensure_topic(topic, settings).await;
         ensured.map_err(|error| nothing_appended(error, topic))?;
-        // A message that the first call has put is replaced by itself.
-        self.store.later().put(&at, messages).await
+        // One partition may lack its settings where the others have put their messages.
+        let missing = puts.iter_mut().zip(messages);
+        let missing = missing.filter(|(put, _)| **put == LaterPut::NoTopic);
+        let (missing, again): (Vec<_>, Vec<_>) =
+            missing.map(|(put, one)| (put, one.clone())).unzip();
+        let answers = self.store.later().put(&at, &again).await?;
+        for (put, answer) in missing.into_iter().zip(answers) {
+            *put = answer;
+        }
+        Ok(puts)
     }
 
     fn scheduled(&self, topic: &Topic, id: ScheduleId, put: LaterPut) -> Result<Scheduled, Error> {
@@ -218,6 +228,7 @@ impl Publishing {
 
     pub(super) async fn cancel(&self, topic: &Topic, id: &ScheduleId) -> Result<bool, Error> {
         self.check_open("bus").map_err(|e| e.on(topic.as_str()))?;
+        self.later.know_partitions(topic).await?;
         let at = Partition::of(topic);
         let ids = std::slice::from_ref(id);
         let done = self.store.later().cancel(&at, ids).await?;
@@ -233,6 +244,7 @@ impl Publishing {
         self.check_open("bus")
             .and_then(|()| due.check("reschedule"))
             .map_err(|e| e.on(format!("{topic}/{id}")))?;
+        self.later.know_partitions(topic).await?;
         let at = Partition::of(topic);
         let done = self.store.later().reschedule(&at, id, due).await?;
         Ok(done.map(|(due, due_in)| {
@@ -252,7 +264,7 @@ mod tests {
     use crate::api::PublishHooks;
     use crate::domain::{BoxFuture, Codec};
     use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
-    use crate::store::{LaterOp, MAX_BATCH, Store as _};
+    use crate::store::{LaterAnswer, LaterOp, MAX_BATCH, Store as _};
     use crate::wire::Limits;
 
     /// Refuses one of the calls that put messages.
@@ -323,5 +335,48 @@ mod tests {
         came.expect("the due messages are published");
         let entries = store.log().browse(&at, None, 2 * MAX_BATCH).await.unwrap();
         assert_eq!(entries.len(), MAX_BATCH);
+    }
+
+    /// Does not know the topic of the last message of the first call.
+    #[derive(Debug, Default)]
+    struct Forgetful(AtomicUsize);
+
+    impl Decorator for Forgetful {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut to: Next<'a>,
+        ) -> BoxFuture<'a, Result<Answer, Error>> {
+            Box::pin(async move {
+                match op {
+                    Op::Later(LaterOp::Put { at, messages })
+                        if self.0.fetch_add(1, Ordering::Relaxed) == 0 =>
+                    {
+                        let known = &messages[..messages.len() - 1];
+                        let mut puts = to.store.later().put(at, known).await?;
+                        puts.push(LaterPut::NoTopic);
+                        Ok(Answer::Later(LaterAnswer::Put(puts)))
+                    }
+                    op => to.run(op).await,
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_partition_without_its_settings_does_not_repeat_the_messages_of_the_others() {
+        let topic = Topic::new("orders").unwrap();
+        let store = MemoryStore::new().store(None);
+        let settings = TopicSettings::default();
+        store.topics().ensure_topic(&topic, settings).await.unwrap();
+        let store = Arc::new(Decorated::new(Arc::<Forgetful>::default(), store));
+        let (limits, hooks) = (Limits::default(), PublishHooks::default());
+        let bus = Publishing::new(store, Codec::Json, limits, None, hooks);
+        let messages = [1, 2, 3].map(|n| Envelope::new("n", &n).unwrap());
+        let later = When::After(Duration::from_secs(3600));
+        let options = ScheduleOptions::new();
+        let results = bus.schedule(&topic, &messages, later, &options).await;
+        let replaced = results.into_iter().map(|one| one.unwrap().replaced);
+        assert_eq!(replaced.collect::<Vec<_>>(), [false; 3]);
     }
 }

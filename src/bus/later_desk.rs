@@ -21,6 +21,8 @@ pub(super) struct LaterDesk {
     /// Looks at topics to which this container has no subscription.
     pub(super) watch: DueWatch,
     known: Mutex<HashMap<Topic, Instant>>,
+    /// When the number of a topic's partitions was asked for.
+    counted: Mutex<HashMap<Topic, Instant>>,
 }
 
 impl LaterDesk {
@@ -29,7 +31,28 @@ impl LaterDesk {
             watch: DueWatch::new(Arc::clone(&store)),
             store,
             known: Mutex::default(),
+            counted: Mutex::default(),
         }
+    }
+
+    /// Asks how many partitions a topic has, unless that was asked a moment ago: the store then goes by the
+    /// number of a topic that was created again.
+    pub(super) async fn know_partitions(&self, topic: &Topic) -> Result<(), Error> {
+        let is_known = {
+            let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            counted
+                .get(topic)
+                .is_some_and(|at| at.elapsed() < KNOWN_FOR)
+        };
+        if !is_known {
+            let count = self.store.topics().partitions(topic).await?;
+            let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            match count {
+                Some(_) => counted.insert(topic.clone(), Instant::now()),
+                None => counted.remove(topic),
+            };
+        }
+        Ok(())
     }
 
     /// Creates a topic, unless this container knows it.

@@ -84,6 +84,19 @@ impl DeadLetters {
         Err(Error::new(ErrorKind::NotFound, operation, rule).on(subject(topic, group)))
     }
 
+    /// A group on each partition of its topic; on the whole topic where there is one.
+    pub(super) async fn parts(&self, topic: &Topic, group: &Group) -> Result<Vec<GroupAt>, Error> {
+        let count = self.store.topics().partitions(topic).await?.unwrap_or(1);
+        if count == 1 {
+            return Ok(vec![GroupAt::of(topic, group)]);
+        }
+        let part = |number| GroupAt {
+            partition: Partition::numbered(topic, number),
+            group: group.clone(),
+        };
+        Ok((0..count).map(part).collect())
+    }
+
     /// The heads of the dead letters with these ids; absent ones are left out. Reads no bodies, which
     /// can be long.
     pub(super) async fn heads(

@@ -11,6 +11,7 @@ use crate::operate::dead_letters::handle::DeadLetters;
 use crate::operate::dead_letters::preview::Preview;
 use crate::operate::dead_letters::report::{SweepEnd, SweepProgress, SweepReport};
 use crate::operate::plan::{Confirmed, Plan};
+use crate::store::GroupAt;
 
 /// What a planned sweep will do. [`Display`](fmt::Display) says it in one line for each fact.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -141,7 +142,7 @@ impl DeadLetters {
             sweep.selection = self.snapshot(topic, group, sweep.selection).await?;
         }
         if matches!(sweep.selection, Selection::Matching(_)) {
-            sweep.watermark = self.watermark(topic, group, &sweep).await?;
+            sweep.watermark = self.watermark(&GroupAt::of(topic, group), &sweep).await?;
         } else {
             sweep.watermark = None;
         }

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use crate::domain::{EntryId, Error, Group, Selection, SkipReason, Sweep, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
 use crate::operate::dead_letters::sweep::{PAGE, range_of};
-use crate::store::GroupAt;
 
 /// What a sweep would do.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -89,21 +88,26 @@ impl DeadLetters {
             }
             Selection::Matching(filter) => {
                 let began = Instant::now();
-                let until = self.watermark(topic, group, sweep).await?;
-                let mut rest = range_of(filter, None, until);
-                while let Some(range) = rest {
-                    let found = self
-                        .port()
-                        .search(&GroupAt::of(topic, group), range, filter, PAGE)
-                        .await?;
-                    looked.searched += found.looked;
-                    for (id, summary) in &found.items {
-                        looked.preview.enter(*id, sweep.wants(summary));
-                    }
-                    rest = found.next().and_then(|id| range.beyond(id));
-                    if within.is_some_and(|within| began.elapsed() >= within) && rest.is_some() {
+                // Each partition by itself: its ids follow the clock of its server.
+                for at in self.parts(topic, group).await? {
+                    let is_late = || within.is_some_and(|within| began.elapsed() >= within);
+                    if looked.searched > 0 && is_late() {
                         looked.ended_early = true;
                         break;
+                    }
+                    let until = self.watermark(&at, sweep).await?;
+                    let mut rest = range_of(filter, None, until);
+                    while let Some(range) = rest {
+                        let found = self.port().search(&at, range, filter, PAGE).await?;
+                        looked.searched += found.looked;
+                        for (id, summary) in &found.items {
+                            looked.preview.enter(*id, sweep.wants(summary));
+                        }
+                        rest = found.next().and_then(|id| range.beyond(id));
+                        if is_late() && rest.is_some() {
+                            looked.ended_early = true;
+                            break;
+                        }
                     }
                 }
                 let preview = &mut looked.preview;

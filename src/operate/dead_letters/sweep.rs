@@ -46,18 +46,38 @@ struct RunningSweep<'a> {
     group: &'a Group,
     sweep: &'a Sweep,
     operation: Uuid,
-    /// The watermark: the newest dead letter that the sweep may take.
-    until: Option<EntryId>,
+    parts: Vec<Part>,
     began: Instant,
     /// How many the sweep took before an interruption.
     before: u64,
     progress: SweepProgress,
     report: &'a (dyn Fn(SweepProgress) + Send + Sync),
-    /// The newest dead letter among which the sweep looked for messages that died again.
-    looked: Option<EntryId>,
     next_look: Instant,
     /// The first dead letter that could not be published, and the error.
     refused: Option<String>,
+}
+
+/// How far a sweep goes on one partition. The ids of a partition follow the clock of its server.
+struct Part {
+    at: GroupAt,
+    /// The last dead letter that the sweep reached before an interruption.
+    after: Option<EntryId>,
+    /// The watermark: the newest dead letter that the sweep may take.
+    until: Option<EntryId>,
+    /// The newest dead letter among which the sweep looked for messages that died again.
+    looked: Option<EntryId>,
+}
+
+impl Part {
+    fn new(at: GroupAt, after: Option<EntryId>, until: Option<EntryId>) -> Self {
+        let looked = until;
+        Self {
+            at,
+            after,
+            until,
+            looked,
+        }
+    }
 }
 
 impl DeadLetters {
@@ -86,29 +106,33 @@ impl DeadLetters {
         progress: &(dyn Fn(SweepProgress) + Send + Sync),
     ) -> Result<SweepReport, Error> {
         sweep.validate()?;
-        let until = self.watermark(topic, group, &sweep).await?;
-        let operation = Uuid::now_v7();
-        let order = Order::of(&sweep, until, self.store.now());
-        self.port()
-            .begin_operation(&GroupAt::of(topic, group), operation, &order.encode())
-            .await?;
+        let mut parts = Vec::new();
+        for at in self.parts(topic, group).await? {
+            let until = self.watermark(&at, &sweep).await?;
+            parts.push(Part::new(at, None, until));
+        }
+        let (operation, now) = (Uuid::now_v7(), self.store.now());
+        for part in &parts {
+            let order = Order::of(&sweep, part.until, now).encode();
+            let begun = self.port().begin_operation(&part.at, operation, &order);
+            begun.await?;
+        }
         tracing::info!(
             %topic, %group, %operation, operator = sweep.operator,
             action = %sweep.action, selection = %sweep.selection,
             "sweep of dead letters begins",
         );
-        let run = RunningSweep::new(self, topic, group, &sweep, operation, until, progress);
-        run.finish(None).await
+        let run = RunningSweep::new(self, topic, group, &sweep, operation, parts, progress);
+        run.finish().await
     }
 
     /// The newest dead letter that a sweep may take when it begins now; `None` where there is none.
     pub(super) async fn watermark(
         &self,
-        topic: &Topic,
-        group: &Group,
+        at: &GroupAt,
         sweep: &Sweep,
     ) -> Result<Option<EntryId>, Error> {
-        let newest = self.port().newest(&GroupAt::of(topic, group)).await?;
+        let newest = self.port().newest(at).await?;
         Ok(newest.map(|newest| newest.min(sweep.watermark.unwrap_or(newest))))
     }
 
@@ -131,32 +155,50 @@ impl DeadLetters {
             Error::new(kind, "resume sweep", rule)
                 .on(format!("{} {operation}", subject(topic, group)))
         };
-        let rows = self.port().journal(&GroupAt::of(topic, group)).await?;
-        let Some(row) = rows.into_iter().find(|row| row.id == operation) else {
+        let (mut rows, mut found) = (Vec::new(), None);
+        for at in self.parts(topic, group).await? {
+            let journal = self.port().journal(&at).await?;
+            let row = journal.into_iter().find(|row| row.id == operation);
+            found = found.or_else(|| row.clone());
+            rows.push((at, row));
+        }
+        let Some(found) = found else {
             let rule = "the journal does not have this operation";
             return Err(failed(ErrorKind::NotFound, rule.to_owned()));
         };
-        if let Some(result) = row.result {
+        let mut results = rows
+            .iter()
+            .filter_map(|(_, row)| row.as_ref()?.result.as_ref());
+        if let Some(result) = results.next() {
             let rule = format!("the operation has ended: {result}");
             return Err(failed(ErrorKind::Invalid, rule));
         }
-        let order = Order::decode(&row.order);
+        let order = Order::decode(&found.order);
         let Some((order, sweep)) = order.and_then(|order| Some((order.clone(), order.sweep()?)))
         else {
             let rule = "the journal keeps only a part of this order; begin a new operation";
             return Err(failed(ErrorKind::Invalid, rule.to_owned()));
         };
-        let until = order.until();
+        let mut taken = 0;
+        let parts = rows.into_iter().map(|(at, row)| {
+            // The beginning may have been interrupted before it came to this partition.
+            let own = row.as_ref().and_then(|row| Order::decode(&row.order));
+            let until = own.as_ref().unwrap_or(&order).until();
+            taken += row.as_ref().map_or(0, |row| row.taken);
+            let cursor = row.and_then(|row| row.cursor);
+            let after = match &sweep.action {
+                // Before the cursor may be dead letters whose publish failed.
+                SweepAction::Publish(_) => None,
+                SweepAction::Redrive | SweepAction::Purge => cursor,
+            };
+            Part::new(at, after, until)
+        });
+        let parts = parts.collect();
         tracing::info!(%topic, %group, %operation, "sweep of dead letters resumes");
-        let mut run = RunningSweep::new(self, topic, group, &sweep, operation, until, progress);
+        let mut run = RunningSweep::new(self, topic, group, &sweep, operation, parts, progress);
         // The failure limit compares with all messages that died again since the beginning.
-        run.before = row.taken;
-        let after = match &sweep.action {
-            // Before the cursor may be dead letters whose publish failed.
-            SweepAction::Publish(_) => None,
-            SweepAction::Redrive | SweepAction::Purge => row.cursor,
-        };
-        run.finish(after).await
+        run.before = taken;
+        run.finish().await
     }
 }
 
@@ -167,7 +209,7 @@ impl<'a> RunningSweep<'a> {
         group: &'a Group,
         sweep: &'a Sweep,
         operation: Uuid,
-        until: Option<EntryId>,
+        parts: Vec<Part>,
         report: &'a (dyn Fn(SweepProgress) + Send + Sync),
     ) -> Self {
         let now = Instant::now();
@@ -177,7 +219,7 @@ impl<'a> RunningSweep<'a> {
             group,
             sweep,
             operation,
-            until,
+            parts,
             began: now,
             before: 0,
             progress: SweepProgress {
@@ -185,17 +227,16 @@ impl<'a> RunningSweep<'a> {
                 ..SweepProgress::default()
             },
             report,
-            looked: until,
             next_look: now,
             refused: None,
         }
     }
 
-    async fn finish(mut self, after: Option<EntryId>) -> Result<SweepReport, Error> {
+    async fn finish(mut self) -> Result<SweepReport, Error> {
         (self.report)(self.progress);
         let ended = match &self.sweep.selection {
             Selection::Ids(ids) => self.take_in_portions(ids, &[]).await?,
-            Selection::Matching(filter) => self.search(filter, after).await?,
+            Selection::Matching(filter) => self.search(filter).await?,
         };
         let SweepProgress {
             taken,
@@ -235,30 +276,29 @@ impl<'a> RunningSweep<'a> {
         })
     }
 
-    /// Takes the matching dead letters after an id, up to the watermark.
-    async fn search(
-        &mut self,
-        filter: &DeadLetterFilter,
-        after: Option<EntryId>,
-    ) -> Result<SweepEnd, Error> {
+    /// Takes the matching dead letters of each partition, up to its watermark.
+    async fn search(&mut self, filter: &DeadLetterFilter) -> Result<SweepEnd, Error> {
         let port = self.dead_letters.port();
-        let mut rest = range_of(filter, after, self.until);
-        while let Some(range) = rest {
-            let found = port
-                .search(&GroupAt::of(self.topic, self.group), range, filter, PAGE)
-                .await?;
-            let wanted: Vec<EntryId> = found
-                .items
-                .iter()
-                .filter(|(_, summary)| self.sweep.wants(summary).is_ok())
-                .map(|(id, _)| *id)
-                .collect();
-            self.progress.skipped += found.looked - wanted.len() as u64;
-            if self.take_in_portions(&wanted, &found.items).await? == SweepEnd::Stopped {
-                return Ok(SweepEnd::Stopped);
+        for part in 0..self.parts.len() {
+            let Part {
+                at, after, until, ..
+            } = &self.parts[part];
+            let (at, mut rest) = (at.clone(), range_of(filter, *after, *until));
+            while let Some(range) = rest {
+                let found = port.search(&at, range, filter, PAGE).await?;
+                let wanted: Vec<EntryId> = found
+                    .items
+                    .iter()
+                    .filter(|(_, summary)| self.sweep.wants(summary).is_ok())
+                    .map(|(id, _)| *id)
+                    .collect();
+                self.progress.skipped += found.looked - wanted.len() as u64;
+                if self.take_in_portions(&wanted, &found.items).await? == SweepEnd::Stopped {
+                    return Ok(SweepEnd::Stopped);
+                }
+                (self.report)(self.progress);
+                rest = found.next().and_then(|id| range.beyond(id));
             }
-            (self.report)(self.progress);
-            rest = found.next().and_then(|id| range.beyond(id));
         }
         Ok(SweepEnd::Done)
     }
@@ -328,22 +368,95 @@ impl<'a> RunningSweep<'a> {
         self.next_look = Instant::now() + LOOK;
         let port = self.dead_letters.port();
         let again = DeadLetterFilter::default().with_redriven(true);
-        loop {
-            let range = IdRange::after(self.looked);
-            let found = port
-                .search(&GroupAt::of(self.topic, self.group), range, &again, PAGE)
-                .await?;
-            let by_this = |summary: &DeadLetterSummary| summary.redriven_by == Some(self.operation);
-            let died = found.items.iter().filter(|(_, summary)| by_this(summary));
-            self.progress.died_again += died.count() as u64;
-            self.looked = found.last.or(self.looked);
-            if !found.more {
-                break;
+        for part in &mut self.parts {
+            loop {
+                let range = IdRange::after(part.looked);
+                let found = port.search(&part.at, range, &again, PAGE).await?;
+                let by_this =
+                    |summary: &DeadLetterSummary| summary.redriven_by == Some(self.operation);
+                let died = found.items.iter().filter(|(_, summary)| by_this(summary));
+                self.progress.died_again += died.count() as u64;
+                part.looked = found.last.or(part.looked);
+                if !found.more {
+                    break;
+                }
             }
         }
         let SweepProgress {
             taken, died_again, ..
         } = self.progress;
         Ok(self.sweep.is_failing(self.before + taken, died_again))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::container::Container;
+    use crate::domain::{SkipReason, TopicSettings};
+    use crate::store::{MAX_BATCH, Record, Restoring, StartFrom};
+
+    /// A dead letter in a partition, the number of which says its type.
+    fn restoring(partition: u16, n: u64) -> Restoring {
+        let head = DeadLetterSummary {
+            reason: Reason::Rejected,
+            fingerprint: "no".to_owned(),
+            message_type: if n % 5 == 0 { "b" } else { "a" }.to_owned(),
+            tenant: None,
+            correlation: None,
+            message_id: None,
+            error: "no".to_owned(),
+            attempts: 1,
+            redriven: 0,
+            redriven_by: None,
+            imported_from: None,
+        };
+        Restoring {
+            identity: format!("{partition}/{n}"),
+            own: Some(EntryId::new(1, n).in_partition(partition)),
+            record: Record {
+                head,
+                body: Bytes::new(),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn each_dead_letter_of_several_partitions_is_counted_once() {
+        let container = Container::in_memory().await.unwrap();
+        let (orders, billing) = (
+            Topic::new("orders").unwrap(),
+            Group::new("billing").unwrap(),
+        );
+        let settings = TopicSettings::default().with_partitions(3);
+        container.topics().create(&orders, settings).await.unwrap();
+        let (store, at) = (container.store(), GroupAt::of(&orders, &billing));
+        let start = StartFrom::Beginning;
+        store.topics().create_group(&at, start).await.unwrap();
+        // More than a page matches on each partition.
+        let of = |partition| (0..1500).map(move |n| restoring(partition, n));
+        let all: Vec<Restoring> = (0..3).flat_map(of).collect();
+        for some in all.chunks(MAX_BATCH) {
+            store
+                .dead_letters()
+                .restore(&at, some, false)
+                .await
+                .unwrap();
+        }
+        let dead = container.dead_letters();
+        let filter = DeadLetterFilter::default().with_message_type("a");
+        let sweep = Sweep::purge(filter).with_operator("ann");
+        let preview = dead.preview(&orders, &billing, &sweep).await.unwrap();
+        assert_eq!(preview.matching, 3600);
+        assert_eq!(preview.skipped[&SkipReason::NotMatching], 900);
+        let report = dead.sweep(&orders, &billing, sweep, &|_| {}).await.unwrap();
+        assert_eq!(
+            (report.progress.taken, report.progress.skipped),
+            (3600, 900)
+        );
+        let journal = dead.journal(&orders, &billing).await.unwrap();
+        assert_eq!((journal.len(), journal[0].taken), (1, 3600));
     }
 }

@@ -154,6 +154,12 @@ impl RedisAdapter {
             let Some(one) = self.take_away_partition(&at).await? else {
                 continue;
             };
+            if !one.removed && whole.is_some() {
+                let rule = "a group came to the topic meanwhile: some partitions are removed, and the others \
+                            are kept; remove the group, then run it again";
+                let error = Error::new(ErrorKind::OutcomeUnknown, "remove topic", rule);
+                return Err(error.on(at.to_string()));
+            }
             let before: u64 = whole.map_or(0, |before: TopicRemoval| before.entries);
             whole = Some(TopicRemoval::new(before + one.entries, one.groups));
             if !one.removed {

@@ -49,22 +49,22 @@ pub(super) async fn run(
         args,
         topics,
         source: source(args, settings),
+        start: args.from.and_then(EntryId::before_in_topic),
         after: Vec::new(),
+        has_shown: false,
         left: args.max.unwrap_or(usize::MAX),
         reads_on: true,
         omitted: false,
     };
     tail.look_for_partitions(terminal).await?;
-    if let Some(from) = args.from {
-        tail.after.fill(from.before_in_topic());
-    } else if !args.from_beginning && !is_missing {
+    if args.from.is_none() && !args.from_beginning && !is_missing {
         // Of a topic that did not exist, every entry has come since.
         tail.newest(terminal).await?;
     }
     loop {
         tail.pages(terminal).await?;
         if !args.follow || tail.left == 0 {
-            if tail.has_shown_none() && !terminal.is_json() {
+            if !tail.has_shown && !terminal.is_json() {
                 terminal.remark("the topic has no entries");
             }
             if tail.omitted {
@@ -92,6 +92,10 @@ struct Tail<'a> {
     topics: Topics,
     /// The source of events whose message has none.
     source: String,
+    /// After which entry to begin.
+    start: Option<EntryId>,
+    /// Whether any entry was shown.
+    has_shown: bool,
     /// The last entry shown of each partition.
     after: Vec<Option<EntryId>>,
     left: usize,
@@ -107,7 +111,7 @@ impl Tail<'_> {
     async fn look_for_partitions(&mut self, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
         let look = async || self.topics.partitions(&self.args.topic).await;
         let count = self.patiently(look, terminal).await?;
-        self.after.resize(usize::from(count), None);
+        self.after.resize(usize::from(count), self.start);
         Ok(())
     }
 
@@ -131,10 +135,6 @@ impl Tail<'_> {
                 done => return Ok(done?),
             }
         }
-    }
-
-    fn has_shown_none(&self) -> bool {
-        self.after.iter().all(Option::is_none)
     }
 
     /// Shows the newest entries. Reads at least one, because following begins after the newest.
@@ -178,7 +178,7 @@ impl Tail<'_> {
             let Some(last) = page.last() else { break };
             (before, left) = (Some(last.id), left - page.len());
         }
-        self.after.fill(before.and_then(EntryId::before));
+        self.after.fill(before.and_then(EntryId::before_in_topic));
         if !self.args.follow {
             self.left = self.left.min(wanted);
         }
@@ -191,7 +191,7 @@ impl Tail<'_> {
             return Ok(());
         }
         while self.left > 0 {
-            if self.has_shown_none() {
+            if !self.has_shown {
                 // The topic may have been created meanwhile.
                 self.look_for_partitions(terminal).await?;
             }
@@ -201,6 +201,7 @@ impl Tail<'_> {
                 let page = self.page(partition, max, terminal).await?;
                 if let Some(last) = page.last() {
                     self.after[partition] = Some(last.id);
+                    self.has_shown = true;
                 }
                 entries.extend(page);
             }
