@@ -395,7 +395,7 @@ mod tests {
 
     use super::*;
     use crate::container::Container;
-    use crate::domain::{SkipReason, TopicSettings};
+    use crate::domain::{Reason, SkipReason, TopicSettings};
     use crate::store::{MAX_BATCH, Record, Restoring, StartFrom};
 
     /// A dead letter in a partition, the number of which says its type.
