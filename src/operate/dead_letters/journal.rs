@@ -54,7 +54,20 @@ impl DeadLetters {
     /// The kinds of the connection.
     pub async fn journal(&self, topic: &Topic, group: &Group) -> Result<Vec<JournalEntry>, Error> {
         let rows = self.port().journal(&GroupAt::of(topic, group)).await?;
-        Ok(rows.into_iter().filter_map(journal_entry).collect())
+        let mut entries: Vec<_> = rows.into_iter().filter_map(journal_entry).collect();
+        let parts = self.parts(topic, group).await?;
+        if parts.len() > 1 {
+            // A sweep has a watermark on each partition: the newest of them is that of the whole.
+            for at in &parts {
+                for row in self.port().journal(at).await? {
+                    let until = Order::decode(&row.order).and_then(|order| order.until());
+                    if let Some(entry) = entries.iter_mut().find(|entry| entry.id == row.id) {
+                        entry.until = entry.until.max(until);
+                    }
+                }
+            }
+        }
+        Ok(entries)
     }
 }
 
