@@ -403,7 +403,7 @@ mod tests {
         let head = DeadLetterSummary {
             reason: Reason::Rejected,
             fingerprint: "no".to_owned(),
-            message_type: if n % 5 == 0 { "b" } else { "a" }.to_owned(),
+            message_type: if n.is_multiple_of(5) { "b" } else { "a" }.to_owned(),
             tenant: None,
             correlation: None,
             message_id: None,
