@@ -46,7 +46,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "handler-runs-without-its-mark",
         file: "src/worker/handle/begin.rs",
-        before: "core.lease_keeper.note_holders(&hand_outs, &holders);",
+        before: "core.note_holders(&hand_outs, &holders);",
         after: "let _ = (&hand_outs, &holders);",
         breaks: "No handler begins a delivery that the store says another consumer holds.",
         target: Target::Lib,

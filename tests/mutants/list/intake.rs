@@ -17,7 +17,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "lost-read-not-recovered",
         file: "src/worker/intake/fetch.rs",
         before: r#"answer been lost.
-                    core.unseen.note();
+                    track.unseen.note();
 "#,
         after: r#"answer been lost.
 "#,
@@ -29,7 +29,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "failed-recovery-forgotten",
         file: "src/worker/intake/fetch.rs",
-        before: r#"core.unseen.note();
+        before: r#"track.unseen.note();
             return Err(error);"#,
         after: "return Err(error);",
         breaks: "A recovery that failed is repeated.",
@@ -50,7 +50,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "claims-without-capacity",
         file: "src/worker/intake/reclaim.rs",
-        before: "core.weight.limit((free / 2).max(1));",
+        before: "core.weight.limit((free / 2 / core.tracks.count()).max(1));",
         after: "core.weight.limit(free / 2 + 100);",
         breaks: "The reclaimer takes no more than there is capacity for.",
         target: Target::Lib,

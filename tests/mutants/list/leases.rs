@@ -6,7 +6,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "keeper-keeps-after-a-lease-without-contact",
         file: "src/worker/services/lease_keeper.rs",
-        before: "self.lose(self.in_flight.hand_outs().0.into_iter());",
+        before: "self.lose(self.in_flight.hand_outs_of(self.partition).0.into_iter());",
         after: "self.lose(std::iter::empty());",
         breaks: "A lease without contact to the store cancels the handlers.",
         target: Target::Lib,
@@ -46,7 +46,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no-extension-after-a-thaw",
         file: "src/worker/intake/reclaim.rs",
-        before: "core.lease_keeper.extend_all().await;",
+        before: "track.keeper.extend_all().await;",
         after: "",
         breaks: "After a standstill the reclaimer extends its own leases before it claims.",
         target: Target::Lib,
@@ -56,7 +56,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "no-extension-before-catching-up",
         file: "src/worker/intake/fetch.rs",
-        before: "core.lease_keeper.extend_all().await;",
+        before: "track.keeper.extend_all().await;",
         after: "",
         breaks: "The fetcher extends its own leases before it catches up.",
         target: Target::Lib,
@@ -129,7 +129,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "lost-group-lease-not-set-again",
         file: "src/worker/intake/fetch.rs",
-        before: "core.lease.set(&*core.store, member).await",
+        before: "core.lease.set(&*core.store, &core.member).await",
         after: "Ok::<(), Error>(())",
         breaks: "A recreated group gets its lease back.",
         target: Target::Lib,
