@@ -8,6 +8,7 @@ mod idle;
 mod kv;
 mod latency;
 mod memory;
+mod owned;
 mod throughput;
 mod topics;
 
@@ -30,5 +31,6 @@ pub(crate) async fn all(bench: &mut Bench) {
     flat::topics(bench).await;
     topics::idle(bench).await;
     topics::active(bench).await;
+    owned::consuming(bench).await;
     memory::measure(bench).await;
 }

@@ -17,6 +17,7 @@ use crate::domain::{Error, ErrorKind};
 pub struct Ownership {
     pub(crate) lease: Duration,
     pub(crate) lets_pass: bool,
+    pub(crate) handover: Duration,
 }
 
 impl Default for Ownership {
@@ -24,6 +25,7 @@ impl Default for Ownership {
         Self {
             lease: Duration::from_secs(5),
             lets_pass: false,
+            handover: Duration::from_secs(30),
         }
     }
 }
@@ -42,6 +44,14 @@ impl Ownership {
         self
     }
 
+    /// Sets how long a partition that another process is to get waits for its running handlers; by
+    /// default 30 seconds, and more than 0. After this time this process cancels the handlers, as after a
+    /// lost lease, and each of their messages has had one attempt.
+    pub fn with_handover(mut self, handover: Duration) -> Self {
+        self.handover = handover;
+        self
+    }
+
     /// Lets the later messages of a key pass a message that failed. It comes back through the store,
     /// after its delay and behind them.
     pub fn letting_pass(mut self) -> Self {
@@ -50,6 +60,10 @@ impl Ownership {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.handover.is_zero() {
+            let rule = "the time for a handover must be more than 0";
+            return Err(Error::new(ErrorKind::Invalid, "subscribe", rule));
+        }
         let lease = Duration::from_millis(500)..=Duration::from_secs(60);
         if lease.contains(&self.lease) {
             return Ok(());
@@ -161,5 +175,7 @@ mod tests {
             let options = Ownership::new().with_lease(Duration::from_millis(millis));
             assert_eq!(options.check().is_ok(), fits, "{millis}");
         }
+        let options = Ownership::new().with_handover(Duration::ZERO);
+        assert_eq!(options.check().unwrap_err().kind(), ErrorKind::Invalid);
     }
 }

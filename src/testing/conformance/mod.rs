@@ -396,6 +396,7 @@ macro_rules! conformance_concern {
             a_failed_message_lets_its_key_pass,
             partitions_move_with_joins_and_departures,
             a_partition_is_given_up_when_its_handlers_have_returned,
+            a_handover_waits_for_handlers_up_to_its_time,
             a_former_owner_settles_nothing,
         );
     };

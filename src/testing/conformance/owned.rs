@@ -749,6 +749,41 @@ pub async fn a_partition_is_given_up_when_its_handlers_have_returned<S: Subject>
     stage.finish().await;
 }
 
+/// A handler that never returns holds a partition no longer than the time for a handover. Its message comes
+/// again, as the next attempt.
+pub async fn a_handover_waits_for_handlers_up_to_its_time<S: Subject>(subject: &S) {
+    let stage = Stage::four(subject).await;
+    let (sender, mut begun) = mpsc::unbounded_channel();
+    let handler = |hangs: bool| {
+        let sender = sender.clone();
+        move |Payload(n): Payload<u32>, delivery: Delivery| {
+            let _ = sender.send((n, delivery.attempt(), hangs));
+            async move {
+                if hangs {
+                    delivery.cancelled().await;
+                }
+            }
+        }
+    };
+    let options = |handover| {
+        let ownership = Ownership::new().with_lease(LEASE).with_handover(handover);
+        owning(5).with_ownership(ownership)
+    };
+    let bus = stage.container.bus();
+    let one = bus.subscribe_with(&stage.topic, options(LEASE), handler(true));
+    one.await.must("subscribing");
+    stage.publish_keys(0..10).await;
+    stage.some(&mut begun, 10).await;
+    let other = subject.container("billing").await;
+    let others = other.bus();
+    let two = others.subscribe_with(&stage.topic, options(DAY), handler(false));
+    two.await.must("subscribing");
+    let (n, attempt, hangs) = stage.next(&mut begun).await;
+    assert!(!hangs && attempt == 2, "{n}: {attempt}");
+    stage.end(&other).await;
+    stage.finish().await;
+}
+
 /// An owner whose partition was taken settles nothing more; its message comes again, as the next attempt.
 pub async fn a_former_owner_settles_nothing<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;

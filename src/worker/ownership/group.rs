@@ -28,6 +28,8 @@ pub(crate) struct OwnedGroup {
     pub(super) rules: Rules,
     /// For how long this process is a member without a renewal.
     pub(super) lease: Duration,
+    /// How long a partition that is to be given up waits for its handlers.
+    pub(super) handover: Duration,
     partitions: Mutex<BTreeMap<u16, Arc<OwnedPartition>>>,
     /// Counts what may make more messages ready, or a partition idle.
     pub(super) changed: Rings,
@@ -98,6 +100,7 @@ impl OwnedGroup {
             },
             store,
             lease: options.lease,
+            handover: options.handover,
             partitions: Mutex::default(),
             changed: Rings::default(),
             unwritten: Rings::default(),

@@ -1,10 +1,12 @@
 //! Membership: stays in the group, claims partitions and gives them up.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::group::{OwnedGroup, member_at};
@@ -37,11 +39,25 @@ pub(crate) async fn run(core: Arc<Core>, group: Arc<OwnedGroup>, halt: Cancellat
         group,
         first,
     };
+    let (owning, group) = (Arc::clone(&membership.core), Arc::clone(&membership.group));
     let mut failures = 0;
     while !halt.is_cancelled() {
         let rings = membership.rings();
         let changes = membership.group.changed.count();
-        match membership.attend().await {
+        let attended = {
+            let mut attending = pin!(membership.attend());
+            loop {
+                tokio::select! {
+                    biased;
+                    attended = &mut attending => break attended,
+                    // The call may take longer than this process owns its partitions.
+                    () = tenure_ends(&group) => {
+                        owning.lease_keeper.extend_all().await;
+                    }
+                }
+            }
+        };
+        match attended {
             Ok(again) => {
                 if failures > 0 {
                     membership.core.faults.owning.clear();
@@ -60,6 +76,29 @@ pub(crate) async fn run(core: Arc<Core>, group: Arc<OwnedGroup>, halt: Cancellat
             biased;
             () = halt.cancelled() => {}
             () = membership.wait(rings, changes, failures) => {}
+        }
+    }
+}
+
+/// Completes when this process ceases to own a partition.
+async fn tenure_ends(group: &OwnedGroup) {
+    let all = group.all();
+    match all.iter().filter_map(|one| one.tenure.until()).min() {
+        Some(ends) => sleep_until(ends).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Runs a call for one partition, which must not hold up the others and the next renewal.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match timeout(limit, call).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let rule = "no answer within a fifth of the lease";
+            Err(Error::new(ErrorKind::Unavailable, "own partitions", rule))
         }
     }
 }
@@ -101,15 +140,12 @@ impl Membership {
         self.attendance.gives.clear();
         self.attendance.claims.clear();
         self.renew(&roster, sent).await;
-        for number in 0..count {
-            if let Some(token) = self.owns(&roster, number) {
-                self.take(number, token, sent).await?;
-            }
-        }
+        let taken = self.take_all(&roster, count, sent).await;
         if !self.core.stop.is_cancelled() {
             self.share(&roster, count);
         }
         self.let_go().await;
+        taken?;
         Ok(!self.attendance.gives.is_empty() || !self.attendance.claims.is_empty())
     }
 
@@ -139,19 +175,41 @@ impl Membership {
         }
     }
 
-    /// Takes a partition whose claim was granted, or claims it again under a new token.
-    async fn take(&mut self, number: u16, token: u64, sent: Instant) -> Result<(), Error> {
-        let held = self.group.get(number);
-        if held.is_some_and(|held| !held.tenure.is_over()) {
-            return Ok(());
+    /// Takes the partitions whose claims were granted, or claims them again under new tokens. Returns the
+    /// last error: the next call takes what is left.
+    async fn take_all(&mut self, roster: &Roster, count: u16, sent: Instant) -> Result<(), Error> {
+        let mut granted = Vec::new();
+        for number in 0..count {
+            let Some(token) = self.owns(roster, number) else {
+                continue;
+            };
+            let held = self.group.get(number);
+            if held.is_some_and(|held| !held.tenure.is_over()) {
+                continue;
+            }
+            let taken = self.taken.get(&number).copied().unwrap_or(0);
+            match token <= taken {
+                true => self.attendance.claims.push((number, taken)),
+                false => granted.push((member_at(&self.first, number), number, token)),
+            }
         }
-        let taken = self.taken.get(&number).copied().unwrap_or(0);
-        if token <= taken {
-            self.attendance.claims.push((number, taken));
-            return Ok(());
+        let (store, limit) = (Arc::clone(&self.group.store), self.group.lease / 5);
+        let calls = granted.iter().map(|(member, number, token)| {
+            let call = store.owners().take(member, *token);
+            async move { (member, *number, *token, within(limit, call).await) }
+        });
+        let mut last = Ok(());
+        for (member, number, token, answer) in join_all(calls).await {
+            match answer {
+                Ok(found) => self.enter(member.clone(), (number, token), found, sent),
+                Err(error) => last = Err(error),
+            }
         }
-        let member = member_at(&self.first, number);
-        let found = self.group.store.owners().take(&member, token).await?;
+        last
+    }
+
+    /// Enters a partition that was taken, or claims it above the token that the store has.
+    fn enter(&mut self, member: Member, (number, token): (u16, u64), found: Taken, sent: Instant) {
         self.taken.insert(number, token);
         match found {
             Taken::Taken {
@@ -181,7 +239,6 @@ impl Membership {
                 self.attendance.claims.push((number, other));
             }
         }
-        Ok(())
     }
 
     /// Decides what to give up and what to claim.
@@ -204,19 +261,41 @@ impl Membership {
         }
     }
 
-    /// Lets partitions go that are to be given up and of which no handler runs.
+    /// Lets partitions go that are to be given up: when no handler of theirs runs, and at the latest after
+    /// the time for a handover.
     async fn let_go(&mut self) {
-        for partition in self.group.all() {
-            if !partition.is_closing() || !partition.is_idle() {
-                continue;
-            }
+        let (now, limit) = (Instant::now(), self.group.lease / 5);
+        let handover = self.group.handover;
+        let mut leaving = self.group.all();
+        leaving.retain(|one| {
+            one.is_idle() && one.is_closing() || one.closes_by(handover).is_some_and(|by| now >= by)
+        });
+        let mut is_late = false;
+        for partition in leaving.iter().filter(|one| !one.is_idle()) {
+            is_late = true;
+            partition.tenure.end();
+            let number = partition.tenure.fence().partition;
+            tracing::warn!(
+                subscription = %self.group.member, partition = number,
+                "cancels the handlers of a partition that another process gets"
+            );
+        }
+        if is_late {
+            self.core.lease_keeper.extend_all().await;
+        }
+        let calls = leaving.into_iter().map(|partition| async move {
             // Until the store has it, the next owner must take messages for begun that are not.
-            if partition.let_go().await.is_ok() {
-                let number = partition.tenure.fence().partition;
-                partition.tenure.end();
-                self.group.remove(number);
-                self.attendance.gives.push(number);
-            }
+            let gone = match partition.is_idle() {
+                true => within(limit, partition.let_go()).await,
+                false => within(limit, partition.flush()).await.map(|_| ()),
+            };
+            gone.map(|()| partition)
+        });
+        for partition in join_all(calls).await.into_iter().flatten() {
+            let number = partition.tenure.fence().partition;
+            partition.tenure.end();
+            self.group.remove(number);
+            self.attendance.gives.push(number);
         }
     }
 
@@ -240,7 +319,12 @@ impl Membership {
             until = until.min(Instant::now() + back_off(failures));
         }
         let ends = all.iter().filter_map(|one| one.tenure.until()).min();
-        until = ends.map_or(until, |ends| until.min(ends));
+        let handover = self.group.handover;
+        let closing = all.iter().filter_map(|one| one.closes_by(handover)).min();
+        until = [ends, closing]
+            .into_iter()
+            .flatten()
+            .fold(until, Instant::min);
         if !self.bell.as_ref().is_some_and(|bell| bell.hears()) {
             until = until.min(Instant::now() + self.group.pause_between_looks());
         }

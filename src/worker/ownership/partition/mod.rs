@@ -198,7 +198,7 @@ impl OwnedPartition {
         self.read(max).await?;
         let (taken, change) = {
             let mut state = self.state();
-            if state.closing || state.lowering || self.tenure.is_over() {
+            if state.closing.is_some() || state.lowering || self.tenure.is_over() {
                 return Ok(Vec::new());
             }
             let now = Instant::now();
@@ -275,7 +275,7 @@ impl OwnedPartition {
                 let (mut state, now) = (self.state(), Instant::now());
                 state.wake(now);
                 let has_read_all = rings.is_some() && state.looks.read_all == rings;
-                if has_read_all || state.closing || state.lines.ready() >= max {
+                if has_read_all || state.closing.is_some() || state.lines.ready() >= max {
                     return Ok(());
                 }
                 LANES.map(|lane| {
@@ -438,11 +438,19 @@ impl OwnedPartition {
 
     /// Says whether nothing more is handed out. Returns what was said before.
     pub(super) fn set_closing(&self, closing: bool) -> bool {
-        std::mem::replace(&mut self.state().closing, closing)
+        let mut state = self.state();
+        let before = state.closing;
+        state.closing = closing.then(|| before.unwrap_or_else(Instant::now));
+        before.is_some()
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.state().closing
+        self.state().closing.is_some()
+    }
+
+    /// When it is given up at the latest, if it is to be given up.
+    pub(super) fn closes_by(&self, handover: Duration) -> Option<Instant> {
+        self.state().closing.map(|since| since + handover)
     }
 
     /// Whether nothing is handed out.

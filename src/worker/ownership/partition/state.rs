@@ -61,7 +61,8 @@ pub(super) struct State {
     pub(super) ahead: usize,
     bytes: usize,
     pub(super) out: usize,
-    pub(super) closing: bool,
+    /// Since when nothing more is handed out, because another process gets the partition.
+    pub(super) closing: Option<Instant>,
     /// A step says that nothing has begun, and the store may have done it: nothing is handed out.
     pub(super) lowering: bool,
     pub(super) looks: Looks,
