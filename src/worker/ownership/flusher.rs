@@ -30,7 +30,11 @@ pub(crate) async fn run(core: Arc<Core>, group: Arc<OwnedGroup>, halt: Cancellat
             }
         }
         sleep(GATHERS).await;
-        let flushing = group.all().into_iter().filter(|one| one.is_unwritten());
+        // A step for another cause may have told them meanwhile.
+        let flushing = group
+            .all()
+            .into_iter()
+            .filter(|one| one.is_overdue(GATHERS));
         let flushing = flushing.map(|one| async move { one.flush().await });
         let mut failure = None;
         for flushed in join_all(flushing).await {

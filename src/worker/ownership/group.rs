@@ -72,7 +72,7 @@ pub(super) fn partition_of(id: DeliveryId) -> u16 {
 type Part = (Vec<DeliveryId>, Vec<Commit>, Vec<usize>);
 
 /// How many entries may begin without another step, beyond those that are handed out.
-const AHEAD: usize = 100;
+const AHEAD: usize = 250;
 
 /// How often to look while the store does not tell of changes. A look into memory costs nothing.
 fn pause_between_looks(store: &dyn Store) -> Duration {

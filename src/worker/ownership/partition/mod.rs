@@ -19,7 +19,7 @@ use crate::store::{
 use crate::wire::Decoder;
 
 /// The fewest entries that a read asks for, and the most.
-const READ: (usize, usize) = (200, 500);
+const READ: (usize, usize) = (250, 500);
 
 /// How a subscription treats what it reads.
 #[derive(Clone, Debug)]
@@ -388,6 +388,15 @@ impl OwnedPartition {
             ..Change::default()
         };
         self.write(change).await.map(|_| ())
+    }
+
+    /// Whether an acknowledgement has waited for others so long, or a message waits for it.
+    pub(super) fn is_overdue(&self, gathers: Duration) -> bool {
+        let state = self.state();
+        let waited = state
+            .unwritten_since
+            .is_some_and(|since| since.elapsed() >= gathers);
+        (waited || state.is_awaited) && !self.is_fenced_off()
     }
 
     /// How many acknowledgements the store does not know.

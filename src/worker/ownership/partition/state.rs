@@ -21,7 +21,7 @@ const LONGEST: usize = 32 * 1024;
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The most acknowledgements that wait for a step.
-const MOST_UNWRITTEN: usize = 100;
+const MOST_UNWRITTEN: usize = 250;
 
 pub(super) const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
 
@@ -54,6 +54,8 @@ pub(super) struct State {
     forgets: BTreeSet<DeliveryId>,
     /// How many acknowledgements the store does not know yet.
     pub(super) unwritten: usize,
+    /// Since when the first of them waits.
+    pub(super) unwritten_since: Option<Instant>,
     /// A later message waits for one of them, or a step has failed: they are written at once.
     pub(super) is_awaited: bool,
     /// The last entry of each lane that was handed out, and how many the next hand-out may bring.
@@ -199,11 +201,16 @@ impl State {
         if !self.messages.get(&id).is_some_and(|one| one.is_out) {
             return;
         }
-        self.unwritten += 1;
+        self.count_unwritten();
         if let Some(key) = self.settle(id) {
             self.is_awaited |= self.lines.has_next(&key);
             self.ended.push((id, key));
         }
+    }
+
+    fn count_unwritten(&mut self) {
+        self.unwritten += 1;
+        self.unwritten_since.get_or_insert_with(Instant::now);
     }
 
     /// Whether the acknowledgements are to be written now.
@@ -214,7 +221,7 @@ impl State {
     /// Ends a delivery whose effects the store has written: its mark counts until the next step.
     pub(super) fn end_marked(&mut self, id: DeliveryId) {
         if self.messages.contains_key(&id) {
-            self.unwritten += 1;
+            self.count_unwritten();
             self.forgets.insert(id);
             if let Some(key) = self.settle(id) {
                 self.lines.end(id, Some(&key));
@@ -246,7 +253,7 @@ impl State {
         }
         change.ended = std::mem::take(&mut self.ended);
         change.acks = std::mem::take(&mut self.unwritten);
-        self.is_awaited = false;
+        (self.is_awaited, self.unwritten_since) = (false, None);
     }
 
     /// Takes back what a step was to tell, because the store has not done it.
@@ -254,6 +261,7 @@ impl State {
         self.ended.append(&mut change.ended);
         self.unwritten += std::mem::take(&mut change.acks);
         (self.is_awaited, self.lowering) = (true, false);
+        self.unwritten_since.get_or_insert_with(Instant::now);
     }
 
     /// What the store must write for a change. `None` where it has all of it.
