@@ -771,7 +771,7 @@ pub async fn a_handover_waits_for_handlers_up_to_its_time<S: Subject>(subject: &
     };
     let bus = stage.container.bus();
     let one = bus.subscribe_with(&stage.topic, options(LEASE), handler(true));
-    one.await.must("subscribing");
+    let one = one.await.must("subscribing");
     stage.publish_keys(0..10).await;
     stage.some(&mut begun, 10).await;
     let other = subject.container("billing").await;
@@ -780,6 +780,8 @@ pub async fn a_handover_waits_for_handlers_up_to_its_time<S: Subject>(subject: &
     two.await.must("subscribing");
     let (n, attempt, hangs) = stage.next(&mut begun).await;
     assert!(!hangs && attempt == 2, "{n}: {attempt}");
+    // Its other handlers hang until it is cancelled.
+    one.unsubscribe(Duration::ZERO).await;
     stage.end(&other).await;
     stage.finish().await;
 }
