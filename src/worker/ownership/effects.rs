@@ -6,7 +6,8 @@ use super::group::{OwnedGroup, member_at, partition_of};
 use crate::domain::{BoxFuture, Error};
 use crate::store::{Effect, EffectCommit, EffectFate, EffectStore, Member, Session};
 
-/// The last call of effects: a repetition is sent under the same token, whoever owns the partition then.
+/// The last call of effects on a partition: a repetition is sent under the same token, whoever owns the
+/// partition then.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastCall {
     number: u64,
@@ -18,16 +19,17 @@ impl OwnedGroup {
     /// The partition and the token of a call; `None` where this process does not own the partition.
     fn call_of(&self, number: u64, commits: &[EffectCommit]) -> Option<LastCall> {
         let mut last = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(call) = last.filter(|last| last.number == number) {
-            return Some(call);
-        }
         let partition = partition_of(commits.first()?.delivery);
+        let call = last.get(&partition).filter(|last| last.number == number);
+        if let Some(call) = call {
+            return Some(*call);
+        }
         let call = LastCall {
             number,
             partition,
             token: self.get(partition)?.tenure.fence().token,
         };
-        *last = Some(call);
+        last.insert(partition, call);
         Some(call)
     }
 

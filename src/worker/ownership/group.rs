@@ -35,8 +35,8 @@ pub(crate) struct OwnedGroup {
     pub(super) changed: Rings,
     /// Counts acknowledgements that no step has told the store yet.
     pub(super) unwritten: Rings,
-    /// The last call of effects.
-    pub(super) effects: Mutex<Option<LastCall>>,
+    /// The last call of effects on each partition.
+    pub(super) effects: Mutex<BTreeMap<u16, LastCall>>,
 }
 
 impl fmt::Debug for OwnedGroup {

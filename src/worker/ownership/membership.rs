@@ -52,7 +52,7 @@ pub(crate) async fn run(core: Arc<Core>, group: Arc<OwnedGroup>, halt: Cancellat
                     attended = &mut attending => break attended,
                     // The call may take longer than this process owns its partitions.
                     () = tenure_ends(&group) => {
-                        owning.lease_keeper.extend_all().await;
+                        owning.extend_all().await;
                     }
                 }
             }
@@ -281,7 +281,7 @@ impl Membership {
             );
         }
         if is_late {
-            self.core.lease_keeper.extend_all().await;
+            self.core.extend_all().await;
         }
         let calls = leaving.into_iter().map(|partition| async move {
             // Until the store has it, the next owner must take messages for begun that are not.
