@@ -248,7 +248,7 @@ pub async fn each_of_many_causes_is_counted<S: Subject>(subject: &S) {
     assert_eq!(stage.counts_by(CountBy::Type).await, [("n".to_owned(), 20)]);
 }
 
-/// > Names at most [`LONGEST_COUNTS`](crate::store::LONGEST_COUNTS), and says how many others there are.
+/// > Names at most [`LONGEST_COUNTS`], and says how many others there are.
 /// > Names as many, the most frequent types and tenants, and the newest hours.
 pub async fn of_very_many_causes_the_most_frequent_are_named<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
