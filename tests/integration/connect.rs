@@ -1,10 +1,14 @@
 //! Connection errors name the server's address and the step that failed.
 
 use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redstart::{Error, ErrorKind, Kv};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Server, builder};
+use crate::support::{Server, builder, finish};
 
 async fn connect(server: &Server, url: &str) -> Error {
     let builder = builder(server).with_redis_url(url);
@@ -40,6 +44,50 @@ async fn a_server_that_is_down_is_named_by_its_address() {
     let error = kv.set("a", &1).await.unwrap_err();
     let told = format!("set \"a\": no connection to the server at 127.0.0.1:{port}");
     assert_eq!(error.to_string(), told);
+}
+
+/// Listens, forwards to a server, and closes the first connection that asks for the layout instead of
+/// passing the answer on: as a primary does that becomes a replica.
+async fn that_closes_at_the_layout(server: &Server) -> (String, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let (port, closed) = (server.port(), Arc::new(AtomicBool::new(false)));
+    let has_closed = Arc::clone(&closed);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let has_closed = Arc::clone(&has_closed);
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let mut sent = vec![0; 64 * 1024];
+                let (mut from, mut to) = client.split();
+                let (mut answers, mut requests) = server.split();
+                let closing = async {
+                    while let Ok(length @ 1..) = from.read(&mut sent).await {
+                        let asks = sent[..length].windows(7).any(|word| word == b"HGETALL");
+                        if asks && !has_closed.swap(true, Ordering::AcqRel) {
+                            return;
+                        }
+                        requests.write_all(&sent[..length]).await.unwrap();
+                    }
+                };
+                tokio::select! {
+                    () = closing => {}
+                    _ = tokio::io::copy(&mut answers, &mut to) => {}
+                }
+            });
+        }
+    });
+    (url, closed)
+}
+
+#[tokio::test]
+async fn connecting_reads_the_layout_again_after_its_connection_has_ended() {
+    let server = Server::start();
+    let (url, closed) = that_closes_at_the_layout(&server).await;
+    let connecting = builder(&server).with_redis_url(&url).connect();
+    let container = connecting.await.unwrap();
+    assert!(closed.load(Ordering::Acquire));
+    finish(container).await;
 }
 
 #[tokio::test]

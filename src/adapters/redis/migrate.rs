@@ -193,11 +193,18 @@ impl Migrations {
 
     async fn schema(&self, operation: &'static str) -> Result<Schema, Error> {
         let key = self.keys.schema();
-        self.net
-            .run(operation, &key, async |connection| {
-                read_schema(connection, &key).await
-            })
-            .await
+        let read = async || {
+            self.net
+                .run(operation, &key, async |connection| {
+                    read_schema(connection, &key).await
+                })
+                .await
+        };
+        match read().await {
+            // A primary that becomes a replica closes its connections. Reading changes nothing.
+            Err(error) if error.is_outcome_unknown() => read().await,
+            schema => schema,
+        }
     }
 
     /// The placement that decides which migrations count: that of the namespace, or for a new one the
