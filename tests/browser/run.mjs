@@ -11,13 +11,15 @@ import { HOSTILE, hostile, incident, shop } from "./data.mjs";
 import { Console, PATIENCE, Redis, browser, group, open, proxy, run, until } from "./ground.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+/** A busy machine searches 60,000 dead letters in longer than a page usually takes. */
+const PATIENT = ["--search-time", "60s"];
 let chrome, redis, site;
 
 before(async () => {
   [chrome, redis] = await Promise.all([browser(), Redis.start()]);
   await shop(redis);
   await hostile(redis);
-  site = await Console.start(redis);
+  site = await Console.start(redis, PATIENT);
 });
 
 after(async () => {
@@ -376,7 +378,7 @@ test("exactly the right 48,211 of 60,000 are brought back, watched, stopped, cut
   await ann.getByText("No connection to the console").waitFor();
   const cut = dead();
   assert.ok(cut > 11_789, `${cut} left when the console died`);
-  site = await Console.start(redis, [], site.port);
+  site = await Console.start(redis, PATIENT, site.port);
   await ann.getByRole("button", { name: "Resume" }).waitFor();
   await ann.getByRole("button", { name: "Resume" }).click();
   await until("the operation to end", () => dead() === 11_789);
