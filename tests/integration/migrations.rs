@@ -5,7 +5,7 @@ use redstart::{
     ownership::Ownership, topics::TopicSettings,
 };
 
-use crate::support::{Server, builder, finish, topic};
+use crate::support::{Server, builder, finish, topic, until};
 
 const SCHEMA: &str = "{shop}:schema";
 
@@ -109,6 +109,37 @@ async fn an_unfinished_migration_is_found_and_can_be_repaired() {
     );
     assert_eq!(migrations.up(true).await.unwrap(), [1, 2]);
     builder(&server).connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn connecting_waits_for_another_process_that_is_at_a_migration() {
+    let server = Server::start();
+    finish(builder(&server).connect().await.unwrap()).await;
+    // In the year 2100.
+    server.command::<()>(&[
+        "HSET",
+        SCHEMA,
+        "dirty",
+        "0006",
+        "lock",
+        "another",
+        "lockUntil",
+        "4102444800000",
+    ]);
+    server.command::<()>(&["CONFIG", "RESETSTAT"]);
+    let connecting = tokio::spawn(builder(&server).connect());
+    until("connecting to look again", async || {
+        let seen: String = server.command(&["INFO", "commandstats"]);
+        let looks = seen.lines().find_map(|line| {
+            let calls = line.strip_prefix("cmdstat_hgetall:calls=")?;
+            calls.split(',').next()?.parse::<u32>().ok()
+        });
+        (looks > Some(1) || connecting.is_finished()).then_some(())
+    })
+    .await;
+    assert!(!connecting.is_finished(), "{:?}", connecting.await);
+    server.command::<()>(&["HDEL", SCHEMA, "dirty", "lock", "lockUntil"]);
+    finish(connecting.await.unwrap().unwrap()).await;
 }
 
 #[tokio::test]

@@ -207,6 +207,19 @@ impl Migrations {
         }
     }
 
+    /// The schema when no other process is at a migration: the first owned group of a running namespace
+    /// applies one, and so does its first topic with several partitions.
+    async fn schema_at_rest(&self, operation: &'static str) -> Result<Schema, Error> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let schema = self.schema(operation).await?;
+            if !is_locked(&schema) || Instant::now() >= patience {
+                return Ok(schema);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// The placement that decides which migrations count: that of the namespace, or for a new one the
     /// wanted one.
     fn placement_in(&self, schema: &Schema, operation: &'static str) -> Result<Placement, Error> {
@@ -384,7 +397,7 @@ impl Migrations {
         migrate: bool,
     ) -> Result<Option<Placement>, Error> {
         let operation = "connect";
-        let schema = self.schema(operation).await?;
+        let schema = self.schema_at_rest(operation).await?;
         let found = placement_of(&schema, operation)?;
         let placement = self.placement_in(&schema, operation)?;
         self.agree(placement)?;
@@ -406,6 +419,14 @@ impl Migrations {
             None => Ok(found),
         }
     }
+}
+
+/// Whether another process is at a migration. The lock ends by the server's clock, so a wrong clock of
+/// this machine can only shorten or lengthen a wait.
+fn is_locked(schema: &Schema) -> bool {
+    let until = schema.get("lockUntil").and_then(|until| until.parse().ok());
+    schema.contains_key("dirty")
+        && until.is_some_and(|until: i64| until > Timestamp::now().as_millis())
 }
 
 /// What the server says about the placement of a namespace.
