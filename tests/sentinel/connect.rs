@@ -164,6 +164,12 @@ async fn a_primary_without_its_replica_is_not_ready() {
     };
     primary.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
     primary.command::<()>(&["CONFIG", "SET", "min-replicas-max-lag", "2"]);
+    // A refusal before this would say nothing of the replica that stands still.
+    until("the replica to be heard of", async || {
+        let shown: String = primary.command(&["INFO", "replication"]);
+        shown.contains("min_slaves_good_slaves:1").then_some(())
+    })
+    .await;
     signal(replica.pid(), "STOP");
     until("the primary to refuse", async || {
         let set = redis::cmd("SET").arg("x").arg(1).exec(&mut primary.raw());

@@ -19,8 +19,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         before: "if owned.token != step.token || owned.owner.as_ref() != Some(&by.consumer) {",
         after: "if false {",
         breaks: "Only the last owner of a partition moves its cursor, also in memory.",
-        target: Target::Lib,
-        test: "worker::ownership::partition::tests::the_next_owner_knows_what_may_have_begun",
+        target: Target::Test("conformance"),
+        test: "memory::owned::only_the_last_owner_moves_the_cursor",
         quick: true,
     },
     Mutant {
