@@ -86,7 +86,7 @@ pub async fn only_the_owner_commits_effects<S: Subject>(subject: &S) {
 }
 
 /// > So is a commit of a delivery that is settled. A delivery that a commit acknowledges counts as settled,
-/// > and [`take`](super::Owners::take) tells it, until a step forgets it. Otherwise as `commit`.
+/// > and [`take`](crate::store::Owners::take) tells it, until a step forgets it. Otherwise as `commit`.
 pub async fn effects_end_a_delivery_once<S: Subject>(subject: &S) {
     let stage = Stage::owned(subject).await;
     let ids = stage.append(0..5).await;
