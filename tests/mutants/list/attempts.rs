@@ -76,7 +76,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "An attempt at an entry that was taken over is marked.",
         target: Target::Lib,
         test: "worker::handle::begin::tests::an_attempt_is_marked_where_the_entry_was_taken_over_or_one_is_allowed",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "single-attempt-runs-unmarked",
@@ -216,7 +216,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "An attempt that was cancelled does not count.",
         target: Target::Lib,
         test: "worker::handle::pipeline::tests::a_cancelled_handler_ends_its_delivery_only_by_saying_so",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "back-off-counts",
@@ -228,7 +228,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Back-pressure uses up no attempt.",
         target: Target::Lib,
         test: "domain::verdict::tests::back_pressure_counts_no_attempt_and_waits_longer_the_longer_it_lasts",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "back-pressure-is-a-failure",
@@ -322,6 +322,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A received envelope begins at attempt 0 when it is published.",
         target: Target::Lib,
         test: "bus::draft::tests::a_received_message_begins_at_its_first_attempt_when_it_is_published",
-        quick: true,
+        quick: false,
     },
 ];

@@ -45,7 +45,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A recovery gives back only what is not in flight.",
         target: Target::Lib,
         test: "worker::intake::fetch::tests::a_recovery_gives_back_only_what_is_not_in_flight",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "claims-without-capacity",
@@ -75,7 +75,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A delivery that was lost in the queue does not begin.",
         target: Target::Lib,
         test: "worker::handle::pipeline::tests::a_delivery_that_was_lost_in_the_queue_does_not_begin",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "batch-begins-what-was-lost",

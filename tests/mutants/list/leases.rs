@@ -31,7 +31,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A lease that another consumer took is lost.",
         target: Target::Lib,
         test: "worker::services::lease_keeper::tests::a_lost_lease_cancels_its_handler_and_leaves_the_others",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "keeper-waits-a-whole-lease",

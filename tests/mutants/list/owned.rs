@@ -101,7 +101,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The next message of a key begins when the store has the end of the one before.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::a_message_of_a_key_waits_for_an_acknowledgement_that_the_store_does_not_know",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "note-without-its-entry",

@@ -87,7 +87,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The settler drops the write of a hand-out that is not the current one.",
         target: Target::Lib,
         test: "worker::settle::tests::a_settlement_of_an_earlier_hand_out_is_dropped",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "acknowledgement-of-a-replaced-hand-out",

@@ -46,7 +46,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Nothing is claimed after a stop.",
         target: Target::Lib,
         test: "worker::intake::reclaim::tests::nothing_is_claimed_after_a_stop",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "deadline-cancels-nothing",
@@ -66,7 +66,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A shutdown gives nothing back whose end is decided.",
         target: Target::Lib,
         test: "worker::shutdown::tests::a_shutdown_gives_back_what_no_handler_has_finished",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "gives-nothing-back",
