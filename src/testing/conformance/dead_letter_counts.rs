@@ -18,7 +18,16 @@ pub async fn causes_are_counted<S: Subject>(subject: &S) {
         head: head(error),
         body: Bytes::new(),
     });
-    let ids = stage.store_dead_letters(records.into_iter()).await;
+    stage.store_dead_letters(records.into_iter()).await;
+    let (range, all) = (IdRange::default(), DeadLetterFilter::default());
+    let found = stage.dead_letters().search(&stage.at, range, &all, 4);
+    let found = found.await.must("searching").items;
+    // Over partitions the ids need not have the order of the errors.
+    let ids = errors.map(|error| {
+        let found = found.iter().find(|(_, head)| head.error == error);
+        found.must("a dead letter").0
+    });
+    let users = [ids[0], ids[1], ids[3]];
     let told = async || {
         let causes = stage.causes().await;
         let told = |one: Cause| (one.reason, one.fingerprint, one.count, one.last);
@@ -26,13 +35,18 @@ pub async fn causes_are_counted<S: Subject>(subject: &S) {
     };
     let cause =
         |fingerprint: &str, count, last| (Reason::Rejected, fingerprint.to_owned(), count, last);
-    let both = [cause("no user #", 3, ids[3]), cause("no money", 1, ids[2])];
+    let both = [
+        cause("no user #", 3, users.into_iter().max().must("three")),
+        cause("no money", 1, ids[2]),
+    ];
     assert_eq!(told().await, both);
-    assert_eq!(stage.causes().await[0].first, ids[0]);
+    let first = users.into_iter().min().must("three");
+    assert_eq!(stage.causes().await[0].first, first);
     stage
         .take(&[(ids[1], Disposition::Discard), (ids[2], redelivery())])
         .await;
-    assert_eq!(told().await, [cause("no user #", 2, ids[3])]);
+    let last = ids[0].max(ids[3]);
+    assert_eq!(told().await, [cause("no user #", 2, last)]);
     stage
         .take(&[
             (ids[0], Disposition::Discard),
