@@ -6,7 +6,7 @@ use std::mem;
 use bytes::Bytes;
 
 use crate::api::{PublishOptions, Published};
-use crate::domain::{Envelope, Error, ErrorKind};
+use crate::domain::{Envelope, Error, ErrorKind, Topic};
 use crate::store::{Appended, NewEntry};
 use crate::wire::Encoder;
 
@@ -20,6 +20,16 @@ pub(super) enum Draft {
         error: Option<Error>,
     },
     Done(Result<Published, Error>),
+}
+
+/// A message that has passed the hooks, or that one of them refused.
+#[derive(Debug)]
+pub(super) struct Hooked {
+    pub(super) topic: Topic,
+    /// As the hooks left it.
+    pub(super) envelope: Envelope,
+    /// A message for later has no entry yet.
+    pub(super) is_later: bool,
 }
 
 /// Encodes messages. A message that breaks a rule fails alone.

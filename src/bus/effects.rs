@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::backlog::Admitted;
-use super::draft::begin;
+use super::draft::{Hooked, begin};
 use super::publish::Publishing;
 use crate::api::{Committed, PublishOptions, Published, Rehearsal};
 use crate::domain::{Effects, Envelope, Error, ErrorKind, Operation, Topic, When, Write};
@@ -23,16 +23,6 @@ pub(crate) struct Prepared {
     effects: Vec<Effect>,
     /// Empty without hooks.
     messages: Vec<Hooked>,
-}
-
-/// A message that has passed the hooks, or that one of them refused.
-#[derive(Debug)]
-pub(super) struct Hooked {
-    pub(super) topic: Topic,
-    /// As the hooks left it.
-    pub(super) envelope: Envelope,
-    /// A message for later has no entry yet.
-    pub(super) is_later: bool,
 }
 
 impl Prepared {

@@ -5,8 +5,7 @@ use std::time::Duration;
 use metrics::counter;
 
 use super::backlog::nothing_appended;
-use super::draft::begin;
-use super::effects::Hooked;
+use super::draft::{Hooked, begin};
 use super::publish::Publishing;
 use crate::domain::{
     Envelope, Error, ErrorKind, ScheduleId, ScheduleOptions, Scheduled, Timestamp, Topic,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::adapter::{MemoryAdapter, turn};
 use super::log::fields;
-use super::owners::Owned;
+use super::owned::Owned;
 use super::sessions::session_of;
 use super::state::Space;
 use super::table::{Now, TRUE};

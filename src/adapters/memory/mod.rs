@@ -16,6 +16,7 @@ mod inspect;
 mod later;
 mod later_state;
 mod log;
+mod owned;
 mod owners;
 mod reader;
 mod schedule;

@@ -2,128 +2,19 @@
 //!
 //! Leases go by the time that really passes, delays by the store's clock.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, gone, turn};
+use super::owned::{LANES, Owned, StoredNote};
 use super::state::{GroupState, Space, redelivery_entry};
-use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, whole_millis};
+use crate::domain::{BoxFuture, EntryId, Error, whole_millis};
 use crate::store::{
-    Attempts, Attendance, Commit, Cursor, DeliveryId, End, Fields, GroupAt, Lane, Member, Note,
-    Owner, Owners, Partition, Roster, StartFrom, Step, Stepped, Taken,
+    Attendance, Commit, Cursor, End, Fields, GroupAt, Lane, Member, Note, Owners, Partition,
+    Roster, StartFrom, Step, Stepped, Taken,
 };
-
-const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
-
-/// What an owned group has beside a shared one.
-#[derive(Debug, Default)]
-pub(super) struct Owned {
-    /// The members, and when the lease of each ends. Those of partition 0 count.
-    members: BTreeMap<ConsumerName, Instant>,
-    owners: BTreeMap<u16, ConsumerName>,
-    tokens: BTreeMap<u16, u64>,
-    /// The token that last took the cursor, its owner, and the number of its last step.
-    token: u64,
-    owner: Option<ConsumerName>,
-    number: u64,
-    cursors: [Cursor; 2],
-    notes: BTreeMap<DeliveryId, StoredNote>,
-    /// What effects have settled and the cursors do not count yet.
-    settled: BTreeSet<DeliveryId>,
-}
-
-#[derive(Debug)]
-struct StoredNote {
-    attempts: Attempts,
-    /// When it is due, by the store's clock, and the message.
-    kept: Option<(u64, Bytes)>,
-}
-
-impl Owned {
-    /// The number of members whose lease has not ended.
-    pub(super) fn live(&self) -> u64 {
-        let now = Instant::now();
-        self.members.values().filter(|ends| **ends > now).count() as u64
-    }
-
-    /// Moves the cursor of the log. The owner must take it again: its steps are refused.
-    pub(super) fn move_to(&mut self, low: EntryId) {
-        self.token += 1;
-        self.owner = None;
-        self.cursors[0] = Cursor::at(low);
-        self.settled.retain(|one| one.lane != Lane::Log);
-    }
-
-    /// Whether the owner under a token may end a delivery with effects.
-    pub(super) fn may_end(
-        &self,
-        (owner, token): (&ConsumerName, u64),
-        delivery: DeliveryId,
-    ) -> bool {
-        let is_owner = self.token == token && self.owner.as_ref() == Some(owner);
-        let lane = LANES.iter().position(|lane| *lane == delivery.lane);
-        let cursor = lane.map(|at| &self.cursors[at]);
-        is_owner
-            && !self.settled.contains(&delivery)
-            && !cursor.is_some_and(|cursor| cursor.is_done(delivery.id))
-    }
-
-    pub(super) fn mark_settled(&mut self, delivery: DeliveryId) {
-        self.settled.insert(delivery);
-    }
-
-    fn drop_expired(&mut self, now: Instant) {
-        self.members.retain(|_, ends| *ends > now);
-        let members = &self.members;
-        self.owners.retain(|_, owner| members.contains_key(owner));
-    }
-
-    fn attend(&mut self, by: &ConsumerName, attendance: &Attendance) {
-        let now = Instant::now();
-        self.members.insert(by.clone(), now + attendance.lease);
-        self.drop_expired(now);
-        for at in &attendance.gives {
-            if self.owners.get(at) == Some(by) {
-                self.owners.remove(at);
-            }
-        }
-        for (at, above) in &attendance.claims {
-            let token = self.tokens.entry(*at).or_default();
-            match self.owners.get(at) {
-                Some(owner) if owner != by => {}
-                Some(_) if *token > *above => {}
-                _ => {
-                    *token = (*token).max(*above) + 1;
-                    self.owners.insert(*at, by.clone());
-                }
-            }
-        }
-    }
-
-    fn roster(&self, now: Instant) -> Roster {
-        let lives = |name: &ConsumerName| self.members.get(name).is_some_and(|ends| *ends > now);
-        let owners = self.owners.iter().filter(|(_, owner)| lives(owner));
-        Roster {
-            members: self
-                .members
-                .keys()
-                .filter(|name| lives(name))
-                .cloned()
-                .collect(),
-            owners: owners
-                .map(|(at, owner)| {
-                    let token = self.tokens.get(at).copied().unwrap_or(0);
-                    let consumer = owner.clone();
-                    (*at, Owner { consumer, token })
-                })
-                .collect(),
-        }
-    }
-}
 
 fn first_of(at: &GroupAt) -> GroupAt {
     GroupAt {

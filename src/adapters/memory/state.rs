@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::bells::Bells;
 use super::ids::Ids;
 use super::later_state::LaterState;
-use super::owners::Owned;
+use super::owned::Owned;
 use super::sequence::{Cursor, Sequence, next_id};
 use super::sessions::Sessions;
 use super::table::Table;

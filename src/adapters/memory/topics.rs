@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, gone, turn};
 use super::inspect::{consumers, group_status};
-use super::owners::{Owned, live_members};
+use super::owned::Owned;
+use super::owners::live_members;
 use super::sessions::session_of;
 use super::state::GroupState;
 use crate::domain::{

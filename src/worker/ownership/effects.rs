@@ -2,18 +2,9 @@
 
 use std::sync::PoisonError;
 
-use super::group::{OwnedGroup, member_at, partition_of};
+use super::group::{LastCall, OwnedGroup, member_at, partition_of};
 use crate::domain::{BoxFuture, Error};
 use crate::store::{Effect, EffectCommit, EffectFate, EffectStore, Member, Session};
-
-/// The last call of effects on a partition: a repetition is sent under the same token, whoever owns the
-/// partition then.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LastCall {
-    number: u64,
-    partition: u16,
-    token: u64,
-}
 
 impl OwnedGroup {
     /// The partition and the token of a call; `None` where this process does not own the partition.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::effects::LastCall;
 use super::partition::{OwnedPartition, Rules};
 use crate::api::Ownership;
 use crate::api::ownership::Tenure;
@@ -17,6 +16,15 @@ use crate::store::{
     ReclaimCursor, Reclaimed, Replies, Rings, StartFrom, Store, Unmarked,
 };
 use crate::wire::Decoder;
+
+/// The last call of effects on a partition. The same call is sent again under the same token, whoever
+/// owns the partition then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastCall {
+    pub(super) number: u64,
+    pub(super) partition: u16,
+    pub(super) token: u64,
+}
 
 /// The partitions that this process owns, as the deliveries of the subscription.
 ///
