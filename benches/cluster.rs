@@ -17,7 +17,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts primaries with so many replicas each.
+    /// Starts primaries. Each gets `replicas` replicas.
     pub(crate) fn start(fsync: &str, primaries: u16, replicas: u16) -> Self {
         let start = |_| start_node(fsync);
         let cluster = Self {

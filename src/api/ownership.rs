@@ -96,7 +96,7 @@ impl fmt::Display for Fence {
 /// The time in which a process owns a partition under one token.
 ///
 /// It ends early enough that no other process can own the partition yet. Once it has ended it does not
-/// begin again: the partition is taken anew, under another token.
+/// begin again: the process takes the partition again, under another token.
 #[derive(Debug)]
 pub(crate) struct Tenure {
     fence: Fence,

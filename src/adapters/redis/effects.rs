@@ -213,7 +213,7 @@ fn check_slots<'k>(
 }
 
 impl RedisAdapter {
-    /// The slot of the first key that effects name; 0 where there are no slots.
+    /// The slot of the first key that effects name; 0 on a server without a cluster.
     pub(super) fn lane_of_effects(&self, effects: &[Effect]) -> u16 {
         if !self.net.is_clustered() {
             return 0;

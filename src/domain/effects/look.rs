@@ -10,7 +10,7 @@ use crate::domain::names::Topic;
 
 /// What the effects hold.
 impl Effects {
-    /// Whether there are no operations.
+    /// Whether the list of operations is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()

@@ -454,7 +454,7 @@ mod tests {
             }
         }
 
-        /// Appends so many entries to each partition.
+        /// Appends `count` entries to each partition.
         pub(super) async fn append(&self, count: u16) {
             let entry = |slot| NewEntry {
                 id: Uuid::nil(),

@@ -245,7 +245,7 @@ fn read_causes(fields: Vec<(String, String)>, gone: &Sums) -> Vec<Cause> {
     causes
 }
 
-/// What is left of a count; nothing where that is none.
+/// The rest of a count after a change; `None` for a rest of zero.
 fn left(count: &str, gone: Option<&i64>) -> Option<u64> {
     let left = count.parse::<i64>().ok()? - gone.unwrap_or(&0);
     u64::try_from(left).ok().filter(|left| *left > 0)
