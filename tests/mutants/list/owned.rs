@@ -75,7 +75,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "effects-of-anyone-in-memory",
-        file: "src/adapters/memory/owners.rs",
+        file: "src/adapters/memory/owned.rs",
         before: "let is_owner = self.token == token && self.owner.as_ref() == Some(owner);",
         after: "let is_owner = token > 0 || self.owner.as_ref() == Some(owner);",
         breaks: "Only the last owner of a partition commits effects, also in memory.",
