@@ -60,7 +60,6 @@ pub mod once_completion;
 pub mod operators;
 pub mod ordering;
 pub mod owned;
-pub mod owned_effects;
 pub mod partitions;
 pub mod payloads;
 pub mod publish;
@@ -74,6 +73,8 @@ pub mod settle;
 pub mod shutdown;
 pub mod subscribe;
 mod support;
+
+pub use self::owned::effects as owned_effects;
 
 /// An adapter under test: one empty store, and containers on it.
 pub trait Subject: Send + Sync {

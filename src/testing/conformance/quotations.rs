@@ -22,8 +22,16 @@ const CHECKS: [(&str, &str); 32] = [
     ("retention", include_str!("retention.rs")),
     ("ordering", include_str!("ordering.rs")),
     ("partitions", include_str!("partitions.rs")),
-    ("owned", include_str!("owned.rs")),
-    ("owned_effects", include_str!("owned_effects.rs")),
+    (
+        "owned",
+        concat!(
+            include_str!("owned/members.rs"),
+            include_str!("owned/cursors.rs"),
+            include_str!("owned/order.rs"),
+            include_str!("owned/handovers.rs"),
+        ),
+    ),
+    ("owned_effects", include_str!("owned/effects.rs")),
     ("shutdown", include_str!("shutdown.rs")),
     ("payloads", include_str!("payloads.rs")),
     ("kv", include_str!("kv.rs")),

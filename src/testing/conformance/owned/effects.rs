@@ -2,14 +2,14 @@
 
 use tokio::sync::mpsc;
 
-use super::Subject;
-use super::owned::{keyed, log, owning, up_to};
-use super::support::{Must as _, Stage, entry, topic};
+use super::support::{keyed, log, owning, up_to};
 use crate::api::{Delivery, Payload};
 use crate::domain::{Effects, EntryId, Error};
 use crate::store::{
     DeliveryId, Effect, EffectCommit, EffectFate, Member, Partition, Stepped, Taken,
 };
+use crate::testing::conformance::Subject;
+use crate::testing::conformance::support::{Must as _, Stage, entry, topic};
 
 fn increment(id: EntryId, acknowledges: bool) -> EffectCommit {
     let effect = Effect::Increment {
