@@ -1,0 +1,121 @@
+//! A member of the group: this program, started again.
+
+use std::time::Duration;
+
+use redis::Script;
+use redstart::extract::Payload;
+use redstart::ownership::Ownership;
+use redstart::{Container, Delivery, Namespace, Outcome, RetryPolicy, SubscribeOptions};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::support::worker::{END, Worker, orders};
+use crate::support::{Server, finish, group, topic};
+
+pub(crate) const LEASE: Duration = Duration::from_millis(500);
+const ENVIRONMENT: &str = "REDSTART_OWNED_MEMBER";
+
+/// Notes an event, unless a later owner of the partition has noted one: what every user of the fence does
+/// with data of their own.
+const NOTE: &str = "
+local fence = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+if tonumber(ARGV[2]) < fence then
+  redis.call('RPUSH', KEYS[1], 'stale ' .. ARGV[3])
+  return 0
+end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('RPUSH', KEYS[1], ARGV[3])
+return 1
+";
+
+/// Not a test: the program that the tests start as their members.
+#[test]
+fn member_process() {
+    let Ok(setting) = std::env::var(ENVIRONMENT) else {
+        return;
+    };
+    let (url, number) = setting.split_once(' ').unwrap();
+    let (url, number): (String, u32) = (url.to_owned(), number.parse().unwrap());
+    let mut orders = orders();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let client = redis::Client::open(&url[..]).unwrap();
+        let connection = client.get_multiplexed_async_connection().await.unwrap();
+        let container = Container::builder()
+            .with_redis_url(url)
+            .with_namespace(Namespace::new("shop").unwrap())
+            .with_service(group("billing"))
+            .connect()
+            .await
+            .unwrap();
+        let options = SubscribeOptions::new()
+            .with_concurrency(8)
+            .with_retry(RetryPolicy::fixed(Duration::from_millis(1)).with_max_attempts(100))
+            .with_ownership(Ownership::new().with_lease(LEASE));
+        let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
+            let mut connection = connection.clone();
+            async move {
+                let Some(fence) = delivery.fence() else {
+                    return Outcome::dead_letter("no fence");
+                };
+                let attempt = delivery.attempt();
+                let mut note = async |what: &str| -> bool {
+                    let text = format!("{what} {n} {attempt} {number}");
+                    loop {
+                        let noted: redis::RedisResult<bool> = Script::new(NOTE)
+                            .key("history")
+                            .key("fences")
+                            .arg(fence.partition)
+                            .arg(fence.token)
+                            .arg(&text)
+                            .invoke_async(&mut connection)
+                            .await;
+                        // A process that stood still may note an event twice.
+                        if let Ok(noted) = noted {
+                            return noted;
+                        }
+                    }
+                };
+                if !note("begin").await {
+                    return Outcome::retry("another process owns the partition");
+                }
+                tokio::time::sleep(Duration::from_micros(fastrand::u64(0..16_000))).await;
+                let fails = n % 50 == 7 && attempt == 1;
+                match note(if fails { "fail" } else { "end" }).await {
+                    true if fails => Outcome::retry("not yet"),
+                    true => Outcome::Ack,
+                    false => Outcome::retry("another process owns the partition"),
+                }
+            }
+        };
+        let bus = container.bus();
+        let _subscription = bus
+            .subscribe_with(&topic("orders"), options, handler)
+            .await
+            .unwrap();
+        while let Some(order) = orders.recv().await {
+            if order == END {
+                finish(container).await;
+                std::process::exit(0);
+            }
+        }
+    });
+}
+
+pub(crate) fn start(
+    server: &Server,
+    number: u32,
+    sender: &UnboundedSender<(u32, String)>,
+) -> Worker {
+    let setting = format!("{} {number}", server.url());
+    let arguments = ["member::member_process", "--exact", "--nocapture"];
+    Worker::start(
+        &arguments,
+        &[(ENVIRONMENT, &setting)],
+        number,
+        sender.clone(),
+    )
+}
