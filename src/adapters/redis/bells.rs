@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::keys::Keys;
 use super::later_bells::{Awaited, LaterBells};
@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(50);
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(100);
 /// The time between the looks of two readers, where they have enough.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(9);
+/// Looks that are due in the same span of this length are sent together: one wake-up then serves many.
+const LOOK_TOGETHER: Duration = Duration::from_millis(250);
 
 /// The bells of each runtime. A runtime that stands still rings nobody, so each has its own.
 #[derive(Debug, Default)]
@@ -54,7 +56,7 @@ pub(super) struct Bells {
     /// Completes when a connection begins or ceases to hear, or when a server refuses.
     changed: Notify,
     listening: Mutex<Listening>,
-    readers: Arc<AtomicUsize>,
+    readers: Arc<Readers>,
     later: LaterBells,
     watch: Watch,
 }
@@ -212,7 +214,7 @@ impl Bells {
 
     /// Counts a reader on the shared connection.
     pub(super) fn enter_reader(&self) -> SharedReaders {
-        self.readers.fetch_add(1, Ordering::Relaxed);
+        self.readers.count.fetch_add(1, Ordering::Relaxed);
         SharedReaders(Arc::clone(&self.readers))
     }
 }
@@ -287,31 +289,71 @@ impl Hears for Bells {
     }
 }
 
-/// The readers on the shared connection. Dropping it takes one of them out.
+/// The readers on the shared connection.
 #[derive(Debug)]
-pub(super) struct SharedReaders(Arc<AtomicUsize>);
+struct Readers {
+    count: AtomicUsize,
+    began: Instant,
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            began: Instant::now(),
+        }
+    }
+}
+
+/// One of the readers on the shared connection. Dropping it takes it out.
+#[derive(Debug)]
+pub(super) struct SharedReaders(Arc<Readers>);
 
 impl SharedReaders {
-    /// The longest time between two looks of one reader: their rate is bounded, however many there
-    /// are.
-    pub(super) fn pause(&self) -> Duration {
-        let readers = u32::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let together = BETWEEN_LOOKS.saturating_mul(readers);
-        together.clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY)
+    /// When a reader looks that has looked, although nothing has rung. The rate of looks is bounded,
+    /// however many readers there are.
+    pub(super) fn next_look(&self, looked: Instant) -> Instant {
+        let readers = self.0.count.load(Ordering::Relaxed);
+        let readers = u32::try_from(readers).unwrap_or(u32::MAX);
+        let pause = BETWEEN_LOOKS.saturating_mul(readers);
+        let pause = pause.clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
+        // Spread out, because all readers look at the beginning.
+        let at = looked + pause.mul_f64(0.75 + fastrand::f64() / 4.0);
+        let since = at.saturating_duration_since(self.0.began).as_millis();
+        let spans = since.div_ceil(LOOK_TOGETHER.as_millis());
+        self.0.began + LOOK_TOGETHER.saturating_mul(u32::try_from(spans).unwrap_or(u32::MAX))
     }
 }
 
 impl Drop for SharedReaders {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::adapters::redis::net::Access;
     use crate::domain::Placement;
+
+    #[test]
+    fn looks_of_many_readers_come_together_and_spread_over_the_pause() {
+        let readers = Arc::<Readers>::default();
+        readers.count.store(10_000, Ordering::Relaxed);
+        let one_of = SharedReaders(Arc::clone(&readers));
+        let looked = readers.began + Duration::from_secs(7);
+        let looks: BTreeSet<Duration> = (0..10_000)
+            .map(|_| one_of.next_look(looked) - looked)
+            .collect();
+        let (first, last) = (looks.first().unwrap(), looks.last().unwrap());
+        assert!(*first >= LOOK_EVERY && *last <= LOOK_AT_LEAST_EVERY);
+        // 67 to 90 seconds in spans of a quarter of a second.
+        assert!(looks.len() <= 101, "{} moments", looks.len());
+        assert!(looks.len() > 80, "{} moments", looks.len());
+    }
 
     #[tokio::test]
     async fn a_group_is_heard_again_after_a_refusal_by_another_node() {

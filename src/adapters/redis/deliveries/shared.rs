@@ -159,13 +159,10 @@ struct SharedReader {
 impl SharedReader {
     /// Waits until a read may find something. Returns whether it rang.
     async fn wait_for_ring(&self) -> bool {
-        let pause = if self.bell.hears() {
-            self.one_of.pause()
-        } else {
-            LOOK_DEAF
+        let look = match self.bell.hears() {
+            true => self.one_of.next_look(self.looked),
+            false => self.looked + LOOK_DEAF.mul_f64(0.75 + fastrand::f64() / 4.0),
         };
-        // Spread out, because all readers look at the beginning.
-        let look = self.looked + pause.mul_f64(0.75 + fastrand::f64() / 4.0);
         tokio::select! {
             biased;
             () = self.bell.rung_since(Ring::Entries, self.seen) => {}
