@@ -8,7 +8,8 @@
 -- ITEM[1]  its id
 -- ITEM[2]  'at' or 'after'
 -- ITEM[3]  the due time, or the delay, in milliseconds
--- ITEM[4]  'replace', or 'keep' to leave a known message of the same id as it is
+-- ITEM[4]  'replace', 'keep' to leave a known message of the same id as it is, or 'rewrite' to keep it and
+--          write its body once more, so that a wait for replicas covers it
 -- ITEM[5]  the name of the field of its entry
 -- ITEM[6]  the value of that field
 --
@@ -33,7 +34,7 @@ for at = 1, #ARGV, 6 do
     result[#result + 1] = 'full'
   else
     local due = tonumber(ARGV[at + 2]) + (ARGV[at + 1] == 'after' and now or 0)
-    local when, what = schedule(KEYS[1], KEYS[2], id, due, ARGV[at + 3] == 'keep',
+    local when, what = schedule(KEYS[1], KEYS[2], id, due, ARGV[at + 3] ~= 'replace',
       ARGV[at + 4] .. ' ' .. ARGV[at + 5])
     if what == 'new' then
       count = count + 1
@@ -41,6 +42,11 @@ for at = 1, #ARGV, 6 do
     result[#result + 1] = what .. ' ' .. when
     if what ~= 'kept' then
       ring_if_near(KEYS[4], due, now)
+    elseif ARGV[at + 3] == 'rewrite' then
+      local body = redis.call('HGET', KEYS[2], id)
+      if body then
+        redis.call('HSET', KEYS[2], id, body)
+      end
     end
   end
 end

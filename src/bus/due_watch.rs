@@ -176,7 +176,7 @@ async fn run(shared: Arc<Shared>) {
 mod tests {
     use super::*;
     use crate::adapters::memory::{ManualClock, MemoryStore};
-    use crate::domain::{ScheduleId, Timestamp, TopicSettings, When};
+    use crate::domain::{Durability, ScheduleId, Timestamp, TopicSettings, When};
     use crate::store::NewLater;
 
     async fn until(store: &Arc<dyn Store>, at: &Partition, entries: usize) {
@@ -209,7 +209,11 @@ mod tests {
         let settings = TopicSettings::default();
         store.topics().ensure_topic(&topic, settings).await.unwrap();
         let messages = [message("a", 60), message("b", 3600)];
-        store.later().put(&at, &messages).await.unwrap();
+        store
+            .later()
+            .put(&at, Durability::Accepted, &messages)
+            .await
+            .unwrap();
         let watch = DueWatch::new(Arc::clone(&store));
         watch.due_in(&topic, Duration::from_secs(60));
         clock.advance(Duration::from_secs(60));
@@ -220,7 +224,11 @@ mod tests {
         while watch.shared.table().task.is_some() {
             sleep(Duration::from_millis(1)).await;
         }
-        store.later().put(&at, &[message("c", 0)]).await.unwrap();
+        store
+            .later()
+            .put(&at, Durability::Accepted, &[message("c", 0)])
+            .await
+            .unwrap();
         watch.due_in(&topic, Duration::ZERO);
         until(&store, &at, 3).await;
     }

@@ -8,8 +8,8 @@ use super::backlog::nothing_appended;
 use super::draft::{Hooked, begin};
 use super::publish::Publishing;
 use crate::domain::{
-    Envelope, Error, ErrorKind, ScheduleId, ScheduleOptions, Scheduled, Timestamp, Topic,
-    TopicSettings, When,
+    Durability, Envelope, Error, ErrorKind, ScheduleId, ScheduleOptions, Scheduled, Timestamp,
+    Topic, TopicSettings, When,
 };
 use crate::store::batch::batches;
 use crate::store::{LaterPut, NewLater, Partition};
@@ -39,7 +39,10 @@ impl Publishing {
     ) -> Vec<Result<Scheduled, Error>> {
         let checked = self.check_schedule(envelopes.len(), due, options);
         let results = match checked {
-            Ok(()) => self.schedule_checked(topic, envelopes, due, options).await,
+            Ok(level) => {
+                let sending = self.schedule_checked(topic, envelopes, (due, level), options);
+                sending.await
+            }
             Err(error) => vec![Err(error.on(topic.as_str())); envelopes.len()],
         };
         for error in results.iter().filter_map(|result| result.as_ref().err()) {
@@ -58,21 +61,21 @@ impl Publishing {
         count: usize,
         due: When,
         options: &ScheduleOptions,
-    ) -> Result<(), Error> {
+    ) -> Result<Durability, Error> {
         self.check_open("bus")?;
         due.check(OPERATION)?;
         if count > 1 && options.has_id() {
             let rule = "an id names one message; several messages have the ids of their envelopes";
             return Err(Error::new(ErrorKind::Invalid, OPERATION, rule));
         }
-        Ok(())
+        options.durability(self.durability)
     }
 
     async fn schedule_checked(
         &self,
         topic: &Topic,
         envelopes: &[Envelope],
-        due: When,
+        (due, level): (When, Durability),
         options: &ScheduleOptions,
     ) -> Vec<Result<Scheduled, Error>> {
         let traced = self.with_trace(envelopes);
@@ -82,7 +85,7 @@ impl Publishing {
             .map(|envelope| self.encode_later(topic, envelope, (due, options), &mut hooked));
         let encoded: Vec<Result<NewLater, Error>> = encoded.collect();
         let messages: Vec<NewLater> = encoded.iter().flatten().cloned().collect();
-        let mut puts = self.put(topic, &messages).await.into_iter();
+        let mut puts = self.put(topic, level, &messages).await.into_iter();
         let done = encoded.into_iter().map(|encoded| {
             let message = encoded?;
             let put = puts.next().unwrap_or_else(|| Err(no_result(topic)))?;
@@ -144,11 +147,16 @@ impl Publishing {
 
     /// Puts messages beside the log, in as many calls of the store as they need. One result for each:
     /// after a failed call no other is made.
-    async fn put(&self, topic: &Topic, messages: &[NewLater]) -> Vec<Result<LaterPut, Error>> {
+    async fn put(
+        &self,
+        topic: &Topic,
+        level: Durability,
+        messages: &[NewLater],
+    ) -> Vec<Result<LaterPut, Error>> {
         let mut results = Vec::with_capacity(messages.len());
         for batch in batches(messages, |message| message.value.len()) {
             let asked_for = results.len() + batch.len();
-            match self.put_batch(topic, batch).await {
+            match self.put_batch(topic, level, batch).await {
                 Ok(puts) => results.extend(puts.into_iter().map(Ok)),
                 Err(error) => {
                     results.resize(asked_for, Err(error));
@@ -168,12 +176,13 @@ impl Publishing {
     async fn put_batch(
         &self,
         topic: &Topic,
+        level: Durability,
         messages: &[NewLater],
     ) -> Result<Vec<LaterPut>, Error> {
         let at = Partition::of(topic);
         let known = self.later.know_partitions(topic).await;
         known.map_err(|error| nothing_appended(error, topic))?;
-        let mut puts = self.store.later().put(&at, messages).await?;
+        let mut puts = self.store.later().put(&at, level, messages).await?;
         if !puts.contains(&LaterPut::NoTopic) {
             return Ok(puts);
         }
@@ -185,7 +194,7 @@ impl Publishing {
         let missing = missing.filter(|(put, _)| **put == LaterPut::NoTopic);
         let (missing, again): (Vec<_>, Vec<_>) =
             missing.map(|(put, one)| (put, one.clone())).unzip();
-        let answers = self.store.later().put(&at, &again).await?;
+        let answers = self.store.later().put(&at, level, &again).await?;
         for (put, answer) in missing.into_iter().zip(answers) {
             *put = answer;
         }
@@ -348,11 +357,13 @@ mod tests {
         ) -> BoxFuture<'a, Result<Answer, Error>> {
             Box::pin(async move {
                 match op {
-                    Op::Later(LaterOp::Put { at, messages })
-                        if self.0.fetch_add(1, Ordering::Relaxed) == 0 =>
-                    {
+                    Op::Later(LaterOp::Put {
+                        at,
+                        level,
+                        messages,
+                    }) if self.0.fetch_add(1, Ordering::Relaxed) == 0 => {
                         let known = &messages[..messages.len() - 1];
-                        let mut puts = to.store.later().put(at, known).await?;
+                        let mut puts = to.store.later().put(at, level, known).await?;
                         puts.push(LaterPut::NoTopic);
                         Ok(Answer::Later(LaterAnswer::Put(puts)))
                     }

@@ -30,7 +30,7 @@ pub(crate) struct Publishing {
     /// The deduplication window of publishes that set none.
     pub(super) deduplication: Option<Duration>,
     /// The level of publishes that set none.
-    durability: Durability,
+    pub(super) durability: Durability,
     pub(super) hooks: PublishHooks,
     /// Without one, publishes and deliveries carry no trace.
     pub(super) telemetry: Option<Arc<Telemetry>>,

@@ -234,7 +234,7 @@ impl ContainerBuilder {
         self
     }
 
-    /// Sets what a message must survive before its publish counts as done; by default
+    /// Sets what a message must survive before its publish, or its schedule, counts as done; by default
     /// [`Durability::Accepted`]. [`PublishOptions::with_durability`] sets it for one call, and the guide
     /// [durability](crate::docs::durability) says what each level survives and costs.
     ///

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::as_text::as_text;
+use super::durability::Durability;
 use super::duration::LONGEST_DELAY;
 use super::duration::whole_millis;
 use super::envelope::Envelope;
@@ -117,6 +118,8 @@ impl When {
 pub struct ScheduleOptions {
     id: Option<ScheduleId>,
     keeps: bool,
+    /// `None`: the default of the bus.
+    durability: Option<Durability>,
 }
 
 impl ScheduleOptions {
@@ -135,6 +138,25 @@ impl ScheduleOptions {
     pub fn keep_existing(mut self) -> Self {
         self.keeps = true;
         self
+    }
+
+    /// Sets what the message must survive before it counts as scheduled; by default the setting of the
+    /// [container](crate::container::ContainerBuilder::with_durability). It counts for a message that
+    /// stays as it is, too.
+    ///
+    /// A message that is scheduled and did not reach the level in time fails with
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown), and the error says so; a repeated call is
+    /// safe. A level that the server never can give fails with
+    /// [`Unsupported`](crate::ErrorKind::Unsupported), and nothing is scheduled. The level covers the
+    /// schedule: the server itself moves a due message to the log.
+    pub fn with_durability(mut self, level: Durability) -> Self {
+        self.durability = Some(level);
+        self
+    }
+
+    /// The level of durability, given the default of the bus.
+    pub(crate) fn durability(&self, default: Durability) -> Result<Durability, Error> {
+        self.durability.unwrap_or(default).check()
     }
 
     /// The id of the message.

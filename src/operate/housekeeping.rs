@@ -97,7 +97,7 @@ impl Topics {
 mod tests {
     use super::*;
     use crate::adapters::memory::MemoryStore;
-    use crate::domain::{Group, Timestamp, When};
+    use crate::domain::{Durability, Group, Timestamp, When};
     use crate::store::{NewLater, StartFrom};
     use crate::wire::Decoder;
 
@@ -123,7 +123,11 @@ mod tests {
                 slot: None,
             })
             .collect();
-        store.later().put(&at.partition, &due).await.unwrap();
+        store
+            .later()
+            .put(&at.partition, Durability::Accepted, &due)
+            .await
+            .unwrap();
         topics.keep_house(&topic).await.unwrap();
         let left = store.later().list(&at.partition, None, 1).await.unwrap();
         assert_eq!(left.entries, []);

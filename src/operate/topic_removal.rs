@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::memory::MemoryStore;
-    use crate::domain::{TopicSettings, When};
+    use crate::domain::{Durability, TopicSettings, When};
     use crate::store::{NewLater, Partition};
     use crate::wire::Decoder;
 
@@ -169,7 +169,11 @@ mod tests {
             slot: None,
         };
         let at = Partition::of(&topic);
-        store.later().put(&at, &[later]).await.unwrap();
+        store
+            .later()
+            .put(&at, Durability::Accepted, &[later])
+            .await
+            .unwrap();
         let confirmed = plan.confirm("orders").unwrap();
         let removal = topics.run_topic_removal(confirmed, "ann").await.unwrap();
         assert!(!removal.removed, "{removal:?}");

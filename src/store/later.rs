@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::schedule::Promoted;
 use super::source::Partition;
-use crate::domain::{ScheduleId, Timestamp, When};
+use crate::domain::{Durability, ScheduleId, Timestamp, When};
 use crate::wire::Fields;
 
 /// A message on its way to the messages for later of a partition.
@@ -82,7 +82,14 @@ role! {
         /// the message is due at once.
         ///
         /// After an error some messages may be scheduled; a repeated call replaces them.
-        fn put as Put(at: &'a Partition, messages: &'a [NewLater]) -> Vec<LaterPut>;
+        ///
+        /// Waits until the messages, those that stay as they are among them, are as durable as the
+        /// level says. Messages that are not in time are an
+        /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown). A level that the store never can give
+        /// is `Unsupported`, and nothing is scheduled.
+        fn put as Put(
+            at: &'a Partition, level: Durability, messages: &'a [NewLater],
+        ) -> Vec<LaterPut>;
 
         /// Messages for later after a position in their order, earliest first. Up to `max` of them,
         /// fewer where they are heavy, none only at the end.

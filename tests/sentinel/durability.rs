@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use redstart::schedules::{ScheduleOptions, When};
 use redstart::{Container, Durability, Envelope, ErrorKind, PublishOptions};
 
 use crate::support::sentinel::Watched;
@@ -132,6 +133,51 @@ async fn a_repeat_is_durable_only_with_what_it_repeats() {
     })
     .await;
     assert!(published.duplicate);
+    finish(container).await;
+}
+
+#[tokio::test]
+async fn a_message_for_later_has_the_level_of_its_bus_and_of_its_call() {
+    let watched = Watched::start(2, 1);
+    let namespace = watched.namespace();
+    let short = Durability::replicated(1, Duration::from_millis(100));
+    let builder = watched.builder(&namespace).with_durability(short);
+    let container = builder.connect().await.unwrap();
+    let (orders, bus) = (topic("orders"), container.bus());
+    let tomorrow = When::After(Duration::from_secs(86_400));
+    let envelope = |n: u32| [Envelope::new("n", &n).unwrap()];
+    let schedule = async |message: &[Envelope], options| {
+        let mut done = bus.publish_later(&orders, message, tomorrow, options).await;
+        done.pop().unwrap()
+    };
+    let (by_bus, by_call) = (
+        ScheduleOptions::new(),
+        ScheduleOptions::new().with_durability(Durability::Accepted),
+    );
+    schedule(&envelope(1), by_bus.clone()).await.unwrap();
+    let replica = watched.servers[1].pid();
+    signal(replica, "STOP");
+    let error = schedule(&envelope(2), by_bus.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    let told = error.to_string();
+    assert!(
+        told.contains("0 of 1 replicas had it after 100ms"),
+        "{told}"
+    );
+    let third = envelope(3);
+    schedule(&third, by_call.clone()).await.unwrap();
+    // One that stays as it is must be as durable, though nothing changes.
+    let error = schedule(&third, by_bus.clone().keep_existing()).await;
+    let error = error.expect_err("the replica does not have it");
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    signal(replica, "CONT");
+    let kept = until("the replica", async || {
+        schedule(&third, by_bus.clone().keep_existing()).await.ok()
+    })
+    .await;
+    assert!(kept.kept);
+    let listed = container.topics().get(&orders).await.unwrap().unwrap();
+    assert_eq!(listed.later, 3);
     finish(container).await;
 }
 

@@ -141,10 +141,10 @@ async fn check(watched: &mut Watched, fault: impl AsyncFnOnce(&mut Watched) -> u
     .await;
     stop.store(true, Ordering::Release);
     let history = publishing.await.unwrap();
-    // On a busy machine the sentinels may change the primary once more, and it takes with it what no
-    // replica has.
+    // On a busy machine the sentinels may change the primary again, and the messages that no replica has
+    // are lost with it.
     watched.until_replica(former);
-    let replicated = Durability::replicated(1, PATIENCE);
+    let replicated = Durability::replicated(1, Durability::MAX_TIMEOUT);
     soon.come_at_their_time(|| watched.builder(&namespace).with_durability(replicated))
         .await;
     // Another process finds the new primary by itself, whatever this one believes.

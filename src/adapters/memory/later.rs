@@ -4,9 +4,10 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::adapter::{MemoryAdapter, turn};
+use super::log::refuse;
 use super::schedule::{promote_later, time, until};
 use super::state::TopicState;
-use crate::domain::{BoxFuture, Error, ScheduleId, Timestamp, When};
+use crate::domain::{BoxFuture, Durability, Error, ScheduleId, Timestamp, When};
 use crate::store::{
     Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
 };
@@ -49,9 +50,11 @@ impl Later for MemoryAdapter {
     fn put<'a>(
         &'a self,
         at: &'a Partition,
+        level: Durability,
         messages: &'a [NewLater],
     ) -> BoxFuture<'a, Result<Vec<LaterPut>, Error>> {
         turn(move || {
+            refuse(level)?;
             let done = self.with(|space| {
                 let now = self.shared.now();
                 let Some(topic) = space.topics.get_mut(at) else {

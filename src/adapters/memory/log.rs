@@ -37,7 +37,7 @@ impl MemoryAdapter {
 }
 
 /// The refusal of a level that memory cannot give.
-fn refuse(level: Durability) -> Result<(), Error> {
+pub(super) fn refuse(level: Durability) -> Result<(), Error> {
     if level == Durability::Accepted {
         return Ok(());
     }

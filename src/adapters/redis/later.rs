@@ -6,22 +6,28 @@ use bytes::Bytes;
 use redis::{RedisError, Value};
 
 use super::adapter::RedisAdapter;
+use super::net::error;
 use super::resp::reply;
 use super::schedule::time;
-use super::scripts;
-use crate::domain::{BoxFuture, Error, ScheduleId, Timestamp, When, whole_millis};
+use super::scripts::{self, Call};
+use crate::domain::{BoxFuture, Durability, Error, ScheduleId, Timestamp, When, whole_millis};
 use crate::store::batch::READ_BYTES;
 use crate::store::batch::batches;
 use crate::store::{
     Fields, Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
 };
 
+const PUT: &str = "schedule";
+
 impl RedisAdapter {
     async fn put_later(
         &self,
         at: &Partition,
+        level: Durability,
         messages: &[NewLater],
     ) -> Result<Vec<LaterPut>, Error> {
+        // Before anything is scheduled that the server then cannot keep.
+        self.net.can_keep(PUT, level).await?;
         let mut done = Vec::with_capacity(messages.len());
         for batch in batches(messages, |message| message.value.len()) {
             let mut call = scripts::later_put()
@@ -34,15 +40,42 @@ impl RedisAdapter {
                 call.push(message.id.as_str());
                 call.push(word);
                 call.push(millis);
-                call.push(keep_word(message));
+                call.push(match level {
+                    Durability::Accepted => keep_word(message),
+                    // A wait for replicas covers only what its own connection has written.
+                    _ if message.keeps => "rewrite",
+                    _ => keep_word(message),
+                });
                 call.push(message.name);
                 call.push(&message.value[..]);
             }
-            let read = |reply| puts(reply, batch.len());
-            let answered = self.net.call("schedule", &call, read).await;
+            let answered = match level {
+                Durability::Accepted => {
+                    let read = |reply| puts(reply, batch.len());
+                    self.net.call(PUT, &call, read).await
+                }
+                level => self.put_durably(&call, level, batch.len()).await,
+            };
             done.extend(answered.map_err(|e| e.on(at.to_string()))?);
         }
         Ok(done)
+    }
+
+    async fn put_durably(
+        &self,
+        call: &Call,
+        level: Durability,
+        count: usize,
+    ) -> Result<Vec<LaterPut>, Error> {
+        let (said, durable) = self.net.call_durably(PUT, call, level).await?;
+        let said = redis::parse_redis_value(&said).and_then(|said| puts(said, count));
+        let done = said.map_err(|e| error::sent(PUT, e))?;
+        let is_there =
+            |put: &LaterPut| matches!(put, LaterPut::Scheduled { .. } | LaterPut::Kept { .. });
+        match done.iter().any(is_there) {
+            true => durable.map(|()| done),
+            false => Ok(done),
+        }
     }
 
     async fn list_later(
@@ -217,9 +250,10 @@ impl Later for RedisAdapter {
     fn put<'a>(
         &'a self,
         at: &'a Partition,
+        level: Durability,
         messages: &'a [NewLater],
     ) -> BoxFuture<'a, Result<Vec<LaterPut>, Error>> {
-        Box::pin(self.put_later(at, messages))
+        Box::pin(self.put_later(at, level, messages))
     }
 
     fn list<'a>(

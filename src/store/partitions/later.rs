@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::schedule::{join_promoted, merged};
 use super::{Partitioned, numbered, route, scatter};
-use crate::domain::{BoxFuture, Error, ScheduleId, Timestamp, When};
+use crate::domain::{BoxFuture, Durability, Error, ScheduleId, Timestamp, When};
 use crate::store::source::Partition;
 use crate::store::{Later, LaterEntry, LaterPage, LaterPut, NewLater, Promoted, Store};
 
@@ -13,10 +13,11 @@ impl Later for Partitioned {
     fn put<'a>(
         &'a self,
         at: &'a Partition,
+        level: Durability,
         messages: &'a [NewLater],
     ) -> BoxFuture<'a, Result<Vec<LaterPut>, Error>> {
         if self.is_single(at) {
-            return self.inner.later().put(at, messages);
+            return self.inner.later().put(at, level, messages);
         }
         Box::pin(async move {
             let count = self.count(at.topic()).await?;
@@ -29,7 +30,7 @@ impl Later for Partitioned {
             let call = |number, messages: Vec<NewLater>| -> BoxFuture<'a, _> {
                 Box::pin(async move {
                     let at = numbered(at, number);
-                    self.inner.later().put(&at, &messages).await
+                    self.inner.later().put(&at, level, &messages).await
                 })
             };
             scatter(messages, call, |_| None).await

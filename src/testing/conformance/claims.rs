@@ -5,7 +5,7 @@
 
 use super::Subject;
 use super::support::{DAY, Must as _, Stage};
-use crate::domain::{Error, ErrorKind};
+use crate::domain::{Durability, Error, ErrorKind};
 use crate::store::Session;
 
 /// Whether the store claims [`append_once`](crate::store::Capabilities::append_once). A store that
@@ -71,7 +71,10 @@ pub async fn later<S: Subject>(subject: &S) -> bool {
         return true;
     }
     let (later, at) = (stage.store.later(), stage.partition());
-    must_refuse("later.put", later.put(at, &[]).await.map(drop));
+    must_refuse(
+        "later.put",
+        later.put(at, Durability::Accepted, &[]).await.map(drop),
+    );
     must_refuse("later.promote", later.promote(at, 1).await.map(drop));
     false
 }

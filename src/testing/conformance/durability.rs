@@ -1,10 +1,12 @@
 //! Levels of durability.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Subject;
 use super::support::{DAY, Must as _, Stage, entry};
-use crate::domain::{Durability, ErrorKind};
+use crate::domain::{Durability, ErrorKind, ScheduleId, When};
+use crate::store::{LaterPut, NewLater};
 
 /// More replicas than any test has.
 const UNREACHABLE: Durability = Durability::replicated(50, Duration::from_millis(20));
@@ -44,6 +46,45 @@ pub async fn a_level_is_given_or_refused_before_anything_is_appended<S: Subject>
     let kept = log.browse(stage.partition(), None, 100).await;
     assert_eq!(kept.must("browsing").len(), expected as usize);
     assert!(log.can_keep(UNREACHABLE).await.is_err());
+}
+
+/// > Waits until the messages, those that stay as they are among them, are as durable as the
+/// > level says.
+/// > A level that the store never can give is `Unsupported`, and nothing is scheduled.
+pub async fn a_message_for_later_has_a_level<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let (log, later) = (stage.store.log(), stage.store.later());
+    let mut expected = BTreeSet::new();
+    for level in [Durability::Accepted, Durability::Fsynced, UNREACHABLE] {
+        let can = log.can_keep(level).await;
+        let id = ScheduleId::new(level.to_string()).must("an id");
+        for keeps in [false, true] {
+            let message = NewLater {
+                id: id.clone(),
+                due: When::After(DAY),
+                keeps,
+                name: "json",
+                value: "{}".into(),
+                slot: None,
+            };
+            let done = later.put(stage.partition(), level, &[message]).await;
+            match (&can, done) {
+                (Ok(()), Ok(done)) => match (keeps, &done[..]) {
+                    (false, [LaterPut::Scheduled { .. }]) => drop(expected.insert(id.clone())),
+                    (true, [LaterPut::Kept { .. }]) => {}
+                    _ => panic!("{level}: {done:?}"),
+                },
+                (Err(cannot), Err(refused)) => {
+                    assert_eq!(cannot.kind(), refused.kind(), "{level}: {refused}");
+                }
+                (can, done) => panic!("{level}: {can:?} and {done:?}"),
+            }
+        }
+    }
+    let kept = later.list(stage.partition(), None, 100).await;
+    let kept = kept.must("listing").entries.into_iter();
+    let kept: BTreeSet<_> = kept.map(|one| one.id).collect();
+    assert_eq!(kept, expected);
 }
 
 /// > Appends messages as `append` does, or with a window as `append_once`, and waits until they

@@ -261,6 +261,7 @@ macro_rules! conformance_concern {
     };
     (schedules, $factory:ident) => {
         $crate::conformance_checks!($factory, schedules if later:
+            a_message_for_later_has_a_level,
             an_id_names_one_message,
             messages_for_later_are_bounded,
             due_messages_go_to_the_log_in_their_order,

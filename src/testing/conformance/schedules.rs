@@ -8,11 +8,15 @@ use tokio::sync::mpsc;
 use super::Subject;
 use super::support::{DAY, Must as _, SOON, Stage, fields, group, new_entry, number, quick};
 use crate::api::{Delivery, SubscribeOptions};
-use crate::domain::{Effects, EntryId, ErrorKind, ScheduleId, Timestamp, TopicSettings, When};
+use crate::domain::{
+    Durability, Effects, EntryId, ErrorKind, ScheduleId, Timestamp, TopicSettings, When,
+};
 use crate::extract::Payload;
 use crate::schedules::ScheduleOptions;
 use crate::store::{Bell, Fields, LaterPut, NewLater, Opening, Promoted, Ring};
 use crate::topics::Reading;
+
+pub use super::durability::a_message_for_later_has_a_level;
 
 fn id(text: &str) -> ScheduleId {
     ScheduleId::new(text).must("an id")
@@ -51,7 +55,11 @@ impl<S: Subject> Stage<'_, S> {
     }
 
     async fn put(&self, messages: &[NewLater]) -> Vec<LaterPut> {
-        let put = self.store.later().put(self.partition(), messages).await;
+        let put = self
+            .store
+            .later()
+            .put(self.partition(), Durability::Accepted, messages)
+            .await;
         put.must("scheduling")
     }
 

@@ -240,7 +240,7 @@ fn cut(packed: &mut Vec<u8>, count: usize) {
 }
 
 fn not_durable(operation: &'static str, cause: redis::RedisError) -> Error {
-    let text = "the message is in the topic, but not as durable as asked";
+    let text = "the server has the message, but it is not as durable as asked";
     let error = Error::new(ErrorKind::OutcomeUnknown, operation, text);
     match cause.detail() {
         Some(detail) if cause.kind() == redis::ErrorKind::Client => {

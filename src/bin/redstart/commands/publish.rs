@@ -313,7 +313,7 @@ impl Publishing<'_> {
         due: When,
     ) -> Vec<Result<(), Error>> {
         let topic = &self.args.topic;
-        let mut options = ScheduleOptions::new();
+        let mut options = ScheduleOptions::new().with_durability(self.args.durability);
         // An id names one message, whatever the number of lines in a batch.
         let mut allowed = envelopes.len();
         if let Some(id) = &self.args.id {
