@@ -161,7 +161,8 @@ impl Run<'_> {
         [
             cluster.info("cpu", &threads) * 1e6,
             cluster.info("stats", &["total_net_input_bytes"]),
-            cluster.info("stats", &["total_net_output_bytes"]),
+            cluster.info("stats", &["total_net_output_bytes"])
+                - cluster.info("stats", &["total_net_repl_output_bytes"]),
             cluster.info("replication", &["master_repl_offset"]),
             cluster.info("memory", &["used_memory"]),
         ]

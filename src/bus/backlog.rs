@@ -235,9 +235,18 @@ impl Backlog {
             Some(last) if !last.full && last.read.elapsed() < SETTINGS_LIVE => {
                 (last.settings, last.read)
             }
-            last => {
-                let last = last.map(|last| last.settings).unwrap_or_default();
-                (self.ensure(topic, gate, last).await?, Instant::now())
+            None => {
+                let settings = TopicSettings::default();
+                (self.ensure(topic, gate, settings).await?, Instant::now())
+            }
+            Some(last) => {
+                let ensured = in_haste(self.ensure(topic, gate, last.settings)).await;
+                let settings = match ensured {
+                    // The server that lists the topics may be away while that of this topic works.
+                    Err(error) if error.kind() == ErrorKind::Unavailable => last.settings,
+                    ensured => ensured?,
+                };
+                (settings, Instant::now())
             }
         };
         let expired = gate.expired.load(Ordering::Acquire);
@@ -288,7 +297,7 @@ impl Backlog {
         Ok(held)
     }
 
-    async fn measure(&self, gate: &Gate, in_haste: bool) -> Result<Trimmed, Error> {
+    async fn measure(&self, gate: &Gate, has_credit: bool) -> Result<Trimmed, Error> {
         let topics = self.store.topics();
         let measuring = async {
             // A measurement appends nothing, so repeating it after a lost answer is safe.
@@ -297,15 +306,20 @@ impl Backlog {
                 measured => measured,
             }
         };
-        if !in_haste {
-            return measuring.await;
+        match has_credit {
+            true => in_haste(measuring).await,
+            false => measuring.await,
         }
-        let measured = tokio::time::timeout(MEASURED_WITHIN, measuring).await;
-        measured.unwrap_or_else(|_| {
-            let rule = "the store did not measure the backlog in time";
-            Err(Error::new(ErrorKind::Unavailable, "publish", rule))
-        })
     }
+}
+
+/// Gives a call up that takes too long, where an earlier answer can stand in for it.
+async fn in_haste<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let answer = tokio::time::timeout(MEASURED_WITHIN, call).await;
+    answer.unwrap_or_else(|_| {
+        let rule = "the store did not measure the backlog in time";
+        Err(Error::new(ErrorKind::Unavailable, "publish", rule))
+    })
 }
 
 /// The credit that a measurement grants: an eighth of the free space, or what the caller wants if
@@ -521,6 +535,42 @@ mod tests {
         moving.0.store(false, Ordering::Release);
         let (_, refusal) = backlog.admit(&topic, 12).await;
         assert!(refusal.is_ok());
+    }
+
+    /// A store whose list of topics is out of reach.
+    #[derive(Debug)]
+    struct Unlisted;
+
+    impl Decorator for Unlisted {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut next: Next<'a>,
+        ) -> crate::domain::BoxFuture<'a, Result<Answer, Error>> {
+            if matches!(op, Op::Topics(TopicsOp::EnsureTopic { .. })) {
+                let error = Error::new(ErrorKind::Unavailable, "create", "its primary is away");
+                return Box::pin(async { Err(error) });
+            }
+            next.run(op)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_known_topic_needs_no_list_of_topics() {
+        let (topic, store) = limited_to(80).await;
+        let listed = Backlog::new(Arc::clone(&store));
+        drop(listed.admit(&topic, 1).await);
+        let known = *listed.gate(&topic).measured.lock().await;
+        let backlog = Backlog::new(Arc::new(Decorated::new(Arc::new(Unlisted), store)));
+        let (_, refusal) = backlog.admit(&topic, 1).await;
+        assert_eq!(refusal.unwrap_err().kind(), ErrorKind::Unavailable);
+        *backlog.gate(&topic).measured.lock().await = known.map(|mut known| {
+            known.read -= SETTINGS_LIVE;
+            known
+        });
+        let (admitted, refusal) = backlog.admit(&topic, 100).await;
+        assert_eq!(admitted.count, 80, "the limit that was known");
+        assert_eq!(refusal.unwrap_err().kind(), ErrorKind::BacklogFull);
     }
 
     #[tokio::test]

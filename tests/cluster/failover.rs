@@ -1,6 +1,7 @@
 //! A primary dies under load.
 
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redstart::extract::Payload;
@@ -8,11 +9,40 @@ use redstart::{Container, Delivery, Envelope, ErrorKind, Topic};
 use tokio::sync::mpsc;
 
 use crate::support::cluster::Cluster;
-use crate::support::{PATIENCE, drained, finish, group, signal, topic, until};
+use crate::support::{PATIENCE, drained, finish, group, signal, topic, until, watch_stalls};
 
 /// How long replication may be behind: a failover can lose what was acknowledged in this time before
 /// the primary died.
 const BEHIND: Duration = Duration::from_secs(1);
+
+/// How long a publish may take once the new primary serves its slot.
+const LATE: Duration = Duration::from_secs(3);
+
+/// Waits on a thread until one of the nodes takes a write of a key, and says when.
+fn serves_again(cluster: &Cluster, without: usize, key: String) -> thread::JoinHandle<Instant> {
+    let nodes = cluster.nodes.iter().enumerate();
+    let others = nodes.filter(|(number, _)| *number != without);
+    let urls: Vec<String> = others.map(|(_, node)| node.url()).collect();
+    thread::spawn(move || {
+        let clients = urls
+            .iter()
+            .map(|url| redis::Client::open(&url[..]).unwrap());
+        let mut connections: Vec<_> = clients
+            .map(|client| client.get_connection().unwrap())
+            .collect();
+        let deadline = Instant::now() + 3 * PATIENCE;
+        while Instant::now() < deadline {
+            for connection in &mut connections {
+                let set = redis::cmd("SET").arg(&key).arg("1").exec(connection);
+                if set.is_ok() {
+                    return Instant::now();
+                }
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("no node took over");
+    })
+}
 
 /// What became of the publishes of one publisher.
 #[derive(Default)]
@@ -64,7 +94,9 @@ async fn publishers_and_readers_outlast_a_primary_that_dies() {
     };
     let _subscription = container.bus().subscribe(&orders, handler).await.unwrap();
 
+    let stalls = watch_stalls();
     let mut killed: Option<Instant> = None;
+    let mut serving = None;
     let mut resumed = 0;
     let history = publish(&container, &orders, |history| {
         let count = history.acknowledged.len();
@@ -72,6 +104,8 @@ async fn publishers_and_readers_outlast_a_primary_that_dies() {
             None if count >= 500 => {
                 cluster.nodes[victim].kill();
                 killed = Some(Instant::now());
+                let key = format!("{{{namespace}:orders}}:probe");
+                serving = Some(serves_again(&cluster, victim, key));
             }
             Some(at) => {
                 let (_, last) = history.acknowledged[count - 1];
@@ -85,9 +119,15 @@ async fn publishers_and_readers_outlast_a_primary_that_dies() {
     let killed = killed.unwrap();
     let last_before = history.acknowledged[499].0;
     let first_after = history.acknowledged[500];
-    // The gap is the failover's. The test cannot say how long that takes on a busy machine.
+    // The test cannot say how long the failover itself takes on a busy machine.
+    let serving = serving.unwrap().join().unwrap();
+    let (late, stall) = (first_after.1.saturating_duration_since(serving), stalls());
+    assert!(
+        late < LATE + stall,
+        "{late:?} after the failover, stall {stall:?}"
+    );
     println!(
-        "gap {:?}, unknown {}, unavailable {}",
+        "gap {:?}, of it {late:?} after the failover, unknown {}, unavailable {}",
         first_after.1 - killed,
         history.unknown.len(),
         history.unavailable

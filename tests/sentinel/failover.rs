@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use redstart::envelope::Codec;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::support::sentinel::Watched;
 use crate::support::soon::Soon;
-use crate::support::{PATIENCE, drained, finish, group, signal, topic, until};
+use crate::support::{PATIENCE, drained, finish, group, signal, topic, until, watch_stalls};
 
 /// How long after the first word of a failover a publish may still reach the former primary.
 const LIMIT: Duration = Duration::from_millis(200);
@@ -59,25 +59,6 @@ async fn publish(container: Container, on: Topic, stop: Arc<AtomicBool>) -> Hist
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     history
-}
-
-/// Measures the longest time for which this process ran no task: it adds to each limit.
-fn watch_stalls() -> Arc<AtomicU64> {
-    let longest = Arc::new(AtomicU64::new(0));
-    let seen = Arc::downgrade(&longest);
-    tokio::spawn(async move {
-        let pause = Duration::from_millis(5);
-        loop {
-            let began = Instant::now();
-            tokio::time::sleep(pause).await;
-            let Some(longest) = seen.upgrade() else {
-                return;
-            };
-            let late = began.elapsed().saturating_sub(pause);
-            longest.fetch_max(late.as_millis() as u64, Ordering::Relaxed);
-        }
-    });
-    longest
 }
 
 /// The numbers in the log, in its order.
@@ -158,7 +139,7 @@ async fn check(watched: &mut Watched, fault: impl AsyncFnOnce(&mut Watched) -> u
     );
     let kept: BTreeSet<u32> = kept.into_iter().collect();
 
-    let stall = Duration::from_millis(stalls.load(Ordering::Relaxed));
+    let stall = stalls();
     let limit = event + LIMIT + stall;
     let lost: Vec<&Done> = history
         .done

@@ -16,6 +16,8 @@ pub(crate) mod worker;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redstart::{
@@ -66,6 +68,26 @@ pub(crate) async fn some<T: Ord>(
     }
     all.sort();
     all
+}
+
+/// Measures the longest time for which this process ran no task: it adds to each limit. Returns a function
+/// that tells it.
+pub(crate) fn watch_stalls() -> impl Fn() -> Duration {
+    let longest = Arc::new(AtomicU64::new(0));
+    let seen = Arc::downgrade(&longest);
+    tokio::spawn(async move {
+        let pause = Duration::from_millis(5);
+        loop {
+            let began = Instant::now();
+            tokio::time::sleep(pause).await;
+            let Some(longest) = seen.upgrade() else {
+                return;
+            };
+            let late = began.elapsed().saturating_sub(pause);
+            longest.fetch_max(late.as_millis() as u64, Ordering::Relaxed);
+        }
+    });
+    move || Duration::from_millis(longest.load(Ordering::Relaxed))
 }
 
 pub(crate) fn topic(name: &str) -> Topic {

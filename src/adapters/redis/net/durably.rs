@@ -33,9 +33,13 @@ impl Net {
     ) -> Result<(Replies, Result<(), Error>), Error> {
         let mut unsure = None;
         let numbers = numbers.as_ref();
+        let note_late = |may: bool| numbers.iter().for_each(|numbers| numbers.note_late(may));
+        // A caller may give up while the messages still wait to be sent.
+        note_late(true);
         let sending = self.send_durably(operation, key, sent, level, (numbers, &mut unsure));
         let answered = sending.await;
         let Some(Unsure { from, earlier }) = unsure else {
+            note_late(answered.is_err());
             return answered;
         };
         match answered {
@@ -64,6 +68,12 @@ impl Net {
         let mut attempts = Attempts::new(nodes.slot(key), PUBLISH_LIMIT);
         let (mut done, mut durable) = (Replies::new(), Ok(()));
         loop {
+            if unsure.is_some() && !numbers.is_some_and(Numbers::are_remembered) {
+                // The machine may have slept, and the server forgotten the numbers.
+                let text = "TRYAGAIN it is too late to send the message again";
+                done.extend((0..count).map(|_| Err(error::server_error(text))));
+                return Ok((done, durable));
+            }
             let (node, asking) = attempts.node(nodes);
             let (sent, step) = if asking {
                 (commands::asking_each(&packed), 2)

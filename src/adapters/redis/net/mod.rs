@@ -15,9 +15,11 @@ mod routing;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{RedisError, Value};
+use tokio::time::timeout;
 
 use super::resp::reply;
 use super::scripts::{self, Call};
@@ -44,6 +46,9 @@ pub(super) use numbers::{Numbers, REMEMBERED, REPEATED_FOR};
 pub(super) use routing::bell::{HeardBy, Hears};
 pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
 pub(super) use routing::slots::of as slot_of;
+
+/// How long a script's load on a node that does not own its key may delay the call.
+const LOADED_WITHIN: Duration = Duration::from_millis(200);
 
 /// All connections of one namespace. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -169,15 +174,7 @@ impl Net {
         let mut attempts = Attempts::new(nodes.slot(key), CALL_LIMIT);
         loop {
             let (node, asking) = attempts.node(nodes);
-            let ran = tokio::select! {
-                biased;
-                ran = node.pool.run(asking, exchange.clone()) => ran,
-                () = node.is_left() => {
-                    let cause = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
-                    Err(Failure::Sent(cause.into()))
-                }
-            };
-            let failure = match ran {
+            let failure = match node.pool.run(asking, exchange.clone()).await {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
@@ -395,37 +392,37 @@ impl Net {
         ask().await?.map_err(|e| error::sent(operation, e))
     }
 
-    /// Loads a script on every node, because the key may move to any of them meanwhile. Succeeds
-    /// where one node has loaded it.
+    /// Loads a script on the node that owns its first key, and on every other one that answers soon,
+    /// because the key may move there meanwhile. Succeeds where one node has loaded it.
     pub(in crate::adapters::redis::net) async fn load(
         &self,
         operation: &'static str,
         call: &Call,
     ) -> Result<(), Error> {
-        let loading = self.nodes.all().into_iter().map(|node| async move {
+        let owner = self.nodes.owner(self.nodes.slot(call.first_key()));
+        let load = async |node: Arc<Node>| {
             let answer = node.publisher.send(call.packed_load(), 1).await;
             let mut replies = answer.map_err(|failure| failure.into_error(operation))?;
             let missing = || Err(reply::unexpected("no reply"));
             let reply = replies.pop().unwrap_or_else(missing);
-            reply.map_err(|e| error::not_done(operation, e))
+            reply.map_err(|e| error::not_done(operation, e)).map(drop)
+        };
+        let others = self.nodes.all().into_iter();
+        let others = others.filter(|node| !Arc::ptr_eq(node, &owner));
+        let others = others.map(|node| async {
+            let loaded = timeout(LOADED_WITHIN, load(node)).await;
+            loaded.is_ok_and(|loaded| loaded.is_ok())
         });
-        let loaded = futures_util::future::join_all(loading).await;
-        let mut failures = Vec::new();
-        let mut succeeded = false;
-        for one in loaded {
-            match one {
-                Ok(_) => succeeded = true,
-                Err(failure) => failures.push(failure),
-            }
-        }
-        match failures.pop().filter(|_| !succeeded) {
+        let others = futures_util::future::join_all(others);
+        let (loaded, others) = tokio::join!(load(Arc::clone(&owner)), others);
+        match loaded {
+            Err(_) if others.contains(&true) => Ok(()),
             // The script has not run, so nothing is published, whatever becomes of the loading.
-            Some(failure) if failure.kind() == ErrorKind::OutcomeUnknown => {
+            Err(failure) if failure.kind() == ErrorKind::OutcomeUnknown => {
                 let rule = "its script could not be loaded; nothing was published";
                 Err(Error::new(ErrorKind::Unavailable, operation, rule).because(failure))
             }
-            Some(failure) => Err(failure),
-            None => Ok(()),
+            loaded => loaded,
         }
     }
 

@@ -3,7 +3,12 @@
 //! Servers with `XADD … IDMP` remember, in each stream, the last ids of each producer: by default 100
 //! ids for 100 seconds. A producer here gives out at most [`REMEMBERED`] numbers, and then no more before
 //! all of them are answered. So a server still remembers each unanswered number, whatever else is sent.
+//!
+//! A network may deliver a number late, after its repeat was answered and others have taken its place. So a
+//! producer that has sent a number whose outcome was unknown gets another name before it gives out others:
+//! the server goes on remembering what it sent under the old one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -44,6 +49,10 @@ struct Producer {
     /// How many numbers it has given out since all were answered.
     given: u32,
     unanswered: u32,
+    /// How often it got another name.
+    generation: u32,
+    /// A copy of one of its numbers may still be on its way.
+    may_come_late: bool,
 }
 
 impl Inner {
@@ -67,7 +76,10 @@ impl State {
             return 0;
         }
         match self.producers.get_mut(self.current) {
-            Some(free) => free.given = 0,
+            Some(free) => {
+                free.given = 0;
+                free.generation += u32::from(std::mem::take(&mut free.may_come_late));
+            }
             None => self.producers.push(Producer::default()),
         }
         REMEMBERED
@@ -92,6 +104,7 @@ impl Numbering {
         let mut numbers = Numbers {
             ranges: Vec::with_capacity(1),
             until: SystemTime::now() + REPEATED_FOR,
+            may_come_late: AtomicBool::new(false),
             inner: Arc::clone(&self.inner),
         };
         let mut left = count;
@@ -108,9 +121,11 @@ impl Numbering {
             let current = &mut state.producers[producer];
             current.given += count;
             current.unanswered += count;
+            let generation = current.generation;
             left -= count as usize;
             numbers.ranges.push(Range {
                 producer,
+                generation,
                 first,
                 count,
             });
@@ -123,6 +138,7 @@ impl Numbering {
 #[derive(Debug)]
 struct Range {
     producer: usize,
+    generation: u32,
     first: u64,
     count: u32,
 }
@@ -132,6 +148,7 @@ struct Range {
 pub(in crate::adapters::redis) struct Numbers {
     ranges: Vec<Range>,
     until: SystemTime,
+    may_come_late: AtomicBool,
     inner: Arc<Inner>,
 }
 
@@ -140,15 +157,25 @@ impl Numbers {
     pub(in crate::adapters::redis) fn each(&self, mut each: impl FnMut(&str, &str)) {
         for Range {
             producer,
+            generation,
             first,
             count,
         } in &self.ranges
         {
-            let producer = format!("{}.{producer}", self.inner.name);
+            let mut producer = format!("{}.{producer}", self.inner.name);
+            if *generation > 0 {
+                producer = format!("{producer}.{generation}");
+            }
             for id in *first..*first + u64::from(*count) {
                 each(&producer, &format!("{id:x}"));
             }
         }
+    }
+
+    /// Notes whether a copy of the messages may still be on its way after this is dropped: nobody knows what
+    /// became of one that was sent.
+    pub(in crate::adapters::redis::net) fn note_late(&self, may_come_late: bool) {
+        self.may_come_late.store(may_come_late, Ordering::Relaxed);
     }
 
     /// Whether servers still remember all of them. Asks the clock of the day: a machine that was suspended
@@ -172,6 +199,7 @@ impl Drop for Numbers {
         for range in &self.ranges {
             if let Some(producer) = state.producers.get_mut(range.producer) {
                 producer.unanswered -= range.count;
+                producer.may_come_late |= *self.may_come_late.get_mut();
             }
         }
     }
@@ -218,6 +246,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_producer_whose_number_may_come_late_gets_another_name() {
+        let numbering = Numbering::default();
+        let sent = || {
+            let numbers = numbering.give(REMEMBERED as usize).unwrap();
+            let producer = named(&numbers)[0].0.clone();
+            (numbers, producer)
+        };
+        let (answered, first) = sent();
+        drop(answered);
+        let (late, again) = sent();
+        assert_eq!(first, again);
+        late.note_late(true);
+        drop(late);
+        let (_, other) = sent();
+        assert_ne!(first, other);
     }
 
     #[test]

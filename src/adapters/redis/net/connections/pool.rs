@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use redis::RedisError;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::server::{Pooled, Server};
@@ -58,27 +59,57 @@ pub(in crate::adapters::redis::net) enum Failure {
 pub(in crate::adapters::redis) struct Pool {
     slots: bb8::Pool<Slots>,
     server: Server,
+    /// Cancelled when the server serves nothing any more.
+    left: CancellationToken,
+}
+
+/// The failure of an exchange with a server that another one has replaced.
+fn left() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()
 }
 
 impl Pool {
     /// Prepares a pool. Callers connect its slots when they need them.
-    pub(in crate::adapters::redis::net) fn new(server: Server) -> Self {
+    pub(in crate::adapters::redis::net) fn new(server: Server, left: CancellationToken) -> Self {
         let slots = bb8::Pool::builder()
             .max_size(SIZE)
             .connection_timeout(CHECKOUT_TIMEOUT)
             .test_on_check_out(false)
             .build_unchecked(Slots);
-        Self { slots, server }
+        Self {
+            slots,
+            server,
+            left,
+        }
     }
 
     /// Runs one exchange on a connection, and drops a connection that fails below the protocol.
     ///
-    /// A connection that died while it was idle is replaced before anything is sent on it.
+    /// A connection that died while it was idle is replaced before anything is sent on it. Where another
+    /// server replaces this one meanwhile, the exchange ends: it has failed before it was sent, or its
+    /// outcome is unknown.
     pub(in crate::adapters::redis::net) async fn run<T>(
         &self,
         asking: bool,
         exchange: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
     ) -> Result<T, Failure> {
+        let connecting = self.left.run_until_cancelled(self.connected());
+        let Some(connected) = connecting.await else {
+            return Err(Failure::NotSent(left().into()));
+        };
+        let (mut slot, mut pooled) = connected?;
+        let exchanging = self.left.run_until_cancelled(pooled.run(asking, exchange));
+        let Some(result) = exchanging.await else {
+            return Err(Failure::Sent(left()));
+        };
+        if result.as_ref().err().is_none_or(is_sound) {
+            *slot = Some(pooled);
+        }
+        result.map_err(Failure::Sent)
+    }
+
+    /// A connection, and the slot to which it goes back.
+    async fn connected(&self) -> Result<(bb8::PooledConnection<'_, Slots>, Pooled), Failure> {
         let mut slot = self.slots.get().await.map_err(|_| Failure::Busy)?;
         // The slot stays empty during the exchange. So a dropped future leaves an empty slot behind,
         // not a connection with an unread reply.
@@ -88,18 +119,14 @@ impl Pool {
         {
             idle = None;
         }
-        let mut pooled = match idle {
+        let pooled = match idle {
             Some(pooled) => pooled,
             None => {
                 let connecting = self.server.connect("redstart:base");
                 connecting.await.map_err(Failure::NotSent)?
             }
         };
-        let result = pooled.run(asking, exchange).await;
-        if result.as_ref().err().is_none_or(is_sound) {
-            *slot = Some(pooled);
-        }
-        result.map_err(Failure::Sent)
+        Ok((slot, pooled))
     }
 
     /// The error of an operation that failed on this pool.

@@ -30,6 +30,12 @@ pub(in crate::adapters::redis) struct Socket {
 }
 
 impl Socket {
+    /// Closes the connection so that the operating system sends nothing of it any more: a command whose
+    /// outcome is unknown must not reach the server later.
+    pub(in crate::adapters::redis::net) fn abandon(self) {
+        let _ = self.stream.socket().set_linger(Some(Duration::ZERO));
+    }
+
     pub(in crate::adapters::redis::net) fn new(stream: Box<dyn Stream>) -> Self {
         Self {
             stream,

@@ -432,7 +432,9 @@ impl Traffic {
 
     /// Ends a failed connection. The server may have run the unanswered commands.
     fn fail(&mut self, cause: &RedisError) {
-        self.socket = None;
+        if let Some(socket) = self.socket.take().filter(|_| !self.waiting.is_empty()) {
+            socket.abandon();
+        }
         self.under_way = 0;
         self.patience = TELL_EVERY;
         self.given_back.clear();
@@ -440,6 +442,8 @@ impl Traffic {
         let mut slots = Vec::new();
         for Waiting { commands, .. } in std::mem::take(&mut self.waiting) {
             let failure = Failure::Unknown(cause.clone());
+            let numbers = commands.numbers.iter();
+            numbers.for_each(|numbers| numbers.note_late(true));
             if commands.may_repeat() && !commands.caller.is_closed() {
                 slots.extend(commands.slot);
                 self.give_back(commands, Err(failure));

@@ -104,6 +104,15 @@ impl Connections {
     }
 }
 
+/// A connection that hears a node, until this is dropped: also where its task ends in a panic.
+struct Hearing<'a>(&'a Connections, &'a Arc<Node>);
+
+impl Drop for Hearing<'_> {
+    fn drop(&mut self) {
+        self.0.end(self.1);
+    }
+}
+
 /// A task that ends with its handle.
 struct Attending(Arc<Node>, AbortHandle);
 
@@ -187,17 +196,17 @@ async fn attend(
                 }
                 failures = 1;
                 connections.begin(&node);
+                let _hears = Hearing(&connections, &node);
                 let all = || connections.begin(&node);
                 let cause = tokio::select! {
                     biased;
                     cause = attend_socket(socket, PATIENCE, &hears, all) => cause,
                     () = node.is_left() => return,
                 };
-                connections.end(&node);
                 tracing::debug!(server = %node.address(), %cause, "the doorbell's connection has ended");
                 SHORTEST_PAUSE
             }
-            Err(failure) if is_refusal(&failure.cause) => {
+            Err(failure) if is_refusal(&failure) => {
                 if let Some(hears) = hears.upgrade() {
                     hears.refused(&failure.cause.to_string());
                 }
@@ -242,8 +251,10 @@ async fn connect(node: &Node, tracking: &Cmd) -> Result<Socket, NoConnection> {
 }
 
 /// Whether a server answers that it does not offer what the doorbell needs, or not to this user.
-fn is_refusal(cause: &RedisError) -> bool {
-    !cause.is_io_error()
+fn is_refusal(failure: &NoConnection) -> bool {
+    let cause = &failure.cause;
+    !failure.is_passing()
+        && !cause.is_io_error()
         && undone(cause).is_none()
         && cause.clone().into_server_errors().is_some()
         && cause.detail() != Some("max number of clients reached")
@@ -473,13 +484,16 @@ mod tests {
             "ERR unknown command 'HELLO'",
             "NOPROTO unsupported protocol version",
         ] {
-            assert!(is_refusal(&server_error(refusal)), "{refusal}");
+            assert!(is_refusal(&server_error(refusal).into()), "{refusal}");
         }
-        assert!(!is_refusal(&server_error("LOADING Redis is loading")));
-        let full = "ERR max number of clients reached";
-        assert!(!is_refusal(&server_error(full)));
-        assert!(!is_refusal(
-            &io::Error::from(io::ErrorKind::BrokenPipe).into()
-        ));
+        for passing in [
+            "LOADING Redis is loading",
+            "ERR max number of clients reached",
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        ] {
+            assert!(!is_refusal(&server_error(passing).into()), "{passing}");
+        }
+        let broken = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(!is_refusal(&broken.into()));
     }
 }

@@ -27,7 +27,7 @@ pub(in crate::adapters::redis::net) struct Node {
     pub(in crate::adapters::redis::net) server: Server,
     pub(in crate::adapters::redis::net) pool: Pool,
     pub(in crate::adapters::redis::net) publisher: Link,
-    /// The native commands that the publisher may use.
+    /// The native commands that publishes may use.
     pub(in crate::adapters::redis::net) natives: Arc<Natives>,
     /// Reads for operators, whose long replies must not delay the publisher.
     pub(in crate::adapters::redis::net) looker: Link,
@@ -55,13 +55,13 @@ impl Node {
         let link = |name| Link::new(server.clone(), name, takes_back.clone(), left.clone());
         let natives = Arc::new(Natives::new(native));
         Self {
-            pool: Pool::new(server.clone()),
+            pool: Pool::new(server.clone(), left.clone()),
             publisher: link("redstart:pub").asking(&natives),
-            natives,
             looker: link("redstart:look"),
-            durable: Durable::new(link("redstart:durable")),
+            durable: Durable::new(link("redstart:durable").asking(&natives)),
             reader: link("redstart:read"),
             reads: Semaphore::new(READS),
+            natives,
             left,
             named: Mutex::new(None),
             server,
