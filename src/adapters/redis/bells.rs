@@ -40,7 +40,7 @@ impl BellsByRuntime {
     pub(super) fn current(&self, net: &Net, keys: &Keys) -> Option<Arc<Bells>> {
         let here = runtime::Handle::try_current().ok()?.id();
         let mut bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        bells.retain(|id, bells| *id == here || Arc::strong_count(bells) > 1 || bells.are_held());
+        bells.retain(|id, bells| *id == here || Arc::strong_count(bells) > 1 || bells.are_in_use());
         let here = bells.entry(here);
         let here = here.or_insert_with(|| Arc::new(Bells::new(net.clone(), keys.clone())));
         Some(Arc::clone(here))
@@ -121,7 +121,7 @@ impl Bells {
     }
 
     /// Whether anybody holds one of them. Owned groups hold nothing else.
-    fn are_held(&self) -> bool {
+    fn are_in_use(&self) -> bool {
         let table = self.table();
         let mut groups = table.groups.values();
         groups.any(|listed| listed.bell.strong_count() > 0)
@@ -364,14 +364,15 @@ mod tests {
 
     #[test]
     fn another_runtime_takes_no_bell_from_its_holder() {
-        let net = Net::new("redis://127.0.0.1:1", &Access::default(), None).unwrap();
-        let keys = Keys::new(None, Placement::Spread);
-        let bells = BellsByRuntime::default();
-        let at = GroupAt::of(&"orders".parse().unwrap(), &"billing".parse().unwrap());
         let [one, other] = [0, 1].map(|_| {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap()
         });
+        let net = async { Net::new("redis://127.0.0.1:1", &Access::default(), None) };
+        let net = one.block_on(net).unwrap();
+        let keys = Keys::new(None, Placement::Spread);
+        let bells = BellsByRuntime::default();
+        let at = GroupAt::of(&"orders".parse().unwrap(), &"billing".parse().unwrap());
         let bell_of = || bells.current(&net, &keys).unwrap().bell_of(&at);
         let held = one.block_on(async { bell_of() });
         let others = other.block_on(async { bell_of() });
