@@ -26,8 +26,8 @@
 -- ARGV[3]  'force' to remove the group in any case, '' to remove it only when it is empty and has no live consumer
 --
 -- Returns {1 when the group was removed and 0 when not, lag, in flight, scheduled retries and unread
--- redeliveries, dead letters, consumers, live consumers}, or an empty list when there is no such
--- group. Above a thousand entries or 256 KiB the lag is an upper bound.
+-- redeliveries, dead letters, consumers, live consumers, 1 for an owned group and 0 for a shared one}, or
+-- an empty list when there is no such group. Above a thousand entries or 256 KiB the lag is an upper bound.
 local log, redo = find_group(KEYS[1], ARGV[1]), find_group(KEYS[2], ARGV[1])
 if not log then
   return {}
@@ -61,6 +61,7 @@ if KEYS[14] then
   living = living + #redis.call('ZRANGE', KEYS[14], '(' .. now, '+inf', 'BYSCORE')
 end
 
+local owned = KEYS[13] and redis.call('HGET', KEYS[13], 'owned:' .. ARGV[1])
 local removed = 0
 if ARGV[3] == 'force' or lag + in_flight + waiting + dead + living == 0 then
   redis.call('XGROUP', 'DESTROY', KEYS[1], ARGV[1])
@@ -75,4 +76,4 @@ if ARGV[3] == 'force' or lag + in_flight + waiting + dead + living == 0 then
   end
   removed = 1
 end
-return {removed, lag, in_flight, waiting, dead, log['consumers'], living}
+return {removed, lag, in_flight, waiting, dead, log['consumers'], living, owned and 1 or 0}

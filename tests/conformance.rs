@@ -408,6 +408,7 @@ mod roles {
                     | InspectOp::Consumers { .. }
                     | InspectOp::Placement { .. },
                 )
+                | Op::Owners(OwnersOp::Progress { .. })
                 | Op::Values(ValuesOp::Peek { .. }) => &*self.viewer,
                 Op::Topics(
                     TopicsOp::RemoveGroup { .. }

@@ -181,6 +181,7 @@ mod tests {
             scheduled: 0,
             dead: 0,
             consumers: 3,
+            owned: false,
         };
         assert!(
             !is_in_use(&status, 0),

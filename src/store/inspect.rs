@@ -113,8 +113,10 @@ pub struct GroupStatus {
     pub scheduled: u64,
     /// Dead letters.
     pub dead: u64,
-    /// Consumers that the group knows, alive or not.
+    /// Consumers that the group knows, alive or not; the members of an owned group.
     pub consumers: u64,
+    /// Whether it is an [owned group](crate::docs::owned_groups).
+    pub owned: bool,
 }
 
 impl GroupStatus {
@@ -128,6 +130,7 @@ impl GroupStatus {
             scheduled: 0,
             dead: 0,
             consumers: 0,
+            owned: false,
         }
     }
 }

@@ -66,8 +66,8 @@ pub use later::{
 pub use log::{Appended, Log, LogAnswer, LogCalls, LogOp, NewEntry};
 pub(crate) use owners::wrong_kind;
 pub use owners::{
-    Attendance, LaneStep, Note, Owner, Owners, OwnersAnswer, OwnersCalls, OwnersOp, Roster, Step,
-    Stepped, Taken,
+    Attendance, KeptMessage, LaneStep, Note, OwnedProgress, Owner, Owners, OwnersAnswer,
+    OwnersCalls, OwnersOp, Roster, Step, Stepped, Taken,
 };
 pub use partitions::Partitioned;
 pub(crate) use rings::Rings;

@@ -17,7 +17,7 @@ use super::attempts::Attempts;
 use super::commit::Commit;
 use super::source::{DeliveryId, GroupAt, Lane, Member};
 use super::topics::StartFrom;
-use crate::domain::{ConsumerName, Cursor, EntryId, Error};
+use crate::domain::{ConsumerName, Cursor, EntryId, Error, Timestamp};
 use crate::wire::Fields;
 
 /// What a member says of itself.
@@ -78,6 +78,30 @@ pub enum Taken {
     },
     /// Another member took the cursor with this token, which is not smaller. Nothing was changed.
     Stale(u64),
+}
+
+/// A failed message that keeps its place, and holds back the later messages of its key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeptMessage {
+    /// The message.
+    pub delivery: DeliveryId,
+    /// When it is due again, by the store's clock. It may be running since then.
+    pub due: Timestamp,
+    /// The message with its errors, as it comes back; `None` where the caller did not ask for it.
+    pub message: Option<Bytes>,
+}
+
+/// How far the owners of a partition have come.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OwnedProgress {
+    /// The store's time at this moment.
+    pub now: Timestamp,
+    /// The member that last took the cursor, with the token under which it did; `None` where none has.
+    pub taken: Option<Owner>,
+    /// How far they have come in the log and in the redelivery stream.
+    pub cursors: [Cursor; 2],
+    /// The failed messages that keep their places, the oldest first.
+    pub kept: Vec<KeptMessage>,
 }
 
 /// How far the owner has come in one lane.
@@ -144,6 +168,12 @@ role! {
         /// [`reset_group`](super::Topics::reset_group), is where it was moved to. Fails with
         /// [`NotFound`](crate::ErrorKind::NotFound) when the group is gone.
         fn take as Take(by: &'a Member, token: u64) -> Taken;
+
+        /// How far the owners of a partition have come, and which failed messages keep their places there:
+        /// 4,096 at most, the oldest `max` of them with their content, fewer where they are heavy. Changes
+        /// nothing, and the token that holds goes on to hold. Where no member has taken the cursor, and where
+        /// there is no such group, it has none.
+        fn progress as Progress(at: &'a GroupAt, max: usize) -> OwnedProgress;
 
         /// Up to `max` entries of a lane after an id, in their order. Checks no token.
         fn read as Read(at: &'a GroupAt, lane: Lane, after: EntryId, max: usize) -> Vec<(EntryId, Fields)>;

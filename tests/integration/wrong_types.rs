@@ -57,6 +57,7 @@ fn cases() -> Vec<Case> {
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["op", "requeue", "me", "0", "sums", "1-1", ""];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["", "discard", "me", "0", "sums", "1-1", ""];
         "cursor_step.lua" on "lib/types.lua" and "lib/dead_counts.lua": &[LOG, REDO, CURSOR, "{t}:held", RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES], &["g", "me", "1", "2", "1-1", "1-1", "", "1", "", "", "", "", "reschedule", "log:1-1", "1000", "parcel", ""];
+        "cursor_read.lua": &[CURSOR, "{t}:held"], &["1", "1000"];
         "cursor_take.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, CURSOR, "{t}:held"], &["g", "me", "2"];
         "own.lua" on "lib/types.lua": &[MEMBERS, OWNERS, "{t}:tokens", OWNED], &["g", "heir", "attend", "1000", "claim", "1", "0"];
         "prune_consumers.lua" on "lib/rights.lua": &[LOG, REDO, META], &["g", "0", "", "{t}:session:"];
@@ -65,7 +66,7 @@ fn cases() -> Vec<Case> {
         "group_lease.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["g", "me", "1"];
         "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
         "group_reset.lua" on "lib/groups.lua": &[LOG, REDO, CURSOR, "{t}:nobody"], &["g", "beginning", "", "0"];
-        "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD], &["g", "0-0", ""];
+        "group_status.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, DEAD, META], &["g", "0-0", ""];
         "kv_cas.lua": &["k"], &["0", "", "a", "0"];
         "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "extend", "1-1", "1-1", "1-1", "1-1", "log", "1-1", "", "redo", "1-1", ""];
         "lease.lua" on "lib/types.lua" and "lib/holders.lua": &[LOG, REDO], &["g", "me", "release", "1-1", "1-1", "1-1", "1-1", "log", "1-1", "", "redo", "1-1", "0"];

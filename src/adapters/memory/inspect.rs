@@ -24,6 +24,7 @@ pub(super) fn group_status(topic: &TopicState, name: &Group, group: &GroupState)
         scheduled: group.scheduled.len() as u64 + unread,
         dead: group.dead.len() as u64,
         consumers: group.consumers.len() as u64,
+        owned: group.owned.is_some(),
     }
 }
 

@@ -9,11 +9,12 @@ use tokio::time::Instant;
 
 use super::adapter::{MemoryAdapter, gone, turn};
 use super::owned::{LANES, Owned, StoredNote};
+use super::schedule::time;
 use super::state::{GroupState, Space, redelivery_entry};
 use crate::domain::{BoxFuture, EntryId, Error, whole_millis};
 use crate::store::{
-    Attendance, Commit, Cursor, End, Fields, GroupAt, Lane, Member, Note, Owners, Partition,
-    Roster, StartFrom, Step, Stepped, Taken,
+    Attendance, Commit, Cursor, End, Fields, GroupAt, KeptMessage, Lane, Member, Note,
+    OwnedProgress, Owner, Owners, Partition, Roster, StartFrom, Step, Stepped, Taken,
 };
 
 fn first_of(at: &GroupAt) -> GroupAt {
@@ -82,6 +83,39 @@ impl MemoryAdapter {
                 settled: owned.settled.iter().copied().collect(),
             }
         })
+    }
+
+    fn read_progress(&self, at: &GroupAt, max: usize) -> OwnedProgress {
+        let mut progress = OwnedProgress {
+            now: time(self.shared.now()),
+            taken: None,
+            cursors: <_>::default(),
+            kept: Vec::new(),
+        };
+        self.with(|space| {
+            let group = space.group(at);
+            let Some(owned) = group.and_then(|group| group.owned.as_ref()) else {
+                return;
+            };
+            if let Some(consumer) = owned.owner.clone() {
+                let token = owned.token;
+                progress.taken = Some(Owner { consumer, token });
+                progress.cursors.clone_from(&owned.cursors);
+            }
+            let kept = owned.notes.iter().filter_map(|(delivery, note)| {
+                let (due, message) = note.kept.as_ref()?;
+                Some(KeptMessage {
+                    delivery: *delivery,
+                    due: time(*due),
+                    message: Some(message.clone()),
+                })
+            });
+            progress.kept.extend(kept);
+        });
+        let kept = &mut progress.kept;
+        kept.sort_by_key(|one| (one.delivery.id, one.delivery.lane));
+        kept.iter_mut().skip(max).for_each(|one| one.message = None);
+        progress
     }
 
     fn write_step(&self, by: &Member, step: &Step) -> Result<Stepped, Error> {
@@ -198,6 +232,14 @@ impl Owners for MemoryAdapter {
 
     fn take<'a>(&'a self, by: &'a Member, token: u64) -> BoxFuture<'a, Result<Taken, Error>> {
         turn(move || self.take_cursor(by, token))
+    }
+
+    fn progress<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        max: usize,
+    ) -> BoxFuture<'a, Result<OwnedProgress, Error>> {
+        turn(move || Ok(self.read_progress(at, max)))
     }
 
     fn read<'a>(

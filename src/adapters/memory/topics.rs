@@ -25,7 +25,8 @@ impl MemoryAdapter {
             let members = live_members(space, at);
             let topic = space.topics.get_mut(&at.partition)?;
             let state = topic.groups.get(&at.group)?;
-            let status = group_status(topic, &at.group, state);
+            let mut status = group_status(topic, &at.group, state);
+            status.consumers += members;
             let consumers = consumers(state);
             let live = consumers.iter().filter(|one| one.idle_for < quiet).count() as u64;
             let live = live + members;

@@ -10,10 +10,11 @@ use super::keys::lane_name;
 use super::net::error;
 use super::resp::{Walk, reply};
 use super::scripts;
-use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, ErrorKind, whole_millis};
+use crate::domain::{BoxFuture, ConsumerName, EntryId, Error, ErrorKind, Timestamp, whole_millis};
+use crate::store::batch::READ_BYTES;
 use crate::store::{
-    Attempts, Attendance, Commit, Cursor, DeliveryId, End, Fields, GroupAt, Lane, Member, Note,
-    Owner, Owners, Roster, StartFrom, Step, Stepped, Taken,
+    Attempts, Attendance, Commit, Cursor, DeliveryId, End, Fields, GroupAt, KeptMessage, Lane,
+    Member, Note, OwnedProgress, Owner, Owners, Roster, StartFrom, Step, Stepped, Taken,
 };
 use crate::wire::dead_letter::encode_head;
 
@@ -75,12 +76,7 @@ fn read_taken(value: Value) -> Result<Option<Taken>, RedisError> {
         return Ok(Some(Taken::Stale(token)));
     }
     let now = text()?.parse().map_err(|_| broken())?;
-    let mut cursors = [Cursor::default(), Cursor::default()];
-    for cursor in &mut cursors {
-        let mut id = || text()?.parse::<EntryId>().map_err(|_| broken());
-        (cursor.low, cursor.high) = (id()?, id()?);
-        cursor.done = Cursor::parse_done(&text()?).ok_or_else(broken)?;
-    }
+    let cursors = [read_cursor(&mut parts)?, read_cursor(&mut parts)?];
     let (mut notes, mut settled) = (Vec::new(), Vec::new());
     let mut flat = reply::array(parts.next().unwrap_or(Value::Nil))?.into_iter();
     while let (Some(name), Some(value)) = (flat.next(), flat.next()) {
@@ -96,6 +92,62 @@ fn read_taken(value: Value) -> Result<Option<Taken>, RedisError> {
         notes,
         settled,
     }))
+}
+
+/// Reads the low, the high and the done ranges of a cursor; the default where nothing is stored.
+fn read_cursor(parts: &mut impl Iterator<Item = Value>) -> Result<Cursor, RedisError> {
+    let broken = || reply::unexpected("a cursor");
+    let mut text = || reply::text(parts.next().unwrap_or(Value::Nil));
+    let (low, high, done) = (text()?, text()?, text()?);
+    if low.is_empty() {
+        return Ok(Cursor::default());
+    }
+    Ok(Cursor {
+        low: low.parse().map_err(|_| broken())?,
+        high: high.parse().map_err(|_| broken())?,
+        done: Cursor::parse_done(&done).ok_or_else(broken)?,
+    })
+}
+
+fn read_time(value: Value) -> Result<Timestamp, RedisError> {
+    let millis = reply::text(value)?.parse().ok();
+    let time = millis.and_then(|millis| Timestamp::from_millis(millis).ok());
+    time.ok_or_else(|| reply::unexpected("a time"))
+}
+
+fn read_progress(value: Value) -> Result<OwnedProgress, RedisError> {
+    let broken = || reply::unexpected("cursor_read.lua");
+    let mut parts = reply::array(value)?.into_iter();
+    let now = read_time(parts.next().unwrap_or(Value::Nil))?;
+    let mut text = || reply::text(parts.next().unwrap_or(Value::Nil));
+    let (token, owner) = (text()?, text()?);
+    let mut cursors = [read_cursor(&mut parts)?, read_cursor(&mut parts)?];
+    // A reset leaves a cursor without an owner.
+    let taken = match owner.is_empty() {
+        true => {
+            cursors = <_>::default();
+            None
+        }
+        false => Some(Owner {
+            consumer: ConsumerName::new(owner).map_err(|_| broken())?,
+            token: token.parse().map_err(|_| broken())?,
+        }),
+    };
+    let mut kept = Vec::new();
+    let mut flat = reply::array(parts.next().unwrap_or(Value::Nil))?.into_iter();
+    while let (Some(name), Some(due), Some(message)) = (flat.next(), flat.next(), flat.next()) {
+        kept.push(KeptMessage {
+            delivery: parse_message(&reply::text(name)?).ok_or_else(broken)?,
+            due: read_time(due)?,
+            message: Some(reply::bytes(message)?).filter(|message| !message.is_empty()),
+        });
+    }
+    Ok(OwnedProgress {
+        now,
+        taken,
+        cursors,
+        kept,
+    })
 }
 
 fn read_roster(value: Value) -> Result<Option<Roster>, RedisError> {
@@ -183,6 +235,16 @@ impl RedisAdapter {
         let taken = self.net.call("take", &call, read_taken).await;
         let taken = taken.map_err(|e| e.on(by.to_string()))?;
         taken.ok_or_else(|| gone("take", at))
+    }
+
+    async fn read_progress(&self, at: &GroupAt, max: usize) -> Result<OwnedProgress, Error> {
+        let call = scripts::cursor_read()
+            .key(self.keys.cursor(at))
+            .key(self.keys.unsettled_notes(at))
+            .arg(max)
+            .arg(READ_BYTES);
+        let progress = self.net.call("owned progress", &call, read_progress).await;
+        progress.map_err(|e| e.on(at.to_string()))
     }
 
     async fn read_lane(
@@ -319,6 +381,14 @@ impl Owners for RedisAdapter {
 
     fn take<'a>(&'a self, by: &'a Member, token: u64) -> BoxFuture<'a, Result<Taken, Error>> {
         Box::pin(self.take_cursor(by, token))
+    }
+
+    fn progress<'a>(
+        &'a self,
+        at: &'a GroupAt,
+        max: usize,
+    ) -> BoxFuture<'a, Result<OwnedProgress, Error>> {
+        Box::pin(self.read_progress(at, max))
     }
 
     fn read<'a>(

@@ -312,6 +312,7 @@ mod tests {
                     scheduled,
                     dead: 0,
                     consumers: 0,
+                    owned: false,
                 }],
             },
             groups: vec![facts],

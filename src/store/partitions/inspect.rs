@@ -20,14 +20,22 @@ impl Partitioned {
         let Some(mut whole) = first else {
             return Ok(None);
         };
-        if !at.is_whole() {
-            return Ok(Some(whole));
+        if at.is_whole() {
+            let count = whole.settings.partitions();
+            self.note(at.topic(), Some(count));
+            if count > 1 {
+                self.add_others(at, &mut whole).await?;
+            }
         }
-        let count = whole.settings.partitions();
-        self.note(at.topic(), Some(count));
-        if count == 1 {
-            return Ok(Some(whole));
+        for group in whole.groups.iter_mut().filter(|group| group.owned) {
+            let of_group = GroupAt::of(at.topic(), &group.group);
+            group.consumers = self.members_of(&of_group).await?.len() as u64;
         }
+        Ok(Some(whole))
+    }
+
+    /// Adds the partitions from 1 on to the status of partition 0.
+    async fn add_others(&self, at: &Partition, whole: &mut TopicStatus) -> Result<(), Error> {
         let others = self.each(at, |store, at| {
             Box::pin(async move {
                 match at.number() {
@@ -52,7 +60,7 @@ impl Partitioned {
             }
         }
         whole.groups = groups.into_values().collect();
-        Ok(Some(whole))
+        Ok(())
     }
 }
 

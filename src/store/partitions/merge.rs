@@ -59,6 +59,7 @@ pub(super) fn join_groups(one: GroupStatus, other: GroupStatus) -> GroupStatus {
         scheduled: one.scheduled + other.scheduled,
         dead: one.dead + other.dead,
         consumers: one.consumers.max(other.consumers),
+        owned: one.owned,
     }
 }
 

@@ -392,6 +392,8 @@ macro_rules! conformance_concern {
             entries_are_read_in_their_order_and_kept_until_settled,
             a_reset_moves_the_cursor_of_an_owned_group,
             a_group_with_members_stays,
+            progress_is_read_beside_the_owner,
+            the_status_counts_the_members_of_an_owned_group,
             a_change_of_owners_rings,
             the_messages_of_a_key_are_handled_in_their_order,
             a_failed_message_holds_back_its_key,

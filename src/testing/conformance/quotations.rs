@@ -29,6 +29,7 @@ const CHECKS: [(&str, &str); 32] = [
             include_str!("owned/cursors.rs"),
             include_str!("owned/order.rs"),
             include_str!("owned/handovers.rs"),
+            include_str!("owned/progress.rs"),
         ),
     ),
     ("owned_effects", include_str!("owned/effects.rs")),

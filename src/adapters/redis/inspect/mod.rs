@@ -126,6 +126,7 @@ impl RedisAdapter {
             .key(self.keys.redelivery(&at))
             .key(self.keys.retry(&at))
             .key(self.keys.dead(&at))
+            .key(self.keys.meta(&at.partition))
             .arg(at.group.as_str())
             .arg(row.text("last-delivered-id").unwrap_or_default())
             .arg(count("lag").map_or_else(String::new, |lag| lag.to_string()));
@@ -134,7 +135,7 @@ impl RedisAdapter {
             .call(operation, &call, reply::typed)
             .await
             .map_err(|e| e.on(at.to_string()))?;
-        let [lag, in_flight, scheduled, dead] = counts[..] else {
+        let [lag, in_flight, scheduled, dead, owned] = counts[..] else {
             return Ok(None);
         };
         Ok(Some(GroupStatus {
@@ -144,6 +145,7 @@ impl RedisAdapter {
             scheduled,
             dead,
             consumers: count("consumers").unwrap_or_default(),
+            owned: owned == 1,
         }))
     }
 

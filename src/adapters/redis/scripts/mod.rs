@@ -215,6 +215,7 @@ scripts! {
     claim_expired = "claim_expired.lua", keys 3, args 7, item 0;
     commit = "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua" and "lib/commits.lua", keys 3, args 8, item 1;
     cursor_commit = "cursor_commit.lua" on "lib/types.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua" and "lib/commits.lua", keys 3, args 4, item 1;
+    cursor_read = "cursor_read.lua", keys 2, args 2, item 0, reads;
     cursor_step = "cursor_step.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 10, args 12, item 5;
     cursor_take = "cursor_take.lua" on "lib/types.lua" and "lib/groups.lua", keys 4, args 3, item 0;
     dead_move_out = "dead_move_out.lua" on "lib/types.lua", keys 5, args 5, item 2;
@@ -224,7 +225,7 @@ scripts! {
     group_lease = "group_lease.lua" on "lib/types.lua" and "lib/groups.lua", keys 3, args 3, item 0;
     group_remove = "group_remove.lua" on "lib/groups.lua", keys 18, args 3, item 0;
     group_reset = "group_reset.lua" on "lib/groups.lua", keys 4, args 4, item 0;
-    group_status = "group_status.lua" on "lib/groups.lua", keys 4, args 3, item 0, reads;
+    group_status = "group_status.lua" on "lib/groups.lua", keys 5, args 3, item 0, reads;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     later_cancel = "later_cancel.lua" on "lib/types.lua", keys 2, args 0, item 1;
     later_promote = "later_promote.lua" on "lib/later.lua", keys 3, args 1, item 0;
@@ -302,6 +303,7 @@ mod tests {
                 "HGET",
                 "HGETALL",
                 "HMGET",
+                "HSCAN",
                 "TIME",
                 "TYPE",
                 "XINFO",

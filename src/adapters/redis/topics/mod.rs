@@ -94,7 +94,17 @@ impl RedisAdapter {
             .call("remove group", &call, reply::typed)
             .await
             .map_err(|e| e.on(at.to_string()))?;
-        let [removed, lag, in_flight, scheduled, dead, consumers, living] = found[..] else {
+        let [
+            removed,
+            lag,
+            in_flight,
+            scheduled,
+            dead,
+            consumers,
+            living,
+            owned,
+        ] = found[..]
+        else {
             return Ok(None);
         };
         Ok(Some(GroupRemoval {
@@ -105,7 +115,9 @@ impl RedisAdapter {
                 in_flight,
                 scheduled,
                 dead,
-                consumers,
+                // The members of an owned group are no consumers of its streams.
+                consumers: if owned == 1 { living } else { consumers },
+                owned: owned == 1,
             },
             live_consumers: living,
         }))
