@@ -220,6 +220,7 @@ pub mod topics {
     pub use crate::operate::group_reset::PlannedReset;
     pub use crate::operate::housekeeping::Housekeeping;
     pub use crate::operate::in_flight::{ConsumerInFlight, InFlightDelivery};
+    pub use crate::operate::owned::{HoldingMessage, OwnedPartition};
     pub use crate::operate::plan::{Confirmed, Plan};
     pub use crate::operate::topic_removal::PlannedTopicRemoval;
     pub use crate::operate::topic_settings::PlannedSettings;

@@ -135,7 +135,8 @@ async fn group(
     let ages = topics.ages(&topic).await?;
     let consumers = topics.in_flight(&topic, &group).await?;
     let listed = ListedGroup::new(&topic, &status, &ages);
-    Ok(answer(&ShownGroup::new(listed, &consumers)))
+    let partitions = topics.owned_partitions(&topic, &group).await?;
+    Ok(answer(&ShownGroup::new(listed, &consumers, &partitions)))
 }
 
 async fn causes(visit: Visit) -> Result<Response, Failure> {

@@ -226,6 +226,8 @@ mod tests {
             oldest_undelivered: oldest.map(Duration::from_secs),
             oldest_in_flight: None,
             next_retry: None,
+            held_back: None,
+            ownerless: None,
         };
         Figures {
             at: Timestamp::from_millis(0).unwrap(),

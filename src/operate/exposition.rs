@@ -28,7 +28,7 @@ const OF_TOPICS: [(&str, &str, Value<TopicGauges>); 3] = [
 ];
 
 /// The gauges of groups: name, help, value.
-const OF_GROUPS: [(&str, &str, Value<GroupGauges>); 8] = [
+const OF_GROUPS: [(&str, &str, Value<GroupGauges>); 10] = [
     (
         "redstart_lag",
         "Entries not yet delivered to the group.",
@@ -68,6 +68,16 @@ const OF_GROUPS: [(&str, &str, Value<GroupGauges>); 8] = [
         "redstart_next_retry_seconds",
         "Time until the next scheduled retry is due, negative once it is overdue; absent without one.",
         |group| group.next_retry.map(|millis| millis as f64 / 1000.0),
+    ),
+    (
+        "redstart_group_held_back_keys",
+        "Failed messages that hold back the later ones of their keys; absent for a shared group.",
+        |group| group.held_back.map(count),
+    ),
+    (
+        "redstart_group_ownerless_partitions",
+        "Partitions that no member owns; absent for a shared group.",
+        |group| group.ownerless.map(count),
     ),
 ];
 

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::domain::{EntryId, Error, ErrorKind, Group, Timestamp, Topic};
 use crate::operate::doctor::{Doctor, pending_for};
+use crate::operate::owned;
 use crate::operate::topics::Topics;
 use crate::store::{
     GroupAt, GroupProgress, GroupStatus, LogProgress, Partition, ScheduledPage, TopicStatus,
@@ -68,6 +69,11 @@ pub struct GroupGauges {
     /// `None` where none is scheduled.
     #[serde(rename = "nextRetryMs")]
     pub next_retry: Option<i64>,
+    /// Failed messages of an owned group, each of which holds back the later messages of its key; `None`
+    /// for a shared group.
+    pub held_back: Option<u64>,
+    /// Partitions of an owned group that no member owns; `None` for a shared group.
+    pub ownerless: Option<u64>,
 }
 
 /// How old the oldest messages of a group are.
@@ -241,6 +247,10 @@ impl Topics {
             .filter(|one| one.idle_for <= Self::LIVE_WITHIN);
         let page = self.schedule(topic, &status.group).await?;
         let ages = self.group_ages(status, partitions, &page).await?;
+        let owned = match status.owned {
+            true => owned::counts(&*self.store, &at).await?,
+            false => None,
+        };
         Ok(GroupGauges {
             group: status.group.clone(),
             lag: status.lag,
@@ -252,6 +262,8 @@ impl Topics {
             oldest_undelivered: ages.oldest_undelivered,
             oldest_in_flight: ages.oldest_in_flight,
             next_retry: ages.next_retry,
+            held_back: owned.map(|(held_back, _)| held_back),
+            ownerless: owned.map(|(_, ownerless)| ownerless),
         })
     }
 

@@ -15,6 +15,7 @@ pub mod hex;
 pub(crate) mod housekeeping;
 pub(crate) mod in_flight;
 mod log_pages;
+pub(crate) mod owned;
 pub(crate) mod plan;
 pub(crate) mod retries;
 pub(crate) mod retry_plan;

@@ -128,7 +128,7 @@ async fn in_batches<'a>(
     Ok(result)
 }
 
-fn read(topic: &Topic, one: Scheduled, now: Timestamp) -> ScheduledRetry {
+pub(super) fn read(topic: &Topic, one: Scheduled, now: Timestamp) -> ScheduledRetry {
     let until = one.due.as_millis().saturating_sub(now.as_millis());
     let stored = vec![(bytes::Bytes::from_static(RETRY_FIELD), one.redelivery)];
     let (envelope, history, fields) = match Redelivery::decode(&stored) {

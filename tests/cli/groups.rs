@@ -192,7 +192,7 @@ fn groups_are_shown_on_each_partition() {
     let list = ["groups", "orders", "--partitions"];
     let shown = run(Some(&url), &list).ok().out;
     assert!(
-        shown.starts_with("topic   group    partition  lag"),
+        shown.starts_with("topic   group    partition  owner  token  lag"),
         "{shown}"
     );
     let told = run(Some(&url), &[&list[..], &["--json"]].concat())
@@ -211,7 +211,8 @@ fn groups_are_shown_on_each_partition() {
     assert_eq!(
         told[2],
         json!({"topic": "orders", "partition": 2, "group": "billing", "lag": 2, "inFlight": 0,
-               "scheduled": 0, "dead": 0, "consumers": 0})
+               "scheduled": 0, "dead": 0, "consumers": 0, "owned": false, "owner": null,
+               "token": null, "heldBack": null})
     );
     run(Some(&url), &["groups", "--partitions"]).failed(2);
 }

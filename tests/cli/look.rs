@@ -76,12 +76,12 @@ fn what_is_published_can_be_looked_at() {
         assert_eq!(
             groups,
             json!([{"topic": "orders", "group": "billing", "lag": 5, "inFlight": 0,
-                    "scheduled": 0, "dead": 0, "consumers": 0,
+                    "scheduled": 0, "dead": 0, "consumers": 0, "owned": false,
                     "oldestUndeliveredMs": null, "oldestInFlightMs": null, "nextRetryMs": null}])
         );
     }
     let table = run(Some(&url), &["groups"]).ok().out;
-    assert!(table.starts_with("topic   group    lag"), "{table}");
+    assert!(table.starts_with("topic   group    kind    lag"), "{table}");
     assert!(!table.contains('\u{1b}'), "{table:?}");
 }
 

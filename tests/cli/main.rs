@@ -22,6 +22,7 @@ mod newest;
 mod notes;
 mod operate;
 mod operators;
+mod owned;
 mod pair;
 mod print;
 mod printed;

@@ -12,9 +12,12 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::domain::{DeadLetterSummary, EntryId, Envelope, Group, ScheduleId, Timestamp, Topic};
+use crate::domain::{
+    ConsumerName, DeadLetterSummary, EntryId, Envelope, Group, ScheduleId, Timestamp, Topic,
+};
 use crate::operate::gauges::GroupAges;
 use crate::operate::in_flight::ConsumerInFlight;
+use crate::operate::owned::OwnedPartition;
 use crate::operate::retries::ScheduledRetry;
 use crate::operate::schedules::ScheduledMessage;
 use crate::store::{DeliveryId, GroupReset, GroupStatus, ResetTo};
@@ -156,36 +159,57 @@ pub struct GroupOnPartition<'a> {
     /// The group's status there.
     #[serde(flatten)]
     pub status: &'a GroupStatus,
+    /// The member that owns it; `None` while nobody does, and for a shared group.
+    pub owner: Option<&'a ConsumerName>,
+    /// The owner's token.
+    pub token: Option<u64>,
+    /// How many failed messages hold back their keys; `None` for a shared group.
+    pub held_back: Option<u64>,
 }
 
 impl<'a> GroupOnPartition<'a> {
-    /// The view of a group's status on a partition.
+    /// The view of a group's status on a partition, and of its owner there if the group is owned.
     #[must_use]
-    pub fn new(topic: &'a Topic, partition: u16, status: &'a GroupStatus) -> Self {
+    pub fn new(
+        topic: &'a Topic,
+        partition: u16,
+        status: &'a GroupStatus,
+        owned: Option<&'a OwnedPartition>,
+    ) -> Self {
         Self {
             topic,
             partition,
             status,
+            owner: owned.and_then(|one| one.owner.as_ref()),
+            token: owned.and_then(|one| one.token),
+            held_back: owned.map(|one| one.held_back),
         }
     }
 }
 
-/// A group with its consumers.
+/// A group with its consumers, and with its partitions if it is owned.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShownGroup<'a> {
     #[serde(flatten)]
     group: ListedGroup<'a>,
     consumers_of: &'a [ConsumerInFlight],
+    #[serde(skip_serializing_if = "<[OwnedPartition]>::is_empty")]
+    partitions: &'a [OwnedPartition],
 }
 
 impl<'a> ShownGroup<'a> {
-    /// The view of a group and of the consumers that it knows.
+    /// The view of a group, of the consumers that it knows, and of the partitions of an owned group.
     #[must_use]
-    pub fn new(group: ListedGroup<'a>, consumers: &'a [ConsumerInFlight]) -> Self {
+    pub fn new(
+        group: ListedGroup<'a>,
+        consumers: &'a [ConsumerInFlight],
+        partitions: &'a [OwnedPartition],
+    ) -> Self {
         Self {
             group,
             consumers_of: consumers,
+            partitions,
         }
     }
 }

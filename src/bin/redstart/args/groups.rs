@@ -17,6 +17,7 @@ use crate::complete;
     long_about = "\
 List groups with their status, show one, reset one, or remove one.
 
+  kind       shared, or owned: each partition has one consumer at a time
   lag        entries not yet delivered to the group
   oldest     the age of the oldest of them; a rising one means that the group does not keep up
   in flight  delivered and unsettled
@@ -24,7 +25,13 @@ List groups with their status, show one, reset one, or remove one.
   scheduled  retries and snoozed messages, and redriven messages not yet delivered
   next due   when the next of the scheduled ones is due
   dead       dead letters
-  consumers  consumers that the group knows, live or not",
+  consumers  consumers that the group knows, live or not; the members of an owned group
+
+With --partitions:
+
+  owner      the member that owns the partition in an owned group
+  token      the owner's token; each new owner has a greater one
+  held back  keys that wait there for a failed message of an owned group",
     after_help = "\
 Examples:
   redstart groups
@@ -35,9 +42,11 @@ Examples:
   redstart groups remove orders billing
 
 With --json: one array of {\"topic\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\",
-\"oldestUndeliveredMs\",\"oldestInFlightMs\",\"nextRetryMs\"}; an age is null without such a message,
+\"owned\",\"oldestUndeliveredMs\",\"oldestInFlightMs\",\"nextRetryMs\"}; an age is null without such a message,
 and for a user who may not look; nextRetryMs is negative for a retry that is overdue. With --partitions
-an array of {\"topic\",\"partition\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\"}."
+an array of {\"topic\",\"partition\",\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\",
+\"owned\",\"owner\",\"token\",\"heldBack\"}; the last three are null for a shared group, and owner and token
+also while nobody owns the partition."
 )]
 pub(crate) struct GroupsArgs {
     /// List the groups of this topic only
@@ -60,14 +69,22 @@ pub(crate) enum GroupsAction {
     Remove(RemoveArgs),
 }
 
-/// Show a group and its consumers.
+/// Show a group, its consumers, and the partitions of an owned group.
 #[derive(Debug, ClapArgs)]
 #[command(
     long_about = "\
-Show a group and its consumers.
+Show a group and its consumers. For an owned group, show its members, and its partitions with their
+owners and with the failed messages that hold back their keys.
 
   busy       how long the consumer has held its oldest delivery at most
-  idle       how long ago the consumer last called the server; a running one calls every few seconds",
+  idle       how long ago the consumer last called the server; a running one calls every few seconds
+  owns       the partitions that the member owns; one without a partition stands by
+  low        every entry up to this one is settled
+  high       no entry after this one has begun
+  held back  keys that wait for a failed message, which keeps its place and is tried again
+  next try   when the first of these messages is tried again
+
+Lists the ten oldest failed messages of each partition, with their keys and errors.",
     after_help = "\
 Examples:
   redstart groups show orders billing
@@ -75,7 +92,9 @@ Examples:
 
 With --json: the object of `groups`, and \"consumersOf\":[{\"consumer\",\"inFlight\",\"idleForMs\",\"live\",
 \"deliveries\":[{\"id\",\"heldForMs\",\"leaseAgeMs\"}]}]: the longest held first; leaseAgeMs is null for
-a delivery that its consumer gave back."
+a delivery that its consumer gave back. An owned group also has \"partitions\":[{\"partition\",\"owner\",
+\"token\",\"low\",\"high\",\"heldBack\",\"nextTryMs\",\"oldest\":[{\"id\",\"key\",\"type\",\"attempts\",\"error\",
+\"since\",\"due\",\"nextTryMs\"}]}]: nextTryMs is negative for a message that is due or running."
 )]
 pub(crate) struct ShowGroupArgs {
     /// The topic

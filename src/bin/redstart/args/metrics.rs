@@ -31,7 +31,7 @@ Examples:
 
 With --json, without --listen: one array of {\"topic\",\"entries\",\"backlog\",\"backlogLimit\",\"groups\":
 [{\"group\",\"lag\",\"inFlight\",\"scheduled\",\"dead\",\"consumers\",\"oldestUndeliveredMs\",\"oldestInFlightMs\",
-\"nextRetryMs\"}]}; null where there is none.
+\"nextRetryMs\",\"heldBack\",\"ownerless\"}]}; null where there is none, and the last two for a shared group.
 
 Exit codes: 0 measured, or stopped by a signal, 1 failed, 2 wrong usage."
 )]

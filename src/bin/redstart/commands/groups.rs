@@ -1,20 +1,25 @@
-//! `groups`: the status of the groups, and of one with its consumers.
+//! `groups`: the status of the groups, and of one with its consumers and partitions.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use redstart::topics::{ConsumerInFlight, GroupStatus};
+use redstart::envelope::EntryId;
+use redstart::topics::{
+    ConsumerInFlight, ConsumerName, GroupStatus, HoldingMessage, OwnedPartition,
+};
 use redstart::views::{GroupOnPartition, ListedGroup, ShownGroup};
-use redstart::{Container, Topic};
+use redstart::{Container, Group, Topic};
 
 use super::{group_remove, group_reset};
 use crate::args::{GroupsAction, GroupsArgs, ShowGroupArgs};
-use crate::duration;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
+use crate::{duration, escape};
 
-const HEADER: [&str; 10] = [
+const HEADER: [&str; 11] = [
     "topic",
     "group",
+    "kind",
     "lag",
     "oldest",
     "in flight",
@@ -25,11 +30,14 @@ const HEADER: [&str; 10] = [
     "consumers",
 ];
 
-const ON_PARTITIONS: [&str; 8] = [
+const ON_PARTITIONS: [&str; 11] = [
     "topic",
     "group",
     "partition",
+    "owner",
+    "token",
     "lag",
+    "held back",
     "in flight",
     "scheduled",
     "dead",
@@ -37,6 +45,30 @@ const ON_PARTITIONS: [&str; 8] = [
 ];
 
 const CONSUMERS: [&str; 4] = ["consumer", "in flight", "busy", "idle"];
+
+const MEMBERS: [&str; 2] = ["member", "owns"];
+
+const OWNED: [&str; 7] = [
+    "partition",
+    "owner",
+    "token",
+    "low",
+    "high",
+    "held back",
+    "next try",
+];
+
+const HOLDING: [&str; 6] = [
+    "holds back",
+    "message",
+    "failed",
+    "since",
+    "next try",
+    "error",
+];
+
+/// How many characters of an error are shown.
+const ERROR: usize = 120;
 
 pub(super) async fn run(
     args: &GroupsArgs,
@@ -60,10 +92,20 @@ async fn partitions(
     container: &Container,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let all = container.topics().groups_by_partition(topic).await?;
+    let topics = container.topics();
+    let all = topics.groups_by_partition(topic).await?;
+    let mut owned: BTreeMap<&Group, Vec<OwnedPartition>> = BTreeMap::new();
+    for (_, status) in all.iter().filter(|(at, one)| *at == 0 && one.owned) {
+        let partitions = topics.owned_partitions(topic, &status.group).await?;
+        owned.insert(&status.group, partitions);
+    }
     let mut parts: Vec<GroupOnPartition<'_>> = all
         .iter()
-        .map(|(partition, status)| GroupOnPartition::new(topic, *partition, status))
+        .map(|(partition, status)| {
+            let owned = owned.get(&status.group);
+            let owned = owned.and_then(|all| all.get(usize::from(*partition)));
+            GroupOnPartition::new(topic, *partition, status, owned)
+        })
         .collect();
     let more = Terminal::cut(&mut parts, args.max);
     if terminal.is_json() {
@@ -83,16 +125,24 @@ async fn partitions(
             consumers,
             ..
         } = one.status;
-        let numbers = [lag, in_flight, scheduled, dead, consumers].map(u64::to_string);
+        let or_dash = |number: Option<u64>| number.map_or_else(dash, |one| one.to_string());
         let names = [
             topic.to_string(),
             group.to_string(),
             one.partition.to_string(),
+            match one.held_back {
+                Some(_) => owner_or_none(one.owner),
+                None => dash(),
+            },
+            or_dash(one.token),
+            lag.to_string(),
+            or_dash(one.held_back),
         ];
+        let numbers = [in_flight, scheduled, dead, consumers].map(u64::to_string);
         names.into_iter().chain(numbers).collect()
     };
     let rows: Vec<Vec<String>> = parts.iter().map(row).collect();
-    terminal.table(&ON_PARTITIONS, &rows, 2..8)?;
+    terminal.table(&ON_PARTITIONS, &rows, 4..11)?;
     terminal.remark_more(more);
     Ok(())
 }
@@ -106,12 +156,19 @@ async fn show(
     let status = topics.group(topic, &args.group).await?;
     let consumers = topics.in_flight(topic, &args.group).await?;
     let ages = topics.ages(topic).await?;
+    let partitions = match status.owned {
+        true => topics.owned_partitions(topic, &args.group).await?,
+        false => Vec::new(),
+    };
     let group = ListedGroup::new(topic, &status, &ages);
     if terminal.is_json() {
-        let shown = ShownGroup::new(group, &consumers);
+        let shown = ShownGroup::new(group, &consumers, &partitions);
         return Ok(terminal.json(&shown)?);
     }
-    terminal.table(&HEADER, &[row(&group)], 2..10)?;
+    terminal.table(&HEADER, &[row(&group)], 3..11)?;
+    if status.owned {
+        return show_owned(&consumers, &partitions, terminal);
+    }
     if consumers.is_empty() {
         terminal.remark("no consumers");
         return Ok(());
@@ -127,6 +184,90 @@ async fn show(
     };
     let rows: Vec<Vec<String>> = consumers.iter().map(row).collect();
     Ok(terminal.table(&CONSUMERS, &rows, 1..4)?)
+}
+
+/// The members of an owned group, its partitions, and the failed messages that hold back their keys.
+fn show_owned(
+    members: &[ConsumerInFlight],
+    partitions: &[OwnedPartition],
+    terminal: &mut Terminal<'_>,
+) -> Result<(), Failure> {
+    if members.is_empty() {
+        terminal.remark("no members");
+    } else {
+        terminal.line("")?;
+        let row = |one: &ConsumerInFlight| {
+            let owned = partitions.iter();
+            let owned = owned.filter(|at| {
+                let owner = at.owner.as_ref();
+                owner.is_some_and(|owner| owner.as_str() == one.consumer)
+            });
+            let owned: Vec<String> = owned.map(|at| at.partition.to_string()).collect();
+            let owned = match owned.is_empty() {
+                true => "nothing, stands by".to_owned(),
+                false => owned.join(", "),
+            };
+            vec![one.consumer.clone(), owned]
+        };
+        let rows: Vec<Vec<String>> = members.iter().map(row).collect();
+        terminal.table(&MEMBERS, &rows, 2..2)?;
+    }
+    terminal.line("")?;
+    let row = |at: &OwnedPartition| {
+        vec![
+            at.partition.to_string(),
+            owner_or_none(at.owner.as_ref()),
+            at.token.map_or_else(dash, |token| token.to_string()),
+            id_or_dash(at.low),
+            id_or_dash(at.high),
+            at.held_back.to_string(),
+            next_due(at.next_try),
+        ]
+    };
+    let rows: Vec<Vec<String>> = partitions.iter().map(row).collect();
+    terminal.table(&OWNED, &rows, 2..7)?;
+    let listed = partitions.iter().flat_map(|at| &at.oldest);
+    let rows: Vec<Vec<String>> = listed.map(holding).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    terminal.line("")?;
+    terminal.table(&HOLDING, &rows, 2..5)?;
+    let all: u64 = partitions.iter().map(|at| at.held_back).sum();
+    let more = all.saturating_sub(rows.len() as u64);
+    if more > 0 {
+        terminal.remark(format_args!("{more} more hold back their keys"));
+    }
+    Ok(())
+}
+
+fn holding(one: &HoldingMessage) -> Vec<String> {
+    let since = one
+        .since
+        .and_then(|since| u64::try_from(since.as_millis()).ok());
+    vec![
+        one.key.clone().unwrap_or_else(dash),
+        one.id.to_string(),
+        one.attempts.to_string(),
+        or_dash(since.map(duration::since)),
+        next_due(Some(one.next_try)),
+        escape::excerpt(one.error.as_deref().unwrap_or("-"), ERROR),
+    ]
+}
+
+fn owner_or_none(owner: Option<&ConsumerName>) -> String {
+    owner.map_or_else(|| "none".to_owned(), ConsumerName::to_string)
+}
+
+fn id_or_dash(id: EntryId) -> String {
+    match id.in_partition(0) == EntryId::default() {
+        true => dash(),
+        false => id.to_string(),
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
 }
 
 async fn list(
@@ -159,7 +300,7 @@ async fn list(
         terminal.remark("no groups; subscribing creates one");
         return Ok(());
     }
-    terminal.table(&HEADER, &rows, 2..10)?;
+    terminal.table(&HEADER, &rows, 3..11)?;
     terminal.remark_more(more);
     Ok(())
 }
@@ -169,6 +310,7 @@ fn row(group: &ListedGroup<'_>) -> Vec<String> {
     vec![
         group.topic().to_string(),
         status.group.to_string(),
+        if status.owned { "owned" } else { "shared" }.to_owned(),
         status.lag.to_string(),
         or_dash(group.oldest()),
         status.in_flight.to_string(),
