@@ -75,7 +75,7 @@ async fn page(
     Ok(all)
 }
 
-fn weight(fields: &Fields) -> usize {
+pub(super) fn weight(fields: &Fields) -> usize {
     let fields = fields.iter();
     fields.map(|(name, value)| name.len() + value.len()).sum()
 }

@@ -19,7 +19,7 @@ mod handle;
 mod hold_back;
 mod intake;
 mod meters;
-mod ownership;
+pub(crate) mod ownership;
 mod scope;
 #[cfg(test)]
 mod script;

@@ -38,6 +38,16 @@ impl Cursor {
         id <= self.low || range.is_some_and(|(_, last)| id <= last)
     }
 
+    /// The last entry of the settled ones from this one on without a gap; the entry itself where it is not
+    /// settled.
+    pub(crate) fn end_of_done(&self, id: EntryId) -> EntryId {
+        let range = self
+            .done
+            .iter()
+            .find(|(first, last)| *first <= id && id <= *last);
+        range.map_or(id, |(_, last)| *last)
+    }
+
     /// Whether an entry may have begun and is not settled.
     #[must_use]
     pub fn may_have_begun(&self, id: EntryId) -> bool {

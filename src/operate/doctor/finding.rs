@@ -41,7 +41,7 @@ pub struct Finding {
     pub severity: Severity,
     /// The check: `server`, `version`, `eviction`, `persistence`, `memory`, `clock`,
     /// `scripts`, `cluster`, `sentinels`, `writes`, `layout`, `backlog`, `ids`, `trimming`, `unread`, `groups`,
-    /// `retries`, `deliveries`.
+    /// `retries`, `deliveries`, `partitions`, `owners`, `keys`.
     pub check: &'static str,
     /// The fact.
     pub what: String,

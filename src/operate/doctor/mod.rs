@@ -2,12 +2,13 @@
 //! messages.
 //!
 //! The doctor collects facts here. Pure functions turn them into findings: `server` and `version` for the server,
-//! `layout` for the namespace, `groups`, `partitions` and `progress` for topics and their groups.
+//! `layout` for the namespace, `groups`, `partitions`, `progress` and `owned` for topics and their groups.
 
 mod finding;
 mod groups;
 mod layout;
 mod native;
+mod owned;
 mod partitions;
 mod progress;
 mod server;
@@ -130,6 +131,10 @@ impl Doctor {
                 findings.extend(groups::judge(&topics, self.stuck_after, &at));
                 let parts = topics.iter().map(|topic| &topic.parts[..]);
                 findings.extend(parts.filter_map(partitions::skew));
+                match self.owned_groups(&topics).await {
+                    Ok(all) => findings.extend(owned::judge(&all, &at)),
+                    Err(error) => findings.push(failed("owners", &error)),
+                }
             }
             Err(error) => findings.push(failed("groups", &error)),
         }

@@ -15,7 +15,7 @@ use crate::store::{GroupProgress, GroupStatus, LONGEST_UNSETTLED, LogProgress, U
 const AHEAD: Duration = Duration::from_secs(5);
 /// Without a setting, a delivery is held for long from this time on, or from this multiple of the
 /// group's lease if that is longer.
-const LONG: Duration = Duration::from_secs(900);
+pub(super) const LONG: Duration = Duration::from_secs(900);
 const LEASES: u32 = 10;
 
 /// What the findings depend on besides the progress.
@@ -33,6 +33,12 @@ pub(super) struct Circumstances {
 impl Circumstances {
     fn since(&self, id: EntryId) -> Duration {
         age(id, self.now)
+    }
+
+    /// How long ago a time was.
+    pub(super) fn age_of(&self, time: Timestamp) -> Duration {
+        let millis = self.now.as_millis().saturating_sub(time.as_millis());
+        Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 }
 

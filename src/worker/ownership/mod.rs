@@ -71,4 +71,5 @@ mod reader;
 mod store;
 
 pub(crate) use group::OwnedGroup;
+pub(crate) use partition::{MOST_BYTES, MOST_ENTRIES};
 pub(crate) use store::OwnedStore;

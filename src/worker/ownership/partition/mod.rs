@@ -12,6 +12,7 @@ use futures_util::future::join;
 use tokio::time::Instant;
 
 use self::state::{Change, LANES, State, place};
+pub(crate) use self::state::{MOST_BYTES, MOST_ENTRIES};
 use crate::api::ownership::Tenure;
 use crate::domain::{Cursor, EntryId, Error, ErrorKind, describe};
 use crate::store::{

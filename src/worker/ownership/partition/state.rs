@@ -14,11 +14,11 @@ use crate::store::{
 use crate::wire::redelivery::{RETRY_FIELD, Redelivery};
 
 /// The most entries of a lane that are read and not settled.
-const MOST_ENTRIES: usize = 1024;
+pub(crate) const MOST_ENTRIES: usize = 1024;
 /// The most entries from the first unsettled one to the last one read.
 const LONGEST: usize = 32 * 1024;
 /// The same in bytes, of the whole partition.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The most acknowledgements that wait for a step.
 const MOST_UNWRITTEN: usize = 250;
