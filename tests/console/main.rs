@@ -13,6 +13,7 @@ mod heavy;
 mod hostile;
 mod live;
 mod mount;
+mod owned;
 mod pages;
 mod server;
 mod site;

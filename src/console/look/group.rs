@@ -5,6 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 
 use crate::console::failure::Failure;
+use crate::console::look::owned;
 use crate::console::page::{
     Command, Page, bars, counted, duration, fact, facts, live, number, safe, sparkline,
 };
@@ -74,10 +75,15 @@ pub(in crate::console) async fn region(
     let ages = topics.ages(topic).await?;
     let ages = ages.into_iter().find(|ages| ages.group == *group);
     let consumers = topics.in_flight(topic, group).await?;
+    let partitions = match status.owned {
+        true => topics.owned_partitions(topic, group).await?,
+        false => Vec::new(),
+    };
     let hours = hours(visit, topic, group).await?;
     let links = visit.links();
     Ok(html! {
         (facts(html! {
+            (fact("Kind", html! { @if status.owned { "owned" } @else { "shared" } }))
             (fact("Lag", html! { (number(status.lag)) " undelivered"
                 @if let Some(age) = ages.as_ref().and_then(|ages| ages.oldest_undelivered) {
                     span.soft { ", the oldest for " (duration(age)) }
@@ -99,6 +105,7 @@ pub(in crate::console) async fn region(
         h2 { "Consumers" }
         (consumer_table(&consumers))
         (deliveries(&consumers))
+        (owned::tables(&partitions, visit.now()))
         @if status.dead > 0 {
             h2 { "Dead letters by hour of death" }
             (bars(&hours, "dead letters of the last 24 hours"))

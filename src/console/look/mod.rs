@@ -5,6 +5,7 @@ pub(super) mod entry;
 pub(super) mod group;
 pub(super) mod health;
 pub(super) mod operations;
+mod owned;
 pub(super) mod retries;
 pub(super) mod topic;
 pub(super) mod value;
